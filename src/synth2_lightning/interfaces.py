@@ -1,0 +1,284 @@
+"""The verbs of the house: what a part must be able to do.
+
+All that own weights share one law: **construct cheap, load heavy.** ``__init__`` may read a configuration or a
+tokenizer, so that widths are known; weights come in ``load()``, which may be called twice and then does nothing.
+Lightning calls it through ``configure_model``, on every rank and in ``load_from_checkpoint`` alike.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import final
+
+import torch
+from jaxtyping import Bool, Float
+from PIL import Image
+from torch import Tensor, nn
+from typing_extensions import assert_never
+
+from synth2_lightning.types import (
+    GenerationSettings,
+    ImageEmbeddings,
+    ImageInput,
+    MixedImages,
+    Pixels,
+    SoftVQTokens,
+    TokenLoss,
+    VQTokens,
+)
+
+
+class ImageEncoder(nn.Module, ABC):
+    """A frozen image network: pictures of any kind become ``(batch, tokens, dim)`` embeddings.
+
+    Subclasses set the attributes in ``__init__`` and implement :meth:`encode_pixels`. They resize and normalise
+    themselves, on the device, because they own the statistics.
+
+    Attributes:
+        name: What :class:`ImageEmbeddings` must say to come from this encoder.
+        num_tokens: N, embeddings per picture.
+        embed_dim: D, width of an embedding.
+        image_size: Height and width in pixels that the network was trained at.
+    """
+
+    name: str
+    num_tokens: int
+    embed_dim: int
+    image_size: int
+
+    def load(self) -> None:  # noqa: B027 - an encoder may have nothing to load
+        """Bring the weights; the second call does nothing."""
+
+    @abstractmethod
+    def encode_pixels(self, pixels: Pixels) -> Float[Tensor, "batch tokens dim"]:
+        """Embed pictures of any height and width."""
+
+    def embed_tokens(self, tokens: VQTokens) -> Float[Tensor, "batch tokens dim"]:
+        """Look codebook ids up.
+
+        Raises:
+            TypeError: If the encoder has no codebook.
+        """
+        raise TypeError(self._no_codebook(tokens.codebook))
+
+    def embed_soft_tokens(self, tokens: SoftVQTokens) -> Float[Tensor, "batch tokens dim"]:
+        """Take the expectation of the codebook's vectors under the given probabilities.
+
+        Raises:
+            TypeError: If the encoder has no codebook.
+        """
+        raise TypeError(self._no_codebook(tokens.codebook))
+
+    def accept_embeddings(self, embeddings: ImageEmbeddings) -> Float[Tensor, "batch tokens dim"]:
+        """Take embeddings that were made beforehand.
+
+        Raises:
+            ValueError: If another encoder made them.
+        """
+        if embeddings.encoder != self.name:
+            raise ValueError(
+                f"The embeddings were made by {embeddings.encoder!r}, this run's encoder is {self.name!r}, and "
+                "their spaces have nothing in common. Use that encoder, or encode the pictures again with this one."
+            )
+        return embeddings.values
+
+    @final
+    def forward(self, image: ImageInput) -> Float[Tensor, "batch tokens dim"]:
+        """Embed pictures of any kind: from here on nothing knows which were real."""
+        match image:
+            case Pixels():
+                return self.encode_pixels(image)
+            case VQTokens():
+                return self.embed_tokens(image)
+            case SoftVQTokens():
+                return self.embed_soft_tokens(image)
+            case ImageEmbeddings():
+                return self.accept_embeddings(image)
+            case MixedImages():
+                return torch.cat([self(part) for part in image.parts])
+            case _:
+                assert_never(image)
+
+    def _no_codebook(self, codebook: str) -> str:
+        return (
+            f"{type(self).__name__} {self.name!r} cannot embed image tokens (codebook {codebook!r}): it has no "
+            "codebook. Use the encoder that made the tokens (encoders.vqgan.VQGANTokenizer or "
+            "encoders.quantized.QuantizedEncoder), or synthesise embeddings of this encoder."
+        )
+
+
+class ImageTokenizer(ImageEncoder, ABC):
+    """An image encoder with a codebook: pictures become ids, and ids become embeddings again.
+
+    Law: ``encode_pixels(p)`` in its quantised form equals ``embed_tokens(tokenize(p))``.
+
+    Attributes:
+        codebook: Fingerprint of the codebook, known after ``load()``.
+        codebook_size: Number of codes of a level.
+        num_levels: L, residual levels; 1 for a plain codebook.
+    """
+
+    codebook: str
+    codebook_size: int
+    num_levels: int
+
+    @abstractmethod
+    def tokenize(self, pixels: Pixels) -> VQTokens:
+        """Turn pictures into codebook ids."""
+
+    def detokenize(self, tokens: VQTokens) -> Pixels:
+        """Turn ids into pictures to look at, where the tokenizer has a decoder.
+
+        Raises:
+            TypeError: If it has none.
+        """
+        raise TypeError(
+            f"{type(self).__name__} has no decoder from codes {tokens.codebook!r} to pixels; its tokens can be "
+            "trained on but not looked at. Use encoders.vqgan.VQGANTokenizer where pictures are wanted."
+        )
+
+    def check_codebook(self, codebook: str) -> None:
+        """Refuse tokens of another codebook.
+
+        Raises:
+            ValueError: If the fingerprint is not this tokenizer's.
+        """
+        if codebook != self.codebook:
+            raise ValueError(
+                f"The image tokens speak codebook {codebook!r}, this run's tokenizer speaks {self.codebook!r}: the "
+                "same ids would mean other things. Make the tokens again with this tokenizer (`synth2 predict "
+                "--config tokenize.yaml`), or use the tokenizer that made them."
+            )
+
+    def check_ids(self, ids: Tensor) -> None:
+        """Refuse ids that the codebook does not have.
+
+        Raises:
+            ValueError: If an id is negative or not below ``codebook_size``.
+        """
+        low, high = int(ids.min()), int(ids.max())
+        if low < 0 or high >= self.codebook_size:
+            raise ValueError(
+                f"The image tokens hold ids from {low} to {high}, but codebook {self.codebook!r} has the ids 0 to "
+                f"{self.codebook_size - 1}. The shard is damaged or was written with another tokenizer: make it again."
+            )
+
+
+class Resampler(nn.Module, ABC):
+    """Brings any number of image embeddings to a fixed number of visual tokens of the decoder's width."""
+
+    num_queries: int
+
+    @abstractmethod
+    def forward(self, embeddings: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch queries width"]:
+        """Resample."""
+
+
+ResamplerFactory = Callable[[int, int], Resampler]
+"""``(encoder dim, decoder width) -> Resampler``: so that a run file says each width nowhere, not twice."""
+
+
+class LanguageDecoder(nn.Module, ABC):
+    """Turns visual tokens into words. Owns the vocabulary; how visual tokens enter the LM is its business alone.
+
+    Attributes:
+        embed_dim: E, width of the visual tokens that it expects.
+    """
+
+    embed_dim: int
+
+    def load(self) -> None:  # noqa: B027 - a decoder may have nothing to load
+        """Bring the weights; the second call does nothing."""
+
+    @abstractmethod
+    def loss(
+        self,
+        visual: Float[Tensor, "batch queries width"],
+        texts: Sequence[str],
+        prompts: Sequence[str] | None = None,
+    ) -> TokenLoss:
+        """Negative log-likelihood of each text (and of the end after it), given its picture and its prompt.
+
+        Prompts are read, not learnt: they carry no target.
+        """
+
+    @abstractmethod
+    def generate(
+        self,
+        visual: Float[Tensor, "batch queries width"],
+        settings: GenerationSettings,
+        prompts: Sequence[str] | None = None,
+    ) -> list[str]:
+        """Write one text per row."""
+
+
+class TextEncoder(nn.Module, ABC):
+    """Turns words into embeddings that condition the image generator.
+
+    Attributes:
+        embed_dim: Width of an embedding.
+    """
+
+    embed_dim: int
+
+    def load(self) -> None:  # noqa: B027 - an encoder may have nothing to load
+        """Bring the weights; the second call does nothing."""
+
+    @abstractmethod
+    def encode(self, texts: Sequence[str]) -> tuple[Float[Tensor, "batch length dim"], Bool[Tensor, "batch length"]]:
+        """Embed texts; the mask is true at real tokens."""
+
+
+class CaptionGenerator(nn.Module, ABC):
+    """Writes a caption for a class name. Seeds are per record, so ranks and batch sizes change nothing."""
+
+    def load(self) -> None:  # noqa: B027 - a client of a server has nothing to load
+        """Bring the weights; the second call does nothing."""
+
+    @abstractmethod
+    def generate(self, class_names: Sequence[str], seeds: Sequence[int]) -> list[str]:
+        """Write one caption per class name."""
+
+
+class ImageGenerator(nn.Module, ABC):
+    """Turns captions into image tokens. Seeds are per record, so ranks and batch sizes change nothing."""
+
+    def load(self) -> None:  # noqa: B027 - a generator may have nothing to load
+        """Bring the weights; the second call does nothing."""
+
+    @abstractmethod
+    def generate(self, captions: Sequence[str], seeds: Sequence[int]) -> VQTokens | SoftVQTokens | ImageEmbeddings:
+        """Synthesise one picture per caption, never as pixels."""
+
+
+class ImageTextSource(ABC):
+    """A set of photographs with captions, read where it lies. Constructing it is cheap; ``load()`` reads the index.
+
+    Attributes:
+        name: Short name for logs, such as ``"coco"``; the loss is logged per name.
+    """
+
+    name: str
+
+    @abstractmethod
+    def load(self) -> None:
+        """Read the index (never a picture); the second call does nothing."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of pictures."""
+
+    @abstractmethod
+    def key(self, index: int) -> str:
+        """The picture's id, the same in every run: scores, shards and predictions name it so."""
+
+    @abstractmethod
+    def captions(self, index: int) -> tuple[str, ...]:
+        """Captions of a picture; at least one, none of them empty."""
+
+    @abstractmethod
+    def picture(self, index: int) -> Image.Image:
+        """Read a picture.
+
+        Raises:
+            OSError: If it is missing or damaged, with its name in the message.
+        """

@@ -1,0 +1,1 @@
+"""The embedded world: drawn pictures with five captions each."""

@@ -1,0 +1,1 @@
+"""What lies on disk between making data and training on it."""

@@ -1,0 +1,1 @@
+"""Photographs with captions, read where they lie."""

@@ -1,0 +1,298 @@
+"""The nouns of the house: what travels between its rooms.
+
+Shape legend, valid in the whole package:
+    batch B, tokens N (image positions), levels L (residual codebook levels), dim D (encoder width),
+    queries Q (visual tokens), width E (decoder width), length T (text tokens).
+
+Kinds of image are *types*, so a ``match`` over :data:`ImageInput` is proved complete by the type checker.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Self, TypedDict
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Pixels:
+    """RGB pictures, *not* normalised: the encoder owns the statistics.
+
+    Example:
+        >>> len(Pixels(torch.zeros(2, 3, 64, 64, dtype=torch.uint8)))
+        2
+    """
+
+    values: UInt8[Tensor, "batch 3 height width"]
+
+    def __len__(self) -> int:
+        """Number of pictures."""
+        return len(self.values)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+        """Move to a device."""
+        return replace(self, values=self.values.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Self:
+        """Copy to page-locked memory."""
+        return replace(self, values=self.values.pin_memory())
+
+
+@dataclass(frozen=True, slots=True)
+class VQTokens:
+    """Codebook ids in raster order, and the fingerprint of the codebook that they speak.
+
+    ``ids`` has one column per residual level; a plain VQ-GAN has one level. A fingerprint reads like
+    ``"vqgan-512:1f3c9a02"``: ids of a foreign codebook are refused by the encoder instead of read as noise.
+
+    Example:
+        >>> len(VQTokens(torch.zeros(2, 64, 1, dtype=torch.long), "vqgan-512:1f3c9a02"))
+        2
+    """
+
+    ids: Int[Tensor, "batch tokens levels"]
+    codebook: str
+
+    def __len__(self) -> int:
+        """Number of pictures."""
+        return len(self.ids)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+        """Move to a device."""
+        return replace(self, ids=self.ids.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Self:
+        """Copy to page-locked memory."""
+        return replace(self, ids=self.ids.pin_memory())
+
+
+@dataclass(frozen=True, slots=True)
+class SoftVQTokens:
+    """The K likeliest codes of every position with their probabilities, to be embedded as their expectation.
+
+    ``probabilities`` is non-negative and sums to one over its last axis. Whether Synth² looks codes up or takes
+    the expectation is not said by its paper, so both exist.
+
+    Example:
+        >>> ids = torch.zeros(2, 64, 1, 4, dtype=torch.long)
+        >>> len(SoftVQTokens(ids, torch.full(ids.shape, 0.25), "vqgan-512:1f3c9a02"))
+        2
+    """
+
+    ids: Int[Tensor, "batch tokens levels candidates"]
+    probabilities: Float[Tensor, "batch tokens levels candidates"]
+    codebook: str
+
+    def __len__(self) -> int:
+        """Number of pictures."""
+        return len(self.ids)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+        """Move to a device."""
+        return replace(
+            self,
+            ids=self.ids.to(device, non_blocking=non_blocking),
+            probabilities=self.probabilities.to(device, non_blocking=non_blocking),
+        )
+
+    def pin_memory(self) -> Self:
+        """Copy to page-locked memory."""
+        return replace(self, ids=self.ids.pin_memory(), probabilities=self.probabilities.pin_memory())
+
+
+@dataclass(frozen=True, slots=True)
+class ImageEmbeddings:
+    """Pictures that were encoded beforehand, and the name of the encoder that did it.
+
+    Example:
+        >>> len(ImageEmbeddings(torch.zeros(2, 49, 320), "tf_efficientnet_lite0"))
+        2
+    """
+
+    values: Float[Tensor, "batch tokens dim"]
+    encoder: str
+
+    def __len__(self) -> int:
+        """Number of pictures."""
+        return len(self.values)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+        """Move to a device."""
+        return replace(self, values=self.values.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Self:
+        """Copy to page-locked memory."""
+        return replace(self, values=self.values.pin_memory())
+
+
+@dataclass(frozen=True, slots=True)
+class MixedImages:
+    """Pictures of several kinds; the rows of the batch are the rows of the parts, in order.
+
+    Example:
+        >>> pixels = Pixels(torch.zeros(2, 3, 64, 64, dtype=torch.uint8))
+        >>> tokens = VQTokens(torch.zeros(3, 64, 1, dtype=torch.long), "vqgan-512:1f3c9a02")
+        >>> len(MixedImages((pixels, tokens)))
+        5
+    """
+
+    parts: tuple[Pixels | VQTokens | SoftVQTokens | ImageEmbeddings, ...]
+
+    def __len__(self) -> int:
+        """Number of pictures over all parts."""
+        return sum(len(part) for part in self.parts)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+        """Move to a device."""
+        return replace(self, parts=tuple(part.to(device, non_blocking) for part in self.parts))
+
+    def pin_memory(self) -> Self:
+        """Copy to page-locked memory."""
+        return replace(self, parts=tuple(part.pin_memory() for part in self.parts))
+
+
+ImageInput = Pixels | VQTokens | SoftVQTokens | ImageEmbeddings | MixedImages
+
+
+@dataclass(frozen=True, slots=True)
+class ImageTextBatch:
+    """Pictures and their captions: the one batch of the house, whether real, synthetic or mixed.
+
+    Args:
+        image: The pictures of the batch.
+        captions: One text per picture to learn from; strings, because the decoder owns the vocabulary.
+        keys: One id per picture; scores drop rows whose key was seen before.
+        sources: One name per picture, such as ``"coco"``; the loss is logged per source.
+        references: All captions of every picture, in evaluation only.
+        skipped: Names of the pictures that could not be read and were replaced in this batch.
+
+    Example:
+        >>> batch = ImageTextBatch(
+        ...     Pixels(torch.zeros(1, 3, 64, 64, dtype=torch.uint8)), ("a red circle",), ("7",), ("scenes",)
+        ... )
+        >>> len(ImageTextBatch.concat([batch, batch]))
+        2
+    """
+
+    image: ImageInput
+    captions: tuple[str, ...]
+    keys: tuple[str, ...]
+    sources: tuple[str, ...]
+    references: tuple[tuple[str, ...], ...] = ()
+    skipped: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        """Number of pairs."""
+        return len(self.captions)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+        """Move the pictures to a device; the texts stay."""
+        return replace(self, image=self.image.to(device, non_blocking))
+
+    def pin_memory(self) -> Self:
+        """Copy the pictures to page-locked memory."""
+        return replace(self, image=self.image.pin_memory())
+
+    @classmethod
+    def concat(cls, batches: "Sequence[ImageTextBatch]") -> "ImageTextBatch":
+        """Join batches row after row, without copying a tensor.
+
+        Raises:
+            ValueError: If there is no batch to join.
+        """
+        if not batches:
+            raise ValueError("ImageTextBatch.concat was given no batch; expected at least one.")
+        if len(batches) == 1:
+            return batches[0]
+        parts = [
+            part
+            for batch in batches
+            for part in (batch.image.parts if isinstance(batch.image, MixedImages) else (batch.image,))
+        ]
+        return cls(
+            image=MixedImages(tuple(parts)),
+            captions=tuple(text for batch in batches for text in batch.captions),
+            keys=tuple(key for batch in batches for key in batch.keys),
+            sources=tuple(source for batch in batches for source in batch.sources),
+            references=tuple(texts for batch in batches for texts in batch.references),
+            skipped=tuple(name for batch in batches for name in batch.skipped),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLoss:
+    """Summed negative log-likelihood (nats) and number of target tokens of every row of a batch.
+
+    Sums and counts, not means: so that losses of several sources, ranks or accumulated steps can be added up.
+
+    Example:
+        >>> float(TokenLoss(torch.tensor([2.0, 4.0]), torch.tensor([1, 2])).mean())
+        2.0
+    """
+
+    sums: Float[Tensor, " batch"]
+    counts: Int[Tensor, " batch"]
+
+    def mean(self) -> Float[Tensor, ""]:
+        """Mean loss per target token (nats).
+
+        Raises:
+            ValueError: If no row has a target token: its loss of zero would be silent nonsense.
+        """
+        total = self.counts.sum()
+        if int(total) == 0:
+            raise ValueError(
+                f"None of the {len(self.counts)} captions of this batch has a target token, so there is nothing to "
+                "learn from; expected at least one. Look for empty captions in the data, or for a prompt that "
+                "fills the decoder's whole length."
+            )
+        return self.sums.sum() / total
+
+
+class CaptionOutput(TypedDict):
+    """What ``validation_step``, ``test_step`` and ``predict_step`` return."""
+
+    loss: Tensor
+    keys: tuple[str, ...]
+    captions: tuple[str, ...]
+    references: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationSettings:
+    """How captions are decoded; the names and meanings are those of transformers' ``generate``.
+
+    Args:
+        max_new_tokens: Most tokens that a caption may have.
+        num_beams: Width of the beam search; 1 is greedy decoding, or sampling where ``do_sample``.
+        do_sample: Draw tokens instead of taking the likeliest.
+        temperature: Divides the logits where ``do_sample``.
+        top_p: Keep the smallest set of tokens with this probability where ``do_sample``.
+        length_penalty: Exponent of the length by which beam scores are divided.
+        repetition_penalty: Divides the logits of tokens that were said before; 1 is none.
+        no_repeat_ngram_size: No n-gram of this size twice; 0 is no such rule.
+
+    Raises:
+        ValueError: If a count is below one.
+
+    Example:
+        >>> GenerationSettings(num_beams=3).num_beams
+        3
+    """
+
+    max_new_tokens: int = 30
+    num_beams: int = 1
+    do_sample: bool = False
+    temperature: float = 1.0
+    top_p: float = 1.0
+    length_penalty: float = 1.0
+    repetition_penalty: float = 1.0
+    no_repeat_ngram_size: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse counts that decode nothing."""
+        for name in ("max_new_tokens", "num_beams"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"GenerationSettings.{name} is {getattr(self, name)}; expected 1 or more.")
