@@ -7,13 +7,12 @@ Lightning calls it through ``configure_model``, on every rank and in ``load_from
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import final
+from typing import assert_never, final
 
 import torch
 from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor, nn
-from typing_extensions import assert_never
 
 from synth2_lightning.types import (
     GenerationSettings,
@@ -45,7 +44,7 @@ class ImageEncoder(nn.Module, ABC):
     embed_dim: int
     image_size: int
 
-    def load(self) -> None:  # noqa: B027 - an encoder may have nothing to load
+    def load(self) -> None:
         """Bring the weights; the second call does nothing."""
 
     @abstractmethod
@@ -82,7 +81,9 @@ class ImageEncoder(nn.Module, ABC):
         return embeddings.values
 
     @final
-    def forward(self, image: ImageInput) -> Float[Tensor, "batch tokens dim"]:
+    def forward(  # type: ignore[misc]  # torch declares forward as an attribute
+        self, image: ImageInput
+    ) -> Float[Tensor, "batch tokens dim"]:
         """Embed pictures of any kind: from here on nothing knows which were real."""
         match image:
             case Pixels():
@@ -186,7 +187,7 @@ class LanguageDecoder(nn.Module, ABC):
 
     embed_dim: int
 
-    def load(self) -> None:  # noqa: B027 - a decoder may have nothing to load
+    def load(self) -> None:
         """Bring the weights; the second call does nothing."""
 
     @abstractmethod
@@ -220,7 +221,7 @@ class TextEncoder(nn.Module, ABC):
 
     embed_dim: int
 
-    def load(self) -> None:  # noqa: B027 - an encoder may have nothing to load
+    def load(self) -> None:
         """Bring the weights; the second call does nothing."""
 
     @abstractmethod
@@ -231,7 +232,7 @@ class TextEncoder(nn.Module, ABC):
 class CaptionGenerator(nn.Module, ABC):
     """Writes a caption for a class name. Seeds are per record, so ranks and batch sizes change nothing."""
 
-    def load(self) -> None:  # noqa: B027 - a client of a server has nothing to load
+    def load(self) -> None:
         """Bring the weights; the second call does nothing."""
 
     @abstractmethod
@@ -242,7 +243,7 @@ class CaptionGenerator(nn.Module, ABC):
 class ImageGenerator(nn.Module, ABC):
     """Turns captions into image tokens. Seeds are per record, so ranks and batch sizes change nothing."""
 
-    def load(self) -> None:  # noqa: B027 - a generator may have nothing to load
+    def load(self) -> None:
         """Bring the weights; the second call does nothing."""
 
     @abstractmethod

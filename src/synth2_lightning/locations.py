@@ -28,7 +28,7 @@ def resolve(location: str | Path, what: str) -> Path:
         path = Path(text).expanduser()
     if not path.exists():
         raise FileNotFoundError(
-            f"The {what} is not at {str(location)!r} (looked at {path.absolute()}). Expected a path that exists, relative "
-            "to the folder where the command was started, or package://PACKAGE/PATH for what ships inside a package."
+            f"The {what} is not at {str(location)!r} (looked at {path.absolute()}). Expected a path that exists, "
+            "relative to the folder where the command was started, or package://PACKAGE/PATH for what ships inside a package."
         )
     return path
