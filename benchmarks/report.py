@@ -1,0 +1,80 @@
+"""The last line of every benchmark: one JSON object that says what was measured, on what and with which versions.
+
+Scripts of this folder are run as ``python benchmarks/NAME.py``, which puts this folder on the path, so they say
+``from report import report``.
+"""
+
+import json
+import os
+import platform
+import resource
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+# Read from the installed metadata: importing them would cost seconds, and memory that a benchmark may be measuring.
+_PACKAGES = (
+    "synth2-lightning",
+    "torch",
+    "lightning",
+    "torchmetrics",
+    "transformers",
+    "diffusers",
+    "datasets",
+    "timm",
+    "open_clip_torch",
+    "pycocoevalcap",
+    "vector-quantize-pytorch",
+    "numpy",
+)
+
+
+def report(benchmark: str, ratio: float, **figures: object) -> None:
+    """Print the result as one line of JSON.
+
+    Args:
+        benchmark: Name of the benchmark, such as ``"cider"``.
+        ratio: Our rate over the rival's, from the same run; above one means that ours is faster.
+        figures: The raw figures of both sides, named with their unit, such as ``ours_seconds``.
+    """
+    # Whatever a third party still has to print comes before, so that this line is the last one.
+    sys.stderr.flush()
+    line = {"benchmark": benchmark, "ratio": ratio, **figures, "versions": versions(), "machine": machine()}
+    print(json.dumps(line), flush=True)
+
+
+def peak_memory_mib() -> float:
+    """Largest resident memory of this process so far, in MiB; child processes are not in it."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    bytes_per_unit = 1 if sys.platform == "darwin" else 1024
+    return round(peak * bytes_per_unit / 2**20, 1)
+
+
+def versions() -> dict[str, str | None]:
+    """Versions of the packages that matter to a figure; ``None`` for one that is not installed."""
+    found: dict[str, str | None] = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+def machine() -> dict[str, str | int | None]:
+    """The processor, the number of its cores that this process may use, and the GPU if the benchmark touched one."""
+    # Only Linux can say which cores a process is allowed.
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity else os.cpu_count()
+    torch = sys.modules.get("torch")
+    gpu = torch.cuda.get_device_name() if torch is not None and torch.cuda.is_available() else None
+    return {"cpu": _cpu_model(), "cores": cores, "gpu": gpu, "system": platform.platform()}
+
+
+def _cpu_model() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
