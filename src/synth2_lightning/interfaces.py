@@ -80,10 +80,8 @@ class ImageEncoder(nn.Module, ABC):
             )
         return embeddings.values
 
-    @final
-    def forward(  # type: ignore[misc]  # torch declares forward as an attribute
-        self, image: ImageInput
-    ) -> Float[Tensor, "batch tokens dim"]:
+    @final  # type: ignore[misc]  # torch declares forward as an attribute
+    def forward(self, image: ImageInput) -> Float[Tensor, "batch tokens dim"]:
         """Embed pictures of any kind: from here on nothing knows which were real."""
         match image:
             case Pixels():

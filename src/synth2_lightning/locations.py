@@ -1,20 +1,26 @@
-"""Where files lie: a path, or ``package://`` for what travels inside an installed package."""
+"""Where files lie: a path, ``package://`` for what ships inside a package, ``weights://`` for what is fetched."""
 
 from importlib.resources import files
 from pathlib import Path
 
+from synth2_lightning.weights import fetch
+
 _PACKAGE = "package://"
+_WEIGHTS = "weights://"
 
 
 def resolve(location: str | Path, what: str) -> Path:
     """Turn a location into a path that exists.
 
     Args:
-        location: A path (``~`` allowed), or ``package://PACKAGE/PATH`` for a file inside an installed package.
+        location: A path (``~`` allowed), ``package://PACKAGE/PATH`` for a file inside an installed package, or
+            ``weights://NAME/PATH`` for a file of :mod:`synth2_lightning.weights`, fetched on first use.
         what: What is looked for, for the message.
 
     Raises:
         FileNotFoundError: If nothing lies there.
+        OSError: If weights cannot be fetched.
+        ValueError: If there are no weights of that name.
 
     Example:
         >>> resolve("package://synth2_lightning/py.typed", "marker").name
@@ -24,11 +30,15 @@ def resolve(location: str | Path, what: str) -> Path:
     if text.startswith(_PACKAGE):
         package, _, inner = text.removeprefix(_PACKAGE).partition("/")
         path = Path(str(files(package))) / inner
+    elif text.startswith(_WEIGHTS):
+        name, _, inner = text.removeprefix(_WEIGHTS).partition("/")
+        path = fetch(name) / inner
     else:
         path = Path(text).expanduser()
     if not path.exists():
         raise FileNotFoundError(
             f"The {what} is not at {str(location)!r} (looked at {path.absolute()}). Expected a path that exists, "
-            "relative to the folder where the command was started, or package://PACKAGE/PATH for what ships inside a package."
+            "relative to the folder where the command was started, package://PACKAGE/PATH for what ships inside a "
+            "package, or weights://NAME/PATH for what `synth2 weights` fetches."
         )
     return path

@@ -1,0 +1,134 @@
+"""What every LightningModule of the house shares: injected optimisation, late loading, small checkpoints."""
+
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+SchedulerFactory = Callable[[Optimizer, int], LRScheduler]
+"""``(optimizer, number of optimisation steps) -> schedule``: the trainer's step count is said once, in the trainer."""
+
+
+class BaseModule(LightningModule):
+    """A LightningModule whose parts come by injection and whose checkpoints hold what was trained, nothing else.
+
+    Args:
+        optimizer: Makes the optimizer from parameter groups. Weight decay reaches matrices only; biases,
+            gains and other vectors are in a group without.
+        lr_scheduler: Makes the schedule, stepped after every optimisation step, from the optimizer and the
+            number of steps that the trainer will take. None keeps the learning rate constant.
+
+    Attributes:
+        frozen_parts: Names of children that are never trained and never saved; ``load()`` brings them back.
+    """
+
+    frozen_parts: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, optimizer: OptimizerCallable = AdamW, lr_scheduler: SchedulerFactory | None = None) -> None:
+        super().__init__()
+        self._make_optimizer = optimizer
+        self._make_scheduler = lr_scheduler
+        self.strict_loading = False  # checkpoints are partial on purpose; load_state_dict below does the checking
+        self._remember_hyperparameters()
+
+    def _remember_hyperparameters(self) -> None:
+        # Under the command line Lightning records the run file's text, from which load_from_checkpoint builds
+        # the parts again. In a notebook the arguments are live objects: only the plain ones can be recorded.
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*is an instance of `nn.Module`.*")
+            self.save_hyperparameters(logger=False)
+        live = [name for name, value in self.hparams.items() if isinstance(value, nn.Module) or callable(value)]
+        self.remove_ignored_hparams(live)
+
+    def configure_model(self) -> None:
+        """Bring the weights of every part that has some; called on each rank and by ``load_from_checkpoint``."""
+        for part in self.children():
+            if callable(load := getattr(part, "load", None)):
+                load()
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Build the optimizer over trainable parameters, and its schedule.
+
+        Raises:
+            ValueError: If no parameter is trainable.
+        """
+        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        if not parameters:
+            raise ValueError(
+                f"{type(self).__name__} has no trainable parameter: every part is frozen. Expected at least one; "
+                "unfreeze a part, or use `synth2 validate` where nothing is to be trained."
+            )
+        groups: list[dict[str, Any]] = [
+            {"params": [parameter for parameter in parameters if parameter.ndim > 1]},
+            {"params": [parameter for parameter in parameters if parameter.ndim <= 1], "weight_decay": 0.0},
+        ]
+        optimizer = self._make_optimizer([group for group in groups if group["params"]])
+        if self._make_scheduler is None:
+            return optimizer
+        num_steps = self.trainer.estimated_stepping_batches
+        schedule = self._make_scheduler(optimizer, int(num_steps) if num_steps != float("inf") else 1_000_000)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
+        """Everything that training changes; frozen weights are left out."""
+        state: dict[str, Any] = super().state_dict(*args, **kwargs)
+        prefix = kwargs.get("prefix", "")
+        for name in self._frozen_names():
+            state.pop(prefix + name, None)
+        return state
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Load what :meth:`state_dict` saved.
+
+        Raises:
+            ValueError: If a trained weight is missing or has no place here: the checkpoint is of another model.
+        """
+        expected, given = set(self.state_dict()), set(state_dict)
+        if expected != given:
+            missing, foreign = sorted(expected - given), sorted(given - expected)
+            raise ValueError(
+                f"The checkpoint does not fit {type(self).__name__}: {len(missing)} trained weights are missing "
+                f"({', '.join(missing[:3]) or 'none'}) and {len(foreign)} have no place "
+                f"({', '.join(foreign[:3]) or 'none'}). Expected one that was saved with the same parts: use the config.yaml beside the checkpoint."
+            )
+        super().load_state_dict(state_dict, strict=False, assign=assign)
+        return nn.modules.module._IncompatibleKeys([], [])
+
+    def _frozen_names(self) -> set[str]:
+        names = {
+            name for name, parameter in self.named_parameters(remove_duplicate=False) if not parameter.requires_grad
+        }
+        for path, module in self.named_modules(remove_duplicate=False):
+            frozen_part = path.split(".")[0] in self.frozen_parts
+            own = list(module.parameters(recurse=False))
+            # A buffer beside frozen parameters (running statistics, say) is as frozen as they are.
+            if frozen_part or (own and not any(parameter.requires_grad for parameter in own)):
+                names |= {f"{path}.{name}" for name, _ in module.named_buffers(recurse=False)}
+            if frozen_part:
+                names |= {f"{path}.{name}" for name, _ in module.named_parameters(recurse=False)}
+        return names
+
+    def num_trainable(self) -> int:
+        """Number of trainable scalars."""
+        return sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
+
+
+def source_losses(sums: Tensor, counts: Tensor, sources: tuple[str, ...]) -> dict[str, Tensor]:
+    """Mean loss per target token (nats) of each source in a batch.
+
+    Example:
+        >>> import torch
+        >>> source_losses(torch.tensor([2.0, 6.0]), torch.tensor([1, 2]), ("coco", "synthetic"))
+        {'coco': tensor(2.), 'synthetic': tensor(3.)}
+    """
+    losses = {}
+    for source in sorted(set(sources)):
+        rows = [row for row, name in enumerate(sources) if name == source]
+        losses[source] = sums[rows].sum() / counts[rows].sum()
+    return losses

@@ -1,0 +1,43 @@
+"""Learning-rate schedules."""
+
+import math
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+
+class WarmupCosineSchedule(LambdaLR):
+    """Linear warm-up, then half a cosine down to a share of the peak (Loshchilov and Hutter, arXiv 1608.03983).
+
+    Args:
+        optimizer: Its learning rate is the peak.
+        num_steps: Optimisation steps of the whole run; given by the module, not in a run file.
+        warmup_steps: Steps of the rise.
+        final_share: Share of the peak that is left at the end, 0 to 1.
+
+    Raises:
+        ValueError: If ``final_share`` is outside 0 to 1, or ``warmup_steps`` is negative.
+
+    Example:
+        >>> import torch
+        >>> optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+        >>> schedule = WarmupCosineSchedule(optimizer, num_steps=100, warmup_steps=10)
+        >>> schedule.get_last_lr()
+        [0.1]
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, num_steps: int, warmup_steps: int = 100, final_share: float = 0.05
+    ) -> None:
+        if not 0 <= final_share <= 1:
+            raise ValueError(f"WarmupCosineSchedule.final_share is {final_share}; expected 0 to 1.")
+        if warmup_steps < 0:
+            raise ValueError(f"WarmupCosineSchedule.warmup_steps is {warmup_steps}; expected 0 or more.")
+
+        def share(step: int) -> float:
+            if step < warmup_steps:
+                return (step + 1) / warmup_steps
+            progress = min(1.0, (step - warmup_steps) / max(1, num_steps - warmup_steps))
+            return final_share + (1 - final_share) * 0.5 * (1 + math.cos(math.pi * progress))
+
+        super().__init__(optimizer, share)
