@@ -1,0 +1,38 @@
+from pathlib import Path
+
+import pytest
+
+from synth2_lightning import locations
+from synth2_lightning.locations import resolve
+
+
+def test_path_is_itself(tmp_path: Path) -> None:
+    assert resolve(tmp_path, "folder") == tmp_path
+    assert resolve(str(tmp_path), "folder") == tmp_path
+
+
+def test_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "weights.bin").touch()
+    assert resolve("~/weights.bin", "weights") == tmp_path / "weights.bin"
+
+
+def test_package_file() -> None:
+    assert resolve("package://synth2_lightning/py.typed", "marker").is_file()
+
+
+def test_weights_are_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tiny" / "inner").mkdir(parents=True)
+    monkeypatch.setattr(locations, "fetch", lambda name: tmp_path / name)
+    assert resolve("weights://tiny", "model") == tmp_path / "tiny"
+    assert resolve("weights://tiny/inner", "model") == tmp_path / "tiny" / "inner"
+
+
+def test_missing_path_names_what_where_and_the_way_out(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"The tokenizer is not at '.*nowhere'.*weights://NAME/PATH"):
+        resolve(tmp_path / "nowhere", "tokenizer")
+
+
+def test_unknown_weights_are_refused() -> None:
+    with pytest.raises(ValueError, match="no weights called 'gpt-5'"):
+        resolve("weights://gpt-5/model.bin", "model")
