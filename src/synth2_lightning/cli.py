@@ -49,6 +49,7 @@ def main(args: Sequence[str] | None = None) -> None:
 
 def run_trainer(words: Sequence[str]) -> "LightningCLI":
     """Run ``fit``, ``validate``, ``test`` or ``predict`` and return the finished command line with its trainer."""
+    words = _find_configs(words)  # before the heavy imports, so that a mistyped name is told at once
     from lightning.pytorch import LightningDataModule, LightningModule
     from lightning.pytorch.cli import LightningCLI
 
@@ -65,7 +66,7 @@ def run_trainer(words: Sequence[str]) -> "LightningCLI":
         # A second run in the same folder is a user's wish, not an error; Lightning would abort it.
         save_config_kwargs={"overwrite": True},
         parser_kwargs={"version": __version__},
-        args=[*_find_configs(words)],
+        args=words,
     )
 
 
@@ -126,15 +127,16 @@ def _show_weights(names: Sequence[str]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from synth2_lightning.weights import WEIGHTS, fetch
+    from synth2_lightning.weights import fetch, list_weights
 
     console = Console()
     for name in names:
         console.print(f"[bold]{name}[/bold] is at {fetch(name)}", soft_wrap=True)
     if not names:
-        table = Table("name", "what it is", "licence", "size", box=None)
-        for name, weight in WEIGHTS.items():
-            table.add_row(name, weight.description, weight.licence, f"{weight.megabytes} MB")
+        table = Table("name", "what it is", "licence", "size", "fetched", box=None)
+        for known in list_weights():
+            fetched = "yes" if known.is_fetched else "no"
+            table.add_row(known.name, known.purpose, known.licence, f"{known.megabytes} MB", fetched)
         console.print(table)
         console.print("Fetch one with [bold]synth2 weights NAME[/bold]; run files name it as weights://NAME.")
 

@@ -107,7 +107,7 @@ class TinyResampler(Resampler):
     def forward(self, embeddings: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch queries width"]:
         """Resample."""
         projected: Tensor = self.projection(embeddings.mean(1))
-        return projected.unflatten(-1, (4, -1))
+        return projected.reshape(len(projected), 4, -1)
 
 
 class TinyDecoder(LanguageDecoder):
@@ -149,7 +149,7 @@ class TinyDecoder(LanguageDecoder):
 
     def _logits(self, visual: Tensor) -> Tensor:
         logits: Tensor = self.head(visual.mean(1))
-        return logits.unflatten(-1, (4, -1))
+        return logits.reshape(len(logits), 4, -1)
 
 
 def check_image_encoder(encoder: ImageEncoder, image_size: int | None = None) -> None:

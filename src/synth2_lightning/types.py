@@ -166,6 +166,7 @@ class ImageTextBatch:
         keys: One id per picture; scores drop rows whose key was seen before.
         sources: One name per picture, such as ``"coco"``; the loss is logged per source.
         references: All captions of every picture, in evaluation only.
+        prompts: One text per picture that is read, not learnt, such as a question; empty for captioning.
         skipped: Names of the pictures that could not be read and were replaced in this batch.
 
     Example:
@@ -181,6 +182,7 @@ class ImageTextBatch:
     keys: tuple[str, ...]
     sources: tuple[str, ...]
     references: tuple[tuple[str, ...], ...] = ()
+    prompts: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -217,6 +219,7 @@ class ImageTextBatch:
             keys=tuple(key for batch in batches for key in batch.keys),
             sources=tuple(source for batch in batches for source in batch.sources),
             references=tuple(texts for batch in batches for texts in batch.references),
+            prompts=tuple(prompt for batch in batches for prompt in batch.prompts),
             skipped=tuple(name for batch in batches for name in batch.skipped),
         )
 
