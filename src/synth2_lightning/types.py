@@ -9,7 +9,7 @@ Kinds of image are *types*, so a ``match`` over :data:`ImageInput` is proved com
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Self, TypedDict
+from typing import TypedDict
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -31,11 +31,11 @@ class Pixels:
         """Number of pictures."""
         return len(self.values)
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "Pixels":
         """Move to a device."""
         return replace(self, values=self.values.to(device, non_blocking=non_blocking))
 
-    def pin_memory(self) -> Self:
+    def pin_memory(self) -> "Pixels":
         """Copy to page-locked memory."""
         return replace(self, values=self.values.pin_memory())
 
@@ -59,11 +59,11 @@ class VQTokens:
         """Number of pictures."""
         return len(self.ids)
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "VQTokens":
         """Move to a device."""
         return replace(self, ids=self.ids.to(device, non_blocking=non_blocking))
 
-    def pin_memory(self) -> Self:
+    def pin_memory(self) -> "VQTokens":
         """Copy to page-locked memory."""
         return replace(self, ids=self.ids.pin_memory())
 
@@ -89,7 +89,7 @@ class SoftVQTokens:
         """Number of pictures."""
         return len(self.ids)
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "SoftVQTokens":
         """Move to a device."""
         return replace(
             self,
@@ -97,7 +97,7 @@ class SoftVQTokens:
             probabilities=self.probabilities.to(device, non_blocking=non_blocking),
         )
 
-    def pin_memory(self) -> Self:
+    def pin_memory(self) -> "SoftVQTokens":
         """Copy to page-locked memory."""
         return replace(self, ids=self.ids.pin_memory(), probabilities=self.probabilities.pin_memory())
 
@@ -118,11 +118,11 @@ class ImageEmbeddings:
         """Number of pictures."""
         return len(self.values)
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "ImageEmbeddings":
         """Move to a device."""
         return replace(self, values=self.values.to(device, non_blocking=non_blocking))
 
-    def pin_memory(self) -> Self:
+    def pin_memory(self) -> "ImageEmbeddings":
         """Copy to page-locked memory."""
         return replace(self, values=self.values.pin_memory())
 
@@ -144,11 +144,11 @@ class MixedImages:
         """Number of pictures over all parts."""
         return sum(len(part) for part in self.parts)
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "MixedImages":
         """Move to a device."""
         return replace(self, parts=tuple(part.to(device, non_blocking) for part in self.parts))
 
-    def pin_memory(self) -> Self:
+    def pin_memory(self) -> "MixedImages":
         """Copy to page-locked memory."""
         return replace(self, parts=tuple(part.pin_memory() for part in self.parts))
 
@@ -189,11 +189,11 @@ class ImageTextBatch:
         """Number of pairs."""
         return len(self.captions)
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "ImageTextBatch":
         """Move the pictures to a device; the texts stay."""
         return replace(self, image=self.image.to(device, non_blocking))
 
-    def pin_memory(self) -> Self:
+    def pin_memory(self) -> "ImageTextBatch":
         """Copy the pictures to page-locked memory."""
         return replace(self, image=self.image.pin_memory())
 
