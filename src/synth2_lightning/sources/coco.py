@@ -1,0 +1,66 @@
+"""Photographs with captions in COCO's JSON format (https://cocodataset.org/#format-data)."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from PIL import Image
+
+from synth2_lightning.locations import resolve
+from synth2_lightning.sources.base import Entry, IndexedSource, LeftOut
+from synth2_lightning.sources.jsonfile import read_json, read_records
+from synth2_lightning.sources.pictures import decode_picture
+
+_EXPECTED = (
+    "COCO captions: {'images': [{'id': 1, 'file_name': '1.jpg'}], 'annotations': [{'image_id': 1, 'caption': '...'}]}"
+)
+
+
+class CocoSource(IndexedSource):
+    """Photographs in a folder, their captions in a COCO file; the key is COCO's image id.
+
+    Args:
+        annotations: The JSON file.
+        images: Folder that its ``file_name`` entries are relative to.
+        name: Short name for logs.
+        limit: Keep the first pictures only.
+
+    Example:
+        >>> source = CocoSource("captions_val2017.json", "val2017", limit=1000)
+        >>> source.name
+        'coco'
+    """
+
+    def __init__(self, annotations: str, images: str, name: str = "coco", limit: int | None = None) -> None:
+        super().__init__(name, limit)
+        self.annotations = annotations
+        self.images = images
+
+    def read_index(self, left_out: LeftOut) -> Iterator[Entry]:
+        """Join the images with their annotations.
+
+        Raises:
+            FileNotFoundError: If the file or the folder does not exist.
+            ValueError: If the file is not what COCO writes.
+        """
+        path = resolve(self.annotations, f"annotations file of source {self.name!r}")
+        folder = resolve(self.images, f"images folder of source {self.name!r}")
+        content = read_json(path, _EXPECTED)
+        try:
+            images = [
+                (str(image["id"]), image.get("file_name")) for image in read_records(content, "images", path, _EXPECTED)
+            ]
+            captions: dict[str, list[str]] = {key: [] for key, _ in images}
+            for annotation in read_records(content, "annotations", path, _EXPECTED):
+                key = str(annotation["image_id"])
+                if key in captions:
+                    captions[key].append(str(annotation["caption"] or ""))
+                else:
+                    left_out.add("annotations of unknown images", f"image_id {key}")
+        except KeyError as error:
+            raise ValueError(f"{path} has a record without {error}; expected {_EXPECTED}.") from error
+        for key, file_name in images:
+            yield Entry(key, captions[key], str(folder / file_name) if file_name else None)
+
+    def read_picture(self, location: str) -> Image.Image:
+        """Read a photograph."""
+        return decode_picture(Path(location), location)

@@ -1,0 +1,100 @@
+"""Pictures with captions from the Hugging Face Hub, or from a file or folder that ``datasets`` can read."""
+
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from synth2_lightning.sources.base import Entry, IndexedSource, LeftOut
+from synth2_lightning.sources.pictures import decode_picture
+
+_BUILDERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv", ".arrow": "arrow"}
+
+
+class HubSource(IndexedSource):
+    """Pictures and captions of one split of a ``datasets`` dataset; the key is the row's number.
+
+    Args:
+        path: Id on the Hub, a local folder, or a local Parquet, JSON, CSV or Arrow file.
+        split: The split, such as ``"train"``.
+        image_column: Column of the pictures.
+        caption_column: Column of the captions, each a text or a list of texts.
+        revision: Branch, tag or commit on the Hub; name a commit where a run must be repeatable.
+        name: Short name for logs.
+        limit: Keep the first pictures only.
+
+    Example:
+        >>> HubSource("nlphuji/flickr30k", split="test", name="flickr30k").split
+        'test'
+    """
+
+    def __init__(
+        self,
+        path: str,
+        split: str,
+        image_column: str = "image",
+        caption_column: str = "caption",
+        revision: str | None = None,
+        name: str = "hub",
+        limit: int | None = None,
+    ) -> None:
+        super().__init__(name, limit)
+        self.path = path
+        self.split = split
+        self.image_column = image_column
+        self.caption_column = caption_column
+        self.revision = revision
+        self._pictures: Any = None
+
+    def read_index(self, left_out: LeftOut) -> Iterator[Entry]:
+        """Go through the captions; the pictures stay where they are.
+
+        Raises:
+            FileNotFoundError: If there is no such dataset.
+            ValueError: If it has no such split or column.
+        """
+        import datasets
+
+        rows = self._open()
+        if missing := {self.image_column, self.caption_column} - set(rows.column_names):
+            raise ValueError(
+                f"{self.path} has no column {sorted(missing)}; it has {sorted(rows.column_names)}. Set image_column "
+                "and caption_column to what it has."
+            )
+        # Decoding is ours: so that a damaged picture is named and counted as in any other source.
+        self._pictures = rows.select_columns([self.image_column]).cast_column(
+            self.image_column, datasets.Image(decode=False)
+        )
+        for index, captions in enumerate(rows[self.caption_column]):
+            texts = [captions] if isinstance(captions, str) else list(captions or ())
+            yield Entry(str(index), texts, index)
+
+    def read_picture(self, location: int) -> Image.Image:
+        """Read a picture."""
+        picture = self._pictures[location][self.image_column]
+        name = f"{self.path}[{self.split}][{location}]"
+        if picture is None:
+            raise OSError(f"The picture {name} cannot be read: the row has none.")
+        if picture["bytes"] is None:
+            return decode_picture(Path(picture["path"]), f"{name} at {picture['path']}")
+        return decode_picture(BytesIO(picture["bytes"]), name)
+
+    def _open(self) -> Any:
+        import datasets
+
+        local = Path(self.path).expanduser()
+        if local.is_file():
+            if local.suffix.lower() not in _BUILDERS:
+                raise ValueError(f"{local} is of no kind that can be read; expected one of {sorted(_BUILDERS)}.")
+            builder = _BUILDERS[local.suffix.lower()]
+            return datasets.load_dataset(builder, data_files={self.split: str(local)}, split=self.split)
+        try:
+            return datasets.load_dataset(self.path, split=self.split, revision=self.revision)
+        except OSError as error:
+            raise FileNotFoundError(
+                f"The dataset {self.path!r} of source {self.name!r} is neither a local file or folder nor on the Hub, "
+                f"or the Hub cannot be reached ({error}). Expected one of the three; without a network, download it "
+                "elsewhere and name its folder."
+            ) from error

@@ -1,0 +1,100 @@
+"""Photographs with captions in a table: CSV, TSV or JSON Lines."""
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from synth2_lightning.locations import resolve
+from synth2_lightning.sources.base import Entry, IndexedSource, LeftOut
+from synth2_lightning.sources.pictures import decode_picture
+
+_DELIMITERS = {".csv": ",", ".tsv": "\t"}
+
+
+class TableSource(IndexedSource):
+    """Photographs in a folder, one caption per row of a table; rows of the same file are captions of one picture.
+
+    The kind of table is read off the suffix: ``.csv`` and ``.tsv`` with a header line, ``.jsonl`` with one object per
+    line. The key is the file name as the table says it.
+
+    Args:
+        table: The table.
+        images: Folder that the file names are relative to.
+        file_column: Column of the file names.
+        caption_column: Column of the captions.
+        name: Short name for logs.
+        limit: Keep the first pictures only.
+
+    Example:
+        >>> TableSource("results.csv", "flickr30k", file_column="image", caption_column="comment").name
+        'table'
+    """
+
+    def __init__(
+        self,
+        table: str,
+        images: str,
+        file_column: str = "file_name",
+        caption_column: str = "caption",
+        name: str = "table",
+        limit: int | None = None,
+    ) -> None:
+        super().__init__(name, limit)
+        self.table = table
+        self.images = images
+        self.file_column = file_column
+        self.caption_column = caption_column
+
+    def read_index(self, left_out: LeftOut) -> Iterator[Entry]:
+        """Gather the rows of every file.
+
+        Raises:
+            FileNotFoundError: If the table or the folder does not exist.
+            ValueError: If the table is of another kind, or lacks a column.
+        """
+        path = resolve(self.table, f"table of source {self.name!r}")
+        folder = resolve(self.images, f"images folder of source {self.name!r}")
+        captions: dict[str, list[str]] = {}
+        for number, row in enumerate(_read_rows(path), start=1):
+            if missing := {self.file_column, self.caption_column} - row.keys():
+                raise ValueError(
+                    f"{path}, record {number}, has no column {sorted(missing)}; it has {sorted(map(str, row))}. Set "
+                    "file_column and caption_column to what the table has."
+                )
+            file_name = str(row[self.file_column] or "").strip()
+            if file_name:
+                captions.setdefault(file_name, []).append(str(row[self.caption_column] or ""))
+            else:
+                left_out.add("records without a file name", f"record {number}")
+        for file_name, texts in captions.items():
+            yield Entry(file_name, texts, str(folder / file_name))
+
+    def read_picture(self, location: str) -> Image.Image:
+        """Read a photograph."""
+        return decode_picture(Path(location), location)
+
+
+def _read_rows(path: Path) -> Iterator[dict[str, Any]]:
+    suffix = path.suffix.lower()
+    if suffix not in {*_DELIMITERS, ".jsonl"}:
+        raise ValueError(f"{path} is no table that can be read; expected a name that ends in .csv, .tsv or .jsonl.")
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        if suffix == ".jsonl":
+            for number, line in enumerate(file, start=1):
+                yield _read_line(line, f"{path}, line {number},")
+        else:
+            yield from csv.DictReader(file, delimiter=_DELIMITERS[suffix])
+
+
+def _read_line(line: str, where: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise ValueError(f"{where} is no valid JSON ({error}); expected one object per line.") from error
+    if not isinstance(row, dict):
+        raise ValueError(f"{where} holds {row!r}; expected one object per line.")
+    return row

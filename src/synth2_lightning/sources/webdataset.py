@@ -1,0 +1,118 @@
+"""Tars of pictures and captions, as img2dataset writes them (https://github.com/rom1504/img2dataset)."""
+
+import json
+import tarfile
+from collections.abc import Iterator, Sequence
+from glob import glob
+from io import BytesIO
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from PIL import Image
+
+from synth2_lightning.sources.base import Entry, IndexedSource, LeftOut
+from synth2_lightning.sources.pictures import decode_picture
+
+_PICTURES = {"jpg", "jpeg", "png", "webp"}
+
+
+class TarSource(IndexedSource):
+    """Pictures and captions inside uncompressed tars, read at random where they lie; nothing is unpacked.
+
+    The tars are scanned once for the places of their members. A sample is what shares a name up to its first dot:
+    ``000012.jpg`` with ``000012.txt``, or with ``000012.json`` and its field ``caption``. The name is the key.
+
+    Args:
+        tars: Files or patterns, such as ``["cc12m/*.tar"]``.
+        name: Short name for logs.
+        limit: Keep the first pictures only.
+
+    Example:
+        >>> TarSource(["cc12m/*.tar"], name="cc12m").tars
+        ('cc12m/*.tar',)
+    """
+
+    def __init__(self, tars: Sequence[str], name: str = "webdataset", limit: int | None = None) -> None:
+        super().__init__(name, limit)
+        self.tars = tuple(tars)
+
+    def read_index(self, left_out: LeftOut) -> Iterator[Entry]:
+        """Scan the tars in the order of their names.
+
+        Raises:
+            FileNotFoundError: If a pattern matches nothing.
+            OSError: If a tar is damaged.
+        """
+        for pattern in self.tars:
+            paths = sorted(glob(str(Path(pattern).expanduser())))  # noqa: PTH207  # Path.glob takes no absolute pattern
+            if not paths:
+                raise FileNotFoundError(
+                    f"No tar of source {self.name!r} matches {pattern!r} (looked from {Path.cwd()}). Expected a file, "
+                    "or a pattern such as 'cc12m/*.tar'."
+                )
+            for path in paths:
+                yield from _scan(path, left_out)
+
+    def read_picture(self, location: dict[str, Any]) -> Image.Image:
+        """Read a picture out of its tar."""
+        with Path(location["tar"]).open("rb") as file:
+            file.seek(location["offset"])
+            content = file.read(location["size"])
+        return decode_picture(BytesIO(content), f"{location['tar']}:{location['member']}")
+
+
+def _scan(path: str, left_out: LeftOut) -> Iterator[Entry]:
+    captions: dict[str, str] = {}
+    places: dict[str, dict[str, Any] | None] = {}
+    try:
+        with tarfile.open(path, mode="r:") as tar:
+            for member in tar:
+                if member.isdir():
+                    continue
+                key, suffix = _split_name(member.name)
+                if not _is_plain(member):
+                    left_out.add("members that are no plain file below the tar's root", f"{path}:{member.name}")
+                elif suffix in _PICTURES:
+                    places[key] = {
+                        "tar": path,
+                        "member": member.name,
+                        "offset": member.offset_data,
+                        "size": member.size,
+                    }
+                elif suffix in {"txt", "json"}:
+                    places.setdefault(key, None)
+                    text = _read_caption(tar, member, suffix, path)
+                    # A caption of its own outranks the one among the metadata: img2dataset writes both.
+                    if suffix == "txt" or key not in captions:
+                        captions[key] = text
+    except tarfile.TarError as error:
+        raise OSError(
+            f"{path} cannot be read as a tar ({error}); expected an uncompressed, complete one. Unpack it with gunzip "
+            "if it is compressed; download it again, or take it out of the pattern, if it is damaged."
+        ) from error
+    for key, place in places.items():
+        yield Entry(key, [captions[key]] if key in captions else [], place)
+
+
+def _split_name(name: str) -> tuple[str, str]:
+    path = PurePosixPath(name)
+    stem, _, suffix = path.name.partition(".")
+    return str(path.parent / stem), suffix.lower()
+
+
+def _is_plain(member: tarfile.TarInfo) -> bool:
+    path = PurePosixPath(member.name)
+    return member.isreg() and not member.issparse() and not path.is_absolute() and ".." not in path.parts
+
+
+def _read_caption(tar: tarfile.TarFile, member: tarfile.TarInfo, suffix: str, path: str) -> str:
+    file = tar.extractfile(member)
+    assert file is not None, "plain files can be extracted"
+    content = file.read()
+    try:
+        caption = json.loads(content).get("caption") if suffix == "json" else content.decode("utf-8")
+    except (ValueError, AttributeError) as error:
+        raise ValueError(
+            f"{path}:{member.name} holds no caption ({error}); expected UTF-8 text, or a JSON object with 'caption'."
+        ) from error
+    return " ".join(str(caption or "").split())

@@ -1,0 +1,84 @@
+from io import BytesIO
+from pathlib import Path
+
+import datasets
+import pytest
+from PIL import Image
+
+from synth2_lightning.sources.hub import HubSource
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+
+
+def write(folder: Path, captions: list[object]) -> Path:
+    file = BytesIO()
+    Image.new("RGB", (3, 2), "lime").save(file, "PNG")
+    pictures = [{"bytes": file.getvalue(), "path": None}, {"bytes": b"damaged", "path": None}, None][: len(captions)]
+    table = datasets.Dataset.from_dict(
+        {"image": pictures, "text": captions},
+        features=datasets.Features(
+            {"image": datasets.Image(), "text": datasets.Value("string")}
+            if isinstance(captions[0], str)
+            else {"image": datasets.Image(), "text": datasets.List(datasets.Value("string"))}
+        ),
+    )
+    (folder / "data").mkdir()
+    table.to_parquet(folder / "data" / "train.parquet")
+    return folder / "data" / "train.parquet"
+
+
+def test_one_caption_per_row(tmp_path: Path) -> None:
+    source = HubSource(str(write(tmp_path, ["green", "bad", "none"])), split="train", caption_column="text")
+    source.load()
+
+    assert [(source.key(index), source.captions(index)) for index in range(len(source))] == [
+        ("0", ("green",)),
+        ("1", ("bad",)),
+        ("2", ("none",)),
+    ]
+    assert source.picture(0).getpixel((0, 0)) == (0, 255, 0)
+    with pytest.raises(OSError, match=r"train\.parquet\[train\]\[1\] cannot be read: UnidentifiedImageError"):
+        source.picture(1)
+    with pytest.raises(OSError, match=r"train\.parquet\[train\]\[2\] cannot be read: the row has none"):
+        source.picture(2)
+
+
+def test_lists_of_captions_in_a_folder(tmp_path: Path) -> None:
+    folder = write(tmp_path, [["green", "a green picture"], ["bad"]]).parent
+    source = HubSource(str(folder), split="train", caption_column="text", limit=1)
+    source.load()
+
+    assert len(source) == 1
+    assert source.captions(0) == ("green", "a green picture")
+
+
+def test_pictures_beside_a_folder_of_files(tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    Image.new("RGB", (3, 2), "lime").save(folder / "1.png")
+    (folder / "metadata.jsonl").write_text('{"file_name": "1.png", "caption": "green"}\n')
+    source = HubSource(str(folder), split="train")
+    source.load()
+
+    assert source.captions(0) == ("green",)
+    assert source.picture(0).size == (3, 2)
+
+
+def test_unknown_column_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"has no column \['caption'\]; it has \['image', 'text'\]"):
+        HubSource(str(write(tmp_path, ["green"])), split="train").load()
+
+
+def test_unknown_kind_of_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "data.xml").write_text("")
+    with pytest.raises(ValueError, match=r"data\.xml is of no kind that can be read; expected one of \['\.arrow'"):
+        HubSource(str(tmp_path / "data.xml"), split="train").load()
+
+
+def test_missing_dataset_is_named() -> None:
+    with pytest.raises(FileNotFoundError, match="'no/such' of source 'hub' is neither a local file or folder nor on"):
+        HubSource("no/such", split="train").load()
