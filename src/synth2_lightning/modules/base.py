@@ -1,15 +1,17 @@
 """What every LightningModule of the house shares: injected optimisation, late loading, small checkpoints."""
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
 from lightning.pytorch import LightningModule
-from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+
+OptimizerFactory = Callable[[Iterable[Any]], Optimizer]
+"""``(parameter groups) -> optimizer``."""
 
 SchedulerFactory = Callable[[Optimizer, int], LRScheduler]
 """``(optimizer, number of optimisation steps) -> schedule``: the trainer's step count is said once, in the trainer."""
@@ -30,16 +32,14 @@ class BaseModule(LightningModule):
 
     frozen_parts: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, optimizer: OptimizerCallable = AdamW, lr_scheduler: SchedulerFactory | None = None) -> None:
+    def __init__(self, optimizer: OptimizerFactory = AdamW, lr_scheduler: SchedulerFactory | None = None) -> None:
         super().__init__()
         self._make_optimizer = optimizer
         self._make_scheduler = lr_scheduler
         self.strict_loading = False  # checkpoints are partial on purpose; load_state_dict below does the checking
-        self._remember_hyperparameters()
-
-    def _remember_hyperparameters(self) -> None:
         # Under the command line Lightning records the run file's text, from which load_from_checkpoint builds
         # the parts again. In a notebook the arguments are live objects: only the plain ones can be recorded.
+        # This must stand in __init__ itself: Lightning reads the arguments off the calling frames.
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*is an instance of `nn.Module`.*")
             self.save_hyperparameters(logger=False)

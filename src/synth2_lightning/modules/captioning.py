@@ -4,12 +4,11 @@ from typing import ClassVar, final
 
 import torch
 from jaxtyping import Float
-from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 from torch.optim import AdamW
 
 from synth2_lightning.interfaces import ImageEncoder, LanguageDecoder, ResamplerFactory
-from synth2_lightning.modules.base import BaseModule, SchedulerFactory, source_losses
+from synth2_lightning.modules.base import BaseModule, OptimizerFactory, SchedulerFactory, source_losses
 from synth2_lightning.modules.sharding import shard_part
 from synth2_lightning.nn.gated_attention import GatedCrossAttention
 from synth2_lightning.types import CaptionOutput, GenerationSettings, ImageInput, ImageTextBatch, TokenLoss
@@ -46,7 +45,7 @@ class VisionLanguageModule(BaseModule):
         resampler: ResamplerFactory,
         decoder: LanguageDecoder,
         generation: GenerationSettings = GenerationSettings(),  # noqa: B008 - frozen, and read by the command line
-        optimizer: OptimizerCallable = AdamW,
+        optimizer: OptimizerFactory = AdamW,
         lr_scheduler: SchedulerFactory | None = None,
         compile_trained: bool = False,
     ) -> None:
@@ -81,12 +80,12 @@ class VisionLanguageModule(BaseModule):
         """First door: the objective. By default the likelihood of the caption, given its picture."""
         return self.decoder.loss(visual, batch.captions)
 
-    def respond(self, visual: Float[Tensor, "batch queries width"], batch: ImageTextBatch) -> tuple[str, ...]:  # noqa: ARG002 - a door for heads that need the batch
+    def respond(self, visual: Float[Tensor, "batch queries width"], batch: ImageTextBatch) -> tuple[str, ...]:
         """Second door: the answer. By default a caption."""
         return tuple(self.decoder.generate(visual, self.generation))
 
     @final
-    def training_step(self, batch: ImageTextBatch, batch_idx: int) -> Tensor:  # noqa: ARG002 - Lightning's signature
+    def training_step(self, batch: ImageTextBatch, batch_idx: int) -> Tensor:
         """Learn from one batch; logs the loss and the share of every source."""
         losses = self.compute_loss(self.look(batch.image), batch)
         loss = losses.mean()
@@ -98,17 +97,17 @@ class VisionLanguageModule(BaseModule):
         return loss
 
     @final
-    def validation_step(self, batch: ImageTextBatch, batch_idx: int) -> CaptionOutput:  # noqa: ARG002
+    def validation_step(self, batch: ImageTextBatch, batch_idx: int) -> CaptionOutput:
         """Measure the loss and write captions; the CIDEr callback scores them."""
         return self._evaluate(batch, "val")
 
     @final
-    def test_step(self, batch: ImageTextBatch, batch_idx: int) -> CaptionOutput:  # noqa: ARG002
+    def test_step(self, batch: ImageTextBatch, batch_idx: int) -> CaptionOutput:
         """As in validation, under the name ``test``."""
         return self._evaluate(batch, "test")
 
     @final
-    def predict_step(self, batch: ImageTextBatch, batch_idx: int) -> CaptionOutput:  # noqa: ARG002
+    def predict_step(self, batch: ImageTextBatch, batch_idx: int) -> CaptionOutput:
         """Write captions."""
         captions = self.respond(self.look(batch.image), batch)
         loss = torch.zeros((), device=self.device)

@@ -1,0 +1,96 @@
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from torch import nn
+from torch.optim import SGD
+
+from synth2_lightning.modules.base import BaseModule, source_losses
+from synth2_lightning.modules.schedules import WarmupCosineSchedule
+
+
+class FrozenPart(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(2, 2))
+        self.register_buffer("table", torch.zeros(3))
+        self.num_loads = 0
+
+    def load(self) -> None:
+        self.num_loads += 1
+        self.weight.data.fill_(7.0)
+
+
+class SmallModule(BaseModule):
+    frozen_parts: ClassVar[tuple[str, ...]] = ("frozen",)
+
+    def __init__(self, width: int = 3, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.frozen = FrozenPart().requires_grad_(False)
+        self.norm = nn.BatchNorm1d(2).requires_grad_(False)
+        self.head = nn.Linear(2, width)
+        self.counts = nn.BatchNorm1d(2, affine=False)
+
+    def training_step(self, batch: tuple[torch.Tensor]) -> torch.Tensor:
+        loss: torch.Tensor = self.head(batch[0] @ self.frozen.weight).square().mean()
+        return loss
+
+
+def test_checkpoints_hold_what_was_trained_and_nothing_else() -> None:
+    assert set(SmallModule().state_dict()) == {
+        "head.weight",
+        "head.bias",
+        "counts.running_mean",
+        "counts.running_var",
+        "counts.num_batches_tracked",
+    }
+
+
+def test_loading_refuses_a_checkpoint_of_another_model() -> None:
+    state = SmallModule().state_dict()
+    state["tail.weight"] = state.pop("head.weight")
+    with pytest.raises(ValueError, match=r"1 trained weights are missing \(head.weight\) and 1 have no place \(tail"):
+        SmallModule().load_state_dict(state)
+
+
+def test_a_module_with_nothing_to_train_says_so() -> None:
+    module = SmallModule().requires_grad_(False)
+    with pytest.raises(ValueError, match="SmallModule has no trainable parameter: every part is frozen"):
+        module.configure_optimizers()
+
+
+def test_weight_decay_reaches_matrices_only() -> None:
+    optimizer = SmallModule(optimizer=lambda groups: torch.optim.AdamW(groups, weight_decay=0.5)).configure_optimizers()
+    assert isinstance(optimizer, torch.optim.AdamW)
+    decays = {tuple(p.shape): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    assert decays == {(3, 2): 0.5, (3,): 0.0}
+
+
+def test_fit_loads_parts_steps_the_schedule_and_comes_back_without_arguments(tmp_path: Path) -> None:
+    module = SmallModule(
+        width=5,
+        optimizer=lambda groups: SGD(groups, lr=1.0),
+        lr_scheduler=lambda optimizer, num_steps: WarmupCosineSchedule(optimizer, num_steps, 2, 0.0),
+    )
+    trainer = Trainer(
+        max_steps=4, logger=False, enable_progress_bar=False, enable_model_summary=False, default_root_dir=tmp_path,
+        enable_checkpointing=False, accelerator="cpu",
+    )  # fmt: skip
+    rows = torch.utils.data.TensorDataset(torch.randn(8, 2))
+    trainer.fit(module, torch.utils.data.DataLoader(rows, batch_size=2))
+    assert module.frozen.num_loads >= 1
+    assert float(module.frozen.weight[0, 0]) == 7.0
+    assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.0)
+
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    loaded = SmallModule.load_from_checkpoint(tmp_path / "last.ckpt", weights_only=True)
+    assert loaded.hparams["width"] == 5
+    assert torch.equal(loaded.head.weight, module.head.weight)
+    assert float(loaded.frozen.weight[0, 0]) == 7.0
+
+
+def test_source_losses_divide_by_their_own_tokens() -> None:
+    losses = source_losses(torch.tensor([4.0, 2.0, 4.0]), torch.tensor([1, 2, 1]), ("a", "b", "a"))
+    assert {name: float(value) for name, value in losses.items()} == {"a": 4.0, "b": 1.0}

@@ -1,0 +1,82 @@
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from torch.utils.data import DataLoader
+
+from synth2_lightning.modules.captioning import VisionLanguageModule
+from synth2_lightning.testing import TinyDecoder, TinyImageTokenizer, TinyResampler, tiny_batch
+from synth2_lightning.types import ImageTextBatch, Pixels, TokenLoss
+
+
+def tiny_module() -> VisionLanguageModule:
+    return VisionLanguageModule(
+        TinyImageTokenizer(), TinyResampler, TinyDecoder(), optimizer=lambda groups: torch.optim.AdamW(groups, lr=0.05)
+    )
+
+
+def batches(num: int = 30) -> list[ImageTextBatch]:
+    """Pixels and their tokens under another name, as in mixed training."""
+    tokenizer, made = TinyImageTokenizer(), []
+    for seed in range(num):
+        real, other = tiny_batch(4, seed=seed), tiny_batch(4, seed=1000 + seed)
+        assert isinstance(other.image, Pixels)
+        synthetic = ImageTextBatch(
+            tokenizer.tokenize(other.image), other.captions, other.keys, ("synthetic",) * 4, other.references
+        )
+        made.append(ImageTextBatch.concat([real, synthetic]))
+    return made
+
+
+def loader(items: list[ImageTextBatch]) -> DataLoader[ImageTextBatch]:
+    return DataLoader(items, batch_size=None)  # type: ignore[arg-type]
+
+
+def tiny_trainer(folder: Path, **settings: object) -> Trainer:
+    return Trainer(
+        accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
+        enable_checkpointing=False, default_root_dir=folder, **settings,  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def test_learns_from_pixels_and_tokens_and_logs_each_source(tmp_path: Path) -> None:
+    module, trainer = tiny_module(), tiny_trainer(tmp_path, max_epochs=6)
+    trainer.fit(module, loader(batches()), loader([tiny_batch(16, seed=7)]))
+    logged = trainer.callback_metrics
+    assert float(logged["train/loss"]) < 0.1
+    assert float(logged["val/loss"]) < 0.1
+    assert {"train/loss_tiny", "train/loss_synthetic", "data/share_tiny", "data/share_synthetic"} <= set(logged)
+    assert float(logged["data/share_synthetic"]) == 0.5
+
+    outputs = trainer.predict(module, loader([tiny_batch(8, seed=9)]))
+    assert outputs is not None
+    assert outputs[0]["captions"] == tiny_batch(8, seed=9).captions  # type: ignore[call-overload]
+
+
+def test_no_gradient_reaches_the_encoder_and_none_of_it_is_saved() -> None:
+    module = tiny_module()
+    module.training_step(tiny_batch(), 0).backward()  # type: ignore[no-untyped-call]
+    assert all(parameter.grad is not None for parameter in module.resampler.parameters())
+    assert not any(name.startswith("image_encoder") for name in module.state_dict())
+
+
+class SilentModule(VisionLanguageModule):
+    def compute_loss(self, visual: torch.Tensor, batch: ImageTextBatch) -> TokenLoss:
+        return TokenLoss(visual.sum((1, 2)) * 0, torch.zeros(len(batch), dtype=torch.long))
+
+
+def test_a_batch_without_targets_stops_the_run() -> None:
+    with pytest.raises(ValueError, match=r"None of the 2 captions of this batch has a target token"):
+        SilentModule(TinyImageTokenizer(), TinyResampler, TinyDecoder()).training_step(tiny_batch(), 0)
+
+
+class LoudModule(VisionLanguageModule):
+    def respond(self, visual: torch.Tensor, batch: ImageTextBatch) -> tuple[str, ...]:
+        return tuple(caption.upper() for caption in super().respond(visual, batch))
+
+
+def test_a_subclass_changes_the_answer_and_nothing_else() -> None:
+    module = LoudModule(TinyImageTokenizer(), TinyResampler, TinyDecoder())
+    output = module.predict_step(tiny_batch(), 0)
+    assert all(caption == caption.upper() for caption in output["captions"])
