@@ -225,6 +225,34 @@ class ImageTextBatch:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenizedImages:
+    """Pictures that became image tokens, with all their captions: what a shard holds.
+
+    Args:
+        keys: One id per picture.
+        sources: One name per picture.
+        captions: All captions of every picture.
+        tokens: The codebook ids.
+        codebook_size: Number of codes of a level; every id is below.
+
+    Example:
+        >>> tokens = VQTokens(torch.zeros(1, 64, 1, dtype=torch.long), "vqgan-512:1f3c9a02")
+        >>> len(TokenizedImages(("7",), ("scenes",), (("a red circle",),), tokens, codebook_size=512))
+        1
+    """
+
+    keys: tuple[str, ...]
+    sources: tuple[str, ...]
+    captions: tuple[tuple[str, ...], ...]
+    tokens: VQTokens
+    codebook_size: int
+
+    def __len__(self) -> int:
+        """Number of pictures."""
+        return len(self.keys)
+
+
+@dataclass(frozen=True, slots=True)
 class TokenLoss:
     """Summed negative log-likelihood (nats) and number of target tokens of every row of a batch.
 

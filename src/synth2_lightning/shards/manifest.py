@@ -1,0 +1,128 @@
+"""The table of contents of a folder of shards: written last, so that a folder with a manifest is complete."""
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from synth2_lightning.shards.files import write_atomically
+
+SCHEMA_VERSION = 1
+FILE_NAME = "manifest.json"
+_MAX_CODEBOOK_SIZE = 2**16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenFormat:
+    """What the tokens of a shard are: which codebook they speak, and how many there are of one picture.
+
+    Args:
+        codebook: Fingerprint of the codebook.
+        codebook_size: Number of codes of a level.
+        num_tokens: N, positions per picture.
+        num_levels: L, codes per position.
+
+    Raises:
+        ValueError: If an id of the codebook does not fit into the 16 bits that a shard gives it.
+
+    Example:
+        >>> TokenFormat(codebook="vqgan-512:1f3c9a02", codebook_size=512, num_tokens=64, num_levels=2).row_length
+        128
+    """
+
+    codebook: str
+    codebook_size: int
+    num_tokens: int
+    num_levels: int
+
+    def __post_init__(self) -> None:
+        """Refuse what the disk format cannot hold."""
+        if not 1 <= self.codebook_size <= _MAX_CODEBOOK_SIZE:
+            raise ValueError(
+                f"Codebook {self.codebook!r} has {self.codebook_size} codes; shards hold ids from 0 to "
+                f"{_MAX_CODEBOOK_SIZE - 1} only. Use a codebook of 1 to {_MAX_CODEBOOK_SIZE} codes per level."
+            )
+
+    @property
+    def row_length(self) -> int:
+        """Ids per picture."""
+        return self.num_tokens * self.num_levels
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """What a folder of shards holds and where it came from.
+
+    Args:
+        tokens: Format of the tokens.
+        parts: Name of every Parquet file and its number of rows.
+        provenance: What made the shards, for people; nothing is decided by it.
+
+    Example:
+        >>> tokens = TokenFormat(codebook="vqgan-512:1f3c9a02", codebook_size=512, num_tokens=64, num_levels=1)
+        >>> Manifest(tokens=tokens, parts={"part-00000-00000.parquet": 20}, provenance={}).num_records
+        20
+    """
+
+    tokens: TokenFormat
+    parts: dict[str, int]
+    provenance: dict[str, Any]
+
+    @property
+    def num_records(self) -> int:
+        """Rows over all parts."""
+        return sum(self.parts.values())
+
+    def save(self, folder: Path) -> None:
+        """Write ``manifest.json``."""
+        content = {
+            "schema_version": SCHEMA_VERSION,
+            **asdict(self.tokens),
+            "num_records": self.num_records,
+            "parts": self.parts,
+            "provenance": self.provenance,
+        }
+        write_atomically(folder / FILE_NAME, lambda path: path.write_text(json.dumps(content, indent=2) + "\n"))
+
+    @classmethod
+    def read(cls, folder: Path) -> "Manifest":
+        """Read ``manifest.json``.
+
+        Raises:
+            FileNotFoundError: If the folder has none.
+            ValueError: If it is damaged or of another schema version.
+        """
+        path = folder / FILE_NAME
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{folder} has no {FILE_NAME}, so it is no finished folder of shards. Expected what `synth2 predict "
+                "--config tokenize.yaml` writes; if that was interrupted, run it again: it goes on where it stopped."
+            )
+        try:
+            content = json.loads(path.read_text())
+            version = content["schema_version"]
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(f"{path} is damaged ({error!r}). {_WAY_OUT}") from error
+        if version != SCHEMA_VERSION:
+            raise ValueError(
+                f"{path} has schema version {version!r}; this package reads version {SCHEMA_VERSION}. Use the package "
+                f"version that wrote it ({content.get('provenance', {}).get('synth2_lightning', 'not recorded')}), or "
+                "make the shards again."
+            )
+        try:
+            manifest = cls(
+                tokens=TokenFormat(**{field.name: content[field.name] for field in fields(TokenFormat)}),
+                parts={str(name): int(rows) for name, rows in content["parts"].items()},
+                provenance=dict(content["provenance"]),
+            )
+            num_records = content["num_records"]
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"{path} is damaged ({error!r}). {_WAY_OUT}") from error
+        if manifest.num_records != num_records:
+            raise ValueError(
+                f"{path} is damaged: its parts have {manifest.num_records} rows, it says {num_records}. {_WAY_OUT}"
+            )
+        return manifest
+
+
+_WAY_OUT = "Delete the file and make it again with `synth2 predict --config tokenize.yaml`, which keeps finished parts."

@@ -1,0 +1,133 @@
+"""Read token shards through the ``datasets`` library: memory-mapped, by batches of rows."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+import torch
+
+from synth2_lightning.locations import resolve
+from synth2_lightning.shards.manifest import Manifest
+from synth2_lightning.shards.parts import largest_id, list_parts, read_footer
+from synth2_lightning.types import TokenizedImages, VQTokens
+
+
+class ShardReader:
+    """A finished folder of shards. Constructing it is cheap; ``load()`` checks every part and maps it.
+
+    The rows lie in the ``datasets`` cache as Arrow, written once by whichever process comes first, and are mapped from
+    there by all others: a batch costs neither a copy of the shard nor a Python object per id.
+
+    Args:
+        folder: What :func:`synth2_lightning.shards.writer.finish` finished.
+        limit: Keep the first rows only; all of them if ``None``.
+
+    Raises:
+        ValueError: If the limit is below one.
+
+    Example:
+        >>> ShardReader("shards/coco", limit=1000).limit
+        1000
+    """
+
+    def __init__(self, folder: str | Path, limit: int | None = None) -> None:
+        if limit is not None and limit < 1:
+            raise ValueError(f"ShardReader got limit={limit}; expected 1 or more rows, or none for all of them.")
+        self.folder = folder
+        self.limit = limit
+        self._rows: Any = None
+        self._manifest: Manifest | None = None
+
+    @property
+    def manifest(self) -> Manifest:
+        """The folder's table of contents.
+
+        Raises:
+            RuntimeError: If it was not loaded yet.
+        """
+        if self._manifest is None:
+            raise RuntimeError(f"The shards {str(self.folder)!r} were used before load(); call load() first.")
+        return self._manifest
+
+    def load(self) -> None:
+        """Check the parts against the manifest and map them; the second call does nothing.
+
+        Raises:
+            FileNotFoundError: If the folder, its manifest or a part is missing.
+            ValueError: If a part is not what the manifest says.
+            OSError: If the cache cannot be written.
+        """
+        if self._manifest is not None:
+            return
+        folder = resolve(self.folder, "folder of shards")
+        manifest = Manifest.read(folder)
+        _check_parts(folder, manifest)
+        self._rows = _map_parts([folder / name for name in manifest.parts])
+        if self.limit is not None:
+            self._rows = self._rows.select(range(min(self.limit, len(self._rows))))
+        self._manifest = manifest
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return min(self.manifest.num_records, self.limit or self.manifest.num_records)
+
+    def count_captions(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Number of captions of every row."""
+        self.manifest  # noqa: B018  # refuses use before load()
+        return np.asarray(pc.list_value_length(self._rows[:]["captions"]), dtype=np.int64)
+
+    def read(self, indices: Sequence[int]) -> TokenizedImages:
+        """Read rows in the given order; a row may be asked for twice."""
+        tokens = self.manifest.tokens
+        rows = self._rows[list(indices)]
+        ids = rows["tokens"].combine_chunks().flatten().to_numpy().astype(np.int64)
+        return TokenizedImages(
+            keys=tuple(rows["key"].to_pylist()),
+            sources=tuple(rows["source"].to_pylist()),
+            captions=tuple(tuple(captions) for captions in rows["captions"].to_pylist()),
+            tokens=VQTokens(
+                torch.from_numpy(ids).view(len(rows), tokens.num_tokens, tokens.num_levels), tokens.codebook
+            ),
+            codebook_size=tokens.codebook_size,
+        )
+
+
+def _check_parts(folder: Path, manifest: Manifest) -> None:
+    present = {part.name for part in list_parts(folder)}
+    if missing := manifest.parts.keys() - present:
+        raise FileNotFoundError(f"{folder} lacks {sorted(missing)}, which its manifest names. {_WAY_OUT}")
+    if extra := present - manifest.parts.keys():
+        raise ValueError(f"{folder} holds {sorted(extra)}, which its manifest does not name. {_WAY_OUT}")
+    for name, num_rows in manifest.parts.items():
+        footer = read_footer(folder / name)
+        if footer.num_rows != num_rows:
+            raise ValueError(f"{folder / name} has {footer.num_rows} rows, its manifest says {num_rows}. {_WAY_OUT}")
+        row_length = getattr(footer.schema.to_arrow_schema().field("tokens").type, "list_size", None)
+        if row_length != manifest.tokens.row_length:
+            raise ValueError(
+                f"{folder / name} has {row_length} ids per row, its manifest says {manifest.tokens.row_length}. "
+                f"{_WAY_OUT}"
+            )
+        if (largest := largest_id(folder / name)) >= manifest.tokens.codebook_size:
+            raise ValueError(
+                f"{folder / name} holds the id {largest}, but codebook {manifest.tokens.codebook!r} has the ids 0 to "
+                f"{manifest.tokens.codebook_size - 1}. {_WAY_OUT}"
+            )
+
+
+def _map_parts(parts: list[Path]) -> Any:
+    import datasets
+
+    try:
+        rows = datasets.Dataset.from_parquet([str(part) for part in parts])
+    except OSError as error:
+        raise OSError(
+            f"The shards in {parts[0].parent} cannot be mapped: {error}. Expected a cache folder that may be written, "
+            f"with room for them (it is {datasets.config.HF_DATASETS_CACHE}); name another in HF_DATASETS_CACHE."
+        ) from error
+    return rows.with_format("arrow")
+
+
+_WAY_OUT = "The folder was changed after it was finished: restore it, or make the shards again."

@@ -1,0 +1,124 @@
+import json
+import pickle
+from pathlib import Path
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from synth2_lightning.shards.parts import largest_id
+from synth2_lightning.shards.reader import ShardReader
+from synth2_lightning.shards.writer import ShardWriter, finish
+from synth2_lightning.types import TokenizedImages, VQTokens
+
+IDS = torch.arange(5 * 8).view(5, 4, 2)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    writer = ShardWriter(tmp_path / "shards", records_per_part=2)
+    captions = (("a",), ("b", "c"), ("d",), ("e", "f", "g"), ("h",))
+    writer.append(TokenizedImages(tuple("01234"), ("coco",) * 5, captions, VQTokens(IDS, "tiny:1"), 512))
+    writer.close()
+    finish(tmp_path / "shards", {})
+    return tmp_path / "shards"
+
+
+def test_rows_are_read_in_the_asked_order(folder: Path) -> None:
+    reader = ShardReader(folder)
+    reader.load()
+    reader.load()
+    images = pickle.loads(pickle.dumps(reader)).read([3, 0, 3])
+
+    assert len(reader) == 5
+    assert images.keys == ("3", "0", "3")
+    assert images.sources == ("coco",) * 3
+    assert images.captions == (("e", "f", "g"), ("a",), ("e", "f", "g"))
+    assert images.tokens.codebook == "tiny:1"
+    assert torch.equal(images.tokens.ids, IDS[[3, 0, 3]])
+    assert reader.count_captions().tolist() == [1, 2, 1, 3, 1]
+
+
+def test_limit_keeps_the_first_rows(folder: Path) -> None:
+    reader = ShardReader(str(folder), limit=3)
+    reader.load()
+
+    assert len(reader) == 3
+    assert reader.count_captions().tolist() == [1, 2, 1]
+    assert torch.equal(reader.read([2]).tokens.ids, IDS[[2]])
+    generous = ShardReader(folder, limit=9)
+    generous.load()
+    assert len(generous) == 5
+
+
+def test_largest_id_needs_no_statistics(folder: Path) -> None:
+    part = folder / "part-00000-00001.parquet"
+    assert largest_id(part) == 31
+    pq.write_table(pq.read_table(part), part, write_statistics=False)
+    assert largest_id(part) == 31
+
+
+def test_use_before_load_is_refused(folder: Path) -> None:
+    with pytest.raises(RuntimeError, match=r"were used before load\(\); call load\(\) first"):
+        len(ShardReader(folder))
+
+
+def test_limit_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="limit=0; expected 1 or more rows"):
+        ShardReader("shards", limit=0)
+
+
+def test_missing_folder_is_named() -> None:
+    with pytest.raises(FileNotFoundError, match="The folder of shards is not at 'gone'"):
+        ShardReader("gone").load()
+
+
+def test_unfinished_folder_is_refused(folder: Path) -> None:
+    (folder / "manifest.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"has no manifest\.json"):
+        ShardReader(folder).load()
+
+
+def test_missing_part_is_named(folder: Path) -> None:
+    (folder / "part-00000-00001.parquet").unlink()
+    with pytest.raises(FileNotFoundError, match=r"lacks \['part-00000-00001.parquet'\].* restore it, or make the"):
+        ShardReader(folder).load()
+
+
+def test_part_beside_the_manifest_is_named(folder: Path) -> None:
+    (folder / "part-00000-00009.parquet").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"holds \['part-00000-00009.parquet'\], which its manifest does not name"):
+        ShardReader(folder).load()
+
+
+def test_other_number_of_rows_is_refused(folder: Path) -> None:
+    part = folder / "part-00000-00000.parquet"
+    pq.write_table(pq.read_table(part).slice(0, 1), part)
+    with pytest.raises(ValueError, match="has 1 rows, its manifest says 2"):
+        ShardReader(folder).load()
+
+
+def test_other_number_of_ids_is_refused(folder: Path) -> None:
+    part = folder / "part-00000-00000.parquet"
+    table = pq.read_table(part)
+    tokens = pa.array([[1, 2]] * 2, pa.list_(pa.uint16(), 2))
+    pq.write_table(table.set_column(3, "tokens", tokens), part)
+    with pytest.raises(ValueError, match="has 2 ids per row, its manifest says 8"):
+        ShardReader(folder).load()
+
+
+def test_ids_beyond_the_codebook_are_refused(folder: Path) -> None:
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"codebook_size": 20}))
+    with pytest.raises(ValueError, match="holds the id 31, but codebook 'tiny:1' has the ids 0 to 19"):
+        ShardReader(folder).load()
+
+
+def test_unwritable_cache_is_named(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "file" / "cache")
+    with pytest.raises(OSError, match=r"cannot be mapped: .* name another in HF_DATASETS_CACHE"):
+        ShardReader(folder).load()

@@ -1,0 +1,140 @@
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from synth2_lightning.shards.manifest import Manifest
+from synth2_lightning.shards.writer import ShardWriter, finish
+from synth2_lightning.types import TokenizedImages, VQTokens
+
+
+def images(keys: list[str], codebook: str = "tiny:1", codebook_size: int = 512, low: int = 0) -> TokenizedImages:
+    return TokenizedImages(
+        keys=tuple(keys),
+        sources=("coco",) * len(keys),
+        captions=tuple((f"a {key}", f"one {key}") for key in keys),
+        tokens=VQTokens(torch.arange(len(keys) * 8).view(len(keys), 4, 2) + low, codebook),
+        codebook_size=codebook_size,
+    )
+
+
+def test_parts_are_written_as_they_fill(tmp_path: Path) -> None:
+    writer = ShardWriter(tmp_path, rank=3, records_per_part=2)
+    assert writer.append(images(["a", "b", "c", "d", "e"])) == 5
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["part-00003-00000.parquet", "part-00003-00001.parquet"]
+    writer.close()
+    writer.close()
+
+    manifest = finish(tmp_path, {"made_by": "test"})
+    assert manifest == Manifest.read(tmp_path)
+    assert manifest.parts == {f"part-00003-{number:05d}.parquet": rows for number, rows in enumerate([2, 2, 1])}
+    assert manifest.tokens.num_tokens == 4
+    assert manifest.tokens.num_levels == 2
+    (row,) = pq.read_table(tmp_path / "part-00003-00002.parquet").to_pylist()
+    assert row == {"key": "e", "source": "coco", "captions": ["a e", "one e"], "tokens": list(range(32, 40))}
+
+
+def test_what_was_written_before_a_kill_is_not_written_again(tmp_path: Path) -> None:
+    killed = ShardWriter(tmp_path, records_per_part=2)
+    killed.append(images(["a", "b", "c"]))  # "c" waits, and is lost with the process
+    (tmp_path / "part-00000-00001.parquet.tmp").write_bytes(b"half")
+
+    writer = ShardWriter(tmp_path, records_per_part=2)
+    assert ("coco", "b") in writer
+    assert ("coco", "c") not in writer
+    assert writer.append(images(["a", "b", "c", "d"])) == 2
+    assert finish(tmp_path, {}).num_records == 4
+    keys = [key for part in sorted(tmp_path.glob("*.parquet")) for key in pq.read_table(part)["key"].to_pylist()]
+    assert keys == ["a", "b", "c", "d"]
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_another_rank_knows_what_was_written(tmp_path: Path) -> None:
+    first = ShardWriter(tmp_path, rank=0)
+    first.append(images(["a"]))
+    first.close()
+
+    second = ShardWriter(tmp_path, rank=1)
+    assert second.append(images(["a", "b"])) == 1
+
+
+def test_a_manifest_is_withdrawn_when_the_folder_grows(tmp_path: Path) -> None:
+    writer = ShardWriter(tmp_path)
+    writer.append(images(["a"]))
+    writer.close()
+    finish(tmp_path, {})
+    writer.append(images(["b"]))
+    writer.close()
+
+    assert not (tmp_path / "manifest.json").exists()
+
+
+def test_ids_of_16_bits_survive(tmp_path: Path) -> None:
+    writer = ShardWriter(tmp_path)
+    writer.append(images(["a"], codebook_size=65536, low=65528))
+    writer.close()
+
+    (row,) = pq.read_table(tmp_path / "part-00000-00000.parquet").to_pylist()
+    assert row["tokens"] == list(range(65528, 65536))
+
+
+def test_ids_out_of_range_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="hold ids from 510 to 517; expected 0 to 511, the ids of codebook 'tiny:1'"):
+        ShardWriter(tmp_path).append(images(["a"], low=510))
+    with pytest.raises(ValueError, match="hold ids from -1 to 6; expected 0 to 511"):
+        ShardWriter(tmp_path).append(images(["a"], low=-1))
+
+
+def test_ids_beyond_16_bits_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="has 70000 codes; shards hold ids from 0 to 65535 only"):
+        ShardWriter(tmp_path).append(images(["a"], codebook_size=70_000))
+
+
+def test_another_codebook_is_refused(tmp_path: Path) -> None:
+    writer = ShardWriter(tmp_path)
+    writer.append(images(["a"]))
+    writer.close()
+
+    with pytest.raises(ValueError, match=r"codebook='tiny:2'.*holds TokenFormat\(codebook='tiny:1'.*choose another"):
+        ShardWriter(tmp_path).append(images(["b"], codebook="tiny:2"))
+
+
+def test_parts_of_two_codebooks_are_not_finished(tmp_path: Path) -> None:
+    for number, codebook in enumerate(["tiny:1", "tiny:2"]):
+        writer = ShardWriter(tmp_path / codebook, rank=number)
+        writer.append(images(["a"], codebook=codebook))
+        writer.close()
+    (tmp_path / "tiny:2" / "part-00001-00000.parquet").rename(tmp_path / "tiny:1" / "part-00001-00000.parquet")
+
+    with pytest.raises(ValueError, match=r"part-00001-00000\.parquet holds .*tiny:2.*Expected one format per folder"):
+        finish(tmp_path / "tiny:1", {})
+
+
+def test_foreign_and_damaged_parts_are_named(tmp_path: Path) -> None:
+    import pyarrow as pa
+
+    pq.write_table(pa.table({"key": ["a"]}), tmp_path / "part-00000-00000.parquet")
+    with pytest.raises(ValueError, match="does not say which codebook its tokens speak, so this package did not write"):
+        ShardWriter(tmp_path)
+    (tmp_path / "part-00000-00000.parquet").write_bytes(b"half")
+    with pytest.raises(ValueError, match=r"is no readable Parquet file .* Delete it and its folder's manifest.json"):
+        ShardWriter(tmp_path)
+
+
+def test_nothing_written_is_not_finished(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="holds no part to make a manifest of"):
+        finish(tmp_path, {})
+
+
+def test_unwritable_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    writer = ShardWriter(tmp_path / "file", records_per_part=1)
+
+    with pytest.raises(OSError, match="cannot be written"):
+        writer.append(images(["a"]))
+
+
+def test_parts_without_rows_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="records_per_part=0; expected 1 or more"):
+        ShardWriter(tmp_path, records_per_part=0)
