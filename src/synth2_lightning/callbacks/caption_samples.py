@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import UInt8
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image, ImageDraw, ImageFont
@@ -86,11 +87,11 @@ class CaptionSamplesCallback(Callback):
                 logger.experiment.add_image("val/captions", np.asarray(grid), trainer.global_step, dataformats="HWC")
 
 
-def draw_tile(picture: np.ndarray[Any, Any], caption: str, reference: str) -> Image.Image:
+def draw_tile(picture: UInt8[np.ndarray, "3 height width"], caption: str, reference: str) -> Image.Image:
     """Put a caption (black) and a reference (grey) under a picture.
 
     Args:
-        picture: ``(3, height, width)`` uint8.
+        picture: RGB.
         caption: What the model says.
         reference: What a human says.
     """

@@ -1,0 +1,89 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from synth2_lightning import __version__
+from synth2_lightning.cli import config_folder, main
+
+
+def test_version_and_help_import_nothing_heavy() -> None:
+    code = (
+        "import sys; from synth2_lightning.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "print(sorted({'torch', 'lightning', 'transformers', 'jsonargparse'} & set(sys.modules)))"
+    )
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert output.endswith("[]\n")
+    assert "synth2 fit --config mixed.yaml" in output
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out == f"synth2 {__version__}\n"
+
+
+def test_without_a_word_it_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([])
+    assert "usage: synth2" in capsys.readouterr().out
+
+
+def test_an_unknown_command_names_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["fitt"])
+    assert stop.value.code == 2
+    assert "invalid choice: 'fitt'" in capsys.readouterr().err
+
+
+def test_an_unknown_run_file_names_those_that_ship(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", "--config", "mixd.yaml"])
+    assert stop.value.code == 1
+    error = capsys.readouterr().err
+    assert "error: There is no run file 'mixd.yaml', neither here" in error
+    assert "mixed.yaml" in error
+
+
+def test_a_run_file_is_found_by_bare_name_from_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", "--config=mixed.yaml", "--print_config"])
+    assert stop.value.code == 0
+    assert "VisionLanguageModule" in capsys.readouterr().out
+
+
+def test_configs_lie_at_the_top_of_a_checkout() -> None:
+    assert (config_folder() / "mixed.yaml").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--trainer.max_stepz=3"], "max_stepz"),
+        (["--model.init_args.image_encodr=x"], "image_encodr"),
+        (["--model=no_such_package.Head"], "no_such_package"),
+    ],
+)
+def test_a_typing_error_is_told_with_the_key(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", "--config", "mixed.yaml", *words])
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_message_of_ours_is_shown_without_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["weights", "gpt-5"])
+    assert stop.value.code == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert "Traceback" not in error
