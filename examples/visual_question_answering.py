@@ -1,6 +1,6 @@
 """A new head in a few lines: visual question answering on top of the captioner.
 
-    synth2 fit --config mixed.yaml --model visual_question_answering.QuestionAnsweringModule   (this folder on PYTHONPATH)
+    PYTHONPATH=examples synth2 fit --config mixed.yaml --model visual_question_answering.QuestionAnsweringModule
 
 The question travels in ``ImageTextBatch.prompts``, the answer to learn in ``captions``, all accepted answers in
 ``references``. Encoder, resampler and decoder stay those of the run file.
@@ -46,7 +46,7 @@ class QuestionAnsweringModule(VisionLanguageModule):
     def _questions(self, batch: ImageTextBatch) -> list[str]:
         if len(batch.prompts) != len(batch):
             raise ValueError(
-                f"QuestionAnsweringModule was given {len(batch)} pictures with {len(batch.prompts)} questions; expected "
-                "one each. Use data that fills ImageTextBatch.prompts."
+                f"QuestionAnsweringModule was given {len(batch)} pictures with {len(batch.prompts)} questions; "
+                "expected one each. Use data that fills ImageTextBatch.prompts."
             )
         return [self.question_prompt.format(question=question) for question in batch.prompts]

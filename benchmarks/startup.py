@@ -1,0 +1,47 @@
+"""How long does a user wait before ``synth2`` answers?
+
+``--help`` and ``--version`` are timed as whole processes; ``fit --help`` stands beside a process that only imports
+torch and lightning, in turn, so that both see the same machine.
+"""
+
+import argparse
+import statistics
+import subprocess
+import sys
+import time
+
+from report import report
+
+OURS = [sys.executable, "-m", "synth2_lightning"]
+BARE = [sys.executable, "-c", "import torch, lightning.pytorch.cli"]
+
+
+def seconds(command: list[str]) -> float:
+    """Run a command to its end."""
+    started = time.perf_counter()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return time.perf_counter() - started
+
+
+def main() -> None:
+    """Print one JSON line whose ``seconds`` is the slower of ``--help`` and ``--version``."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="fewer repetitions")
+    repetitions = 2 if parser.parse_args().quick else 7
+    times: dict[str, list[float]] = {"help": [], "version": [], "fit_help": [], "bare_imports": []}
+    for _ in range(repetitions + 1):
+        times["help"].append(seconds([*OURS, "--help"]))
+        times["version"].append(seconds([*OURS, "--version"]))
+        times["fit_help"].append(seconds([*OURS, "fit", "--help"]))
+        times["bare_imports"].append(seconds(BARE))
+    medians = {name: statistics.median(values[1:]) for name, values in times.items()}  # the first fills the disk cache
+    report(
+        "startup",
+        medians["fit_help"] / medians["bare_imports"],
+        seconds=max(medians["help"], medians["version"]),
+        **{f"{name}_seconds": value for name, value in medians.items()},
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+from synth2_lightning.decoders.language_model import NewLanguageModel
+from synth2_lightning.decoders.prefix import PrefixDecoder
+from synth2_lightning.decoders.vocabulary import build_vocabulary
+from synth2_lightning.testing import TinyImageTokenizer, TinyResampler, tiny_batch
+from synth2_lightning.types import GenerationSettings, ImageTextBatch
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def example(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def questions(seed: int) -> ImageTextBatch:
+    """Ask of each picture whether it is bright, or whether it is dark."""
+    batch = tiny_batch(16, seed=seed)
+    asked = ["is it bright" if row % 2 else "is it dark" for row in range(len(batch))]
+    answers = tuple(
+        "yes" if question.split()[-1] in caption else "no"
+        for question, caption in zip(asked, batch.captions, strict=True)
+    )
+    references = tuple((answer,) for answer in answers)
+    return ImageTextBatch(batch.image, answers, batch.keys, batch.sources, references, tuple(asked))
+
+
+def answering_module(folder: Path, **settings: Any) -> Any:
+    words = [question for seed in range(4) for question in questions(seed).prompts] + ["question : answer yes no"] * 5
+    build_vocabulary(words, 1, folder)
+    config = {"model_type": "gpt2", "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 32}
+    decoder = PrefixDecoder(NewLanguageModel(config, str(folder)))
+    module = example("visual_question_answering").QuestionAnsweringModule(
+        TinyImageTokenizer(), TinyResampler, decoder, generation=GenerationSettings(max_new_tokens=2), **settings
+    )
+    module.configure_model()
+    return module
+
+
+def test_the_new_head_learns_to_answer_what_was_asked(tmp_path: Path) -> None:
+    module = answering_module(tmp_path)
+    optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=5e-3)
+    for step in range(150):
+        optimizer.zero_grad()
+        module.training_step(questions(seed=step), step).backward()
+        optimizer.step()
+    module.eval()
+    held_out = questions(seed=999)
+    answers = module.predict_step(held_out, 0)["captions"]
+    assert answers == held_out.captions
+    assert {"yes", "no"} == set(answers)
+
+
+def test_a_batch_without_questions_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"was given 2 pictures with 0 questions; expected one each"):
+        answering_module(tmp_path).training_step(tiny_batch(), 0)
+
+
+def test_a_prompt_without_a_place_for_the_question_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"expected a text with \{question\} in the question's place"):
+        answering_module(tmp_path, question_prompt="answer:")
