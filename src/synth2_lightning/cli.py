@@ -4,6 +4,7 @@ Nothing heavy is imported at the top, so that ``--help``, ``--version`` and typi
 """
 
 import argparse
+import json
 import os
 import sys
 import traceback
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from synth2_lightning import __version__
+from synth2_lightning.locations import resolve
 
 if TYPE_CHECKING:
     from lightning.pytorch.cli import LightningCLI
@@ -144,10 +146,23 @@ def _show_weights(names: Sequence[str]) -> None:
 def _build_vocabulary(captions: Path, folder: Path, min_count: int) -> None:
     from rich.console import Console
 
-    from synth2_lightning.decoders.vocabulary import build_vocabulary, read_captions
+    from synth2_lightning.decoders.vocabulary import build_vocabulary
 
-    num_words = build_vocabulary(read_captions(captions), min_count, folder)
+    num_words = build_vocabulary(_read_captions(captions), min_count, folder)
     Console().print(f"{num_words} words that occur {min_count} times or more are in {folder}", soft_wrap=True)
+
+
+def _read_captions(path: Path) -> list[str]:
+    text = resolve(path, "captions").read_text("utf-8")
+    if path.suffix != ".json":
+        return text.splitlines()
+    try:
+        return [annotation["caption"] for annotation in json.loads(text)["annotations"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} is not a COCO captions file ({error!r}); expected JSON with a list 'annotations' whose "
+            "members have a 'caption', or a text file with one caption a line."
+        ) from error
 
 
 def _report_errors(run: Callable[[], object]) -> None:
