@@ -1,0 +1,225 @@
+"""Where the language model of a decoder comes from: weights that exist, or a configuration to start from."""
+
+from abc import ABC, abstractmethod
+from dataclasses import asdict, dataclass
+from difflib import get_close_matches
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from synth2_lightning.locations import resolve
+
+
+class LanguageModelSource(ABC):
+    """A tokenizer, the width of a language model, and a way to build it.
+
+    Tokenizer and configuration are read when they are first asked for, the weights only in :meth:`build`.
+    """
+
+    @property
+    @abstractmethod
+    def tokenizer(self) -> Any:
+        """The fast tokenizer of transformers; its ends of text are those that the model learns."""
+
+    @property
+    @abstractmethod
+    def config(self) -> Any:
+        """The configuration of transformers."""
+
+    @abstractmethod
+    def build(self) -> Any:
+        """A causal language model of transformers, whose parameters require gradients where they shall be learnt."""
+
+    @property
+    def hidden_size(self) -> int:
+        """E, the width of the model's hidden states."""
+        return int(self.config.get_text_config().hidden_size)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoraSettings:
+    """Low-rank updates beside frozen weights (LoRA, arXiv 2106.09685), by PEFT.
+
+    Args:
+        r: Rank of the updates.
+        alpha: The updates are scaled by ``alpha / r``.
+        dropout: Share of the updates' input that is dropped in training.
+        target_modules: Names of the linear maps to update; ``("all-linear",)`` takes all but the head.
+
+    Example:
+        >>> LoraSettings(r=4).alpha
+        16.0
+    """
+
+    r: int = 8
+    alpha: float = 16.0
+    dropout: float = 0.0
+    target_modules: tuple[str, ...] = ("all-linear",)
+
+
+class PretrainedLanguageModel(LanguageModelSource):
+    """A causal language model with weights, frozen unless said otherwise.
+
+    Args:
+        model: Name on the Hugging Face Hub, or a folder: a path, ``package://PACKAGE/PATH`` or ``weights://NAME``.
+        gguf_file: Name of a GGUF file in it. Its weights are unpacked, because packed ones cannot be learnt through.
+        dtype: Precision of the weights. Half is enough for frozen ones, and two to three times as fast on CPUs that
+            know bfloat16; learn in float32.
+        trainable: Learn all weights.
+        lora: Learn low-rank updates of the weights.
+        attn_implementation: Attention kernel of transformers; ``None`` leaves the choice to transformers. ``"eager"``
+            is the fastest in bfloat16 on a CPU.
+
+    Raises:
+        ValueError: If both ``trainable`` and ``lora`` are given.
+
+    Example:
+        >>> PretrainedLanguageModel("HuggingFaceTB/SmolLM2-135M-Instruct", lora=LoraSettings(r=4)).trainable
+        False
+    """
+
+    def __init__(
+        self,
+        model: str,
+        gguf_file: str | None = None,
+        dtype: Literal["float32", "bfloat16", "float16"] = "float32",
+        trainable: bool = False,
+        lora: LoraSettings | None = None,
+        attn_implementation: str | None = None,
+    ) -> None:
+        if trainable and lora is not None:
+            raise ValueError(
+                "PretrainedLanguageModel was given trainable=True and lora; expected one of them: trainable learns all "
+                "weights, lora keeps them and learns low-rank updates."
+            )
+        self.model = model
+        self.gguf_file = gguf_file
+        self.dtype = dtype
+        self.trainable = trainable
+        self.lora = lora
+        self.attn_implementation = attn_implementation
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The tokenizer that came with the weights."""
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(self._location, gguf_file=self.gguf_file)
+
+    @cached_property
+    def config(self) -> Any:
+        """The configuration that came with the weights."""
+        from transformers import AutoConfig
+
+        return AutoConfig.from_pretrained(self._location, gguf_file=self.gguf_file)
+
+    def build(self) -> Any:
+        """Read the weights."""
+        from transformers import AutoModelForCausalLM, GgufConfig
+
+        model = AutoModelForCausalLM.from_pretrained(
+            self._location,
+            gguf_file=self.gguf_file,
+            quantization_config=GgufConfig(dequantize=True) if self.gguf_file else None,
+            dtype=getattr(torch, self.dtype),
+            attn_implementation=self.attn_implementation,
+        )
+        model.requires_grad_(self.trainable)
+        if self.lora is not None:
+            _add_lora(model, self.lora)
+        return model
+
+    @property
+    def _location(self) -> str:
+        return _location(self.model, "language model")
+
+
+class NewLanguageModel(LanguageModelSource):
+    """A causal language model that starts from nothing and is learnt along.
+
+    Args:
+        config: The configuration of a Hugging Face model, such as
+            ``{"model_type": "gpt2", "n_embd": 192, "n_layer": 3, "n_head": 4}``. Size of the vocabulary and special
+            tokens are the tokenizer's.
+        tokenizer: Where the tokenizer lies, such as the folder that ``build_vocabulary`` wrote, or its Hub name.
+
+    Raises:
+        ValueError: If ``config`` lacks ``model_type``, or has a key that such a model does not know.
+
+    Example:
+        >>> NewLanguageModel({"model_type": "gpt2", "n_embd": 192}, "vocabulary").settings
+        {'n_embd': 192}
+    """
+
+    def __init__(self, config: dict[str, Any], tokenizer: str) -> None:
+        if "model_type" not in config:
+            raise ValueError(
+                f"NewLanguageModel.config has the keys {sorted(config)}; expected 'model_type' among them, such as "
+                "'gpt2' or 'llama', which says what the others mean."
+            )
+        self.model_type = str(config["model_type"])
+        self.settings = {key: value for key, value in config.items() if key != "model_type"}
+        self.tokenizer_location = tokenizer
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The tokenizer at the given place."""
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(_location(self.tokenizer_location, "tokenizer"))
+
+    @cached_property
+    def config(self) -> Any:
+        """The given configuration, with the tokenizer's vocabulary."""
+        from transformers import AutoConfig
+
+        vocabulary = {
+            "vocab_size": len(self.tokenizer),
+            "bos_token_id": self.tokenizer.bos_token_id,
+            "eos_token_id": self.tokenizer.eos_token_id,
+            "pad_token_id": self.tokenizer.pad_token_id,
+        }
+        default = AutoConfig.for_model(self.model_type)
+        known = {key for key in default.to_dict() | default.attribute_map if key[0] != "_"} - set(vocabulary)
+        for key in self.settings:
+            if key not in known:
+                similar = ", ".join(get_close_matches(key, known)) or f"one of {', '.join(sorted(known))}"
+                raise ValueError(
+                    f"NewLanguageModel.config has the key {key!r}, which is not for a {self.model_type!r} model to "
+                    f"set; expected {similar}. Vocabulary and special tokens are taken from the tokenizer."
+                )
+        return AutoConfig.for_model(self.model_type, **self.settings, **vocabulary)
+
+    def build(self) -> Any:
+        """Draw weights from torch's global random state."""
+        from transformers import AutoModelForCausalLM
+
+        return AutoModelForCausalLM.from_config(self.config)
+
+
+def _location(location: str, what: str) -> str:
+    # A Hub name such as "gpt2" cannot be told from a relative path but by looking.
+    is_local = "://" in location or location.startswith((".", "/", "~")) or Path(location).exists()
+    return str(resolve(location, what)) if is_local else location
+
+
+def _add_lora(model: Any, lora: LoraSettings) -> None:
+    from peft import LoraConfig, inject_adapter_in_model
+
+    settings = asdict(lora)
+    targets = settings["target_modules"]
+    inject_adapter_in_model(
+        LoraConfig(
+            r=lora.r,
+            lora_alpha=lora.alpha,
+            lora_dropout=lora.dropout,
+            target_modules="all-linear" if targets == ("all-linear",) else list(targets),
+            task_type="CAUSAL_LM",
+        ),
+        model,
+    )
+    for parameter in model.parameters():
+        if parameter.requires_grad:  # Updates of half precision would round small steps away.
+            parameter.data = parameter.data.float()

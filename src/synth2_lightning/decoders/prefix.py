@@ -1,0 +1,47 @@
+"""Visual tokens as a soft prompt: the language model reads the picture as if it were words."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from synth2_lightning.decoders.blocks import CheckpointedBlock, find_blocks
+from synth2_lightning.decoders.causal import CausalDecoder
+
+
+class PrefixDecoder(CausalDecoder):
+    """Puts visual tokens before the words (Frozen, arXiv 2106.13884; ClipCap, arXiv 2111.09734).
+
+    A learnt LayerNorm brings the tokens to the scale of the model's word embeddings, which may be 0.02 or 30: a frozen
+    model cannot read anything else.
+
+    The arguments are those of :class:`~synth2_lightning.decoders.causal.CausalDecoder`; the prompt stands between
+    picture and caption.
+    """
+
+    def fit_in(self, lm: Any) -> None:
+        """Set the scale of the visual tokens to that of words."""
+        self.norm = nn.LayerNorm(self.embed_dim).to(lm.device)
+        nn.init.constant_(self.norm.weight, _word_scale(lm))
+        if self.checkpoint_activations:
+            blocks = find_blocks(lm, lm.config.get_text_config().num_hidden_layers)
+            for index, block in enumerate(blocks):
+                blocks[index] = CheckpointedBlock(block)
+
+    @contextmanager
+    def show(
+        self, visual: Float[Tensor, "batch queries width"], copies: int
+    ) -> Iterator[Float[Tensor, "batch prefix width"]]:
+        """Give the visual tokens to be put before the words; transformers makes the copies of those itself."""
+        yield self.norm(visual)
+
+
+@torch.no_grad()
+def _word_scale(lm: Any) -> float:
+    # Asked of the layer, not of its weights: some models scale embeddings on their way out.
+    embeddings = lm.get_input_embeddings()
+    ids = torch.arange(0, embeddings.num_embeddings, max(1, embeddings.num_embeddings // 1024))
+    return float(embeddings(ids.to(embeddings.weight.device)).float().std())

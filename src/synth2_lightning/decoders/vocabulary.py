@@ -1,0 +1,67 @@
+"""A vocabulary of words, counted in captions, for language models that start from nothing."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+_SPECIAL = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+
+
+def build_vocabulary(captions: Iterable[str], min_count: int, out: Path) -> int:
+    """Count words and write a tokenizer that transformers reads.
+
+    Words are in lower case, punctuation is apart; a word knows whether a space stands before it, so that decoded
+    text reads as it was written. What is rarer than ``min_count`` becomes ``<unk>``.
+
+    Args:
+        captions: The texts to count in; training captions only.
+        min_count: Least number of times that a word must occur.
+        out: Folder to write to.
+
+    Returns:
+        Size of the vocabulary, with its four special tokens.
+
+    Raises:
+        ValueError: If no word is that frequent.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     build_vocabulary(["A red circle.", "A blue circle."], min_count=2, out=Path(folder))
+        7
+    """
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = _count(captions, min_count)
+    size: int = tokenizer.get_vocab_size()
+    if size <= len(_SPECIAL):
+        raise ValueError(
+            f"No word of the captions occurs min_count={min_count} times, so the vocabulary would be empty; expected "
+            "captions with repeated words. Lower min_count, or give more captions."
+        )
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **_SPECIAL).save_pretrained(out)
+    return size
+
+
+def _count(captions: Iterable[str], min_count: int) -> Any:
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+    tokenizer: Any = Tokenizer(models.WordLevel(unk_token=_SPECIAL["unk_token"]))
+    tokenizer.normalizer = normalizers.Sequence(
+        [
+            normalizers.NFKC(),
+            normalizers.Lowercase(),
+            normalizers.Replace(Regex(r"\s+"), " "),
+            normalizers.Replace(Regex(r" (?=[.,;:!?])"), ""),  # many caption sets write "a dog runs ."
+            normalizers.Strip(),
+        ]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation("isolated")]
+    )
+    tokenizer.decoder = decoders.Metaspace()
+    trainer = trainers.WordLevelTrainer(
+        min_frequency=min_count, special_tokens=list(_SPECIAL.values()), vocab_size=2**31, show_progress=False
+    )
+    tokenizer.train_from_iterator(captions, trainer)
+    return tokenizer

@@ -1,0 +1,56 @@
+"""The gated cross-attention of Flamingo: how a language model that stays as it is learns to look."""
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from synth2_lightning.nn.attention import attend
+from synth2_lightning.nn.feedforward import FeedForward
+
+
+class GatedCrossAttention(nn.Module):
+    """Words attend to visual tokens behind tanh gates that start shut (Flamingo, arXiv 2204.14198, figure 4).
+
+    Shut gates add zero, so that a language model says at step 0 what it said without pictures.
+
+    Args:
+        width: Width of the words' hidden states.
+        visual_dim: Width of the visual tokens.
+        num_heads: Attention heads.
+        head_dim: Channels of a head.
+
+    Example:
+        >>> layer = GatedCrossAttention(width=32, visual_dim=16, num_heads=2, head_dim=16)
+        >>> words = torch.randn(2, 5, 32)
+        >>> torch.equal(layer(words, torch.randn(2, 3, 16)), words)
+        True
+    """
+
+    def __init__(self, width: int, visual_dim: int, num_heads: int, head_dim: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.norm = nn.LayerNorm(width)
+        self.to_queries = nn.Linear(width, num_heads * head_dim, bias=False)
+        self.to_keys_values = nn.Linear(visual_dim, 2 * num_heads * head_dim, bias=False)
+        self.to_output = nn.Linear(num_heads * head_dim, width, bias=False)
+        self.attention_gate = nn.Parameter(torch.zeros(()))
+        self.feedforward = FeedForward(width)
+        self.feedforward_gate = nn.Parameter(torch.zeros(()))
+
+    def forward(
+        self, words: Float[Tensor, "batch length width"], visual: Float[Tensor, "batch queries visual_dim"]
+    ) -> Float[Tensor, "batch length width"]:
+        """Look."""
+        # The layer is learnt in its own precision, which may be finer than that of a frozen language model.
+        states: Tensor = words.to(self.norm.weight.dtype)
+        states = states + self.attention_gate.tanh() * self._look(states, visual)
+        states = states + self.feedforward_gate.tanh() * self.feedforward(states)
+        return states.to(words.dtype)
+
+    def _look(self, words: Tensor, visual: Tensor) -> Tensor:
+        queries = rearrange(self.to_queries(self.norm(words)), "b t (h c) -> b h t c", h=self.num_heads)
+        keys_values = self.to_keys_values(visual)
+        keys, values = rearrange(keys_values, "b q (two h c) -> two b h q c", two=2, h=self.num_heads)
+        output: Tensor = self.to_output(rearrange(attend(queries, keys, values), "b h t c -> b t (h c)"))
+        return output
