@@ -73,6 +73,14 @@ def read_keys(part: Path) -> Iterator[tuple[str, str]]:
     return zip(table["source"].to_pylist(), table["key"].to_pylist(), strict=True)
 
 
+def list_sources(folder: Path) -> list[str]:
+    """Names of all sources in the parts of a folder, sorted."""
+    names: set[str] = set()
+    for part in list_parts(folder):
+        names.update(pc.unique(pq.read_table(part, columns=["source"])["source"]).to_pylist())
+    return sorted(names)
+
+
 def largest_id(part: Path) -> int:
     """Largest token id of a part: from the footer's statistics, or by reading the column where there are none."""
     footer = read_footer(part)

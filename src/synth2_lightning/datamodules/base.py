@@ -1,0 +1,107 @@
+"""What all datamodules share: where this process stands among the ranks, and how its loaders are made."""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader
+
+from synth2_lightning.datamodules.loader import ResumableDataLoader
+from synth2_lightning.datamodules.pairs import BatchDataset
+from synth2_lightning.datamodules.sampling import EvaluationSampler, StratifiedSampler
+from synth2_lightning.types import ImageTextBatch
+
+
+class ImageTextDataModule(LightningDataModule, ABC):
+    """A datamodule whose batches are :class:`ImageTextBatch` and whose training can be resumed at any step.
+
+    Subclasses say which pairs there are and how many of each kind a step takes. An epoch is as many whole batches as
+    the pairs fill over all ranks, at least one. The next epoch goes on where the last one ended: every pair of a kind
+    comes once over all ranks before any of them comes again.
+
+    Args:
+        batch_size: Pairs per step and rank.
+        num_workers: Processes that read ahead, per rank.
+        seed: Order of the training pairs.
+
+    Raises:
+        ValueError: If the batch size is below one.
+    """
+
+    # More ranks than pictures to predict: those without one have nothing to do, and that is no error.
+    allow_zero_length_dataloader_with_multiple_devices = True
+
+    def __init__(self, batch_size: int, num_workers: int, seed: int) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise ValueError(f"{type(self).__name__} got batch_size={batch_size}; expected 1 or more pairs.")
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.seed = seed
+        self._sampler: StratifiedSampler | None = None
+        self._train_pairs: BatchDataset | None = None
+
+    @abstractmethod
+    def make_train_pairs(self) -> BatchDataset:
+        """Give the training pairs; where there are several kinds, one kind after the other."""
+
+    def count_streams(self) -> tuple[int, ...]:
+        """Number of training pairs of each kind."""
+        return (len(self.train_pairs),)
+
+    def count_pairs(self, step: int) -> tuple[int, ...]:
+        """Number of pairs of each kind that one rank takes in a step."""
+        return (self.batch_size,)
+
+    def setup(self, stage: str) -> None:
+        """Begin a run: its training starts with the first step, unless a checkpoint says otherwise."""
+        if stage == "fit":
+            self._sampler = None
+
+    def train_dataloader(self) -> ResumableDataLoader:
+        """Endless shuffled pairs, an epoch at a time."""
+        # Lightning may ask again within one run (reload_dataloaders_every_n_epochs): the sampler knows how far it is.
+        if self._sampler is None:
+            self._sampler = self._make_sampler()
+        return ResumableDataLoader(dataset=self.train_pairs, sampler=self._sampler, **self._loader_settings())
+
+    @property
+    def train_pairs(self) -> BatchDataset:
+        """The training pairs; after ``setup("fit")``."""
+        if self._train_pairs is None:
+            self._train_pairs = self.make_train_pairs()
+        return self._train_pairs
+
+    @property
+    def rank(self) -> int:
+        """This process' number among all that train together."""
+        return self.trainer.global_rank if self.trainer else 0
+
+    @property
+    def world_size(self) -> int:
+        """Number of processes that train together."""
+        return self.trainer.world_size if self.trainer else 1
+
+    def make_evaluation_loader(self, dataset: BatchDataset, sampler: EvaluationSampler) -> DataLoader[ImageTextBatch]:
+        """Make a loader that goes through a dataset once, in order."""
+        return DataLoader(dataset=dataset, sampler=sampler, **self._loader_settings())
+
+    def _make_sampler(self) -> StratifiedSampler:
+        return StratifiedSampler(
+            sizes=self.count_streams(),
+            counts=self.count_pairs,
+            num_steps=max(1, len(self.train_pairs) // (self.batch_size * self.world_size)),
+            seed=self.seed,
+            rank=self.rank,
+            world_size=self.world_size,
+        )
+
+    def _loader_settings(self) -> dict[str, Any]:
+        # By keyword all of it: Lightning makes loaders anew for predict, and knows arguments by name only.
+        return {
+            "batch_size": None,  # the samplers yield whole batches
+            "num_workers": self.num_workers,
+            "persistent_workers": self.num_workers > 0,
+            "pin_memory": torch.cuda.is_available(),
+        }

@@ -1,0 +1,39 @@
+"""A training loader that a checkpoint can stop and start again."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch.utils.data import DataLoader
+
+from synth2_lightning.datamodules.sampling import StratifiedSampler
+from synth2_lightning.types import ImageTextBatch
+
+
+class ResumableDataLoader(DataLoader[ImageTextBatch]):
+    """Counts the batches that it delivered, and goes on from there: in the next epoch, and after a restart.
+
+    Lightning saves and restores every loader that has a state. What workers have read ahead is not delivered, so it is
+    not counted, and a restart reads it again.
+
+    Example:
+        >>> sampler = StratifiedSampler([8], counts=lambda step: (2,), num_steps=4)
+        >>> loader = ResumableDataLoader(list(range(8)), batch_size=None, sampler=sampler)
+        >>> loader.state_dict()
+        {'step': 0}
+    """
+
+    sampler: StratifiedSampler
+
+    def __iter__(self) -> Iterator[ImageTextBatch]:  # type: ignore[override]  # torch promises its own class of iterator
+        """Deliver an epoch."""
+        for batch in super().__iter__():
+            self.sampler.step += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, Any]:
+        """The step that comes next."""
+        return {"step": self.sampler.step}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a step."""
+        self.sampler.step = state["step"]

@@ -1,0 +1,106 @@
+"""Photographs with human captions."""
+
+from collections.abc import Sequence
+
+from torch.utils.data import DataLoader
+
+from synth2_lightning.datamodules.bad_pictures import BadPictures
+from synth2_lightning.datamodules.base import ImageTextDataModule
+from synth2_lightning.datamodules.pairs import BatchDataset
+from synth2_lightning.datamodules.photographs import PhotographPairs, Photographs, PictureReader
+from synth2_lightning.datamodules.sampling import EvaluationSampler, PredictionSampler
+from synth2_lightning.interfaces import ImageTextSource
+from synth2_lightning.types import ImageTextBatch
+
+_STAGES = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}
+
+
+class RealDataModule(ImageTextDataModule):
+    """Photographs: pairs to learn from, and pictures with all their captions to be judged by.
+
+    Args:
+        train: Photographs to learn from; every caption makes a pair.
+        val: Photographs for validation.
+        test: Photographs for the test.
+        predict: Photographs to be captioned or made into tokens; each comes once over all ranks.
+        batch_size: Pairs per step and rank.
+        val_batch_size: Pictures per batch and rank in validation, test and predict.
+        image_size: Height and width in pixels; the short side is resized to it and the middle is cut out.
+        num_workers: Processes that read ahead, per rank.
+        max_bad_pictures: How many unreadable pictures a rank replaces by others before it stops.
+        seed: Order of the training pairs.
+
+    Example:
+        >>> from synth2_lightning.sources.coco import CocoSource
+        >>> data = RealDataModule(CocoSource("captions_train.json", "images", limit=1000), batch_size=64)
+        >>> data.batch_size
+        64
+    """
+
+    def __init__(
+        self,
+        train: ImageTextSource | None = None,
+        val: ImageTextSource | None = None,
+        test: ImageTextSource | None = None,
+        predict: ImageTextSource | None = None,
+        batch_size: int = 64,
+        val_batch_size: int = 64,
+        image_size: int = 224,
+        num_workers: int = 2,
+        max_bad_pictures: int = 10,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(batch_size, num_workers, seed)
+        self.sources = {"train": train, "val": val, "test": test, "predict": predict}
+        self.val_batch_size = val_batch_size
+        self.image_size = image_size
+        self.bad_pictures = BadPictures(max_bad_pictures)
+
+    def setup(self, stage: str) -> None:
+        """Read the indices of the sources that the stage needs."""
+        super().setup(stage)
+        for split in _STAGES[stage]:
+            if (source := self.sources[split]) is not None:
+                source.load()
+
+    def make_train_pairs(self) -> PhotographPairs:
+        """Give the pairs of a photograph and one of its captions."""
+        return PhotographPairs(self._make_reader("train"))
+
+    def val_dataloader(self) -> DataLoader[ImageTextBatch] | Sequence[DataLoader[ImageTextBatch]]:
+        """Pictures with all their captions; nothing in ``fit`` where there is no such split."""
+        fitting = self.trainer is not None and self.trainer.state.fn == "fit"
+        if self.sources["val"] is None and fitting:
+            return []
+        return self._evaluate("val", EvaluationSampler)
+
+    def test_dataloader(self) -> DataLoader[ImageTextBatch]:
+        """Pictures with all their captions."""
+        return self._evaluate("test", EvaluationSampler)
+
+    def predict_dataloader(self) -> DataLoader[ImageTextBatch]:
+        """Pictures with all their captions, each once over all ranks."""
+        return self._evaluate("predict", PredictionSampler)
+
+    def on_before_batch_transfer(self, batch: ImageTextBatch, dataloader_idx: int) -> ImageTextBatch:
+        """Count the bad pictures, here because workers do not see each other's.
+
+        Raises:
+            ValueError: If there are more than ``max_bad_pictures``.
+        """
+        self.bad_pictures.add(batch.skipped)
+        return batch
+
+    def _evaluate(self, split: str, sampler: type[EvaluationSampler]) -> DataLoader[ImageTextBatch]:
+        dataset: BatchDataset = Photographs(self._make_reader(split))
+        return self.make_evaluation_loader(
+            dataset, sampler(len(dataset), self.val_batch_size, self.rank, self.world_size)
+        )
+
+    def _make_reader(self, split: str) -> PictureReader:
+        source = self.sources[split]
+        if source is None:
+            raise ValueError(
+                f"RealDataModule has no {split!r} photographs; expected a source. Set `--data.init_args.{split}`."
+            )
+        return PictureReader(source, self.image_size, self.bad_pictures.limit)

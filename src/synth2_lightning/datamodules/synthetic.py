@@ -1,0 +1,70 @@
+"""Synthetic pairs: captions with image tokens from shards."""
+
+from collections.abc import Sequence
+
+from synth2_lightning.datamodules.base import ImageTextDataModule
+from synth2_lightning.datamodules.pairs import BatchDataset, PairIndex
+from synth2_lightning.shards.reader import ShardReader
+from synth2_lightning.types import ImageTextBatch
+
+
+class ShardPairs(BatchDataset):
+    """Rows of shards to learn from: every caption makes a pair of its own.
+
+    Args:
+        reader: Loaded.
+    """
+
+    def __init__(self, reader: ShardReader) -> None:
+        self.reader = reader
+        self._pairs = PairIndex(reader.count_captions())
+
+    def __len__(self) -> int:
+        """Number of pairs."""
+        return len(self._pairs)
+
+    def read(self, indices: Sequence[int]) -> ImageTextBatch:
+        """Read pairs, all rows at once."""
+        rows, ordinals = self._pairs.locate(indices)
+        images = self.reader.read(rows)
+        return ImageTextBatch(
+            image=images.tokens,
+            captions=tuple(texts[ordinal] for texts, ordinal in zip(images.captions, ordinals, strict=True)),
+            keys=images.keys,
+            sources=images.sources,
+        )
+
+
+class SyntheticDataModule(ImageTextDataModule):
+    """Pairs of a caption and image tokens, from a folder of shards; to learn from only.
+
+    To train on nothing else and still be judged by photographs, put it into a ``MixedDataModule`` with a constant share
+    of 1.
+
+    Args:
+        shards: Folder that ``synth2 predict --config tokenize.yaml``, or a generator, has finished.
+        batch_size: Pairs per step and rank.
+        num_workers: Processes that read ahead, per rank.
+        seed: Order of the pairs.
+        limit: Keep the first rows only.
+
+    Example:
+        >>> SyntheticDataModule("shards/coco", batch_size=256).batch_size
+        256
+    """
+
+    def __init__(
+        self, shards: str, batch_size: int = 64, num_workers: int = 2, seed: int = 0, limit: int | None = None
+    ) -> None:
+        super().__init__(batch_size, num_workers, seed)
+        self.reader = ShardReader(shards, limit)
+
+    def setup(self, stage: str) -> None:
+        """Check and map the shards where they are to be learnt from."""
+        super().setup(stage)
+        if stage == "fit":
+            self.reader.load()
+
+    def make_train_pairs(self) -> ShardPairs:
+        """Give the pairs of image tokens and one of their captions."""
+        return ShardPairs(self.reader)
