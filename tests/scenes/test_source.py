@@ -1,0 +1,49 @@
+from time import perf_counter
+
+import numpy as np
+import pytest
+
+from synth2_lightning.scenes.source import ScenesSource
+
+
+def test_pictures_captions_and_keys_belong_together() -> None:
+    source = ScenesSource("val", num_pictures=20)
+    source.load()
+    source.load()
+    assert len(source) == 20
+    assert source.name == "scenes"
+    assert source.key(17) == "scenes-val-000017"
+    assert len(source.captions(3)) == 5
+    assert source.picture(3).size == (64, 64)
+    assert source.picture(3).mode == "RGB"
+
+
+def test_the_first_pictures_do_not_depend_on_how_many_there_are() -> None:
+    few, many = ScenesSource("train", 5), ScenesSource("train", 50)
+    assert few.captions(4) == many.captions(4)
+    assert np.array_equal(np.asarray(few.picture(4)), np.asarray(many.picture(4)))
+
+
+def test_splits_and_seeds_differ() -> None:
+    sources = [ScenesSource("train", 20), ScenesSource("val", 20), ScenesSource("test", 20), ScenesSource("val", 20, 1)]
+    assert len({tuple(source.captions(index) for index in range(20)) for source in sources}) == 4
+
+
+def test_drawing_keeps_up_with_training() -> None:
+    source = ScenesSource("train", 100)
+    start = perf_counter()
+    for index in range(100):
+        source.picture(index)
+        source.captions(index)
+    assert perf_counter() - start < 1.0  # 0.2 ms a picture on an idle core; the rest is for busy machines
+
+
+@pytest.mark.parametrize("index", [-1, 5])
+def test_pictures_that_do_not_exist_are_refused(index: int) -> None:
+    with pytest.raises(IndexError, match=f"no picture {index}; expected 0 to 4"):
+        ScenesSource("train", 5).picture(index)
+
+
+def test_empty_sources_are_refused() -> None:
+    with pytest.raises(ValueError, match="num_pictures is 0; expected 1 or more"):
+        ScenesSource("train", 0)
