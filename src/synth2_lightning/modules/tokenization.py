@@ -34,7 +34,7 @@ class TokenizationModule(LightningModule):
         """
         if not isinstance(batch.image, Pixels):
             raise TypeError(
-                f"TokenizationModule was given {type(batch.image).__name__}; expected Pixels, since only photographs can "
+                f"TokenizationModule was given {type(batch.image).__name__}; expected Pixels: only photographs can "
                 "be tokenized. Use a RealDataModule."
             )
         return TokenizedImages(

@@ -1,0 +1,50 @@
+"""Tiny photographs and shards: picture ``i`` is grey of the value ``i``, row ``i`` holds the ids ``i``."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import datasets
+import pytest
+import torch
+from PIL import Image
+
+from synth2_lightning.shards.writer import ShardWriter, finish
+from synth2_lightning.sources.folder import FolderSource
+from synth2_lightning.types import TokenizedImages, VQTokens
+
+MakeSource = Callable[..., FolderSource]
+
+
+@pytest.fixture
+def make_source(tmp_path: Path) -> MakeSource:
+    def make(num_pictures: int, num_captions: int = 2, bad: Sequence[int] = (), name: str = "real") -> FolderSource:
+        folder = tmp_path / name
+        folder.mkdir()
+        for number in range(num_pictures):
+            if number in bad:
+                (folder / f"{number:03d}.png").write_bytes(b"damaged")
+            else:
+                Image.new("L", (8, 8), number).save(folder / f"{number:03d}.png")
+            captions = "\n".join(f"caption {caption} of {number:03d}" for caption in range(num_captions))
+            (folder / f"{number:03d}.txt").write_text(captions)
+        return FolderSource(str(folder), name)
+
+    return make
+
+
+@pytest.fixture
+def make_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], str]:
+    def make(num_rows: int) -> str:
+        monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+        writer = ShardWriter(tmp_path / "shards")
+        ids = torch.arange(num_rows)[:, None, None].expand(num_rows, 4, 1)
+        keys = tuple(f"s{number}" for number in range(num_rows))
+        captions = tuple((f"synthetic {number}",) for number in range(num_rows))
+        writer.append(
+            TokenizedImages(keys, ("synthetic",) * num_rows, captions, VQTokens(ids, "tiny-16:00000000"), 512)
+        )
+        writer.close()
+        finish(tmp_path / "shards", {})
+        return str(tmp_path / "shards")
+
+    return make

@@ -1,0 +1,46 @@
+import copy
+from collections.abc import Sequence
+from itertools import islice
+
+import pytest
+import torch
+
+from synth2_lightning.datamodules.loader import ResumableDataLoader
+from synth2_lightning.datamodules.pairs import BatchDataset
+from synth2_lightning.datamodules.sampling import StratifiedSampler
+from synth2_lightning.types import ImageTextBatch, Pixels
+
+
+class NumberPairs(BatchDataset):
+    def __len__(self) -> int:
+        return 20
+
+    def read(self, indices: Sequence[int]) -> ImageTextBatch:
+        keys = tuple(str(index) for index in indices)
+        return ImageTextBatch(Pixels(torch.zeros(len(keys), 3, 1, 1, dtype=torch.uint8)), keys, keys, keys)
+
+
+def make(num_workers: int) -> ResumableDataLoader:
+    sampler = StratifiedSampler([20], lambda step: (3,), num_steps=6)
+    return ResumableDataLoader(NumberPairs(), batch_size=None, sampler=sampler, num_workers=num_workers)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_resume_gives_the_next_batch(num_workers: int) -> None:
+    straight = make(num_workers=0)
+    expected = [batch.keys for _ in range(2) for batch in straight]
+    stopped = make(num_workers)
+    assert [batch.keys for batch in islice(stopped, 4)] == expected[:4]
+    state = copy.deepcopy(stopped.state_dict())
+
+    resumed = make(num_workers)
+    resumed.load_state_dict(state)
+    assert state == {"step": 4}  # what the workers had read ahead does not count
+    assert [batch.keys for batch in resumed] == expected[4:10]
+    assert resumed.state_dict() == {"step": 10}
+
+
+def test_the_state_counts_the_batch_in_hand() -> None:
+    loader = make(num_workers=0)
+
+    assert [loader.state_dict()["step"] for _ in loader] == [1, 2, 3, 4, 5, 6]

@@ -1,0 +1,116 @@
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from synth2_lightning.datamodules.mixed import MixedDataModule
+from synth2_lightning.datamodules.real import RealDataModule
+from synth2_lightning.datamodules.share import ConstantShare, LinearShare, ShareSchedule
+from synth2_lightning.datamodules.synthetic import SyntheticDataModule
+from synth2_lightning.sources.folder import FolderSource
+from synth2_lightning.types import MixedImages, Pixels, VQTokens
+
+MakeSource = Callable[..., FolderSource]
+MakeShards = Callable[[int], str]
+
+
+def mix(
+    source: FolderSource | None, shards: str, share: ShareSchedule, rank: int = 0, world_size: int = 1
+) -> MixedDataModule:
+    real = RealDataModule(source, val=source, batch_size=99, image_size=8, num_workers=0, val_batch_size=3)
+    data = MixedDataModule(real, SyntheticDataModule(shards, batch_size=99), 4, share, num_workers=0)
+    trainer: Any = SimpleNamespace(global_rank=rank, world_size=world_size, state=SimpleNamespace(fn="fit"))
+    data.trainer = trainer
+    data.setup("fit")
+    return data
+
+
+def test_every_step_has_the_exact_share_photographs_first(make_source: MakeSource, make_shards: MakeShards) -> None:
+    data = mix(make_source(5), make_shards(7), ConstantShare(0.25))
+    batches = list(data.train_dataloader())
+
+    assert len(batches) == (10 + 7) // 4
+    for batch in batches:
+        assert batch.sources == ("real", "real", "real", "synthetic")
+        assert isinstance(batch.image, MixedImages)
+        pixels, tokens = batch.image.parts
+        assert isinstance(pixels, Pixels)
+        assert isinstance(tokens, VQTokens)
+        assert pixels.values[:, 0, 0, 0].tolist() == [int(key) for key in batch.keys[:3]]
+        assert tokens.ids[:, 0, 0].tolist() == [int(key.removeprefix("s")) for key in batch.keys[3:]]
+        assert len(batch.captions) == 4
+
+
+def test_ranks_share_the_pairs_in_equal_counts(make_source: MakeSource, make_shards: MakeShards) -> None:
+    source, shards = make_source(4), make_shards(8)
+    ranks = [list(mix(source, shards, ConstantShare(0.5), rank, 2).train_dataloader()) for rank in range(2)]
+
+    assert [len(batches) for batches in ranks] == [2, 2]
+    for step in range(2):
+        assert ranks[0][step].sources == ranks[1][step].sources
+    captions = [caption for batches in ranks for batch in batches for caption in batch.captions]
+    assert len(set(captions)) == 16
+
+
+def test_the_share_follows_its_schedule_over_epochs(make_source: MakeSource, make_shards: MakeShards) -> None:
+    data = mix(make_source(4), make_shards(4), LinearShare(0.0, 1.0, num_steps=4))  # 3 steps an epoch
+    batches = [*data.train_dataloader(), *data.train_dataloader()]
+
+    assert [batch.sources.count("synthetic") for batch in batches] == [0, 1, 2, 3, 4, 4]
+    assert isinstance(batches[0].image, Pixels)
+    assert isinstance(batches[4].image, VQTokens)
+
+
+def test_a_resumed_run_keeps_its_share_and_its_pairs(make_source: MakeSource, make_shards: MakeShards) -> None:
+    source, shards = make_source(4), make_shards(4)
+    schedule = LinearShare(0.0, 1.0, num_steps=4)
+    straight = mix(source, shards, schedule)
+    expected = [batch.captions for _ in range(2) for batch in straight.train_dataloader()]
+    resumed = mix(source, shards, schedule).train_dataloader()
+    resumed.load_state_dict({"step": 2})
+
+    assert [batch.captions for batch in resumed] == expected[2:5]
+
+
+@pytest.mark.parametrize(("share", "kind"), [(0.0, Pixels), (1.0, VQTokens)])
+def test_one_kind_alone(make_source: MakeSource, make_shards: MakeShards, share: float, kind: type) -> None:
+    data = mix(make_source(4), make_shards(4), ConstantShare(share))
+
+    assert all(isinstance(batch.image, kind) for batch in data.train_dataloader())
+
+
+def test_no_photographs_to_learn_from(make_shards: MakeShards) -> None:
+    shards = make_shards(4)
+    (batch,) = mix(None, shards, ConstantShare(1.0)).train_dataloader()
+    assert batch.sources == ("synthetic",) * 4
+    with pytest.raises(ValueError, match="A batch wants 2 items of stream 0, which has none"):
+        list(mix(None, shards, ConstantShare(0.5)).train_dataloader())
+
+
+def test_evaluation_is_that_of_the_photographs(make_source: MakeSource, make_shards: MakeShards) -> None:
+    data = mix(make_source(4, bad=[1]), make_shards(4), ConstantShare(0.5), rank=1, world_size=2)
+    loader = data.val_dataloader()
+    assert isinstance(loader, DataLoader)
+    (batch,) = loader
+    assert batch.keys == ("002", "003")
+
+    replaced = data.real.train_pairs[[2]]
+    data.on_before_batch_transfer(replaced, 0)
+    assert list(data.real.bad_pictures.names) == list(replaced.skipped) != []
+
+
+def test_a_broken_share_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"A share of 0\.3 of 4 pairs is 1\.2 pairs"):
+        MixedDataModule(RealDataModule(), SyntheticDataModule("gone"), 4, ConstantShare(0.3))
+
+
+def test_batches_move_between_devices(make_source: MakeSource, make_shards: MakeShards) -> None:
+    batch = next(iter(mix(make_source(5), make_shards(7), ConstantShare(0.25)).train_dataloader()))
+
+    moved = batch.to("meta")
+    assert isinstance(moved.image, MixedImages)
+    assert isinstance(moved.image.parts[1], VQTokens)
+    assert moved.image.parts[1].ids.device == torch.device("meta")

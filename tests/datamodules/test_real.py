@@ -1,0 +1,154 @@
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor, nn
+
+from synth2_lightning.datamodules.real import RealDataModule
+from synth2_lightning.sources.folder import FolderSource
+from synth2_lightning.types import ImageTextBatch
+
+MakeSource = Callable[..., FolderSource]
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers"),
+    pytest.mark.filterwarnings("ignore:The number of training batches"),
+    pytest.mark.filterwarnings("ignore:Total length of `list` across ranks is zero"),  # no validation split
+]
+
+
+class KeyKeeper(LightningModule):
+    """Remembers the keys of its batches, and saves a checkpoint where it is told to."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+        self.seen: list[tuple[str, ...]] = []
+        self.judged: list[tuple[str, ...]] = []
+        self.stop_after = stop_after
+
+    def training_step(self, batch: ImageTextBatch, batch_idx: int) -> Tensor:
+        self.seen.append(batch.captions)
+        return self.weight.sum()
+
+    def on_train_batch_end(self, outputs: Any, batch: ImageTextBatch, batch_idx: int) -> None:
+        if len(self.seen) == self.stop_after:
+            self.trainer.save_checkpoint(Path(self.trainer.default_root_dir) / "stopped.ckpt")
+
+    def validation_step(self, batch: ImageTextBatch, batch_idx: int) -> None:
+        self.judged.append(batch.keys)
+
+    test_step = validation_step
+
+    def predict_step(self, batch: ImageTextBatch, batch_idx: int) -> tuple[str, ...]:
+        return batch.keys
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def make_trainer(folder: Path, **settings: Any) -> Trainer:
+    return Trainer(
+        default_root_dir=folder,
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        **{"max_epochs": 3, **settings},
+    )
+
+
+def test_every_split_is_read(make_source: MakeSource, tmp_path: Path) -> None:
+    train, val = make_source(5), make_source(3, name="val")
+    data = RealDataModule(
+        train, val, test=val, predict=val, batch_size=4, val_batch_size=2, image_size=8, num_workers=0
+    )
+    module, trainer = KeyKeeper(), make_trainer(tmp_path)
+    trainer.fit(module, data)
+
+    assert len(module.seen) == 3 * 2  # 10 pairs fill 2 batches of 4
+    assert len(set(module.seen[0] + module.seen[1] + module.seen[2][:2])) == 10
+    assert module.judged[-2:] == [("000", "001"), ("002",)]
+    module.judged.clear()
+    trainer.validate(module, data, verbose=False)
+    trainer.test(module, data, verbose=False)
+    assert module.judged == [("000", "001"), ("002",)] * 2
+    assert trainer.predict(module, data) == [("000", "001"), ("002",)]
+
+
+@pytest.mark.parametrize(("num_workers", "stop_after"), [(0, 2), (0, 3), (2, 5)])
+def test_a_resumed_run_goes_on_with_the_next_batch(
+    make_source: MakeSource, tmp_path: Path, num_workers: int, stop_after: int
+) -> None:
+    def make_data() -> RealDataModule:
+        return RealDataModule(source, batch_size=4, image_size=8, num_workers=num_workers)
+
+    source = make_source(6)  # 12 pairs, 3 steps an epoch
+    straight = KeyKeeper(stop_after=stop_after)
+    make_trainer(tmp_path).fit(straight, make_data())
+    resumed = KeyKeeper()
+    trainer = make_trainer(tmp_path)
+    trainer.fit(resumed, make_data(), ckpt_path=tmp_path / "stopped.ckpt", weights_only=True)
+
+    assert len(straight.seen) == 9
+    assert resumed.seen == straight.seen[stop_after:]
+
+
+def test_limited_and_reloaded_epochs_go_on_where_they_ended(make_source: MakeSource, tmp_path: Path) -> None:
+    data = RealDataModule(make_source(6), batch_size=4, image_size=8, num_workers=0)
+    straight, limited = KeyKeeper(), KeyKeeper()
+    make_trainer(tmp_path).fit(straight, data)
+    trainer = make_trainer(tmp_path, limit_train_batches=2, max_epochs=4, reload_dataloaders_every_n_epochs=1)
+    trainer.fit(limited, data)
+
+    assert limited.seen == straight.seen[:8]
+
+
+def test_fewer_pairs_than_a_batch_repeat(make_source: MakeSource) -> None:
+    data = RealDataModule(make_source(1), batch_size=5, image_size=8, num_workers=0)
+    data.setup("fit")
+    (batch,) = data.train_dataloader()
+
+    assert sorted(Counter(batch.captions).values()) == [2, 3]
+
+
+def test_bad_pictures_are_counted_over_the_run(
+    make_source: MakeSource, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = make_source(8, bad=[1, 4, 6])
+    data = RealDataModule(source, batch_size=4, image_size=8, num_workers=0, max_bad_pictures=3)
+    make_trainer(tmp_path).fit(KeyKeeper(), data)
+    assert len(data.bad_pictures.names) == 3
+    assert caplog.text.count("Another picture takes the place of real/004") == 1
+
+    strict = RealDataModule(source, batch_size=4, image_size=8, num_workers=0, max_bad_pictures=2)
+    with pytest.raises(ValueError, match=r"3 pictures could not be read, and max_bad_pictures=2 .*real/001: "):
+        make_trainer(tmp_path).fit(KeyKeeper(), strict)
+
+
+def test_a_missing_split_is_named(make_source: MakeSource) -> None:
+    data = RealDataModule(make_source(1), num_workers=0)
+
+    for ask in (data.val_dataloader, data.test_dataloader, data.predict_dataloader):
+        with pytest.raises(ValueError, match=r"has no '.*' photographs; expected a source. Set `--data.init_args"):
+            ask()
+    with pytest.raises(ValueError, match="RealDataModule has no 'train' photographs"):
+        RealDataModule().train_dataloader()
+
+
+def test_a_batch_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="RealDataModule got batch_size=0; expected 1 or more pairs"):
+        RealDataModule(batch_size=0)
+
+
+def test_overfit_batches_is_refused_with_another_way(make_source: MakeSource, tmp_path: Path) -> None:
+    data = RealDataModule(make_source(4), batch_size=2, image_size=8, num_workers=0)
+    with (
+        pytest.warns(UserWarning, match="You requested to overfit"),
+        pytest.raises(TypeError, match=r"instead of `--trainer.overfit_batches` give the source a `limit`"),
+    ):
+        make_trainer(tmp_path, overfit_batches=1).fit(KeyKeeper(), data)

@@ -1,0 +1,116 @@
+from collections import Counter
+
+import pytest
+from torch.utils.data.distributed import DistributedSampler
+
+from synth2_lightning.datamodules.sampling import EvaluationSampler, PredictionSampler, StratifiedSampler
+
+
+def counts(step: int) -> tuple[int, int]:
+    """A share that changes: 4, 3, 2, 1 of the first stream, and again."""
+    return 4 - step % 4, step % 4
+
+
+def make(rank: int = 0, world_size: int = 1, seed: int = 0, sizes: tuple[int, int] = (23, 7)) -> StratifiedSampler:
+    return StratifiedSampler(sizes, counts, num_steps=10, seed=seed, rank=rank, world_size=world_size)
+
+
+def test_lightning_leaves_the_samplers_alone() -> None:
+    assert isinstance(make(), DistributedSampler)
+    assert isinstance(EvaluationSampler(3, batch_size=2), DistributedSampler)
+
+
+def test_every_rank_has_the_same_counts_in_every_step_first_stream_first() -> None:
+    for step in range(40):
+        for rank in range(3):
+            batch = make(rank, world_size=3).draw(step)
+            kinds = [index >= 23 for index in batch]
+            assert kinds == [False] * counts(step)[0] + [True] * counts(step)[1]
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_every_item_comes_once_over_all_ranks_before_any_comes_again(world_size: int) -> None:
+    samplers = [make(rank, world_size) for rank in range(world_size)]
+    drawn: list[list[int]] = [[], []]
+    for step in range(60):
+        batches = [sampler.draw(step) for sampler in samplers]
+        for stream in range(2):
+            for batch in batches:
+                drawn[stream] += [index for index in batch if (index >= 23) == bool(stream)]
+
+    for items, expected in zip(drawn, (range(23), range(23, 30)), strict=True):
+        passes = [items[start : start + len(expected)] for start in range(0, len(items), len(expected))][:-1]
+        assert len(passes) >= 4
+        assert all(sorted(one) == list(expected) for one in passes)
+        assert len({tuple(one) for one in passes}) == len(passes)
+
+
+def test_the_batch_over_all_ranks_does_not_depend_on_their_number() -> None:
+    one = StratifiedSampler([50], lambda step: (6,), num_steps=1)
+    three = [StratifiedSampler([50], lambda step: (2,), num_steps=1, rank=rank, world_size=3) for rank in range(3)]
+
+    for step in (0, 7, 8, 30):
+        assert one.draw(step) == [index for sampler in three for index in sampler.draw(step)]
+
+
+def test_a_step_does_not_depend_on_how_it_was_reached() -> None:
+    straight = make()
+    reached = [straight.draw(step) for step in range(30)]
+
+    assert make().draw(17) == reached[17]
+    assert straight.draw(3) == reached[3]
+    resumed = make()
+    resumed.step = 12
+    assert list(resumed) == reached[12:22]
+
+
+def test_an_epoch_goes_on_where_the_last_one_ended() -> None:
+    sampler = make()
+    first = list(sampler)
+    sampler.step += len(first)
+
+    assert len(first) == len(sampler) == 10
+    assert first + list(sampler) == [make().draw(step) for step in range(20)]
+
+
+def test_seeds_shuffle_differently() -> None:
+    assert make(seed=0).draw(0) != make(seed=1).draw(0)
+
+
+def test_a_stream_smaller_than_a_batch_repeats() -> None:
+    batch = StratifiedSampler([3], lambda step: (7,), num_steps=1).draw(0)
+
+    assert Counter(batch[:6]) == {0: 2, 1: 2, 2: 2}
+
+
+def test_an_empty_stream_is_left_alone_or_refused() -> None:
+    assert len(StratifiedSampler([3, 0], lambda step: (2, 0), num_steps=1).draw(5)) == 2
+    with pytest.raises(ValueError, match="A batch wants 1 items of stream 1, which has none"):
+        StratifiedSampler([3, 0], lambda step: (2, 1), num_steps=1).draw(0)
+
+
+def test_an_epoch_without_steps_is_refused() -> None:
+    with pytest.raises(ValueError, match="num_steps=0; expected 1 or more in an epoch"):
+        StratifiedSampler([3], lambda step: (2,), num_steps=0)
+
+
+@pytest.mark.parametrize(("num_items", "batch_size", "world_size"), [(10, 4, 1), (10, 4, 3), (2, 4, 3), (12, 3, 2)])
+def test_evaluation_gives_every_rank_equally_many_equally_large_batches(
+    num_items: int, batch_size: int, world_size: int
+) -> None:
+    ranks = [list(EvaluationSampler(num_items, batch_size, rank, world_size)) for rank in range(world_size)]
+
+    assert len({tuple(len(batch) for batch in batches) for batches in ranks}) == 1
+    seen = [index for batches in ranks for batch in batches for index in batch]
+    assert set(seen) == set(range(num_items))
+    assert len(seen) < num_items + world_size
+    assert len(EvaluationSampler(num_items, batch_size, 0, world_size)) == len(ranks[0])
+
+
+@pytest.mark.parametrize(("num_items", "world_size"), [(10, 1), (10, 3), (2, 3), (4, 3)])
+def test_prediction_gives_every_item_once(num_items: int, world_size: int) -> None:
+    samplers = [PredictionSampler(num_items, 4, rank, world_size) for rank in range(world_size)]
+    seen = [index for sampler in samplers for batch in sampler for index in batch]
+
+    assert seen == list(range(num_items))
+    assert [len(list(sampler)) for sampler in samplers] == [len(sampler) for sampler in samplers]
