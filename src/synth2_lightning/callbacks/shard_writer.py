@@ -71,7 +71,7 @@ class ShardWriterCallback(Callback):
         assert self._writer is not None, "on_predict_start makes the writer"
         self._writer.close()
         if self._num_known:
-            log.info("%d pictures were in %s already and are not written twice", self._num_known, self.folder)
+            log.info("%d pictures were in %s already, or stood in for damaged ones", self._num_known, self.folder)
         trainer.strategy.barrier("shards are written")
         if trainer.is_global_zero:
             manifest = finish(self._path, self._describe(pl_module))
