@@ -1,0 +1,164 @@
+"""What does a training step of the captioner cost beside the bare language model inside it?
+
+Ours: resampler, decoder with its loss, backward pass and optimizer, on embeddings made beforehand. The rival: forward
+and backward pass of the same frozen transformers model on the same number of positions, with its own loss. Both turn
+by turn in one process. The ratio is a ratio of *times*, ours over the rival's: lower is better, and below one means
+that the whole step is cheaper than the bare model, because the head is asked only where a caption has a word.
+
+    python benchmarks/vlm_step.py --quick
+    python benchmarks/vlm_step.py --threads 1 --dtype float32 --attention sdpa
+"""
+
+import argparse
+import random
+import time
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from report import report
+from synth2_lightning.decoders.causal import CausalDecoder
+from synth2_lightning.decoders.cross_attention import CrossAttentionDecoder
+from synth2_lightning.decoders.language_model import LanguageModelSource
+from synth2_lightning.decoders.prefix import PrefixDecoder
+from synth2_lightning.decoders.vocabulary import build_vocabulary
+from synth2_lightning.nn.perceiver import PerceiverResampler
+
+SMOLLM2_135M = {
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "vocab_size": 49152,
+    "tie_word_embeddings": True,
+}
+NUM_TOKENS, DIM, NUM_QUERIES = 49, 320, 16  # EfficientNet-Lite0's last grid, and what it is resampled to
+
+
+class RandomLanguageModel(LanguageModelSource):
+    """A frozen model of SmolLM2-135M's shape: what it says does not matter to the clock."""
+
+    def __init__(self, num_layers: int, dtype: torch.dtype, attention: str, vocabulary: Path) -> None:
+        self.num_layers = num_layers
+        self.dtype = dtype
+        self.attention = attention
+        self.vocabulary = vocabulary
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """Words in the lower part of the model's vocabulary."""
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(self.vocabulary)
+
+    @cached_property
+    def config(self) -> Any:
+        """The shape."""
+        from transformers import LlamaConfig
+
+        return LlamaConfig(**SMOLLM2_135M, num_hidden_layers=self.num_layers, pad_token_id=0)
+
+    def build(self) -> Any:
+        """Draw weights."""
+        from transformers import AutoModelForCausalLM
+
+        model = AutoModelForCausalLM.from_config(self.config, dtype=self.dtype, attn_implementation=self.attention)
+        return model.requires_grad_(False)
+
+
+def make_captions(batch_size: int) -> list[str]:
+    """Write nonsense as long as captions of photographs are: 9 to 17 words."""
+    draw = random.Random(0)
+    return [" ".join(f"word{draw.randrange(2000)}" for _ in range(draw.randint(9, 17))) for _ in range(batch_size)]
+
+
+def our_step(decoder: CausalDecoder, captions: list[str]) -> Callable[[], None]:
+    """Make a step that trains resampler and decoder."""
+    resampler = PerceiverResampler(DIM, decoder.embed_dim, NUM_QUERIES, depth=2, num_positions=NUM_TOKENS)
+    learnt = [parameter for part in (resampler, decoder) for parameter in part.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(learnt, fused=True)
+    embeddings = torch.randn(len(captions), NUM_TOKENS, DIM)
+    half = decoder.lm.dtype is not torch.float32
+
+    def step() -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            loss = decoder.loss(resampler(embeddings), captions).mean()
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        optimizer.step()
+
+    return step
+
+
+def bare_step(lm: nn.Module, decoder: CausalDecoder, captions: list[str], prefix: int) -> Callable[[], None]:
+    """Make a step of the bare model: same positions, same targets, its own loss."""
+    tokens = decoder.captions.encode(captions, None)
+    ids = nn.functional.pad(tokens.inputs, (prefix, 0))
+    labels = nn.functional.pad(tokens.inputs.masked_fill(~tokens.is_target, -100), (prefix, 0), value=-100)
+    words: Tensor = lm.get_input_embeddings()(ids)  # type: ignore[operator]
+
+    def step() -> None:
+        lm(inputs_embeds=words.detach().requires_grad_(), labels=labels, use_cache=False).loss.backward()
+
+    return step
+
+
+def race(ours: Callable[[], None], bare: Callable[[], None], rounds: int) -> tuple[float, float, float]:
+    """Run both by turns; medians of our seconds, of the rival's seconds, and of their ratios."""
+    times = []
+    for _ in range(rounds + 1):
+        start = time.perf_counter()
+        ours()
+        middle = time.perf_counter()
+        bare()
+        times.append((middle - start, time.perf_counter() - middle))
+    times = times[1:]  # the first round warms up
+    return median(o for o, _ in times), median(b for _, b in times), median(o / b for o, b in times)
+
+
+def main() -> None:
+    """Measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="6 layers instead of 30, and few rounds")
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="bfloat16")
+    parser.add_argument("--attention", choices=["eager", "sdpa"], default="eager")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+    num_layers, rounds = (6, 7) if args.quick else (30, 7)
+    captions = make_captions(args.batch_size)
+    with TemporaryDirectory() as folder:
+        build_vocabulary(captions, 1, Path(folder))
+        source = RandomLanguageModel(num_layers, getattr(torch, args.dtype), args.attention, Path(folder))
+        bare = source.build()
+        decoders = {"prefix": PrefixDecoder(source), "cross_attention": CrossAttentionDecoder(source, every=5)}
+        figures: dict[str, float] = {}
+        for name, decoder in decoders.items():
+            decoder.load()
+            steps = our_step(decoder, captions), bare_step(bare, decoder, captions, NUM_QUERIES * (name == "prefix"))
+            ours, rival, ratio = race(*steps, rounds)
+            figures |= {f"{name}_seconds": ours, f"{name}_bare_seconds": rival, f"ratio_{name}": ratio}
+    rounded = {key: round(value, 4) for key, value in figures.items()}
+    report(
+        "vlm_step",
+        rounded.pop("ratio_prefix"),
+        lower_is_better=True,
+        **rounded,
+        num_layers=num_layers,
+        batch_size=args.batch_size,
+        threads=args.threads,
+        dtype=args.dtype,
+        attention=args.attention,
+    )
+
+
+if __name__ == "__main__":
+    main()

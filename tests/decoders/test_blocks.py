@@ -1,0 +1,57 @@
+import pytest
+import torch
+from torch import Tensor, nn
+
+from synth2_lightning.decoders.blocks import BlockWrapper, CheckpointedBlock, find_blocks
+from synth2_lightning.decoders.language_model import NewLanguageModel
+
+
+class Doubler(nn.Module):
+    kind = "full_attention"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 3)
+        self.num_calls = 0
+
+    def forward(self, hidden_states: Tensor, scale: float = 1.0) -> Tensor:
+        self.num_calls += 1
+        doubled: Tensor = 2 * scale * self.linear(hidden_states).tanh()
+        return doubled
+
+
+def test_the_blocks_of_every_architecture_are_found(language_model: NewLanguageModel) -> None:
+    blocks = find_blocks(language_model.build(), 2)
+    assert len(blocks) == 2
+    assert all(len(list(block.parameters())) > 3 for block in blocks)
+
+
+@pytest.mark.parametrize(
+    ("num_blocks", "found"), [(3, "0 lists of 3 modules .none"), (2, "2 lists of 2 modules .0, 1")]
+)
+def test_blocks_that_cannot_be_told_are_refused(num_blocks: int, found: str) -> None:
+    lists = nn.Sequential(*(nn.ModuleList([nn.Identity(), nn.Identity()]) for _ in range(2)))
+    with pytest.raises(ValueError, match=rf"Sequential has {found}.*Use PrefixDecoder without checkpoint_activations"):
+        find_blocks(lists, num_blocks)
+
+
+def test_a_wrapper_lets_attributes_through() -> None:
+    wrapper = BlockWrapper(Doubler())
+    assert wrapper.kind == "full_attention"
+    assert wrapper.linear is wrapper.block.linear
+    with pytest.raises(AttributeError, match="colour"):
+        _ = wrapper.colour
+
+
+def test_a_checkpointed_block_runs_again_in_the_backward_pass_even_in_evaluation() -> None:
+    block = Doubler().eval()
+    wrapper = CheckpointedBlock(block).eval()
+    states = torch.randn(2, 3, requires_grad=True)
+    wrapper(states, scale=3.0).sum().backward()
+    assert block.num_calls == 2
+    assert states.grad is not None
+    expected = torch.autograd.grad(block(states, scale=3.0).sum(), states)[0]
+    torch.testing.assert_close(states.grad, expected)
+    with torch.no_grad():
+        wrapper(states)
+    assert block.num_calls == 4

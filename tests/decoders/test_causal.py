@@ -1,0 +1,234 @@
+"""What both decoders promise, over every architecture of the tiny language models."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from synth2_lightning.decoders.causal import CausalDecoder
+from synth2_lightning.decoders.cross_attention import CrossAttentionDecoder, GatedBlock
+from synth2_lightning.decoders.language_model import LanguageModelSource, NewLanguageModel, PretrainedLanguageModel
+from synth2_lightning.decoders.prefix import PrefixDecoder
+from synth2_lightning.types import GenerationSettings
+
+CAPTIONS = ("a red circle above a small blue square", "two green triangles", "a circle")
+PROMPTS = ("a", "", "on the beach a man")
+SETTINGS = [
+    GenerationSettings(max_new_tokens=6),
+    GenerationSettings(max_new_tokens=6, num_beams=3),
+    GenerationSettings(max_new_tokens=6, num_beams=3, repetition_penalty=1.3, no_repeat_ngram_size=2),
+]
+
+MakeDecoder = Callable[..., CausalDecoder]
+
+
+def _prefix(source: LanguageModelSource, prompt: str = "", checkpoint_activations: bool = False) -> CausalDecoder:
+    return PrefixDecoder(source, prompt, checkpoint_activations=checkpoint_activations)
+
+
+def _cross_attention(
+    source: LanguageModelSource, prompt: str = "", checkpoint_activations: bool = False
+) -> CausalDecoder:
+    return CrossAttentionDecoder(
+        source, every=1, num_heads=2, head_dim=8, prompt=prompt, checkpoint_activations=checkpoint_activations
+    )
+
+
+@pytest.fixture(params=[_prefix, _cross_attention], ids=["prefix", "cross_attention"])
+def make_decoder(request: pytest.FixtureRequest) -> MakeDecoder:
+    def make(*args: object, **kwargs: object) -> CausalDecoder:
+        decoder: CausalDecoder = request.param(*args, **kwargs)
+        decoder.load()
+        with torch.no_grad():
+            for part in decoder.modules():  # open eyes and a loud voice, or all captions would be the same
+                if isinstance(part, GatedBlock):
+                    part.cross_attention.attention_gate.fill_(1.0)
+                    part.cross_attention.feedforward_gate.fill_(0.5)
+            decoder.lm.get_output_embeddings().weight.mul_(20)
+        return decoder
+
+    return make
+
+
+@pytest.fixture
+def decoder(make_decoder: MakeDecoder, language_model: NewLanguageModel) -> CausalDecoder:
+    return make_decoder(language_model).eval()
+
+
+@pytest.fixture
+def visual() -> Tensor:
+    return torch.randn(3, 4, 32)
+
+
+def test_the_loss_is_that_of_transformers_for_the_same_input(decoder: CausalDecoder, visual: Tensor) -> None:
+    loss = decoder.loss(visual, CAPTIONS, PROMPTS)
+    for row in range(3):
+        tokens = decoder.captions.encode(CAPTIONS[row : row + 1], PROMPTS[row : row + 1])
+        end = torch.tensor([[decoder.captions.end]])
+        ids = torch.cat([tokens.inputs, end], dim=1)
+        with decoder.show(visual[row : row + 1], 1) as prefix:
+            words = decoder.lm.get_input_embeddings()(ids)
+            labels = pad(ids.masked_fill(~pad(tokens.is_target, (1, 0)), -100), (prefix.shape[1], 0), value=-100)
+            expected = decoder.lm(inputs_embeds=torch.cat([prefix, words], dim=1), labels=labels).loss
+        torch.testing.assert_close(loss.sums[row] / loss.counts[row], expected, atol=1e-5, rtol=1e-5)
+
+
+def test_the_loss_of_a_row_knows_no_other_row(decoder: CausalDecoder, visual: Tensor) -> None:
+    loss = decoder.loss(visual, CAPTIONS, PROMPTS)
+    alone = [decoder.loss(visual[i : i + 1], CAPTIONS[i : i + 1], PROMPTS[i : i + 1]) for i in range(3)]
+    torch.testing.assert_close(loss.sums, torch.cat([one.sums for one in alone]), atol=1e-4, rtol=1e-5)
+    assert loss.counts.tolist() == [9, 4, 3]
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=["greedy", "beams", "penalties"])
+def test_a_caption_in_a_batch_is_the_caption_alone(
+    decoder: CausalDecoder, visual: Tensor, settings: GenerationSettings
+) -> None:
+    together = decoder.generate(visual, settings, PROMPTS)
+    alone = [decoder.generate(visual[i : i + 1], settings, PROMPTS[i : i + 1])[0] for i in range(3)]
+    assert together == alone
+    assert len(set(together)) > 1
+
+
+def test_greedy_captions_are_the_likeliest_word_after_word(make_decoder: MakeDecoder, llama: NewLanguageModel) -> None:
+    decoder = make_decoder(llama).eval()
+    visual = torch.randn(1, 4, 32)
+    (caption,) = decoder.generate(visual, GenerationSettings(max_new_tokens=5))
+    ids = [decoder.captions.beginning]
+    unknown = llama.tokenizer.unk_token_id
+    with torch.no_grad(), decoder.show(visual, 1) as prefix:
+        for _ in range(5):
+            words = decoder.lm.get_input_embeddings()(torch.tensor([ids]))
+            logits = decoder.lm(inputs_embeds=torch.cat([prefix, words], dim=1)).logits[0, -1]
+            logits[unknown] = -torch.inf
+            ids.append(int(logits.argmax()))
+            if ids[-1] == decoder.captions.end:
+                break
+    assert [caption] == decoder.captions.decode(torch.tensor([ids]))
+
+
+def test_captions_depend_on_the_picture_and_learning_reaches_it(decoder: CausalDecoder, visual: Tensor) -> None:
+    visual.requires_grad_()
+    loss = decoder.loss(visual, CAPTIONS)
+    torch.autograd.backward(loss.mean())
+    assert visual.grad is not None
+    assert (visual.grad.abs().sum((1, 2)) > 0).all()
+    assert not torch.allclose(loss.sums, decoder.loss(visual.flip(0), CAPTIONS).sums, atol=1e-3)
+
+
+def test_checkpointing_changes_no_gradient(make_decoder: MakeDecoder, language_model: NewLanguageModel) -> None:
+    gradients = []
+    for checkpoint_activations in (False, True):
+        torch.manual_seed(1)
+        decoder = make_decoder(language_model, checkpoint_activations=checkpoint_activations).eval()
+        visual = torch.randn(3, 4, 32, requires_grad=True)
+        torch.autograd.backward(decoder.loss(visual, CAPTIONS).mean())
+        gradients.append([visual.grad, *(parameter.grad for parameter in decoder.parameters())])
+    assert len(gradients[0]) > 10
+    torch.testing.assert_close(gradients[0], gradients[1])
+
+
+def test_checkpointing_keeps_less(make_decoder: MakeDecoder, llama: NewLanguageModel) -> None:
+    kept: dict[bool, int] = {}
+    for checkpoint_activations in (False, True):
+        decoder = make_decoder(llama, checkpoint_activations=checkpoint_activations)
+        sizes: list[int] = []
+
+        def keep(tensor: Tensor, sizes: list[int] = sizes) -> Tensor:
+            sizes.append(tensor.numel())
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            decoder.loss(torch.randn(3, 4, 32, requires_grad=True), CAPTIONS)
+        kept[checkpoint_activations] = sum(sizes)
+    assert kept[True] < kept[False] / 2
+
+
+def test_a_frozen_model_stays_in_evaluation_and_is_not_learnt(
+    make_decoder: MakeDecoder, gpt2: NewLanguageModel, tmp_path: Path
+) -> None:
+    gpt2.build().save_pretrained(tmp_path)
+    gpt2.tokenizer.save_pretrained(tmp_path)
+    frozen = make_decoder(PretrainedLanguageModel(str(tmp_path)))
+    frozen.train()
+    assert frozen.training
+    assert not any(part.training for part in frozen.lm.modules())
+    learnt = [name for name, parameter in frozen.named_parameters() if parameter.requires_grad]
+    assert learnt
+    assert all("norm" in name or "cross_attention" in name for name in learnt)
+    trained = make_decoder(PretrainedLanguageModel(str(tmp_path), trainable=True))
+    trained.train()
+    assert all(part.training for part in trained.modules())
+    trained.eval()
+    assert not any(part.training for part in trained.modules())
+
+
+def test_load_brings_the_model_once(make_decoder: MakeDecoder, gpt2: NewLanguageModel) -> None:
+    decoder = make_decoder(gpt2)
+    lm, state = decoder.lm, dict(decoder.state_dict())
+    decoder.load()
+    assert decoder.lm is lm
+    assert decoder.state_dict().keys() == state.keys()
+
+
+def test_a_model_of_half_precision_runs_beside_parts_of_full_precision(
+    make_decoder: MakeDecoder, llama: NewLanguageModel, tmp_path: Path
+) -> None:
+    llama.build().save_pretrained(tmp_path)
+    llama.tokenizer.save_pretrained(tmp_path)
+    decoder = make_decoder(PretrainedLanguageModel(str(tmp_path), dtype="bfloat16"))
+    visual = torch.randn(3, 4, 32, requires_grad=True)
+    plain = decoder.loss(visual, CAPTIONS)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = decoder.loss(visual, CAPTIONS)
+    torch.autograd.backward(half.mean())
+    assert plain.sums.dtype is torch.float32
+    torch.testing.assert_close(plain.sums, half.sums, rtol=0.1, atol=0.1)
+    learnt = [parameter for parameter in decoder.parameters() if parameter.requires_grad]
+    assert all(parameter.grad is not None and parameter.grad.dtype is torch.float32 for parameter in learnt)
+    decoder.generate(visual, GenerationSettings(max_new_tokens=2))
+
+
+def test_what_the_hub_thinks_of_sampling_does_not_mix_with_our_settings(
+    make_decoder: MakeDecoder, llama: NewLanguageModel
+) -> None:
+    decoder = make_decoder(llama)
+    config = decoder._generation_config(GenerationSettings(do_sample=True, top_p=0.9))
+    assert (config.top_k, config.top_p, config.max_new_tokens) == (0, 0.9, 30)
+    assert decoder.lm.generation_config.eos_token_id is None
+    assert config.eos_token_id == llama.tokenizer.eos_token_id
+
+
+def test_sampling_follows_the_seed(make_decoder: MakeDecoder, llama: NewLanguageModel) -> None:
+    decoder = make_decoder(llama).eval()
+    visual = torch.randn(3, 4, 32)
+    settings = GenerationSettings(max_new_tokens=8, do_sample=True, temperature=3.0)
+    drawn = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        drawn.append(decoder.generate(visual, settings))
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_a_caption_beyond_the_context_is_refused(make_decoder: MakeDecoder, gpt2: NewLanguageModel) -> None:
+    decoder = make_decoder(gpt2)
+    long = " ".join(["circle"] * 70)
+    with pytest.raises(ValueError, match=r"longest of the captions needs 7\d positions.*context of 64. Cut"):
+        decoder.loss(torch.randn(1, 4, 32), [long])
+    with pytest.raises(ValueError, match=r"longest of the generated texts needs 7\d positions.*ask for fewer"):
+        decoder.generate(torch.randn(1, 4, 32), GenerationSettings(max_new_tokens=70))
+
+
+def test_the_head_is_asked_where_captions_have_words_and_nowhere_else(
+    make_decoder: MakeDecoder, gpt2: NewLanguageModel
+) -> None:
+    decoder = make_decoder(gpt2)
+    asked = []
+    handle = decoder.lm.get_output_embeddings().register_forward_hook(lambda _, __, logits: asked.append(logits.shape))
+    decoder.loss(torch.randn(3, 4, 32), CAPTIONS)
+    handle.remove()
+    assert asked == [(9 + 4 + 3, len(gpt2.tokenizer))]
+    assert len(decoder.lm.get_output_embeddings()._forward_pre_hooks) == 0

@@ -1,0 +1,108 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from synth2_lightning.decoders.language_model import LoraSettings, NewLanguageModel, PretrainedLanguageModel
+
+
+@pytest.fixture
+def folder(llama: NewLanguageModel, tmp_path: Path) -> str:
+    llama.build().save_pretrained(tmp_path)
+    llama.tokenizer.save_pretrained(tmp_path)
+    return str(tmp_path)
+
+
+def _num_learnt(model: Any) -> int:
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+def test_a_pretrained_model_is_frozen_and_its_widths_are_known_beforehand(folder: str) -> None:
+    source = PretrainedLanguageModel(folder)
+    assert source.hidden_size == 32
+    assert source.tokenizer.eos_token == "</s>"
+    model = source.build()
+    assert model.dtype is torch.float32
+    assert _num_learnt(model) == 0
+
+
+def test_a_pretrained_model_may_be_learnt_and_may_be_half(folder: str) -> None:
+    model = PretrainedLanguageModel(folder, dtype="bfloat16", trainable=True, attn_implementation="eager").build()
+    assert model.dtype is torch.bfloat16
+    assert model.config._attn_implementation == "eager"
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_the_weights_are_those_of_the_folder(folder: str) -> None:
+    from safetensors.torch import load_file
+
+    stored = load_file(Path(folder) / "model.safetensors")
+    built = PretrainedLanguageModel(folder).build().state_dict()
+    assert len(stored) > 10
+    assert all(torch.equal(tensor, built[name]) for name, tensor in stored.items())
+
+
+def test_lora_learns_little_in_full_precision_and_changes_nothing_at_first(folder: str) -> None:
+    plain = PretrainedLanguageModel(folder, dtype="bfloat16").build()
+    source = PretrainedLanguageModel(
+        folder, dtype="bfloat16", lora=LoraSettings(r=2, target_modules=("q_proj", "v_proj"))
+    )
+    model = source.build().eval()
+    learnt = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert len(learnt) == 2 * 2 * 2  # blocks, maps, factors
+    assert all("lora_" in name and parameter.dtype is torch.float32 for name, parameter in learnt.items())
+    ids = torch.tensor([[5, 6, 7]])
+    assert torch.equal(model(ids).logits, plain(ids).logits)
+
+
+def test_lora_on_all_linear_maps_leaves_the_head(folder: str) -> None:
+    model = PretrainedLanguageModel(folder, lora=LoraSettings(r=2)).build()
+    names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    assert len(names) == 2 * 7 * 2
+    assert not any("lm_head" in name for name in names)
+
+
+def test_trainable_and_lora_exclude_each_other() -> None:
+    with pytest.raises(ValueError, match=r"trainable=True and lora; expected one of them"):
+        PretrainedLanguageModel("somewhere", trainable=True, lora=LoraSettings())
+
+
+def test_a_folder_that_is_not_there_is_named() -> None:
+    with pytest.raises(FileNotFoundError, match=r"The language model is not at './nowhere'"):
+        PretrainedLanguageModel("./nowhere").build()
+
+
+def test_a_new_model_takes_its_vocabulary_from_the_tokenizer(gpt2: NewLanguageModel) -> None:
+    config = gpt2.config
+    assert config.vocab_size == len(gpt2.tokenizer)
+    assert (config.bos_token_id, config.eos_token_id, config.pad_token_id) == (1, 2, 0)
+    assert gpt2.hidden_size == 32
+    model = gpt2.build()
+    assert _num_learnt(model) == sum(parameter.numel() for parameter in model.parameters())
+
+
+def test_a_new_model_is_drawn_from_the_global_seed(gpt2: NewLanguageModel) -> None:
+    weights = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        weights.append(gpt2.build().get_input_embeddings().weight)
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_a_configuration_without_type_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"has the keys \['n_embd'\]; expected 'model_type' among them"):
+        NewLanguageModel({"n_embd": 32}, "vocabulary")
+
+
+def test_a_key_that_the_model_does_not_know_is_refused_with_its_neighbours(vocabulary: Path) -> None:
+    source = NewLanguageModel({"model_type": "gpt2", "n_embed": 32}, str(vocabulary))
+    with pytest.raises(ValueError, match=r"'n_embed', which is not for a 'gpt2' model to set; expected n_embd"):
+        _ = source.config
+
+
+def test_the_vocabularys_size_is_not_to_be_said_twice(vocabulary: Path) -> None:
+    source = NewLanguageModel({"model_type": "gpt2", "vocab_size": 7}, str(vocabulary))
+    with pytest.raises(ValueError, match=r"'vocab_size'.*Vocabulary and special tokens are taken from the tokenizer"):
+        _ = source.config

@@ -1,0 +1,47 @@
+import torch
+from torch.nn.functional import layer_norm
+
+from synth2_lightning.nn.gated_attention import GatedCrossAttention
+
+
+def _layer(attention_gate: float, feedforward_gate: float) -> GatedCrossAttention:
+    layer = GatedCrossAttention(width=12, visual_dim=6, num_heads=2, head_dim=4)
+    layer.attention_gate.data.fill_(attention_gate)
+    layer.feedforward_gate.data.fill_(feedforward_gate)
+    return layer
+
+
+def test_shut_gates_change_nothing_and_can_open() -> None:
+    layer = _layer(0.0, 0.0)
+    words = torch.randn(2, 5, 12)
+    seen = layer(words, torch.randn(2, 3, 6))
+    assert torch.equal(seen, words)
+    seen.square().sum().backward()
+    assert layer.attention_gate.grad is not None
+    assert layer.attention_gate.grad.abs() > 0
+
+
+def test_it_is_attention_and_feedforward_behind_tanh_gates() -> None:
+    layer = _layer(0.7, -0.4)
+    words, visual = torch.randn(1, 1, 12), torch.randn(1, 1, 6)
+    # One visual token gets all the attention, so that what is read is its value.
+    values = (visual @ layer.to_keys_values.weight.T)[..., 8:]
+    read = words + torch.tanh(torch.tensor(0.7)) * (values @ layer.to_output.weight.T)
+    expected = read + torch.tanh(torch.tensor(-0.4)) * layer.feedforward(read)
+    torch.testing.assert_close(layer(words, visual), expected)
+
+
+def test_queries_are_normalised_words() -> None:
+    layer = _layer(1.0, 0.0)
+    words, visual = torch.randn(2, 4, 12), torch.randn(2, 3, 6)
+    louder = layer(words * 3, visual) - words * 3
+    torch.testing.assert_close(louder, layer(words, visual) - words, atol=1e-4, rtol=0)
+    torch.testing.assert_close(layer.norm(words), layer_norm(words, (12,)))
+
+
+def test_words_of_half_precision_stay_so() -> None:
+    layer = _layer(1.0, 1.0)
+    words, visual = torch.randn(2, 4, 12).bfloat16(), torch.randn(2, 3, 6)
+    seen = layer(words, visual)
+    assert seen.dtype is torch.bfloat16
+    torch.testing.assert_close(seen.float(), layer(words.float(), visual), atol=0.05, rtol=0.02)

@@ -1,0 +1,105 @@
+import pytest
+import torch
+from flamingo_pytorch import PerceiverResampler as Reference
+from torch import Tensor, nn
+
+from synth2_lightning.nn.perceiver import PerceiverLayer, PerceiverResampler
+
+
+def _copy_weights(ours: PerceiverResampler, reference: Reference) -> None:
+    reference.latents.data.copy_(ours.latents)
+    reference.media_pos_emb.data.zero_()
+    for layer, (attention, feedforward) in zip(ours.layers, reference.layers, strict=True):
+        assert isinstance(layer, PerceiverLayer)
+        attention.norm_media.load_state_dict(layer.attention.image_norm.state_dict())
+        attention.norm_latents.load_state_dict(layer.attention.latent_norm.state_dict())
+        attention.to_q.load_state_dict(layer.attention.to_queries.state_dict())
+        attention.to_kv.load_state_dict(layer.attention.to_keys_values.state_dict())
+        attention.to_out.load_state_dict(layer.attention.to_output.state_dict())
+        feedforward.load_state_dict(layer.feedforward.state_dict())
+    reference.norm.load_state_dict(ours.output[0].state_dict())
+
+
+def _shake(module: nn.Module) -> None:
+    # LayerNorms start at one and zero, where a missing copy would not be seen.
+    for parameter in module.parameters():
+        parameter.data.add_(0.1 * torch.randn_like(parameter))
+
+
+def test_it_equals_an_independent_implementation() -> None:
+    ours = PerceiverResampler(24, 10, num_queries=5, depth=3, num_heads=2, head_dim=8, width=16, num_positions=7)
+    _shake(ours)
+    reference = Reference(dim=16, depth=3, dim_head=8, heads=2, num_latents=5)
+    _copy_weights(ours, reference)
+    embeddings = torch.randn(4, 7, 24)
+    expected = ours.output[1](reference(ours.input(embeddings) + ours.positions).squeeze(1))
+    torch.testing.assert_close(ours(embeddings), expected, atol=1e-5, rtol=0)
+
+
+def test_without_positions_the_order_of_the_embeddings_does_not_matter() -> None:
+    embeddings = torch.randn(2, 6, 8)
+    unordered = PerceiverResampler(8, 16, num_queries=3, depth=1)
+    torch.testing.assert_close(unordered(embeddings), unordered(embeddings.flip(1)))
+    ordered = PerceiverResampler(8, 16, num_queries=3, depth=1, num_positions=6)
+    _shake(ordered)
+    assert not torch.allclose(ordered(embeddings), ordered(embeddings.flip(1)), atol=1e-3)
+
+
+def test_every_weight_learns_and_checkpointing_changes_no_gradient() -> None:
+    kept = PerceiverResampler(8, 12, num_queries=3, depth=2, num_heads=2, num_positions=5)
+    recomputed = PerceiverResampler(
+        8, 12, num_queries=3, depth=2, num_heads=2, num_positions=5, checkpoint_activations=True
+    )
+    recomputed.load_state_dict(kept.state_dict())
+    embeddings = torch.randn(2, 5, 8)
+    for resampler in (kept, recomputed):
+        resampler(embeddings).square().sum().backward()
+    for ours, theirs in zip(kept.parameters(), recomputed.parameters(), strict=True):
+        assert ours.grad is not None
+        assert ours.grad.abs().sum() > 0
+        assert theirs.grad is not None
+        torch.testing.assert_close(ours.grad, theirs.grad)
+
+
+def test_checkpointing_keeps_less() -> None:
+    def num_kept(checkpoint_activations: bool) -> int:
+        sizes: list[int] = []
+
+        def keep(tensor: Tensor) -> Tensor:
+            sizes.append(tensor.numel())
+            return tensor
+
+        resampler = PerceiverResampler(8, 16, num_queries=3, depth=4, checkpoint_activations=checkpoint_activations)
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            resampler(torch.randn(2, 5, 8))
+        return sum(sizes)
+
+    assert num_kept(True) < num_kept(False) / 2
+
+
+def test_dropout_rests_in_evaluation() -> None:
+    resampler = PerceiverResampler(8, 16, num_queries=3, depth=1, dropout=0.5)
+    embeddings = torch.randn(2, 5, 8)
+    assert not torch.equal(resampler(embeddings), resampler(embeddings))
+    resampler.eval()
+    assert torch.equal(resampler(embeddings), resampler(embeddings))
+
+
+def test_it_runs_under_autocast_and_keeps_close() -> None:
+    resampler = PerceiverResampler(8, 16, num_queries=3, depth=2)
+    embeddings = torch.randn(2, 5, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = resampler(embeddings)
+    assert half.dtype is torch.bfloat16
+    torch.testing.assert_close(half.float(), resampler(embeddings), atol=0.05, rtol=0.05)
+
+
+def test_other_numbers_of_embeddings_are_refused_where_positions_are_learnt() -> None:
+    resampler = PerceiverResampler(8, 16, num_queries=3, depth=1, num_positions=6)
+    with pytest.raises(ValueError, match=r"num_positions=6 positions, but was given 5 embeddings.*or to 0"):
+        resampler(torch.randn(2, 5, 8))
+
+
+def test_counts_below_one_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"num_queries=0 and depth=2; expected 1 or more of both"):
+        PerceiverResampler(8, 16, num_queries=0, depth=2)
