@@ -1,0 +1,68 @@
+import pytest
+import torch
+from torch import Tensor
+
+from synth2_lightning.decoders.cross_attention import CrossAttentionDecoder, GatedBlock
+from synth2_lightning.decoders.language_model import NewLanguageModel
+from synth2_lightning.types import GenerationSettings
+
+
+def _decoder(source: NewLanguageModel, every: int = 1) -> CrossAttentionDecoder:
+    decoder = CrossAttentionDecoder(source, every=every, num_heads=2, head_dim=8)
+    decoder.load()
+    return decoder.eval()
+
+
+def _gated(decoder: CrossAttentionDecoder) -> list[GatedBlock]:
+    return [part for part in decoder.lm.modules() if isinstance(part, GatedBlock)]
+
+
+@pytest.fixture
+def visual() -> Tensor:
+    return torch.randn(2, 3, 32)
+
+
+def test_with_shut_gates_the_model_says_what_it_said_before(language_model: NewLanguageModel, visual: Tensor) -> None:
+    torch.manual_seed(1)
+    decoder = _decoder(language_model)
+    torch.manual_seed(1)
+    bare = language_model.build().eval()
+    ids = torch.tensor([[1, 5, 6, 7], [1, 8, 9, 4]])
+    with decoder.show(visual, 1), torch.no_grad():
+        assert torch.equal(decoder.lm(ids).logits, bare(ids).logits)
+
+
+def test_every_kth_block_looks(gpt2: NewLanguageModel) -> None:
+    assert len(_gated(_decoder(gpt2, every=1))) == 2
+    decoder = _decoder(gpt2, every=2)
+    assert [isinstance(block, GatedBlock) for block in decoder.lm.transformer.h] == [False, True]
+
+
+def test_nothing_stays_bound_after_a_call_or_an_error(gpt2: NewLanguageModel, visual: Tensor) -> None:
+    decoder = _decoder(gpt2)
+    decoder.loss(visual, ["a circle", "a dog"])
+    decoder.generate(visual, GenerationSettings(max_new_tokens=2, num_beams=2))
+    assert all(block.visual is None for block in _gated(decoder))
+    with pytest.raises(ValueError, match="2 texts"), decoder.show(visual, 1):
+        raise ValueError("2 texts")
+    assert all(block.visual is None for block in _gated(decoder))
+
+
+def test_beams_see_the_picture_of_their_row(gpt2: NewLanguageModel, visual: Tensor) -> None:
+    decoder = _decoder(gpt2)
+    with decoder.show(visual, 3) as prefix:
+        seen = _gated(decoder)[0].visual
+        assert seen is not None
+        assert torch.equal(seen, visual[[0, 0, 0, 1, 1, 1]])
+        assert prefix.shape == (2, 0, 32)
+
+
+def test_a_call_without_picture_is_refused(gpt2: NewLanguageModel) -> None:
+    with pytest.raises(RuntimeError, match=r"called without a picture; expected a call of the decoder"):
+        _decoder(gpt2).lm(torch.tensor([[1, 2]]))
+
+
+@pytest.mark.parametrize("every", [0, 3])
+def test_a_step_that_never_looks_is_refused(gpt2: NewLanguageModel, every: int) -> None:
+    with pytest.raises(ValueError, match=rf"every is {every}; expected 1 to 2, the number of the language model's"):
+        CrossAttentionDecoder(gpt2, every=every)

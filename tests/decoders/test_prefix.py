@@ -1,0 +1,50 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from synth2_lightning.decoders.language_model import NewLanguageModel, PretrainedLanguageModel
+from synth2_lightning.decoders.prefix import PrefixDecoder
+from synth2_lightning.types import GenerationSettings
+
+
+@torch.no_grad()
+def test_visual_tokens_come_at_the_scale_of_words(language_model: NewLanguageModel) -> None:
+    decoder = PrefixDecoder(language_model)
+    decoder.load()
+    words = decoder.lm.get_input_embeddings()(torch.arange(len(language_model.tokenizer)))
+    with decoder.show(1000 * torch.randn(3, 4, 32) + 7, 1) as prefix:
+        assert prefix.std() == pytest.approx(float(words.std()), rel=0.1)
+        assert abs(float(prefix.mean())) < 0.1 * float(words.std())
+
+
+def test_only_the_scale_is_learnt_beside_a_frozen_model(llama: NewLanguageModel, tmp_path: Path) -> None:
+    llama.build().save_pretrained(tmp_path)
+    llama.tokenizer.save_pretrained(tmp_path)
+    decoder = PrefixDecoder(PretrainedLanguageModel(str(tmp_path)))
+    decoder.load()
+    learnt = [name for name, parameter in decoder.named_parameters() if parameter.requires_grad]
+    assert learnt == ["norm.weight", "norm.bias"]
+
+
+@pytest.mark.slow
+def test_a_real_language_model_continues_its_prompt_and_can_be_taught_what_it_sees() -> None:
+    source = PretrainedLanguageModel("weights://smollm2-135m-instruct", "SmolLM2-135M-Instruct.Q4_1.gguf")
+    try:
+        tokenizer = source.tokenizer
+    except OSError as error:
+        pytest.skip(f"the weights cannot be had here: {error}")
+    assert tokenizer.eos_token == "<|im_end|>"
+    torch.manual_seed(0)
+    decoder = PrefixDecoder(source, prompt="A photo of")
+    decoder.load()
+    visual = torch.nn.Parameter(torch.randn(2, 4, decoder.embed_dim))
+    texts = ["a red circle.", "two dogs on a beach."]
+    optimizer = torch.optim.Adam([visual], lr=0.1)
+    for _ in range(25):
+        optimizer.zero_grad()
+        loss = decoder.loss(visual, texts).mean()
+        torch.autograd.backward(loss)
+        optimizer.step()
+    assert decoder.generate(visual, GenerationSettings(max_new_tokens=10)) == texts
+    assert decoder.generate(visual, GenerationSettings(max_new_tokens=10, num_beams=2)) == texts
