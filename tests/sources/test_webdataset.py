@@ -66,7 +66,7 @@ def test_links_are_ignored(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> 
         link = tarfile.TarInfo("1.png")
         link.type, link.linkname = tarfile.SYMTYPE, "/somewhere/else.png"
         tar.addfile(link)
-    source = TarSource([str(tmp_path / "0.tar")])
+    source = TarSource(str(tmp_path / "0.tar"))
     source.load()
 
     assert len(source) == 1

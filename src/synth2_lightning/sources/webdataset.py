@@ -23,18 +23,18 @@ class TarSource(IndexedSource):
     ``000012.jpg`` with ``000012.txt``, or with ``000012.json`` and its field ``caption``. The name is the key.
 
     Args:
-        tars: Files or patterns, such as ``["cc12m/*.tar"]``.
+        tars: A file or a pattern such as ``cc12m/*.tar``, or several.
         name: Short name for logs.
         limit: Keep the first pictures only.
 
     Example:
-        >>> TarSource(["cc12m/*.tar"], name="cc12m").tars
+        >>> TarSource("cc12m/*.tar", name="cc12m").tars
         ('cc12m/*.tar',)
     """
 
-    def __init__(self, tars: Sequence[str], name: str = "webdataset", limit: int | None = None) -> None:
+    def __init__(self, tars: str | Sequence[str], name: str = "webdataset", limit: int | None = None) -> None:
         super().__init__(name, limit)
-        self.tars = tuple(tars)
+        self.tars = (tars,) if isinstance(tars, str) else tuple(tars)
 
     def read_index(self, left_out: LeftOut) -> Iterator[Entry]:
         """Scan the tars in the order of their names.
