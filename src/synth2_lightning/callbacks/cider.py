@@ -9,7 +9,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from synth2_lightning.metrics.cider import Cider
+from synth2_lightning.metrics.cider import Cider, cider
 
 log = logging.getLogger(__name__)
 
@@ -73,42 +73,42 @@ class CiderCallback(Callback):
         self._metric.update(outputs["keys"], outputs["captions"], outputs["references"])
 
     def _score(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        result = self._metric.score()
-        pl_module.log(f"{stage}/cider", result.score, prog_bar=True, rank_zero_only=False, sync_dist=False)
-        if trainer.is_global_zero:
-            folder = Path(self.folder or trainer.log_dir or ".") / "cider" / f"{stage}-step={trainer.global_step}"
-            card = {
-                "metric": "CIDEr-D",
-                "score": result.score,
-                "split": stage,
-                "num_pictures": len(result.hypotheses),
-                "num_references": sum(len(texts) for texts in result.references.values()),
-                "num_repeated_keys_dropped": result.num_dropped,
-                "tokeniser": "Penn Treebank, lower case, punctuation removed",
-                "document_frequencies": "the references of this corpus",
-                **getattr(pl_module, "protocol", dict)(),
-                "versions": {name: version(name) for name in _VERSIONS},
-            }
-            self._write(folder, card, result)
-            log.info(
-                "%s/cider %.4f over %d pictures; captions in %s", stage, result.score, len(result.hypotheses), folder
-            )
+        with self._metric.sync_context():
+            hypotheses, references = self._metric.corpus()
+            num_repeats = len(self._metric.rows) - len(hypotheses)
+        result = cider(hypotheses, references)
+        pl_module.log(f"{stage}/cider", result.score, prog_bar=True)
+        if not trainer.is_global_zero:
+            return
+        card = {
+            "metric": "CIDEr-D",
+            "score": result.score,
+            "split": stage,
+            "num_pictures": len(hypotheses),
+            "num_references": sum(map(len, references.values())),
+            "num_repeated_keys_dropped": num_repeats,
+            "tokeniser": "Penn Treebank, lower case, punctuation removed",
+            "document_frequencies": "of this split's references",
+            **getattr(pl_module, "protocol", dict)(),
+            "versions": {name: version(name) for name in _VERSIONS},
+        }
+        rows = [
+            {"key": key, "caption": caption, "references": references[key], "cider": round(result.scores[key], 6)}
+            for key, caption in hypotheses.items()
+        ]
+        folder = Path(self.folder or trainer.log_dir or ".") / "cider" / f"{stage}-step={trainer.global_step}"
+        _write(folder, card, rows)
+        log.info("%s/cider %.4f; captions in %s", stage, result.score, folder)
 
-    def _write(self, folder: Path, card: dict[str, Any], result: Any) -> None:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / "protocol.json").write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", "utf-8")
-            with (folder / "predictions.jsonl").open("w", encoding="utf-8") as lines:
-                for key, caption in result.hypotheses.items():
-                    row = {
-                        "key": key,
-                        "caption": caption,
-                        "references": list(result.references[key]),
-                        "cider": round(result.per_key[key], 6),
-                    }
-                    lines.write(json.dumps(row, ensure_ascii=False) + "\n")
-        except OSError as error:
-            raise OSError(
-                f"CiderCallback could not write to {folder}: {error}. Expected a folder that may be written; choose "
-                "another with --trainer.default_root_dir or the callback's `folder`."
-            ) from error
+
+def _write(folder: Path, card: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "protocol.json").write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        (folder / "predictions.jsonl").write_text(lines, "utf-8")
+    except OSError as error:
+        raise OSError(
+            f"CiderCallback could not write to {folder}: {error}. Expected a folder that may be written; choose "
+            "another with --trainer.default_root_dir or the callback's `folder`."
+        ) from error

@@ -1,6 +1,7 @@
 """The captioner: frozen image encoder, resampler, language decoder (Synth², arXiv 2403.07750)."""
 
-from typing import ClassVar, final
+from dataclasses import asdict
+from typing import Any, ClassVar, final
 
 import torch
 from jaxtyping import Float
@@ -83,6 +84,14 @@ class VisionLanguageModule(BaseModule):
     def respond(self, visual: Float[Tensor, "batch queries width"], batch: ImageTextBatch) -> tuple[str, ...]:
         """Second door: the answer. By default a caption."""
         return tuple(self.decoder.generate(visual, self.generation))
+
+    def protocol(self) -> dict[str, Any]:
+        """What a reader must know about how captions were written; goes into the score's protocol card."""
+        return {
+            "decoder": type(self.decoder).__name__,
+            "prompt": getattr(self.decoder, "prompt", ""),
+            "generation": asdict(self.generation),
+        }
 
     @final
     def training_step(self, batch: ImageTextBatch, batch_idx: int) -> Tensor:

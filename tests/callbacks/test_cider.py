@@ -1,0 +1,70 @@
+import json
+from pathlib import Path
+
+import pytest
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.loggers import CSVLogger
+from torch.utils.data import DataLoader
+
+from synth2_lightning.callbacks.cider import CiderCallback
+from synth2_lightning.metrics.cider import cider
+from synth2_lightning.modules.captioning import VisionLanguageModule
+from synth2_lightning.testing import TinyDecoder, TinyImageTokenizer, TinyResampler, tiny_batch
+from synth2_lightning.types import ImageTextBatch
+
+
+def loader(*batches: ImageTextBatch) -> DataLoader[ImageTextBatch]:
+    return DataLoader(batches, batch_size=None)  # type: ignore[arg-type]
+
+
+def quiet_trainer(folder: Path, callback: CiderCallback) -> Trainer:
+    return Trainer(
+        accelerator="cpu", logger=CSVLogger(folder, name=""), callbacks=[callback], enable_progress_bar=False,
+        enable_checkpointing=False, enable_model_summary=False,
+    )  # fmt: skip
+
+
+def captioner() -> VisionLanguageModule:
+    return VisionLanguageModule(TinyImageTokenizer(), TinyResampler, TinyDecoder())
+
+
+def test_scores_once_over_the_corpus_and_writes_what_it_scored(tmp_path: Path) -> None:
+    batches = (tiny_batch(4, seed=0), tiny_batch(3, seed=1), tiny_batch(4, seed=0))  # the last one is padding
+    trainer = quiet_trainer(tmp_path, CiderCallback())
+    (logged,) = trainer.validate(captioner(), loader(*batches), verbose=False)
+    folder = Path(trainer.log_dir or "") / "cider" / "val-step=0"
+    rows = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+    assert [row["key"] for row in rows] == [*batches[0].keys, *batches[1].keys]
+    expected = cider({row["key"]: row["caption"] for row in rows}, {row["key"]: row["references"] for row in rows})
+    assert logged["val/cider"] == pytest.approx(expected.score)
+
+    card = json.loads((folder / "protocol.json").read_text())
+    assert card["score"] == pytest.approx(expected.score)
+    assert (card["num_pictures"], card["num_references"], card["num_repeated_keys_dropped"]) == (7, 14, 4)
+    assert card["generation"]["max_new_tokens"] == 30
+    assert card["decoder"] == "TinyDecoder"
+    assert "torch" in card["versions"]
+
+
+def test_the_test_split_has_its_own_name(tmp_path: Path) -> None:
+    trainer = quiet_trainer(tmp_path, CiderCallback(folder=str(tmp_path / "scores")))
+    (logged,) = trainer.test(captioner(), loader(tiny_batch(4)), verbose=False)
+    assert "test/cider" in logged
+    assert (tmp_path / "scores" / "cider" / "test-step=0" / "protocol.json").is_file()
+
+
+class WordlessModule(LightningModule):
+    def validation_step(self, batch: ImageTextBatch) -> None:
+        return None
+
+
+def test_a_step_without_captions_is_told_what_to_return(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match=r"was given NoneType by the step; expected a CaptionOutput"):
+        quiet_trainer(tmp_path, CiderCallback()).validate(WordlessModule(), loader(tiny_batch()), verbose=False)
+
+
+def test_a_folder_that_cannot_be_written_says_the_way_out(tmp_path: Path) -> None:
+    (tmp_path / "cider").write_text("a file where a folder should be")
+    trainer = quiet_trainer(tmp_path, CiderCallback(folder=str(tmp_path)))
+    with pytest.raises(OSError, match=r"CiderCallback could not write to .*choose another with --trainer.default"):
+        trainer.validate(captioner(), loader(tiny_batch()), verbose=False)
