@@ -170,12 +170,21 @@ def _report_errors(run: Callable[[], object]) -> None:
     try:
         run()
     except (ValueError, TypeError, OSError) as error:
-        frames = list(traceback.walk_tb(error.__traceback__))
-        ours = frames[-1][0].f_globals.get("__name__", "").startswith("synth2_lightning")
-        if not ours or os.environ.get("SYNTH2_TRACEBACK"):
+        message = _message_of_ours(error)
+        if message is None or os.environ.get("SYNTH2_TRACEBACK"):
             raise
         from rich.console import Console
         from rich.text import Text
 
-        Console(stderr=True).print(Text("error: ", style="bold red") + Text(str(error)), soft_wrap=True)
+        Console(stderr=True).print(Text("error: ", style="bold red") + Text(message), soft_wrap=True)
         sys.exit(1)
+
+
+def _message_of_ours(error: Exception) -> str | None:
+    """The message, if the line that raised the error is one of this package's."""
+    text, name = str(error), type(error).__name__
+    if "in DataLoader worker process" in text:  # torch re-raises it here, with the worker's traceback in the text
+        frames, _, message = text.rpartition(f"\n{name}: ")
+        return message.strip() if "synth2_lightning" in frames.rpartition("File ")[2] else None
+    last = list(traceback.walk_tb(error.__traceback__))[-1][0]
+    return text if last.f_globals.get("__name__", "").startswith("synth2_lightning") else None
