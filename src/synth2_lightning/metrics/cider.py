@@ -157,6 +157,14 @@ class Cider(Metric):
         Raises:
             ValueError: If there is no picture, or if two pictures share a key.
         """
+        return torch.tensor(cider(*self.corpus()).score, device=self.device)
+
+    def corpus(self) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
+        """Hypotheses and references by key, repeats dropped; of all ranks inside ``sync_context()``.
+
+        Raises:
+            ValueError: If two pictures share a key.
+        """
         unique: dict[str, tuple[str, tuple[str, ...]]] = {}
         for key, hypothesis, texts in self.rows:
             _, known = unique.setdefault(key, (hypothesis, texts))
@@ -167,8 +175,7 @@ class Cider(Metric):
                 )
         # Sums of floats depend on their order: by key, no number of ranks changes a bit of the score.
         keys = sorted(unique)
-        result = cider({key: unique[key][0] for key in keys}, {key: unique[key][1] for key in keys})
-        return torch.tensor(result.score, device=self.device)
+        return {key: unique[key][0] for key in keys}, {key: unique[key][1] for key in keys}
 
     def _sync_dist(self, dist_sync_fn: Callable[..., Any] | None = None, process_group: Any | None = None) -> None:
         # torchmetrics gathers tensors; these are strings, and ranks hold different numbers of them.
@@ -235,7 +242,7 @@ def _score(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> _F
     length = np.maximum(lengths - 1, 0)
     difference = length[hypothesis][picture] - length[reference]
     similarity *= np.exp(-(difference**2) / (2 * _SIGMA**2))
-    return np.bincount(picture, similarity).astype(np.float64) * (10.0 / _MAX_N) / num_references
+    return 10.0 / _MAX_N * _sums(picture, similarity, len(references)) / num_references
 
 
 def _ngrams(words: Sequence[Sequence[str]], lengths: _Ints) -> Iterator[_NGrams]:
@@ -272,11 +279,16 @@ def _similarity(ngrams: _NGrams, weights: _Floats, hypothesis: _Ints, reference:
     rows, entries = ngrams.of(hypothesis)
     found, matches = ngrams.find(reference[rows], ngrams.ids[entries])
     clipped = np.minimum(weights[entries[found]], weights[matches]) * weights[matches]
-    products = np.bincount(rows[found], clipped, minlength=len(reference))
-    norm = np.sqrt(np.bincount(ngrams.captions, weights**2, minlength=int(max(hypothesis.max(), reference.max())) + 1))
+    products = _sums(rows[found], clipped, len(reference))
+    norm = np.sqrt(_sums(ngrams.captions, weights**2, int(max(hypothesis.max(), reference.max())) + 1))
     norms = norm[hypothesis] * norm[reference]
     similarity: _Floats = np.divide(products, norms, out=np.zeros_like(products), where=norms > 0)
     return similarity
+
+
+def _sums(groups: _Ints, values: _Floats, num_groups: int) -> _Floats:
+    # numpy makes integers of no values at all.
+    return np.bincount(groups, values, minlength=num_groups).astype(np.float64)
 
 
 def _indices(numbers: Iterator[int]) -> _Ints:

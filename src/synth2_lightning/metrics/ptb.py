@@ -26,11 +26,6 @@ import regex
 # What pycocoevalcap drops.
 _PUNCTUATION = frozenset({"''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";"})
 
-
-def _words(text: str) -> list[str]:
-    return text.split()
-
-
 # The alphabet.
 _ACCENTED = r"&[aeiouAEIOU](?i:acute|grave|uml);"
 _LETTER = rf"(?:[\p{{L}}\u00AD]|{_ACCENTED})"
@@ -43,23 +38,25 @@ _SPACE = r"[ \u00A0]"
 _END = r"(?![A-Za-z])"
 
 # Words that keep their period.
-_ABBREVIATIONS = _words("""
+_ABBREVIATIONS = """
     adj adm adv al ala alex apr ariz assn assoc asst atty attys aug ave bancorp bhd bldg blvd brig bros calif capt cf
     cie cmdr co col colo conn corp cos cpl ct dak dec dept det dr drs elec ens esq est etc ext feb fla fri ft ga gen
     gov govs hon inc ind insp intl invt jan jos jr jul jun kan kans ky lieut lt ltd maj mar md messrs mich minn mlle
     mme mo mon mont mr mrs ms msgr mt natl neb nev nov oct okla penn pfc ph plc pres prof profs pvt rd rep reps rev rt
     sen sens sep sept seq sfc sgt spc sq sr st ste supt supts sys tel tenn thu thurs treas tue tues univ va vs vt wed
     wis wisc wm wyo
-""")
+"""
 _NEVER_IN_CAPITALS = ["mfg", "mtg", "ppte", "ppty", "pte", "ptes", "pty", "ptys"]
 _BEFORE_NUMBERS = ["art", "ca", "fig", "figs", "no", "nos", "op", "pp", "prop"]
 _ASSIMILATED = ["cannot", "gonna", "wanna", "gotta", "gimme", "lemme"]
 # Words after "B." that say that it was the end of a sentence, not an initial.
-_OPENERS = _words("""
+_OPENERS = """
     A About After An As At But Earlier He Her Here However If In It Last Many More Now Once One Other Our She Since So
     Some Such That The Their Then There These They This We What When While Yet You
-""")
-_OPENING = rf"\s+(?:(?:{'|'.join(f'{word[0]}(?i:{word[1:]})' for word in _OPENERS)})(?:\s|$)|(?i:mr)\.|</?[A-Za-z]+>)"
+"""
+_OPENING = (
+    rf"\s+(?:(?:{'|'.join(f'{word[0]}(?i:{word[1:]})' for word in _OPENERS.split())})(?:\s|$)|(?i:mr)\.|</?[A-Za-z]+>)"
+)
 
 # Parts of the longer kinds.
 _WORD = rf"(?:{_LETTER}|{_SIGN})(?:{_ALNUM}|{_SIGN})*"
@@ -98,7 +95,7 @@ _KINDS = {
     "ampersand": r"[A-Z]+(?:(?:[&+]|&(?i:amp);)[A-Z]+)+",
     "initials": rf"[A-Za-z]\.(?!{_OPENING})|(?:[A-Za-z]\.){{2,}}|(?i:ph\.d\.)"
     r"|(?:[A-Za-z0-9][A-Za-z0-9.,]*-)+(?:[A-Za-z]\.){2,}",
-    "abbreviation": rf"(?i:{'|'.join(_ABBREVIATIONS)})\."
+    "abbreviation": rf"(?i:{'|'.join(_ABBREVIATIONS.split())})\."
     rf"|(?:{'|'.join(f'(?i:{word[0]}){word[1:]}' for word in _NEVER_IN_CAPITALS)})\.",
     "numbered": rf"(?i:{'|'.join(_BEFORE_NUMBERS)})\.(?=\s?{_DIGIT})",
     "before_comma": rf"(?:{_WORD}|{_HYPHENATED}|{_ALNUM}+|{_ELIDED}|{_DOTTED}|[A-Z]+(?:&[A-Z]+)+)\.(?=[,;:])",
@@ -136,7 +133,7 @@ _REACHING = regex.compile(
 )
 # Nearly every word of nearly every caption: known at a glance, where the scanner would try all kinds.
 _PLAIN = regex.compile(r"([A-Za-z]{2,}(?:-[A-Za-z]+)*)[.,]?")
-_NOT_PLAIN = frozenset([*_ASSIMILATED, *_ABBREVIATIONS, *_NEVER_IN_CAPITALS])
+_NOT_PLAIN = frozenset([*_ASSIMILATED, *_ABBREVIATIONS.split(), *_NEVER_IN_CAPITALS])
 
 # How tokens are spelt.
 _BRACKETS = {"(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-"}

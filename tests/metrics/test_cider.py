@@ -1,0 +1,206 @@
+import json
+import logging
+import pickle
+import random
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from synth2_lightning.metrics.cider import Cider, CiderResult, cider, human_cider
+from synth2_lightning.metrics.ptb import tokenize
+
+REFERENCES = {
+    "1": ("a red circle", "the red dot on a wall"),
+    "2": ("two blue squares", "blue boxes, two of them"),
+    "3": ("a man rides a horse",),
+}
+HYPOTHESES = {"1": "A red dot.", "2": "two blue boxes", "3": "a man on a horse"}
+
+
+def reference_cider(hypotheses: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> CiderResult:
+    from pycocoevalcap.cider.cider import Cider as CocoCider
+
+    score, scores = CocoCider().compute_score(
+        {key: [tokenize(text) for text in references[key]] for key in hypotheses},
+        {key: [tokenize(text)] for key, text in hypotheses.items()},
+    )
+    return CiderResult(float(score), dict(zip(hypotheses, map(float, scores), strict=True)))
+
+
+def random_corpus(seed: int, num_pictures: int) -> tuple[dict[str, str], dict[str, list[str]]]:
+    """Captions of few words, so that many n-grams are shared; some empty, some repeated, some of one word."""
+    rng = random.Random(seed)
+    words = ["a", "the", "red", "dog", "dog", "runs", "on", "grass", "Mr. Fox", "it's", "two", "cats", "7"]
+
+    def caption() -> str:
+        return " ".join(rng.choices(words, k=rng.choice([0, 1, 3, 6, 9, 15]))) + rng.choice(["", ".", " !"])
+
+    references = {str(key): [caption() for _ in range(rng.randint(1, 6))] for key in range(num_pictures)}
+    references["0"] = [references["1"][0]] * 2
+    hypotheses = {key: rng.choice([caption(), rng.choice(texts)]) for key, texts in references.items()}
+    return hypotheses, references
+
+
+@pytest.mark.parametrize(("seed", "num_pictures"), [(0, 2), (1, 3), (2, 40), (3, 200)])
+def test_equals_pycocoevalcap(seed: int, num_pictures: int) -> None:
+    hypotheses, references = random_corpus(seed, num_pictures)
+    ours, theirs = cider(hypotheses, references), reference_cider(hypotheses, references)
+    assert theirs.score > 0.1
+    assert ours.score == pytest.approx(theirs.score, abs=1e-6)
+    assert ours.scores == pytest.approx(theirs.scores, abs=1e-6)
+
+
+def test_a_perfect_corpus_scores_ten() -> None:
+    references = {"1": ["one dog runs on green grass"], "2": ["many people sit at small tables"]}
+    assert cider({key: texts[0] for key, texts in references.items()}, references).score == pytest.approx(10.0)
+
+
+def test_captions_without_any_word_score_zero() -> None:
+    assert cider({"1": "", "2": "..."}, {"1": [""], "2": ["a dog"]}).scores == {"1": 0.0, "2": 0.0}
+
+
+def test_rarity_counts_only_pictures_that_are_scored() -> None:
+    more = {**REFERENCES, "4": ("a red dot", "two blue boxes")}
+    assert cider(HYPOTHESES, more) == cider(HYPOTHESES, REFERENCES)
+
+
+def test_score_of_a_corpus_is_not_the_mean_of_its_parts() -> None:
+    hypotheses, references = random_corpus(4, 40)
+    keys = list(hypotheses)
+    halves = [cider({key: hypotheses[key] for key in part}, references).score for part in (keys[:20], keys[20:])]
+    assert abs(cider(hypotheses, references).score - np.mean(halves)) > 1e-3
+
+
+def test_no_picture_is_an_error() -> None:
+    with pytest.raises(ValueError, match="over no picture at all; expected at least two captions with references"):
+        cider({}, REFERENCES)
+
+
+@pytest.mark.parametrize("references", [{}, {"1": []}, {"1": "a caption, not a list of them"}])
+def test_picture_without_references_is_an_error(references: dict[str, Sequence[str]]) -> None:
+    with pytest.raises(ValueError, match=r"Picture '1' has the references .*; expected a sequence of at least one"):
+        cider({"1": "a dog"}, references)
+
+
+def test_a_single_picture_scores_zero_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        assert cider({"7": "a dog"}, {"7": ["a dog"]}).score == 0.0
+    assert "CIDEr over the single picture '7' is always 0" in caplog.text
+
+
+def test_human_cider_leaves_one_reference_out() -> None:
+    references = {"1": ["a red dog", "the red dog", "a dog"], "2": ["two cats", "two small cats", "small cats"]}
+    rounds = [
+        reference_cider(
+            {key: texts[turn] for key, texts in references.items()},
+            {key: [text for place, text in enumerate(texts) if place != turn] for key, texts in references.items()},
+        )
+        for turn in range(3)
+    ]
+    result = human_cider(references)
+    assert result.score == pytest.approx(np.mean([one.score for one in rounds]))
+    assert result.scores["2"] == pytest.approx(np.mean([one.scores["2"] for one in rounds]))
+
+
+def test_human_cider_keeps_pictures_with_fewer_references_in_every_round() -> None:
+    few, many = ["a red dog", "the dog"], ["two cats", "two small cats", "small cats"]
+    rounds = [
+        reference_cider({"1": few[0], "2": many[0]}, {"1": [few[1]], "2": many[1:]}),
+        reference_cider({"1": few[1], "2": many[1]}, {"1": [few[0]], "2": [many[0], many[2]]}),
+        reference_cider({"1": few[0], "2": many[2]}, {"1": [few[1]], "2": many[:2]}),
+    ]
+    assert human_cider({"1": few, "2": many}).score == pytest.approx(np.mean([one.score for one in rounds]))
+
+
+def test_human_cider_needs_two_references() -> None:
+    with pytest.raises(ValueError, match=r"Picture '3' has 1 reference\(s\); expected at least two"):
+        human_cider(REFERENCES)
+    with pytest.raises(ValueError, match="over no picture at all"):
+        human_cider({})
+
+
+def filled(keys: Sequence[str]) -> Cider:
+    metric = Cider()
+    metric.update(list(keys), [HYPOTHESES[key] for key in keys], [REFERENCES[key] for key in keys])
+    return metric
+
+
+def test_metric_scores_the_corpus_once_whatever_the_order_and_the_repeats() -> None:
+    expected = torch.tensor(cider(HYPOTHESES, REFERENCES).score)
+    assert filled("123").compute() == expected
+    metric = filled("31")
+    metric.update(["2", "1"], [HYPOTHESES["2"], HYPOTHESES["1"]], [list(REFERENCES["2"]), list(REFERENCES["1"])])
+    assert metric.compute() == expected
+    assert metric.higher_is_better
+
+
+def test_metric_of_a_batch_and_of_all_batches() -> None:
+    metric = Cider()
+    for keys in ("12", "23"):
+        batch = metric(list(keys), [HYPOTHESES[key] for key in keys], [REFERENCES[key] for key in keys])
+        assert batch == filled(keys).compute()
+    assert metric.compute() == filled("123").compute()
+
+
+def test_metric_resets() -> None:
+    metric = filled("123")
+    metric.compute()
+    metric.reset()
+    metric.update(["1", "2"], ["a", "b"], [["c"], ["d"]])
+    assert metric.compute() == 0.0
+
+
+def test_metric_survives_pickling_cloning_and_moving() -> None:
+    metric = filled("123")
+    moved = metric.clone().to("meta").to(torch.float16)
+    assert moved.rows == metric.rows
+    copy = pickle.loads(pickle.dumps(metric))
+    assert copy.compute() == metric.compute()
+
+
+def test_metric_refuses_two_pictures_of_one_key() -> None:
+    metric = filled("12")
+    metric.update(["1"], ["a cat"], [["a cat on a mat"]])
+    with pytest.raises(ValueError, match="Two pictures share the key '1': their references differ"):
+        metric.compute()
+
+
+def test_metric_refuses_columns_of_different_lengths() -> None:
+    with pytest.raises(ValueError, match="given 2 keys, 1 hypotheses and references of 0 pictures"):
+        Cider().update(["1", "2"], ["a"], [])
+
+
+def test_metric_refuses_pictures_without_references() -> None:
+    with pytest.raises(ValueError, match="Picture '1' has the references"):
+        Cider().update(["1"], ["a dog"], [[]])
+
+
+def test_metric_of_nothing_is_an_error() -> None:
+    metric = Cider()
+    metric.update([], [], [])
+    with pytest.raises(ValueError, match="over no picture at all"):
+        metric.compute()
+
+
+def test_metric_is_the_same_on_two_ranks(tmp_path: Path) -> None:
+    # Keys that each rank holds: a distributed sampler pads with repeats, and a rank may have less, or nothing at all.
+    splits = [["31", "12"], ["12", "3"], ["132", ""]]
+    script = Path(__file__).parent / "cider_rank.py"
+    corpus = json.dumps({"hypotheses": HYPOTHESES, "references": REFERENCES, "splits": splits})
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, str(script), str(rank), str(tmp_path / "store"), corpus],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    outputs = [rank.communicate(timeout=120)[0] for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [0, 0]
+    expected = filled("123").compute().item()
+    assert [json.loads(output) for output in outputs] == [[expected] * 3] * 2
