@@ -34,9 +34,9 @@ class GatedCrossAttention(nn.Module):
         self.to_queries = nn.Linear(width, num_heads * head_dim, bias=False)
         self.to_keys_values = nn.Linear(visual_dim, 2 * num_heads * head_dim, bias=False)
         self.to_output = nn.Linear(num_heads * head_dim, width, bias=False)
-        self.attention_gate = nn.Parameter(torch.zeros(()))
+        self.attention_gate = nn.Parameter(torch.zeros(1))
         self.feedforward = FeedForward(width)
-        self.feedforward_gate = nn.Parameter(torch.zeros(()))
+        self.feedforward_gate = nn.Parameter(torch.zeros(1))
 
     def forward(
         self, words: Float[Tensor, "batch length width"], visual: Float[Tensor, "batch queries visual_dim"]
