@@ -18,6 +18,7 @@ class ScenesSource(ImageTextSource):
         split: ``train``, ``val`` or ``test``.
         num_pictures: How many; the first ones are the same, however many there are.
         seed: Other seeds are other worlds of the same kind.
+        name: What logs and shards call it; losses are logged per name.
 
     Raises:
         ValueError: If no picture is asked for.
@@ -28,14 +29,13 @@ class ScenesSource(ImageTextSource):
         'scenes-train-000017'
     """
 
-    name = "scenes"
-
-    def __init__(self, split: Split, num_pictures: int, seed: int = 0) -> None:
+    def __init__(self, split: Split, num_pictures: int, seed: int = 0, name: str = "scenes") -> None:
         if num_pictures < 1:
             raise ValueError(f"ScenesSource.num_pictures is {num_pictures}; expected 1 or more.")
         self.split = split
         self.num_pictures = num_pictures
         self.seed = seed
+        self.name = name
 
     def load(self) -> None:
         """Do nothing: there is no index to read."""
