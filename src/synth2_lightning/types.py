@@ -282,6 +282,38 @@ class TokenLoss:
         return self.sums.sum() / total
 
 
+@dataclass(frozen=True, slots=True)
+class Reconstruction:
+    """Pictures that went through a tokenizer and back, on the way to a loss.
+
+    Args:
+        pixels: What came back; -1 is black, 1 is white, and nothing is clamped.
+        target: What went in, at the tokenizer's size; from -1 to 1.
+        commitment: Mean squared distance of the encoder's outputs to their codes.
+        ids: The codes in between.
+    """
+
+    pixels: Float[Tensor, "batch 3 height width"]
+    target: Float[Tensor, "batch 3 height width"]
+    commitment: Float[Tensor, ""]
+    ids: Int[Tensor, "batch tokens levels"]
+
+
+@dataclass(frozen=True, slots=True)
+class Quantization:
+    """Features of pictures beside what a codebook makes of them.
+
+    Args:
+        features: What the frozen encoder said.
+        quantized: The sum of the chosen codes over the levels.
+        ids: The chosen codes.
+    """
+
+    features: Float[Tensor, "batch tokens dim"]
+    quantized: Float[Tensor, "batch tokens dim"]
+    ids: Int[Tensor, "batch tokens levels"]
+
+
 class CaptionOutput(TypedDict):
     """What ``validation_step``, ``test_step`` and ``predict_step`` return."""
 

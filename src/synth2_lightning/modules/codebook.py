@@ -1,0 +1,95 @@
+"""Learns a codebook over a frozen encoder's features, so that the encoder becomes an image tokenizer."""
+
+from pathlib import Path
+
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+from torchmetrics import ExplainedVariance
+
+from synth2_lightning.interfaces import CodebookLearner
+from synth2_lightning.metrics.codebook import CodebookPerplexity
+from synth2_lightning.modules.base import BaseModule
+from synth2_lightning.types import ImageTextBatch, Pixels, Quantization
+
+
+class CodebookModule(BaseModule):
+    """Shows pictures to a codebook; captions are not looked at.
+
+    Logs the share of the features' variance that the codes explain, and the perplexity over all levels: how many
+    of ``codebook_size * num_levels`` codes it is as if there were. When the fit ends, the codebook is written to
+    ``codebook/`` in the run's log folder, ready for :class:`~synth2_lightning.encoders.quantized.QuantizedEncoder`.
+
+    Args:
+        learner: The codebook, and the encoder whose features it quantises.
+
+    Example:
+        >>> from synth2_lightning.encoders.quantized import ResidualCodebookLearner
+        >>> from synth2_lightning.testing import TinyImageTokenizer
+        >>> module = CodebookModule(ResidualCodebookLearner(TinyImageTokenizer(), codebook_size=4, num_levels=2))
+        >>> module.num_trainable()
+        1
+    """
+
+    def __init__(self, learner: CodebookLearner) -> None:
+        super().__init__()
+        self.learner = learner
+        # Moving averages need no optimizer, but Lightning counts its steps by one, and DDP wants a gradient.
+        self.anchor = nn.Parameter(torch.zeros(()))
+        num_codes = learner.codebook_size * learner.num_levels
+        self.train_explained = ExplainedVariance(multioutput="variance_weighted")
+        self.train_perplexity = CodebookPerplexity(num_codes)
+        self.eval_explained = ExplainedVariance(multioutput="variance_weighted")
+        self.eval_perplexity = CodebookPerplexity(num_codes)
+
+    def training_step(self, batch: ImageTextBatch, batch_idx: int) -> Tensor:
+        """Let the codebook move towards one batch."""
+        quantization = self.learner.quantize(_pixels(batch))
+        loss = (quantization.quantized - quantization.features).square().mean()
+        explained = self.train_explained(*_rows(quantization))
+        perplexity = self.train_perplexity(_all_codes(quantization.ids, self.learner.codebook_size))
+        self.log("train/loss", loss, batch_size=len(batch))
+        self.log("train/explained_variance", explained, prog_bar=True, batch_size=len(batch))
+        self.log("train/perplexity", perplexity, prog_bar=True, batch_size=len(batch))
+        return loss + 0.0 * self.anchor
+
+    def validation_step(self, batch: ImageTextBatch, batch_idx: int) -> None:
+        """Measure the codebook on pictures that it does not learn from."""
+        # Before the first training step there is no codebook to measure.
+        if not self.trainer.sanity_checking:
+            self._measure(batch, "val")
+
+    def test_step(self, batch: ImageTextBatch, batch_idx: int) -> None:
+        """As in validation, under the name ``test``."""
+        self._measure(batch, "test")
+
+    def on_fit_end(self) -> None:
+        """Write the codebook."""
+        folder = Path(self.trainer.log_dir or self.trainer.default_root_dir) / "codebook"
+        if self.trainer.is_global_zero:
+            self.learner.export(folder)
+
+    def _measure(self, batch: ImageTextBatch, stage: str) -> None:
+        quantization = self.learner.quantize(_pixels(batch))
+        self.eval_explained(*_rows(quantization))
+        self.eval_perplexity(_all_codes(quantization.ids, self.learner.codebook_size))
+        self.log(f"{stage}/explained_variance", self.eval_explained, prog_bar=True, on_step=False, on_epoch=True)
+        self.log(f"{stage}/perplexity", self.eval_perplexity, on_step=False, on_epoch=True)
+
+
+def _rows(quantization: Quantization) -> tuple[Tensor, Tensor]:
+    return quantization.quantized.flatten(0, 1), quantization.features.flatten(0, 1)
+
+
+def _all_codes(ids: Int[Tensor, "batch tokens levels"], codebook_size: int) -> Int[Tensor, "batch tokens levels"]:
+    # Each level has codes of its own, so the same id on two levels is two codes.
+    return ids + codebook_size * torch.arange(ids.shape[2], device=ids.device)
+
+
+def _pixels(batch: ImageTextBatch) -> Pixels:
+    if not isinstance(batch.image, Pixels):
+        raise TypeError(
+            f"CodebookModule was given {type(batch.image).__name__}; expected Pixels, because a codebook learns from "
+            "pictures. Use datamodules.real.RealDataModule."
+        )
+    return batch.image

@@ -1,0 +1,109 @@
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from torch.utils.data import DataLoader
+
+from synth2_lightning.encoders.quantized import QuantizedEncoder, ResidualCodebookLearner
+from synth2_lightning.interfaces import CodebookLearner
+from synth2_lightning.modules.codebook import CodebookModule
+from synth2_lightning.testing import TinyImageTokenizer, tiny_batch
+from synth2_lightning.types import ImageTextBatch, Pixels, Quantization, VQTokens
+
+
+def make_module() -> CodebookModule:
+    encoder = TinyImageTokenizer()
+    return CodebookModule(ResidualCodebookLearner(encoder, codebook_size=4, num_levels=2, decay=0.8))
+
+
+def loader(num_batches: int, seed: int = 0, num_pictures: int = 16) -> "DataLoader[ImageTextBatch]":
+    batches = [tiny_batch(num_pictures, seed=seed + step) for step in range(num_batches)]
+    return DataLoader(batches, batch_size=None)  # type: ignore[arg-type]  # a list is a map-style dataset
+
+
+def trainer(folder: Path, max_steps: int = 6) -> Trainer:
+    return Trainer(
+        default_root_dir=folder,
+        max_steps=max_steps,
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        log_every_n_steps=1,
+    )
+
+
+@pytest.fixture
+def fitted(tmp_path: Path) -> tuple[CodebookModule, Trainer]:
+    module, run = make_module(), trainer(tmp_path)
+    run.fit(module, loader(3), loader(2, seed=100))
+    return module, run
+
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers.*")
+
+
+def test_fit_counts_steps_and_measures_held_out_pictures(fitted: tuple[CodebookModule, Trainer]) -> None:
+    module, run = fitted
+    assert run.global_step == 6
+    metrics = run.callback_metrics
+    assert 0.5 < metrics["val/explained_variance"] <= 1
+    assert 1 <= metrics["val/perplexity"] <= 8
+    assert {"train/explained_variance", "train/perplexity", "train/loss"} <= set(metrics)
+    assert float(module.anchor.detach()) == 0
+
+
+def test_explained_variance_is_over_the_whole_split(fitted: tuple[CodebookModule, Trainer]) -> None:
+    module, run = fitted
+    (scores,) = run.validate(module, loader(3, seed=200), verbose=False)
+    module.learner.eval()
+    parts = [module.learner.quantize(batch.image) for batch in loader(3, seed=200)]
+    features = torch.cat([part.features for part in parts]).flatten(0, 1)
+    errors = features - torch.cat([part.quantized for part in parts]).flatten(0, 1)
+    expected = 1 - errors.var(0, correction=0).sum() / features.var(0, correction=0).sum()
+    assert scores["val/explained_variance"] == pytest.approx(float(expected), abs=1e-4)
+
+
+def test_fit_writes_a_codebook_that_tokenizes(fitted: tuple[CodebookModule, Trainer], tmp_path: Path) -> None:
+    module, _ = fitted
+    tokenizer = QuantizedEncoder(TinyImageTokenizer(), str(tmp_path / "codebook"))
+    tokenizer.load()
+    batch = tiny_batch(16)
+    expected = module.learner.eval().quantize(batch.image).quantized  # type: ignore[arg-type]
+    torch.testing.assert_close(tokenizer(batch.image), expected)
+
+
+class AlwaysTheFirstCode(CodebookLearner):
+    codebook_size, num_levels = 4, 2
+
+    def quantize(self, pixels: Pixels) -> Quantization:
+        features = torch.arange(24.0).view(2, 4, 3)
+        return Quantization(features, features.clone(), torch.zeros(len(pixels), 4, 2, dtype=torch.long))
+
+    def export(self, folder: Path) -> None:
+        folder.mkdir()
+
+
+def test_same_id_on_two_levels_is_two_codes(tmp_path: Path) -> None:
+    run = trainer(tmp_path, max_steps=1)
+    run.fit(CodebookModule(AlwaysTheFirstCode()), loader(1, num_pictures=2), loader(1, num_pictures=2))
+    assert float(run.callback_metrics["val/perplexity"]) == pytest.approx(2)
+    assert float(run.callback_metrics["train/perplexity"]) == pytest.approx(2)
+    assert float(run.callback_metrics["val/explained_variance"]) == pytest.approx(1)
+
+
+def test_checkpoint_brings_the_codes_back(fitted: tuple[CodebookModule, Trainer], tmp_path: Path) -> None:
+    module, run = fitted
+    run.save_checkpoint(tmp_path / "last.ckpt")
+    again = make_module()
+    (scores,) = trainer(tmp_path).test(again, loader(2), ckpt_path=str(tmp_path / "last.ckpt"), verbose=False)
+    (expected,) = run.test(module, loader(2), verbose=False)
+    assert scores == expected
+
+
+def test_other_than_pictures_are_refused() -> None:
+    batch = ImageTextBatch(VQTokens(torch.zeros(1, 4, 1, dtype=torch.long), "x"), ("a",), ("0",), ("s",))
+    with pytest.raises(TypeError, match="CodebookModule was given VQTokens; expected Pixels"):
+        make_module().training_step(batch, 0)
