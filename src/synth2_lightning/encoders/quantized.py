@@ -42,6 +42,19 @@ class QuantizedEncoder(ImageTokenizer):
     Raises:
         FileNotFoundError: If no codebook lies there.
         ValueError: If the codebook was learnt on another encoder, or has fewer levels.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from synth2_lightning.testing import TinyImageTokenizer, tiny_batch
+        >>> learner = ResidualCodebookLearner(TinyImageTokenizer(), codebook_size=4, num_levels=2)
+        >>> learner.load()
+        >>> _ = learner.quantize(tiny_batch().image)
+        >>> with TemporaryDirectory() as folder:
+        ...     learner.export(Path(folder))
+        ...     tokenizer = QuantizedEncoder(TinyImageTokenizer(), folder)
+        ...     tokenizer.load()
+        >>> tokenizer.codebook.partition(":")[0]
+        'tiny-4x2'
     """
 
     codes: Float[Tensor, "levels codes dim"]
@@ -169,7 +182,7 @@ class ResidualCodebookLearner(CodebookLearner):
         encoder: ImageEncoder,
         codebook_size: int = 1024,
         num_levels: int = 4,
-        decay: float = 0.98,
+        decay: float = 0.95,
         revival_threshold: float = 0.1,
     ) -> None:
         super().__init__()
