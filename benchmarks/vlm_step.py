@@ -5,6 +5,9 @@ and backward pass of the same frozen transformers model on the same number of po
 by turn in one process. The ratio is a ratio of *times*, ours over the rival's: lower is better, and below one means
 that the whole step is cheaper than the bare model, because the head is asked only where a caption has a word.
 
+Cross-attention is held to the bare model on the text alone, without any picture: its gated layers are 24 million
+learnt parameters beside 135 million, which is arithmetic and not overhead.
+
     python benchmarks/vlm_step.py --quick
     python benchmarks/vlm_step.py --threads 1 --dtype float32 --attention sdpa
 """
@@ -133,7 +136,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    num_layers, rounds = (6, 7) if args.quick else (30, 7)
+    num_layers, rounds = (6, 4) if args.quick else (30, 6)
     captions = make_captions(args.batch_size)
     with TemporaryDirectory() as folder:
         build_vocabulary(captions, 1, Path(folder))

@@ -14,11 +14,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.distributed.tensor import DTensor
-from torch.nn.functional import cross_entropy, pad
+from torch.nn.functional import pad
 
 from synth2_lightning.decoders.language_model import LanguageModelSource
 from synth2_lightning.decoders.tokens import CaptionTokenizer
 from synth2_lightning.interfaces import LanguageDecoder
+from synth2_lightning.nn.likelihood import negative_log_likelihood
 from synth2_lightning.types import GenerationSettings, TokenLoss
 
 
@@ -113,7 +114,7 @@ class CausalDecoder(LanguageDecoder, ABC):
             with _only_at(self.lm.get_output_embeddings(), asked.to(device)):
                 logits = self.lm(inputs_embeds=embeds, use_cache=False).logits
         is_target = tokens.is_target.to(device)
-        losses = cross_entropy(logits.float(), tokens.targets[tokens.is_target].to(device), reduction="none")
+        losses = negative_log_likelihood(logits, tokens.targets[tokens.is_target].to(device))
         sums = losses.new_zeros(is_target.shape).masked_scatter(is_target, losses).sum(1)
         return TokenLoss(sums, is_target.sum(1))
 
