@@ -9,7 +9,7 @@ Cross-attention is held to the bare model on the text alone, without any picture
 learnt parameters beside 135 million, which is arithmetic and not overhead.
 
     python benchmarks/vlm_step.py --quick
-    python benchmarks/vlm_step.py --threads 1 --dtype float32 --attention sdpa
+    python benchmarks/vlm_step.py --threads 2 --dtype float32 --attention sdpa
 """
 
 import argparse
@@ -36,6 +36,7 @@ from synth2_lightning.nn.perceiver import PerceiverResampler
 SMOLLM2_135M = {
     "hidden_size": 576,
     "intermediate_size": 1536,
+    "num_hidden_layers": 30,
     "num_attention_heads": 9,
     "num_key_value_heads": 3,
     "vocab_size": 49152,
@@ -47,8 +48,7 @@ NUM_TOKENS, DIM, NUM_QUERIES = 49, 320, 16  # EfficientNet-Lite0's last grid, an
 class RandomLanguageModel(LanguageModelSource):
     """A frozen model of SmolLM2-135M's shape: what it says does not matter to the clock."""
 
-    def __init__(self, num_layers: int, dtype: torch.dtype, attention: str, vocabulary: Path) -> None:
-        self.num_layers = num_layers
+    def __init__(self, dtype: torch.dtype, attention: str, vocabulary: Path) -> None:
         self.dtype = dtype
         self.attention = attention
         self.vocabulary = vocabulary
@@ -65,7 +65,7 @@ class RandomLanguageModel(LanguageModelSource):
         """The shape."""
         from transformers import LlamaConfig
 
-        return LlamaConfig(**SMOLLM2_135M, num_hidden_layers=self.num_layers, pad_token_id=0)
+        return LlamaConfig(**SMOLLM2_135M, pad_token_id=0)
 
     def build(self) -> Any:
         """Draw weights."""
@@ -128,19 +128,18 @@ def race(ours: Callable[[], None], bare: Callable[[], None], rounds: int) -> tup
 def main() -> None:
     """Measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="6 layers instead of 30, and few rounds")
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--quick", action="store_true", help="20 pairs a step instead of 32, and few rounds")
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="bfloat16")
     parser.add_argument("--attention", choices=["eager", "sdpa"], default="eager")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    num_layers, rounds = (6, 4) if args.quick else (30, 6)
-    captions = make_captions(args.batch_size)
+    num_pairs, rounds = (20, 3) if args.quick else (32, 8)
+    captions = make_captions(num_pairs)
     with TemporaryDirectory() as folder:
         build_vocabulary(captions, 1, Path(folder))
-        source = RandomLanguageModel(num_layers, getattr(torch, args.dtype), args.attention, Path(folder))
+        source = RandomLanguageModel(getattr(torch, args.dtype), args.attention, Path(folder))
         bare = source.build()
         decoders = {"prefix": PrefixDecoder(source), "cross_attention": CrossAttentionDecoder(source, every=5)}
         figures: dict[str, float] = {}
@@ -155,8 +154,7 @@ def main() -> None:
         rounded.pop("ratio_prefix"),
         lower_is_better=True,
         **rounded,
-        num_layers=num_layers,
-        batch_size=args.batch_size,
+        num_pairs=num_pairs,
         threads=args.threads,
         dtype=args.dtype,
         attention=args.attention,
