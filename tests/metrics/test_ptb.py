@@ -23,8 +23,8 @@ PIECES = """
     a A the man's dogs' can't won't I'm they've it's red-haired T-shirt o'clock 'n' rock'n'roll y'all cannot gonna 'tis
     U.S. U.S.A. p.m. a.m. Mr. Mrs. St. Jr. Inc. etc. e.g. i.e. vs. 3 10 1/2 3/4 $5 $5.99 5% 12:30 1,000 3.5 5th 10am
     4x4 #1 '90s 1950's "quoted" 'single' \u201ccurly\u201d \u2018curly\u2019 (a) [b] -- - ... ! ? , ; : & / * # @ AT&T
-    R&B www.example.com me@example.com http://example.org/a_b C++ 7-Eleven 1-2 24/7 and/or w/ :) ;-) café naïve &amp; <b>
-    € £ ½ ° é ñ 日本 mid-air close-up 555-1234 no. No. fig. gimme ma'am ol' 'em
+    R&B www.example.com me@example.com http://example.org/a_b C++ 7-Eleven 1-2 24/7 and/or w/ :) ;-) café naïve &amp;
+    <b> € £ ½ ° é ñ 日本 mid-air close-up 555-1234 no. No. fig. gimme ma'am ol' 'em
 """
 
 

@@ -12,7 +12,7 @@ Rarity is a property of the whole corpus, so that the mean of CIDErs of parts is
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -225,17 +225,16 @@ class _NGrams:
 
 def _score(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> _Floats:
     """CIDEr-D per picture."""
-    number_of: defaultdict[str, int] = defaultdict()
-    number_of.default_factory = number_of.__len__
-    hypothesis = _indices(number_of[text] for text in hypotheses)
-    reference = _indices(number_of[text] for texts in references for text in texts)
+    number_of = _numbering()
+    hypothesis = _indices(map(number_of.__getitem__, hypotheses))
+    reference = _indices(map(number_of.__getitem__, chain.from_iterable(references)))
     num_references = _indices(map(len, references))
     picture = np.repeat(np.arange(len(references)), num_references)
 
-    words = [tokenize(text).split() for text in number_of]
-    lengths = _indices(map(len, words))
+    words, captions = _words(number_of)
+    lengths = np.bincount(captions, minlength=len(number_of))
     similarity = np.zeros(len(reference))
-    for ngrams in _ngrams(words, lengths):
+    for ngrams in _ngrams(words, captions):
         weights = ngrams.counts * _rarity(ngrams, reference, picture)[ngrams.ids]
         similarity += _similarity(ngrams, weights, hypothesis[picture], reference)
     # As in pycocoevalcap, where the length is the number of bigrams.
@@ -245,23 +244,29 @@ def _score(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> _F
     return 10.0 / _MAX_N * _sums(picture, similarity, len(references)) / num_references
 
 
-def _ngrams(words: Sequence[Sequence[str]], lengths: _Ints) -> Iterator[_NGrams]:
+def _words(texts: Iterable[str]) -> tuple[_Ints, _Ints]:
+    """All words of all captions, numbered, and the caption that each belongs to."""
+    number_of = _numbering()
+    end = number_of["\0"]  # the tokeniser lets no such word through
+    words = _indices(map(number_of.__getitem__, " \0 ".join(map(tokenize, texts)).split()))
+    captions = np.cumsum(words == end)
+    return words[words != end], captions[words != end]
+
+
+def _ngrams(words: _Ints, captions: _Ints) -> Iterator[_NGrams]:
     """Count the n-grams of every caption, for each length from one to four."""
-    id_of: defaultdict[str, int] = defaultdict()
-    id_of.default_factory = id_of.__len__
-    word = _indices(id_of[token] for tokens in words for token in tokens)
-    caption = np.repeat(np.arange(len(words)), lengths)
-    ids, num_ids = word.copy(), len(id_of)
-    starts = np.arange(len(word))
+    ids, base = words.copy(), int(words.max(initial=0)) + 1
+    starts = np.arange(len(words))
+    num_ids = base
     for n in range(1, _MAX_N + 1):
         if n > 1:
-            # An n-gram is the (n-1)-gram at its place and one word more, of the same caption.
-            starts = np.flatnonzero(caption[: len(word) - n + 1] == caption[n - 1 :]) if len(word) >= n else starts[:0]
-            longer, ids[starts] = np.unique(ids[starts] * len(id_of) + word[starts + n - 1], return_inverse=True)
-            num_ids = len(longer)
-        pairs, counts = np.unique(caption[starts] * num_ids + ids[starts], return_counts=True)
-        captions, ngram_ids = np.divmod(pairs, max(num_ids, 1))
-        yield _NGrams(captions, ngram_ids, counts, num_ids)
+            # An n-gram is the (n-1)-gram at its place and one word more, if that is still of the same caption.
+            starts = starts[starts < len(words) - n + 1]
+            starts = starts[captions[starts] == captions[starts + n - 1]]
+            distinct, ids[starts] = np.unique(ids[starts] * base + words[starts + n - 1], return_inverse=True)
+            num_ids = max(len(distinct), 1)
+        pairs, counts = np.unique(captions[starts] * num_ids + ids[starts], return_counts=True)
+        yield _NGrams(pairs // num_ids, pairs % num_ids, counts, num_ids)
 
 
 def _rarity(ngrams: _NGrams, reference: _Ints, picture: _Ints) -> _Floats:
@@ -269,7 +274,7 @@ def _rarity(ngrams: _NGrams, reference: _Ints, picture: _Ints) -> _Floats:
     rows, entries = ngrams.of(reference)
     # Counted only because numpy then sorts, which is ten times faster here than its hash table.
     held, _ = np.unique(picture[rows] * ngrams.num_ids + ngrams.ids[entries], return_counts=True)
-    frequency = np.bincount(held % max(ngrams.num_ids, 1), minlength=ngrams.num_ids)
+    frequency = np.bincount(held % ngrams.num_ids, minlength=ngrams.num_ids)
     rarity: _Floats = np.log(picture[-1] + 1) - np.log(np.maximum(frequency, 1))
     return rarity
 
@@ -291,5 +296,12 @@ def _sums(groups: _Ints, values: _Floats, num_groups: int) -> _Floats:
     return np.bincount(groups, values, minlength=num_groups).astype(np.float64)
 
 
-def _indices(numbers: Iterator[int]) -> _Ints:
+def _numbering() -> defaultdict[str, int]:
+    """Numbers strings as they are first asked for."""
+    number_of: defaultdict[str, int] = defaultdict()
+    number_of.default_factory = number_of.__len__
+    return number_of
+
+
+def _indices(numbers: Iterable[int]) -> _Ints:
     return np.fromiter(numbers, dtype=np.int64)

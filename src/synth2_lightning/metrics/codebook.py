@@ -1,0 +1,39 @@
+"""How much of a codebook is in use."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torchmetrics import Metric
+
+
+class CodebookPerplexity(Metric):
+    """Exponential of the entropy of the codes that were seen: how many codes it is as if there were.
+
+    1 says that every position has the same code, ``codebook_size`` that all codes are used alike.
+
+    Args:
+        codebook_size: Number of codes.
+
+    Example:
+        >>> perplexity = CodebookPerplexity(codebook_size=8)
+        >>> perplexity.update(torch.tensor([[[0], [5]]]))
+        >>> float(perplexity.compute())
+        2.0
+    """
+
+    full_state_update = False
+    counts: Tensor
+
+    def __init__(self, codebook_size: int) -> None:
+        super().__init__()
+        self.add_state("counts", torch.zeros(codebook_size), dist_reduce_fx="sum")
+
+    def update(self, ids: Int[Tensor, "batch tokens levels"]) -> None:
+        """Count codes."""
+        self.counts += ids.flatten().bincount(minlength=len(self.counts))
+
+    def compute(self) -> Float[Tensor, ""]:
+        """Measure over all that was counted."""
+        shares = self.counts / self.counts.sum()
+        entropy: Tensor = torch.special.entr(shares).sum()
+        return entropy.exp()

@@ -1,0 +1,19 @@
+import torch
+
+from synth2_lightning.metrics.codebook import CodebookPerplexity
+
+
+def test_perplexity_counts_codes_that_are_used_alike() -> None:
+    perplexity = CodebookPerplexity(codebook_size=16)
+    perplexity.update(torch.tensor([[[0], [1]], [[2], [3]]]))
+    assert torch.isclose(perplexity.compute(), torch.tensor(4.0))
+
+
+def test_perplexity_is_of_all_batches_not_their_mean() -> None:
+    perplexity = CodebookPerplexity(codebook_size=16)
+    perplexity.update(torch.zeros(2, 4, 1, dtype=torch.long))
+    perplexity.update(torch.ones(2, 4, 1, dtype=torch.long))
+    assert torch.isclose(perplexity.compute(), torch.tensor(2.0))
+    perplexity.reset()
+    perplexity.update(torch.zeros(2, 4, 1, dtype=torch.long))
+    assert torch.isclose(perplexity.compute(), torch.tensor(1.0))
