@@ -3,7 +3,7 @@ r"""Penn Treebank tokenisation of captions, as the caption benchmarks do it, wit
 CIDEr is only comparable where the words are. Published numbers are made by pycocoevalcap, which runs Stanford's
 ``PTBTokenizer`` (CoreNLP 3.4.1, ``-preserveLines -lowerCase``) and then drops punctuation. This is the same function
 of a caption, written from the conventions of the Penn Treebank (M. Marcus et al., 1993; the tokeniser's options are
-named in Stanford's documentation) and from watching what the jar answers to a few million made-up lines. Brackets
+named in Stanford's documentation) and from watching what the jar answers to some million made-up lines. Brackets
 stay, as ``-lrb-``: pycocoevalcap looks for them in capitals, after they were lowered.
 
 What is left different from pycocoevalcap, all of it outside of ordinary captions:
@@ -13,7 +13,8 @@ What is left different from pycocoevalcap, all of it outside of ordinary caption
   period if the next one begins with a digit; an open ``<a`` may be closed there. Here a caption is read alone.
 * *Line separators* other than ``\n`` (``\r``, ``\v``, ``\f``, U+2028, U+2029) make pycocoevalcap hand every later
   caption to the wrong picture; here they are white space.
-* *Unicode.* The jar knows Unicode as it was in 2010 and drops what is younger, as well as many signs of Indic scripts.
+* *Unicode.* The jar knows Unicode as it was in 2010; younger letters and the vowel signs of some scripts, which it
+  drops, are kept here.
 * *Noise.* Of lines in which odd tokens are glued together without a space (``etc.-o'clock``, ``don'tX-ray``), the jar
   splits about one in a hundred elsewhere.
 """
@@ -29,7 +30,8 @@ _PUNCTUATION = frozenset({"''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "-
 # The alphabet.
 _ACCENTED = r"&[aeiouAEIOU](?i:acute|grave|uml);"
 _LETTER = rf"(?:[\p{{L}}\u00AD]|{_ACCENTED})"
-_SIGN = r"[\p{M}\u02C2-\u02C5\u02D2-\u02DF\u02E5-\u02EB\u02ED\u02EF-\u02FF\u0375\u0384\u0385]"  # rides on a letter
+# Rides on a letter.
+_SIGN = r"(?:(?=[\u0300-\u0ECF])\p{M}|[\u02C2-\u02C5\u02D2-\u02DF\u02E5-\u02EB\u02ED\u02EF-\u02FF\u0375\u0384\u0385])"
 _ALNUM = rf"(?:[\p{{L}}\p{{Nd}}\u00AD]|{_ACCENTED})"
 _DIGIT = r"\p{Nd}"
 _QUOTE = r"(?:['\u2018\u2019\u0091\u0092]|&apos;)"
@@ -57,6 +59,11 @@ _OPENERS = """
 _OPENING = (
     rf"\s+(?:(?:{'|'.join(f'{word[0]}(?i:{word[1:]})' for word in _OPENERS.split())})(?:\s|$)|(?i:mr)\.|</?[A-Za-z]+>)"
 )
+
+_FILE_ENDINGS = """
+    bat bmp c cgi class cpp dll doc docx exe gif gz h htm html jar java jpeg jpg mov mp3 pdf php pl png ppt ps py sql
+    tar txt wav x xml zip
+"""
 
 # Parts of the longer kinds.
 _WORD = rf"(?:{_LETTER}|{_SIGN})(?:{_ALNUM}|{_SIGN})*"
@@ -108,9 +115,10 @@ _KINDS = {
     rf"|(?:\+?\d{{2,4}}[\- \u00A0])?\d{{2,4}}[\- \u00A0]{_PHONE}",
     "currency": r"[A-Z]+\$",
     "language": r"[CcF]\#|[Cc]\+\+",
-    "url": rf"(?i:https?)://{_SITE}]+\.{_SITE}]*{_SITE}.!?,\-]",
+    "url": rf"(?i:https?)://{_SITE}]+{_SITE}.!?,\-]",
     "site": rf"(?i:www)\.(?:{_SITE}.!?,]+\.)+[A-Za-z]{{2,4}}{_PATH}",
-    "domain": rf"(?:{_SITE}A-Z0-9!$'`,\-./:;=?\[\\\]\^_]+\.)+(?i:com|net|org|edu){_PATH}",
+    "domain": rf"(?:{_SITE}A-Z0-9!@$'`,\-./:;=?\[\\\]\^_]+\.)+(?i:com|net|org|edu){_PATH}",
+    "file": rf"{_ALNUM}+(?:\.{_ALNUM}+)*\.(?i:{'|'.join(_FILE_ENDINGS.split())})(?=[\s.?!,]|$)",
     "mail": rf"<?[A-Za-z0-9]{_SITE}]*@(?:{_SITE}.]+\.)*{_SITE}.]+>?",
     "mention": r"@[A-Za-z_][A-Za-z0-9_]*",
     "hashtag": rf"\#{_LETTER}+",
