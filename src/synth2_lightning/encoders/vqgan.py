@@ -1,0 +1,248 @@
+"""VQ-GAN (Esser et al., arXiv 2012.09841) around diffusers' ``VQModel``: frozen as a tokenizer, or while it learns."""
+
+import hashlib
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from diffusers import VQModel
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from synth2_lightning.encoders.frozen import FrozenEncoder, Preprocessing
+from synth2_lightning.interfaces import ImageTokenizer, TrainableTokenizer
+from synth2_lightning.locations import resolve
+from synth2_lightning.nn.moving_codebook import MovingCodebook
+from synth2_lightning.types import Pixels, Reconstruction, SoftVQTokens, VQTokens
+
+_HALF = (0.5, 0.5, 0.5)
+
+
+class VQGANTokenizer(FrozenEncoder, ImageTokenizer):
+    """A trained VQ-GAN: pictures become codebook ids in raster order, and ids become codebook vectors or pictures.
+
+    Args:
+        model: Folder in diffusers' layout (``config.json`` beside ``*.safetensors``) as a path, ``package://`` or
+            ``weights://``; anything else is an id on the Hugging Face Hub, such as ``amused/amused-256``.
+        image_size: Height and width in pixels that pictures are brought to; by default the ``sample_size`` of the
+            model's configuration. Published configurations may hold a number that means nothing, as aMUSEd's does.
+        subfolder: Folder inside ``model``, such as ``vqvae``.
+        name: First part of the codebook's fingerprint, and the identity of embeddings.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        ValueError: If ``image_size`` is not a multiple of what one token covers.
+
+    Example:
+        >>> tokenizer = VQGANTokenizer("package://synth2_lightning/scenes/tokenizer")
+        >>> tokenizer.num_tokens
+        64
+    """
+
+    num_levels = 1
+
+    def __init__(self, model: str, image_size: int | None = None, subfolder: str = "", name: str = "vqgan") -> None:
+        self._model = str(resolve(model, "VQ-GAN")) if _is_local(model) else model
+        self._subfolder = subfolder or None
+        config: dict[str, Any] = VQModel.load_config(self._model, subfolder=self._subfolder)
+        image_size = image_size or int(config["sample_size"])
+        _check_size(image_size, len(config["block_out_channels"]))
+        with torch.device("meta"):
+            blueprint = VQModel.from_config(config)
+        super().__init__(name, Preprocessing(image_size, mean=_HALF, std=_HALF), blueprint)
+        self.codebook_size = config["num_vq_embeddings"]
+        self.codebook = ""
+
+    def build_network(self) -> nn.Module:
+        """Build the VQ-GAN with its weights."""
+        network = VQModel.from_pretrained(self._model, subfolder=self._subfolder, use_safetensors=True)
+        return cast(nn.Module, network)
+
+    def load(self) -> None:
+        """Bring the weights and take the codebook's fingerprint; the second call does nothing."""
+        super().load()
+        if not self.codebook:
+            content = self._vectors.float().cpu().contiguous().numpy().tobytes()
+            self.codebook = f"{self.name}-{self.codebook_size}:{hashlib.sha256(content).hexdigest()[:8]}"
+
+    def feature_map(
+        self, network: nn.Module, images: Float[Tensor, "batch 3 size size"]
+    ) -> Float[Tensor, "batch dim height width"]:
+        """Run the encoder, up to what is compared with the codebook."""
+        return cast(Tensor, cast(VQModel, network).encode(images).latents)
+
+    @torch.no_grad()
+    def tokenize(self, pixels: Pixels) -> VQTokens:
+        """Turn pictures into the ids of the nearest codes."""
+        latents = super().encode_pixels(pixels)
+        return VQTokens(_nearest(latents, self._vectors), self.codebook)
+
+    @torch.no_grad()
+    def encode_pixels(self, pixels: Pixels) -> Float[Tensor, "batch tokens dim"]:
+        """Embed pictures as the vectors of their codes."""
+        return self._vectors[self.tokenize(pixels).ids[..., 0]]
+
+    @torch.no_grad()
+    def embed_tokens(self, tokens: VQTokens) -> Float[Tensor, "batch tokens dim"]:
+        """Look ids up.
+
+        Raises:
+            ValueError: If they speak another codebook, are outside of it, or have more than one level.
+        """
+        self._check(tokens.codebook, tokens.ids)
+        return self._vectors[tokens.ids[..., 0]]
+
+    @torch.no_grad()
+    def embed_soft_tokens(self, tokens: SoftVQTokens) -> Float[Tensor, "batch tokens dim"]:
+        """Take the expectation of the candidates' vectors.
+
+        Raises:
+            ValueError: If they speak another codebook, are outside of it, or have more than one level.
+        """
+        self._check(tokens.codebook, tokens.ids[..., 0])
+        return torch.einsum("bnk,bnkd->bnd", tokens.probabilities[..., 0, :], self._vectors[tokens.ids[..., 0, :]])
+
+    @torch.no_grad()
+    def detokenize(self, tokens: VQTokens) -> Pixels:
+        """Decode ids into pictures.
+
+        Raises:
+            ValueError: If they are refused by :meth:`embed_tokens`, or are not as many as a square picture has.
+        """
+        side = math.isqrt(tokens.ids.shape[1])
+        if side**2 != tokens.ids.shape[1]:
+            raise ValueError(
+                f"A picture of {tokens.ids.shape[1]} tokens cannot be decoded; expected a square number of them, such "
+                f"as the {self.num_tokens} that {self.name!r} makes."
+            )
+        codes = rearrange(self.embed_tokens(tokens), "b (h w) d -> b d h w", h=side)
+        return Pixels(_to_uint8(_decode(cast(VQModel, self.network), codes)))
+
+    @property
+    def _vectors(self) -> Float[Tensor, "codes dim"]:
+        if self.network is None:
+            raise RuntimeError(f"The tokenizer {self.name!r} has no codebook yet; call load() first.")
+        return cast(Tensor, cast(VQModel, self.network).quantize.embedding.weight)
+
+    def _check(self, codebook: str, ids: Tensor) -> None:
+        self.check_codebook(codebook)
+        if ids.shape[2] != self.num_levels:
+            raise ValueError(
+                f"The image tokens have {ids.shape[2]} levels, but {self.name!r} has one. Use the tokenizer that made "
+                "them."
+            )
+        # On a GPU, reading the extremes would stop the queue in every step; there the lookup's own assertion
+        # refuses ids that are out of range.
+        if not ids.is_cuda:
+            self.check_ids(ids)
+
+
+class TrainableVQGAN(TrainableTokenizer):
+    """A VQ-GAN while it learns: encoder and decoder by gradient, the codebook by moving averages.
+
+    Args:
+        image_size: Height and width in pixels that pictures are brought to.
+        codebook_size: Number of codes.
+        embed_dim: Width of a code.
+        block_out_channels: Channels at full size, half size, and so on; one token covers 2 to the number of
+            halvings pixels in height and width.
+        layers_per_block: Residual blocks at each size; the decoder has one more.
+        norm_num_groups: Groups of the group norms; divides all channels.
+        decay: See :class:`~synth2_lightning.nn.moving_codebook.MovingCodebook`.
+        revival_threshold: See :class:`~synth2_lightning.nn.moving_codebook.MovingCodebook`.
+
+    Raises:
+        ValueError: If ``image_size`` is not a multiple of what one token covers.
+
+    Example:
+        >>> vqgan = TrainableVQGAN(image_size=16, codebook_size=8, embed_dim=4, block_out_channels=(8, 8))
+        >>> vqgan.reconstruct(Pixels(torch.zeros(2, 3, 16, 16, dtype=torch.uint8))).ids.shape
+        torch.Size([2, 64, 1])
+    """
+
+    def __init__(
+        self,
+        image_size: int,
+        codebook_size: int = 512,
+        embed_dim: int = 32,
+        block_out_channels: Sequence[int] = (16, 16, 32, 64),
+        layers_per_block: int = 1,
+        norm_num_groups: int = 8,
+        decay: float = 0.97,
+        revival_threshold: float = 0.02,
+    ) -> None:
+        super().__init__()
+        _check_size(image_size, len(block_out_channels))
+        self.codebook_size = codebook_size
+        self.preprocessing = Preprocessing(image_size, mean=_HALF, std=_HALF)
+        self.network = VQModel(
+            sample_size=image_size,
+            down_block_types=("DownEncoderBlock2D",) * len(block_out_channels),
+            up_block_types=("UpDecoderBlock2D",) * len(block_out_channels),
+            block_out_channels=tuple(block_out_channels),
+            layers_per_block=layers_per_block,
+            norm_num_groups=norm_num_groups,
+            latent_channels=embed_dim,
+            vq_embed_dim=embed_dim,
+            num_vq_embeddings=codebook_size,
+            mid_block_add_attention=False,  # a token is to tell of its own place, so that tokens can be recombined
+        ).to(memory_format=torch.channels_last)
+        self.network.quantize.requires_grad_(False)  # the codebook below takes its place until the export
+        self.codebook = MovingCodebook(codebook_size, embed_dim, decay, revival_threshold)
+
+    def reconstruct(self, pixels: Pixels) -> Reconstruction:
+        """Encode, quantise and decode."""
+        images = self.preprocessing.frame(pixels.values).to(self.network.dtype) / 127.5 - 1
+        latents = self.network.encode(images.contiguous(memory_format=torch.channels_last)).latents
+        flat = rearrange(latents, "b d h w -> (b h w) d")
+        codes, ids = self.codebook(flat)
+        commitment = (flat - codes.detach()).square().mean()
+        decoded = _decode(self.network, rearrange(codes, "(b h w) d -> b d h w", b=len(images), h=latents.shape[2]))
+        return Reconstruction(
+            pixels=decoded, target=images, commitment=commitment, ids=rearrange(ids, "(b n) -> b n 1", b=len(images))
+        )
+
+    @torch.no_grad()
+    def export(self, folder: Path) -> None:
+        """Write what :class:`VQGANTokenizer` loads.
+
+        Raises:
+            OSError: If the folder cannot be written.
+        """
+        self.network.quantize.embedding.weight.copy_(self.codebook.vectors)
+        self.network.save_pretrained(folder)
+
+
+def _is_local(model: str) -> bool:
+    """Hub ids are ``owner/name`` and never begin like a path; a folder that exists wins over an id."""
+    return "://" in model or model.startswith((".", "/", "~")) or model.count("/") > 1 or Path(model).is_dir()
+
+
+def _check_size(image_size: int, num_blocks: int) -> None:
+    stride = 2 ** (num_blocks - 1)
+    if image_size < 1 or image_size % stride:
+        raise ValueError(
+            f"Pictures of image_size={image_size} pixels do not divide into tokens: one covers {stride} pixels in "
+            f"height and width. Expected a multiple of {stride}."
+        )
+
+
+def _nearest(
+    latents: Float[Tensor, "batch tokens dim"], vectors: Float[Tensor, "codes dim"]
+) -> Int[Tensor, "batch tokens 1"]:
+    # |x - v|^2 without |x|^2, which is the same for all codes.
+    distances = vectors.square().sum(-1) - 2 * latents @ vectors.T
+    return distances.argmin(-1, keepdim=True)
+
+
+def _decode(network: VQModel, codes: Float[Tensor, "batch dim h w"]) -> Float[Tensor, "batch 3 height width"]:
+    # VQModel.decode would quantise again, or look up, depending on the configuration; the codes are final here.
+    spatial = codes if network.config.norm_type == "spatial" else None
+    return cast(Tensor, network.decoder(network.post_quant_conv(codes), spatial))
+
+
+def _to_uint8(images: Float[Tensor, "batch 3 height width"]) -> Tensor:
+    return ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)

@@ -1,0 +1,116 @@
+"""Trains an image tokenizer: a VQ-GAN without its adversary (Esser et al., arXiv 2012.09841)."""
+
+from pathlib import Path
+from typing import TypedDict
+
+from torch import Tensor
+from torch.optim import AdamW
+
+from synth2_lightning.interfaces import TrainableTokenizer
+from synth2_lightning.metrics.codebook import CodebookPerplexity
+from synth2_lightning.modules.base import BaseModule, OptimizerFactory, SchedulerFactory
+from synth2_lightning.types import ImageTextBatch, Pixels, Reconstruction
+
+
+class ReconstructionOutput(TypedDict):
+    """What ``validation_step`` and ``test_step`` return."""
+
+    loss: Tensor
+    reconstruction: Reconstruction
+
+
+class TokenizerModule(BaseModule):
+    """Learns to bring pictures through a codebook and back; captions are not looked at.
+
+    When the fit ends, the tokenizer is written to ``tokenizer/`` in the run's log folder, ready to be loaded in its
+    frozen form.
+
+    Args:
+        tokenizer: What is trained.
+        l1_weight: Weight of the mean absolute difference, which keeps edges sharp.
+        l2_weight: Weight of the mean squared difference, which cares for the large mistakes.
+        commitment_weight: Weight of the distance of the encoder's outputs to their codes (van den Oord et al., arXiv
+            1711.00937, equation 3).
+        optimizer: See :class:`BaseModule`.
+        lr_scheduler: See :class:`BaseModule`.
+
+    Raises:
+        ValueError: If a weight is negative, or none asks for a reconstruction.
+
+    Example:
+        >>> from synth2_lightning.encoders.vqgan import TrainableVQGAN
+        >>> module = TokenizerModule(TrainableVQGAN(image_size=16, block_out_channels=(8, 8)))
+        >>> module.num_trainable() > 0
+        True
+    """
+
+    def __init__(
+        self,
+        tokenizer: TrainableTokenizer,
+        l1_weight: float = 1.0,
+        l2_weight: float = 1.0,
+        commitment_weight: float = 0.25,
+        optimizer: OptimizerFactory = AdamW,
+        lr_scheduler: SchedulerFactory | None = None,
+    ) -> None:
+        super().__init__(optimizer, lr_scheduler)
+        if min(l1_weight, l2_weight, commitment_weight) < 0 or l1_weight + l2_weight == 0:
+            raise ValueError(
+                f"TokenizerModule was given l1_weight={l1_weight}, l2_weight={l2_weight} and commitment_weight="
+                f"{commitment_weight}; expected none below 0, and the first or the second above."
+            )
+        self.tokenizer = tokenizer
+        self.l1_weight = l1_weight
+        self.l2_weight = l2_weight
+        self.commitment_weight = commitment_weight
+        self.train_perplexity = CodebookPerplexity(tokenizer.codebook_size)
+        self.eval_perplexity = CodebookPerplexity(tokenizer.codebook_size)
+
+    def compute_losses(self, reconstruction: Reconstruction) -> dict[str, Tensor]:
+        """Weigh the parts of the loss; ``"loss"`` is what is learnt from."""
+        difference = reconstruction.pixels - reconstruction.target
+        l1, l2 = difference.abs().mean(), difference.square().mean()
+        loss = self.l1_weight * l1 + self.l2_weight * l2 + self.commitment_weight * reconstruction.commitment
+        return {"loss": loss, "l1": l1, "l2": l2, "commitment": reconstruction.commitment}
+
+    def training_step(self, batch: ImageTextBatch, batch_idx: int) -> Tensor:
+        """Learn from one batch; logs each part of the loss, and how many codes are in use."""
+        reconstruction = self.tokenizer.reconstruct(_pixels(batch))
+        losses = self.compute_losses(reconstruction)
+        for name, value in losses.items():
+            self.log(f"train/{name}", value.detach(), prog_bar=name == "loss", batch_size=len(batch))
+        self.log("train/perplexity", self.train_perplexity(reconstruction.ids), prog_bar=True, batch_size=len(batch))
+        return losses["loss"]
+
+    def validation_step(self, batch: ImageTextBatch, batch_idx: int) -> ReconstructionOutput:
+        """Measure each part of the loss over the split, and how many codes it uses."""
+        return self._evaluate(batch, "val")
+
+    def test_step(self, batch: ImageTextBatch, batch_idx: int) -> ReconstructionOutput:
+        """As in validation, under the name ``test``."""
+        return self._evaluate(batch, "test")
+
+    def on_fit_end(self) -> None:
+        """Write the trained tokenizer."""
+        # The log folder is asked for on every rank, because the answer is broadcast.
+        folder = Path(self.trainer.log_dir or self.trainer.default_root_dir) / "tokenizer"
+        if self.trainer.is_global_zero:
+            self.tokenizer.export(folder)
+
+    def _evaluate(self, batch: ImageTextBatch, stage: str) -> ReconstructionOutput:
+        reconstruction = self.tokenizer.reconstruct(_pixels(batch))
+        losses = self.compute_losses(reconstruction)
+        for name, value in losses.items():
+            self.log(f"{stage}/{name}", value, prog_bar=name == "loss", batch_size=len(batch), sync_dist=True)
+        self.eval_perplexity.update(reconstruction.ids)
+        self.log(f"{stage}/perplexity", self.eval_perplexity, on_step=False, on_epoch=True)
+        return ReconstructionOutput(loss=losses["loss"], reconstruction=reconstruction)
+
+
+def _pixels(batch: ImageTextBatch) -> Pixels:
+    if not isinstance(batch.image, Pixels):
+        raise TypeError(
+            f"TokenizerModule was given {type(batch.image).__name__}; expected Pixels, because a tokenizer learns from "
+            "pictures. Use datamodules.real.RealDataModule."
+        )
+    return batch.image

@@ -1,0 +1,96 @@
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from torch.utils.data import DataLoader
+
+from synth2_lightning.encoders.vqgan import TrainableVQGAN, VQGANTokenizer
+from synth2_lightning.modules.schedules import WarmupCosineSchedule
+from synth2_lightning.modules.tokenizer import TokenizerModule
+from synth2_lightning.testing import tiny_batch
+from synth2_lightning.types import ImageTextBatch, Reconstruction, VQTokens
+
+
+def make_vqgan() -> TrainableVQGAN:
+    return TrainableVQGAN(8, codebook_size=8, embed_dim=4, block_out_channels=(8, 8), norm_num_groups=4)
+
+
+def make_loader(num_batches: int) -> DataLoader[ImageTextBatch]:
+    batches = [tiny_batch(4, seed) for seed in range(num_batches)]
+    return DataLoader(batches, batch_size=None)  # type: ignore[arg-type]
+
+
+def fit(module: TokenizerModule, folder: Path, num_steps: int) -> Trainer:
+    trainer = Trainer(
+        default_root_dir=folder,
+        accelerator="cpu",
+        max_steps=num_steps,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(module, make_loader(num_steps), make_loader(2))
+    return trainer
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+def test_a_fit_learns_and_leaves_a_tokenizer(tmp_path: Path) -> None:
+    module = TokenizerModule(
+        make_vqgan(),
+        optimizer=partial(torch.optim.AdamW, lr=1e-2),
+        lr_scheduler=partial(WarmupCosineSchedule, warmup_steps=2),
+    )
+    batch = tiny_batch(4, seed=99)
+    with torch.no_grad():
+        before = module.compute_losses(module.tokenizer.reconstruct(batch.image))["l2"]  # type: ignore[arg-type]
+    trainer = fit(module, tmp_path, num_steps=40)
+    assert float(trainer.callback_metrics["val/l2"]) < 0.7 * float(before)
+    assert 1 <= float(trainer.callback_metrics["val/perplexity"]) <= 8
+    assert {"train/loss", "train/l1", "train/l2", "train/commitment"} <= set(trainer.callback_metrics)
+    tokenizer = VQGANTokenizer(str(tmp_path / "tokenizer"))
+    tokenizer.load()
+    module.eval()
+    with torch.no_grad():
+        ids = module.tokenizer.reconstruct(batch.image).ids  # type: ignore[arg-type]
+    assert torch.equal(tokenizer.tokenize(batch.image).ids, ids)  # type: ignore[arg-type]
+
+
+def test_losses_are_weighed() -> None:
+    zeros = torch.zeros(1, 3, 2, 2)
+    reconstruction = Reconstruction(zeros + 0.5, zeros, torch.tensor(4.0), torch.zeros(1, 1, 1, dtype=torch.long))
+    losses = TokenizerModule(make_vqgan(), 2.0, 8.0, 0.25).compute_losses(reconstruction)
+    assert {name: float(value) for name, value in losses.items()} == {
+        "loss": 2 * 0.5 + 8 * 0.25 + 0.25 * 4,
+        "l1": 0.5,
+        "l2": 0.25,
+        "commitment": 4.0,
+    }
+
+
+def test_checkpoints_hold_the_codebook_and_bring_it_back() -> None:
+    module, other = TokenizerModule(make_vqgan()), TokenizerModule(make_vqgan())
+    pixels = tiny_batch().image
+    module.tokenizer.reconstruct(pixels)  # type: ignore[arg-type]
+    other.load_state_dict(module.state_dict())
+    module.eval()
+    other.eval()
+    with torch.no_grad():
+        first, second = (part.tokenizer.reconstruct(pixels) for part in (module, other))  # type: ignore[arg-type]
+    assert torch.equal(first.pixels, second.pixels)
+    assert torch.equal(first.ids, second.ids)
+
+
+@pytest.mark.parametrize("weights", [(-1.0, 1.0, 0.0), (0.0, 0.0, 1.0), (1.0, 1.0, -0.5)])
+def test_weights_that_teach_nothing_are_refused(weights: tuple[float, float, float]) -> None:
+    with pytest.raises(ValueError, match="expected none below 0, and the first or the second above"):
+        TokenizerModule(make_vqgan(), *weights)
+
+
+def test_batches_without_pictures_are_refused() -> None:
+    tokens = VQTokens(torch.zeros(2, 4, 1, dtype=torch.long), "tiny-16:00000000")
+    batch = ImageTextBatch(tokens, ("a", "b"), ("0", "1"), ("tiny", "tiny"))
+    with pytest.raises(TypeError, match="was given VQTokens; expected Pixels"):
+        TokenizerModule(make_vqgan()).training_step(batch, 0)

@@ -1,0 +1,118 @@
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torch import distributed as dist
+from torch.multiprocessing.spawn import start_processes
+
+from synth2_lightning.nn.moving_codebook import MovingCodebook
+
+
+def clusters(num_vectors: int = 512, seed: int = 0) -> Tensor:
+    """Nine of ten vectors lie at the origin, the others at seven places around."""
+    generator = torch.Generator().manual_seed(seed)
+    places = torch.cat([torch.zeros(1, 3), 5 * torch.randn(7, 3, generator=torch.Generator().manual_seed(9))])
+    which = torch.randint(1, 8, (num_vectors,), generator=generator)
+    which[torch.rand(num_vectors, generator=generator) < 0.9] = 0
+    return places[which] + 0.01 * torch.randn(num_vectors, 3, generator=generator)
+
+
+def test_codes_find_rare_places() -> None:
+    torch.manual_seed(0)
+    codebook = MovingCodebook(num_codes=16, dim=3, decay=0.9)
+    for step in range(60):
+        codebook(clusters(seed=step))
+    codebook.eval()
+    codes, ids = codebook(clusters(seed=100))
+    assert (codes - clusters(seed=100)).abs().max() < 0.1
+    assert ids.unique().numel() >= 8
+
+
+def test_every_vector_gets_its_nearest_code() -> None:
+    codebook = MovingCodebook(num_codes=8, dim=3)
+    codebook(clusters())
+    codebook.eval()
+    vectors = torch.randn(32, 3)
+    codes, ids = codebook(vectors)
+    expected = torch.stack([(codebook.vectors - vector).norm(dim=1).argmin() for vector in vectors])
+    assert torch.equal(ids, expected)
+    assert torch.equal(codes, vectors + (codebook.vectors[expected] - vectors))
+
+
+def test_the_gradient_passes_as_if_nothing_was_replaced() -> None:
+    codebook = MovingCodebook(num_codes=4, dim=3)
+    vectors = torch.randn(16, 3, requires_grad=True)
+    codes, _ = codebook(vectors)
+    (codes * torch.arange(3.0)).sum().backward()
+    assert vectors.grad is not None
+    assert torch.equal(vectors.grad, torch.arange(3.0).expand(16, 3))
+
+
+def test_codes_move_in_training_only() -> None:
+    codebook = MovingCodebook(num_codes=4, dim=3)
+    codebook(clusters())
+    before = codebook.vectors.clone()
+    codebook.eval()
+    codebook(clusters(seed=1) + 1)
+    assert torch.equal(codebook.vectors, before)
+    codebook.train()
+    codebook(clusters(seed=1) + 1)
+    assert not torch.equal(codebook.vectors, before)
+
+
+def test_a_code_becomes_the_mean_of_what_chooses_it() -> None:
+    codebook = MovingCodebook(num_codes=1, dim=3, decay=0.5)
+    vectors = torch.randn(100, 3) + 2
+    for _ in range(30):
+        codebook(vectors)
+    assert torch.allclose(codebook.vectors[0], vectors.mean(0), atol=1e-4)
+
+
+def test_unused_codes_start_again_at_vectors_of_the_batch() -> None:
+    codebook = MovingCodebook(num_codes=8, dim=3, decay=0.5, revival_threshold=0.5)
+    codebook(clusters())
+    codebook.vectors[3] = 1e3
+    codebook.sums[3] = 1e3 * codebook.counts[3]
+    vectors = clusters(seed=1)
+    for _ in range(12):
+        codebook(vectors)
+    assert codebook.vectors.abs().max() < 50
+
+
+def test_fewer_vectors_than_codes_will_do() -> None:
+    codebook = MovingCodebook(num_codes=32, dim=3)
+    codes, ids = codebook(torch.randn(5, 3))
+    assert codes.isfinite().all()
+    assert ids.shape == (5,)
+
+
+def test_the_state_is_saved() -> None:
+    codebook, other = MovingCodebook(num_codes=8, dim=3), MovingCodebook(num_codes=8, dim=3)
+    codebook(clusters())
+    other.load_state_dict(codebook.state_dict())
+    codebook.eval()
+    other.eval()
+    assert torch.equal(codebook(clusters())[1], other(clusters())[1])
+
+
+def test_decay_outside_its_range_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"decay is 1.0; expected 0 or more, and less than 1"):
+        MovingCodebook(num_codes=8, dim=3, decay=1.0)
+
+
+def follow_in_process(rank: int, folder: str) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    torch.manual_seed(rank)
+    codebook = MovingCodebook(num_codes=8, dim=3, decay=0.9)
+    for step in range(5):
+        codebook(clusters(num_vectors=64, seed=2 * step + rank))
+    torch.save(codebook.state_dict(), f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_processes_keep_one_codebook(tmp_path: Path) -> None:
+    start_processes(follow_in_process, (str(tmp_path),), nprocs=2, start_method="fork")  # type: ignore[no-untyped-call]
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
