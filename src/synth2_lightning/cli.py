@@ -30,6 +30,7 @@ _OTHER_COMMANDS = {
     "vocabulary": "build a word vocabulary from captions, for a language model that starts from nothing",
 }
 _NOISE = (  # warnings that no user can act on
+    r"LightningCLI's args parameter",  # the words were looked at before, for names of shipped run files
     r".isinstance\(treespec, LeafSpec\). is deprecated",  # Lightning 2.6.6 with torch 2.15
     r"Found \d+ module\(s\) in eval mode",  # frozen parts are meant to be
 )

@@ -323,7 +323,7 @@ class CaptionOutput(TypedDict):
     references: tuple[tuple[str, ...], ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # no slots: jsonargparse reads defaults by vars()
 class GenerationSettings:
     """How captions are decoded; the names and meanings are those of transformers' ``generate``.
 
