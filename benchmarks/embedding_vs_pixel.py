@@ -21,7 +21,7 @@ from synth2_lightning.decoders.prefix import PrefixDecoder
 from synth2_lightning.modules.captioning import VisionLanguageModule
 from synth2_lightning.nn.perceiver import PerceiverResampler
 from synth2_lightning.scenes.source import ScenesSource
-from synth2_lightning.types import ImageTextBatch, Pixels
+from synth2_lightning.types import ImageInput, ImageTextBatch, Pixels
 
 LANGUAGE_MODEL = {"model_type": "gpt2", "n_embd": 192, "n_layer": 3, "n_head": 4, "n_positions": 64}
 
@@ -49,7 +49,7 @@ def batches(module: VisionLanguageModule, batch_size: int) -> dict[str, ImageTex
     names = tuple(map(str, range(batch_size)))
     tokenizer = module.image_encoder
     assert isinstance(tokenizer, VQGANTokenizer)
-    images = {"token": tokenizer.tokenize(pixels), "pixel": pixels}
+    images: dict[str, ImageInput] = {"token": tokenizer.tokenize(pixels), "pixel": pixels}
     return {route: ImageTextBatch(image, captions, names, ("scenes",) * batch_size) for route, image in images.items()}
 
 

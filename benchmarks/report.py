@@ -34,7 +34,8 @@ def report(benchmark: str, ratio: float, **figures: object) -> None:
 
     Args:
         benchmark: Name of the benchmark, such as ``"cider"``.
-        ratio: Our rate over the rival's, from the same run; above one means that ours is faster.
+        ratio: Our rate over the rival's, from the same run; above one means that ours is faster. Where the figures say
+            ``lower_is_better``, our time over the rival's.
         figures: The raw figures of both sides, named with their unit, such as ``ours_seconds``.
     """
     # Whatever a third party still has to print comes before, so that this line is the last one.

@@ -154,7 +154,7 @@ def _build_vocabulary(captions: Path, folder: Path, min_count: int) -> None:
     from synth2_lightning.decoders.vocabulary import build_vocabulary
 
     num_words = build_vocabulary(_read_captions(captions), min_count, folder)
-    Console().print(f"{num_words} words that occur {min_count} times or more are in {folder}", soft_wrap=True)
+    Console().print(f"A vocabulary of {num_words} words, special ones included, is in {folder}", soft_wrap=True)
 
 
 def _read_captions(path: Path) -> list[str]:

@@ -6,13 +6,13 @@ from torch import Tensor
 from torch import distributed as dist
 from torch.multiprocessing.spawn import start_processes
 
-from synth2_lightning.nn.moving_codebook import MovingCodebook
+from synth2_lightning.nn.moving_codebook import MovingCodebook, spherical
 
 
 def clusters(num_vectors: int = 512, seed: int = 0) -> Tensor:
-    """Nine of ten vectors lie at the origin, the others at seven places around."""
+    """Nine of ten vectors lie at one place of the sphere, the others at seven more."""
     generator = torch.Generator().manual_seed(seed)
-    places = torch.cat([torch.zeros(1, 3), 5 * torch.randn(7, 3, generator=torch.Generator().manual_seed(9))])
+    places = spherical(torch.randn(8, 3, generator=torch.Generator().manual_seed(9)))
     which = torch.randint(1, 8, (num_vectors,), generator=generator)
     which[torch.rand(num_vectors, generator=generator) < 0.9] = 0
     return places[which] + 0.01 * torch.randn(num_vectors, 3, generator=generator)
@@ -25,7 +25,7 @@ def test_codes_find_rare_places() -> None:
         codebook(clusters(seed=step))
     codebook.eval()
     codes, ids = codebook(clusters(seed=100))
-    assert (codes - clusters(seed=100)).abs().max() < 0.1
+    assert (codes - spherical(clusters(seed=100))).abs().max() < 0.1
     assert ids.unique().numel() >= 8
 
 
@@ -35,9 +35,11 @@ def test_every_vector_gets_its_nearest_code() -> None:
     codebook.eval()
     vectors = torch.randn(32, 3)
     codes, ids = codebook(vectors)
+    # On the sphere or off it: the nearest code is the same.
     expected = torch.stack([(codebook.vectors - vector).norm(dim=1).argmin() for vector in vectors])
     assert torch.equal(ids, expected)
-    assert torch.equal(codes, vectors + (codebook.vectors[expected] - vectors))
+    assert torch.allclose(codes, codebook.vectors[expected], atol=1e-6)
+    assert torch.allclose(codes.square().mean(1), torch.ones(32), atol=1e-5)
 
 
 def test_the_gradient_passes_as_if_nothing_was_replaced() -> None:
@@ -45,8 +47,11 @@ def test_the_gradient_passes_as_if_nothing_was_replaced() -> None:
     vectors = torch.randn(16, 3, requires_grad=True)
     codes, _ = codebook(vectors)
     (codes * torch.arange(3.0)).sum().backward()
+    same = vectors.detach().requires_grad_()
+    (spherical(same) * torch.arange(3.0)).sum().backward()  # type: ignore[no-untyped-call]
     assert vectors.grad is not None
-    assert torch.equal(vectors.grad, torch.arange(3.0).expand(16, 3))
+    assert same.grad is not None
+    assert torch.allclose(vectors.grad, same.grad)
 
 
 def test_codes_move_in_training_only() -> None:
@@ -61,12 +66,12 @@ def test_codes_move_in_training_only() -> None:
     assert not torch.equal(codebook.vectors, before)
 
 
-def test_a_code_becomes_the_mean_of_what_chooses_it() -> None:
+def test_a_code_becomes_the_mean_direction_of_what_chooses_it() -> None:
     codebook = MovingCodebook(num_codes=1, dim=3, decay=0.5)
     vectors = torch.randn(100, 3) + 2
     for _ in range(30):
         codebook(vectors)
-    assert torch.allclose(codebook.vectors[0], vectors.mean(0), atol=1e-4)
+    assert torch.allclose(codebook.vectors[0], spherical(spherical(vectors).mean(0, keepdim=True))[0], atol=1e-4)
 
 
 def test_unused_codes_start_again_at_vectors_of_the_batch() -> None:

@@ -70,10 +70,10 @@ class CaptionSamplesCallback(Callback):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw."""
+        folder = Path(self.folder or trainer.log_dir or ".") / "samples"  # on every rank: Lightning broadcasts it
         if not self._tiles or trainer.sanity_checking:
             return
         grid = draw_grid(self._tiles, self.num_columns)
-        folder = Path(self.folder or trainer.log_dir or ".") / "samples"
         try:
             folder.mkdir(parents=True, exist_ok=True)
             grid.save(folder / f"step={trainer.global_step}.png")

@@ -78,6 +78,7 @@ class CiderCallback(Callback):
             num_repeats = len(self._metric.rows) - len(hypotheses)
         result = cider(hypotheses, references)
         pl_module.log(f"{stage}/cider", result.score, prog_bar=True)
+        run_folder = self.folder or trainer.log_dir or "."  # asked on every rank: Lightning broadcasts it
         if not trainer.is_global_zero:
             return
         card = {
@@ -96,7 +97,7 @@ class CiderCallback(Callback):
             {"key": key, "caption": caption, "references": references[key], "cider": round(result.scores[key], 6)}
             for key, caption in hypotheses.items()
         ]
-        folder = Path(self.folder or trainer.log_dir or ".") / "cider" / f"{stage}-step={trainer.global_step}"
+        folder = Path(run_folder) / "cider" / f"{stage}-step={trainer.global_step}"
         _write(folder, card, rows)
         log.info("%s/cider %.4f; captions in %s", stage, result.score, folder)
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from synth2_lightning.encoders.frozen import FrozenEncoder, Preprocessing
 from synth2_lightning.interfaces import ImageTokenizer, TrainableTokenizer
 from synth2_lightning.locations import resolve
-from synth2_lightning.nn.moving_codebook import MovingCodebook
+from synth2_lightning.nn.moving_codebook import MovingCodebook, spherical
 from synth2_lightning.types import Pixels, Reconstruction, SoftVQTokens, VQTokens
 
 _HALF = (0.5, 0.5, 0.5)
@@ -198,6 +198,7 @@ class TrainableVQGAN(TrainableTokenizer):
         images = self.preprocessing.frame(pixels.values).to(self.network.dtype) / 127.5 - 1
         latents = self.network.encode(images.contiguous(memory_format=torch.channels_last)).latents
         flat = rearrange(latents, "b d h w -> (b h w) d")
+        flat = spherical(flat)
         codes, ids = self.codebook(flat)
         commitment = (flat - codes.detach()).square().mean()
         decoded = _decode(self.network, rearrange(codes, "(b h w) d -> b d h w", b=len(images), h=latents.shape[2]))
@@ -233,8 +234,9 @@ def _check_size(image_size: int, num_blocks: int) -> None:
 def _nearest(
     latents: Float[Tensor, "batch tokens dim"], vectors: Float[Tensor, "codes dim"]
 ) -> Int[Tensor, "batch tokens 1"]:
-    # |x - v|^2 without |x|^2, which is the same for all codes.
-    distances = vectors.square().sum(-1) - 2 * latents @ vectors.T
+    # |x - v|^2 without |x|^2, which is the same for all codes; in float32, for half precision would mix near codes up.
+    with torch.autocast(latents.device.type, enabled=False):
+        distances = vectors.float().square().sum(-1) - 2 * latents.float() @ vectors.float().T
     return distances.argmin(-1, keepdim=True)
 
 

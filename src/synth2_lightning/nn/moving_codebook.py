@@ -1,12 +1,19 @@
 """A codebook that follows the vectors that it quantises (van den Oord et al., arXiv 1711.00937, appendix A.1)."""
 
+import math
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, distributed, nn
+from torch.nn.functional import normalize
 
 
 class MovingCodebook(nn.Module):
     """Each code is the moving average of the vectors that chose it; codes that nobody chooses start again elsewhere.
+
+    Codes and vectors lie on a sphere (Yu et al., arXiv 2110.04627, section 3.2): otherwise one property that is easy
+    to tell, such as brightness, may take nearly all of the codes' variance. The code that is nearest on the sphere is
+    nearest off it, too, so who looks codes up need not know.
 
     The codes start at vectors of the first batch, and start again at vectors of the present one. Either way a
     vector is drawn with a probability in proportion to its squared distance to the nearest code, as in k-means++
@@ -54,6 +61,7 @@ class MovingCodebook(nn.Module):
         Returns:
             The codes, and their ids.
         """
+        inputs = spherical(inputs)
         values = inputs.detach().float()
         if not self.has_started:
             self._start(values)
@@ -84,7 +92,7 @@ class MovingCodebook(nn.Module):
             distributed.all_reduce(sums)
         self.counts.lerp_(counts, 1 - self.decay)
         self.sums.lerp_(sums, 1 - self.decay)
-        self.vectors.copy_(self.sums / self.counts.clamp_min(1e-6)[:, None])
+        self.vectors.copy_(spherical(self.sums))
 
     @torch.no_grad()
     def _revive(self, values: Float[Tensor, "vectors dim"], distances: Float[Tensor, " vectors"]) -> None:
@@ -95,6 +103,11 @@ class MovingCodebook(nn.Module):
         self.vectors[unused] = _of_first_process(_draw_far(values, distances, num_unused))
         self.counts[unused] = 2 * self.revival_threshold  # time to be chosen, before it is judged again
         self.sums[unused] = self.vectors[unused] * 2 * self.revival_threshold
+
+
+def spherical(vectors: Float[Tensor, "vectors dim"]) -> Float[Tensor, "vectors dim"]:
+    """Bring vectors to the sphere on which channels have a mean square of one."""
+    return normalize(vectors, dim=-1) * math.sqrt(vectors.shape[-1])
 
 
 def _draw_far(
