@@ -4,15 +4,19 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from lightning.pytorch import Trainer
 
 from synth2_lightning.cli import config_folder, main, run_trainer
+from synth2_lightning.modules.captioning import VisionLanguageModule
 
 CONFIGS = config_folder()
 TINY = Path(__file__).with_name("tiny.yaml")
 FITS = ("mixed", "real", "synthetic", "tokenizer")
-OVERLAYS = {  # overlay: the run file that it goes on top of
-    path.relative_to(CONFIGS).as_posix(): "tokenize.yaml" if "tokenize" in path.name else "mixed.yaml"
-    for path in sorted((CONFIGS / "overlays").glob("*.yaml"))
+OVERLAYS = sorted(path.relative_to(CONFIGS).as_posix() for path in (CONFIGS / "overlays").glob("*.yaml"))
+BASES = {  # what an overlay goes on top of, where that is not mixed.yaml
+    "overlays/flickr8k_codebook.yaml": ("fit", "tokenizer.yaml"),
+    "overlays/flickr8k_tokenize.yaml": ("predict", "tokenize.yaml"),
 }
 
 
@@ -22,11 +26,22 @@ def test_every_run_file_is_known_to_these_tests() -> None:
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_overlays_parse(overlay: str, capsys: pytest.CaptureFixture[str]) -> None:
-    command = "predict" if "tokenize" in overlay else "fit"
+    command, base = BASES.get(overlay, ("fit", "mixed.yaml"))
     with pytest.raises(SystemExit) as stop:
-        main([command, "--config", OVERLAYS[overlay], "--config", overlay, "--print_config"])
+        main([command, "--config", base, "--config", overlay, "--print_config"])
     assert stop.value.code == 0
     assert "class_path" in capsys.readouterr().out
+
+
+def check_checkpoint(trainer: Trainer) -> None:
+    """A checkpoint holds trained weights only, is no program, and comes back without arguments."""
+    path = Path(trainer.log_dir or "") / "checkpoints" / "last.ckpt"
+    trained = trainer.lightning_module.state_dict()
+    saved = torch.load(path, weights_only=True)["state_dict"]
+    assert set(saved) == set(trained)
+    assert not any(name.startswith("image_encoder") for name in saved)
+    loaded = VisionLanguageModule.load_from_checkpoint(path, weights_only=True)
+    assert all(torch.equal(weight, trained[name]) for name, weight in loaded.state_dict().items())
 
 
 @pytest.mark.parametrize("name", FITS)
@@ -34,16 +49,17 @@ def test_overlays_parse(overlay: str, capsys: pytest.CaptureFixture[str]) -> Non
 @pytest.mark.filterwarnings("ignore:Checkpoint directory")
 def test_fit_runs_two_steps(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    words = ["fit", "--config", f"{name}.yaml", "--config", str(TINY), "--data.init_args.num_workers=0"]
-    if name in ("mixed", "synthetic"):
-        words.append("--data.init_args.real.init_args.num_workers=0")
+    photographs = "--data.init_args.real.init_args" if name in ("mixed", "synthetic") else "--data.init_args"
+    few = [f"{photographs}.num_workers=0", f"{photographs}.val.init_args.num_pictures=24"]
+    words = ["fit", "--config", f"{name}.yaml", "--config", str(TINY), "--data.init_args.num_workers=0", *few]
     trainer = run_trainer(words).trainer
     assert trainer.global_step == 2
     assert trainer.callback_metrics["train/loss"].isfinite()
     assert (Path(trainer.log_dir or "") / "config.yaml").is_file()
     if name != "tokenizer":
         card = json.loads((Path(trainer.log_dir or "") / "cider" / "val-step=2" / "protocol.json").read_text())
-        assert card["num_pictures"] == 128
+        assert card["num_pictures"] == 24
+        check_checkpoint(trainer)
 
 
 @pytest.mark.filterwarnings("ignore:Checkpoint directory")
@@ -53,5 +69,6 @@ def test_tokenize_writes_shards_that_fit_can_read(tmp_path: Path, monkeypatch: p
     manifest = json.loads((tmp_path / "shards" / "scenes" / "manifest.json").read_text())
     assert manifest["num_records"] == 256
     words = ["--data.init_args.synthetic.init_args.shards=shards/scenes", "--data.init_args.num_workers=0"]
+    words += [f"--data.init_args.real.init_args.{few}" for few in ("num_workers=0", "val.init_args.num_pictures=24")]
     trainer = run_trainer(["fit", "--config", "synthetic.yaml", "--config", str(TINY), *words]).trainer
     assert trainer.global_step == 2

@@ -15,8 +15,9 @@ class PerceiverResampler(Resampler):
     """Turn N image embeddings into Q visual tokens (Flamingo, arXiv 2204.14198, appendix A.1.1).
 
     In every layer the latents read the image embeddings *and themselves*: their own keys and values are appended to
-    the image's. Image embeddings of any encoder get a LayerNorm and a projection first, and the latents a LayerNorm
-    and a projection last, so that neither side's width binds the inner one. The feed-forward layers use GELU, as
+    the image's. Image embeddings of any encoder get a LayerNorm and two linear maps with GELU between them first, and
+    the latents a LayerNorm and a projection last, so that neither side's width binds the inner one. Two maps, because
+    the codes of a VQ-GAN lie folded in a few dimensions, where one map cannot tell them apart. The feed-forward layers use GELU, as
     open_flamingo and flamingo-pytorch do; the paper has the squared ReLU.
 
     Args:
@@ -63,7 +64,9 @@ class PerceiverResampler(Resampler):
         self.num_queries = num_queries
         self.num_positions = num_positions
         self.checkpoint_activations = checkpoint_activations
-        self.input = nn.Sequential(nn.LayerNorm(input_dim), nn.Linear(input_dim, width))
+        self.input = nn.Sequential(
+            nn.LayerNorm(input_dim), nn.Linear(input_dim, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
+        )
         self.positions = nn.Parameter(torch.zeros(num_positions, width))
         self.latents = nn.Parameter(torch.randn(num_queries, width))
         self.layers = nn.ModuleList(PerceiverLayer(width, num_heads, head_dim, dropout) for _ in range(depth))
