@@ -13,11 +13,11 @@ import sys
 import time
 
 import torch
-from synth2_lightning.encoders.vqgan import VQGANTokenizer
 
 from report import peak_memory_mib, report
 from synth2_lightning.decoders.language_model import NewLanguageModel
 from synth2_lightning.decoders.prefix import PrefixDecoder
+from synth2_lightning.encoders.vqgan import VQGANTokenizer
 from synth2_lightning.modules.captioning import VisionLanguageModule
 from synth2_lightning.nn.perceiver import PerceiverResampler
 from synth2_lightning.scenes.source import ScenesSource

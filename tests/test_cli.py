@@ -1,6 +1,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -78,6 +79,34 @@ def test_a_typing_error_is_told_with_the_key(
         main(["fit", "--config", "mixed.yaml", *words])
     assert stop.value.code == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--data.init_args.synthetic_share.init_args.share=0.3"], "error: A share of 0.3 of 64 pairs is 19.2 pairs"),
+        (["--data.init_args.synthetic.init_args.shards=nowhere"], "error: The folder of shards is not at 'nowhere'"),
+        (["--ckpt_path", "gone.ckpt"], "error: There is no checkpoint at 'gone.ckpt'"),
+    ],
+)
+def test_what_parts_refuse_is_shown_without_a_traceback(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", "--config", "mixed.yaml", *words])
+    assert stop.value.code == 1
+    assert message in capsys.readouterr().err
+
+
+class BrokenError(Exception):
+    """One that no user can act on."""
+
+
+def test_a_mistake_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("synth2_lightning.cli.run_trainer", Mock(side_effect=BrokenError))
+    with pytest.raises(BrokenError):
+        main(["fit"])
 
 
 def test_a_message_of_ours_is_shown_without_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:

@@ -57,6 +57,7 @@ def main(args: Sequence[str] | None = None) -> None:
 
 def run_trainer(words: Sequence[str]) -> "LightningCLI":
     """Run ``fit``, ``validate``, ``test`` or ``predict`` and return the finished command line with its trainer."""
+    _check_checkpoint(words)
     words = _find_configs(words)  # before the heavy imports, so that a mistyped name is told at once
     from lightning.pytorch import LightningDataModule, LightningModule
     from lightning.pytorch.cli import LightningCLI
@@ -102,6 +103,19 @@ def _find_configs(words: Sequence[str]) -> list[str]:
             )
         found[position if inline else position + 1] = f"--config={shipped}" if inline else str(shipped)
     return found
+
+
+def _check_checkpoint(words: Sequence[str]) -> None:
+    """Refuse a checkpoint that is not there before minutes are spent on building a model for it."""
+    for position, word in enumerate(words):
+        if not word.startswith("--ckpt_path"):
+            continue
+        name = word.partition("=")[2] or (words[position + 1] if position + 1 < len(words) else "")
+        if name and name not in ("best", "last", "hpc", "null") and "://" not in name and not Path(name).exists():
+            raise FileNotFoundError(
+                f"There is no checkpoint at {name!r} (looked at {Path(name).absolute()}). Expected a file such as "
+                "runs/version_0/checkpoints/last.ckpt, or 'last' or 'best'."
+            )
 
 
 def _run_small_command(words: Sequence[str]) -> None:
@@ -174,7 +188,7 @@ def _report_errors(run: Callable[[], object]) -> None:
     """Print the messages that we raise on purpose; let everything else show its traceback."""
     try:
         run()
-    except (ValueError, TypeError, OSError) as error:
+    except Exception as error:
         message = _message_of_ours(error)
         if message is None or os.environ.get("SYNTH2_TRACEBACK"):
             raise
@@ -186,10 +200,16 @@ def _report_errors(run: Callable[[], object]) -> None:
 
 
 def _message_of_ours(error: Exception) -> str | None:
-    """The message, if the line that raised the error is one of this package's."""
+    """The message, if a line of this package raised the error, or one that lies behind it, for the user to read."""
     text, name = str(error), type(error).__name__
     if "in DataLoader worker process" in text:  # torch re-raises it here, with the worker's traceback in the text
         frames, _, message = text.rpartition(f"\n{name}: ")
         return message.strip() if "synth2_lightning" in frames.rpartition("File ")[2] else None
-    last = list(traceback.walk_tb(error.__traceback__))[-1][0]
-    return text if last.f_globals.get("__name__", "").startswith("synth2_lightning") else None
+    cause: BaseException | None = error  # jsonargparse wraps what a constructor raises
+    while cause is not None:
+        raised_in = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(cause.__traceback__)]
+        for_users = isinstance(cause, (ValueError, TypeError, OSError))  # others are our own mistakes
+        if for_users and raised_in and raised_in[-1].startswith("synth2_lightning."):
+            return str(cause)
+        cause = cause.__cause__ or cause.__context__
+    return None
