@@ -16,9 +16,9 @@ class PerceiverResampler(Resampler):
 
     In every layer the latents read the image embeddings *and themselves*: their own keys and values are appended to
     the image's. Image embeddings of any encoder get a LayerNorm and two linear maps with GELU between them first, and
-    the latents a LayerNorm and a projection last, so that neither side's width binds the inner one. Two maps are
-    a choice, meant for the codes of a VQ-GAN, which may lie in a few dimensions only; it was not compared with one. The feed-forward layers
-    use GELU, as open_flamingo and flamingo-pytorch do; the paper has the squared ReLU.
+    the latents a LayerNorm and a projection last, so that neither side's width binds the inner one. Two maps are a
+    choice, meant for the codes of a VQ-GAN, which may lie in a few dimensions only; it was not compared with one. The
+    feed-forward layers use GELU, as open_flamingo and flamingo-pytorch do; the paper has the squared ReLU.
 
     Args:
         input_dim: Width of the image embeddings.
