@@ -203,6 +203,14 @@ def test_an_exported_training_is_the_frozen_tokenizer(tmp_path: Path) -> None:
     assert (frozen.detokenize(tokens).values - expected).abs().max() <= 1
 
 
+def test_a_codebook_that_never_started_is_not_written(tmp_path: Path) -> None:
+    trained = TrainableVQGAN(16, 8, embed_dim=4, block_out_channels=(8, 8), norm_num_groups=4, num_free_batches=5)
+    trained.reconstruct(random_pixels())
+    with pytest.warns(UserWarning, match=r"seen 1 training batches.*num_free_batches=5. Train longer"):
+        trained.export(tmp_path / "tokenizer")
+    assert not (tmp_path / "tokenizer").exists()
+
+
 def test_a_reconstruction_teaches_encoder_and_decoder() -> None:
     trained = TrainableVQGAN(16, codebook_size=8, embed_dim=4, block_out_channels=(8, 8), norm_num_groups=4)
     reconstruction = trained.reconstruct(random_pixels(size=20))

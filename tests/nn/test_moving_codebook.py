@@ -54,6 +54,21 @@ def test_the_gradient_passes_as_if_nothing_was_replaced() -> None:
     assert torch.allclose(vectors.grad, same.grad)
 
 
+def test_vectors_pass_as_they_are_until_the_codes_start() -> None:
+    codebook = MovingCodebook(num_codes=4, dim=3, num_free_batches=2)
+    vectors = clusters()
+    for _ in range(2):
+        codes, ids = codebook(vectors)
+        assert torch.equal(codes, spherical(vectors))
+        assert not ids.any()
+    codebook.eval()
+    assert torch.equal(codebook(vectors)[0], spherical(vectors))  # looking at pictures does not start them
+    codebook.train()
+    codes, ids = codebook(vectors)
+    assert not torch.allclose(codes, spherical(vectors))
+    assert ids.any()
+
+
 def test_codes_move_in_training_only() -> None:
     codebook = MovingCodebook(num_codes=4, dim=3)
     codebook(clusters())
@@ -104,6 +119,8 @@ def test_the_state_is_saved() -> None:
 def test_decay_outside_its_range_is_refused() -> None:
     with pytest.raises(ValueError, match=r"decay is 1.0; expected 0 or more, and less than 1"):
         MovingCodebook(num_codes=8, dim=3, decay=1.0)
+    with pytest.raises(ValueError, match=r"num_free_batches is -1; expected 0 or more"):
+        MovingCodebook(num_codes=8, dim=3, num_free_batches=-1)
 
 
 def follow_in_process(rank: int, folder: str) -> None:

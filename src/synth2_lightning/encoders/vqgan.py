@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -153,6 +154,7 @@ class TrainableVQGAN(TrainableTokenizer):
         norm_num_groups: Groups of the group norms; divides all channels.
         decay: See :class:`~synth2_lightning.nn.moving_codebook.MovingCodebook`.
         revival_threshold: See :class:`~synth2_lightning.nn.moving_codebook.MovingCodebook`.
+        num_free_batches: See :class:`~synth2_lightning.nn.moving_codebook.MovingCodebook`.
 
     Raises:
         ValueError: If ``image_size`` is not a multiple of what one token covers.
@@ -173,6 +175,7 @@ class TrainableVQGAN(TrainableTokenizer):
         norm_num_groups: int = 8,
         decay: float = 0.97,
         revival_threshold: float = 0.02,
+        num_free_batches: int = 0,
     ) -> None:
         super().__init__()
         _check_size(image_size, len(block_out_channels))
@@ -191,7 +194,7 @@ class TrainableVQGAN(TrainableTokenizer):
             mid_block_add_attention=False,  # a token is to tell of its own place, so that tokens can be recombined
         ).to(memory_format=torch.channels_last)
         self.network.quantize.requires_grad_(False)  # the codebook below takes its place until the export
-        self.codebook = MovingCodebook(codebook_size, embed_dim, decay, revival_threshold)
+        self.codebook = MovingCodebook(codebook_size, embed_dim, decay, revival_threshold, num_free_batches)
 
     def reconstruct(self, pixels: Pixels) -> Reconstruction:
         """Encode, quantise and decode."""
@@ -208,11 +211,19 @@ class TrainableVQGAN(TrainableTokenizer):
 
     @torch.no_grad()
     def export(self, folder: Path) -> None:
-        """Write what :class:`VQGANTokenizer` loads.
+        """Write what :class:`VQGANTokenizer` loads; before the codes start there is nothing to write but a warning.
 
         Raises:
             OSError: If the folder cannot be written.
         """
+        if not self.codebook.has_started:
+            warnings.warn(
+                f"No VQ-GAN was written to {folder}: it has seen {int(self.codebook.num_batches)} training batches, and "
+                f"its codes start after num_free_batches={self.codebook.num_free_batches}. Train longer, or set the "
+                "tokenizer's num_free_batches to 0.",
+                stacklevel=2,
+            )
+            return
         self.network.quantize.embedding.weight.copy_(self.codebook.vectors)
         self.network.save_pretrained(folder)
 

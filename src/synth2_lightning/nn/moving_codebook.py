@@ -15,7 +15,11 @@ class MovingCodebook(nn.Module):
     to tell, such as brightness, may take nearly all of the codes' variance. The code that is nearest on the sphere is
     nearest off it, too, so who looks codes up need not know.
 
-    The codes start at vectors of the first batch, and start again at vectors of the present one. Either way a
+    Vectors may pass as they are for some batches first. A codebook that starts too early sees vectors of an encoder
+    that has learnt next to nothing; what few directions they differ in is all that codes can tell from then on, and
+    the encoder has no reason to find more.
+
+    The codes start at vectors of one batch, and start again at vectors of the present one. Either way a
     vector is drawn with a probability in proportion to its squared distance to the nearest code, as in k-means++
     (Arthur and Vassilvitskii, 2007): most positions of a picture are background, and codes that were drawn evenly
     would nearly all be copies of it. Over several processes the averages are shared, and the draws are those of
@@ -26,9 +30,10 @@ class MovingCodebook(nn.Module):
         dim: Width of a code.
         decay: Share of the old average that is kept in each step, 0 to 1.
         revival_threshold: Codes that are chosen less often than this in a step, on average, start again.
+        num_free_batches: Training batches that pass before the codes start.
 
     Raises:
-        ValueError: If the decay is outside 0 to 1.
+        ValueError: If the decay is outside 0 to 1, or ``num_free_batches`` is negative.
 
     Example:
         >>> codebook = MovingCodebook(num_codes=4, dim=2)
@@ -41,17 +46,29 @@ class MovingCodebook(nn.Module):
     sums: Tensor
     counts: Tensor
     has_started: Tensor
+    num_batches: Tensor
 
-    def __init__(self, num_codes: int, dim: int, decay: float = 0.97, revival_threshold: float = 0.02) -> None:
+    def __init__(
+        self,
+        num_codes: int,
+        dim: int,
+        decay: float = 0.97,
+        revival_threshold: float = 0.02,
+        num_free_batches: int = 0,
+    ) -> None:
         super().__init__()
         if not 0 <= decay < 1:
             raise ValueError(f"MovingCodebook.decay is {decay}; expected 0 or more, and less than 1.")
+        if num_free_batches < 0:
+            raise ValueError(f"MovingCodebook.num_free_batches is {num_free_batches}; expected 0 or more.")
         self.decay = decay
+        self.num_free_batches = num_free_batches
         self.revival_threshold = revival_threshold
         self.register_buffer("vectors", torch.zeros(num_codes, dim))
         self.register_buffer("sums", torch.zeros(num_codes, dim))
         self.register_buffer("counts", torch.ones(num_codes))
         self.register_buffer("has_started", torch.tensor(False))
+        self.register_buffer("num_batches", torch.tensor(0))
 
     def forward(
         self, inputs: Float[Tensor, "vectors dim"]
@@ -59,12 +76,16 @@ class MovingCodebook(nn.Module):
         """Replace vectors by their nearest codes; the gradient passes as if they had not been replaced.
 
         Returns:
-            The codes, and their ids.
+            The codes, and their ids. Before the codes start: the vectors on the sphere, and zeros.
         """
         inputs = spherical(inputs)
         values = inputs.detach().float()
+        if self.training and not self.has_started:
+            self.num_batches += 1
+            if self.num_batches > self.num_free_batches:
+                self._start(values)
         if not self.has_started:
-            self._start(values)
+            return inputs, torch.zeros(len(inputs), dtype=torch.long, device=inputs.device)
         distances, ids = torch.cdist(values, self.vectors).min(dim=1)
         codes = self.vectors[ids].to(inputs.dtype)
         if self.training:
