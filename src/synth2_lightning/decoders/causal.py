@@ -1,5 +1,6 @@
 """What all decoders around a causal language model of transformers share."""
 
+import logging
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -131,9 +132,7 @@ class CausalDecoder(LanguageDecoder, ABC):
             ValueError: If prompt and text may outgrow the language model's context.
         """
         tokens = self.captions.encode_prompts([self.prompt] * len(visual) if prompts is None else prompts)
-        with self.show(visual, settings.num_beams) as prefix, warnings.catch_warnings():
-            # It says that repetitions are counted in what is written, not in the prompt: so they should be.
-            warnings.filterwarnings("ignore", message="Passing `no_repeat_ngram_size` with `inputs_embeds`")
+        with self.show(visual, settings.num_beams) as prefix, _without_advice():
             self._check_length(prefix.shape[1] + tokens.inputs.shape[1] + settings.max_new_tokens, "generated texts")
             # The mask has a hole between picture and shorter prompts; positions are counted over it.
             ids = self.lm.generate(
@@ -185,6 +184,24 @@ def _only_at(head: nn.Module, positions: Int[Tensor, " targets"]) -> Iterator[No
         yield
     finally:
         handle.remove()
+
+
+@contextmanager
+def _without_advice() -> Iterator[None]:
+    # Repetitions are counted in what is written, not in the prompt, as they should be. And a mask that hides nothing is
+    # dropped by transformers itself, which then takes texts that have ended for unmasked padding.
+    logger = logging.getLogger("transformers.modeling_utils")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Passing `no_repeat_ngram_size` with `inputs_embeds`")
+        logger.addFilter(_is_not_about_padding)
+        try:
+            yield
+        finally:
+            logger.removeFilter(_is_not_about_padding)
+
+
+def _is_not_about_padding(record: logging.LogRecord) -> bool:
+    return "passing in an `attention_mask`" not in record.getMessage()
 
 
 def _repetition_penalty(settings: GenerationSettings) -> Any:

@@ -218,9 +218,9 @@ class TrainableVQGAN(TrainableTokenizer):
         """
         if not self.codebook.has_started:
             warnings.warn(
-                f"No VQ-GAN was written to {folder}: it has seen {int(self.codebook.num_batches)} training batches, and "
-                f"its codes start after num_free_batches={self.codebook.num_free_batches}. Train longer, or set the "
-                "tokenizer's num_free_batches to 0.",
+                f"No VQ-GAN was written to {folder}: it has seen {int(self.codebook.num_batches)} training batches, "
+                f"and its codes start after num_free_batches={self.codebook.num_free_batches}. Train longer, or set "
+                "the tokenizer's num_free_batches to 0.",
                 stacklevel=2,
             )
             return
