@@ -7,7 +7,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from synth2_lightning.callbacks.caption_samples import CaptionSamplesCallback, draw_grid, draw_tile
+from synth2_lightning.callbacks.caption_samples import CaptionSamplesCallback, draw_tile
 from synth2_lightning.modules.captioning import VisionLanguageModule
 from synth2_lightning.testing import TinyDecoder, TinyImageTokenizer, TinyResampler, tiny_batch
 
@@ -18,12 +18,21 @@ def test_a_tile_shows_the_picture_and_writes_below_it() -> None:
     assert (tile[224:] == 0).any()
 
 
-def test_a_grid_lays_tiles_out_in_rows() -> None:
-    tiles = [Image.new("RGB", (10, 20), colour) for colour in ("red", "green", "blue")]
-    grid = draw_grid(tiles, num_columns=2)
-    assert grid.getpixel((5, 5)) == (255, 0, 0)
-    assert grid.getpixel((20, 5)) == (0, 128, 0)
-    assert grid.getpixel((5, 30)) == (0, 0, 255)
+def columns_with_ink(text: str) -> list[int]:
+    below = np.asarray(draw_tile(np.full((3, 8, 8), 200, np.uint8), text, ""))[224:]
+    return sorted(set(np.nonzero((below < 128).any(axis=(0, 2)))[0].tolist()))
+
+
+def test_lines_break_where_the_tile_ends() -> None:
+    wide = columns_with_ink(" ".join(["mmmmmm"] * 30))
+    assert 180 < wide[-1] < 224
+    assert columns_with_ink("m" * 90)[-1] == 223  # a word that is too long is cut by the edge, not dropped
+
+
+def test_what_does_not_fit_is_marked() -> None:
+    long, cut = ("word " * 60).strip(), ("word " * 60).strip() + " end"
+    assert columns_with_ink(long) == columns_with_ink(cut)
+    assert columns_with_ink("word " * 3) != columns_with_ink("word " * 4)
 
 
 def test_validation_leaves_a_png_and_a_tensorboard_picture(tmp_path: Path) -> None:
@@ -35,7 +44,7 @@ def test_validation_leaves_a_png_and_a_tensorboard_picture(tmp_path: Path) -> No
     )  # fmt: skip
     trainer.validate(module, DataLoader([tiny_batch(2), tiny_batch(2)], batch_size=None), verbose=False)  # type: ignore[arg-type]
     with Image.open(Path(logger.log_dir) / "samples" / "step=0.png") as written:
-        assert written.size == (2 * 232, 2 * 328)
+        assert written.size == (2 * 232, 2 * 337)
     assert any(Path(logger.log_dir).glob("events*"))
 
 
@@ -48,7 +57,7 @@ def test_a_folder_that_cannot_be_written_says_the_way_out(tmp_path: Path) -> Non
     (tmp_path / "samples").write_text("a file where a folder should be")
     module = VisionLanguageModule(TinyImageTokenizer(), TinyResampler, TinyDecoder())
     trainer = Trainer(
-        accelerator="cpu", logger=False, callbacks=[CaptionSamplesCallback(folder=str(tmp_path))],
+        accelerator="cpu", logger=False, callbacks=[CaptionSamplesCallback(folder=str(tmp_path / "samples"))],
         enable_progress_bar=False, enable_checkpointing=False, enable_model_summary=False,
     )  # fmt: skip
     with pytest.raises(OSError, match=r"could not write to .*samples.*choose another with --trainer.default_root_dir"):

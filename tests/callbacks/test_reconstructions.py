@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from PIL import Image
 
-from synth2_lightning.callbacks.reconstructions import ReconstructionsCallback, draw_pairs
+from synth2_lightning.callbacks.reconstructions import ReconstructionsCallback, draw_pair
 from synth2_lightning.testing import tiny_batch
 from synth2_lightning.types import Reconstruction
 
@@ -50,14 +50,12 @@ def test_nothing_is_drawn_in_sanity_checks_and_on_other_ranks(tmp_path: Path, se
 
 def test_values_out_of_range_are_clamped() -> None:
     tile = torch.stack([torch.full((4, 2), value) for value in (-3.0, 3.0, 0.0)])
-    assert np.asarray(draw_pairs([tile], num_columns=1))[0, 0].tolist() == [0, 255, 128]
+    assert np.asarray(draw_pair(tile, tile))[0, 0].tolist() == [0, 255, 128]
 
 
 def test_steps_without_reconstruction_are_refused() -> None:
     with pytest.raises(TypeError, match="given dict by the step; expected a ReconstructionOutput"):
-        ReconstructionsCallback().on_validation_batch_end(
-            MagicMock(spec=Trainer), MagicMock(spec=LightningModule), {}, tiny_batch(), 0
-        )
+        ReconstructionsCallback().draw_tiles({}, tiny_batch(), 1)
 
 
 def test_counts_below_one_are_refused() -> None:
