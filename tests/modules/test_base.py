@@ -6,6 +6,7 @@ import torch
 from lightning.pytorch import Trainer
 from torch import nn
 from torch.optim import SGD
+from torch.optim.swa_utils import AveragedModel
 
 from synth2_lightning.modules.base import BaseModule, source_losses
 from synth2_lightning.modules.schedules import WarmupCosineSchedule
@@ -53,6 +54,19 @@ def test_loading_refuses_a_checkpoint_of_another_model() -> None:
     state["tail.weight"] = state.pop("head.weight")
     with pytest.raises(ValueError, match=r"1 trained weights are missing \(head.weight\) and 1 have no place \(tail"):
         SmallModule().load_state_dict(state)
+
+
+def test_a_copy_of_the_module_loads_what_it_saved() -> None:
+    averaged = AveragedModel(SmallModule())
+    saved = averaged.state_dict()
+    assert not any("frozen" in name for name in saved)
+    saved["module.head.bias"] += 1
+    other = AveragedModel(SmallModule())
+    module: Any = other.module
+    module.configure_model()
+    other.load_state_dict(saved)
+    assert torch.equal(module.head.bias, saved["module.head.bias"])
+    assert (module.frozen.weight == 7).all()
 
 
 def test_a_module_with_nothing_to_train_says_so() -> None:

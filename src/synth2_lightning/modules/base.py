@@ -101,6 +101,13 @@ class BaseModule(LightningModule):
         super().load_state_dict(state_dict, strict=False, assign=assign)
         return nn.modules.module._IncompatibleKeys([], [])
 
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # What holds a copy of this module, such as Lightning's weight averaging, loads strictly what state_dict gave.
+        present = super().state_dict()
+        for name in self._frozen_names() & present.keys():
+            state_dict.setdefault(prefix + name, present[name])
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
     def _frozen_names(self) -> set[str]:
         names = {
             name for name, parameter in self.named_parameters(remove_duplicate=False) if not parameter.requires_grad
