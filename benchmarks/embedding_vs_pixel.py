@@ -53,10 +53,14 @@ LANGUAGE_MODEL = {
 CAPTION = "a brown dog runs over the wet sand of a beach with a red ball"
 
 
-def captioner(folder: Path) -> VisionLanguageModule:
-    """Build it with random weights; the language model is frozen."""
+def write_parts(folder: Path) -> None:
+    """Write what the captioner is built from: a VQ-GAN with random weights, and a vocabulary."""
     VQModel(**VQGAN).save_pretrained(folder / "vqgan")
     build_vocabulary([CAPTION], 1, folder / "vocabulary")
+
+
+def captioner(folder: Path) -> VisionLanguageModule:
+    """Build it; the language model has random weights and is frozen."""
     module = VisionLanguageModule(
         VQGANTokenizer(str(folder / "vqgan")),
         lambda dim, width: PerceiverResampler(dim, width, num_queries=64, depth=6, num_positions=256),
@@ -92,37 +96,56 @@ def main() -> None:
     """Print one JSON line; ``ratio`` is steps per second on tokens over steps per second on pixels."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="two pictures instead of eight, and fewer steps")
-    parser.add_argument("--only", choices=("token", "pixel"), help="run one route and print its peak memory")
+    parser.add_argument("--only", nargs=2, metavar=("ROUTE", "PARTS"), help="print the peak memory of one route")
     args = parser.parse_args()
-    batch_size, num_steps = (2, 3) if args.quick else (8, 8)
+    batch_size, num_steps = (2, 2) if args.quick else (8, 8)
     torch.manual_seed(0)
-    with TemporaryDirectory() as folder:
-        module = captioner(Path(folder))
-    optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad])
-    routes = batches(module, batch_size)
     if args.only:
-        step(module, optimizer, routes[args.only])
-        print(json.dumps(peak_memory_mib()))
+        route, parts = args.only
+        print(json.dumps(peak_memory(route, Path(parts), batch_size)))
         return
-    seconds: dict[str, list[float]] = {route: [] for route in routes}
-    for _ in range(num_steps + 1):
-        for route, batch in routes.items():
-            seconds[route].append(step(module, optimizer, batch))
-    medians = {route: statistics.median(times[1:]) for route, times in seconds.items()}  # the first step warms up
-    memory = {route: _peak_memory(route, args.quick) for route in routes}
+    with TemporaryDirectory() as folder:
+        write_parts(Path(folder))
+        seconds = race(Path(folder), batch_size, num_steps)
+        memory = {route: _memory_of_process(route, folder, args.quick) for route in seconds}
     report(
         "embedding_vs_pixel",
-        medians["pixel"] / medians["token"],
-        token_steps_per_s=1 / medians["token"],
-        pixel_steps_per_s=1 / medians["pixel"],
+        seconds["pixel"] / seconds["token"],
+        token_steps_per_s=1 / seconds["token"],
+        pixel_steps_per_s=1 / seconds["pixel"],
         token_peak_mib=memory["token"],
         pixel_peak_mib=memory["pixel"],
         batch_size=batch_size,
     )
 
 
-def _peak_memory(route: str, quick: bool) -> float:
-    command = [sys.executable, __file__, "--only", route, *(["--quick"] if quick else [])]
+def race(parts: Path, batch_size: int, num_steps: int) -> dict[str, float]:
+    """Run both routes by turns; median seconds of a step."""
+    module, optimizer = learner(parts)
+    seconds: dict[str, list[float]] = {"token": [], "pixel": []}
+    for _ in range(num_steps + 1):
+        for route, batch in batches(module, batch_size).items():
+            seconds[route].append(step(module, optimizer, batch))
+    return {route: statistics.median(times[1:]) for route, times in seconds.items()}  # the first step warms up
+
+
+def peak_memory(route: str, parts: Path, batch_size: int) -> float:
+    """Take two steps on one route, so that the optimizer's state counts; MiB."""
+    module, optimizer = learner(parts)
+    batch = batches(module, batch_size)[route]
+    for _ in range(2):
+        step(module, optimizer, batch)
+    return peak_memory_mib()
+
+
+def learner(parts: Path) -> tuple[VisionLanguageModule, torch.optim.Optimizer]:
+    """Build a captioner and its optimizer."""
+    module = captioner(parts)
+    return module, torch.optim.AdamW([p for p in module.parameters() if p.requires_grad])
+
+
+def _memory_of_process(route: str, parts: str, quick: bool) -> float:
+    command = [sys.executable, __file__, "--only", route, parts, *(["--quick"] if quick else [])]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return float(json.loads(output.splitlines()[-1]))
 

@@ -17,6 +17,9 @@ OVERLAYS = sorted(path.relative_to(CONFIGS).as_posix() for path in (CONFIGS / "o
 BASES = {  # what an overlay goes on top of, where that is not mixed.yaml
     "overlays/flickr8k_codebook.yaml": ("fit", "tokenizer.yaml"),
     "overlays/flickr8k_tokenize.yaml": ("predict", "tokenize.yaml"),
+    "overlays/flickr8k_1000.yaml": ("fit", "mixed.yaml", "overlays/flickr8k.yaml"),
+    "overlays/flickr8k_smollm2.yaml": ("fit", "mixed.yaml", "overlays/flickr8k.yaml"),
+    "overlays/flickr8k_smollm2_cross.yaml": ("fit", "mixed.yaml", "overlays/flickr8k.yaml"),
 }
 
 
@@ -26,9 +29,10 @@ def test_every_run_file_is_known_to_these_tests() -> None:
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_overlays_parse(overlay: str, capsys: pytest.CaptureFixture[str]) -> None:
-    command, base = BASES.get(overlay, ("fit", "mixed.yaml"))
+    command, *bases = BASES.get(overlay, ("fit", "mixed.yaml"))
+    files = [word for file in (*bases, overlay) for word in ("--config", file)]
     with pytest.raises(SystemExit) as stop:
-        main([command, "--config", base, "--config", overlay, "--print_config"])
+        main([command, *files, "--print_config"])
     assert stop.value.code == 0
     assert "class_path" in capsys.readouterr().out
 
