@@ -7,7 +7,7 @@ from lightning.pytorch.loggers import CSVLogger
 from torch.utils.data import DataLoader
 
 from synth2_lightning.callbacks.cider import CiderCallback
-from synth2_lightning.metrics.cider import cider
+from synth2_lightning.metrics.cider import cider, human_cider
 from synth2_lightning.modules.captioning import VisionLanguageModule
 from synth2_lightning.testing import TinyDecoder, TinyImageTokenizer, TinyResampler, tiny_batch
 from synth2_lightning.types import ImageTextBatch
@@ -40,6 +40,7 @@ def test_scores_once_over_the_corpus_and_writes_what_it_scored(tmp_path: Path) -
 
     card = json.loads((folder / "protocol.json").read_text())
     assert card["score"] == pytest.approx(expected.score)
+    assert card["human_score"] == pytest.approx(human_cider({row["key"]: row["references"] for row in rows}).score)
     assert (card["num_pictures"], card["num_references"], card["num_repeated_keys_dropped"]) == (7, 14, 4)
     assert card["generation"]["max_new_tokens"] == 30
     assert card["decoder"] == "TinyDecoder"

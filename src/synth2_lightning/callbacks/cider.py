@@ -9,7 +9,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from synth2_lightning.metrics.cider import Cider, cider
+from synth2_lightning.metrics.cider import Cider, cider, human_cider
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +22,7 @@ class CiderCallback(Callback):
     Captions come from the steps' outputs; they are gathered with their picture's key, repeated keys (a
     distributed sampler pads with repeats) are dropped, and the corpus is scored once, because CIDEr's document
     frequencies are corpus-wide: a mean over ranks is another number. A score of 1.0 is what papers print as 100.
+    Beside it stands ``human_score``, what one person's captions score against the others', where each picture has two.
 
     Args:
         folder: Where the files go; by default the run's log folder. Each pass writes
@@ -84,6 +85,7 @@ class CiderCallback(Callback):
         card = {
             "metric": "CIDEr-D",
             "score": result.score,
+            "human_score": human_cider(references).score if min(map(len, references.values())) > 1 else None,
             "split": stage,
             "num_pictures": len(hypotheses),
             "num_references": sum(map(len, references.values())),
