@@ -67,7 +67,7 @@ class PerceiverResampler(Resampler):
         self.input = nn.Sequential(
             nn.LayerNorm(input_dim), nn.Linear(input_dim, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
         )
-        # As large as what the maps give at the start: from zero, it takes hundreds of steps until places differ.
+        # As large as what the maps give at the start: from zero, places are told apart late.
         self.positions = nn.Parameter(0.3 * torch.randn(num_positions, width))
         self.latents = nn.Parameter(torch.randn(num_queries, width))
         self.layers = nn.ModuleList(PerceiverLayer(width, num_heads, head_dim, dropout) for _ in range(depth))
