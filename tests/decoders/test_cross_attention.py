@@ -32,6 +32,17 @@ def test_with_shut_gates_the_model_says_what_it_said_before(language_model: NewL
         assert torch.equal(decoder.lm(ids).logits, bare(ids).logits)
 
 
+def test_gates_are_as_strong_as_the_states_that_they_add_to() -> None:
+    loud = {"model_type": "gpt2", "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 64, "initializer_range": 5.0}
+    decoder = _decoder(NewLanguageModel(loud, "package://synth2_lightning/scenes/vocabulary"))
+    first, second = (block.cross_attention.scale for block in _gated(decoder))
+    assert 2 < first < second  # word and place, half of them within 0.67 * 5 * sqrt(2); then the first block's part
+    quiet = _decoder(
+        NewLanguageModel(loud | {"initializer_range": 0.02}, "package://synth2_lightning/scenes/vocabulary")
+    )
+    assert [block.cross_attention.scale for block in _gated(quiet)] == [1.0, 1.0]
+
+
 def test_every_kth_block_looks(gpt2: NewLanguageModel) -> None:
     assert len(_gated(_decoder(gpt2, every=1))) == 2
     decoder = _decoder(gpt2, every=2)

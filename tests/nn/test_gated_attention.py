@@ -31,6 +31,14 @@ def test_it_is_attention_and_feedforward_behind_tanh_gates() -> None:
     torch.testing.assert_close(layer(words, visual), expected)
 
 
+def test_what_comes_through_the_gates_is_scaled() -> None:
+    layer = _layer(0.7, 0.0)
+    words, visual = torch.randn(2, 5, 12), torch.randn(2, 3, 6)
+    seen = layer(words, visual) - words
+    layer.scale = 3.0
+    torch.testing.assert_close(layer(words, visual) - words, 3 * seen, atol=1e-5, rtol=1e-5)
+
+
 def test_queries_are_normalised_words() -> None:
     layer = _layer(1.0, 0.0)
     words, visual = torch.randn(2, 4, 12), torch.randn(2, 3, 6)

@@ -57,10 +57,13 @@ class CrossAttentionDecoder(CausalDecoder):
 
     def fit_in(self, lm: Any) -> None:
         """Put gates before every k-th block."""
+        scales = _state_scales(lm)
         blocks = find_blocks(lm, self.num_blocks)
         for index, block in enumerate(blocks):
             if (index + 1) % self.every == 0:
-                gate = GatedCrossAttention(self.embed_dim, self.embed_dim, self.num_heads, self.head_dim)
+                gate = GatedCrossAttention(
+                    self.embed_dim, self.embed_dim, self.num_heads, self.head_dim, max(1.0, scales[index])
+                )
                 blocks[index] = GatedBlock(gate.to(lm.device), block, self.checkpoint_activations)
             elif self.checkpoint_activations:
                 blocks[index] = CheckpointedBlock(block)
@@ -112,3 +115,13 @@ class GatedBlock(BlockWrapper):
 
     def _run(self, hidden_states: Tensor, visual: Tensor, *args: Any, **kwargs: Any) -> Any:
         return self.block(self.cross_attention(hidden_states, visual), *args, **kwargs)
+
+
+@torch.no_grad()
+def _state_scales(lm: Any) -> list[float]:
+    # Hidden states before each block, for words of all kinds. The median, because a few channels and the first position
+    # may be a hundred times as large as the others.
+    vocabulary = lm.get_input_embeddings().num_embeddings
+    ids = torch.arange(0, vocabulary, max(1, vocabulary // 16), device=lm.device)[None, :16]
+    states = lm.eval()(ids, use_cache=False, output_hidden_states=True).hidden_states
+    return [float(state[:, 1:].float().abs().median()) for state in states]

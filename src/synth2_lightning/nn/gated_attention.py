@@ -12,13 +12,16 @@ from synth2_lightning.nn.feedforward import FeedForward
 class GatedCrossAttention(nn.Module):
     """Words attend to visual tokens behind tanh gates that start shut (Flamingo, arXiv 2204.14198, figure 4).
 
-    Shut gates add zero, so that a language model says at step 0 what it said without pictures.
+    Shut gates add zero, so that a language model says at step 0 what it said without pictures. Beyond the paper, what
+    comes through a gate can be scaled: a pretrained model's hidden states may be ten times as large as what fresh
+    layers give, and short training would end before anything was seen.
 
     Args:
         width: Width of the words' hidden states.
         visual_dim: Width of the visual tokens.
         num_heads: Attention heads.
         head_dim: Channels of a head.
+        scale: Size of the words' hidden states.
 
     Example:
         >>> layer = GatedCrossAttention(width=32, visual_dim=16, num_heads=2, head_dim=16)
@@ -27,9 +30,10 @@ class GatedCrossAttention(nn.Module):
         True
     """
 
-    def __init__(self, width: int, visual_dim: int, num_heads: int, head_dim: int) -> None:
+    def __init__(self, width: int, visual_dim: int, num_heads: int, head_dim: int, scale: float = 1.0) -> None:
         super().__init__()
         self.num_heads = num_heads
+        self.scale = scale
         self.norm = nn.LayerNorm(width)
         self.to_queries = nn.Linear(width, num_heads * head_dim, bias=False)
         self.to_keys_values = nn.Linear(visual_dim, 2 * num_heads * head_dim, bias=False)
@@ -44,8 +48,8 @@ class GatedCrossAttention(nn.Module):
         """Look."""
         # The layer is learnt in its own precision, which may be finer than that of a frozen language model.
         states: Tensor = words.to(self.norm.weight.dtype)
-        states = states + self.attention_gate.tanh() * self._look(states, visual)
-        states = states + self.feedforward_gate.tanh() * self.feedforward(states)
+        states = states + self.scale * self.attention_gate.tanh() * self._look(states, visual)
+        states = states + self.scale * self.feedforward_gate.tanh() * self.feedforward(states)
         return states.to(words.dtype)
 
     def _look(self, words: Tensor, visual: Tensor) -> Tensor:
