@@ -1,9 +1,17 @@
+from collections.abc import Sequence
+
 import pytest
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from synth2_lightning.testing import TinyImageTokenizer, check_image_encoder, check_image_tokenizer
+from synth2_lightning.testing import (
+    TinyImageTokenizer,
+    TinyTextEncoder,
+    check_image_encoder,
+    check_image_tokenizer,
+    check_text_encoder,
+)
 from synth2_lightning.types import Pixels, VQTokens
 
 
@@ -43,3 +51,93 @@ def test_a_broken_law_is_named(tokenizer: TinyImageTokenizer, law: str) -> None:
 
 def test_the_encoder_check_alone_passes_what_only_tokenizers_must_keep() -> None:
     check_image_encoder(ForgetfulTokenizer())
+
+
+Encoded = tuple[Tensor, Tensor]
+
+
+class LateTextEncoder(TinyTextEncoder):
+    def load(self) -> None:
+        self.gain = nn.Parameter(torch.ones(1))
+
+
+class WideTextEncoder(TinyTextEncoder):
+    def encode(self, texts: Sequence[str]) -> Encoded:
+        embeddings, mask = super().encode(texts)
+        return embeddings.repeat(1, 1, 2), mask
+
+
+class HidingTextEncoder(TinyTextEncoder):
+    def encode(self, texts: Sequence[str]) -> Encoded:
+        embeddings, mask = super().encode(texts)
+        return embeddings, mask & False
+
+
+class LeakingTextEncoder(TinyTextEncoder):
+    def encode(self, texts: Sequence[str]) -> Encoded:
+        embeddings, mask = super().encode(texts)
+        return embeddings + embeddings.mean(1, keepdim=True), mask
+
+
+class RankingTextEncoder(TinyTextEncoder):
+    """Right where the first text is the longest, wrong where the last is."""
+
+    def encode(self, texts: Sequence[str]) -> Encoded:
+        embeddings, mask = super().encode(texts)
+        return embeddings + (len(texts[0]) < len(texts[-1])), mask
+
+
+class DeafTextEncoder(TinyTextEncoder):
+    def encode(self, texts: Sequence[str]) -> Encoded:
+        embeddings, mask = super().encode(texts)
+        return embeddings * 0, mask
+
+
+class IdleTextEncoder(TinyTextEncoder):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(1))
+        self.pooler = nn.Parameter(torch.ones(1))
+
+    def encode(self, texts: Sequence[str]) -> Encoded:
+        embeddings, mask = super().encode(texts)
+        return embeddings * self.gain, mask
+
+
+class NoisyTextEncoder(TinyTextEncoder):
+    def encode(self, texts: Sequence[str]) -> Encoded:
+        embeddings, mask = super().encode(texts)
+        return nn.functional.dropout(embeddings, training=self.training), mask
+
+
+class PatientTextEncoder(TinyTextEncoder):
+    def encode(self, texts: Sequence[str]) -> Encoded:
+        return super().encode([text.strip() or "nothing" for text in texts])
+
+
+@pytest.mark.parametrize(
+    ("encoder", "law"),
+    [
+        (LateTextEncoder(), "load: the second call"),
+        (WideTextEncoder(), r"shape: expected \(3, 8, 8\), got \(3, 8, 16\)"),
+        (HidingTextEncoder(), "mask: each text"),
+        (LeakingTextEncoder(), "padding: a text must embed alone"),
+        (RankingTextEncoder(), "order: the order of a batch"),
+        (DeafTextEncoder(), "texts: they must embed differently"),
+        (IdleTextEncoder(), "learnt: no gradient reaches pooler"),
+        (NoisyTextEncoder(), "frozen: train"),
+        (PatientTextEncoder(), "blank: '' must be refused"),
+    ],
+)
+def test_a_broken_law_of_text_encoders_is_named(encoder: TinyTextEncoder, law: str) -> None:
+    with pytest.raises(AssertionError, match=law):
+        check_text_encoder(encoder)
+
+
+def test_the_tiny_text_encoder_is_the_same_in_every_process() -> None:
+    check_text_encoder(TinyTextEncoder())
+    embeddings, mask = TinyTextEncoder().encode(["a dog", "a"])
+    assert mask.tolist() == [[True, True], [True, False]]
+    assert torch.equal(embeddings[0, 0], embeddings[1, 0])
+    assert not torch.equal(embeddings[0, 0], embeddings[0, 1])
+    assert torch.equal(embeddings[0, 0], TinyTextEncoder().vectors[0xE8B7BE43 % 256])  # the word's CRC-32

@@ -283,7 +283,11 @@ class TextEncoder(nn.Module, ABC):
 
     @abstractmethod
     def encode(self, texts: Sequence[str]) -> tuple[Float[Tensor, "batch length dim"], Bool[Tensor, "batch length"]]:
-        """Embed texts; the mask is true at real tokens."""
+        """Embed texts; the mask is true at real tokens. What else is in the batch changes no text's embeddings.
+
+        Raises:
+            ValueError: If a text is blank.
+        """
 
 
 class CaptionGenerator(nn.Module, ABC):

@@ -5,12 +5,14 @@ to the laws that the rest of the house relies on.
 """
 
 from collections.abc import Sequence
+from zlib import crc32
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
-from synth2_lightning.interfaces import ImageEncoder, ImageTokenizer, LanguageDecoder, Resampler
+from synth2_lightning.interfaces import ImageEncoder, ImageTokenizer, LanguageDecoder, Resampler, TextEncoder
 from synth2_lightning.types import (
     GenerationSettings,
     ImageTextBatch,
@@ -152,6 +154,34 @@ class TinyDecoder(LanguageDecoder):
         return logits.reshape(len(logits), 4, -1)
 
 
+class TinyTextEncoder(TextEncoder):
+    """Looks each word's vector up in a table of noise, where the word's hash says.
+
+    Example:
+        >>> embeddings, mask = TinyTextEncoder().encode(["a bright field", "a field"])
+        >>> embeddings.shape, mask.sum(1)
+        (torch.Size([2, 3, 8]), tensor([3, 2]))
+    """
+
+    embed_dim = 8
+    vectors: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        vectors = torch.randn(256, self.embed_dim, generator=torch.Generator().manual_seed(0))
+        self.register_buffer("vectors", vectors, persistent=False)
+
+    def encode(self, texts: Sequence[str]) -> tuple[Float[Tensor, "batch length dim"], Bool[Tensor, "batch length"]]:
+        """Look words up."""
+        for text in texts:
+            if not text.strip():
+                raise ValueError(f"The caption {text!r} has no word; expected at least one.")
+        rows = [[crc32(word.encode()) % len(self.vectors) for word in text.split()] for text in texts]
+        ids = pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=-1)
+        ids = ids.to(self.vectors.device)
+        return self.vectors[ids], ids >= 0
+
+
 def check_image_encoder(encoder: ImageEncoder, image_size: int | None = None) -> None:
     """Hold an encoder to the laws of :class:`ImageEncoder`: shapes, row order, frozen weights, determinism.
 
@@ -216,3 +246,68 @@ def check_image_tokenizer(tokenizer: ImageTokenizer, image_size: int | None = No
     except ValueError:
         return
     raise AssertionError("codebook: foreign tokens must be refused")
+
+
+def check_text_encoder(encoder: TextEncoder, atol: float = 1e-5) -> None:
+    """Hold an encoder to the laws of :class:`TextEncoder`: shapes, independence of the batch, blanks, what learns.
+
+    Args:
+        encoder: Constructed, not yet loaded.
+        atol: How far embeddings of one text may differ from batch to batch; half precision needs more.
+
+    Raises:
+        AssertionError: If a law is broken; the message names it.
+
+    Example:
+        >>> check_text_encoder(TinyTextEncoder())
+    """
+    encoder.load()
+    loaded = list(encoder.parameters())
+    encoder.load()
+    assert list(map(id, encoder.parameters())) == list(map(id, loaded)), "load: the second call must do nothing"
+    encoder.eval()
+    texts = ["a red circle", "two small green triangles and a blue square", "a circle"]
+    with torch.no_grad():
+        embeddings, mask = encoder.encode(texts)
+        shape = (3, mask.shape[1], encoder.embed_dim)
+        assert embeddings.shape == shape, f"shape: expected {shape}, got {tuple(embeddings.shape)}"
+        assert mask.any(1).all(), "mask: each text has a real token"
+        rows = [row[real] for row, real in zip(embeddings, mask, strict=True)]
+        alone = [_real_tokens(encoder, [text])[0] for text in texts]
+        turned = _real_tokens(encoder, texts[::-1])[::-1]
+    assert _all_close(alone, rows, atol), "padding: a text must embed alone as beside longer ones"
+    assert _all_close(turned, rows, atol), "order: the order of a batch must change no embeddings"
+    assert not torch.allclose(rows[0].mean(0), rows[1].mean(0), atol=atol), "texts: they must embed differently"
+    _check_what_learns(encoder, texts, atol)
+    for blank in ("", " \n"):
+        message = ""
+        try:
+            encoder.encode([*texts, blank])
+        except ValueError as error:
+            message = str(error)
+        assert repr(blank) in message, f"blank: {blank!r} must be refused by a ValueError that shows it"
+
+
+def _check_what_learns(encoder: TextEncoder, texts: list[str], atol: float) -> None:
+    learnt = {name: parameter for name, parameter in encoder.named_parameters() if parameter.requires_grad}
+    if learnt:
+        encoder.encode(texts)[0].square().sum().backward()  # type: ignore[no-untyped-call]
+        idle = [name for name, parameter in learnt.items() if parameter.grad is None]
+        encoder.zero_grad()
+        assert not idle, f"learnt: no gradient reaches {', '.join(idle)}, for which DDP would wait"
+        return
+    before = _real_tokens(encoder, texts)
+    assert not any(tokens.requires_grad for tokens in before), "frozen: no gradient may be kept"
+    encoder.train()
+    after = _real_tokens(encoder, texts)
+    assert _all_close(after, before, atol), "frozen: train() must not change the embeddings"
+
+
+def _real_tokens(encoder: TextEncoder, texts: list[str]) -> list[Tensor]:
+    embeddings, mask = encoder.encode(texts)
+    return [row[real] for row, real in zip(embeddings, mask, strict=True)]
+
+
+def _all_close(some: list[Tensor], others: list[Tensor], atol: float) -> bool:
+    pairs = zip(some, others, strict=True)
+    return all(a.shape == b.shape and torch.allclose(a, b, atol=atol, rtol=0) for a, b in pairs)

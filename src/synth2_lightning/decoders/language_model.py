@@ -2,14 +2,12 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
-from difflib import get_close_matches
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from synth2_lightning.locations import resolve
+from synth2_lightning.huggingface import NewNetwork, folder_or_hub_name
 
 
 class LanguageModelSource(ABC):
@@ -133,7 +131,7 @@ class PretrainedLanguageModel(LanguageModelSource):
 
     @property
     def _location(self) -> str:
-        return _location(self.model, "language model")
+        return folder_or_hub_name(self.model, "language model")
 
 
 class NewLanguageModel(LanguageModelSource):
@@ -149,60 +147,29 @@ class NewLanguageModel(LanguageModelSource):
         ValueError: If ``config`` lacks ``model_type``, or has a key that such a model does not know.
 
     Example:
-        >>> NewLanguageModel({"model_type": "gpt2", "n_embd": 192}, "vocabulary").settings
-        {'n_embd': 192}
+        >>> vocabulary = "package://synth2_lightning/scenes/vocabulary"
+        >>> NewLanguageModel({"model_type": "gpt2", "n_embd": 192}, vocabulary).hidden_size
+        192
     """
 
     def __init__(self, config: dict[str, Any], tokenizer: str) -> None:
-        if "model_type" not in config:
-            raise ValueError(
-                f"NewLanguageModel.config has the keys {sorted(config)}; expected 'model_type' among them, such as "
-                "'gpt2' or 'llama', which says what the others mean."
-            )
-        self.model_type = str(config["model_type"])
-        self.settings = {key: value for key, value in config.items() if key != "model_type"}
-        self.tokenizer_location = tokenizer
+        self._plan = NewNetwork(config, tokenizer, "NewLanguageModel")
 
-    @cached_property
+    @property
     def tokenizer(self) -> Any:
         """The tokenizer at the given place."""
-        from transformers import AutoTokenizer
+        return self._plan.tokenizer
 
-        return AutoTokenizer.from_pretrained(_location(self.tokenizer_location, "tokenizer"))
-
-    @cached_property
+    @property
     def config(self) -> Any:
         """The given configuration, with the tokenizer's vocabulary."""
-        from transformers import AutoConfig
-
-        vocabulary = {
-            "vocab_size": len(self.tokenizer),
-            "bos_token_id": self.tokenizer.bos_token_id,
-            "eos_token_id": self.tokenizer.eos_token_id,
-            "pad_token_id": self.tokenizer.pad_token_id,
-        }
-        default = AutoConfig.for_model(self.model_type)
-        known = {key for key in default.to_dict() | default.attribute_map if key[0] != "_"} - set(vocabulary)
-        for key in self.settings:
-            if key not in known:
-                similar = ", ".join(get_close_matches(key, known)) or f"one of {', '.join(sorted(known))}"
-                raise ValueError(
-                    f"NewLanguageModel.config has the key {key!r}, which is not for a {self.model_type!r} model to "
-                    f"set; expected {similar}. Vocabulary and special tokens are taken from the tokenizer."
-                )
-        return AutoConfig.for_model(self.model_type, **self.settings, **vocabulary)
+        return self._plan.config
 
     def build(self) -> Any:
         """Draw weights from torch's global random state."""
         from transformers import AutoModelForCausalLM
 
         return AutoModelForCausalLM.from_config(self.config)
-
-
-def _location(location: str, what: str) -> str:
-    # A Hub name such as "gpt2" cannot be told from a relative path but by looking.
-    is_local = "://" in location or location.startswith((".", "/", "~")) or Path(location).exists()
-    return str(resolve(location, what)) if is_local else location
 
 
 def _add_lora(model: Any, lora: LoraSettings) -> None:

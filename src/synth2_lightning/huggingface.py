@@ -1,0 +1,92 @@
+"""Networks of Hugging Face: where existing ones lie, and what a new one needs to be built."""
+
+from difflib import get_close_matches
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from synth2_lightning.locations import resolve
+
+
+def folder_or_hub_name(location: str, what: str) -> str:
+    """Tell what lies here from what lies on the Hub.
+
+    Args:
+        location: A folder as :func:`~synth2_lightning.locations.resolve` takes it, or a name on the Hub.
+        what: What is looked for, for the message.
+
+    Raises:
+        FileNotFoundError: If a folder was meant and is not there.
+        OSError: If weights cannot be fetched.
+
+    Example:
+        >>> folder_or_hub_name("google-t5/t5-small", "text network")
+        'google-t5/t5-small'
+    """
+    # A Hub name such as "gpt2" cannot be told from a relative path but by looking.
+    is_local = "://" in location or location.startswith((".", "/", "~")) or Path(location).exists()
+    return str(resolve(location, what)) if is_local else location
+
+
+class NewNetwork:
+    """The plan of a network that starts from nothing: a tokenizer, and a configuration that has its vocabulary.
+
+    Args:
+        config: The configuration of a Hugging Face model, such as
+            ``{"model_type": "gpt2", "n_embd": 192, "n_layer": 3, "n_head": 4}``. Size of the vocabulary and special
+            tokens are the tokenizer's.
+        tokenizer: Where the tokenizer lies, or its Hub name.
+        owner: Whose argument ``config`` is, for the messages.
+
+    Raises:
+        ValueError: If ``config`` lacks ``model_type``.
+
+    Example:
+        >>> plan = NewNetwork({"model_type": "bert"}, "package://synth2_lightning/scenes/vocabulary", "Example")
+        >>> plan.config.vocab_size == len(plan.tokenizer)
+        True
+    """
+
+    def __init__(self, config: dict[str, Any], tokenizer: str, owner: str) -> None:
+        if "model_type" not in config:
+            raise ValueError(
+                f"{owner}.config has the keys {sorted(config)}; expected 'model_type' among them, such as "
+                "'llama' for a language model or 'bert' for a text encoder, which says what the others mean."
+            )
+        self._model_type = str(config["model_type"])
+        self._settings = {key: value for key, value in config.items() if key != "model_type"}
+        self._location = tokenizer
+        self._owner = owner
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The tokenizer at the given place."""
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(folder_or_hub_name(self._location, "tokenizer"))
+
+    @cached_property
+    def config(self) -> Any:
+        """The given configuration, with the tokenizer's vocabulary.
+
+        Raises:
+            ValueError: If it has a key that such a model does not know.
+        """
+        from transformers import AutoConfig
+
+        vocabulary = {
+            "vocab_size": len(self.tokenizer),
+            "bos_token_id": self.tokenizer.bos_token_id,
+            "eos_token_id": self.tokenizer.eos_token_id,
+            "pad_token_id": self.tokenizer.pad_token_id,
+        }
+        default = AutoConfig.for_model(self._model_type)
+        known = {key for key in default.to_dict() | default.attribute_map if key[0] != "_"} - set(vocabulary)
+        for key in self._settings:
+            if key not in known:
+                similar = ", ".join(get_close_matches(key, known)) or f"one of {', '.join(sorted(known))}"
+                raise ValueError(
+                    f"{self._owner}.config has the key {key!r}, which is not for a {self._model_type!r} model to "
+                    f"set; expected {similar}. Vocabulary and special tokens are taken from the tokenizer."
+                )
+        return AutoConfig.for_model(self._model_type, **self._settings, **vocabulary)
