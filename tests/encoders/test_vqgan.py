@@ -181,10 +181,9 @@ def test_sizes_that_do_not_divide_are_refused(tmp_path: Path) -> None:
         TrainableVQGAN(image_size=18)
 
 
-@pytest.mark.parametrize("model", ["./nowhere", "/nowhere", "~/nowhere", "a/b/c", "package://synth2_lightning/nowhere"])
-def test_what_looks_like_a_path_is_not_looked_up_on_the_hub(model: str) -> None:
+def test_what_looks_like_a_path_is_not_looked_up_on_the_hub() -> None:
     with pytest.raises(FileNotFoundError, match="The VQ-GAN is not at"):
-        VQGANTokenizer(model)
+        VQGANTokenizer("./nowhere")
 
 
 def test_an_exported_training_is_the_frozen_tokenizer(tmp_path: Path) -> None:

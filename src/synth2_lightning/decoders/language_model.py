@@ -4,12 +4,11 @@ from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from synth2_lightning.locations import resolve
+from synth2_lightning.locations import locate_model
 
 
 class LanguageModelSource(ABC):
@@ -133,7 +132,7 @@ class PretrainedLanguageModel(LanguageModelSource):
 
     @property
     def _location(self) -> str:
-        return _location(self.model, "language model")
+        return locate_model(self.model, "language model")
 
 
 class NewLanguageModel(LanguageModelSource):
@@ -168,7 +167,7 @@ class NewLanguageModel(LanguageModelSource):
         """The tokenizer at the given place."""
         from transformers import AutoTokenizer
 
-        return AutoTokenizer.from_pretrained(_location(self.tokenizer_location, "tokenizer"))
+        return AutoTokenizer.from_pretrained(locate_model(self.tokenizer_location, "tokenizer"))
 
     @cached_property
     def config(self) -> Any:
@@ -197,12 +196,6 @@ class NewLanguageModel(LanguageModelSource):
         from transformers import AutoModelForCausalLM
 
         return AutoModelForCausalLM.from_config(self.config)
-
-
-def _location(location: str, what: str) -> str:
-    # A Hub name such as "gpt2" cannot be told from a relative path but by looking.
-    is_local = "://" in location or location.startswith((".", "/", "~")) or Path(location).exists()
-    return str(resolve(location, what)) if is_local else location
 
 
 def _add_lora(model: Any, lora: LoraSettings) -> None:

@@ -1,6 +1,5 @@
 """VQ-GAN (Esser et al., arXiv 2012.09841) around diffusers' ``VQModel``: frozen as a tokenizer, or while it learns."""
 
-import hashlib
 import math
 import warnings
 from collections.abc import Sequence
@@ -14,8 +13,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from synth2_lightning.encoders.frozen import FrozenEncoder, Preprocessing
+from synth2_lightning.fingerprints import fingerprint_codebook
 from synth2_lightning.interfaces import ImageTokenizer, TrainableTokenizer
-from synth2_lightning.locations import resolve
+from synth2_lightning.locations import locate_model
 from synth2_lightning.nn.moving_codebook import MovingCodebook, spherical
 from synth2_lightning.types import Pixels, Reconstruction, SoftVQTokens, VQTokens
 
@@ -46,7 +46,7 @@ class VQGANTokenizer(FrozenEncoder, ImageTokenizer):
     num_levels = 1
 
     def __init__(self, model: str, image_size: int | None = None, subfolder: str = "", name: str = "vqgan") -> None:
-        self._model = str(resolve(model, "VQ-GAN")) if _is_local(model) else model
+        self._model = locate_model(model, "VQ-GAN")
         self._subfolder = subfolder or None
         config: dict[str, Any] = VQModel.load_config(self._model, subfolder=self._subfolder)
         image_size = image_size or int(config["sample_size"])
@@ -66,8 +66,7 @@ class VQGANTokenizer(FrozenEncoder, ImageTokenizer):
         """Bring the weights and take the codebook's fingerprint; the second call does nothing."""
         super().load()
         if not self.codebook:
-            content = self._vectors.float().cpu().contiguous().numpy().tobytes()
-            self.codebook = f"{self.name}-{self.codebook_size}:{hashlib.sha256(content).hexdigest()[:8]}"
+            self.codebook = fingerprint_codebook(self.name, self._vectors)
 
     def feature_map(
         self, network: nn.Module, images: Float[Tensor, "batch 3 size size"]
@@ -226,11 +225,6 @@ class TrainableVQGAN(TrainableTokenizer):
             return
         self.network.quantize.embedding.weight.copy_(self.codebook.vectors)
         self.network.save_pretrained(folder)
-
-
-def _is_local(model: str) -> bool:
-    """Hub ids are ``owner/name`` and never begin like a path; a folder that exists wins over an id."""
-    return "://" in model or model.startswith((".", "/", "~")) or model.count("/") > 1 or Path(model).is_dir()
 
 
 def _check_size(image_size: int, num_blocks: int) -> None:
