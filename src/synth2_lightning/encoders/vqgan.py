@@ -32,6 +32,7 @@ class VQGANTokenizer(FrozenEncoder, ImageTokenizer):
             model's configuration. Published configurations may hold a number that means nothing, as aMUSEd's does.
         subfolder: Folder inside ``model``, such as ``vqvae``.
         name: First part of the codebook's fingerprint, and the identity of embeddings.
+        pixel_range: What black and white are to the network. Most VQ-GANs take -1 and 1; aMUSEd's takes 0 and 1.
 
     Raises:
         FileNotFoundError: If there is no such folder.
@@ -45,7 +46,14 @@ class VQGANTokenizer(FrozenEncoder, ImageTokenizer):
 
     num_levels = 1
 
-    def __init__(self, model: str, image_size: int | None = None, subfolder: str = "", name: str = "vqgan") -> None:
+    def __init__(
+        self,
+        model: str,
+        image_size: int | None = None,
+        subfolder: str = "",
+        name: str = "vqgan",
+        pixel_range: tuple[float, float] = (-1.0, 1.0),
+    ) -> None:
         self._model = locate_model(model, "VQ-GAN")
         self._subfolder = subfolder or None
         config: dict[str, Any] = VQModel.load_config(self._model, subfolder=self._subfolder)
@@ -53,7 +61,9 @@ class VQGANTokenizer(FrozenEncoder, ImageTokenizer):
         _check_size(image_size, len(config["block_out_channels"]))
         with torch.device("meta"):
             blueprint = VQModel.from_config(config)
-        super().__init__(name, Preprocessing(image_size, mean=_HALF, std=_HALF), blueprint)
+        low, high = pixel_range
+        mean, std = -low / (high - low), 1 / (high - low)
+        super().__init__(name, Preprocessing(image_size, mean=(mean,) * 3, std=(std,) * 3), blueprint)
         self.codebook_size = config["num_vq_embeddings"]
         self.codebook = ""
 
@@ -119,7 +129,8 @@ class VQGANTokenizer(FrozenEncoder, ImageTokenizer):
                 f"as the {self.num_tokens} that {self.name!r} makes."
             )
         codes = rearrange(self.embed_tokens(tokens), "b (h w) d -> b d h w", h=side)
-        return Pixels(_to_uint8(_decode(cast(VQModel, self.network), codes)))
+        images = _decode(cast(VQModel, self.network), codes).float() * self.std + self.mean
+        return Pixels((images * 255).round().clamp(0, 255).to(torch.uint8))
 
     @property
     def _vectors(self) -> Float[Tensor, "codes dim"]:
@@ -249,7 +260,3 @@ def _decode(network: VQModel, codes: Float[Tensor, "batch dim h w"]) -> Float[Te
     # VQModel.decode would quantise again, or look up, depending on the configuration; the codes are final here.
     spatial = codes if network.config.norm_type == "spatial" else None
     return cast(Tensor, network.decoder(network.post_quant_conv(codes), spatial))
-
-
-def _to_uint8(images: Float[Tensor, "batch 3 height width"]) -> Tensor:
-    return ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
