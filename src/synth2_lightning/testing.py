@@ -10,9 +10,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from synth2_lightning.interfaces import ImageEncoder, ImageTokenizer, LanguageDecoder, Resampler
+from synth2_lightning.interfaces import ImageEncoder, ImageGenerator, ImageTokenizer, LanguageDecoder, Resampler
 from synth2_lightning.types import (
     GenerationSettings,
+    ImageEmbeddings,
     ImageTextBatch,
     MixedImages,
     Pixels,
@@ -88,6 +89,22 @@ class TinyImageTokenizer(ImageTokenizer):
         self.check_codebook(tokens.codebook)
         vectors = self.vectors[tokens.ids[..., 0, :]]
         return (vectors * tokens.probabilities[..., 0, :, None]).sum(-2)
+
+
+class TinyImageGenerator(ImageGenerator):
+    """Draws pictures of :class:`TinyImageTokenizer`: bright where the caption says so.
+
+    Example:
+        >>> TinyImageGenerator().generate(["a bright field"], seeds=[0]).ids.shape
+        torch.Size([1, 4, 1])
+    """
+
+    def generate(self, captions: Sequence[str], seeds: Sequence[int]) -> VQTokens:
+        """Draw a brightness for each quarter."""
+        self.check_request(captions, seeds)
+        noises = [torch.randint(0, 6, (4, 1), generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+        rows = zip(noises, captions, strict=True)
+        return VQTokens(torch.stack([noise + 10 * ("bright" in caption) for noise, caption in rows]), _CODEBOOK)
 
 
 class TinyResampler(Resampler):
@@ -216,3 +233,43 @@ def check_image_tokenizer(tokenizer: ImageTokenizer, image_size: int | None = No
     except ValueError:
         return
     raise AssertionError("codebook: foreign tokens must be refused")
+
+
+def check_image_generator(generator: ImageGenerator, encoder: ImageEncoder) -> None:
+    """Hold a generator to the laws of :class:`ImageGenerator`.
+
+    Args:
+        generator: Constructed, not yet loaded.
+        encoder: The encoder of the VLM that shall train on what is generated; not yet loaded.
+
+    Raises:
+        AssertionError: If a law is broken; the message names it.
+        ValueError: If the encoder refuses what is generated: another codebook, or ids that are out of its range.
+
+    Example:
+        >>> check_image_generator(TinyImageGenerator(), TinyImageTokenizer())
+    """
+    for part in (generator, generator, encoder):
+        part.load()
+    captions = ["a bright field", "a dark field", "a field", "a dark field"]
+    seeds = [0, 1, 2, 3]
+    images = generator.generate(captions, seeds)
+    with torch.no_grad():
+        embeddings = encoder(images)
+    shape = (4, encoder.num_tokens, encoder.embed_dim)
+    assert embeddings.shape == shape, f"shape: expected embeddings {shape}, got {tuple(embeddings.shape)}"
+    content = _content(images)
+    turned = _content(generator.generate(captions[::-1], seeds[::-1])).flip(0)
+    assert torch.allclose(turned, content, atol=1e-4), "seeds: the order of a batch must change nothing"
+    alone = torch.cat([_content(generator.generate([captions[row]], [seeds[row]])) for row in range(4)])
+    assert torch.allclose(alone, content, atol=1e-4), "seeds: the size of a batch must change nothing"
+    assert not torch.equal(content[1], content[3]), "seeds: other seeds must give other pictures of a caption"
+    try:
+        generator.generate(captions, seeds[:2])
+    except ValueError:
+        return
+    raise AssertionError("seeds: captions without a seed must be refused")
+
+
+def _content(images: VQTokens | SoftVQTokens | ImageEmbeddings) -> Tensor:
+    return images.values if isinstance(images, ImageEmbeddings) else images.ids
