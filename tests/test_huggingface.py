@@ -1,24 +1,8 @@
-from pathlib import Path
-
 import pytest
 
-from synth2_lightning.huggingface import NewNetwork, folder_or_hub_name
+from synth2_lightning.huggingface import NewNetwork
 
 SCENES = "package://synth2_lightning/scenes/vocabulary"
-
-
-def test_a_folder_here_goes_before_a_name_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert folder_or_hub_name("owner/name", "network") == "owner/name"
-    (tmp_path / "owner" / "name").mkdir(parents=True)
-    assert folder_or_hub_name("owner/name", "network") == str(Path("owner/name"))
-    assert folder_or_hub_name(SCENES, "network").endswith("scenes/vocabulary")
-
-
-@pytest.mark.parametrize("location", ["./nowhere", "/nowhere", "~/nowhere", "package://synth2_lightning/nowhere"])
-def test_what_can_be_no_name_must_be_there(location: str) -> None:
-    with pytest.raises(FileNotFoundError, match=f"The text network is not at '{location}'"):
-        folder_or_hub_name(location, "text network")
 
 
 def test_the_vocabulary_is_the_tokenizers() -> None:

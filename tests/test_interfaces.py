@@ -4,7 +4,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from synth2_lightning.interfaces import ImageEncoder
-from synth2_lightning.testing import TinyImageTokenizer, check_image_encoder, check_image_tokenizer, tiny_batch
+from synth2_lightning.testing import (
+    TinyImageGenerator,
+    TinyImageTokenizer,
+    check_image_encoder,
+    check_image_generator,
+    check_image_tokenizer,
+    tiny_batch,
+)
 from synth2_lightning.types import ImageEmbeddings, MixedImages, Pixels, SoftVQTokens, VQTokens
 
 
@@ -18,6 +25,7 @@ class PlainEncoder(ImageEncoder):
 def test_tiny_parts_keep_the_contracts() -> None:
     check_image_tokenizer(TinyImageTokenizer())
     check_image_encoder(PlainEncoder())
+    check_image_generator(TinyImageGenerator(), TinyImageTokenizer())
 
 
 def test_rows_of_mixed_images_stay_in_order() -> None:
@@ -56,3 +64,13 @@ def test_foreign_codebooks_and_ids_outside_the_codebook_are_refused() -> None:
 def test_a_tokenizer_without_decoder_says_so() -> None:
     with pytest.raises(TypeError, match="has no decoder from codes"):
         TinyImageTokenizer().detokenize(VQTokens(torch.zeros(1, 4, 1, dtype=torch.long), "tiny-16:00000000"))
+
+
+def test_captions_that_are_empty_or_have_no_seed_are_refused() -> None:
+    generator = TinyImageGenerator()
+    with pytest.raises(ValueError, match="was given 2 captions and 1 seeds; expected one seed per caption"):
+        generator.generate(["a field", "a field"], [0])
+    with pytest.raises(
+        ValueError, match=r"2 of 3 captions are empty \(the first is number 1 .* Leave these records out"
+    ):
+        generator.generate(["a field", " ", ""], [0, 1, 2])

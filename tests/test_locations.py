@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from synth2_lightning import locations
-from synth2_lightning.locations import resolve
+from synth2_lightning.locations import locate_model, resolve
 
 
 def test_path_is_itself(tmp_path: Path) -> None:
@@ -36,3 +36,21 @@ def test_missing_path_names_what_where_and_the_way_out(tmp_path: Path) -> None:
 def test_unknown_weights_are_refused() -> None:
     with pytest.raises(ValueError, match="no weights called 'gpt-5'"):
         resolve("weights://gpt-5/model.bin", "model")
+
+
+@pytest.mark.parametrize("model", ["gpt2", "amused/amused-256"])
+def test_what_does_not_look_like_a_path_is_a_hub_id(model: str) -> None:
+    assert locate_model(model, "model") == model
+
+
+@pytest.mark.parametrize("model", ["./nowhere", "/nowhere", "~/nowhere", "a/b/c", "package://synth2_lightning/nowhere"])
+def test_what_looks_like_a_path_is_no_hub_id(model: str) -> None:
+    with pytest.raises(FileNotFoundError, match="The model is not at"):
+        locate_model(model, "model")
+
+
+def test_what_lies_here_wins_over_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gpt2").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert locate_model("gpt2", "model") == "gpt2"
+    assert locate_model("package://synth2_lightning/scenes", "model").endswith("scenes")

@@ -6,9 +6,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from synth2_lightning.testing import (
+    TinyImageGenerator,
     TinyImageTokenizer,
     TinyTextEncoder,
     check_image_encoder,
+    check_image_generator,
     check_image_tokenizer,
     check_text_encoder,
 )
@@ -141,3 +143,56 @@ def test_the_tiny_text_encoder_is_the_same_in_every_process() -> None:
     assert torch.equal(embeddings[0, 0], embeddings[1, 0])
     assert not torch.equal(embeddings[0, 0], embeddings[0, 1])
     assert torch.equal(embeddings[0, 0], TinyTextEncoder().vectors[0xE8B7BE43 % 256])  # the word's CRC-32
+
+
+class NarrowGenerator(TinyImageGenerator):
+    def generate(self, captions: Sequence[str], seeds: Sequence[int]) -> VQTokens:
+        tokens = super().generate(captions, seeds)
+        return VQTokens(tokens.ids[:, :3], tokens.codebook)
+
+
+class OrderedGenerator(TinyImageGenerator):
+    def generate(self, captions: Sequence[str], seeds: Sequence[int]) -> VQTokens:
+        tokens = super().generate(captions, seeds)
+        return VQTokens((tokens.ids + torch.arange(len(captions))[:, None, None]) % 16, tokens.codebook)
+
+
+class CrowdedGenerator(TinyImageGenerator):
+    def generate(self, captions: Sequence[str], seeds: Sequence[int]) -> VQTokens:
+        tokens = super().generate(captions, seeds)
+        return VQTokens((tokens.ids + len(captions)) % 16, tokens.codebook)
+
+
+class SeedlessGenerator(TinyImageGenerator):
+    def generate(self, captions: Sequence[str], seeds: Sequence[int]) -> VQTokens:
+        return super().generate(captions, [0] * len(seeds))
+
+
+class TrustingGenerator(TinyImageGenerator):
+    def check_request(self, captions: Sequence[str], seeds: Sequence[int]) -> None:
+        pass
+
+    def generate(self, captions: Sequence[str], seeds: Sequence[int]) -> VQTokens:
+        return super().generate(captions[: len(seeds)], seeds)
+
+
+@pytest.mark.parametrize(
+    ("generator", "law"),
+    [
+        (NarrowGenerator(), "shape"),
+        (OrderedGenerator(), "order of a batch"),
+        (CrowdedGenerator(), "size of a batch"),
+        (SeedlessGenerator(), "other seeds"),
+        (TrustingGenerator(), "captions without a seed must be refused"),
+    ],
+)
+def test_a_broken_law_of_generators_is_named(generator: TinyImageGenerator, law: str) -> None:
+    with pytest.raises(AssertionError, match=law):
+        check_image_generator(generator, TinyImageTokenizer())
+
+
+def test_a_generator_of_another_codebook_is_refused() -> None:
+    encoder = TinyImageTokenizer()
+    encoder.codebook = "other-16:00000000"
+    with pytest.raises(ValueError, match="speak codebook 'tiny-16:00000000'"):
+        check_image_generator(TinyImageGenerator(), encoder)

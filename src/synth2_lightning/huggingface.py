@@ -1,31 +1,10 @@
-"""Networks of Hugging Face: where existing ones lie, and what a new one needs to be built."""
+"""Networks of Hugging Face that start from nothing: what they need to be built."""
 
 from difflib import get_close_matches
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-from synth2_lightning.locations import resolve
-
-
-def folder_or_hub_name(location: str, what: str) -> str:
-    """Tell what lies here from what lies on the Hub.
-
-    Args:
-        location: A folder as :func:`~synth2_lightning.locations.resolve` takes it, or a name on the Hub.
-        what: What is looked for, for the message.
-
-    Raises:
-        FileNotFoundError: If a folder was meant and is not there.
-        OSError: If weights cannot be fetched.
-
-    Example:
-        >>> folder_or_hub_name("google-t5/t5-small", "text network")
-        'google-t5/t5-small'
-    """
-    # A Hub name such as "gpt2" cannot be told from a relative path but by looking.
-    is_local = "://" in location or location.startswith((".", "/", "~")) or Path(location).exists()
-    return str(resolve(location, what)) if is_local else location
+from synth2_lightning.locations import locate_model
 
 
 class NewNetwork:
@@ -63,7 +42,7 @@ class NewNetwork:
         """The tokenizer at the given place."""
         from transformers import AutoTokenizer
 
-        return AutoTokenizer.from_pretrained(folder_or_hub_name(self._location, "tokenizer"))
+        return AutoTokenizer.from_pretrained(locate_model(self._location, "tokenizer"))
 
     @cached_property
     def config(self) -> Any:

@@ -273,9 +273,11 @@ class TextEncoder(nn.Module, ABC):
     """Turns words into embeddings that condition the image generator.
 
     Attributes:
+        name: What a generator that was conditioned on it must be given again.
         embed_dim: Width of an embedding.
     """
 
+    name: str
     embed_dim: int
 
     def load(self) -> None:
@@ -310,6 +312,24 @@ class ImageGenerator(nn.Module, ABC):
     @abstractmethod
     def generate(self, captions: Sequence[str], seeds: Sequence[int]) -> VQTokens | SoftVQTokens | ImageEmbeddings:
         """Synthesise one picture per caption, never as pixels."""
+
+    def check_request(self, captions: Sequence[str], seeds: Sequence[int]) -> None:
+        """Refuse what no picture can be made of.
+
+        Raises:
+            ValueError: If a caption is empty, or there are not as many seeds as captions.
+        """
+        if len(captions) != len(seeds):
+            raise ValueError(
+                f"{type(self).__name__} was given {len(captions)} captions and {len(seeds)} seeds; expected one seed "
+                "per caption."
+            )
+        empty = [row for row, caption in enumerate(captions) if not caption.strip()]
+        if empty:
+            raise ValueError(
+                f"{len(empty)} of {len(captions)} captions are empty (the first is number {empty[0]} of its batch, "
+                "counted from 0), and pictures of nothing would teach nothing. Leave these records out."
+            )
 
 
 class ImageTextSource(ABC):

@@ -42,3 +42,25 @@ def resolve(location: str | Path, what: str) -> Path:
             "package, or weights://NAME/PATH for what `synth2 weights` fetches."
         )
     return path
+
+
+def locate_model(model: str, what: str) -> str:
+    """Turn what a run file says of a model into what ``from_pretrained`` takes: a path that exists, or a Hub id.
+
+    Hub ids are ``name`` or ``owner/name`` and never begin like a path; what lies here wins over the Hub.
+
+    Args:
+        model: A location as :func:`resolve` takes it; anything else is an id on the Hugging Face Hub.
+        what: What is looked for, for the message.
+
+    Raises:
+        FileNotFoundError: If the model is said to lie here, and nothing lies there.
+        OSError: If weights cannot be fetched.
+        ValueError: If there are no weights of that name.
+
+    Example:
+        >>> locate_model("amused/amused-256", "generator")
+        'amused/amused-256'
+    """
+    is_local = "://" in model or model.startswith((".", "/", "~")) or model.count("/") > 1 or Path(model).exists()
+    return str(resolve(model, what)) if is_local else model

@@ -12,9 +12,17 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from synth2_lightning.interfaces import ImageEncoder, ImageTokenizer, LanguageDecoder, Resampler, TextEncoder
+from synth2_lightning.interfaces import (
+    ImageEncoder,
+    ImageGenerator,
+    ImageTokenizer,
+    LanguageDecoder,
+    Resampler,
+    TextEncoder,
+)
 from synth2_lightning.types import (
     GenerationSettings,
+    ImageEmbeddings,
     ImageTextBatch,
     MixedImages,
     Pixels,
@@ -92,6 +100,22 @@ class TinyImageTokenizer(ImageTokenizer):
         return (vectors * tokens.probabilities[..., 0, :, None]).sum(-2)
 
 
+class TinyImageGenerator(ImageGenerator):
+    """Draws pictures of :class:`TinyImageTokenizer`: bright where the caption says so.
+
+    Example:
+        >>> TinyImageGenerator().generate(["a bright field"], seeds=[0]).ids.shape
+        torch.Size([1, 4, 1])
+    """
+
+    def generate(self, captions: Sequence[str], seeds: Sequence[int]) -> VQTokens:
+        """Draw a brightness for each quarter."""
+        self.check_request(captions, seeds)
+        noises = [torch.randint(0, 6, (4, 1), generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+        rows = zip(noises, captions, strict=True)
+        return VQTokens(torch.stack([noise + 10 * ("bright" in caption) for noise, caption in rows]), _CODEBOOK)
+
+
 class TinyResampler(Resampler):
     """A mean over tokens, projected to four visual tokens.
 
@@ -163,6 +187,7 @@ class TinyTextEncoder(TextEncoder):
         (torch.Size([2, 3, 8]), tensor([3, 2]))
     """
 
+    name = "tiny"
     embed_dim = 8
     vectors: Tensor
 
@@ -311,3 +336,43 @@ def _real_tokens(encoder: TextEncoder, texts: list[str]) -> list[Tensor]:
 def _all_close(some: list[Tensor], others: list[Tensor], atol: float) -> bool:
     pairs = zip(some, others, strict=True)
     return all(a.shape == b.shape and torch.allclose(a, b, atol=atol, rtol=0) for a, b in pairs)
+
+
+def check_image_generator(generator: ImageGenerator, encoder: ImageEncoder) -> None:
+    """Hold a generator to the laws of :class:`ImageGenerator`.
+
+    Args:
+        generator: Constructed, not yet loaded.
+        encoder: The encoder of the VLM that shall train on what is generated; not yet loaded.
+
+    Raises:
+        AssertionError: If a law is broken; the message names it.
+        ValueError: If the encoder refuses what is generated: another codebook, or ids that are out of its range.
+
+    Example:
+        >>> check_image_generator(TinyImageGenerator(), TinyImageTokenizer())
+    """
+    for part in (generator, generator, encoder):
+        part.load()
+    captions = ["a bright field", "a dark field", "a field", "a dark field"]
+    seeds = [0, 1, 2, 3]
+    images = generator.generate(captions, seeds)
+    with torch.no_grad():
+        embeddings = encoder(images)
+    shape = (4, encoder.num_tokens, encoder.embed_dim)
+    assert embeddings.shape == shape, f"shape: expected embeddings {shape}, got {tuple(embeddings.shape)}"
+    content = _content(images)
+    turned = _content(generator.generate(captions[::-1], seeds[::-1])).flip(0)
+    assert torch.allclose(turned, content, atol=1e-4), "seeds: the order of a batch must change nothing"
+    alone = torch.cat([_content(generator.generate([captions[row]], [seeds[row]])) for row in range(4)])
+    assert torch.allclose(alone, content, atol=1e-4), "seeds: the size of a batch must change nothing"
+    assert not torch.equal(content[1], content[3]), "seeds: other seeds must give other pictures of a caption"
+    try:
+        generator.generate(captions, seeds[:2])
+    except ValueError:
+        return
+    raise AssertionError("seeds: captions without a seed must be refused")
+
+
+def _content(images: VQTokens | SoftVQTokens | ImageEmbeddings) -> Tensor:
+    return images.values if isinstance(images, ImageEmbeddings) else images.ids

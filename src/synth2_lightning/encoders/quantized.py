@@ -5,7 +5,6 @@ Zeghidour et al., arXiv 2107.03312). Nearest codes do not change when everything
 codes lie in the encoder's own space and nothing is normalised on the way.
 """
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any, cast
@@ -17,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from vector_quantize_pytorch import ResidualVQ
 
+from synth2_lightning.fingerprints import fingerprint_codebook
 from synth2_lightning.interfaces import CodebookLearner, ImageEncoder, ImageTokenizer
 from synth2_lightning.locations import resolve
 from synth2_lightning.types import Pixels, Quantization, SoftVQTokens, VQTokens
@@ -95,9 +95,8 @@ class QuantizedEncoder(ImageTokenizer):
         if self.codebook:
             return
         codes = load_file(resolve(self._folder / _CODES, "codebook's codes"))["codes"][: self.num_levels].contiguous()
-        fingerprint = hashlib.sha256(codes.numpy().tobytes()).hexdigest()[:8]
         self.codes.copy_(codes)
-        self.codebook = f"{self.name}-{self.codebook_size}x{self.num_levels}:{fingerprint}"
+        self.codebook = fingerprint_codebook(self.name, codes)
 
     @torch.no_grad()
     def tokenize(self, pixels: Pixels) -> VQTokens:

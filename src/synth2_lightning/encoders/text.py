@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -12,8 +13,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from synth2_lightning.encoders.text_tokens import TextReader
-from synth2_lightning.huggingface import NewNetwork, folder_or_hub_name
+from synth2_lightning.huggingface import NewNetwork
 from synth2_lightning.interfaces import TextEncoder
+from synth2_lightning.locations import locate_model
 
 
 class TransformersTextEncoder(TextEncoder, ABC):
@@ -124,6 +126,7 @@ class PretrainedTextEncoder(TransformersTextEncoder):
         dtype: Literal["float32", "bfloat16", "float16"] = "float32",
     ) -> None:
         super().__init__(max_length)
+        self.name = Path(model).name
         self.model = model
         self.dtype = dtype
         self.train(False)
@@ -179,7 +182,7 @@ class PretrainedTextEncoder(TransformersTextEncoder):
 
     @contextmanager
     def _reading(self) -> Iterator[str]:
-        location = folder_or_hub_name(self.model, "text network")
+        location = locate_model(self.model, "text network")
         try:
             yield location
         except (OSError, RuntimeError, ValueError) as error:  # transformers and the Hub's client know many families
@@ -216,6 +219,7 @@ class NewTextEncoder(TransformersTextEncoder):
     def __init__(self, config: dict[str, Any], tokenizer: str, max_length: int = 64) -> None:
         super().__init__(max_length)
         self._plan = NewNetwork(config, tokenizer, "NewTextEncoder")
+        self.name = f"new-{config['model_type']}"
 
     @property
     def tokenizer(self) -> Any:

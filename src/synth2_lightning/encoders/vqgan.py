@@ -1,6 +1,5 @@
 """VQ-GAN (Esser et al., arXiv 2012.09841) around diffusers' ``VQModel``: frozen as a tokenizer, or while it learns."""
 
-import hashlib
 import math
 import warnings
 from collections.abc import Sequence
@@ -14,8 +13,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from synth2_lightning.encoders.frozen import FrozenEncoder, Preprocessing
+from synth2_lightning.fingerprints import fingerprint_codebook
 from synth2_lightning.interfaces import ImageTokenizer, TrainableTokenizer
-from synth2_lightning.locations import resolve
+from synth2_lightning.locations import locate_model
 from synth2_lightning.nn.moving_codebook import MovingCodebook, spherical
 from synth2_lightning.types import Pixels, Reconstruction, SoftVQTokens, VQTokens
 
@@ -32,6 +32,7 @@ class VQGANTokenizer(FrozenEncoder, ImageTokenizer):
             model's configuration. Published configurations may hold a number that means nothing, as aMUSEd's does.
         subfolder: Folder inside ``model``, such as ``vqvae``.
         name: First part of the codebook's fingerprint, and the identity of embeddings.
+        pixel_range: What black and white are to the network. Most VQ-GANs take -1 and 1; aMUSEd's takes 0 and 1.
 
     Raises:
         FileNotFoundError: If there is no such folder.
@@ -45,15 +46,24 @@ class VQGANTokenizer(FrozenEncoder, ImageTokenizer):
 
     num_levels = 1
 
-    def __init__(self, model: str, image_size: int | None = None, subfolder: str = "", name: str = "vqgan") -> None:
-        self._model = str(resolve(model, "VQ-GAN")) if _is_local(model) else model
+    def __init__(
+        self,
+        model: str,
+        image_size: int | None = None,
+        subfolder: str = "",
+        name: str = "vqgan",
+        pixel_range: tuple[float, float] = (-1.0, 1.0),
+    ) -> None:
+        self._model = locate_model(model, "VQ-GAN")
         self._subfolder = subfolder or None
         config: dict[str, Any] = VQModel.load_config(self._model, subfolder=self._subfolder)
         image_size = image_size or int(config["sample_size"])
         _check_size(image_size, len(config["block_out_channels"]))
         with torch.device("meta"):
             blueprint = VQModel.from_config(config)
-        super().__init__(name, Preprocessing(image_size, mean=_HALF, std=_HALF), blueprint)
+        low, high = pixel_range
+        mean, std = -low / (high - low), 1 / (high - low)
+        super().__init__(name, Preprocessing(image_size, mean=(mean,) * 3, std=(std,) * 3), blueprint)
         self.codebook_size = config["num_vq_embeddings"]
         self.codebook = ""
 
@@ -66,8 +76,7 @@ class VQGANTokenizer(FrozenEncoder, ImageTokenizer):
         """Bring the weights and take the codebook's fingerprint; the second call does nothing."""
         super().load()
         if not self.codebook:
-            content = self._vectors.float().cpu().contiguous().numpy().tobytes()
-            self.codebook = f"{self.name}-{self.codebook_size}:{hashlib.sha256(content).hexdigest()[:8]}"
+            self.codebook = fingerprint_codebook(self.name, self._vectors)
 
     def feature_map(
         self, network: nn.Module, images: Float[Tensor, "batch 3 size size"]
@@ -120,7 +129,8 @@ class VQGANTokenizer(FrozenEncoder, ImageTokenizer):
                 f"as the {self.num_tokens} that {self.name!r} makes."
             )
         codes = rearrange(self.embed_tokens(tokens), "b (h w) d -> b d h w", h=side)
-        return Pixels(_to_uint8(_decode(cast(VQModel, self.network), codes)))
+        images = _decode(cast(VQModel, self.network), codes).float() * self.std + self.mean
+        return Pixels((images * 255).round().clamp(0, 255).to(torch.uint8))
 
     @property
     def _vectors(self) -> Float[Tensor, "codes dim"]:
@@ -228,11 +238,6 @@ class TrainableVQGAN(TrainableTokenizer):
         self.network.save_pretrained(folder)
 
 
-def _is_local(model: str) -> bool:
-    """Hub ids are ``owner/name`` and never begin like a path; a folder that exists wins over an id."""
-    return "://" in model or model.startswith((".", "/", "~")) or model.count("/") > 1 or Path(model).is_dir()
-
-
 def _check_size(image_size: int, num_blocks: int) -> None:
     stride = 2 ** (num_blocks - 1)
     if image_size < 1 or image_size % stride:
@@ -255,7 +260,3 @@ def _decode(network: VQModel, codes: Float[Tensor, "batch dim h w"]) -> Float[Te
     # VQModel.decode would quantise again, or look up, depending on the configuration; the codes are final here.
     spatial = codes if network.config.norm_type == "spatial" else None
     return cast(Tensor, network.decoder(network.post_quant_conv(codes), spatial))
-
-
-def _to_uint8(images: Float[Tensor, "batch 3 height width"]) -> Tensor:
-    return ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)

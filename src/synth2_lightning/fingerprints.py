@@ -1,0 +1,27 @@
+"""By which codebooks know each other: tokens carry the fingerprint, and who looks them up compares it."""
+
+import hashlib
+
+from jaxtyping import Float
+from torch import Tensor
+
+
+def fingerprint_codebook(name: str, codes: Float[Tensor, "codes dim"] | Float[Tensor, "levels codes dim"]) -> str:
+    """Name a codebook after what it holds.
+
+    Equal codes have equal fingerprints wherever they come from: the tokenizer that encodes photographs and the
+    generator that synthesises tokens need not know of each other.
+
+    Args:
+        name: What people call the codebook; the fingerprint begins with it.
+        codes: The vectors, of one level or of several. Precision and device do not matter as long as the values
+            are the same.
+
+    Example:
+        >>> import torch
+        >>> fingerprint_codebook("vqgan", torch.zeros(512, 4)), fingerprint_codebook("clip", torch.zeros(2, 16, 4))
+        ('vqgan-512:9f1dcbc3', 'clip-16x2:076a27c7')
+    """
+    content = codes.detach().float().cpu().contiguous().numpy().tobytes()
+    size = "x".join(str(count) for count in reversed(codes.shape[:-1]))
+    return f"{name}-{size}:{hashlib.sha256(content).hexdigest()[:8]}"

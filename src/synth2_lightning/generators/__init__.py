@@ -1,0 +1,1 @@
+"""Words become image tokens."""
