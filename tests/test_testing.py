@@ -1,9 +1,18 @@
+from collections.abc import Sequence
+from typing import Any
+
 import pytest
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from synth2_lightning.testing import TinyImageTokenizer, check_image_encoder, check_image_tokenizer
+from synth2_lightning.testing import (
+    TinyImageGenerator,
+    TinyImageTokenizer,
+    check_image_encoder,
+    check_image_generator,
+    check_image_tokenizer,
+)
 from synth2_lightning.types import Pixels, VQTokens
 
 
@@ -43,3 +52,36 @@ def test_a_broken_law_is_named(tokenizer: TinyImageTokenizer, law: str) -> None:
 
 def test_the_encoder_check_alone_passes_what_only_tokenizers_must_keep() -> None:
     check_image_encoder(ForgetfulTokenizer())
+
+
+class RowSeededGenerator(TinyImageGenerator):
+    def generate(self, captions: Sequence[str], seeds: Sequence[int]) -> VQTokens:
+        return super().generate(captions, [seed + row for row, seed in enumerate(seeds)])
+
+
+class SeedlessGenerator(TinyImageGenerator):
+    def generate(self, captions: Sequence[str], seeds: Sequence[int]) -> VQTokens:
+        return super().generate(captions, [0] * len(captions))
+
+
+class SmallCodebookGenerator(TinyImageGenerator):
+    codebook_size = 2
+
+
+class VagueGenerator(TinyImageGenerator):
+    def provenance(self) -> dict[str, Any]:
+        return {"levels": (1, 2)}
+
+
+@pytest.mark.parametrize(
+    ("generator", "law"),
+    [
+        (RowSeededGenerator(), "seeds: a picture must not depend on the batch"),
+        (SeedlessGenerator(), "seeds: other seeds, other pictures"),
+        (SmallCodebookGenerator(), "ids: .* leave the codebook"),
+        (VagueGenerator(), "provenance: plain values"),
+    ],
+)
+def test_a_broken_law_of_generators_is_named(generator: TinyImageGenerator, law: str) -> None:
+    with pytest.raises(AssertionError, match=law):
+        check_image_generator(generator)

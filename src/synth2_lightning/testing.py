@@ -4,13 +4,16 @@ The parts are real implementations of the interfaces, a few kilobytes wide; the 
 to the laws that the rest of the house relies on.
 """
 
+import hashlib
+import json
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from synth2_lightning.interfaces import ImageEncoder, ImageTokenizer, LanguageDecoder, Resampler
+from synth2_lightning.interfaces import ImageEncoder, ImageGenerator, ImageTokenizer, LanguageDecoder, Resampler
 from synth2_lightning.types import (
     GenerationSettings,
     ImageTextBatch,
@@ -88,6 +91,34 @@ class TinyImageTokenizer(ImageTokenizer):
         self.check_codebook(tokens.codebook)
         vectors = self.vectors[tokens.ids[..., 0, :]]
         return (vectors * tokens.probabilities[..., 0, :, None]).sum(-2)
+
+
+class TinyImageGenerator(ImageGenerator):
+    """Draws the four tokens of :class:`TinyImageTokenizer` out of the caption and the seed, which say nothing of them.
+
+    Args:
+        salt: Stands for the arguments of a sampler: another salt, other tokens.
+
+    Example:
+        >>> TinyImageGenerator().generate(["a dark field"], [7]).ids.shape
+        torch.Size([1, 4, 1])
+    """
+
+    codebook_size = 16
+
+    def __init__(self, salt: int = 0) -> None:
+        super().__init__()
+        self.salt = salt
+
+    def generate(self, captions: Sequence[str], seeds: Sequence[int]) -> VQTokens:
+        """Hash every caption with its seed."""
+        texts = [f"{self.salt} {seed} {caption}" for caption, seed in zip(captions, seeds, strict=True)]
+        digests = [hashlib.sha256(text.encode()).digest()[:4] for text in texts]
+        return VQTokens(torch.tensor([[[byte % 16] for byte in digest] for digest in digests]), _CODEBOOK)
+
+    def provenance(self) -> dict[str, Any]:
+        """Give the codebook and the salt."""
+        return {"codebook": _CODEBOOK, "sampler": {"salt": self.salt}}
 
 
 class TinyResampler(Resampler):
@@ -216,3 +247,32 @@ def check_image_tokenizer(tokenizer: ImageTokenizer, image_size: int | None = No
     except ValueError:
         return
     raise AssertionError("codebook: foreign tokens must be refused")
+
+
+def check_image_generator(generator: ImageGenerator) -> None:
+    """Hold a generator to the laws of :class:`ImageGenerator`: one picture per caption, decided by caption and seed.
+
+    Args:
+        generator: Constructed, not yet loaded; makes :class:`VQTokens`.
+
+    Raises:
+        AssertionError: If a law is broken; the message names it.
+
+    Example:
+        >>> check_image_generator(TinyImageGenerator())
+    """
+    generator.load()
+    provenance = generator.provenance()
+    generator.load()
+    assert generator.provenance() == json.loads(json.dumps(provenance)), "provenance: plain values, the same each time"
+    captions, seeds = ["a dark field", "a bright field", "a dark field"], [3, 2**63 - 1, 5]
+    with torch.no_grad():
+        tokens = generator.generate(captions, seeds)
+        alone = [generator.generate([caption], [seed]) for caption, seed in zip(captions, seeds, strict=True)]
+    assert isinstance(tokens, VQTokens), f"kind: expected VQTokens, got {type(tokens).__name__}"
+    assert len(tokens) == 3, f"shape: expected 3 pictures, got {len(tokens)}"
+    low, high = int(tokens.ids.min()), int(tokens.ids.max())
+    assert 0 <= low <= high < generator.codebook_size, f"ids: {low} to {high} leave the codebook"
+    same = all(torch.equal(tokens.ids[row], one.ids[0]) for row, one in enumerate(alone) if isinstance(one, VQTokens))
+    assert same, "seeds: a picture must not depend on the batch that it is made in"
+    assert not torch.equal(tokens.ids[0], tokens.ids[2]), "seeds: other seeds, other pictures"
