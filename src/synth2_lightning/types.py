@@ -225,6 +225,56 @@ class ImageTextBatch:
 
 
 @dataclass(frozen=True, slots=True)
+class CaptionRecord:
+    """One caption to synthesise a picture from.
+
+    Args:
+        key: The record's id, the same in every run.
+        caption: The text.
+        class_name: What the caption was written for; empty where nobody said.
+
+    Example:
+        >>> CaptionRecord("7", "a red circle").class_name
+        ''
+    """
+
+    key: str
+    caption: str
+    class_name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CaptionBatch:
+    """Captions to synthesise pictures from: what goes into a generator, as :class:`TokenizedImages` comes out.
+
+    Args:
+        captions: One text per picture.
+        keys: One id per picture.
+        sources: One name per picture; it becomes that of the synthetic pair.
+        class_names: What each caption was written for; empty where nobody said.
+        seeds: One per picture, from 0 to 2**63 - 1. Caption and seed decide a picture; batch and rank do not.
+
+    Example:
+        >>> len(CaptionBatch(("a red circle",), ("7",), ("synthetic",), ("",), (1234,)))
+        1
+    """
+
+    captions: tuple[str, ...]
+    keys: tuple[str, ...]
+    sources: tuple[str, ...]
+    class_names: tuple[str, ...]
+    seeds: tuple[int, ...]
+
+    def __len__(self) -> int:
+        """Number of captions."""
+        return len(self.captions)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "CaptionBatch":
+        """Stay: texts have no device."""
+        return self
+
+
+@dataclass(frozen=True, slots=True)
 class TokenizedImages:
     """Pictures that became image tokens, with all their captions: what a shard holds.
 
@@ -234,6 +284,8 @@ class TokenizedImages:
         captions: All captions of every picture.
         tokens: The codebook ids.
         codebook_size: Number of codes of a level; every id is below.
+        class_names: What each picture was made for; empty for photographs. Readers leave them in the shard.
+        seeds: What each picture was drawn with; empty for photographs. Readers leave them in the shard.
 
     Example:
         >>> tokens = VQTokens(torch.zeros(1, 64, 1, dtype=torch.long), "vqgan-512:1f3c9a02")
@@ -246,6 +298,8 @@ class TokenizedImages:
     captions: tuple[tuple[str, ...], ...]
     tokens: VQTokens
     codebook_size: int
+    class_names: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         """Number of pictures."""

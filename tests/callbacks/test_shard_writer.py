@@ -44,6 +44,18 @@ class Killed(TokenizationModule):
         return super().predict_step(batch, batch_idx)
 
 
+class Counting(TokenizationModule):
+    """Remembers what it was given."""
+
+    def __init__(self) -> None:
+        super().__init__(TinyImageTokenizer())
+        self.keys: list[str] = []
+
+    def predict_step(self, batch: ImageTextBatch, batch_idx: int):  # type: ignore[no-untyped-def]  # noqa: ANN201
+        self.keys += batch.keys
+        return super().predict_step(batch, batch_idx)
+
+
 def predict(pictures: Path, module: TokenizationModule, records_per_part: int = 3) -> object:
     trainer = Trainer(
         accelerator="cpu",
@@ -80,6 +92,10 @@ def test_photographs_become_shards(pictures: Path) -> None:
         "synth2_lightning": __version__,
         "made_by": "TokenizationModule",
         "sources": ["folder"],
+        "settings": {
+            "model": {"tokenizer_class": "TinyImageTokenizer", "codebook": TinyImageTokenizer.codebook},
+            "data": {"image_size": 8},
+        },
     }
 
 
@@ -89,9 +105,12 @@ def test_a_killed_run_goes_on(pictures: Path) -> None:
     (part,) = (pictures.parent / "shards").iterdir()
     first = part.read_bytes()
 
-    predict(pictures, TokenizationModule(TinyImageTokenizer()))
+    module = Counting()
+    predict(pictures, module)
     check(pictures.parent / "shards")
     assert part.read_bytes() == first
+    # What is written is not made again; the damaged picture is tried again, and 4 stands in for it.
+    assert module.keys == ["4", "4", "5", "6"]
 
 
 def test_a_finished_run_writes_nothing_twice(pictures: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -102,6 +102,15 @@ def test_evaluation_is_that_of_the_photographs(make_source: MakeSource, make_sha
     assert list(data.real.bad_pictures.names) == list(replaced.skipped) != []
 
 
+def test_what_is_left_out_of_a_prediction_are_photographs(make_source: MakeSource, make_shards: MakeShards) -> None:
+    real = RealDataModule(predict=make_source(3), image_size=8, num_workers=0)
+    data = MixedDataModule(real, SyntheticDataModule(make_shards(1)), 4, ConstantShare(0.5), num_workers=0)
+    data.setup("predict")
+    data.leave_out({("real", "001")})
+    assert [batch.keys for batch in data.predict_dataloader()] == [("000", "002")]
+    assert data.provenance() == {"image_size": 8}
+
+
 def test_a_broken_share_is_refused() -> None:
     with pytest.raises(ValueError, match=r"A share of 0\.3 of 4 pairs is 1\.2 pairs"):
         MixedDataModule(RealDataModule(), SyntheticDataModule("gone"), 4, ConstantShare(0.3))

@@ -9,6 +9,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
 from synth2_lightning.datamodules.real import RealDataModule
+from synth2_lightning.interfaces import LeavesOut
 from synth2_lightning.sources.folder import FolderSource
 from synth2_lightning.types import ImageTextBatch
 
@@ -152,3 +153,18 @@ def test_overfit_batches_is_refused_with_another_way(make_source: MakeSource, tm
         pytest.raises(TypeError, match=r"instead of `--trainer.overfit_batches` give the source a `limit`"),
     ):
         make_trainer(tmp_path, overfit_batches=1).fit(KeyKeeper(), data)
+
+
+def test_what_is_left_out_is_not_predicted(make_source: MakeSource, tmp_path: Path) -> None:
+    data = RealDataModule(predict=make_source(5), val_batch_size=2, image_size=8, num_workers=0)
+    assert isinstance(data, LeavesOut)
+    data.setup("predict")
+    data.leave_out({("real", "001"), ("real", "003"), ("other", "000")})
+    assert [batch.keys for batch in data.predict_dataloader()] == [("000", "002"), ("004",)]
+
+    assert make_trainer(tmp_path).predict(KeyKeeper(), data) == [("000", "001"), ("002", "003"), ("004",)]
+    assert data.provenance() == {"image_size": 8}
+
+
+def test_a_rank_may_have_nothing_to_predict() -> None:
+    assert RealDataModule().allow_zero_length_dataloader_with_multiple_devices

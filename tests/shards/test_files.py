@@ -16,6 +16,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         write_atomically(path, fail)
     assert path.read_text() == "old"
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_unwritable_folder_is_named(tmp_path: Path) -> None:

@@ -32,10 +32,12 @@ def test_missing_manifest_is_explained(tmp_path: Path) -> None:
 
 
 def test_other_schema_version_is_refused(tmp_path: Path) -> None:
-    save(tmp_path, schema_version=2)
+    save(tmp_path, schema_version=3)
 
-    with pytest.raises(ValueError, match=r"schema version 2; this package reads version 1.*that wrote it \(0\.0\.9\)"):
+    with pytest.raises(ValueError, match=r"version 3; this package reads versions 1 and 2.*that wrote it \(0\.0\.9\)"):
         Manifest.read(tmp_path)
+    save(tmp_path, schema_version=1)
+    assert Manifest.read(tmp_path).num_records == 3
 
 
 @pytest.mark.parametrize(

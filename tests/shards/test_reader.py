@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from synth2_lightning.locations import resolve
 from synth2_lightning.shards.parts import largest_id
 from synth2_lightning.shards.reader import ShardReader
 from synth2_lightning.shards.writer import ShardWriter, finish
@@ -122,3 +123,12 @@ def test_unwritable_cache_is_named(folder: Path, tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "file" / "cache")
     with pytest.raises(OSError, match=r"cannot be mapped: .* name another in HF_DATASETS_CACHE"):
         ShardReader(folder).load()
+
+
+def test_shards_of_the_first_schema_version_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    reader = ShardReader("package://synth2_lightning/scenes/shards", limit=3)
+    reader.load()
+
+    assert "class_name" not in pq.read_schema(resolve(reader.folder, "shards") / "part-00000-00000.parquet").names
+    assert reader.read([2]).tokens.ids.shape == (1, 64, 1)

@@ -1,9 +1,12 @@
+from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 
+from synth2_lightning.locations import resolve
 from synth2_lightning.shards.manifest import Manifest
 from synth2_lightning.shards.writer import ShardWriter, finish
 from synth2_lightning.types import TokenizedImages, VQTokens
@@ -32,7 +35,14 @@ def test_parts_are_written_as_they_fill(tmp_path: Path) -> None:
     assert manifest.tokens.num_tokens == 4
     assert manifest.tokens.num_levels == 2
     (row,) = pq.read_table(tmp_path / "part-00003-00002.parquet").to_pylist()
-    assert row == {"key": "e", "source": "coco", "captions": ["a e", "one e"], "tokens": list(range(32, 40))}
+    assert row == {
+        "key": "e",
+        "source": "coco",
+        "captions": ["a e", "one e"],
+        "tokens": list(range(32, 40)),
+        "class_name": None,
+        "seed": None,
+    }
 
 
 def test_what_was_written_before_a_kill_is_not_written_again(tmp_path: Path) -> None:
@@ -48,6 +58,16 @@ def test_what_was_written_before_a_kill_is_not_written_again(tmp_path: Path) -> 
     keys = [key for part in sorted(tmp_path.glob("*.parquet")) for key in pq.read_table(part)["key"].to_pylist()]
     assert keys == ["a", "b", "c", "d"]
     assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_drafts_of_killed_ranks_are_removed_in_the_end(tmp_path: Path) -> None:
+    (tmp_path / "part-00007-00001.parquet.tmp").write_bytes(b"half")
+    writer = ShardWriter(tmp_path)
+    writer.append(images(["a"]))
+    writer.close()
+    finish(tmp_path, {})
+
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["manifest.json", "part-00000-00000.parquet"]
 
 
 def test_another_rank_knows_what_was_written(tmp_path: Path) -> None:
@@ -112,8 +132,6 @@ def test_parts_of_two_codebooks_are_not_finished(tmp_path: Path) -> None:
 
 
 def test_foreign_and_damaged_parts_are_named(tmp_path: Path) -> None:
-    import pyarrow as pa
-
     pq.write_table(pa.table({"key": ["a"]}), tmp_path / "part-00000-00000.parquet")
     with pytest.raises(ValueError, match="does not say which codebook its tokens speak, so this package did not write"):
         ShardWriter(tmp_path)
@@ -138,3 +156,76 @@ def test_unwritable_folder_is_named(tmp_path: Path) -> None:
 def test_parts_without_rows_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="records_per_part=0; expected 1 or more"):
         ShardWriter(tmp_path, records_per_part=0)
+
+
+def test_class_names_and_seeds_are_written(tmp_path: Path) -> None:
+    writer = ShardWriter(tmp_path)
+    writer.append(replace(images(["a", "b"]), class_names=("otter", ""), seeds=(2**63 - 1, 0)))
+    writer.close()
+
+    table = pq.read_table(tmp_path / "part-00000-00000.parquet")
+    assert table["class_name"].to_pylist() == ["otter", None]
+    assert table["seed"].to_pylist() == [2**63 - 1, 0]
+
+
+def test_a_run_goes_on_with_the_same_settings_only(tmp_path: Path) -> None:
+    settings = {"model": {"steps": 18, "sizes": (1, 2)}, "data": {"seed": 0}}
+    writer = ShardWriter(tmp_path)
+    writer.start(settings)
+    writer.append(images(["a"]))
+    writer.close()
+    writer.start(settings)
+
+    again = ShardWriter(tmp_path, rank=1)
+    again.start(settings)
+    assert len(again) == 1
+    message = (
+        rf"The records in {tmp_path} were made with other settings: data.seed is 0 there and 1 in this run; "
+        r"model.steps is 18 there and not set in this run. .* Set them back to go on there, name another folder"
+    )
+    with pytest.raises(ValueError, match=message):
+        ShardWriter(tmp_path).start({"model": {"sizes": [1, 2]}, "data": {"seed": 1}})
+    assert finish(tmp_path, {"made_by": "test"}).provenance == {
+        "made_by": "test",
+        "settings": {"model": {"steps": 18, "sizes": [1, 2]}, "data": {"seed": 0}},
+    }
+
+
+def test_parts_of_two_settings_are_not_finished(tmp_path: Path) -> None:
+    writers = [ShardWriter(tmp_path, rank=rank) for rank in range(2)]
+    for number, writer in enumerate(writers):
+        writer.start({"seed": number})
+        writer.append(images([str(number)]))
+        writer.close()
+
+    with pytest.raises(ValueError, match=r"part-00001-00000.parquet were made with other settings: seed is 1 there"):
+        finish(tmp_path, {})
+
+
+def test_nothing_is_added_to_shards_of_an_older_version() -> None:
+    with pytest.raises(ValueError, match=r"older version of this package wrote it.*can be read, but nothing can be a"):
+        ShardWriter(resolve("package://synth2_lightning/scenes/shards", "shards"))
+
+
+def test_an_unwritable_folder_is_named_before_there_is_a_record(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OSError, match=r"No shards can be written to .*/file: .*choose another, or change its permissi"):
+        ShardWriter(tmp_path / "file").start({})
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has the device that is always full")
+def test_a_full_disk_says_what_is_safe_and_how_to_go_on(tmp_path: Path) -> None:
+    writer = ShardWriter(tmp_path, records_per_part=2)
+    writer.append(images(["a", "b"]))
+    (tmp_path / "part-00000-00001.parquet.tmp").symlink_to("/dev/full")
+
+    message = (
+        r"part-00000-00001.parquet cannot be written: .*No space left on device.* Expected a folder that may be "
+        rf"written to, .* 2 records are safe in 1 finished parts of {tmp_path}; 3 that this process had made since "
+        r"are lost\. Start the same command again once there is room"
+    )
+    with pytest.raises(OSError, match=message):
+        writer.append(images(["c", "d", "e"]))
+    assert [path.name for path in tmp_path.iterdir()] == ["part-00000-00000.parquet"]
+    again = ShardWriter(tmp_path)
+    assert again.append(images(["a", "b", "c", "d", "e"])) == 3

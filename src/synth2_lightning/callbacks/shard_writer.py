@@ -1,31 +1,31 @@
 """Write what a prediction makes to token shards."""
 
-import logging
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
 
 from synth2_lightning import __version__
+from synth2_lightning.interfaces import HasProvenance, LeavesOut
 from synth2_lightning.shards.parts import list_sources
 from synth2_lightning.shards.writer import ShardWriter, finish
 from synth2_lightning.types import TokenizedImages
-
-log = logging.getLogger(__name__)
 
 
 class ShardWriterCallback(Callback):
     """Writes the :class:`TokenizedImages` of every ``predict_step`` to a folder of shards, rank by rank.
 
-    A run that was killed is started again with the same command: pictures that are written already are made, compared
-    by source and key, and not written again. The predictions are not kept in memory, so ``Trainer.predict`` returns
-    none. (It is no ``BasePredictionWriter``: that asks Lightning for the indices of every batch, which nobody needs
-    here.)
+    A run that was killed is started again with the same command: a datamodule that can leave records out
+    (:class:`LeavesOut`) is told which are written, by source and key, and deals the rest out; from any other they are
+    made again and dropped. Settings of module and datamodule that decide the records (:class:`HasProvenance`) must be
+    those of the folder. The predictions are not kept in memory, so ``Trainer.predict`` returns none. (It is no
+    ``BasePredictionWriter``: that asks Lightning for the indices of every batch, which nobody needs here.)
 
     Args:
         folder: Where the shards go.
-        records_per_part: Pictures per file; a kill loses no more than these.
+        records_per_part: Pictures per file; a kill loses no more than these, of each rank.
 
     Example:
         >>> ShardWriterCallback("shards/coco").folder
@@ -36,13 +36,24 @@ class ShardWriterCallback(Callback):
         self.folder = folder
         self.records_per_part = records_per_part
         self._writer: ShardWriter | None = None
-        self._num_known = 0
+        self._num_repeated = 0
 
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look at what the folder holds."""
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Look at what the folder holds, and have it left out; no rank writes before all have looked."""
+        if stage != "predict":
+            return
         trainer.predict_loop.return_predictions = False
         self._writer = ShardWriter(self._path, trainer.global_rank, self.records_per_part)
-        self._num_known = 0
+        self._num_repeated = 0
+        datamodule = getattr(trainer, "datamodule", None)
+        if len(self._writer) and isinstance(datamodule, LeavesOut):
+            datamodule.leave_out(self._writer)
+            rank_zero_info(f"{len(self._writer)} pictures are in {self.folder} already and are not made again")
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Hold the run to the settings of the folder before anything is made."""
+        assert self._writer is not None, "setup makes the writer"
+        self._writer.start(_gather_settings(trainer, pl_module))
 
     def on_predict_batch_end(
         self,
@@ -61,22 +72,29 @@ class ShardWriterCallback(Callback):
         if not isinstance(outputs, TokenizedImages):
             raise TypeError(
                 f"ShardWriterCallback got {type(outputs).__name__} from {type(pl_module).__name__}.predict_step; "
-                "expected TokenizedImages, such as modules.tokenization.TokenizationModule returns."
+                "expected TokenizedImages, such as TokenizationModule and SynthesisModule return."
             )
-        assert self._writer is not None, "on_predict_start makes the writer"
-        self._num_known += len(outputs) - self._writer.append(outputs)
+        assert self._writer is not None, "setup makes the writer"
+        self._num_repeated += len(outputs) - self._writer.append(outputs)
 
-    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the rest, and the manifest once every rank has done so."""
-        assert self._writer is not None, "on_predict_start makes the writer"
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write the rest, and the manifest once every rank has done so.
+
+        Here, and not in ``on_predict_end``, which Lightning skips on a rank that has no batch: the others would wait.
+        After an error neither is called.
+        """
+        if self._writer is None or stage != "predict":
+            return
+        self._writer.start(_gather_settings(trainer, pl_module))  # not yet done where there was no batch
         self._writer.close()
-        if self._num_known:
-            log.info("%d pictures were in %s already, or stood in for damaged ones", self._num_known, self.folder)
+        if self._num_repeated:
+            rank_zero_info(f"{self._num_repeated} pictures were in {self.folder} already, or stood in for damaged ones")
         trainer.strategy.barrier("shards are written")
         if trainer.is_global_zero:
             manifest = finish(self._path, self._describe(pl_module))
-            log.info("%d pictures are in %s", manifest.num_records, self.folder)
+            rank_zero_info(f"{manifest.num_records} pictures are in {self.folder}")
         trainer.strategy.barrier("manifest is written")
+        self._writer = None
 
     @property
     def _path(self) -> Path:
@@ -89,3 +107,9 @@ class ShardWriterCallback(Callback):
             "sources": list_sources(self._path),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         }
+
+
+def _gather_settings(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+    """Settings under the names of the run file's sections."""
+    parts = {"model": pl_module, "data": getattr(trainer, "datamodule", None)}
+    return {name: part.provenance() for name, part in parts.items() if isinstance(part, HasProvenance)}

@@ -29,11 +29,11 @@ class ImageTextDataModule(LightningDataModule, ABC):
         ValueError: If the batch size is below one.
     """
 
-    # More ranks than pictures to predict: those without one have nothing to do, and that is no error.
-    allow_zero_length_dataloader_with_multiple_devices = True
-
     def __init__(self, batch_size: int, num_workers: int, seed: int) -> None:
         super().__init__()
+        # More ranks than pictures to predict: those without one have nothing to do, and that is no error. (Not in the
+        # class: Lightning's own __init__ says otherwise.)
+        self.allow_zero_length_dataloader_with_multiple_devices = True
         if batch_size < 1:
             raise ValueError(f"{type(self).__name__} got batch_size={batch_size}; expected 1 or more pairs.")
         self.batch_size = batch_size

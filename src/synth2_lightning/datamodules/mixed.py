@@ -1,6 +1,7 @@
 """Photographs and synthetic pairs in one batch (Synth², arXiv 2403.07750, section 3)."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
+from typing import Any
 
 from torch.utils.data import DataLoader
 
@@ -92,6 +93,14 @@ class MixedDataModule(ImageTextDataModule):
         for part in (self.real, self.synthetic):
             part.trainer = self.trainer
             part.setup(stage)
+
+    def provenance(self) -> dict[str, Any]:
+        """Give what decides the pixels that a prediction sees."""
+        return self.real.provenance()
+
+    def leave_out(self, records: Container[tuple[str, str]]) -> None:
+        """Leave photographs, named by source and key, out of the prediction that was set up."""
+        self.real.leave_out(records)
 
     def make_train_pairs(self) -> MixedPairs:
         """Give the pairs of both kinds."""

@@ -37,6 +37,27 @@ class BatchDataset(Dataset[ImageTextBatch], ABC):
         return self.read(indices)
 
 
+class Selection(BatchDataset):
+    """Some of the items of a dataset.
+
+    Args:
+        dataset: Has the items.
+        items: Which ones, in their new order.
+    """
+
+    def __init__(self, dataset: BatchDataset, items: Sequence[int]) -> None:
+        self.dataset = dataset
+        self.items = items
+
+    def __len__(self) -> int:
+        """Number of items that are left."""
+        return len(self.items)
+
+    def read(self, indices: Sequence[int]) -> ImageTextBatch:
+        """Read a batch."""
+        return self.dataset.read([self.items[index] for index in indices])
+
+
 class PairIndex:
     """Numbers the pairs of pictures that have several captions each.
 

@@ -1,12 +1,13 @@
 """Photographs with human captions."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
+from typing import Any
 
 from torch.utils.data import DataLoader
 
 from synth2_lightning.datamodules.bad_pictures import BadPictures
 from synth2_lightning.datamodules.base import ImageTextDataModule
-from synth2_lightning.datamodules.pairs import BatchDataset
+from synth2_lightning.datamodules.pairs import BatchDataset, Selection
 from synth2_lightning.datamodules.photographs import PhotographPairs, Photographs, PictureReader
 from synth2_lightning.datamodules.sampling import EvaluationSampler, PredictionSampler
 from synth2_lightning.interfaces import ImageTextSource
@@ -55,13 +56,25 @@ class RealDataModule(ImageTextDataModule):
         self.val_batch_size = val_batch_size
         self.image_size = image_size
         self.bad_pictures = BadPictures(max_bad_pictures)
+        self._to_predict: Sequence[int] | None = None
+
+    def provenance(self) -> dict[str, Any]:
+        """Give what decides the pixels that a prediction sees."""
+        return {"image_size": self.image_size}
 
     def setup(self, stage: str) -> None:
         """Read the indices of the sources that the stage needs."""
         super().setup(stage)
+        self._to_predict = None
         for split in _STAGES[stage]:
             if (source := self.sources[split]) is not None:
                 source.load()
+
+    def leave_out(self, records: Container[tuple[str, str]]) -> None:
+        """Leave pictures, named by source and key, out of the prediction that was set up."""
+        if (source := self.sources["predict"]) is not None:
+            indices = range(len(source))
+            self._to_predict = [index for index in indices if (source.name, source.key(index)) not in records]
 
     def make_train_pairs(self) -> PhotographPairs:
         """Give the pairs of a photograph and one of its captions."""
@@ -79,8 +92,8 @@ class RealDataModule(ImageTextDataModule):
         return self._evaluate("test", EvaluationSampler)
 
     def predict_dataloader(self) -> DataLoader[ImageTextBatch]:
-        """Pictures with all their captions, each once over all ranks."""
-        return self._evaluate("predict", PredictionSampler)
+        """Pictures with all their captions, each once over all ranks; without those that were left out."""
+        return self._evaluate("predict", PredictionSampler, self._to_predict)
 
     def on_before_batch_transfer(self, batch: ImageTextBatch, dataloader_idx: int) -> ImageTextBatch:
         """Count the bad pictures, here because workers do not see each other's.
@@ -91,8 +104,12 @@ class RealDataModule(ImageTextDataModule):
         self.bad_pictures.add(batch.skipped)
         return batch
 
-    def _evaluate(self, split: str, sampler: type[EvaluationSampler]) -> DataLoader[ImageTextBatch]:
+    def _evaluate(
+        self, split: str, sampler: type[EvaluationSampler], items: Sequence[int] | None = None
+    ) -> DataLoader[ImageTextBatch]:
         dataset: BatchDataset = Photographs(self._make_reader(split))
+        if items is not None:
+            dataset = Selection(dataset, items)
         return self.make_evaluation_loader(
             dataset, sampler(len(dataset), self.val_batch_size, self.rank, self.world_size)
         )

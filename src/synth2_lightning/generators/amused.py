@@ -86,6 +86,7 @@ class AmusedGenerator(ImageGenerator):
         self.dtype = dtype
         self.name = name
         self.codebook = ""
+        self.codebook_size = 0
         self.num_truncated = 0
         self.transformer: Any = None
         conditions = torch.tensor([*(original_size or (0, 0)), *crop, aesthetic_score])
@@ -122,6 +123,20 @@ class AmusedGenerator(ImageGenerator):
         self.text_encoder = text_encoder.requires_grad_(False).eval().to(device)
         self.transformer = transformer.requires_grad_(False).eval().to(device)
         self.codebook = fingerprint_codebook(self.name, vqgan.quantize.embedding.weight)
+        self.codebook_size = int(vqgan.config.num_vq_embeddings)
+
+    def provenance(self) -> dict[str, Any]:
+        """Give what decides the tokens besides caption and seed."""
+        return {
+            "generator": f"amused:{self._model}",
+            "codebook": self.codebook,
+            "num_steps": self.num_steps,
+            "guidance_scale": self.guidance_scale,
+            "temperature": list(self.temperature),
+            "negative_text": self.negative_text,
+            "micro_conditions": self.micro_conditions.tolist(),
+            "dtype": self.dtype,
+        }
 
     def train(self, mode: bool = True) -> "AmusedGenerator":
         """Stay in evaluation mode: nothing here learns."""

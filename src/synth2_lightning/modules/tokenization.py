@@ -1,5 +1,7 @@
 """Photographs become image tokens: what `synth2 predict --config tokenize.yaml` runs."""
 
+from typing import Any
+
 from lightning.pytorch import LightningModule
 
 from synth2_lightning.interfaces import ImageTokenizer
@@ -25,6 +27,10 @@ class TokenizationModule(LightningModule):
     def configure_model(self) -> None:
         """Bring the tokenizer's weights."""
         self.tokenizer.load()
+
+    def provenance(self) -> dict[str, Any]:
+        """Give what decides the tokens of a picture."""
+        return {"tokenizer_class": type(self.tokenizer).__name__, "codebook": self.tokenizer.codebook}
 
     def predict_step(self, batch: ImageTextBatch, batch_idx: int) -> TokenizedImages:
         """Tokenize a batch; the captions of its pictures go with them.

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -27,6 +28,9 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
             f"{path} cannot be written: {error}. Expected a folder that may be written to, with room left; free some, "
             "or choose another folder."
         ) from error
+    finally:
+        with suppress(OSError):  # half a file would only take the room that is lacking
+            draft.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 
 from synth2_lightning.shards.files import write_atomically
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # since 2, a record has a class name and a seed, and a part says what made it
+_SCHEMA_VERSIONS = (1, 2)
 FILE_NAME = "manifest.json"
 _MAX_CODEBOOK_SIZE = 2**16
 
@@ -103,9 +104,10 @@ class Manifest:
             version = content["schema_version"]
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(f"{path} is damaged ({error!r}). {_WAY_OUT}") from error
-        if version != SCHEMA_VERSION:
+        if version not in _SCHEMA_VERSIONS:
+            known = " and ".join(map(str, _SCHEMA_VERSIONS))
             raise ValueError(
-                f"{path} has schema version {version!r}; this package reads version {SCHEMA_VERSION}. Use the package "
+                f"{path} has schema version {version!r}; this package reads versions {known}. Use the package "
                 f"version that wrote it ({content.get('provenance', {}).get('synth2_lightning', 'not recorded')}), or "
                 "make the shards again."
             )

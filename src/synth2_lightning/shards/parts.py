@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 from synth2_lightning.shards.manifest import TokenFormat
 
 _FORMAT = b"synth2_tokens"
+_SETTINGS = b"synth2_settings"
 
 
 def part_name(rank: int, number: int) -> str:
@@ -24,16 +26,28 @@ def list_parts(folder: Path) -> list[Path]:
     return sorted(folder.glob("part-*.parquet"))
 
 
-def make_schema(tokens: TokenFormat) -> pa.Schema:
-    """Columns of a part; the format of the tokens travels in the file, so that a part explains itself."""
+def remove_drafts(folder: Path) -> None:
+    """Remove what killed writers left behind: parts that were never finished. No writer may be at work."""
+    for draft in folder.glob("part-*.parquet.tmp"):
+        draft.unlink(missing_ok=True)
+
+
+def make_schema(tokens: TokenFormat, settings: dict[str, Any]) -> pa.Schema:
+    """Columns of a part.
+
+    The format of the tokens and the settings that made them travel in the file, so that a part explains itself before
+    there is a manifest.
+    """
     return pa.schema(
         [
             ("key", pa.string()),
             ("source", pa.string()),
             ("captions", pa.list_(pa.string())),
             ("tokens", pa.list_(pa.uint16(), tokens.row_length)),
+            ("class_name", pa.string()),
+            ("seed", pa.int64()),
         ],
-        metadata={_FORMAT: json.dumps(asdict(tokens)).encode()},
+        metadata={_FORMAT: json.dumps(asdict(tokens)).encode(), _SETTINGS: json.dumps(settings).encode()},
     )
 
 
@@ -52,11 +66,11 @@ def read_footer(part: Path) -> pq.FileMetaData:
         ) from error
 
 
-def read_format(part: Path) -> TokenFormat:
-    """Read the format of the tokens of a part.
+def read_header(part: Path) -> tuple[TokenFormat, dict[str, Any]]:
+    """Read the format of the tokens of a part, and the settings that made them.
 
     Raises:
-        ValueError: If the part does not tell: another program wrote it.
+        ValueError: If the part does not tell: another program, or an older version of this one, wrote it.
     """
     metadata = read_footer(part).schema.to_arrow_schema().metadata or {}
     if _FORMAT not in metadata:
@@ -64,7 +78,12 @@ def read_format(part: Path) -> TokenFormat:
             f"{part} does not say which codebook its tokens speak, so this package did not write it. Expected parts "
             "of ShardWriter only; move the file elsewhere."
         )
-    return TokenFormat(**json.loads(metadata[_FORMAT]))
+    if _SETTINGS not in metadata:
+        raise ValueError(
+            f"{part} does not say with which settings it was made, because an older version of this package wrote it. "
+            "Such shards can be read, but nothing can be added to them: choose another folder."
+        )
+    return TokenFormat(**json.loads(metadata[_FORMAT])), json.loads(metadata[_SETTINGS])
 
 
 def read_keys(part: Path) -> Iterator[tuple[str, str]]:

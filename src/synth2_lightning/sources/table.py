@@ -1,25 +1,21 @@
-"""Photographs with captions in a table: CSV, TSV or JSON Lines."""
+"""Photographs with captions in a table: CSV, TSV, JSON Lines or Parquet."""
 
-import csv
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
 from synth2_lightning.locations import resolve
 from synth2_lightning.sources.base import Entry, IndexedSource, LeftOut
 from synth2_lightning.sources.pictures import decode_picture
-
-_DELIMITERS = {".csv": ",", ".tsv": "\t"}
+from synth2_lightning.sources.rows import read_rows
 
 
 class TableSource(IndexedSource):
     """Photographs in a folder, one caption per row of a table; rows of the same file are captions of one picture.
 
     The kind of table is read off the suffix: ``.csv`` and ``.tsv`` with a header line, ``.jsonl`` with one object per
-    line. The key is the file name as the table says it.
+    line, ``.parquet``. The key is the file name as the table says it.
 
     Args:
         table: The table.
@@ -59,12 +55,7 @@ class TableSource(IndexedSource):
         path = resolve(self.table, f"table of source {self.name!r}")
         folder = resolve(self.images, f"images folder of source {self.name!r}")
         captions: dict[str, list[str]] = {}
-        for number, row in enumerate(_read_rows(path), start=1):
-            if missing := {self.file_column, self.caption_column} - row.keys():
-                raise ValueError(
-                    f"{path}, record {number}, has no column {sorted(missing)}; it has {sorted(map(str, row))}. Set "
-                    "file_column and caption_column to what the table has."
-                )
+        for number, row in enumerate(read_rows(path, (self.file_column, self.caption_column)), start=1):
             file_name = str(row[self.file_column] or "").strip()
             if file_name:
                 captions.setdefault(file_name, []).append(str(row[self.caption_column] or ""))
@@ -76,25 +67,3 @@ class TableSource(IndexedSource):
     def read_picture(self, location: str) -> Image.Image:
         """Read a photograph."""
         return decode_picture(Path(location), location)
-
-
-def _read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    suffix = path.suffix.lower()
-    if suffix not in {*_DELIMITERS, ".jsonl"}:
-        raise ValueError(f"{path} is no table that can be read; expected a name that ends in .csv, .tsv or .jsonl.")
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        if suffix == ".jsonl":
-            for number, line in enumerate(file, start=1):
-                yield _read_line(line, f"{path}, line {number},")
-        else:
-            yield from csv.DictReader(file, delimiter=_DELIMITERS[suffix])
-
-
-def _read_line(line: str, where: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise ValueError(f"{where} is no valid JSON ({error}); expected one object per line.") from error
-    if not isinstance(row, dict):
-        raise ValueError(f"{where} holds {row!r}; expected one object per line.")
-    return row

@@ -1,0 +1,66 @@
+"""Captions become image tokens: what `synth2 predict` runs to make synthetic pairs (Synth², arXiv 2403.07750)."""
+
+from typing import Any
+
+from lightning.pytorch import LightningModule
+
+from synth2_lightning.interfaces import ImageGenerator
+from synth2_lightning.types import CaptionBatch, ImageTextBatch, TokenizedImages, VQTokens
+
+
+class SynthesisModule(LightningModule):
+    """Turns batches of captions into image tokens, for ``ShardWriterCallback`` to write.
+
+    Args:
+        generator: Turns captions into codebook ids.
+
+    Example:
+        >>> from synth2_lightning.testing import TinyImageGenerator
+        >>> batch = CaptionBatch(("a red circle",), ("7",), ("synthetic",), ("",), (1234,))
+        >>> SynthesisModule(TinyImageGenerator()).predict_step(batch, 0).tokens.ids.shape
+        torch.Size([1, 4, 1])
+    """
+
+    def __init__(self, generator: ImageGenerator) -> None:
+        super().__init__()
+        self.generator = generator.requires_grad_(False)
+
+    def configure_model(self) -> None:
+        """Bring the generator's weights."""
+        self.generator.load()
+
+    def provenance(self) -> dict[str, Any]:
+        """Give what decides the tokens besides caption and seed."""
+        return {"generator_class": type(self.generator).__name__, **self.generator.provenance()}
+
+    def predict_step(self, batch: CaptionBatch | ImageTextBatch, batch_idx: int) -> TokenizedImages:
+        """Synthesise a picture per caption.
+
+        Raises:
+            TypeError: If the batch does not hold captions, or the generator makes what shards cannot hold.
+            ValueError: If the generator makes more or fewer pictures than it was asked for.
+        """
+        if not isinstance(batch, CaptionBatch):
+            raise TypeError(
+                f"SynthesisModule was given {type(batch).__name__}; expected CaptionBatch. Use a CaptionDataModule."
+            )
+        tokens = self.generator.generate(batch.captions, batch.seeds)
+        if not isinstance(tokens, VQTokens):
+            raise TypeError(
+                f"{type(self.generator).__name__} made {type(tokens).__name__}; expected VQTokens, because shards hold "
+                "codebook ids. Have the generator draw hard ids."
+            )
+        if len(tokens) != len(batch):
+            raise ValueError(
+                f"{type(self.generator).__name__} made {len(tokens)} pictures of {len(batch)} captions; expected one "
+                "of each. The generator is at fault."
+            )
+        return TokenizedImages(
+            keys=batch.keys,
+            sources=batch.sources,
+            captions=tuple((caption,) for caption in batch.captions),
+            tokens=tokens,
+            codebook_size=self.generator.codebook_size,
+            class_names=batch.class_names,
+            seeds=batch.seeds,
+        )

@@ -1,0 +1,114 @@
+from collections.abc import Sequence
+from unittest.mock import Mock
+
+import pytest
+
+from synth2_lightning.datamodules.captions import CaptionDataModule, record_seed
+from synth2_lightning.interfaces import CaptionSource, HasProvenance, LeavesOut
+from synth2_lightning.types import CaptionBatch, CaptionRecord
+
+
+class Numbers(CaptionSource):
+    name = "numbers"
+
+    def __init__(self, size: int, prefix: str = "") -> None:
+        self.size = size
+        self.prefix = prefix
+
+    def load(self) -> None:
+        pass
+
+    def __len__(self) -> int:
+        return self.size
+
+    def record(self, index: int) -> CaptionRecord:
+        return CaptionRecord(f"{self.prefix}{index}", f"number {index}", "odd" if index % 2 else "")
+
+
+def batches(data: CaptionDataModule, rank: int = 0, world_size: int = 1) -> Sequence[CaptionBatch]:
+    data.trainer = Mock(global_rank=rank, world_size=world_size)
+    loader = data.predict_dataloader()
+    found = list(loader)
+    assert len(found) == len(loader)
+    return found
+
+
+def make(size: int = 7, batch_size: int = 3, seed: int = 0, num_per_caption: int = 1) -> CaptionDataModule:
+    data = CaptionDataModule(Numbers(size), batch_size, seed, num_per_caption)
+    data.setup("predict")
+    return data
+
+
+def test_a_batch_says_all_of_its_records() -> None:
+    assert batches(make(batch_size=2))[0] == CaptionBatch(
+        captions=("number 0", "number 1"),
+        keys=("0", "1"),
+        sources=("numbers", "numbers"),
+        class_names=("", "odd"),
+        seeds=(record_seed(0, "0"), record_seed(0, "1")),
+    )
+
+
+@pytest.mark.parametrize(("batch_size", "world_size"), [(3, 1), (2, 2), (1, 3), (4, 9)])
+def test_each_record_comes_once_over_all_ranks_with_the_same_seed(batch_size: int, world_size: int) -> None:
+    data = make(batch_size=batch_size, num_per_caption=2)
+    ranks = [batches(data, rank, world_size) for rank in range(world_size)]
+    records = [
+        record
+        for rank in ranks
+        for batch in rank
+        for record in zip(batch.keys, batch.captions, batch.seeds, strict=True)
+    ]
+
+    keys = [f"{number}{copy}" for copy in ("", "~1") for number in range(7)]
+    assert records == [(key, f"number {key[0]}", record_seed(0, key)) for key in keys]
+
+
+def test_seeds_are_fixed_for_ever_and_fit_the_shard() -> None:
+    assert record_seed(0, "coco/1") == 6133836786089391390  # another value would make another picture of an old record
+    seeds = {record_seed(seed, str(key)) for seed in range(3) for key in range(500)}
+    assert len(seeds) == 1500
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 5])
+def test_what_is_left_is_dealt_out_anew(world_size: int) -> None:
+    data = make(num_per_caption=2)
+    data.leave_out({("numbers", "0"), ("numbers", "3~1"), ("others", "1")})
+    keys = [key for rank in range(world_size) for batch in batches(data, rank, world_size) for key in batch.keys]
+    assert keys == ["1", "2", "3", "4", "5", "6", "0~1", "1~1", "2~1", "4~1", "5~1", "6~1"]
+
+    data.setup("predict")
+    assert sum(len(batch) for batch in batches(data)) == 14
+
+
+def test_everything_may_be_left_out() -> None:
+    data = make(2)
+    data.leave_out({("numbers", "0"), ("numbers", "1")})
+    assert batches(data) == []
+
+
+def test_it_offers_what_a_prediction_that_goes_on_asks_for() -> None:
+    assert isinstance(make(), LeavesOut)
+    assert isinstance(make(), HasProvenance)
+    assert make(seed=5).provenance() == {"seed": 5}
+
+
+def test_other_stages_are_refused() -> None:
+    with pytest.raises(
+        ValueError, match=r"CaptionDataModule has nothing for 'fit': .* learn from the shards with a Sy"
+    ):
+        CaptionDataModule(Numbers(1)).setup("fit")
+
+
+def test_keys_that_look_like_copies_are_refused() -> None:
+    data = CaptionDataModule(Numbers(1, prefix="a~"), num_per_caption=2)
+    with pytest.raises(ValueError, match="The key 'a~0' of captions 'numbers' holds '~', which numbers the pictures"):
+        data.setup("predict")
+    CaptionDataModule(Numbers(1, prefix="a~")).setup("predict")
+
+
+@pytest.mark.parametrize("name", ["batch_size", "num_per_caption"])
+def test_numbers_below_one_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=f"CaptionDataModule got {name}=0; expected 1 or more"):
+        CaptionDataModule(Numbers(1), **{name: 0})

@@ -1,0 +1,244 @@
+"""Captions become shards: what is killed goes on, on one process and on two, and ends as if it had not been."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow.parquet as pq
+import pytest
+import torch
+from lightning.pytorch import Trainer
+
+from synth2_lightning.callbacks.shard_writer import ShardWriterCallback
+from synth2_lightning.datamodules.captions import CaptionDataModule, record_seed
+from synth2_lightning.datamodules.synthetic import SyntheticDataModule
+from synth2_lightning.modules.synthesis import SynthesisModule
+from synth2_lightning.sources.caption_table import CaptionTable
+from synth2_lightning.testing import TinyImageGenerator
+from synth2_lightning.types import CaptionBatch, TokenizedImages, VQTokens
+
+pytestmark = pytest.mark.filterwarnings("ignore:Total length of `CaptionBatches` across ranks is zero")
+ROWS = [{"caption": f"picture {number}", "id": f"k{number}", "of": f"class {number % 3}"} for number in range(23)]
+
+
+@pytest.fixture
+def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    path = tmp_path / "captions.jsonl"
+    path.write_text("\n".join(map(json.dumps, ROWS)))
+    return path
+
+
+class Synthesis(SynthesisModule):
+    """Remembers the keys that it was given, and fails in a batch where it is told to."""
+
+    def __init__(self, generator: TinyImageGenerator, fail_in: int | None = None) -> None:
+        super().__init__(generator)
+        self.fail_in = fail_in
+        self.keys: list[str] = []
+
+    def predict_step(self, batch: CaptionBatch, batch_idx: int) -> TokenizedImages:  # type: ignore[override]
+        if batch_idx == self.fail_in:
+            raise KeyError("killed")
+        self.keys += batch.keys
+        return super().predict_step(batch, batch_idx)
+
+
+def synthesize(table: Path, folder: str, salt: int = 0, fail_in: int | None = None, **settings: Any) -> Synthesis:
+    source = CaptionTable(str(table), key_column="id", class_column="of")
+    module = Synthesis(TinyImageGenerator(salt), fail_in)
+    trainer = Trainer(
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[ShardWriterCallback(str(table.parent / folder), records_per_part=4)],
+    )
+    trainer.predict(module, CaptionDataModule(source, **{"batch_size": 3, **settings}))
+    return module
+
+
+def records(folder: Path) -> dict[str, dict[str, Any]]:
+    """Every record of a folder by its key; none twice, and nothing half there."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    parts = sorted(path.name for path in folder.iterdir() if path.name != "manifest.json")
+    assert parts == sorted(manifest["parts"])
+    rows = [row for part in parts for row in pq.read_table(folder / part).to_pylist()]
+    assert len(rows) == manifest["num_records"]
+    found = {row["key"]: row for row in rows}
+    assert len(found) == len(rows)
+    return found
+
+
+def test_captions_become_shards_with_all_that_made_them(table: Path) -> None:
+    synthesize(table, "shards")
+
+    found = records(table.parent / "shards")
+    ids = TinyImageGenerator().generate(["picture 5"], [record_seed(0, "k5")]).ids
+    assert len(found) == 23
+    assert found["k5"] == {
+        "key": "k5",
+        "source": "synthetic",
+        "captions": ["picture 5"],
+        "tokens": ids.flatten().tolist(),
+        "class_name": "class 2",
+        "seed": record_seed(0, "k5"),
+    }
+    manifest = json.loads((table.parent / "shards" / "manifest.json").read_text())
+    assert manifest["provenance"]["settings"] == {
+        "model": {"generator_class": "TinyImageGenerator", "codebook": "tiny-16:00000000", "sampler": {"salt": 0}},
+        "data": {"seed": 0},
+    }
+
+
+def test_synthetic_pairs_are_learnt_from(table: Path) -> None:
+    synthesize(table, "shards")
+    data = SyntheticDataModule(str(table.parent / "shards"), batch_size=23, num_workers=0)
+    data.setup("fit")
+    (batch,) = data.train_dataloader()
+
+    found = records(table.parent / "shards")
+    assert isinstance(batch.image, VQTokens)
+    assert set(batch.keys) == set(found)
+    assert batch.captions == tuple(found[key]["captions"][0] for key in batch.keys)
+    assert torch.equal(batch.image.ids.flatten(1), torch.tensor([found[key]["tokens"] for key in batch.keys]))
+
+
+def test_a_killed_run_goes_on_without_making_anything_twice(table: Path) -> None:
+    synthesize(table, "undisturbed")
+    with pytest.raises(KeyError, match="killed"):
+        synthesize(table, "killed", fail_in=3)
+    parts = sorted((table.parent / "killed").iterdir())
+    assert [path.name for path in parts] == ["part-00000-00000.parquet", "part-00000-00001.parquet"]
+    before = [part.read_bytes() for part in parts]
+
+    module = synthesize(table, "killed", batch_size=5)
+    assert module.keys == [f"k{number}" for number in range(8, 23)]
+    assert [part.read_bytes() for part in parts] == before
+    assert records(table.parent / "killed") == records(table.parent / "undisturbed")
+
+
+def test_a_run_that_lacks_the_manifest_only_is_finished(table: Path) -> None:
+    synthesize(table, "shards")
+    before = records(table.parent / "shards")
+    (table.parent / "shards" / "manifest.json").unlink()
+
+    assert synthesize(table, "shards").keys == []
+    assert records(table.parent / "shards") == before
+
+
+def test_more_pictures_per_caption_are_added(table: Path) -> None:
+    synthesize(table, "shards")
+    before = records(table.parent / "shards")
+    module = synthesize(table, "shards", num_per_caption=2)
+
+    found = records(table.parent / "shards")
+    assert sorted(module.keys) == sorted(f"{key}~1" for key in before)
+    assert len(found) == 46
+    assert before.items() <= found.items()
+    assert found["k5~1"]["captions"] == found["k5"]["captions"]
+    assert found["k5~1"]["tokens"] != found["k5"]["tokens"]
+
+
+@pytest.mark.parametrize("fail_in", [3, None])
+def test_a_folder_made_with_other_settings_is_refused(table: Path, fail_in: int | None) -> None:
+    if fail_in is None:
+        synthesize(table, "shards")
+    else:
+        with pytest.raises(KeyError):
+            synthesize(table, "shards", fail_in=fail_in)
+
+    with pytest.raises(ValueError, match=r"model\.sampler\.salt is 0 there and 1 in this run\. Expected one"):
+        synthesize(table, "shards", salt=1)
+    with pytest.raises(ValueError, match=r"data\.seed is 0 there and 7 in this run\. .* name another folder"):
+        synthesize(table, "shards", seed=7)
+
+
+def run_file(table: Path, folder: str, **generator: Any) -> list[str]:
+    """Command line of a prediction that is told everything by a run file."""
+    content = {
+        "trainer": {
+            "accelerator": "cpu",
+            "logger": False,
+            "callbacks": [
+                {
+                    "class_path": "synth2_lightning.callbacks.shard_writer.ShardWriterCallback",
+                    "init_args": {"folder": folder, "records_per_part": 2},
+                },
+                {"class_path": "synth2_lightning.callbacks.progress.PredictionProgressBar"},
+            ],
+        },
+        "model": {
+            "class_path": "synth2_lightning.modules.synthesis.SynthesisModule",
+            "init_args": {"generator": {"class_path": "slow.SlowGenerator", "init_args": generator}},
+        },
+        "data": {
+            "class_path": "synth2_lightning.datamodules.captions.CaptionDataModule",
+            "init_args": {
+                "captions": {
+                    "class_path": "synth2_lightning.sources.caption_table.CaptionTable",
+                    "init_args": {"table": str(table), "key_column": "id", "class_column": "of"},
+                },
+                "batch_size": 1,
+            },
+        },
+    }
+    (table.parent / "slow.py").write_text(
+        "import time\n"
+        "from synth2_lightning.testing import TinyImageGenerator\n"
+        "class SlowGenerator(TinyImageGenerator):\n"
+        "    def __init__(self, seconds: float = 0.0, salt: int = 0) -> None:\n"
+        "        super().__init__(salt)\n"
+        "        self.seconds = seconds\n"
+        "    def generate(self, captions, seeds):\n"
+        "        time.sleep(self.seconds)\n"
+        "        return super().generate(captions, seeds)\n"
+    )
+    (table.parent / f"{folder}.yaml").write_text(json.dumps(content))  # JSON is YAML
+    return [sys.executable, "-m", "synth2_lightning", "predict", "--config", f"{folder}.yaml"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_two_processes_killed_and_continued_end_like_one(table: Path) -> None:
+    folder, two = table.parent, ["--trainer.devices=2", "--trainer.strategy=ddp"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "SYNTH2_TRACEBACK": "1"}
+
+    def start(words: list[str]) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            words, cwd=folder, env=environment, start_new_session=True, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+
+    killed = start([*run_file(table, "killed", seconds=0.3), *two])
+    while killed.poll() is None and len(list((folder / "killed").glob("part-*.parquet"))) < 3:
+        time.sleep(0.05)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.communicate()
+    assert not (folder / "killed" / "manifest.json").exists()
+    before = {part: part.read_bytes() for part in (folder / "killed").glob("part-*.parquet")}
+    assert {part.name[:10] for part in before} == {"part-00000", "part-00001"}
+
+    # Two ranks make the rest; then one finds nothing left to do.
+    for words in ([*run_file(table, "killed"), *two], run_file(table, "killed"), run_file(table, "undisturbed")):
+        process = start(words)
+        output, _ = process.communicate(timeout=200)
+        assert process.returncode == 0, output[-4000:]
+    assert all(part.read_bytes() == content for part, content in before.items())
+    assert records(folder / "killed") == records(folder / "undisturbed")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_rank_without_a_caption_waits_for_the_others(table: Path) -> None:
+    table.write_text(json.dumps(ROWS[0]))
+    words = [*run_file(table, "shards"), "--trainer.devices=2", "--trainer.strategy=ddp"]
+    finished = subprocess.run(words, cwd=table.parent, capture_output=True, text=True, timeout=200, check=False)
+    assert finished.returncode == 0, finished.stdout[-2000:] + finished.stderr[-4000:]
+    assert list(records(table.parent / "shards")) == ["k0"]
