@@ -193,6 +193,28 @@ class TrainableTokenizer(nn.Module, ABC):
         """
 
 
+class FeatureExtractor(nn.Module, ABC):
+    """A frozen network that says what pictures hold, at several depths: pictures that look alike have like features.
+
+    It is no :class:`ImageEncoder`, because a gradient flows through it to the pictures.
+    """
+
+    def load(self) -> None:
+        """Bring the weights; the second call does nothing."""
+
+    @abstractmethod
+    def extract(self, images: Float[Tensor, "batch 3 height width"]) -> list[Float[Tensor, "batch _ _ _"]]:
+        """Make one feature map ``(batch, dim, height, width)`` per layer; -1 is black in the pictures, 1 is white."""
+
+
+class Discriminator(nn.Module, ABC):
+    """Tells real pictures from reconstructions, by a score for each of their regions."""
+
+    @abstractmethod
+    def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch rows columns"]:
+        """Score regions: above 0 what seems real; -1 is black in the pictures, 1 is white."""
+
+
 class CodebookLearner(nn.Module, ABC):
     """A codebook over a frozen encoder's features while it learns, without a gradient.
 

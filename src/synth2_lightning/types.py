@@ -345,12 +345,14 @@ class Reconstruction:
         target: What went in, at the tokenizer's size; from -1 to 1.
         commitment: Mean squared distance of the encoder's outputs to their codes.
         ids: The codes in between.
+        num_revived: Codes that nobody chose and that started again elsewhere, since the process began.
     """
 
     pixels: Float[Tensor, "batch 3 height width"]
     target: Float[Tensor, "batch 3 height width"]
     commitment: Float[Tensor, ""]
     ids: Int[Tensor, "batch tokens levels"]
+    num_revived: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch import Trainer
 
 from synth2_lightning.cli import config_folder, main, run_trainer
+from synth2_lightning.modules.adversarial_tokenizer import AdversarialTokenizerModule
 from synth2_lightning.modules.captioning import VisionLanguageModule
 
 CONFIGS = config_folder()
@@ -15,6 +16,7 @@ TINY = Path(__file__).with_name("tiny.yaml")
 FITS = ("mixed", "real", "synthetic", "tokenizer")
 OVERLAYS = sorted(path.relative_to(CONFIGS).as_posix() for path in (CONFIGS / "overlays").glob("*.yaml"))
 BASES = {  # what an overlay goes on top of, where that is not mixed.yaml
+    "overlays/vqgan_losses.yaml": ("fit", "tokenizer.yaml"),
     "overlays/flickr8k_codebook.yaml": ("fit", "tokenizer.yaml"),
     "overlays/flickr8k_tokenize.yaml": ("predict", "tokenize.yaml"),
     "overlays/flickr8k_1000.yaml": ("fit", "mixed.yaml", "overlays/flickr8k.yaml"),
@@ -68,6 +70,26 @@ def test_fit_runs_two_steps(name: str, tmp_path: Path, monkeypatch: pytest.Monke
         card = json.loads((Path(trainer.log_dir or "") / "cider" / "val-step=2" / "protocol.json").read_text())
         assert card["num_pictures"] == 24
         check_checkpoint(trainer)
+
+
+@pytest.mark.filterwarnings("ignore:The number of training batches")
+@pytest.mark.filterwarnings("ignore:Checkpoint directory")
+def test_the_adversary_joins_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = {"tokenizer.init_args.num_free_batches": 0, "start_step": 1, "features": "null"}  # real weights are fetched
+    words = [f"--model.init_args.{name}={value}" for name, value in model.items()]
+    files = [
+        word for file in ("tokenizer.yaml", "overlays/vqgan_losses.yaml", TINY) for word in ("--config", str(file))
+    ]
+    words += [f"--data.init_args.{split}.init_args.num_pictures=32" for split in ("train", "val")]
+    trainer = run_trainer(["fit", *files, *words]).trainer
+    assert trainer.global_step == 2
+    assert 0 < float(trainer.callback_metrics["train/discriminator"]) < 4
+    path = Path(trainer.log_dir or "") / "checkpoints" / "last.ckpt"
+    loaded = AdversarialTokenizerModule.load_from_checkpoint(path, weights_only=True)
+    trained = trainer.lightning_module.state_dict()
+    assert all(torch.equal(weight, trained[name]) for name, weight in loaded.state_dict().items())
+    assert any(name.startswith("discriminator") for name in trained)
 
 
 @pytest.mark.filterwarnings("ignore:Checkpoint directory")

@@ -53,3 +53,15 @@ def test_two_processes_train_mixed_and_score_like_one(strategy: tuple[str, ...],
     assert two["num_repeated_keys_dropped"] == 1
     assert two["score"] == pytest.approx(one["score"], abs=1e-9)
     assert two["score"] == pytest.approx(card_of(tmp_path, "cider/val-step=4/protocol.json")["score"], abs=1e-9)
+
+
+@pytest.mark.slow
+def test_ddp_does_not_miss_a_discriminator_that_waits(tmp_path: Path) -> None:
+    files = ("tokenizer.yaml", "overlays/vqgan_losses.yaml", "overlays/ddp.yaml", str(TINY))
+    words = [word for file in files for word in ("--config", file)]
+    model = {"features": "null", "start_step": 2, "tokenizer.init_args.num_free_batches": 0}
+    words += [f"--model.init_args.{name}={value}" for name, value in model.items()]
+    words += [f"--data.init_args.{split}.init_args.num_pictures=64" for split in ("train", "val")]
+    # One process is enough: DDP refuses parameters without a gradient whatever the number of processes.
+    synth2(tmp_path, "fit", *words, "--trainer.devices=1", "--trainer.max_steps=4", "--trainer.val_check_interval=4")
+    assert list(tmp_path.rglob("last.ckpt"))

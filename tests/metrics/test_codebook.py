@@ -1,6 +1,6 @@
 import torch
 
-from synth2_lightning.metrics.codebook import CodebookPerplexity
+from synth2_lightning.metrics.codebook import CodebookPerplexity, CodebookUsage
 
 
 def test_perplexity_counts_codes_that_are_used_alike() -> None:
@@ -17,3 +17,11 @@ def test_perplexity_is_of_all_batches_not_their_mean() -> None:
     perplexity.reset()
     perplexity.update(torch.zeros(2, 4, 1, dtype=torch.long))
     assert torch.isclose(perplexity.compute(), torch.tensor(1.0))
+
+
+def test_usage_is_of_all_batches() -> None:
+    usage = CodebookUsage(codebook_size=16)
+    usage.update(torch.tensor([[[0], [1]], [[0], [0]]]))
+    assert float(usage.compute()) == 2 / 16
+    usage.update(torch.tensor([[[15]]]))
+    assert float(usage.compute()) == 3 / 16

@@ -3,18 +3,34 @@ from pathlib import Path
 
 import pytest
 import torch
+from jaxtyping import Float
 from lightning.pytorch import Trainer
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from synth2_lightning.encoders.vqgan import TrainableVQGAN, VQGANTokenizer
+from synth2_lightning.interfaces import FeatureExtractor
 from synth2_lightning.modules.schedules import WarmupCosineSchedule
 from synth2_lightning.modules.tokenizer import TokenizerModule
+from synth2_lightning.nn.perceptual import perceptual_distance
 from synth2_lightning.testing import tiny_batch
 from synth2_lightning.types import ImageTextBatch, Reconstruction, VQTokens
 
 
 def make_vqgan() -> TrainableVQGAN:
     return TrainableVQGAN(8, codebook_size=8, embed_dim=4, block_out_channels=(8, 8), norm_num_groups=4)
+
+
+class TinyFeatures(FeatureExtractor):
+    """One frozen convolution, with a statistic beside it, as in batch normalisation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 4, 3).requires_grad_(False)
+        self.register_buffer("statistic", torch.zeros(4))
+
+    def extract(self, images: Float[Tensor, "batch 3 height width"]) -> list[Float[Tensor, "batch _ _ _"]]:
+        return [self.convolution(images)]
 
 
 def make_loader(num_batches: int) -> DataLoader[ImageTextBatch]:
@@ -50,6 +66,9 @@ def test_a_fit_learns_and_leaves_a_tokenizer(tmp_path: Path) -> None:
     assert float(trainer.callback_metrics["val/l2"]) < 0.7 * float(before)
     assert 1 <= float(trainer.callback_metrics["val/perplexity"]) <= 8
     assert {"train/loss", "train/l1", "train/l2", "train/commitment"} <= set(trainer.callback_metrics)
+    assert float(trainer.callback_metrics["train/revived_codes"]) == module.tokenizer.codebook.num_revived  # type: ignore[union-attr]
+    assert 1 / 8 <= float(trainer.callback_metrics["val/used_codes"]) <= 1
+    assert "train/perceptual" not in trainer.callback_metrics
     tokenizer = VQGANTokenizer(str(tmp_path / "tokenizer"))
     tokenizer.load()
     module.eval()
@@ -70,6 +89,36 @@ def test_losses_are_weighed() -> None:
     }
 
 
+def test_features_are_compared_besides_pixels() -> None:
+    features = TinyFeatures()
+    module = TokenizerModule(make_vqgan(), features=features, perceptual_weight=0.5)
+    reconstruction = module.tokenizer.reconstruct(tiny_batch().image)  # type: ignore[arg-type]
+    losses = module.compute_losses(reconstruction)
+    expected = perceptual_distance(features.extract(reconstruction.pixels), features.extract(reconstruction.target))
+    assert torch.equal(losses["perceptual"], expected)
+    assert torch.isclose(
+        losses["loss"], losses["l1"] + losses["l2"] + 0.25 * losses["commitment"] + 0.5 * losses["perceptual"]
+    )
+    torch.autograd.backward(losses["perceptual"])
+    assert any(weight.grad is not None for weight in module.tokenizer.parameters())
+    assert features.convolution.weight.grad is None
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+def test_the_perceptual_loss_falls_and_its_network_is_not_saved(tmp_path: Path) -> None:
+    module = TokenizerModule(make_vqgan(), features=TinyFeatures(), optimizer=partial(torch.optim.AdamW, lr=1e-2))
+    batch = tiny_batch(4, seed=99)
+    with torch.no_grad():
+        before = module.compute_losses(module.tokenizer.reconstruct(batch.image))["perceptual"]  # type: ignore[arg-type]
+    trainer = fit(module, tmp_path, num_steps=40)
+    assert float(trainer.callback_metrics["val/perceptual"]) < 0.7 * float(before)
+    assert not any(name.startswith("features") for name in module.state_dict())
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert not any("features" in name for name in saved["state_dict"])
+    TokenizerModule(make_vqgan()).load_state_dict(saved["state_dict"])  # who tokenizes needs no features
+
+
 def test_checkpoints_hold_the_codebook_and_bring_it_back() -> None:
     module, other = TokenizerModule(make_vqgan()), TokenizerModule(make_vqgan())
     pixels = tiny_batch().image
@@ -87,6 +136,8 @@ def test_checkpoints_hold_the_codebook_and_bring_it_back() -> None:
 def test_weights_that_teach_nothing_are_refused(weights: tuple[float, float, float]) -> None:
     with pytest.raises(ValueError, match="expected none below 0, and the first or the second above"):
         TokenizerModule(make_vqgan(), *weights)
+    with pytest.raises(ValueError, match=r"perceptual_weight=-0.5; expected none below 0"):
+        TokenizerModule(make_vqgan(), perceptual_weight=-0.5)
 
 
 def test_batches_without_pictures_are_refused() -> None:

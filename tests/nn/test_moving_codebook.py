@@ -98,6 +98,19 @@ def test_unused_codes_start_again_at_vectors_of_the_batch() -> None:
     for _ in range(12):
         codebook(vectors)
     assert codebook.vectors.abs().max() < 50
+    assert codebook.num_revived > 0
+
+
+def test_revivals_are_counted() -> None:
+    codebook = MovingCodebook(num_codes=4, dim=3, decay=0.0, revival_threshold=0.5)
+    codebook(clusters())
+    codebook.vectors.copy_(torch.tensor([1.0, 0, 0]).expand(4, 3))  # all vectors choose the first of equals
+    before = codebook.num_revived
+    codebook(clusters())
+    assert codebook.num_revived == before + 3
+    codebook.eval()
+    codebook(clusters())
+    assert codebook.num_revived == before + 3
 
 
 def test_fewer_vectors_than_codes_will_do() -> None:

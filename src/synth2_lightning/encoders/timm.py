@@ -1,6 +1,6 @@
 """Any image network of timm, read out at its grid of features before pooling."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, cast
 
@@ -52,23 +52,12 @@ class TimmEncoder(FrozenEncoder):
         std: RGB | None = None,
         interpolation: Literal["bilinear", "bicubic"] | None = None,
     ) -> None:
-        if not timm.is_model(model.partition(".")[0]):
-            raise ValueError(
-                f"timm {timm.__version__} has no image network {model!r}; expected one of "
-                "timm.list_models(), with or without a tag of timm.list_pretrained() after a dot."
-            )
-        with torch.device("meta"):
-            blueprint = timm.create_model(model, pretrained=False)
+        blueprint = make_blueprint(model)
         config = resolve_model_data_config(blueprint)
-        stages = [str(stage["module"]) for stage in blueprint.feature_info]
-        if not -len(stages) <= layer < len(stages):
-            raise ValueError(
-                f"{model!r} has no layer {layer}; expected {-len(stages)} to {len(stages) - 1}, which stand for "
-                f"{', '.join(stages)}."
-            )
+        stages = stage_names(blueprint)
         self._model = model
         self._weights = weights
-        self._layer = layer % len(stages)
+        self._layer = find_stage(model, stages, layer)
         self._is_last = self._layer == len(stages) - 1
         preprocessing = Preprocessing(
             image_size=image_size or config["input_size"][-1],
@@ -86,20 +75,7 @@ class TimmEncoder(FrozenEncoder):
         Raises:
             OSError: If the Hub's weights cannot be had.
         """
-        if self._weights is not None:
-            network = timm.create_model(self._model, pretrained=False)
-            path = resolve(self._weights, f"state dict of {self._model}")
-            match_state_dict(network, load_state_dict(str(path), device="cpu", weights_only=True), path)
-        else:
-            try:
-                network = timm.create_model(self._model, pretrained=True)
-            except Exception as error:  # the Hub client raises errors of many families
-                raise OSError(
-                    f"The weights of timm's {self._model!r} could not be had: {error}. Without a network, give a "
-                    "local state dict as `weights`, such as "
-                    "weights://efficientnet-lite0/efficientnet-lite0-57934424.pth for tf_efficientnet_lite0."
-                ) from error
-        network = _resized(network, self.image_size)
+        network = _resized(make_network(self._model, self._weights), self.image_size)
         network.prune_intermediate_layers([self._layer], prune_norm=not self._is_last)  # type: ignore[operator]
         return network
 
@@ -111,6 +87,62 @@ class TimmEncoder(FrozenEncoder):
             images, indices=[self._layer], norm=self._is_last, stop_early=True, intermediates_only=True
         )
         return cast(Tensor, features)
+
+
+def make_blueprint(model: str) -> nn.Module:
+    """Build a network without data or weights (on torch's ``meta`` device), to ask it for widths.
+
+    Raises:
+        ValueError: If timm has no such model.
+    """
+    if not timm.is_model(model.partition(".")[0]):
+        raise ValueError(
+            f"timm {timm.__version__} has no image network {model!r}; expected one of "
+            "timm.list_models(), with or without a tag of timm.list_pretrained() after a dot."
+        )
+    with torch.device("meta"):
+        return cast(nn.Module, timm.create_model(model, pretrained=False))
+
+
+def stage_names(network: nn.Module) -> list[str]:
+    """Names of the places where a network can be read out, from timm's ``feature_info``."""
+    return [str(stage["module"]) for stage in network.feature_info]  # type: ignore[union-attr]
+
+
+def find_stage(model: str, stages: Sequence[str], layer: int) -> int:
+    """Turn an index that may count from the end into one from the beginning.
+
+    Raises:
+        ValueError: If there is no such layer.
+    """
+    if not -len(stages) <= layer < len(stages):
+        raise ValueError(
+            f"{model!r} has no layer {layer}; expected {-len(stages)} to {len(stages) - 1}, which stand for "
+            f"{', '.join(stages)}."
+        )
+    return layer % len(stages)
+
+
+def make_network(model: str, weights: str | None) -> nn.Module:
+    """Build a network with its weights: those of a local state dict, or the Hub's where ``weights`` is None.
+
+    Raises:
+        OSError: If the weights cannot be had.
+        ValueError: If the state dict is another network's.
+    """
+    if weights is not None:
+        network = timm.create_model(model, pretrained=False)
+        path = resolve(weights, f"state dict of {model}")
+        match_state_dict(network, load_state_dict(str(path), device="cpu", weights_only=True), path)
+        return cast(nn.Module, network)
+    try:
+        return cast(nn.Module, timm.create_model(model, pretrained=True))
+    except Exception as error:  # the Hub client raises errors of many families
+        raise OSError(
+            f"The weights of timm's {model!r} could not be had: {error}. Without a network, give a local state dict as "
+            "`weights`, such as weights://efficientnet-lite0/efficientnet-lite0-57934424.pth for "
+            "tf_efficientnet_lite0."
+        ) from error
 
 
 def match_state_dict(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:

@@ -216,7 +216,11 @@ class TrainableVQGAN(TrainableTokenizer):
         commitment = (flat - codes.detach()).square().mean()
         decoded = _decode(self.network, rearrange(codes, "(b h w) d -> b d h w", b=len(images), h=latents.shape[2]))
         return Reconstruction(
-            pixels=decoded, target=images, commitment=commitment, ids=rearrange(ids, "(b n) -> b n 1", b=len(images))
+            pixels=decoded,
+            target=images,
+            commitment=commitment,
+            ids=rearrange(ids, "(b n) -> b n 1", b=len(images)),
+            num_revived=self.codebook.num_revived,
         )
 
     @torch.no_grad()

@@ -58,22 +58,22 @@ class BaseModule(LightningModule):
         Raises:
             ValueError: If no parameter is trainable.
         """
-        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        if not parameters:
+        groups = self.parameter_groups()
+        if not groups:
             raise ValueError(
                 f"{type(self).__name__} has no trainable parameter: every part is frozen. Expected at least one; "
                 "unfreeze a part, or use `synth2 validate` where nothing is to be trained."
             )
-        groups: list[dict[str, Any]] = [
-            {"params": [parameter for parameter in parameters if parameter.ndim > 1]},
-            {"params": [parameter for parameter in parameters if parameter.ndim <= 1], "weight_decay": 0.0},
-        ]
-        optimizer = self._make_optimizer([group for group in groups if group["params"]])
+        optimizer = self._make_optimizer(groups)
         if self._make_scheduler is None:
             return optimizer
         num_steps = self.trainer.estimated_stepping_batches
         schedule = self._make_scheduler(optimizer, int(num_steps) if num_steps != float("inf") else 1_000_000)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """All that is trainable, in groups for the optimizer; override it where parts want settings of their own."""
+        return decay_groups(self.parameters())
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """Everything that training changes; frozen weights are left out."""
@@ -125,6 +125,21 @@ class BaseModule(LightningModule):
     def num_trainable(self) -> int:
         """Number of trainable scalars."""
         return sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
+
+
+def decay_groups(parameters: Iterable[nn.Parameter]) -> list[dict[str, Any]]:
+    """Group trainable parameters: matrices, and vectors without weight decay; groups that are empty are left out.
+
+    Example:
+        >>> [group.get("weight_decay") for group in decay_groups(nn.Linear(2, 3).parameters())]
+        [None, 0.0]
+    """
+    trainable = [parameter for parameter in parameters if parameter.requires_grad]
+    groups: list[dict[str, Any]] = [
+        {"params": [parameter for parameter in trainable if parameter.ndim > 1]},
+        {"params": [parameter for parameter in trainable if parameter.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
 
 
 def source_losses(sums: Tensor, counts: Tensor, sources: tuple[str, ...]) -> dict[str, Tensor]:

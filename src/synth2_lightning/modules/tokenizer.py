@@ -1,14 +1,16 @@
-"""Trains an image tokenizer: a VQ-GAN without its adversary (Esser et al., arXiv 2012.09841)."""
+"""Trains an image tokenizer: a VQ-GAN, here without its adversary (Esser et al., arXiv 2012.09841)."""
 
 from pathlib import Path
-from typing import TypedDict
+from typing import ClassVar, TypedDict
 
+import torch
 from torch import Tensor
 from torch.optim import AdamW
 
-from synth2_lightning.interfaces import TrainableTokenizer
-from synth2_lightning.metrics.codebook import CodebookPerplexity
+from synth2_lightning.interfaces import FeatureExtractor, TrainableTokenizer
+from synth2_lightning.metrics.codebook import CodebookPerplexity, CodebookUsage
 from synth2_lightning.modules.base import BaseModule, OptimizerFactory, SchedulerFactory
+from synth2_lightning.nn.perceptual import perceptual_distance
 from synth2_lightning.types import ImageTextBatch, Pixels, Reconstruction
 
 
@@ -31,6 +33,9 @@ class TokenizerModule(BaseModule):
         l2_weight: Weight of the mean squared difference, which cares for the large mistakes.
         commitment_weight: Weight of the distance of the encoder's outputs to their codes (van den Oord et al., arXiv
             1711.00937, equation 3).
+        features: Network by whose features a reconstruction is compared with its original, besides pixel by pixel.
+            None compares pixels alone.
+        perceptual_weight: Weight of the :func:`~synth2_lightning.nn.perceptual.perceptual_distance`.
         optimizer: See :class:`BaseModule`.
         lr_scheduler: See :class:`BaseModule`.
 
@@ -44,46 +49,61 @@ class TokenizerModule(BaseModule):
         True
     """
 
+    frozen_parts: ClassVar[tuple[str, ...]] = ("features",)
+
     def __init__(
         self,
         tokenizer: TrainableTokenizer,
         l1_weight: float = 1.0,
         l2_weight: float = 1.0,
         commitment_weight: float = 0.25,
+        features: FeatureExtractor | None = None,
+        perceptual_weight: float = 1.0,
         optimizer: OptimizerFactory = AdamW,
         lr_scheduler: SchedulerFactory | None = None,
     ) -> None:
         super().__init__(optimizer, lr_scheduler)
-        if min(l1_weight, l2_weight, commitment_weight) < 0 or l1_weight + l2_weight == 0:
+        if min(l1_weight, l2_weight, commitment_weight, perceptual_weight) < 0 or l1_weight + l2_weight == 0:
             raise ValueError(
-                f"TokenizerModule was given l1_weight={l1_weight}, l2_weight={l2_weight} and commitment_weight="
-                f"{commitment_weight}; expected none below 0, and the first or the second above."
+                f"TokenizerModule was given l1_weight={l1_weight}, l2_weight={l2_weight}, commitment_weight="
+                f"{commitment_weight} and perceptual_weight={perceptual_weight}; expected none below 0, and the first "
+                "or the second above."
             )
         self.tokenizer = tokenizer
         self.l1_weight = l1_weight
         self.l2_weight = l2_weight
         self.commitment_weight = commitment_weight
+        self.features = features
+        self.perceptual_weight = perceptual_weight
         self.train_perplexity = CodebookPerplexity(tokenizer.codebook_size)
         self.eval_perplexity = CodebookPerplexity(tokenizer.codebook_size)
+        self.eval_usage = CodebookUsage(tokenizer.codebook_size)
 
     def compute_losses(self, reconstruction: Reconstruction) -> dict[str, Tensor]:
         """Weigh the parts of the loss; ``"loss"`` is what is learnt from."""
         difference = reconstruction.pixels - reconstruction.target
         l1, l2 = difference.abs().mean(), difference.square().mean()
         loss = self.l1_weight * l1 + self.l2_weight * l2 + self.commitment_weight * reconstruction.commitment
-        return {"loss": loss, "l1": l1, "l2": l2, "commitment": reconstruction.commitment}
+        losses = {"loss": loss, "l1": l1, "l2": l2, "commitment": reconstruction.commitment}
+        if self.features is not None:
+            with torch.no_grad():
+                wanted = self.features.extract(reconstruction.target)
+            losses["perceptual"] = perceptual_distance(self.features.extract(reconstruction.pixels), wanted)
+            losses["loss"] = loss + self.perceptual_weight * losses["perceptual"]
+        return losses
 
     def training_step(self, batch: ImageTextBatch, batch_idx: int) -> Tensor:
-        """Learn from one batch; logs each part of the loss, and how many codes are in use."""
+        """Learn from one batch; logs each part of the loss, how many codes are in use, and how many started again."""
         reconstruction = self.tokenizer.reconstruct(_pixels(batch))
         losses = self.compute_losses(reconstruction)
         for name, value in losses.items():
             self.log(f"train/{name}", value.detach(), prog_bar=name == "loss", batch_size=len(batch))
         self.log("train/perplexity", self.train_perplexity(reconstruction.ids), prog_bar=True, batch_size=len(batch))
+        self.log("train/revived_codes", float(reconstruction.num_revived), batch_size=len(batch))
         return losses["loss"]
 
     def validation_step(self, batch: ImageTextBatch, batch_idx: int) -> ReconstructionOutput:
-        """Measure each part of the loss over the split, and how many codes it uses."""
+        """Measure each part of the loss over the split, how many codes it uses, and the share of them that it meets."""
         return self._evaluate(batch, "val")
 
     def test_step(self, batch: ImageTextBatch, batch_idx: int) -> ReconstructionOutput:
@@ -103,7 +123,9 @@ class TokenizerModule(BaseModule):
         for name, value in losses.items():
             self.log(f"{stage}/{name}", value, prog_bar=name == "loss", batch_size=len(batch), sync_dist=True)
         self.eval_perplexity.update(reconstruction.ids)
+        self.eval_usage.update(reconstruction.ids)
         self.log(f"{stage}/perplexity", self.eval_perplexity, on_step=False, on_epoch=True)
+        self.log(f"{stage}/used_codes", self.eval_usage, on_step=False, on_epoch=True)
         return ReconstructionOutput(loss=losses["loss"], reconstruction=reconstruction)
 
 

@@ -32,6 +32,9 @@ class MovingCodebook(nn.Module):
         revival_threshold: Codes that are chosen less often than this in a step, on average, start again.
         num_free_batches: Training batches that pass before the codes start.
 
+    Attributes:
+        num_revived: Codes that started again so far, in this process.
+
     Raises:
         ValueError: If the decay is outside 0 to 1, or ``num_free_batches`` is negative.
 
@@ -64,6 +67,7 @@ class MovingCodebook(nn.Module):
         self.decay = decay
         self.num_free_batches = num_free_batches
         self.revival_threshold = revival_threshold
+        self.num_revived = 0
         self.register_buffer("vectors", torch.zeros(num_codes, dim))
         self.register_buffer("sums", torch.zeros(num_codes, dim))
         self.register_buffer("counts", torch.ones(num_codes))
@@ -121,6 +125,7 @@ class MovingCodebook(nn.Module):
         num_unused = int(unused.sum())
         if num_unused == 0:
             return
+        self.num_revived += num_unused
         self.vectors[unused] = _of_first_process(_draw_far(values, distances, num_unused))
         self.counts[unused] = 2 * self.revival_threshold  # time to be chosen, before it is judged again
         self.sums[unused] = self.vectors[unused] * 2 * self.revival_threshold
