@@ -209,7 +209,7 @@ class TinyTextEncoder(TextEncoder):
 
     def __init__(self) -> None:
         super().__init__()
-        vectors = torch.randn(256, self.embed_dim, generator=torch.Generator().manual_seed(0))
+        vectors = torch.randn(1009, self.embed_dim, generator=torch.Generator().manual_seed(0))
         self.register_buffer("vectors", vectors, persistent=False)
 
     def encode(self, texts: Sequence[str]) -> tuple[Float[Tensor, "batch length dim"], Bool[Tensor, "batch length"]]:

@@ -1,0 +1,302 @@
+"""Parallel decoding: image tokens are revealed many at a time, in a few steps (MaskGIT, arXiv 2202.04200).
+
+Built to be quick: the text is read once per caption, both halves of guidance run in one batch, heads are asked only
+where a token is hidden, and what a step reveals is written in place.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from synth2_lightning.nn.maskgit import MaskGit, TextMemory
+from synth2_lightning.nn.masking import count_hidden, gumbel, halton_order, sample_categorical
+
+Embed = Callable[[Int[Tensor, "batch tokens levels"]], Float[Tensor, "batch tokens dim"]]
+
+
+@dataclass(frozen=True, kw_only=True)  # without slots: jsonargparse reads the __dict__ of defaults
+class SamplingSettings:
+    """How image tokens are drawn. Pairs are values at the first and the last step, linear in between.
+
+    Args:
+        num_steps: Steps of parallel decoding.
+        guidance: t in (1 + t) conditional - t unconditional (MUSE, arXiv 2301.00704, section 2.7); 0 is without
+            guidance and half the work. MUSE lets it rise.
+        temperature: Divides the logits of the codes.
+        top_k: Draw among the likeliest codes only; ``None`` among all.
+
+    Raises:
+        ValueError: If a number is out of range.
+
+    Example:
+        >>> SamplingSettings(num_steps=8, guidance=(0.0, 3.0)).at(1.0)
+        (3.0, 1.0)
+    """
+
+    num_steps: int = 12
+    guidance: tuple[float, float] = (0.0, 0.0)
+    temperature: tuple[float, float] = (1.0, 1.0)
+    top_k: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant."""
+        too_few = self.num_steps < 1 or (self.top_k is not None and self.top_k < 1)
+        if too_few or min(self.guidance) < 0 or min(self.temperature) <= 0:
+            raise ValueError(
+                f"{self} cannot be sampled with; expected num_steps and top_k of 1 or more, guidance of 0 or more, and "
+                "temperature above 0. For the likeliest codes alone set top_k to 1."
+            )
+
+    @property
+    def is_guided(self) -> bool:
+        """Whether the unconditional half has to be computed."""
+        return max(self.guidance) > 0
+
+    def at(self, progress: float) -> tuple[float, float]:
+        """Guidance and temperature at a step; progress is 0 at the first and 1 at the last."""
+        guidance, temperature = (first + (last - first) * progress for first, last in (self.guidance, self.temperature))
+        return guidance, temperature
+
+
+class UnmaskingOrder(ABC):
+    """Decides which tokens a step reveals."""
+
+    @abstractmethod
+    def start(self, grid: tuple[int, int]) -> Int[Tensor, " tokens"]:
+        """All positions of a grid, in the order in which they are asked."""
+
+    @abstractmethod
+    def count_asked(self, num_hidden: int, num_revealed: int) -> int:
+        """How many of the next positions to guess in order to reveal some of them."""
+
+    @abstractmethod
+    def choose(
+        self,
+        log_probabilities: Float[Tensor, "batch asked"],
+        uniform: Float[Tensor, "batch asked"],
+        num_revealed: int,
+        share_left: float,
+    ) -> Int[Tensor, "batch revealed"]:
+        """Which of the guesses to keep.
+
+        Args:
+            log_probabilities: Of the codes that were drawn, summed over levels.
+            uniform: Random numbers in [0, 1).
+            num_revealed: How many to keep.
+            share_left: Share of the steps that is left after this one.
+        """
+
+
+class ConfidenceOrder(UnmaskingOrder):
+    """Guesses every hidden token, keeps the surest (MaskGIT, arXiv 2202.04200, section 3.2).
+
+    Args:
+        noise: Gumbel noise on the sureness at the start; it falls linearly to nothing. Without it the most common codes
+            spread over the whole picture.
+
+    Raises:
+        ValueError: If it is negative.
+
+    Example:
+        >>> order = ConfidenceOrder(noise=0.0)
+        >>> order.choose(torch.tensor([[-1.0, -3.0, -2.0]]), torch.rand(1, 3), num_revealed=2, share_left=0.5)
+        tensor([[0, 2]])
+    """
+
+    def __init__(self, noise: float = 4.5) -> None:
+        if noise < 0:
+            raise ValueError(f"ConfidenceOrder.noise is {noise}; expected 0 or more.")
+        self.noise = noise
+
+    def start(self, grid: tuple[int, int]) -> Int[Tensor, " tokens"]:
+        """Raster order; it does not matter."""
+        return torch.arange(grid[0] * grid[1])
+
+    def count_asked(self, num_hidden: int, num_revealed: int) -> int:
+        """All that are hidden."""
+        return num_hidden
+
+    def choose(
+        self,
+        log_probabilities: Float[Tensor, "batch asked"],
+        uniform: Float[Tensor, "batch asked"],
+        num_revealed: int,
+        share_left: float,
+    ) -> Int[Tensor, "batch revealed"]:
+        """The surest, noise included."""
+        sureness = log_probabilities + self.noise * share_left * gumbel(uniform)
+        return sureness.topk(num_revealed, dim=1).indices
+
+
+class HaltonOrder(UnmaskingOrder):
+    """Reveals tokens that lie far apart, whatever their sureness (Besnier et al., arXiv 2503.17076).
+
+    Tokens of one step are drawn independently of each other: that harms least where they are least related. And only
+    those that are revealed need to be guessed.
+
+    Example:
+        >>> HaltonOrder().start((2, 2))
+        tensor([2, 1, 0, 3])
+    """
+
+    def start(self, grid: tuple[int, int]) -> Int[Tensor, " tokens"]:
+        """The order of the Halton sequence."""
+        return halton_order(*grid)
+
+    def count_asked(self, num_hidden: int, num_revealed: int) -> int:
+        """Those that are revealed."""
+        return num_revealed
+
+    def choose(
+        self,
+        log_probabilities: Float[Tensor, "batch asked"],
+        uniform: Float[Tensor, "batch asked"],
+        num_revealed: int,
+        share_left: float,
+    ) -> Int[Tensor, "batch revealed"]:
+        """All of them."""
+        return torch.arange(num_revealed, device=uniform.device).expand(len(uniform), -1)
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedTokens:
+    """Codes that were drawn, and the likeliest ones of each with their probabilities at that moment."""
+
+    ids: Int[Tensor, "batch tokens levels"]
+    candidates: Int[Tensor, "batch tokens levels candidates"]
+    probabilities: Float[Tensor, "batch tokens levels candidates"]
+
+
+def count_draws(network: MaskGit, settings: SamplingSettings) -> tuple[int, int, int]:
+    """Shape of the random numbers that one picture needs: steps, tokens, levels and one for the order."""
+    return settings.num_steps, network.num_tokens, network.num_levels + 1
+
+
+@torch.no_grad()
+def decode_in_parallel(
+    network: MaskGit,
+    embed: Embed,
+    memory: TextMemory,
+    null_memory: TextMemory | None,
+    uniform: Float[Tensor, "batch steps tokens draws"],
+    settings: SamplingSettings,
+    order: UnmaskingOrder,
+    num_candidates: int = 1,
+) -> DecodedTokens:
+    """Draw the tokens of pictures, one per text.
+
+    Args:
+        network: In evaluation mode.
+        embed: The tokenizer's embeddings of codes.
+        memory: Texts of the pictures.
+        null_memory: What guidance moves away from, one per text; needed if there is guidance.
+        uniform: Random numbers in [0, 1), in the shape of :func:`count_draws`. They are arguments so that a picture's
+            tokens depend on its own seed, not on who else is in the batch.
+        settings: Steps, guidance, temperature.
+        order: Which tokens a step reveals.
+        num_candidates: How many of the likeliest codes to report of every token.
+
+    Raises:
+        ValueError: If there is guidance but no ``null_memory``, or more candidates than codes.
+    """
+    if settings.is_guided and null_memory is None:
+        raise ValueError("Guidance above 0 moves away from another text; expected null_memory, which was not given.")
+    if not 1 <= num_candidates <= network.codebook_size:
+        raise ValueError(f"num_candidates is {num_candidates}; expected 1 to {network.codebook_size}, the codes.")
+    texts = TextMemory.stack(memory, null_memory) if settings.is_guided and null_memory else memory
+    canvas = _Canvas(network, embed, len(memory), len(texts) // len(memory), num_candidates, uniform.device)
+    hidden = order.start(network.grid).to(uniform.device).expand(len(memory), -1)
+    for step, num_left in enumerate(count_hidden(network.num_tokens, settings.num_steps)):
+        num_revealed = hidden.shape[1] - num_left
+        asked, rest = hidden.tensor_split([order.count_asked(hidden.shape[1], num_revealed)], dim=1)
+        draws = _at(uniform[:, step], asked)
+        guidance, temperature = settings.at(step / max(1, settings.num_steps - 1))
+        guess = _guess(
+            network, canvas.think(texts, asked), draws, guidance, temperature, settings.top_k, num_candidates
+        )
+        share_left = 1 - (step + 1) / settings.num_steps
+        kept = order.choose(guess.log_probabilities, draws[..., -1], num_revealed, share_left)
+        canvas.reveal(_at(asked, kept), _at(guess.ids, kept), _at(guess.candidates, kept), _at(guess.shares, kept))
+        is_left = torch.ones_like(asked, dtype=torch.bool).scatter(1, kept, False)
+        hidden = torch.cat([asked[is_left].view(len(asked), -1), rest], dim=1)
+    return DecodedTokens(canvas.ids, canvas.candidates, canvas.shares)
+
+
+@dataclass(slots=True)
+class _Guess:
+    ids: Tensor
+    log_probabilities: Tensor
+    candidates: Tensor
+    shares: Tensor
+
+
+class _Canvas:
+    """Pictures while they are decoded; for each half of guidance one copy of what the network sees."""
+
+    def __init__(
+        self, network: MaskGit, embed: Embed, batch: int, halves: int, num_candidates: int, device: torch.device
+    ) -> None:
+        num_tokens, num_levels = network.num_tokens, network.num_levels
+        self.network = network
+        self.embed = embed
+        self.halves = halves
+        self.ids = torch.zeros(batch, num_tokens, num_levels, dtype=torch.long, device=device)
+        self.candidates = torch.zeros(batch, num_tokens, num_levels, num_candidates, dtype=torch.long, device=device)
+        self.shares = torch.zeros(batch, num_tokens, num_levels, num_candidates, device=device)
+        self._embeddings = torch.zeros_like(embed(self.ids[:1])).repeat(halves, batch, 1, 1)
+        self._is_hidden = torch.ones(halves, batch, num_tokens, dtype=torch.bool, device=device)
+        self._rows = torch.arange(batch, device=device)[:, None]
+
+    def think(self, texts: TextMemory, asked: Tensor) -> Tensor:
+        """States of the asked tokens: halves, batch, asked, width."""
+        states: Tensor = self.network(self._embeddings.flatten(0, 1), self._is_hidden.flatten(0, 1), texts)
+        return _at(states, asked.repeat(self.halves, 1)).view(self.halves, *asked.shape, -1)
+
+    def reveal(self, positions: Tensor, ids: Tensor, candidates: Tensor, shares: Tensor) -> None:
+        """Write what was guessed."""
+        at = self._rows, positions
+        self.ids[at], self.candidates[at], self.shares[at] = ids, candidates, shares
+        self._embeddings[:, *at] = self.embed(ids)
+        self._is_hidden[:, *at] = False
+
+
+def _guess(
+    network: MaskGit,
+    states: Float[Tensor, "halves batch asked width"],
+    draws: Float[Tensor, "batch asked draws"],
+    guidance: float,
+    temperature: float,
+    top_k: int | None,
+    num_candidates: int,
+) -> _Guess:
+    """Draw a code of every level in turn: each head knows what was drawn before."""
+    ids = torch.zeros(*states.shape[1:3], 0, dtype=torch.long, device=states.device)
+    log_probabilities = torch.zeros(states.shape[1:3], device=states.device)
+    candidates, shares = [], []
+    for level in range(network.num_levels):
+        logits = network.guess(states, ids.expand(len(states), -1, -1, -1)).float()
+        guided = logits[0] + guidance * (logits[0] - logits[1]) if len(logits) == 2 else logits[0]
+        log_shares = _keep_top(guided / temperature, top_k).log_softmax(-1)
+        drawn = sample_categorical(log_shares, draws[..., level])[..., None]
+        log_probabilities += log_shares.gather(-1, drawn)[..., 0]
+        ids = torch.cat([ids, drawn], dim=-1)
+        likeliest = log_shares.exp().topk(num_candidates, dim=-1)
+        candidates.append(likeliest.indices)
+        shares.append(likeliest.values / likeliest.values.sum(-1, keepdim=True))
+    return _Guess(ids, log_probabilities, torch.stack(candidates, dim=-2), torch.stack(shares, dim=-2))
+
+
+def _keep_top(logits: Tensor, top_k: int | None) -> Tensor:
+    if top_k is None or top_k >= logits.shape[-1]:
+        return logits
+    least = logits.topk(top_k, dim=-1).values[..., -1:]
+    return logits.masked_fill(logits < least, -torch.inf)
+
+
+def _at(values: Tensor, positions: Int[Tensor, "batch chosen"]) -> Tensor:
+    """Pick positions of the second dimension, others for every row."""
+    return values[torch.arange(len(values), device=values.device)[:, None], positions]

@@ -1,0 +1,125 @@
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from synth2_lightning.generators.muse import MuseGenerator, save_generator
+from synth2_lightning.nn.maskgit import MaskGit
+from synth2_lightning.nn.parallel_decoding import ConfidenceOrder, HaltonOrder, SamplingSettings, UnmaskingOrder
+from synth2_lightning.testing import TinyImageTokenizer, TinyTextEncoder, check_image_generator
+from synth2_lightning.types import SoftVQTokens, VQTokens
+
+CAPTIONS, SEEDS = ["a bright field", "a dark field", "a field"], [4, 5, 6]
+GUIDED = SamplingSettings(num_steps=3, guidance=(0.0, 3.0))
+
+
+class LearntTextEncoder(TinyTextEncoder):
+    """A text encoder that is learnt along."""
+
+    name = "learnt"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = torch.nn.Parameter(torch.ones(8))
+
+    def encode(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        embeddings, mask = super().encode(texts)
+        return embeddings * self.gain, mask
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> str:
+    torch.manual_seed(0)
+    network = MaskGit(6, 16, 1, (2, 2), text_dim=8, width=16, depth=2, num_heads=2)
+    save_generator(tmp_path, network, TinyTextEncoder(), TinyImageTokenizer().codebook)
+    return str(tmp_path)
+
+
+def make_generator(folder: str, sampling: SamplingSettings = GUIDED, **arguments: object) -> MuseGenerator:
+    generator = MuseGenerator(folder, TinyImageTokenizer(), TinyTextEncoder(), sampling, **arguments)  # type: ignore[arg-type]
+    generator.load()
+    return generator
+
+
+@pytest.mark.parametrize("order", [ConfidenceOrder(), HaltonOrder()])
+def test_it_keeps_the_laws_of_image_generators(folder: str, order: UnmaskingOrder) -> None:
+    generator = MuseGenerator(folder, TinyImageTokenizer(), TinyTextEncoder(), GUIDED, order)
+    check_image_generator(generator, TinyImageTokenizer())
+
+
+def test_the_null_text_of_the_training_is_what_guidance_moves_away_from(folder: str) -> None:
+    generator, reference = make_generator(folder), make_generator(folder)
+    with torch.no_grad():
+        generator.network.null_text.add_(5 * torch.randn(8, generator=torch.Generator().manual_seed(0)))
+    tokens, others = (part.generate(CAPTIONS * 8, list(range(24))) for part in (generator, reference))
+    assert not torch.equal(tokens.ids, others.ids)
+    unguided = SamplingSettings(num_steps=3)
+    generator.sampling = reference.sampling = unguided
+    tokens, others = (part.generate(CAPTIONS * 8, list(range(24))) for part in (generator, reference))
+    assert torch.equal(tokens.ids, others.ids)
+
+
+def test_a_negative_text_takes_the_null_texts_place(folder: str) -> None:
+    seeds = list(range(24))
+    negative = make_generator(folder, negative_text="a dark field with a dark border").generate(CAPTIONS * 8, seeds)
+    assert not torch.equal(negative.ids, make_generator(folder).generate(CAPTIONS * 8, seeds).ids)
+    away_from_itself = make_generator(folder, negative_text="a field").generate(["a field"] * 8, seeds[:8])
+    unguided = make_generator(folder, SamplingSettings(num_steps=3)).generate(["a field"] * 8, seeds[:8])
+    assert torch.equal(away_from_itself.ids, unguided.ids)
+
+
+def test_candidates_come_with_their_probabilities(folder: str) -> None:
+    soft = make_generator(folder, num_candidates=4).generate(CAPTIONS, SEEDS)
+    assert isinstance(soft, SoftVQTokens)
+    assert soft.ids.shape == (3, 4, 1, 4)
+    assert TinyImageTokenizer()(soft).shape == (3, 4, 6)
+
+
+def test_what_was_trained_comes_back(tmp_path: Path) -> None:
+    network, text_encoder = MaskGit(6, 16, 1, (2, 2), text_dim=8, width=16, depth=1, num_heads=2), LearntTextEncoder()
+    torch.nn.init.normal_(text_encoder.gain)
+    save_generator(tmp_path, network, text_encoder, TinyImageTokenizer().codebook)
+    generator = MuseGenerator(str(tmp_path), TinyImageTokenizer(), LearntTextEncoder())
+    assert generator.fingerprint == ""
+    generator.load()
+    assert torch.equal(generator.text_encoder.get_parameter("gain"), text_encoder.gain)
+    assert all(
+        torch.equal(weight, network.state_dict()[name]) for name, weight in generator.network.state_dict().items()
+    )
+    assert not any(weight.requires_grad for weight in generator.parameters())
+    assert generator.fingerprint.startswith("muse:")
+
+
+def test_provenance_tells_how_tokens_were_drawn(folder: str) -> None:
+    told = make_generator(folder, order=ConfidenceOrder(noise=2.0)).provenance()
+    assert told == json.loads(json.dumps(told))
+    assert told["order"] == {"name": "ConfidenceOrder", "noise": 2.0}
+    assert told["sampling"]["guidance"] == [0.0, 3.0]
+    assert told["codebook"] == TinyImageTokenizer().codebook
+
+
+def test_foreign_text_encoders_and_codebooks_are_refused(folder: str) -> None:
+    with pytest.raises(ValueError, match=r"conditioned on the text encoder 'tiny', but was given 'learnt'"):
+        MuseGenerator(folder, TinyImageTokenizer(), LearntTextEncoder())
+    tokenizer = TinyImageTokenizer()
+    tokenizer.codebook = "other-16:00000000"
+    with pytest.raises(ValueError, match="speak codebook 'tiny-16:00000000'"):
+        MuseGenerator(folder, tokenizer, TinyTextEncoder()).load()
+
+
+def test_generating_without_weights_and_captions_is_refused(folder: str) -> None:
+    with pytest.raises(RuntimeError, match=r"call load\(\) before generating"):
+        MuseGenerator(folder, TinyImageTokenizer(), TinyTextEncoder()).generate(["a field"], [0])
+    with pytest.raises(ValueError, match="1 of 2 captions are empty"):
+        make_generator(folder).generate(["a field", " "], [0, 1])
+    with pytest.raises(FileNotFoundError, match="The generator is not at 'nowhere'"):
+        MuseGenerator("nowhere", TinyImageTokenizer(), TinyTextEncoder())
+
+
+def test_tokens_are_a_picture_of_the_captioner(folder: str) -> None:
+    tokens = make_generator(folder).generate(CAPTIONS, SEEDS)
+    assert isinstance(tokens, VQTokens)
+    assert TinyImageTokenizer()(tokens).shape == (3, 4, 6)

@@ -1,0 +1,125 @@
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import EMAWeightAveraging
+from torch.utils.data import DataLoader
+
+from synth2_lightning.generators.muse import MuseGenerator
+from synth2_lightning.modules.muse import MuseModule
+from synth2_lightning.nn.maskgit import MaskGit
+from synth2_lightning.nn.parallel_decoding import SamplingSettings
+from synth2_lightning.testing import TinyImageTokenizer, TinyTextEncoder, tiny_batch
+from synth2_lightning.types import ImageEmbeddings, ImageTextBatch, MixedImages
+
+NETWORK = partial(MaskGit, width=32, depth=2, num_heads=2)
+
+
+def make_module(**arguments: Any) -> MuseModule:
+    torch.manual_seed(0)
+    settings: dict[str, Any] = {
+        "sampling": SamplingSettings(num_steps=2),
+        "optimizer": partial(torch.optim.AdamW, lr=1e-2),
+    }
+    return MuseModule(TinyImageTokenizer(), TinyTextEncoder(), NETWORK, **(settings | arguments))
+
+
+def make_loader(batches: list[ImageTextBatch]) -> DataLoader[ImageTextBatch]:
+    return DataLoader(batches, batch_size=None)  # type: ignore[arg-type]
+
+
+def make_trainer(folder: Path, **arguments: Any) -> Trainer:
+    quiet = {
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "enable_checkpointing": False,
+        "logger": False,
+    }
+    return Trainer(accelerator="cpu", default_root_dir=folder, **(quiet | arguments))
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.1, 1.0])
+def test_texts_are_dropped_at_the_asked_rate(rate: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    module, dropped = make_module(text_dropout=rate), []
+    read = module.network.read
+
+    def spy(text: Any, mask: Any, is_dropped: torch.Tensor) -> Any:
+        dropped.append(is_dropped)
+        return read(text, mask, is_dropped)
+
+    monkeypatch.setattr(module.network, "read", spy)
+    batch = tiny_batch(64)
+    for step in range(40):
+        module.training_step(batch, step)
+    assert torch.cat(dropped).float().mean() == pytest.approx(rate, abs=0.02)
+
+
+def test_only_hidden_tokens_are_learnt_from() -> None:
+    module = make_module(text_dropout=0.0, label_smoothing=0.0)
+    tokens, captions = module.tokenizer.tokenize(tiny_batch(3).image), tiny_batch(3).captions  # type: ignore[arg-type]
+    is_hidden = torch.tensor([[True, False, False, False]] * 3)
+    losses, _ = module._guess(tokens, captions, is_hidden, torch.zeros(3, dtype=torch.bool))
+    assert (losses[:, 1:] == 0).all()
+    states = module.network(
+        module.tokenizer.embed_tokens(tokens), is_hidden, module.network.read(*module.text_encoder.encode(captions))
+    )
+    logits = module.network.guess(states[:, 0], torch.zeros(3, 0, dtype=torch.long))
+    expected = torch.nn.functional.cross_entropy(logits, tokens.ids[:, 0, 0], reduction="none")
+    torch.testing.assert_close(losses[:, 0], expected)
+
+
+@pytest.mark.filterwarnings("ignore:You're using the WeightAveraging callback")  # nothing is sharded
+@pytest.mark.filterwarnings("ignore:The number of training batches")
+def test_it_learns_what_captions_say_and_writes_a_generator(tmp_path: Path) -> None:
+    module = make_module()
+    batches = [tiny_batch(16, seed) for seed in range(60)]
+    trainer = make_trainer(tmp_path, max_epochs=1, callbacks=[EMAWeightAveraging(decay=0.9)])
+    trainer.fit(module, make_loader(batches), make_loader([tiny_batch(32, 100)]))
+    assert trainer.callback_metrics["val/loss"] < 2.0  # of log 16 = 2.77 nats
+    assert {"train/loss_hidden_50", "train/loss_hidden_100", "val/recall_at_10"} <= set(trainer.callback_metrics)
+    assert 1 <= trainer.callback_metrics["val/codes_per_grid"] <= 4
+    generator = MuseGenerator(
+        str(tmp_path / "generator"), TinyImageTokenizer(), TinyTextEncoder(), SamplingSettings(num_steps=2)
+    )
+    generator.load()
+    assert torch.equal(generator.network.null_text, module.network.null_text)
+    bright = generator.generate(["a bright field"] * 16, list(range(16))).ids.float().mean()
+    dark = generator.generate(["a dark field"] * 16, list(range(16))).ids.float().mean()
+    assert bright > dark + 5
+
+
+def test_pictures_tokens_and_mixtures_are_one() -> None:
+    module, batch = make_module(), tiny_batch(4)
+    pixels = batch.image
+    tokens = module._tokens(pixels)
+    assert torch.equal(module._tokens(tokens).ids, tokens.ids)
+    mixed = MixedImages((pixels, tokens))  # type: ignore[arg-type]
+    assert torch.equal(module._tokens(mixed).ids, torch.cat([tokens.ids, tokens.ids]))
+    with pytest.raises(TypeError, match="given ImageEmbeddings; expected Pixels or VQTokens"):
+        module._tokens(ImageEmbeddings(torch.zeros(1, 4, 6), "tiny"))
+
+
+def test_validation_hides_the_same_tokens_every_time() -> None:
+    module = make_module().eval()
+    first, second = (module.validation_step(tiny_batch(4), 0) for _ in range(2))
+    assert torch.equal(first["generated"].ids, second["generated"].ids)
+
+
+def test_checkpoints_hold_what_is_learnt() -> None:
+    assert not any(name.startswith(("tokenizer", "text_encoder")) for name in make_module().state_dict())
+
+
+@pytest.mark.parametrize(("text_dropout", "label_smoothing"), [(1.5, 0.1), (0.1, 1.0)])
+def test_shares_out_of_range_are_refused(text_dropout: float, label_smoothing: float) -> None:
+    with pytest.raises(ValueError, match=f"text_dropout={text_dropout} and label_smoothing={label_smoothing}"):
+        make_module(text_dropout=text_dropout, label_smoothing=label_smoothing)
+
+
+def test_grids_that_are_not_square_are_refused() -> None:
+    tokenizer = TinyImageTokenizer()
+    tokenizer.num_tokens = 6
+    with pytest.raises(ValueError, match="6 tokens of a picture, which are no square grid"):
+        MuseModule(tokenizer, TinyTextEncoder(), NETWORK)

@@ -1,0 +1,102 @@
+import pytest
+import torch
+from torch import Tensor
+
+from synth2_lightning.nn.maskgit import MaskGit, TextMemory
+
+
+def make_network(num_levels: int = 2, dropout: float = 0.0) -> MaskGit:
+    torch.manual_seed(0)
+    return MaskGit(6, 16, num_levels, (2, 4), text_dim=5, width=16, depth=2, num_heads=2, dropout=dropout).eval()
+
+
+def make_text(batch: int = 3, length: int = 4) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(batch, length, 5, generator=generator), torch.ones(batch, length, dtype=torch.bool)
+
+
+def hide(*positions: int, batch: int = 3) -> Tensor:
+    mask = torch.zeros(batch, 8, dtype=torch.bool)
+    mask[:, list(positions)] = True
+    return mask
+
+
+def test_what_is_hidden_is_not_seen() -> None:
+    network, memory = make_network(), make_network().read(*make_text())
+    embeddings = torch.randn(3, 8, 6)
+    changed = embeddings.clone()
+    changed[:, 2] += 10
+    assert torch.equal(network(embeddings, hide(2), memory), network(changed, hide(2), memory))
+    assert not torch.allclose(network(embeddings, hide(3), memory), network(changed, hide(3), memory))
+
+
+def test_places_differ_even_where_everything_is_hidden() -> None:
+    network = make_network()
+    states = network(torch.zeros(3, 8, 6), hide(*range(8)), network.read(*make_text()))
+    distances = torch.cdist(states[0], states[0]) + torch.eye(8)
+    assert distances.min() > 1e-3
+
+
+def test_padding_of_the_text_changes_nothing() -> None:
+    network = make_network()
+    text, mask = make_text()
+    longer = torch.cat([text, torch.randn(3, 2, 5)], dim=1), torch.cat([mask, torch.zeros(3, 2, dtype=torch.bool)], 1)
+    embeddings = torch.randn(3, 8, 6)
+    short, padded = (network(embeddings, hide(1), network.read(*given)) for given in ((text, mask), longer))
+    torch.testing.assert_close(short, padded)
+
+
+def test_dropped_texts_are_all_the_null_text() -> None:
+    network = make_network()
+    text, mask = make_text()
+    dropped = network.read(text, mask, torch.tensor([True, False, True]))
+    states = network(torch.zeros(3, 8, 6), hide(0), dropped)
+    assert torch.equal(states[0], states[2])
+    kept = network(torch.zeros(3, 8, 6), hide(0), network.read(text, mask))
+    assert torch.equal(states[1], kept[1])
+    assert not torch.allclose(states[0], kept[0])
+    with torch.no_grad():
+        network.null_text.add_(1)
+    moved = network(torch.zeros(3, 8, 6), hide(0), network.read(text, mask, torch.tensor([True, False, True])))
+    assert not torch.allclose(moved[0], states[0])
+
+
+def test_heads_of_later_levels_know_the_codes_before() -> None:
+    network = make_network()
+    states = torch.randn(4, 16)
+    none = torch.zeros(4, 0, dtype=torch.long)
+    assert network.guess(states, none).shape == (4, 16)
+    zeros, ones = torch.zeros(4, 1, dtype=torch.long), torch.ones(4, 1, dtype=torch.long)
+    assert not torch.allclose(network.guess(states, zeros), network.guess(states, ones))
+
+
+def test_every_parameter_is_reached_by_the_loss() -> None:
+    network = make_network().train()
+    memory = network.read(*make_text(), torch.tensor([True, False, False]))
+    states = network(torch.randn(3, 8, 6), hide(1, 2), memory)
+    logits = [network.guess(states, torch.zeros(3, 8, level, dtype=torch.long)) for level in range(2)]
+    torch.autograd.backward(torch.stack(logits).square().sum())
+    assert [name for name, weight in network.named_parameters() if weight.grad is None] == []
+
+
+def test_memories_stack() -> None:
+    network = make_network()
+    text, mask = make_text()
+    both = TextMemory.stack(network.read(text[:1], mask[:1]), network.read(text[1:], mask[1:]))
+    embeddings = torch.randn(3, 8, 6)
+    torch.testing.assert_close(
+        network(embeddings, hide(1), both), network(embeddings, hide(1), network.read(text, mask))
+    )
+    assert len(both) == 3
+
+
+def test_it_is_built_again_from_its_sizes() -> None:
+    network = make_network(dropout=0.25)
+    again = MaskGit(**network.sizes)
+    again.load_state_dict(network.state_dict())
+    assert again.sizes == network.sizes
+
+
+def test_heads_must_divide_the_width() -> None:
+    with pytest.raises(ValueError, match="width=16 and num_heads=3; expected a multiple"):
+        MaskGit(6, 16, 1, (2, 2), text_dim=5, width=16, num_heads=3)
