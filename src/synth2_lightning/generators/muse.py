@@ -31,6 +31,8 @@ _NETWORK, _TEXT = "network.", "text_encoder."
 def save_generator(folder: Path, network: MaskGit, text_encoder: TextEncoder, codebook: str) -> None:
     """Write a trained generator, for :class:`MuseGenerator` to load.
 
+    In half precision: drawing needs no more, and checkpoints hold the rest.
+
     Args:
         folder: Where it goes; made if it is not there.
         network: What was trained.
@@ -44,7 +46,7 @@ def save_generator(folder: Path, network: MaskGit, text_encoder: TextEncoder, co
     weights = {_NETWORK + name: weight for name, weight in network.state_dict().items()}
     learnt = {name: weight for name, weight in text_encoder.named_parameters() if weight.requires_grad}
     weights |= {_TEXT + name: weight for name, weight in learnt.items()}
-    save_file({name: weight.detach().cpu().contiguous() for name, weight in weights.items()}, folder / _WEIGHTS)
+    save_file({name: weight.detach().cpu().half().contiguous() for name, weight in weights.items()}, folder / _WEIGHTS)
     config = {"codebook": codebook, "text_encoder": text_encoder.name, "network": network.sizes}
     (folder / _CONFIG).write_text(json.dumps(config, indent=2) + "\n")
 
