@@ -34,6 +34,7 @@ _NOISE = (  # warnings that no user can act on
     r".isinstance\(treespec, LeafSpec\). is deprecated",  # Lightning 2.6.6 with torch 2.15
     r"Total length of `\w+` across ranks is zero",  # nothing to validate on, or nothing left to predict
     r"Found \d+ module\(s\) in eval mode",  # frozen parts are meant to be
+    r"Precision .* is not supported by the model summary",
 )
 
 

@@ -56,11 +56,11 @@ def draw_tile(picture: UInt8[np.ndarray, "3 height width"], caption: str, refere
         caption: What the model says.
         reference: What a human says.
     """
-    tile = Image.new("RGB", (_WIDTH, _WIDTH + (2 * _NUM_LINES + 1) * _LINE), "white")
     image = Image.fromarray(np.ascontiguousarray(picture.transpose(1, 2, 0)))
     # Small pictures are drawn ones: their pixels may show.
     smooth = Image.Resampling.BICUBIC if max(image.size) > _WIDTH // 2 else Image.Resampling.NEAREST
     image = ImageOps.contain(image, (_WIDTH, _WIDTH), smooth)
+    tile = Image.new("RGB", (_WIDTH, image.height + (2 * _NUM_LINES + 1) * _LINE), "white")
     tile.paste(image, ((_WIDTH - image.width) // 2, 0))
     draw, font = ImageDraw.Draw(tile), ImageFont.load_default(12)
     top = image.height + 4
