@@ -8,7 +8,8 @@ from torch import Tensor
 
 from synth2_lightning.generators.muse import MuseGenerator, save_generator
 from synth2_lightning.nn.maskgit import MaskGit
-from synth2_lightning.nn.parallel_decoding import ConfidenceOrder, HaltonOrder, SamplingSettings, UnmaskingOrder
+from synth2_lightning.nn.parallel_decoding import SamplingSettings
+from synth2_lightning.nn.unmasking import ConfidenceOrder, HaltonOrder, UnmaskingOrder
 from synth2_lightning.testing import TinyImageTokenizer, TinyTextEncoder, check_image_generator
 from synth2_lightning.types import SoftVQTokens, VQTokens
 

@@ -3,15 +3,8 @@ import torch
 from torch import Tensor
 
 from synth2_lightning.nn.maskgit import MaskGit, TextMemory
-from synth2_lightning.nn.parallel_decoding import (
-    ConfidenceOrder,
-    DecodedTokens,
-    HaltonOrder,
-    SamplingSettings,
-    UnmaskingOrder,
-    count_draws,
-    decode_in_parallel,
-)
+from synth2_lightning.nn.parallel_decoding import DecodedTokens, SamplingSettings, count_draws, decode_in_parallel
+from synth2_lightning.nn.unmasking import ConfidenceOrder, HaltonOrder, UnmaskingOrder
 
 CODES = torch.randn(2, 16, 6, generator=torch.Generator().manual_seed(3))
 
@@ -104,15 +97,6 @@ def test_halton_order_reveals_the_same_places_whatever_it_guesses(monkeypatch: p
     first = HaltonOrder().start((4, 4))[:2]
     assert (~seen[1][0]).nonzero().squeeze(1).tolist() == first.sort().values.tolist()
     assert all(torch.equal(row, hidden[0]) for hidden in seen for row in hidden)
-
-
-def test_noise_falls_linearly_to_nothing_and_does_not_compound() -> None:
-    order, uniform = ConfidenceOrder(noise=8.0), torch.tensor([[0.9, 0.01]])
-    sure = torch.tensor([[-3.0, 0.0]])
-    chosen = [order.choose(sure, uniform, 1, share_left).item() for share_left in (1.0, 0.5, 0.05, 0.0)]
-    assert chosen == [0, 0, 1, 1]
-    with pytest.raises(ValueError, match=r"ConfidenceOrder.noise is -1.0; expected 0 or more"):
-        ConfidenceOrder(noise=-1.0)
 
 
 def test_candidates_are_the_likeliest_codes_with_their_shares() -> None:

@@ -14,13 +14,8 @@ from torch import Tensor
 from synth2_lightning.interfaces import ImageGenerator, ImageTokenizer, TextEncoder
 from synth2_lightning.locations import resolve
 from synth2_lightning.nn.maskgit import MaskGit, TextMemory
-from synth2_lightning.nn.parallel_decoding import (
-    ConfidenceOrder,
-    SamplingSettings,
-    UnmaskingOrder,
-    count_draws,
-    decode_in_parallel,
-)
+from synth2_lightning.nn.parallel_decoding import SamplingSettings, count_draws, decode_in_parallel
+from synth2_lightning.nn.unmasking import ConfidenceOrder, UnmaskingOrder
 from synth2_lightning.types import SoftVQTokens, VQTokens
 
 _CONFIG = "generator.json"

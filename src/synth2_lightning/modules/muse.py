@@ -18,7 +18,8 @@ from synth2_lightning.modules.base import BaseModule, OptimizerFactory, Schedule
 from synth2_lightning.modules.sharding import shard_part
 from synth2_lightning.nn.maskgit import MaskGit
 from synth2_lightning.nn.masking import draw_mask
-from synth2_lightning.nn.parallel_decoding import ConfidenceOrder, SamplingSettings, UnmaskingOrder
+from synth2_lightning.nn.parallel_decoding import SamplingSettings
+from synth2_lightning.nn.unmasking import ConfidenceOrder, UnmaskingOrder
 from synth2_lightning.types import ImageInput, ImageTextBatch, MixedImages, Pixels, VQTokens
 
 MaskGitFactory = Callable[[int, int, int, tuple[int, int], int], MaskGit]
