@@ -415,9 +415,11 @@ class ImageTextSource(ABC):
 
     Attributes:
         name: Short name for logs, such as ``"coco"``; the loss is logged per name.
+        is_evaluation: Whether it is known to be a split that scores are measured on: nothing may be learnt from it.
     """
 
     name: str
+    is_evaluation: bool = False
 
     @abstractmethod
     def load(self) -> None:

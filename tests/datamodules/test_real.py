@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from synth2_lightning.datamodules.real import RealDataModule
 from synth2_lightning.interfaces import LeavesOut
+from synth2_lightning.scenes.source import ScenesSource
 from synth2_lightning.sources.folder import FolderSource
 from synth2_lightning.types import ImageTextBatch
 
@@ -129,6 +130,14 @@ def test_bad_pictures_are_counted_over_the_run(
     strict = RealDataModule(source, batch_size=4, image_size=8, num_workers=0, max_bad_pictures=2)
     with pytest.raises(ValueError, match=r"3 pictures could not be read, and max_bad_pictures=2 .*real/001: "):
         make_trainer(tmp_path).fit(KeyKeeper(), strict)
+
+
+def test_evaluation_splits_are_not_learnt_from() -> None:
+    data = RealDataModule(train=ScenesSource("test", num_pictures=4), val=ScenesSource("val", num_pictures=4))
+    with pytest.raises(ValueError, match="photographs to learn from, 'scenes', are an evaluation split"):
+        data.setup("fit")
+    data.setup("validate")
+    RealDataModule(train=ScenesSource("train", num_pictures=4)).setup("fit")
 
 
 def test_a_missing_split_is_named(make_source: MakeSource) -> None:

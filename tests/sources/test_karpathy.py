@@ -38,6 +38,13 @@ def test_splits_are_read_in_the_order_of_the_file(tmp_path: Path) -> None:
     assert source.picture(0).size == (3, 2)
 
 
+@pytest.mark.parametrize(
+    ("splits", "is_evaluation"), [(["train", "restval"], False), (["test"], True), (["val"], True)]
+)
+def test_evaluation_splits_are_known(tmp_path: Path, splits: list[str], is_evaluation: bool) -> None:
+    assert make(tmp_path, RECORDS, splits).is_evaluation is is_evaluation
+
+
 def test_unknown_split_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"has no split \['val'\]; it has \['restval', 'test', 'train'\]"):
         make(tmp_path, RECORDS, ["train", "val"]).load()

@@ -63,8 +63,18 @@ class RealDataModule(ImageTextDataModule):
         return {"image_size": self.image_size}
 
     def setup(self, stage: str) -> None:
-        """Read the indices of the sources that the stage needs."""
+        """Read the indices of the sources that the stage needs.
+
+        Raises:
+            ValueError: If the photographs to learn from are known to be an evaluation split.
+        """
         super().setup(stage)
+        train = self.sources["train"]
+        if stage == "fit" and train is not None and train.is_evaluation:
+            raise ValueError(
+                f"The photographs to learn from, {train.name!r}, are an evaluation split: what is scored on it "
+                "afterwards would mean nothing. Expected a training split as `train`; name this one as `val` or `test`."
+            )
         self._to_predict = None
         for split in _STAGES[stage]:
             if (source := self.sources[split]) is not None:

@@ -33,6 +33,7 @@ class ScenesSource(ImageTextSource):
         if num_pictures < 1:
             raise ValueError(f"ScenesSource.num_pictures is {num_pictures}; expected 1 or more.")
         self.split = split
+        self.is_evaluation = split != "train"
         self.num_pictures = num_pictures
         self.seed = seed
         self.name = name

@@ -44,6 +44,7 @@ class KarpathySource(IndexedSource):
         self.file = file
         self.images = images
         self.splits = tuple(splits)
+        self.is_evaluation = not {"val", "test"}.isdisjoint(self.splits)
 
     def read_index(self, left_out: LeftOut) -> Iterator[Entry]:
         """Go through the pictures of the chosen splits.
