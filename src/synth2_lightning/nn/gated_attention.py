@@ -13,8 +13,8 @@ class GatedCrossAttention(nn.Module):
     """Words attend to visual tokens behind tanh gates that start shut (Flamingo, arXiv 2204.14198, figure 4).
 
     Shut gates add zero, so that a language model says at step 0 what it said without pictures. Beyond the paper, what
-    comes through a gate can be scaled: a pretrained model's hidden states may be ten times as large as what fresh
-    layers give, and short training would end before anything was seen.
+    comes through a gate can be scaled: a pretrained model's hidden states may be far larger than what fresh layers
+    give, and short training would end before anything was seen.
 
     Args:
         width: Width of the words' hidden states.
