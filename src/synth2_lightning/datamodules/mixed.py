@@ -104,7 +104,7 @@ class MixedDataModule(ImageTextDataModule):
 
     def make_train_pairs(self) -> MixedPairs:
         """Give the pairs of both kinds."""
-        real = self.real.train_pairs if self.real.sources["train"] is not None else None
+        real = self.real.train_pairs if self.real.has_train else None
         return MixedPairs(real, self.synthetic.train_pairs)
 
     def count_streams(self) -> tuple[int, int]:

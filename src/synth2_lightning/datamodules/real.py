@@ -86,7 +86,12 @@ class RealDataModule(ImageTextDataModule):
             indices = range(len(source))
             self._to_predict = [index for index in indices if (source.name, source.key(index)) not in records]
 
-    def make_train_pairs(self) -> PhotographPairs:
+    @property
+    def has_train(self) -> bool:
+        """Whether there is something to learn from."""
+        return self.sources["train"] is not None
+
+    def make_train_pairs(self) -> BatchDataset:
         """Give the pairs of a photograph and one of its captions."""
         return PhotographPairs(self._make_reader("train"))
 

@@ -1,0 +1,134 @@
+"""Do generated pairs help where there are few photographs? On Flickr8k, with the controls that tell why.
+
+A captioner learns from 1,000 photographs; the captions of 5,000 others are there as text. A generator, which has learnt
+from the same 1,000 photographs, makes tokens of those captions (SynthPair of Synth², arXiv 2403.07750). Everything that
+captioner and generator see is in the token space of a codebook that was learnt on the 1,000, too. Judged by the 1,000
+photographs of the validation split; checkpoints are not chosen, the last one counts.
+
+Regimes beside ``real`` (1,000 photographs alone) and ``mixed`` (half of every batch is generated):
+
+* ``blank``: the same captions, each with the same grid of tokens: what the text alone brings;
+* ``shuffled``: the generated tokens, dealt out anew over the captions;
+* ``nearest``: the tokens of that photograph among the 1,000 which has the most similar caption (by MiniLM);
+* ``photographs``: the withheld photographs themselves, all 6,000: what could be had at most;
+* ``continuous``: 1,000 photographs by features that are not quantised;
+* ``mixed-2``: by a second generator, of another seed; ``mixed-own``: by one whose text encoder has learnt from the
+  captions of the 1,000 photographs alone.
+
+Run from a folder where ``data/flickr8k`` lies, after the commands of ``configs/flickr8k/README.md``.
+"""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from regimes import Regime, ended, read, show, train
+from report import report
+from synth2_lightning.encoders.text import PretrainedTextEncoder
+from synth2_lightning.shards.reader import ShardReader
+from synth2_lightning.shards.writer import ShardWriter, finish
+from synth2_lightning.types import TokenizedImages, VQTokens
+
+REAL, SYNTHETIC = Path("shards/flickr8k-tokens"), Path("shards/flickr8k-synthetic")
+NUM_REAL = 1000
+ROWS = 500
+_LAST = "--trainer.val_check_interval=800"  # all steps of flickr8k/trainer.yaml
+_CONTINUOUS = "--model.init_args.image_encoder.init_args.quantize_pixels=false"
+
+
+def make_regimes(folder: Path) -> list[Regime]:
+    """All of them; those whose shards are not there are told of and left out."""
+    shards = {
+        "mixed": SYNTHETIC,
+        "blank": folder / "shards" / "blank",
+        "shuffled": folder / "shards" / "shuffled",
+        "nearest": folder / "shards" / "nearest",
+        "mixed-2": Path(f"{SYNTHETIC}-2"),
+        "mixed-own": Path(f"{SYNTHETIC}-own"),
+    }
+    real = ("--config", "flickr8k/real.yaml", _LAST)
+    regimes = [Regime("real", real), Regime("photographs", (*real, "--data.init_args.limit=null"))]
+    for name, path in shards.items():
+        if (path / "manifest.json").exists():
+            option = f"--data.init_args.synthetic.init_args.shards={path}"
+            regimes.append(Regime(name, ("--config", "flickr8k/mixed.yaml", _LAST, option)))
+        else:
+            print(f"{name} is left out: {path} holds no finished shards", flush=True)
+    return [*regimes, Regime("continuous", ("--config", "flickr8k/continuous.yaml", _LAST, _CONTINUOUS))]
+
+
+def make_controls(folder: Path) -> None:
+    """Write the shards of the three controls: the captions of the generated ones, with other tokens."""
+    synthetic, real = ShardReader(SYNTHETIC), ShardReader(REAL, NUM_REAL)
+    synthetic.load()
+    real.load()
+    dealt = torch.randperm(len(synthetic), generator=torch.Generator().manual_seed(0)).tolist()
+    _write(folder / "blank", synthetic, lambda rows: torch.zeros_like(synthetic.read(rows).tokens.ids))
+    _write(folder / "shuffled", synthetic, lambda rows: synthetic.read([dealt[row] for row in rows]).tokens.ids)
+    if not (folder / "nearest" / "manifest.json").exists():
+        nearest = _find_nearest(synthetic, real)
+        _write(folder / "nearest", synthetic, lambda rows: real.read([nearest[row] for row in rows]).tokens.ids)
+
+
+def _write(folder: Path, synthetic: ShardReader, choose: Callable[[range], Tensor]) -> None:
+    if (folder / "manifest.json").exists():
+        return
+    writer = ShardWriter(folder)
+    for first in range(0, len(synthetic), ROWS):
+        rows = range(first, min(first + ROWS, len(synthetic)))
+        images = synthetic.read(rows)
+        tokens = VQTokens(choose(rows), images.tokens.codebook)
+        names = (folder.name,) * len(rows)
+        writer.append(TokenizedImages(images.keys, names, images.captions, tokens, images.codebook_size))
+    writer.close()
+    finish(folder, {"control": folder.name, "of": str(SYNTHETIC)})
+
+
+def _find_nearest(synthetic: ShardReader, real: ShardReader) -> list[int]:
+    """The real row that has the caption which is most similar, for every synthetic row."""
+    encoder = PretrainedTextEncoder("weights://all-minilm-l6-v2", max_length=32, dtype="bfloat16")
+    encoder.load()
+    owners = [row for row in range(len(real)) for _ in real.read([row]).captions[0]]
+    known = _embed(encoder, [caption for row in range(len(real)) for caption in real.read([row]).captions[0]])
+    asked = _embed(encoder, [synthetic.read([row]).captions[0][0] for row in range(len(synthetic))])
+    return [owners[int(best)] for part in asked.split(ROWS) for best in (part @ known.T).argmax(1)]
+
+
+def _embed(encoder: PretrainedTextEncoder, captions: list[str]) -> Tensor:
+    parts = []
+    for first in range(0, len(captions), ROWS):
+        embeddings, mask = encoder.encode(captions[first : first + ROWS])
+        weights = mask[..., None].float()
+        parts.append(normalize((embeddings * weights).sum(1) / weights.sum(1), dim=-1))
+    return torch.cat(parts)
+
+
+def main() -> None:
+    """Train, read, compare."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=Path("runs/flickr8k-gain"), help="where runs go, and are found")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--only", nargs="+", help="these regimes alone")
+    parser.add_argument("--jobs", type=int, default=2, help="runs side by side")
+    asked = parser.parse_args()
+    make_controls(asked.folder / "shards")
+    regimes = [one for one in make_regimes(asked.folder) if not asked.only or one.name in asked.only]
+    train(regimes, asked.seeds, asked.folder, asked.jobs)
+    runs = {
+        one.name: [read(one.name, seed, asked.folder) for seed in asked.seeds if ended(asked.folder, one.name, seed)]
+        for one in make_regimes(asked.folder)
+    }
+    runs = {name: group for name, group in runs.items() if group}
+    figures = {rival: show(f"Flickr8k, against {rival}", runs, rival) for rival in ("real", "blank") if rival in runs}
+    means = {name: sum(run.cider for run in group) / len(group) for name, group in runs.items()}
+    closed = (means["mixed"] - means["real"]) / (means["photographs"] - means["real"])
+    ratio = means["mixed"] / means["real"]
+    report("flickr8k_gain", round(ratio, 4), seeds=asked.seeds, gap_closed=round(closed, 4), against=figures)
+
+
+if __name__ == "__main__":
+    main()
