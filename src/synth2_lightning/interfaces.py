@@ -374,7 +374,10 @@ class HasProvenance(Protocol):
     """What a module or a datamodule offers where its settings decide the records that a prediction writes."""
 
     def provenance(self) -> dict[str, Any]:
-        """Give those settings, in plain values that JSON can hold; known when the prediction starts."""
+        """Give those settings, in plain values that JSON can hold; known when the prediction starts.
+
+        A datamodule says by ``is_evaluation`` among them whether what it reads is known to be an evaluation split.
+        """
 
 
 @runtime_checkable
@@ -393,9 +396,12 @@ class CaptionSource(ABC):
 
     Attributes:
         name: What logs and shards call it; the loss on its pairs is logged per name.
+        is_evaluation: Whether they are known to be those of a split that scores are measured on: nothing may be learnt
+            from pictures that are made of them.
     """
 
     name: str
+    is_evaluation: bool = False
 
     @abstractmethod
     def load(self) -> None:

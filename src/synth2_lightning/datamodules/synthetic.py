@@ -60,10 +60,21 @@ class SyntheticDataModule(ImageTextDataModule):
         self.reader = ShardReader(shards, limit)
 
     def setup(self, stage: str) -> None:
-        """Check and map the shards where they are to be learnt from."""
+        """Check and map the shards where they are to be learnt from.
+
+        Raises:
+            ValueError: If they are known to come from an evaluation split.
+        """
         super().setup(stage)
-        if stage == "fit":
-            self.reader.load()
+        if stage != "fit":
+            return
+        self.reader.load()
+        if self.reader.manifest.is_evaluation:
+            raise ValueError(
+                f"The shards to learn from, {self.reader.folder}, were made of an evaluation split: what is scored on "
+                "it afterwards would mean nothing. Expected shards of pictures and captions that nothing is scored on; "
+                "make them of a training split."
+            )
 
     def make_train_pairs(self) -> ShardPairs:
         """Give the pairs of image tokens and one of their captions."""

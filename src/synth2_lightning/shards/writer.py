@@ -197,12 +197,13 @@ class ShardWriter:
         )
 
 
-def finish(folder: Path, provenance: dict[str, Any]) -> Manifest:
+def finish(folder: Path, provenance: dict[str, Any], is_evaluation: bool = False) -> Manifest:
     """Write the manifest over all parts of a folder; to be called once, when every writer has closed.
 
     Args:
         folder: Where the parts are.
         provenance: What made them, for people; the settings that the parts carry are added.
+        is_evaluation: Whether they come from an evaluation split.
 
     Raises:
         ValueError: If there is no part, or the parts are of several formats, or made with several settings.
@@ -224,6 +225,7 @@ def finish(folder: Path, provenance: dict[str, Any]) -> Manifest:
         tokens=tokens,
         parts={part.name: read_footer(part).num_rows for part in parts},
         provenance={**provenance, "settings": settings},
+        is_evaluation=is_evaluation,
     )
     manifest.save(folder)
     return manifest
