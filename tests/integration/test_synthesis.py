@@ -91,6 +91,7 @@ def test_captions_become_shards_with_all_that_made_them(table: Path) -> None:
         "tokens": ids.flatten().tolist(),
         "class_name": "class 2",
         "seed": record_seed(0, "k5"),
+        "scores": None,
     }
     manifest = json.loads((table.parent / "shards" / "manifest.json").read_text())
     assert manifest["provenance"]["settings"] == {

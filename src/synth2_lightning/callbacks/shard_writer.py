@@ -73,7 +73,7 @@ class ShardWriterCallback(Callback):
         if not isinstance(outputs, TokenizedImages):
             raise TypeError(
                 f"ShardWriterCallback got {type(outputs).__name__} from {type(pl_module).__name__}.predict_step; "
-                "expected TokenizedImages, such as TokenizationModule and SynthesisModule return."
+                "expected TokenizedImages, such as TokenizationModule, SynthesisModule and ScoringModule return."
             )
         assert self._writer is not None, "setup makes the writer"
         self._num_repeated += len(outputs) - self._writer.append(outputs)

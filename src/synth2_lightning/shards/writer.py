@@ -33,6 +33,7 @@ class _Row(NamedTuple):
     tokens: np.ndarray[Any, np.dtype[np.uint16]]
     class_name: str | None
     seed: int | None
+    scores: tuple[float, ...] | None
 
 
 class ShardWriter:
@@ -124,7 +125,8 @@ class ShardWriter:
         num_new = 0
         nothing = (None,) * len(images)
         columns = (images.keys, images.sources, images.captions, rows)
-        for values in zip(*columns, images.class_names or nothing, images.seeds or nothing, strict=True):
+        optional = (images.class_names or nothing, images.seeds or nothing, images.scores or nothing)
+        for values in zip(*columns, *optional, strict=True):
             row = _Row(*values)
             if (row.source, row.key) not in self:
                 self._written.add((row.source, row.key))
@@ -162,7 +164,7 @@ class ShardWriter:
 
     def _write_part(self, num_records: int) -> None:
         assert self._format is not None, "append() sets the format before there is a record"
-        keys, sources, captions, rows, class_names, seeds = zip(*self._waiting[:num_records], strict=True)
+        keys, sources, captions, rows, class_names, seeds, scores = zip(*self._waiting[:num_records], strict=True)
         tokens = pa.FixedSizeListArray.from_arrays(np.concatenate(rows), self._format.row_length)
         table = pa.table(
             {
@@ -172,6 +174,7 @@ class ShardWriter:
                 "tokens": tokens,
                 "class_name": [name or None for name in class_names],
                 "seed": seeds,
+                "scores": scores,
             },
             schema=make_schema(self._format, self._settings),
         )
