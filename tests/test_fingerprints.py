@@ -1,6 +1,7 @@
 import torch
+from torch import nn
 
-from synth2_lightning.fingerprints import fingerprint_codebook
+from synth2_lightning.fingerprints import fingerprint_codebook, fingerprint_weights
 
 
 def test_a_fingerprint_says_the_name_and_the_sizes() -> None:
@@ -14,3 +15,11 @@ def test_a_fingerprint_is_of_the_values() -> None:
     assert fingerprint_codebook("a", codes) == fingerprint_codebook("a", codes.mT.contiguous().mT)
     assert fingerprint_codebook("a", codes.bfloat16()) == fingerprint_codebook("a", codes.bfloat16().double())
     assert fingerprint_codebook("a", codes) != fingerprint_codebook("a", codes + 1)
+
+
+def test_a_network_is_known_by_all_its_weights() -> None:
+    network = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3)).bfloat16()
+    before = fingerprint_weights("net", network)
+    assert before == fingerprint_weights("net", network.requires_grad_(False))
+    network.get_buffer("1.running_mean").add_(1)
+    assert fingerprint_weights("net", network) != before

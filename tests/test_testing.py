@@ -8,10 +8,12 @@ from torch import Tensor, nn
 from synth2_lightning.testing import (
     TinyImageGenerator,
     TinyImageTokenizer,
+    TinyPairScorer,
     TinyTextEncoder,
     check_image_encoder,
     check_image_generator,
     check_image_tokenizer,
+    check_pair_scorer,
     check_text_encoder,
 )
 from synth2_lightning.types import Pixels, VQTokens
@@ -189,6 +191,31 @@ class TrustingGenerator(TinyImageGenerator):
 def test_a_broken_law_of_generators_is_named(generator: TinyImageGenerator, law: str) -> None:
     with pytest.raises(AssertionError, match=law):
         check_image_generator(generator, TinyImageTokenizer())
+
+
+class CrowdedScorer(TinyPairScorer):
+    def score(self, tokens: VQTokens, captions: Sequence[str]) -> Float[Tensor, " batch"]:
+        return super().score(tokens, captions) / len(captions)
+
+
+class OrderedScorer(TinyPairScorer):
+    def score(self, tokens: VQTokens, captions: Sequence[str]) -> Float[Tensor, " batch"]:
+        return super().score(tokens, captions) + torch.arange(len(captions))
+
+
+class LostScorer(TinyPairScorer):
+    def score(self, tokens: VQTokens, captions: Sequence[str]) -> Float[Tensor, " batch"]:
+        return super().score(tokens, captions) * torch.inf
+
+
+@pytest.mark.parametrize(
+    ("scorer", "law"),
+    [(OrderedScorer(), "batch: its order"), (CrowdedScorer(), "batch: its size"), (LostScorer(), "finite numbers")],
+)
+def test_a_broken_law_of_scorers_is_named(scorer: TinyPairScorer, law: str) -> None:
+    tokens = VQTokens(torch.tensor([3, 9])[:, None, None].expand(2, 4, 1), TinyImageTokenizer.codebook)
+    with pytest.raises(AssertionError, match=law):
+        check_pair_scorer(scorer, tokens, ["a bright field", "dark"])
 
 
 def test_a_generator_of_another_codebook_is_refused() -> None:

@@ -1,9 +1,11 @@
-"""By which codebooks know each other: tokens carry the fingerprint, and who looks them up compares it."""
+"""By which codebooks know each other (tokens carry the fingerprint, who looks them up compares it), and networks."""
 
 import hashlib
+from itertools import chain
 
+import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def fingerprint_codebook(name: str, codes: Float[Tensor, "codes dim"] | Float[Tensor, "levels codes dim"]) -> str:
@@ -25,3 +27,17 @@ def fingerprint_codebook(name: str, codes: Float[Tensor, "codes dim"] | Float[Te
     content = codes.detach().float().cpu().contiguous().numpy().tobytes()
     size = "x".join(str(count) for count in reversed(codes.shape[:-1]))
     return f"{name}-{size}:{hashlib.sha256(content).hexdigest()[:8]}"
+
+
+def fingerprint_weights(name: str, network: nn.Module) -> str:
+    """Name a network after its parameters and buffers, trained or frozen.
+
+    Example:
+        >>> fingerprint_weights("prelu", nn.PReLU())
+        'prelu:aa16fdec'
+    """
+    digest = hashlib.sha256()
+    for path, weight in sorted(chain(network.named_parameters(), network.named_buffers())):
+        digest.update(path.encode())
+        digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return f"{name}:{digest.hexdigest()[:8]}"

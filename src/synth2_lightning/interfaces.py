@@ -369,12 +369,37 @@ class ImageGenerator(nn.Module, ABC):
         """
 
 
+class PairScorer(nn.Module, ABC):
+    """Says how well captions agree with pictures, by other means than those that made the pictures.
+
+    A score is a function of caption and picture alone: what else is in the batch changes nothing. Higher is better;
+    scores of different scorers do not compare.
+    """
+
+    def load(self) -> None:
+        """Bring the weights; the second call does nothing."""
+
+    @abstractmethod
+    def score(self, tokens: VQTokens, captions: Sequence[str]) -> Float[Tensor, " batch"]:
+        """Score each caption beside its picture."""
+
+    @abstractmethod
+    def provenance(self) -> dict[str, Any]:
+        """Give what decides the scores, known after ``load()``: fingerprints of the weights, and every argument.
+
+        In plain values that JSON can hold. Shards carry it, and a run goes on only in a folder that carries the same.
+        """
+
+
 @runtime_checkable
 class HasProvenance(Protocol):
     """What a module or a datamodule offers where its settings decide the records that a prediction writes."""
 
     def provenance(self) -> dict[str, Any]:
-        """Give those settings, in plain values that JSON can hold; known when the prediction starts."""
+        """Give those settings, in plain values that JSON can hold; known when the prediction starts.
+
+        A datamodule says by ``is_evaluation`` among them whether what it reads is known to be an evaluation split.
+        """
 
 
 @runtime_checkable
@@ -393,9 +418,12 @@ class CaptionSource(ABC):
 
     Attributes:
         name: What logs and shards call it; the loss on its pairs is logged per name.
+        is_evaluation: Whether they are known to be those of a split that scores are measured on: nothing may be learnt
+            from pictures that are made of them.
     """
 
     name: str
+    is_evaluation: bool = False
 
     @abstractmethod
     def load(self) -> None:

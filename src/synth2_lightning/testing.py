@@ -20,6 +20,7 @@ from synth2_lightning.interfaces import (
     ImageGenerator,
     ImageTokenizer,
     LanguageDecoder,
+    PairScorer,
     Resampler,
     TextEncoder,
 )
@@ -130,6 +131,25 @@ class TinyImageGenerator(ImageGenerator):
     def provenance(self) -> dict[str, Any]:
         """Give the codebook and the salt."""
         return {"codebook": _CODEBOOK, "sampler": {"salt": self.salt}}
+
+
+class TinyPairScorer(PairScorer):
+    """Takes captions at their word: the more so the brighter a picture that is called bright, or the darker another.
+
+    Example:
+        >>> TinyPairScorer().score(VQTokens(torch.full((1, 4, 1), 9), _CODEBOOK), ["a bright field"])
+        tensor([9.])
+    """
+
+    def score(self, tokens: VQTokens, captions: Sequence[str]) -> Float[Tensor, " batch"]:
+        """Compare the mean of the ids with the caption."""
+        brightness = tokens.ids.float().mean((1, 2))
+        is_bright = torch.tensor(["bright" in caption for caption in captions], device=brightness.device)
+        return torch.where(is_bright, brightness, 15 - brightness)
+
+    def provenance(self) -> dict[str, Any]:
+        """Give the codebook."""
+        return {"codebook": _CODEBOOK}
 
 
 class TinyResampler(Resampler):
@@ -391,6 +411,38 @@ def check_image_generator(generator: ImageGenerator, encoder: ImageEncoder) -> N
     except ValueError:
         return
     raise AssertionError("seeds: captions without a seed must be refused")
+
+
+def check_pair_scorer(scorer: PairScorer, tokens: VQTokens, captions: Sequence[str], atol: float = 1e-4) -> None:
+    """Hold a scorer to the laws of :class:`PairScorer`: one score per pair, whatever else is in the batch.
+
+    Args:
+        scorer: Constructed, not yet loaded.
+        tokens: Two pictures or more.
+        captions: One each, not all of the same length.
+        atol: How far the scores of one pair may differ from batch to batch; half precision needs more.
+
+    Raises:
+        AssertionError: If a law is broken; the message names it.
+
+    Example:
+        >>> tokens = TinyImageTokenizer().tokenize(tiny_batch(3).image)
+        >>> check_pair_scorer(TinyPairScorer(), tokens, ["a bright field", "a dark field", "dark"])
+    """
+    scorer.load()
+    provenance = scorer.provenance()
+    scorer.load()
+    assert scorer.provenance() == json.loads(json.dumps(provenance)), "provenance: plain values, the same each time"
+    scores = scorer.score(tokens, captions)
+    assert scores.shape == (len(captions),), f"shape: expected ({len(captions)},), got {tuple(scores.shape)}"
+    assert scores.isfinite().all(), "scores: they must be finite numbers"
+    turned = scorer.score(VQTokens(tokens.ids.flip(0), tokens.codebook), captions[::-1]).flip(0)
+    assert torch.allclose(turned, scores, atol=atol), "batch: its order must change no score"
+    alone = [
+        scorer.score(VQTokens(ids[None], tokens.codebook), [text])
+        for ids, text in zip(tokens.ids, captions, strict=True)
+    ]
+    assert torch.allclose(torch.cat(alone), scores, atol=atol), "batch: its size must change no score"
 
 
 def _content(images: VQTokens | SoftVQTokens | ImageEmbeddings) -> Tensor:

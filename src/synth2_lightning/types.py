@@ -286,6 +286,7 @@ class TokenizedImages:
         codebook_size: Number of codes of a level; every id is below.
         class_names: What each picture was made for; empty for photographs. Readers leave them in the shard.
         seeds: What each picture was drawn with; empty for photographs. Readers leave them in the shard.
+        scores: How well each caption of each picture agrees with it; empty where nobody has scored them.
 
     Example:
         >>> tokens = VQTokens(torch.zeros(1, 64, 1, dtype=torch.long), "vqgan-512:1f3c9a02")
@@ -300,10 +301,15 @@ class TokenizedImages:
     codebook_size: int
     class_names: tuple[str, ...] = ()
     seeds: tuple[int, ...] = ()
+    scores: tuple[tuple[float, ...], ...] = ()
 
     def __len__(self) -> int:
         """Number of pictures."""
         return len(self.keys)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "TokenizedImages":
+        """Move the tokens to a device; the texts stay."""
+        return replace(self, tokens=self.tokens.to(device, non_blocking))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import datasets
 import pytest
@@ -10,6 +11,7 @@ from PIL import Image
 from synth2_lightning import __version__
 from synth2_lightning.callbacks.shard_writer import ShardWriterCallback
 from synth2_lightning.datamodules.real import RealDataModule
+from synth2_lightning.datamodules.synthetic import SyntheticDataModule
 from synth2_lightning.modules.tokenization import TokenizationModule
 from synth2_lightning.shards.reader import ShardReader
 from synth2_lightning.sources.folder import FolderSource
@@ -56,15 +58,22 @@ class Counting(TokenizationModule):
         return super().predict_step(batch, batch_idx)
 
 
-def predict(pictures: Path, module: TokenizationModule, records_per_part: int = 3) -> object:
+class Withheld(FolderSource):
+    is_evaluation = True
+
+
+def predict(
+    pictures: Path, module: TokenizationModule, kind: type[FolderSource] = FolderSource, **settings: Any
+) -> object:
     trainer = Trainer(
         accelerator="cpu",
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[ShardWriterCallback(str(pictures.parent / "shards"), records_per_part)],
+        callbacks=[ShardWriterCallback(str(pictures.parent / "shards"), records_per_part=3)],
+        **settings,
     )
-    source = FolderSource(str(pictures))
+    source = kind(str(pictures))
     return trainer.predict(module, RealDataModule(predict=source, val_batch_size=2, image_size=8, num_workers=0))
 
 
@@ -94,7 +103,8 @@ def test_photographs_become_shards(pictures: Path) -> None:
         "sources": ["folder"],
         "settings": {
             "model": {"tokenizer_class": "TinyImageTokenizer", "codebook": TinyImageTokenizer.codebook},
-            "data": {"image_size": 8},
+            "data": {"image_size": 8, "is_evaluation": False},
+            "trainer": {"precision": "32-true"},
         },
     }
 
@@ -120,6 +130,26 @@ def test_a_finished_run_writes_nothing_twice(pictures: Path, caplog: pytest.LogC
 
     check(pictures.parent / "shards")
     assert "pictures were in" in caplog.text
+
+
+def test_a_run_goes_on_in_the_same_precision_only(pictures: Path) -> None:
+    with pytest.raises(KeyError, match="killed"):
+        predict(pictures, Killed(TinyImageTokenizer()), precision="bf16-mixed")
+    with pytest.raises(
+        ValueError, match=r"trainer\.precision is 'bf16-mixed' there and '32-true' in this run\. Expected"
+    ):
+        predict(pictures, TokenizationModule(TinyImageTokenizer()))
+
+
+def test_tokens_of_an_evaluation_split_are_not_learnt_from(pictures: Path) -> None:
+    predict(pictures, TokenizationModule(TinyImageTokenizer()), Withheld)
+    data = SyntheticDataModule(str(pictures.parent / "shards"), num_workers=0)
+    with pytest.raises(
+        ValueError, match=r"shards to learn from, .*/shards, were made of an evaluation split: .* make them"
+    ):
+        data.setup("fit")
+    with pytest.raises(ValueError, match=r"data\.is_evaluation is True there and False in this run"):
+        predict(pictures, TokenizationModule(TinyImageTokenizer()))
 
 
 def test_other_predictions_are_refused(pictures: Path) -> None:

@@ -17,6 +17,7 @@ FITS = ("mixed", "real", "synthetic", "tokenizer")
 OVERLAYS = sorted(path.relative_to(CONFIGS).as_posix() for path in (CONFIGS / "overlays").glob("*.yaml"))
 BASES = {  # what an overlay goes on top of, where that is not mixed.yaml
     "overlays/vqgan_losses.yaml": ("fit", "tokenizer.yaml"),
+    "overlays/score_open_clip.yaml": ("predict", "score.yaml"),
     "overlays/flickr8k_codebook.yaml": ("fit", "tokenizer.yaml"),
     "overlays/flickr8k_tokenize.yaml": ("predict", "tokenize.yaml"),
     "overlays/flickr8k_1000.yaml": ("fit", "mixed.yaml", "overlays/flickr8k.yaml"),
@@ -26,7 +27,7 @@ BASES = {  # what an overlay goes on top of, where that is not mixed.yaml
 
 
 def test_every_run_file_is_known_to_these_tests() -> None:
-    assert {path.stem for path in CONFIGS.glob("*.yaml")} == {*FITS, "tokenize", "generator", "synthesize"}
+    assert {path.stem for path in CONFIGS.glob("*.yaml")} == {*FITS, "tokenize", "generator", "synthesize", "score"}
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -106,7 +107,9 @@ def test_tokenize_writes_shards_that_fit_can_read(tmp_path: Path, monkeypatch: p
 
 @pytest.mark.filterwarnings("ignore:You're using the WeightAveraging callback")  # nothing is sharded
 @pytest.mark.filterwarnings("ignore:Checkpoint directory")
-def test_a_generator_synthesises_shards_that_fit_can_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_generator_synthesises_shards_that_are_scored_and_learnt_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     small = ["--data.init_args.num_workers=0", "--data.init_args.val.init_args.num_pictures=24"]
     fitted = run_trainer(["fit", "--config", "generator.yaml", "--config", str(TINY), *small]).trainer
@@ -116,8 +119,15 @@ def test_a_generator_synthesises_shards_that_fit_can_read(tmp_path: Path, monkey
     manifest = json.loads((tmp_path / "shards" / "scenes-synthetic" / "manifest.json").read_text())
     assert manifest["num_records"] == 16
     assert manifest["provenance"]["settings"]["model"]["generator"].startswith("muse:")
-    words = ["--data.init_args.synthetic.init_args.shards=shards/scenes-synthetic", "--data.init_args.num_workers=0"]
+    run_trainer(["fit", "--config", "real.yaml", "--config", str(TINY), *small])
+    captioner = "--model.init_args.scorer.init_args.checkpoint=runs/version_1/checkpoints/last.ckpt"
+    run_trainer(["predict", "--config", "score.yaml", "--config", str(TINY), captioner])
+    scored = json.loads((tmp_path / "shards" / "scenes-scored" / "manifest.json").read_text())
+    assert scored["num_records"] == 16
+    assert scored["provenance"]["settings"]["model"]["captioner"].startswith("captioner:")
+    assert scored["provenance"]["settings"]["data"]["shards"] == manifest["provenance"]["settings"]
+    words = ["--data.init_args.synthetic.init_args.shards=shards/scenes-scored", "--data.init_args.num_workers=0"]
     words += [f"--data.init_args.real.init_args.{few}" for few in ("num_workers=0", "val.init_args.num_pictures=24")]
-    words += ["--data.init_args.batch_size=16"]
+    words += ["--data.init_args.batch_size=8", "--data.init_args.synthetic.init_args.keep_share=0.5"]
     trainer = run_trainer(["fit", "--config", "synthetic.yaml", "--config", str(TINY), *words]).trainer
     assert trainer.global_step == 2

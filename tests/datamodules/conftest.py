@@ -33,16 +33,15 @@ def make_source(tmp_path: Path) -> MakeSource:
 
 
 @pytest.fixture
-def make_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], str]:
-    def make(num_rows: int) -> str:
+def make_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    def make(num_rows: int, scores: tuple[tuple[float, ...], ...] = ()) -> str:
         monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
         writer = ShardWriter(tmp_path / "shards")
         ids = torch.arange(num_rows)[:, None, None].expand(num_rows, 4, 1)
         keys = tuple(f"s{number}" for number in range(num_rows))
         captions = tuple((f"synthetic {number}",) for number in range(num_rows))
-        writer.append(
-            TokenizedImages(keys, ("synthetic",) * num_rows, captions, VQTokens(ids, "tiny-16:00000000"), 512)
-        )
+        tokens = VQTokens(ids, "tiny-16:00000000")
+        writer.append(TokenizedImages(keys, ("synthetic",) * num_rows, captions, tokens, 512, scores=scores))
         writer.close()
         finish(tmp_path / "shards", {})
         return str(tmp_path / "shards")

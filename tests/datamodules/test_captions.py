@@ -91,7 +91,7 @@ def test_everything_may_be_left_out() -> None:
 def test_it_offers_what_a_prediction_that_goes_on_asks_for() -> None:
     assert isinstance(make(), LeavesOut)
     assert isinstance(make(), HasProvenance)
-    assert make(seed=5).provenance() == {"seed": 5}
+    assert make(seed=5).provenance() == {"seed": 5, "is_evaluation": False}
 
 
 def test_other_stages_are_refused() -> None:

@@ -108,7 +108,7 @@ def test_what_is_left_out_of_a_prediction_are_photographs(make_source: MakeSourc
     data.setup("predict")
     data.leave_out({("real", "001")})
     assert [batch.keys for batch in data.predict_dataloader()] == [("000", "002")]
-    assert data.provenance() == {"image_size": 8}
+    assert data.provenance() == {"image_size": 8, "is_evaluation": False}
 
 
 def test_a_broken_share_is_refused() -> None:

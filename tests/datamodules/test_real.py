@@ -172,7 +172,12 @@ def test_what_is_left_out_is_not_predicted(make_source: MakeSource, tmp_path: Pa
     assert [batch.keys for batch in data.predict_dataloader()] == [("000", "002"), ("004",)]
 
     assert make_trainer(tmp_path).predict(KeyKeeper(), data) == [("000", "001"), ("002", "003"), ("004",)]
-    assert data.provenance() == {"image_size": 8}
+    assert data.provenance() == {"image_size": 8, "is_evaluation": False}
+
+
+def test_provenance_says_whether_an_evaluation_split_is_predicted() -> None:
+    assert RealDataModule(predict=ScenesSource("val", num_pictures=4)).provenance()["is_evaluation"]
+    assert not RealDataModule(predict=ScenesSource("train", num_pictures=4)).provenance()["is_evaluation"]
 
 
 def test_a_rank_may_have_nothing_to_predict() -> None:

@@ -10,9 +10,10 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from synth2_lightning.encoders.open_clip import OpenClipEncoder
-from synth2_lightning.testing import check_image_encoder
-from synth2_lightning.types import Pixels
+from synth2_lightning.encoders.open_clip import OpenClipEncoder, OpenClipScorer
+from synth2_lightning.encoders.vqgan import VQGANTokenizer
+from synth2_lightning.testing import TinyImageTokenizer, check_image_encoder, check_pair_scorer
+from synth2_lightning.types import Pixels, VQTokens
 
 TEXT = {"context_length": 8, "vocab_size": 64, "width": 32, "heads": 2, "layers": 1}
 TOWERS = {
@@ -38,6 +39,8 @@ def _tiny_architectures(tmp_path_factory: pytest.TempPathFactory) -> None:
     for name, tower in TOWERS.items():
         config = {"embed_dim": 32, "vision_cfg": tower, "text_cfg": TEXT, "custom_text": "siglip" in name}
         (folder / f"{name}.json").write_text(json.dumps(config))
+    config = {"embed_dim": 32, "vision_cfg": TOWERS["tiny-vit"], "text_cfg": TEXT | {"vocab_size": 49408}}
+    (folder / "tiny-clip.json").write_text(json.dumps(config))
     open_clip.add_model_config(folder)
 
 
@@ -166,6 +169,52 @@ def test_device_resize_matches_open_clips_own(shape: tuple[int, int]) -> None:
     difference = (ours - theirs).abs()
     assert difference.max() <= 2
     assert difference.mean() <= 0.2
+
+
+def scenes_tokenizer() -> VQGANTokenizer:
+    return VQGANTokenizer("package://synth2_lightning/scenes/tokenizer")
+
+
+def random_tokens() -> VQTokens:
+    tokenizer = scenes_tokenizer()
+    tokenizer.load()
+    return VQTokens(torch.randint(0, 512, (3, 64, 1), generator=torch.manual_seed(2)), tokenizer.codebook)
+
+
+CAPTIONS = ["a red circle", "two small green squares on a striped background", "a ring"]
+
+
+def test_a_score_is_open_clips_own_cosine(tmp_path: Path) -> None:
+    model, path = save_random("tiny-clip", tmp_path)
+    tokens, tokenizer = random_tokens(), scenes_tokenizer()
+    scorer = OpenClipScorer(tokenizer, "tiny-clip", path)
+    check_pair_scorer(scorer, tokens, CAPTIONS, atol=1e-5)
+
+    _, _, preprocess = open_clip.create_model_and_transforms("tiny-clip")
+    arrays = tokenizer.detokenize(tokens).values.permute(0, 2, 3, 1).numpy()
+    pictures = torch.stack([preprocess(Image.fromarray(array)) for array in arrays])
+    with torch.no_grad():
+        image = model.encode_image(pictures, normalize=True)  # type: ignore[operator]
+        text = model.encode_text(open_clip.get_tokenizer("tiny-clip")(CAPTIONS), normalize=True)  # type: ignore[operator]
+    # They resize with Pillow, which rounds once more on the way.
+    torch.testing.assert_close(scorer.score(tokens, CAPTIONS), (image * text).sum(1), atol=5e-3, rtol=0)
+    assert scorer.score(tokens, CAPTIONS).std() > 0.02
+    provenance = scorer.provenance()
+    assert provenance["weights"].startswith("open_clip:")
+    assert (provenance["model"], provenance["pretrained"]) == ("tiny-clip", "tiny-clip")
+
+
+def test_scoring_needs_weights_and_a_tokenizer_that_decodes(tmp_path: Path) -> None:
+    _, path = save_random("tiny-clip", tmp_path)
+    tokens = VQTokens(torch.zeros(1, 4, 1, dtype=torch.long), TinyImageTokenizer.codebook)
+    scorer = OpenClipScorer(TinyImageTokenizer(), "tiny-clip", path)
+    with pytest.raises(RuntimeError, match=r"scorer 'tiny-clip' has no weights yet; call load\(\) before scoring"):
+        scorer.score(tokens, ["a field"])
+    scorer.load()
+    with pytest.raises(TypeError, match="has no decoder from codes"):
+        scorer.score(tokens, ["a field"])
+    with pytest.raises(ValueError, match="has no architecture 'ViT-X'"):
+        OpenClipScorer(TinyImageTokenizer(), "ViT-X", path)
 
 
 def test_unknown_architecture_is_refused() -> None:

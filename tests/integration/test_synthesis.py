@@ -19,7 +19,9 @@ from synth2_lightning.callbacks.shard_writer import ShardWriterCallback
 from synth2_lightning.datamodules.captions import CaptionDataModule, record_seed
 from synth2_lightning.datamodules.synthetic import SyntheticDataModule
 from synth2_lightning.modules.synthesis import SynthesisModule
+from synth2_lightning.scenes.source import ScenesSource
 from synth2_lightning.sources.caption_table import CaptionTable
+from synth2_lightning.sources.photograph_captions import PhotographCaptions
 from synth2_lightning.testing import TinyImageGenerator
 from synth2_lightning.types import CaptionBatch, TokenizedImages, VQTokens
 
@@ -89,11 +91,13 @@ def test_captions_become_shards_with_all_that_made_them(table: Path) -> None:
         "tokens": ids.flatten().tolist(),
         "class_name": "class 2",
         "seed": record_seed(0, "k5"),
+        "scores": None,
     }
     manifest = json.loads((table.parent / "shards" / "manifest.json").read_text())
     assert manifest["provenance"]["settings"] == {
         "model": {"generator_class": "TinyImageGenerator", "codebook": "tiny-16:00000000", "sampler": {"salt": 0}},
-        "data": {"seed": 0},
+        "data": {"seed": 0, "is_evaluation": False},
+        "trainer": {"precision": "32-true"},
     }
 
 
@@ -108,6 +112,20 @@ def test_synthetic_pairs_are_learnt_from(table: Path) -> None:
     assert set(batch.keys) == set(found)
     assert batch.captions == tuple(found[key]["captions"][0] for key in batch.keys)
     assert torch.equal(batch.image.ids.flatten(1), torch.tensor([found[key]["tokens"] for key in batch.keys]))
+
+
+def test_pictures_for_captions_of_an_evaluation_split_are_not_learnt_from(table: Path) -> None:
+    folder = str(table.parent / "shards")
+    trainer = Trainer(
+        accelerator="cpu", logger=False, enable_progress_bar=False, callbacks=[ShardWriterCallback(folder)]
+    )
+    captions = PhotographCaptions(ScenesSource("val", num_pictures=2))
+    trainer.predict(SynthesisModule(TinyImageGenerator()), CaptionDataModule(captions))
+
+    with pytest.raises(
+        ValueError, match="were made of an evaluation split: what is scored on it afterwards would mean"
+    ):
+        SyntheticDataModule(folder).setup("fit")
 
 
 def test_a_killed_run_goes_on_without_making_anything_twice(table: Path) -> None:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from synth2_lightning.scenes.source import ScenesSource
+from synth2_lightning.scenes.world import Split
 
 
 def test_pictures_captions_and_keys_belong_together() -> None:
@@ -27,6 +28,13 @@ def test_the_first_pictures_do_not_depend_on_how_many_there_are() -> None:
 def test_splits_and_seeds_differ() -> None:
     sources = [ScenesSource("train", 20), ScenesSource("val", 20), ScenesSource("test", 20), ScenesSource("val", 20, 1)]
     assert len({tuple(source.captions(index) for index in range(20)) for source in sources}) == 4
+
+
+@pytest.mark.parametrize(
+    ("split", "seed", "expected"), [("train", 0, False), ("val", 0, True), ("test", 0, True), ("val", 1, False)]
+)
+def test_scores_are_measured_in_the_world_of_seed_0(split: Split, seed: int, expected: bool) -> None:
+    assert ScenesSource(split, 1, seed).is_evaluation is expected
 
 
 def test_drawing_keeps_up_with_training() -> None:

@@ -24,6 +24,9 @@ def test_what_is_saved_is_read(tmp_path: Path) -> None:
     assert manifest.tokens == TOKENS
     assert manifest.num_records == 3
     assert manifest.provenance == {"synth2_lightning": "0.0.9"}
+    assert not manifest.is_evaluation
+    save(tmp_path, is_evaluation=True)
+    assert Manifest.read(tmp_path).is_evaluation
 
 
 def test_missing_manifest_is_explained(tmp_path: Path) -> None:
@@ -32,12 +35,19 @@ def test_missing_manifest_is_explained(tmp_path: Path) -> None:
 
 
 def test_other_schema_version_is_refused(tmp_path: Path) -> None:
-    save(tmp_path, schema_version=3)
+    save(tmp_path, schema_version=4)
 
-    with pytest.raises(ValueError, match=r"version 3; this package reads versions 1 and 2.*that wrote it \(0\.0\.9\)"):
+    with pytest.raises(ValueError, match=r"version 4; this package reads versions 1 to 3.*that wrote it \(0\.0\.9\)"):
         Manifest.read(tmp_path)
-    save(tmp_path, schema_version=1)
-    assert Manifest.read(tmp_path).num_records == 3
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_earlier_schema_versions_are_read(tmp_path: Path, version: int) -> None:
+    save(tmp_path, schema_version=version, is_evaluation="drop")
+
+    manifest = Manifest.read(tmp_path)
+    assert manifest.num_records == 3
+    assert not manifest.is_evaluation
 
 
 @pytest.mark.parametrize(

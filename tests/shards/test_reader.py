@@ -43,6 +43,40 @@ def test_rows_are_read_in_the_asked_order(folder: Path) -> None:
     assert reader.count_captions().tolist() == [1, 2, 1, 3, 1]
 
 
+def test_all_that_is_known_of_a_row_can_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    images = TokenizedImages(
+        ("0", "1"), ("made",) * 2, (("a",), ("b", "c")), VQTokens(IDS[:2], "tiny:1"), 512,
+        class_names=("otter", ""), seeds=(2**63 - 1, 0), scores=((0.5,), (1.5, -2.0)),
+    )  # fmt: skip
+    writer = ShardWriter(tmp_path / "shards")
+    writer.append(images)
+    writer.close()
+    finish(tmp_path / "shards", {})
+    reader = ShardReader(tmp_path / "shards")
+    reader.load()
+    whole = reader.read_whole([1, 0])
+
+    assert whole.class_names == ("", "otter")
+    assert whole.seeds == (0, 2**63 - 1)
+    assert whole.scores == ((1.5, -2.0), (0.5,))
+    assert torch.equal(whole.tokens.ids, IDS[[1, 0]])
+    assert reader.read_scores().tolist() == [0.5, 1.5, -2.0]
+    assert reader.read_keys() == [("made", "0"), ("made", "1")]
+
+
+def test_shards_without_scores_say_how_to_get_some(folder: Path) -> None:
+    reader = ShardReader(folder)
+    reader.load()
+
+    whole = reader.read_whole([0, 1])
+    assert (whole.class_names, whole.seeds, whole.scores) == ((), (), ())
+    with pytest.raises(
+        ValueError, match=r"does not hold a score for each of its 8 captions.*`synth2 predict --config sc"
+    ):
+        reader.read_scores()
+
+
 def test_limit_keeps_the_first_rows(folder: Path) -> None:
     reader = ShardReader(str(folder), limit=3)
     reader.load()
@@ -132,3 +166,6 @@ def test_shards_of_the_first_schema_version_are_read(tmp_path: Path, monkeypatch
 
     assert "class_name" not in pq.read_schema(resolve(reader.folder, "shards") / "part-00000-00000.parquet").names
     assert reader.read([2]).tokens.ids.shape == (1, 64, 1)
+    assert reader.read_whole([2]).scores == ()
+    with pytest.raises(ValueError, match="does not hold a score for each of its 15 captions"):
+        reader.read_scores()

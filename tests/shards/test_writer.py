@@ -42,6 +42,7 @@ def test_parts_are_written_as_they_fill(tmp_path: Path) -> None:
         "tokens": list(range(32, 40)),
         "class_name": None,
         "seed": None,
+        "scores": None,
     }
 
 
@@ -166,6 +167,14 @@ def test_class_names_and_seeds_are_written(tmp_path: Path) -> None:
     table = pq.read_table(tmp_path / "part-00000-00000.parquet")
     assert table["class_name"].to_pylist() == ["otter", None]
     assert table["seed"].to_pylist() == [2**63 - 1, 0]
+
+
+def test_scores_are_written(tmp_path: Path) -> None:
+    writer = ShardWriter(tmp_path)
+    writer.append(replace(images(["a", "b"]), scores=((0.5, -1.0), (2.0, 0.0))))
+    writer.close()
+
+    assert pq.read_table(tmp_path / "part-00000-00000.parquet")["scores"].to_pylist() == [[0.5, -1.0], [2.0, 0.0]]
 
 
 def test_a_run_goes_on_with_the_same_settings_only(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from synth2_lightning.scenes.source import ScenesSource
 from synth2_lightning.sources.coco import CocoSource
 from synth2_lightning.sources.photograph_captions import PhotographCaptions
 from synth2_lightning.types import CaptionRecord
@@ -28,6 +29,12 @@ def test_captions_of_withheld_photographs_are_records(coco: CocoSource) -> None:
         CaptionRecord("13-0", "a 13"),
         CaptionRecord("13-1", "b 13"),
     ]
+
+
+def test_captions_of_an_evaluation_split_are_part_of_it(coco: CocoSource) -> None:
+    assert PhotographCaptions(ScenesSource("val", 2)).is_evaluation
+    assert not PhotographCaptions(ScenesSource("val", 2, seed=1)).is_evaluation
+    assert not PhotographCaptions(coco).is_evaluation
 
 
 def test_limit_counts_captions(coco: CocoSource) -> None:

@@ -19,9 +19,10 @@ class ShardWriterCallback(Callback):
 
     A run that was killed is started again with the same command: a datamodule that can leave records out
     (:class:`LeavesOut`) is told which are written, by source and key, and deals the rest out; from any other they are
-    made again and dropped. Settings of module and datamodule that decide the records (:class:`HasProvenance`) must be
-    those of the folder. The predictions are not kept in memory, so ``Trainer.predict`` returns none. (It is no
-    ``BasePredictionWriter``: that asks Lightning for the indices of every batch, which nobody needs here.)
+    made again and dropped. The trainer's precision, and the settings of module and datamodule that decide the records
+    (:class:`HasProvenance`), must be those of the folder. The predictions are not kept in memory, so
+    ``Trainer.predict`` returns none. (It is no ``BasePredictionWriter``: that asks Lightning for the indices of every
+    batch, which nobody needs here.)
 
     Args:
         folder: Where the shards go.
@@ -72,7 +73,7 @@ class ShardWriterCallback(Callback):
         if not isinstance(outputs, TokenizedImages):
             raise TypeError(
                 f"ShardWriterCallback got {type(outputs).__name__} from {type(pl_module).__name__}.predict_step; "
-                "expected TokenizedImages, such as TokenizationModule and SynthesisModule return."
+                "expected TokenizedImages, such as TokenizationModule, SynthesisModule and ScoringModule return."
             )
         assert self._writer is not None, "setup makes the writer"
         self._num_repeated += len(outputs) - self._writer.append(outputs)
@@ -85,13 +86,15 @@ class ShardWriterCallback(Callback):
         """
         if self._writer is None or stage != "predict":
             return
-        self._writer.start(_gather_settings(trainer, pl_module))  # not yet done where there was no batch
+        settings = _gather_settings(trainer, pl_module)
+        self._writer.start(settings)  # not yet done where there was no batch
         self._writer.close()
         if self._num_repeated:
             rank_zero_info(f"{self._num_repeated} pictures were in {self.folder} already, or stood in for damaged ones")
         trainer.strategy.barrier("shards are written")
         if trainer.is_global_zero:
-            manifest = finish(self._path, self._describe(pl_module))
+            is_evaluation = settings.get("data", {}).get("is_evaluation", False)
+            manifest = finish(self._path, self._describe(pl_module), is_evaluation)
             rank_zero_info(f"{manifest.num_records} pictures are in {self.folder}")
         trainer.strategy.barrier("manifest is written")
         self._writer = None
@@ -112,4 +115,5 @@ class ShardWriterCallback(Callback):
 def _gather_settings(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
     """Settings under the names of the run file's sections."""
     parts = {"model": pl_module, "data": getattr(trainer, "datamodule", None)}
-    return {name: part.provenance() for name, part in parts.items() if isinstance(part, HasProvenance)}
+    settings = {name: part.provenance() for name, part in parts.items() if isinstance(part, HasProvenance)}
+    return {"trainer": {"precision": trainer.precision}, **settings}

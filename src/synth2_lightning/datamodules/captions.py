@@ -96,8 +96,8 @@ class CaptionDataModule(LightningDataModule):
         self._items: Sequence[int] = ()
 
     def provenance(self) -> dict[str, Any]:
-        """Give what decides the pictures besides captions and generator."""
-        return {"seed": self.seed}
+        """Give what decides the pictures besides captions and generator, and whether an evaluation split does."""
+        return {"seed": self.seed, "is_evaluation": self.captions.is_evaluation}
 
     def setup(self, stage: str) -> None:
         """Read the captions.

@@ -95,7 +95,7 @@ class MixedDataModule(ImageTextDataModule):
             part.setup(stage)
 
     def provenance(self) -> dict[str, Any]:
-        """Give what decides the pixels that a prediction sees."""
+        """Give what decides the pixels that a prediction sees, and whether they are of an evaluation split."""
         return self.real.provenance()
 
     def leave_out(self, records: Container[tuple[str, str]]) -> None:

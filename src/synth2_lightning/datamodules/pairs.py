@@ -45,7 +45,7 @@ class Selection(BatchDataset):
         items: Which ones, in their new order.
     """
 
-    def __init__(self, dataset: BatchDataset, items: Sequence[int]) -> None:
+    def __init__(self, dataset: BatchDataset, items: Sequence[int] | Counts) -> None:
         self.dataset = dataset
         self.items = items
 
@@ -55,7 +55,7 @@ class Selection(BatchDataset):
 
     def read(self, indices: Sequence[int]) -> ImageTextBatch:
         """Read a batch."""
-        return self.dataset.read([self.items[index] for index in indices])
+        return self.dataset.read([int(self.items[index]) for index in indices])
 
 
 class PairIndex:

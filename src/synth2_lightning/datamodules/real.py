@@ -59,8 +59,9 @@ class RealDataModule(ImageTextDataModule):
         self._to_predict: Sequence[int] | None = None
 
     def provenance(self) -> dict[str, Any]:
-        """Give what decides the pixels that a prediction sees."""
-        return {"image_size": self.image_size}
+        """Give what decides the pixels that a prediction sees, and whether they are of an evaluation split."""
+        source = self.sources["predict"]
+        return {"image_size": self.image_size, "is_evaluation": source is not None and source.is_evaluation}
 
     def setup(self, stage: str) -> None:
         """Read the indices of the sources that the stage needs.

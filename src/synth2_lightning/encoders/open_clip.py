@@ -1,7 +1,7 @@
-"""The image towers of open_clip (CLIP, SigLIP, MobileCLIP, ...), read out at their patches before pooling."""
+"""Models of open_clip (CLIP, SigLIP, ...): image towers read out at their patches, and both towers to score pairs."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -10,9 +10,14 @@ import open_clip
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.functional import cosine_similarity
+from torchvision.transforms.v2 import functional as vision
 
 from synth2_lightning.encoders.frozen import RGB, FrozenEncoder, Preprocessing
+from synth2_lightning.fingerprints import fingerprint_weights
+from synth2_lightning.interfaces import ImageTokenizer, PairScorer
 from synth2_lightning.locations import resolve
+from synth2_lightning.types import VQTokens
 
 
 class OpenClipEncoder(FrozenEncoder):
@@ -53,24 +58,20 @@ class OpenClipEncoder(FrozenEncoder):
         interpolation: Literal["bilinear", "bicubic"] | None = None,
         resize_mode: Literal["shortest", "squash"] | None = None,
     ) -> None:
-        if model not in open_clip.list_models():
-            raise ValueError(
-                f"open_clip {open_clip.__version__} has no architecture {model!r}; expected one of "
-                "open_clip.list_models(), such as 'ViT-B-16' or 'ViT-B-16-SigLIP'."
-            )
+        _check_architecture(model)
         self._model = model
         self._pretrained = pretrained
         with torch.device("meta"), _quiet():
             blueprint = open_clip.create_model(
                 model, load_weights=False, pretrained_text=False, force_image_size=image_size, device="meta"
             ).visual.eval()
-        config = {**blueprint.preprocess_cfg, **self._tag_statistics()}
+        own = _read_preprocessing(blueprint, model, pretrained)
         preprocessing = Preprocessing(
-            image_size=_side(blueprint.image_size),
-            mean=mean or tuple(config["mean"]),
-            std=std or tuple(config["std"]),
-            interpolation=interpolation or config["interpolation"],
-            resize_mode=resize_mode or config["resize_mode"],
+            image_size=own.image_size,
+            mean=mean or own.mean,
+            std=std or own.std,
+            interpolation=interpolation or own.interpolation,
+            resize_mode=resize_mode or own.resize_mode,
         )
         num_layers = _count_layers(blueprint, preprocessing.image_size)
         if not -num_layers <= layer < num_layers:
@@ -88,26 +89,7 @@ class OpenClipEncoder(FrozenEncoder):
             FileNotFoundError: If ``pretrained`` is neither a tag nor a location.
             OSError: If the weights cannot be had or do not fit.
         """
-        tags = open_clip.list_pretrained_tags_by_model(self._model)
-        source = self._pretrained
-        if source not in tags:
-            try:
-                source = str(resolve(source, f"file of weights for {self._model}"))
-            except FileNotFoundError as error:
-                known = ", ".join(tags) or "none"
-                raise FileNotFoundError(f"{error} It is no pretrained tag of {self._model} either: {known}.") from error
-        try:
-            model = open_clip.create_model(
-                self._model, pretrained=source, pretrained_text=False, force_image_size=self.image_size
-            )
-        except Exception as error:  # open_clip and the Hub client raise errors of many families
-            reason = " ".join(str(error).split())[:300]
-            raise OSError(
-                f"The weights {self._pretrained!r} of open_clip's {self._model!r} could not be loaded: {reason}. "
-                "Expected a tag that can be downloaded, or a local state dict of this architecture; without a network, "
-                "copy the file here and give its path as `pretrained`."
-            ) from error
-        return cast(nn.Module, model.visual)
+        return cast(nn.Module, _load_model(self._model, self._pretrained, self.image_size).visual)
 
     def feature_map(
         self, network: nn.Module, images: Float[Tensor, "batch 3 size size"]
@@ -115,13 +97,120 @@ class OpenClipEncoder(FrozenEncoder):
         """Run the tower up to the layer."""
         return _intermediates(network, images, [self._layer], self._normalize)[0]
 
-    def _tag_statistics(self) -> Mapping[str, Any]:
-        tags = open_clip.list_pretrained_tags_by_model(self._model)
-        known = {tag: _statistics(open_clip.get_pretrained_cfg(self._model, tag)) for tag in tags}
-        if self._pretrained in known:
-            return known[self._pretrained]
-        agreed = list(known.values())
-        return agreed[0] if agreed and all(config == agreed[0] for config in agreed) else {}
+
+class OpenClipScorer(PairScorer):
+    """Scores a pair by the cosine of picture and caption under both towers of an open_clip model, from -1 to 1.
+
+    The picture is what the tokenizer decodes the tokens to (CLIPScore, arXiv 2104.08718, without its factor).
+
+    Args:
+        tokenizer: Decodes the tokens; its codebook is theirs.
+        model: An architecture of open_clip.
+        pretrained: A tag of that architecture, or the location of a local file, as for :class:`OpenClipEncoder`.
+
+    Raises:
+        ValueError: If open_clip has no such architecture.
+
+    Example:
+        >>> from synth2_lightning.encoders.vqgan import VQGANTokenizer
+        >>> tokenizer = VQGANTokenizer("package://synth2_lightning/scenes/tokenizer")
+        >>> OpenClipScorer(tokenizer, "ViT-B-32", "laion2b_s34b_b79k").model  # no weights yet
+        'ViT-B-32'
+    """
+
+    def __init__(self, tokenizer: ImageTokenizer, model: str, pretrained: str) -> None:
+        super().__init__()
+        _check_architecture(model)
+        self.tokenizer = tokenizer
+        self.model = model
+        self.pretrained = pretrained
+        self.network: nn.Module | None = None
+
+    def load(self) -> None:
+        """Bring the weights of tokenizer and model; the second call does nothing.
+
+        Raises:
+            FileNotFoundError: If ``pretrained`` is neither a tag nor a location.
+            OSError: If the weights, or the words of the text tower, cannot be had.
+        """
+        if self.network is not None:
+            return
+        self.tokenizer.load()
+        network = _load_model(self.model, self.pretrained)
+        self._preprocessing = _read_preprocessing(network.visual, self.model, self.pretrained)
+        self._split_words = open_clip.get_tokenizer(self.model)
+        self.network = network.requires_grad_(False).eval()
+        self._fingerprint = fingerprint_weights("open_clip", self)
+
+    def provenance(self) -> dict[str, Any]:
+        """Give the model's name, and a fingerprint of all weights, those that decode the tokens included."""
+        return {"model": self.model, "pretrained": Path(self.pretrained).stem, "weights": self._fingerprint}
+
+    @torch.no_grad()
+    def score(self, tokens: VQTokens, captions: Sequence[str]) -> Float[Tensor, " batch"]:
+        """Score each caption beside its picture.
+
+        Raises:
+            RuntimeError: If ``load()`` was not called.
+            TypeError: If the tokenizer cannot decode.
+            ValueError: If the tokens speak another codebook.
+        """
+        if self.network is None:
+            raise RuntimeError(f"The scorer {self.model!r} has no weights yet; call load() before scoring pairs.")
+        framed = self._preprocessing.frame(self.tokenizer.detokenize(tokens).values)
+        images = vision.normalize(framed.float() / 255, list(self._preprocessing.mean), list(self._preprocessing.std))
+        words = self._split_words(list(captions)).to(images.device)
+        dtype = next(self.network.parameters()).dtype
+        pictures, texts = self.network.encode_image(images.to(dtype)), self.network.encode_text(words)  # type: ignore[operator]
+        return cosine_similarity(pictures.float(), texts.float())
+
+
+def _check_architecture(model: str) -> None:
+    if model not in open_clip.list_models():
+        raise ValueError(
+            f"open_clip {open_clip.__version__} has no architecture {model!r}; expected one of "
+            "open_clip.list_models(), such as 'ViT-B-16' or 'ViT-B-16-SigLIP'."
+        )
+
+
+def _load_model(model: str, pretrained: str, image_size: int | None = None) -> Any:
+    tags = open_clip.list_pretrained_tags_by_model(model)
+    source = pretrained
+    if source not in tags:
+        try:
+            source = str(resolve(source, f"file of weights for {model}"))
+        except FileNotFoundError as error:
+            known = ", ".join(tags) or "none"
+            raise FileNotFoundError(f"{error} It is no pretrained tag of {model} either: {known}.") from error
+    try:
+        return open_clip.create_model(model, pretrained=source, pretrained_text=False, force_image_size=image_size)
+    except Exception as error:  # open_clip and the Hub client raise errors of many families
+        reason = " ".join(str(error).split())[:300]
+        raise OSError(
+            f"The weights {pretrained!r} of open_clip's {model!r} could not be loaded: {reason}. "
+            "Expected a tag that can be downloaded, or a local state dict of this architecture; without a network, "
+            "copy the file here and give its path as `pretrained`."
+        ) from error
+
+
+def _read_preprocessing(tower: Any, model: str, pretrained: str) -> Preprocessing:
+    config = {**tower.preprocess_cfg, **_tag_statistics(model, pretrained)}
+    return Preprocessing(
+        image_size=_side(tower.image_size),
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+        interpolation=config["interpolation"],
+        resize_mode=config["resize_mode"],
+    )
+
+
+def _tag_statistics(model: str, pretrained: str) -> Mapping[str, Any]:
+    tags = open_clip.list_pretrained_tags_by_model(model)
+    known = {tag: _statistics(open_clip.get_pretrained_cfg(model, tag)) for tag in tags}
+    if pretrained in known:
+        return known[pretrained]
+    agreed = list(known.values())
+    return agreed[0] if agreed and all(config == agreed[0] for config in agreed) else {}
 
 
 def _statistics(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,10 @@ class ScenesSource(ImageTextSource):
     """The embedded world: pictures of coloured shapes with five captions each, which need no download.
 
     Some combinations of shape and colour, and of relation and shapes, occur in ``val`` and ``test`` only (see
-    :func:`~synth2_lightning.scenes.world.is_held_out`): what is scored is composition, not memory.
+    :func:`~synth2_lightning.scenes.world.is_held_out`): what is scored is composition, not memory. Scores are measured
+    in the world of seed 0, so only its ``val`` and ``test`` are evaluation splits. Those of another seed are other
+    scenes; what learns from them, or from their captions, meets combinations that ``train`` lacks, and is then no
+    longer judged by composition alone.
 
     Args:
         split: ``train``, ``val`` or ``test``.
@@ -33,7 +36,7 @@ class ScenesSource(ImageTextSource):
         if num_pictures < 1:
             raise ValueError(f"ScenesSource.num_pictures is {num_pictures}; expected 1 or more.")
         self.split = split
-        self.is_evaluation = split != "train"
+        self.is_evaluation = split != "train" and seed == 0
         self.num_pictures = num_pictures
         self.seed = seed
         self.name = name

@@ -7,8 +7,9 @@ from typing import Any
 
 from synth2_lightning.shards.files import write_atomically
 
-SCHEMA_VERSION = 2  # since 2, a record has a class name and a seed, and a part says what made it
-_SCHEMA_VERSIONS = (1, 2)
+# Since 2, a record has a class name and a seed, and a part says what made it. Since 3, a record may have a score per
+# caption, and the manifest says whether the records are of an evaluation split.
+SCHEMA_VERSION = 3
 FILE_NAME = "manifest.json"
 _MAX_CODEBOOK_SIZE = 2**16
 
@@ -58,6 +59,7 @@ class Manifest:
         tokens: Format of the tokens.
         parts: Name of every Parquet file and its number of rows.
         provenance: What made the shards, for people; nothing is decided by it.
+        is_evaluation: Whether the records are known to come from an evaluation split: nothing may be learnt from them.
 
     Example:
         >>> tokens = TokenFormat(codebook="vqgan-512:1f3c9a02", codebook_size=512, num_tokens=64, num_levels=1)
@@ -68,6 +70,7 @@ class Manifest:
     tokens: TokenFormat
     parts: dict[str, int]
     provenance: dict[str, Any]
+    is_evaluation: bool = False
 
     @property
     def num_records(self) -> int:
@@ -81,6 +84,7 @@ class Manifest:
             **asdict(self.tokens),
             "num_records": self.num_records,
             "parts": self.parts,
+            "is_evaluation": self.is_evaluation,
             "provenance": self.provenance,
         }
         write_atomically(folder / FILE_NAME, lambda path: path.write_text(json.dumps(content, indent=2) + "\n"))
@@ -104,18 +108,18 @@ class Manifest:
             version = content["schema_version"]
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(f"{path} is damaged ({error!r}). {_WAY_OUT}") from error
-        if version not in _SCHEMA_VERSIONS:
-            known = " and ".join(map(str, _SCHEMA_VERSIONS))
+        if version not in range(1, SCHEMA_VERSION + 1):
+            writer = content.get("provenance", {}).get("synth2_lightning", "not recorded")
             raise ValueError(
-                f"{path} has schema version {version!r}; this package reads versions {known}. Use the package "
-                f"version that wrote it ({content.get('provenance', {}).get('synth2_lightning', 'not recorded')}), or "
-                "make the shards again."
+                f"{path} has schema version {version!r}; this package reads versions 1 to {SCHEMA_VERSION}. Use the "
+                f"package version that wrote it ({writer}), or make the shards again."
             )
         try:
             manifest = cls(
                 tokens=TokenFormat(**{field.name: content[field.name] for field in fields(TokenFormat)}),
                 parts={str(name): int(rows) for name, rows in content["parts"].items()},
                 provenance=dict(content["provenance"]),
+                is_evaluation=bool(content.get("is_evaluation", False)),  # earlier versions do not know
             )
             num_records = content["num_records"]
         except (ValueError, TypeError, KeyError, AttributeError) as error:

@@ -46,6 +46,7 @@ def make_schema(tokens: TokenFormat, settings: dict[str, Any]) -> pa.Schema:
             ("tokens", pa.list_(pa.uint16(), tokens.row_length)),
             ("class_name", pa.string()),
             ("seed", pa.int64()),
+            ("scores", pa.list_(pa.float32())),
         ],
         metadata={_FORMAT: json.dumps(asdict(tokens)).encode(), _SETTINGS: json.dumps(settings).encode()},
     )

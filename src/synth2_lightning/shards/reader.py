@@ -1,6 +1,7 @@
 """Read token shards through the ``datasets`` library: memory-mapped, by batches of rows."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,42 @@ class ShardReader:
             ),
             codebook_size=tokens.codebook_size,
         )
+
+    def read_whole(self, indices: Sequence[int]) -> TokenizedImages:
+        """Read rows with all that the folder knows of them: class names, seeds and scores, too."""
+        rows = self._rows[list(indices)]
+        optional: list[list[Any]] = [
+            rows[name].to_pylist() if name in rows.column_names else [None] * len(rows)
+            for name in ("class_name", "seed", "scores")
+        ]
+        class_names, seeds, scores = optional
+        return replace(
+            self.read(indices),
+            class_names=tuple(name or "" for name in class_names) if any(class_names) else (),
+            seeds=() if None in seeds else tuple(seeds),
+            scores=() if None in scores else tuple(map(tuple, scores)),
+        )
+
+    def read_keys(self) -> list[tuple[str, str]]:
+        """Source and key of every row."""
+        self.manifest  # noqa: B018  # refuses use before load()
+        names = self._rows.select_columns(["source", "key"])[:]
+        return list(zip(names["source"].to_pylist(), names["key"].to_pylist(), strict=True))
+
+    def read_scores(self) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """Scores of all captions of the first row, then of the second, and so on.
+
+        Raises:
+            ValueError: If a caption has no score.
+        """
+        num_captions = self.count_captions()
+        scores = self._rows.select_columns(["scores"])[:]["scores"] if "scores" in self._rows.column_names else None
+        if scores is None or scores.null_count or not np.array_equal(pc.list_value_length(scores), num_captions):
+            raise ValueError(
+                f"{self.folder} does not hold a score for each of its {num_captions.sum()} captions. Expected shards "
+                "that `synth2 predict --config score.yaml` has written: score these, and name the folder it writes."
+            )
+        return np.asarray(pc.list_flatten(scores), dtype=np.float32)
 
 
 def _check_parts(folder: Path, manifest: Manifest) -> None:

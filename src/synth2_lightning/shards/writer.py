@@ -33,6 +33,7 @@ class _Row(NamedTuple):
     tokens: np.ndarray[Any, np.dtype[np.uint16]]
     class_name: str | None
     seed: int | None
+    scores: tuple[float, ...] | None
 
 
 class ShardWriter:
@@ -124,7 +125,8 @@ class ShardWriter:
         num_new = 0
         nothing = (None,) * len(images)
         columns = (images.keys, images.sources, images.captions, rows)
-        for values in zip(*columns, images.class_names or nothing, images.seeds or nothing, strict=True):
+        optional = (images.class_names or nothing, images.seeds or nothing, images.scores or nothing)
+        for values in zip(*columns, *optional, strict=True):
             row = _Row(*values)
             if (row.source, row.key) not in self:
                 self._written.add((row.source, row.key))
@@ -162,7 +164,7 @@ class ShardWriter:
 
     def _write_part(self, num_records: int) -> None:
         assert self._format is not None, "append() sets the format before there is a record"
-        keys, sources, captions, rows, class_names, seeds = zip(*self._waiting[:num_records], strict=True)
+        keys, sources, captions, rows, class_names, seeds, scores = zip(*self._waiting[:num_records], strict=True)
         tokens = pa.FixedSizeListArray.from_arrays(np.concatenate(rows), self._format.row_length)
         table = pa.table(
             {
@@ -172,6 +174,7 @@ class ShardWriter:
                 "tokens": tokens,
                 "class_name": [name or None for name in class_names],
                 "seed": seeds,
+                "scores": scores,
             },
             schema=make_schema(self._format, self._settings),
         )
@@ -197,12 +200,13 @@ class ShardWriter:
         )
 
 
-def finish(folder: Path, provenance: dict[str, Any]) -> Manifest:
+def finish(folder: Path, provenance: dict[str, Any], is_evaluation: bool = False) -> Manifest:
     """Write the manifest over all parts of a folder; to be called once, when every writer has closed.
 
     Args:
         folder: Where the parts are.
         provenance: What made them, for people; the settings that the parts carry are added.
+        is_evaluation: Whether they come from an evaluation split.
 
     Raises:
         ValueError: If there is no part, or the parts are of several formats, or made with several settings.
@@ -224,6 +228,7 @@ def finish(folder: Path, provenance: dict[str, Any]) -> Manifest:
         tokens=tokens,
         parts={part.name: read_footer(part).num_rows for part in parts},
         provenance={**provenance, "settings": settings},
+        is_evaluation=is_evaluation,
     )
     manifest.save(folder)
     return manifest

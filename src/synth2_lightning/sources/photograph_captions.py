@@ -11,7 +11,8 @@ class PhotographCaptions(IndexedCaptions):
     """Every caption of a source of photographs is a record of its own; no picture is opened.
 
     SynthPair of Synth² (arXiv 2403.07750, section 4) is given some photographs and the captions of all others: the
-    same source with ``limit=1000`` gives the photographs, and ``skip=1000`` the captions of the rest.
+    same source with ``limit=1000`` gives the photographs, and ``skip=1000`` the captions of the rest. Captions of an
+    evaluation split are no less part of it than its photographs: nothing may be learnt from what is made of them.
 
     Args:
         photographs: Where the captions stand.
@@ -35,6 +36,7 @@ class PhotographCaptions(IndexedCaptions):
         if skip < 0:
             raise ValueError(f"Captions {name!r} got skip={skip}; expected 0 or more photographs to leave out.")
         self.photographs = photographs
+        self.is_evaluation = photographs.is_evaluation
         self.skip = skip
 
     def read_captions(self) -> Iterator[CaptionRecord]:
