@@ -8,7 +8,7 @@ ratio down: it falls towards one where the language model takes nearly all of th
 
 Steps of both routes alternate in one process; memory is the peak of a process that runs one route. That is the step
 alone, with the pictures at hand (``ratio``). From captions on (``ratio_from_captions``), both routes draw tokens first,
-by a generator of half the language model's size in twelve steps, and the pixel route decodes them; parts are timed and
+by a generator of about half the language model's size in twelve steps, and the pixel route decodes them; parts are timed and
 added up. The paper's sizes of the generator and of the language model are not known to us: these are choices.
 
 Given shards that ``synth2 predict --config synthesize.yaml`` made, the captioner of Scenes learns from them by both
@@ -183,14 +183,15 @@ def race(parts: Path, batch_size: int, num_steps: int) -> dict[str, float]:
     for _ in range(num_steps + 1):
         for route, batch in batches(module, batch_size).items():
             seconds[route].append(step(module, optimizer, batch))
+    del seconds["token"][0], seconds["pixel"][0]  # the first step warms up
     generator, batch = load_generator(module, parts), batches(module, batch_size)["token"]
-    for _ in range(num_steps // 2 + 1):
+    for _ in range(num_steps // 2):
         started = time.perf_counter()
         drawn = draw(generator, batch)
         seconds["draw"].append(time.perf_counter() - started)
         decode(generator, drawn)
         seconds["decode"].append(time.perf_counter() - started - seconds["draw"][-1])
-    return {part: statistics.median(times[1:]) for part, times in seconds.items()}  # the first time warms up
+    return {part: statistics.median(times) for part, times in seconds.items()}
 
 
 def peak_memory(route: str, parts: Path, batch_size: int) -> float:
