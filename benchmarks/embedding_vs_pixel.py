@@ -1,4 +1,4 @@
-"""How much faster is a training step on image tokens than on pixels?
+"""How much faster is a training step on image tokens than on pixels, and is as much learnt?
 
 Synth² (arXiv 2403.07750) says 1.25 times. The same captioner takes pictures as codebook ids, which are looked up, and
 as pixels, which go through the frozen VQ-GAN. How much that is depends on the sizes, which are here: a VQ-GAN of
@@ -6,15 +6,24 @@ MUSE's kind (256 pixels, 16 by 16 tokens; the shape of aMUSEd's open one), Flami
 model of SmolLM2-135M's shape. The clock does not mind that all weights are random. Larger language models bring the
 ratio down: it falls towards one where the language model takes nearly all of the time.
 
-Steps of both routes alternate in one process; memory is the peak of a process that runs one route.
+Steps of both routes alternate in one process; memory is the peak of a process that runs one route. That is the step
+alone, with the pictures at hand (``ratio``). From captions on (``ratio_from_captions``), both routes draw tokens first,
+by a generator of about half the language model's size in twelve steps, and the pixel route decodes them; parts are timed and
+added up. The paper's sizes of the generator and of the language model are not known to us: these are choices.
+
+Given shards that ``synth2 predict --config synthesize.yaml`` made, the captioner of Scenes learns from them by both
+routes, and both CIDErs are printed. The pixel route decodes the tokens and encodes the pictures, once beforehand: what
+it learns from is the codes of its pictures, which are the same in every step.
 """
 
 import argparse
+import contextlib
 import json
 import statistics
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -22,12 +31,18 @@ import torch
 from diffusers import VQModel
 
 from report import peak_memory_mib, report
+from synth2_lightning.cli import run_trainer
 from synth2_lightning.decoders.language_model import NewLanguageModel
 from synth2_lightning.decoders.prefix import PrefixDecoder
 from synth2_lightning.decoders.vocabulary import build_vocabulary
+from synth2_lightning.encoders.text import NewTextEncoder
 from synth2_lightning.encoders.vqgan import VQGANTokenizer
+from synth2_lightning.generators.muse import MuseGenerator, save_generator
 from synth2_lightning.modules.captioning import VisionLanguageModule
+from synth2_lightning.nn.maskgit import MaskGit
 from synth2_lightning.nn.perceiver import PerceiverResampler
+from synth2_lightning.shards.reader import ShardReader
+from synth2_lightning.shards.writer import ShardWriter, finish
 from synth2_lightning.types import ImageInput, ImageTextBatch, Pixels, VQTokens
 
 VQGAN = {
@@ -50,13 +65,33 @@ LANGUAGE_MODEL = {
     "num_key_value_heads": 3,
     "tie_word_embeddings": True,
 }
+TEXT_ENCODER = {
+    "model_type": "bert",
+    "hidden_size": 512,
+    "intermediate_size": 2048,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 8,
+}
 CAPTION = "a brown dog runs over the wet sand of a beach with a red ball"
 
 
 def write_parts(folder: Path) -> None:
-    """Write what the captioner is built from: a VQ-GAN with random weights, and a vocabulary."""
+    """Write what captioner and generator are built from: a VQ-GAN with random weights, a vocabulary, a network."""
     VQModel(**VQGAN).save_pretrained(folder / "vqgan")
     build_vocabulary([CAPTION], 1, folder / "vocabulary")
+    tokenizer = VQGANTokenizer(str(folder / "vqgan"))
+    tokenizer.load()
+    reader = text_encoder(folder)
+    reader.load()
+    network = MaskGit(
+        tokenizer.embed_dim, tokenizer.codebook_size, 1, (16, 16), reader.embed_dim, width=576, depth=12, num_heads=9
+    )
+    save_generator(folder / "generator", network, reader, tokenizer.codebook)
+
+
+def text_encoder(folder: Path) -> NewTextEncoder:
+    """Build what reads captions to the generator."""
+    return NewTextEncoder(TEXT_ENCODER, str(folder / "vocabulary"))
 
 
 def captioner(folder: Path) -> VisionLanguageModule:
@@ -83,6 +118,17 @@ def batches(module: VisionLanguageModule, batch_size: int) -> dict[str, ImageTex
     return {route: ImageTextBatch(image, *rows) for route, image in images.items()}
 
 
+def draw(generator: MuseGenerator, batch: ImageTextBatch) -> ImageTextBatch:
+    """Put generated tokens into the place of a batch's pictures."""
+    return replace(batch, image=generator.generate(batch.captions, range(len(batch))))
+
+
+def decode(generator: MuseGenerator, batch: ImageTextBatch) -> ImageTextBatch:
+    """Put pictures into the place of a batch's tokens."""
+    assert isinstance(batch.image, VQTokens)
+    return replace(batch, image=generator.tokenizer.detokenize(batch.image))
+
+
 def step(module: VisionLanguageModule, optimizer: torch.optim.Optimizer, batch: ImageTextBatch) -> float:
     """Train on a batch; seconds that it took."""
     started = time.perf_counter()
@@ -95,7 +141,9 @@ def step(module: VisionLanguageModule, optimizer: torch.optim.Optimizer, batch: 
 def main() -> None:
     """Print one JSON line; ``ratio`` is steps per second on tokens over steps per second on pixels."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="two pictures instead of eight, and fewer steps")
+    parser.add_argument("--quick", action="store_true", help="two pictures instead of eight, fewer steps, no scores")
+    parser.add_argument("--shards", type=Path, help="generated tokens of Scenes to learn from by both routes")
+    parser.add_argument("--steps", type=int, default=600, help="how long to learn from them (default: %(default)s)")
     parser.add_argument("--only", nargs=2, metavar=("ROUTE", "PARTS"), help="print the peak memory of one route")
     args = parser.parse_args()
     batch_size, num_steps = (2, 2) if args.quick else (8, 8)
@@ -107,32 +155,55 @@ def main() -> None:
     with TemporaryDirectory() as folder:
         write_parts(Path(folder))
         seconds = race(Path(folder), batch_size, num_steps)
-        memory = {route: _memory_of_process(route, folder, args.quick) for route in seconds}
+        routes = ("token", "pixel") if args.quick else ("token", "pixel", "captions_token", "captions_pixel")
+        memory = {f"{route}_peak_mib": _memory_of_process(route, folder, args.quick) for route in routes}
+        scores = {} if args.quick or args.shards is None else learn(args.shards.absolute(), Path(folder), args.steps)
+    captions_token = seconds["draw"] + seconds["token"]
+    captions_pixel = seconds["draw"] + seconds["decode"] + seconds["pixel"]
     report(
         "embedding_vs_pixel",
         seconds["pixel"] / seconds["token"],
         token_steps_per_s=1 / seconds["token"],
         pixel_steps_per_s=1 / seconds["pixel"],
-        token_peak_mib=memory["token"],
-        pixel_peak_mib=memory["pixel"],
+        ratio_from_captions=captions_pixel / captions_token,
+        captions_token_steps_per_s=1 / captions_token,
+        captions_pixel_steps_per_s=1 / captions_pixel,
+        draw_seconds=seconds["draw"],
+        decode_seconds=seconds["decode"],
+        **memory,
         batch_size=batch_size,
+        **scores,
     )
 
 
 def race(parts: Path, batch_size: int, num_steps: int) -> dict[str, float]:
-    """Run both routes by turns; median seconds of a step."""
+    """Run both routes by turns, then what comes before them from captions on; median seconds of each part."""
     module, optimizer = learner(parts)
-    seconds: dict[str, list[float]] = {"token": [], "pixel": []}
+    seconds: dict[str, list[float]] = {"token": [], "pixel": [], "draw": [], "decode": []}
     for _ in range(num_steps + 1):
         for route, batch in batches(module, batch_size).items():
             seconds[route].append(step(module, optimizer, batch))
-    return {route: statistics.median(times[1:]) for route, times in seconds.items()}  # the first step warms up
+    del seconds["token"][0], seconds["pixel"][0]  # the first step warms up
+    generator, batch = load_generator(module, parts), batches(module, batch_size)["token"]
+    for _ in range(num_steps // 2):
+        started = time.perf_counter()
+        drawn = draw(generator, batch)
+        seconds["draw"].append(time.perf_counter() - started)
+        decode(generator, drawn)
+        seconds["decode"].append(time.perf_counter() - started - seconds["draw"][-1])
+    return {part: statistics.median(times) for part, times in seconds.items()}
 
 
 def peak_memory(route: str, parts: Path, batch_size: int) -> float:
     """Take a step on one route; MiB."""
     module, optimizer = learner(parts)
-    step(module, optimizer, batches(module, batch_size)[route])
+    kind = route.removeprefix("captions_")
+    batch = batches(module, batch_size)[kind]
+    if route != kind:
+        generator = load_generator(module, parts)
+        batch = draw(generator, batch)
+        batch = decode(generator, batch) if kind == "pixel" else batch
+    step(module, optimizer, batch)
     return peak_memory_mib()
 
 
@@ -140,6 +211,46 @@ def learner(parts: Path) -> tuple[VisionLanguageModule, torch.optim.Optimizer]:
     """Build a captioner and its optimizer."""
     module = captioner(parts)
     return module, torch.optim.AdamW([p for p in module.parameters() if p.requires_grad])
+
+
+def load_generator(module: VisionLanguageModule, parts: Path) -> MuseGenerator:
+    """Build the generator around the captioner's own VQ-GAN."""
+    assert isinstance(module.image_encoder, VQGANTokenizer)
+    generator = MuseGenerator(str(parts / "generator"), module.image_encoder, text_encoder(parts))
+    generator.load()
+    return generator
+
+
+def learn(shards: Path, folder: Path, num_steps: int) -> dict[str, float]:
+    """Let the captioner of Scenes learn from generated tokens by both routes; CIDEr on drawn pictures.
+
+    Args:
+        shards: What ``synth2 predict --config synthesize.yaml`` wrote.
+        folder: For runs and shards that are thrown away.
+        num_steps: Steps of both.
+    """
+    encode_again(shards, folder / "shards")
+    scores = {}
+    for route, pairs in (("token", shards), ("pixel", folder / "shards")):
+        words = ["fit", "--config", "synthetic.yaml", f"--data.init_args.synthetic.init_args.shards={pairs}"]
+        words += [f"--trainer.max_steps={num_steps}", f"--trainer.val_check_interval={num_steps}"]
+        with contextlib.chdir(folder):
+            metrics = run_trainer(words).trainer.callback_metrics
+        scores[f"{route}_cider"] = float(metrics["val/cider"])
+    return {**scores, "cider_steps": num_steps}
+
+
+def encode_again(shards: Path, folder: Path) -> None:
+    """Decode image tokens of Scenes and encode the pictures: what the pixel route learns from."""
+    tokenizer = VQGANTokenizer("package://synth2_lightning/scenes/tokenizer")
+    tokenizer.load()
+    reader, writer = ShardReader(shards), ShardWriter(folder)
+    reader.load()
+    for start in range(0, len(reader), 256):
+        images = reader.read(range(start, min(start + 256, len(reader))))
+        writer.append(replace(images, tokens=tokenizer.tokenize(tokenizer.detokenize(images.tokens))))
+    writer.close()
+    finish(folder, provenance={})
 
 
 def _memory_of_process(route: str, parts: str, quick: bool) -> float:

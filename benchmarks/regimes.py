@@ -90,7 +90,7 @@ def spread(values: Sequence[float]) -> tuple[float, float]:
 def show(title: str, runs: Mapping[str, Sequence[Run]], rival: str) -> dict[str, object]:
     """Print a table, and return its figures for the JSON line."""
     table = Table(title=title)
-    for heading in ("regime", "runs", "CIDEr", "sd", "NLL", "sd ", f"CIDEr − {rival}", "95 % interval"):
+    for heading in ("regime", "runs", "CIDEr", "sd", "NLL", "sd ", f"CIDEr over {rival}", "95 % interval"):
         table.add_column(heading, justify="left" if heading == "regime" else "right")
     figures: dict[str, object] = {}
     for name, group in runs.items():
@@ -118,6 +118,7 @@ def _place(folder: Path, regime: str, seed: int) -> Path:
 
 
 def ended(folder: Path, regime: str, seed: int) -> bool:
+    """Whether a run has reached its last step."""
     return (_place(folder, regime, seed) / "ended").exists()
 
 
