@@ -38,6 +38,21 @@ class ShardPairs(BatchDataset):
         )
 
 
+def load_to_learn(reader: ShardReader) -> None:
+    """Check and map shards that are to be learnt from.
+
+    Raises:
+        ValueError: If they are known to come from an evaluation split.
+    """
+    reader.load()
+    if reader.manifest.is_evaluation:
+        raise ValueError(
+            f"The shards to learn from, {reader.folder}, were made of an evaluation split: what is scored on it "
+            "afterwards would mean nothing. Expected shards of pictures and captions that nothing is scored on; make "
+            "them of a training split."
+        )
+
+
 class SyntheticDataModule(ImageTextDataModule):
     """Pairs of a caption and image tokens, from a folder of shards; to learn from only.
 
@@ -83,15 +98,8 @@ class SyntheticDataModule(ImageTextDataModule):
             ValueError: If they are known to come from an evaluation split.
         """
         super().setup(stage)
-        if stage != "fit":
-            return
-        self.reader.load()
-        if self.reader.manifest.is_evaluation:
-            raise ValueError(
-                f"The shards to learn from, {self.reader.folder}, were made of an evaluation split: what is scored on "
-                "it afterwards would mean nothing. Expected shards of pictures and captions that nothing is scored on; "
-                "make them of a training split."
-            )
+        if stage == "fit":
+            load_to_learn(self.reader)
 
     def make_train_pairs(self) -> BatchDataset:
         """Give the pairs of image tokens and one of their captions, the best share of them.

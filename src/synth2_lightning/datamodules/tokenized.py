@@ -1,7 +1,7 @@
 """Photographs that were made into image tokens beforehand, with human captions."""
 
 from synth2_lightning.datamodules.real import RealDataModule
-from synth2_lightning.datamodules.synthetic import ShardPairs
+from synth2_lightning.datamodules.synthetic import ShardPairs, load_to_learn
 from synth2_lightning.interfaces import ImageTextSource
 from synth2_lightning.shards.reader import ShardReader
 
@@ -60,10 +60,14 @@ class TokenizedDataModule(RealDataModule):
         return True
 
     def setup(self, stage: str) -> None:
-        """Read the photographs' indices, and map the shards where they are to be learnt from."""
+        """Read the photographs' indices, and map the shards where they are to be learnt from.
+
+        Raises:
+            ValueError: If they are known to come from an evaluation split.
+        """
         super().setup(stage)
         if stage == "fit":
-            self.reader.load()
+            load_to_learn(self.reader)
 
     def make_train_pairs(self) -> ShardPairs:
         """Give the pairs of image tokens and one of their captions."""
