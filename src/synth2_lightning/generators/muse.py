@@ -183,7 +183,8 @@ def draw_tokens(
     memory = network.read(embeddings[: len(captions)], mask[: len(captions)])
     null_memory = None
     if sampling.is_guided:
-        others = embeddings[-1:].expand(len(captions), -1, -1), mask[-1:].expand(len(captions), -1)
+        length = None if negative_text else 1  # the null text is one word
+        others = embeddings[-1:, :length].expand(len(captions), -1, -1), mask[-1:, :length].expand(len(captions), -1)
         is_null = torch.full((len(captions),), not negative_text, device=embeddings.device)
         null_memory = network.read(*others, is_null)
     uniform = torch.stack([_draw_uniform(seed, count_draws(network, sampling)) for seed in seeds])
@@ -196,7 +197,7 @@ def draw_tokens(
         uniform.to(embeddings.device),
         sampling,
         order,
-        num_candidates or 1,
+        num_candidates,
     )
     if num_candidates is None:
         return VQTokens(decoded.ids, codebook)

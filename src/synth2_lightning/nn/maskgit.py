@@ -141,20 +141,22 @@ class MaskGit(nn.Module):
         self,
         embeddings: Float[Tensor, "batch tokens dim"],
         is_hidden: Bool[Tensor, "batch tokens"],
-        memory: TextMemory,
-    ) -> Float[Tensor, "batch tokens width"]:
+        *memories: TextMemory,
+    ) -> Float[Tensor, "states tokens width"]:
         """Think about every token; the heads turn thoughts into guesses.
 
         Args:
             embeddings: What the tokenizer gives the codes of seen tokens; anything finite at hidden ones.
             is_hidden: True where the code is to be guessed.
-            memory: What :meth:`read` made of the texts.
+            memories: What :meth:`read` made of the texts. Where there are several, every picture is thought about with
+                each, and the results lie behind each other.
         """
         states = self.input(embeddings)
         states = torch.where(is_hidden[..., None], self.hidden_token.to(states.dtype), states)
         states = states + (self.rows + self.columns).flatten(0, 1).to(states.dtype)
-        for layer, keys_values in zip(self.layers, memory.keys_values, strict=True):
-            states = layer(states, keys_values, memory.mask)
+        states = torch.cat([states] * len(memories)) if len(memories) > 1 else states
+        for number, layer in enumerate(self.layers):
+            states = layer(states, [(*memory.keys_values[number], memory.mask) for memory in memories])
         normed: Tensor = self.output_norm(states)
         return normed
 
@@ -186,16 +188,26 @@ class MaskGitLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(
-        self,
-        states: Float[Tensor, "batch tokens width"],
-        keys_values: tuple[Tensor, Tensor],
-        mask: Bool[Tensor, "batch 1 1 text"],
-    ) -> Float[Tensor, "batch tokens width"]:
-        """Refine."""
+        self, states: Float[Tensor, "states tokens width"], texts: Sequence[tuple[Tensor, Tensor, Tensor]]
+    ) -> Float[Tensor, "states tokens width"]:
+        """Refine.
+
+        Args:
+            states: As many for each of the texts.
+            texts: Keys, values and mask of what is read.
+        """
         states = states + self.dropout(self.attention(self.norms[0](states)))
-        states = states + self.dropout(self.text_attention(self.norms[1](states), *keys_values, mask))
+        parts = zip(states.chunk(len(texts)), texts, strict=True)
+        read = [part + self.dropout(self._read(part, *text)) for part, text in parts]
+        states = torch.cat(read) if len(read) > 1 else read[0]
         refined: Tensor = states + self.dropout(self.contract(gelu(self.expand(self.norms[2](states)))))
         return refined
+
+    def _read(self, states: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+        if keys.shape[2] == 1 and not self.training:
+            return self.text_attention.tell(values)  # whoever looks at a single word sees that word
+        output: Tensor = self.text_attention(self.norms[1](states), keys, values, mask)
+        return output
 
 
 class SelfAttention(nn.Module):
@@ -245,6 +257,9 @@ class TextAttention(nn.Module):
     ) -> Float[Tensor, "batch tokens width"]:
         """Look."""
         queries = rearrange(self.to_queries(states), "b n (h c) -> b h n c", h=self.num_heads)
-        seen = attend(self.query_norm(queries), keys, values, mask)
+        return self.tell(attend(self.query_norm(queries), keys, values, mask))
+
+    def tell(self, seen: Float[Tensor, "batch heads tokens channels"]) -> Float[Tensor, "batch tokens width"]:
+        """Put together what the heads saw."""
         output: Tensor = self.to_output(rearrange(seen, "b h n c -> b n (h c)"))
         return output

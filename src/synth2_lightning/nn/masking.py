@@ -91,7 +91,7 @@ def sample_categorical(logits: Float[Tensor, "*rows codes"], uniform: Float[Tens
     cumulative = logits.float().softmax(-1).cumsum(-1)
     # Scaled by the last value, because sums of floats end a little beside one.
     threshold = uniform.float()[..., None] * cumulative[..., -1:]
-    return (cumulative <= threshold).sum(-1).clamp(max=logits.shape[-1] - 1)
+    return torch.searchsorted(cumulative, threshold, right=True)[..., 0].clamp(max=logits.shape[-1] - 1)
 
 
 def halton_order(height: int, width: int) -> Int[Tensor, " tokens"]:

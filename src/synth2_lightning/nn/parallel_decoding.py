@@ -1,10 +1,10 @@
 """Parallel decoding: image tokens are revealed many at a time, in a few steps (MaskGIT, arXiv 2202.04200).
 
-Built to be quick: the text is read once per caption, both halves of guidance run in one batch, heads are asked only
-where a token is hidden, and what a step reveals is written in place.
+Built to be quick: the text is read once per caption, both halves of guidance run in one batch and meet before the heads,
+heads are asked only where a token is hidden, and what a step reveals is written in place.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -85,7 +85,7 @@ def decode_in_parallel(
     uniform: Float[Tensor, "batch steps tokens draws"],
     settings: SamplingSettings,
     order: UnmaskingOrder,
-    num_candidates: int = 1,
+    num_candidates: int | None = 1,
 ) -> DecodedTokens:
     """Draw the tokens of pictures, one per text.
 
@@ -93,31 +93,31 @@ def decode_in_parallel(
         network: In evaluation mode.
         embed: The tokenizer's embeddings of codes.
         memory: Texts of the pictures.
-        null_memory: What guidance moves away from, one per text; needed if there is guidance.
+        null_memory: What guidance moves away from, one per text; needed if there is guidance. It may be of another
+            length: a single word, as the null text is, costs least.
         uniform: Random numbers in [0, 1), in the shape of :func:`count_draws`. They are arguments so that a picture's
             tokens depend on its own seed, not on who else is in the batch.
         settings: Steps, guidance, temperature.
         order: Which tokens a step reveals.
-        num_candidates: How many of the likeliest codes to report of every token.
+        num_candidates: How many of the likeliest codes to report of every token; ``None`` reports none.
 
     Raises:
         ValueError: If there is guidance but no ``null_memory``, or more candidates than codes.
     """
     if settings.is_guided and null_memory is None:
         raise ValueError("Guidance above 0 moves away from another text; expected null_memory, which was not given.")
-    if not 1 <= num_candidates <= network.codebook_size:
+    if num_candidates is not None and not 1 <= num_candidates <= network.codebook_size:
         raise ValueError(f"num_candidates is {num_candidates}; expected 1 to {network.codebook_size}, the codes.")
-    texts = TextMemory.stack(memory, null_memory) if settings.is_guided and null_memory else memory
-    canvas = _Canvas(network, embed, len(memory), len(texts) // len(memory), num_candidates, uniform.device)
+    texts = (memory, null_memory) if settings.is_guided and null_memory else (memory,)
+    canvas = _Canvas(network, embed, len(memory), num_candidates or 0, uniform.device)
     hidden = order.start(network.grid).to(uniform.device).expand(len(memory), -1)
     for step, num_left in enumerate(count_hidden(network.num_tokens, settings.num_steps)):
         num_revealed = hidden.shape[1] - num_left
         asked, rest = hidden.tensor_split([order.count_asked(hidden.shape[1], num_revealed)], dim=1)
         draws = _at(uniform[:, step], asked)
         guidance, temperature = settings.at(step / max(1, settings.num_steps - 1))
-        guess = _guess(
-            network, canvas.think(texts, asked), draws, guidance, temperature, settings.top_k, num_candidates
-        )
+        states = canvas.think(texts, asked)
+        guess = _guess(network, states, draws, guidance, temperature, settings.top_k, num_candidates or 0)
         share_left = 1 - (step + 1) / settings.num_steps
         kept = order.choose(guess.log_probabilities, draws[..., -1], num_revealed, share_left)
         canvas.reveal(_at(asked, kept), _at(guess.ids, kept), _at(guess.candidates, kept), _at(guess.shares, kept))
@@ -135,38 +135,35 @@ class _Guess:
 
 
 class _Canvas:
-    """Pictures while they are decoded; for each half of guidance one copy of what the network sees."""
+    """Pictures while they are decoded, as they are reported and as the network sees them."""
 
-    def __init__(
-        self, network: MaskGit, embed: Embed, batch: int, halves: int, num_candidates: int, device: torch.device
-    ) -> None:
+    def __init__(self, network: MaskGit, embed: Embed, batch: int, num_candidates: int, device: torch.device) -> None:
         num_tokens, num_levels = network.num_tokens, network.num_levels
         self.network = network
         self.embed = embed
-        self.halves = halves
         self.ids = torch.zeros(batch, num_tokens, num_levels, dtype=torch.long, device=device)
         self.candidates = torch.zeros(batch, num_tokens, num_levels, num_candidates, dtype=torch.long, device=device)
         self.shares = torch.zeros(batch, num_tokens, num_levels, num_candidates, device=device)
-        self._embeddings = torch.zeros_like(embed(self.ids[:1])).repeat(halves, batch, 1, 1)
-        self._is_hidden = torch.ones(halves, batch, num_tokens, dtype=torch.bool, device=device)
+        self._embeddings = torch.zeros_like(embed(self.ids[:1])).repeat(batch, 1, 1)
+        self._is_hidden = torch.ones(batch, num_tokens, dtype=torch.bool, device=device)
         self._rows = torch.arange(batch, device=device)[:, None]
 
-    def think(self, texts: TextMemory, asked: Tensor) -> Tensor:
-        """States of the asked tokens: halves, batch, asked, width."""
-        states: Tensor = self.network(self._embeddings.flatten(0, 1), self._is_hidden.flatten(0, 1), texts)
-        return _at(states, asked.repeat(self.halves, 1)).view(self.halves, *asked.shape, -1)
+    def think(self, texts: Sequence[TextMemory], asked: Tensor) -> Tensor:
+        """States of the asked tokens, for each of the texts: texts, batch, asked, width."""
+        states: Tensor = self.network(self._embeddings, self._is_hidden, *texts)
+        return states.unflatten(0, (len(texts), -1))[:, self._rows, asked]
 
     def reveal(self, positions: Tensor, ids: Tensor, candidates: Tensor, shares: Tensor) -> None:
         """Write what was guessed."""
         at = self._rows, positions
         self.ids[at], self.candidates[at], self.shares[at] = ids, candidates, shares
-        self._embeddings[:, *at] = self.embed(ids)
-        self._is_hidden[:, *at] = False
+        self._embeddings[at] = self.embed(ids)
+        self._is_hidden[at] = False
 
 
 def _guess(
     network: MaskGit,
-    states: Float[Tensor, "halves batch asked width"],
+    states: Float[Tensor, "texts batch asked width"],
     draws: Float[Tensor, "batch asked draws"],
     guidance: float,
     temperature: float,
@@ -174,19 +171,20 @@ def _guess(
     num_candidates: int,
 ) -> _Guess:
     """Draw a code of every level in turn: each head knows what was drawn before."""
-    ids = torch.zeros(*states.shape[1:3], 0, dtype=torch.long, device=states.device)
-    log_probabilities = torch.zeros(states.shape[1:3], device=states.device)
+    # Heads are linear, and what the levels before add is the same in both halves: guiding the states guides the logits.
+    states = torch.lerp(states[1], states[0], 1 + guidance) if len(states) == 2 else states[0]
+    ids = torch.zeros(*states.shape[:2], 0, dtype=torch.long, device=states.device)
+    log_probabilities = torch.zeros(states.shape[:2], device=states.device)
     candidates, shares = [], []
     for level in range(network.num_levels):
-        logits = network.guess(states, ids.expand(len(states), -1, -1, -1)).float()
-        guided = logits[0] + guidance * (logits[0] - logits[1]) if len(logits) == 2 else logits[0]
-        log_shares = _keep_top(guided / temperature, top_k).log_softmax(-1)
+        logits = network.guess(states, ids).float() / temperature
+        log_shares = _keep_top(logits, top_k).log_softmax(-1)
         drawn = sample_categorical(log_shares, draws[..., level])[..., None]
         log_probabilities += log_shares.gather(-1, drawn)[..., 0]
         ids = torch.cat([ids, drawn], dim=-1)
-        likeliest = log_shares.exp().topk(num_candidates, dim=-1)
+        likeliest = log_shares.topk(num_candidates, dim=-1)
         candidates.append(likeliest.indices)
-        shares.append(likeliest.values / likeliest.values.sum(-1, keepdim=True))
+        shares.append(likeliest.values.softmax(-1))
     return _Guess(ids, log_probabilities, torch.stack(candidates, dim=-2), torch.stack(shares, dim=-2))
 
 
