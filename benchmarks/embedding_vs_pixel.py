@@ -8,8 +8,8 @@ ratio down: it falls towards one where the language model takes nearly all of th
 
 Steps of both routes alternate in one process; memory is the peak of a process that runs one route. That is the step
 alone, with the pictures at hand (``ratio``). From captions on (``ratio_from_captions``), both routes draw tokens first,
-by a generator of about half the language model's size in twelve steps, and the pixel route decodes them; parts are timed and
-added up. The paper's sizes of the generator and of the language model are not known to us: these are choices.
+by a generator of about half the language model's size in twelve steps, and the pixel route decodes them; the parts are
+timed one by one and added up. The paper's sizes of generator and language model are not known to us: these are choices.
 
 Given shards that ``synth2 predict --config synthesize.yaml`` made, the captioner of Scenes learns from them by both
 routes, and both CIDErs are printed. The pixel route decodes the tokens and encodes the pictures, once beforehand: what
