@@ -30,6 +30,23 @@ def test_every_run_file_is_known_to_these_tests() -> None:
     assert {path.stem for path in CONFIGS.glob("*.yaml")} == {*FITS, "tokenize", "generator", "synthesize", "score"}
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(f"fit flickr8k/{name}.yaml" for name in ("codebook", "generator", "real", "mixed", "continuous")),
+        "fit flickr8k/generator.yaml flickr8k/generator_own.yaml",
+        *(f"predict flickr8k/{name}.yaml" for name in ("tokenize", "synthesize")),
+        *(f"predict flickr8k/synthesize.yaml flickr8k/synthesize_{name}.yaml" for name in ("2", "own")),
+    ],
+)
+def test_files_of_flickr8k_parse(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    command, *files = words.split()
+    with pytest.raises(SystemExit) as stop:
+        main([command, *(word for file in files for word in ("--config", file)), "--print_config"])
+    assert stop.value.code == 0
+    assert "class_path" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_overlays_parse(overlay: str, capsys: pytest.CaptureFixture[str]) -> None:
     command, *bases = BASES.get(overlay, ("fit", "mixed.yaml"))
