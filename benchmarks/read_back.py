@@ -86,7 +86,7 @@ def find_scene(key: str, caption: str, seed: int) -> tuple[Scene, int]:
     Raises:
         ValueError: If the key is of no scene, or the caption of another one.
     """
-    if match := re.search(r"-(train|val|test)-(\d{6,})", key):
+    if match := re.search(r"-(train|val|test|held_out)-(\d{6,})", key):
         scene = scene_at(match[1], int(match[2]), seed)  # type: ignore[arg-type]  # the pattern knows the splits
         sentences = describe_scene(scene, NUM_SENTENCES)
         if caption in sentences:

@@ -18,7 +18,7 @@ class ScenesSource(ImageTextSource):
     longer judged by composition alone.
 
     Args:
-        split: ``train``, ``val`` or ``test``.
+        split: ``train``, ``val``, ``test``, or ``held_out``, whose scenes all hold what training lacks.
         num_pictures: How many; the first ones are the same, however many there are.
         seed: Other seeds are other worlds of the same kind.
         name: What logs and shards call it; losses are logged per name.

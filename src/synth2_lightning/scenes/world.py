@@ -5,7 +5,7 @@ from enum import StrEnum
 from random import Random
 from typing import Literal, TypeVar, assert_never
 
-Split = Literal["train", "val", "test"]
+Split = Literal["train", "val", "test", "held_out"]
 Option = TypeVar("Option")
 
 
@@ -143,8 +143,8 @@ class Scene:
 def scene_at(split: Split, index: int, seed: int = 0) -> Scene:
     """Make a scene of a split, whichever were made before.
 
-    Scenes of ``train`` hold no combination that is held out; those of ``val`` and ``test`` may hold any, and
-    about every fourth does.
+    Scenes of ``train`` hold no combination that is held out, and those of ``held_out`` all do; those of ``val`` and
+    ``test`` may hold any, and about every fourth does.
 
     Args:
         split: Part of the world.
@@ -157,7 +157,7 @@ def scene_at(split: Split, index: int, seed: int = 0) -> Scene:
     """
     random = Random(f"scenes/{seed}/{split}/{index}")
     scene = sample_scene(random)
-    while split == "train" and is_held_out(scene.content):
+    while split in ("train", "held_out") and is_held_out(scene.content) != (split == "held_out"):
         scene = sample_scene(random)
     return scene
 
