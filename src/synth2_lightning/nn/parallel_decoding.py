@@ -1,7 +1,7 @@
 """Parallel decoding: image tokens are revealed many at a time, in a few steps (MaskGIT, arXiv 2202.04200).
 
-Built to be quick: the text is read once per caption, both halves of guidance run in one batch and meet before the heads,
-heads are asked only where a token is hidden, and what a step reveals is written in place.
+Built to be quick: the text is read once per caption, both halves of guidance run in one batch and meet before the
+heads, these are asked only where a token is hidden, and what a step reveals is written in place.
 """
 
 from collections.abc import Callable, Sequence
