@@ -15,7 +15,6 @@ counted: FLOP/s of the whole over FLOP/s of these calls alone, in the same round
 """
 
 import argparse
-import contextlib
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -78,6 +77,7 @@ def make_ours(text: Tensor, folder: Path) -> tuple[Draw, nn.Module]:
     sampling = SamplingSettings(num_steps=STEPS, guidance=(GUIDANCE - 1, GUIDANCE - 1))
     generator = MuseGenerator(str(folder), tokenizer, text_encoder, sampling)
     generator.load()
+    generator.to(text.dtype)
     captions, seeds = ["a picture"] * len(text), range(len(text))
     return lambda: generator.generate(captions, seeds).ids, generator.network  # type: ignore[union-attr]
 
@@ -98,11 +98,11 @@ def make_diffusers(text: Tensor) -> tuple[Draw, nn.Module]:
         intermediate_size=width * 11 // 4,
         sample_size=SIDE,
     )
-    network.requires_grad_(False).eval()
+    network.requires_grad_(False).eval().to(text.dtype)
     scheduler = AmusedScheduler(mask_token_id=CODES)
-    pooled = torch.randn(2 * len(text), TEXT_DIM)
+    pooled = torch.randn(2 * len(text), TEXT_DIM, dtype=text.dtype)
     hidden = torch.cat([torch.zeros_like(text), text])
-    conditions = torch.tensor([256.0, 256, 0, 0, 6]).expand(2 * len(text), -1)
+    conditions = torch.tensor([256.0, 256, 0, 0, 6], dtype=text.dtype).expand(2 * len(text), -1)
 
     @torch.no_grad()
     def draw() -> Tensor:
@@ -139,7 +139,7 @@ def make_muse_maskgit(text: Tensor) -> tuple[Draw, nn.Module]:
     vae = VQGanVAE(dim=16, layers=4, codebook_size=CODES, use_vgg_and_gan=False)
     rival: Any = Rival(image_size=16 * SIDE, transformer=network, vae=vae)
     rival.vae.decode_from_ids = lambda ids: ids
-    rival.requires_grad_(False).eval()
+    rival.requires_grad_(False).eval().to(text.dtype)
     captions = ["a picture"] * len(text)
     return lambda: rival.generate(captions, timesteps=STEPS, cond_scale=GUIDANCE), network
 
@@ -194,7 +194,7 @@ class MatmulSizes(TorchDispatchMode):
         return run
 
 
-def count_matmuls(draw: Draw) -> MatmulSizes:
+def count_matmuls(draw: Callable[[], object]) -> MatmulSizes:
     """Run once, under the eyes of a counter."""
     with MatmulSizes() as sizes:
         draw()
@@ -231,12 +231,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one picture at a time instead of four, and few rounds")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="bfloat16", help="bfloat16 is by autocast")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="bfloat16", help="of weights and states")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     batch, rounds = (1, 3) if args.quick else (4, 5)
-    text = torch.randn(batch, TEXT_LENGTH, TEXT_DIM)
+    text = torch.randn(batch, TEXT_LENGTH, TEXT_DIM, dtype=getattr(torch, args.dtype))
     with TemporaryDirectory() as folder:
         made = {
             "ours": make_ours(text, Path(folder)),
@@ -246,11 +246,9 @@ def main() -> None:
     parameters = check_sizes({name: network for name, (_, network) in made.items()})
     # The process's own time: that of others on the same cores is none of it. Of several threads it is no measure.
     clock = time.process_time if args.threads == 1 else time.perf_counter
-    half = args.dtype == "bfloat16"
-    with torch.autocast("cpu", torch.bfloat16) if half else contextlib.nullcontext():
-        matmuls = {name: count_matmuls(draw) for name, (draw, _) in made.items()}  # and warm up
-        draws: dict[str, Callable[[], object]] = {name: draw for name, (draw, _) in made.items()}
-        times = race(draws | {"matmul": matmuls["ours"].bare()}, rounds, clock)
+    draws: dict[str, Callable[[], object]] = {name: draw for name, (draw, _) in made.items()}
+    matmuls = {name: count_matmuls(draw) for name, draw in draws.items()}  # and warm up
+    times = race(draws | {"matmul": matmuls["ours"].bare()}, rounds, clock)
     seconds = {name: median(row[name] for row in times) for name in times[0]}
     ratios = {name: median(row[name] / row["ours"] for row in times) for name in ("diffusers", "muse_maskgit")}
     report(
