@@ -100,3 +100,22 @@ def test_it_is_built_again_from_its_sizes() -> None:
 def test_heads_must_divide_the_width() -> None:
     with pytest.raises(ValueError, match="width=16 and num_heads=3; expected a multiple"):
         MaskGit(6, 16, 1, (2, 2), text_dim=5, width=16, num_heads=3)
+
+
+def test_pictures_are_thought_about_with_every_memory() -> None:
+    network = make_network()
+    text, mask = make_text()
+    memories = network.read(text, mask), network.read(text[:, :2].flip(0), mask[:, :2])
+    embeddings = torch.randn(3, 8, 6)
+    alone = [network(embeddings, hide(1), memory) for memory in memories]
+    torch.testing.assert_close(network(embeddings, hide(1), *memories), torch.cat(alone))
+
+
+def test_a_single_word_is_read_as_one_of_many_with_the_others_masked() -> None:
+    network, embeddings = make_network(), torch.randn(3, 8, 6)
+    text, mask = make_text()
+    mask[:, 1:] = False
+    padded = network(embeddings, hide(1), network.read(text, mask))
+    single = network.read(text[:, :1], mask[:, :1])
+    torch.testing.assert_close(network(embeddings, hide(1), single), padded)
+    torch.testing.assert_close(network.train()(embeddings, hide(1), single), padded)

@@ -124,3 +124,15 @@ def test_values_go_linearly_from_the_first_step_to_the_last() -> None:
 def test_settings_out_of_range_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="cannot be sampled with; expected num_steps and top_k of 1 or more"):
         SamplingSettings(**wrong)  # type: ignore[arg-type]
+
+
+def test_candidates_are_left_out_where_nobody_wants_them() -> None:
+    studio, settings = Studio(), SamplingSettings(num_steps=4, guidance=(1.0, 1.0))
+    memories = studio.memory(), studio.memory(is_null=True)
+    uniform = studio.uniform[:, :4]
+    without, with_them = (
+        decode_in_parallel(studio.network, embed, *memories, uniform, settings, ConfidenceOrder(), number)
+        for number in (None, 2)
+    )
+    assert without.candidates.shape == without.probabilities.shape == (3, 16, 2, 0)
+    assert torch.equal(without.ids, with_them.ids)

@@ -1,0 +1,273 @@
+"""How quickly does MuseGenerator draw pictures, beside two generators of the same size and beside bare matmuls?
+
+Ours is :class:`~synth2_lightning.generators.muse.MuseGenerator` as a run file makes it. The rivals: diffusers'
+UVit2DModel in the loop of AmusedPipeline with its scheduler, which is aMUSEd with every width a quarter; and
+muse-maskgit-pytorch's ``MaskGit.generate``. All three draw 16 x 16 tokens out of 8,192 codes in 12 steps with guidance,
+from 77 text embeddings of width 768 that were made beforehand, with random weights, as many as ours within 5 %, in the
+same precision. They take turns in one process; ratios are medians over the rounds. Arithmetic per parameter differs
+between architectures, so the FLOPs of a picture stand beside.
+
+``matmul_share`` holds ours against bare ``torch.matmul`` calls of the sizes that one call of ``generate`` makes, as
+counted: FLOP/s of the whole over FLOP/s of these calls alone, in the same rounds.
+
+    python benchmarks/generate.py --quick
+    python benchmarks/generate.py --threads 2 --dtype bfloat16
+"""
+
+import argparse
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from math import prod
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from report import report
+from synth2_lightning.generators.muse import MuseGenerator, save_generator
+from synth2_lightning.interfaces import TextEncoder
+from synth2_lightning.nn.maskgit import MaskGit
+from synth2_lightning.nn.parallel_decoding import SamplingSettings
+from synth2_lightning.testing import TinyImageTokenizer
+
+SIDE, CODES, CODE_DIM = 16, 8192, 64
+TEXT_LENGTH, TEXT_DIM = 77, 768  # CLIP's, as aMUSEd reads it
+WIDTH, HEAD_DIM = 512, 64
+STEPS, GUIDANCE = 12, 3.0
+TOLERANCE = 0.05  # of the number of parameters
+
+Draw = Callable[[], Tensor]
+
+
+class RandomCodebook(TinyImageTokenizer):
+    """Codes of a VQ-GAN's size; what they look like does not matter to the clock."""
+
+    num_tokens, codebook_size, embed_dim = SIDE * SIDE, CODES, CODE_DIM
+
+    def load(self) -> None:
+        """Draw the codes."""
+        self.vectors = torch.randn(CODES, CODE_DIM)
+
+
+class PreparedText(TextEncoder):
+    """Text embeddings that were made beforehand."""
+
+    name, embed_dim = "prepared", TEXT_DIM
+
+    def __init__(self, embeddings: Tensor) -> None:
+        super().__init__()
+        self.embeddings = embeddings
+
+    def encode(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Hand them out."""
+        embeddings = self.embeddings[: len(texts)]
+        return embeddings, torch.ones(embeddings.shape[:2], dtype=torch.bool)
+
+
+def make_ours(text: Tensor, folder: Path) -> tuple[Draw, nn.Module]:
+    """Build our generator, by way of the disk."""
+    tokenizer, text_encoder = RandomCodebook(), PreparedText(text)
+    network = MaskGit(CODE_DIM, CODES, 1, (SIDE, SIDE), TEXT_DIM, width=WIDTH, depth=8, num_heads=WIDTH // HEAD_DIM)
+    save_generator(folder, network, text_encoder, tokenizer.codebook)
+    sampling = SamplingSettings(num_steps=STEPS, guidance=(GUIDANCE - 1, GUIDANCE - 1))
+    generator = MuseGenerator(str(folder), tokenizer, text_encoder, sampling)
+    generator.load()
+    generator.to(text.dtype)
+    captions, seeds = ["a picture"] * len(text), range(len(text))
+    return lambda: generator.generate(captions, seeds).ids, generator.network  # type: ignore[union-attr]
+
+
+def make_diffusers(text: Tensor) -> tuple[Draw, nn.Module]:
+    """Build aMUSEd's transformer in small, and the loop of its pipeline."""
+    from diffusers import AmusedScheduler, UVit2DModel
+
+    width = 256
+    network = UVit2DModel(
+        hidden_size=width,
+        cond_embed_dim=TEXT_DIM,
+        encoder_hidden_size=TEXT_DIM,
+        in_channels=width * 3 // 4,
+        block_out_channels=width * 3 // 4,
+        block_num_heads=3,
+        num_attention_heads=4,
+        intermediate_size=width * 11 // 4,
+        sample_size=SIDE,
+    )
+    network.requires_grad_(False).eval().to(text.dtype)
+    scheduler = AmusedScheduler(mask_token_id=CODES)
+    pooled = torch.randn(2 * len(text), TEXT_DIM, dtype=text.dtype)
+    hidden = torch.cat([torch.zeros_like(text), text])
+    conditions = torch.tensor([256.0, 256, 0, 0, 6], dtype=text.dtype).expand(2 * len(text), -1)
+
+    @torch.no_grad()
+    def draw() -> Tensor:
+        ids = torch.full((len(text), SIDE, SIDE), CODES)
+        scheduler.set_timesteps(STEPS)
+        for step in scheduler.timesteps:
+            logits = network(torch.cat([ids] * 2), hidden, pooled, conditions)
+            null, asked = logits.chunk(2)
+            ids = scheduler.step(null + GUIDANCE * (asked - null), step, ids).prev_sample
+        return ids
+
+    return draw, network
+
+
+def make_muse_maskgit(text: Tensor) -> tuple[Draw, nn.Module]:
+    """Build muse-maskgit-pytorch's generator; its VQ-GAN, which would make pixels, gives the ids back."""
+    from muse_maskgit_pytorch import MaskGit as Rival
+    from muse_maskgit_pytorch import MaskGitTransformer, VQGanVAE, muse_maskgit_pytorch, t5
+    from transformers import T5Config
+
+    muse_maskgit_pytorch.tqdm = lambda steps, total: steps  # no progress bar
+    t5.T5_CONFIGS["prepared"] = {"config": T5Config(d_model=TEXT_DIM)}
+    network: Any = MaskGitTransformer(
+        num_tokens=CODES,
+        seq_len=SIDE * SIDE,
+        dim=WIDTH,
+        depth=7,
+        heads=WIDTH // HEAD_DIM,
+        t5_name="prepared",
+        flash=False,  # its own flash attention in Python is slower
+    )
+    network.encode_text = lambda texts: text[: len(texts)]
+    network.self_cond_to_init_embed = nn.Identity()  # without self-conditioning, parameters that nothing reads
+    vae = VQGanVAE(dim=16, layers=4, codebook_size=CODES, use_vgg_and_gan=False)
+    rival: Any = Rival(image_size=16 * SIDE, transformer=network, vae=vae)
+    rival.vae.decode_from_ids = lambda ids: ids
+    rival.requires_grad_(False).eval().to(text.dtype)
+    captions = ["a picture"] * len(text)
+    return lambda: rival.generate(captions, timesteps=STEPS, cond_scale=GUIDANCE), network
+
+
+class MatmulSizes(TorchDispatchMode):
+    """Counts the matmuls that run under it, as ``(batch, rows, inner, columns)`` and type."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[tuple[int, int, int, int, torch.dtype]] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Count, then run."""
+        name = func.overloadpacket.__name__
+        if name in ("mm", "bmm", "addmm", "baddbmm"):
+            left, right = args[-2:]
+            self._count(left.shape, right.shape[-1], left.dtype)
+        elif name.startswith("_scaled_dot_product"):
+            queries, keys = args[:2]
+            scores = *queries.shape[:-1], keys.shape[-2]
+            self._count(queries.shape, keys.shape[-2], queries.dtype)
+            self._count(scores, queries.shape[-1], queries.dtype)
+        elif name == "convolution":  # of stride 1, as all here are
+            images, kernels = args[:2]
+            rows = len(images) * prod(images.shape[2:])
+            self._count((rows, prod(kernels.shape[1:])), len(kernels), images.dtype)
+        return func(*args, **(kwargs or {}))
+
+    def _count(self, left: Sequence[int], columns: int, dtype: torch.dtype) -> None:
+        *batch, rows, inner = left
+        self.counts[prod(batch), rows, inner, columns, dtype] += 1
+
+    @property
+    def flops(self) -> int:
+        """Two for every multiplication and its addition."""
+        return sum(2 * prod(size) * count for (*size, _), count in self.counts.items())
+
+    def bare(self) -> Callable[[], None]:
+        """Make a loop of the same matmuls on operands that are there, into results that are there."""
+        operands = []
+        for (batch, rows, inner, columns, dtype), count in self.counts.items():
+            left, right = torch.randn(batch, rows, inner).to(dtype), torch.randn(batch, inner, columns).to(dtype)
+            if batch == 1:
+                left, right = left[0], right[0]
+            operands.append((left, right, left @ right, count))
+
+        def run() -> None:
+            for left, right, out, count in operands:
+                for _ in range(count):
+                    torch.matmul(left, right, out=out)
+
+        return run
+
+
+def count_matmuls(draw: Callable[[], object]) -> MatmulSizes:
+    """Run once, under the eyes of a counter."""
+    with MatmulSizes() as sizes:
+        draw()
+    return sizes
+
+
+def race(runners: dict[str, Callable[[], object]], rounds: int, clock: Callable[[], float]) -> list[dict[str, float]]:
+    """Run all by turns; seconds of each in every round."""
+    times = []
+    for _ in range(rounds):
+        seconds = {}
+        for name, runner in runners.items():
+            start = clock()
+            runner()
+            seconds[name] = clock() - start
+        times.append(seconds)
+    return times
+
+
+def check_sizes(networks: dict[str, nn.Module]) -> dict[str, int]:
+    """Count parameters; refuse rivals of another size.
+
+    Raises:
+        ValueError: If a rival has not as many parameters as ours.
+    """
+    sizes = {name: sum(weight.numel() for weight in network.parameters()) for name, network in networks.items()}
+    if any(abs(size / sizes["ours"] - 1) > TOLERANCE for size in sizes.values()):
+        raise ValueError(f"Parameters are {sizes}; expected rivals within {TOLERANCE:.0%} of ours. Change their depth.")
+    return sizes
+
+
+def main() -> None:
+    """Measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="one picture at a time instead of four, and few rounds")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="bfloat16", help="of weights and states")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+    batch, rounds = (1, 3) if args.quick else (4, 5)
+    text = torch.randn(batch, TEXT_LENGTH, TEXT_DIM, dtype=getattr(torch, args.dtype))
+    with TemporaryDirectory() as folder:
+        made = {
+            "ours": make_ours(text, Path(folder)),
+            "diffusers": make_diffusers(text),
+            "muse_maskgit": make_muse_maskgit(text),
+        }
+    parameters = check_sizes({name: network for name, (_, network) in made.items()})
+    # The process's own time: that of others on the same cores is none of it. Of several threads it is no measure.
+    clock = time.process_time if args.threads == 1 else time.perf_counter
+    draws: dict[str, Callable[[], object]] = {name: draw for name, (draw, _) in made.items()}
+    matmuls = {name: count_matmuls(draw) for name, draw in draws.items()}  # and warm up
+    times = race(draws | {"matmul": matmuls["ours"].bare()}, rounds, clock)
+    seconds = {name: median(row[name] for row in times) for name in times[0]}
+    ratios = {name: median(row[name] / row["ours"] for row in times) for name in ("diffusers", "muse_maskgit")}
+    report(
+        "generate",
+        round(min(ratios.values()), 3),
+        **{f"ratio_{name}": round(ratio, 3) for name, ratio in ratios.items()},
+        matmul_share=round(median(row["matmul"] / row["ours"] for row in times), 3),
+        **{f"{name}_images_per_second": round(batch / seconds[name], 4) for name in made},
+        ours_gflops_per_second=round(matmuls["ours"].flops / seconds["ours"] / 1e9, 1),
+        matmul_gflops_per_second=round(matmuls["ours"].flops / seconds["matmul"] / 1e9, 1),
+        **{f"{name}_gflops_per_image": round(sizes.flops / batch / 1e9, 1) for name, sizes in matmuls.items()},
+        **{f"{name}_parameters": size for name, size in parameters.items()},
+        batch=batch,
+        rounds=rounds,
+        threads=args.threads,
+        dtype=args.dtype,
+        clock=clock.__name__,
+    )
+
+
+if __name__ == "__main__":
+    main()
