@@ -104,7 +104,6 @@ def test_tokenize_writes_shards_that_fit_can_read(tmp_path: Path, monkeypatch: p
     assert trainer.global_step == 2
 
 
-@pytest.mark.filterwarnings("ignore:You're using the WeightAveraging callback")  # nothing is sharded
 @pytest.mark.filterwarnings("ignore:Checkpoint directory")
 def test_a_generator_synthesises_shards_that_fit_can_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
