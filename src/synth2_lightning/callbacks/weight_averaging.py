@@ -39,7 +39,7 @@ class WeightAveragingCallback(Callback):
             )
         self.decay = decay
         self.start_step = start_step
-        self._update = get_ema_multi_avg_fn(decay)
+        self._update = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
         self._averages: dict[str, Tensor] | None = None
         self._resumed: dict[str, Tensor] | None = None
         self._num_seen = 0
