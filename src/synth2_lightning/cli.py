@@ -210,7 +210,9 @@ def _message_of_ours(error: Exception) -> str | None:
     cause: BaseException | None = error  # jsonargparse wraps what a constructor raises
     while cause is not None:
         raised_in = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(cause.__traceback__)]
-        for_users = isinstance(cause, (ValueError, TypeError, OSError))  # others are our own mistakes
+        for_users = isinstance(
+            cause, (ValueError, TypeError, OSError, FloatingPointError)
+        )  # others are our own mistakes
         if for_users and raised_in and raised_in[-1].startswith("synth2_lightning."):
             return str(cause)
         cause = cause.__cause__ or cause.__context__

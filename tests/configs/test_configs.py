@@ -1,15 +1,20 @@
 """Every shipped config parses; every run file runs two steps."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from lightning.pytorch import Trainer
 
 from synth2_lightning.cli import config_folder, main, run_trainer
 from synth2_lightning.modules.adversarial_tokenizer import AdversarialTokenizerModule
 from synth2_lightning.modules.captioning import VisionLanguageModule
+from synth2_lightning.modules.muse import MuseModule
+from synth2_lightning.nn.maskgit import MaskGit
+from synth2_lightning.testing import TinyImageTokenizer, TinyTextEncoder
 
 CONFIGS = config_folder()
 TINY = Path(__file__).with_name("tiny.yaml")
@@ -23,6 +28,9 @@ BASES = {  # what an overlay goes on top of, where that is not mixed.yaml
     "overlays/flickr8k_1000.yaml": ("fit", "mixed.yaml", "overlays/flickr8k.yaml"),
     "overlays/flickr8k_smollm2.yaml": ("fit", "mixed.yaml", "overlays/flickr8k.yaml"),
     "overlays/flickr8k_smollm2_cross.yaml": ("fit", "mixed.yaml", "overlays/flickr8k.yaml"),
+    "overlays/muse_632m.yaml": ("fit", "generator.yaml"),
+    "overlays/muse_410m.yaml": ("fit", "generator.yaml", "overlays/muse_632m.yaml"),
+    "overlays/muse_40m.yaml": ("fit", "generator.yaml", "overlays/muse_632m.yaml"),
 }
 
 
@@ -55,6 +63,23 @@ def test_overlays_parse(overlay: str, capsys: pytest.CaptureFixture[str]) -> Non
         main([command, *files, "--print_config"])
     assert stop.value.code == 0
     assert "class_path" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("overlay", [name for name in OVERLAYS if "muse_" in name])
+def test_generators_are_as_large_as_their_names_say(overlay: str, capsys: pytest.CaptureFixture[str]) -> None:
+    files = [word for file in (*BASES[overlay][1:], overlay) for word in ("--config", file)]
+    with pytest.raises(SystemExit):
+        main(["fit", *files, "--print_config"])
+    model = yaml.safe_load(capsys.readouterr().out)["model"]["init_args"]
+    assert model["text_encoder"]["class_path"].endswith("PretrainedTextEncoder")
+    tokenizer, text_encoder = TinyImageTokenizer(), TinyTextEncoder()
+    # What VQ-GAN and T5 say of themselves on the Hub, which no test asks.
+    tokenizer.embed_dim, tokenizer.codebook_size, tokenizer.num_tokens = 64, 8192, 256
+    text_encoder.embed_dim = {"t5-base": 768, "t5-large": 1024}[Path(model["text_encoder"]["init_args"]["model"]).name]
+    with torch.device("meta"):
+        module = MuseModule(tokenizer, text_encoder, partial(MaskGit, **model["network"]["init_args"]))
+    said = 1e6 * float(Path(overlay).stem.removeprefix("muse_").removesuffix("m"))
+    assert module.num_trainable() == pytest.approx(said, rel=0.05)
 
 
 def check_checkpoint(trainer: Trainer) -> None:
@@ -122,7 +147,6 @@ def test_tokenize_writes_shards_that_fit_can_read(tmp_path: Path, monkeypatch: p
     assert trainer.global_step == 2
 
 
-@pytest.mark.filterwarnings("ignore:You're using the WeightAveraging callback")  # nothing is sharded
 @pytest.mark.filterwarnings("ignore:Checkpoint directory")
 def test_a_generator_synthesises_shards_that_are_scored_and_learnt_from(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

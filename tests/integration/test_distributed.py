@@ -1,23 +1,38 @@
-"""Two processes over gloo: mixed.yaml trains under DDP and FSDP2, and scores are those of one process."""
+"""Two processes over gloo: run files train under DDP and FSDP2, and scores are those of one process."""
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 TINY = Path(__file__).parents[1] / "configs" / "tiny.yaml"
 
+TWO = ("--config", "overlays/ddp.yaml", "--trainer.devices=2")
+FEW_PICTURES = tuple(
+    f"--data.init_args.{few}"
+    for few in ("batch_size=8", "val_batch_size=8", "val.init_args.num_pictures=16", "num_workers=0")
+)
+
+
+def run(folder: Path, *words: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    """Run the command in a folder, as a user would; ranks are processes that Lightning starts."""
+    return subprocess.run(
+        [sys.executable, "-m", "synth2_lightning", *words],
+        cwd=folder, env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **environment},
+        capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
+
 
 def synth2(folder: Path, *words: str) -> str:
-    """Run the command in a folder, as a user would; ranks are processes that Lightning starts."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "SYNTH2_TRACEBACK": "1"}
-    finished = subprocess.run(
-        [sys.executable, "-m", "synth2_lightning", *words],
-        cwd=folder, env=environment, capture_output=True, text=True, timeout=240, check=False,
-    )  # fmt: skip
+    """Run a command that succeeds."""
+    finished = run(folder, *words, SYNTH2_TRACEBACK="1")
     assert finished.returncode == 0, finished.stdout[-2000:] + finished.stderr[-4000:]
     return finished.stdout
 
@@ -32,7 +47,7 @@ def card_of(folder: Path, pattern: str) -> dict[str, object]:
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     "strategy",
-    [("--config", "overlays/ddp.yaml", "--trainer.devices=2"), ("--config", "overlays/fsdp.yaml")],
+    [TWO, ("--config", "overlays/fsdp.yaml")],
     ids=["ddp", "fsdp"],
 )
 def test_two_processes_train_mixed_and_score_like_one(strategy: tuple[str, ...], tmp_path: Path) -> None:
@@ -53,6 +68,66 @@ def test_two_processes_train_mixed_and_score_like_one(strategy: tuple[str, ...],
     assert two["num_repeated_keys_dropped"] == 1
     assert two["score"] == pytest.approx(one["score"], abs=1e-9)
     assert two["score"] == pytest.approx(card_of(tmp_path, "cider/val-step=4/protocol.json")["score"], abs=1e-9)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_generator_learns_the_same_under_ddp_and_fsdp(tmp_path: Path) -> None:
+    few = (*FEW_PICTURES, "--trainer.precision=32-true", "--trainer.val_check_interval=2")
+    callbacks = (
+        "{class_path: synth2_lightning.callbacks.weight_averaging.WeightAveragingCallback, init_args: {decay: 0.5}}",
+        "{class_path: synth2_lightning.callbacks.generated_samples.GeneratedSamplesCallback}",
+        "{class_path: lightning.pytorch.callbacks.ModelCheckpoint, init_args: {save_last: true}}",
+    )
+    # Plain gradients: what is wrong with them, or was not brought together, shows.
+    optimizer = "{class_path: torch.optim.SGD, init_args: {lr: 0.5, momentum: 0.5}}"
+    words = [
+        "fit",
+        "--config",
+        "generator.yaml",
+        "--config",
+        str(TINY),
+        f"--trainer.callbacks=[{', '.join(callbacks)}]",
+    ]
+    words += [f"--model.init_args.optimizer={optimizer}", "--model.init_args.lr_scheduler=null", *few]
+    found: dict[str, list[dict[str, Any]]] = {}
+    for name, strategy in (("ddp", TWO), ("fsdp", ("--config", "overlays/fsdp.yaml"))):
+        folder = tmp_path / name
+        folder.mkdir()
+        synth2(folder, *words, *strategy, "--trainer.max_steps=4")
+        checkpoint, exported = (next(folder.rglob(file)) for file in ("last.ckpt", "generator.safetensors"))
+        synth2(folder, *words, *strategy, "--trainer.max_steps=6", f"--ckpt_path={checkpoint}")
+        files = (checkpoint, next(folder.glob("runs/version_1/checkpoints/last.ckpt")))
+        found[name] = [torch.load(file, weights_only=True) for file in files]
+        assert {path.name for path in (folder / "runs" / "version_0").rglob("*.png")} == {"step=2.png", "step=4.png"}
+        averages = found[name][0]["state_dict"]
+        assert all(torch.equal(weight, averages[part].half()) for part, weight in load_file(exported).items())
+    for ddp, fsdp in zip(found["ddp"], found["fsdp"], strict=True):
+        for state in ("state_dict", "current_model_state"):
+            assert ddp[state].keys() == fsdp[state].keys()
+            for part, weight in ddp[state].items():
+                torch.testing.assert_close(fsdp[state][part], weight, atol=1e-4, rtol=1e-3, msg=part)
+    averages, weights = found["ddp"][0]["state_dict"], found["ddp"][0]["current_model_state"]
+    assert all((averages[part] - weight).abs().max() > 1e-4 for part, weight in weights.items() if weight.ndim > 1)
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_not_finite_on_one_rank_ends_both(tmp_path: Path) -> None:
+    (tmp_path / "poison.py").write_text(
+        "from lightning.pytorch import Callback\n"
+        "class NotFinite(Callback):\n"
+        "    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):\n"
+        "        if trainer.global_rank == 1 and trainer.global_step == 2:\n"
+        "            pl_module.network.register_forward_hook(lambda module, given, output: output * float('nan'))\n"
+    )
+    words = ("--config", "generator.yaml", "--config", str(TINY), *TWO, *FEW_PICTURES)
+    stopped = run(tmp_path, "fit", *words, "--trainer.max_steps=4", "--trainer.callbacks+=poison.NotFinite")
+    assert stopped.returncode == 1
+    assert "Traceback" not in stopped.stderr
+    assert "error: The training loss of step 3 is nan on process 1; expected a finite one" in stopped.stderr
+    assert re.search(r"step 3 is \d\S* on process 0, but not finite on another", stopped.stderr)
+    assert "Go on from runs/version_0/checkpoints/last.ckpt" in stopped.stderr
+    assert [path.name for path in tmp_path.rglob("step=*.ckpt")] == ["step=2.ckpt"]
 
 
 @pytest.mark.slow

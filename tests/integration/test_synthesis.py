@@ -16,6 +16,7 @@ import torch
 from lightning.pytorch import Trainer
 
 from synth2_lightning.callbacks.shard_writer import ShardWriterCallback
+from synth2_lightning.cli import main
 from synth2_lightning.datamodules.captions import CaptionDataModule, record_seed
 from synth2_lightning.datamodules.synthetic import SyntheticDataModule
 from synth2_lightning.modules.synthesis import SynthesisModule
@@ -220,6 +221,30 @@ def run_file(table: Path, folder: str, **generator: Any) -> list[str]:
     )
     (table.parent / f"{folder}.yaml").write_text(json.dumps(content))  # JSON is YAML
     return [sys.executable, "-m", "synth2_lightning", "predict", "--config", f"{folder}.yaml"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has the device that is always full")
+def test_a_disk_that_fills_up_is_told_and_the_same_command_goes_on(
+    table: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(table.parent)
+    monkeypatch.syspath_prepend(str(table.parent))
+    folder, words = table.parent / "shards", run_file(table, "shards")[3:]
+    folder.mkdir()
+    (folder / "part-00000-00003.parquet.tmp").symlink_to("/dev/full")
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    assert stop.value.code == 1
+    error = capsys.readouterr().err
+    assert "error: shards/part-00000-00003.parquet cannot be written: " in error
+    assert "No space left on device" in error
+    assert "6 records are safe in 3 finished parts of shards; 2 that this process had made since are lost." in error
+    assert "Traceback" not in error
+    assert sorted(path.name for path in folder.iterdir()) == [f"part-00000-0000{number}.parquet" for number in range(3)]
+
+    main(words)
+    main(run_file(table, "undisturbed")[3:])
+    assert records(folder) == records(table.parent / "undisturbed")
 
 
 @pytest.mark.slow

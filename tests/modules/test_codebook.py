@@ -55,6 +55,17 @@ def test_fit_counts_steps_and_measures_held_out_pictures(fitted: tuple[CodebookM
     assert float(module.anchor.detach()) == 0
 
 
+def test_features_that_are_not_finite_end_the_run(tmp_path: Path) -> None:
+    class Broken(TinyImageTokenizer):
+        def encode_pixels(self, pixels: Pixels) -> torch.Tensor:
+            return super().encode_pixels(pixels) * (float("nan") if run.global_step == 2 else 1)
+
+    module, run = CodebookModule(ResidualCodebookLearner(Broken(), codebook_size=4, num_levels=2)), trainer(tmp_path)
+    with pytest.raises(FloatingPointError, match=r"loss of step 3 is nan on process 0; .* train/loss=nan, train/expl"):
+        run.fit(module, loader(3), loader(1))
+    assert not (tmp_path / "codebook").exists()
+
+
 def test_explained_variance_is_over_the_whole_split(fitted: tuple[CodebookModule, Trainer]) -> None:
     module, run = fitted
     (scores,) = run.validate(module, loader(3, seed=200), verbose=False)

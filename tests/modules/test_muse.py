@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import EMAWeightAveraging
 from torch.utils.data import DataLoader
 
+from synth2_lightning.callbacks.weight_averaging import WeightAveragingCallback
 from synth2_lightning.generators.muse import MuseGenerator
 from synth2_lightning.modules.muse import MuseModule
 from synth2_lightning.nn.maskgit import MaskGit
@@ -71,12 +71,11 @@ def test_only_hidden_tokens_are_learnt_from() -> None:
     torch.testing.assert_close(losses[:, 0], expected)
 
 
-@pytest.mark.filterwarnings("ignore:You're using the WeightAveraging callback")  # nothing is sharded
 @pytest.mark.filterwarnings("ignore:The number of training batches")
 def test_it_learns_what_captions_say_and_writes_a_generator(tmp_path: Path) -> None:
     module = make_module()
     batches = [tiny_batch(16, seed) for seed in range(60)]
-    trainer = make_trainer(tmp_path, max_epochs=1, callbacks=[EMAWeightAveraging(decay=0.9)])
+    trainer = make_trainer(tmp_path, max_epochs=1, callbacks=[WeightAveragingCallback(decay=0.9)])
     trainer.fit(module, make_loader(batches), make_loader([tiny_batch(32, 100)]))
     assert trainer.callback_metrics["val/loss"] < 2.0  # of log 16 = 2.77 nats
     assert {"train/loss_hidden_50", "train/loss_hidden_100", "val/recall_at_10"} <= set(trainer.callback_metrics)

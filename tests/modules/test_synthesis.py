@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from synth2_lightning.modules.synthesis import SynthesisModule
-from synth2_lightning.testing import TinyImageGenerator, tiny_batch
+from synth2_lightning.testing import TinyImageGenerator, TinyTextEncoder, tiny_batch
 from synth2_lightning.types import CaptionBatch, ImageEmbeddings, VQTokens
 
 BATCH = CaptionBatch(("a fox", "an otter"), ("k0", "k1"), ("synthetic",) * 2, ("fox", ""), (3, 4))
@@ -30,6 +30,25 @@ def test_captions_become_tokens_that_keep_their_names() -> None:
     assert (images.class_names, images.seeds) == (("fox", ""), (3, 4))
     assert torch.equal(images.tokens.ids, TinyImageGenerator().generate(["a fox", "an otter"], [3, 4]).ids)
     assert images.codebook_size == 16
+
+
+class Cutting(TinyImageGenerator):
+    """Cuts captions, and has a part that does."""
+
+    num_truncated = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.text_encoder = TinyTextEncoder()
+        self.text_encoder.num_truncated = 3  # type: ignore[assignment]
+
+
+def test_captions_that_were_cut_are_counted_in_the_end(caplog: pytest.LogCaptureFixture) -> None:
+    SynthesisModule(TinyImageGenerator()).on_predict_end()
+    assert caplog.messages == []
+    SynthesisModule(Cutting()).on_predict_end()
+    (message,) = caplog.messages
+    assert message.startswith("5 captions were longer than the text encoder reads: their pictures know nothing of")
 
 
 def test_provenance_names_the_generator_and_what_it_says() -> None:

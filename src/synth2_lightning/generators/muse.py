@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from synth2_lightning.interfaces import ImageGenerator, ImageTokenizer, TextEncoder
 from synth2_lightning.locations import resolve
@@ -23,25 +24,32 @@ _WEIGHTS = "generator.safetensors"
 _NETWORK, _TEXT = "network.", "text_encoder."
 
 
-def save_generator(folder: Path, network: MaskGit, text_encoder: TextEncoder, codebook: str) -> None:
+def save_generator(
+    folder: Path, network: MaskGit, text_encoder: TextEncoder, codebook: str, is_writer: bool = True
+) -> None:
     """Write a trained generator, for :class:`MuseGenerator` to load.
 
-    In half precision: drawing needs no more, and checkpoints hold the rest.
+    In half precision: drawing needs no more, and checkpoints hold the rest. Where weights are sharded, all processes
+    must call it, to bring them together.
 
     Args:
         folder: Where it goes; made if it is not there.
         network: What was trained.
         text_encoder: What it was conditioned on; its weights go along where they were trained, too.
         codebook: Fingerprint of the codebook whose ids it guesses.
+        is_writer: Whether this process is the one that writes.
 
     Raises:
         OSError: If the folder cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     weights = {_NETWORK + name: weight for name, weight in network.state_dict().items()}
     learnt = {name: weight for name, weight in text_encoder.named_parameters() if weight.requires_grad}
     weights |= {_TEXT + name: weight for name, weight in learnt.items()}
-    save_file({name: weight.detach().cpu().half().contiguous() for name, weight in weights.items()}, folder / _WEIGHTS)
+    whole = {name: _whole(weight.detach()).cpu().half().contiguous() for name, weight in weights.items()}
+    if not is_writer:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(whole, folder / _WEIGHTS)
     config = {"codebook": codebook, "text_encoder": text_encoder.name, "network": network.sizes}
     (folder / _CONFIG).write_text(json.dumps(config, indent=2) + "\n")
 
@@ -207,6 +215,10 @@ def draw_tokens(
 def _draw_uniform(seed: int, shape: tuple[int, ...]) -> Tensor:
     # On the CPU, whose numbers are the same beside every GPU.
     return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def _whole(weight: Tensor) -> Tensor:
+    return weight.full_tensor() if isinstance(weight, DTensor) else weight
 
 
 def _without_prefix(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -1,5 +1,6 @@
 """What every LightningModule of the house shares: injected optimisation, late loading, small checkpoints."""
 
+import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
@@ -7,6 +8,7 @@ from typing import Any, ClassVar
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -74,6 +76,57 @@ class BaseModule(LightningModule):
     def parameter_groups(self) -> list[dict[str, Any]]:
         """All that is trainable, in groups for the optimizer; override it where parts want settings of their own."""
         return decay_groups(self.parameters())
+
+    def on_before_backward(self, loss: Tensor) -> None:
+        """Stop the run at a loss that is not finite, before a weight learns from it; all ranks stop together.
+
+        Raises:
+            FloatingPointError: If the loss of any rank is NaN or infinite.
+        """
+        # Here, because EarlyStopping(check_finite=True) looks when the optimizer has done its work.
+        value = float(loss.detach())
+        is_here = not math.isfinite(value)
+        if not self.trainer.strategy.reduce_boolean_decision(is_here, all=False):
+            return
+        logged = {name: f"{value:.4g}" for name, value in self.trainer.callback_metrics.items() if "train/" in name}
+        rates = {f"{group['lr']:.4g}" for optimizer in self.trainer.optimizers for group in optimizer.param_groups}
+        raise FloatingPointError(
+            f"The training loss of step {self.trainer.global_step + 1} is {value:.4g} on process {self.global_rank}"
+            f"{'' if is_here else ', but not finite on another'}; expected a finite one on all. No gradient of it has "
+            "reached a weight, and nothing is written. Logged last on this process: "
+            f"{', '.join(map('='.join, logged.items())) or 'nothing'}. Learning rate: {', '.join(sorted(rates))}. "
+            f"{self._way_out()}"
+        )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the last good checkpoint: no other is written where weights are not finite."""
+        self.check_weights()
+
+    def check_weights(self) -> None:
+        """Refuse weights that training has spoilt, before they are written anywhere; to be called on all ranks.
+
+        Raises:
+            FloatingPointError: If a trained weight is NaN or infinite.
+        """
+        trained = {name: weight.detach() for name, weight in self.named_parameters() if weight.requires_grad}
+        local = {name: weight.to_local() if isinstance(weight, DTensor) else weight for name, weight in trained.items()}
+        spoilt = [name for name, weight in local.items() if not weight.isfinite().all()]
+        if self.trainer.strategy.reduce_boolean_decision(bool(spoilt), all=False):
+            raise FloatingPointError(
+                f"{len(spoilt)} of {len(trained)} trained tensors ({', '.join(spoilt[:3]) or 'but some elsewhere'}) "
+                f"are not finite on process {self.global_rank} after {self.trainer.global_step} steps, though the loss "
+                f"was; expected finite ones. Nothing is written. {self._way_out()}"
+            )
+
+    def _way_out(self) -> str:
+        callbacks = self.trainer.checkpoint_callbacks
+        kept = [getattr(callback, f"{which}_model_path", "") for which in ("last", "best") for callback in callbacks]
+        path = next(filter(None, kept), "")
+        start = f"Go on from {path} (--ckpt_path)" if path else "There is no checkpoint yet: start again"
+        return (
+            f"{start} with a lower learning rate, trainer.gradient_clip_val or trainer.precision=32-true; "
+            "trainer.detect_anomaly=true names the operation at which it begins."
+        )
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """Everything that training changes; frozen weights are left out."""

@@ -103,7 +103,11 @@ class MuseModule(BaseModule):
         super().configure_model()
         self.tokenizer.requires_grad_(False)
         if self.device_mesh is not None:
+            for layer in self.network.layers:
+                shard_part(layer.get_submodule("text_attention"), self.device_mesh, entries=("read",))
             shard_part(self.network, self.device_mesh, entries=("read", "guess"))
+            if any(weight.requires_grad for weight in self.text_encoder.parameters()):
+                shard_part(self.text_encoder, self.device_mesh, entries=("encode",))
 
     def training_step(self, batch: ImageTextBatch, batch_idx: int) -> Tensor:
         """Learn from one batch of pictures or tokens."""
@@ -128,10 +132,11 @@ class MuseModule(BaseModule):
 
     def on_fit_end(self) -> None:
         """Write the trained generator."""
+        self.check_weights()
         # The log folder is asked for on every rank, because the answer is broadcast.
         folder = Path(self.trainer.log_dir or self.trainer.default_root_dir) / "generator"
-        if self.trainer.is_global_zero:
-            save_generator(folder, self.network, self.text_encoder, self.tokenizer.codebook)
+        is_writer = self.trainer.is_global_zero
+        save_generator(folder, self.network, self.text_encoder, self.tokenizer.codebook, is_writer)
 
     def _evaluate(self, batch: ImageTextBatch, batch_idx: int, stage: str) -> GenerationOutput:
         real = self._tokens(batch.image)

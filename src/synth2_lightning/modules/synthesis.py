@@ -1,11 +1,14 @@
 """Captions become image tokens: what `synth2 predict` runs to make synthetic pairs (Synth², arXiv 2403.07750)."""
 
+import logging
 from typing import Any
 
 from lightning.pytorch import LightningModule
 
 from synth2_lightning.interfaces import ImageGenerator
 from synth2_lightning.types import CaptionBatch, ImageTextBatch, TokenizedImages, VQTokens
+
+_logger = logging.getLogger(__name__)
 
 
 class SynthesisModule(LightningModule):
@@ -32,6 +35,16 @@ class SynthesisModule(LightningModule):
     def provenance(self) -> dict[str, Any]:
         """Give what decides the tokens besides caption and seed."""
         return {"generator_class": type(self.generator).__name__, **self.generator.provenance()}
+
+    def on_predict_end(self) -> None:
+        """Say how many captions were longer than the generator's text encoder reads."""
+        num_cut = sum(int(getattr(part, "num_truncated", 0)) for part in self.generator.modules())
+        if num_cut:
+            _logger.warning(
+                "%d captions were longer than the text encoder reads: their pictures know nothing of their ends. Raise "
+                "its max_length, or shorten the captions, and write to another folder.",
+                num_cut,
+            )
 
     def predict_step(self, batch: CaptionBatch | ImageTextBatch, batch_idx: int) -> TokenizedImages:
         """Synthesise a picture per caption.

@@ -112,6 +112,7 @@ class TokenizerModule(BaseModule):
 
     def on_fit_end(self) -> None:
         """Write the trained tokenizer."""
+        self.check_weights()
         # The log folder is asked for on every rank, because the answer is broadcast.
         folder = Path(self.trainer.log_dir or self.trainer.default_root_dir) / "tokenizer"
         if self.trainer.is_global_zero:

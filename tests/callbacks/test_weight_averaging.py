@@ -1,0 +1,83 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch.utils.data import DataLoader
+
+from synth2_lightning.callbacks.weight_averaging import WeightAveragingCallback
+
+
+class Counting(LightningModule):
+    """Its weight is the number of steps that it took; remembers what it was validated with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.frozen = torch.nn.Parameter(torch.full((1,), 7.0), requires_grad=False)
+        self.validated: list[float] = []
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        return -self.weight.sum()
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.validated.append(self.weight.item())
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD([self.weight], lr=1.0)
+
+
+def fit(
+    folder: Path, callback: WeightAveragingCallback, num_steps: int, ckpt_path: Path | None = None, **settings: Any
+) -> tuple[Counting, Trainer]:
+    module = Counting()
+    trainer = Trainer(
+        accelerator="cpu", max_steps=num_steps, val_check_interval=1, check_val_every_n_epoch=None, logger=False,
+        enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False, callbacks=[callback],
+        default_root_dir=folder, **settings,
+    )  # fmt: skip
+    loader: DataLoader[Any] = DataLoader(range(8), batch_size=1)  # type: ignore[arg-type]
+    trainer.fit(module, loader, DataLoader([0]), ckpt_path=ckpt_path, weights_only=True)  # type: ignore[arg-type]
+    return module, trainer
+
+
+def test_the_average_is_validated_and_left_behind(tmp_path: Path) -> None:
+    module, _ = fit(tmp_path, WeightAveragingCallback(decay=0.5, start_step=1), 4, num_sanity_val_steps=1)
+    # The weights were 1, 2, 3, 4; the average follows up to the step after the first.
+    assert module.validated == [0.0, 1.0, 2.0, 2.5, 3.25]
+    assert module.weight.item() == 3.25
+    assert module.frozen.item() == 7.0
+
+
+def test_batches_without_a_step_do_not_count(tmp_path: Path) -> None:
+    module, _ = fit(tmp_path, WeightAveragingCallback(decay=0.5), 3, num_sanity_val_steps=0, accumulate_grad_batches=2)
+    assert module.weight.item() == 0.25 * 1 + 0.25 * 2 + 0.5 * 3
+
+
+class Stopping(WeightAveragingCallback):
+    """Saves after the third step."""
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        super().on_train_batch_end(trainer, *args)
+        if trainer.global_step == 3:
+            trainer.save_checkpoint(Path(trainer.default_root_dir) / "third.ckpt")
+
+
+@pytest.mark.filterwarnings("ignore:You.re resuming from a checkpoint that ended before the epoch")
+def test_a_run_that_goes_on_ends_as_if_it_had_not_stopped(tmp_path: Path) -> None:
+    whole, _ = fit(tmp_path, Stopping(decay=0.5), 6, num_sanity_val_steps=0)
+    saved = torch.load(tmp_path / "third.ckpt", weights_only=True)
+    assert float(saved["state_dict"]["weight"]) == 0.25 * 1 + 0.25 * 2 + 0.5 * 3
+    assert saved["state_dict"]["frozen"] == 7.0
+    assert {name: float(weight) for name, weight in saved["current_model_state"].items()} == {"weight": 3.0}
+
+    resumed, _ = fit(tmp_path, WeightAveragingCallback(decay=0.5), 6, tmp_path / "third.ckpt", num_sanity_val_steps=0)
+    assert resumed.weight.item() == whole.weight.item()
+    assert resumed.validated == whole.validated[3:]
+
+
+@pytest.mark.parametrize(("decay", "start_step"), [(1.0, 0), (-0.1, 0), (0.9, -1)])
+def test_settings_out_of_range_are_refused(decay: float, start_step: int) -> None:
+    with pytest.raises(ValueError, match=f"given decay={decay} and start_step={start_step}; expected a decay from 0"):
+        WeightAveragingCallback(decay, start_step)

@@ -1,0 +1,104 @@
+"""A loss that is not finite ends a run of the command line with a message, and spoils nothing that is on disk."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from synth2_lightning.cli import main
+
+TINY = Path(__file__).parents[1] / "configs" / "tiny.yaml"
+POISON = '''
+from lightning.pytorch import Callback
+
+class NotFinite(Callback):
+    """From a step on, what a part of the module gives is not a number."""
+
+    def __init__(self, part: str, num_good: int = 2, rank: int = 0) -> None:
+        self.part, self.num_good, self.rank = part, num_good, rank
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if trainer.global_step == self.num_good and trainer.global_rank == self.rank:
+            part = pl_module.get_submodule(self.part)
+            part.register_forward_hook(lambda module, given, output: output * float("nan"))
+
+class SpoiltGradient(Callback):
+    """The loss is finite, but the gradient is not."""
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        if trainer.global_step == 2:
+            next(weight.grad for weight in pl_module.parameters() if weight.grad is not None).fill_(float("nan"))
+'''
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "poison.py").write_text(POISON)
+
+
+def words_of(name: str, poison: str, *further: str) -> list[str]:
+    photographs = "--data.init_args.real.init_args" if name == "mixed" else "--data.init_args"
+    few = [f"{photographs}.val.init_args.num_pictures=24", f"{photographs}.num_workers=0"]
+    if name == "tokenizer":
+        few += ["--model.init_args.tokenizer.init_args.num_free_batches=0"]
+    words = ["fit", "--config", f"{name}.yaml", "--config", str(TINY), "--data.init_args.num_workers=0"]
+    return [*words, *few, "--trainer.max_steps=5", f"--trainer.callbacks+=poison.{poison}", *further]
+
+
+def refusal(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    assert stop.value.code == 1
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    return error.partition("error: ")[2]
+
+
+def check_what_is_left(exported: str) -> None:
+    """The last checkpoint is that of the second step, whose weights are good, and nothing was exported."""
+    (run,) = Path("runs").glob("version_*")
+    checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    assert checkpoint["global_step"] == 2
+    assert all(weight.isfinite().all() for weight in checkpoint["state_dict"].values())
+    assert not any("step=3" in path.name for path in (run / "checkpoints").iterdir())
+    assert not (run / exported).exists()
+
+
+@pytest.mark.filterwarnings("ignore:The number of training batches")
+@pytest.mark.parametrize(
+    ("name", "part", "logged"),
+    [
+        ("generator", "network", "train/loss=nan, train/accuracy="),
+        ("mixed", "resampler", "train/loss=nan, train/loss_scenes=nan"),
+        ("tokenizer", "tokenizer.network.decoder", "train/loss=nan, train/l1=nan, train/l2=nan, train/commitment=0"),
+    ],
+)
+def test_a_loss_that_is_not_finite_ends_the_run(
+    name: str, part: str, logged: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = refusal(words_of(name, "NotFinite", f"--trainer.callbacks.part={part}"), capsys)
+    assert error.startswith("The training loss of step 3 is nan on process 0; expected a finite one")
+    assert logged in error
+    assert "Learning rate: " in error
+    assert "Go on from runs/version_0/checkpoints/last.ckpt (--ckpt_path) with a lower learning rate" in error
+    check_what_is_left(name)
+
+
+@pytest.mark.filterwarnings("ignore:The number of training batches")
+def test_weights_that_a_gradient_spoilt_are_not_written(capsys: pytest.CaptureFixture[str]) -> None:
+    error = refusal(words_of("generator", "SpoiltGradient"), capsys)
+    assert "trained tensors (text_encoder." in error
+    assert "are not finite on process 0 after 3 steps, though the loss was; expected finite ones" in error
+    check_what_is_left("generator")
+
+
+@pytest.mark.filterwarnings("ignore:The number of training batches")
+def test_weights_that_the_last_step_spoilt_are_not_exported(capsys: pytest.CaptureFixture[str]) -> None:
+    words = words_of(
+        "generator", "SpoiltGradient", "--trainer.max_steps=3", "--trainer.callbacks=poison.SpoiltGradient"
+    )
+    error = refusal([*words, "--trainer.enable_checkpointing=false"], capsys)
+    assert "There is no checkpoint yet: start again with a lower learning rate" in error
+    assert not list(Path("runs").rglob("generator"))
