@@ -162,6 +162,7 @@ def test_a_generator_synthesises_shards_that_are_scored_and_learnt_from(
     assert manifest["provenance"]["settings"]["model"]["generator"].startswith("muse:")
     run_trainer(["fit", "--config", "real.yaml", "--config", str(TINY), *small])
     captioner = "--model.init_args.scorer.init_args.checkpoint=runs/version_1/checkpoints/last.ckpt"
+    run_trainer(["predict", "--config", "tokenize.yaml", "--config", str(TINY), "--data.init_args.num_workers=0"])
     run_trainer(["predict", "--config", "score.yaml", "--config", str(TINY), captioner])
     scored = json.loads((tmp_path / "shards" / "scenes-scored" / "manifest.json").read_text())
     assert scored["num_records"] == 16

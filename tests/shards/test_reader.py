@@ -161,10 +161,11 @@ def test_unwritable_cache_is_named(folder: Path, tmp_path: Path, monkeypatch: py
 
 def test_shards_of_the_first_schema_version_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    reader = ShardReader("package://synth2_lightning/scenes/shards", limit=3)
+    folder = Path(__file__).with_name("version_1")
+    reader = ShardReader(folder)
     reader.load()
 
-    assert "class_name" not in pq.read_schema(resolve(reader.folder, "shards") / "part-00000-00000.parquet").names
+    assert "class_name" not in pq.read_schema(folder / "part-00000-00000.parquet").names
     assert reader.read([2]).tokens.ids.shape == (1, 64, 1)
     assert reader.read_whole([2]).scores == ()
     with pytest.raises(ValueError, match="does not hold a score for each of its 15 captions"):
