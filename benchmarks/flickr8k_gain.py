@@ -125,6 +125,8 @@ def main() -> None:
     runs = {name: group for name, group in runs.items() if group}
     figures = {rival: show(f"Flickr8k, against {rival}", runs, rival) for rival in ("real", "blank") if rival in runs}
     means = {name: sum(run.cider for run in group) / len(group) for name, group in runs.items()}
+    if {"real", "mixed", "photographs"} - means.keys():
+        raise SystemExit("Without ended runs of real, mixed and photographs there is no figure to report.")
     closed = (means["mixed"] - means["real"]) / (means["photographs"] - means["real"])
     ratio = means["mixed"] / means["real"]
     report("flickr8k_gain", round(ratio, 4), seeds=asked.seeds, gap_closed=round(closed, 4), against=figures)

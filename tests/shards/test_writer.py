@@ -6,7 +6,6 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from synth2_lightning.locations import resolve
 from synth2_lightning.shards.manifest import Manifest
 from synth2_lightning.shards.writer import ShardWriter, finish
 from synth2_lightning.types import TokenizedImages, VQTokens
