@@ -156,7 +156,9 @@ def test_a_generator_synthesises_shards_that_are_scored_and_learnt_from(
     fitted = run_trainer(["fit", "--config", "generator.yaml", "--config", str(TINY), *small]).trainer
     assert fitted.callback_metrics["val/loss"].isfinite()
     assert list((tmp_path / "runs" / "version_0" / "generated").glob("*.png"))
-    run_trainer(["predict", "--config", "synthesize.yaml", "--config", str(TINY), "--data.init_args.batch_size=8"])
+    generator = "--model.init_args.generator.init_args.generator=runs/version_0/generator"
+    few = "--data.init_args.batch_size=8"
+    run_trainer(["predict", "--config", "synthesize.yaml", "--config", str(TINY), generator, few])
     manifest = json.loads((tmp_path / "shards" / "scenes-synthetic" / "manifest.json").read_text())
     assert manifest["num_records"] == 16
     assert manifest["provenance"]["settings"]["model"]["generator"].startswith("muse:")

@@ -88,3 +88,10 @@ def test_a_scene_is_a_value() -> None:
     scene = sample_scene(Random(1))
     assert scene == Scene(scene.content, scene.ground, scene.pattern, scene.seed)
     assert hash(scene) == hash(sample_scene(Random(1)))
+
+
+def test_what_training_lacks_is_a_split_of_its_own() -> None:
+    contents = {split: [scene_at(split, index).content for index in range(200)] for split in ("train", "held_out")}
+    assert not any(is_held_out(content) for content in contents["train"])
+    assert all(is_held_out(content) for content in contents["held_out"])
+    assert {type(content) for content in contents["held_out"]} == {Single, Group, Pair}

@@ -1,0 +1,58 @@
+"""The folders that ship fit together."""
+
+import re
+
+from synth2_lightning.encoders.text import NewTextEncoder
+from synth2_lightning.encoders.vqgan import VQGANTokenizer
+from synth2_lightning.generators.muse import MuseGenerator
+from synth2_lightning.nn.parallel_decoding import SamplingSettings
+from synth2_lightning.scenes.grammar import describe_scene
+from synth2_lightning.scenes.world import is_held_out, scene_at
+from synth2_lightning.shards.reader import ShardReader
+from synth2_lightning.types import VQTokens
+
+TEXT_ENCODER = {
+    "model_type": "bert",
+    "hidden_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 512,
+    "max_position_embeddings": 40,
+}
+
+
+def read_shards() -> ShardReader:
+    reader = ShardReader("package://synth2_lightning/scenes/shards")
+    reader.load()
+    return reader
+
+
+def test_every_generated_pair_is_of_a_scene_that_training_lacks() -> None:
+    reader = read_shards()
+    images = reader.read(range(0, len(reader), 50))
+    for key, (caption,) in zip(images.keys, images.captions, strict=True):
+        match = re.fullmatch(r"scenes-held_out-(\d+)-(\d)", key)
+        assert match
+        scene = scene_at("held_out", int(match[1]), seed=1)
+        assert is_held_out(scene.content)
+        assert caption == describe_scene(scene)[int(match[2])]
+
+
+def test_the_pairs_are_of_the_generator_and_in_the_codes_of_the_tokenizer() -> None:
+    reader = read_shards()
+    tokenizer = VQGANTokenizer("package://synth2_lightning/scenes/tokenizer")
+    text_encoder = NewTextEncoder(TEXT_ENCODER, "package://synth2_lightning/scenes/vocabulary", max_length=40)
+    folder = "package://synth2_lightning/scenes/generator"
+    generator = MuseGenerator(folder, tokenizer, text_encoder, SamplingSettings(num_steps=12, guidance=(1.0, 1.0)))
+    generator.load()
+    made_by = reader.manifest.provenance["settings"]["model"]
+    assert (made_by["generator"], made_by["codebook"]) == (generator.fingerprint, tokenizer.codebook)
+
+    captions = ["two large green squares on a plain white background"] * 8
+    drawn = generator.generate(captions, seeds=range(8))
+    assert isinstance(drawn, VQTokens)
+    pixels = tokenizer.detokenize(drawn).values.float()
+    middle = pixels.amin(dim=1)
+    assert (middle.flatten(1).median(dim=1).values > 200).float().mean() > 0.8  # mostly white paper
+    red, green, _ = pixels.flatten(2).unbind(1)
+    assert ((green - red > 60).float().mean(1) > 0.05).float().mean() > 0.8  # with something green on it
