@@ -102,9 +102,9 @@ def show(title: str, runs: Mapping[str, Sequence[Run]], rival: str) -> dict[str,
         table.add_row(name, str(len(group)), *row)
         figures[name] = {
             "cider": round(score, 4),
-            "cider_sd": round(deviation, 4),
+            "cider_sd": round(deviation, 4) if len(group) > 1 else None,
             "nll": round(loss, 4),
-            "nll_sd": round(loss_deviation, 4),
+            "nll_sd": round(loss_deviation, 4) if len(group) > 1 else None,
             "cider_curve": [{step: round(value, 4) for step, value in run.curve.items()} for run in group],
             "gain": round(gain, 4),
             "gain_interval": [round(low, 4), round(high, 4)],

@@ -35,8 +35,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("runs/scenes-gain"), help="where runs go, and are found")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--num-real", type=int, default=1024, help="real pictures")
-    parser.add_argument("--num-steps", type=int, default=1200)
+    parser.add_argument(
+        "--num-real", type=int, default=8192, help="real pictures, as many as the shipped generator learnt from"
+    )
+    parser.add_argument("--num-steps", type=int, default=1000)
     parser.add_argument("--shards", help="generated pairs; by default those that mixed.yaml names")
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side")
     parser.add_argument("--quick", action="store_true", help="one seed, ten steps: shows that it runs, and no more")
