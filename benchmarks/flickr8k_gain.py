@@ -95,7 +95,8 @@ def _find_nearest(synthetic: ShardReader, real: ShardReader) -> list[int]:
     owners = [row for row in range(len(real)) for _ in real.read([row]).captions[0]]
     known = _embed(encoder, [caption for row in range(len(real)) for caption in real.read([row]).captions[0]])
     asked = _embed(encoder, [synthetic.read([row]).captions[0][0] for row in range(len(synthetic))])
-    return [owners[int(best)] for part in asked.split(ROWS) for best in (part @ known.T).argmax(1)]
+    nearest = [(asked[first : first + ROWS] @ known.T).argmax(1) for first in range(0, len(asked), ROWS)]
+    return [owners[row] for row in torch.cat(nearest).tolist()]
 
 
 def _embed(encoder: PretrainedTextEncoder, captions: list[str]) -> Tensor:

@@ -48,7 +48,7 @@ def train(regimes: Sequence[Regime], seeds: Sequence[int], folder: Path, num_job
     threads = max(1, (os.cpu_count() or 1) // num_jobs)
     print(f"{len(waiting)} of {len(regimes) * len(seeds)} runs to go, {num_jobs} at a time in {folder}", flush=True)
     with ThreadPoolExecutor(num_jobs) as pool:
-        for line in pool.map(lambda one: _train_one(*one, folder, threads), waiting):
+        for line in pool.map(lambda one: _train_one(one[0], one[1], folder, threads), waiting):
             print(line, flush=True)
 
 

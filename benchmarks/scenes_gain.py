@@ -23,9 +23,8 @@ def make_regimes(num_real: int, num_steps: int, shards: str | None) -> list[Regi
     common = (f"--trainer.max_steps={num_steps}", f"--trainer.val_check_interval={num_steps}")
     real = "--data.init_args.real.init_args"
     few = (f"{real}.train.init_args.num_pictures={num_real}", f"{real}.val.init_args.num_pictures={NUM_VAL}")
-    mixed = ("--config", "mixed.yaml", *common, *few)
-    if shards:
-        mixed += (f"--data.init_args.synthetic.init_args.shards={shards}",)
+    others = (f"--data.init_args.synthetic.init_args.shards={shards}",) if shards else ()
+    mixed = ("--config", "mixed.yaml", *common, *few, *others)
     none = "--data.init_args.synthetic_share.init_args.share=0.0"
     return [Regime("real", (*mixed, none)), Regime("mixed", mixed)]
 
@@ -35,9 +34,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("runs/scenes-gain"), help="where runs go, and are found")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument(
-        "--num-real", type=int, default=8192, help="real pictures, as many as the shipped generator learnt from"
-    )
+    parser.add_argument("--num-real", type=int, default=8192, help="real pictures; the shipped generator knew 8,192")
     parser.add_argument("--num-steps", type=int, default=1000)
     parser.add_argument("--shards", help="generated pairs; by default those that mixed.yaml names")
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side")
@@ -49,14 +46,16 @@ def main() -> None:
     train(regimes, asked.seeds, asked.folder, asked.jobs)
     world = ScenesSource("val", NUM_VAL)
     held_out = {world.key(index) for index in range(NUM_VAL) if is_held_out(world.scene(index).content)}
-    figures = {}
+    figures, ratios = {}, {}
     for title, keep in (("held out", held_out.__contains__), ("in training", lambda key: key not in held_out)):
         runs = {regime.name: [read(regime.name, s, asked.folder, keep) for s in asked.seeds] for regime in regimes}
         figures[title] = show(f"Scenes, combinations {title}", runs, "real")
-    means = {name: values["cider"] for name, values in figures["held out"].items()}
+        means = {name: sum(run.cider for run in group) for name, group in runs.items()}
+        ratios[title] = round(means["mixed"] / means["real"], 4)
     report(
         "scenes_gain",
-        round(means["mixed"] / means["real"], 4),
+        ratios["held out"],
+        ratio_in_training=ratios["in training"],
         num_real=asked.num_real,
         num_steps=asked.num_steps,
         seeds=asked.seeds,

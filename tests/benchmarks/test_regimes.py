@@ -44,5 +44,5 @@ def test_an_interval_spans_what_pictures_differ_in() -> None:
 
 
 def test_spread_of_one_run_is_unknown() -> None:
-    assert spread([1.0, 3.0]) == (2.0, pytest.approx(2**0.5))
+    assert spread([1.0, 3.0]) == pytest.approx((2.0, 2**0.5))
     assert str(spread([1.0])[1]) == "nan"

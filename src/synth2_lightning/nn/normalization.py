@@ -40,10 +40,12 @@ class _FewPasses(torch.autograd.Function):
         mean_square = length.square() / x.shape[-1]
         inverse = (mean_square + (torch.finfo(wide).eps if eps is None else eps)).rsqrt().to(x.dtype)
         ctx.save_for_backward(x, gain, inverse)
-        return (x * inverse).mul_(gain)
+        # Into contiguous memory, or attention's matmuls would copy heads once more.
+        normed: Tensor = torch.mul(x, inverse, out=x.new_empty(x.shape)).mul_(gain)
+        return normed
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
         x, gain, inverse = ctx.saved_tensors
         normed = x * inverse
