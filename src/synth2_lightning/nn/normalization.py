@@ -39,16 +39,16 @@ class _FewPasses(torch.autograd.Function):
         length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=wide)
         mean_square = length.square() / x.shape[-1]
         inverse = (mean_square + (torch.finfo(wide).eps if eps is None else eps)).rsqrt().to(x.dtype)
-        ctx.save_for_backward(x, gain, inverse)
         # Into contiguous memory, or attention's matmuls would copy heads once more.
-        normed: Tensor = torch.mul(x, inverse, out=x.new_empty(x.shape)).mul_(gain)
-        return normed
+        normed = torch.mul(x, inverse, out=x.new_empty(x.shape))
+        ctx.save_for_backward(normed, gain, inverse)
+        scaled: Tensor = normed * gain
+        return scaled
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
-        x, gain, inverse = ctx.saved_tensors
-        normed = x * inverse
+        normed, gain, inverse = ctx.saved_tensors
         gain_slope = (gradient * normed).flatten(0, -2).sum(0)  # torch sums half precision in float32
         slope = gradient * gain
         along = (slope * normed).mean(-1, keepdim=True)
