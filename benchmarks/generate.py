@@ -7,8 +7,8 @@ from 77 text embeddings of width 768 that were made beforehand, with random weig
 same precision. They take turns in one process; ratios are medians over the rounds. Arithmetic per parameter differs
 between architectures, so the FLOPs of a picture stand beside.
 
-``matmul_share`` holds ours against bare ``torch.matmul`` calls of the sizes that one call of ``generate`` makes, as
-counted: FLOP/s of the whole over FLOP/s of these calls alone, in the same rounds.
+``matmul_share`` holds ours against bare ``torch.matmul`` calls of the sizes that one call of ``generate`` makes: FLOP/s
+of the whole over FLOP/s of these calls alone, in the same rounds.
 
     python benchmarks/generate.py --quick
     python benchmarks/generate.py --threads 2 --dtype bfloat16
@@ -41,7 +41,7 @@ WIDTH, HEAD_DIM = 512, 64
 STEPS, GUIDANCE = 12, 3.0
 TOLERANCE = 0.05  # of the number of parameters
 
-Draw = Callable[[], Tensor]
+Draw = Callable[[], object]
 
 
 class RandomCodebook(TinyImageTokenizer):
@@ -79,7 +79,7 @@ def make_ours(text: Tensor, folder: Path) -> tuple[Draw, nn.Module]:
     generator.load()
     generator.to(text.dtype)
     captions, seeds = ["a picture"] * len(text), range(len(text))
-    return lambda: generator.generate(captions, seeds).ids, generator.network
+    return lambda: generator.generate(captions, seeds), generator.network
 
 
 def make_diffusers(text: Tensor) -> tuple[Draw, nn.Module]:
@@ -132,7 +132,7 @@ def make_muse_maskgit(text: Tensor) -> tuple[Draw, nn.Module]:
         depth=7,
         heads=WIDTH // HEAD_DIM,
         t5_name="prepared",
-        flash=False,  # its own flash attention in Python is slower
+        flash=False,  # its flash attention for CPUs is Python, slower in float32, and refuses bfloat16
     )
     network.encode_text = lambda texts: text[: len(texts)]
     network.self_cond_to_init_embed = nn.Identity()  # without self-conditioning, parameters that nothing reads
@@ -144,7 +144,7 @@ def make_muse_maskgit(text: Tensor) -> tuple[Draw, nn.Module]:
     return lambda: rival.generate(captions, timesteps=STEPS, cond_scale=GUIDANCE), network
 
 
-class MatmulSizes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch says no types here
+class MatmulSizes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the matmuls that run under it, as ``(batch, rows, inner, columns)`` and type."""
 
     def __init__(self) -> None:
@@ -194,7 +194,7 @@ class MatmulSizes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch 
         return run
 
 
-def count_matmuls(draw: Callable[[], object]) -> MatmulSizes:
+def count_matmuls(draw: Draw) -> MatmulSizes:
     """Run once, under the eyes of a counter."""
     sizes = MatmulSizes()
     with sizes:
@@ -202,7 +202,7 @@ def count_matmuls(draw: Callable[[], object]) -> MatmulSizes:
     return sizes
 
 
-def race(runners: dict[str, Callable[[], object]], rounds: int, clock: Callable[[], float]) -> list[dict[str, float]]:
+def race(runners: dict[str, Draw], rounds: int, clock: Callable[[], float]) -> list[dict[str, float]]:
     """Run all by turns; seconds of each in every round."""
     times = []
     for _ in range(rounds):
@@ -247,7 +247,7 @@ def main() -> None:
     parameters = check_sizes({name: network for name, (_, network) in made.items()})
     # The process's own time: that of others on the same cores is none of it. Of several threads it is no measure.
     clock = time.process_time if args.threads == 1 else time.perf_counter
-    draws: dict[str, Callable[[], object]] = {name: draw for name, (draw, _) in made.items()}
+    draws = {name: draw for name, (draw, _) in made.items()}
     matmuls = {name: count_matmuls(draw) for name, draw in draws.items()}  # and warm up
     times = race(draws | {"matmul": matmuls["ours"].bare()}, rounds, clock)
     seconds = {name: median(row[name] for row in times) for name in times[0]}

@@ -25,6 +25,7 @@ _PACKAGES = (
     "open_clip_torch",
     "pycocoevalcap",
     "vector-quantize-pytorch",
+    "muse-maskgit-pytorch",
     "numpy",
 )
 

@@ -12,8 +12,8 @@ class RMSNorm(nn.RMSNorm):
     """Torch's RMSNorm (Zhang and Sennrich, arXiv 1910.07467), its gain in the precision of the input.
 
     Under autocast the input is half and the gain is not; torch then leaves its fused kernel, with a warning. On a CPU
-    torch has no fused kernel at all and makes nine passes forward and more backward, with float32 copies of half
-    precision; there it is computed in four, without copies.
+    torch has no fused kernel and goes through float32 copies of half precision, forward and backward; there it is
+    computed in fewer passes and without copies, which has no second derivative.
 
     Example:
         >>> import torch

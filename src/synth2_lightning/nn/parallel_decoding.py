@@ -151,7 +151,7 @@ class _Canvas:
     def think(self, texts: Sequence[TextMemory], asked: Tensor) -> Tensor:
         """States of the asked tokens, for each of the texts: texts, batch, asked, width."""
         states: Tensor = self.network(self._embeddings, self._is_hidden, *texts)
-        return states.view(len(texts), -1, *states.shape[1:])[:, self._rows, asked]
+        return states.view(len(texts), *self._embeddings.shape[:2], -1)[:, self._rows, asked]
 
     def reveal(self, positions: Tensor, ids: Tensor, candidates: Tensor, shares: Tensor) -> None:
         """Write what was guessed."""
