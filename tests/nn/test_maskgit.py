@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from synth2_lightning.nn.maskgit import MaskGit, TextMemory
+from synth2_lightning.nn.maskgit import MaskGit
 
 
 def make_network(num_levels: int = 2, dropout: float = 0.0) -> MaskGit:
@@ -79,15 +79,14 @@ def test_every_parameter_is_reached_by_the_loss() -> None:
     assert [name for name, weight in network.named_parameters() if weight.grad is None] == []
 
 
-def test_memories_stack() -> None:
-    network = make_network()
+def test_results_for_several_texts_lie_behind_each_other() -> None:
+    network = make_network().eval()
     text, mask = make_text()
-    both = TextMemory.stack(network.read(text[:1], mask[:1]), network.read(text[1:], mask[1:]))
+    asked, null = network.read(text, mask), network.read(text[:, :1], mask[:, :1], torch.ones(3, dtype=torch.bool))
     embeddings = torch.randn(3, 8, 6)
-    torch.testing.assert_close(
-        network(embeddings, hide(1), both), network(embeddings, hide(1), network.read(text, mask))
-    )
-    assert len(both) == 3
+    both = network(embeddings, hide(1), asked, null)
+    apart = [network(embeddings, hide(1), memory) for memory in (asked, null)]
+    torch.testing.assert_close(both, torch.cat(apart))
 
 
 def test_it_is_built_again_from_its_sizes() -> None:

@@ -30,13 +30,6 @@ class TextMemory:
         """Number of texts."""
         return len(self.mask)
 
-    @classmethod
-    def stack(cls, first: "TextMemory", second: "TextMemory") -> "TextMemory":
-        """Put two batches of the same length of text behind each other."""
-        pairs = zip(first.keys_values, second.keys_values, strict=True)
-        stacked = tuple((torch.cat([k, other_k]), torch.cat([v, other_v])) for (k, v), (other_k, other_v) in pairs)
-        return cls(stacked, torch.cat([first.mask, second.mask]))
-
 
 class MaskGit(nn.Module):
     """Guesses the codes of hidden tokens, given those of the others and a text (MUSE, arXiv 2301.00704, section 2.2).
