@@ -104,7 +104,7 @@ class MuseModule(BaseModule):
         self.tokenizer.requires_grad_(False)
         if self.device_mesh is not None:
             for layer in self.network.layers:
-                shard_part(layer.get_submodule("text_attention"), self.device_mesh, entries=("read",))
+                shard_part(layer.get_submodule("text_attention"), self.device_mesh, entries=("read", "tell"))
             shard_part(self.network, self.device_mesh, entries=("read", "guess"))
             if any(weight.requires_grad for weight in self.text_encoder.parameters()):
                 shard_part(self.text_encoder, self.device_mesh, entries=("encode",))
