@@ -19,23 +19,19 @@ Run from a folder where ``data/flickr8k`` lies, after the commands of ``configs/
 """
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from regimes import Regime, ended, read, show, train
+from regimes import ROWS, Regime, ended, read, show, train, write_control, write_text_controls
 from report import report
 from synth2_lightning.encoders.text import PretrainedTextEncoder
 from synth2_lightning.shards.reader import ShardReader
-from synth2_lightning.shards.writer import ShardWriter, finish
-from synth2_lightning.types import TokenizedImages, VQTokens
 
 REAL, SYNTHETIC = Path("shards/flickr8k-tokens"), Path("shards/flickr8k-synthetic")
 NUM_REAL = 1000
-ROWS = 500
 _LAST = "--trainer.val_check_interval=800"  # all steps of flickr8k/trainer.yaml
 _CONTINUOUS = "--model.init_args.image_encoder.init_args.quantize_pixels=false"
 
@@ -66,26 +62,10 @@ def make_controls(folder: Path) -> None:
     synthetic, real = ShardReader(SYNTHETIC), ShardReader(REAL, NUM_REAL)
     synthetic.load()
     real.load()
-    dealt = torch.randperm(len(synthetic), generator=torch.Generator().manual_seed(0)).tolist()
-    _write(folder / "blank", synthetic, lambda rows: torch.zeros_like(synthetic.read(rows).tokens.ids))
-    _write(folder / "shuffled", synthetic, lambda rows: synthetic.read([dealt[row] for row in rows]).tokens.ids)
+    write_text_controls(folder, synthetic)
     if not (folder / "nearest" / "manifest.json").exists():
         nearest = _find_nearest(synthetic, real)
-        _write(folder / "nearest", synthetic, lambda rows: real.read([nearest[row] for row in rows]).tokens.ids)
-
-
-def _write(folder: Path, synthetic: ShardReader, choose: Callable[[range], Tensor]) -> None:
-    if (folder / "manifest.json").exists():
-        return
-    writer = ShardWriter(folder)
-    for first in range(0, len(synthetic), ROWS):
-        rows = range(first, min(first + ROWS, len(synthetic)))
-        images = synthetic.read(rows)
-        tokens = VQTokens(choose(rows), images.tokens.codebook)
-        names = (folder.name,) * len(rows)
-        writer.append(TokenizedImages(images.keys, names, images.captions, tokens, images.codebook_size))
-    writer.close()
-    finish(folder, {"control": folder.name, "of": str(SYNTHETIC)})
+        write_control(folder / "nearest", synthetic, lambda rows: real.read([nearest[row] for row in rows]).tokens.ids)
 
 
 def _find_nearest(synthetic: ShardReader, real: ShardReader) -> list[int]:

@@ -1,5 +1,7 @@
 """Trains captioners under several regimes and seeds, and says which differences are more than chance.
 
+Controls keep the captions of generated pairs and put other tokens beside them.
+
 What ``scenes_gain.py`` and ``flickr8k_gain.py`` share. A run that was stopped is begun again; one that ended is read.
 """
 
@@ -16,12 +18,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
 
 from synth2_lightning.metrics.cider import cider
+from synth2_lightning.shards.reader import ShardReader
+from synth2_lightning.shards.writer import ShardWriter, finish
+from synth2_lightning.types import TokenizedImages, VQTokens
 
 NUM_DRAWS = 10_000
+ROWS = 500
 
 
 @dataclass(frozen=True)
@@ -111,6 +119,34 @@ def show(title: str, runs: Mapping[str, Sequence[Run]], rival: str) -> dict[str,
         }
     Console(width=120).print(table)
     return figures
+
+
+def write_text_controls(folder: Path, synthetic: ShardReader) -> None:
+    """Write ``blank``: every caption with the same grid; and ``shuffled``: the tokens, dealt out anew over captions."""
+    dealt = torch.randperm(len(synthetic), generator=torch.Generator().manual_seed(0)).tolist()
+    write_control(folder / "blank", synthetic, lambda rows: torch.zeros_like(synthetic.read(rows).tokens.ids))
+    write_control(folder / "shuffled", synthetic, lambda rows: synthetic.read([dealt[row] for row in rows]).tokens.ids)
+
+
+def write_control(folder: Path, synthetic: ShardReader, choose: Callable[[range], Tensor]) -> None:
+    """Write the captions of generated pairs with other tokens.
+
+    Args:
+        folder: Of the shards; what is there and finished is kept.
+        synthetic: The generated pairs, loaded.
+        choose: Ids for rows of them; (rows, tokens, levels).
+    """
+    if (folder / "manifest.json").exists():
+        return
+    writer = ShardWriter(folder)
+    for first in range(0, len(synthetic), ROWS):
+        rows = range(first, min(first + ROWS, len(synthetic)))
+        images = synthetic.read(rows)
+        tokens = VQTokens(choose(rows), images.tokens.codebook)
+        names = (folder.name,) * len(rows)
+        writer.append(TokenizedImages(images.keys, names, images.captions, tokens, images.codebook_size))
+    writer.close()
+    finish(folder, {"control": folder.name})
 
 
 def _place(folder: Path, regime: str, seed: int) -> Path:

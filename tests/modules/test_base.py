@@ -1,10 +1,12 @@
 from pathlib import Path
 from typing import Any, ClassVar
+from unittest.mock import Mock
 
 import pytest
 import torch
 from lightning.pytorch import Trainer
 from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
 from torch.optim import SGD
 from torch.optim.swa_utils import AveragedModel
 
@@ -54,6 +56,13 @@ def test_loading_refuses_a_checkpoint_of_another_model() -> None:
     state["tail.weight"] = state.pop("head.weight")
     with pytest.raises(ValueError, match=r"1 trained weights are missing \(head.weight\) and 1 have no place \(tail"):
         SmallModule().load_state_dict(state)
+
+
+def test_a_module_that_cannot_shard_refuses_to_train_apart() -> None:
+    module = SmallModule()
+    module._device_mesh = Mock(spec=DeviceMesh, size=lambda: 2)
+    with pytest.raises(ValueError, match=r"SmallModule cannot shard its weights over the 2 processes.*strategy=ddp"):
+        module.configure_model()
 
 
 def test_a_copy_of_the_module_loads_what_it_saved() -> None:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -53,6 +54,23 @@ class BaseModule(LightningModule):
         for part in self.children():
             if callable(load := getattr(part, "load", None)):
                 load()
+        if self.device_mesh is not None:
+            self.shard(self.device_mesh)
+
+    def shard(self, mesh: DeviceMesh) -> None:
+        """Spread the trained parts over the mesh; override it where there are parts worth it.
+
+        Args:
+            mesh: Of ``ModelParallelStrategy``, with a ``data_parallel`` dimension.
+
+        Raises:
+            ValueError: If the module has no way to, because its ranks would then train apart without a word.
+        """
+        raise ValueError(
+            f"{type(self).__name__} cannot shard its weights over the {mesh.size()} processes of "
+            "ModelParallelStrategy; expected trainer.strategy=ddp, or one device. A subclass that overrides "
+            "shard(mesh) can."
+        )
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Build the optimizer over trainable parameters, and its schedule.

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, final
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
 from torch.optim import AdamW
 
 from synth2_lightning.interfaces import ImageEncoder, LanguageDecoder, ResamplerFactory
@@ -61,14 +62,16 @@ class VisionLanguageModule(BaseModule):
         """Bring the weights, then shard or compile the trained parts where that was asked for."""
         super().configure_model()
         self.image_encoder.requires_grad_(False)
-        if self.device_mesh is not None:
-            shard_part(self.resampler, self.device_mesh)
-            shard_part(self.decoder, self.device_mesh, entries=("loss", "generate"))
         if self._compile_trained:
             self.resampler.compile()
             for part in self.decoder.modules():
                 if isinstance(part, GatedCrossAttention):
                     part.compile()
+
+    def shard(self, mesh: DeviceMesh) -> None:
+        """Spread resampler and decoder over the mesh."""
+        shard_part(self.resampler, mesh)
+        shard_part(self.decoder, mesh, entries=("loss", "generate"))
 
     def look(self, image: ImageInput) -> Float[Tensor, "batch queries width"]:
         """Turn pictures of any kind into visual tokens; no gradient reaches the encoder."""

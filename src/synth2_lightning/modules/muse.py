@@ -8,6 +8,7 @@ from typing import ClassVar, TypedDict
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
 from torch.nn.functional import cross_entropy
 from torch.optim import AdamW
 
@@ -102,12 +103,14 @@ class MuseModule(BaseModule):
         """Bring the weights of tokenizer and text encoder, and shard what is trained where that was asked for."""
         super().configure_model()
         self.tokenizer.requires_grad_(False)
-        if self.device_mesh is not None:
-            for layer in self.network.layers:
-                shard_part(layer.get_submodule("text_attention"), self.device_mesh, entries=("read", "tell"))
-            shard_part(self.network, self.device_mesh, entries=("read", "guess"))
-            if any(weight.requires_grad for weight in self.text_encoder.parameters()):
-                shard_part(self.text_encoder, self.device_mesh, entries=("encode",))
+
+    def shard(self, mesh: DeviceMesh) -> None:
+        """Spread the network over the mesh, and the text encoder if it is trained."""
+        for layer in self.network.layers:
+            shard_part(layer.get_submodule("text_attention"), mesh, entries=("read", "tell"))
+        shard_part(self.network, mesh, entries=("read", "guess"))
+        if any(weight.requires_grad for weight in self.text_encoder.parameters()):
+            shard_part(self.text_encoder, mesh, entries=("encode",))
 
     def training_step(self, batch: ImageTextBatch, batch_idx: int) -> Tensor:
         """Learn from one batch of pictures or tokens."""

@@ -1,0 +1,54 @@
+import pytest
+import torch
+from torch import Tensor
+
+from synth2_lightning.interfaces import Resampler
+from synth2_lightning.nn.neighbourhood import NeighbourhoodResampler
+from synth2_lightning.nn.perceiver import PerceiverResampler
+
+
+class Rows(Resampler):
+    """Gives every embedding on, so that a test sees what each has read."""
+
+    def __init__(self, input_dim: int, output_dim: int) -> None:
+        super().__init__()
+        assert input_dim == output_dim
+        self.num_queries = 25
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        return embeddings
+
+
+def _perceiver(input_dim: int, output_dim: int) -> Resampler:
+    return PerceiverResampler(input_dim, output_dim, num_queries=3, depth=1, num_heads=2, num_positions=25)
+
+
+@pytest.mark.parametrize(("num_layers", "kernel_size", "reach"), [(1, 3, 1), (2, 3, 2), (1, 5, 2)])
+def test_an_embedding_reads_the_places_around_it_and_no_others(num_layers: int, kernel_size: int, reach: int) -> None:
+    resampler = NeighbourhoodResampler(4, 6, Rows, num_layers, kernel_size)
+    embeddings = torch.randn(1, 25, 4, requires_grad=True)
+    row, column = 2, 0
+    resampler(embeddings).view(5, 5, 6)[row, column].sum().backward()
+    assert embeddings.grad is not None
+    is_read = embeddings.grad.view(5, 5, 4).abs().sum(-1) > 0
+    expected = torch.zeros(5, 5, dtype=torch.bool)
+    expected[row - reach : row + reach + 1, : column + reach + 1] = True
+    assert is_read.tolist() == expected.tolist()
+
+
+def test_every_weight_learns() -> None:
+    resampler = NeighbourhoodResampler(4, 8, _perceiver, num_layers=2, width=6)
+    visual = resampler(torch.randn(2, 25, 4))
+    assert visual.shape == (2, resampler.num_queries, 8)
+    visual.square().sum().backward()
+    for name, weight in resampler.named_parameters():
+        assert weight.grad is not None, name
+        assert weight.grad.abs().sum() > 0, name
+
+
+def test_it_refuses_what_has_no_neighbours() -> None:
+    with pytest.raises(ValueError, match=r"given 24 embeddings per picture; expected those of a square grid"):
+        NeighbourhoodResampler(4, 8, _perceiver)(torch.randn(2, 24, 4))
+    for num_layers, kernel_size in ((0, 3), (2, 4)):
+        with pytest.raises(ValueError, match=rf"num_layers={num_layers} and kernel_size={kernel_size}"):
+            NeighbourhoodResampler(4, 8, _perceiver, num_layers, kernel_size)
