@@ -47,6 +47,7 @@ def test_an_unknown_run_file_names_those_that_ship(capsys: pytest.CaptureFixture
     assert stop.value.code == 1
     error = capsys.readouterr().err
     assert "error: There is no run file 'mixd.yaml', neither here" in error
+    assert "Did you mean 'mixed.yaml'?" in error
     assert "mixed.yaml" in error
 
 

@@ -10,6 +10,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -99,9 +100,10 @@ def _find_configs(words: Sequence[str]) -> list[str]:
         shipped = config_folder() / name.removeprefix("configs/")
         if not shipped.is_file():
             known = sorted(str(path.relative_to(config_folder())) for path in config_folder().rglob("*.yaml"))
+            close = get_close_matches(name, known, n=1)
             raise FileNotFoundError(
-                f"There is no run file {name!r}, neither here ({Path.cwd()}) nor among those that ship. Expected a "
-                f"path, or one of: {', '.join(known)}."
+                f"There is no run file {name!r}, neither here ({Path.cwd()}) nor among those that ship."
+                f"{f' Did you mean {close[0]!r}?' if close else ''} Expected a path, or one of: {', '.join(known)}."
             )
         found[position if inline else position + 1] = f"--config={shipped}" if inline else str(shipped)
     return found

@@ -108,7 +108,7 @@ def test_foreign_text_encoders_and_codebooks_are_refused(folder: str) -> None:
         MuseGenerator(folder, TinyImageTokenizer(), LearntTextEncoder())
     tokenizer = TinyImageTokenizer()
     tokenizer.codebook = "other-16:00000000"
-    with pytest.raises(ValueError, match="speak codebook 'tiny-16:00000000'"):
+    with pytest.raises(ValueError, match=r"guesses codes of codebook 'tiny-16:00000000'.*or train a generator"):
         MuseGenerator(folder, tokenizer, TinyTextEncoder()).load()
 
 

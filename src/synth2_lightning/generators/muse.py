@@ -128,7 +128,12 @@ class MuseGenerator(ImageGenerator):
             return
         self.tokenizer.load()
         self.text_encoder.load()
-        self.tokenizer.check_codebook(self._codebook)
+        if self._codebook != self.tokenizer.codebook:
+            raise ValueError(
+                f"The generator in {self._folder} guesses codes of codebook {self._codebook!r}, but the tokenizer's is "
+                f"{self.tokenizer.codebook!r}: the same ids would mean other things. Use the tokenizer that it learnt "
+                "with, or train a generator with this one (`synth2 fit --config generator.yaml`)."
+            )
         path = resolve(self._folder / _WEIGHTS, "generator's weights")
         weights = load_file(path)
         self.network.load_state_dict(_without_prefix(weights, _NETWORK))
