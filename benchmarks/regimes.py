@@ -167,7 +167,7 @@ def _train_one(regime: Regime, seed: int, folder: Path, threads: int) -> str:
     (place / "place.yaml").write_text(json.dumps(overlay))
     words = [sys.executable, "-m", "synth2_lightning", "fit", *regime.arguments, "--config", str(place / "place.yaml")]
     words += ["--seed_everything", str(seed), f"--data.init_args.seed={seed}"]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    environment = {"OMP_NUM_THREADS": str(threads), **os.environ}  # a user may know better
     with (place / "log.txt").open("w") as log:
         result = subprocess.run(words, stdout=log, stderr=subprocess.STDOUT, env=environment, check=False)
     if result.returncode:
