@@ -1,9 +1,10 @@
 import pytest
 import torch
+from timm.models.convnext import ConvNeXtBlock
 from torch import Tensor
 
 from synth2_lightning.interfaces import Resampler
-from synth2_lightning.nn.neighbourhood import NeighbourhoodResampler
+from synth2_lightning.nn.neighbourhood import ConvNeXtLayer, NeighbourhoodResampler
 from synth2_lightning.nn.perceiver import PerceiverResampler
 
 
@@ -21,6 +22,14 @@ class Rows(Resampler):
 
 def _perceiver(input_dim: int, output_dim: int) -> Resampler:
     return PerceiverResampler(input_dim, output_dim, num_queries=3, depth=1, num_heads=2, num_positions=25)
+
+
+def test_a_layer_equals_timms() -> None:
+    ours, timms = ConvNeXtLayer(6, 3), ConvNeXtBlock(6, kernel_size=3, ls_init_value=None)
+    for mine, other in zip(ours.parameters(), timms.parameters(), strict=True):
+        other.data.copy_(mine.data.add_(0.1 * torch.randn_like(mine)))
+    grid = torch.randn(2, 6, 4, 5)
+    torch.testing.assert_close(ours(grid), timms(grid))
 
 
 @pytest.mark.parametrize(("num_layers", "kernel_size", "reach"), [(1, 3, 1), (2, 3, 2), (1, 5, 2)])

@@ -4,14 +4,13 @@ import math
 
 from einops import rearrange
 from jaxtyping import Float
-from timm.models.convnext import ConvNeXtBlock
 from torch import Tensor, nn
 
 from synth2_lightning.interfaces import Resampler, ResamplerFactory
 
 
 class NeighbourhoodResampler(Resampler):
-    """A resampler behind ConvNeXt blocks (arXiv 2201.03545), for embeddings that know little of what lies beside them.
+    """A resampler behind layers of ConvNeXt (arXiv 2201.03545), for embeddings that know little beyond their place.
 
     A latent of a Perceiver adds up what it reads, so what only several codes of a VQ-GAN say together, such as an
     outline, it learns late. That connectors with convolutions keep such local context is from Honeybee (arXiv
@@ -21,7 +20,7 @@ class NeighbourhoodResampler(Resampler):
         input_dim: Width of the image embeddings, which come from a square grid, row by row.
         output_dim: Width of the visual tokens.
         resampler: Factory of what follows, called with ``width`` and ``output_dim``.
-        num_layers: Blocks; each lets an embedding see ``kernel_size // 2`` places further.
+        num_layers: ConvNeXt layers; each lets an embedding see ``kernel_size // 2`` places further.
         kernel_size: Side of a neighbourhood, odd.
         width: Inner width; ``None`` takes ``output_dim``.
 
@@ -54,9 +53,7 @@ class NeighbourhoodResampler(Resampler):
             )
         width = output_dim if width is None else width
         self.input = nn.Sequential(nn.LayerNorm(input_dim), nn.Linear(input_dim, width))
-        self.layers = nn.ModuleList(
-            ConvNeXtBlock(width, kernel_size=kernel_size, ls_init_value=None) for _ in range(num_layers)
-        )
+        self.layers = nn.ModuleList(ConvNeXtLayer(width, kernel_size) for _ in range(num_layers))
         self.resampler = resampler(width, output_dim)
         self.num_queries = self.resampler.num_queries
 
@@ -73,3 +70,20 @@ class NeighbourhoodResampler(Resampler):
             grid = layer(grid)
         visual: Tensor = self.resampler(rearrange(grid, "b c h w -> b (h w) c"))
         return visual
+
+
+class ConvNeXtLayer(nn.Module):
+    """A convolution of each channel by itself, then a feed-forward layer, residual; without scales of its own."""
+
+    def __init__(self, width: int, kernel_size: int) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(width, width, kernel_size, padding=kernel_size // 2, groups=width)
+        self.feedforward = nn.Sequential(
+            nn.LayerNorm(width, eps=1e-6), nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
+        )
+
+    def forward(self, grid: Float[Tensor, "batch width rows columns"]) -> Float[Tensor, "batch width rows columns"]:
+        """Read the neighbours."""
+        read = rearrange(self.convolution(grid), "b c h w -> b h w c")
+        refined: Tensor = grid + rearrange(self.feedforward(read), "b h w c -> b c h w")
+        return refined
