@@ -233,6 +233,7 @@ def learn(shards: Path, folder: Path, num_steps: int) -> dict[str, float]:
     scores = {}
     for route, pairs in (("token", shards), ("pixel", folder / "shards")):
         words = ["fit", "--config", "synthetic.yaml", f"--data.init_args.synthetic.init_args.shards={pairs}"]
+        words += ["--data.init_args.synthetic.init_args.keep_share=1.0"]
         words += [f"--trainer.max_steps={num_steps}", f"--trainer.val_check_interval={num_steps}"]
         with contextlib.chdir(folder):
             metrics = run_trainer(words).trainer.callback_metrics

@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("runs/scenes-gain"), help="where runs go, and are found")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--num-real", type=int, default=8192, help="real pictures; the shipped generator knew 8,192")
-    parser.add_argument("--num-steps", type=int, default=1000)
+    parser.add_argument("--num-steps", type=int, default=600)
     parser.add_argument("--shards", default=SHIPPED, help="generated pairs (default: %(default)s)")
     parser.add_argument("--only", nargs="+", help="train these regimes alone")
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side")

@@ -45,7 +45,7 @@ def test_the_pairs_are_of_the_generator_and_in_the_codes_of_the_tokenizer() -> N
     folder = "package://synth2_lightning/scenes/generator"
     generator = MuseGenerator(folder, tokenizer, text_encoder, SamplingSettings(num_steps=12, guidance=(1.0, 1.0)))
     generator.load()
-    made_by = reader.manifest.provenance["settings"]["model"]
+    made_by = reader.manifest.provenance["settings"]["data"]["shards"]["model"]
     assert (made_by["generator"], made_by["codebook"]) == (generator.fingerprint, tokenizer.codebook)
 
     captions = ["two large green squares on a plain white background"] * 8
