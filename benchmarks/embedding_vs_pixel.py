@@ -11,9 +11,9 @@ alone, with the pictures at hand (``ratio``). From captions on (``ratio_from_cap
 by a generator of about half the language model's size in twelve steps, and the pixel route decodes them; the parts are
 timed one by one and added up. The paper's sizes of generator and language model are not known to us: these are choices.
 
-Given shards that ``synth2 predict --config synthesize.yaml`` made, the captioner of Scenes learns from them by both
-routes, and both CIDErs are printed. The pixel route decodes the tokens and encodes the pictures, once beforehand: what
-it learns from is the codes of its pictures, which are the same in every step.
+Then the captioner of Scenes learns from generated pairs by both routes, and both CIDErs are printed. The pixel route
+decodes the tokens and encodes the pictures, once beforehand: what it learns from is the codes of its pictures, which are
+the same in every step.
 """
 
 import argparse
@@ -38,6 +38,7 @@ from synth2_lightning.decoders.vocabulary import build_vocabulary
 from synth2_lightning.encoders.text import NewTextEncoder
 from synth2_lightning.encoders.vqgan import VQGANTokenizer
 from synth2_lightning.generators.muse import MuseGenerator, save_generator
+from synth2_lightning.locations import resolve
 from synth2_lightning.modules.captioning import VisionLanguageModule
 from synth2_lightning.nn.maskgit import MaskGit
 from synth2_lightning.nn.perceiver import PerceiverResampler
@@ -72,6 +73,7 @@ TEXT_ENCODER = {
     "num_hidden_layers": 6,
     "num_attention_heads": 8,
 }
+SHIPPED = "package://synth2_lightning/scenes/shards"
 CAPTION = "a brown dog runs over the wet sand of a beach with a red ball"
 
 
@@ -142,7 +144,7 @@ def main() -> None:
     """Print one JSON line; ``ratio`` is steps per second on tokens over steps per second on pixels."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="two pictures instead of eight, fewer steps, no scores")
-    parser.add_argument("--shards", type=Path, help="generated tokens of Scenes to learn from by both routes")
+    parser.add_argument("--shards", default=SHIPPED, help="generated pairs to learn from (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=600, help="how long to learn from them (default: %(default)s)")
     parser.add_argument("--only", nargs=2, metavar=("ROUTE", "PARTS"), help="print the peak memory of one route")
     args = parser.parse_args()
@@ -157,7 +159,7 @@ def main() -> None:
         seconds = race(Path(folder), batch_size, num_steps)
         routes = ("token", "pixel") if args.quick else ("token", "pixel", "captions_token", "captions_pixel")
         memory = {f"{route}_peak_mib": _memory_of_process(route, folder, args.quick) for route in routes}
-        scores = {} if args.quick or args.shards is None else learn(args.shards.absolute(), Path(folder), args.steps)
+        scores = {} if args.quick else learn(resolve(args.shards, "folder of shards"), Path(folder), args.steps)
     captions_token = seconds["draw"] + seconds["token"]
     captions_pixel = seconds["draw"] + seconds["decode"] + seconds["pixel"]
     report(
@@ -225,7 +227,7 @@ def learn(shards: Path, folder: Path, num_steps: int) -> dict[str, float]:
     """Let the captioner of Scenes learn from generated tokens by both routes; CIDEr on drawn pictures.
 
     Args:
-        shards: What ``synth2 predict --config synthesize.yaml`` wrote.
+        shards: Generated pairs of Scenes.
         folder: For runs and shards that are thrown away.
         num_steps: Steps of both.
     """

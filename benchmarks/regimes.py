@@ -145,9 +145,7 @@ def write_control(folder: Path, synthetic: ShardReader, choose: Callable[[range]
         tokens = VQTokens(choose(rows), images.tokens.codebook)
         names = (folder.name,) * len(rows)
         scores = images.scores  # so that a filter keeps the same captions
-        writer.append(
-            TokenizedImages(images.keys, names, images.captions, tokens, images.codebook_size, scores=scores)
-        )
+        writer.append(TokenizedImages(images.keys, names, images.captions, tokens, images.codebook_size, scores=scores))
     writer.close()
     finish(folder, {"control": folder.name})
 
