@@ -12,8 +12,7 @@ by a generator of about half the language model's size in twelve steps, and the 
 timed one by one and added up. The paper's sizes of generator and language model are not known to us: these are choices.
 
 Then the captioner of Scenes learns from generated pairs by both routes, and both CIDErs are printed. The pixel route
-decodes the tokens and encodes the pictures, once beforehand: what it learns from is the codes of its pictures, which are
-the same in every step.
+decodes the tokens and encodes the pictures, once beforehand, for the codes of its pictures are the same in every step.
 """
 
 import argparse
