@@ -14,7 +14,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,7 @@ from torch import Tensor
 from synth2_lightning.metrics.cider import cider
 from synth2_lightning.shards.reader import ShardReader
 from synth2_lightning.shards.writer import ShardWriter, finish
-from synth2_lightning.types import TokenizedImages, VQTokens
+from synth2_lightning.types import VQTokens
 
 NUM_DRAWS = 10_000
 ROWS = 500
@@ -141,11 +141,9 @@ def write_control(folder: Path, synthetic: ShardReader, choose: Callable[[range]
     writer = ShardWriter(folder)
     for first in range(0, len(synthetic), ROWS):
         rows = range(first, min(first + ROWS, len(synthetic)))
-        images = synthetic.read(rows)
-        tokens = VQTokens(choose(rows), images.tokens.codebook)
-        names = (folder.name,) * len(rows)
-        scores = images.scores  # so that a filter keeps the same captions
-        writer.append(TokenizedImages(images.keys, names, images.captions, tokens, images.codebook_size, scores=scores))
+        pairs = synthetic.read_whole(rows)  # scores included, so that a filter keeps the same captions
+        tokens = VQTokens(choose(rows), pairs.tokens.codebook)
+        writer.append(replace(pairs, tokens=tokens, sources=(folder.name,) * len(rows)))
     writer.close()
     finish(folder, {"control": folder.name})
 

@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from regimes import Run, paired_interval, read, spread
+from regimes import Run, paired_interval, read, spread, write_text_controls
+from synth2_lightning.shards.reader import ShardReader
 
 
 def write_run(folder: Path, captions: dict[int, dict[str, str]], losses: dict[int, float]) -> None:
@@ -46,3 +47,25 @@ def test_an_interval_spans_what_pictures_differ_in() -> None:
 def test_spread_of_one_run_is_unknown() -> None:
     assert spread([1.0, 3.0]) == pytest.approx((2.0, 2**0.5))
     assert str(spread([1.0])[1]) == "nan"
+
+
+def test_controls_keep_captions_and_scores_and_change_the_tokens(tmp_path: Path) -> None:
+    def load(folder: str | Path) -> ShardReader:
+        reader = ShardReader(str(folder))
+        reader.load()
+        return reader
+
+    generated = load("package://synth2_lightning/scenes/shards")
+    write_text_controls(tmp_path, generated)
+    rows = range(0, len(generated), 10)
+    pairs = generated.read_whole(rows)
+    for name in ("blank", "shuffled"):
+        control = load(tmp_path / name)
+        assert len(control) == len(generated)
+        others = control.read_whole(rows)
+        assert (others.keys, others.captions, others.scores) == (pairs.keys, pairs.captions, pairs.scores)
+    assert not load(tmp_path / "blank").read(rows).tokens.ids.any()
+    shuffled = load(tmp_path / "shuffled").read(range(len(generated))).tokens.ids
+    drawn = generated.read(range(len(generated))).tokens.ids
+    assert (shuffled == drawn).all(dim=(1, 2)).float().mean() < 0.01
+    assert sorted(map(tuple, shuffled.flatten(1).tolist())) == sorted(map(tuple, drawn.flatten(1).tolist()))

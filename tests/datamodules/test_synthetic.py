@@ -67,7 +67,7 @@ def test_a_share_of_shards_without_scores_is_refused(make_shards: MakeShards) ->
     shards = make_shards(3)
     assert len(learnt_keys(shards)) == 3
     with pytest.raises(
-        ValueError, match=r"does not hold a score for each of its 3 captions.*score these, and name the f"
+        ValueError, match=r"does not hold a score for each of its 3 captions.*learn from all by keep_share=1"
     ):
         learnt_keys(shards, keep_share=0.5)
 

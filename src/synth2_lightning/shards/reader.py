@@ -126,7 +126,8 @@ class ShardReader:
         if scores is None or scores.null_count or not np.array_equal(pc.list_value_length(scores), num_captions):
             raise ValueError(
                 f"{self.folder} does not hold a score for each of its {num_captions.sum()} captions. Expected shards "
-                "that `synth2 predict --config score.yaml` has written: score these, and name the folder it writes."
+                "that `synth2 predict --config score.yaml` has written: score these and name the folder it writes, or "
+                "learn from all by keep_share=1."
             )
         return np.asarray(pc.list_flatten(scores), dtype=np.float32)
 
