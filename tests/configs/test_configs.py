@@ -141,7 +141,8 @@ def test_tokenize_writes_shards_that_fit_can_read(tmp_path: Path, monkeypatch: p
     run_trainer(["predict", "--config", "tokenize.yaml", "--config", str(TINY), "--data.init_args.num_workers=0"])
     manifest = json.loads((tmp_path / "shards" / "scenes" / "manifest.json").read_text())
     assert manifest["num_records"] == 256
-    words = ["--data.init_args.synthetic.init_args.shards=shards/scenes", "--data.init_args.num_workers=0"]
+    shards = "--data.init_args.synthetic.init_args"
+    words = [f"{shards}.shards=shards/scenes", f"{shards}.keep_share=1", "--data.init_args.num_workers=0"]
     words += [f"--data.init_args.real.init_args.{few}" for few in ("num_workers=0", "val.init_args.num_pictures=24")]
     trainer = run_trainer(["fit", "--config", "synthetic.yaml", "--config", str(TINY), *words]).trainer
     assert trainer.global_step == 2
