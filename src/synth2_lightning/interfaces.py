@@ -17,15 +17,19 @@ from torch import Tensor, nn
 
 from synth2_lightning.types import (
     CaptionRecord,
+    Completion,
+    Concept,
     GenerationSettings,
     ImageEmbeddings,
     ImageInput,
     MixedImages,
     Pixels,
+    Prompt,
     Quantization,
     Reconstruction,
     SoftVQTokens,
     TokenLoss,
+    Verdict,
     VQTokens,
 )
 
@@ -316,14 +320,28 @@ class TextEncoder(nn.Module, ABC):
 
 
 class CaptionGenerator(nn.Module, ABC):
-    """Writes a caption for a class name. Seeds are per record, so ranks and batch sizes change nothing."""
+    """A language model that writes captions. Seeds are per record, so ranks and batch sizes change nothing.
+
+    Attributes:
+        model_name: What records call the model.
+    """
+
+    model_name: str
 
     def load(self) -> None:
-        """Bring the weights; the second call does nothing."""
+        """Bring the weights, or find the server; the second call does nothing."""
 
     @abstractmethod
-    def generate(self, class_names: Sequence[str], seeds: Sequence[int]) -> list[str]:
-        """Write one caption per class name."""
+    def generate(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[Completion]:
+        """Answer each prompt."""
+
+    @abstractmethod
+    def provenance(self) -> dict[str, Any]:
+        """Give what decides the answers besides prompt and seed, known after ``load()``; never a secret.
+
+        In plain values that JSON can hold. Caption sets carry it, and a run goes on only in a folder that carries the
+        same.
+        """
 
 
 class ImageGenerator(nn.Module, ABC):
@@ -436,6 +454,59 @@ class CaptionSource(ABC):
     @abstractmethod
     def record(self, index: int) -> CaptionRecord:
         """Give a caption, never an empty one, under a key that no other has."""
+
+
+class ConceptSource(ABC):
+    """A list of things that captions may be asked for. Constructing it is cheap; ``load()`` reads the list.
+
+    Attributes:
+        name: What records and reports call it.
+    """
+
+    name: str
+
+    @abstractmethod
+    def load(self) -> None:
+        """Read the list; the second call does nothing."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of concepts."""
+
+    @abstractmethod
+    def concept(self, index: int) -> Concept:
+        """Give a concept, under a key that no other has."""
+
+    @abstractmethod
+    def provenance(self) -> dict[str, Any]:
+        """Give what decides the list, known after ``load()``; among it a fingerprint of what it holds."""
+
+
+class ConceptSampler(ABC):
+    """Says which concepts captions are asked for, and how often each."""
+
+    @abstractmethod
+    def draw(self, concepts: Sequence[Concept], count: int, seed: int) -> list[int]:
+        """Give indices of concepts, one per caption: a function of these three.
+
+        The first ``n`` of a longer draw are the draw of ``n``, so that a set may be given more captions later.
+        """
+
+    @abstractmethod
+    def provenance(self) -> dict[str, Any]:
+        """Give every argument, in plain values that JSON can hold."""
+
+
+class CaptionFilter(ABC):
+    """Says which captions may stay, and cleans them."""
+
+    @abstractmethod
+    def judge(self, records: Sequence[CaptionRecord]) -> list[Verdict]:
+        """Say of every caption whether it may stay; the same records in the same order get the same verdicts."""
+
+    @abstractmethod
+    def provenance(self) -> dict[str, Any]:
+        """Give every argument, in plain values that JSON can hold."""
 
 
 class ImageTextSource(ABC):

@@ -9,7 +9,7 @@ Kinds of image are *types*, so a ``match`` over :data:`ImageInput` is proved com
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -241,6 +241,144 @@ class CaptionRecord:
     key: str
     caption: str
     class_name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Concept:
+    """What a caption is asked for.
+
+    Args:
+        key: Its id, such as a WordNet synset; no other concept of its source has it.
+        name: What people call it: one lemma, with spaces.
+        definition: What tells it from others of that name; empty where nobody said.
+        branch: The part of the world that it belongs to, such as ``"animal"``; empty where nobody said.
+
+    Example:
+        >>> Concept("n02084071", "dog", branch="animal").definition
+        ''
+    """
+
+    key: str
+    name: str
+    definition: str = ""
+    branch: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ChatMessage:
+    """One turn of what a language model is given; the names are those of the chat interfaces of all servers.
+
+    Example:
+        >>> ChatMessage("user", "dog").role
+        'user'
+    """
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+Prompt = tuple[ChatMessage, ...]
+"""What a language model is given to write one caption."""
+
+
+@dataclass(frozen=True, slots=True)
+class PromptBatch:
+    """Prompts to have captions written for: what goes into a language model, as :class:`WrittenCaptions` comes out.
+
+    Args:
+        prompts: One per caption.
+        keys: One id per caption.
+        sources: Name of the concepts of each.
+        class_names: What each caption is asked for; several names are joined by ``CLASS_NAME_SEPARATOR``.
+        templates: Name and version of the template of each prompt.
+        seeds: One per caption, from 0 to 2**63 - 1. Prompt and seed decide a caption; batch and rank do not.
+
+    Example:
+        >>> prompts = ((ChatMessage("user", "dog"),),)
+        >>> len(PromptBatch(prompts, ("n02084071-0",), ("imagenet-21k",), ("dog",), ("class-based@1",), (1234,)))
+        1
+    """
+
+    prompts: tuple[Prompt, ...]
+    keys: tuple[str, ...]
+    sources: tuple[str, ...]
+    class_names: tuple[str, ...]
+    templates: tuple[str, ...]
+    seeds: tuple[int, ...]
+
+    def __len__(self) -> int:
+        """Number of prompts."""
+        return len(self.prompts)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "PromptBatch":
+        """Stay: texts have no device."""
+        return self
+
+
+CLASS_NAME_SEPARATOR = " + "
+"""Between the class names of a caption that was asked for several."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What a language model answered to one prompt.
+
+    Args:
+        text: The answer as it came, preambles and refusals included.
+        finish_reason: Why it ended: ``"stop"`` where the model said so, ``"length"`` where it was cut, or the server's.
+        num_prompt_tokens: Tokens of the prompt.
+        num_tokens: Tokens of the answer.
+
+    Example:
+        >>> Completion("A dog runs.", "stop", 80, 5).finish_reason
+        'stop'
+    """
+
+    text: str
+    finish_reason: str
+    num_prompt_tokens: int
+    num_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenCaptions:
+    """Answers of a language model beside what was asked: what a caption set holds, before its filters.
+
+    Args:
+        batch: What was asked.
+        completions: One per prompt.
+        model: Name of the language model.
+
+    Example:
+        >>> batch = PromptBatch((), (), (), (), (), ())
+        >>> len(WrittenCaptions(batch, (), "smollm2"))
+        0
+    """
+
+    batch: PromptBatch
+    completions: tuple[Completion, ...]
+    model: str
+
+    def __len__(self) -> int:
+        """Number of answers."""
+        return len(self.completions)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a filter says of a caption.
+
+    Args:
+        caption: The caption, cleaned where the filter cleans.
+        reason: Why it is rejected; empty where it may stay.
+
+    Example:
+        >>> Verdict("A dog runs.").reason
+        ''
+    """
+
+    caption: str
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)

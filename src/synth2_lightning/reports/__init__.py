@@ -1,0 +1,1 @@
+"""Pages that compare caption sets."""
