@@ -5,7 +5,7 @@ from typing import Any
 
 from synth2_lightning.locations import resolve
 from synth2_lightning.sources.captions import IndexedCaptions
-from synth2_lightning.sources.rows import read_rows
+from synth2_lightning.tables import read_rows
 from synth2_lightning.types import CaptionRecord
 
 

@@ -8,7 +8,7 @@ from PIL import Image
 from synth2_lightning.locations import resolve
 from synth2_lightning.sources.base import Entry, IndexedSource, LeftOut
 from synth2_lightning.sources.pictures import decode_picture
-from synth2_lightning.sources.rows import read_rows
+from synth2_lightning.tables import read_rows
 
 
 class TableSource(IndexedSource):

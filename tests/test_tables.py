@@ -4,7 +4,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from synth2_lightning.sources.rows import read_rows
+from synth2_lightning.tables import read_rows
 
 ROWS = [{"id": "1", "text": "a red, red square"}, {"id": "2", "text": "b"}]
 
