@@ -252,6 +252,7 @@ class Concept:
         name: What people call it: one lemma, with spaces.
         definition: What tells it from others of that name; empty where nobody said.
         branch: The part of the world that it belongs to, such as ``"animal"``; empty where nobody said.
+        weight: How common it is beside the others of its source, above 0; a count, or whatever its source says.
 
     Example:
         >>> Concept("n02084071", "dog", branch="animal").definition
@@ -262,6 +263,7 @@ class Concept:
     name: str
     definition: str = ""
     branch: str = ""
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
