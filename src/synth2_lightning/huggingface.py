@@ -1,10 +1,37 @@
-"""Networks of Hugging Face that start from nothing: what they need to be built."""
+"""Language models of Hugging Face with weights, and networks that start from nothing."""
 
 from difflib import get_close_matches
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
+
+import torch
 
 from synth2_lightning.locations import locate_model
+
+
+def read_language_model(
+    location: str,
+    gguf_file: str | None,
+    dtype: Literal["float32", "bfloat16", "float16"],
+    attn_implementation: str | None = None,
+) -> Any:
+    """Read a causal language model; GGUF weights are unpacked, since packed ones cannot be learnt through.
+
+    Args:
+        location: A folder, or a name on the Hub; the weights must be safetensors or GGUF.
+        gguf_file: Name of a GGUF file in it.
+        dtype: Precision of the weights.
+        attn_implementation: Attention kernel of transformers; ``None`` leaves the choice to transformers.
+    """
+    from transformers import AutoModelForCausalLM, GgufConfig
+
+    return AutoModelForCausalLM.from_pretrained(
+        location,
+        gguf_file=gguf_file,
+        quantization_config=GgufConfig(dequantize=True) if gguf_file else None,
+        dtype=getattr(torch, dtype),
+        attn_implementation=attn_implementation,
+    )
 
 
 class NewNetwork:

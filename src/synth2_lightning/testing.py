@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from synth2_lightning.interfaces import (
+    CaptionGenerator,
     ImageEncoder,
     ImageGenerator,
     ImageTokenizer,
@@ -25,11 +26,13 @@ from synth2_lightning.interfaces import (
     TextEncoder,
 )
 from synth2_lightning.types import (
+    Completion,
     GenerationSettings,
     ImageEmbeddings,
     ImageTextBatch,
     MixedImages,
     Pixels,
+    Prompt,
     SoftVQTokens,
     TokenLoss,
     VQTokens,
@@ -131,6 +134,39 @@ class TinyImageGenerator(ImageGenerator):
     def provenance(self) -> dict[str, Any]:
         """Give the codebook and the salt."""
         return {"codebook": _CODEBOOK, "sampler": {"salt": self.salt}}
+
+
+class TinyCaptionGenerator(CaptionGenerator):
+    """Says that there is a picture of the last message, and numbers it by the seed.
+
+    Args:
+        salt: Stands for the arguments of a sampler: another salt, other answers.
+
+    Example:
+        >>> from synth2_lightning.types import ChatMessage
+        >>> TinyCaptionGenerator().generate([(ChatMessage("user", "dog"),)], [7])[0].text
+        'A picture of dog number 7.'
+    """
+
+    model_name = "tiny"
+
+    def __init__(self, salt: int = 0) -> None:
+        super().__init__()
+        self.salt = salt
+
+    def generate(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[Completion]:
+        """Answer each prompt."""
+        if len(prompts) != len(seeds):
+            raise ValueError(f"There are {len(prompts)} prompts and {len(seeds)} seeds; expected one seed per prompt.")
+        texts = [
+            f"A picture of {prompt[-1].content} number {(seed + self.salt) % 1000}."
+            for prompt, seed in zip(prompts, seeds, strict=True)
+        ]
+        return [Completion(text, "stop", num_prompt_tokens=1, num_tokens=len(text.split())) for text in texts]
+
+    def provenance(self) -> dict[str, Any]:
+        """Give the salt."""
+        return {"salt": self.salt}
 
 
 class TinyPairScorer(PairScorer):
@@ -411,6 +447,42 @@ def check_image_generator(generator: ImageGenerator, encoder: ImageEncoder) -> N
     except ValueError:
         return
     raise AssertionError("seeds: captions without a seed must be refused")
+
+
+def check_caption_generator(generator: CaptionGenerator, prompts: Sequence[Prompt]) -> None:
+    """Hold a caption generator to the laws of :class:`CaptionGenerator`.
+
+    Args:
+        generator: Constructed, not yet loaded; one that samples.
+        prompts: Three or more different ones.
+
+    Raises:
+        AssertionError: If a law is broken; the message names it.
+
+    Example:
+        >>> from synth2_lightning.types import ChatMessage
+        >>> words = ("dog", "espresso maker", "oak")
+        >>> check_caption_generator(TinyCaptionGenerator(), [(ChatMessage("user", word),) for word in words])
+    """
+    generator.load()
+    provenance = generator.provenance()
+    generator.load()
+    assert generator.provenance() == json.loads(json.dumps(provenance)), "provenance: plain values, the same each time"
+    seeds = list(range(len(prompts)))
+    answers = generator.generate(prompts, seeds)
+    assert len(answers) == len(prompts), "answers: expected one per prompt"
+    assert all(answer.num_tokens >= 0 and answer.finish_reason for answer in answers), "answers: counts and reasons"
+    turned = generator.generate(prompts[::-1], seeds[::-1])[::-1]
+    assert turned == answers, "seeds: the order of a batch must change nothing"
+    alone = [generator.generate([prompt], [seed])[0] for prompt, seed in zip(prompts, seeds, strict=True)]
+    assert alone == answers, "seeds: the size of a batch must change nothing"
+    other = generator.generate(prompts, [seed + 100 for seed in seeds])
+    assert [answer.text for answer in other] != [answer.text for answer in answers], "seeds: others, other answers"
+    try:
+        generator.generate(prompts, seeds[:-1])
+    except ValueError:
+        return
+    raise AssertionError("seeds: prompts without a seed must be refused")
 
 
 def check_pair_scorer(scorer: PairScorer, tokens: VQTokens, captions: Sequence[str], atol: float = 1e-4) -> None:

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.progress import Progress
 from torch.utils.data import DataLoader
 
-from synth2_lightning.callbacks.progress import PairRateColumn, PredictionProgressBar
+from synth2_lightning.callbacks.progress import PredictionProgressBar, RecordRateColumn
 from synth2_lightning.testing import tiny_batch
 from synth2_lightning.types import ImageTextBatch
 
@@ -26,7 +26,7 @@ class Predicting(LightningModule):
 
 def test_the_rate_is_that_of_batches_times_their_mean_size() -> None:
     now = 0.0
-    column = PairRateColumn()
+    column = RecordRateColumn("pairs")
     progress = Progress(console=Console(file=StringIO()), get_time=lambda: now)
     progress.add_task("", total=10)
     (task,) = progress.tasks
@@ -60,12 +60,12 @@ def test_predict_shows_pairs_per_second_and_the_time_left(monkeypatch: pytest.Mo
     assert "•" in text  # time gone and time left
     assert "pairs/s" in text
     assert "it/s" not in text  # two rates would not fit into a narrow terminal
-    assert bar._pair_rate is not None
-    assert bar._pair_rate.pairs_per_batch == 3.0
+    assert bar._record_rate is not None
+    assert bar._record_rate.records_per_batch == 3.0
 
 
 def test_a_bar_that_is_not_shown_counts_nothing() -> None:
     bar = PredictionProgressBar(refresh_rate=0)
     trainer = Trainer(accelerator="cpu", logger=False, callbacks=[bar], enable_model_summary=False)
     trainer.predict(Predicting(), loader(4))
-    assert bar._pair_rate is None
+    assert bar._record_rate is None

@@ -132,7 +132,12 @@ def test_parts_of_two_codebooks_are_not_finished(tmp_path: Path) -> None:
 
 
 def test_foreign_and_damaged_parts_are_named(tmp_path: Path) -> None:
-    pq.write_table(pa.table({"key": ["a"]}), tmp_path / "part-00000-00000.parquet")
+    foreign = pa.table({"key": ["a"], "source": ["b"]})
+    pq.write_table(foreign, tmp_path / "part-00000-00000.parquet")
+    with pytest.raises(ValueError, match="not say with which settings it was made, because another program or an old"):
+        ShardWriter(tmp_path)
+    captions = foreign.replace_schema_metadata({b"synth2_settings": b"{}"})
+    pq.write_table(captions, tmp_path / "part-00000-00000.parquet")
     with pytest.raises(ValueError, match="does not say which codebook its tokens speak, so this package did not write"):
         ShardWriter(tmp_path)
     (tmp_path / "part-00000-00000.parquet").write_bytes(b"half")
@@ -217,7 +222,7 @@ def test_nothing_is_added_to_shards_of_an_older_version() -> None:
 
 def test_an_unwritable_folder_is_named_before_there_is_a_record(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(OSError, match=r"No shards can be written to .*/file: .*choose another, or change its permissi"):
+    with pytest.raises(OSError, match=r"Nothing can be written to .*/file: .*choose another, or change its permissi"):
         ShardWriter(tmp_path / "file").start({})
 
 

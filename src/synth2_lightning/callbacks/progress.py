@@ -9,55 +9,68 @@ from rich.table import Column
 from rich.text import Text
 
 
-class PairRateColumn(ProgressColumn):
-    """Pairs per second: rich's own estimate of the batches per second, times the pairs of a batch over all ranks.
+class RecordRateColumn(ProgressColumn):
+    """Records per second: rich's own estimate of the batches per second, times the records of a batch over all ranks.
+
+    Args:
+        noun: What a record is, in the plural.
 
     Example:
-        >>> column = PairRateColumn()
+        >>> column = RecordRateColumn("pairs")
         >>> column.count(64)
-        >>> column.pairs_per_batch
+        >>> column.records_per_batch
         64.0
     """
 
-    def __init__(self) -> None:
+    def __init__(self, noun: str) -> None:
         super().__init__(table_column=Column(no_wrap=True))
-        self._num_pairs = 0
+        self.noun = noun
+        self._num_records = 0
         self._num_batches = 0
 
     @property
-    def pairs_per_batch(self) -> float:
+    def records_per_batch(self) -> float:
         """Mean size of the batches so far."""
-        return self._num_pairs / self._num_batches if self._num_batches else 0.0
+        return self._num_records / self._num_batches if self._num_batches else 0.0
 
-    def count(self, num_pairs: int) -> None:
+    def count(self, num_records: int) -> None:
         """Take note of a batch."""
-        self._num_pairs += num_pairs
+        self._num_records += num_records
         self._num_batches += 1
 
     def render(self, task: Task) -> Text:
         """Show the rate, once there is one."""
         if task.speed is None or not self._num_batches:
             return Text()
-        return Text(f"{task.speed * self.pairs_per_batch:.1f} pairs/s")
+        return Text(f"{task.speed * self.records_per_batch:.1f} {self.noun}/s")
 
 
 class PredictionProgressBar(RichProgressBar):
-    """Lightning's progress bar for ``predict``: batches, time gone and time left, and pairs per second at the end.
+    """Lightning's progress bar for ``predict``: batches, time gone and time left, and records per second at the end.
 
     The rate is that of all ranks together, as far as they are equally fast. A run that goes on where another stopped
     counts what is left.
 
+    Args:
+        noun: What a record is, in the plural.
+        refresh_rate: Batches between two pictures of the bar.
+        leave: Leave the bar when it is done.
+
     Example:
-        >>> PredictionProgressBar(refresh_rate=10).refresh_rate
-        10
+        >>> PredictionProgressBar("captions").noun
+        'captions'
     """
 
-    _pair_rate: PairRateColumn | None = None  # none where the bar is not shown, as on all ranks but the first
+    _record_rate: RecordRateColumn | None = None  # none where the bar is not shown, as on all ranks but the first
+
+    def __init__(self, noun: str = "pairs", refresh_rate: int = 1, leave: bool = False) -> None:
+        super().__init__(refresh_rate=refresh_rate, leave=leave)
+        self.noun = noun
 
     def configure_columns(self, trainer: Trainer) -> list[ProgressColumn]:
         """Give Lightning's columns, with ours in place of the last one, the batches per second."""
-        self._pair_rate = PairRateColumn()
-        return [*super().configure_columns(trainer)[:-1], self._pair_rate]
+        self._record_rate = RecordRateColumn(self.noun)
+        return [*super().configure_columns(trainer)[:-1], self._record_rate]
 
     def on_predict_batch_end(
         self,
@@ -68,7 +81,7 @@ class PredictionProgressBar(RichProgressBar):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Count the pairs of a batch."""
-        if self._pair_rate is not None:
-            self._pair_rate.count(len(batch) * trainer.world_size)
+        """Count the records of a batch."""
+        if self._record_rate is not None:
+            self._record_rate.count(len(batch) * trainer.world_size)
         super().on_predict_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)

@@ -1,28 +1,19 @@
 """Write what a prediction makes to token shards."""
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch import LightningModule
 
-from synth2_lightning import __version__
-from synth2_lightning.interfaces import HasProvenance, LeavesOut
-from synth2_lightning.shards.parts import list_sources
+from synth2_lightning.callbacks.part_writer import PartWriterCallback
 from synth2_lightning.shards.writer import ShardWriter, finish
 from synth2_lightning.types import TokenizedImages
 
 
-class ShardWriterCallback(Callback):
+class ShardWriterCallback(PartWriterCallback):
     """Writes the :class:`TokenizedImages` of every ``predict_step`` to a folder of shards, rank by rank.
 
-    A run that was killed is started again with the same command: a datamodule that can leave records out
-    (:class:`LeavesOut`) is told which are written, by source and key, and deals the rest out; from any other they are
-    made again and dropped. The trainer's precision, and the settings of module and datamodule that decide the records
-    (:class:`HasProvenance`), must be those of the folder. The predictions are not kept in memory, so
-    ``Trainer.predict`` returns none. (It is no ``BasePredictionWriter``: that asks Lightning for the indices of every
-    batch, which nobody needs here.)
+    How a run goes on is told at :class:`PartWriterCallback`.
 
     Args:
         folder: Where the shards go.
@@ -33,87 +24,29 @@ class ShardWriterCallback(Callback):
         'shards/coco'
     """
 
+    noun = "pictures"
+
     def __init__(self, folder: str, records_per_part: int = 10_000) -> None:
-        self.folder = folder
-        self.records_per_part = records_per_part
-        self._writer: ShardWriter | None = None
-        self._num_repeated = 0
+        super().__init__(folder, records_per_part)
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Look at what the folder holds, and have it left out; no rank writes before all have looked."""
-        if stage != "predict":
-            return
-        trainer.predict_loop.return_predictions = False
-        self._writer = ShardWriter(self._path, trainer.global_rank, self.records_per_part)
-        self._num_repeated = 0
-        datamodule = getattr(trainer, "datamodule", None)
-        if len(self._writer) and isinstance(datamodule, LeavesOut):
-            datamodule.leave_out(self._writer)
-            rank_zero_info(f"{len(self._writer)} pictures are in {self.folder} already and are not made again")
+    def make_writer(self, folder: Path, rank: int) -> ShardWriter:
+        """Make the writer of a rank."""
+        return ShardWriter(folder, rank, self.records_per_part)
 
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Hold the run to the settings of the folder before anything is made."""
-        assert self._writer is not None, "setup makes the writer"
-        self._writer.start(_gather_settings(trainer, pl_module))
-
-    def on_predict_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Take the pictures of a batch.
+    def append(self, writer: ShardWriter, outputs: Any, pl_module: LightningModule) -> int:
+        """Give the pictures of a step to the writer.
 
         Raises:
-            TypeError: If the module predicts something else.
+            TypeError: If the step returned something else.
         """
         if not isinstance(outputs, TokenizedImages):
             raise TypeError(
                 f"ShardWriterCallback got {type(outputs).__name__} from {type(pl_module).__name__}.predict_step; "
                 "expected TokenizedImages, such as TokenizationModule, SynthesisModule and ScoringModule return."
             )
-        assert self._writer is not None, "setup makes the writer"
-        self._num_repeated += len(outputs) - self._writer.append(outputs)
+        return writer.append(outputs)
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write the rest, and the manifest once every rank has done so.
-
-        Here, and not in ``on_predict_end``, which Lightning skips on a rank that has no batch: the others would wait.
-        After an error neither is called.
-        """
-        if self._writer is None or stage != "predict":
-            return
-        settings = _gather_settings(trainer, pl_module)
-        self._writer.start(settings)  # not yet done where there was no batch
-        self._writer.close()
-        if self._num_repeated:
-            rank_zero_info(f"{self._num_repeated} pictures were in {self.folder} already, or stood in for damaged ones")
-        trainer.strategy.barrier("shards are written")
-        if trainer.is_global_zero:
-            is_evaluation = settings.get("data", {}).get("is_evaluation", False)
-            manifest = finish(self._path, self._describe(pl_module), is_evaluation)
-            rank_zero_info(f"{manifest.num_records} pictures are in {self.folder}")
-        trainer.strategy.barrier("manifest is written")
-        self._writer = None
-
-    @property
-    def _path(self) -> Path:
-        return Path(self.folder).expanduser()
-
-    def _describe(self, pl_module: LightningModule) -> dict[str, Any]:
-        return {
-            "synth2_lightning": __version__,
-            "made_by": type(pl_module).__name__,
-            "sources": list_sources(self._path),
-            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        }
-
-
-def _gather_settings(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-    """Settings under the names of the run file's sections."""
-    parts = {"model": pl_module, "data": getattr(trainer, "datamodule", None)}
-    settings = {name: part.provenance() for name, part in parts.items() if isinstance(part, HasProvenance)}
-    return {"trainer": {"precision": trainer.precision}, **settings}
+    def finish(self, folder: Path, provenance: dict[str, Any], settings: dict[str, Any]) -> str:
+        """Write the manifest."""
+        is_evaluation = settings.get("data", {}).get("is_evaluation", False)
+        return f"{finish(folder, provenance, is_evaluation).num_records} pictures are in {self.folder}"

@@ -5,9 +5,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-import torch
-
-from synth2_lightning.huggingface import NewNetwork
+from synth2_lightning.huggingface import NewNetwork, read_language_model
 from synth2_lightning.locations import locate_model
 
 
@@ -116,15 +114,7 @@ class PretrainedLanguageModel(LanguageModelSource):
 
     def build(self) -> Any:
         """Read the weights."""
-        from transformers import AutoModelForCausalLM, GgufConfig
-
-        model = AutoModelForCausalLM.from_pretrained(
-            self._location,
-            gguf_file=self.gguf_file,
-            quantization_config=GgufConfig(dequantize=True) if self.gguf_file else None,
-            dtype=getattr(torch, self.dtype),
-            attn_implementation=self.attn_implementation,
-        )
+        model = read_language_model(self._location, self.gguf_file, self.dtype, self.attn_implementation)
         model.requires_grad_(self.trainable)
         if self.lora is not None:
             _add_lora(model, self.lora)

@@ -1,7 +1,7 @@
-"""One Parquet file of a folder of shards: its columns, and what its footer tells without reading it."""
+"""One Parquet file of a folder: its columns where it holds tokens, and what its footer tells without reading it."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ def remove_drafts(folder: Path) -> None:
         draft.unlink(missing_ok=True)
 
 
-def make_schema(tokens: TokenFormat, settings: dict[str, Any]) -> pa.Schema:
+def make_schema(tokens: TokenFormat, settings: Mapping[str, Any]) -> pa.Schema:
     """Columns of a part.
 
     The format of the tokens and the settings that made them travel in the file, so that a part explains itself before
@@ -48,8 +48,13 @@ def make_schema(tokens: TokenFormat, settings: dict[str, Any]) -> pa.Schema:
             ("seed", pa.int64()),
             ("scores", pa.list_(pa.float32())),
         ],
-        metadata={_FORMAT: json.dumps(asdict(tokens)).encode(), _SETTINGS: json.dumps(settings).encode()},
+        metadata={_FORMAT: json.dumps(asdict(tokens)).encode(), **describe_settings(settings)},
     )
+
+
+def describe_settings(settings: Mapping[str, Any]) -> dict[bytes, bytes]:
+    """Metadata of a part that say what made it."""
+    return {_SETTINGS: json.dumps(settings).encode()}
 
 
 def read_footer(part: Path) -> pq.FileMetaData:
@@ -79,12 +84,22 @@ def read_header(part: Path) -> tuple[TokenFormat, dict[str, Any]]:
             f"{part} does not say which codebook its tokens speak, so this package did not write it. Expected parts "
             "of ShardWriter only; move the file elsewhere."
         )
+    return TokenFormat(**json.loads(metadata[_FORMAT])), read_settings(part)
+
+
+def read_settings(part: Path) -> dict[str, Any]:
+    """Read the settings that made a part.
+
+    Raises:
+        ValueError: If the part does not tell: another program, or an older version of this one, wrote it.
+    """
+    metadata = read_footer(part).schema.to_arrow_schema().metadata or {}
     if _SETTINGS not in metadata:
         raise ValueError(
-            f"{part} does not say with which settings it was made, because an older version of this package wrote it. "
-            "Such shards can be read, but nothing can be added to them: choose another folder."
+            f"{part} does not say with which settings it was made, because another program or an older version of this "
+            "package wrote it. It can be read, but nothing can be added to its folder: choose another."
         )
-    return TokenFormat(**json.loads(metadata[_FORMAT])), json.loads(metadata[_SETTINGS])
+    return dict(json.loads(metadata[_SETTINGS]))
 
 
 def read_keys(part: Path) -> Iterator[tuple[str, str]]:

@@ -1,27 +1,16 @@
 """Write token shards: kill it at any moment, start it again, and it goes on."""
 
-import json
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
-from synth2_lightning.shards.files import write_atomically
 from synth2_lightning.shards.manifest import FILE_NAME, Manifest, TokenFormat
-from synth2_lightning.shards.parts import (
-    list_parts,
-    make_schema,
-    part_name,
-    read_footer,
-    read_header,
-    read_keys,
-    remove_drafts,
-)
+from synth2_lightning.shards.part_writer import PartWriter
+from synth2_lightning.shards.parts import list_parts, make_schema, read_footer, read_header, remove_drafts
 from synth2_lightning.shards.settings import refuse_other_settings
 from synth2_lightning.types import TokenizedImages
 
@@ -36,7 +25,7 @@ class _Row(NamedTuple):
     scores: tuple[float, ...] | None
 
 
-class ShardWriter:
+class ShardWriter(PartWriter[_Row]):
     """Appends pictures to a folder of Parquet parts; what the folder holds already is not written twice.
 
     Several ranks may write to one folder at once. When all of them have closed, one calls :func:`finish`.
@@ -63,55 +52,12 @@ class ShardWriter:
         1
     """
 
+    summaries = (FILE_NAME,)
+
     def __init__(self, folder: Path, rank: int = 0, records_per_part: int = 10_000) -> None:
-        if records_per_part < 1:
-            raise ValueError(f"ShardWriter got records_per_part={records_per_part}; expected 1 or more.")
-        self.folder = folder
-        self.rank = rank
-        self.records_per_part = records_per_part
+        super().__init__(folder, rank, records_per_part)
         parts = list_parts(folder)
-        self._format: TokenFormat | None = None
-        self._settings: dict[str, Any] = {}
-        if parts:
-            self._format, self._settings = read_header(parts[0])
-        self._written = {key for part in parts for key in read_keys(part)}
-        # Numbers go on after the highest one: a part that was deleted by hand leaves a gap, never a clash.
-        own = [part.name for part in parts if part.name.startswith(f"part-{rank:05d}-")]
-        self._next_number = max((int(name.removesuffix(".parquet").split("-")[2]) for name in own), default=-1) + 1
-        self._waiting: list[_Row] = []
-
-    def start(self, settings: Mapping[str, Any]) -> None:
-        """Say what makes the records, before there is one; the second call with the same settings does nothing.
-
-        Every part carries the settings, so that a run which goes on can be held to them.
-
-        Args:
-            settings: All that decides the records, in plain values that JSON can hold.
-
-        Raises:
-            ValueError: If the folder's records were made with other settings.
-            OSError: If the folder cannot be written to.
-        """
-        given = json.loads(json.dumps(settings))
-        if self._written:
-            refuse_other_settings(self.folder, self._settings, given)
-        self._settings = given
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=self.folder).close()
-        except OSError as error:
-            raise OSError(
-                f"No shards can be written to {self.folder}: {error}. Expected a folder that may be written to, with "
-                "room left; choose another, or change its permissions."
-            ) from error
-
-    def __len__(self) -> int:
-        """Number of records that are written, by all ranks before this writer was made and by this one since."""
-        return len(self._written) - len(self._waiting)
-
-    def __contains__(self, record: object) -> bool:
-        """Whether a picture, named by its source and its key, is written or waits to be."""
-        return record in self._written
+        self._format: TokenFormat | None = read_header(parts[0])[0] if parts else None
 
     def append(self, images: TokenizedImages) -> int:
         """Add those pictures that are not there yet, and return how many those are.
@@ -122,24 +68,27 @@ class ShardWriter:
         """
         self._check(images)
         rows = images.tokens.ids.flatten(1).cpu().numpy().astype(np.uint16)
-        num_new = 0
         nothing = (None,) * len(images)
         columns = (images.keys, images.sources, images.captions, rows)
         optional = (images.class_names or nothing, images.seeds or nothing, images.scores or nothing)
-        for values in zip(*columns, *optional, strict=True):
-            row = _Row(*values)
-            if (row.source, row.key) not in self:
-                self._written.add((row.source, row.key))
-                self._waiting.append(row)
-                num_new += 1
-        while len(self._waiting) >= self.records_per_part:
-            self._write_part(self.records_per_part)
-        return num_new
+        return self.add(_Row(*values) for values in zip(*columns, *optional, strict=True))
 
-    def close(self) -> None:
-        """Write what waits; the writer may be used further."""
-        if self._waiting:
-            self._write_part(len(self._waiting))
+    def make_table(self, rows: Sequence[_Row], settings: Mapping[str, Any]) -> pa.Table:
+        """Make a part of pictures."""
+        assert self._format is not None, "append() sets the format before there is a record"
+        keys, sources, captions, tokens, class_names, seeds, scores = zip(*rows, strict=True)
+        return pa.table(
+            {
+                "key": keys,
+                "source": sources,
+                "captions": captions,
+                "tokens": pa.FixedSizeListArray.from_arrays(np.concatenate(tokens), self._format.row_length),
+                "class_name": [name or None for name in class_names],
+                "seed": seeds,
+                "scores": scores,
+            },
+            schema=make_schema(self._format, settings),
+        )
 
     def _check(self, images: TokenizedImages) -> None:
         ids = images.tokens.ids
@@ -161,43 +110,6 @@ class ShardWriter:
                 f"The tokens to be written hold ids from {low} to {high}; expected 0 to {images.codebook_size - 1}, "
                 f"the ids of codebook {given.codebook!r}. The tokenizer that made them is at fault."
             )
-
-    def _write_part(self, num_records: int) -> None:
-        assert self._format is not None, "append() sets the format before there is a record"
-        keys, sources, captions, rows, class_names, seeds, scores = zip(*self._waiting[:num_records], strict=True)
-        tokens = pa.FixedSizeListArray.from_arrays(np.concatenate(rows), self._format.row_length)
-        table = pa.table(
-            {
-                "key": keys,
-                "source": sources,
-                "captions": captions,
-                "tokens": tokens,
-                "class_name": [name or None for name in class_names],
-                "seed": seeds,
-                "scores": scores,
-            },
-            schema=make_schema(self._format, self._settings),
-        )
-
-        def write(draft: Path) -> None:
-            # From here until finish() the folder is no longer what its manifest says.
-            (self.folder / FILE_NAME).unlink(missing_ok=True)
-            pq.write_table(table, draft, compression="zstd")
-
-        try:
-            write_atomically(self.folder / part_name(self.rank, self._next_number), write)
-        except OSError as error:
-            raise OSError(f"{error} {self._describe_loss()}") from error
-        self._next_number += 1
-        del self._waiting[:num_records]
-
-    def _describe_loss(self) -> str:
-        parts = list_parts(self.folder)
-        return (
-            f"{sum(read_footer(part).num_rows for part in parts)} records are safe in {len(parts)} finished parts of "
-            f"{self.folder}; {len(self._waiting)} that this process had made since are lost. Start the same command "
-            "again once there is room: it goes on after the finished parts."
-        )
 
 
 def finish(folder: Path, provenance: dict[str, Any], is_evaluation: bool = False) -> Manifest:

@@ -1,0 +1,77 @@
+"""Write what a language model answered to a caption set, and filter it."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningModule
+
+from synth2_lightning.callbacks.part_writer import PartWriterCallback
+from synth2_lightning.filters.chain import run_filters
+from synth2_lightning.interfaces import CaptionFilter
+from synth2_lightning.shards.caption_set import CAPTIONS, CaptionSetWriter, finish_caption_set, read_answers
+from synth2_lightning.types import CaptionRecord, WrittenCaptions
+
+
+class CaptionWriterCallback(PartWriterCallback):
+    """Writes the :class:`WrittenCaptions` of every ``predict_step`` to a caption set, rank by rank, and filters them.
+
+    Every answer is kept as it came, in parts. When all are there, one rank filters them: ``captions.parquet`` holds
+    what is left, ``rejected.parquet`` the others with their reasons, ``manifest.json`` the counts. The same command with
+    other filters makes no caption again and filters anew. How a run goes on is told at :class:`PartWriterCallback`.
+
+    Args:
+        folder: Where the set goes.
+        filters: Applied in this order; each sees what the earlier ones left.
+        records_per_part: Answers per file; a kill loses no more than these, of each rank.
+
+    Example:
+        >>> CaptionWriterCallback("captions/imagenet21k").folder
+        'captions/imagenet21k'
+    """
+
+    noun = "captions"
+
+    def __init__(self, folder: str, filters: Sequence[CaptionFilter] = (), records_per_part: int = 256) -> None:
+        super().__init__(folder, records_per_part)
+        self.filters = filters
+
+    def make_writer(self, folder: Path, rank: int) -> CaptionSetWriter:
+        """Make the writer of a rank."""
+        return CaptionSetWriter(folder, rank, self.records_per_part)
+
+    def append(self, writer: CaptionSetWriter, outputs: Any, pl_module: LightningModule) -> int:
+        """Give the answers of a step to the writer.
+
+        Raises:
+            TypeError: If the step returned something else.
+        """
+        if not isinstance(outputs, WrittenCaptions):
+            raise TypeError(
+                f"CaptionWriterCallback got {type(outputs).__name__} from {type(pl_module).__name__}.predict_step; "
+                "expected WrittenCaptions, such as CaptionWritingModule returns."
+            )
+        return writer.append(outputs)
+
+    def finish(self, folder: Path, provenance: dict[str, Any], settings: dict[str, Any]) -> str:
+        """Filter the answers and write what is left, and the manifest."""
+        answers = read_answers(folder)
+        columns = (answers[name].to_pylist() for name in ("key", "caption", "class_name"))
+        outcome = run_filters([CaptionRecord(*row) for row in zip(*columns, strict=True)], self.filters)
+        finish_caption_set(
+            folder,
+            answers,
+            kept=outcome.kept,
+            rejected=[(each.record, each.filter_name, each.reason) for each in outcome.rejected],
+            filters=[
+                {**asdict(count), "settings": caption_filter.provenance()}
+                for count, caption_filter in zip(outcome.counts, self.filters, strict=True)
+            ],
+            provenance=provenance,
+        )
+        by_filter = ", ".join(f"{count.name} {count.num_rejected}" for count in outcome.counts if count.num_rejected)
+        return (
+            f"{len(answers)} answers are in {self.folder}; {len(outcome.kept)} captions are left in "
+            f"{folder / CAPTIONS}{f' (rejected: {by_filter})' if by_filter else ''}"
+        )

@@ -1,0 +1,132 @@
+"""What all callbacks share that write what a prediction makes to a folder: what is there already, settings, ranks."""
+
+from abc import ABC, abstractmethod
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
+
+from synth2_lightning import __version__
+from synth2_lightning.interfaces import HasProvenance, LeavesOut
+from synth2_lightning.shards.part_writer import PartWriter
+from synth2_lightning.shards.parts import list_sources
+
+
+class PartWriterCallback(Callback, ABC):
+    """Writes what every ``predict_step`` returns to a folder, rank by rank.
+
+    A run that was killed is started again with the same command: a datamodule that can leave records out
+    (:class:`LeavesOut`) is told which are written, by source and key, and deals the rest out; from any other they are
+    made again and dropped. The trainer's precision, and the settings of module and datamodule that decide the records
+    (:class:`HasProvenance`), must be those of the folder. The predictions are not kept in memory, so
+    ``Trainer.predict`` returns none. (It is no ``BasePredictionWriter``: that asks Lightning for the indices of every
+    batch, which nobody needs here.)
+
+    Args:
+        folder: Where the records go.
+        records_per_part: Records per file; a kill loses no more than these, of each rank. What ends with an exception,
+            ctrl-C and SIGTERM among them, loses none.
+    """
+
+    noun: str
+    """What a record is, in the plural, for messages."""
+
+    def __init__(self, folder: str, records_per_part: int) -> None:
+        self.folder = folder
+        self.records_per_part = records_per_part
+        self._writer: PartWriter[Any] | None = None
+        self._num_repeated = 0
+
+    @abstractmethod
+    def make_writer(self, folder: Path, rank: int) -> PartWriter[Any]:
+        """Make the writer of a rank."""
+
+    @abstractmethod
+    def append(self, writer: Any, outputs: Any, pl_module: LightningModule) -> int:
+        """Give a step's records to the writer, and return how many of them were new.
+
+        Raises:
+            TypeError: If the step returned something else.
+        """
+
+    @abstractmethod
+    def finish(self, folder: Path, provenance: dict[str, Any], settings: dict[str, Any]) -> str:
+        """Sum the folder up, on one rank when all have closed; return what to tell the user."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Look at what the folder holds, and have it left out; no rank writes before all have looked."""
+        if stage != "predict":
+            return
+        trainer.predict_loop.return_predictions = False
+        self._writer = self.make_writer(self._path, trainer.global_rank)
+        self._num_repeated = 0
+        datamodule = getattr(trainer, "datamodule", None)
+        if len(self._writer) and isinstance(datamodule, LeavesOut):
+            datamodule.leave_out(self._writer)
+            rank_zero_info(f"{len(self._writer)} {self.noun} are in {self.folder} already and are not made again")
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Hold the run to the settings of the folder before anything is made."""
+        assert self._writer is not None, "setup makes the writer"
+        self._writer.start(_gather_settings(trainer, pl_module))
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Take the records of a batch."""
+        assert self._writer is not None, "setup makes the writer"
+        num_new = self.append(self._writer, outputs, pl_module)
+        self._num_repeated += len(outputs) - num_new
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Write what waits, as long as there is something that can be written to."""
+        if self._writer is not None and not isinstance(exception, OSError):
+            self._writer.close()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write the rest, and sum up once every rank has done so.
+
+        Here, and not in ``on_predict_end``, which Lightning skips on a rank that has no batch: the others would wait.
+        After an error neither is called.
+        """
+        if self._writer is None or stage != "predict":
+            return
+        settings = _gather_settings(trainer, pl_module)
+        self._writer.start(settings)  # not yet done where there was no batch
+        self._writer.close()
+        if self._num_repeated:
+            rank_zero_info(
+                f"{self._num_repeated} {self.noun} were in {self.folder} already, or stood in for damaged ones"
+            )
+        trainer.strategy.barrier("parts are written")
+        if trainer.is_global_zero:
+            rank_zero_info(self.finish(self._path, self._describe(pl_module), settings))
+        trainer.strategy.barrier("folder is summed up")
+        self._writer = None
+
+    @property
+    def _path(self) -> Path:
+        return Path(self.folder).expanduser()
+
+    def _describe(self, pl_module: LightningModule) -> dict[str, Any]:
+        return {
+            "synth2_lightning": __version__,
+            "made_by": type(pl_module).__name__,
+            "sources": list_sources(self._path),
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+
+
+def _gather_settings(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+    """Settings under the names of the run file's sections."""
+    parts = {"model": pl_module, "data": getattr(trainer, "datamodule", None)}
+    settings = {name: part.provenance() for name, part in parts.items() if isinstance(part, HasProvenance)}
+    return {"trainer": {"precision": trainer.precision}, **settings}

@@ -1,0 +1,142 @@
+from collections.abc import Callable
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from synth2_lightning.generators.language_model import LanguageModelCaptionGenerator
+from synth2_lightning.generators.token_sampling import SamplingSettings
+from synth2_lightning.testing import check_caption_generator
+from synth2_lightning.types import ChatMessage, Prompt
+
+Save = Callable[..., str]
+
+EXAMPLES: Prompt = (
+    ChatMessage("system", "a picture of one"),
+    ChatMessage("user", "circle"),
+    ChatMessage("assistant", "a large red circle above a square"),
+)
+WORDS = (
+    "circle",
+    "small blue square",
+    "two green triangles",
+    "star",
+    "a cross left of a heart",
+    "red",
+    "ring",
+    "three",
+)
+PROMPTS: list[Prompt] = [(*EXAMPLES, ChatMessage("user", word)) for word in WORDS]
+GREEDY = SamplingSettings(max_new_tokens=12, top_k=1)
+
+
+def answer_one_by_one(folder: str, prompts: list[Prompt], opening: str = "") -> list[str]:
+    """What transformers makes of each prompt alone, with its own cache and attention."""
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    texts = []
+    for prompt in prompts:
+        turns = [{"role": message.role, "content": message.content} for message in prompt]
+        text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True) + opening
+        inputs = tokenizer(text, return_tensors="pt", add_special_tokens=False, return_token_type_ids=False)
+        ids = model.generate(**inputs, max_new_tokens=12, do_sample=False, pad_token_id=0)
+        texts.append(tokenizer.decode(ids[0, inputs.input_ids.shape[1] :], skip_special_tokens=True).strip())
+    return texts
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_answers_are_those_of_transformers(save_model: Save, kind: str) -> None:
+    folder = save_model(kind)
+    generator = LanguageModelCaptionGenerator(folder, dtype="float32", num_rows=3, sampling=GREEDY)
+    generator.load()
+    other = (ChatMessage("system", "something else"), ChatMessage("user", "circle"))
+    prompts: list[Prompt] = [*PROMPTS, other, (ChatMessage("user", "ring"),)]
+    answers = generator.generate(prompts, list(range(len(prompts))))
+    expected = answer_one_by_one(folder, prompts)
+    assert [answer.text for answer in answers] == expected
+    assert len(set(expected)) > 3
+    tokenizer = generator.tokenizer
+    rendered = tokenizer.apply_chat_template([{"role": "user", "content": "ring"}], add_generation_prompt=True)
+    assert answers[-1].num_prompt_tokens == len(rendered["input_ids"])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_laws_of_caption_generators_hold(save_model: Save, dtype: str) -> None:
+    sampling = SamplingSettings(max_new_tokens=12)
+    folder = save_model("llama")
+    check_caption_generator(
+        LanguageModelCaptionGenerator(folder, dtype=dtype, num_rows=3, sampling=sampling),  # type: ignore[arg-type]
+        PROMPTS,
+    )
+
+
+def test_an_opening_is_continued_and_is_part_of_the_answer(save_model: Save) -> None:
+    folder = save_model("llama")
+    generator = LanguageModelCaptionGenerator(folder, dtype="float32", num_rows=2, sampling=GREEDY)
+    generator.load()
+    opened: list[Prompt] = [(*prompt, ChatMessage("assistant", "there are two")) for prompt in PROMPTS[:3]]
+    answers = generator.generate(opened, [0, 0, 0])
+    continued = answer_one_by_one(folder, PROMPTS[:3], opening="there are two")
+    assert [answer.text for answer in answers] == [f"there are two {text}".strip() for text in continued]
+    assert answers[0].num_tokens <= 12
+
+
+def test_a_model_without_a_chat_template_is_shown_paragraphs(save_model: Save) -> None:
+    folder = save_model("llama", chat_template=None)
+    generator = LanguageModelCaptionGenerator(folder, dtype="float32", num_rows=2, sampling=GREEDY)
+    generator.load()
+    (answer,) = generator.generate(PROMPTS[:1], [0])
+    tokenizer = generator.tokenizer
+    text = "a picture of one\n\ncircle\n\na large red circle above a square\n\ncircle\n\n"
+    inputs = tokenizer(text, return_tensors="pt", add_special_tokens=False, return_token_type_ids=False)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    ids = model.generate(**inputs, max_new_tokens=12, do_sample=False, pad_token_id=0)
+    assert answer.text == tokenizer.decode(ids[0, inputs.input_ids.shape[1] :], skip_special_tokens=True).strip()
+
+
+def test_an_answer_that_is_cut_says_so(save_model: Save) -> None:
+    generator = LanguageModelCaptionGenerator(
+        save_model("llama"), dtype="float32", num_rows=2, sampling=SamplingSettings(max_new_tokens=2, top_k=1)
+    )
+    generator.load()
+    reasons = {answer.finish_reason: answer.num_tokens for answer in generator.generate(PROMPTS, [0] * len(PROMPTS))}
+    assert reasons["length"] == 2
+    assert set(reasons) <= {"length", "stop"}
+
+
+def test_provenance_knows_the_weights_and_the_sampling(save_model: Save) -> None:
+    folder = save_model("llama")
+    one, other = (
+        LanguageModelCaptionGenerator(folder, dtype="float32", sampling=SamplingSettings(temperature=value))
+        for value in (0.5, 0.7)
+    )
+    for generator in (one, other):
+        generator.load()
+    assert one.provenance()["weights"].startswith("llama:")
+    assert one.provenance() != other.provenance()
+    with torch.no_grad():
+        one.network.model.embed_tokens.weight[0, 0] += 1.0
+    assert one.provenance()["weights"] != other.provenance()["weights"]
+
+
+def test_an_attention_that_cannot_share_is_refused(save_model: Save) -> None:
+    with pytest.raises(ValueError, match=r"gemma2\) has an attention that cannot be shared .*a sliding window of 4096"):
+        LanguageModelCaptionGenerator(save_model("gemma2")).load()
+
+
+def test_mistakes_are_told(save_model: Save) -> None:
+    with pytest.raises(ValueError, match="num_rows=0; expected 1 or more"):
+        LanguageModelCaptionGenerator("anything", num_rows=0)
+    generator = LanguageModelCaptionGenerator(
+        save_model("llama"), dtype="float32", sampling=SamplingSettings(max_new_tokens=250)
+    )
+    with pytest.raises(RuntimeError, match="has no weights yet; call load"):
+        generator.generate(PROMPTS[:1], [0])
+    with pytest.raises(RuntimeError, match="has no weights yet; call load"):
+        generator.provenance()
+    generator.load()
+    with pytest.raises(ValueError, match="There are 2 prompts and 1 seeds; expected one seed per prompt"):
+        generator.generate(PROMPTS[:2], [0])
+    with pytest.raises(ValueError, match=r"may need 28\d positions, but .* has 256\. Shorten the prompt"):
+        generator.generate(PROMPTS[:1], [0])
+    with pytest.raises(FileNotFoundError, match=r"The language model is not at '\./nowhere'"):
+        LanguageModelCaptionGenerator("./nowhere").load()

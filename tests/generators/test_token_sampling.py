@@ -1,0 +1,50 @@
+import pytest
+import torch
+from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+
+from synth2_lightning.generators.token_sampling import SamplingSettings, sample_tokens
+
+
+@pytest.mark.parametrize(
+    "settings", [SamplingSettings(temperature=0.7, top_k=5, top_p=0.8), SamplingSettings(top_k=99)]
+)
+def test_tokens_come_as_often_as_transformers_would_draw_them(settings: SamplingSettings) -> None:
+    torch.manual_seed(0)
+    logits = 2.0 * torch.randn(1, 12)
+    warpers = LogitsProcessorList(
+        [
+            TemperatureLogitsWarper(settings.temperature),
+            TopKLogitsWarper(settings.top_k),
+            TopPLogitsWarper(settings.top_p),
+        ]
+    )
+    expected = warpers(None, logits).softmax(1).squeeze(0)
+    uniforms = (torch.arange(20_000) + 0.5) / 20_000
+    drawn = sample_tokens(logits.expand(20_000, -1), uniforms, settings)
+    torch.testing.assert_close(drawn.bincount(minlength=12) / 20_000, expected, atol=2e-4, rtol=0)
+
+
+def test_one_token_is_the_likeliest_whatever_the_number() -> None:
+    logits = torch.tensor([[0.0, 3.0, 2.9]]).expand(3, -1)
+    assert sample_tokens(logits, torch.tensor([0.0, 0.5, 0.9999999]), SamplingSettings(top_k=1)).tolist() == [1, 1, 1]
+
+
+def test_the_highest_number_never_leaves_what_is_kept() -> None:
+    logits = torch.zeros(1, 1000)
+    token = sample_tokens(logits, torch.tensor([1.0 - 2**-24]), SamplingSettings(top_k=1000, top_p=0.5))
+    order = logits.topk(1000).indices[0].tolist()
+    assert order.index(int(token)) <= 500
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("max_new_tokens", 0, "SamplingSettings.max_new_tokens is 0; expected 1 or more"),
+        ("top_k", 0, "SamplingSettings.top_k is 0; expected 1 or more"),
+        ("temperature", 0.0, "temperature is 0.0; expected above 0. For the likeliest tokens without chance set top_k"),
+        ("top_p", 1.5, "SamplingSettings.top_p is 1.5; expected above 0 and at most 1"),
+    ],
+)
+def test_what_cannot_be_drawn_from_is_refused(name: str, value: float, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SamplingSettings(**{name: value})  # type: ignore[arg-type]
