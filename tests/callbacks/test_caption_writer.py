@@ -1,0 +1,129 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from lightning.pytorch import Trainer
+
+from synth2_lightning.callbacks.caption_writer import CaptionWriterCallback
+from synth2_lightning.concepts.prompts import PromptTemplate
+from synth2_lightning.concepts.sampling import UniformSampling
+from synth2_lightning.concepts.table import TableConcepts
+from synth2_lightning.datamodules.concepts import ConceptDataModule
+from synth2_lightning.filters.length import LengthFilter
+from synth2_lightning.modules.caption_writing import CaptionWritingModule
+from synth2_lightning.testing import TinyCaptionGenerator
+from synth2_lightning.types import PromptBatch, WrittenCaptions
+
+NAMES = ("dog", "old oak tree", "bus", "cat", "red fox", "sailing boat", "hen")
+
+
+class Stopped(CaptionWritingModule):
+    """Is stopped in its third batch."""
+
+    error: type[BaseException] = KeyError
+
+    def predict_step(self, batch: PromptBatch, batch_idx: int) -> WrittenCaptions:
+        if batch_idx == 2:
+            raise self.error("stopped")
+        return super().predict_step(batch, batch_idx)
+
+
+@pytest.fixture
+def names(tmp_path: Path) -> Path:
+    (tmp_path / "names.txt").write_text("\n".join(NAMES) + "\n")
+    return tmp_path / "names.txt"
+
+
+def predict(
+    names: Path, module: CaptionWritingModule | None = None, num_captions: int = 7, batch_size: int = 2, **settings: Any
+) -> None:
+    settings = {"records_per_part": 100} | settings
+    trainer = Trainer(
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[CaptionWriterCallback(str(names.parent / "set"), **settings)],
+    )
+    prompt = PromptTemplate("plain", 1, "{name}")
+    data = ConceptDataModule(TableConcepts(str(names)), prompt, num_captions, UniformSampling(), batch_size)
+    assert trainer.predict(module or CaptionWritingModule(TinyCaptionGenerator()), data) is None
+
+
+def read(names: Path, file: str = "captions.parquet") -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = pq.read_table(names.parent / "set" / file).to_pylist()
+    return rows
+
+
+def test_names_become_a_caption_set(names: Path) -> None:
+    predict(names, filters=[LengthFilter(min_words=7)])
+    kept, rejected = read(names), read(names, "rejected.parquet")
+    assert sorted(row["class_name"] for row in kept) == ["old oak tree", "red fox", "sailing boat"]
+    assert sorted(row["class_name"] for row in rejected) == ["bus", "cat", "dog", "hen"]
+    assert {(row["filter"], row["reason"]) for row in rejected} == {("LengthFilter", "fewer than 7 words")}
+    for row in kept + rejected:
+        assert row["caption"] == f"A picture of {row['class_name']} number {row['seed'] % 1000}."
+        assert (row["prompt"], row["model"], row["finish_reason"]) == ("plain@1", "tiny", "stop")
+    manifest = json.loads((names.parent / "set" / "manifest.json").read_text())
+    assert (manifest["num_written"], manifest["num_kept"]) == (7, 3)
+    (count,) = manifest["filters"]
+    assert (count["name"], count["num_seen"], count["num_rejected"]) == ("LengthFilter", 7, 4)
+    assert count["settings"]["min_words"] == 7
+    assert manifest["provenance"]["settings"]["data"]["prompt"]["template"] == "plain@1"
+    assert manifest["provenance"]["settings"]["model"]["salt"] == 0
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 7])
+def test_batches_change_nothing(names: Path, batch_size: int) -> None:
+    predict(names)
+    expected = read(names)
+    for path in (names.parent / "set").iterdir():
+        path.unlink()
+    predict(names, batch_size=batch_size)
+    assert read(names) == expected
+
+
+@pytest.mark.parametrize("error", [KeyError, KeyboardInterrupt, SystemExit])
+def test_a_stopped_run_loses_nothing_that_was_answered(names: Path, error: type[BaseException]) -> None:
+    stopped = Stopped(TinyCaptionGenerator())
+    stopped.error = error
+    with pytest.raises((KeyError, SystemExit)):
+        predict(names, stopped)
+    (part,) = (names.parent / "set").iterdir()
+    assert pq.read_metadata(part).num_rows == 4
+
+    asked: list[str] = []
+    module = CaptionWritingModule(TinyCaptionGenerator())
+    generate = module.generator.generate
+    module.generator.generate = lambda prompts, seeds: asked.extend(  # type: ignore[method-assign]
+        prompt[-1].content for prompt in prompts
+    ) or generate(prompts, seeds)
+    predict(names, module)
+    assert len(asked) == 3
+    assert sorted(row["class_name"] for row in read(names)) == sorted(NAMES)
+
+
+def test_other_filters_make_no_caption_again(names: Path) -> None:
+    predict(names)
+    assert len(read(names)) == 7
+    predict(names, Stopped(TinyCaptionGenerator()), filters=[LengthFilter(min_words=7)])
+    assert len(read(names)) == 3
+
+
+def test_a_set_may_grow_but_not_change(names: Path) -> None:
+    predict(names, num_captions=3)
+    first = {row["key"]: row["caption"] for row in read(names)}
+    predict(names)
+    assert len(read(names)) == 7
+    assert first.items() <= {row["key"]: row["caption"] for row in read(names)}.items()
+    with pytest.raises(ValueError, match="model.salt is 0 there and 1 in this run"):
+        predict(names, CaptionWritingModule(TinyCaptionGenerator(salt=1)))
+
+
+def test_other_predictions_are_refused(names: Path) -> None:
+    module = CaptionWritingModule(TinyCaptionGenerator())
+    module.predict_step = lambda batch, batch_idx: 0  # type: ignore[method-assign,assignment,return-value]
+    with pytest.raises(TypeError, match=r"got int from CaptionWritingModule\.predict_step; expected WrittenCaptions"):
+        predict(names, module)
