@@ -7,8 +7,9 @@ DICT is the folder ``dict`` of WordNet 3.0 (https://wordnet.princeton.edu, ``Wor
 well; where they split ``data.noun``, join the pieces by a line break. It has 15,300,280 bytes.
 
 One line per synset, in the order of their ids: id, the first synset that it is a kind of, lexicographer file, and the
-lemmas whose leading sense it is, divided by ``|``. A lemma that is mostly no noun ends in ``*``. The same files give the
-same bytes.
+lemmas that mean it most often, divided by ``|``. Which sense a lemma has is counted in the texts that WordNet was held
+to; as captions describe what is seen, a thing comes before something abstract that is up to three times as frequent. A
+lemma that is mostly no noun ends in ``*``. The same files give the same bytes.
 """
 
 import gzip
@@ -23,9 +24,15 @@ from timm.data import ImageNetInfo
 from synth2_lightning.locations import resolve
 
 SUBSETS = ("imagenet-1k", "imagenet-21k-goog")  # all others are part of these
-# Where everyday nouns may come from that ImageNet lacks, such as "man" and "water".
-VISIBLE = {"Tops", "animal", "artifact", "body", "food", "group", "location", "object", "person", "phenomenon", "plant"}
-VISIBLE |= {"substance"}
+THINGS = {"animal", "artifact", "body", "food", "object", "person", "plant"}
+VISIBLE = THINGS | {
+    "Tops",
+    "group",
+    "location",
+    "phenomenon",
+    "substance",
+}  # everyday nouns such as "crowd" and "water"
+FUNCTION_WORDS = {"a", "am", "an", "as", "at", "be", "do", "he", "i", "in", "it", "me", "no", "or", "so", "us"}
 
 
 @dataclass(frozen=True)
@@ -63,36 +70,67 @@ def read_senses(folder: Path) -> dict[str, list[str]]:
     return senses
 
 
-def count_tags(folder: Path) -> Counter[tuple[str, bool]]:
-    """Count how often each lemma was tagged as a noun, and as anything else, in the texts that WordNet was held to."""
-    counts: Counter[tuple[str, bool]] = Counter()
-    for line in (folder / "index.sense").read_text(encoding="latin-1").splitlines():
-        key, _, _, count = line.split()
-        lemma, _, rest = key.partition("%")
-        counts[lemma, rest.startswith("1")] += int(count)
-    return counts
+class Tags:
+    """How often lemmas and their senses are tagged in the texts that WordNet was held to (``index.sense``)."""
+
+    def __init__(self, folder: Path) -> None:
+        self.nouns: Counter[str] = Counter()
+        self.others: Counter[str] = Counter()
+        self.senses: Counter[tuple[str, str]] = Counter()
+        self.verbs: set[str] = set()
+        for line in (folder / "index.sense").read_text(encoding="latin-1").splitlines():
+            key, synset, _, count = line.split()
+            lemma, _, rest = key.partition("%")
+            if rest[0] == "1":
+                self.nouns[lemma] += int(count)
+                self.senses[lemma, synset] += int(count)
+            else:
+                self.others[lemma] += int(count)
+            if rest[0] == "2":
+                self.verbs.add(lemma)
+
+    def is_mostly_other(self, lemma: str) -> bool:
+        """Whether a lemma is mostly no noun; forms such as "jumping" are only tagged where they are nouns."""
+        stem = lemma.removesuffix("ing")
+        is_verb = stem != lemma and not self.verbs.isdisjoint((stem, stem + "e", stem[:-1]))
+        return self.others[lemma] > self.nouns[lemma] or (is_verb and self.nouns[lemma] < 2)
+
+
+def choose_senses(folder: Path, synsets: dict[str, Synset], classes: set[str], tags: Tags) -> dict[str, str]:
+    """Say which synset each lemma means; individuals do not count, unless they are classes of ImageNet."""
+    chosen = {}
+    for lemma, senses in read_senses(folder).items():
+        named = [synset for synset in senses if not synsets[synset].is_individual or synset in classes]
+        if not named or lemma in FUNCTION_WORDS:
+            continue
+        things = [synset for synset in named if synsets[synset].branch in THINGS]
+        chosen[lemma] = named[0]
+        if things and 0 < tags.senses[lemma, named[0]] <= 3 * tags.senses[lemma, things[0]]:
+            chosen[lemma] = things[0]
+    for lemma in [lemma for lemma in chosen if lemma.endswith("s") and tags.nouns[lemma[:-1]]]:
+        # "glasses" is a word of its own, "shoes" is rather the plural of another than a state of affairs.
+        is_own = tags.nouns[lemma] and synsets[chosen[lemma]].branch in VISIBLE
+        if not is_own and not tags.is_mostly_other(lemma[:-1]):
+            del chosen[lemma]
+    return chosen
 
 
 def derive(folder: Path) -> str:
     """Write the lines of the table."""
-    synsets, senses, tags = read_synsets(folder), read_senses(folder), count_tags(folder)
-    kept = {name[1:] for subset in SUBSETS for name in ImageNetInfo(subset).label_names()}
+    synsets, tags = read_synsets(folder), Tags(folder)
+    classes = {name[1:] for subset in SUBSETS for name in ImageNetInfo(subset).label_names()}
     rules = resolve("package://synth2_lightning/concepts/unsuitable.txt", "list of unsuitable concepts").read_text()
-    leading = {}
-    for lemma, candidates in senses.items():
-        named = [synset for synset in candidates if not synsets[synset].is_individual or synset in kept]
-        leading.update({lemma: synset for synset in named[:1]})
-    kept |= set(re.findall(r"\bn(\d{8})\b", rules))
-    kept |= {synset for lemma, synset in leading.items() if tags[lemma, True] and synsets[synset].branch in VISIBLE}
+    chosen = choose_senses(folder, synsets, classes, tags)
+    kept = classes | set(re.findall(r"\bn(\d{8})\b", rules))
+    kept |= {synset for lemma, synset in chosen.items() if tags.nouns[lemma] and synsets[synset].branch in VISIBLE}
     for synset in list(kept):
         while synset := synsets[synset].parent:
             kept.add(synset)
 
     lemmas: dict[str, list[str]] = {synset: [] for synset in kept}
-    for lemma, synset in sorted(leading.items()):
+    for lemma, synset in sorted(chosen.items()):
         if synset in kept:
-            mostly_other = tags[lemma, False] > tags[lemma, True]
-            lemmas[synset].append(lemma.replace("_", " ") + ("*" if mostly_other else ""))
+            lemmas[synset].append(lemma.replace("_", " ") + ("*" if tags.is_mostly_other(lemma) else ""))
     lines = []
     for synset in sorted(kept):
         parent = synsets[synset].parent

@@ -93,9 +93,17 @@ def find_nouns(caption: str, wordnet: WordNet) -> list[str]:
     found = []
     at = 0
     while at < len(words):
-        pair = wordnet.lemma(" ".join(words[at : at + 2])) if at + 1 < len(words) else None
-        word = pair or wordnet.lemma(words[at])
+        term = _find_term(words[at : at + 2], wordnet)
+        word = term or wordnet.lemma(words[at])
         if word is not None and wordnet.is_mostly_noun(word):
             found.append(word)
-        at += 2 if pair else 1
+        at += 2 if term else 1
     return found
+
+
+def _find_term(words: list[str], wordnet: WordNet) -> str | None:
+    """Find a term of two words, the second of which is itself a noun: "a large white dog" is no large white, a moth."""
+    if len(words) < 2 or words[0] in ("a", "an", "the"):
+        return None
+    last = wordnet.lemma(words[1])
+    return wordnet.lemma(" ".join(words)) if last and wordnet.is_mostly_noun(last) else None

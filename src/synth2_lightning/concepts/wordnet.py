@@ -121,13 +121,13 @@ def read_wordnet() -> WordNet:
 
 
 def _forms(name: str) -> Iterator[str]:
-    """Give a name as it is, then what it may be the plural of."""
-    yield name
+    """Give a name's irregular singular, then the name as it is, then what it may be the regular plural of."""
     first, space, last = name.rpartition(" ")
     if last in _IRREGULAR:
         yield first + space + _IRREGULAR[last]
-    if name.endswith("men"):
+    if last.endswith("men"):
         yield name.removesuffix("men") + "man"
+    yield name
     if not name.endswith("s") or name.endswith("ss"):
         return
     yield name[:-1]
