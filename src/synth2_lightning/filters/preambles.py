@@ -37,7 +37,8 @@ class PreambleStripper(RecordFilter):
     r"""Leaves of an answer the caption alone: the first line that says something, without what is said around it.
 
     Taken off are "Sure, here is a caption:", "Caption:", quotation marks around the whole, markdown, the question
-    repeated ("Word: dog"), and "The image shows" before an article or a number. Typographic quotation marks become plain.
+    repeated ("Word: dog"), and "The image shows" before an article or a number. Typographic quotation marks become
+    plain.
 
     Example:
         >>> answer = "Sure! Here is a caption for you:\n\n**Caption:** \"A dog runs on the beach.\""

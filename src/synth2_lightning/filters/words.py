@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections.abc import Set
 
 _STRAIGHT = str.maketrans(
     {
@@ -47,3 +48,14 @@ def join_ngrams(words: list[str], size: int) -> list[tuple[str, ...]]:
         [('dog',)]
     """
     return [tuple(words[start : start + size]) for start in range(max(len(words) - size, 0) + 1)]
+
+
+def measure_jaccard(one: Set[tuple[str, ...]], other: Set[tuple[str, ...]]) -> float:
+    """Give the share of common runs among all runs of two texts, of which one has any.
+
+    Example:
+        >>> measure_jaccard({("a", "dog"), ("dog", "runs")}, {("a", "dog")})
+        0.5
+    """
+    num_common = len(one & other)
+    return num_common / (len(one) + len(other) - num_common)
