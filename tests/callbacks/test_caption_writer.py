@@ -97,9 +97,12 @@ def test_a_stopped_run_loses_nothing_that_was_answered(names: Path, error: type[
     asked: list[str] = []
     module = CaptionWritingModule(TinyCaptionGenerator())
     generate = module.generator.generate
-    module.generator.generate = lambda prompts, seeds: asked.extend(  # type: ignore[method-assign]
-        prompt[-1].content for prompt in prompts
-    ) or generate(prompts, seeds)
+    module.generator.generate = lambda prompts, seeds: (
+        asked.extend(  # type: ignore[method-assign]
+            prompt[-1].content for prompt in prompts
+        )
+        or generate(prompts, seeds)
+    )
     predict(names, module)
     assert len(asked) == 3
     assert sorted(row["class_name"] for row in read(names)) == sorted(NAMES)

@@ -13,7 +13,10 @@ BATCH = PromptBatch(PROMPTS, ("dog-0", "oak-0"), ("list",) * 2, ("dog", "oak"), 
 def test_answers_stand_beside_what_was_asked() -> None:
     written = CaptionWritingModule(TinyCaptionGenerator()).predict_step(BATCH, 0)
     assert written.batch is BATCH
-    assert [answer.text for answer in written.completions] == ["A picture of dog number 5.", "A picture of oak number 7."]
+    assert [answer.text for answer in written.completions] == [
+        "A picture of dog number 5.",
+        "A picture of oak number 7.",
+    ]
     assert written.model == "tiny"
 
 

@@ -54,7 +54,10 @@ def test_what_is_left_and_what_is_not_add_up(tmp_path: Path) -> None:
         tmp_path,
         read_answers(tmp_path),
         kept=[CaptionRecord("bee-0", "A bee", "bee")],
-        rejected=[(CaptionRecord("cat-0", "A c", "cat"), "Short", "too short"), (CaptionRecord("ant-0", ""), "Empty", "-")],
+        rejected=[
+            (CaptionRecord("cat-0", "A c", "cat"), "Short", "too short"),
+            (CaptionRecord("ant-0", ""), "Empty", "-"),
+        ],
         filters=[{"name": "Short", "num_rejected": 1}],
         provenance={"made_by": "test"},
     )

@@ -8,7 +8,7 @@ from synth2_lightning.types import CaptionRecord, Verdict
 
 
 class RecordFilter(CaptionFilter):
-    """A filter whose verdict on a caption depends on nothing but that caption, so that many machines may share the work.
+    """A filter whose verdict depends on nothing but the caption itself, so that many machines may share the work.
 
     Example:
         >>> from synth2_lightning.filters.length import LengthFilter

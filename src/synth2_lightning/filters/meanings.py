@@ -1,0 +1,109 @@
+"""Captions that mean what an earlier caption means, in whatever words."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from synth2_lightning.interfaces import CaptionFilter, TextEncoder
+from synth2_lightning.nn.pooling import embed_sentences
+from synth2_lightning.types import CaptionRecord, Verdict
+
+_NUM_ROWS = 1024
+_NUM_COLUMNS = 16384
+
+
+class SimilarMeanings(CaptionFilter):
+    """Keeps the first of captions whose sentence embeddings nearly agree.
+
+    Captions are compared with those that were kept, block by block: memory grows with the number of captions, two
+    embeddings each, and never with the number of pairs.
+
+    Args:
+        encoder: Embeds sentences, such as ``PretrainedTextEncoder("weights://all-minilm-l6-v2")``.
+        threshold: Least cosine of two captions of which the later one goes, above 0 and below 1.
+
+    Raises:
+        ValueError: If the threshold is out of range.
+
+    Example:
+        >>> from synth2_lightning.testing import TinyTextEncoder
+        >>> records = [CaptionRecord("a", "a dog"), CaptionRecord("b", "a dog"), CaptionRecord("c", "two cats")]
+        >>> [verdict.reason for verdict in SimilarMeanings(TinyTextEncoder(), threshold=0.99).judge(records)]
+        ['means the same as an earlier one', 'means the same as an earlier one', '']
+    """
+
+    def __init__(self, encoder: TextEncoder, threshold: float = 0.9) -> None:
+        check_threshold("SimilarMeanings", threshold)
+        self.encoder = encoder
+        self.threshold = threshold
+
+    def judge(self, records: Sequence[CaptionRecord]) -> list[Verdict]:
+        """Embed all captions, then go through them in their order."""
+        self.encoder.load()
+        embeddings = embed_sentences(self.encoder, [record.caption for record in records])
+        is_kept = keep_apart(embeddings, self.threshold).tolist()
+        return [
+            Verdict(record.caption, "" if kept else "means the same as an earlier one")
+            for record, kept in zip(records, is_kept, strict=True)
+        ]
+
+    def provenance(self) -> dict[str, Any]:
+        """Give the encoder's name and the threshold."""
+        return {"encoder": self.encoder.name, "threshold": self.threshold}
+
+
+def check_threshold(name: str, threshold: float) -> None:
+    """Refuse what is no useful bound on a cosine.
+
+    Raises:
+        ValueError: If the threshold is not above 0 and below 1.
+
+    Example:
+        >>> check_threshold("SimilarMeanings", 0.9)
+    """
+    if not 0 < threshold < 1:
+        raise ValueError(f"{name} got threshold={threshold}; expected a cosine above 0 and below 1.")
+
+
+def find_largest_cosines(
+    embeddings: Float[Tensor, "rows dim"], others: Float[Tensor, "columns dim"]
+) -> Float[Tensor, " rows"]:
+    """Give the cosine of each unit vector with the nearest of the others, -1 where there are none.
+
+    Example:
+        >>> find_largest_cosines(torch.eye(2), torch.tensor([[0.6, 0.8]]))
+        tensor([0.6000, 0.8000])
+    """
+    largest = torch.full((len(embeddings),), -1.0)
+    for start in range(0, len(embeddings), _NUM_ROWS):
+        rows = slice(start, start + _NUM_ROWS)
+        for block in others.split(_NUM_COLUMNS):
+            largest[rows] = torch.maximum(largest[rows], (embeddings[rows] @ block.T).amax(1))
+    return largest
+
+
+def keep_apart(embeddings: Float[Tensor, "rows dim"], threshold: float) -> Bool[Tensor, " rows"]:
+    """Keep unit vectors greedily, in their order: each whose cosine with all kept before stays below the threshold.
+
+    Example:
+        >>> keep_apart(torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]]), 0.7)
+        tensor([ True, False,  True])
+    """
+    is_kept = torch.ones(len(embeddings), dtype=torch.bool)
+    kept = torch.empty_like(embeddings)
+    num_kept = 0
+    for start in range(0, len(embeddings), _NUM_ROWS):
+        block = embeddings[start : start + _NUM_ROWS]
+        is_apart = find_largest_cosines(block, kept[:num_kept]) < threshold
+        is_near = block @ block.T >= threshold
+        for row in range(len(block)):
+            if is_apart[row]:
+                is_apart[row + 1 :] &= ~is_near[row, row + 1 :]
+        is_kept[start : start + _NUM_ROWS] = is_apart
+        new = block[is_apart]
+        kept[num_kept : num_kept + len(new)] = new
+        num_kept += len(new)
+    return is_kept

@@ -1,0 +1,78 @@
+"""What a language model says around its caption: greetings, labels, quotation marks, markdown."""
+
+import re
+from typing import Any
+
+from synth2_lightning.filters.base import RecordFilter
+from synth2_lightning.filters.words import straighten_quotes
+from synth2_lightning.types import CaptionRecord, Verdict
+
+_FENCE = re.compile(r"^\s*```.*$", re.MULTILINE)
+_BULLET = re.compile(r"^\s*(?:#{1,6}|[-*+>•]|\d{1,2}[.)])\s+")
+_EMPHASIS = re.compile(r"(\*{1,3}|_{1,3}|`)(?=\S)(.+?)(?<=\S)\1")
+# Only up to a colon: "Sure, a dog is on the bed" may be all that there is.
+_GREETING = re.compile(
+    r"^(?:(?:sure|certainly|of course|absolutely|okay|ok|great|yes)\b[^:]{0,80}:"
+    r"|(?:here(?:'s| is| are)|below is|the following is)\b[^:]{0,80}:"
+    r"|this is (?:a|the|my) (?:caption|description|sentence|response)\b[^:]{0,60}:"
+    r"|(?:sure|certainly|of course|absolutely)(?: thing)?!)\s*",
+    re.IGNORECASE,
+)
+_LABEL = re.compile(
+    r"^(?:(?:the |a |my )?(?:(?:image|photo|picture|possible|short|suggested) )?"
+    r"(?:caption|description|sentence|answer|response|output|photo|image|picture)s?|assistant)"
+    r"(?: \d+| for [^:.!?]{1,60})?\s*:\s*",
+    re.IGNORECASE,
+)
+_QUESTION = re.compile(r"^(?:object|word|class|name|subject|topic|user|prompt)s?\s*:.*$", re.IGNORECASE)
+# Followed by an article or a number, what is left is a caption of its own.
+_LEAD = re.compile(
+    r"^(?:the|this) (?:image|photo|photograph|picture) (?:shows|depicts|features|displays|captures|portrays|is of) "
+    r"(?=(?:an?|the|one|two|three|four|five|several|some|many)\b)",
+    re.IGNORECASE,
+)
+
+
+class PreambleStripper(RecordFilter):
+    r"""Leaves of an answer the caption alone: the first line that says something, without what is said around it.
+
+    Taken off are "Sure, here is a caption:", "Caption:", quotation marks around the whole, markdown, the question
+    repeated ("Word: dog"), and "The image shows" before an article or a number. Typographic quotation marks become
+    plain.
+
+    Example:
+        >>> answer = "Sure! Here is a caption for you:\n\n**Caption:** \"A dog runs on the beach.\""
+        >>> PreambleStripper().judge_one(CaptionRecord("a", answer)).caption
+        'A dog runs on the beach.'
+    """
+
+    def judge_one(self, record: CaptionRecord) -> Verdict:
+        """Go through the lines to the first of which something is left."""
+        for line in straighten_quotes(_FENCE.sub("", record.caption)).splitlines():
+            if caption := _strip_line(line):
+                return Verdict(caption)
+        return Verdict(record.caption, "nothing but a preamble")
+
+    def provenance(self) -> dict[str, Any]:
+        """Give no argument, for there is none."""
+        return {}
+
+
+def _strip_line(line: str) -> str:
+    caption = " ".join(_EMPHASIS.sub(r"\2", _BULLET.sub("", line)).split())
+    if _QUESTION.match(caption):
+        return ""
+    before = None
+    while caption != before:
+        before = caption
+        for pattern in (_GREETING, _LABEL):
+            caption = pattern.sub("", caption).strip()
+        caption = _unquote(caption)
+    shown = _LEAD.sub("", caption)
+    return caption if shown == caption else shown[0].upper() + shown[1:]
+
+
+def _unquote(text: str) -> str:
+    if len(text) < 2 or text[0] not in "\"'" or text[0] != text[-1] or text[0] in text[1:-1]:
+        return text
+    return text[1:-1].strip()
