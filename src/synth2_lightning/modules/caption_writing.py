@@ -5,7 +5,7 @@ from typing import Any
 from lightning.pytorch import LightningModule
 
 from synth2_lightning.interfaces import CaptionGenerator
-from synth2_lightning.types import PromptBatch, WrittenCaptions
+from synth2_lightning.types import CaptionBatch, PromptBatch, WrittenCaptions
 
 
 class CaptionWritingModule(LightningModule):
@@ -35,7 +35,7 @@ class CaptionWritingModule(LightningModule):
         """Give what decides the captions besides prompt and seed."""
         return {"generator_class": type(self.generator).__name__, **self.generator.provenance()}
 
-    def predict_step(self, batch: PromptBatch, batch_idx: int) -> WrittenCaptions:
+    def predict_step(self, batch: PromptBatch | CaptionBatch, batch_idx: int) -> WrittenCaptions:
         """Write a caption per prompt.
 
         Raises:
