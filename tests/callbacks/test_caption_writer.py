@@ -31,6 +31,19 @@ class Stopped(CaptionWritingModule):
         return super().predict_step(batch, batch_idx)
 
 
+class Recording(CaptionWritingModule):
+    """Remembers what it was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__(TinyCaptionGenerator())
+        self.asked: list[str] = []
+
+    def predict_step(self, batch: PromptBatch | CaptionBatch, batch_idx: int) -> WrittenCaptions:
+        assert isinstance(batch, PromptBatch)
+        self.asked += batch.class_names
+        return super().predict_step(batch, batch_idx)
+
+
 @pytest.fixture
 def names(tmp_path: Path) -> Path:
     (tmp_path / "names.txt").write_text("\n".join(NAMES) + "\n")
@@ -95,17 +108,9 @@ def test_a_stopped_run_loses_nothing_that_was_answered(names: Path, error: type[
     (part,) = (names.parent / "set").iterdir()
     assert pq.read_metadata(part).num_rows == 4
 
-    asked: list[str] = []
-    module = CaptionWritingModule(TinyCaptionGenerator())
-    generate = module.generator.generate
-    module.generator.generate = lambda prompts, seeds: (
-        asked.extend(  # type: ignore[method-assign]
-            prompt[-1].content for prompt in prompts
-        )
-        or generate(prompts, seeds)
-    )
+    module = Recording()
     predict(names, module)
-    assert len(asked) == 3
+    assert len(module.asked) == 3
     assert sorted(row["class_name"] for row in read(names)) == sorted(NAMES)
 
 

@@ -18,8 +18,9 @@ class CaptionWriterCallback(PartWriterCallback):
     """Writes the :class:`WrittenCaptions` of every ``predict_step`` to a caption set, rank by rank, and filters them.
 
     Every answer is kept as it came, in parts. When all are there, one rank filters them: ``captions.parquet`` holds
-    what is left, ``rejected.parquet`` the others with their reasons, ``manifest.json`` the counts. The same command with
-    other filters makes no caption again and filters anew. How a run goes on is told at :class:`PartWriterCallback`.
+    what is left, ``rejected.parquet`` the others with their reasons, ``manifest.json`` the counts. The same command
+    with other filters makes no caption again and filters anew. How a run goes on is told at
+    :class:`PartWriterCallback`.
 
     Args:
         folder: Where the set goes.

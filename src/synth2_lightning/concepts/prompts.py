@@ -9,7 +9,9 @@ from typing import Any
 
 from synth2_lightning.types import ChatMessage, Concept, Prompt
 
-_PLACES = (set(), {"name", "definition"}, {"name", "definition", "other", "other_definition"})
+_PLACES: tuple[set[str], ...] = (set(), {"name", "gloss"}, {"name", "gloss", "other", "other_gloss"})
+_ARTICLES: tuple[set[str], ...] = (set(), {"a_name"}, {"a_name", "an_other"})
+_NAMES = (("name", "a_name", "gloss"), ("other", "an_other", "other_gloss"))
 
 
 @dataclass(frozen=True, kw_only=True)  # no slots: jsonargparse reads defaults by vars()
@@ -44,11 +46,16 @@ class PromptTemplate:
     Args:
         name: What records call the template.
         version: To be raised with every change: captions of different prompts are different captions.
-        request: What the user says. It has the places ``{name}`` and, if wanted, ``{definition}``; with two concepts also
-            ``{other}`` and, if wanted, ``{other_definition}``; with none, no places.
+        request: What the user says, with a place for the ``{name}``, and with two concepts one for the ``{other}``.
+            ``{gloss}`` and ``{other_gloss}`` may follow: the definition in brackets after a space, or nothing where
+            there is none.
         system: What the model is told about its task before; nothing if empty.
         examples: Earlier turns, asked by the same request.
-        num_concepts: How many things a caption is asked for: 1; 2, to appear together; or 0, for whatever the model likes.
+        num_concepts: How many things a caption is asked for: 1; 2, which appear together; 0, for what the model likes.
+        openings: Beginnings of the answer, one of which is drawn for each caption, for models that do not follow
+            instructions: one that goes on from "A man holds an owl" does not define owls. Places as of the request, and
+            ``{a_name}``, ``{an_other}`` for names with their articles. The caption holds the opening. Local models go
+            on from it, and some servers; those that begin anew after it want a template without.
 
     Raises:
         ValueError: If the request has other places than the number of concepts allows, or lacks a name.
@@ -67,6 +74,7 @@ class PromptTemplate:
         system: str = "",
         examples: Sequence[PromptExample] = (),
         num_concepts: int = 1,
+        openings: Sequence[str] = (),
     ) -> None:
         self.name = name
         self.version = version
@@ -74,9 +82,12 @@ class PromptTemplate:
         self.system = system
         self.examples = tuple(examples)
         self.num_concepts = num_concepts
+        self.openings = tuple(openings)
         if num_concepts not in range(len(_PLACES)):
             raise ValueError(f"{self._called()} got num_concepts={num_concepts}; expected 0, 1 or 2.")
-        self._check_places()
+        self._check_places("request", self.request, _PLACES[num_concepts])
+        for opening in self.openings:
+            self._check_places("opening", opening, _PLACES[num_concepts] | _ARTICLES[num_concepts])
         self._start = self._render_start()
 
     @property
@@ -84,11 +95,12 @@ class PromptTemplate:
         """What records call the prompt: ``NAME@VERSION``."""
         return f"{self.name}@{self.version}"
 
-    def render(self, concepts: Sequence[Concept]) -> Prompt:
+    def render(self, concepts: Sequence[Concept], seed: int = 0) -> Prompt:
         """Ask for a caption.
 
         Args:
             concepts: As many as ``num_concepts`` says.
+            seed: Draws the opening, where there are some.
 
         Raises:
             ValueError: If there are more or fewer.
@@ -98,38 +110,52 @@ class PromptTemplate:
                 f"{self._called()} was given {len(concepts)} concepts ({[concept.name for concept in concepts]}); "
                 f"expected {self.num_concepts}, as its num_concepts says."
             )
-        values = [value for concept in concepts for value in (concept.name, concept.definition)]
-        places = dict(zip(("name", "definition", "other", "other_definition"), values, strict=False))
-        return (*self._start, ChatMessage("user", self.request.format(**places)))
+        places = _fill_places([(concept.name, concept.definition) for concept in concepts])
+        prompt = (*self._start, ChatMessage("user", self.request.format(**places)))
+        if not self.openings:
+            return prompt
+        opening = self.openings[seed % len(self.openings)].format(**places)
+        return (*prompt, ChatMessage("assistant", opening[0].upper() + opening[1:]))
 
     def provenance(self) -> dict[str, Any]:
         """Give the template's name and a fingerprint of all that it says."""
-        said = [self.request, self.system, [asdict(example) for example in self.examples]]
+        said = [self.request, self.system, [asdict(example) for example in self.examples], self.openings]
         digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
         return {"template": self.template_id, "num_concepts": self.num_concepts, "fingerprint": digest[:12]}
 
     def _render_start(self) -> Prompt:
         start = [ChatMessage("system", self.system)] if self.system else []
         for example in self.examples:
-            start.append(ChatMessage("user", self.request.format(**asdict(example))))
+            said = [(example.name, example.definition), (example.other, example.other_definition)]
+            places = _fill_places(said[: self.num_concepts])
+            start.append(ChatMessage("user", self.request.format(**places)))
             start.append(ChatMessage("assistant", example.caption))
         return tuple(start)
 
-    def _check_places(self) -> None:
+    def _check_places(self, what: str, text: str, allowed: set[str]) -> None:
         try:
-            found = {place for _, place, _, _ in Formatter().parse(self.request) if place is not None}
+            found = {place for _, place, _, _ in Formatter().parse(text) if place is not None}
         except ValueError as error:
             raise ValueError(
-                f"The request of {self._called()} is {self.request!r}, which is no format string ({error}); write "
-                "braces that are no places as {{ and }}."
+                f"The {what} of {self._called()} is {text!r}, which is no format string ({error}); write braces that "
+                "are no places as {{ and }}."
             ) from error
-        allowed = _PLACES[self.num_concepts]
-        needed = allowed & {"name", "other"}
+        needed = allowed & {"name", "other"} if what == "request" else set()
         if found - allowed or needed - found:
             raise ValueError(
-                f"The request of {self._called()} has the places {sorted(found)}; for {self.num_concepts} concepts "
-                f"expected {sorted(needed)}, and perhaps {sorted(allowed - needed)}. Correct the request, or num_concepts."
+                f"The {what} of {self._called()} has the places {sorted(found)}; for {self.num_concepts} concepts "
+                f"expected {sorted(needed)}, and perhaps {sorted(allowed - needed)}. Correct the {what}, or "
+                "num_concepts."
             )
 
     def _called(self) -> str:
         return f"PromptTemplate {self.template_id!r}"
+
+
+def _fill_places(concepts: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """Give what stands in the places of names and definitions."""
+    places: dict[str, str] = {}
+    for (name, definition), (place, with_article, gloss) in zip(concepts, _NAMES, strict=False):
+        article = "an" if name[:1].lower() in "aeiou" else "a"
+        places |= {place: name, with_article: f"{article} {name}", gloss: f" ({definition})" if definition else ""}
+    return places

@@ -19,7 +19,8 @@ class PromptBatches:
     """The batches of one rank, to be gone through once; rendering a prompt is no work that a worker could take over.
 
     Args:
-        concepts: Loaded.
+        concepts: All of them.
+        name: What their source is called.
         prompt: How they are asked for.
         asks: Captions of all ranks.
         sampler: Deals them out.
@@ -51,15 +52,16 @@ class PromptBatches:
         for positions in self._sampler:
             keys = tuple(self.asks[position][0] for position in positions)
             asked = [[self.concepts[index] for index in self.asks[position][1]] for position in positions]
+            seeds = tuple(record_seed(self.seed, key) for key in keys)
             yield PromptBatch(
-                prompts=tuple(self.prompt.render(concepts) for concepts in asked),
+                prompts=tuple(self.prompt.render(*each) for each in zip(asked, seeds, strict=True)),
                 keys=keys,
                 sources=(self.name,) * len(keys),
                 class_names=tuple(
                     CLASS_NAME_SEPARATOR.join(concept.name for concept in concepts) for concepts in asked
                 ),
                 templates=(self.prompt.template_id,) * len(keys),
-                seeds=tuple(record_seed(self.seed, key) for key in keys),
+                seeds=seeds,
             )
 
 
@@ -113,7 +115,7 @@ class ConceptDataModule(LightningDataModule):
         self._asks: list[Ask] = []
 
     def provenance(self) -> dict[str, Any]:
-        """Give what decides the prompts; not their number, which may grow, and not the batches, which change nothing."""
+        """Give what decides the prompts; not their number, which may grow later, nor the size of batches."""
         return {
             "concepts": self.concepts.provenance(),
             "sampler": self.sampler.provenance(),
@@ -159,7 +161,7 @@ class ConceptDataModule(LightningDataModule):
         return asks
 
     def _draw_partners(self, drawn: list[int]) -> list[tuple[int]]:
-        """Draw for each concept another one, as the sampler does by another seed; where both are one, the next of all."""
+        """Draw another concept for each, by another seed; where the sampler gives the same one, the next is taken."""
         if len(self._concepts) < 2:
             raise ValueError(
                 f"Prompt {self.prompt.template_id!r} puts two concepts together, and {self.concepts.name!r} has only "
