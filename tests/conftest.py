@@ -1,10 +1,23 @@
-"""What every test relies on: no network, fixed seeds, one thread."""
+"""What every test relies on: no network, fixed seeds, one thread; and language models too small to say anything."""
 
 import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<s> {{ message['role'] }} : {{ message['content'] }} </s> {% endfor %}"
+    "{% if add_generation_prompt %}<s> assistant : {% endif %}"
+)
+SIZES = {"num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": 32, "max_position_embeddings": 256}
+CONFIGS: dict[str, dict[str, Any]] = {
+    "gpt2": {"model_type": "gpt2", "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 256},
+    "llama": {"model_type": "llama", "intermediate_size": 48, "num_key_value_heads": 2, **SIZES},
+    "gemma2": {"model_type": "gemma2", "intermediate_size": 48, "num_key_value_heads": 2, "head_dim": 8, **SIZES},
+}
 
 
 @pytest.fixture(autouse=True)
@@ -14,3 +27,26 @@ def _deterministic() -> None:
     # Two test processes share two cores: more threads each would only fight.
     torch.set_num_threads(1)
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def save_model(tmp_path: Path) -> Callable[[str, str | None], str]:
+    """Save a new model of a kind, with a chat template or without, and give its folder."""
+
+    def save(kind: str, chat_template: str | None = CHAT_TEMPLATE) -> str:
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        from synth2_lightning.huggingface import NewNetwork
+
+        torch.manual_seed(0)
+        plan = NewNetwork(CONFIGS[kind], "package://synth2_lightning/scenes/vocabulary", "conftest")
+        network = AutoModelForCausalLM.from_config(plan.config)
+        for parameter in network.parameters():
+            parameter.data.mul_(3.0)  # a new model has hardly an opinion, so that rounding would decide
+        network.save_pretrained(tmp_path / kind)
+        plan.tokenizer.chat_template = chat_template
+        plan.tokenizer.save_pretrained(tmp_path / kind)
+        return str(tmp_path / kind)
+
+    return save
