@@ -27,7 +27,7 @@ _REASONS = {
         r"|\b(?:lives?|lived|found|native|common|occurs?|roam(?:s|ed)?)\b (?:in|on|to|throughout|when|near|the)\b"
         r"|\b(?:often|usually|typically|commonly|generally|frequently|primarily|widely|traditionally|originally)\b"
         r"|\bcan (?:also |\w+ly )?be (?!seen|heard|spotted)|\b(?:should|must)\b"
-        r"|\b(?:famous|well-known|renowned|century|invented)\b",
+        r"|\b(?:famous|well-known|renowned|century|invented|said to|regions? of)\b",
         re.IGNORECASE,
     ),
     "speaks to the reader": re.compile(
@@ -53,7 +53,7 @@ class ExplanationFilter(RecordFilter):
 
     Also those that speak to the reader or of the writer, ask, order, or belong on a web page. Words in quotation marks
     do not count, for they may stand on a sign in the picture. Works on English; of 30,000 captions that people wrote,
-    one in four hundred is rejected.
+    one in five hundred is rejected.
 
     Example:
         >>> texts = ("Goldfinches are known for their song.", "A goldfinch sings on a branch.", "Enjoy the view!")

@@ -21,8 +21,9 @@ class EvaluationOverlap(CaptionFilter):
 
     Args:
         captions: The captions of the evaluation set, such as ``PhotographCaptions`` of its photographs.
-        ngram_size: Words of a run, from 2. People who describe different photographs share runs, too: of 30,000
-            captions of Flickr8k's training split one in twelve shares eight words with its test split.
+        ngram_size: Words of a run, from 2. People describe different photographs in the same words, too: of the
+            captions of Flickr8k's training split, 0.8 % share eight words with the 5,000 of its validation split, and
+            10 % share six.
 
     Raises:
         ValueError: If the number is out of range.

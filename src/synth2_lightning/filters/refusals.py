@@ -15,7 +15,7 @@ _DECLINES = re.compile(
     r"|\bas an? (?:ai|artificial intelligence|language model|assistant)\b"
     r"|\b(?:ai|language) model\b"
     r"|\bplease (?:provide|specify|clarify|give)\b"
-    r"|\b(?:not|in)appropriate (?:to|for) (?:describe|depict|a caption)\b",
+    r"|\b(?:not |in)appropriate (?:to|for) (?:describe|depict|a caption)\b",
     re.IGNORECASE,
 )
 

@@ -1,0 +1,79 @@
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from synth2_lightning.filters.base import RecordFilter
+from synth2_lightning.filters.chain import FilterCount, name_filters, run_filters
+from synth2_lightning.filters.duplicates import ExactDuplicates
+from synth2_lightning.filters.length import LengthFilter
+from synth2_lightning.interfaces import CaptionFilter
+from synth2_lightning.types import CaptionRecord, Verdict
+
+
+class Lowering(RecordFilter):
+    def judge_one(self, record: CaptionRecord) -> Verdict:
+        return Verdict(record.caption.lower(), "has a z" if "z" in record.caption.lower() else "")
+
+    def provenance(self) -> dict[str, Any]:
+        return {}
+
+
+class Silent(CaptionFilter):
+    def judge(self, records: Sequence[CaptionRecord]) -> list[Verdict]:
+        return []
+
+    def provenance(self) -> dict[str, Any]:
+        return {}
+
+
+def make_records(*captions: str) -> list[CaptionRecord]:
+    return [CaptionRecord(f"key-{number}", caption, "thing") for number, caption in enumerate(captions)]
+
+
+def test_each_filter_sees_what_the_earlier_ones_left() -> None:
+    records = make_records("A DOG RUNS", "A Zebra", "dog", "a dog runs", "a cat sleeps")
+    outcome = run_filters(records, [Lowering(), LengthFilter(), ExactDuplicates()])
+
+    assert outcome.kept == (CaptionRecord("key-0", "a dog runs", "thing"), records[4])
+    assert [(item.record, item.filter_name, item.reason) for item in outcome.rejected] == [
+        (records[1], "Lowering", "has a z"),
+        (records[2], "LengthFilter", "fewer than 3 words"),
+        (records[3], "ExactDuplicates", "says the same as an earlier one"),
+    ]
+    assert outcome.counts == (
+        FilterCount("Lowering", 5, 1, 1, {"has a z": 1}),
+        FilterCount("LengthFilter", 4, 0, 1, {"fewer than 3 words": 1}),
+        FilterCount("ExactDuplicates", 3, 0, 1, {"says the same as an earlier one": 1}),
+    )
+
+
+def test_reasons_are_counted_most_frequent_first() -> None:
+    records = make_records("a b c d e", "a", "b", "a b")
+    (count,) = run_filters(records, [LengthFilter(min_words=2, max_words=4)]).counts
+    assert list(count.num_by_reason.items()) == [("fewer than 2 words", 2), ("more than 4 words", 1)]
+
+
+def test_nothing_is_lost() -> None:
+    records = make_records(*("dog", "a dog runs", "zzz", "a b c", "a b c"))
+    outcome = run_filters(records, [LengthFilter(), ExactDuplicates(), Lowering()])
+    keys = [record.key for record in outcome.kept] + [item.record.key for item in outcome.rejected]
+    assert sorted(keys) == [record.key for record in records]
+    assert len(outcome.kept) + sum(count.num_rejected for count in outcome.counts) == len(records)
+
+
+def test_without_filters_all_stay() -> None:
+    records = make_records("dog")
+    assert run_filters(records, []).kept == tuple(records)
+    assert run_filters([], [LengthFilter(), ExactDuplicates()]).counts[1].num_seen == 0
+
+
+def test_the_second_of_a_class_gets_a_number() -> None:
+    filters = [LengthFilter(), Lowering(), LengthFilter(), LengthFilter()]
+    assert name_filters(filters) == ["LengthFilter", "Lowering", "LengthFilter-2", "LengthFilter-3"]
+
+
+def test_a_verdict_too_few_is_refused() -> None:
+    message = r"Silent gave 0 verdicts on 2 captions; expected one on each\. Let its judge\(\) give"
+    with pytest.raises(ValueError, match=message):
+        run_filters(make_records("a", "b"), [Silent()])

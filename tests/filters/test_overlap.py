@@ -1,0 +1,55 @@
+from pathlib import Path
+
+import pytest
+
+from synth2_lightning.filters.overlap import EvaluationOverlap, EvaluationSimilarity
+from synth2_lightning.sources.caption_table import CaptionTable
+from synth2_lightning.testing import TinyTextEncoder
+from synth2_lightning.types import CaptionRecord, Verdict
+
+
+@pytest.fixture
+def evaluation(tmp_path: Path) -> CaptionTable:
+    table = tmp_path / "test.csv"
+    table.write_text("caption\nA brown dog runs over the green grass.\nA dog.\n", encoding="utf-8")
+    return CaptionTable(str(table), name="test")
+
+
+def is_rejected(verdicts: list[Verdict]) -> list[bool]:
+    return [bool(verdict.reason) for verdict in verdicts]
+
+
+def test_shared_runs_and_equal_short_captions_are_found(evaluation: CaptionTable) -> None:
+    captions = (
+        *("See: a BROWN dog runs, over a wall.", "A brown dog leaps over the green grass.", "a dog", "A dog sleeps."),
+        *("the green grass", ""),
+    )
+    judge = EvaluationOverlap(evaluation, ngram_size=4)
+    verdicts = judge.judge([CaptionRecord(str(number), caption) for number, caption in enumerate(captions)])
+    assert is_rejected(verdicts) == [True, True, True, False, False, False]
+    assert verdicts[0].reason == "shares 4 words with test"
+    assert judge.provenance() == {"captions": "test", "num_captions": 2, "ngram_size": 4}
+
+
+def test_runs_of_one_word_are_refused(evaluation: CaptionTable) -> None:
+    with pytest.raises(ValueError, match="EvaluationOverlap got ngram_size=1; expected runs of 2 or more words"):
+        EvaluationOverlap(evaluation, ngram_size=1)
+
+
+def test_captions_near_an_evaluation_caption_are_found(evaluation: CaptionTable) -> None:
+    records = [CaptionRecord("a", "dog. A"), CaptionRecord("b", "two owls")]
+    judge = EvaluationSimilarity(evaluation, TinyTextEncoder(), threshold=0.95)
+    verdicts = judge.judge(records)
+    assert is_rejected(verdicts) == [True, False]
+    assert verdicts[0].reason == "means the same as a caption of test"
+    assert judge.provenance() == {"captions": "test", "num_captions": 2, "encoder": "tiny", "threshold": 0.95}
+
+
+def test_nothing_is_read_before_it_is_needed() -> None:
+    nowhere = CaptionTable("/nowhere/test.csv")
+    EvaluationOverlap(nowhere)
+    judge = EvaluationSimilarity(nowhere, TinyTextEncoder())
+    with pytest.raises(FileNotFoundError, match=r"table of captions 'synthetic' is not at '/nowhere/test.csv'"):
+        judge.judge([CaptionRecord("a", "a dog")])
+    with pytest.raises(ValueError, match=r"EvaluationSimilarity got threshold=2\.0; expected a cosine above 0"):
+        EvaluationSimilarity(nowhere, TinyTextEncoder(), threshold=2.0)
