@@ -9,7 +9,7 @@ _LONGEST_BACK_OFF = 60.0
 _jitter = random.Random()  # of its own, so that a seeded run draws the same whatever its server does
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # without slots: the command line asks defaults for their __dict__
 class RequestLimits:
     """How many requests a server gets, and what happens to those that fail. None of it decides an answer.
 
