@@ -84,19 +84,19 @@ class ChatServer:
         self, client: "AsyncOpenAI", request: dict[str, Any], key: str, stop: asyncio.Event
     ) -> Completion | Failure | None:
         """Ask until there is an answer or no hope; nothing if others have stopped before."""
-        num_tries = 0
+        num_tries, num_answers = 0, self.num_answers
         for num_failures in count(1):
             while not stop.is_set() and (seconds := self._pacer.take_turn()) > 0:
                 await _sleep(seconds, stop)
             if stop.is_set():
                 break
-            num_answers = self.num_answers
             outcome = await self._send(client, request, key)
             if isinstance(outcome, Completion):
                 self.num_answers += 1
                 return outcome
             # A busy server that answers others will have time for this one, too: such a try does not count.
             num_tries += 0 if outcome.is_busy and self.num_answers > num_answers else 1
+            num_answers = self.num_answers
             if outcome.advice or num_tries > self.limits.max_retries:
                 return outcome
             self._tell_retry(outcome)
