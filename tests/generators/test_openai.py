@@ -1,0 +1,554 @@
+"""A generator against a server that misbehaves on demand: nothing is lost, and nothing is asked for twice."""
+
+import asyncio
+import json
+import logging
+import multiprocessing
+import os
+import signal
+import socket
+import struct
+import threading
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from synth2_lightning.generators.completion_cache import CompletionCache
+from synth2_lightning.generators.openai import OpenAICaptionGenerator
+from synth2_lightning.generators.request_limits import RequestLimits
+from synth2_lightning.types import ChatMessage, Completion, Prompt
+
+Fault = Callable[[BaseHTTPRequestHandler], None]
+ANIMALS = ("dog", "cat", "owl", "eel", "ant", "bee", "cow", "elk")
+KEY = "sk-proj-0123456789abcdefghij"
+
+
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 64  # Five, the default, would keep the sixth connection waiting for a second.
+
+
+class FakeChatServer:
+    """Answers ``"dog"`` with ``"A dog 7."``, where 7 is the seed; each fault of a prompt is used up by one request.
+
+    Attributes:
+        faults: By prompt, what happens to its next requests.
+        delays: By prompt, seconds until it is answered.
+        asked: How often each prompt was asked for.
+        answered: How often each prompt was answered.
+        bodies: All requests.
+        headers: Their headers.
+        times: When they came.
+        peak: Most requests at a time.
+    """
+
+    def __init__(self) -> None:
+        self.faults: dict[str, list[Fault]] = {}
+        self.delays: dict[str, float] = {}
+        self.asked: Counter[str] = Counter()
+        self.answered: Counter[str] = Counter()
+        self.bodies: list[dict[str, Any]] = []
+        self.headers: list[dict[str, str]] = []
+        self.times: list[float] = []
+        self.peak = 0
+        self.before_answer: Callable[[], object] = lambda: None
+        self._running = 0
+        self._lock = threading.Lock()
+        self._server: ThreadingHTTPServer | None = None
+        self.port = 0
+        self.start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    def start(self) -> None:
+        fake = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                fake.handle(self)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self._server = _Server(("127.0.0.1", self.port), Handler)
+        self.port = self._server.server_address[1]
+        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+
+    def stop(self) -> bool:
+        """Die, if alive: no new connection, and no answer on an old one."""
+        with self._lock:
+            server, self._server = self._server, None
+        if server is not None:
+            server.shutdown()
+            server.server_close()
+        return server is not None
+
+    def handle(self, handler: BaseHTTPRequestHandler) -> None:
+        body = json.loads(handler.rfile.read(int(handler.headers["Content-Length"])))
+        prompt = body["messages"][-1]["content"]
+        with self._lock:
+            self.asked[prompt] += 1
+            self.bodies.append(body)
+            self.headers.append({name.lower(): value for name, value in handler.headers.items()})
+            self.times.append(time.monotonic())
+            self._running += 1
+            self.peak = max(self.peak, self._running)
+            faults = self.faults.get(prompt, [])
+            fault = faults.pop(0) if faults else None
+        try:
+            time.sleep(self.delays.get(prompt, 0.0))
+            self.before_answer()
+            if self._server is None:
+                drop(handler)
+            elif fault is not None:
+                fault(handler)
+            else:
+                reply(handler, chat_completion(f"A {prompt} {body['seed']}."))
+                with self._lock:
+                    self.answered[prompt] += 1
+        except (BrokenPipeError, ConnectionResetError):
+            handler.close_connection = True
+        finally:
+            with self._lock:
+                self._running -= 1
+
+
+def chat_completion(content: str | None, finish_reason: str | None = "stop", **message: Any) -> str:
+    choice = {
+        "index": 0,
+        "message": {"role": "assistant", "content": content, **message},
+        "finish_reason": finish_reason,
+    }
+    usage = {"prompt_tokens": 11, "completion_tokens": 5, "total_tokens": 16}
+    return json.dumps({"id": "1", "object": "chat.completion", "created": 0, "choices": [choice], "usage": usage})
+
+
+def reply(handler: BaseHTTPRequestHandler, body: str, status: int = 200, **headers: str) -> None:
+    handler.send_response(status)
+    for name, value in {
+        "Content-Type": "application/json",
+        "Content-Length": str(len(body.encode())),
+        **headers,
+    }.items():
+        handler.send_header(name.replace("_", "-"), value)
+    handler.end_headers()
+    handler.wfile.write(body.encode())
+
+
+def drop(handler: BaseHTTPRequestHandler) -> None:
+    """Break the connection off, as a dying process does."""
+    handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    handler.close_connection = True
+
+
+def answer_with(body: str, status: int = 200, **headers: str) -> Fault:
+    return lambda handler: reply(handler, body, status, **headers)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeChatServer]:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    server = FakeChatServer()
+    yield server
+    server.stop()
+
+
+def make(server: FakeChatServer, cache: Path | None = None, **limits: Any) -> OpenAICaptionGenerator:
+    limits = {"num_concurrent": 4, "max_retries": 2, "retry_delay": 0.01, "timeout": 5.0, **limits}
+    folder = None if cache is None else str(cache)
+    return OpenAICaptionGenerator("tiny", server.url, limits=RequestLimits(**limits), cache=folder)
+
+
+def ask(generator: OpenAICaptionGenerator, names: Sequence[str] = ANIMALS, seed: int = 7) -> list[Completion]:
+    prompts: list[Prompt] = [(ChatMessage("system", "Be brief."), ChatMessage("user", name)) for name in names]
+    return generator.generate(prompts, [seed] * len(prompts))
+
+
+def texts(names: Sequence[str] = ANIMALS, seed: int = 7) -> list[str]:
+    return [f"A {name} {seed}." for name in names]
+
+
+def test_answers_are_in_the_order_of_the_prompts_and_asked_at_once(server: FakeChatServer) -> None:
+    server.delays = {name: 0.16 - 0.02 * row for row, name in enumerate(ANIMALS)}
+    answers = ask(make(server))
+    assert answers == [Completion(text, "stop", 11, 5) for text in texts()]
+    assert server.peak == 4
+    assert server.asked == Counter(ANIMALS)
+
+
+def test_a_request_holds_all_that_decides_its_answer(server: FakeChatServer) -> None:
+    generator = OpenAICaptionGenerator(
+        "tiny", f"{server.url}/", max_new_tokens=9, temperature=0.5, top_p=0.9, extra_body={"top_k": 40}
+    )
+    ask(generator, ["dog"], seed=2**62 + 5)
+    assert server.bodies == [
+        {
+            "model": "tiny",
+            "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "dog"}],
+            "seed": 5,
+            "max_completion_tokens": 9,
+            "temperature": 0.5,
+            "top_p": 0.9,
+            "top_k": 40,
+        }
+    ]
+    assert generator.model_name == "tiny"
+    assert generator.provenance() == {
+        "generator": "openai:tiny",
+        "base_url": server.url,
+        "max_completion_tokens": 9,
+        "temperature": 0.5,
+        "top_p": 0.9,
+        "extra_body": {"top_k": 40},
+    }
+
+
+def test_what_is_left_to_the_server_is_not_sent(server: FakeChatServer) -> None:
+    generator = OpenAICaptionGenerator("tiny", server.url, temperature=None)
+    ask(generator, ["dog"])
+    assert set(server.bodies[0]) == {"model", "messages", "seed", "max_completion_tokens"}
+    assert "temperature" not in generator.provenance()
+
+
+def test_the_same_prompt_and_seed_are_asked_for_once(server: FakeChatServer) -> None:
+    assert [answer.text for answer in ask(make(server), ["dog", "cat", "dog"])] == texts(["dog", "cat", "dog"])
+    assert server.asked == {"dog": 1, "cat": 1}
+
+
+def test_no_prompts_have_no_answers(server: FakeChatServer) -> None:
+    assert ask(make(server), []) == []
+
+
+def test_the_cache_answers_what_was_asked_before(server: FakeChatServer, tmp_path: Path) -> None:
+    first, again = make(server, tmp_path), make(server, tmp_path)
+    answers = ask(first, ["dog", "cat"])
+    assert ask(again, ["cat", "owl", "dog"]) == [answers[1], *ask(first, ["owl"]), answers[0]]
+    assert server.asked == {"dog": 1, "cat": 1, "owl": 1}
+    assert (first.num_cached, again.num_cached, again.server.num_answers) == (1, 2, 1)
+
+
+@pytest.mark.parametrize("change", [{"model": "other"}, {"max_new_tokens": 9}, {"temperature": 0.0}, {"seed": 8}])
+def test_the_cache_tells_requests_apart(server: FakeChatServer, tmp_path: Path, change: dict[str, Any]) -> None:
+    ask(make(server, tmp_path), ["dog"])
+    seed = change.pop("seed", 7)
+    other = OpenAICaptionGenerator(**{"model": "tiny", "base_url": server.url, "cache": str(tmp_path), **change})
+    ask(other, ["dog"], seed)
+    assert server.asked == {"dog": 2}
+
+
+TRANSIENT: dict[str, Fault] = {
+    "reset": drop,
+    "500": answer_with("internal error", 500),
+    "503": answer_with("starting", 503, Content_Type="text/plain"),
+    "429": answer_with('{"error": {"message": "slow down", "code": null}}', 429),
+    "no JSON": answer_with('{"choices": [{"mess'),
+    "a page": answer_with("<html>sign in</html>", Content_Type="text/html"),
+    "no choices": answer_with('{"error": "overloaded"}'),
+}
+
+
+@pytest.mark.parametrize("fault", TRANSIENT)
+def test_a_request_that_failed_is_sent_again(
+    server: FakeChatServer, tmp_path: Path, fault: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.faults = {"cow": [TRANSIENT[fault]] * 2}
+    generator = make(server, tmp_path)
+    assert [answer.text for answer in ask(generator)] == texts()
+    assert server.asked == {**Counter(ANIMALS), "cow": 3}
+    assert generator.server.num_retries == 2
+    assert "The request is sent again; so far 1 retries and" in caplog.messages[0]
+
+
+@pytest.mark.parametrize("fault", ["reset", "500", "429", "no JSON"])
+def test_a_request_that_fails_for_good_loses_nothing(server: FakeChatServer, tmp_path: Path, fault: str) -> None:
+    server.faults = {"cow": [TRANSIENT[fault]] * 3}
+    # Alone, because a busy server that answers others is asked on.
+    generator = make(server, tmp_path, num_concurrent=1 if fault == "429" else 4)
+    with pytest.raises(ConnectionError, match=r"it was tried 3 times\. See whether the server runs") as error:
+        ask(generator)
+    with CompletionCache(tmp_path) as cache:
+        num_safe = len(cache)
+    assert f"{num_safe} answers are safe in the cache {tmp_path}" in str(error.value)
+    assert server.answered.total() == num_safe
+    assert [answer.text for answer in ask(make(server, tmp_path))] == texts()
+    assert server.answered == Counter(ANIMALS)
+
+
+def test_a_slow_answer_is_asked_for_again(server: FakeChatServer) -> None:
+    server.faults = {"cow": [lambda _: time.sleep(0.3)]}
+    assert ask(make(server, timeout=0.1), ["cow"])[0].text == "A cow 7."
+    assert server.asked == {"cow": 2}
+
+
+def test_a_server_that_never_answers_is_named(server: FakeChatServer) -> None:
+    server.delays = {"cow": 0.3}
+    with pytest.raises(ConnectionError, match=r"v1 gave no answer within 0\.05 seconds; it was tried 2 times") as error:
+        ask(make(server, timeout=0.05, max_retries=1), ["cow"])
+    assert "The 0 answers of this batch that had come are lost, because no cache is set." in str(error.value)
+
+
+def test_no_server_at_all_is_named(server: FakeChatServer) -> None:
+    server.stop()
+    with pytest.raises(
+        ConnectionError, match=r"cannot be reached, or broke off \(ConnectError: .*it was tried 3 times"
+    ):
+        ask(make(server))
+
+
+FATAL: dict[str, tuple[Fault, type[Exception], str]] = {
+    "401": (
+        answer_with("who are you?", 401),
+        PermissionError,
+        r"answered 401: who are you\?\. Look at the key .*not set",
+    ),
+    "403": (answer_with("no", 403), PermissionError, r"answered 403: no\. Look at the key and at what it may do"),
+    "404": (
+        answer_with("no model 'tiny'", 404),
+        ValueError,
+        r"answered 404: no model 'tiny'\. Look at model, base_url",
+    ),
+    "400": (answer_with('{"detail": "bad"}', 400), ValueError, r"answered 400: {\"detail\": \"bad\"}\. .*extra_body"),
+    "quota": (
+        answer_with('{"error": {"code": "insufficient_quota"}}', 429),
+        PermissionError,
+        r"Look at the quota of the account",
+    ),
+    "an hour": (answer_with("later", 429, Retry_After="3600"), ConnectionError, r"to be left alone for 3600 seconds"),
+}
+
+
+@pytest.mark.parametrize("fault", FATAL)
+def test_what_no_retry_mends_ends_at_once_and_loses_nothing(server: FakeChatServer, tmp_path: Path, fault: str) -> None:
+    reply_badly, kind, message = FATAL[fault]
+    server.faults = {"owl": [reply_badly]}
+    server.delays = {"cat": 0.15}  # in flight when the failure comes: its answer is paid
+    with pytest.raises(kind, match=message) as error:
+        ask(make(server, tmp_path, num_concurrent=3))
+    assert server.asked["owl"] == 1
+    assert {"dog", "cat"} <= server.answered.keys()
+    assert server.asked.total() < len(ANIMALS)
+    assert f"{server.answered.total()} answers are safe in the cache" in str(error.value)
+    assert [answer.text for answer in ask(make(server, tmp_path))] == texts()
+    assert server.answered == Counter(ANIMALS)
+
+
+def test_requests_in_flight_do_not_hold_up_the_end_for_long(
+    server: FakeChatServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("synth2_lightning.generators.chat_server._SECONDS_TO_FINISH", 0.05)
+    server.faults, server.delays = {"owl": [answer_with("no", 400)]}, {"cat": 1.0}
+    start = time.monotonic()
+    with pytest.raises(ValueError, match="answered 400"):
+        ask(make(server))
+    assert time.monotonic() - start < 0.7
+
+
+def test_a_busy_server_is_left_alone_for_as_long_as_it_says(server: FakeChatServer) -> None:
+    server.faults = {"dog": [answer_with("slow down", 429, Retry_After="0.3")]}
+    server.delays = {"cat": 0.05}
+    ask(make(server, num_concurrent=2), ["dog", "cat", "owl"])
+    first, last = server.times[0], server.times[2:]
+    assert len(last) == 2
+    assert all(moment - first >= 0.3 for moment in last)
+
+
+def test_a_busy_server_that_answers_others_is_not_given_up(server: FakeChatServer) -> None:
+    server.faults = {"dog": [answer_with("slow down", 429, Retry_After="0.01")] * 6}
+    server.delays = dict.fromkeys(names := [*ANIMALS, "fox", "hen", "rat"], 0.04)
+    assert len(ask(make(server, num_concurrent=2), names)) == 11
+    assert server.asked["dog"] == 7
+
+
+def test_requests_are_started_no_faster_than_the_limit(server: FakeChatServer) -> None:
+    ask(make(server, requests_per_minute=1200.0), ANIMALS[:5])
+    assert server.times[-1] - server.times[0] >= 0.18
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "expected"),
+    [
+        (chat_completion(None, "content_filter"), 200, Completion("", "content_filter", 11, 5)),
+        (chat_completion(None, "stop", refusal="I cannot."), 200, Completion("I cannot.", "stop", 11, 5)),
+        (chat_completion("A dog", "length"), 200, Completion("A dog", "length", 11, 5)),
+        (chat_completion("A dog", None), 200, Completion("A dog", "", 11, 5)),
+        ('{"choices": [{"message": {}, "finish_reason": "safety"}]}', 200, Completion("", "safety", 0, 0)),
+        ('{"error": {"code": "content_filter", "message": "no"}}', 400, Completion("", "content_filter", 0, 0)),
+    ],
+)
+def test_refusals_are_answers_and_never_none(
+    server: FakeChatServer, tmp_path: Path, body: str, status: int, expected: Completion
+) -> None:
+    server.faults = {"dog": [answer_with(body, status)]}
+    assert ask(make(server, tmp_path), ["dog"]) == [expected]
+    assert ask(make(server, tmp_path), ["dog"]) == [expected]
+    assert server.asked == {"dog": 1}
+
+
+def test_a_server_that_ignores_the_length_is_named_once(
+    server: FakeChatServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    generator = OpenAICaptionGenerator("tiny", server.url, max_new_tokens=4)
+    ask(generator)
+    ask(generator, seed=8)
+    (message,) = caplog.messages
+    assert "answered with 5 tokens, though max_new_tokens=4" in message
+    assert "Tell it by extra_body: {max_tokens: 4}." in message
+
+
+@pytest.mark.parametrize("reply_badly", [answer_with(f"key {KEY} is wrong", 401), answer_with(f"{KEY}? " * 20, 500)])
+def test_the_key_is_sent_and_shown_nowhere(
+    server: FakeChatServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    reply_badly: Fault,
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", f"{KEY}\n")
+    server.faults = {"cow": [reply_badly] * 3}
+    generator = make(server, tmp_path, num_concurrent=1)
+    with caplog.at_level(logging.DEBUG):
+        generator.load()
+        with pytest.raises(OSError, match=r"\[key\]") as error:
+            ask(generator)
+    assert {headers["authorization"] for headers in server.headers} == {f"Bearer {KEY}"}
+    trace = "".join(traceback.format_exception(error.value))
+    assert error.value.__cause__ is None
+    assert error.value.__context__ is None
+    seen = [trace, str(generator.provenance()), repr(vars(generator)), repr(vars(generator.server)), caplog.text]
+    files = [path.read_bytes().decode(errors="replace") for path in tmp_path.iterdir()]
+    assert files
+    assert not [text for text in (*seen, *files) if KEY[:12] in text]
+
+
+def test_another_variable_holds_the_key(server: FakeChatServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "not this one")
+    monkeypatch.setenv("MY_KEY", KEY)
+    ask(OpenAICaptionGenerator("tiny", server.url, api_key_variable="MY_KEY"), ["dog"])
+    assert server.headers[0]["authorization"] == f"Bearer {KEY}"
+
+
+def test_a_server_of_ones_own_gets_no_key(server: FakeChatServer) -> None:
+    make(server).load()
+    ask(make(server), ["dog"])
+    assert server.headers[0]["authorization"] == "Bearer none"
+
+
+def test_openai_without_a_key_is_refused_before_it_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with pytest.raises(
+        PermissionError, match=r"asks for a key, and the environment variable OPENAI_API_KEY is not set"
+    ):
+        OpenAICaptionGenerator("gpt").load()
+
+
+def test_a_key_that_cannot_be_sent_is_refused_without_being_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-\u201cquoted\u201d")
+    with pytest.raises(ValueError, match=r"OPENAI_API_KEY holds characters that no key has") as error:
+        OpenAICaptionGenerator("gpt").load()
+    assert "quoted" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["127.0.0.1:8000/v1", "http://me:secret@host/v1", "http://host/v1?key=secret", "http://"]
+)
+def test_an_address_that_is_none_or_holds_a_secret_is_refused(url: str) -> None:
+    with pytest.raises(ValueError, match=r"no plain address; expected http or https") as error:
+        OpenAICaptionGenerator("tiny", url)
+    assert "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize("change", [{"max_new_tokens": 0}, {"temperature": -1.0}, {"top_p": 0.0}, {"top_p": 1.1}])
+def test_numbers_out_of_range_are_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"expected 1 or more tokens, a temperature of 0 or more, and top_p above 0"):
+        OpenAICaptionGenerator("tiny", "http://127.0.0.1:1/v1", **change)
+
+
+def test_prompts_without_seeds_are_refused(server: FakeChatServer) -> None:
+    with pytest.raises(ValueError, match=r"was given 0 prompts and 1 seeds; expected one seed per prompt"):
+        make(server).generate([], [1])
+
+
+def test_a_server_that_dies_and_comes_back_is_waited_for(server: FakeChatServer, tmp_path: Path) -> None:
+    def die_once() -> None:
+        if server.answered.total() >= 3:
+            server.before_answer = lambda: None
+            if server.stop():
+                back.start()
+
+    server.before_answer = die_once
+    back = threading.Timer(0.3, server.start)
+    generator = make(server, tmp_path, num_concurrent=2, max_retries=8, retry_delay=0.05)
+    assert [answer.text for answer in ask(generator)] == texts()
+    assert generator.server.num_retries >= 2
+    assert server.answered == Counter(ANIMALS)
+
+
+def test_a_server_that_dies_for_good_costs_no_answer(server: FakeChatServer, tmp_path: Path) -> None:
+    server.before_answer = lambda: server.stop() if server.answered.total() >= 3 else None
+    with pytest.raises(ConnectionError, match=r"answers are safe in the cache .*, and will not be asked for again"):
+        ask(make(server, tmp_path))
+    assert 3 <= server.answered.total() < len(ANIMALS)
+    server.before_answer = lambda: None
+    server.start()
+    assert [answer.text for answer in ask(make(server, tmp_path))] == texts()
+    assert server.answered == Counter(ANIMALS)
+
+
+def test_a_run_that_is_killed_goes_on_from_the_cache(server: FakeChatServer, tmp_path: Path) -> None:
+    server.delays = {"cow": 30.0, "elk": 30.0}
+    run = multiprocessing.get_context("fork").Process(target=ask, args=(make(server, tmp_path, timeout=60.0),))
+    run.start()
+    assert run.pid is not None
+    while len(_rows(tmp_path)) < 6:
+        time.sleep(0.01)
+    os.kill(run.pid, signal.SIGKILL)
+    run.join()
+    server.delays = {}
+    assert [answer.text for answer in ask(make(server, tmp_path))] == texts()
+    assert server.asked == {**Counter(ANIMALS), "cow": 2, "elk": 2}
+    assert server.answered == Counter(ANIMALS)
+
+
+def _rows(folder: Path) -> range:
+    with CompletionCache(folder) as cache:
+        return range(len(cache))
+
+
+def test_a_cache_that_breaks_ends_the_run(
+    server: FakeChatServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(CompletionCache, "put", fail)
+    with pytest.raises(OSError, match="the disk is full"):
+        ask(make(server, tmp_path))
+    assert server.asked.total() <= 5
+
+
+def test_it_works_inside_a_running_loop(server: FakeChatServer) -> None:
+    async def cell() -> list[Completion]:
+        return ask(make(server), ["dog"])
+
+    assert asyncio.run(cell())[0].text == "A dog 7."
+
+
+def test_loading_tells_what_the_cache_holds(
+    server: FakeChatServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    generator = make(server, tmp_path)
+    ask(generator)
+    with caplog.at_level(logging.INFO, "synth2_lightning"):
+        generator.load()
+        generator.load()
+    assert caplog.messages[-1] == f"The cache {tmp_path / 'completions.sqlite3'} holds 8 answers."

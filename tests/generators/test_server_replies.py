@@ -1,0 +1,69 @@
+import json
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import pytest
+
+from synth2_lightning.generators.server_replies import Failure, read_answer, read_refusal, shorten
+from synth2_lightning.types import Completion
+
+
+def test_an_answer_has_text_reason_and_counts() -> None:
+    choice = {"message": {"content": " A dog. "}, "finish_reason": "length"}
+    body = {"choices": [choice], "usage": {"prompt_tokens": 3, "completion_tokens": 4}}
+    assert read_answer(json.dumps(body)) == Completion(" A dog. ", "length", 3, 4)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "null",
+        '{"choices": null}',
+        '{"choices": []}',
+        '{"choices": [{"finish_reason": "stop"}]}',
+        '{"choices": [{"message": "A dog."}]}',
+        '{"choices": [{"message": {"content": [{"text": "A dog."}]}}]}',
+        '{"choices": [{"message": {"content": "A dog."}, "finish_reason": 1}]}',
+        '{"choices": [{"message": {"content": "A dog."}}], "usage": {"prompt_tokens": "many"}}',
+    ],
+)
+def test_what_is_no_chat_completion_is_quoted_and_worth_another_try(text: str) -> None:
+    assert read_answer(text) == Failure(reason=f"answered what is no chat completion: {text}")
+
+
+@pytest.mark.parametrize("status", [408, 409, 425, 429, 500, 502, 529])
+def test_what_may_pass_is_worth_another_try(status: int) -> None:
+    failure = read_refusal(status, {}, "oops")
+    assert failure == Failure(reason=f"answered {status}: oops", is_busy=status == 429)
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [(400, ValueError), (401, PermissionError), (403, PermissionError), (404, ValueError), (422, ValueError)],
+)
+def test_what_stays_is_not_tried_again(status: int, error: type[Exception]) -> None:
+    failure = read_refusal(status, {"retry-after": "1"}, "no")
+    assert isinstance(failure, Failure)
+    assert failure.error is error
+    assert failure.advice
+
+
+@pytest.mark.parametrize(("value", "seconds"), [("2.5", 2.5), ("-1", 0.0), ("nan", 0.0), ("soon", 0.0), ("", 0.0)])
+def test_servers_say_in_seconds_how_long_to_wait(value: str, seconds: float) -> None:
+    failure = read_refusal(503, {"retry-after": value}, "")
+    assert isinstance(failure, Failure)
+    assert failure.retry_after == seconds
+    assert not failure.advice
+
+
+def test_servers_say_by_a_date_how_long_to_wait() -> None:
+    date = format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True)
+    failure = read_refusal(429, {"retry-after": date}, "")
+    assert isinstance(failure, Failure)
+    assert 50 < failure.retry_after <= 60
+
+
+def test_quotes_are_one_line_of_bounded_length() -> None:
+    assert shorten("a\n" * 1000) == "a " * 150 + "…"
