@@ -30,8 +30,8 @@ class ImageNetConcepts(ListedConcepts):
     Example:
         >>> concepts = ImageNetConcepts("imagenet-1k")
         >>> concepts.load()
-        >>> concepts.concept(8).name, concepts.concept(8).definition, concepts.concept(8).branch
-        ('hen', 'female chicken', 'animal')
+        >>> concepts.concept(0).key, concepts.concept(0).name, concepts.concept(0).branch
+        ('n01440764', 'tench', 'animal')
     """
 
     def __init__(
@@ -61,5 +61,6 @@ class ImageNetConcepts(ListedConcepts):
             if rules and not rules.allows(synset, wordnet):
                 excluded[branch] += 1
                 continue
-            lemmas, _, definition = info.label_name_to_description(synset, detailed=True).partition(": ")
+            lemmas, _, gloss = info.label_name_to_description(synset, detailed=True).partition(": ")
+            definition = gloss.partition('; "')[0]  # sentences that use the word come after
             yield Concept(synset, lemmas.partition(", ")[0], definition, branch)

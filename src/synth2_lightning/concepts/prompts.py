@@ -9,7 +9,8 @@ from typing import Any
 
 from synth2_lightning.types import ChatMessage, Concept, Prompt
 
-_PLACES = (set(), {"name", "definition"}, {"name", "definition", "other", "other_definition"})
+_PLACES: tuple[set[str], ...] = (set(), {"name", "gloss"}, {"name", "gloss", "other", "other_gloss"})
+_PAIRS = (("name", "gloss"), ("other", "other_gloss"))
 
 
 @dataclass(frozen=True, kw_only=True)  # no slots: jsonargparse reads defaults by vars()
@@ -44,11 +45,12 @@ class PromptTemplate:
     Args:
         name: What records call the template.
         version: To be raised with every change: captions of different prompts are different captions.
-        request: What the user says. It has the places ``{name}`` and, if wanted, ``{definition}``; with two concepts also
-            ``{other}`` and, if wanted, ``{other_definition}``; with none, no places.
+        request: What the user says, with a place for the ``{name}``, and with two concepts one for the ``{other}``.
+            ``{gloss}`` and ``{other_gloss}`` may follow: the definition in brackets after a space, or nothing where
+            there is none.
         system: What the model is told about its task before; nothing if empty.
         examples: Earlier turns, asked by the same request.
-        num_concepts: How many things a caption is asked for: 1; 2, to appear together; or 0, for whatever the model likes.
+        num_concepts: How many things a caption is asked for: 1; 2, which appear together; 0, for what the model likes.
 
     Raises:
         ValueError: If the request has other places than the number of concepts allows, or lacks a name.
@@ -98,9 +100,7 @@ class PromptTemplate:
                 f"{self._called()} was given {len(concepts)} concepts ({[concept.name for concept in concepts]}); "
                 f"expected {self.num_concepts}, as its num_concepts says."
             )
-        values = [value for concept in concepts for value in (concept.name, concept.definition)]
-        places = dict(zip(("name", "definition", "other", "other_definition"), values, strict=False))
-        return (*self._start, ChatMessage("user", self.request.format(**places)))
+        return (*self._start, self._ask([(concept.name, concept.definition) for concept in concepts]))
 
     def provenance(self) -> dict[str, Any]:
         """Give the template's name and a fingerprint of all that it says."""
@@ -111,9 +111,16 @@ class PromptTemplate:
     def _render_start(self) -> Prompt:
         start = [ChatMessage("system", self.system)] if self.system else []
         for example in self.examples:
-            start.append(ChatMessage("user", self.request.format(**asdict(example))))
+            said = [(example.name, example.definition), (example.other, example.other_definition)]
+            start.append(self._ask(said[: self.num_concepts]))
             start.append(ChatMessage("assistant", example.caption))
         return tuple(start)
+
+    def _ask(self, concepts: Sequence[tuple[str, str]]) -> ChatMessage:
+        places: dict[str, str] = {}
+        for (name, definition), (place, gloss) in zip(concepts, _PAIRS, strict=False):
+            places |= {place: name, gloss: f" ({definition})" if definition else ""}
+        return ChatMessage("user", self.request.format(**places))
 
     def _check_places(self) -> None:
         try:
@@ -128,7 +135,8 @@ class PromptTemplate:
         if found - allowed or needed - found:
             raise ValueError(
                 f"The request of {self._called()} has the places {sorted(found)}; for {self.num_concepts} concepts "
-                f"expected {sorted(needed)}, and perhaps {sorted(allowed - needed)}. Correct the request, or num_concepts."
+                f"expected {sorted(needed)}, and perhaps {sorted(allowed - needed)}. Correct the request, or "
+                "num_concepts."
             )
 
     def _called(self) -> str:

@@ -53,8 +53,8 @@ class TableConcepts(ListedConcepts):
         columns = [column for column in (definition_column, branch_column, weight_column) if column]
         if columns and table.endswith(".txt"):
             raise ValueError(
-                f"Concepts {self.name!r} are to have the columns {columns}, but {table} is a text file, which has none. "
-                "Leave them out, or write a table (.csv, .tsv, .jsonl or .parquet)."
+                f"Concepts {self.name!r} are to have the columns {columns}, but {table} is a text file and has "
+                "none. Leave them out, or write a table (.csv, .tsv, .jsonl or .parquet)."
             )
 
     def read_concepts(self, excluded: Counter[str]) -> Iterator[Concept]:

@@ -1,7 +1,7 @@
-"""What WordNet 3.0 knows of the things that captions name: what they are kinds of, and which part of the world they are.
+"""What WordNet 3.0 knows of the things that captions name: what each is a kind of, and which part of the world it is.
 
-``wordnet.tsv.gz`` holds the synsets of ImageNet-21k, everyday nouns for things that can be seen, and all that these are
-kinds of; ``examples/derive_wordnet_table.py`` made it. WordNet's licence lies beside it.
+``wordnet.tsv.gz`` holds the synsets of ImageNet-21k, all artifacts, everyday nouns for what else can be seen, and all
+that these are kinds of; ``examples/derive_wordnet_table.py`` made it. WordNet's licence lies beside it.
 """
 
 import gzip
@@ -21,7 +21,7 @@ class WordNet:
     Args:
         parents: What each synset is a kind of; empty for the root.
         branches: Lexicographer file of each synset, such as ``"animal"``.
-        leads: The synset that each lemma means most often, lower case with spaces. Individuals do not count as meanings.
+        leads: The synset that each lemma means most often; lemmas are lower case with spaces, and name no individual.
         mostly_other: Lemmas that are verbs, adjectives or adverbs more often than nouns.
 
     Example:
@@ -77,7 +77,7 @@ class WordNet:
         return next((form for form in _forms(plain) if form in self._leads), None)
 
     def find(self, name: str) -> str | None:
-        """The synset that a name means most often; ``None`` where the table lacks it, or it means something abstract.
+        """The synset that a name means most often; ``None`` where the table lacks it, as it does what is abstract.
 
         Example:
             >>> read_wordnet().find("the of") is None

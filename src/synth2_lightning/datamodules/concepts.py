@@ -19,7 +19,8 @@ class PromptBatches:
     """The batches of one rank, to be gone through once; rendering a prompt is no work that a worker could take over.
 
     Args:
-        concepts: Loaded.
+        concepts: All of them.
+        name: What their source is called.
         prompt: How they are asked for.
         asks: Captions of all ranks.
         sampler: Deals them out.
@@ -113,7 +114,7 @@ class ConceptDataModule(LightningDataModule):
         self._asks: list[Ask] = []
 
     def provenance(self) -> dict[str, Any]:
-        """Give what decides the prompts; not their number, which may grow, and not the batches, which change nothing."""
+        """Give what decides the prompts; not their number, which may grow later, nor the size of batches."""
         return {
             "concepts": self.concepts.provenance(),
             "sampler": self.sampler.provenance(),
@@ -159,7 +160,7 @@ class ConceptDataModule(LightningDataModule):
         return asks
 
     def _draw_partners(self, drawn: list[int]) -> list[tuple[int]]:
-        """Draw for each concept another one, as the sampler does by another seed; where both are one, the next of all."""
+        """Draw another concept for each, by another seed; where the sampler gives the same one, the next is taken."""
         if len(self._concepts) < 2:
             raise ValueError(
                 f"Prompt {self.prompt.template_id!r} puts two concepts together, and {self.concepts.name!r} has only "
