@@ -77,7 +77,7 @@ class Tags:
         self.nouns: Counter[str] = Counter()
         self.others: Counter[str] = Counter()
         self.senses: Counter[tuple[str, str]] = Counter()
-        self.verbs: set[str] = set()
+        self.verbs: Counter[str] = Counter()
         for line in (folder / "index.sense").read_text(encoding="latin-1").splitlines():
             key, synset, _, count = line.split()
             lemma, _, rest = key.partition("%")
@@ -87,13 +87,16 @@ class Tags:
             else:
                 self.others[lemma] += int(count)
             if rest[0] == "2":
-                self.verbs.add(lemma)
+                self.verbs[lemma] += int(count)
 
     def is_mostly_other(self, lemma: str) -> bool:
-        """Whether a lemma is mostly no noun; forms such as "jumping" are only tagged where they are nouns."""
+        """Whether a lemma is mostly no noun; "jumping" and "eats" are only tagged where they are nouns."""
+        if self.others[lemma] > self.nouns[lemma]:
+            return True
         stem = lemma.removesuffix("ing")
-        is_verb = stem != lemma and not self.verbs.isdisjoint((stem, stem + "e", stem[:-1]))
-        return self.others[lemma] > self.nouns[lemma] or (is_verb and self.nouns[lemma] < 2)
+        if stem != lemma:
+            return self.nouns[lemma] < 2 and any(form in self.verbs for form in (stem, stem + "e", stem[:-1]))
+        return lemma.endswith("s") and not self.nouns[lemma] and self.verbs[lemma[:-1]] >= 5
 
 
 def choose_senses(folder: Path, synsets: dict[str, Synset], classes: set[str], tags: Tags) -> dict[str, str]:
@@ -103,6 +106,8 @@ def choose_senses(folder: Path, synsets: dict[str, Synset], classes: set[str], t
         named = [synset for synset in senses if not synsets[synset].is_individual or synset in classes]
         if not named or lemma in FUNCTION_WORDS:
             continue
+        if not tags.nouns[lemma]:  # their order says nothing
+            named.sort(key=lambda synset: synset not in classes)
         things = [synset for synset in named if synsets[synset].branch in THINGS]
         chosen[lemma] = named[0]
         if things and 0 < tags.senses[lemma, named[0]] <= 3 * tags.senses[lemma, things[0]]:
@@ -122,6 +127,7 @@ def derive(folder: Path) -> str:
     rules = resolve("package://synth2_lightning/concepts/unsuitable.txt", "list of unsuitable concepts").read_text()
     chosen = choose_senses(folder, synsets, classes, tags)
     kept = classes | set(re.findall(r"\bn(\d{8})\b", rules))
+    kept |= {key for key, synset in synsets.items() if synset.branch == "artifact" and not synset.is_individual}
     kept |= {synset for lemma, synset in chosen.items() if tags.nouns[lemma] and synsets[synset].branch in VISIBLE}
     for synset in list(kept):
         while synset := synsets[synset].parent:

@@ -1,0 +1,101 @@
+import os
+from typing import Any
+
+import pytest
+import yaml
+from jsonargparse import ArgumentParser
+
+from synth2_lightning.cli import config_folder
+from synth2_lightning.concepts.prompts import PromptExample, PromptTemplate
+from synth2_lightning.types import ChatMessage, Concept
+
+DOG, BUS = Concept("n1", "dog", "a pet"), Concept("n2", "bus")
+SHIPPED = sorted((config_folder() / "prompts").glob("*.yaml"))
+
+
+def test_examples_are_asked_as_the_concept_is() -> None:
+    template = PromptTemplate(
+        "few-shot",
+        2,
+        "Object: {name}{gloss}",
+        "Describe.",
+        [PromptExample(name="cat", definition="a pet", caption="A cat.")],
+    )
+    assert template.render([DOG]) == (
+        ChatMessage("system", "Describe."),
+        ChatMessage("user", "Object: cat (a pet)"),
+        ChatMessage("assistant", "A cat."),
+        ChatMessage("user", "Object: dog (a pet)"),
+    )
+    assert template.render([BUS])[-1].content == "Object: bus"
+    assert template.template_id == "few-shot@2"
+
+
+def test_two_concepts_and_none() -> None:
+    two = PromptTemplate(
+        "two",
+        1,
+        "{name}{gloss} and {other}{other_gloss}",
+        examples=[PromptExample(name="a", other="b", caption="c")],
+        num_concepts=2,
+    )
+    assert [message.content for message in two.render([BUS, DOG])] == ["a and b", "c", "bus and dog (a pet)"]
+    free = PromptTemplate("free", 1, "Describe {{anything}}.", num_concepts=0)
+    assert free.render([]) == (ChatMessage("user", "Describe {anything}."),)
+
+
+def test_a_definition_with_braces_stays_as_it_is() -> None:
+    assert PromptTemplate("p", 1, "{name}").render([Concept("k", "{other}")])[0].content == "{other}"
+
+
+@pytest.mark.parametrize(
+    ("num_concepts", "request_", "message"),
+    [
+        (1, "Describe it.", r"has the places \[\]; for 1 concepts expected \['name'\], and perhaps \['gloss'\]"),
+        (1, "{name} {other}", r"'p@1' has the places \['name', 'other'\]; for 1 concepts"),
+        (1, "{name} {definition}", r"has the places \['definition', 'name'\]"),
+        (2, "{name}", r"expected \['name', 'other'\], and perhaps \['gloss', 'other_gloss'\]"),
+        (0, "{name}", r"for 0 concepts expected \[\], and perhaps \[\]. Correct the request, or num_concepts"),
+        (1, "{name", r"is '{name', which is no format string \(.*\); write braces that are no places as {{ and }}"),
+        (3, "{name}", r"PromptTemplate 'p@1' got num_concepts=3; expected 0, 1 or 2"),
+    ],
+)
+def test_requests_that_do_not_fit_are_refused(num_concepts: int, request_: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        PromptTemplate("p", 1, request_, num_concepts=num_concepts)
+
+
+def test_another_number_of_concepts_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"'p@1' was given 2 concepts \(\['dog', 'bus'\]\); expected 1, as its num"):
+        PromptTemplate("p", 1, "{name}").render([DOG, BUS])
+
+
+def test_provenance_is_that_of_every_word() -> None:
+    def fingerprint(**changes: Any) -> str:
+        arguments: dict[str, Any] = {"request": "{name}", "system": "s", "examples": [PromptExample(caption="c")]}
+        provenance = PromptTemplate("p", 1, **arguments | changes).provenance()
+        assert (provenance["template"], provenance["num_concepts"]) == ("p@1", 1)
+        return str(provenance["fingerprint"])
+
+    changes: list[dict[str, Any]] = [{}, {"request": "{name}!"}, {"system": ""}, {"examples": []}]
+    assert len({fingerprint(**change) for change in changes}) == 4
+    assert fingerprint() == fingerprint()
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_shipped_templates_are_read_and_share_their_beginning(path: os.PathLike[str]) -> None:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(PromptTemplate, "prompt")
+    template = parser.instantiate_classes(parser.parse_args([f"--prompt={path}"])).prompt
+    assert isinstance(template, PromptTemplate)
+    prompts = [template.render(concepts[: template.num_concepts]) for concepts in ([DOG, BUS], [BUS, DOG])]
+    assert prompts[0][:-1] == prompts[1][:-1]
+    assert prompts[0][-1].content.startswith(template.request.partition("{")[0])
+    if template.num_concepts:
+        assert "WRONG!" in template.system
+        assert any(example.caption == "WRONG!" for example in template.examples)
+
+
+def test_the_names_of_shipped_templates_differ() -> None:
+    names = [yaml.safe_load(path.read_text())["init_args"]["name"] for path in SHIPPED]
+    assert sorted(names) == ["class-based", "coco-style", "free", "two-concepts"]
