@@ -1,0 +1,69 @@
+"""Near duplicates: captions that say the same in nearly the same words."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from synth2_lightning.metrics.diversity import split_caption
+
+_NUM_PERMUTATIONS = 128
+_MARGIN = 0.1  # candidates are looked for this far below the threshold, as MinHash only estimates
+
+
+def find_near_duplicates(
+    captions: Sequence[str], among: Sequence[str] | None = None, threshold: float = 0.8
+) -> list[bool]:
+    """Say of every caption whether another one has nearly the same words.
+
+    Nearly the same is a Jaccard index of the two *sets of words*, case and punctuation aside, of ``threshold`` or more:
+    at 0.8, ten words of which one is another. Candidates are found by MinHash (A. Broder 1997), then compared exactly;
+    so what is said to be a duplicate is one, and very few near the threshold are missed.
+
+    Args:
+        captions: The captions to judge.
+        among: Where to look, such as the captions of an evaluation set; by default among the other ``captions``.
+        threshold: More than 0, at most 1.
+
+    Returns:
+        One answer per caption.
+
+    Raises:
+        ValueError: If ``threshold`` is out of its range.
+
+    Example:
+        >>> find_near_duplicates(["a dog runs", "A dog runs.", "two cats"])
+        [True, True, False]
+        >>> find_near_duplicates(["a dog runs", "a fox"], among=["A dog runs!"])
+        [True, False]
+    """
+    if not 0 < threshold <= 1:
+        raise ValueError(f"The threshold of near duplicates is {threshold}; expected more than 0 and at most 1.")
+    from datasketch import MinHashLSH
+
+    texts = [_split(caption) for caption in captions]
+    pool = Counter(texts if among is None else map(_split, among))
+    fewest = 2 if among is None else 1  # no caption is a duplicate of itself
+    index = MinHashLSH(threshold=max(threshold - _MARGIN, threshold / 2), num_perm=_NUM_PERMUTATIONS)
+    for text, hashes in _hash(pool):
+        index.insert(text, hashes, check_duplication=False)
+    found = {
+        text: pool[text] >= fewest
+        or any(_jaccard(text, other) >= threshold for other in index.query(hashes) if other != text)
+        for text, hashes in _hash(Counter(texts))
+    }
+    return [found[text] for text in texts]
+
+
+def _split(caption: str) -> frozenset[str]:
+    return frozenset(split_caption(caption))
+
+
+def _hash(texts: Counter[frozenset[str]]) -> list[tuple[frozenset[str], Any]]:
+    from datasketch import MinHash
+
+    words = [[word.encode() for word in text] for text in texts]
+    return list(zip(texts, MinHash.generator(words, num_perm=_NUM_PERMUTATIONS), strict=True))
+
+
+def _jaccard(one: frozenset[str], other: frozenset[str]) -> float:
+    return len(one & other) / len(one | other)
