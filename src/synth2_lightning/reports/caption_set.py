@@ -13,7 +13,7 @@ from synth2_lightning.locations import resolve
 from synth2_lightning.sources.caption_files import read_caption_rows
 from synth2_lightning.sources.jsonfile import read_json
 
-_MANIFEST = "manifest.json"
+MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,7 +92,7 @@ def read_caption_set(location: str) -> CaptionSet:
     filled = rows.filter(pc.not_equal(stripped, ""))
     if len(filled) == 0:
         raise ValueError(f"{path} holds {len(rows)} rows and not one caption; expected at least one.")
-    manifest = read_json(path / _MANIFEST, "an object") if (path / _MANIFEST).is_file() else {}
+    manifest = read_json(path / MANIFEST, "an object") if (path / MANIFEST).is_file() else {}
     return CaptionSet(name or path.resolve().stem, path, filled, len(rows) - len(filled), manifest)
 
 

@@ -1,5 +1,6 @@
 """The charts of a report, drawn by matplotlib: into the page as SVG, into one picture as PNG."""
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ MAP_GROUP = "captions-of-set-{}"
 _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f3c8d", "#666666")  # Okabe and Ito
 _MAX_BRANCHES = 12
 _STYLE = {
+    "axes.axisbelow": True,
     "axes.edgecolor": "#666666",
     "axes.grid": True,
     "axes.spines.right": False,
@@ -43,8 +45,6 @@ def color_of(number: int) -> str:
 @contextmanager
 def chart_style() -> Iterator[None]:
     """Draw in the style of our reports, whatever the user's matplotlib is set to."""
-    import warnings
-
     import matplotlib as mpl
 
     with mpl.rc_context(), warnings.catch_warnings():
@@ -89,7 +89,7 @@ def draw_common_clusters(axes: "Axes", comparison: Comparison) -> None:
     ]
     _draw_bars(axes, [one.common_sizes for one in comparison.sets], comparison.sample_size, labels)
     names = [" ".join(topic.words[:2]) for topic in comparison.topics]
-    axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor", fontsize=8)
+    axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor", fontsize=9)
     axes.set(title="Clusters of all sets together", ylabel="% of captions")
     axes.legend()
 
@@ -138,36 +138,45 @@ def draw_map(axes: "Axes", comparison: Comparison) -> None:
         axes.scatter(
             points[:, 0],
             points[:, 1],
-            s=12,
+            s=14,
             color=color_of(number),
             alpha=0.55,
             linewidths=0,
             label=one.captions.name,
             gid=MAP_GROUP.format(number),
         )
-    for number, topic in enumerate(comparison.topics):
-        members = plane.positions[plane.topics == number]
-        if len(members):
-            x, y = members.median(0).values.tolist()
-            box = {"boxstyle": "round,pad=0.25", "facecolor": "white", "edgecolor": "none", "alpha": 0.8}
-            text = f"{number + 1}  {' '.join(topic.words)}"
-            axes.text(x, y, text, fontsize=8.5, ha="center", va="center", color="#111111", bbox=box)
+    _label_topics(axes, comparison)
     axes.set(title="Map of captions", xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
     axes.legend(loc="upper left", markerscale=2)
 
 
-def list_charts(comparison: Comparison) -> dict[str, Chart]:
-    """Give the charts that the sets have figures for, by name."""
-    charts: dict[str, Chart] = {
-        "lengths": draw_lengths,
-        "own_clusters": draw_own_clusters,
-        "common_clusters": draw_common_clusters,
-    }
+def list_charts(comparison: Comparison) -> list[Chart]:
+    """Give the small charts that the sets have figures for; the map and the common clusters want more room."""
+    charts = [draw_lengths, draw_own_clusters]
     if any(one.figures.classes for one in comparison.sets):
-        charts["class_balance"] = draw_class_balance
+        charts.append(draw_class_balance)
     if all(one.figures.noun_branches for one in comparison.sets):
-        charts["branches"] = draw_branches
+        charts.append(draw_branches)
     return charts
+
+
+def _label_topics(axes: "Axes", comparison: Comparison) -> None:
+    """Write the words of each topic where its captions are, a little lower where a label stands already."""
+    plane = comparison.map
+    width, height = (plane.positions.amax(0) - plane.positions.amin(0)).tolist()
+    taken: list[tuple[float, float]] = []
+    for number, topic in enumerate(comparison.topics):
+        members = plane.positions[plane.topics == number]
+        if not len(members):
+            continue
+        x, y = members.median(0).values.tolist()
+        while any(abs(x - left) < 0.17 * width and abs(y - low) < 0.029 * height for left, low in taken):
+            y -= 0.01 * height
+        taken.append((x, y))
+        box = {"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": "none", "alpha": 0.8}
+        text = f"{number + 1} {' '.join(topic.words)}"
+        axes.text(x, y, text, fontsize=10, ha="center", va="center", color="#111111", bbox=box)
 
 
 def _draw_bars(axes: "Axes", sizes: Sequence[Sequence[int]], total: int, labels: Sequence[str]) -> None:
@@ -176,3 +185,4 @@ def _draw_bars(axes: "Axes", sizes: Sequence[Sequence[int]], total: int, labels:
         places = np.arange(len(row)) + (number - (len(sizes) - 1) / 2) * width
         axes.bar(places, 100 * np.asarray(row) / total, width, color=color_of(number), label=label)
     axes.grid(visible=False, axis="x")
+    axes.margins(x=0.01, y=0.22)  # the legend stands above the bars

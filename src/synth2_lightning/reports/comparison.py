@@ -14,7 +14,7 @@ from synth2_lightning.metrics.clusters import Clusters, fit_clusters, name_group
 from synth2_lightning.metrics.diversity import split_caption
 from synth2_lightning.reports.caption_set import CaptionSet
 from synth2_lightning.reports.embedding import embed_captions
-from synth2_lightning.reports.figures import BranchOf, SetFigures, measure_set
+from synth2_lightning.reports.figures import SetFigures, measure_set
 
 _NUM_EXAMPLES = 2
 _NUM_MAPPED = 2000  # points over all sets: what t-SNE lays out in seconds, and what an eye can tell apart
@@ -105,7 +105,6 @@ def compare_sets(
     sample: int = 5000,
     seed: int = 0,
     evaluation: Sequence[str] = (),
-    branch_of: BranchOf | None = None,
     console: Console | None = None,
 ) -> Comparison:
     """Compare caption sets by samples of equal size.
@@ -118,7 +117,6 @@ def compare_sets(
             for that alone.
         seed: Decides samples and clusters.
         evaluation: Captions that should not be in the sets.
-        branch_of: Knows the branches of WordNet.
         console: Where progress is shown.
 
     Raises:
@@ -151,8 +149,7 @@ def compare_sets(
     labels = common.labels.view(len(sets), size)
     with console.status("counting words"):
         figures = [
-            measure_set(captions, texts, evaluation, branch_of, seed)
-            for captions, texts in zip(sets, samples, strict=True)
+            measure_set(captions, texts, evaluation, seed) for captions, texts in zip(sets, samples, strict=True)
         ]
     compared = [
         ComparedSet(captions, figure, sizes, row.bincount(minlength=num_clusters).tolist())

@@ -8,7 +8,15 @@ from typing import Any
 from xml.etree import ElementTree
 
 from synth2_lightning import __version__
-from synth2_lightning.reports.charts import MAP_GROUP, Chart, chart_style, color_of, draw_map, list_charts
+from synth2_lightning.reports.charts import (
+    MAP_GROUP,
+    Chart,
+    chart_style,
+    color_of,
+    draw_common_clusters,
+    draw_map,
+    list_charts,
+)
 from synth2_lightning.reports.comparison import ComparedSet, Comparison
 from synth2_lightning.reports.measures import MEASURES
 
@@ -70,12 +78,12 @@ def _render_page(comparison: Comparison) -> str:
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(files(__package__).joinpath("page.html.jinja").read_text("utf-8"))
-    charts = [_draw_svg(chart, comparison, 7.4, 4.4) for chart in list_charts(comparison).values()]
     return template.render(
         comparison=comparison,
-        measures=MEASURES,
-        charts=charts,
-        map=_add_tooltips(_draw_svg(draw_map, comparison, 15, 9.5), comparison),
+        measures=[measure for measure in MEASURES if any(measure.read(one) is not None for one in comparison.sets)],
+        charts=[_draw_svg(chart, comparison, 6.4, 4) for chart in list_charts(comparison)],
+        common_clusters=_draw_svg(draw_common_clusters, comparison, 12, 4.6),
+        map=_add_tooltips(_draw_svg(draw_map, comparison, 12, 8.4), comparison),
         color_of=color_of,
         version=__version__,
     )
@@ -109,12 +117,12 @@ def _add_tooltips(svg: str, comparison: Comparison) -> str:
 def _write_picture(comparison: Comparison, path: Path) -> None:
     from matplotlib.figure import Figure
 
-    charts = list(list_charts(comparison).values())
-    num_rows = (len(charts) + 1) // 2
-    figure = Figure(figsize=(15, 4.6 * num_rows + 9), layout="constrained")
-    grid = figure.add_gridspec(num_rows + 1, 2, height_ratios=[4.6] * num_rows + [9])
-    for position, chart in enumerate(charts):
-        is_alone = position == len(charts) - 1 and len(charts) % 2 == 1
-        chart(figure.add_subplot(grid[position // 2, :] if is_alone else grid[position // 2, position % 2]), comparison)
-    draw_map(figure.add_subplot(grid[num_rows, :]), comparison)
+    small = list_charts(comparison)
+    heights = [4.0] * ((len(small) + 1) // 2) + [4.6, 8.4]
+    figure = Figure(figsize=(13, sum(heights)), layout="constrained")
+    grid = figure.add_gridspec(len(heights), 2, height_ratios=heights)
+    for place, chart in enumerate(small):
+        chart(figure.add_subplot(grid[place // 2, place % 2]), comparison)
+    draw_common_clusters(figure.add_subplot(grid[-2, :]), comparison)
+    draw_map(figure.add_subplot(grid[-1, :]), comparison)
     figure.savefig(path, dpi=110)
