@@ -12,7 +12,7 @@ from synth2_lightning.reports.comparison import compare_sets
 from synth2_lightning.reports.groups import group_by_class, group_by_cluster
 from synth2_lightning.reports.measures import MEASURES
 from synth2_lightning.reports.page import write_report
-from synth2_lightning.reports.selection import Selection, select_rows, write_selection
+from synth2_lightning.reports.selection import Selection, refuse_taken, select_rows, write_selection
 
 
 def report_on_sets(
@@ -63,6 +63,7 @@ def select_by_class(
         seed: Decides which captions of a class.
         console: Where to tell of it.
     """
+    refuse_taken(folder)
     captions = read_caption_set(location)
     selection = select_rows(group_by_class(captions), num, num_groups, seed)
     write_selection(captions, selection, {"groups": "class", "num_groups": num_groups, "seed": seed}, folder)
@@ -92,6 +93,7 @@ def select_by_cluster(
         console: Where to tell of it.
     """
     console = console or Console()
+    refuse_taken(folder)
     captions = read_caption_set(location)
     groups = group_by_cluster(captions, encoder, num_clusters, seed, console)
     selection = select_rows(groups, num, num_groups, seed)

@@ -108,6 +108,16 @@ def fill_groups(sizes: Sequence[int], num: int) -> list[int]:
     return shares
 
 
+def refuse_taken(folder: Path) -> None:
+    """Refuse a folder that holds a caption set, lest it be lost; asked before minutes are spent on embeddings.
+
+    Raises:
+        FileExistsError: If the folder holds a caption set already.
+    """
+    if (folder / CAPTION_SET_TABLE).exists():
+        raise FileExistsError(f"{folder} holds a caption set already; expected a folder without one. Choose another.")
+
+
 def write_selection(captions: CaptionSet, selection: Selection, how: dict[str, Any], folder: Path) -> None:
     """Write a selection as a caption set: its rows as they were, in their order, and a manifest.
 
@@ -119,10 +129,9 @@ def write_selection(captions: CaptionSet, selection: Selection, how: dict[str, A
 
     Raises:
         FileExistsError: If the folder holds a caption set already.
+        OSError: If the folder cannot be written to.
     """
-    if (folder / CAPTION_SET_TABLE).exists():
-        raise FileExistsError(f"{folder} holds a caption set already; expected a folder without one. Choose another.")
-    folder.mkdir(parents=True, exist_ok=True)
+    refuse_taken(folder)
     groups = [
         {"name": name, "num_before": size, "num_after": selection.sizes_after[name]}
         for name, size in selection.sizes_before.items()
