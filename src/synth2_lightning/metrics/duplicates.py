@@ -7,7 +7,7 @@ from typing import Any
 from synth2_lightning.metrics.diversity import split_caption
 
 _NUM_PERMUTATIONS = 128
-_MARGIN = 0.1  # candidates are looked for this far below the threshold, as MinHash only estimates
+_MARGIN = 0.2  # candidates are looked for this far below the threshold, as MinHash only estimates
 
 
 def find_near_duplicates(

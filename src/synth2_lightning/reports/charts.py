@@ -64,7 +64,7 @@ def draw_lengths(axes: "Axes", comparison: Comparison) -> None:
         edges = np.arange(longest + 3) - 0.5
         axes.stairs(shares, edges, fill=True, color=color_of(number), alpha=0.18)
         axes.stairs(shares, edges, color=color_of(number), linewidth=1.6, label=one.captions.name)
-    axes.set(title="Length of captions", xlabel="words", ylabel="% of captions")
+    axes.set(title="Length of captions", xlabel="words", ylabel="% of captions", xlim=(0, longest + 1))
     axes.legend()
 
 

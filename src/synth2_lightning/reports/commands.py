@@ -10,7 +10,7 @@ from synth2_lightning.interfaces import TextEncoder
 from synth2_lightning.reports.caption_set import read_caption_set, read_caption_sets
 from synth2_lightning.reports.comparison import compare_sets
 from synth2_lightning.reports.groups import group_by_class, group_by_cluster
-from synth2_lightning.reports.measures import MEASURES
+from synth2_lightning.reports.measures import list_measures
 from synth2_lightning.reports.page import write_report
 from synth2_lightning.reports.selection import Selection, refuse_taken, select_rows, write_selection
 
@@ -44,7 +44,7 @@ def report_on_sets(
     table = Table("figure", box=None)
     for one in comparison.sets:
         table.add_column(one.captions.name, justify="right")
-    for measure in MEASURES:
+    for measure in list_measures(comparison.sets):
         table.add_row(measure.label, *(measure.write(one) for one in comparison.sets))
     console.print(table)
     console.print(f"The report is at {write_report(comparison, folder)}", soft_wrap=True)

@@ -1,6 +1,6 @@
 """The rows of a report's table: what each figure is called, how it is written, and what it means."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from synth2_lightning.metrics.balance import Balance
@@ -27,7 +27,7 @@ class Measure:
     label: str
     meaning: str
     form: str
-    read: Callable[[ComparedSet], float | None]
+    read: Callable[[ComparedSet], int | float | None]
 
     def write(self, compared: ComparedSet) -> str:
         """Write the figure of a set; a dash where it has none."""
@@ -35,8 +35,8 @@ class Measure:
         return "-" if value is None else format(value, self.form)
 
 
-def _of_classes(read: Callable[[Balance], float]) -> Callable[[ComparedSet], float | None]:
-    def read_balance(compared: ComparedSet) -> float | None:
+def _of_classes(read: Callable[[Balance], int | float]) -> Callable[[ComparedSet], int | float | None]:
+    def read_balance(compared: ComparedSet) -> int | float | None:
         balance = compared.figures.class_balance
         return None if balance is None else read(balance)
 
@@ -151,3 +151,8 @@ MEASURES = (
         lambda one: one.common_balance.entropy,
     ),
 )
+
+
+def list_measures(sets: Sequence[ComparedSet]) -> list[Measure]:
+    """Give the measures that any of the sets has a figure for."""
+    return [measure for measure in MEASURES if any(measure.read(one) is not None for one in sets)]

@@ -18,7 +18,7 @@ from synth2_lightning.reports.charts import (
     list_charts,
 )
 from synth2_lightning.reports.comparison import ComparedSet, Comparison
-from synth2_lightning.reports.measures import MEASURES
+from synth2_lightning.reports.measures import MEASURES, list_measures
 
 _SVG = "http://www.w3.org/2000/svg"
 _XLINK = "http://www.w3.org/1999/xlink"
@@ -80,7 +80,7 @@ def _render_page(comparison: Comparison) -> str:
     template = environment.from_string(files(__package__).joinpath("page.html.jinja").read_text("utf-8"))
     return template.render(
         comparison=comparison,
-        measures=[measure for measure in MEASURES if any(measure.read(one) is not None for one in comparison.sets)],
+        measures=list_measures(comparison.sets),
         charts=[_draw_svg(chart, comparison, 6.4, 4) for chart in list_charts(comparison)],
         common_clusters=_draw_svg(draw_common_clusters, comparison, 12, 4.6),
         map=_add_tooltips(_draw_svg(draw_map, comparison, 12, 8.4), comparison),
