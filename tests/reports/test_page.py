@@ -27,7 +27,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pq.write_table(pa.table({"caption": captions, "class_name": names}), folder / "written" / "captions.parquet")
     counts = {"name": "LengthFilter", "num_seen": 40, "num_changed": 2, "num_rejected": 16}
     (folder / "written" / "manifest.json").write_text(json.dumps({"num_written": 40, "filters": [counts]}))
-    real = [f"{number} people walk along a street with a dog" for number in range(30)]
+    real = [f"{number} people walk along a street with a dog today" for number in range(30)]
     (folder / "real.txt").write_text("\n".join(real))
     (folder / "test.txt").write_text(real[0])
     report_on_sets(
@@ -95,6 +95,7 @@ def test_the_picture_shows_something(report: Path) -> None:
     assert len(Image.open(report / "report.png").convert("RGB").getcolors(maxcolors=2**24) or []) > 50
 
 
+@pytest.mark.slow
 def test_equal_reports_are_equal_files(report: Path, tmp_path: Path) -> None:
     sets = [f"writ<b>ten={report.parent / 'written'}", str(report.parent / "real.txt")]
     evaluation = str(report.parent / "test.txt")

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,7 +20,7 @@ MAP_GROUP = "captions-of-set-{}"
 
 _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f3c8d", "#666666")  # Okabe and Ito
 _MAX_BRANCHES = 12
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "axes.axisbelow": True,
     "axes.edgecolor": "#666666",
     "axes.grid": True,
@@ -153,7 +153,7 @@ def draw_map(axes: "Axes", comparison: Comparison) -> None:
 
 def list_charts(comparison: Comparison) -> list[Chart]:
     """Give the small charts that the sets have figures for; the map and the common clusters want more room."""
-    charts = [draw_lengths, draw_own_clusters]
+    charts: list[Chart] = [draw_lengths, draw_own_clusters]
     if any(one.figures.classes for one in comparison.sets):
         charts.append(draw_class_balance)
     if all(one.figures.noun_branches for one in comparison.sets):

@@ -81,9 +81,9 @@ def _render_page(comparison: Comparison) -> str:
     return template.render(
         comparison=comparison,
         measures=list_measures(comparison.sets),
-        charts=[_draw_svg(chart, comparison, 6.4, 4) for chart in list_charts(comparison)],
-        common_clusters=_draw_svg(draw_common_clusters, comparison, 12, 4.6),
-        map=_add_tooltips(_draw_svg(draw_map, comparison, 12, 8.4), comparison),
+        charts=[_draw_svg(chart, comparison, 6.4, 4.0) for chart in list_charts(comparison)],
+        common_clusters=_draw_svg(draw_common_clusters, comparison, 12.0, 4.6),
+        map=_add_tooltips(_draw_svg(draw_map, comparison, 12.0, 8.4), comparison),
         color_of=color_of,
         version=__version__,
     )
