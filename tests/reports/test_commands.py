@@ -17,12 +17,12 @@ def animals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_report_writes_a_page_and_shows_its_figures(animals: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = animals.parent / "out"
-    main(["report", f"zoo={animals}", "--out", str(out), "--clusters", "2", "--sample", "6", "--seed", "1"])
+    main(["report", f"zoo [/x]={animals}", "--out", str(out), "--clusters", "2", "--sample", "6", "--seed", "1"])
     assert {path.name for path in out.iterdir()} == {"report.html", "report.png", "report.json"}
     content = json.loads((out / "report.json").read_text())
     assert (content["sample_size"], content["num_clusters"], content["seed"]) == (6, 2, 1)
     printed = capsys.readouterr().out
-    assert "zoo" in printed
+    assert "zoo [/x]" in printed
     assert "vocabulary" in printed
     assert "in the evaluation set" not in printed
 

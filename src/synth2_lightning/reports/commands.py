@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from synth2_lightning.interfaces import TextEncoder
@@ -43,11 +44,11 @@ def report_on_sets(
     comparison = compare_sets(sets, encoder, num_clusters, sample, seed, forbidden, console)
     table = Table("figure", box=None)
     for one in comparison.sets:
-        table.add_column(one.captions.name, justify="right")
+        table.add_column(escape(one.captions.name), justify="right")
     for measure in list_measures(comparison.sets):
         table.add_row(measure.label, *(measure.write(one) for one in comparison.sets))
     console.print(table)
-    console.print(f"The report is at {write_report(comparison, folder)}", soft_wrap=True)
+    console.print(f"The report is at {escape(str(write_report(comparison, folder)))}", soft_wrap=True)
 
 
 def select_by_class(
@@ -117,4 +118,4 @@ def _show(selection: Selection, folder: Path, console: Console) -> None:
     table.add_row("entropy in bits", f"{before.entropy:.2f}", f"{after.entropy:.2f}")
     table.add_row("top-5 share", f"{before.top_five_share:.1%}", f"{after.top_five_share:.1%}")
     console.print(table)
-    console.print(f"The selection is in {folder}", soft_wrap=True)
+    console.print(f"The selection is in {escape(str(folder))}", soft_wrap=True)

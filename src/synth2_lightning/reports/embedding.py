@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Float
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
@@ -34,7 +35,7 @@ def embed_captions(
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     chunks = []
     with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task(f"embedding {label}", total=len(captions))
+        task = progress.add_task(f"embedding {escape(label)}", total=len(captions))
         for start in range(0, len(captions), _CHUNK):
             chunk = captions[start : start + _CHUNK]
             chunks.append(embed_sentences(encoder, chunk, _BATCH_SIZE))
