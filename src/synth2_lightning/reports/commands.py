@@ -1,0 +1,121 @@
+"""What ``synth2 report`` and ``synth2 select`` do."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from synth2_lightning.interfaces import TextEncoder
+from synth2_lightning.reports.caption_set import read_caption_set, read_caption_sets
+from synth2_lightning.reports.comparison import compare_sets
+from synth2_lightning.reports.groups import group_by_class, group_by_cluster
+from synth2_lightning.reports.measures import list_measures
+from synth2_lightning.reports.page import write_report
+from synth2_lightning.reports.selection import Selection, refuse_taken, select_rows, write_selection
+
+
+def report_on_sets(
+    locations: Sequence[str],
+    folder: Path,
+    encoder: TextEncoder,
+    num_clusters: int = 20,
+    sample: int = 5000,
+    seed: int = 0,
+    evaluation: str | None = None,
+    console: Console | None = None,
+) -> None:
+    """Compare caption sets, show their figures, and write the report.
+
+    Args:
+        locations: Of the sets, as :func:`read_caption_set` takes them.
+        folder: Where the report goes.
+        encoder: Any sentence encoder.
+        num_clusters: The paper's k is 20.
+        sample: Captions of each set to compare by, at most.
+        seed: Decides samples and clusters.
+        evaluation: Location of captions that should not be in the sets.
+        console: Where to tell of it.
+    """
+    console = console or Console()
+    sets = read_caption_sets(locations)
+    forbidden = read_caption_set(evaluation).captions if evaluation is not None else []
+    comparison = compare_sets(sets, encoder, num_clusters, sample, seed, forbidden, console)
+    table = Table("figure", box=None)
+    for one in comparison.sets:
+        table.add_column(escape(one.captions.name), justify="right")
+    for measure in list_measures(comparison.sets):
+        table.add_row(measure.label, *(measure.write(one) for one in comparison.sets))
+    console.print(table)
+    console.print(f"The report is at {escape(str(write_report(comparison, folder)))}", soft_wrap=True)
+
+
+def select_by_class(
+    location: str, folder: Path, num: int, num_groups: int | None = None, seed: int = 0, console: Console | None = None
+) -> None:
+    """Select a part of a caption set that is even over its classes, or over the largest of them.
+
+    Args:
+        location: Of the set, as :func:`read_caption_set` takes it.
+        folder: Where the selection goes.
+        num: How many captions.
+        num_groups: Of the largest classes only; of all if ``None``.
+        seed: Decides which captions of a class.
+        console: Where to tell of it.
+    """
+    refuse_taken(folder)
+    captions = read_caption_set(location)
+    selection = select_rows(group_by_class(captions), num, num_groups, seed)
+    write_selection(captions, selection, {"groups": "class", "num_groups": num_groups, "seed": seed}, folder)
+    _show(selection, folder, console or Console())
+
+
+def select_by_cluster(
+    location: str,
+    folder: Path,
+    num: int,
+    encoder: TextEncoder,
+    num_clusters: int = 20,
+    num_groups: int | None = None,
+    seed: int = 0,
+    console: Console | None = None,
+) -> None:
+    """Select a part of a caption set that is even over clusters of its embeddings, or over the largest of them.
+
+    Args:
+        location: Of the set, as :func:`read_caption_set` takes it.
+        folder: Where the selection goes.
+        num: How many captions.
+        encoder: Any sentence encoder.
+        num_clusters: Number of clusters.
+        num_groups: Of the largest clusters only; of all if ``None``.
+        seed: Decides the clusters, and which captions of each.
+        console: Where to tell of it.
+    """
+    console = console or Console()
+    refuse_taken(folder)
+    captions = read_caption_set(location)
+    groups = group_by_cluster(captions, encoder, num_clusters, seed, console)
+    selection = select_rows(groups, num, num_groups, seed)
+    how = {
+        "groups": "clusters",
+        "num_clusters": num_clusters,
+        "encoder": encoder.name,
+        "num_groups": num_groups,
+        "seed": seed,
+    }
+    write_selection(captions, selection, how, folder)
+    _show(selection, folder, console)
+
+
+def _show(selection: Selection, folder: Path, console: Console) -> None:
+    table = Table("", "before", "after", box=None)
+    before, after = selection.balance_before, selection.balance_after
+    table.add_row("captions", f"{sum(selection.sizes_before.values()):,d}", f"{len(selection.rows):,d}")
+    num_filled = sum(size > 0 for size in selection.sizes_after.values())
+    table.add_row("groups", f"{before.num_groups:,d}", f"{num_filled:,d}")
+    table.add_row("entropy in bits", f"{before.entropy:.2f}", f"{after.entropy:.2f}")
+    table.add_row("top-5 share", f"{before.top_five_share:.1%}", f"{after.top_five_share:.1%}")
+    console.print(table)
+    console.print(f"The selection is in {escape(str(folder))}", soft_wrap=True)

@@ -1,0 +1,84 @@
+"""Read captions from any file that they come in, with whatever stands beside them."""
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from synth2_lightning.sources.jsonfile import read_json, read_records
+from synth2_lightning.tables import read_rows
+
+CAPTION_SET_TABLE = "captions.parquet"
+_TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
+_EXPECTED = "COCO captions, a list 'annotations' whose members have a 'caption'"
+
+
+def read_caption_rows(path: Path) -> pa.Table:
+    r"""Read a file of captions as a table, with all columns that it has.
+
+    Args:
+        path: The folder of a caption set, of which ``captions.parquet`` is read; ``.parquet``, ``.csv``, ``.tsv`` or
+            ``.jsonl`` with a column ``caption``; ``.json`` as COCO writes it, whose annotations become rows; any other
+            file is a text with one caption a line.
+
+    Returns:
+        A row per caption, blank ones included, as the file has them.
+
+    Raises:
+        FileNotFoundError: If it is a folder without ``captions.parquet``.
+        ValueError: If the file is damaged, or a row has no caption that is a text.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "captions.txt"
+        ...     _ = path.write_text("a red circle\na fox\n")
+        ...     read_caption_rows(path)["caption"].to_pylist()
+        ['a red circle', 'a fox']
+    """
+    if path.is_dir():
+        path = _find_table(path)
+    match path.suffix.lower():
+        case ".json":
+            table = _to_table(read_records(read_json(path, _EXPECTED), "annotations", path, _EXPECTED))
+        case ".parquet":
+            next(read_rows(path, ["caption"]), None)  # refuses what is damaged, or has no captions
+            table = pq.read_table(path)
+        case suffix if suffix in _TABLES:
+            table = _to_table(list(read_rows(path, ["caption"])))
+        case _:
+            table = pa.table({"caption": pa.array(path.read_text("utf-8").splitlines(), pa.string())})
+    return _check_captions(table, path)
+
+
+def _find_table(folder: Path) -> Path:
+    path = folder / CAPTION_SET_TABLE
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"The folder {folder} has no {CAPTION_SET_TABLE}, so it is no finished caption set. Expected what `synth2 "
+            "predict --config captions.yaml` writes; if that was interrupted, run it again: it goes on where it "
+            "stopped."
+        )
+    return path
+
+
+def _to_table(rows: list[dict[str, object]]) -> pa.Table:
+    names = dict.fromkeys(name for row in rows for name in row)  # not every JSON object has every field
+    return pa.table({str(name): _to_column([row.get(name) for row in rows]) for name in names})
+
+
+def _to_column(values: list[object]) -> pa.Array:
+    try:
+        return pa.array(values)
+    except (pa.ArrowInvalid, pa.ArrowTypeError):  # a field of several kinds is kept as JSON texts
+        return pa.array([value if isinstance(value, str) else json.dumps(value) for value in values], pa.string())
+
+
+def _check_captions(table: pa.Table, path: Path) -> pa.Table:
+    if "caption" not in table.column_names:
+        raise ValueError(f"{path} holds no caption; its columns are {table.column_names}. Expected a column 'caption'.")
+    kind = table.schema.field("caption").type
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind)):
+        raise ValueError(f"{path} has {kind} under 'caption'; expected one text in every row.")
+    return table

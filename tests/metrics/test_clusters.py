@@ -1,0 +1,33 @@
+import pytest
+import torch
+
+from synth2_lightning.metrics.clusters import fit_clusters, name_groups
+
+
+def test_the_largest_cluster_comes_first_and_labels_fit_their_centers() -> None:
+    generator = torch.Generator().manual_seed(0)
+    embeddings = torch.cat([torch.eye(4)[axis].repeat(num, 1) for axis, num in enumerate((3, 9, 5, 1))])
+    embeddings = embeddings + 0.01 * torch.randn(embeddings.shape, generator=generator)
+    clusters = fit_clusters(embeddings, num_clusters=4)
+    assert clusters.sizes == [9, 5, 3, 1]
+    assert torch.equal(torch.cdist(embeddings, clusters.centers).argmin(1), clusters.labels)
+
+
+def test_equal_seeds_give_equal_clusters() -> None:
+    embeddings = torch.randn(60, 8, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(fit_clusters(embeddings, 5, seed=3).labels, fit_clusters(embeddings, 5, seed=3).labels)
+
+
+def test_equal_captions_leave_clusters_empty() -> None:
+    assert fit_clusters(torch.ones(6, 2), num_clusters=3).sizes == [6, 0, 0]
+
+
+@pytest.mark.parametrize("num_clusters", [0, 4])
+def test_clusters_without_captions_are_refused(num_clusters: int) -> None:
+    with pytest.raises(ValueError, match=f"3 captions cannot be grouped into {num_clusters} clusters; expected at le"):
+        fit_clusters(torch.eye(3), num_clusters)
+
+
+def test_words_that_all_groups_have_are_not_typical() -> None:
+    texts = [["a", "dog", "runs"], ["a", "dog"], ["a", "cat"], ["a", "cat", "sits"]]
+    assert name_groups(texts, [0, 0, 1, 1], num_groups=3, num_words=2) == [["dog", "runs"], ["cat", "sits"], []]

@@ -1,0 +1,49 @@
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from synth2_lightning.reports.caption_set import read_caption_set, read_caption_sets
+
+
+def test_a_folder_brings_classes_and_manifest_and_counts_blank_captions(tmp_path: Path) -> None:
+    rows = pa.table({"caption": [" a fox ", "  ", None, "an owl"], "class_name": ["fox", "x", "x", None]})
+    pq.write_table(rows, tmp_path / "captions.parquet")
+    (tmp_path / "manifest.json").write_text(json.dumps({"num_written": 9}))
+    captions = read_caption_set(f"mine={tmp_path}")
+    assert (captions.name, captions.captions, captions.class_names) == ("mine", ["a fox", "an owl"], ["fox", ""])
+    assert (captions.num_blank, captions.manifest) == (2, {"num_written": 9})
+
+
+def test_a_set_is_called_like_its_file_and_a_path_may_hold_an_equals_sign(tmp_path: Path) -> None:
+    path = tmp_path / "a=b.txt"
+    path.write_text("a fox\nan owl\n")
+    captions = read_caption_set(str(path))
+    assert captions.name == "a=b"
+    assert captions.class_names == ["", ""]
+
+
+def test_samples_are_decided_by_the_seed(tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_text("".join(f"caption {number}\n" for number in range(50)))
+    captions = read_caption_set(str(tmp_path / "t.txt"))
+    assert len(set(captions.sample(10, seed=1))) == 10
+    assert captions.sample(10, seed=1) == captions.sample(10, seed=1) != captions.sample(10, seed=2)
+
+
+def test_a_set_without_captions_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_text("\n \n")
+    with pytest.raises(ValueError, match="holds 2 rows and not one caption; expected at least one"):
+        read_caption_set(str(tmp_path / "t.txt"))
+
+
+def test_a_missing_set_is_named() -> None:
+    with pytest.raises(FileNotFoundError, match=r"The caption set 'real' is not at 'gone\.txt'"):
+        read_caption_set("real=gone.txt")
+
+
+def test_two_sets_of_one_name_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_text("a fox\n")
+    with pytest.raises(ValueError, match=r"Two caption sets are called 't'.*Give them names, such as real=PATH"):
+        read_caption_sets([str(tmp_path / "t.txt")] * 2)

@@ -1,0 +1,87 @@
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from rich.console import Console
+
+from synth2_lightning.reports.commands import select_by_class, select_by_cluster
+from synth2_lightning.reports.selection import fill_groups, select_rows
+from synth2_lightning.testing import TinyTextEncoder
+
+GROUPS = ["dog"] * 50 + ["cat"] * 20 + ["fox"] * 3
+
+
+def write_set(folder: Path) -> str:
+    folder.mkdir()
+    captions = [f"a {name} number {number}" for number, name in enumerate(GROUPS)]
+    rows = pa.table({"key": [str(row) for row in range(len(GROUPS))], "caption": captions, "class_name": GROUPS})
+    pq.write_table(rows, folder / "captions.parquet")
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "num", "shares"),
+    [([50, 20, 3], 30, [14, 13, 3]), ([5, 5, 5], 15, [5, 5, 5]), ([4, 4], 1, [1, 0]), ([7], 3, [3])],
+)
+def test_water_rises_equally_until_a_basin_is_full(sizes: list[int], num: int, shares: list[int]) -> None:
+    assert fill_groups(sizes, num) == shares
+
+
+def test_flattening_makes_groups_more_even_and_narrowing_drops_them() -> None:
+    even = select_rows(GROUPS, 30)
+    assert even.sizes_after == {"dog": 14, "cat": 13, "fox": 3}
+    assert even.balance_after.entropy > even.balance_before.entropy
+    assert [GROUPS[row] for row in even.rows].count("cat") == 13
+    assert select_rows(GROUPS, 30, num_groups=1).sizes_after == {"dog": 30, "cat": 0, "fox": 0}
+
+
+def test_the_seed_decides_the_rows_which_keep_their_order() -> None:
+    first, again, other = (select_rows(GROUPS, 20, seed=seed).rows for seed in (0, 0, 1))
+    assert first == again == sorted(first)
+    assert first != other
+
+
+def test_more_than_there_is_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"74 captions were asked for, and 3 groups hold 73; expected from 1 to 73\."):
+        select_rows(GROUPS, 74)
+    with pytest.raises(ValueError, match="60 captions were asked for, and 1 groups hold 50"):
+        select_rows(GROUPS, 60, num_groups=1)
+    with pytest.raises(ValueError, match="4 of 3 groups were asked for; expected from 1 to 3"):
+        select_rows(GROUPS, 5, num_groups=4)
+
+
+def test_a_selection_by_class_is_a_caption_set_that_says_how_it_was_made(tmp_path: Path) -> None:
+    console = Console(record=True, quiet=False, width=100)
+    select_by_class(write_set(tmp_path / "set"), tmp_path / "even", num=30, seed=3, console=console)
+    rows = pq.read_table(tmp_path / "even" / "captions.parquet")
+    assert rows.column_names == ["key", "caption", "class_name"]
+    keys = [int(key) for key in rows["key"].to_pylist()]
+    assert keys == sorted(keys)
+    assert len(keys) == 30
+    manifest = json.loads((tmp_path / "even" / "manifest.json").read_text())
+    assert manifest["selected_by"] == {"groups": "class", "num_groups": None, "seed": 3}
+    assert manifest["groups"][0] == {"name": "dog", "num_before": 50, "num_after": 14}
+    assert manifest["balance_after"]["entropy"] > manifest["balance_before"]["entropy"]
+    assert "entropy in bits" in console.export_text()
+
+
+def test_a_selection_by_cluster_names_its_clusters(tmp_path: Path) -> None:
+    location = write_set(tmp_path / "set")
+    select_by_cluster(location, tmp_path / "one", 5, TinyTextEncoder(), 3, num_groups=1, console=Console(quiet=True))
+    manifest = json.loads((tmp_path / "one" / "manifest.json").read_text())
+    assert [group["num_after"] for group in manifest["groups"]] == [5, 0, 0]
+    assert manifest["groups"][0]["name"].startswith("1 ")
+
+
+def test_a_folder_that_holds_a_set_is_not_overwritten(tmp_path: Path) -> None:
+    location = write_set(tmp_path / "set")
+    with pytest.raises(FileExistsError, match="holds a caption set already; expected a folder without one"):
+        select_by_class(location, tmp_path / "set", num=3)
+
+
+def test_classes_that_nobody_named_cannot_be_selected_by(tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_text("a fox\nan owl\n")
+    with pytest.raises(ValueError, match=r"'t' name no classes; expected a column 'class_name'.*by clusters instead"):
+        select_by_class(str(tmp_path / "t.txt"), tmp_path / "out", num=1)
