@@ -232,6 +232,7 @@ class CaptionRecord:
         key: The record's id, the same in every run.
         caption: The text.
         class_name: What the caption was written for; empty where nobody said.
+        is_cut: Whether its language model was stopped before it had ended.
 
     Example:
         >>> CaptionRecord("7", "a red circle").class_name
@@ -241,6 +242,7 @@ class CaptionRecord:
     key: str
     caption: str
     class_name: str = ""
+    is_cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)

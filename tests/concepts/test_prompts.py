@@ -89,13 +89,33 @@ def test_shipped_templates_are_read_and_share_their_beginning(path: os.PathLike[
     template = parser.instantiate_classes(parser.parse_args([f"--prompt={path}"])).prompt
     assert isinstance(template, PromptTemplate)
     prompts = [template.render(concepts[: template.num_concepts]) for concepts in ([DOG, BUS], [BUS, DOG])]
-    assert prompts[0][:-1] == prompts[1][:-1]
-    assert prompts[0][-1].content.startswith(template.request.partition("{")[0])
-    if template.num_concepts:
+    asked = -2 if template.openings else -1
+    assert prompts[0][:asked] == prompts[1][:asked]
+    assert prompts[0][asked].content.startswith(template.request.partition("{")[0])
+    if template.num_concepts and not template.openings:  # what is opened by its object cannot be refused
         assert "WRONG!" in template.system
         assert any(example.caption == "WRONG!" for example in template.examples)
 
 
 def test_the_names_of_shipped_templates_differ() -> None:
     names = [yaml.safe_load(path.read_text())["init_args"]["name"] for path in SHIPPED]
-    assert sorted(names) == ["class-based", "coco-style", "free", "two-concepts"]
+    assert sorted(names) == ["class-based", "coco-style", "free", "small-model", "two-concepts"]
+
+
+def test_openings_are_drawn_by_the_seed_and_end_the_prompt() -> None:
+    openings = ("{a_name} and", "the {name}", "a man holds {a_name}{gloss}")
+    template = PromptTemplate("opened", 1, "{name}", openings=openings)
+    prompts = [template.render([Concept("oak", "oak", "a tree")], seed) for seed in range(4)]
+    assert [prompt[-1].role for prompt in prompts] == ["assistant"] * 4
+    texts = [prompt[-1].content for prompt in prompts]
+    assert texts == ["An oak and", "The oak", "A man holds an oak (a tree)", "An oak and"]
+    assert all(prompt[:-1] == (ChatMessage("user", "oak"),) for prompt in prompts)
+    pair = PromptTemplate("pair", 1, "{name}, {other}", num_concepts=2, openings=("{a_name} on {an_other}",))
+    assert pair.render([DOG, Concept("iron", "iron")])[-1].content == "A dog on an iron"
+
+
+def test_openings_are_part_of_the_fingerprint_and_are_checked() -> None:
+    plain, opened = (PromptTemplate("plain", 1, "{name}", openings=some) for some in ((), ("{a_name}",)))
+    assert plain.provenance() != opened.provenance()
+    with pytest.raises(ValueError, match=r"The opening of PromptTemplate 'plain@1' has the places \['an_other'\]"):
+        PromptTemplate("plain", 1, "{name}", openings=("{an_other}",))

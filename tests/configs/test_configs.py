@@ -23,6 +23,7 @@ OVERLAYS = sorted(path.relative_to(CONFIGS).as_posix() for path in (CONFIGS / "o
 BASES = {  # what an overlay goes on top of, where that is not mixed.yaml
     "overlays/vqgan_losses.yaml": ("fit", "tokenizer.yaml"),
     "overlays/score_open_clip.yaml": ("predict", "score.yaml"),
+    "overlays/captions_openai.yaml": ("predict", "captions.yaml"),
     "overlays/flickr8k_codebook.yaml": ("fit", "tokenizer.yaml"),
     "overlays/flickr8k_tokenize.yaml": ("predict", "tokenize.yaml"),
     "overlays/flickr8k_1000.yaml": ("fit", "mixed.yaml", "overlays/flickr8k.yaml"),
@@ -35,7 +36,14 @@ BASES = {  # what an overlay goes on top of, where that is not mixed.yaml
 
 
 def test_every_run_file_is_known_to_these_tests() -> None:
-    assert {path.stem for path in CONFIGS.glob("*.yaml")} == {*FITS, "tokenize", "generator", "synthesize", "score"}
+    assert {path.stem for path in CONFIGS.glob("*.yaml")} == {
+        *FITS,
+        "tokenize",
+        "generator",
+        "captions",
+        "synthesize",
+        "score",
+    }
 
 
 @pytest.mark.parametrize(
@@ -43,7 +51,7 @@ def test_every_run_file_is_known_to_these_tests() -> None:
     [
         *(f"fit flickr8k/{name}.yaml" for name in ("codebook", "generator", "real", "mixed", "continuous")),
         "fit flickr8k/generator.yaml flickr8k/generator_own.yaml",
-        *(f"predict flickr8k/{name}.yaml" for name in ("tokenize", "synthesize")),
+        *(f"predict flickr8k/{name}.yaml" for name in ("tokenize", "captions", "synthesize")),
         *(f"predict flickr8k/synthesize.yaml flickr8k/synthesize_{name}.yaml" for name in ("2", "own")),
     ],
 )

@@ -1,7 +1,9 @@
+from dataclasses import replace
+
 import pytest
 
 from synth2_lightning.filters.sentences import SentenceTrimmer
-from synth2_lightning.types import CaptionRecord
+from synth2_lightning.types import CaptionRecord, Verdict
 
 
 @pytest.mark.parametrize(
@@ -38,3 +40,11 @@ def test_the_number_of_sentences_is_an_argument() -> None:
     assert trimmer.provenance() == {"max_sentences": 1}
     with pytest.raises(ValueError, match="SentenceTrimmer got max_sentences=0; expected 1 or more"):
         SentenceTrimmer(max_sentences=0)
+
+
+def test_what_was_cut_breaks_off_unless_a_sentence_ended_before() -> None:
+    cut = CaptionRecord("a", "A dog runs across the green lawn", is_cut=True)
+    assert SentenceTrimmer().judge_one(cut).reason == "breaks off"
+    assert SentenceTrimmer().judge_one(replace(cut, is_cut=False)).reason == ""
+    assert SentenceTrimmer().judge_one(replace(cut, caption="A dog runs. It is gre")) == Verdict("A dog runs.")
+    assert SentenceTrimmer().judge_one(replace(cut, caption="A dog runs.")).reason == ""

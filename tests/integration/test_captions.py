@@ -42,7 +42,12 @@ def names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_names_become_pairs_that_are_learnt_from(names: Path) -> None:
     folder = names.parent
-    plain = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    plain: dict[str, Any] = {
+        "accelerator": "cpu",
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
     concepts = ConceptDataModule(TableConcepts(str(names)), PromptTemplate("plain", 1, "{name}"), 20, UniformSampling())
     writer = CaptionWriterCallback(str(folder / "captions"), [RefusalFilter()])
     Trainer(callbacks=[writer], **plain).predict(CaptionWritingModule(TinyCaptionGenerator()), concepts)

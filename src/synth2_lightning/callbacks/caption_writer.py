@@ -58,8 +58,11 @@ class CaptionWriterCallback(PartWriterCallback):
     def finish(self, folder: Path, provenance: dict[str, Any], settings: dict[str, Any]) -> str:
         """Filter the answers and write what is left, and the manifest."""
         answers = read_answers(folder)
-        columns = (answers[name].to_pylist() for name in ("key", "caption", "class_name"))
-        outcome = run_filters([CaptionRecord(*row) for row in zip(*columns, strict=True)], self.filters)
+        records = [
+            CaptionRecord(row["key"], row["caption"], row["class_name"], is_cut=row["finish_reason"] == "length")
+            for row in answers.select(["key", "caption", "class_name", "finish_reason"]).to_pylist()
+        ]
+        outcome = run_filters(records, self.filters)
         finish_caption_set(
             folder,
             answers,

@@ -26,8 +26,8 @@ class PartWriterCallback(Callback, ABC):
 
     Args:
         folder: Where the records go.
-        records_per_part: Records per file; a kill loses no more than these, of each rank. What ends with an exception or
-            ctrl-C loses none.
+        records_per_part: Records per file; a kill loses no more than these, of each rank. What ends with an exception
+            or ctrl-C loses none.
     """
 
     noun: str

@@ -40,10 +40,13 @@ class SentenceTrimmer(RecordFilter):
     def judge_one(self, record: CaptionRecord) -> Verdict:
         """Cut the caption."""
         sentences = _END.split(record.caption.strip())
-        if len(sentences) > 1 and not sentences[-1].rstrip("\"')").endswith((".", "!", "?")):
+        is_open = not sentences[-1].rstrip("\"')").endswith((".", "!", "?"))
+        if is_open and len(sentences) > 1:
             sentences.pop()
+            is_open = False
         caption = " ".join(sentences[: self.max_sentences])
-        return Verdict(caption, "breaks off" if _DANGLING.search(caption) else "")
+        breaks_off = _DANGLING.search(caption) or (is_open and record.is_cut)
+        return Verdict(caption, "breaks off" if breaks_off else "")
 
     def provenance(self) -> dict[str, Any]:
         """Give the number of sentences."""
