@@ -13,7 +13,11 @@ Regimes beside ``real`` (1,000 photographs alone) and ``mixed`` (half of every b
 * ``photographs``: the withheld photographs themselves, all 6,000: what could be had at most;
 * ``continuous``: 1,000 photographs by features that are not quantised;
 * ``mixed-2``: by a second generator, of another seed; ``mixed-own``: by one whose text encoder has learnt from the
-  captions of the 1,000 photographs alone.
+  captions of the 1,000 photographs alone;
+* ``captions``: by captions that a language model wrote, and no person (GenPair of Synth²); ``captions-blank``: the same,
+  each with the same grid of tokens; ``mixed-equal``: as many of the people's captions as the language model wrote;
+* ``balanced`` and ``narrow``: two equally large selections of the language model's captions, even over all clusters of
+  their meanings, and of the largest clusters alone.
 
 Run from a folder where ``data/flickr8k`` lies, after the commands of ``configs/flickr8k/README.md``.
 """
@@ -28,11 +32,14 @@ from torch.nn.functional import normalize
 from regimes import ROWS, Regime, ended, read, show, train, write_control, write_text_controls
 from report import report
 from synth2_lightning.encoders.text import PretrainedTextEncoder
+from synth2_lightning.shards.manifest import Manifest
 from synth2_lightning.shards.reader import ShardReader
 
 REAL, SYNTHETIC = Path("shards/flickr8k-tokens"), Path("shards/flickr8k-synthetic")
+WRITTEN = Path("shards/flickr8k-captions")
 NUM_REAL = 1000
 _LAST = "--trainer.val_check_interval=800"  # all steps of flickr8k/trainer.yaml
+_RIVALS = ("real", "blank", "captions-blank", "narrow")
 _CONTINUOUS = "--model.init_args.image_encoder.init_args.quantize_pixels=false"
 
 
@@ -45,6 +52,10 @@ def make_regimes(folder: Path) -> list[Regime]:
         "nearest": folder / "shards" / "nearest",
         "mixed-2": Path(f"{SYNTHETIC}-2"),
         "mixed-own": Path(f"{SYNTHETIC}-own"),
+        "captions": WRITTEN,
+        "captions-blank": folder / "shards" / "written" / "blank",
+        "balanced": Path("shards/flickr8k-balanced"),
+        "narrow": Path("shards/flickr8k-narrow"),
     }
     real = ("--config", "flickr8k/real.yaml", _LAST)
     regimes = [Regime("real", real), Regime("photographs", (*real, "--data.init_args.limit=null"))]
@@ -54,15 +65,22 @@ def make_regimes(folder: Path) -> list[Regime]:
             regimes.append(Regime(name, ("--config", "flickr8k/mixed.yaml", _LAST, option)))
         else:
             print(f"{name} is left out: {path} holds no finished shards", flush=True)
+    if (WRITTEN / "manifest.json").exists() and (SYNTHETIC / "manifest.json").exists():
+        option = f"--data.init_args.synthetic.init_args.limit={Manifest.read(WRITTEN).num_records}"
+        regimes.append(Regime("mixed-equal", ("--config", "flickr8k/mixed.yaml", _LAST, option)))
     return [*regimes, Regime("continuous", ("--config", "flickr8k/continuous.yaml", _LAST, _CONTINUOUS))]
 
 
 def make_controls(folder: Path) -> None:
-    """Write the shards of the three controls: the captions of the generated ones, with other tokens."""
+    """Write the shards of the controls: the captions of the generated ones, with other tokens."""
     synthetic, real = ShardReader(SYNTHETIC), ShardReader(REAL, NUM_REAL)
     synthetic.load()
     real.load()
     write_text_controls(folder, synthetic)
+    if (WRITTEN / "manifest.json").exists():
+        written = ShardReader(WRITTEN)
+        written.load()
+        write_text_controls(folder / "written", written)
     if not (folder / "nearest" / "manifest.json").exists():
         nearest = _find_nearest(synthetic, real)
         write_control(folder / "nearest", synthetic, lambda rows: real.read([nearest[row] for row in rows]).tokens.ids)
@@ -104,7 +122,7 @@ def main() -> None:
         for one in make_regimes(asked.folder)
     }
     runs = {name: group for name, group in runs.items() if group}
-    figures = {rival: show(f"Flickr8k, against {rival}", runs, rival) for rival in ("real", "blank") if rival in runs}
+    figures = {rival: show(f"Flickr8k, against {rival}", runs, rival) for rival in _RIVALS if rival in runs}
     means = {name: sum(run.cider for run in group) / len(group) for name, group in runs.items()}
     if {"real", "mixed", "photographs"} - means.keys():
         raise SystemExit("Without ended runs of real, mixed and photographs there is no figure to report.")
