@@ -1,0 +1,36 @@
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
+
+from synth2_lightning.filters.vocabulary import VocabularyFilter
+from synth2_lightning.types import CaptionRecord, Verdict
+
+SCENES = "package://synth2_lightning/scenes/vocabulary"
+
+
+def test_every_word_must_be_known() -> None:
+    known = "A small red circle above a large green star"
+    assert VocabularyFilter(SCENES).judge_one(CaptionRecord("a", known)) == Verdict(known)
+    unknown = "a small crimson circle."
+    verdict = VocabularyFilter(SCENES).judge_one(CaptionRecord("a", unknown))
+    assert verdict.reason == "has an unknown word"
+
+
+def test_signs_that_are_unknown_are_taken_out() -> None:
+    record = CaptionRecord("a", "There is a small, red circle - and a star.")
+    assert VocabularyFilter(SCENES).judge_one(record) == Verdict("There is a small red circle and a star")
+
+
+def test_a_tokenizer_that_is_missing_or_knows_all_words_is_told(tmp_path: Path) -> None:
+    record = CaptionRecord("a", "a circle")
+    with pytest.raises(FileNotFoundError, match="The tokenizer is not at"):
+        VocabularyFilter(str(tmp_path / "nowhere")).judge_one(record)
+    Tokenizer(BPE()).save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(ValueError, match=r"can spell every word, so VocabularyFilter would reject nothing; expected one"):
+        VocabularyFilter(str(tmp_path)).judge_one(record)
+
+
+def test_provenance_names_the_tokenizer() -> None:
+    assert VocabularyFilter(SCENES).provenance() == {"tokenizer": SCENES}
