@@ -6,7 +6,8 @@ generator, which has learnt from the same real pictures, draws their tokens; the
 size over the same real pictures, and is judged by the pictures of the validation split that hold such a combination.
 
 Two controls tell what the captions alone bring, in which those combinations can be read: ``blank`` has the same grid of
-tokens beside every caption, ``shuffled`` the generated tokens, dealt out anew over the captions.
+tokens beside every caption, ``shuffled`` the generated tokens, dealt out anew over the captions. With ``--written``, a
+regime more: the captions are those that a language model wrote (`scenes/captions.yaml`), not the grammar's.
 """
 
 import argparse
@@ -23,8 +24,8 @@ NUM_VAL = 1024
 SHIPPED = "package://synth2_lightning/scenes/shards"
 
 
-def make_regimes(num_real: int, num_steps: int, shards: str, folder: Path) -> list[Regime]:
-    """Real pictures alone; half of every batch from shards; the same with the tokens of the controls."""
+def make_regimes(num_real: int, num_steps: int, shards: str, written: str | None, folder: Path) -> list[Regime]:
+    """Real pictures alone; half of every batch from shards; the same with the tokens of the controls, and of others."""
     synthetic = ShardReader(shards)
     synthetic.load()
     write_text_controls(folder, synthetic)
@@ -33,7 +34,9 @@ def make_regimes(num_real: int, num_steps: int, shards: str, folder: Path) -> li
     few = (f"{real}.train.init_args.num_pictures={num_real}", f"{real}.val.init_args.num_pictures={NUM_VAL}")
     mixed = ("--config", "mixed.yaml", *common, *few)
     none = "--data.init_args.synthetic_share.init_args.share=0.0"
-    pairs = {"mixed": shards, "blank": folder / "blank", "shuffled": folder / "shuffled"}
+    pairs: dict[str, Path | str] = {"mixed": shards, "blank": folder / "blank", "shuffled": folder / "shuffled"}
+    if written is not None:
+        pairs["written"] = written
     by = {name: (*mixed, f"--data.init_args.synthetic.init_args.shards={path}") for name, path in pairs.items()}
     return [Regime("real", (*mixed, none)), *(Regime(name, words) for name, words in by.items())]
 
@@ -46,6 +49,7 @@ def main() -> None:
     parser.add_argument("--num-real", type=int, default=8192, help="real pictures; the shipped generator knew 8,192")
     parser.add_argument("--num-steps", type=int, default=600)
     parser.add_argument("--shards", default=SHIPPED, help="generated pairs (default: %(default)s)")
+    parser.add_argument("--written", help="generated pairs of captions that a language model wrote, scored")
     parser.add_argument("--only", nargs="+", help="train these regimes alone")
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side")
     parser.add_argument("--quick", action="store_true", help="one seed, ten steps, no controls: shows that it runs")
@@ -53,7 +57,7 @@ def main() -> None:
     if asked.quick:
         asked.seeds, asked.num_steps, asked.folder = [0], 10, Path(tempfile.mkdtemp())
         asked.only = ["real", "mixed"]
-    regimes = make_regimes(asked.num_real, asked.num_steps, asked.shards, asked.folder / "shards")
+    regimes = make_regimes(asked.num_real, asked.num_steps, asked.shards, asked.written, asked.folder / "shards")
     train([one for one in regimes if not asked.only or one.name in asked.only], asked.seeds, asked.folder, asked.jobs)
     world = ScenesSource("val", NUM_VAL)
     held_out = {world.key(index) for index in range(NUM_VAL) if is_held_out(world.scene(index).content)}

@@ -52,10 +52,16 @@ def test_every_run_file_is_known_to_these_tests() -> None:
         *(f"fit flickr8k/{name}.yaml" for name in ("codebook", "generator", "real", "mixed", "continuous")),
         "fit flickr8k/generator.yaml flickr8k/generator_own.yaml",
         *(f"predict flickr8k/{name}.yaml" for name in ("tokenize", "captions", "synthesize")),
-        *(f"predict flickr8k/synthesize.yaml flickr8k/synthesize_{name}.yaml" for name in ("2", "own")),
+        *(f"predict flickr8k/synthesize.yaml flickr8k/synthesize_{name}.yaml" for name in ("2", "own", "captions")),
+        *(
+            f"predict flickr8k/synthesize.yaml flickr8k/synthesize_captions.yaml flickr8k/synthesize_{name}.yaml"
+            for name in ("balanced", "narrow")
+        ),
+        "predict scenes/captions.yaml",
+        "predict synthesize.yaml scenes/synthesize_captions.yaml",
     ],
 )
-def test_files_of_flickr8k_parse(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_files_of_experiments_parse(words: str, capsys: pytest.CaptureFixture[str]) -> None:
     command, *files = words.split()
     with pytest.raises(SystemExit) as stop:
         main([command, *(word for file in files for word in ("--config", file)), "--print_config"])
@@ -184,3 +190,26 @@ def test_a_generator_synthesises_shards_that_are_scored_and_learnt_from(
     words += ["--data.init_args.batch_size=8", "--data.init_args.synthetic.init_args.keep_share=0.5"]
     trainer = run_trainer(["fit", "--config", "synthetic.yaml", "--config", str(TINY), *words]).trainer
     assert trainer.global_step == 2
+
+
+def test_names_become_captions_by_a_run_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    generator = "--model.init_args.generator=synth2_lightning.testing.TinyCaptionGenerator"
+    run_trainer(["predict", "--config", "captions.yaml", generator, "--data.init_args.num_captions=8"])
+    manifest = json.loads((tmp_path / "captions" / "imagenet21k" / "manifest.json").read_text())
+    assert manifest["num_written"] == 8
+    assert [each["name"] for each in manifest["filters"]][-1] == "NearDuplicates"
+    assert manifest["provenance"]["settings"]["data"]["prompt"]["template"] == "small-model@1"
+
+
+@pytest.mark.parametrize("path", sorted((CONFIGS / "prompts").glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_template_leaves_nothing_of_the_one_before(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["predict", "--config", "captions.yaml", f"--data.init_args.prompt={path}", "--print_config"])
+    found = yaml.safe_load(capsys.readouterr().out)["data"]["init_args"]["prompt"]["init_args"]
+    template = yaml.safe_load(path.read_text())["init_args"]
+    assert {name: found[name] for name in template if name != "examples"} == {
+        name: value for name, value in template.items() if name != "examples"
+    }
+    assert [each["caption"] for each in found["examples"]] == [each["caption"] for each in template["examples"]]
+    assert set(template) >= {"num_concepts", "openings", "system", "request"}
