@@ -14,8 +14,8 @@ Regimes beside ``real`` (1,000 photographs alone) and ``mixed`` (half of every b
 * ``continuous``: 1,000 photographs by features that are not quantised;
 * ``mixed-2``: by a second generator, of another seed; ``mixed-own``: by one whose text encoder has learnt from the
   captions of the 1,000 photographs alone;
-* ``captions``: by captions that a language model wrote, and no person (GenPair of Synth²); ``captions-blank``: the
-  same, each with the same grid of tokens; ``mixed-equal``: as many of the people's captions as the language model wrote;
+* ``captions``: by captions that a language model wrote, and no person (GenPair of Synth²); ``captions-blank``: the same
+  captions, each with the same grid of tokens; ``mixed-equal``: as many captions of people as the language model wrote;
 * ``balanced`` and ``narrow``: two equally large selections of the language model's captions, even over all clusters of
   their meanings, and of the largest clusters alone.
 
