@@ -14,10 +14,12 @@ Regimes beside ``real`` (1,000 photographs alone) and ``mixed`` (half of every b
 * ``continuous``: 1,000 photographs by features that are not quantised;
 * ``mixed-2``: by a second generator, of another seed; ``mixed-own``: by one whose text encoder has learnt from the
   captions of the 1,000 photographs alone;
-* ``captions``: by captions that a language model wrote, and no person (GenPair of Synth²); ``captions-blank``: the same
-  captions, each with the same grid of tokens; ``mixed-equal``: as many captions of people as the language model wrote;
-* ``balanced`` and ``narrow``: two equally large selections of the language model's captions, even over all clusters of
-  their meanings, and of the largest clusters alone.
+* ``captions``: by captions that a language model wrote of the things that the captions of the 1,000 name (GenPair of
+  Synth²); ``beginnings``: by those that it wrote from their first four words on; ``captions-blank`` and
+  ``beginnings-blank``: the same captions, each with the same grid of tokens;
+* ``mixed-equal``: by as many captions of people as there are of ``beginnings``;
+* ``balanced`` and ``narrow``: by two equally large selections of ``beginnings``, even over all clusters of their meanings,
+  and of the largest clusters alone.
 
 Run from a folder where ``data/flickr8k`` lies, after the commands of ``configs/flickr8k/README.md``.
 """
@@ -36,10 +38,10 @@ from synth2_lightning.shards.manifest import Manifest
 from synth2_lightning.shards.reader import ShardReader
 
 REAL, SYNTHETIC = Path("shards/flickr8k-tokens"), Path("shards/flickr8k-synthetic")
-WRITTEN = Path("shards/flickr8k-captions")
+WRITTEN, CONTINUED = Path("shards/flickr8k-captions"), Path("shards/flickr8k-beginnings")
 NUM_REAL = 1000
 _LAST = "--trainer.val_check_interval=800"  # all steps of flickr8k/trainer.yaml
-_RIVALS = ("real", "blank", "captions-blank", "narrow")
+_RIVALS = ("real", "blank", "beginnings-blank", "narrow")
 _CONTINUOUS = "--model.init_args.image_encoder.init_args.quantize_pixels=false"
 
 
@@ -54,6 +56,8 @@ def make_regimes(folder: Path) -> list[Regime]:
         "mixed-own": Path(f"{SYNTHETIC}-own"),
         "captions": WRITTEN,
         "captions-blank": folder / "shards" / "written" / "blank",
+        "beginnings": CONTINUED,
+        "beginnings-blank": folder / "shards" / "continued" / "blank",
         "balanced": Path("shards/flickr8k-balanced"),
         "narrow": Path("shards/flickr8k-narrow"),
     }
@@ -65,8 +69,8 @@ def make_regimes(folder: Path) -> list[Regime]:
             regimes.append(Regime(name, ("--config", "flickr8k/mixed.yaml", _LAST, option)))
         else:
             print(f"{name} is left out: {path} holds no finished shards", flush=True)
-    if (WRITTEN / "manifest.json").exists() and (SYNTHETIC / "manifest.json").exists():
-        option = f"--data.init_args.synthetic.init_args.limit={Manifest.read(WRITTEN).num_records}"
+    if (CONTINUED / "manifest.json").exists() and (SYNTHETIC / "manifest.json").exists():
+        option = f"--data.init_args.synthetic.init_args.limit={Manifest.read(CONTINUED).num_records}"
         regimes.append(Regime("mixed-equal", ("--config", "flickr8k/mixed.yaml", _LAST, option)))
     return [*regimes, Regime("continuous", ("--config", "flickr8k/continuous.yaml", _LAST, _CONTINUOUS))]
 
@@ -77,10 +81,11 @@ def make_controls(folder: Path) -> None:
     synthetic.load()
     real.load()
     write_text_controls(folder, synthetic)
-    if (WRITTEN / "manifest.json").exists():
-        written = ShardReader(WRITTEN)
-        written.load()
-        write_text_controls(folder / "written", written)
+    for name, path in (("written", WRITTEN), ("continued", CONTINUED)):
+        if (path / "manifest.json").exists():
+            reader = ShardReader(path)
+            reader.load()
+            write_text_controls(folder / name, reader)
     if not (folder / "nearest" / "manifest.json").exists():
         nearest = _find_nearest(synthetic, real)
         write_control(folder / "nearest", synthetic, lambda rows: real.read([nearest[row] for row in rows]).tokens.ids)

@@ -117,3 +117,16 @@ def test_a_message_of_ours_is_shown_without_a_traceback(capsys: pytest.CaptureFi
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert "Traceback" not in error
+
+
+def test_a_command_that_does_not_go_with_its_run_file_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    generator = "--model.init_args.generator=synth2_lightning.testing.TinyCaptionGenerator"
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", "--config", "captions.yaml", generator])
+    assert stop.value.code == 1
+    error = capsys.readouterr().err
+    assert "error: The command does not go with its run file. Lightning says: No `training_step()` method" in error
+    assert "Traceback" not in error

@@ -55,8 +55,9 @@ def test_every_run_file_is_known_to_these_tests() -> None:
         *(f"predict flickr8k/synthesize.yaml flickr8k/synthesize_{name}.yaml" for name in ("2", "own", "captions")),
         *(
             f"predict flickr8k/synthesize.yaml flickr8k/synthesize_captions.yaml flickr8k/synthesize_{name}.yaml"
-            for name in ("balanced", "narrow")
+            for name in ("beginnings", "balanced", "narrow")
         ),
+        "predict flickr8k/captions.yaml flickr8k/captions_beginnings.yaml",
         "predict scenes/captions.yaml",
         "predict synthesize.yaml scenes/synthesize_captions.yaml",
     ],
