@@ -18,8 +18,8 @@ Regimes beside ``real`` (1,000 photographs alone) and ``mixed`` (half of every b
   Synth²); ``beginnings``: by those that it wrote from their first four words on; ``captions-blank`` and
   ``beginnings-blank``: the same captions, each with the same grid of tokens;
 * ``mixed-equal``: by as many captions of people as there are of ``beginnings``;
-* ``balanced`` and ``narrow``: by two equally large selections of ``beginnings``, even over all clusters of their meanings,
-  and of the largest clusters alone.
+* ``balanced`` and ``narrow``: by two equally large selections of ``beginnings``, even over all clusters of their
+  meanings, and of the largest clusters alone.
 
 Run from a folder where ``data/flickr8k`` lies, after the commands of ``configs/flickr8k/README.md``.
 """

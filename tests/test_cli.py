@@ -125,7 +125,7 @@ def test_a_command_that_does_not_go_with_its_run_file_is_told(
     monkeypatch.chdir(tmp_path)
     generator = "--model.init_args.generator=synth2_lightning.testing.TinyCaptionGenerator"
     with pytest.raises(SystemExit) as stop:
-        main(["fit", "--config", "captions.yaml", generator])
+        main(["fit", "--config", "captions.yaml", generator, "--trainer.max_epochs=1"])
     assert stop.value.code == 1
     error = capsys.readouterr().err
     assert "error: The command does not go with its run file. Lightning says: No `training_step()` method" in error
