@@ -16,7 +16,8 @@ Regimes beside ``real`` (1,000 photographs alone) and ``mixed`` (half of every b
   captions of the 1,000 photographs alone;
 * ``captions``: by captions that a language model wrote of the things that the captions of the 1,000 name (GenPair of
   Synth²); ``beginnings``: by those that it wrote from their first four words on; ``captions-blank`` and
-  ``beginnings-blank``: the same captions, each with the same grid of tokens;
+  ``beginnings-blank``: the same captions, each with the same grid of tokens; ``beginnings-first``: three quarters of the
+  first batch, none of the last, so that people have the last word on style;
 * ``mixed-equal``: by as many captions of people as there are of ``beginnings``;
 * ``balanced`` and ``narrow``: by two equally large selections of ``beginnings``, even over all clusters of their
   meanings, and of the largest clusters alone.
@@ -42,6 +43,8 @@ WRITTEN, CONTINUED = Path("shards/flickr8k-captions"), Path("shards/flickr8k-beg
 NUM_REAL = 1000
 _LAST = "--trainer.val_check_interval=800"  # all steps of flickr8k/trainer.yaml
 _RIVALS = ("real", "blank", "beginnings-blank", "narrow")
+_SHARE = "--data.init_args.synthetic_share"
+_FALLING = (f"{_SHARE}=LinearShare", *(f"{_SHARE}.init_args.{it}" for it in ("start=0.75", "end=0.0", "num_steps=800")))
 _CONTINUOUS = "--model.init_args.image_encoder.init_args.quantize_pixels=false"
 
 
@@ -70,6 +73,8 @@ def make_regimes(folder: Path) -> list[Regime]:
         else:
             print(f"{name} is left out: {path} holds no finished shards", flush=True)
     if (CONTINUED / "manifest.json").exists() and (SYNTHETIC / "manifest.json").exists():
+        option = f"--data.init_args.synthetic.init_args.shards={CONTINUED}"
+        regimes.append(Regime("beginnings-first", ("--config", "flickr8k/mixed.yaml", _LAST, option, *_FALLING)))
         option = f"--data.init_args.synthetic.init_args.limit={Manifest.read(CONTINUED).num_records}"
         regimes.append(Regime("mixed-equal", ("--config", "flickr8k/mixed.yaml", _LAST, option)))
     return [*regimes, Regime("continuous", ("--config", "flickr8k/continuous.yaml", _LAST, _CONTINUOUS))]
