@@ -16,8 +16,8 @@ Regimes beside ``real`` (1,000 photographs alone) and ``mixed`` (half of every b
   captions of the 1,000 photographs alone;
 * ``captions``: by captions that a language model wrote of the things that the captions of the 1,000 name (GenPair of
   Synth²); ``beginnings``: by those that it wrote from their first four words on; ``captions-blank`` and
-  ``beginnings-blank``: the same captions, each with the same grid of tokens; ``beginnings-first``: three quarters of the
-  first batch, none of the last, so that people have the last word on style;
+  ``beginnings-blank``: the same captions, each with the same grid of tokens; ``beginnings-first``: three quarters of
+  the first batch, none of the last, so that people have the last word on style;
 * ``mixed-equal``: by as many captions of people as there are of ``beginnings``;
 * ``balanced`` and ``narrow``: by two equally large selections of ``beginnings``, even over all clusters of their
   meanings, and of the largest clusters alone.
