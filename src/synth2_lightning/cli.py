@@ -254,7 +254,7 @@ def _message_of_ours(error: Exception) -> str | None:
         for_users = isinstance(
             cause, (ValueError, TypeError, OSError, FloatingPointError)
         )  # others are our own mistakes
-        if type(cause).__name__ == "MisconfigurationException":  # such as `fit` with a run file of `predict`
+        if raised_in and raised_in[-1].endswith(".configuration_validator"):  # `fit` with a run file of `predict`
             return f"The command does not go with its run file. Lightning says: {cause}"
         if for_users and raised_in and raised_in[-1].startswith("synth2_lightning."):
             return str(cause)

@@ -54,6 +54,13 @@ def test_learns_from_pixels_and_tokens_and_logs_each_source(tmp_path: Path) -> N
     assert outputs[0]["captions"] == tiny_batch(8, seed=9).captions  # type: ignore[call-overload]
 
 
+def test_a_source_may_leave_the_mixture_and_come_back_within_an_epoch(tmp_path: Path) -> None:
+    mixed, alone = batches(2), [tiny_batch(4, seed=1), tiny_batch(4, seed=2)]
+    trainer = tiny_trainer(tmp_path, max_epochs=1)
+    trainer.fit(tiny_module(), loader([mixed[0], *alone, mixed[1]]))
+    assert trainer.global_step == 4
+
+
 def test_no_gradient_reaches_the_encoder_and_none_of_it_is_saved() -> None:
     module = tiny_module()
     module.training_step(tiny_batch(), 0).backward()  # type: ignore[no-untyped-call]

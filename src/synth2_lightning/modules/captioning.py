@@ -104,7 +104,9 @@ class VisionLanguageModule(BaseModule):
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch))
         for source, value in source_losses(losses.sums.detach(), losses.counts, batch.sources).items():
             share = batch.sources.count(source) / len(batch)
-            self.log(f"train/loss_{source}", value, prog_bar=share < 1, batch_size=len(batch))
+            # In the bar even where it is the only source: Lightning refuses a name that is logged in two ways, and a
+            # share that falls or rises over an epoch has batches of one source and of two.
+            self.log(f"train/loss_{source}", value, prog_bar=True, batch_size=len(batch))
             self.log(f"data/share_{source}", share, batch_size=len(batch))
         return loss
 
