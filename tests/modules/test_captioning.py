@@ -57,7 +57,7 @@ def test_learns_from_pixels_and_tokens_and_logs_each_source(tmp_path: Path) -> N
 def test_a_source_may_leave_the_mixture_and_come_back_within_an_epoch(tmp_path: Path) -> None:
     mixed, alone = batches(2), [tiny_batch(4, seed=1), tiny_batch(4, seed=2)]
     trainer = tiny_trainer(tmp_path, max_epochs=1)
-    trainer.fit(tiny_module(), loader([mixed[0], *alone, mixed[1]]))
+    trainer.fit(tiny_module(), loader([mixed[0], *alone, mixed[1]]), loader([tiny_batch(4)]))
     assert trainer.global_step == 4
 
 
