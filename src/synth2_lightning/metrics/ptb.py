@@ -45,9 +45,9 @@ _END = r"(?![A-Za-z])"
 
 # Words that keep their period; at the end of a sentence, too, or before other words alone.
 _CLOSING = """
-    al ala apr ariz assn aug bancorp bhd bldg blvd bros calif co colo conn corp cos ct dak dec esq est etc ext feb fla fri
-    ga inc ind intl jan jr jul jun kan kans ky ltd mar md mich minn mo mon mont neb nev nov oct okla penn plc rd rt sep
-    sept seq sq sr sys tel tenn thu thurs tue tues univ va vt wed wis wisc wyo
+    al ala apr ariz assn aug bancorp bhd bldg blvd bros calif co colo conn corp cos ct dak dec esq est etc ext feb fla
+    fri ga inc ind intl jan jr jul jun kan kans ky ltd mar md mich minn mo mon mont neb nev nov oct okla penn plc rd rt
+    sep sept seq sq sr sys tel tenn thu thurs tue tues univ va vt wed wis wisc wyo
 """
 _LEADING = """
     adj adm adv alex assoc asst atty attys ave brig capt cf cie cmdr col cpl dept det dr drs elec ens ft gen gov
