@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from synth2_lightning.locations import resolve
@@ -30,8 +29,8 @@ class ScoredPairs:
         num_duplicates: Predictions beyond the first of their id.
 
     Example:
-        >>> ScoredPairs({"1": "a dog"}, {"1": ["a dog runs"]}, num_missing=0, num_unknown=0, num_duplicates=0).num_missing
-        0
+        >>> ScoredPairs({"1": "a dog"}, {"1": ["a dog"]}, num_missing=2, num_unknown=0, num_duplicates=0).num_missing
+        2
     """
 
     hypotheses: dict[str, str]
