@@ -20,7 +20,6 @@ from report import report
 from synth2_lightning.metrics.ptb import tokenize
 
 POOLS: dict[str, Sequence[str]] = {
-    "words": "a A the man's dogs' can't won't I'm they've it's red-haired T-shirt o'clock dog runs Two BIG".split(),
     "quotes": [
         *"'\"`\u00b4\u2018\u2019\u201c\u201d\u00ab\u00bb\u2039\u203a\u201e\u201a",
         "''",
@@ -28,18 +27,22 @@ POOLS: dict[str, Sequence[str]] = {
         "&quot;",
         "&apos;",
     ],
-    "numbers": "3 10 1/2 $5 $5.99 5% 12:30 1,000 3.5 5th 10am 4x4 #1 '90s -7 +3 1e5 \u00bd \u00b2 10\u00b0 5'6\" \u0663 555-1234".split(),
     "emoji": ["\U0001f600", "\U0001f44d\U0001f3fd", "\u2764\ufe0f", "\u263a", "\U0001f468\u200d\U0001f469", "\u2122"],
     "control": [*map(chr, (set(range(1, 32)) - {10, 11, 12, 13})), "\x7f", "\u200b", "\ufeff", "\u00ad", "\u202e"],
-    "markup": '<b> </b> <br/> <a href="x"> &amp; &lt; &#39; &nbsp; <!-- x --> <unk> </s> [CLS] <|end|> <3'.split(),
-    "addresses": "http://x.org/a_b https://a.b/c?d=e www.example.com me@example.com a.b.c @me #tag file.jpg C:\\x".split(),
-    "abbreviations": "U.S. U.S.A. p.m. Mr. St. etc. e.g. i.e. vs. No. fig. Ph.D. Jr. B.".split(),
     "scripts": [
         *"\u00e9\u00f1\u00fc\u00df\u00f8\u03a9\u0436\u65e5\ud55c\u0e44\u05e2\u0905\u0627",
-        "e\u0301",
-        "\ufb01",
-        "\u0130",
+        *("e\u0301", "\ufb01", "\u0130"),
     ],
+} | {
+    kind: pieces.split()
+    for kind, pieces in {
+        "words": "a A the man's dogs' can't won't I'm they've it's red-haired T-shirt o'clock dog runs Two BIG",
+        "numbers": "3 10 1/2 $5 $5.99 5% 12:30 1,000 3.5 5th 10am 4x4 #1 '90s -7 +3 1e5 \u00bd \u00b2 10\u00b0 5'6\" \u0663 "
+        "555-1234",
+        "markup": '<b> </b> <br/> <a href="x"> &amp; &lt; &#39; &nbsp; <!-- x --> <unk> </s> [CLS] <|end|> <3',
+        "addresses": "http://x.org/a_b https://a.b/c?d=e www.example.com me@example.com a.b.c @me #tag file.jpg C:\\x",
+        "abbreviations": "U.S. U.S.A. p.m. Mr. St. etc. e.g. i.e. vs. No. fig. Ph.D. Jr. B.",
+    }.items()
 }
 LINE_SEPARATORS = str.maketrans(dict.fromkeys("\n\r\x0b\x0c\x85\u2028\u2029", " "))
 # The first that fits is the class of a difference.
