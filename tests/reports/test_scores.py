@@ -1,0 +1,117 @@
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from synth2_lightning.cli import main
+from synth2_lightning.metrics.document_frequencies import count_document_frequencies
+from synth2_lightning.reports.predictions import join_predictions, read_predictions, read_references
+from synth2_lightning.reports.scores import score_captions, score_predictions
+
+REFERENCES = {
+    "1": ["a red dog runs on grass", "a dog runs"],
+    "2": ["two blue squares", "two squares on a wall"],
+    "3": ["a man rides a horse", "a rider on his horse"],
+}
+PREDICTIONS = {"1": "A red dog runs.", "2": "two squares", "3": "a man on a horse"}
+
+
+def write(path: Path, content: Any) -> str:
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return str(path)
+
+
+def results(predictions: dict[str, str]) -> list[dict[str, Any]]:
+    return [{"image_id": int(key), "caption": caption} for key, caption in predictions.items()]
+
+
+@pytest.fixture
+def references(tmp_path: Path) -> str:
+    annotations = [{"image_id": int(key), "caption": text} for key, texts in REFERENCES.items() for text in texts]
+    return write(tmp_path / "references.json", {"images": [], "annotations": annotations})
+
+
+def test_command_shows_scores_and_writes_the_card(
+    tmp_path: Path, references: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    predictions = write(tmp_path / "predictions.json", results(PREDICTIONS))
+    main(["score", predictions, references, "--out", str(tmp_path / "card.json")])
+    card = json.loads((tmp_path / "card.json").read_text())
+    assert card["scores"] == pytest.approx(score_captions(PREDICTIONS, REFERENCES))
+    assert (card["num_pictures"], card["num_references"], card["num_empty_captions"]) == (3, 6, 0)
+    assert card["missing"] == {"count": 0, "treated": "error"}
+    assert len(card["predictions"]["sha256"]) == 64
+    printed = capsys.readouterr().out
+    assert "CIDEr-D" in printed
+    assert f"{100 * card['scores']['BLEU-4']:.1f}" in printed
+
+
+def test_lines_of_our_own_predictions_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "predictions.jsonl"
+    path.write_text('{"key": "1", "caption": "a dog", "cider": 0.5}\n', encoding="utf-8")
+    assert read_predictions(str(path)) == [("1", "a dog")]
+
+
+def test_ids_that_do_not_fit_are_counted_and_named() -> None:
+    predictions = [("1", "a"), ("1", "b"), ("9", "c"), ("8", "d"), ("7", "e"), ("6", "f")]
+    with pytest.raises(ValueError, match="do not fit the references") as error:
+        join_predictions(predictions, REFERENCES)
+    assert "1 id(s) (1) with several predictions (--duplicates first or last" in str(error.value)
+    assert "4 id(s) (9, 8, 7, ...) that the references do not know" in str(error.value)
+    assert "2 id(s) (2, 3) without a prediction" in str(error.value)
+
+
+def test_ids_are_treated_as_one_says() -> None:
+    predictions = [("1", "a"), ("1", "b"), ("9", "c")]
+    empty = join_predictions(predictions, REFERENCES, missing="empty", unknown="skip", duplicates="first")
+    assert empty.hypotheses == {"1": "a", "2": "", "3": ""}
+    assert (empty.num_missing, empty.num_unknown, empty.num_duplicates) == (2, 1, 1)
+    skipped = join_predictions(predictions, REFERENCES, missing="skip", unknown="skip", duplicates="last")
+    assert skipped.hypotheses == {"1": "b"}
+    assert skipped.references == {"1": REFERENCES["1"]}
+    with pytest.raises(ValueError, match="None of 1 predicted ids is among those of 3 pictures"):
+        join_predictions([("9", "c")], REFERENCES, missing="skip", unknown="skip")
+
+
+def test_malformed_files_are_named(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.json"
+    broken.write_text("[{", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"broken.json is no valid JSON"):
+        read_predictions(str(broken))
+    with pytest.raises(ValueError, match=r"a.json is no list of objects but dict; expected COCO results"):
+        read_predictions(write(tmp_path / "a.json", {"1": "a dog"}))
+    with pytest.raises(ValueError, match=r"b.json, record 0, has the id 1 and the caption None; expected COCO results"):
+        read_predictions(write(tmp_path / "b.json", [{"image_id": 1}]))
+    with pytest.raises(ValueError, match=r"c.json holds no annotation; expected COCO captions"):
+        read_references(write(tmp_path / "c.json", {"annotations": []}))
+
+
+def test_stored_frequencies_and_those_of_a_captions_file_are_the_same(tmp_path: Path, references: str) -> None:
+    predictions = write(tmp_path / "predictions.json", results(PREDICTIONS))
+    count_document_frequencies(REFERENCES).save(tmp_path / "frequencies.parquet")
+    stored, counted = (
+        score_predictions(predictions, references, document_frequencies=location)["scores"]
+        for location in (str(tmp_path / "frequencies.parquet"), references)
+    )
+    assert stored == counted
+    with pytest.raises(ValueError, match="--compare-java was asked for with --document-frequencies"):
+        score_predictions(predictions, references, document_frequencies=references, compare_java=True)
+
+
+def test_a_card_that_cannot_be_written_says_where(tmp_path: Path, references: str) -> None:
+    predictions = write(tmp_path / "predictions.json", results(PREDICTIONS))
+    with pytest.raises(OSError, match=r"card could not be written to .*Expected a file in a folder that exists"):
+        score_predictions(predictions, references, out=tmp_path / "nowhere" / "card.json")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("java") is None, reason="the comparison needs java on the PATH")
+def test_java_gives_the_same_scores(tmp_path: Path, references: str) -> None:
+    predictions = write(tmp_path / "predictions.json", results(PREDICTIONS))
+    card = score_predictions(predictions, references, compare_java=True, java_metrics=["METEOR"])
+    assert {name: card["scores"][name] for name in card["pycocoevalcap"]} == pytest.approx(
+        card["pycocoevalcap"], abs=1e-6
+    )
+    assert 0 < card["scores"]["METEOR"] < 1
