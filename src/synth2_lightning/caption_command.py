@@ -1,5 +1,7 @@
 """What ``synth2 caption`` does."""
 
+import os
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -23,8 +25,8 @@ from synth2_lightning.sources.picture_files import FoundPictures
 from synth2_lightning.sources.picture_urls import PictureFetcher
 from synth2_lightning.sources.pictures import decode_picture, pixel_limit
 
-SOME_FAILED = 3
-"""Exit code where captions were written, and some pictures could not be read."""
+SOME_FAILED, STOPPED_BY_USER, STOPPED_BY_READER = 3, 130, 141
+"""Exit codes; the last two are those of shells for Ctrl-C and for a pipe that nobody reads."""
 
 
 class _Sink(Protocol):
@@ -52,7 +54,8 @@ def caption_pictures(
         console: Where to tell of it; the standard error by default.
 
     Returns:
-        The exit code: 0, or 3 if some pictures have no caption.
+        The exit code: 0; 3 if some pictures could not be read; 130 or 141 if the user, or whoever reads the output,
+        stopped it.
 
     Raises:
         OSError: If the file cannot be written.
@@ -60,21 +63,28 @@ def caption_pictures(
     """
     console = console or Console(stderr=True)
     if found.num_others:
-        _tell(console, f"{found.num_others} files of the folders are left out: their names are not those of pictures.")
+        _tell(
+            console,
+            f"Left out of the folders, because their names do not end like those of pictures: {found.num_others}.",
+        )
     for name, reason in found.missing:
         _tell(console, f"{name}: {reason}", "red")
-    if out is None:
-        num_failed = _caption(found.names, captioner, PictureCaptionStream(format), batch_size, max_pixels, console)
-    else:
-        with PictureCaptionFile(out, format, captioner.provenance()) as file:
-            left = [name for name in found.names if name not in file.names]
-            if num_done := len(found.names) - len(left):
-                _tell(console, f"{num_done} of {len(found.names)} pictures have their caption in {out} already.")
-            num_failed = _caption(left, captioner, file, batch_size, max_pixels, console)
-            _tell(console, f"{len(file.names)} captions are in {out}.")
-    num_failed += len(found.missing)
+    run = _Run(captioner, batch_size, max_pixels, console)
+    try:
+        if out is None:
+            run.caption(found.names, PictureCaptionStream(format))
+        else:
+            with PictureCaptionFile(out, format, captioner.provenance()) as file:
+                run.go_on(found.names, file)
+    except KeyboardInterrupt:
+        _tell(console, f"Stopped.{'' if out is None else f' The same command goes on from what is in {out}.'}")
+        return STOPPED_BY_USER
+    except BrokenPipeError:  # such as `| head`; what is left in Python's own buffer must not be written at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return STOPPED_BY_READER
+    num_failed = run.num_failed + len(found.missing)
     if num_failed:
-        _tell(console, f"{num_failed} pictures could not be read and have no caption; they are named above.", "red")
+        _tell(console, f"Named above because they could not be read, and without a caption: {num_failed}.", "red")
     return SOME_FAILED if num_failed else 0
 
 
@@ -95,21 +105,32 @@ def make_reader(image_size: int, max_pixels: int = MAX_PIXELS) -> Callable[[str]
     return read
 
 
-def _caption(
-    names: Sequence[str], captioner: Captioner, sink: _Sink, batch_size: int, max_pixels: int, console: Console
-) -> int:
-    num_failed = 0
-    read = make_reader(captioner.image_size, max_pixels)
-    with pixel_limit(max_pixels), _progress(console) as progress:
-        task = progress.add_task("", total=len(names))
-        for batch in captioner.stream(names, read, batch_size):
-            sink.append([(name, made.caption) for name, made in batch if made.error is None])
-            for _, made in batch:
-                if made.error is not None:
-                    num_failed += 1
-                    _tell(progress.console, str(made.error), "red")
-            progress.advance(task, len(batch))
-    return num_failed
+class _Run:
+    def __init__(self, captioner: Captioner, batch_size: int, max_pixels: int, console: Console) -> None:
+        self.captioner = captioner
+        self.batch_size = batch_size
+        self.max_pixels = max_pixels
+        self.console = console
+        self.num_failed = 0
+
+    def go_on(self, names: Sequence[str], file: PictureCaptionFile) -> None:
+        left = [name for name in names if name not in file.names]  # bad ones again: they may have been repaired
+        if num_done := len(names) - len(left):
+            _tell(self.console, f"{num_done} of {len(names)} pictures have their caption in {file.path} already.")
+        if left:
+            self.caption(left, file)
+        _tell(self.console, f"{len(file.names)} captions are in {file.path}.")
+
+    def caption(self, names: Sequence[str], sink: _Sink) -> None:
+        read = make_reader(self.captioner.image_size, self.max_pixels)
+        with pixel_limit(self.max_pixels), _progress(self.console) as progress:
+            task = progress.add_task("", total=len(names))
+            for batch in self.captioner.stream(names, read, self.batch_size):
+                sink.append([(name, made.caption) for name, made in batch if made.error is None])
+                for error in (made.error for _, made in batch if made.error is not None):
+                    self.num_failed += 1
+                    _tell(progress.console, str(error), "red")
+                progress.advance(task, len(batch))
 
 
 class _RateColumn(ProgressColumn):

@@ -58,7 +58,7 @@ class Captioner:
         max_new_tokens: Most tokens of a caption; the run's own if ``None``.
 
     Raises:
-        ValueError: If a setting of the decoding is below one.
+        ValueError: If a setting of the decoding is below one, or the device is not there.
 
     Example:
         >>> from synth2_lightning.testing import TinyDecoder, TinyImageTokenizer, TinyResampler
@@ -78,7 +78,7 @@ class Captioner:
             module.generation = replace(module.generation, num_beams=num_beams)
         if max_new_tokens is not None:
             module.generation = replace(module.generation, max_new_tokens=max_new_tokens)
-        self.device = torch.device(device) if device is not None else _best_device()
+        self.device = _best_device() if device is None else _check_device(device)
         self.module = module.requires_grad_(False).eval().to(self.device)
         self.image_size = module.image_encoder.image_size
         self._in_half = _computes_in_bfloat16(self.device)
@@ -275,6 +275,16 @@ def _from_array(array: np.ndarray[Any, Any], given: Any, name: str) -> Image.Ima
 def _best_device() -> torch.device:
     found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     return found if found is not None else torch.device("cpu")
+
+
+def _check_device(device: torch.device | str) -> torch.device:
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch has no single one for it
+        raise ValueError(
+            f"The device {str(device)!r} cannot be used here: {str(error).splitlines()[0]} Expected 'cpu', or an "
+            "accelerator that torch finds, such as 'cuda'; without one the best that is there is taken."
+        ) from error
 
 
 def _computes_in_bfloat16(device: torch.device) -> bool:
