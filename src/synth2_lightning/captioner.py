@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, assert_never
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from synth2_lightning.sources.pictures import decode_picture, pixel_limit, to_rg
 from synth2_lightning.sources.read_ahead import read_ahead
 from synth2_lightning.types import ImageTextBatch, Pixels
 
-Picture = str | Path | Image.Image | np.ndarray[Any, np.dtype[np.uint8]] | Tensor
+Picture = str | Path | Image.Image | np.ndarray[Any, np.dtype[Any]] | Tensor
 """A file, a picture of Pillow, an array ``(height, width)`` or with 3 or 4 channels, a tensor with 1 or 3 before."""
 
 Item = TypeVar("Item")
@@ -95,7 +95,7 @@ class Captioner:
 
         Raises:
             OSError: If a picture cannot be read, with its name and the reason.
-            TypeError: If something is no picture, or ``images`` is one picture and no sequence of them.
+            TypeError: If ``images`` is one path or picture, and no sequence of them.
             ValueError: If an array or a tensor is no picture, or a count is below one.
         """
         if isinstance(images, (str, Path, Image.Image)):
@@ -165,10 +165,7 @@ class Captioner:
             case np.ndarray():
                 return _from_array(image, image, name)
             case _:
-                raise TypeError(
-                    f"The picture {name} is of type {type(image).__name__}; expected a path, a picture of Pillow, an "
-                    "array or a tensor."
-                )
+                assert_never(image)
 
     def _answer(self, pictures: Sequence[tuple[Item, Image.Image | OSError]]) -> list[tuple[Item, Captioned]]:
         captions = iter(self._look_and_say([each for _, each in pictures if isinstance(each, Image.Image)]))
@@ -262,7 +259,7 @@ def _load_checkpoint(path: Path) -> VisionLanguageModule:
     return module
 
 
-def _from_array(array: np.ndarray[Any, Any], given: Any, name: str) -> Image.Image:
+def _from_array(array: np.ndarray[Any, np.dtype[Any]], given: Any, name: str) -> Image.Image:
     if array.dtype != np.uint8 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):
         layout = "(1 or 3, height, width)" if isinstance(given, Tensor) else "(height, width), or with 3 or 4 channels"
         raise ValueError(
