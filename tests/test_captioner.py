@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 import synth2_lightning
-from synth2_lightning.captioner import Captioner, find_checkpoint, load_captioner
+from synth2_lightning.captioner import Captioner, Picture, find_checkpoint, load_captioner
 from synth2_lightning.cli import main
 from synth2_lightning.modules.captioning import VisionLanguageModule
 from synth2_lightning.testing import TinyDecoder, TinyImageTokenizer, TinyResampler, tiny_batch
@@ -46,7 +46,7 @@ def grey(value: int, size: tuple[int, int] = (12, 9)) -> Image.Image:
 def test_files_pillow_arrays_and_tensors_are_captioned_in_order(run: Path, tmp_path: Path) -> None:
     grey(200).save(tmp_path / "bright.png")
     captioner = synth2_lightning.load(run, device="cpu")
-    images = [
+    images: list[Picture] = [
         str(tmp_path / "bright.png"),
         grey(20),
         tmp_path / "bright.png",

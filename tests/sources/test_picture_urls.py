@@ -73,5 +73,5 @@ def test_a_server_that_is_not_there_is_named() -> None:
 
 
 def test_limits_of_nothing_are_refused() -> None:
-    with pytest.raises(ValueError, match="got max_bytes=0, timeout=1.0; expected both above 0"):
+    with pytest.raises(ValueError, match=r"got max_bytes=0, timeout=1\.0; expected both above 0"):
         PictureFetcher(max_bytes=0, timeout=1.0)

@@ -57,7 +57,7 @@ def test_huge_picture_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def decoded(image: Image.Image, format: str = "PNG", **options: object) -> Image.Image:
     file = BytesIO()
-    image.save(file, format, **options)  # type: ignore[arg-type]
+    image.save(file, format, **options)
     return decode_picture(BytesIO(file.getvalue()), "picture")
 
 
@@ -100,7 +100,7 @@ def test_greys_of_16_bits_are_scaled_and_not_clipped(format: str) -> None:
         (np.array([[-100000, 0, 100000]], dtype=np.int32), [0, 128, 255]),
     ],
 )
-def test_greys_without_a_white_of_their_own_are_stretched(values: np.ndarray, expected: list[int]) -> None:  # type: ignore[type-arg]
+def test_greys_without_a_white_of_their_own_are_stretched(values: np.ndarray, expected: list[int]) -> None:
     assert np.asarray(decoded(Image.fromarray(values), "TIFF"))[0, :, 0].tolist() == expected
 
 

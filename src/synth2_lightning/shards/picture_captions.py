@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, Self
+from typing import Any, BinaryIO, Literal
 
 from synth2_lightning.shards.files import write_atomically
 from synth2_lightning.shards.settings import refuse_other_settings
@@ -85,7 +85,7 @@ class PictureCaptionFile:
         self._write("".join(map(self._layout.write, rows)))
         self.names.update(name for name, _ in rows)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "PictureCaptionFile":
         """Give the file."""
         return self
 
