@@ -4,7 +4,6 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
 
 from PIL import Image
 from rich.console import Console
@@ -20,17 +19,13 @@ from rich.progress import (
 from rich.text import Text
 
 from synth2_lightning.captioner import BATCH_SIZE, MAX_PIXELS, Captioner
-from synth2_lightning.shards.picture_captions import Format, PictureCaptionFile, PictureCaptionStream, Row
+from synth2_lightning.shards.picture_captions import Format, PictureCaptionFile, PictureCaptionStream
 from synth2_lightning.sources.picture_files import FoundPictures
 from synth2_lightning.sources.picture_urls import PictureFetcher
 from synth2_lightning.sources.pictures import decode_picture, pixel_limit
 
 SOME_FAILED, STOPPED_BY_USER, STOPPED_BY_READER = 3, 130, 141
 """Exit codes; the last two are those of shells for Ctrl-C and for a pipe that nobody reads."""
-
-
-class _Sink(Protocol):
-    def append(self, rows: Sequence[Row]) -> None: ...
 
 
 def caption_pictures(
@@ -121,7 +116,7 @@ class _Run:
             self.caption(left, file)
         _tell(self.console, f"{len(file.names)} captions are in {file.path}.")
 
-    def caption(self, names: Sequence[str], sink: _Sink) -> None:
+    def caption(self, names: Sequence[str], sink: PictureCaptionFile | PictureCaptionStream) -> None:
         read = make_reader(self.captioner.image_size, self.max_pixels)
         with pixel_limit(self.max_pixels), _progress(self.console) as progress:
             task = progress.add_task("", total=len(names))

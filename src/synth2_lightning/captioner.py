@@ -161,9 +161,9 @@ class Captioner:
             case Image.Image():
                 return to_rgb(image)
             case Tensor():
-                return _from_array(image.cpu().movedim(0, -1).squeeze(-1).numpy(), image, name)
+                return _from_tensor(image, name)
             case np.ndarray():
-                return _from_array(image, image, name)
+                return _from_array(image, name)
             case _:
                 assert_never(image)
 
@@ -259,14 +259,23 @@ def _load_checkpoint(path: Path) -> VisionLanguageModule:
     return module
 
 
-def _from_array(array: np.ndarray[Any, np.dtype[Any]], given: Any, name: str) -> Image.Image:
+def _from_tensor(tensor: Tensor, name: str) -> Image.Image:
+    if tensor.dtype != torch.uint8 or tensor.ndim != 3 or tensor.shape[0] not in (1, 3):
+        raise ValueError(_not_a_picture(tensor, name, "(1 or 3, height, width)"))
+    return _from_array(tensor.cpu().movedim(0, -1).squeeze(-1).numpy(), name)
+
+
+def _from_array(array: np.ndarray[Any, np.dtype[Any]], name: str) -> Image.Image:
     if array.dtype != np.uint8 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):
-        layout = "(1 or 3, height, width)" if isinstance(given, Tensor) else "(height, width), or with 3 or 4 channels"
-        raise ValueError(
-            f"The picture {name} is of {given.dtype} and shape {tuple(given.shape)}; expected uint8 from 0 to 255 and "
-            f"{layout}."
-        )
+        raise ValueError(_not_a_picture(array, name, "(height, width), or with 3 or 4 channels behind"))
     return to_rgb(Image.fromarray(np.ascontiguousarray(array)))
+
+
+def _not_a_picture(given: Any, name: str, layout: str) -> str:
+    return (
+        f"The picture {name} is of {given.dtype} and shape {tuple(given.shape)}; expected uint8 from 0 to 255 and "
+        f"{layout}."
+    )
 
 
 def _best_device() -> torch.device:

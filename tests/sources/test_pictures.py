@@ -65,7 +65,7 @@ def test_what_is_transparent_becomes_white() -> None:
     red_on_nothing = Image.new("RGBA", (2, 1), (0, 0, 0, 0))
     red_on_nothing.putpixel((1, 0), (255, 0, 0, 255))
     assert [decoded(red_on_nothing).getpixel((x, 0)) for x in (0, 1)] == [(255, 255, 255), (255, 0, 0)]
-    assert decoded(Image.new("LA", (1, 1), (0, 128))).getpixel((0, 0)) == (255, 255, 255)
+    assert decoded(Image.new("LA", (1, 1), (0, 0))).getpixel((0, 0)) == (255, 255, 255)
 
 
 def test_palettes_keep_their_colours_and_their_transparency() -> None:
