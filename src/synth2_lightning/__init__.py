@@ -1,3 +1,31 @@
 """synth2-lightning: visual-language models trained on synthetic captions and image embeddings (Synth²)."""
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from synth2_lightning.captioner import Captioner
+
 __version__ = "0.1.0"
+
+
+def load(location: "str | Path", device: str | None = None) -> "Captioner":
+    """Load a trained captioner, as :func:`synth2_lightning.captioner.load_captioner` does.
+
+    Args:
+        location: A checkpoint file, or the folder of a run.
+        device: Where it computes; the accelerator that is there, or else the processor, if ``None``.
+
+    Raises:
+        FileNotFoundError: If nothing lies there, or a file of the run is missing.
+        ValueError: If it is no captioner's checkpoint, or does not say how its parts are made.
+
+    Example:
+        >>> load("gone.ckpt")  # doctest: +IGNORE_EXCEPTION_DETAIL
+        Traceback (most recent call last):
+        FileNotFoundError: The trained captioner is not at 'gone.ckpt'
+    """
+    from synth2_lightning.captioner import load_captioner  # here, so that importing the package stays quick
+
+    return load_captioner(location, device)

