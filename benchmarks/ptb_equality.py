@@ -36,8 +36,8 @@ _PIECES: dict[str, Sequence[str]] = {
     kind: pieces.split()
     for kind, pieces in {
         "words": "a A the man's dogs' can't won't I'm they've it's red-haired T-shirt o'clock dog runs Two BIG",
-        "numbers": "3 10 1/2 $5 $5.99 5% 12:30 1,000 3.5 5th 10am 4x4 #1 '90s -7 +3 1e5 \u00bd \u00b2 10\u00b0 5'6\" \u0663 "
-        "555-1234",
+        "numbers": "3 10 1/2 $5 $5.99 5% 12:30 1,000 3.5 5th 10am 4x4 #1 '90s -7 +3 1e5 \u00bd \u00b2 10\u00b0 5'6\" "
+        "\u0663 555-1234",
         "markup": '<b> </b> <br/> <a href="x"> &amp; &lt; &#39; &nbsp; <!-- x --> <unk> </s> [CLS] <|end|> <3',
         "addresses": "http://x.org/a_b https://a.b/c?d=e www.example.com me@example.com a.b.c @me #tag file.jpg C:\\x",
         "abbreviations": "U.S. U.S.A. p.m. Mr. St. etc. e.g. i.e. vs. No. fig. Ph.D. Jr. B.",
