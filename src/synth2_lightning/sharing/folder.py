@@ -72,5 +72,5 @@ def write_folder(target: Path) -> Iterator[Path]:
             if target.is_dir():
                 target.rename(old)
             draft.rename(target)
-    except (PermissionError, NotADirectoryError, shutil.Error) as error:
+    except (PermissionError, NotADirectoryError, FileExistsError, shutil.Error) as error:
         raise OSError(f"{target} cannot be written: {error}. Expected a folder that may be; name another.") from error

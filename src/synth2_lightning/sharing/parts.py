@@ -16,7 +16,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from synth2_lightning.locations import PACKAGE_SCHEME
 
 OWN_PACKAGE = "synth2_lightning"
-_PLAIN = (str, int, float, bool, dict, list, tuple, set, object)
+_PLAIN = (str, int, float, bool, dict, list, tuple, set, object, Any)  # typing.Any is a class, too
 
 
 def refuse_foreign_packages(description: Any, packages: Collection[str]) -> None:
@@ -75,7 +75,7 @@ def build_part(description: Any, expected: Any, packages: Collection[str] = (), 
         4
     """
     kinds = _alternatives(expected)
-    parts = {kind: _part_of(kind) for kind in kinds if _part_of(kind) is not None}
+    parts = {kind: part for kind in kinds if (part := _part_of(kind)) is not None}
     if isinstance(description, Mapping) and "class_path" in description and parts:
         refuse_foreign_packages(description["class_path"], packages)
         part = _find_class(description["class_path"], tuple(parts.values()), where)
@@ -83,7 +83,7 @@ def build_part(description: Any, expected: Any, packages: Collection[str] = (), 
         is_factory = not any(inspect.isclass(kind) and issubclass(part, kind) for kind in parts)
         return partial(part, **arguments) if is_factory else _call(part, arguments, where)
     for kind in kinds:
-        if isinstance(description, Mapping) and is_dataclass(kind):
+        if isinstance(description, Mapping) and inspect.isclass(kind) and is_dataclass(kind):
             return _call(kind, _build_arguments(kind, {"init_args": description}, packages, where), where)
         if isinstance(description, Sequence) and not isinstance(description, str):
             origin, inner = get_origin(kind), (get_args(kind) or (Any,))
@@ -150,7 +150,7 @@ def _build_arguments(
     hints: dict[str, Any] = {}
     for base in reversed(part.__mro__):  # heads that add one argument take the others by **kwargs
         if "__init__" in vars(base):
-            hints |= get_type_hints(base.__init__)
+            hints |= get_type_hints(vars(base)["__init__"])
     arguments = {**(description.get("init_args") or {}), **(description.get("dict_kwargs") or {})}
     return {
         name: build_part(value, hints.get(name, Any), packages, f"{where}.{name}") for name, value in arguments.items()

@@ -35,21 +35,15 @@ def find_run(location: str | Path) -> Run:
 
     Raises:
         FileNotFoundError: If there is none.
-        ValueError: If there are several best ones.
     """
     path = resolve(location, "run or checkpoint")
     if path.is_file():
         folder = next((parent for parent in path.absolute().parents[:2] if (parent / "config.yaml").is_file()), None)
         return Run(path, folder)
-    best = sorted(path.glob("checkpoints/best*.ckpt"))
-    if len(best) > 1:
-        raise ValueError(
-            f"{path} has {len(best)} best checkpoints: {', '.join(other.name for other in best)}. Expected one; name "
-            "the file that is meant."
-        )
-    for checkpoint in (*best, path / "checkpoints" / "last.ckpt"):
-        if checkpoint.is_file():
-            return Run(checkpoint, path)
+    for pattern in ("best*.ckpt", "last*.ckpt"):
+        # A second run in the same folder leaves the best one of the first beside its own.
+        if found := sorted(path.glob(f"checkpoints/{pattern}"), key=lambda file: (file.stat().st_mtime, file.name)):
+            return Run(found[-1], path)
     raise FileNotFoundError(
         f"{path} has no checkpoint; expected checkpoints/best*.ckpt or checkpoints/last.ckpt in it, as `synth2 fit` "
         "writes them, or the path of a checkpoint."
@@ -68,7 +62,7 @@ def read_cards(folder: Path | None, step: int, others: Sequence[str | Path] = ()
         FileNotFoundError: If a card that was named is not there.
         ValueError: If a card is damaged.
     """
-    paths = [] if folder is None else sorted(folder.glob(f"cider/*-step={step}/protocol.json"))
+    paths = [] if folder is None else sorted(folder.glob(f"*/*-step={step}/protocol.json"))
     for other in others:
         path = resolve(other, "protocol card")
         paths.append(resolve(path / "protocol.json", "protocol card") if path.is_dir() else path)
@@ -121,8 +115,9 @@ def read_data(folder: Path | None) -> DataRecord | None:
         raise ValueError(f"{path} is no run file ({error!r}); expected the one that `synth2 fit` wrote.") from error
     parts = list(_list_parts(data, ""))
     shards = {value for _, _, arguments in parts for name, value in arguments.items() if name == "shards" and value}
-    shares = [f"{name} {arguments}" for where, name, arguments in parts if where.endswith("synthetic_share")]
-    return DataRecord(parts, {str(place): _read_manifest(str(place)) for place in sorted(shards)}, *(shares or [None]))
+    shares = (f"{name} {arguments}" for where, name, arguments in parts if where.endswith("synthetic_share"))
+    manifests = {str(place): _read_manifest(str(place)) for place in sorted(shards)}
+    return DataRecord(parts, manifests, next(shares, None))
 
 
 def _list_parts(node: Any, where: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
