@@ -1,12 +1,7 @@
-import json
 import logging
 import pickle
 import random
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -78,7 +73,7 @@ def test_score_of_a_corpus_is_not_the_mean_of_its_parts() -> None:
 
 
 def test_no_picture_is_an_error() -> None:
-    with pytest.raises(ValueError, match="over no picture at all; expected at least two captions with references"):
+    with pytest.raises(ValueError, match="over no picture at all; expected captions with references"):
         cider({}, REFERENCES)
 
 
@@ -186,18 +181,3 @@ def test_metric_of_nothing_is_an_error() -> None:
     metric.update([], [], [])
     with pytest.raises(ValueError, match="over no picture at all"):
         metric.compute()
-
-
-@pytest.mark.slow  # two interpreters, each of which imports torch and torchmetrics
-def test_metric_is_the_same_on_two_ranks(tmp_path: Path) -> None:
-    # Keys that each rank holds: a distributed sampler pads with repeats, and a rank may have less, or nothing at all.
-    splits = [["31", "12"], ["12", "3"], ["132", ""]]
-    script = Path(__file__).parent / "cider_rank.py"
-    corpus = json.dumps({"hypotheses": HYPOTHESES, "references": REFERENCES, "splits": splits})
-    with ThreadPoolExecutor(2) as pool:
-        outputs = pool.map(
-            lambda rank: subprocess.check_output([sys.executable, script, str(rank), tmp_path / "store", corpus]),
-            range(2),
-        )
-    expected = filled("123").compute().item()
-    assert [json.loads(output) for output in outputs] == [[expected] * 3] * 2

@@ -1,0 +1,87 @@
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from cider import make_captions
+from synth2_lightning.metrics.bleu import Bleu
+from synth2_lightning.metrics.cider import Cider
+from synth2_lightning.metrics.corpus import CorpusMetric, check_corpus
+from synth2_lightning.metrics.rouge import Rouge
+
+METRICS: list[type[CorpusMetric]] = [Bleu, Cider, Rouge]
+
+
+def compute(metric: CorpusMetric) -> list[float]:
+    computed = metric.compute()
+    return [value.item() for value in (computed.values() if isinstance(computed, dict) else [computed])]
+
+
+@pytest.mark.parametrize("kind", METRICS)
+def test_neither_order_nor_repeats_nor_batches_change_a_bit(kind: type[CorpusMetric]) -> None:
+    hypotheses, references = make_captions(30)
+    keys = list(hypotheses)
+    whole, parts = kind(), kind()
+    whole.update(keys, [hypotheses[key] for key in keys], [references[key] for key in keys])
+    for key in [*reversed(keys), *keys[:7]]:
+        parts.update([key], [hypotheses[key]], [references[key]])
+    assert compute(whole) == compute(parts)
+    assert all(value > 0 for value in compute(whole)[:1])
+
+
+@pytest.mark.parametrize("kind", METRICS)
+def test_nothing_and_two_pictures_of_one_key_are_refused(kind: type[CorpusMetric]) -> None:
+    metric = kind()
+    metric.update([], [], [])
+    with pytest.raises(ValueError, match=rf"{kind.__name__} was asked for over no picture at all; call update\(\)"):
+        metric.compute()
+    metric.update(["1", "1"], ["a cat", "a cat"], [["a cat"], ["a dog"]])
+    with pytest.raises(ValueError, match="Two pictures share the key '1': their references differ"):
+        metric.compute()
+
+
+def test_columns_of_different_lengths_are_refused() -> None:
+    with pytest.raises(ValueError, match="Bleu was given 2 keys, 1 hypotheses and references of 0 pictures"):
+        Bleu().update(["1", "2"], ["a"], [])
+
+
+def test_a_corpus_without_captions_or_references_is_refused() -> None:
+    with pytest.raises(ValueError, match="BLEU was asked for over no picture at all; expected captions with referenc"):
+        check_corpus("BLEU", {}, {"1": ["a dog"]})
+    with pytest.raises(ValueError, match=r"Picture '1' has the references \(\)"):
+        check_corpus("BLEU", {"1": "a dog"}, {})
+    with pytest.raises(ValueError, match="Picture '1' has the references 'a dog'"):
+        check_corpus("BLEU", {"1": "a dog"}, {"1": "a dog"})
+
+
+def split(keys: Sequence[str], size: int) -> list[list[list[str]]]:
+    """Keys of each rank: as a distributed sampler deals them, padded with repeats; unevenly; and all to the last."""
+    padded = [*keys, *keys[: -len(keys) % size]]
+    uneven = [list(keys[rank::size]) + list(keys[:rank]) for rank in range(size)]
+    return [[padded[rank::size] for rank in range(size)], uneven, [[]] * (size - 1) + [list(reversed(keys))]]
+
+
+@pytest.mark.slow  # interpreters that each import torch and torchmetrics
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_scores_are_the_same_on_any_number_of_ranks(size: int, tmp_path: Path) -> None:
+    hypotheses, references = make_captions(30)
+    corpus = json.dumps({"hypotheses": hypotheses, "references": references, "splits": split(list(hypotheses), size)})
+    script = Path(__file__).parent / "corpus_rank.py"
+    with ThreadPoolExecutor(size) as pool:
+        outputs = list(
+            pool.map(
+                lambda rank: subprocess.check_output(
+                    [sys.executable, script, str(rank), str(size), tmp_path / "store", corpus]
+                ),
+                range(size),
+            )
+        )
+    expected = []
+    for metric in (Cider(), Bleu(), Rouge()):
+        metric.update(list(hypotheses), list(hypotheses.values()), list(references.values()))
+        expected.append(compute(metric))
+    assert [json.loads(output) for output in outputs] == [expected * 3] * size

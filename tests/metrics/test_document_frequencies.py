@@ -1,0 +1,72 @@
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from cider import make_captions
+from synth2_lightning.metrics.cider import Cider, cider
+from synth2_lightning.metrics.document_frequencies import count_document_frequencies, load_document_frequencies
+
+
+def test_those_of_the_scored_pictures_change_nothing() -> None:
+    hypotheses, references = make_captions(200)
+    hypotheses["1"] = "1 1/2 (odd) things, isn't it?"
+    references["1"] = ["", "1 1/2 odd things", "the things"]
+    own = cider(hypotheses, references)
+    assert own.score > 0.1
+    stored = cider(hypotheses, references, count_document_frequencies(references))
+    assert stored.scores == pytest.approx(own.scores, abs=1e-12)
+
+
+def test_a_picture_scores_the_same_alone_and_among_others(caplog: pytest.LogCaptureFixture) -> None:
+    hypotheses, references = make_captions(50)
+    frequencies = count_document_frequencies(references)
+    together = cider(hypotheses, references, frequencies)
+    alone = {key: cider({key: text}, references, frequencies).score for key, text in hypotheses.items()}
+    assert alone == pytest.approx(together.scores, abs=1e-12)
+    assert together.score == pytest.approx(sum(alone.values()) / 50)
+    assert not caplog.records
+
+
+def test_rare_words_count_more_than_common_ones() -> None:
+    references = {str(number): ["a dog"] for number in range(9)} | {"9": ["a zebra"]}
+    frequencies = count_document_frequencies(references)
+    scored = cider({"0": "a cat zebra"}, {"0": ["a dog zebra"]}, frequencies).score
+    assert scored > cider({"0": "a cat dog"}, {"0": ["a zebra dog"]}, frequencies).score
+
+
+def test_they_are_stored_small_and_read_back(tmp_path: Path) -> None:
+    _, references = make_captions(300)
+    frequencies = count_document_frequencies(references)
+    path = tmp_path / "frequencies.parquet"
+    frequencies.save(path)
+    read = load_document_frequencies(path)
+    assert (read.num_pictures, read.counts) == (300, frequencies.counts)
+    assert path.stat().st_size < 8 * len(read.counts)
+    assert min(read.counts.values()) == 2
+
+
+def test_metric_takes_them() -> None:
+    frequencies = count_document_frequencies({"1": ["a dog runs"], "2": ["a cat sits"], "3": ["two birds"]})
+    metric = Cider(frequencies)
+    metric.update(["1"], ["a dog sits"], [["a dog runs"]])
+    assert metric.compute().item() == pytest.approx(
+        cider({"1": "a dog sits"}, {"1": ["a dog runs"]}, frequencies).score
+    )
+    assert metric.compute() > 1
+
+
+def test_other_files_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "captions.parquet"
+    pq.write_table(pa.table({"caption": ["a dog"]}), path)
+    with pytest.raises(ValueError, match=r"captions.parquet holds no document frequencies; its columns are \['caption"):
+        load_document_frequencies(path)
+    path.write_text("{}")
+    with pytest.raises(ValueError, match=r"captions.parquet is no Parquet file \(.*\); expected what DocumentFreq"):
+        load_document_frequencies(path)
+
+
+def test_no_picture_is_refused() -> None:
+    with pytest.raises(ValueError, match="Document frequencies were asked for over no picture at all"):
+        count_document_frequencies({})
