@@ -222,19 +222,32 @@ def _edit(folder: Path, **changes: Any) -> None:
     (folder / "config.json").write_text(json.dumps({**config, **changes}))
 
 
+_HEAD = """
+from synth2_lightning.modules.captioning import VisionLanguageModule
+class LouderModule(VisionLanguageModule):
+    def __init__(self, *args, marks: str = "!", **kwargs):
+        super().__init__(*args, **kwargs)
+        self.marks = marks
+    def respond(self, visual, batch):
+        return tuple(caption + self.marks for caption in super().respond(visual, batch))
+"""
+
+
 def test_a_head_of_another_package_is_imported_only_where_it_is_trusted(
     make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "examples"))
-    run = make_run("visual_question_answering.QuestionAnsweringModule", question_prompt="q: {question}")
+    (tmp_path / "another_head.py").write_text(_HEAD)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    run = make_run("another_head.LouderModule", marks="!!")
     folder = export_captioner(run, tmp_path / "captioner")
-    sys.modules.pop("visual_question_answering")
-    with pytest.raises(ValueError, match=r"names 'visual_question_answering.QuestionAnsweringModule', and to load it"):
+    sys.modules.pop("another_head")
+    with pytest.raises(ValueError, match=r"names 'another_head.LouderModule', and to load it would run code of"):
         load_exported(folder)
-    assert "visual_question_answering" not in sys.modules
-    loaded = load_exported(folder, packages=["visual_question_answering"])
-    assert type(loaded).__name__ == "QuestionAnsweringModule"
-    assert loaded.question_prompt == "q: {question}"
+    assert "another_head" not in sys.modules
+    loaded = load_exported(folder, packages=["another_head"])
+    assert type(loaded).__name__ == "LouderModule"
+    assert all(caption.endswith("!!") for caption in _captions(loaded))
+    sys.modules.pop("another_head")
 
 
 _DECODER = "synth2_lightning.testing.TinyDecoder"

@@ -55,8 +55,7 @@ def push_export(folder: Path, repository: str, api: "HfApi | None" = None) -> st
         ValueError: If the name is no ``OWNER/NAME``.
         OSError: If the Hub cannot be reached, or refuses.
     """
-    if repository.count("/") != 1 or not all(repository.split("/")):
-        raise ValueError(f"The repository is called {repository!r}; expected OWNER/NAME, such as 'me/captioner'.")
+    check_repository(repository)
     if api is None:
         from huggingface_hub import HfApi
 
@@ -73,3 +72,16 @@ def push_export(folder: Path, repository: str, api: "HfApi | None" = None) -> st
             "whole: `hf upload` takes it as well."
         ) from error
     return str(commit)
+
+
+def check_repository(name: str) -> None:
+    """Refuse what is no name of a repository.
+
+    Raises:
+        ValueError: If the name is no ``OWNER/NAME``.
+
+    Example:
+        >>> check_repository("me/captioner")
+    """
+    if name.count("/") != 1 or not all(name.split("/")):
+        raise ValueError(f"The repository is called {name!r}; expected OWNER/NAME, such as 'me/captioner'.")
