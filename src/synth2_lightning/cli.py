@@ -68,9 +68,16 @@ def run_trainer(words: Sequence[str]) -> "LightningCLI":
     from lightning.pytorch import LightningDataModule, LightningModule
     from lightning.pytorch.cli import LightningCLI
 
+    class CommandLine(LightningCLI):
+        def _parse_ckpt_path(self) -> None:
+            # Lightning has the settings in a checkpoint overrule run files and arguments, without a word: a protocol's
+            # beams would be those of the training. They are for those who name no run file.
+            if not self.config[self.config.subcommand].config:
+                super()._parse_ckpt_path()
+
     for noise in _NOISE:
         warnings.filterwarnings("ignore", message=noise)
-    return LightningCLI(
+    return CommandLine(
         LightningModule,
         LightningDataModule,
         subclass_mode_model=True,
