@@ -53,6 +53,7 @@ class CorpusScoreCallback(Callback, ABC):
     def __init__(self, metric: CorpusMetric, folder: str | None = None) -> None:
         self.folder = folder
         self._metric = metric
+        self._sources: set[str] = set()
 
     @abstractmethod
     def score(self, hypotheses: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> CorpusScore:
@@ -65,6 +66,7 @@ class CorpusScoreCallback(Callback, ABC):
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget the last pass."""
         self._metric.to(pl_module.device).reset()
+        self._sources = set()
 
     def on_validation_batch_end(
         self,
@@ -82,6 +84,7 @@ class CorpusScoreCallback(Callback, ABC):
                 "keys, captions and references. Return one from validation_step, or remove the callback."
             )
         self.take(outputs, batch)
+        self._sources.update(batch.sources)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Score, log and write."""
@@ -107,6 +110,7 @@ class CorpusScoreCallback(Callback, ABC):
         card = {
             "score": result.value,
             "split": stage,
+            "sources": sorted(self._sources),
             "num_pictures": len(hypotheses),
             "num_references": sum(map(len, references.values())),
             "num_repeated_keys_dropped": num_repeats,
