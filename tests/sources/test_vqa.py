@@ -37,9 +37,7 @@ def source(tmp_path: Path) -> VqaSource:
     return VqaSource(str(tmp_path / "questions.json"), str(tmp_path / "annotations.json"), str(tmp_path))
 
 
-def test_every_question_is_an_item_with_ten_answers(
-    source: VqaSource, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_every_question_is_an_item_with_ten_answers(source: VqaSource, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         source.load()
     assert [source.key(index) for index in range(len(source))] == ["42000", "42001"]

@@ -26,8 +26,8 @@ class RealDataModule(ImageTextDataModule):
         predict: Photographs to be captioned or made into tokens; each comes once over all ranks.
         batch_size: Pairs per step and rank.
         val_batch_size: Pictures per batch and rank in validation, test and predict.
-        image_size: Height and width in pixels; the short side is resized to it and the middle is cut out. ``None`` takes
-            what the model's encoder works with, so that run files need not say it of every model.
+        image_size: Height and width in pixels; the short side is resized to it and the middle is cut out. ``None``
+            takes what the model's encoder works with: for run files that are for any model.
         num_workers: Processes that read ahead, per rank.
         max_bad_pictures: How many unreadable pictures a rank replaces by others before it stops.
         seed: Order of the training pairs.

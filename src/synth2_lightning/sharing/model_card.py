@@ -76,7 +76,7 @@ def _tell_scores(scores: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     if not scores:
         yield "None was written for this checkpoint."
         return
-    yield "| metric | score | one person against the others | split | pictures | references | prompt | decoding |"
+    yield "| metric | score | one person against the others | data, split | pictures | references | prompt | decoding |"
     yield "|---|---|---|---|---|---|---|---|"
     for card in scores:
         human = card.get("human_score")
@@ -84,7 +84,7 @@ def _tell_scores(scores: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             card["metric"],
             f"{card['score']:.4f}",
             "" if human is None else f"{human:.4f}",
-            card["split"],
+            ", ".join([*card.get("sources", []), card["split"]]),
             card.get("num_pictures", ""),
             card.get("num_references", ""),
             f"`{card['prompt']}`" if card.get("prompt") else "none",
