@@ -30,6 +30,7 @@ def test_protocols_parse(protocol: str, base: str, capsys: pytest.CaptureFixture
     assert data["image_size"] is None
     assert data["max_bad_pictures"] == 0
     assert data["test"]["init_args"]["limit"] is None
+    assert data["test"]["init_args"]["name"] in protocol  # not what the run's own source was called
     assert settings["model"]["init_args"]["generation"]["num_beams"] == 3
     assert settings["model"]["init_args"]["resampler"]["class_path"].endswith("NeighbourhoodResampler")
     assert len(settings["trainer"]["callbacks"]) == 2
