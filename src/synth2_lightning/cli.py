@@ -31,6 +31,7 @@ _OTHER_COMMANDS = {
     "caption": "write captions of pictures with a trained captioner",
     "report": "compare caption sets: a page with figures, charts and a map of their clusters",
     "score": "score any captioner's predictions, in COCO's results format, against what people wrote",
+    "export": "write a trained captioner as a folder to share, or to the Hugging Face Hub",
     "select": "take a part of a caption set that is even over clusters or classes, or narrowed to a few",
 }
 _SET = "folder of a caption set, table with a column 'caption', COCO captions JSON, or a text with one caption a line"
@@ -69,9 +70,16 @@ def run_trainer(words: Sequence[str]) -> "LightningCLI":
     from lightning.pytorch import LightningDataModule, LightningModule
     from lightning.pytorch.cli import LightningCLI
 
+    class CommandLine(LightningCLI):
+        def _parse_ckpt_path(self) -> None:
+            # Lightning has the settings in a checkpoint overrule run files and arguments, without a word: a protocol's
+            # beams would be those of the training. They are for those who name no run file.
+            if not self.config[self.config.subcommand].config:
+                super()._parse_ckpt_path()
+
     for noise in _NOISE:
         warnings.filterwarnings("ignore", message=noise)
-    return LightningCLI(
+    return CommandLine(
         LightningModule,
         LightningDataModule,
         subclass_mode_model=True,
@@ -137,79 +145,94 @@ def _run_small_command(words: Sequence[str]) -> None:
     for name, help_ in _TRAINER_COMMANDS.items():
         commands.add_parser(name, help=help_, add_help=False)
 
-    weights = commands.add_parser("weights", help=_OTHER_COMMANDS["weights"])
-    weights.add_argument("names", nargs="*", metavar="NAME", help="what to fetch; without a name, what there is")
-
-    vocabulary = commands.add_parser("vocabulary", help=_OTHER_COMMANDS["vocabulary"])
-    vocabulary.add_argument("captions", type=Path, help=_SET)
-    vocabulary.add_argument("folder", type=Path, help="where the tokenizer goes")
-    vocabulary.add_argument("--min-count", type=int, default=5, help="rarer words become <unk> (default: 5)")
-
-    _add_caption(commands.add_parser("caption", help=_OTHER_COMMANDS["caption"]))
-
-    report = commands.add_parser("report", help=_OTHER_COMMANDS["report"])
-    report.add_argument("sets", nargs="+", metavar="SET", help=f"{_SET}; NAME=PATH gives it a name")
-    report.add_argument("--out", type=Path, default=Path("report"), help="folder to write to (default: report)")
-    report.add_argument("--sample", type=int, default=5000, help="most captions of each set to compare (default: 5000)")
-    report.add_argument("--evaluation", metavar="SET", help="captions that should not be in the sets")
-    _add_clustering(report)
-
-    _add_score(commands.add_parser("score", help=_OTHER_COMMANDS["score"]))
-
-    select = commands.add_parser("select", help=_OTHER_COMMANDS["select"])
-    select.add_argument("set", metavar="SET", help=_SET)
-    select.add_argument("out", type=Path, metavar="OUT", help="folder of the new caption set")
-    select.add_argument("--num", type=int, required=True, help="how many captions to take")
-    select.add_argument("--by", choices=["clusters", "class"], default="clusters", help="groups (default: clusters)")
-    select.add_argument("--num-groups", type=int, help="take from the largest groups only (default: from all)")
-    _add_clustering(select)
-
+    adders = {
+        "weights": _add_weights,
+        "vocabulary": _add_vocabulary,
+        "caption": _add_caption,
+        "score": _add_score,
+        "export": _add_export,
+        "report": _add_report,
+        "select": _add_select,
+    }
+    for name, add in adders.items():
+        add(commands.add_parser(name, help=_OTHER_COMMANDS[name]))
     given = parser.parse_args(words)
-    match given.command:
-        case "weights":
-            _show_weights(given.names)
-        case "vocabulary":
-            _build_vocabulary(given.captions, given.folder, given.min_count)
-        case "caption":
-            _caption_pictures(given)
-        case "report":
-            _report_on_sets(given)
-        case "score":
-            _score_predictions(given)
-        case _:
-            _select_captions(given)
+    given.run(given)
 
 
-def _add_caption(caption: argparse.ArgumentParser) -> None:
-    caption.epilog = "Exit code: 0 if every picture has its caption, 3 if some could not be read, 1 at an error."
-    caption.add_argument(
+def _add_weights(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=lambda given: _show_weights(given.names))
+    parser.add_argument("names", nargs="*", metavar="NAME", help="what to fetch; without a name, what there is")
+
+
+def _add_vocabulary(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=lambda given: _build_vocabulary(given.captions, given.folder, given.min_count))
+    parser.add_argument("captions", type=Path, help=_SET)
+    parser.add_argument("folder", type=Path, help="where the tokenizer goes")
+    parser.add_argument("--min-count", type=int, default=5, help="rarer words become <unk> (default: 5)")
+
+
+def _add_report(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=_report_on_sets)
+    parser.add_argument("sets", nargs="+", metavar="SET", help=f"{_SET}; NAME=PATH gives it a name")
+    parser.add_argument("--out", type=Path, default=Path("report"), help="folder to write to (default: report)")
+    parser.add_argument("--sample", type=int, default=5000, help="most captions of each set to compare (default: 5000)")
+    parser.add_argument("--evaluation", metavar="SET", help="captions that should not be in the sets")
+    _add_clustering(parser)
+
+
+def _add_select(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=_select_captions)
+    parser.add_argument("set", metavar="SET", help=_SET)
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder of the new caption set")
+    parser.add_argument("--num", type=int, required=True, help="how many captions to take")
+    parser.add_argument("--by", choices=["clusters", "class"], default="clusters", help="groups (default: clusters)")
+    parser.add_argument("--num-groups", type=int, help="take from the largest groups only (default: from all)")
+    _add_clustering(parser)
+
+
+def _add_caption(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=_caption_pictures)
+    parser.epilog = "Exit code: 0 if every picture has its caption, 3 if some could not be read, 1 at an error."
+    parser.add_argument(
         "pictures", nargs="+", metavar="PICTURE", help="files, folders (with all that is below), patterns, addresses"
     )
-    caption.add_argument(
+    parser.add_argument(
         "--checkpoint",
         required=True,
         metavar="RUN",
         help="checkpoint file, or folder of a run: its best, else its last",
     )
-    caption.add_argument(
+    parser.add_argument(
         "--out",
         type=Path,
         metavar="FILE",
         help="append there, and go on where a run stopped (default: standard output)",
     )
-    caption.add_argument(
+    parser.add_argument(
         "--format", choices=["text", "jsonl", "csv"], help="of the output (default: by the end of FILE, else text)"
     )
-    caption.add_argument(
+    parser.add_argument(
         "--batch-size", type=int, default=16, help="pictures that go through the model at a time (default: 16)"
     )
-    caption.add_argument("--device", help="such as cpu, cuda or cuda:1 (default: the accelerator that there is)")
-    caption.add_argument("--num-beams", type=int, help="width of the beam search (default: the run's)")
-    caption.add_argument("--max-new-tokens", type=int, help="most tokens of a caption (default: the run's)")
-    caption.add_argument(
+    parser.add_argument("--device", help="such as cpu, cuda or cuda:1 (default: the accelerator that there is)")
+    parser.add_argument("--num-beams", type=int, help="width of the beam search (default: the run's)")
+    parser.add_argument("--max-new-tokens", type=int, help="most tokens of a caption (default: the run's)")
+    parser.add_argument(
         "--max-pixels", type=int, default=178_956_970, help="refuse larger pictures (default: 178956970, as Pillow)"
     )
-    caption.add_argument("--allow-urls", action="store_true", help="fetch addresses by http and https")
+    parser.add_argument("--allow-urls", action="store_true", help="fetch addresses by http and https")
+
+
+def _add_export(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=_export_captioner)
+    parser.add_argument("run", metavar="RUN", help="folder of a run, whose best checkpoint is taken, or a checkpoint")
+    parser.add_argument("folder", type=Path, metavar="DIR", help="folder to write; an earlier export is replaced")
+    parser.add_argument("--license", help="of the weights, as the Hub writes it, such as apache-2.0")
+    parser.add_argument(
+        "--card", action="append", default=[], metavar="PATH", help="protocol.json of another score; may come often"
+    )
+    parser.add_argument("--push-to", metavar="OWNER/NAME", help="upload it to the Hub, after `hf auth login`")
 
 
 def _add_clustering(parser: argparse.ArgumentParser) -> None:
@@ -222,6 +245,7 @@ def _add_clustering(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_score(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=_score_predictions)
     parser.add_argument("predictions", help="COCO results (.json), or lines with key and caption (.jsonl)")
     parser.add_argument("references", help="COCO captions JSON")
     parser.add_argument("--out", type=Path, metavar="FILE", help="where the protocol card goes (JSON)")
@@ -291,9 +315,8 @@ def _caption_pictures(given: argparse.Namespace) -> None:
     from synth2_lightning.shards.picture_captions import format_of
     from synth2_lightning.sources.picture_files import find_pictures
 
-    found = find_pictures(
-        given.pictures, given.allow_urls
-    )  # before the heavy imports, so that a mistake is told at once
+    # Before the heavy imports, so that a mistake is told at once.
+    found = find_pictures(given.pictures, given.allow_urls)
     from synth2_lightning.caption_command import caption_pictures
     from synth2_lightning.captioner import load_captioner
 
@@ -321,6 +344,20 @@ def _select_captions(given: argparse.Namespace) -> None:
     else:
         encoder = PretrainedTextEncoder(given.encoder, dtype="bfloat16")
         select_by_cluster(given.set, given.out, given.num, encoder, given.clusters, given.num_groups, given.seed)
+
+
+def _export_captioner(given: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from synth2_lightning.export import export_captioner
+    from synth2_lightning.sharing.hub import check_repository, push_export
+
+    if given.push_to is not None:
+        check_repository(given.push_to)  # before minutes are spent on loading the model
+    folder = export_captioner(given.run, given.folder, given.license, given.card)
+    Console().print(f"The captioner is in {folder}", soft_wrap=True)
+    if given.push_to is not None:
+        Console().print(f"It is at {push_export(folder, given.push_to)}", soft_wrap=True)
 
 
 def _report_errors(run: Callable[[], object]) -> None:

@@ -534,7 +534,14 @@ class ImageTextSource(ABC):
 
     @abstractmethod
     def captions(self, index: int) -> tuple[str, ...]:
-        """Captions of a picture; at least one, none of them empty."""
+        """Captions of a picture; at least one, none of them empty. Where something is asked, the accepted answers."""
+
+    def prompt(self, index: int) -> str | None:
+        """What is asked about a picture, such as a question; ``None``, for every picture, where captions say it all.
+
+        A picture of which several things are asked is as many items, each with a key of its own.
+        """
+        return None
 
     @abstractmethod
     def picture(self, index: int) -> Image.Image:

@@ -1,12 +1,34 @@
 """Where files lie: a path, ``package://`` for what ships inside a package, ``weights://`` for what is fetched."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from importlib.resources import files
 from pathlib import Path
 
 from synth2_lightning.weights import fetch
 
-_PACKAGE = "package://"
+PACKAGE_SCHEME = "package://"
 _WEIGHTS = "weights://"
+_notes: ContextVar[set[str] | None] = ContextVar("_notes", default=None)
+
+
+@contextmanager
+def note_locations() -> Iterator[set[str]]:
+    """Note every location that is resolved while the context lasts, as it was written: what is read, and no more.
+
+    Example:
+        >>> with note_locations() as noted:
+        ...     _ = resolve("package://synth2_lightning/py.typed", "marker")
+        >>> noted
+        {'package://synth2_lightning/py.typed'}
+    """
+    noted: set[str] = set()
+    token = _notes.set(noted)
+    try:
+        yield noted
+    finally:
+        _notes.reset(token)
 
 
 def resolve(location: str | Path, what: str) -> Path:
@@ -27,8 +49,10 @@ def resolve(location: str | Path, what: str) -> Path:
         'py.typed'
     """
     text = str(location)
-    if text.startswith(_PACKAGE):
-        package, _, inner = text.removeprefix(_PACKAGE).partition("/")
+    if (noted := _notes.get()) is not None:
+        noted.add(text)
+    if text.startswith(PACKAGE_SCHEME):
+        package, _, inner = text.removeprefix(PACKAGE_SCHEME).partition("/")
         path = Path(str(files(package))) / inner
     elif text.startswith(_WEIGHTS):
         name, _, inner = text.removeprefix(_WEIGHTS).partition("/")

@@ -97,3 +97,37 @@ def test_a_source_without_any_picture_is_refused(make_source: MakeSource) -> Non
 
     with pytest.raises(ValueError, match=r"None of the 2 pictures of source 'real' can be read, .*real/000: The pict"):
         pairs[[0]]
+
+
+class AskingSource(FolderSource):
+    """Asks about every picture but those that are left out."""
+
+    silent: tuple[str, ...] = ()
+
+    def prompt(self, index: int) -> str | None:
+        return None if self.key(index) in self.silent else f"what is {self.key(index)}?"
+
+
+def asking(source: FolderSource, silent: tuple[str, ...] = ()) -> AskingSource:
+    asking = AskingSource(source.images, source.name)
+    asking.silent = silent
+    return asking
+
+
+@pytest.mark.parametrize("kind", [PhotographPairs, Photographs])
+def test_questions_go_with_the_picture_that_took_the_place_of_a_bad_one(
+    make_source: MakeSource, kind: type[PhotographPairs] | type[Photographs]
+) -> None:
+    batch = kind(read(asking(make_source(3, num_captions=1, bad=[1]))))[[0, 1]]
+
+    assert batch.keys[0] == "000"
+    assert batch.prompts == tuple(f"what is {key}?" for key in batch.keys)
+
+
+def test_pictures_of_which_nothing_is_asked_have_no_prompts(make_source: MakeSource) -> None:
+    assert Photographs(read(make_source(2)))[[0, 1]].prompts == ()
+
+
+def test_a_source_that_asks_about_some_pictures_only_is_refused(make_source: MakeSource) -> None:
+    with pytest.raises(ValueError, match=r"'real' asks something about 1 of 2 pictures and nothing about '001'"):
+        Photographs(read(asking(make_source(2), silent=("001",))))[[0, 1]]

@@ -2,6 +2,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -182,3 +183,13 @@ def test_provenance_says_whether_an_evaluation_split_is_predicted() -> None:
 
 def test_a_rank_may_have_nothing_to_predict() -> None:
     assert RealDataModule().allow_zero_length_dataloader_with_multiple_devices
+
+
+def test_the_size_of_pictures_is_asked_of_the_model_where_none_is_given(make_source: MakeSource) -> None:
+    data = RealDataModule(test=make_source(2), image_size=None, num_workers=0)
+    data.setup("test")
+    with pytest.raises(ValueError, match=r"got image_size=None, but there is no model with an image_encoder to ask"):
+        data.test_dataloader()
+    module = Mock(spec=["image_encoder"], image_encoder=Mock(spec=["image_size"], image_size=16))
+    data.trainer = Mock(spec=Trainer, lightning_module=module, global_rank=0, world_size=1)
+    assert next(iter(data.test_dataloader())).image.values.shape == (2, 3, 16, 16)

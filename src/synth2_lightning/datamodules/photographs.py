@@ -109,7 +109,11 @@ class PhotographPairs(BatchDataset):
         return len(self._pairs)
 
     def read(self, indices: Sequence[int]) -> ImageTextBatch:
-        """Read pairs; in place of a bad picture another one comes with a caption of its own."""
+        """Read pairs; in place of a bad picture another one comes with a caption of its own.
+
+        Raises:
+            ValueError: If there are too many bad pictures, or something is asked about some only.
+        """
         pictures, ordinals = self._pairs.locate(indices)
         pixels, taken, skipped = self.reader.read(pictures)
         captions = [self.source.captions(index) for index in taken]
@@ -118,6 +122,7 @@ class PhotographPairs(BatchDataset):
             captions=tuple(texts[ordinal % len(texts)] for texts, ordinal in zip(captions, ordinals, strict=True)),
             keys=tuple(self.source.key(index) for index in taken),
             sources=(self.source.name,) * len(taken),
+            prompts=_prompts(self.source, taken),
             skipped=skipped,
         )
 
@@ -141,7 +146,11 @@ class Photographs(BatchDataset):
         return len(self.source)
 
     def read(self, indices: Sequence[int]) -> ImageTextBatch:
-        """Read pictures with all their captions; the first one is what the loss is measured on."""
+        """Read pictures with all their captions; the first one is what the loss is measured on.
+
+        Raises:
+            ValueError: If there are too many bad pictures, or something is asked about some only.
+        """
         pixels, taken, skipped = self.reader.read(indices, spares=indices)
         references = tuple(self.source.captions(index) for index in taken)
         return ImageTextBatch(
@@ -150,5 +159,18 @@ class Photographs(BatchDataset):
             keys=tuple(self.source.key(index) for index in taken),
             sources=(self.source.name,) * len(taken),
             references=references,
+            prompts=_prompts(self.source, taken),
             skipped=skipped,
         )
+
+
+def _prompts(source: ImageTextSource, indices: Sequence[int]) -> tuple[str, ...]:
+    prompts = [source.prompt(index) for index in indices]
+    asked = tuple(prompt for prompt in prompts if prompt is not None)
+    if asked and len(asked) != len(prompts):
+        silent = source.key(indices[prompts.index(None)])
+        raise ValueError(
+            f"Source {source.name!r} asks something about {len(asked)} of {len(prompts)} pictures and nothing about "
+            f"{silent!r}; expected prompts for all of its pictures, or for none. Make them two sources."
+        )
+    return asked

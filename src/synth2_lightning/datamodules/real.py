@@ -26,7 +26,8 @@ class RealDataModule(ImageTextDataModule):
         predict: Photographs to be captioned or made into tokens; each comes once over all ranks.
         batch_size: Pairs per step and rank.
         val_batch_size: Pictures per batch and rank in validation, test and predict.
-        image_size: Height and width in pixels; the short side is resized to it and the middle is cut out.
+        image_size: Height and width in pixels; the short side is resized to it and the middle is cut out. ``None``
+            takes what the model's encoder works with: for run files that are for any model.
         num_workers: Processes that read ahead, per rank.
         max_bad_pictures: How many unreadable pictures a rank replaces by others before it stops.
         seed: Order of the training pairs.
@@ -46,7 +47,7 @@ class RealDataModule(ImageTextDataModule):
         predict: ImageTextSource | None = None,
         batch_size: int = 64,
         val_batch_size: int = 64,
-        image_size: int = 224,
+        image_size: int | None = 224,
         num_workers: int = 2,
         max_bad_pictures: int = 10,
         seed: int = 0,
@@ -61,7 +62,7 @@ class RealDataModule(ImageTextDataModule):
     def provenance(self) -> dict[str, Any]:
         """Give what decides the pixels that a prediction sees, and whether they are of an evaluation split."""
         source = self.sources["predict"]
-        return {"image_size": self.image_size, "is_evaluation": source is not None and source.is_evaluation}
+        return {"image_size": self._find_image_size(), "is_evaluation": source is not None and source.is_evaluation}
 
     def setup(self, stage: str) -> None:
         """Read the indices of the sources that the stage needs.
@@ -136,4 +137,15 @@ class RealDataModule(ImageTextDataModule):
             raise ValueError(
                 f"RealDataModule has no {split!r} photographs; expected a source. Set `--data.init_args.{split}`."
             )
-        return PictureReader(source, self.image_size, self.bad_pictures.limit)
+        return PictureReader(source, self._find_image_size(), self.bad_pictures.limit)
+
+    def _find_image_size(self) -> int:
+        if self.image_size is not None:
+            return self.image_size
+        encoder = getattr(self.trainer and self.trainer.lightning_module, "image_encoder", None)
+        if encoder is None:
+            raise ValueError(
+                "RealDataModule got image_size=None, but there is no model with an image_encoder to ask; expected "
+                "pixels, such as 224. Set `--data.init_args.image_size`."
+            )
+        return int(encoder.image_size)

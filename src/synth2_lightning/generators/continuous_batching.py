@@ -212,7 +212,7 @@ class ContinuousBatch:
             input_ids=tokens.unsqueeze(1),
             position_ids=(self.beginning[0][0].shape[1] + positions).unsqueeze(1),
             attention_mask=mask[:, None, None],
-            past_key_values=self._cache,
+            cache=self._cache,
             use_cache=True,
             beginning=self.beginning,
         ).logits[:, -1]

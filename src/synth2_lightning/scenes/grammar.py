@@ -3,7 +3,7 @@
 from random import Random
 from typing import Any, NamedTuple, assert_never
 
-from synth2_lightning.scenes.world import Group, Pair, Place, Relation, Scene, Single, Thing, pick
+from synth2_lightning.scenes.world import Group, Pair, Place, Relation, Scene, Shape, Single, Thing, pick
 
 _SINGLE = (
     "{thing.full} {where} of {ground.full}",
@@ -86,6 +86,16 @@ def describe_scene(scene: Scene, num_captions: int = 5) -> tuple[str, ...]:
     return tuple(captions)
 
 
+def name_several(shape: Shape) -> str:
+    """Give the word for several things of a shape.
+
+    Example:
+        >>> name_several(Shape.CROSS)
+        'crosses'
+    """
+    return f"{shape}es" if shape.endswith("s") else f"{shape}s"
+
+
 class _ThingNames(NamedTuple):
     """What templates can call a thing, or several of its kind."""
 
@@ -126,7 +136,7 @@ def _templates_and_names(scene: Scene) -> tuple[tuple[str, ...], dict[str, Any]]
 
 def _name(thing: Thing) -> _ThingNames:
     size, colour, shape = thing.size, thing.colour, thing.shape
-    shapes = f"{shape}es" if shape.endswith("s") else f"{shape}s"
+    shapes = name_several(shape)
     return _ThingNames(
         size=size,
         colour=colour,

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -46,20 +47,30 @@ class CocoSource(IndexedSource):
         folder = resolve(self.images, f"images folder of source {self.name!r}")
         content = read_json(path, _EXPECTED)
         try:
-            images = [
-                (str(image["id"]), image.get("file_name")) for image in read_records(content, "images", path, _EXPECTED)
-            ]
-            captions: dict[str, list[str]] = {key: [] for key, _ in images}
+            images = read_records(content, "images", path, _EXPECTED)
+            captions: dict[str, list[str]] = {str(image["id"]): [] for image in images}
             for annotation in read_records(content, "annotations", path, _EXPECTED):
                 key = str(annotation["image_id"])
-                if key in captions:
-                    captions[key].append(str(annotation["caption"] or ""))
-                else:
+                if key not in captions:
                     left_out.add("annotations of unknown images", f"image_id {key}")
+                elif reason := self.reject(annotation):
+                    left_out.add(reason, f"of image_id {key}")
+                else:
+                    captions[key].append(str(annotation["caption"] or ""))
+            for image in images:
+                if (name := self.name_image(image)) is not None:
+                    file_name = image.get("file_name")
+                    yield Entry(name, captions[str(image["id"])], str(folder / file_name) if file_name else None)
         except KeyError as error:
             raise ValueError(f"{path} has a record without {error}; expected {_EXPECTED}.") from error
-        for key, file_name in images:
-            yield Entry(key, captions[key], str(folder / file_name) if file_name else None)
+
+    def name_image(self, image: dict[str, Any]) -> str | None:
+        """Give the key of an image, ``None`` for one that is of another part of the data set."""
+        return str(image["id"])
+
+    def reject(self, annotation: dict[str, Any]) -> str:
+        """Say why an annotation is left out, as the plural that a warning counts; empty where it stays."""
+        return ""
 
     def read_picture(self, location: str) -> Image.Image:
         """Read a photograph."""

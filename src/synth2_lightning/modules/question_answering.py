@@ -1,6 +1,4 @@
-"""A new head in a few lines: visual question answering on top of the captioner.
-
-    PYTHONPATH=examples synth2 fit --config mixed.yaml --model visual_question_answering.QuestionAnsweringModule
+"""A new head in a few lines: visual question answering on top of the captioner (see ``docs/new_head.md``).
 
 The question travels in ``ImageTextBatch.prompts``, the answer to learn in ``captions``, all accepted answers in
 ``references``. Encoder, resampler and decoder stay those of the run file.
@@ -25,6 +23,12 @@ class QuestionAnsweringModule(VisionLanguageModule):
 
     Raises:
         ValueError: If the prompt has no place for the question, or a batch comes without questions.
+
+    Example:
+        >>> from synth2_lightning.testing import TinyDecoder, TinyImageTokenizer, TinyResampler
+        >>> module = QuestionAnsweringModule(TinyImageTokenizer(), TinyResampler, TinyDecoder())
+        >>> module.protocol()["prompt"]
+        'question: {question} answer:'
     """
 
     def __init__(self, *args: Any, question_prompt: str = "question: {question} answer:", **kwargs: Any) -> None:
@@ -42,6 +46,10 @@ class QuestionAnsweringModule(VisionLanguageModule):
     def respond(self, visual: Float[Tensor, "batch queries width"], batch: ImageTextBatch) -> tuple[str, ...]:
         """Answer."""
         return tuple(self.decoder.generate(visual, self.generation, self._questions(batch)))
+
+    def protocol(self) -> dict[str, Any]:
+        """What a reader must know about how answers were written."""
+        return super().protocol() | {"prompt": self.question_prompt}
 
     def _questions(self, batch: ImageTextBatch) -> list[str]:
         if len(batch.prompts) != len(batch):

@@ -1,0 +1,135 @@
+"""What callbacks share that score the texts of a validation or test pass, and write down what was scored and how."""
+
+import json
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, ClassVar
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from synth2_lightning.metrics.corpus import CorpusMetric
+from synth2_lightning.types import ImageTextBatch
+
+log = logging.getLogger(__name__)
+
+_VERSIONS = ("synth2-lightning", "torch", "transformers", "lightning")
+
+
+@dataclass(frozen=True, slots=True)
+class CorpusScore:
+    """Score of a corpus, with what goes into the files beside it.
+
+    Args:
+        value: The score.
+        card: How it was measured, for ``protocol.json``; ``metric`` says its name.
+        rows: One per picture, for ``predictions.jsonl``.
+    """
+
+    value: float
+    card: dict[str, Any]
+    rows: list[dict[str, Any]]
+
+
+class CorpusScoreCallback(Callback, ABC):
+    """Logs a score of a validation or test pass and writes ``predictions.jsonl`` and ``protocol.json`` beside it.
+
+    Texts come from the steps' outputs; they are gathered with their picture's key, repeated keys (a distributed sampler
+    pads with repeats) are dropped, and the corpus is scored once, on every rank.
+
+    Attributes:
+        name: Of the score: it is logged as ``<stage>/<name>``, its files go to ``<name>/<stage>-step=<n>/``.
+
+    Args:
+        metric: Gathers the texts.
+        folder: Where the files go; by default the run's log folder.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, metric: CorpusMetric, folder: str | None = None) -> None:
+        self.folder = folder
+        self._metric = metric
+        self._sources: set[str] = set()
+
+    @abstractmethod
+    def score(self, hypotheses: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> CorpusScore:
+        """Score what was said of every picture against what people said of it, both by key."""
+
+    def take(self, outputs: Mapping[str, Any], batch: ImageTextBatch) -> None:
+        """Take the texts of a batch."""
+        self._metric.update(outputs["keys"], outputs["captions"], outputs["references"])
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget the last pass."""
+        self._metric.to(pl_module.device).reset()
+        self._sources = set()
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Take the texts of a batch."""
+        if not isinstance(outputs, Mapping) or "captions" not in outputs:
+            raise TypeError(
+                f"{type(self).__name__} was given {type(outputs).__name__} by the step; expected a CaptionOutput with "
+                "keys, captions and references. Return one from validation_step, or remove the callback."
+            )
+        self.take(outputs, batch)
+        self._sources.update(batch.sources)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Score, log and write."""
+        if not trainer.sanity_checking:  # two batches of an untrained model: a score would only mislead
+            self._score(trainer, pl_module, "val")
+
+    on_test_epoch_start = on_validation_epoch_start
+    on_test_batch_end = on_validation_batch_end
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Score, log and write."""
+        self._score(trainer, pl_module, "test")
+
+    def _score(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        with self._metric.sync_context():
+            hypotheses, references = self._metric.corpus()
+            num_repeats = len(self._metric.rows) - len(hypotheses)
+        result = self.score(hypotheses, references)
+        pl_module.log(f"{stage}/{self.name}", result.value, prog_bar=True)
+        run_folder = self.folder or trainer.log_dir or "."  # asked on every rank: Lightning broadcasts it
+        if not trainer.is_global_zero:
+            return
+        card = {
+            "score": result.value,
+            "split": stage,
+            "sources": sorted(self._sources),
+            "num_pictures": len(hypotheses),
+            "num_references": sum(map(len, references.values())),
+            "num_repeated_keys_dropped": num_repeats,
+            **result.card,
+            **getattr(pl_module, "protocol", dict)(),
+            "versions": {name: version(name) for name in _VERSIONS},
+        }
+        folder = Path(run_folder) / self.name / f"{stage}-step={trainer.global_step}"
+        self._write(folder, card, result.rows)
+        log.info("%s/%s %.4f; texts in %s", stage, self.name, result.value, folder)
+
+    def _write(self, folder: Path, card: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "protocol.json").write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", "utf-8")
+            (folder / "predictions.jsonl").write_text(lines, "utf-8")
+        except OSError as error:
+            raise OSError(
+                f"{type(self).__name__} could not write to {folder}: {error}. Expected a folder that may be written; "
+                "choose another with --trainer.default_root_dir or the callback's `folder`."
+            ) from error

@@ -1,0 +1,204 @@
+"""Captioners to share: a folder of safetensors, plain settings and a card, which loads without running foreign code."""
+
+import json
+import warnings
+from collections.abc import Collection, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from synth2_lightning.fingerprints import fingerprint_weights
+from synth2_lightning.interfaces import ImageTokenizer
+from synth2_lightning.locations import note_locations
+from synth2_lightning.modules.captioning import VisionLanguageModule
+from synth2_lightning.sharing.files import copy_files, find_files
+from synth2_lightning.sharing.folder import CARD, CONFIG, FORMAT, WEIGHTS, is_exported, refuse_taken, write_folder
+from synth2_lightning.sharing.hub import locate_export
+from synth2_lightning.sharing.model_card import write_card
+from synth2_lightning.sharing.parts import build_part, list_packages, refuse_foreign_packages
+from synth2_lightning.sharing.runs import find_run, read_cards, read_data
+from synth2_lightning.sharing.weights import load_weights, save_weights
+
+_FORMAT_VERSION = 1
+_VERSIONS = ("synth2-lightning", "torch", "transformers", "lightning", "safetensors")
+_OF_TRAINING = ("optimizer", "lr_scheduler", "compile_trained")  # how it was trained, not what it is
+_CAPTIONER = f"{VisionLanguageModule.__module__}.{VisionLanguageModule.__qualname__}"
+
+
+def export_captioner(
+    run: str | Path, folder: str | Path, license: str | None = None, cards: Sequence[str | Path] = ()
+) -> Path:
+    """Write a trained captioner as a folder that holds all that it needs, and nothing of this machine.
+
+    It is loaded back and compared bit by bit before it appears; it appears whole or not at all.
+
+    Args:
+        run: Folder of a run (its best checkpoint is taken, or its last), or a checkpoint.
+        folder: Where it goes: not there yet, empty, or an earlier export, which is replaced.
+        license: Of the weights, as the Hub writes it, such as ``"apache-2.0"``.
+        cards: Protocol cards of more scores, such as those of ``synth2 test``; the run's own for this checkpoint are
+            found.
+
+    Returns:
+        The folder, with ``model.safetensors`` (trained weights), ``config.json`` (parts, versions, fingerprints),
+        ``README.md`` (a model card) and ``files/`` (what the parts read).
+
+    Raises:
+        FileNotFoundError: If there is no such run, or no such card.
+        FileExistsError: If the folder holds something else.
+        ValueError: If the checkpoint is no captioner's, or does not say how its parts are made.
+        OSError: If the folder cannot be written.
+
+    Example:
+        >>> export_captioner("runs/nothing", "captioner")
+        Traceback (most recent call last):
+        FileNotFoundError: The run or checkpoint is not at 'runs/nothing'...
+    """
+    target = Path(folder)
+    refuse_taken(target)
+    found = find_run(run)
+    description, step = _read_description(found.checkpoint)
+    with note_locations() as locations:
+        module = VisionLanguageModule.load_from_checkpoint(found.checkpoint, map_location="cpu", weights_only=True)
+    scores = read_cards(found.folder, step, cards)
+    with write_folder(target) as draft:
+        save_weights(module.state_dict(), draft / WEIGHTS)
+        config = {
+            "format": FORMAT,
+            "format_version": _FORMAT_VERSION,
+            "model": copy_files(description, locations, draft),
+            "frozen_parts": {name: fingerprint_weights(name, getattr(module, name)) for name in module.frozen_parts},
+            "codebooks": _list_codebooks(module),
+            "trained_weights": module.num_trainable(),
+            "step": step,
+            "versions": {name: version(name) for name in _VERSIONS},
+        }
+        (draft / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        card = write_card(target.absolute().name, config, scores, read_data(found.folder), license)
+        (draft / CARD).write_text(card, "utf-8")
+        _compare(module, load_exported(draft, list_packages(description)), draft)
+    return target
+
+
+def load_exported(
+    location: str | Path, packages: Collection[str] = (), revision: str | None = None
+) -> VisionLanguageModule:
+    """Load an exported captioner, ready to write captions.
+
+    Nothing is unpickled, and no code is imported but this package's, unless others are named.
+
+    Args:
+        location: The folder, or a name on the Hugging Face Hub (``OWNER/NAME``).
+        packages: Names of packages whose parts may be used, where the captioner has some.
+        revision: Branch, tag or commit on the Hub; name a commit where captions must be repeatable.
+
+    Returns:
+        The module on the CPU, in evaluation mode, with the weights of all parts.
+
+    Raises:
+        FileNotFoundError: If there is no export, or a file of it is missing.
+        OSError: If the Hub cannot be reached.
+        ValueError: If the export is damaged, names what is not trusted, or its parts are not those that it was
+            exported with.
+
+    Example:
+        >>> load_exported("./nothing")
+        Traceback (most recent call last):
+        FileNotFoundError: The exported captioner is not at './nothing'...
+    """
+    folder = locate_export(location, revision)
+    config = _read_config(folder)
+    description = config["model"]
+    refuse_foreign_packages(description, packages)
+    module = cast(
+        VisionLanguageModule, build_part(find_files(description, folder), VisionLanguageModule, packages, "model")
+    )
+    module.configure_model()
+    _check_codebooks(config, module, folder)
+    module.load_state_dict(load_weights(folder / WEIGHTS))
+    return module.eval()
+
+
+def _read_description(checkpoint: Path) -> tuple[dict[str, Any], int]:
+    """Read how the parts of a checkpoint are made, in plain values, and its step."""
+    try:
+        content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+        settings, step = dict(content.get("hyper_parameters") or {}), int(content["global_step"])
+    except Exception as error:  # torch raises errors of many families
+        raise ValueError(
+            f"{checkpoint} cannot be read as a checkpoint ({' '.join(str(error).split())[:300]}). Expected one that "
+            "`synth2 fit` wrote, such as runs/version_0/checkpoints/last.ckpt."
+        ) from error
+    class_path = settings.pop("_class_path", _CAPTIONER)
+    if "_instantiator" not in settings or "image_encoder" not in settings:
+        raise ValueError(
+            f"The checkpoint {checkpoint} does not say how a captioner's parts are made (its class is {class_path!r}, "
+            f"its settings are {sorted(settings)}). Expected one of a captioner that `synth2 fit` trained; those of a "
+            "notebook have no run file, and other models have exports of their own."
+        )
+    kept = {name: value for name, value in settings.items() if name not in (*_OF_TRAINING, "_instantiator")}
+    plain = json.loads(json.dumps({"class_path": class_path, "init_args": kept}, default=_to_plain))
+    return cast(dict[str, Any], plain), step
+
+
+def _to_plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, Path):
+        return str(value)
+    return vars(value)
+
+
+def _list_codebooks(module: VisionLanguageModule) -> dict[str, str]:
+    return {name: part.codebook for name, part in module.named_modules() if isinstance(part, ImageTokenizer)}
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / CONFIG
+    if not is_exported(folder):
+        raise ValueError(f"{path} does not describe a captioner; expected what `synth2 export` wrote into {folder}.")
+    config = cast(dict[str, Any], json.loads(path.read_bytes()))
+    if config.get("format_version") != _FORMAT_VERSION or not isinstance(config.get("model"), dict):
+        raise ValueError(
+            f"{path} has format version {config.get('format_version')!r}; this package reads {_FORMAT_VERSION}. Use "
+            f"the synth2-lightning that wrote it ({config.get('versions', {}).get('synth2-lightning', 'not recorded')})"
+            ", or export the run again."
+        )
+    return config
+
+
+def _check_codebooks(config: Mapping[str, Any], module: VisionLanguageModule, folder: Path) -> None:
+    expected, present = config.get("codebooks", {}), _list_codebooks(module)
+    if expected != present:
+        raise ValueError(
+            f"The captioner in {folder} was exported with the codebooks {expected}, but its parts brought {present}: "
+            "the same ids would mean other things. Expected the same weights: look at what image_encoder names."
+        )
+    for name, fingerprint in config.get("frozen_parts", {}).items():
+        if (brought := fingerprint_weights(name, getattr(module, name))) != fingerprint:
+            warnings.warn(
+                f"The frozen part {name!r} of the captioner in {folder} has the weights {brought}, but was exported "
+                f"with {fingerprint}: captions may differ. Expected the same weights from where its arguments point.",
+                stacklevel=3,
+            )
+
+
+def _compare(module: VisionLanguageModule, loaded: VisionLanguageModule, folder: Path) -> None:
+    before, after = module.state_dict(), loaded.state_dict()
+    different = [name for name in before.keys() | after.keys() if not _is_same(before.get(name), after.get(name))]
+    if different:
+        raise ValueError(
+            f"The captioner that was written to {folder} loads back with {len(different)} other weights (the first: "
+            f"{min(different)}); expected all of them bit by bit. Nothing was exported; this is a mistake of ours."
+        )
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    return (
+        isinstance(one, torch.Tensor)
+        and isinstance(other, torch.Tensor)
+        and one.dtype == other.dtype
+        and torch.equal(one.view(torch.uint8) if one.ndim else one, other.view(torch.uint8) if other.ndim else other)
+    )

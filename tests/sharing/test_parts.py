@@ -1,0 +1,69 @@
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import pytest
+
+from synth2_lightning.decoders.language_model import LoraSettings, PretrainedLanguageModel
+from synth2_lightning.encoders.vqgan import VQGANTokenizer
+from synth2_lightning.interfaces import ResamplerFactory
+from synth2_lightning.nn.perceiver import PerceiverResampler
+from synth2_lightning.sharing.parts import build_part, list_packages, refuse_foreign_packages
+
+
+def test_a_factory_inside_a_factory_is_built_as_the_command_line_does() -> None:
+    inner = {
+        "class_path": "synth2_lightning.nn.perceiver.PerceiverResampler",
+        "init_args": {"num_queries": 3, "depth": 1, "num_heads": 1, "head_dim": 4},
+    }
+    outer = {
+        "class_path": "synth2_lightning.nn.neighbourhood.NeighbourhoodResampler",
+        "init_args": {"resampler": inner, "num_layers": 1},
+    }
+    factory = build_part(outer, ResamplerFactory)
+    assert isinstance(factory, partial)
+    resampler = factory(6, 8)
+    assert isinstance(resampler.resampler, PerceiverResampler)
+    assert resampler.num_queries == 3
+
+
+def test_dataclasses_and_tuples_are_what_signatures_say() -> None:
+    description = {
+        "class_path": "synth2_lightning.decoders.language_model.PretrainedLanguageModel",
+        "init_args": {"model": "owner/name", "lora": {"r": 4, "target_modules": ["q_proj", "v_proj"]}},
+    }
+    model = build_part(description, PretrainedLanguageModel)
+    assert model.lora == LoraSettings(r=4, target_modules=("q_proj", "v_proj"))
+    description = {
+        "class_path": "synth2_lightning.encoders.vqgan.VQGANTokenizer",
+        "init_args": {"model": "package://synth2_lightning/scenes/tokenizer", "pixel_range": [0.0, 1.0]},
+    }
+    assert isinstance(build_part(description, VQGANTokenizer), VQGANTokenizer)
+
+
+def test_what_looks_like_a_class_stays_plain_where_plain_values_go() -> None:
+    config = {"class_path": "synth2_lightning.testing.TinyDecoder"}
+    assert build_part(config, dict[str, Any]) == config
+    assert build_part("synth2_lightning.testing.TinyDecoder", str) == "synth2_lightning.testing.TinyDecoder"
+    assert build_part(None, PerceiverResampler | None) is None
+
+
+def test_packages_of_classes_and_files_are_found_at_any_depth() -> None:
+    description = {
+        "a": [{"class_path": "one.A"}, "package://two.inner/b"],
+        "b": {"c": ["package://three"], "d": "four.x"},
+    }
+    assert list_packages(description) == {"one", "two", "three"}
+    refuse_foreign_packages(description, ["one", "two", "three"])
+    with pytest.raises(ValueError, match=r"names 'package://three', 'package://two.inner/b', and to load it would run"):
+        refuse_foreign_packages(description, ["one"])
+
+
+@dataclass
+class _Settings:
+    count: int
+
+
+def test_arguments_that_a_version_does_not_know_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"model cannot be built: _Settings takes other arguments .*'count'"):
+        build_part({"size": 1}, _Settings)
