@@ -157,23 +157,23 @@ def _run_small_command(words: Sequence[str]) -> None:
     for name, add in adders.items():
         add(commands.add_parser(name, help=_OTHER_COMMANDS[name]))
     given = parser.parse_args(words)
-    given.run(given)
+    given.call(given)
 
 
 def _add_weights(parser: argparse.ArgumentParser) -> None:
-    parser.set_defaults(run=lambda given: _show_weights(given.names))
+    parser.set_defaults(call=lambda given: _show_weights(given.names))
     parser.add_argument("names", nargs="*", metavar="NAME", help="what to fetch; without a name, what there is")
 
 
 def _add_vocabulary(parser: argparse.ArgumentParser) -> None:
-    parser.set_defaults(run=lambda given: _build_vocabulary(given.captions, given.folder, given.min_count))
+    parser.set_defaults(call=lambda given: _build_vocabulary(given.captions, given.folder, given.min_count))
     parser.add_argument("captions", type=Path, help=_SET)
     parser.add_argument("folder", type=Path, help="where the tokenizer goes")
     parser.add_argument("--min-count", type=int, default=5, help="rarer words become <unk> (default: 5)")
 
 
 def _add_report(parser: argparse.ArgumentParser) -> None:
-    parser.set_defaults(run=_report_on_sets)
+    parser.set_defaults(call=_report_on_sets)
     parser.add_argument("sets", nargs="+", metavar="SET", help=f"{_SET}; NAME=PATH gives it a name")
     parser.add_argument("--out", type=Path, default=Path("report"), help="folder to write to (default: report)")
     parser.add_argument("--sample", type=int, default=5000, help="most captions of each set to compare (default: 5000)")
@@ -182,7 +182,7 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_select(parser: argparse.ArgumentParser) -> None:
-    parser.set_defaults(run=_select_captions)
+    parser.set_defaults(call=_select_captions)
     parser.add_argument("set", metavar="SET", help=_SET)
     parser.add_argument("out", type=Path, metavar="OUT", help="folder of the new caption set")
     parser.add_argument("--num", type=int, required=True, help="how many captions to take")
@@ -192,7 +192,7 @@ def _add_select(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_caption(parser: argparse.ArgumentParser) -> None:
-    parser.set_defaults(run=_caption_pictures)
+    parser.set_defaults(call=_caption_pictures)
     parser.epilog = "Exit code: 0 if every picture has its caption, 3 if some could not be read, 1 at an error."
     parser.add_argument(
         "pictures", nargs="+", metavar="PICTURE", help="files, folders (with all that is below), patterns, addresses"
@@ -225,7 +225,7 @@ def _add_caption(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_export(parser: argparse.ArgumentParser) -> None:
-    parser.set_defaults(run=_export_captioner)
+    parser.set_defaults(call=_export_captioner)
     parser.add_argument("run", metavar="RUN", help="folder of a run, whose best checkpoint is taken, or a checkpoint")
     parser.add_argument("folder", type=Path, metavar="DIR", help="folder to write; an earlier export is replaced")
     parser.add_argument("--license", help="of the weights, as the Hub writes it, such as apache-2.0")
@@ -245,7 +245,7 @@ def _add_clustering(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_score(parser: argparse.ArgumentParser) -> None:
-    parser.set_defaults(run=_score_predictions)
+    parser.set_defaults(call=_score_predictions)
     parser.add_argument("predictions", help="COCO results (.json), or lines with key and caption (.jsonl)")
     parser.add_argument("references", help="COCO captions JSON")
     parser.add_argument("--out", type=Path, metavar="FILE", help="where the protocol card goes (JSON)")

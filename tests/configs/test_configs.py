@@ -58,6 +58,7 @@ def test_every_run_file_is_known_to_these_tests() -> None:
             for name in ("beginnings", "balanced", "narrow")
         ),
         "predict flickr8k/captions.yaml flickr8k/captions_beginnings.yaml",
+        "fit scenes/questions.yaml",
         "predict scenes/captions.yaml",
         "predict synthesize.yaml scenes/synthesize_captions.yaml",
     ],
@@ -128,6 +129,19 @@ def test_fit_runs_two_steps(name: str, tmp_path: Path, monkeypatch: pytest.Monke
         card = json.loads((Path(trainer.log_dir or "") / "cider" / "val-step=2" / "protocol.json").read_text())
         assert card["num_pictures"] == 24
         check_checkpoint(trainer)
+
+
+@pytest.mark.filterwarnings("ignore:The number of training batches")
+@pytest.mark.filterwarnings("ignore:Checkpoint directory")
+def test_questions_are_learnt_from_and_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    few = [f"--data.init_args.{split}.init_args.num_pictures=24" for split in ("train", "val")]
+    words = ["fit", "--config", "scenes/questions.yaml", "--config", str(TINY), "--data.init_args.num_workers=0", *few]
+    trainer = run_trainer(words).trainer
+    assert trainer.global_step == 2
+    card = json.loads((Path(trainer.log_dir or "") / "vqa_accuracy" / "val-step=2" / "protocol.json").read_text())
+    assert card["num_pictures"] == 24
+    assert (card["prompt"], card["generation"]["max_new_tokens"]) == ("{question}", 4)
 
 
 @pytest.mark.filterwarnings("ignore:The number of training batches")

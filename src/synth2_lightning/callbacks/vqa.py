@@ -99,7 +99,7 @@ def _gather(questions: dict[str, str]) -> dict[str, str]:
 
 def _guess(questions: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> dict[str, str]:
     """Give the answer that is most frequent for the first two words of the question."""
-    guesses = {}
+    guesses: dict[str, str] = {}
     for keys in _group(questions, references).values():
         ((answer, _),) = Counter(answer for key in keys for answer in references[key]).most_common(1)
         guesses |= dict.fromkeys(keys, answer)

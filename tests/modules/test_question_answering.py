@@ -1,6 +1,4 @@
-import importlib.util
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -9,19 +7,9 @@ import torch
 from synth2_lightning.decoders.language_model import NewLanguageModel
 from synth2_lightning.decoders.prefix import PrefixDecoder
 from synth2_lightning.decoders.vocabulary import build_vocabulary
+from synth2_lightning.modules.question_answering import QuestionAnsweringModule
 from synth2_lightning.testing import TinyImageTokenizer, TinyResampler, tiny_batch
 from synth2_lightning.types import GenerationSettings, ImageTextBatch
-
-EXAMPLES = Path(__file__).parents[1] / "examples"
-
-
-def example(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def questions(seed: int) -> ImageTextBatch:
@@ -37,7 +25,7 @@ def questions(seed: int) -> ImageTextBatch:
     return ImageTextBatch(batch.image, answers, batch.keys, batch.sources, references, tuple(asked))
 
 
-def answering_module(folder: Path, **settings: Any) -> Any:
+def answering_module(folder: Path, **settings: Any) -> QuestionAnsweringModule:
     words = [question for seed in range(4) for question in questions(seed).prompts] + [
         "question : answer yes no dark"
     ] * 5
@@ -45,7 +33,7 @@ def answering_module(folder: Path, **settings: Any) -> Any:
     config = {"model_type": "gpt2", "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 32}
     config |= {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
     decoder = PrefixDecoder(NewLanguageModel(config, str(folder)))
-    module = example("visual_question_answering").QuestionAnsweringModule(
+    module = QuestionAnsweringModule(
         TinyImageTokenizer(), TinyResampler, decoder, generation=GenerationSettings(max_new_tokens=2), **settings
     )
     module.configure_model()
@@ -57,7 +45,7 @@ def test_the_new_head_learns_to_answer_what_was_asked(tmp_path: Path) -> None:
     optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=5e-3)
     for step in range(100):
         optimizer.zero_grad()
-        module.training_step(questions(seed=step), step).backward()
+        module.training_step(questions(seed=step), step).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     module.eval()
     held_out = questions(seed=999)
