@@ -13,6 +13,7 @@ if __name__ == "__main__":
     rank, size, store = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=size)
     batch, metric = tiny_batch(8), RefClipScore(TinyImageTextEncoder())
+    assert isinstance(batch.image, Pixels)
     # As a distributed sampler deals them, padded with repeats.
     for index in [*range(8), *range(-8 % size)][rank::size]:
         own = slice(index, index + 1)

@@ -216,7 +216,7 @@ class OpenClipScorer(PairScorer):
         self.tokenizer.load()
         self.encoder.load()
         # Of the networks under the names that the fingerprints in shards were taken of.
-        networks = nn.ModuleDict({"tokenizer": self.tokenizer, "network": self.encoder.network})
+        networks = nn.ModuleDict({"tokenizer": self.tokenizer, "network": cast(nn.Module, self.encoder.network)})
         self._fingerprint = fingerprint_weights("open_clip", networks)
 
     def provenance(self) -> dict[str, Any]:

@@ -61,6 +61,8 @@ def clip_scores(
         tensor([2.5000, 0.0000])
     """
     _check_counts("clip_scores", images, captions=captions)
+    if not len(images):  # not every network takes an empty batch
+        return torch.zeros(0)
     return _agreement(encoder.embed_images(images), _embed(encoder, captions, prefix))
 
 
@@ -93,12 +95,14 @@ def ref_clip_scores(
     _check_counts("ref_clip_scores", images, captions=captions, references=references)
     for index, texts in enumerate(references):
         check_references(str(index), texts)
-    texts = _embed(encoder, captions, prefix)
-    by_picture = _agreement(encoder.embed_images(images), texts)
-    people = _embed(encoder, [text for group in references for text in group], prefix)
-    groups = people.split([len(group) for group in references])
-    nearest = [(group @ text).max() for text, group in zip(texts, groups, strict=True)]
-    by_people = torch.stack(nearest).clamp(min=0) if nearest else by_picture
+    if not len(images):
+        return RefClipScores(torch.zeros(0), torch.zeros(0))
+    hypotheses = _embed(encoder, captions, prefix)
+    by_picture = _agreement(encoder.embed_images(images), hypotheses)
+    people = _embed(encoder, [text for texts in references for text in texts], prefix)
+    groups = torch.split(people, [len(texts) for texts in references])
+    nearest = [(group @ text).max() for text, group in zip(hypotheses, groups, strict=True)]
+    by_people = torch.stack(nearest).clamp(min=0)
     total = by_picture + by_people
     # Where both are 0, so is their mean.
     means = torch.where(total > 0, 2 * by_picture * by_people / total, torch.zeros_like(total))
