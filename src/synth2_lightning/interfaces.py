@@ -409,6 +409,33 @@ class PairScorer(nn.Module, ABC):
         """
 
 
+class ImageTextEncoder(nn.Module, ABC):
+    """A frozen pair of networks that put pictures and texts into one space, such as CLIP.
+
+    An embedding is a function of its picture or text alone: what else is in the batch changes nothing. All have
+    length 1, so that the cosine of two is their dot product. Subclasses resize, normalise and split into tokens
+    themselves, because they own the statistics and the vocabulary.
+    """
+
+    def load(self) -> None:
+        """Bring the weights; the second call does nothing."""
+
+    @abstractmethod
+    def embed_images(self, pixels: Pixels) -> Float[Tensor, "batch dim"]:
+        """Embed pictures of any height and width."""
+
+    @abstractmethod
+    def embed_texts(self, texts: Sequence[str]) -> Float[Tensor, "texts dim"]:
+        """Embed texts; what is too long for the network is cut off at its end."""
+
+    @abstractmethod
+    def provenance(self) -> dict[str, Any]:
+        """Give what decides the embeddings, known after ``load()``: a fingerprint of the weights, and every argument.
+
+        In plain values that JSON can hold.
+        """
+
+
 @runtime_checkable
 class HasProvenance(Protocol):
     """What a module or a datamodule offers where its settings decide the records that a prediction writes."""

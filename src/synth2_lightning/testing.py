@@ -13,12 +13,14 @@ from zlib import crc32
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 from torch.nn.utils.rnn import pad_sequence
 
 from synth2_lightning.interfaces import (
     CaptionGenerator,
     ImageEncoder,
     ImageGenerator,
+    ImageTextEncoder,
     ImageTokenizer,
     LanguageDecoder,
     PairScorer,
@@ -186,6 +188,34 @@ class TinyPairScorer(PairScorer):
     def provenance(self) -> dict[str, Any]:
         """Give the codebook."""
         return {"codebook": _CODEBOOK}
+
+
+class TinyImageTextEncoder(ImageTextEncoder):
+    """Knows how bright a picture is, and whether a text speaks of something bright, something dark, or neither.
+
+    Example:
+        >>> encoder = TinyImageTextEncoder()
+        >>> encoder.embed_images(Pixels(torch.full((1, 3, 8, 8), 255, dtype=torch.uint8)))
+        tensor([[1., 0.]])
+        >>> encoder.embed_texts(["a bright field", "a dark field", "a field"])
+        tensor([[1.0000, 0.0000],
+                [0.0000, 1.0000],
+                [0.7071, 0.7071]])
+    """
+
+    def embed_images(self, pixels: Pixels) -> Float[Tensor, "batch dim"]:
+        """Take the mean over a picture."""
+        brightness = pixels.values.float().mean((1, 2, 3)) / 255
+        return normalize(torch.stack([brightness, 1 - brightness], 1), dim=1)
+
+    def embed_texts(self, texts: Sequence[str]) -> Float[Tensor, "texts dim"]:
+        """Look for two words."""
+        axes = [("dark" not in text, "bright" not in text) for text in texts]
+        return normalize(torch.tensor(axes, dtype=torch.float).reshape(-1, 2), dim=1)
+
+    def provenance(self) -> dict[str, Any]:
+        """Give the name."""
+        return {"model": "tiny"}
 
 
 class TinyResampler(Resampler):

@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from synth2_lightning.encoders.open_clip import OpenClipEncoder, OpenClipScorer
+from synth2_lightning.encoders.open_clip import OpenClipEncoder, OpenClipImageTextEncoder, OpenClipScorer
 from synth2_lightning.encoders.vqgan import VQGANTokenizer
 from synth2_lightning.testing import TinyImageTokenizer, check_image_encoder, check_pair_scorer
 from synth2_lightning.types import Pixels, VQTokens
@@ -202,6 +202,42 @@ def test_a_score_is_open_clips_own_cosine(tmp_path: Path) -> None:
     provenance = scorer.provenance()
     assert provenance["weights"].startswith("open_clip:")
     assert (provenance["model"], provenance["pretrained"]) == ("tiny-clip", "tiny-clip")
+
+
+@torch.no_grad()
+def test_both_towers_embed_as_open_clip_does(tmp_path: Path) -> None:
+    model, path = save_random("tiny-clip", tmp_path)
+    encoder = OpenClipImageTextEncoder("tiny-clip", path)
+    encoder.load()
+    encoder.train()
+    assert not any(module.training for module in encoder.modules())
+    pixels, words = random_pixels(32), open_clip.get_tokenizer("tiny-clip")(CAPTIONS)
+    images = model.encode_image(clip_normalised(pixels), normalize=True)  # type: ignore[operator]
+    torch.testing.assert_close(encoder.embed_images(pixels), images)
+    texts = model.encode_text(words, normalize=True)  # type: ignore[operator]
+    torch.testing.assert_close(encoder.embed_texts(CAPTIONS), texts)
+    assert encoder.embed_images(random_pixels(50)).norm(dim=1).tolist() == pytest.approx([1.0, 1.0])
+    provenance = encoder.provenance()
+    encoder.load()
+    assert (
+        encoder.provenance()
+        == provenance
+        == {"model": "tiny-clip", "pretrained": "tiny-clip", "weights": provenance["weights"]}
+    )
+
+
+def test_towers_need_weights_and_a_known_architecture() -> None:
+    encoder = OpenClipImageTextEncoder("tiny-clip", "x.pt")
+    with pytest.raises(
+        RuntimeError, match=r"encoder 'tiny-clip' has no weights yet; call load\(\) before embedding pi"
+    ):
+        encoder.embed_images(random_pixels(32))
+    with pytest.raises(
+        RuntimeError, match=r"encoder 'tiny-clip' has no weights yet; call load\(\) before embedding te"
+    ):
+        encoder.embed_texts(CAPTIONS)
+    with pytest.raises(ValueError, match="has no architecture 'ViT-X'"):
+        OpenClipImageTextEncoder("ViT-X", "x.pt")
 
 
 def test_scoring_needs_weights_and_a_tokenizer_that_decodes(tmp_path: Path) -> None:

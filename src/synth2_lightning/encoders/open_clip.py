@@ -1,4 +1,4 @@
-"""Models of open_clip (CLIP, SigLIP, ...): image towers read out at their patches, and both towers to score pairs."""
+"""Models of open_clip (CLIP, SigLIP, ...): image towers read out at their patches, and both towers to compare."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,14 +10,14 @@ import open_clip
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import cosine_similarity
+from torch.nn.functional import normalize
 from torchvision.transforms.v2 import functional as vision
 
 from synth2_lightning.encoders.frozen import RGB, FrozenEncoder, Preprocessing
 from synth2_lightning.fingerprints import fingerprint_weights
-from synth2_lightning.interfaces import ImageTokenizer, PairScorer
+from synth2_lightning.interfaces import ImageTextEncoder, ImageTokenizer, PairScorer
 from synth2_lightning.locations import resolve
-from synth2_lightning.types import VQTokens
+from synth2_lightning.types import Pixels, VQTokens
 
 
 class OpenClipEncoder(FrozenEncoder):
@@ -98,6 +98,84 @@ class OpenClipEncoder(FrozenEncoder):
         return _intermediates(network, images, [self._layer], self._normalize)[0]
 
 
+class OpenClipImageTextEncoder(ImageTextEncoder):
+    """Both towers of an open_clip model: pictures and texts in one space.
+
+    The statistics of pictures are those of the pretrained tag, as for :class:`OpenClipEncoder`.
+
+    Args:
+        model: An architecture of open_clip.
+        pretrained: A tag of that architecture, or the location of a local file, as for :class:`OpenClipEncoder`.
+
+    Raises:
+        ValueError: If open_clip has no such architecture.
+
+    Example:
+        >>> OpenClipImageTextEncoder("ViT-B-32", "openai").model  # no weights yet
+        'ViT-B-32'
+    """
+
+    def __init__(self, model: str, pretrained: str) -> None:
+        super().__init__()
+        _check_architecture(model)
+        self.model = model
+        self.pretrained = pretrained
+        self.network: nn.Module | None = None
+
+    def load(self) -> None:
+        """Bring the weights; the second call does nothing.
+
+        Raises:
+            FileNotFoundError: If ``pretrained`` is neither a tag nor a location.
+            OSError: If the weights, or the words of the text tower, cannot be had.
+        """
+        if self.network is not None:
+            return
+        network = _load_model(self.model, self.pretrained)
+        self._preprocessing = _read_preprocessing(network.visual, self.model, self.pretrained)
+        self._split_words = open_clip.get_tokenizer(self.model)
+        self.network = network.requires_grad_(False).eval()
+        self._fingerprint = fingerprint_weights("open_clip", self)
+
+    def train(self, mode: bool = True) -> "OpenClipImageTextEncoder":
+        """Stay in evaluation mode: dropout and batch statistics of a frozen network must not move."""
+        del mode
+        return super().train(False)
+
+    def provenance(self) -> dict[str, Any]:
+        """Give the model's name, and a fingerprint of its weights."""
+        return {"model": self.model, "pretrained": Path(self.pretrained).stem, "weights": self._fingerprint}
+
+    @torch.no_grad()
+    def embed_images(self, pixels: Pixels) -> Float[Tensor, "batch dim"]:
+        """Embed pictures of any height and width, on the network's device.
+
+        Raises:
+            RuntimeError: If ``load()`` was not called.
+        """
+        network = self._loaded("pictures")
+        weight = next(network.parameters())
+        framed = self._preprocessing.frame(pixels.values.to(weight.device))
+        images = vision.normalize(framed.float() / 255, list(self._preprocessing.mean), list(self._preprocessing.std))
+        return normalize(network.encode_image(images.to(weight.dtype)).float(), dim=1)  # type: ignore[operator]
+
+    @torch.no_grad()
+    def embed_texts(self, texts: Sequence[str]) -> Float[Tensor, "texts dim"]:
+        """Embed texts, on the network's device; words beyond the network's context are cut off.
+
+        Raises:
+            RuntimeError: If ``load()`` was not called.
+        """
+        network = self._loaded("texts")
+        words = self._split_words(list(texts)).to(next(network.parameters()).device)
+        return normalize(network.encode_text(words).float(), dim=1)  # type: ignore[operator]
+
+    def _loaded(self, what: str) -> nn.Module:
+        if self.network is None:
+            raise RuntimeError(f"The encoder {self.model!r} has no weights yet; call load() before embedding {what}.")
+        return self.network
+
+
 class OpenClipScorer(PairScorer):
     """Scores a pair by the cosine of picture and caption under both towers of an open_clip model, from -1 to 1.
 
@@ -120,11 +198,11 @@ class OpenClipScorer(PairScorer):
 
     def __init__(self, tokenizer: ImageTokenizer, model: str, pretrained: str) -> None:
         super().__init__()
-        _check_architecture(model)
+        self.encoder = OpenClipImageTextEncoder(model, pretrained)
         self.tokenizer = tokenizer
         self.model = model
         self.pretrained = pretrained
-        self.network: nn.Module | None = None
+        self._fingerprint: str | None = None
 
     def load(self) -> None:
         """Bring the weights of tokenizer and model; the second call does nothing.
@@ -133,14 +211,13 @@ class OpenClipScorer(PairScorer):
             FileNotFoundError: If ``pretrained`` is neither a tag nor a location.
             OSError: If the weights, or the words of the text tower, cannot be had.
         """
-        if self.network is not None:
+        if self._fingerprint is not None:
             return
         self.tokenizer.load()
-        network = _load_model(self.model, self.pretrained)
-        self._preprocessing = _read_preprocessing(network.visual, self.model, self.pretrained)
-        self._split_words = open_clip.get_tokenizer(self.model)
-        self.network = network.requires_grad_(False).eval()
-        self._fingerprint = fingerprint_weights("open_clip", self)
+        self.encoder.load()
+        # Of the networks under the names that the fingerprints in shards were taken of.
+        networks = nn.ModuleDict({"tokenizer": self.tokenizer, "network": cast(nn.Module, self.encoder.network)})
+        self._fingerprint = fingerprint_weights("open_clip", networks)
 
     def provenance(self) -> dict[str, Any]:
         """Give the model's name, and a fingerprint of all weights, those that decode the tokens included."""
@@ -155,14 +232,10 @@ class OpenClipScorer(PairScorer):
             TypeError: If the tokenizer cannot decode.
             ValueError: If the tokens speak another codebook.
         """
-        if self.network is None:
+        if self._fingerprint is None:
             raise RuntimeError(f"The scorer {self.model!r} has no weights yet; call load() before scoring pairs.")
-        framed = self._preprocessing.frame(self.tokenizer.detokenize(tokens).values)
-        images = vision.normalize(framed.float() / 255, list(self._preprocessing.mean), list(self._preprocessing.std))
-        words = self._split_words(list(captions)).to(images.device)
-        dtype = next(self.network.parameters()).dtype
-        pictures, texts = self.network.encode_image(images.to(dtype)), self.network.encode_text(words)  # type: ignore[operator]
-        return cosine_similarity(pictures.float(), texts.float())
+        pictures = self.encoder.embed_images(self.tokenizer.detokenize(tokens))
+        return (pictures * self.encoder.embed_texts(captions)).sum(1)
 
 
 def _check_architecture(model: str) -> None:
