@@ -15,7 +15,7 @@ _NUM_NAMED = 5
 
 
 class ListedConcepts(ConceptSource):
-    """Concepts that fit into memory: the 21,843 of ImageNet take 8 MB.
+    """Concepts that fit into memory, as ImageNet's do.
 
     Args:
         name: What records and reports call them.

@@ -37,7 +37,7 @@ class UniformSampling(ConceptSampler):
 class BalancedSampling(ConceptSampler):
     """Branches take turns, in shuffled passes; within each, every concept once before any comes twice.
 
-    ImageNet-21k has 60 plants for every place: by turns, both are asked for equally often.
+    ImageNet-21k has far more plants than places: by turns, both are asked for equally often.
 
     Args:
         min_concepts: Smaller branches take no turns of their own, but one together: a branch of one concept would have

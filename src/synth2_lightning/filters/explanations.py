@@ -52,8 +52,7 @@ class ExplanationFilter(RecordFilter):
     """Rejects captions that say what a thing is or is for, not what is seen: "A bulldozer is a machine used to…".
 
     Also those that speak to the reader or of the writer, ask, order, or belong on a web page. Words in quotation marks
-    do not count, for they may stand on a sign in the picture. Works on English; of 30,000 captions that people wrote,
-    one in five hundred is rejected.
+    do not count, for they may stand on a sign in the picture. Works on English.
 
     Example:
         >>> texts = ("Goldfinches are known for their song.", "A goldfinch sings on a branch.", "Enjoy the view!")

@@ -11,8 +11,7 @@ class LanguageFilter(RecordFilter):
     """Rejects captions that are hardly in the wanted language, by py3langid (139 languages, no download).
 
     A caption is too short to tell kindred languages apart with certainty, so the question is not which language is the
-    likeliest, but whether the wanted one is out of the question. English captions that people wrote fall below 0.05
-    once in a thousand times, most of them of less than six words; sentences in other languages stay below 0.01.
+    likeliest, but whether the wanted one is out of the question: of a few words the likeliest is often wrong.
 
     Args:
         language: ISO 639-1 code.

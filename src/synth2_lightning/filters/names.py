@@ -18,8 +18,7 @@ class PersonalNameFilter(RecordFilter):
     """Rejects captions with a given name, or with a title and a name.
 
     A name counts where it begins with a capital and is no part of the class name. The list that ships leaves out names
-    that are words or places, too; of 30,000 English captions that people wrote, one in two thousand is rejected,
-    most of them about known persons.
+    that are words or places, too.
 
     Args:
         names: A file of given names, one a line, with comments after ``#``; a path or ``package://PACKAGE/PATH``.

@@ -54,8 +54,8 @@ class RepeatedObjectFilter(RecordFilter):
 
     Small language models fall back on the one word that they were given. "A dog chases another dog" stays, and so does
     a caption of several sentences that names its object once in each. Captions without a class pass. The dearest of the
-    filters: of captions that people wrote about dogs, men, balls and the like, it rejects three in a hundred ("a black
-    dog chases a white dog"); leave it out for a large language model.
+    filters, for people write such captions, too ("a black dog chases a white dog"); leave it out for a large language
+    model.
 
     Example:
         >>> texts = ("A tub of soap stands in a tub.", "A tub stands next to another tub.", "A tub. The tub is red.")

@@ -21,9 +21,8 @@ class EvaluationOverlap(CaptionFilter):
 
     Args:
         captions: The captions of the evaluation set, such as ``PhotographCaptions`` of its photographs.
-        ngram_size: Words of a run, from 2. People describe different photographs in the same words, too: of the
-            captions of Flickr8k's training split, 0.8 % share eight words with the 5,000 of its validation split, and
-            10 % share six.
+        ngram_size: Words of a run, from 2. People describe different photographs in the same words, too: the
+            shorter the run, the more captions are rejected that were never seen.
 
     Raises:
         ValueError: If the number is out of range.

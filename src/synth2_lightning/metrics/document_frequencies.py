@@ -20,8 +20,7 @@ _EXPECTED = "what DocumentFrequencies.save() writes"
 class DocumentFrequencies:
     """How many pictures' references hold each n-gram.
 
-    An n-gram that a single picture holds is left out, because CIDEr counts those that none holds as if one did; of a
-    real set that leaves about a fifth.
+    An n-gram that a single picture holds is left out, because CIDEr counts those that none holds as if one did.
 
     Args:
         num_pictures: Pictures that were counted in.
