@@ -1,4 +1,3 @@
-import os
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +6,7 @@ import torch
 from PIL import Image
 
 import synth2_lightning
-from synth2_lightning.captioner import Captioner, Picture, find_checkpoint, load_captioner
+from synth2_lightning.captioner import Captioner, Picture, load_captioner
 from synth2_lightning.cli import main
 from synth2_lightning.modules.captioning import VisionLanguageModule
 from synth2_lightning.testing import TinyDecoder, TinyImageTokenizer, TinyResampler, tiny_batch
@@ -109,20 +108,6 @@ def test_no_batch_and_no_device_are_refused() -> None:
         Captioner(module, "cpu").caption([grey(1)], batch_size=0)
     with pytest.raises(ValueError, match="The device 'toaster' cannot be used here"):
         Captioner(module, "toaster")
-
-
-def test_of_several_checkpoints_the_best_is_taken_and_else_the_last(tmp_path: Path) -> None:
-    folder = tmp_path / "checkpoints"
-    folder.mkdir()
-    with pytest.raises(FileNotFoundError, match=f"There is no checkpoint in {folder}"):
-        find_checkpoint(tmp_path)
-    for age, name in enumerate(["step=9.ckpt", "last.ckpt", "best-step=5.ckpt", "best-step=5-v1.ckpt"]):
-        (folder / name).touch()
-        os.utime(folder / name, (age, age))
-        assert find_checkpoint(tmp_path) == folder / name
-    assert find_checkpoint(folder / "last.ckpt").name == "last.ckpt"
-    os.utime(folder / "last.ckpt", (99, 99))
-    assert find_checkpoint(tmp_path).name == "best-step=5-v1.ckpt"
 
 
 def test_checkpoints_of_a_notebook_are_refused_with_the_way_out(tmp_path: Path) -> None:

@@ -1,9 +1,10 @@
+import os
 from pathlib import Path
 
 import pytest
 
 from synth2_lightning import locations
-from synth2_lightning.locations import locate_model, resolve
+from synth2_lightning.locations import find_checkpoint, locate_model, resolve
 
 
 def test_path_is_itself(tmp_path: Path) -> None:
@@ -54,3 +55,17 @@ def test_what_lies_here_wins_over_the_hub(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.chdir(tmp_path)
     assert locate_model("gpt2", "model") == "gpt2"
     assert locate_model("package://synth2_lightning/scenes", "model").endswith("scenes")
+
+
+def test_of_several_checkpoints_the_best_is_taken_and_else_the_last(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    with pytest.raises(FileNotFoundError, match=f"There is no checkpoint in {folder}"):
+        find_checkpoint(tmp_path)
+    for age, name in enumerate(["step=9.ckpt", "last.ckpt", "best-step=5.ckpt", "best-step=5-v1.ckpt"]):
+        (folder / name).touch()
+        os.utime(folder / name, (age, age))
+        assert find_checkpoint(tmp_path) == folder / name
+    assert find_checkpoint(folder / "last.ckpt").name == "last.ckpt"
+    os.utime(folder / "last.ckpt", (99, 99))
+    assert find_checkpoint(tmp_path).name == "best-step=5-v1.ckpt"

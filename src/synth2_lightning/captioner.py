@@ -14,7 +14,7 @@ from torch import Tensor
 from synth2_lightning.datamodules.photographs import cut_square
 from synth2_lightning.export import load_exported
 from synth2_lightning.fingerprints import fingerprint_weights
-from synth2_lightning.locations import resolve
+from synth2_lightning.locations import find_checkpoint, resolve
 from synth2_lightning.modules.captioning import VisionLanguageModule
 from synth2_lightning.sharing.folder import is_exported
 from synth2_lightning.sources.pictures import decode_picture, pixel_limit, to_rgb
@@ -217,36 +217,6 @@ def load_module(location: str | Path) -> VisionLanguageModule:
     """
     path = resolve(location, "trained captioner")
     return load_exported(path) if is_exported(path) else _load_checkpoint(find_checkpoint(path))
-
-
-def find_checkpoint(location: str | Path) -> Path:
-    """Find the checkpoint that is meant: the file itself, or the best one of a run's folder, or else its last.
-
-    Raises:
-        FileNotFoundError: If there is none.
-
-    Example:
-        >>> from tempfile import TemporaryDirectory
-        >>> with TemporaryDirectory() as folder:
-        ...     for name in ("last.ckpt", "step=800.ckpt", "best-step=700-cider=0.400.ckpt"):
-        ...         _ = (Path(folder) / name).write_bytes(b"")
-        ...     find_checkpoint(folder).name
-        'best-step=700-cider=0.400.ckpt'
-    """
-    path = resolve(location, "trained captioner")
-    if path.is_file():
-        return path
-    folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
-    # A second run in the same folder leaves the best one of the first beside its own.
-    by_age = sorted(folder.glob("*.ckpt"), key=lambda file: (file.stat().st_mtime, file.name))
-    best = [file for file in by_age if file.name.startswith("best")]
-    last = [file for file in by_age if file.name.startswith("last")]
-    if found := best or last or by_age:
-        return found[-1]
-    raise FileNotFoundError(
-        f"There is no checkpoint in {folder}; expected a checkpoint file, or the folder of a run with "
-        "checkpoints/best-….ckpt or checkpoints/last.ckpt, such as `synth2 fit` leaves it (runs/version_0)."
-    )
 
 
 def _load_checkpoint(path: Path) -> VisionLanguageModule:

@@ -68,6 +68,39 @@ def resolve(location: str | Path, what: str) -> Path:
     return path
 
 
+def find_checkpoint(location: str | Path) -> Path:
+    """Find the checkpoint that is meant: the file itself, or the best one of a run's folder, or else its last.
+
+    Args:
+        location: A checkpoint, or a folder with checkpoints in it, or in its folder ``checkpoints``.
+
+    Raises:
+        FileNotFoundError: If there is none.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     for name in ("last.ckpt", "step=800.ckpt", "best-step=700-cider=0.400.ckpt"):
+        ...         _ = (Path(folder) / name).write_bytes(b"")
+        ...     find_checkpoint(folder).name
+        'best-step=700-cider=0.400.ckpt'
+    """
+    path = resolve(location, "run or checkpoint")
+    if path.is_file():
+        return path
+    folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
+    # A second run in the same folder leaves the best one of the first beside its own.
+    by_age = sorted(folder.glob("*.ckpt"), key=lambda file: (file.stat().st_mtime, file.name))
+    best = [file for file in by_age if file.name.startswith("best")]
+    last = [file for file in by_age if file.name.startswith("last")]
+    if found := best or last or by_age:
+        return found[-1]
+    raise FileNotFoundError(
+        f"There is no checkpoint in {folder}; expected a checkpoint file, or the folder of a run with "
+        "checkpoints/best-….ckpt or checkpoints/last.ckpt, such as `synth2 fit` leaves it (runs/version_0)."
+    )
+
+
 def locate_model(model: str, what: str) -> str:
     """Turn what a run file says of a model into what ``from_pretrained`` takes: a path that exists, or a Hub id.
 

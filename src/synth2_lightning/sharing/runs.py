@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from synth2_lightning.locations import resolve
+from synth2_lightning.locations import find_checkpoint, resolve
 from synth2_lightning.shards.manifest import Manifest
 
 
@@ -31,23 +31,14 @@ def find_run(location: str | Path) -> Run:
     """Find the checkpoint of a run, or the run of a checkpoint.
 
     Args:
-        location: Folder of a run, whose best checkpoint is taken, else its last; or a checkpoint.
+        location: As :func:`~synth2_lightning.locations.find_checkpoint` takes it.
 
     Raises:
-        FileNotFoundError: If there is none.
+        FileNotFoundError: If there is no checkpoint.
     """
-    path = resolve(location, "run or checkpoint")
-    if path.is_file():
-        folder = next((parent for parent in path.absolute().parents[:2] if (parent / "config.yaml").is_file()), None)
-        return Run(path, folder)
-    for pattern in ("best*.ckpt", "last*.ckpt"):
-        # A second run in the same folder leaves the best one of the first beside its own.
-        if found := sorted(path.glob(f"checkpoints/{pattern}"), key=lambda file: (file.stat().st_mtime, file.name)):
-            return Run(found[-1], path)
-    raise FileNotFoundError(
-        f"{path} has no checkpoint; expected checkpoints/best*.ckpt or checkpoints/last.ckpt in it, as `synth2 fit` "
-        "writes them, or the path of a checkpoint."
-    )
+    checkpoint = find_checkpoint(location)
+    parents = checkpoint.absolute().parents[:2]
+    return Run(checkpoint, next((parent for parent in parents if (parent / "config.yaml").is_file()), None))
 
 
 def read_cards(folder: Path | None, step: int, others: Sequence[str | Path] = ()) -> list[dict[str, Any]]:

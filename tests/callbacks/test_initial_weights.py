@@ -1,0 +1,105 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from safetensors.torch import save_file
+from torch import nn
+from torch.utils.data import DataLoader
+
+from synth2_lightning.callbacks.initial_weights import InitialWeightsCallback, read_weights
+
+
+class Resting(LightningModule):
+    """Learns nothing, so that it ends as it began; ``head`` names what one has and another has not."""
+
+    def __init__(self, head: str = "head", width: int = 2) -> None:
+        super().__init__()
+        self.body = nn.Linear(width, width)
+        self.frozen = nn.Linear(2, 2).requires_grad_(False)
+        self.add_module(head, nn.Linear(2, 2))
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        return 0 * self.body.weight.sum()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.0)
+
+
+def fit(module: Resting, weights: Path, ckpt_path: Path | None = None) -> Trainer:
+    trainer = Trainer(
+        accelerator="cpu", max_steps=2 if ckpt_path else 1, logger=False, enable_progress_bar=False,
+        enable_model_summary=False, enable_checkpointing=False, callbacks=[InitialWeightsCallback(str(weights))],
+    )  # fmt: skip
+    loader: DataLoader[Any] = DataLoader(range(1))  # type: ignore[arg-type]
+    trainer.fit(module, loader, ckpt_path=ckpt_path, weights_only=True)
+    return trainer
+
+
+@pytest.fixture
+def earlier(tmp_path: Path) -> tuple[Path, dict[str, torch.Tensor]]:
+    """The folder of a run, and what it left."""
+    torch.manual_seed(1)
+    weights = Resting().state_dict()
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    torch.save({"state_dict": weights}, tmp_path / "run" / "checkpoints" / "last.ckpt")
+    return tmp_path / "run", weights
+
+
+def test_trained_weights_are_taken_over_by_their_names(
+    earlier: tuple[Path, dict[str, torch.Tensor]], caplog: pytest.LogCaptureFixture
+) -> None:
+    run, weights = earlier
+    torch.manual_seed(2)
+    module = Resting(head="answers")
+    own = {name: weight.clone() for name, weight in module.state_dict().items()}
+    with caplog.at_level("INFO"):
+        fit(module, run)
+    for name, weight in module.state_dict().items():
+        assert torch.equal(weight, weights[name] if name.startswith("body") else own[name]), name
+    assert "2 trained weights begin as" in caplog.text
+    assert "2 begin anew (answers.bias, answers.weight), 2 have no place here (head.bias, head.weight)" in caplog.text
+
+
+def test_an_exported_folder_gives_the_same(tmp_path: Path, earlier: tuple[Path, dict[str, torch.Tensor]]) -> None:
+    run, weights = earlier
+    (tmp_path / "export").mkdir()
+    save_file(weights, tmp_path / "export" / "model.safetensors")
+    module = Resting()
+    fit(module, tmp_path / "export")
+    assert torch.equal(module.body.weight, weights["body.weight"])
+    assert read_weights(run).keys() == read_weights(tmp_path / "export").keys()
+
+
+def test_a_run_that_goes_on_keeps_its_own_weights(
+    tmp_path: Path, earlier: tuple[Path, dict[str, torch.Tensor]]
+) -> None:
+    run, weights = earlier
+    first = Resting()
+    fit(first, run).save_checkpoint(tmp_path / "own.ckpt")
+    torch.save({"state_dict": {name: weight + 1 for name, weight in weights.items()}}, tmp_path / "other.ckpt")
+    second = Resting()
+    fit(second, tmp_path / "other.ckpt", ckpt_path=tmp_path / "own.ckpt")
+    assert torch.equal(second.body.weight, weights["body.weight"])
+
+
+def test_weights_of_another_shape_or_of_other_parts_are_refused(
+    tmp_path: Path, earlier: tuple[Path, dict[str, torch.Tensor]]
+) -> None:
+    run, _ = earlier
+    with pytest.raises(
+        ValueError, match=r"2 of 4 weights .* such as body.bias: \(2,\) there, \(3,\) here. Expected .* its vocabulary"
+    ):
+        fit(Resting(width=3), run)
+    torch.save({"state_dict": {"other": torch.zeros(1)}}, tmp_path / "other.ckpt")
+    with pytest.raises(ValueError, match=r"None of the 4 trained weights of Resting \(body.weight.* 1 of .* \(other\)"):
+        fit(Resting(), tmp_path / "other.ckpt")
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", b"\x80\x02cos\nsystem\n."], ids=["empty", "text", "code"])
+@pytest.mark.parametrize("name", ["last.ckpt", "model.safetensors"])
+def test_damaged_files_and_such_with_code_are_refused(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=rf"{name} holds no weights that can be read .* Copy it again"):
+        read_weights(tmp_path)
