@@ -53,9 +53,11 @@ def _loud(decoder: CausalDecoder) -> CausalDecoder:
 def _transformers(decoder: CausalDecoder, visual: Tensor, settings: GenerationSettings) -> list[str]:
     tokenizer = decoder.source.tokenizer
     config = GenerationConfig(
-        **asdict(settings) | {"repetition_penalty": None}, eos_token_id=decoder.captions.end, pad_token_id=tokenizer.pad_token_id,
+        **asdict(settings) | {"repetition_penalty": None},
+        eos_token_id=decoder.captions.end,
+        pad_token_id=tokenizer.pad_token_id,
         suppress_tokens=[tokenizer.unk_token_id],
-    )  # fmt: skip
+    )
     with decoder.show(visual) as prefix:
         start = torch.full((len(visual), 1), decoder.captions.beginning)
         embeds = torch.cat([prefix, decoder.lm.get_input_embeddings()(start)], dim=1)
@@ -100,7 +102,7 @@ def test_a_rank_that_is_done_goes_on_while_others_are_not(
     alone = decoder.generate(visual, settings)
     calls: list[bool] = []
 
-    def others_need_twenty(is_done: bool, is_sharded: bool, device: Any) -> bool:
+    def others_need_twenty(is_done: bool, is_sharded: bool, _: Any) -> bool:
         assert is_sharded
         calls.append(is_done)
         return len(calls) < 20

@@ -46,7 +46,8 @@ class GatedCrossAttention(nn.Module):
         self, visual: Float[Tensor, "pictures queries visual_dim"]
     ) -> Float[Tensor, "two pictures heads queries channels"]:
         """Make the keys and values of pictures: the same for all words, so that they can be kept between calls."""
-        return rearrange(self.to_keys_values(visual), "b q (two h c) -> two b h q c", two=2, h=self.num_heads)
+        keys_values: Tensor = self.to_keys_values(visual)
+        return rearrange(keys_values, "b q (two h c) -> two b h q c", two=2, h=self.num_heads)
 
     def forward(
         self,
