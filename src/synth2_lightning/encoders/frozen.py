@@ -113,7 +113,7 @@ class FrozenEncoder(ImageEncoder, ABC):
         if self.network is None:
             raise RuntimeError(f"The encoder {self.name!r} has no weights yet; call load() before encoding pictures.")
         network, num_pictures = self.network, _CPU_PICTURES if self.mean.is_cpu else max(1, len(pixels.values))
-        return torch.cat([self._encode(network, part) for part in pixels.values.split(num_pictures)])
+        return torch.cat([self._encode(network, part) for part in torch.split(pixels.values, num_pictures)])
 
     def _encode(self, network: nn.Module, values: Tensor) -> Tensor:
         images = self.preprocessing.frame(values).to(self.mean.dtype) / 255
