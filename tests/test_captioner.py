@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 import synth2_lightning
 from synth2_lightning.captioner import Captioner, Picture, load_captioner
 from synth2_lightning.cli import main
 from synth2_lightning.modules.captioning import VisionLanguageModule
 from synth2_lightning.testing import TinyDecoder, TinyImageTokenizer, TinyResampler, tiny_batch
+from synth2_lightning.types import Pixels
 
 
 def trained_module() -> VisionLanguageModule:
@@ -122,3 +124,17 @@ def test_a_run_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str]) ->
         main(["caption", "a.png", "--checkpoint", "nowhere"])
     assert stop.value.code == 1
     assert "error: The trained captioner is not at 'nowhere'" in capsys.readouterr().err
+
+
+def test_a_processor_computes_in_float32_even_if_it_knows_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True, "amx_bf16": True})
+    seen: list[torch.dtype] = []
+
+    class Eye(TinyImageTokenizer):
+        def encode_pixels(self, pixels: Pixels) -> Tensor:
+            seen.append((torch.ones(1, 1) @ torch.ones(1, 1)).dtype)
+            return super().encode_pixels(pixels)
+
+    captioner = Captioner(VisionLanguageModule(Eye(), TinyResampler, TinyDecoder()), "cpu")
+    captioner.caption([Image.new("RGB", (8, 8))])
+    assert seen == [torch.float32]

@@ -213,7 +213,7 @@ def _add_caption(parser: argparse.ArgumentParser) -> None:
         "--format", choices=["text", "jsonl", "csv"], help="of the output (default: by the end of FILE, else text)"
     )
     parser.add_argument(
-        "--batch-size", type=int, default=16, help="pictures that go through the model at a time (default: 16)"
+        "--batch-size", type=int, default=64, help="pictures that go through the model at a time (default: 64)"
     )
     parser.add_argument("--device", help="such as cpu, cuda or cuda:1 (default: the accelerator that there is)")
     parser.add_argument("--num-beams", type=int, help="width of the beam search (default: the run's)")

@@ -13,7 +13,7 @@ def test_visual_tokens_come_at_the_scale_of_words(language_model: NewLanguageMod
     decoder = PrefixDecoder(language_model)
     decoder.load()
     words = decoder.lm.get_input_embeddings()(torch.arange(len(language_model.tokenizer)))
-    with decoder.show(1000 * torch.randn(3, 4, 32) + 7, 1) as prefix:
+    with decoder.show(1000 * torch.randn(3, 4, 32) + 7) as prefix:
         assert prefix.std() == pytest.approx(float(words.std()), rel=0.1)
         assert abs(float(prefix.mean())) < 0.1 * float(words.std())
 

@@ -100,3 +100,15 @@ def test_no_gradient_flows() -> None:
 def test_encoding_before_load_is_refused() -> None:
     with pytest.raises(RuntimeError, match=r"'patch-means' has no weights yet; call load\(\)"):
         PatchMeans(Preprocessing(8, HALF, HALF)).encode_pixels(Pixels(torch.zeros(1, 3, 8, 8, dtype=torch.uint8)))
+
+
+def test_a_processor_sees_few_pictures_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = loaded(Preprocessing(16, HALF, HALF))
+    pixels = Pixels(torch.randint(256, (19, 3, 16, 16), dtype=torch.uint8))
+    sizes: list[int] = []
+    encoder.network.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))  # type: ignore[union-attr]
+    features = encoder.encode_pixels(pixels)
+    assert sizes == [8, 8, 3]
+    monkeypatch.setattr("synth2_lightning.encoders.frozen._CPU_PICTURES", 19)
+    torch.testing.assert_close(encoder.encode_pixels(pixels), features)
+    assert encoder.encode_pixels(Pixels(pixels.values[:0])).shape == (0, 16, 3)

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.distributed.tensor import DTensor
 from torch.nn.functional import pad
 
+from synth2_lightning.decoders.beam_search import beam_search
 from synth2_lightning.decoders.language_model import LanguageModelSource
 from synth2_lightning.decoders.tokens import CaptionTokenizer
 from synth2_lightning.interfaces import LanguageDecoder
@@ -70,16 +71,23 @@ class CausalDecoder(LanguageDecoder, ABC):
 
     @abstractmethod
     def show(
-        self, visual: Float[Tensor, "batch queries width"], copies: int
+        self, visual: Float[Tensor, "batch queries width"]
     ) -> AbstractContextManager[Float[Tensor, "batch prefix width"]]:
         """Let the language model see pictures while the context lasts.
 
         Args:
-            visual: Visual tokens.
-            copies: Rows of the language model per picture: the beams of a beam search.
+            visual: Visual tokens. The model may read several rows for each picture, which follow each other.
 
         Returns:
             A context whose value are the embeddings to put before the words, maybe none.
+        """
+
+    @abstractmethod
+    def keep_pictures(self, kept: Int[Tensor, " pictures"]) -> None:
+        """Let the language model see some of the pictures only, from now on, until the context of :meth:`show` ends.
+
+        Args:
+            kept: Numbers, among those that it sees now.
         """
 
     @cached_property
@@ -107,7 +115,7 @@ class CausalDecoder(LanguageDecoder, ABC):
         """
         tokens = self.captions.encode(texts, prompts)
         device = visual.device
-        with self.show(visual, 1) as prefix:
+        with self.show(visual) as prefix:
             self._check_length(prefix.shape[1] + tokens.inputs.shape[1], "captions")
             # Padding stands on the right, where causal attention never looks: no mask is needed.
             embeds = self._embed(prefix, tokens.inputs.to(device))
@@ -132,15 +140,20 @@ class CausalDecoder(LanguageDecoder, ABC):
             ValueError: If prompt and text may outgrow the language model's context.
         """
         tokens = self.captions.encode_prompts([self.prompt] * len(visual) if prompts is None else prompts)
-        with self.show(visual, settings.num_beams) as prefix, _without_advice():
+        with self.show(visual) as prefix, _without_advice():
             self._check_length(prefix.shape[1] + tokens.inputs.shape[1] + settings.max_new_tokens, "generated texts")
+            synced = _is_sharded(self.lm)
+            search = partial(
+                beam_search, settings=settings, end=self.captions.end, keep_pictures=self.keep_pictures, synced=synced
+            )
             # The mask has a hole between picture and shorter prompts; positions are counted over it.
             ids = self.lm.generate(
                 inputs_embeds=self._embed(prefix, tokens.inputs.to(visual.device)),
                 attention_mask=pad(tokens.mask, (prefix.shape[1], 0), value=True).long().to(visual.device),
                 generation_config=self._generation_config(settings),
                 logits_processor=_repetition_penalty(settings),
-                synced_gpus=_is_sharded(self.lm),
+                synced_gpus=synced,
+                custom_generate=None if settings.do_sample else search,
             )
         return self.captions.decode(ids)
 
@@ -162,8 +175,9 @@ class CausalDecoder(LanguageDecoder, ABC):
 
         tokenizer = self.source.tokenizer
         unknown = tokenizer.unk_token_id
+        own = {"repetition_penalty"} if settings.do_sample else {"repetition_penalty", "num_beams", "length_penalty"}
         return GenerationConfig(
-            **(asdict(settings) | {"repetition_penalty": None}),
+            **(asdict(settings) | dict.fromkeys(own)),
             top_k=0 if settings.do_sample else None,  # Transformers would keep 50 words unasked.
             eos_token_id=self.captions.end,
             pad_token_id=self.captions.end if tokenizer.pad_token_id is None else tokenizer.pad_token_id,

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -69,19 +69,23 @@ class CrossAttentionDecoder(CausalDecoder):
                 blocks[index] = CheckpointedBlock(block)
 
     @contextmanager
-    def show(
-        self, visual: Float[Tensor, "batch queries width"], copies: int
-    ) -> Iterator[Float[Tensor, "batch prefix width"]]:
+    def show(self, visual: Float[Tensor, "batch queries width"]) -> Iterator[Float[Tensor, "batch prefix width"]]:
         """Bind the visual tokens to the gated blocks while the context lasts; nothing stands before the words."""
-        gated = [part for part in self.lm.modules() if isinstance(part, GatedBlock)]
-        shown = visual.repeat_interleave(copies, dim=0)
-        for block in gated:
-            block.visual = shown
+        for block in self._gated_blocks():
+            block.visual = visual
         try:
             yield visual[:, :0]
         finally:
-            for block in gated:
-                block.visual = None
+            for block in self._gated_blocks():
+                block.visual = block.keys_values = None
+
+    def keep_pictures(self, kept: Int[Tensor, " pictures"]) -> None:
+        """Show some of the pictures from now on."""
+        for block in self._gated_blocks():
+            block.keep_pictures(kept)
+
+    def _gated_blocks(self) -> list["GatedBlock"]:
+        return [part for part in self.lm.modules() if isinstance(part, GatedBlock)]
 
 
 class GatedBlock(BlockWrapper):
@@ -89,6 +93,7 @@ class GatedBlock(BlockWrapper):
 
     Attributes:
         visual: What it looks at; bound for the duration of one call.
+        keys_values: What the cross-attention made of it, once it is known and no gradient needs it again.
     """
 
     def __init__(self, cross_attention: GatedCrossAttention, block: nn.Module, checkpoint_activations: bool) -> None:
@@ -96,6 +101,7 @@ class GatedBlock(BlockWrapper):
         self.cross_attention = cross_attention
         self.checkpoint_activations = checkpoint_activations
         self.visual: Tensor | None = None
+        self.keys_values: Tensor | None = None
 
     def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
         """Look, then run the block.
@@ -106,15 +112,26 @@ class GatedBlock(BlockWrapper):
         if self.visual is None:
             raise RuntimeError(
                 "The language model of a CrossAttentionDecoder was called without a picture; expected a call of the "
-                "decoder's loss or generate, or of the model inside `with decoder.show(visual, 1)`."
+                "decoder's loss or generate, or of the model inside `with decoder.show(visual)`."
             )
-        if self.checkpoint_activations and torch.is_grad_enabled():
+        if not torch.is_grad_enabled():
+            if self.keys_values is None:
+                self.keys_values = self.cross_attention.read(self.visual)
+            return self._run(hidden_states, self.visual, self.keys_values, *args, **kwargs)
+        if self.checkpoint_activations:
             # An argument, since nothing is bound any more when the backward pass computes this again.
-            return checkpoint(self._run, hidden_states, self.visual, *args, use_reentrant=False, **kwargs)
-        return self._run(hidden_states, self.visual, *args, **kwargs)
+            return checkpoint(self._run, hidden_states, self.visual, None, *args, use_reentrant=False, **kwargs)
+        return self._run(hidden_states, self.visual, None, *args, **kwargs)
 
-    def _run(self, hidden_states: Tensor, visual: Tensor, *args: Any, **kwargs: Any) -> Any:
-        return self.block(self.cross_attention(hidden_states, visual), *args, **kwargs)
+    def keep_pictures(self, kept: Int[Tensor, " pictures"]) -> None:
+        """Look at some of the pictures from now on."""
+        if self.visual is not None:
+            self.visual = self.visual[kept]
+        if self.keys_values is not None:
+            self.keys_values = self.keys_values[:, kept]
+
+    def _run(self, hidden_states: Tensor, visual: Tensor, keys_values: Tensor | None, *args: Any, **kwargs: Any) -> Any:
+        return self.block(self.cross_attention(hidden_states, visual, keys_values), *args, **kwargs)
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from synth2_lightning.decoders.blocks import CheckpointedBlock, find_blocks
@@ -32,11 +32,12 @@ class PrefixDecoder(CausalDecoder):
                 blocks[index] = CheckpointedBlock(block)
 
     @contextmanager
-    def show(
-        self, visual: Float[Tensor, "batch queries width"], copies: int
-    ) -> Iterator[Float[Tensor, "batch prefix width"]]:
-        """Give the visual tokens to be put before the words; transformers makes the copies of those itself."""
+    def show(self, visual: Float[Tensor, "batch queries width"]) -> Iterator[Float[Tensor, "batch prefix width"]]:
+        """Give the visual tokens to be put before the words."""
         yield self.norm(visual)
+
+    def keep_pictures(self, kept: Int[Tensor, " pictures"]) -> None:
+        """Do nothing: what was seen stands among the words."""
 
 
 @torch.no_grad()

@@ -16,6 +16,9 @@ from synth2_lightning.types import Pixels
 
 RGB = tuple[float, float, float]
 
+_CPU_PICTURES = 8
+"""Pictures that go through a network at a time on a CPU: the feature maps of more leave its cache."""
+
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
@@ -109,6 +112,10 @@ class FrozenEncoder(ImageEncoder, ABC):
         """
         if self.network is None:
             raise RuntimeError(f"The encoder {self.name!r} has no weights yet; call load() before encoding pictures.")
-        images = self.preprocessing.frame(pixels.values).to(self.mean.dtype) / 255
+        network, num_pictures = self.network, _CPU_PICTURES if self.mean.is_cpu else max(1, len(pixels.values))
+        return torch.cat([self._encode(network, part) for part in torch.split(pixels.values, num_pictures)])
+
+    def _encode(self, network: nn.Module, values: Tensor) -> Tensor:
+        images = self.preprocessing.frame(values).to(self.mean.dtype) / 255
         images = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-        return rearrange(self.feature_map(self.network, images), "b d h w -> b (h w) d")
+        return rearrange(self.feature_map(network, images), "b d h w -> b (h w) d")

@@ -42,19 +42,39 @@ class GatedCrossAttention(nn.Module):
         self.feedforward = FeedForward(width)
         self.feedforward_gate = nn.Parameter(torch.zeros(1))
 
+    def read(
+        self, visual: Float[Tensor, "pictures queries visual_dim"]
+    ) -> Float[Tensor, "two pictures heads queries channels"]:
+        """Make the keys and values of pictures: the same for all words, so that they can be kept between calls."""
+        keys_values: Tensor = self.to_keys_values(visual)
+        return rearrange(keys_values, "b q (two h c) -> two b h q c", two=2, h=self.num_heads)
+
     def forward(
-        self, words: Float[Tensor, "batch length width"], visual: Float[Tensor, "batch queries visual_dim"]
-    ) -> Float[Tensor, "batch length width"]:
-        """Look."""
+        self,
+        words: Float[Tensor, "rows length width"],
+        visual: Float[Tensor, "pictures queries visual_dim"],
+        keys_values: Float[Tensor, "two pictures heads queries channels"] | None = None,
+    ) -> Float[Tensor, "rows length width"]:
+        """Look.
+
+        Args:
+            words: Hidden states. Several rows in a row, of the same number each, may look at one picture.
+            visual: Visual tokens.
+            keys_values: What :meth:`read` made of them.
+        """
+        keys_values = self.read(visual) if keys_values is None else keys_values
         # The layer is learnt in its own precision, which may be finer than that of a frozen language model.
         states: Tensor = words.to(self.norm.weight.dtype)
-        states = states + self.scale * self.attention_gate.tanh() * self._look(states, visual)
+        states = states + self.scale * self.attention_gate.tanh() * self._look(states, keys_values)
         states = states + self.scale * self.feedforward_gate.tanh() * self.feedforward(states)
         return states.to(words.dtype)
 
-    def _look(self, words: Tensor, visual: Tensor) -> Tensor:
-        queries = rearrange(self.to_queries(self.norm(words)), "b t (h c) -> b h t c", h=self.num_heads)
-        keys_values = self.to_keys_values(visual)
-        keys, values = rearrange(keys_values, "b q (two h c) -> two b h q c", two=2, h=self.num_heads)
-        output: Tensor = self.to_output(rearrange(attend(queries, keys, values), "b h t c -> b t (h c)"))
+    def _look(self, words: Tensor, keys_values: Tensor) -> Tensor:
+        keys, values = keys_values
+        # All words that look at one picture do so together.
+        queries = rearrange(
+            self.to_queries(self.norm(words)), "(b r) t (h c) -> b h (r t) c", b=len(keys), c=keys.shape[3]
+        )
+        read = attend(queries, keys, values)
+        output: Tensor = self.to_output(rearrange(read, "b h (r t) c -> (b r) t (h c)", t=words.shape[1]))
         return output
