@@ -22,7 +22,7 @@ class Answering(QuestionAnsweringModule):
         return TokenLoss(torch.ones(len(batch)), torch.ones(len(batch), dtype=torch.long))
 
     def respond(self, visual: Tensor, batch: ImageTextBatch) -> tuple[str, ...]:
-        return ("Yes.",) * len(batch)
+        return ("yes",) * len(batch)
 
 
 def questions(seed: int, asked: str, *answers: str) -> ImageTextBatch:
@@ -63,7 +63,7 @@ def test_accuracy_is_told_by_kind_of_question_beside_what_a_blind_answer_scores(
     assert rows[stars.keys[0]] == {
         "key": stars.keys[0],
         "question": "is there a star?",
-        "answer": "Yes.",
+        "answer": "yes",
         "references": ["yes"] * 10,
         "vqa_accuracy": 1.0,
     }
