@@ -11,7 +11,6 @@ import pytest
 
 from synth2_lightning.metrics.vqa import VqaAccuracy, normalize_answer, vqa_accuracy
 
-
 OFFICIAL: dict[str, Any] = json.loads((Path(__file__).parent / "vqa_official.json").read_text(encoding="utf-8"))
 
 
