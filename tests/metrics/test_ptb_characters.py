@@ -18,7 +18,7 @@ def test_characters_are_one_unit_up_to_16_bits_and_two_beyond() -> None:
 
 
 def test_words_of_living_scripts_are_read_as_they_are() -> None:
-    for text in ("a dog", "café", "собака", "犬", "개", "كلب", "कुत्ता", "“dog” – €5…"):
+    for text in ("a dog", "café", "собака", "犬", "개", "كلب", "कुत्ता", "“dog” €5…"):
         assert to_units(text) == text
 
 

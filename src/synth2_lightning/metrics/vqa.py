@@ -104,7 +104,7 @@ class VqaAccuracy(CorpusMetric):
 
 
 def normalize_answer(answer: str) -> str:
-    """Write an answer as it is compared where people differ: no punctuation, articles or capitals, numbers up to ten as digits.
+    """Write an answer as it is compared where people differ: no punctuation, articles or capitals; "two" is "2".
 
     Example:
         >>> normalize_answer("The two dogs, arent they?"), normalize_answer("1,000"), normalize_answer("3.5 m.")
