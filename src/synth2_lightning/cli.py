@@ -269,8 +269,8 @@ def _add_score(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--clip-model",
-        default="ViT-B-32",
-        help="architecture of open_clip (default: the paper's, ViT-B-32)",
+        default="ViT-B-32-quickgelu",
+        help="architecture of open_clip (default: the paper's, ViT-B-32-quickgelu)",
     )
     parser.add_argument(
         "--clip-pretrained", default="openai", help="its weights: open_clip's tag or a file (default: openai)"

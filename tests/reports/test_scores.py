@@ -166,7 +166,7 @@ def test_weights_that_cannot_be_had_say_so(tmp_path: Path, pictures: str, capsys
     arguments = ["score", predictions, pictures, "--pictures", str(tmp_path / "pictures")]
     with pytest.raises(SystemExit):
         main([*arguments, "--clip-pretrained", str(tmp_path / "x.pt")])
-    assert "no pretrained tag of ViT-B-32 either" in " ".join(capsys.readouterr().err.split())
+    assert "no pretrained tag of ViT-B-32-quickgelu either" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.slow

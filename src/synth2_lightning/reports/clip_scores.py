@@ -30,7 +30,7 @@ class PictureFolder:
 
     Example:
         >>> from synth2_lightning.encoders.open_clip import OpenClipImageTextEncoder
-        >>> PictureFolder("val2014", OpenClipImageTextEncoder("ViT-B-32", "openai")).location
+        >>> PictureFolder("val2014", OpenClipImageTextEncoder("ViT-B-32-quickgelu", "openai")).location
         'val2014'
     """
 
