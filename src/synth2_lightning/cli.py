@@ -264,11 +264,28 @@ def _add_score(parser: argparse.ArgumentParser) -> None:
             f"--{name.lower()}", dest="java_metrics", action="append_const", const=name, help=f"{name}, too; needs Java"
         )
     parser.add_argument("--compare-java", action="store_true", help="score with pycocoevalcap, too; needs Java")
+    parser.add_argument(
+        "--pictures", metavar="FOLDER", help="of the references' file names: CLIPScore and RefCLIPScore, too"
+    )
+    parser.add_argument(
+        "--clip-model",
+        default="ViT-B-32-quickgelu",
+        help="architecture of open_clip (default: the paper's, ViT-B-32-quickgelu)",
+    )
+    parser.add_argument(
+        "--clip-pretrained", default="openai", help="its weights: open_clip's tag or a file (default: openai)"
+    )
 
 
 def _score_predictions(given: argparse.Namespace) -> None:
     from synth2_lightning.reports.scores import score_predictions
 
+    pictures = None
+    if given.pictures is not None:
+        from synth2_lightning.encoders.open_clip import OpenClipImageTextEncoder
+        from synth2_lightning.reports.clip_scores import PictureFolder
+
+        pictures = PictureFolder(given.pictures, OpenClipImageTextEncoder(given.clip_model, given.clip_pretrained))
     score_predictions(
         given.predictions,
         given.references,
@@ -279,6 +296,7 @@ def _score_predictions(given: argparse.Namespace) -> None:
         given.document_frequencies,
         given.java_metrics or (),
         given.compare_java,
+        pictures,
     )
 
 

@@ -1,4 +1,8 @@
 import json
+import runpy
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +26,7 @@ class Answering(QuestionAnsweringModule):
         return TokenLoss(torch.ones(len(batch)), torch.ones(len(batch), dtype=torch.long))
 
     def respond(self, visual: Tensor, batch: ImageTextBatch) -> tuple[str, ...]:
-        return ("Yes.",) * len(batch)
+        return ("yes",) * len(batch)
 
 
 def questions(seed: int, asked: str, *answers: str) -> ImageTextBatch:
@@ -63,7 +67,7 @@ def test_accuracy_is_told_by_kind_of_question_beside_what_a_blind_answer_scores(
     assert rows[stars.keys[0]] == {
         "key": stars.keys[0],
         "question": "is there a star?",
-        "answer": "Yes.",
+        "answer": "yes",
         "references": ["yes"] * 10,
         "vqa_accuracy": 1.0,
     }
@@ -84,3 +88,18 @@ def test_answers_to_no_question_are_refused() -> None:
     output = CaptionOutput(loss=torch.zeros(()), keys=batch.keys, captions=batch.captions, references=())
     with pytest.raises(ValueError, match=r"was given 2 answers to 0 questions; expected one each"):
         VQAAccuracyCallback().take(output, batch)
+
+
+@pytest.mark.slow  # interpreters that each import torch and torchmetrics
+@pytest.mark.parametrize("size", [1, 2])
+def test_questions_of_all_ranks_are_known_to_every_rank(size: int, tmp_path: Path) -> None:
+    script = Path(__file__).parent / "vqa_rank.py"
+    alone = VQAAccuracyCallback()
+    for number in range(5):
+        runpy.run_path(str(script))["take"](alone, number)
+    expected = alone.score(*alone._metric.corpus())
+    commands = [[sys.executable, script, str(rank), str(size), tmp_path / "store"] for rank in range(size)]
+    with ThreadPoolExecutor(size) as pool:
+        outputs = [json.loads(output) for output in pool.map(subprocess.check_output, commands)]
+    assert expected.value == pytest.approx(3 / 5)
+    assert outputs == [json.loads(json.dumps([expected.value, expected.card, expected.rows]))] * size

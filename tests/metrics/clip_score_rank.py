@@ -5,18 +5,21 @@ import sys
 
 import torch.distributed as dist
 
-from synth2_lightning.metrics.clip_score import RefClipScore
+from synth2_lightning.metrics.clip_score import ClipScore, RefClipScore
 from synth2_lightning.testing import TinyImageTextEncoder, tiny_batch
 from synth2_lightning.types import Pixels
 
 if __name__ == "__main__":
     rank, size, store = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=size)
-    batch, metric = tiny_batch(8), RefClipScore(TinyImageTextEncoder())
+    batch, alone, both = tiny_batch(8), ClipScore(TinyImageTextEncoder()), RefClipScore(TinyImageTextEncoder())
     assert isinstance(batch.image, Pixels)
     # As a distributed sampler deals them, padded with repeats.
     for index in [*range(8), *range(-8 % size)][rank::size]:
         own = slice(index, index + 1)
-        metric.update(batch.keys[own], Pixels(batch.image.values[own]), batch.captions[own], batch.references[own])
-    sys.stdout.write(json.dumps({name: value.item() for name, value in metric.compute().items()}))
+        pixels = Pixels(batch.image.values[own])
+        alone.update(batch.keys[own], pixels, batch.captions[own])
+        both.update(batch.keys[own], pixels, batch.captions[own], batch.references[own])
+    scores = {name: value.item() for name, value in both.compute().items()}
+    sys.stdout.write(json.dumps([alone.compute().item(), scores]))
     dist.destroy_process_group()

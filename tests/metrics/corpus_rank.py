@@ -1,20 +1,57 @@
-"""One rank of some, for ``test_corpus.py``: ``corpus_rank.py RANK SIZE STORE CORPUS`` writes its scores as JSON."""
+"""One rank of some, for ``test_corpus.py``: ``corpus_rank.py RANK SIZE STORE CORPUS`` writes its scores as JSON.
+
+METEOR and SPICE are stand-ins, which score by words in common, in pycocoevalcap's places.
+"""
 
 import json
 import sys
+from typing import Any
+from unittest.mock import Mock, patch
 
 import torch.distributed as dist
 
+from synth2_lightning.metrics import java
 from synth2_lightning.metrics.bleu import Bleu
 from synth2_lightning.metrics.cider import Cider
+from synth2_lightning.metrics.java import Meteor, Spice
 from synth2_lightning.metrics.rouge import Rouge
+from synth2_lightning.metrics.vqa import VqaAccuracy
+
+
+class WordsInCommon:
+    meteor_p = Mock()
+
+    def compute_score(self, references: dict[str, list[str]], hypotheses: dict[str, list[str]]) -> Any:
+        # Sums of floats in the order of the corpus, as Java has it: another order would show.
+        scores = [
+            len(set(hypothesis.split()) & set(" ".join(references[key]).split())) / (1 + len(hypothesis.split()))
+            for key, (hypothesis,) in hypotheses.items()
+        ]
+        return sum(scores) / len(scores), scores
+
+
+class TuplesInCommon(WordsInCommon):
+    def compute_score(self, references: dict[str, list[str]], hypotheses: dict[str, list[str]]) -> Any:
+        score, scores = super().compute_score(references, {key: hypotheses[key] for key in sorted(hypotheses)})
+        return score, [{"All": {"f": each}} for each in scores]
+
+
+METRICS = (Cider, Bleu, Rouge, VqaAccuracy, Meteor, Spice)
+STAND_INS = (
+    patch.object(java, "check_java"),
+    patch("pycocoevalcap.meteor.meteor.Meteor", WordsInCommon),
+    patch("pycocoevalcap.spice.spice.Spice", TuplesInCommon),
+)
 
 if __name__ == "__main__":
+    for stand_in in STAND_INS:
+        stand_in.start()
     rank, size, store, corpus = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], json.loads(sys.argv[4])
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=size)
     scores = []
     for keys_of_ranks in corpus["splits"]:
-        for metric in (Cider(), Bleu(), Rouge()):
+        for kind in METRICS:
+            metric = kind()
             metric.update([], [], [])
             for key in keys_of_ranks[rank]:
                 metric.update([key], [corpus["hypotheses"][key]], [corpus["references"][key]])

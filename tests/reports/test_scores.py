@@ -4,11 +4,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from PIL import Image
 
 from synth2_lightning.cli import main
+from synth2_lightning.metrics.clip_score import ref_clip_scores
 from synth2_lightning.metrics.document_frequencies import count_document_frequencies
+from synth2_lightning.reports.clip_scores import PictureFolder
 from synth2_lightning.reports.predictions import join_predictions, read_predictions, read_references
 from synth2_lightning.reports.scores import score_captions, score_predictions
+from synth2_lightning.testing import TinyImageTextEncoder
+from synth2_lightning.types import Pixels
 
 REFERENCES = {
     "1": ["a red dog runs on grass", "a dog runs"],
@@ -104,6 +110,63 @@ def test_a_card_that_cannot_be_written_says_where(tmp_path: Path, references: st
     predictions = write(tmp_path / "predictions.json", results(PREDICTIONS))
     with pytest.raises(OSError, match=r"card could not be written to .*Expected a file in a folder that exists"):
         score_predictions(predictions, references, out=tmp_path / "nowhere" / "card.json")
+
+
+GREYS = {"1": 255, "2": 128, "3": 10}
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> str:
+    """References that name files, and the files: of three greys and two sizes."""
+    (tmp_path / "pictures").mkdir()
+    for key, grey in GREYS.items():
+        Image.new("RGB", (8, 8 + (key == "3")), (grey,) * 3).save(tmp_path / "pictures" / f"{key}.png")
+    images = [{"id": int(key), "file_name": f"{key}.png"} for key in GREYS]
+    annotations = [{"image_id": int(key), "caption": text} for key, texts in REFERENCES.items() for text in texts]
+    return write(tmp_path / "named.json", {"images": images, "annotations": annotations})
+
+
+def test_pictures_bring_clip_scores_and_the_card_says_whose(
+    tmp_path: Path, pictures: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    captions = PREDICTIONS | {"1": "a bright field", "3": "a dark field"}
+    predictions = write(tmp_path / "predictions.json", results(captions))
+    encoder = TinyImageTextEncoder()
+    card = score_predictions(predictions, pictures, pictures=PictureFolder(str(tmp_path / "pictures"), encoder))
+    alone, both = [], []
+    for key, grey in GREYS.items():
+        pixels = Pixels(torch.full((1, 3, 8, 8), grey, dtype=torch.uint8))
+        scores = ref_clip_scores(encoder, pixels, [captions[key]], [REFERENCES[key]])
+        alone.append(scores.clip_scores.item())
+        both.append(scores.ref_clip_scores.item())
+    assert card["scores"]["CLIPScore"] == pytest.approx(sum(alone) / 3)
+    assert card["scores"]["RefCLIPScore"] == pytest.approx(sum(both) / 3)
+    assert len(set(alone)) > 1
+    assert card["clip"] == {**encoder.provenance(), "prompt": "A photo depicts "}
+    printed = capsys.readouterr().out
+    assert "RefCLIPScore" in printed
+    assert "prompt 'A photo depicts '" in printed
+
+
+def test_missing_pictures_are_named_before_anything_is_scored(tmp_path: Path, pictures: str, references: str) -> None:
+    predictions = write(tmp_path / "predictions.json", results(PREDICTIONS))
+    folder = PictureFolder(str(tmp_path / "pictures"), TinyImageTextEncoder())
+    (tmp_path / "pictures" / "2.png").unlink()
+    with pytest.raises(FileNotFoundError, match=r"needs the pictures of all captions, and 1 \(.*2\.png\) of 3 are mis"):
+        score_predictions(predictions, pictures, pictures=folder)
+    with pytest.raises(ValueError, match=r"names no file for 3 \(1, 2, 3\) of 3 pictures; expected .*file_name"):
+        score_predictions(predictions, references, pictures=folder)
+    (tmp_path / "pictures" / "2.png").write_bytes(b"no picture")
+    with pytest.raises(OSError, match=r"2\.png cannot be read: UnidentifiedImageError"):
+        score_predictions(predictions, pictures, pictures=folder)
+
+
+def test_weights_that_cannot_be_had_say_so(tmp_path: Path, pictures: str, capsys: pytest.CaptureFixture[str]) -> None:
+    predictions = write(tmp_path / "predictions.json", results(PREDICTIONS))
+    arguments = ["score", predictions, pictures, "--pictures", str(tmp_path / "pictures")]
+    with pytest.raises(SystemExit):
+        main([*arguments, "--clip-pretrained", str(tmp_path / "x.pt")])
+    assert "no pretrained tag of ViT-B-32-quickgelu either" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.slow

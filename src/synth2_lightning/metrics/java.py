@@ -6,11 +6,12 @@ comma is no number.
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from subprocess import CalledProcessError
 
 import torch
 from torch import Tensor
@@ -57,14 +58,12 @@ def meteor(hypotheses: Mapping[str, str], references: Mapping[str, Sequence[str]
         Traceback (most recent call last):
         ValueError: METEOR was asked for over no picture at all; expected captions with references.
     """
-    check_corpus("METEOR", hypotheses, references)
-    check_java("METEOR", _METEOR_FILES)
-    from pycocoevalcap.meteor.meteor import Meteor as CocoMeteor
+    with _java("METEOR", _METEOR_FILES, hypotheses, references) as tokens:
+        from pycocoevalcap.meteor.meteor import Meteor as CocoMeteor
 
-    with _english():
         rival = CocoMeteor()
         try:
-            score, scores = rival.compute_score(*_tokens(hypotheses, references))
+            score, scores = rival.compute_score(*tokens)
         except (ValueError, OSError) as error:
             rival.lock = _NoLock()  # it is held still, and its destructor waits for it
             raise OSError(
@@ -94,26 +93,30 @@ def spice(hypotheses: Mapping[str, str], references: Mapping[str, Sequence[str]]
         Traceback (most recent call last):
         ValueError: SPICE was asked for over no picture at all; expected captions with references.
     """
-    check_corpus("SPICE", hypotheses, references)
-    check_java("SPICE", _SPICE_FILES)
-    from subprocess import CalledProcessError
+    with _java("SPICE", _SPICE_FILES, hypotheses, references) as tokens:
+        from pycocoevalcap.spice.spice import Spice as CocoSpice
 
-    from pycocoevalcap.spice.spice import Spice as CocoSpice
-
-    try:
-        with _english():
-            score, scores = CocoSpice().compute_score(*_tokens(hypotheses, references))
-    except CalledProcessError as error:
-        raise OSError(
-            f"SPICE's Java stopped with exit code {error.returncode}. Expected Java 8, which it was written for, with "
-            "8 GB to spare; what it printed above says more."
-        ) from error
+        try:
+            score, scores = CocoSpice().compute_score(*tokens)
+        except CalledProcessError as error:
+            raise OSError(
+                f"SPICE's Java stopped with exit code {error.returncode}. Expected Java 8, which it was written for, "
+                "with 8 GB to spare; what it printed above says more."
+            ) from error
     # It answers in the order of the sorted keys.
     by_key = dict(zip(sorted(hypotheses), (float(each["All"]["f"]) for each in scores), strict=True))
     return JavaResult(float(score), {key: by_key[key] for key in hypotheses})
 
 
-class Meteor(CorpusMetric):
+class _JavaMetric(CorpusMetric):
+    _score: Callable[[Mapping[str, str], Mapping[str, Sequence[str]]], JavaResult]
+
+    def compute(self) -> Tensor:
+        """Score all pictures of all ranks; raises what the function of the same name does."""
+        return torch.tensor(self._score(*self.corpus()).score, device=self.device)
+
+
+class Meteor(_JavaMetric):
     """METEOR over all pictures of all ranks, the same for any number of ranks; each rank starts Java once.
 
     Example:
@@ -123,12 +126,10 @@ class Meteor(CorpusMetric):
         {'1': 'a red circle'}
     """
 
-    def compute(self) -> Tensor:
-        """Score all pictures of all ranks; raises what :func:`meteor` does."""
-        return torch.tensor(meteor(*self.corpus()).score, device=self.device)
+    _score = staticmethod(meteor)
 
 
-class Spice(CorpusMetric):
+class Spice(_JavaMetric):
     """SPICE over all pictures of all ranks, the same for any number of ranks; each rank starts Java once.
 
     Example:
@@ -138,9 +139,7 @@ class Spice(CorpusMetric):
         {'1': 'a red circle'}
     """
 
-    def compute(self) -> Tensor:
-        """Score all pictures of all ranks; raises what :func:`spice` does."""
-        return torch.tensor(spice(*self.corpus()).score, device=self.device)
+    _score = staticmethod(spice)
 
 
 def check_java(name: str, files: Sequence[str]) -> None:
@@ -190,22 +189,21 @@ class _NoLock:
 
 
 @contextmanager
-def _english() -> Iterator[None]:
+def _java(
+    name: str, files: Sequence[str], hypotheses: Mapping[str, str], references: Mapping[str, Sequence[str]]
+) -> Iterator[tuple[dict[str, list[str]], dict[str, list[str]]]]:
+    """Check what is needed, speak English to Java, and give tokens of references and hypotheses."""
+    check_corpus(name, hypotheses, references)
+    check_java(name, files)
     before = os.environ.get("JAVA_TOOL_OPTIONS")
     os.environ["JAVA_TOOL_OPTIONS"] = f"{before or ''} {_ENGLISH}".strip()
     try:
-        yield
+        yield (
+            {key: [tokenize(text) for text in references[key]] for key in hypotheses},
+            {key: [tokenize(text)] for key, text in hypotheses.items()},
+        )
     finally:
         if before is None:
             del os.environ["JAVA_TOOL_OPTIONS"]
         else:
             os.environ["JAVA_TOOL_OPTIONS"] = before
-
-
-def _tokens(
-    hypotheses: Mapping[str, str], references: Mapping[str, Sequence[str]]
-) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-    return (
-        {key: [tokenize(text) for text in references[key]] for key in hypotheses},
-        {key: [tokenize(text)] for key, text in hypotheses.items()},
-    )

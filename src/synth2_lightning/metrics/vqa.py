@@ -1,9 +1,18 @@
 """VQA accuracy: an answer is right as far as three people gave it.
 
 S. Antol et al. 2015 (https://arxiv.org/abs/1505.00468) and the rules of https://visualqa.org/evaluation.html, held to
-what the public evaluation makes of answers, its peculiarities included: the answers of people are only rid of
-punctuation, and only where they differ among each other, because the data set's authors normalised them already; the
-model's answer is always normalised in full.
+the public evaluation (``vqaEval.py`` of GT-Vision-Lab/VQA, commit a013f00), its peculiarities included:
+
+* Where all people agree, answers are compared as they are written, but for white space around them: ``Yes.`` is wrong
+  where ten people said ``yes``. A model had better write answers as people do: short, in small letters, without a
+  period. Only where people differ are their answers and the model's normalised. (The evaluation's first versions
+  normalised the model's answer always, and of people's answers the punctuation alone.)
+* A mark of punctuation goes where it stands beside a space anywhere in the answer, or if any digits are grouped by a
+  comma; elsewhere a space takes its place. Colons, apostrophes, percent signs and the like stay.
+* Of the periods that no digit follows, the first 32 go. ``.5`` keeps its own, ``3.`` does not.
+* ``none`` is ``0``, and numbers are read up to ten. An answer of articles alone is empty.
+* ``im``, ``ive`` and ``id've`` stay, because the table has them in capitals and is asked in small letters; so do
+  ``lets`` and ``shes``. ``somebody'd`` loses its apostrophe.
 """
 
 import re
@@ -20,6 +29,7 @@ _NUM_AGREEING = 3  # people who make an answer right
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 _DIGIT_GROUPS = re.compile(r"\d,\d")
 _PERIOD = re.compile(r"\.(?!\d)")
+_MOST_PERIODS = 32
 _ARTICLES = frozenset({"a", "an", "the"})
 _NUMBER_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _NUMBERS = {"none": "0"} | {word: str(number) for number, word in enumerate(_NUMBER_WORDS)}
@@ -79,7 +89,7 @@ class VqaAccuracy(CorpusMetric):
 
     Example:
         >>> metric = VqaAccuracy()
-        >>> metric.update(["1", "2"], ["two", "a dog"], [["2"] * 10, ["cat"] * 10])
+        >>> metric.update(["1", "2"], ["two", "a dog"], [["2"] * 9 + ["3"], ["cat"] * 10])
         >>> metric.compute()
         tensor(0.5000)
     """
@@ -94,13 +104,13 @@ class VqaAccuracy(CorpusMetric):
 
 
 def normalize_answer(answer: str) -> str:
-    """Write an answer as the evaluation compares it: no punctuation, articles, capitals; numbers up to ten as digits.
+    """Write an answer as it is compared where people differ: no punctuation, articles or capitals; "two" is "2".
 
     Example:
         >>> normalize_answer("The two dogs, arent they?"), normalize_answer("1,000"), normalize_answer("3.5 m.")
         ("2 dogs aren't they", '1000', '3.5 m')
     """
-    words = _drop_punctuation(" ".join(re.split(r"[\n\t]", answer)).strip()).lower().split()
+    words = _drop_punctuation(_strip(answer)).lower().split()
     kept = [word for word in (_NUMBERS.get(word, word) for word in words) if word not in _ARTICLES]
     return " ".join(_APOSTROPHES_BACK.get(word, word) for word in kept)
 
@@ -111,10 +121,15 @@ def _accuracy(key: str, answer: str, people: Sequence[str]) -> float:
             f"Question {key!r} has the answers {people!r}; expected a sequence of at least two, one to be left out in "
             "turn; benchmarks have ten."
         )
+    answer, people = _strip(answer), [_strip(each) for each in people]
     if len(set(people)) > 1:
-        people = [_drop_punctuation(each) for each in people]
-    matches = [each == normalize_answer(answer) for each in people]
+        answer, people = normalize_answer(answer), [normalize_answer(each) for each in people]
+    matches = [each == answer for each in people]
     return sum(min((sum(matches) - match) / _NUM_AGREEING, 1.0) for match in matches) / len(people)
+
+
+def _strip(text: str) -> str:
+    return text.replace("\n", " ").replace("\t", " ").strip()
 
 
 def _drop_punctuation(text: str) -> str:
@@ -124,4 +139,4 @@ def _drop_punctuation(text: str) -> str:
     for mark in _PUNCTUATION:
         beside_space = f"{mark} " in text or f" {mark}" in text
         kept = kept.replace(mark, "" if beside_space or grouped else " ")
-    return _PERIOD.sub("", kept)
+    return _PERIOD.sub("", kept, count=_MOST_PERIODS)

@@ -57,6 +57,18 @@ def read_references(location: str) -> dict[str, list[str]]:
     return references
 
 
+def read_file_names(location: str) -> dict[str, str]:
+    """Read which file of a COCO captions file holds which picture, by the picture's id.
+
+    Raises:
+        FileNotFoundError: If nothing lies there.
+        ValueError: If it is no JSON, or no COCO captions.
+    """
+    path = resolve(location, "references file")
+    images = read_records(read_json(path, _COCO), "images", path, _COCO)
+    return {str(image["id"]): str(image["file_name"]) for image in images if image.keys() >= {"id", "file_name"}}
+
+
 def read_predictions(location: str) -> list[tuple[str, str]]:
     """Read ids and captions in the order of the file, repeats included.
 

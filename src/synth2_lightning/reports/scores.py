@@ -20,6 +20,7 @@ from synth2_lightning.metrics.document_frequencies import (
 )
 from synth2_lightning.metrics.java import check_java, meteor, spice
 from synth2_lightning.metrics.rouge import rouge
+from synth2_lightning.reports.clip_scores import PictureFolder
 from synth2_lightning.reports.predictions import (
     Duplicates,
     Missing,
@@ -71,7 +72,7 @@ def score_predictions(
     document_frequencies: str | None = None,
     java_metrics: Sequence[str] = (),
     compare_java: bool = False,
-    console: Console | None = None,
+    pictures: PictureFolder | None = None,
 ) -> dict[str, Any]:
     """Score a captioner's output, show the scores, and say how they were made.
 
@@ -86,27 +87,31 @@ def score_predictions(
         document_frequencies: Location of stored ones (``.parquet``), or of COCO captions to count them in.
         java_metrics: Of ``METEOR`` and ``SPICE``, those to compute, too.
         compare_java: Score with pycocoevalcap and its Java tokeniser, too, and show the differences.
-        console: Where to show it.
+        pictures: Score by CLIPScore and RefCLIPScore, too; the references must name the pictures' files.
 
     Returns:
         The protocol card.
 
     Raises:
-        FileNotFoundError: If a file, Java, or what belongs to it is missing.
+        FileNotFoundError: If a file, a picture, Java, or what belongs to it is missing.
+        OSError: If a picture cannot be read, or the weights of CLIP cannot be had.
         ValueError: If a file is malformed, ids do not fit, or the comparison is asked for with stored frequencies.
     """
-    console = console or Console()
+    console = Console()
     if compare_java and document_frequencies is not None:
         raise ValueError(
             "--compare-java was asked for with --document-frequencies, which pycocoevalcap does not read; expected one "
             "of them. Leave one out."
         )
     pairs = join_predictions(read_predictions(predictions), read_references(references), missing, unknown, duplicates)
+    files = pictures.find(references, list(pairs.hypotheses)) if pictures is not None else {}
     frequencies = _read_frequencies(document_frequencies)
     scores = score_captions(pairs.hypotheses, pairs.references, frequencies)
     for name in java_metrics:
         compute = {"METEOR": meteor, "SPICE": spice}[name]
         scores[name] = compute(pairs.hypotheses, pairs.references).score
+    if pictures is not None:
+        scores |= pictures.score(files, pairs.hypotheses, pairs.references)
     rival = score_with_pycocoevalcap(pairs.hypotheses, pairs.references) if compare_java else {}
     card = {
         "scores": scores,
@@ -122,6 +127,7 @@ def score_predictions(
         "duplicates": {"count": pairs.num_duplicates, "treated": duplicates},
         "tokeniser": "Penn Treebank, lower case, punctuation removed",
         "document_frequencies": _describe(document_frequencies) if document_frequencies else "of these references",
+        "clip": pictures.describe() if pictures is not None else None,
         "versions": {name: version(name) for name in _VERSIONS},
     }
     _show(card, console)
@@ -185,6 +191,9 @@ def _show(card: Mapping[str, Any], console: Console) -> None:
     for kind in ("missing", "unknown", "duplicates"):
         if card[kind]["count"]:
             console.print(f"{kind}: {card[kind]['count']}, treated as {card[kind]['treated']!r}")
+    if clip := card["clip"]:
+        told = ", ".join(f"{name} {value!r}" for name, value in clip.items())
+        console.print(f"CLIPScore of {told}", soft_wrap=True, markup=False)
 
 
 def _write(path: Path, card: Mapping[str, Any]) -> None:
