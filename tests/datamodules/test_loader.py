@@ -35,9 +35,9 @@ def test_resume_gives_the_next_batch(num_workers: int) -> None:
 
     resumed = make(num_workers)
     resumed.load_state_dict(state)
-    assert state == {"step": 4}  # what the workers had read ahead does not count
+    assert state == {"step": 4, "drawn": [12]}  # what the workers had read ahead does not count
     assert [batch.keys for batch in resumed] == expected[4:10]
-    assert resumed.state_dict() == {"step": 10}
+    assert resumed.state_dict() == {"step": 10, "drawn": [30]}
 
 
 def test_the_state_counts_the_batch_in_hand() -> None:

@@ -19,7 +19,7 @@ class ResumableDataLoader(DataLoader[ImageTextBatch]):
         >>> sampler = StratifiedSampler([8], counts=lambda step: (2,), num_steps=4)
         >>> loader = ResumableDataLoader(list(range(8)), batch_size=None, sampler=sampler)
         >>> loader.state_dict()
-        {'step': 0}
+        {'step': 0, 'drawn': [0]}
     """
 
     sampler: StratifiedSampler
@@ -31,9 +31,9 @@ class ResumableDataLoader(DataLoader[ImageTextBatch]):
             yield batch
 
     def state_dict(self) -> dict[str, Any]:
-        """The step that comes next."""
-        return {"step": self.sampler.step}
+        """The step that comes next, and what was dealt out before it."""
+        return self.sampler.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a step."""
-        self.sampler.step = state["step"]
+        self.sampler.load_state_dict(state)
