@@ -1,11 +1,14 @@
 import copy
+import os
+import signal
 from collections.abc import Sequence
 from itertools import islice
+from pathlib import Path
 
 import pytest
 import torch
 
-from synth2_lightning.datamodules.loader import ResumableDataLoader
+from synth2_lightning.datamodules.loader import ResumableDataLoader, ignore_sigterm
 from synth2_lightning.datamodules.pairs import BatchDataset
 from synth2_lightning.datamodules.sampling import StratifiedSampler
 from synth2_lightning.types import ImageTextBatch, Pixels
@@ -44,3 +47,15 @@ def test_the_state_counts_the_batch_in_hand() -> None:
     loader = make(num_workers=0)
 
     assert [loader.state_dict()["step"] for _ in loader] == [1, 2, 3, 4, 5, 6]
+
+
+def test_workers_outlive_the_sigterm_that_all_processes_get() -> None:
+    sampler = StratifiedSampler([20], lambda step: (3,), num_steps=6)
+    loader = ResumableDataLoader(
+        NumberPairs(), batch_size=None, sampler=sampler, num_workers=1, worker_init_fn=ignore_sigterm
+    )
+    batches = iter(loader)
+    next(batches)
+    (child,) = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    os.kill(int(child), signal.SIGTERM)
+    assert len(list(batches)) == 5

@@ -38,20 +38,42 @@ class LastCheckpointCallback(ModelCheckpoint):
             enable_version_counter=False,  # one folder is one run, however often it was stopped
         )
 
+        self._num_steps = 0
+        self._is_whole = True
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Count steps from here."""
+        super().on_train_start(trainer, pl_module)
+        self._num_steps = trainer.global_step
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Let go of the one that the run went on from, which Lightning keeps for ever, once there are enough newer."""
+        if trainer.ckpt_path is None or len(self.best_k_models) < self.save_top_k:
+            return
+        start = Path(trainer.ckpt_path)
+        step = start.stem.removeprefix("step=")
+        if start.parent == Path(self.dirpath or "") and step.isdecimal() and int(step) < self.kth_value:
+            trainer.strategy.remove_checkpoint(start)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save, if it is time to, and note whether gradients are half gathered."""
+        self._is_whole = trainer.global_step > self._num_steps
+        self._num_steps = trainer.global_step
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save, unless gradients are half gathered: no checkpoint holds them."""
+        if self._is_whole:
+            super().on_validation_end(trainer, pl_module)
+
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Save where SIGTERM ended the run after a whole step.
 
         Not within a validation, which is made again, nor at the end of an epoch, from which Lightning would go on with
         a batch too many: the run then goes on from an earlier checkpoint.
         """
-        if isinstance(exception, SIGTERMException) and trainer.training and not trainer.is_last_batch:
+        is_at_rest = trainer.training and self._is_whole and not trainer.is_last_batch
+        if isinstance(exception, SIGTERMException) and is_at_rest:
             super().on_exception(trainer, pl_module, exception)
-
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Let go of the one that the run went on from, which Lightning keeps for ever, once there are enough others."""
-        if trainer.ckpt_path is None:
-            return
-        start = Path(trainer.ckpt_path)
-        is_own = start.parent == Path(self.dirpath or "") and start.name.startswith("step=")
-        if is_own and len(self.best_k_models) == self.save_top_k and str(start) not in self.best_k_models:
-            trainer.strategy.remove_checkpoint(start)

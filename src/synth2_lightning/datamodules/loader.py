@@ -1,5 +1,6 @@
 """A training loader that a checkpoint can stop and start again."""
 
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -37,3 +38,14 @@ class ResumableDataLoader(DataLoader[ImageTextBatch]):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a step."""
         self.sampler.load_state_dict(state)
+
+
+def ignore_sigterm(_worker: int) -> None:
+    """Have a worker outlive SIGTERM, for its process decides when to stop, and wants its batches until then.
+
+    Schedulers, and shells, send it to all processes of a run at once.
+
+    Args:
+        _worker: Its number, which ``DataLoader(worker_init_fn=...)`` gives.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
