@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
-from synth2_lightning.datamodules.loader import ResumableDataLoader, ignore_sigterm
+from synth2_lightning.datamodules.loader import ResumableDataLoader, outlive_sigterm
 from synth2_lightning.datamodules.pairs import BatchDataset
 from synth2_lightning.datamodules.sampling import EvaluationSampler, StratifiedSampler
 from synth2_lightning.types import ImageTextBatch
@@ -121,6 +121,6 @@ class ImageTextDataModule(LightningDataModule, ABC):
             "batch_size": None,  # the samplers yield whole batches
             "num_workers": self.num_workers,
             "persistent_workers": self.num_workers > 0,
-            "worker_init_fn": ignore_sigterm,
+            "worker_init_fn": outlive_sigterm,
             "pin_memory": torch.cuda.is_available(),
         }

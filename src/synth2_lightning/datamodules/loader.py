@@ -1,6 +1,8 @@
 """A training loader that a checkpoint can stop and start again."""
 
+import os
 import signal
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -40,12 +42,20 @@ class ResumableDataLoader(DataLoader[ImageTextBatch]):
         self.sampler.load_state_dict(state)
 
 
-def ignore_sigterm(_worker: int) -> None:
-    """Have a worker outlive SIGTERM, for its process decides when to stop, and wants its batches until then.
+def outlive_sigterm(_worker: int) -> None:
+    """Have a worker end by SIGTERM only if its own process sends it.
 
-    Schedulers, and shells, send it to all processes of a run at once.
+    Schedulers, and shells, send it to all processes of a run at once; but the run decides when to stop, and wants its
+    batches until then. It also ends workers so, such as one that waits for what another held when it was killed.
 
     Args:
         _worker: Its number, which ``DataLoader(worker_init_fn=...)`` gives.
     """
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+    def wait() -> None:
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+            pass
+        os._exit(0)
+
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=wait, daemon=True).start()
