@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
+from lightning.fabric.utilities.seed import reset_seed
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
@@ -12,6 +13,8 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+
+from synth2_lightning.modules.sharding import refuse_tensor_parallel
 
 OptimizerFactory = Callable[[Iterable[Any]], Optimizer]
 """``(parameter groups) -> optimizer``."""
@@ -51,10 +54,12 @@ class BaseModule(LightningModule):
 
     def configure_model(self) -> None:
         """Bring the weights of every part that has some; called on each rank and by ``load_from_checkpoint``."""
+        reset_seed()  # as strategies of several processes do, so that new weights are those of one process
         for part in self.children():
             if callable(load := getattr(part, "load", None)):
                 load()
         if self.device_mesh is not None:
+            refuse_tensor_parallel(self.device_mesh)
             self.shard(self.device_mesh)
 
     def shard(self, mesh: DeviceMesh) -> None:
