@@ -17,6 +17,7 @@ from synth2_lightning.fingerprints import fingerprint_weights
 from synth2_lightning.locations import resolve
 from synth2_lightning.modules.captioning import VisionLanguageModule
 from synth2_lightning.sharing.folder import is_exported
+from synth2_lightning.sharing.sharded import refuse_sharded
 from synth2_lightning.sources.pictures import decode_picture, pixel_limit, to_rgb
 from synth2_lightning.sources.read_ahead import read_ahead
 from synth2_lightning.types import ImageTextBatch, Pixels
@@ -234,6 +235,7 @@ def find_checkpoint(location: str | Path) -> Path:
         'best-step=700-cider=0.400.ckpt'
     """
     path = resolve(location, "trained captioner")
+    refuse_sharded(path)
     if path.is_file():
         return path
     folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
@@ -242,6 +244,7 @@ def find_checkpoint(location: str | Path) -> Path:
     best = [file for file in by_age if file.name.startswith("best")]
     last = [file for file in by_age if file.name.startswith("last")]
     if found := best or last or by_age:
+        refuse_sharded(found[-1])
         return found[-1]
     raise FileNotFoundError(
         f"There is no checkpoint in {folder}; expected a checkpoint file, or the folder of a run with "

@@ -124,6 +124,9 @@ class BaseModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the last good checkpoint: no other is written where weights are not finite."""
         self.check_weights()
+        # FSDP2 takes numbers for the place of a weight in the model, though torch's optimizers count by their groups.
+        for state, optimizer in zip(checkpoint.get("optimizer_states", ()), self.trainer.optimizers, strict=False):
+            name_states(state, optimizer, self)
 
     def check_weights(self) -> None:
         """Refuse weights that training has spoilt, before they are written anywhere; to be called on all ranks.
@@ -201,6 +204,30 @@ class BaseModule(LightningModule):
     def num_trainable(self) -> int:
         """Number of trainable scalars."""
         return sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
+
+
+def name_states(state: dict[str, Any], optimizer: Optimizer, module: nn.Module) -> None:
+    """Put weights' names in the place of their numbers in an optimizer's state, so that any strategy can load it.
+
+    Numbers that are not those of torch's own ``state_dict`` are left alone.
+
+    Example:
+        >>> layer = nn.Linear(2, 1)
+        >>> optimizer = AdamW([{"params": [layer.bias]}, {"params": [layer.weight]}])
+        >>> state = optimizer.state_dict()
+        >>> name_states(state, optimizer, layer)
+        >>> [group["params"] for group in state["param_groups"]]
+        [['bias'], ['weight']]
+    """
+    by_weight = {weight: name for name, weight in module.named_parameters()}
+    names = [by_weight.get(weight) for group in optimizer.param_groups for weight in group["params"]]
+    numbers = [number for group in state.get("param_groups", ()) for number in group["params"]]
+    if numbers != list(range(len(names))) or None in names:
+        return
+    state["state"] = {names[number]: value for number, value in state["state"].items()}
+    state["param_groups"] = [
+        {**group, "params": [names[number] for number in group["params"]]} for group in state["param_groups"]
+    ]
 
 
 def decay_groups(parameters: Iterable[nn.Parameter]) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from synth2_lightning.locations import resolve
 from synth2_lightning.shards.manifest import Manifest
+from synth2_lightning.sharing.sharded import refuse_sharded
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +38,14 @@ def find_run(location: str | Path) -> Run:
         FileNotFoundError: If there is none.
     """
     path = resolve(location, "run or checkpoint")
+    refuse_sharded(path)
     if path.is_file():
         folder = next((parent for parent in path.absolute().parents[:2] if (parent / "config.yaml").is_file()), None)
         return Run(path, folder)
     for pattern in ("best*.ckpt", "last*.ckpt"):
         # A second run in the same folder leaves the best one of the first beside its own.
         if found := sorted(path.glob(f"checkpoints/{pattern}"), key=lambda file: (file.stat().st_mtime, file.name)):
+            refuse_sharded(found[-1])
             return Run(found[-1], path)
     raise FileNotFoundError(
         f"{path} has no checkpoint; expected checkpoints/best*.ckpt or checkpoints/last.ckpt in it, as `synth2 fit` "
