@@ -1,7 +1,6 @@
 """The page itself, in gradio; on loopback, with nothing fetched from elsewhere."""
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +10,18 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from synth2_lightning.demo.answers import Answerer
+from synth2_lightning.demo.figures import STYLE, render_figures, render_note
 from synth2_lightning.demo.port import HOST, refuse_taken_port
 
 MAX_FILE_SIZE = "100mb"
 _FONT = ("system-ui", "sans-serif")  # gradio's own come from a font server
-_CSS = """
+_STYLE = """
 .caption textarea {font-size: 1.6rem; line-height: 1.3;}
-.note {color: var(--body-text-color-subdued);}
-.gallery .caption-label {max-width: 100%; white-space: normal;}
+.picture img {width: 100%; height: 100%; object-fit: contain;}
 """
+_LEGEND = (
+    "The warmer, the more attention, on one scale for all words. It tells where the model looked, not why it spoke."
+)
 _POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'none'; form-action 'self'"
 
 
@@ -40,7 +42,7 @@ def serve_page(answerer: Answerer, title: str, examples: Sequence[Path], pairs_n
         OSError: If the port is taken.
     """
     refuse_taken_port(port)
-    page = _build(answerer, title, [str(path) for path in examples], pairs_note)
+    page = build_page(answerer, title, [str(path) for path in examples], pairs_note)
     page.queue(default_concurrency_limit=1).launch(
         server_name=HOST,
         server_port=port,
@@ -56,64 +58,55 @@ def serve_page(answerer: Answerer, title: str, examples: Sequence[Path], pairs_n
         footer_links=["gradio"],
         max_file_size=MAX_FILE_SIZE,
         theme=gradio.themes.Default(font=_FONT, font_mono=("ui-monospace", "monospace")),
-        css=_CSS,
+        css=_STYLE + STYLE,
         app_kwargs={"middleware": [Middleware(_OnlyFromHere)]},
     )
     return page
 
 
-def _build(answerer: Answerer, title: str, examples: Sequence[str], pairs_note: str) -> gradio.Blocks:
+def build_page(answerer: Answerer, title: str, examples: Sequence[str], pairs_note: str) -> gradio.Blocks:
+    """Lay the page out."""
     with gradio.Blocks(title=f"synth2 demo: {title}", analytics_enabled=False) as page:
-        gradio.HTML(f"<h2>What does it say?</h2><div class='note'>{escape(title)}</div>")
+        gradio.HTML(f"<h2>What does this captioner say?</h2>{render_note(title)}")
         with gradio.Row():
-            with gradio.Column(scale=2, min_width=280):
+            with gradio.Column(scale=2, min_width=260):
                 picture = gradio.Image(
-                    label="Drop a picture",
-                    elem_classes="picture",
+                    label="Drop a picture, or paste one",
                     type="filepath",
                     sources=["upload", "clipboard"],
-                    height=320,
+                    height=300,
+                    elem_classes="picture",
                 )
                 if examples:
-                    gradio.Examples([[path] for path in examples], picture, label="Pictures that it was validated on")
-            with gradio.Column(scale=5, min_width=480):
+                    gradio.Examples([[path] for path in examples], picture, label="Pictures that it is judged by")
+            with gradio.Column(scale=5, min_width=420):
                 caption = gradio.Textbox(label="Caption", interactive=False, elem_classes="caption")
-                note = gradio.HTML(visible=False)
-                words = gradio.Gallery(
-                    label="Where it looked for each word",
-                    elem_classes="words",
-                    columns=7,
-                    height="auto",
-                    object_fit="contain",
-                )
-                pairs = gradio.Gallery(
-                    label="The most similar synthetic pairs that it learnt from",
-                    elem_classes="pairs",
-                    columns=6,
-                    height="auto",
-                )
-                gradio.HTML(_note(pairs_note), visible=bool(pairs_note))
+                words = gradio.HTML(elem_classes="words")
+                pairs = gradio.HTML(elem_classes="pairs")
 
-        def show(file: Mapping[str, Any] | None) -> list[Any]:
-            if file is None:
-                return ["", gradio.update(visible=False), [], []]
-            try:
-                answer = answerer.answer(Path(file["path"]))
-            except OSError as error:
-                return ["", gradio.update(value=_note(str(error)), visible=True), [], []]
-            found = [(each.picture, f"{each.caption}") for each in answer.neighbours]
-            explained = gradio.update(value=_note(answer.words_note), visible=bool(answer.words_note))
-            return [answer.caption, explained, answer.words, found]
+        def show(file: Mapping[str, Any] | None) -> tuple[str, str, str]:
+            return ("", "", "") if file is None else describe(answerer, Path(file["path"]), pairs_note)
 
-        # Not through gradio's own reader of pictures, which knows less of bad ones; the path is still held to uploads.
-        picture.change(show, picture, [caption, note, words, pairs], preprocess=False, api_name="caption")
+        # Not through gradio's own reader, which knows less of bad pictures; the path is held to uploads all the same.
+        picture.change(show, picture, [caption, words, pairs], preprocess=False, api_name="caption")
         if examples:
-            page.load(lambda: examples[0], None, picture, api_name=False)
+            page.load(lambda: examples[0], None, picture, api_visibility="private")
     return page
 
 
-def _note(text: str) -> str:
-    return f"<div class='note'>{escape(text)}</div>"
+def describe(answerer: Answerer, file: Path, pairs_note: str) -> tuple[str, str, str]:
+    """Give the caption of a picture, and as HTML where its words looked and what is alike; or why there is none."""
+    try:
+        answer = answerer.answer(file)
+    except OSError as error:
+        return "", render_note(str(error)), ""
+    words = render_figures(answer.words) if answer.words else render_note(answer.words_note)
+    neighbours = [(each.picture, f"{each.caption} ({each.similarity:.2f})") for each in answer.neighbours]
+    return (
+        answer.caption,
+        f"<h3>Where it looked for each word</h3>{render_note(_LEGEND) if answer.words else ''}{words}",
+        f"<h3>What it learnt from that is most alike</h3>{render_note(pairs_note)}{render_figures(neighbours, 'wide')}",
+    )
 
 
 class _OnlyFromHere:
