@@ -86,7 +86,11 @@ class CrossAttentionDecoder(CausalDecoder):
     def trace(
         self, embeds: Float[Tensor, "batch length width"], num_before: int
     ) -> Float[Tensor, "batch positions queries"]:
-        """Say how much each word's position looks at the visual tokens, each layer as much as its gate is open."""
+        """Say how much each word's position looks at the visual tokens, each layer as much as its gate is open.
+
+        Raises:
+            TypeError: If all gates are shut.
+        """
         seen: list[Tensor] = []
 
         def note(layer: GatedCrossAttention, inputs: tuple[Tensor, Tensor]) -> None:
@@ -100,6 +104,11 @@ class CrossAttentionDecoder(CausalDecoder):
             for handle in handles:
                 handle.remove()
         weights = torch.stack(seen).sum(0)[:, num_before:]
+        if not weights.any():
+            raise TypeError(
+                f"All {len(gates)} gates of the CrossAttentionDecoder are shut, so that no word looks at the picture; "
+                "expected a decoder that was trained."
+            )
         return weights / weights.sum(-1, keepdim=True)
 
 

@@ -52,6 +52,11 @@ class PrefixDecoder(CausalDecoder):
             layers = self.lm(inputs_embeds=embeds, use_cache=False, output_attentions=True).attentions
         finally:
             self.lm.set_attn_implementation(chosen)
+        if not layers or any(layer is None for layer in layers):
+            raise TypeError(
+                f"{type(self.lm).__name__} gives no attention to be looked at; expected a language model of "
+                "transformers that attends in every block, and gives output_attentions."
+            )
         weights = torch.stack([layer[:, :, num_before:, :num_before].float().mean(1) for layer in layers]).mean(0)
         return weights / weights.sum(-1, keepdim=True)
 

@@ -71,12 +71,12 @@ def open_demo(run: str, port: int, device: torch.device | str | None, console: C
         )
     refuse_taken_port(port)
     captioner = load_captioner(run, device)
-    folder = _find_folder(run)
+    folder = find_folder(run)
     with tempfile.TemporaryDirectory(prefix="synth2-demo-") as scratch, _uploads_in(Path(scratch) / "uploads"):
         from synth2_lightning.demo.page import serve_page
 
-        neighbours, note = _read_pairs(captioner, folder, Path(scratch) / "means.bin", console)
-        examples = _save_examples(folder, Path(scratch), console)
+        neighbours, note = read_pairs(captioner, folder, Path(scratch) / "means.bin", console)
+        examples = save_examples(folder, Path(scratch), console)
         page = serve_page(Answerer(captioner, neighbours), run, examples, note, port)
         try:
             yield page
@@ -84,12 +84,13 @@ def open_demo(run: str, port: int, device: torch.device | str | None, console: C
             page.close(verbose=False)
 
 
-def _find_folder(run: str) -> Path | None:
+def find_folder(run: str) -> Path | None:
+    """Find the folder of a run that has its run file; ``None`` for what lies alone."""
     path = resolve(run, "trained captioner")
     return None if is_exported(path) else find_run(find_checkpoint(path)).folder
 
 
-def _read_pairs(
+def read_pairs(
     captioner: Captioner, folder: Path | None, file: Path, console: Console
 ) -> tuple[Neighbours | None, str]:
     """Read the synthetic pairs, or say why there are none."""
@@ -112,7 +113,8 @@ def _read_pairs(
     )
 
 
-def _save_examples(folder: Path | None, scratch: Path, console: Console) -> list[Path]:
+def save_examples(folder: Path | None, scratch: Path, console: Console) -> list[Path]:
+    """Write the first validation pictures of a run as files, where there are some."""
     paths = []
     try:
         source: ImageTextSource | None = build_data_part(folder, ImageTextSource, ".val")  # type: ignore[type-abstract]

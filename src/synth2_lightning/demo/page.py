@@ -66,7 +66,8 @@ def serve_page(answerer: Answerer, title: str, examples: Sequence[Path], pairs_n
 
 def build_page(answerer: Answerer, title: str, examples: Sequence[str], pairs_note: str) -> gradio.Blocks:
     """Lay the page out."""
-    with gradio.Blocks(title=f"synth2 demo: {title}", analytics_enabled=False) as page:
+    page = gradio.Blocks(title=f"synth2 demo: {title}", analytics_enabled=False)
+    with page:
         gradio.HTML(f"<h2>What does this captioner say?</h2>{render_note(title)}")
         with gradio.Row():
             with gradio.Column(scale=2, min_width=260):

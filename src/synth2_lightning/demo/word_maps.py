@@ -51,7 +51,7 @@ def map_words(
     of_queries = module.resampler.attention(embeddings)[0]
     of_words = module.decoder.attention(module.resampler(embeddings), [text])[0]
     maps = of_words.to(of_queries.dtype) @ of_queries
-    return tuple(text.split()[: len(maps)]), maps.unflatten(1, (side, side)).float().cpu()
+    return tuple(text.split()[: len(maps)]), maps.view(-1, side, side).float().cpu()
 
 
 def draw_map(

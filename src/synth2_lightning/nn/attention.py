@@ -49,5 +49,5 @@ def attention_weights(
         >>> attention_weights(torch.zeros(1, 2, 1, 8), torch.randn(1, 2, 4, 8))
         tensor([[[0.2500, 0.2500, 0.2500, 0.2500]]])
     """
-    scores = queries.float() * queries.shape[-1] ** -0.5 @ keys.float().transpose(-2, -1)
+    scores: Tensor = queries.float() * queries.shape[-1] ** -0.5 @ keys.float().transpose(-2, -1)
     return scores.softmax(-1).mean(1)

@@ -76,7 +76,8 @@ class NeighbourhoodResampler(Resampler):
         grid = rearrange(self.input(embeddings), "b (h w) c -> b c h w", h=side)
         for layer in self.layers:
             grid = layer(grid)
-        return rearrange(grid, "b c h w -> b (h w) c")
+        mixed: Tensor = rearrange(grid, "b c h w -> b (h w) c")
+        return mixed
 
 
 class ConvNeXtLayer(nn.Module):

@@ -1,5 +1,7 @@
 """The Perceiver Resampler of Flamingo: learned queries read any number of image embeddings."""
 
+from typing import cast
+
 import torch
 from einops import rearrange
 from jaxtyping import Float
@@ -95,7 +97,8 @@ class PerceiverResampler(Resampler):
         latents = self.latents.expand(len(image), -1, -1)
         seen = image.new_zeros(len(image), self.num_queries, image.shape[1])
         for layer in self.layers:
-            of_image, of_latents = layer.attention.weights(latents, image).split((image.shape[1], self.num_queries), -1)
+            weights = cast(PerceiverLayer, layer).attention.weights(latents, image)
+            of_image, of_latents = weights[..., : image.shape[1]], weights[..., image.shape[1] :]
             seen = (seen + of_image + of_latents @ seen) / 2
             latents = layer(latents, image)
         return seen / seen.sum(-1, keepdim=True)
