@@ -23,9 +23,10 @@ from synth2_lightning.demo.word_maps import map_words
 from synth2_lightning.scenes.drawing import SIDE, place_things
 from synth2_lightning.scenes.grammar import name_several
 from synth2_lightning.scenes.source import ScenesSource
-from synth2_lightning.scenes.world import Pair, Scene, Single, Size, Thing
+from synth2_lightning.scenes.world import Pair, Scene, Shape, Single, Size, Thing
 from synth2_lightning.types import Pixels
 
+SHAPE_WORDS = {word for shape in Shape for word in (shape.value, name_several(shape))}
 RADIUS = {Size.SMALL: 7, Size.LARGE: 12}
 
 
@@ -61,9 +62,9 @@ def measure_single(checkpoint: str, num: int) -> dict[str, float]:
     named, other, elsewhere, peaks = [], [], [], []
     last: Tensor | None = None
     for scene, words, maps in map_scenes(checkpoint, Single, num):
-        [(thing, covered)] = find_things(scene, maps.shape[1])
+        [(_, covered)] = find_things(scene, maps.shape[1])
         for word, weights in zip(words, maps, strict=True):
-            if word not in (thing.shape, name_several(thing.shape)):
+            if word not in SHAPE_WORDS:  # another shape's counts, too: it can be said of this thing alone
                 other.append(density(weights, covered))
                 continue
             named.append(density(weights, covered))

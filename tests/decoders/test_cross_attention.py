@@ -93,7 +93,7 @@ def test_words_look_as_much_as_gates_are_open(gpt2: NewLanguageModel) -> None:
     # The second gate is shut, and the first one sees word embeddings as they are.
     embeds = decoder.lm.get_input_embeddings()(decoder.captions.encode(["a red circle"], None).inputs)
     states = embeds + decoder.lm.transformer.wpe(torch.arange(embeds.shape[1]))
-    torch.testing.assert_close(weights, gates[0].weights(states, visual)[0])
+    torch.testing.assert_close(weights, gates[0].weights(states, visual)[0, :3])  # without that of the end
 
 
 @torch.no_grad()

@@ -15,6 +15,7 @@ from synth2_lightning.interfaces import Resampler
 from synth2_lightning.modules.captioning import VisionLanguageModule
 from synth2_lightning.nn.neighbourhood import NeighbourhoodResampler
 from synth2_lightning.nn.perceiver import PerceiverResampler
+from synth2_lightning.types import GenerationSettings
 
 GPT2 = {"model_type": "gpt2", "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 64}
 TOKENIZER, VOCABULARY = (f"package://synth2_lightning/scenes/{name}" for name in ("tokenizer", "vocabulary"))
@@ -41,6 +42,8 @@ def module() -> VisionLanguageModule:
     for parameter in (*module.resampler.parameters(), *module.decoder.parameters()):
         if isinstance(parameter, nn.Parameter) and parameter.ndim > 1:
             parameter.data.mul_(3)  # a new model looks everywhere alike
+    decoder.lm.get_input_embeddings().weight.data[:4] = 0  # it says words, and no special tokens
+    module.generation = GenerationSettings(max_new_tokens=6)
     return module.eval()
 
 

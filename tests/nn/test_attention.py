@@ -27,7 +27,7 @@ def test_what_is_masked_is_not_read() -> None:
 
 
 def test_weights_are_what_is_read_with() -> None:
-    queries, keys = torch.randn(2, 3, 4, 8), torch.randn(2, 3, 6, 8)
+    queries, keys = torch.randn(2, 3, 4, 6), torch.randn(2, 3, 6, 6)
     # Values that say their own position give the weights back, head by head.
     values = torch.eye(6).expand(2, 3, 6, 6)
     weights = attention_weights(queries, keys)
