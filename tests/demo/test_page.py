@@ -1,4 +1,5 @@
 import base64
+import fcntl
 import json
 import os
 import shutil
@@ -26,16 +27,17 @@ class Browser:
         assert BROWSER is not None
         reading, from_us = os.pipe()
         to_us, writing = os.pipe()
-        # Chromium reads from 3 and writes to 4, whatever these pipes are called here.
-        plumbing = f'exec "$0" "$@" 3<&{reading} 4>&{writing} {reading}<&- {writing}>&-'
+        # Chromium reads from 3 and writes to 4; numbers from 10 on are in nobody's way.
+        for_it = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (reading, writing)]
+        plumbing = f'exec "$0" "$@" 3<&{for_it[0]} 4>&{for_it[1]}'
         quiet = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"]
         words = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", *quiet, "--remote-debugging-pipe"]
         words += [f"--user-data-dir={profile}", "--window-size=1280,1300", "about:blank"]
         self.process = subprocess.Popen(
-            ["/bin/bash", "-c", plumbing, *words], pass_fds=(reading, writing), stderr=subprocess.DEVNULL
+            ["/bin/bash", "-c", plumbing, *words], pass_fds=for_it, stderr=subprocess.DEVNULL
         )
-        os.close(reading)
-        os.close(writing)
+        for end in (reading, writing, *for_it):
+            os.close(end)
         self._out, self._in = os.fdopen(from_us, "wb", buffering=0), os.fdopen(to_us, "rb")
         self.events: list[dict[str, Any]] = []
         self._number = 0
@@ -78,6 +80,14 @@ class Browser:
             time.sleep(0.1)
         return value
 
+    def drop(self, file: Path) -> None:
+        """Take the picture away that is there, and give another."""
+        self.ask("document.querySelector('.picture button[aria-label*=emove]').click()")
+        self.wait_for(f"{CAPTION} === '' && document.querySelector('.picture input[type=file]') !== null")
+        root = self.call("DOM.getDocument")["root"]["nodeId"]
+        node = self.call("DOM.querySelector", nodeId=root, selector=".picture input[type=file]")["nodeId"]
+        self.call("DOM.setFileInputFiles", nodeId=node, files=[str(file)])
+
     def close(self) -> None:
         self.process.terminate()
         self.process.wait(timeout=30)
@@ -99,7 +109,10 @@ def page(run: Path, tmp_path: Path) -> Iterator[str]:
     shutil.copytree(run, named)
     port = free_port()
     command = [sys.executable, "-m", "synth2_lightning", "demo", str(named), "--port", str(port), "--device", "cpu"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    surroundings = {**os.environ, "TMPDIR": str(scratch)}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=surroundings) as server:
         assert server.stderr is not None
         told = []
         for line in server.stderr:
@@ -108,10 +121,11 @@ def page(run: Path, tmp_path: Path) -> Iterator[str]:
                 break
         assert f"The page is at http://127.0.0.1:{port}/ for this machine alone." in told[-1], told
         yield f"http://127.0.0.1:{port}/"
-        server.send_signal(signal.SIGINT)
+        server.send_signal(signal.SIGTERM)  # Ctrl-C is the same to it, but for shells that keep it from children
         rest = server.stderr.read()
         assert "Traceback" not in rest
         assert server.wait(timeout=60) == 0
+    assert list(scratch.glob("synth2-demo-*")) == []  # no dropped picture is left
 
 
 def free_port() -> int:
@@ -133,7 +147,7 @@ def test_a_browser_shows_what_is_said_of_a_picture_and_fetches_nothing_from_else
     browser.call("Page.navigate", url=page)
     caption = browser.wait_for(CAPTION)
     assert browser.ask(NUM_PICTURES.format("words")) == len(caption.split())
-    assert browser.ask(NUM_PICTURES.format("pairs")) == 6
+    assert browser.ask(NUM_PICTURES.format("pairs")) == 5
     assert "run ${6 * 7} {{name}} <b>bold" in browser.ask("document.body.innerText")
     shot = base64.b64decode(browser.call("Page.captureScreenshot")["data"])
     (Path(os.environ.get("SYNTH2_SCREENSHOTS", tmp_path)) / "demo.png").write_bytes(shot)
@@ -141,14 +155,15 @@ def test_a_browser_shows_what_is_said_of_a_picture_and_fetches_nothing_from_else
 
     # What is no picture is dropped: the page says so, and shows nothing of the one before.
     (tmp_path / "notes.png").write_text("Not at all.")
-    browser.ask("document.querySelector('.picture button[aria-label*=emove]').click()")
-    browser.wait_for(f"{CAPTION} === '' && document.querySelector('.picture input[type=file]') !== null")
-    root = browser.call("DOM.getDocument")["root"]["nodeId"]
-    node = browser.call("DOM.querySelector", nodeId=root, selector=".picture input[type=file]")["nodeId"]
-    browser.call("DOM.setFileInputFiles", nodeId=node, files=[str(tmp_path / "notes.png")])
+    browser.drop(tmp_path / "notes.png")
     browser.wait_for("document.body.innerText.includes('notes.png cannot be read: UnidentifiedImageError')")
     assert browser.ask(CAPTION) == ""
     assert browser.ask(NUM_PICTURES.format("words")) == browser.ask(NUM_PICTURES.format("pairs")) == 0
+
+    Image.linear_gradient("L").convert("CMYK").save(tmp_path / "print.jpg")
+    browser.drop(tmp_path / "print.jpg")
+    caption = browser.wait_for(CAPTION)
+    assert browser.ask(NUM_PICTURES.format("words")) == len(caption.split())
 
     requests = [each["params"]["request"]["url"] for each in browser.events if each["method"].endswith("BeSent")]
     assert len(requests) > 20

@@ -105,12 +105,18 @@ def test_counts_below_one_are_refused() -> None:
         PerceiverResampler(8, 16, num_queries=0, depth=2)
 
 
+def _weights(resampler: PerceiverResampler, layer: int, latents: Tensor, image: Tensor) -> Tensor:
+    part = resampler.layers[layer]
+    assert isinstance(part, PerceiverLayer)
+    return part.attention.weights(latents, image)
+
+
 def test_attention_of_one_layer_is_that_of_its_queries_to_the_image() -> None:
     resampler = PerceiverResampler(8, 12, num_queries=3, depth=1, num_heads=2, num_positions=5)
     _shake(resampler)
     embeddings = torch.randn(2, 5, 8)
     image = resampler.input(embeddings) + resampler.positions
-    weights = resampler.layers[0].attention.weights(resampler.latents.expand(2, -1, -1), image)
+    weights = _weights(resampler, 0, resampler.latents.expand(2, -1, -1), image)
     torch.testing.assert_close(weights.sum(-1), torch.ones(2, 3))
     expected = weights[..., :5] / weights[..., :5].sum(-1, keepdim=True)  # latents know nothing of the image yet
     torch.testing.assert_close(resampler.attention(embeddings), expected)
@@ -121,8 +127,8 @@ def test_attention_of_two_layers_follows_what_latents_read_of_each_other() -> No
     _shake(resampler)
     embeddings = torch.randn(1, 5, 8)
     image, latents = resampler.input(embeddings), resampler.latents.expand(1, -1, -1)
-    first = resampler.layers[0].attention.weights(latents, image)[0]
-    second = resampler.layers[1].attention.weights(resampler.layers[0](latents, image), image)[0]
+    first = _weights(resampler, 0, latents, image)[0]
+    second = _weights(resampler, 1, resampler.layers[0](latents, image), image)[0]
     # By hand, place by place: half of what was known before, and half of what is read now.
     expected = torch.empty(3, 5)
     for query in range(3):

@@ -49,7 +49,7 @@ class Answerer:
         OSError: The picture gone.png cannot be read: FileNotFoundError: [Errno 2] No such file or directory: 'gone.png'
     """
 
-    def __init__(self, captioner: Captioner, neighbours: Neighbours | None, num_neighbours: int = 6) -> None:
+    def __init__(self, captioner: Captioner, neighbours: Neighbours | None, num_neighbours: int = 5) -> None:
         self.captioner = captioner
         self.neighbours = neighbours
         self.num_neighbours = num_neighbours

@@ -1,6 +1,7 @@
 """What ``synth2 demo`` does."""
 
 import os
+import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,6 +42,7 @@ def serve_demo(run: str, port: int = 7860, device: torch.device | str | None = N
         ValueError: If it is no captioner's run.
     """
     console = Console(stderr=True)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that dropped pictures are deleted then, too
     with open_demo(run, port, device, console) as page:
         console.print(f"The page is at [bold]{page.local_url}[/bold] for this machine alone. Ctrl-C ends it.")
         try:

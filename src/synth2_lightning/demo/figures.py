@@ -15,7 +15,7 @@ STYLE = """
 .figures figure:hover img {transform: scale(1.6); position: relative; z-index: 1;}
 .figures figcaption {padding-top: 0.3rem; line-height: 1.25; overflow-wrap: anywhere;}
 .figures .missing {aspect-ratio: 1; border: 1px dashed; border-radius: 4px; padding: 0.5rem; opacity: 0.6;}
-.note {opacity: 0.75;}
+.note {opacity: 0.75; margin-bottom: 0.6rem;}
 """
 
 

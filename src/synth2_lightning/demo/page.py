@@ -20,7 +20,8 @@ _STYLE = """
 .picture img {width: 100%; height: 100%; object-fit: contain;}
 """
 _LEGEND = (
-    "The warmer, the more attention, on one scale for all words. It tells where the model looked, not why it spoke."
+    "The warmer, the more attention, on one scale for all words. "
+    "Words of a caption often look at the same places; maps tell where the model looked, not why it said a word."
 )
 _POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'none'; form-action 'self'"
 
