@@ -5,7 +5,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from synth2_lightning.nn.attention import attend
+from synth2_lightning.nn.attention import attend, attention_weights
 from synth2_lightning.nn.feedforward import FeedForward
 
 
@@ -69,12 +69,20 @@ class GatedCrossAttention(nn.Module):
         states = states + self.scale * self.feedforward_gate.tanh() * self.feedforward(states)
         return states.to(words.dtype)
 
+    def weights(
+        self, words: Float[Tensor, "batch length width"], visual: Float[Tensor, "batch queries visual_dim"]
+    ) -> Float[Tensor, "batch length queries"]:
+        """Where words look: the mean over heads."""
+        keys, _ = self.read(visual)
+        return attention_weights(self._queries(words.to(self.norm.weight.dtype), len(keys)), keys)
+
     def _look(self, words: Tensor, keys_values: Tensor) -> Tensor:
         keys, values = keys_values
-        # All words that look at one picture do so together.
-        queries = rearrange(
-            self.to_queries(self.norm(words)), "(b r) t (h c) -> b h (r t) c", b=len(keys), c=keys.shape[3]
-        )
-        read = attend(queries, keys, values)
+        read = attend(self._queries(words, len(keys)), keys, values)
         output: Tensor = self.to_output(rearrange(read, "b h (r t) c -> (b r) t (h c)", t=words.shape[1]))
         return output
+
+    def _queries(self, words: Tensor, num_pictures: int) -> Tensor:
+        # All words that look at one picture do so together.
+        queries = self.to_queries(self.norm(words))
+        return rearrange(queries, "(b r) t (h c) -> b h (r t) c", b=num_pictures, h=self.num_heads)
