@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from synth2_lightning.captioner import Captioner, find_checkpoint, load_captioner
+from synth2_lightning.captioner import Captioner, load_captioner
 from synth2_lightning.datamodules.synthetic import SyntheticDataModule
 from synth2_lightning.demo.answers import Answerer
 from synth2_lightning.demo.neighbours import Neighbours
@@ -89,7 +89,7 @@ def open_demo(run: str, port: int, device: torch.device | str | None, console: C
 def find_folder(run: str) -> Path | None:
     """Find the folder of a run that has its run file; ``None`` for what lies alone."""
     path = resolve(run, "trained captioner")
-    return None if is_exported(path) else find_run(find_checkpoint(path)).folder
+    return None if is_exported(path) else find_run(path).folder
 
 
 def read_pairs(
