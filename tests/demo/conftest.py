@@ -33,8 +33,7 @@ def make_resampler(input_dim: int, output_dim: int) -> Resampler:
     return NeighbourhoodResampler(input_dim, output_dim, perceiver, num_layers=1)
 
 
-@pytest.fixture(scope="session")
-def module() -> VisionLanguageModule:
+def make_module() -> VisionLanguageModule:
     torch.manual_seed(0)
     decoder = PrefixDecoder(NewLanguageModel(GPT2, VOCABULARY))
     module = VisionLanguageModule(VQGANTokenizer(TOKENIZER), make_resampler, decoder)
@@ -48,7 +47,12 @@ def module() -> VisionLanguageModule:
 
 
 @pytest.fixture(scope="session")
-def run(module: VisionLanguageModule, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def module() -> VisionLanguageModule:
+    return make_module()
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "version_0"
     (folder / "checkpoints").mkdir(parents=True)
     language_model = describe(NewLanguageModel, config=GPT2, tokenizer=VOCABULARY)
@@ -58,9 +62,14 @@ def run(module: VisionLanguageModule, tmp_path_factory: pytest.TempPathFactory) 
             NeighbourhoodResampler, num_layers=1, resampler=describe(PerceiverResampler, **PERCEIVER)
         ),
         "decoder": describe(PrefixDecoder, language_model=language_model),
+        "generation": {"max_new_tokens": 6},
         "_instantiator": "lightning.pytorch.cli.instantiate_module",
     }
-    checkpoint = {"state_dict": module.state_dict(), "hyper_parameters": settings, "pytorch-lightning_version": "2.6.6"}
+    checkpoint = {
+        "state_dict": make_module().state_dict(),
+        "hyper_parameters": settings,
+        "pytorch-lightning_version": "2.6.6",
+    }
     torch.save(checkpoint, folder / "checkpoints" / "last.ckpt")
     (folder / "config.yaml").write_text(yaml.safe_dump({"data": describe_data()}))
     return folder

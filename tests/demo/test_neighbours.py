@@ -7,6 +7,7 @@ import torch
 from synth2_lightning.datamodules.pairs import BatchDataset
 from synth2_lightning.demo import neighbours
 from synth2_lightning.demo.neighbours import Neighbours
+from synth2_lightning.encoders.vqgan import VQGANTokenizer
 from synth2_lightning.modules.captioning import VisionLanguageModule
 from synth2_lightning.testing import TinyDecoder, TinyImageTokenizer, TinyResampler
 from synth2_lightning.types import ImageTextBatch, VQTokens
@@ -39,7 +40,9 @@ def test_the_nearest_are_those_of_a_search_in_one_go(
     module: VisionLanguageModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int
 ) -> None:
     monkeypatch.setattr(neighbours, "_CHUNK", chunk)
-    pairs = Pairs(module.image_encoder.codebook)
+    tokenizer = module.image_encoder
+    assert isinstance(tokenizer, VQGANTokenizer)
+    pairs = Pairs(tokenizer.codebook)
     built = Neighbours(module, pairs, tmp_path / "means.bin")
     assert list(built.build(batch_size=25)) == [25, 25, 10]
     assert built.num_pictures == NUM // 2  # each picture once, over the borders of batches, too
@@ -54,7 +57,7 @@ def test_the_nearest_are_those_of_a_search_in_one_go(
     assert [each.similarity for each in found] == pytest.approx(expected.values.tolist(), abs=5e-3)
     assert found[0].similarity == pytest.approx(1, abs=1e-3)
     assert found[0].picture is not None
-    decoded = module.image_encoder.detokenize(wanted).values[0].permute(1, 2, 0)
+    decoded = tokenizer.detokenize(wanted).values[0].permute(1, 2, 0)
     assert found[0].picture.tobytes() == decoded.numpy().tobytes()
 
 

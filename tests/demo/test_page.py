@@ -17,6 +17,13 @@ from urllib.parse import urlsplit
 import pytest
 from PIL import Image
 
+from synth2_lightning.captioner import Captioner
+from synth2_lightning.demo.answers import Answerer
+from synth2_lightning.demo.page import describe
+from synth2_lightning.modules.captioning import VisionLanguageModule
+from synth2_lightning.scenes.drawing import draw_scene
+from synth2_lightning.scenes.world import scene_at
+
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
@@ -139,7 +146,19 @@ CAPTION = "document.querySelector('.caption textarea')?.value"
 NUM_PICTURES = "[...document.querySelectorAll('.{} figure img')].filter(each => each.naturalWidth).length"
 
 
+def test_what_is_shown_is_escaped_and_a_bad_picture_is_named(module: VisionLanguageModule, tmp_path: Path) -> None:
+    answerer = Answerer(Captioner(module, "cpu"), None)
+    draw_scene(scene_at("val", 0)).save(tmp_path / "scene.png")
+    caption, words, pairs = describe(answerer, tmp_path / "scene.png", "no <shards>")
+    assert words.count("<img") == len(caption.split()) > 0
+    assert "no &lt;shards&gt;" in pairs
+    (tmp_path / "a<b>.png").touch()
+    reason = "The picture a&lt;b&gt;.png cannot be read: UnidentifiedImageError: it is empty (0 bytes)"
+    assert describe(answerer, tmp_path / "a<b>.png", "") == ("", f'<div class="note">{reason}</div>', "")
+
+
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed, such as Debian's package chromium")
 def test_a_browser_shows_what_is_said_of_a_picture_and_fetches_nothing_from_elsewhere(
     page: str, browser: Browser, tmp_path: Path
@@ -149,6 +168,7 @@ def test_a_browser_shows_what_is_said_of_a_picture_and_fetches_nothing_from_else
     assert browser.ask(NUM_PICTURES.format("words")) == len(caption.split())
     assert browser.ask(NUM_PICTURES.format("pairs")) == 5
     assert "run ${6 * 7} {{name}} <b>bold" in browser.ask("document.body.innerText")
+    assert browser.ask("window.gradio_config.analytics_enabled") is False
     shot = base64.b64decode(browser.call("Page.captureScreenshot")["data"])
     (Path(os.environ.get("SYNTH2_SCREENSHOTS", tmp_path)) / "demo.png").write_bytes(shot)
     assert len(Image.open(BytesIO(shot)).convert("RGB").getcolors(maxcolors=2**24) or []) > 1000  # heat maps

@@ -43,7 +43,7 @@ def serve_page(answerer: Answerer, title: str, examples: Sequence[Path], pairs_n
         OSError: If the port is taken.
     """
     refuse_taken_port(port)
-    page = build_page(answerer, title, [str(path) for path in examples], pairs_note)
+    page = _build(answerer, title, [str(path) for path in examples], pairs_note)
     page.queue(default_concurrency_limit=1).launch(
         server_name=HOST,
         server_port=port,
@@ -65,8 +65,7 @@ def serve_page(answerer: Answerer, title: str, examples: Sequence[Path], pairs_n
     return page
 
 
-def build_page(answerer: Answerer, title: str, examples: Sequence[str], pairs_note: str) -> gradio.Blocks:
-    """Lay the page out."""
+def _build(answerer: Answerer, title: str, examples: Sequence[str], pairs_note: str) -> gradio.Blocks:
     page = gradio.Blocks(title=f"synth2 demo: {title}", analytics_enabled=False)
     with page:
         gradio.HTML(f"<h2>What does this captioner say?</h2>{render_note(title)}")
