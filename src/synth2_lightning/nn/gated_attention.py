@@ -84,5 +84,5 @@ class GatedCrossAttention(nn.Module):
 
     def _queries(self, words: Tensor, num_pictures: int) -> Tensor:
         # All words that look at one picture do so together.
-        queries = self.to_queries(self.norm(words))
+        queries: Tensor = self.to_queries(self.norm(words))
         return rearrange(queries, "(b r) t (h c) -> b h (r t) c", b=num_pictures, h=self.num_heads)
