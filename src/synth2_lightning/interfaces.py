@@ -257,6 +257,17 @@ class Resampler(nn.Module, ABC):
     def forward(self, embeddings: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch queries width"]:
         """Resample."""
 
+    def attention(self, embeddings: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch queries tokens"]:
+        """Say how much of each visual token comes from each image embedding, to be looked at; rows sum to one.
+
+        Raises:
+            TypeError: If the resampler cannot say.
+        """
+        raise TypeError(
+            f"{type(self).__name__} cannot say where its visual tokens look in a picture; expected a resampler that "
+            "overrides attention(), as nn.perceiver.PerceiverResampler does."
+        )
+
 
 ResamplerFactory = Callable[[int, int], Resampler]
 """``(encoder dim, decoder width) -> Resampler``: so that a run file says each width nowhere, not twice."""
@@ -294,6 +305,21 @@ class LanguageDecoder(nn.Module, ABC):
         prompts: Sequence[str] | None = None,
     ) -> list[str]:
         """Write one text per row."""
+
+    def attention(
+        self, visual: Float[Tensor, "batch queries width"], texts: Sequence[str]
+    ) -> list[Float[Tensor, "words queries"]]:
+        """Say how much each word of each text looks at each visual token, to be looked at; rows sum to one.
+
+        Words are what ``text.split()`` gives.
+
+        Raises:
+            TypeError: If the decoder cannot say.
+        """
+        raise TypeError(
+            f"{type(self).__name__} cannot say where its words look; expected a decoder that overrides attention(), as "
+            "decoders.prefix.PrefixDecoder and decoders.cross_attention.CrossAttentionDecoder do."
+        )
 
 
 class TextEncoder(nn.Module, ABC):

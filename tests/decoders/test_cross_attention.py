@@ -4,6 +4,7 @@ from torch import Tensor
 
 from synth2_lightning.decoders.cross_attention import CrossAttentionDecoder, GatedBlock
 from synth2_lightning.decoders.language_model import NewLanguageModel
+from synth2_lightning.nn.gated_attention import GatedCrossAttention
 from synth2_lightning.types import GenerationSettings
 
 
@@ -77,3 +78,27 @@ def test_a_call_without_picture_is_refused(gpt2: NewLanguageModel) -> None:
 def test_a_step_that_never_looks_is_refused(gpt2: NewLanguageModel, every: int) -> None:
     with pytest.raises(ValueError, match=rf"every is {every}; expected 1 to 2, the number of the language model's"):
         CrossAttentionDecoder(gpt2, every=every)
+
+
+@torch.no_grad()
+def test_words_look_as_much_as_gates_are_open(gpt2: NewLanguageModel) -> None:
+    decoder = CrossAttentionDecoder(gpt2, every=1, num_heads=2, head_dim=16)
+    decoder.load()
+    gates = [part for part in decoder.lm.modules() if isinstance(part, GatedCrossAttention)]
+    for gate, opening in zip(gates, (0.5, 0.0), strict=True):
+        gate.attention_gate.fill_(opening)
+    visual = torch.randn(1, 3, 32)
+    [weights] = decoder.eval().attention(visual, ["a red circle"])
+    torch.testing.assert_close(weights.sum(-1), torch.ones(3))
+    # The second gate is shut, and the first one sees word embeddings as they are.
+    embeds = decoder.lm.get_input_embeddings()(decoder.captions.encode(["a red circle"], None).inputs)
+    states = embeds + decoder.lm.transformer.wpe(torch.arange(embeds.shape[1]))
+    torch.testing.assert_close(weights, gates[0].weights(states, visual)[0, :3])  # without that of the end
+
+
+@torch.no_grad()
+def test_gates_that_are_all_shut_have_looked_nowhere(gpt2: NewLanguageModel) -> None:
+    decoder = CrossAttentionDecoder(gpt2, every=1, num_heads=2, head_dim=16)
+    decoder.load()
+    with pytest.raises(TypeError, match="All 2 gates of the CrossAttentionDecoder are shut"):
+        decoder.attention(torch.randn(1, 3, 32), ["a red circle"])

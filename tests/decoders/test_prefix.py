@@ -1,4 +1,5 @@
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -25,6 +26,37 @@ def test_only_the_scale_is_learnt_beside_a_frozen_model(llama: NewLanguageModel,
     decoder.load()
     learnt = [name for name, parameter in decoder.named_parameters() if parameter.requires_grad]
     assert learnt == ["norm.weight", "norm.bias"]
+
+
+@torch.no_grad()
+def test_words_look_at_visual_tokens_when_they_are_about_to_be_said(language_model: NewLanguageModel) -> None:
+    decoder = PrefixDecoder(language_model)
+    decoder.load()
+    kernel = decoder.lm.config._attn_implementation
+    visual = torch.randn(2, 3, 32)
+    first, second = decoder.eval().attention(visual, ["a red circle", "two green triangles on the beach"])
+    assert (first.shape, second.shape) == ((3, 3), (6, 3))
+    assert decoder.lm.config._attn_implementation == kernel
+    for weights in (first, second):
+        torch.testing.assert_close(weights.sum(-1), torch.ones(len(weights)))
+    # By hand: position 3 reads the beginning of text, and is about to say the first word.
+    ids = decoder.captions.encode(["a red circle"], None).inputs
+    decoder.lm.set_attn_implementation("eager")
+    with decoder.show(visual[:1], 1) as prefix:
+        embeds = torch.cat([prefix, decoder.lm.get_input_embeddings()(ids)], dim=1)
+        layers = decoder.lm(inputs_embeds=embeds, output_attentions=True).attentions
+    about_to_say = torch.stack(layers)[:, 0, :, 3, :3].mean((0, 1))
+    torch.testing.assert_close(first[0], about_to_say / about_to_say.sum(), atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_a_language_model_without_attention_says_so(gpt2: NewLanguageModel) -> None:
+    decoder = PrefixDecoder(gpt2)
+    decoder.load()
+    plain = decoder.lm.forward
+    decoder.lm.forward = lambda **words: SimpleNamespace(attentions=None) if "output_attentions" in words else plain()
+    with pytest.raises(TypeError, match="GPT2LMHeadModel gives no attention to be looked at; expected a language"):
+        decoder.attention(torch.randn(1, 3, 32), ["a circle"])
 
 
 @pytest.mark.slow

@@ -84,3 +84,10 @@ def test_a_tokenizer_without_end_is_refused(letters: Any) -> None:
     letters.eos_token = None
     with pytest.raises(ValueError, match=r"has no end of text, so a caption would never end; expected eos_token"):
         CaptionTokenizer(letters, "", None)
+
+
+def test_tokens_know_the_word_that_they_are_part_of(words: Any, letters: Any) -> None:
+    texts = ["a red circle", "a  circle ."]
+    assert CaptionTokenizer(words, "", None).word_numbers(texts) == [[0, 1, 2], [0, 1, 2]]
+    assert CaptionTokenizer(letters, "", None).word_numbers(["so it"]) == [[0, 0, 0, 1, 1]]  # the space ends word 0
+    assert CaptionTokenizer(letters, "Say:", None).word_numbers(["so"]) == [[0, 0, 0]]  # after a space

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from synth2_lightning.nn.attention import attend
+from synth2_lightning.nn.attention import attend, attention_weights
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
@@ -24,3 +24,12 @@ def test_what_is_masked_is_not_read() -> None:
     torch.testing.assert_close(attend(queries, keys, values, mask), expected)
     half = attend(queries.bfloat16(), keys.bfloat16(), values.bfloat16(), mask)
     assert torch.allclose(half.float(), expected, atol=2e-2)
+
+
+def test_weights_are_what_is_read_with() -> None:
+    queries, keys = torch.randn(2, 3, 4, 6), torch.randn(2, 3, 6, 6)
+    # Values that say their own position give the weights back, head by head.
+    values = torch.eye(6).expand(2, 3, 6, 6)
+    weights = attention_weights(queries, keys)
+    torch.testing.assert_close(weights, attend(queries, keys, values).mean(1))
+    torch.testing.assert_close(weights.sum(-1), torch.ones(2, 4))

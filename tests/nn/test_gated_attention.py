@@ -53,3 +53,14 @@ def test_words_of_half_precision_stay_so() -> None:
     seen = layer(words, visual)
     assert seen.dtype is torch.bfloat16
     torch.testing.assert_close(seen.float(), layer(words.float(), visual), atol=0.05, rtol=0.02)
+
+
+def test_weights_are_those_that_words_look_with() -> None:
+    layer = _layer(0.7, 0.0)
+    words, visual = torch.randn(1, 2, 12), torch.randn(1, 3, 6)
+    weights = layer.weights(words, visual)
+    torch.testing.assert_close(weights.sum(-1), torch.ones(1, 2))
+    queries = layer.to_queries(layer_norm(words, (12,), layer.norm.weight, layer.norm.bias)).view(2, 2, 4)
+    keys = layer.to_keys_values(visual)[..., :8].view(3, 2, 4)
+    expected = torch.stack([(queries[:, head] @ keys[:, head].T / 2).softmax(-1) for head in range(2)]).mean(0)
+    torch.testing.assert_close(weights[0], expected)

@@ -61,3 +61,19 @@ def test_it_refuses_what_has_no_neighbours() -> None:
     for num_layers, kernel_size in ((0, 3), (2, 4)):
         with pytest.raises(ValueError, match=rf"num_layers={num_layers} and kernel_size={kernel_size}"):
             NeighbourhoodResampler(4, 8, _perceiver, num_layers, kernel_size)
+
+
+def test_attention_is_that_of_the_inner_resampler_to_embeddings_that_know_their_neighbours() -> None:
+    resampler = NeighbourhoodResampler(4, 6, _perceiver, num_layers=1)
+    embeddings = torch.randn(2, 25, 4)
+    weights = resampler.attention(embeddings)
+    torch.testing.assert_close(weights.sum(-1), torch.ones(2, 3))
+    read: list[Tensor] = []
+    resampler.resampler.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
+    resampler(embeddings)
+    assert torch.equal(weights, resampler.resampler.attention(read[0]))
+
+
+def test_a_resampler_that_cannot_say_where_it_looks_says_so() -> None:
+    with pytest.raises(TypeError, match="Rows cannot say where its visual tokens look in a picture; expected a resam"):
+        NeighbourhoodResampler(4, 4, Rows, num_layers=1).attention(torch.randn(1, 25, 4))

@@ -103,3 +103,37 @@ def test_other_numbers_of_embeddings_are_refused_where_positions_are_learnt() ->
 def test_counts_below_one_are_refused() -> None:
     with pytest.raises(ValueError, match=r"num_queries=0 and depth=2; expected 1 or more of both"):
         PerceiverResampler(8, 16, num_queries=0, depth=2)
+
+
+def _weights(resampler: PerceiverResampler, layer: int, latents: Tensor, image: Tensor) -> Tensor:
+    part = resampler.layers[layer]
+    assert isinstance(part, PerceiverLayer)
+    return part.attention.weights(latents, image)
+
+
+def test_attention_of_one_layer_is_that_of_its_queries_to_the_image() -> None:
+    resampler = PerceiverResampler(8, 12, num_queries=3, depth=1, num_heads=2, num_positions=5)
+    _shake(resampler)
+    embeddings = torch.randn(2, 5, 8)
+    image = resampler.input(embeddings) + resampler.positions
+    weights = _weights(resampler, 0, resampler.latents.expand(2, -1, -1), image)
+    torch.testing.assert_close(weights.sum(-1), torch.ones(2, 3))
+    expected = weights[..., :5] / weights[..., :5].sum(-1, keepdim=True)  # latents know nothing of the image yet
+    torch.testing.assert_close(resampler.attention(embeddings), expected)
+
+
+def test_attention_of_two_layers_follows_what_latents_read_of_each_other() -> None:
+    resampler = PerceiverResampler(8, 12, num_queries=3, depth=2, num_heads=2)
+    _shake(resampler)
+    embeddings = torch.randn(1, 5, 8)
+    image, latents = resampler.input(embeddings), resampler.latents.expand(1, -1, -1)
+    first = _weights(resampler, 0, latents, image)[0]
+    second = _weights(resampler, 1, resampler.layers[0](latents, image), image)[0]
+    # By hand, place by place: half of what was known before, and half of what is read now.
+    expected = torch.empty(3, 5)
+    for query in range(3):
+        for place in range(5):
+            read = second[query, place] + sum(second[query, 5 + k] * first[k, place] / 2 for k in range(3))
+            expected[query, place] = (first[query, place] / 2 + read) / 2
+    expected /= expected.sum(-1, keepdim=True)
+    torch.testing.assert_close(resampler.attention(embeddings)[0], expected)

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.distributed.tensor import DTensor
-from torch.nn.functional import pad
+from torch.nn.functional import one_hot, pad
 
 from synth2_lightning.decoders.language_model import LanguageModelSource
 from synth2_lightning.decoders.tokens import CaptionTokenizer
@@ -143,6 +143,42 @@ class CausalDecoder(LanguageDecoder, ABC):
                 synced_gpus=_is_sharded(self.lm),
             )
         return self.captions.decode(ids)
+
+    @torch.no_grad()
+    def attention(
+        self, visual: Float[Tensor, "batch queries width"], texts: Sequence[str]
+    ) -> list[Float[Tensor, "words queries"]]:
+        """Say where the language model looks when it is about to say each word; rows sum to one.
+
+        A word of several tokens has their mean. Texts that are cut have rows for the words that are left.
+
+        Raises:
+            ValueError: If a text is empty, or longer than the language model's context.
+            TypeError: If the language model has no attention to be looked at.
+        """
+        tokens = self.captions.encode(texts, None)
+        with self.show(visual, 1) as prefix:
+            self._check_length(prefix.shape[1] + tokens.inputs.shape[1], "captions")
+            of_positions = self.trace(self._embed(prefix, tokens.inputs.to(visual.device)), prefix.shape[1])
+        words = []
+        for weights, is_target, numbers in zip(
+            of_positions, tokens.is_target, self.captions.word_numbers(texts), strict=True
+        ):
+            of_tokens = weights[is_target.to(weights.device)][: len(numbers)]
+            member = one_hot(torch.tensor(numbers[: len(of_tokens)], device=weights.device)).to(weights.dtype)
+            words.append((member / member.sum(0)).T @ of_tokens)
+        return words
+
+    @abstractmethod
+    def trace(
+        self, embeds: Float[Tensor, "batch length width"], num_before: int
+    ) -> Float[Tensor, "batch positions queries"]:
+        """Run the language model and say where every word's position looks at the picture; rows sum to one.
+
+        Args:
+            embeds: What :meth:`show` puts before the words, and the words.
+            num_before: How many of these are no words.
+        """
 
     def _embed(self, prefix: Tensor, ids: Tensor) -> Tensor:
         words: Tensor = self.lm.get_input_embeddings()(ids)

@@ -83,6 +83,34 @@ class CrossAttentionDecoder(CausalDecoder):
             for block in gated:
                 block.visual = None
 
+    def trace(
+        self, embeds: Float[Tensor, "batch length width"], num_before: int
+    ) -> Float[Tensor, "batch positions queries"]:
+        """Say how much each word's position looks at the visual tokens, each layer as much as its gate is open.
+
+        Raises:
+            TypeError: If all gates are shut.
+        """
+        seen: list[Tensor] = []
+
+        def note(layer: GatedCrossAttention, inputs: tuple[Tensor, Tensor]) -> None:
+            seen.append(layer.attention_gate.tanh().abs() * layer.weights(*inputs))
+
+        gates = [part for part in self.lm.modules() if isinstance(part, GatedCrossAttention)]
+        handles = [gate.register_forward_pre_hook(note) for gate in gates]
+        try:
+            self.lm(inputs_embeds=embeds, use_cache=False)
+        finally:
+            for handle in handles:
+                handle.remove()
+        weights = torch.stack(seen).sum(0)[:, num_before:]
+        if not weights.any():
+            raise TypeError(
+                f"All {len(gates)} gates of the CrossAttentionDecoder are shut, so that no word looks at the picture; "
+                "expected a decoder that was trained."
+            )
+        return weights / weights.sum(-1, keepdim=True)
+
 
 class GatedBlock(BlockWrapper):
     """A block of a language model that looks before it thinks.

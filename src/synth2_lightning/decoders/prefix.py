@@ -38,6 +38,28 @@ class PrefixDecoder(CausalDecoder):
         """Give the visual tokens to be put before the words; transformers makes the copies of those itself."""
         yield self.norm(visual)
 
+    def trace(
+        self, embeds: Float[Tensor, "batch length width"], num_before: int
+    ) -> Float[Tensor, "batch positions queries"]:
+        """Say how much each word's position attends to the visual tokens, on the mean over layers and heads.
+
+        Raises:
+            TypeError: If the language model gives no attention.
+        """
+        chosen = self.lm.config._attn_implementation
+        self.lm.set_attn_implementation("eager")  # the others do not give their weights away
+        try:
+            layers = self.lm(inputs_embeds=embeds, use_cache=False, output_attentions=True).attentions
+        finally:
+            self.lm.set_attn_implementation(chosen)
+        if not layers or any(layer is None for layer in layers):
+            raise TypeError(
+                f"{type(self.lm).__name__} gives no attention to be looked at; expected a language model of "
+                "transformers that attends in every block, and gives output_attentions."
+            )
+        weights = torch.stack([layer[:, :, num_before:, :num_before].float().mean(1) for layer in layers]).mean(0)
+        return weights / weights.sum(-1, keepdim=True)
+
 
 @torch.no_grad()
 def _word_scale(lm: Any) -> float:

@@ -1,5 +1,6 @@
 """Texts and prompts as token ids: what a language model reads, and what it shall say."""
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -83,6 +84,19 @@ class CaptionTokenizer:
         masks = [torch.ones(len(row), dtype=torch.bool) for row in rows]
         return PromptTokens(*(pad_sequence(part, batch_first=True, padding_side="left") for part in (rows, masks)))
 
+    def word_numbers(self, texts: Sequence[str]) -> list[list[int]]:
+        """Say of every token of every text which of its words, as ``text.split()`` gives them, it is part of.
+
+        A token that holds several words, or a space beside one, belongs to the one that it ends in.
+        """
+        joined = _join(texts, [self.prompt] * len(texts))
+        encoded = self.tokenizer(joined, add_special_tokens=False, return_offsets_mapping=True)
+        numbers = []
+        for text, spans in zip(joined, encoded["offset_mapping"], strict=True):
+            starts = [at for at, letter in enumerate(text) if not letter.isspace() and not text[:at][-1:].strip()]
+            numbers.append([max(0, bisect_left(starts, end) - 1) for _, end in spans])
+        return numbers
+
     def decode(self, ids: Int[Tensor, "batch length"]) -> list[str]:
         """Turn ids into texts, without special tokens."""
         return [text.strip() for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
@@ -94,9 +108,13 @@ class CaptionTokenizer:
         return [ids[prompt] for prompt in prompts]
 
     def _encode_texts(self, texts: Sequence[str], prompts: Sequence[str]) -> list[list[int]]:
-        joined = [
-            text.strip() if not prompt or prompt.endswith("\n") else f" {text.strip()}".rstrip()
-            for text, prompt in zip(texts, prompts, strict=True)
-        ]
-        encoded: list[list[int]] = self.tokenizer(joined, add_special_tokens=False)["input_ids"]
+        encoded: list[list[int]] = self.tokenizer(_join(texts, prompts), add_special_tokens=False)["input_ids"]
         return encoded
+
+
+def _join(texts: Sequence[str], prompts: Sequence[str]) -> list[str]:
+    """Give each text as it follows its prompt."""
+    return [
+        text.strip() if not prompt or prompt.endswith("\n") else f" {text.strip()}".rstrip()
+        for text, prompt in zip(texts, prompts, strict=True)
+    ]

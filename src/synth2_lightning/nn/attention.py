@@ -34,3 +34,20 @@ def attend(
         scores = scores.masked_fill(~mask, -torch.inf)
     weights = scores.softmax(-1).to(values.dtype)
     return weights @ values
+
+
+def attention_weights(
+    queries: Float[Tensor, "batch heads targets channels"], keys: Float[Tensor, "batch heads positions channels"]
+) -> Float[Tensor, "batch targets positions"]:
+    """Where targets look: softmax(Q K^T / sqrt(channels)), the mean over heads; rows sum to one.
+
+    Args:
+        queries: One per target.
+        keys: One per position to look at.
+
+    Example:
+        >>> attention_weights(torch.zeros(1, 2, 1, 8), torch.randn(1, 2, 4, 8))
+        tensor([[[0.2500, 0.2500, 0.2500, 0.2500]]])
+    """
+    scores: Tensor = queries.float() * queries.shape[-1] ** -0.5 @ keys.float().transpose(-2, -1)
+    return scores.softmax(-1).mean(1)

@@ -5,7 +5,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from synth2_lightning.nn.attention import attend
+from synth2_lightning.nn.attention import attend, attention_weights
 from synth2_lightning.nn.feedforward import FeedForward
 
 
@@ -52,9 +52,20 @@ class GatedCrossAttention(nn.Module):
         states = states + self.scale * self.feedforward_gate.tanh() * self.feedforward(states)
         return states.to(words.dtype)
 
+    def weights(
+        self, words: Float[Tensor, "batch length width"], visual: Float[Tensor, "batch queries visual_dim"]
+    ) -> Float[Tensor, "batch length queries"]:
+        """Where words look: the mean over heads."""
+        queries, keys, _ = self._project(words.to(self.norm.weight.dtype), visual)
+        return attention_weights(queries, keys)
+
     def _look(self, words: Tensor, visual: Tensor) -> Tensor:
+        queries, keys, values = self._project(words, visual)
+        output: Tensor = self.to_output(rearrange(attend(queries, keys, values), "b h t c -> b t (h c)"))
+        return output
+
+    def _project(self, words: Tensor, visual: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         queries = rearrange(self.to_queries(self.norm(words)), "b t (h c) -> b h t c", h=self.num_heads)
         keys_values = self.to_keys_values(visual)
         keys, values = rearrange(keys_values, "b q (two h c) -> two b h q c", two=2, h=self.num_heads)
-        output: Tensor = self.to_output(rearrange(attend(queries, keys, values), "b h t c -> b t (h c)"))
-        return output
+        return queries, keys, values

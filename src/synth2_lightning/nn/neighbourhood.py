@@ -59,6 +59,14 @@ class NeighbourhoodResampler(Resampler):
 
     def forward(self, embeddings: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch queries width"]:
         """Read the neighbours, then resample."""
+        visual: Tensor = self.resampler(self._mix(embeddings))
+        return visual
+
+    def attention(self, embeddings: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch queries tokens"]:
+        """Say where the inner resampler looks; what it finds there knows a few neighbours, too."""
+        return self.resampler.attention(self._mix(embeddings))
+
+    def _mix(self, embeddings: Tensor) -> Tensor:
         side = math.isqrt(embeddings.shape[1])
         if side * side != embeddings.shape[1]:
             raise ValueError(
@@ -68,8 +76,8 @@ class NeighbourhoodResampler(Resampler):
         grid = rearrange(self.input(embeddings), "b (h w) c -> b c h w", h=side)
         for layer in self.layers:
             grid = layer(grid)
-        visual: Tensor = self.resampler(rearrange(grid, "b c h w -> b (h w) c"))
-        return visual
+        mixed: Tensor = rearrange(grid, "b c h w -> b (h w) c")
+        return mixed
 
 
 class ConvNeXtLayer(nn.Module):

@@ -1,5 +1,7 @@
 """The Perceiver Resampler of Flamingo: learned queries read any number of image embeddings."""
 
+from typing import cast
+
 import torch
 from einops import rearrange
 from jaxtyping import Float
@@ -7,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from synth2_lightning.interfaces import Resampler
-from synth2_lightning.nn.attention import attend
+from synth2_lightning.nn.attention import attend, attention_weights
 from synth2_lightning.nn.feedforward import FeedForward
 
 
@@ -75,9 +77,7 @@ class PerceiverResampler(Resampler):
 
     def forward(self, embeddings: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch queries width"]:
         """Resample."""
-        image = self.input(embeddings)
-        if self.num_positions:
-            image = image + self._positions_of(image)
+        image = self._read(embeddings)
         latents = self.latents.expand(len(image), -1, -1)
         for layer in self.layers:
             if self.checkpoint_activations and torch.is_grad_enabled():
@@ -86,6 +86,26 @@ class PerceiverResampler(Resampler):
                 latents = layer(latents, image)
         output: Tensor = self.output(latents)
         return output
+
+    def attention(self, embeddings: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch queries tokens"]:
+        """Follow the attention of all layers back to the image (attention rollout, arXiv 2005.00928).
+
+        Half of a latent is what it was before a layer, half is what it reads there: of the image, and of latents that
+        have read the image before. A latent knows nothing of the image at first, so rows are scaled to sum to one.
+        """
+        image = self._read(embeddings)
+        latents = self.latents.expand(len(image), -1, -1)
+        seen = image.new_zeros(len(image), self.num_queries, image.shape[1])
+        for layer in self.layers:
+            weights = cast(PerceiverLayer, layer).attention.weights(latents, image)
+            of_image, of_latents = weights[..., : image.shape[1]], weights[..., image.shape[1] :]
+            seen = (seen + of_image + of_latents @ seen) / 2
+            latents = layer(latents, image)
+        return seen / seen.sum(-1, keepdim=True)
+
+    def _read(self, embeddings: Tensor) -> Tensor:
+        image: Tensor = self.input(embeddings)
+        return image + self._positions_of(image) if self.num_positions else image
 
     def _positions_of(self, image: Tensor) -> Tensor:
         if image.shape[1] != self.num_positions:
@@ -130,9 +150,20 @@ class PerceiverAttention(nn.Module):
         self, latents: Float[Tensor, "batch queries width"], image: Float[Tensor, "batch tokens width"]
     ) -> Float[Tensor, "batch queries width"]:
         """Read."""
+        queries, keys, values = self._project(latents, image)
+        output: Tensor = self.to_output(rearrange(attend(queries, keys, values), "b h q c -> b q (h c)"))
+        return output
+
+    def weights(
+        self, latents: Float[Tensor, "batch queries width"], image: Float[Tensor, "batch tokens width"]
+    ) -> Float[Tensor, "batch queries positions"]:
+        """Where the latents look: first at the image, then at themselves; the mean over heads."""
+        queries, keys, _ = self._project(latents, image)
+        return attention_weights(queries, keys)
+
+    def _project(self, latents: Tensor, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         latents = self.latent_norm(latents)
         queries = rearrange(self.to_queries(latents), "b q (h c) -> b h q c", h=self.num_heads)
         keys_values = self.to_keys_values(torch.cat([self.image_norm(image), latents], dim=1))
         keys, values = rearrange(keys_values, "b n (two h c) -> two b h n c", two=2, h=self.num_heads)
-        output: Tensor = self.to_output(rearrange(attend(queries, keys, values), "b h q c -> b q (h c)"))
-        return output
+        return queries, keys, values
