@@ -31,6 +31,7 @@ _OTHER_COMMANDS = {
     "caption": "write captions of pictures with a trained captioner",
     "report": "compare caption sets: a page with figures, charts and a map of their clusters",
     "score": "score any captioner's predictions, in COCO's results format, against what people wrote",
+    "demo": "serve a page on this machine to try a trained captioner: drop a picture, see where it looks",
     "export": "write a trained captioner as a folder to share, or to the Hugging Face Hub",
     "select": "take a part of a caption set that is even over clusters or classes, or narrowed to a few",
 }
@@ -150,6 +151,7 @@ def _run_small_command(words: Sequence[str]) -> None:
         "vocabulary": _add_vocabulary,
         "caption": _add_caption,
         "score": _add_score,
+        "demo": _add_demo,
         "export": _add_export,
         "report": _add_report,
         "select": _add_select,
@@ -222,6 +224,14 @@ def _add_caption(parser: argparse.ArgumentParser) -> None:
         "--max-pixels", type=int, default=178_956_970, help="refuse larger pictures (default: 178956970, as Pillow)"
     )
     parser.add_argument("--allow-urls", action="store_true", help="fetch addresses by http and https")
+
+
+def _add_demo(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(call=_serve_demo)
+    parser.epilog = 'Needs gradio: pip install "synth2-lightning[demo]". No other machine can open the page.'
+    parser.add_argument("run", metavar="RUN", help="folder of a run, a checkpoint, or an exported captioner")
+    parser.add_argument("--port", type=int, default=7860, help="of 127.0.0.1 (default: 7860)")
+    parser.add_argument("--device", help="such as cpu, cuda or cuda:1 (default: the accelerator that there is)")
 
 
 def _add_export(parser: argparse.ArgumentParser) -> None:
@@ -325,6 +335,15 @@ def _caption_pictures(given: argparse.Namespace) -> None:
     captioner = load_captioner(given.checkpoint, given.device, given.num_beams, given.max_new_tokens)
     format_ = given.format or format_of(given.out or Path())
     sys.exit(caption_pictures(found, captioner, given.out, format_, given.batch_size, given.max_pixels))
+
+
+def _serve_demo(given: argparse.Namespace) -> None:
+    resolve(given.run, "trained captioner")  # before the heavy imports
+    from synth2_lightning.demo.command import serve_demo
+
+    for noise in _NOISE:
+        warnings.filterwarnings("ignore", message=noise)
+    serve_demo(given.run, given.port, given.device)
 
 
 def _report_on_sets(given: argparse.Namespace) -> None:

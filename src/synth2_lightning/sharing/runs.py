@@ -105,19 +105,36 @@ def read_data(folder: Path | None) -> DataRecord | None:
     Raises:
         ValueError: If the run file is damaged.
     """
-    if folder is None or not (path := folder / "config.yaml").is_file():
+    data = read_run_file(folder).get("data")
+    if data is None:
         return None
-    import yaml
-
-    try:
-        data = yaml.safe_load(path.read_text("utf-8"))["data"]
-    except (yaml.YAMLError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is no run file ({error!r}); expected the one that `synth2 fit` wrote.") from error
     parts = list(_list_parts(data, ""))
     shards = {value for _, _, arguments in parts for name, value in arguments.items() if name == "shards" and value}
     shares = (f"{name} {arguments}" for where, name, arguments in parts if where.endswith("synthetic_share"))
     manifests = {str(place): _read_manifest(str(place)) for place in sorted(shards)}
     return DataRecord(parts, manifests, next(shares, None))
+
+
+def read_run_file(folder: Path | None) -> Mapping[str, Any]:
+    """Read ``config.yaml`` of a run; nothing where none lies beside the checkpoint.
+
+    Raises:
+        ValueError: If it is damaged.
+
+    Example:
+        >>> read_run_file(None)
+        {}
+    """
+    if folder is None or not (path := folder / "config.yaml").is_file():
+        return {}
+    import yaml
+
+    try:
+        content: Mapping[str, Any] = yaml.safe_load(path.read_text("utf-8"))
+        content["data"]
+    except (yaml.YAMLError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is no run file ({error!r}); expected the one that `synth2 fit` wrote.") from error
+    return content
 
 
 def _list_parts(node: Any, where: str) -> Iterator[tuple[str, str, dict[str, Any]]]:

@@ -1,0 +1,54 @@
+"""Pictures with words below, as HTML that holds them and needs nothing else."""
+
+import base64
+from collections.abc import Iterable
+from html import escape
+from io import BytesIO
+
+from PIL import Image
+
+STYLE = """
+.figures {display: flex; flex-wrap: wrap; gap: 0.75rem;}
+.figures figure {margin: 0; width: 7rem;}
+.figures.wide figure {width: 9rem;}
+.figures img {width: 100%; display: block; border-radius: 4px; transition: transform 0.15s;}
+.figures figure:hover img {transform: scale(1.6); position: relative; z-index: 1;}
+.figures figcaption {padding-top: 0.3rem; line-height: 1.25; overflow-wrap: anywhere;}
+.figures .missing {aspect-ratio: 1; border: 1px dashed; border-radius: 4px; padding: 0.5rem; opacity: 0.6;}
+.note {opacity: 0.75; margin-bottom: 0.6rem;}
+"""
+
+
+def render_figures(figures: Iterable[tuple[Image.Image | None, str]], kind: str = "") -> str:
+    """Show pictures beside each other.
+
+    Args:
+        figures: Pictures (``None`` where there is none) and what stands below; no markup.
+        kind: Another class of style for all.
+
+    Example:
+        >>> render_figures([(None, "a < b")])
+        '<div class="figures "><figure><div class="missing">no picture</div><figcaption>a &lt; b</figcaption>...'
+    """
+    return f'<div class="figures {kind}">{"".join(_render(*figure) for figure in figures)}</div>'
+
+
+def render_note(text: str) -> str:
+    """Show a sentence beside what matters more.
+
+    Example:
+        >>> render_note("a < b")
+        '<div class="note">a &lt; b</div>'
+    """
+    return f'<div class="note">{escape(text)}</div>'
+
+
+def _render(picture: Image.Image | None, text: str) -> str:
+    if picture is None:
+        shown = '<div class="missing">no picture</div>'
+    else:
+        file = BytesIO()
+        picture.save(file, "PNG")
+        data = base64.b64encode(file.getvalue()).decode()
+        shown = f'<img src="data:image/png;base64,{data}" alt="{escape(text)}">'
+    return f"<figure>{shown}<figcaption>{escape(text)}</figcaption></figure>"

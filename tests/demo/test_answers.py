@@ -1,0 +1,45 @@
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from synth2_lightning.captioner import Captioner
+from synth2_lightning.demo.answers import Answerer
+from synth2_lightning.modules.captioning import VisionLanguageModule
+from synth2_lightning.scenes.drawing import draw_scene
+from synth2_lightning.scenes.world import scene_at
+from synth2_lightning.testing import TinyDecoder, TinyImageTokenizer, TinyResampler
+
+
+def test_a_caption_comes_with_a_map_for_each_of_its_words(module: VisionLanguageModule, tmp_path: Path) -> None:
+    draw_scene(scene_at("val", 0)).save(tmp_path / "scene.png")
+    answer = Answerer(Captioner(module, "cpu"), None).answer(tmp_path / "scene.png")
+    assert answer.caption
+    assert [word for _, word in answer.words] == answer.caption.split()
+    assert (answer.words_note, answer.neighbours) == ("", [])
+
+
+def test_a_picture_is_read_by_the_rules_of_all_pictures(module: VisionLanguageModule, tmp_path: Path) -> None:
+    answerer = Answerer(Captioner(module, "cpu"), None)
+    upright = draw_scene(scene_at("val", 0))
+    upright.save(tmp_path / "upright.png")
+    exif = Image.Exif()
+    exif[0x0112] = 3  # upside down
+    upright.rotate(180).save(tmp_path / "turned.png", exif=exif)
+    one, other = (answerer.answer(tmp_path / f"{name}.png") for name in ("upright", "turned"))
+    assert one.words
+    assert [each.tobytes() for each, _ in one.words] == [each.tobytes() for each, _ in other.words]
+    Image.new("1", (15_000, 15_000)).save(tmp_path / "bomb.png")
+    with pytest.raises(
+        OSError, match=r"bomb.png cannot be read: .*15000 x 15000 pixels, and more than 178956970 are re"
+    ):
+        answerer.answer(tmp_path / "bomb.png")
+
+
+def test_parts_without_maps_give_the_reason_beside_the_caption(tmp_path: Path) -> None:
+    Image.new("RGB", (9, 8), "white").save(tmp_path / "white.png")
+    tiny = VisionLanguageModule(TinyImageTokenizer(), TinyResampler, TinyDecoder())
+    answer = Answerer(Captioner(tiny, "cpu"), None).answer(tmp_path / "white.png")
+    assert answer.words == []
+    reason = "TinyResampler cannot say where" if answer.caption else "The caption has no word."
+    assert reason in answer.words_note
