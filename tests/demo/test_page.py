@@ -80,7 +80,7 @@ class Browser:
     def ask(self, script: str) -> Any:
         return self.call("Runtime.evaluate", expression=script, returnByValue=True)["result"].get("value")
 
-    def wait_for(self, script: str, seconds: float = 60) -> Any:
+    def wait_for(self, script: str, seconds: float = 120) -> Any:
         until = time.monotonic() + seconds
         while not (value := self.ask(script)):
             assert time.monotonic() < until, f"{script}: {self.ask('document.body.innerText')}"
