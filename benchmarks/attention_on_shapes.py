@@ -9,7 +9,6 @@ on either lies on the one that the word names; one half is chance.
 """
 
 import argparse
-import json
 from collections.abc import Iterator
 from random import Random
 from statistics import mean
@@ -18,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from report import report
 from synth2_lightning.captioner import load_captioner
 from synth2_lightning.demo.word_maps import map_words
 from synth2_lightning.scenes.drawing import SIDE, place_things
@@ -105,7 +105,9 @@ def main() -> None:
     parser.add_argument("run", help="of a captioner of Scenes: folder or checkpoint")
     parser.add_argument("--num", type=int, default=50, help="pictures of each kind (default: 50)")
     given = parser.parse_args()
-    print(json.dumps({"one_thing": measure_single(given.run, given.num), "two": measure_pairs(given.run, given.num)}))
+    single = measure_single(given.run, given.num)
+    ratio = single["on_shape_times_chance"]
+    report("attention_on_shapes", ratio, one_thing=single, two_things=measure_pairs(given.run, given.num))
 
 
 if __name__ == "__main__":
