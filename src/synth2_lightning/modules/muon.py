@@ -29,10 +29,10 @@ class Muon(timm.optim.Muon):  # type: ignore[misc]
         True
     """
 
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take a step."""
         with self._precision():
-            loss: float | None = super().step(closure)
+            loss = super().step(closure)
         return loss
 
     def _precision(self) -> AbstractContextManager[Any]:
