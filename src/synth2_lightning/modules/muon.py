@@ -32,8 +32,7 @@ class Muon(timm.optim.Muon):  # type: ignore[misc]
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take a step."""
         with self._precision():
-            loss = super().step(closure)
-        return loss
+            return super().step(closure)
 
     def _precision(self) -> AbstractContextManager[Any]:
         on_processor = all(p.device.type == "cpu" for group in self.param_groups for p in group["params"])
