@@ -33,7 +33,7 @@ from synth2_lightning.nn.gated_attention import GatedCrossAttention
 from synth2_lightning.nn.maskgit import MaskGit
 from synth2_lightning.nn.perceiver import PerceiverResampler
 
-PEAK_FLOPS, UTILISATION, MEMORY_GB = 989e12, 0.4, 80  # H100 SXM, bfloat16 without sparsity
+PEAK_FLOPS, UTILISATION = 989e12, 0.4  # H100 SXM, bfloat16 without sparsity
 LINK_BYTES = 50e9  # per second and GPU between machines: a port of 400 Gbit/s each
 PAIRS, GLOBAL_BATCH, LOCAL_BATCH = 10_100_000, 512, 64  # CC12M as the paper used it (second-hand); MUSE's batch; ours
 TEXT, IMAGE, QUERIES, CAPTION = 64, 256, 64, 80  # tokens of: the generator's text, a picture, the resampler, a caption

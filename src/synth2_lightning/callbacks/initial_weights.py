@@ -11,8 +11,8 @@ from lightning.pytorch.utilities import rank_zero_info
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
-from torch.distributed.tensor import DTensor, distribute_tensor
 
+from synth2_lightning.callbacks.sharded_weights import spread_like
 from synth2_lightning.locations import find_checkpoint, resolve
 
 _EXPORTED_WEIGHTS = "model.safetensors"
@@ -65,7 +65,7 @@ class InitialWeightsCallback(Callback):
                 "other run had (config.yaml in its folder), its vocabulary too."
             )
         for name in shared:
-            trained[name].copy_(_like(given[name], trained[name]))
+            trained[name].copy_(spread_like(given[name], trained[name]))
         left = sorted(given.keys() - pl_module.state_dict().keys() - dict(pl_module.named_parameters()).keys())
         new = sorted(trained.keys() - shared)
         rank_zero_info(
@@ -98,12 +98,6 @@ def read_weights(location: str | Path) -> dict[str, Tensor]:
             f"{path} holds no weights that can be read ({reason}); expected a checkpoint of `synth2 fit`, or the "
             "safetensors of `synth2 export`. Copy it again if it is damaged."
         ) from error
-
-
-def _like(whole: Tensor, weight: Tensor) -> Tensor:
-    if isinstance(weight, DTensor):
-        return distribute_tensor(whole.to(weight.device, weight.dtype), weight.device_mesh, weight.placements)
-    return whole
 
 
 def _first(names: Mapping[str, Any] | list[str]) -> str:

@@ -6,8 +6,10 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from synth2_lightning.callbacks.sharded_weights import spread_like
 
 _CURRENT = "current_model_state"  # as Lightning's own callback calls it, whose checkpoints can be gone on from
 
@@ -56,7 +58,7 @@ class WeightAveragingCallback(Callback):
         self._num_seen = trainer.global_step
         for name, whole in (self._resumed or {}).items():
             if name in weights:
-                weights[name].copy_(_like(whole, weights[name]))
+                weights[name].copy_(spread_like(whole, weights[name]))
         self._resumed = None
 
     @torch.no_grad()
@@ -123,9 +125,3 @@ def _trained(pl_module: LightningModule) -> dict[str, Tensor]:
 
 def _whole(weight: Tensor) -> Tensor:
     return weight.full_tensor().cpu() if isinstance(weight, DTensor) else weight
-
-
-def _like(whole: Tensor, weight: Tensor) -> Tensor:
-    if isinstance(weight, DTensor):
-        return distribute_tensor(whole.to(weight.device), weight.device_mesh, weight.placements)
-    return whole
