@@ -17,6 +17,7 @@ from synth2_lightning import __version__
 from synth2_lightning.locations import resolve
 
 if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
     from lightning.pytorch.cli import LightningCLI
 
 _TRAINER_COMMANDS = {
@@ -36,6 +37,8 @@ _OTHER_COMMANDS = {
     "select": "take a part of a caption set that is even over clusters or classes, or narrowed to a few",
 }
 _SET = "folder of a caption set, table with a column 'caption', COCO captions JSON, or a text with one caption a line"
+_STOPPED_BY_SIGTERM = 143
+"""Exit code, as shells give it."""
 _NOISE = (  # warnings that no user can act on
     r"LightningCLI's args parameter",  # the words were looked at before, for names of shipped run files
     r".isinstance\(treespec, LeafSpec\). is deprecated",  # Lightning 2.6.6 with torch 2.15
@@ -68,10 +71,23 @@ def run_trainer(words: Sequence[str]) -> "LightningCLI":
     """Run ``fit``, ``validate``, ``test`` or ``predict`` and return the finished command line with its trainer."""
     _check_checkpoint(words)
     words = _find_configs(words)  # before the heavy imports, so that a mistyped name is told at once
+    from lightning.fabric.plugins.io import TorchCheckpointIO
     from lightning.pytorch import LightningDataModule, LightningModule
     from lightning.pytorch.cli import LightningCLI
+    from lightning.pytorch.utilities import rank_zero_only
+    from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+    from synth2_lightning.callbacks.stopping import SigtermCallback
+    from synth2_lightning.checkpoints import CheckedCheckpointIO
 
     class CommandLine(LightningCLI):
+        def after_instantiate_classes(self) -> None:
+            if type(self.trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # nothing else was asked for
+                self.trainer.strategy.checkpoint_io = CheckedCheckpointIO()
+            settings = self.config_init[self.config_init["subcommand"]]
+            if settings["ckpt_path"] == "last":
+                settings["ckpt_path"] = _find_last(self.trainer)
+
         def _parse_ckpt_path(self) -> None:
             # Lightning has the settings in a checkpoint overrule run files and arguments, without a word: a protocol's
             # beams would be those of the training. They are for those who name no run file.
@@ -80,18 +96,48 @@ def run_trainer(words: Sequence[str]) -> "LightningCLI":
 
     for noise in _NOISE:
         warnings.filterwarnings("ignore", message=noise)
-    return CommandLine(
-        LightningModule,
-        LightningDataModule,
-        subclass_mode_model=True,
-        subclass_mode_data=True,
-        auto_configure_optimizers=False,
-        seed_everything_default=0,
-        # A second run in the same folder is a user's wish, not an error; Lightning would abort it.
-        save_config_kwargs={"overwrite": True},
-        parser_kwargs={"version": __version__},
-        args=words,
-    )
+    try:
+        return CommandLine(
+            LightningModule,
+            LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            seed_everything_default=0,
+            trainer_defaults={"callbacks": [SigtermCallback()]},
+            # A second run in the same folder is a user's wish, not an error; Lightning would abort it.
+            save_config_kwargs={"overwrite": True},
+            parser_kwargs={"version": __version__},
+            args=words,
+        )
+    except SIGTERMException:
+        # The first process tells how it ended. Lightning kills that one where another, which it started, ends with an
+        # error, though it may still be writing.
+        sys.exit(_STOPPED_BY_SIGTERM if getattr(rank_zero_only, "rank", 0) == 0 else 0)
+
+
+def _find_last(trainer: "Trainer") -> str | None:
+    """Find the checkpoint that ``--ckpt_path last`` means, and keep the next ones beside it: it is the same run.
+
+    Lightning looks in the folder of the new run, where there is none yet.
+    """
+    from lightning.pytorch.callbacks import ModelCheckpoint
+    from lightning.pytorch.utilities import rank_zero_info
+
+    from synth2_lightning.checkpoints import find_last_checkpoint, run_folders
+
+    savers = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint)]
+    folders = [Path(saver.dirpath) for saver in savers if saver.dirpath]
+    logs = trainer.loggers[0].log_dir if trainer.loggers else None
+    folders += run_folders(Path(logs or trainer.default_root_dir) / "checkpoints")
+    found = find_last_checkpoint(dict.fromkeys(folders))
+    if found is None:
+        searched = ", ".join(map(str, dict.fromkeys(folders)))
+        rank_zero_info(f"There is no checkpoint yet to go on from (looked in {searched}): a new run begins.")
+        return None
+    for saver in savers:
+        saver.dirpath = saver.dirpath or str(found.parent)
+    return str(found)
 
 
 def config_folder() -> Path:

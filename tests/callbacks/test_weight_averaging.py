@@ -77,6 +77,23 @@ def test_a_run_that_goes_on_ends_as_if_it_had_not_stopped(tmp_path: Path) -> Non
     assert resumed.validated == whole.validated[3:]
 
 
+def test_a_weight_of_two_names_is_its_average_under_both(tmp_path: Path) -> None:
+    class Tied(Counting):
+        def __init__(self) -> None:
+            super().__init__()
+            self.same = self.weight
+
+    module, callback = Tied(), WeightAveragingCallback(decay=0.5)
+    trainer = Trainer(logger=False, enable_checkpointing=False, default_root_dir=tmp_path)
+    callback.on_train_start(trainer, module)
+    module.weight.data.fill_(3.0)
+    checkpoint: dict[str, Any] = {"state_dict": module.state_dict()}
+    callback.on_save_checkpoint(trainer, module, checkpoint)
+    assert {name: float(weight) for name, weight in checkpoint["state_dict"].items()} == {
+        "weight": 0.0, "same": 0.0, "frozen": 7.0,
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(("decay", "start_step"), [(1.0, 0), (-0.1, 0), (0.9, -1)])
 def test_settings_out_of_range_are_refused(decay: float, start_step: int) -> None:
     with pytest.raises(ValueError, match=f"given decay={decay} and start_step={start_step}; expected a decay from 0"):

@@ -1,11 +1,17 @@
 import copy
+import multiprocessing
+import os
+import subprocess
+import time
 from collections.abc import Sequence
 from itertools import islice
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from synth2_lightning.datamodules.loader import ResumableDataLoader
+from synth2_lightning.datamodules.loader import ResumableDataLoader, outlive_sigterm
 from synth2_lightning.datamodules.pairs import BatchDataset
 from synth2_lightning.datamodules.sampling import StratifiedSampler
 from synth2_lightning.types import ImageTextBatch, Pixels
@@ -35,12 +41,40 @@ def test_resume_gives_the_next_batch(num_workers: int) -> None:
 
     resumed = make(num_workers)
     resumed.load_state_dict(state)
-    assert state == {"step": 4}  # what the workers had read ahead does not count
+    assert state == {"step": 4, "drawn": [12]}  # what the workers had read ahead does not count
     assert [batch.keys for batch in resumed] == expected[4:10]
-    assert resumed.state_dict() == {"step": 10}
+    assert resumed.state_dict() == {"step": 10, "drawn": [30]}
 
 
 def test_the_state_counts_the_batch_in_hand() -> None:
     loader = make(num_workers=0)
 
     assert [loader.state_dict()["step"] for _ in loader] == [1, 2, 3, 4, 5, 6]
+
+
+def test_workers_outlive_the_sigterm_that_all_processes_get() -> None:
+    sampler = StratifiedSampler([20], lambda step: (3,), num_steps=6)
+    loader = ResumableDataLoader(
+        NumberPairs(), batch_size=None, sampler=sampler, num_workers=1, worker_init_fn=outlive_sigterm
+    )
+    batches = iter(loader)
+    next(batches)
+    (child,) = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    subprocess.run(["kill", "-TERM", child], check=True)  # not from this process
+    assert len(list(batches)) == 5
+
+
+def test_workers_end_by_the_sigterm_of_their_own_process() -> None:
+    def work(ready: Any) -> None:
+        outlive_sigterm(0)
+        ready.set()
+        time.sleep(60)
+
+    context = multiprocessing.get_context("fork")
+    ready = context.Event()
+    worker = context.Process(target=work, args=(ready,))
+    worker.start()
+    assert ready.wait(30)
+    worker.terminate()
+    worker.join(30)
+    assert worker.exitcode == 0

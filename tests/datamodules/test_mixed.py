@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from itertools import islice
 from types import SimpleNamespace
 from typing import Any
 
@@ -69,10 +70,18 @@ def test_a_resumed_run_keeps_its_share_and_its_pairs(make_source: MakeSource, ma
     schedule = LinearShare(0.0, 1.0, num_steps=4)
     straight = mix(source, shards, schedule)
     expected = [batch.captions for _ in range(2) for batch in straight.train_dataloader()]
-    resumed = mix(source, shards, schedule).train_dataloader()
-    resumed.load_state_dict({"step": 2})
+    stopped = mix(source, shards, schedule)
+    assert len(list(islice(stopped.train_dataloader(), 2))) == 2
+    state = stopped.state_dict()
+    assert state == {"step": 2, "drawn": [7, 1]}
 
-    assert [batch.captions for batch in resumed] == expected[2:5]
+    # Lightning restores before there is a loader, or, where a schedule asked how long an epoch is, after.
+    early, late = mix(source, shards, schedule), mix(source, shards, schedule)
+    early.load_state_dict(state)
+    loader = late.train_dataloader()
+    late.load_state_dict(state)
+    assert [batch.captions for batch in early.train_dataloader()] == expected[2:5]
+    assert [batch.captions for batch in loader] == expected[2:5]
 
 
 @pytest.mark.parametrize(("share", "kind"), [(0.0, Pixels), (1.0, VQTokens)])

@@ -114,3 +114,33 @@ def test_prediction_gives_every_item_once(num_items: int, world_size: int) -> No
 
     assert seen == list(range(num_items))
     assert [len(list(sampler)) for sampler in samplers] == [len(sampler) for sampler in samplers]
+
+
+def test_another_number_of_ranks_takes_what_is_left() -> None:
+    def ranks(num: int, num_steps: int = 5) -> list[StratifiedSampler]:
+        return [StratifiedSampler([40, 20], lambda step: (2, 1), num_steps, 3, rank, num) for rank in range(num)]
+
+    seen = [index for sampler in ranks(4) for step in range(2) for index in sampler.draw(step)]
+    stopped = ranks(4)[1]
+    stopped.step = 2
+    for num in (1, 2, 3):
+        resumed = ranks(num)
+        for sampler in resumed:
+            sampler.load_state_dict(stopped.state_dict())
+        num_left = 12 // num
+        left = [index for sampler in resumed for step in range(2, 2 + num_left) for index in sampler.draw(step)]
+        assert sorted(seen + left) == list(range(60))
+
+
+def test_a_state_of_other_data_is_refused() -> None:
+    sampler = StratifiedSampler([4, 4], lambda step: (1, 1), num_steps=2)
+    with pytest.raises(ValueError, match="saved with 1 kinds of training pairs, and there are 2; expected the data"):
+        sampler.load_state_dict({"step": 1, "drawn": [3]})
+
+
+def test_the_state_is_that_of_the_step_not_of_what_was_read_ahead() -> None:
+    sampler = StratifiedSampler([100], lambda step: (step,), num_steps=9)
+    assert sampler.draw(6)
+    sampler.step = 4
+    assert sampler.state_dict() == {"step": 4, "drawn": [0 + 1 + 2 + 3]}
+    assert sampler.draw(2) == StratifiedSampler([100], lambda step: (step,), num_steps=9).draw(2)

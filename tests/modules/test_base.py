@@ -1,3 +1,4 @@
+import random
 from pathlib import Path
 from typing import Any, ClassVar
 from unittest.mock import Mock
@@ -117,3 +118,45 @@ def test_fit_loads_parts_steps_the_schedule_and_comes_back(tmp_path: Path) -> No
 def test_source_losses_divide_by_their_own_tokens() -> None:
     losses = source_losses(torch.tensor([4.0, 2.0, 4.0]), torch.tensor([1, 2, 1]), ("a", "b", "a"))
     assert {name: float(value) for name, value in losses.items()} == {"a": 4.0, "b": 1.0}
+
+
+class DrawingModule(SmallModule):
+    """Notes what chance gave it in every step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drawn: list[tuple[float, float]] = []
+
+    def training_step(self, batch: tuple[torch.Tensor]) -> torch.Tensor:
+        self.drawn.append((torch.rand(()).item(), random.random()))
+        return super().training_step(batch)
+
+    def validation_step(self, batch: tuple[torch.Tensor], batch_idx: int) -> None:
+        torch.rand(3)
+
+
+def test_chance_is_that_of_the_seed_and_the_batch_whatever_came_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)  # of another test: it would win over the seeds here
+
+    def fit(num_steps: int, ckpt_path: Path | None = None, **settings: Any) -> DrawingModule:
+        data = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.ones(8, 2)), batch_size=2)
+        trainer = Trainer(
+            accelerator="cpu", max_steps=num_steps, logger=False, enable_checkpointing=False,
+            enable_progress_bar=False, enable_model_summary=False, default_root_dir=tmp_path, **settings,
+        )  # fmt: skip
+        module = DrawingModule()
+        trainer.fit(module, data, data, ckpt_path=ckpt_path, weights_only=True)
+        trainer.save_checkpoint(tmp_path / "last.ckpt")
+        return module
+
+    torch.manual_seed(5)
+    whole = fit(6)
+    assert len(set(whole.drawn)) == 6
+    torch.manual_seed(5)
+    torch.rand(100)
+    first = fit(4, val_check_interval=1)  # a validation after every step draws, too
+    torch.manual_seed(6)
+    assert first.drawn + fit(6, tmp_path / "last.ckpt").drawn == whole.drawn
+    assert fit(6).drawn != whole.drawn

@@ -95,7 +95,14 @@ class WeightAveragingCallback(Callback):
         if self._averages is None:
             return
         checkpoint[_CURRENT] = {name: _whole(weight) for name, weight in _trained(pl_module).items()}
-        checkpoint["state_dict"] |= {name: _whole(average) for name, average in self._averages.items()}
+        averages = {name: _whole(average) for name, average in self._averages.items()}
+        first = {id(weight): name for name, weight in pl_module.named_parameters()}
+        # A weight that has two names, such as tied embeddings, is its average under both.
+        checkpoint["state_dict"] |= {
+            name: averages[first[id(weight)]]
+            for name, weight in pl_module.named_parameters(remove_duplicate=False)
+            if first[id(weight)] in averages
+        }
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Keep the weights until training starts."""

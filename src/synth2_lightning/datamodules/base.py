@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
-from synth2_lightning.datamodules.loader import ResumableDataLoader
+from synth2_lightning.datamodules.loader import ResumableDataLoader, outlive_sigterm
 from synth2_lightning.datamodules.pairs import BatchDataset
 from synth2_lightning.datamodules.sampling import EvaluationSampler, StratifiedSampler
 from synth2_lightning.types import ImageTextBatch
@@ -40,6 +40,7 @@ class ImageTextDataModule(LightningDataModule, ABC):
         self.num_workers = num_workers
         self.seed = seed
         self._sampler: StratifiedSampler | None = None
+        self._resumed: dict[str, Any] | None = None
         self._train_pairs: BatchDataset | None = None
 
     @abstractmethod
@@ -58,12 +59,29 @@ class ImageTextDataModule(LightningDataModule, ABC):
         """Begin a run: its training starts with the first step, unless a checkpoint says otherwise."""
         if stage == "fit":
             self._sampler = None
+            self._resumed = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """How far training is.
+
+        Lightning saves that of the loader, too, but restores it only where no learning rate schedule has asked for the
+        number of steps in an epoch before.
+        """
+        return {} if self._sampler is None else self._sampler.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from there, with the loader that is made next or was made already."""
+        self._resumed = state_dict
+        if self._sampler is not None:
+            self._sampler.load_state_dict(state_dict)
 
     def train_dataloader(self) -> ResumableDataLoader:
         """Endless shuffled pairs, an epoch at a time."""
         # Lightning may ask again within one run (reload_dataloaders_every_n_epochs): the sampler knows how far it is.
         if self._sampler is None:
             self._sampler = self._make_sampler()
+            if self._resumed is not None:
+                self._sampler.load_state_dict(self._resumed)
         return ResumableDataLoader(dataset=self.train_pairs, sampler=self._sampler, **self._loader_settings())
 
     @property
@@ -103,5 +121,6 @@ class ImageTextDataModule(LightningDataModule, ABC):
             "batch_size": None,  # the samplers yield whole batches
             "num_workers": self.num_workers,
             "persistent_workers": self.num_workers > 0,
+            "worker_init_fn": outlive_sigterm,
             "pin_memory": torch.cuda.is_available(),
         }

@@ -1,5 +1,8 @@
 """A training loader that a checkpoint can stop and start again."""
 
+import os
+import signal
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,7 +22,7 @@ class ResumableDataLoader(DataLoader[ImageTextBatch]):
         >>> sampler = StratifiedSampler([8], counts=lambda step: (2,), num_steps=4)
         >>> loader = ResumableDataLoader(list(range(8)), batch_size=None, sampler=sampler)
         >>> loader.state_dict()
-        {'step': 0}
+        {'step': 0, 'drawn': [0]}
     """
 
     sampler: StratifiedSampler
@@ -31,9 +34,28 @@ class ResumableDataLoader(DataLoader[ImageTextBatch]):
             yield batch
 
     def state_dict(self) -> dict[str, Any]:
-        """The step that comes next."""
-        return {"step": self.sampler.step}
+        """The step that comes next, and what was dealt out before it."""
+        return self.sampler.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a step."""
-        self.sampler.step = state["step"]
+        self.sampler.load_state_dict(state)
+
+
+def outlive_sigterm(_worker: int) -> None:
+    """Have a worker end by SIGTERM only if its own process sends it.
+
+    Schedulers, and shells, send it to all processes of a run at once; but the run decides when to stop, and wants its
+    batches until then. It also ends workers so, such as one that waits for what another held when it was killed.
+
+    Args:
+        _worker: Its number, which ``DataLoader(worker_init_fn=...)`` gives.
+    """
+
+    def wait() -> None:
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+            pass
+        os._exit(0)
+
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=wait, daemon=True).start()

@@ -1,6 +1,6 @@
 """Which items meet in the batch of a step: functions of the seed, the step and the rank, of nothing else."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,9 @@ class StratifiedSampler(DistributedSampler[list[int]]):
     streams. Else one rank would skip an encoder while the others wait inside it for ever (DDP, FSDP).
 
     A stream goes through all its items in an order of its own (its *pass*) before any of them comes again. The batch
-    of a step follows from the seed and the step alone, so a run resumes from one integer. Items are numbered through:
-    those of the second stream follow those of the first.
+    of a step follows from the seed, the step and how many items of each stream were dealt out before it. That is all a
+    run resumes from, whatever the number of ranks it had. Items are numbered through: those of the second stream follow
+    those of the first.
 
     Each item that the sampler yields is the list of a whole batch: use it with ``DataLoader(batch_size=None)``. It is a
     ``DistributedSampler`` because Lightning leaves those alone.
@@ -59,7 +60,7 @@ class StratifiedSampler(DistributedSampler[list[int]]):
         self.counts = counts
         self.num_steps = num_steps
         self.step = 0
-        self._drawn = (0, (0,) * len(self.sizes))
+        self._start = self._saved = self._drawn = (0, (0,) * len(self.sizes))
         self._passes: dict[int, tuple[int, Indices]] = {}
 
     def __len__(self) -> int:
@@ -70,6 +71,26 @@ class StratifiedSampler(DistributedSampler[list[int]]):
         """Yield the batches of one epoch, whatever step it begins with."""
         for step in range(self.step, self.step + self.num_steps):
             yield self.draw(step)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The step that comes next, and the items of each stream that all ranks took before it."""
+        self._saved = (self.step, self._count_drawn(self.step))
+        return {"step": self.step, "drawn": list(self._saved[1])}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a step, with the items that were not yet taken.
+
+        Raises:
+            ValueError: If the state is of another number of streams.
+        """
+        drawn = tuple(state["drawn"])
+        if len(drawn) != len(self.sizes):
+            raise ValueError(
+                f"The checkpoint was saved with {len(drawn)} kinds of training pairs, and there are {len(self.sizes)}; "
+                "expected the data of the run that is gone on with. Use its config.yaml."
+            )
+        self.step = state["step"]
+        self._start = self._saved = self._drawn = (self.step, drawn)
 
     def draw(self, step: int) -> list[int]:
         """Give this rank's items of a step.
@@ -86,7 +107,8 @@ class StratifiedSampler(DistributedSampler[list[int]]):
 
     def _count_drawn(self, step: int) -> tuple[int, ...]:
         """How many items of each stream all ranks took before a step."""
-        known, drawn = self._drawn if self._drawn[0] <= step else (0, (0,) * len(self.sizes))
+        # Counted on from where it is known: workers read ahead of the state that is saved.
+        known, drawn = max(point for point in (self._start, self._saved, self._drawn) if point[0] <= step)
         for earlier in range(known, step):
             drawn = tuple(
                 total + self.num_replicas * count for total, count in zip(drawn, self.counts(earlier), strict=True)

@@ -1,10 +1,13 @@
 """What every LightningModule of the house shares: injected optimisation, late loading, small checkpoints."""
 
 import math
+import random
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
+import numpy as np
+import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
@@ -46,6 +49,7 @@ class BaseModule(LightningModule):
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*is an instance of `nn.Module`.*")
             self.save_hyperparameters(logger=False)
+        self._seed: int | None = None
         live = [name for name, value in self.hparams.items() if isinstance(value, nn.Module) or callable(value)]
         self.remove_ignored_hparams(live)
 
@@ -95,6 +99,23 @@ class BaseModule(LightningModule):
         """All that is trainable, in groups for the optimizer; override it where parts want settings of their own."""
         return decay_groups(self.parameters())
 
+    def on_train_start(self) -> None:
+        """Settle what all chance in training follows from, unless a checkpoint did."""
+        if self._seed is None:
+            self._seed = self.trainer.strategy.broadcast(torch.initial_seed())
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Draw dropout, masks and the like from the seed, the batch's number and the rank, whatever was drawn before.
+
+        So a run that was stopped draws what it would have drawn, with no state of generators to be kept for each rank,
+        and a validation in between changes nothing.
+        """
+        key = [self._seed or 0, self.trainer.fit_loop.total_batch_idx, self.global_rank]
+        seed, short = (int(word) for word in np.random.SeedSequence(key).generate_state(2, np.uint64))
+        torch.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(short % 2**32)  # noqa: NPY002 - for third parties that draw from it
+
     def on_before_backward(self, loss: Tensor) -> None:
         """Stop the run at a loss that is not finite, before a weight learns from it; all ranks stop together.
 
@@ -119,6 +140,11 @@ class BaseModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the last good checkpoint: no other is written where weights are not finite."""
         self.check_weights()
+        checkpoint["seed"] = self._seed
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on with the chance of the run that was stopped."""
+        self._seed = checkpoint.get("seed")
 
     def check_weights(self) -> None:
         """Refuse weights that training has spoilt, before they are written anywhere; to be called on all ranks.

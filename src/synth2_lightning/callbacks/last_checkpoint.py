@@ -1,0 +1,79 @@
+"""The checkpoints that a run goes on from."""
+
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+
+class LastCheckpointCallback(ModelCheckpoint):
+    """Keeps the newest checkpoints, with a link ``last.ckpt`` to the last, and saves one more when SIGTERM ends a run.
+
+    More than one, so that there is another to go on from where the newest is damaged. Of what else ends a run none is
+    saved: an error or ctrl-C may come in the middle of a step, and half a step is no place to go on from.
+
+    Args:
+        dirpath: Folder; by default ``checkpoints`` in that of the logs.
+        every_n_train_steps: Save after so many optimisation steps, in addition to the end of every validation.
+        num_kept: How many to keep.
+
+    Example:
+        >>> LastCheckpointCallback().save_top_k
+        2
+    """
+
+    def __init__(self, dirpath: str | None = None, every_n_train_steps: int | None = None, num_kept: int = 2) -> None:
+        super().__init__(
+            dirpath=dirpath,
+            filename="step={step}",
+            auto_insert_metric_name=False,
+            monitor="step",
+            mode="max",
+            save_top_k=num_kept,
+            save_last="link",
+            save_on_exception=True,
+            every_n_train_steps=every_n_train_steps,
+            enable_version_counter=False,  # one folder is one run, however often it was stopped
+        )
+
+        self._num_steps = 0
+        self._is_whole = True
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Count steps from here."""
+        super().on_train_start(trainer, pl_module)
+        self._num_steps = trainer.global_step
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Let go of the one that the run went on from, which Lightning keeps for ever, once there are enough newer."""
+        if trainer.ckpt_path is None or len(self.best_k_models) < self.save_top_k:
+            return
+        start = Path(trainer.ckpt_path)
+        step = start.stem.removeprefix("step=")
+        if start.parent == Path(self.dirpath or "") and step.isdecimal() and int(step) < self.kth_value:
+            trainer.strategy.remove_checkpoint(start)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save, if it is time to, and note whether gradients are half gathered."""
+        self._is_whole = trainer.global_step > self._num_steps
+        self._num_steps = trainer.global_step
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save, unless gradients are half gathered: no checkpoint holds them."""
+        if self._is_whole:
+            super().on_validation_end(trainer, pl_module)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Save where SIGTERM ended the run after a whole step.
+
+        Not within a validation, which is made again, nor at the end of an epoch, from which Lightning would go on with
+        a batch too many: the run then goes on from an earlier checkpoint.
+        """
+        is_at_rest = trainer.training and self._is_whole and not trainer.is_last_batch
+        if isinstance(exception, SIGTERMException) and is_at_rest:
+            super().on_exception(trainer, pl_module, exception)

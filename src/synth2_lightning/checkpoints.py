@@ -1,0 +1,152 @@
+"""Checkpoint files: written whole or not at all, checked when they are read, and the newest good one found."""
+
+import re
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.io import TorchCheckpointIO
+from lightning.pytorch.utilities import rank_zero_warn
+
+from synth2_lightning.shards.files import write_atomically
+
+
+class CheckedCheckpointIO(TorchCheckpointIO):
+    """Writes checkpoints so that a kill leaves the old one or the new one, and refuses damaged ones.
+
+    The checksum is the one that ``torch.save`` puts into its file, a zip archive, for every tensor (CRC-32): there is
+    no second file that could be lost or be of another checkpoint. What lies behind an address (``s3://``) is left to
+    Lightning and to the store's own checksums, and so are the folders that sharding strategies write.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "step=1.ckpt"
+        >>> CheckedCheckpointIO().save_checkpoint({"global_step": 1}, path)
+        >>> CheckedCheckpointIO().load_checkpoint(path)
+        {'global_step': 1}
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Write a checkpoint.
+
+        Raises:
+            OSError: If it cannot be written; an earlier one at this path is as it was.
+        """
+        if "://" in str(path):
+            super().save_checkpoint(checkpoint, path, storage_options)
+        else:
+            write_atomically(Path(path), lambda draft: _save(checkpoint, draft))
+
+    def load_checkpoint(self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = None) -> Any:
+        """Read a checkpoint, tensors and plain values only unless ``weights_only=False`` allows more.
+
+        Raises:
+            ValueError: If it is damaged; the message names the newest good one that lies beside it.
+        """
+        if "://" not in str(path) and Path(path).is_file() and (damage := find_damage(Path(path))):
+            others = [step_and_path for step_and_path in _list_good([Path(path).parent]) if step_and_path[1] != path]
+            way_out = f"Go on from {others[-1][1]}, of step {others[-1][0]}" if others else "No good one lies beside it"
+            raise ValueError(
+                f"The checkpoint {path} is damaged: {damage}. Expected the file as it was written. {way_out}."
+            )
+        return super().load_checkpoint(path, map_location, weights_only is not False)
+
+
+def find_damage(path: Path) -> str | None:
+    """Compare a checkpoint file with its checksums, and say what is wrong with it; ``None`` if nothing is.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "half.ckpt"
+        >>> _ = path.write_bytes(b"PK")
+        >>> find_damage(path)
+        'File is not a zip file'
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            record = archive.testzip()
+    except (zipfile.BadZipFile, NotImplementedError, EOFError, OSError) as error:
+        return str(error) or type(error).__name__
+    return f"its record {record} does not have the checksum that was written with it" if record else None
+
+
+def find_last_checkpoint(folders: Iterable[Path]) -> Path | None:
+    """Give the good checkpoint with the most steps in the first folder that has one, and warn of damaged ones.
+
+    No clock is asked: of two of the same step ``last.ckpt``, or the one that it links to, is taken.
+
+    Args:
+        folders: Searched in this order; those that are not there are passed over.
+
+    Raises:
+        ValueError: If there are checkpoints, and all are damaged.
+
+    Example:
+        >>> find_last_checkpoint([Path("gone")]) is None
+        True
+    """
+    damaged: list[str] = []
+    for folder in folders:
+        good = _list_good([folder], damaged)
+        if good:
+            step, path = good[-1]
+            if damaged:
+                rank_zero_warn(f"Damaged checkpoints: {'; '.join(damaged)}. {path}, of step {step}, is used instead.")
+            return path
+    if damaged:
+        raise ValueError(
+            f"All checkpoints are damaged: {'; '.join(damaged)}. Expected one that is not; bring one back from a copy, "
+            "or start again without --ckpt_path."
+        )
+    return None
+
+
+def run_folders(checkpoints: Path) -> list[Path]:
+    """Give the folder of a run's checkpoints, and those of the runs that were numbered before it, the newest first.
+
+    Args:
+        checkpoints: Such as ``runs/version_3/checkpoints``.
+
+    Example:
+        >>> run_folders(Path("gone/version_3/checkpoints"))
+        [PosixPath('gone/version_3/checkpoints')]
+    """
+    run = checkpoints.parent
+    if not run.name.startswith("version_"):
+        return [checkpoints]
+    numbered = {
+        int(match[1]): sibling / checkpoints.name
+        for sibling in run.parent.glob("version_*")
+        if (match := re.fullmatch(r"version_(\d+)", sibling.name)) and sibling != run
+    }
+    return [checkpoints, *(numbered[number] for number in sorted(numbered, reverse=True))]
+
+
+def _save(checkpoint: dict[str, Any], draft: Path) -> None:
+    try:
+        torch.save(checkpoint, draft)
+    except RuntimeError as error:  # torch's own word for a full disk
+        raise OSError(str(error).partition("\n")[0]) from error
+
+
+def _list_good(folders: Iterable[Path], damaged: list[str] | None = None) -> list[tuple[int, Path]]:
+    """Steps and paths of the checkpoints that can be read, in the order in which they were written."""
+    good: list[tuple[int, bool, Path]] = []
+    for folder in folders:
+        last = (folder / "last.ckpt").resolve()
+        for path in folder.glob("*.ckpt"):
+            if path.is_symlink() and (path.resolve().parent == folder.resolve() or not path.exists()):
+                continue  # what it links to is in the list, or gone
+            damage = find_damage(path / "meta.pt" if path.is_dir() else path)
+            if damage is None:
+                good.append((_read_step(path), path.resolve() == last, path))
+            elif damaged is not None:
+                damaged.append(f"{path} ({damage})")
+    return [(step, path) for step, _, path in sorted(good, key=lambda entry: (*entry[:2], entry[2].name))]
+
+
+def _read_step(path: Path) -> int:
+    content = torch.load(path / "meta.pt" if path.is_dir() else path, "cpu", weights_only=True, mmap=True)
+    return int(content.get("global_step", 0))

@@ -1,0 +1,161 @@
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from torch.utils.data import DataLoader
+
+from synth2_lightning.callbacks.last_checkpoint import LastCheckpointCallback
+from synth2_lightning.callbacks.stopping import SigtermCallback
+
+
+class Counting(LightningModule):
+    """Its weight is the number of steps that it took."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.num_predicted = 0
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        return -self.weight.sum()
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None: ...
+
+    def predict_step(self, batch: Any, batch_idx: int) -> int:
+        self.num_predicted += 1
+        return self.num_predicted
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD([self.weight], lr=1.0)
+
+
+class At(Callback):
+    """Does something in the hook of a name when a step is reached."""
+
+    def __init__(self, hook: str, step: int, do: Callable[[], None]) -> None:
+        def run(trainer: Trainer, *_: Any) -> None:
+            if trainer.global_step == step:
+                do()
+
+        setattr(self, hook, run)
+
+
+def sigterm() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def ctrl_c() -> None:
+    raise KeyboardInterrupt
+
+
+def fail() -> None:
+    raise RuntimeError("half a step")
+
+
+def loader(length: int = 10) -> "DataLoader[Any]":
+    return DataLoader(range(length), batch_size=1)  # type: ignore[arg-type]
+
+
+def make(folder: Path, *callbacks: Callback, **settings: Any) -> Trainer:
+    return Trainer(
+        accelerator="cpu", max_epochs=2, val_check_interval=4, logger=False, num_sanity_val_steps=0,
+        enable_progress_bar=False, enable_model_summary=False, default_root_dir=folder,
+        callbacks=[*callbacks, SigtermCallback(), LastCheckpointCallback(str(folder))], **settings,
+    )  # fmt: skip
+
+
+def saved(folder: Path) -> dict[str, float]:
+    return {
+        path.name: float(torch.load(path, weights_only=True)["state_dict"]["weight"])
+        for path in sorted(folder.glob("step=*.ckpt"))
+    }
+
+
+@pytest.mark.parametrize("hook", ["on_train_batch_start", "on_before_optimizer_step"])
+def test_sigterm_ends_a_fit_after_the_step_and_saves_it(hook: str, tmp_path: Path) -> None:
+    handler = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SIGTERMException):
+        make(tmp_path, At(hook, 5, sigterm)).fit(Counting(), loader(), loader(1))
+    assert saved(tmp_path) == {"step=4.ckpt": 4.0, "step=6.ckpt": 6.0}
+    assert (tmp_path / "last.ckpt").resolve().name == "step=6.ckpt"
+    assert signal.getsignal(signal.SIGTERM) == handler
+
+
+def test_no_gradient_is_half_gathered(tmp_path: Path) -> None:
+    # The signal comes in the first of the two batches of the second step.
+    trainer = make(tmp_path, At("on_train_batch_start", 1, sigterm), accumulate_grad_batches=2)
+    with pytest.raises(SIGTERMException):
+        trainer.fit(Counting(), loader(), loader(1))
+    assert trainer.fit_loop.total_batch_idx == 3
+
+
+@pytest.mark.parametrize("num_batches", [1, 3])
+def test_a_validation_between_the_batches_of_a_step_saves_nothing(num_batches: int, tmp_path: Path) -> None:
+    # After 4 and 8 batches, of which three make a step.
+    stop = At("on_validation_batch_start", 2, sigterm)
+    with pytest.raises(SIGTERMException):
+        make(tmp_path, stop, accumulate_grad_batches=3).fit(Counting(), loader(), loader(num_batches))
+    assert saved(tmp_path) == {}
+
+
+def test_a_validation_is_broken_off_and_not_saved(tmp_path: Path) -> None:
+    module = Counting()
+    with pytest.raises(SIGTERMException):
+        make(tmp_path, At("on_validation_batch_start", 8, sigterm)).fit(module, loader(), loader(5))
+    assert saved(tmp_path) == {"step=4.ckpt": 4.0}
+    assert module.weight.item() == 8.0
+
+
+def test_the_end_of_an_epoch_is_left_for_the_next_step(tmp_path: Path) -> None:
+    with pytest.raises(SIGTERMException):
+        make(tmp_path, At("on_train_batch_start", 9, sigterm)).fit(Counting(), loader(), loader(1))
+    assert saved(tmp_path) == {"step=11.ckpt": 11.0, "step=4.ckpt": 4.0, "step=8.ckpt": 8.0}
+
+
+@pytest.mark.parametrize(("do", "error"), [(ctrl_c, SystemExit), (fail, RuntimeError)])
+def test_what_may_come_in_the_middle_of_a_step_saves_nothing(
+    do: Callable[[], None], error: type[BaseException], tmp_path: Path
+) -> None:
+    with pytest.raises(error):
+        make(tmp_path, At("on_before_optimizer_step", 5, do)).fit(Counting(), loader(), loader(1))
+    assert saved(tmp_path) == {"step=4.ckpt": 4.0}
+
+
+@pytest.mark.filterwarnings("ignore:You.re resuming from a checkpoint that ended before the epoch")
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+def test_the_checkpoint_that_a_run_went_on_from_goes_when_there_are_enough_others(tmp_path: Path) -> None:
+    with pytest.raises(SIGTERMException):
+        make(tmp_path, At("on_train_batch_start", 5, sigterm)).fit(Counting(), loader(), loader(1))
+    make(tmp_path).fit(Counting(), loader(), loader(1), ckpt_path=tmp_path / "step=6.ckpt", weights_only=True)
+    assert list(saved(tmp_path)) == ["step=14.ckpt", "step=18.ckpt"]
+
+
+def test_sigterm_ends_a_prediction_after_the_batch(tmp_path: Path) -> None:
+    module = Counting()
+
+    class AtBatch(Callback):
+        def on_predict_batch_start(  # type: ignore[override]
+            self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+        ) -> None:
+            if batch_idx == 3:
+                sigterm()
+
+    with pytest.raises(SIGTERMException):
+        make(tmp_path, AtBatch()).predict(module, loader())
+    assert module.num_predicted == 4
+
+
+def test_a_second_run_is_not_ended_by_the_signal_of_the_first(tmp_path: Path) -> None:
+    stop = At("on_train_batch_start", 5, sigterm)
+    trainer = make(tmp_path, stop)
+    with pytest.raises(SIGTERMException):
+        trainer.fit(Counting(), loader(), loader(1))
+    module = Counting()
+    trainer.predict(module, loader())
+    assert module.num_predicted == 10

@@ -1,0 +1,298 @@
+"""Kill runs over Scenes at random moments, go on with them, and compare what they made with what undisturbed ones make.
+
+    python tests/faults/kill_runs.py --kills 100
+
+prints a table, and ends with exit code 1 if anything was lost, repeated or different. Each life of a run is several
+kills, each followed by the same command; every run is the real command in a process of its own, forked from this one,
+which has imported everything before.
+"""
+
+import argparse
+import faulthandler
+import json
+import multiprocessing
+import os
+import random
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import datasets  # noqa: F401 - and what else a run would import late, here once for all of them
+import pyarrow.parquet as pq
+import torch
+import torch._dynamo
+import torch.utils.tensorboard
+from diffusers import VQModel  # noqa: F401
+from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast  # noqa: F401
+
+from synth2_lightning import cli
+
+HERE = Path(__file__).parent
+PATIENCE = 60.0
+"""Seconds within which a run that was told to end has to."""
+GRACE = 5.0
+"""Seconds after which the other ranks are killed, too, where one alone was: a launcher, such as torchrun, does that."""
+MOST_KILLS_PER_LIFE = 6
+
+Outcome = dict[str, Any]
+
+
+@dataclass
+class Case:
+    """A run, and how to read what it made."""
+
+    name: str
+    words: list[str]
+    read: Callable[[Path], Outcome]
+    num_ranks: int = 1
+    targets: tuple[str, ...] = ("run",)
+    kills: Counter[str] = field(default_factory=Counter)
+    codes: Counter[str] = field(default_factory=Counter)
+    num_lives: int = 0
+    slowest_end: float = 0.0
+    faults: list[str] = field(default_factory=list)
+    largest_difference: float = 0.0
+    expected: Outcome = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+def read_fit(folder: Path) -> Outcome:
+    """Batches by rank and number, and the last checkpoint."""
+    batches: dict[str, set[str]] = {}
+    for path in sorted(folder.glob("batches-*.jsonl")):
+        for line in path.read_text().splitlines():
+            batches.setdefault(f"{path.stem}:{json.loads(line)['batch']:03d}", set()).add(line)
+    (checkpoint,) = folder.glob("runs/version_*/checkpoints/step=20.ckpt")
+    content = torch.load(checkpoint, weights_only=True)
+    wanted = ("state_dict", "current_model_state", "optimizer_states", "lr_schedulers", "loops", "MixedDataModule")
+    return {"batches": batches, **{name: content[name] for name in wanted}}
+
+
+def read_parts(folder: Path) -> Outcome:
+    """Rows by source and key; what is there twice is told."""
+    rows: dict[str, list[Any]] = {}
+    for part in sorted((folder / "out").glob("part-*.parquet")):
+        for row in pq.read_table(part).to_pylist():
+            rows.setdefault(f"{row['source']}/{row['key']}", []).append(row)
+    manifest = json.loads((folder / "out" / "manifest.json").read_text())
+    counts = {name: value for name, value in manifest.items() if name.startswith("num_")}
+    drafts = [path.name for path in (folder / "out").glob("*.tmp")]
+    return {"rows": rows, "counts": counts, "drafts": drafts}
+
+
+def make_cases() -> list[Case]:
+    """All that is killed."""
+
+    def words(command: str, file: str, *more: str) -> list[str]:
+        return [command, "--config", str(HERE / file), *more]
+
+    two = ("--trainer.devices=2", "--trainer.strategy=ddp")
+    workers = "--data.init_args.num_workers=2"
+    ranks = ("run", "rank 0", "rank 1")
+    go_on = "--ckpt_path=last"
+    return [
+        Case("fit", words("fit", "fit.yaml", go_on), read_fit),
+        Case("captions", words("predict", "captions.yaml"), read_parts),
+        Case("tokens", words("predict", "tokens.yaml"), read_parts),
+        Case("fit, 2 workers", words("fit", "fit.yaml", workers, go_on), read_fit, 1, ("run", "worker")),
+        Case("tokens, 2 workers", words("predict", "tokens.yaml", workers), read_parts, 1, ("run", "worker")),
+        Case("fit, 2 ranks", words("fit", "fit.yaml", *two, go_on), read_fit, 2, ranks),
+        Case("captions, 2 ranks", words("predict", "captions.yaml", *two), read_parts, 2, ranks),
+        Case("tokens, 2 ranks", words("predict", "tokens.yaml", *two), read_parts, 2, ranks),
+    ]
+
+
+def start(case: Case, folder: Path) -> list[BaseProcess]:
+    """Start the ranks of a run."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    context = multiprocessing.get_context("fork")
+    ranks = [context.Process(target=_run, args=(case, folder, rank, port)) for rank in range(case.num_ranks)]
+    for rank in ranks:
+        rank.start()
+    return list(ranks)
+
+
+def _run(case: Case, folder: Path, rank: int, port: int) -> None:
+    os.setsid()
+    os.chdir(folder)
+    log = os.open("log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for stream in (1, 2):
+        os.dup2(log, stream)
+    if case.num_ranks > 1:  # as a launcher would say it
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "LOCAL_RANK": str(rank), "NODE_RANK": "0"}
+    faulthandler.register(signal.SIGUSR1)
+    torch.set_num_threads(1)
+    cli.main(case.words)
+
+
+def wait(ranks: list[BaseProcess], seconds: float) -> bool:
+    """Wait for all to end; whether they did."""
+    end = time.monotonic() + seconds
+    for rank in ranks:
+        rank.join(max(0.0, end - time.monotonic()))
+    return all(rank.exitcode is not None for rank in ranks)
+
+
+def kill_one(case: Case, ranks: list[BaseProcess], target: str, signum: signal.Signals) -> bool:
+    """Send a signal to what is to be killed; whether there was any."""
+    numbers = {"run": range(case.num_ranks), "rank 0": [0], "rank 1": [1]}
+    pids = [ranks[number].pid for number in numbers.get(target, ())]
+    if target == "worker":
+        children = Path(f"/proc/{ranks[0].pid}/task/{ranks[0].pid}/children").read_text().split()
+        pids = [int(random.choice(children))] if children else []
+    is_hit = False
+    for pid in pids:
+        assert pid is not None
+        with suppress(ProcessLookupError):  # it came to its end in this moment
+            os.kill(pid, signum)
+            is_hit = True
+    return is_hit
+
+
+def tell_where(rank: BaseProcess) -> None:
+    """Have a process that hangs write to its log where it is."""
+    if rank.pid is not None and rank.exitcode is None:
+        os.kill(rank.pid, signal.SIGUSR1)
+        rank.join(1.0)
+
+
+def end_all(ranks: list[BaseProcess]) -> None:
+    """End what did not end, with its workers."""
+    for rank in ranks:
+        assert rank.pid is not None
+        with suppress(ProcessLookupError):
+            os.killpg(rank.pid, signal.SIGKILL)
+    wait(ranks, PATIENCE)
+
+
+def live(case: Case, folder: Path, chance: random.Random) -> int:
+    """Kill a run again and again until it comes to its end; return the number of kills."""
+    num_kills = 0
+    while True:
+        ranks = start(case, folder)
+        if num_kills < MOST_KILLS_PER_LIFE and not wait(ranks, chance.uniform(0.0, case.seconds)):
+            target = chance.choice(case.targets)
+            signum = signal.SIGKILL if target == "worker" else chance.choice((signal.SIGKILL, signal.SIGTERM))
+            if kill_one(case, ranks, target, signum):
+                num_kills += 1
+                case.kills[f"{signum.name} {target}"] += 1
+            before = time.monotonic()
+            if target.startswith("rank"):
+                wait(ranks, GRACE)
+            # A run that finishes all the same, because it was about to, or no longer needs its worker, may.
+            elif not wait(ranks, PATIENCE + case.seconds):
+                for rank in ranks:
+                    tell_where(rank)
+                told = (folder / "log.txt").read_text()[-2000:]
+                case.faults.append(
+                    f"{signum.name} to {target}: did not end in {PATIENCE + case.seconds:.0f} s:\n{told}"
+                )
+            if signum == signal.SIGTERM and target == "run":
+                case.slowest_end = max(case.slowest_end, time.monotonic() - before)
+                case.codes[" ".join(str(rank.exitcode) for rank in ranks)] += 1
+        elif not wait(ranks, PATIENCE + 10 * case.seconds):
+            case.faults.append("did not come to its end")
+        codes = [rank.exitcode for rank in ranks]
+        end_all(ranks)
+        if codes == [0] * case.num_ranks and is_finished(case, folder):
+            return num_kills
+        if num_kills == MOST_KILLS_PER_LIFE and codes[0] not in (0, -9, -15, 143, 1):
+            case.faults.append(f"ended with {codes}: {(folder / 'log.txt').read_text()[-300:]}")
+            return num_kills
+
+
+def is_finished(case: Case, folder: Path) -> bool:
+    """Whether what is to be compared is there."""
+    try:
+        case.read(folder)
+    except (ValueError, OSError):
+        return False
+    return True
+
+
+def compare(found: Any, expected: Any, place: str, case: Case) -> Iterator[str]:
+    """Name all differences; those of weights over two ranks only where they are more than noise."""
+    if isinstance(expected, torch.Tensor):
+        difference = float((found.double() - expected.double()).abs().max()) if expected.numel() else 0.0
+        case.largest_difference = max(case.largest_difference, difference)
+        if difference > (0.0 if case.num_ranks == 1 else 1e-6):
+            yield f"{place} differs by {difference:.3g}"
+    elif isinstance(expected, dict):
+        for name in sorted(found.keys() | expected.keys(), key=str):
+            if name not in found or name not in expected:
+                yield f"{place}/{name} is {'lost' if name in expected else 'too many'}"
+            else:
+                yield from compare(found[name], expected[name], f"{place}/{name}", case)
+    elif isinstance(expected, list) and isinstance(found, list) and len(found) == len(expected):
+        for number, (one, other) in enumerate(zip(found, expected, strict=True)):
+            yield from compare(one, other, f"{place}/{number}", case)
+    elif found != expected:
+        yield f"{place}: {found!r:.80} instead of {expected!r:.80}"
+
+
+def show(cases: list[Case]) -> None:
+    """Print the table."""
+    print("| run | kills | lives | SIGKILL / SIGTERM | exit codes after SIGTERM | slowest end | difference | faults |")
+    print("|---|---|---|---|---|---|---|---|")
+    for case in cases:
+        by_signal = "; ".join(f"{name} {count}" for name, count in sorted(case.kills.items()))
+        codes = "; ".join(f"{code} ({count}x)" for code, count in case.codes.most_common())
+        print(
+            f"| {case.name} | {case.kills.total()} | {case.num_lives} | {by_signal} | {codes} "
+            f"| {case.slowest_end:.1f} s | {case.largest_difference:.3g} | {len(case.faults)} |"
+        )
+    for case in cases:
+        for fault in case.faults[:10]:
+            print(f"{case.name}: {fault}")
+    print(f"{sum(case.kills.total() for case in cases)} kills, {sum(len(case.faults) for case in cases)} faults")
+
+
+def main() -> int:
+    """Kill runs in turn until there were enough kills."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--cases", nargs="*", help="names of runs (default: all)")
+    given = parser.parse_args()
+    sys.path.insert(0, str(HERE))
+    cases = [case for case in make_cases() if given.cases is None or case.name in given.cases]
+    chance = random.Random(given.seed)
+    with tempfile.TemporaryDirectory() as place:
+        for case in cases:
+            folder = Path(place) / f"{case.name} undisturbed"
+            folder.mkdir()
+            before = time.monotonic()
+            ranks = start(case, folder)
+            if not wait(ranks, 300) or any(rank.exitcode for rank in ranks):
+                print((folder / "log.txt").read_text()[-3000:])
+                return 1
+            case.seconds = time.monotonic() - before
+            case.expected = case.read(folder)
+        while sum(case.kills.total() for case in cases) < given.kills:
+            case = min(cases, key=lambda case: case.kills.total())
+            folder = Path(place) / f"{case.name} {case.num_lives}"
+            folder.mkdir()
+            live(case, folder, chance)
+            case.num_lives += 1
+            case.faults += compare(case.read(folder), case.expected, f"life {case.num_lives}", case)
+            print(f"{case.name}: {case.kills.total()} kills, {len(case.faults)} faults", file=sys.stderr, flush=True)
+        show(cases)
+    return 1 if any(case.faults for case in cases) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

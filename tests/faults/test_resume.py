@@ -1,0 +1,188 @@
+"""A run that is stopped and gone on with ends as if nothing had happened."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from synth2_lightning.cli import main, run_trainer
+
+HERE = Path(__file__).parent
+WANTED = ("state_dict", "current_model_state", "optimizer_states", "lr_schedulers", "loops", "callbacks", "seed")
+
+
+@pytest.fixture(autouse=True)
+def _watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(HERE)
+
+
+@pytest.fixture
+def stop_at(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Have the recorder stop the run in a way of a name, once, when it has noted a step."""
+    from watched import BatchRecorder  # type: ignore[import-not-found]  # a file beside this one
+
+    record = BatchRecorder.on_train_batch_end
+    plan: dict[int, str] = {}
+
+    def on_train_batch_end(self: Any, trainer: Any, *args: Any) -> None:
+        record(self, trainer, *args)
+        match plan.pop(trainer.global_step, None):
+            case "SIGTERM":
+                os.kill(os.getpid(), signal.SIGTERM)
+            case "ctrl-C":
+                raise KeyboardInterrupt
+            case "error":
+                raise RuntimeError("an error of a user's callback")
+
+    monkeypatch.setattr(BatchRecorder, "on_train_batch_end", on_train_batch_end)
+    return plan
+
+
+def fit(folder: Path, monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
+    folder.mkdir(exist_ok=True)
+    monkeypatch.chdir(folder)
+    run_trainer(["fit", "--config", str(HERE / "fit.yaml"), "--trainer.max_steps=12", *words, "--ckpt_path=last"])
+
+
+def outcome(folder: Path) -> tuple[list[str], dict[str, Any]]:
+    lines = (folder / "batches-0.jsonl").read_text().splitlines()
+    content = torch.load(next(folder.glob("runs/version_0/checkpoints/step=12.ckpt")), weights_only=True)
+    return sorted(set(lines), key=lambda line: int(json.loads(line)["batch"])), {name: content[name] for name in WANTED}
+
+
+REAL = ("--data.init_args.synthetic_share.init_args.start=0", "--data.init_args.synthetic_share.init_args.end=0")
+SYNTHETIC = ("--data.init_args.synthetic_share.init_args.start=1", "--data.init_args.synthetic_share.init_args.end=1")
+WORKERS = ("--data.init_args.num_workers=2",)
+BY_EPOCH = (
+    "--trainer.max_steps=-1", "--trainer.max_epochs=4", "--trainer.limit_val_batches=0",
+    "--trainer.check_val_every_n_epoch=1", "--trainer.val_check_interval=1.0", "--trainer.limit_train_batches=3",
+)  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore")  # such as that the folder of the checkpoints is not empty
+@pytest.mark.parametrize(
+    ("how", "step", "words"),
+    [
+        ("SIGTERM", 6, WORKERS),
+        pytest.param("SIGTERM", 4, (), marks=pytest.mark.slow, id="before a validation, with nothing saved"),
+        pytest.param("SIGTERM", 8, WORKERS, marks=pytest.mark.slow, id="before a validation"),
+        pytest.param("SIGTERM", 9, (), marks=pytest.mark.slow, id="at the end of an epoch"),
+        pytest.param("SIGTERM", 5, BY_EPOCH, marks=pytest.mark.slow, id="where the schedule knows the epochs"),
+        pytest.param("error", 8, BY_EPOCH, marks=pytest.mark.slow, id="from the end of an epoch"),
+        pytest.param("error", 11, REAL, marks=pytest.mark.slow, id="photographs alone"),
+        pytest.param("ctrl-C", 7, SYNTHETIC, marks=pytest.mark.slow, id="image tokens alone"),
+    ],
+)
+def test_a_run_that_was_stopped_ends_as_if_it_had_not(
+    how: str,
+    step: int,
+    words: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stop_at: dict[int, str],
+) -> None:
+    fit(tmp_path / "whole", monkeypatch, *words)
+    stop_at[step] = how
+    with pytest.raises(RuntimeError if how == "error" else SystemExit) as stop:
+        fit(tmp_path / "stopped", monkeypatch, *words)
+    if isinstance(stop.value, SystemExit):
+        assert stop.value.code == (143 if how == "SIGTERM" else 1)
+    if not list((tmp_path / "stopped").rglob("*.ckpt")):
+        (tmp_path / "stopped" / "runs" / "version_0").rename(tmp_path / "log of the run that saved nothing")
+    fit(tmp_path / "stopped", monkeypatch, *words)
+
+    batches, state = outcome(tmp_path / "stopped")
+    expected_batches, expected = outcome(tmp_path / "whole")
+    assert len(batches) == 12
+    assert batches == expected_batches
+    assert_equal(state, expected)
+    scores = [
+        sorted(path.parent.name for path in (tmp_path / name).rglob("protocol.json")) for name in ("whole", "stopped")
+    ]
+    assert scores[0] == scores[1]
+
+
+def assert_equal(found: Any, expected: Any, place: str = "") -> None:
+    if isinstance(expected, torch.Tensor):
+        assert torch.equal(found, expected), place
+    elif isinstance(expected, dict):
+        assert found.keys() == expected.keys(), place
+        for name in expected:
+            assert_equal(found[name], expected[name], f"{place}/{name}")
+    elif isinstance(expected, list):
+        assert len(found) == len(expected), place
+        for number, (one, other) in enumerate(zip(found, expected, strict=True)):
+            assert_equal(one, other, f"{place}/{number}")
+    else:
+        assert found == expected, place
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_damaged_last_checkpoint_costs_no_more_than_the_steps_since_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_at: dict[int, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    fit(tmp_path / "whole", monkeypatch)
+    stop_at[10] = "SIGTERM"
+    with pytest.raises(SystemExit):
+        fit(tmp_path / "stopped", monkeypatch)
+    newest = tmp_path / "stopped" / "runs" / "version_0" / "checkpoints" / "step=10.ckpt"
+    newest.write_bytes(newest.read_bytes()[:-100])
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", str(HERE / "fit.yaml"), f"--ckpt_path={newest}"])
+    error = " ".join(capsys.readouterr().err.split())
+    assert "step=10.ckpt is damaged: File is not a zip file" in error
+    assert "step=8.ckpt, of step 8." in error
+
+    with pytest.warns(UserWarning, match=r"Damaged checkpoints: .*step=10.ckpt .*step=8.ckpt, of step 8, is used"):
+        fit(tmp_path / "stopped", monkeypatch)
+    assert_equal(outcome(tmp_path / "stopped")[1]["state_dict"], outcome(tmp_path / "whole")[1]["state_dict"])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_what_is_killed_at_random_moments_loses_and_repeats_nothing() -> None:
+    words = [sys.executable, str(HERE / "kill_runs.py"), "--kills", "8"]
+    finished = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stdout[-3000:] + finished.stderr[-3000:]
+    assert " 0 faults" in finished.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("to_all", [True, False], ids=["to all processes", "to the first one"])
+@pytest.mark.parametrize(
+    ("words", "begun", "kept"),
+    [
+        (("fit", "--config", str(HERE / "fit.yaml"), "--trainer.max_steps=5000"), "**/step=8.ckpt", "**/last.ckpt"),
+        (("predict", "--config", str(HERE / "captions.yaml")), "out/part-00001-*", "out/part-0000[01]-*"),
+    ],
+    ids=["fit", "predict"],
+)
+def test_sigterm_ends_two_ranks(words: tuple[str, ...], begun: str, kept: str, to_all: bool, tmp_path: Path) -> None:
+    with (tmp_path / "log.txt").open("w") as log:
+        run = subprocess.Popen(
+            [sys.executable, "-m", "synth2_lightning", *words, "--trainer.devices=2", "--trainer.strategy=ddp"],
+            cwd=tmp_path, env={**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, str(HERE)])},
+            stdout=log, stderr=log, start_new_session=True,
+        )  # fmt: skip
+        try:
+            while not list(tmp_path.glob(begun)):
+                assert run.poll() is None, (tmp_path / "log.txt").read_text()[-3000:]
+                time.sleep(0.1)
+            (os.killpg if to_all else os.kill)(run.pid, signal.SIGTERM)
+            assert run.wait(timeout=90) == 143, (tmp_path / "log.txt").read_text()[-3000:]
+            time.sleep(1.0)
+            with pytest.raises(ProcessLookupError):  # none is left
+                os.killpg(run.pid, 0)
+        finally:
+            if run.poll() is None:
+                os.killpg(run.pid, signal.SIGKILL)
+    assert list(tmp_path.glob(kept))
