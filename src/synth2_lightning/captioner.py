@@ -14,9 +14,10 @@ from torch import Tensor
 from synth2_lightning.datamodules.photographs import cut_square
 from synth2_lightning.export import load_exported
 from synth2_lightning.fingerprints import fingerprint_weights
-from synth2_lightning.locations import find_checkpoint, resolve
+from synth2_lightning.locations import resolve
 from synth2_lightning.modules.captioning import VisionLanguageModule
 from synth2_lightning.sharing.folder import is_exported
+from synth2_lightning.sharing.runs import find_run
 from synth2_lightning.sources.pictures import decode_picture, pixel_limit, to_rgb
 from synth2_lightning.sources.read_ahead import read_ahead
 from synth2_lightning.types import ImageTextBatch, Pixels
@@ -216,7 +217,7 @@ def load_module(location: str | Path) -> VisionLanguageModule:
         ValueError: If it is no captioner's checkpoint, or does not say how its parts are made.
     """
     path = resolve(location, "trained captioner")
-    return load_exported(path) if is_exported(path) else _load_checkpoint(find_checkpoint(path))
+    return load_exported(path) if is_exported(path) else _load_checkpoint(find_run(path).checkpoint)
 
 
 def _load_checkpoint(path: Path) -> VisionLanguageModule:

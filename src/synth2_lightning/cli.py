@@ -34,6 +34,7 @@ _OTHER_COMMANDS = {
     "score": "score any captioner's predictions, in COCO's results format, against what people wrote",
     "demo": "serve a page on this machine to try a trained captioner: drop a picture, see where it looks",
     "export": "write a trained captioner as a folder to share, or to the Hugging Face Hub",
+    "consolidate": "merge a checkpoint that many processes wrote side by side into one file",
     "select": "take a part of a caption set that is even over clusters or classes, or narrowed to a few",
 }
 _SET = "folder of a caption set, table with a column 'caption', COCO captions JSON, or a text with one caption a line"
@@ -199,6 +200,7 @@ def _run_small_command(words: Sequence[str]) -> None:
         "score": _add_score,
         "demo": _add_demo,
         "export": _add_export,
+        "consolidate": _add_consolidate,
         "report": _add_report,
         "select": _add_select,
     }
@@ -289,6 +291,14 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
         "--card", action="append", default=[], metavar="PATH", help="protocol.json of another score; may come often"
     )
     parser.add_argument("--push-to", metavar="OWNER/NAME", help="upload it to the Hub, after `hf auth login`")
+
+
+def _add_consolidate(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(call=_consolidate_checkpoint)
+    parser.add_argument("checkpoint", type=Path, metavar="DIR", help="a sharded checkpoint, which is a folder")
+    parser.add_argument(
+        "file", type=Path, metavar="FILE", help="NAME.safetensors for the weights, NAME.ckpt to load or to go on with"
+    )
 
 
 def _add_clustering(parser: argparse.ArgumentParser) -> None:
@@ -441,6 +451,15 @@ def _export_captioner(given: argparse.Namespace) -> None:
     Console().print(f"The captioner is in {folder}", soft_wrap=True)
     if given.push_to is not None:
         Console().print(f"It is at {push_export(folder, given.push_to)}", soft_wrap=True)
+
+
+def _consolidate_checkpoint(given: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from synth2_lightning.sharing.sharded import consolidate
+
+    num_tensors = consolidate(given.checkpoint, given.file)
+    Console().print(f"{num_tensors} trained tensors are in {given.file}", soft_wrap=True)
 
 
 def _report_errors(run: Callable[[], object]) -> None:

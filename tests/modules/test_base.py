@@ -1,7 +1,8 @@
+import math
 import random
 from pathlib import Path
 from typing import Any, ClassVar
-from unittest.mock import Mock
+from unittest.mock import MagicMock, Mock
 
 import pytest
 import torch
@@ -61,9 +62,22 @@ def test_loading_refuses_a_checkpoint_of_another_model() -> None:
 
 def test_a_module_that_cannot_shard_refuses_to_train_apart() -> None:
     module = SmallModule()
-    module._device_mesh = Mock(spec=DeviceMesh, size=lambda: 2)
+    module._device_mesh = make_mesh(data_parallel=2, tensor_parallel=1)
     with pytest.raises(ValueError, match=r"SmallModule cannot shard its weights over the 2 processes.*strategy=ddp"):
         module.configure_model()
+
+
+def test_a_mesh_that_would_train_apart_is_refused() -> None:
+    module = SmallModule()
+    module._device_mesh = make_mesh(data_parallel=1, tensor_parallel=2)
+    with pytest.raises(ValueError, match=r"tensor_parallel_size=2: these processes would train apart.*_size=2, the"):
+        module.configure_model()
+
+
+def make_mesh(**sizes: int) -> DeviceMesh:
+    mesh = MagicMock(spec=DeviceMesh, size=lambda: math.prod(sizes.values()))
+    mesh.__getitem__.side_effect = lambda name: Mock(spec=DeviceMesh, size=lambda: sizes[name])
+    return mesh
 
 
 def test_a_copy_of_the_module_loads_what_it_saved() -> None:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from lightning.fabric.utilities.seed import reset_seed
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
@@ -15,6 +16,8 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+
+from synth2_lightning.modules.sharding import refuse_tensor_parallel
 
 OptimizerFactory = Callable[[Iterable[Any]], Optimizer]
 """``(parameter groups) -> optimizer``."""
@@ -55,10 +58,12 @@ class BaseModule(LightningModule):
 
     def configure_model(self) -> None:
         """Bring the weights of every part that has some; called on each rank and by ``load_from_checkpoint``."""
+        reset_seed()  # as strategies of several processes do, so that new weights are those of one process
         for part in self.children():
             if callable(load := getattr(part, "load", None)):
                 load()
         if self.device_mesh is not None:
+            refuse_tensor_parallel(self.device_mesh)
             self.shard(self.device_mesh)
 
     def shard(self, mesh: DeviceMesh) -> None:
@@ -141,6 +146,9 @@ class BaseModule(LightningModule):
         """Keep the last good checkpoint: no other is written where weights are not finite."""
         self.check_weights()
         checkpoint["seed"] = self._seed
+        # FSDP2 takes numbers for the place of a weight in the model, though torch's optimizers count by their groups.
+        for state, optimizer in zip(checkpoint.get("optimizer_states", ()), self.trainer.optimizers, strict=False):
+            name_states(state, optimizer, self)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on with the chance of the run that was stopped."""
@@ -222,6 +230,30 @@ class BaseModule(LightningModule):
     def num_trainable(self) -> int:
         """Number of trainable scalars."""
         return sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
+
+
+def name_states(state: dict[str, Any], optimizer: Optimizer, module: nn.Module) -> None:
+    """Put weights' names in the place of their numbers in an optimizer's state, so that any strategy can load it.
+
+    Numbers that are not those of torch's own ``state_dict`` are left alone.
+
+    Example:
+        >>> layer = nn.Linear(2, 1)
+        >>> optimizer = AdamW([{"params": [layer.bias]}, {"params": [layer.weight]}])
+        >>> state = optimizer.state_dict()
+        >>> name_states(state, optimizer, layer)
+        >>> [group["params"] for group in state["param_groups"]]
+        [['bias'], ['weight']]
+    """
+    by_weight = {weight: name for name, weight in module.named_parameters()}
+    names = [by_weight.get(weight) for group in optimizer.param_groups for weight in group["params"]]
+    numbers = [number for group in state.get("param_groups", ()) for number in group["params"]]
+    if numbers != list(range(len(names))) or None in names:
+        return
+    state["state"] = {names[number]: value for number, value in state["state"].items()}
+    state["param_groups"] = [
+        {**group, "params": [names[number] for number in group["params"]]} for group in state["param_groups"]
+    ]
 
 
 def decay_groups(parameters: Iterable[nn.Parameter]) -> list[dict[str, Any]]:

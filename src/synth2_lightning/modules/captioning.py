@@ -10,8 +10,10 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.optim import AdamW
 
 from synth2_lightning.interfaces import ImageEncoder, LanguageDecoder, ResamplerFactory
+from synth2_lightning.metrics.token_loss import MeanTokenLoss
 from synth2_lightning.modules.base import BaseModule, OptimizerFactory, SchedulerFactory, source_losses
-from synth2_lightning.modules.sharding import shard_part
+from synth2_lightning.modules.ranks import mean_over_ranks
+from synth2_lightning.modules.sharding import choose_precision, shard_frozen, shard_part
 from synth2_lightning.nn.gated_attention import GatedCrossAttention
 from synth2_lightning.types import CaptionOutput, GenerationSettings, ImageInput, ImageTextBatch, TokenLoss
 
@@ -56,6 +58,7 @@ class VisionLanguageModule(BaseModule):
         self.resampler = resampler(image_encoder.embed_dim, decoder.embed_dim)
         self.decoder = decoder
         self.generation = generation
+        self.token_loss = MeanTokenLoss()
         self._compile_trained = compile_trained
 
     def configure_model(self) -> None:
@@ -69,9 +72,11 @@ class VisionLanguageModule(BaseModule):
                     part.compile()
 
     def shard(self, mesh: DeviceMesh) -> None:
-        """Spread resampler and decoder over the mesh."""
-        shard_part(self.resampler, mesh)
-        shard_part(self.decoder, mesh, entries=("loss", "generate"))
+        """Spread resampler and decoder over the mesh, and the encoder's blocks."""
+        policy = choose_precision(self.trainer.precision)
+        shard_frozen(self.image_encoder, mesh)
+        shard_part(self.resampler, mesh, policy=policy)
+        shard_part(self.decoder, mesh, entries=("loss", "generate"), policy=policy)
 
     def look(self, image: ImageInput) -> Float[Tensor, "batch queries width"]:
         """Turn pictures of any kind into visual tokens; no gradient reaches the encoder."""
@@ -100,8 +105,8 @@ class VisionLanguageModule(BaseModule):
     def training_step(self, batch: ImageTextBatch, batch_idx: int) -> Tensor:
         """Learn from one batch; logs the loss and the share of every source."""
         losses = self.compute_loss(self.look(batch.image), batch)
-        loss = losses.mean()
-        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch))
+        loss, mean = mean_over_ranks(losses)
+        self.log("train/loss", mean, prog_bar=True, batch_size=len(batch))
         for source, value in source_losses(losses.sums.detach(), losses.counts, batch.sources).items():
             share = batch.sources.count(source) / len(batch)
             # In the bar even where it is the only source: Lightning refuses a name that is logged in two ways, and a
@@ -132,8 +137,7 @@ class VisionLanguageModule(BaseModule):
         # parameters are still sharded anywhere else.
         visual = self.look(batch.image)
         losses = self.compute_loss(visual, batch)
-        loss = losses.mean()
-        num_targets = int(losses.counts.sum())
-        self.log(f"{stage}/loss", loss, on_epoch=True, prog_bar=True, batch_size=num_targets, sync_dist=True)
+        self.token_loss.update(batch.keys, losses)
+        self.log(f"{stage}/loss", self.token_loss, on_step=False, on_epoch=True, prog_bar=True)
         captions = self.respond(visual, batch)
-        return CaptionOutput(loss=loss, keys=batch.keys, captions=captions, references=batch.references)
+        return CaptionOutput(loss=losses.mean(), keys=batch.keys, captions=captions, references=batch.references)

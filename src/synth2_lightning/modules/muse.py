@@ -16,12 +16,13 @@ from synth2_lightning.generators.muse import draw_tokens, save_generator
 from synth2_lightning.interfaces import ImageTokenizer, TextEncoder
 from synth2_lightning.metrics.retrieval import RetrievalRecall
 from synth2_lightning.modules.base import BaseModule, OptimizerFactory, SchedulerFactory
-from synth2_lightning.modules.sharding import shard_part
+from synth2_lightning.modules.ranks import locate_rows, mean_over_ranks
+from synth2_lightning.modules.sharding import choose_precision, shard_part
 from synth2_lightning.nn.maskgit import MaskGit
 from synth2_lightning.nn.masking import draw_mask
 from synth2_lightning.nn.parallel_decoding import SamplingSettings
 from synth2_lightning.nn.unmasking import ConfidenceOrder, UnmaskingOrder
-from synth2_lightning.types import ImageInput, ImageTextBatch, MixedImages, Pixels, VQTokens
+from synth2_lightning.types import ImageInput, ImageTextBatch, MixedImages, Pixels, TokenLoss, VQTokens
 
 MaskGitFactory = Callable[[int, int, int, tuple[int, int], int], MaskGit]
 """``(embedding dim, codes, levels, grid, text dim) -> MaskGit``: a run file says only what is free to choose."""
@@ -106,20 +107,22 @@ class MuseModule(BaseModule):
 
     def shard(self, mesh: DeviceMesh) -> None:
         """Spread the network over the mesh, and the text encoder if it is trained."""
+        policy = choose_precision(self.trainer.precision)
         for layer in self.network.layers:
-            shard_part(layer.get_submodule("text_attention"), mesh, entries=("read", "tell"))
-        shard_part(self.network, mesh, entries=("read", "guess"))
+            shard_part(layer.get_submodule("text_attention"), mesh, entries=("read", "tell"), policy=policy)
+        shard_part(self.network, mesh, entries=("read", "guess"), policy=policy)
         if any(weight.requires_grad for weight in self.text_encoder.parameters()):
-            shard_part(self.text_encoder, mesh, entries=("encode",))
+            shard_part(self.text_encoder, mesh, entries=("encode",), policy=policy)
 
     def training_step(self, batch: ImageTextBatch, batch_idx: int) -> Tensor:
         """Learn from one batch of pictures or tokens."""
         tokens = self._tokens(batch.image)
-        is_dropped = torch.rand(len(batch), device=self.device) < self.text_dropout
-        is_hidden = draw_mask(len(batch), self.network.num_tokens, device=self.device)
+        num_rows, own = locate_rows(len(batch))
+        is_dropped = (torch.rand(num_rows, device=self.device) < self.text_dropout)[own]
+        is_hidden = draw_mask(num_rows, self.network.num_tokens, device=self.device)[own]
         losses, accuracy = self._guess(tokens, batch.captions, is_hidden, is_dropped)
-        loss = losses[is_hidden].mean()
-        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch))
+        loss, mean = mean_over_ranks(TokenLoss(losses.sum(1), is_hidden.sum(1)))
+        self.log("train/loss", mean, prog_bar=True, batch_size=len(batch))
         self.log("train/accuracy", accuracy, prog_bar=True, batch_size=len(batch))
         self.log("train/text_dropped", is_dropped.float().mean(), batch_size=len(batch))
         self._log_bins(losses.detach(), is_hidden)

@@ -8,6 +8,7 @@ from typing import Any
 
 from synth2_lightning.locations import find_checkpoint, resolve
 from synth2_lightning.shards.manifest import Manifest
+from synth2_lightning.sharing.sharded import refuse_sharded
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,9 @@ def find_run(location: str | Path) -> Run:
     Raises:
         FileNotFoundError: If there is no checkpoint.
     """
+    refuse_sharded(resolve(location, "run or checkpoint"))
     checkpoint = find_checkpoint(location)
+    refuse_sharded(checkpoint)
     parents = checkpoint.absolute().parents[:2]
     return Run(checkpoint, next((parent for parent in parents if (parent / "config.yaml").is_file()), None))
 

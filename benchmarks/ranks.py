@@ -1,0 +1,234 @@
+"""Do more processes learn what one learns? Losses and CIDEr of 1, 2 and 4 of them (gloo) with the same whole batch.
+
+Every case is a tiny captioner on Scenes: a share of synthetic pairs, a strategy, and sets that do not divide evenly:
+validation sets that no number of ranks divides, or with fewer pictures than ranks. Each number of processes runs all
+cases in one process group, after each other, and must end in time: a rank that took another path would hang there.
+"""
+
+import argparse
+import multiprocessing
+import os
+import socket
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from queue import Empty
+from typing import Any
+
+GLOBAL_BATCH = 8
+NUM_STEPS = 20
+TOLERANCE = 1e-5
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One run: share of synthetic pairs, pictures to validate on, pictures to learn from, strategy."""
+
+    share: float
+    num_val: int
+    num_train: int
+    strategy: str
+
+    def __str__(self) -> str:
+        """Name the case in the table."""
+        sizes = f"train {self.num_train:>2}, val {self.num_val:>2}"
+        return f"{self.strategy:<4}  {self.share:>4.0%} synthetic, {sizes}"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run gave: the loss of every step, that of validation, and CIDEr."""
+
+    losses: tuple[float, ...]
+    val_loss: float
+    cider: float
+
+
+def list_cases(strategies: Sequence[str] = ("ddp", "fsdp")) -> list[Case]:
+    """All mixtures over even sets, uneven ones, and ones with fewer pictures than ranks."""
+    sizes = [(8, 32), (13, 19), (3, 3)]
+    return [
+        Case(share, num_val, num_train, strategy)
+        for strategy in strategies
+        for share in (0.0, 0.5, 1.0)
+        for num_val, num_train in sizes
+    ]
+
+
+def run_case(case: Case, num_ranks: int, folder: Path) -> Outcome:
+    """Train and validate on this rank."""
+    from lightning.pytorch import Callback, Trainer, seed_everything
+
+    from synth2_lightning.callbacks.cider import CiderCallback
+
+    class Losses(Callback):
+        """Keeps the loss of every step."""
+
+        def __init__(self) -> None:
+            self.losses: list[float] = []
+
+        def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
+            """Keep one."""
+            self.losses.append(float(trainer.callback_metrics["train/loss"]))
+
+    seed_everything(0, verbose=False)
+    kept = Losses()
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=num_ranks,
+        strategy=make_strategy(case.strategy, num_ranks),
+        max_steps=NUM_STEPS,
+        max_epochs=NUM_STEPS,
+        val_check_interval=NUM_STEPS,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=1,
+        callbacks=[kept, CiderCallback(str(folder))],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(make_module(), make_data(case, num_ranks))
+    metrics = trainer.callback_metrics
+    return Outcome(tuple(kept.losses), float(metrics["val/loss"]), float(metrics["val/cider"]))
+
+
+def make_strategy(name: str, num_ranks: int) -> Any:
+    """DDP or FSDP2; one process has neither."""
+    from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
+
+    if num_ranks == 1:
+        return "auto"
+    return DDPStrategy() if name == "ddp" else ModelParallelStrategy(num_ranks, 1, save_distributed_checkpoint=False)
+
+
+def make_module() -> Any:
+    """Build a captioner that learns a few words in a few steps."""
+    from torch.optim import AdamW
+
+    from synth2_lightning.decoders.language_model import NewLanguageModel
+    from synth2_lightning.decoders.prefix import PrefixDecoder
+    from synth2_lightning.encoders.vqgan import VQGANTokenizer
+    from synth2_lightning.modules.captioning import VisionLanguageModule
+    from synth2_lightning.nn.perceiver import PerceiverResampler
+    from synth2_lightning.types import GenerationSettings
+
+    config = {"model_type": "gpt2", "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 64}
+    no_dropout = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)
+    return VisionLanguageModule(
+        VQGANTokenizer("package://synth2_lightning/scenes/tokenizer"),
+        partial(PerceiverResampler, num_queries=2, depth=1, num_heads=2, head_dim=8, num_positions=64),
+        PrefixDecoder(NewLanguageModel(config | no_dropout, "package://synth2_lightning/scenes/vocabulary")),
+        GenerationSettings(num_beams=2, max_new_tokens=12),
+        partial(AdamW, lr=0.02, eps=1e-3),
+    )
+
+
+def make_data(case: Case, num_ranks: int) -> Any:
+    """Drawn pictures and shipped shards, the whole batch dealt out over the ranks."""
+    from synth2_lightning.datamodules.mixed import MixedDataModule
+    from synth2_lightning.datamodules.real import RealDataModule
+    from synth2_lightning.datamodules.share import ConstantShare
+    from synth2_lightning.datamodules.synthetic import SyntheticDataModule
+    from synth2_lightning.scenes.source import ScenesSource
+
+    train, val = ScenesSource("train", case.num_train), ScenesSource("val", case.num_val)
+    real = RealDataModule(train, val, val_batch_size=GLOBAL_BATCH // num_ranks, image_size=64, num_workers=0)
+    synthetic = SyntheticDataModule("package://synth2_lightning/scenes/shards", limit=case.num_train)
+    batch_size = GLOBAL_BATCH // num_ranks
+    return MixedDataModule(real, synthetic, batch_size, ConstantShare(case.share), num_workers=0)
+
+
+def work(rank: int, num_ranks: int, port: int, cases: Sequence[Case], results: Any) -> None:
+    """Be a rank, as under torchrun, through all cases."""
+    names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": num_ranks, "LOCAL_WORLD_SIZE": num_ranks, "GROUP_RANK": 0}
+    os.environ |= {name: str(value) for name, value in names.items()}
+    if num_ranks > 1:
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "ranks"}
+    warnings.simplefilter("ignore")
+    import logging
+
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    with tempfile.TemporaryDirectory() as folder:
+        for number, case in enumerate(cases):
+            outcome = run_case(case, num_ranks, Path(folder) / str(number))
+            if rank == 0:
+                results.put(outcome)
+
+
+def run_ranks(num_ranks: int, cases: Sequence[Case], timeout: float) -> list[Outcome]:
+    """Run all cases over so many processes; those that are not done when the time is over, or that died, are missing.
+
+    Args:
+        num_ranks: Number of processes.
+        cases: What to run, one after the other.
+        timeout: Seconds for each case; start-up counts as three.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["synth2_lightning.modules.captioning", "synth2_lightning.datamodules.mixed"])
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    results = context.Queue()
+    ranks = [
+        context.Process(target=work, args=(rank, num_ranks, port, cases, results), daemon=True)
+        for rank in range(num_ranks)
+    ]
+    for process in ranks:
+        process.start()
+    outcomes: list[Outcome] = []
+    deadline = time.monotonic() + 3 * timeout
+    while len(outcomes) < len(cases) and time.monotonic() < deadline:
+        try:
+            outcomes.append(results.get(timeout=0.5))
+            deadline = time.monotonic() + timeout
+        except Empty:
+            if any(process.exitcode for process in ranks):
+                break
+    for process in ranks:
+        process.join(timeout=10 if len(outcomes) == len(cases) else 0)
+        process.kill()
+    return outcomes
+
+
+def compare(one: Outcome, many: Outcome) -> tuple[float, float]:
+    """Largest difference of a loss, and that of CIDEr."""
+    pairs = [*zip(one.losses, many.losses, strict=True), (one.val_loss, many.val_loss)]
+    return max(abs(first - second) for first, second in pairs), abs(one.cider - many.cider)
+
+
+def main() -> None:
+    """Run, compare, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--ranks", type=int, nargs="+", default=[2, 4], help="numbers of processes beside one")
+    parser.add_argument("--timeout", type=float, default=120, help="seconds after which a case hangs")
+    parser.add_argument("--quick", action="store_true", help="two processes, a few cases")
+    asked = parser.parse_args()
+    cases = list_cases()[::4] if asked.quick else list_cases()
+    ranks = [2] if asked.quick else asked.ranks
+    single = run_ranks(1, cases, asked.timeout)
+    many = {number: run_ranks(number, cases, asked.timeout) for number in ranks}
+    print(f"{'case':<42}{'loss':>8}{'CIDEr':>8}" + "".join(f"{f'{number} ranks: loss, CIDEr':>26}" for number in ranks))
+    differences = []
+    for number, case in enumerate(cases):
+        row = f"{case!s:<42}{single[number].losses[-1]:>8.4f}{single[number].cider:>8.4f}"
+        for outcomes in many.values():
+            if number < len(outcomes):
+                differences.append(compare(single[number], outcomes[number]))
+                row += f"{'off by ' + ', '.join(f'{value:.1e}' for value in differences[-1]):>26}"
+            else:
+                row += f"{'did not end':>26}"
+        print(row)
+    num_runs = len(cases) * len(ranks)
+    worst = max((loss for loss, _ in differences), default=float("nan"))
+    print(f"{len(differences)} of {num_runs} runs of several processes ended; losses are off by {worst:.1e} at most")
+    good = len(differences) == num_runs and all(loss <= TOLERANCE and not cider for loss, cider in differences)
+    sys.exit(0 if good else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,198 @@
+"""Checkpoints that many processes wrote side by side (torch.distributed.checkpoint), as one process would have."""
+
+import os
+import pickle
+import warnings
+from collections import defaultdict
+from io import BytesIO
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
+from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint.metadata import Metadata, StorageMeta, TensorStorageMetadata
+from torch.distributed.checkpoint.planner import ReadItem
+from torch.distributed.checkpoint.state_dict_loader import load
+
+from synth2_lightning.sharing.weights import save_weights
+
+_INDEX = ".metadata"  # torch's, a pickle: which file holds which part of which tensor
+_REST = "meta.pt"  # Lightning's: all but weights and optimizers
+_KNOWN = {  # what torch 2.15 names in an index; none of them does anything but hold values
+    "pathlib": {"PosixPath", "PurePosixPath", "WindowsPath", "PureWindowsPath"},
+    "torch": {"Size"},
+    "torch.distributed.checkpoint.filesystem": {"_StorageInfo"},
+    "torch.distributed.checkpoint.metadata": {
+        "BytesStorageMetadata",
+        "ChunkStorageMetadata",
+        "Metadata",
+        "MetadataIndex",
+        "StorageMeta",
+        "TensorProperties",
+        "TensorStorageMetadata",
+        "_MEM_FORMAT_ENCODING",
+    },
+    "torch.serialization": {"_get_layout"},
+}
+
+
+def is_sharded(path: Path) -> bool:
+    """Whether a checkpoint is a folder that ``ModelParallelStrategy`` or ``FSDPStrategy`` wrote.
+
+    Example:
+        >>> is_sharded(Path("last.ckpt"))
+        False
+    """
+    return (path / _INDEX).is_file() and (path / _REST).is_file()
+
+
+def refuse_sharded(path: Path) -> None:
+    """Refuse a sharded checkpoint where only one that is a file can be read.
+
+    Raises:
+        IsADirectoryError: If it is one.
+    """
+    if is_sharded(path):
+        raise IsADirectoryError(
+            f"The checkpoint {path} is a folder that many processes wrote side by side; expected a file here. Merge "
+            f"it first: synth2 consolidate {path} {path.with_name(f'{path.stem}-merged.ckpt')}"
+        )
+
+
+def consolidate(folder: Path, file: Path) -> int:
+    """Merge a sharded checkpoint into one file; it appears whole or not at all.
+
+    Nothing is unpickled but plain values and tensors: a pickle that names anything else is refused.
+
+    Args:
+        folder: The checkpoint.
+        file: ``.safetensors`` for the trained weights alone; ``.ckpt`` for all that a run needs to go on, on one
+            process or on many, or to be loaded.
+
+    Returns:
+        Number of trained tensors.
+
+    Raises:
+        FileExistsError: If the file is there.
+        FileNotFoundError: If no sharded checkpoint is there, or a part of it is missing.
+        ValueError: If the end of the file's name is another, or the checkpoint is damaged or may hold code.
+        OSError: If the file cannot be written.
+
+    Example:
+        >>> consolidate(Path("nothing"), Path("model.safetensors"))
+        Traceback (most recent call last):
+        FileNotFoundError: There is no sharded checkpoint at nothing...
+    """
+    if file.suffix not in (".safetensors", ".ckpt"):
+        raise ValueError(
+            f"{file} ends in {file.suffix!r}; expected .safetensors, for the weights alone, or .ckpt, to go on with."
+        )
+    if file.exists():
+        raise FileExistsError(f"{file} is there already. Expected a new file: name another, or remove it.")
+    checkpoint = read_sharded(folder, whole=file.suffix == ".ckpt")
+    draft = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if file.suffix == ".ckpt":
+            torch.save(checkpoint, draft)
+        else:
+            save_weights(checkpoint["state_dict"], draft)
+        draft.replace(file)
+    finally:
+        draft.unlink(missing_ok=True)
+    return len(checkpoint["state_dict"])
+
+
+def read_sharded(folder: Path, whole: bool = True) -> dict[str, Any]:
+    """Read a sharded checkpoint as the one that a single process would have written, or its weights alone.
+
+    Args:
+        folder: The checkpoint.
+        whole: Read all that a run needs to go on, such as the optimizers' states, twice as large as the weights.
+
+    Raises:
+        FileNotFoundError: If no sharded checkpoint is there, or a part of it is missing.
+        ValueError: If it is damaged or may hold code.
+    """
+    if not is_sharded(folder):
+        raise FileNotFoundError(
+            f"There is no sharded checkpoint at {folder}; expected a folder with {_INDEX} and {_REST} in it, as "
+            "ModelParallelStrategy and FSDPStrategy write it, such as runs/version_0/checkpoints/last.ckpt. A "
+            "checkpoint that is a file needs no merging."
+        )
+    reader = _SafeReader(folder)
+    try:
+        rest = torch.load(folder / _REST, map_location="cpu", weights_only=True) if whole else {}
+        index = reader.read_metadata()
+        wanted = {
+            name: torch.empty(entry.size, dtype=entry.properties.dtype)
+            if isinstance(entry, TensorStorageMetadata)
+            else None
+            for name, entry in index.state_dict_metadata.items()
+            if whole or index.planner_data[name][0] == "state_dict"
+        }
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="torch.distributed is disabled, unavailable or uninitialized")
+            load(cast(dict[str, Any], wanted), storage_reader=reader, planner=_SafePlanner(), no_dist=True)
+    except (Exception, CheckpointException) as error:  # torch raises errors of many families
+        cause = next(iter(error.failures.values()))[0] if isinstance(error, CheckpointException) else error
+        if isinstance(cause, FileNotFoundError):
+            raise FileNotFoundError(
+                f"The sharded checkpoint {folder} lacks {cause.filename}; expected the files of all processes. Copy "
+                "the whole folder, from each machine's disk where they share none."
+            ) from error
+        reason = " ".join(str(cause).split())[:300] or type(cause).__name__
+        raise ValueError(
+            f"The sharded checkpoint {folder} cannot be read: {reason} Expected one that was written to its end, by "
+            "`synth2 fit`. Copy it again, or take an earlier one."
+        ) from error
+    content = _nest({index.planner_data[name]: value for name, value in wanted.items()})
+    optimizers = [content[name] for name in sorted(content) if name.startswith("optimizer_")]
+    states = {"optimizer_states": [{"state": {}, **optimizer} for optimizer in optimizers]} if whole else {}
+    return rest | {"state_dict": content["state_dict"]} | states
+
+
+class _SafeUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        kind = getattr(torch, name, None) if module == "torch" else None
+        if name in _KNOWN.get(module, ()) or isinstance(kind, torch.dtype | torch.layout):
+            return super().find_class(module, name)
+        raise ValueError(f"Its index names {module}.{name}, which may be code; nothing was run.")
+
+
+class _SafeReader(FileSystemReader):
+    """Reads the index, which is a pickle, without running what it names; torch reads the tensors safely itself."""
+
+    def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
+        del args, kwargs
+        with (Path(self.path) / _INDEX).open("rb") as file:
+            index = _SafeUnpickler(file).load()
+        if not isinstance(index, Metadata):
+            raise ValueError(f"Its index holds {type(index).__name__}, not torch's Metadata.")
+        files = {entry.relative_path for entry in index.storage_data.values()}
+        if outside := [name for name in files if Path(name).name != name]:
+            raise ValueError(f"Its index names {outside[0]!r}, which lies outside of the folder; nothing was read.")
+        index.storage_meta = index.storage_meta or StorageMeta()
+        index.storage_meta.load_id = self.load_id
+        return index
+
+
+class _SafePlanner(DefaultLoadPlanner):
+    """Reads values that are no tensors, such as learning rates, without running what they name."""
+
+    def load_bytes(self, read_item: ReadItem, value: BytesIO) -> None:
+        self.original_state_dict[read_item.dest_index.fqn] = torch.load(value, weights_only=True)
+
+
+def _nest(flat: dict[tuple[str | int, ...], Any]) -> Any:
+    """Turn values by path into dictionaries, and into lists where a step of the path is a number."""
+    if () in flat:
+        return flat[()]
+    inner: dict[str | int, dict[tuple[str | int, ...], Any]] = defaultdict(dict)
+    for (first, *others), value in flat.items():
+        inner[first][tuple(others)] = value
+    if all(isinstance(step, int) for step in inner):
+        return [_nest(inner[step]) for step in sorted(inner)]
+    return {step: _nest(content) for step, content in inner.items()}

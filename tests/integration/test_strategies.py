@@ -1,0 +1,96 @@
+"""A run that stopped under one strategy goes on under another, as if nothing had happened."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from fsdp_runs import fit
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ranks import make_module
+from synth2_lightning.cli import main
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+
+
+def weights(file: Path) -> dict[str, Tensor]:
+    state: dict[str, Tensor] = torch.load(file, weights_only=True)["state_dict"]
+    return state
+
+
+def assert_close(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    assert found.keys() == expected.keys()
+    for name, weight in expected.items():
+        torch.testing.assert_close(found[name], weight, atol=1e-5, rtol=1e-4, msg=name)
+
+
+def start(script: str, *words: str) -> "subprocess.CompletedProcess[str]":
+    """Run a script that Lightning's launcher starts a second time; ends when all that it started have ended."""
+    path = os.pathsep.join([str(ROOT / "benchmarks"), str(ROOT / "src")])
+    with tempfile.TemporaryFile("w+") as errors:  # no pipe: a process that was stopped would keep it open
+        ran = subprocess.run(
+            [sys.executable, str(HERE / script), *words],
+            env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+            stdout=errors, stderr=errors, text=True, timeout=600, check=False,
+        )  # fmt: skip
+        deadline = time.monotonic() + 90
+        while True:
+            errors.seek(0)
+            told = errors.read()
+            if script != "dying_rank.py" or "is gone" in told or "Child process" in told or time.monotonic() > deadline:
+                break
+            time.sleep(1)
+    return subprocess.CompletedProcess(ran.args, ran.returncode, "", told)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.filterwarnings("ignore")
+def test_fsdp_goes_on_in_one_process_and_one_process_under_fsdp(tmp_path: Path) -> None:
+    one = fit(2, 1)
+    one.save_checkpoint(tmp_path / "one.ckpt")
+    one = fit(4, 1, ckpt_path=tmp_path / "one.ckpt")
+    one.save_checkpoint(tmp_path / "one_end.ckpt")
+    expected = weights(tmp_path / "one_end.ckpt")
+
+    ran = start("fsdp_runs.py", str(tmp_path))
+    assert ran.returncode == 0, ran.stderr[-4000:]
+
+    for merged in ("merged.ckpt", "merged.safetensors"):
+        main(["consolidate", str(tmp_path / "sharded.ckpt"), str(tmp_path / merged)])
+    main(["consolidate", str(tmp_path / "sharded_end.ckpt"), str(tmp_path / "sharded_end_merged.ckpt")])
+    whole = torch.load(tmp_path / "whole.pt", weights_only=True)
+    for found in (weights(tmp_path / "merged.ckpt"), load_file(tmp_path / "merged.safetensors")):
+        assert found.keys() == whole.keys()
+        assert all(torch.equal(found[name], weight) for name, weight in whole.items())
+
+    module = make_module()
+    module.configure_model()
+    module.load_state_dict(load_file(tmp_path / "merged.safetensors"))
+    one = fit(4, 1, ckpt_path=tmp_path / "merged.ckpt")
+    one.save_checkpoint(tmp_path / "fsdp_then_one.ckpt")
+    for end in ("sharded_end_merged", "from_one", "fsdp_then_one"):
+        assert_close(weights(tmp_path / f"{end}.ckpt"), expected)
+    assert any((expected[name] - weight).abs().max() > 1e-3 for name, weight in whole.items())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("rank", "how"), [(0, "SIGKILL"), (1, "SIGKILL"), (1, "SIGSTOP")])
+def test_a_process_that_dies_ends_the_others_which_name_it(rank: int, how: str) -> None:
+    ran = start("dying_rank.py", str(rank), how)
+    assert ran.returncode != 0
+    if how == "SIGSTOP":
+        os.kill(int(re.findall(r"pid (\d+)", ran.stderr)[0]), signal.SIGKILL)  # nobody else can
+    # Lightning's launcher looks after those that it started, every five seconds, and may be quicker.
+    launcher = f"[rank: {rank}] Child process with PID" in ran.stderr
+    assert launcher or f"Process {rank} of 2 is gone or stands still" in ran.stderr, ran.stderr[-3000:]

@@ -1,0 +1,31 @@
+import pytest
+import torch
+
+from synth2_lightning.metrics.token_loss import MeanTokenLoss
+from synth2_lightning.types import TokenLoss
+
+
+def losses(sums: list[float], counts: list[int]) -> TokenLoss:
+    return TokenLoss(torch.tensor(sums), torch.tensor(counts))
+
+
+def test_tokens_weigh_alike_and_repeated_pictures_count_once() -> None:
+    metric = MeanTokenLoss()
+    metric.update(("1", "2"), losses([2.0, 4.0], [1, 3]))
+    metric.update(("3", "1"), losses([6.0, 2.0], [2, 1]))
+    assert float(metric.compute()) == 12 / 6
+
+
+def test_the_order_of_batches_changes_no_bit() -> None:
+    sums = torch.rand(20).tolist()
+    forwards, backwards = MeanTokenLoss(), MeanTokenLoss()
+    for metric, order in ((forwards, range(20)), (backwards, range(19, -1, -1))):
+        for index in order:
+            metric.update((f"{index:02}",), losses([sums[index]], [1]))
+    assert torch.equal(forwards.compute(), backwards.compute())
+
+
+@pytest.mark.filterwarnings("ignore:The ``compute`` method of metric")
+def test_a_mean_over_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="MeanTokenLoss was asked for over no picture at all"):
+        MeanTokenLoss().compute()
