@@ -15,7 +15,7 @@ from fsdp_runs import fit
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ranks import make_module
+from ranks import TOLERANCE, compare, list_cases, make_module, run_ranks
 from synth2_lightning.cli import main
 
 HERE = Path(__file__).parent
@@ -94,3 +94,16 @@ def test_a_process_that_dies_ends_the_others_which_name_it(rank: int, how: str) 
     # Lightning's launcher looks after those that it started, every five seconds, and may be quicker.
     launcher = f"[rank: {rank}] Child process with PID" in ran.stderr
     assert launcher or f"Process {rank} of 2 is gone or stands still" in ran.stderr, ran.stderr[-3000:]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("num_ranks", [2, 4])
+def test_processes_learn_what_one_learns_and_never_wait_for_ever(num_ranks: int) -> None:
+    cases = list_cases()[:: 4 if num_ranks == 2 else 8]
+    single, many = run_ranks(1, cases, timeout=200), run_ranks(num_ranks, cases, timeout=200)
+    assert len(single) == len(many) == len(cases)
+    for one, several in zip(single, many, strict=True):
+        loss, cider = compare(one, several)
+        assert loss < TOLERANCE
+        assert cider == 0
