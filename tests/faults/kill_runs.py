@@ -134,7 +134,7 @@ def _run(case: Case, folder: Path, rank: int, port: int) -> None:
         os.dup2(log, stream)
     if case.num_ranks > 1:  # as a launcher would say it
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "LOCAL_RANK": str(rank), "NODE_RANK": "0"}
-    faulthandler.register(signal.SIGUSR1)
+    faulthandler.dump_traceback_later(PATIENCE, file=log)  # where it hangs, should it
     torch.set_num_threads(1)
     cli.main(case.words)
 
@@ -163,13 +163,6 @@ def kill_one(case: Case, ranks: list[BaseProcess], target: str, signum: signal.S
     return is_hit
 
 
-def tell_where(rank: BaseProcess) -> None:
-    """Have a process that hangs write to its log where it is."""
-    if rank.pid is not None and rank.exitcode is None:
-        os.kill(rank.pid, signal.SIGUSR1)
-        rank.join(1.0)
-
-
 def end_all(ranks: list[BaseProcess]) -> None:
     """End what did not end, with its workers."""
     for rank in ranks:
@@ -195,8 +188,6 @@ def live(case: Case, folder: Path, chance: random.Random) -> int:
                 wait(ranks, GRACE)
             # A run that finishes all the same, because it was about to, or no longer needs its worker, may.
             elif not wait(ranks, PATIENCE + case.seconds):
-                for rank in ranks:
-                    tell_where(rank)
                 told = (folder / "log.txt").read_text()[-2000:]
                 case.faults.append(
                     f"{signum.name} to {target}: did not end in {PATIENCE + case.seconds:.0f} s:\n{told}"

@@ -1,5 +1,6 @@
 """A training loader that a checkpoint can stop and start again."""
 
+import multiprocessing
 import os
 import signal
 import threading
@@ -51,9 +52,11 @@ def outlive_sigterm(_worker: int) -> None:
     Args:
         _worker: Its number, which ``DataLoader(worker_init_fn=...)`` gives.
     """
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "workers have one"
 
     def wait() -> None:
-        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent.pid:
             pass
         os._exit(0)
 
