@@ -45,6 +45,7 @@ PATIENCE = 60.0
 GRACE = 5.0
 """Seconds after which the other ranks are killed, too, where one alone was: a launcher, such as torchrun, does that."""
 MOST_KILLS_PER_LIFE = 6
+MOST_FAILURES = 2
 
 Outcome = dict[str, Any]
 
@@ -172,9 +173,9 @@ def end_all(ranks: list[BaseProcess]) -> None:
     wait(ranks, PATIENCE)
 
 
-def live(case: Case, folder: Path, chance: random.Random) -> int:
-    """Kill a run again and again until it comes to its end; return the number of kills."""
-    num_kills = 0
+def live(case: Case, folder: Path, chance: random.Random) -> None:
+    """Kill a run again and again until it comes to its end, and compare what it made."""
+    num_kills = num_failures = 0
     while True:
         ranks = start(case, folder)
         if num_kills < MOST_KILLS_PER_LIFE and not wait(ranks, chance.uniform(0.0, case.seconds)):
@@ -195,15 +196,18 @@ def live(case: Case, folder: Path, chance: random.Random) -> int:
             if signum == signal.SIGTERM and target == "run":
                 case.slowest_end = max(case.slowest_end, time.monotonic() - before)
                 case.codes[" ".join(str(rank.exitcode) for rank in ranks)] += 1
-        elif not wait(ranks, PATIENCE + 10 * case.seconds):
-            case.faults.append("did not come to its end")
+        else:
+            wait(ranks, PATIENCE + 10 * case.seconds)
+            num_failures += num_kills == MOST_KILLS_PER_LIFE
         codes = [rank.exitcode for rank in ranks]
         end_all(ranks)
         if codes == [0] * case.num_ranks and is_finished(case, folder):
-            return num_kills
-        if num_kills == MOST_KILLS_PER_LIFE and codes[0] not in (0, -9, -15, 143, 1):
-            case.faults.append(f"ended with {codes}: {(folder / 'log.txt').read_text()[-300:]}")
-            return num_kills
+            case.faults += compare(case.read(folder), case.expected, f"life {case.num_lives}", case)
+            return
+        if num_failures == MOST_FAILURES:
+            log = (folder / "log.txt").read_text()[-2000:]
+            case.faults.append(f"does not come to its end, though nothing kills it: {codes}\n{log}")
+            return
 
 
 def is_finished(case: Case, folder: Path) -> bool:
@@ -279,7 +283,6 @@ def main() -> int:
             folder.mkdir()
             live(case, folder, chance)
             case.num_lives += 1
-            case.faults += compare(case.read(folder), case.expected, f"life {case.num_lives}", case)
             print(f"{case.name}: {case.kills.total()} kills, {len(case.faults)} faults", file=sys.stderr, flush=True)
         show(cases)
     return 1 if any(case.faults for case in cases) else 0
