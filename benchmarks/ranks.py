@@ -3,6 +3,7 @@
 Every case is a tiny captioner on Scenes: a share of synthetic pairs, a strategy, and sets that do not divide evenly:
 validation sets that no number of ranks divides, or with fewer pictures than ranks. Each number of processes runs all
 cases in one process group, after each other, and must end in time: a rank that took another path would hang there.
+All is computed in double precision; losses are logged in single, which rounds them by up to 5e-7.
 """
 
 import argparse
@@ -125,7 +126,7 @@ def make_module() -> Any:
         partial(PerceiverResampler, num_queries=2, depth=1, num_heads=2, head_dim=8, num_positions=64),
         PrefixDecoder(NewLanguageModel(config | no_dropout, "package://synth2_lightning/scenes/vocabulary")),
         GenerationSettings(num_beams=2, max_new_tokens=12),
-        partial(AdamW, lr=0.02, eps=1e-3),
+        partial(AdamW, lr=0.02),
     )
 
 
@@ -153,6 +154,9 @@ def work(rank: int, num_ranks: int, port: int, cases: Sequence[Case], results: A
     warnings.simplefilter("ignore")
     import logging
 
+    import torch
+
+    torch.set_default_dtype(torch.float64)  # what is left of a difference is not rounding, which training would blow up
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as folder:
         for number, case in enumerate(cases):
@@ -189,6 +193,9 @@ def run_ranks(num_ranks: int, cases: Sequence[Case], timeout: float) -> list[Out
         except Empty:
             if any(process.exitcode for process in ranks):
                 break
+    if len(outcomes) < len(cases):
+        codes = ", ".join("stands still" if code is None else str(code) for code in (rank.exitcode for rank in ranks))
+        print(f"{cases[len(outcomes)]} over {num_ranks} processes did not end; exit codes: {codes}", file=sys.stderr)
     for process in ranks:
         process.join(timeout=10 if len(outcomes) == len(cases) else 0)
         process.kill()

@@ -104,6 +104,16 @@ class BrokenError(Exception):
     """One that no user can act on."""
 
 
+@pytest.mark.parametrize("precision", ["bf16-true", "64-true"])
+def test_a_precision_that_casts_codebooks_is_refused(precision: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", "--config", "mixed.yaml", f"--trainer.precision={precision}"])
+    assert stop.value.code == 1
+    told = " ".join(capsys.readouterr().err.split())
+    assert f"error: trainer.precision is '{precision}', which would cast the frozen networks" in told
+    assert "expected one of 32-true, bf16-mixed, 16-mixed" in told
+
+
 def test_a_mistake_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("synth2_lightning.cli.run_trainer", Mock(side_effect=BrokenError))
     with pytest.raises(BrokenError):

@@ -83,6 +83,7 @@ def run_trainer(words: Sequence[str]) -> "LightningCLI":
 
     class CommandLine(LightningCLI):
         def after_instantiate_classes(self) -> None:
+            _check_precision(self.trainer.precision)
             if type(self.trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # nothing else was asked for
                 self.trainer.strategy.checkpoint_io = CheckedCheckpointIO()
             settings = self.config_init[self.config_init["subcommand"]]
@@ -180,6 +181,16 @@ def _check_checkpoint(words: Sequence[str]) -> None:
                 f"There is no checkpoint at {name!r} (looked at {Path(name).absolute()}). Expected a file such as "
                 "runs/version_0/checkpoints/last.ckpt, or 'last' or 'best'."
             )
+
+
+def _check_precision(precision: str) -> None:
+    """Refuse precisions that cast frozen weights: a codebook that is cast is another codebook."""
+    expected = ("32-true", "bf16-mixed", "16-mixed")
+    if precision not in expected:
+        raise ValueError(
+            f"trainer.precision is {precision!r}, which would cast the frozen networks, and with them the codes that "
+            f"image tokens stand for; expected one of {', '.join(expected)}. bf16-mixed computes as fast."
+        )
 
 
 def _run_small_command(words: Sequence[str]) -> None:
