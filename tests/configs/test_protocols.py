@@ -36,31 +36,44 @@ def test_protocols_parse(protocol: str, base: str, capsys: pytest.CaptureFixture
     assert len(settings["trainer"]["callbacks"]) == 2
 
 
-def _train() -> tuple[Path, Path]:
-    """Train for no step to speak of; give the run file and the checkpoint."""
+def _draw(*files: str) -> None:
+    for number, file in enumerate(files):
+        Path(file).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (90, 70), (40 * number, 9, 9)).save(file)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a captioner that was trained for no step to speak of."""
+    folder = tmp_path_factory.mktemp("run")
     tiny = Path(__file__).with_name("tiny.yaml")
     words = ["fit", "--config", "real.yaml", "--config", str(tiny), "--trainer.max_steps=1"]
     words += ["--trainer.limit_val_batches=0", "--data.init_args.num_workers=0"]
-    run = Path(run_trainer(words).trainer.log_dir or "")
-    return run / "config.yaml", run / "checkpoints" / "last.ckpt"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        return folder / (run_trainer(words).trainer.log_dir or "")
+
+
+def _test(run: Path, protocol: str, metric: str) -> dict[str, Any]:
+    """Give the protocol card of a test with that protocol."""
+    words = ["test", "--config", str(run / "config.yaml"), "--config", f"protocols/{protocol}.yaml"]
+    words += ["--ckpt_path", str(run / "checkpoints" / "last.ckpt"), "--data.init_args.num_workers=0"]
+    log_dir = Path(run_trainer(words).trainer.log_dir or "")
+    card: dict[str, Any] = json.loads(next(log_dir.glob(f"{metric}/test-*/protocol.json")).read_text())
+    assert card["generation"]["num_beams"] == 3  # not what the checkpoint was trained with
+    return card
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_a_checkpoint_is_measured_as_the_protocol_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nocaps_is_scored_by_domain(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     domains = ["in-domain", "out-domain"] * 3
     images = [{"id": i, "file_name": f"{i}.png", "domain": domain} for i, domain in enumerate(domains)]
     captions = [{"image_id": i, "caption": f"a red circle {i} {n}"} for i in range(6) for n in range(10)]
     _write_json(Path("data/nocaps/nocaps_val_4500_captions.json"), {"images": images, "annotations": captions})
-    Path("data/nocaps/images").mkdir()
-    for i in range(6):
-        Image.new("RGB", (90, 70), (40 * i, 9, 9)).save(f"data/nocaps/images/{i}.png")
-    config, checkpoint = _train()
-    words = ["test", "--config", str(config), "--config", "protocols/nocaps.yaml", "--ckpt_path", str(checkpoint)]
-    trainer = run_trainer([*words, "--data.init_args.num_workers=0"]).trainer
-    card = json.loads(next(Path(trainer.log_dir or "").glob("cider/test-*/protocol.json")).read_text())
-    assert card["generation"]["num_beams"] == 3  # not what the checkpoint was trained with
+    _draw(*(f"data/nocaps/images/{i}.png" for i in range(6)))
+    card = _test(run, "nocaps", "cider")
     assert {group: figures["num_pictures"] for group, figures in card["by_group"].items()} == {
         "in-domain": 3,
         "out-domain": 3,
@@ -70,18 +83,55 @@ def test_a_checkpoint_is_measured_as_the_protocol_says(tmp_path: Path, monkeypat
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_questions_are_put_to_the_captioner_and_scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["coco", "flickr30k", "flickr8k"])
+def test_karpathys_test_splits_are_scored(
+    name: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    where = {"filepath": "val2014"} if name == "coco" else {}
+    images = [
+        {
+            "filename": f"{i}.jpg", "split": split, "imgid": i, "sentids": list(range(5 * i, 5 * i + 5)), **where,
+            "sentences": [{"raw": f"a red circle {n}", "sentid": 5 * i + n, "imgid": i} for n in range(5)],
+        }
+        for i, split in enumerate(("train", "val", "test", "test"))
+    ]  # fmt: skip
+    _write_json(Path(f"data/{name}/dataset_{name}.json"), {"dataset": name, "images": images})
+    _draw(*(f"data/{name}/{'val2014' if name == 'coco' else 'images'}/{i}.jpg" for i in range(4)))
+    card = _test(run, f"{name}_karpathy_test", "cider")
+    assert (card["sources"], card["num_pictures"], card["num_references"]) == ([name], 2, 10)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_vizwiz_is_scored_without_what_was_rejected(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    captions = [
+        {"image_id": i, "caption": f"a red circle {n}", "is_rejected": n == 4, "is_precanned": False}
+        for i in range(3)
+        for n in range(5)
+    ]
+    images = [{"id": i, "file_name": f"VizWiz_val_{i:08d}.jpg"} for i in range(3)]
+    _write_json(Path("data/vizwiz/annotations/val.json"), {"images": images, "annotations": captions})
+    _draw(*(f"data/vizwiz/val/VizWiz_val_{i:08d}.jpg" for i in range(3)))
+    card = _test(run, "vizwiz_captions", "cider")
+    assert (card["sources"], card["num_pictures"], card["num_references"]) == (["vizwiz"], 3, 12)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("name", "prefix", "middle"), [("okvqa", "", "mscoco_val2014"), ("vqav2", "v2_", "v2_mscoco_val2014")]
+)
+def test_questions_are_put_to_the_captioner_and_scored(
+    name: str, prefix: str, middle: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     questions = [{"question_id": i, "image_id": i % 2, "question": "is it red?"} for i in range(4)]
     answers = [{"question_id": i, "answers": [{"answer": "yes"}] * 10} for i in range(4)]
-    _write_json(Path("data/okvqa/OpenEnded_mscoco_val2014_questions.json"), {"questions": questions})
-    _write_json(Path("data/okvqa/mscoco_val2014_annotations.json"), {"annotations": answers})
-    Path("data/coco/val2014").mkdir(parents=True)
-    for i in range(2):
-        Image.new("RGB", (90, 70)).save(f"data/coco/val2014/COCO_val2014_{i:012d}.jpg")
-    config, checkpoint = _train()
-    words = ["test", "--config", str(config), "--config", "protocols/okvqa.yaml", "--ckpt_path", str(checkpoint)]
-    trainer = run_trainer([*words, "--data.init_args.num_workers=0"]).trainer
-    card = json.loads(next(Path(trainer.log_dir or "").glob("vqa_accuracy/test-*/protocol.json")).read_text())
+    _write_json(Path(f"data/{name}/{prefix}OpenEnded_mscoco_val2014_questions.json"), {"questions": questions})
+    _write_json(Path(f"data/{name}/{middle}_annotations.json"), {"annotations": answers})
+    _draw(*(f"data/coco/val2014/COCO_val2014_{i:012d}.jpg" for i in range(2)))
+    card = _test(run, name, "vqa_accuracy")
     assert (card["metric"], card["num_pictures"], card["num_references"]) == ("VQA accuracy", 4, 40)
     assert card["prompt"] == "question: {question} answer:"
