@@ -40,8 +40,8 @@ from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast  # noqa: F401
 from synth2_lightning import cli
 
 HERE = Path(__file__).parent
-PATIENCE = 60.0
-"""Seconds within which a run that was told to end has to."""
+PATIENCE = 300.0
+"""Seconds within which a run that was told to end has to; many, since a busy machine is no fault."""
 GRACE = 5.0
 """Seconds after which the other ranks are killed, too, where one alone was: a launcher, such as torchrun, does that."""
 MOST_KILLS_PER_LIFE = 6

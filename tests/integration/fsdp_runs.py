@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.strategies import ModelParallelStrategy
 
-from ranks import Case, make_data, make_module
+from ranks import Case, make_data, make_module, make_tokenizer
 
 CASE = Case(share=0.5, num_val=3, num_train=32, strategy="fsdp")
 
@@ -28,7 +28,7 @@ def fit(num_steps: int, num_ranks: int, ckpt_path: Path | None = None, **setting
         enable_model_summary=False,
         **settings,
     )
-    module = make_module()
+    module = make_module(make_tokenizer())
     module.remove_ignored_hparams(["generation"])  # an object, which no run file has
     trainer.fit(module, make_data(CASE, num_ranks), ckpt_path=ckpt_path, weights_only=True)
     return trainer
@@ -57,4 +57,5 @@ def main(folder: Path) -> None:
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
+    torch.set_default_dtype(torch.float64)
     main(Path(sys.argv[1]))

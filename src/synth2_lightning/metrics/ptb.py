@@ -14,8 +14,8 @@ What is left different from pycocoevalcap, all of it outside of ordinary caption
 * *Line separators* other than ``\n`` (``\r``, ``\v``, ``\f``, U+2028, U+2029) make pycocoevalcap hand every later
   caption to the wrong picture; here they are white space.
 * *A capital sigma* before a hyphen becomes a final one here, and not in Java.
-* *Glued tokens*: a word after ``y`` and an apostrophe, curly or straight (``Y\u2019a``, ``Y'Y``), and a soft hyphen inside
-  of a dotted word.
+* *Glued tokens*: a word after ``y`` and an apostrophe, curly or straight (``Y\u2019a``, ``Y'Y``), and a soft hyphen
+  inside of a dotted word.
 * *A digit of another script* right before a telephone number.
 * *The unforeseen*: ``benchmarks/ptb_equality.py`` glues odd tokens together by the hundred thousand, puts whatever
   differs into classes, and prints every class with an example.
