@@ -148,15 +148,18 @@ def wait(ranks: list[BaseProcess], seconds: float) -> bool:
     return all(rank.exitcode is not None for rank in ranks)
 
 
+def list_workers(ranks: list[BaseProcess]) -> list[int]:
+    """Processes that the first rank started to read ahead; none at its beginning and end."""
+    with suppress(FileNotFoundError):  # it came to its end in this moment
+        return [int(pid) for pid in Path(f"/proc/{ranks[0].pid}/task/{ranks[0].pid}/children").read_text().split()]
+    return []
+
+
 def kill_one(case: Case, ranks: list[BaseProcess], target: str, signum: signal.Signals) -> bool:
     """Send a signal to what is to be killed; whether there was any."""
     numbers = {"run": range(case.num_ranks), "rank 0": [0], "rank 1": [1]}
-    pids = [ranks[number].pid for number in numbers.get(target, ())]
-    if target == "worker":
-        children = Path(f"/proc/{ranks[0].pid}/task/{ranks[0].pid}/children").read_text().split()
-        pids = [int(random.choice(children))] if children else []
     is_hit = False
-    for pid in pids:
+    for pid in list_workers(ranks)[:1] if target == "worker" else [ranks[number].pid for number in numbers[target]]:
         assert pid is not None
         with suppress(ProcessLookupError):  # it came to its end in this moment
             os.kill(pid, signum)
@@ -180,6 +183,8 @@ def live(case: Case, folder: Path, chance: random.Random) -> None:
         ranks = start(case, folder)
         if num_kills < MOST_KILLS_PER_LIFE and not wait(ranks, chance.uniform(0.0, case.seconds)):
             target = chance.choice(case.targets)
+            if target == "worker" and not list_workers(ranks):
+                target = "run"
             signum = signal.SIGKILL if target == "worker" else chance.choice((signal.SIGKILL, signal.SIGTERM))
             if kill_one(case, ranks, target, signum):
                 num_kills += 1

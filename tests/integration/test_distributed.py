@@ -72,7 +72,7 @@ def test_two_processes_train_mixed_and_score_like_one(strategy: tuple[str, ...],
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_the_generator_learns_the_same_under_ddp_and_fsdp(tmp_path: Path) -> None:
+def test_the_generator_learns_the_same_on_one_process_and_under_ddp_and_fsdp(tmp_path: Path) -> None:
     few = (*FEW_PICTURES, "--trainer.precision=32-true", "--trainer.val_check_interval=2")
     callbacks = (
         "{class_path: synth2_lightning.callbacks.weight_averaging.WeightAveragingCallback, init_args: {decay: 0.5}}",
@@ -91,7 +91,12 @@ def test_the_generator_learns_the_same_under_ddp_and_fsdp(tmp_path: Path) -> Non
     ]
     words += [f"--model.init_args.optimizer={optimizer}", "--model.init_args.lr_scheduler=null", *few]
     found: dict[str, list[dict[str, Any]]] = {}
-    for name, strategy in (("ddp", TWO), ("fsdp", ("--config", "overlays/fsdp.yaml"))):
+    strategies = {
+        "one": ("--data.init_args.batch_size=16",),  # twice as many, the same whole batch
+        "ddp": TWO,
+        "fsdp": ("--config", "overlays/fsdp.yaml"),
+    }
+    for name, strategy in strategies.items():
         folder = tmp_path / name
         folder.mkdir()
         synth2(folder, *words, *strategy, "--trainer.max_steps=4")
@@ -102,11 +107,12 @@ def test_the_generator_learns_the_same_under_ddp_and_fsdp(tmp_path: Path) -> Non
         assert {path.name for path in (folder / "runs" / "version_0").rglob("*.png")} == {"step=2.png", "step=4.png"}
         averages = found[name][0]["state_dict"]
         assert all(torch.equal(weight, averages[part].half()) for part, weight in load_file(exported).items())
-    for ddp, fsdp in zip(found["ddp"], found["fsdp"], strict=True):
-        for state in ("state_dict", "current_model_state"):
-            assert ddp[state].keys() == fsdp[state].keys()
-            for part, weight in ddp[state].items():
-                torch.testing.assert_close(fsdp[state][part], weight, atol=1e-4, rtol=1e-3, msg=part)
+    for name in ("ddp", "fsdp"):
+        for one, two in zip(found["one"], found[name], strict=True):
+            for state in ("state_dict", "current_model_state"):
+                assert one[state].keys() == two[state].keys()
+                for part, weight in one[state].items():
+                    torch.testing.assert_close(two[state][part], weight, atol=1e-4, rtol=1e-3, msg=part)
     averages, weights = found["ddp"][0]["state_dict"], found["ddp"][0]["current_model_state"]
     assert all((averages[part] - weight).abs().max() > 1e-4 for part, weight in weights.items() if weight.ndim > 1)
 

@@ -1,6 +1,7 @@
 import math
 import random
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 from unittest.mock import MagicMock, Mock
 
@@ -147,6 +148,19 @@ class DrawingModule(SmallModule):
 
     def validation_step(self, batch: tuple[torch.Tensor], batch_idx: int) -> None:
         torch.rand(3)
+
+
+def test_ranks_draw_apart_but_for_what_they_are_to_draw_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = DrawingModule()
+    assert module.draw_alike() is torch.default_generator  # the step is called by hand
+    monkeypatch.setattr(DrawingModule, "trainer", SimpleNamespace(fit_loop=SimpleNamespace(total_batch_idx=3)))
+    drawn = []
+    for rank in (0, 1):
+        monkeypatch.setattr(DrawingModule, "global_rank", rank)
+        module.on_train_batch_start(None, 0)
+        drawn.append((float(torch.rand(1)), float(torch.rand(1, generator=module.draw_alike()))))
+    assert drawn[0][0] != drawn[1][0]
+    assert drawn[0][1] == drawn[1][1]
 
 
 def test_chance_is_that_of_the_seed_and_the_batch_whatever_came_before(

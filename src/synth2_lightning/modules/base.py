@@ -53,6 +53,7 @@ class BaseModule(LightningModule):
             warnings.filterwarnings("ignore", message=".*is an instance of `nn.Module`.*")
             self.save_hyperparameters(logger=False)
         self._seed: int | None = None
+        self._step_seed: int | None = None
         live = [name for name, value in self.hparams.items() if isinstance(value, nn.Module) or callable(value)]
         self.remove_ignored_hparams(live)
 
@@ -110,16 +111,23 @@ class BaseModule(LightningModule):
             self._seed = self.trainer.strategy.broadcast(torch.initial_seed())
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Draw dropout, masks and the like from the seed, the batch's number and the rank, whatever was drawn before.
+        """Draw dropout and the like from the seed, the batch's number and the rank, whatever was drawn before.
 
         So a run that was stopped draws what it would have drawn, with no state of generators to be kept for each rank,
         and a validation in between changes nothing.
         """
-        key = [self._seed or 0, self.trainer.fit_loop.total_batch_idx, self.global_rank]
-        seed, short = (int(word) for word in np.random.SeedSequence(key).generate_state(2, np.uint64))
+        key = [self._seed or 0, self.trainer.fit_loop.total_batch_idx]
+        self._step_seed = _derive_seed(key)
+        seed = _derive_seed([*key, self.global_rank])
         torch.manual_seed(seed)
         random.seed(seed)
-        np.random.seed(short % 2**32)  # noqa: NPY002 - for third parties that draw from it
+        np.random.seed(seed % 2**32)  # noqa: NPY002 - for third parties that draw from it
+
+    def draw_alike(self) -> torch.Generator:
+        """A generator for what all ranks are to draw alike in a training step, such as masks of the whole batch."""
+        if self._step_seed is None:  # the step was called by hand
+            return torch.default_generator
+        return torch.Generator().manual_seed(self._step_seed)
 
     def on_before_backward(self, loss: Tensor) -> None:
         """Stop the run at a loss that is not finite, before a weight learns from it; all ranks stop together.
@@ -230,6 +238,10 @@ class BaseModule(LightningModule):
     def num_trainable(self) -> int:
         """Number of trainable scalars."""
         return sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
+
+
+def _derive_seed(key: list[int]) -> int:
+    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
 
 
 def name_states(state: dict[str, Any], optimizer: Optimizer, module: nn.Module) -> None:

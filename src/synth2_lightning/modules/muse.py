@@ -118,8 +118,9 @@ class MuseModule(BaseModule):
         """Learn from one batch of pictures or tokens."""
         tokens = self._tokens(batch.image)
         num_rows, own = locate_rows(len(batch))
-        is_dropped = (torch.rand(num_rows, device=self.device) < self.text_dropout)[own]
-        is_hidden = draw_mask(num_rows, self.network.num_tokens, device=self.device)[own]
+        chance = self.draw_alike()
+        is_dropped = (torch.rand(num_rows, generator=chance) < self.text_dropout)[own].to(self.device)
+        is_hidden = draw_mask(num_rows, self.network.num_tokens, chance)[own].to(self.device)
         losses, accuracy = self._guess(tokens, batch.captions, is_hidden, is_dropped)
         loss, mean = mean_over_ranks(TokenLoss(losses.sum(1), is_hidden.sum(1)))
         self.log("train/loss", mean, prog_bar=True, batch_size=len(batch))

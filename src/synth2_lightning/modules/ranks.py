@@ -41,7 +41,7 @@ def mean_over_ranks(losses: TokenLoss) -> tuple[Tensor, Tensor]:
 def locate_rows(num_rows: int) -> tuple[int, slice]:
     """Rows of the whole batch, where all ranks have equally many, and which of them are this rank's.
 
-    What is drawn at random for the whole batch and cut so differs between ranks, though their generators began alike.
+    What all ranks draw alike for the whole batch and cut so is what one process draws for it.
 
     Example:
         >>> locate_rows(4)
