@@ -180,6 +180,7 @@ def live(case: Case, folder: Path, chance: random.Random) -> None:
     """Kill a run again and again until it comes to its end, and compare what it made."""
     num_kills = num_failures = 0
     while True:
+        begun = time.monotonic()
         ranks = start(case, folder)
         if num_kills < MOST_KILLS_PER_LIFE and not wait(ranks, chance.uniform(0.0, case.seconds)):
             target = chance.choice(case.targets)
@@ -204,6 +205,8 @@ def live(case: Case, folder: Path, chance: random.Random) -> None:
         else:
             wait(ranks, PATIENCE + 10 * case.seconds)
             num_failures += num_kills == MOST_KILLS_PER_LIFE
+            if not num_kills:  # it was quicker than it was before
+                case.seconds = time.monotonic() - begun
         codes = [rank.exitcode for rank in ranks]
         end_all(ranks)
         if codes == [0] * case.num_ranks and is_finished(case, folder):
