@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from synth2_lightning.checkpoints import CheckedCheckpointIO, find_damage, find_last_checkpoint, run_folders
+from synth2_lightning.checkpoints import CheckedCheckpointIO, find_last_checkpoint, run_folders
+from synth2_lightning.weight_files import find_damage
 
 
 def save(folder: Path, step: int, name: str | None = None) -> Path:

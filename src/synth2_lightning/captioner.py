@@ -15,7 +15,7 @@ from synth2_lightning.datamodules.photographs import cut_square
 from synth2_lightning.export import load_exported
 from synth2_lightning.fingerprints import fingerprint_weights
 from synth2_lightning.locations import resolve
-from synth2_lightning.modules.captioning import VisionLanguageModule
+from synth2_lightning.modules.captioning import VisionLanguageModule, read_captioner
 from synth2_lightning.sharing.folder import is_exported
 from synth2_lightning.sharing.runs import find_run
 from synth2_lightning.sources.pictures import decode_picture, pixel_limit, to_rgb
@@ -217,20 +217,7 @@ def load_module(location: str | Path) -> VisionLanguageModule:
         ValueError: If it is no captioner's checkpoint, or does not say how its parts are made.
     """
     path = resolve(location, "trained captioner")
-    return load_exported(path) if is_exported(path) else _load_checkpoint(find_run(path).checkpoint)
-
-
-def _load_checkpoint(path: Path) -> VisionLanguageModule:
-    try:
-        module: Any = VisionLanguageModule.load_from_checkpoint(path, map_location="cpu", weights_only=True)
-    except TypeError as error:
-        raise ValueError(
-            f"The checkpoint {path} does not say how the captioner's parts are made ({error}). Expected one that "
-            "`synth2 fit` wrote; those of a notebook have no run file. Build the module and give it to Captioner."
-        ) from error
-    if not isinstance(module, VisionLanguageModule):
-        raise ValueError(f"The checkpoint {path} is one of {type(module).__name__}; expected a captioner's.")
-    return module
+    return load_exported(path) if is_exported(path) else read_captioner(find_run(path).checkpoint)
 
 
 def _from_tensor(tensor: Tensor, name: str) -> Image.Image:

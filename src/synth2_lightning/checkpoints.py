@@ -1,7 +1,6 @@
 """Checkpoint files: written whole or not at all, checked when they are read, and the newest good one found."""
 
 import re
-import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_warn
 
 from synth2_lightning.shards.files import write_atomically
+from synth2_lightning.weight_files import find_damage, plain_values_only, read_checkpoint
 
 
 class CheckedCheckpointIO(TorchCheckpointIO):
@@ -43,7 +43,8 @@ class CheckedCheckpointIO(TorchCheckpointIO):
         """Read a checkpoint, tensors and plain values only unless ``weights_only=False`` allows more.
 
         Raises:
-            ValueError: If it is damaged; the message names the newest good one that lies beside it.
+            ValueError: If it is damaged, when the message names the newest good one that lies beside it, or may hold
+                code.
         """
         if "://" not in str(path) and Path(path).is_file() and (damage := find_damage(Path(path))):
             others = [step_and_path for step_and_path in _list_good([Path(path).parent]) if step_and_path[1] != path]
@@ -51,25 +52,8 @@ class CheckedCheckpointIO(TorchCheckpointIO):
             raise ValueError(
                 f"The checkpoint {path} is damaged: {damage}. Expected the file as it was written. {way_out}."
             )
-        return super().load_checkpoint(path, map_location, weights_only is not False)
-
-
-def find_damage(path: Path) -> str | None:
-    """Compare a checkpoint file with its checksums, and say what is wrong with it; ``None`` if nothing is.
-
-    Example:
-        >>> import tempfile
-        >>> path = Path(tempfile.mkdtemp()) / "half.ckpt"
-        >>> _ = path.write_bytes(b"PK")
-        >>> find_damage(path)
-        'File is not a zip file'
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            record = archive.testzip()
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, OSError) as error:
-        return str(error) or type(error).__name__
-    return f"its record {record} does not have the checksum that was written with it" if record else None
+        with plain_values_only(Path(path)):
+            return super().load_checkpoint(path, map_location, weights_only is not False)
 
 
 def find_last_checkpoint(folders: Iterable[Path]) -> Path | None:
@@ -93,12 +77,12 @@ def find_last_checkpoint(folders: Iterable[Path]) -> Path | None:
         if good:
             step, path = good[-1]
             if damaged:
-                rank_zero_warn(f"Damaged checkpoints: {'; '.join(damaged)}. {path}, of step {step}, is used instead.")
+                rank_zero_warn(f"Damaged checkpoints: {' '.join(damaged)} {path}, of step {step}, is used instead.")
             return path
     if damaged:
         raise ValueError(
-            f"All checkpoints are damaged: {'; '.join(damaged)}. Expected one that is not; bring one back from a copy, "
-            "or start again without --ckpt_path."
+            f"All checkpoints are damaged: {' '.join(damaged)} Bring one back from a copy, or start again without "
+            "--ckpt_path."
         )
     return None
 
@@ -139,14 +123,10 @@ def _list_good(folders: Iterable[Path], damaged: list[str] | None = None) -> lis
         for path in folder.glob("*.ckpt"):
             if path.is_symlink() and (path.resolve().parent == folder.resolve() or not path.exists()):
                 continue  # what it links to is in the list, or gone
-            damage = find_damage(path / "meta.pt" if path.is_dir() else path)
-            if damage is None:
-                good.append((_read_step(path), path.resolve() == last, path))
-            elif damaged is not None:
-                damaged.append(f"{path} ({damage})")
+            try:
+                content = read_checkpoint(path / "meta.pt" if path.is_dir() else path)
+                good.append((int(content.get("global_step", 0)), path.resolve() == last, path))
+            except (ValueError, TypeError, OSError) as error:
+                if damaged is not None:
+                    damaged.append(str(error))
     return [(step, path) for step, _, path in sorted(good, key=lambda entry: (*entry[:2], entry[2].name))]
-
-
-def _read_step(path: Path) -> int:
-    content = torch.load(path / "meta.pt" if path.is_dir() else path, "cpu", weights_only=True, mmap=True)
-    return int(content.get("global_step", 0))

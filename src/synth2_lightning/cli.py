@@ -89,6 +89,7 @@ def run_trainer(words: Sequence[str]) -> "LightningCLI":
             settings = self.config_init[self.config_init["subcommand"]]
             if settings["ckpt_path"] == "last":
                 settings["ckpt_path"] = _find_last(self.trainer)
+            _check_code(settings["ckpt_path"])
 
         def _parse_ckpt_path(self) -> None:
             # Lightning has the settings in a checkpoint overrule run files and arguments, without a word: a protocol's
@@ -140,6 +141,17 @@ def _find_last(trainer: "Trainer") -> str | None:
     for saver in savers:
         saver.dirpath = saver.dirpath or str(found.parent)
     return str(found)
+
+
+def _check_code(checkpoint: str | None) -> None:
+    """Refuse a sharded checkpoint that may hold code: Lightning's strategies read such folders by torch, which runs it.
+
+    A checkpoint that is a file comes through :class:`~synth2_lightning.checkpoints.CheckedCheckpointIO`.
+    """
+    from synth2_lightning.sharing.sharded import check_sharded, is_sharded
+
+    if checkpoint is not None and is_sharded(Path(checkpoint)):
+        check_sharded(Path(checkpoint))
 
 
 def config_folder() -> Path:

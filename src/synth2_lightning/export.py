@@ -11,8 +11,9 @@ import torch
 
 from synth2_lightning.fingerprints import fingerprint_weights
 from synth2_lightning.interfaces import ImageTokenizer
+from synth2_lightning.jsontext import parse_json
 from synth2_lightning.locations import note_locations
-from synth2_lightning.modules.captioning import VisionLanguageModule
+from synth2_lightning.modules.captioning import VisionLanguageModule, read_captioner
 from synth2_lightning.sharing.files import copy_files, find_files
 from synth2_lightning.sharing.folder import CARD, CONFIG, FORMAT, WEIGHTS, is_exported, refuse_taken, write_folder
 from synth2_lightning.sharing.hub import locate_export
@@ -20,6 +21,7 @@ from synth2_lightning.sharing.model_card import write_card
 from synth2_lightning.sharing.parts import build_part, list_packages, refuse_foreign_packages
 from synth2_lightning.sharing.runs import find_run, read_cards, read_data
 from synth2_lightning.sharing.weights import load_weights, save_weights
+from synth2_lightning.weight_files import read_checkpoint
 
 _FORMAT_VERSION = 1
 _VERSIONS = ("synth2-lightning", "torch", "transformers", "lightning", "safetensors")
@@ -61,7 +63,7 @@ def export_captioner(
     found = find_run(run)
     description, step = _read_description(found.checkpoint)
     with note_locations() as locations:
-        module = VisionLanguageModule.load_from_checkpoint(found.checkpoint, map_location="cpu", weights_only=True)
+        module = read_captioner(found.checkpoint)
     scores = read_cards(found.folder, step, cards)
     with write_folder(target) as draft:
         save_weights(module.state_dict(), draft / WEIGHTS)
@@ -124,9 +126,9 @@ def load_exported(
 def _read_description(checkpoint: Path) -> tuple[dict[str, Any], int]:
     """Read how the parts of a checkpoint are made, in plain values, and its step."""
     try:
-        content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+        content = read_checkpoint(checkpoint)
         settings, step = dict(content.get("hyper_parameters") or {}), int(content["global_step"])
-    except Exception as error:  # torch raises errors of many families
+    except (ValueError, TypeError, KeyError) as error:
         raise ValueError(
             f"{checkpoint} cannot be read as a checkpoint ({' '.join(str(error).split())[:300]}). Expected one that "
             "`synth2 fit` wrote, such as runs/version_0/checkpoints/last.ckpt."
@@ -159,7 +161,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
     if not is_exported(folder):
         raise ValueError(f"{path} does not describe a captioner; expected what `synth2 export` wrote into {folder}.")
-    config = cast(dict[str, Any], json.loads(path.read_bytes()))
+    config = cast(dict[str, Any], parse_json(path.read_bytes()))
     if config.get("format_version") != _FORMAT_VERSION or not isinstance(config.get("model"), dict):
         raise ValueError(
             f"{path} has format version {config.get('format_version')!r}; this package reads {_FORMAT_VERSION}. Use "

@@ -31,6 +31,8 @@ def read_language_model(
         quantization_config=GgufConfig(dequantize=True) if gguf_file else None,
         dtype=getattr(torch, dtype),
         attn_implementation=attn_implementation,
+        use_safetensors=None if gguf_file else True,
+        trust_remote_code=False,
     )
 
 
@@ -69,7 +71,7 @@ class NewNetwork:
         """The tokenizer at the given place."""
         from transformers import AutoTokenizer
 
-        return AutoTokenizer.from_pretrained(locate_model(self._location, "tokenizer"))
+        return AutoTokenizer.from_pretrained(locate_model(self._location, "tokenizer"), trust_remote_code=False)
 
     @cached_property
     def config(self) -> Any:

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from synth2_lightning.metrics.corpus import CorpusMetric
+from synth2_lightning.shards.files import write_atomically
 from synth2_lightning.types import ImageTextBatch
 
 log = logging.getLogger(__name__)
@@ -123,11 +124,11 @@ class CorpusScoreCallback(Callback, ABC):
         log.info("%s/%s %.4f; texts in %s", stage, self.name, result.value, folder)
 
     def _write(self, folder: Path, card: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+        text = json.dumps(card, indent=2, ensure_ascii=False) + "\n"
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / "protocol.json").write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", "utf-8")
-            (folder / "predictions.jsonl").write_text(lines, "utf-8")
+            write_atomically(folder / "predictions.jsonl", lambda draft: draft.write_text(lines, "utf-8"))
+            write_atomically(folder / "protocol.json", lambda draft: draft.write_text(text, "utf-8"))
         except OSError as error:
             raise OSError(
                 f"{type(self).__name__} could not write to {folder}: {error}. Expected a folder that may be written; "

@@ -1,6 +1,5 @@
 """A run that begins where another one ended: fine-tuning, and new heads on a trained captioner."""
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,12 +7,11 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from synth2_lightning.callbacks.sharded_weights import spread_like
 from synth2_lightning.locations import find_checkpoint, resolve
+from synth2_lightning.weight_files import read_checkpoint, read_safetensors
 
 _EXPORTED_WEIGHTS = "model.safetensors"
 
@@ -87,17 +85,12 @@ def read_weights(location: str | Path) -> dict[str, Tensor]:
     path = resolve(location, "run or checkpoint")
     exported = path / _EXPORTED_WEIGHTS
     path = exported if exported.is_file() else find_checkpoint(path)
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        weights: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
-        return weights
-    except (SafetensorError, RuntimeError, pickle.UnpicklingError, EOFError, KeyError, TypeError) as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+    weights = read_safetensors(path) if path.suffix == ".safetensors" else read_checkpoint(path).get("state_dict")
+    if not isinstance(weights, dict):
         raise ValueError(
-            f"{path} holds no weights that can be read ({reason}); expected a checkpoint of `synth2 fit`, or the "
-            "safetensors of `synth2 export`. Copy it again if it is damaged."
-        ) from error
+            f"{path} holds no weights; expected a checkpoint of `synth2 fit`, or the safetensors of `synth2 export`."
+        )
+    return weights
 
 
 def _first(names: Mapping[str, Any] | list[str]) -> str:

@@ -2,6 +2,7 @@
 
 from synth2_lightning.concepts.wordnet import WordNet
 from synth2_lightning.locations import resolve
+from synth2_lightning.tables import read_lines
 
 UNSUITABLE = "package://synth2_lightning/concepts/unsuitable.txt"
 """The list that ships with the package; its head says how such a list is written."""
@@ -31,7 +32,7 @@ class SuitabilityList:
     def __init__(self, location: str) -> None:
         self._rules: dict[str, set[str]] = {"keep": set(), "only": set(), "below": set(), "branch": set()}
         path = resolve(location, "list of unsuitable concepts")
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        for number, line in enumerate(read_lines(path), start=1):
             words = line.partition("#")[0].split()
             if not words:
                 continue

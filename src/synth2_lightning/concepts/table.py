@@ -8,7 +8,7 @@ from typing import Any
 from synth2_lightning.concepts.listed import ListedConcepts
 from synth2_lightning.concepts.wordnet import read_wordnet
 from synth2_lightning.locations import resolve
-from synth2_lightning.tables import read_rows
+from synth2_lightning.tables import read_lines, read_rows
 from synth2_lightning.types import Concept
 
 
@@ -77,7 +77,7 @@ class TableConcepts(ListedConcepts):
     def _read(self) -> Iterator[tuple[str, dict[str, Any]]]:
         path = resolve(self.table, f"table of concepts {self.name!r}")
         if path.suffix.lower() == ".txt":
-            lines = path.read_text(encoding="utf-8-sig").splitlines()
+            lines = read_lines(path)
             yield from ((f"{path}, line {number},", {self.name_column: line}) for number, line in enumerate(lines, 1))
             return
         asked = (self.name_column, self.definition_column, self.branch_column, self.weight_column)

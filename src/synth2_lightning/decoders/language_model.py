@@ -103,14 +103,14 @@ class PretrainedLanguageModel(LanguageModelSource):
         """The tokenizer that came with the weights."""
         from transformers import AutoTokenizer
 
-        return AutoTokenizer.from_pretrained(self._location, gguf_file=self.gguf_file)
+        return AutoTokenizer.from_pretrained(self._location, gguf_file=self.gguf_file, trust_remote_code=False)
 
     @cached_property
     def config(self) -> Any:
         """The configuration that came with the weights."""
         from transformers import AutoConfig
 
-        return AutoConfig.from_pretrained(self._location, gguf_file=self.gguf_file)
+        return AutoConfig.from_pretrained(self._location, gguf_file=self.gguf_file, trust_remote_code=False)
 
     def build(self) -> Any:
         """Read the weights."""

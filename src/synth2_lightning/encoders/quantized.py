@@ -7,19 +7,21 @@ codes lie in the encoder's own space and nothing is normalised on the way.
 
 import json
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from einops import rearrange
 from jaxtyping import Float, Int
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 from vector_quantize_pytorch import ResidualVQ
 
 from synth2_lightning.fingerprints import fingerprint_codebook
 from synth2_lightning.interfaces import CodebookLearner, ImageEncoder, ImageTokenizer
+from synth2_lightning.jsontext import read_description
 from synth2_lightning.locations import resolve
 from synth2_lightning.types import Pixels, Quantization, SoftVQTokens, VQTokens
+from synth2_lightning.weight_files import read_safetensors
 
 _CONFIG = "codebook.json"
 _CODES = "codebook.safetensors"
@@ -64,7 +66,11 @@ class QuantizedEncoder(ImageTokenizer):
     ) -> None:
         super().__init__()
         folder = resolve(codebook, "codebook")
-        config: dict[str, Any] = json.loads(resolve(folder / _CONFIG, "codebook's description").read_text())
+        config = read_description(
+            resolve(folder / _CONFIG, "codebook's description"),
+            {"encoder": str, "codebook_size": int, "num_levels": int},
+            "what `CodebookModule` writes",
+        )
         if config["encoder"] != encoder.name:
             raise ValueError(
                 f"The codebook {codebook!r} was learnt on features of {config['encoder']!r}, but this run's encoder is "
@@ -94,7 +100,8 @@ class QuantizedEncoder(ImageTokenizer):
         self.encoder.load()
         if self.codebook:
             return
-        codes = load_file(resolve(self._folder / _CODES, "codebook's codes"))["codes"][: self.num_levels].contiguous()
+        codes = read_safetensors(resolve(self._folder / _CODES, "codebook's codes"))["codes"]
+        codes = codes[: self.num_levels].contiguous()
         self.codes.copy_(codes)
         self.codebook = fingerprint_codebook(self.name, codes)
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from synth2_lightning.encoders.frozen import RGB, FrozenEncoder, Preprocessing
 from synth2_lightning.locations import resolve
+from synth2_lightning.weight_files import plain_values_only
 
 
 class TimmEncoder(FrozenEncoder):
@@ -133,7 +134,9 @@ def make_network(model: str, weights: str | None) -> nn.Module:
     if weights is not None:
         network = timm.create_model(model, pretrained=False)
         path = resolve(weights, f"state dict of {model}")
-        match_state_dict(network, load_state_dict(str(path), device="cpu", weights_only=True), path)
+        with plain_values_only(path):
+            state = load_state_dict(str(path), device="cpu", weights_only=True)
+        match_state_dict(network, state, path)
         return cast(nn.Module, network)
     try:
         return cast(nn.Module, timm.create_model(model, pretrained=True))

@@ -7,6 +7,7 @@ from typing import Any
 from synth2_lightning.filters.base import RecordFilter
 from synth2_lightning.filters.words import split_words
 from synth2_lightning.locations import resolve
+from synth2_lightning.tables import read_lines
 from synth2_lightning.types import CaptionRecord, Verdict
 
 _TITLED = re.compile(r"\b(?:Mr|Mrs|Ms|Dr|Prof|Professor|President)\.? [A-Z][a-z]+")
@@ -44,5 +45,5 @@ class PersonalNameFilter(RecordFilter):
 
     @cached_property
     def _names(self) -> set[str]:
-        lines = resolve(self.names, "list of given names").read_text(encoding="utf-8").splitlines()
+        lines = read_lines(resolve(self.names, "list of given names"))
         return {name.casefold() for line in lines if (name := line.partition("#")[0].strip())}

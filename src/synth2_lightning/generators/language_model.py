@@ -84,7 +84,7 @@ class LanguageModelCaptionGenerator(CaptionGenerator):
         """The tokenizer that came with the weights."""
         from transformers import AutoTokenizer
 
-        return AutoTokenizer.from_pretrained(self._location, gguf_file=self.gguf_file)
+        return AutoTokenizer.from_pretrained(self._location, gguf_file=self.gguf_file, trust_remote_code=False)
 
     def load(self) -> None:
         """Bring the weights; the second call does nothing.

@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from synth2_lightning.interfaces import ImageGenerator, ImageTokenizer, TextEncoder
+from synth2_lightning.jsontext import read_description
 from synth2_lightning.locations import resolve
 from synth2_lightning.nn.maskgit import MaskGit, TextMemory
 from synth2_lightning.nn.parallel_decoding import SamplingSettings, count_draws, decode_in_parallel
 from synth2_lightning.nn.unmasking import ConfidenceOrder, UnmaskingOrder
 from synth2_lightning.types import SoftVQTokens, VQTokens
+from synth2_lightning.weight_files import read_safetensors
 
 _CONFIG = "generator.json"
 _WEIGHTS = "generator.safetensors"
@@ -98,7 +100,11 @@ class MuseGenerator(ImageGenerator):
     ) -> None:
         super().__init__()
         self._folder = resolve(generator, "generator")
-        config: dict[str, Any] = json.loads(resolve(self._folder / _CONFIG, "generator's description").read_text())
+        config = read_description(
+            resolve(self._folder / _CONFIG, "generator's description"),
+            {"codebook": str, "text_encoder": str, "network": dict},
+            "what `synth2 fit --config generator.yaml` writes",
+        )
         if config["text_encoder"] != text_encoder.name:
             raise ValueError(
                 f"The generator {generator!r} was conditioned on the text encoder {config['text_encoder']!r}, but was "
@@ -135,7 +141,7 @@ class MuseGenerator(ImageGenerator):
                 "with, or train a generator with this one (`synth2 fit --config generator.yaml`)."
             )
         path = resolve(self._folder / _WEIGHTS, "generator's weights")
-        weights = load_file(path)
+        weights = read_safetensors(path)
         self.network.load_state_dict(_without_prefix(weights, _NETWORK))
         self.text_encoder.load_state_dict(self.text_encoder.state_dict() | _without_prefix(weights, _TEXT))
         self.requires_grad_(False).eval()

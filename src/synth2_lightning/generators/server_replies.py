@@ -1,6 +1,5 @@
 """What a server's reply to a chat request means: an answer, or a failure that is worth another try or is not."""
 
-import json
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -8,6 +7,7 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+from synth2_lightning.jsontext import parse_json
 from synth2_lightning.types import Completion
 
 _LONGEST_HOLD = 600.0
@@ -66,7 +66,7 @@ def read_answer(text: str, quote: Callable[[str], str] = shorten) -> Completion 
         'A dog runs.'
     """
     try:
-        body = json.loads(text)
+        body = parse_json(text)
         choice, usage = body["choices"][0], body.get("usage") or {}
         answer = choice["message"].get("content") or choice["message"].get("refusal") or ""
         counts = [int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")]
@@ -112,7 +112,7 @@ def read_refusal(
 
 def _error_code(text: str) -> str:
     try:
-        body: Any = json.loads(text)
+        body: Any = parse_json(text)
         return str(body["error"]["code"])
     except (ValueError, LookupError, TypeError):
         return ""

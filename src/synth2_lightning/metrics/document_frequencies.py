@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from synth2_lightning.metrics.ngrams import Ints, count_ngrams, indices, split_words
+from synth2_lightning.parquet import read_parquet, write_parquet
 
 _FORMAT = b"synth2_document_frequencies"
 _NUM_PICTURES = b"num_pictures"
@@ -48,7 +48,7 @@ class DocumentFrequencies:
         names, counts = list(self.counts), list(self.counts.values())
         table = pa.table({"ngram": pa.array(names, pa.string()), "pictures": pa.array(counts, pa.int32())})
         metadata = {_FORMAT: b"1", _NUM_PICTURES: str(self.num_pictures).encode()}
-        pq.write_table(table.replace_schema_metadata(metadata), path, compression="zstd")
+        write_parquet(table.replace_schema_metadata(metadata), path)
 
 
 def load_document_frequencies(path: Path) -> DocumentFrequencies:
@@ -65,17 +65,17 @@ def load_document_frequencies(path: Path) -> DocumentFrequencies:
         ...     load_document_frequencies(Path(folder) / "pets.parquet").counts
         {'a': 2}
     """
-    try:
-        table = pq.read_table(path)
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"{path} is no Parquet file ({error}); expected {_EXPECTED}.") from error
+    table = read_parquet(path, way_out=f"Expected {_EXPECTED}.")
     metadata = table.schema.metadata or {}
     if metadata.get(_FORMAT) != b"1":
         raise ValueError(
             f"{path} holds no document frequencies; its columns are {table.column_names}. Expected {_EXPECTED}."
         )
-    counts = dict(zip(table["ngram"].to_pylist(), table["pictures"].to_pylist(), strict=True))
-    return DocumentFrequencies(int(metadata[_NUM_PICTURES]), counts)
+    try:
+        counts = dict(zip(table["ngram"].to_pylist(), table["pictures"].to_pylist(), strict=True))
+        return DocumentFrequencies(int(metadata[_NUM_PICTURES]), counts)
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"{path} is damaged ({error!r}); expected {_EXPECTED}. Make it again.") from error
 
 
 def count_document_frequencies(references: Mapping[str, Sequence[str]]) -> DocumentFrequencies:

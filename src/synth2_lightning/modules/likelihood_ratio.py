@@ -11,7 +11,7 @@ from torch import Tensor
 from synth2_lightning.fingerprints import fingerprint_weights
 from synth2_lightning.interfaces import PairScorer
 from synth2_lightning.locations import resolve
-from synth2_lightning.modules.captioning import VisionLanguageModule
+from synth2_lightning.modules.captioning import VisionLanguageModule, read_captioner
 from synth2_lightning.shards.reader import ShardReader
 from synth2_lightning.types import VQTokens
 
@@ -80,13 +80,7 @@ class LikelihoodRatioScorer(PairScorer):
                 "more to compare with. Name a folder with more."
             )
         path = resolve(self.checkpoint, "captioner's checkpoint")
-        try:
-            captioner = VisionLanguageModule.load_from_checkpoint(path, map_location="cpu", weights_only=True)
-        except TypeError as error:
-            raise ValueError(
-                f"The checkpoint {self.checkpoint!r} does not say how the captioner's parts are made ({error}). "
-                "Expected one that `synth2 fit` wrote; those of a notebook have no run file."
-            ) from error
+        captioner = read_captioner(path)
         self.register_buffer("reference_ids", ids, persistent=False)
         self._provenance = {
             "captioner": fingerprint_weights("captioner", captioner),

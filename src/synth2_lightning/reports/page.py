@@ -19,6 +19,7 @@ from synth2_lightning.reports.charts import (
 )
 from synth2_lightning.reports.comparison import ComparedSet, Comparison
 from synth2_lightning.reports.measures import MEASURES, list_measures
+from synth2_lightning.shards.files import write_atomically
 
 _SVG = "http://www.w3.org/2000/svg"
 _XLINK = "http://www.w3.org/1999/xlink"
@@ -35,13 +36,16 @@ def write_report(comparison: Comparison, folder: Path) -> Path:
 
     Returns:
         Path of the page.
+
+    Raises:
+        OSError: If the folder cannot be written to; each file is as before, or whole.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "report.json").write_text(json.dumps(describe(comparison), indent=2, ensure_ascii=False) + "\n", "utf-8")
+    numbers = json.dumps(describe(comparison), indent=2, ensure_ascii=False) + "\n"
+    write_atomically(folder / "report.json", lambda draft: draft.write_text(numbers, "utf-8"))
     with chart_style():
-        _write_picture(comparison, folder / "report.png")
+        write_atomically(folder / "report.png", lambda draft: _write_picture(comparison, draft))
         page = _render_page(comparison)
-    (folder / "report.html").write_text(page, "utf-8")
+    write_atomically(folder / "report.html", lambda draft: draft.write_text(page, "utf-8"))
     return folder / "report.html"
 
 
@@ -125,4 +129,4 @@ def _write_picture(comparison: Comparison, path: Path) -> None:
         chart(figure.add_subplot(grid[place // 2, place % 2]), comparison)
     draw_common_clusters(figure.add_subplot(grid[-2, :]), comparison)
     draw_map(figure.add_subplot(grid[-1, :]), comparison)
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=110, format="png")

@@ -29,6 +29,7 @@ from synth2_lightning.reports.predictions import (
     read_predictions,
     read_references,
 )
+from synth2_lightning.shards.files import write_atomically
 
 _VERSIONS = ("synth2-lightning", "pycocoevalcap")
 
@@ -197,9 +198,5 @@ def _show(card: Mapping[str, Any], console: Console) -> None:
 
 
 def _write(path: Path, card: Mapping[str, Any]) -> None:
-    try:
-        path.write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", "utf-8")
-    except OSError as error:
-        raise OSError(
-            f"The protocol card could not be written to {path}: {error}. Expected a file in a folder that exists."
-        ) from error
+    text = json.dumps(card, indent=2, ensure_ascii=False) + "\n"
+    write_atomically(path, lambda draft: draft.write_text(text, "utf-8"))

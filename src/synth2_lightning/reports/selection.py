@@ -8,14 +8,15 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from synth2_lightning.metrics.balance import Balance, measure_balance
+from synth2_lightning.parquet import write_parquet
 from synth2_lightning.reports.caption_set import MANIFEST, CaptionSet
 from synth2_lightning.shards.files import write_atomically
 from synth2_lightning.sources.caption_files import CAPTION_SET_TABLE
@@ -146,6 +147,6 @@ def write_selection(captions: CaptionSet, selection: Selection, how: dict[str, A
         "manifest_of_source": captions.manifest,
     }
     rows = captions.rows.take(pa.array(selection.rows, pa.int64()))
-    write_atomically(folder / CAPTION_SET_TABLE, lambda path: pq.write_table(rows, path, compression="zstd"))
+    write_atomically(folder / CAPTION_SET_TABLE, partial(write_parquet, rows))
     text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
     write_atomically(folder / MANIFEST, lambda path: path.write_text(text, "utf-8"))

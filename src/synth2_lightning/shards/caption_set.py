@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from synth2_lightning.parquet import write_parquet
 from synth2_lightning.shards.files import write_atomically
 from synth2_lightning.shards.part_writer import PartWriter
-from synth2_lightning.shards.parts import describe_settings, list_parts, read_settings, remove_drafts
+from synth2_lightning.shards.parts import describe_settings, list_parts, read_part, read_settings, remove_drafts
 from synth2_lightning.shards.settings import refuse_other_settings
 from synth2_lightning.types import CaptionRecord, WrittenCaptions
 
@@ -111,7 +111,7 @@ def read_answers(folder: Path) -> pa.Table:
     settings = read_settings(parts[0])
     for part in parts:
         refuse_other_settings(part, read_settings(part), settings)
-    table = pa.concat_tables([pq.read_table(part) for part in parts])
+    table = pa.concat_tables([read_part(part) for part in parts])
     return table.sort_by([("seed", "ascending"), ("key", "ascending")])
 
 
@@ -146,7 +146,7 @@ def finish_caption_set(
     leavings = leavings.append_column("filter", pa.array([name for _, name, _ in rejected], pa.string()))
     leavings = leavings.append_column("reason", pa.array([reason for _, _, reason in rejected], pa.string()))
     for name, table in ((CAPTIONS, captions), (REJECTED, leavings)):
-        write_atomically(folder / name, partial(pq.write_table, table, compression="zstd"))
+        write_atomically(folder / name, partial(write_parquet, table))
     manifest = {
         "schema_version": SCHEMA_VERSION,
         "num_written": len(answers),

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from synth2_lightning.jsontext import parse_json
 from synth2_lightning.shards.files import write_atomically
 
 # Since 2, a record has a class name and a seed, and a part says what made it. Since 3, a record may have a score per
@@ -104,7 +105,7 @@ class Manifest:
                 "--config tokenize.yaml` writes; if that was interrupted, run it again: it goes on where it stopped."
             )
         try:
-            content = json.loads(path.read_text())
+            content = parse_json(path.read_bytes())
             version = content["schema_version"]
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(f"{path} is damaged ({error!r}). {_WAY_OUT}") from error

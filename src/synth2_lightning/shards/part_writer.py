@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from synth2_lightning.parquet import write_parquet
 from synth2_lightning.shards.files import write_atomically
 from synth2_lightning.shards.parts import list_parts, part_name, read_footer, read_keys, read_settings
 from synth2_lightning.shards.settings import refuse_other_settings
@@ -127,7 +127,7 @@ class PartWriter(ABC, Generic[Row]):
             # From here until they are made anew, the folder is no longer what its summaries say.
             for name in self.summaries:
                 (self.folder / name).unlink(missing_ok=True)
-            pq.write_table(table, draft, compression="zstd")
+            write_parquet(table, draft)
 
         try:
             write_atomically(self.folder / part_name(self.rank, self._next_number), write)

@@ -1,7 +1,7 @@
 """One Parquet file of a folder: its columns where it holds tokens, and what its footer tells without reading it."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from synth2_lightning.jsontext import parse_json
+from synth2_lightning.parquet import open_parquet, read_parquet
 from synth2_lightning.shards.manifest import TokenFormat
 
 _FORMAT = b"synth2_tokens"
 _SETTINGS = b"synth2_settings"
+WAY_OUT = (
+    "Delete it and its folder's manifest.json, and run the command that wrote the shards again: it makes what is "
+    "missing."
+)
 
 
 def part_name(rank: int, number: int) -> str:
@@ -63,13 +69,8 @@ def read_footer(part: Path) -> pq.FileMetaData:
     Raises:
         ValueError: If it is no Parquet file, or a damaged one.
     """
-    try:
-        return pq.read_metadata(part)
-    except pa.ArrowInvalid as error:
-        raise ValueError(
-            f"{part} is no readable Parquet file ({error}). Delete it and its folder's manifest.json, and run the "
-            "command that wrote the shards again: it makes what is missing."
-        ) from error
+    with open_parquet(part, WAY_OUT) as file:
+        return file.metadata
 
 
 def read_header(part: Path) -> tuple[TokenFormat, dict[str, Any]]:
@@ -84,7 +85,10 @@ def read_header(part: Path) -> tuple[TokenFormat, dict[str, Any]]:
             f"{part} does not say which codebook its tokens speak, so this package did not write it. Expected parts "
             "of ShardWriter only; move the file elsewhere."
         )
-    return TokenFormat(**json.loads(metadata[_FORMAT])), read_settings(part)
+    try:
+        return TokenFormat(**parse_json(metadata[_FORMAT])), read_settings(part)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{part} is damaged ({error!r}). {WAY_OUT}") from error
 
 
 def read_settings(part: Path) -> dict[str, Any]:
@@ -99,12 +103,24 @@ def read_settings(part: Path) -> dict[str, Any]:
             f"{part} does not say with which settings it was made, because another program or an older version of this "
             "package wrote it. It can be read, but nothing can be added to its folder: choose another."
         )
-    return dict(json.loads(metadata[_SETTINGS]))
+    try:
+        return dict(parse_json(metadata[_SETTINGS]))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{part} is damaged ({error!r}). {WAY_OUT}") from error
+
+
+def read_part(part: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read the rows of a part, all columns or some.
+
+    Raises:
+        ValueError: If it is damaged.
+    """
+    return read_parquet(part, columns, WAY_OUT)
 
 
 def read_keys(part: Path) -> Iterator[tuple[str, str]]:
     """Source and key of every row."""
-    table = pq.read_table(part, columns=["source", "key"])
+    table = read_part(part, ["source", "key"])
     return zip(table["source"].to_pylist(), table["key"].to_pylist(), strict=True)
 
 
@@ -112,7 +128,7 @@ def list_sources(folder: Path) -> list[str]:
     """Names of all sources in the parts of a folder, sorted."""
     names: set[str] = set()
     for part in list_parts(folder):
-        names.update(pc.unique(pq.read_table(part, columns=["source"])["source"]).to_pylist())
+        names.update(pc.unique(read_part(part, ["source"])["source"]).to_pylist())
     return sorted(names)
 
 
@@ -126,7 +142,7 @@ def largest_id(part: Path) -> int:
             if not column.path_in_schema.startswith("tokens."):
                 continue
             if not column.statistics or not column.statistics.has_min_max:
-                ids = pq.read_table(part, columns=["tokens"])["tokens"].combine_chunks().flatten()
+                ids = read_part(part, ["tokens"])["tokens"].combine_chunks().flatten()
                 return int(pc.max(ids).as_py())
             largest = max(largest, column.statistics.max)
     return largest

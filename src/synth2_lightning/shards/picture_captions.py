@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
+from synth2_lightning.jsontext import parse_json
 from synth2_lightning.shards.files import write_atomically
 from synth2_lightning.shards.settings import refuse_other_settings
 
@@ -101,7 +102,14 @@ class PictureCaptionFile:
                     f"{self.path} is there, but {beside.name}, which says what made it, is not. Expected both or none; "
                     "name another file, or delete this one."
                 )
-            refuse_other_settings(self.path, json.loads(beside.read_text(encoding="utf-8")), made_by)
+            try:
+                before = dict(parse_json(beside.read_bytes()))
+            except (ValueError, TypeError) as error:
+                raise ValueError(
+                    f"{beside}, which says what made {self.path.name}, is damaged ({error}). Expected it as it was "
+                    "written: bring it back, name another file, or delete both."
+                ) from error
+            refuse_other_settings(self.path, before, made_by)
         else:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             content = json.dumps(made_by, indent=2, ensure_ascii=False) + "\n"
@@ -135,9 +143,15 @@ class PictureCaptionFile:
             )
 
     def _write(self, text: str) -> None:
-        self._file.write(text.encode("utf-8", errors="surrogateescape"))
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        try:
+            self._file.write(text.encode("utf-8", errors="surrogateescape"))
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise OSError(
+                f"{self.path} cannot be written: {error}. The {len(self.names)} captions before are safe in it. Free "
+                "some room, or repair the disk, and start the same command again: it goes on after them."
+            ) from error
 
 
 class PictureCaptionStream:

@@ -1,12 +1,12 @@
 """The folder of an exported captioner, which appears whole or not at all."""
 
-import json
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from synth2_lightning.jsontext import parse_json
 from synth2_lightning.sharing.files import FILES
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
@@ -21,7 +21,7 @@ def is_exported(folder: str | Path) -> bool:
         False
     """
     try:
-        return bool(json.loads((Path(folder) / CONFIG).read_bytes())["format"] == FORMAT)
+        return bool(parse_json((Path(folder) / CONFIG).read_bytes())["format"] == FORMAT)
     except (OSError, ValueError, KeyError, TypeError):
         return False
 

@@ -1,11 +1,11 @@
 """What a run's folder says about the captioner that it trained: its checkpoint, its scores, its data."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from synth2_lightning.jsontext import parse_json
 from synth2_lightning.locations import find_checkpoint, resolve
 from synth2_lightning.shards.manifest import Manifest
 from synth2_lightning.sharing.sharded import refuse_sharded
@@ -65,7 +65,7 @@ def read_cards(folder: Path | None, step: int, others: Sequence[str | Path] = ()
 
 def _read_card(path: Path) -> dict[str, Any]:
     try:
-        card = json.loads(path.read_bytes())
+        card = parse_json(path.read_bytes())
         return {"metric": card["metric"], "score": float(card["score"]), "split": card["split"], **card}
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
@@ -126,7 +126,7 @@ def read_run_file(folder: Path | None) -> Mapping[str, Any]:
     try:
         content: Mapping[str, Any] = yaml.safe_load(path.read_text("utf-8"))
         content["data"]
-    except (yaml.YAMLError, KeyError, TypeError) as error:
+    except (yaml.YAMLError, RecursionError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is no run file ({error!r}); expected the one that `synth2 fit` wrote.") from error
     return content
 

@@ -1,14 +1,17 @@
 """Checkpoints that many processes wrote side by side (torch.distributed.checkpoint), as one process would have."""
 
-import os
 import pickle
 import warnings
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
 from torch.distributed.checkpoint.filesystem import FileSystemReader
@@ -16,6 +19,7 @@ from torch.distributed.checkpoint.metadata import Metadata, StorageMeta, TensorS
 from torch.distributed.checkpoint.planner import ReadItem
 from torch.distributed.checkpoint.state_dict_loader import load
 
+from synth2_lightning.shards.files import write_atomically
 from synth2_lightning.sharing.weights import save_weights
 
 _INDEX = ".metadata"  # torch's, a pickle: which file holds which part of which tensor
@@ -92,16 +96,7 @@ def consolidate(folder: Path, file: Path) -> int:
     if file.exists():
         raise FileExistsError(f"{file} is there already. Expected a new file: name another, or remove it.")
     checkpoint = read_sharded(folder, whole=file.suffix == ".ckpt")
-    draft = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        if file.suffix == ".ckpt":
-            torch.save(checkpoint, draft)
-        else:
-            save_weights(checkpoint["state_dict"], draft)
-        draft.replace(file)
-    finally:
-        draft.unlink(missing_ok=True)
+    write_atomically(file, partial(_save, checkpoint, file.suffix))
     return len(checkpoint["state_dict"])
 
 
@@ -122,9 +117,9 @@ def read_sharded(folder: Path, whole: bool = True) -> dict[str, Any]:
             "ModelParallelStrategy and FSDPStrategy write it, such as runs/version_0/checkpoints/last.ckpt. A "
             "checkpoint that is a file needs no merging."
         )
-    reader = _SafeReader(folder)
-    try:
+    with _explained(folder):
         rest = torch.load(folder / _REST, map_location="cpu", weights_only=True) if whole else {}
+        reader = _SafeReader(folder)
         index = reader.read_metadata()
         wanted = {
             name: torch.empty(entry.size, dtype=entry.properties.dtype)
@@ -133,9 +128,39 @@ def read_sharded(folder: Path, whole: bool = True) -> dict[str, Any]:
             for name, entry in index.state_dict_metadata.items()
             if whole or index.planner_data[name][0] == "state_dict"
         }
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="torch.distributed is disabled, unavailable or uninitialized")
-            load(cast(dict[str, Any], wanted), storage_reader=reader, planner=_SafePlanner(), no_dist=True)
+        _load(wanted, reader)
+    content = _nest({index.planner_data[name]: value for name, value in wanted.items()})
+    optimizers = [content[name] for name in sorted(content) if name.startswith("optimizer_")]
+    states = {"optimizer_states": [{"state": {}, **optimizer} for optimizer in optimizers]} if whole else {}
+    return rest | {"state_dict": content["state_dict"]} | states
+
+
+def check_sharded(folder: Path) -> None:
+    """Refuse a sharded checkpoint that may hold code, before Lightning reads it with torch's own reader, which runs it.
+
+    Tensors are not read.
+
+    Raises:
+        FileNotFoundError: If a part of it is missing.
+        ValueError: If it is damaged or may hold code.
+    """
+    with _explained(folder):
+        torch.load(folder / _REST, map_location="cpu", weights_only=True, mmap=True)
+        reader = _SafeReader(folder)
+        entries = reader.read_metadata().state_dict_metadata
+        _load({name: None for name, entry in entries.items() if not isinstance(entry, TensorStorageMetadata)}, reader)
+
+
+def _load(wanted: dict[str, Any], reader: "_SafeReader") -> None:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled, unavailable or uninitialized")
+        load(wanted, storage_reader=reader, planner=_SafePlanner(), no_dist=True)
+
+
+@contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    try:
+        yield
     except (Exception, CheckpointException) as error:  # torch raises errors of many families
         cause = next(iter(error.failures.values()))[0] if isinstance(error, CheckpointException) else error
         if isinstance(cause, FileNotFoundError):
@@ -148,10 +173,13 @@ def read_sharded(folder: Path, whole: bool = True) -> dict[str, Any]:
             f"The sharded checkpoint {folder} cannot be read: {reason} Expected one that was written to its end, by "
             "`synth2 fit`. Copy it again, or take an earlier one."
         ) from error
-    content = _nest({index.planner_data[name]: value for name, value in wanted.items()})
-    optimizers = [content[name] for name in sorted(content) if name.startswith("optimizer_")]
-    states = {"optimizer_states": [{"state": {}, **optimizer} for optimizer in optimizers]} if whole else {}
-    return rest | {"state_dict": content["state_dict"]} | states
+
+
+def _save(checkpoint: dict[str, Any], suffix: str, file: Path) -> None:
+    try:
+        torch.save(checkpoint, file) if suffix == ".ckpt" else save_weights(checkpoint["state_dict"], file)
+    except (RuntimeError, SafetensorError) as error:  # their words for a full disk
+        raise OSError(str(error).partition("\n")[0]) from error
 
 
 class _SafeUnpickler(pickle.Unpickler):

@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from synth2_lightning.parquet import read_parquet
 from synth2_lightning.sources.jsonfile import read_json, read_records
-from synth2_lightning.tables import read_rows
+from synth2_lightning.tables import read_lines, read_rows
 
 CAPTION_SET_TABLE = "captions.parquet"
 _TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
@@ -43,12 +43,11 @@ def read_caption_rows(path: Path) -> pa.Table:
         case ".json":
             table = _to_table(read_records(read_json(path, _EXPECTED), "annotations", path, _EXPECTED))
         case ".parquet":
-            next(read_rows(path, ["caption"]), None)  # refuses what is damaged, or has no captions
-            table = pq.read_table(path)
+            table = read_parquet(path)
         case suffix if suffix in _TABLES:
             table = _to_table(list(read_rows(path, ["caption"])))
         case _:
-            table = pa.table({"caption": pa.array(path.read_text("utf-8").splitlines(), pa.string())})
+            table = pa.table({"caption": pa.array(read_lines(path), pa.string())})
     return _check_captions(table, path)
 
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from synth2_lightning.locations import resolve
 from synth2_lightning.sources.base import Entry, IndexedSource, LeftOut
-from synth2_lightning.sources.jsonfile import read_json, read_records
+from synth2_lightning.sources.jsonfile import read_id, read_json, read_records, read_text
 from synth2_lightning.sources.pictures import decode_picture
 
 _EXPECTED = (
@@ -48,18 +48,18 @@ class CocoSource(IndexedSource):
         content = read_json(path, _EXPECTED)
         try:
             images = read_records(content, "images", path, _EXPECTED)
-            captions: dict[str, list[str]] = {str(image["id"]): [] for image in images}
+            captions: dict[str, list[str]] = {read_id(image, "id", path, _EXPECTED): [] for image in images}
             for annotation in read_records(content, "annotations", path, _EXPECTED):
-                key = str(annotation["image_id"])
+                key = read_id(annotation, "image_id", path, _EXPECTED)
                 if key not in captions:
                     left_out.add("annotations of unknown images", f"image_id {key}")
                 elif reason := self.reject(annotation):
                     left_out.add(reason, f"of image_id {key}")
                 else:
-                    captions[key].append(str(annotation["caption"] or ""))
+                    captions[key].append(read_text(annotation, "caption", path, _EXPECTED))
             for image in images:
                 if (name := self.name_image(image)) is not None:
-                    file_name = image.get("file_name")
+                    file_name = read_text({"file_name": None, **image}, "file_name", path, _EXPECTED)
                     yield Entry(name, captions[str(image["id"])], str(folder / file_name) if file_name else None)
         except KeyError as error:
             raise ValueError(f"{path} has a record without {error}; expected {_EXPECTED}.") from error

@@ -8,6 +8,7 @@ from PIL import Image
 from synth2_lightning.locations import resolve
 from synth2_lightning.sources.base import Entry, IndexedSource, LeftOut
 from synth2_lightning.sources.pictures import decode_picture
+from synth2_lightning.tables import read_lines
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 
@@ -38,7 +39,7 @@ class FolderSource(IndexedSource):
         folder = resolve(self.images, f"images folder of source {self.name!r}")
         for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES):
             text = path.with_suffix(".txt")
-            captions = text.read_text(encoding="utf-8").splitlines() if text.exists() else []
+            captions = read_lines(text) if text.exists() else []
             yield Entry(path.relative_to(folder).with_suffix("").as_posix(), captions, str(path))
 
     def read_picture(self, location: str) -> Image.Image:

@@ -5,6 +5,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from PIL import Image
 
 from synth2_lightning.sources.base import Entry, IndexedSource, LeftOut
@@ -82,16 +83,23 @@ class HubSource(IndexedSource):
         return decode_picture(BytesIO(picture["bytes"]), name)
 
     def _open(self) -> Any:
+        local = Path(self.path).expanduser()
+        if not local.is_file():
+            return self._read(self.path, revision=self.revision)
+        if local.suffix.lower() not in _BUILDERS:
+            raise ValueError(f"{local} is of no kind that can be read; expected one of {sorted(_BUILDERS)}.")
+        return self._read(_BUILDERS[local.suffix.lower()], data_files={self.split: str(local)})
+
+    def _read(self, path: str, **options: Any) -> Any:
         import datasets
 
-        local = Path(self.path).expanduser()
-        if local.is_file():
-            if local.suffix.lower() not in _BUILDERS:
-                raise ValueError(f"{local} is of no kind that can be read; expected one of {sorted(_BUILDERS)}.")
-            builder = _BUILDERS[local.suffix.lower()]
-            return datasets.load_dataset(builder, data_files={self.split: str(local)}, split=self.split)
         try:
-            return datasets.load_dataset(self.path, split=self.split, revision=self.revision)
+            return datasets.load_dataset(path, split=self.split, **options)
+        except (datasets.exceptions.DatasetBuildError, pa.ArrowException) as error:
+            raise ValueError(
+                f"The dataset {self.path!r} of source {self.name!r} is damaged ({error.__cause__ or error}). Expected "
+                "whole files: copy or download it again."
+            ) from error
         except OSError as error:
             raise FileNotFoundError(
                 f"The dataset {self.path!r} of source {self.name!r} is neither a local file or folder nor on the Hub, "

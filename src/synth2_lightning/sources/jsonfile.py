@@ -1,8 +1,11 @@
 """Read a JSON index, or say what is wrong with it."""
 
-import json
 from pathlib import Path
 from typing import Any
+
+from synth2_lightning.jsontext import parse_json
+
+_MAX_BYTES = 4 * 2**30
 
 
 def read_json(path: Path, expected: str) -> Any:
@@ -13,10 +16,11 @@ def read_json(path: Path, expected: str) -> Any:
         expected: What it should hold, for the message.
 
     Raises:
-        ValueError: If it is no JSON.
+        ValueError: If it is no JSON, nests absurdly, or is absurdly large.
     """
     try:
-        return json.loads(path.read_bytes())
+        _refuse_huge(path)
+        return parse_json(path.read_bytes())
     except ValueError as error:
         raise ValueError(f"{path} is no valid JSON ({error}); expected {expected}.") from error
 
@@ -31,3 +35,33 @@ def read_records(content: Any, field: str, path: Path, expected: str) -> list[di
     if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
         raise ValueError(f"{path} has no list of objects under {field!r}; expected {expected}.")
     return records
+
+
+def read_text(record: dict[str, Any], field: str, path: Path, expected: str) -> str:
+    """Take a text out of a record; empty where it has none.
+
+    Raises:
+        KeyError: If the field is missing.
+        ValueError: If it holds something else.
+    """
+    if not isinstance(value := record[field], str | None):
+        raise ValueError(f"{path} has {value!r:.80} under {field!r}; expected {expected}.")
+    return value or ""
+
+
+def read_id(record: dict[str, Any], field: str, path: Path, expected: str) -> str:
+    """Take an id out of a record: a text or a whole number.
+
+    Raises:
+        KeyError: If the field is missing.
+        ValueError: If it holds something else.
+    """
+    value = record[field]
+    if not isinstance(value, str | int) or isinstance(value, bool):
+        raise ValueError(f"{path} has {value!r:.80} under {field!r}; expected {expected}.")
+    return str(value)
+
+
+def _refuse_huge(path: Path) -> None:
+    if (size := path.stat().st_size) > _MAX_BYTES:
+        raise ValueError(f"it has {size} bytes, and more than {_MAX_BYTES} are refused, as they would fill the memory")

@@ -8,7 +8,7 @@ from PIL import Image
 
 from synth2_lightning.locations import resolve
 from synth2_lightning.sources.base import Entry, IndexedSource, LeftOut
-from synth2_lightning.sources.jsonfile import read_json, read_records
+from synth2_lightning.sources.jsonfile import read_id, read_json, read_records, read_text
 from synth2_lightning.sources.pictures import decode_picture
 
 _EXPECTED = (
@@ -56,15 +56,13 @@ class KarpathySource(IndexedSource):
         path = resolve(self.file, f"split file of source {self.name!r}")
         folder = resolve(self.images, f"images folder of source {self.name!r}")
         records = read_records(read_json(path, _EXPECTED), "images", path, _EXPECTED)
-        present = {record.get("split") for record in records}
+        present = {str(record.get("split")) for record in records}
         if unknown := set(self.splits) - present:
-            raise ValueError(
-                f"{path} has no split {sorted(unknown)}; it has {sorted(map(str, present))}. Choose from those."
-            )
+            raise ValueError(f"{path} has no split {sorted(unknown)}; it has {sorted(present)}. Choose from those.")
         try:
             for record in records:
                 if record["split"] in self.splits:
-                    yield _to_entry(record, folder)
+                    yield _to_entry(record, folder, path)
         except KeyError as error:
             raise ValueError(f"{path} has a record without {error}; expected {_EXPECTED}.") from error
 
@@ -73,8 +71,10 @@ class KarpathySource(IndexedSource):
         return decode_picture(Path(location), location)
 
 
-def _to_entry(record: dict[str, Any], folder: Path) -> Entry:
-    file_name = record.get("filename")
-    key = str(record.get("cocoid", file_name))
-    captions = [str(sentence["raw"] or "") for sentence in record["sentences"]]
-    return Entry(key, captions, str(folder / record.get("filepath", "") / file_name) if file_name else None)
+def _to_entry(record: dict[str, Any], folder: Path, path: Path) -> Entry:
+    names = {"filename": None, "filepath": None, **record}
+    file_name, inner = (read_text(names, field, path, _EXPECTED) for field in ("filename", "filepath"))
+    key = read_id(record, "cocoid", path, _EXPECTED) if "cocoid" in record else file_name
+    sentences = read_records(record, "sentences", path, _EXPECTED)
+    captions = [read_text(sentence, "raw", path, _EXPECTED) for sentence in sentences]
+    return Entry(key, captions, str(folder / inner / file_name) if file_name else None)

@@ -5,10 +5,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
+from stat import S_ISREG
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+FORMATS = ("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "QOI", "TGA", "TIFF", "WEBP")
+"""What is decoded, as Pillow calls it: formats of photographs. Others may start programs, as EPS does Ghostscript."""
 _SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
 _SIXTEEN_BITS_WHITE = 65535
 
@@ -41,7 +44,9 @@ def decode_picture(
         'RGB'
     """
     try:
-        with Image.open(file) as image:
+        if isinstance(file, Path) and not S_ISREG(file.stat().st_mode):
+            raise ValueError("it is no regular file")  # a pipe would be waited for, for ever
+        with Image.open(file, formats=FORMATS) as image:
             if max_pixels is not None and image.width * image.height > max_pixels:
                 raise ValueError(
                     f"it has {image.width} x {image.height} pixels, and more than {max_pixels} are refused, because a "
@@ -51,7 +56,11 @@ def decode_picture(
                 image.draft(None, (2 * wanted_size, 2 * wanted_size))
             return to_rgb(image)
     except UnidentifiedImageError as error:
-        what = "it is empty (0 bytes)" if _is_empty(file) else "it is a picture in no format that Pillow reads"
+        what = (
+            "it is empty (0 bytes)"
+            if _is_empty(file)
+            else f"it is in none of the formats that are read ({', '.join(FORMATS)})"
+        )
         raise OSError(f"The picture {name} cannot be read: {type(error).__name__}: {what}") from error
     # Pillow reports damage by whatever its decoders stumble over: a broken PNG header, for one, is a SyntaxError.
     except Exception as error:

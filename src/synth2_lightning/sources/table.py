@@ -7,8 +7,11 @@ from PIL import Image
 
 from synth2_lightning.locations import resolve
 from synth2_lightning.sources.base import Entry, IndexedSource, LeftOut
+from synth2_lightning.sources.jsonfile import read_text
 from synth2_lightning.sources.pictures import decode_picture
 from synth2_lightning.tables import read_rows
+
+_EXPECTED = "one file name and one caption in every row"
 
 
 class TableSource(IndexedSource):
@@ -56,9 +59,9 @@ class TableSource(IndexedSource):
         folder = resolve(self.images, f"images folder of source {self.name!r}")
         captions: dict[str, list[str]] = {}
         for number, row in enumerate(read_rows(path, (self.file_column, self.caption_column)), start=1):
-            file_name = str(row[self.file_column] or "").strip()
+            file_name = read_text(row, self.file_column, path, _EXPECTED).strip()
             if file_name:
-                captions.setdefault(file_name, []).append(str(row[self.caption_column] or ""))
+                captions.setdefault(file_name, []).append(read_text(row, self.caption_column, path, _EXPECTED))
             else:
                 left_out.add("records without a file name", f"record {number}")
         for file_name, texts in captions.items():

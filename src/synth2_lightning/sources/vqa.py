@@ -8,7 +8,7 @@ from PIL import Image
 
 from synth2_lightning.locations import resolve
 from synth2_lightning.sources.base import Entry, IndexedSource, LeftOut
-from synth2_lightning.sources.jsonfile import read_json, read_records
+from synth2_lightning.sources.jsonfile import read_id, read_json, read_records, read_text
 from synth2_lightning.sources.pictures import decode_picture
 
 _QUESTIONS = "VQA questions: {'questions': [{'question_id': 1, 'image_id': 42, 'question': '...'}]}"
@@ -75,24 +75,38 @@ class VqaSource(IndexedSource):
         answered = read_records(read_json(annotations, _ANSWERS), "annotations", annotations, _ANSWERS)
         try:
             answers = {
-                record["question_id"]: [str(answer["answer"]) for answer in record["answers"]] for record in answered
+                read_id(record, "question_id", annotations, _ANSWERS): [
+                    read_text(answer, "answer", annotations, _ANSWERS)
+                    for answer in read_records(record, "answers", annotations, _ANSWERS)
+                ]
+                for record in answered
             }
-        except (KeyError, TypeError) as error:
+        except KeyError as error:
             raise ValueError(f"{annotations} has a record without {error}; expected {_ANSWERS}.") from error
         try:
             for record in asked:
-                key, question = record["question_id"], str(record["question"]).strip()
-                picture = folder / self.file_name.format(image_id=record["image_id"])
+                key = read_id(record, "question_id", questions, _QUESTIONS)
+                question = read_text(record, "question", questions, _QUESTIONS).strip()
+                picture = folder / self._name_picture(record["image_id"], questions)
                 if not question:
                     left_out.add("empty questions", f"question_id {key}")
                 elif key not in answers:
                     left_out.add("questions without answers", f"question_id {key}")
                 else:
-                    yield Entry(str(key), answers.pop(key), {"picture": str(picture), "question": question})
+                    yield Entry(key, answers.pop(key), {"picture": str(picture), "question": question})
         except KeyError as error:
             raise ValueError(f"{questions} has a record without {error}; expected {_QUESTIONS}.") from error
         for key in answers:
             left_out.add("answers to unknown questions", f"question_id {key}")
+
+    def _name_picture(self, image_id: Any, path: Path) -> str:
+        try:
+            return self.file_name.format(image_id=image_id)
+        except (ValueError, TypeError, LookupError) as error:
+            raise ValueError(
+                f"{path} has the image_id {image_id!r:.80}, which does not fit into {self.file_name!r} ({error}); "
+                f"expected {_QUESTIONS}, or another file_name."
+            ) from error
 
     def prompt(self, index: int) -> str:
         """The question."""

@@ -1,6 +1,5 @@
 """Tars of pictures and captions, as img2dataset writes them (https://github.com/rom1504/img2dataset)."""
 
-import json
 import tarfile
 from collections.abc import Iterator, Sequence
 from glob import glob
@@ -10,10 +9,16 @@ from typing import Any
 
 from PIL import Image
 
+from synth2_lightning.jsontext import parse_json
 from synth2_lightning.sources.base import Entry, IndexedSource, LeftOut
 from synth2_lightning.sources.pictures import decode_picture
 
 _PICTURES = {"jpg", "jpeg", "png", "webp"}
+_MAX_CAPTION_BYTES = 2**20
+
+
+class _DamageError(Exception):
+    pass
 
 
 class TarSource(IndexedSource):
@@ -64,11 +69,14 @@ class TarSource(IndexedSource):
 def _scan(path: str, left_out: LeftOut) -> Iterator[Entry]:
     captions: dict[str, str] = {}
     places: dict[str, dict[str, Any] | None] = {}
+    num_bytes = Path(path).stat().st_size
     try:
         with tarfile.open(path, mode="r:") as tar:
             for member in tar:
                 if member.isdir():
                     continue
+                if not 0 <= member.size <= num_bytes:  # or the next would be looked for before this one, for ever
+                    raise _DamageError(f"its member {member.name!r} says that it has {member.size} bytes")
                 key, suffix = _split_name(member.name)
                 if not _is_plain(member):
                     left_out.add("members that are no plain file below the tar's root", f"{path}:{member.name}")
@@ -79,19 +87,35 @@ def _scan(path: str, left_out: LeftOut) -> Iterator[Entry]:
                         "offset": member.offset_data,
                         "size": member.size,
                     }
+                elif suffix in {"txt", "json"} and member.size > _MAX_CAPTION_BYTES:
+                    left_out.add(f"captions of more than {_MAX_CAPTION_BYTES} bytes", f"{path}:{member.name}")
                 elif suffix in {"txt", "json"}:
                     places.setdefault(key, None)
                     text = _read_caption(tar, member, suffix, path)
                     # A caption of its own outranks the one among the metadata: img2dataset writes both.
                     if suffix == "txt" or key not in captions:
                         captions[key] = text
-    except tarfile.TarError as error:
+            _check_end(Path(path), tar.offset)
+    # What a damaged header holds, tarfile stumbles over in its own ways.
+    except (tarfile.TarError, OverflowError, EOFError, RecursionError, UnicodeDecodeError, _DamageError) as error:
         raise OSError(
             f"{path} cannot be read as a tar ({error}); expected an uncompressed, complete one. Unpack it with gunzip "
             "if it is compressed; download it again, or take it out of the pattern, if it is damaged."
         ) from error
     for key, place in places.items():
         yield Entry(key, [captions[key]] if key in captions else [], place)
+
+
+def _check_end(path: Path, end: int) -> None:
+    """See that a tar ends where reading it ended: tarfile takes a damaged header for the end, and a cut, too."""
+    with path.open("rb") as file:
+        file.seek(end)
+        if len(file.read(tarfile.BLOCKSIZE)) < tarfile.BLOCKSIZE:
+            raise _DamageError(f"it ends after {end} bytes, without the mark of its end")
+        file.seek(end)
+        while rest := file.read(2**20):
+            if rest.strip(b"\0"):
+                raise _DamageError(f"what follows after {end} bytes is no member that can be read")
 
 
 def _split_name(name: str) -> tuple[str, str]:
@@ -110,9 +134,11 @@ def _read_caption(tar: tarfile.TarFile, member: tarfile.TarInfo, suffix: str, pa
     assert file is not None, "plain files can be extracted"
     content = file.read()
     try:
-        caption = json.loads(content).get("caption") if suffix == "json" else content.decode("utf-8")
+        caption = parse_json(content).get("caption") if suffix == "json" else content.decode("utf-8")
+        if not isinstance(caption, str | None):
+            raise ValueError(f"it is {caption!r:.80}")
     except (ValueError, AttributeError) as error:
         raise ValueError(
             f"{path}:{member.name} holds no caption ({error}); expected UTF-8 text, or a JSON object with 'caption'."
         ) from error
-    return " ".join(str(caption or "").split())
+    return " ".join((caption or "").split())
