@@ -37,7 +37,9 @@ def test_a_missing_column_is_named_beside_those_there_are(tmp_path: Path, name: 
 
 def test_what_is_no_parquet_is_refused(tmp_path: Path) -> None:
     (tmp_path / "t.parquet").write_text("id,text")
-    with pytest.raises(ValueError, match=r"t\.parquet is no readable Parquet file .*; expected one, or another suffix"):
+    with pytest.raises(
+        ValueError, match=r"t\.parquet is no readable Parquet file .*\. Expected a whole one, or another suffix"
+    ):
         list(read_rows(tmp_path / "t.parquet", ["id"]))
 
 

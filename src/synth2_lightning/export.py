@@ -1,5 +1,6 @@
 """Captioners to share: a folder of safetensors, plain settings and a card, which loads without running foreign code."""
 
+import hashlib
 import json
 import warnings
 from collections.abc import Collection, Mapping, Sequence
@@ -12,7 +13,7 @@ import torch
 from synth2_lightning.fingerprints import fingerprint_weights
 from synth2_lightning.interfaces import ImageTokenizer
 from synth2_lightning.jsontext import parse_json
-from synth2_lightning.locations import note_locations
+from synth2_lightning.locations import note_locations, resolve
 from synth2_lightning.modules.captioning import VisionLanguageModule, read_captioner
 from synth2_lightning.sharing.files import copy_files, find_files
 from synth2_lightning.sharing.folder import CARD, CONFIG, FORMAT, WEIGHTS, is_exported, refuse_taken, write_folder
@@ -75,6 +76,7 @@ def export_captioner(
             "codebooks": _list_codebooks(module),
             "trained_weights": module.num_trainable(),
             "step": step,
+            "weights_sha256": _hash(draft / WEIGHTS),
             "versions": {name: version(name) for name in _VERSIONS},
         }
         (draft / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", "utf-8")
@@ -119,8 +121,19 @@ def load_exported(
     )
     module.configure_model()
     _check_codebooks(config, module, folder)
-    module.load_state_dict(load_weights(folder / WEIGHTS))
+    weights = resolve(folder / WEIGHTS, "file of the exported captioner's weights")
+    if "weights_sha256" in config and _hash(weights) != config["weights_sha256"]:  # earlier exports have none
+        raise ValueError(
+            f"{weights} is damaged: it is not the file that {CONFIG} beside it describes. Expected the one "
+            "that `synth2 export` wrote: copy or download the folder again."
+        )
+    module.load_state_dict(load_weights(weights))
     return module.eval()
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read_description(checkpoint: Path) -> tuple[dict[str, Any], int]:

@@ -56,5 +56,5 @@ def test_no_split_is_refused(tmp_path: Path) -> None:
 
 
 def test_record_without_sentences_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="has a record without 'sentences'; expected a Karpathy split"):
+    with pytest.raises(ValueError, match="has no list of objects under 'sentences'; expected a Karpathy split"):
         make(tmp_path, [{"filename": "1.png", "split": "train"}], ["train"]).load()

@@ -52,7 +52,9 @@ def test_every_question_is_an_item_with_ten_answers(source: VqaSource, caplog: p
 def test_other_formats_are_refused(source: VqaSource) -> None:
     path = Path(source.annotations)
     path.write_text(json.dumps({"annotations": [{"question_id": 1}]}))
-    with pytest.raises(ValueError, match=r"annotations.json has a record without 'answers'; expected VQA annotations"):
+    with pytest.raises(
+        ValueError, match=r"annotations.json has no list of objects under 'answers'; expected VQA annotations"
+    ):
         source.load()
     path.write_text(json.dumps({"annotations": []}))
     Path(source.questions).write_text(json.dumps({"questions": [{"question_id": 1}]}))

@@ -105,7 +105,7 @@ def read_refusal(
     if status not in _WORTH_ANOTHER_TRY and status < 500:
         advice = "Look at model, base_url (most end in /v1), the sampling arguments and extra_body"
         return Failure(reason=reason, advice=advice, error=ValueError)
-    hold = _read_retry_after(headers.get("retry-after", ""))
+    hold = _read_retry_after(headers.get("retry-after", ""), headers.get("date", ""))
     advice = f"It wants to be left alone for {hold:.0f} seconds" if hold > _LONGEST_HOLD else ""
     return Failure(reason=reason, advice=advice, is_busy=status == _BUSY, retry_after=hold)
 
@@ -118,13 +118,14 @@ def _error_code(text: str) -> str:
         return ""
 
 
-def _read_retry_after(value: str) -> float:
-    """Seconds from now: servers give seconds or a date."""
+def _read_retry_after(value: str, now: str) -> float:
+    """Seconds from now: servers give seconds or a date, which their own clock is held to where they tell it."""
     try:
         seconds = float(value)
     except ValueError:
         try:
-            seconds = parsedate_to_datetime(value).timestamp() - time.time()
+            until = parsedate_to_datetime(value).timestamp()
+            seconds = until - (parsedate_to_datetime(now).timestamp() if now else time.time())
         except ValueError:
             return 0.0
     return max(seconds, 0.0) if math.isfinite(seconds) else 0.0

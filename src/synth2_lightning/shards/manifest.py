@@ -1,9 +1,10 @@
 """The table of contents of a folder of shards: written last, so that a folder with a manifest is complete."""
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 from synth2_lightning.jsontext import parse_json
 from synth2_lightning.shards.files import write_atomically
@@ -61,6 +62,7 @@ class Manifest:
         parts: Name of every Parquet file and its number of rows.
         provenance: What made the shards, for people; nothing is decided by it.
         is_evaluation: Whether the records are known to come from an evaluation split: nothing may be learnt from them.
+        footers: Checksum of every part's footer, by its name; its pages bring their own. Earlier folders have none.
 
     Example:
         >>> tokens = TokenFormat(codebook="vqgan-512:1f3c9a02", codebook_size=512, num_tokens=64, num_levels=1)
@@ -72,6 +74,7 @@ class Manifest:
     parts: dict[str, int]
     provenance: dict[str, Any]
     is_evaluation: bool = False
+    footers: dict[str, int] = field(default_factory=dict)
 
     @property
     def num_records(self) -> int:
@@ -85,9 +88,11 @@ class Manifest:
             **asdict(self.tokens),
             "num_records": self.num_records,
             "parts": self.parts,
+            "footers": self.footers,
             "is_evaluation": self.is_evaluation,
             "provenance": self.provenance,
         }
+        content["checksum"] = _checksum(content)
         write_atomically(folder / FILE_NAME, lambda path: path.write_text(json.dumps(content, indent=2) + "\n"))
 
     @classmethod
@@ -117,10 +122,11 @@ class Manifest:
             )
         try:
             manifest = cls(
-                tokens=TokenFormat(**{field.name: content[field.name] for field in fields(TokenFormat)}),
+                tokens=TokenFormat(**{each.name: content[each.name] for each in fields(TokenFormat)}),
                 parts={str(name): int(rows) for name, rows in content["parts"].items()},
                 provenance=dict(content["provenance"]),
                 is_evaluation=bool(content.get("is_evaluation", False)),  # earlier versions do not know
+                footers={str(name): int(checksum) for name, checksum in content.get("footers", {}).items()},
             )
             num_records = content["num_records"]
         except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -129,7 +135,13 @@ class Manifest:
             raise ValueError(
                 f"{path} is damaged: its parts have {manifest.num_records} rows, it says {num_records}. {_WAY_OUT}"
             )
+        if "checksum" in content and content["checksum"] != _checksum(content):  # earlier versions have none
+            raise ValueError(f"{path} is damaged: it is not as it was written. {_WAY_OUT}")
         return manifest
+
+
+def _checksum(content: dict[str, Any]) -> int:
+    return crc32(json.dumps({key: value for key, value in content.items() if key != "checksum"}).encode())
 
 
 _WAY_OUT = "Delete the file and make it again with `synth2 predict --config tokenize.yaml`, which keeps finished parts."

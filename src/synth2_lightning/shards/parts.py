@@ -1,10 +1,12 @@
 """One Parquet file of a folder: its columns where it holds tokens, and what its footer tells without reading it."""
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -71,6 +73,20 @@ def read_footer(part: Path) -> pq.FileMetaData:
     """
     with open_parquet(part, WAY_OUT) as file:
         return file.metadata
+
+
+def checksum_footer(part: Path) -> int:
+    """Compute the CRC-32 of a part's footer, which Parquet itself protects by none, unlike its pages.
+
+    Raises:
+        ValueError: If it is no Parquet file.
+    """
+    read_footer(part)
+    with part.open("rb") as file:
+        file.seek(-8, os.SEEK_END)
+        length = int.from_bytes(file.read(4), "little")
+        file.seek(-8 - length, os.SEEK_END)
+        return crc32(file.read(length))
 
 
 def read_header(part: Path) -> tuple[TokenFormat, dict[str, Any]]:

@@ -11,7 +11,7 @@ import torch
 
 from synth2_lightning.locations import resolve
 from synth2_lightning.shards.manifest import Manifest
-from synth2_lightning.shards.parts import largest_id, list_parts, read_footer
+from synth2_lightning.shards.parts import checksum_footer, largest_id, list_parts, read_footer
 from synth2_lightning.types import TokenizedImages, VQTokens
 
 
@@ -142,7 +142,8 @@ def _check_parts(folder: Path, manifest: Manifest) -> None:
         footer = read_footer(folder / name)
         if footer.num_rows != num_rows:
             raise ValueError(f"{folder / name} has {footer.num_rows} rows, its manifest says {num_rows}. {_WAY_OUT}")
-        row_length = getattr(footer.schema.to_arrow_schema().field("tokens").type, "list_size", None)
+        schema = footer.schema.to_arrow_schema()
+        row_length = getattr(schema.field("tokens").type, "list_size", None) if "tokens" in schema.names else None
         if row_length != manifest.tokens.row_length:
             raise ValueError(
                 f"{folder / name} has {row_length} ids per row, its manifest says {manifest.tokens.row_length}. "
@@ -153,16 +154,23 @@ def _check_parts(folder: Path, manifest: Manifest) -> None:
                 f"{folder / name} holds the id {largest}, but codebook {manifest.tokens.codebook!r} has the ids 0 to "
                 f"{manifest.tokens.codebook_size - 1}. {_WAY_OUT}"
             )
+        if manifest.footers and checksum_footer(folder / name) != manifest.footers.get(name):
+            raise ValueError(f"{folder / name} is damaged: its footer is not as it was written. {_WAY_OUT}")
 
 
 def _map_parts(parts: list[Path]) -> Any:
     import datasets
+    from pyarrow.dataset import ParquetFragmentScanOptions
 
+    options = ParquetFragmentScanOptions(page_checksum_verification=True)
     try:
-        rows = datasets.Dataset.from_parquet([str(part) for part in parts])
-    except OSError as error:
+        rows = datasets.Dataset.from_parquet([str(part) for part in parts], fragment_scan_options=options)
+    except (datasets.exceptions.DatasetGenerationError, OSError) as error:
+        cause = error.__cause__ or error
+        if not isinstance(cause, OSError) or cause.errno is None:  # Arrow's word for damage
+            raise ValueError(f"A part in {parts[0].parent} is damaged ({cause}). {_WAY_OUT}") from error
         raise OSError(
-            f"The shards in {parts[0].parent} cannot be mapped: {error}. Expected a cache folder that may be written, "
+            f"The shards in {parts[0].parent} cannot be mapped: {cause}. Expected a cache folder that may be written, "
             f"with room for them (it is {datasets.config.HF_DATASETS_CACHE}); name another in HF_DATASETS_CACHE."
         ) from error
     return rows.with_format("arrow")

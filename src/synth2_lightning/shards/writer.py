@@ -10,7 +10,14 @@ import torch
 
 from synth2_lightning.shards.manifest import FILE_NAME, Manifest, TokenFormat
 from synth2_lightning.shards.part_writer import PartWriter
-from synth2_lightning.shards.parts import list_parts, make_schema, read_footer, read_header, remove_drafts
+from synth2_lightning.shards.parts import (
+    checksum_footer,
+    list_parts,
+    make_schema,
+    read_footer,
+    read_header,
+    remove_drafts,
+)
 from synth2_lightning.shards.settings import refuse_other_settings
 from synth2_lightning.types import TokenizedImages
 
@@ -141,6 +148,7 @@ def finish(folder: Path, provenance: dict[str, Any], is_evaluation: bool = False
         parts={part.name: read_footer(part).num_rows for part in parts},
         provenance={**provenance, "settings": settings},
         is_evaluation=is_evaluation,
+        footers={part.name: checksum_footer(part) for part in parts},
     )
     manifest.save(folder)
     return manifest

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from stat import S_ISREG
@@ -10,7 +11,7 @@ from stat import S_ISREG
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-FORMATS = ("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "QOI", "TGA", "TIFF", "WEBP")
+FORMATS = ("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "QOI", "TGA", "TIFF", "WEBP")
 """What is decoded, as Pillow calls it: formats of photographs. Others may start programs, as EPS does Ghostscript."""
 _SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
 _SIXTEEN_BITS_WHITE = 65535
@@ -44,9 +45,9 @@ def decode_picture(
         'RGB'
     """
     try:
-        if isinstance(file, Path) and not S_ISREG(file.stat().st_mode):
+        if isinstance(file, Path) and not file.is_dir() and not S_ISREG(file.stat().st_mode):
             raise ValueError("it is no regular file")  # a pipe would be waited for, for ever
-        with Image.open(file, formats=FORMATS) as image:
+        with Image.open(file, formats=_known_formats()) as image:
             if max_pixels is not None and image.width * image.height > max_pixels:
                 raise ValueError(
                     f"it has {image.width} x {image.height} pixels, and more than {max_pixels} are refused, because a "
@@ -59,7 +60,7 @@ def decode_picture(
         what = (
             "it is empty (0 bytes)"
             if _is_empty(file)
-            else f"it is in none of the formats that are read ({', '.join(FORMATS)})"
+            else f"it is in none of the formats that are read ({', '.join(_known_formats())})"
         )
         raise OSError(f"The picture {name} cannot be read: {type(error).__name__}: {what}") from error
     # Pillow reports damage by whatever its decoders stumble over: a broken PNG header, for one, is a SyntaxError.
@@ -124,6 +125,13 @@ def _scale_deep_grey(image: Image.Image) -> Image.Image:
         low, high = 0.0, 1.0
     scaled = (values - low) * (255 / (high - low) if high > low else 0)
     return Image.fromarray(scaled.round().astype(np.uint8))
+
+
+@cache
+def _known_formats() -> tuple[str, ...]:
+    """Those of :data:`FORMATS` that this Pillow was built with; what cameras call MPO is JPEG to it."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def _is_empty(file: Path | BytesIO) -> bool:
