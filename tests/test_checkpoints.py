@@ -69,7 +69,7 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
             return os.mkdir, (str(tmp_path / "ran"),)
 
     torch.save({"global_step": Code()}, tmp_path / "code.ckpt")
-    with pytest.raises(Exception, match="Weights only load failed"):
+    with pytest.raises(ValueError, match=r"code.ckpt holds more than .* may be code; nothing was run"):
         CheckedCheckpointIO().load_checkpoint(tmp_path / "code.ckpt")
     assert not (tmp_path / "ran").exists()
 
@@ -99,10 +99,12 @@ def test_a_link_to_what_is_gone_is_passed_over(tmp_path: Path) -> None:
 def test_a_damaged_newest_one_gives_way_to_the_newest_good_one(tmp_path: Path) -> None:
     good, bad = save(tmp_path, 8), save(tmp_path, 9)
     damage(bad)
-    with pytest.warns(UserWarning, match=r"Damaged checkpoints: .*step=9.ckpt \(.*step=8.ckpt, of step 8, is used"):
+    with pytest.warns(
+        UserWarning, match=r"Damaged checkpoints: .*step=9.ckpt is damaged.*step=8.ckpt, of step 8, is used"
+    ):
         assert find_last_checkpoint([tmp_path]) == good
     damage(good)
-    with pytest.raises(ValueError, match=r"All checkpoints are damaged: .*Expected one that is not"):
+    with pytest.raises(ValueError, match=r"All checkpoints are damaged: .*Bring one back from a copy"):
         find_last_checkpoint([tmp_path])
 
 
