@@ -63,9 +63,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"captions.parquet holds no document frequencies; its columns are \['caption"):
         load_document_frequencies(path)
     path.write_text("{}")
-    with pytest.raises(
-        ValueError, match=r"captions.parquet is no readable Parquet file .* Expected what Docum"
-    ):
+    with pytest.raises(ValueError, match=r"captions.parquet is no readable Parquet file .* Expected what Docum"):
         load_document_frequencies(path)
 
 

@@ -166,6 +166,13 @@ def read_captioner(path: Path) -> VisionLanguageModule:
             f"The checkpoint {path} does not say how the captioner's parts are made ({error}). Expected one that "
             "`synth2 fit` wrote; those of a notebook have no run file. Build the module and give it to Captioner."
         ) from error
+    except ValueError as error:
+        if "blocked to prevent arbitrary code execution" not in str(error):
+            raise
+        raise ValueError(
+            f"The checkpoint {path} may run code, and was not loaded. Lightning says: {error} Expected one that `synth2 "
+            "fit` wrote; a class of your own must be imported before."
+        ) from error
     if not isinstance(module, VisionLanguageModule):
         raise ValueError(f"The checkpoint {path} is one of {type(module).__name__}; expected a captioner's.")
     return module
