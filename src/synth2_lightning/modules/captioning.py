@@ -170,8 +170,8 @@ def read_captioner(path: Path) -> VisionLanguageModule:
         if "blocked to prevent arbitrary code execution" not in str(error):
             raise
         raise ValueError(
-            f"The checkpoint {path} may run code, and was not loaded. Lightning says: {error} Expected one that `synth2 "
-            "fit` wrote; a class of your own must be imported before."
+            f"The checkpoint {path} may run code, and was not loaded. Lightning says: {error} Expected one that "
+            "`synth2 fit` wrote; a class of your own must be imported before."
         ) from error
     if not isinstance(module, VisionLanguageModule):
         raise ValueError(f"The checkpoint {path} is one of {type(module).__name__}; expected a captioner's.")
