@@ -326,7 +326,7 @@ KINDS: dict[str, Callable[[Path], object]] = {
     "picture: empty": lambda folder: picture(folder, b""),
     "picture: text": lambda folder: picture(folder, b"a red circle"),
     "picture: cut": lambda folder: picture(folder, half(png())),
-    "picture: 400 million pixels in 70 bytes": lambda folder: picture(folder, bomb()),
+    "picture: 400 million pixels, by its head": lambda folder: picture(folder, bomb()),
     "picture: more pixels than allowed": lambda folder: picture(folder, png(), max_pixels=5),
     "picture: PostScript, a program": lambda folder: picture(folder, POSTSCRIPT),
     "picture: a pipe": pipe,
