@@ -210,7 +210,7 @@ def hostile_instantiator(folder: Path) -> object:
     return load_captioner(checkpoint(folder, content))
 
 
-def sharded(folder: Path, index: bytes = b"", value: Any = 0.25) -> object:
+def sharded(folder: Path, index: bytes = b"", value: Any = 0.25) -> None:
     from torch.distributed.checkpoint.state_dict_saver import save
 
     place = folder / "bad.ckpt"
@@ -218,7 +218,7 @@ def sharded(folder: Path, index: bytes = b"", value: Any = 0.25) -> object:
     torch.save({"global_step": 1}, place / "meta.pt")
     if index:
         (place / ".metadata").write_bytes(index)
-    return check_sharded(place)
+    check_sharded(place)
 
 
 def make_shards(folder: Path) -> Path:
