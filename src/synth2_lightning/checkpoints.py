@@ -112,7 +112,7 @@ def _save(checkpoint: dict[str, Any], draft: Path) -> None:
     try:
         torch.save(checkpoint, draft)
     except RuntimeError as error:  # torch's own word for a full disk
-        raise OSError(str(error).partition("\n")[0]) from error
+        raise OSError(f"it was taken in part only, as by a full disk ({str(error).splitlines()[0]})") from error
 
 
 def _list_good(folders: Iterable[Path], damaged: list[str] | None = None) -> list[tuple[int, Path]]:

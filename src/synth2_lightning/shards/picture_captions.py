@@ -74,7 +74,13 @@ class PictureCaptionFile:
         self._layout = _LAYOUTS[format]
         self.names: set[str] = set()
         self._check_settings({"format": format, **made_by})
-        self._file: BinaryIO = path.open("r+b" if path.exists() else "x+b")
+        try:
+            self._file: BinaryIO = path.open("r+b" if path.exists() else "x+b")
+        except OSError as error:
+            raise OSError(
+                f"{path} cannot be opened to write: {error}. Expected a file that may be written to; name another, or "
+                "change its permissions. What it holds is as it was."
+            ) from error
         try:
             self._go_on()
         except BaseException:
