@@ -10,6 +10,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from synth2_lightning import __version__
 from synth2_lightning.interfaces import HasProvenance, LeavesOut
+from synth2_lightning.remote import is_remote
 from synth2_lightning.shards.part_writer import PartWriter
 from synth2_lightning.shards.parts import list_sources
 
@@ -28,12 +29,20 @@ class PartWriterCallback(Callback, ABC):
         folder: Where the records go.
         records_per_part: Records per file; a kill loses no more than these, of each rank. What ends with an exception
             or ctrl-C loses none.
+
+    Raises:
+        ValueError: If the folder is behind an address.
     """
 
     noun: str
     """What a record is, in the plural, for messages."""
 
     def __init__(self, folder: str, records_per_part: int) -> None:
+        if is_remote(folder):
+            raise ValueError(
+                f"{type(self).__name__} got the folder {folder!r}; expected a path on a local disk or a network share, "
+                "because parts are finished by renaming them. Write there, and copy the finished folder to the address."
+            )
         self.folder = folder
         self.records_per_part = records_per_part
         self._writer: PartWriter[Any] | None = None

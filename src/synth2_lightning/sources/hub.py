@@ -7,6 +7,8 @@ from typing import Any
 
 from PIL import Image
 
+from synth2_lightning.locations import resolve
+from synth2_lightning.remote import is_remote
 from synth2_lightning.sources.base import Entry, IndexedSource, LeftOut
 from synth2_lightning.sources.pictures import decode_picture
 
@@ -17,7 +19,7 @@ class HubSource(IndexedSource):
     """Pictures and captions of one split of a ``datasets`` dataset; the key is the row's number.
 
     Args:
-        path: Id on the Hub, a local folder, or a local Parquet, JSON, CSV or Arrow file.
+        path: Id on the Hub, or the location of a folder, or of a Parquet, JSON, CSV or Arrow file.
         split: The split, such as ``"train"``.
         image_column: Column of the pictures.
         caption_column: Column of the captions, each a text or a list of texts.
@@ -84,14 +86,16 @@ class HubSource(IndexedSource):
     def _open(self) -> Any:
         import datasets
 
-        local = Path(self.path).expanduser()
+        is_address = is_remote(self.path)
+        local = resolve(self.path, f"dataset of source {self.name!r}") if is_address else Path(self.path).expanduser()
         if local.is_file():
             if local.suffix.lower() not in _BUILDERS:
                 raise ValueError(f"{local} is of no kind that can be read; expected one of {sorted(_BUILDERS)}.")
             builder = _BUILDERS[local.suffix.lower()]
             return datasets.load_dataset(builder, data_files={self.split: str(local)}, split=self.split)
         try:
-            return datasets.load_dataset(self.path, split=self.split, revision=self.revision)
+            path = str(local) if is_address else self.path
+            return datasets.load_dataset(path, split=self.split, revision=self.revision)
         except OSError as error:
             raise FileNotFoundError(
                 f"The dataset {self.path!r} of source {self.name!r} is neither a local file or folder nor on the Hub, "
