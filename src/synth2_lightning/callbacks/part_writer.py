@@ -159,7 +159,7 @@ class _NotToMake:
         self._written = written
         self._task = task
 
-    def __contains__(self, record: tuple[str, str]) -> bool:
+    def __contains__(self, record: Any) -> bool:
         return record in self._written or (self._task is not None and not self._task.has(record))
 
 
