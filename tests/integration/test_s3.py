@@ -64,6 +64,7 @@ def fit(folder: Path, shards: str, monkeypatch: pytest.MonkeyPatch) -> str:
     return (folder / "batches-0.jsonl").read_text()
 
 
+@pytest.mark.timeout(1200)
 def test_a_fit_from_s3_has_the_losses_of_one_from_disk(
     bucket: s3fs.S3FileSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
