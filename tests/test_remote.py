@@ -190,7 +190,7 @@ def test_an_unknown_protocol_is_told() -> None:
 
 
 def test_a_missing_package_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: str) -> None:
+    def fail(*_: str, **__: object) -> None:
         raise ImportError("Install s3fs to access S3")
 
     monkeypatch.setattr(fsspec.core, "url_to_fs", fail)

@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import fsspec
+import fsspec.config
 from filelock import FileLock
 from rich.console import Console
 
@@ -25,6 +26,9 @@ _MD5 = re.compile(r"[0-9a-f]{32}")
 _VERSIONS = ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "mtime", "created")
 """By what the file systems of fsspec tell one content of a file from the next; the first one that there is counts."""
 _NO_CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "PermissionError", "ProfileNotFound")
+_OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    "s3": {"config_kwargs": {"retries": {"max_attempts": 0}}},  # s3fs tries five times; five times five are minutes
+}
 _NUM_THREADS = 8
 _ROOM = (
     "Expected a cache folder on a local disk that can be written to, with room left: make some (what no run reads may "
@@ -84,8 +88,7 @@ def fetch_remote(address: str, what: str) -> Path:
     """
     _refuse_secrets(address)
     with _explained(address, what):
-        system, path = fsspec.core.url_to_fs(address)
-        system.invalidate_cache()  # a process that lives long would not see what changed
+        system, path = _open(address)
         files = _list_files(system, path)
     if odd := [inner for inner in files if ".." in PurePosixPath(inner).parts]:
         raise OSError(f"The name {odd[0]!r} below {address} leads out of its folder; nothing was fetched. Rename it.")
@@ -125,12 +128,20 @@ def match_remote(pattern: str, what: str) -> list[str]:
     """
     _refuse_secrets(pattern)
     with _explained(pattern, what):
-        system, path = fsspec.core.url_to_fs(pattern)
-        system.invalidate_cache()
+        system, path = _open(pattern)
         found = [str(system.unstrip_protocol(name)) for name in system.glob(path)]
         if not found:
             raise FileNotFoundError("nothing matches the pattern")
     return sorted(found)
+
+
+def _open(address: str) -> tuple[Any, str]:
+    protocol = address.partition("://")[0]
+    chosen = fsspec.config.conf.get(protocol, {})  # by the user, which counts
+    options = {name: value for name, value in _OPTIONS.get(protocol, {}).items() if name not in chosen}
+    system, path = fsspec.core.url_to_fs(address, **options)
+    system.invalidate_cache()  # a process that lives long would not see what changed
+    return system, path
 
 
 def _list_files(system: Any, path: str) -> dict[str, _File]:

@@ -64,21 +64,20 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def start(words: list[str], folder: Path, commands: Path, variables: Mapping[str, str]) -> "subprocess.Popen[str]":
+def start(words: list[str], folder: Path, commands: Path, variables: Mapping[str, str]) -> "subprocess.Popen[bytes]":
     folder.mkdir(exist_ok=True)
     here = os.environ
     path = f"{commands}:{Path(sys.executable).parent}:{here['PATH']}"
     modules = f"{ROOT / 'src'}:{ROOT / 'tests' / 'faults'}:{ROOT / 'tests' / 'integration'}"
     environment = here | {"PATH": path, "PYTHONPATH": modules, "OMP_NUM_THREADS": "1", **variables}
-    return subprocess.Popen(
-        words, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    with (folder / "said.txt").open("a") as file:
+        return subprocess.Popen(words, cwd=folder, env=environment, stdout=file, stderr=subprocess.STDOUT)
 
 
 def run(words: list[str], folder: Path, commands: Path, variables: Mapping[str, str]) -> tuple[int, str]:
-    process = start(words, folder, commands, variables)
-    said, _ = process.communicate(timeout=900)
-    return process.returncode, said
+    """Run a command to its end, and give its code and what all in the folder have said."""
+    code = start(words, folder, commands, variables).wait(timeout=900)
+    return code, (folder / "said.txt").read_text()
 
 
 def torchrun(folder: Path, commands: Path, kind: str) -> tuple[int, str]:
@@ -214,8 +213,7 @@ def test_the_pods_of_the_manifest_meet(undisturbed: Path, commands: Path, tmp_pa
         words[place : place + 1] = [*FIT, "--trainer.callbacks.kind=none"]
         pods.append(start([*container["command"], *words], tmp_path, commands, given))
     for process in pods:
-        said, _ = process.communicate(timeout=900)
-        assert process.returncode == 0, said
+        assert process.wait(timeout=900) == 0, (tmp_path / "said.txt").read_text()
     assert_same(tmp_path, undisturbed)
 
 
