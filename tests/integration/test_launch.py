@@ -76,8 +76,11 @@ def start(words: list[str], folder: Path, commands: Path, variables: Mapping[str
 
 def run(words: list[str], folder: Path, commands: Path, variables: Mapping[str, str]) -> tuple[int, str]:
     """Run a command to its end, and give its code and what all in the folder have said."""
-    code = start(words, folder, commands, variables).wait(timeout=900)
-    return code, (folder / "said.txt").read_text()
+    process = start(words, folder, commands, variables)
+    try:
+        return process.wait(timeout=900), (folder / "said.txt").read_text()
+    finally:
+        process.terminate()  # does nothing where it has ended
 
 
 def torchrun(folder: Path, commands: Path, kind: str) -> tuple[int, str]:
