@@ -240,7 +240,7 @@ def _add_weights(parser: argparse.ArgumentParser) -> None:
 
 def _add_vocabulary(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(call=lambda given: _build_vocabulary(given.captions, given.folder, given.min_count))
-    parser.add_argument("captions", type=Path, help=_SET)
+    parser.add_argument("captions", help=_SET)
     parser.add_argument("folder", type=Path, help="where the tokenizer goes")
     parser.add_argument("--min-count", type=int, default=5, help="rarer words become <unk> (default: 5)")
 
@@ -407,7 +407,7 @@ def _show_weights(names: Sequence[str]) -> None:
         console.print("Fetch one with [bold]synth2 weights NAME[/bold]; run files name it as weights://NAME.")
 
 
-def _build_vocabulary(captions: Path, folder: Path, min_count: int) -> None:
+def _build_vocabulary(captions: str, folder: Path, min_count: int) -> None:
     from rich.console import Console
 
     from synth2_lightning.decoders.vocabulary import build_vocabulary

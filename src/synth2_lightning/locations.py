@@ -1,4 +1,4 @@
-"""Where files lie: a path, ``package://`` for what ships inside a package, ``weights://`` for what is fetched."""
+"""Where files lie: a path, ``package://`` inside a package, ``weights://`` or any address for what is fetched."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,6 +6,7 @@ from contextvars import ContextVar
 from importlib.resources import files
 from pathlib import Path
 
+from synth2_lightning.remote import fetch_remote, is_remote
 from synth2_lightning.weights import fetch
 
 PACKAGE_SCHEME = "package://"
@@ -35,14 +36,15 @@ def resolve(location: str | Path, what: str) -> Path:
     """Turn a location into a path that exists.
 
     Args:
-        location: A path (``~`` allowed), ``package://PACKAGE/PATH`` for a file inside an installed package, or
-            ``weights://NAME/PATH`` for a file of :mod:`synth2_lightning.weights`, fetched on first use.
+        location: A path (``~`` allowed), ``package://PACKAGE/PATH`` for a file inside an installed package,
+            ``weights://NAME/PATH`` for a file of :mod:`synth2_lightning.weights`, fetched on first use, or an address
+            such as ``s3://BUCKET/PATH``, fetched by :mod:`synth2_lightning.remote`.
         what: What is looked for, for the message.
 
     Raises:
         FileNotFoundError: If nothing lies there.
-        OSError: If weights cannot be fetched.
-        ValueError: If there are no weights of that name.
+        OSError: If it cannot be fetched.
+        ValueError: If there are no weights of that name, or no such protocol.
 
     Example:
         >>> resolve("package://synth2_lightning/py.typed", "marker").name
@@ -57,13 +59,15 @@ def resolve(location: str | Path, what: str) -> Path:
     elif text.startswith(_WEIGHTS):
         name, _, inner = text.removeprefix(_WEIGHTS).partition("/")
         path = fetch(name) / inner
+    elif is_remote(text):
+        path = fetch_remote(text, what)
     else:
         path = Path(text).expanduser()
     if not path.exists():
         raise FileNotFoundError(
             f"The {what} is not at {str(location)!r} (looked at {path.absolute()}). Expected a path that exists, "
             "relative to the folder where the command was started, package://PACKAGE/PATH for what ships inside a "
-            "package, or weights://NAME/PATH for what `synth2 weights` fetches."
+            "package, weights://NAME/PATH for what `synth2 weights` fetches, or an address such as s3://BUCKET/PATH."
         )
     return path
 

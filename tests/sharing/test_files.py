@@ -70,3 +70,19 @@ def test_a_pickle_a_way_out_and_a_missing_file_are_not_read(here: Path) -> None:
         find_files({"a": "here:///etc/passwd"}, here)
     with pytest.raises(FileNotFoundError, match=r"needs files/a/words, which is not there. Expected the whole folder"):
         find_files({"a": "here://files/a/words"}, here)
+
+
+def test_what_was_fetched_from_an_address_is_copied(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SYNTH2_CACHE", str(here / "cache"))
+    address = (here / "words").as_uri()
+    copied = copy_files({"tokenizer": address, "other": "s3://bucket/nobody-read-it"}, {address}, here / "export")
+    assert copied == {"tokenizer": "here://files/tokenizer/words", "other": "s3://bucket/nobody-read-it"}
+    assert (here / "export" / "files" / "tokenizer" / "words" / "tokenizer.json").read_text() == "{}"
+
+
+@pytest.mark.parametrize("address", ["s3://bucket/words", "https://host/words.json"])
+def test_an_address_in_a_model_is_refused(here: Path, address: str) -> None:
+    with pytest.raises(ValueError, match=rf"names '{address}', and nothing is fetched because a model asks for it"):
+        find_files({"init_args": {"tokenizer": address}}, here)
+    same = {"tokenizer": "weights://smollm2-135m-instruct", "prompt": "see http://a.b for more"}
+    assert find_files(same, here) == same

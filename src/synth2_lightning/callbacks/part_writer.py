@@ -1,6 +1,7 @@
 """What all callbacks share that write what a prediction makes to a folder: what is there already, settings, ranks."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Container
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
 from synth2_lightning import __version__
+from synth2_lightning.callbacks.array_task import ArrayTaskCallback
 from synth2_lightning.interfaces import HasProvenance, LeavesOut
+from synth2_lightning.remote import is_remote
 from synth2_lightning.shards.part_writer import PartWriter
 from synth2_lightning.shards.parts import list_sources
 
@@ -24,16 +27,26 @@ class PartWriterCallback(Callback, ABC):
     ``Trainer.predict`` returns none. (It is no ``BasePredictionWriter``: that asks Lightning for the indices of every
     batch, which nobody needs here.)
 
+    Where the trainer has an :class:`ArrayTaskCallback`, only its task's share is made, and the folder is not summed up.
+
     Args:
         folder: Where the records go.
         records_per_part: Records per file; a kill loses no more than these, of each rank. What ends with an exception
             or ctrl-C loses none.
+
+    Raises:
+        ValueError: If the folder is behind an address.
     """
 
     noun: str
     """What a record is, in the plural, for messages."""
 
     def __init__(self, folder: str, records_per_part: int) -> None:
+        if is_remote(folder):
+            raise ValueError(
+                f"{type(self).__name__} got the folder {folder!r}; expected a path on a local disk or a network share, "
+                "because parts are finished by renaming them. Write there, and copy the finished folder to the address."
+            )
         self.folder = folder
         self.records_per_part = records_per_part
         self._writer: PartWriter[Any] | None = None
@@ -60,12 +73,21 @@ class PartWriterCallback(Callback, ABC):
         if stage != "predict":
             return
         trainer.predict_loop.return_predictions = False
-        self._writer = self.make_writer(self._path, trainer.global_rank)
+        task = _find_task(trainer)
+        number = trainer.global_rank + (task.task * trainer.world_size if task else 0)
+        self._writer = self.make_writer(self._path, number)
         self._num_repeated = 0
         datamodule = getattr(trainer, "datamodule", None)
-        if len(self._writer) and isinstance(datamodule, LeavesOut):
-            datamodule.leave_out(self._writer)
-            rank_zero_info(f"{len(self._writer)} {self.noun} are in {self.folder} already and are not made again")
+        if isinstance(datamodule, LeavesOut):
+            if len(self._writer):
+                rank_zero_info(f"{len(self._writer)} {self.noun} are in {self.folder} already and are not made again")
+            if len(self._writer) or task:
+                datamodule.leave_out(_NotToMake(self._writer, task))
+        elif task:
+            raise ValueError(
+                f"{type(datamodule).__name__} cannot leave records out, so it has no share for one of many tasks; "
+                "expected a datamodule with leave_out(), as all have that ship. Run it without ArrayTaskCallback."
+            )
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Hold the run to the settings of the folder before anything is made."""
@@ -107,7 +129,12 @@ class PartWriterCallback(Callback, ABC):
                 f"{self._num_repeated} {self.noun} were in {self.folder} already, or stood in for damaged ones"
             )
         trainer.strategy.barrier("parts are written")
-        if trainer.is_global_zero:
+        if task := _find_task(trainer):
+            rank_zero_info(
+                f"Task {task.task} of {task.num_tasks} has made its share of {self.folder}. When all have ended, the "
+                "same command without ArrayTaskCallback makes what is missing and sums up."
+            )
+        elif trainer.is_global_zero:
             rank_zero_info(self.finish(self._path, self._describe(pl_module), settings))
         trainer.strategy.barrier("folder is summed up")
         self._writer = None
@@ -123,6 +150,22 @@ class PartWriterCallback(Callback, ABC):
             "sources": list_sources(self._path),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         }
+
+
+class _NotToMake:
+    """What is written, and what is no part of a task's share."""
+
+    def __init__(self, written: Container[tuple[str, str]], task: ArrayTaskCallback | None) -> None:
+        self._written = written
+        self._task = task
+
+    def __contains__(self, record: Any) -> bool:
+        return record in self._written or (self._task is not None and not self._task.has(record))
+
+
+def _find_task(trainer: Trainer) -> ArrayTaskCallback | None:
+    callbacks: list[Callback] = getattr(trainer, "callbacks", [])
+    return next((callback for callback in callbacks if isinstance(callback, ArrayTaskCallback)), None)
 
 
 def _gather_settings(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:

@@ -5,8 +5,12 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from synth2_lightning.locations import resolve
+from synth2_lightning.remote import is_remote
+
 FILES = "files"
 _HERE = "here://"
+_EVERYWHERE = ("package://", "weights://")
 _PICKLES = {".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth"}
 _SAFE = {".safetensors", ".gguf"}
 
@@ -14,8 +18,8 @@ _SAFE = {".safetensors", ".gguf"}
 def copy_files(description: Any, locations: Collection[str], folder: Path, where: str = "") -> Any:
     """Copy what lies on this machine alone, and have the description name the copies.
 
-    Names on the Hub, ``package://`` and ``weights://`` are the same everywhere: they stay. A copy keeps its own name,
-    since parts are called after the files that they read.
+    Names on the Hub, ``package://`` and ``weights://`` are the same everywhere: they stay. What was fetched from an
+    address is copied. A copy keeps its own name, since parts are called after the files that they read.
 
     Args:
         description: Plain values, nested.
@@ -40,7 +44,7 @@ def copy_files(description: Any, locations: Collection[str], folder: Path, where
         return [copy_files(value, locations, folder, f"{where}.{row}") for row, value in enumerate(description)]
     if not isinstance(description, str) or not _is_local(description, locations):
         return description
-    source = Path(description).expanduser().resolve()
+    source = resolve(description, "file of the model").resolve()
     target = Path(FILES) / where / source.name
     _copy(source, folder / target)
     return f"{_HERE}{target.as_posix()}"
@@ -54,15 +58,20 @@ def find_files(description: Any, folder: Path) -> Any:
         folder: Of the export.
 
     Raises:
-        ValueError: If one of them leads out of the folder, or to a file that could hold code.
+        ValueError: If one of them leads out of the folder, or to a file that could hold code, or there is an address.
         FileNotFoundError: If there is no such file.
     """
     if isinstance(description, Mapping):
         return {key: find_files(value, folder) for key, value in description.items()}
     if isinstance(description, list):
         return [find_files(value, folder) for value in description]
-    if not isinstance(description, str) or not description.startswith(_HERE):
+    if not isinstance(description, str) or not is_remote(description) or description.startswith(_EVERYWHERE):
         return description
+    if not description.startswith(_HERE):
+        raise ValueError(
+            f"The model in {folder} names {description!r}, and nothing is fetched because a model asks for it; "
+            "expected files inside its folder. Fetch it yourself if you trust it, and name the copy. It was not read."
+        )
     inner = Path(description.removeprefix(_HERE))
     if inner.is_absolute() or ".." in inner.parts:
         raise ValueError(f"{description!r} leads out of {folder}; expected a file inside. It was not read.")
@@ -81,6 +90,8 @@ def find_files(description: Any, folder: Path) -> Any:
 
 def _is_local(text: str, locations: Collection[str]) -> bool:
     # A bare word may be a name or a prompt, and a folder by chance: it is a location if some part read it as one.
+    if is_remote(text):
+        return text in locations and not text.startswith(_EVERYWHERE)
     if not text or "://" in text or not (text in locations or "/" in text):
         return False
     try:

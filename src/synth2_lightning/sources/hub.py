@@ -8,6 +8,8 @@ from typing import Any
 import pyarrow as pa
 from PIL import Image
 
+from synth2_lightning.locations import resolve
+from synth2_lightning.remote import is_remote
 from synth2_lightning.sources.base import Entry, IndexedSource, LeftOut
 from synth2_lightning.sources.pictures import decode_picture
 
@@ -18,7 +20,7 @@ class HubSource(IndexedSource):
     """Pictures and captions of one split of a ``datasets`` dataset; the key is the row's number.
 
     Args:
-        path: Id on the Hub, a local folder, or a local Parquet, JSON, CSV or Arrow file.
+        path: Id on the Hub, or the location of a folder, or of a Parquet, JSON, CSV or Arrow file.
         split: The split, such as ``"train"``.
         image_column: Column of the pictures.
         caption_column: Column of the captions, each a text or a list of texts.
@@ -83,9 +85,10 @@ class HubSource(IndexedSource):
         return decode_picture(BytesIO(picture["bytes"]), name)
 
     def _open(self) -> Any:
-        local = Path(self.path).expanduser()
+        is_address = is_remote(self.path)
+        local = resolve(self.path, f"dataset of source {self.name!r}") if is_address else Path(self.path).expanduser()
         if not local.is_file():
-            return self._read(self.path, revision=self.revision)
+            return self._read(str(local) if is_address else self.path, revision=self.revision)
         if local.suffix.lower() not in _BUILDERS:
             raise ValueError(f"{local} is of no kind that can be read; expected one of {sorted(_BUILDERS)}.")
         return self._read(_BUILDERS[local.suffix.lower()], data_files={self.split: str(local)})

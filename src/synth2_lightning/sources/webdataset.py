@@ -10,6 +10,8 @@ from typing import Any
 from PIL import Image
 
 from synth2_lightning.jsontext import parse_json
+from synth2_lightning.locations import resolve
+from synth2_lightning.remote import is_remote, match_remote
 from synth2_lightning.sources.base import Entry, IndexedSource, LeftOut
 from synth2_lightning.sources.pictures import decode_picture
 
@@ -28,7 +30,8 @@ class TarSource(IndexedSource):
     ``000012.jpg`` with ``000012.txt``, or with ``000012.json`` and its field ``caption``. The name is the key.
 
     Args:
-        tars: A file or a pattern such as ``cc12m/*.tar``, or several.
+        tars: A file or a pattern such as ``cc12m/*.tar`` or ``s3://bucket/cc12m/*.tar``, or several. Tars behind
+            addresses are fetched, one after another, when they are scanned.
         name: Short name for logs.
         limit: Keep the first pictures only.
 
@@ -49,6 +52,10 @@ class TarSource(IndexedSource):
             OSError: If a tar is damaged.
         """
         for pattern in self.tars:
+            if is_remote(pattern):
+                for address in match_remote(pattern, f"tars of source {self.name!r}"):
+                    yield from _scan(str(resolve(address, f"tar of source {self.name!r}")), left_out)
+                continue
             paths = sorted(glob(str(Path(pattern).expanduser())))  # noqa: PTH207  # Path.glob takes no absolute pattern
             if not paths:
                 raise FileNotFoundError(
