@@ -171,7 +171,8 @@ def mount(tmp_path: Path) -> Iterator[Callable[..., Path]]:
         return place
 
     yield run
-    subprocess.run(["umount", str(place)], capture_output=True, check=False)
+    # Lazily: what mapped a file of it into memory may not have let go yet.
+    subprocess.run(["umount", "--lazy", str(place)], capture_output=True, check=False)
 
 
 @pytest.mark.slow
