@@ -8,7 +8,8 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,8 @@ from synth2_lightning.locations import resolve
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
     from lightning.pytorch.cli import LightningCLI
+
+    from synth2_lightning.reports.engine import CaptionEngine
 
 _TRAINER_COMMANDS = {
     "fit": "train what a run file describes: a captioner, an image tokenizer, a codebook",
@@ -35,11 +38,12 @@ _OTHER_COMMANDS = {
     "demo": "serve a page on this machine to try a trained captioner: drop a picture, see where it looks",
     "export": "write a trained captioner as a folder to share, or to the Hugging Face Hub",
     "consolidate": "merge a checkpoint that many processes wrote side by side into one file",
+    "deduplicate": "leave out captions of a set that say nearly the same as an earlier one",
     "select": "take a part of a caption set that is even over clusters or classes, or narrowed to a few",
 }
 _SET = "folder of a caption set, table with a column 'caption', COCO captions JSON, or a text with one caption a line"
-_STOPPED_BY_SIGTERM = 143
-"""Exit code, as shells give it."""
+_STOPPED_BY_USER, _STOPPED_BY_SIGTERM = 130, 143
+"""Exit codes, as shells give them."""
 _NOISE = (  # warnings that no user can act on
     r"LightningCLI's args parameter",  # the words were looked at before, for names of shipped run files
     r".isinstance\(treespec, LeafSpec\). is deprecated",  # Lightning 2.6.6 with torch 2.15
@@ -226,6 +230,7 @@ def _run_small_command(words: Sequence[str]) -> None:
         "consolidate": _add_consolidate,
         "report": _add_report,
         "select": _add_select,
+        "deduplicate": _add_deduplicate,
     }
     for name, add in adders.items():
         add(commands.add_parser(name, help=_OTHER_COMMANDS[name]))
@@ -262,6 +267,25 @@ def _add_select(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--by", choices=["clusters", "class"], default="clusters", help="groups (default: clusters)")
     parser.add_argument("--num-groups", type=int, help="take from the largest groups only (default: from all)")
     _add_clustering(parser)
+
+
+def _add_deduplicate(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(call=_deduplicate)
+    parser.add_argument("set", metavar="SET", help=_SET)
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder of the new caption set")
+    parser.add_argument(
+        "--threshold", type=float, default=0.7, help="least share of common pairs of words (default: 0.7)"
+    )
+    _add_engine(parser)
+
+
+def _add_engine(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="go through sets that memory does not hold by Ray Data: 'local' for this machine's cores, 'auto' or "
+        'HOST:PORT for a cluster whose machines see the files; needs pip install "synth2-lightning[ray]"',
+    )
 
 
 def _add_caption(parser: argparse.ArgumentParser) -> None:
@@ -331,6 +355,7 @@ def _add_clustering(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--clusters", type=int, default=20, help="number of clusters (default: 20, as in the paper)")
     parser.add_argument("--seed", type=int, default=0, help="of samples and clusters (default: 0)")
+    _add_engine(parser)
 
 
 def _add_score(parser: argparse.ArgumentParser) -> None:
@@ -448,18 +473,58 @@ def _report_on_sets(given: argparse.Namespace) -> None:
     from synth2_lightning.reports.commands import report_on_sets
 
     encoder = PretrainedTextEncoder(given.encoder, dtype="bfloat16")
-    report_on_sets(given.sets, given.out, encoder, given.clusters, given.sample, given.seed, given.evaluation)
+    with _open_engine(given.ray) as engine:
+        report_on_sets(
+            given.sets,
+            given.out,
+            encoder,
+            given.clusters,
+            given.sample,
+            given.seed,
+            given.evaluation,
+            engine=engine,
+        )
 
 
 def _select_captions(given: argparse.Namespace) -> None:
     from synth2_lightning.encoders.text import PretrainedTextEncoder
     from synth2_lightning.reports.commands import select_by_class, select_by_cluster
 
-    if given.by == "class":
-        select_by_class(given.set, given.out, given.num, given.num_groups, given.seed)
-    else:
-        encoder = PretrainedTextEncoder(given.encoder, dtype="bfloat16")
-        select_by_cluster(given.set, given.out, given.num, encoder, given.clusters, given.num_groups, given.seed)
+    with _open_engine(given.ray) as engine:
+        if given.by == "class":
+            select_by_class(given.set, given.out, given.num, given.num_groups, given.seed, engine=engine)
+        else:
+            encoder = PretrainedTextEncoder(given.encoder, dtype="bfloat16")
+            how = (given.num, encoder, given.clusters, given.num_groups, given.seed)
+            select_by_cluster(given.set, given.out, *how, engine=engine)
+
+
+def _deduplicate(given: argparse.Namespace) -> None:
+    from synth2_lightning.filters.duplicates import NearDuplicates
+    from synth2_lightning.reports.commands import deduplicate
+
+    near = NearDuplicates(given.threshold)
+    with _open_engine(given.ray) as engine:
+        deduplicate(given.set, given.out, near, engine=engine)
+
+
+@contextmanager
+def _open_engine(address: str | None) -> Iterator["CaptionEngine"]:
+    from synth2_lightning.reports.engine import OneProcess
+
+    try:
+        if address is None:
+            yield OneProcess()
+            return
+        from synth2_lightning.distributed.engine import connect
+
+        with connect(address) as engine:
+            yield engine
+    except KeyboardInterrupt:
+        from rich.console import Console
+
+        Console(stderr=True).print("Stopped.")
+        sys.exit(_STOPPED_BY_USER)
 
 
 def _export_captioner(given: argparse.Namespace) -> None:

@@ -1,6 +1,6 @@
 """Parquet files: written with a checksum for every page, and read with it, or refused by name."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,9 +11,16 @@ MAX_GROUP_BYTES = 4 * 2**30
 """Most bytes that a row group may have once it is unpacked: a small file may else fill the memory."""
 
 
-def write_parquet(table: pa.Table, path: Path) -> None:
+def write_parquet(table: pa.Table, path: Path, row_group_size: int | None = None) -> None:
     """Write a table, compressed, every page with its checksum (CRC-32)."""
-    pq.write_table(table, path, compression="zstd", write_page_checksum=True)
+    pq.write_table(table, path, row_group_size, compression="zstd", write_page_checksum=True)
+
+
+def write_tables(tables: Iterable[pa.Table], schema: pa.Schema, path: Path) -> None:
+    """Write tables of the same columns one after the other, as :func:`write_parquet` writes one."""
+    with pq.ParquetWriter(path, schema, compression="zstd", write_page_checksum=True) as writer:
+        for table in tables:
+            writer.write_table(table.cast(schema))
 
 
 def read_parquet(path: Path, columns: Sequence[str] | None = None, way_out: str = "") -> pa.Table:
@@ -41,19 +48,29 @@ def read_parquet(path: Path, columns: Sequence[str] | None = None, way_out: str 
         )
 
 
-def read_batches(file: pq.ParquetFile, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+def read_batches(
+    file: pq.ParquetFile, columns: Sequence[str] | None = None, row_groups: Sequence[int] | None = None
+) -> Iterator[pa.RecordBatch]:
     """Go through the rows of an open file, and see that they are as many as it says, and texts where it says so.
+
+    Args:
+        file: As :func:`open_parquet` opens it.
+        columns: Names; all columns if ``None``.
+        row_groups: Numbers of those to read; all if ``None``.
 
     Raises:
         ValueError: If not.
     """
+    groups = None if row_groups is None else list(row_groups)
+    footer = file.metadata
+    expected = footer.num_rows if groups is None else sum(footer.row_group(group).num_rows for group in groups)
     num_rows = 0
-    for batch in file.iter_batches(batch_size=8192, columns=None if columns is None else list(columns)):
+    for batch in file.iter_batches(8192, groups, None if columns is None else list(columns)):
         batch.validate(full=True)
         num_rows += len(batch)
         yield batch
-    if num_rows != file.metadata.num_rows:
-        raise pa.ArrowInvalid(f"it holds {num_rows} rows and says that it has {file.metadata.num_rows}")
+    if num_rows != expected:
+        raise pa.ArrowInvalid(f"it holds {num_rows} rows and says that it has {expected}")
 
 
 @contextmanager

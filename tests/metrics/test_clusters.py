@@ -1,7 +1,9 @@
+from collections import Counter
+
 import pytest
 import torch
 
-from synth2_lightning.metrics.clusters import fit_clusters, name_groups
+from synth2_lightning.metrics.clusters import count_words, find_nearest_centers, fit_clusters, name_groups
 
 
 def test_the_largest_cluster_comes_first_and_labels_fit_their_centers() -> None:
@@ -29,5 +31,15 @@ def test_clusters_without_captions_are_refused(num_clusters: int) -> None:
 
 
 def test_words_that_all_groups_have_are_not_typical() -> None:
-    texts = [["a", "dog", "runs"], ["a", "dog"], ["a", "cat"], ["a", "cat", "sits"]]
-    assert name_groups(texts, [0, 0, 1, 1], num_groups=3, num_words=2) == [["dog", "runs"], ["cat", "sits"], []]
+    texts = [["a", "dog", "runs"], ["a", "dog", "a"], ["a", "cat"], ["a", "cat", "sits"]]
+    counts: list[Counter[str]] = [Counter(), Counter(), Counter()]
+    count_words(texts, [0, 0, 1, 1], counts)
+    assert counts[0] == {"a": 2, "dog": 2, "runs": 1}
+    assert name_groups(counts, num_words=2) == [["dog", "runs"], ["cat", "sits"], []]
+
+
+def test_the_nearest_center_is_found_and_of_equals_the_first() -> None:
+    generator = torch.Generator().manual_seed(0)
+    embeddings, centers = torch.randn(200, 8, generator=generator), torch.randn(7, 8, generator=generator)
+    assert torch.equal(find_nearest_centers(embeddings, centers), torch.cdist(embeddings, centers).argmin(1))
+    assert find_nearest_centers(torch.ones(1, 2), torch.ones(3, 2)).tolist() == [0]

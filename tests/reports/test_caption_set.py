@@ -13,7 +13,11 @@ def test_a_folder_brings_classes_and_manifest_and_counts_blank_captions(tmp_path
     pq.write_table(rows, tmp_path / "captions.parquet")
     (tmp_path / "manifest.json").write_text(json.dumps({"num_written": 9}))
     captions = read_caption_set(f"mine={tmp_path}")
-    assert (captions.name, captions.captions, captions.class_names) == ("mine", ["a fox", "an owl"], ["fox", ""])
+    assert (captions.name, captions.captions, captions.census.class_sizes) == (
+        "mine",
+        ["a fox", "an owl"],
+        {"fox": 1, "": 1},
+    )
     assert (captions.num_blank, captions.manifest) == (2, {"num_written": 9})
 
 
@@ -22,7 +26,7 @@ def test_a_set_is_called_like_its_file_and_a_path_may_hold_an_equals_sign(tmp_pa
     path.write_text("a fox\nan owl\n")
     captions = read_caption_set(str(path))
     assert captions.name == "a=b"
-    assert captions.class_names == ["", ""]
+    assert captions.census.class_sizes == {"": 2}
 
 
 def test_samples_are_decided_by_the_seed(tmp_path: Path) -> None:
@@ -30,6 +34,34 @@ def test_samples_are_decided_by_the_seed(tmp_path: Path) -> None:
     captions = read_caption_set(str(tmp_path / "t.txt"))
     assert len(set(captions.sample(10, seed=1))) == 10
     assert captions.sample(10, seed=1) == captions.sample(10, seed=1) != captions.sample(10, seed=2)
+
+
+def test_a_sample_does_not_depend_on_how_the_set_is_divided(tmp_path: Path) -> None:
+    captions = ["" if number % 7 == 0 else f"caption {number}" for number in range(3000)]
+    samples = []
+    for rows_of_a_group in (3000, 700, 90):
+        pq.write_table(pa.table({"caption": captions}), tmp_path / "t.parquet", row_group_size=rows_of_a_group)
+        samples.append(read_caption_set(str(tmp_path / "t.parquet")).sample(40, seed=5))
+    assert samples[0] == samples[1] == samples[2]
+    assert len(set(samples[0])) == 40
+    assert "" not in samples[0]
+
+
+@pytest.mark.parametrize(
+    ("start", "message"),
+    [
+        (4, r"Rows 0 to 999 of .*t\.parquet cannot be read .*expected a whole Parquet file"),
+        (-300, "is no readable Par"),
+    ],
+)
+def test_damage_in_a_set_is_told(tmp_path: Path, start: int, message: str) -> None:
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"caption": [f"caption {number}" for number in range(1000)]}), path, compression="zstd")
+    damaged = bytearray(path.read_bytes())
+    damaged[start : start + 200] = bytes(200)
+    path.write_bytes(damaged)
+    with pytest.raises(ValueError, match=message):
+        read_caption_set(str(path))
 
 
 def test_a_set_without_captions_is_refused(tmp_path: Path) -> None:

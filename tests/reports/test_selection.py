@@ -1,16 +1,19 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
 from synth2_lightning.reports.commands import select_by_class, select_by_cluster
+from synth2_lightning.reports.groups import Groups
 from synth2_lightning.reports.selection import fill_groups, select_rows
 from synth2_lightning.testing import TinyTextEncoder
 
 GROUPS = ["dog"] * 50 + ["cat"] * 20 + ["fox"] * 3
+GROUPED = Groups(["dog", "cat", "fox"], np.repeat(np.arange(3, dtype=np.int32), [50, 20, 3]))
 
 
 def write_set(folder: Path) -> str:
@@ -30,26 +33,34 @@ def test_water_rises_equally_until_a_basin_is_full(sizes: list[int], num: int, s
 
 
 def test_flattening_makes_groups_more_even_and_narrowing_drops_them() -> None:
-    even = select_rows(GROUPS, 30)
+    even = select_rows(GROUPED, 30)
     assert even.sizes_after == {"dog": 14, "cat": 13, "fox": 3}
     assert even.balance_after.entropy > even.balance_before.entropy
     assert [GROUPS[row] for row in even.rows].count("cat") == 13
-    assert select_rows(GROUPS, 30, num_groups=1).sizes_after == {"dog": 30, "cat": 0, "fox": 0}
+    assert select_rows(GROUPED, 30, num_groups=1).sizes_after == {"dog": 30, "cat": 0, "fox": 0}
 
 
 def test_the_seed_decides_the_rows_which_keep_their_order() -> None:
-    first, again, other = (select_rows(GROUPS, 20, seed=seed).rows for seed in (0, 0, 1))
+    first, again, other = (select_rows(GROUPED, 20, seed=seed).rows.tolist() for seed in (0, 0, 1))
     assert first == again == sorted(first)
     assert first != other
 
 
+def test_rows_without_a_group_are_not_drawn_and_a_larger_selection_holds_the_smaller_one() -> None:
+    groups = Groups(["dog", "cat"], np.arange(100_000, dtype=np.int32) % 3 - 1)
+    small, large = (set(select_rows(groups, num, seed=4).rows.tolist()) for num in (50, 5000))
+    assert small < large
+    assert not any(row % 3 == 0 for row in large)
+    assert len({row for row in large if row % 3 == 1}) == 2500
+
+
 def test_more_than_there_is_is_refused() -> None:
     with pytest.raises(ValueError, match=r"74 captions were asked for, and 3 groups hold 73; expected from 1 to 73\."):
-        select_rows(GROUPS, 74)
+        select_rows(GROUPED, 74)
     with pytest.raises(ValueError, match="60 captions were asked for, and 1 groups hold 50"):
-        select_rows(GROUPS, 60, num_groups=1)
+        select_rows(GROUPED, 60, num_groups=1)
     with pytest.raises(ValueError, match="4 of 3 groups were asked for; expected from 1 to 3"):
-        select_rows(GROUPS, 5, num_groups=4)
+        select_rows(GROUPED, 5, num_groups=4)
 
 
 def test_a_selection_by_class_is_a_caption_set_that_says_how_it_was_made(tmp_path: Path) -> None:

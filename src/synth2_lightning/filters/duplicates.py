@@ -1,11 +1,17 @@
 """Captions that say in the same or nearly the same words what an earlier caption says."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from hashlib import blake2b
 from typing import Any
+
+import numpy as np
 
 from synth2_lightning.filters.words import join_ngrams, measure_jaccard, split_words
 from synth2_lightning.interfaces import CaptionFilter
 from synth2_lightning.types import CaptionRecord, Verdict
+
+REASON_NEAR = "says nearly the same as an earlier one"
+Runs = frozenset[tuple[str, ...]]
 
 
 class ExactDuplicates(CaptionFilter):
@@ -71,19 +77,65 @@ class NearDuplicates(CaptionFilter):
 
     def judge(self, records: Sequence[CaptionRecord]) -> list[Verdict]:
         """Compare every caption with the likely ones among those kept before it."""
+        rejected = set(self.find_rejected([record.caption for record in records]))
+        return [
+            Verdict(record.caption, REASON_NEAR if index in rejected else "") for index, record in enumerate(records)
+        ]
+
+    def find_rejected(self, captions: Sequence[str]) -> list[int]:
+        """Give the places of those captions that go, ascending.
+
+        Example:
+            >>> NearDuplicates().find_rejected(["A red dog.", "A cat sleeps.", "a red dog"])
+            [2]
+        """
+        runs = [self.list_runs(caption) for caption in captions]
+        kept: dict[int, list[int]] = {}
+        rejected = []
+        for index, buckets in enumerate(self.find_buckets(runs)):
+            likely = {other for bucket in buckets for other in kept.get(bucket, ())}
+            if any(self.are_near(runs[index], runs[other]) for other in likely):
+                rejected.append(index)
+                continue
+            for bucket in buckets:
+                kept.setdefault(bucket, []).append(index)
+        return rejected
+
+    def list_runs(self, caption: str) -> Runs:
+        """Give the runs of words that a caption is compared by.
+
+        Example:
+            >>> sorted(NearDuplicates().list_runs("A red dog."))
+            [('a', 'red'), ('red', 'dog')]
+        """
+        return frozenset(join_ngrams(split_words(caption), self.ngram_size))
+
+    def find_buckets(self, runs: Iterable[Runs]) -> Iterator[list[int]]:
+        """Give the buckets that each caption is in; those that are near have one in common, hardly ever none.
+
+        Example:
+            >>> near = NearDuplicates()
+            >>> one, other = near.find_buckets([near.list_runs("A red dog."), near.list_runs("a red dog")])
+            >>> one == other
+            True
+        """
         from datasketch import MinHash, MinHashLSH
 
-        runs = [set(join_ngrams(split_words(record.caption), self.ngram_size)) for record in records]
         hashed = ([" ".join(run).encode() for run in each] for each in runs)
-        sketches = MinHash.generator(hashed, num_perm=self.num_permutations, seed=self.seed)
-        kept = MinHashLSH(threshold=self.threshold, num_perm=self.num_permutations, weights=(0.2, 0.8))
-        verdicts = []
-        for index, (record, sketch) in enumerate(zip(records, sketches, strict=True)):
-            near = any(measure_jaccard(runs[index], runs[other]) >= self.threshold for other in kept.query(sketch))
-            if not near:
-                kept.insert(index, sketch)
-            verdicts.append(Verdict(record.caption, "says nearly the same as an earlier one" if near else ""))
-        return verdicts
+        bands = MinHashLSH(threshold=self.threshold, num_perm=self.num_permutations, weights=(0.2, 0.8)).hashranges
+        for sketch in MinHash.generator(hashed, num_perm=self.num_permutations, seed=self.seed):
+            values = np.asarray(sketch.hashvalues, np.uint64)
+            yield [_number(band, values[start:end].tobytes()) for band, (start, end) in enumerate(bands)]
+
+    def are_near(self, one: Runs, other: Runs) -> bool:
+        """Whether two captions share so many of their runs.
+
+        Example:
+            >>> near = NearDuplicates()
+            >>> near.are_near(near.list_runs("A red dog."), near.list_runs("a red dog"))
+            True
+        """
+        return measure_jaccard(one, other) >= self.threshold
 
     def provenance(self) -> dict[str, Any]:
         """Give the numbers."""
@@ -93,3 +145,8 @@ class NearDuplicates(CaptionFilter):
             "num_permutations": self.num_permutations,
             "seed": self.seed,
         }
+
+
+def _number(band: int, values: bytes) -> int:
+    """Name a bucket by 64 bits; two that get the same one only have a few more captions to compare."""
+    return int.from_bytes(blake2b(values, digest_size=8, salt=band.to_bytes(4, "big")).digest(), "big", signed=True)

@@ -13,7 +13,7 @@ In either way samples of the sets must have equal sizes; over unequal ones the c
 
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import log
 
@@ -79,33 +79,56 @@ def fit_clusters(
     return Clusters(torch.from_numpy(fitted.cluster_centers_)[order], order.argsort()[labels])
 
 
-def name_groups(
-    texts: Sequence[Sequence[str]], labels: Sequence[int], num_groups: int, num_words: int = 3
-) -> list[list[str]]:
+def find_nearest_centers(
+    embeddings: Float[Tensor, "captions dim"], centers: Float[Tensor, "clusters dim"]
+) -> Int[Tensor, "captions"]:
+    """Give the group of each embedding: that of the nearest centre, of equally near ones the first.
+
+    Example:
+        >>> find_nearest_centers(torch.tensor([[0.9, 0.1], [0.0, 1.0]]), torch.eye(2))
+        tensor([0, 1])
+    """
+    return (centers.square().sum(1) - 2 * embeddings @ centers.T).argmin(1)
+
+
+def count_words(texts: Iterable[Sequence[str]], labels: Sequence[int], counts: Sequence[Counter[str]]) -> None:
+    """Add to the counts of each group in how many of its texts each word is.
+
+    Args:
+        texts: Words of every text.
+        labels: Group of every text.
+        counts: Of every group.
+
+    Example:
+        >>> counts = [Counter(), Counter()]
+        >>> count_words([["a", "dog", "a"], ["a", "cat"]], [0, 1], counts)
+        >>> counts[0]["a"]
+        1
+    """
+    for text, label in zip(texts, labels, strict=True):
+        counts[label].update(set(text))
+
+
+def name_groups(counts: Sequence[Counter[str]], num_words: int = 3) -> list[list[str]]:
     """Give the words that are typical of each group.
 
     Typical are those that add most to the Kullback-Leibler divergence of the group's words from all words: frequent
     here, rarer elsewhere. A word counts once in a text, and no list of stop words is needed.
 
     Args:
-        texts: Words of every text.
-        labels: Group of every text.
-        num_groups: Number of groups.
+        counts: Of every group, in how many of its texts each word is.
         num_words: At most so many words of a group, the most typical first.
 
     Example:
-        >>> texts = [["a", "dog"], ["a", "dog", "runs"], ["a", "cat"], ["a", "cat", "sits"]]
-        >>> name_groups(texts, [0, 0, 1, 1], num_groups=2, num_words=1)
+        >>> name_groups([Counter(a=2, dog=2, runs=1), Counter(a=2, cat=2, sits=1)], num_words=1)
         [['dog'], ['cat']]
     """
     total: Counter[str] = Counter()
-    groups: list[Counter[str]] = [Counter() for _ in range(num_groups)]
-    for text, label in zip(texts, labels, strict=True):
-        total.update(set(text))
-        groups[label].update(set(text))
+    for group in counts:
+        total.update(group)
     num_total = total.total()
     names = []
-    for group in groups:
+    for group in counts:
         size = group.total()
         gains = {word: count * log(count * num_total / (size * total[word])) for word, count in group.items()}
         names.append(sorted(gains, key=lambda word: (-gains[word], word))[:num_words])

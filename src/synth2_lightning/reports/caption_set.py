@@ -1,74 +1,170 @@
-"""A caption set as reports and selections see it: its rows, and what its manifest says."""
+"""A caption set as reports and selections see it: where its rows lie, and what is counted in all of them."""
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from synth2_lightning.locations import resolve
-from synth2_lightning.sources.caption_files import read_caption_rows
+from synth2_lightning.reports.engine import CaptionEngine, OneProcess
+from synth2_lightning.reports.partitions import Partition, list_captions, list_class_names, list_partitions
+from synth2_lightning.reports.sampling import bound_priorities, draw_priorities
 from synth2_lightning.sources.jsonfile import read_json
 
 MANIFEST = "manifest.json"
 
 
+@dataclass(frozen=True, slots=True)
+class Census:
+    """What is counted in rows.
+
+    Args:
+        num_rows: All of them.
+        num_captions: Those whose caption is not blank.
+        class_sizes: How many captions were written for what, in the order of the rows; empty where nobody said.
+
+    Example:
+        >>> Census(3, 2, Counter({"fox": 2})).num_captions
+        2
+    """
+
+    num_rows: int = 0
+    num_captions: int = 0
+    class_sizes: Counter[str] = field(default_factory=Counter)
+
+    def __add__(self, other: "Census") -> "Census":
+        """Count both."""
+        sizes = self.class_sizes.copy()
+        sizes.update(other.class_sizes)
+        return Census(self.num_rows + other.num_rows, self.num_captions + other.num_captions, sizes)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class CaptionSet:
-    """Captions with whatever stands beside them.
+    """Captions with whatever stands beside them; the rows stay where they are.
 
     Args:
         name: What tables and charts call it.
-        path: Where it was read.
-        rows: A row per caption, none of them blank, with a column ``caption`` and perhaps ``class_name``.
-        num_blank: Rows that were left out because their caption is blank.
+        path: Where it is read.
+        partitions: Its rows, blank ones included, with a column ``caption`` and perhaps ``class_name``.
+        census: What is counted in them.
         manifest: What made the set; empty where nobody said.
+        engine: Goes through the partitions.
 
     Example:
-        >>> rows = pa.table({"caption": ["a fox", "a dog"], "class_name": ["fox", None]})
-        >>> captions = CaptionSet("animals", Path("animals.csv"), rows, num_blank=0, manifest={})
-        >>> captions.captions, captions.class_names
-        (['a fox', 'a dog'], ['fox', ''])
+        >>> import pyarrow as pa
+        >>> from synth2_lightning.reports.partitions import TablePartition
+        >>> rows = pa.table({"caption": ["a fox", "a dog", " "], "class_name": ["fox", None, None]})
+        >>> captions = count_captions("animals", Path("animals.csv"), [TablePartition(rows)])
+        >>> captions.captions, captions.census.class_sizes["fox"], captions.num_blank
+        (['a fox', 'a dog'], 1, 1)
     """
 
     name: str
     path: Path
-    rows: pa.Table
-    num_blank: int
+    partitions: Sequence[Partition]
+    census: Census
     manifest: dict[str, Any]
+    engine: CaptionEngine
 
     def __len__(self) -> int:
         """Number of captions."""
-        return int(self.rows.num_rows)
+        return self.census.num_captions
+
+    @property
+    def num_blank(self) -> int:
+        """Rows that are left out because their caption is blank."""
+        return self.census.num_rows - self.census.num_captions
 
     @property
     def captions(self) -> list[str]:
-        """The texts."""
-        return [caption.strip() for caption in self.rows["caption"].to_pylist()]
-
-    @property
-    def class_names(self) -> list[str]:
-        """What each caption was written for; empty where nobody said."""
-        if "class_name" not in self.rows.column_names:
-            return [""] * len(self)
-        return [str(name or "") for name in self.rows["class_name"].to_pylist()]
+        """All texts, in memory."""
+        return [caption for _, caption in self._take(_TakeCaptions(_EVERYTHING, seed=0))]
 
     def sample(self, num: int, seed: int) -> list[str]:
-        """Draw captions, none twice; the same seed draws the same ones."""
-        rows = np.random.default_rng(seed).permutation(len(self))[:num]
-        captions = self.captions
-        return [captions[row] for row in rows]
+        """Draw captions, none twice, in an order of chance; the same seed draws the same ones."""
+        num, factor = min(num, len(self)), 1
+        while True:
+            bound = bound_priorities(num, len(self), factor)
+            taken = self._take(_TakeCaptions(bound, seed))
+            if len(taken) >= num:
+                return [caption for _, caption in sorted(taken, key=lambda pair: pair[0])[:num]]
+            factor *= 2
+
+    def _take(self, take: "_TakeCaptions") -> list[tuple[int, str]]:
+        return [pair for found in self.engine.map(take, self.partitions) for pair in found]
 
 
-def read_caption_set(location: str) -> CaptionSet:
+_EVERYTHING = 2**64 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class _TakeCaptions:
+    bound: int
+    seed: int
+
+    def __call__(self, partition: Partition) -> list[tuple[int, str]]:
+        priorities = draw_priorities(partition.first_row, partition.num_rows, self.seed)
+        is_taken = priorities <= self.bound
+        taken: list[tuple[int, str]] = []
+        if not is_taken.any():
+            return taken
+        for first, rows in partition.read(["caption"]):
+            captions = list_captions(rows)
+            start = first - partition.first_row
+            taken.extend(
+                (int(priorities[start + offset]), captions[offset])
+                for offset in is_taken[start : start + len(rows)].nonzero()[0].tolist()
+                if captions[offset]
+            )
+        return taken
+
+
+def take_census(partition: Partition) -> Census:
+    """Count the rows of a partition.
+
+    Example:
+        >>> import pyarrow as pa
+        >>> from synth2_lightning.reports.partitions import TablePartition
+        >>> take_census(TablePartition(pa.table({"caption": ["a fox", ""]})))
+        Census(num_rows=2, num_captions=1, class_sizes=Counter({'': 1}))
+    """
+    census = Census()
+    for _, rows in partition.read(["caption", "class_name"]):
+        pairs = zip(list_captions(rows), list_class_names(rows), strict=True)
+        names = [class_name for caption, class_name in pairs if caption]
+        census += Census(len(rows), len(names), Counter(names))
+    return census
+
+
+def count_captions(
+    name: str,
+    path: Path,
+    partitions: Sequence[Partition],
+    manifest: dict[str, Any] | None = None,
+    engine: CaptionEngine | None = None,
+) -> CaptionSet:
+    """Count what is in partitions, and make them a caption set; arguments as of :class:`CaptionSet`.
+
+    Raises:
+        OSError: If a file is gone.
+        ValueError: If a file is damaged, or there is not one caption.
+    """
+    engine = engine or OneProcess()
+    census = sum(engine.map(take_census, partitions), Census())
+    if not census.num_captions:
+        raise ValueError(f"{path} holds {census.num_rows} rows and not one caption; expected at least one.")
+    return CaptionSet(name, path, partitions, census, manifest or {}, engine)
+
+
+def read_caption_set(location: str, engine: CaptionEngine | None = None) -> CaptionSet:
     r"""Read a caption set.
 
     Args:
         location: A path as :func:`read_caption_rows` reads it, with a name before it if one is wanted: ``NAME=PATH``.
             Without, it is called like its file or folder.
+        engine: Goes through the set; this process if ``None``.
 
     Raises:
         FileNotFoundError: If nothing lies there.
@@ -87,22 +183,17 @@ def read_caption_set(location: str) -> CaptionSet:
     if not separator or Path(location).exists():
         name, given = "", location
     path = resolve(given, f"caption set {name or given!r}")
-    rows = read_caption_rows(path)
-    stripped = pc.fill_null(pc.utf8_trim_whitespace(rows["caption"].cast(pa.string())), "")
-    filled = rows.filter(pc.not_equal(stripped, ""))
-    if len(filled) == 0:
-        raise ValueError(f"{path} holds {len(rows)} rows and not one caption; expected at least one.")
     manifest = read_json(path / MANIFEST, "an object") if (path / MANIFEST).is_file() else {}
-    return CaptionSet(name or path.resolve().stem, path, filled, len(rows) - len(filled), manifest)
+    return count_captions(name or path.resolve().stem, path, list_partitions(path), manifest, engine)
 
 
-def read_caption_sets(locations: Sequence[str]) -> list[CaptionSet]:
+def read_caption_sets(locations: Sequence[str], engine: CaptionEngine | None = None) -> list[CaptionSet]:
     """Read several caption sets of different names.
 
     Raises:
         ValueError: If two have the same name.
     """
-    sets = [read_caption_set(location) for location in locations]
+    sets = [read_caption_set(location, engine) for location in locations]
     for number, one in enumerate(sets):
         for other in sets[:number]:
             if one.name == other.name:

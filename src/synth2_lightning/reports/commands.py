@@ -1,4 +1,4 @@
-"""What ``synth2 report`` and ``synth2 select`` do."""
+"""What ``synth2 report``, ``synth2 select`` and ``synth2 deduplicate`` do."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,13 +7,17 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from synth2_lightning.filters.duplicates import NearDuplicates
 from synth2_lightning.interfaces import TextEncoder
 from synth2_lightning.reports.caption_set import read_caption_set, read_caption_sets
 from synth2_lightning.reports.comparison import compare_sets
+from synth2_lightning.reports.deduplication import remove_near_duplicates
+from synth2_lightning.reports.engine import CaptionEngine
 from synth2_lightning.reports.groups import group_by_class, group_by_cluster
 from synth2_lightning.reports.measures import list_measures
 from synth2_lightning.reports.page import write_report
-from synth2_lightning.reports.selection import Selection, refuse_taken, select_rows, write_selection
+from synth2_lightning.reports.rows import refuse_taken
+from synth2_lightning.reports.selection import Selection, select_rows, write_selection
 
 
 def report_on_sets(
@@ -25,6 +29,7 @@ def report_on_sets(
     seed: int = 0,
     evaluation: str | None = None,
     console: Console | None = None,
+    engine: CaptionEngine | None = None,
 ) -> None:
     """Compare caption sets, show their figures, and write the report.
 
@@ -37,9 +42,10 @@ def report_on_sets(
         seed: Decides samples and clusters.
         evaluation: Location of captions that should not be in the sets.
         console: Where to tell of it.
+        engine: Goes through the set; this process if ``None``.
     """
     console = console or Console()
-    sets = read_caption_sets(locations)
+    sets = read_caption_sets(locations, engine)
     forbidden = read_caption_set(evaluation).captions if evaluation is not None else []
     comparison = compare_sets(sets, encoder, num_clusters, sample, seed, forbidden, console)
     table = Table("figure", box=None)
@@ -52,7 +58,13 @@ def report_on_sets(
 
 
 def select_by_class(
-    location: str, folder: Path, num: int, num_groups: int | None = None, seed: int = 0, console: Console | None = None
+    location: str,
+    folder: Path,
+    num: int,
+    num_groups: int | None = None,
+    seed: int = 0,
+    console: Console | None = None,
+    engine: CaptionEngine | None = None,
 ) -> None:
     """Select a part of a caption set that is even over its classes, or over the largest of them.
 
@@ -63,9 +75,10 @@ def select_by_class(
         num_groups: Of the largest classes only; of all if ``None``.
         seed: Decides which captions of a class.
         console: Where to tell of it.
+        engine: Goes through the set; this process if ``None``.
     """
     refuse_taken(folder)
-    captions = read_caption_set(location)
+    captions = read_caption_set(location, engine)
     selection = select_rows(group_by_class(captions), num, num_groups, seed)
     write_selection(captions, selection, {"groups": "class", "num_groups": num_groups, "seed": seed}, folder)
     _show(selection, folder, console or Console())
@@ -80,6 +93,7 @@ def select_by_cluster(
     num_groups: int | None = None,
     seed: int = 0,
     console: Console | None = None,
+    engine: CaptionEngine | None = None,
 ) -> None:
     """Select a part of a caption set that is even over clusters of its embeddings, or over the largest of them.
 
@@ -92,10 +106,11 @@ def select_by_cluster(
         num_groups: Of the largest clusters only; of all if ``None``.
         seed: Decides the clusters, and which captions of each.
         console: Where to tell of it.
+        engine: Goes through the set; this process if ``None``.
     """
     console = console or Console()
     refuse_taken(folder)
-    captions = read_caption_set(location)
+    captions = read_caption_set(location, engine)
     groups = group_by_cluster(captions, encoder, num_clusters, seed, console)
     selection = select_rows(groups, num, num_groups, seed)
     how = {
@@ -107,6 +122,32 @@ def select_by_cluster(
     }
     write_selection(captions, selection, how, folder)
     _show(selection, folder, console)
+
+
+def deduplicate(
+    location: str,
+    folder: Path,
+    near: NearDuplicates,
+    console: Console | None = None,
+    engine: CaptionEngine | None = None,
+) -> None:
+    """Write a caption set without those captions that say nearly the same as an earlier one.
+
+    Args:
+        location: Of the set, as :func:`read_caption_set` takes it.
+        folder: Where the new set goes.
+        near: Says which captions are near.
+        console: Where to tell of it.
+        engine: Goes through the set; this process if ``None``.
+    """
+    refuse_taken(folder)
+    captions = read_caption_set(location, engine)
+    num_kept = remove_near_duplicates(captions, near, folder)
+    (console or Console()).print(
+        f"{num_kept:,d} of {len(captions):,d} captions are in {escape(str(folder))}; the others say nearly the same as "
+        "one of them.",
+        soft_wrap=True,
+    )
 
 
 def _show(selection: Selection, folder: Path, console: Console) -> None:

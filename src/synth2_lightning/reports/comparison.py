@@ -1,5 +1,6 @@
 """Caption sets side by side: clusters of their embeddings, and a map of them (Synth², arXiv 2403.07750)."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from synth2_lightning.interfaces import TextEncoder
 from synth2_lightning.metrics.balance import Balance, measure_balance
-from synth2_lightning.metrics.clusters import Clusters, fit_clusters, name_groups
+from synth2_lightning.metrics.clusters import Clusters, count_words, fit_clusters, name_groups
 from synth2_lightning.metrics.diversity import split_caption
 from synth2_lightning.reports.caption_set import CaptionSet
 from synth2_lightning.reports.embedding import embed_captions
@@ -125,9 +126,11 @@ def compare_sets(
     Example:
         >>> import pyarrow as pa
         >>> from pathlib import Path
+        >>> from synth2_lightning.reports.caption_set import count_captions
+        >>> from synth2_lightning.reports.partitions import TablePartition
         >>> from synth2_lightning.testing import TinyTextEncoder
         >>> rows = pa.table({"caption": ["a fox", "a red fox", "two dogs", "two big dogs"]})
-        >>> animals = CaptionSet("animals", Path(), rows, num_blank=0, manifest={})
+        >>> animals = count_captions("animals", Path(), [TablePartition(rows)])
         >>> compare_sets([animals], TinyTextEncoder(), num_clusters=2).sets[0].own_sizes
         [2, 2]
     """
@@ -164,9 +167,9 @@ def _describe_topics(
     samples: Sequence[Sequence[str]], embeddings: Sequence[Float[Tensor, "captions dim"]], clusters: Clusters
 ) -> tuple[Topic, ...]:
     num_topics = len(clusters.centers)
-    names = name_groups(
-        [split_caption(caption) for texts in samples for caption in texts], clusters.labels.tolist(), num_topics
-    )
+    words: list[Counter[str]] = [Counter() for _ in range(num_topics)]
+    count_words([split_caption(caption) for texts in samples for caption in texts], clusters.labels.tolist(), words)
+    names = name_groups(words)
     labels = clusters.labels.view(len(samples), -1)
     return tuple(
         Topic(

@@ -13,7 +13,7 @@ from synth2_lightning.interfaces import TextEncoder
 from synth2_lightning.nn.pooling import embed_sentences
 
 _CHUNK = 1024  # long enough that captions of like length meet in a batch, short enough to tell of it
-_BATCH_SIZE = 64
+BATCH_SIZE = 64
 
 
 def embed_captions(
@@ -38,6 +38,6 @@ def embed_captions(
         task = progress.add_task(f"embedding {escape(label)}", total=len(captions))
         for start in range(0, len(captions), _CHUNK):
             chunk = captions[start : start + _CHUNK]
-            chunks.append(embed_sentences(encoder, chunk, _BATCH_SIZE))
+            chunks.append(embed_sentences(encoder, chunk, BATCH_SIZE))
             progress.advance(task, len(chunk))
     return torch.cat(chunks)

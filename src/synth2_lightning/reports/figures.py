@@ -54,14 +54,18 @@ def measure_set(captions: CaptionSet, sample: Sequence[str], evaluation: Sequenc
     Example:
         >>> import pyarrow as pa
         >>> from pathlib import Path
+        >>> from synth2_lightning.reports.caption_set import count_captions
+        >>> from synth2_lightning.reports.partitions import TablePartition
         >>> rows = pa.table({"caption": ["a fox runs", "a dog runs"], "class_name": ["fox", "dog"]})
-        >>> captions = CaptionSet("animals", Path(), rows, num_blank=0, manifest={})
+        >>> captions = count_captions("animals", Path(), [TablePartition(rows)])
         >>> measure_set(captions, captions.captions, [], seed=0).class_branches
         {'animal': 2}
     """
-    classes = Counter(
-        name for names in captions.class_names for name in names.split(CLASS_NAME_SEPARATOR) if name.strip()
-    )
+    classes: Counter[str] = Counter()
+    for names, count in captions.census.class_sizes.items():
+        for name in names.split(CLASS_NAME_SEPARATOR):
+            classes[name] += count if name.strip() else 0
+    classes = +classes
     wordnet = read_wordnet()
     nouns = Counter(noun for caption in sample for noun in find_nouns(caption, wordnet))
     return SetFigures(

@@ -1,16 +1,91 @@
-"""Groups of captions to select by."""
+"""Groups of captions to select by.
 
+Clusters are fitted to a sample of the set whose size depends on the number of clusters only, and each caption goes to
+the nearest centre: so a set of any size takes the memory of a sample, and each partition is grouped on its own.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from jaxtyping import Float
 from rich.console import Console
+from rich.progress import track
+from torch import Tensor
 
 from synth2_lightning.interfaces import TextEncoder
-from synth2_lightning.metrics.clusters import fit_clusters, name_groups
+from synth2_lightning.metrics.clusters import count_words, find_nearest_centers, fit_clusters, name_groups
 from synth2_lightning.metrics.diversity import split_caption
+from synth2_lightning.nn.pooling import embed_sentences
 from synth2_lightning.reports.caption_set import CaptionSet
-from synth2_lightning.reports.embedding import embed_captions
+from synth2_lightning.reports.embedding import BATCH_SIZE, embed_captions
+from synth2_lightning.reports.partitions import Partition, list_captions, list_class_names
+
+NO_GROUP = -1
+_FITTED_TO = 1024  # captions for each cluster; more move the centres little: Faiss takes 256
+
+Labels = npt.NDArray[np.int32]
 
 
-def group_by_class(captions: CaptionSet) -> list[str]:
-    """Give the class of every caption.
+@dataclass(frozen=True, slots=True, eq=False)
+class Groups:
+    """Which group each row of a caption set is in: 4 bytes a row.
+
+    Args:
+        names: Of the groups.
+        labels: Group of every row; -1 where the caption is blank.
+
+    Example:
+        >>> Groups(["dog", "cat"], np.array([0, 1, -1, 0], np.int32)).sizes
+        [2, 1]
+    """
+
+    names: Sequence[str]
+    labels: Labels
+
+    @property
+    def sizes(self) -> list[int]:
+        """Members of each group."""
+        counts = np.bincount(self.labels[self.labels != NO_GROUP], minlength=len(self.names))
+        return [int(count) for count in counts]
+
+
+@dataclass(frozen=True, slots=True)
+class _LabelByClass:
+    numbers: dict[str, int]
+
+    def __call__(self, partition: Partition) -> Labels:
+        labels = [
+            self.numbers[class_name] if caption else NO_GROUP
+            for _, rows in partition.read(["caption", "class_name"])
+            for caption, class_name in zip(list_captions(rows), list_class_names(rows), strict=True)
+        ]
+        return np.asarray(labels, np.int32)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _LabelByCluster:
+    encoder: TextEncoder
+    centers: Float[Tensor, "clusters dim"]
+
+    def __call__(self, partition: Partition) -> tuple[Labels, list[Counter[str]]]:
+        self.encoder.load()
+        labels = np.full(partition.num_rows, NO_GROUP, np.int32)
+        words: list[Counter[str]] = [Counter() for _ in self.centers]
+        for first, rows in partition.read(["caption"]):
+            captions = list_captions(rows)
+            places = [place for place, caption in enumerate(captions) if caption]
+            filled = [captions[place] for place in places]
+            found = find_nearest_centers(embed_sentences(self.encoder, filled, BATCH_SIZE), self.centers)
+            labels[np.asarray(places, np.int64) + (first - partition.first_row)] = found.numpy()
+            count_words([split_caption(caption) for caption in filled], found.tolist(), words)
+        return labels, words
+
+
+def group_by_class(captions: CaptionSet) -> Groups:
+    """Give the class of every caption, the largest class first.
 
     Raises:
         ValueError: If the set names no classes.
@@ -18,23 +93,26 @@ def group_by_class(captions: CaptionSet) -> list[str]:
     Example:
         >>> import pyarrow as pa
         >>> from pathlib import Path
+        >>> from synth2_lightning.reports.caption_set import count_captions
+        >>> from synth2_lightning.reports.partitions import TablePartition
         >>> rows = pa.table({"caption": ["a fox", "a dog"], "class_name": ["fox", "dog"]})
-        >>> group_by_class(CaptionSet("animals", Path(), rows, num_blank=0, manifest={}))
+        >>> group_by_class(count_captions("animals", Path(), [TablePartition(rows)])).names
         ['fox', 'dog']
     """
-    names = captions.class_names
+    names = [name for name, _ in captions.census.class_sizes.most_common()]
     if not any(names):
         raise ValueError(
             f"Captions {captions.name!r} name no classes; expected a column 'class_name' that is filled. Select by "
             "clusters instead."
         )
-    return names
+    label = _LabelByClass({name: number for number, name in enumerate(names)})
+    return Groups(names, _join(captions.engine.map(label, captions.partitions)))
 
 
 def group_by_cluster(
     captions: CaptionSet, encoder: TextEncoder, num_clusters: int, seed: int, console: Console
-) -> list[str]:
-    """Give the cluster of every caption, fitted to the whole set: its number by size, and its most typical words.
+) -> Groups:
+    """Give the cluster of every caption, the largest first: its number, and its most typical words.
 
     Raises:
         ValueError: If there are fewer captions than clusters.
@@ -42,16 +120,32 @@ def group_by_cluster(
     Example:
         >>> import pyarrow as pa
         >>> from pathlib import Path
+        >>> from synth2_lightning.reports.caption_set import count_captions
+        >>> from synth2_lightning.reports.partitions import TablePartition
         >>> from synth2_lightning.testing import TinyTextEncoder
-        >>> rows = pa.table({"caption": ["a fox", "a fox", "two dogs"]})
-        >>> animals = CaptionSet("animals", Path(), rows, num_blank=0, manifest={})
-        >>> group_by_cluster(animals, TinyTextEncoder(), num_clusters=2, seed=0, console=Console(quiet=True))
-        ['1 a fox', '1 a fox', '2 dogs two']
+        >>> rows = pa.table({"caption": ["two dogs", "a fox", "a fox"]})
+        >>> animals = count_captions("animals", Path(), [TablePartition(rows)])
+        >>> group_by_cluster(animals, TinyTextEncoder(), num_clusters=2, seed=0, console=Console(quiet=True)).names
+        ['1 a fox', '2 dogs two']
     """
     encoder.load()
-    texts = captions.captions
-    clusters = fit_clusters(embed_captions(encoder, texts, captions.name, console), num_clusters, seed)
-    labels = clusters.labels.tolist()
-    words = name_groups([split_caption(text) for text in texts], labels, num_clusters)
-    names = [" ".join([str(number), *typical]) for number, typical in enumerate(words, start=1)]
-    return [names[label] for label in labels]
+    sample = captions.sample(max(1, num_clusters) * _FITTED_TO, seed)
+    fitted = fit_clusters(embed_captions(encoder, sample, captions.name, console), num_clusters, seed)
+    words: list[Counter[str]] = [Counter() for _ in range(num_clusters)]
+    parts = []
+    results = captions.engine.map(_LabelByCluster(encoder, fitted.centers), captions.partitions)
+    total = len(captions.partitions)
+    for labels, counts in track(results, "finding clusters", total, console=console, transient=True):
+        parts.append(labels)
+        for count, more in zip(words, counts, strict=True):
+            count.update(more)
+    groups = Groups([""] * num_clusters, _join(parts))
+    order = np.argsort(-np.asarray(groups.sizes), kind="stable")
+    typical = name_groups([words[number] for number in order])
+    names = [" ".join([str(number), *some]) for number, some in enumerate(typical, start=1)]
+    ranks = np.append(np.argsort(order), NO_GROUP).astype(np.int32)  # the last one is what -1 stands for
+    return Groups(names, ranks[groups.labels])
+
+
+def _join(parts: Iterable[Labels]) -> Labels:
+    return np.concatenate(list(parts))

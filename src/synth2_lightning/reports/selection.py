@@ -5,24 +5,26 @@ of equal size from one set, one even and one narrow, put that to the test.
 """
 
 import json
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from synth2_lightning.metrics.balance import Balance, measure_balance
-from synth2_lightning.parquet import write_parquet
+from synth2_lightning.metrics.ngrams import Ints
 from synth2_lightning.reports.caption_set import MANIFEST, CaptionSet
+from synth2_lightning.reports.groups import NO_GROUP, Groups
+from synth2_lightning.reports.rows import part_rows, refuse_taken, take_rows, write_rows
+from synth2_lightning.reports.sampling import bound_priorities, draw_priorities
 from synth2_lightning.shards.files import write_atomically
 from synth2_lightning.sources.caption_files import CAPTION_SET_TABLE
 
+_ROWS_AT_A_TIME = 2**20
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Selection:
     """Rows of a caption set, and how they are spread.
 
@@ -32,11 +34,12 @@ class Selection:
         sizes_after: Captions of every group in the selection, in the same order.
 
     Example:
-        >>> select_rows(["dog"] * 5 + ["cat"] * 2 + ["fox"], num=5).sizes_after
+        >>> groups = Groups(["dog", "cat", "fox"], np.array([0] * 5 + [1] * 2 + [2], np.int32))
+        >>> select_rows(groups, num=5).sizes_after
         {'dog': 2, 'cat': 2, 'fox': 1}
     """
 
-    rows: list[int]
+    rows: Ints
     sizes_before: dict[str, int]
     sizes_after: dict[str, int]
 
@@ -51,11 +54,13 @@ class Selection:
         return measure_balance(self.sizes_after.values())
 
 
-def select_rows(groups: Sequence[str], num: int, num_groups: int | None = None, seed: int = 0) -> Selection:
+def select_rows(groups: Groups, num: int, num_groups: int | None = None, seed: int = 0) -> Selection:
     """Draw captions, equally many of each group as far as groups have members.
 
+    Of each group, the rows with the smallest priorities are drawn.
+
     Args:
-        groups: Group of every caption.
+        groups: Group of every caption, the largest group first.
         num: How many to draw.
         num_groups: Draw from the largest groups only; from all if ``None``.
         seed: Decides which members of a group are drawn.
@@ -64,27 +69,51 @@ def select_rows(groups: Sequence[str], num: int, num_groups: int | None = None, 
         ValueError: If there are fewer captions than asked, or other than so many groups.
 
     Example:
-        >>> select_rows(["dog"] * 5 + ["cat"] * 2 + ["fox"], num=4, num_groups=1).sizes_after
+        >>> groups = Groups(["dog", "cat", "fox"], np.array([0] * 5 + [1] * 2 + [2], np.int32))
+        >>> select_rows(groups, num=4, num_groups=1).sizes_after
         {'dog': 4, 'cat': 0, 'fox': 0}
     """
-    before = dict(Counter(groups).most_common())
-    names = list(before)[:num_groups]
-    if num_groups is not None and not 1 <= num_groups <= len(before):
-        raise ValueError(f"{num_groups} of {len(before)} groups were asked for; expected from 1 to {len(before)}.")
-    num_there = sum(before[name] for name in names)
-    if not 1 <= num <= num_there:
+    sizes = groups.sizes
+    num_filled = sum(size > 0 for size in sizes)
+    if num_groups is not None and not 1 <= num_groups <= num_filled:
+        raise ValueError(f"{num_groups} of {num_filled} groups were asked for; expected from 1 to {num_filled}.")
+    allowed = sizes[: num_filled if num_groups is None else num_groups]
+    if not 1 <= num <= sum(allowed):
         raise ValueError(
-            f"{num} captions were asked for, and {len(names)} groups hold {num_there}; expected from 1 to {num_there}. "
-            "Ask for fewer captions, allow more groups, or give a larger set."
+            f"{num} captions were asked for, and {len(allowed)} groups hold {sum(allowed)}; expected from 1 to "
+            f"{sum(allowed)}. Ask for fewer captions, allow more groups, or give a larger set."
         )
-    quotas = dict(zip(names, fill_groups([before[name] for name in names], num), strict=True))
-    left = dict(quotas)
-    rows = []
-    for row in np.random.default_rng(seed).permutation(len(groups)).tolist():
-        if left.get(groups[row], 0):
-            left[groups[row]] -= 1
-            rows.append(row)
-    return Selection(sorted(rows), before, {name: quotas.get(name, 0) for name in before})
+    quotas = [*fill_groups(allowed, num), *[0] * (len(sizes) - len(allowed))]
+    before = {name: size for name, size in zip(groups.names, sizes, strict=True) if size}
+    after = dict(zip(before, quotas, strict=False))
+    return Selection(_draw_rows(groups, quotas, seed), before, after)
+
+
+def _draw_rows(groups: Groups, quotas: Sequence[int], seed: int) -> Ints:
+    factor = 1
+    while True:
+        rows, priorities, labels = _find_candidates(groups, quotas, seed, factor)
+        order = np.lexsort((priorities, labels))
+        rows, labels = rows[order], labels[order]
+        ranks = np.arange(len(rows)) - np.searchsorted(labels, labels)  # within the group
+        is_drawn = ranks < np.asarray(quotas)[labels]
+        if is_drawn.sum() == sum(quotas):
+            return np.sort(rows[is_drawn])
+        factor *= 2
+
+
+def _find_candidates(groups: Groups, quotas: Sequence[int], seed: int, factor: int) -> tuple[Ints, ...]:
+    """Rows with small priorities, so that not those of all rows need be held and sorted."""
+    bounds = np.asarray(
+        [bound_priorities(quota, size, factor) for quota, size in zip(quotas, groups.sizes, strict=True)], np.uint64
+    )
+    found = []
+    for start in range(0, len(groups.labels), _ROWS_AT_A_TIME):
+        labels = groups.labels[start : start + _ROWS_AT_A_TIME]
+        priorities = draw_priorities(start, len(labels), seed)
+        places = np.flatnonzero((labels != NO_GROUP) & (priorities <= bounds[labels]))
+        found.append((places + start, priorities[places], labels[places]))
+    return tuple(np.concatenate(each) for each in zip(*found, strict=True))
 
 
 def fill_groups(sizes: Sequence[int], num: int) -> list[int]:
@@ -107,16 +136,6 @@ def fill_groups(sizes: Sequence[int], num: int) -> list[int]:
         shares[group] = min(sizes[group], num // (len(sizes) - position))
         num -= shares[group]
     return shares
-
-
-def refuse_taken(folder: Path) -> None:
-    """Refuse a folder that holds a caption set, lest it be lost; asked before minutes are spent on embeddings.
-
-    Raises:
-        FileExistsError: If the folder holds a caption set already.
-    """
-    if (folder / CAPTION_SET_TABLE).exists():
-        raise FileExistsError(f"{folder} holds a caption set already; expected a folder without one. Choose another.")
 
 
 def write_selection(captions: CaptionSet, selection: Selection, how: dict[str, Any], folder: Path) -> None:
@@ -146,7 +165,7 @@ def write_selection(captions: CaptionSet, selection: Selection, how: dict[str, A
         "groups": groups,
         "manifest_of_source": captions.manifest,
     }
-    rows = captions.rows.take(pa.array(selection.rows, pa.int64()))
-    write_atomically(folder / CAPTION_SET_TABLE, partial(write_parquet, rows))
+    parts = [part for part in part_rows(captions.partitions, selection.rows) if len(part[1])]
+    write_rows(captions.engine.map(take_rows, parts), folder / CAPTION_SET_TABLE)
     text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
     write_atomically(folder / MANIFEST, lambda path: path.write_text(text, "utf-8"))

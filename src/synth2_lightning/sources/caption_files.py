@@ -37,8 +37,7 @@ def read_caption_rows(path: Path) -> pa.Table:
         ...     read_caption_rows(path)["caption"].to_pylist()
         ['a red circle', 'a fox']
     """
-    if path.is_dir():
-        path = _find_table(path)
+    path = find_caption_file(path)
     match path.suffix.lower():
         case ".json":
             table = _to_table(read_records(read_json(path, _EXPECTED), "annotations", path, _EXPECTED))
@@ -48,18 +47,30 @@ def read_caption_rows(path: Path) -> pa.Table:
             table = _to_table(list(read_rows(path, ["caption"])))
         case _:
             table = pa.table({"caption": pa.array(read_lines(path), pa.string())})
-    return _check_captions(table, path)
+    check_caption_column(table.schema, path)
+    return table
 
 
-def _find_table(folder: Path) -> Path:
-    path = folder / CAPTION_SET_TABLE
-    if not path.is_file():
+def find_caption_file(path: Path) -> Path:
+    """Give the file that is meant: of a folder, its ``captions.parquet``.
+
+    Raises:
+        FileNotFoundError: If it is a folder without one.
+
+    Example:
+        >>> find_caption_file(Path("captions.txt")).name
+        'captions.txt'
+    """
+    if not path.is_dir():
+        return path
+    file = path / CAPTION_SET_TABLE
+    if not file.is_file():
         raise FileNotFoundError(
-            f"The folder {folder} has no {CAPTION_SET_TABLE}, so it is no finished caption set. Expected what `synth2 "
+            f"The folder {path} has no {CAPTION_SET_TABLE}, so it is no finished caption set. Expected what `synth2 "
             "predict --config captions.yaml` writes; if that was interrupted, run it again: it goes on where it "
             "stopped."
         )
-    return path
+    return file
 
 
 def _to_table(rows: list[dict[str, object]]) -> pa.Table:
@@ -74,10 +85,17 @@ def _to_column(values: list[object]) -> pa.Array:
         return pa.array([value if isinstance(value, str) else json.dumps(value) for value in values], pa.string())
 
 
-def _check_captions(table: pa.Table, path: Path) -> pa.Table:
-    if "caption" not in table.column_names:
-        raise ValueError(f"{path} holds no caption; its columns are {table.column_names}. Expected a column 'caption'.")
-    kind = table.schema.field("caption").type
+def check_caption_column(schema: pa.Schema, path: Path) -> None:
+    """Refuse rows without a column of captions.
+
+    Raises:
+        ValueError: If there is none, or it holds no texts.
+
+    Example:
+        >>> check_caption_column(pa.schema([("caption", pa.string())]), Path("captions.parquet"))
+    """
+    if "caption" not in schema.names:
+        raise ValueError(f"{path} holds no caption; its columns are {schema.names}. Expected a column 'caption'.")
+    kind = schema.field("caption").type
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind)):
         raise ValueError(f"{path} has {kind} under 'caption'; expected one text in every row.")
-    return table

@@ -1,0 +1,134 @@
+"""Two workers of a local Ray cluster against one process, over the same caption sets."""
+
+import json
+import random
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from rich.console import Console
+
+from synth2_lightning.cli import main
+from synth2_lightning.distributed.engine import RayEngine, settle
+from synth2_lightning.filters.duplicates import NearDuplicates
+from synth2_lightning.reports.commands import deduplicate, report_on_sets, select_by_class, select_by_cluster
+from synth2_lightning.reports.engine import OneProcess
+from synth2_lightning.testing import TinyTextEncoder
+
+QUIET = Console(quiet=True)
+NOUNS = ("dog", "cat", "fox", "owl", "boat", "kite", "lamp", "tree", "Füchsin", "犬", "🦊", "naïve poet")
+VERBS = ("runs", "sleeps", "waits", "falls", "shines", "läuft")
+PLACES = ("in the snow", "on a red table", "beside the old harbour", "under a bridge", "near the 市場", "at dawn")
+
+
+def write_captions(num: int) -> list[str | None]:
+    """Captions with planted copies, near copies, chains of near copies, blank ones and other scripts."""
+    draw = random.Random(0)
+    captions: list[str | None] = []
+    for _ in range(num):
+        kind = draw.random()
+        said = [caption for caption in captions[-400:] if caption and caption.strip()]
+        if said and kind < 0.1:
+            captions.append(draw.choice(said).upper() + "!")
+        elif said and kind < 0.35:
+            words = draw.choice(said).split()
+            words[draw.choice((0, len(words) - 1))] = draw.choice(NOUNS)
+            captions.append(" ".join(words))
+        elif kind < 0.37:
+            captions.append(draw.choice((None, "", "  ")))
+        else:
+            parts = (draw.choice(each) for _ in range(3) for each in (NOUNS, VERBS, PLACES))
+            captions.append(f"a {' and '.join(parts)}")
+    return captions
+
+
+def write_set(folder: Path, captions: list[str | None]) -> str:
+    """A caption set in row groups of unequal sizes, one of them empty, one with blank captions only."""
+    folder.mkdir()
+    names = [NOUNS[number * number % 7] for number in range(len(captions))]
+    keys = [f"key-{number}" for number in range(len(captions))]
+    table = pa.table({"key": keys, "caption": pa.array(captions, pa.string()), "class_name": names})
+    blank = table.slice(0, 5).set_column(1, "caption", pa.array([" "] * 5, pa.string()))
+    with pq.ParquetWriter(folder / "captions.parquet", table.schema) as writer:
+        for part in (table.slice(0, 1), table.slice(1, 0), table.slice(1, 1900), blank, table.slice(1901)):
+            writer.write_table(part)
+    (folder / "manifest.json").write_text(json.dumps({"num_written": len(captions)}))
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def two_workers() -> Iterator[RayEngine]:
+    ray = pytest.importorskip("ray")
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=200 * 2**20)
+    settle()
+    yield RayEngine()
+    ray.shutdown()
+
+
+def same_files(one: Path, other: Path) -> bool:
+    names = sorted(path.name for path in one.iterdir())
+    assert names == sorted(path.name for path in other.iterdir())
+    for name in names:
+        if name.endswith(".parquet"):
+            assert pq.read_table(one / name).equals(pq.read_table(other / name)), name
+        elif name.endswith(".json"):
+            assert json.loads((one / name).read_text()) == json.loads((other / name).read_text()), name
+    return True
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.filterwarnings("ignore")  # Ray's own, of sockets and deprecations
+def test_two_workers_give_what_one_process_gives(two_workers: RayEngine, tmp_path: Path) -> None:
+    location = write_set(tmp_path / "set", write_captions(4000))
+    encoder = TinyTextEncoder()
+    for name, engine in (("one", OneProcess()), ("two", two_workers)):
+        out = tmp_path / name
+        deduplicate(location, out / "apart", NearDuplicates(), QUIET, engine)
+        select_by_class(location, out / "class", 500, 4, seed=2, console=QUIET, engine=engine)
+        select_by_cluster(location, out / "cluster", 700, encoder, 6, seed=1, console=QUIET, engine=engine)
+        report_on_sets([location], out / "report", encoder, 5, 300, seed=3, console=QUIET, engine=engine)
+    for kind in ("apart", "class", "cluster", "report"):
+        assert same_files(tmp_path / "one" / kind, tmp_path / "two" / kind)
+    manifest = json.loads((tmp_path / "two" / "apart" / "manifest.json").read_text())
+    assert manifest["num_blank"] > 5
+    assert manifest["filters"][0]["num_rejected"] > 400
+    assert manifest["num_kept"] + manifest["num_blank"] + manifest["filters"][0]["num_rejected"] == 4005
+    with pytest.raises(ValueError, match=r"Rows 1901 to 4\d+ of .*cannot be read .*expected a whole Parquet file"):
+        list(two_workers.map(_damage, [tmp_path / "set"]))
+    with pytest.raises(OSError, match=r"Ray gave up: .*ZeroDivisionError.*Expected workers that stay"):
+        list(two_workers.map(_divide, [0]))
+    assert list(two_workers.map(_divide, [])) == []
+
+
+def _damage(folder: Path) -> int:
+    from synth2_lightning.reports.partitions import list_partitions
+
+    file = folder / "captions.parquet"
+    partition = list_partitions(folder)[-1]
+    file.write_bytes(file.read_bytes()[:200] + bytes(10))
+    return len(list(partition.read()))
+
+
+def _divide(number: int) -> float:
+    return 1 / number
+
+
+def test_without_ray_the_extra_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("synth2_lightning.distributed.engine.find_spec", lambda _: None)
+    (tmp_path / "t.txt").write_text("a fox\n")
+    with pytest.raises(SystemExit) as stop:
+        main(["deduplicate", str(tmp_path / "t.txt"), str(tmp_path / "out"), "--ray", "local"])
+    assert stop.value.code == 1
+    assert 'Install it with `pip install "synth2-lightning[ray]"`' in capsys.readouterr().err
+
+
+def test_ray_is_not_imported_where_it_is_not_asked_for() -> None:
+    code = "import sys, synth2_lightning.distributed.engine; sys.exit('ray' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
