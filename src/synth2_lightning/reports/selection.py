@@ -15,9 +15,9 @@ import numpy as np
 from synth2_lightning.metrics.balance import Balance, measure_balance
 from synth2_lightning.metrics.ngrams import Ints
 from synth2_lightning.reports.caption_set import MANIFEST, CaptionSet
-from synth2_lightning.reports.groups import NO_GROUP, Groups
+from synth2_lightning.reports.groups import NO_GROUP, Groups, Labels
 from synth2_lightning.reports.rows import part_rows, refuse_taken, take_rows, write_rows
-from synth2_lightning.reports.sampling import bound_priorities, draw_priorities
+from synth2_lightning.reports.sampling import Priorities, bound_priorities, draw_priorities
 from synth2_lightning.shards.files import write_atomically
 from synth2_lightning.sources.caption_files import CAPTION_SET_TABLE
 
@@ -102,7 +102,7 @@ def _draw_rows(groups: Groups, quotas: Sequence[int], seed: int) -> Ints:
         factor *= 2
 
 
-def _find_candidates(groups: Groups, quotas: Sequence[int], seed: int, factor: int) -> tuple[Ints, ...]:
+def _find_candidates(groups: Groups, quotas: Sequence[int], seed: int, factor: int) -> tuple[Ints, Priorities, Labels]:
     """Rows with small priorities, so that not those of all rows need be held and sorted."""
     bounds = np.asarray(
         [bound_priorities(quota, size, factor) for quota, size in zip(quotas, groups.sizes, strict=True)], np.uint64
@@ -113,7 +113,8 @@ def _find_candidates(groups: Groups, quotas: Sequence[int], seed: int, factor: i
         priorities = draw_priorities(start, len(labels), seed)
         places = np.flatnonzero((labels != NO_GROUP) & (priorities <= bounds[labels]))
         found.append((places + start, priorities[places], labels[places]))
-    return tuple(np.concatenate(each) for each in zip(*found, strict=True))
+    rows, priorities, labels = (np.concatenate(each) for each in zip(*found, strict=True))
+    return rows, priorities, labels
 
 
 def fill_groups(sizes: Sequence[int], num: int) -> list[int]:
