@@ -116,8 +116,11 @@ def test_errors_of_workers_are_told_in_a_sentence(two_workers: RayEngine, tmp_pa
         ValueError, match=r"Rows 0 to 999 of .*t\.parquet cannot be read .*expected a whole Parquet file"
     ):
         list(two_workers.map(take_census, [partition]))
-    with pytest.raises(OSError, match=r"Ray gave up: .*ZeroDivisionError.*Expected workers that stay"):
+    with pytest.raises(ZeroDivisionError) as raised:
         list(two_workers.map(lambda number: 1 / number, [0]))
+    assert "in _apply" in "".join(raised.value.__notes__)
+    with pytest.raises(OSError, match=r"Ray gave up: ValueError: Rows 0 to 999 of .* Expected workers that stay"):
+        two_workers.find_near_duplicates(NearDuplicates(), [partition])
     assert list(two_workers.map(take_census, [])) == []
 
 

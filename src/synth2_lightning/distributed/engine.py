@@ -15,6 +15,8 @@ between two clusters may then be in the other one.)
 
 import logging
 import os
+import re
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -43,8 +45,8 @@ class RayEngine(CaptionEngine):
         """Deal the items out to workers; the function travels once to each machine, with all that it has loaded.
 
         Raises:
-            OSError: If Ray gives up, or as the function does.
-            ValueError: As the function does.
+            OSError: If Ray gives up.
+            Exception: What the function raises.
         """
         from ray import cloudpickle
 
@@ -72,7 +74,8 @@ def _apply(batch: Any, function: Callable[[Any], Any]) -> dict[str, list[bytes]]
     for item in batch["item"].to_pylist():
         try:
             outcomes.append((function(cloudpickle.loads(item)), None))
-        except (OSError, ValueError) as error:  # a user's mistake: told as it is, not tried again
+        except Exception as error:  # raised anew by who asks; tried again, it would come again
+            error.add_note(traceback.format_exc())
             outcomes.append((None, error))
     return {"result": [cloudpickle.dumps(outcome) for outcome in outcomes]}
 
@@ -119,7 +122,7 @@ def settle() -> None:
     """Have Ray Data keep the order of partitions, and keep quiet."""
     from ray.data import DataContext
 
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     context = DataContext.get_current()
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False
@@ -153,8 +156,9 @@ def translate_errors() -> Iterator[None]:
     try:
         yield
     except RayError as error:
-        lines = str(error).strip().splitlines() or [""]
+        causes = re.findall(r"^[\w.]*(?:Error|Exception): .*", str(error), re.MULTILINE)  # among pages of its own
+        cause = causes[-1] if causes else type(error).__name__
         raise OSError(
-            f"Ray gave up: {type(error).__name__}: {lines[-1]} Expected workers that stay, with memory and disk left; "
+            f"Ray gave up: {cause} Expected workers that stay, with memory and disk left; "
             "`ray status` and the logs of Ray, in /tmp/ray/session_latest/logs, tell more."
         ) from error
