@@ -238,7 +238,7 @@ YEAR = 366 * 24 * 3600.0
 def test_a_clock_that_jumps_changes_no_pace_and_no_choice(
     jump: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pacer = Pacer(requests_per_minute=60)
+    pacer = Pacer(requests_per_minute=60.0)
     pacer.take_turn()
     for step in (1, 2):
         path = tmp_path / f"step={step}.ckpt"

@@ -43,6 +43,7 @@ def words_of(name: str, poison: str, *further: str) -> list[str]:
     few = [f"{photographs}.val.init_args.num_pictures=24", f"{photographs}.num_workers=0"]
     if name == "tokenizer":
         few += ["--model.init_args.tokenizer.init_args.num_free_batches=0"]
+    few += ["--data.init_args.batch_size=8", "--trainer.precision=32-true"]  # not all processors have bfloat16
     words = ["fit", "--config", f"{name}.yaml", "--config", str(TINY), "--data.init_args.num_workers=0"]
     return [*words, *few, "--trainer.max_steps=5", f"--trainer.callbacks+=poison.{poison}", *further]
 
