@@ -21,8 +21,8 @@ from rich.console import Console
 
 from synth2_lightning.distributed.engine import RayEngine, settle
 from synth2_lightning.filters.duplicates import NearDuplicates
+from synth2_lightning.parquet import ROWS_OF_A_GROUP
 from synth2_lightning.reports.commands import deduplicate, select_by_class
-from synth2_lightning.shards.caption_set import ROWS_OF_A_GROUP
 
 _OBJECT_STORE = 75 * 2**20
 _WORDS = [f"word{number}" for number in range(5000)]

@@ -1,7 +1,8 @@
 """Parquet files: written with a checksum for every page, and read with it, or refused by name."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,17 +11,37 @@ import pyarrow.parquet as pq
 MAX_GROUP_BYTES = 4 * 2**30
 """Most bytes that a row group may have once it is unpacked: a small file may else fill the memory."""
 
+ROWS_OF_A_GROUP = 65_536
+"""Few enough that many readers can share a file."""
 
-def write_parquet(table: pa.Table, path: Path, row_group_size: int | None = None) -> None:
+_HOW = {"compression": "zstd", "write_page_checksum": True}
+
+
+def write_parquet(table: pa.Table, path: Path) -> None:
     """Write a table, compressed, every page with its checksum (CRC-32)."""
-    pq.write_table(table, path, row_group_size, compression="zstd", write_page_checksum=True)
+    pq.write_table(table, path, row_group_size=ROWS_OF_A_GROUP, **_HOW)
 
 
-def write_tables(tables: Iterable[pa.Table], schema: pa.Schema, path: Path) -> None:
-    """Write tables of the same columns one after the other, as :func:`write_parquet` writes one."""
-    with pq.ParquetWriter(path, schema, compression="zstd", write_page_checksum=True) as writer:
-        for table in tables:
-            writer.write_table(table.cast(schema))
+def write_tables(tables: Iterator[pa.Table], path: Path) -> int:
+    """Write tables of the same columns, at least one, one after the other, as :func:`write_parquet` does.
+
+    Returns:
+        The number of rows.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     write_tables(iter([pa.table({"caption": ["a dog"]})] * 2), Path(folder) / "captions.parquet")
+        2
+    """
+    first = next(tables)
+    num_rows = 0
+    with pq.ParquetWriter(path, first.schema, **_HOW) as writer:
+        for table in chain([first], tables):
+            num_rows += len(table)
+            if len(table):
+                writer.write_table(table, row_group_size=ROWS_OF_A_GROUP)
+    return num_rows
 
 
 def read_parquet(path: Path, columns: Sequence[str] | None = None, way_out: str = "") -> pa.Table:
@@ -49,28 +70,29 @@ def read_parquet(path: Path, columns: Sequence[str] | None = None, way_out: str 
 
 
 def read_batches(
-    file: pq.ParquetFile, columns: Sequence[str] | None = None, row_groups: Sequence[int] | None = None
+    file: pq.ParquetFile, columns: Sequence[str] | None = None, row_group: int | None = None
 ) -> Iterator[pa.RecordBatch]:
     """Go through the rows of an open file, and see that they are as many as it says, and texts where it says so.
 
     Args:
-        file: As :func:`open_parquet` opens it.
+        file: Open.
         columns: Names; all columns if ``None``.
-        row_groups: Numbers of those to read; all if ``None``.
+        row_group: The rows of this one only; all rows if ``None``.
 
     Raises:
         ValueError: If not.
     """
-    groups = None if row_groups is None else list(row_groups)
-    footer = file.metadata
-    expected = footer.num_rows if groups is None else sum(footer.row_group(group).num_rows for group in groups)
+    if row_group is None:
+        groups, num_expected = None, file.metadata.num_rows
+    else:
+        groups, num_expected = [row_group], file.metadata.row_group(row_group).num_rows
     num_rows = 0
     for batch in file.iter_batches(8192, groups, None if columns is None else list(columns)):
         batch.validate(full=True)
         num_rows += len(batch)
         yield batch
-    if num_rows != expected:
-        raise pa.ArrowInvalid(f"it holds {num_rows} rows and says that it has {expected}")
+    if num_rows != num_expected:
+        raise pa.ArrowInvalid(f"it holds {num_rows} rows and says that it has {num_expected}")
 
 
 @contextmanager

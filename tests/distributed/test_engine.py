@@ -112,14 +112,12 @@ def test_errors_of_workers_are_told_in_a_sentence(two_workers: RayEngine, tmp_pa
     pq.write_table(pa.table({"caption": [f"caption {number}" for number in range(1000)]}), path)
     (partition,) = list_partitions(path)
     path.write_bytes(bytes(1000))
-    with pytest.raises(
-        ValueError, match=r"Rows 0 to 999 of .*t\.parquet cannot be read .*expected a whole Parquet file"
-    ):
+    with pytest.raises(ValueError, match=r"t\.parquet is no readable Parquet file \(.*Expected a whole one"):
         list(two_workers.map(take_census, [partition]))
     with pytest.raises(ZeroDivisionError) as raised:
         list(two_workers.map(lambda number: 1 / number, [0]))
     assert "in _apply" in "".join(raised.value.__notes__)
-    with pytest.raises(OSError, match=r"Ray gave up: ValueError: Rows 0 to 999 of .* Expected workers that stay"):
+    with pytest.raises(OSError, match=r"Ray gave up: ValueError: .*t\.parquet is no readable .* Expected workers"):
         two_workers.find_near_duplicates(NearDuplicates(), [partition])
     assert list(two_workers.map(take_census, [])) == []
 

@@ -5,6 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from synth2_lightning.parquet import write_parquet
 from synth2_lightning.reports.caption_set import read_caption_set, read_caption_sets
 
 
@@ -47,20 +48,16 @@ def test_a_sample_does_not_depend_on_how_the_set_is_divided(tmp_path: Path) -> N
     assert "" not in samples[0]
 
 
-@pytest.mark.parametrize(
-    ("start", "message"),
-    [
-        (4, r"Rows 0 to 999 of .*t\.parquet cannot be read .*expected a whole Parquet file"),
-        (-300, "is no readable Par"),
-    ],
-)
-def test_damage_in_a_set_is_told(tmp_path: Path, start: int, message: str) -> None:
+@pytest.mark.parametrize("start", [4, 1000, -300])
+def test_damage_in_a_set_is_told(tmp_path: Path, start: int) -> None:
     path = tmp_path / "t.parquet"
-    pq.write_table(pa.table({"caption": [f"caption {number}" for number in range(1000)]}), path, compression="zstd")
+    write_parquet(pa.table({"caption": [f"caption {number}" for number in range(1000)]}), path)
     damaged = bytearray(path.read_bytes())
     damaged[start : start + 200] = bytes(200)
     path.write_bytes(damaged)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(
+        ValueError, match=r"t\.parquet is no readable Parquet file \(.*Expected a whole one, the same on"
+    ):
         read_caption_set(str(path))
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from synth2_lightning.parquet import open_parquet, read_batches
+from synth2_lightning.parquet import ROWS_OF_A_GROUP, open_parquet, read_batches
 from synth2_lightning.sources.caption_files import check_caption_column, find_caption_file, read_caption_rows
 
 _ROWS_AT_A_TIME = 8192
-_ROWS_OF_A_PARTITION = 65_536
+_WAY_OUT = "Expected a whole one, the same on every machine that reads it."
 
 
 class Partition(ABC):
@@ -78,18 +78,11 @@ class ParquetPartition(Partition):
             ValueError: If it is damaged.
         """
         first = self.first_row
-        try:
-            with open_parquet(self.path) as file:
-                names = None if columns is None else _intersect(columns, file.schema_arrow.names)
-                for batch in read_batches(file, names, [self.row_group]):
-                    yield first, pa.Table.from_batches([batch])
-                    first += len(batch)
-        except (ValueError, OSError) as error:
-            kind = OSError if isinstance(error, OSError) else ValueError
-            raise kind(
-                f"Rows {self.first_row} to {self.first_row + self.num_rows - 1} of {self.path} cannot be read "
-                f"({error}); expected a whole Parquet file, at the same path on every machine that reads it."
-            ) from error
+        with open_parquet(self.path, _WAY_OUT) as file:
+            names = None if columns is None else _intersect(columns, file.schema_arrow.names)
+            for batch in read_batches(file, names, self.row_group):
+                yield first, pa.Table.from_batches([batch])
+                first += len(batch)
 
 
 def list_partitions(path: Path) -> list[Partition]:
@@ -105,9 +98,9 @@ def list_partitions(path: Path) -> list[Partition]:
     path = find_caption_file(path)
     if path.suffix.lower() != ".parquet":
         rows = read_caption_rows(path)
-        starts = range(0, len(rows), _ROWS_OF_A_PARTITION)
-        return [TablePartition(rows.slice(start, _ROWS_OF_A_PARTITION), start) for start in starts]
-    with open_parquet(path, "Expected a whole one, or another suffix.") as file:
+        starts = range(0, len(rows), ROWS_OF_A_GROUP)
+        return [TablePartition(rows.slice(start, ROWS_OF_A_GROUP), start) for start in starts]
+    with open_parquet(path, _WAY_OUT) as file:
         schema, footer = file.schema_arrow, file.metadata
     check_caption_column(schema, path)
     partitions: list[Partition] = []

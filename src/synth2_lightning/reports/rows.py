@@ -1,7 +1,6 @@
 """Write some rows of a caption set, in their order, without holding them."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -65,15 +64,11 @@ def write_rows(tables: Iterator[pa.Table], path: Path) -> int:
     """
     num_rows = 0
 
-    def count(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    def write(draft: Path) -> None:
         nonlocal num_rows
-        for table in tables:
-            num_rows += len(table)
-            if len(table):
-                yield table
+        num_rows = write_tables(tables, draft)
 
-    first = next(tables)
-    write_atomically(path, lambda draft: write_tables(count(chain([first], tables)), first.schema, draft))
+    write_atomically(path, write)
     return num_rows
 
 

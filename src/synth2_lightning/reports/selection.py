@@ -113,8 +113,8 @@ def _find_candidates(groups: Groups, quotas: Sequence[int], seed: int, factor: i
         priorities = draw_priorities(start, len(labels), seed)
         places = np.flatnonzero((labels != NO_GROUP) & (priorities <= bounds[labels]))
         found.append((places + start, priorities[places], labels[places]))
-    rows, priorities, labels = (np.concatenate(each) for each in zip(*found, strict=True))
-    return rows, priorities, labels
+    rows, drawn, groups_of = zip(*found, strict=True)
+    return np.concatenate(rows), np.concatenate(drawn), np.concatenate(groups_of)
 
 
 def fill_groups(sizes: Sequence[int], num: int) -> list[int]:

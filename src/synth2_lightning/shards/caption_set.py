@@ -19,7 +19,6 @@ CAPTIONS = "captions.parquet"
 REJECTED = "rejected.parquet"
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
-ROWS_OF_A_GROUP = 65_536  # so that many readers can share a file
 
 _COLUMNS = pa.schema(
     [
@@ -147,8 +146,7 @@ def finish_caption_set(
     leavings = leavings.append_column("filter", pa.array([name for _, name, _ in rejected], pa.string()))
     leavings = leavings.append_column("reason", pa.array([reason for _, _, reason in rejected], pa.string()))
     for name, table in ((CAPTIONS, captions), (REJECTED, leavings)):
-        write = partial(write_parquet, table, row_group_size=ROWS_OF_A_GROUP)
-        write_atomically(folder / name, write)
+        write_atomically(folder / name, partial(write_parquet, table))
     manifest = {
         "schema_version": SCHEMA_VERSION,
         "num_written": len(answers),
