@@ -205,7 +205,7 @@ def _check_precision(precision: str) -> None:
     if precision not in expected:
         raise ValueError(
             f"trainer.precision is {precision!r}, which would cast the frozen networks, and with them the codes that "
-            f"image tokens stand for; expected one of {', '.join(expected)}. bf16-mixed computes as fast."
+            f"image tokens stand for; expected one of {', '.join(expected)}."
         )
 
 
