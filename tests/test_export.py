@@ -16,6 +16,7 @@ from synth2_lightning.export import export_captioner, load_exported
 from synth2_lightning.modules.captioning import VisionLanguageModule
 from synth2_lightning.sharing.folder import is_exported
 from synth2_lightning.sharing.parts import build_part
+from synth2_lightning.sharing.runs import find_run
 from synth2_lightning.testing import tiny_batch
 
 TINY: dict[str, Any] = {
@@ -91,7 +92,7 @@ def make_run(tmp_path: Path) -> MakeRun:
 
 
 def _load(run: Path) -> VisionLanguageModule:
-    checkpoint = next(run.glob("checkpoints/*.ckpt"))
+    checkpoint = find_run(run).checkpoint
     return VisionLanguageModule.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True).eval()
 
 
@@ -326,7 +327,7 @@ def test_what_the_command_line_trained_on_scenes_loads_in_another_process(tmp_pa
     command = [sys.executable, "-c", code, str(folder), str(tmp_path / "state.pt")]
     said = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path, env={**os.environ})
     state = torch.load(tmp_path / "state.pt")
-    assert all(torch.equal(weight, state[name]) for name, weight in module.state_dict().items())
+    assert [name for name, weight in module.state_dict().items() if not torch.equal(weight, state[name])] == []
     from synth2_lightning.types import Pixels
 
     pixels = torch.randint(0, 255, (4, 3, 64, 64), generator=torch.Generator().manual_seed(0)).byte()
