@@ -9,7 +9,7 @@ import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_warn
 
-from synth2_lightning.shards.files import write_atomically
+from synth2_lightning.files import write_atomically
 from synth2_lightning.weight_files import find_damage, plain_values_only, read_checkpoint
 
 

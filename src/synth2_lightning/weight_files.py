@@ -2,14 +2,14 @@
 
 import pickle
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 _WAY_OUT = "Copy it again from where it is whole, or take an earlier one."
@@ -113,6 +113,30 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except SafetensorError as error:
         raise ValueError(f"{path} is no safetensors file, or a damaged one ({_shorten(error)}). {_WAY_OUT}") from error
+
+
+def write_safetensors(tensors: Mapping[str, Tensor], path: Path, notes: Mapping[str, str] | None = None) -> None:
+    """Write a file of safetensors.
+
+    Args:
+        tensors: On the CPU, contiguous, no two of them sharing memory.
+        path: The file.
+        notes: What its header says beside.
+
+    Raises:
+        OSError: If it cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "model.safetensors"
+        >>> write_safetensors({"scale": torch.ones(2)}, path)
+        >>> read_safetensors(path)
+        {'scale': tensor([1., 1.])}
+    """
+    try:
+        save_file(dict(tensors), path, metadata=dict(notes or {}))
+    except SafetensorError as error:  # its word for a full disk
+        raise OSError(f"{path} cannot be written ({_shorten(error)})") from error
 
 
 def _shorten(error: Exception) -> str:

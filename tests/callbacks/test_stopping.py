@@ -151,6 +151,20 @@ def test_sigterm_ends_a_prediction_after_the_batch(tmp_path: Path) -> None:
     assert module.num_predicted == 4
 
 
+def test_the_signal_is_heard_while_data_are_made_ready(tmp_path: Path) -> None:
+    class Early(Counting):
+        def train_dataloader(self) -> "DataLoader[Any]":
+            sigterm()
+            return loader()
+
+    trainer = make(tmp_path)
+    callback = next(callback for callback in trainer.callbacks if isinstance(callback, SigtermCallback))  # type: ignore[attr-defined]
+    with pytest.raises(SIGTERMException):
+        trainer.fit(Early(), val_dataloaders=loader(1))
+    assert callback.is_requested  # Lightning's own handler may wait for other ranks for ever
+    assert saved(tmp_path) == {"step=1.ckpt": 1.0}
+
+
 def test_a_second_run_is_not_ended_by_the_signal_of_the_first(tmp_path: Path) -> None:
     stop = At("on_train_batch_start", 5, sigterm)
     trainer = make(tmp_path, stop)

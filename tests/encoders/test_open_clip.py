@@ -1,11 +1,13 @@
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import open_clip
 import pytest
 import torch
+from open_clip.transformer import QuickGELU
 from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -127,6 +129,19 @@ def test_statistics_are_the_tags() -> None:
 
 def test_local_file_takes_the_statistics_that_all_tags_agree_on() -> None:
     assert OpenClipEncoder("ViT-B-16-SigLIP", "my/siglip.safetensors").mean.flatten().tolist() == [0.5, 0.5, 0.5]
+
+
+@pytest.mark.parametrize(("tag", "activation"), [("openai", QuickGELU), ("laion2b_s34b_b79k", nn.GELU)])
+def test_activation_is_the_tags(tag: str, activation: type[nn.Module], monkeypatch: pytest.MonkeyPatch) -> None:
+    build = open_clip.create_model
+
+    def build_without_download(model: str, **options: Any) -> Any:
+        return build(model, **options | {"pretrained": None})
+
+    monkeypatch.setattr(open_clip, "create_model", build_without_download)
+    encoder = OpenClipEncoder("ViT-B-32", tag)
+    network = encoder.build_network()
+    assert any(isinstance(module, activation) for module in network.modules())
 
 
 def test_statistics_can_be_overridden() -> None:

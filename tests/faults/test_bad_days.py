@@ -16,21 +16,27 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from transformers import AutoTokenizer
 
 import synth2_lightning
+from synth2_lightning import files
 from synth2_lightning.checkpoints import CheckedCheckpointIO, find_last_checkpoint
+from synth2_lightning.decoders.vocabulary import build_vocabulary
 from synth2_lightning.generators.completion_cache import CompletionCache
+from synth2_lightning.generators.muse import save_generator
 from synth2_lightning.generators.request_limits import Pacer
 from synth2_lightning.generators.server_replies import Failure, read_refusal
+from synth2_lightning.nn.maskgit import MaskGit
 from synth2_lightning.reports.scores import score_predictions
-from synth2_lightning.shards import files
 from synth2_lightning.shards.caption_set import CaptionSetWriter, read_answers
 from synth2_lightning.shards.manifest import Manifest
 from synth2_lightning.shards.parts import read_part
 from synth2_lightning.shards.picture_captions import PictureCaptionFile
 from synth2_lightning.shards.writer import ShardWriter, finish
 from synth2_lightning.sources.read_ahead import read_ahead
+from synth2_lightning.testing import TinyTextEncoder
 from synth2_lightning.types import ChatMessage, Completion, PromptBatch, TokenizedImages, VQTokens, WrittenCaptions
+from synth2_lightning.weight_files import read_safetensors
 
 Write = Callable[[Path, int], None]
 """Writes state number N to a folder."""
@@ -79,11 +85,25 @@ def write_cache(folder: Path, state: int) -> None:
         cache.put(str(state).encode(), Completion("a fox " * 30_000, "stop", 1, 1))
 
 
+def write_generator(folder: Path, state: int) -> None:
+    network = MaskGit(6, 16, 1, (2, 2), text_dim=8, width=16, depth=1, num_heads=2)
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.fill_(state)
+    save_generator(folder, network, TinyTextEncoder(), "tiny:1")
+
+
+def write_vocabulary(folder: Path, state: int) -> None:
+    build_vocabulary([f"{state} foxes"] * 2, 1, folder)
+
+
 BY_DRAFT: dict[str, Write] = {
     "checkpoint": write_checkpoint,
     "shards": write_shards,
     "answers": write_answers,
     "score card": write_scores,
+    "generator": write_generator,
+    "vocabulary": write_vocabulary,
 }
 ALL: dict[str, Write] = {**BY_DRAFT, "captions of pictures": write_captions, "cache of answers": write_cache}
 FAULTS = {
@@ -226,9 +246,15 @@ def check(what: str, folder: Path, states: set[int]) -> None:
             with sqlite3.connect(folder / "completions.sqlite3") as database:
                 found = {int(request) for (request,) in database.execute("SELECT request FROM completions")}
             assert found == states
+        case "generator":
+            weights = read_safetensors(folder / "generator.safetensors").values()
+            assert {value for weight in weights for value in weight.flatten().tolist()} == {float(max(states))}
+        case "vocabulary":
+            words = AutoTokenizer.from_pretrained(folder).get_vocab()
+            assert {state for state in range(2) if str(state) in words} == {max(states)}
         case _:
             assert json.loads((folder / "card.json").read_text())["num_pictures"] == 3
-    assert not list(folder.glob("*.tmp"))
+    assert not [*folder.glob("*.tmp"), *folder.glob(".draft-*")]
 
 
 YEAR = 366 * 24 * 3600.0

@@ -155,6 +155,30 @@ def test_what_is_killed_at_random_moments_loses_and_repeats_nothing() -> None:
     assert " 0 faults" in finished.stdout
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.filterwarnings("ignore")
+def test_fewer_ranks_see_what_more_ranks_left_of_the_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sets = (
+        "--data.init_args.real.init_args.train.init_args.num_pictures=24",
+        "--data.init_args.synthetic.init_args.limit=24",
+        "--data.init_args.synthetic_share.init_args.start=0.5",
+        "--data.init_args.synthetic_share.init_args.end=0.5",
+    )
+    subprocess.run(
+        [
+            sys.executable, "-m", "synth2_lightning", "fit", "--config", str(HERE / "fit.yaml"), *sets,
+            "--trainer.max_steps=2", "--trainer.devices=2", "--trainer.strategy=ddp",
+        ],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, str(HERE)])}, check=True,
+    )  # fmt: skip
+    fit(tmp_path, monkeypatch, *sets, "--trainer.max_steps=10")
+    rows = [json.loads(line) for rank in range(2) for line in (tmp_path / f"batches-{rank}.jsonl").open()]
+    assert sorted(row["step"] for row in rows) == [1, 1, 2, 2, *range(3, 11)]
+    keys = [key for row in rows for key in row["keys"]]
+    assert len(keys) == len(set(keys)) == 24 + 24
+
+
 def is_gone_soon(group: int) -> bool:
     for _ in range(600):
         try:

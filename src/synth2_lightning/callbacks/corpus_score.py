@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from synth2_lightning.files import write_atomically
 from synth2_lightning.metrics.corpus import CorpusMetric
-from synth2_lightning.shards.files import write_atomically
 from synth2_lightning.types import ImageTextBatch
 
 log = logging.getLogger(__name__)

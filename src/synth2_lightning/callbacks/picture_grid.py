@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
 
+from synth2_lightning.files import write_atomically
 from synth2_lightning.types import ImageTextBatch
 
 
@@ -84,8 +85,7 @@ class PictureGridCallback(Callback, ABC):
         grid = draw_grid(self._tiles, self.num_columns, self.gap)
         folder = Path(self.folder or Path(run_folder) / self.folder_name)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            grid.save(folder / f"step={trainer.global_step}.png")
+            write_atomically(folder / f"step={trainer.global_step}.png", lambda draft: grid.save(draft, "PNG"))
         except OSError as error:
             raise OSError(
                 f"{type(self).__name__} could not write to {folder}: {error}. Expected a folder that may be written; "

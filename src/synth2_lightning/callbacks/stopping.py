@@ -1,7 +1,5 @@
 """What SIGTERM does: a run ends at a whole step, on all ranks together."""
 
-import signal
-import threading
 from types import FrameType
 from typing import Any
 
@@ -33,30 +31,15 @@ class SigtermCallback(Callback):
         self._launcher: Any = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Forget the last run."""
+        """Take the place of Lightning's handler, before it is registered."""
         self.is_requested = False
         self._launcher = trainer.strategy.launcher
-
-    def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Listen."""
-        self._listen()
+        # A handler of our own, registered from a later hook, would leave a time in which Lightning's is the one.
+        trainer._signal_connector._sigterm_notifier_fn = self._take_note  # type: ignore[assignment, method-assign]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Listen."""
-        self._listen()
+        """Count from where the run begins."""
         self._num_steps = trainer.global_step
-
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Listen, where it is no part of a training."""
-        self._listen()
-
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Listen."""
-        self._listen()
-
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Listen."""
-        self._listen()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -85,11 +68,6 @@ class SigtermCallback(Callback):
         """
         if self.is_requested:
             raise SIGTERMException
-
-    def _listen(self) -> None:
-        # Not in setup: Lightning registers its handler after it, and takes ours away when the run is over.
-        if threading.current_thread() is threading.main_thread():  # nothing else may
-            signal.signal(signal.SIGTERM, self._take_note)
 
     def _take_note(self, signum: int, frame: FrameType | None) -> None:
         if not self.is_requested and self._launcher is not None:

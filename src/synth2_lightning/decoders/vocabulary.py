@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from synth2_lightning.files import write_files
+
 _SPECIAL = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
 
 
@@ -22,6 +24,7 @@ def build_vocabulary(captions: Iterable[str], min_count: int, out: Path) -> int:
         Size of the vocabulary, with its four special tokens.
 
     Raises:
+        OSError: If the folder cannot be written.
         ValueError: If no word is that frequent.
 
     Example:
@@ -39,7 +42,8 @@ def build_vocabulary(captions: Iterable[str], min_count: int, out: Path) -> int:
             f"No word of the captions occurs min_count={min_count} times, so the vocabulary would be empty; expected "
             "captions with repeated words. Lower min_count, or give more captions."
         )
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **_SPECIAL).save_pretrained(out)
+    with write_files(out) as draft:
+        PreTrainedTokenizerFast(tokenizer_object=tokenizer, **_SPECIAL).save_pretrained(draft)
     return size
 
 

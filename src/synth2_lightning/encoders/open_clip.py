@@ -249,6 +249,8 @@ def _check_architecture(model: str) -> None:
 def _load_model(model: str, pretrained: str, image_size: int | None = None) -> Any:
     tags = open_clip.list_pretrained_tags_by_model(model)
     source = pretrained
+    # OpenAI's weights were trained with QuickGELU; open_clip warns of the architecture's GELU and takes it.
+    quick_gelu = source in tags and open_clip.get_pretrained_cfg(model, source).get("quick_gelu", False)
     if source not in tags:
         try:
             source = str(resolve(source, f"file of weights for {model}"))
@@ -256,7 +258,13 @@ def _load_model(model: str, pretrained: str, image_size: int | None = None) -> A
             known = ", ".join(tags) or "none"
             raise FileNotFoundError(f"{error} It is no pretrained tag of {model} either: {known}.") from error
     try:
-        return open_clip.create_model(model, pretrained=source, pretrained_text=False, force_image_size=image_size)
+        return open_clip.create_model(
+            model,
+            pretrained=source,
+            pretrained_text=False,
+            force_image_size=image_size,
+            force_quick_gelu=quick_gelu,
+        )
     except Exception as error:  # open_clip and the Hub client raise errors of many families
         reason = " ".join(str(error).split())[:300]
         raise OSError(

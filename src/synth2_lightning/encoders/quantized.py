@@ -12,16 +12,16 @@ from typing import cast
 import torch
 from einops import rearrange
 from jaxtyping import Float, Int
-from safetensors.torch import save_file
 from torch import Tensor
 from vector_quantize_pytorch import ResidualVQ
 
+from synth2_lightning.files import write_files
 from synth2_lightning.fingerprints import fingerprint_codebook
 from synth2_lightning.interfaces import CodebookLearner, ImageEncoder, ImageTokenizer
 from synth2_lightning.jsontext import read_description
 from synth2_lightning.locations import resolve
 from synth2_lightning.types import Pixels, Quantization, SoftVQTokens, VQTokens
-from synth2_lightning.weight_files import read_safetensors
+from synth2_lightning.weight_files import read_safetensors, write_safetensors
 
 _CONFIG = "codebook.json"
 _CODES = "codebook.safetensors"
@@ -257,10 +257,11 @@ class ResidualCodebookLearner(CodebookLearner):
         quantizer = self._loaded()
         if not self.started:
             raise RuntimeError("The codebook has not started, there is nothing to export; train for one step or more.")
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file({"codes": cast(Tensor, quantizer.codebooks).float().cpu().contiguous()}, folder / _CODES)
         config = {"encoder": self.encoder.name, "codebook_size": self.codebook_size, "num_levels": self.num_levels}
-        (folder / _CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+        with write_files(folder) as draft:
+            codes = cast(Tensor, quantizer.codebooks).float().cpu().contiguous()
+            write_safetensors({"codes": codes}, draft / _CODES)
+            (draft / _CONFIG).write_text(json.dumps(config, indent=2) + "\n")
 
     def _loaded(self) -> ResidualVQ:
         if self.quantizer is None:

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from synth2_lightning.encoders.frozen import FrozenEncoder, Preprocessing
+from synth2_lightning.files import write_files
 from synth2_lightning.fingerprints import fingerprint_codebook
 from synth2_lightning.interfaces import ImageTokenizer, TrainableTokenizer
 from synth2_lightning.locations import locate_model
@@ -239,7 +240,8 @@ class TrainableVQGAN(TrainableTokenizer):
             )
             return
         self.network.quantize.embedding.weight.copy_(self.codebook.vectors)
-        self.network.save_pretrained(folder)
+        with write_files(folder) as draft:
+            self.network.save_pretrained(draft)
 
 
 def _check_size(image_size: int, num_blocks: int) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
+from synth2_lightning.files import write_files
 from synth2_lightning.interfaces import ImageGenerator, ImageTokenizer, TextEncoder
 from synth2_lightning.jsontext import read_description
 from synth2_lightning.locations import resolve
@@ -19,7 +19,7 @@ from synth2_lightning.nn.maskgit import MaskGit, TextMemory
 from synth2_lightning.nn.parallel_decoding import SamplingSettings, count_draws, decode_in_parallel
 from synth2_lightning.nn.unmasking import ConfidenceOrder, UnmaskingOrder
 from synth2_lightning.types import SoftVQTokens, VQTokens
-from synth2_lightning.weight_files import read_safetensors
+from synth2_lightning.weight_files import read_safetensors, write_safetensors
 
 _CONFIG = "generator.json"
 _WEIGHTS = "generator.safetensors"
@@ -50,10 +50,10 @@ def save_generator(
     whole = {name: _whole(weight.detach()).cpu().half().contiguous() for name, weight in weights.items()}
     if not is_writer:
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(whole, folder / _WEIGHTS)
     config = {"codebook": codebook, "text_encoder": text_encoder.name, "network": network.sizes}
-    (folder / _CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+    with write_files(folder) as draft:
+        write_safetensors(whole, draft / _WEIGHTS)
+        (draft / _CONFIG).write_text(json.dumps(config, indent=2) + "\n")
 
 
 class MuseGenerator(ImageGenerator):

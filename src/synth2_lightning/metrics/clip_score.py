@@ -2,9 +2,9 @@
 
 J. Hessel et al. 2021 (https://arxiv.org/abs/2104.08718): ``CLIP-S = 2.5 * max(cos(picture, caption), 0)``, and
 ``RefCLIP-S``, the harmonic mean of it and the greatest ``max(cos(caption, reference), 0)`` of the picture's references.
-Published figures are of OpenAI's ViT-B/32 (in open_clip ``ViT-B-32-quickgelu``: its ``ViT-B-32`` computes another
-activation, and scores otherwise); scores of different encoders do not compare. The authors' code leaves the cosine of
-references unclipped, which the paper's formula clips: they differ where no reference is nearer than a right angle.
+Published figures are of OpenAI's ViT-B/32; scores of different encoders do not compare. The authors' code leaves the
+cosine of references unclipped, which the paper's formula clips: they differ where no reference is nearer than a right
+angle.
 """
 
 import hashlib

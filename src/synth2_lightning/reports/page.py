@@ -8,6 +8,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from synth2_lightning import __version__
+from synth2_lightning.files import write_atomically
 from synth2_lightning.reports.charts import (
     MAP_GROUP,
     Chart,
@@ -19,7 +20,6 @@ from synth2_lightning.reports.charts import (
 )
 from synth2_lightning.reports.comparison import ComparedSet, Comparison
 from synth2_lightning.reports.measures import MEASURES, list_measures
-from synth2_lightning.shards.files import write_atomically
 
 _SVG = "http://www.w3.org/2000/svg"
 _XLINK = "http://www.w3.org/1999/xlink"

@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from synth2_lightning.files import write_atomically
 from synth2_lightning.locations import resolve
 from synth2_lightning.metrics.bleu import bleu
 from synth2_lightning.metrics.cider import cider
@@ -29,7 +30,6 @@ from synth2_lightning.reports.predictions import (
     read_predictions,
     read_references,
 )
-from synth2_lightning.shards.files import write_atomically
 
 _VERSIONS = ("synth2-lightning", "pycocoevalcap")
 

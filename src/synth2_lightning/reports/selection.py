@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from synth2_lightning.files import write_atomically
 from synth2_lightning.metrics.balance import Balance, measure_balance
 from synth2_lightning.metrics.ngrams import Ints
 from synth2_lightning.reports.caption_set import MANIFEST, CaptionSet
 from synth2_lightning.reports.groups import NO_GROUP, Groups, Labels
 from synth2_lightning.reports.rows import part_rows, refuse_taken, take_rows, write_rows
 from synth2_lightning.reports.sampling import Priorities, bound_priorities, draw_priorities
-from synth2_lightning.shards.files import write_atomically
 from synth2_lightning.sources.caption_files import CAPTION_SET_TABLE
 
 _ROWS_AT_A_TIME = 2**20

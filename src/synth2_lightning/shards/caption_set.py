@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from synth2_lightning.files import write_atomically
 from synth2_lightning.parquet import write_parquet
-from synth2_lightning.shards.files import write_atomically
 from synth2_lightning.shards.part_writer import PartWriter
 from synth2_lightning.shards.parts import describe_settings, list_parts, read_part, read_settings, remove_drafts
 from synth2_lightning.shards.settings import refuse_other_settings

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
+from synth2_lightning.files import write_atomically
 from synth2_lightning.jsontext import parse_json
-from synth2_lightning.shards.files import write_atomically
 from synth2_lightning.shards.settings import refuse_other_settings
 
 Row = tuple[str, str]

@@ -72,5 +72,7 @@ def write_folder(target: Path) -> Iterator[Path]:
             if target.is_dir():
                 target.rename(old)
             draft.rename(target)
-    except (PermissionError, NotADirectoryError, FileExistsError, shutil.Error) as error:
+    except OSError as error:
+        if error.errno is None and not isinstance(error, shutil.Error):
+            raise  # no word of the system: what was exported is not as it should be
         raise OSError(f"{target} cannot be written: {error}. Expected a folder that may be; name another.") from error

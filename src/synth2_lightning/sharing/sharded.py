@@ -19,7 +19,7 @@ from torch.distributed.checkpoint.metadata import Metadata, StorageMeta, TensorS
 from torch.distributed.checkpoint.planner import ReadItem
 from torch.distributed.checkpoint.state_dict_loader import load
 
-from synth2_lightning.shards.files import write_atomically
+from synth2_lightning.files import write_atomically
 from synth2_lightning.sharing.weights import save_weights
 
 _INDEX = ".metadata"  # torch's, a pickle: which file holds which part of which tensor

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
+
+from synth2_lightning.weight_files import write_safetensors
 
 _FORMAT = {"format": "pt"}
 
@@ -19,6 +20,7 @@ def save_weights(weights: Mapping[str, Any], path: Path) -> None:
         path: The file.
 
     Raises:
+        OSError: If the file cannot be written.
         ValueError: If one of them is no tensor.
 
     Example:
@@ -44,7 +46,7 @@ def save_weights(weights: Mapping[str, Any], path: Path) -> None:
         if holder != name:
             tied[name] = holder
     whole = {name: weight.detach().cpu().contiguous().clone() for name, weight in weights.items() if name not in tied}
-    save_file(whole, path, metadata=_FORMAT | {f"tied:{name}": holder for name, holder in tied.items()})
+    write_safetensors(whole, path, _FORMAT | {f"tied:{name}": holder for name, holder in tied.items()})
     path.chmod(0o644)  # safetensors gives it to its owner alone
 
 

@@ -1,0 +1,81 @@
+"""Write files whole or not at all."""
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file so that a kill at any moment leaves the old one or the new one, never half of it.
+
+    Args:
+        path: Where the file goes; its folder is made.
+        write: Writes the content to the path that it is given.
+
+    Raises:
+        OSError: If the folder cannot be written to.
+    """
+    draft = path.with_name(f"{path.name}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(draft)
+        _sync(draft)
+        draft.replace(path)
+        _sync(path.parent)  # else the new name itself may be lost with the power
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    finally:
+        with suppress(OSError):  # half a file would only take the room that is lacking
+            draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def write_files(folder: Path) -> Iterator[Path]:
+    """Give an empty folder to write files to, each of which takes its place in another folder when all are written.
+
+    A kill at any moment leaves of each file the old one or the new one, never half of it; what else the folder holds
+    stays as it is.
+
+    Args:
+        folder: Where the files go; made if it is not there.
+
+    Raises:
+        OSError: If the folder cannot be written to.
+
+    Example:
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with write_files(Path(folder)) as draft:
+        ...         _ = (draft / "config.json").write_text("{}")
+        ...     [path.name for path in Path(folder).iterdir()]
+        ['config.json']
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".draft-", dir=folder) as scratch:
+            yield Path(scratch)
+            drafts = sorted(Path(scratch).iterdir())
+            for draft in drafts:
+                draft.chmod(0o644)  # safetensors gives its files to their owner alone
+                _sync(draft)
+            for draft in drafts:
+                draft.replace(folder / draft.name)
+        _sync(folder)
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> OSError:
+    return OSError(
+        f"{path} cannot be written: {error}. Expected a folder that may be written to, with room left; free some, "
+        "or choose another folder."
+    )
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
