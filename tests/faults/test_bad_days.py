@@ -251,7 +251,7 @@ def check(what: str, folder: Path, states: set[int]) -> None:
             assert {value for weight in weights for value in weight.flatten().tolist()} == {float(max(states))}
         case "vocabulary":
             words = AutoTokenizer.from_pretrained(folder).get_vocab()
-            assert {state for state in range(2) if str(state) in words} == {max(states)}
+            assert {state for state in range(2) if f"▁{state}" in words} == {max(states)}
         case _:
             assert json.loads((folder / "card.json").read_text())["num_pictures"] == 3
     assert not [*folder.glob("*.tmp"), *folder.glob(".draft-*")]
