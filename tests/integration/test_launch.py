@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -83,9 +84,13 @@ def run(words: list[str], folder: Path, commands: Path, variables: Mapping[str, 
         process.terminate()  # does nothing where it has ended
 
 
-def torchrun(folder: Path, commands: Path, kind: str) -> tuple[int, str]:
-    variables = {"PROCESSES": "2", "MEET_AT": f"127.0.0.1:{free_port()}"}
+def by_torchrun(kind: str) -> tuple[list[str], dict[str, str]]:
     words = [str(EXAMPLES / "torchrun.sh"), *FIT, f"--trainer.callbacks.kind={kind}"]
+    return words, {"PROCESSES": "2", "MEET_AT": f"127.0.0.1:{free_port()}"}
+
+
+def torchrun(folder: Path, commands: Path, kind: str) -> tuple[int, str]:
+    words, variables = by_torchrun(kind)
     return run(words, folder, commands, variables)
 
 
@@ -173,6 +178,23 @@ def test_torchrun_starts_again_where_a_process_died(undisturbed: Path, commands:
     assert code == 0, said
     assert (tmp_path / "happened").exists()
     assert "Restoring states from the checkpoint path" in said
+    assert_same(tmp_path, undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_sigterm_to_torchrun_saves_the_step(undisturbed: Path, commands: Path, tmp_path: Path) -> None:
+    words, variables = by_torchrun("time-out")
+    process = start(words, tmp_path, commands, variables)
+    while not (tmp_path / "time-out").exists():
+        assert process.poll() is None, (tmp_path / "said.txt").read_text()
+        time.sleep(0.1)
+    process.terminate()
+    assert process.wait(timeout=300) != 0
+    # Validations save the steps 4 and 8, the signal came after 7.
+    assert list(tmp_path.glob("runs/version_*/checkpoints/step=7.ckpt")), (tmp_path / "said.txt").read_text()
+    code, said = torchrun(tmp_path, commands, "time-out")
+    assert code == 0, said
     assert_same(tmp_path, undisturbed)
 
 
