@@ -1,8 +1,9 @@
 """Does Ray Data take a caption set through that its memory does not hold? Prints one JSON line.
 
 The object store of a local cluster of two workers is made as small as Ray allows (75 MiB). A set of several times that
-goes through ``select_by_class``; near duplicates are removed from the first rows of it, whose shuffle is several times
-that, too. ``peak_mb`` is the resident memory of this process, beyond what it has with Ray connected.
+is selected from, evenly over classes and over clusters, and reported on; near duplicates are removed from a smaller
+one, whose shuffle is several times that, too. ``peak_mb`` is how far a run raises the resident memory of this process
+above the most that it had before. Sentences are embedded by a table of noise: what is measured is all but the encoder.
 """
 
 import argparse
@@ -22,7 +23,8 @@ from rich.console import Console
 from synth2_lightning.distributed.engine import RayEngine, settle
 from synth2_lightning.filters.duplicates import NearDuplicates
 from synth2_lightning.parquet import ROWS_OF_A_GROUP
-from synth2_lightning.reports.commands import deduplicate, select_by_class
+from synth2_lightning.reports.commands import deduplicate, report_on_sets, select_by_class, select_by_cluster
+from synth2_lightning.testing import TinyTextEncoder
 
 _OBJECT_STORE = 75 * 2**20
 _WORDS = [f"word{number}" for number in range(5000)]
@@ -77,26 +79,27 @@ def main() -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
 
-    quiet, near, engine = Console(quiet=True), NearDuplicates(), RayEngine()
+    quiet, near, encoder, engine = Console(quiet=True), NearDuplicates(), TinyTextEncoder(), RayEngine()
     result: dict[str, object] = {"object_store_mb": _OBJECT_STORE / 2**20}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for kind, num in (("select", given.num), ("deduplicate", given.num_deduplicated)):
-            num_bytes = write_set(folder / kind, num, given.words)
-            result[kind] = {"num_captions": num, "text_mb": round(num_bytes / 2**20, 1)}
+        large, small = str(folder / "large"), str(folder / "small")
+        for place, num in ((large, given.num), (small, given.num_deduplicated)):
+            num_bytes = write_set(Path(place), num, given.words)
+            result[Path(place).name] = {"num_captions": num, "text_mb": round(num_bytes / 2**20, 1)}
         ray.init("local", num_cpus=2, include_dashboard=False, object_store_memory=_OBJECT_STORE, log_to_driver=False)
         settle()
         runs: dict[str, Callable[[], None]] = {
-            "select": lambda: select_by_class(
-                str(folder / "select"), folder / "even", given.num // 2, console=quiet, engine=engine
+            "report": lambda: report_on_sets([large], folder / "page", encoder, console=quiet, engine=engine),
+            "classes": lambda: select_by_class(large, folder / "classes", given.num // 2, console=quiet, engine=engine),
+            "clusters": lambda: select_by_cluster(
+                large, folder / "clusters", given.num // 2, encoder, console=quiet, engine=engine
             ),
-            "deduplicate": lambda: deduplicate(
-                str(folder / "deduplicate"), folder / "apart", near, console=quiet, engine=engine
-            ),
+            "deduplicate": lambda: deduplicate(small, folder / "apart", near, console=quiet, engine=engine),
         }
         for kind, run in runs.items():
             spilled = spilled_mb()
-            result[kind] |= {**measure(run), "spilled_mb": round(spilled_mb() - spilled, 1)}  # type: ignore[operator]
+            result[kind] = {**measure(run), "spilled_mb": round(spilled_mb() - spilled, 1)}
         result["kept"] = pq.read_metadata(folder / "apart" / "captions.parquet").num_rows
         ray.shutdown()
     print(json.dumps(result))
