@@ -104,7 +104,14 @@ def test_a_damaged_newest_one_gives_way_to_the_newest_good_one(tmp_path: Path) -
     ):
         assert find_last_checkpoint([tmp_path]) == good
     damage(good)
-    with pytest.raises(ValueError, match=r"All checkpoints are damaged: .*Bring one back from a copy"):
+    with pytest.raises(ValueError, match=r"No checkpoint here can be gone on from: .*Bring one back from a copy"):
+        find_last_checkpoint([tmp_path])
+
+
+def test_a_folder_of_deepspeed_is_named_and_not_unpickled(tmp_path: Path) -> None:
+    (tmp_path / "step=8.ckpt").mkdir()
+    (tmp_path / "step=8.ckpt" / "latest").write_text("checkpoint")
+    with pytest.raises(ValueError, match=r"step=8.ckpt is DeepSpeed's, which unpickles it: if it is yours, name it"):
         find_last_checkpoint([tmp_path])
 
 

@@ -65,7 +65,7 @@ def find_last_checkpoint(folders: Iterable[Path]) -> Path | None:
         folders: Searched in this order; those that are not there are passed over.
 
     Raises:
-        ValueError: If there are checkpoints, and all are damaged.
+        ValueError: If there are checkpoints, and all are damaged, or DeepSpeed's.
 
     Example:
         >>> find_last_checkpoint([Path("gone")]) is None
@@ -81,8 +81,8 @@ def find_last_checkpoint(folders: Iterable[Path]) -> Path | None:
             return path
     if damaged:
         raise ValueError(
-            f"All checkpoints are damaged: {' '.join(damaged)} Bring one back from a copy, or start again without "
-            "--ckpt_path."
+            f"No checkpoint here can be gone on from: {' '.join(damaged)} Bring one back from a copy, name another by "
+            "--ckpt_path, or start again without."
         )
     return None
 
@@ -124,6 +124,8 @@ def _list_good(folders: Iterable[Path], damaged: list[str] | None = None) -> lis
             if path.is_symlink() and (path.resolve().parent == folder.resolve() or not path.exists()):
                 continue  # what it links to is in the list, or gone
             try:
+                if (path / "latest").is_file():
+                    raise ValueError(f"{path} is DeepSpeed's, which unpickles it: if it is yours, name it itself.")
                 content = read_checkpoint(path / "meta.pt" if path.is_dir() else path)
                 good.append((int(content.get("global_step", 0)), path.resolve() == last, path))
             except (ValueError, TypeError, OSError) as error:

@@ -1,9 +1,11 @@
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.strategies import FSDPStrategy
 from torch.utils.data import DataLoader
 
 from synth2_lightning.callbacks.weight_averaging import WeightAveragingCallback
@@ -98,3 +100,9 @@ def test_a_weight_of_two_names_is_its_average_under_both(tmp_path: Path) -> None
 def test_settings_out_of_range_are_refused(decay: float, start_step: int) -> None:
     with pytest.raises(ValueError, match=f"given decay={decay} and start_step={start_step}; expected a decay from 0"):
         WeightAveragingCallback(decay, start_step)
+
+
+def test_fsdp1_is_refused() -> None:
+    trainer = Mock(spec=Trainer, strategy=FSDPStrategy())
+    with pytest.raises(ValueError, match=r"does not average under FSDPStrategy.* expected DDP, or ModelPara"):
+        WeightAveragingCallback().setup(trainer, LightningModule(), "fit")

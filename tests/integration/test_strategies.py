@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from fsdp_runs import fit
 from safetensors.torch import load_file
 from torch import Tensor
@@ -91,6 +92,33 @@ def test_fsdp_goes_on_in_one_process_and_one_process_under_fsdp(tmp_path: Path) 
     for end in ("sharded_end_merged", "from_one", "fsdp_then_one"):
         assert_close(weights(tmp_path / f"{end}.ckpt"), expected)
     assert any((expected[name] - weight).abs().max() > 1e-3 for name, weight in whole.items())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_fsdp1_learns_what_ddp_learns_and_writes_whole_checkpoints(tmp_path: Path) -> None:
+    faults = ROOT / "tests" / "faults"
+    run_file = yaml.safe_load((faults / "fit.yaml").read_text())
+    callbacks = run_file["trainer"]["callbacks"]
+    run_file["trainer"]["callbacks"] = [one for one in callbacks if "WeightAveraging" not in one["class_path"]]
+    (tmp_path / "fit.yaml").write_text(yaml.safe_dump(run_file))
+    fsdp1 = yaml.safe_load((ROOT / "configs" / "overlays" / "fsdp1.yaml").read_text())["trainer"]["strategy"]
+    strategies = {"ddp": "ddp", "fsdp1": {**fsdp1, "class_path": "cpu_fsdp.CpuFSDPStrategy"}}
+    for name, strategy in strategies.items():
+        (tmp_path / name).mkdir()
+        settings = {"strategy": strategy, "devices": 2, "max_steps": 8}
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump({"trainer": settings}))
+        ran = subprocess.run(
+            [sys.executable, "-m", "synth2_lightning", "fit", "--config=../fit.yaml", f"--config=../{name}.yaml"],
+            cwd=tmp_path / name, capture_output=True, text=True, check=False,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (ROOT / "src", HERE, faults)))},
+        )  # fmt: skip
+        assert ran.returncode == 0, ran.stderr[-4000:]
+    files = [tmp_path / name / "runs" / "version_0" / "checkpoints" / "step=8.ckpt" for name in strategies]
+    expected, found = map(weights, files)
+    assert found.keys() == expected.keys()
+    for name, weight in expected.items():
+        torch.testing.assert_close(found[name], weight, atol=1e-5, rtol=0, msg=name)
 
 
 @pytest.mark.slow

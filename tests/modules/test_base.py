@@ -107,6 +107,16 @@ def test_weight_decay_reaches_matrices_only() -> None:
     assert decays == {(3, 2): 0.5, (3,): 0.0}
 
 
+def test_matrices_that_fsdp1_made_flat_keep_their_decay() -> None:
+    module = SmallModule()
+    module.configure_model()
+    for weight in module.parameters():
+        weight.data = weight.data.flatten()
+    decayed, others = module.parameter_groups()
+    assert decayed["params"] == [module.head.weight]
+    assert others == {"params": [module.head.bias], "weight_decay": 0.0}
+
+
 def test_fit_loads_parts_steps_the_schedule_and_comes_back(tmp_path: Path) -> None:
     module = SmallModule(
         width=5,

@@ -1,7 +1,9 @@
 import torch
+from lightning.pytorch.plugins.environments import LightningEnvironment  # type: ignore[attr-defined]
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, SingleDeviceStrategy
 from torch import nn
 
-from synth2_lightning.modules.sharding import choose_precision, find_blocks
+from synth2_lightning.modules.sharding import choose_precision, find_blocks, keep_frozen_whole
 
 
 def test_blocks_are_members_of_lists_and_of_rows_of_one_class() -> None:
@@ -21,3 +23,28 @@ def test_weights_travel_in_bfloat16_under_mixed_precision_alone() -> None:
     assert (mixed.param_dtype, mixed.reduce_dtype) == (torch.bfloat16, torch.float32)
     for precision in ("32-true", "bf16-true", "16-mixed"):
         assert choose_precision(precision).param_dtype is None
+
+
+def half_frozen() -> nn.Sequential:
+    layers = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Linear(2, 2))
+    layers[0].requires_grad_(False)
+    return layers.to(memory_format=torch.channels_last)
+
+
+def test_fsdp1_ignores_what_is_frozen() -> None:
+    layers = half_frozen()
+    strategy = FSDPStrategy(parallel_devices=[torch.device("cpu")], cluster_environment=LightningEnvironment())
+    keep_frozen_whole(layers, strategy)
+    assert strategy.kwargs["ignored_states"] == [layers[0].weight, layers[0].bias]
+
+
+def test_deepspeed_gets_weights_whose_bytes_lie_in_a_row() -> None:
+    layers = half_frozen()
+    before = [weight.clone() for weight in layers.parameters()]
+    keep_frozen_whole(layers, SingleDeviceStrategy("cpu"))
+    assert next(layers.parameters()).stride(-1) == 3
+    deepspeed = DeepSpeedStrategy.__new__(DeepSpeedStrategy)  # it is not installed
+    keep_frozen_whole(layers, deepspeed)
+    for weight, old in zip(layers.parameters(), before, strict=True):
+        assert weight.data.view(torch.uint8).shape[-1] == 4 * weight.shape[-1]
+        assert torch.equal(weight, old)

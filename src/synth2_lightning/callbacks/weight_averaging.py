@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.strategies import FSDPStrategy
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
@@ -47,7 +48,17 @@ class WeightAveragingCallback(Callback):
         self._num_seen = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Forget the last run."""
+        """Forget the last run.
+
+        Raises:
+            ValueError: Under FSDP1, whose checkpoints would hold the first process's pieces of the average.
+        """
+        if isinstance(trainer.strategy, FSDPStrategy):
+            raise ValueError(
+                "WeightAveragingCallback does not average under FSDPStrategy, which keeps weights in flat pieces; "
+                "expected DDP, or ModelParallelStrategy (overlays/fsdp.yaml), which shards as much. Take one of them, "
+                "or leave the callback out."
+            )
         self._averages = self._resumed = None
 
     @torch.no_grad()

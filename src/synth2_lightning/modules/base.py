@@ -3,7 +3,7 @@
 import math
 import random
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,11 +13,12 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.distributed.tensor import DTensor
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from synth2_lightning.modules.sharding import refuse_tensor_parallel
+from synth2_lightning.modules.sharding import keep_frozen_whole, refuse_tensor_parallel
 
 OptimizerFactory = Callable[[Iterable[Any]], Optimizer]
 """``(parameter groups) -> optimizer``."""
@@ -54,8 +55,15 @@ class BaseModule(LightningModule):
             self.save_hyperparameters(logger=False)
         self._seed: int | None = None
         self._step_seed: int | None = None
+        self._matrices: set[nn.Parameter] = set()
         live = [name for name, value in self.hparams.items() if isinstance(value, nn.Module) or callable(value)]
         self.remove_ignored_hparams(live)
+
+    def setup(self, stage: str) -> None:
+        """Have batches come as they are."""
+        # The precision of FSDP1 and of DeepSpeed casts numbers in batches, and refuses frozen dataclasses, as ours are.
+        # They hold bytes and ids; what else they hold is cast where it is read.
+        self.trainer.precision_plugin.convert_input = _leave  # type: ignore[method-assign]
 
     def configure_model(self) -> None:
         """Bring the weights of every part that has some; called on each rank and by ``load_from_checkpoint``."""
@@ -63,6 +71,12 @@ class BaseModule(LightningModule):
         for part in self.children():
             if callable(load := getattr(part, "load", None)):
                 load()
+        for name in self.frozen_parts:
+            if isinstance(part := getattr(self, name), nn.Module):
+                part.requires_grad_(False)
+        self._matrices = {weight for weight in self.parameters() if weight.ndim > 1}
+        if self._trainer is not None:
+            keep_frozen_whole(self, self.trainer.strategy)
         if self.device_mesh is not None:
             refuse_tensor_parallel(self.device_mesh)
             self.shard(self.device_mesh)
@@ -101,9 +115,22 @@ class BaseModule(LightningModule):
         schedule = self._make_scheduler(optimizer, int(num_steps) if num_steps != float("inf") else 1_000_000)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip as Lightning does; by norm under FSDP1, too, which has to ask all processes for theirs."""
+        whole = self.trainer.strategy.model
+        if isinstance(whole, FullyShardedDataParallel) and gradient_clip_val and gradient_clip_algorithm != "value":
+            whole.clip_grad_norm_(gradient_clip_val)
+        else:
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
     def parameter_groups(self) -> list[dict[str, Any]]:
         """All that is trainable, in groups for the optimizer; override it where parts want settings of their own."""
-        return decay_groups(self.parameters())
+        return decay_groups(self.parameters(), self._matrices)
 
     def on_train_start(self) -> None:
         """Settle what all chance in training follows from, unless a checkpoint did."""
@@ -268,19 +295,28 @@ def name_states(state: dict[str, Any], optimizer: Optimizer, module: nn.Module) 
     ]
 
 
-def decay_groups(parameters: Iterable[nn.Parameter]) -> list[dict[str, Any]]:
+def decay_groups(parameters: Iterable[nn.Parameter], matrices: Container[nn.Parameter] = ()) -> list[dict[str, Any]]:
     """Group trainable parameters: matrices, and vectors without weight decay; groups that are empty are left out.
+
+    Args:
+        parameters: All of them.
+        matrices: Those that were matrices once, though they may be flat pieces now, as under FSDP1.
 
     Example:
         >>> [group.get("weight_decay") for group in decay_groups(nn.Linear(2, 3).parameters())]
         [None, 0.0]
     """
-    trainable = [parameter for parameter in parameters if parameter.requires_grad]
-    groups: list[dict[str, Any]] = [
-        {"params": [parameter for parameter in trainable if parameter.ndim > 1]},
-        {"params": [parameter for parameter in trainable if parameter.ndim <= 1], "weight_decay": 0.0},
-    ]
+    decayed: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
+    for parameter in parameters:
+        if parameter.requires_grad:
+            (decayed if parameter.ndim > 1 or parameter in matrices else others).append(parameter)
+    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]
+
+
+def _leave(data: Any) -> Any:
+    return data
 
 
 def source_losses(sums: Tensor, counts: Tensor, sources: tuple[str, ...]) -> dict[str, Tensor]:

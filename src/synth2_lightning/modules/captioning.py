@@ -66,7 +66,6 @@ class VisionLanguageModule(BaseModule):
     def configure_model(self) -> None:
         """Bring the weights, then shard or compile the trained parts where that was asked for."""
         super().configure_model()
-        self.image_encoder.requires_grad_(False)
         if self._compile_trained:
             self.resampler.compile()
             for part in self.decoder.modules():

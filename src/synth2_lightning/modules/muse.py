@@ -100,11 +100,6 @@ class MuseModule(BaseModule):
         self.order = order
         self.recall = RetrievalRecall(k=10)
 
-    def configure_model(self) -> None:
-        """Bring the weights of tokenizer and text encoder, and shard what is trained where that was asked for."""
-        super().configure_model()
-        self.tokenizer.requires_grad_(False)
-
     def shard(self, mesh: DeviceMesh) -> None:
         """Spread the network over the mesh, and the text encoder if it is trained."""
         policy = choose_precision(self.trainer.precision)

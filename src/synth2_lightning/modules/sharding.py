@@ -1,6 +1,7 @@
 """Fully sharded data parallelism, second edition (torch's ``fully_shard``), through ModelParallelStrategy."""
 
 import torch
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, Strategy
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
@@ -50,6 +51,26 @@ def shard_frozen(part: nn.Module, mesh: DeviceMesh, entries: tuple[str, ...] = (
     fully_shard(part, mesh=data_parallel, ignored_params=whole)  # so that a block is gathered while another computes
     for entry in entries:
         register_fsdp_forward_method(part, entry)
+
+
+def keep_frozen_whole(module: nn.Module, strategy: Strategy) -> None:
+    """Have FSDP1 and DeepSpeed leave the weights alone that are never trained; other strategies do.
+
+    FSDP1 would want them in every checkpoint, and DeepSpeed reads all weights byte by byte, which fails for those in
+    ``channels_last``.
+
+    Args:
+        module: With its weights, before the strategy has seen it.
+        strategy: The trainer's.
+    """
+    if isinstance(strategy, FSDPStrategy):
+        frozen = [weight for weight in module.parameters() if not weight.requires_grad]
+        for weight in frozen:
+            weight.data = weight.data.to(strategy.root_device)  # FSDP1 moves none that it ignores
+        strategy.kwargs["ignored_states"] = frozen
+    elif isinstance(strategy, DeepSpeedStrategy):
+        for weight in module.parameters():
+            weight.data = weight.data.clone(memory_format=torch.contiguous_format)
 
 
 def refuse_tensor_parallel(mesh: DeviceMesh) -> None:
