@@ -129,6 +129,17 @@ def test_a_message_of_ours_is_shown_without_a_traceback(capsys: pytest.CaptureFi
     assert "Traceback" not in error
 
 
+def test_settings_of_the_trainer_that_do_not_go_together_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", "--config", "mixed.yaml", "--trainer.enable_progress_bar=false"])
+    assert stop.value.code == 1
+    error = capsys.readouterr().err
+    assert "error: The trainer's settings do not go together. Lightning says: Trainer was configured with" in error
+
+
 def test_a_command_that_does_not_go_with_its_run_file_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -579,6 +579,8 @@ def _message_of_ours(error: Exception) -> str | None:
         )  # others are our own mistakes
         if raised_in and raised_in[-1].endswith(".configuration_validator"):  # `fit` with a run file of `predict`
             return f"The command does not go with its run file. Lightning says: {cause}"
+        if type(cause).__name__ == "MisconfigurationException":
+            return f"The trainer's settings do not go together. Lightning says: {cause}"
         if for_users and raised_in and raised_in[-1].startswith("synth2_lightning."):
             return str(cause)
         cause = cause.__cause__ or cause.__context__

@@ -8,6 +8,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.strategies import FSDPStrategy
 from torch.utils.data import DataLoader
 
+from synth2_lightning.callbacks.initial_weights import InitialWeightsCallback
 from synth2_lightning.callbacks.weight_averaging import WeightAveragingCallback
 
 
@@ -102,7 +103,9 @@ def test_settings_out_of_range_are_refused(decay: float, start_step: int) -> Non
         WeightAveragingCallback(decay, start_step)
 
 
-def test_fsdp1_is_refused() -> None:
-    trainer = Mock(spec=Trainer, strategy=FSDPStrategy())
-    with pytest.raises(ValueError, match=r"does not average under FSDPStrategy.* expected DDP, or ModelPara"):
+def test_fsdp1_is_refused_here_and_for_initial_weights() -> None:
+    trainer = Mock(spec=Trainer, strategy=FSDPStrategy(), ckpt_path=None)
+    with pytest.raises(ValueError, match=r"AveragingCallback cannot put weights into the module under FSDP"):
         WeightAveragingCallback().setup(trainer, LightningModule(), "fit")
+    with pytest.raises(ValueError, match=r"InitialWeightsCallback cannot put .* expected DDP"):
+        InitialWeightsCallback("runs/version_0").on_fit_start(trainer, LightningModule())

@@ -8,6 +8,8 @@ from unittest.mock import MagicMock, Mock
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.plugins.environments import LightningEnvironment  # type: ignore[attr-defined]
+from lightning.pytorch.strategies import FSDPStrategy
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.optim import SGD
@@ -64,7 +66,17 @@ def test_loading_refuses_a_checkpoint_of_another_model() -> None:
 def test_a_module_that_cannot_shard_refuses_to_train_apart() -> None:
     module = SmallModule()
     module._device_mesh = make_mesh(data_parallel=2, tensor_parallel=1)
-    with pytest.raises(ValueError, match=r"SmallModule cannot shard its weights over the 2 processes.*strategy=ddp"):
+    with pytest.raises(
+        ValueError,
+        match=r"SmallModule cannot shard its weights, as ModelParallelStrategy wants; .*=ddp",
+    ):
+        module.configure_model()
+
+
+def test_fsdp1_is_refused_where_weights_are_used_outside_of_steps() -> None:
+    module = SmallModule()
+    module.trainer = Mock(spec=Trainer, strategy=FSDPStrategy())
+    with pytest.raises(ValueError, match=r"SmallModule cannot shard its weights, as FSDPStrategy wants"):
         module.configure_model()
 
 
@@ -108,7 +120,12 @@ def test_weight_decay_reaches_matrices_only() -> None:
 
 
 def test_matrices_that_fsdp1_made_flat_keep_their_decay() -> None:
-    module = SmallModule()
+    class ShardedModule(SmallModule):
+        def shard(self, mesh: DeviceMesh) -> None: ...
+
+    module = ShardedModule()
+    strategy = FSDPStrategy(parallel_devices=[torch.device("cpu")], cluster_environment=LightningEnvironment())
+    module.trainer = Mock(spec=Trainer, strategy=strategy)
     module.configure_model()
     for weight in module.parameters():
         weight.data = weight.data.flatten()

@@ -1,9 +1,17 @@
+import pytest
 import torch
 from lightning.pytorch.plugins.environments import LightningEnvironment  # type: ignore[attr-defined]
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, SingleDeviceStrategy
 from torch import nn
+from torch.optim import AdamW
 
-from synth2_lightning.modules.sharding import choose_precision, find_blocks, keep_frozen_whole
+from synth2_lightning.modules.muon import Muon
+from synth2_lightning.modules.sharding import (
+    choose_precision,
+    find_blocks,
+    keep_frozen_whole,
+    refuse_matrix_optimizer,
+)
 
 
 def test_blocks_are_members_of_lists_and_of_rows_of_one_class() -> None:
@@ -48,3 +56,12 @@ def test_deepspeed_gets_weights_whose_bytes_lie_in_a_row() -> None:
     for weight, old in zip(layers.parameters(), before, strict=True):
         assert weight.data.view(torch.uint8).shape[-1] == 4 * weight.shape[-1]
         assert torch.equal(weight, old)
+
+
+def test_muon_is_refused_where_matrices_are_cut() -> None:
+    matrix = nn.Parameter(torch.eye(2))
+    muon, adamw = Muon([matrix], lr=0.1), AdamW([matrix])
+    with pytest.raises(ValueError, match=r"Muon makes updates of whole matrices orthogonal; FSDPStrategy gives it"):
+        refuse_matrix_optimizer(muon, FSDPStrategy())
+    refuse_matrix_optimizer(adamw, FSDPStrategy())
+    refuse_matrix_optimizer(muon, SingleDeviceStrategy("cpu"))

@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from synth2_lightning.callbacks.sharded_weights import spread_like
+from synth2_lightning.callbacks.sharded_weights import refuse_flat_weights, spread_like
 from synth2_lightning.locations import find_checkpoint, resolve
 from synth2_lightning.weight_files import read_checkpoint, read_safetensors
 
@@ -41,10 +41,12 @@ class InitialWeightsCallback(Callback):
 
         Raises:
             FileNotFoundError: If there are none.
-            ValueError: If they are damaged, of another shape, or none of them has a place here.
+            ValueError: If they are damaged, of another shape, or none of them has a place here; under FSDP1 and
+                DeepSpeed.
         """
         if trainer.ckpt_path is not None:
             return
+        refuse_flat_weights(trainer.strategy, "InitialWeightsCallback")
         given = read_weights(self.weights)
         trained = {name: weight for name, weight in pl_module.named_parameters() if weight.requires_grad}
         shared = trained.keys() & given.keys()

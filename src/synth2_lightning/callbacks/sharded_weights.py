@@ -1,5 +1,6 @@
 """Whole weights for modules whose own may be spread over processes."""
 
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, Strategy
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 
@@ -19,3 +20,25 @@ def spread_like(whole: Tensor, weight: Tensor) -> Tensor:
     if isinstance(weight, DTensor):
         return distribute_tensor(whole.to(weight.device, weight.dtype), weight.device_mesh, weight.placements)
     return whole
+
+
+def refuse_flat_weights(strategy: Strategy, what: str) -> None:
+    """Refuse FSDP1 and DeepSpeed, which train flat copies of the weights: what is put into the module would be lost.
+
+    Args:
+        strategy: The trainer's.
+        what: Who puts weights into the module, for the message.
+
+    Raises:
+        ValueError: If it is one of them.
+
+    Example:
+        >>> from lightning.pytorch.strategies import SingleDeviceStrategy
+        >>> refuse_flat_weights(SingleDeviceStrategy("cpu"), "WeightAveragingCallback")
+    """
+    if isinstance(strategy, FSDPStrategy | DeepSpeedStrategy):
+        raise ValueError(
+            f"{what} cannot put weights into the module under {type(strategy).__name__}, which trains flat copies of "
+            "them; expected DDP, or ModelParallelStrategy (overlays/fsdp.yaml), which shards as much. Take one of "
+            "them, or leave the callback out."
+        )

@@ -4,13 +4,12 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.strategies import FSDPStrategy
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from synth2_lightning.callbacks.sharded_weights import spread_like
+from synth2_lightning.callbacks.sharded_weights import refuse_flat_weights, spread_like
 
 _CURRENT = "current_model_state"  # as Lightning's own callback calls it, whose checkpoints can be gone on from
 
@@ -51,14 +50,9 @@ class WeightAveragingCallback(Callback):
         """Forget the last run.
 
         Raises:
-            ValueError: Under FSDP1, whose checkpoints would hold the first process's pieces of the average.
+            ValueError: Under FSDP1 and DeepSpeed.
         """
-        if isinstance(trainer.strategy, FSDPStrategy):
-            raise ValueError(
-                "WeightAveragingCallback does not average under FSDPStrategy, which keeps weights in flat pieces; "
-                "expected DDP, or ModelParallelStrategy (overlays/fsdp.yaml), which shards as much. Take one of them, "
-                "or leave the callback out."
-            )
+        refuse_flat_weights(trainer.strategy, "WeightAveragingCallback")
         self._averages = self._resumed = None
 
     @torch.no_grad()

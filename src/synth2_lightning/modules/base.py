@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from lightning.fabric.utilities.seed import reset_seed
 from lightning.pytorch import LightningModule
+from lightning.pytorch.strategies import FSDPStrategy
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
@@ -18,7 +19,7 @@ from torch.distributed.tensor import DTensor
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from synth2_lightning.modules.sharding import keep_frozen_whole, refuse_tensor_parallel
+from synth2_lightning.modules.sharding import keep_frozen_whole, refuse_matrix_optimizer, refuse_tensor_parallel
 
 OptimizerFactory = Callable[[Iterable[Any]], Optimizer]
 """``(parameter groups) -> optimizer``."""
@@ -74,9 +75,13 @@ class BaseModule(LightningModule):
         for name in self.frozen_parts:
             if isinstance(part := getattr(self, name), nn.Module):
                 part.requires_grad_(False)
-        self._matrices = {weight for weight in self.parameters() if weight.ndim > 1}
         if self._trainer is not None:
-            keep_frozen_whole(self, self.trainer.strategy)
+            strategy = self.trainer.strategy
+            if isinstance(strategy, FSDPStrategy):
+                if type(self).shard is BaseModule.shard:
+                    raise self._cannot_shard("FSDPStrategy")
+                self._matrices = {weight for weight in self.parameters() if weight.ndim > 1}
+            keep_frozen_whole(self, strategy)
         if self.device_mesh is not None:
             refuse_tensor_parallel(self.device_mesh)
             self.shard(self.device_mesh)
@@ -90,17 +95,19 @@ class BaseModule(LightningModule):
         Raises:
             ValueError: If the module has no way to, because its ranks would then train apart without a word.
         """
-        raise ValueError(
-            f"{type(self).__name__} cannot shard its weights over the {mesh.size()} processes of "
-            "ModelParallelStrategy; expected trainer.strategy=ddp, or one device. A subclass that overrides "
-            "shard(mesh) can."
+        raise self._cannot_shard("ModelParallelStrategy")
+
+    def _cannot_shard(self, strategy: str) -> ValueError:
+        return ValueError(
+            f"{type(self).__name__} cannot shard its weights, as {strategy} wants; expected trainer.strategy=ddp, or "
+            "one device. A subclass that overrides shard(mesh) can."
         )
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Build the optimizer over trainable parameters, and its schedule.
 
         Raises:
-            ValueError: If no parameter is trainable.
+            ValueError: If no parameter is trainable, or the optimizer wants whole matrices and the strategy keeps none.
         """
         groups = self.parameter_groups()
         if not groups:
@@ -109,6 +116,8 @@ class BaseModule(LightningModule):
                 "unfreeze a part, or use `synth2 validate` where nothing is to be trained."
             )
         optimizer = self._make_optimizer(groups)
+        if self._trainer is not None:
+            refuse_matrix_optimizer(optimizer, self.trainer.strategy)
         if self._make_scheduler is None:
             return optimizer
         num_steps = self.trainer.estimated_stepping_batches

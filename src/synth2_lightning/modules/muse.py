@@ -17,7 +17,7 @@ from synth2_lightning.interfaces import ImageTokenizer, TextEncoder
 from synth2_lightning.metrics.retrieval import RetrievalRecall
 from synth2_lightning.modules.base import BaseModule, OptimizerFactory, SchedulerFactory
 from synth2_lightning.modules.ranks import locate_rows, mean_over_ranks
-from synth2_lightning.modules.sharding import choose_precision, shard_part
+from synth2_lightning.modules.sharding import choose_precision, shard_part, whole_weights
 from synth2_lightning.nn.maskgit import MaskGit
 from synth2_lightning.nn.masking import draw_mask
 from synth2_lightning.nn.parallel_decoding import SamplingSettings
@@ -138,7 +138,8 @@ class MuseModule(BaseModule):
         # The log folder is asked for on every rank, because the answer is broadcast.
         folder = Path(self.trainer.log_dir or self.trainer.default_root_dir) / "generator"
         is_writer = self.trainer.is_global_zero
-        save_generator(folder, self.network, self.text_encoder, self.tokenizer.codebook, is_writer)
+        with whole_weights(self.trainer.strategy):
+            save_generator(folder, self.network, self.text_encoder, self.tokenizer.codebook, is_writer)
 
     def _evaluate(self, batch: ImageTextBatch, batch_idx: int, stage: str) -> GenerationOutput:
         real = self._tokens(batch.image)

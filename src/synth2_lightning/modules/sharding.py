@@ -1,11 +1,20 @@
-"""Fully sharded data parallelism, second edition (torch's ``fully_shard``), through ModelParallelStrategy."""
+"""Sharded weights: FSDP2 (torch's ``fully_shard``) through ModelParallelStrategy, and what older strategies need."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, Strategy
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+from torch.distributed.fsdp import (
+    FullyShardedDataParallel,
+    MixedPrecisionPolicy,
+    fully_shard,
+    register_fsdp_forward_method,
+)
 from torch.distributed.tensor import DTensor
+from torch.optim import Optimizer
 
 
 def shard_part(
@@ -71,6 +80,34 @@ def keep_frozen_whole(module: nn.Module, strategy: Strategy) -> None:
     elif isinstance(strategy, DeepSpeedStrategy):
         for weight in module.parameters():
             weight.data = weight.data.clone(memory_format=torch.contiguous_format)
+
+
+def refuse_matrix_optimizer(optimizer: Optimizer, strategy: Strategy) -> None:
+    """Refuse Muon where the strategy hands it flat pieces, which it would train as AdamW does, without a word.
+
+    Raises:
+        ValueError: If the optimizer is a Muon, and the strategy FSDP1 or DeepSpeed.
+    """
+    if "Muon" in type(optimizer).__name__ and isinstance(strategy, FSDPStrategy | DeepSpeedStrategy):
+        raise ValueError(
+            f"{type(optimizer).__name__} makes updates of whole matrices orthogonal; {type(strategy).__name__} gives "
+            "it flat pieces of them. Expected an optimizer that takes every number by itself, such as "
+            "--model.init_args.optimizer=torch.optim.AdamW, or ModelParallelStrategy (overlays/fsdp.yaml)."
+        )
+
+
+@contextmanager
+def whole_weights(strategy: Strategy) -> Iterator[None]:
+    """Have FSDP1 give the trained weights in one piece while the context lasts, which all processes must enter.
+
+    Args:
+        strategy: The trainer's; any other keeps them as they are.
+    """
+    if isinstance(strategy.model, FullyShardedDataParallel):
+        with FullyShardedDataParallel.summon_full_params(strategy.model, writeback=False):
+            yield
+    else:
+        yield
 
 
 def refuse_tensor_parallel(mesh: DeviceMesh) -> None:
