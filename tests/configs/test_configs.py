@@ -183,12 +183,13 @@ def test_a_generator_synthesises_shards_that_are_scored_and_learnt_from(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     small = ["--data.init_args.num_workers=0", "--data.init_args.val.init_args.num_pictures=24"]
-    fitted = run_trainer(["fit", "--config", "generator.yaml", "--config", str(TINY), *small]).trainer
+    float32 = "--trainer.precision=32-true"  # processors that emulate bfloat16 take minutes
+    few = "--data.init_args.batch_size=8"
+    fitted = run_trainer(["fit", "--config", "generator.yaml", "--config", str(TINY), *small, few, float32]).trainer
     assert fitted.callback_metrics["val/loss"].isfinite()
     assert list((tmp_path / "runs" / "version_0" / "generated").glob("*.png"))
     generator = "--model.init_args.generator.init_args.generator=runs/version_0/generator"
-    few = "--data.init_args.batch_size=8"
-    run_trainer(["predict", "--config", "synthesize.yaml", "--config", str(TINY), generator, few])
+    run_trainer(["predict", "--config", "synthesize.yaml", "--config", str(TINY), generator, few, float32])
     manifest = json.loads((tmp_path / "shards" / "scenes-synthetic" / "manifest.json").read_text())
     assert manifest["num_records"] == 16
     assert manifest["provenance"]["settings"]["model"]["generator"].startswith("muse:")
