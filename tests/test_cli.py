@@ -5,7 +5,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from synth2_lightning import __version__
+from synth2_lightning import __version__, cli
 from synth2_lightning.cli import config_folder, main
 
 
@@ -129,15 +129,36 @@ def test_a_message_of_ours_is_shown_without_a_traceback(capsys: pytest.CaptureFi
     assert "Traceback" not in error
 
 
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--trainer.enable_progress_bar=false"], "Trainer was configured with `enable_progress_bar=False`"),
+        (["--config", "overlays/fsdp1.yaml", "--trainer.accelerator=cpu"], "The strategy `fsdp` requires a GPU"),
+    ],
+)
 def test_settings_of_the_trainer_that_do_not_go_together_are_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    words: list[str],
+    reason: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as stop:
-        main(["fit", "--config", "mixed.yaml", "--trainer.enable_progress_bar=false"])
+        main(["fit", "--config", "mixed.yaml", *words])
     assert stop.value.code == 1
-    error = capsys.readouterr().err
-    assert "error: The trainer's settings do not go together. Lightning says: Trainer was configured with" in error
+    told = f"error: The trainer's settings do not go together. Lightning says: {reason}"
+    assert told in capsys.readouterr().err
+
+
+def test_deepspeed_that_is_missing_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", "--config", "mixed.yaml", "--config", "overlays/deepspeed.yaml"])
+    assert stop.value.code == 1
+    assert "DeepSpeedStrategy, and DeepSpeed is not installed here; expected it beside" in capsys.readouterr().err
 
 
 def test_a_command_that_does_not_go_with_its_run_file_is_told(

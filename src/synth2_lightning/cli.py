@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,6 +45,8 @@ _OTHER_COMMANDS = {
 _SET = "folder of a caption set, table with a column 'caption', COCO captions JSON, or a text with one caption a line"
 _STOPPED_BY_USER, _STOPPED_BY_SIGTERM = 130, 143
 """Exit codes, as shells give them."""
+_SETTLING = ("lightning.pytorch.trainer.connectors.", "lightning.pytorch.strategies.")
+"""Where Lightning refuses settings of the trainer."""
 _NOISE = (  # warnings that no user can act on
     r"LightningCLI's args parameter",  # the words were looked at before, for names of shipped run files
     r".isinstance\(treespec, LeafSpec\). is deprecated",  # Lightning 2.6.6 with torch 2.15
@@ -86,6 +89,9 @@ def run_trainer(words: Sequence[str]) -> "LightningCLI":
     from synth2_lightning.checkpoints import CheckedCheckpointIO
 
     class CommandLine(LightningCLI):
+        def before_instantiate_classes(self) -> None:
+            _check_deepspeed(self.config[self.config.subcommand].trainer.strategy)
+
         def after_instantiate_classes(self) -> None:
             _check_precision(self.trainer.precision)
             if type(self.trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # nothing else was asked for
@@ -206,6 +212,16 @@ def _check_precision(precision: str) -> None:
         raise ValueError(
             f"trainer.precision is {precision!r}, which would cast the frozen networks, and with them the codes that "
             f"image tokens stand for; expected one of {', '.join(expected)}."
+        )
+
+
+def _check_deepspeed(strategy: object) -> None:
+    """Say that DeepSpeed is missing, before the parser says it at the end of all that it tried with its settings."""
+    name = str(getattr(strategy, "class_path", strategy))
+    if "deepspeed" in name.lower() and find_spec("deepspeed") is None:
+        raise ValueError(
+            f"trainer.strategy is {name}, and DeepSpeed is not installed here; expected it beside this package (pip "
+            "install deepspeed), or another strategy, such as that of overlays/fsdp.yaml."
         )
 
 
@@ -574,14 +590,14 @@ def _message_of_ours(error: Exception) -> str | None:
     cause: BaseException | None = error  # jsonargparse wraps what a constructor raises
     while cause is not None:
         raised_in = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(cause.__traceback__)]
-        for_users = isinstance(
-            cause, (ValueError, TypeError, OSError, FloatingPointError)
-        )  # others are our own mistakes
-        if raised_in and raised_in[-1].endswith(".configuration_validator"):  # `fit` with a run file of `predict`
+        place = raised_in[-1] if raised_in else ""
+        if place.endswith(".configuration_validator"):  # `fit` with a run file of `predict`
             return f"The command does not go with its run file. Lightning says: {cause}"
-        if type(cause).__name__ == "MisconfigurationException":
+        is_refusal = place.startswith(_SETTLING) and isinstance(cause, ValueError | RuntimeError)
+        if is_refusal or type(cause).__name__ == "MisconfigurationException":
             return f"The trainer's settings do not go together. Lightning says: {cause}"
-        if for_users and raised_in and raised_in[-1].startswith("synth2_lightning."):
+        for_users = isinstance(cause, ValueError | TypeError | OSError | FloatingPointError)  # others are our mistakes
+        if for_users and place.startswith("synth2_lightning."):
             return str(cause)
         cause = cause.__cause__ or cause.__context__
     return None
