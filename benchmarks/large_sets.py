@@ -8,7 +8,6 @@ above the most that it had before. Sentences are embedded by a table of noise: w
 
 import argparse
 import json
-import os
 import random
 import resource
 import tempfile
@@ -20,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
 
-from synth2_lightning.distributed.engine import RayEngine, settle
+from synth2_lightning.distributed.engine import connect
 from synth2_lightning.filters.duplicates import NearDuplicates
 from synth2_lightning.parquet import ROWS_OF_A_GROUP
 from synth2_lightning.reports.commands import deduplicate, report_on_sets, select_by_class, select_by_cluster
@@ -76,10 +75,7 @@ def main() -> None:
     parser.add_argument("--num-deduplicated", type=int, default=50_000, help="captions that near copies are sought in")
     parser.add_argument("--words", type=int, default=50, help="of a caption")
     given = parser.parse_args()
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    import ray
-
-    quiet, near, encoder, engine = Console(quiet=True), NearDuplicates(), TinyTextEncoder(), RayEngine()
+    quiet, near, encoder = Console(quiet=True), NearDuplicates(), TinyTextEncoder()
     result: dict[str, object] = {"object_store_mb": _OBJECT_STORE / 2**20}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -87,21 +83,21 @@ def main() -> None:
         for place, num in ((large, given.num), (small, given.num_deduplicated)):
             num_bytes = write_set(Path(place), num, given.words)
             result[Path(place).name] = {"num_captions": num, "text_mb": round(num_bytes / 2**20, 1)}
-        ray.init("local", num_cpus=2, include_dashboard=False, object_store_memory=_OBJECT_STORE, log_to_driver=False)
-        settle()
-        runs: dict[str, Callable[[], None]] = {
-            "report": lambda: report_on_sets([large], folder / "page", encoder, console=quiet, engine=engine),
-            "classes": lambda: select_by_class(large, folder / "classes", given.num // 2, console=quiet, engine=engine),
-            "clusters": lambda: select_by_cluster(
-                large, folder / "clusters", given.num // 2, encoder, console=quiet, engine=engine
-            ),
-            "deduplicate": lambda: deduplicate(small, folder / "apart", near, console=quiet, engine=engine),
-        }
-        for kind, run in runs.items():
-            spilled = spilled_mb()
-            result[kind] = {**measure(run), "spilled_mb": round(spilled_mb() - spilled, 1)}
+        with connect("local", num_cpus=2, object_store_memory=_OBJECT_STORE) as engine:
+            runs: dict[str, Callable[[], None]] = {
+                "report": lambda: report_on_sets([large], folder / "page", encoder, console=quiet, engine=engine),
+                "classes": lambda: select_by_class(
+                    large, folder / "classes", given.num // 2, console=quiet, engine=engine
+                ),
+                "clusters": lambda: select_by_cluster(
+                    large, folder / "clusters", given.num // 2, encoder, console=quiet, engine=engine
+                ),
+                "deduplicate": lambda: deduplicate(small, folder / "apart", near, console=quiet, engine=engine),
+            }
+            for kind, run in runs.items():
+                spilled = spilled_mb()
+                result[kind] = {**measure(run), "spilled_mb": round(spilled_mb() - spilled, 1)}
         result["kept"] = pq.read_metadata(folder / "apart" / "captions.parquet").num_rows
-        ray.shutdown()
     print(json.dumps(result))
 
 

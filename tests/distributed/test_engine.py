@@ -3,6 +3,7 @@
 import gc
 import json
 import random
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ import pytest
 from rich.console import Console
 
 from synth2_lightning.cli import main
-from synth2_lightning.distributed.engine import RayEngine, settle
+from synth2_lightning.distributed.engine import RayEngine, connect
 from synth2_lightning.filters.duplicates import NearDuplicates
 from synth2_lightning.reports.caption_set import take_census
 from synth2_lightning.reports.commands import deduplicate, report_on_sets, select_by_class, select_by_cluster
@@ -67,11 +68,9 @@ def write_set(folder: Path, captions: list[str | None]) -> str:
 
 @pytest.fixture(scope="module")
 def two_workers() -> Iterator[RayEngine]:
-    ray = pytest.importorskip("ray")
-    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=200 * 2**20)
-    settle()
-    yield RayEngine()
-    ray.shutdown()
+    pytest.importorskip("ray")
+    with connect("local", num_cpus=2, object_store_memory=200 * 2**20) as engine:
+        yield engine
     gc.collect()  # while this module's warnings are ignored
 
 
@@ -84,6 +83,16 @@ def same_files(one: Path, other: Path) -> bool:
         elif name.endswith(".json"):
             assert json.loads((one / name).read_text()) == json.loads((other / name).read_text()), name
     return True
+
+
+@pytest.mark.slow
+def test_sigterm_is_given_back() -> None:  # first: Ray connects once at a time
+    ray = pytest.importorskip("ray")
+    before = signal.getsignal(signal.SIGTERM)
+    with connect("local", num_cpus=1, object_store_memory=80 * 2**20):
+        assert ray.is_initialized()
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert not ray.is_initialized()
 
 
 @pytest.mark.slow

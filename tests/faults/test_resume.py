@@ -132,7 +132,7 @@ def test_a_damaged_last_checkpoint_costs_no_more_than_the_steps_since_the_one_be
 ) -> None:
     fit(tmp_path / "whole", monkeypatch)
     stop_at[10] = "SIGTERM"
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit, match="143"):
         fit(tmp_path / "stopped", monkeypatch)
     newest = tmp_path / "stopped" / "runs" / "version_0" / "checkpoints" / "step=10.ckpt"
     newest.write_bytes(newest.read_bytes()[:-100])

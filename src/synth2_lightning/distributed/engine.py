@@ -16,6 +16,8 @@ between two clusters may then be in the other one.)
 import logging
 import os
 import re
+import signal
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -81,7 +83,7 @@ def _apply(batch: Any, function: Callable[[Any], Any]) -> dict[str, list[bytes]]
 
 
 @contextmanager
-def connect(address: str) -> Iterator[RayEngine]:
+def connect(address: str, **settings: Any) -> Iterator[RayEngine]:
     """Start Ray, or connect to a cluster, for as long as the context lasts.
 
     Ray's reports of usage and its dashboard are off. Ray listens on all interfaces, as it must between machines; who
@@ -90,6 +92,7 @@ def connect(address: str) -> Iterator[RayEngine]:
     Args:
         address: ``local`` for the cores of this machine, ``auto`` for the cluster that this machine is part of, or
             ``HOST:PORT``.
+        settings: More of what ``ray.init`` takes, such as ``num_cpus``.
 
     Raises:
         OSError: If Ray is not installed, does not start, or is not at that address.
@@ -102,23 +105,36 @@ def connect(address: str) -> Iterator[RayEngine]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # before Ray is imported
     import ray
 
-    own: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
+    if address == "local":
+        settings = {"include_dashboard": False, **settings}
+    with _keep_sigterm():
+        try:
+            ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **settings)
+        except Exception as error:  # Ray raises bare ones
+            ray.shutdown()  # what did start
+            raise OSError(
+                f"There is no Ray at {address!r} ({error}). Expected 'local' for this machine's cores, 'auto', or the "
+                "HOST:PORT that `ray start --head` prints, with the same versions of Python, Ray and synth2-lightning."
+            ) from error
+        try:
+            _settle()
+            yield RayEngine()
+        finally:
+            ray.shutdown()
+
+
+@contextmanager
+def _keep_sigterm() -> Iterator[None]:
+    """Give SIGTERM back to who had it: Ray takes it for good, and a run that trains later would die of it, unsaved."""
+    handler = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **own)
-    except Exception as error:  # Ray raises bare ones
-        ray.shutdown()  # what did start
-        raise OSError(
-            f"There is no Ray at {address!r} ({error}). Expected 'local' for this machine's cores, 'auto', or the "
-            "HOST:PORT that `ray start --head` prints, with the same versions of Python, Ray and synth2-lightning."
-        ) from error
-    try:
-        settle()
-        yield RayEngine()
+        yield
     finally:
-        ray.shutdown()
+        if handler is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
 
 
-def settle() -> None:
+def _settle() -> None:
     """Have Ray Data keep the order of partitions, and keep quiet."""
     from ray.data import DataContext
 
