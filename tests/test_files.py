@@ -42,6 +42,14 @@ def test_files_take_their_places_together_beside_what_is_there(tmp_path: Path) -
     assert (tmp_path / "weights").stat().st_mode & 0o777 == 0o644
 
 
+def test_what_a_killed_writer_left_is_cleared(tmp_path: Path) -> None:
+    (tmp_path / ".draft").mkdir()
+    (tmp_path / ".draft" / "weights").write_text("half")
+    with write_files(tmp_path) as draft:
+        (draft / "config").write_text("new")
+    assert [path.name for path in tmp_path.iterdir()] == ["config"]
+
+
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with (

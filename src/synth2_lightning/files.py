@@ -1,7 +1,7 @@
 """Write files whole or not at all."""
 
 import os
-import tempfile
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -35,8 +35,8 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 def write_files(folder: Path) -> Iterator[Path]:
     """Give an empty folder to write files to, each of which takes its place in another folder when all are written.
 
-    A kill at any moment leaves of each file the old one or the new one, never half of it; what else the folder holds
-    stays as it is.
+    A kill at any moment leaves of each file the old one or the new one, never half of it, and what was not finished in
+    ``.draft``, which the next to write there clears; what else the folder holds stays as it is.
 
     Args:
         folder: Where the files go; made if it is not there.
@@ -45,25 +45,29 @@ def write_files(folder: Path) -> Iterator[Path]:
         OSError: If the folder cannot be written to.
 
     Example:
+        >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     with write_files(Path(folder)) as draft:
         ...         _ = (draft / "config.json").write_text("{}")
         ...     [path.name for path in Path(folder).iterdir()]
         ['config.json']
     """
+    draft = folder / ".draft"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".draft-", dir=folder) as scratch:
-            yield Path(scratch)
-            drafts = sorted(Path(scratch).iterdir())
-            for draft in drafts:
-                draft.chmod(0o644)  # safetensors gives its files to their owner alone
-                _sync(draft)
-            for draft in drafts:
-                draft.replace(folder / draft.name)
+        shutil.rmtree(draft, ignore_errors=True)  # of a writer that was killed
+        draft.mkdir(parents=True)
+        yield draft
+        files = sorted(draft.iterdir())
+        for file in files:
+            file.chmod(0o644)  # safetensors gives its files to their owner alone
+            _sync(file)
+        for file in files:
+            file.replace(folder / file.name)
         _sync(folder)
     except OSError as error:
         raise _unwritable(folder, error) from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _unwritable(path: Path, error: OSError) -> OSError:
