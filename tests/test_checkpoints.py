@@ -91,6 +91,13 @@ def test_of_the_same_step_the_one_that_last_links_to_is_taken(tmp_path: Path) ->
     assert find_last_checkpoint([tmp_path]) == last
 
 
+def test_what_another_callback_saved_perhaps_in_the_middle_of_a_step_is_a_last_resort(tmp_path: Path) -> None:
+    best = save(tmp_path, 9, "best-step=9.ckpt")
+    assert find_last_checkpoint([tmp_path]) == best
+    whole = save(tmp_path, 8)
+    assert find_last_checkpoint([tmp_path]) == whole
+
+
 def test_a_link_to_what_is_gone_is_passed_over(tmp_path: Path) -> None:
     (tmp_path / "last.ckpt").symlink_to("step=9.ckpt")
     assert find_last_checkpoint([tmp_path]) is None

@@ -1,9 +1,12 @@
+import pickle
 import subprocess
 import sys
 from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
+import torch
+from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, ModelParallelStrategy
 
 from synth2_lightning import __version__, cli
 from synth2_lightning.cli import config_folder, main
@@ -112,6 +115,50 @@ def test_a_precision_that_casts_codebooks_is_refused(precision: str, capsys: pyt
     told = " ".join(capsys.readouterr().err.split())
     assert f"error: trainer.precision is '{precision}', which would cast the frozen networks" in told
     assert "expected one of 32-true, bf16-mixed, 16-mixed" in told
+
+
+@pytest.mark.parametrize("command", ["validate", "test"])
+def test_weights_that_nobody_trained_are_not_scored(
+    command: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--config", "mixed.yaml", "--ckpt_path=last"])
+    assert stop.value.code == 1
+    assert "error: There is no checkpoint (looked in runs/version_0/checkpoints)" in capsys.readouterr().err
+
+
+class Touch:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[Path]]:
+        return Path.touch, (self.path,)
+
+
+def test_no_strategy_runs_what_is_in_a_checkpoint(tmp_path: Path) -> None:
+    touched, file, folder = tmp_path / "touched", tmp_path / "last.ckpt", tmp_path / "shards.ckpt"
+    torch.save({"state_dict": {}, "global_step": 1, "more": Touch(touched)}, file)
+    folder.mkdir()
+    torch.save({"global_step": 1}, folder / "meta.pt")
+    (folder / "__0.metadata").write_bytes(pickle.dumps(Touch(touched)))  # torch's second choice after .metadata
+    for strategy in (FSDPStrategy(), ModelParallelStrategy()):
+        with pytest.raises(ValueError, match=r"last.ckpt holds more than tensors .* nothing was run"):
+            cli._check_checkpoint_content(file, strategy)
+        with pytest.raises(FileNotFoundError, match=r"shards.ckpt lacks .*\.metadata"):
+            cli._check_checkpoint_content(folder, strategy)
+    assert not touched.exists()
+    torch.save({"state_dict": {"weight": torch.ones(500)}, "global_step": 1}, file)
+    cli._check_checkpoint_content(file, FSDPStrategy())
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=r"last.ckpt is damaged"):
+        cli._check_checkpoint_content(file, ModelParallelStrategy())
+    with pytest.raises(IsADirectoryError, match=r"Merge it first: synth2 consolidate .*shards.ckpt"):
+        cli._check_checkpoint_content(folder, DDPStrategy())
 
 
 def test_a_mistake_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

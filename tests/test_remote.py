@@ -100,6 +100,20 @@ def test_what_changed_is_fetched_beside_the_old_one(store: Store) -> None:
     assert (new / "inner" / "part.parquet").read_bytes() == b"more"
 
 
+@pytest.mark.parametrize("name", ["blob_id", "Last-Modified"])
+def test_what_changed_is_known_without_an_etag(name: str, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    # As the Hub's file system gives it, and http's where the server has no ETag.
+    def mark(self: Store, info: dict[str, Any]) -> dict[str, Any]:
+        told = {key: info[key] for key in ("name", "size", "type")}
+        return told | ({name: str(self.store[info["name"]].modified)} if info["type"] == "file" else {})
+
+    monkeypatch.setattr(Store, "mark", mark)
+    old = fetch_remote("memory://bucket/captions.csv", "captions")
+    assert fetch_remote("memory://bucket/captions.csv", "captions") == old
+    store.pipe("/bucket/captions.csv", b"a dog")
+    assert fetch_remote("memory://bucket/captions.csv", "captions").read_bytes() == b"a dog"
+
+
 def test_the_age_of_a_file_stays(store: Store) -> None:
     store.store["/bucket/captions.csv"].created = store.store["/bucket/captions.csv"].created.replace(year=2001)
     assert time.localtime(fetch_remote("memory://bucket/captions.csv", "captions").stat().st_mtime).tm_year == 2001

@@ -59,7 +59,8 @@ class CheckedCheckpointIO(TorchCheckpointIO):
 def find_last_checkpoint(folders: Iterable[Path]) -> Path | None:
     """Give the good checkpoint with the most steps in the first folder that has one, and warn of damaged ones.
 
-    No clock is asked: of two of the same step ``last.ckpt``, or the one that it links to, is taken.
+    No clock is asked: of two of the same step ``last.ckpt``, or the one that it links to, is taken. Those with other
+    names than a ``LastCheckpointCallback`` gives are a last resort: they may be from the middle of a step.
 
     Args:
         folders: Searched in this order; those that are not there are passed over.
@@ -75,7 +76,8 @@ def find_last_checkpoint(folders: Iterable[Path]) -> Path | None:
     for folder in folders:
         good = _list_good([folder], damaged)
         if good:
-            step, path = good[-1]
+            whole = [(step, path) for step, path in good if path.name.startswith(("step=", "last"))]
+            step, path = (whole or good)[-1]
             if damaged:
                 rank_zero_warn(f"Damaged checkpoints: {' '.join(damaged)} {path}, of step {step}, is used instead.")
             return path

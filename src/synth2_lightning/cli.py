@@ -43,8 +43,8 @@ _OTHER_COMMANDS = {
     "select": "take a part of a caption set that is even over clusters or classes, or narrowed to a few",
 }
 _SET = "folder of a caption set, table with a column 'caption', COCO captions JSON, or a text with one caption a line"
-_STOPPED_BY_USER, _STOPPED_BY_SIGTERM = 130, 143
-"""Exit codes, as shells give them."""
+_STOPPED_BY_USER = 130
+"""Exit code, as shells give it."""
 _SETTLING = ("lightning.pytorch.trainer.connectors.", "lightning.pytorch.strategies.")
 """Where Lightning refuses settings of the trainer."""
 _NOISE = (  # warnings that no user can act on
@@ -82,8 +82,6 @@ def run_trainer(words: Sequence[str]) -> "LightningCLI":
     from lightning.fabric.plugins.io import TorchCheckpointIO
     from lightning.pytorch import LightningDataModule, LightningModule
     from lightning.pytorch.cli import LightningCLI
-    from lightning.pytorch.utilities import rank_zero_only
-    from lightning.pytorch.utilities.exceptions import SIGTERMException
 
     from synth2_lightning.callbacks.stopping import SigtermCallback
     from synth2_lightning.checkpoints import CheckedCheckpointIO
@@ -98,8 +96,11 @@ def run_trainer(words: Sequence[str]) -> "LightningCLI":
                 self.trainer.strategy.checkpoint_io = CheckedCheckpointIO()
             settings = self.config_init[self.config_init["subcommand"]]
             if settings["ckpt_path"] == "last":
-                settings["ckpt_path"] = _find_last(self.trainer)
-            _check_code(settings["ckpt_path"])
+                # Given to the trainer and not to its method, it is known to the hooks that come before it is read.
+                self.trainer.ckpt_path = _find_last(self.trainer, self.config_init["subcommand"] == "fit")
+                settings["ckpt_path"] = None
+            if checkpoint := settings["ckpt_path"] or self.trainer.ckpt_path:
+                _check_checkpoint_content(Path(checkpoint), self.trainer.strategy)
 
         def _parse_ckpt_path(self) -> None:
             # Lightning has the settings in a checkpoint overrule run files and arguments, without a word: a protocol's
@@ -109,30 +110,26 @@ def run_trainer(words: Sequence[str]) -> "LightningCLI":
 
     for noise in _NOISE:
         warnings.filterwarnings("ignore", message=noise)
-    try:
-        return CommandLine(
-            LightningModule,
-            LightningDataModule,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            auto_configure_optimizers=False,
-            seed_everything_default=0,
-            trainer_defaults={"callbacks": [SigtermCallback()]},
-            # A second run in the same folder is a user's wish, not an error; Lightning would abort it.
-            save_config_kwargs={"overwrite": True},
-            parser_kwargs={"version": __version__},
-            args=words,
-        )
-    except SIGTERMException:
-        # The first process tells how it ended. Lightning kills that one where another, which it started, ends with an
-        # error, though it may still be writing.
-        sys.exit(_STOPPED_BY_SIGTERM if getattr(rank_zero_only, "rank", 0) == 0 else 0)
+    return CommandLine(
+        LightningModule,
+        LightningDataModule,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        auto_configure_optimizers=False,
+        seed_everything_default=0,
+        trainer_defaults={"callbacks": [SigtermCallback()]},
+        # A second run in the same folder is a user's wish, not an error; Lightning would abort it.
+        save_config_kwargs={"overwrite": True},
+        parser_kwargs={"version": __version__},
+        args=words,
+    )
 
 
-def _find_last(trainer: "Trainer") -> str | None:
+def _find_last(trainer: "Trainer", can_begin: bool) -> str | None:
     """Find the checkpoint that ``--ckpt_path last`` means, and keep the next ones beside it: it is the same run.
 
-    Lightning looks in the folder of the new run, where there is none yet.
+    Lightning looks in the folder of the new run, where there is none yet. Without one a run can begin; weights that
+    nobody trained are not scored, nor do they write data.
     """
     from lightning.pytorch.callbacks import ModelCheckpoint
     from lightning.pytorch.utilities import rank_zero_info
@@ -146,6 +143,11 @@ def _find_last(trainer: "Trainer") -> str | None:
     found = find_last_checkpoint(dict.fromkeys(folders))
     if found is None:
         searched = ", ".join(map(str, dict.fromkeys(folders)))
+        if not can_begin:
+            raise FileNotFoundError(
+                f"There is no checkpoint (looked in {searched}). Expected the folder in which `synth2 fit` was started "
+                "as the current one, or a checkpoint's path as --ckpt_path."
+            )
         rank_zero_info(f"There is no checkpoint yet to go on from (looked in {searched}): a new run begins.")
         return None
     for saver in savers:
@@ -153,15 +155,22 @@ def _find_last(trainer: "Trainer") -> str | None:
     return str(found)
 
 
-def _check_code(checkpoint: str | None) -> None:
-    """Refuse a sharded checkpoint that may hold code: Lightning's strategies read such folders by torch, which runs it.
+def _check_checkpoint_content(checkpoint: Path, strategy: object) -> None:
+    """Refuse a checkpoint that is damaged, or may hold code, where a strategy reads it by itself, and would run it.
 
-    A checkpoint that is a file comes through :class:`~synth2_lightning.checkpoints.CheckedCheckpointIO`.
+    The other strategies read by :class:`~synth2_lightning.checkpoints.CheckedCheckpointIO`, and no folders.
     """
-    from synth2_lightning.sharing.sharded import check_sharded, is_sharded
+    from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 
-    if checkpoint is not None and is_sharded(Path(checkpoint)):
-        check_sharded(Path(checkpoint))
+    from synth2_lightning.sharing.sharded import check_sharded, is_sharded, refuse_sharded
+    from synth2_lightning.weight_files import read_checkpoint
+
+    if not isinstance(strategy, FSDPStrategy | ModelParallelStrategy):
+        refuse_sharded(checkpoint)
+    elif is_sharded(checkpoint):
+        check_sharded(checkpoint)
+    elif checkpoint.is_file():
+        read_checkpoint(checkpoint)
 
 
 def config_folder() -> Path:

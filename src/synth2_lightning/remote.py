@@ -23,7 +23,10 @@ from synth2_lightning.weights import cache_folder
 
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://\S+")
 _MD5 = re.compile(r"[0-9a-f]{32}")
-_VERSIONS = ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "mtime", "created")
+_VERSIONS = (
+    *("ETag", "etag", "md5Hash", "Content-MD5", "Digest", "blob_id", "sha"),
+    *("LastModified", "Last-Modified", "last_modified", "mtime", "modify", "created"),
+)
 """By what the file systems of fsspec tell one content of a file from the next; the first one that there is counts."""
 _NO_CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "PermissionError", "ProfileNotFound")
 _OPTIONS: Mapping[str, Mapping[str, Any]] = {
@@ -62,10 +65,10 @@ def is_remote(location: str) -> bool:
 def fetch_remote(address: str, what: str) -> Path:
     """Bring a file, or a folder with all that is below, into the cache, unless it is there in the version of now.
 
-    What was fetched lies in a folder that is named after the address and the version (names, sizes and ETags of all
-    files), and that appears whole or not at all. A fetch that was killed goes on with the files that it lacks; what
-    changed at the address is fetched again beside the old one, which a run may still be reading. Processes of one
-    machine wait for the one that fetches.
+    What was fetched lies in a folder that is named after the address and the version (names and sizes of all files, and
+    of each its ETag, hash or time, if the server gives one), and that appears whole or not at all. A fetch that was
+    killed goes on with the files that it lacks; what changed at the address is fetched again beside the old one, which
+    a run may still be reading. Processes of one machine wait for the one that fetches.
 
     Args:
         address: ``PROTOCOL://…`` for any protocol of fsspec, set up as fsspec and the protocol's package are:

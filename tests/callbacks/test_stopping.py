@@ -3,9 +3,12 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.utils.data import DataLoader
@@ -62,11 +65,11 @@ def loader(length: int = 10) -> "DataLoader[Any]":
     return DataLoader(range(length), batch_size=1)  # type: ignore[arg-type]
 
 
-def make(folder: Path, *callbacks: Callback, **settings: Any) -> Trainer:
+def make(folder: Path, *callbacks: Callback, last: LastCheckpointCallback | None = None, **settings: Any) -> Trainer:
     return Trainer(
         accelerator="cpu", max_epochs=2, val_check_interval=4, logger=False, num_sanity_val_steps=0,
         enable_progress_bar=False, enable_model_summary=False, default_root_dir=folder,
-        callbacks=[*callbacks, SigtermCallback(), LastCheckpointCallback(str(folder))], **settings,
+        callbacks=[*callbacks, SigtermCallback(), last or LastCheckpointCallback(str(folder))], **settings,
     )  # fmt: skip
 
 
@@ -80,8 +83,9 @@ def saved(folder: Path) -> dict[str, float]:
 @pytest.mark.parametrize("hook", ["on_train_batch_start", "on_before_optimizer_step"])
 def test_sigterm_ends_a_fit_after_the_step_and_saves_it(hook: str, tmp_path: Path) -> None:
     handler = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(SIGTERMException):
+    with pytest.raises(SIGTERMException) as stop:
         make(tmp_path, At(hook, 5, sigterm)).fit(Counting(), loader(), loader(1))
+    assert stop.value.code == 143
     assert saved(tmp_path) == {"step=4.ckpt": 4.0, "step=6.ckpt": 6.0}
     assert (tmp_path / "last.ckpt").resolve().name == "step=6.ckpt"
     assert signal.getsignal(signal.SIGTERM) == handler
@@ -110,6 +114,32 @@ def test_a_validation_is_broken_off_and_not_saved(tmp_path: Path) -> None:
         make(tmp_path, At("on_validation_batch_start", 8, sigterm)).fit(module, loader(), loader(5))
     assert saved(tmp_path) == {"step=4.ckpt": 4.0}
     assert module.weight.item() == 8.0
+
+
+@pytest.mark.parametrize(
+    ("environment", "local_rank", "code"),
+    [(LightningEnvironment(), 1, 0), (LightningEnvironment(), 0, 143), (TorchElasticEnvironment(), 1, 143)],
+)
+def test_only_what_lightning_started_tells_nothing(environment: Any, local_rank: int, code: int) -> None:
+    trainer = Mock(spec=Trainer, local_rank=local_rank, strategy=Mock(cluster_environment=environment))
+    exception = SIGTERMException()
+    SigtermCallback().on_exception(trainer, Counting(), exception)
+    assert exception.code == code
+
+
+def test_steps_are_saved_between_validations_and_a_validated_step_after_its_validation(tmp_path: Path) -> None:
+    seen: list[tuple[int, list[str]]] = []
+
+    class Look(Callback):
+        def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+            seen.append((trainer.global_step, sorted(saved(tmp_path))))
+
+    callback = LastCheckpointCallback(str(tmp_path), every_n_train_steps=2, num_kept=9)
+    make(tmp_path, Look(), last=callback).fit(Counting(), loader(), loader(1))
+    # The tenth ends an epoch; 4, 8, 14 and 18 are validated.
+    steps = [2, 4, 6, 8, 12, 14, 16, 18]
+    assert saved(tmp_path) == {f"step={step}.ckpt": float(step) for step in steps}
+    assert seen == [(step, sorted(f"step={each}.ckpt" for each in steps if each < step)) for step in (4, 8, 14, 18)]
 
 
 def test_the_end_of_an_epoch_is_left_for_the_next_step(tmp_path: Path) -> None:

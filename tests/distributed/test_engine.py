@@ -131,6 +131,13 @@ def test_errors_of_workers_are_told_in_a_sentence(two_workers: RayEngine, tmp_pa
     assert list(two_workers.map(take_census, [])) == []
 
 
+@pytest.mark.slow
+def test_a_ray_that_somebody_uses_is_left_alone(two_workers: RayEngine) -> None:
+    with pytest.raises(OSError, match="Ray is connected already, by this process"), connect("local"):
+        pass
+    assert list(two_workers.map(len, ["a fox"])) == [5]
+
+
 def test_without_ray_the_extra_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -217,15 +217,14 @@ def test_slurm_goes_on_after_its_time_is_over(undisturbed: Path, commands: Path,
     assert_same(tmp_path, undisturbed)
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
-def test_the_pods_of_the_manifest_meet(undisturbed: Path, commands: Path, tmp_path: Path) -> None:
+def start_pods(folders: tuple[Path, Path], commands: Path, kind: str) -> "list[subprocess.Popen[bytes]]":
+    """Start what the manifest has its pods run, here with one process in each."""
     port = str(free_port())
     pods = []
     for rank, pod in enumerate(read_manifest()["pytorchReplicaSpecs"].values()):
         (container,) = pod["template"]["spec"]["containers"]
-        # What Kubeflow's operator gives a pod (pkg/controller.v1/pytorch/envvar.go), here with one process in each; the
-        # kubelet puts variables into arguments.
+        # What Kubeflow's operator gives a pod (pkg/controller.v1/pytorch/envvar.go); the kubelet puts variables into
+        # arguments.
         given = {
             "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "RANK": str(rank),
             "PET_NPROC_PER_NODE": "1", "PET_NODE_RANK": str(rank), "PET_NNODES": "2", "PYTHONUNBUFFERED": "0",
@@ -235,11 +234,39 @@ def test_the_pods_of_the_manifest_meet(undisturbed: Path, commands: Path, tmp_pa
             words = [word.replace(f"$({name})", value) for word in words]
         words = [word.replace("per-node=4", "per-node=1").replace("devices=4", "devices=1") for word in words]
         place = words.index("--config=mixed.yaml")
-        words[place : place + 1] = [*FIT, "--trainer.callbacks.kind=none"]
-        pods.append(start([*container["command"], *words], tmp_path, commands, given))
-    for process in pods:
-        assert process.wait(timeout=900) == 0, (tmp_path / "said.txt").read_text()
+        words[place : place + 1] = [*FIT, f"--trainer.callbacks.kind={kind}"]
+        pods.append(start([*container["command"], *words], folders[rank], commands, given))
+    return pods
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_pods_go_on_after_one_was_drained(undisturbed: Path, commands: Path, tmp_path: Path) -> None:
+    pods = start_pods((tmp_path, tmp_path), commands, "time-out")
+    while not (tmp_path / "time-out").exists():
+        assert all(pod.poll() is None for pod in pods), (tmp_path / "said.txt").read_text()
+        time.sleep(0.1)
+    pods[0].terminate()
+    codes = [pod.wait(timeout=300) for pod in pods]
+    assert 0 not in codes, codes  # or the kubelet does not start it again
+    assert list(tmp_path.glob("runs/version_*/checkpoints/step=7.ckpt")), (tmp_path / "said.txt").read_text()
+    for pod in start_pods((tmp_path, tmp_path), commands, "time-out"):
+        assert pod.wait(timeout=900) == 0, (tmp_path / "said.txt").read_text()
     assert_same(tmp_path, undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_machines_that_find_different_checkpoints_do_not_train_apart(
+    undisturbed: Path, commands: Path, tmp_path: Path
+) -> None:
+    folders = (tmp_path / "first", tmp_path / "second")
+    shutil.copytree(undisturbed, folders[0], symlinks=True)
+    pods = start_pods(folders, commands, "none")
+    assert 0 not in [pod.wait(timeout=300) for pod in pods]
+    for folder in folders:
+        said = (folder / "said.txt").read_text()
+        assert "go on from different checkpoints, by rank: step=12.ckpt, none; expected the same" in said
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ class LastCheckpointCallback(ModelCheckpoint):
 
     Args:
         dirpath: Folder; by default ``checkpoints`` in that of the logs.
-        every_n_train_steps: Save after so many optimisation steps, in addition to the end of every validation.
+        every_n_train_steps: Save after so many optimisation steps, too, and not only at the end of every validation.
         num_kept: How many to keep.
 
     Example:
@@ -24,7 +24,7 @@ class LastCheckpointCallback(ModelCheckpoint):
         2
     """
 
-    def __init__(self, dirpath: str | None = None, every_n_train_steps: int | None = None, num_kept: int = 2) -> None:
+    def __init__(self, dirpath: str | None = None, every_n_train_steps: int | None = 1000, num_kept: int = 2) -> None:
         super().__init__(
             dirpath=dirpath,
             filename="step={step}",
@@ -34,10 +34,10 @@ class LastCheckpointCallback(ModelCheckpoint):
             save_top_k=num_kept,
             save_last="link",
             save_on_exception=True,
-            every_n_train_steps=every_n_train_steps,
             enable_version_counter=False,  # one folder is one run, however often it was stopped
         )
-
+        # Lightning takes one occasion or the other by its constructor.
+        self._every_n_train_steps = every_n_train_steps or 0
         self._num_steps = 0
         self._is_whole = True
 
@@ -58,10 +58,17 @@ class LastCheckpointCallback(ModelCheckpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save, if it is time to, and note whether gradients are half gathered."""
+        """Save, if it is time to, and note whether gradients are half gathered.
+
+        Where a validation follows, its end is the time to: a run that went on from here would pass it over. Nor is one
+        saved at the end of an epoch, for what :meth:`on_exception` says.
+        """
         self._is_whole = trainer.global_step > self._num_steps
         self._num_steps = trainer.global_step
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        loop = trainer.fit_loop
+        is_validated = trainer.enable_validation and loop.epoch_loop._should_check_val_fx(loop._data_fetcher)  # type: ignore[arg-type]
+        if not is_validated and not trainer.is_last_batch:
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save, unless gradients are half gathered: no checkpoint holds them."""

@@ -3,9 +3,12 @@
 from types import FrameType
 from typing import Any
 
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+_STOPPED_BY_SIGTERM = 143
 
 
 class SigtermCallback(Callback):
@@ -18,7 +21,9 @@ class SigtermCallback(Callback):
     is broken off, and made again by the run that goes on. In predictions, where ranks do not wait for each other, each
     stops by itself.
 
-    The run ends with Lightning's ``SIGTERMException``; the ``synth2`` command makes exit code 143 of it.
+    The run ends with Lightning's ``SIGTERMException``, a ``SystemExit``, and code 143, as shells give it. Only in
+    processes that Lightning started, not a launcher, the code is 0: where one of them ends with an error, Lightning
+    kills the first, which may still be writing, and which tells how the run ended.
 
     Example:
         >>> SigtermCallback().is_requested
@@ -69,6 +74,13 @@ class SigtermCallback(Callback):
         if self.is_requested:
             raise SIGTERMException
 
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Give the process its exit code."""
+        if isinstance(exception, SIGTERMException):
+            environment = getattr(trainer.strategy, "cluster_environment", None)
+            is_child = isinstance(environment, LightningEnvironment) and trainer.local_rank > 0
+            exception.code = 0 if is_child else _STOPPED_BY_SIGTERM
+
     def _take_note(self, signum: int, frame: FrameType | None) -> None:
         if not self.is_requested and self._launcher is not None:
             self._launcher.kill(signum)  # to the ranks that this process started
@@ -77,6 +89,6 @@ class SigtermCallback(Callback):
     def _agree(self, trainer: Trainer) -> None:
         if trainer.strategy.reduce_boolean_decision(self.is_requested, all=False):
             rank_zero_info(f"SIGTERM: the run stops after step {trainer.global_step}.")
-            # Lightning looks at this where a step, with the validation that belongs to it, is over. There is no public
-            # way to set it; a `should_stop` would validate once more.
+            # Lightning looks at this after a step, or, where a validation follows, after a batch of that. There is no
+            # public way to set it; a `should_stop` would validate once more.
             trainer._signal_connector.received_sigterm = True

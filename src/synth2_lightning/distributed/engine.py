@@ -95,7 +95,7 @@ def connect(address: str, **settings: Any) -> Iterator[RayEngine]:
         settings: More of what ``ray.init`` takes, such as ``num_cpus``.
 
     Raises:
-        OSError: If Ray is not installed, does not start, or is not at that address.
+        OSError: If Ray is not installed, is connected already, does not start, or is not at that address.
     """
     if find_spec("ray") is None:
         raise OSError(
@@ -105,6 +105,8 @@ def connect(address: str, **settings: Any) -> Iterator[RayEngine]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # before Ray is imported
     import ray
 
+    if ray.is_initialized():
+        raise OSError("Ray is connected already, by this process; expected a RayEngine() with that, or ray.shutdown().")
     if address == "local":
         settings = {"include_dashboard": False, **settings}
     with _keep_sigterm():

@@ -4,10 +4,12 @@ import math
 import random
 import warnings
 from collections.abc import Callable, Container, Iterable, Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from lightning.fabric.utilities.seed import reset_seed
 from lightning.pytorch import LightningModule
 from lightning.pytorch.strategies import FSDPStrategy
@@ -61,10 +63,29 @@ class BaseModule(LightningModule):
         self.remove_ignored_hparams(live)
 
     def setup(self, stage: str) -> None:
-        """Have batches come as they are."""
+        """Have batches come as they are, and all processes go on from the same checkpoint."""
+        self._agree_on_checkpoint()
         # The precision of FSDP1 and of DeepSpeed casts numbers in batches, and refuses frozen dataclasses, as ours are.
         # They hold bytes and ids; what else they hold is cast where it is read.
         self.trainer.precision_plugin.convert_input = _leave  # type: ignore[method-assign]
+
+    def _agree_on_checkpoint(self) -> None:
+        """Refuse to train apart: each process looks for the last checkpoint by itself.
+
+        Raises:
+            ValueError: On all processes, if two of them found different ones.
+        """
+        if self.trainer.world_size == 1 or not dist.is_initialized():
+            return
+        path = self.trainer.ckpt_path
+        names = [""] * self.trainer.world_size
+        dist.all_gather_object(names, "none" if path is None else Path(path).resolve().name)
+        if len(set(names)) > 1:
+            raise ValueError(
+                f"The processes would go on from different checkpoints, by rank: {', '.join(names)}; expected the "
+                "same. Keep the run's folder on a share that every machine sees, or copy its checkpoints to each, and "
+                "look there whether they can be read."
+            )
 
     def configure_model(self) -> None:
         """Bring the weights of every part that has some; called on each rank and by ``load_from_checkpoint``."""

@@ -49,7 +49,7 @@ def is_sharded(path: Path) -> bool:
         >>> is_sharded(Path("last.ckpt"))
         False
     """
-    return (path / _INDEX).is_file() and (path / _REST).is_file()
+    return (path / _REST).is_file()  # Lightning asks for no more
 
 
 def refuse_sharded(path: Path) -> None:
