@@ -1,7 +1,8 @@
 """What every test relies on: no network, fixed seeds, one thread; and language models too small to say anything."""
 
 import os
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,13 @@ def _deterministic() -> None:
     # Two test processes share two cores: more threads each would only fight.
     torch.set_num_threads(1)
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _sigterm_is_given_back() -> Iterator[None]:
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 @pytest.fixture

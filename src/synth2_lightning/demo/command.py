@@ -24,6 +24,7 @@ from synth2_lightning.interfaces import ImageTextSource
 from synth2_lightning.locations import resolve
 from synth2_lightning.sharing.folder import is_exported
 from synth2_lightning.sharing.runs import find_run
+from synth2_lightning.signals import keep_sigterm
 
 NUM_EXAMPLES = 6
 
@@ -42,13 +43,14 @@ def serve_demo(run: str, port: int = 7860, device: torch.device | str | None = N
         ValueError: If it is no captioner's run.
     """
     console = Console(stderr=True)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that dropped pictures are deleted then, too
-    with open_demo(run, port, device, console) as page:
-        console.print(f"The page is at [bold]{page.local_url}[/bold] for this machine alone. Ctrl-C ends it.")
-        try:
-            Event().wait()
-        except KeyboardInterrupt:
-            console.print("Stopped.")
+    with keep_sigterm():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that dropped pictures are deleted then, too
+        with open_demo(run, port, device, console) as page:
+            console.print(f"The page is at [bold]{page.local_url}[/bold] for this machine alone. Ctrl-C ends it.")
+            try:
+                Event().wait()
+            except KeyboardInterrupt:
+                console.print("Stopped.")
 
 
 @contextmanager

@@ -16,8 +16,6 @@ between two clusters may then be in the other one.)
 import logging
 import os
 import re
-import signal
-import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -30,6 +28,7 @@ from synth2_lightning.filters.duplicates import NearDuplicates
 from synth2_lightning.metrics.ngrams import Ints
 from synth2_lightning.reports.engine import CaptionEngine, Item, Result
 from synth2_lightning.reports.partitions import Partition
+from synth2_lightning.signals import keep_sigterm
 
 _MOST_TASKS = 1000  # more only cost their bookkeeping
 
@@ -109,7 +108,7 @@ def connect(address: str, **settings: Any) -> Iterator[RayEngine]:
         raise OSError("Ray is connected already, by this process; expected a RayEngine() with that, or ray.shutdown().")
     if address == "local":
         settings = {"include_dashboard": False, **settings}
-    with _keep_sigterm():
+    with keep_sigterm():
         try:
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **settings)
         except Exception as error:  # Ray raises bare ones
@@ -123,17 +122,6 @@ def connect(address: str, **settings: Any) -> Iterator[RayEngine]:
             yield RayEngine()
         finally:
             ray.shutdown()
-
-
-@contextmanager
-def _keep_sigterm() -> Iterator[None]:
-    """Give SIGTERM back to who had it: Ray takes it for good, and a run that trains later would die of it, unsaved."""
-    handler = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        if handler is not None and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, handler)
 
 
 def _settle() -> None:
