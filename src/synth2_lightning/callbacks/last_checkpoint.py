@@ -16,7 +16,8 @@ class LastCheckpointCallback(ModelCheckpoint):
 
     Args:
         dirpath: Folder; by default ``checkpoints`` in that of the logs.
-        every_n_train_steps: Save after so many optimisation steps, too, and not only at the end of every validation.
+        every_n_train_steps: Save after so many optimisation steps, and not only at the end of every validation. The
+            last step of an epoch is left out: choose a number that the length of an epoch does not divide.
         num_kept: How many to keep.
 
     Example:
