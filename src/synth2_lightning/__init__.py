@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
     from synth2_lightning.captioner import Captioner
@@ -10,16 +11,19 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 
-def load(location: "str | Path", device: str | None = None) -> "Captioner":
+def load(location: "str | Path", device: str | None = None, trust: "Collection[str]" = ()) -> "Captioner":
     """Load a trained captioner, as :func:`synth2_lightning.captioner.load_captioner` does.
 
     Args:
         location: A checkpoint file, or the folder of a run.
         device: Where it computes; the accelerator that is there, or else the processor, if ``None``.
+        trust: Names of top-level packages whose classes it may name, besides this one, torch, lightning and
+            transformers.
 
     Raises:
         FileNotFoundError: If nothing lies there, or a file of the run is missing.
-        ValueError: If it is no captioner's checkpoint, or does not say how its parts are made.
+        ValueError: If it is no captioner's checkpoint, does not say how its parts are made, or names classes of
+            packages that are not trusted.
 
     Example:
         >>> load("gone.ckpt")  # doctest: +IGNORE_EXCEPTION_DETAIL
@@ -28,4 +32,4 @@ def load(location: "str | Path", device: str | None = None) -> "Captioner":
     """
     from synth2_lightning.captioner import load_captioner  # here, so that importing the package stays quick
 
-    return load_captioner(location, device)
+    return load_captioner(location, device, trust=trust)

@@ -1,7 +1,7 @@
 """A trained captioner for anybody's pictures: loaded from where it lies, asked in one call."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, assert_never
@@ -11,11 +11,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from synth2_lightning.class_specs import trusting
 from synth2_lightning.datamodules.photographs import cut_square
 from synth2_lightning.export import load_exported
 from synth2_lightning.fingerprints import fingerprint_weights
 from synth2_lightning.locations import resolve
-from synth2_lightning.modules.captioning import VisionLanguageModule, read_captioner
+from synth2_lightning.modules.captioner_checkpoint import read_captioner
+from synth2_lightning.modules.captioning import VisionLanguageModule
 from synth2_lightning.sharing.folder import is_exported
 from synth2_lightning.sharing.runs import find_run
 from synth2_lightning.sources.pictures import decode_picture, pixel_limit, to_rgb
@@ -192,6 +194,7 @@ def load_captioner(
     device: torch.device | str | None = None,
     num_beams: int | None = None,
     max_new_tokens: int | None = None,
+    trust: Collection[str] = (),
 ) -> Captioner:
     """Load a trained captioner; ``synth2_lightning.load`` is this function.
 
@@ -201,23 +204,33 @@ def load_captioner(
         device: As for :class:`Captioner`.
         num_beams: As for :class:`Captioner`.
         max_new_tokens: As for :class:`Captioner`.
+        trust: As for :func:`load_module`.
 
     Raises:
         FileNotFoundError: If nothing lies there, or a file of the run is missing.
-        ValueError: If it is no captioner's checkpoint, or does not say how its parts are made.
+        ValueError: As for :func:`load_module`.
     """
-    return Captioner(load_module(location), device, num_beams, max_new_tokens)
+    return Captioner(load_module(location, trust), device, num_beams, max_new_tokens)
 
 
-def load_module(location: str | Path) -> VisionLanguageModule:
+def load_module(location: str | Path, trust: Collection[str] = ()) -> VisionLanguageModule:
     """Load the module of a captioner from wherever :func:`load_captioner` can, on the processor.
 
+    Args:
+        location: As for :func:`load_captioner`.
+        trust: Names of top-level packages whose classes it may name, besides this one, torch, lightning and
+            transformers: those of your own decoder or head.
+
     Raises:
         FileNotFoundError: If nothing lies there, or a file of the run is missing.
-        ValueError: If it is no captioner's checkpoint, or does not say how its parts are made.
+        ValueError: If it is no captioner's checkpoint, does not say how its parts are made, or names classes of
+            packages that are not trusted.
     """
     path = resolve(location, "trained captioner")
-    return load_exported(path) if is_exported(path) else read_captioner(find_run(path).checkpoint)
+    if is_exported(path):
+        return load_exported(path, trust)
+    with trusting(trust):
+        return read_captioner(find_run(path).checkpoint)
 
 
 def _from_tensor(tensor: Tensor, name: str) -> Image.Image:

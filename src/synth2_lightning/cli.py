@@ -5,6 +5,7 @@ Nothing heavy is imported at the top, so that ``--help``, ``--version`` and typi
 
 import argparse
 import os
+import re
 import sys
 import traceback
 import warnings
@@ -12,8 +13,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from synth2_lightning import __version__
 from synth2_lightning.locations import resolve
@@ -78,13 +80,20 @@ def main(args: Sequence[str] | None = None) -> None:
 def run_trainer(words: Sequence[str]) -> "LightningCLI":
     """Run ``fit``, ``validate``, ``test`` or ``predict`` and return the finished command line with its trainer."""
     _check_checkpoint(words)
+    words, trust = _split_trust(words)
     words = _find_configs(words)  # before the heavy imports, so that a mistyped name is told at once
+    from jsonargparse import set_parsing_settings
     from lightning.fabric.plugins.io import TorchCheckpointIO
     from lightning.pytorch import LightningDataModule, LightningModule
-    from lightning.pytorch.cli import LightningCLI
+    from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
     from synth2_lightning.callbacks.stopping import SigtermCallback
     from synth2_lightning.checkpoints import CheckedCheckpointIO
+    from synth2_lightning.class_specs import TRUSTED_PACKAGES, trusting
+
+    class Parser(LightningArgumentParser):
+        def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+            super().error(_explain_denied_import(message), ex)
 
     class CommandLine(LightningCLI):
         def before_instantiate_classes(self) -> None:
@@ -110,19 +119,28 @@ def run_trainer(words: Sequence[str]) -> "LightningCLI":
 
     for noise in _NOISE:
         warnings.filterwarnings("ignore", message=noise)
-    return CommandLine(
-        LightningModule,
-        LightningDataModule,
-        subclass_mode_model=True,
-        subclass_mode_data=True,
-        auto_configure_optimizers=False,
-        seed_everything_default=0,
-        trainer_defaults={"callbacks": [SigtermCallback()]},
-        # A second run in the same folder is a user's wish, not an error; Lightning would abort it.
-        save_config_kwargs={"overwrite": True},
-        parser_kwargs={"version": __version__},
-        args=words,
+    # For the whole process: a run file may name classes of these packages only, and nothing is built under `Any`.
+    set_parsing_settings(
+        instantiate_subclass_spec_in_any=False,
+        config_read_mode_fsspec_enabled=False,  # no part of a run file is fetched because the file names an address
+        import_path_denylist=["*"],
+        import_path_allowlist=[*TRUSTED_PACKAGES, *trust, *_typed_names(words)],
     )
+    with trusting(trust):
+        return CommandLine(
+            LightningModule,
+            LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            seed_everything_default=0,
+            trainer_defaults={"callbacks": [SigtermCallback()]},
+            # A second run in the same folder is a user's wish, not an error; Lightning would abort it.
+            save_config_kwargs={"overwrite": True},
+            parser_class=Parser,
+            parser_kwargs={"version": __version__},
+            args=words,
+        )
 
 
 def _find_last(trainer: "Trainer", can_begin: bool) -> str | None:
@@ -171,6 +189,35 @@ def _check_checkpoint_content(checkpoint: Path, strategy: object) -> None:
         check_sharded(checkpoint)
     elif checkpoint.is_file():
         read_checkpoint(checkpoint)
+
+
+def _split_trust(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Take ``--trust PACKAGE`` out of the words: a run file cannot say it, so it is no argument of the parser."""
+    parser = argparse.ArgumentParser(prog="synth2", add_help=False, allow_abbrev=False)
+    parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE")
+    given, others = parser.parse_known_args(words)
+    return others, given.trust
+
+
+def _typed_names(words: Sequence[str]) -> list[str]:
+    """Import paths that the user typed as a whole value: of the standard library that object, else its package."""
+    pairs = [word.partition("=")[::2] if word.startswith("-") else ("", word) for word in words]
+    pairs += [(option, value) for option, value in pairwise(words) if option.startswith("-")]
+    are_files = {value for option, value in pairs if option in ("--config", "-c", "--ckpt_path")}
+    paths = {value for _, value in pairs if re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", value)} - are_files
+    return [path if (top := path.partition(".")[0]) in sys.stdlib_module_names else top for path in sorted(paths)]
+
+
+def _explain_denied_import(message: str) -> str:
+    """Put our own words in place of the parser's, where it did not import what a run file names."""
+    denied = re.search(r"Importing '((\w+)[\w.]*)' is not allowed", message)
+    if denied is None:
+        return message
+    return (
+        f"A run file names {denied[1]!r}, and a run file may name classes of synth2_lightning, torch, lightning and "
+        "transformers only: importing another package runs its code. Nothing was imported. If you know that code and "
+        f"trust it, allow it: --trust {denied[2]}"
+    )
 
 
 def config_folder() -> Path:
@@ -344,6 +391,7 @@ def _add_caption(parser: argparse.ArgumentParser) -> None:
         "--max-pixels", type=int, default=178_956_970, help="refuse larger pictures (default: 178956970, as Pillow)"
     )
     parser.add_argument("--allow-urls", action="store_true", help="fetch addresses by http and https")
+    _add_trust(parser)
 
 
 def _add_demo(parser: argparse.ArgumentParser) -> None:
@@ -352,6 +400,17 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="folder of a run, a checkpoint, or an exported captioner")
     parser.add_argument("--port", type=int, default=7860, help="of 127.0.0.1 (default: 7860)")
     parser.add_argument("--device", help="such as cpu, cuda or cuda:1 (default: the accelerator that there is)")
+    _add_trust(parser)
+
+
+def _add_trust(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--trust",
+        action="append",
+        default=[],
+        metavar="PACKAGE",
+        help="allow classes of a package of yours in the checkpoint, such as a decoder; may be repeated",
+    )
 
 
 def _add_export(parser: argparse.ArgumentParser) -> None:
@@ -363,6 +422,7 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
         "--card", action="append", default=[], metavar="PATH", help="protocol.json of another score; may come often"
     )
     parser.add_argument("--push-to", metavar="OWNER/NAME", help="upload it to the Hub, after `hf auth login`")
+    _add_trust(parser)
 
 
 def _add_consolidate(parser: argparse.ArgumentParser) -> None:
@@ -479,18 +539,20 @@ def _caption_pictures(given: argparse.Namespace) -> None:
 
     for noise in _NOISE:
         warnings.filterwarnings("ignore", message=noise)
-    captioner = load_captioner(given.checkpoint, given.device, given.num_beams, given.max_new_tokens)
+    captioner = load_captioner(given.checkpoint, given.device, given.num_beams, given.max_new_tokens, given.trust)
     format_ = given.format or format_of(given.out or Path())
     sys.exit(caption_pictures(found, captioner, given.out, format_, given.batch_size, given.max_pixels))
 
 
 def _serve_demo(given: argparse.Namespace) -> None:
     resolve(given.run, "trained captioner")  # before the heavy imports
+    from synth2_lightning.class_specs import trusting
     from synth2_lightning.demo.command import serve_demo
 
     for noise in _NOISE:
         warnings.filterwarnings("ignore", message=noise)
-    serve_demo(given.run, given.port, given.device)
+    with trusting(given.trust):
+        serve_demo(given.run, given.port, given.device)
 
 
 def _report_on_sets(given: argparse.Namespace) -> None:
@@ -560,7 +622,7 @@ def _export_captioner(given: argparse.Namespace) -> None:
 
     if given.push_to is not None:
         check_repository(given.push_to)  # before minutes are spent on loading the model
-    folder = export_captioner(given.run, given.folder, given.license, given.card)
+    folder = export_captioner(given.run, given.folder, given.license, given.card, given.trust)
     Console().print(f"The captioner is in {folder}", soft_wrap=True)
     if given.push_to is not None:
         Console().print(f"It is at {push_export(folder, given.push_to)}", soft_wrap=True)

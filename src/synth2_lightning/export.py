@@ -10,28 +10,30 @@ from typing import Any, cast
 
 import torch
 
+from synth2_lightning.class_specs import build_part, copy_plain, refuse_foreign_packages, trusting
 from synth2_lightning.fingerprints import fingerprint_weights
 from synth2_lightning.interfaces import ImageTokenizer
 from synth2_lightning.jsontext import parse_json
 from synth2_lightning.locations import note_locations, resolve
-from synth2_lightning.modules.captioning import VisionLanguageModule, read_captioner
+from synth2_lightning.modules.captioner_checkpoint import describe_captioner, read_captioner
+from synth2_lightning.modules.captioning import VisionLanguageModule
 from synth2_lightning.sharing.files import copy_files, find_files
 from synth2_lightning.sharing.folder import CARD, CONFIG, FORMAT, WEIGHTS, is_exported, refuse_taken, write_folder
 from synth2_lightning.sharing.hub import locate_export
 from synth2_lightning.sharing.model_card import write_card
-from synth2_lightning.sharing.parts import build_part, list_packages, refuse_foreign_packages
 from synth2_lightning.sharing.runs import find_run, read_cards, read_data
 from synth2_lightning.sharing.weights import load_weights, save_weights
-from synth2_lightning.weight_files import read_checkpoint
 
 _FORMAT_VERSION = 1
 _VERSIONS = ("synth2-lightning", "torch", "transformers", "lightning", "safetensors")
-_OF_TRAINING = ("optimizer", "lr_scheduler", "compile_trained")  # how it was trained, not what it is
-_CAPTIONER = f"{VisionLanguageModule.__module__}.{VisionLanguageModule.__qualname__}"
 
 
 def export_captioner(
-    run: str | Path, folder: str | Path, license: str | None = None, cards: Sequence[str | Path] = ()
+    run: str | Path,
+    folder: str | Path,
+    license: str | None = None,
+    cards: Sequence[str | Path] = (),
+    trust: Collection[str] = (),
 ) -> Path:
     """Write a trained captioner as a folder that holds all that it needs, and nothing of this machine.
 
@@ -43,6 +45,7 @@ def export_captioner(
         license: Of the weights, as the Hub writes it, such as ``"apache-2.0"``.
         cards: Protocol cards of more scores, such as those of ``synth2 test``; the run's own for this checkpoint are
             found.
+        trust: Packages whose classes the checkpoint may name, besides this one, torch, lightning and transformers.
 
     Returns:
         The folder, with ``model.safetensors`` (trained weights), ``config.json`` (parts, versions, fingerprints),
@@ -51,7 +54,8 @@ def export_captioner(
     Raises:
         FileNotFoundError: If there is no such run, or no such card.
         FileExistsError: If the folder holds something else.
-        ValueError: If the checkpoint is no captioner's, or does not say how its parts are made.
+        ValueError: If the checkpoint is no captioner's, does not say how its parts are made, or names classes of
+            packages that are not trusted.
         OSError: If the folder cannot be written.
 
     Example:
@@ -62,8 +66,8 @@ def export_captioner(
     target = Path(folder)
     refuse_taken(target)
     found = find_run(run)
-    description, step = _read_description(found.checkpoint)
-    with note_locations() as locations:
+    description, step = describe_captioner(found.checkpoint)
+    with note_locations() as locations, trusting(trust):
         module = read_captioner(found.checkpoint)
     scores = read_cards(found.folder, step, cards)
     with write_folder(target) as draft:
@@ -82,20 +86,20 @@ def export_captioner(
         (draft / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", "utf-8")
         card = write_card(target.absolute().name, config, scores, read_data(found.folder), license)
         (draft / CARD).write_text(card, "utf-8")
-        _compare(module, load_exported(draft, list_packages(description)), draft)
+        _compare(module, load_exported(draft, trust), draft)
     return target
 
 
 def load_exported(
-    location: str | Path, packages: Collection[str] = (), revision: str | None = None
+    location: str | Path, trust: Collection[str] = (), revision: str | None = None
 ) -> VisionLanguageModule:
     """Load an exported captioner, ready to write captions.
 
-    Nothing is unpickled, and no code is imported but this package's, unless others are named.
+    Nothing is unpickled, and no class is imported but those of trusted packages.
 
     Args:
         location: The folder, or a name on the Hugging Face Hub (``OWNER/NAME``).
-        packages: Names of packages whose parts may be used, where the captioner has some.
+        trust: Packages whose classes it may name, besides this one, torch, lightning and transformers.
         revision: Branch, tag or commit on the Hub; name a commit where captions must be repeatable.
 
     Returns:
@@ -114,12 +118,11 @@ def load_exported(
     """
     folder = locate_export(location, revision)
     config = _read_config(folder)
-    description = config["model"]
-    refuse_foreign_packages(description, packages)
-    module = cast(
-        VisionLanguageModule, build_part(find_files(description, folder), VisionLanguageModule, packages, "model")
-    )
-    module.configure_model()
+    description = copy_plain(config["model"], f"The description in {folder / CONFIG}")
+    with trusting(trust):
+        refuse_foreign_packages(description)
+        module = cast(VisionLanguageModule, build_part(find_files(description, folder), VisionLanguageModule))
+        module.configure_model()
     _check_codebooks(config, module, folder)
     weights = resolve(folder / WEIGHTS, "file of the exported captioner's weights")
     if "weights_sha256" in config and _hash(weights) != config["weights_sha256"]:  # earlier exports have none
@@ -134,36 +137,6 @@ def load_exported(
 def _hash(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _read_description(checkpoint: Path) -> tuple[dict[str, Any], int]:
-    """Read how the parts of a checkpoint are made, in plain values, and its step."""
-    try:
-        content = read_checkpoint(checkpoint)
-        settings, step = dict(content.get("hyper_parameters") or {}), int(content["global_step"])
-    except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(
-            f"{checkpoint} cannot be read as a checkpoint ({' '.join(str(error).split())[:300]}). Expected one that "
-            "`synth2 fit` wrote, such as runs/version_0/checkpoints/last.ckpt."
-        ) from error
-    class_path = settings.pop("_class_path", _CAPTIONER)
-    if "_instantiator" not in settings or "image_encoder" not in settings:
-        raise ValueError(
-            f"The checkpoint {checkpoint} does not say how a captioner's parts are made (its class is {class_path!r}, "
-            f"its settings are {sorted(settings)}). Expected one of a captioner that `synth2 fit` trained; those of a "
-            "notebook have no run file, and other models have exports of their own."
-        )
-    kept = {name: value for name, value in settings.items() if name not in (*_OF_TRAINING, "_instantiator")}
-    plain = json.loads(json.dumps({"class_path": class_path, "init_args": kept}, default=_to_plain))
-    return cast(dict[str, Any], plain), step
-
-
-def _to_plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return dict(value)
-    if isinstance(value, Path):
-        return str(value)
-    return vars(value)
 
 
 def _list_codebooks(module: VisionLanguageModule) -> dict[str, str]:

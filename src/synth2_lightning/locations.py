@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 
 from synth2_lightning.remote import fetch_remote, is_remote
@@ -55,7 +55,7 @@ def resolve(location: str | Path, what: str) -> Path:
         noted.add(text)
     if text.startswith(PACKAGE_SCHEME):
         package, _, inner = text.removeprefix(PACKAGE_SCHEME).partition("/")
-        path = Path(str(files(package))) / inner
+        path = _find_package(package, text) / inner
     elif text.startswith(_WEIGHTS):
         name, _, inner = text.removeprefix(_WEIGHTS).partition("/")
         path = fetch(name) / inner
@@ -70,6 +70,18 @@ def resolve(location: str | Path, what: str) -> Path:
             "package, weights://NAME/PATH for what `synth2 weights` fetches, or an address such as s3://BUCKET/PATH."
         )
     return path
+
+
+def _find_package(package: str, location: str) -> Path:
+    """Find the folder of a package without importing it: a file that only names it must not run its code."""
+    top, *inner = package.split(".")
+    spec = find_spec(top) if top else None
+    if spec is None or not spec.submodule_search_locations:
+        raise FileNotFoundError(
+            f"{location!r} names the package {package!r}, which is not installed here; expected "
+            "package://PACKAGE/PATH with the name of an installed package."
+        )
+    return Path(spec.submodule_search_locations[0], *inner)
 
 
 def find_checkpoint(location: str | Path) -> Path:

@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import pytest
 import yaml
 
 from synth2_lightning.datamodules.synthetic import SyntheticDataModule
@@ -21,4 +22,7 @@ def test_what_a_run_has_not_is_none(tmp_path: Path) -> None:
     assert build_data_part(None, SyntheticDataModule) is None
     data = {"class_path": "gone.Data", "init_args": {"val": {"class_path": "gone.too.Source"}}}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump({"data": data}))
-    assert build_data_part(tmp_path, ImageTextSource, ".val") is None  # type: ignore[type-abstract]
+    assert build_data_part(tmp_path, SyntheticDataModule) is None
+    assert build_data_part(tmp_path, ImageTextSource, ".train") is None  # type: ignore[type-abstract]
+    with pytest.raises(ValueError, match=r"gone\.too\.Source.*--trust gone"):
+        build_data_part(tmp_path, ImageTextSource, ".val")  # type: ignore[type-abstract]

@@ -5,7 +5,7 @@ import random
 import warnings
 from collections.abc import Callable, Container, Iterable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -21,7 +21,13 @@ from torch.distributed.tensor import DTensor
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from synth2_lightning.class_specs import trusting
+from synth2_lightning.locations import resolve
+from synth2_lightning.modules.saved_module import build_module
 from synth2_lightning.modules.sharding import keep_frozen_whole, refuse_matrix_optimizer, refuse_tensor_parallel
+from synth2_lightning.weight_files import read_checkpoint
+
+_Module = TypeVar("_Module", bound=LightningModule)
 
 OptimizerFactory = Callable[[Iterable[Any]], Optimizer]
 """``(parameter groups) -> optimizer``."""
@@ -61,6 +67,50 @@ class BaseModule(LightningModule):
         self._matrices: set[nn.Parameter] = set()
         live = [name for name, value in self.hparams.items() if isinstance(value, nn.Module) or callable(value)]
         self.remove_ignored_hparams(live)
+
+    @classmethod
+    def load_from_checkpoint(
+        cls: type[_Module],
+        checkpoint_path: Any,
+        map_location: Any = None,
+        hparams_file: Any = None,
+        strict: bool | None = None,
+        weights_only: bool | None = None,
+        **kwargs: Any,
+    ) -> _Module:
+        """Read a module from a checkpoint, with its weights, on the processor; run nothing that the checkpoint names.
+
+        Lightning would build whatever a checkpoint describes. Here each class must be of a trusted package (the one of
+        this class is; see :func:`~synth2_lightning.class_specs.trusting`) and of the type that its place asks for.
+
+        Args:
+            checkpoint_path: Location of the file.
+            map_location: Only the processor; call ``.to(device)`` afterwards.
+            hparams_file: Refused: a checkpoint describes its module itself.
+            strict: Refused, if ``False``: all that was trained must be there.
+            weights_only: Refused, if ``False``: a checkpoint of ours holds tensors and plain values only.
+            **kwargs: Arguments of the module that take the place of those in the checkpoint, and its parts where a
+                script built them.
+
+        Raises:
+            FileNotFoundError: If it is missing, or a file that a part reads.
+            ValueError: If it is damaged, may hold code, is of another class, names classes that are not trusted, or an
+                argument is refused.
+        """
+        if map_location not in (None, "cpu", torch.device("cpu")) or hparams_file is not None:
+            raise ValueError(
+                f"{cls.__name__}.load_from_checkpoint() got map_location={map_location!r} and hparams_file="
+                f"{hparams_file!r}; expected neither: it is read to the processor, with the settings in it."
+            )
+        if strict is False or weights_only is False:
+            raise ValueError(
+                f"{cls.__name__}.load_from_checkpoint() got strict={strict} and weights_only={weights_only}; expected "
+                "neither to be False: a checkpoint of ours holds all trained weights, tensors and plain values only."
+            )
+        path = resolve(checkpoint_path, "checkpoint")
+        with trusting([cls.__module__.partition(".")[0]]):
+            module: _Module = build_module(cls, read_checkpoint(path), path, kwargs)
+        return module
 
     def setup(self, stage: str) -> None:
         """Have batches come as they are, and all processes go on from the same checkpoint."""

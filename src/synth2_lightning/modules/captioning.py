@@ -1,7 +1,6 @@
 """The captioner: frozen image encoder, resampler, language decoder (Synth², arXiv 2403.07750)."""
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, ClassVar, final
 
 import torch
@@ -17,7 +16,6 @@ from synth2_lightning.modules.ranks import mean_over_ranks
 from synth2_lightning.modules.sharding import choose_precision, shard_frozen, shard_part
 from synth2_lightning.nn.gated_attention import GatedCrossAttention
 from synth2_lightning.types import CaptionOutput, GenerationSettings, ImageInput, ImageTextBatch, TokenLoss
-from synth2_lightning.weight_files import checked_checkpoint
 
 
 class VisionLanguageModule(BaseModule):
@@ -142,36 +140,3 @@ class VisionLanguageModule(BaseModule):
         self.log(f"{stage}/loss", self.token_loss, on_step=False, on_epoch=True, prog_bar=True)
         captions = self.respond(visual, batch)
         return CaptionOutput(loss=losses.mean(), keys=batch.keys, captions=captions, references=batch.references)
-
-
-def read_captioner(path: Path) -> VisionLanguageModule:
-    """Read a captioner from a checkpoint of ``synth2 fit``, with all its weights, on the processor.
-
-    Nothing is unpickled but tensors and plain values. They name the classes of the parts: those of packages that are
-    installed here, each of the kind that its place asks for.
-
-    Args:
-        path: The file.
-
-    Raises:
-        FileNotFoundError: If it is missing, or a file that a part reads.
-        ValueError: If it is damaged, may hold code, is no captioner's, or does not say how its parts are made.
-    """
-    try:
-        with checked_checkpoint(path):
-            module: Any = VisionLanguageModule.load_from_checkpoint(path, map_location="cpu", weights_only=True)
-    except TypeError as error:
-        raise ValueError(
-            f"The checkpoint {path} does not say how the captioner's parts are made ({error}). Expected one that "
-            "`synth2 fit` wrote; those of a notebook have no run file. Build the module and give it to Captioner."
-        ) from error
-    except ValueError as error:
-        if "blocked to prevent arbitrary code execution" not in str(error):
-            raise
-        raise ValueError(
-            f"The checkpoint {path} may run code, and was not loaded. Lightning says: {error} Expected one that "
-            "`synth2 fit` wrote; a class of your own must be imported before."
-        ) from error
-    if not isinstance(module, VisionLanguageModule):
-        raise ValueError(f"The checkpoint {path} is one of {type(module).__name__}; expected a captioner's.")
-    return module

@@ -11,7 +11,8 @@ from torch import Tensor
 from synth2_lightning.fingerprints import fingerprint_weights
 from synth2_lightning.interfaces import PairScorer
 from synth2_lightning.locations import resolve
-from synth2_lightning.modules.captioning import VisionLanguageModule, read_captioner
+from synth2_lightning.modules.captioner_checkpoint import read_captioner
+from synth2_lightning.modules.captioning import VisionLanguageModule
 from synth2_lightning.shards.reader import ShardReader
 from synth2_lightning.types import VQTokens
 

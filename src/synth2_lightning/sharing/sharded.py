@@ -1,6 +1,5 @@
 """Checkpoints that many processes wrote side by side (torch.distributed.checkpoint), as one process would have."""
 
-import pickle
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator
@@ -20,26 +19,11 @@ from torch.distributed.checkpoint.planner import ReadItem
 from torch.distributed.checkpoint.state_dict_loader import load
 
 from synth2_lightning.files import write_atomically
+from synth2_lightning.sharing.sharded_index import read_index
 from synth2_lightning.sharing.weights import save_weights
 
 _INDEX = ".metadata"  # torch's, a pickle: which file holds which part of which tensor
 _REST = "meta.pt"  # Lightning's: all but weights and optimizers
-_KNOWN = {  # what torch 2.15 names in an index; none of them does anything but hold values
-    "pathlib": {"PosixPath", "PurePosixPath", "WindowsPath", "PureWindowsPath"},
-    "torch": {"Size"},
-    "torch.distributed.checkpoint.filesystem": {"_StorageInfo"},
-    "torch.distributed.checkpoint.metadata": {
-        "BytesStorageMetadata",
-        "ChunkStorageMetadata",
-        "Metadata",
-        "MetadataIndex",
-        "StorageMeta",
-        "TensorProperties",
-        "TensorStorageMetadata",
-        "_MEM_FORMAT_ENCODING",
-    },
-    "torch.serialization": {"_get_layout"},
-}
 
 
 def is_sharded(path: Path) -> bool:
@@ -182,28 +166,13 @@ def _save(checkpoint: dict[str, Any], suffix: str, file: Path) -> None:
         raise OSError(str(error).partition("\n")[0]) from error
 
 
-class _SafeUnpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        kind = getattr(torch, name, None) if module == "torch" else None
-        if name in _KNOWN.get(module, ()) or isinstance(kind, torch.dtype | torch.layout):
-            return super().find_class(module, name)
-        raise ValueError(f"Its index names {module}.{name}, which may be code; nothing was run.")
-
-
 class _SafeReader(FileSystemReader):
     """Reads the index, which is a pickle, without running what it names; torch reads the tensors safely itself."""
 
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
         del args, kwargs
-        with (Path(self.path) / _INDEX).open("rb") as file:
-            index = _SafeUnpickler(file).load()
-        if not isinstance(index, Metadata):
-            raise ValueError(f"Its index holds {type(index).__name__}, not torch's Metadata.")
-        files = {entry.relative_path for entry in index.storage_data.values()}
-        if outside := [name for name in files if Path(name).name != name]:
-            raise ValueError(f"Its index names {outside[0]!r}, which lies outside of the folder; nothing was read.")
-        index.storage_meta = index.storage_meta or StorageMeta()
-        index.storage_meta.load_id = self.load_id
+        index = read_index(Path(self.path) / _INDEX)
+        index.storage_meta = StorageMeta(load_id=self.load_id)
         return index
 
 

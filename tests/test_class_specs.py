@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
+from synth2_lightning.class_specs import build_part, list_packages, refuse_foreign_packages, trusting
 from synth2_lightning.decoders.language_model import LoraSettings, PretrainedLanguageModel
 from synth2_lightning.encoders.vqgan import VQGANTokenizer
 from synth2_lightning.interfaces import ResamplerFactory
 from synth2_lightning.nn.perceiver import PerceiverResampler
-from synth2_lightning.sharing.parts import build_part, list_packages, refuse_foreign_packages
 
 
 def test_a_factory_inside_a_factory_is_built_as_the_command_line_does() -> None:
@@ -54,9 +54,13 @@ def test_packages_of_classes_and_files_are_found_at_any_depth() -> None:
         "b": {"c": ["package://three"], "d": "four.x"},
     }
     assert list_packages(description) == {"one", "two", "three"}
-    refuse_foreign_packages(description, ["one", "two", "three"])
-    with pytest.raises(ValueError, match=r"names 'package://three', 'package://two.inner/b', and to load it would run"):
-        refuse_foreign_packages(description, ["one"])
+    with trusting(["one", "two", "three"]):
+        refuse_foreign_packages(description)
+    with (
+        trusting(["one"]),
+        pytest.raises(ValueError, match=r"'package://three', 'package://two.inner/b'.*--trust three --trust two"),
+    ):
+        refuse_foreign_packages(description)
 
 
 @dataclass
