@@ -51,7 +51,7 @@ HYPER_PARAMETERS: dict[str, Any] = {
     "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.001}},
     "lr_scheduler": {
         "class_path": "synth2_lightning.modules.schedules.WarmupCosineSchedule",
-        "init_args": {"num_warmup_steps": 1},
+        "init_args": {"warmup_steps": 1},
     },
     "compile_trained": False,
 }
@@ -94,8 +94,15 @@ class Watch:
 WATCH = Watch()
 
 
+@pytest.fixture(scope="module")
+def _warm() -> None:
+    """Import all that parsing imports: some libraries start a process when they are imported."""
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", "real.yaml", "--print_config"])
+
+
 @pytest.fixture
-def _watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _watched(_warm: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     (tmp_path / "marker_of_an_import.py").write_text("open('RAN', 'w')\nclass Anything: ...\n")
     (tmp_path / "KEPT").write_text("kept")
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -259,7 +266,7 @@ def test_class_specs_under_any_in_a_run_file_are_data(tmp_path: Path, name: str)
     watch(lambda: main(["fit", "--config", "real.yaml", "--config", "hostile.yaml", *quick]))
 
 
-def test_the_watch_sees_a_process(tmp_path: Path) -> None:
+def test_the_watch_sees_a_process() -> None:
     watch(lambda: os.system("true"))
     assert len(WATCH.seen) == 1
     WATCH.seen.clear()
