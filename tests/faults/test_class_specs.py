@@ -56,7 +56,7 @@ HYPER_PARAMETERS: dict[str, Any] = {
     "compile_trained": False,
 }
 UNDER_ANY = ("decoder", "init_args", "language_model", "init_args", "config", "problem_type")
-HOSTILE = {
+HOSTILE: dict[str, dict[str, Any]] = {
     "os.system": {"command": "touch RAN"},
     "posix.system": {"command": "touch RAN"},
     "subprocess.Popen": {"args": "touch RAN", "shell": True},
@@ -222,7 +222,7 @@ def test_no_run_folder_runs_what_its_config_names(tmp_path: Path, value: Any, pl
     source = {"class_path": "synth2_lightning.scenes.source.ScenesSource", "init_args": {"split": "val"}}
     data = {"class_path": "synth2_lightning.datamodules.real.RealDataModule", "init_args": {"val": source}}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump({"data": put(data, place, value)}))
-    watch(partial(build_data_part, tmp_path, ImageTextSource, ".val"))
+    watch(partial(build_data_part, tmp_path, ImageTextSource, ".val"))  # type: ignore[type-abstract]
     check_that_nothing_ran(tmp_path)
 
 
