@@ -1,7 +1,6 @@
 """synth2-lightning: visual-language models trained on synthetic captions and image embeddings (Synth²)."""
 
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False  # nothing is imported here: `python -m` would search the current folder first
 if TYPE_CHECKING:
     from pathlib import Path
 

@@ -67,6 +67,8 @@ def main(args: Sequence[str] | None = None) -> None:
         Traceback (most recent call last):
         SystemExit: 0
     """
+    # Processes that are started from here (ranks, loaders' workers, compilers) do not import from the current folder.
+    os.environ["PYTHONSAFEPATH"] = "1"
     words = list(sys.argv[1:] if args is None else args)
     command = words[0] if words else "--help"
     if command in _TRAINER_COMMANDS:
