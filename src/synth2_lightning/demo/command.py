@@ -76,12 +76,15 @@ def open_demo(run: str, port: int, device: torch.device | str | None, console: C
     refuse_taken_port(port)
     captioner = load_captioner(run, device)
     folder = find_folder(run)
-    with tempfile.TemporaryDirectory(prefix="synth2-demo-") as scratch, _uploads_in(Path(scratch) / "uploads"):
+    with (
+        tempfile.TemporaryDirectory(prefix="synth2-demo-") as scratch,
+        _uploads_in(Path(scratch) / "uploads") as uploads,
+    ):
         from synth2_lightning.demo.page import serve_page
 
         neighbours, note = read_pairs(captioner, folder, Path(scratch) / "means.bin", console)
         examples = save_examples(folder, Path(scratch), console)
-        page = serve_page(Answerer(captioner, neighbours), run, examples, note, port)
+        page = serve_page(Answerer(captioner, neighbours), run, examples, note, port, uploads)
         try:
             yield page
         finally:
@@ -134,11 +137,12 @@ def save_examples(folder: Path | None, scratch: Path, console: Console) -> list[
 
 
 @contextmanager
-def _uploads_in(folder: Path) -> Iterator[None]:
+def _uploads_in(scratch: str) -> Iterator[Path]:
+    folder = Path(scratch) / "uploads"
     before = os.environ.get("GRADIO_TEMP_DIR")
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
     try:
-        yield
+        yield folder
     finally:
         if before is None:
             del os.environ["GRADIO_TEMP_DIR"]
