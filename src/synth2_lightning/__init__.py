@@ -2,6 +2,7 @@
 
 TYPE_CHECKING = False  # nothing is imported here: `python -m` would search the current folder first
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
     from synth2_lightning.captioner import Captioner
@@ -9,12 +10,13 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 
-def load(location: "str | Path", device: str | None = None) -> "Captioner":
+def load(location: "str | Path", device: str | None = None, from_hub: "Collection[str]" = ()) -> "Captioner":
     """Load a trained captioner, as :func:`synth2_lightning.captioner.load_captioner` does.
 
     Args:
-        location: A checkpoint file, or the folder of a run.
+        location: A checkpoint file, or the folder of a run or of an export.
         device: Where it computes; the accelerator that is there, or else the processor, if ``None``.
+        from_hub: Names on the Hugging Face Hub that an export may have fetched; nothing by default.
 
     Raises:
         FileNotFoundError: If nothing lies there, or a file of the run is missing.
@@ -27,4 +29,4 @@ def load(location: "str | Path", device: str | None = None) -> "Captioner":
     """
     from synth2_lightning.captioner import load_captioner  # here, so that importing the package stays quick
 
-    return load_captioner(location, device)
+    return load_captioner(location, device, from_hub=from_hub)

@@ -1,7 +1,7 @@
 """A trained captioner for anybody's pictures: loaded from where it lies, asked in one call."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, assert_never
@@ -192,6 +192,7 @@ def load_captioner(
     device: torch.device | str | None = None,
     num_beams: int | None = None,
     max_new_tokens: int | None = None,
+    from_hub: Collection[str] = (),
 ) -> Captioner:
     """Load a trained captioner; ``synth2_lightning.load`` is this function.
 
@@ -201,15 +202,17 @@ def load_captioner(
         device: As for :class:`Captioner`.
         num_beams: As for :class:`Captioner`.
         max_new_tokens: As for :class:`Captioner`.
+        from_hub: Names on the Hub that an export may have fetched, as for
+            :func:`~synth2_lightning.export.load_exported`.
 
     Raises:
         FileNotFoundError: If nothing lies there, or a file of the run is missing.
         ValueError: If it is no captioner's checkpoint, or does not say how its parts are made.
     """
-    return Captioner(load_module(location), device, num_beams, max_new_tokens)
+    return Captioner(load_module(location, from_hub), device, num_beams, max_new_tokens)
 
 
-def load_module(location: str | Path) -> VisionLanguageModule:
+def load_module(location: str | Path, from_hub: Collection[str] = ()) -> VisionLanguageModule:
     """Load the module of a captioner from wherever :func:`load_captioner` can, on the processor.
 
     Raises:
@@ -217,7 +220,9 @@ def load_module(location: str | Path) -> VisionLanguageModule:
         ValueError: If it is no captioner's checkpoint, or does not say how its parts are made.
     """
     path = resolve(location, "trained captioner")
-    return load_exported(path) if is_exported(path) else read_captioner(find_run(path).checkpoint)
+    if is_exported(path):
+        return load_exported(path, from_hub=from_hub)
+    return read_captioner(find_run(path).checkpoint)
 
 
 def _from_tensor(tensor: Tensor, name: str) -> Image.Image:

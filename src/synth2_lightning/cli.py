@@ -346,6 +346,7 @@ def _add_caption(parser: argparse.ArgumentParser) -> None:
         "--max-pixels", type=int, default=178_956_970, help="refuse larger pictures (default: 178956970, as Pillow)"
     )
     parser.add_argument("--allow-urls", action="store_true", help="fetch addresses by http and https")
+    _add_from_hub(parser)
 
 
 def _add_demo(parser: argparse.ArgumentParser) -> None:
@@ -354,6 +355,17 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="folder of a run, a checkpoint, or an exported captioner")
     parser.add_argument("--port", type=int, default=7860, help="of 127.0.0.1 (default: 7860)")
     parser.add_argument("--device", help="such as cpu, cuda or cuda:1 (default: the accelerator that there is)")
+    _add_from_hub(parser)
+
+
+def _add_from_hub(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--from-hub",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="model on the Hugging Face Hub that an export may have fetched; may come often (default: none)",
+    )
 
 
 def _add_export(parser: argparse.ArgumentParser) -> None:
@@ -481,7 +493,7 @@ def _caption_pictures(given: argparse.Namespace) -> None:
 
     for noise in _NOISE:
         warnings.filterwarnings("ignore", message=noise)
-    captioner = load_captioner(given.checkpoint, given.device, given.num_beams, given.max_new_tokens)
+    captioner = load_captioner(given.checkpoint, given.device, given.num_beams, given.max_new_tokens, given.from_hub)
     format_ = given.format or format_of(given.out or Path())
     sys.exit(caption_pictures(found, captioner, given.out, format_, given.batch_size, given.max_pixels))
 
@@ -492,7 +504,7 @@ def _serve_demo(given: argparse.Namespace) -> None:
 
     for noise in _NOISE:
         warnings.filterwarnings("ignore", message=noise)
-    serve_demo(given.run, given.port, given.device)
+    serve_demo(given.run, given.port, given.device, given.from_hub)
 
 
 def _report_on_sets(given: argparse.Namespace) -> None:

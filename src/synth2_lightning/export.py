@@ -13,7 +13,7 @@ import torch
 from synth2_lightning.fingerprints import fingerprint_weights
 from synth2_lightning.interfaces import ImageTokenizer
 from synth2_lightning.jsontext import parse_json
-from synth2_lightning.locations import note_locations, resolve
+from synth2_lightning.locations import limit_locations, note_locations, resolve
 from synth2_lightning.modules.captioning import VisionLanguageModule, read_captioner
 from synth2_lightning.sharing.files import copy_files, find_files
 from synth2_lightning.sharing.folder import CARD, CONFIG, FORMAT, WEIGHTS, is_exported, refuse_taken, write_folder
@@ -82,21 +82,26 @@ def export_captioner(
         (draft / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", "utf-8")
         card = write_card(target.absolute().name, config, scores, read_data(found.folder), license)
         (draft / CARD).write_text(card, "utf-8")
-        _compare(module, load_exported(draft, list_packages(description)), draft)
+        _compare(module, load_exported(draft, list_packages(description), from_hub=locations), draft)
     return target
 
 
 def load_exported(
-    location: str | Path, packages: Collection[str] = (), revision: str | None = None
+    location: str | Path,
+    packages: Collection[str] = (),
+    revision: str | None = None,
+    from_hub: Collection[str] = (),
 ) -> VisionLanguageModule:
     """Load an exported captioner, ready to write captions.
 
-    Nothing is unpickled, and no code is imported but this package's, unless others are named.
+    Nothing is unpickled, and no code is imported but this package's, unless others are named. Nothing is read but the
+    files of the export, those of packages, and weights with a checksum (``weights://``); nothing else is fetched.
 
     Args:
         location: The folder, or a name on the Hugging Face Hub (``OWNER/NAME``).
         packages: Names of packages whose parts may be used, where the captioner has some.
         revision: Branch, tag or commit on the Hub; name a commit where captions must be repeatable.
+        from_hub: Names of models on the Hub that may be fetched, where parts of the captioner lie there.
 
     Returns:
         The module on the CPU, in evaluation mode, with the weights of all parts.
@@ -116,10 +121,11 @@ def load_exported(
     config = _read_config(folder)
     description = config["model"]
     refuse_foreign_packages(description, packages)
-    module = cast(
-        VisionLanguageModule, build_part(find_files(description, folder), VisionLanguageModule, packages, "model")
-    )
-    module.configure_model()
+    with limit_locations(folder, from_hub):
+        module = cast(
+            VisionLanguageModule, build_part(find_files(description, folder), VisionLanguageModule, packages, "model")
+        )
+        module.configure_model()
     _check_codebooks(config, module, folder)
     weights = resolve(folder / WEIGHTS, "file of the exported captioner's weights")
     if "weights_sha256" in config and _hash(weights) != config["weights_sha256"]:  # earlier exports have none

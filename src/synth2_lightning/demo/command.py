@@ -3,7 +3,7 @@
 import os
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,13 +29,16 @@ from synth2_lightning.signals import keep_sigterm
 NUM_EXAMPLES = 6
 
 
-def serve_demo(run: str, port: int = 7860, device: torch.device | str | None = None) -> None:
+def serve_demo(
+    run: str, port: int = 7860, device: torch.device | str | None = None, from_hub: Collection[str] = ()
+) -> None:
     """Serve the page until the user stops it.
 
     Args:
         run: Folder of a run, a checkpoint, or an exported captioner.
         port: Of the loopback address.
         device: As for :class:`~synth2_lightning.captioner.Captioner`.
+        from_hub: As for :func:`~synth2_lightning.captioner.load_captioner`.
 
     Raises:
         FileNotFoundError: If there is no such run.
@@ -45,7 +48,7 @@ def serve_demo(run: str, port: int = 7860, device: torch.device | str | None = N
     console = Console(stderr=True)
     with keep_sigterm():
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that dropped pictures are deleted then, too
-        with open_demo(run, port, device, console) as page:
+        with open_demo(run, port, device, console, from_hub) as page:
             console.print(f"The page is at [bold]{page.local_url}[/bold] for this machine alone. Ctrl-C ends it.")
             try:
                 Event().wait()
@@ -54,7 +57,9 @@ def serve_demo(run: str, port: int = 7860, device: torch.device | str | None = N
 
 
 @contextmanager
-def open_demo(run: str, port: int, device: torch.device | str | None, console: Console) -> Iterator[Any]:
+def open_demo(
+    run: str, port: int, device: torch.device | str | None, console: Console, from_hub: Collection[str] = ()
+) -> Iterator[Any]:
     """Serve the page while the context lasts; pictures that were dropped are deleted at its end.
 
     Args:
@@ -62,6 +67,7 @@ def open_demo(run: str, port: int, device: torch.device | str | None, console: C
         port: As for :func:`serve_demo`.
         device: As for :func:`serve_demo`.
         console: Where to tell of progress.
+        from_hub: As for :func:`serve_demo`.
 
     Raises:
         FileNotFoundError: As for :func:`serve_demo`.
@@ -74,7 +80,7 @@ def open_demo(run: str, port: int, device: torch.device | str | None, console: C
             '`pip install "synth2-lightning[demo]"`.'
         )
     refuse_taken_port(port)
-    captioner = load_captioner(run, device)
+    captioner = load_captioner(run, device, from_hub=from_hub)
     folder = find_folder(run)
     with (
         tempfile.TemporaryDirectory(prefix="synth2-demo-") as scratch,
