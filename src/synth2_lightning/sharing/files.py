@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from synth2_lightning.files import set_default_mode
 from synth2_lightning.locations import resolve
 from synth2_lightning.remote import is_remote
 
@@ -125,9 +126,15 @@ def _copy(source: Path, target: Path) -> None:
         )
     target.parent.mkdir(parents=True, exist_ok=True)
     if source.is_dir():
-        shutil.copytree(source, target, ignore=lambda _, names: {n for n in names if Path(n).suffix in _PICKLES})
+        shutil.copytree(source, target, ignore=_leave_out_pickles, copy_function=shutil.copyfile)
+        for folder in (target, *(path for path in target.rglob("*") if path.is_dir())):
+            set_default_mode(folder)  # which copytree() copies
     else:
         shutil.copyfile(source, target)
+
+
+def _leave_out_pickles(_folder: str, names: list[str]) -> set[str]:
+    return {name for name in names if Path(name).suffix.lower() in _PICKLES}
 
 
 def _list_pickles(path: Path) -> list[Path]:

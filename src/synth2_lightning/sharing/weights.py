@@ -47,7 +47,6 @@ def save_weights(weights: Mapping[str, Any], path: Path) -> None:
             tied[name] = holder
     whole = {name: weight.detach().cpu().contiguous().clone() for name, weight in weights.items() if name not in tied}
     write_safetensors(whole, path, _FORMAT | {f"tied:{name}": holder for name, holder in tied.items()})
-    path.chmod(0o644)  # safetensors gives it to its owner alone
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
