@@ -13,9 +13,10 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from synth2_lightning import __version__
+from synth2_lightning.console import MessageConsole, make_output_visible, visible
 from synth2_lightning.locations import resolve
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ def main(args: Sequence[str] | None = None) -> None:
     """
     # Processes that are started from here (ranks, loaders' workers, compilers) do not import from the current folder.
     os.environ["PYTHONSAFEPATH"] = "1"
+    make_output_visible()
     words = list(sys.argv[1:] if args is None else args)
     command = words[0] if words else "--help"
     if command in _TRAINER_COMMANDS:
@@ -122,7 +124,12 @@ def run_trainer(words: Sequence[str]) -> "LightningCLI":
         trainer_defaults={"callbacks": [SigtermCallback()]},
         # A second run in the same folder is a user's wish, not an error; Lightning would abort it.
         save_config_kwargs={"overwrite": True},
-        parser_kwargs={"version": __version__},
+        # What the parser says of a run file is printed by `_report_errors`, which does not let it act on the terminal.
+        parser_kwargs={
+            "version": __version__,
+            "exit_on_error": False,
+            **{name: {"exit_on_error": False} for name in _TRAINER_COMMANDS},
+        },
         args=words,
     )
 
@@ -236,8 +243,13 @@ def _check_deepspeed(strategy: object) -> None:
         )
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        super().error(visible(message))  # words that the shell made of the names of files
+
+
 def _run_small_command(words: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="synth2",
         description="Train visual-language models on synthetic captions and synthetic image embeddings.",
         epilog="Each command has its own --help. Start with: synth2 fit --config mixed.yaml",
@@ -454,32 +466,30 @@ def _score_predictions(given: argparse.Namespace) -> None:
 
 
 def _show_weights(names: Sequence[str]) -> None:
-    from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from synth2_lightning.weights import fetch, list_weights
 
-    console = Console()
+    console = MessageConsole()
     for name in names:
-        console.print(f"[bold]{name}[/bold] is at {fetch(name)}", soft_wrap=True)
+        console.print(Text(name, style="bold") + Text(f" is at {fetch(name)}", style="default"), soft_wrap=True)
     if not names:
         table = Table("name", "what it is", "licence", "size", "fetched", box=None)
         for known in list_weights():
             fetched = "yes" if known.is_fetched else "no"
             table.add_row(known.name, known.purpose, known.licence, f"{known.megabytes} MB", fetched)
         console.print(table)
-        console.print("Fetch one with [bold]synth2 weights NAME[/bold]; run files name it as weights://NAME.")
+        console.print("Fetch one with `synth2 weights NAME`; run files name it as weights://NAME.")
 
 
 def _build_vocabulary(captions: str, folder: Path, min_count: int) -> None:
-    from rich.console import Console
-
     from synth2_lightning.decoders.vocabulary import build_vocabulary
     from synth2_lightning.sources.caption_files import read_caption_rows
 
     rows = read_caption_rows(resolve(captions, "captions"))
     num_words = build_vocabulary(rows["caption"].drop_null().to_pylist(), min_count, folder)
-    Console().print(f"A vocabulary of {num_words} words, special ones included, is in {folder}", soft_wrap=True)
+    MessageConsole().print(f"A vocabulary of {num_words} words, special ones included, is in {folder}", soft_wrap=True)
 
 
 def _caption_pictures(given: argparse.Namespace) -> None:
@@ -560,47 +570,43 @@ def _open_engine(address: str | None) -> Iterator["CaptionEngine"]:
         with connect(address) as engine:
             yield engine
     except KeyboardInterrupt:
-        from rich.console import Console
-
-        Console(stderr=True).print("Stopped.")
+        MessageConsole(stderr=True).print("Stopped.")
         sys.exit(_STOPPED_BY_USER)
 
 
 def _export_captioner(given: argparse.Namespace) -> None:
-    from rich.console import Console
-
     from synth2_lightning.export import export_captioner
     from synth2_lightning.sharing.hub import check_repository, push_export
 
     if given.push_to is not None:
         check_repository(given.push_to)  # before minutes are spent on loading the model
     folder = export_captioner(given.run, given.folder, given.license, given.card)
-    Console().print(f"The captioner is in {folder}", soft_wrap=True)
+    MessageConsole().print(f"The captioner is in {folder}", soft_wrap=True)
     if given.push_to is not None:
-        Console().print(f"It is at {push_export(folder, given.push_to)}", soft_wrap=True)
+        MessageConsole().print(f"It is at {push_export(folder, given.push_to)}", soft_wrap=True)
 
 
 def _consolidate_checkpoint(given: argparse.Namespace) -> None:
-    from rich.console import Console
-
     from synth2_lightning.sharing.sharded import consolidate
 
     num_tensors = consolidate(given.checkpoint, given.file)
-    Console().print(f"{num_tensors} trained tensors are in {given.file}", soft_wrap=True)
+    MessageConsole().print(f"{num_tensors} trained tensors are in {given.file}", soft_wrap=True)
 
 
 def _report_errors(run: Callable[[], object]) -> None:
     """Print the messages that we raise on purpose; let everything else show its traceback."""
     try:
         run()
+    except argparse.ArgumentError as error:  # of the run files' parser
+        sys.stderr.write(visible(f"error: {error}\n"))
+        sys.exit(2)
     except Exception as error:
         message = _message_of_ours(error)
         if message is None or os.environ.get("SYNTH2_TRACEBACK"):
             raise
-        from rich.console import Console
         from rich.text import Text
 
-        Console(stderr=True).print(Text("error: ", style="bold red") + Text(message), soft_wrap=True)
+        MessageConsole(stderr=True).print(Text("error: ", style="bold red") + Text(message), soft_wrap=True)
         sys.exit(1)
 
 

@@ -12,8 +12,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from synth2_lightning.files import set_default_mode
-
 _WAY_OUT = "Copy it again from where it is whole, or take an earlier one."
 
 
@@ -137,7 +135,6 @@ def write_safetensors(tensors: Mapping[str, Tensor], path: Path, notes: Mapping[
     """
     try:
         save_file(dict(tensors), path, metadata=dict(notes or {}))
-        set_default_mode(path)  # safetensors gives it to its owner alone
     except SafetensorError as error:  # its word for a full disk
         raise OSError(f"{path} cannot be written ({_shorten(error)})") from error
 

