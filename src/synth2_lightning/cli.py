@@ -4,6 +4,7 @@ Nothing heavy is imported at the top, so that ``--help``, ``--version`` and typi
 """
 
 import argparse
+import errno
 import os
 import sys
 import traceback
@@ -48,6 +49,12 @@ _STOPPED_BY_USER = 130
 """Exit code, as shells give it."""
 _SETTLING = ("lightning.pytorch.trainer.connectors.", "lightning.pytorch.strategies.")
 """Where Lightning refuses settings of the trainer."""
+_OF_DISKS = {errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG}
+_OF_PATHS = _OF_DISKS | {
+    *(errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ENAMETOOLONG),
+    *(errno.ELOOP, errno.EBUSY),
+}
+"""What the system says of a folder or a disk, whichever library wrote there; the second set only with a path."""
 _NOISE = (  # warnings that no user can act on
     r"LightningCLI's args parameter",  # the words were looked at before, for names of shipped run files
     r".isinstance\(treespec, LeafSpec\). is deprecated",  # Lightning 2.6.6 with torch 2.15
@@ -625,8 +632,24 @@ def _message_of_ours(error: Exception) -> str | None:
         is_refusal = place.startswith(_SETTLING) and isinstance(cause, ValueError | RuntimeError)
         if is_refusal or type(cause).__name__ == "MisconfigurationException":
             return f"The trainer's settings do not go together. Lightning says: {cause}"
+        if isinstance(cause, OSError) and (message := _explain_disk(cause, place)) is not None:
+            return message
         for_users = isinstance(cause, ValueError | TypeError | OSError | FloatingPointError)  # others are our mistakes
         if for_users and place.startswith("synth2_lightning."):
             return str(cause)
         cause = cause.__cause__ or cause.__context__
     return None
+
+
+def _explain_disk(error: OSError, place: str) -> str | None:
+    """Say what the system said of a folder, a file or a disk; ``None`` where it said something else."""
+    if place == "tempfile" and error.filename is None:
+        return f"{error.strerror}. Expected a folder that this user may write to, with room left: name it in TMPDIR."
+    if error.errno not in (_OF_DISKS if error.filename is None else _OF_PATHS):
+        return None
+    what = "What this command writes" if error.filename is None else error.filename
+    return (
+        f"{what} cannot be written, or not be read: {error.strerror}. Expected a file or folder that this user may use "
+        "so, on a disk with room left. Start the command in another folder, name another one to write to (--out, or "
+        "the run file's save_dir and default_root_dir), or free some room."
+    )
