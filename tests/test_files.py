@@ -1,8 +1,14 @@
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from synth2_lightning.files import write_atomically, write_files
+from synth2_lightning.sharing.files import copy_files
+from synth2_lightning.weight_files import write_safetensors
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
@@ -34,12 +40,58 @@ def test_files_take_their_places_together_beside_what_is_there(tmp_path: Path) -
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"mine.txt": "mine", "weights": "old"}
     with write_files(tmp_path) as draft:
         (draft / "weights").write_text("new")
-        (draft / "weights").chmod(0o600)
         (draft / "config").write_text("new")
         assert (tmp_path / "weights").read_text() == "old"
     found = {path.name: path.read_text() for path in tmp_path.iterdir()}
     assert found == {"mine.txt": "mine", "weights": "new", "config": "new"}
-    assert (tmp_path / "weights").stat().st_mode & 0o777 == 0o644
+
+
+@pytest.fixture(params=[0o022, 0o027, 0o077], ids=oct)
+def umask(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = os.umask(request.param)
+    yield request.param
+    os.umask(before)
+
+
+def mode_of(path: Path) -> int:
+    return path.stat().st_mode & 0o777
+
+
+def test_new_files_have_the_permissions_of_the_umask_whatever_their_writer_gave_them(
+    tmp_path: Path, umask: int
+) -> None:
+    def write_for_all(draft: Path) -> None:
+        draft.write_text("new")
+        draft.chmod(0o666)
+
+    write_atomically(tmp_path / "table", write_for_all)
+    with write_files(tmp_path) as draft:
+        save_file({"weight": torch.ones(2)}, draft / "weights")
+        write_for_all(draft / "config")
+    write_safetensors({"weight": torch.ones(2)}, tmp_path / "alone")
+    assert {path.name: mode_of(path) for path in tmp_path.iterdir()} == dict.fromkeys(
+        ("table", "weights", "config", "alone"), 0o666 & ~umask
+    )
+
+
+def test_a_file_that_replaces_another_keeps_its_permissions(tmp_path: Path) -> None:
+    (tmp_path / "mine").touch(0o640)
+    write_atomically(tmp_path / "mine", lambda draft: draft.write_text("new"))
+    assert mode_of(tmp_path / "mine") == 0o640
+
+
+def test_what_an_export_copies_has_the_permissions_of_the_umask(tmp_path: Path, umask: int) -> None:
+    words = tmp_path / "words" / "inner"
+    words.mkdir(parents=True)
+    (words / "tokenizer.json").write_text("{}")
+    for path in (words, words.parent):
+        path.chmod(0o755)
+    (words / "tokenizer.json").chmod(0o640)
+    copy_files({"tokenizer": str(words.parent)}, (), tmp_path / "export")
+    copy_files({"table": str(words / "tokenizer.json")}, (), tmp_path / "export")
+    copied = [tmp_path / "export", *(tmp_path / "export").rglob("*")]
+    assert {mode_of(path) for path in copied if path.is_dir()} == {0o777 & ~umask}
+    assert [mode_of(path) for path in copied if path.is_file()] == [0o666 & ~umask] * 2
 
 
 def test_what_a_killed_writer_left_is_cleared(tmp_path: Path) -> None:

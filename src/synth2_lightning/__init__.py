@@ -1,7 +1,6 @@
 """synth2-lightning: visual-language models trained on synthetic captions and image embeddings (Synth²)."""
 
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False  # nothing is imported here: `python -m` would search the current folder first
 if TYPE_CHECKING:
     from collections.abc import Collection
     from pathlib import Path
@@ -11,14 +10,20 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 
-def load(location: "str | Path", device: str | None = None, trust: "Collection[str]" = ()) -> "Captioner":
+def load(
+    location: "str | Path",
+    device: str | None = None,
+    trust: "Collection[str]" = (),
+    from_hub: "Collection[str]" = (),
+) -> "Captioner":
     """Load a trained captioner, as :func:`synth2_lightning.captioner.load_captioner` does.
 
     Args:
-        location: A checkpoint file, or the folder of a run.
+        location: A checkpoint file, or the folder of a run or of an export.
         device: Where it computes; the accelerator that is there, or else the processor, if ``None``.
         trust: Names of top-level packages whose classes it may name, besides this one, torch, lightning and
             transformers.
+        from_hub: Names on the Hugging Face Hub that an export may have fetched; nothing by default.
 
     Raises:
         FileNotFoundError: If nothing lies there, or a file of the run is missing.
@@ -32,4 +37,4 @@ def load(location: "str | Path", device: str | None = None, trust: "Collection[s
     """
     from synth2_lightning.captioner import load_captioner  # here, so that importing the package stays quick
 
-    return load_captioner(location, device, trust=trust)
+    return load_captioner(location, device, trust=trust, from_hub=from_hub)

@@ -19,6 +19,7 @@ from rich.progress import (
 from rich.text import Text
 
 from synth2_lightning.captioner import BATCH_SIZE, MAX_PIXELS, Captioner
+from synth2_lightning.console import MessageConsole
 from synth2_lightning.shards.picture_captions import Format, PictureCaptionFile, PictureCaptionStream
 from synth2_lightning.sources.picture_files import FoundPictures
 from synth2_lightning.sources.picture_urls import PictureFetcher
@@ -56,7 +57,7 @@ def caption_pictures(
         OSError: If the file cannot be written.
         ValueError: If the file holds something else, or captions that were made in another way.
     """
-    console = console or Console(stderr=True)
+    console = console or MessageConsole(stderr=True)
     if found.num_others:
         _tell(
             console,
@@ -140,6 +141,4 @@ def _progress(console: Console) -> Progress:
 
 
 def _tell(console: Console, message: str, style: str = "") -> None:
-    # File names are any bytes that a disk holds, and no markup.
-    readable = message.encode("utf-8", errors="backslashreplace").decode("utf-8")
-    console.print(Text(readable, style=style), soft_wrap=True)
+    console.print(Text(message, style=style), soft_wrap=True)

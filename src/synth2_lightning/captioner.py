@@ -195,6 +195,7 @@ def load_captioner(
     num_beams: int | None = None,
     max_new_tokens: int | None = None,
     trust: Collection[str] = (),
+    from_hub: Collection[str] = (),
 ) -> Captioner:
     """Load a trained captioner; ``synth2_lightning.load`` is this function.
 
@@ -205,15 +206,19 @@ def load_captioner(
         num_beams: As for :class:`Captioner`.
         max_new_tokens: As for :class:`Captioner`.
         trust: As for :func:`load_module`.
+        from_hub: Names on the Hub that an export may have fetched, as for
+            :func:`~synth2_lightning.export.load_exported`.
 
     Raises:
         FileNotFoundError: If nothing lies there, or a file of the run is missing.
         ValueError: As for :func:`load_module`.
     """
-    return Captioner(load_module(location, trust), device, num_beams, max_new_tokens)
+    return Captioner(load_module(location, trust, from_hub), device, num_beams, max_new_tokens)
 
 
-def load_module(location: str | Path, trust: Collection[str] = ()) -> VisionLanguageModule:
+def load_module(
+    location: str | Path, trust: Collection[str] = (), from_hub: Collection[str] = ()
+) -> VisionLanguageModule:
     """Load the module of a captioner from wherever :func:`load_captioner` can, on the processor.
 
     Args:
@@ -228,7 +233,7 @@ def load_module(location: str | Path, trust: Collection[str] = ()) -> VisionLang
     """
     path = resolve(location, "trained captioner")
     if is_exported(path):
-        return load_exported(path, trust)
+        return load_exported(path, trust, from_hub=from_hub)
     with trusting(trust):
         return read_captioner(find_run(path).checkpoint)
 

@@ -4,6 +4,7 @@ Nothing heavy is imported at the top, so that ``--help``, ``--version`` and typi
 """
 
 import argparse
+import errno
 import os
 import re
 import sys
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from synth2_lightning import __version__
+from synth2_lightning.console import MessageConsole, make_output_visible, visible
 from synth2_lightning.locations import resolve
 
 if TYPE_CHECKING:
@@ -49,6 +51,12 @@ _STOPPED_BY_USER = 130
 """Exit code, as shells give it."""
 _SETTLING = ("lightning.pytorch.trainer.connectors.", "lightning.pytorch.strategies.")
 """Where Lightning refuses settings of the trainer."""
+_OF_DISKS = {errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG}
+_OF_PATHS = _OF_DISKS | {
+    *(errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ENAMETOOLONG),
+    *(errno.ELOOP, errno.EBUSY),
+}
+"""What the system says of a folder or a disk, whichever library wrote there; the second set only with a path."""
 _NOISE = (  # warnings that no user can act on
     r"LightningCLI's args parameter",  # the words were looked at before, for names of shipped run files
     r".isinstance\(treespec, LeafSpec\). is deprecated",  # Lightning 2.6.6 with torch 2.15
@@ -69,6 +77,9 @@ def main(args: Sequence[str] | None = None) -> None:
         Traceback (most recent call last):
         SystemExit: 0
     """
+    # Processes that are started from here (ranks, loaders' workers, compilers) do not import from the current folder.
+    os.environ["PYTHONSAFEPATH"] = "1"
+    make_output_visible()
     words = list(sys.argv[1:] if args is None else args)
     command = words[0] if words else "--help"
     if command in _TRAINER_COMMANDS:
@@ -138,7 +149,13 @@ def run_trainer(words: Sequence[str]) -> "LightningCLI":
             # A second run in the same folder is a user's wish, not an error; Lightning would abort it.
             save_config_kwargs={"overwrite": True},
             parser_class=Parser,
-            parser_kwargs={"version": __version__},
+            # What the parser says of a run file is printed by `_report_errors`, which does not let it act on the
+            # terminal.
+            parser_kwargs={
+                "version": __version__,
+                "exit_on_error": False,
+                **{name: {"exit_on_error": False} for name in _TRAINER_COMMANDS},
+            },
             args=words,
         )
 
@@ -281,8 +298,13 @@ def _check_deepspeed(strategy: object) -> None:
         )
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        super().error(visible(message))  # words that the shell made of the names of files
+
+
 def _run_small_command(words: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="synth2",
         description="Train visual-language models on synthetic captions and synthetic image embeddings.",
         epilog="Each command has its own --help. Start with: synth2 fit --config mixed.yaml",
@@ -392,6 +414,7 @@ def _add_caption(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--allow-urls", action="store_true", help="fetch addresses by http and https")
     _add_trust(parser)
+    _add_from_hub(parser)
 
 
 def _add_demo(parser: argparse.ArgumentParser) -> None:
@@ -401,6 +424,7 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, default=7860, help="of 127.0.0.1 (default: 7860)")
     parser.add_argument("--device", help="such as cpu, cuda or cuda:1 (default: the accelerator that there is)")
     _add_trust(parser)
+    _add_from_hub(parser)
 
 
 def _add_trust(parser: argparse.ArgumentParser) -> None:
@@ -410,6 +434,16 @@ def _add_trust(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="PACKAGE",
         help="allow classes of a package of yours in the checkpoint, such as a decoder; may be repeated",
+    )
+
+
+def _add_from_hub(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--from-hub",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="model on the Hugging Face Hub that an export may have fetched; may be repeated (default: none)",
     )
 
 
@@ -500,32 +534,30 @@ def _score_predictions(given: argparse.Namespace) -> None:
 
 
 def _show_weights(names: Sequence[str]) -> None:
-    from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from synth2_lightning.weights import fetch, list_weights
 
-    console = Console()
+    console = MessageConsole()
     for name in names:
-        console.print(f"[bold]{name}[/bold] is at {fetch(name)}", soft_wrap=True)
+        console.print(Text(name, style="bold") + Text(f" is at {fetch(name)}", style="default"), soft_wrap=True)
     if not names:
         table = Table("name", "what it is", "licence", "size", "fetched", box=None)
         for known in list_weights():
             fetched = "yes" if known.is_fetched else "no"
             table.add_row(known.name, known.purpose, known.licence, f"{known.megabytes} MB", fetched)
         console.print(table)
-        console.print("Fetch one with [bold]synth2 weights NAME[/bold]; run files name it as weights://NAME.")
+        console.print("Fetch one with `synth2 weights NAME`; run files name it as weights://NAME.")
 
 
 def _build_vocabulary(captions: str, folder: Path, min_count: int) -> None:
-    from rich.console import Console
-
     from synth2_lightning.decoders.vocabulary import build_vocabulary
     from synth2_lightning.sources.caption_files import read_caption_rows
 
     rows = read_caption_rows(resolve(captions, "captions"))
     num_words = build_vocabulary(rows["caption"].drop_null().to_pylist(), min_count, folder)
-    Console().print(f"A vocabulary of {num_words} words, special ones included, is in {folder}", soft_wrap=True)
+    MessageConsole().print(f"A vocabulary of {num_words} words, special ones included, is in {folder}", soft_wrap=True)
 
 
 def _caption_pictures(given: argparse.Namespace) -> None:
@@ -539,7 +571,8 @@ def _caption_pictures(given: argparse.Namespace) -> None:
 
     for noise in _NOISE:
         warnings.filterwarnings("ignore", message=noise)
-    captioner = load_captioner(given.checkpoint, given.device, given.num_beams, given.max_new_tokens, given.trust)
+    allowed = {"trust": given.trust, "from_hub": given.from_hub}
+    captioner = load_captioner(given.checkpoint, given.device, given.num_beams, given.max_new_tokens, **allowed)
     format_ = given.format or format_of(given.out or Path())
     sys.exit(caption_pictures(found, captioner, given.out, format_, given.batch_size, given.max_pixels))
 
@@ -552,7 +585,7 @@ def _serve_demo(given: argparse.Namespace) -> None:
     for noise in _NOISE:
         warnings.filterwarnings("ignore", message=noise)
     with trusting(given.trust):
-        serve_demo(given.run, given.port, given.device)
+        serve_demo(given.run, given.port, given.device, given.from_hub)
 
 
 def _report_on_sets(given: argparse.Namespace) -> None:
@@ -608,47 +641,43 @@ def _open_engine(address: str | None) -> Iterator["CaptionEngine"]:
         with connect(address) as engine:
             yield engine
     except KeyboardInterrupt:
-        from rich.console import Console
-
-        Console(stderr=True).print("Stopped.")
+        MessageConsole(stderr=True).print("Stopped.")
         sys.exit(_STOPPED_BY_USER)
 
 
 def _export_captioner(given: argparse.Namespace) -> None:
-    from rich.console import Console
-
     from synth2_lightning.export import export_captioner
     from synth2_lightning.sharing.hub import check_repository, push_export
 
     if given.push_to is not None:
         check_repository(given.push_to)  # before minutes are spent on loading the model
     folder = export_captioner(given.run, given.folder, given.license, given.card, given.trust)
-    Console().print(f"The captioner is in {folder}", soft_wrap=True)
+    MessageConsole().print(f"The captioner is in {folder}", soft_wrap=True)
     if given.push_to is not None:
-        Console().print(f"It is at {push_export(folder, given.push_to)}", soft_wrap=True)
+        MessageConsole().print(f"It is at {push_export(folder, given.push_to)}", soft_wrap=True)
 
 
 def _consolidate_checkpoint(given: argparse.Namespace) -> None:
-    from rich.console import Console
-
     from synth2_lightning.sharing.sharded import consolidate
 
     num_tensors = consolidate(given.checkpoint, given.file)
-    Console().print(f"{num_tensors} trained tensors are in {given.file}", soft_wrap=True)
+    MessageConsole().print(f"{num_tensors} trained tensors are in {given.file}", soft_wrap=True)
 
 
 def _report_errors(run: Callable[[], object]) -> None:
     """Print the messages that we raise on purpose; let everything else show its traceback."""
     try:
         run()
+    except argparse.ArgumentError as error:  # of the run files' parser
+        sys.stderr.write(visible(f"error: {error}\n"))
+        sys.exit(2)
     except Exception as error:
         message = _message_of_ours(error)
         if message is None or os.environ.get("SYNTH2_TRACEBACK"):
             raise
-        from rich.console import Console
         from rich.text import Text
 
-        Console(stderr=True).print(Text("error: ", style="bold red") + Text(message), soft_wrap=True)
+        MessageConsole(stderr=True).print(Text("error: ", style="bold red") + Text(message), soft_wrap=True)
         sys.exit(1)
 
 
@@ -667,8 +696,24 @@ def _message_of_ours(error: Exception) -> str | None:
         is_refusal = place.startswith(_SETTLING) and isinstance(cause, ValueError | RuntimeError)
         if is_refusal or type(cause).__name__ == "MisconfigurationException":
             return f"The trainer's settings do not go together. Lightning says: {cause}"
+        if isinstance(cause, OSError) and (message := _explain_disk(cause, place)) is not None:
+            return message
         for_users = isinstance(cause, ValueError | TypeError | OSError | FloatingPointError)  # others are our mistakes
         if for_users and place.startswith("synth2_lightning."):
             return str(cause)
         cause = cause.__cause__ or cause.__context__
     return None
+
+
+def _explain_disk(error: OSError, place: str) -> str | None:
+    """Say what the system said of a folder, a file or a disk; ``None`` where it said something else."""
+    if place == "tempfile" and error.filename is None:
+        return f"{error.strerror}. Expected a folder that this user may write to, with room left: name it in TMPDIR."
+    if error.errno not in (_OF_DISKS if error.filename is None else _OF_PATHS):
+        return None
+    what = "What this command writes" if error.filename is None else error.filename
+    return (
+        f"{what} cannot be written, or not be read: {error.strerror}. Expected a file or folder that this user may use "
+        "so, on a disk with room left. Start the command in another folder, name another one to write to (--out, or "
+        "the run file's save_dir and default_root_dir), or free some room."
+    )

@@ -14,7 +14,7 @@ from synth2_lightning.class_specs import build_part, copy_plain, refuse_foreign_
 from synth2_lightning.fingerprints import fingerprint_weights
 from synth2_lightning.interfaces import ImageTokenizer
 from synth2_lightning.jsontext import parse_json
-from synth2_lightning.locations import note_locations, resolve
+from synth2_lightning.locations import limit_locations, note_locations, resolve
 from synth2_lightning.modules.captioner_checkpoint import describe_captioner, read_captioner
 from synth2_lightning.modules.captioning import VisionLanguageModule
 from synth2_lightning.sharing.files import copy_files, find_files
@@ -86,21 +86,26 @@ def export_captioner(
         (draft / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", "utf-8")
         card = write_card(target.absolute().name, config, scores, read_data(found.folder), license)
         (draft / CARD).write_text(card, "utf-8")
-        _compare(module, load_exported(draft, trust), draft)
+        _compare(module, load_exported(draft, trust, from_hub=locations), draft)
     return target
 
 
 def load_exported(
-    location: str | Path, trust: Collection[str] = (), revision: str | None = None
+    location: str | Path,
+    trust: Collection[str] = (),
+    revision: str | None = None,
+    from_hub: Collection[str] = (),
 ) -> VisionLanguageModule:
     """Load an exported captioner, ready to write captions.
 
-    Nothing is unpickled, and no class is imported but those of trusted packages.
+    Nothing is unpickled, and no class is imported but those of trusted packages. Nothing is read but the files of the
+    export, those of packages, and weights with a checksum (``weights://``); nothing else is fetched.
 
     Args:
         location: The folder, or a name on the Hugging Face Hub (``OWNER/NAME``).
         trust: Packages whose classes it may name, besides this one, torch, lightning and transformers.
         revision: Branch, tag or commit on the Hub; name a commit where captions must be repeatable.
+        from_hub: Names of models on the Hub that may be fetched, where parts of the captioner lie there.
 
     Returns:
         The module on the CPU, in evaluation mode, with the weights of all parts.
@@ -119,7 +124,7 @@ def load_exported(
     folder = locate_export(location, revision)
     config = _read_config(folder)
     description = copy_plain(config["model"], f"The description in {folder / CONFIG}")
-    with trusting(trust):
+    with trusting(trust), limit_locations(folder, from_hub):
         refuse_foreign_packages(description)
         module = cast(VisionLanguageModule, build_part(find_files(description, folder), VisionLanguageModule))
         module.configure_model()

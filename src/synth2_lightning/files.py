@@ -10,6 +10,8 @@ from pathlib import Path
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Write a file so that a kill at any moment leaves the old one or the new one, never half of it.
 
+    The file has the permissions of the one that it replaces, or those that the umask gives to a new one.
+
     Args:
         path: Where the file goes; its folder is made.
         write: Writes the content to the path that it is given.
@@ -20,7 +22,10 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     draft = path.with_name(f"{path.name}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        draft.touch()
+        mode = (path if path.exists() else draft).stat().st_mode
         write(draft)
+        draft.chmod(mode)  # some writers bring one of their own: safetensors gives its files to their owner alone
         _sync(draft)
         draft.replace(path)
         _sync(path.parent)  # else the new name itself may be lost with the power
@@ -59,7 +64,7 @@ def write_files(folder: Path) -> Iterator[Path]:
         yield draft
         files = sorted(draft.iterdir())
         for file in files:
-            file.chmod(0o644)  # safetensors gives its files to their owner alone
+            set_default_mode(file)
             _sync(file)
         for file in files:
             file.replace(folder / file.name)
@@ -68,6 +73,31 @@ def write_files(folder: Path) -> Iterator[Path]:
         raise _unwritable(folder, error) from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def set_default_mode(path: Path) -> None:
+    """Give a file or a folder the permissions that the umask gives to a new one, whatever its writer gave it.
+
+    Args:
+        path: The file or folder; what it lies in can be written to.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "weights"
+        >>> path.touch(0o600)
+        >>> before = os.umask(0o027)
+        >>> set_default_mode(path)
+        >>> _ = os.umask(before)
+        >>> oct(path.stat().st_mode & 0o777)
+        '0o640'
+    """
+    sample = path.with_name(f"{path.name}.mode")  # the umask itself can be read only by changing it, for all threads
+    make, remove = (sample.mkdir, sample.rmdir) if path.is_dir() else (sample.touch, sample.unlink)
+    make()
+    try:
+        path.chmod(sample.stat().st_mode)
+    finally:
+        remove()
 
 
 def _unwritable(path: Path, error: OSError) -> OSError:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import torch
 
-from synth2_lightning.locations import locate_model
+from synth2_lightning.locations import is_here, locate_model
 
 
 def read_language_model(
@@ -33,6 +33,7 @@ def read_language_model(
         attn_implementation=attn_implementation,
         use_safetensors=None if gguf_file else True,
         trust_remote_code=False,
+        local_files_only=is_here(location),
     )
 
 
@@ -71,7 +72,8 @@ class NewNetwork:
         """The tokenizer at the given place."""
         from transformers import AutoTokenizer
 
-        return AutoTokenizer.from_pretrained(locate_model(self._location, "tokenizer"), trust_remote_code=False)
+        location = locate_model(self._location, "tokenizer")
+        return AutoTokenizer.from_pretrained(location, trust_remote_code=False, local_files_only=is_here(location))
 
     @cached_property
     def config(self) -> Any:

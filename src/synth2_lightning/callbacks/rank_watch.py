@@ -10,6 +10,8 @@ import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.distributed.distributed_c10d import PrefixStore, Store, _get_default_store
 
+from synth2_lightning.console import visible
+
 _BEATS_MISSED = 3  # after a connection broke: then somebody is gone, and it is only asked who
 _DONE, _FAILED = "done", "failed: "
 
@@ -101,7 +103,7 @@ class _Watch(threading.Thread):
                     self._last[rank] = (sign, now)
             if self.list_missing(self.timeout) and not self._ended.is_set():
                 # The main thread waits in a collective call, which no exception reaches.
-                sys.stderr.write(f"error: {self.tell_missing(self.timeout)}\n")
+                sys.stderr.write(visible(f"error: {self.tell_missing(self.timeout)}\n"))
                 sys.stderr.flush()
                 os._exit(1)
 

@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from synth2_lightning.huggingface import NewNetwork, read_language_model
-from synth2_lightning.locations import locate_model
+from synth2_lightning.locations import is_here, locate_model
 
 
 class LanguageModelSource(ABC):
@@ -103,14 +103,14 @@ class PretrainedLanguageModel(LanguageModelSource):
         """The tokenizer that came with the weights."""
         from transformers import AutoTokenizer
 
-        return AutoTokenizer.from_pretrained(self._location, gguf_file=self.gguf_file, trust_remote_code=False)
+        return AutoTokenizer.from_pretrained(self._location, **self._reading)
 
     @cached_property
     def config(self) -> Any:
         """The configuration that came with the weights."""
         from transformers import AutoConfig
 
-        return AutoConfig.from_pretrained(self._location, gguf_file=self.gguf_file, trust_remote_code=False)
+        return AutoConfig.from_pretrained(self._location, **self._reading)
 
     def build(self) -> Any:
         """Read the weights."""
@@ -123,6 +123,11 @@ class PretrainedLanguageModel(LanguageModelSource):
     @property
     def _location(self) -> str:
         return locate_model(self.model, "language model")
+
+    @property
+    def _reading(self) -> dict[str, Any]:
+        local = is_here(self._location)
+        return {"gguf_file": self.gguf_file, "trust_remote_code": False, "local_files_only": local}
 
 
 class NewLanguageModel(LanguageModelSource):

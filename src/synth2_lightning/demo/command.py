@@ -3,7 +3,7 @@
 import os
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import track
 
 from synth2_lightning.captioner import Captioner, load_captioner
+from synth2_lightning.console import MessageConsole
 from synth2_lightning.datamodules.synthetic import SyntheticDataModule
 from synth2_lightning.demo.answers import Answerer
 from synth2_lightning.demo.neighbours import Neighbours
@@ -29,24 +30,27 @@ from synth2_lightning.signals import keep_sigterm
 NUM_EXAMPLES = 6
 
 
-def serve_demo(run: str, port: int = 7860, device: torch.device | str | None = None) -> None:
+def serve_demo(
+    run: str, port: int = 7860, device: torch.device | str | None = None, from_hub: Collection[str] = ()
+) -> None:
     """Serve the page until the user stops it.
 
     Args:
         run: Folder of a run, a checkpoint, or an exported captioner.
         port: Of the loopback address.
         device: As for :class:`~synth2_lightning.captioner.Captioner`.
+        from_hub: As for :func:`~synth2_lightning.captioner.load_captioner`.
 
     Raises:
         FileNotFoundError: If there is no such run.
         OSError: If gradio is not installed, or the port is taken.
         ValueError: If it is no captioner's run.
     """
-    console = Console(stderr=True)
+    console = MessageConsole(stderr=True)
     with keep_sigterm():
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that dropped pictures are deleted then, too
-        with open_demo(run, port, device, console) as page:
-            console.print(f"The page is at [bold]{page.local_url}[/bold] for this machine alone. Ctrl-C ends it.")
+        with open_demo(run, port, device, console, from_hub) as page:
+            console.print(f"The page is at {page.local_url} for this machine alone. Ctrl-C ends it.")
             try:
                 Event().wait()
             except KeyboardInterrupt:
@@ -54,7 +58,9 @@ def serve_demo(run: str, port: int = 7860, device: torch.device | str | None = N
 
 
 @contextmanager
-def open_demo(run: str, port: int, device: torch.device | str | None, console: Console) -> Iterator[Any]:
+def open_demo(
+    run: str, port: int, device: torch.device | str | None, console: Console, from_hub: Collection[str] = ()
+) -> Iterator[Any]:
     """Serve the page while the context lasts; pictures that were dropped are deleted at its end.
 
     Args:
@@ -62,6 +68,7 @@ def open_demo(run: str, port: int, device: torch.device | str | None, console: C
         port: As for :func:`serve_demo`.
         device: As for :func:`serve_demo`.
         console: Where to tell of progress.
+        from_hub: As for :func:`serve_demo`.
 
     Raises:
         FileNotFoundError: As for :func:`serve_demo`.
@@ -74,14 +81,17 @@ def open_demo(run: str, port: int, device: torch.device | str | None, console: C
             '`pip install "synth2-lightning[demo]"`.'
         )
     refuse_taken_port(port)
-    captioner = load_captioner(run, device)
+    captioner = load_captioner(run, device, from_hub=from_hub)
     folder = find_folder(run)
-    with tempfile.TemporaryDirectory(prefix="synth2-demo-") as scratch, _uploads_in(Path(scratch) / "uploads"):
+    with (
+        tempfile.TemporaryDirectory(prefix="synth2-demo-") as scratch,
+        _uploads_in(Path(scratch) / "uploads") as uploads,
+    ):
         from synth2_lightning.demo.page import serve_page
 
         neighbours, note = read_pairs(captioner, folder, Path(scratch) / "means.bin", console)
         examples = save_examples(folder, Path(scratch), console)
-        page = serve_page(Answerer(captioner, neighbours), run, examples, note, port)
+        page = serve_page(Answerer(captioner, neighbours), run, examples, note, port, uploads)
         try:
             yield page
         finally:
@@ -128,17 +138,18 @@ def save_examples(folder: Path | None, scratch: Path, console: Console) -> list[
                 paths.append(scratch / f"example-{number}.png")
                 source.picture(number).save(paths[-1])
     except (OSError, ValueError) as error:
-        console.print(f"There are no examples: {error}", soft_wrap=True, markup=False)
+        console.print(f"There are no examples: {error}", soft_wrap=True)
         return []
     return paths
 
 
 @contextmanager
-def _uploads_in(folder: Path) -> Iterator[None]:
+def _uploads_in(scratch: str) -> Iterator[Path]:
+    folder = Path(scratch) / "uploads"
     before = os.environ.get("GRADIO_TEMP_DIR")
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
     try:
-        yield
+        yield folder
     finally:
         if before is None:
             del os.environ["GRADIO_TEMP_DIR"]

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import gradio
-from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from synth2_lightning.demo.answers import Answerer
 from synth2_lightning.demo.figures import STYLE, render_figures, render_note
+from synth2_lightning.demo.guard import TRUSTED_HOSTS, OwnPageOnly
 from synth2_lightning.demo.port import HOST, refuse_taken_port
 
 MAX_FILE_SIZE = "100mb"
@@ -23,10 +23,11 @@ _LEGEND = (
     "The warmer, the more attention, on one scale for all words. "
     "Words of a caption often look at the same places; maps tell where the model looked, not why it said a word."
 )
-_POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'none'; form-action 'self'"
 
 
-def serve_page(answerer: Answerer, title: str, examples: Sequence[Path], pairs_note: str, port: int) -> Any:
+def serve_page(
+    answerer: Answerer, title: str, examples: Sequence[Path], pairs_note: str, port: int, uploads: Path
+) -> Any:
     """Start the page and return at once.
 
     Args:
@@ -35,6 +36,7 @@ def serve_page(answerer: Answerer, title: str, examples: Sequence[Path], pairs_n
         examples: Pictures to begin with; the first is shown when the page opens.
         pairs_note: What to say above the synthetic pairs.
         port: Of the loopback address.
+        uploads: Folder of uploaded files, which is gradio's temporary one; no other file is read for a request.
 
     Returns:
         gradio's page, with ``local_url`` and ``close()``.
@@ -60,7 +62,12 @@ def serve_page(answerer: Answerer, title: str, examples: Sequence[Path], pairs_n
         max_file_size=MAX_FILE_SIZE,
         theme=gradio.themes.Default(font=_FONT, font_mono=("ui-monospace", "monospace")),
         css=_STYLE + STYLE,
-        app_kwargs={"middleware": [Middleware(_OnlyFromHere)]},
+        app_kwargs={
+            "middleware": [
+                Middleware(TrustedHostMiddleware, allowed_hosts=list(TRUSTED_HOSTS), www_redirect=False),
+                Middleware(OwnPageOnly, uploads=uploads),
+            ]
+        },
     )
     return page
 
@@ -86,9 +93,10 @@ def _build(answerer: Answerer, title: str, examples: Sequence[str], pairs_note: 
                 pairs = gradio.HTML(elem_classes="pairs")
 
         def show(file: Mapping[str, Any] | None) -> tuple[str, str, str]:
-            return ("", "", "") if file is None else describe(answerer, Path(file["path"]), pairs_note)
+            path = None if file is None else file.get("path")
+            return ("", "", "") if path is None else describe(answerer, Path(path), pairs_note)
 
-        # Not through gradio's own reader, which knows less of bad pictures; the path is held to uploads all the same.
+        # Not through gradio's own reader, which knows less of bad pictures. OwnPageOnly holds the path to uploads.
         picture.change(show, picture, [caption, words, pairs], preprocess=False, api_name="caption")
         if examples:
             page.load(lambda: examples[0], None, picture, api_visibility="private")
@@ -108,18 +116,3 @@ def describe(answerer: Answerer, file: Path, pairs_note: str) -> tuple[str, str,
         f"<h3>Where it looked for each word</h3>{render_note(_LEGEND) if answer.words else ''}{words}",
         f"<h3>What it learnt from that is most alike</h3>{render_note(pairs_note)}{render_figures(neighbours, 'wide')}",
     )
-
-
-class _OnlyFromHere:
-    """Forbids the browser to fetch anything from elsewhere, whatever gradio's scripts may hold."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_with_policy(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)["Content-Security-Policy"] = _POLICY
-            await send(message)
-
-        await self.app(scope, receive, send_with_policy)

@@ -18,9 +18,10 @@ import os
 import re
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from functools import partial
 from importlib.util import find_spec
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from synth2_lightning.distributed.buckets import find_near_duplicates
@@ -108,9 +109,11 @@ def connect(address: str, **settings: Any) -> Iterator[RayEngine]:
         raise OSError("Ray is connected already, by this process; expected a RayEngine() with that, or ray.shutdown().")
     if address == "local":
         settings = {"include_dashboard": False, **settings}
-    with keep_sigterm():
+    # Ray has its workers import from the folder that is the current one now: one without anybody's data, nor modules.
+    with keep_sigterm(), TemporaryDirectory(prefix="synth2-ray-") as empty:
         try:
-            ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **settings)
+            with chdir(empty):
+                ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **settings)
         except Exception as error:  # Ray raises bare ones
             ray.shutdown()  # what did start
             raise OSError(

@@ -16,7 +16,7 @@ from torchvision.transforms.v2 import functional as vision
 from synth2_lightning.encoders.frozen import RGB, FrozenEncoder, Preprocessing
 from synth2_lightning.fingerprints import fingerprint_weights
 from synth2_lightning.interfaces import ImageTextEncoder, ImageTokenizer, PairScorer
-from synth2_lightning.locations import resolve
+from synth2_lightning.locations import check_hub_name, resolve
 from synth2_lightning.types import Pixels, VQTokens
 
 
@@ -244,6 +244,9 @@ def _check_architecture(model: str) -> None:
             f"open_clip {open_clip.__version__} has no architecture {model!r}; expected one of "
             "open_clip.list_models(), such as 'ViT-B-16' or 'ViT-B-16-SigLIP'."
         )
+    text_tower = (open_clip.get_model_config(model) or {}).get("text_cfg", {})
+    if hub_name := text_tower.get("hf_model_name"):  # open_clip reads its configuration from there
+        check_hub_name(hub_name)
 
 
 def _load_model(model: str, pretrained: str, image_size: int | None = None) -> Any:
@@ -251,7 +254,9 @@ def _load_model(model: str, pretrained: str, image_size: int | None = None) -> A
     source = pretrained
     # OpenAI's weights were trained with QuickGELU; open_clip warns of the architecture's GELU and takes it.
     quick_gelu = source in tags and open_clip.get_pretrained_cfg(model, source).get("quick_gelu", False)
-    if source not in tags:
+    if source in tags:
+        check_hub_name(source)
+    else:
         try:
             source = str(resolve(source, f"file of weights for {model}"))
         except FileNotFoundError as error:

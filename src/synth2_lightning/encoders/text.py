@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from synth2_lightning.encoders.text_tokens import TextReader
 from synth2_lightning.huggingface import NewNetwork
 from synth2_lightning.interfaces import TextEncoder
-from synth2_lightning.locations import locate_model
+from synth2_lightning.locations import is_here, locate_model
 
 
 class TransformersTextEncoder(TextEncoder, ABC):
@@ -137,7 +137,7 @@ class PretrainedTextEncoder(TransformersTextEncoder):
         from transformers import AutoTokenizer
 
         with self._reading() as location:
-            return AutoTokenizer.from_pretrained(location, trust_remote_code=False)
+            return AutoTokenizer.from_pretrained(location, trust_remote_code=False, local_files_only=is_here(location))
 
     @cached_property
     def config(self) -> Any:
@@ -145,7 +145,8 @@ class PretrainedTextEncoder(TransformersTextEncoder):
         from transformers import AutoConfig
 
         with self._reading() as location:
-            return AutoConfig.from_pretrained(location, trust_remote_code=False).get_text_config()
+            config = AutoConfig.from_pretrained(location, trust_remote_code=False, local_files_only=is_here(location))
+            return config.get_text_config()
 
     def build_network(self) -> Any:
         """Read the weights.
@@ -163,6 +164,7 @@ class PretrainedTextEncoder(TransformersTextEncoder):
                 dtype=getattr(torch, self.dtype),
                 use_safetensors=True,
                 trust_remote_code=False,
+                local_files_only=is_here(location),
                 output_loading_info=True,
             )
             missing = sorted(name for name in info["missing_keys"] if not name.startswith("pooler."))

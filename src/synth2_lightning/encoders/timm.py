@@ -12,7 +12,7 @@ from timm.models import load_state_dict
 from torch import Tensor, nn
 
 from synth2_lightning.encoders.frozen import RGB, FrozenEncoder, Preprocessing
-from synth2_lightning.locations import resolve
+from synth2_lightning.locations import check_hub_name, resolve
 from synth2_lightning.weight_files import plain_values_only
 
 
@@ -138,6 +138,7 @@ def make_network(model: str, weights: str | None) -> nn.Module:
             state = load_state_dict(str(path), device="cpu", weights_only=True)
         match_state_dict(network, state, path)
         return cast(nn.Module, network)
+    check_hub_name(model)
     try:
         return cast(nn.Module, timm.create_model(model, pretrained=True))
     except Exception as error:  # the Hub client raises errors of many families

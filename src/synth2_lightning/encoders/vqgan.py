@@ -16,7 +16,7 @@ from synth2_lightning.encoders.frozen import FrozenEncoder, Preprocessing
 from synth2_lightning.files import write_files
 from synth2_lightning.fingerprints import fingerprint_codebook
 from synth2_lightning.interfaces import ImageTokenizer, TrainableTokenizer
-from synth2_lightning.locations import locate_model
+from synth2_lightning.locations import is_here, locate_model
 from synth2_lightning.nn.moving_codebook import MovingCodebook, spherical
 from synth2_lightning.types import Pixels, Reconstruction, SoftVQTokens, VQTokens
 
@@ -57,7 +57,9 @@ class VQGANTokenizer(FrozenEncoder, ImageTokenizer):
     ) -> None:
         self._model = locate_model(model, "VQ-GAN")
         self._subfolder = subfolder or None
-        config: dict[str, Any] = VQModel.load_config(self._model, subfolder=self._subfolder)
+        config: dict[str, Any] = VQModel.load_config(
+            self._model, subfolder=self._subfolder, local_files_only=is_here(self._model)
+        )
         image_size = image_size or int(config["sample_size"])
         _check_size(image_size, len(config["block_out_channels"]))
         with torch.device("meta"):
@@ -70,7 +72,9 @@ class VQGANTokenizer(FrozenEncoder, ImageTokenizer):
 
     def build_network(self) -> nn.Module:
         """Build the VQ-GAN with its weights."""
-        network = VQModel.from_pretrained(self._model, subfolder=self._subfolder, use_safetensors=True)
+        network = VQModel.from_pretrained(
+            self._model, subfolder=self._subfolder, use_safetensors=True, local_files_only=is_here(self._model)
+        )
         return cast(nn.Module, network)
 
     def load(self) -> None:

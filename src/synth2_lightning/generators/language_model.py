@@ -18,7 +18,7 @@ from synth2_lightning.generators.continuous_batching import (
 from synth2_lightning.generators.token_sampling import SamplingSettings
 from synth2_lightning.huggingface import read_language_model
 from synth2_lightning.interfaces import CaptionGenerator
-from synth2_lightning.locations import locate_model
+from synth2_lightning.locations import is_here, locate_model
 from synth2_lightning.types import Completion, Prompt
 
 _ATTENTION = "synth2_beginning_and_tail"
@@ -84,7 +84,12 @@ class LanguageModelCaptionGenerator(CaptionGenerator):
         """The tokenizer that came with the weights."""
         from transformers import AutoTokenizer
 
-        return AutoTokenizer.from_pretrained(self._location, gguf_file=self.gguf_file, trust_remote_code=False)
+        return AutoTokenizer.from_pretrained(
+            self._location,
+            gguf_file=self.gguf_file,
+            trust_remote_code=False,
+            local_files_only=is_here(self._location),
+        )
 
     def load(self) -> None:
         """Bring the weights; the second call does nothing.

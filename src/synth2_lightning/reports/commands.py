@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
+from synth2_lightning.console import MessageConsole
 from synth2_lightning.filters.duplicates import NearDuplicates
 from synth2_lightning.interfaces import TextEncoder
 from synth2_lightning.reports.caption_set import read_caption_set, read_caption_sets
@@ -44,17 +45,17 @@ def report_on_sets(
         console: Where to tell of it.
         engine: Goes through the set; this process if ``None``.
     """
-    console = console or Console()
+    console = console or MessageConsole()
     sets = read_caption_sets(locations, engine)
     forbidden = read_caption_set(evaluation).captions if evaluation is not None else []
     comparison = compare_sets(sets, encoder, num_clusters, sample, seed, forbidden, console)
     table = Table("figure", box=None)
     for one in comparison.sets:
-        table.add_column(escape(one.captions.name), justify="right")
+        table.add_column(Text(one.captions.name), justify="right")
     for measure in list_measures(comparison.sets):
         table.add_row(measure.label, *(measure.write(one) for one in comparison.sets))
     console.print(table)
-    console.print(f"The report is at {escape(str(write_report(comparison, folder)))}", soft_wrap=True)
+    console.print(f"The report is at {write_report(comparison, folder)}", soft_wrap=True)
 
 
 def select_by_class(
@@ -81,7 +82,7 @@ def select_by_class(
     captions = read_caption_set(location, engine)
     selection = select_rows(group_by_class(captions), num, num_groups, seed)
     write_selection(captions, selection, {"groups": "class", "num_groups": num_groups, "seed": seed}, folder)
-    _show(selection, folder, console or Console())
+    _show(selection, folder, console or MessageConsole())
 
 
 def select_by_cluster(
@@ -108,7 +109,7 @@ def select_by_cluster(
         console: Where to tell of it.
         engine: Goes through the set; this process if ``None``.
     """
-    console = console or Console()
+    console = console or MessageConsole()
     refuse_taken(folder)
     captions = read_caption_set(location, engine)
     groups = group_by_cluster(captions, encoder, num_clusters, seed, console)
@@ -143,9 +144,8 @@ def deduplicate(
     refuse_taken(folder)
     captions = read_caption_set(location, engine)
     num_kept = remove_near_duplicates(captions, near, folder)
-    (console or Console()).print(
-        f"{num_kept:,d} of {len(captions):,d} captions are in {escape(str(folder))}; the others say nearly the same as "
-        "one of them.",
+    (console or MessageConsole()).print(
+        f"{num_kept:,d} of {len(captions):,d} captions are in {folder}; the others say nearly the same as one of them.",
         soft_wrap=True,
     )
 
@@ -159,4 +159,4 @@ def _show(selection: Selection, folder: Path, console: Console) -> None:
     table.add_row("entropy in bits", f"{before.entropy:.2f}", f"{after.entropy:.2f}")
     table.add_row("top-5 share", f"{before.top_five_share:.1%}", f"{after.top_five_share:.1%}")
     console.print(table)
-    console.print(f"The selection is in {escape(str(folder))}", soft_wrap=True)
+    console.print(f"The selection is in {folder}", soft_wrap=True)

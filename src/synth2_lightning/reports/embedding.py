@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Float
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
@@ -32,10 +31,10 @@ def embed_captions(
         >>> embed_captions(TinyTextEncoder(), ["a fox", "two dogs"], "animals", Console(quiet=True)).shape
         torch.Size([2, 8])
     """
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     chunks = []
     with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task(f"embedding {escape(label)}", total=len(captions))
+        task = progress.add_task(f"embedding {label}", total=len(captions))
         for start in range(0, len(captions), _CHUNK):
             chunk = captions[start : start + _CHUNK]
             chunks.append(embed_sentences(encoder, chunk, BATCH_SIZE))

@@ -95,7 +95,7 @@ def list_partitions(path: Path) -> list[Partition]:
         FileNotFoundError: If it is a folder without ``captions.parquet``.
         ValueError: If the file is damaged, or a row has no caption that is a text.
     """
-    path = find_caption_file(path)
+    path = find_caption_file(path).absolute()  # processes that read a partition may have another current folder
     if path.suffix.lower() != ".parquet":
         rows = read_caption_rows(path)
         starts = range(0, len(rows), ROWS_OF_A_GROUP)

@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from synth2_lightning.console import MessageConsole
 from synth2_lightning.files import write_atomically
 from synth2_lightning.locations import resolve
 from synth2_lightning.metrics.bleu import bleu
@@ -98,7 +99,7 @@ def score_predictions(
         OSError: If a picture cannot be read, or the weights of CLIP cannot be had.
         ValueError: If a file is malformed, ids do not fit, or the comparison is asked for with stored frequencies.
     """
-    console = Console()
+    console = MessageConsole()
     if compare_java and document_frequencies is not None:
         raise ValueError(
             "--compare-java was asked for with --document-frequencies, which pycocoevalcap does not read; expected one "
@@ -134,7 +135,7 @@ def score_predictions(
     _show(card, console)
     if out is not None:
         _write(out, card)
-        console.print(f"The protocol card is at {out}", soft_wrap=True, markup=False)
+        console.print(f"The protocol card is at {out}", soft_wrap=True)
     return card
 
 
@@ -194,7 +195,7 @@ def _show(card: Mapping[str, Any], console: Console) -> None:
             console.print(f"{kind}: {card[kind]['count']}, treated as {card[kind]['treated']!r}")
     if clip := card["clip"]:
         told = ", ".join(f"{name} {value!r}" for name, value in clip.items())
-        console.print(f"CLIPScore of {told}", soft_wrap=True, markup=False)
+        console.print(f"CLIPScore of {told}", soft_wrap=True)
 
 
 def _write(path: Path, card: Mapping[str, Any]) -> None:

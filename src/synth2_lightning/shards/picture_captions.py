@@ -7,11 +7,11 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
+from synth2_lightning.console import visible, visible_json
 from synth2_lightning.files import write_atomically
 from synth2_lightning.jsontext import parse_json
 from synth2_lightning.shards.settings import refuse_other_settings
@@ -161,7 +161,10 @@ class PictureCaptionFile:
 
 
 class PictureCaptionStream:
-    """Writes captions to the standard output, batch after batch.
+    r"""Writes captions to the standard output, batch after batch.
+
+    Control characters of names and captions are written out (``\x1b``), since they would act on a terminal. In JSONL
+    they come back as they were; for other formats a :class:`PictureCaptionFile` keeps them.
 
     Args:
         format: How rows are written.
@@ -180,9 +183,7 @@ class PictureCaptionStream:
         """Write rows."""
         text = self._pending + "".join(map(self._layout.write, rows))
         self._pending = ""
-        with suppress(AttributeError):  # a notebook's output takes every character as it is
-            sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
-        sys.stdout.write(text)
+        sys.stdout.write(visible(text))
         sys.stdout.flush()
 
 
@@ -213,7 +214,7 @@ def _read_text(record: str) -> Row:
 
 
 def _write_jsonl(row: Row) -> str:
-    return json.dumps({"picture": row[0], "caption": row[1]}, ensure_ascii=False) + "\n"
+    return visible_json(json.dumps({"picture": row[0], "caption": row[1]}, ensure_ascii=False)) + "\n"
 
 
 def _read_jsonl(record: str) -> Row:

@@ -2,9 +2,10 @@
 
 import shutil
 from collections.abc import Collection, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+from synth2_lightning.files import set_default_mode
 from synth2_lightning.locations import resolve
 from synth2_lightning.remote import is_remote
 
@@ -59,13 +60,19 @@ def find_files(description: Any, folder: Path) -> Any:
 
     Raises:
         ValueError: If one of them leads out of the folder, or to a file that could hold code, or there is an address.
+            Paths that are no ``here://`` are refused where they are resolved, by
+            :func:`~synth2_lightning.locations.limit_locations`.
         FileNotFoundError: If there is no such file.
     """
     if isinstance(description, Mapping):
         return {key: find_files(value, folder) for key, value in description.items()}
     if isinstance(description, list):
         return [find_files(value, folder) for value in description]
-    if not isinstance(description, str) or not is_remote(description) or description.startswith(_EVERYWHERE):
+    if not isinstance(description, str):
+        return description
+    if _leads_out(description):
+        raise ValueError(f"{description!r} leads out of {folder}; expected a file inside. It was not read.")
+    if not is_remote(description) or description.startswith(_EVERYWHERE):
         return description
     if not description.startswith(_HERE):
         raise ValueError(
@@ -73,8 +80,6 @@ def find_files(description: Any, folder: Path) -> Any:
             "expected files inside its folder. Fetch it yourself if you trust it, and name the copy. It was not read."
         )
     inner = Path(description.removeprefix(_HERE))
-    if inner.is_absolute() or ".." in inner.parts:
-        raise ValueError(f"{description!r} leads out of {folder}; expected a file inside. It was not read.")
     path = folder / inner
     if not path.exists():
         raise FileNotFoundError(
@@ -88,16 +93,26 @@ def find_files(description: Any, folder: Path) -> Any:
     return str(path)
 
 
+def _leads_out(text: str) -> bool:
+    # Some are joined to a folder, such as the name of a GGUF file: an absolute path would take the folder's place.
+    path = PurePosixPath(text.removeprefix(_HERE))
+    return ".." in path.parts or (path.is_absolute() and (text.startswith(_HERE) or _exists(str(path))))
+
+
+def _exists(text: str) -> bool:
+    try:
+        return Path(text).expanduser().exists()
+    except (OSError, ValueError):  # a long text is no path, nor is one with a zero byte
+        return False
+
+
 def _is_local(text: str, locations: Collection[str]) -> bool:
     # A bare word may be a name or a prompt, and a folder by chance: it is a location if some part read it as one.
     if is_remote(text):
         return text in locations and not text.startswith(_EVERYWHERE)
     if not text or "://" in text or not (text in locations or "/" in text):
         return False
-    try:
-        return Path(text).expanduser().exists()
-    except OSError:  # a long text is no path
-        return False
+    return _exists(text)
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -111,9 +126,15 @@ def _copy(source: Path, target: Path) -> None:
         )
     target.parent.mkdir(parents=True, exist_ok=True)
     if source.is_dir():
-        shutil.copytree(source, target, ignore=lambda _, names: {n for n in names if Path(n).suffix in _PICKLES})
+        shutil.copytree(source, target, ignore=_leave_out_pickles, copy_function=shutil.copyfile)
+        for folder in (target, *(path for path in target.rglob("*") if path.is_dir())):
+            set_default_mode(folder)  # which copytree() copies
     else:
         shutil.copyfile(source, target)
+
+
+def _leave_out_pickles(_folder: str, names: list[str]) -> set[str]:
+    return {name for name in names if Path(name).suffix.lower() in _PICKLES}
 
 
 def _list_pickles(path: Path) -> list[Path]:
