@@ -355,8 +355,8 @@ def _explain(error: Exception, address: str, what: str) -> Exception:
         case TimeoutError():
             return OSError(
                 f"{start} The answer was not whole in time: a listing has {_SECONDS_TO_LIST:.0f} seconds, a file "
-                f"{_SECONDS_TO_BEGIN:.0f} and one more per {_SLOWEST} bytes. Look whether the server works, or copy the "
-                "files by other means."
+                f"{_SECONDS_TO_BEGIN:.0f} and one more per {_SLOWEST} bytes. See whether the server works, or copy "
+                "the files by other means."
             )
         case ValueError() if "rotocol" in str(error):
             return ValueError(
