@@ -225,6 +225,7 @@ def load_module(
         location: As for :func:`load_captioner`.
         trust: Names of top-level packages whose classes it may name, besides this one, torch, lightning and
             transformers: those of your own decoder or head.
+        from_hub: Names of models on the Hugging Face Hub that an export may have fetched.
 
     Raises:
         FileNotFoundError: If nothing lies there, or a file of the run is missing.

@@ -5,11 +5,13 @@ import hashlib
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,6 +19,7 @@ from urllib.parse import urlsplit
 import fsspec
 import fsspec.config
 from filelock import FileLock
+from fsspec.asyn import AsyncFileSystem
 from rich.text import Text
 
 from synth2_lightning.console import MessageConsole
@@ -29,11 +32,17 @@ _VERSIONS = (
     *("LastModified", "Last-Modified", "last_modified", "mtime", "modify", "created"),
 )
 """By what the file systems of fsspec tell one content of a file from the next; the first one that there is counts."""
+_HTTP = ("http", "https")
 _NO_CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "PermissionError", "ProfileNotFound")
-_OPTIONS: Mapping[str, Mapping[str, Any]] = {
-    "s3": {"config_kwargs": {"retries": {"max_attempts": 0}}},  # s3fs tries five times; five times five are minutes
-}
 _NUM_THREADS = 8
+_SECONDS_TO_LIST = 300.0
+_SECONDS_TO_BEGIN = 60.0
+_SLOWEST = 20_000
+"""Bytes per second of a file that is fetched, on average, after its beginning."""
+_MOST_OF_A_PAGE = 32 * 2**20
+_MOST_UNKNOWN = 4 * 2**30
+_LONGEST_UNKNOWN = 3600.0
+"""Bytes and seconds of a file whose size the server does not give."""
 _ROOM = (
     "Expected a cache folder on a local disk that can be written to, with room left: make some (what no run reads may "
     "be deleted in remote/), or set SYNTH2_CACHE to another folder. Start again: what has arrived whole is kept."
@@ -133,7 +142,8 @@ def match_remote(pattern: str, what: str) -> list[str]:
     _refuse_secrets(pattern)
     with _explained(pattern, what):
         system, path = _open(pattern)
-        found = [str(system.unstrip_protocol(name)) for name in system.glob(path)]
+        deadline = _deadline(system, _SECONDS_TO_LIST)
+        found = [str(system.unstrip_protocol(name)) for name in system.glob(path, **deadline)]
         if not found:
             raise FileNotFoundError("nothing matches the pattern")
     return sorted(found)
@@ -142,19 +152,65 @@ def match_remote(pattern: str, what: str) -> list[str]:
 def _open(address: str) -> tuple[Any, str]:
     protocol = address.partition("://")[0]
     chosen = fsspec.config.conf.get(protocol, {})  # by the user, which counts
-    options = {name: value for name, value in _OPTIONS.get(protocol, {}).items() if name not in chosen}
+    options = {name: value for name, value in _options(protocol).items() if name not in chosen}
     system, path = fsspec.core.url_to_fs(address, **options)
     system.invalidate_cache()  # a process that lives long would not see what changed
     return system, path
 
 
+def _options(protocol: str) -> dict[str, Any]:
+    if protocol == "s3":  # s3fs tries five times; five times five are minutes
+        return {"config_kwargs": {"retries": {"max_attempts": 0}}}
+    if protocol in _HTTP:
+        import aiohttp
+
+        # Five minutes are too few for a large file; _deadline holds for small ones, too.
+        client = {
+            "timeout": aiohttp.ClientTimeout(total=None),
+            "response_class": _page_class(),
+            "raise_for_status": _refuse_compressed,
+        }
+        return {"client_kwargs": client, "headers": {"Accept-Encoding": "identity"}}
+    return {}
+
+
+async def _refuse_compressed(response: Any) -> None:
+    encoding = response.headers.get("Content-Encoding", "identity")
+    if encoding.strip().lower() != "identity":
+        raise OSError(f"{response.url} is compressed by {encoding[:40]!r}, though it was asked for as it is")
+
+
+def _deadline(system: Any, seconds: float) -> dict[str, Any]:
+    """Arguments by which fsspec ends a whole operation, as asynchronous file systems can."""
+    return {"timeout": seconds} if isinstance(system, AsyncFileSystem) else {}
+
+
+@cache
+def _page_class() -> Any:
+    import aiohttp
+
+    class Page(aiohttp.ClientResponse):
+        """A response whose text, the page that a pattern is compared with, has a largest size."""
+
+        async def text(self, encoding: str | None = None, errors: str = "strict") -> str:
+            body = bytearray()
+            async for chunk in self.content.iter_chunked(2**16):
+                body += chunk
+                if len(body) > _MOST_OF_A_PAGE:
+                    raise OSError(f"the page has more than {_MOST_OF_A_PAGE} bytes; name the files instead")
+            return body.decode(encoding or "utf-8", errors)
+
+    return Page
+
+
 def _list_files(system: Any, path: str) -> dict[str, _File]:
     """All files by their paths below the folder; of a file, itself under the empty path."""
-    info = system.info(path)
+    deadline = _deadline(system, _SECONDS_TO_LIST)
+    info = system.info(path, **deadline)
     if info["type"] == "file":
         return {"": _to_file(info)}
     files = {}
-    for found in system.find(path, detail=True).values():
+    for found in system.find(path, detail=True, **deadline).values():
         inner = PurePosixPath("/", found["name"]).relative_to(PurePosixPath("/", path))
         if found["type"] == "file" and not found["name"].endswith("/"):  # browsers of buckets make such for folders
             files[inner.as_posix()] = _to_file(found)
@@ -200,12 +256,40 @@ def _fill(folder: Path, name: str, system: Any, files: Mapping[str, _File], aske
         shutil.rmtree(draft)
 
 
+class _Limits(fsspec.Callback):  # type: ignore[misc]  # fsspec ships no types
+    """Ends a fetch that brings more than was listed, or takes too long for it.
+
+    Args:
+        file: As it was listed.
+    """
+
+    def __init__(self, file: _File) -> None:
+        super().__init__()
+        self.most = _MOST_UNKNOWN if file.size is None else file.size
+        self.seconds = _LONGEST_UNKNOWN if file.size is None else _SECONDS_TO_BEGIN + file.size / _SLOWEST
+        self._path = file.path
+        self._start = time.monotonic()
+
+    def relative_update(self, inc: int = 1) -> None:
+        """Take note of bytes that have come."""
+        super().relative_update(inc)
+        if self.value > self.most:
+            raise OSError(f"{self._path} brings more than the {self.most} bytes that were expected; it was not kept")
+        if time.monotonic() - self._start > self.seconds:
+            raise OSError(f"{self._path} was not whole after {self.seconds:.0f} seconds; {self.value} bytes had come")
+
+
 def _fetch(system: Any, file: _File, half: Path, target: Path, asked: tuple[str, str]) -> None:
     """Fetch a file under another name, compare it with what the listing says, and give it its own name."""
     found: list[str] = []
     for _ in range(2):
-        with _explained(*asked):
-            system.get_file(file.path, str(half))
+        limits = _Limits(file)
+        try:
+            with _explained(*asked):
+                system.get_file(file.path, str(half), callback=limits, **_deadline(system, limits.seconds))
+        except OSError:
+            half.unlink(missing_ok=True)  # it may fill the disk
+            raise
         size = half.stat().st_size
         if size != (size if file.size is None else file.size):
             raise OSError(
@@ -256,6 +340,8 @@ def _explained(address: str, what: str) -> Iterator[None]:
 
 
 def _explain(error: Exception, address: str, what: str) -> Exception:
+    if isinstance(error, FileNotFoundError) and not isinstance(error.__cause__, FileNotFoundError | None):
+        error = error.__cause__  # fsspec calls every failure to list a file of http so
     protocol, name = address.partition("://")[0], type(error).__name__
     start = f"The {what} at {address!r} cannot be fetched: {name}: {error}."
     match error:
@@ -266,6 +352,12 @@ def _explain(error: Exception, address: str, what: str) -> Exception:
             return FileNotFoundError(
                 f"The {what} is not at {address!r}: {error}. Expected a file or a folder there: look at the bucket's "
                 f"name, the path, and the server ({_server(protocol)})."
+            )
+        case TimeoutError():
+            return OSError(
+                f"{start} The answer was not whole in time: a listing has {_SECONDS_TO_LIST:.0f} seconds, a file "
+                f"{_SECONDS_TO_BEGIN:.0f} and one more per {_SLOWEST} bytes. See whether the server works, or copy "
+                "the files by other means."
             )
         case ValueError() if "rotocol" in str(error):
             return ValueError(

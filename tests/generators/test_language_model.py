@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -30,6 +31,11 @@ PROMPTS: list[Prompt] = [(*EXAMPLES, ChatMessage("user", word)) for word in WORD
 GREEDY = SamplingSettings(max_new_tokens=12, top_k=1)
 
 
+def decode(tokenizer: Any, ids: torch.Tensor) -> str:
+    """The raw text without the end."""
+    return str(tokenizer.decode(ids[ids != tokenizer.eos_token_id])).strip()
+
+
 def answer_one_by_one(folder: str, prompts: list[Prompt], opening: str = "") -> list[str]:
     """What transformers makes of each prompt alone, with its own cache and attention."""
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
@@ -39,7 +45,7 @@ def answer_one_by_one(folder: str, prompts: list[Prompt], opening: str = "") -> 
         text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True) + opening
         inputs = tokenizer(text, return_tensors="pt", add_special_tokens=False, return_token_type_ids=False)
         ids = model.generate(**inputs, max_new_tokens=12, do_sample=False, pad_token_id=0)
-        texts.append(tokenizer.decode(ids[0, inputs.input_ids.shape[1] :], skip_special_tokens=True).strip())
+        texts.append(decode(tokenizer, ids[0, inputs.input_ids.shape[1] :]))
     return texts
 
 
@@ -90,7 +96,7 @@ def test_a_model_without_a_chat_template_is_shown_paragraphs(save_model: Save) -
     inputs = tokenizer(text, return_tensors="pt", add_special_tokens=False, return_token_type_ids=False)
     model = AutoModelForCausalLM.from_pretrained(folder)
     ids = model.generate(**inputs, max_new_tokens=12, do_sample=False, pad_token_id=0)
-    assert answer.text == tokenizer.decode(ids[0, inputs.input_ids.shape[1] :], skip_special_tokens=True).strip()
+    assert answer.text == decode(tokenizer, ids[0, inputs.input_ids.shape[1] :])
 
 
 def test_an_answer_that_is_cut_says_so(save_model: Save) -> None:

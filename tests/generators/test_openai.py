@@ -292,7 +292,7 @@ def test_a_slow_answer_is_asked_for_again(server: FakeChatServer) -> None:
 
 def test_a_server_that_never_answers_is_named(server: FakeChatServer) -> None:
     server.delays = {"cow": 0.3}
-    with pytest.raises(ConnectionError, match=r"v1 gave no answer within 0\.05 seconds; it was tried 2 times") as error:
+    with pytest.raises(ConnectionError, match=r"no whole answer within 0\.05 seconds; it was tried 2 times") as error:
         ask(make(server, timeout=0.05, max_retries=1), ["cow"])
     assert "The 0 answers of this batch that had come are lost, because no cache is set." in str(error.value)
 
@@ -402,7 +402,7 @@ def test_a_server_that_ignores_the_length_is_named_once(
     ask(generator, seed=8)
     (message,) = caplog.messages
     assert "answered with 5 tokens, though max_new_tokens=4" in message
-    assert "Tell it by extra_body: {max_tokens: 4}." in message
+    assert "set field_names: {max_completion_tokens: max_tokens}" in message
 
 
 @pytest.mark.parametrize("reply_badly", [answer_with(f"key {KEY} is wrong", 401), answer_with(f"{KEY}? " * 20, 500)])

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities import rank_zero_warn
 
 from synth2_lightning.callbacks.part_writer import PartWriterCallback
-from synth2_lightning.filters.chain import run_filters
+from synth2_lightning.filters.answers import AnswerFilter
+from synth2_lightning.filters.chain import FilterCount, run_filters
 from synth2_lightning.interfaces import CaptionFilter
 from synth2_lightning.shards.caption_set import CAPTIONS, CaptionSetWriter, finish_caption_set, read_answers
 from synth2_lightning.types import CaptionRecord, WrittenCaptions
@@ -19,12 +21,13 @@ class CaptionWriterCallback(PartWriterCallback):
 
     Every answer is kept as it came, in parts. When all are there, one rank filters them: ``captions.parquet`` holds
     what is left, ``rejected.parquet`` the others with their reasons, ``manifest.json`` the counts. The same command
-    with other filters makes no caption again and filters anew. How a run goes on is told at
-    :class:`PartWriterCallback`.
+    with other filters makes no caption again and filters anew. The first filter is always
+    :class:`~synth2_lightning.filters.answers.AnswerFilter`, which reads the caption out of the answer. How a run goes
+    on is told at :class:`PartWriterCallback`.
 
     Args:
         folder: Where the set goes.
-        filters: Applied in this order; each sees what the earlier ones left.
+        filters: Applied in this order, after ``AnswerFilter``; each sees what the earlier ones left.
         records_per_part: Answers per file; a kill loses no more than these, of each rank.
 
     Example:
@@ -62,7 +65,8 @@ class CaptionWriterCallback(PartWriterCallback):
             CaptionRecord(row["key"], row["caption"], row["class_name"], is_cut=row["finish_reason"] == "length")
             for row in answers.select(["key", "caption", "class_name", "finish_reason"]).to_pylist()
         ]
-        outcome = run_filters(records, self.filters)
+        filters = [AnswerFilter(), *self.filters]
+        outcome = run_filters(records, filters)
         finish_caption_set(
             folder,
             answers,
@@ -70,12 +74,24 @@ class CaptionWriterCallback(PartWriterCallback):
             rejected=[(each.record, each.filter_name, each.reason) for each in outcome.rejected],
             filters=[
                 {**asdict(count), "settings": caption_filter.provenance()}
-                for count, caption_filter in zip(outcome.counts, self.filters, strict=True)
+                for count, caption_filter in zip(outcome.counts, filters, strict=True)
             ],
             provenance=provenance,
         )
+        self._warn_of_empty_answers(outcome.counts[0], sum(record.is_cut for record in records))
         by_filter = ", ".join(f"{count.name} {count.num_rejected}" for count in outcome.counts if count.num_rejected)
         return (
             f"{len(answers)} answers are in {self.folder}; {len(outcome.kept)} captions are left in "
             f"{folder / CAPTIONS}{f' (rejected: {by_filter})' if by_filter else ''}"
         )
+
+    def _warn_of_empty_answers(self, count: FilterCount, num_cut: int) -> None:
+        if count.num_rejected * 2 > count.num_seen:
+            reasons = ", ".join(f"{number} {reason}" for reason, number in count.num_by_reason.items())
+            rank_zero_warn(
+                f"{count.num_rejected} of {count.num_seen} answers in {self.folder} hold no caption ({reasons}); "
+                f"{num_cut} answers were cut at the token limit. A model that reasons before it answers needs a larger "
+                "limit, or no reasoning: raise model.init_args.generator.init_args.max_new_tokens (of a local model, "
+                "sampling.max_new_tokens), or turn reasoning off by extra_body. Then write into a new folder: answers "
+                "of these settings are not replaced. Empty answers are not in the generator's cache."
+            )

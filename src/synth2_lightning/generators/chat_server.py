@@ -7,8 +7,11 @@ from contextlib import suppress
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
+import httpx2
+
 from synth2_lightning.generators.request_limits import Pacer, RequestLimits
 from synth2_lightning.generators.server_replies import Failure, read_answer, read_refusal, shorten
+from synth2_lightning.http_limits import NOT_COMPRESSED, limit_size
 from synth2_lightning.types import Completion
 
 if TYPE_CHECKING:
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
 
 _NO_KEY = "none"  # The client insists on a key; servers of one's own ask for none.
 _SECONDS_TO_FINISH = 5.0
+_MOST_BYTES = 4 * 2**20  # a hundred thousand tokens of reasoning have about one
 _logger = logging.getLogger(__name__)
 
 
@@ -58,7 +62,7 @@ class ChatServer:
         Returns:
             The failure that ended it early, if one did.
         """
-        from openai import AsyncOpenAI
+        from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
         waiting, stop, failures = iter(requests.items()), asyncio.Event(), list[Failure]()
 
@@ -72,9 +76,13 @@ class ChatServer:
                     return
                 keep(name, outcome)
 
-        # The client's own retries are off: they know neither malformed answers nor the requests beside them.
+        # The client's own retries are off: they know neither malformed answers nor the requests beside them. So is its
+        # timeout, which is one of single reads.
+        bounded = DefaultAsyncHttpxClient(
+            headers=NOT_COMPRESSED, event_hooks={"response": [limit_size(_MOST_BYTES), _read_as_json]}, timeout=None
+        )
         async with AsyncOpenAI(
-            api_key=key or _NO_KEY, base_url=self.base_url, timeout=self.limits.timeout, max_retries=0
+            api_key=key or _NO_KEY, base_url=self.base_url, timeout=None, max_retries=0, http_client=bounded
         ) as client:
             num_workers = min(self.limits.num_concurrent, len(requests))
             await _finish([asyncio.create_task(work(client)) for _ in range(num_workers)], stop)
@@ -105,19 +113,20 @@ class ChatServer:
         return None
 
     async def _send(self, client: "AsyncOpenAI", request: dict[str, Any], key: str) -> Completion | Failure:
-        from openai import APIConnectionError, APIStatusError, APITimeoutError
+        from openai import APIConnectionError, APIStatusError
 
         def quote(text: str) -> str:
             return shorten(text.replace(key, "[key]") if key else text)
 
         # Failures are returned, not raised: behind an exception of ours, the client's would show what is not quoted.
         try:
-            response = await client.chat.completions.with_raw_response.create(**request)
+            async with asyncio.timeout(self.limits.timeout):
+                response = await client.chat.completions.with_raw_response.create(**request)
         except APIStatusError as error:
             return read_refusal(error.status_code, error.response.headers, error.response.text, quote)
-        except APITimeoutError:
-            return Failure(reason=f"gave no answer within {self.limits.timeout:g} seconds")
-        except APIConnectionError as error:
+        except TimeoutError:
+            return Failure(reason=f"gave no whole answer within {self.limits.timeout:g} seconds")
+        except (APIConnectionError, httpx2.HTTPError) as error:  # the latter in the body of an error
             cause = error.__cause__ or error
             return Failure(reason=f"cannot be reached, or broke off ({type(cause).__name__}: {quote(str(cause))})")
         return read_answer(response.text, quote)
@@ -129,6 +138,10 @@ class ChatServer:
                 "%s %s. The request is sent again; so far %d retries and %d answers.",
                 *(self.base_url, failure.reason, self.num_retries, self.num_answers),
             )
+
+
+async def _read_as_json(response: httpx2.Response) -> None:
+    response.encoding = "utf-8-sig"  # whatever it says of itself: some of Python's codecs take quadratic time
 
 
 async def _finish(workers: list[asyncio.Task[None]], stop: asyncio.Event) -> None:

@@ -1,5 +1,6 @@
 """A local language model of transformers as a writer of captions."""
 
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import cached_property
@@ -23,6 +24,7 @@ from synth2_lightning.types import Completion, Prompt
 
 _ATTENTION = "synth2_beginning_and_tail"
 _TAIL_STEP = 64
+_OPENED_REASONING = re.compile(r"(?:<\|?[\w:]*(?:think|thinking|thought|reasoning)\|?>|\[THINK\])\s*\Z", re.IGNORECASE)
 
 
 class LanguageModelCaptionGenerator(CaptionGenerator):
@@ -31,7 +33,9 @@ class LanguageModelCaptionGenerator(CaptionGenerator):
     All messages of a prompt but the last question are its beginning, which is read once for all prompts that share it:
     put what does not change (instructions, examples) there. A prompt that ends with words of the assistant has them
     continued, and the answer begins with them. Prompts go through the model's chat template; a model without one is
-    shown the messages as paragraphs, and its answer ends with the line.
+    shown the messages as paragraphs, and its answer ends with the line. An answer is the raw text: it includes
+    reasoning, and the tag that opens it where that is part of the template; a
+    :class:`~synth2_lightning.filters.answers.AnswerFilter` removes both.
 
     An answer depends on its prompt, its seed and ``num_rows`` alone, not on what else is asked for at the same time:
     see :mod:`synth2_lightning.generators.continuous_batching`. Another machine or number of threads may round
@@ -126,7 +130,7 @@ class LanguageModelCaptionGenerator(CaptionGenerator):
             raise ValueError(f"There are {len(prompts)} prompts and {len(seeds)} seeds; expected one seed per prompt.")
         parts = [self._split(prompt) for prompt in prompts]
         groups: dict[tuple[tuple[int, ...], int], list[int]] = defaultdict(list)
-        for index, (beginning, tail, _) in enumerate(parts):
+        for index, (beginning, tail, *_) in enumerate(parts):
             # The tail's length decides shapes, and shapes decide rounding: so it must be the prompt's own affair.
             needed = len(tail) + self.sampling.max_new_tokens - 1
             self._check_length(len(beginning) + needed)
@@ -139,9 +143,11 @@ class LanguageModelCaptionGenerator(CaptionGenerator):
                 )
                 answers = batch.answer([TokenRequest(parts[index][1], seeds[index]) for index in members])
                 for index, answer in zip(members, answers, strict=True):
-                    _, tail, opening = parts[index]
+                    _, tail, opening, reasoning = parts[index]
+                    # Special tokens are kept: in some models they are what separates reasoning from the answer.
+                    text = reasoning + self.tokenizer.decode((*opening, *answer.tokens), skip_special_tokens=False)
                     completions[index] = Completion(
-                        text=self.tokenizer.decode((*opening, *answer.tokens), skip_special_tokens=True).strip(),
+                        text=text.strip(),
                         finish_reason="stop" if answer.is_finished else "length",
                         num_prompt_tokens=len(beginning) + len(tail),
                         num_tokens=len(answer.tokens),
@@ -172,8 +178,8 @@ class LanguageModelCaptionGenerator(CaptionGenerator):
             tokens.update(self.tokenizer("\n", add_special_tokens=False).input_ids[-1:])
         return frozenset(tokens - {None})
 
-    def _split(self, prompt: Prompt) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
-        """Ids of all before the last question, of what comes after, and of those words of it that open the answer."""
+    def _split(self, prompt: Prompt) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], str]:
+        """Ids before the last question, ids after, those of them that open the answer, and an opened reasoning tag."""
         opening = prompt[-1].content if prompt[-1].role == "assistant" else ""
         asked = prompt[:-1] if opening else prompt
         beginning, whole = self._render(asked[:-1], invite=False), self._render(asked, invite=True)
@@ -184,7 +190,8 @@ class LanguageModelCaptionGenerator(CaptionGenerator):
             for text in (beginning, whole.removeprefix(beginning), opening)
         )
         tail += opened
-        return (ids, tail, opened) if ids else (tail[:1], tail[1:], opened)
+        tag = None if opening else _OPENED_REASONING.search(whole[-64:])
+        return (*((ids, tail) if ids else (tail[:1], tail[1:])), opened, tag[0] if tag else "")
 
     def _render(self, messages: Prompt, invite: bool) -> str:
         if self.tokenizer.chat_template is None:

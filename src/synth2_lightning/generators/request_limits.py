@@ -17,7 +17,7 @@ class RequestLimits:
         num_concurrent: Requests in flight at a time, of each rank. A server that batches wants many; a hosted one
             says how many it allows.
         requests_per_minute: Most requests that are started in a minute, of each rank; as many as go if ``None``.
-        timeout: Seconds until a request without an answer counts as failed.
+        timeout: Seconds until a request without a whole answer counts as failed, from its start to the last byte.
         max_retries: How often a request that failed is sent again before the run stops.
         retry_delay: Seconds before the first retry; each later one waits twice as long, up to a minute. Where the
             server says how long to wait, that counts.

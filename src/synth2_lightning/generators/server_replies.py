@@ -15,6 +15,7 @@ _LONGEST_QUOTE = 300
 _BUSY = 429
 _WORTH_ANOTHER_TRY = (408, 409, 425, _BUSY)
 _KEY_REFUSED = (401, 403)
+_ANSWER_PARTS = ("text", "output_text", "refusal")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,8 +55,9 @@ def shorten(text: str) -> str:
 def read_answer(text: str, quote: Callable[[str], str] = shorten) -> Completion | Failure:
     """Take the answer out of a chat completion.
 
-    Without content its text is the server's word of refusal, or empty; without a reason why it ended, that is empty;
-    without counts of tokens, those are 0. What has no message is worth another try.
+    Content in parts is joined, without the parts that are reasoning. Without content its text is the server's word of
+    refusal, or empty; without a reason why it ended, that is empty; without counts of tokens, those are 0. What has no
+    message is worth another try. Half a surrogate pair, which JSON can hold and no file can, becomes U+FFFD.
 
     Args:
         text: Body of a reply of status 200.
@@ -68,7 +70,7 @@ def read_answer(text: str, quote: Callable[[str], str] = shorten) -> Completion 
     try:
         body = parse_json(text)
         choice, usage = body["choices"][0], body.get("usage") or {}
-        answer = choice["message"].get("content") or choice["message"].get("refusal") or ""
+        answer = _join_parts(choice["message"].get("content")) or choice["message"].get("refusal") or ""
         counts = [int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")]
         finish_reason = choice.get("finish_reason") or ""
         is_text = isinstance(answer, str) and isinstance(finish_reason, str)
@@ -76,7 +78,7 @@ def read_answer(text: str, quote: Callable[[str], str] = shorten) -> Completion 
         is_text = False
     if not is_text:
         return Failure(reason=f"answered what is no chat completion: {quote(text)}")
-    return Completion(answer, finish_reason, *counts)
+    return Completion(_mend_surrogates(answer), _mend_surrogates(finish_reason), *counts)
 
 
 def read_refusal(
@@ -108,6 +110,28 @@ def read_refusal(
     hold = _read_retry_after(headers.get("retry-after", ""), headers.get("date", ""))
     advice = f"It wants to be left alone for {hold:.0f} seconds" if hold > _LONGEST_HOLD else ""
     return Failure(reason=reason, advice=advice, is_busy=status == _BUSY, retry_after=hold)
+
+
+def _join_parts(content: Any) -> Any:
+    """Join the text of the parts that are an answer: ``text``, ``output_text``, ``refusal``; others are left out."""
+    if isinstance(content, dict):
+        content = [content]
+    if not isinstance(content, list):
+        return content
+    texts = []
+    for part in content:
+        if isinstance(part, str):
+            texts.append(part)
+        elif part.get("type") in _ANSWER_PARTS:
+            text = part.get("text") or part.get("refusal") or ""
+            texts.append(text["value"] if isinstance(text, dict) else text)
+        elif "type" not in part:
+            raise TypeError("a part without a type")
+    return "".join(texts)
+
+
+def _mend_surrogates(text: str) -> str:
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def _error_code(text: str) -> str:

@@ -1,0 +1,222 @@
+"""The caption in a language model's raw answer: without reasoning, wrappers, end-of-text marks and entities."""
+
+import html
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from synth2_lightning.filters.base import RecordFilter
+from synth2_lightning.jsontext import parse_json
+from synth2_lightning.types import CaptionRecord, Verdict
+
+_MOST_PASSES = 4  # an answer may be escaped, wrapped and escaped again; each pass takes linear time
+
+_NAME = r"(?:\w{1,20}:)?(?:think|thinking|thoughts?|reason|reasoning|analysis|reflection|scratchpad)"
+# <think> of DeepSeek and Qwen, <seed:think> of Seed-OSS, [THINK] of Magistral, <|begin_of_thought|> of OpenThinker,
+# <|START_THINKING|> of Cohere, <|channel>thought of Gemma.
+_REASONING_TAG = re.compile(
+    rf"(?P<open><\|?{_NAME}(?:\s[^<>]{{0,200}})?\|?>|\[THINK\]|<\|(?:begin_of_thought|START_THINKING)\|>|<\|channel>thought"
+    rf"|```(?:think|thinking|thought|reasoning)\b)"
+    rf"|(?P<close><\|?/{_NAME}\s{{0,9}}\|?>|\[/THINK\]|<\|(?:end_of_thought|END_THINKING)\|>|<channel\|>)"
+    r"|(?P<fence>```)",
+    re.IGNORECASE,
+)
+# Harmony, the format of gpt-oss; some servers remove its special tokens and leave "analysis…assistantfinal…".
+_CHANNEL = re.compile(
+    r"<\|channel\|>\s{0,9}(\w{1,20})[^<]{0,99}(?:<\|constrain\|>[^<]{0,99})?<\|message\|>", re.IGNORECASE
+)
+_CHANNEL_END = re.compile(r"<\|(?:end|return|call|start|channel)\|>", re.IGNORECASE)
+_PLAIN_CHANNEL = re.compile(r"\A(?:analysis|commentary)(?=[A-Z])")
+_PLAIN_FINAL = "assistantfinal"
+# Reasoning that is marked by a label.
+_LABEL = re.compile(
+    r"\A[\s*#_]{0,9}(?:chain of thought|thought process|thinking process|thoughts?|thinking|reasoning)[*_ ]{0,5}:",
+    re.IGNORECASE,
+)
+_ANSWER_LABEL = re.compile(
+    r"(?:^|\n)[\s*#_]{0,9}(?:the )?(?:final )?(?:answer|caption|response|output|description)[*_ ]{0,5}:[*_]{0,3}",
+    re.IGNORECASE,
+)
+_ANSWER_TAG = re.compile(
+    r"<\|?(?:(?:final_)?(?:answer|caption|response|output)|begin_of_solution|START_RESPONSE)\|?>(.*?)"
+    r"(?:<\|?/(?:final_)?(?:answer|caption|response|output)\|?>|<\|(?:end_of_solution|END_RESPONSE)\|>|\Z)",
+    re.IGNORECASE | re.DOTALL,
+)
+_ROLE = r"(?:\s{0,9}(?:assistant|model)\b\s{0,9}(?:<\|end_header_id\|>)?)?"
+_BAR = r"[|\uff5c]"  # DeepSeek's marks have fullwidth bars
+_NOISE = r"<(?:s|bos|pad|unk|start_of_text)>|\[BOS\]"
+_END = rf"<{_BAR}[^<>|\uff5c\s]{{1,40}}{_BAR}>|</s>|<(?:eos|(?:start|end)_of_turn|end_of_text)>|\[/?INST\]|\[EOS\]"
+_LEADING_MARKS = re.compile(rf"\A\s*(?:(?:{_NOISE}|{_END}){_ROLE}\s*)+", re.IGNORECASE)
+_NOISE_MARK = re.compile(rf"\s?(?:{_NOISE})", re.IGNORECASE)
+_END_MARK = re.compile(_END, re.IGNORECASE)
+_ENTITY = re.compile(r"&(?:#\d{1,7}|#x[0-9a-f]{1,6}|[a-z][a-z0-9]{1,31});", re.IGNORECASE)
+_FENCE = re.compile(r"```[\w-]{0,20}[ \t]*\n?(.*?)(?:```|\Z)", re.DOTALL)
+_JSON_BEGINS = re.compile(r"""[\[{]\s*[\[{"']|\{\s*\}""")
+_CUT_JSON = re.compile(r"""\A[\[\s]*\{\s*(["'])(\w{1,30})\1\s*:\s*(["'])((?:(?!\3)[^\\]|\\.)*)""", re.DOTALL)
+_FIELDS = (
+    "caption",
+    "captions",
+    "description",
+    "text",
+    "answer",
+    "response",
+    "output",
+    "sentence",
+    "content",
+    "result",
+)
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f]")
+
+
+class AnswerFilter(RecordFilter):
+    r"""Reads the caption out of a raw answer, and rejects an answer that holds none.
+
+    Removed are reasoning in whatever tags, opened or not; end-of-text marks, and all that follows; a JSON object or a
+    code fence around the caption; HTML entities. Reasoning that is not closed was cut, and no caption follows it.
+    ``CaptionWriterCallback`` applies this filter to every answer before its own, so that answers are stored as they
+    came.
+
+    Where the chat template opens the reasoning, an answer that was cut shows no tag at all. So if any answer closes
+    what it has not opened, those that were cut and close nothing count as reasoning.
+
+    Example:
+        >>> answers = ["A cat? Or…\n</think>\n\nA cat &amp; a dog.</s>", "<think>A cat, or", '{"caption": "A cat."}']
+        >>> verdicts = AnswerFilter().judge([CaptionRecord("a", answer) for answer in answers])
+        >>> [verdict.reason or verdict.caption for verdict in verdicts]
+        ['A cat & a dog.', 'reasoning without an answer', 'A cat.']
+    """
+
+    def judge(self, records: Sequence[CaptionRecord]) -> list[Verdict]:
+        """Return a verdict on every answer."""
+        template_opens = any(_closes_first(record.caption) for record in records)
+        return [
+            Verdict(record.caption, "reasoning without an answer")
+            if template_opens and record.is_cut and not _closes(record.caption)
+            else self.judge_one(record)
+            for record in records
+        ]
+
+    def judge_one(self, record: CaptionRecord) -> Verdict:
+        """Return the caption, or why there is none."""
+        caption = read_caption(record.caption)
+        if caption:
+            return Verdict(caption)
+        return Verdict(record.caption, "reasoning without an answer" if record.caption.strip() else "empty answer")
+
+    def provenance(self) -> dict[str, Any]:
+        """Return no argument, because there is none."""
+        return {}
+
+
+def read_caption(answer: str) -> str:
+    r"""Return the caption in a raw answer; empty if there is none.
+
+    Args:
+        answer: What the language model wrote.
+
+    Example:
+        >>> read_caption("<think>Short.</think>```json\n{\"caption\": \"A cat &amp; a dog.\"}\n```")
+        'A cat & a dog.'
+    """
+    text = answer
+    for _ in range(_MOST_PASSES):
+        before = text
+        text = _remove_reasoning(text)
+        text = _remove_marks(text)
+        text = _unwrap(text.strip())
+        text = _ENTITY.sub(lambda match: html.unescape(match[0]), text)
+        if text == before:
+            break
+    text = _CONTROL.sub(" ", text).strip()
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def _closes(answer: str) -> bool:
+    return any(tag["close"] for tag in _REASONING_TAG.finditer(answer))
+
+
+def _closes_first(answer: str) -> bool:
+    first = next((tag for tag in _REASONING_TAG.finditer(answer) if not tag["fence"]), None)
+    return first is not None and first["close"] is not None
+
+
+def _remove_reasoning(text: str) -> str:
+    if channels := list(_CHANNEL.finditer(text)):
+        final = next((channel for channel in reversed(channels) if channel[1].lower() == "final"), None)
+        return "" if final is None else _CHANNEL_END.split(text[final.end() :], maxsplit=1)[0]
+    if _PLAIN_CHANNEL.match(text):
+        return text.rpartition(_PLAIN_FINAL)[2] if _PLAIN_FINAL in text else ""
+    if _LABEL.match(text):
+        answers = list(_ANSWER_LABEL.finditer(text))
+        return text[answers[-1].end() :] if answers else ""
+    # A tag that closes, closes all that is open: models mention tags, and nest them.
+    kept: list[str] = []
+    opened = ""
+    position = 0
+    for tag in _REASONING_TAG.finditer(text):
+        if tag["open"] and not opened:
+            kept.append(text[position : tag.start()])
+            opened = tag["open"]
+        elif tag["close"] and not opened:
+            kept.clear()
+        elif not (tag["close"] or (tag["fence"] and opened.startswith("```"))):
+            continue
+        else:
+            opened = ""
+        position = tag.end()
+    if not opened:
+        kept.append(text[position:])
+    outside = "\n".join(part.strip() for part in kept if part.strip())
+    section = _ANSWER_TAG.search(outside)
+    return section[1] if section else outside
+
+
+def _remove_marks(text: str) -> str:
+    text = _LEADING_MARKS.sub("", text)
+    return _NOISE_MARK.sub("", _END_MARK.split(text, maxsplit=1)[0])
+
+
+def _unwrap(text: str) -> str:
+    """Take the caption out of JSON or a code fence, if there is such."""
+    fence = _FENCE.search(text)
+    inner = fence[1].strip() if fence else text
+    found = _JSON_BEGINS.search(inner)
+    if found is None:
+        return inner if fence and fence.start() == 0 else text
+    inner = inner[found.start() :]
+    try:
+        value, end = json.JSONDecoder().raw_decode(inner)
+    except (ValueError, RecursionError):
+        cut = _CUT_JSON.match(inner)
+        if cut is None or cut[2].lower() not in _FIELDS:
+            return text
+        return _unescape(cut[4])
+    caption = _find_text(value)
+    if caption is None:
+        return "" if found.start() == 0 and not inner[end:].strip() else text
+    return caption
+
+
+def _unescape(text: str) -> str:
+    try:
+        return str(parse_json(f'"{text}"'))
+    except ValueError:
+        return text.replace('\\"', '"').replace("\\'", "'").replace("\\n", "\n")
+
+
+def _find_text(value: Any, depth: int = 4) -> str | None:
+    """Find the text of a caption in JSON; ``None`` if there is none."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list) and depth:
+        texts = [text for each in value if (text := _find_text(each, depth - 1))]
+        return "\n".join(texts) or None
+    if isinstance(value, dict) and depth and value.get("type") not in ("thinking", "reasoning"):
+        fields = {str(name).lower(): each for name, each in value.items()}
+        for name in _FIELDS:
+            if text := _find_text(fields.get(name), depth - 1):
+                return text
+        if len(fields) == 1:
+            return _find_text(*fields.values(), depth - 1)
+    return None
