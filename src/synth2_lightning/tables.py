@@ -215,8 +215,8 @@ def _read_quoted(path: Path, delimiter: str) -> Iterator[_Record]:
     if pending:
         raise ValueError(
             f"{path} cannot be read as a table: a quotation mark that begins a field in line "
-            f"{number - len(pending) + 1} is not closed within {_MAX_FIELD} letters. Expected fields between {delimiter!r}, quotes closed, those "
-            "that are part of a text doubled."
+            f"{number - len(pending) + 1} is not closed within {_MAX_FIELD} letters. Expected fields between "
+            f"{delimiter!r}, quotes closed, those that are part of a text doubled."
         )
 
 

@@ -52,9 +52,8 @@ class FolderSource(IndexedSource):
                 left_out.add("texts of a picture that has one already", str(path))
         for path in pictures:
             text = texts.pop(path.with_suffix(""), None)
-            yield Entry(
-                path.relative_to(folder).with_suffix("").as_posix(), read_lines(text) if text else [], str(path)
-            )
+            captions = read_lines(text) if text else []
+            yield Entry(path.relative_to(folder).with_suffix("").as_posix(), captions, str(path))
         for text in texts.values():
             left_out.add("texts without a picture", str(text))
 
