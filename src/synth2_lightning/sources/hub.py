@@ -72,9 +72,14 @@ class HubSource(IndexedSource):
                 "and caption_column to what it has."
             )
         # Decoding is ours: so that a damaged picture is named and counted as in any other source.
-        self._pictures = rows.select_columns([self.image_column]).cast_column(
-            self.image_column, datasets.Image(decode=False)
-        )
+        pictures = rows.select_columns([self.image_column])
+        try:
+            self._pictures = pictures.cast_column(self.image_column, datasets.Image(decode=False))
+        except (pa.ArrowException, TypeError) as error:
+            raise ValueError(
+                f"{self.path} has {rows.features[self.image_column]} under {self.image_column!r} ({error}); expected "
+                "pictures, their bytes or their paths. Name another image_column."
+            ) from error
         for index, captions in enumerate(rows[column]):
             yield Entry(
                 str(index), _take_texts(captions, field, f"{self.path}[{self.split}], row {index},", column), index
@@ -93,13 +98,13 @@ class HubSource(IndexedSource):
     def _open(self) -> Any:
         is_address = is_remote(self.path)
         local = resolve(self.path, f"dataset of source {self.name!r}") if is_address else Path(self.path).expanduser()
+        for table in [local] if local.is_file() else sorted(local.rglob("*")) if local.is_dir() else []:
+            if table.suffix.lower() == ".csv":
+                _refuse_swallowed_rows(table)
         if not local.is_file():
             return self._read(str(local) if is_address else self.path, revision=self.revision)
         if local.suffix.lower() not in _BUILDERS:
             raise ValueError(f"{local} is of no kind that can be read; expected one of {sorted(_BUILDERS)}.")
-        if local.suffix.lower() == ".csv":
-            for _ in read_rows(local, []):  # refuses what `datasets` would read as fewer rows than there are
-                pass
         return self._read(_BUILDERS[local.suffix.lower()], data_files={self.split: str(local)})
 
     def _read(self, path: str, **options: Any) -> Any:
@@ -124,6 +129,12 @@ class HubSource(IndexedSource):
                 f"or the Hub cannot be reached ({error}). Expected one of the three; without a network, download it "
                 "elsewhere and name its folder."
             ) from error
+
+
+def _refuse_swallowed_rows(table: Path) -> None:
+    """Read a table by our rules, because ``datasets`` gives fewer rows where a quotation mark swallows some."""
+    for _ in read_rows(table, []):
+        pass
 
 
 def _take_texts(value: Any, field: str, where: str, column: str) -> list[str]:
