@@ -86,3 +86,16 @@ def test_the_standard_output_gets_its_header_once(capsysbinary: pytest.CaptureFi
 
 def test_formats_are_known_by_the_ends_of_names() -> None:
     assert [format_of(Path(name)) for name in ("a.txt", "a.jsonl", "a.CSV", "")] == ["text", "jsonl", "csv", "text"]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_names_may_hold_what_ends_lines_and_fields(tmp_path: Path, format: Format) -> None:
+    odd = ["\r", "\n", "\r\n", ",", '"', '""', "\t", "\\r", "\u2028", "\x85", "\x0b", "\x1c", " ", "'", ";", "\x00"]
+    rows = [(f"a{letter}b.png", f"caption {number}") for number, letter in enumerate(odd)]
+    rows += [(f"{letter}.png", "a dog") for letter in odd]
+    with PictureCaptionFile(tmp_path / "c", format, {}) as file:
+        file.append(rows)
+    content = (tmp_path / "c").read_bytes()
+    with PictureCaptionFile(tmp_path / "c", format, {}) as file:
+        assert file.names == {name for name, _ in rows}
+    assert (tmp_path / "c").read_bytes() == content

@@ -55,3 +55,11 @@ def test_rows_that_do_not_fit_are_named(tmp_path: Path, line: str, message: str)
 def test_a_missing_table_is_named() -> None:
     with pytest.raises(FileNotFoundError, match=r"The table of captions 'synthetic' is not at 'gone\.csv'"):
         CaptionTable("gone.csv").load()
+
+
+def test_a_delimiter_is_an_argument(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text('caption;file\n"a fox; an owl\nand a dog";1.jpg\n')
+    table = CaptionTable(str(tmp_path / "t.csv"), delimiter=";")
+    table.load()
+
+    assert table.record(0).caption == "a fox; an owl\nand a dog"

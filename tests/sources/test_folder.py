@@ -35,3 +35,31 @@ def test_two_pictures_of_one_name_are_refused(tmp_path: Path) -> None:
 def test_missing_folder_is_named() -> None:
     with pytest.raises(FileNotFoundError, match="images folder of source 'folder' is not at 'gone'"):
         FolderSource("gone").load()
+
+
+def test_suffixes_may_be_in_capitals_and_marks_are_no_part_of_a_caption(tmp_path: Path) -> None:
+    for name in ("A.JPG", "b.Png", "C.TIFF", "22.05.webp"):
+        Image.new("RGB", (3, 2)).save(tmp_path / name)
+    for name in ("A.TXT", "b.Txt", "C.txt", "22.05.TXT"):
+        (tmp_path / name).write_text("\ufeffa red\u2028picture\r\n", encoding="utf-8")
+    source = FolderSource(str(tmp_path))
+    source.load()
+
+    assert [(source.key(index), source.captions(index)) for index in range(4)] == [
+        ("22.05", ("a red\u2028picture",)),
+        ("A", ("a red\u2028picture",)),
+        ("C", ("a red\u2028picture",)),
+        ("b", ("a red\u2028picture",)),
+    ]
+
+
+def test_what_is_hidden_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("a.png", "._a.png", ".hidden/b.png", "__MACOSX/c.png", "d/.e.png"):
+        (tmp_path / ".mac" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (3, 2)).save(tmp_path / ".mac" / name)
+        (tmp_path / ".mac" / name).with_suffix(".txt").write_text("red")
+    source = FolderSource(str(tmp_path / ".mac"))
+    source.load()
+
+    assert [source.key(index) for index in range(len(source))] == ["a"]
+    assert "leaves out 8 hidden files (the first: " in caplog.text

@@ -1,7 +1,10 @@
+import json
 from io import BytesIO
 from pathlib import Path
 
 import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -82,3 +85,53 @@ def test_unknown_kind_of_file_is_refused(tmp_path: Path) -> None:
 def test_missing_dataset_is_named() -> None:
     with pytest.raises(FileNotFoundError, match="'no/such' of source 'hub' is neither a local file or folder nor on"):
         HubSource("no/such", split="train").load()
+
+
+@pytest.mark.parametrize(
+    ("captions", "column", "expected"),
+    [
+        ([{"raw": "a dog", "imgid": 1}], "text.raw", ("a dog",)),
+        ([[{"raw": "a dog", "imgid": 1}, {"raw": "a cat", "imgid": 1}]], "text.raw", ("a dog", "a cat")),
+        ([{"raw": ["a dog", "a cat"]}], "text.raw", ("a dog", "a cat")),
+        ([[{"raw": "a dog"}, None, {"raw": None}]], "text.raw", ("a dog",)),
+        ([["a dog", None, "  ", "a cat"]], "text", ("a dog", "a cat")),
+    ],
+)
+def test_records_and_lists_with_holes(
+    tmp_path: Path, captions: list[object], column: str, expected: tuple[str, ...]
+) -> None:
+    pictures = [{"bytes": b"", "path": None}] * len(captions)
+    pq.write_table(pa.table({"image": pictures, "text": captions}), tmp_path / "t.parquet")
+    source = HubSource(str(tmp_path / "t.parquet"), split="train", caption_column=column)
+    source.load()
+
+    assert [source.captions(index) for index in range(len(source))] == [expected]
+
+
+def test_a_column_with_a_dot_in_its_name_is_a_column(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"image": [{"bytes": b""}], "a.b": ["a dog"]}), tmp_path / "t.parquet")
+    source = HubSource(str(tmp_path / "t.parquet"), split="train", caption_column="a.b")
+    source.load()
+
+    assert source.captions(0) == ("a dog",)
+
+
+@pytest.mark.parametrize(
+    ("captions", "message"),
+    [
+        ([{"raw": "a dog", "imgid": 1}], r"row 0, holds .* one of \['raw'\], as in caption_column='text\.raw'"),
+        ([["a dog"], [None, 7.0]], r"row 1, holds 7\.0 under 'text'"),
+        ([7], r"row 0, holds 7 under 'text'"),
+    ],
+)
+def test_what_is_no_caption_is_named_by_row(tmp_path: Path, captions: list[object], message: str) -> None:
+    rows = "".join(json.dumps({"image": "1.png", "text": caption}) + "\n" for caption in captions)
+    (tmp_path / "t.jsonl").write_text(rows)
+    with pytest.raises(ValueError, match=message):
+        HubSource(str(tmp_path / "t.jsonl"), split="train", caption_column="text").load()
+
+
+def test_unknown_splits_are_named_beside_those_there_are(tmp_path: Path) -> None:
+    folder = write(tmp_path, ["green"]).parent
+    with pytest.raises(ValueError, match=r"split 'val' of the dataset .*data' .*\['train'\]"):
+        HubSource(str(folder), split="val", caption_column="text").load()

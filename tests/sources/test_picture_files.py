@@ -61,3 +61,12 @@ def test_addresses_need_to_be_allowed() -> None:
 def test_only_http_and_https_are_addresses() -> None:
     with pytest.raises(ValueError, match="is an address by 'file'; expected a path, or an address by http or https"):
         find_pictures(["file:///etc/passwd"], allow_urls=True)
+
+
+def test_what_systems_leave_behind_is_no_picture(folder: Path) -> None:
+    for name in ("b/._a.png", "__MACOSX/b/a.png", "b/Thumbs.db"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    found = find_pictures(["."])
+    assert found.names == ("./a.webp", "./odd[1].png", "./b/a.png", "./b/z.JPG")
+    assert found.num_others == 2

@@ -55,3 +55,19 @@ def test_other_files_are_refused(tmp_path: Path, name: str, content: str, messag
 
     with pytest.raises(ValueError, match=message):
         source.load()
+
+
+def test_flickr30k_has_a_delimiter_of_its_own(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    lines = [
+        "image_name| comment_number| comment",
+        '1.jpg| 0| "Two" dogs, one cat .',
+        "1.jpg| 1| Dogs .",
+        "2.jpg| 4   A dog .",
+    ]
+    (tmp_path / "results.csv").write_text("\n".join(lines))
+    columns = {"file_column": "image_name", "caption_column": "comment"}
+    source = TableSource(str(tmp_path / "results.csv"), str(tmp_path), **columns, delimiter="|")
+    source.load()
+
+    assert [source.captions(index) for index in range(len(source))] == [('"Two" dogs, one cat .', "Dogs .")]
+    assert "1 pictures without a caption (the first: 2.jpg)" in caplog.text

@@ -1,9 +1,11 @@
 import json
 import pickle
+import re
 import tarfile
 from io import BytesIO
 from pathlib import Path
 
+import fsspec
 import pytest
 from PIL import Image
 
@@ -95,3 +97,106 @@ def test_unreadable_captions_are_named(tmp_path: Path, name: str, content: bytes
 
     with pytest.raises(ValueError, match=rf"0\.tar:{name} holds no caption .*; expected UTF-8 text, or a JSON object"):
         TarSource([str(tmp_path / "0.tar")]).load()
+
+
+def load(*tars: str) -> dict[str, tuple[str, ...]]:
+    source = TarSource(list(tars))
+    source.load()
+    return {source.key(index): source.captions(index) for index in range(len(source))}
+
+
+def sample(name: str, caption: str) -> dict[str, bytes]:
+    return {f"{name}.png": png("red"), f"{name}.txt": caption.encode()}
+
+
+def test_a_sample_shares_its_name_up_to_the_last_suffix(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    members = sample("22.05", "five") | sample("./shot.2.0", "shot") | sample("v1.0/a", "a")
+    members |= {"B.JPEG": png("red"), "B.TXT": b"b", "c.webp": png("red"), "c.Json": b'{"caption": "c"}'}
+    members |= {"a.seg.png": png("red"), "s1.input.jpg": png("red"), "s1.outputs.txt": b"s1", "d.cls": b"7"}
+    write_tar(tmp_path / "0.tar", members)
+
+    assert load(str(tmp_path / "0.tar")) == {
+        "22.05": ("five",),
+        "shot.2.0": ("shot",),
+        "v1.0/a": ("a",),
+        "B": ("b",),
+        "c": ("c",),
+    }
+    assert "2 pictures without a caption (the first: a.seg)" in caplog.text
+    assert "1 captions without a picture (the first: s1.outputs)" in caplog.text
+    assert re.search(r"1 members that are neither .*0\.tar:d\.cls\)", caplog.text)
+
+
+def test_equal_keys_in_different_tars_are_different_samples(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        write_tar(tmp_path / folder / "00000.tar", sample("000", f"{folder} zero"))
+    write_tar(tmp_path / "b" / "00001.tar", sample("000", "b one") | sample("001", "b two"))
+
+    assert load(str(tmp_path / "*" / "*.tar")) == {
+        "000": ("a zero",),
+        "00000/000": ("b zero",),
+        "00001/000": ("b one",),
+        "001": ("b two",),
+    }
+    write_tar(tmp_path / "a" / "00001.tar", sample("000", "a one"))
+    assert load(str(tmp_path / "a/*.tar"), str(tmp_path / "b/*.tar")) == {
+        "000": ("a zero",),
+        "00001/000": ("a one",),
+        "00000/000": ("b zero",),
+        "b/00001/000": ("b one",),
+        "001": ("b two",),
+    }
+
+
+def test_each_tar_is_read_once(tmp_path: Path) -> None:
+    write_tar(tmp_path / "0.tar", sample("000", "zero"))
+    assert load(str(tmp_path / "0.tar"), str(tmp_path / "*.tar")) == {"000": ("zero",)}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_byte_order_marks_are_no_part_of_a_caption(tmp_path: Path, encoding: str) -> None:
+    texts = {"0.txt": "ein Hündchen".encode(encoding), "1.json": '{"caption": "ein Hündchen"}'.encode(encoding)}
+    write_tar(tmp_path / "0.tar", {"0.png": png("red"), "1.png": png("red")} | texts)
+    assert load(str(tmp_path / "0.tar")) == {"0": ("ein Hündchen",), "1": ("ein Hündchen",)}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "keys"),
+    [
+        ("a/{08..10}.tar", ["a08", "a09", "a10"]),
+        ("[ab]/{08..09}.tar", ["a08", "b08", "a09", "b09"]),
+        ("x{1..2}/{3..4}.tar", ["x13", "x14", "x23", "x24"]),
+    ],
+)
+def test_ranges_of_tars(tmp_path: Path, pattern: str, keys: list[str]) -> None:
+    for name in ("a/08", "a/09", "a/10", "b/08", "b/09", "x1/3", "x1/4", "x2/3", "x2/4"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write_tar(tmp_path / f"{name}.tar", sample(name.replace("/", ""), "red"))
+    assert list(load(str(tmp_path / pattern))) == keys
+
+
+def test_missing_tars_of_a_range_are_named(tmp_path: Path) -> None:
+    for number in (0, 2):
+        write_tar(tmp_path / f"0000{number}.tar", sample(str(number), "red"))
+    with pytest.raises(FileNotFoundError, match=r"^2 tars .* are missing: .*00001\.tar, .*00003\.tar \(looked from"):
+        load(str(tmp_path / "{00000..00003}.tar"))
+    with pytest.raises(FileNotFoundError, match=r"1 tars .* are missing: .*/1\.tar"):
+        load(str(tmp_path / "{1..1}.tar"))
+
+
+def test_names_with_braces_and_brackets_are_files_where_they_are_there(tmp_path: Path) -> None:
+    write_tar(tmp_path / "a{0..1}[2].tar", sample("0", "red"))
+    assert load(str(tmp_path / "a{0..1}[2].tar")) == {"0": ("red",)}
+
+
+def test_ranges_of_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SYNTH2_CACHE", str(tmp_path / "cache"))
+    system = fsspec.filesystem("memory")
+    for number in range(2):
+        write_tar(tmp_path / "0.tar", sample("000", f"number {number}"))
+        system.pipe(f"/ranges/{number:05d}.tar", (tmp_path / "0.tar").read_bytes())
+
+    assert load("memory://ranges/{00000..00001}.tar") == {"000": ("number 0",), "00001/000": ("number 1",)}
+    with pytest.raises(FileNotFoundError, match=r"^1 tars .* are missing: memory://ranges/00002\.tar"):
+        load("memory://ranges/{00000..00002}.tar")

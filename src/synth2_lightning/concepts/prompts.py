@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from string import Formatter
 from typing import Any
 
+from synth2_lightning.jsontext import has_surrogates
 from synth2_lightning.types import ChatMessage, Concept, Prompt
 
 _PLACES: tuple[set[str], ...] = (set(), {"name", "gloss"}, {"name", "gloss", "other", "other_gloss"})
@@ -58,7 +59,8 @@ class PromptTemplate:
             on from it, and some servers; those that begin anew after it want a template without.
 
     Raises:
-        ValueError: If the request has other places than the number of concepts allows, or lacks a name.
+        ValueError: If the request has other places than the number of concepts allows, or lacks a name, or if a text
+            holds half a character.
 
     Example:
         >>> template = PromptTemplate("plain", 1, "Caption a photograph of: {name}")
@@ -85,6 +87,11 @@ class PromptTemplate:
         self.openings = tuple(openings)
         if num_concepts not in range(len(_PLACES)):
             raise ValueError(f"{self._called()} got num_concepts={num_concepts}; expected 0, 1 or 2.")
+        if has_surrogates(json.dumps(self._list_texts(), ensure_ascii=False)):
+            raise ValueError(
+                f"{self._called()} holds half a character (a surrogate such as \\ud83d), which no encoding can write; "
+                "expected whole characters. Write it as it is, or as \\U0001F415 in YAML."
+            )
         self._check_places("request", self.request, _PLACES[num_concepts])
         for opening in self.openings:
             self._check_places("opening", opening, _PLACES[num_concepts] | _ARTICLES[num_concepts])
@@ -119,9 +126,11 @@ class PromptTemplate:
 
     def provenance(self) -> dict[str, Any]:
         """Give the template's name and a fingerprint of all that it says."""
-        said = [self.request, self.system, [asdict(example) for example in self.examples], self.openings]
-        digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+        digest = hashlib.sha256(json.dumps(self._list_texts(), sort_keys=True).encode()).hexdigest()
         return {"template": self.template_id, "num_concepts": self.num_concepts, "fingerprint": digest[:12]}
+
+    def _list_texts(self) -> list[Any]:
+        return [self.request, self.system, [asdict(example) for example in self.examples], self.openings]
 
     def _render_start(self) -> Prompt:
         start = [ChatMessage("system", self.system)] if self.system else []

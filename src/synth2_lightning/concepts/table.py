@@ -8,7 +8,7 @@ from typing import Any
 from synth2_lightning.concepts.listed import ListedConcepts
 from synth2_lightning.concepts.wordnet import read_wordnet
 from synth2_lightning.locations import resolve
-from synth2_lightning.tables import read_lines, read_rows
+from synth2_lightning.tables import read_lines, read_rows, take_key
 from synth2_lightning.types import Concept
 
 
@@ -26,6 +26,7 @@ class TableConcepts(ListedConcepts):
         branch_column: Column of the branches, where there is one.
         weight_column: Column of the weights, numbers above 0, where there is one.
         name: What records and reports call the concepts; the file's name without suffix where left out.
+        delimiter: The character between the fields of a ``.csv`` or ``.tsv`` table, where it is another than usual.
 
     Raises:
         ValueError: If columns are named of a text file.
@@ -43,6 +44,7 @@ class TableConcepts(ListedConcepts):
         branch_column: str | None = None,
         weight_column: str | None = None,
         name: str | None = None,
+        delimiter: str | None = None,
     ) -> None:
         super().__init__(name or Path(table).stem)
         self.table = table
@@ -50,6 +52,7 @@ class TableConcepts(ListedConcepts):
         self.definition_column = definition_column
         self.branch_column = branch_column
         self.weight_column = weight_column
+        self.delimiter = delimiter
         columns = [column for column in (definition_column, branch_column, weight_column) if column]
         if columns and table.endswith(".txt"):
             raise ValueError(
@@ -66,13 +69,14 @@ class TableConcepts(ListedConcepts):
         """
         wordnet = read_wordnet()
         for where, row in self._read():
-            name = " ".join(_text(row, self.name_column).split())
+            name = " ".join(_text(row, self.name_column, where).split())
             if not name:
                 excluded["empty names"] += 1
                 continue
             synset = wordnet.find(name)
-            branch = _text(row, self.branch_column) or (wordnet.branch(synset) if synset else "")
-            yield Concept(name, name, _text(row, self.definition_column), branch, self._weight(row, where))
+            branch = _text(row, self.branch_column, where) or (wordnet.branch(synset) if synset else "")
+            definition = _text(row, self.definition_column, where)
+            yield Concept(name, name, definition, branch, self._weight(row, where))
 
     def _read(self) -> Iterator[tuple[str, dict[str, Any]]]:
         path = resolve(self.table, f"table of concepts {self.name!r}")
@@ -81,22 +85,21 @@ class TableConcepts(ListedConcepts):
             yield from ((f"{path}, line {number},", {self.name_column: line}) for number, line in enumerate(lines, 1))
             return
         asked = (self.name_column, self.definition_column, self.branch_column, self.weight_column)
-        rows = read_rows(path, [column for column in asked if column])
+        rows = read_rows(path, [column for column in asked if column], self.delimiter)
         yield from ((f"{path}, record {number},", row) for number, row in enumerate(rows, 1))
 
     def _weight(self, row: dict[str, Any], where: str) -> float:
         if self.weight_column is None:
             return 1.0
-        text = _text(row, self.weight_column)
+        value = row[self.weight_column]
         try:
-            weight = float(text)
-        except ValueError:
+            weight = float(value)
+        except (TypeError, ValueError):
             weight = 0.0
         if not 0 < weight < float("inf"):
-            raise ValueError(f"{where} holds {text!r} under {self.weight_column!r}; expected a number above 0.")
+            raise ValueError(f"{where} holds {value!r} under {self.weight_column!r}; expected a number above 0.")
         return weight
 
 
-def _text(row: dict[str, Any], column: str | None) -> str:
-    value = row[column] if column else None
-    return "" if value is None else str(value).strip()
+def _text(row: dict[str, Any], column: str | None, where: str) -> str:
+    return take_key(row[column], where, column) if column else ""

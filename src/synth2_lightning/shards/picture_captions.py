@@ -224,8 +224,8 @@ def _read_jsonl(record: str) -> Row:
 
 def _write_csv(row: Row) -> str:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(row)
-    return text.getvalue()
+    csv.writer(text, lineterminator="\r\n").writerow(row)  # it quotes what ends lines for it, carriage returns, too
+    return text.getvalue().removesuffix("\r\n") + "\n"
 
 
 def _read_csv(record: str) -> Row:

@@ -9,6 +9,7 @@ import pyarrow as pa
 from PIL import Image
 
 from synth2_lightning.interfaces import ImageTextSource
+from synth2_lightning.jsontext import REPLACEMENT, has_surrogates
 
 _logger = logging.getLogger(__name__)
 
@@ -46,6 +47,20 @@ class LeftOut:
                 f"{count} {reason} (the first: {self._examples[reason]})" for reason, count in self._counts.items()
             )
             _logger.warning("Source %r leaves out %s.", name, reasons)
+
+
+def warn_of_damaged(name: str, keys: Sequence[str]) -> None:
+    """Log one warning if captions hold U+FFFD, which stands where a character was damaged; they are kept.
+
+    Args:
+        name: Of the source or the file.
+        keys: What each caption of that kind is called.
+    """
+    if keys:
+        _logger.warning(
+            "%r keeps %d captions with U+FFFD, where half a character or a damaged one stood (the first: %s).",
+            *(name, len(keys), keys[0]),
+        )
 
 
 class IndexedSource(ImageTextSource):
@@ -104,6 +119,9 @@ class IndexedSource(ImageTextSource):
             if len(kept) == self.limit:
                 break
         left_out.warn(self.name)
+        warn_of_damaged(
+            self.name, [key for key, entry in kept.items() for caption in entry.captions if REPLACEMENT in caption]
+        )
         if not kept:
             raise ValueError(
                 f"Source {self.name!r} holds no picture with a caption; expected at least one. Look at the warning "
@@ -141,7 +159,10 @@ class IndexedSource(ImageTextSource):
 
 def _tidy(entry: Entry, left_out: LeftOut) -> Entry | None:
     if entry.location is None:
-        left_out.add("captions without a picture", entry.key)
+        left_out.add("captions without a picture", ascii(entry.key)[1:-1] if has_surrogates(entry.key) else entry.key)
+        return None
+    if any(has_surrogates(name) for name in (entry.key, *_list_texts(entry.location))):
+        left_out.add("pictures whose names are not in UTF-8", ascii(entry.key))
         return None
     captions = [text for text in (caption.strip() for caption in entry.captions) if text]
     for _ in range(len(entry.captions) - len(captions)):
@@ -150,3 +171,8 @@ def _tidy(entry: Entry, left_out: LeftOut) -> Entry | None:
         left_out.add("pictures without a caption", entry.key)
         return None
     return entry._replace(captions=captions)
+
+
+def _list_texts(location: Any) -> list[str]:
+    values = location.values() if isinstance(location, dict) else [location]
+    return [value for value in values if isinstance(value, str)]

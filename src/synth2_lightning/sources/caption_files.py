@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from synth2_lightning.jsontext import REPLACEMENT
 from synth2_lightning.parquet import read_parquet
+from synth2_lightning.sources.base import warn_of_damaged
 from synth2_lightning.sources.jsonfile import read_json, read_records
-from synth2_lightning.tables import read_lines, read_rows
+from synth2_lightning.tables import read_lines, read_rows, take_text
 
 CAPTION_SET_TABLE = "captions.parquet"
 _TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
@@ -40,14 +42,16 @@ def read_caption_rows(path: Path) -> pa.Table:
     path = find_caption_file(path)
     match path.suffix.lower():
         case ".json":
-            table = _to_table(read_records(read_json(path, _EXPECTED), "annotations", path, _EXPECTED))
+            table = _to_table(read_records(read_json(path, _EXPECTED), "annotations", path, _EXPECTED), path)
         case ".parquet":
             table = read_parquet(path)
         case suffix if suffix in _TABLES:
-            table = _to_table(list(read_rows(path, ["caption"])))
+            table = _to_table(list(read_rows(path, ["caption"])), path)
         case _:
             table = pa.table({"caption": pa.array(read_lines(path), pa.string())})
     check_caption_column(table.schema, path)
+    captions = enumerate(table["caption"].to_pylist(), start=1)
+    warn_of_damaged(str(path), [f"record {number}" for number, text in captions if REPLACEMENT in (text or "")])
     return table
 
 
@@ -73,9 +77,11 @@ def find_caption_file(path: Path) -> Path:
     return file
 
 
-def _to_table(rows: list[dict[str, object]]) -> pa.Table:
+def _to_table(rows: list[dict[str, object]], path: Path) -> pa.Table:
+    for number, row in enumerate(rows, start=1):
+        take_text(row.get("caption"), f"{path}, record {number},", "caption")
     names = dict.fromkeys(name for row in rows for name in row)  # not every JSON object has every field
-    return pa.table({str(name): _to_column([row.get(name) for row in rows]) for name in names})
+    return pa.table({name: _to_column([row.get(name) for row in rows]) for name in names})
 
 
 def _to_column(values: list[object]) -> pa.Array:

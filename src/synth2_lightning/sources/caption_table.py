@@ -1,11 +1,10 @@
 """Captions to synthesise from, in a table: CSV, TSV, JSON Lines or Parquet."""
 
 from collections.abc import Iterator
-from typing import Any
 
 from synth2_lightning.locations import resolve
 from synth2_lightning.sources.captions import IndexedCaptions
-from synth2_lightning.tables import read_rows
+from synth2_lightning.tables import read_rows, take_key, take_text
 from synth2_lightning.types import CaptionRecord
 
 
@@ -21,6 +20,7 @@ class CaptionTable(IndexedCaptions):
         name: What logs and shards call the captions.
         max_empty_captions: How many empty captions are left out, with a warning that names them, before it is an error.
         limit: Keep the first captions only.
+        delimiter: The character between the fields of a ``.csv`` or ``.tsv`` table, where it is another than usual.
 
     Example:
         >>> CaptionTable("captions.parquet", class_column="class_name", limit=1000).name
@@ -36,12 +36,14 @@ class CaptionTable(IndexedCaptions):
         name: str = "synthetic",
         max_empty_captions: int = 10,
         limit: int | None = None,
+        delimiter: str | None = None,
     ) -> None:
         super().__init__(name, max_empty_captions, limit)
         self.table = table
         self.caption_column = caption_column
         self.key_column = key_column
         self.class_column = class_column
+        self.delimiter = delimiter
 
     def read_captions(self) -> Iterator[CaptionRecord]:
         """Go through the rows.
@@ -52,23 +54,15 @@ class CaptionTable(IndexedCaptions):
         """
         path = resolve(self.table, f"table of captions {self.name!r}")
         columns = [name for name in (self.caption_column, self.key_column, self.class_column) if name is not None]
-        for number, row in enumerate(read_rows(path, columns), start=1):
+        for number, row in enumerate(read_rows(path, columns, self.delimiter), start=1):
             where = f"{path}, record {number},"
             key = f"{path.stem}-{number:06d}"
             if self.key_column is not None:
-                key = _to_text(row[self.key_column], where, self.key_column)
+                key = take_key(row[self.key_column], where, self.key_column)
                 if not key:
                     raise ValueError(
                         f"{where} has no key under {self.key_column!r}; expected one in every row. Fill it in, or "
                         "leave key_column out to number the rows."
                     )
-            class_name = _to_text(row[self.class_column], where, self.class_column) if self.class_column else ""
-            yield CaptionRecord(key, _to_text(row[self.caption_column], where, self.caption_column), class_name)
-
-
-def _to_text(value: Any, where: str, column: str) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, str | int):
-        return str(value).strip()
-    raise ValueError(f"{where} holds {value!r} under {column!r}; expected one text. Make a row of each text.")
+            class_name = take_key(row[self.class_column], where, self.class_column) if self.class_column else ""
+            yield CaptionRecord(key, take_text(row[self.caption_column], where, self.caption_column), class_name)

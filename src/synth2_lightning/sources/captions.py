@@ -8,6 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from synth2_lightning.interfaces import CaptionSource
+from synth2_lightning.jsontext import REPLACEMENT
+from synth2_lightning.sources.base import warn_of_damaged
 from synth2_lightning.types import CaptionRecord
 
 _logger = logging.getLogger(__name__)
@@ -64,6 +66,7 @@ class IndexedCaptions(CaptionSource):
             [pa.array(column, pa.large_string()) for column in columns], names=["key", "caption", "class_name"]
         )
         self._check_keys(index)
+        warn_of_damaged(self.name, [key for key, text in zip(*columns[:2], strict=True) if REPLACEMENT in text])
         self._index = index
 
     def __len__(self) -> int:

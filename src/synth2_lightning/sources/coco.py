@@ -8,8 +8,9 @@ from PIL import Image
 
 from synth2_lightning.locations import resolve
 from synth2_lightning.sources.base import Entry, IndexedSource, LeftOut
-from synth2_lightning.sources.jsonfile import read_id, read_json, read_records, read_text
+from synth2_lightning.sources.jsonfile import read_id, read_json, read_records
 from synth2_lightning.sources.pictures import decode_picture
+from synth2_lightning.tables import take_text
 
 _EXPECTED = (
     "COCO captions: {'images': [{'id': 1, 'file_name': '1.jpg'}], 'annotations': [{'image_id': 1, 'caption': '...'}]}"
@@ -49,17 +50,18 @@ class CocoSource(IndexedSource):
         try:
             images = read_records(content, "images", path, _EXPECTED)
             captions: dict[str, list[str]] = {read_id(image, "id", path, _EXPECTED): [] for image in images}
-            for annotation in read_records(content, "annotations", path, _EXPECTED):
+            for number, annotation in enumerate(read_records(content, "annotations", path, _EXPECTED), start=1):
                 key = read_id(annotation, "image_id", path, _EXPECTED)
                 if key not in captions:
                     left_out.add("annotations of unknown images", f"image_id {key}")
                 elif reason := self.reject(annotation):
                     left_out.add(reason, f"of image_id {key}")
                 else:
-                    captions[key].append(read_text(annotation, "caption", path, _EXPECTED))
+                    where = f"{path}, annotation {number} (of image_id {key}),"
+                    captions[key].append(take_text(annotation["caption"], where, "caption"))
             for image in images:
                 if (name := self.name_image(image)) is not None:
-                    file_name = read_text({"file_name": None, **image}, "file_name", path, _EXPECTED)
+                    file_name = take_text(image.get("file_name"), f"{path}, image {name},", "file_name")
                     yield Entry(name, captions[str(image["id"])], str(folder / file_name) if file_name else None)
         except KeyError as error:
             raise ValueError(f"{path} has a record without {error}; expected {_EXPECTED}.") from error

@@ -7,14 +7,15 @@ from PIL import Image
 
 from synth2_lightning.locations import resolve
 from synth2_lightning.sources.base import Entry, IndexedSource, LeftOut
+from synth2_lightning.sources.picture_files import SUFFIXES, is_hidden
 from synth2_lightning.sources.pictures import decode_picture
 from synth2_lightning.tables import read_lines
-
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 
 
 class FolderSource(IndexedSource):
     """Pictures anywhere below a folder, the captions of ``a/b.jpg`` in ``a/b.txt``, one per line; the key is ``a/b``.
+
+    Suffixes may be in capitals. Hidden files are left out, and so are those that macOS and Windows make for themselves.
 
     Args:
         images: The folder.
@@ -37,10 +38,24 @@ class FolderSource(IndexedSource):
             FileNotFoundError: If the folder does not exist.
         """
         folder = resolve(self.images, f"images folder of source {self.name!r}")
-        for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES):
-            text = path.with_suffix(".txt")
-            captions = read_lines(text) if text.exists() else []
+        pictures: list[Path] = []
+        texts: dict[Path, Path] = {}
+        for path in sorted(folder.rglob("*")):
+            is_text = path.suffix.lower() == ".txt"
+            if not is_text and path.suffix.lower() not in SUFFIXES:
+                continue
+            if is_hidden(path.relative_to(folder)):
+                left_out.add("hidden files", str(path))
+            elif not is_text:
+                pictures.append(path)
+            elif texts.setdefault(path.with_suffix(""), path) != path:
+                left_out.add("texts of a picture that has one already", str(path))
+        for path in pictures:
+            text = texts.pop(path.with_suffix(""), None)
+            captions = read_lines(text) if text else []
             yield Entry(path.relative_to(folder).with_suffix("").as_posix(), captions, str(path))
+        for text in texts.values():
+            left_out.add("texts without a picture", str(text))
 
     def read_picture(self, location: str) -> Image.Image:
         """Read a picture."""

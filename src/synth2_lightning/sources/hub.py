@@ -12,6 +12,7 @@ from synth2_lightning.locations import resolve
 from synth2_lightning.remote import is_remote
 from synth2_lightning.sources.base import Entry, IndexedSource, LeftOut
 from synth2_lightning.sources.pictures import decode_picture
+from synth2_lightning.tables import read_rows, take_text
 
 _BUILDERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv", ".arrow": "arrow"}
 
@@ -23,7 +24,8 @@ class HubSource(IndexedSource):
         path: Id on the Hub, or the location of a folder, or of a Parquet, JSON, CSV or Arrow file.
         split: The split, such as ``"train"``.
         image_column: Column of the pictures.
-        caption_column: Column of the captions, each a text or a list of texts.
+        caption_column: Column of the captions, each a text or a list of texts; ``sentences.raw`` is the field ``raw``
+            of the records in the column ``sentences``.
         revision: Branch, tag or commit on the Hub; name a commit where a run must be repeatable.
         name: Short name for logs.
         limit: Keep the first pictures only.
@@ -56,23 +58,32 @@ class HubSource(IndexedSource):
 
         Raises:
             FileNotFoundError: If there is no such dataset.
-            ValueError: If it has no such split or column.
+            ValueError: If it has no such split or column, or a row holds something else than texts.
         """
         import datasets
 
         rows = self._open()
-        if missing := {self.image_column, self.caption_column} - set(rows.column_names):
+        column, _, field = self.caption_column.partition(".")
+        if self.caption_column in rows.column_names:
+            column, field = self.caption_column, ""
+        if missing := {self.image_column, column} - set(rows.column_names):
             raise ValueError(
                 f"{self.path} has no column {sorted(missing)}; it has {sorted(rows.column_names)}. Set image_column "
                 "and caption_column to what it has."
             )
         # Decoding is ours: so that a damaged picture is named and counted as in any other source.
-        self._pictures = rows.select_columns([self.image_column]).cast_column(
-            self.image_column, datasets.Image(decode=False)
-        )
-        for index, captions in enumerate(rows[self.caption_column]):
-            texts = [captions] if isinstance(captions, str) else list(captions or ())
-            yield Entry(str(index), texts, index)
+        pictures = rows.select_columns([self.image_column])
+        try:
+            self._pictures = pictures.cast_column(self.image_column, datasets.Image(decode=False))
+        except (pa.ArrowException, TypeError) as error:
+            raise ValueError(
+                f"{self.path} has {rows.features[self.image_column]} under {self.image_column!r} ({error}); expected "
+                "pictures, their bytes or their paths. Name another image_column."
+            ) from error
+        for index, captions in enumerate(rows[column]):
+            yield Entry(
+                str(index), _take_texts(captions, field, f"{self.path}[{self.split}], row {index},", column), index
+            )
 
     def read_picture(self, location: int) -> Image.Image:
         """Read a picture."""
@@ -87,6 +98,9 @@ class HubSource(IndexedSource):
     def _open(self) -> Any:
         is_address = is_remote(self.path)
         local = resolve(self.path, f"dataset of source {self.name!r}") if is_address else Path(self.path).expanduser()
+        for table in [local] if local.is_file() else sorted(local.rglob("*")) if local.is_dir() else []:
+            if table.suffix.lower() == ".csv":
+                _refuse_swallowed_rows(table)
         if not local.is_file():
             return self._read(str(local) if is_address else self.path, revision=self.revision)
         if local.suffix.lower() not in _BUILDERS:
@@ -103,9 +117,48 @@ class HubSource(IndexedSource):
                 f"The dataset {self.path!r} of source {self.name!r} is damaged ({error.__cause__ or error}). Expected "
                 "whole files: copy or download it again."
             ) from error
+        except (ValueError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:500]
+            raise ValueError(
+                f"The split {self.split!r} of the dataset {self.path!r} of source {self.name!r} cannot be read: "
+                f"{reason} Expected a split that it has."
+            ) from error
         except OSError as error:
             raise FileNotFoundError(
                 f"The dataset {self.path!r} of source {self.name!r} is neither a local file or folder nor on the Hub, "
                 f"or the Hub cannot be reached ({error}). Expected one of the three; without a network, download it "
                 "elsewhere and name its folder."
             ) from error
+
+
+def _refuse_swallowed_rows(table: Path) -> None:
+    """Read a table by our rules, because ``datasets`` gives fewer rows where a quotation mark swallows some."""
+    for _ in read_rows(table, []):
+        pass
+
+
+def _take_texts(value: Any, field: str, where: str, column: str) -> list[str]:
+    """Return the texts of a row; an empty one stands for each that is missing from a list."""
+    values = value if isinstance(value, list) else [] if value is None else [value]
+    if not field:
+        for member in values:
+            _refuse_record(member, where, column)
+        return [take_text(member, where, column) for member in values]
+    texts: list[str] = []
+    for record in values:
+        if record is not None and (not isinstance(record, dict) or field not in record):
+            raise ValueError(
+                f"{where} holds {record!r:.80} under {column!r}; expected records with a field {field!r}, as "
+                f"caption_column='{column}.{field}' says. Name what the column has."
+            )
+        texts += _take_texts(None if record is None else record[field], "", where, f"{column}.{field}") or [""]
+    return texts
+
+
+def _refuse_record(value: Any, where: str, column: str) -> None:
+    if isinstance(value, dict):
+        likely = [name for name, member in value.items() if isinstance(member, str | list)] or list(value)
+        raise ValueError(
+            f"{where} holds {value!r:.80} under {column!r}; expected a text or a list of texts. Name the field of the "
+            f"records that holds them, one of {likely}, as in caption_column='{column}.{next(iter(likely), 'raw')}'."
+        )

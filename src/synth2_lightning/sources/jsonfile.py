@@ -37,18 +37,6 @@ def read_records(content: Any, field: str, path: Path, expected: str) -> list[di
     return records
 
 
-def read_text(record: dict[str, Any], field: str, path: Path, expected: str) -> str:
-    """Take a text out of a record; empty where it has none.
-
-    Raises:
-        KeyError: If the field is missing.
-        ValueError: If it holds something else.
-    """
-    if not isinstance(value := record[field], str | None):
-        raise ValueError(f"{path} has {value!r:.80} under {field!r}; expected {expected}.")
-    return value or ""
-
-
 def read_id(record: dict[str, Any], field: str, path: Path, expected: str) -> str:
     """Take an id out of a record: a text or a whole number.
 

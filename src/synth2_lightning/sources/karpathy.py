@@ -8,8 +8,9 @@ from PIL import Image
 
 from synth2_lightning.locations import resolve
 from synth2_lightning.sources.base import Entry, IndexedSource, LeftOut
-from synth2_lightning.sources.jsonfile import read_id, read_json, read_records, read_text
+from synth2_lightning.sources.jsonfile import read_id, read_json, read_records
 from synth2_lightning.sources.pictures import decode_picture
+from synth2_lightning.tables import take_text
 
 _EXPECTED = (
     "a Karpathy split: {'images': [{'filename': '1.jpg', 'split': 'train', 'sentences': [{'raw': '...'}]}]}, with "
@@ -60,9 +61,9 @@ class KarpathySource(IndexedSource):
         if unknown := set(self.splits) - present:
             raise ValueError(f"{path} has no split {sorted(unknown)}; it has {sorted(present)}. Choose from those.")
         try:
-            for record in records:
+            for number, record in enumerate(records, start=1):
                 if record["split"] in self.splits:
-                    yield _to_entry(record, folder, path)
+                    yield _to_entry(record, folder, path, number)
         except KeyError as error:
             raise ValueError(f"{path} has a record without {error}; expected {_EXPECTED}.") from error
 
@@ -71,10 +72,10 @@ class KarpathySource(IndexedSource):
         return decode_picture(Path(location), location)
 
 
-def _to_entry(record: dict[str, Any], folder: Path, path: Path) -> Entry:
-    names = {"filename": None, "filepath": None, **record}
-    file_name, inner = (read_text(names, field, path, _EXPECTED) for field in ("filename", "filepath"))
+def _to_entry(record: dict[str, Any], folder: Path, path: Path, number: int) -> Entry:
+    where = f"{path}, image {number},"
+    file_name, inner = (take_text(record.get(field), where, field) for field in ("filename", "filepath"))
     key = read_id(record, "cocoid", path, _EXPECTED) if "cocoid" in record else file_name
     sentences = read_records(record, "sentences", path, _EXPECTED)
-    captions = [read_text(sentence, "raw", path, _EXPECTED) for sentence in sentences]
+    captions = [take_text(sentence["raw"], where, "raw") for sentence in sentences]
     return Entry(key, captions, str(folder / inner / file_name) if file_name else None)

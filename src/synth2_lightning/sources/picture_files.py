@@ -4,13 +4,39 @@ import glob
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 SUFFIXES = frozenset(
     {".avif", ".bmp", ".gif", ".ico", ".jfif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".qoi", ".tga"}
     | {".tif", ".tiff", ".webp"}
 )
 """How the names of pictures end, in lower case: what is taken from a folder."""
+
+
+_LEFT_BY_SYSTEMS = frozenset({"__MACOSX", ".DS_Store", "Thumbs.db", "desktop.ini"})
+
+
+def is_left_by_system(path: PurePath) -> bool:
+    """Return whether macOS or Windows made a file for itself: macOS's ``._`` files have the names of pictures.
+
+    Example:
+        >>> [is_left_by_system(PurePath(name)) for name in (".a/b.jpg", ".a/._b.jpg", "__MACOSX/b.jpg")]
+        [False, True, True]
+    """
+    return any(part.startswith("._") or part in _LEFT_BY_SYSTEMS for part in path.parts)
+
+
+def is_hidden(path: PurePath) -> bool:
+    """Return whether a file is hidden, or one that a system made for itself.
+
+    Args:
+        path: Relative to the folder or the archive that is searched.
+
+    Example:
+        >>> [is_hidden(PurePath(name)) for name in ("a/b.jpg", "a/._b.jpg", "__MACOSX/b.jpg", "../b.jpg")]
+        [False, True, True, False]
+    """
+    return is_left_by_system(path) or any(part.startswith(".") and part != ".." for part in path.parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +119,8 @@ class _Search:
             self.missing.append((str(error.filename), f"the folder cannot be read: {error.strerror}"))
 
         for parent, folders, files in os.walk(folder, onerror=report):
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
-            yield from (os.path.join(parent, name) for name in sorted(files) if not name.startswith("."))  # noqa: PTH118
+            folders[:] = sorted(name for name in folders if not is_hidden(PurePath(name)))
+            yield from (os.path.join(parent, name) for name in sorted(files) if not is_hidden(PurePath(name)))  # noqa: PTH118
 
 
 def _check_address(url: str, allow_urls: bool) -> None:

@@ -8,8 +8,9 @@ from PIL import Image
 
 from synth2_lightning.locations import resolve
 from synth2_lightning.sources.base import Entry, IndexedSource, LeftOut
-from synth2_lightning.sources.jsonfile import read_id, read_json, read_records, read_text
+from synth2_lightning.sources.jsonfile import read_id, read_json, read_records
 from synth2_lightning.sources.pictures import decode_picture
+from synth2_lightning.tables import take_text
 
 _QUESTIONS = "VQA questions: {'questions': [{'question_id': 1, 'image_id': 42, 'question': '...'}]}"
 _ANSWERS = "VQA annotations: {'annotations': [{'question_id': 1, 'answers': [{'answer': '...'}, ...]}]}"
@@ -76,17 +77,17 @@ class VqaSource(IndexedSource):
         try:
             answers = {
                 read_id(record, "question_id", annotations, _ANSWERS): [
-                    read_text(answer, "answer", annotations, _ANSWERS)
+                    take_text(answer["answer"], f"{annotations}, annotation {number},", "answer")
                     for answer in read_records(record, "answers", annotations, _ANSWERS)
                 ]
-                for record in answered
+                for number, record in enumerate(answered, start=1)
             }
         except KeyError as error:
             raise ValueError(f"{annotations} has a record without {error}; expected {_ANSWERS}.") from error
         try:
-            for record in asked:
+            for number, record in enumerate(asked, start=1):
                 key = read_id(record, "question_id", questions, _QUESTIONS)
-                question = read_text(record, "question", questions, _QUESTIONS).strip()
+                question = take_text(record["question"], f"{questions}, question {number},", "question").strip()
                 picture = folder / self._name_picture(record["image_id"], questions)
                 if not question:
                     left_out.add("empty questions", f"question_id {key}")
