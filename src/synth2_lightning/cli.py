@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from synth2_lightning import __version__
 from synth2_lightning.console import MessageConsole, make_output_visible, visible
+from synth2_lightning.files import refuse_special
 from synth2_lightning.locations import resolve
 
 if TYPE_CHECKING:
@@ -101,6 +102,9 @@ def run_trainer(words: Sequence[str]) -> "LightningCLI":
     from synth2_lightning.callbacks.stopping import SigtermCallback
     from synth2_lightning.checkpoints import CheckedCheckpointIO
     from synth2_lightning.class_specs import TRUSTED_PACKAGES, trusting
+    from synth2_lightning.yamltext import check_run_files
+
+    check_run_files()
 
     class Parser(LightningArgumentParser):
         def error(self, message: str, ex: Exception | None = None) -> NoReturn:
@@ -244,7 +248,7 @@ def config_folder() -> Path:
 
 
 def _find_configs(words: Sequence[str]) -> list[str]:
-    """Let ``--config mixed.yaml`` name a shipped run file from any folder; a file that lies here wins."""
+    """Let ``--config mixed.yaml`` name a shipped run file from any folder; a file that lies here wins, and is checked."""
     found = list(words)
     for position, word in enumerate(words):
         inline = word.startswith("--config=")
@@ -252,7 +256,9 @@ def _find_configs(words: Sequence[str]) -> list[str]:
             continue
         name = word.removeprefix("--config=") if inline else words[position + 1]
         if Path(name).is_file():
+            _check_run_file(Path(name))
             continue
+        refuse_special(Path(name))
         shipped = config_folder() / name.removeprefix("configs/")
         if not shipped.is_file():
             known = sorted(str(path.relative_to(config_folder())) for path in config_folder().rglob("*.yaml"))
@@ -263,6 +269,23 @@ def _find_configs(words: Sequence[str]) -> list[str]:
             )
         found[position if inline else position + 1] = f"--config={shipped}" if inline else str(shipped)
     return found
+
+
+def _check_run_file(path: Path) -> None:
+    """Refuse a run file that multiplies or nests, by its name; what is no YAML, jsonargparse names."""
+    import yaml
+
+    from synth2_lightning.yamltext import check_yaml
+
+    try:
+        check_yaml(path.read_text("utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        return
+    except ValueError as error:
+        raise ValueError(
+            f"{path} cannot be read as a run file: {error}. Expected one such as `synth2 fit --print_config` prints; "
+            "write out what the aliases stand for, or take the file from elsewhere."
+        ) from error
 
 
 def _check_checkpoint(words: Sequence[str]) -> None:

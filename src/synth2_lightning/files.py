@@ -2,9 +2,17 @@
 
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+_SPECIAL = {
+    stat.S_IFIFO: "pipe",
+    stat.S_IFSOCK: "socket",
+    stat.S_IFCHR: "character device",
+    stat.S_IFBLK: "block device",
+}
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -34,6 +42,32 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     finally:
         with suppress(OSError):  # half a file would only take the room that is lacking
             draft.unlink(missing_ok=True)
+
+
+def refuse_special(path: Path) -> Path:
+    """Refuse what lies where a file was expected and is none: a pipe would block the reader, a device has no end.
+
+    Args:
+        path: What is to be read; folders, and what does not exist, are left to whoever reads it.
+
+    Returns:
+        The path.
+
+    Raises:
+        OSError: If it is a pipe, a socket or a device, or a link to one.
+
+    Example:
+        >>> refuse_special(Path("/dev/zero"))
+        Traceback (most recent call last):
+        OSError: /dev/zero is a character device and no regular file; expected a file. Copy what it gives to one.
+    """
+    try:
+        kind = stat.S_IFMT(path.stat().st_mode)
+    except OSError:
+        return path
+    if kind in _SPECIAL:
+        raise OSError(f"{path} is a {_SPECIAL[kind]} and no regular file; expected a file. Copy what it gives to one.")
+    return path
 
 
 @contextmanager

@@ -1,11 +1,18 @@
+import json
+import os
+import socket
+import subprocess
+import sys
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageChops
 
-from synth2_lightning.sources.pictures import decode_picture, pixel_limit
+from synth2_lightning.datamodules.photographs import cut_square
+from synth2_lightning.sources import pictures
+from synth2_lightning.sources.pictures import decode_picture, keep_middle, pixel_limit, to_rgb
 
 
 def test_picture_is_turned_upright_by_its_exif_tag(tmp_path: Path) -> None:
@@ -153,3 +160,116 @@ def test_an_empty_file_is_called_empty(tmp_path: Path) -> None:
 def test_a_folder_is_no_picture(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="cannot be read: IsADirectoryError"):
         decode_picture(tmp_path, "folder")
+
+
+@pytest.mark.parametrize("size", [(1, 1_000_000), (1_000_000, 1), (3, 3001), (65_000, 2), (1, 1001)])
+@pytest.mark.parametrize("mode", ["1", "RGB"])
+def test_a_thread_of_pixels_is_refused_before_it_is_decoded(size: tuple[int, int], mode: str) -> None:
+    with pytest.raises(OSError, match=f"picture cannot be read: .*{size[0]} x {size[1]} pixels.*1000 times"):
+        decoded(Image.new(mode, size), "PNG")
+
+
+@pytest.mark.parametrize("size", [(1, 1000), (5000, 5), (2, 133), (64, 5000)])
+def test_of_a_long_picture_the_middle_is_kept_as_it_was(size: tuple[int, int]) -> None:
+    image = Image.new("RGB", size, "red")
+    image.paste("blue", (size[0] // 3, size[1] // 3, size[0] - size[0] // 3, size[1] - size[1] // 3))
+    middle = keep_middle(image)
+    assert max(middle.size) <= 65 * min(middle.size)
+    assert cut_square(image, 8).tobytes() == cut_square(middle, 8).tobytes()
+    assert cut_square(image, 8).getpixel((4, 4)) == (0, 0, 255)
+
+
+DEEP = np.linspace(0, 65535, 40 * 30).reshape(30, 40)
+MODES = {
+    "1": Image.linear_gradient("L").convert("1"),
+    "P with transparency": Image.linear_gradient("L").convert("P"),
+    "LA": Image.merge("LA", (Image.linear_gradient("L"), Image.radial_gradient("L"))),
+    "RGBA": Image.merge("RGBA", (Image.linear_gradient("L"), *[Image.radial_gradient("L")] * 3)),
+    "CMYK": Image.merge("CMYK", [Image.linear_gradient("L")] * 4),
+    "I;16": Image.fromarray(DEEP.astype(np.uint16)),
+    "I": Image.fromarray((DEEP * 7 - 9).astype(np.int32)),
+    "F": Image.fromarray(DEEP.astype(np.float32)),
+}
+MODES["P with transparency"].info["transparency"] = 3
+
+
+@pytest.mark.parametrize("kind", MODES)
+def test_converting_in_bands_changes_nothing(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = to_rgb(MODES[kind])
+    monkeypatch.setattr(pictures, "_BAND", 300)
+    assert to_rgb(MODES[kind]).tobytes() == whole.tobytes()
+
+
+@pytest.mark.parametrize("kind", MODES)
+def test_large_pictures_are_reduced_on_their_way_to_rgb(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    image, format = MODES[kind], "TIFF" if kind in ("CMYK", "I", "F") else "PNG"
+    whole = decoded(image, format)
+    monkeypatch.setattr(pictures, "_LARGE", 100)
+    file = BytesIO()
+    image.save(file, format)
+    reduced = decode_picture(file, "large", wanted_size=3)
+    assert 4 * 3 <= min(reduced.size) < min(whole.size)
+    if kind not in ("1", "P with transparency"):  # whose points say nothing one by one
+        difference = ImageChops.difference(cut_square(reduced, 3), cut_square(whole, 3))
+        assert max(high for _, high in difference.getextrema()) <= 40  # type: ignore[union-attr]
+
+
+def test_photographs_keep_all_of_their_pixels() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
+    assert np.array_equal(np.asarray(decoded(Image.fromarray(noise), "PNG")), noise)
+
+
+def test_a_picture_that_memory_does_not_hold_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    file = BytesIO()
+    Image.new("L", (4, 4)).save(file, "PNG")
+
+    def fail(*_: object) -> Image.Image:
+        raise MemoryError
+
+    monkeypatch.setattr(pictures, "_convert", fail)
+    with pytest.raises(OSError, match=r"The picture large\.png cannot be read: .*memory"):
+        decode_picture(file, "large.png")
+
+
+def test_pipes_sockets_and_devices_are_no_pictures(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "endless").symlink_to("/dev/zero")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "socket"))
+        for name in ("pipe", "endless", "socket"):
+            with pytest.raises(OSError, match=rf"The picture {name} cannot be read: .*no regular file"):
+                decode_picture(tmp_path / name, name)
+
+
+MEASURE = """
+import json, sys
+from pathlib import Path
+from synth2_lightning.datamodules.photographs import cut_square
+from synth2_lightning.sources.pictures import decode_picture
+
+def peak():
+    return next(int(line.split()[1]) for line in Path("/proc/self/status").open() if line.startswith("VmHWM"))
+
+costs = {}
+for name in sys.argv[1:]:
+    Path("/proc/self/clear_refs").write_text("5")
+    before = peak()
+    cut_square(decode_picture(Path(name), name, wanted_size=224), 224)
+    costs[Path(name).name] = 1024 * (peak() - before)
+print(json.dumps(costs))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells the peak of a while")
+def test_a_picture_costs_what_its_own_pixels_take_and_little_more(tmp_path: Path) -> None:
+    side = 5000
+    bytes_per_pixel = {"1": 1, "L": 1, "I;16": 2, "LA": 4, "RGB": 4, "P": 1}
+    for mode in bytes_per_pixel:
+        options = {"transparency": 0} if mode == "P" else {}
+        Image.new(mode, (side, side)).save(tmp_path / f"{mode}.png", compress_level=1, **options)
+    names = [str(tmp_path / f"{mode}.png") for mode in bytes_per_pixel]
+    done = subprocess.run([sys.executable, "-c", MEASURE, *names], check=True, capture_output=True, text=True)
+    costs = json.loads(done.stdout)
+    for mode, size in bytes_per_pixel.items():
+        assert costs[f"{mode}.png"] < size * side**2 + 48 * 2**20, mode

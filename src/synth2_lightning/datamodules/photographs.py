@@ -11,6 +11,7 @@ from PIL import Image
 from synth2_lightning.datamodules.bad_pictures import refuse_too_many
 from synth2_lightning.datamodules.pairs import BatchDataset, PairIndex
 from synth2_lightning.interfaces import ImageTextSource
+from synth2_lightning.sources.pictures import keep_middle
 from synth2_lightning.types import ImageTextBatch, Pixels
 
 Values = np.ndarray[Any, np.dtype[np.uint8]]
@@ -20,7 +21,8 @@ def cut_square(image: Image.Image, size: int) -> Image.Image:
     """Bring the short side to a size (bicubic, with Pillow's anti-aliasing) and cut the middle square out.
 
     The pixels are those that CLIP's and most of timm's networks were trained on (``Resize`` and ``CenterCrop`` of
-    torchvision on Pillow images, which open_clip uses). A picture of that size already is returned as it is.
+    torchvision on Pillow images, which open_clip uses); of a picture that is absurdly long, the middle is taken before.
+    A picture of that size already is returned as it is.
 
     Args:
         image: RGB.
@@ -32,6 +34,7 @@ def cut_square(image: Image.Image, size: int) -> Image.Image:
     """
     if image.size == (size, size):
         return image
+    image = keep_middle(image)
     width, height = image.size
     if width <= height:
         width, height = size, int(size * height / width)
@@ -79,12 +82,12 @@ class PictureReader:
     def _read_first(self, into: Values, candidates: Iterable[int], bad: dict[str, None]) -> int:
         for index in candidates:
             try:
-                picture = self.source.picture(index)
-            except OSError as error:
-                bad[f"{self.source.name}/{self.source.key(index)}: {error}"] = None
+                square = cut_square(self.source.picture(index), self.image_size)
+            except (OSError, MemoryError) as error:
+                bad[f"{self.source.name}/{self.source.key(index)}: {str(error) or type(error).__name__}"] = None
                 refuse_too_many(bad.keys(), self.max_bad_pictures)
                 continue
-            into[:] = np.asarray(cut_square(picture, self.image_size)).transpose(2, 0, 1)
+            into[:] = np.asarray(square).transpose(2, 0, 1)
             return index
         raise ValueError(
             f"None of the {len(self.source)} pictures of source {self.source.name!r} can be read, the first because: "

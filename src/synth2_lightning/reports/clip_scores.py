@@ -18,6 +18,7 @@ from synth2_lightning.sources.pictures import decode_picture
 from synth2_lightning.types import Pixels
 
 _BATCH_SIZE = 64
+_MOST_BYTES = 2**27
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +98,19 @@ class PictureFolder:
 
 
 def _stack(files: Mapping[str, Path]) -> Iterator[tuple[Pixels, list[str]]]:
-    """Stack pictures of the same height and width."""
-    groups: dict[torch.Size, list[tuple[str, Tensor]]] = {}
+    """Stack pictures of the same height and width, as soon as all that wait take too much memory."""
+    waiting: dict[str, Tensor] = {}
     for key, file in files.items():
-        picture = pil_to_tensor(decode_picture(file, str(file)))
+        waiting[key] = pil_to_tensor(decode_picture(file, str(file)))
+        if sum(picture.numel() for picture in waiting.values()) > _MOST_BYTES:
+            yield from _stack_equal(waiting)
+            waiting = {}
+    yield from _stack_equal(waiting)
+
+
+def _stack_equal(pictures: Mapping[str, Tensor]) -> Iterator[tuple[Pixels, list[str]]]:
+    groups: dict[torch.Size, list[tuple[str, Tensor]]] = {}
+    for key, picture in pictures.items():
         groups.setdefault(picture.shape, []).append((key, picture))
     for group in groups.values():
         yield Pixels(torch.stack([picture for _, picture in group])), [key for key, _ in group]

@@ -9,6 +9,7 @@ from synth2_lightning.jsontext import parse_json
 from synth2_lightning.locations import find_checkpoint, resolve
 from synth2_lightning.shards.manifest import Manifest
 from synth2_lightning.sharing.sharded import refuse_sharded
+from synth2_lightning.yamltext import parse_yaml
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,12 +122,10 @@ def read_run_file(folder: Path | None) -> Mapping[str, Any]:
     """
     if folder is None or not (path := folder / "config.yaml").is_file():
         return {}
-    import yaml
-
     try:
-        content: Mapping[str, Any] = yaml.safe_load(path.read_text("utf-8"))
+        content: Mapping[str, Any] = parse_yaml(path.read_text("utf-8"))
         content["data"]
-    except (yaml.YAMLError, RecursionError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is no run file ({error!r}); expected the one that `synth2 fit` wrote.") from error
     return content
 

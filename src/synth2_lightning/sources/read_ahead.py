@@ -23,7 +23,8 @@ def read_ahead(
         num_ahead: How many are kept ready, at most: what this costs in memory is as many results.
 
     Yields:
-        Each item with what was read, or with the ``OSError`` that says why it was not.
+        Each item with what was read, or with the ``OSError`` that says why it was not: that there was not enough
+        memory for it, too.
 
     Raises:
         ValueError: If a count is below one.
@@ -54,3 +55,7 @@ def _take_first(running: deque[tuple[Item, Future[Any]]]) -> tuple[Item, Any]:
         return item, future.result()
     except OSError as error:
         return item, error
+    except MemoryError as error:  # which that one item asked for too much of: the others are read
+        shortage = OSError(f"{item} cannot be read: it is more than the memory holds")
+        shortage.__cause__ = error
+        return item, shortage
