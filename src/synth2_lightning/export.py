@@ -10,13 +10,14 @@ from typing import Any, cast
 
 import torch
 
+from synth2_lightning.files import write_files
 from synth2_lightning.fingerprints import fingerprint_weights
 from synth2_lightning.interfaces import ImageTokenizer
 from synth2_lightning.jsontext import parse_json
 from synth2_lightning.locations import note_locations, resolve
 from synth2_lightning.modules.captioning import VisionLanguageModule, read_captioner
 from synth2_lightning.sharing.files import copy_files, find_files
-from synth2_lightning.sharing.folder import CARD, CONFIG, FORMAT, WEIGHTS, is_exported, refuse_taken, write_folder
+from synth2_lightning.sharing.folder import CARD, CONFIG, CONTENT, FORMAT, WEIGHTS, is_exported, refuse_taken
 from synth2_lightning.sharing.hub import locate_export
 from synth2_lightning.sharing.model_card import write_card
 from synth2_lightning.sharing.parts import build_part, list_packages, refuse_foreign_packages
@@ -66,7 +67,7 @@ def export_captioner(
     with note_locations() as locations:
         module = read_captioner(found.checkpoint)
     scores = read_cards(found.folder, step, cards)
-    with write_folder(target) as draft:
+    with write_files(target, replaced=CONTENT) as draft:
         save_weights(module.state_dict(), draft / WEIGHTS)
         config = {
             "format": FORMAT,

@@ -6,6 +6,7 @@ from contextvars import ContextVar
 from importlib.resources import files
 from pathlib import Path
 
+from synth2_lightning.files import whole_folder
 from synth2_lightning.remote import fetch_remote, is_remote
 from synth2_lightning.weights import fetch
 
@@ -69,7 +70,7 @@ def resolve(location: str | Path, what: str) -> Path:
             "relative to the folder where the command was started, package://PACKAGE/PATH for what ships inside a "
             "package, weights://NAME/PATH for what `synth2 weights` fetches, or an address such as s3://BUCKET/PATH."
         )
-    return path
+    return whole_folder(path)
 
 
 def find_checkpoint(location: str | Path) -> Path:
