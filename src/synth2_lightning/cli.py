@@ -83,6 +83,7 @@ def run_trainer(words: Sequence[str]) -> "LightningCLI":
     from lightning.pytorch import LightningDataModule, LightningModule
     from lightning.pytorch.cli import LightningCLI
 
+    from synth2_lightning.callbacks.run_lock import RunLockCallback
     from synth2_lightning.callbacks.stopping import SigtermCallback
     from synth2_lightning.checkpoints import CheckedCheckpointIO
 
@@ -117,7 +118,7 @@ def run_trainer(words: Sequence[str]) -> "LightningCLI":
         subclass_mode_data=True,
         auto_configure_optimizers=False,
         seed_everything_default=0,
-        trainer_defaults={"callbacks": [SigtermCallback()]},
+        trainer_defaults={"callbacks": [SigtermCallback(), RunLockCallback()]},
         # A second run in the same folder is a user's wish, not an error; Lightning would abort it.
         save_config_kwargs={"overwrite": True},
         parser_kwargs={"version": __version__},

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from synth2_lightning.files import lock_folder
 from synth2_lightning.filters.duplicates import NearDuplicates
 from synth2_lightning.interfaces import TextEncoder
 from synth2_lightning.reports.caption_set import read_caption_set, read_caption_sets
@@ -45,16 +46,17 @@ def report_on_sets(
         engine: Goes through the set; this process if ``None``.
     """
     console = console or Console()
-    sets = read_caption_sets(locations, engine)
-    forbidden = read_caption_set(evaluation).captions if evaluation is not None else []
-    comparison = compare_sets(sets, encoder, num_clusters, sample, seed, forbidden, console)
-    table = Table("figure", box=None)
-    for one in comparison.sets:
-        table.add_column(escape(one.captions.name), justify="right")
-    for measure in list_measures(comparison.sets):
-        table.add_row(measure.label, *(measure.write(one) for one in comparison.sets))
-    console.print(table)
-    console.print(f"The report is at {escape(str(write_report(comparison, folder)))}", soft_wrap=True)
+    with lock_folder(folder):
+        sets = read_caption_sets(locations, engine)
+        forbidden = read_caption_set(evaluation).captions if evaluation is not None else []
+        comparison = compare_sets(sets, encoder, num_clusters, sample, seed, forbidden, console)
+        table = Table("figure", box=None)
+        for one in comparison.sets:
+            table.add_column(escape(one.captions.name), justify="right")
+        for measure in list_measures(comparison.sets):
+            table.add_row(measure.label, *(measure.write(one) for one in comparison.sets))
+        console.print(table)
+        console.print(f"The report is at {escape(str(write_report(comparison, folder)))}", soft_wrap=True)
 
 
 def select_by_class(
@@ -77,10 +79,11 @@ def select_by_class(
         console: Where to tell of it.
         engine: Goes through the set; this process if ``None``.
     """
-    refuse_taken(folder)
-    captions = read_caption_set(location, engine)
-    selection = select_rows(group_by_class(captions), num, num_groups, seed)
-    write_selection(captions, selection, {"groups": "class", "num_groups": num_groups, "seed": seed}, folder)
+    with lock_folder(folder):
+        refuse_taken(folder)
+        captions = read_caption_set(location, engine)
+        selection = select_rows(group_by_class(captions), num, num_groups, seed)
+        write_selection(captions, selection, {"groups": "class", "num_groups": num_groups, "seed": seed}, folder)
     _show(selection, folder, console or Console())
 
 
@@ -109,18 +112,19 @@ def select_by_cluster(
         engine: Goes through the set; this process if ``None``.
     """
     console = console or Console()
-    refuse_taken(folder)
-    captions = read_caption_set(location, engine)
-    groups = group_by_cluster(captions, encoder, num_clusters, seed, console)
-    selection = select_rows(groups, num, num_groups, seed)
-    how = {
-        "groups": "clusters",
-        "num_clusters": num_clusters,
-        "encoder": encoder.name,
-        "num_groups": num_groups,
-        "seed": seed,
-    }
-    write_selection(captions, selection, how, folder)
+    with lock_folder(folder):
+        refuse_taken(folder)
+        captions = read_caption_set(location, engine)
+        groups = group_by_cluster(captions, encoder, num_clusters, seed, console)
+        selection = select_rows(groups, num, num_groups, seed)
+        how = {
+            "groups": "clusters",
+            "num_clusters": num_clusters,
+            "encoder": encoder.name,
+            "num_groups": num_groups,
+            "seed": seed,
+        }
+        write_selection(captions, selection, how, folder)
     _show(selection, folder, console)
 
 
@@ -140,9 +144,10 @@ def deduplicate(
         console: Where to tell of it.
         engine: Goes through the set; this process if ``None``.
     """
-    refuse_taken(folder)
-    captions = read_caption_set(location, engine)
-    num_kept = remove_near_duplicates(captions, near, folder)
+    with lock_folder(folder):
+        refuse_taken(folder)
+        captions = read_caption_set(location, engine)
+        num_kept = remove_near_duplicates(captions, near, folder)
     (console or Console()).print(
         f"{num_kept:,d} of {len(captions):,d} captions are in {escape(str(folder))}; the others say nearly the same as "
         "one of them.",

@@ -26,7 +26,27 @@ WAY_OUT = (
 
 def part_name(rank: int, number: int) -> str:
     """Name of a part; ranks write side by side without asking each other."""
-    return f"part-{rank:05d}-{number:05d}.parquet"
+    return f"{name_writer(rank)}-{number:05d}.parquet"
+
+
+def name_writer(rank: int) -> str:
+    """Beginning of the names of a rank's parts, which the lock of its writer is called after.
+
+    Example:
+        >>> name_writer(3)
+        'part-00003'
+    """
+    return f"part-{rank:05d}"
+
+
+def list_locked(folder: Path) -> list[Path]:
+    """Paths after which writers in a folder have named their locks, those of killed ones among them.
+
+    Example:
+        >>> list_locked(Path("gone"))
+        []
+    """
+    return sorted(lock.with_name(lock.name[1:].removesuffix(".lock")) for lock in folder.glob(".part-?????.lock"))
 
 
 def list_parts(folder: Path) -> list[Path]:
@@ -36,8 +56,9 @@ def list_parts(folder: Path) -> list[Path]:
 
 def remove_drafts(folder: Path) -> None:
     """Remove what killed writers left behind: parts that were never finished. No writer may be at work."""
-    for draft in folder.glob("part-*.parquet.tmp"):
-        draft.unlink(missing_ok=True)
+    for pattern in ("part-*.parquet.tmp", ".part-*.parquet.lock"):
+        for draft in folder.glob(pattern):
+            draft.unlink(missing_ok=True)
 
 
 def make_schema(tokens: TokenFormat, settings: Mapping[str, Any]) -> pa.Schema:
