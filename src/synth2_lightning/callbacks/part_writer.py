@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from synth2_lightning import __version__
 from synth2_lightning.callbacks.array_task import ArrayTaskCallback
 from synth2_lightning.files import lock_file, lock_folder
-from synth2_lightning.interfaces import HasProvenance, LeavesOut
+from synth2_lightning.interfaces import HasInputs, HasProvenance, LeavesOut
 from synth2_lightning.remote import is_remote
 from synth2_lightning.shards.part_writer import PartWriter
 from synth2_lightning.shards.parts import list_locked, list_sources, name_writer
@@ -25,7 +25,8 @@ class PartWriterCallback(Callback, ABC):
     A run that was killed is started again with the same command: a datamodule that can leave records out
     (:class:`LeavesOut`) is told which are written, by source and key, and deals the rest out; from any other they are
     made again and dropped. The trainer's precision, and the settings of module and datamodule that decide the records
-    (:class:`HasProvenance`), must be those of the folder. The predictions are not kept in memory, so
+    (:class:`HasProvenance`), must be those of the folder, and so must what the records were made from
+    (:class:`HasInputs`): captions, and the files of photographs. The predictions are not kept in memory, so
     ``Trainer.predict`` returns none. (It is no ``BasePredictionWriter``: that asks Lightning for the indices of every
     batch, which nobody needs here.)
 
@@ -85,6 +86,10 @@ class PartWriterCallback(Callback, ABC):
         self._writer = self.make_writer(self._path, number)
         self._num_repeated = 0
         datamodule = getattr(trainer, "datamodule", None)
+        if isinstance(datamodule, HasInputs):
+            self._writer.note_inputs(datamodule.fingerprint_inputs)
+            if trainer.is_global_zero:  # the others wait: reading a part of every photograph takes its time
+                self._writer.refuse_other_inputs(datamodule.fingerprint_inputs)
         if isinstance(datamodule, LeavesOut):
             if len(self._writer):
                 rank_zero_info(f"{len(self._writer)} {self.noun} are in {self.folder} already and are not made again")

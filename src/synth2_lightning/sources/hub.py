@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 from PIL import Image
 
+from synth2_lightning.fingerprints import fingerprint_file, fingerprint_texts
 from synth2_lightning.locations import resolve
 from synth2_lightning.remote import is_remote
 from synth2_lightning.sources.base import Entry, IndexedSource, LeftOut
@@ -18,6 +19,9 @@ _BUILDERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "
 
 class HubSource(IndexedSource):
     """Pictures and captions of one split of a ``datasets`` dataset; the key is the row's number.
+
+    What ``datasets`` keeps in its cache of files and folders that lie here is told apart by their content, which is
+    read once for it: what was made anew under the same names is read anew.
 
     Args:
         path: Id on the Hub, or the location of a folder, or of a Parquet, JSON, CSV or Arrow file.
@@ -87,11 +91,15 @@ class HubSource(IndexedSource):
     def _open(self) -> Any:
         is_address = is_remote(self.path)
         local = resolve(self.path, f"dataset of source {self.name!r}") if is_address else Path(self.path).expanduser()
+        if local.is_dir():
+            return self._read(str(local), revision=self.revision, cache_dir=_cache_folder(local))
         if not local.is_file():
-            return self._read(str(local) if is_address else self.path, revision=self.revision)
+            return self._read(self.path, revision=self.revision)
         if local.suffix.lower() not in _BUILDERS:
             raise ValueError(f"{local} is of no kind that can be read; expected one of {sorted(_BUILDERS)}.")
-        return self._read(_BUILDERS[local.suffix.lower()], data_files={self.split: str(local)})
+        return self._read(
+            _BUILDERS[local.suffix.lower()], data_files={self.split: str(local)}, cache_dir=_cache_folder(local)
+        )
 
     def _read(self, path: str, **options: Any) -> Any:
         import datasets
@@ -109,3 +117,12 @@ class HubSource(IndexedSource):
                 f"or the Hub cannot be reached ({error}). Expected one of the three; without a network, download it "
                 "elsewhere and name its folder."
             ) from error
+
+
+def _cache_folder(local: Path) -> str:
+    """Give the cache of a file or folder by its content; that of ``datasets`` itself goes by name and time."""
+    import datasets
+
+    files = sorted(path for path in local.rglob("*") if path.is_file()) if local.is_dir() else [local]
+    content = (text for path in files for text in (str(path.relative_to(local)), fingerprint_file(path)))
+    return str(Path(datasets.config.HF_DATASETS_CACHE) / "synth2_files" / fingerprint_texts(content))
