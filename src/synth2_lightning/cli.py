@@ -99,6 +99,7 @@ def run_trainer(words: Sequence[str]) -> "LightningCLI":
     from lightning.pytorch import LightningDataModule, LightningModule
     from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
+    from synth2_lightning.callbacks.run_lock import RunLockCallback
     from synth2_lightning.callbacks.stopping import SigtermCallback
     from synth2_lightning.checkpoints import CheckedCheckpointIO
     from synth2_lightning.class_specs import TRUSTED_PACKAGES, trusting
@@ -149,7 +150,7 @@ def run_trainer(words: Sequence[str]) -> "LightningCLI":
             subclass_mode_data=True,
             auto_configure_optimizers=False,
             seed_everything_default=0,
-            trainer_defaults={"callbacks": [SigtermCallback()]},
+            trainer_defaults={"callbacks": [SigtermCallback(), RunLockCallback()]},
             # A second run in the same folder is a user's wish, not an error; Lightning would abort it.
             save_config_kwargs={"overwrite": True},
             parser_class=Parser,
@@ -248,7 +249,7 @@ def config_folder() -> Path:
 
 
 def _find_configs(words: Sequence[str]) -> list[str]:
-    """Let ``--config mixed.yaml`` name a shipped run file from any folder; a file that lies here wins, and is checked."""
+    """Let ``--config mixed.yaml`` name a shipped run file from any folder; a file that lies here wins and is checked."""
     found = list(words)
     for position, word in enumerate(words):
         inline = word.startswith("--config=")

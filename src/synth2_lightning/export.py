@@ -11,6 +11,7 @@ from typing import Any, cast
 import torch
 
 from synth2_lightning.class_specs import build_part, copy_plain, refuse_foreign_packages, trusting
+from synth2_lightning.files import write_files
 from synth2_lightning.fingerprints import fingerprint_weights
 from synth2_lightning.interfaces import ImageTokenizer
 from synth2_lightning.jsontext import parse_json
@@ -18,7 +19,7 @@ from synth2_lightning.locations import limit_locations, note_locations, resolve
 from synth2_lightning.modules.captioner_checkpoint import describe_captioner, read_captioner
 from synth2_lightning.modules.captioning import VisionLanguageModule
 from synth2_lightning.sharing.files import copy_files, find_files
-from synth2_lightning.sharing.folder import CARD, CONFIG, FORMAT, WEIGHTS, is_exported, refuse_taken, write_folder
+from synth2_lightning.sharing.folder import CARD, CONFIG, CONTENT, FORMAT, WEIGHTS, is_exported, refuse_taken
 from synth2_lightning.sharing.hub import locate_export
 from synth2_lightning.sharing.model_card import write_card
 from synth2_lightning.sharing.runs import find_run, read_cards, read_data
@@ -70,7 +71,7 @@ def export_captioner(
     with note_locations() as locations, trusting(trust):
         module = read_captioner(found.checkpoint)
     scores = read_cards(found.folder, step, cards)
-    with write_folder(target) as draft:
+    with write_files(target, replaced=CONTENT) as draft:
         save_weights(module.state_dict(), draft / WEIGHTS)
         config = {
             "format": FORMAT,

@@ -1,7 +1,9 @@
 """By which codebooks know each other (tokens carry the fingerprint, who looks them up compares it), and networks."""
 
 import hashlib
+from collections.abc import Iterable
 from itertools import chain
+from pathlib import Path
 
 import torch
 from jaxtyping import Float
@@ -41,3 +43,35 @@ def fingerprint_weights(name: str, network: nn.Module) -> str:
         digest.update(path.encode())
         digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return f"{name}:{digest.hexdigest()[:8]}"
+
+
+def fingerprint_file(path: Path) -> str:
+    """Return the SHA-256 of what a file holds, in hex; its name, time and size have no part in it.
+
+    Raises:
+        OSError: If it cannot be read.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "words.txt"
+        >>> _ = path.write_text("a fox")
+        >>> fingerprint_file(path)[:8]
+        'cf5ca2a6'
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fingerprint_texts(texts: Iterable[str]) -> str:
+    """Return a fingerprint of texts in their order.
+
+    Example:
+        >>> fingerprint_texts(["a fox", "a dog"]) == fingerprint_texts(["a foxa", " dog"])
+        False
+    """
+    digest = hashlib.sha256()
+    for text in texts:
+        content = text.encode("utf-8", errors="surrogatepass")
+        digest.update(len(content).to_bytes(8, "little"))
+        digest.update(content)
+    return digest.hexdigest()[:12]

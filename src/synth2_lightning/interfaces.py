@@ -484,6 +484,17 @@ class LeavesOut(Protocol):
         """
 
 
+@runtime_checkable
+class HasInputs(Protocol):
+    """What a datamodule offers whose records are made from inputs that could change between stop and resume."""
+
+    def fingerprint_inputs(self, records: Sequence[tuple[str, str]]) -> list[str | None]:
+        """Return a fingerprint of what each record, named by source and key, is made from; after ``setup("predict")``.
+
+        It is ``None`` for records of another source, and empty for those that the source no longer has.
+        """
+
+
 class CaptionSource(ABC):
     """A set of captions to synthesise from. Constructing it is cheap; ``load()`` reads the captions.
 
@@ -595,6 +606,10 @@ class ImageTextSource(ABC):
         A picture of which several things are asked is as many items, each with a key of its own.
         """
         return None
+
+    def fingerprint(self, index: int) -> str:
+        """Return what tells a picture from another version of it without decoding it; empty where nothing does."""
+        return ""
 
     @abstractmethod
     def picture(self, index: int) -> Image.Image:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from synth2_lightning.files import whole_folder
 from synth2_lightning.remote import fetch_remote, is_remote
 from synth2_lightning.weights import fetch
 
@@ -123,6 +124,7 @@ def resolve(location: str | Path, what: str) -> Path:
             "relative to the folder where the command was started, package://PACKAGE/PATH for what ships inside a "
             "package, weights://NAME/PATH for what `synth2 weights` fetches, or an address such as s3://BUCKET/PATH."
         )
+    path = whole_folder(path)
     if (limits := _limits.get()) is not None:
         limits.roots.append(_absolute(path))  # the files of a folder are resolved one by one
     return path

@@ -102,7 +102,11 @@ def test_photographs_become_shards(pictures: Path) -> None:
         "made_by": "TokenizationModule",
         "sources": ["folder"],
         "settings": {
-            "model": {"tokenizer_class": "TinyImageTokenizer", "codebook": TinyImageTokenizer.codebook},
+            "model": {
+                "tokenizer_class": "TinyImageTokenizer",
+                "codebook": TinyImageTokenizer.codebook,
+                "weights": "TinyImageTokenizer:e2392a0f",
+            },
             "data": {"image_size": 8, "is_evaluation": False},
             "trainer": {"precision": "32-true"},
         },

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from synth2_lightning.files import write_atomically
+from synth2_lightning.files import write_files
 from synth2_lightning.metrics.corpus import CorpusMetric
 from synth2_lightning.types import ImageTextBatch
 
@@ -127,8 +127,9 @@ class CorpusScoreCallback(Callback, ABC):
         text = json.dumps(card, indent=2, ensure_ascii=False) + "\n"
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         try:
-            write_atomically(folder / "predictions.jsonl", lambda draft: draft.write_text(lines, "utf-8"))
-            write_atomically(folder / "protocol.json", lambda draft: draft.write_text(text, "utf-8"))
+            with write_files(folder) as draft:  # together: a card of other texts would be wrong
+                (draft / "predictions.jsonl").write_text(lines, "utf-8")
+                (draft / "protocol.json").write_text(text, "utf-8")
         except OSError as error:
             raise OSError(
                 f"{type(self).__name__} could not write to {folder}: {error}. Expected a folder that may be written; "

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Container
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,11 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from synth2_lightning import __version__
 from synth2_lightning.callbacks.array_task import ArrayTaskCallback
-from synth2_lightning.interfaces import HasProvenance, LeavesOut
+from synth2_lightning.files import lock_file, lock_folder
+from synth2_lightning.interfaces import HasInputs, HasProvenance, LeavesOut
 from synth2_lightning.remote import is_remote
 from synth2_lightning.shards.part_writer import PartWriter
-from synth2_lightning.shards.parts import list_sources
+from synth2_lightning.shards.parts import list_locked, list_sources, name_writer
 
 
 class PartWriterCallback(Callback, ABC):
@@ -23,11 +25,15 @@ class PartWriterCallback(Callback, ABC):
     A run that was killed is started again with the same command: a datamodule that can leave records out
     (:class:`LeavesOut`) is told which are written, by source and key, and deals the rest out; from any other they are
     made again and dropped. The trainer's precision, and the settings of module and datamodule that decide the records
-    (:class:`HasProvenance`), must be those of the folder. The predictions are not kept in memory, so
+    (:class:`HasProvenance`), must be those of the folder, and so must what the records were made from
+    (:class:`HasInputs`): captions, and the files of photographs. The predictions are not kept in memory, so
     ``Trainer.predict`` returns none. (It is no ``BasePredictionWriter``: that asks Lightning for the indices of every
     batch, which nobody needs here.)
 
     Where the trainer has an :class:`ArrayTaskCallback`, only its task's share is made, and the folder is not summed up.
+
+    No second run can write to the folder at the same time: one process of the run locks it, every process locks the
+    parts of its number. Tasks of an array write side by side, but none twice, and not while a run sums up.
 
     Args:
         folder: Where the records go.
@@ -50,6 +56,7 @@ class PartWriterCallback(Callback, ABC):
         self.folder = folder
         self.records_per_part = records_per_part
         self._writer: PartWriter[Any] | None = None
+        self._locks = ExitStack()
         self._num_repeated = 0
 
     @abstractmethod
@@ -69,15 +76,20 @@ class PartWriterCallback(Callback, ABC):
         """Sum the folder up, on one rank when all have closed; return what to tell the user."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Look at what the folder holds, and have it left out; no rank writes before all have looked."""
+        """Lock the folder, and have what it holds left out; no rank writes before all have looked."""
         if stage != "predict":
             return
         trainer.predict_loop.return_predictions = False
         task = _find_task(trainer)
         number = trainer.global_rank + (task.task * trainer.world_size if task else 0)
+        self._lock(trainer, number, task)
         self._writer = self.make_writer(self._path, number)
         self._num_repeated = 0
         datamodule = getattr(trainer, "datamodule", None)
+        if isinstance(datamodule, HasInputs):
+            self._writer.note_inputs(datamodule.fingerprint_inputs)
+            if trainer.is_global_zero:  # the others wait: reading a part of every photograph takes its time
+                self._writer.refuse_other_inputs(datamodule.fingerprint_inputs)
         if isinstance(datamodule, LeavesOut):
             if len(self._writer):
                 rank_zero_info(f"{len(self._writer)} {self.noun} are in {self.folder} already and are not made again")
@@ -110,8 +122,9 @@ class PartWriterCallback(Callback, ABC):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Write what waits, as long as there is something that can be written to."""
-        if self._writer is not None and not isinstance(exception, OSError):
-            self._writer.close()
+        with self._locks:
+            if self._writer is not None and not isinstance(exception, OSError):
+                self._writer.close()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write the rest, and sum up once every rank has done so.
@@ -138,6 +151,26 @@ class PartWriterCallback(Callback, ABC):
             rank_zero_info(self.finish(self._path, self._describe(pl_module), settings))
         trainer.strategy.barrier("folder is summed up")
         self._writer = None
+        self._locks.close()
+
+    def _lock(self, trainer: Trainer, number: int, task: ArrayTaskCallback | None) -> None:
+        """Lock the folder for this run, and this process' parts.
+
+        Raises:
+            BlockingIOError: If another run, or another process of this number, writes there.
+        """
+        self._locks.close()
+        path = self._path
+        if task is None and trainer.is_global_zero:
+            self._locks.enter_context(lock_folder(path))
+            for other in list_locked(path):  # by tasks of an array, or by what is left of a run whose first rank ended
+                with lock_file(other):
+                    pass
+        trainer.strategy.barrier("folder is locked")
+        self._locks.enter_context(lock_file(path / name_writer(number)))
+        if task is not None:
+            with lock_folder(path, seconds=10.0):  # no run is about to sum up what this task is going to add to
+                pass
 
     @property
     def _path(self) -> Path:

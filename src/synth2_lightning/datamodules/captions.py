@@ -7,6 +7,7 @@ from typing import Any
 from lightning.pytorch import LightningDataModule
 
 from synth2_lightning.datamodules.sampling import PredictionSampler
+from synth2_lightning.fingerprints import fingerprint_texts
 from synth2_lightning.interfaces import CaptionSource
 from synth2_lightning.types import CaptionBatch
 
@@ -94,6 +95,7 @@ class CaptionDataModule(LightningDataModule):
         self.seed = seed
         self.num_per_caption = num_per_caption
         self._items: Sequence[int] = ()
+        self._places: dict[str, int] = {}
 
     def provenance(self) -> dict[str, Any]:
         """Give what decides the pictures besides captions and generator, and whether an evaluation split does."""
@@ -111,6 +113,7 @@ class CaptionDataModule(LightningDataModule):
                 "`synth2 predict`, and learn from the shards with a SyntheticDataModule."
             )
         self.captions.load()
+        self._places = {}
         self._check_keys()
         self._items = range(self.num_per_caption * len(self.captions))
 
@@ -123,11 +126,27 @@ class CaptionDataModule(LightningDataModule):
             if (self.captions.name, copy_key(keys[item % len(keys)], item // len(keys))) not in records
         ]
 
+    def fingerprint_inputs(self, records: Sequence[tuple[str, str]]) -> list[str | None]:
+        """Return fingerprints of the captions, with their class names, that records are made from."""
+        if not self._places:
+            self._places = {self.captions.record(index).key: index for index in range(len(self.captions))}
+        places = self._places
+        return [
+            self._fingerprint(places.get(key, places.get(_original_key(key)))) if source == self.captions.name else None
+            for source, key in records
+        ]
+
     def predict_dataloader(self) -> CaptionBatches:
         """Give this rank's captions."""
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         sampler = PredictionSampler(len(self._items), self.batch_size, rank, world_size)
         return CaptionBatches(self.captions, self._items, sampler, self.seed)
+
+    def _fingerprint(self, index: int | None) -> str:
+        if index is None:
+            return ""
+        record = self.captions.record(index)
+        return fingerprint_texts([record.caption, record.class_name])
 
     def _check_keys(self) -> None:
         if self.num_per_caption == 1:
@@ -149,3 +168,8 @@ def copy_key(key: str, copy: int) -> str:
         ('7', '7~1')
     """
     return f"{key}~{copy}" if copy else key
+
+
+def _original_key(key: str) -> str:
+    original, _, copy = key.rpartition("~")
+    return original if copy.isdecimal() else key

@@ -10,6 +10,7 @@ from synth2_lightning.datamodules.base import ImageTextDataModule
 from synth2_lightning.datamodules.pairs import BatchDataset, Selection
 from synth2_lightning.datamodules.photographs import PhotographPairs, Photographs, PictureReader
 from synth2_lightning.datamodules.sampling import EvaluationSampler, PredictionSampler
+from synth2_lightning.fingerprints import fingerprint_texts
 from synth2_lightning.interfaces import ImageTextSource
 from synth2_lightning.types import ImageTextBatch
 
@@ -58,6 +59,7 @@ class RealDataModule(ImageTextDataModule):
         self.image_size = image_size
         self.bad_pictures = BadPictures(max_bad_pictures)
         self._to_predict: Sequence[int] | None = None
+        self._places: dict[str, int] = {}
 
     def provenance(self) -> dict[str, Any]:
         """Give what decides the pixels that a prediction sees, and whether they are of an evaluation split."""
@@ -78,6 +80,7 @@ class RealDataModule(ImageTextDataModule):
                 "afterwards would mean nothing. Expected a training split as `train`; name this one as `val` or `test`."
             )
         self._to_predict = None
+        self._places = {}
         for split in _STAGES[stage]:
             if (source := self.sources[split]) is not None:
                 source.load()
@@ -87,6 +90,16 @@ class RealDataModule(ImageTextDataModule):
         if (source := self.sources["predict"]) is not None:
             indices = range(len(source))
             self._to_predict = [index for index in indices if (source.name, source.key(index)) not in records]
+
+    def fingerprint_inputs(self, records: Sequence[tuple[str, str]]) -> list[str | None]:
+        """Return fingerprints of the captions and files of the photographs that records are made from."""
+        source = self.sources["predict"]
+        if source is None:
+            return [None] * len(records)
+        if not self._places:
+            self._places = {source.key(index): index for index in range(len(source))}
+        places = self._places
+        return [_fingerprint(source, places.get(key)) if name == source.name else None for name, key in records]
 
     @property
     def has_train(self) -> bool:
@@ -149,3 +162,9 @@ class RealDataModule(ImageTextDataModule):
                 "pixels, such as 224. Set `--data.init_args.image_size`."
             )
         return int(encoder.image_size)
+
+
+def _fingerprint(source: ImageTextSource, index: int | None) -> str:
+    if index is None:
+        return ""
+    return fingerprint_texts([source.fingerprint(index), source.prompt(index) or "", *source.captions(index)])

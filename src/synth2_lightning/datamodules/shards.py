@@ -6,8 +6,11 @@ from typing import Any
 from lightning.pytorch import LightningDataModule
 
 from synth2_lightning.datamodules.sampling import PredictionSampler
+from synth2_lightning.fingerprints import fingerprint_texts
 from synth2_lightning.shards.reader import ShardReader
 from synth2_lightning.types import TokenizedImages
+
+_ROWS_AT_A_TIME = 4096
 
 
 class ShardBatches:
@@ -60,6 +63,7 @@ class ShardDataModule(LightningDataModule):
         self.reader = ShardReader(shards)
         self.batch_size = batch_size
         self._rows: Sequence[int] = ()
+        self._places: dict[tuple[str, str], int] = {}
 
     def provenance(self) -> dict[str, Any]:
         """Give what made the pictures, and whether they are of an evaluation split."""
@@ -78,11 +82,26 @@ class ShardDataModule(LightningDataModule):
                 "SyntheticDataModule."
             )
         self.reader.load()
+        self._places = {}
         self._rows = range(len(self.reader))
 
     def leave_out(self, records: Container[tuple[str, str]]) -> None:
         """Leave pictures, named by source and key, out of the prediction that was set up."""
         self._rows = [row for row, record in enumerate(self.reader.read_keys()) if record not in records]
+
+    def fingerprint_inputs(self, records: Sequence[tuple[str, str]]) -> list[str | None]:
+        """Return fingerprints of the captions and tokens that records are made from."""
+        if not self._places:
+            self._places = {record: row for row, record in enumerate(self.reader.read_keys())}
+        places, sources = self._places, {source for source, _ in self._places}
+        found: list[str | None] = ["" if source in sources else None for source, _ in records]
+        known = [(number, places[record]) for number, record in enumerate(records) if record in places]
+        for start in range(0, len(known), _ROWS_AT_A_TIME):
+            numbers, rows = zip(*known[start : start + _ROWS_AT_A_TIME], strict=True)
+            images = self.reader.read(rows)
+            for number, captions, ids in zip(numbers, images.captions, images.tokens.ids, strict=True):
+                found[number] = fingerprint_texts([ids.numpy().tobytes().hex(), *captions])
+        return found
 
     def predict_dataloader(self) -> ShardBatches:
         """Give this rank's pictures."""

@@ -10,7 +10,7 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from synth2_lightning.fingerprints import fingerprint_codebook
+from synth2_lightning.fingerprints import fingerprint_codebook, fingerprint_weights
 from synth2_lightning.interfaces import ImageGenerator
 from synth2_lightning.locations import locate_model
 from synth2_lightning.types import VQTokens
@@ -129,6 +129,7 @@ class AmusedGenerator(ImageGenerator):
         """Give what decides the tokens besides caption and seed."""
         return {
             "generator": f"amused:{self._model}",
+            "weights": fingerprint_weights("amused", self),
             "codebook": self.codebook,
             "num_steps": self.num_steps,
             "guidance_scale": self.guidance_scale,

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from synth2_lightning.files import write_files
+from synth2_lightning.fingerprints import fingerprint_weights
 from synth2_lightning.interfaces import ImageGenerator, ImageTokenizer, TextEncoder
 from synth2_lightning.jsontext import read_description
 from synth2_lightning.locations import resolve
@@ -156,6 +157,7 @@ class MuseGenerator(ImageGenerator):
             "generator": self.fingerprint,
             "codebook": self._codebook,
             "text_encoder": self.text_encoder.name,
+            "text_encoder_weights": fingerprint_weights(self.text_encoder.name, self.text_encoder),
             "sampling": {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self.sampling).items()},
             "order": {"name": type(self.order).__name__, **vars(self.order)},
             "negative_text": self.negative_text,

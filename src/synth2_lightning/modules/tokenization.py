@@ -4,6 +4,7 @@ from typing import Any
 
 from lightning.pytorch import LightningModule
 
+from synth2_lightning.fingerprints import fingerprint_weights
 from synth2_lightning.interfaces import ImageTokenizer
 from synth2_lightning.types import ImageTextBatch, Pixels, TokenizedImages
 
@@ -30,7 +31,10 @@ class TokenizationModule(LightningModule):
 
     def provenance(self) -> dict[str, Any]:
         """Give what decides the tokens of a picture."""
-        return {"tokenizer_class": type(self.tokenizer).__name__, "codebook": self.tokenizer.codebook}
+        name = type(self.tokenizer).__name__
+        # The same codes may be chosen by another encoder.
+        weights = fingerprint_weights(name, self.tokenizer)
+        return {"tokenizer_class": name, "codebook": self.tokenizer.codebook, "weights": weights}
 
     def predict_step(self, batch: ImageTextBatch, batch_idx: int) -> TokenizedImages:
         """Tokenize a batch; the captions of its pictures go with them.

@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from synth2_lightning.console import MessageConsole
+from synth2_lightning.files import lock_folder
 from synth2_lightning.filters.duplicates import NearDuplicates
 from synth2_lightning.interfaces import TextEncoder
 from synth2_lightning.reports.caption_set import read_caption_set, read_caption_sets
@@ -46,16 +47,17 @@ def report_on_sets(
         engine: Goes through the set; this process if ``None``.
     """
     console = console or MessageConsole()
-    sets = read_caption_sets(locations, engine)
-    forbidden = read_caption_set(evaluation).captions if evaluation is not None else []
-    comparison = compare_sets(sets, encoder, num_clusters, sample, seed, forbidden, console)
-    table = Table("figure", box=None)
-    for one in comparison.sets:
-        table.add_column(Text(one.captions.name), justify="right")
-    for measure in list_measures(comparison.sets):
-        table.add_row(measure.label, *(measure.write(one) for one in comparison.sets))
-    console.print(table)
-    console.print(f"The report is at {write_report(comparison, folder)}", soft_wrap=True)
+    with lock_folder(folder):
+        sets = read_caption_sets(locations, engine)
+        forbidden = read_caption_set(evaluation).captions if evaluation is not None else []
+        comparison = compare_sets(sets, encoder, num_clusters, sample, seed, forbidden, console)
+        table = Table("figure", box=None)
+        for one in comparison.sets:
+            table.add_column(Text(one.captions.name), justify="right")
+        for measure in list_measures(comparison.sets):
+            table.add_row(measure.label, *(measure.write(one) for one in comparison.sets))
+        console.print(table)
+        console.print(f"The report is at {write_report(comparison, folder)}", soft_wrap=True)
 
 
 def select_by_class(
@@ -78,10 +80,11 @@ def select_by_class(
         console: Where to tell of it.
         engine: Goes through the set; this process if ``None``.
     """
-    refuse_taken(folder)
-    captions = read_caption_set(location, engine)
-    selection = select_rows(group_by_class(captions), num, num_groups, seed)
-    write_selection(captions, selection, {"groups": "class", "num_groups": num_groups, "seed": seed}, folder)
+    with lock_folder(folder):
+        refuse_taken(folder)
+        captions = read_caption_set(location, engine)
+        selection = select_rows(group_by_class(captions), num, num_groups, seed)
+        write_selection(captions, selection, {"groups": "class", "num_groups": num_groups, "seed": seed}, folder)
     _show(selection, folder, console or MessageConsole())
 
 
@@ -110,18 +113,19 @@ def select_by_cluster(
         engine: Goes through the set; this process if ``None``.
     """
     console = console or MessageConsole()
-    refuse_taken(folder)
-    captions = read_caption_set(location, engine)
-    groups = group_by_cluster(captions, encoder, num_clusters, seed, console)
-    selection = select_rows(groups, num, num_groups, seed)
-    how = {
-        "groups": "clusters",
-        "num_clusters": num_clusters,
-        "encoder": encoder.name,
-        "num_groups": num_groups,
-        "seed": seed,
-    }
-    write_selection(captions, selection, how, folder)
+    with lock_folder(folder):
+        refuse_taken(folder)
+        captions = read_caption_set(location, engine)
+        groups = group_by_cluster(captions, encoder, num_clusters, seed, console)
+        selection = select_rows(groups, num, num_groups, seed)
+        how = {
+            "groups": "clusters",
+            "num_clusters": num_clusters,
+            "encoder": encoder.name,
+            "num_groups": num_groups,
+            "seed": seed,
+        }
+        write_selection(captions, selection, how, folder)
     _show(selection, folder, console)
 
 
@@ -141,9 +145,10 @@ def deduplicate(
         console: Where to tell of it.
         engine: Goes through the set; this process if ``None``.
     """
-    refuse_taken(folder)
-    captions = read_caption_set(location, engine)
-    num_kept = remove_near_duplicates(captions, near, folder)
+    with lock_folder(folder):
+        refuse_taken(folder)
+        captions = read_caption_set(location, engine)
+        num_kept = remove_near_duplicates(captions, near, folder)
     (console or MessageConsole()).print(
         f"{num_kept:,d} of {len(captions):,d} captions are in {folder}; the others say nearly the same as one of them.",
         soft_wrap=True,

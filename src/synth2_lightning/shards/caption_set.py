@@ -11,7 +11,14 @@ import pyarrow as pa
 from synth2_lightning.files import write_atomically
 from synth2_lightning.parquet import write_parquet
 from synth2_lightning.shards.part_writer import PartWriter
-from synth2_lightning.shards.parts import describe_settings, list_parts, read_part, read_settings, remove_drafts
+from synth2_lightning.shards.parts import (
+    describe_settings,
+    list_parts,
+    read_part,
+    read_settings,
+    refuse_repeated,
+    remove_drafts,
+)
 from synth2_lightning.shards.settings import refuse_other_settings
 from synth2_lightning.types import CaptionRecord, WrittenCaptions
 
@@ -111,6 +118,7 @@ def read_answers(folder: Path) -> pa.Table:
     settings = read_settings(parts[0])
     for part in parts:
         refuse_other_settings(part, read_settings(part), settings)
+    refuse_repeated(parts)
     table = pa.concat_tables([read_part(part) for part in parts])
     return table.sort_by([("seed", "ascending"), ("key", "ascending")])
 

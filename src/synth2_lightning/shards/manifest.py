@@ -63,6 +63,8 @@ class Manifest:
         provenance: What made the shards, for people; nothing is decided by it.
         is_evaluation: Whether the records are known to come from an evaluation split: nothing may be learnt from them.
         footers: Checksum of every part's footer, by its name; its pages bring their own. Earlier folders have none.
+        digests: SHA-256 of every part, by its name: what the copies that are read are named after. Earlier folders have
+            none.
 
     Example:
         >>> tokens = TokenFormat(codebook="vqgan-512:1f3c9a02", codebook_size=512, num_tokens=64, num_levels=1)
@@ -75,6 +77,7 @@ class Manifest:
     provenance: dict[str, Any]
     is_evaluation: bool = False
     footers: dict[str, int] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)
 
     @property
     def num_records(self) -> int:
@@ -89,6 +92,7 @@ class Manifest:
             "num_records": self.num_records,
             "parts": self.parts,
             "footers": self.footers,
+            "digests": self.digests,
             "is_evaluation": self.is_evaluation,
             "provenance": self.provenance,
         }
@@ -127,6 +131,7 @@ class Manifest:
                 provenance=dict(content["provenance"]),
                 is_evaluation=bool(content.get("is_evaluation", False)),  # earlier versions do not know
                 footers={str(name): int(checksum) for name, checksum in content.get("footers", {}).items()},
+                digests={str(name): str(digest) for name, digest in content.get("digests", {}).items()},
             )
             num_records = content["num_records"]
         except (ValueError, TypeError, KeyError, AttributeError) as error:

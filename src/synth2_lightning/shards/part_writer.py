@@ -3,7 +3,7 @@
 import json
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from synth2_lightning.files import write_atomically
 from synth2_lightning.parquet import write_parquet
-from synth2_lightning.shards.parts import list_parts, part_name, read_footer, read_keys, read_settings
+from synth2_lightning.shards.parts import list_parts, part_name, read_footer, read_keys, read_part, read_settings
 from synth2_lightning.shards.settings import refuse_other_settings
 
 
@@ -29,6 +29,9 @@ class KeyedRow(Protocol):
 
 
 Row = TypeVar("Row", bound=KeyedRow)
+Fingerprints = Callable[[Sequence[tuple[str, str]]], list[str | None]]
+_INPUT = "input"
+"""Column with the fingerprint of what a row was made from, where that is known."""
 
 
 class PartWriter(ABC, Generic[Row]):
@@ -61,6 +64,7 @@ class PartWriter(ABC, Generic[Row]):
         own = [part.name for part in parts if part.name.startswith(f"part-{rank:05d}-")]
         self._next_number = max((int(name.removesuffix(".parquet").split("-")[2]) for name in own), default=-1) + 1
         self._waiting: list[Row] = []
+        self._fingerprint: Fingerprints | None = None
 
     @abstractmethod
     def make_table(self, rows: Sequence[Row], settings: Mapping[str, Any]) -> pa.Table:
@@ -90,6 +94,42 @@ class PartWriter(ABC, Generic[Row]):
                 f"Nothing can be written to {self.folder}: {error}. Expected a folder that may be written to, with "
                 "room left; choose another, or change its permissions."
             ) from error
+
+    def note_inputs(self, fingerprint: Fingerprints) -> None:
+        """Write further records with fingerprints of what they are made from.
+
+        Args:
+            fingerprint: Gives them, for sources and keys; see :class:`~synth2_lightning.interfaces.HasInputs`.
+        """
+        self._fingerprint = fingerprint
+
+    def refuse_other_inputs(self, fingerprint: Fingerprints) -> None:
+        """Refuse to go on where what records were made from has changed since they were written.
+
+        Args:
+            fingerprint: As of :meth:`note_inputs`.
+
+        Raises:
+            ValueError: If it has, with the part and the first of the records.
+        """
+        for part in list_parts(self.folder):
+            if _INPUT not in read_footer(part).schema.to_arrow_schema().names:
+                continue  # of an earlier version, or from a datamodule that says nothing of it
+            before = read_part(part, [_INPUT])[_INPUT].to_pylist()
+            records = list(read_keys(part))
+            changed = [
+                (record, now)
+                for record, then, now in zip(records, before, fingerprint(records), strict=True)
+                if None not in (then, now) and then != now
+            ]
+            if changed:
+                (source, key), now = changed[0]
+                what = "has changed since" if now else "is no longer there"
+                raise ValueError(
+                    f"What {key!r} of source {source!r} in {part} was made from {what}, and so it is with "
+                    f"{len(changed)} of the {len(records)} records of that part. Expected the inputs of the run's "
+                    "beginning: bring them back to go on, name another folder, or delete this one."
+                )
 
     def __len__(self) -> int:
         """Number of records that are written, by all ranks before this writer was made and by this one since."""
@@ -121,7 +161,11 @@ class PartWriter(ABC, Generic[Row]):
             self._write_part(len(self._waiting))
 
     def _write_part(self, num_records: int) -> None:
-        table = self.make_table(self._waiting[:num_records], self._settings)
+        rows = self._waiting[:num_records]
+        table = self.make_table(rows, self._settings)
+        if self._fingerprint is not None:
+            inputs = self._fingerprint([(row.source, row.key) for row in rows])
+            table = table.append_column(_INPUT, pa.array(inputs, pa.string()))
 
         def write(draft: Path) -> None:
             # From here until they are made anew, the folder is no longer what its summaries say.

@@ -2,12 +2,15 @@
 
 import json
 import os
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 from zlib import crc32
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -26,7 +29,27 @@ WAY_OUT = (
 
 def part_name(rank: int, number: int) -> str:
     """Name of a part; ranks write side by side without asking each other."""
-    return f"part-{rank:05d}-{number:05d}.parquet"
+    return f"{name_writer(rank)}-{number:05d}.parquet"
+
+
+def name_writer(rank: int) -> str:
+    """Beginning of the names of a rank's parts, which the lock of its writer is called after.
+
+    Example:
+        >>> name_writer(3)
+        'part-00003'
+    """
+    return f"part-{rank:05d}"
+
+
+def list_locked(folder: Path) -> list[Path]:
+    """Paths after which writers in a folder have named their locks, those of killed ones among them.
+
+    Example:
+        >>> list_locked(Path("gone"))
+        []
+    """
+    return sorted(lock.with_name(lock.name[1:].removesuffix(".lock")) for lock in folder.glob(".part-?????.lock"))
 
 
 def list_parts(folder: Path) -> list[Path]:
@@ -36,8 +59,9 @@ def list_parts(folder: Path) -> list[Path]:
 
 def remove_drafts(folder: Path) -> None:
     """Remove what killed writers left behind: parts that were never finished. No writer may be at work."""
-    for draft in folder.glob("part-*.parquet.tmp"):
-        draft.unlink(missing_ok=True)
+    for pattern in ("part-*.parquet.tmp", ".part-*.parquet.lock"):
+        for draft in folder.glob(pattern):
+            draft.unlink(missing_ok=True)
 
 
 def make_schema(tokens: TokenFormat, settings: Mapping[str, Any]) -> pa.Schema:
@@ -138,6 +162,58 @@ def read_keys(part: Path) -> Iterator[tuple[str, str]]:
     """Source and key of every row."""
     table = read_part(part, ["source", "key"])
     return zip(table["source"].to_pylist(), table["key"].to_pylist(), strict=True)
+
+
+def find_repeated(parts: Sequence[Path]) -> dict[tuple[str, str], list[Path]]:
+    """Find records, by source and key, that parts hold more than once, with the part of each time.
+
+    Memory takes 8 bytes a record, and more of those only that are repeated.
+
+    Raises:
+        ValueError: If a part is damaged.
+    """
+    if not parts:
+        return {}
+    hashes, counts = np.unique(np.concatenate([_hash_keys(part) for part in parts]), return_counts=True)
+    suspects = hashes[counts > 1]
+    places: dict[tuple[str, str], list[Path]] = defaultdict(list)
+    for part in parts if len(suspects) else ():
+        is_suspect = np.isin(_hash_keys(part), suspects).tolist()
+        for record, is_repeated in zip(read_keys(part), is_suspect, strict=True):
+            if is_repeated:
+                places[record].append(part)
+    return {record: found for record, found in places.items() if len(found) > 1}
+
+
+def _hash_keys(part: Path) -> np.ndarray[Any, np.dtype[np.uint64]]:
+    digests = b"".join(blake2b("\0".join(record).encode(), digest_size=8).digest() for record in read_keys(part))
+    return np.frombuffer(digests, np.uint64)
+
+
+def refuse_repeated(parts: Sequence[Path]) -> None:
+    """Refuse parts that hold a record more than once, as where one was copied.
+
+    Raises:
+        ValueError: If they do, with the names of the parts.
+    """
+    if repeated := find_repeated(parts):
+        record, found = next(iter(repeated.items()))
+        raise ValueError(tell_repeated(record, found, len(repeated)))
+
+
+def tell_repeated(record: tuple[str, str], found: Sequence[Path], num_repeated: int) -> str:
+    """Say that records are in parts more than once.
+
+    Example:
+        >>> tell_repeated(("coco", "7"), [Path("out/a.parquet"), Path("out/b.parquet")], 1)
+        "'7' of source 'coco' is in a.parquet and in b.parquet of out (repeated records: 1); expected every record..."
+    """
+    names = " and in ".join(part.name for part in found)
+    return (
+        f"{record[1]!r} of source {record[0]!r} is in {names} of {found[0].parent} (repeated records: {num_repeated}); "
+        "expected every record once. A part was copied here, or comes from another folder: move the one that does not "
+        "belong here away, delete the folder's manifest.json, and run the command that wrote it again."
+    )
 
 
 def list_sources(folder: Path) -> list[str]:

@@ -7,12 +7,13 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from synth2_lightning.console import visible, visible_json
-from synth2_lightning.files import write_atomically
+from synth2_lightning.files import lock_file, write_atomically
 from synth2_lightning.jsontext import parse_json
 from synth2_lightning.shards.settings import refuse_other_settings
 
@@ -48,7 +49,8 @@ class PictureCaptionFile:
     """Appends captions to a file so that a kill at any moment loses none that was written, and a next run goes on.
 
     Every batch is on the disk when :meth:`append` returns. Half a row, which a kill may leave at the end, is cut off
-    when the file is opened again. What made the captions stands beside the file, in ``NAME.made-by.json``.
+    when the file is opened again. What made the captions stands beside the file, in ``NAME.made-by.json``. Until it is
+    closed, no second process can open it.
 
     Args:
         path: The file; it and its folder are made where they are not there.
@@ -56,6 +58,7 @@ class PictureCaptionFile:
         made_by: What decides the captions; a file is gone on with by the same only.
 
     Raises:
+        BlockingIOError: If another process writes it.
         OSError: If the file cannot be read or written.
         ValueError: If it holds something else than rows of this format, or captions that were made in another way.
 
@@ -73,19 +76,13 @@ class PictureCaptionFile:
         self.path = path
         self._layout = _LAYOUTS[format]
         self.names: set[str] = set()
-        self._check_settings({"format": format, **made_by})
-        try:
-            self._file: BinaryIO = path.open("r+b" if path.exists() else "x+b")
-        except OSError as error:
-            raise OSError(
-                f"{path} cannot be opened to write: {error}. Expected a file that may be written to; name another, or "
-                "change its permissions. What it holds is as it was."
-            ) from error
-        try:
+        with ExitStack() as opened:
+            opened.enter_context(lock_file(path))
+            self._check_settings({"format": format, **made_by})
+            self._file = self._open()
+            opened.callback(self._file.close)
             self._go_on()
-        except BaseException:
-            self._file.close()
-            raise
+            self._opened = opened.pop_all()
 
     def append(self, rows: Sequence[Row]) -> None:
         """Write rows, to the disk."""
@@ -98,7 +95,16 @@ class PictureCaptionFile:
 
     def __exit__(self, *_: object) -> None:
         """Close it."""
-        self._file.close()
+        self._opened.close()
+
+    def _open(self) -> BinaryIO:
+        try:
+            return self.path.open("r+b" if self.path.exists() else "x+b")
+        except OSError as error:
+            raise OSError(
+                f"{self.path} cannot be opened to write: {error}. Expected a file that may be written to; name "
+                "another, or change its permissions. What it holds is as it was."
+            ) from error
 
     def _check_settings(self, made_by: dict[str, Any]) -> None:
         beside = self.path.with_name(f"{self.path.name}.made-by.json")

@@ -1,17 +1,22 @@
 """Read token shards through the ``datasets`` library: memory-mapped, by batches of rows."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
+from synth2_lightning.files import lock_file, write_atomically
+from synth2_lightning.fingerprints import fingerprint_file, fingerprint_texts
 from synth2_lightning.locations import resolve
+from synth2_lightning.parquet import open_parquet, read_batches
 from synth2_lightning.shards.manifest import Manifest
-from synth2_lightning.shards.parts import checksum_footer, largest_id, list_parts, read_footer
+from synth2_lightning.shards.parts import checksum_footer, largest_id, list_parts, read_footer, refuse_repeated
 from synth2_lightning.types import TokenizedImages, VQTokens
 
 
@@ -19,7 +24,9 @@ class ShardReader:
     """A finished folder of shards. Constructing it is cheap; ``load()`` checks every part and maps it.
 
     The rows lie in the ``datasets`` cache as Arrow, written once by whichever process comes first, and are mapped from
-    there by all others: a batch costs neither a copy of the shard nor a Python object per id.
+    there by all others: a batch costs neither a copy of the shard nor a Python object per id. The copy is named after
+    the content of the parts: shards that were made anew are read anew, whatever their names and times, and the same
+    shards in another place are not copied again.
 
     Args:
         folder: What :func:`synth2_lightning.shards.writer.finish` finished.
@@ -65,7 +72,7 @@ class ShardReader:
         folder = resolve(self.folder, "folder of shards")
         manifest = Manifest.read(folder)
         _check_parts(folder, manifest)
-        self._rows = _map_parts([folder / name for name in manifest.parts])
+        self._rows = _map_parts(folder, manifest)
         if self.limit is not None:
             self._rows = self._rows.select(range(min(self.limit, len(self._rows))))
         self._manifest = manifest
@@ -158,22 +165,46 @@ def _check_parts(folder: Path, manifest: Manifest) -> None:
             raise ValueError(f"{folder / name} is damaged: its footer is not as it was written. {_WAY_OUT}")
 
 
-def _map_parts(parts: list[Path]) -> Any:
+def _map_parts(folder: Path, manifest: Manifest) -> Any:
+    """Map the rows from a copy in Arrow's format, which is named after what the parts hold, and written if need be."""
     import datasets
-    from pyarrow.dataset import ParquetFragmentScanOptions
 
-    options = ParquetFragmentScanOptions(page_checksum_verification=True)
+    parts = [folder / name for name in manifest.parts]
+    digests = manifest.digests or {part.name: fingerprint_file(part) for part in parts}
+    name = fingerprint_texts(text for part in parts for text in (part.name, digests.get(part.name, "")))
+    copy = Path(datasets.config.HF_DATASETS_CACHE) / "synth2_shards" / f"{name}.arrow"
     try:
-        rows = datasets.Dataset.from_parquet([str(part) for part in parts], fragment_scan_options=options)
-    except (datasets.exceptions.DatasetGenerationError, OSError) as error:
-        cause = error.__cause__ or error
-        if not isinstance(cause, OSError) or cause.errno is None:  # Arrow's word for damage
-            raise ValueError(f"A part in {parts[0].parent} is damaged ({cause}). {_WAY_OUT}") from error
-        raise OSError(
-            f"The shards in {parts[0].parent} cannot be mapped: {cause}. Expected a cache folder that may be written, "
-            f"with room for them (it is {datasets.config.HF_DATASETS_CACHE}); name another in HF_DATASETS_CACHE."
+        if not copy.is_file():
+            with lock_file(copy.with_suffix(".copying"), seconds=-1.0):  # the others wait
+                if not copy.is_file():
+                    write_atomically(copy, partial(_copy_parts, parts, digests))
+        return datasets.Dataset.from_file(str(copy)).with_format("arrow")
+    except pa.ArrowInvalid as error:
+        raise ValueError(
+            f"{copy}, the copy of the shards in {folder} that is read, is damaged ({error}). Delete it; the next run "
+            "makes it again."
         ) from error
-    return rows.with_format("arrow")
+    except OSError as error:
+        raise OSError(
+            f"The shards in {folder} cannot be mapped: {error}. Expected a cache folder that may be written, with room "
+            f"for them (it is {datasets.config.HF_DATASETS_CACHE}); name another in HF_DATASETS_CACHE."
+        ) from error
+
+
+def _copy_parts(parts: Sequence[Path], digests: Mapping[str, str], copy: Path) -> None:
+    refuse_repeated(parts)
+    with open_parquet(parts[0], _WAY_OUT) as file:
+        schema = pa.schema([field for field in file.schema_arrow if field.name in _COLUMNS])
+    with pa.OSFile(str(copy), "wb") as out, pa.ipc.new_stream(out, schema) as writer:
+        for part in parts:
+            if fingerprint_file(part) != digests[part.name]:
+                raise ValueError(f"{part} is damaged, or another: it is not the part that was written. {_WAY_OUT}")
+            with open_parquet(part, _WAY_OUT) as file:
+                if missing := set(schema.names) - set(file.schema_arrow.names):
+                    raise ValueError(f"{part} has no column {sorted(missing)}, unlike {parts[0].name}. {_WAY_OUT}")
+                for batch in read_batches(file, schema.names):
+                    writer.write_batch(batch.cast(schema))
 
 
 _WAY_OUT = "The folder was changed after it was finished: restore it, or make the shards again."
+_COLUMNS = ("key", "source", "captions", "tokens", "class_name", "seed", "scores")

@@ -1,6 +1,9 @@
 """Write token shards: kill it at any moment, start it again, and it goes on."""
 
+import logging
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,18 +11,26 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from synth2_lightning.files import write_atomically
+from synth2_lightning.fingerprints import fingerprint_file
+from synth2_lightning.parquet import write_parquet
 from synth2_lightning.shards.manifest import FILE_NAME, Manifest, TokenFormat
 from synth2_lightning.shards.part_writer import PartWriter
 from synth2_lightning.shards.parts import (
     checksum_footer,
+    find_repeated,
     list_parts,
     make_schema,
     read_footer,
     read_header,
+    read_part,
     remove_drafts,
+    tell_repeated,
 )
 from synth2_lightning.shards.settings import refuse_other_settings
 from synth2_lightning.types import TokenizedImages
+
+_logger = logging.getLogger(__name__)
 
 
 class _Row(NamedTuple):
@@ -128,7 +139,8 @@ def finish(folder: Path, provenance: dict[str, Any], is_evaluation: bool = False
         is_evaluation: Whether they come from an evaluation split.
 
     Raises:
-        ValueError: If there is no part, or the parts are of several formats, or made with several settings.
+        ValueError: If there is no part, the parts are of several formats, or made with several settings, or one of them
+            was copied here.
     """
     parts = list_parts(folder)
     if not parts:
@@ -143,12 +155,54 @@ def finish(folder: Path, provenance: dict[str, Any], is_evaluation: bool = False
                 "per folder: delete the parts that are not wanted."
             )
         refuse_other_settings(part, other_settings, settings)
+    parts = _drop_repeated(parts)
     manifest = Manifest(
         tokens=tokens,
         parts={part.name: read_footer(part).num_rows for part in parts},
         provenance={**provenance, "settings": settings},
         is_evaluation=is_evaluation,
         footers={part.name: checksum_footer(part) for part in parts},
+        digests={part.name: fingerprint_file(part) for part in parts},
     )
     manifest.save(folder)
     return manifest
+
+
+def _drop_repeated(parts: Sequence[Path]) -> list[Path]:
+    """Keep every record once: two ranks may have replaced damaged photographs by the same one.
+
+    Raises:
+        ValueError: If the same record is not the same in both parts, or all records of a part are in others, too.
+    """
+    repeated = find_repeated(parts)
+    later: dict[Path, list[tuple[str, str]]] = defaultdict(list)
+    for record, found in repeated.items():
+        for part in found[1:]:
+            later[part].append(record)
+    everywhere = Counter(part for found in repeated.values() for part in set(found))
+    for part, records in later.items():
+        table = read_part(part)
+        record, first = records[0], repeated[records[0]][0]
+        is_copy = everywhere[part] == len(table) or everywhere[first] == read_footer(first).num_rows
+        if first == part or is_copy or not _are_same(table, records, repeated):
+            raise ValueError(tell_repeated(record, repeated[record], len(repeated)))
+        is_kept = [record not in set(records) for record in _list_records(table)]
+        write_atomically(part, partial(write_parquet, table.filter(pa.array(is_kept))))
+        _logger.info("%d records of %s are in an earlier part, too, and were dropped from it", len(records), part.name)
+    return list(parts)
+
+
+def _are_same(
+    table: pa.Table, records: Sequence[tuple[str, str]], repeated: Mapping[tuple[str, str], Sequence[Path]]
+) -> bool:
+    rows = dict(zip(_list_records(table), range(len(table)), strict=True))
+    for record in records:
+        other = read_part(repeated[record][0])
+        row = _list_records(other).index(record)
+        if table.slice(rows[record], 1).to_pylist() != other.slice(row, 1).to_pylist():
+            return False
+    return True
+
+
+def _list_records(table: pa.Table) -> list[tuple[str, str]]:
+    return list(zip(table["source"].to_pylist(), table["key"].to_pylist(), strict=True))

@@ -1,15 +1,13 @@
-"""The folder of an exported captioner, which appears whole or not at all."""
+"""The folder of an exported captioner: what is in it, and what is not."""
 
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
+from synth2_lightning.files import OWN_NAMES, whole_folder
 from synth2_lightning.jsontext import parse_json
 from synth2_lightning.sharing.files import FILES
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+CONTENT = frozenset({CONFIG, WEIGHTS, CARD, FILES})
 FORMAT = "synth2-lightning captioner"
 
 
@@ -21,7 +19,7 @@ def is_exported(folder: str | Path) -> bool:
         False
     """
     try:
-        return bool(parse_json((Path(folder) / CONFIG).read_bytes())["format"] == FORMAT)
+        return bool(parse_json((whole_folder(Path(folder)) / CONFIG).read_bytes())["format"] == FORMAT)
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
@@ -33,9 +31,9 @@ def refuse_taken(folder: Path) -> None:
         FileExistsError: If it does.
     """
     if folder.is_dir():
-        others = sorted(path.name for path in folder.iterdir())
+        others = sorted({path.name for path in folder.iterdir()} - OWN_NAMES)
         if is_exported(folder):
-            others = sorted(set(others) - {CONFIG, WEIGHTS, CARD, FILES})
+            others = sorted(set(others) - CONTENT)
     else:
         others = [folder.name] if folder.exists() else []
     if others:
@@ -44,35 +42,3 @@ def refuse_taken(folder: Path) -> None:
             "that is not there, an empty one, or an earlier export and nothing else, which would be replaced. Name "
             "another folder."
         )
-
-
-@contextmanager
-def write_folder(target: Path) -> Iterator[Path]:
-    """Give a folder to write to, which takes the target's place when all is well.
-
-    Args:
-        target: Not there, empty, or an earlier export; see :func:`refuse_taken`.
-
-    Raises:
-        OSError: If it cannot be written.
-
-    Example:
-        >>> with tempfile.TemporaryDirectory() as scratch:
-        ...     with write_folder(Path(scratch) / "captioner") as draft:
-        ...         _ = (draft / CARD).write_text("A card.")
-        ...     (Path(scratch) / "captioner" / CARD).read_text()
-        'A card.'
-    """
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as scratch:
-            draft, old = Path(scratch) / "new", Path(scratch) / "old"
-            draft.mkdir()
-            yield draft
-            if target.is_dir():
-                target.rename(old)
-            draft.rename(target)
-    except OSError as error:
-        if error.errno is None and not isinstance(error, shutil.Error):
-            raise  # no word of the system: what was exported is not as it should be
-        raise OSError(f"{target} cannot be written: {error}. Expected a folder that may be; name another.") from error

@@ -4,7 +4,6 @@ import warnings
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -77,11 +76,20 @@ def consolidate(folder: Path, file: Path) -> int:
         raise ValueError(
             f"{file} ends in {file.suffix!r}; expected .safetensors, for the weights alone, or .ckpt, to go on with."
         )
+    _refuse_taken(file)
+    checkpoint = read_sharded(folder, whole=file.suffix == ".ckpt")
+
+    def write(draft: Path) -> None:
+        _refuse_taken(file)  # another process may have been quicker
+        _save(checkpoint, file.suffix, draft)
+
+    write_atomically(file, write)
+    return len(checkpoint["state_dict"])
+
+
+def _refuse_taken(file: Path) -> None:
     if file.exists():
         raise FileExistsError(f"{file} is there already. Expected a new file: name another, or remove it.")
-    checkpoint = read_sharded(folder, whole=file.suffix == ".ckpt")
-    write_atomically(file, partial(_save, checkpoint, file.suffix))
-    return len(checkpoint["state_dict"])
 
 
 def read_sharded(folder: Path, whole: bool = True) -> dict[str, Any]:

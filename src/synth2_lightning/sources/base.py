@@ -3,7 +3,9 @@
 import logging
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
+from zlib import crc32
 
 import pyarrow as pa
 from PIL import Image
@@ -12,6 +14,7 @@ from synth2_lightning.interfaces import ImageTextSource
 from synth2_lightning.jsontext import REPLACEMENT, has_surrogates
 
 _logger = logging.getLogger(__name__)
+_NUM_END_BYTES = 4096
 
 
 class Entry(NamedTuple):
@@ -151,10 +154,31 @@ class IndexedSource(ImageTextSource):
         """Read a picture, upright and in RGB."""
         return self.read_picture(self._loaded()["location"][index].as_py())
 
+    def fingerprint(self, index: int) -> str:
+        """Return size and checksum of the end of a picture's file: compressed, another picture has another end."""
+        return _fingerprint_end(self._loaded()["location"][index].as_py())
+
     def _loaded(self) -> pa.RecordBatch:
         if self._index is None:
             raise RuntimeError(f"Source {self.name!r} was asked for its content before load(); call load() first.")
         return self._index
+
+
+def _fingerprint_end(location: Any) -> str:
+    match location:
+        case str():
+            path, start, size = Path(location), 0, None
+        case {"tar": str(tar), "offset": int(start), "size": int(size)}:
+            path = Path(tar)
+        case _:  # it lies in no file of its own
+            return ""
+    try:
+        size = path.stat().st_size if size is None else size
+        with path.open("rb") as file:
+            file.seek(start + max(0, size - _NUM_END_BYTES))
+            return f"{size}-{crc32(file.read(min(size, _NUM_END_BYTES))):08x}"
+    except OSError:  # a missing picture is counted where it is read
+        return "missing"
 
 
 def _tidy(entry: Entry, left_out: LeftOut) -> Entry | None:

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 from PIL import Image
 
+from synth2_lightning.fingerprints import fingerprint_file, fingerprint_texts
 from synth2_lightning.locations import resolve
 from synth2_lightning.remote import is_remote
 from synth2_lightning.sources.base import Entry, IndexedSource, LeftOut
@@ -19,6 +20,9 @@ _BUILDERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "
 
 class HubSource(IndexedSource):
     """Pictures and captions of one split of a ``datasets`` dataset; the key is the row's number.
+
+    What ``datasets`` keeps in its cache of files and folders that lie here is told apart by their content, which is
+    read once for it: what was made anew under the same names is read anew.
 
     Args:
         path: Id on the Hub, or the location of a folder, or of a Parquet, JSON, CSV or Arrow file.
@@ -101,11 +105,15 @@ class HubSource(IndexedSource):
         for table in [local] if local.is_file() else sorted(local.rglob("*")) if local.is_dir() else []:
             if table.suffix.lower() == ".csv":
                 _refuse_swallowed_rows(table)
+        if local.is_dir():
+            return self._read(str(local), revision=self.revision, cache_dir=_cache_folder(local))
         if not local.is_file():
-            return self._read(str(local) if is_address else self.path, revision=self.revision)
+            return self._read(self.path, revision=self.revision)
         if local.suffix.lower() not in _BUILDERS:
             raise ValueError(f"{local} is of no kind that can be read; expected one of {sorted(_BUILDERS)}.")
-        return self._read(_BUILDERS[local.suffix.lower()], data_files={self.split: str(local)})
+        return self._read(
+            _BUILDERS[local.suffix.lower()], data_files={self.split: str(local)}, cache_dir=_cache_folder(local)
+        )
 
     def _read(self, path: str, **options: Any) -> Any:
         import datasets
@@ -162,3 +170,12 @@ def _refuse_record(value: Any, where: str, column: str) -> None:
             f"{where} holds {value!r:.80} under {column!r}; expected a text or a list of texts. Name the field of the "
             f"records that holds them, one of {likely}, as in caption_column='{column}.{next(iter(likely), 'raw')}'."
         )
+
+
+def _cache_folder(local: Path) -> str:
+    """Give the cache of a file or folder by its content; that of ``datasets`` itself goes by name and time."""
+    import datasets
+
+    files = sorted(path for path in local.rglob("*") if path.is_file()) if local.is_dir() else [local]
+    content = (text for path in files for text in (str(path.relative_to(local)), fingerprint_file(path)))
+    return str(Path(datasets.config.HF_DATASETS_CACHE) / "synth2_files" / fingerprint_texts(content))
