@@ -5,6 +5,7 @@ tokenizer, so that widths are known; weights come in ``load()``, which may be ca
 Lightning calls it through ``configure_model``, on every rank and in ``load_from_checkpoint`` alike.
 """
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Container, Sequence
 from pathlib import Path
@@ -595,6 +596,13 @@ class ImageTextSource(ABC):
         A picture of which several things are asked is as many items, each with a key of its own.
         """
         return None
+
+    def fingerprint(self) -> str:
+        """Checksum of keys, captions and prompts, in their order; after ``load()``."""
+        digest = hashlib.blake2b(digest_size=8)
+        for index in range(len(self)):
+            digest.update(repr((self.key(index), self.captions(index), self.prompt(index))).encode())
+        return digest.hexdigest()
 
     @abstractmethod
     def picture(self, index: int) -> Image.Image:

@@ -65,6 +65,10 @@ class TarSource(IndexedSource):
             for path in paths:
                 yield from _scan(path, left_out)
 
+    def read_size(self, location: dict[str, Any]) -> int:
+        """Return the size that the tar's header gives."""
+        return int(location["size"])
+
     def read_picture(self, location: dict[str, Any]) -> Image.Image:
         """Read a picture out of its tar."""
         with Path(location["tar"]).open("rb") as file:
