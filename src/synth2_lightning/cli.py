@@ -689,7 +689,7 @@ def _message_of_ours(error: Exception) -> str | None:
             return f"The command does not go with its run file. Lightning says: {cause}"
         is_refusal = place.startswith("lightning.") and isinstance(cause, ValueError | RuntimeError | ImportError)
         if is_refusal or type(cause).__name__ == "MisconfigurationException":
-            return f"The trainer's settings do not go together. Lightning says: {cause}"
+            return f"The trainer's settings do not go together. Lightning says: {str(cause).strip()}"
         for_users = isinstance(cause, ValueError | TypeError | OSError | FloatingPointError)  # others are our mistakes
         if for_users and place.startswith("synth2_lightning."):
             return str(cause)

@@ -118,7 +118,8 @@ def find_best_checkpoint(folder: Path, monitor: str | None = None) -> Path | Non
     """Return the checkpoint of a folder with the best score; none if no score was recorded.
 
     The scores are those that ``ModelCheckpoint`` recorded in the checkpoints under the names of their files. No file's
-    time and no path in a checkpoint counts. Scores that are not finite are left out.
+    time and no path in a checkpoint counts. Scores that are not finite are left out. Where no score was recorded and no
+    monitor is given, it is the newest of those whose names begin with ``best``.
 
     Args:
         folder: Of checkpoints.
@@ -143,14 +144,11 @@ def find_best_checkpoint(folder: Path, monitor: str | None = None) -> Path | Non
         for score, name, value in _list_scores(content):
             (own if name == path.name else claimed).setdefault(score, {})[folder / name] = value
     wanted = [score for score in {**own, **claimed} if monitor in (None, score.monitor)]
-    if not wanted:
-        return None
     if len(wanted) > 1:
-        _logger.warning(
-            "%s has checkpoints by %s; the best is that by the first.", folder, " and ".join(map(str, wanted))
-        )
+        names = " and ".join(map(str, wanted))
+        _logger.warning("%s has checkpoints by %s; the best by the first is taken.", folder, names)
     # What a file says of itself counts before what others say of it.
-    scores = {**claimed.get(wanted[0], {}), **own.get(wanted[0], {})}
+    scores = {**claimed.get(wanted[0], {}), **own.get(wanted[0], {})} if wanted else {}
     present = {path: value for path, value in scores.items() if path in steps and math.isfinite(value)}
     for path, error in damaged.items():
         if path in scores or not path.name.startswith(("step=", "last")):
@@ -158,7 +156,9 @@ def find_best_checkpoint(folder: Path, monitor: str | None = None) -> Path | Non
                 f"The checkpoint that may be the best one cannot be used: {error} Name the one that is meant itself: "
                 f"{', '.join(str(path) for path in sorted(present)) or 'none here has a score'}."
             )
-    sign = 1 if wanted[0].mode == "max" else -1
+    if not wanted and monitor is None:
+        present = {path: 0.0 for path in steps if path.name.startswith("best")}
+    sign = 1 if wanted and wanted[0].mode == "max" else -1
     return max(present, key=lambda path: (sign * present[path], steps[path], path.name), default=None)
 
 

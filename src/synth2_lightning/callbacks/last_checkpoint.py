@@ -46,9 +46,25 @@ class LastCheckpointCallback(ModelCheckpoint):
         self._is_whole = True
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Count steps from here."""
+        """Count steps from here.
+
+        Raises:
+            FileExistsError: If the folder holds the checkpoints of another run, which this one would replace.
+        """
+        self._refuse_folder_of_another_run(trainer)
         super().on_train_start(trainer, pl_module)
         self._num_steps = self._start_step = trainer.global_step
+
+    def _refuse_folder_of_another_run(self, trainer: Trainer) -> None:
+        folder = Path(self.dirpath or "")
+        is_same_run = trainer.ckpt_path is not None and Path(trainer.ckpt_path).parent.resolve() == folder.resolve()
+        others = [] if is_same_run else sorted(path.name for path in folder.glob("step=*.ckpt"))
+        if others:
+            raise FileExistsError(
+                f"{folder} holds checkpoints of another run ({', '.join(others[:3])}), which this one would replace. "
+                "Expected a folder of its own: name another one by the callback's dirpath or "
+                "--trainer.default_root_dir, or move the checkpoints away. To resume that run use --ckpt_path."
+            )
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Let go of the one that the run went on from, which Lightning keeps for ever, once there are enough newer."""
