@@ -1,16 +1,16 @@
 """Checkpoint files: written whole or not at all, checked when they are read, and the newest good one found."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_warn
 
 from synth2_lightning.files import write_atomically
-from synth2_lightning.weight_files import find_damage, plain_values_only, read_checkpoint
+from synth2_lightning.weight_files import find_damage, plain_values_only, read_checkpoints
 
 
 class CheckedCheckpointIO(TorchCheckpointIO):
@@ -47,8 +47,10 @@ class CheckedCheckpointIO(TorchCheckpointIO):
                 code.
         """
         if "://" not in str(path) and Path(path).is_file() and (damage := find_damage(Path(path))):
-            others = [step_and_path for step_and_path in _list_good([Path(path).parent]) if step_and_path[1] != path]
-            way_out = f"Go on from {others[-1][1]}, of step {others[-1][0]}" if others else "No good one lies beside it"
+            others = [candidate for candidate in _list_good([Path(path).parent]) if candidate.path != path]
+            way_out = (
+                f"Go on from {others[-1].path}, of step {others[-1].step}" if others else "No good one lies beside it"
+            )
             raise ValueError(
                 f"The checkpoint {path} is damaged: {damage}. Expected the file as it was written. {way_out}."
             )
@@ -72,15 +74,49 @@ def find_last_checkpoint(folders: Iterable[Path]) -> Path | None:
         >>> find_last_checkpoint([Path("gone")]) is None
         True
     """
+    found = find_checkpoint_to_resume(folders, lambda content: [])
+    return found and found[0]
+
+
+def find_checkpoint_to_resume(
+    folders: Iterable[Path], list_changes: Callable[[Mapping[str, Any]], list[str]]
+) -> tuple[Path, list[str]] | None:
+    """Return the newest good checkpoint without changed settings or else the newest one, with its changed settings.
+
+    Args:
+        folders: Of runs, the newest first; within a folder the order is that of :func:`find_last_checkpoint`.
+        list_changes: Returns one line for each setting in a checkpoint that differs from the present one.
+
+    Raises:
+        ValueError: If there are checkpoints, and all are damaged, or DeepSpeed's.
+
+    Example:
+        >>> find_checkpoint_to_resume([Path("gone")], lambda content: []) is None
+        True
+    """
     damaged: list[str] = []
+    newest: _Candidate | None = None
     for folder in folders:
-        good = _list_good([folder], damaged)
-        if good:
-            whole = [(step, path) for step, path in good if path.name.startswith(("step=", "last"))]
-            step, path = (whole or good)[-1]
-            if damaged:
-                rank_zero_warn(f"Damaged checkpoints: {' '.join(damaged)} {path}, of step {step}, is used instead.")
-            return path
+        good = _list_good([folder], damaged, list_changes)
+        if not good:
+            continue
+        newest = newest or _last(good)
+        if not (same := [candidate for candidate in good if not candidate.changes]):
+            continue
+        found = _last(same)
+        _warn_of_damage(damaged, found)
+        if newest.changes:
+            folder = newest.path.parent
+            run = folder.parent if folder.name == "checkpoints" else folder
+            rank_zero_warn(
+                f"The run in {run} is newer, but was trained with other settings: {len(newest.changes)} differ, such "
+                f"as {newest.changes[0]} (saved -> now). {found.path}, of step {found.step}, has the present settings "
+                "and is used instead."
+            )
+        return found.path, []
+    if newest is not None:
+        _warn_of_damage(damaged, newest)
+        return newest.path, newest.changes
     if damaged:
         raise ValueError(
             f"No checkpoint here can be gone on from: {' '.join(damaged)} Bring one back from a copy, name another by "
@@ -117,20 +153,39 @@ def _save(checkpoint: dict[str, Any], draft: Path) -> None:
         raise OSError(f"it was taken in part only, as by a full disk ({str(error).splitlines()[0]})") from error
 
 
-def _list_good(folders: Iterable[Path], damaged: list[str] | None = None) -> list[tuple[int, Path]]:
-    """Steps and paths of the checkpoints that can be read, in the order in which they were written."""
-    good: list[tuple[int, bool, Path]] = []
+class _Candidate(NamedTuple):
+    step: int
+    is_last: bool
+    path: Path
+    changes: list[str]
+
+
+def _last(good: list[_Candidate]) -> _Candidate:
+    whole = [candidate for candidate in good if candidate.path.name.startswith(("step=", "last"))]
+    return (whole or good)[-1]
+
+
+def _warn_of_damage(damaged: list[str], used: _Candidate) -> None:
+    if damaged:
+        rank_zero_warn(f"Damaged checkpoints: {' '.join(damaged)} {used.path}, of step {used.step}, is used instead.")
+
+
+def _list_good(
+    folders: Iterable[Path],
+    damaged: list[str] | None = None,
+    list_changes: Callable[[Mapping[str, Any]], list[str]] = lambda content: [],
+) -> list[_Candidate]:
+    """The checkpoints that can be read, in the order in which they were written."""
+    good: list[_Candidate] = []
     for folder in folders:
         last = (folder / "last.ckpt").resolve()
-        for path in folder.glob("*.ckpt"):
-            if path.is_symlink() and (path.resolve().parent == folder.resolve() or not path.exists()):
-                continue  # what it links to is in the list, or gone
+        for path, content in read_checkpoints(folder):
             try:
-                if (path / "latest").is_file():
-                    raise ValueError(f"{path} is DeepSpeed's, which unpickles it: if it is yours, name it itself.")
-                content = read_checkpoint(path / "meta.pt" if path.is_dir() else path)
-                good.append((int(content.get("global_step", 0)), path.resolve() == last, path))
+                if isinstance(content, Exception):
+                    raise content
+                step = int(content.get("global_step", 0))
+                good.append(_Candidate(step, path.resolve() == last, path, list_changes(content)))
             except (ValueError, TypeError, OSError) as error:
                 if damaged is not None:
                     damaged.append(str(error))
-    return [(step, path) for step, _, path in sorted(good, key=lambda entry: (*entry[:2], entry[2].name))]
+    return sorted(good, key=lambda candidate: (candidate.step, candidate.is_last, candidate.path.name))

@@ -5,6 +5,7 @@ Nothing heavy is imported at the top, so that ``--help``, ``--version`` and typi
 
 import argparse
 import errno
+import json
 import os
 import re
 import sys
@@ -25,8 +26,10 @@ from synth2_lightning.locations import resolve
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
-    from lightning.pytorch.cli import LightningCLI
+    from lightning.pytorch.callbacks import ModelCheckpoint
+    from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
+    from synth2_lightning.callbacks.run_settings import RunSettingsCallback
     from synth2_lightning.reports.engine import CaptionEngine
 
 _TRAINER_COMMANDS = {
@@ -48,10 +51,12 @@ _OTHER_COMMANDS = {
     "select": "take a part of a caption set that is even over clusters or classes, or narrowed to a few",
 }
 _SET = "folder of a caption set, table with a column 'caption', COCO captions JSON, or a text with one caption a line"
+_RESUME_WITH_CHANGES = (
+    "fit --ckpt_path: resume although settings or training data differ from those of the checkpoint; what differs is "
+    "logged, and the run will not end as one that was not stopped"
+)
 _STOPPED_BY_USER = 130
 """Exit code, as shells give it."""
-_SETTLING = ("lightning.pytorch.trainer.connectors.", "lightning.pytorch.strategies.")
-"""Where Lightning refuses settings of the trainer."""
 _OF_DISKS = {errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG}
 _OF_PATHS = _OF_DISKS | {
     *(errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ENAMETOOLONG),
@@ -100,7 +105,9 @@ def run_trainer(words: Sequence[str]) -> "LightningCLI":
     from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
     from synth2_lightning.callbacks.run_lock import RunLockCallback
+    from synth2_lightning.callbacks.run_settings import RunSettingsCallback, collect_settings
     from synth2_lightning.callbacks.stopping import SigtermCallback
+    from synth2_lightning.callbacks.trainer_settings import MonitorCheckCallback, refuse_settings
     from synth2_lightning.checkpoints import CheckedCheckpointIO
     from synth2_lightning.class_specs import TRUSTED_PACKAGES, trusting
     from synth2_lightning.yamltext import check_run_files
@@ -112,20 +119,38 @@ def run_trainer(words: Sequence[str]) -> "LightningCLI":
             super().error(_explain_denied_import(message), ex)
 
     class CommandLine(LightningCLI):
+        def add_arguments_to_parser(self, parser: "LightningArgumentParser") -> None:
+            parser.add_argument("--resume_with_changes", type=bool, default=False, help=_RESUME_WITH_CHANGES)
+
         def before_instantiate_classes(self) -> None:
             _check_deepspeed(self.config[self.config.subcommand].trainer.strategy)
+            # Of this command alone: in the config.yaml of its run it would allow changes to all that follow.
+            self._allows_changes = self.config[self.config.subcommand].pop("resume_with_changes")
 
         def after_instantiate_classes(self) -> None:
             _check_precision(self.trainer.precision)
             if type(self.trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # nothing else was asked for
                 self.trainer.strategy.checkpoint_io = CheckedCheckpointIO()
-            settings = self.config_init[self.config_init["subcommand"]]
-            if settings["ckpt_path"] == "last":
-                # Given to the trainer and not to its method, it is known to the hooks that come before it is read.
-                self.trainer.ckpt_path = _find_last(self.trainer, self.config_init["subcommand"] == "fit")
-                settings["ckpt_path"] = None
-            if checkpoint := settings["ckpt_path"] or self.trainer.ckpt_path:
+            given = self.config_init[self.subcommand]
+            dumped = self.parser.dump(self.config, skip_none=False, skip_link_targets=False, format="json")
+            settings = collect_settings(json.loads(dumped)[self.subcommand], self.trainer)
+            watch = RunSettingsCallback(settings, self._allows_changes)
+            if self.subcommand == "fit":
+                self.trainer.callbacks += [MonitorCheckCallback(), watch]  # type: ignore[attr-defined]  # Lightning's own
+            # Given to the trainer and not to its method, a path is known to the hooks that come before it is read.
+            is_fit = self.subcommand == "fit"
+            refuse_settings(self.trainer, is_fit and given["ckpt_path"] is not None)
+            if given["ckpt_path"] != "hpc":
+                path, given["ckpt_path"] = given["ckpt_path"], None
+                if path == "last":
+                    path = _find_last(self.trainer, watch, is_fit)
+                elif path == "best":
+                    path = _find_best(self.trainer, watch)
+                self.trainer.ckpt_path = path
+            if checkpoint := self.trainer.ckpt_path:
                 _check_checkpoint_content(Path(checkpoint), self.trainer.strategy)
+                if is_fit:
+                    _check_settings(Path(checkpoint), watch)
 
         def _parse_ckpt_path(self) -> None:
             # Lightning has the settings in a checkpoint overrule run files and arguments, without a word: a protocol's
@@ -165,34 +190,94 @@ def run_trainer(words: Sequence[str]) -> "LightningCLI":
         )
 
 
-def _find_last(trainer: "Trainer", can_begin: bool) -> str | None:
-    """Find the checkpoint that ``--ckpt_path last`` means, and keep the next ones beside it: it is the same run.
+def _find_last(trainer: "Trainer", watch: "RunSettingsCallback", is_fit: bool) -> str | None:
+    """Return the newest checkpoint of the same settings, in whose folder the run is to continue.
 
-    Lightning looks in the folder of the new run, where there is none yet. Without one a run can begin; weights that
-    nobody trained are not scored, nor do they write data.
+    Lightning looks in the folder of the new run, where there is none yet. Without a checkpoint a run can begin;
+    evaluation and prediction cannot. For these two the network's settings have to be the same, and no others.
     """
-    from lightning.pytorch.callbacks import ModelCheckpoint
     from lightning.pytorch.utilities import rank_zero_info
 
-    from synth2_lightning.checkpoints import find_last_checkpoint, run_folders
+    from synth2_lightning.callbacks.run_settings import (
+        explain_changes,
+        explain_network_changes,
+        list_changes,
+        list_network_changes,
+    )
+    from synth2_lightning.checkpoints import find_checkpoint_to_resume
 
-    savers = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint)]
-    folders = [Path(saver.dirpath) for saver in savers if saver.dirpath]
-    logs = trainer.loggers[0].log_dir if trainer.loggers else None
-    folders += run_folders(Path(logs or trainer.default_root_dir) / "checkpoints")
-    found = find_last_checkpoint(dict.fromkeys(folders))
+    compare, explain = (list_changes, explain_changes) if is_fit else (list_network_changes, explain_network_changes)
+    folders = _list_folders(trainer)
+    found = find_checkpoint_to_resume(folders, lambda content: compare(content, watch.settings))
     if found is None:
-        searched = ", ".join(map(str, dict.fromkeys(folders)))
-        if not can_begin:
+        searched = ", ".join(map(str, folders))
+        if not is_fit:
             raise FileNotFoundError(
                 f"There is no checkpoint (looked in {searched}). Expected the folder in which `synth2 fit` was started "
                 "as the current one, or a checkpoint's path as --ckpt_path."
             )
         rank_zero_info(f"There is no checkpoint yet to go on from (looked in {searched}): a new run begins.")
         return None
-    for saver in savers:
-        saver.dirpath = saver.dirpath or str(found.parent)
-    return str(found)
+    path, changes = found
+    if changes and not (is_fit and watch.allows_changes):
+        raise ValueError(explain(path, changes))
+    if is_fit and not changes:  # it is the same run; with changes it is another one, which has a folder of its own
+        for saver in _list_savers(trainer):
+            saver.dirpath = saver.dirpath or str(path.parent)
+    return str(path)
+
+
+def _find_best(trainer: "Trainer", watch: "RunSettingsCallback") -> str:
+    """Return the checkpoint with the best score, of the newest run of this network that has one."""
+    from synth2_lightning.callbacks.run_settings import explain_network_changes, list_network_changes
+    from synth2_lightning.weight_files import find_best_checkpoint, read_checkpoint
+
+    monitors = (saver.monitor for saver in _list_savers(trainer))
+    monitor = next((name for name in monitors if name not in (None, "step", "epoch")), None)
+    folders = _list_folders(trainer)
+    newest: tuple[Path, list[str]] | None = None
+    for folder in folders:
+        if (path := find_best_checkpoint(folder, monitor)) is None:
+            continue
+        content = read_checkpoint(path / "meta.pt" if path.is_dir() else path)
+        if not (changes := list_network_changes(content, watch.settings)):
+            return str(path)
+        newest = newest or (path, changes)
+    if newest is not None:
+        raise ValueError(explain_network_changes(*newest))
+    raise FileNotFoundError(
+        f"There is no checkpoint with a score{f' of {monitor}' if monitor else ''} (looked in "
+        f"{', '.join(map(str, folders))}). Expected one that a ModelCheckpoint with a monitor saved; or --ckpt_path "
+        "last, or a checkpoint's path."
+    )
+
+
+def _list_savers(trainer: "Trainer") -> "list[ModelCheckpoint]":
+    from lightning.pytorch.callbacks import ModelCheckpoint
+
+    return [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint)]
+
+
+def _list_folders(trainer: "Trainer") -> list[Path]:
+    """Where checkpoints of this run and of earlier ones may lie, the newest run first."""
+    from synth2_lightning.checkpoints import run_folders
+
+    folders = [Path(saver.dirpath) for saver in _list_savers(trainer) if saver.dirpath]
+    logs = trainer.loggers[0].log_dir if trainer.loggers else None
+    return list(dict.fromkeys([*folders, *run_folders(Path(logs or trainer.default_root_dir) / "checkpoints")]))
+
+
+def _check_settings(checkpoint: Path, watch: "RunSettingsCallback") -> None:
+    """Compare the settings in a checkpoint before minutes are spent on data and weights.
+
+    What cannot be read here (addresses, folders of DeepSpeed) is compared when the strategy has read it.
+    """
+    from synth2_lightning.sharing.sharded import is_sharded
+    from synth2_lightning.weight_files import read_checkpoint
+
+    file = checkpoint / "meta.pt" if is_sharded(checkpoint) else checkpoint
+    if file.is_file():
+        watch.check(checkpoint, read_checkpoint(file))
 
 
 def _check_checkpoint_content(checkpoint: Path, strategy: object) -> None:
@@ -249,7 +334,7 @@ def config_folder() -> Path:
 
 
 def _find_configs(words: Sequence[str]) -> list[str]:
-    """Let ``--config mixed.yaml`` name a shipped run file from any folder; a file that lies here wins and is checked."""
+    """Let ``--config mixed.yaml`` name a shipped run file from any folder; a file here wins, and is checked."""
     found = list(words)
     for position, word in enumerate(words):
         inline = word.startswith("--config=")
@@ -717,9 +802,9 @@ def _message_of_ours(error: Exception) -> str | None:
         place = raised_in[-1] if raised_in else ""
         if place.endswith(".configuration_validator"):  # `fit` with a run file of `predict`
             return f"The command does not go with its run file. Lightning says: {cause}"
-        is_refusal = place.startswith(_SETTLING) and isinstance(cause, ValueError | RuntimeError)
+        is_refusal = place.startswith("lightning.") and isinstance(cause, ValueError | RuntimeError | ImportError)
         if is_refusal or type(cause).__name__ == "MisconfigurationException":
-            return f"The trainer's settings do not go together. Lightning says: {cause}"
+            return f"The trainer's settings do not go together. Lightning says: {str(cause).strip()}"
         if isinstance(cause, OSError) and (message := _explain_disk(cause, place)) is not None:
             return message
         for_users = isinstance(cause, ValueError | TypeError | OSError | FloatingPointError)  # others are our mistakes

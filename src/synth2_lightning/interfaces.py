@@ -5,6 +5,7 @@ tokenizer, so that widths are known; weights come in ``load()``, which may be ca
 Lightning calls it through ``configure_model``, on every rank and in ``load_from_checkpoint`` alike.
 """
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Container, Sequence
 from pathlib import Path
@@ -607,9 +608,16 @@ class ImageTextSource(ABC):
         """
         return None
 
-    def fingerprint(self, index: int) -> str:
+    def image_fingerprint(self, index: int) -> str:
         """Return what tells a picture from another version of it without decoding it; empty where nothing does."""
         return ""
+
+    def fingerprint(self) -> str:
+        """Checksum of keys, captions and prompts, in their order; after ``load()``."""
+        digest = hashlib.blake2b(digest_size=8)
+        for index in range(len(self)):
+            digest.update(repr((self.key(index), self.captions(index), self.prompt(index))).encode())
+        return digest.hexdigest()
 
     @abstractmethod
     def picture(self, index: int) -> Image.Image:

@@ -159,32 +159,34 @@ def _absolute(path: Path) -> Path:
 
 
 def find_checkpoint(location: str | Path) -> Path:
-    """Find the checkpoint that is meant: the file itself, or the best one of a run's folder, or else its last.
+    """Find the checkpoint that is meant: the file itself, or the one of a run's folder with the best score.
+
+    Where no score was recorded, it is the one with the most steps.
 
     Args:
         location: A checkpoint, or a folder with checkpoints in it, or in its folder ``checkpoints``.
 
     Raises:
         FileNotFoundError: If there is none.
+        ValueError: If the one that may be the best is damaged, or all are.
 
     Example:
+        >>> import torch
         >>> from tempfile import TemporaryDirectory
         >>> with TemporaryDirectory() as folder:
-        ...     for name in ("last.ckpt", "step=800.ckpt", "best-step=700-cider=0.400.ckpt"):
-        ...         _ = (Path(folder) / name).write_bytes(b"")
+        ...     for step in (900, 1000):
+        ...         torch.save({"global_step": step}, f"{folder}/step={step}.ckpt")
         ...     find_checkpoint(folder).name
-        'best-step=700-cider=0.400.ckpt'
+        'step=1000.ckpt'
     """
     path = resolve(location, "run or checkpoint")
     if path.is_file():
         return path
+    from synth2_lightning.weight_files import find_best_checkpoint, find_newest_checkpoint  # torch takes its time
+
     folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
-    # A second run in the same folder leaves the best one of the first beside its own.
-    by_age = sorted(folder.glob("*.ckpt"), key=lambda file: (file.stat().st_mtime, file.name))
-    best = [file for file in by_age if file.name.startswith("best")]
-    last = [file for file in by_age if file.name.startswith("last")]
-    if found := best or last or by_age:
-        return found[-1]
+    if found := find_best_checkpoint(folder) or find_newest_checkpoint(folder):
+        return found
     raise FileNotFoundError(
         f"There is no checkpoint in {folder}; expected a checkpoint file, or the folder of a run with "
         "checkpoints/best-….ckpt or checkpoints/last.ckpt, such as `synth2 fit` leaves it (runs/version_0)."

@@ -66,11 +66,15 @@ def loader(length: int = 10) -> "DataLoader[Any]":
 
 
 def make(folder: Path, *callbacks: Callback, last: LastCheckpointCallback | None = None, **settings: Any) -> Trainer:
+    defaults: dict[str, Any] = {"max_epochs": 2, "val_check_interval": 4}
     return Trainer(
-        accelerator="cpu", max_epochs=2, val_check_interval=4, logger=False, num_sanity_val_steps=0,
+        accelerator="cpu", logger=False, num_sanity_val_steps=0,
         enable_progress_bar=False, enable_model_summary=False, default_root_dir=folder,
-        callbacks=[*callbacks, SigtermCallback(), last or LastCheckpointCallback(str(folder))], **settings,
+        callbacks=[*callbacks, SigtermCallback(), last or LastCheckpointCallback(str(folder))], **defaults | settings,
     )  # fmt: skip
+
+
+UNVALIDATED: dict[str, Any] = {"limit_val_batches": 0, "val_check_interval": 1.0, "check_val_every_n_epoch": 99}
 
 
 def saved(folder: Path) -> dict[str, float]:
@@ -136,10 +140,56 @@ def test_steps_are_saved_between_validations_and_a_validated_step_after_its_vali
 
     callback = LastCheckpointCallback(str(tmp_path), every_n_train_steps=2, num_kept=9)
     make(tmp_path, Look(), last=callback).fit(Counting(), loader(), loader(1))
-    # The tenth ends an epoch; 4, 8, 14 and 18 are validated.
-    steps = [2, 4, 6, 8, 12, 14, 16, 18]
+    # The tenth and the twentieth end an epoch; 4, 8, 14 and 18 are validated.
+    steps = [2, 4, 6, 8, 11, 13, 14, 16, 18]
     assert saved(tmp_path) == {f"step={step}.ckpt": float(step) for step in steps}
     assert seen == [(step, sorted(f"step={each}.ckpt" for each in steps if each < step)) for step in (4, 8, 14, 18)]
+
+
+@pytest.mark.parametrize(
+    ("interval", "length", "expected"),
+    [
+        (5, 5, [6, 11, 16]),  # every due step would end an epoch
+        (3, 9, [3, 6, 10, 13, 16, 19]),
+        (7, 20, [7, 14]),
+        (1, 2, [1, 3, 5, 7, 9, 11, 13, 15, 17, 19]),
+        (None, 5, []),
+        (100, 5, []),
+    ],
+)
+def test_a_due_save_that_is_not_possible_is_made_at_the_next_step(
+    interval: int | None, length: int, expected: list[int], tmp_path: Path
+) -> None:
+    callback = LastCheckpointCallback(str(tmp_path), every_n_train_steps=interval, num_kept=20)
+    make(tmp_path, last=callback, max_epochs=-1, max_steps=20, **UNVALIDATED).fit(Counting(), loader(length), loader(1))
+    assert saved(tmp_path) == {f"step={step}.ckpt": float(step) for step in expected}
+
+
+def test_steps_are_counted_in_whole_ones_where_gradients_are_accumulated(tmp_path: Path) -> None:
+    callback = LastCheckpointCallback(str(tmp_path), every_n_train_steps=2, num_kept=20)
+    trainer = make(tmp_path, last=callback, accumulate_grad_batches=3, **UNVALIDATED)
+    trainer.fit(Counting(), loader(20), loader(1))
+    # 7 steps in an epoch, the last of them of two batches.
+    assert sorted(saved(tmp_path)) == sorted(f"step={step}.ckpt" for step in (2, 4, 6, 8, 10, 12))
+
+
+@pytest.mark.filterwarnings("ignore:You.re resuming from a checkpoint that ended before the epoch")
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+def test_a_resumed_run_saves_the_steps_that_it_would_have_saved(tmp_path: Path) -> None:
+    steps: dict[str, list[str]] = {}
+    for name in ("whole", "stopped"):
+        folder = tmp_path / name
+        callbacks = [At("on_train_batch_start", 5, sigterm)] if name == "stopped" else []
+        if callbacks:
+            last = LastCheckpointCallback(str(folder), every_n_train_steps=4)
+            with pytest.raises(SIGTERMException):
+                make(folder, *callbacks, last=last, **UNVALIDATED).fit(Counting(), loader(), loader(1))
+            assert list(saved(folder)) == ["step=4.ckpt", "step=6.ckpt"]
+        last = LastCheckpointCallback(str(folder), every_n_train_steps=4)
+        start = {"ckpt_path": folder / "step=6.ckpt", "weights_only": True} if callbacks else {}
+        make(folder, last=last, **UNVALIDATED).fit(Counting(), loader(), loader(1), **start)
+        steps[name] = list(saved(folder))
+    assert steps["stopped"] == steps["whole"] == ["step=12.ckpt", "step=16.ckpt"]
 
 
 def test_the_end_of_an_epoch_is_left_for_the_next_step(tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(
     assert error.startswith("The training loss of step 3 is nan on process 0; expected a finite one")
     assert logged in error
     assert "Learning rate: " in error
-    assert "Go on from runs/version_0/checkpoints/last.ckpt (--ckpt_path) with a lower learning rate" in error
+    assert "Resume from runs/version_0/checkpoints/last.ckpt (--ckpt_path, --resume_with_changes=true)" in error
     check_what_is_left(name)
 
 

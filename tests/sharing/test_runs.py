@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from synth2_lightning.sharing.runs import Run, find_run, read_cards, read_data
@@ -10,7 +11,7 @@ from synth2_lightning.sharing.runs import Run, find_run, read_cards, read_data
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints" / "last.ckpt").touch()
+    torch.save({"global_step": 3}, tmp_path / "checkpoints" / "last.ckpt")
     (tmp_path / "config.yaml").write_text("data: {}")
     return tmp_path
 
@@ -18,7 +19,7 @@ def run(tmp_path: Path) -> Path:
 def test_a_run_and_its_checkpoint_are_found_from_either(run: Path) -> None:
     last = run / "checkpoints" / "last.ckpt"
     assert find_run(run) == find_run(last) == Run(last, run)
-    (run / "checkpoints" / "best-step=2-cider=0.1.ckpt").touch()
+    torch.save({"global_step": 2}, run / "checkpoints" / "best-step=2-cider=0.1.ckpt")
     assert find_run(run).checkpoint.name == "best-step=2-cider=0.1.ckpt"
 
 

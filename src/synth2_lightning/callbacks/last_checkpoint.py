@@ -16,8 +16,9 @@ class LastCheckpointCallback(ModelCheckpoint):
 
     Args:
         dirpath: Folder; by default ``checkpoints`` in that of the logs.
-        every_n_train_steps: Save after so many optimisation steps, and not only at the end of every validation. The
-            last step of an epoch is left out: choose a number that the length of an epoch does not divide.
+        every_n_train_steps: Save at the first possible step once so many optimization steps have passed since the last
+            save, and not only at the end of every validation. Not possible is the last step of an epoch, which is why
+            the save may come a step late.
         num_kept: How many to keep.
 
     Example:
@@ -37,15 +38,33 @@ class LastCheckpointCallback(ModelCheckpoint):
             save_on_exception=True,
             enable_version_counter=False,  # one folder is one run, however often it was stopped
         )
-        # Lightning takes one occasion or the other by its constructor.
-        self._every_n_train_steps = every_n_train_steps or 0
+        # Lightning takes one occasion or the other by its constructor. Which steps are due is decided here, not by it.
+        self._every_n_train_steps = 1 if every_n_train_steps else 0
+        self._interval = every_n_train_steps or 0
+        self._start_step = 0
         self._num_steps = 0
         self._is_whole = True
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Count steps from here."""
+        """Count steps from here.
+
+        Raises:
+            FileExistsError: If the folder holds the checkpoints of another run, which this one would replace.
+        """
+        self._refuse_folder_of_another_run(trainer)
         super().on_train_start(trainer, pl_module)
-        self._num_steps = trainer.global_step
+        self._num_steps = self._start_step = trainer.global_step
+
+    def _refuse_folder_of_another_run(self, trainer: Trainer) -> None:
+        folder = Path(self.dirpath or "")
+        is_same_run = trainer.ckpt_path is not None and Path(trainer.ckpt_path).parent.resolve() == folder.resolve()
+        others = [] if is_same_run else sorted(path.name for path in folder.glob("step=*.ckpt"))
+        if others:
+            raise FileExistsError(
+                f"{folder} holds checkpoints of another run ({', '.join(others[:3])}), which this one would replace. "
+                "Expected a folder of its own: name another one by the callback's dirpath or "
+                "--trainer.default_root_dir, or move the checkpoints away. To resume that run use --ckpt_path."
+            )
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Let go of the one that the run went on from, which Lightning keeps for ever, once there are enough newer."""
@@ -68,7 +87,10 @@ class LastCheckpointCallback(ModelCheckpoint):
         self._num_steps = trainer.global_step
         loop = trainer.fit_loop
         is_validated = trainer.enable_validation and loop.epoch_loop._should_check_val_fx(loop._data_fetcher)  # type: ignore[arg-type]
-        if not is_validated and not trainer.is_last_batch:
+        # Restored with a checkpoint, it makes a resumed run save the steps that it would have saved without the stop.
+        since = self._start_step if self.best_model_score is None else int(self.best_model_score)
+        is_due = self._is_whole and trainer.global_step - since >= self._interval
+        if is_due and not is_validated and not trainer.is_last_batch:
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -42,6 +42,7 @@ class ImageTextDataModule(LightningDataModule, ABC):
         self._sampler: StratifiedSampler | None = None
         self._resumed: dict[str, Any] | None = None
         self._train_pairs: BatchDataset | None = None
+        self._fingerprint: dict[str, Any] | None = None
 
     @abstractmethod
     def make_train_pairs(self) -> BatchDataset:
@@ -55,9 +56,16 @@ class ImageTextDataModule(LightningDataModule, ABC):
         """Number of pairs of each kind that one rank takes in a step."""
         return (self.batch_size,)
 
+    def fingerprint(self) -> dict[str, Any]:
+        """Return number and checksum of the training pairs, after ``setup("fit")``: a resumed run compares them."""
+        if self._fingerprint is None:
+            self._fingerprint = {"num_pairs": len(self.train_pairs), "checksum": self.train_pairs.fingerprint()}
+        return self._fingerprint
+
     def setup(self, stage: str) -> None:
         """Begin a run: its training starts with the first step, unless a checkpoint says otherwise."""
         if stage == "fit":
+            self._fingerprint = None
             self._sampler = None
             self._resumed = None
 

@@ -30,6 +30,11 @@ class MixedPairs(BatchDataset):
         """Number of pairs of both kinds."""
         return self.num_real + len(self.synthetic)
 
+    def fingerprint(self) -> str:
+        """Checksums of both kinds."""
+        real = self.real.fingerprint() if self.real is not None else "none"
+        return f"{real}, {self.synthetic.fingerprint()}"
+
     def read(self, indices: Sequence[int]) -> ImageTextBatch:
         """Read both parts of a batch and join them."""
         real = [index for index in indices if index < self.num_real]

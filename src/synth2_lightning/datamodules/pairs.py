@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 from torch.utils.data import Dataset
@@ -22,6 +23,10 @@ class BatchDataset(Dataset[ImageTextBatch], ABC):
     @abstractmethod
     def read(self, indices: Sequence[int]) -> ImageTextBatch:
         """Read a batch."""
+
+    def fingerprint(self) -> str:
+        """Checksum of what the items are, to compare them when training resumes; by default of their number."""
+        return str(len(self))
 
     def __getitem__(self, indices: int | Sequence[int]) -> ImageTextBatch:
         """Read a batch.
@@ -52,6 +57,11 @@ class Selection(BatchDataset):
     def __len__(self) -> int:
         """Number of items that are left."""
         return len(self.items)
+
+    def fingerprint(self) -> str:
+        """Checksum of the dataset and of the selection."""
+        items = np.asarray(self.items, dtype=np.int64).tobytes()
+        return f"{self.dataset.fingerprint()}[{crc32(items):08x}]"
 
     def read(self, indices: Sequence[int]) -> ImageTextBatch:
         """Read a batch."""

@@ -111,6 +111,10 @@ class PhotographPairs(BatchDataset):
         """Number of pairs."""
         return len(self._pairs)
 
+    def fingerprint(self) -> str:
+        """Checksum of the source: keys, captions and prompts, and where files are known their sizes."""
+        return self.source.fingerprint()
+
     def read(self, indices: Sequence[int]) -> ImageTextBatch:
         """Read pairs; in place of a bad picture another one comes with a caption of its own.
 

@@ -167,4 +167,4 @@ class RealDataModule(ImageTextDataModule):
 def _fingerprint(source: ImageTextSource, index: int | None) -> str:
     if index is None:
         return ""
-    return fingerprint_texts([source.fingerprint(index), source.prompt(index) or "", *source.captions(index)])
+    return fingerprint_texts([source.image_fingerprint(index), source.prompt(index) or "", *source.captions(index)])

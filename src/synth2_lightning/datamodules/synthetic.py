@@ -26,6 +26,10 @@ class ShardPairs(BatchDataset):
         """Number of pairs."""
         return len(self._pairs)
 
+    def fingerprint(self) -> str:
+        """Checksum of the shards."""
+        return self.reader.fingerprint()
+
     def read(self, indices: Sequence[int]) -> ImageTextBatch:
         """Read pairs, all rows at once."""
         rows, ordinals = self._pairs.locate(indices)

@@ -4,6 +4,7 @@ import math
 import random
 import warnings
 from collections.abc import Callable, Container, Iterable, Mapping
+from multiprocessing.context import get_spawning_popen
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -24,8 +25,14 @@ from torch.optim.lr_scheduler import LRScheduler
 from synth2_lightning.class_specs import trusting
 from synth2_lightning.locations import resolve
 from synth2_lightning.modules.saved_module import build_module
-from synth2_lightning.modules.sharding import keep_frozen_whole, refuse_matrix_optimizer, refuse_tensor_parallel
-from synth2_lightning.weight_files import read_checkpoint
+from synth2_lightning.modules.sharding import (
+    SPAWNED_PROCESSES,
+    keep_frozen_whole,
+    refuse_matrix_optimizer,
+    refuse_spawned_processes,
+    refuse_tensor_parallel,
+)
+from synth2_lightning.weight_files import checksum, read_checkpoint
 
 _Module = TypeVar("_Module", bound=LightningModule)
 
@@ -113,28 +120,45 @@ class BaseModule(LightningModule):
         return module
 
     def setup(self, stage: str) -> None:
-        """Have batches come as they are, and all processes go on from the same checkpoint."""
+        """Have batches come as they are, and all processes resume from the same checkpoint.
+
+        Raises:
+            ValueError: If processes were started in a way that loses what they train, or their checkpoints differ.
+        """
+        if stage == "fit":
+            refuse_spawned_processes(self.trainer.strategy)
         self._agree_on_checkpoint()
         # The precision of FSDP1 and of DeepSpeed casts numbers in batches, and refuses frozen dataclasses, as ours are.
         # They hold bytes and ids; what else they hold is cast where it is read.
         self.trainer.precision_plugin.convert_input = _leave  # type: ignore[method-assign]
 
-    def _agree_on_checkpoint(self) -> None:
-        """Refuse to train apart: each process looks for the last checkpoint by itself.
+    def __getstate__(self) -> dict[str, Any]:
+        """Refuse to be sent to another process, as ``ddp_spawn`` does before any hook is called.
 
         Raises:
-            ValueError: On all processes, if two of them found different ones.
+            ValueError: While a process is being spawned.
+        """
+        if get_spawning_popen() is not None:
+            raise ValueError(SPAWNED_PROCESSES)
+        state: dict[str, Any] = super().__getstate__()
+        return state
+
+    def _agree_on_checkpoint(self) -> None:
+        """Refuse ranks that would load different weights: each finds and reads its checkpoint by itself.
+
+        Raises:
+            ValueError: On all processes, if the content of two of their checkpoints differs.
         """
         if self.trainer.world_size == 1 or not dist.is_initialized():
             return
         path = self.trainer.ckpt_path
         names = [""] * self.trainer.world_size
-        dist.all_gather_object(names, "none" if path is None else Path(path).resolve().name)
+        dist.all_gather_object(names, "none" if path is None else _name_with_checksum(str(path)))
         if len(set(names)) > 1:
             raise ValueError(
-                f"The processes would go on from different checkpoints, by rank: {', '.join(names)}; expected the "
-                "same. Keep the run's folder on a share that every machine sees, or copy its checkpoints to each, and "
-                "look there whether they can be read."
+                f"The processes would resume from different checkpoints, by rank: {', '.join(names)}; expected the "
+                "same content on each. Keep the run's folder on a share that every machine sees, or copy its "
+                "checkpoints to each, and look there whether they can be read."
             )
 
     def configure_model(self) -> None:
@@ -289,7 +313,8 @@ class BaseModule(LightningModule):
         callbacks = self.trainer.checkpoint_callbacks
         kept = [getattr(callback, f"{which}_model_path", "") for which in ("last", "best") for callback in callbacks]
         path = next(filter(None, kept), "")
-        start = f"Go on from {path} (--ckpt_path)" if path else "There is no checkpoint yet: start again"
+        resume = f"Resume from {path} (--ckpt_path, --resume_with_changes=true)"
+        start = resume if path else "There is no checkpoint yet: start again"
         return (
             f"{start} with a lower learning rate, trainer.gradient_clip_val or trainer.precision=32-true; "
             "trainer.detect_anomaly=true names the operation at which it begins."
@@ -345,6 +370,16 @@ class BaseModule(LightningModule):
     def num_trainable(self) -> int:
         """Number of trainable scalars."""
         return sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
+
+
+def _name_with_checksum(path: str) -> str:
+    if "://" in path:
+        return path
+    found = Path(path).resolve()
+    try:
+        return f"{found.name} (checksum {checksum(found)})"
+    except OSError as error:  # not raised here, where the other ranks wait
+        return f"{found.name} (cannot be read: {error.strerror})"
 
 
 def _derive_seed(key: list[int]) -> int:

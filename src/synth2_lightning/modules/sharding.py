@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import torch
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, Strategy
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import (
@@ -15,6 +16,29 @@ from torch.distributed.fsdp import (
 )
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
+
+SPAWNED_PROCESSES = (
+    "The strategy starts processes by spawn or fork (ddp_spawn, ddp_fork, ddp_notebook), which cannot return what they "
+    "train: weights exist in these processes only. Expected strategy='ddp', started as a script or by the synth2 "
+    "command; in a notebook one device, or a command in a cell: !synth2 fit --config ... --trainer.strategy=ddp"
+)
+
+
+def refuse_spawned_processes(strategy: Strategy) -> None:
+    """Refuse strategies that start processes by ``multiprocessing``.
+
+    Args:
+        strategy: The trainer's.
+
+    Raises:
+        ValueError: If it is one of them.
+
+    Example:
+        >>> from lightning.pytorch.strategies import DDPStrategy
+        >>> refuse_spawned_processes(DDPStrategy())
+    """
+    if isinstance(strategy.launcher, _MultiProcessingLauncher):
+        raise ValueError(SPAWNED_PROCESSES)
 
 
 def shard_part(

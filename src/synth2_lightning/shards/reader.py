@@ -1,5 +1,6 @@
 """Read token shards through the ``datasets`` library: memory-mapped, by batches of rows."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -85,6 +86,19 @@ class ShardReader:
         """Number of captions of every row."""
         self.manifest  # noqa: B018  # refuses use before load()
         return np.asarray(pc.list_value_length(self._rows[:]["captions"]), dtype=np.int64)
+
+    def fingerprint(self) -> str:
+        """Checksum of keys and captions, of the manifest's checksums and of the limit."""
+        texts = self._rows.select_columns(["key", "captions"])[:]
+        captions = pc.list_flatten(texts["captions"])
+        lengths = (pc.list_value_length(texts["captions"]), pc.binary_length(captions), pc.binary_length(texts["key"]))
+        digest = hashlib.blake2b(repr((self.manifest.tokens, self.manifest.footers)).encode(), digest_size=8)
+        for length in lengths:
+            digest.update(np.asarray(length, dtype=np.int64).tobytes())
+        for column in (captions, texts["key"]):
+            for batch in pa.table({"text": column}).to_batches(max_chunksize=10_000):
+                digest.update("".join(batch["text"].to_pylist()).encode())
+        return digest.hexdigest()
 
     def read(self, indices: Sequence[int]) -> TokenizedImages:
         """Read rows in the given order; a row may be asked for twice."""

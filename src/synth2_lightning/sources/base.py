@@ -3,6 +3,7 @@
 import logging
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 from zlib import crc32
@@ -101,6 +102,13 @@ class IndexedSource(ImageTextSource):
     def read_picture(self, location: Any) -> Image.Image:
         """Read the picture at a location that :meth:`read_index` gave."""
 
+    def read_size(self, location: Any) -> int:
+        """Return the size in bytes of the image at a location; 0 if it is not a file of its own, or not there."""
+        try:
+            return Path(location).stat().st_size if isinstance(location, str) else 0
+        except OSError:  # reported with its name when it is read
+            return 0
+
     def load(self) -> None:
         """Read the index; the second call does nothing.
 
@@ -154,9 +162,15 @@ class IndexedSource(ImageTextSource):
         """Read a picture, upright and in RGB."""
         return self.read_picture(self._loaded()["location"][index].as_py())
 
-    def fingerprint(self, index: int) -> str:
+    def image_fingerprint(self, index: int) -> str:
         """Return size and checksum of the end of a picture's file: compressed, another picture has another end."""
         return _fingerprint_end(self._loaded()["location"][index].as_py())
+
+    def fingerprint(self) -> str:
+        """Checksum of keys, captions, prompts and the sizes of image files."""
+        with ThreadPoolExecutor(16) as readers:  # on network shares each size is a request
+            sizes = list(readers.map(self.read_size, self._loaded()["location"].to_pylist()))
+        return f"{super().fingerprint()}-{crc32(repr(sizes).encode()):08x}"
 
     def _loaded(self) -> pa.RecordBatch:
         if self._index is None:
