@@ -793,6 +793,7 @@ def _report_errors(run: Callable[[], object]) -> None:
 def _message_of_ours(error: Exception) -> str | None:
     """The message, if a line of this package raised the error, or one that lies behind it, for the user to read."""
     text, name = str(error), type(error).__name__
+    message: str | None
     if "in DataLoader worker process" in text:  # torch re-raises it here, with the worker's traceback in the text
         frames, _, message = text.rpartition(f"\n{name}: ")
         return message.strip() if "synth2_lightning" in frames.rpartition("File ")[2] else None
