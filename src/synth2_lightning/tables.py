@@ -90,10 +90,11 @@ def take_text(value: Any, where: str, column: str) -> str:
         ValueError: If it is a record, a list, a number or anything else.
 
     Example:
-        >>> take_text({"raw": "a dog", "imgid": 1}, "captions.jsonl, record 1,", "caption")
+        >>> take_text("a dog", "t.jsonl, record 1,", "caption")
+        'a dog'
+        >>> take_text(["a dog"], "t.jsonl, record 1,", "caption")
         Traceback (most recent call last):
-        ValueError: captions.jsonl, record 1, holds {'raw': 'a dog', 'imgid': 1} under 'caption'; expected one text.
-        Make a column of the texts that are among the fields ['raw', 'imgid'].
+        ValueError: t.jsonl, record 1, holds ['a dog'] under 'caption'; expected one text. Make a row of each text.
     """
     if value is None:
         return ""

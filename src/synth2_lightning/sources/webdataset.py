@@ -157,8 +157,8 @@ def _scan(path: str, left_out: LeftOut) -> Iterator[Entry]:
                     if places.get(key) is not None:
                         left_out.add("pictures of a key that has one already in its tar", name)
                         continue
-                    place = {"tar": path, "member": member.name, "offset": member.offset_data, "size": member.size}
-                    places[key] = place
+                    start = member.offset_data
+                    places[key] = {"tar": path, "member": member.name, "offset": start, "size": member.size}
                 elif suffix not in {".txt", ".json"}:
                     left_out.add("members that are neither pictures nor captions", name)
                 elif member.size > _MAX_CAPTION_BYTES:
