@@ -70,6 +70,9 @@ def test_another_kind_is_refused(tmp_path: Path) -> None:
         # Files that were put together have marks inside, too.
         ("t.jsonl", '\ufeff{"caption": "a dog"}\n\ufeff{"caption": "a cat"}\n', ["a dog", "a cat"]),
         ("t.csv", " caption , file\na dog,1\n", ["a dog"]),
+        # Spreadsheets write empty columns, and rows whose fields are all empty.
+        ("t.csv", "caption,file,,\na dog,1,,\n,,,\n", ["a dog", ""]),
+        ("t.tsv", "caption\tfile\t\t\na dog\t1\t\t\n\t\t\t\n", ["a dog", ""]),
     ],
 )
 def test_tables_are_read_as_the_web_has_them(

@@ -11,6 +11,7 @@ from PIL import Image
 from synth2_lightning.locations import resolve
 from synth2_lightning.remote import is_remote
 from synth2_lightning.sources.base import Entry, IndexedSource, LeftOut
+from synth2_lightning.sources.picture_files import is_hidden
 from synth2_lightning.sources.pictures import decode_picture
 from synth2_lightning.tables import read_rows, take_text
 
@@ -98,8 +99,8 @@ class HubSource(IndexedSource):
     def _open(self) -> Any:
         is_address = is_remote(self.path)
         local = resolve(self.path, f"dataset of source {self.name!r}") if is_address else Path(self.path).expanduser()
-        for table in [local] if local.is_file() else sorted(local.rglob("*")) if local.is_dir() else []:
-            if table.suffix.lower() == ".csv":
+        for table in [local] if local.is_file() else sorted(local.rglob("*")):
+            if table.suffix.lower() == ".csv" and not is_hidden(table.relative_to(local)):
                 _refuse_swallowed_rows(table)
         if not local.is_file():
             return self._read(str(local) if is_address else self.path, revision=self.revision)
