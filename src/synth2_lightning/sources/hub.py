@@ -100,7 +100,7 @@ class HubSource(IndexedSource):
         is_address = is_remote(self.path)
         local = resolve(self.path, f"dataset of source {self.name!r}") if is_address else Path(self.path).expanduser()
         for table in [local] if local.is_file() else sorted(local.rglob("*")):
-            if table.suffix.lower() == ".csv" and not is_hidden(table.relative_to(local)):
+            if table.suffix.lower() in {".csv", ".tsv"} and not is_hidden(table.relative_to(local)):
                 _refuse_swallowed_rows(table)
         if not local.is_file():
             return self._read(str(local) if is_address else self.path, revision=self.revision)
@@ -134,8 +134,13 @@ class HubSource(IndexedSource):
 
 def _refuse_swallowed_rows(table: Path) -> None:
     """Read a table by our rules, because ``datasets`` gives fewer rows where a quotation mark swallows some."""
-    for _ in read_rows(table, []):
-        pass
+    for number, row in enumerate(read_rows(table, []), start=1):
+        if table.suffix.lower() == ".tsv" and any((value or "").startswith('"') for value in row.values()):
+            raise ValueError(
+                f"{table}, record {number}, has a field that begins with a quotation mark as part of the text, for "
+                "which `datasets` would read several rows as one. Read it by TableSource, which takes it as it is, or "
+                "write it as .jsonl."
+            )
 
 
 def _take_texts(value: Any, field: str, where: str, column: str) -> list[str]:
