@@ -143,7 +143,9 @@ def test_keys_may_be_whole_numbers_and_nothing_else() -> None:
 _LETTERS = st.text(alphabet='a ,"\n\r\t\u2028', max_size=8)
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=200, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.lists(st.tuples(_LETTERS, _LETTERS), min_size=1, max_size=4))
 def test_what_a_writer_of_csv_wrote_is_read_as_it_was_or_refused(tmp_path: Path, rows: list[tuple[str, str]]) -> None:
     with (tmp_path / "t.csv").open("w", newline="") as file:
@@ -156,7 +158,9 @@ def test_what_a_writer_of_csv_wrote_is_read_as_it_was_or_refused(tmp_path: Path,
         assert found == rows
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=200, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.lists(st.text(alphabet='a ,"\u2028', min_size=1, max_size=8), min_size=1, max_size=4))
 def test_every_line_of_tsv_is_a_row(tmp_path: Path, captions: list[str]) -> None:
     lines = [f"{caption}\t{number}\n" for number, caption in enumerate(captions)]
