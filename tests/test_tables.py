@@ -1,8 +1,11 @@
+import csv
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from synth2_lightning.tables import read_lines, read_rows, take_key, take_text
 
@@ -70,6 +73,9 @@ def test_another_kind_is_refused(tmp_path: Path) -> None:
         # Files that were put together have marks inside, too.
         ("t.jsonl", '\ufeff{"caption": "a dog"}\n\ufeff{"caption": "a cat"}\n', ["a dog", "a cat"]),
         ("t.csv", " caption , file\na dog,1\n", ["a dog"]),
+        # Spreadsheets write empty columns, and rows whose fields are all empty.
+        ("t.csv", "caption,file,,\na dog,1,,\n,,,\n", ["a dog", ""]),
+        ("t.tsv", "caption\tfile\t\t\na dog\t1\t\t\n\t\t\t\n", ["a dog", ""]),
     ],
 )
 def test_tables_are_read_as_the_web_has_them(
@@ -132,3 +138,32 @@ def test_keys_may_be_whole_numbers_and_nothing_else() -> None:
     for value in (True, 1.0, [7]):
         with pytest.raises(ValueError, match=r"t holds .* under 'id'"):
             take_key(value, "t", "id")
+
+
+_LETTERS = st.text(alphabet='a ,"\n\r\t\u2028', max_size=8)
+
+
+@settings(
+    max_examples=200, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.lists(st.tuples(_LETTERS, _LETTERS), min_size=1, max_size=4))
+def test_what_a_writer_of_csv_wrote_is_read_as_it_was_or_refused(tmp_path: Path, rows: list[tuple[str, str]]) -> None:
+    with (tmp_path / "t.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("caption", "file"), *rows])
+    try:
+        found = [tuple(row.values()) for row in read_rows(tmp_path / "t.csv", ["caption"])]
+    except ValueError as error:
+        assert "two ways" in str(error)  # noqa: PT017 - it may be refused, and only so
+    else:
+        assert found == rows
+
+
+@settings(
+    max_examples=200, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.lists(st.text(alphabet='a ,"\u2028', min_size=1, max_size=8), min_size=1, max_size=4))
+def test_every_line_of_tsv_is_a_row(tmp_path: Path, captions: list[str]) -> None:
+    lines = [f"{caption}\t{number}\n" for number, caption in enumerate(captions)]
+    (tmp_path / "t.tsv").write_bytes("".join(["caption\tfile\n", *lines]).encode())
+    for row, caption in zip(read_rows(tmp_path / "t.tsv", ["caption"]), captions, strict=True):
+        assert row["caption"] in (caption, caption[1:-1].replace('""', '"'))

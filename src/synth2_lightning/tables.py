@@ -15,6 +15,7 @@ _MAX_LINE = 16 * 2**20
 _MAX_FIELD = csv.field_size_limit()
 _ENCLOSED = re.compile(r'"(?:[^"]|"")*"')
 _MARK = "\ufeff"
+_BLANK = " \r\n"  # a tabulator divides empty fields
 
 _Record = tuple[int, list[str]]
 """The number of its first line, and its fields."""
@@ -90,10 +91,11 @@ def take_text(value: Any, where: str, column: str) -> str:
         ValueError: If it is a record, a list, a number or anything else.
 
     Example:
-        >>> take_text({"raw": "a dog", "imgid": 1}, "captions.jsonl, record 1,", "caption")
+        >>> take_text("a dog", "t.jsonl, record 1,", "caption")
+        'a dog'
+        >>> take_text(["a dog"], "t.jsonl, record 1,", "caption")
         Traceback (most recent call last):
-        ValueError: captions.jsonl, record 1, holds {'raw': 'a dog', 'imgid': 1} under 'caption'; expected one text.
-        Make a column of the texts that are among the fields ['raw', 'imgid'].
+        ValueError: t.jsonl, record 1, holds ['a dog'] under 'caption'; expected one text. Make a row of each text.
     """
     if value is None:
         return ""
@@ -167,8 +169,11 @@ def _read_fields(path: Path, delimiter: str) -> Iterator[dict[str, Any]]:
     for line, fields in rows:
         if not header:
             header = [name.strip() for name in fields]
-            if len(set(header)) < len(header):
-                raise ValueError(f"{path} has the columns {header}; expected every name once. Rename one of the two.")
+            if repeated := {name for name in header if name and header.count(name) > 1}:
+                raise ValueError(
+                    f"{path} has the columns {sorted(repeated)} more than once; expected every name once, or nobody "
+                    "can say which is meant. Rename one of them."
+                )
             continue
         number += 1
         if len(fields) > len(header):
@@ -190,7 +195,7 @@ def _read_quoted(path: Path, delimiter: str) -> Iterator[_Record]:
     pending: list[str] = []
     size = 0
     for number, line in enumerate(_read_lines(path), start=1):
-        if not pending and not line.strip():
+        if not pending and not line.strip(_BLANK):
             continue
         pending.append(line)
         size += len(line)
@@ -224,7 +229,7 @@ def _read_plain(path: Path, delimiter: str) -> Iterator[_Record]:
     """Go through records of one line each, in which quotation marks are text unless they enclose a whole field."""
     num_columns = 0
     for number, line in enumerate(_read_lines(path), start=1):
-        if not line.strip():
+        if not line.strip(_BLANK):
             continue
         fields = _split_plain(line, delimiter)
         if '"' in line:

@@ -62,3 +62,10 @@ def test_a_text_file_has_no_columns() -> None:
 def test_a_missing_table_is_named() -> None:
     with pytest.raises(FileNotFoundError, match=r"The table of concepts 'gone' is not at 'gone\.csv'"):
         TableConcepts("gone.csv").load()
+
+
+@pytest.mark.parametrize("name", ["birds.csv", "birds.txt"])
+def test_a_delimiter_is_an_argument(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("name| means\nowl| a bird, of the night\n")
+    concepts = TableConcepts(str(tmp_path / name), definition_column="means", delimiter="|")
+    assert read(concepts) == [Concept("owl", "owl", "a bird, of the night", "animal")]

@@ -218,6 +218,9 @@ KINDS: dict[str, Callable[[Path], object]] = {
     "CSV beside the pictures of a Hub data set: a quotation mark that swallows rows": lambda folder: load(
         HubSource(str(Path(write(folder, "bad/metadata.csv", SWALLOWING)).parent), "train")
     ),
+    "TSV of a Hub data set: a quotation mark that swallows rows": lambda folder: load(
+        HubSource(str(Path(write(folder, "bad/a.tsv", SWALLOWING.replace(",", "\t"))).parent), "train")
+    ),
     "Hub: pictures that are numbers": lambda folder: hub_file(
         folder, "bad.jsonl", f'{{"image": 7, "caption": "{GOOD}"}}'
     ),

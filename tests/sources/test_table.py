@@ -65,8 +65,7 @@ def test_flickr30k_has_a_delimiter_of_its_own(tmp_path: Path, caplog: pytest.Log
         "2.jpg| 4   A dog .",
     ]
     (tmp_path / "results.csv").write_text("\n".join(lines))
-    columns = {"file_column": "image_name", "caption_column": "comment"}
-    source = TableSource(str(tmp_path / "results.csv"), str(tmp_path), **columns, delimiter="|")
+    source = TableSource(str(tmp_path / "results.csv"), str(tmp_path), "image_name", "comment", delimiter="|")
     source.load()
 
     assert [source.captions(index) for index in range(len(source))] == [('"Two" dogs, one cat .', "Dogs .")]

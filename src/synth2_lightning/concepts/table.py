@@ -54,7 +54,7 @@ class TableConcepts(ListedConcepts):
         self.weight_column = weight_column
         self.delimiter = delimiter
         columns = [column for column in (definition_column, branch_column, weight_column) if column]
-        if columns and table.endswith(".txt"):
+        if columns and table.endswith(".txt") and delimiter is None:
             raise ValueError(
                 f"Concepts {self.name!r} are to have the columns {columns}, but {table} is a text file and has "
                 "none. Leave them out, or write a table (.csv, .tsv, .jsonl or .parquet)."
@@ -80,7 +80,7 @@ class TableConcepts(ListedConcepts):
 
     def _read(self) -> Iterator[tuple[str, dict[str, Any]]]:
         path = resolve(self.table, f"table of concepts {self.name!r}")
-        if path.suffix.lower() == ".txt":
+        if path.suffix.lower() == ".txt" and self.delimiter is None:
             lines = read_lines(path)
             yield from ((f"{path}, line {number},", {self.name_column: line}) for number, line in enumerate(lines, 1))
             return

@@ -12,6 +12,7 @@ from synth2_lightning.fingerprints import fingerprint_file, fingerprint_texts
 from synth2_lightning.locations import resolve
 from synth2_lightning.remote import is_remote
 from synth2_lightning.sources.base import Entry, IndexedSource, LeftOut
+from synth2_lightning.sources.picture_files import is_hidden
 from synth2_lightning.sources.pictures import decode_picture
 from synth2_lightning.tables import read_rows, take_text
 
@@ -102,8 +103,8 @@ class HubSource(IndexedSource):
     def _open(self) -> Any:
         is_address = is_remote(self.path)
         local = resolve(self.path, f"dataset of source {self.name!r}") if is_address else Path(self.path).expanduser()
-        for table in [local] if local.is_file() else sorted(local.rglob("*")) if local.is_dir() else []:
-            if table.suffix.lower() == ".csv":
+        for table in [local] if local.is_file() else sorted(local.rglob("*")):
+            if table.suffix.lower() in {".csv", ".tsv"} and not is_hidden(table.relative_to(local)):
                 _refuse_swallowed_rows(table)
         if local.is_dir():
             return self._read(str(local), revision=self.revision, cache_dir=_cache_folder(local))
@@ -141,8 +142,13 @@ class HubSource(IndexedSource):
 
 def _refuse_swallowed_rows(table: Path) -> None:
     """Read a table by our rules, because ``datasets`` gives fewer rows where a quotation mark swallows some."""
-    for _ in read_rows(table, []):
-        pass
+    for number, row in enumerate(read_rows(table, []), start=1):
+        if table.suffix.lower() == ".tsv" and any((value or "").startswith('"') for value in row.values()):
+            raise ValueError(
+                f"{table}, record {number}, has a field that begins with a quotation mark as part of the text, for "
+                "which `datasets` would read several rows as one. Read it by TableSource, which takes it as it is, or "
+                "write it as .jsonl."
+            )
 
 
 def _take_texts(value: Any, field: str, where: str, column: str) -> list[str]:

@@ -28,8 +28,7 @@ class TableSource(IndexedSource):
         delimiter: The character between the fields of a ``.csv`` or ``.tsv`` table, where it is another than usual.
 
     Example:
-        >>> columns = {"file_column": "image_name", "caption_column": "comment"}
-        >>> TableSource("results.csv", "flickr30k", **columns, delimiter="|").name
+        >>> TableSource("results.csv", "flickr30k", "image_name", "comment", delimiter="|").name
         'table'
     """
 

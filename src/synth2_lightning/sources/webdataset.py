@@ -151,18 +151,19 @@ def _scan(path: str, left_out: LeftOut) -> Iterator[Entry]:
                     continue
                 if not 0 <= member.size <= num_bytes:  # or the next would be looked for before this one, for ever
                     raise _DamageError(f"its member {member.name!r} says that it has {member.size} bytes")
-                key, suffix = _split_name(member.name)
+                inner = PurePosixPath(member.name)
+                key, suffix = str(inner.with_suffix("")) if inner.name else "", inner.suffix.lower()
                 name = f"{path}:{member.name}"
-                if not _is_plain(member):
+                if not _is_plain(member, inner):
                     left_out.add("members that are no plain file below the tar's root", name)
-                elif is_hidden(PurePosixPath(member.name)):
+                elif is_hidden(inner):
                     left_out.add("hidden members", name)
                 elif suffix in SUFFIXES:
                     if places.get(key) is not None:
                         left_out.add("pictures of a key that has one already in its tar", name)
                         continue
-                    place = {"tar": path, "member": member.name, "offset": member.offset_data, "size": member.size}
-                    places[key] = place
+                    start = member.offset_data
+                    places[key] = {"tar": path, "member": member.name, "offset": start, "size": member.size}
                 elif suffix not in {".txt", ".json"}:
                     left_out.add("members that are neither pictures nor captions", name)
                 elif member.size > _MAX_CAPTION_BYTES:
@@ -197,13 +198,7 @@ def _check_end(path: Path, end: int) -> None:
                 raise _DamageError(f"what follows after {end} bytes is no member that can be read")
 
 
-def _split_name(name: str) -> tuple[str, str]:
-    path = PurePosixPath(name)
-    return str(path.with_suffix("")), path.suffix.lower()
-
-
-def _is_plain(member: tarfile.TarInfo) -> bool:
-    path = PurePosixPath(member.name)
+def _is_plain(member: tarfile.TarInfo, path: PurePosixPath) -> bool:
     return member.isreg() and not member.issparse() and not path.is_absolute() and ".." not in path.parts
 
 
