@@ -165,7 +165,14 @@ class NewLanguageModel(LanguageModelSource):
         """Draw weights from torch's global random state."""
         from transformers import AutoModelForCausalLM
 
-        model = AutoModelForCausalLM.from_config(self.config)
+        try:
+            model = AutoModelForCausalLM.from_config(self.config)
+        except Exception as error:  # every network has checks of its own
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            raise ValueError(
+                f"NewLanguageModel.config describes no {self.config.model_type!r} model that can be built: {reason}. "
+                "Expected sizes that go together; see the configuration class of transformers."
+            ) from error
         check_language_model(model, "of a new network")
         return model
 
