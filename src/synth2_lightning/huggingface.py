@@ -8,6 +8,9 @@ import torch
 
 from synth2_lightning.locations import locate_model
 
+_NUM_CHECKED = 12
+_Steps = tuple[torch.Tensor, torch.Tensor]
+
 
 def read_language_model(
     location: str,
@@ -109,16 +112,12 @@ def check_language_model(model: Any, name: str) -> None:
         raise _unfit(name, model.config, f"reads the words that it shall predict, so it is not causal{hint}")
     if any(map(_differ, *alone)):
         raise _unfit(name, model.config, "predicts other words with a key/value cache than without")
-    if any(map(_differ, alone[0], padded[0])):
+    if any(map(_differ, *padded)):
         raise _unfit(name, model.config, "predicts other words beside padding than alone")
 
 
-_NUM_CHECKED = 12
-_Steps = tuple[torch.Tensor, torch.Tensor]
-
-
 def _logits_of_two_steps(model: Any, embeds: torch.Tensor, mask: torch.Tensor) -> tuple[_Steps, _Steps]:
-    """Logits of two greedy steps, with a cache as ``generate`` takes them, and of the same tokens without."""
+    """Logits of two greedy steps by ``generate``, and those of the same tokens without cache and padding."""
     from transformers import Cache, GenerationConfig
 
     settings = GenerationConfig(
@@ -129,8 +128,9 @@ def _logits_of_two_steps(model: Any, embeds: torch.Tensor, mask: torch.Tensor) -
         raise TypeError(f"its cache is {type(made.past_key_values).__name__}, not the Cache of transformers")
     first, second = (logits[0] for logits in made.logits)
     words = model.get_input_embeddings()(made.sequences[:, :1])
-    whole = model(inputs_embeds=torch.cat([embeds, words], dim=1), use_cache=False).logits[0, -2:]
-    return (first, second), (whole[0], whole[1])
+    whole = torch.cat([embeds[:, mask[0].bool()], words], dim=1)
+    expected = model(inputs_embeds=whole, use_cache=False).logits[0, -2:]
+    return (first, second), (expected[0], expected[1])
 
 
 def _differ(first: torch.Tensor, second: torch.Tensor) -> bool:

@@ -161,9 +161,7 @@ def test_captions_are_read_out_of_answers_that_stay_as_they_came(names: Path) ->
 
 @pytest.mark.parametrize("text", ["", "<think>Okay, so", "<|channel|>analysis<|message|>Okay, so"])
 def test_a_run_of_empty_answers_ends_with_a_warning_that_names_the_limit(names: Path, text: str) -> None:
-    with pytest.warns(
-        UserWarning, match=r"7 of 7 answers in .* hold no caption .* 7 answers were cut .*max_new_tokens"
-    ):
+    with pytest.warns(UserWarning, match=r"7 of 7 answers .* no caption .* 7 answers were cut .*max_new_tokens"):
         predict(names, Answering(text, "length"))
     assert read(names) == []
     assert {row["filter"] for row in read(names, "rejected.parquet")} == {"AnswerFilter"}
