@@ -13,8 +13,9 @@ from synth2_lightning.concepts.table import TableConcepts
 from synth2_lightning.datamodules.concepts import ConceptDataModule
 from synth2_lightning.filters.length import LengthFilter
 from synth2_lightning.modules.caption_writing import CaptionWritingModule
+from synth2_lightning.shards.caption_set import read_answers
 from synth2_lightning.testing import TinyCaptionGenerator
-from synth2_lightning.types import CaptionBatch, PromptBatch, WrittenCaptions
+from synth2_lightning.types import CaptionBatch, Completion, PromptBatch, WrittenCaptions
 
 pytestmark = pytest.mark.filterwarnings("ignore:Total length of `PromptBatches` across ranks is zero")
 NAMES = ("dog", "old oak tree", "bus", "cat", "red fox", "sailing boat", "hen")
@@ -137,3 +138,30 @@ def test_other_predictions_are_refused(names: Path) -> None:
     module.predict_step = lambda batch, batch_idx: 0  # type: ignore[method-assign,assignment,return-value]
     with pytest.raises(TypeError, match=r"got int from CaptionWritingModule\.predict_step; expected WrittenCaptions"):
         predict(names, module)
+
+
+class Answering(CaptionWritingModule):
+    """Gives the same answer to everything."""
+
+    def __init__(self, text: str, finish_reason: str = "stop") -> None:
+        super().__init__(TinyCaptionGenerator())
+        self.answer = Completion(text, finish_reason, 9, 64)
+
+    def predict_step(self, batch: PromptBatch | CaptionBatch, batch_idx: int) -> WrittenCaptions:
+        assert isinstance(batch, PromptBatch)
+        return WrittenCaptions(batch, (self.answer,) * len(batch), "tiny")
+
+
+def test_captions_are_read_out_of_answers_that_stay_as_they_came(names: Path) -> None:
+    raw = "Okay, so a dog.\n</think>\n\nA dog &amp; a cat.<|im_end|>"
+    predict(names, Answering(raw))
+    assert {row["caption"] for row in read(names)} == {"A dog & a cat."}
+    assert set(read_answers(names.parent / "set")["caption"].to_pylist()) == {raw}
+
+
+@pytest.mark.parametrize("text", ["", "<think>Okay, so", "<|channel|>analysis<|message|>Okay, so"])
+def test_a_run_of_empty_answers_ends_with_a_warning_that_names_the_limit(names: Path, text: str) -> None:
+    with pytest.warns(UserWarning, match=r"7 of 7 answers .* no caption .* 7 answers were cut .*max_new_tokens"):
+        predict(names, Answering(text, "length"))
+    assert read(names) == []
+    assert {row["filter"] for row in read(names, "rejected.parquet")} == {"AnswerFilter"}

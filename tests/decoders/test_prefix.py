@@ -1,5 +1,6 @@
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -80,3 +81,42 @@ def test_a_real_language_model_continues_its_prompt_and_can_be_taught_what_it_se
         optimizer.step()
     assert decoder.generate(visual, GenerationSettings(max_new_tokens=10)) == texts
     assert decoder.generate(visual, GenerationSettings(max_new_tokens=10, num_beams=2)) == texts
+
+
+SIZES = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 16,
+}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"model_type": "mistral", "sliding_window": 4, **SIZES},
+        {"model_type": "gemma2", "sliding_window": 4, **SIZES},
+        {"model_type": "gemma3_text", "sliding_window": 4, **SIZES},
+        {"model_type": "gpt_oss", "sliding_window": 4, "num_local_experts": 2, "num_experts_per_tok": 1, **SIZES},
+        {"model_type": "gpt_neo", "hidden_size": 32, "num_layers": 2, "num_heads": 2, "window_size": 4}
+        | {"attention_types": [[["global", "local"], 1]]},
+        {"model_type": "mpt", "d_model": 32, "n_layers": 2, "n_heads": 2},
+        {"model_type": "mamba", "hidden_size": 32, "num_hidden_layers": 2, "state_size": 8},
+    ],
+    ids=lambda config: str(config["model_type"]),
+)
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_a_caption_is_the_same_alone_and_beside_longer_prompts(config: dict[str, Any], num_beams: int) -> None:
+    torch.manual_seed(0)
+    decoder = PrefixDecoder(NewLanguageModel(config, "package://synth2_lightning/scenes/vocabulary"))
+    decoder.load()
+    for parameter in decoder.lm.parameters():
+        parameter.data.mul_(3.0 if parameter.ndim > 1 else 1.0)  # or rounding would decide
+    visual = torch.randn(4, 6, decoder.embed_dim)
+    prompts = ["a", "a big red circle and a", "a red", "three small blue squares below a large"]
+    settings = GenerationSettings(max_new_tokens=10, num_beams=num_beams)
+    alone = [decoder.eval().generate(visual[row, None], settings, [prompts[row]])[0] for row in range(4)]
+    assert decoder.generate(visual, settings, prompts) == alone
+    assert len(set(alone)) > 2

@@ -5,6 +5,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from synth2_lightning.filters.answers import read_caption
 from synth2_lightning.generators.language_model import LanguageModelCaptionGenerator
 from synth2_lightning.generators.token_sampling import SamplingSettings
 from synth2_lightning.testing import check_caption_generator
@@ -125,7 +126,7 @@ def test_provenance_knows_the_weights_and_the_sampling(save_model: Save) -> None
 
 
 def test_an_attention_that_cannot_share_is_refused(save_model: Save) -> None:
-    with pytest.raises(ValueError, match=r"gemma2\) has an attention that cannot be shared .*a sliding window of 4096"):
+    with pytest.raises(ValueError, match=r"gemma2\) has an attention that cannot be shared .*sliding_window=4096"):
         LanguageModelCaptionGenerator(save_model("gemma2")).load()
 
 
@@ -146,3 +147,26 @@ def test_mistakes_are_told(save_model: Save) -> None:
         generator.generate(PROMPTS[:1], [0])
     with pytest.raises(FileNotFoundError, match=r"The language model is not at '\./nowhere'"):
         LanguageModelCaptionGenerator("./nowhere").load()
+
+
+@pytest.mark.parametrize(
+    ("end", "expected"),
+    [
+        ("<think>\n", "<think>\n"),
+        ("[THINK]", "[THINK]"),
+        ("<seed:think>", "<seed:think>"),
+        ("<think>\n\n</think>\n\n", ""),
+        ("<|assistant|>\n", ""),
+    ],
+)
+def test_reasoning_that_the_template_opens_is_opened_in_the_answer(save_model: Save, end: str, expected: str) -> None:
+    template = (
+        "{% for message in messages %}{{ message.content }} {% endfor %}{% if add_generation_prompt %}END{% endif %}"
+    )
+    folder = save_model("llama", chat_template=template.replace("END", end))
+    generator = LanguageModelCaptionGenerator(folder, dtype="float32", num_rows=2, sampling=GREEDY)
+    generator.load()
+    (answer,) = generator.generate(PROMPTS[:1], [0])
+    assert answer.text.startswith(expected.strip())
+    assert ("think" in answer.text.lower()) == bool(expected)
+    assert not read_caption(answer.text) if expected else read_caption(answer.text)

@@ -552,3 +552,113 @@ def test_loading_tells_what_the_cache_holds(
         generator.load()
         generator.load()
     assert caplog.messages[-1] == f"The cache {tmp_path / 'completions.sqlite3'} holds 8 answers."
+
+
+def test_fields_have_the_names_that_the_server_knows(server: FakeChatServer) -> None:
+    names = {"max_completion_tokens": "max_tokens", "top_p": None}
+    generator = OpenAICaptionGenerator("tiny", server.url, 9, top_p=0.5, extra_body={"top_k": 4}, field_names=names)
+    ask(generator, ["dog"])
+    assert set(server.bodies[0]) == {"model", "messages", "seed", "max_tokens", "temperature", "top_k"}
+    assert (server.bodies[0]["max_tokens"], server.bodies[0]["top_k"]) == (9, 4)
+    assert generator.provenance()["field_names"] == names
+
+
+def test_captions_of_a_server_without_seeds_are_asked_for_one_by_one(server: FakeChatServer, tmp_path: Path) -> None:
+    server.faults = {"dog": [answer_with(chat_completion(text)) for text in ("A dog.", "A hound.")]}
+    generator = OpenAICaptionGenerator("tiny", server.url, field_names={"seed": None}, cache=str(tmp_path))
+    prompts: list[Prompt] = [(ChatMessage("user", "dog"),)] * 2
+    assert sorted(answer.text for answer in generator.generate(prompts, [1, 2])) == ["A dog.", "A hound."]
+    assert all("seed" not in body for body in server.bodies)
+    generator.generate(prompts, [2, 1])
+    assert server.asked == {"dog": 2}
+
+
+@pytest.mark.parametrize(
+    ("field_names", "extra_body", "message"),
+    [
+        (
+            {"max_tokens": "max_completion_tokens"},
+            None,
+            r"field_names for 'max_tokens'; expected some of seed",
+        ),
+        ({"messages": "prompt"}, None, r"field_names for 'messages'"),
+        (
+            {"max_completion_tokens": "max_tokens"},
+            {"max_tokens": 4},
+            r"two values for 'max_tokens'.*field_names",
+        ),
+        (None, {"seed": 4}, r"two values for 'seed'.*Leave it out of extra_body"),
+        (None, {"messages": []}, r"two values for 'messages'"),
+        ({"seed": "temperature"}, None, r"two values for 'temperature'"),
+    ],
+)
+def test_fields_with_two_values_are_refused(
+    field_names: dict[str, str | None] | None, extra_body: dict[str, Any] | None, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        OpenAICaptionGenerator("tiny", "http://127.0.0.1:1/v1", extra_body=extra_body, field_names=field_names)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "advice"),
+    [
+        (
+            422,
+            '{"detail": [{"loc": ["body", "max_completion_tokens"]}, {"loc": ["body", "seed"]}]}',
+            r"field_names='\{seed: null, max_completion_tokens: max_tokens\}'",
+        ),
+        (400, '{"error": {"message": "Unrecognized request argument: seed"}}', r"field_names='\{seed: null\}'"),
+        (400, '{"error": {"message": "Unsupported value: \'temperature\'"}}', r"field_names='\{temperature: null\}'"),
+        (404, '{"error": {"message": "no model Seed-OSS"}}', r"Look at model, base_url"),
+    ],
+)
+def test_a_server_that_refuses_a_field_is_told_with_the_argument_that_helps(
+    server: FakeChatServer, status: int, body: str, advice: str
+) -> None:
+    server.faults = {"dog": [answer_with(body, status)]}
+    with pytest.raises(ValueError, match=advice):
+        ask(make(server), ["dog"])
+
+
+@pytest.mark.parametrize("content", [None, "", " \n"])
+def test_an_answer_without_content_is_told_and_not_kept(
+    server: FakeChatServer, tmp_path: Path, caplog: pytest.LogCaptureFixture, content: str | None
+) -> None:
+    empty = answer_with(chat_completion(content, "length", reasoning_content="Okay, so"))
+    server.faults = {name: [empty] for name in ANIMALS[:3]}
+    answers = ask(make(server, tmp_path))
+    assert [answer.text.strip() for answer in answers[:3]] == [""] * 3
+    assert "max_new_tokens=64" in caplog.messages[0]
+    assert "model.init_args.generator.init_args.max_new_tokens" in caplog.messages[0]
+    assert len(caplog.messages) == 1
+    assert [answer.text for answer in ask(make(server, tmp_path))] == texts()
+    assert server.asked == {**Counter(ANIMALS), **dict.fromkeys(ANIMALS[:3], 2)}
+
+
+def test_paid_answers_are_kept_whatever_the_limits_are(server: FakeChatServer, tmp_path: Path) -> None:
+    server.faults = {"dog": [answer_with(chat_completion("<think>Okay, so", "length"))]}
+    answers = ask(make(server, tmp_path))
+    assert answers[0].text == "<think>Okay, so"
+    limits = {"num_concurrent": 1, "max_retries": 0, "timeout": 50.0, "retry_delay": 3.0, "requests_per_minute": 6000.0}
+    assert ask(make(server, tmp_path, **limits)) == answers
+    assert server.asked == Counter(ANIMALS)
+
+
+def test_an_answer_that_drips_ends_with_the_timeout(server: FakeChatServer) -> None:
+    def drip(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Length", "1000")
+        handler.end_headers()
+        for _ in range(100):
+            handler.wfile.write(b" ")
+            time.sleep(0.05)
+
+    server.faults = {"dog": [drip]}
+    assert ask(make(server, timeout=0.5), ["dog"])[0].text == "A dog 7."
+    assert server.asked == {"dog": 2}
+
+
+def test_the_text_of_an_answer_is_utf_8_whatever_it_says(server: FakeChatServer) -> None:
+    body = "\ufeff" + json.dumps(json.loads(chat_completion("Ein Hündchen.")), ensure_ascii=False)
+    server.faults = {"dog": [answer_with(body, Content_Type="application/json; charset=punycode")]}
+    assert ask(make(server), ["dog"])[0].text == "Ein Hündchen."

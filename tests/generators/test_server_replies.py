@@ -67,3 +67,24 @@ def test_servers_say_by_a_date_how_long_to_wait() -> None:
 
 def test_quotes_are_one_line_of_bounded_length() -> None:
     assert shorten("a\n" * 1000) == "a " * 150 + "…"
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ([{"type": "text", "text": "A dog"}, {"type": "text", "text": " runs."}], "A dog runs."),
+        ([{"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}]}, {"type": "text", "text": "A."}], "A."),
+        ([{"type": "reasoning", "text": "Hm."}, {"type": "output_text", "text": "A."}], "A."),
+        ([{"type": "thinking", "thinking": "Hm."}], ""),
+        ([{"type": "text", "text": {"value": "A."}}], "A."),
+        ([{"type": "refusal", "refusal": "I cannot."}], "I cannot."),
+        ({"type": "text", "text": "A."}, "A."),
+        (["A ", "dog."], "A dog."),
+        ([], ""),
+        (None, ""),
+        ("half \ud83d a pair", "half \ufffd a pair"),
+    ],
+)
+def test_the_text_of_parts_is_joined_without_reasoning(content: object, text: str) -> None:
+    body = {"choices": [{"message": {"content": content, "reasoning_content": "Hm."}, "finish_reason": "stop"}]}
+    assert read_answer(json.dumps(body)) == Completion(text, "stop", 0, 0)

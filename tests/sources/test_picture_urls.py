@@ -1,3 +1,4 @@
+import asyncio
 import threading
 import time
 from collections.abc import Iterator
@@ -13,6 +14,9 @@ class Handler(BaseHTTPRequestHandler):
         if self.path == "/away":
             self.send_response(302)
             self.send_header("Location", "file:///etc/passwd")
+        elif self.path == "/packed":
+            self.send_response(200)
+            self.send_header("Content-Encoding", "gzip")
         elif self.path == "/moved":
             self.send_response(302)
             self.send_header("Location", "/picture")
@@ -27,7 +31,7 @@ class Handler(BaseHTTPRequestHandler):
             self.drip()
 
     def drip(self) -> None:
-        for _ in range(20):
+        for _ in range(100):
             try:
                 self.wfile.write(b"x")
             except OSError:
@@ -58,13 +62,14 @@ def test_a_picture_is_fetched_where_it_moved_to(server: str, path: str) -> None:
     [
         ("/gone", "404"),
         ("/large", "it has more than the 1000 bytes that are allowed"),
-        ("/slow", "it had not come after 0.3 seconds"),
+        ("/slow", "it had not come after 1 seconds"),
+        ("/packed", "it is compressed by 'gzip'"),
         ("/away", "unsupported protocol|file://"),
     ],
 )
 def test_what_cannot_be_fetched_is_named_with_the_reason(server: str, path: str, reason: str) -> None:
     with pytest.raises(OSError, match=rf"(?i)The picture {server}{path} cannot be fetched: .*({reason})"):
-        PictureFetcher(max_bytes=1000, timeout=0.3).fetch(server + path)
+        PictureFetcher(max_bytes=1000, timeout=1.0).fetch(server + path)
 
 
 def test_a_server_that_is_not_there_is_named() -> None:
@@ -75,3 +80,10 @@ def test_a_server_that_is_not_there_is_named() -> None:
 def test_limits_of_nothing_are_refused() -> None:
     with pytest.raises(ValueError, match=r"got max_bytes=0, timeout=1\.0; expected both above 0"):
         PictureFetcher(max_bytes=0, timeout=1.0)
+
+
+def test_it_works_inside_a_running_loop(server: str) -> None:
+    async def cell() -> bytes:
+        return PictureFetcher().fetch(f"{server}/picture").read()
+
+    assert asyncio.run(cell()) == b"picture"

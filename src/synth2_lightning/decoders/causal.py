@@ -146,10 +146,13 @@ class CausalDecoder(LanguageDecoder, ABC):
             search = partial(
                 beam_search, settings=settings, end=self.captions.end, keep_pictures=self.keep_pictures, synced=synced
             )
-            # The mask has a hole between picture and shorter prompts; positions are counted over it.
+            embeds = self._embed(prefix, tokens.inputs.to(visual.device))
+            mask = pad(tokens.mask, (prefix.shape[1], 0), value=True).long().to(visual.device)
+            # Padding goes before the picture: sliding windows, and the states of recurrent models, know no holes.
+            order = mask.argsort(dim=1, stable=True)
             ids = self.lm.generate(
-                inputs_embeds=self._embed(prefix, tokens.inputs.to(visual.device)),
-                attention_mask=pad(tokens.mask, (prefix.shape[1], 0), value=True).long().to(visual.device),
+                inputs_embeds=embeds.take_along_dim(order[..., None], dim=1),
+                attention_mask=mask.take_along_dim(order, dim=1),
                 generation_config=self._generation_config(settings),
                 logits_processor=_repetition_penalty(settings),
                 synced_gpus=synced,

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-from synth2_lightning.huggingface import NewNetwork, read_language_model
+from synth2_lightning.huggingface import NewNetwork, check_config, check_language_model, read_language_model
 from synth2_lightning.locations import is_here, locate_model
 
 
@@ -31,7 +31,12 @@ class LanguageModelSource(ABC):
 
     @property
     def hidden_size(self) -> int:
-        """E, the width of the model's hidden states."""
+        """E, the width of the model's hidden states.
+
+        Raises:
+            ValueError: If the configuration is not that of a decoder-only language model.
+        """
+        check_config(self.config, getattr(self.config, "name_or_path", "") or "of a new network")
         return int(self.config.get_text_config().hidden_size)
 
 
@@ -165,7 +170,16 @@ class NewLanguageModel(LanguageModelSource):
         """Draw weights from torch's global random state."""
         from transformers import AutoModelForCausalLM
 
-        return AutoModelForCausalLM.from_config(self.config)
+        try:
+            model = AutoModelForCausalLM.from_config(self.config)
+        except Exception as error:  # every network has checks of its own
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            raise ValueError(
+                f"NewLanguageModel.config describes no {self.config.model_type!r} model that can be built: {reason}. "
+                "Expected sizes that go together; see the configuration class of transformers."
+            ) from error
+        check_language_model(model, "of a new network")
+        return model
 
 
 def _add_lora(model: Any, lora: LoraSettings) -> None:

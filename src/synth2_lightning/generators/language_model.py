@@ -24,6 +24,7 @@ from synth2_lightning.types import Completion, Prompt
 
 _ATTENTION = "synth2_beginning_and_tail"
 _TAIL_STEP = 64
+_LIMITED_ATTENTION = ("sliding_window", "attention_chunk_size")
 _OPENED_REASONING = re.compile(r"(?:<\|?[\w:]*(?:think|thinking|thought|reasoning)\|?>|\[THINK\])\s*\Z", re.IGNORECASE)
 
 
@@ -99,7 +100,8 @@ class LanguageModelCaptionGenerator(CaptionGenerator):
         """Bring the weights; the second call does nothing.
 
         Raises:
-            ValueError: If the model's attention is none that rows with a shared beginning can be written by.
+            ValueError: If it is no causal language model, or its attention is none that rows with a shared beginning
+                can be written by.
         """
         if self.network is not None:
             return
@@ -107,13 +109,16 @@ class LanguageModelCaptionGenerator(CaptionGenerator):
 
         AttentionInterface.register(_ATTENTION, attend_to_beginning_and_tail)
         network = read_language_model(self._location, self.gguf_file, self.dtype, "eager")
-        window = getattr(network.config.get_text_config(), "sliding_window", None)
-        if not getattr(network, "_supports_attention_backend", False) or window is not None:
+        config = network.config.get_text_config()
+        limits = {name: getattr(config, name, None) for name in _LIMITED_ATTENTION}
+        odd = [f"{name}={value}" for name, value in limits.items() if value is not None]
+        odd += sorted(set(getattr(config, "layer_types", None) or ()) - {"full_attention"})
+        if odd or not getattr(network, "_supports_attention_backend", False):
+            found = f" ({', '.join(odd)})" if odd else ""
             raise ValueError(
                 f"{self.model} ({network.config.model_type}) has an attention that cannot be shared between prompts"
-                f"{f' (a sliding window of {window})' if window else ''}; expected a causal language model with full "
-                "attention, such as Llama, Qwen or SmolLM. Serve this one (`transformers serve`, vLLM, llama.cpp) and "
-                "use generators.openai.OpenAICaptionGenerator."
+                f"{found}; expected a causal language model with full attention, such as Llama, Qwen or SmolLM. Serve "
+                "this one (`transformers serve`, vLLM, llama.cpp) and use generators.openai.OpenAICaptionGenerator."
             )
         self.network = network.requires_grad_(False).to(self.anchor.device).eval()
 

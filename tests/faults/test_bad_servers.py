@@ -1,0 +1,248 @@
+"""Servers that never finish, send too much or lead elsewhere, and models that cannot write: refused in words, in time.
+
+``KINDS`` is the table; ``test_bad_input.py`` says what is expected of each.
+"""
+
+import socket
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from synth2_lightning import remote
+from synth2_lightning.cli import _message_of_ours
+from synth2_lightning.decoders.cross_attention import CrossAttentionDecoder
+from synth2_lightning.decoders.language_model import NewLanguageModel
+from synth2_lightning.decoders.prefix import PrefixDecoder
+from synth2_lightning.generators.openai import OpenAICaptionGenerator
+from synth2_lightning.generators.request_limits import RequestLimits
+from synth2_lightning.sources.picture_urls import PictureFetcher
+from synth2_lightning.types import ChatMessage
+
+VOCABULARY = "package://synth2_lightning/scenes/vocabulary"
+BERT = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+BLANKS = b" " * 2**16
+Answer = Callable[[socket.socket], None]
+
+
+def drip(connection: socket.socket) -> None:
+    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 100000\r\n\r\n")
+    while True:
+        connection.sendall(b" ")
+        time.sleep(0.05)
+
+
+def drip_headers(connection: socket.socket) -> None:
+    connection.sendall(b"HTTP/1.1 200 OK\r\nX-Name: ")
+    while True:
+        connection.sendall(b"a")
+        time.sleep(0.05)
+
+
+def drip_error(connection: socket.socket) -> None:
+    connection.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 100000\r\n\r\n")
+    while True:
+        connection.sendall(b" ")
+        time.sleep(0.05)
+
+
+def say_nothing(_: socket.socket) -> None:
+    time.sleep(5)
+
+
+def send_headers(connection: socket.socket) -> None:
+    connection.sendall(b"HTTP/1.1 200 OK\r\n")
+    while True:
+        connection.sendall(b"X-Name: " + b"a" * 4000 + b"\r\n")
+
+
+def send_interim(connection: socket.socket) -> None:
+    while True:
+        connection.sendall(b"HTTP/1.1 102 Processing\r\n\r\n")
+        time.sleep(0.01)
+
+
+def send_chunks(connection: socket.socket) -> None:
+    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nTransfer-Encoding: chunked\r\n\r\n")
+    while True:
+        connection.sendall(b"10000\r\n" + BLANKS + b"\r\n")
+
+
+def send_until_closed(connection: socket.socket) -> None:
+    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nConnection: close\r\n\r\n")
+    while True:
+        connection.sendall(BLANKS)
+
+
+def send_compressed(encoding: str, connection: socket.socket) -> None:
+    packer = zlib.compressobj(9, zlib.DEFLATED, 31 if encoding == "gzip" else 15)
+    body = b"".join(packer.compress(BLANKS) for _ in range(256)) + packer.flush()
+    head = f"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Encoding: {encoding}\r\nContent-Length: {len(body)}"
+    connection.sendall(head.encode() + b"\r\n\r\n" + body)
+
+
+def lead_to(address: str, connection: socket.socket) -> None:
+    connection.sendall(f"HTTP/1.1 307 Moved\r\nLocation: {address}\r\nContent-Length: 0\r\n\r\n".encode())
+
+
+def serve(answer: Answer, listener: socket.socket) -> None:
+    def talk(connection: socket.socket) -> None:
+        with closing(connection), suppress(OSError):
+            while request := connection.recv(2**16):
+                if request.startswith(b"HEAD") and answer not in (
+                    drip_headers,
+                    send_headers,
+                    say_nothing,
+                    send_interim,
+                ):
+                    connection.sendall(b"HTTP/1.1 405 No\r\nContent-Length: 0\r\n\r\n")
+                else:
+                    answer(connection)
+
+    with suppress(OSError):
+        while True:
+            threading.Thread(target=talk, args=(listener.accept()[0],), daemon=True).start()
+
+
+def with_server(client: Callable[[str, Path], object], answer: Answer, folder: Path) -> object:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve, args=(answer, listener), daemon=True).start()
+        return client(f"http://127.0.0.1:{listener.getsockname()[1]}", folder)
+
+
+def ask(address: str, _: Path) -> object:
+    limits = RequestLimits(timeout=1.0, max_retries=0)
+    return OpenAICaptionGenerator("m", f"{address}/v1", limits=limits).generate([(ChatMessage("user", "dog"),)], [1])
+
+
+def fetch_picture(address: str, _: Path) -> object:
+    return PictureFetcher(max_bytes=2**20, timeout=1.0).fetch(f"{address}/forty-two.png")
+
+
+def fetch_file(address: str, _: Path) -> object:
+    return remote.fetch_remote(f"{address}/bad.tar", "tar")
+
+
+def match_files(address: str, _: Path) -> object:
+    return remote.match_remote(f"{address}/*.tar", "tars")
+
+
+def build(decoder: type[PrefixDecoder | CrossAttentionDecoder], config: dict[str, Any], _: Path) -> object:
+    source = NewLanguageModel(config, VOCABULARY)
+    made = decoder(source) if decoder is PrefixDecoder else decoder(source, every=1)
+    made.load()
+    return made
+
+
+KINDS: dict[str, Callable[[Path], object]] = {
+    f"{what} for {noun}": partial(with_server, client, answer)
+    for noun, client, answers in (
+        (
+            "an answer",
+            ask,
+            {
+                "a drip": drip,
+                "a drip of headers": drip_headers,
+                "a drip of an error": drip_error,
+                "silence": say_nothing,
+                "endless headers": send_headers,
+                "endless interim answers": send_interim,
+                "endless chunks": send_chunks,
+                "an endless body": send_until_closed,
+                "a bomb of gzip": partial(send_compressed, "gzip"),
+                "a bomb of deflate": partial(send_compressed, "deflate"),
+                "what may be Brotli": partial(send_compressed, "br"),
+                "a loop of redirects": partial(lead_to, "/v1/again"),
+                "a redirect to a file": partial(lead_to, "file:///etc/hostname"),
+            },
+        ),
+        (
+            "a picture",
+            fetch_picture,
+            {
+                "a drip": drip,
+                "a drip of headers": drip_headers,
+                "endless chunks": send_chunks,
+                "an endless body": send_until_closed,
+                "a bomb of gzip": partial(send_compressed, "gzip"),
+                "a loop of redirects": partial(lead_to, "/again"),
+                "a redirect to a file": partial(lead_to, "file:///etc/hostname"),
+            },
+        ),
+        (
+            "a file",
+            fetch_file,
+            {
+                "a drip": drip,
+                "a drip of headers": drip_headers,
+                "endless headers": send_headers,
+                "endless chunks": send_chunks,
+                "a bomb of gzip": partial(send_compressed, "gzip"),
+                "a loop of redirects": partial(lead_to, "/again"),
+            },
+        ),
+        (
+            "a pattern",
+            match_files,
+            {"a drip": drip, "endless chunks": send_chunks, "a bomb of deflate": partial(send_compressed, "deflate")},
+        ),
+    )
+    for what, answer in answers.items()
+} | {
+    f"{name} as a language model": partial(build, decoder, config)
+    for name, decoder, config in (
+        ("BERT", PrefixDecoder, {"model_type": "bert", **BERT}),
+        ("BERT with gates", CrossAttentionDecoder, {"model_type": "bert", **BERT}),
+        ("RoBERTa", PrefixDecoder, {"model_type": "roberta", **BERT}),
+        ("RoBERTa with is_decoder", PrefixDecoder, {"model_type": "roberta", "is_decoder": True, **BERT}),
+        ("ELECTRA", PrefixDecoder, {"model_type": "electra", "embedding_size": 32, **BERT}),
+        ("DistilBERT", PrefixDecoder, {"model_type": "distilbert", "dim": 32, "n_layers": 1, "n_heads": 2}),
+        ("T5", PrefixDecoder, {"model_type": "t5", "d_model": 32, "num_layers": 1, "num_heads": 2}),
+        ("T5 with gates", CrossAttentionDecoder, {"model_type": "t5", "d_model": 32, "num_layers": 1, "num_heads": 2}),
+        ("BART", PrefixDecoder, {"model_type": "bart", "d_model": 32, "encoder_layers": 1, "decoder_layers": 1}),
+        ("CLIP", PrefixDecoder, {"model_type": "clip"}),
+        ("XLNet", PrefixDecoder, {"model_type": "xlnet", "d_model": 32, "n_layer": 1, "n_head": 2, "d_inner": 32}),
+        ("CTRL", PrefixDecoder, {"model_type": "ctrl", "n_embd": 32, "n_layer": 1, "n_head": 2, "dff": 32}),
+        ("RWKV", PrefixDecoder, {"model_type": "rwkv", "hidden_size": 32, "num_hidden_layers": 2}),
+    )
+}
+
+
+@pytest.fixture(autouse=True)
+def limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("SYNTH2_CACHE", str(tmp_path / "cache"))
+    for name, value in {
+        "_SECONDS_TO_LIST": 1.0,
+        "_SECONDS_TO_BEGIN": 1.0,
+        "_LONGEST_UNKNOWN": 1.0,
+        "_MOST_UNKNOWN": 2**22,
+        "_MOST_OF_A_PAGE": 2**22,
+    }.items():
+        monkeypatch.setattr(remote, name, value)
+    yield
+    remote.fsspec.filesystem("http").clear_instance_cache()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_refused_is_named_in_a_message_of_ours_and_in_time(kind: str, tmp_path: Path) -> None:
+    start = time.monotonic()
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - which one it is, is up to the kind
+        KINDS[kind](tmp_path)
+    assert time.monotonic() - start < 120  # some seconds, where nobody else works
+    message = _message_of_ours(caught.value)
+    assert message is not None, "synth2 would end in a traceback"
+    assert "127.0.0.1" in message or "expected a decoder-only one" in message, message
+    assert len(message) > 60, "it says what was expected, or the way out"
+    left = [path for path in tmp_path.rglob("*") if path.is_file() and path.stat().st_size > 2**10]
+    assert not left, "nothing that is of no use stays on the disk"
+
+
+def test_the_table_is_as_long_as_was_asked() -> None:
+    assert len(KINDS) >= 40
