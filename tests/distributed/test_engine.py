@@ -6,8 +6,6 @@ import random
 import signal
 import subprocess
 import sys
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -89,7 +87,9 @@ def same_files(one: Path, other: Path) -> bool:
 
 def list_listening() -> set[str]:
     """Local addresses of all TCP sockets of this machine that listen, as /proc writes them."""
-    lines = [line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]]
+    lines = [
+        line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]
+    ]
     return {fields[1] for fields in lines if fields[3] == "0A"}
 
 
