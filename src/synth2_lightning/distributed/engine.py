@@ -86,8 +86,9 @@ def _apply(batch: Any, function: Callable[[Any], Any]) -> dict[str, list[bytes]]
 def connect(address: str, **settings: Any) -> Iterator[RayEngine]:
     """Start Ray, or connect to a cluster, for as long as the context lasts.
 
-    Ray's reports of usage and its dashboard are off. Ray listens on all interfaces, as it must between machines; who
-    speaks to it needs the token that Ray keeps in the user's home.
+    Ray's reports of usage and its dashboard are off. With ``local``, Ray listens on 127.0.0.1 alone, unless
+    ``RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=1`` says otherwise, or Ray was imported before; a cluster that ``ray start``
+    made listens where it was told to.
 
     Args:
         address: ``local`` for the cores of this machine, ``auto`` for the cluster that this machine is part of, or
@@ -103,6 +104,8 @@ def connect(address: str, **settings: Any) -> Iterator[RayEngine]:
             '`ray`. Install it with `pip install "synth2-lightning[ray]"`.'
         )
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # before Ray is imported
+    if address == "local":  # by name for other systems only, but it is what makes Ray use the loopback interface
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     import ray
 
     if ray.is_initialized():

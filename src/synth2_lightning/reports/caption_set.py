@@ -8,7 +8,14 @@ from typing import Any
 
 from synth2_lightning.locations import resolve
 from synth2_lightning.reports.engine import CaptionEngine, OneProcess
-from synth2_lightning.reports.partitions import Partition, list_captions, list_class_names, list_partitions
+from synth2_lightning.reports.partitions import (
+    NUM_MEASURED,
+    Partition,
+    list_beginnings,
+    list_captions,
+    list_class_names,
+    list_partitions,
+)
 from synth2_lightning.reports.sampling import bound_priorities, draw_priorities
 from synth2_lightning.sources.jsonfile import read_json
 
@@ -23,6 +30,7 @@ class Census:
         num_rows: All of them.
         num_captions: Those whose caption is not blank.
         class_sizes: How many captions were written for what, in the order of the rows; empty where nobody said.
+        num_long: Captions of which only the beginning is measured.
 
     Example:
         >>> Census(3, 2, Counter({"fox": 2})).num_captions
@@ -32,12 +40,18 @@ class Census:
     num_rows: int = 0
     num_captions: int = 0
     class_sizes: Counter[str] = field(default_factory=Counter)
+    num_long: int = 0
 
     def __add__(self, other: "Census") -> "Census":
         """Count both."""
         sizes = self.class_sizes.copy()
         sizes.update(other.class_sizes)
-        return Census(self.num_rows + other.num_rows, self.num_captions + other.num_captions, sizes)
+        return Census(
+            self.num_rows + other.num_rows,
+            self.num_captions + other.num_captions,
+            sizes,
+            self.num_long + other.num_long,
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,11 +93,11 @@ class CaptionSet:
 
     @property
     def captions(self) -> list[str]:
-        """All texts, in memory."""
+        """The beginnings of all texts, in memory."""
         return [caption for _, caption in self._take(_TakeCaptions(_EVERYTHING, seed=0))]
 
     def sample(self, num: int, seed: int) -> list[str]:
-        """Draw captions, none twice, in an order of chance; the same seed draws the same ones."""
+        """Draw beginnings of captions, none twice, in an order of chance; the same seed draws the same ones."""
         num, factor = min(num, len(self)), 1
         while True:
             bound = bound_priorities(num, len(self), factor)
@@ -111,7 +125,7 @@ class _TakeCaptions:
         if not is_taken.any():
             return taken
         for first, rows in partition.read(["caption"]):
-            captions = list_captions(rows)
+            captions = list_beginnings(rows)
             start = first - partition.first_row
             taken.extend(
                 (int(priorities[start + offset]), captions[offset])
@@ -128,13 +142,14 @@ def take_census(partition: Partition) -> Census:
         >>> import pyarrow as pa
         >>> from synth2_lightning.reports.partitions import TablePartition
         >>> take_census(TablePartition(pa.table({"caption": ["a fox", ""]})))
-        Census(num_rows=2, num_captions=1, class_sizes=Counter({'': 1}))
+        Census(num_rows=2, num_captions=1, class_sizes=Counter({'': 1}), num_long=0)
     """
     census = Census()
     for _, rows in partition.read(["caption", "class_name"]):
-        pairs = zip(list_captions(rows), list_class_names(rows), strict=True)
-        names = [class_name for caption, class_name in pairs if caption]
-        census += Census(len(rows), len(names), Counter(names))
+        captions = list_captions(rows)
+        names = [name for caption, name in zip(captions, list_class_names(rows), strict=True) if caption]
+        num_long = sum(len(caption) > NUM_MEASURED for caption in captions)
+        census += Census(len(rows), len(names), Counter(names), num_long)
     return census
 
 

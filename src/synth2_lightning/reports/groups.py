@@ -21,7 +21,7 @@ from synth2_lightning.metrics.diversity import split_caption
 from synth2_lightning.nn.pooling import embed_sentences
 from synth2_lightning.reports.caption_set import CaptionSet
 from synth2_lightning.reports.embedding import BATCH_SIZE, embed_captions
-from synth2_lightning.reports.partitions import Partition, list_captions, list_class_names
+from synth2_lightning.reports.partitions import Partition, list_beginnings, list_captions, list_class_names
 
 NO_GROUP = -1
 _FITTED_TO = 1024  # captions for each cluster; more move the centres little: Faiss takes 256
@@ -75,7 +75,7 @@ class _LabelByCluster:
         labels = np.full(partition.num_rows, NO_GROUP, np.int32)
         words: list[Counter[str]] = [Counter() for _ in self.centers]
         for first, rows in partition.read(["caption"]):
-            captions = list_captions(rows)
+            captions = list_beginnings(rows)
             places = [place for place, caption in enumerate(captions) if caption]
             filled = [captions[place] for place in places]
             found = find_nearest_centers(embed_sentences(self.encoder, filled, BATCH_SIZE), self.centers)

@@ -20,6 +20,7 @@ from synth2_lightning.reports.charts import (
 )
 from synth2_lightning.reports.comparison import ComparedSet, Comparison
 from synth2_lightning.reports.measures import MEASURES, list_measures
+from synth2_lightning.reports.partitions import NUM_MEASURED
 
 _SVG = "http://www.w3.org/2000/svg"
 _XLINK = "http://www.w3.org/1999/xlink"
@@ -66,6 +67,7 @@ def _describe_set(one: ComparedSet) -> dict[str, Any]:
     return {
         "name": one.captions.name,
         "num_blank": one.captions.num_blank,
+        "num_cut": one.captions.census.num_long,
         "figures": {measure.key: measure.read(one) for measure in MEASURES},
         "lengths": one.figures.words.lengths,
         "own_cluster_sizes": one.own_sizes,
@@ -89,6 +91,7 @@ def _render_page(comparison: Comparison) -> str:
         common_clusters=_draw_svg(draw_common_clusters, comparison, 12.0, 4.6),
         map=_add_tooltips(_draw_svg(draw_map, comparison, 12.0, 8.4), comparison),
         color_of=color_of,
+        num_measured=NUM_MEASURED,
         version=__version__,
     )
 
