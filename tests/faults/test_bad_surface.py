@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from synth2_lightning.cli import _message_of_ours, main
+from synth2_lightning.console import visible
 from synth2_lightning.export import load_exported
 from synth2_lightning.locations import limit_locations, locate_model, resolve
 from synth2_lightning.sharing.folder import CONFIG, FORMAT
@@ -140,6 +141,43 @@ def test_files_inside_of_an_export_and_of_packages_are_read(tmp_path: Path) -> N
         assert resolve(folder / "tokenizer.json", "words").is_file()
         with pytest.raises(ValueError, match=r"names '/etc/passwd', which is not in its folder"):
             resolve("/etc/passwd", "words")
+
+
+# Run files and names that speak to the terminal.
+
+ESCAPES = {
+    "a key": '{"\\e]0;owned\\a": 1}',
+    "a value": 'trainer: {max_steps: "\\e[2J"}',
+    "a class": 'model: {class_path: "bad\\u009b2J"}',
+    "an argument of a class": 'data: {class_path: RealDataModule, init_args: {"\\u202e": 1}}',
+}
+
+
+@pytest.mark.parametrize("kind", ESCAPES)
+def test_a_run_file_does_not_speak_to_the_terminal(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bad.yaml").write_text(ESCAPES[kind])
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", "--config", str(tmp_path / "bad.yaml")])
+    error = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert error.startswith("error: ")
+    assert visible(error) == error
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["caption", "--\x1b[2J"], ["\x1b]0;owned\x07"], ["weights", "\x9b2J"], ["report", "\x1b[2J"], ["demo", "\u202e"]],
+)
+def test_words_that_a_shell_made_of_names_do_not_speak_to_the_terminal(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(words)
+    error = capsys.readouterr().err
+    assert "error: " in error
+    assert visible(error) == error
 
 
 # Folders that cannot be written to: a file stands in place of the folder, which stops root as well.

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from synth2_lightning.console import visible
 from synth2_lightning.shards.picture_captions import Format, PictureCaptionFile, PictureCaptionStream, format_of
 
 FORMATS: list[Format] = ["text", "jsonl", "csv"]
@@ -86,3 +87,25 @@ def test_the_standard_output_gets_its_header_once(capsysbinary: pytest.CaptureFi
 
 def test_formats_are_known_by_the_ends_of_names() -> None:
     assert [format_of(Path(name)) for name in ("a.txt", "a.jsonl", "a.CSV", "")] == ["text", "jsonl", "csv", "text"]
+
+
+ESCAPE = "x\x1b]0;owned\x07\x9b2J\u202e\udc80.png"
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_names_and_captions_do_not_act_on_the_terminal(format: Format, capsys: pytest.CaptureFixture[str]) -> None:
+    PictureCaptionStream(format).append([(ESCAPE, "a\x1b[2J fox")])
+    out = capsys.readouterr().out
+    assert visible(out) == out
+    assert "fox" in out
+    if format == "jsonl":
+        assert json.loads(out) == {"picture": ESCAPE, "caption": "a\x1b[2J fox"}
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_file_keeps_them_and_is_gone_on_with(format: Format, tmp_path: Path) -> None:
+    for _ in range(2):
+        with PictureCaptionFile(tmp_path / "captions", format, {}) as file:
+            if not file.names:
+                file.append([(ESCAPE, "a fox")])
+    assert file.names == {ESCAPE}
