@@ -16,11 +16,17 @@ from typing import Any
 import pytest
 import torch
 
+from synth2_lightning.checkpoints import CheckedCheckpointIO
 from synth2_lightning.cli import _message_of_ours, main
 from synth2_lightning.console import visible
 from synth2_lightning.export import load_exported
+from synth2_lightning.files import write_files
+from synth2_lightning.generators.completion_cache import CompletionCache
 from synth2_lightning.locations import limit_locations, locate_model, resolve
-from synth2_lightning.sharing.folder import CONFIG, FORMAT
+from synth2_lightning.shards.caption_set import CaptionSetWriter
+from synth2_lightning.shards.picture_captions import PictureCaptionFile
+from synth2_lightning.shards.writer import ShardWriter
+from synth2_lightning.sharing.folder import CONFIG, FORMAT, write_folder
 
 VOCABULARY = "package://synth2_lightning/scenes/vocabulary"
 TOKENIZER = "package://synth2_lightning/scenes/tokenizer"
@@ -251,6 +257,29 @@ def test_a_file_in_place_of_a_folder_is_told_in_a_sentence(
     assert "in-the-way" in error
     assert "xpected" in error
     assert "Traceback" not in error
+
+
+WRITERS: dict[str, Callable[[Path], object]] = {
+    "captions": lambda place: PictureCaptionFile(place / "captions.jsonl", "jsonl", {}),
+    "shards": lambda place: ShardWriter(place).start({"seed": 0}),
+    "caption set": lambda place: CaptionSetWriter(place).start({"seed": 0}),
+    "answers": CompletionCache,
+    "checkpoint": lambda place: CheckedCheckpointIO().save_checkpoint({"global_step": 1}, place / "last.ckpt"),
+    "export": lambda place: write_folder(place / "captioner").__enter__(),
+    "weights": lambda place: write_files(place).__enter__(),
+}
+
+
+@pytest.mark.parametrize("what", WRITERS)
+@pytest.mark.parametrize("place", ["in-the-way", "in-the-way/out", "in-the-way/a/b"])
+def test_whatever_is_written_says_what_is_in_the_way(what: str, place: str, tmp_path: Path) -> None:
+    (tmp_path / "in-the-way").touch()
+    with pytest.raises(OSError, match="in-the-way") as caught:
+        WRITERS[what](tmp_path / place)
+    message = _message_of_ours(caught.value)
+    assert message is not None
+    assert "in-the-way" in message
+    assert "xpected a f" in message
 
 
 @pytest.mark.parametrize(
