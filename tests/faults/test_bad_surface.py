@@ -22,7 +22,7 @@ from synth2_lightning.console import visible
 from synth2_lightning.export import load_exported
 from synth2_lightning.files import write_files
 from synth2_lightning.generators.completion_cache import CompletionCache
-from synth2_lightning.locations import limit_locations, locate_model, resolve
+from synth2_lightning.locations import limit_locations, locate_model, note_locations, resolve
 from synth2_lightning.shards.caption_set import CaptionSetWriter
 from synth2_lightning.shards.picture_captions import PictureCaptionFile
 from synth2_lightning.shards.writer import ShardWriter
@@ -135,7 +135,9 @@ def test_what_the_user_allows_is_looked_for_on_the_hub(tmp_path: Path) -> None:
         assert locate_model("good/words", "tokenizer") == "good/words"
         with pytest.raises(ValueError, match=r"names 'bad/words', which is on the Hub .*--from-hub bad/words"):
             locate_model("bad/words", "tokenizer")
-    assert locate_model("bad/words", "tokenizer") == "bad/words"
+    with note_locations() as noted:
+        assert locate_model("bad/words", "tokenizer") == "bad/words"
+    assert noted == {"hub://bad/words"}  # which an export may name when it is loaded back
 
 
 def test_files_inside_of_an_export_and_of_packages_are_read(tmp_path: Path) -> None:
@@ -322,8 +324,10 @@ def test_other_errors_of_the_system_keep_their_traceback(monkeypatch: pytest.Mon
 
 STARTS = [[str(Path(sys.executable).with_name("synth2"))], [sys.executable, "-m", "synth2_lightning"]]
 # What `python -m` itself imports before the package is, and looks for in the current folder.
-OF_PYTHON_ITSELF = ("importlib", "warnings", "contextlib", "collections", "keyword", "operator", "reprlib", "types")
-OF_PYTHON_ITSELF += ("functools", "pkgutil", "typing", "re", "copyreg", "enum", "inspect")
+OF_PYTHON_ITSELF = (
+    *("importlib", "warnings", "contextlib", "collections", "keyword", "operator", "reprlib", "types"),
+    *("functools", "pkgutil", "typing", "re", "copyreg", "enum", "inspect"),
+)
 
 
 @pytest.fixture
