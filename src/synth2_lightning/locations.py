@@ -12,7 +12,7 @@ from synth2_lightning.files import whole_folder
 from synth2_lightning.remote import fetch_remote, is_remote
 from synth2_lightning.weights import fetch
 
-PACKAGE_SCHEME = "package://"
+PACKAGE_SCHEME, HUB_SCHEME = "package://", "hub://"
 _WEIGHTS = "weights://"
 _notes: ContextVar[set[str] | None] = ContextVar("_notes", default=None)
 _limits: ContextVar["_Limits | None"] = ContextVar("_limits", default=None)
@@ -21,6 +21,8 @@ _limits: ContextVar["_Limits | None"] = ContextVar("_limits", default=None)
 @contextmanager
 def note_locations() -> Iterator[set[str]]:
     """Note every location that is resolved while the context lasts, as it was written: what is read, and no more.
+
+    Names on the Hub are noted with ``hub://`` before them, as nobody writes them.
 
     Example:
         >>> with note_locations() as noted:
@@ -77,7 +79,7 @@ def check_hub_name(name: str) -> None:
         >>> check_hub_name("amused/amused-256")
     """
     if (noted := _notes.get()) is not None:
-        noted.add(name)
+        noted.add(f"{HUB_SCHEME}{name}")
     if (limits := _limits.get()) is not None and name not in limits.from_hub:
         raise ValueError(
             f"The model in {limits.folder} names {name!r}, which is on the Hub and not in its folder; nothing is "

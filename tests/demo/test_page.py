@@ -12,7 +12,9 @@ from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
 
 import pytest
 from PIL import Image
@@ -190,3 +192,32 @@ def test_a_browser_shows_what_is_said_of_a_picture_and_fetches_nothing_from_else
     assert {urlsplit(url).hostname for url in requests if url.startswith(("http", "ws"))} == {"127.0.0.1"}
     complaints = [str(each["params"]) for each in browser.events if each["method"] == "Log.entryAdded"]
     assert [each for each in complaints if "Content Security Policy" in each] == []  # it did not even try
+    check_that_only_uploads_are_read(page, tmp_path / "print.jpg")
+
+
+def check_that_only_uploads_are_read(page: str, picture: Path) -> None:
+    """See that gradio itself, behind the guard, takes what was uploaded and nothing else."""
+
+    def post(path: str, content: bytes, kind: str = "application/json", **headers: str) -> tuple[int, Any]:
+        request = Request(page + path, content, {"Content-Type": kind, **headers})
+        try:
+            with urlopen(request, timeout=60) as answer:
+                return answer.status, json.load(answer)
+        except HTTPError as error:
+            return error.code, error.read().decode()
+
+    def call(path: str, **more: Any) -> tuple[int, Any]:
+        return post("gradio_api/call/caption", json.dumps({"data": [{"path": path, **more}]}).encode())
+
+    form = b'--x\r\nContent-Disposition: form-data; name="files"; filename="../../%s"\r\n\r\n%s\r\n--x--\r\n'
+    form %= (b"../" * 9 + b"etc/a.jpg", picture.read_bytes())
+    status, uploaded = post("gradio_api/upload", form, "multipart/form-data; boundary=x")
+    assert status == 200
+    assert "uploads" in Path(uploaded[0]).parts
+    assert ".." not in Path(uploaded[0]).parts
+    assert call(uploaded[0])[0] == 200
+    private, gone = call(str(picture)), call(str(picture.with_name("gone.jpg")))
+    assert private == gone == call(f"{page}config", meta={"_type": "gradio.FileData"})
+    assert private[0] == 403
+    assert post("gradio_api/call/caption", b"{}", Origin="http://evil.example")[0] == 403
+    assert post("gradio_api/call/caption", b"{}", Host="evil.example")[0] == 400

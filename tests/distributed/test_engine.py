@@ -159,6 +159,12 @@ def test_errors_of_workers_are_told_in_a_sentence(two_workers: RayEngine, tmp_pa
 
 
 @pytest.mark.slow
+def test_workers_do_not_import_from_the_folder_in_which_the_command_was_started(two_workers: RayEngine) -> None:
+    ((current, searched),) = two_workers.map(lambda _: (str(Path.cwd()), sys.path), [0])
+    assert str(Path.cwd()) not in (current, *searched)
+
+
+@pytest.mark.slow
 def test_a_ray_that_somebody_uses_is_left_alone(two_workers: RayEngine) -> None:
     with pytest.raises(OSError, match="Ray is connected already, by this process"), connect("local"):
         pass

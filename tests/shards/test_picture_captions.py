@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from synth2_lightning.console import visible
 from synth2_lightning.shards.picture_captions import Format, PictureCaptionFile, PictureCaptionStream, format_of
 
 FORMATS: list[Format] = ["text", "jsonl", "csv"]
@@ -99,3 +100,25 @@ def test_names_may_hold_what_ends_lines_and_fields(tmp_path: Path, format: Forma
     with PictureCaptionFile(tmp_path / "c", format, {}) as file:
         assert file.names == {name for name, _ in rows}
     assert (tmp_path / "c").read_bytes() == content
+
+
+ESCAPE = "x\x1b]0;owned\x07\x9b2J\u202e\udc80.png"
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_names_and_captions_do_not_act_on_the_terminal(format: Format, capsys: pytest.CaptureFixture[str]) -> None:
+    PictureCaptionStream(format).append([(ESCAPE, "a\x1b[2J fox")])
+    out = capsys.readouterr().out
+    assert visible(out) == out
+    assert "fox" in out
+    if format == "jsonl":
+        assert json.loads(out) == {"picture": ESCAPE, "caption": "a\x1b[2J fox"}
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_file_keeps_them_and_is_gone_on_with(format: Format, tmp_path: Path) -> None:
+    for _ in range(2):
+        with PictureCaptionFile(tmp_path / "captions", format, {}) as file:
+            if not file.names:
+                file.append([(ESCAPE, "a fox")])
+    assert file.names == {ESCAPE}

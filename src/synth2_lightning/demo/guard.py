@@ -19,8 +19,10 @@ NOT_UPLOADED = "Only pictures that were uploaded to this page are read; upload t
 _API = "/gradio_api/"
 _FILE = f"{_API}file="
 _UPLOAD = f"{_API}upload"
-_NEEDED = ("app_id", "api/", "call/", "cancel", "heartbeat/", "info", "queue/", "reset", "run/", "startup-events")
-_NEEDED += ("theme.css", "upload", "upload_progress")
+_NEEDED = (
+    *("app_id", "api/", "call/", "cancel", "heartbeat/", "info", "queue/", "reset", "run/", "startup-events"),
+    *("theme.css", "upload", "upload_progress"),
+)
 _POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'none'; form-action 'self'"
 
 

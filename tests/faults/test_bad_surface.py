@@ -1,0 +1,373 @@
+"""What others put into exports and folders: nothing is fetched or read for them, and no command ends in a traceback.
+
+``KINDS`` are exports whose description names what an export must not; ``COMMANDS`` write where nothing can be written.
+"""
+
+import errno
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from synth2_lightning.checkpoints import CheckedCheckpointIO
+from synth2_lightning.cli import _message_of_ours, main
+from synth2_lightning.console import visible
+from synth2_lightning.export import load_exported
+from synth2_lightning.files import write_files
+from synth2_lightning.generators.completion_cache import CompletionCache
+from synth2_lightning.locations import limit_locations, locate_model, note_locations, resolve
+from synth2_lightning.shards.caption_set import CaptionSetWriter
+from synth2_lightning.shards.picture_captions import PictureCaptionFile
+from synth2_lightning.shards.writer import ShardWriter
+from synth2_lightning.sharing.folder import CONFIG, FORMAT, write_folder
+
+VOCABULARY = "package://synth2_lightning/scenes/vocabulary"
+TOKENIZER = "package://synth2_lightning/scenes/tokenizer"
+TINY: dict[str, Any] = {
+    "image_encoder": {"class_path": "synth2_lightning.testing.TinyImageTokenizer"},
+    "resampler": {"class_path": "synth2_lightning.testing.TinyResampler"},
+    "decoder": {"class_path": "synth2_lightning.testing.TinyDecoder"},
+}
+
+
+def export(folder: Path, **parts: Any) -> object:
+    """Load an export that somebody else described."""
+    place = folder / "bad-export"
+    place.mkdir()
+    (place / "files").mkdir()
+    model = {"class_path": "synth2_lightning.modules.captioning.VisionLanguageModule", "init_args": {**TINY, **parts}}
+    (place / CONFIG).write_text(json.dumps({"format": FORMAT, "format_version": 1, "model": model}))
+    return load_exported(place)
+
+
+def new_words(folder: Path, tokenizer: Any) -> object:
+    config = {"model_type": "gpt2", "n_embd": 8, "n_layer": 1, "n_head": 2, "n_positions": 32}
+    return decoder(folder, "NewLanguageModel", config=config, tokenizer=tokenizer)
+
+
+def old_words(folder: Path, **arguments: Any) -> object:
+    return decoder(folder, "PretrainedLanguageModel", **arguments)
+
+
+def decoder(folder: Path, name: str, **arguments: Any) -> object:
+    source = {"class_path": f"synth2_lightning.decoders.language_model.{name}", "init_args": arguments}
+    prefix = {"class_path": "synth2_lightning.decoders.prefix.PrefixDecoder", "init_args": {"language_model": source}}
+    return export(folder, decoder=prefix)
+
+
+def encoder(folder: Path, name: str, **arguments: Any) -> object:
+    return export(folder, image_encoder={"class_path": f"synth2_lightning.encoders.{name}", "init_args": arguments})
+
+
+def lies_here(folder: Path, name: str) -> str:
+    """A tokenizer outside of the export, which would be read."""
+    (folder / name).symlink_to(resolve(VOCABULARY, "words"))
+    return name
+
+
+KINDS: dict[str, Callable[[Path], object]] = {
+    "a tokenizer on the Hub": lambda folder: new_words(folder, "bad/words"),
+    "a tokenizer on the Hub, by one word": lambda folder: new_words(folder, "bad"),
+    "a language model on the Hub": lambda folder: old_words(folder, model="bad/model"),
+    "a language model on the Hub, with a GGUF file": lambda folder: old_words(
+        folder, model="bad/model", gguf_file="model.gguf"
+    ),
+    "a VQ-GAN on the Hub": lambda folder: encoder(folder, "vqgan.VQGANTokenizer", model="bad/vqgan"),
+    "weights of timm": lambda folder: encoder(folder, "timm.TimmEncoder", model="tf_efficientnet_lite0"),
+    "a model that timm would fetch": lambda folder: encoder(folder, "timm.TimmEncoder", model="hf-hub:bad/model"),
+    "weights of open_clip": lambda folder: encoder(
+        folder, "open_clip.OpenClipEncoder", model="ViT-B-32", pretrained="openai"
+    ),
+    "a text tower that open_clip would fetch": lambda folder: encoder(
+        folder, "open_clip.OpenClipEncoder", model="roberta-ViT-B-32", pretrained="here://files"
+    ),
+    "an architecture that open_clip would fetch": lambda folder: encoder(
+        folder, "open_clip.OpenClipEncoder", model="hf-hub:bad/model", pretrained="here://files"
+    ),
+    "an address": lambda folder: new_words(folder, "https://bad.example/words"),
+    "an address of this machine": lambda folder: new_words(folder, (folder / lies_here(folder, "bad")).as_uri()),
+    "a folder of the user": lambda folder: new_words(folder, str(folder / lies_here(folder, "bad"))),
+    "a folder beside": lambda folder: new_words(folder, f"../{folder.name}/{lies_here(folder, 'bad')}"),
+    "a folder of the current one": lambda folder: new_words(folder, f"./{lies_here(folder, 'bad')}"),
+    "a folder of the current one, by its name": lambda folder: new_words(folder, lies_here(folder, "bad")),
+    "a folder of the home": lambda folder: new_words(folder, "~/bad"),
+    "a way out of the export": lambda folder: new_words(folder, "here://files/../../bad"),
+    "a way out of a package": lambda folder: new_words(folder, "package://synth2_lightning/../../bad"),
+    "a way out of the weights": lambda folder: new_words(folder, "weights://all-minilm-l6-v2/../../bad"),
+    "a GGUF file elsewhere": lambda folder: old_words(folder, model="here://files", gguf_file="../../bad.gguf"),
+    "a GGUF file of the system": lambda folder: old_words(
+        folder, model="here://files", gguf_file=str(folder / lies_here(folder, "bad"))
+    ),
+    "a folder of a model elsewhere": lambda folder: encoder(
+        folder, "vqgan.VQGANTokenizer", model="here://files", subfolder="../../bad"
+    ),
+    "a place that is no text": lambda folder: new_words(folder, {"class_path": "bad.Words"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_export_reads_its_own_files_alone_and_asks_the_hub_for_nothing(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - ValueError, but for what no library knows
+        KINDS[kind](tmp_path)
+    message = _message_of_ours(caught.value)
+    assert message is not None, f"synth2 would end in a traceback: {caught.value!r}"
+    assert "xpected" in message
+    assert "huggingface.co" not in message
+    assert not isinstance(caught.value, OSError), "it was looked for"
+
+
+def test_the_table_is_as_long_as_was_asked() -> None:
+    assert len(KINDS) >= 15
+
+
+def test_what_the_user_allows_is_looked_for_on_the_hub(tmp_path: Path) -> None:
+    with limit_locations(tmp_path, from_hub=["good/words"]):
+        assert locate_model("good/words", "tokenizer") == "good/words"
+        with pytest.raises(ValueError, match=r"names 'bad/words', which is on the Hub .*--from-hub bad/words"):
+            locate_model("bad/words", "tokenizer")
+    with note_locations() as noted:
+        assert locate_model("bad/words", "tokenizer") == "bad/words"
+    assert noted == {"hub://bad/words"}  # which an export may name when it is loaded back
+
+
+def test_files_inside_of_an_export_and_of_packages_are_read(tmp_path: Path) -> None:
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "words.json").touch()
+    with limit_locations(tmp_path):
+        assert resolve(tmp_path / "files" / "words.json", "words").is_file()
+        folder = resolve(VOCABULARY, "words")
+        assert resolve(folder / "tokenizer.json", "words").is_file()
+        with pytest.raises(ValueError, match=r"names '/etc/passwd', which is not in its folder"):
+            resolve("/etc/passwd", "words")
+
+
+# Run files and names that speak to the terminal.
+
+ESCAPES = {
+    "a key": '{"\\e]0;owned\\a": 1}',
+    "a value": 'trainer: {max_steps: "\\e[2J"}',
+    "a class": 'model: {class_path: "bad\\u009b2J"}',
+    "an argument of a class": 'data: {class_path: RealDataModule, init_args: {"\\u202e": 1}}',
+}
+
+
+@pytest.mark.parametrize("kind", ESCAPES)
+def test_a_run_file_does_not_speak_to_the_terminal(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bad.yaml").write_text(ESCAPES[kind])
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", "--config", str(tmp_path / "bad.yaml")])
+    error = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert error.startswith("error: ")
+    assert visible(error) == error
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["caption", "--\x1b[2J"], ["\x1b]0;owned\x07"], ["weights", "\x9b2J"], ["report", "\x1b[2J"], ["demo", "\u202e"]],
+)
+def test_words_that_a_shell_made_of_names_do_not_speak_to_the_terminal(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(words)
+    error = capsys.readouterr().err
+    assert "error: " in error
+    assert visible(error) == error
+
+
+# Folders that cannot be written to: a file stands in place of the folder, which stops root as well.
+
+COMMANDS: dict[str, Callable[[Path], list[str]]] = {
+    "vocabulary": lambda out: ["vocabulary", "captions.txt", str(out), "--min-count", "1"],
+    "deduplicate": lambda out: ["deduplicate", "captions.txt", str(out)],
+    "select": lambda out: ["select", "captions.jsonl", str(out), "--num", "2", "--by", "class"],
+    "score": lambda out: ["score", "predictions.json", "references.json", "--out", str(out)],
+    "consolidate": lambda out: ["consolidate", "sharded", str(out / "whole.ckpt")],
+    "weights": lambda _: ["weights", "efficientnet-lite0"],
+    "fit": lambda out: ["fit", "--config", "tiny.yaml", f"--trainer.logger.init_args.save_dir={out}"],
+    "fit without logger": lambda out: [
+        *("fit", "--config", "tiny.yaml", "--trainer.logger=false", f"--trainer.default_root_dir={out}"),
+    ],
+}  # fmt: skip
+REFERENCES = {
+    "images": [{"id": 1, "file_name": "1.png"}, {"id": 2, "file_name": "2.png"}],
+    "annotations": [{"image_id": 1, "caption": "a red circle"}, {"image_id": 2, "caption": "two blue squares"}],
+}
+RUN_FILE = """
+trainer:
+  accelerator: cpu
+  logger: {class_path: lightning.pytorch.loggers.CSVLogger, init_args: {save_dir: runs}}
+  callbacks: [{class_path: lightning.pytorch.callbacks.ModelCheckpoint}]
+  enable_progress_bar: false
+  enable_model_summary: false
+  max_steps: 1
+model:
+  class_path: synth2_lightning.modules.captioning.VisionLanguageModule
+  init_args:
+    image_encoder: {class_path: synth2_lightning.testing.TinyImageTokenizer}
+    resampler: {class_path: synth2_lightning.testing.TinyResampler}
+    decoder: {class_path: synth2_lightning.testing.TinyDecoder}
+data:
+  class_path: synth2_lightning.datamodules.real.RealDataModule
+  init_args:
+    train: {class_path: synth2_lightning.scenes.source.ScenesSource, init_args: {split: train, num_pictures: 4}}
+    batch_size: 2
+    image_size: 8
+"""
+
+
+@pytest.fixture
+def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    from torch.distributed.checkpoint.state_dict_saver import save
+
+    monkeypatch.chdir(tmp_path)
+    Path("captions.txt").write_text("a red circle\ntwo blue squares\n")
+    rows = [{"caption": "a red circle", "class_name": "circle"}, {"caption": "a square", "class_name": "square"}]
+    Path("captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    Path("references.json").write_text(json.dumps(REFERENCES))
+    Path("predictions.json").write_text(json.dumps([{"image_id": 1, "caption": "a"}, {"image_id": 2, "caption": "b"}]))
+    Path("tiny.yaml").write_text(RUN_FILE)
+    save({"state_dict": {"w": torch.ones(2)}}, checkpoint_id="sharded", no_dist=True)
+    torch.save({"global_step": 1}, "sharded/meta.pt")
+    return tmp_path
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch and Lightning, about what such small runs lack
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_file_in_place_of_a_folder_is_told_in_a_sentence(
+    command: str, inputs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (inputs / "in-the-way").touch()
+    monkeypatch.setenv("SYNTH2_CACHE", str(inputs / "in-the-way"))
+    with pytest.raises(SystemExit) as stop:
+        main(COMMANDS[command](inputs / "in-the-way" / "out"))
+    error = capsys.readouterr().err
+    assert stop.value.code == 1
+    assert "in-the-way" in error
+    assert "xpected" in error
+    assert "Traceback" not in error
+
+
+WRITERS: dict[str, Callable[[Path], object]] = {
+    "captions": lambda place: PictureCaptionFile(place / "captions.jsonl", "jsonl", {}),
+    "shards": lambda place: ShardWriter(place).start({"seed": 0}),
+    "caption set": lambda place: CaptionSetWriter(place).start({"seed": 0}),
+    "answers": CompletionCache,
+    "checkpoint": lambda place: CheckedCheckpointIO().save_checkpoint({"global_step": 1}, place / "last.ckpt"),
+    "export": lambda place: write_folder(place / "captioner").__enter__(),
+    "weights": lambda place: write_files(place).__enter__(),
+}
+
+
+@pytest.mark.parametrize("what", WRITERS)
+@pytest.mark.parametrize("place", ["in-the-way", "in-the-way/out", "in-the-way/a/b"])
+def test_whatever_is_written_says_what_is_in_the_way(what: str, place: str, tmp_path: Path) -> None:
+    (tmp_path / "in-the-way").touch()
+    with pytest.raises(OSError, match="in-the-way") as caught:
+        WRITERS[what](tmp_path / place)
+    message = _message_of_ours(caught.value)
+    assert message is not None
+    assert "in-the-way" in message
+    assert "xpected a f" in message
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (OSError(errno.EROFS, "Read-only file system", "runs/config.yaml"), "runs/config.yaml .*Read-only file system"),
+        (PermissionError(errno.EACCES, "Permission denied", "runs"), "runs cannot be written.*Permission denied"),
+        (NotADirectoryError(errno.ENOTDIR, "Not a directory", "a/b"), "a/b cannot be written.*Not a directory"),
+        (FileExistsError(errno.EEXIST, "File exists", "runs"), "runs cannot be written.*File exists"),
+        (OSError(errno.ENOSPC, "No space left on device"), "What this command writes .*No space left"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded", "x"), "x cannot be written.*quota"),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "x" * 300), "xxx cannot be written.*too long"),
+    ],
+)
+def test_what_the_system_says_of_a_folder_is_told_whichever_library_wrote_there(
+    error: OSError, expected: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def write(*_: object) -> None:
+        raise error  # from a module that is not of the package
+
+    monkeypatch.setattr("synth2_lightning.cli.run_trainer", write)
+    with pytest.raises(SystemExit) as stop:
+        main(["fit"])
+    assert stop.value.code == 1
+    told = capsys.readouterr().err
+    assert re.search(expected, told)
+    assert "xpected a file or folder that this user may use" in told
+
+
+def test_other_errors_of_the_system_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def connect(*_: object) -> None:
+        raise ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
+
+    monkeypatch.setattr("synth2_lightning.cli.run_trainer", connect)
+    with pytest.raises(ConnectionRefusedError):
+        main(["fit"])
+
+
+# Modules in the current folder: named like those that are imported, they leave a mark when they are run.
+
+STARTS = [[str(Path(sys.executable).with_name("synth2"))], [sys.executable, "-m", "synth2_lightning"]]
+# What `python -m` itself imports before the package is, and looks for in the current folder.
+OF_PYTHON_ITSELF = (
+    *("importlib", "warnings", "contextlib", "collections", "keyword", "operator", "reprlib", "types"),
+    *("functools", "pkgutil", "typing", "re", "copyreg", "enum", "inspect"),
+)
+
+
+@pytest.fixture
+def hostile(tmp_path: Path) -> Path:
+    """A folder with a module for each that is installed, and for each of Python's own."""
+    installed = {path.stem for path in Path(torch.__file__).parents[1].iterdir() if path.stem.isidentifier()}
+    names = {*sys.stdlib_module_names, *installed, "sitecustomize", "usercustomize"}
+    for name in names - {"synth2_lightning"}:
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'RAN')!r}, 'a').write({name!r})\n")
+    (tmp_path / "captions.txt").write_text("a red circle\n")
+    return tmp_path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start", STARTS, ids=["the command", "the module"])
+def test_no_module_of_the_current_folder_is_imported(start: list[str], hostile: Path) -> None:
+    for name in OF_PYTHON_ITSELF if "-m" in start else ():
+        (hostile / f"{name}.py").unlink()
+    command = [*start, "vocabulary", "captions.txt", "out", "--min-count", "1"]
+    ran = subprocess.run(command, cwd=hostile, capture_output=True, text=True, check=False)
+    assert not (hostile / "RAN").exists(), (hostile / "RAN").read_text()
+    assert ran.returncode == 0, ran.stderr
+
+
+@pytest.mark.slow
+def test_processes_that_a_command_starts_import_nothing_from_the_current_folder(hostile: Path) -> None:
+    """As ranks (``python -m``), workers that are spawned (``python -c``), and pip are started."""
+    code = (
+        "import os, subprocess, sys; from multiprocessing import get_context\n"
+        "from synth2_lightning.cli import main\n"
+        "if __name__ == '__main__':\n"
+        "    try: main(['--version'])\n"
+        "    except SystemExit: pass\n"
+        "    worker = get_context('spawn').Process(target=print); worker.start(); worker.join()\n"
+        "    subprocess.run([sys.executable, '-c', 'import json, yaml'], check=True)\n"
+        "    subprocess.run([sys.executable, '-m', 'synth2_lightning', '--version'], check=True)\n"
+    )
+    (hostile / "scripts").mkdir()
+    (hostile / "scripts" / "script.py").write_text(code)
+    command = [sys.executable, str(hostile / "scripts" / "script.py")]
+    ran = subprocess.run(command, cwd=hostile, capture_output=True, text=True, check=False, env={**os.environ})
+    assert not (hostile / "RAN").exists(), (hostile / "RAN").read_text()
+    assert ran.returncode == 0, ran.stderr
