@@ -114,6 +114,24 @@ def load_exported(
         FileNotFoundError: The exported captioner is not at './nothing'...
     """
     folder = locate_export(location, revision)
+    config_text = _read_text(folder)
+    try:
+        return _load(folder, packages)
+    except (OSError, ValueError):
+        now = locate_export(location, revision)
+        if (now, _read_text(now)) == (folder, config_text):
+            raise
+        return load_exported(location, packages, revision)  # another export took its place meanwhile
+
+
+def _read_text(folder: Path) -> bytes:
+    try:
+        return (folder / CONFIG).read_bytes()
+    except OSError:
+        return b""
+
+
+def _load(folder: Path, packages: Collection[str]) -> VisionLanguageModule:
     config = _read_config(folder)
     description = config["model"]
     refuse_foreign_packages(description, packages)

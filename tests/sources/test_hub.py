@@ -1,3 +1,5 @@
+import os
+import shutil
 from io import BytesIO
 from pathlib import Path
 
@@ -82,3 +84,14 @@ def test_unknown_kind_of_file_is_refused(tmp_path: Path) -> None:
 def test_missing_dataset_is_named() -> None:
     with pytest.raises(FileNotFoundError, match="'no/such' of source 'hub' is neither a local file or folder nor on"):
         HubSource("no/such", split="train").load()
+
+
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_a_file_made_anew_under_its_name_and_time_is_read_anew(tmp_path: Path, is_folder: bool) -> None:
+    for text in ("first", "other"):
+        shutil.rmtree(tmp_path / "data", ignore_errors=True)
+        path = write(tmp_path, [text])
+        os.utime(path, (1.7e9, 1.7e9))
+        source = HubSource(str(path.parent if is_folder else path), split="train", caption_column="text")
+        source.load()
+        assert source.captions(0) == (text,)
