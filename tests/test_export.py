@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
 import warnings
@@ -12,6 +13,7 @@ import torch
 import yaml
 from lightning import __version__
 
+from synth2_lightning import export
 from synth2_lightning.captioner import load_captioner
 from synth2_lightning.class_specs import build_part, trusting
 from synth2_lightning.export import export_captioner, load_exported
@@ -193,6 +195,40 @@ def test_an_earlier_export_is_replaced_and_anything_else_is_kept(make_run: MakeR
     with pytest.raises(FileExistsError, match=r"holds 'notes.txt'; expected a folder that is not there, an empty one"):
         export_captioner(run, folder)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["captioner", "runs"]
+
+
+def test_an_export_that_is_replaced_while_it_is_read_is_read_again(
+    make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, folder, load_weights = make_run(), tmp_path / "captioner", export.load_weights
+    export_captioner(run, folder)
+    left = ["MIT"]
+
+    def replace_first(path: Path) -> dict[str, torch.Tensor]:
+        if left:
+            left.clear()
+            checkpoint = torch.load(run / "checkpoints" / "best-step=2.ckpt", weights_only=True)
+            checkpoint["state_dict"] = {name: weight * 2 for name, weight in checkpoint["state_dict"].items()}
+            torch.save(checkpoint, run / "checkpoints" / "best-step=2.ckpt")
+            export_captioner(run, folder)
+            raise ValueError("the file is gone")
+        return load_weights(path)
+
+    monkeypatch.setattr(export, "load_weights", replace_first)
+    assert _same_bits(load_exported(folder), _load(run))
+
+
+def test_what_a_killed_export_had_completed_is_read_and_put_in_place_by_the_next(
+    make_run: MakeRun, tmp_path: Path
+) -> None:
+    folder = export_captioner(make_run(), tmp_path / "captioner")
+    shutil.copytree(folder, folder / ".replacement")
+    (folder / "model.safetensors").write_bytes(b"of the old one")
+    assert is_exported(folder)
+    assert load_exported(folder).state_dict()
+    (folder / ".draft").mkdir()
+    export_captioner(tmp_path / "runs" / "version_0", folder)
+    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "config.json", "model.safetensors"]
 
 
 def test_an_export_that_fails_leaves_nothing_behind(make_run: MakeRun, tmp_path: Path) -> None:

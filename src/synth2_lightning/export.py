@@ -124,12 +124,30 @@ def load_exported(
         FileNotFoundError: The exported captioner is not at './nothing'...
     """
     folder = locate_export(location, revision)
+    config_text = _read_text(folder)
+    try:
+        with trusting(trust), limit_locations(folder, from_hub):
+            return _load(folder)
+    except (OSError, ValueError):
+        now = locate_export(location, revision)
+        if (now, _read_text(now)) == (folder, config_text):
+            raise
+        return load_exported(location, trust, revision, from_hub)  # another export took its place meanwhile
+
+
+def _read_text(folder: Path) -> bytes:
+    try:
+        return (folder / CONFIG).read_bytes()
+    except OSError:
+        return b""
+
+
+def _load(folder: Path) -> VisionLanguageModule:
     config = _read_config(folder)
     description = copy_plain(config["model"], f"The description in {folder / CONFIG}")
-    with trusting(trust), limit_locations(folder, from_hub):
-        refuse_foreign_packages(description)
-        module = cast(VisionLanguageModule, build_part(find_files(description, folder), VisionLanguageModule))
-        module.configure_model()
+    refuse_foreign_packages(description)
+    module = cast(VisionLanguageModule, build_part(find_files(description, folder), VisionLanguageModule))
+    module.configure_model()
     _check_codebooks(config, module, folder)
     weights = resolve(folder / WEIGHTS, "file of the exported captioner's weights")
     if "weights_sha256" in config and _hash(weights) != config["weights_sha256"]:  # earlier exports have none

@@ -562,12 +562,24 @@ class ConceptSampler(ABC):
         """Give every argument, in plain values that JSON can hold."""
 
 
+Judge = Callable[[Sequence[CaptionRecord]], list[Verdict]]
+"""Returns a verdict on each of the next captions of a set, in their order."""
+
+
 class CaptionFilter(ABC):
     """Says which captions may stay, and cleans them."""
 
     @abstractmethod
+    def start(self) -> Judge:
+        """Return a function that judges one set, block by block.
+
+        How a set is divided into blocks changes no verdict: a filter that compares captions keeps what it needs of the
+        earlier ones in the function.
+        """
+
     def judge(self, records: Sequence[CaptionRecord]) -> list[Verdict]:
-        """Say of every caption whether it may stay; the same records in the same order get the same verdicts."""
+        """Return a verdict on every caption of a set; the same records in the same order get the same verdicts."""
+        return self.start()(records)
 
     @abstractmethod
     def provenance(self) -> dict[str, Any]:

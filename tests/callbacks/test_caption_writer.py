@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ from synth2_lightning.concepts.prompts import PromptTemplate
 from synth2_lightning.concepts.sampling import UniformSampling
 from synth2_lightning.concepts.table import TableConcepts
 from synth2_lightning.datamodules.concepts import ConceptDataModule
+from synth2_lightning.filters.duplicates import ExactDuplicates
 from synth2_lightning.filters.length import LengthFilter
 from synth2_lightning.modules.caption_writing import CaptionWritingModule
+from synth2_lightning.shards import caption_set
 from synth2_lightning.shards.caption_set import read_answers
 from synth2_lightning.testing import TinyCaptionGenerator
 from synth2_lightning.types import CaptionBatch, Completion, PromptBatch, WrittenCaptions
@@ -121,6 +124,21 @@ def test_other_filters_make_no_caption_again(names: Path) -> None:
     assert len(read(names)) == 7
     predict(names, Stopped(TinyCaptionGenerator()), filters=[LengthFilter(min_words=7)])
     assert len(read(names)) == 3
+
+
+def test_blocks_and_parts_change_nothing_in_the_filtered_set(names: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    filters = [LengthFilter(min_words=7), ExactDuplicates()]
+    files = ("captions.parquet", "rejected.parquet")
+    predict(names, filters=filters, num_captions=40)
+    expected = [read(names, file) for file in files]
+    monkeypatch.setattr(caption_set, "_ROWS_AT_A_TIME", 3)
+    predict(names, Stopped(TinyCaptionGenerator()), filters=filters, num_captions=40)
+    assert [read(names, file) for file in files] == expected
+    shutil.rmtree(names.parent / "set")
+    predict(names, filters=filters, num_captions=40, records_per_part=4)
+    assert [read(names, file) for file in files] == expected
+    assert 0 < len(expected[0]) < 40
+    assert [path.name for path in (names.parent / "set").iterdir() if path.name.startswith(".")] == []
 
 
 def test_a_set_may_grow_but_not_change(names: Path) -> None:

@@ -4,7 +4,8 @@
 
 prints a table, and ends with exit code 1 if anything was lost, repeated or different. Each life of a run is several
 kills, each followed by the same command; every run is the real command in a process of its own, forked from this one,
-which has imported everything before.
+which has imported everything before. Now and then a second process of the same command is started on the same folder:
+it must be refused, or, where the first was killed meanwhile, do its work.
 """
 
 import argparse
@@ -44,6 +45,9 @@ PATIENCE = 300.0
 """Seconds within which a run that was told to end has to; many, since a busy machine is no fault."""
 GRACE = 5.0
 """Seconds after which the other ranks are killed, too, where one alone was: a launcher, such as torchrun, does that."""
+SECOND_WRITERS = 0.5
+"""How often a second process of the same command is started meanwhile."""
+REFUSED = "is being written by process"
 MOST_KILLS_PER_LIFE = 6
 MOST_FAILURES = 2
 
@@ -61,6 +65,7 @@ class Case:
     targets: tuple[str, ...] = ("run",)
     kills: Counter[str] = field(default_factory=Counter)
     codes: Counter[str] = field(default_factory=Counter)
+    second_writers: Counter[str] = field(default_factory=Counter)
     num_lives: int = 0
     slowest_end: float = 0.0
     faults: list[str] = field(default_factory=list)
@@ -115,22 +120,22 @@ def make_cases() -> list[Case]:
     ]
 
 
-def start(case: Case, folder: Path) -> list[BaseProcess]:
+def start(case: Case, folder: Path, log: str = "log.txt") -> list[BaseProcess]:
     """Start the ranks of a run."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
     context = multiprocessing.get_context("fork")
-    ranks = [context.Process(target=_run, args=(case, folder, rank, port)) for rank in range(case.num_ranks)]
+    ranks = [context.Process(target=_run, args=(case, folder, rank, port, log)) for rank in range(case.num_ranks)]
     for rank in ranks:
         rank.start()
     return list(ranks)
 
 
-def _run(case: Case, folder: Path, rank: int, port: int) -> None:
+def _run(case: Case, folder: Path, rank: int, port: int, log_name: str) -> None:
     os.setsid()
     os.chdir(folder)
-    log = os.open("log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    log = os.open(log_name, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (1, 2):
         os.dup2(log, stream)
     if case.num_ranks > 1:  # as a launcher would say it
@@ -176,12 +181,35 @@ def end_all(ranks: list[BaseProcess]) -> None:
     wait(ranks, PATIENCE)
 
 
+def start_second(case: Case, folder: Path, ranks: list[BaseProcess], chance: random.Random) -> list[BaseProcess]:
+    """Start the same command a second time while the first is at work, if it still is, or not at all."""
+    (folder / "second.txt").unlink(missing_ok=True)
+    if chance.random() > SECOND_WRITERS or wait(ranks, chance.uniform(0.0, case.seconds / 2)):
+        return []
+    return start(case, folder, "second.txt")
+
+
+def end_second(case: Case, folder: Path, ranks: list[BaseProcess]) -> None:
+    """See how the second process ended; one that was not refused, since the first had ended, is killed as a run is."""
+    if not ranks:
+        return
+    wait(ranks[:1], GRACE + case.seconds)
+    code = ranks[0].exitcode
+    end_all(ranks)
+    told = (folder / "second.txt").read_text() if (folder / "second.txt").exists() else ""
+    how = {None: "killed at work", 0: "finished"}.get(code, "refused" if REFUSED in told else f"ended with {code}")
+    case.second_writers[how] += 1
+    if how.startswith("ended"):
+        case.faults.append(f"second writer: {how}:\n{told[-2000:]}")
+
+
 def live(case: Case, folder: Path, chance: random.Random) -> None:
     """Kill a run again and again until it comes to its end, and compare what it made."""
     num_kills = num_failures = 0
     while True:
         begun = time.monotonic()
         ranks = start(case, folder)
+        second = start_second(case, folder, ranks, chance) if num_kills < MOST_KILLS_PER_LIFE else []
         if num_kills < MOST_KILLS_PER_LIFE and not wait(ranks, chance.uniform(0.0, case.seconds)):
             target = chance.choice(case.targets)
             if target == "worker" and not list_workers(ranks):
@@ -209,6 +237,7 @@ def live(case: Case, folder: Path, chance: random.Random) -> None:
                 case.seconds = time.monotonic() - begun
         codes = [rank.exitcode for rank in ranks]
         end_all(ranks)
+        end_second(case, folder, second)
         if codes == [0] * case.num_ranks and is_finished(case, folder):
             case.faults += compare(case.read(folder), case.expected, f"life {case.num_lives}", case)
             return
@@ -249,13 +278,17 @@ def compare(found: Any, expected: Any, place: str, case: Case) -> Iterator[str]:
 
 def show(cases: list[Case]) -> None:
     """Print the table."""
-    print("| run | kills | lives | SIGKILL / SIGTERM | exit codes after SIGTERM | slowest end | difference | faults |")
-    print("|---|---|---|---|---|---|---|---|")
+    print(
+        "| run | kills | lives | SIGKILL / SIGTERM | exit codes after SIGTERM | second writers | slowest end "
+        "| difference | faults |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|")
     for case in cases:
         by_signal = "; ".join(f"{name} {count}" for name, count in sorted(case.kills.items()))
         codes = "; ".join(f"{code} ({count}x)" for code, count in case.codes.most_common())
+        second = "; ".join(f"{how} {count}" for how, count in case.second_writers.most_common())
         print(
-            f"| {case.name} | {case.kills.total()} | {case.num_lives} | {by_signal} | {codes} "
+            f"| {case.name} | {case.kills.total()} | {case.num_lives} | {by_signal} | {codes} | {second} "
             f"| {case.slowest_end:.1f} s | {case.largest_difference:.3g} | {len(case.faults)} |"
         )
     for case in cases:

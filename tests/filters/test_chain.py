@@ -1,13 +1,14 @@
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from synth2_lightning.filters.base import RecordFilter
-from synth2_lightning.filters.chain import FilterCount, name_filters, run_filters
-from synth2_lightning.filters.duplicates import ExactDuplicates
+from synth2_lightning.filters.chain import FilterChain, FilterCount, name_filters, run_filters
+from synth2_lightning.filters.duplicates import ExactDuplicates, NearDuplicates
 from synth2_lightning.filters.length import LengthFilter
-from synth2_lightning.interfaces import CaptionFilter
+from synth2_lightning.filters.meanings import SimilarMeanings
+from synth2_lightning.interfaces import CaptionFilter, Judge
+from synth2_lightning.testing import TinyTextEncoder
 from synth2_lightning.types import CaptionRecord, Verdict
 
 
@@ -20,8 +21,8 @@ class Lowering(RecordFilter):
 
 
 class Silent(CaptionFilter):
-    def judge(self, records: Sequence[CaptionRecord]) -> list[Verdict]:
-        return []
+    def start(self) -> Judge:
+        return lambda records: []
 
     def provenance(self) -> dict[str, Any]:
         return {}
@@ -74,6 +75,22 @@ def test_the_second_of_a_class_gets_a_number() -> None:
 
 
 def test_a_verdict_too_few_is_refused() -> None:
-    message = r"Silent gave 0 verdicts on 2 captions; expected one on each\. Let its judge\(\) give"
+    message = r"Silent gave 0 verdicts on 2 captions; expected one on each\. Let what its start\(\) returns give"
     with pytest.raises(ValueError, match=message):
         run_filters(make_records("a", "b"), [Silent()])
+
+
+def test_blocks_change_nothing() -> None:
+    """A set comes in one block, in blocks of two, or caption by caption."""
+    texts = ["a red dog runs far", "A red dog runs far!", "a z", "dog", "a red dog runs far away", "two cats sleep"] * 3
+    records = make_records(*texts)
+    filters = [Lowering(), LengthFilter(), ExactDuplicates(), NearDuplicates(0.5), SimilarMeanings(TinyTextEncoder())]
+    expected = run_filters(records, filters)
+    assert 0 < len(expected.kept) < 6
+    for size in (1, 2, 5):
+        chain = FilterChain(filters)
+        blocks = [chain.judge(records[start : start + size]) for start in range(0, len(records), size)]
+        assert [record for kept, _ in blocks for record in kept] == list(expected.kept)
+        rejected = [item for _, rejected in blocks for item in rejected]
+        assert sorted(rejected, key=repr) == sorted(expected.rejected, key=repr)
+        assert chain.counts == expected.counts

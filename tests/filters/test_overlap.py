@@ -28,7 +28,7 @@ def test_shared_runs_and_equal_short_captions_are_found(evaluation: CaptionTable
     verdicts = judge.judge([CaptionRecord(str(number), caption) for number, caption in enumerate(captions)])
     assert is_rejected(verdicts) == [True, True, True, False, False, False]
     assert verdicts[0].reason == "shares 4 words with test"
-    assert judge.provenance() == {"captions": "test", "num_captions": 2, "ngram_size": 4}
+    assert judge.provenance() == {"captions": "test", "num_captions": 2, "fingerprint": "a44304e7694e", "ngram_size": 4}
 
 
 def test_runs_of_one_word_are_refused(evaluation: CaptionTable) -> None:
@@ -42,7 +42,13 @@ def test_captions_near_an_evaluation_caption_are_found(evaluation: CaptionTable)
     verdicts = judge.judge(records)
     assert is_rejected(verdicts) == [True, False]
     assert verdicts[0].reason == "means the same as a caption of test"
-    assert judge.provenance() == {"captions": "test", "num_captions": 2, "encoder": "tiny", "threshold": 0.95}
+    assert judge.provenance() == {
+        "captions": "test",
+        "num_captions": 2,
+        "fingerprint": "a44304e7694e",
+        "encoder": "tiny",
+        "threshold": 0.95,
+    }
 
 
 def test_nothing_is_read_before_it_is_needed() -> None:

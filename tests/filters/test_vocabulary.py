@@ -33,4 +33,4 @@ def test_a_tokenizer_that_is_missing_or_knows_all_words_is_told(tmp_path: Path) 
 
 
 def test_provenance_names_the_tokenizer() -> None:
-    assert VocabularyFilter(SCENES).provenance() == {"tokenizer": SCENES}
+    assert VocabularyFilter(SCENES).provenance() == {"tokenizer": SCENES, "fingerprint": "9a1862011f48"}

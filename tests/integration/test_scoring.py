@@ -75,7 +75,7 @@ def score(shards: Path, folder: str, fail_in: int | None = None, batch_size: int
 
 def records(folder: Path) -> dict[str, dict[str, Any]]:
     rows = [row for part in sorted(folder.glob("*.parquet")) for row in pq.read_table(part).to_pylist()]
-    found = {row["key"]: row for row in rows}
+    found = {row["key"]: {name: value for name, value in row.items() if name != "input"} for row in rows}
     assert len(found) == len(rows)
     return found
 

@@ -1,11 +1,12 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
 from synth2_lightning.shards.caption_set import CaptionSetWriter, finish_caption_set, read_answers
-from synth2_lightning.types import CaptionRecord, ChatMessage, Completion, PromptBatch, WrittenCaptions
+from synth2_lightning.types import ChatMessage, Completion, PromptBatch, WrittenCaptions
 
 
 def write(folder: Path, keys: list[str], rank: int = 0, records_per_part: int = 10) -> CaptionSetWriter:
@@ -52,13 +53,14 @@ def test_what_is_left_and_what_is_not_add_up(tmp_path: Path) -> None:
     write(tmp_path, ["ant-0", "bee-0", "cat-0"], records_per_part=2)
     manifest = finish_caption_set(
         tmp_path,
-        read_answers(tmp_path),
-        kept=[CaptionRecord("bee-0", "A bee", "bee")],
-        rejected=[
-            (CaptionRecord("cat-0", "A c", "cat"), "Short", "too short"),
-            (CaptionRecord("ant-0", ""), "Empty", "-"),
-        ],
-        filters=[{"name": "Short", "num_rejected": 1}],
+        lambda records: (
+            [replace(records[1], caption="A bee")],
+            [
+                (replace(records[2], caption=""), "Empty", "-"),
+                (replace(records[0], caption="A c"), "Short", "too short"),
+            ],
+        ),
+        lambda: [{"name": "Short", "num_rejected": 1}, {"name": "Empty"}],
         provenance={"made_by": "test"},
     )
     (kept,) = pq.read_table(tmp_path / "captions.parquet").to_pylist()
@@ -76,14 +78,14 @@ def test_what_is_left_and_what_is_not_add_up(tmp_path: Path) -> None:
         "num_tokens": 9,
         "num_prompt_tokens": 21,
         "finish_reasons": {"stop": 3},
-        "filters": [{"name": "Short", "num_rejected": 1}],
+        "filters": [{"name": "Short", "num_rejected": 1}, {"name": "Empty"}],
         "provenance": {"made_by": "test", "settings": {"model": {"name": "tiny"}}},
     }
 
 
 def test_a_summary_is_withdrawn_when_the_set_grows(tmp_path: Path) -> None:
     write(tmp_path, ["ant-0"])
-    finish_caption_set(tmp_path, read_answers(tmp_path), [CaptionRecord("ant-0", "An ant")], [], [], {})
+    finish_caption_set(tmp_path, lambda records: (records, []), list, {})
     write(tmp_path, ["bee-0"])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["part-00000-00000.parquet", "part-00000-00001.parquet"]
 

@@ -1,5 +1,7 @@
 import json
+import os
 import pickle
+import shutil
 from pathlib import Path
 
 import datasets
@@ -170,3 +172,34 @@ def test_shards_of_the_first_schema_version_are_read(tmp_path: Path, monkeypatch
     assert reader.read_whole([2]).scores == ()
     with pytest.raises(ValueError, match="does not hold a score for each of its 15 captions"):
         reader.read_scores()
+
+
+def test_shards_made_anew_under_the_same_names_sizes_and_times_are_read_anew(folder: Path, tmp_path: Path) -> None:
+    seen = set()
+    for order in ("ab", "ba", "ac", "ab"):
+        shutil.rmtree(folder, ignore_errors=True)
+        writer = ShardWriter(folder)
+        captions = tuple((f"caption {key}",) for key in order)
+        writer.append(TokenizedImages(tuple(order), ("coco",) * 2, captions, VQTokens(IDS[:2], "tiny:1"), 512))
+        writer.close()
+        finish(folder, {})
+        os.utime(folder / "part-00000-00000.parquet", (1.7e9, 1.7e9))
+        reader = ShardReader(folder)
+        reader.load()
+        assert reader.read([0, 1]).captions == captions
+        seen.add((folder / "part-00000-00000.parquet").stat().st_size)
+    assert len(seen) == 1
+    assert len(list((tmp_path / "cache" / "synth2_shards").iterdir())) == 3  # the first and the last are the same
+
+
+def test_the_same_shards_elsewhere_or_of_another_time_are_not_copied_again(folder: Path, tmp_path: Path) -> None:
+    ShardReader(folder).load()
+    (copy,) = (tmp_path / "cache" / "synth2_shards").iterdir()
+    before = copy.stat().st_mtime_ns
+    for place in (shutil.copytree(folder, tmp_path / "elsewhere"), folder):
+        for part in place.glob("*.parquet"):
+            os.utime(part)
+        reader = ShardReader(place)
+        reader.load()
+        assert reader.read([4]).captions == (("h",),)
+    assert [path.stat().st_mtime_ns for path in (tmp_path / "cache" / "synth2_shards").iterdir()] == [before]

@@ -1,4 +1,6 @@
 import json
+import os
+import shutil
 from io import BytesIO
 from pathlib import Path
 
@@ -135,3 +137,14 @@ def test_unknown_splits_are_named_beside_those_there_are(tmp_path: Path) -> None
     folder = write(tmp_path, ["green"]).parent
     with pytest.raises(ValueError, match=r"split 'val' of the dataset .*data' .*\['train'\]"):
         HubSource(str(folder), split="val", caption_column="text").load()
+
+
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_a_file_made_anew_under_its_name_and_time_is_read_anew(tmp_path: Path, is_folder: bool) -> None:
+    for text in ("first", "other"):
+        shutil.rmtree(tmp_path / "data", ignore_errors=True)
+        path = write(tmp_path, [text])
+        os.utime(path, (1.7e9, 1.7e9))
+        source = HubSource(str(path.parent if is_folder else path), split="train", caption_column="text")
+        source.load()
+        assert source.captions(0) == (text,)

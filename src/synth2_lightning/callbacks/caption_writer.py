@@ -10,9 +10,9 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from synth2_lightning.callbacks.part_writer import PartWriterCallback
 from synth2_lightning.filters.answers import AnswerFilter
-from synth2_lightning.filters.chain import FilterCount, run_filters
+from synth2_lightning.filters.chain import FilterChain, FilterCount
 from synth2_lightning.interfaces import CaptionFilter
-from synth2_lightning.shards.caption_set import CAPTIONS, CaptionSetWriter, finish_caption_set, read_answers
+from synth2_lightning.shards.caption_set import CAPTIONS, CaptionSetWriter, finish_caption_set
 from synth2_lightning.types import CaptionRecord, WrittenCaptions
 
 
@@ -60,28 +60,22 @@ class CaptionWriterCallback(PartWriterCallback):
 
     def finish(self, folder: Path, provenance: dict[str, Any], settings: dict[str, Any]) -> str:
         """Filter the answers and write what is left, and the manifest."""
-        answers = read_answers(folder)
-        records = [
-            CaptionRecord(row["key"], row["caption"], row["class_name"], is_cut=row["finish_reason"] == "length")
-            for row in answers.select(["key", "caption", "class_name", "finish_reason"]).to_pylist()
-        ]
         filters = [AnswerFilter(), *self.filters]
-        outcome = run_filters(records, filters)
-        finish_caption_set(
-            folder,
-            answers,
-            kept=outcome.kept,
-            rejected=[(each.record, each.filter_name, each.reason) for each in outcome.rejected],
-            filters=[
-                {**asdict(count), "settings": caption_filter.provenance()}
-                for count, caption_filter in zip(outcome.counts, filters, strict=True)
-            ],
-            provenance=provenance,
-        )
-        self._warn_of_empty_answers(outcome.counts[0], sum(record.is_cut for record in records))
-        by_filter = ", ".join(f"{count.name} {count.num_rejected}" for count in outcome.counts if count.num_rejected)
+        chain = FilterChain(filters)
+
+        def judge(records: Sequence[CaptionRecord]) -> tuple[list[CaptionRecord], list[tuple[CaptionRecord, str, str]]]:
+            kept, rejected = chain.judge(records)
+            return kept, [(each.record, each.filter_name, each.reason) for each in rejected]
+
+        def describe() -> list[dict[str, Any]]:
+            pairs = zip(chain.counts, filters, strict=True)
+            return [{**asdict(count), "settings": each.provenance()} for count, each in pairs]
+
+        manifest = finish_caption_set(folder, judge, describe, provenance)
+        self._warn_of_empty_answers(chain.counts[0], manifest["finish_reasons"].get("length", 0))
+        by_filter = ", ".join(f"{count.name} {count.num_rejected}" for count in chain.counts if count.num_rejected)
         return (
-            f"{len(answers)} answers are in {self.folder}; {len(outcome.kept)} captions are left in "
+            f"{manifest['num_written']} answers are in {self.folder}; {manifest['num_kept']} captions are left in "
             f"{folder / CAPTIONS}{f' (rejected: {by_filter})' if by_filter else ''}"
         )
 

@@ -1,9 +1,8 @@
 """What filters share that look at one caption at a time."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
 
-from synth2_lightning.interfaces import CaptionFilter
+from synth2_lightning.interfaces import CaptionFilter, Judge
 from synth2_lightning.types import CaptionRecord, Verdict
 
 
@@ -20,6 +19,6 @@ class RecordFilter(CaptionFilter):
     def judge_one(self, record: CaptionRecord) -> Verdict:
         """Say of one caption whether it may stay."""
 
-    def judge(self, records: Sequence[CaptionRecord]) -> list[Verdict]:
-        """Say so of every caption."""
-        return [self.judge_one(record) for record in records]
+    def start(self) -> Judge:
+        """Return a function that says so of every caption."""
+        return lambda records: [self.judge_one(record) for record in records]

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from synth2_lightning.interfaces import CaptionFilter
 from synth2_lightning.types import CaptionRecord
@@ -69,6 +69,78 @@ class FilterOutcome:
     counts: tuple[FilterCount, ...]
 
 
+class FilterChain:
+    """Filters one after the other over one set, which comes block by block; each sees what the earlier ones left.
+
+    How the set is divided changes nothing: not what is kept, nor the counts.
+
+    Args:
+        filters: In their order.
+
+    Example:
+        >>> from synth2_lightning.filters.length import LengthFilter
+        >>> chain = FilterChain([LengthFilter()])
+        >>> for record in (CaptionRecord("a", "dog"), CaptionRecord("b", "a dog in the snow")):
+        ...     _ = chain.judge([record])
+        >>> chain.counts[0].num_by_reason
+        {'fewer than 3 words': 1}
+    """
+
+    def __init__(self, filters: Sequence[CaptionFilter]) -> None:
+        self.names = name_filters(filters)
+        self._judges = [each.start() for each in filters]
+        self._tallies = [_Tally() for _ in filters]
+
+    def judge(self, records: Sequence[CaptionRecord]) -> tuple[list[CaptionRecord], list[Rejection]]:
+        """Return those of the next captions that passed all filters, cleaned, and the others, filter by filter.
+
+        Raises:
+            ValueError: If a filter gives more or fewer verdicts than it got captions.
+        """
+        kept = list(records)
+        rejected: list[Rejection] = []
+        for name, judge, tally in zip(self.names, self._judges, self._tallies, strict=True):
+            seen, kept = kept, []
+            verdicts = judge(seen)
+            if len(verdicts) != len(seen):
+                raise ValueError(
+                    f"{name} gave {len(verdicts)} verdicts on {len(seen)} captions; expected one on each. Let what its "
+                    "start() returns give a verdict, with a reason where it rejects, for every record and in their "
+                    "order."
+                )
+            tally.num_seen += len(seen)
+            for record, verdict in zip(seen, verdicts, strict=True):
+                if verdict.reason:
+                    rejected.append(Rejection(record, name, verdict.reason))
+                    tally.reasons[verdict.reason] += 1
+                    continue
+                tally.num_changed += verdict.caption != record.caption
+                kept.append(replace(record, caption=verdict.caption))
+        return kept, rejected
+
+    @property
+    def counts(self) -> tuple[FilterCount, ...]:
+        """What each filter did so far, in the order of the filters."""
+        pairs = zip(self.names, self._tallies, strict=True)
+        return tuple(
+            FilterCount(
+                name,
+                tally.num_seen,
+                tally.num_changed,
+                tally.reasons.total(),
+                dict(tally.reasons.most_common()),
+            )
+            for name, tally in pairs
+        )
+
+
+@dataclass(slots=True)
+class _Tally:
+    num_seen: int = 0
+    num_changed: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+
+
 def run_filters(records: Sequence[CaptionRecord], filters: Sequence[CaptionFilter]) -> FilterOutcome:
     """Send captions through filters in their order; each sees what the earlier ones left.
 
@@ -82,28 +154,9 @@ def run_filters(records: Sequence[CaptionRecord], filters: Sequence[CaptionFilte
         >>> [record.key for record in outcome.kept], outcome.counts[0].num_by_reason
         (['b'], {'fewer than 3 words': 1})
     """
-    kept = list(records)
-    rejected: list[Rejection] = []
-    counts: list[FilterCount] = []
-    for name, caption_filter in zip(name_filters(filters), filters, strict=True):
-        seen, kept = kept, []
-        reasons: Counter[str] = Counter()
-        num_changed = 0
-        verdicts = caption_filter.judge(seen)
-        if len(verdicts) != len(seen):
-            raise ValueError(
-                f"{name} gave {len(verdicts)} verdicts on {len(seen)} captions; expected one on each. Let its judge() "
-                "give a verdict, with a reason where it rejects, for every record and in their order."
-            )
-        for record, verdict in zip(seen, verdicts, strict=True):
-            if verdict.reason:
-                rejected.append(Rejection(record, name, verdict.reason))
-                reasons[verdict.reason] += 1
-                continue
-            num_changed += verdict.caption != record.caption
-            kept.append(replace(record, caption=verdict.caption))
-        counts.append(FilterCount(name, len(seen), num_changed, reasons.total(), dict(reasons.most_common())))
-    return FilterOutcome(tuple(kept), tuple(rejected), tuple(counts))
+    chain = FilterChain(filters)
+    kept, rejected = chain.judge(records)
+    return FilterOutcome(tuple(kept), tuple(rejected), chain.counts)
 
 
 def name_filters(filters: Sequence[CaptionFilter]) -> list[str]:

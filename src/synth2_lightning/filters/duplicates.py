@@ -1,13 +1,13 @@
 """Captions that say in the same or nearly the same words what an earlier caption says."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import blake2b
 from typing import Any
 
 import numpy as np
 
 from synth2_lightning.filters.words import join_ngrams, measure_jaccard, split_words
-from synth2_lightning.interfaces import CaptionFilter
+from synth2_lightning.interfaces import CaptionFilter, Judge
 from synth2_lightning.types import CaptionRecord, Verdict
 
 REASON_NEAR = "says nearly the same as an earlier one"
@@ -23,15 +23,17 @@ class ExactDuplicates(CaptionFilter):
         ['', 'says the same as an earlier one', '']
     """
 
-    def judge(self, records: Sequence[CaptionRecord]) -> list[Verdict]:
-        """Compare all captions."""
-        seen: set[tuple[str, ...]] = set()
-        verdicts = []
-        for record in records:
-            words = tuple(split_words(record.caption))
-            verdicts.append(Verdict(record.caption, "says the same as an earlier one" if words in seen else ""))
+    def start(self) -> Judge:
+        """Return a function that compares each caption with all before it, of which it keeps 16 bytes each."""
+        seen: set[bytes] = set()
+
+        def judge_one(record: CaptionRecord) -> Verdict:
+            words = blake2b("\0".join(split_words(record.caption)).encode(), digest_size=16).digest()
+            verdict = Verdict(record.caption, "says the same as an earlier one" if words in seen else "")
             seen.add(words)
-        return verdicts
+            return verdict
+
+        return lambda records: list(map(judge_one, records))
 
     def provenance(self) -> dict[str, Any]:
         """Give no argument, for there is none."""
@@ -75,12 +77,16 @@ class NearDuplicates(CaptionFilter):
         self.num_permutations = num_permutations
         self.seed = seed
 
-    def judge(self, records: Sequence[CaptionRecord]) -> list[Verdict]:
-        """Compare every caption with the likely ones among those kept before it."""
-        rejected = set(self.find_rejected([record.caption for record in records]))
-        return [
-            Verdict(record.caption, REASON_NEAR if index in rejected else "") for index, record in enumerate(records)
-        ]
+    def start(self) -> Judge:
+        """Return a function that compares every caption with the likely ones among those kept before it."""
+        are_rejected = self._start()
+
+        def judge(records: Sequence[CaptionRecord]) -> list[Verdict]:
+            captions = [record.caption for record in records]
+            pairs = zip(captions, are_rejected(captions), strict=True)
+            return [Verdict(caption, REASON_NEAR if is_rejected else "") for caption, is_rejected in pairs]
+
+        return judge
 
     def find_rejected(self, captions: Sequence[str]) -> list[int]:
         """Give the places of those captions that go, ascending.
@@ -89,17 +95,25 @@ class NearDuplicates(CaptionFilter):
             >>> NearDuplicates().find_rejected(["A red dog.", "A cat sleeps.", "a red dog"])
             [2]
         """
-        runs = [self.list_runs(caption) for caption in captions]
-        kept: dict[int, list[int]] = {}
-        rejected = []
-        for index, buckets in enumerate(self.find_buckets(runs)):
-            likely = {other for bucket in buckets for other in kept.get(bucket, ())}
-            if any(self.are_near(runs[index], runs[other]) for other in likely):
-                rejected.append(index)
-                continue
-            for bucket in buckets:
-                kept.setdefault(bucket, []).append(index)
-        return rejected
+        return [index for index, is_rejected in enumerate(self._start()(captions)) if is_rejected]
+
+    def _start(self) -> Callable[[Sequence[str]], list[bool]]:
+        kept: list[str] = []
+        members: dict[int, list[int]] = {}
+
+        def are_rejected(captions: Sequence[str]) -> list[bool]:
+            runs = [self.list_runs(caption) for caption in captions]
+            verdicts = []
+            for caption, own, buckets in zip(captions, runs, self.find_buckets(runs), strict=True):
+                likely = {other for bucket in buckets for other in members.get(bucket, ())}
+                verdicts.append(any(self.are_near(own, self.list_runs(kept[other])) for other in likely))
+                if not verdicts[-1]:
+                    for bucket in buckets:
+                        members.setdefault(bucket, []).append(len(kept))
+                    kept.append(caption)
+            return verdicts
+
+        return are_rejected
 
     def list_runs(self, caption: str) -> Runs:
         """Give the runs of words that a caption is compared by.

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from synth2_lightning.interfaces import CaptionFilter, TextEncoder
+from synth2_lightning.interfaces import CaptionFilter, Judge, TextEncoder
 from synth2_lightning.nn.pooling import embed_sentences
 from synth2_lightning.types import CaptionRecord, Verdict
 
@@ -40,15 +40,22 @@ class SimilarMeanings(CaptionFilter):
         self.encoder = encoder
         self.threshold = threshold
 
-    def judge(self, records: Sequence[CaptionRecord]) -> list[Verdict]:
-        """Embed all captions, then go through them in their order."""
+    def start(self) -> Judge:
+        """Return a function that embeds captions and goes through them in their order, and keeps the vectors."""
         self.encoder.load()
-        embeddings = embed_sentences(self.encoder, [record.caption for record in records])
-        is_kept = keep_apart(embeddings, self.threshold).tolist()
-        return [
-            Verdict(record.caption, "" if kept else "means the same as an earlier one")
-            for record, kept in zip(records, is_kept, strict=True)
-        ]
+        kept: list[Tensor] = []
+
+        def judge(records: Sequence[CaptionRecord]) -> list[Verdict]:
+            embeddings = embed_sentences(self.encoder, [record.caption for record in records])
+            before = torch.cat(kept) if kept else embeddings[:0]
+            is_kept = keep_apart(embeddings, self.threshold, before)
+            kept[:] = [before, embeddings[is_kept]]
+            return [
+                Verdict(record.caption, "" if is_apart else "means the same as an earlier one")
+                for record, is_apart in zip(records, is_kept.tolist(), strict=True)
+            ]
+
+        return judge
 
     def provenance(self) -> dict[str, Any]:
         """Give the encoder's name and the threshold."""
@@ -86,8 +93,15 @@ def find_largest_cosines(
     return largest
 
 
-def keep_apart(embeddings: Float[Tensor, "rows dim"], threshold: float) -> Bool[Tensor, " rows"]:
+def keep_apart(
+    embeddings: Float[Tensor, "rows dim"], threshold: float, before: Float[Tensor, "columns dim"] | None = None
+) -> Bool[Tensor, " rows"]:
     """Keep unit vectors greedily, in their order: each whose cosine with all kept before stays below the threshold.
+
+    Args:
+        embeddings: The vectors.
+        threshold: Of the cosine.
+        before: Vectors that were kept earlier.
 
     Example:
         >>> keep_apart(torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]]), 0.7)
@@ -99,6 +113,8 @@ def keep_apart(embeddings: Float[Tensor, "rows dim"], threshold: float) -> Bool[
     for start in range(0, len(embeddings), _NUM_ROWS):
         block = embeddings[start : start + _NUM_ROWS]
         is_apart = find_largest_cosines(block, kept[:num_kept]) < threshold
+        if before is not None:
+            is_apart &= find_largest_cosines(block, before) < threshold
         is_near = block @ block.T >= threshold
         for row in range(len(block)):
             if is_apart[row]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from synth2_lightning.filters.base import RecordFilter
 from synth2_lightning.filters.words import split_words
+from synth2_lightning.fingerprints import fingerprint_texts
 from synth2_lightning.locations import resolve
 from synth2_lightning.tables import read_lines
 from synth2_lightning.types import CaptionRecord, Verdict
@@ -40,8 +41,8 @@ class PersonalNameFilter(RecordFilter):
         return Verdict(record.caption, "names a person" if is_named else "")
 
     def provenance(self) -> dict[str, Any]:
-        """Give the file."""
-        return {"names": self.names}
+        """Give the file, and a fingerprint of the names."""
+        return {"names": self.names, "fingerprint": fingerprint_texts(sorted(self._names))}
 
     @cached_property
     def _names(self) -> set[str]:

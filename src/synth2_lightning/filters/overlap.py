@@ -8,7 +8,8 @@ from torch import Tensor
 
 from synth2_lightning.filters.meanings import check_threshold, find_largest_cosines
 from synth2_lightning.filters.words import join_ngrams, split_words
-from synth2_lightning.interfaces import CaptionFilter, CaptionSource, TextEncoder
+from synth2_lightning.fingerprints import fingerprint_texts
+from synth2_lightning.interfaces import CaptionFilter, CaptionSource, Judge, TextEncoder
 from synth2_lightning.nn.pooling import embed_sentences
 from synth2_lightning.types import CaptionRecord, Verdict
 
@@ -39,8 +40,11 @@ class EvaluationOverlap(CaptionFilter):
         self.captions = captions
         self.ngram_size = ngram_size
 
-    def judge(self, records: Sequence[CaptionRecord]) -> list[Verdict]:
-        """Look every run of every caption up."""
+    def start(self) -> Judge:
+        """Return a function that looks every run of every caption up."""
+        return self._judge
+
+    def _judge(self, records: Sequence[CaptionRecord]) -> list[Verdict]:
         runs = self._runs
         reason = f"shares {self.ngram_size} words with {self.captions.name}"
         return [
@@ -52,11 +56,12 @@ class EvaluationOverlap(CaptionFilter):
         ]
 
     def provenance(self) -> dict[str, Any]:
-        """Give the captions' name and number, and the size of a run."""
+        """Give the captions' name, number and fingerprint, and the size of a run."""
         self.captions.load()
         return {
             "captions": self.captions.name,
             "num_captions": len(self.captions),
+            "fingerprint": fingerprint_texts(read_captions(self.captions)),
             "ngram_size": self.ngram_size,
         }
 
@@ -90,8 +95,11 @@ class EvaluationSimilarity(CaptionFilter):
         self.encoder = encoder
         self.threshold = threshold
 
-    def judge(self, records: Sequence[CaptionRecord]) -> list[Verdict]:
-        """Embed all captions and find the nearest evaluation caption of each."""
+    def start(self) -> Judge:
+        """Return a function that embeds captions and finds the nearest evaluation caption of each."""
+        return self._judge
+
+    def _judge(self, records: Sequence[CaptionRecord]) -> list[Verdict]:
         others = self._embeddings
         embeddings = embed_sentences(self.encoder, [record.caption for record in records])
         is_near = (find_largest_cosines(embeddings, others) >= self.threshold).tolist()
@@ -99,11 +107,12 @@ class EvaluationSimilarity(CaptionFilter):
         return [Verdict(record.caption, reason if near else "") for record, near in zip(records, is_near, strict=True)]
 
     def provenance(self) -> dict[str, Any]:
-        """Give the captions' name and number, the encoder's name and the threshold."""
+        """Give the captions' name, number and fingerprint, the encoder's name and the threshold."""
         self.captions.load()
         return {
             "captions": self.captions.name,
             "num_captions": len(self.captions),
+            "fingerprint": fingerprint_texts(read_captions(self.captions)),
             "encoder": self.encoder.name,
             "threshold": self.threshold,
         }

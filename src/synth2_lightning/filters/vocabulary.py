@@ -1,9 +1,11 @@
 """Captions with words that a model cannot read."""
 
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from synth2_lightning.filters.base import RecordFilter
+from synth2_lightning.fingerprints import fingerprint_file
 from synth2_lightning.locations import resolve
 from synth2_lightning.types import CaptionRecord, Verdict
 
@@ -52,11 +54,15 @@ class VocabularyFilter(RecordFilter):
         return Verdict(" ".join(caption.split()))
 
     def provenance(self) -> dict[str, Any]:
-        """Give where the tokenizer lies."""
-        return {"tokenizer": self.tokenizer}
+        """Give where the tokenizer lies, and a fingerprint of it."""
+        return {"tokenizer": self.tokenizer, "fingerprint": fingerprint_file(self._path)[:12]}
+
+    @property
+    def _path(self) -> Path:
+        return resolve(f"{self.tokenizer}/tokenizer.json", "tokenizer")
 
     @cached_property
     def _reader(self) -> Any:
         from tokenizers import Tokenizer
 
-        return Tokenizer.from_file(str(resolve(f"{self.tokenizer}/tokenizer.json", "tokenizer")))
+        return Tokenizer.from_file(str(self._path))

@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -172,28 +172,32 @@ def _drop_repeated(parts: Sequence[Path]) -> list[Path]:
     """Keep every record once: two ranks may have replaced damaged photographs by the same one.
 
     Raises:
-        ValueError: If the same record is not the same in both parts, or all records of a part are in others, too.
+        ValueError: If the same record is not the same in both parts, or all of several records are in others, too.
     """
     repeated = find_repeated(parts)
-    later: dict[Path, list[tuple[str, str]]] = defaultdict(list)
+    later: dict[Path, set[tuple[str, str]]] = defaultdict(set)
     for record, found in repeated.items():
         for part in found[1:]:
-            later[part].append(record)
-    everywhere = Counter(part for found in repeated.values() for part in set(found))
+            later[part].add(record)
+    num_repeated = Counter(part for found in repeated.values() for part in set(found))
+    copies = {part for part, number in num_repeated.items() if 1 < number == read_footer(part).num_rows}
     for part, records in later.items():
         table = read_part(part)
-        record, first = records[0], repeated[records[0]][0]
-        is_copy = everywhere[part] == len(table) or everywhere[first] == read_footer(first).num_rows
-        if first == part or is_copy or not _are_same(table, records, repeated):
+        record = min(records)
+        first = repeated[record][0]
+        if first == part or {first, part} & copies or not _are_same(table, records, repeated):
             raise ValueError(tell_repeated(record, repeated[record], len(repeated)))
-        is_kept = [record not in set(records) for record in _list_records(table)]
-        write_atomically(part, partial(write_parquet, table.filter(pa.array(is_kept))))
+        rest = table.filter(pa.array([each not in records for each in _list_records(table)]))
+        if len(rest):
+            write_atomically(part, partial(write_parquet, rest))
+        else:
+            part.unlink()
         _logger.info("%d records of %s are in an earlier part, too, and were dropped from it", len(records), part.name)
-    return list(parts)
+    return [part for part in parts if part.exists()]
 
 
 def _are_same(
-    table: pa.Table, records: Sequence[tuple[str, str]], repeated: Mapping[tuple[str, str], Sequence[Path]]
+    table: pa.Table, records: Iterable[tuple[str, str]], repeated: Mapping[tuple[str, str], Sequence[Path]]
 ) -> bool:
     rows = dict(zip(_list_records(table), range(len(table)), strict=True))
     for record in records:
