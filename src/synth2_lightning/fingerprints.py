@@ -3,6 +3,9 @@
 import hashlib
 from itertools import chain
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -41,3 +44,24 @@ def fingerprint_weights(name: str, network: nn.Module) -> str:
         digest.update(path.encode())
         digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return f"{name}:{digest.hexdigest()[:8]}"
+
+
+def fingerprint_captions(keys: pa.Array | pa.ChunkedArray, captions: pa.Array | pa.ChunkedArray) -> str:
+    """Return a checksum of keys and of the captions of each, in their order.
+
+    Args:
+        keys: Texts.
+        captions: Lists of texts, one for each key.
+
+    Example:
+        >>> fingerprint_captions(pa.array(["a"]), pa.array([["one", "two"]]))
+        'd5f4ff9aa4c5b53e'
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    texts = pc.list_flatten(captions)
+    for length in (pc.list_value_length(captions), pc.binary_length(texts), pc.binary_length(keys)):
+        digest.update(np.asarray(length, dtype=np.int64).tobytes())
+    for column in (texts, keys):
+        for start in range(0, len(column), 10_000):
+            digest.update("".join(column[start : start + 10_000].to_pylist()).encode())
+    return digest.hexdigest()

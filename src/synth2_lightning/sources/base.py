@@ -1,6 +1,7 @@
 """What all sources share: a compact index of pictures, and an honest count of what was left out."""
 
 import logging
+import os
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,9 +12,12 @@ from zlib import crc32
 import pyarrow as pa
 from PIL import Image
 
+from synth2_lightning.fingerprints import fingerprint_captions
 from synth2_lightning.interfaces import ImageTextSource
 
 _logger = logging.getLogger(__name__)
+_BLOCK = 10_000
+_NUM_FIRST_BYTES = 4096
 
 
 class Entry(NamedTuple):
@@ -86,12 +90,12 @@ class IndexedSource(ImageTextSource):
     def read_picture(self, location: Any) -> Image.Image:
         """Read the picture at a location that :meth:`read_index` gave."""
 
-    def read_size(self, location: Any) -> int:
-        """Return the size in bytes of the image at a location; 0 if it is not a file of its own, or not there."""
-        try:
-            return Path(location).stat().st_size if isinstance(location, str) else 0
-        except OSError:  # reported with its name when it is read
-            return 0
+    def stamp_pictures(self, locations: pa.Array) -> list[Any]:
+        """Return what changes with the images at locations; size and checksum of the first bytes of files."""
+        if not pa.types.is_string(locations.type):
+            return []
+        with ThreadPoolExecutor(16) as readers:  # on network shares every file is a request
+            return list(readers.map(_stamp, locations.to_pylist()))
 
     def load(self) -> None:
         """Read the index; the second call does nothing.
@@ -144,15 +148,28 @@ class IndexedSource(ImageTextSource):
         return self.read_picture(self._loaded()["location"][index].as_py())
 
     def fingerprint(self) -> str:
-        """Checksum of keys, captions, prompts and the sizes of image files."""
-        with ThreadPoolExecutor(16) as readers:  # on network shares each size is a request
-            sizes = list(readers.map(self.read_size, self._loaded()["location"].to_pylist()))
-        return f"{super().fingerprint()}-{crc32(repr(sizes).encode()):08x}"
+        """Checksum of keys, captions, prompts and image files; of each file its size and its first bytes."""
+        index = self._loaded()
+        texts = fingerprint_captions(index["key"], index["captions"])
+        prompts = map(self.prompt, range(len(self))) if self.prompt(0) is not None else ()
+        checksum = crc32(repr(list(prompts)).encode())
+        for start in range(0, len(self), _BLOCK):
+            locations = index["location"][start : start + _BLOCK]
+            checksum = crc32(repr(self.stamp_pictures(locations)).encode(), checksum)
+        return f"{texts}-{checksum:08x}"
 
     def _loaded(self) -> pa.RecordBatch:
         if self._index is None:
             raise RuntimeError(f"Source {self.name!r} was asked for its content before load(); call load() first.")
         return self._index
+
+
+def _stamp(path: str) -> tuple[int, int]:
+    try:
+        with Path(path).open("rb") as file:
+            return os.fstat(file.fileno()).st_size, crc32(file.read(_NUM_FIRST_BYTES))
+    except OSError:  # reported with its name when it is read
+        return 0, 0
 
 
 def _tidy(entry: Entry, left_out: LeftOut) -> Entry | None:

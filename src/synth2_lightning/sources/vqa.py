@@ -112,9 +112,9 @@ class VqaSource(IndexedSource):
         """The question."""
         return str(self._loaded()["location"][index].as_py()["question"])
 
-    def read_size(self, location: dict[str, Any]) -> int:
-        """Return the size of a photograph's file."""
-        return super().read_size(location["picture"])
+    def stamp_pictures(self, locations: Any) -> list[Any]:
+        """Return what changes with the photographs."""
+        return super().stamp_pictures(locations.field("picture"))
 
     def read_picture(self, location: dict[str, Any]) -> Image.Image:
         """Read a photograph."""

@@ -65,9 +65,9 @@ class TarSource(IndexedSource):
             for path in paths:
                 yield from _scan(path, left_out)
 
-    def read_size(self, location: dict[str, Any]) -> int:
-        """Return the size that the tar's header gives."""
-        return int(location["size"])
+    def stamp_pictures(self, locations: Any) -> list[Any]:
+        """Return the places in the tars and the sizes."""
+        return [locations.field(name).to_pylist() for name in ("member", "offset", "size")]
 
     def read_picture(self, location: dict[str, Any]) -> Image.Image:
         """Read a picture out of its tar."""
