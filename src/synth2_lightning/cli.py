@@ -92,6 +92,7 @@ def run_trainer(words: Sequence[str]) -> "LightningCLI":
     from synth2_lightning.callbacks.stopping import SigtermCallback
     from synth2_lightning.callbacks.trainer_settings import MonitorCheckCallback, refuse_settings
     from synth2_lightning.checkpoints import CheckedCheckpointIO
+    from synth2_lightning.modules.sharding import refuse_spawned_processes
 
     class CommandLine(LightningCLI):
         def add_arguments_to_parser(self, parser: "LightningArgumentParser") -> None:
@@ -114,6 +115,7 @@ def run_trainer(words: Sequence[str]) -> "LightningCLI":
                 self.trainer.callbacks += [MonitorCheckCallback(), watch]  # type: ignore[attr-defined]  # Lightning's own
             # Given to the trainer and not to its method, a path is known to the hooks that come before it is read.
             is_fit = self.subcommand == "fit"
+            refuse_spawned_processes(self.trainer.strategy)
             refuse_settings(self.trainer, is_fit and given["ckpt_path"] is not None)
             if given["ckpt_path"] != "hpc":
                 path, given["ckpt_path"] = given["ckpt_path"], None

@@ -55,7 +55,7 @@ def fingerprint_captions(keys: pa.Array | pa.ChunkedArray, captions: pa.Array | 
 
     Example:
         >>> fingerprint_captions(pa.array(["a"]), pa.array([["one", "two"]]))
-        'd5f4ff9aa4c5b53e'
+        'f6cb7926d0057fdd'
     """
     digest = hashlib.blake2b(digest_size=8)
     texts = pc.list_flatten(captions)

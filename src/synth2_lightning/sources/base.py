@@ -92,7 +92,7 @@ class IndexedSource(ImageTextSource):
 
     def stamp_pictures(self, locations: pa.Array) -> list[Any]:
         """Return what changes with the images at locations; size and checksum of the first bytes of files."""
-        if not pa.types.is_string(locations.type):
+        if not pa.types.is_string(locations.type) and not pa.types.is_large_string(locations.type):
             return []
         with ThreadPoolExecutor(16) as readers:  # on network shares every file is a request
             return list(readers.map(_stamp, locations.to_pylist()))
