@@ -111,6 +111,7 @@ def run_trainer(words: Sequence[str]) -> "LightningCLI":
     from synth2_lightning.callbacks.trainer_settings import MonitorCheckCallback, refuse_settings
     from synth2_lightning.checkpoints import CheckedCheckpointIO
     from synth2_lightning.class_specs import TRUSTED_PACKAGES, trusting
+    from synth2_lightning.modules.sharding import refuse_spawned_processes
     from synth2_lightning.yamltext import check_run_files
 
     check_run_files()
@@ -140,6 +141,7 @@ def run_trainer(words: Sequence[str]) -> "LightningCLI":
                 self.trainer.callbacks += [MonitorCheckCallback(), watch]  # type: ignore[attr-defined]  # Lightning's own
             # Given to the trainer and not to its method, a path is known to the hooks that come before it is read.
             is_fit = self.subcommand == "fit"
+            refuse_spawned_processes(self.trainer.strategy)
             refuse_settings(self.trainer, is_fit and given["ckpt_path"] is not None)
             if given["ckpt_path"] != "hpc":
                 path, given["ckpt_path"] = given["ckpt_path"], None

@@ -5,6 +5,9 @@ from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -75,3 +78,24 @@ def fingerprint_texts(texts: Iterable[str]) -> str:
         digest.update(len(content).to_bytes(8, "little"))
         digest.update(content)
     return digest.hexdigest()[:12]
+
+
+def fingerprint_captions(keys: pa.Array | pa.ChunkedArray, captions: pa.Array | pa.ChunkedArray) -> str:
+    """Return a checksum of keys and of the captions of each, in their order.
+
+    Args:
+        keys: Texts.
+        captions: Lists of texts, one for each key.
+
+    Example:
+        >>> fingerprint_captions(pa.array(["a"]), pa.array([["one", "two"]]))
+        'f6cb7926d0057fdd'
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    texts = pc.list_flatten(captions)
+    for length in (pc.list_value_length(captions), pc.binary_length(texts), pc.binary_length(keys)):
+        digest.update(np.asarray(length, dtype=np.int64).tobytes())
+    for column in (texts, keys):
+        for start in range(0, len(column), 10_000):
+            digest.update("".join(column[start : start + 10_000].to_pylist()).encode())
+    return digest.hexdigest()

@@ -203,7 +203,7 @@ def test_an_allowed_learning_rate_takes_effect_and_a_finished_run_is_reported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert train(tmp_path, 1.0, 4).rates == [1.0, 0.5, round(1 / 3, 6), 0.25]
-    start = {"ckpt_path": tmp_path / "step=4.ckpt", "weights_only": True}
+    start: dict[str, Any] = {"ckpt_path": tmp_path / "step=4.ckpt", "weights_only": True}
     with pytest.raises(ValueError, match=r"lr: 1.0 -> 0.1"):
         train(tmp_path, 0.1, 6, **start)
     assert train(tmp_path, 1.0, 6, **start).rates == [0.2, round(1 / 6, 6)]

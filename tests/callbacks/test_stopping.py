@@ -186,7 +186,7 @@ def test_a_resumed_run_saves_the_steps_that_it_would_have_saved(tmp_path: Path) 
                 make(folder, *callbacks, last=last, **UNVALIDATED).fit(Counting(), loader(), loader(1))
             assert list(saved(folder)) == ["step=4.ckpt", "step=6.ckpt"]
         last = LastCheckpointCallback(str(folder), every_n_train_steps=4)
-        start = {"ckpt_path": folder / "step=6.ckpt", "weights_only": True} if callbacks else {}
+        start: dict[str, Any] = {"ckpt_path": folder / "step=6.ckpt", "weights_only": True} if callbacks else {}
         make(folder, last=last, **UNVALIDATED).fit(Counting(), loader(), loader(1), **start)
         steps[name] = list(saved(folder))
     assert steps["stopped"] == steps["whole"] == ["step=12.ckpt", "step=16.ckpt"]

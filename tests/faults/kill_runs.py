@@ -22,7 +22,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,8 @@ SECOND_WRITERS = 0.5
 """How often a second process of the same command is started meanwhile."""
 REFUSED = "is being written by process"
 MOST_KILLS_PER_LIFE = 6
+SHARE_CHANGED = 0.3
+"""Of the restarts, how many come after one with another setting."""
 MOST_FAILURES = 2
 
 Outcome = dict[str, Any]
@@ -63,6 +65,9 @@ class Case:
     read: Callable[[Path], Outcome]
     num_ranks: int = 1
     targets: tuple[str, ...] = ("run",)
+    changed: str = ""
+    """An argument with which the run must not be resumed."""
+    num_refused: int = 0
     kills: Counter[str] = field(default_factory=Counter)
     codes: Counter[str] = field(default_factory=Counter)
     second_writers: Counter[str] = field(default_factory=Counter)
@@ -108,13 +113,14 @@ def make_cases() -> list[Case]:
     workers = "--data.init_args.num_workers=2"
     ranks = ("run", "rank 0", "rank 1")
     go_on = "--ckpt_path=last"
+    seed, size = "--seed_everything=99", "--data.init_args.batch_size=2"
     return [
-        Case("fit", words("fit", "fit.yaml", go_on), read_fit),
+        Case("fit", words("fit", "fit.yaml", go_on), read_fit, changed=seed),
         Case("captions", words("predict", "captions.yaml"), read_parts),
         Case("tokens", words("predict", "tokens.yaml"), read_parts),
-        Case("fit, 2 workers", words("fit", "fit.yaml", workers, go_on), read_fit, 1, ("run", "worker")),
+        Case("fit, 2 workers", words("fit", "fit.yaml", workers, go_on), read_fit, 1, ("run", "worker"), size),
         Case("tokens, 2 workers", words("predict", "tokens.yaml", workers), read_parts, 1, ("run", "worker")),
-        Case("fit, 2 ranks", words("fit", "fit.yaml", *two, go_on), read_fit, 2, ranks),
+        Case("fit, 2 ranks", words("fit", "fit.yaml", *two, go_on), read_fit, 2, ranks, seed),
         Case("captions, 2 ranks", words("predict", "captions.yaml", *two), read_parts, 2, ranks),
         Case("tokens, 2 ranks", words("predict", "tokens.yaml", *two), read_parts, 2, ranks),
     ]
@@ -203,10 +209,32 @@ def end_second(case: Case, folder: Path, ranks: list[BaseProcess]) -> None:
         case.faults.append(f"second writer: {how}:\n{told[-2000:]}")
 
 
+def resume_with_changes(case: Case, folder: Path) -> Iterator[str]:
+    """Try to resume with another setting, which must be refused and change no file."""
+
+    def files() -> dict[Path, tuple[int, int]]:
+        return {path: (path.lstat().st_size, path.lstat().st_mtime_ns) for path in folder.glob("runs/**/*")}
+
+    before = files()
+    ranks = start(replace(case, words=[*case.words, case.changed]), folder)
+    is_ended = wait(ranks, PATIENCE)
+    end_all(ranks)
+    name = case.changed.strip("-").partition("=")[0]
+    if not is_ended or [rank.exitcode for rank in ranks] != [1] * case.num_ranks:
+        yield f"{case.changed}: ended with {[rank.exitcode for rank in ranks]}, and was to be refused"
+    elif f"{name}: " not in (folder / "log.txt").read_text():
+        yield f"{case.changed}: was refused without being named"
+    elif files() != before:
+        yield f"{case.changed}: was refused, but files have changed"
+    case.num_refused += 1
+
+
 def live(case: Case, folder: Path, chance: random.Random) -> None:
     """Kill a run again and again until it comes to its end, and compare what it made."""
     num_kills = num_failures = 0
     while True:
+        if case.changed and list(folder.glob("runs/*/checkpoints/step=*.ckpt")) and chance.random() < SHARE_CHANGED:
+            case.faults += resume_with_changes(case, folder)
         begun = time.monotonic()
         ranks = start(case, folder)
         second = start_second(case, folder, ranks, chance) if num_kills < MOST_KILLS_PER_LIFE else []
@@ -294,6 +322,7 @@ def show(cases: list[Case]) -> None:
     for case in cases:
         for fault in case.faults[:10]:
             print(f"{case.name}: {fault}")
+    print(f"{sum(case.num_refused for case in cases)} times resumed with another setting")
     print(f"{sum(case.kills.total() for case in cases)} kills, {sum(len(case.faults) for case in cases)} faults")
 
 

@@ -26,6 +26,7 @@ from synth2_lightning.callbacks.trainer_settings import MonitorCheckCallback, re
 from synth2_lightning.checkpoints import find_checkpoint_to_resume
 from synth2_lightning.cli import _message_of_ours
 from synth2_lightning.locations import find_checkpoint
+from synth2_lightning.modules.sharding import refuse_spawned_processes
 from synth2_lightning.weight_files import find_best_checkpoint
 
 SETTINGS: dict[str, Any] = {
@@ -76,7 +77,9 @@ def raise_as_cli(found: tuple[Path, list[str]]) -> None:
 
 def trainer(*callbacks: Any, is_resumed: bool = False, **settings: Any) -> None:
     options: dict[str, Any] = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False, **settings}
-    refuse_settings(Trainer(callbacks=list(callbacks), **options), is_resumed)
+    built = Trainer(callbacks=list(callbacks), **options)
+    refuse_spawned_processes(built.strategy)
+    refuse_settings(built, is_resumed)
 
 
 def monitored(callback: Any) -> None:
@@ -91,9 +94,11 @@ def damaged(folder: Path, name: str = "best-bad.ckpt") -> Path:
     return path
 
 
-def claim(folder: Path, name: str, value: float) -> None:
-    """A checkpoint that records a score of another one."""
-    scored(folder, name, value).rename(folder / "last.ckpt")
+def best_of(folder: Path, _damaged: Path, scores: dict[str, float]) -> Path:
+    """The best of a folder in which the last checkpoint records the scores of others."""
+    state = {"monitor": "val/cider", "best_k_models": scores}
+    torch.save({"global_step": 9, "callbacks": {"ModelCheckpoint{'mode': 'max'}": state}}, folder / "last.ckpt")
+    return find_checkpoint(folder)
 
 
 def loop() -> dict[str, Any]:
@@ -137,15 +142,9 @@ KINDS: dict[str, Callable[[Path], object]] = {
     "last: settings that are a list": lambda folder: last_of(folder, [1, 2]),
     "last: settings without values": lambda folder: last_of(folder, {"exact": 3}),
     "best: damaged": lambda folder: (scored(folder, "best-other.ckpt", 0.5), damaged(folder), find_checkpoint(folder)),
-    "best: damaged, and the last is good": lambda folder: (
-        torch.save({"global_step": 9}, folder / "last.ckpt"),
-        damaged(folder),
-        find_checkpoint(folder),
-    ),
-    "best: damaged under a name of the last": lambda folder: (
-        claim(folder, "step=3-bad.ckpt", 0.9),
-        damaged(folder, "step=3-bad.ckpt"),
-        find_checkpoint(folder),
+    "best: damaged, and the last is good": lambda folder: best_of(folder, damaged(folder), {}),
+    "best: damaged under a name of the last": lambda folder: best_of(
+        folder, damaged(folder, "step=3-bad.ckpt"), {"step=3-bad.ckpt": 0.9}
     ),
     "best: all are damaged": lambda folder: (damaged(folder, "last-bad.ckpt"), find_checkpoint(folder)),
     "trainer: ddp_spawn": lambda folder: trainer(strategy="ddp_spawn", devices=2),

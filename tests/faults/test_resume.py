@@ -150,6 +150,72 @@ def test_a_damaged_last_checkpoint_costs_no_more_than_the_steps_since_the_one_be
     assert_equal(outcome(tmp_path / "stopped")[1]["state_dict"], outcome(tmp_path / "whole")[1]["state_dict"])
 
 
+def files_of(run: Path) -> dict[str, tuple[int, int]]:
+    return {path.name: (path.lstat().st_size, path.lstat().st_mtime_ns) for path in sorted(run.rglob("*"))}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.filterwarnings("ignore")
+def test_last_is_the_newest_run_of_the_same_settings_and_no_other_is_touched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    runs = tmp_path / "runs"
+    begin = ["fit", "--config", str(HERE / "fit.yaml"), "--trainer.max_steps=4"]
+    other = ["--seed_everything=99", "--data.init_args.batch_size=2"]
+    run_trainer(begin)
+    run_trainer([*begin, *other])
+    before = files_of(runs / "version_1")
+    with pytest.warns(UserWarning, match=r"runs/version_1 is newer, .*such as seed_everything: 99 -> 7"):
+        fit(tmp_path, monkeypatch, "--trainer.max_steps=8")
+    assert torch.load(runs / "version_0" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 8
+    assert files_of(runs / "version_1") == before
+
+    first = files_of(runs / "version_0")
+    for change, line in {
+        "--seed_everything=8": r"seed_everything: \d+ -> 8",
+        "--model.init_args.optimizer.init_args.lr=0.5": r"optimizer.init_args.lr: 0.01 -> 0.5",
+        "--data.init_args.synthetic.init_args.limit=10": r"limit: 11 -> 10",
+        "--trainer.accumulate_grad_batches=2": r"trainer.accumulate_grad_batches: 1 -> 2",
+    }.items():
+        with pytest.raises(ValueError, match=line):
+            fit(tmp_path, monkeypatch, change)
+        path = f"--ckpt_path={runs / 'version_0' / 'checkpoints' / 'step=8.ckpt'}"
+        with pytest.raises(ValueError, match=line):
+            run_trainer([*begin, change, path])
+
+    fit(tmp_path, monkeypatch, "--trainer.max_steps=8")
+    assert "is finished: it has 8 steps" in caplog.text
+    assert files_of(runs / "version_0") == first
+
+    with pytest.warns(UserWarning, match=r"with changes.*\n.*lr: 0.01 -> 0.5"):
+        fit(tmp_path, monkeypatch, *other, "--resume_with_changes=true", "--model.init_args.optimizer.init_args.lr=0.5")
+    (newest,) = runs.glob("version_*/checkpoints/step=12.ckpt")
+    assert newest.parents[1].name not in ("version_0", "version_1")
+    assert "resume_with_changes" not in (newest.parents[1] / "config.yaml").read_text()
+    assert files_of(runs / "version_0") == first
+    assert files_of(runs / "version_1") == before
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.filterwarnings("ignore")
+def test_best_is_the_checkpoint_with_the_best_score_for_all_commands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["--config", str(HERE / "fit.yaml"), "--ckpt_path=best"]
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint with a score of val/loss"):
+        run_trainer(["validate", *words])
+    run_trainer(["fit", *words[:2], "--trainer.max_steps=6"])
+    for command in ("validate", "fit"):
+        used = run_trainer([command, *words, "--trainer.max_steps=7"]).trainer.ckpt_path
+        assert Path(str(used)).name == "best-step=4.ckpt"
+    with pytest.raises(ValueError, match=r"num_queries: 2 -> 3"):
+        run_trainer(["validate", *words, "--model.init_args.resampler.init_args.num_queries=3"])
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_what_is_killed_at_random_moments_loses_and_repeats_nothing() -> None:

@@ -215,3 +215,66 @@ def test_chance_is_that_of_the_seed_and_the_batch_whatever_came_before(
     torch.manual_seed(6)
     assert first.drawn + fit(6, tmp_path / "last.ckpt").drawn == whole.drawn
     assert fit(6).drawn != whole.drawn
+
+
+def agree(monkeypatch: pytest.MonkeyPatch, paths: list[Path | None]) -> None:
+    """Have every rank but the last say what it would resume from, and the last one compare."""
+    said: list[Any] = []
+
+    def gather(found: list[Any], own: Any) -> None:
+        said.append(own)
+        found[:] = said + [own] * (len(found) - len(said))
+
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
+    for path in paths:
+        module = SmallModule()
+        module._trainer = Mock(spec=Trainer, world_size=len(paths), ckpt_path=path)
+        module._agree_on_checkpoint()
+
+
+def save_as(folder: Path, rank: int, step: int, name: str = "last.ckpt") -> Path:
+    path = folder / str(rank) / name
+    path.parent.mkdir(exist_ok=True)
+    torch.save({"global_step": step, "state_dict": {"weight": torch.full((3,), float(step))}}, path)
+    return path
+
+
+def test_ranks_with_copies_of_one_checkpoint_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    agree(monkeypatch, [save_as(tmp_path, rank, 8) for rank in range(2)])
+    first, second = (save_as(tmp_path, rank, 8) for rank in range(2))
+    agree(monkeypatch, [first, second.rename(second.with_name("step=8.ckpt"))])  # the name does not matter
+    agree(monkeypatch, [None, None])
+
+
+@pytest.mark.parametrize("kind", ["content", "none", "gone", "cut", "folder"])
+def test_ranks_with_checkpoints_of_different_content_are_refused(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = save_as(tmp_path, 0, 8), save_as(tmp_path, 1, 9 if kind == "content" else 8)
+    if kind == "gone":
+        second.unlink()
+    elif kind == "cut":
+        second.write_bytes(second.read_bytes()[:-40])
+    elif kind == "folder":
+        first, second = (path.parent for path in (first, save_as(tmp_path, 1, 8, "meta.pt")))
+    with pytest.raises(ValueError, match=r"different checkpoints, by rank: .*same content on each"):
+        agree(monkeypatch, [first, None if kind == "none" else second])
+
+
+def test_a_module_is_not_sent_to_spawned_processes(tmp_path: Path) -> None:
+    trainer = Trainer(
+        accelerator="cpu", devices=2, strategy="ddp_spawn", logger=False, enable_checkpointing=False, max_steps=1,
+        enable_progress_bar=False, enable_model_summary=False, default_root_dir=tmp_path,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=r"spawn or fork .*ddp_spawn.*strategy='ddp'"):
+        trainer.fit(SmallModule(), torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.ones(8, 2))))
+
+
+def test_a_module_is_not_trained_in_forked_processes(tmp_path: Path) -> None:
+    module = SmallModule()
+    module._trainer = Trainer(
+        accelerator="cpu", devices=2, strategy="ddp_fork", logger=False, default_root_dir=tmp_path
+    )
+    with pytest.raises(ValueError, match=r"spawn or fork .*ddp_fork.*strategy='ddp'"):
+        module.setup("fit")

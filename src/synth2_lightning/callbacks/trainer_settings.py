@@ -10,7 +10,6 @@ from lightning.pytorch.callbacks import (
 )
 
 from synth2_lightning.callbacks.corpus_score import CorpusScoreCallback
-from synth2_lightning.modules.sharding import refuse_spawned_processes
 
 _INSTEAD: dict[type[Callback], str] = {
     BatchSizeFinder: (
@@ -43,13 +42,13 @@ def refuse_settings(trainer: Trainer, is_resumed: bool) -> None:
     Example:
         >>> refuse_settings(Trainer(accelerator="cpu", logger=False, enable_checkpointing=False), is_resumed=False)
     """
-    refuse_spawned_processes(trainer.strategy)
-    if trainer.overfit_batches:
+    overfit_batches: float = trainer.overfit_batches  # type: ignore[attr-defined]  # Lightning's own
+    if overfit_batches:
         raise ValueError(
-            f"{_CONFLICT} trainer.overfit_batches={trainer.overfit_batches} replaces the sampler, which composes whole "
+            f"{_CONFLICT} trainer.overfit_batches={overfit_batches} replaces the sampler, which composes whole "
             "batches here. Expected 0; to train on a few pairs, give the source or the shards a `limit`."
         )
-    if trainer.fast_dev_run and is_resumed:
+    if trainer.fast_dev_run and is_resumed:  # type: ignore[attr-defined]  # Lightning's own
         raise ValueError(
             f"{_CONFLICT} trainer.fast_dev_run is a run of {trainer.max_steps} steps that saves nothing, so it resumes "
             "from nothing. Expected it without --ckpt_path."

@@ -152,13 +152,14 @@ class BaseModule(LightningModule):
         if self.trainer.world_size == 1 or not dist.is_initialized():
             return
         path = self.trainer.ckpt_path
-        names = [""] * self.trainer.world_size
-        dist.all_gather_object(names, "none" if path is None else _name_with_checksum(str(path)))
-        if len(set(names)) > 1:
+        found = [("", "")] * self.trainer.world_size
+        dist.all_gather_object(found, ("none", "") if path is None else _name_and_checksum(str(path)))
+        if len({content for _, content in found}) > 1:
+            names = ", ".join(f"{name} ({content})" if content else name for name, content in found)
             raise ValueError(
-                f"The processes would resume from different checkpoints, by rank: {', '.join(names)}; expected the "
-                "same content on each. Keep the run's folder on a share that every machine sees, or copy its "
-                "checkpoints to each, and look there whether they can be read."
+                f"The processes would resume from different checkpoints, by rank: {names}; expected the same content "
+                "on each. Keep the run's folder on a share that every machine sees, or copy its checkpoints to each, "
+                "and look there whether they can be read."
             )
 
     def configure_model(self) -> None:
@@ -372,14 +373,14 @@ class BaseModule(LightningModule):
         return sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
 
 
-def _name_with_checksum(path: str) -> str:
+def _name_and_checksum(path: str) -> tuple[str, str]:
     if "://" in path:
-        return path
+        return path, path
     found = Path(path).resolve()
     try:
-        return f"{found.name} (checksum {checksum(found)})"
+        return found.name, f"checksum {checksum(found)}"
     except OSError as error:  # not raised here, where the other ranks wait
-        return f"{found.name} (cannot be read: {error.strerror})"
+        return found.name, f"cannot be read: {error.strerror}"
 
 
 def _derive_seed(key: list[int]) -> int:

@@ -1,19 +1,18 @@
 """Read token shards through the ``datasets`` library: memory-mapped, by batches of rows."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
 from synth2_lightning.files import lock_file, write_atomically
-from synth2_lightning.fingerprints import fingerprint_file, fingerprint_texts
+from synth2_lightning.fingerprints import fingerprint_captions, fingerprint_file, fingerprint_texts
 from synth2_lightning.locations import resolve
 from synth2_lightning.parquet import open_parquet, read_batches
 from synth2_lightning.shards.manifest import Manifest
@@ -88,17 +87,10 @@ class ShardReader:
         return np.asarray(pc.list_value_length(self._rows[:]["captions"]), dtype=np.int64)
 
     def fingerprint(self) -> str:
-        """Checksum of keys and captions, of the manifest's checksums and of the limit."""
+        """Checksum of keys and captions, and of the manifest's checksums of the parts."""
         texts = self._rows.select_columns(["key", "captions"])[:]
-        captions = pc.list_flatten(texts["captions"])
-        lengths = (pc.list_value_length(texts["captions"]), pc.binary_length(captions), pc.binary_length(texts["key"]))
-        digest = hashlib.blake2b(repr((self.manifest.tokens, self.manifest.footers)).encode(), digest_size=8)
-        for length in lengths:
-            digest.update(np.asarray(length, dtype=np.int64).tobytes())
-        for column in (captions, texts["key"]):
-            for batch in pa.table({"text": column}).to_batches(max_chunksize=10_000):
-                digest.update("".join(batch["text"].to_pylist()).encode())
-        return digest.hexdigest()
+        parts = crc32(repr((self.manifest.tokens, sorted(self.manifest.footers.items()))).encode())
+        return f"{fingerprint_captions(texts['key'], texts['captions'])}-{parts:08x}"
 
     def read(self, indices: Sequence[int]) -> TokenizedImages:
         """Read rows in the given order; a row may be asked for twice."""

@@ -11,11 +11,13 @@ from zlib import crc32
 import pyarrow as pa
 from PIL import Image
 
+from synth2_lightning.fingerprints import fingerprint_captions
 from synth2_lightning.interfaces import ImageTextSource
 from synth2_lightning.jsontext import REPLACEMENT, has_surrogates
 
 _logger = logging.getLogger(__name__)
 _NUM_END_BYTES = 4096
+_MAX_COMPARED = 10_000
 
 
 class Entry(NamedTuple):
@@ -102,13 +104,6 @@ class IndexedSource(ImageTextSource):
     def read_picture(self, location: Any) -> Image.Image:
         """Read the picture at a location that :meth:`read_index` gave."""
 
-    def read_size(self, location: Any) -> int:
-        """Return the size in bytes of the image at a location; 0 if it is not a file of its own, or not there."""
-        try:
-            return Path(location).stat().st_size if isinstance(location, str) else 0
-        except OSError:  # reported with its name when it is read
-            return 0
-
     def load(self) -> None:
         """Read the index; the second call does nothing.
 
@@ -167,10 +162,14 @@ class IndexedSource(ImageTextSource):
         return _fingerprint_end(self._loaded()["location"][index].as_py())
 
     def fingerprint(self) -> str:
-        """Checksum of keys, captions, prompts and the sizes of image files."""
-        with ThreadPoolExecutor(16) as readers:  # on network shares each size is a request
-            sizes = list(readers.map(self.read_size, self._loaded()["location"].to_pylist()))
-        return f"{super().fingerprint()}-{crc32(repr(sizes).encode()):08x}"
+        """Return a checksum of keys, captions, prompts and images; of images, 10,000 at most, evenly over the source."""
+        index = self._loaded()
+        texts = fingerprint_captions(index["key"], index["captions"])
+        prompts = map(self.prompt, range(len(self))) if self.prompt(0) is not None else ()
+        compared = [number * len(self) // _MAX_COMPARED for number in range(_MAX_COMPARED)]
+        with ThreadPoolExecutor(16) as readers:  # on network shares every file is a request
+            images = list(readers.map(self.image_fingerprint, sorted({*compared} & {*range(len(self))})))
+        return f"{texts}-{crc32(repr([*prompts, images]).encode()):08x}"
 
     def _loaded(self) -> pa.RecordBatch:
         if self._index is None:
@@ -182,6 +181,8 @@ def _fingerprint_end(location: Any) -> str:
     match location:
         case str():
             path, start, size = Path(location), 0, None
+        case {"picture": str(name)}:
+            path, start, size = Path(name), 0, None
         case {"tar": str(tar), "offset": int(start), "size": int(size)}:
             path = Path(tar)
         case _:  # it lies in no file of its own

@@ -113,10 +113,6 @@ class VqaSource(IndexedSource):
         """The question."""
         return str(self._loaded()["location"][index].as_py()["question"])
 
-    def read_size(self, location: dict[str, Any]) -> int:
-        """Return the size of a photograph's file."""
-        return super().read_size(location["picture"])
-
     def read_picture(self, location: dict[str, Any]) -> Image.Image:
         """Read a photograph."""
         return decode_picture(Path(location["picture"]), location["picture"])

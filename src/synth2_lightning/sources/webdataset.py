@@ -103,10 +103,6 @@ class TarSource(IndexedSource):
             "pattern such as 'cc12m/*.tar', or a range such as 'cc12m/{00000..00012}.tar'."
         )
 
-    def read_size(self, location: dict[str, Any]) -> int:
-        """Return the size that the tar's header gives."""
-        return int(location["size"])
-
     def read_picture(self, location: dict[str, Any]) -> Image.Image:
         """Read a picture out of its tar."""
         with Path(location["tar"]).open("rb") as file:
