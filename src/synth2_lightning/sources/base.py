@@ -162,13 +162,13 @@ class IndexedSource(ImageTextSource):
         return _fingerprint_end(self._loaded()["location"][index].as_py())
 
     def fingerprint(self) -> str:
-        """Return a checksum of keys, captions, prompts and images; of images, 10,000 at most, evenly over the source."""
+        """Return a checksum of keys, captions, prompts and images; of 10,000 images at most, evenly over the source."""
         index = self._loaded()
         texts = fingerprint_captions(index["key"], index["captions"])
         prompts = map(self.prompt, range(len(self))) if self.prompt(0) is not None else ()
-        compared = [number * len(self) // _MAX_COMPARED for number in range(_MAX_COMPARED)]
+        compared = range(0, len(self), -(-len(self) // _MAX_COMPARED))
         with ThreadPoolExecutor(16) as readers:  # on network shares every file is a request
-            images = list(readers.map(self.image_fingerprint, sorted({*compared} & {*range(len(self))})))
+            images = list(readers.map(self.image_fingerprint, compared))
         return f"{texts}-{crc32(repr([*prompts, images]).encode()):08x}"
 
     def _loaded(self) -> pa.RecordBatch:
