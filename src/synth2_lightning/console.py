@@ -91,7 +91,7 @@ def make_output_visible() -> None:
 class _VisibleRecord(logging.LogRecord):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if self.exc_info and self.exc_info[0] is not None:
+        if isinstance(self.exc_info, tuple) and self.exc_info[0] is not None:
             self.exc_text = visible("".join(traceback.format_exception(*self.exc_info)).rstrip("\n"))
 
     def getMessage(self) -> str:  # noqa: N802 - logging's name
