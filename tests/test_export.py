@@ -20,6 +20,7 @@ from synth2_lightning.export import export_captioner, load_exported
 from synth2_lightning.modules.captioning import VisionLanguageModule
 from synth2_lightning.sharing.folder import is_exported
 from synth2_lightning.sharing.runs import find_run
+from synth2_lightning.sharing.weights import load_weights
 from synth2_lightning.testing import tiny_batch
 
 TINY: dict[str, Any] = {
@@ -200,7 +201,7 @@ def test_an_earlier_export_is_replaced_and_anything_else_is_kept(make_run: MakeR
 def test_an_export_that_is_replaced_while_it_is_read_is_read_again(
     make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, folder, load_weights = make_run(), tmp_path / "captioner", export.load_weights
+    run, folder = make_run(), tmp_path / "captioner"
     export_captioner(run, folder)
     left = ["MIT"]
 

@@ -285,6 +285,7 @@ def write_safetensors(tensors: Mapping[str, Tensor], path: Path, notes: Mapping[
     """
     try:
         save_file(dict(tensors), path, metadata=dict(notes or {}))
+        set_default_mode(path)  # safetensors gives it to its owner alone
     except SafetensorError as error:  # its word for a full disk
         raise OSError(f"{path} cannot be written ({_shorten(error)})") from error
 

@@ -26,7 +26,7 @@ from synth2_lightning.locations import limit_locations, locate_model, note_locat
 from synth2_lightning.shards.caption_set import CaptionSetWriter
 from synth2_lightning.shards.picture_captions import PictureCaptionFile
 from synth2_lightning.shards.writer import ShardWriter
-from synth2_lightning.sharing.folder import CONFIG, FORMAT, write_folder
+from synth2_lightning.sharing.folder import CONFIG, FORMAT
 
 VOCABULARY = "package://synth2_lightning/scenes/vocabulary"
 TOKENIZER = "package://synth2_lightning/scenes/tokenizer"
@@ -267,7 +267,7 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "caption set": lambda place: CaptionSetWriter(place).start({"seed": 0}),
     "answers": CompletionCache,
     "checkpoint": lambda place: CheckedCheckpointIO().save_checkpoint({"global_step": 1}, place / "last.ckpt"),
-    "export": lambda place: write_folder(place / "captioner").__enter__(),
+    "export": lambda place: write_files(place / "captioner").__enter__(),
     "weights": lambda place: write_files(place).__enter__(),
 }
 

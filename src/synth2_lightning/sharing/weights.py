@@ -7,7 +7,6 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from synth2_lightning.files import set_default_mode
 from synth2_lightning.weight_files import write_safetensors
 
 _FORMAT = {"format": "pt"}
@@ -48,7 +47,6 @@ def save_weights(weights: Mapping[str, Any], path: Path) -> None:
             tied[name] = holder
     whole = {name: weight.detach().cpu().contiguous().clone() for name, weight in weights.items() if name not in tied}
     write_safetensors(whole, path, _FORMAT | {f"tied:{name}": holder for name, holder in tied.items()})
-    set_default_mode(path)  # safetensors gives it to its owner alone
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
