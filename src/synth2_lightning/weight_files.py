@@ -16,6 +16,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from synth2_lightning.files import set_default_mode
+
 _logger = logging.getLogger(__name__)
 _MODE = r"'mode': '(min|max)'"  # in the keys under which callbacks save their states
 _WAY_OUT = "Copy it again from where it is whole, or take an earlier one."
