@@ -13,12 +13,12 @@ import torch
 import yaml
 from lightning import __version__
 
-from synth2_lightning import export
 from synth2_lightning.export import export_captioner, load_exported
 from synth2_lightning.modules.captioning import VisionLanguageModule
 from synth2_lightning.sharing.folder import is_exported
 from synth2_lightning.sharing.parts import build_part
 from synth2_lightning.sharing.runs import find_run
+from synth2_lightning.sharing.weights import load_weights
 from synth2_lightning.testing import tiny_batch
 
 TINY: dict[str, Any] = {
@@ -202,7 +202,7 @@ def test_an_earlier_export_is_replaced_and_anything_else_is_kept(make_run: MakeR
 def test_an_export_that_is_replaced_while_it_is_read_is_read_again(
     make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, folder, load_weights = make_run(), tmp_path / "captioner", export.load_weights
+    run, folder = make_run(), tmp_path / "captioner"
     export_captioner(run, folder)
     left = ["MIT"]
 
@@ -216,7 +216,7 @@ def test_an_export_that_is_replaced_while_it_is_read_is_read_again(
             raise ValueError("the file is gone")
         return load_weights(path)
 
-    monkeypatch.setattr(export, "load_weights", replace_first)
+    monkeypatch.setattr("synth2_lightning.export.load_weights", replace_first)
     assert _same_bits(load_exported(folder), _load(run))
 
 
