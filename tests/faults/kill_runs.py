@@ -187,9 +187,7 @@ def start_second(case: Case, folder: Path, ranks: list[BaseProcess], chance: ran
     if chance.random() > SECOND_WRITERS or wait(ranks, chance.uniform(0.0, case.seconds / 2)):
         return []
     second = start(case, folder, "second.txt")
-    wait(
-        second[:1], chance.uniform(0.0, case.seconds)
-    )  # else it would hardly be at its lock before the first is killed
+    wait(second[:1], chance.uniform(0.0, case.seconds))  # time to reach the lock before the first is killed
     return second
 
 
