@@ -14,7 +14,6 @@ import torch
 import yaml
 from lightning import __version__
 
-from synth2_lightning import export
 from synth2_lightning.captioner import load_captioner
 from synth2_lightning.class_specs import build_part, trusting
 from synth2_lightning.export import export_captioner, load_exported
@@ -217,7 +216,7 @@ def test_an_export_that_is_replaced_while_it_is_read_is_read_again(
             raise ValueError("the file is gone")
         return load_weights(path)
 
-    monkeypatch.setattr(export, "load_weights", replace_first)
+    monkeypatch.setattr("synth2_lightning.export.load_weights", replace_first)
     assert _same_bits(load_exported(folder), _load(run))
 
 

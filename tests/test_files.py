@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 from safetensors.torch import save_file
 
 from synth2_lightning.files import lock_file, lock_folder, write_atomically, write_files
@@ -246,7 +247,7 @@ def test_a_file_system_without_locks_is_warned_of_and_written_to(
     def fail(*_: object, **__: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr("filelock.FileLock.acquire", fail)
+    monkeypatch.setattr(FileLock, "acquire", fail)
     with pytest.warns(UserWarning, match=r"file has no locks \(No locks available\).* second process"):
         write_atomically(tmp_path / "file", lambda draft: draft.write_text("new"))
     assert (tmp_path / "file").read_text() == "new"

@@ -1,5 +1,6 @@
 import errno
 import hashlib
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -250,3 +251,11 @@ def test_a_disk_that_fills_up_is_told() -> None:
 
 def test_what_is_no_address() -> None:
     assert not any(map(is_remote, ["data/set", "C:/set", "see http://a.b for more", "s3:/bucket", "://x"]))
+
+
+def test_a_file_made_anew_with_its_old_time_and_size_is_fetched_again(tmp_path: Path) -> None:
+    words = tmp_path / "words.txt"
+    for text in ("a fox", "a dog"):
+        words.write_text(text)
+        os.utime(words, (1.7e9, 1.7e9))
+        assert fetch_remote(f"file://{words}", "words").read_text() == text

@@ -209,7 +209,7 @@ def write_files(folder: Path, replaced: Collection[str] = ()) -> Iterator[Path]:
     draft = folder / _DRAFT
     with lock_folder(folder):
         try:
-            _put_in_place(folder, replaced)  # what a writer that was killed had completed
+            _put_in_place(folder, replaced, is_new=False)  # what a writer that was killed had completed
             _remove(draft)
             draft.mkdir()
             yield draft
@@ -218,7 +218,7 @@ def write_files(folder: Path, replaced: Collection[str] = ()) -> Iterator[Path]:
                 _sync(file)
             draft.rename(folder / _WHOLE)
             _sync(folder)
-            _put_in_place(folder, replaced)
+            _put_in_place(folder, replaced, is_new=True)
         except OSError as error:
             if error.errno is None and not isinstance(error, shutil.Error):
                 raise  # no word of the system: what was written is not as it should be
@@ -239,23 +239,38 @@ def whole_folder(folder: Path) -> Path:
     return folder / _WHOLE if (folder / _WHOLE).is_dir() else folder
 
 
-def _put_in_place(folder: Path, replaced: Collection[str]) -> None:
-    """Link complete new files to their places; they stay whole in their own folder until all are there."""
+def _put_in_place(folder: Path, replaced: Collection[str], is_new: bool) -> None:
+    """Link complete new files to their places; they stay whole in their own folder until all are there.
+
+    Args:
+        folder: Of the places.
+        replaced: Names of what goes where it is not among the new files.
+        is_new: Whether none can be in its place yet. Where the first cannot be put there, all of the old ones stay.
+    """
     whole, draft = folder / _WHOLE, folder / _DRAFT
     if not whole.is_dir():
         return
     _remove(draft)
     draft.mkdir()
     new = sorted(path.name for path in whole.iterdir())
-    for name in new:
-        copy, place = draft / name, folder / name
-        if (whole / name).is_dir():
-            shutil.copytree(whole / name, copy, copy_function=_link)
-            if place.is_dir():
-                place.rename(draft / f"{name}.old")
-        else:
-            _link(whole / name, copy)
-        copy.replace(place)
+    is_untouched = is_new
+    try:
+        for name in new:
+            copy, place = draft / name, folder / name
+            if (whole / name).is_dir():
+                shutil.copytree(whole / name, copy, copy_function=_link)
+                is_untouched = False
+                if place.is_dir():
+                    place.rename(draft / f"{name}.old")
+            else:
+                _link(whole / name, copy)
+            copy.replace(place)
+            is_untouched = False
+    except OSError:
+        if is_untouched:
+            _remove(draft)
+            whole.rename(draft)
+        raise
     for name in set(replaced) - set(new):
         _remove(folder / name)
     _sync(folder)

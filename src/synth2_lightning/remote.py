@@ -234,6 +234,8 @@ def _list_files(system: Any, path: str) -> dict[str, _File]:
 
 def _to_file(info: Mapping[str, Any]) -> _File:
     version = next((str(info[name]) for name in _VERSIONS if info.get(name)), "")
+    if "ino" in info:  # of a disk here (file://), where a copy keeps its time, but not when it came
+        version += f" {info['ino']} {info.get('created')}"
     modified = info.get("LastModified") or info.get("mtime")
     return _File(
         path=info["name"],

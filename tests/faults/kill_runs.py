@@ -192,7 +192,9 @@ def start_second(case: Case, folder: Path, ranks: list[BaseProcess], chance: ran
     (folder / "second.txt").unlink(missing_ok=True)
     if chance.random() > SECOND_WRITERS or wait(ranks, chance.uniform(0.0, case.seconds / 2)):
         return []
-    return start(case, folder, "second.txt")
+    second = start(case, folder, "second.txt")
+    wait(second[:1], chance.uniform(0.0, case.seconds))  # time to reach the lock before the first is killed
+    return second
 
 
 def end_second(case: Case, folder: Path, ranks: list[BaseProcess]) -> None:
