@@ -6,11 +6,18 @@ from contextvars import ContextVar
 from importlib.resources import files
 from pathlib import Path
 
+from synth2_lightning.files import refuse_special
+from synth2_lightning.jsontext import parse_json
 from synth2_lightning.remote import fetch_remote, is_remote
 from synth2_lightning.weights import fetch
 
 PACKAGE_SCHEME = "package://"
 _WEIGHTS = "weights://"
+_DESCRIPTIONS = (
+    *("config.json", "generation_config.json", "model.safetensors.index.json", "model_index.json"),
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json"),
+    *("preprocessor_config.json", "scheduler_config.json", "adapter_config.json"),
+)
 _notes: ContextVar[set[str] | None] = ContextVar("_notes", default=None)
 
 
@@ -43,7 +50,7 @@ def resolve(location: str | Path, what: str) -> Path:
 
     Raises:
         FileNotFoundError: If nothing lies there.
-        OSError: If it cannot be fetched.
+        OSError: If it cannot be fetched, or is a pipe, a socket or a device.
         ValueError: If there are no weights of that name, or no such protocol.
 
     Example:
@@ -69,7 +76,7 @@ def resolve(location: str | Path, what: str) -> Path:
             "relative to the folder where the command was started, package://PACKAGE/PATH for what ships inside a "
             "package, weights://NAME/PATH for what `synth2 weights` fetches, or an address such as s3://BUCKET/PATH."
         )
-    return path
+    return refuse_special(path)
 
 
 def find_checkpoint(location: str | Path) -> Path:
@@ -117,11 +124,24 @@ def locate_model(model: str, what: str) -> str:
     Raises:
         FileNotFoundError: If the model is said to lie here, and nothing lies there.
         OSError: If weights cannot be fetched.
-        ValueError: If there are no weights of that name.
+        ValueError: If there are no weights of that name, or a description of the model is no JSON.
 
     Example:
         >>> locate_model("amused/amused-256", "generator")
         'amused/amused-256'
     """
     is_local = "://" in model or model.startswith((".", "/", "~")) or model.count("/") > 1 or Path(model).exists()
-    return str(resolve(model, what)) if is_local else model
+    return str(_check_model(resolve(model, what))) if is_local else model
+
+
+def _check_model(path: Path) -> Path:
+    """Refuse a model's folder whose descriptions nest so deep that its library would run out of stack, or never end."""
+    for file in (file for name in _DESCRIPTIONS for file in (path / name, *path.glob(f"*/{name}"))):
+        if refuse_special(file).is_file():
+            try:
+                parse_json(file.read_bytes())
+            except ValueError as error:
+                raise ValueError(
+                    f"{file} is no valid JSON ({error}); expected what the makers of the model wrote. Copy it again."
+                ) from error
+    return path

@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
+from synth2_lightning.files import require_file
 from synth2_lightning.jsontext import parse_json
 from synth2_lightning.parquet import open_parquet, read_batches
 
@@ -50,7 +51,7 @@ def read_lines(path: Path) -> list[str]:
 
 
 def _read_lines(path: Path) -> Iterator[str]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
+    with require_file(path).open(encoding="utf-8-sig", newline="") as file:
         number = 0
         try:
             while line := file.readline(_MAX_LINE):

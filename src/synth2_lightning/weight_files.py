@@ -12,6 +12,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from synth2_lightning.files import require_file
+
 _WAY_OUT = "Copy it again from where it is whole, or take an earlier one."
 
 
@@ -109,6 +111,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         Traceback (most recent call last):
         ValueError: ... is no safetensors file, or a damaged one (...header too small...). Copy it again...
     """
+    require_file(path)
     try:
         return load_file(path)
     except SafetensorError as error:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from synth2_lightning.files import refuse_special
 from synth2_lightning.jsontext import parse_json
 from synth2_lightning.sharing.files import FILES
 
@@ -21,7 +22,7 @@ def is_exported(folder: str | Path) -> bool:
         False
     """
     try:
-        return bool(parse_json((Path(folder) / CONFIG).read_bytes())["format"] == FORMAT)
+        return bool(parse_json(refuse_special(Path(folder) / CONFIG).read_bytes())["format"] == FORMAT)
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
