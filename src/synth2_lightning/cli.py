@@ -383,7 +383,9 @@ def _check_checkpoint(words: Sequence[str]) -> None:
         if not word.startswith("--ckpt_path"):
             continue
         name = word.partition("=")[2] or (words[position + 1] if position + 1 < len(words) else "")
-        if name and name not in ("best", "last", "hpc", "null") and "://" not in name and not Path(name).exists():
+        if not name or name in ("best", "last", "hpc", "null") or "://" in name:
+            continue
+        if not refuse_special(Path(name)).exists():
             raise FileNotFoundError(
                 f"There is no checkpoint at {name!r} (looked at {Path(name).absolute()}). Expected a file such as "
                 "runs/version_0/checkpoints/last.ckpt, or 'last' or 'best'."

@@ -182,6 +182,25 @@ def refuse_special(path: Path) -> Path:
     return path
 
 
+def require_file(path: Path) -> Path:
+    """Refuse a folder, too, where a file was expected; otherwise as :func:`refuse_special`.
+
+    Returns:
+        The path.
+
+    Raises:
+        OSError: If it is a folder, or none of the things that have an end.
+
+    Example:
+        >>> require_file(Path("/"))
+        Traceback (most recent call last):
+        IsADirectoryError: / is a folder; expected a file. Name one that lies in it.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; expected a file. Name one that lies in it.")
+    return refuse_special(path)
+
+
 @contextmanager
 def write_files(folder: Path, replaced: Collection[str] = ()) -> Iterator[Path]:
     """Give an empty folder to write files to, which take their places in another folder together.

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from synth2_lightning.files import require_file
+
 REPLACEMENT = "\ufffd"
 """U+FFFD, which stands where a text had half a character: readers count and name the texts that have one."""
 
@@ -106,8 +108,10 @@ def read_description(path: Path, fields: Mapping[str, type], expected: str) -> d
         expected: What writes such files, for the message.
 
     Raises:
+        OSError: If it is a folder, a pipe or a device.
         ValueError: If it is no JSON, or lacks a field.
     """
+    require_file(path)
     try:
         content = parse_json(path.read_bytes())
     except ValueError as error:

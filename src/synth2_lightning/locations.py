@@ -8,12 +8,18 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from synth2_lightning.files import whole_folder
+from synth2_lightning.files import refuse_special, whole_folder
+from synth2_lightning.jsontext import parse_json
 from synth2_lightning.remote import fetch_remote, is_remote
 from synth2_lightning.weights import fetch
 
 PACKAGE_SCHEME, HUB_SCHEME = "package://", "hub://"
 _WEIGHTS = "weights://"
+_DESCRIPTIONS = (
+    *("config.json", "generation_config.json", "model.safetensors.index.json", "model_index.json"),
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json"),
+    *("preprocessor_config.json", "scheduler_config.json", "adapter_config.json"),
+)
 _notes: ContextVar[set[str] | None] = ContextVar("_notes", default=None)
 _limits: ContextVar["_Limits | None"] = ContextVar("_limits", default=None)
 
@@ -99,7 +105,7 @@ def resolve(location: str | Path, what: str) -> Path:
 
     Raises:
         FileNotFoundError: If nothing lies there.
-        OSError: If it cannot be fetched.
+        OSError: If it cannot be fetched, or is a pipe, a socket or a device.
         ValueError: If there are no weights of that name, no such protocol, or :func:`limit_locations` forbids it.
 
     Example:
@@ -126,7 +132,7 @@ def resolve(location: str | Path, what: str) -> Path:
             "relative to the folder where the command was started, package://PACKAGE/PATH for what ships inside a "
             "package, weights://NAME/PATH for what `synth2 weights` fetches, or an address such as s3://BUCKET/PATH."
         )
-    path = whole_folder(path)
+    path = whole_folder(refuse_special(path))
     if (limits := _limits.get()) is not None:
         limits.roots.append(_absolute(path))  # the files of a folder are resolved one by one
     return path
@@ -207,7 +213,8 @@ def locate_model(model: str, what: str) -> str:
     Raises:
         FileNotFoundError: If the model is said to lie here, and nothing lies there.
         OSError: If weights cannot be fetched.
-        ValueError: If there are no weights of that name, or :func:`limit_locations` forbids it.
+        ValueError: If there are no weights of that name, a description of the model is no JSON, or
+            :func:`limit_locations` forbids it.
 
     Example:
         >>> locate_model("amused/amused-256", "generator")
@@ -215,7 +222,7 @@ def locate_model(model: str, what: str) -> str:
     """
     is_local = "://" in model or model.startswith((".", "/", "~")) or model.count("/") > 1 or Path(model).exists()
     if is_local:
-        return str(resolve(model, what))
+        return str(_check_model(resolve(model, what)))
     check_hub_name(model)
     return model
 
@@ -230,3 +237,16 @@ def is_here(model: str) -> bool:
         False
     """
     return Path(model).exists()
+
+
+def _check_model(path: Path) -> Path:
+    """Refuse a model's folder whose descriptions nest so deep that its library would run out of stack, or never end."""
+    for file in (file for name in _DESCRIPTIONS for file in (path / name, *path.glob(f"*/{name}"))):
+        if refuse_special(file).is_file():
+            try:
+                parse_json(file.read_bytes())
+            except ValueError as error:
+                raise ValueError(
+                    f"{file} is no valid JSON ({error}); expected what the makers of the model wrote. Copy it again."
+                ) from error
+    return path

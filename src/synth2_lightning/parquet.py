@@ -8,6 +8,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from synth2_lightning.files import require_file
+
 MAX_GROUP_BYTES = 4 * 2**30
 """Most bytes that a row group may have once it is unpacked: a small file may else fill the memory."""
 
@@ -104,9 +106,10 @@ def open_parquet(path: Path, way_out: str = "") -> Iterator[pq.ParquetFile]:
         way_out: What to do where it is damaged, for the message.
 
     Raises:
-        OSError: If the disk does not give it.
+        OSError: If the disk does not give it, or it is a folder, a pipe or a device.
         ValueError: If it is no Parquet file, damaged, or unpacks to absurd sizes.
     """
+    require_file(path)
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             _refuse_huge(file.metadata)

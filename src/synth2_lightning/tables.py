@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
+from synth2_lightning.files import require_file
 from synth2_lightning.jsontext import find_encoding, parse_json
 from synth2_lightning.parquet import open_parquet, read_batches
 
@@ -126,7 +127,7 @@ def take_key(value: Any, where: str, column: str) -> str:
 
 
 def _read_lines(path: Path) -> Iterator[str]:
-    with path.open("rb") as file:
+    with require_file(path).open("rb") as file:
         encoding = find_encoding(file.read(4))
     with path.open(encoding=encoding, newline="") as file:
         number = 0

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from synth2_lightning.files import set_default_mode
+from synth2_lightning.files import require_file, set_default_mode
 
 _logger = logging.getLogger(__name__)
 _MODE = r"'mode': '(min|max)'"  # in the keys under which callbacks save their states
@@ -261,6 +261,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         Traceback (most recent call last):
         ValueError: ... is no safetensors file, or a damaged one (...header too small...). Copy it again...
     """
+    require_file(path)
     try:
         return load_file(path)
     except SafetensorError as error:

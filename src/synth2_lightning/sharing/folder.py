@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from synth2_lightning.files import OWN_NAMES, whole_folder
+from synth2_lightning.files import OWN_NAMES, refuse_special, whole_folder
 from synth2_lightning.jsontext import parse_json
 from synth2_lightning.sharing.files import FILES
 
@@ -19,7 +19,8 @@ def is_exported(folder: str | Path) -> bool:
         False
     """
     try:
-        return bool(parse_json((whole_folder(Path(folder)) / CONFIG).read_bytes())["format"] == FORMAT)
+        config = refuse_special(whole_folder(Path(folder)) / CONFIG)
+        return bool(parse_json(config.read_bytes())["format"] == FORMAT)
     except (OSError, ValueError, KeyError, TypeError):
         return False
 

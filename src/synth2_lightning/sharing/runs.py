@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from synth2_lightning.files import require_file
 from synth2_lightning.jsontext import parse_json
 from synth2_lightning.locations import find_checkpoint, resolve
 from synth2_lightning.shards.manifest import Manifest
@@ -66,7 +67,7 @@ def read_cards(folder: Path | None, step: int, others: Sequence[str | Path] = ()
 
 def _read_card(path: Path) -> dict[str, Any]:
     try:
-        card = parse_json(path.read_bytes())
+        card = parse_json(require_file(path).read_bytes())
         return {"metric": card["metric"], "score": float(card["score"]), "split": card["split"], **card}
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(

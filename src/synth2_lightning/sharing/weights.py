@@ -7,6 +7,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from synth2_lightning.files import require_file
 from synth2_lightning.weight_files import write_safetensors
 
 _FORMAT = {"format": "pt"}
@@ -55,6 +56,7 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     Raises:
         ValueError: If the file is damaged, or no safetensors.
     """
+    require_file(path)
     try:
         with safe_open(path, framework="pt") as file:
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from synth2_lightning.files import require_file
 from synth2_lightning.jsontext import parse_json
 
 _MAX_BYTES = 4 * 2**30
@@ -16,8 +17,10 @@ def read_json(path: Path, expected: str) -> Any:
         expected: What it should hold, for the message.
 
     Raises:
+        OSError: If it is a folder, a pipe or a device.
         ValueError: If it is no JSON, nests absurdly, or is absurdly large.
     """
+    require_file(path)
     try:
         _refuse_huge(path)
         return parse_json(path.read_bytes())

@@ -12,6 +12,7 @@ from typing import Any
 
 from PIL import Image
 
+from synth2_lightning.files import require_file
 from synth2_lightning.jsontext import decode_text, parse_json
 from synth2_lightning.locations import resolve
 from synth2_lightning.remote import is_remote, match_remote
@@ -139,7 +140,7 @@ def _make_unique(key: str, tar: PurePosixPath, taken: set[str]) -> str:
 def _scan(path: str, left_out: LeftOut) -> Iterator[Entry]:
     captions: dict[tuple[str, str], str] = {}
     places: dict[str, dict[str, Any] | None] = {}
-    num_bytes = Path(path).stat().st_size
+    num_bytes = require_file(Path(path)).stat().st_size
     try:
         with tarfile.open(path, mode="r:") as tar:
             for member in tar:

@@ -1,0 +1,230 @@
+"""Small input that asks for boundless time or memory: each is refused at once, by a message that names it.
+
+``KINDS`` is the table; what is refused must be told as ``synth2`` tells users, never by a traceback.
+"""
+
+import json
+import os
+import re
+import socket
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from time import monotonic
+
+import pytest
+import torch
+from PIL import Image
+
+from synth2_lightning.captioner import load_captioner
+from synth2_lightning.cli import _message_of_ours, main
+from synth2_lightning.concepts.suitability import SuitabilityList
+from synth2_lightning.datamodules.photographs import PictureReader
+from synth2_lightning.decoders.language_model import PretrainedLanguageModel
+from synth2_lightning.encoders.text import PretrainedTextEncoder
+from synth2_lightning.jsontext import read_description
+from synth2_lightning.locations import resolve
+from synth2_lightning.parquet import read_parquet
+from synth2_lightning.reports.caption_set import read_caption_set
+from synth2_lightning.reports.scores import score_predictions
+from synth2_lightning.shards.parts import checksum_footer
+from synth2_lightning.sharing.runs import read_cards, read_run_file
+from synth2_lightning.sharing.weights import load_weights
+from synth2_lightning.sources.coco import CocoSource
+from synth2_lightning.sources.folder import FolderSource
+from synth2_lightning.sources.pictures import decode_picture
+from synth2_lightning.sources.read_ahead import read_ahead
+from synth2_lightning.sources.webdataset import TarSource
+from synth2_lightning.tables import read_lines, read_rows
+from synth2_lightning.weight_files import read_checkpoint, read_safetensors
+
+DEEP = "[" * 100_000
+PAIRS = "".join(f"a{number}: &a{number} {{p: *a{number - 1}, q: *a{number - 1}}}\n" for number in range(1, 26))
+LAUGHS = "".join(f"b{number}: &b{number} [{', '.join([f'*b{number - 1}'] * 10)}]\n" for number in range(1, 10))
+MERGES = "".join(f"c{number}: &c{number} {{<<: [*c{number - 1}, *c{number - 1}]}}\n" for number in range(1, 26))
+
+
+def write(folder: Path, name: str, content: str | bytes) -> Path:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def pipe(folder: Path, name: str = "bad") -> Path:
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    os.mkfifo(folder / name)
+    return folder / name
+
+
+def endless(folder: Path, name: str = "bad") -> Path:
+    (folder / name).symlink_to("/dev/zero")
+    return folder / name
+
+
+def listening(folder: Path, name: str = "bad") -> Path:
+    with socket.socket(socket.AF_UNIX) as place:
+        place.bind(str(folder / name))
+    return folder / name
+
+
+def run_file(folder: Path, content: str) -> object:
+    return read_run_file(write(folder, "bad/config.yaml", content).parent)
+
+
+def png(width: int, height: int, depth: int = 1, color: int = 0) -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    channels = {0: 1, 2: 3, 4: 2, 6: 4}[color]
+    packed = zlib.compress(bytes(1 + (width * depth * channels + 7) // 8) * min(height, 2**16), 1)
+    head = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
+
+
+def picture(folder: Path, content: bytes, max_pixels: int | None = None) -> object:
+    path = write(folder, "bad.png", content)
+    return decode_picture(path, str(path), max_pixels)
+
+
+def model(folder: Path, name: str, content: str = DEEP) -> str:
+    write(folder, "bad/config.json", json.dumps({"model_type": "gpt2"}))
+    return str(write(folder, f"bad/{name}", content).parent)
+
+
+def score(folder: Path, predictions: Path) -> object:
+    references = {"images": [{"id": 1}], "annotations": [{"image_id": 1, "caption": "a fox"}]}
+    return score_predictions(str(predictions), str(write(folder, "references.json", json.dumps(references))))
+
+
+KINDS: dict[str, Callable[[Path], object]] = {
+    "YAML: pairs of pairs": lambda folder: run_file(folder, "a0: &a0 {x: 1}\n" + PAIRS + "data: *a25\n"),
+    "YAML: tens of tens": lambda folder: run_file(folder, "b0: &b0 [lol]\n" + LAUGHS + "data: *b9\n"),
+    "YAML: merged mappings": lambda folder: run_file(folder, "c0: &c0 {x: 1}\n" + MERGES + "data: *c25\n"),
+    "YAML: a long text a hundred times": lambda folder: run_file(
+        folder, f"a: &a {'x' * 10**6}\ndata: [{', '.join(['*a'] * 100)}]\n"
+    ),
+    "YAML: what holds itself": lambda folder: run_file(folder, "data: &a {inner: [*a]}\n"),
+    "YAML: lists nest 100,000 deep": lambda folder: run_file(folder, "data: " + DEEP),
+    "YAML: mappings nest": lambda folder: run_file(folder, "data: " + "{a: " * 5000),
+    "YAML: lines nest": lambda folder: run_file(folder, "data:\n" + "- " * 5000 + "a\n"),
+    "YAML: five million letters": lambda folder: run_file(folder, "data: 1\n" + "# a\n" * 1_250_000),
+    "JSON: a part's description nests": lambda folder: read_description(write(folder, "bad", DEEP), {}, "a test's"),
+    "JSON: a protocol card nests": lambda folder: read_cards(None, 0, [write(folder, "bad.json", DEEP)]),
+    "model: a configuration that nests": lambda folder: PretrainedLanguageModel(model(folder, "config.json")).config,
+    "model: a tokenizer that nests": lambda folder: PretrainedLanguageModel(model(folder, "tokenizer.json")).tokenizer,
+    "model: an inner configuration that nests": lambda folder: PretrainedTextEncoder(
+        model(folder, "text/config.json", '{"a":' * 100_000)
+    ).tokenizer,
+    "model: a configuration that is a pipe": lambda folder: PretrainedLanguageModel(
+        str(pipe(folder, "bad/config.json").parent)
+    ).config,
+    "picture: 1 x 1,000,000": lambda folder: picture(folder, png(1, 1_000_000)),
+    "picture: 1,000,000 x 1": lambda folder: picture(folder, png(1_000_000, 1)),
+    "picture: 2 x 60,000 of 16 bits": lambda folder: picture(folder, png(2, 60_000, 16)),
+    "picture: 200 million points of one bit": lambda folder: picture(folder, png(20_000, 10_000), 178_956_970),
+    "picture: a device": lambda folder: decode_picture(endless(folder), "bad"),
+    "picture: a socket": lambda folder: decode_picture(listening(folder), "bad"),
+    "location: a pipe": lambda folder: resolve(pipe(folder), "captions"),
+    "location: a device": lambda folder: resolve(endless(folder), "captions"),
+    "location: a socket": lambda folder: resolve(listening(folder), "captions"),
+    "COCO: a pipe": lambda folder: CocoSource(str(pipe(folder)), str(folder)).load(),
+    "predictions: a pipe": lambda folder: score(folder, pipe(folder, "bad.json")),
+    "predictions: a folder": lambda folder: score(folder, Path(model(folder, "inner.json"))),
+    "table: a device": lambda folder: list(read_rows(endless(folder, "bad.csv"), ["caption"])),
+    "table: a folder": lambda folder: list(read_rows(Path(model(folder, "a")).rename(folder / "bad.csv"), ["caption"])),
+    "Parquet: a pipe": lambda folder: read_parquet(pipe(folder, "bad.parquet")),
+    "Parquet: a folder": lambda folder: read_parquet(Path(model(folder, "a"))),
+    "lines: a pipe": lambda folder: read_lines(pipe(folder)),
+    "list of concepts: a pipe": lambda folder: SuitabilityList(str(pipe(folder, "bad.txt"))),
+    "caption set: a pipe": lambda folder: read_caption_set(str(pipe(folder, "bad.txt"))),
+    "captions beside a picture: a pipe": lambda folder: (
+        write(folder, "bad.png", png(8, 8)),
+        pipe(folder, "bad.txt"),
+        FolderSource(str(folder)).load(),
+    ),
+    "tar: a pipe": lambda folder: TarSource(str(pipe(folder, "bad.tar"))).load(),
+    "shards: a part that is a pipe": lambda folder: checksum_footer(pipe(folder, "bad.parquet")),
+    "checkpoint: a pipe": lambda folder: load_captioner(pipe(folder, "bad.ckpt")),
+    "checkpoint: a device": lambda folder: read_checkpoint(endless(folder, "bad.ckpt")),
+    "safetensors: a pipe": lambda folder: read_safetensors(pipe(folder, "bad.safetensors")),
+    "export: weights that are a pipe": lambda folder: load_weights(pipe(folder, "bad.safetensors")),
+    "export: a description that is a pipe": lambda folder: load_captioner(pipe(folder, "bad/config.json").parent),
+}  # fmt: skip
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.filterwarnings("ignore:Image size")
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_has_no_bounds_is_refused_at_once(kind: str, tmp_path: Path) -> None:
+    before = monotonic()
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - which one it is, is up to the file
+        KINDS[kind](tmp_path)
+    message = _message_of_ours(caught.value)
+    assert message is not None, "synth2 would end in a traceback"
+    assert re.search(r"\bbad", message), message
+    assert len(message) > 60, "it says what was expected, or the way out"
+    assert monotonic() - before < 60
+
+
+@pytest.mark.parametrize("words", [["--config", "bad.yaml"], ["--config", "outer.yaml"], ["--config=outer.yaml"]])
+def test_run_files_that_multiply_are_refused_wherever_they_are_named(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path, "bad.yaml", "b0: &b0 [lol]\n" + LAUGHS + "data: *b9\n")
+    write(tmp_path, "outer.yaml", "data: bad.yaml\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", *words])
+    assert stop.value.code in (1, 2)
+    said = " ".join(capsys.readouterr().err.split())
+    assert "bad.yaml" in said
+    assert "its aliases stand for more than 10000" in said
+
+
+@pytest.mark.parametrize(
+    "words", [["--config", "bad"], ["--config=bad"], ["--config", "mixed.yaml", "--ckpt_path=bad"]]
+)
+def test_run_files_and_checkpoints_that_are_pipes_are_refused(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipe(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", *words])
+    assert stop.value.code == 1
+    assert "bad is a pipe" in capsys.readouterr().err
+
+
+class Hungry(FolderSource):
+    """Asks for more memory than there is, for one picture."""
+
+    def read_picture(self, location: str) -> Image.Image:
+        if "hungry" in location:
+            raise MemoryError
+        return super().read_picture(location)
+
+
+def test_a_worker_survives_a_picture_that_memory_does_not_hold(tmp_path: Path) -> None:
+    for name in ("calm", "hungry"):
+        Image.new("RGB", (8, 8), "red").save(tmp_path / f"{name}.png")
+        write(tmp_path, f"{name}.txt", "a red square")
+    source = Hungry(str(tmp_path))
+    source.load()
+    pixels, taken, bad = PictureReader(source, 8, max_bad_pictures=1).read([0, 1])
+    assert taken == [0, 0]
+    assert torch.equal(pixels.values[0], pixels.values[1])
+    assert [name for name in bad if "folder/hungry" in name and "MemoryError" in name]
+
+
+def test_threads_survive_what_memory_does_not_hold() -> None:
+    def read(number: int) -> int:
+        if number == 2:
+            raise MemoryError
+        return number
+
+    results = dict(read_ahead([1, 2, 3], read))
+    assert isinstance(results[2], OSError)
+    assert "2 cannot be read: it is more than the memory holds" in str(results[2])
+    assert (results[1], results[3]) == (1, 3)
