@@ -4,6 +4,8 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -259,3 +261,35 @@ def test_a_file_made_anew_with_its_old_time_and_size_is_fetched_again(tmp_path: 
         words.write_text(text)
         os.utime(words, (1.7e9, 1.7e9))
         assert fetch_remote(f"file://{words}", "words").read_text() == text
+
+
+@pytest.fixture
+def web(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    (tmp_path / "web").mkdir()
+    for name in ("a.tar", "b.tar", "c.txt"):
+        (tmp_path / "web" / name).write_bytes(name.encode() * 1000)
+    handler = partial(QuietHandler, directory=str(tmp_path / "web"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+def test_files_come_by_http(web: str) -> None:
+    assert fetch_remote(f"{web}/a.tar", "tar").read_bytes() == b"a.tar" * 1000
+    assert match_remote(f"{web}/*.tar", "tars") == [f"{web}/a.tar", f"{web}/b.tar"]
+    with pytest.raises(FileNotFoundError, match=r"The tar is not at .*/d\.tar"):
+        fetch_remote(f"{web}/d.tar", "tar")
+
+
+def test_a_server_that_is_not_there_is_not_taken_for_a_missing_file() -> None:
+    with pytest.raises(OSError, match=r"cannot be fetched: ClientConnectorError.*Expected a server that answers"):
+        fetch_remote("http://127.0.0.1:9/a.tar", "tar")

@@ -136,7 +136,7 @@ def _logits_of_two_steps(model: Any, embeds: torch.Tensor, mask: torch.Tensor) -
 
 def _differ(first: torch.Tensor, second: torch.Tensor) -> bool:
     """Whether logits differ by more than rounding, which in half precision may send a token to other experts."""
-    tolerance = 1e-3 if first.dtype == torch.float32 else 0.3
+    tolerance = 1e-3 if first.dtype == second.dtype == torch.float32 else 0.3  # ``generate`` gives float32 for half
     first, second = first.float(), second.float()
     return bool((first - second).norm() > tolerance * (first - first.mean()).norm())
 

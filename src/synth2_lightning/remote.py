@@ -355,8 +355,9 @@ def _explained(address: str, what: str) -> Iterator[None]:
 
 
 def _explain(error: Exception, address: str, what: str) -> Exception:
-    if isinstance(error, FileNotFoundError) and not isinstance(error.__cause__, FileNotFoundError | None):
-        error = error.__cause__  # fsspec calls every failure to list a file of http so
+    cause = error.__cause__
+    if isinstance(error, FileNotFoundError) and isinstance(cause, Exception) and getattr(cause, "status", 0) != 404:
+        error = cause  # fsspec calls every failure to list a file of http so
     protocol, name = address.partition("://")[0], type(error).__name__
     start = f"The {what} at {address!r} cannot be fetched: {name}: {error}."
     match error:
