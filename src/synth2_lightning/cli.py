@@ -632,8 +632,8 @@ def _message_of_ours(error: Exception) -> str | None:
         is_refusal = place.startswith(_SETTLING) and isinstance(cause, ValueError | RuntimeError)
         if is_refusal or type(cause).__name__ == "MisconfigurationException":
             return f"The trainer's settings do not go together. Lightning says: {cause}"
-        if isinstance(cause, OSError) and (message := _explain_disk(cause, place)) is not None:
-            return message
+        if isinstance(cause, OSError) and (explanation := _explain_disk(cause, place)) is not None:
+            return explanation
         for_users = isinstance(cause, ValueError | TypeError | OSError | FloatingPointError)  # others are our mistakes
         if for_users and place.startswith("synth2_lightning."):
             return str(cause)
