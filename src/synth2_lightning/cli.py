@@ -843,7 +843,6 @@ def _report_errors(run: Callable[[], object]) -> None:
 def _message_of_ours(error: Exception) -> str | None:
     """The message, if a line of this package raised the error, or one that lies behind it, for the user to read."""
     text, name = str(error), type(error).__name__
-    message: str | None
     if "in DataLoader worker process" in text:  # torch re-raises it here, with the worker's traceback in the text
         frames, _, message = text.rpartition(f"\n{name}: ")
         return message.strip() if "synth2_lightning" in frames.rpartition("File ")[2] else None
@@ -852,12 +851,12 @@ def _message_of_ours(error: Exception) -> str | None:
         raised_in = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(cause.__traceback__)]
         place = raised_in[-1] if raised_in else ""
         if place.endswith(".configuration_validator"):  # `fit` with a run file of `predict`
-            return f"The command does not go with its run file. Lightning says: {cause}"
+            return f"The command does not go with its run file. Lightning says: {str(cause).strip()}"
         is_refusal = place.startswith("lightning.") and isinstance(cause, ValueError | RuntimeError | ImportError)
         if is_refusal or type(cause).__name__ == "MisconfigurationException":
             return f"The trainer's settings do not go together. Lightning says: {str(cause).strip()}"
-        if isinstance(cause, OSError) and (message := _explain_disk(cause, place)) is not None:
-            return message
+        if isinstance(cause, OSError) and (explanation := _explain_disk(cause, place)) is not None:
+            return explanation
         for_users = isinstance(cause, ValueError | TypeError | OSError | FloatingPointError)  # others are our mistakes
         if for_users and place.startswith("synth2_lightning."):
             return str(cause)

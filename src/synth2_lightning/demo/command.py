@@ -144,8 +144,7 @@ def save_examples(folder: Path | None, scratch: Path, console: Console) -> list[
 
 
 @contextmanager
-def _uploads_in(scratch: str) -> Iterator[Path]:
-    folder = Path(scratch) / "uploads"
+def _uploads_in(folder: Path) -> Iterator[Path]:
     before = os.environ.get("GRADIO_TEMP_DIR")
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
     try:
