@@ -6,6 +6,7 @@ Nothing heavy is imported at the top, so that ``--help``, ``--version`` and typi
 import argparse
 import json
 import os
+import re
 import sys
 import traceback
 import warnings
@@ -234,9 +235,11 @@ def _check_settings(checkpoint: Path, watch: "RunSettingsCallback") -> None:
 
     What cannot be read here (addresses, folders of DeepSpeed) is compared when the strategy has read it.
     """
+    from synth2_lightning.checkpoints import refuse_damaged
     from synth2_lightning.sharing.sharded import is_sharded
     from synth2_lightning.weight_files import read_checkpoint
 
+    refuse_damaged(checkpoint)
     file = checkpoint / "meta.pt" if is_sharded(checkpoint) else checkpoint
     if file.is_file():
         watch.check(checkpoint, read_checkpoint(file))
@@ -689,6 +692,8 @@ def _message_of_ours(error: Exception) -> str | None:
         place = raised_in[-1] if raised_in else ""
         if place.endswith(".configuration_validator"):  # `fit` with a run file of `predict`
             return f"The command does not go with its run file. Lightning says: {cause}"
+        if place.startswith("jsonargparse.") and (missing := re.search(r"Requirement .* not met\..*", str(cause))):
+            return f"A setting needs a package that is not installed here. {missing[0]}"
         is_refusal = place.startswith("lightning.") and isinstance(cause, ValueError | RuntimeError | ImportError)
         if is_refusal or type(cause).__name__ == "MisconfigurationException":
             return f"The trainer's settings do not go together. Lightning says: {str(cause).strip()}"
