@@ -50,8 +50,8 @@ def refuse_settings(trainer: Trainer, is_resumed: bool) -> None:
         )
     if trainer.accumulate_grad_batches < 1:
         raise ValueError(
-            f"{_CONFLICT} trainer.accumulate_grad_batches={trainer.accumulate_grad_batches} makes no optimization step. "
-            "Expected 1 or more batches per step."
+            f"{_CONFLICT} trainer.accumulate_grad_batches={trainer.accumulate_grad_batches} leaves no optimization "
+            "step. Expected 1 or more batches per step."
         )
     if trainer.fast_dev_run and is_resumed:  # type: ignore[attr-defined]  # Lightning's own
         raise ValueError(
