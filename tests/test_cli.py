@@ -181,6 +181,8 @@ def test_a_message_of_ours_is_shown_without_a_traceback(capsys: pytest.CaptureFi
     [
         (["--trainer.enable_progress_bar=false"], "Trainer was configured with `enable_progress_bar=False`"),
         (["--config", "overlays/fsdp1.yaml", "--trainer.accelerator=cpu"], "The strategy `fsdp` requires a GPU"),
+        (["--trainer.barebones=true"], "`Trainer(barebones=True, logger="),
+        (["--trainer.val_check_interval=1.5"], "`val_check_interval` should be an integer or a time-based duration"),
     ],
 )
 def test_settings_of_the_trainer_that_do_not_go_together_are_told(

@@ -46,16 +46,28 @@ class CheckedCheckpointIO(TorchCheckpointIO):
             ValueError: If it is damaged, when the message names the newest good one that lies beside it, or may hold
                 code.
         """
-        if "://" not in str(path) and Path(path).is_file() and (damage := find_damage(Path(path))):
-            others = [candidate for candidate in _list_good([Path(path).parent]) if candidate.path != path]
-            way_out = (
-                f"Go on from {others[-1].path}, of step {others[-1].step}" if others else "No good one lies beside it"
-            )
-            raise ValueError(
-                f"The checkpoint {path} is damaged: {damage}. Expected the file as it was written. {way_out}."
-            )
+        if "://" not in str(path):
+            refuse_damaged(Path(path))
         with plain_values_only(Path(path)):
             return super().load_checkpoint(path, map_location, weights_only is not False)
+
+
+def refuse_damaged(path: Path) -> None:
+    """Refuse a damaged checkpoint file; folders and what is missing are left to others.
+
+    Raises:
+        ValueError: If it is damaged; the message names the newest good one that lies beside it.
+
+    Example:
+        >>> refuse_damaged(Path("gone.ckpt"))
+    """
+    if not path.is_file() or not (damage := find_damage(path)):
+        return
+    others = [candidate for candidate in _list_good([path.parent]) if candidate.path != path]
+    way_out = "No good one lies beside it"
+    if others:
+        way_out = f"Go on from {others[-1].path}, of step {others[-1].step}"
+    raise ValueError(f"The checkpoint {path} is damaged: {damage}. Expected the file as it was written. {way_out}.")
 
 
 def find_last_checkpoint(folders: Iterable[Path]) -> Path | None:

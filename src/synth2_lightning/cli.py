@@ -275,9 +275,11 @@ def _check_settings(checkpoint: Path, watch: "RunSettingsCallback") -> None:
 
     What cannot be read here (addresses, folders of DeepSpeed) is compared when the strategy has read it.
     """
+    from synth2_lightning.checkpoints import refuse_damaged
     from synth2_lightning.sharing.sharded import is_sharded
     from synth2_lightning.weight_files import read_checkpoint
 
+    refuse_damaged(checkpoint)
     file = checkpoint / "meta.pt" if is_sharded(checkpoint) else checkpoint
     if file.is_file():
         watch.check(checkpoint, read_checkpoint(file))
@@ -851,7 +853,9 @@ def _message_of_ours(error: Exception) -> str | None:
         raised_in = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(cause.__traceback__)]
         place = raised_in[-1] if raised_in else ""
         if place.endswith(".configuration_validator"):  # `fit` with a run file of `predict`
-            return f"The command does not go with its run file. Lightning says: {str(cause).strip()}"
+            return f"The command does not go with its run file. Lightning says: {cause}"
+        if place.startswith("jsonargparse.") and (missing := re.search(r"Requirement .* not met\..*", str(cause))):
+            return f"A setting needs a package that is not installed here. {missing[0]}"
         is_refusal = place.startswith("lightning.") and isinstance(cause, ValueError | RuntimeError | ImportError)
         if is_refusal or type(cause).__name__ == "MisconfigurationException":
             return f"The trainer's settings do not go together. Lightning says: {str(cause).strip()}"

@@ -157,6 +157,7 @@ KINDS: dict[str, Callable[[Path], object]] = {
     "trainer: BatchSizeFinder": lambda folder: trainer(BatchSizeFinder()),
     "trainer: StochasticWeightAveraging": lambda folder: trainer(StochasticWeightAveraging(1e-2)),
     "trainer: overfit_batches": lambda folder: trainer(overfit_batches=2),
+    "trainer: no batch in a step": lambda folder: trainer(accumulate_grad_batches=0),
     "trainer: fast_dev_run with a checkpoint": lambda folder: trainer(fast_dev_run=True, is_resumed=True),
     "trainer: EarlyStopping without validation": lambda folder: trainer(EarlyStopping("val/loss"), limit_val_batches=0),
     "trainer: EarlyStopping on a missing metric": lambda folder: monitored(EarlyStopping("val_loss")),

@@ -142,7 +142,7 @@ def test_a_damaged_last_checkpoint_costs_no_more_than_the_steps_since_the_one_be
         main(["fit", "--config", str(HERE / "fit.yaml"), f"--ckpt_path={newest}"])
     error = " ".join(capsys.readouterr().err.split())
     assert "step=10.ckpt is damaged: File is not a zip file" in error
-    # The ninth ends an epoch, and is not saved.
+    # The next one after the eighth would have been the eleventh.
     assert "step=8.ckpt, of step 8." in error
 
     with pytest.warns(UserWarning, match=r"Damaged checkpoints: .*step=10.ckpt .*step=8.ckpt, of step 8, is used"):

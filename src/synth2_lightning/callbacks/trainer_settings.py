@@ -48,6 +48,11 @@ def refuse_settings(trainer: Trainer, is_resumed: bool) -> None:
             f"{_CONFLICT} trainer.overfit_batches={overfit_batches} replaces the sampler, which composes whole "
             "batches here. Expected 0; to train on a few pairs, give the source or the shards a `limit`."
         )
+    if trainer.accumulate_grad_batches < 1:
+        raise ValueError(
+            f"{_CONFLICT} trainer.accumulate_grad_batches={trainer.accumulate_grad_batches} leaves no optimization "
+            "step. Expected 1 or more batches per step."
+        )
     if trainer.fast_dev_run and is_resumed:  # type: ignore[attr-defined]  # Lightning's own
         raise ValueError(
             f"{_CONFLICT} trainer.fast_dev_run is a run of {trainer.max_steps} steps that saves nothing, so it resumes "
