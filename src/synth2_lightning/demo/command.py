@@ -85,7 +85,7 @@ def open_demo(
     folder = find_folder(run)
     with (
         tempfile.TemporaryDirectory(prefix="synth2-demo-") as scratch,
-        _uploads_in(scratch) as uploads,
+        _uploads_in(Path(scratch) / "uploads") as uploads,
     ):
         from synth2_lightning.demo.page import serve_page
 
