@@ -1,7 +1,7 @@
 """Bounds for the answers of HTTP servers: a size on the wire and unpacked, and where a redirect may lead."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_address
 from typing import Any, TypeVar
@@ -13,7 +13,7 @@ NOT_COMPRESSED = {"Accept-Encoding": "identity"}
 """Headers of requests whose answers are bounded: a compressed answer may be a thousand times as large in memory."""
 
 
-def limit_size(max_bytes: int) -> Callable[[httpx2.Response], Awaitable[None]]:
+def limit_size(max_bytes: int) -> Callable[[httpx2.Response], Coroutine[Any, Any, None]]:
     """Return a response hook for ``httpx2.AsyncClient`` that refuses answers which are too large, or compressed.
 
     A body is refused as soon as so many bytes of it have come, that of a redirect or an error, too. The time is
@@ -41,7 +41,7 @@ def limit_size(max_bytes: int) -> Callable[[httpx2.Response], Awaitable[None]]:
     return limit
 
 
-def refuse_private_redirects(url: str) -> Callable[[httpx2.Request], Awaitable[None]]:
+def refuse_private_redirects(url: str) -> Callable[[httpx2.Request], Coroutine[Any, Any, None]]:
     """Return a request hook for ``httpx2.AsyncClient``: no redirect leads from a public host into a private network.
 
     Otherwise whoever owns an address on the web could send a request from this machine to its own services, or to

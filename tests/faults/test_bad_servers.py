@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 
 from synth2_lightning import remote
@@ -133,68 +134,71 @@ def match_files(address: str, _: Path) -> object:
     return remote.match_remote(f"{address}/*.tar", "tars")
 
 
-def build(decoder: type[PrefixDecoder | CrossAttentionDecoder], config: dict[str, Any], _: Path) -> object:
+def build(decoder: type[PrefixDecoder] | type[CrossAttentionDecoder], config: dict[str, Any], _: Path) -> object:
     source = NewLanguageModel(config, VOCABULARY)
-    made = decoder(source) if decoder is PrefixDecoder else decoder(source, every=1)
+    made = CrossAttentionDecoder(source, every=1) if decoder is CrossAttentionDecoder else decoder(source)
     made.load()
     return made
 
 
+CLIENTS: tuple[tuple[str, Callable[[str, Path], object], dict[str, Answer]], ...] = (
+    (
+        "an answer",
+        ask,
+        {
+            "a drip": drip,
+            "a drip of headers": drip_headers,
+            "a drip of an error": drip_error,
+            "silence": say_nothing,
+            "endless headers": send_headers,
+            "endless interim answers": send_interim,
+            "endless chunks": send_chunks,
+            "an endless body": send_until_closed,
+            "a bomb of gzip": partial(send_compressed, "gzip"),
+            "a bomb of deflate": partial(send_compressed, "deflate"),
+            "what may be Brotli": partial(send_compressed, "br"),
+            "a loop of redirects": partial(lead_to, "/v1/again"),
+            "a redirect to a file": partial(lead_to, "file:///etc/hostname"),
+        },
+    ),
+    (
+        "a picture",
+        fetch_picture,
+        {
+            "a drip": drip,
+            "a drip of headers": drip_headers,
+            "endless chunks": send_chunks,
+            "an endless body": send_until_closed,
+            "a bomb of gzip": partial(send_compressed, "gzip"),
+            "a loop of redirects": partial(lead_to, "/again"),
+            "a redirect to a file": partial(lead_to, "file:///etc/hostname"),
+        },
+    ),
+    (
+        "a file",
+        fetch_file,
+        {
+            "a drip": drip,
+            "a drip of headers": drip_headers,
+            "endless headers": send_headers,
+            "endless chunks": send_chunks,
+            "a bomb of gzip": partial(send_compressed, "gzip"),
+            "a loop of redirects": partial(lead_to, "/again"),
+        },
+    ),
+    (
+        "a pattern",
+        match_files,
+        {"a drip": drip, "endless chunks": send_chunks, "a bomb of deflate": partial(send_compressed, "deflate")},
+    ),
+)
+
 KINDS: dict[str, Callable[[Path], object]] = {
     f"{what} for {noun}": partial(with_server, client, answer)
-    for noun, client, answers in (
-        (
-            "an answer",
-            ask,
-            {
-                "a drip": drip,
-                "a drip of headers": drip_headers,
-                "a drip of an error": drip_error,
-                "silence": say_nothing,
-                "endless headers": send_headers,
-                "endless interim answers": send_interim,
-                "endless chunks": send_chunks,
-                "an endless body": send_until_closed,
-                "a bomb of gzip": partial(send_compressed, "gzip"),
-                "a bomb of deflate": partial(send_compressed, "deflate"),
-                "what may be Brotli": partial(send_compressed, "br"),
-                "a loop of redirects": partial(lead_to, "/v1/again"),
-                "a redirect to a file": partial(lead_to, "file:///etc/hostname"),
-            },
-        ),
-        (
-            "a picture",
-            fetch_picture,
-            {
-                "a drip": drip,
-                "a drip of headers": drip_headers,
-                "endless chunks": send_chunks,
-                "an endless body": send_until_closed,
-                "a bomb of gzip": partial(send_compressed, "gzip"),
-                "a loop of redirects": partial(lead_to, "/again"),
-                "a redirect to a file": partial(lead_to, "file:///etc/hostname"),
-            },
-        ),
-        (
-            "a file",
-            fetch_file,
-            {
-                "a drip": drip,
-                "a drip of headers": drip_headers,
-                "endless headers": send_headers,
-                "endless chunks": send_chunks,
-                "a bomb of gzip": partial(send_compressed, "gzip"),
-                "a loop of redirects": partial(lead_to, "/again"),
-            },
-        ),
-        (
-            "a pattern",
-            match_files,
-            {"a drip": drip, "endless chunks": send_chunks, "a bomb of deflate": partial(send_compressed, "deflate")},
-        ),
-    )
+    for noun, client, answers in CLIENTS
     for what, answer in answers.items()
-} | {
+}
+KINDS |= {
     f"{name} as a language model": partial(build, decoder, config)
     for name, decoder, config in (
         ("BERT", PrefixDecoder, {"model_type": "bert", **BERT}),
@@ -227,7 +231,7 @@ def limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     }.items():
         monkeypatch.setattr(remote, name, value)
     yield
-    remote.fsspec.filesystem("http").clear_instance_cache()
+    fsspec.filesystem("http").clear_instance_cache()
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -218,5 +218,5 @@ def _find_text(value: Any, depth: int = 4) -> str | None:
             if text := _find_text(fields.get(name), depth - 1):
                 return text
         if len(fields) == 1:
-            return _find_text(*fields.values(), depth - 1)
+            return _find_text(next(iter(fields.values())), depth - 1)
     return None
