@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from synth2_lightning.files import lock_file, lock_folder, write_atomically, write_files
 from synth2_lightning.sharing.files import copy_files
-from synth2_lightning.weight_files import write_safetensors
+from synth2_lightning.sharing.weights import save_weights
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_new_files_have_the_permissions_of_the_umask_whatever_their_writer_gave_
     with write_files(tmp_path) as draft:
         save_file({"weight": torch.ones(2)}, draft / "weights")
         write_for_all(draft / "config")
-    write_safetensors({"weight": torch.ones(2)}, tmp_path / "alone")
+    save_weights({"weight": torch.ones(2)}, tmp_path / "alone")
     assert {path.name: mode_of(path) for path in tmp_path.iterdir()} == dict.fromkeys(
         ("table", "weights", "config", "alone"), 0o666 & ~umask
     )
