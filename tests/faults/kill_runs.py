@@ -192,6 +192,8 @@ def start_second(case: Case, folder: Path, ranks: list[BaseProcess], chance: ran
     (folder / "second.txt").unlink(missing_ok=True)
     if chance.random() > SECOND_WRITERS or wait(ranks, chance.uniform(0.0, case.seconds / 2)):
         return []
+    if case.read is read_fit and not any(folder.glob("runs/version_*/checkpoints/*.ckpt")):
+        return []  # without a checkpoint to resume it would be a run of its own, in a folder of its own
     second = start(case, folder, "second.txt")
     wait(second[:1], chance.uniform(0.0, case.seconds))  # time to reach the lock before the first is killed
     return second

@@ -19,6 +19,7 @@ from synth2_lightning.callbacks.shard_writer import ShardWriterCallback
 from synth2_lightning.cli import main
 from synth2_lightning.datamodules.captions import CaptionDataModule, record_seed
 from synth2_lightning.datamodules.synthetic import SyntheticDataModule
+from synth2_lightning.fingerprints import fingerprint_texts
 from synth2_lightning.modules.synthesis import SynthesisModule
 from synth2_lightning.scenes.source import ScenesSource
 from synth2_lightning.sources.caption_table import CaptionTable
@@ -93,6 +94,7 @@ def test_captions_become_shards_with_all_that_made_them(table: Path) -> None:
         "class_name": "class 2",
         "seed": record_seed(0, "k5"),
         "scores": None,
+        "input": fingerprint_texts(["picture 5", found["k5"]["class_name"] or ""]),
     }
     manifest = json.loads((table.parent / "shards" / "manifest.json").read_text())
     assert manifest["provenance"]["settings"] == {
