@@ -31,6 +31,7 @@ from synth2_lightning.reports.scores import score_predictions
 from synth2_lightning.shards.parts import checksum_footer
 from synth2_lightning.sharing.runs import read_cards, read_run_file
 from synth2_lightning.sharing.weights import load_weights
+from synth2_lightning.sources.base import LeftOut
 from synth2_lightning.sources.coco import CocoSource
 from synth2_lightning.sources.folder import FolderSource
 from synth2_lightning.sources.pictures import decode_picture
@@ -129,7 +130,7 @@ KINDS: dict[str, Callable[[Path], object]] = {
     "location: a pipe": lambda folder: resolve(pipe(folder), "captions"),
     "location: a device": lambda folder: resolve(endless(folder), "captions"),
     "location: a socket": lambda folder: resolve(listening(folder), "captions"),
-    "COCO: a pipe": lambda folder: CocoSource(str(pipe(folder)), str(folder)).load(),
+    "COCO: a pipe": lambda folder: list(CocoSource(str(pipe(folder)), str(folder)).read_index(LeftOut())),
     "predictions: a pipe": lambda folder: score(folder, pipe(folder, "bad.json")),
     "predictions: a folder": lambda folder: score(folder, Path(model(folder, "inner.json"))),
     "table: a device": lambda folder: list(read_rows(endless(folder, "bad.csv"), ["caption"])),
@@ -142,9 +143,9 @@ KINDS: dict[str, Callable[[Path], object]] = {
     "captions beside a picture: a pipe": lambda folder: (
         write(folder, "bad.png", png(8, 8)),
         pipe(folder, "bad.txt"),
-        FolderSource(str(folder)).load(),
+        list(FolderSource(str(folder)).read_index(LeftOut())),
     ),
-    "tar: a pipe": lambda folder: TarSource(str(pipe(folder, "bad.tar"))).load(),
+    "tar: a pipe": lambda folder: list(TarSource(str(pipe(folder, "bad.tar"))).read_index(LeftOut())),
     "shards: a part that is a pipe": lambda folder: checksum_footer(pipe(folder, "bad.parquet")),
     "checkpoint: a pipe": lambda folder: load_captioner(pipe(folder, "bad.ckpt")),
     "checkpoint: a device": lambda folder: read_checkpoint(endless(folder, "bad.ckpt")),

@@ -1,12 +1,17 @@
 import json
 from pathlib import Path
+from time import monotonic
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
 
 from synth2_lightning.parquet import write_parquet
 from synth2_lightning.reports.caption_set import read_caption_set, read_caption_sets
+from synth2_lightning.reports.groups import group_by_cluster
+from synth2_lightning.reports.partitions import NUM_MEASURED
+from synth2_lightning.testing import TinyTextEncoder
 
 
 def test_a_folder_brings_classes_and_manifest_and_counts_blank_captions(tmp_path: Path) -> None:
@@ -76,3 +81,20 @@ def test_two_sets_of_one_name_are_refused(tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_text("a fox\n")
     with pytest.raises(ValueError, match=r"Two caption sets are called 't'.*Give them names, such as real=PATH"):
         read_caption_sets([str(tmp_path / "t.txt")] * 2)
+
+
+def test_a_page_of_text_among_captions_is_measured_by_its_beginning(tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_text("a fox\n" + "a b. " * 200_000 + "\n" + "owl" * 667 + "\n")
+    captions = read_caption_set(str(tmp_path / "t.txt"))
+    assert captions.census.num_long == 2
+    assert max(map(len, captions.captions)) == max(map(len, captions.sample(3, seed=0))) == NUM_MEASURED
+    assert [caption[:8] for caption in captions.captions] == ["a fox", "a b. a b", "owlowlow"]
+
+
+@pytest.mark.parametrize("text", ["word " * 200_000, ".,-'" * 250_000, "a" * 10**6, "' " * 500_000])
+def test_a_caption_of_a_megabyte_takes_no_longer_than_another(text: str, tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_text("".join(f"a fox in field {number}\n" for number in range(20)) + text + "\n")
+    captions = read_caption_set(str(tmp_path / "t.txt"))
+    before = monotonic()
+    group_by_cluster(captions, TinyTextEncoder(), 2, seed=0, console=Console(quiet=True))
+    assert monotonic() - before < 30  # minutes, if all of it were split into words

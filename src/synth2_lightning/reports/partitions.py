@@ -131,7 +131,7 @@ def list_beginnings(rows: pa.Table) -> list[str]:
     Without a limit, one page of text among the captions would take longer than all of them.
 
     Example:
-        >>> [len(beginning) for beginning in list_beginnings(pa.table({"caption": ["a fox", "fox " * 10_000]}))]
+        >>> [len(beginning) for beginning in list_beginnings(pa.table({"caption": ["a fox", "fo" * 10_000]}))]
         [5, 2000]
     """
     return [caption[:NUM_MEASURED].rstrip() for caption in list_captions(rows)]
