@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from synth2_lightning.filters.base import RecordFilter
+from synth2_lightning.interfaces import Judge
 from synth2_lightning.jsontext import parse_json
 from synth2_lightning.types import CaptionRecord, Verdict
 
@@ -87,15 +88,24 @@ class AnswerFilter(RecordFilter):
         ['A cat & a dog.', 'reasoning without an answer', 'A cat.']
     """
 
-    def judge(self, records: Sequence[CaptionRecord]) -> list[Verdict]:
-        """Return a verdict on every answer."""
-        template_opens = any(_closes_first(record.caption) for record in records)
-        return [
-            Verdict(record.caption, "reasoning without an answer")
-            if template_opens and record.is_cut and not _closes(record.caption)
-            else self.judge_one(record)
-            for record in records
-        ]
+    def start(self) -> Judge:
+        """Return a function that judges one set, block by block.
+
+        An answer without a tag that was cut before the first block with a closing tag counts as a caption.
+        """
+        template_opens = False
+
+        def judge(records: Sequence[CaptionRecord]) -> list[Verdict]:
+            nonlocal template_opens
+            template_opens = template_opens or any(_closes_first(record.caption) for record in records)
+            return [
+                Verdict(record.caption, "reasoning without an answer")
+                if template_opens and record.is_cut and not _closes(record.caption)
+                else self.judge_one(record)
+                for record in records
+            ]
+
+        return judge
 
     def judge_one(self, record: CaptionRecord) -> Verdict:
         """Return the caption, or why there is none."""
