@@ -1,18 +1,20 @@
 import pickle
-from pathlib import Path
+from pathlib import Path, PosixPath
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.distributed.checkpoint.metadata import _MEM_FORMAT_ENCODING, Metadata, StorageMeta
 from torch.distributed.checkpoint.state_dict_saver import save
 from torch.optim import AdamW
+from torch.serialization import _get_layout
 
 from synth2_lightning.captioner import load_module
 from synth2_lightning.cli import main
 from synth2_lightning.sharing.runs import find_run
-from synth2_lightning.sharing.sharded import consolidate, is_sharded, read_sharded
+from synth2_lightning.sharing.sharded import check_sharded, consolidate, is_sharded, read_sharded
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled, unavailable")
 
@@ -79,6 +81,31 @@ def test_an_index_that_names_code_is_refused_and_not_run(sharded: Path) -> None:
     with pytest.raises(ValueError, match=r"cannot be read: Its index names pathlib.*may be code; nothing was run"):
         read_sharded(sharded)
     assert not (sharded.parent / "was_run").exists()
+
+
+_METADATA = b"ctorch.distributed.checkpoint.metadata\n"
+_HOSTILE_STATE = b"N}X\x04\x00\x00\x00nameX\x04\x00\x00\x00evils\x86b."  # (None, {"name": "evil"}), BUILD
+CHANGES = {  # each is pushed, and then changed by BUILD, which sets attributes of whatever is there
+    "a class of paths": b"cpathlib\nPosixPath\n",
+    "a class of torch": _METADATA + b"Metadata\n",
+    "an enumeration": _METADATA + b"_MEM_FORMAT_ENCODING\n",
+    "a member of an enumeration": _METADATA + b"_MEM_FORMAT_ENCODING\nK\x00\x85R",
+    "a function": b"ctorch.serialization\n_get_layout\n",
+    "a type": b"ctorch\nSize\n",
+    "numbers' type": b"ctorch\nfloat32\n",
+    "an object of another class": _METADATA + b"StorageMeta\n)R",
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_an_index_that_changes_what_it_names_is_refused(sharded: Path, what: str) -> None:
+    (sharded / ".metadata").write_bytes(b"\x80\x02" + CHANGES[what] + _HOSTILE_STATE)
+    before = {kind: dict(vars(kind)) for kind in (PosixPath, Metadata, StorageMeta, _MEM_FORMAT_ENCODING)}
+    with pytest.raises(ValueError, match=r"last\.ckpt cannot be read"):
+        check_sharded(sharded)
+    assert {kind: dict(vars(kind)) for kind in before} == before
+    assert not hasattr(_get_layout, "name")
+    assert Path("/a/b").name == "b"
 
 
 def test_an_index_that_leads_out_of_the_folder_is_refused(sharded: Path) -> None:
