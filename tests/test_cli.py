@@ -233,7 +233,7 @@ def test_export_writes_and_pushes(
     monkeypatch.setattr(synth2_lightning.sharing.hub, "push_export", push)
     words = ["export", "runs/version_0", "mine", "--license", "mit", "--card", "a.json", "--card", "b"]
     main([*words, "--push-to", "me/mine"])
-    export.assert_called_once_with("runs/version_0", Path("mine"), "mit", ["a.json", "b"])
+    export.assert_called_once_with("runs/version_0", Path("mine"), "mit", ["a.json", "b"], [])
     push.assert_called_once_with(tmp_path, "me/mine")
     assert capsys.readouterr().out == f"The captioner is in {tmp_path}\nIt is at https://hub/me/mine\n"
 

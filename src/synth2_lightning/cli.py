@@ -170,27 +170,31 @@ def run_trainer(words: Sequence[str]) -> "LightningCLI":
         import_path_denylist=["*"],
         import_path_allowlist=[*TRUSTED_PACKAGES, *trust, *_typed_names(words)],
     )
-    with trusting(trust):
-        return CommandLine(
-            LightningModule,
-            LightningDataModule,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            auto_configure_optimizers=False,
-            seed_everything_default=0,
-            trainer_defaults={"callbacks": [SigtermCallback(), RunLockCallback()]},
-            # A second run in the same folder is a user's wish, not an error; Lightning would abort it.
-            save_config_kwargs={"overwrite": True},
-            parser_class=Parser,
-            # What the parser says of a run file is printed by `_report_errors`, which does not let it act on the
-            # terminal.
-            parser_kwargs={
-                "version": __version__,
-                "exit_on_error": False,
-                **{name: {"exit_on_error": False} for name in _TRAINER_COMMANDS},
-            },
-            args=words,
-        )
+    run_lock = RunLockCallback()
+    try:
+        with trusting(trust):
+            return CommandLine(
+                LightningModule,
+                LightningDataModule,
+                subclass_mode_model=True,
+                subclass_mode_data=True,
+                auto_configure_optimizers=False,
+                seed_everything_default=0,
+                trainer_defaults={"callbacks": [SigtermCallback(), run_lock]},
+                # A second run in the same folder is a user's wish, not an error; Lightning would abort it.
+                save_config_kwargs={"overwrite": True},
+                parser_class=Parser,
+                # What the parser says of a run file is printed by `_report_errors`, which does not let it act on the
+                # terminal.
+                parser_kwargs={
+                    "version": __version__,
+                    "exit_on_error": False,
+                    **{name: {"exit_on_error": False} for name in _TRAINER_COMMANDS},
+                },
+                args=words,
+            )
+    finally:
+        run_lock.release()  # the process may go on: SIGTERM ends it only where nothing catches that
 
 
 def _find_last(trainer: "Trainer", watch: "RunSettingsCallback", is_fit: bool) -> str | None:

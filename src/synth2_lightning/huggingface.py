@@ -193,6 +193,7 @@ class NewNetwork:
         Raises:
             ValueError: If it has a key that such a model does not know.
         """
+        from huggingface_hub.errors import StrictDataclassError
         from transformers import AutoConfig
 
         vocabulary = {
@@ -210,4 +211,10 @@ class NewNetwork:
                     f"{self._owner}.config has the key {key!r}, which is not for a {self._model_type!r} model to "
                     f"set; expected {similar}. Vocabulary and special tokens are taken from the tokenizer."
                 )
-        return AutoConfig.for_model(self._model_type, **self._settings, **vocabulary)
+        try:
+            return AutoConfig.for_model(self._model_type, **self._settings, **vocabulary)
+        except (StrictDataclassError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{self._owner}.config does not make a {self._model_type!r} model: "
+                f"{' '.join(str(error).split())[:300]} Expected values as transformers documents them."
+            ) from error

@@ -107,7 +107,7 @@ def make_cases() -> list[Case]:
     """All that is killed."""
 
     def words(command: str, file: str, *more: str) -> list[str]:
-        return [command, "--config", str(HERE / file), *more]
+        return [command, "--config", str(HERE / file), "--trust=watched", *more]
 
     two = ("--trainer.devices=2", "--trainer.strategy=ddp")
     workers = "--data.init_args.num_workers=2"

@@ -17,6 +17,7 @@ from synth2_lightning.cli import main, run_trainer
 
 HERE = Path(__file__).parent
 WANTED = ("state_dict", "current_model_state", "optimizer_states", "lr_schedulers", "loops", "callbacks", "seed")
+FIT = ("--config", str(HERE / "fit.yaml"), "--trust", "watched")
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +50,7 @@ def stop_at(monkeypatch: pytest.MonkeyPatch) -> Any:
 def fit(folder: Path, monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
     folder.mkdir(exist_ok=True)
     monkeypatch.chdir(folder)
-    run_trainer(["fit", "--config", str(HERE / "fit.yaml"), "--trainer.max_steps=12", *words, "--ckpt_path=last"])
+    run_trainer(["fit", *FIT, "--trainer.max_steps=12", *words, "--ckpt_path=last"])
 
 
 def outcome(folder: Path) -> tuple[list[str], dict[str, Any]]:
@@ -139,7 +140,7 @@ def test_a_damaged_last_checkpoint_costs_no_more_than_the_steps_since_the_one_be
     newest = tmp_path / "stopped" / "runs" / "version_0" / "checkpoints" / "step=10.ckpt"
     newest.write_bytes(newest.read_bytes()[:-100])
     with pytest.raises(SystemExit):
-        main(["fit", "--config", str(HERE / "fit.yaml"), f"--ckpt_path={newest}"])
+        main(["fit", *FIT, f"--ckpt_path={newest}"])
     error = " ".join(capsys.readouterr().err.split())
     assert "step=10.ckpt is damaged: File is not a zip file" in error
     # The next one after the eighth would have been the eleventh.
@@ -162,7 +163,7 @@ def test_last_is_the_newest_run_of_the_same_settings_and_no_other_is_touched(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     runs = tmp_path / "runs"
-    begin = ["fit", "--config", str(HERE / "fit.yaml"), "--trainer.max_steps=4"]
+    begin = ["fit", *FIT, "--trainer.max_steps=4"]
     other = ["--seed_everything=99", "--data.init_args.batch_size=2"]
     run_trainer(begin)
     run_trainer([*begin, *other])
@@ -205,7 +206,7 @@ def test_best_is_the_checkpoint_with_the_best_score_for_all_commands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    words = ["--config", str(HERE / "fit.yaml"), "--ckpt_path=best"]
+    words = [*FIT, "--ckpt_path=best"]
     with pytest.raises(FileNotFoundError, match=r"no checkpoint with a score of val/loss"):
         run_trainer(["validate", *words])
     run_trainer(["fit", *words[:2], "--trainer.max_steps=6"])
@@ -237,7 +238,7 @@ def test_fewer_ranks_see_what_more_ranks_left_of_the_epoch(tmp_path: Path, monke
     )
     subprocess.run(
         [
-            sys.executable, "-m", "synth2_lightning", "fit", "--config", str(HERE / "fit.yaml"), *sets,
+            sys.executable, "-m", "synth2_lightning", "fit", *FIT, *sets,
             "--trainer.max_steps=2", "--trainer.devices=2", "--trainer.strategy=ddp",
         ],
         cwd=tmp_path, env={**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, str(HERE)])}, check=True,
@@ -266,7 +267,7 @@ def is_gone_soon(group: int) -> bool:
 @pytest.mark.parametrize(
     ("words", "begun", "kept"),
     [
-        (("fit", "--config", str(HERE / "fit.yaml"), "--trainer.max_steps=5000"), "**/step=8.ckpt", "**/last.ckpt"),
+        (("fit", *FIT, "--trainer.max_steps=5000"), "**/step=8.ckpt", "**/last.ckpt"),
         (("predict", "--config", str(HERE / "captions.yaml")), "out/part-00001-*", "out/part-0000[01]-*"),
     ],
     ids=["fit", "predict"],

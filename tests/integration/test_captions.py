@@ -105,7 +105,7 @@ def run_file(names: Path, folder: str, generator: dict[str, Any], batch_size: in
         },
     }
     (names.parent / f"{folder}.yaml").write_text(json.dumps(content))  # JSON is YAML
-    return [sys.executable, "-m", "synth2_lightning", "predict", "--config", f"{folder}.yaml"]
+    return [sys.executable, "-m", "synth2_lightning", "predict", "--config", f"{folder}.yaml", "--trust=slow"]
 
 
 def slow_generator(names: Path, seconds: float) -> dict[str, Any]:
@@ -124,7 +124,8 @@ def slow_generator(names: Path, seconds: float) -> dict[str, Any]:
 
 
 def start(words: list[str], folder: Path) -> subprocess.Popen[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "SYNTH2_TRACEBACK": "1"}
+    path = os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH"))))  # for slow.py
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "SYNTH2_TRACEBACK": "1"}
     return subprocess.Popen(
         words, cwd=folder, env=environment, start_new_session=True, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,

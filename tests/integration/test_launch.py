@@ -22,7 +22,7 @@ SCRIPTS = [EXAMPLES / name for name in ("torchrun.sh", "slurm_fit.sbatch", "slur
 NUM_STEPS = 12
 FIT = [
     f"--config={ROOT / 'tests' / 'faults' / 'fit.yaml'}", f"--trainer.max_steps={NUM_STEPS}",
-    "--trainer.callbacks+=launched.Disaster", "--trainer.callbacks.step=7",
+    "--trust=watched", "--trainer.callbacks+=launched.Disaster", "--trainer.callbacks.step=7",
 ]  # fmt: skip
 SRUN = """#!/usr/bin/env bash
 # Starts as many processes as there are tasks, says to each which it is, and sends SIGTERM when the time is over.

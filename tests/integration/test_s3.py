@@ -60,7 +60,7 @@ def fit(folder: Path, shards: str, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(HERE.parent / "faults")
     where = f"--data.init_args.synthetic.init_args.shards={shards}"
-    main(["fit", "--config", str(FIT), where, "--trainer.max_steps=6"])
+    main(["fit", "--config", str(FIT), "--trust=watched", where, "--trainer.max_steps=6"])
     return (folder / "batches-0.jsonl").read_text()
 
 

@@ -109,7 +109,8 @@ def test_fsdp1_learns_what_ddp_learns_and_writes_whole_checkpoints(tmp_path: Pat
         settings = {"strategy": strategy, "devices": 2, "max_steps": 8}
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump({"trainer": settings}))
         ran = subprocess.run(
-            [sys.executable, "-m", "synth2_lightning", "fit", "--config=../fit.yaml", f"--config=../{name}.yaml"],
+            [sys.executable, "-m", "synth2_lightning", "fit", "--config=../fit.yaml", f"--config=../{name}.yaml",
+             "--trust=watched", "--trust=cpu_fsdp"],
             cwd=tmp_path / name, capture_output=True, text=True, check=False,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (ROOT / "src", HERE, faults)))},
         )  # fmt: skip

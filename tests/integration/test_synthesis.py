@@ -222,7 +222,7 @@ def run_file(table: Path, folder: str, **generator: Any) -> list[str]:
         "        return super().generate(captions, seeds)\n"
     )
     (table.parent / f"{folder}.yaml").write_text(json.dumps(content))  # JSON is YAML
-    return [sys.executable, "-m", "synth2_lightning", "predict", "--config", f"{folder}.yaml"]
+    return [sys.executable, "-m", "synth2_lightning", "predict", "--config", f"{folder}.yaml", "--trust=slow"]
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has the device that is always full")
@@ -253,7 +253,8 @@ def test_a_disk_that_fills_up_is_told_and_the_same_command_goes_on(
 @pytest.mark.timeout(1800)
 def test_two_processes_killed_and_continued_end_like_one(table: Path) -> None:
     folder, two = table.parent, ["--trainer.devices=2", "--trainer.strategy=ddp"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "SYNTH2_TRACEBACK": "1"}
+    path = os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH"))))  # for slow.py
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "SYNTH2_TRACEBACK": "1"}
 
     def start(words: list[str]) -> subprocess.Popen[str]:
         return subprocess.Popen(

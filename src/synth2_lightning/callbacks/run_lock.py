@@ -33,7 +33,7 @@ class RunLockCallback(Callback):
         Raises:
             BlockingIOError: If another run writes there.
         """
-        self._release()
+        self.release()
         folder = trainer.log_dir  # on every rank: Lightning broadcasts it
         if folder is not None and any(isinstance(one, CSVLogger | TensorBoardLogger) for one in trainer.loggers[:1]):
             self._lock(trainer, folder)
@@ -49,13 +49,13 @@ class RunLockCallback(Callback):
                 self._lock(trainer, saver.dirpath)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Release them, unless the process ends now, and its last checkpoint is still to be saved."""
+        """Release them, unless SIGTERM or the like ends the process: the last checkpoint is still to be saved."""
         if not isinstance(exception, SystemExit):
-            self._release()
+            self.release()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Release them."""
-        self._release()
+        self.release()
 
     def _lock(self, trainer: Trainer, folder: str | Path) -> None:
         real = Path(folder).resolve()
@@ -64,6 +64,7 @@ class RunLockCallback(Callback):
         self._locks.enter_context(lock_folder(Path(folder)))
         self._locked.add(real)
 
-    def _release(self) -> None:
+    def release(self) -> None:
+        """Let other runs write to the folders."""
         self._locks.close()
         self._locked.clear()

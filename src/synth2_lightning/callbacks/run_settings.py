@@ -279,8 +279,8 @@ def _without(node: Any, names: set[str]) -> Any:
     return {name: _without(value, names) for name, value in node.items() if name not in names}
 
 
-def _training_callbacks(specs: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, Any]]:
-    for spec in specs:
+def _training_callbacks(specs: Sequence[Mapping[str, Any]] | Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for spec in [specs] if isinstance(specs, Mapping) else specs:
         class_ = locate(str(spec.get("class_path")))  # of the present settings, which were built already
         if isinstance(class_, type) and issubclass(class_, _TRAINING_CALLBACKS):
             yield class_.__name__, spec.get("init_args") or {}

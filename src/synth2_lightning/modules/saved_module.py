@@ -52,7 +52,10 @@ def build_module(
     described = {name: value for name, value in described.items() if name not in replaced}
     refuse_foreign_packages({"class_path": class_path or OWN_PACKAGE, "init_args": described})
     part = expected if class_path is None else find_class(class_path, expected, "model")
-    module = build_class(part, {**described, **replaced}, "model")
+    try:
+        module = build_class(part, {**described, **replaced}, "model")
+    except ValueError as error:
+        raise ValueError(f"The module in {checkpoint} cannot be built. {error}") from error
     module.configure_model()
     module.on_load_checkpoint(content)
     try:

@@ -134,7 +134,9 @@ def read_run_file(folder: Path | None) -> Mapping[str, Any]:
 def _list_parts(node: Any, where: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
     if not isinstance(node, Mapping) or "class_path" not in node:
         return
-    arguments = node.get("init_args") or {}
+    arguments = node.get("init_args")
+    if not isinstance(arguments, Mapping):
+        arguments = {}
     inner = {name: value for name, value in arguments.items() if isinstance(value, Mapping) and "class_path" in value}
     plain = {name: value for name, value in arguments.items() if name not in inner and value is not None}
     yield where, str(node["class_path"]).rpartition(".")[2], plain
