@@ -118,6 +118,7 @@ def test_fit_runs_two_steps(name: str, tmp_path: Path, monkeypatch: pytest.Monke
     few = [f"{photographs}.num_workers=0", f"{photographs}.val.init_args.num_pictures=24"]
     words = ["fit", "--config", f"{name}.yaml", "--config", str(TINY), "--data.init_args.num_workers=0", *few]
     if name == "tokenizer":
+        words += ["--data.init_args.batch_size=4"]
         words += ["--model.init_args.tokenizer.init_args.num_free_batches=0"]  # or there is no codebook after two steps
     trainer = run_trainer(words).trainer
     assert trainer.global_step == 2
@@ -167,9 +168,10 @@ def test_the_adversary_joins_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.filterwarnings("ignore:Checkpoint directory")
 def test_tokenize_writes_shards_that_fit_can_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    run_trainer(["predict", "--config", "tokenize.yaml", "--config", str(TINY), "--data.init_args.num_workers=0"])
+    few = ["--data.init_args.num_workers=0", "--data.init_args.val_batch_size=16"]
+    run_trainer(["predict", "--config", "tokenize.yaml", "--config", str(TINY), *few])
     manifest = json.loads((tmp_path / "shards" / "scenes" / "manifest.json").read_text())
-    assert manifest["num_records"] == 256
+    assert manifest["num_records"] == 32
     shards = "--data.init_args.synthetic.init_args"
     words = [f"{shards}.shards=shards/scenes", f"{shards}.keep_share=1", "--data.init_args.num_workers=0"]
     words += [f"--data.init_args.real.init_args.{few}" for few in ("num_workers=0", "val.init_args.num_pictures=24")]
@@ -177,6 +179,7 @@ def test_tokenize_writes_shards_that_fit_can_read(tmp_path: Path, monkeypatch: p
     assert trainer.global_step == 2
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Checkpoint directory")
 def test_a_generator_synthesises_shards_that_are_scored_and_learnt_from(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -71,9 +71,14 @@ def check_what_is_left(exported: str) -> None:
 @pytest.mark.parametrize(
     ("name", "part", "logged"),
     [
-        ("generator", "network", "train/loss=nan, train/accuracy="),
+        pytest.param("generator", "network", "train/loss=nan, train/accuracy=", marks=pytest.mark.slow),
         ("mixed", "resampler", "train/loss=nan, train/loss_scenes=nan"),
-        ("tokenizer", "tokenizer.network.decoder", "train/loss=nan, train/l1=nan, train/l2=nan, train/commitment=0"),
+        pytest.param(
+            "tokenizer",
+            "tokenizer.network.decoder",
+            "train/loss=nan, train/l1=nan, train/l2=nan, train/commitment=0",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_loss_that_is_not_finite_ends_the_run(

@@ -2,6 +2,7 @@
 
 from PIL import Image
 
+from synth2_lightning.fingerprints import fingerprint_texts
 from synth2_lightning.interfaces import ImageTextSource
 from synth2_lightning.scenes.drawing import draw_scene
 from synth2_lightning.scenes.grammar import describe_scene
@@ -55,6 +56,12 @@ class ScenesSource(ImageTextSource):
     def captions(self, index: int) -> tuple[str, ...]:
         """Five captions."""
         return describe_scene(self.scene(index))
+
+    def fingerprint(self) -> str:
+        """Return a checksum of the captions of 100 pictures: split, seed and number decide all the others."""
+        sample = range(0, len(self), -(-len(self) // 100))
+        texts = [text for index in sample for text in (self.prompt(index) or "", *self.captions(index))]
+        return fingerprint_texts([f"{self.split} {self.seed} {len(self)}", *texts])
 
     def picture(self, index: int) -> Image.Image:
         """Draw a picture, 64 by 64 pixels."""
