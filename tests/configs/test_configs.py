@@ -168,10 +168,10 @@ def test_the_adversary_joins_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.filterwarnings("ignore:Checkpoint directory")
 def test_tokenize_writes_shards_that_fit_can_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    few = ["--data.init_args.num_workers=0", "--data.init_args.val_batch_size=16"]
+    few = ["--data.init_args.num_workers=0", "--data.init_args.val_batch_size=32"]
     run_trainer(["predict", "--config", "tokenize.yaml", "--config", str(TINY), *few])
     manifest = json.loads((tmp_path / "shards" / "scenes" / "manifest.json").read_text())
-    assert manifest["num_records"] == 32
+    assert manifest["num_records"] == 64
     shards = "--data.init_args.synthetic.init_args"
     words = [f"{shards}.shards=shards/scenes", f"{shards}.keep_share=1", "--data.init_args.num_workers=0"]
     words += [f"--data.init_args.real.init_args.{few}" for few in ("num_workers=0", "val.init_args.num_pictures=24")]
