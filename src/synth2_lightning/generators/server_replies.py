@@ -15,6 +15,7 @@ _LONGEST_QUOTE = 300
 _BUSY = 429
 _WORTH_ANOTHER_TRY = (408, 409, 425, _BUSY)
 _KEY_REFUSED = (401, 403)
+_CUT = ("max_tokens", "model_length")  # what some gateways and Mistral call "length"
 _ANSWER_PARTS = ("text", "output_text", "refusal")
 
 
@@ -78,7 +79,8 @@ def read_answer(text: str, quote: Callable[[str], str] = shorten) -> Completion 
         is_text = False
     if not is_text:
         return Failure(reason=f"answered what is no chat completion: {quote(text)}")
-    return Completion(_mend_surrogates(answer), _mend_surrogates(finish_reason), *counts)
+    finish_reason = "length" if finish_reason.lower() in _CUT else _mend_surrogates(finish_reason)
+    return Completion(_mend_surrogates(answer), finish_reason, *counts)
 
 
 def read_refusal(
