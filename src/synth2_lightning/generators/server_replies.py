@@ -59,7 +59,8 @@ def read_answer(text: str, quote: Callable[[str], str] = shorten) -> Completion 
 
     Content in parts is joined, without the parts that are reasoning. Without content its text is the server's word of
     refusal, or empty; without a readable reason why it ended, that is empty; without readable counts of tokens, those
-    are 0. What has no message, or ended in an error, is worth another try. Half a surrogate pair, which JSON can hold and no file can, becomes U+FFFD.
+    are 0. What has no message, or ended in an error, is worth another try. Half a surrogate pair, which JSON can hold
+    and no file can, becomes U+FFFD.
 
     Args:
         text: Body of a reply of status 200.
