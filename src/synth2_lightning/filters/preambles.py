@@ -77,7 +77,7 @@ def _strip_line(line: str) -> str:
 
 
 def _unquote(text: str) -> str:
-    end = _QUOTES.get(text[:1])
+    end = _QUOTES.get(text[:1], "")
     if len(text) < 2 or text[-1] != end or text[0] in text[1:-1] or end in text[1:-1]:
         return text
     return text[1:-1].strip()
