@@ -307,6 +307,10 @@ class LanguageDecoder(nn.Module, ABC):
     ) -> list[str]:
         """Write one text per row."""
 
+    def fingerprint_vocabulary(self) -> str | None:
+        """Return a checksum of the words and their ids; ``None`` lets weights of other words pass."""
+        return None
+
     def attention(
         self, visual: Float[Tensor, "batch queries width"], texts: Sequence[str]
     ) -> list[Float[Tensor, "words queries"]]:

@@ -177,6 +177,12 @@ def _read_fields(path: Path, delimiter: str) -> Iterator[dict[str, Any]]:
                 )
             continue
         number += 1
+        if len(header) > 1 and [field.strip() for field in fields] == header:
+            raise ValueError(
+                f"{path}, record {number} (line {line}), repeats the header; expected it once, or names of "
+                "columns would be taken for texts. If several tables were put together, take out all but the first "
+                "header."
+            )
         if len(fields) > len(header):
             raise ValueError(
                 f"{path}, record {number} (line {line}), has {len(fields)} fields, the header {len(header)}; what does "
@@ -188,6 +194,8 @@ def _read_fields(path: Path, delimiter: str) -> Iterator[dict[str, Any]]:
                 "shorter ones, such as captions. Is a quotation mark not closed?"
             )
         yield dict.fromkeys(header) | dict(zip(header, fields, strict=False))
+    if not header:
+        raise ValueError(f"{path} is empty; expected a line with the names of the columns, and rows below it.")
 
 
 def _read_quoted(path: Path, delimiter: str) -> Iterator[_Record]:
@@ -195,6 +203,7 @@ def _read_quoted(path: Path, delimiter: str) -> Iterator[_Record]:
     num_columns = 0
     pending: list[str] = []
     size = 0
+    header = ""
     for number, line in enumerate(_read_lines(path), start=1):
         if not pending and not line.strip(_BLANK):
             continue
@@ -215,6 +224,8 @@ def _read_quoted(path: Path, delimiter: str) -> Iterator[_Record]:
                 "quotation marks that are part of a text, and enclose its field in two more; write texts of several "
                 "lines as .jsonl."
             )
+        header = header or line
+        _check_end(path, number, line, header)
         num_columns = num_columns or len(fields)
         yield first, fields
         pending, size = [], 0
@@ -229,9 +240,12 @@ def _read_quoted(path: Path, delimiter: str) -> Iterator[_Record]:
 def _read_plain(path: Path, delimiter: str) -> Iterator[_Record]:
     """Go through records of one line each, in which quotation marks are text unless they enclose a whole field."""
     num_columns = 0
+    header = ""
     for number, line in enumerate(_read_lines(path), start=1):
         if not line.strip(_BLANK):
             continue
+        header = header or line
+        _check_end(path, number, line, header)
         fields = _split_plain(line, delimiter)
         if '"' in line:
             try:
@@ -249,6 +263,14 @@ def _read_plain(path: Path, delimiter: str) -> Iterator[_Record]:
                     fields = quoted
         num_columns = num_columns or len(fields)
         yield number, fields
+
+
+def _check_end(path: Path, number: int, line: str, header: str) -> None:
+    if header.endswith("\n") and line.endswith("\r"):
+        raise ValueError(
+            f"{path}, line {number}, ends with a carriage return, the header with a line feed; expected the same of "
+            "all rows, or nobody can say whether it is part of a text. Take it out, or enclose the text in quotes."
+        )
 
 
 def _split_quoted(lines: list[str], delimiter: str, where: str) -> list[str] | None:

@@ -106,3 +106,10 @@ def test_the_vocabularys_size_is_not_to_be_said_twice(vocabulary: Path) -> None:
     source = NewLanguageModel({"model_type": "gpt2", "vocab_size": 7}, str(vocabulary))
     with pytest.raises(ValueError, match=r"'vocab_size'.*Vocabulary and special tokens are taken from the tokenizer"):
         _ = source.config
+
+
+@pytest.mark.parametrize(("type_", "similar"), [("qwen33", "qwen3"), ("gpt-2", "gpt2"), ("nonsense", "llama")])
+def test_an_unknown_type_is_named_with_a_similar_one(type_: str, similar: str) -> None:
+    source = NewLanguageModel({"model_type": type_}, "package://synth2_lightning/scenes/vocabulary")
+    with pytest.raises(ValueError, match=rf"model_type '{type_}'.* expected .*\b{similar}\b"):
+        source.build()

@@ -193,6 +193,8 @@ CLIENTS: tuple[tuple[str, Callable[[str, Path], object], dict[str, Answer]], ...
     ),
 )
 
+# So narrow that what a later word does to an earlier one is small.
+NARROW = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
 KINDS: dict[str, Callable[[Path], object]] = {
     f"{what} for {noun}": partial(with_server, client, answer)
     for noun, client, answers in CLIENTS
@@ -206,6 +208,11 @@ KINDS |= {
         ("RoBERTa", PrefixDecoder, {"model_type": "roberta", **BERT}),
         ("RoBERTa with is_decoder", PrefixDecoder, {"model_type": "roberta", "is_decoder": True, **BERT}),
         ("ELECTRA", PrefixDecoder, {"model_type": "electra", "embedding_size": 32, **BERT}),
+        ("narrow ELECTRA", PrefixDecoder, {"model_type": "electra", "embedding_size": 16, **NARROW}),
+        ("narrow BERT", PrefixDecoder, {"model_type": "bert", **NARROW}),
+        ("narrow BigBird", PrefixDecoder, {"model_type": "big_bird", "attention_type": "original_full", **NARROW}),
+        ("XLM", PrefixDecoder, {"model_type": "xlm", "emb_dim": 16, "n_layers": 1, "n_heads": 2}),
+        ("GPT-1", PrefixDecoder, {"model_type": "openai-gpt", "n_embd": 16, "n_layer": 1, "n_head": 2}),
         ("DistilBERT", PrefixDecoder, {"model_type": "distilbert", "dim": 32, "n_layers": 1, "n_heads": 2}),
         ("T5", PrefixDecoder, {"model_type": "t5", "d_model": 32, "num_layers": 1, "num_heads": 2}),
         ("T5 with gates", CrossAttentionDecoder, {"model_type": "t5", "d_model": 32, "num_layers": 1, "num_heads": 2}),

@@ -168,6 +168,19 @@ KINDS: dict[str, Callable[[Path], object]] = {
     "CSV of a Hub data set: a quotation mark that swallows rows": lambda folder: hub_file(
         folder, "bad.csv", SWALLOWING.replace("file", "image")
     ),
+    "CSV: nothing": lambda folder: table(folder, "bad.csv", ""),
+    "CSV: blank lines": lambda folder: table(folder, "bad.csv", "\n\r\n"),
+    "CSV: two tables put together": lambda folder: table(
+        folder, "bad.csv", "file,caption\n1.jpg,a dog\nfile,caption\n2.jpg,a cat\n"
+    ),
+    "TSV: two tables put together, each with its mark": lambda folder: table(
+        folder, "bad.tsv", "\ufefffile\tcaption\r\n1.jpg\ta dog\r\n\ufefffile\tcaption\r\n2.jpg\ta cat\r\n"
+    ),
+    "CSV: a carriage return in a text": lambda folder: table(folder, "bad.csv", "caption,file\na dog\rruns,1.jpg\n"),
+    "CSV: a carriage return in the last column": lambda folder: table(
+        folder, "bad.csv", "file,caption\r\n1.jpg,a dog\rruns\r\n"
+    ),
+    "TSV: a carriage return in a text": lambda folder: table(folder, "bad.tsv", "file\tcaption\n1.jpg\ta dog\rruns\n"),
     "TSV: a field of several lines": lambda folder: table(folder, "bad.tsv", 'caption\tfile\n"a red\ndress"\t1.jpg\n'),
     "TSV: a field of several lines in one column": lambda folder: table(folder, "bad.tsv", 'caption\n"a red\ndress"\n'),
     "TSV: more fields than columns": lambda folder: table(folder, "bad.tsv", "caption\na red\tdress\n"),

@@ -55,6 +55,32 @@ WITH_CAPTION = {
     "eot_id": f"<|start_header_id|>assistant<|end_header_id|>\n\n{CAPTION}<|eot_id|>",
     "another turn": f"<|im_start|>assistant\n{CAPTION}<|im_end|>\n<|im_start|>user\n{THOUGHT}",
     "DeepSeek": f"{CAPTION}<\uff5cend\u2581of\u2581sentence\uff5c>",
+    "an empty tag": f"<think/>{CAPTION}",
+    "an empty tag with a blank": f"<think />\n\n{CAPTION}",
+    "tags with blanks": f"< think >{THOUGHT}</ think >{CAPTION}",
+    "square brackets": f"[thinking]{THOUGHT}[/thinking]{CAPTION}",
+    "Kimi": f"◁think▷{THOUGHT}◁/think▷{CAPTION}",
+    "MedGemma": f"<unused94>thought\n{THOUGHT}<unused95>{CAPTION}",
+    "a page's details": f'<details type="reasoning" open>\n<summary>A</summary>{THOUGHT}</details>\n{CAPTION}',
+    "a page's summary": f"<details><summary>Thinking</summary>{THOUGHT}</details>{CAPTION}",
+    "Chinese tags": f"<思考>{THOUGHT}</思考>{CAPTION}",
+    "Chinese labels": f"思考\uff1a{THOUGHT}\n\n答案\uff1a{CAPTION}",
+    "Granite": f"Here is my thought process: {THOUGHT}\n\nHere is my response: {CAPTION}",
+    "a final label alone": f"{THOUGHT}\n\n**Final Answer:** {CAPTION}",
+    "Harmony without its tokens, in lines": f"analysis\n\n{THOUGHT}\n\nassistantfinal\n\n{CAPTION}",
+    "GLM": f"<think>{THOUGHT}</think><|begin_of_box|>{CAPTION}<|end_of_box|>",
+    "a box": f"\\boxed{{\\text{{{CAPTION}}}}}",
+    "fences in fences": f'```json\n```\n{{"caption": "{CAPTION}"}}\n```\n```',
+    "JSON of a list alone": f'["{CAPTION}"]',
+    "JSON in a string": f'"{{\\"caption\\": \\"{CAPTION}\\"}}"',
+    "JSON with a longer name": f'{{"reasoning": "{THOUGHT}", "final_answer": "{CAPTION}"}}',
+    "JSON with a name of JavaScript": f'{{"thoughtText": "{THOUGHT}", "imageCaption": "{CAPTION}"}}',
+    "a call": f'<tool_call>\n{{"name": "write", "arguments": {{"caption": "{CAPTION}"}}}}\n</tool_call>',
+    "a call whose arguments are JSON": f'{{"name": "write", "arguments": "{{\\"caption\\": \\"{CAPTION}\\"}}"}}',
+    "HTML": f"<div><p><b>{CAPTION}</b></p></div>",
+    "XML": f'<?xml version="1.0"?>\n<caption>{CAPTION}</caption>',
+    "an end that was cut": f"{CAPTION}<|im_end",
+    "invisible characters": f"\ufeff{CAPTION}\u200b",
     "control characters": f"\x1b{CAPTION}\x00",
 }
 WITHOUT = {
@@ -71,6 +97,10 @@ WITHOUT = {
     "an end": "<|im_end|>",
     "an empty object": "{}",
     "an empty caption": '{"caption": ""}',
+    "an invisible character": "\u200b",
+    "an object of reasoning alone": f'{{"reasoning": "{THOUGHT}"}}',
+    "an object of an error": '{"error": "overloaded"}',
+    "a call without arguments": '<tool_call>{"name": "look"}</tool_call>',
     "an object of other fields": '{"color": "red", "count": 3}',
 }
 
@@ -99,6 +129,10 @@ def test_an_answer_without_a_caption_is_rejected(kind: str) -> None:
         ("A [sic] {dog} on a <b> tag", "A [sic] {dog} on a <b> tag"),
         ("A <unk> dog", "A dog"),
         ("A man lost in thought. Reasoning aside, a dog.", "A man lost in thought. Reasoning aside, a dog."),
+        ('A sign that says ["OPEN"].', 'A sign that says ["OPEN"].'),
+        ("A sign: 3 < 4 and 5 > 2.", "A sign: 3 < 4 and 5 > 2."),
+        ("Details of a house, thinking of [text].", "Details of a house, thinking of [text]."),
+        ("Final answer of a quiz on a screen.", "Final answer of a quiz on a screen."),
         ("Analysis of a painting: a man.", "Analysis of a painting: a man."),
     ],
 )
@@ -116,10 +150,31 @@ def test_cut_reasoning_without_a_tag_is_known_by_the_other_answers() -> None:
 
 
 @pytest.mark.parametrize(
-    "piece", ["<", "amp;", "<think>", "```", "{", '{"a":', "[", "<answer>", "<s>", "\\", "<|", "</think>"]
+    "piece",
+    [
+        "<",
+        "amp;",
+        "<think>",
+        "```",
+        "{",
+        '{"a":',
+        "[",
+        "<answer>",
+        "<s>",
+        "\\",
+        "<|",
+        "</think>",
+        "<p>",
+        "◁",
+        "\n*",
+        "\n[",
+        "< ",
+        "<p ",
+        "\\boxed{",
+    ],
 )
 def test_a_large_answer_takes_no_long_time(piece: str) -> None:
     start = time.perf_counter()
-    read_caption(f'&{{"caption": "{piece * (200_000 // len(piece))}')
-    read_caption(piece * (200_000 // len(piece)))
-    assert time.perf_counter() - start < 10  # 0.2 seconds, and hours if it were quadratic
+    read_caption(f'&{{"caption": "{piece * (50_000 // len(piece))}')
+    read_caption(piece * (50_000 // len(piece)))
+    assert time.perf_counter() - start < 10  # fractions of a second, and many minutes if it were quadratic

@@ -25,6 +25,12 @@ from synth2_lightning.types import CaptionRecord
         ("The image shows a dog that runs.", "A dog that runs."),
         ("This photograph depicts two dogs.", "Two dogs."),
         ("  A   dog\truns. ", "A dog runs."),
+        ("Final caption: A dog runs.", "A dog runs."),
+        ("Alt text: A dog runs.", "A dog runs."),
+        ("Option 1: A dog runs.\nOption 2: A dog sleeps.", "A dog runs."),
+        ("描述\uff1a「A dog runs.」", "A dog runs."),
+        ("«A dog runs.»", "A dog runs."),
+        ("«Stop» and «go»", "«Stop» and «go»"),
     ],
 )
 def test_only_the_caption_is_left(answer: str, caption: str) -> None:

@@ -237,7 +237,7 @@ def test_the_cache_answers_what_was_asked_before(server: FakeChatServer, tmp_pat
     assert (first.num_cached, again.num_cached, again.server.num_answers) == (1, 2, 1)
 
 
-@pytest.mark.parametrize("change", [{"model": "other"}, {"max_new_tokens": 9}, {"temperature": 0.0}, {"seed": 8}])
+@pytest.mark.parametrize("change", [{"model": "other"}, {"top_p": 0.5}, {"temperature": 0.0}, {"seed": 8}])
 def test_the_cache_tells_requests_apart(server: FakeChatServer, tmp_path: Path, change: dict[str, Any]) -> None:
     ask(make(server, tmp_path), ["dog"])
     seed = change.pop("seed", 7)
@@ -642,6 +642,49 @@ def test_paid_answers_are_kept_whatever_the_limits_are(server: FakeChatServer, t
     limits = {"num_concurrent": 1, "max_retries": 0, "timeout": 50.0, "retry_delay": 3.0, "requests_per_minute": 6000.0}
     assert ask(make(server, tmp_path, **limits)) == answers
     assert server.asked == Counter(ANIMALS)
+
+
+def _limited(server: FakeChatServer, cache: Path, max_new_tokens: int, **names: str) -> OpenAICaptionGenerator:
+    return OpenAICaptionGenerator("tiny", server.url, max_new_tokens, cache=str(cache), field_names={**names})
+
+
+@pytest.mark.parametrize("limit", [10, 65, 8192])
+def test_an_answer_that_ended_by_itself_is_not_asked_for_under_another_limit(
+    server: FakeChatServer, tmp_path: Path, limit: int
+) -> None:
+    answers = ask(_limited(server, tmp_path, 64))
+    assert ask(_limited(server, tmp_path, limit)) == answers
+    assert ask(_limited(server, tmp_path, limit, max_completion_tokens="max_tokens")) == answers
+    assert server.asked == Counter(ANIMALS)
+
+
+@pytest.mark.parametrize("reason", ["length", "", "max_tokens", "MAX_TOKENS", "model_length"])
+def test_an_answer_that_was_cut_counts_for_its_limit_alone(server: FakeChatServer, tmp_path: Path, reason: str) -> None:
+    server.faults = {"dog": [answer_with(chat_completion("A dog runs over the", reason))]}
+    cut = ask(_limited(server, tmp_path, 5))
+    assert cut[0].text == "A dog runs over the"
+    whole = ask(_limited(server, tmp_path, 64))
+    assert [answer.text for answer in whole] == texts()
+    assert ask(_limited(server, tmp_path, 5)) == cut
+    assert ask(_limited(server, tmp_path, 128)) == whole
+    assert server.asked == Counter([*ANIMALS, "dog"])
+
+
+def test_an_answer_of_a_cache_that_knew_limits_only_is_read(server: FakeChatServer, tmp_path: Path) -> None:
+    generator = _limited(server, tmp_path, 64)
+    request = generator._request((ChatMessage("user", "dog"),), 7)
+    with CompletionCache(tmp_path) as cache:
+        cache.put(generator._fingerprint(request, {}), Completion("An old dog.", "stop", 11, 5))
+    assert generator.generate([(ChatMessage("user", "dog"),)], [7])[0].text == "An old dog."
+    assert server.asked == Counter()
+
+
+def test_a_longer_answer_of_the_cache_is_no_fault_of_the_server(
+    server: FakeChatServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ask(_limited(server, tmp_path, 64))
+    ask(_limited(server, tmp_path, 2))
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 def test_an_answer_that_drips_ends_with_the_timeout(server: FakeChatServer) -> None:

@@ -25,12 +25,25 @@ def test_an_answer_has_text_reason_and_counts() -> None:
         '{"choices": [{"finish_reason": "stop"}]}',
         '{"choices": [{"message": "A dog."}]}',
         '{"choices": [{"message": {"content": [{"text": "A dog."}]}}]}',
-        '{"choices": [{"message": {"content": "A dog."}, "finish_reason": 1}]}',
-        '{"choices": [{"message": {"content": "A dog."}}], "usage": {"prompt_tokens": "many"}}',
     ],
 )
 def test_what_is_no_chat_completion_is_quoted_and_worth_another_try(text: str) -> None:
     assert read_answer(text) == Failure(reason=f"answered what is no chat completion: {text}")
+
+
+@pytest.mark.parametrize("count", ['"many"', "NaN", "Infinity", "-3", "1e30", "null", "[]", "{}"])
+def test_an_answer_beside_spoiled_counts_is_not_paid_for_again(count: str) -> None:
+    text = '{"choices": [{"message": {"content": "A dog."}, "finish_reason": 1}], "usage": {"completion_tokens": %s}}'
+    expected = Completion("A dog.", "", 0, 0)
+    assert read_answer(text % count) == expected
+    assert read_answer(text.replace('{"completion_tokens": %s}', count)) == expected
+
+
+def test_an_answer_that_ended_in_an_error_is_worth_another_try() -> None:
+    outcome = read_answer('{"choices": [{"message": {"content": "A do"}, "finish_reason": "error"}]}')
+    assert isinstance(outcome, Failure)
+    assert outcome.reason.startswith("broke off an answer")
+    assert not outcome.advice
 
 
 @pytest.mark.parametrize("status", [408, 409, 425, 429, 500, 502, 529])

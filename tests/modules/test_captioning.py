@@ -1,10 +1,16 @@
+import json
+from collections.abc import Callable
 from pathlib import Path
+from shutil import copytree
 
 import pytest
 import torch
 from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader
 
+from synth2_lightning.decoders.language_model import NewLanguageModel
+from synth2_lightning.decoders.prefix import PrefixDecoder
+from synth2_lightning.locations import resolve
 from synth2_lightning.modules.captioning import VisionLanguageModule
 from synth2_lightning.testing import TinyDecoder, TinyImageTokenizer, TinyResampler, tiny_batch
 from synth2_lightning.types import ImageTextBatch, Pixels, TokenLoss
@@ -66,6 +72,53 @@ def test_no_gradient_reaches_the_encoder_and_none_of_it_is_saved() -> None:
     module.training_step(tiny_batch(), 0).backward()  # type: ignore[no-untyped-call]
     assert all(parameter.grad is not None for parameter in module.resampler.parameters())
     assert not any(name.startswith("image_encoder") for name in module.state_dict())
+
+
+def _swap(words: dict[str, int]) -> None:
+    words["\u2581blue"], words["\u2581picture"] = words["\u2581picture"], words["\u2581blue"]
+
+
+def _add(words: dict[str, int]) -> None:
+    words["zebra"] = len(words)
+
+
+def _remove(words: dict[str, int]) -> None:
+    del words[max(words, key=words.__getitem__)]
+
+
+@pytest.mark.parametrize("change", [_swap, _add, _remove])
+def test_weights_of_another_vocabulary_are_refused(tmp_path: Path, change: Callable[[dict[str, int]], None]) -> None:
+    def make() -> VisionLanguageModule:
+        config = {"model_type": "gpt2", "n_embd": 8, "n_layer": 1, "n_head": 1}
+        decoder = PrefixDecoder(NewLanguageModel(config, str(tmp_path / "vocabulary")))
+        return VisionLanguageModule(TinyImageTokenizer(), TinyResampler, decoder)
+
+    copytree(resolve("package://synth2_lightning/scenes/vocabulary", "vocabulary"), tmp_path / "vocabulary")
+    checkpoint = {"vocabulary": make().decoder.fingerprint_vocabulary()}
+    make().on_load_checkpoint(checkpoint)
+    make().on_load_checkpoint({})  # as of earlier versions
+    file = tmp_path / "vocabulary" / "tokenizer.json"
+    content = json.loads(file.read_text("utf-8"))
+    change(content["model"]["vocab"])
+    file.write_text(json.dumps(content), "utf-8")
+    with pytest.raises(ValueError, match=rf"vocabulary.*{checkpoint['vocabulary']}.* other words"):
+        make().on_load_checkpoint(checkpoint)
+
+
+def test_the_vocabulary_is_saved_with_the_weights(tmp_path: Path) -> None:
+    class Decoder(TinyDecoder):
+        checksum = "abc"
+
+        def fingerprint_vocabulary(self) -> str:
+            return self.checksum
+
+    module = VisionLanguageModule(TinyImageTokenizer(), TinyResampler, Decoder())
+    trainer = tiny_trainer(tmp_path, max_steps=1)
+    trainer.fit(module, loader(batches(1)), loader([tiny_batch(4)]))
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    Decoder.checksum = "abd"
+    with pytest.raises(ValueError, match=r"vocabulary.* abd.*'abc'"):
+        tiny_trainer(tmp_path).validate(module, loader([tiny_batch(4)]), ckpt_path=tmp_path / "a.ckpt")
 
 
 class SilentModule(VisionLanguageModule):

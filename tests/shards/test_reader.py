@@ -203,3 +203,25 @@ def test_the_same_shards_elsewhere_or_of_another_time_are_not_copied_again(folde
         reader.load()
         assert reader.read([4]).captions == (("h",),)
     assert [path.stat().st_mtime_ns for path in (tmp_path / "cache" / "synth2_shards").iterdir()] == [before]
+
+
+def test_tokens_that_were_made_anew_change_the_fingerprint_without_footers_in_the_manifest(folder: Path) -> None:
+    manifest = json.loads((folder / "manifest.json").read_text())
+    for name in ("footers", "checksum"):  # earlier versions have none
+        del manifest[name]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    part = sorted(folder.glob("*.parquet"))[-1]
+    table = pq.read_table(part)
+
+    def fingerprint() -> str:
+        reader = ShardReader(folder)
+        reader.load()
+        return reader.fingerprint()
+
+    before = fingerprint()
+    assert fingerprint() == before
+    tokens = table["tokens"].combine_chunks()
+    other = pa.array([[*row[:-1], row[-1] + 1] for row in tokens.to_pylist()], tokens.type)
+    index = table.schema.get_field_index("tokens")
+    pq.write_table(table.set_column(index, table.schema.field(index), other), part, write_page_checksum=True)
+    assert fingerprint() != before

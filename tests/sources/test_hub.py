@@ -52,6 +52,16 @@ def test_one_caption_per_row(tmp_path: Path) -> None:
         source.picture(2)
 
 
+@pytest.mark.parametrize(("part", "captions"), [("[:50%]", ["a", "b"]), ("[1:3]", ["b", "c"]), ("[-1:]", ["d"])])
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_a_part_of_a_split(tmp_path: Path, part: str, captions: list[str], is_folder: bool) -> None:
+    path = tmp_path / "train.jsonl"
+    path.write_text("".join(json.dumps({"image": f"{text}.png", "caption": text}) + "\n" for text in "abcd"))
+    source = HubSource(str(tmp_path if is_folder else path), split=f"train{part}")
+    source.load()
+    assert [caption for index in range(len(source)) for caption in source.captions(index)] == captions
+
+
 def test_lists_of_captions_in_a_folder(tmp_path: Path) -> None:
     folder = write(tmp_path, [["green", "a green picture"], ["bad"]]).parent
     source = HubSource(str(folder), split="train", caption_column="text", limit=1)

@@ -20,6 +20,7 @@ from torch.nn.functional import one_hot, pad
 from synth2_lightning.decoders.beam_search import beam_search
 from synth2_lightning.decoders.language_model import LanguageModelSource
 from synth2_lightning.decoders.tokens import CaptionTokenizer
+from synth2_lightning.fingerprints import fingerprint_texts
 from synth2_lightning.interfaces import LanguageDecoder
 from synth2_lightning.nn.likelihood import negative_log_likelihood
 from synth2_lightning.types import GenerationSettings, TokenLoss
@@ -94,6 +95,12 @@ class CausalDecoder(LanguageDecoder, ABC):
     def captions(self) -> CaptionTokenizer:
         """The rules by which captions become ids."""
         return CaptionTokenizer(self.source.tokenizer, self.prompt, self.max_text_tokens)
+
+    def fingerprint_vocabulary(self) -> str:
+        """Return a checksum of the tokenizer's words and their ids."""
+        return fingerprint_texts(
+            f"{number} {word}" for word, number in sorted(self.source.tokenizer.get_vocab().items())
+        )
 
     def train(self, mode: bool = True) -> "CausalDecoder":
         """Set the mode, but for a frozen language model."""

@@ -13,13 +13,21 @@ from synth2_lightning.types import CaptionRecord, Verdict
 
 _MOST_PASSES = 4  # an answer may be escaped, wrapped and escaped again; each pass takes linear time
 
-_NAME = r"(?:\w{1,20}:)?(?:think|thinking|thoughts?|reason|reasoning|analysis|reflection|scratchpad)"
+_NAME = (
+    r"(?:\w{1,20}:)?(?:think|thinking|thoughts?|reason|reasoning|analysis|reflection|scratchpad"
+    r"|inner_monologue|思考|思考过程|推理)"
+)
 # <think> of DeepSeek and Qwen, <seed:think> of Seed-OSS, [THINK] of Magistral, <|begin_of_thought|> of OpenThinker,
-# <|START_THINKING|> of Cohere, <|channel>thought of Gemma.
+# <|START_THINKING|> of Cohere, <|channel>thought of Gemma, ◁think▷ of Kimi, <unused94>thought of MedGemma, <details> of
+# interfaces that show answers as pages.
 _REASONING_TAG = re.compile(
-    rf"(?P<open><\|?{_NAME}(?:\s[^<>]{{0,200}})?\|?>|\[THINK\]|<\|(?:begin_of_thought|START_THINKING)\|>|<\|channel>thought"
-    rf"|```(?:think|thinking|thought|reasoning)\b)"
-    rf"|(?P<close><\|?/{_NAME}\s{{0,9}}\|?>|\[/THINK\]|<\|(?:end_of_thought|END_THINKING)\|>|<channel\|>)"
+    rf"(?P<empty><{_NAME}\s{{0,9}}/>)"
+    rf"|(?P<open><\|?\s{{0,9}}{_NAME}(?:\s[^<>]{{0,200}})?\|?>|\[(?:THINK|THINKING|REASONING)\]|◁think▷"
+    r"|<\|(?:begin_of_thought|START_THINKING)\|>|<\|channel>thought|<unused94>thought"
+    r"|<details type=[^<>]{0,200}>|<details>\s{0,9}<summary>\s{0,9}(?:think|thought|reason)"
+    r"|```(?:think|thinking|thought|reasoning)\b)"
+    rf"|(?P<close><\|?\s{{0,9}}/\s{{0,9}}{_NAME}\s{{0,9}}\|?>|\[/(?:THINK|THINKING|REASONING)\]|◁/think▷"
+    r"|<\|(?:end_of_thought|END_THINKING)\|>|<channel\|>|<unused95>|</details>)"
     r"|(?P<fence>```)",
     re.IGNORECASE,
 )
@@ -28,16 +36,22 @@ _CHANNEL = re.compile(
     r"<\|channel\|>\s{0,9}(\w{1,20})[^<]{0,99}(?:<\|constrain\|>[^<]{0,99})?<\|message\|>", re.IGNORECASE
 )
 _CHANNEL_END = re.compile(r"<\|(?:end|return|call|start|channel)\|>", re.IGNORECASE)
-_PLAIN_CHANNEL = re.compile(r"\A(?:analysis|commentary)(?=[A-Z])")
+_PLAIN_CHANNEL = re.compile(r"\A\s{0,9}(?:analysis|commentary)(?=[A-Z]|\s{0,9}\n)")
 _PLAIN_FINAL = "assistantfinal"
 # Reasoning that is marked by a label.
 _LABEL = re.compile(
-    r"\A[\s*#_]{0,9}(?:chain of thought|thought process|thinking process|thoughts?|thinking|reasoning)[*_ ]{0,5}:",
+    r"\A[\s*#_]{0,9}(?:here is my |my )?"
+    r"(?:chain of thought|thought process|thinking process|thoughts?|thinking|reasoning|思考过程|思考|推理)"
+    r"[*_ ]{0,5}[:\uff1a]",
     re.IGNORECASE,
 )
 _ANSWER_LABEL = re.compile(
-    r"(?:^|\n)[\s*#_]{0,9}(?:the )?(?:final )?(?:answer|caption|response|output|description)[*_ ]{0,5}:[*_]{0,3}",
+    r"(?:^|\n)[\s*#_]{0,9}(?:here is my |my |the )?(?:final )?"
+    r"(?:answer|caption|response|output|description|最终答案|答案|回答|描述|标题)[*_ ]{0,5}[:\uff1a][*_]{0,3}",
     re.IGNORECASE,
+)
+_FINAL_LABEL = re.compile(
+    r"\n[\s*#_]{0,9}(?:the )?final (?:answer|caption|response)[*_ ]{0,5}:[*_]{0,3}", re.IGNORECASE
 )
 _ANSWER_TAG = re.compile(
     r"<\|?(?:(?:final_)?(?:answer|caption|response|output)|begin_of_solution|START_RESPONSE)\|?>(.*?)"
@@ -47,13 +61,24 @@ _ANSWER_TAG = re.compile(
 _ROLE = r"(?:\s{0,9}(?:assistant|model)\b\s{0,9}(?:<\|end_header_id\|>)?)?"
 _BAR = r"[|\uff5c]"  # DeepSeek's marks have fullwidth bars
 _NOISE = r"<(?:s|bos|pad|unk|start_of_text)>|\[BOS\]"
-_END = rf"<{_BAR}[^<>|\uff5c\s]{{1,40}}{_BAR}>|</s>|<(?:eos|(?:start|end)_of_turn|end_of_text)>|\[/?INST\]|\[EOS\]"
+_END = (
+    rf"<{_BAR}[^<>|\uff5c\s]{{1,40}}(?:{_BAR}>|{_BAR}?\Z)|</s>"
+    r"|<(?:eos|(?:start|end)_of_turn|end_of_text)>|\[/?INST\]|\[EOS\]"
+)
 _LEADING_MARKS = re.compile(rf"\A\s*(?:(?:{_NOISE}|{_END}){_ROLE}\s*)+", re.IGNORECASE)
 _NOISE_MARK = re.compile(rf"\s?(?:{_NOISE})", re.IGNORECASE)
 _END_MARK = re.compile(_END, re.IGNORECASE)
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#x[0-9a-f]{1,6}|[a-z][a-z0-9]{1,31});", re.IGNORECASE)
+_HTML_BEGINS = re.compile(
+    r"\s*(?:<[?!][^<>]{1,200}>\s*)?<(?:html|body|div|p|span|figure|figcaption|pre|center)\b", re.IGNORECASE
+)
+_HTML_TAG = re.compile(r"<[?!/]?[a-z][^<>]{0,200}>", re.IGNORECASE)
+_HTML_BREAK = re.compile(r"(?:</(?:p|div|h\d|li|figcaption)|<br\s{0,9}/?)>", re.IGNORECASE)
+_CALL = re.compile(r"</?(?:tool_call|function_call|tool_calls|json)>", re.IGNORECASE)
+_BOXED = re.compile(r"\A\$*\\boxed\{(?:\\text\{)?([^{}]*)\}{1,2}\$*\Z")
 _FENCE = re.compile(r"```[\w-]{0,20}[ \t]*\n?(.*?)(?:```|\Z)", re.DOTALL)
-_JSON_BEGINS = re.compile(r"""[\[{]\s*[\[{"']|\{\s*\}""")
+# A list within a line is part of a sentence: 'A sign that says ["OPEN"].'
+_JSON_BEGINS = re.compile(r"""\{\s*[\[{"']|\{\s*\}|^[ \t]*\[\s*[\[{"']""", re.MULTILINE)
 _CUT_JSON = re.compile(r"""\A[\[\s]*\{\s*(["'])(\w{1,30})\1\s*:\s*(["'])((?:(?!\3)[^\\]|\\.)*)""", re.DOTALL)
 _FIELDS = (
     "caption",
@@ -66,8 +91,12 @@ _FIELDS = (
     "sentence",
     "content",
     "result",
+    "arguments",
+    "parameters",
 )
+_NO_CAPTION_FIELD = re.compile(r"reason|think|thought|analysis|error|prompt|question|\Aname\Z", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f]")
+_INVISIBLE = " \t\n\r\u200b\u200e\u200f\u2060\ufeff"
 
 
 class AnswerFilter(RecordFilter):
@@ -134,11 +163,11 @@ def read_caption(answer: str) -> str:
         before = text
         text = _remove_reasoning(text)
         text = _remove_marks(text)
-        text = _unwrap(text.strip())
+        text = _unwrap(_remove_html(text).strip())
         text = _ENTITY.sub(lambda match: html.unescape(match[0]), text)
         if text == before:
             break
-    text = _CONTROL.sub(" ", text).strip()
+    text = _CONTROL.sub(" ", text).strip().strip(_INVISIBLE)
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
@@ -160,6 +189,8 @@ def _remove_reasoning(text: str) -> str:
     if _LABEL.match(text):
         answers = list(_ANSWER_LABEL.finditer(text))
         return text[answers[-1].end() :] if answers else ""
+    if finals := list(_FINAL_LABEL.finditer(text)):
+        return text[finals[-1].end() :]
     # A tag that closes, closes all that is open: models mention tags, and nest them.
     kept: list[str] = []
     opened = ""
@@ -168,6 +199,8 @@ def _remove_reasoning(text: str) -> str:
         if tag["open"] and not opened:
             kept.append(text[position : tag.start()])
             opened = tag["open"]
+        elif tag["empty"] and not opened:
+            kept.append(text[position : tag.start()])
         elif tag["close"] and not opened:
             kept.clear()
         elif not (tag["close"] or (tag["fence"] and opened.startswith("```"))):
@@ -182,15 +215,28 @@ def _remove_reasoning(text: str) -> str:
     return section[1] if section else outside
 
 
+def _remove_html(text: str) -> str:
+    """Return the text of an answer that is a page; any other answer as it is."""
+    if not _HTML_BEGINS.match(text):
+        return text
+    return _HTML_TAG.sub("", _HTML_BREAK.sub("\n", text))
+
+
 def _remove_marks(text: str) -> str:
     text = _LEADING_MARKS.sub("", text)
     return _NOISE_MARK.sub("", _END_MARK.split(text, maxsplit=1)[0])
 
 
 def _unwrap(text: str) -> str:
-    """Take the caption out of JSON or a code fence, if there is such."""
+    """Take the caption out of JSON, a code fence, a call of a tool or a box, if there is such."""
+    if boxed := _BOXED.match(text):
+        return boxed[1]
+    if text[:1] == '"' and text[1:2] in ("{", "["):
+        text = _unescape(text[1:].removesuffix('"'))
+    if _CALL.match(text):
+        text = _CALL.sub("", text).strip()
     fence = _FENCE.search(text)
-    inner = fence[1].strip() if fence else text
+    inner = (fence[1].strip() if fence else "") or text  # a fence may be empty, around nothing
     found = _JSON_BEGINS.search(inner)
     if found is None:
         return inner if fence and fence.start() == 0 else text
@@ -223,10 +269,13 @@ def _find_text(value: Any, depth: int = 4) -> str | None:
         texts = [text for each in value if (text := _find_text(each, depth - 1))]
         return "\n".join(texts) or None
     if isinstance(value, dict) and depth and value.get("type") not in ("thinking", "reasoning"):
-        fields = {str(name).lower(): each for name, each in value.items()}
+        named = {str(name): each for name, each in value.items() if not _NO_CAPTION_FIELD.search(str(name))}
+        # "final_answer", "imageCaption" and "Image caption" are an answer and captions.
+        fields = {re.split(r"[\W_]|(?<=[a-z])(?=[A-Z])", name)[-1].lower(): each for name, each in named.items()}
+        fields |= {name.lower(): each for name, each in named.items()}
         for name in _FIELDS:
             if text := _find_text(fields.get(name), depth - 1):
                 return text
-        if len(fields) == 1:
-            return _find_text(next(iter(fields.values())), depth - 1)
+        if len(value) == len(named) == 1:
+            return _find_text(next(iter(named.values())), depth - 1)
     return None

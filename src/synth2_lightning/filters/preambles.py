@@ -19,9 +19,10 @@ _GREETING = re.compile(
     re.IGNORECASE,
 )
 _LABEL = re.compile(
-    r"^(?:(?:the |a |my )?(?:(?:image|photo|picture|possible|short|suggested) )?"
-    r"(?:caption|description|sentence|answer|response|output|photo|image|picture)s?|assistant)"
-    r"(?: \d+| for [^:.!?]{1,60})?\s*:\s*",
+    r"^(?:(?:the |a |my )?(?:(?:image|photo|picture|possible|short|suggested|final) )?"
+    r"(?:caption|description|sentence|answer|response|output|photo|image|picture|title|alt text|option)s?|assistant"
+    r"|(?:图片|图像|照片)?(?:描述|标题|说明|答案))"
+    r"(?: \d+| for [^:.!?]{1,60})?\s*[:\uff1a]\s*",
     re.IGNORECASE,
 )
 _QUESTION = re.compile(r"^(?:object|word|class|name|subject|topic|user|prompt)s?\s*:.*$", re.IGNORECASE)
@@ -31,6 +32,9 @@ _LEAD = re.compile(
     r"(?=(?:an?|the|one|two|three|four|five|several|some|many)\b)",
     re.IGNORECASE,
 )
+
+
+_QUOTES = {'"': '"', "'": "'", "«": "»", "「": "」", "『": "』"}  # typographic ones were made plain
 
 
 class PreambleStripper(RecordFilter):
@@ -73,6 +77,7 @@ def _strip_line(line: str) -> str:
 
 
 def _unquote(text: str) -> str:
-    if len(text) < 2 or text[0] not in "\"'" or text[0] != text[-1] or text[0] in text[1:-1]:
+    end = _QUOTES.get(text[:1], "")
+    if len(text) < 2 or text[-1] != end or text[0] in text[1:-1] or end in text[1:-1]:
         return text
     return text[1:-1].strip()

@@ -37,7 +37,8 @@ class OpenAICaptionGenerator(CaptionGenerator):
     ``field_names`` says so: ``{max_completion_tokens: max_tokens, seed: random_seed}`` for Mistral's.
 
     Answers are stored as they came; :class:`~synth2_lightning.filters.answers.AnswerFilter` reads the captions out of
-    them. An empty answer is not kept in the cache.
+    them. An empty answer is not kept in the cache. An answer that ended by itself is taken from the cache whatever
+    ``max_new_tokens`` is; one that was cut, for the same ``max_new_tokens`` only.
 
     Args:
         model: Name of the model, as the server calls it.
@@ -145,14 +146,13 @@ class OpenAICaptionGenerator(CaptionGenerator):
                 "per prompt."
             )
         requests = [self._request(prompt, seed) for prompt, seed in zip(prompts, seeds, strict=True)]
-        fingerprints = [self._fingerprint(request) for request in requests]
+        fingerprints = [self._fingerprint(request, self.field_names) for request in requests]
         answers: dict[bytes, Completion] = {}
         # Records of the same prompt and seed have the same answer, which is asked for once.
         failure = run_async(self._answer(dict(zip(fingerprints, requests, strict=True)), answers))
         if failure is not None:
             raise failure.error(self._explain(failure, len(answers)))
         completions = [answers[fingerprint] for fingerprint in fingerprints]
-        self._check_lengths(completions)
         self._check_empty(completions)
         return completions
 
@@ -167,11 +167,16 @@ class OpenAICaptionGenerator(CaptionGenerator):
         renamed = {name: request[own] for own, name in self.field_names.items() if name is not None and own in request}
         return {**kept, "extra_body": {**kept.get("extra_body", {}), **renamed}} if self.field_names else kept
 
-    def _fingerprint(self, request: dict[str, Any]) -> bytes:
+    def _fingerprint(self, request: Mapping[str, Any], field_names: Mapping[str, str | None]) -> bytes:
         # The address is part of it: servers of one's own call different models by the same name. So is a seed that is
         # not sent: several captions of one prompt are several answers.
-        names = [self.field_names] if self.field_names else []
+        names = [field_names] if field_names else []
         return sha256(json.dumps([self.server.base_url, request, *names], sort_keys=True).encode()).digest()
+
+    def _fingerprint_without_limit(self, request: Mapping[str, Any]) -> bytes:
+        """Return the cache's key of an answer that ended by itself: it is the answer under other limits, too."""
+        unlimited = {name: value for name, value in request.items() if name != _LENGTH}
+        return self._fingerprint(unlimited, {own: name for own, name in self.field_names.items() if own != _LENGTH})
 
     def _read_key(self) -> str:
         key = os.environ.get(self.api_key_variable, "").strip()
@@ -193,31 +198,37 @@ class OpenAICaptionGenerator(CaptionGenerator):
         """Fill in the answers; give the failure that ended it early."""
         key = self._read_key()
         sent = {fingerprint: self._rename(request) for fingerprint, request in requests.items()}
+
+        def keep(fingerprint: bytes, answer: Completion) -> None:
+            self._check_length(answer)
+            answers[fingerprint] = answer
+
         if self.cache is None:
-            return await self.server.ask_all(sent, key, answers.__setitem__)
+            return await self.server.ask_all(sent, key, keep)
+        unlimited = {each: self._fingerprint_without_limit(request) for each, request in requests.items()}
         with CompletionCache(self.cache) as cache:
 
-            def keep(fingerprint: bytes, answer: Completion) -> None:
+            def keep_on_disk(fingerprint: bytes, answer: Completion) -> None:
                 if answer.text.strip() or answer.finish_reason not in _ENDS:
-                    cache.put(fingerprint, answer)
-                answers[fingerprint] = answer
+                    may_be_cut = answer.finish_reason in ("length", "")
+                    cache.put(fingerprint if may_be_cut else unlimited[fingerprint], answer)
+                keep(fingerprint, answer)
 
-            known = {fingerprint: cache.get(fingerprint) for fingerprint in requests}
+            known = {each: cache.get(each) or cache.get(unlimited[each]) for each in requests}
             answers.update({fingerprint: answer for fingerprint, answer in known.items() if answer is not None})
             self.num_cached += len(answers)
             unknown = {fingerprint: request for fingerprint, request in sent.items() if fingerprint not in answers}
-            return await self.server.ask_all(unknown, key, keep)
+            return await self.server.ask_all(unknown, key, keep_on_disk)
 
-    def _check_lengths(self, completions: Sequence[Completion]) -> None:
-        longest = max((completion.num_tokens for completion in completions), default=0)
+    def _check_length(self, answer: Completion) -> None:
         limit = self.max_new_tokens
-        if longest > limit and not self._told_length:
+        if answer.num_tokens > limit and not self._told_length:
             self._told_length = True
             name = self.field_names.get(_LENGTH, _LENGTH)
             _logger.warning(
                 "%s answered with %d tokens, though max_new_tokens=%d: %s. If it knows max_tokens, set field_names: "
                 "{max_completion_tokens: max_tokens}.",
-                *(self.server.base_url, longest, limit),
+                *(self.server.base_url, answer.num_tokens, limit),
                 f"it seems not to know {name}" if name else "field_names leaves the limit out",
             )
 

@@ -13,8 +13,10 @@ from synth2_lightning.types import Completion
 _LONGEST_HOLD = 600.0
 _LONGEST_QUOTE = 300
 _BUSY = 429
+_MOST_TOKENS = 2**31
 _WORTH_ANOTHER_TRY = (408, 409, 425, _BUSY)
 _KEY_REFUSED = (401, 403)
+_CUT = ("max_tokens", "model_length")  # what some gateways and Mistral call "length"
 _ANSWER_PARTS = ("text", "output_text", "refusal")
 
 
@@ -56,8 +58,9 @@ def read_answer(text: str, quote: Callable[[str], str] = shorten) -> Completion 
     """Take the answer out of a chat completion.
 
     Content in parts is joined, without the parts that are reasoning. Without content its text is the server's word of
-    refusal, or empty; without a reason why it ended, that is empty; without counts of tokens, those are 0. What has no
-    message is worth another try. Half a surrogate pair, which JSON can hold and no file can, becomes U+FFFD.
+    refusal, or empty; without a readable reason why it ended, that is empty; without readable counts of tokens, those
+    are 0. What has no message, or ended in an error, is worth another try. Half a surrogate pair, which JSON can hold
+    and no file can, becomes U+FFFD.
 
     Args:
         text: Body of a reply of status 200.
@@ -69,16 +72,19 @@ def read_answer(text: str, quote: Callable[[str], str] = shorten) -> Completion 
     """
     try:
         body = parse_json(text)
-        choice, usage = body["choices"][0], body.get("usage") or {}
+        choice, usage = body["choices"][0], body.get("usage")
         answer = _join_parts(choice["message"].get("content")) or choice["message"].get("refusal") or ""
-        counts = [int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")]
-        finish_reason = choice.get("finish_reason") or ""
-        is_text = isinstance(answer, str) and isinstance(finish_reason, str)
+        counts = [_read_count(usage, name) for name in ("prompt_tokens", "completion_tokens")]
+        finish_reason = choice.get("finish_reason")
+        is_text = isinstance(answer, str)
     except (ValueError, LookupError, TypeError, AttributeError):
         is_text = False
     if not is_text:
         return Failure(reason=f"answered what is no chat completion: {quote(text)}")
-    return Completion(_mend_surrogates(answer), _mend_surrogates(finish_reason), *counts)
+    finish_reason = _mend_surrogates(finish_reason) if isinstance(finish_reason, str) else ""
+    if finish_reason == "error":  # OpenRouter's, where the provider behind it broke off
+        return Failure(reason=f"broke off an answer: {quote(text)}")
+    return Completion(_mend_surrogates(answer), "length" if finish_reason.lower() in _CUT else finish_reason, *counts)
 
 
 def read_refusal(
@@ -128,6 +134,12 @@ def _join_parts(content: Any) -> Any:
         elif "type" not in part:
             raise TypeError("a part without a type")
     return "".join(texts)
+
+
+def _read_count(usage: Any, name: str) -> int:
+    """Return a number of tokens; 0 where it is spoiled, because the answer beside it was paid for."""
+    count = usage.get(name) if isinstance(usage, dict) else None
+    return int(count) if isinstance(count, int | float) and 0 <= count < _MOST_TOKENS else 0
 
 
 def _mend_surrogates(text: str) -> str:

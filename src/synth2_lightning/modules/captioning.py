@@ -84,6 +84,25 @@ class VisionLanguageModule(BaseModule):
         visual: Tensor = self.resampler(embeddings)
         return visual
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the fingerprint of the vocabulary, which lies in a folder of its own."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["vocabulary"] = self.decoder.fingerprint_vocabulary()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse weights that were trained with other words.
+
+        Raises:
+            ValueError: If the vocabulary is another one.
+        """
+        super().on_load_checkpoint(checkpoint)
+        saved, present = checkpoint.get("vocabulary"), self.decoder.fingerprint_vocabulary()
+        if saved is not None and present is not None and saved != present:
+            raise ValueError(
+                f"The vocabulary has the fingerprint {present}, that of the checkpoint {saved!r:.40}: its weights "
+                "belong to other words. Expected the tokenizer of the training: restore its folder, or train anew."
+            )
+
     def compute_loss(self, visual: Float[Tensor, "batch queries width"], batch: ImageTextBatch) -> TokenLoss:
         """First door: the objective. By default the likelihood of the caption, given its picture."""
         return self.decoder.loss(visual, batch.captions)

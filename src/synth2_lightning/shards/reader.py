@@ -88,9 +88,13 @@ class ShardReader:
         return np.asarray(pc.list_value_length(self._rows[:]["captions"]), dtype=np.int64)
 
     def fingerprint(self) -> str:
-        """Checksum of keys and captions, and of the manifest's checksums of the parts."""
+        """Checksum of keys and captions, and of the parts' footers, which hold the places of all that is compressed."""
         texts = self._rows.select_columns(["key", "captions"])[:]
-        parts = crc32(repr((self.manifest.tokens, sorted(self.manifest.footers.items()))).encode())
+        footers = self.manifest.footers
+        if not footers:  # a manifest of an earlier version
+            folder = resolve(self.folder, "folder of shards")
+            footers = {name: checksum_footer(folder / name) for name in self.manifest.parts}
+        parts = crc32(repr((self.manifest.tokens, sorted(footers.items()))).encode())
         return f"{fingerprint_captions(texts['key'], texts['captions'])}-{parts:08x}"
 
     def read(self, indices: Sequence[int]) -> TokenizedImages:

@@ -27,7 +27,7 @@ class HubSource(IndexedSource):
 
     Args:
         path: Id on the Hub, or the location of a folder, or of a Parquet, JSON, CSV or Arrow file.
-        split: The split, such as ``"train"``.
+        split: The split, such as ``"train"``, or a part of it, such as ``"train[:10%]"``.
         image_column: Column of the pictures.
         caption_column: Column of the captions, each a text or a list of texts; ``sentences.raw`` is the field ``raw``
             of the records in the column ``sentences``.
@@ -112,8 +112,9 @@ class HubSource(IndexedSource):
             return self._read(self.path, revision=self.revision)
         if local.suffix.lower() not in _BUILDERS:
             raise ValueError(f"{local} is of no kind that can be read; expected one of {sorted(_BUILDERS)}.")
+        split = self.split.partition("[")[0]  # a file is one split, of whatever name; "train[:10%]" is a part of it
         return self._read(
-            _BUILDERS[local.suffix.lower()], data_files={self.split: str(local)}, cache_dir=_cache_folder(local)
+            _BUILDERS[local.suffix.lower()], data_files={split: str(local)}, cache_dir=_cache_folder(local)
         )
 
     def _read(self, path: str, **options: Any) -> Any:
