@@ -201,7 +201,13 @@ class NewNetwork:
             "eos_token_id": self.tokenizer.eos_token_id,
             "pad_token_id": self.tokenizer.pad_token_id,
         }
-        default = AutoConfig.for_model(self._model_type)
+        try:
+            default = AutoConfig.for_model(self._model_type)
+        except ValueError as error:  # it lists hundreds of names
+            raise ValueError(
+                f"{self._owner}.config has the model_type {self._model_type!r:.100}, which transformers does not have; "
+                "expected one such as 'llama', 'gpt2' or 'bert'."
+            ) from error
         known = {key for key in default.to_dict() | default.attribute_map if key[0] != "_"} - set(vocabulary)
         for key in self._settings:
             if key not in known:
@@ -210,4 +216,11 @@ class NewNetwork:
                     f"{self._owner}.config has the key {key!r}, which is not for a {self._model_type!r} model to "
                     f"set; expected {similar}. Vocabulary and special tokens are taken from the tokenizer."
                 )
-        return AutoConfig.for_model(self._model_type, **self._settings, **vocabulary)
+        try:
+            return AutoConfig.for_model(self._model_type, **self._settings, **vocabulary)
+        except Exception as error:  # every configuration has checks of its own
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            raise ValueError(
+                f"{self._owner}.config describes no {self._model_type!r} model: {reason}. Expected values of the types "
+                "that the configuration class of transformers has."
+            ) from error

@@ -46,5 +46,6 @@ def build_data_part(folder: Path | None, expected: type[Part], name: str = "") -
 def _list_parts(node: Any, where: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     if isinstance(node, Mapping) and "class_path" in node:
         yield where, node
-        for name, value in (node.get("init_args") or {}).items():
+        arguments = node.get("init_args")
+        for name, value in arguments.items() if isinstance(arguments, Mapping) else ():
             yield from _list_parts(value, f"{where}.{name}")
