@@ -87,7 +87,8 @@ class Watch:
         sys.addaudithook(self._note)
 
     def _note(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if self.is_armed and event in _PROCESS_EVENTS:
+        is_own_lock = event == "os.remove" and str(arguments[0]).endswith(".lock")  # of the run itself
+        if self.is_armed and event in _PROCESS_EVENTS and not is_own_lock:
             self.seen.append(f"{event} {arguments!r:.200}")
 
 

@@ -31,7 +31,10 @@ def read_class_spec(content: Mapping[str, Any], checkpoint: Path) -> tuple[str |
     if not isinstance(settings, dict):
         raise ValueError(f"The checkpoint {checkpoint} has the settings {settings!r:.100}; expected a mapping.")
     settings.pop(_INSTANTIATOR, None)
-    return settings.pop(_CLASS_PATH, None), settings
+    class_path = settings.pop(_CLASS_PATH, None)
+    if not isinstance(class_path, str | None):
+        raise ValueError(f"The checkpoint {checkpoint} names the class {class_path!r:.100}; expected a text.")
+    return class_path, settings
 
 
 def build_module(
