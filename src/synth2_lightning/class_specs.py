@@ -14,9 +14,11 @@ from dataclasses import is_dataclass
 from functools import partial
 from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+from jsonargparse import Namespace
 from torch import Tensor
 
 from synth2_lightning.locations import PACKAGE_SCHEME
@@ -89,6 +91,50 @@ def refuse_foreign_packages(description: Any) -> None:
         )
 
 
+def refuse_functions(settings: Any, where: str = "run file") -> None:
+    """Refuse parsed settings of a run that name functions where classes are expected, before one is called.
+
+    The parser takes a function for a class wherever its result may fit: ``torch.load`` for an optimizer. Functions of
+    packages that the user trusts by name are allowed.
+
+    Args:
+        settings: As the parser gives them, nested; class specs are its namespaces.
+        where: Name of the place, for messages.
+
+    Raises:
+        ValueError: If a function is named.
+
+    Example:
+        >>> refuse_functions(Namespace(optimizer=Namespace(class_path="torch.load")))
+        Traceback (most recent call last):
+        ValueError: run file.optimizer names 'torch.load', which is a function; expected a class...
+    """
+    if isinstance(settings, Namespace | Mapping):
+        values = vars(settings) if isinstance(settings, Namespace) else settings
+        for name, value in values.items():
+            refuse_functions(value, f"{where}.{name}")
+        if not isinstance(settings, Namespace) or not isinstance(path := values.get("class_path"), str):
+            return
+        try:
+            named = resolve_name(path)
+        except (ImportError, AttributeError, ValueError):  # told when it is built
+            return
+    elif isinstance(settings, list | tuple | set):
+        for value in settings:
+            refuse_functions(value, where)
+        return
+    elif inspect.isroutine(settings):
+        named, path = settings, f"{settings.__module__}.{settings.__qualname__}"
+    else:
+        return
+    by_user = trusted_packages() - {*TRUSTED_PACKAGES}
+    if not inspect.isclass(named) and path.partition(".")[0] not in by_user:
+        raise ValueError(
+            f"{where} names {path!r}, which is a function; expected a class. To call functions that a file names would "
+            "run what the file wants. Nothing was called. If it is one of your own package, allow it: --trust PACKAGE."
+        )
+
+
 def list_packages(description: Any) -> set[str]:
     """List the packages whose classes or files a description names.
 
@@ -119,8 +165,10 @@ def find_class(class_path: Any, expected: type | tuple[type, ...], where: str) -
     refuse_foreign_packages({"class_path": class_path})
     module_name, _, name = str(class_path).rpartition(".")
     try:
+        if "__main__" in module_name.split("."):
+            raise ImportError("it is a program, which would run")
         found = getattr(import_module(module_name), name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (Exception, SystemExit) as error:  # whatever a module that nobody imports lacks, or does
         raise ValueError(
             f"{where} has the class_path {class_path!r}, which does not exist ({error}). Expected a class of this "
             "version of its package: install the version that the description names under 'versions'."
@@ -201,7 +249,8 @@ def build_class(part: type, given: Mapping[str, Any], where: str) -> Any:
         ) from error
     try:
         return part(**arguments)
-    except (TypeError, AttributeError, LookupError, RecursionError) as error:  # a value of another type than expected
+    # A value of another type than expected, or a size that no memory holds, for which torch has a RuntimeError.
+    except (TypeError, AttributeError, LookupError, ArithmeticError, MemoryError, RuntimeError) as error:
         raise ValueError(
             f"{where} cannot be built: {part.__name__} refuses its arguments ({type(error).__name__}: {error}). "
             "Expected a description as `synth2 fit` or `synth2 export` wrote it."

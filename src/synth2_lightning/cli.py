@@ -110,7 +110,7 @@ def run_trainer(words: Sequence[str]) -> "LightningCLI":
     from synth2_lightning.callbacks.stopping import SigtermCallback
     from synth2_lightning.callbacks.trainer_settings import MonitorCheckCallback, refuse_settings
     from synth2_lightning.checkpoints import CheckedCheckpointIO
-    from synth2_lightning.class_specs import TRUSTED_PACKAGES, trusting
+    from synth2_lightning.class_specs import TRUSTED_PACKAGES, refuse_functions, trusting
     from synth2_lightning.modules.sharding import refuse_spawned_processes
     from synth2_lightning.yamltext import check_run_files
 
@@ -125,7 +125,13 @@ def run_trainer(words: Sequence[str]) -> "LightningCLI":
             parser.add_argument("--resume_with_changes", type=bool, default=False, help=_RESUME_WITH_CHANGES)
 
         def before_instantiate_classes(self) -> None:
+            refuse_functions(self.config[self.config.subcommand])
             _check_deepspeed(self.config[self.config.subcommand].trainer.strategy)
+            if self.config[self.config.subcommand].weights_only is False:
+                raise ValueError(
+                    "weights_only is false, with which a checkpoint may run any code; expected true, or nothing. What "
+                    "`synth2 fit` writes holds tensors and plain values only."
+                )
             # Of this command alone: in the config.yaml of its run it would allow changes to all that follow.
             self._allows_changes = self.config[self.config.subcommand].pop("resume_with_changes")
 

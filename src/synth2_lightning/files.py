@@ -156,6 +156,16 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
                 draft.unlink(missing_ok=True)
 
 
+def expand_home(path: str | Path) -> Path:
+    """Return a path with ``~`` and ``~USER`` replaced by the folders of these users; as it is where there is no such.
+
+    Example:
+        >>> expand_home("~nobody-of-this-name/captions.txt")
+        PosixPath('~nobody-of-this-name/captions.txt')
+    """
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - pathlib has a RuntimeError for users that are not there
+
+
 def refuse_special(path: Path) -> Path:
     """Refuse what lies where a file was expected and is none: a pipe would block the reader, a device has no end.
 

@@ -195,7 +195,6 @@ class NewNetwork:
         Raises:
             ValueError: If it is of an unknown type, or has a key that such a model does not know.
         """
-        from huggingface_hub.errors import StrictDataclassError
         from transformers import CONFIG_MAPPING, AutoConfig
 
         vocabulary = {
@@ -209,7 +208,7 @@ class NewNetwork:
         except ValueError as error:
             similar = get_close_matches(self._model_type, list(CONFIG_MAPPING)) or ["llama", "qwen3", "gpt2"]
             raise ValueError(
-                f"{self._owner}.config has the model_type {self._model_type!r}, which transformers does not know; "
+                f"{self._owner}.config has the model_type {self._model_type!r}, which transformers does not have; "
                 f"expected one that it knows, such as {', '.join(similar)}."
             ) from error
         known = {key for key in default.to_dict() | default.attribute_map if key[0] != "_"} - set(vocabulary)
@@ -222,8 +221,9 @@ class NewNetwork:
                 )
         try:
             return AutoConfig.for_model(self._model_type, **self._settings, **vocabulary)
-        except (StrictDataclassError, TypeError, ValueError) as error:
+        except Exception as error:  # every configuration has checks of its own
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
             raise ValueError(
-                f"{self._owner}.config does not make a {self._model_type!r} model: "
-                f"{' '.join(str(error).split())[:300]} Expected values as transformers documents them."
+                f"{self._owner}.config describes no {self._model_type!r} model: {reason}. Expected values of the types "
+                "that the configuration class of transformers has."
             ) from error

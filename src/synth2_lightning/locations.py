@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from synth2_lightning.files import refuse_special, whole_folder
+from synth2_lightning.files import expand_home, refuse_special, whole_folder
 from synth2_lightning.jsontext import parse_json
 from synth2_lightning.remote import fetch_remote, is_remote
 from synth2_lightning.weights import fetch
@@ -125,7 +125,7 @@ def resolve(location: str | Path, what: str) -> Path:
     elif is_remote(text):
         path = fetch_remote(text, what)
     else:
-        path = Path(text).expanduser()
+        path = expand_home(text)
     if not path.exists():
         raise FileNotFoundError(
             f"The {what} is not at {str(location)!r} (looked at {path.absolute()}). Expected a path that exists, "
@@ -154,7 +154,7 @@ def _check_limits(location: str) -> None:
     limits = _limits.get()
     if limits is None or location.startswith((PACKAGE_SCHEME, _WEIGHTS)):
         return
-    path = None if is_remote(location) else _absolute(Path(location).expanduser())
+    path = None if is_remote(location) else _absolute(expand_home(location))
     if path is None or not any(path.is_relative_to(root) for root in limits.roots):
         raise ValueError(
             f"The model in {limits.folder} names {location!r}, which is not in its folder; expected files inside it, "
@@ -220,7 +220,13 @@ def locate_model(model: str, what: str) -> str:
         >>> locate_model("amused/amused-256", "generator")
         'amused/amused-256'
     """
-    is_local = "://" in model or model.startswith((".", "/", "~")) or model.count("/") > 1 or Path(model).exists()
+    is_local = (
+        "://" in model
+        or "\0" in model
+        or model.startswith((".", "/", "~"))
+        or model.count("/") > 1
+        or Path(model).exists()
+    )
     if is_local:
         return str(_check_model(resolve(model, what)))
     check_hub_name(model)

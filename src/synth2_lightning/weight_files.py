@@ -7,7 +7,7 @@ import re
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -205,7 +205,8 @@ def _list_scores(content: Mapping[str, Any]) -> Iterator[tuple[_Score, str, floa
         for path, value in entries.items():
             is_number = isinstance(value, int | float) or (isinstance(value, Tensor) and value.numel() == 1)
             if isinstance(path, str) and is_number:
-                yield _Score(monitor, mode[1]), Path(path).name, float(value)
+                with suppress(OverflowError, RuntimeError):  # no number that can be compared
+                    yield _Score(monitor, mode[1]), Path(path).name, float(value)
 
 
 def _read_step(content: Mapping[str, Any]) -> int:

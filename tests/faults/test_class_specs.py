@@ -87,7 +87,8 @@ class Watch:
         sys.addaudithook(self._note)
 
     def _note(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if self.is_armed and event in _PROCESS_EVENTS:
+        is_own_lock = event == "os.remove" and str(arguments[0]).endswith(".lock")  # of the run itself
+        if self.is_armed and event in _PROCESS_EVENTS and not is_own_lock:
             self.seen.append(f"{event} {arguments!r:.200}")
 
 
@@ -234,6 +235,11 @@ def run_file(**changes: Any) -> dict[str, Any]:
     return {"model": {"class_path": HYPER_PARAMETERS["_class_path"], "init_args": arguments}, **changes}
 
 
+def with_optimizer(optimizer: Any) -> Any:
+    return put(run_file()["model"], ("init_args", "optimizer"), optimizer)
+
+
+UNPICKLE = {"f": "hostile.ckpt", "weights_only": False}
 RUN_FILES: dict[str, dict[str, Any]] = {
     "a callback": run_file(trainer={"callbacks": ["marker_of_an_import.Anything"]}),
     "a callback by class path": run_file(trainer={"callbacks": [spec("marker_of_an_import.Anything")]}),
@@ -242,7 +248,50 @@ RUN_FILES: dict[str, dict[str, Any]] = {
     "data": run_file(data="marker_of_an_import.Anything"),
     "an optimizer": run_file(model=put(run_file()["model"], ("init_args", "optimizer"), spec("os.system"))),
     "a module through a trusted one": run_file(trainer={"profiler": "torch.os.system"}),
+    "a function that unpickles": run_file(model=with_optimizer({"class_path": "torch.load", "init_args": UNPICKLE})),
+    "a function that imports a file": run_file(
+        model=with_optimizer({"class_path": "torch.hub.load", "init_args": {"repo_or_dir": ".", "model": "x"}})
+    ),
+    "a function that compiles": run_file(
+        model=with_optimizer(
+            {"class_path": "torch.utils.cpp_extension.load_inline", "init_args": {"name": "x", "cpp_sources": "int x;"}}
+        )
+    ),
+    "a function as a hook": run_file(
+        trainer={
+            "callbacks": [
+                {
+                    "class_path": "lightning.pytorch.callbacks.LambdaCallback",
+                    "init_args": {"on_fit_start": "torch.load"},
+                }
+            ]
+        }
+    ),
+    "a method of a class": run_file(
+        model={
+            "class_path": f"{HYPER_PARAMETERS['_class_path']}.load_from_checkpoint",
+            "init_args": {"checkpoint_path": "hostile.ckpt", "weights_only": False},
+        }
+    ),
+    "checkpoints that may hold code": run_file(weights_only=False, ckpt_path="hostile.ckpt"),
 }
+
+
+class Code:
+    """What runs a command where it is unpickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, ("touch RAN",)
+
+
+@pytest.mark.usefixtures("_watched")
+@pytest.mark.parametrize("command", ["validate", "test", "predict"])
+def test_no_run_file_has_a_checkpoint_unpickled(command: str, tmp_path: Path) -> None:
+    torch.save({"code": Code(), "state_dict": {}, "pytorch-lightning_version": "2.6.6"}, tmp_path / "hostile.ckpt")
+    (tmp_path / "hostile.yaml").write_text(yaml.safe_dump(run_file(weights_only=False, ckpt_path="hostile.ckpt")))
+    with pytest.raises(SystemExit) as stop:
+        watch(lambda: main([command, "--config", "real.yaml", "--config", "hostile.yaml"]))
+    assert stop.value.code == 1
 
 
 @pytest.mark.usefixtures("_watched")
@@ -251,6 +300,7 @@ def test_a_run_file_that_names_what_is_not_trusted_is_refused(
     tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "hostile.yaml").write_text(yaml.safe_dump(RUN_FILES[kind]))
+    torch.save({"code": Code()}, tmp_path / "hostile.ckpt")
     with pytest.raises(SystemExit) as stop:
         watch(lambda: main(["fit", "--config", "real.yaml", "--config", "hostile.yaml"]))
     assert stop.value.code in (1, 2)

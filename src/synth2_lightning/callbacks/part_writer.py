@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from synth2_lightning import __version__
 from synth2_lightning.callbacks.array_task import ArrayTaskCallback
-from synth2_lightning.files import lock_file, lock_folder
+from synth2_lightning.files import expand_home, lock_file, lock_folder
 from synth2_lightning.interfaces import HasInputs, HasProvenance, LeavesOut
 from synth2_lightning.remote import is_remote
 from synth2_lightning.shards.part_writer import PartWriter
@@ -174,7 +174,7 @@ class PartWriterCallback(Callback, ABC):
 
     @property
     def _path(self) -> Path:
-        return Path(self.folder).expanduser()
+        return expand_home(self.folder)
 
     def _describe(self, pl_module: LightningModule) -> dict[str, Any]:
         return {

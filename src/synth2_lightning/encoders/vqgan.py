@@ -57,9 +57,7 @@ class VQGANTokenizer(FrozenEncoder, ImageTokenizer):
     ) -> None:
         self._model = locate_model(model, "VQ-GAN")
         self._subfolder = subfolder or None
-        config: dict[str, Any] = VQModel.load_config(
-            self._model, subfolder=self._subfolder, local_files_only=is_here(self._model)
-        )
+        config = _read_config(self._model, self._subfolder)
         image_size = image_size or int(config["sample_size"])
         _check_size(image_size, len(config["block_out_channels"]))
         with torch.device("meta"):
@@ -246,6 +244,17 @@ class TrainableVQGAN(TrainableTokenizer):
         self.network.quantize.embedding.weight.copy_(self.codebook.vectors)
         with write_files(folder) as draft:
             self.network.save_pretrained(draft)
+
+
+def _read_config(model: str, subfolder: str | None) -> dict[str, Any]:
+    try:
+        return cast(dict[str, Any], VQModel.load_config(model, subfolder=subfolder, local_files_only=is_here(model)))
+    except OSError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise OSError(
+            f"The VQ-GAN {model} has no config.json that can be read ({reason}). Expected a folder of diffusers' "
+            "VQModel, or its name on the Hub, and its subfolder."
+        ) from error
 
 
 def _check_size(image_size: int, num_blocks: int) -> None:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
+from synth2_lightning.files import expand_home
 from synth2_lightning.types import Completion
 
 _FILE = "completions.sqlite3"
@@ -41,7 +42,7 @@ class CompletionCache:
     """
 
     def __init__(self, folder: str | Path) -> None:
-        self.path = Path(folder).expanduser() / _FILE
+        self.path = expand_home(folder) / _FILE
         with self._explained():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             # Without isolation level, every statement is a transaction of its own.

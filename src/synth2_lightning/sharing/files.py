@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from synth2_lightning.files import set_default_mode
+from synth2_lightning.files import expand_home, set_default_mode
 from synth2_lightning.locations import resolve
 from synth2_lightning.remote import is_remote
 
@@ -101,7 +101,7 @@ def _leads_out(text: str) -> bool:
 
 def _exists(text: str) -> bool:
     try:
-        return Path(text).expanduser().exists()
+        return expand_home(text).exists()
     except (OSError, ValueError):  # a long text is no path, nor is one with a zero byte
         return False
 

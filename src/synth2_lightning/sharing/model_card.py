@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from synth2_lightning.files import expand_home
 from synth2_lightning.shards.manifest import Manifest
 from synth2_lightning.sharing.runs import DataRecord
 
@@ -139,6 +140,6 @@ def _fold(title: str, content: Any) -> str:
 
 def _shorten(value: Any) -> str:
     """Say an argument; of places on somebody's machine the name alone."""
-    if isinstance(value, str) and Path(value).expanduser().is_absolute():
+    if isinstance(value, str) and expand_home(value).is_absolute():
         return f"…/{Path(value).name}"
     return str(value)

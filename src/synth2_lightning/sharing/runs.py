@@ -105,9 +105,9 @@ def read_data(folder: Path | None) -> DataRecord | None:
     if data is None:
         return None
     parts = list(_list_parts(data, ""))
-    shards = {value for _, _, arguments in parts for name, value in arguments.items() if name == "shards" and value}
+    shards = {str(arguments["shards"]) for _, _, arguments in parts if arguments.get("shards")}
     shares = (f"{name} {arguments}" for where, name, arguments in parts if where.endswith("synthetic_share"))
-    manifests = {str(place): _read_manifest(str(place)) for place in sorted(shards)}
+    manifests = {place: _read_manifest(place) for place in sorted(shards)}
     return DataRecord(parts, manifests, next(shares, None))
 
 
@@ -134,9 +134,8 @@ def read_run_file(folder: Path | None) -> Mapping[str, Any]:
 def _list_parts(node: Any, where: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
     if not isinstance(node, Mapping) or "class_path" not in node:
         return
-    arguments = node.get("init_args")
-    if not isinstance(arguments, Mapping):
-        arguments = {}
+    given = node.get("init_args")
+    arguments = given if isinstance(given, Mapping) else {}
     inner = {name: value for name, value in arguments.items() if isinstance(value, Mapping) and "class_path" in value}
     plain = {name: value for name, value in arguments.items() if name not in inner and value is not None}
     yield where, str(node["class_path"]).rpartition(".")[2], plain

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 from PIL import Image
 
+from synth2_lightning.files import expand_home
 from synth2_lightning.fingerprints import fingerprint_file, fingerprint_texts
 from synth2_lightning.locations import resolve
 from synth2_lightning.remote import is_remote
@@ -102,7 +103,7 @@ class HubSource(IndexedSource):
 
     def _open(self) -> Any:
         is_address = is_remote(self.path)
-        local = resolve(self.path, f"dataset of source {self.name!r}") if is_address else Path(self.path).expanduser()
+        local = resolve(self.path, f"dataset of source {self.name!r}") if is_address else expand_home(self.path)
         for table in [local] if local.is_file() else sorted(local.rglob("*")):
             if table.suffix.lower() in {".csv", ".tsv"} and not is_hidden(table.relative_to(local)):
                 _refuse_swallowed_rows(table)

@@ -12,7 +12,7 @@ from typing import Any
 
 from PIL import Image
 
-from synth2_lightning.files import require_file
+from synth2_lightning.files import expand_home, require_file
 from synth2_lightning.jsontext import decode_text, parse_json
 from synth2_lightning.locations import resolve
 from synth2_lightning.remote import is_remote, match_remote
@@ -94,7 +94,7 @@ class TarSource(IndexedSource):
     def _match(self, name: str) -> list[str]:
         if is_remote(name):
             return match_remote(name, f"tars of source {self.name!r}")
-        path = Path(name).expanduser()
+        path = expand_home(name)
         if path.is_file():  # its name may hold brackets
             return [str(path)]
         if paths := sorted(glob(str(path))):  # noqa: PTH207  # Path.glob takes no absolute pattern
