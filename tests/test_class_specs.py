@@ -3,8 +3,15 @@ from functools import partial
 from typing import Any
 
 import pytest
+from jsonargparse import Namespace
 
-from synth2_lightning.class_specs import build_part, list_packages, refuse_foreign_packages, trusting
+from synth2_lightning.class_specs import (
+    build_part,
+    list_packages,
+    refuse_foreign_packages,
+    refuse_functions,
+    trusting,
+)
 from synth2_lightning.decoders.language_model import LoraSettings, PretrainedLanguageModel
 from synth2_lightning.encoders.vqgan import VQGANTokenizer
 from synth2_lightning.interfaces import ResamplerFactory
@@ -71,3 +78,10 @@ class _Settings:
 def test_arguments_that_a_version_does_not_know_are_refused() -> None:
     with pytest.raises(ValueError, match=r"model cannot be built: _Settings takes other arguments .*'count'"):
         build_part({"size": 1}, _Settings)
+
+
+def test_functions_are_allowed_where_the_user_typed_them() -> None:
+    for settings in (Namespace(batch_size_fn=len), Namespace(lr_scheduler=Namespace(class_path="builtins.len"))):
+        with pytest.raises(ValueError, match=r"names 'builtins\.len', which is a function.*--trust"):
+            refuse_functions(settings)
+        refuse_functions(settings, ["builtins.len"])

@@ -91,7 +91,7 @@ def refuse_foreign_packages(description: Any) -> None:
         )
 
 
-def refuse_functions(settings: Any, where: str = "run file") -> None:
+def refuse_functions(settings: Any, typed: Collection[str] = (), where: str = "run file") -> None:
     """Refuse parsed settings of a run that name functions where classes are expected, before one is called.
 
     The parser takes a function for a class wherever its result may fit: ``torch.load`` for an optimizer. Functions of
@@ -99,6 +99,7 @@ def refuse_functions(settings: Any, where: str = "run file") -> None:
 
     Args:
         settings: As the parser gives them, nested; class specs are its namespaces.
+        typed: Import paths that the user typed: those functions are allowed.
         where: Name of the place, for messages.
 
     Raises:
@@ -112,7 +113,7 @@ def refuse_functions(settings: Any, where: str = "run file") -> None:
     if isinstance(settings, Namespace | Mapping):
         values = vars(settings) if isinstance(settings, Namespace) else settings
         for name, value in values.items():
-            refuse_functions(value, f"{where}.{name}")
+            refuse_functions(value, typed, f"{where}.{name}")
         if not isinstance(settings, Namespace) or not isinstance(path := values.get("class_path"), str):
             return
         try:
@@ -121,14 +122,14 @@ def refuse_functions(settings: Any, where: str = "run file") -> None:
             return
     elif isinstance(settings, list | tuple | set):
         for value in settings:
-            refuse_functions(value, where)
+            refuse_functions(value, typed, where)
         return
     elif inspect.isroutine(settings):
         named, path = settings, f"{settings.__module__}.{settings.__qualname__}"
     else:
         return
     by_user = trusted_packages() - {*TRUSTED_PACKAGES}
-    if not inspect.isclass(named) and path.partition(".")[0] not in by_user:
+    if not inspect.isclass(named) and path.partition(".")[0] not in by_user and path not in typed:
         raise ValueError(
             f"{where} names {path!r}, which is a function; expected a class. To call functions that a file names would "
             "run what the file wants. Nothing was called. If it is one of your own package, allow it: --trust PACKAGE."

@@ -125,7 +125,7 @@ def run_trainer(words: Sequence[str]) -> "LightningCLI":
             parser.add_argument("--resume_with_changes", type=bool, default=False, help=_RESUME_WITH_CHANGES)
 
         def before_instantiate_classes(self) -> None:
-            refuse_functions(self.config[self.config.subcommand])
+            refuse_functions(self.config[self.config.subcommand], _typed_names(words))
             _check_deepspeed(self.config[self.config.subcommand].trainer.strategy)
             if self.config[self.config.subcommand].weights_only is False:
                 raise ValueError(
