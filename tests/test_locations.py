@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from synth2_lightning import locations
-from synth2_lightning.locations import find_checkpoint, locate_model, resolve
+from synth2_lightning.locations import find_checkpoint, hub_from_cache, locate_model, resolve
 
 
 def test_path_is_itself(tmp_path: Path) -> None:
@@ -63,3 +63,20 @@ def test_a_folder_without_a_checkpoint_is_refused_and_a_file_is_itself(tmp_path:
         find_checkpoint(tmp_path)
     (folder / "last.ckpt").touch()
     assert find_checkpoint(folder / "last.ckpt").name == "last.ckpt"
+
+
+def test_a_checkpoint_takes_models_on_the_hub_from_the_cache_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with hub_from_cache(), pytest.raises(ValueError, match=r"somebody/else.*cache.*--from-hub somebody/else"):
+        locate_model("somebody/else", "tokenizer")
+    with hub_from_cache(["somebody/else"]), hub_from_cache():
+        assert locate_model("somebody/else", "tokenizer") == "somebody/else"
+    snapshot = tmp_path / "models--somebody--else" / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    (snapshot / "config.json").write_text("{}")
+    (tmp_path / "models--somebody--else" / "refs").mkdir()
+    (tmp_path / "models--somebody--else" / "refs" / "main").write_text("0" * 40)
+    with hub_from_cache():
+        assert locate_model("somebody/else", "tokenizer") == str(snapshot)

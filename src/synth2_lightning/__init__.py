@@ -23,7 +23,7 @@ def load(
         device: Where it computes; the accelerator that is there, or else the processor, if ``None``.
         trust: Names of top-level packages whose classes it may name, besides this one, torch, lightning and
             transformers.
-        from_hub: Names on the Hugging Face Hub that an export may have fetched; nothing by default.
+        from_hub: Names of models on the Hugging Face Hub that may be fetched for it; none by default.
 
     Raises:
         FileNotFoundError: If nothing lies there, or a file of the run is missing.

@@ -15,7 +15,7 @@ from synth2_lightning.class_specs import trusting
 from synth2_lightning.datamodules.photographs import cut_square
 from synth2_lightning.export import load_exported
 from synth2_lightning.fingerprints import fingerprint_weights
-from synth2_lightning.locations import resolve
+from synth2_lightning.locations import hub_from_cache, resolve
 from synth2_lightning.modules.captioner_checkpoint import read_captioner
 from synth2_lightning.modules.captioning import VisionLanguageModule
 from synth2_lightning.sharing.folder import is_exported
@@ -225,7 +225,8 @@ def load_module(
         location: As for :func:`load_captioner`.
         trust: Names of top-level packages whose classes it may name, besides this one, torch, lightning and
             transformers: those of your own decoder or head.
-        from_hub: Names of models on the Hugging Face Hub that an export may have fetched.
+        from_hub: Names of models on the Hugging Face Hub that may be fetched. Without, a checkpoint takes them from
+            this machine's cache, and an export takes none.
 
     Raises:
         FileNotFoundError: If nothing lies there, or a file of the run is missing.
@@ -235,7 +236,7 @@ def load_module(
     path = resolve(location, "trained captioner")
     if is_exported(path):
         return load_exported(path, trust, from_hub=from_hub)
-    with trusting(trust):
+    with trusting(trust), hub_from_cache(from_hub):
         return read_captioner(find_run(path).checkpoint)
 
 

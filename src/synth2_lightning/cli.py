@@ -332,7 +332,9 @@ def _typed_names(words: Sequence[str]) -> list[str]:
 
 def _explain_denied_import(message: str) -> str:
     """Put our own words in place of the parser's, where it did not import what a run file names."""
-    denied = re.search(r"Importing '((\w+)[\w.]*)' is not allowed", message)
+    denied = re.search(
+        r"(?:Importing|A run file names) '((\w+)[\w.]*)'(?: is not allowed|, and a run file may)", message
+    )
     if denied is None:
         return message
     return (

@@ -21,6 +21,7 @@ _DESCRIPTIONS = (
     *("preprocessor_config.json", "scheduler_config.json", "adapter_config.json"),
 )
 _notes: ContextVar[set[str] | None] = ContextVar("_notes", default=None)
+_fetched: ContextVar[Collection[str] | None] = ContextVar("_fetched", default=None)
 _limits: ContextVar["_Limits | None"] = ContextVar("_limits", default=None)
 
 
@@ -73,6 +74,41 @@ def limit_locations(folder: Path, from_hub: Collection[str] = ()) -> Iterator[No
         yield
     finally:
         _limits.reset(token)
+
+
+@contextmanager
+def hub_from_cache(from_hub: Collection[str] = ()) -> Iterator[None]:
+    """Take models on the Hub from this machine's cache alone, while the context lasts: a checkpoint names them.
+
+    A run that was trained here has them there. What is not there is not fetched because a checkpoint asks for it.
+
+    Args:
+        from_hub: Names on the Hub that the user allows to be fetched, besides those of a context around this one.
+
+    Example:
+        >>> with hub_from_cache():
+        ...     locate_model("somebody/else", "tokenizer")
+        Traceback (most recent call last):
+        ValueError: A checkpoint names 'somebody/else', which is on the Hub and not in this machine's cache...
+    """
+    token = _fetched.set({*(_fetched.get() or ()), *from_hub})
+    try:
+        yield
+    finally:
+        _fetched.reset(token)
+
+
+def _find_in_cache(name: str) -> str:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return snapshot_download(name, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"A checkpoint names {name!r}, which is on the Hub and not in this machine's cache; nothing is fetched "
+            f"because a checkpoint asks for it. If you know that model and trust it, fetch it by `hf download {name}`, "
+            f"or allow it: load(..., from_hub=[{name!r}]), or --from-hub {name}."
+        ) from error
 
 
 def check_hub_name(name: str) -> None:
@@ -230,6 +266,8 @@ def locate_model(model: str, what: str) -> str:
     if is_local:
         return str(_check_model(resolve(model, what)))
     check_hub_name(model)
+    if (fetched := _fetched.get()) is not None and model not in fetched:
+        return _find_in_cache(model)
     return model
 
 

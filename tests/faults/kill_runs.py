@@ -217,7 +217,8 @@ def resume_with_changes(case: Case, folder: Path) -> Iterator[str]:
     """Try to resume with another setting, which must be refused and change no file."""
 
     def files() -> dict[Path, tuple[int, int]]:
-        return {path: (path.lstat().st_size, path.lstat().st_mtime_ns) for path in folder.glob("runs/**/*")}
+        paths = (path for path in folder.glob("runs/**/*") if not path.is_dir())  # a lock changes the time of a folder
+        return {path: (path.lstat().st_size, path.lstat().st_mtime_ns) for path in paths}
 
     before = files()
     ranks = start(replace(case, words=[*case.words, case.changed]), folder)

@@ -152,7 +152,8 @@ def test_a_damaged_last_checkpoint_costs_no_more_than_the_steps_since_the_one_be
 
 
 def files_of(run: Path) -> dict[str, tuple[int, int]]:
-    return {path.name: (path.lstat().st_size, path.lstat().st_mtime_ns) for path in sorted(run.rglob("*"))}
+    files = (path for path in sorted(run.rglob("*")) if not path.is_dir())  # a lock changes the time of a folder
+    return {path.name: (path.lstat().st_size, path.lstat().st_mtime_ns) for path in files}
 
 
 @pytest.mark.slow
@@ -209,7 +210,7 @@ def test_best_is_the_checkpoint_with_the_best_score_for_all_commands(
     words = [*FIT, "--ckpt_path=best"]
     with pytest.raises(FileNotFoundError, match=r"no checkpoint with a score of val/loss"):
         run_trainer(["validate", *words])
-    run_trainer(["fit", *words[:2], "--trainer.max_steps=6"])
+    run_trainer(["fit", *FIT, "--trainer.max_steps=6"])
     for command in ("validate", "fit"):
         used = run_trainer([command, *words, "--trainer.max_steps=7"]).trainer.ckpt_path
         assert Path(str(used)).name == "best-step=4.ckpt"
@@ -268,7 +269,11 @@ def is_gone_soon(group: int) -> bool:
     ("words", "begun", "kept"),
     [
         (("fit", *FIT, "--trainer.max_steps=5000"), "**/step=8.ckpt", "**/last.ckpt"),
-        (("predict", "--config", str(HERE / "captions.yaml")), "out/part-00001-*", "out/part-0000[01]-*"),
+        (
+            ("predict", f"--config={HERE / 'captions.yaml'}", "--trust=watched"),
+            "out/part-00001-*",
+            "out/part-0000[01]-*",
+        ),
     ],
     ids=["fit", "predict"],
 )

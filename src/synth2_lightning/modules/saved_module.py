@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import Any
 
 from synth2_lightning.class_specs import OWN_PACKAGE, build_class, copy_plain, find_class, refuse_foreign_packages
+from synth2_lightning.locations import hub_from_cache
 
 _INSTANTIATOR, _CLASS_PATH = "_instantiator", "_class_path"  # Lightning's: present if its command line built the module
 
@@ -55,11 +56,12 @@ def build_module(
     described = {name: value for name, value in described.items() if name not in replaced}
     refuse_foreign_packages({"class_path": class_path or OWN_PACKAGE, "init_args": described})
     part = expected if class_path is None else find_class(class_path, expected, "model")
-    try:
-        module = build_class(part, {**described, **replaced}, "model")
-    except ValueError as error:
-        raise ValueError(f"The module in {checkpoint} cannot be built. {error}") from error
-    module.configure_model()
+    with hub_from_cache():
+        try:
+            module = build_class(part, {**described, **replaced}, "model")
+        except ValueError as error:
+            raise ValueError(f"The module in {checkpoint} cannot be built. {error}") from error
+        module.configure_model()
     module.on_load_checkpoint(content)
     try:
         module.load_state_dict(content.get("state_dict", {}))
