@@ -180,6 +180,7 @@ def test_tokenize_writes_shards_that_fit_can_read(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:Checkpoint directory")
 def test_a_generator_synthesises_shards_that_are_scored_and_learnt_from(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

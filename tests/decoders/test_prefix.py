@@ -61,6 +61,7 @@ def test_a_language_model_without_attention_says_so(gpt2: NewLanguageModel) -> N
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_real_language_model_continues_its_prompt_and_can_be_taught_what_it_sees() -> None:
     source = PretrainedLanguageModel("weights://smollm2-135m-instruct", "SmolLM2-135M-Instruct.Q4_1.gguf")
     try:

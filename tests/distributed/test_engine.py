@@ -123,6 +123,7 @@ def test_sigterm_is_given_back() -> None:  # first: Ray connects once at a time
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_two_workers_give_what_one_process_gives(two_workers: RayEngine, tmp_path: Path) -> None:
     location = write_set(tmp_path / "set", write_captions(4000))

@@ -219,6 +219,7 @@ def test_best_is_the_checkpoint_with_the_best_score_for_all_commands(
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1200)
 def test_what_is_killed_at_random_moments_loses_and_repeats_nothing() -> None:
     words = [sys.executable, str(HERE / "kill_runs.py"), "--kills", "8"]

@@ -124,6 +124,7 @@ OBJECTS = ("bicycle", "lighthouse", "owl", "violin", "tractor")
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_real_server_that_is_killed_costs_no_caption(tmp_path: Path) -> None:
     model, port, cache = tmp_path / "model", find_port(), tmp_path / "cache"
     source = PretrainedLanguageModel(

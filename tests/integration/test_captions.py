@@ -164,6 +164,7 @@ def test_two_processes_killed_and_continued_end_like_one(names: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_a_language_model_writes_the_same_on_one_rank_and_on_two(names: Path, save_model: Callable[..., str]) -> None:
     generator = {

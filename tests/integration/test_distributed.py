@@ -47,8 +47,7 @@ def card_of(folder: Path, pattern: str) -> dict[str, object]:
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     "strategy",
-    [TWO, ("--config", "overlays/fsdp.yaml")],
-    ids=["ddp", "fsdp"],
+    [pytest.param(TWO, id="ddp"), pytest.param(("--config", "overlays/fsdp.yaml"), id="fsdp", marks=pytest.mark.long)],
 )
 def test_two_processes_train_mixed_and_score_like_one(strategy: tuple[str, ...], tmp_path: Path) -> None:
     few = ("--config", str(TINY), "--data.init_args.real.init_args.val.init_args.num_pictures=75")
@@ -71,6 +70,7 @@ def test_two_processes_train_mixed_and_score_like_one(strategy: tuple[str, ...],
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_the_generator_learns_the_same_on_one_process_and_under_ddp_and_fsdp(tmp_path: Path) -> None:
     few = (*FEW_PICTURES, "--trainer.precision=32-true", "--trainer.val_check_interval=2")
@@ -137,6 +137,7 @@ def test_a_loss_that_is_not_finite_on_one_rank_ends_both(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_ddp_does_not_miss_a_discriminator_that_waits(tmp_path: Path) -> None:
     files = ("tokenizer.yaml", "overlays/vqgan_losses.yaml", "overlays/ddp.yaml", str(TINY))
     words = [word for file in files for word in ("--config", file)]

@@ -182,6 +182,7 @@ def test_torchrun_starts_again_where_a_process_died(undisturbed: Path, commands:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_sigterm_to_torchrun_saves_the_step(undisturbed: Path, commands: Path, tmp_path: Path) -> None:
     words, variables = by_torchrun("time-out")
@@ -199,6 +200,7 @@ def test_sigterm_to_torchrun_saves_the_step(undisturbed: Path, commands: Path, t
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_slurm_goes_on_after_its_time_is_over(undisturbed: Path, commands: Path, tmp_path: Path) -> None:
     job = {
@@ -240,6 +242,7 @@ def start_pods(folders: tuple[Path, Path], commands: Path, kind: str) -> "list[s
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_pods_go_on_after_one_was_drained(undisturbed: Path, commands: Path, tmp_path: Path) -> None:
     pods = start_pods((tmp_path, tmp_path), commands, "time-out")
@@ -256,6 +259,7 @@ def test_pods_go_on_after_one_was_drained(undisturbed: Path, commands: Path, tmp
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_machines_that_find_different_checkpoints_do_not_train_apart(
     undisturbed: Path, commands: Path, tmp_path: Path

@@ -95,6 +95,7 @@ def test_fsdp_goes_on_in_one_process_and_one_process_under_fsdp(tmp_path: Path) 
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_fsdp1_learns_what_ddp_learns_and_writes_whole_checkpoints(tmp_path: Path) -> None:
     faults = ROOT / "tests" / "faults"
@@ -136,6 +137,7 @@ def test_a_process_that_dies_ends_the_others_which_name_it(rank: int, how: str) 
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("num_ranks", [2, 4])
 def test_processes_learn_what_one_learns_and_never_wait_for_ever(num_ranks: int) -> None:
