@@ -25,6 +25,11 @@ def damage(path: Path, position: int = 0) -> None:
     path.write_bytes(content)
 
 
+def test_a_checkpoint_that_another_run_removed_meanwhile_is_told(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"step=15\.ckpt is gone.*one run at a time"):
+        CheckedCheckpointIO().load_checkpoint(tmp_path / "step=15.ckpt")
+
+
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     path = save(tmp_path / "new" / "folder", 3)
     content = CheckedCheckpointIO().load_checkpoint(path)

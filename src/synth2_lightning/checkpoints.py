@@ -43,11 +43,17 @@ class CheckedCheckpointIO(TorchCheckpointIO):
         """Read a checkpoint, tensors and plain values only unless ``weights_only=False`` allows more.
 
         Raises:
+            FileNotFoundError: If it is gone.
             ValueError: If it is damaged, when the message names the newest good one that lies beside it, or may hold
                 code.
         """
         if "://" not in str(path):
             refuse_damaged(Path(path))
+        if "://" not in str(path) and not Path(path).exists():
+            raise FileNotFoundError(
+                f"The checkpoint {path} is gone since it was found: another run saves its own in that folder. Expected "
+                "one run at a time there: wait until it has ended, and start this command again."
+            )
         with plain_values_only(Path(path)):
             return super().load_checkpoint(path, map_location, weights_only is not False)
 

@@ -47,7 +47,7 @@ GRACE = 5.0
 """Seconds after which the other ranks are killed, too, where one alone was: a launcher, such as torchrun, does that."""
 SECOND_WRITERS = 0.5
 """How often a second process of the same command is started meanwhile."""
-REFUSED = "is being written by process"
+REFUSED = ("is being written by process", "is gone since it was found")
 MOST_KILLS_PER_LIFE = 6
 SHARE_CHANGED = 0.3
 """Of the restarts, how many come after one with another setting."""
@@ -207,7 +207,9 @@ def end_second(case: Case, folder: Path, ranks: list[BaseProcess]) -> None:
     code = ranks[0].exitcode
     end_all(ranks)
     told = (folder / "second.txt").read_text() if (folder / "second.txt").exists() else ""
-    how = {None: "killed at work", 0: "finished"}.get(code, "refused" if REFUSED in told else f"ended with {code}")
+    how = {None: "killed at work", 0: "finished"}.get(
+        code, "refused" if any(words in told for words in REFUSED) else f"ended with {code}"
+    )
     case.second_writers[how] += 1
     if how.startswith("ended"):
         case.faults.append(f"second writer: {how}:\n{told[-2000:]}")
