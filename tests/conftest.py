@@ -31,6 +31,12 @@ def _deterministic() -> None:
 
 
 @pytest.fixture(autouse=True)
+def _scripts_import_their_neighbors(monkeypatch: pytest.MonkeyPatch) -> None:
+    # `main()` sets it for the processes that a command starts; scripts of later tests import from their own folder.
+    monkeypatch.setenv("PYTHONSAFEPATH", "")
+
+
+@pytest.fixture(autouse=True)
 def _sigterm_is_given_back() -> Iterator[None]:
     before = signal.getsignal(signal.SIGTERM)
     yield

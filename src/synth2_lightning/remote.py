@@ -356,7 +356,7 @@ def _explained(address: str, what: str) -> Iterator[None]:
 
 def _explain(error: Exception, address: str, what: str) -> Exception:
     cause = error.__cause__
-    if isinstance(error, FileNotFoundError) and isinstance(cause, Exception) and getattr(cause, "status", 0) != 404:
+    if isinstance(error, FileNotFoundError) and _is_of_http(cause) and getattr(cause, "status", 0) != 404:
         error = cause  # fsspec calls every failure to list a file of http so
     protocol, name = address.partition("://")[0], type(error).__name__
     start = f"The {what} at {address!r} cannot be fetched: {name}: {error}."
@@ -407,3 +407,8 @@ def _stored(address: str, folder: Path) -> Iterator[None]:
         yield
     except (OSError, NotImplementedError) as error:  # the latter where a file system knows no locks
         raise OSError(f"{address} cannot be stored at {folder}: {error}. {_ROOM}") from error
+
+
+def _is_of_http(error: BaseException | None) -> bool:
+    """Whether fsspec took an error of a web server or of the way to it for a missing file."""
+    return type(error).__module__.startswith("aiohttp")

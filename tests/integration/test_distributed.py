@@ -25,7 +25,8 @@ def run(folder: Path, *words: str, **environment: str) -> "subprocess.CompletedP
     """Run the command in a folder, as a user would; ranks are processes that Lightning starts."""
     return subprocess.run(
         [sys.executable, "-m", "synth2_lightning", *words],
-        cwd=folder, env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **environment},
+        cwd=folder, env={**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), *sys.path]), "OMP_NUM_THREADS": "1",
+                         "HF_HUB_OFFLINE": "1", **environment},
         capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
 

@@ -285,6 +285,9 @@ def test_two_processes_killed_and_continued_end_like_one(table: Path) -> None:
 def test_a_rank_without_a_caption_waits_for_the_others(table: Path) -> None:
     table.write_text(json.dumps(ROWS[0]))
     words = [*run_file(table, "shards"), "--trainer.devices=2", "--trainer.strategy=ddp"]
-    finished = subprocess.run(words, cwd=table.parent, capture_output=True, text=True, timeout=500, check=False)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(table.parent), *sys.path])}  # for slow.py
+    finished = subprocess.run(
+        words, cwd=table.parent, env=environment, capture_output=True, text=True, timeout=500, check=False
+    )
     assert finished.returncode == 0, finished.stdout[-2000:] + finished.stderr[-4000:]
     assert list(records(table.parent / "shards")) == ["k0"]
