@@ -356,7 +356,12 @@ def _explained(address: str, what: str) -> Iterator[None]:
 
 def _explain(error: Exception, address: str, what: str) -> Exception:
     cause = error.__cause__
-    if isinstance(error, FileNotFoundError) and _is_of_http(cause) and getattr(cause, "status", 0) != 404:
+    if (
+        isinstance(error, FileNotFoundError)
+        and isinstance(cause, Exception)
+        and _is_of_http(cause)
+        and getattr(cause, "status", 0) != 404
+    ):
         error = cause  # fsspec calls every failure to list a file of http so
     protocol, name = address.partition("://")[0], type(error).__name__
     start = f"The {what} at {address!r} cannot be fetched: {name}: {error}."
@@ -409,6 +414,6 @@ def _stored(address: str, folder: Path) -> Iterator[None]:
         raise OSError(f"{address} cannot be stored at {folder}: {error}. {_ROOM}") from error
 
 
-def _is_of_http(error: BaseException | None) -> bool:
+def _is_of_http(error: Exception) -> bool:
     """Whether fsspec took an error of a web server or of the way to it for a missing file."""
     return type(error).__module__.startswith("aiohttp")
