@@ -188,15 +188,14 @@ def end_all(ranks: list[BaseProcess]) -> None:
 
 
 def start_second(case: Case, folder: Path, ranks: list[BaseProcess], chance: random.Random) -> list[BaseProcess]:
-    """Start the same command a second time while the first is at work, if it still is, or not at all."""
+    """Start the same command a second time beside the first, or not at all."""
     (folder / "second.txt").unlink(missing_ok=True)
-    if chance.random() > SECOND_WRITERS or wait(ranks, chance.uniform(0.0, case.seconds / 2)):
+    # Soon, since both reach the lock late, after the model is built, and the first must still be at work then.
+    if chance.random() > SECOND_WRITERS or wait(ranks, chance.uniform(0.0, case.seconds / 8)):
         return []
     if case.read is read_fit and not any(folder.glob("runs/version_*/checkpoints/*.ckpt")):
         return []  # without a checkpoint to resume it would be a run of its own, in a folder of its own
-    second = start(case, folder, "second.txt")
-    wait(second[:1], chance.uniform(0.0, case.seconds))  # time to reach the lock before the first is killed
-    return second
+    return start(case, folder, "second.txt")
 
 
 def end_second(case: Case, folder: Path, ranks: list[BaseProcess]) -> None:
@@ -245,7 +244,8 @@ def live(case: Case, folder: Path, chance: random.Random) -> None:
         begun = time.monotonic()
         ranks = start(case, folder)
         second = start_second(case, folder, ranks, chance) if num_kills < MOST_KILLS_PER_LIFE else []
-        if num_kills < MOST_KILLS_PER_LIFE and not wait(ranks, chance.uniform(0.0, case.seconds)):
+        soonest = case.seconds if second else 0.0  # with two at work all takes longer, and they are to meet
+        if num_kills < MOST_KILLS_PER_LIFE and not wait(ranks, chance.uniform(soonest, soonest + case.seconds)):
             target = chance.choice(case.targets)
             if target == "worker" and not list_workers(ranks):
                 target = "run"
