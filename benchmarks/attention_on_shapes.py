@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from report import report
-from synth2_lightning.captioner import load_captioner
 from synth2_lightning.demo.word_maps import map_words
+from synth2_lightning.export.captioner import load_captioner
 from synth2_lightning.scenes.drawing import SIDE, place_things
 from synth2_lightning.scenes.grammar import name_several
 from synth2_lightning.scenes.source import ScenesSource

@@ -30,13 +30,13 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from report import peak_memory_mib, report
-from synth2_lightning.caption_command import caption_pictures
-from synth2_lightning.captioner import BATCH_SIZE, Captioner, load_module
 from synth2_lightning.datamodules.photographs import cut_square
 from synth2_lightning.decoders.causal import CausalDecoder
 from synth2_lightning.decoders.language_model import NewLanguageModel
 from synth2_lightning.decoders.prefix import PrefixDecoder
 from synth2_lightning.encoders.vqgan import VQGANTokenizer
+from synth2_lightning.export.caption_images import caption_pictures
+from synth2_lightning.export.captioner import BATCH_SIZE, Captioner, load_module
 from synth2_lightning.modules.captioning import VisionLanguageModule
 from synth2_lightning.nn.perceiver import PerceiverResampler
 from synth2_lightning.scenes.source import ScenesSource

@@ -21,8 +21,8 @@ from synth2_lightning.concepts.sampling import UniformSampling
 from synth2_lightning.datamodules.captions import record_seed
 from synth2_lightning.generators.language_model import LanguageModelCaptionGenerator
 from synth2_lightning.generators.token_sampling import SamplingSettings
-from synth2_lightning.huggingface import read_language_model
-from synth2_lightning.locations import locate_model
+from synth2_lightning.io.huggingface import read_language_model
+from synth2_lightning.io.locations import locate_model
 from synth2_lightning.types import Prompt
 
 SAMPLING = SamplingSettings(max_new_tokens=40, temperature=0.7, top_p=0.9)

@@ -37,7 +37,7 @@ from synth2_lightning.decoders.vocabulary import build_vocabulary
 from synth2_lightning.encoders.text import NewTextEncoder
 from synth2_lightning.encoders.vqgan import VQGANTokenizer
 from synth2_lightning.generators.muse import MuseGenerator, save_generator
-from synth2_lightning.locations import resolve
+from synth2_lightning.io.locations import resolve
 from synth2_lightning.modules.captioning import VisionLanguageModule
 from synth2_lightning.nn.maskgit import MaskGit
 from synth2_lightning.nn.perceiver import PerceiverResampler

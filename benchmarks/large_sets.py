@@ -19,10 +19,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
 
-from synth2_lightning.distributed.engine import connect
 from synth2_lightning.filters.duplicates import NearDuplicates
-from synth2_lightning.parquet import ROWS_OF_A_GROUP
+from synth2_lightning.io.parquet import ROWS_OF_A_GROUP
 from synth2_lightning.reports.commands import deduplicate, report_on_sets, select_by_class, select_by_cluster
+from synth2_lightning.reports.ray import connect
 from synth2_lightning.testing import TinyTextEncoder
 
 _OBJECT_STORE = 75 * 2**20

@@ -28,7 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, LlamaConfig, T5Config, T5EncoderModel
 
 from report import report
-from synth2_lightning.locations import resolve
+from synth2_lightning.io.locations import resolve
 from synth2_lightning.nn.gated_attention import GatedCrossAttention
 from synth2_lightning.nn.maskgit import MaskGit
 from synth2_lightning.nn.perceiver import PerceiverResampler

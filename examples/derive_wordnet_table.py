@@ -21,7 +21,7 @@ from pathlib import Path
 
 from timm.data import ImageNetInfo
 
-from synth2_lightning.locations import resolve
+from synth2_lightning.io.locations import resolve
 
 SUBSETS = ("imagenet-1k", "imagenet-21k-goog")  # all others are part of these
 THINGS = {"animal", "artifact", "body", "food", "object", "person", "plant"}

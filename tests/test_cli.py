@@ -225,12 +225,12 @@ def test_a_command_that_does_not_go_with_its_run_file_is_told(
 def test_export_writes_and_pushes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import synth2_lightning.export
-    import synth2_lightning.sharing.hub
+    import synth2_lightning.export.exported
+    import synth2_lightning.export.hub
 
     export, push = Mock(return_value=tmp_path), Mock(return_value="https://hub/me/mine")
-    monkeypatch.setattr(synth2_lightning.export, "export_captioner", export)
-    monkeypatch.setattr(synth2_lightning.sharing.hub, "push_export", push)
+    monkeypatch.setattr(synth2_lightning.export.exported, "export_captioner", export)
+    monkeypatch.setattr(synth2_lightning.export.hub, "push_export", push)
     words = ["export", "runs/version_0", "mine", "--license", "mit", "--card", "a.json", "--card", "b"]
     main([*words, "--push-to", "me/mine"])
     export.assert_called_once_with("runs/version_0", Path("mine"), "mit", ["a.json", "b"], [])

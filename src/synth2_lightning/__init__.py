@@ -5,7 +5,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
     from pathlib import Path
 
-    from synth2_lightning.captioner import Captioner
+    from synth2_lightning.export.captioner import Captioner
 
 __version__ = "0.1.0"
 
@@ -16,7 +16,7 @@ def load(
     trust: "Collection[str]" = (),
     from_hub: "Collection[str]" = (),
 ) -> "Captioner":
-    """Load a trained captioner, as :func:`synth2_lightning.captioner.load_captioner` does.
+    """Load a trained captioner, as :func:`synth2_lightning.export.captioner.load_captioner` does.
 
     Args:
         location: A checkpoint file, or the folder of a run or of an export.
@@ -35,6 +35,6 @@ def load(
         Traceback (most recent call last):
         FileNotFoundError: The trained captioner is not at 'gone.ckpt'
     """
-    from synth2_lightning.captioner import load_captioner  # here, so that importing the package stays quick
+    from synth2_lightning.export.captioner import load_captioner  # here, so that importing the package stays quick
 
     return load_captioner(location, device, trust=trust, from_hub=from_hub)

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from synth2_lightning import __version__
-from synth2_lightning.console import MessageConsole, make_output_visible, visible
-from synth2_lightning.files import refuse_special
-from synth2_lightning.locations import resolve
+from synth2_lightning.io.console import MessageConsole, make_output_visible, visible
+from synth2_lightning.io.locations import resolve
+from synth2_lightning.io.paths import refuse_special
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -105,14 +105,14 @@ def run_trainer(words: Sequence[str]) -> "LightningCLI":
     from lightning.pytorch import LightningDataModule, LightningModule
     from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
+    from synth2_lightning.callbacks.checkpoint_io import CheckedCheckpointIO
     from synth2_lightning.callbacks.run_lock import RunLockCallback
     from synth2_lightning.callbacks.run_settings import RunSettingsCallback, collect_settings
     from synth2_lightning.callbacks.stopping import SigtermCallback
     from synth2_lightning.callbacks.trainer_settings import MonitorCheckCallback, refuse_settings
-    from synth2_lightning.checkpoints import CheckedCheckpointIO
-    from synth2_lightning.class_specs import TRUSTED_PACKAGES, refuse_functions, trusting
+    from synth2_lightning.io.trusted_packages import TRUSTED_PACKAGES, refuse_functions, trusting
+    from synth2_lightning.io.yaml_text import check_run_files
     from synth2_lightning.modules.sharding import refuse_spawned_processes
-    from synth2_lightning.yamltext import check_run_files
 
     check_run_files()
 
@@ -211,13 +211,13 @@ def _find_last(trainer: "Trainer", watch: "RunSettingsCallback", is_fit: bool) -
     """
     from lightning.pytorch.utilities import rank_zero_info
 
+    from synth2_lightning.callbacks.checkpoint_io import find_checkpoint_to_resume
     from synth2_lightning.callbacks.run_settings import (
         explain_changes,
         explain_network_changes,
         list_changes,
         list_network_changes,
     )
-    from synth2_lightning.checkpoints import find_checkpoint_to_resume
 
     compare, explain = (list_changes, explain_changes) if is_fit else (list_network_changes, explain_network_changes)
     folders = _list_folders(trainer)
@@ -243,7 +243,7 @@ def _find_last(trainer: "Trainer", watch: "RunSettingsCallback", is_fit: bool) -
 def _find_best(trainer: "Trainer", watch: "RunSettingsCallback") -> str:
     """Return the checkpoint with the best score, of the newest run of this network that has one."""
     from synth2_lightning.callbacks.run_settings import explain_network_changes, list_network_changes
-    from synth2_lightning.weight_files import find_best_checkpoint, read_checkpoint
+    from synth2_lightning.io.checkpoint_files import find_best_checkpoint, read_checkpoint
 
     monitors = (saver.monitor for saver in _list_savers(trainer))
     monitor = next((name for name in monitors if name not in (None, "step", "epoch")), None)
@@ -273,7 +273,7 @@ def _list_savers(trainer: "Trainer") -> "list[ModelCheckpoint]":
 
 def _list_folders(trainer: "Trainer") -> list[Path]:
     """Where checkpoints of this run and of earlier ones may lie, the newest run first."""
-    from synth2_lightning.checkpoints import run_folders
+    from synth2_lightning.callbacks.checkpoint_io import run_folders
 
     folders = [Path(saver.dirpath) for saver in _list_savers(trainer) if saver.dirpath]
     logs = trainer.loggers[0].log_dir if trainer.loggers else None
@@ -285,9 +285,9 @@ def _check_settings(checkpoint: Path, watch: "RunSettingsCallback") -> None:
 
     What cannot be read here (addresses, folders of DeepSpeed) is compared when the strategy has read it.
     """
-    from synth2_lightning.checkpoints import refuse_damaged
-    from synth2_lightning.sharing.sharded import is_sharded
-    from synth2_lightning.weight_files import read_checkpoint
+    from synth2_lightning.callbacks.checkpoint_io import refuse_damaged
+    from synth2_lightning.export.sharded import is_sharded
+    from synth2_lightning.io.checkpoint_files import read_checkpoint
 
     refuse_damaged(checkpoint)
     file = checkpoint / "meta.pt" if is_sharded(checkpoint) else checkpoint
@@ -298,12 +298,12 @@ def _check_settings(checkpoint: Path, watch: "RunSettingsCallback") -> None:
 def _check_checkpoint_content(checkpoint: Path, strategy: object) -> None:
     """Refuse a checkpoint that is damaged, or may hold code, where a strategy reads it by itself, and would run it.
 
-    The other strategies read by :class:`~synth2_lightning.checkpoints.CheckedCheckpointIO`, and no folders.
+    The other strategies read by :class:`~synth2_lightning.callbacks.checkpoint_io.CheckedCheckpointIO`, and no folders.
     """
     from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 
-    from synth2_lightning.sharing.sharded import check_sharded, is_sharded, refuse_sharded
-    from synth2_lightning.weight_files import read_checkpoint
+    from synth2_lightning.export.sharded import check_sharded, is_sharded, refuse_sharded
+    from synth2_lightning.io.checkpoint_files import read_checkpoint
 
     if not isinstance(strategy, FSDPStrategy | ModelParallelStrategy):
         refuse_sharded(checkpoint)
@@ -378,7 +378,7 @@ def _check_run_file(path: Path) -> None:
     """Refuse a run file that multiplies or nests, by its name; what is no YAML, jsonargparse names."""
     import yaml
 
-    from synth2_lightning.yamltext import check_yaml
+    from synth2_lightning.io.yaml_text import check_yaml
 
     try:
         check_yaml(path.read_text("utf-8"))
@@ -675,7 +675,7 @@ def _show_weights(names: Sequence[str]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from synth2_lightning.weights import fetch, list_weights
+    from synth2_lightning.io.registry_weights import fetch, list_weights
 
     console = MessageConsole()
     for name in names:
@@ -695,8 +695,8 @@ def _show_cache() -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from synth2_lightning.remote import remote_folder
-    from synth2_lightning.remote_cache import list_entries, read_limit
+    from synth2_lightning.io.remote import remote_folder
+    from synth2_lightning.io.remote_cache import list_entries, read_limit
 
     console, entries = MessageConsole(), list_entries(remote_folder())
     table = Table("address", "size", "last used", box=None)
@@ -714,8 +714,8 @@ def _show_cache() -> None:
 def _clear_cache() -> None:
     from rich.text import Text
 
-    from synth2_lightning.remote import remote_folder
-    from synth2_lightning.remote_cache import clear
+    from synth2_lightning.io.remote import remote_folder
+    from synth2_lightning.io.remote_cache import clear
 
     deleted, used = clear(remote_folder())
     freed = sum(entry.num_bytes for entry in deleted)
@@ -739,8 +739,8 @@ def _caption_pictures(given: argparse.Namespace) -> None:
 
     # Before the heavy imports, so that a mistake is told at once.
     found = find_pictures(given.pictures, given.allow_urls)
-    from synth2_lightning.caption_command import caption_pictures
-    from synth2_lightning.captioner import load_captioner
+    from synth2_lightning.export.caption_images import caption_pictures
+    from synth2_lightning.export.captioner import load_captioner
 
     for noise in _NOISE:
         warnings.filterwarnings("ignore", message=noise)
@@ -752,8 +752,8 @@ def _caption_pictures(given: argparse.Namespace) -> None:
 
 def _serve_demo(given: argparse.Namespace) -> None:
     resolve(given.run, "trained captioner")  # before the heavy imports
-    from synth2_lightning.class_specs import trusting
     from synth2_lightning.demo.command import serve_demo
+    from synth2_lightning.io.trusted_packages import trusting
 
     for noise in _NOISE:
         warnings.filterwarnings("ignore", message=noise)
@@ -809,7 +809,7 @@ def _open_engine(address: str | None) -> Iterator["CaptionEngine"]:
         if address is None:
             yield OneProcess()
             return
-        from synth2_lightning.distributed.engine import connect
+        from synth2_lightning.reports.ray import connect
 
         with connect(address) as engine:
             yield engine
@@ -819,8 +819,8 @@ def _open_engine(address: str | None) -> Iterator["CaptionEngine"]:
 
 
 def _export_captioner(given: argparse.Namespace) -> None:
-    from synth2_lightning.export import export_captioner
-    from synth2_lightning.sharing.hub import check_repository, push_export
+    from synth2_lightning.export.exported import export_captioner
+    from synth2_lightning.export.hub import check_repository, push_export
 
     if given.push_to is not None:
         check_repository(given.push_to)  # before minutes are spent on loading the model
@@ -831,7 +831,7 @@ def _export_captioner(given: argparse.Namespace) -> None:
 
 
 def _consolidate_checkpoint(given: argparse.Namespace) -> None:
-    from synth2_lightning.sharing.sharded import consolidate
+    from synth2_lightning.export.sharded import consolidate
 
     num_tensors = consolidate(given.checkpoint, given.file)
     MessageConsole().print(f"{num_tensors} trained tensors are in {given.file}", soft_wrap=True)

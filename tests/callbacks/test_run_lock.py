@@ -8,7 +8,7 @@ from lightning.pytorch.demos.boring_classes import BoringModel
 from lightning.pytorch.loggers import CSVLogger
 
 from synth2_lightning.callbacks.run_lock import RunLockCallback
-from synth2_lightning.files import lock_folder
+from synth2_lightning.io.locks import lock_folder
 
 
 class Witness(Callback):

@@ -5,7 +5,7 @@ import pytest
 
 from synth2_lightning.concepts.suitability import UNSUITABLE, SuitabilityList
 from synth2_lightning.concepts.wordnet import read_wordnet
-from synth2_lightning.locations import resolve
+from synth2_lightning.io.locations import resolve
 
 DOG, CORGI, CAT, FIREFIGHTER = "n02084071", "n02112826", "n02121808", "n10091651"
 

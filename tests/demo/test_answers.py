@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from synth2_lightning.captioner import Captioner
 from synth2_lightning.demo.answers import Answerer
+from synth2_lightning.export.captioner import Captioner
 from synth2_lightning.modules.captioning import VisionLanguageModule
 from synth2_lightning.scenes.drawing import draw_scene
 from synth2_lightning.scenes.world import scene_at

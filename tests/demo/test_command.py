@@ -5,9 +5,9 @@ import pytest
 import yaml
 from rich.console import Console
 
-from synth2_lightning.captioner import Captioner
 from synth2_lightning.cli import main
 from synth2_lightning.demo import command
+from synth2_lightning.export.captioner import Captioner
 from synth2_lightning.modules.captioning import VisionLanguageModule
 
 

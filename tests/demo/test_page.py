@@ -19,9 +19,9 @@ from urllib.request import Request, urlopen
 import pytest
 from PIL import Image
 
-from synth2_lightning.captioner import Captioner
 from synth2_lightning.demo.answers import Answerer
 from synth2_lightning.demo.page import describe
+from synth2_lightning.export.captioner import Captioner
 from synth2_lightning.modules.captioning import VisionLanguageModule
 from synth2_lightning.scenes.drawing import draw_scene
 from synth2_lightning.scenes.world import scene_at

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from synth2_lightning.encoders.text import NewTextEncoder, PretrainedTextEncoder
+from synth2_lightning.io.registry_weights import fetch
 from synth2_lightning.testing import check_text_encoder
-from synth2_lightning.weights import fetch
 
 SCENES = "package://synth2_lightning/scenes/vocabulary"
 WORDS = ("a", "above", "blue", "circle", "dog", "green", "on", "red", "runs", "small", "square", "triangles", "two")

@@ -7,9 +7,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from synth2_lightning.encoders.timm import TimmEncoder, match_state_dict
+from synth2_lightning.io.registry_weights import list_weights
 from synth2_lightning.testing import check_image_encoder
 from synth2_lightning.types import Pixels
-from synth2_lightning.weights import list_weights
 
 LITE0 = "weights://efficientnet-lite0/efficientnet-lite0-57934424.pth"
 

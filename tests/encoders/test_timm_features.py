@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torchvision.transforms.v2.functional import gaussian_blur
 
 from synth2_lightning.encoders.timm_features import TimmFeatures
+from synth2_lightning.io.registry_weights import list_weights
 from synth2_lightning.nn.perceptual import perceptual_distance
 from synth2_lightning.scenes.source import ScenesSource
-from synth2_lightning.weights import list_weights
 
 LITE0 = "weights://efficientnet-lite0/efficientnet-lite0-57934424.pth"
 MODEL = "test_efficientnet"

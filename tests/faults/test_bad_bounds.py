@@ -17,28 +17,29 @@ import pytest
 import torch
 from PIL import Image
 
-from synth2_lightning.captioner import load_captioner
 from synth2_lightning.cli import _message_of_ours, main
 from synth2_lightning.concepts.suitability import SuitabilityList
 from synth2_lightning.datamodules.photographs import PictureReader
 from synth2_lightning.decoders.language_model import PretrainedLanguageModel
 from synth2_lightning.encoders.text import PretrainedTextEncoder
-from synth2_lightning.jsontext import read_description
-from synth2_lightning.locations import resolve
-from synth2_lightning.parquet import read_parquet
+from synth2_lightning.export.captioner import load_captioner
+from synth2_lightning.export.runs import read_cards, read_run_file
+from synth2_lightning.export.weights import load_weights
+from synth2_lightning.io.checkpoint_files import read_checkpoint
+from synth2_lightning.io.json_text import read_description
+from synth2_lightning.io.locations import resolve
+from synth2_lightning.io.parquet import read_parquet
+from synth2_lightning.io.safetensors import read_safetensors
+from synth2_lightning.io.tables import read_lines, read_rows
 from synth2_lightning.reports.caption_set import read_caption_set
 from synth2_lightning.reports.scores import score_predictions
 from synth2_lightning.shards.parts import checksum_footer
-from synth2_lightning.sharing.runs import read_cards, read_run_file
-from synth2_lightning.sharing.weights import load_weights
 from synth2_lightning.sources.base import LeftOut
 from synth2_lightning.sources.coco import CocoSource
 from synth2_lightning.sources.folder import FolderSource
 from synth2_lightning.sources.pictures import decode_picture
 from synth2_lightning.sources.read_ahead import read_ahead
 from synth2_lightning.sources.webdataset import TarSource
-from synth2_lightning.tables import read_lines, read_rows
-from synth2_lightning.weight_files import read_checkpoint, read_safetensors
 
 DEEP = "[" * 100_000
 PAIRS = "".join(f"a{number}: &a{number} {{p: *a{number - 1}, q: *a{number - 1}}}\n" for number in range(1, 26))

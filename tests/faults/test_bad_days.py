@@ -19,13 +19,14 @@ from PIL import Image
 from transformers import AutoTokenizer
 
 import synth2_lightning
-from synth2_lightning import files
-from synth2_lightning.checkpoints import CheckedCheckpointIO, find_last_checkpoint
+from synth2_lightning.callbacks.checkpoint_io import CheckedCheckpointIO, find_last_checkpoint
 from synth2_lightning.decoders.vocabulary import build_vocabulary
 from synth2_lightning.generators.completion_cache import CompletionCache
 from synth2_lightning.generators.muse import save_generator
 from synth2_lightning.generators.request_limits import Pacer
 from synth2_lightning.generators.server_replies import Failure, read_refusal
+from synth2_lightning.io import atomic
+from synth2_lightning.io.safetensors import read_safetensors
 from synth2_lightning.nn.maskgit import MaskGit
 from synth2_lightning.reports.scores import score_predictions
 from synth2_lightning.shards.caption_set import CaptionSetWriter, read_answers
@@ -36,7 +37,6 @@ from synth2_lightning.shards.writer import ShardWriter, finish
 from synth2_lightning.sources.read_ahead import read_ahead
 from synth2_lightning.testing import TinyTextEncoder
 from synth2_lightning.types import ChatMessage, Completion, PromptBatch, TokenizedImages, VQTokens, WrittenCaptions
-from synth2_lightning.weight_files import read_safetensors
 
 Write = Callable[[Path, int], None]
 """Writes state number N to a folder."""
@@ -304,7 +304,7 @@ def test_a_slow_write_is_never_seen_half(tmp_path: Path) -> None:
             seen.append(path.read_text())
 
     path.write_text("old")
-    files.write_atomically(path, write)
+    atomic.write_atomically(path, write)
     assert seen == ["old"] * 3
     assert path.read_text() == "new"
 

@@ -24,23 +24,26 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from synth2_lightning import parquet
-from synth2_lightning.captioner import load_captioner
-from synth2_lightning.checkpoints import CheckedCheckpointIO, find_last_checkpoint
+from synth2_lightning.callbacks.checkpoint_io import CheckedCheckpointIO, find_last_checkpoint
 from synth2_lightning.cli import _message_of_ours, main
 from synth2_lightning.concepts.suitability import SuitabilityList
+from synth2_lightning.export.captioner import load_captioner
+from synth2_lightning.export.sharded import check_sharded
 from synth2_lightning.generators.completion_cache import CompletionCache
 from synth2_lightning.interfaces import ImageTextSource
-from synth2_lightning.jsontext import parse_json
+from synth2_lightning.io import parquet
+from synth2_lightning.io.checkpoint_files import read_checkpoint
+from synth2_lightning.io.json_text import parse_json
+from synth2_lightning.io.parquet import read_parquet, write_parquet
+from synth2_lightning.io.safetensors import read_safetensors
+from synth2_lightning.io.tables import read_rows
 from synth2_lightning.metrics.document_frequencies import load_document_frequencies
-from synth2_lightning.parquet import read_parquet, write_parquet
 from synth2_lightning.reports.scores import score_predictions
 from synth2_lightning.shards import reader
 from synth2_lightning.shards.manifest import Manifest
 from synth2_lightning.shards.parts import read_part
 from synth2_lightning.shards.picture_captions import PictureCaptionFile
 from synth2_lightning.shards.writer import ShardWriter, finish
-from synth2_lightning.sharing.sharded import check_sharded
 from synth2_lightning.sources.caption_table import CaptionTable
 from synth2_lightning.sources.coco import CocoSource
 from synth2_lightning.sources.folder import FolderSource
@@ -50,9 +53,7 @@ from synth2_lightning.sources.pictures import decode_picture
 from synth2_lightning.sources.table import TableSource
 from synth2_lightning.sources.vqa import VqaSource
 from synth2_lightning.sources.webdataset import TarSource
-from synth2_lightning.tables import read_rows
 from synth2_lightning.types import TokenizedImages, VQTokens
-from synth2_lightning.weight_files import read_checkpoint, read_safetensors
 
 DEEP = "[" * 100_000
 CAPTIONS = ["a red circle", "two blue squares"]

@@ -20,14 +20,14 @@ from lightning.pytorch.callbacks import (
     StochasticWeightAveraging,
 )
 
+from synth2_lightning.callbacks.checkpoint_io import find_checkpoint_to_resume
 from synth2_lightning.callbacks.last_checkpoint import LastCheckpointCallback
 from synth2_lightning.callbacks.run_settings import RECORD, RunSettingsCallback, explain_changes, list_changes
 from synth2_lightning.callbacks.trainer_settings import MonitorCheckCallback, refuse_settings
-from synth2_lightning.checkpoints import find_checkpoint_to_resume
 from synth2_lightning.cli import _message_of_ours
-from synth2_lightning.locations import find_checkpoint
+from synth2_lightning.io.checkpoint_files import find_best_checkpoint
+from synth2_lightning.io.locations import find_checkpoint
 from synth2_lightning.modules.sharding import refuse_spawned_processes
-from synth2_lightning.weight_files import find_best_checkpoint
 
 SETTINGS: dict[str, Any] = {
     "exact": {

@@ -16,13 +16,13 @@ from typing import Any
 import fsspec
 import pytest
 
-from synth2_lightning import remote
 from synth2_lightning.cli import _message_of_ours
 from synth2_lightning.decoders.cross_attention import CrossAttentionDecoder
 from synth2_lightning.decoders.language_model import NewLanguageModel
 from synth2_lightning.decoders.prefix import PrefixDecoder
 from synth2_lightning.generators.openai import OpenAICaptionGenerator
 from synth2_lightning.generators.request_limits import RequestLimits
+from synth2_lightning.io import remote
 from synth2_lightning.sources.picture_urls import PictureFetcher
 from synth2_lightning.types import ChatMessage
 

@@ -11,12 +11,12 @@ import pytest
 import torch
 import yaml
 
-from synth2_lightning.captioner import load_module
 from synth2_lightning.cli import _message_of_ours
 from synth2_lightning.demo.run_data import build_data_part
+from synth2_lightning.export.captioner import load_module
+from synth2_lightning.export.runs import read_data
 from synth2_lightning.interfaces import ImageTextSource
-from synth2_lightning.sharing.runs import read_data
-from synth2_lightning.weight_files import find_best_checkpoint
+from synth2_lightning.io.checkpoint_files import find_best_checkpoint
 
 MODEL: dict[str, Any] = {
     "image_encoder": {"class_path": "synth2_lightning.testing.TinyImageTokenizer"},

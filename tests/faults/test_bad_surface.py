@@ -16,17 +16,17 @@ from typing import Any
 import pytest
 import torch
 
-from synth2_lightning.checkpoints import CheckedCheckpointIO
+from synth2_lightning.callbacks.checkpoint_io import CheckedCheckpointIO
 from synth2_lightning.cli import _message_of_ours, main
-from synth2_lightning.console import visible
-from synth2_lightning.export import load_exported
-from synth2_lightning.files import write_files
+from synth2_lightning.export.exported import load_exported
+from synth2_lightning.export.folder import CONFIG, FORMAT
 from synth2_lightning.generators.completion_cache import CompletionCache
-from synth2_lightning.locations import limit_locations, locate_model, note_locations, resolve
+from synth2_lightning.io.atomic import write_files
+from synth2_lightning.io.console import visible
+from synth2_lightning.io.locations import limit_locations, locate_model, note_locations, resolve
 from synth2_lightning.shards.caption_set import CaptionSetWriter
 from synth2_lightning.shards.picture_captions import PictureCaptionFile
 from synth2_lightning.shards.writer import ShardWriter
-from synth2_lightning.sharing.folder import CONFIG, FORMAT
 
 VOCABULARY = "package://synth2_lightning/scenes/vocabulary"
 TOKENIZER = "package://synth2_lightning/scenes/tokenizer"

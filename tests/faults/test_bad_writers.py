@@ -31,9 +31,11 @@ from synth2_lightning.datamodules.concepts import ConceptDataModule
 from synth2_lightning.datamodules.real import RealDataModule
 from synth2_lightning.datamodules.shards import ShardDataModule
 from synth2_lightning.decoders.vocabulary import build_vocabulary
-from synth2_lightning.files import lock_file, lock_folder, write_files
+from synth2_lightning.export.folder import CONTENT
 from synth2_lightning.filters.duplicates import NearDuplicates
 from synth2_lightning.interfaces import ImageTextSource
+from synth2_lightning.io.atomic import write_files
+from synth2_lightning.io.locks import lock_file, lock_folder
 from synth2_lightning.modules.caption_writing import CaptionWritingModule
 from synth2_lightning.modules.scoring import ScoringModule
 from synth2_lightning.modules.synthesis import SynthesisModule
@@ -43,7 +45,6 @@ from synth2_lightning.shards.caption_set import read_answers
 from synth2_lightning.shards.picture_captions import PictureCaptionFile
 from synth2_lightning.shards.reader import ShardReader
 from synth2_lightning.shards.writer import ShardWriter, finish
-from synth2_lightning.sharing.folder import CONTENT
 from synth2_lightning.sources.caption_table import CaptionTable
 from synth2_lightning.sources.folder import FolderSource
 from synth2_lightning.sources.webdataset import TarSource

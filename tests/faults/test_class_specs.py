@@ -17,11 +17,11 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from synth2_lightning.captioner import load_module
 from synth2_lightning.cli import main
 from synth2_lightning.demo.run_data import build_data_part
+from synth2_lightning.export.captioner import load_module
 from synth2_lightning.interfaces import ImageTextSource
-from synth2_lightning.locations import resolve
+from synth2_lightning.io.locations import resolve
 from synth2_lightning.modules.captioning import VisionLanguageModule
 
 HYPER_PARAMETERS: dict[str, Any] = {

@@ -19,7 +19,7 @@ from PIL import Image
 
 from synth2_lightning.cli import main
 from synth2_lightning.interfaces import ImageTextSource
-from synth2_lightning.locations import resolve
+from synth2_lightning.io.locations import resolve
 from synth2_lightning.sources.coco import CocoSource
 from synth2_lightning.sources.webdataset import TarSource
 
@@ -127,7 +127,7 @@ def test_sigkill_leaves_nothing_that_is_taken_for_whole(bucket: s3fs.S3FileSyste
     content = np.random.default_rng(0).bytes(60_000_000)
     bucket.pipe("bucket/big/large.bin", content)
     bucket.pipe("bucket/big/small.bin", b"x")
-    words = "from synth2_lightning.locations import resolve; resolve('s3://bucket/big', 'set')"
+    words = "from synth2_lightning.io.locations import resolve; resolve('s3://bucket/big', 'set')"
     process = subprocess.Popen([sys.executable, "-c", words])
     cache = tmp_path / "cache" / "remote"
     while not any(path.stat().st_size for path in cache.glob("*.draft/0.half")):

@@ -19,7 +19,7 @@ from synth2_lightning.callbacks.shard_writer import ShardWriterCallback
 from synth2_lightning.cli import main
 from synth2_lightning.datamodules.captions import CaptionDataModule, record_seed
 from synth2_lightning.datamodules.synthetic import SyntheticDataModule
-from synth2_lightning.fingerprints import fingerprint_texts
+from synth2_lightning.io.fingerprints import fingerprint_texts
 from synth2_lightning.modules.synthesis import SynthesisModule
 from synth2_lightning.scenes.source import ScenesSource
 from synth2_lightning.sources.caption_table import CaptionTable

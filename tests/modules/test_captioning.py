@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 
 from synth2_lightning.decoders.language_model import NewLanguageModel
 from synth2_lightning.decoders.prefix import PrefixDecoder
-from synth2_lightning.locations import resolve
+from synth2_lightning.io.locations import resolve
 from synth2_lightning.modules.captioning import VisionLanguageModule
 from synth2_lightning.testing import TinyDecoder, TinyImageTokenizer, TinyResampler, tiny_batch
 from synth2_lightning.types import ImageTextBatch, Pixels, TokenLoss

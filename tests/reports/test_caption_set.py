@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from synth2_lightning.parquet import write_parquet
+from synth2_lightning.io.parquet import write_parquet
 from synth2_lightning.reports.caption_set import read_caption_set, read_caption_sets
 from synth2_lightning.reports.groups import group_by_cluster
 from synth2_lightning.reports.partitions import NUM_MEASURED

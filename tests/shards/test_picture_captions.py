@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from synth2_lightning.console import visible
+from synth2_lightning.io.console import visible
 from synth2_lightning.shards.picture_captions import Format, PictureCaptionFile, PictureCaptionStream, format_of
 
 FORMATS: list[Format] = ["text", "jsonl", "csv"]

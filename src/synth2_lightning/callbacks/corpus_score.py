@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from synth2_lightning.files import write_files
+from synth2_lightning.io.atomic import write_files
 from synth2_lightning.metrics.corpus import CorpusMetric
 from synth2_lightning.types import ImageTextBatch
 

@@ -10,8 +10,9 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from synth2_lightning.callbacks.sharded_weights import refuse_flat_weights, spread_like
-from synth2_lightning.locations import find_checkpoint, resolve
-from synth2_lightning.weight_files import read_checkpoint, read_safetensors
+from synth2_lightning.io.checkpoint_files import read_checkpoint
+from synth2_lightning.io.locations import find_checkpoint, resolve
+from synth2_lightning.io.safetensors import read_safetensors
 
 _EXPORTED_WEIGHTS = "model.safetensors"
 

@@ -12,9 +12,10 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from synth2_lightning import __version__
 from synth2_lightning.callbacks.array_task import ArrayTaskCallback
-from synth2_lightning.files import expand_home, lock_file, lock_folder
 from synth2_lightning.interfaces import HasInputs, HasProvenance, LeavesOut
-from synth2_lightning.remote import is_remote
+from synth2_lightning.io.locks import lock_file, lock_folder
+from synth2_lightning.io.paths import expand_home
+from synth2_lightning.io.remote import is_remote
 from synth2_lightning.shards.part_writer import PartWriter
 from synth2_lightning.shards.parts import list_locked, list_sources, name_writer
 

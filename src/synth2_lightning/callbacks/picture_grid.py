@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
 
-from synth2_lightning.files import write_atomically
+from synth2_lightning.io.atomic import write_atomically
 from synth2_lightning.types import ImageTextBatch
 
 

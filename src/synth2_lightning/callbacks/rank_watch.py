@@ -10,7 +10,7 @@ import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.distributed.distributed_c10d import PrefixStore, Store, _get_default_store
 
-from synth2_lightning.console import visible
+from synth2_lightning.io.console import visible
 
 _BEATS_MISSED = 3  # after a connection broke: then somebody is gone, and it is only asked who
 _DONE, _FAILED = "done", "failed: "

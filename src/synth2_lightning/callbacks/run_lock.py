@@ -7,8 +7,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
-from synth2_lightning.files import lock_folder
-from synth2_lightning.remote import is_remote
+from synth2_lightning.io.locks import lock_folder
+from synth2_lightning.io.remote import is_remote
 
 
 class RunLockCallback(Callback):

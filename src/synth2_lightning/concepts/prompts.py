@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from string import Formatter
 from typing import Any
 
-from synth2_lightning.jsontext import has_surrogates
+from synth2_lightning.io.json_text import has_surrogates
 from synth2_lightning.types import ChatMessage, Concept, Prompt
 
 _PLACES: tuple[set[str], ...] = (set(), {"name", "gloss"}, {"name", "gloss", "other", "other_gloss"})

@@ -1,8 +1,8 @@
 """Which concepts captions may be asked for: what can be photographed, and harms nobody."""
 
 from synth2_lightning.concepts.wordnet import WordNet
-from synth2_lightning.locations import resolve
-from synth2_lightning.tables import read_lines
+from synth2_lightning.io.locations import resolve
+from synth2_lightning.io.tables import read_lines
 
 UNSUITABLE = "package://synth2_lightning/concepts/unsuitable.txt"
 """The list that ships with the package; its head says how such a list is written."""
@@ -16,7 +16,7 @@ class SuitabilityList:
     ``#``.
 
     Args:
-        location: The file, as :func:`synth2_lightning.locations.resolve` takes it.
+        location: The file, as :func:`synth2_lightning.io.locations.resolve` takes it.
 
     Raises:
         FileNotFoundError: If the file does not exist.

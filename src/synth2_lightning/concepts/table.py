@@ -7,8 +7,8 @@ from typing import Any
 
 from synth2_lightning.concepts.listed import ListedConcepts
 from synth2_lightning.concepts.wordnet import read_wordnet
-from synth2_lightning.locations import resolve
-from synth2_lightning.tables import read_lines, read_rows, take_key
+from synth2_lightning.io.locations import resolve
+from synth2_lightning.io.tables import read_lines, read_rows, take_key
 from synth2_lightning.types import Concept
 
 

@@ -8,7 +8,7 @@ import gzip
 from collections.abc import Iterator
 from functools import cache
 
-from synth2_lightning.locations import resolve
+from synth2_lightning.io.locations import resolve
 
 _TABLE = "package://synth2_lightning/concepts/wordnet.tsv.gz"
 _IRREGULAR = {"children": "child", "feet": "foot", "geese": "goose", "mice": "mouse", "oxen": "ox", "teeth": "tooth"}

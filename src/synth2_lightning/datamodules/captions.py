@@ -7,8 +7,8 @@ from typing import Any
 from lightning.pytorch import LightningDataModule
 
 from synth2_lightning.datamodules.sampling import PredictionSampler
-from synth2_lightning.fingerprints import fingerprint_texts
 from synth2_lightning.interfaces import CaptionSource
+from synth2_lightning.io.fingerprints import fingerprint_texts
 from synth2_lightning.types import CaptionBatch
 
 

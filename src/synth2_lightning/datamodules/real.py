@@ -10,8 +10,8 @@ from synth2_lightning.datamodules.base import ImageTextDataModule
 from synth2_lightning.datamodules.pairs import BatchDataset, Selection
 from synth2_lightning.datamodules.photographs import PhotographPairs, Photographs, PictureReader
 from synth2_lightning.datamodules.sampling import EvaluationSampler, PredictionSampler
-from synth2_lightning.fingerprints import fingerprint_texts
 from synth2_lightning.interfaces import ImageTextSource
+from synth2_lightning.io.fingerprints import fingerprint_texts
 from synth2_lightning.types import ImageTextBatch
 
 _STAGES = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}

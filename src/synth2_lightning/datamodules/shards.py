@@ -6,7 +6,7 @@ from typing import Any
 from lightning.pytorch import LightningDataModule
 
 from synth2_lightning.datamodules.sampling import PredictionSampler
-from synth2_lightning.fingerprints import fingerprint_texts
+from synth2_lightning.io.fingerprints import fingerprint_texts
 from synth2_lightning.shards.reader import ShardReader
 from synth2_lightning.types import TokenizedImages
 

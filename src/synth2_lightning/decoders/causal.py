@@ -20,8 +20,8 @@ from torch.nn.functional import one_hot, pad
 from synth2_lightning.decoders.beam_search import beam_search
 from synth2_lightning.decoders.language_model import LanguageModelSource
 from synth2_lightning.decoders.tokens import CaptionTokenizer
-from synth2_lightning.fingerprints import fingerprint_texts
 from synth2_lightning.interfaces import LanguageDecoder
+from synth2_lightning.io.fingerprints import fingerprint_texts
 from synth2_lightning.nn.likelihood import negative_log_likelihood
 from synth2_lightning.types import GenerationSettings, TokenLoss
 

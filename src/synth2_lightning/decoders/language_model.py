@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-from synth2_lightning.huggingface import NewNetwork, check_config, check_language_model, read_language_model
-from synth2_lightning.locations import is_here, locate_model
+from synth2_lightning.io.huggingface import NewNetwork, check_config, check_language_model, read_language_model
+from synth2_lightning.io.locations import is_here, locate_model
 
 
 class LanguageModelSource(ABC):

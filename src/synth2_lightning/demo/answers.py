@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from synth2_lightning.captioner import MAX_PIXELS, Captioner
 from synth2_lightning.datamodules.photographs import cut_square
 from synth2_lightning.demo.neighbours import Neighbour, Neighbours
 from synth2_lightning.demo.word_maps import draw_map, map_words
+from synth2_lightning.export.captioner import MAX_PIXELS, Captioner
 from synth2_lightning.sources.pictures import decode_picture, pixel_limit
 from synth2_lightning.types import Pixels
 

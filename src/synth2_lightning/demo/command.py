@@ -14,18 +14,18 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from synth2_lightning.captioner import Captioner, load_captioner
-from synth2_lightning.console import MessageConsole
 from synth2_lightning.datamodules.synthetic import SyntheticDataModule
 from synth2_lightning.demo.answers import Answerer
 from synth2_lightning.demo.neighbours import Neighbours
 from synth2_lightning.demo.port import refuse_taken_port
 from synth2_lightning.demo.run_data import build_data_part
+from synth2_lightning.export.captioner import Captioner, load_captioner
+from synth2_lightning.export.folder import is_exported
+from synth2_lightning.export.runs import find_run
 from synth2_lightning.interfaces import ImageTextSource
-from synth2_lightning.locations import resolve
-from synth2_lightning.sharing.folder import is_exported
-from synth2_lightning.sharing.runs import find_run
-from synth2_lightning.signals import keep_sigterm
+from synth2_lightning.io.console import MessageConsole
+from synth2_lightning.io.locations import resolve
+from synth2_lightning.io.signals import keep_sigterm
 
 NUM_EXAMPLES = 6
 
@@ -38,8 +38,8 @@ def serve_demo(
     Args:
         run: Folder of a run, a checkpoint, or an exported captioner.
         port: Of the loopback address.
-        device: As for :class:`~synth2_lightning.captioner.Captioner`.
-        from_hub: As for :func:`~synth2_lightning.captioner.load_captioner`.
+        device: As for :class:`~synth2_lightning.export.captioner.Captioner`.
+        from_hub: As for :func:`~synth2_lightning.export.captioner.load_captioner`.
 
     Raises:
         FileNotFoundError: If there is no such run.

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from synth2_lightning.jsontext import parse_json
+from synth2_lightning.io.json_text import parse_json
 
 TRUSTED_HOSTS = ("127.0.0.1", "localhost")
 """Names by which a browser on this machine reaches the server; any other may be one that was rebound to it (DNS)."""

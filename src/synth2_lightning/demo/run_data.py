@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from synth2_lightning.class_specs import build_part, find_class
-from synth2_lightning.sharing.runs import read_run_file
+from synth2_lightning.export.runs import read_run_file
+from synth2_lightning.io.class_specs import build_part, find_class
 
 Part = TypeVar("Part")
 

@@ -14,9 +14,9 @@ from torch.nn.functional import normalize
 from torchvision.transforms.v2 import functional as vision
 
 from synth2_lightning.encoders.frozen import RGB, FrozenEncoder, Preprocessing
-from synth2_lightning.fingerprints import fingerprint_weights
 from synth2_lightning.interfaces import ImageTextEncoder, ImageTokenizer, PairScorer
-from synth2_lightning.locations import check_hub_name, resolve
+from synth2_lightning.io.fingerprints import fingerprint_weights
+from synth2_lightning.io.locations import check_hub_name, resolve
 from synth2_lightning.types import Pixels, VQTokens
 
 

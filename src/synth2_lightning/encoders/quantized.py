@@ -15,13 +15,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from vector_quantize_pytorch import ResidualVQ
 
-from synth2_lightning.files import write_files
-from synth2_lightning.fingerprints import fingerprint_codebook
 from synth2_lightning.interfaces import CodebookLearner, ImageEncoder, ImageTokenizer
-from synth2_lightning.jsontext import read_description
-from synth2_lightning.locations import resolve
+from synth2_lightning.io.atomic import write_files
+from synth2_lightning.io.fingerprints import fingerprint_codebook
+from synth2_lightning.io.json_text import read_description
+from synth2_lightning.io.locations import resolve
+from synth2_lightning.io.safetensors import read_safetensors, write_safetensors
 from synth2_lightning.types import Pixels, Quantization, SoftVQTokens, VQTokens
-from synth2_lightning.weight_files import read_safetensors, write_safetensors
 
 _CONFIG = "codebook.json"
 _CODES = "codebook.safetensors"

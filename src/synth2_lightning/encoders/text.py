@@ -13,9 +13,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from synth2_lightning.encoders.text_tokens import TextReader
-from synth2_lightning.huggingface import NewNetwork
 from synth2_lightning.interfaces import TextEncoder
-from synth2_lightning.locations import is_here, locate_model
+from synth2_lightning.io.huggingface import NewNetwork
+from synth2_lightning.io.locations import is_here, locate_model
 
 
 class TransformersTextEncoder(TextEncoder, ABC):

@@ -12,8 +12,8 @@ from timm.models import load_state_dict
 from torch import Tensor, nn
 
 from synth2_lightning.encoders.frozen import RGB, FrozenEncoder, Preprocessing
-from synth2_lightning.locations import check_hub_name, resolve
-from synth2_lightning.weight_files import plain_values_only
+from synth2_lightning.io.checkpoint_files import plain_values_only
+from synth2_lightning.io.locations import check_hub_name, resolve
 
 
 class TimmEncoder(FrozenEncoder):

@@ -13,10 +13,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from synth2_lightning.encoders.frozen import FrozenEncoder, Preprocessing
-from synth2_lightning.files import write_files
-from synth2_lightning.fingerprints import fingerprint_codebook
 from synth2_lightning.interfaces import ImageTokenizer, TrainableTokenizer
-from synth2_lightning.locations import is_here, locate_model
+from synth2_lightning.io.atomic import write_files
+from synth2_lightning.io.fingerprints import fingerprint_codebook
+from synth2_lightning.io.locations import is_here, locate_model
 from synth2_lightning.nn.moving_codebook import MovingCodebook, spherical
 from synth2_lightning.types import Pixels, Reconstruction, SoftVQTokens, VQTokens
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from synth2_lightning.filters.base import RecordFilter
 from synth2_lightning.interfaces import Judge
-from synth2_lightning.jsontext import parse_json
+from synth2_lightning.io.json_text import parse_json
 from synth2_lightning.types import CaptionRecord, Verdict
 
 _MOST_PASSES = 4  # an answer may be escaped, wrapped and escaped again; each pass takes linear time

@@ -6,9 +6,9 @@ from typing import Any
 
 from synth2_lightning.filters.base import RecordFilter
 from synth2_lightning.filters.words import split_words
-from synth2_lightning.fingerprints import fingerprint_texts
-from synth2_lightning.locations import resolve
-from synth2_lightning.tables import read_lines
+from synth2_lightning.io.fingerprints import fingerprint_texts
+from synth2_lightning.io.locations import resolve
+from synth2_lightning.io.tables import read_lines
 from synth2_lightning.types import CaptionRecord, Verdict
 
 _TITLED = re.compile(r"\b(?:Mr|Mrs|Ms|Dr|Prof|Professor|President)\.? [A-Z][a-z]+")

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from synth2_lightning.filters.meanings import check_threshold, find_largest_cosines
 from synth2_lightning.filters.words import join_ngrams, split_words
-from synth2_lightning.fingerprints import fingerprint_texts
 from synth2_lightning.interfaces import CaptionFilter, CaptionSource, Judge, TextEncoder
+from synth2_lightning.io.fingerprints import fingerprint_texts
 from synth2_lightning.nn.pooling import embed_sentences
 from synth2_lightning.types import CaptionRecord, Verdict
 

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from synth2_lightning.filters.base import RecordFilter
-from synth2_lightning.fingerprints import fingerprint_file
-from synth2_lightning.locations import resolve
+from synth2_lightning.io.fingerprints import fingerprint_file
+from synth2_lightning.io.locations import resolve
 from synth2_lightning.types import CaptionRecord, Verdict
 
 

@@ -10,9 +10,9 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from synth2_lightning.fingerprints import fingerprint_codebook, fingerprint_weights
 from synth2_lightning.interfaces import ImageGenerator
-from synth2_lightning.locations import locate_model
+from synth2_lightning.io.fingerprints import fingerprint_codebook, fingerprint_weights
+from synth2_lightning.io.locations import locate_model
 from synth2_lightning.types import VQTokens
 
 _PARTS = ("transformer", "vqvae", "text_encoder", "tokenizer", "scheduler")

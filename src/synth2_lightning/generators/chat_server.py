@@ -11,7 +11,7 @@ import httpx2
 
 from synth2_lightning.generators.request_limits import Pacer, RequestLimits
 from synth2_lightning.generators.server_replies import Failure, read_answer, read_refusal, shorten
-from synth2_lightning.http_limits import NOT_COMPRESSED, limit_size
+from synth2_lightning.io.http_limits import NOT_COMPRESSED, limit_size
 from synth2_lightning.types import Completion
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
-from synth2_lightning.files import expand_home
+from synth2_lightning.io.paths import expand_home
 from synth2_lightning.types import Completion
 
 _FILE = "completions.sqlite3"

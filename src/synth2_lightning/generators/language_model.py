@@ -9,7 +9,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from synth2_lightning.fingerprints import fingerprint_weights
 from synth2_lightning.generators.continuous_batching import (
     ContinuousBatch,
     KeysAndValues,
@@ -17,9 +16,10 @@ from synth2_lightning.generators.continuous_batching import (
     attend_to_beginning_and_tail,
 )
 from synth2_lightning.generators.token_sampling import SamplingSettings
-from synth2_lightning.huggingface import read_language_model
 from synth2_lightning.interfaces import CaptionGenerator
-from synth2_lightning.locations import is_here, locate_model
+from synth2_lightning.io.fingerprints import fingerprint_weights
+from synth2_lightning.io.huggingface import read_language_model
+from synth2_lightning.io.locations import is_here, locate_model
 from synth2_lightning.types import Completion, Prompt
 
 _ATTENTION = "synth2_beginning_and_tail"

@@ -11,16 +11,16 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from synth2_lightning.files import write_files
-from synth2_lightning.fingerprints import fingerprint_weights
 from synth2_lightning.interfaces import ImageGenerator, ImageTokenizer, TextEncoder
-from synth2_lightning.jsontext import read_description
-from synth2_lightning.locations import resolve
+from synth2_lightning.io.atomic import write_files
+from synth2_lightning.io.fingerprints import fingerprint_weights
+from synth2_lightning.io.json_text import read_description
+from synth2_lightning.io.locations import resolve
+from synth2_lightning.io.safetensors import read_safetensors, write_safetensors
 from synth2_lightning.nn.maskgit import MaskGit, TextMemory
 from synth2_lightning.nn.parallel_decoding import SamplingSettings, count_draws, decode_in_parallel
 from synth2_lightning.nn.unmasking import ConfidenceOrder, UnmaskingOrder
 from synth2_lightning.types import SoftVQTokens, VQTokens
-from synth2_lightning.weight_files import read_safetensors, write_safetensors
 
 _CONFIG = "generator.json"
 _WEIGHTS = "generator.safetensors"

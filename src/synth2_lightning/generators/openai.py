@@ -13,8 +13,8 @@ from synth2_lightning.generators.chat_server import ChatServer
 from synth2_lightning.generators.completion_cache import CompletionCache
 from synth2_lightning.generators.request_limits import RequestLimits
 from synth2_lightning.generators.server_replies import Failure
-from synth2_lightning.http_limits import run_async
 from synth2_lightning.interfaces import CaptionGenerator
+from synth2_lightning.io.http_limits import run_async
 from synth2_lightning.types import Completion, Prompt
 
 _HOSTED = "https://api.openai.com/v1"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from synth2_lightning.jsontext import parse_json
+from synth2_lightning.io.json_text import parse_json
 from synth2_lightning.types import Completion
 
 _LONGEST_HOLD = 600.0

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from synth2_lightning.io.parquet import read_parquet, write_parquet
 from synth2_lightning.metrics.ngrams import Ints, count_ngrams, indices, split_words
-from synth2_lightning.parquet import read_parquet, write_parquet
 
 _FORMAT = b"synth2_document_frequencies"
 _NUM_PICTURES = b"num_pictures"

@@ -22,8 +22,9 @@ from torch.distributed.tensor import DTensor
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from synth2_lightning.class_specs import trusting
-from synth2_lightning.locations import resolve
+from synth2_lightning.io.checkpoint_files import checksum, read_checkpoint
+from synth2_lightning.io.locations import resolve
+from synth2_lightning.io.trusted_packages import trusting
 from synth2_lightning.modules.saved_module import build_module
 from synth2_lightning.modules.sharding import (
     SPAWNED_PROCESSES,
@@ -32,7 +33,6 @@ from synth2_lightning.modules.sharding import (
     refuse_spawned_processes,
     refuse_tensor_parallel,
 )
-from synth2_lightning.weight_files import checksum, read_checkpoint
 
 _Module = TypeVar("_Module", bound=LightningModule)
 
@@ -88,7 +88,7 @@ class BaseModule(LightningModule):
         """Read a module from a checkpoint, with its weights, on the processor; run nothing that the checkpoint names.
 
         Lightning would build whatever a checkpoint describes. Here each class must be of a trusted package (the one of
-        this class is; see :func:`~synth2_lightning.class_specs.trusting`) and of the type that its place asks for.
+        this class is; see :func:`~synth2_lightning.io.class_specs.trusting`) and of the type that its place asks for.
 
         Args:
             checkpoint_path: Location of the file.

@@ -6,9 +6,9 @@ from typing import Any, cast
 
 from torch.optim import AdamW
 
+from synth2_lightning.io.checkpoint_files import read_checkpoint
 from synth2_lightning.modules.captioning import VisionLanguageModule
 from synth2_lightning.modules.saved_module import build_module, read_class_spec
-from synth2_lightning.weight_files import read_checkpoint
 
 _OF_TRAINING: dict[str, Any] = {"optimizer": AdamW, "lr_scheduler": None, "compile_trained": False}
 """Arguments that say how a captioner was trained, not what it is, and what stands for them."""
@@ -36,7 +36,7 @@ def read_captioner(checkpoint: Path) -> VisionLanguageModule:
     """Read a captioner from a checkpoint of ``synth2 fit``, with all its weights, on the processor.
 
     Only tensors and plain values are unpickled. They name the classes of the parts: each must be of a trusted package
-    (see :func:`~synth2_lightning.class_specs.trusting`) and of the type that its place asks for.
+    (see :func:`~synth2_lightning.io.class_specs.trusting`) and of the type that its place asks for.
 
     Args:
         checkpoint: The file.

@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from synth2_lightning.fingerprints import fingerprint_weights
 from synth2_lightning.interfaces import PairScorer
-from synth2_lightning.locations import resolve
+from synth2_lightning.io.fingerprints import fingerprint_weights
+from synth2_lightning.io.locations import resolve
 from synth2_lightning.modules.captioner_checkpoint import read_captioner
 from synth2_lightning.modules.captioning import VisionLanguageModule
 from synth2_lightning.shards.reader import ShardReader

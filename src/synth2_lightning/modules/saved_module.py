@@ -5,8 +5,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from synth2_lightning.class_specs import OWN_PACKAGE, build_class, copy_plain, find_class, refuse_foreign_packages
-from synth2_lightning.locations import hub_from_cache
+from synth2_lightning.io.class_specs import build_class, copy_plain, find_class
+from synth2_lightning.io.locations import hub_from_cache
+from synth2_lightning.io.trusted_packages import OWN_PACKAGE, refuse_foreign_packages
 
 _INSTANTIATOR, _CLASS_PATH = "_instantiator", "_class_path"  # Lightning's: present if its command line built the module
 

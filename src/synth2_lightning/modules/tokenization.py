@@ -4,8 +4,8 @@ from typing import Any
 
 from lightning.pytorch import LightningModule
 
-from synth2_lightning.fingerprints import fingerprint_weights
 from synth2_lightning.interfaces import ImageTokenizer
+from synth2_lightning.io.fingerprints import fingerprint_weights
 from synth2_lightning.types import ImageTextBatch, Pixels, TokenizedImages
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from synth2_lightning.locations import resolve
+from synth2_lightning.io.locations import resolve
 from synth2_lightning.reports.engine import CaptionEngine, OneProcess
 from synth2_lightning.reports.partitions import (
     NUM_MEASURED,

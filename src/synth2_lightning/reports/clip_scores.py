@@ -11,7 +11,7 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from synth2_lightning.interfaces import ImageTextEncoder
-from synth2_lightning.locations import resolve
+from synth2_lightning.io.locations import resolve
 from synth2_lightning.metrics.clip_score import PREFIX, ref_clip_scores
 from synth2_lightning.reports.predictions import read_file_names
 from synth2_lightning.sources.pictures import decode_picture

@@ -7,10 +7,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from synth2_lightning.console import MessageConsole
-from synth2_lightning.files import lock_folder
 from synth2_lightning.filters.duplicates import NearDuplicates
 from synth2_lightning.interfaces import TextEncoder
+from synth2_lightning.io.console import MessageConsole
+from synth2_lightning.io.locks import lock_folder
 from synth2_lightning.reports.caption_set import read_caption_set, read_caption_sets
 from synth2_lightning.reports.comparison import compare_sets
 from synth2_lightning.reports.deduplication import remove_near_duplicates

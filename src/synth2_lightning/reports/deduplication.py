@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from synth2_lightning.files import write_atomically
 from synth2_lightning.filters.duplicates import REASON_NEAR, NearDuplicates
+from synth2_lightning.io.atomic import write_atomically
 from synth2_lightning.reports.caption_set import MANIFEST, CaptionSet
 from synth2_lightning.reports.rows import leave_rows_out, part_rows, refuse_taken, take_rows, write_rows
 from synth2_lightning.shards.caption_set import REJECTED

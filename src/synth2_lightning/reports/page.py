@@ -8,7 +8,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from synth2_lightning import __version__
-from synth2_lightning.files import write_atomically
+from synth2_lightning.io.atomic import write_atomically
 from synth2_lightning.reports.charts import (
     MAP_GROUP,
     Chart,

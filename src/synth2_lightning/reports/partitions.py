@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from synth2_lightning.parquet import ROWS_OF_A_GROUP, open_parquet, read_batches
+from synth2_lightning.io.parquet import ROWS_OF_A_GROUP, open_parquet, read_batches
 from synth2_lightning.sources.caption_files import check_caption_column, find_caption_file, read_caption_rows
 
 NUM_MEASURED = 2000

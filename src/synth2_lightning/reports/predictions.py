@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from synth2_lightning.locations import resolve
+from synth2_lightning.io.locations import resolve
+from synth2_lightning.io.tables import read_rows
 from synth2_lightning.sources.jsonfile import read_json, read_records
-from synth2_lightning.tables import read_rows
 
 Missing = Literal["error", "empty", "skip"]
 Unknown = Literal["error", "skip"]

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from synth2_lightning.files import write_atomically
+from synth2_lightning.io.atomic import write_atomically
+from synth2_lightning.io.parquet import write_tables
 from synth2_lightning.metrics.ngrams import Ints
-from synth2_lightning.parquet import write_tables
 from synth2_lightning.reports.partitions import Partition, list_captions
 from synth2_lightning.sources.caption_files import CAPTION_SET_TABLE
 

@@ -10,9 +10,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from synth2_lightning.console import MessageConsole
-from synth2_lightning.files import write_atomically
-from synth2_lightning.locations import resolve
+from synth2_lightning.io.atomic import write_atomically
+from synth2_lightning.io.console import MessageConsole
+from synth2_lightning.io.locations import resolve
 from synth2_lightning.metrics.bleu import bleu
 from synth2_lightning.metrics.cider import cider
 from synth2_lightning.metrics.document_frequencies import (

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from synth2_lightning.files import write_atomically
+from synth2_lightning.io.atomic import write_atomically
 from synth2_lightning.metrics.balance import Balance, measure_balance
 from synth2_lightning.metrics.ngrams import Ints
 from synth2_lightning.reports.caption_set import MANIFEST, CaptionSet

@@ -2,8 +2,8 @@
 
 from PIL import Image
 
-from synth2_lightning.fingerprints import fingerprint_texts
 from synth2_lightning.interfaces import ImageTextSource
+from synth2_lightning.io.fingerprints import fingerprint_texts
 from synth2_lightning.scenes.drawing import draw_scene
 from synth2_lightning.scenes.grammar import describe_scene
 from synth2_lightning.scenes.world import Scene, Split, scene_at

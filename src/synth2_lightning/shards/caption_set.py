@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from synth2_lightning.files import write_atomically
-from synth2_lightning.parquet import write_tables
+from synth2_lightning.io.atomic import write_atomically
+from synth2_lightning.io.parquet import write_tables
 from synth2_lightning.shards.part_writer import PartWriter
 from synth2_lightning.shards.parts import (
     describe_settings,

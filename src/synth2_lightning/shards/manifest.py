@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
-from synth2_lightning.files import write_atomically
-from synth2_lightning.jsontext import parse_json
+from synth2_lightning.io.atomic import write_atomically
+from synth2_lightning.io.json_text import parse_json
 
 # Since 2, a record has a class name and a seed, and a part says what made it. Since 3, a record may have a score per
 # caption, and the manifest says whether the records are of an evaluation split.

@@ -9,8 +9,8 @@ from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import pyarrow as pa
 
-from synth2_lightning.files import write_atomically
-from synth2_lightning.parquet import write_parquet
+from synth2_lightning.io.atomic import write_atomically
+from synth2_lightning.io.parquet import write_parquet
 from synth2_lightning.shards.parts import list_parts, part_name, read_footer, read_keys, read_part, read_settings
 from synth2_lightning.shards.settings import refuse_other_settings
 

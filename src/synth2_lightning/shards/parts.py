@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from synth2_lightning.jsontext import parse_json
-from synth2_lightning.parquet import open_parquet, read_parquet
+from synth2_lightning.io.json_text import parse_json
+from synth2_lightning.io.parquet import open_parquet, read_parquet
 from synth2_lightning.shards.manifest import TokenFormat
 
 _FORMAT = b"synth2_tokens"

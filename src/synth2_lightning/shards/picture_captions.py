@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-from synth2_lightning.console import visible, visible_json
-from synth2_lightning.files import lock_file, write_atomically
-from synth2_lightning.jsontext import parse_json
+from synth2_lightning.io.atomic import write_atomically
+from synth2_lightning.io.console import visible, visible_json
+from synth2_lightning.io.json_text import parse_json
+from synth2_lightning.io.locks import lock_file
 from synth2_lightning.shards.settings import refuse_other_settings
 
 Row = tuple[str, str]

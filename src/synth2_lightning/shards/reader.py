@@ -12,10 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from synth2_lightning.files import lock_file, write_atomically
-from synth2_lightning.fingerprints import fingerprint_captions, fingerprint_file, fingerprint_texts
-from synth2_lightning.locations import resolve
-from synth2_lightning.parquet import open_parquet, read_batches
+from synth2_lightning.io.atomic import write_atomically
+from synth2_lightning.io.fingerprints import fingerprint_captions, fingerprint_file, fingerprint_texts
+from synth2_lightning.io.locations import resolve
+from synth2_lightning.io.locks import lock_file
+from synth2_lightning.io.parquet import open_parquet, read_batches
 from synth2_lightning.shards.manifest import Manifest
 from synth2_lightning.shards.parts import checksum_footer, largest_id, list_parts, read_footer, refuse_repeated
 from synth2_lightning.types import TokenizedImages, VQTokens

@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from synth2_lightning.files import write_atomically
-from synth2_lightning.fingerprints import fingerprint_file
-from synth2_lightning.parquet import write_parquet
+from synth2_lightning.io.atomic import write_atomically
+from synth2_lightning.io.fingerprints import fingerprint_file
+from synth2_lightning.io.parquet import write_parquet
 from synth2_lightning.shards.manifest import FILE_NAME, Manifest, TokenFormat
 from synth2_lightning.shards.part_writer import PartWriter
 from synth2_lightning.shards.parts import (

@@ -11,9 +11,9 @@ from zlib import crc32
 import pyarrow as pa
 from PIL import Image
 
-from synth2_lightning.fingerprints import fingerprint_captions
 from synth2_lightning.interfaces import ImageTextSource
-from synth2_lightning.jsontext import REPLACEMENT, has_surrogates
+from synth2_lightning.io.fingerprints import fingerprint_captions
+from synth2_lightning.io.json_text import REPLACEMENT, has_surrogates
 
 _logger = logging.getLogger(__name__)
 _NUM_END_BYTES = 4096

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from synth2_lightning.jsontext import REPLACEMENT
-from synth2_lightning.parquet import read_parquet
+from synth2_lightning.io.json_text import REPLACEMENT
+from synth2_lightning.io.parquet import read_parquet
+from synth2_lightning.io.tables import read_lines, read_rows, take_text
 from synth2_lightning.sources.base import warn_of_damaged
 from synth2_lightning.sources.jsonfile import read_json, read_records
-from synth2_lightning.tables import read_lines, read_rows, take_text
 
 CAPTION_SET_TABLE = "captions.parquet"
 _TABLES = (".csv", ".tsv", ".jsonl", ".parquet")

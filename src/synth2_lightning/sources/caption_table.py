@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-from synth2_lightning.locations import resolve
+from synth2_lightning.io.locations import resolve
+from synth2_lightning.io.tables import read_rows, take_key, take_text
 from synth2_lightning.sources.captions import IndexedCaptions
-from synth2_lightning.tables import read_rows, take_key, take_text
 from synth2_lightning.types import CaptionRecord
 
 

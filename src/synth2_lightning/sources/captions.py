@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from synth2_lightning.interfaces import CaptionSource
-from synth2_lightning.jsontext import REPLACEMENT
+from synth2_lightning.io.json_text import REPLACEMENT
 from synth2_lightning.sources.base import warn_of_damaged
 from synth2_lightning.types import CaptionRecord
 

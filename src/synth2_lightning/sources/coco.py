@@ -6,11 +6,11 @@ from typing import Any
 
 from PIL import Image
 
-from synth2_lightning.locations import resolve
+from synth2_lightning.io.locations import resolve
+from synth2_lightning.io.tables import take_text
 from synth2_lightning.sources.base import Entry, IndexedSource, LeftOut
 from synth2_lightning.sources.jsonfile import read_id, read_json, read_records
 from synth2_lightning.sources.pictures import decode_picture
-from synth2_lightning.tables import take_text
 
 _EXPECTED = (
     "COCO captions: {'images': [{'id': 1, 'file_name': '1.jpg'}], 'annotations': [{'image_id': 1, 'caption': '...'}]}"

@@ -5,11 +5,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from synth2_lightning.locations import resolve
+from synth2_lightning.io.locations import resolve
+from synth2_lightning.io.tables import read_lines
 from synth2_lightning.sources.base import Entry, IndexedSource, LeftOut
 from synth2_lightning.sources.picture_files import SUFFIXES, is_hidden
 from synth2_lightning.sources.pictures import decode_picture
-from synth2_lightning.tables import read_lines
 
 
 class FolderSource(IndexedSource):

@@ -8,14 +8,14 @@ from typing import Any
 import pyarrow as pa
 from PIL import Image
 
-from synth2_lightning.files import expand_home
-from synth2_lightning.fingerprints import fingerprint_file, fingerprint_texts
-from synth2_lightning.locations import resolve
-from synth2_lightning.remote import is_remote
+from synth2_lightning.io.fingerprints import fingerprint_file, fingerprint_texts
+from synth2_lightning.io.locations import resolve
+from synth2_lightning.io.paths import expand_home
+from synth2_lightning.io.remote import is_remote
+from synth2_lightning.io.tables import read_rows, take_text
 from synth2_lightning.sources.base import Entry, IndexedSource, LeftOut
 from synth2_lightning.sources.picture_files import is_hidden
 from synth2_lightning.sources.pictures import decode_picture
-from synth2_lightning.tables import read_rows, take_text
 
 _BUILDERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv", ".arrow": "arrow"}
 

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from synth2_lightning.files import require_file
-from synth2_lightning.jsontext import parse_json
+from synth2_lightning.io.json_text import parse_json
+from synth2_lightning.io.paths import require_file
 
 _MAX_BYTES = 4 * 2**30
 

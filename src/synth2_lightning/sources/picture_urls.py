@@ -36,7 +36,7 @@ class PictureFetcher:
         """
         import httpx2
 
-        from synth2_lightning.http_limits import run_async
+        from synth2_lightning.io.http_limits import run_async
 
         try:
             return BytesIO(run_async(self._fetch(url)))
@@ -50,7 +50,7 @@ class PictureFetcher:
     async def _fetch(self, url: str) -> bytes:
         import httpx2
 
-        from synth2_lightning.http_limits import NOT_COMPRESSED, limit_size, refuse_private_redirects
+        from synth2_lightning.io.http_limits import NOT_COMPRESSED, limit_size, refuse_private_redirects
 
         async with (
             httpx2.AsyncClient(

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from synth2_lightning.files import refuse_special
+from synth2_lightning.io.paths import refuse_special
 from synth2_lightning.sources.picture_metadata import find_turn, strip_metadata
 
 FORMATS = ("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "QOI", "TGA", "TIFF", "WEBP")

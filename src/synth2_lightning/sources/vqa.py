@@ -6,11 +6,11 @@ from typing import Any
 
 from PIL import Image
 
-from synth2_lightning.locations import resolve
+from synth2_lightning.io.locations import resolve
+from synth2_lightning.io.tables import take_text
 from synth2_lightning.sources.base import Entry, IndexedSource, LeftOut
 from synth2_lightning.sources.jsonfile import read_id, read_json, read_records
 from synth2_lightning.sources.pictures import decode_picture
-from synth2_lightning.tables import take_text
 
 _QUESTIONS = "VQA questions: {'questions': [{'question_id': 1, 'image_id': 42, 'question': '...'}]}"
 _ANSWERS = "VQA annotations: {'annotations': [{'question_id': 1, 'answers': [{'answer': '...'}, ...]}]}"

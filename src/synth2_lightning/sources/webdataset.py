@@ -12,10 +12,10 @@ from typing import Any
 
 from PIL import Image
 
-from synth2_lightning.files import expand_home, require_file
-from synth2_lightning.jsontext import decode_text, parse_json
-from synth2_lightning.locations import resolve
-from synth2_lightning.remote import is_remote, match_remote
+from synth2_lightning.io.json_text import decode_text, parse_json
+from synth2_lightning.io.locations import resolve
+from synth2_lightning.io.paths import expand_home, require_file
+from synth2_lightning.io.remote import is_remote, match_remote
 from synth2_lightning.sources.base import Entry, IndexedSource, LeftOut
 from synth2_lightning.sources.picture_files import SUFFIXES, is_hidden
 from synth2_lightning.sources.pictures import decode_picture

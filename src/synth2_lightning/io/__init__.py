@@ -1,0 +1,1 @@
+"""Read and write files, local and remote: the lowest layer, without Lightning."""
