@@ -138,7 +138,7 @@ def test_what_cannot_be_written_leaves_what_was_there(
     with monkeypatch.context() as broken:
         # Disks that are full say so when data must be on them, read-only ones when a name is given.
         if fault in ("full disk", "quota", "disk that fails"):
-            broken.setattr(files, "_sync", raises(FAULTS[fault]))
+            broken.setattr(atomic, "_sync", raises(FAULTS[fault]))
         else:
             broken.setattr(Path, "replace", raises(FAULTS[fault]))
         with pytest.raises(OSError, match=re.escape(FAULTS[fault].strerror or "")) as error:
@@ -285,7 +285,7 @@ def test_a_date_to_wait_until_is_held_to_the_clock_of_the_server() -> None:
 
 def test_no_module_asks_the_wall_clock_for_more_than_a_note() -> None:
     # A server's date without its clock; when a folder was finished; since when a file is being written.
-    allowed = {"server_replies.py", "part_writer.py", "files.py"}
+    allowed = {"server_replies.py", "part_writer.py", "locks.py"}
     root = Path(synth2_lightning.__file__).parent
     asking = {
         path.name for path in root.rglob("*.py") if re.search(r"\btime\.time\(|datetime\.now|utcnow", path.read_text())

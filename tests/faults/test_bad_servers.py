@@ -22,7 +22,7 @@ from synth2_lightning.decoders.language_model import NewLanguageModel
 from synth2_lightning.decoders.prefix import PrefixDecoder
 from synth2_lightning.generators.openai import OpenAICaptionGenerator
 from synth2_lightning.generators.request_limits import RequestLimits
-from synth2_lightning.io import remote
+from synth2_lightning.io import remote, remote_filesystems
 from synth2_lightning.sources.picture_urls import PictureFetcher
 from synth2_lightning.types import ChatMessage
 
@@ -229,14 +229,15 @@ KINDS |= {
 def limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("SYNTH2_CACHE", str(tmp_path / "cache"))
-    for name, value in {
-        "_SECONDS_TO_LIST": 1.0,
-        "_SECONDS_TO_BEGIN": 1.0,
-        "_LONGEST_UNKNOWN": 1.0,
-        "_MOST_UNKNOWN": 2**22,
-        "_MOST_OF_A_PAGE": 2**22,
-    }.items():
-        monkeypatch.setattr(remote, name, value)
+    for module, name, value in (
+        (remote, "SECONDS_TO_LIST", 1.0),
+        (remote, "SECONDS_TO_BEGIN", 1.0),
+        (remote, "_LONGEST_UNKNOWN", 1.0),
+        (remote, "_MOST_UNKNOWN", 2**22),
+        (remote_filesystems, "SECONDS_TO_LIST", 1.0),
+        (remote_filesystems, "_MOST_OF_A_PAGE", 2**22),
+    ):
+        monkeypatch.setattr(module, name, value)
     yield
     fsspec.filesystem("http").clear_instance_cache()
 

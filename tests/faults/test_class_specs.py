@@ -68,7 +68,7 @@ HOSTILE: dict[str, dict[str, Any]] = {
     "pathlib.Path.unlink": {"self": "KEPT"},
     "pathlib.Path.touch": {"self": "RAN"},
     "synth2_lightning.cli.os.system": {"command": "touch RAN"},
-    "synth2_lightning.files.Path": {},
+    "synth2_lightning.io.paths.Path": {},
     "torch.os.system": {"command": "touch RAN"},
     "lightning.pytorch.cli.instantiate_module": {"class_type": "os.system", "config": {}},
     "transformers.utils.import_utils.subprocess.run": {"args": "touch RAN", "shell": True},

