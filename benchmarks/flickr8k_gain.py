@@ -22,7 +22,7 @@ Regimes beside ``real`` (1,000 photographs alone) and ``mixed`` (half of every b
 * ``balanced`` and ``narrow``: by two equally large selections of ``beginnings``, even over all clusters of their
   meanings, and of the largest clusters alone.
 
-Run from a folder where ``data/flickr8k`` lies, after the commands of ``configs/flickr8k/README.md``.
+Run from a folder where ``data/flickr8k`` lies, after the commands of ``configs/experiments/flickr8k/README.md``.
 """
 
 import argparse
@@ -41,7 +41,7 @@ from synth2_lightning.shards.reader import ShardReader
 REAL, SYNTHETIC = Path("shards/flickr8k-tokens"), Path("shards/flickr8k-synthetic")
 WRITTEN, CONTINUED = Path("shards/flickr8k-captions"), Path("shards/flickr8k-beginnings")
 NUM_REAL = 1000
-_LAST = "--trainer.val_check_interval=800"  # all steps of flickr8k/trainer.yaml
+_LAST = "--trainer.val_check_interval=800"  # all steps of experiments/flickr8k/trainer.yaml
 _RIVALS = ("real", "blank", "beginnings-blank", "narrow")
 _SHARE = "--data.init_args.synthetic_share"
 _FALLING = (f"{_SHARE}=LinearShare", *(f"{_SHARE}.init_args.{it}" for it in ("start=0.75", "end=0.0", "num_steps=800")))
@@ -64,20 +64,22 @@ def make_regimes(folder: Path) -> list[Regime]:
         "balanced": Path("shards/flickr8k-balanced"),
         "narrow": Path("shards/flickr8k-narrow"),
     }
-    real = ("--config", "flickr8k/real.yaml", _LAST)
+    real = ("--config", "experiments/flickr8k/real.yaml", _LAST)
     regimes = [Regime("real", real), Regime("photographs", (*real, "--data.init_args.limit=null"))]
     for name, path in shards.items():
         if (path / "manifest.json").exists():
             option = f"--data.init_args.synthetic.init_args.shards={path}"
-            regimes.append(Regime(name, ("--config", "flickr8k/mixed.yaml", _LAST, option)))
+            regimes.append(Regime(name, ("--config", "experiments/flickr8k/mixed.yaml", _LAST, option)))
         else:
             print(f"{name} is left out: {path} holds no finished shards", flush=True)
     if (CONTINUED / "manifest.json").exists() and (SYNTHETIC / "manifest.json").exists():
         option = f"--data.init_args.synthetic.init_args.shards={CONTINUED}"
-        regimes.append(Regime("beginnings-first", ("--config", "flickr8k/mixed.yaml", _LAST, option, *_FALLING)))
+        regimes.append(
+            Regime("beginnings-first", ("--config", "experiments/flickr8k/mixed.yaml", _LAST, option, *_FALLING))
+        )
         option = f"--data.init_args.synthetic.init_args.limit={Manifest.read(CONTINUED).num_records}"
-        regimes.append(Regime("mixed-equal", ("--config", "flickr8k/mixed.yaml", _LAST, option)))
-    return [*regimes, Regime("continuous", ("--config", "flickr8k/continuous.yaml", _LAST, _CONTINUOUS))]
+        regimes.append(Regime("mixed-equal", ("--config", "experiments/flickr8k/mixed.yaml", _LAST, option)))
+    return [*regimes, Regime("continuous", ("--config", "experiments/flickr8k/continuous.yaml", _LAST, _CONTINUOUS))]
 
 
 def make_controls(folder: Path) -> None:

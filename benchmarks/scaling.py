@@ -74,7 +74,7 @@ def measure(name: str, network: nn.Module, run: Callable[[], object], factor: in
 
 
 def generator_parts() -> list[Part]:
-    """Parts of ``overlays/muse_632m.yaml``."""
+    """Parts of ``overlays/model/muse_632m.yaml``."""
     with torch.device("meta"):
         network = MaskGit(64, 8192, 1, (16, 16), 1024, width=1280, depth=24, num_heads=20).bfloat16()
         text_encoder = T5EncoderModel(
@@ -97,7 +97,7 @@ def generator_parts() -> list[Part]:
 
 
 def captioner_parts() -> list[Part]:
-    """Parts of ``overlays/paper.yaml``."""
+    """Parts of ``overlays/model/paper.yaml``."""
     with torch.device("meta"):
         resampler = PerceiverResampler(64, 960, QUERIES, depth=6, num_heads=16, width=1024, num_positions=256)
         gates = nn.ModuleList(GatedCrossAttention(960, 960, 8, 64) for _ in range(8)).bfloat16()

@@ -180,7 +180,10 @@ def test_a_message_of_ours_is_shown_without_a_traceback(capsys: pytest.CaptureFi
     ("words", "reason"),
     [
         (["--trainer.enable_progress_bar=false"], "Trainer was configured with `enable_progress_bar=False`"),
-        (["--config", "overlays/fsdp1.yaml", "--trainer.accelerator=cpu"], "The strategy `fsdp` requires a GPU"),
+        (
+            ["--config", "overlays/strategy/fsdp1.yaml", "--trainer.accelerator=cpu"],
+            "The strategy `fsdp` requires a GPU",
+        ),
         (["--trainer.barebones=true"], "`Trainer(barebones=True, logger="),
         (["--trainer.val_check_interval=1.5"], "`val_check_interval` should be an integer or a time-based duration"),
     ],
@@ -205,7 +208,7 @@ def test_deepspeed_that_is_missing_is_named(
 ) -> None:
     monkeypatch.setattr(cli, "find_spec", lambda name: None)
     with pytest.raises(SystemExit) as stop:
-        main(["fit", "--config", "mixed.yaml", "--config", "overlays/deepspeed.yaml"])
+        main(["fit", "--config", "mixed.yaml", "--config", "overlays/strategy/deepspeed.yaml"])
     assert stop.value.code == 1
     assert "DeepSpeedStrategy, and DeepSpeed is not installed here; expected it beside" in capsys.readouterr().err
 

@@ -15,5 +15,5 @@ export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
 
 exec torchrun --nnodes="$num_nodes" --nproc-per-node="$processes" --max-restarts=3 --shutdown-timeout=120 \
   --rdzv-backend=c10d --rdzv-endpoint="${MEET_AT:-localhost:29400}" --no-python \
-  synth2 fit "$@" --config overlays/ddp.yaml \
+  synth2 fit "$@" --config overlays/strategy/ddp.yaml \
   --trainer.devices="$processes" --trainer.num_nodes="$num_nodes" --ckpt_path last

@@ -422,7 +422,7 @@ def _check_deepspeed(strategy: object) -> None:
     if "deepspeed" in name.lower() and find_spec("deepspeed") is None:
         raise ValueError(
             f"trainer.strategy is {name}, and DeepSpeed is not installed here; expected it beside this package (pip "
-            "install deepspeed), or another strategy, such as that of overlays/fsdp.yaml."
+            "install deepspeed), or another strategy, such as that of overlays/strategy/fsdp.yaml."
         )
 
 

@@ -19,19 +19,24 @@ from synth2_lightning.testing import TinyImageTokenizer, TinyTextEncoder
 CONFIGS = config_folder()
 TINY = Path(__file__).with_name("tiny.yaml")
 FITS = ("mixed", "real", "synthetic", "tokenizer")
-OVERLAYS = sorted(path.relative_to(CONFIGS).as_posix() for path in (CONFIGS / "overlays").glob("*.yaml"))
+PHOTOS = ("fit", "mixed.yaml", "experiments/flickr8k/overlays/all.yaml")
+OVERLAYS = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("overlays/**/*.yaml"))
 BASES = {  # what an overlay goes on top of, where that is not mixed.yaml
-    "overlays/vqgan_losses.yaml": ("fit", "tokenizer.yaml"),
-    "overlays/score_open_clip.yaml": ("predict", "score.yaml"),
-    "overlays/captions_openai.yaml": ("predict", "captions.yaml"),
-    "overlays/flickr8k_codebook.yaml": ("fit", "tokenizer.yaml"),
-    "overlays/flickr8k_tokenize.yaml": ("predict", "tokenize.yaml"),
-    "overlays/flickr8k_1000.yaml": ("fit", "mixed.yaml", "overlays/flickr8k.yaml"),
-    "overlays/flickr8k_smollm2.yaml": ("fit", "mixed.yaml", "overlays/flickr8k.yaml"),
-    "overlays/flickr8k_smollm2_cross.yaml": ("fit", "mixed.yaml", "overlays/flickr8k.yaml"),
-    "overlays/muse_632m.yaml": ("fit", "generator.yaml"),
-    "overlays/muse_410m.yaml": ("fit", "generator.yaml", "overlays/muse_632m.yaml"),
-    "overlays/muse_40m.yaml": ("fit", "generator.yaml", "overlays/muse_632m.yaml"),
+    "overlays/model/vqgan_losses.yaml": ("fit", "tokenizer.yaml"),
+    "overlays/model/score_open_clip.yaml": ("predict", "score.yaml"),
+    "overlays/model/captions_openai.yaml": ("predict", "captions.yaml"),
+    "experiments/flickr8k/overlays/codebook.yaml": ("fit", "tokenizer.yaml"),
+    "experiments/flickr8k/overlays/tokenize.yaml": ("predict", "tokenize.yaml"),
+    "experiments/flickr8k/overlays/first_1000.yaml": PHOTOS,
+    "experiments/flickr8k/overlays/smollm2_prefix.yaml": (
+        "fit",
+        "mixed.yaml",
+        "experiments/flickr8k/overlays/all.yaml",
+    ),
+    "experiments/flickr8k/overlays/smollm2_cross.yaml": PHOTOS,
+    "overlays/model/muse_632m.yaml": ("fit", "generator.yaml"),
+    "overlays/model/muse_410m.yaml": ("fit", "generator.yaml", "overlays/model/muse_632m.yaml"),
+    "overlays/model/muse_40m.yaml": ("fit", "generator.yaml", "overlays/model/muse_632m.yaml"),
 }
 
 
@@ -49,15 +54,14 @@ def test_every_run_file_is_known_to_these_tests() -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        *(f"fit flickr8k/{name}.yaml" for name in ("codebook", "generator", "real", "mixed", "continuous")),
-        "fit flickr8k/generator.yaml flickr8k/generator_own.yaml",
-        *(f"predict flickr8k/{name}.yaml" for name in ("tokenize", "captions", "synthesize")),
-        *(f"predict flickr8k/synthesize.yaml flickr8k/synthesize_{name}.yaml" for name in ("2", "own", "captions")),
+        *(f"fit experiments/flickr8k/{name}.yaml" for name in ("codebook", "generator", "real", "mixed", "continuous")),
+        "fit experiments/flickr8k/generator.yaml experiments/flickr8k/generator_own.yaml",
+        *(f"predict experiments/flickr8k/{name}.yaml" for name in ("tokenize", "captions", "synthesize")),
         *(
-            f"predict flickr8k/synthesize.yaml flickr8k/synthesize_captions.yaml flickr8k/synthesize_{name}.yaml"
-            for name in ("beginnings", "balanced", "narrow")
+            f"predict experiments/flickr8k/synthesize.yaml experiments/flickr8k/synthesize_{name}.yaml"
+            for name in ("own", "captions")
         ),
-        "predict flickr8k/captions.yaml flickr8k/captions_beginnings.yaml",
+        "predict experiments/flickr8k/captions.yaml experiments/flickr8k/captions_beginnings.yaml",
         "fit scenes/questions.yaml",
         "predict scenes/captions.yaml",
         "predict synthesize.yaml scenes/synthesize_captions.yaml",
@@ -69,6 +73,13 @@ def test_files_of_experiments_parse(words: str, capsys: pytest.CaptureFixture[st
         main([command, *(word for file in files for word in ("--config", file)), "--print_config"])
     assert stop.value.code == 0
     assert "class_path" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("file", ["captions", "score", "synthesize", "tokenize"])
+def test_the_folder_to_write_is_an_argument(file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["predict", "--config", f"{file}.yaml", "--trainer.callbacks.folder=elsewhere", "--print_config"])
+    assert yaml.safe_load(capsys.readouterr().out)["trainer"]["callbacks"][-1]["init_args"]["folder"] == "elsewhere"
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -152,7 +163,9 @@ def test_the_adversary_joins_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     model = {"tokenizer.init_args.num_free_batches": 0, "start_step": 1, "features": "null"}  # real weights are fetched
     words = [f"--model.init_args.{name}={value}" for name, value in model.items()]
     files = [
-        word for file in ("tokenizer.yaml", "overlays/vqgan_losses.yaml", TINY) for word in ("--config", str(file))
+        word
+        for file in ("tokenizer.yaml", "overlays/model/vqgan_losses.yaml", TINY)
+        for word in ("--config", str(file))
     ]
     words += [f"--data.init_args.{split}.init_args.num_pictures=32" for split in ("train", "val")]
     trainer = run_trainer(["fit", *files, *words]).trainer

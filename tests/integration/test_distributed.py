@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 TINY = Path(__file__).parents[1] / "configs" / "tiny.yaml"
 
-TWO = ("--config", "overlays/ddp.yaml", "--trainer.devices=2")
+TWO = ("--config", "overlays/strategy/ddp.yaml", "--trainer.devices=2")
 FEW_PICTURES = tuple(
     f"--data.init_args.{few}"
     for few in ("batch_size=8", "val_batch_size=8", "val.init_args.num_pictures=16", "num_workers=0")
@@ -48,7 +48,10 @@ def card_of(folder: Path, pattern: str) -> dict[str, object]:
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     "strategy",
-    [pytest.param(TWO, id="ddp"), pytest.param(("--config", "overlays/fsdp.yaml"), id="fsdp", marks=pytest.mark.long)],
+    [
+        pytest.param(TWO, id="ddp"),
+        pytest.param(("--config", "overlays/strategy/fsdp.yaml"), id="fsdp", marks=pytest.mark.long),
+    ],
 )
 def test_two_processes_train_mixed_and_score_like_one(strategy: tuple[str, ...], tmp_path: Path) -> None:
     few = ("--config", str(TINY), "--data.init_args.real.init_args.val.init_args.num_pictures=75")
@@ -95,7 +98,7 @@ def test_the_generator_learns_the_same_on_one_process_and_under_ddp_and_fsdp(tmp
     strategies = {
         "one": ("--data.init_args.batch_size=16",),  # twice as many, the same whole batch
         "ddp": TWO,
-        "fsdp": ("--config", "overlays/fsdp.yaml"),
+        "fsdp": ("--config", "overlays/strategy/fsdp.yaml"),
     }
     for name, strategy in strategies.items():
         folder = tmp_path / name
@@ -140,7 +143,7 @@ def test_a_loss_that_is_not_finite_on_one_rank_ends_both(tmp_path: Path) -> None
 @pytest.mark.slow
 @pytest.mark.long
 def test_ddp_does_not_miss_a_discriminator_that_waits(tmp_path: Path) -> None:
-    files = ("tokenizer.yaml", "overlays/vqgan_losses.yaml", "overlays/ddp.yaml", str(TINY))
+    files = ("tokenizer.yaml", "overlays/model/vqgan_losses.yaml", "overlays/strategy/ddp.yaml", str(TINY))
     words = [word for file in files for word in ("--config", file)]
     model = {"features": "null", "start_step": 2, "tokenizer.init_args.num_free_batches": 0}
     words += [f"--model.init_args.{name}={value}" for name, value in model.items()]

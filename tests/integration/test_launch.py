@@ -131,11 +131,13 @@ def test_the_signal_goes_to_the_processes_and_logs_are_appended_to(script: Path)
 
 def test_everything_that_fits_is_one_command() -> None:
     for path in (EXAMPLES / "torchrun.sh", EXAMPLES / "slurm_fit.sbatch"):
-        assert re.search(r"synth2 fit \"\$@\" --config overlays/ddp.yaml \\\n.*--ckpt_path last", path.read_text())
+        assert re.search(
+            r"synth2 fit \"\$@\" --config overlays/strategy/ddp.yaml \\\n.*--ckpt_path last", path.read_text()
+        )
     for pod in read_manifest()["pytorchReplicaSpecs"].values():
         words = pod["template"]["spec"]["containers"][0]["args"]
         assert words[words.index("--no-python") + 1 :][:4] == [
-            "synth2", "fit", "--config=mixed.yaml", "--config=overlays/ddp.yaml",
+            "synth2", "fit", "--config=mixed.yaml", "--config=overlays/strategy/ddp.yaml",
         ]  # fmt: skip
         assert words[-1] == "--ckpt_path=last"
 

@@ -39,6 +39,6 @@ def refuse_flat_weights(strategy: Strategy, what: str) -> None:
     if isinstance(strategy, FSDPStrategy | DeepSpeedStrategy):
         raise ValueError(
             f"{what} cannot put weights into the module under {type(strategy).__name__}, which trains flat copies of "
-            "them; expected DDP, or ModelParallelStrategy (overlays/fsdp.yaml), which shards as much. Take one of "
-            "them, or leave the callback out."
+            "them; expected DDP, or ModelParallelStrategy (overlays/strategy/fsdp.yaml), which shards as much. Use one "
+            "of them, or remove the callback."
         )

@@ -116,7 +116,7 @@ def refuse_matrix_optimizer(optimizer: Optimizer, strategy: Strategy) -> None:
         raise ValueError(
             f"{type(optimizer).__name__} makes updates of whole matrices orthogonal; {type(strategy).__name__} gives "
             "it flat pieces of them. Expected an optimizer that takes every number by itself, such as "
-            "--model.init_args.optimizer=torch.optim.AdamW, or ModelParallelStrategy (overlays/fsdp.yaml)."
+            "--model.init_args.optimizer=torch.optim.AdamW, or ModelParallelStrategy (overlays/strategy/fsdp.yaml)."
         )
 
 
@@ -145,7 +145,7 @@ def refuse_tensor_parallel(mesh: DeviceMesh) -> None:
         raise ValueError(
             f"ModelParallelStrategy was given tensor_parallel_size={size}: these processes would train apart, because "
             f"only data parallelism is known here. Expected tensor_parallel_size=1 and data_parallel_size={mesh.size()}"
-            ", the number of all processes, as in overlays/fsdp.yaml."
+            ", the number of all processes, as in overlays/strategy/fsdp.yaml."
         )
 
 
