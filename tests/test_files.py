@@ -33,7 +33,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
 def test_unwritable_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
 
-    with pytest.raises(OSError, match=r"file/name cannot be written: .* Expected a folder that may be written to"):
+    with pytest.raises(OSError, match=r"file/name.*[Ee]xpected a folder"):
         write_atomically(tmp_path / "file" / "name", lambda draft: draft.write_text(""))
 
 
@@ -110,7 +110,7 @@ def test_what_a_killed_writer_left_is_cleared(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with (
-        pytest.raises(OSError, match=r"file/codebook cannot be written: .* Expected a folder that may be written to"),
+        pytest.raises(OSError, match=r"file/codebook.*[Ee]xpected a folder"),
         write_files(tmp_path / "file" / "codebook"),
     ):
         pass
@@ -189,13 +189,13 @@ def test_a_second_writer_is_refused_with_the_number_of_the_first(tmp_path: Path)
         for name in names:
             with (
                 lock(tmp_path / name),
-                pytest.raises(BlockingIOError, match=rf"is being written by process {os.getpid()} on .* since .* wait"),
+                pytest.raises(BlockingIOError, match=rf"process {os.getpid()}\b.*since"),
                 lock(tmp_path / name, seconds=0.0),
             ):
                 pass
     with (
         lock_file(tmp_path / "file"),
-        pytest.raises(BlockingIOError, match=r"link is being written"),
+        pytest.raises(BlockingIOError, match=r"\blink\b.*process \d+"),
         lock_file(tmp_path / "link", seconds=0.0),
     ):
         pass
@@ -248,6 +248,6 @@ def test_a_file_system_without_locks_is_warned_of_and_written_to(
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(FileLock, "acquire", fail)
-    with pytest.warns(UserWarning, match=r"file has no locks \(No locks available\).* second process"):
+    with pytest.warns(UserWarning, match=r"\bfile\b.*No locks available"):
         write_atomically(tmp_path / "file", lambda draft: draft.write_text("new"))
     assert (tmp_path / "file").read_text() == "new"
