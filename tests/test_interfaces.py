@@ -40,37 +40,35 @@ def test_rows_of_mixed_images_stay_in_order() -> None:
 def test_ready_made_embeddings_pass_only_from_the_same_encoder() -> None:
     values = torch.randn(2, 1, 3)
     assert torch.equal(PlainEncoder()(ImageEmbeddings(values, "plain")), values)
-    with pytest.raises(ValueError, match=r"made by 'other', this run's encoder is 'plain'.*encode the pictures again"):
+    with pytest.raises(ValueError, match=r"'other'.*'plain'"):
         PlainEncoder()(ImageEmbeddings(values, "other"))
 
 
 def test_an_encoder_without_codebook_refuses_tokens() -> None:
     ids = torch.zeros(1, 1, 1, dtype=torch.long)
-    with pytest.raises(TypeError, match=r"'plain' cannot embed image tokens \(codebook 'vqgan-8:ab'\).*Use the"):
+    with pytest.raises(TypeError, match=r"'plain'.*'vqgan-8:ab'"):
         PlainEncoder()(VQTokens(ids, "vqgan-8:ab"))
-    with pytest.raises(TypeError, match="it has no codebook"):
+    with pytest.raises(TypeError, match="no codebook"):
         PlainEncoder()(SoftVQTokens(ids[..., None], torch.ones(1, 1, 1, 1), "vqgan-8:ab"))
 
 
 def test_foreign_codebooks_and_ids_outside_the_codebook_are_refused() -> None:
     tokenizer = TinyImageTokenizer()
     ids = torch.zeros(1, 4, 1, dtype=torch.long)
-    with pytest.raises(ValueError, match=r"speak codebook 'other:1', this run's tokenizer speaks 'tiny-16:00000000'"):
+    with pytest.raises(ValueError, match=r"'other:1'.*'tiny-16:00000000'"):
         tokenizer(VQTokens(ids, "other:1"))
-    with pytest.raises(ValueError, match=r"hold ids from 0 to 16, but codebook .* has the ids 0 to 15"):
+    with pytest.raises(ValueError, match=r"0 to 16\b.*0 to 15\b"):
         tokenizer(VQTokens(ids + torch.tensor([0, 0, 0, 16])[:, None], tokenizer.codebook))
 
 
 def test_a_tokenizer_without_decoder_says_so() -> None:
-    with pytest.raises(TypeError, match="has no decoder from codes"):
+    with pytest.raises(TypeError, match="no decoder"):
         TinyImageTokenizer().detokenize(VQTokens(torch.zeros(1, 4, 1, dtype=torch.long), "tiny-16:00000000"))
 
 
 def test_captions_that_are_empty_or_have_no_seed_are_refused() -> None:
     generator = TinyImageGenerator()
-    with pytest.raises(ValueError, match="was given 2 captions and 1 seeds; expected one seed per caption"):
+    with pytest.raises(ValueError, match=r"2 captions.*1 seeds?\b"):
         generator.generate(["a field", "a field"], [0])
-    with pytest.raises(
-        ValueError, match=r"2 of 3 captions are empty \(the first is number 1 .* Leave these records out"
-    ):
+    with pytest.raises(ValueError, match=r"2 of 3 captions.*\b1\b"):
         generator.generate(["a field", " ", ""], [0, 1, 2])

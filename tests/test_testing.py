@@ -45,7 +45,7 @@ class WrongWidthTokenizer(TinyImageTokenizer):
         (LearningTokenizer(), "frozen"),
         (WrongWidthTokenizer(), "shape"),
         (ForgetfulTokenizer(), "law: embed"),
-        (TrustingTokenizer(), "foreign tokens must be refused"),
+        (TrustingTokenizer(), "foreign tokens"),
     ],
 )
 def test_a_broken_law_is_named(tokenizer: TinyImageTokenizer, law: str) -> None:
@@ -122,15 +122,15 @@ class PatientTextEncoder(TinyTextEncoder):
 @pytest.mark.parametrize(
     ("encoder", "law"),
     [
-        (LateTextEncoder(), "load: the second call"),
-        (WideTextEncoder(), r"shape: expected \(3, 8, 8\), got \(3, 8, 16\)"),
+        (LateTextEncoder(), "load: "),
+        (WideTextEncoder(), r"shape: .*\(3, 8, 8\).*\(3, 8, 16\)"),
         (HidingTextEncoder(), "mask: each text"),
-        (LeakingTextEncoder(), "padding: a text must embed alone"),
-        (RankingTextEncoder(), "order: the order of a batch"),
-        (DeafTextEncoder(), "texts: they must embed differently"),
-        (IdleTextEncoder(), "learnt: no gradient reaches pooler"),
+        (LeakingTextEncoder(), "padding: "),
+        (RankingTextEncoder(), "order: "),
+        (DeafTextEncoder(), "texts: "),
+        (IdleTextEncoder(), r"gradient.*pooler"),
         (NoisyTextEncoder(), "frozen: train"),
-        (PatientTextEncoder(), "blank: '' must be refused"),
+        (PatientTextEncoder(), "blank: ''"),
     ],
 )
 def test_a_broken_law_of_text_encoders_is_named(encoder: TinyTextEncoder, law: str) -> None:
@@ -185,7 +185,7 @@ class TrustingGenerator(TinyImageGenerator):
         (OrderedGenerator(), "order of a batch"),
         (CrowdedGenerator(), "size of a batch"),
         (SeedlessGenerator(), "other seeds"),
-        (TrustingGenerator(), "captions without a seed must be refused"),
+        (TrustingGenerator(), "without a seed"),
     ],
 )
 def test_a_broken_law_of_generators_is_named(generator: TinyImageGenerator, law: str) -> None:
@@ -221,5 +221,5 @@ def test_a_broken_law_of_scorers_is_named(scorer: TinyPairScorer, law: str) -> N
 def test_a_generator_of_another_codebook_is_refused() -> None:
     encoder = TinyImageTokenizer()
     encoder.codebook = "other-16:00000000"
-    with pytest.raises(ValueError, match="speak codebook 'tiny-16:00000000'"):
+    with pytest.raises(ValueError, match=r"codebook.*'tiny-16:00000000'"):
         check_image_generator(TinyImageGenerator(), encoder)

@@ -94,9 +94,9 @@ def test_the_scene_of_a_record_is_found() -> None:
         scene = scene_at("val", index, seed=1)
         for way, caption in enumerate(describe_scene(scene, NUM_SENTENCES)):
             assert find_scene(f"scenes-val-{index:06d}-3~1", caption, seed=1) == (scene, way)
-    with pytest.raises(ValueError, match=r"none that Scenes' grammar has for that scene under seed 0\. .* by --seed"):
+    with pytest.raises(ValueError, match=r"Scenes.*\bseed 0\b.*--seed"):
         find_scene("scenes-val-000000-0", caption, seed=0)
-    with pytest.raises(ValueError, match="'a dog' of the record '17'"):
+    with pytest.raises(ValueError, match=r"'a dog'.*'17'"):
         find_scene("17", "a dog", seed=1)
 
 

@@ -75,21 +75,21 @@ def test_a_task_says_what_comes_after_it(
 ) -> None:
     with caplog.at_level("INFO"):
         predict(tmp_path / "many", captions, task=1)
-    assert "Task 1 of 3 has made its share" in caplog.text
-    assert "the same command without ArrayTaskCallback makes what is missing and sums up" in caplog.text
+    assert "Task 1 of 3" in caplog.text
+    assert "without ArrayTaskCallback" in caplog.text
 
 
 def test_a_datamodule_without_shares_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"LightningDataModule cannot leave records out.*without ArrayTaskCallback"):
+    with pytest.raises(ValueError, match=r"LightningDataModule.*ArrayTaskCallback"):
         predict(tmp_path / "many", LightningDataModule(), task=1)
 
 
 @pytest.mark.parametrize("task", [-1, 16])
 def test_a_task_that_is_none_is_refused(task: int) -> None:
-    with pytest.raises(ValueError, match=rf"task={task} and num_tasks=16; expected a task from 0 to num_tasks - 1"):
+    with pytest.raises(ValueError, match=rf"task={task}\b.*num_tasks=16"):
         ArrayTaskCallback(task, 16)
 
 
 def test_a_folder_behind_an_address_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"got the folder 's3://bucket/set'; expected a path on a local disk"):
+    with pytest.raises(ValueError, match=r"'s3://bucket/set'.*local"):
         ShardWriterCallback("s3://bucket/set")

@@ -42,11 +42,11 @@ def test_tokenizers_without_a_decoder_draw_nothing_and_say_so_once(caplog: pytes
     tokens = VQTokens(torch.zeros(2, 4, 1, dtype=torch.long), TinyImageTokenizer.codebook)
     with caplog.at_level(logging.WARNING):
         assert callback.draw_tiles(make_output(tokens), tiny_batch(2), num_tiles=16) == []
-    assert "No generated pictures are drawn: TinyImageTokenizer has no decoder" in caplog.text
+    assert "TinyImageTokenizer has no decoder" in caplog.text
     assert callback.num_pictures == 0
 
 
 def test_other_modules_are_refused() -> None:
     module = VisionLanguageModule(TinyImageTokenizer(), TinyResampler, TinyDecoder())
-    with pytest.raises(TypeError, match="given a VisionLanguageModule without a tokenizer; expected a MuseModule"):
+    with pytest.raises(TypeError, match=r"VisionLanguageModule.*tokenizer.*MuseModule"):
         GeneratedSamplesCallback().on_validation_epoch_start(Trainer(logger=False), module)

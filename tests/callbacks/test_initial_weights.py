@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +59,9 @@ def test_trained_weights_are_taken_over_by_their_names(
         fit(module, run)
     for name, weight in module.state_dict().items():
         assert torch.equal(weight, weights[name] if name.startswith("body") else own[name]), name
-    assert "2 trained weights begin as" in caplog.text
-    assert "2 begin anew (answers.bias, answers.weight), 2 have no place here (head.bias, head.weight)" in caplog.text
+    assert "2 trained weights" in caplog.text
+    parts = r"2 [^(]*\(answers\.bias, answers\.weight\).* 2 [^(]*\(head\.bias, head\.weight\)"
+    assert re.search(parts, caplog.text)
 
 
 def test_an_exported_folder_gives_the_same(tmp_path: Path, earlier: tuple[Path, dict[str, torch.Tensor]]) -> None:
@@ -88,12 +90,10 @@ def test_weights_of_another_shape_or_of_other_parts_are_refused(
     tmp_path: Path, earlier: tuple[Path, dict[str, torch.Tensor]]
 ) -> None:
     run, _ = earlier
-    with pytest.raises(
-        ValueError, match=r"2 of 4 weights .* such as body.bias: \(2,\) there, \(3,\) here. Expected .* its vocabulary"
-    ):
+    with pytest.raises(ValueError, match=r"2 of 4 .*body\.bias.*\(2,\).*\(3,\).*vocabulary"):
         fit(Resting(width=3), run)
     torch.save({"state_dict": {"other": torch.zeros(1)}}, tmp_path / "other.ckpt")
-    with pytest.raises(ValueError, match=r"None of the 4 trained weights of Resting \(body.weight.* 1 of .* \(other\)"):
+    with pytest.raises(ValueError, match=r"\b4\b.*Resting.*body\.weight.*\b1\b.*\(other\)"):
         fit(Resting(), tmp_path / "other.ckpt")
 
 
@@ -101,5 +101,5 @@ def test_weights_of_another_shape_or_of_other_parts_are_refused(
 @pytest.mark.parametrize("name", ["last.ckpt", "model.safetensors"])
 def test_damaged_files_and_such_with_code_are_refused(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(ValueError, match=rf"{name} is (damaged|no safetensors file).* Copy it again"):
+    with pytest.raises(ValueError, match=rf"{name}.*(damaged|no safetensors)"):
         read_weights(tmp_path)

@@ -1,4 +1,5 @@
 import os
+import re
 import sys
 from typing import Any, cast
 
@@ -31,19 +32,16 @@ def test_a_process_without_signs_of_life_is_named_and_the_others_stop(
     thread.join(timeout=20)
     assert not thread.is_alive()
     told = capsys.readouterr().err
-    assert told.startswith(
-        "error: Process 1 of 2 is gone or stands still: no sign of life for 0.5 s, expected one every"
-    )
-    assert "Process 0 stops, because it would wait for ever" in told
-    assert "go on from the last checkpoint (--ckpt_path)" in told
+    assert re.match(r"error: Process 1 of 2\b.*\b0\.5 s\b", told)
+    assert re.search(r"Process 0\b.*--ckpt_path", told, re.DOTALL)
 
 
 def test_a_process_that_failed_is_named_with_its_reason(store: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    store.set("1", "failed: MemoryError: no room")
+    store.set("1", "failed: MemoryError: 3 GB")
     thread = watch(store)
     thread.start()
     thread.join(timeout=20)
-    assert "Process 1 of 2 is gone or stands still (process 1 failed: MemoryError: no room)" in capsys.readouterr().err
+    assert re.search(r"Process 1 of 2\b.*failed: MemoryError: 3 GB", capsys.readouterr().err)
 
 
 def test_processes_that_give_signs_or_are_done_are_left_alone(store: Any) -> None:
@@ -69,9 +67,9 @@ def test_a_store_that_is_gone_means_the_first_process(store: Any, capsys: pytest
     thread._signs = cast(Any, GoneStore())
     thread.start()
     thread.join(timeout=20)
-    assert "error: Process 0 of 2 is gone" in capsys.readouterr().err
+    assert "error: Process 0 of 2" in capsys.readouterr().err
 
 
 def test_a_timeout_of_few_signs_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"timeout=3.0 and interval=1.0; expected a timeout above 3 intervals"):
+    with pytest.raises(ValueError, match=r"timeout=3\.0.*interval=1\.0"):
         RankWatchCallback(timeout=3.0)

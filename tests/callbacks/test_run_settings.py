@@ -1,5 +1,6 @@
 import copy
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +149,7 @@ def test_length_and_number_of_processes_are_logged(caplog: pytest.LogCaptureFixt
 def test_changes_are_refused_line_by_line_with_the_ways_out() -> None:
     saved = settings("data.init_args.batch_size", 8)
     saved["exact"]["seed_everything"] = 99
-    with pytest.raises(ValueError, match=r"step=8.ckpt") as error:
+    with pytest.raises(ValueError, match=r"step=8\.ckpt") as error:
         RunSettingsCallback(settings()).check("step=8.ckpt", {RECORD: saved})
     lines = [line.strip() for line in str(error.value).splitlines()]
     assert lines[1:3] == ["seed_everything: 99 -> 7", "data.init_args.batch_size: 8 -> 4"]
@@ -156,7 +157,7 @@ def test_changes_are_refused_line_by_line_with_the_ways_out() -> None:
 
 
 def test_a_checkpoint_without_settings_is_reported() -> None:
-    with pytest.warns(UserWarning, match=r"own.ckpt records no settings"):
+    with pytest.warns(UserWarning, match=r"own\.ckpt.*settings"):
         RunSettingsCallback(settings()).check("own.ckpt", {"global_step": 1})
 
 
@@ -204,14 +205,14 @@ def test_an_allowed_learning_rate_takes_effect_and_a_finished_run_is_reported(
 ) -> None:
     assert train(tmp_path, 1.0, 4).rates == [1.0, 0.5, round(1 / 3, 6), 0.25]
     start: dict[str, Any] = {"ckpt_path": tmp_path / "step=4.ckpt", "weights_only": True}
-    with pytest.raises(ValueError, match=r"lr: 1.0 -> 0.1"):
+    with pytest.raises(ValueError, match=r"lr: 1\.0 -> 0\.1"):
         train(tmp_path, 0.1, 6, **start)
     assert train(tmp_path, 1.0, 6, **start).rates == [0.2, round(1 / 6, 6)]
-    with pytest.warns(UserWarning, match=r"lr: 1.0 -> 0.1"):
+    with pytest.warns(UserWarning, match=r"lr: 1\.0 -> 0\.1"):
         assert train(tmp_path, 0.1, 6, allows_changes=True, **start).rates == [0.02, round(0.1 / 6, 6)]
     with caplog.at_level("INFO"):
         assert train(tmp_path, 1.0, 4, **start).rates == []
-    assert "is finished: it has 4 steps, with max_steps=4" in caplog.text
+    assert re.search(r"finished.*\b4 steps\b.*max_steps=4", caplog.text)
 
 
 def test_another_optimizer_does_not_take_the_state() -> None:

@@ -24,7 +24,7 @@ def test_a_draw_is_a_function_of_its_arguments_and_begins_like_a_shorter_one(sam
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_nothing_to_draw_from_is_refused(sampler: ConceptSampler) -> None:
-    with pytest.raises(ValueError, match=r"There is no concept to draw from; expected at least one\."):
+    with pytest.raises(ValueError, match=r"no concept\b"):
         sampler.draw([], 3, seed=0)
 
 
@@ -65,14 +65,14 @@ def test_samplers_say_their_arguments() -> None:
 
 
 def test_numbers_out_of_range_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"BalancedSampling got min_concepts=0; expected 1 or more"):
+    with pytest.raises(ValueError, match=r"BalancedSampling.*min_concepts=0"):
         BalancedSampling(0)
-    with pytest.raises(ValueError, match=r"WeightedSampling got exponent=-1.0; expected 0 or more"):
+    with pytest.raises(ValueError, match=r"WeightedSampling.*exponent=-1\.0"):
         WeightedSampling(-1.0)
 
 
 @pytest.mark.parametrize("weight", [0.0, -1.0, float("nan"), float("inf")])
 def test_weights_are_above_zero(weight: float) -> None:
     concepts = [*CONCEPTS, Concept("bad", "bad one", weight=weight)]
-    with pytest.raises(ValueError, match=rf"The concept 'bad one' has the weight {weight}; expected a number above 0"):
+    with pytest.raises(ValueError, match=rf"'bad one'.*{weight}"):
         WeightedSampling().draw(concepts, 3, seed=0)

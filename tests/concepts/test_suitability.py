@@ -36,12 +36,12 @@ def test_the_narrowest_rule_decides(tmp_path: Path, text: str, kept: set[str]) -
 
 @pytest.mark.parametrize("line", ["leave n02084071", "below", "n02084071"])
 def test_lines_that_are_no_rules_are_named(tmp_path: Path, line: str) -> None:
-    with pytest.raises(ValueError, match=rf"rules\.txt, line 2, is '{line}'; expected keep, only or below with a syns"):
+    with pytest.raises(ValueError, match=rf"rules\.txt.*line 2\b.*'{line}'"):
         write(tmp_path, f"# rules\n{line}\n")
 
 
 def test_a_missing_list_is_named() -> None:
-    with pytest.raises(FileNotFoundError, match=r"The list of unsuitable concepts is not at 'gone\.txt'"):
+    with pytest.raises(FileNotFoundError, match=r"unsuitable concepts.*'gone\.txt'"):
         SuitabilityList("gone.txt")
 
 

@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from synth2_lightning.demo.guard import MAX_BODY_BYTES, TRUSTED_HOSTS, OwnPageOnly
+from synth2_lightning.demo.guard import MAX_BODY_BYTES, NOT_UPLOADED, TRUSTED_HOSTS, OwnPageOnly
 
 CALL = "/gradio_api/call/caption"
 JSON = {"Content-Type": "application/json"}
@@ -86,9 +86,7 @@ def test_nothing_but_uploads_is_read_and_no_answer_says_what_is_there(
     bodies = [data(path), {"data": [wanted]}, {"data": [[{"deep": [{"image": wanted}]}]]}, {"data": [], **wanted}]
     answers = [client.post(CALL, json=body) for body in bodies]
     assert {answer.status_code for answer in answers} == {403}
-    assert {answer.text for answer in answers} == {
-        "Only pictures that were uploaded to this page are read; upload the picture first."
-    }
+    assert {answer.text for answer in answers} == {NOT_UPLOADED}
 
 
 @pytest.mark.parametrize("kind", [kind for kind in OUTSIDE if kind not in ("a zero byte", "a path of 100,000 letters")])

@@ -25,9 +25,9 @@ def test_a_map_is_attention_of_a_word_to_queries_times_theirs_to_places(module: 
 
 def test_parts_that_cannot_say_where_they_look_are_named() -> None:
     tiny = VisionLanguageModule(TinyImageTokenizer(), TinyResampler, TinyDecoder())
-    with pytest.raises(TypeError, match="TinyResampler cannot say where its visual tokens look"):
+    with pytest.raises(TypeError, match=r"TinyResampler.*visual tokens"):
         map_words(tiny, tiny_batch(1).image, "a field")
-    with pytest.raises(TypeError, match="TinyDecoder cannot say where its words look; expected a decoder that overr"):
+    with pytest.raises(TypeError, match=r"TinyDecoder.*expected a decoder"):
         tiny.decoder.attention(torch.zeros(1, 4, 8), ["a field"])
 
 
@@ -35,7 +35,7 @@ def test_positions_that_fill_no_square_are_refused(
     module: VisionLanguageModule, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module.image_encoder, "encode_pixels", lambda _: torch.zeros(1, 50, 32))
-    with pytest.raises(ValueError, match="The encoder 'vqgan' gives 50 embeddings per picture, which fill no square"):
+    with pytest.raises(ValueError, match=r"'vqgan'.*50 embeddings.*square"):
         map_words(module, Pixels(torch.zeros(1, 3, 64, 64, dtype=torch.uint8)), "a circle")
 
 

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -77,7 +78,7 @@ def test_bad_pictures_are_named_and_skipped_and_the_exit_code_says_so(
     error = capsys.readouterr().err
     for name in ("05.png", "06.png", "gone.png"):
         assert name in error
-    assert "without a caption: 3" in error
+    assert re.search(r"caption\w*: 3\b", error)
     assert len(names_in(out)) == NUM_PICTURES - 2
 
     Image.new("RGB", (3, 3)).save(pictures / "05.png")  # once repaired, it is made up for
@@ -95,9 +96,9 @@ def test_a_second_run_makes_what_is_missing_and_another_model_is_refused(
     assert run_command([str(pictures), "--checkpoint", run, "--out", str(out)]) == 0
     assert out.read_bytes().startswith(first)
     assert sorted(names_in(out)) == [f"{number:02d}.png" for number in range(NUM_PICTURES)]
-    assert "10 of 20 pictures have their caption" in capsys.readouterr().err
+    assert "10 of 20" in capsys.readouterr().err
     assert run_command([str(pictures), "--checkpoint", run, "--out", str(out), "--num-beams", "2"]) == 1
-    assert "generation.num_beams is 1 there and 2 in this run" in capsys.readouterr().err
+    assert re.search(r"generation\.num_beams\b.*\b1\b.*\b2\b", capsys.readouterr().err)
 
 
 def test_ctrl_c_keeps_what_was_written(
@@ -114,7 +115,7 @@ def test_ctrl_c_keeps_what_was_written(
     out = pictures.parent / "out.jsonl"
     assert run_command([str(pictures), "--checkpoint", run, "--out", str(out), "--batch-size", "4"]) == 130
     assert len(names_in(out)) == 8
-    assert "The same command goes on" in capsys.readouterr().err
+    assert "same command" in capsys.readouterr().err
 
 
 def test_addresses_and_missing_files_are_told_before_anything_is_loaded(
@@ -122,12 +123,12 @@ def test_addresses_and_missing_files_are_told_before_anything_is_loaded(
 ) -> None:
     monkeypatch.setattr("synth2_lightning.export.captioner.load_captioner", Mock(side_effect=AssertionError))
     assert run_command(["http://127.0.0.1:9/a.png", "--checkpoint", "run"]) == 1
-    assert "Add --allow-urls to allow it" in capsys.readouterr().err
+    assert "--allow-urls" in capsys.readouterr().err
 
 
 def test_an_address_that_fails_is_a_bad_picture(run: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(["http://127.0.0.1:9/a.png", "--allow-urls", "--checkpoint", run]) == 3
-    assert "The picture http://127.0.0.1:9/a.png cannot be fetched" in capsys.readouterr().err
+    assert re.search(r"http://127\.0\.0\.1:9/a\.png.*fetch", capsys.readouterr().err)
 
 
 def test_the_defaults_of_the_command_are_those_of_the_call(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -173,9 +174,9 @@ def test_the_card_says_scores_data_and_use(make_run: MakeRun, tmp_path: Path) ->
     assert "| CIDEr-D | 0.7500 | 0.5000 | val | 3 | 6 | `a/b` | 4 beams, at most 30 tokens |" in body
     assert "| CIDEr-D | 1.2500 | 0.5000 | nocaps near-domain |" in body
     assert "0.1000" not in body  # of another checkpoint
-    assert "Synthetic pairs in a batch: ConstantShare {'share': 0.5}." in body
-    assert "7,000 records, codebook vqgan-512:7d4881f3" in body
-    assert "| real.train | CocoSource | images=…/train |" in body
+    assert re.search(r"Constant\w+ \{'\w+': 0\.5\}", body)
+    assert "vqgan-512:7d4881f3" in body
+    assert "| images=…/train |" in body
     assert "secret" not in text
     assert 'synth2_lightning.load("captioner")' in body
 
@@ -194,7 +195,7 @@ def test_an_earlier_export_is_replaced_and_anything_else_is_kept(make_run: MakeR
     export_captioner(run, folder, license="mit")
     assert "license: mit" in (folder / "README.md").read_text()
     (folder / "notes.txt").touch()
-    with pytest.raises(FileExistsError, match=r"holds 'notes.txt'; expected a folder that is not there, an empty one"):
+    with pytest.raises(FileExistsError, match=r"'notes\.txt'.*[Ee]xpected a folder"):
         export_captioner(run, folder)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["captioner", "runs"]
 
@@ -236,22 +237,22 @@ def test_what_a_killed_export_had_completed_is_read_and_put_in_place_by_the_next
 
 def test_an_export_that_fails_leaves_nothing_behind(make_run: MakeRun, tmp_path: Path) -> None:
     run = make_run()
-    with pytest.raises(FileNotFoundError, match=r"The protocol card is not at 'nothing.json'"):
+    with pytest.raises(FileNotFoundError, match=r"protocol card.*'nothing\.json'"):
         export_captioner(run, tmp_path / "captioner", cards=["nothing.json"])
     (run / "config.yaml").write_text("- no run file")
-    with pytest.raises(ValueError, match=r"config.yaml is no run file"):
+    with pytest.raises(ValueError, match=r"config\.yaml.*run file"):
         export_captioner(run, tmp_path / "captioner")
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]
 
 
 def test_a_checkpoint_of_a_notebook_and_what_is_none_are_refused(tmp_path: Path) -> None:
     torch.save({"hyper_parameters": {"generation": {}}, "global_step": 1}, tmp_path / "live.ckpt")
-    with pytest.raises(ValueError, match=r"does not say how .*parts are made.* Captioner"):
+    with pytest.raises(ValueError, match=r"parts.*\bCaptioner\b"):
         export_captioner(tmp_path / "live.ckpt", tmp_path / "captioner")
     (tmp_path / "text.ckpt").write_text("text")
-    with pytest.raises(ValueError, match=r"text.ckpt"):
+    with pytest.raises(ValueError, match=r"text\.ckpt"):
         export_captioner(tmp_path / "text.ckpt", tmp_path / "captioner")
-    with pytest.raises(FileNotFoundError, match=r"The run or checkpoint is not at 'runs/nothing'"):
+    with pytest.raises(FileNotFoundError, match=r"checkpoint.*'runs/nothing'"):
         export_captioner("runs/nothing", tmp_path / "captioner")
 
 
@@ -278,15 +279,15 @@ def test_a_head_of_another_package_is_imported_only_where_it_is_trusted(
     monkeypatch.syspath_prepend(str(tmp_path))
     run = make_run("another_head.LouderModule", marks="!!")
     sys.modules.pop("another_head")
-    with pytest.raises(ValueError, match=r"'another_head.LouderModule'.*--trust another_head"):
+    with pytest.raises(ValueError, match=r"'another_head\.LouderModule'.*--trust another_head"):
         load_captioner(run)
-    with pytest.raises(ValueError, match=r"'another_head.LouderModule'.*--trust another_head"):
+    with pytest.raises(ValueError, match=r"'another_head\.LouderModule'.*--trust another_head"):
         export_captioner(run, tmp_path / "captioner")
     assert "another_head" not in sys.modules
     folder = export_captioner(run, tmp_path / "captioner", trust=["another_head"])
     assert type(load_captioner(run, "cpu", trust=["another_head"]).module).__name__ == "LouderModule"
     sys.modules.pop("another_head")
-    with pytest.raises(ValueError, match=r"'another_head.LouderModule'.*--trust another_head"):
+    with pytest.raises(ValueError, match=r"'another_head\.LouderModule'.*--trust another_head"):
         load_exported(folder)
     assert "another_head" not in sys.modules
     loaded = load_exported(folder, trust=["another_head"])
@@ -301,15 +302,15 @@ _DECODER = "synth2_lightning.testing.TinyDecoder"
 @pytest.mark.parametrize(
     ("decoder", "message"),
     [
-        ({"class_path": "os.system"}, "names 'os.system'.*code of 'os'"),
-        ("os.system", "model.decoder is 'os.system'; expected a mapping with 'class_path'"),
-        ('{"class_path": "os.system"}', "expected a mapping with 'class_path'"),
-        ({"class_path": "synth2_lightning.cli.Path"}, "no LanguageDecoder"),
-        ({"class_path": _DECODER, "init_args": {"words": "package://evil/words"}}, "names 'package://evil/words'"),
-        ({"class_path": _DECODER, "init_args": {"words": "here://../../secret"}}, "leads out of .* It was not read"),
-        ({"class_path": _DECODER, "init_args": {"words": [{"class_path": "evil.Words"}]}}, "names 'evil.Words'"),
-        ({"class_path": _DECODER, "dict_kwargs": {"words": ["package://evil.er/words"]}}, "code of 'evil'"),
-        ({"class_path": _DECODER, "init_args": {"words": 1}}, "TinyDecoder takes other arguments"),
+        ({"class_path": "os.system"}, r"'os\.system'.*'os'"),
+        ("os.system", r"model\.decoder.*'os\.system'.*'class_path'"),
+        ('{"class_path": "os.system"}', r"mapping.*'class_path'"),
+        ({"class_path": "synth2_lightning.cli.Path"}, "LanguageDecoder"),
+        ({"class_path": _DECODER, "init_args": {"words": "package://evil/words"}}, "'package://evil/words'"),
+        ({"class_path": _DECODER, "init_args": {"words": "here://../../secret"}}, r"'here://\.\./\.\./secret'.*out of"),
+        ({"class_path": _DECODER, "init_args": {"words": [{"class_path": "evil.Words"}]}}, r"'evil\.Words'"),
+        ({"class_path": _DECODER, "dict_kwargs": {"words": ["package://evil.er/words"]}}, "'evil'"),
+        ({"class_path": _DECODER, "init_args": {"words": 1}}, r"TinyDecoder.*arguments"),
         ({"class_path": "synth2_lightning.testing.HugeDecoder"}, "HugeDecoder.*does not exist"),
     ],
 )
@@ -327,26 +328,24 @@ def test_a_description_that_was_tampered_with_runs_nothing(
 def test_other_weights_than_those_it_was_exported_with_are_told(make_run: MakeRun, tmp_path: Path) -> None:
     folder = export_captioner(make_run(), tmp_path / "captioner")
     _edit(folder, frozen_parts={"image_encoder": "image_encoder:00000000"})
-    with pytest.warns(UserWarning, match="image_encoder' .* was exported with image_encoder:00000000: captions may"):
+    with pytest.warns(UserWarning, match=r"image_encoder.*image_encoder:00000000"):
         load_exported(folder)
     _edit(folder, codebooks={"image_encoder": "vqgan-512:00000000"}, frozen_parts={})
-    with pytest.raises(
-        ValueError, match=r"exported with the codebooks .*vqgan-512:00000000.*brought .*tiny-16:00000000"
-    ):
+    with pytest.raises(ValueError, match=r"vqgan-512:00000000.*tiny-16:00000000"):
         load_exported(folder)
 
 
 def test_a_damaged_export_is_told(make_run: MakeRun, tmp_path: Path) -> None:
     folder = export_captioner(make_run(), tmp_path / "captioner")
     _edit(folder, format_version=2)
-    with pytest.raises(ValueError, match=r"has format version 2; this package reads 1"):
+    with pytest.raises(ValueError, match=r"version 2\b.*\b1\b"):
         load_exported(folder)
     _edit(folder, format_version=1)
     (folder / "model.safetensors").write_bytes(b"half")
-    with pytest.raises(ValueError, match="is damaged: it is not the file that config"):
+    with pytest.raises(ValueError, match=r"damaged.*config"):
         load_exported(folder)
     (folder / "config.json").write_text("{}")
-    with pytest.raises(ValueError, match="does not describe a captioner"):
+    with pytest.raises(ValueError, match=r"describe.*captioner"):
         load_exported(folder)
 
 

@@ -16,12 +16,12 @@ def test_what_a_killed_writer_left_is_no_foreign_content(tmp_path: Path) -> None
 
 def test_a_file_in_the_way_is_refused(tmp_path: Path) -> None:
     (tmp_path / "export").touch()
-    with pytest.raises(FileExistsError, match=r"holds 'export'; expected a folder that is not there"):
+    with pytest.raises(FileExistsError, match=r"'export'.*[Ee]xpected a folder"):
         refuse_taken(tmp_path / "export")
 
 
 def test_the_first_things_in_the_way_are_named(tmp_path: Path) -> None:
     for name in "abcd":
         (tmp_path / name).touch()
-    with pytest.raises(FileExistsError, match=r"holds 'a', 'b', 'c' and more; expected"):
+    with pytest.raises(FileExistsError, match=r"'a', 'b', 'c' and more"):
         refuse_taken(tmp_path)

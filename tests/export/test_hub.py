@@ -13,9 +13,9 @@ def test_what_lies_here_wins_over_the_hub(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.chdir(tmp_path)
     (tmp_path / "owner" / "name").mkdir(parents=True)
     assert locate_export("owner/name") == Path("owner/name")
-    with pytest.raises(FileNotFoundError, match=r"The exported captioner is not at './other'"):
+    with pytest.raises(FileNotFoundError, match=r"captioner.*'\./other'"):
         locate_export("./other")
-    with pytest.raises(FileNotFoundError, match="The exported captioner is not at 'captioner'"):
+    with pytest.raises(FileNotFoundError, match=r"captioner.*'captioner'"):
         locate_export("captioner")
 
 
@@ -30,9 +30,7 @@ def test_a_hub_name_is_downloaded_without_anything_that_could_be_code(
 
 
 def test_offline_the_way_out_is_told() -> None:
-    with pytest.raises(
-        OSError, match=r"'nobody/nothing' is neither a folder here .* without a network, copy the folder"
-    ):
+    with pytest.raises(OSError, match=r"'nobody/nothing'.*folder.*network"):
         locate_export("nobody/nothing")
 
 
@@ -52,12 +50,12 @@ def test_the_repository_is_made_and_the_folder_uploaded(tmp_path: Path) -> None:
 def test_a_refusal_and_a_wrong_name_are_told(tmp_path: Path) -> None:
     api = Mock(spec=HfApi)
     api.create_repo.side_effect = HfHubHTTPError("401 Unauthorized", response=Mock(headers={}))
-    with pytest.raises(OSError, match=r"could not be uploaded to 'owner/name': 401 .* run `hf auth login`"):
+    with pytest.raises(OSError, match=r"'owner/name'.*401.*hf auth login"):
         push_export(tmp_path, "owner/name", api)
-    with pytest.raises(ValueError, match="The repository is called 'name'; expected OWNER/NAME"):
+    with pytest.raises(ValueError, match=r"'name'.*OWNER/NAME"):
         push_export(tmp_path, "name", api)
 
 
 def test_offline_nothing_is_uploaded(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="could not be uploaded to 'owner/name'"):
+    with pytest.raises(OSError, match=r"upload.*'owner/name'"):
         push_export(tmp_path, "owner/name")

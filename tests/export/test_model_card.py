@@ -1,3 +1,4 @@
+import re
 from typing import Any
 
 from huggingface_hub import ModelCard
@@ -23,16 +24,15 @@ def test_the_hub_reads_the_card() -> None:
 
 def test_what_is_not_known_is_said() -> None:
     text = write_card("mine", CONFIG, [], None, None)
-    assert "No licence was given for the weights." in text
-    assert "None was written for this checkpoint." in text
-    assert "Not known: no run file lay beside the checkpoint." in text
-    assert "license" not in text
+    assert len(re.findall(r"^#.*\n+None\b", text, re.MULTILINE)) == 1  # the scores
+    assert re.search(r"^#.*\n+Not known.*run file", text, re.MULTILINE)
+    assert ModelCard(text).data.license is None  # type: ignore[no-untyped-call]
 
 
 def test_missing_shards_and_places_of_a_machine_are_said_briefly() -> None:
     data = DataRecord([("", "Data", {"shards": "/home/me/shards"})], {"/home/me/shards": "is lost"}, None)
     text = write_card("mine", CONFIG, [{"metric": "SPICE", "score": 0.2, "split": "test"}], data, None)
     assert "| data | Data | shards=…/shards |" in text
-    assert "Shards …/shards: the manifest is lost." in text
+    assert re.search(r"…/shards.* is lost", text)
     assert "| SPICE | 0.2000 |  | test |  |  | none |  |" in text
     assert "/home" not in text

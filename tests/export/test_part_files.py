@@ -51,24 +51,24 @@ def test_what_is_the_same_everywhere_stays(here: Path) -> None:
 
 def test_pickles_are_refused_where_nothing_else_holds_the_tensors(here: Path) -> None:
     (here / "words" / "pytorch_model.bin").touch()
-    with pytest.raises(ValueError, match=r"pytorch_model.bin, a pickle, which may hold code; .* as .safetensors"):
+    with pytest.raises(ValueError, match=r"pytorch_model\.bin.*pickle.*\.safetensors"):
         copy_files({"model": "./words"}, (), here / "export")
     (here / "words" / "model.safetensors").touch()
     copy_files({"model": "./words"}, (), here / "export")
     kept = {path.name for path in (here / "export" / "files" / "model" / "words").iterdir()}
     assert kept == {"tokenizer.json", "model.safetensors"}
     (here / "net.pth").touch()
-    with pytest.raises(ValueError, match=r"net.pth, a pickle"):
+    with pytest.raises(ValueError, match=r"net\.pth.*pickle"):
         copy_files({"weights": "./net.pth"}, (), here / "export")
 
 
 def test_a_pickle_a_way_out_and_a_missing_file_are_not_read(here: Path) -> None:
     (here / "model.pt").touch()
-    with pytest.raises(ValueError, match=r"model.pt may hold code, as pickles do; expected safetensors"):
+    with pytest.raises(ValueError, match=r"model\.pt\b.*pickles?\b.*safetensors"):
         find_files(["here://model.pt"], here)
-    with pytest.raises(ValueError, match="leads out of"):
+    with pytest.raises(ValueError, match="'here:///etc/passwd'"):
         find_files({"a": "here:///etc/passwd"}, here)
-    with pytest.raises(FileNotFoundError, match=r"needs files/a/words, which is not there. Expected the whole folder"):
+    with pytest.raises(FileNotFoundError, match=r"files/a/words.*folder"):
         find_files({"a": "here://files/a/words"}, here)
 
 
@@ -82,7 +82,7 @@ def test_what_was_fetched_from_an_address_is_copied(here: Path, monkeypatch: pyt
 
 @pytest.mark.parametrize("address", ["s3://bucket/words", "https://host/words.json"])
 def test_an_address_in_a_model_is_refused(here: Path, address: str) -> None:
-    with pytest.raises(ValueError, match=rf"names '{address}', and nothing is fetched because a model asks for it"):
+    with pytest.raises(ValueError, match=rf"'{address}'.*\bmodel\b"):
         find_files({"init_args": {"tokenizer": address}}, here)
     same = {"tokenizer": "weights://smollm2-135m-instruct", "prompt": "see http://a.b for more"}
     assert find_files(same, here) == same

@@ -27,7 +27,7 @@ def test_a_checkpoint_may_lie_alone_and_a_run_must_have_one(tmp_path: Path) -> N
     (tmp_path / "deep" / "er").mkdir(parents=True)
     (tmp_path / "deep" / "er" / "some.ckpt").touch()
     assert find_run(tmp_path / "deep" / "er" / "some.ckpt").folder is None
-    with pytest.raises(FileNotFoundError, match=r"There is no checkpoint in .* or the folder of a run"):
+    with pytest.raises(FileNotFoundError, match="no checkpoint"):
         find_run(tmp_path)
 
 
@@ -40,7 +40,7 @@ def test_cards_of_the_step_and_those_that_are_named_are_read(run: Path) -> None:
     assert [card["score"] for card in cards] == [2, 1]
     assert read_cards(None, 2) == []
     (run / "cider" / "test-step=2" / "protocol.json").write_text('{"metric": "CIDEr-D"}')
-    with pytest.raises(ValueError, match=r"is no protocol card \(KeyError\('score'\)\); expected JSON"):
+    with pytest.raises(ValueError, match=r"protocol card.*KeyError\('score'\)"):
         read_cards(run, 2)
 
 
@@ -51,9 +51,10 @@ def test_data_is_read_off_the_run_file(run: Path) -> None:
     record = read_data(run)
     assert record is not None
     assert record.parts == [("", "Data", {"shards": "nothing/there"}), ("train", "Train", {"name": "coco"})]
-    assert record.manifests == {"nothing/there": "could not be read at export (FileNotFoundError)"}
+    assert record.manifests.keys() == {"nothing/there"}
+    assert "FileNotFoundError" in record.manifests["nothing/there"]
     assert record.synthetic_share is None
     assert read_data(None) is None
     (run / "config.yaml").write_text("model: {}")
-    with pytest.raises(ValueError, match=r"config.yaml is no run file \(KeyError\('data'\)\)"):
+    with pytest.raises(ValueError, match=r"config\.yaml.*KeyError\('data'\)"):
         read_data(run)

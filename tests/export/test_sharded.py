@@ -53,7 +53,7 @@ def test_weights_are_merged_bit_by_bit(sharded: Path, layer: nn.Linear, capsys: 
     file = sharded.parent / "model.safetensors"
     main(["consolidate", str(sharded), str(file)])
     assert same(load_file(file), layer)
-    assert "2 trained tensors are in" in capsys.readouterr().out
+    assert "2 trained tensors" in capsys.readouterr().out
     assert [path.name for path in sharded.parent.iterdir() if path.name.startswith(".")] == []
 
 
@@ -78,7 +78,7 @@ def test_an_index_that_names_code_is_refused_and_not_run(sharded: Path) -> None:
             return Path.touch, (sharded.parent / "was_run",)
 
     (sharded / ".metadata").write_bytes(pickle.dumps(Code()))
-    with pytest.raises(ValueError, match=r"cannot be read: Its index names pathlib.*may be code; nothing was run"):
+    with pytest.raises(ValueError, match=r"index.*pathlib.*\bcode\b"):
         read_sharded(sharded)
     assert not (sharded.parent / "was_run").exists()
 
@@ -101,7 +101,7 @@ CHANGES = {  # each is pushed, and then changed by BUILD, which sets attributes 
 def test_an_index_that_changes_what_it_names_is_refused(sharded: Path, what: str) -> None:
     (sharded / ".metadata").write_bytes(b"\x80\x02" + CHANGES[what] + _HOSTILE_STATE)
     before = {kind: dict(vars(kind)) for kind in (PosixPath, Metadata, StorageMeta, _MEM_FORMAT_ENCODING)}
-    with pytest.raises(ValueError, match=r"last\.ckpt cannot be read"):
+    with pytest.raises(ValueError, match=r"last\.ckpt.*\bread\b"):
         check_sharded(sharded)
     assert {kind: dict(vars(kind)) for kind in before} == before
     assert not hasattr(_get_layout, "name")
@@ -112,7 +112,7 @@ def test_an_index_that_leads_out_of_the_folder_is_refused(sharded: Path) -> None
     index = (sharded / ".metadata").read_bytes()
     name = next(path.name for path in sharded.iterdir() if path.suffix == ".distcp")
     (sharded / ".metadata").write_bytes(index.replace(name.encode(), b"../" + name.encode()[3:]))
-    with pytest.raises(ValueError, match=r"names '\.\./.*lies outside of the folder; nothing was read"):
+    with pytest.raises(ValueError, match=r"'\.\./.*folder"):
         read_sharded(sharded)
 
 
@@ -120,10 +120,10 @@ def test_a_damaged_or_incomplete_checkpoint_is_refused(sharded: Path) -> None:
     (part,) = sharded.glob("*.distcp")
     content = part.read_bytes()
     part.write_bytes(content[: len(content) // 2])
-    with pytest.raises(ValueError, match=r"cannot be read: .* Expected one that was written to its end"):
+    with pytest.raises(ValueError, match=r"last\.ckpt.*\bread\b.*[Ee]xpected"):
         consolidate(sharded, sharded.parent / "model.safetensors")
     part.unlink()
-    with pytest.raises(FileNotFoundError, match=r"last.ckpt lacks .*distcp; expected the files of all processes"):
+    with pytest.raises(FileNotFoundError, match=r"last\.ckpt.*distcp.*[Ee]xpected"):
         consolidate(sharded, sharded.parent / "model.safetensors")
     assert not (sharded.parent / "model.safetensors").exists()
 
@@ -131,22 +131,22 @@ def test_a_damaged_or_incomplete_checkpoint_is_refused(sharded: Path) -> None:
 def test_what_is_there_is_not_written_over_and_ends_of_names_say_what_is_wanted(sharded: Path) -> None:
     there = sharded.parent / "model.safetensors"
     there.write_bytes(b"")
-    with pytest.raises(FileExistsError, match=r"is there already. Expected a new file: name another, or remove it"):
+    with pytest.raises(FileExistsError, match=r"model\.safetensors.*[Ee]xpected a new file"):
         consolidate(sharded, there)
-    with pytest.raises(ValueError, match=r"ends in '.bin'; expected .safetensors, for the weights alone, or .ckpt"):
+    with pytest.raises(ValueError, match=r"'\.bin'.*\.safetensors.*\.ckpt"):
         consolidate(sharded, sharded.parent / "model.bin")
-    with pytest.raises(FileNotFoundError, match=r"no sharded checkpoint at .*A checkpoint that is a file needs no"):
+    with pytest.raises(FileNotFoundError, match="no sharded checkpoint"):
         consolidate(sharded.parent, sharded.parent / "new.ckpt")
 
 
 def test_where_a_file_is_wanted_the_way_out_is_named(sharded: Path) -> None:
     assert is_sharded(sharded)
     for find in (load_module, find_run):
-        with pytest.raises(IsADirectoryError, match=r"Merge it first: synth2 consolidate .*last.ckpt .*last-merged"):
+        with pytest.raises(IsADirectoryError, match=r"synth2 consolidate .*last\.ckpt .*last-merged"):
             find(sharded)
     folder = sharded.parent / "run" / "checkpoints"
     folder.mkdir(parents=True)
     sharded.rename(folder / "last.ckpt")
     for find in (load_module, find_run):
-        with pytest.raises(IsADirectoryError, match="Merge it first"):
+        with pytest.raises(IsADirectoryError, match="synth2 consolidate "):
             find(folder.parent)

@@ -39,10 +39,10 @@ def test_tied_tensors_are_written_once_and_come_back_tied(tmp_path: Path) -> Non
 
 
 def test_what_is_no_tensor_and_a_damaged_file_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="holds 'extra', a dict; expected tensors alone"):
+    with pytest.raises(ValueError, match=r"'extra'.*\bdict\b.*tensors"):
         save_weights({"extra": {}}, tmp_path / "model.safetensors")
     save_weights({"a": torch.ones(9)}, tmp_path / "model.safetensors")
     whole = (tmp_path / "model.safetensors").read_bytes()
     (tmp_path / "model.safetensors").write_bytes(whole[:-3])
-    with pytest.raises(ValueError, match=r"model.safetensors is damaged, or no safetensors"):
+    with pytest.raises(ValueError, match=r"model\.safetensors.*damaged"):
         load_weights(tmp_path / "model.safetensors")

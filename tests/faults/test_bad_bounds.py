@@ -182,7 +182,7 @@ def test_run_files_that_multiply_are_refused_wherever_they_are_named(
     assert stop.value.code in (1, 2)
     said = " ".join(capsys.readouterr().err.split())
     assert "bad.yaml" in said
-    assert "its aliases stand for more than 10000" in said
+    assert re.search(r"aliases.*\b10000\b", said)
 
 
 @pytest.mark.parametrize(
@@ -228,5 +228,5 @@ def test_threads_survive_what_memory_does_not_hold() -> None:
 
     results = dict(read_ahead([1, 2, 3], read))
     assert isinstance(results[2], OSError)
-    assert "2 cannot be read: it is more than the memory holds" in str(results[2])
+    assert re.search(r"\b2\b.*memory", str(results[2]))
     assert (results[1], results[3]) == (1, 3)

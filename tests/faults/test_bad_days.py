@@ -144,7 +144,7 @@ def test_what_cannot_be_written_leaves_what_was_there(
         with pytest.raises(OSError, match=re.escape(FAULTS[fault].strerror or "")) as error:
             write(folder, 2)
     assert str(folder) in str(error.value)
-    assert re.search("with room left|choose another|once there is room", str(error.value))
+    assert re.search("[Ee]xpected a (file|folder)|the same command", str(error.value))
     after = snapshot(folder)
     assert {name: content for name, content in before.items() if name in after} == after, "no draft, nothing new"
     assert before.keys() - after.keys() <= {"manifest.json"}, "a folder that is being added to is not finished"
@@ -159,7 +159,7 @@ def test_what_was_written_before_the_disk_was_full_is_gone_on_from(
     write_cache(tmp_path, 1)
     with monkeypatch.context() as broken:
         broken.setattr(os, "fsync", raises(FAULTS["full disk"]))
-        with pytest.raises(OSError, match=r"captions.jsonl cannot be written: .*No space left.* 1 captions before are"):
+        with pytest.raises(OSError, match=r"captions\.jsonl.*No space left.*\b1 captions?\b"):
             write_captions(tmp_path, 2)
     content = (tmp_path / "captions.jsonl").read_bytes()
     (tmp_path / "captions.jsonl").write_bytes(content[:-70_000])  # what a full disk leaves of a row
@@ -168,7 +168,7 @@ def test_what_was_written_before_the_disk_was_full_is_gone_on_from(
     with CompletionCache(tmp_path) as cache:
         full = cache._connection.execute("PRAGMA page_count").fetchone()[0]
         cache._connection.execute(f"PRAGMA max_page_count = {full}")
-        with pytest.raises(OSError, match=r"completions.sqlite3 cannot be used: .*is full.* What it holds is safe"):
+        with pytest.raises(OSError, match=r"completions\.sqlite3.*\bfull\b"):
             cache.put(b"2", Completion("a fox " * 30_000, "stop", 1, 1))
         assert cache.get(b"1") is not None
         assert cache.get(b"2") is None

@@ -391,7 +391,7 @@ def test_parquet_that_unpacks_to_too_much_is_refused(tmp_path: Path, monkeypatch
     write_parquet(pa.table({"caption": ["a" * 2**20 + str(number) for number in range(8)]}), tmp_path / "bad.parquet")
     assert (tmp_path / "bad.parquet").stat().st_size < 2**14
     monkeypatch.setattr(parquet, "MAX_GROUP_BYTES", 2**20)
-    with pytest.raises(ValueError, match=r"bad.parquet .*unpacks to \d+ bytes, and more than 1048576 are refused"):
+    with pytest.raises(ValueError, match=r"bad\.parquet.*\d+ bytes.*\b1048576\b"):
         next(read_rows(tmp_path / "bad.parquet", ["caption"]))
 
 
@@ -424,16 +424,16 @@ def test_what_is_left_out_is_named_and_the_others_are_there(tmp_path: Path, capl
     source = TarSource(place)
     assert load(source) == [("a red circle",)]
     assert source.picture(0).getpixel((0, 0)) == (255, 0, 0)
-    assert "2 members that are no plain file below" in caplog.text
-    assert "1 captions of more than 1048576 bytes" in caplog.text
-    assert "1 captions without a picture" in caplog.text
+    assert "2 members" in caplog.text
+    assert re.search(r"\b1 captions?\b.*\b1048576 bytes", caplog.text)
+    assert "1 captions without" in caplog.text
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.tar"]
 
 
 def test_a_damaged_checkpoint_does_not_hide_the_good_one(tmp_path: Path) -> None:
     CheckedCheckpointIO().save_checkpoint({"global_step": 2}, tmp_path / "good.ckpt")
     checkpoint(tmp_path, {"global_step": Code(tmp_path / "ran")})
-    with pytest.warns(UserWarning, match=r"Damaged checkpoints: .*bad.ckpt .*may be code; nothing was run.* is used"):
+    with pytest.warns(UserWarning, match=r"bad\.ckpt.*\bcode\b.*good\.ckpt"):
         assert find_last_checkpoint([tmp_path]) == tmp_path / "good.ckpt"
     assert not (tmp_path / "ran").exists()
 
@@ -525,7 +525,7 @@ def test_a_spoilt_picture_is_a_picture_or_an_error_with_its_name(how: tuple[str,
     try:
         found = decode_picture(BytesIO(spoil(file.getvalue(), how)), "bad.png", 10**6)
     except OSError as error:
-        if "The picture bad.png cannot be read" in str(error):
+        if "bad.png" in str(error):
             return
         raise
     assert found.mode == "RGB"

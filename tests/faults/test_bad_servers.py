@@ -250,7 +250,7 @@ def test_what_is_refused_is_named_in_a_message_of_ours_and_in_time(kind: str, tm
     assert time.monotonic() - start < 120  # some seconds, where nobody else works
     message = _message_of_ours(caught.value)
     assert message is not None, "synth2 would end in a traceback"
-    assert "127.0.0.1" in message or "expected a decoder-only one" in message, message
+    assert "127.0.0.1" in message or "decoder-only" in message, message
     assert len(message) > 60, "it says what was expected, or the way out"
     left = [path for path in tmp_path.rglob("*") if path.is_file() and path.stat().st_size > 2**10]
     assert not left, "nothing that is of no use stays on the disk"

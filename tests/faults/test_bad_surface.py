@@ -133,7 +133,7 @@ def test_the_table_is_as_long_as_was_asked() -> None:
 def test_what_the_user_allows_is_looked_for_on_the_hub(tmp_path: Path) -> None:
     with limit_locations(tmp_path, from_hub=["good/words"]):
         assert locate_model("good/words", "tokenizer") == "good/words"
-        with pytest.raises(ValueError, match=r"names 'bad/words', which is on the Hub .*--from-hub bad/words"):
+        with pytest.raises(ValueError, match=r"'bad/words'.*--from-hub bad/words"):
             locate_model("bad/words", "tokenizer")
     with note_locations() as noted:
         assert locate_model("bad/words", "tokenizer") == "bad/words"
@@ -147,7 +147,7 @@ def test_files_inside_of_an_export_and_of_packages_are_read(tmp_path: Path) -> N
         assert resolve(tmp_path / "files" / "words.json", "words").is_file()
         folder = resolve(VOCABULARY, "words")
         assert resolve(folder / "tokenizer.json", "words").is_file()
-        with pytest.raises(ValueError, match=r"names '/etc/passwd', which is not in its folder"):
+        with pytest.raises(ValueError, match=r"'/etc/passwd'.*folder"):
             resolve("/etc/passwd", "words")
 
 
@@ -287,13 +287,16 @@ def test_whatever_is_written_says_what_is_in_the_way(what: str, place: str, tmp_
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
-        (OSError(errno.EROFS, "Read-only file system", "runs/config.yaml"), "runs/config.yaml .*Read-only file system"),
-        (PermissionError(errno.EACCES, "Permission denied", "runs"), "runs cannot be written.*Permission denied"),
-        (NotADirectoryError(errno.ENOTDIR, "Not a directory", "a/b"), "a/b cannot be written.*Not a directory"),
-        (FileExistsError(errno.EEXIST, "File exists", "runs"), "runs cannot be written.*File exists"),
-        (OSError(errno.ENOSPC, "No space left on device"), "What this command writes .*No space left"),
-        (OSError(errno.EDQUOT, "Disk quota exceeded", "x"), "x cannot be written.*quota"),
-        (OSError(errno.ENAMETOOLONG, "File name too long", "x" * 300), "xxx cannot be written.*too long"),
+        (
+            OSError(errno.EROFS, "Read-only file system", "runs/config.yaml"),
+            r"runs/config\.yaml .*Read-only file system",
+        ),
+        (PermissionError(errno.EACCES, "Permission denied", "runs"), r"\bruns\b.*written.*Permission denied"),
+        (NotADirectoryError(errno.ENOTDIR, "Not a directory", "a/b"), r"a/b.*written.*Not a directory"),
+        (FileExistsError(errno.EEXIST, "File exists", "runs"), r"\bruns\b.*written.*File exists"),
+        (OSError(errno.ENOSPC, "No space left on device"), r"command.*No space left"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded", "x"), r"\bx\b.*written.*quota"),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "x" * 300), r"xxx.*written.*too long"),
     ],
 )
 def test_what_the_system_says_of_a_folder_is_told_whichever_library_wrote_there(
@@ -308,7 +311,7 @@ def test_what_the_system_says_of_a_folder_is_told_whichever_library_wrote_there(
     assert stop.value.code == 1
     told = capsys.readouterr().err
     assert re.search(expected, told)
-    assert "xpected a file or folder that this user may use" in told
+    assert "xpected a file or folder" in told
 
 
 def test_other_errors_of_the_system_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

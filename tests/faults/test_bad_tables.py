@@ -300,10 +300,10 @@ def test_what_is_left_out_is_counted_and_named(kind: str, tmp_path: Path, caplog
 
     if "half a character" in kind:
         assert captions == [f"{GOOD} \ufffd"]
-        assert re.search(r"keeps 1 captions with U\+FFFD.* \(the first: .*[01]\)", caplog.text)
+        assert re.search(r"\b1 captions?\b.*U\+FFFD.*[01]\)", caplog.text)
     else:
         assert captions == [GOOD], "something else than the good captions was used"
-        assert re.search(r"leaves out [12] .* \(the first: ", caplog.text)
+        assert re.search(r"\b[12] .*first: ", caplog.text)
 
 
 def test_the_tables_are_as_long_as_was_asked() -> None:

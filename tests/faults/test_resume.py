@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -142,11 +143,10 @@ def test_a_damaged_last_checkpoint_costs_no_more_than_the_steps_since_the_one_be
     with pytest.raises(SystemExit):
         main(["fit", *FIT, f"--ckpt_path={newest}"])
     error = " ".join(capsys.readouterr().err.split())
-    assert "step=10.ckpt is damaged: File is not a zip file" in error
     # The next one after the eighth would have been the eleventh.
-    assert "step=8.ckpt, of step 8." in error
+    assert re.search(r"step=10\.ckpt.*damaged.*step=8\.ckpt", error)
 
-    with pytest.warns(UserWarning, match=r"Damaged checkpoints: .*step=10.ckpt .*step=8.ckpt, of step 8, is used"):
+    with pytest.warns(UserWarning, match=r"[Dd]amaged.*step=10\.ckpt.*step=8\.ckpt"):
         fit(tmp_path / "stopped", monkeypatch)
     assert_equal(outcome(tmp_path / "stopped")[1]["state_dict"], outcome(tmp_path / "whole")[1]["state_dict"])
 
@@ -169,7 +169,7 @@ def test_last_is_the_newest_run_of_the_same_settings_and_no_other_is_touched(
     run_trainer(begin)
     run_trainer([*begin, *other])
     before = files_of(runs / "version_1")
-    with pytest.warns(UserWarning, match=r"runs/version_1 is newer, .*such as seed_everything: 99 -> 7"):
+    with pytest.warns(UserWarning, match=r"runs/version_1\b.*seed_everything: 99 -> 7"):
         fit(tmp_path, monkeypatch, "--trainer.max_steps=8")
     assert torch.load(runs / "version_0" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 8
     assert files_of(runs / "version_1") == before
@@ -177,9 +177,9 @@ def test_last_is_the_newest_run_of_the_same_settings_and_no_other_is_touched(
     first = files_of(runs / "version_0")
     for change, line in {
         "--seed_everything=8": r"seed_everything: \d+ -> 8",
-        "--model.init_args.optimizer.init_args.lr=0.5": r"optimizer.init_args.lr: 0.01 -> 0.5",
+        "--model.init_args.optimizer.init_args.lr=0.5": r"optimizer\.init_args\.lr: 0\.01 -> 0\.5",
         "--data.init_args.synthetic.init_args.limit=10": r"limit: 11 -> 10",
-        "--trainer.accumulate_grad_batches=2": r"trainer.accumulate_grad_batches: 1 -> 2",
+        "--trainer.accumulate_grad_batches=2": r"trainer\.accumulate_grad_batches: 1 -> 2",
     }.items():
         with pytest.raises(ValueError, match=line):
             fit(tmp_path, monkeypatch, change)
@@ -188,10 +188,10 @@ def test_last_is_the_newest_run_of_the_same_settings_and_no_other_is_touched(
             run_trainer([*begin, change, path])
 
     fit(tmp_path, monkeypatch, "--trainer.max_steps=8")
-    assert "is finished: it has 8 steps" in caplog.text
+    assert re.search(r"finished.*\b8 steps\b", caplog.text)
     assert files_of(runs / "version_0") == first
 
-    with pytest.warns(UserWarning, match=r"with changes.*\n.*lr: 0.01 -> 0.5"):
+    with pytest.warns(UserWarning, match=r"lr: 0\.01 -> 0\.5"):
         fit(tmp_path, monkeypatch, *other, "--resume_with_changes=true", "--model.init_args.optimizer.init_args.lr=0.5")
     (newest,) = runs.glob("version_*/checkpoints/step=12.ckpt")
     assert newest.parents[1].name not in ("version_0", "version_1")
@@ -208,7 +208,7 @@ def test_best_is_the_checkpoint_with_the_best_score_for_all_commands(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     words = [*FIT, "--ckpt_path=best"]
-    with pytest.raises(FileNotFoundError, match=r"no checkpoint with a score of val/loss"):
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint\b.*val/loss"):
         run_trainer(["validate", *words])
     run_trainer(["fit", *FIT, "--trainer.max_steps=6"])
     for command in ("validate", "fit"):

@@ -134,9 +134,9 @@ def test_a_loss_that_is_not_finite_on_one_rank_ends_both(tmp_path: Path) -> None
     stopped = run(tmp_path, "fit", *words, "--trainer.max_steps=4", "--trainer.callbacks+=poison.NotFinite")
     assert stopped.returncode == 1
     assert "Traceback" not in stopped.stderr
-    assert "error: The training loss of step 3 is nan on process 1; expected a finite one" in stopped.stderr
-    assert re.search(r"step 3 is \d\S* on process 0, but not finite on another", stopped.stderr)
-    assert "Resume from runs/version_0/checkpoints/last.ckpt" in stopped.stderr
+    assert re.search(r"error: .*loss.*step 3\b.*\bnan\b.*process 1\b", stopped.stderr)
+    assert re.search(r"step 3\b.* \d\S* .*process 0\b.*not finite", stopped.stderr)
+    assert "runs/version_0/checkpoints/last.ckpt" in stopped.stderr
     assert {path.name for path in tmp_path.rglob("step=*.ckpt")} == {"step=1.ckpt", "step=2.ckpt"}
 
 

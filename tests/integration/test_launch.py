@@ -272,7 +272,7 @@ def test_machines_that_find_different_checkpoints_do_not_train_apart(
     assert 0 not in [pod.wait(timeout=300) for pod in pods]
     for folder in folders:
         said = (folder / "said.txt").read_text()
-        assert "resume from different checkpoints, by rank: step=12.ckpt (checksum " in said
+        assert re.search(r"different checkpoints.*step=12\.ckpt.*checksum ", said)
 
 
 @pytest.mark.slow
@@ -318,7 +318,7 @@ def test_an_array_makes_what_one_job_makes(commands: Path, tmp_path: Path) -> No
     assert not (tmp_path / "shards" / "manifest.json").exists()
     code, said = run(words, tmp_path, commands, job)
     assert code == 0, said
-    assert "12 pictures are in shards" in said
+    assert re.search(r"\b12 \w+ are in shards", said)
     parts = sorted((tmp_path / "shards").glob("part-*.parquet"))
     assert [part.name for part in parts] == ["part-00000-00000.parquet", "part-00001-00000.parquet"]
     keys = [key for part in parts for key in pq.read_table(part)["key"].to_pylist()]

@@ -1,6 +1,7 @@
 """Data in S3, as moto serves it on loopback."""
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -73,7 +74,7 @@ def test_a_fit_from_s3_has_the_losses_of_one_from_disk(
     assert fit(tmp_path / "remote", "s3://bucket/sets/scenes", monkeypatch) == local
     assert len(local.splitlines()) == 6
     said = "".join(capfd.readouterr())
-    assert "s3://bucket/sets/scenes (2 files, " in said
+    assert re.search(r"s3://bucket/sets/scenes .*\b2 files", said)
     written = [path.read_bytes() for path in (tmp_path / "remote").rglob("*") if path.is_file()]
     assert SECRET not in said
     assert not any(SECRET.encode() in content for content in written)
@@ -144,7 +145,7 @@ def test_sigkill_leaves_nothing_that_is_taken_for_whole(bucket: s3fs.S3FileSyste
 
 @pytest.mark.parametrize("address", ["s3://no-such-bucket/set", "s3://bucket/no-such-set", "s3://bucket"])
 def test_what_is_not_there_is_told(address: str, server: str) -> None:
-    with pytest.raises(FileNotFoundError, match=f"The shards is not at '{address}'.*AWS_ENDPOINT_URL={server}"):
+    with pytest.raises(FileNotFoundError, match=f"shards.*'{address}'.*AWS_ENDPOINT_URL={server}"):
         resolve(address, "shards")
 
 
@@ -153,7 +154,7 @@ def test_missing_credentials_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     s3fs.S3FileSystem.clear_instance_cache()
-    with pytest.raises(OSError, match=r"NoCredentialsError.*AWS_PROFILE, or AWS_.*public needs FSSPEC_S3="):
+    with pytest.raises(OSError, match=r"NoCredentialsError.*AWS_PROFILE.*FSSPEC_S3="):
         resolve("s3://bucket/set", "shards")
 
 
@@ -161,6 +162,6 @@ def test_a_server_that_is_down_is_told_in_time(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     s3fs.S3FileSystem.clear_instance_cache()
     before = time.monotonic()
-    with pytest.raises(OSError, match=r"EndpointConnectionError.*answers \(AWS_ENDPOINT_URL=http://127"):
+    with pytest.raises(OSError, match=r"EndpointConnectionError.*AWS_ENDPOINT_URL=http://127"):
         resolve("s3://bucket/set", "shards")
     assert time.monotonic() - before < 60

@@ -120,5 +120,5 @@ def test_the_best_pairs_are_learnt_from(shards: Path) -> None:
 def test_scores_do_not_wash_an_evaluation_split(shards: Path) -> None:
     finish(shards, {}, is_evaluation=True)
     score(shards, "scored")
-    with pytest.raises(ValueError, match="were made of an evaluation split"):
+    with pytest.raises(ValueError, match="evaluation split"):
         SyntheticDataModule(str(shards.parent / "scored")).setup("fit")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -125,9 +126,7 @@ def test_pictures_for_captions_of_an_evaluation_split_are_not_learnt_from(table:
     captions = PhotographCaptions(ScenesSource("val", num_pictures=2))
     trainer.predict(SynthesisModule(TinyImageGenerator()), CaptionDataModule(captions))
 
-    with pytest.raises(
-        ValueError, match="were made of an evaluation split: what is scored on it afterwards would mean"
-    ):
+    with pytest.raises(ValueError, match="evaluation split"):
         SyntheticDataModule(folder).setup("fit")
 
 
@@ -175,9 +174,9 @@ def test_a_folder_made_with_other_settings_is_refused(table: Path, fail_in: int 
         with pytest.raises(KeyError):
             synthesize(table, "shards", fail_in=fail_in)
 
-    with pytest.raises(ValueError, match=r"model\.sampler\.salt is 0 there and 1 in this run\. Expected one"):
+    with pytest.raises(ValueError, match=r"model\.sampler\.salt\b.*\b0\b.*\b1\b"):
         synthesize(table, "shards", salt=1)
-    with pytest.raises(ValueError, match=r"data\.seed is 0 there and 7 in this run\. .* name another folder"):
+    with pytest.raises(ValueError, match=r"data\.seed\b.*\b0\b.*\b7\b"):
         synthesize(table, "shards", seed=7)
 
 
@@ -238,9 +237,8 @@ def test_a_disk_that_fills_up_is_told_and_the_same_command_goes_on(
         main(words)
     assert stop.value.code == 1
     error = capsys.readouterr().err
-    assert "error: shards/part-00000-00003.parquet cannot be written: " in error
-    assert "No space left on device" in error
-    assert "6 records are safe in 3 finished parts of shards; 2 that this process had made since are lost." in error
+    assert re.search(r"error: shards/part-00000-00003\.parquet.*No space left on device", error)
+    assert re.search(r"\b6 records\b.*\b3\b.*\bshards\b.*\b2\b.*lost", error)
     assert "Traceback" not in error
     assert sorted(path.name for path in folder.iterdir()) == [f"part-00000-0000{number}.parquet" for number in range(3)]
 

@@ -30,7 +30,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
 def test_unwritable_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
 
-    with pytest.raises(OSError, match=r"file/name cannot be written: .* Expected a folder that may be written to"):
+    with pytest.raises(OSError, match=r"file/name.*[Ee]xpected a folder"):
         write_atomically(tmp_path / "file" / "name", lambda draft: draft.write_text(""))
 
 
@@ -107,7 +107,7 @@ def test_what_a_killed_writer_left_is_cleared(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with (
-        pytest.raises(OSError, match=r"file/codebook cannot be written: .* Expected a folder that may be written to"),
+        pytest.raises(OSError, match=r"file/codebook.*[Ee]xpected a folder"),
         write_files(tmp_path / "file" / "codebook"),
     ):
         pass

@@ -71,13 +71,13 @@ class _Settings:
 
 
 def test_arguments_that_a_version_does_not_know_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"model cannot be built: _Settings takes other arguments .*'count'"):
+    with pytest.raises(ValueError, match=r"\bmodel\b.*_Settings.*'count'"):
         build_part({"size": 1}, _Settings)
 
 
 def test_functions_are_allowed_where_the_user_typed_them() -> None:
     named = Namespace({"class_path": "builtins.len"})  # type: ignore[no-untyped-call]
     for settings in ({"batch_size_fn": len}, {"lr_scheduler": named}):
-        with pytest.raises(ValueError, match=r"names 'builtins\.len', which is a function.*--trust"):
+        with pytest.raises(ValueError, match=r"'builtins\.len'.*function.*--trust"):
             refuse_functions(settings)
         refuse_functions(settings, ["builtins.len"])

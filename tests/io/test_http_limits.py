@@ -40,7 +40,7 @@ def lead(first: str, then: str) -> None:
     ],
 )
 def test_no_redirect_leads_from_the_web_into_a_private_network(address: str) -> None:
-    with pytest.raises(httpx2.HTTPError, match="which is no public address"):
+    with pytest.raises(httpx2.HTTPError, match="public address"):
         lead("https://example.org/a.jpg", address)
 
 
@@ -76,7 +76,7 @@ def test_a_body_has_a_size(most: int, is_read: bool) -> None:
     if is_read:
         assert run_async(read()) == b"x" * 400
     else:
-        with pytest.raises(httpx2.HTTPError, match=f"more than the {most} bytes"):
+        with pytest.raises(httpx2.HTTPError, match=rf"\b{most} bytes"):
             run_async(read())
 
 
@@ -85,5 +85,5 @@ def test_what_is_compressed_is_refused(encoding: str) -> None:
     response = httpx2.Response(
         200, headers={"Content-Encoding": encoding}, stream=Body(), request=httpx2.Request("GET", "http://a.b")
     )
-    with pytest.raises(httpx2.HTTPError, match=f"compressed by '{encoding}'"):
+    with pytest.raises(httpx2.HTTPError, match=f"compress.*'{encoding}'"):
         run_async(limit_size(1000)(response))

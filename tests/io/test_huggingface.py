@@ -13,11 +13,9 @@ def test_the_vocabulary_is_the_tokenizers() -> None:
 
 
 def test_the_messages_name_whose_configuration_it_is() -> None:
-    with pytest.raises(
-        ValueError, match=r"Example.config has the keys \['d_model'\]; expected 'model_type' among them"
-    ):
+    with pytest.raises(ValueError, match=r"Example\.config.*\['d_model'\].*'model_type'"):
         NewNetwork({"d_model": 32}, SCENES, "Example")
-    with pytest.raises(ValueError, match=r"Example.config has the key 'd_modle', .* a 't5' model .* expected d_model"):
+    with pytest.raises(ValueError, match=r"Example\.config.*'d_modle'.*'t5'.*d_model"):
         _ = NewNetwork({"model_type": "t5", "d_modle": 32}, SCENES, "Example").config
-    with pytest.raises(ValueError, match=r"the key 'vocab_size'.*Vocabulary and special tokens are taken from the tok"):
+    with pytest.raises(ValueError, match=r"'vocab_size'.*tokenizer"):
         _ = NewNetwork({"model_type": "t5", "vocab_size": 7}, SCENES, "Example").config

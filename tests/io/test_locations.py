@@ -29,12 +29,12 @@ def test_weights_are_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_missing_path_names_what_where_and_the_way_out(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"The tokenizer is not at '.*nowhere'.*weights://NAME/PATH"):
+    with pytest.raises(FileNotFoundError, match=r"tokenizer.*nowhere'.*weights://NAME/PATH"):
         resolve(tmp_path / "nowhere", "tokenizer")
 
 
 def test_unknown_weights_are_refused() -> None:
-    with pytest.raises(ValueError, match="no weights called 'gpt-5'"):
+    with pytest.raises(ValueError, match=r"weights.*'gpt-5'"):
         resolve("weights://gpt-5/model.bin", "model")
 
 
@@ -45,7 +45,7 @@ def test_what_does_not_look_like_a_path_is_a_hub_id(model: str) -> None:
 
 @pytest.mark.parametrize("model", ["./nowhere", "/nowhere", "~/nowhere", "a/b/c", "package://synth2_lightning/nowhere"])
 def test_what_looks_like_a_path_is_no_hub_id(model: str) -> None:
-    with pytest.raises(FileNotFoundError, match="The model is not at"):
+    with pytest.raises(FileNotFoundError, match=r"model.*(nowhere|a/b/c)'"):
         locate_model(model, "model")
 
 
@@ -59,7 +59,7 @@ def test_what_lies_here_wins_over_the_hub(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_folder_without_a_checkpoint_is_refused_and_a_file_is_itself(tmp_path: Path) -> None:
     folder = tmp_path / "checkpoints"
     folder.mkdir()
-    with pytest.raises(FileNotFoundError, match=f"There is no checkpoint in {folder}"):
+    with pytest.raises(FileNotFoundError, match=f"no checkpoint.*{folder}"):
         find_checkpoint(tmp_path)
     (folder / "last.ckpt").touch()
     assert find_checkpoint(folder / "last.ckpt").name == "last.ckpt"

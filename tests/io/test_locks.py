@@ -19,13 +19,13 @@ def test_a_second_writer_is_refused_with_the_number_of_the_first(tmp_path: Path)
         for name in names:
             with (
                 lock(tmp_path / name),
-                pytest.raises(BlockingIOError, match=rf"is being written by process {os.getpid()} on .* since .* wait"),
+                pytest.raises(BlockingIOError, match=rf"process {os.getpid()}\b.*since"),
                 lock(tmp_path / name, seconds=0.0),
             ):
                 pass
     with (
         lock_file(tmp_path / "file"),
-        pytest.raises(BlockingIOError, match=r"link is being written"),
+        pytest.raises(BlockingIOError, match=r"\blink\b.*process \d+"),
         lock_file(tmp_path / "link", seconds=0.0),
     ):
         pass
@@ -78,6 +78,6 @@ def test_a_file_system_without_locks_is_warned_of_and_written_to(
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(FileLock, "acquire", fail)
-    with pytest.warns(UserWarning, match=r"file has no locks \(No locks available\).* second process"):
+    with pytest.warns(UserWarning, match=r"\bfile\b.*No locks available"):
         write_atomically(tmp_path / "file", lambda draft: draft.write_text("new"))
     assert (tmp_path / "file").read_text() == "new"

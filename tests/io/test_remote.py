@@ -1,6 +1,7 @@
 import errno
 import hashlib
 import os
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -92,7 +93,7 @@ def test_a_folder_comes_with_all_that_is_below(store: Store) -> None:
 
 def test_it_tells_what_it_fetches_and_where_it_lies(capsys: pytest.CaptureFixture[str]) -> None:
     path = fetch_remote("memory://bucket/set", "shards")
-    assert f"memory://bucket/set (2 files, 0.0 MB) is at {path}" in capsys.readouterr().err
+    assert re.search(rf"memory://bucket/set .*2 files.*{re.escape(str(path))}", capsys.readouterr().err)
 
 
 def test_what_changed_is_fetched_beside_the_old_one(store: Store) -> None:
@@ -124,7 +125,7 @@ def test_the_age_of_a_file_stays(store: Store) -> None:
 
 def test_a_fetch_that_broke_goes_on_and_is_never_taken_for_whole(store: Store, cache: Path) -> None:
     Store.arrivals["/bucket/set/manifest.json"] = [ConnectionError("reset by peer")]
-    with pytest.raises(OSError, match=r"The shards at 'memory://bucket/set' cannot be fetched: ConnectionError: reset"):
+    with pytest.raises(OSError, match=r"'memory://bucket/set'.*ConnectionError: reset"):
         fetch_remote("memory://bucket/set", "shards")
     assert [path.suffix for path in cache.iterdir() if path.is_dir()] == [".draft"]
     path = fetch_remote("memory://bucket/set", "shards")
@@ -156,7 +157,7 @@ def test_damage_on_the_way_is_fetched_again() -> None:
 
 def test_damage_that_comes_twice_is_refused() -> None:
     Store.arrivals["/bucket/captions.csv"] = [b"a f?x", b"a ?ox"]
-    with pytest.raises(OSError, match=r"captions.csv arrived damaged, twice: its MD5 is [0-9a-f]{32}, and that"):
+    with pytest.raises(OSError, match=r"captions\.csv.*MD5.*\b[0-9a-f]{32}\b"):
         fetch_remote("memory://bucket/captions.csv", "captions")
     assert fetch_remote("memory://bucket/captions.csv", "captions").read_bytes() == b"a fox"
 
@@ -170,13 +171,13 @@ def test_an_etag_that_is_no_checksum_is_none(etag: str) -> None:
 
 def test_half_a_file_is_refused() -> None:
     Store.arrivals["/bucket/captions.csv"] = [b"a f"]
-    with pytest.raises(OSError, match=r"captions.csv arrived with 3 bytes, and had 5 when it was listed: it"):
+    with pytest.raises(OSError, match=r"captions\.csv.*\b3 bytes.*\b5\b"):
         fetch_remote("memory://bucket/captions.csv", "captions")
 
 
 def test_a_name_that_leads_out_of_the_folder_is_refused(store: Store, cache: Path) -> None:
     store.pipe("/bucket/set/../../outside", b"x")
-    with pytest.raises(OSError, match="leads out of its folder; nothing was fetched"):
+    with pytest.raises(OSError, match=r"outside'.*memory://bucket/set"):
         fetch_remote("memory://bucket/set", "shards")
     assert not cache.exists()
 
@@ -187,22 +188,20 @@ def test_patterns(store: Store) -> None:
         "memory:///bucket/tars/0.tar",
         "memory:///bucket/tars/1.tar",
     ]
-    with pytest.raises(FileNotFoundError, match=r"The tars is not at 'memory://bucket/\*.gz': nothing matches"):
+    with pytest.raises(FileNotFoundError, match=r"tars.*'memory://bucket/\*\.gz'"):
         match_remote("memory://bucket/*.gz", "tars")
 
 
 @pytest.mark.parametrize("path", ["gone.csv", "gone", "set/gone"])
 def test_what_is_not_there_is_told(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FSSPEC_MEMORY_ENDPOINT_URL", "http://127.0.0.1:9000")
-    match = rf"The captions is not at 'memory://bucket/{path}'.*bucket's name.*FSSPEC_MEMORY_ENDPOINT_URL=http://127"
+    match = rf"captions.*'memory://bucket/{path}'.*FSSPEC_MEMORY_ENDPOINT_URL=http://127"
     with pytest.raises(FileNotFoundError, match=match):
         fetch_remote(f"memory://bucket/{path}", "captions")
 
 
 def test_an_unknown_protocol_is_told() -> None:
-    with pytest.raises(
-        ValueError, match=r"cannot be fetched: ValueError: Protocol not known: s4.* such as s3://BUCKET"
-    ):
+    with pytest.raises(ValueError, match=r"Protocol not known: s4.*s3://BUCKET"):
         resolve("s4://bucket/set", "shards")
 
 
@@ -211,9 +210,9 @@ def test_a_missing_package_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         raise ImportError("Install s3fs to access S3")
 
     monkeypatch.setattr(fsspec.core, "url_to_fs", fail)
-    with pytest.raises(OSError, match=r"Install s3fs to access S3.* pip install 'synth2-lightning\[s3\]'"):
+    with pytest.raises(OSError, match=r"s3fs.*pip install 'synth2-lightning\[s3\]'"):
         resolve("s3://bucket/set", "shards")
-    with pytest.raises(OSError, match=r"gs:// needs a package that is not here: install the package that it names"):
+    with pytest.raises(OSError, match=r"gs://.*package"):
         resolve("gs://bucket/set", "shards")
 
 
@@ -227,27 +226,27 @@ def test_missing_permission_is_told() -> None:
     "address", ["s3://AKIA:geheim@bucket/set", "https://host/set.csv?X-Amz-Signature=geheim", "ftp://me:geheim@host/a"]
 )
 def test_an_address_with_a_secret_is_refused_and_not_repeated(address: str) -> None:
-    with pytest.raises(ValueError, match=r"holds a password, a key or a query.*AWS_PROFILE") as caught:
+    with pytest.raises(ValueError, match=r"password.*AWS_PROFILE") as caught:
         resolve(address, "shards")
     assert "geheim" not in str(caught.value)
 
 
 def test_a_cache_that_cannot_be_written_is_told(cache: Path) -> None:
     cache.parent.write_bytes(b"a file where the folder should be")
-    with pytest.raises(OSError, match=r"captions.csv cannot be stored at .*remote.*set SYNTH2_CACHE to another folder"):
+    with pytest.raises(OSError, match=r"captions\.csv.*remote.*SYNTH2_CACHE"):
         fetch_remote("memory://bucket/captions.csv", "captions")
 
 
 def test_too_little_room_is_told_before_anything_is_fetched(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=3))
-    with pytest.raises(OSError, match=r"0.0 MB are to be fetched, and 0.0 MB are free.*with room left"):
+    with pytest.raises(OSError, match=r"0\.0 MB.*0\.0 MB.*free"):
         fetch_remote("memory://bucket/captions.csv", "captions")
     assert store.fetched == []
 
 
 def test_a_disk_that_fills_up_is_told() -> None:
     Store.arrivals["/bucket/captions.csv"] = [OSError(errno.ENOSPC, "No space left on device")]
-    with pytest.raises(OSError, match=r"No space left on device.*local disk that can be written to, with room left"):
+    with pytest.raises(OSError, match=r"No space left on device.*local disk"):
         fetch_remote("memory://bucket/captions.csv", "captions")
 
 
@@ -286,10 +285,10 @@ class QuietHandler(SimpleHTTPRequestHandler):
 def test_files_come_by_http(web: str) -> None:
     assert fetch_remote(f"{web}/a.tar", "tar").read_bytes() == b"a.tar" * 1000
     assert match_remote(f"{web}/*.tar", "tars") == [f"{web}/a.tar", f"{web}/b.tar"]
-    with pytest.raises(FileNotFoundError, match=r"The tar is not at .*/d\.tar"):
+    with pytest.raises(FileNotFoundError, match=r"\btar\b.*/d\.tar"):
         fetch_remote(f"{web}/d.tar", "tar")
 
 
 def test_a_server_that_is_not_there_is_not_taken_for_a_missing_file() -> None:
-    with pytest.raises(OSError, match=r"cannot be fetched: ClientConnectorError.*Expected a server that answers"):
+    with pytest.raises(OSError, match=r"ClientConnectorError.*[Ee]xpected a server"):
         fetch_remote("http://127.0.0.1:9/a.tar", "tar")

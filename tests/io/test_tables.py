@@ -33,21 +33,19 @@ def test_rows_are_read_in_order(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["t.csv", "t.jsonl", "t.parquet"])
 def test_a_missing_column_is_named_beside_those_there_are(tmp_path: Path, name: str) -> None:
-    message = r"has no column \['caption'\]; it has \['id', 'text'.*\]\. Name the columns that the table has"
+    message = r"\['caption'\].*\['id', 'text'"
     with pytest.raises(ValueError, match=message):
         list(read_rows(write(tmp_path, name), ["caption"]))
 
 
 def test_what_is_no_parquet_is_refused(tmp_path: Path) -> None:
     (tmp_path / "t.parquet").write_text("id,text")
-    with pytest.raises(
-        ValueError, match=r"t\.parquet is no readable Parquet file .*\. Expected a whole one, or another suffix"
-    ):
+    with pytest.raises(ValueError, match=r"t\.parquet.*Parquet.*[Ee]xpected"):
         list(read_rows(tmp_path / "t.parquet", ["id"]))
 
 
 def test_another_kind_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"t\.xlsx is no table that can be read; expected a name that ends in \.csv"):
+    with pytest.raises(ValueError, match=r"t\.xlsx.*\.csv"):
         list(read_rows(tmp_path / "t.xlsx", ["id"]))
 
 
@@ -104,7 +102,7 @@ def test_a_delimiter_is_an_argument(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["t.jsonl", "t.parquet"])
 def test_tables_without_delimiters_refuse_one(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ValueError, match=rf"{name} cannot be divided by the delimiter ','"):
+    with pytest.raises(ValueError, match=rf"{name}.*delimiter ','"):
         list(read_rows(write(tmp_path, name), ["id"], delimiter=","))
 
 
@@ -112,13 +110,13 @@ def test_a_quotation_mark_that_swallows_rows_is_named_by_its_line(tmp_path: Path
     (tmp_path / "t.csv").write_text('caption,file\na dog,1\n"red dress,2\na boat,3\nsays woof",4\n')
     rows = read_rows(tmp_path / "t.csv", ["caption"])
     assert next(rows) == {"caption": "a dog", "file": "1"}
-    with pytest.raises(ValueError, match=r"t\.csv, line 3, may be read in two ways: .* closed in line 5"):
+    with pytest.raises(ValueError, match=r"t\.csv.*line 3\b.*line 5\b"):
         next(rows)
 
 
 def test_a_quotation_mark_that_is_never_closed_is_found_before_all_is_read(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_bytes(b'caption\n"a dog\n' + b"a cat\n" * 50_000 + b"\xff")
-    with pytest.raises(ValueError, match=r"a quotation mark that begins a field in line 2 is not closed within \d+"):
+    with pytest.raises(ValueError, match=r"quotation mark.*line 2\b"):
         list(read_rows(tmp_path / "t.csv", ["caption"]))
 
 
@@ -129,14 +127,14 @@ def test_lines_end_where_people_ended_them(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", [7, 1.5, True, b"a dog", ["a dog"], {"raw": "a dog"}])
 def test_what_is_no_text_is_named_by_row_and_column(value: object) -> None:
-    with pytest.raises(ValueError, match=r"t\.jsonl, record 3, holds .* under 'caption'; expected one text\. "):
+    with pytest.raises(ValueError, match=r"t\.jsonl, record 3,.*'caption'"):
         take_text(value, "t.jsonl, record 3,", "caption")
 
 
 def test_keys_may_be_whole_numbers_and_nothing_else() -> None:
     assert [take_key(value, "t", "id") for value in (" a ", 7, None)] == ["a", "7", ""]
     for value in (True, 1.0, [7]):
-        with pytest.raises(ValueError, match=r"t holds .* under 'id'"):
+        with pytest.raises(ValueError, match=r"\bt\b.*'id'"):
             take_key(value, "t", "id")
 
 

@@ -60,26 +60,24 @@ def test_damage_in_a_set_is_told(tmp_path: Path, start: int) -> None:
     damaged = bytearray(path.read_bytes())
     damaged[start : start + 200] = bytes(200)
     path.write_bytes(damaged)
-    with pytest.raises(
-        ValueError, match=r"t\.parquet is no readable Parquet file \(.*Expected a whole one, the same on"
-    ):
+    with pytest.raises(ValueError, match=r"t\.parquet.*Parquet.*[Ee]xpected"):
         read_caption_set(str(path))
 
 
 def test_a_set_without_captions_is_refused(tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_text("\n \n")
-    with pytest.raises(ValueError, match="holds 2 rows and not one caption; expected at least one"):
+    with pytest.raises(ValueError, match=r"2 rows.*\bcaption"):
         read_caption_set(str(tmp_path / "t.txt"))
 
 
 def test_a_missing_set_is_named() -> None:
-    with pytest.raises(FileNotFoundError, match=r"The caption set 'real' is not at 'gone\.txt'"):
+    with pytest.raises(FileNotFoundError, match=r"'real'.*'gone\.txt'"):
         read_caption_set("real=gone.txt")
 
 
 def test_two_sets_of_one_name_are_refused(tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_text("a fox\n")
-    with pytest.raises(ValueError, match=r"Two caption sets are called 't'.*Give them names, such as real=PATH"):
+    with pytest.raises(ValueError, match=r"'t'.*real=PATH"):
         read_caption_sets([str(tmp_path / "t.txt")] * 2)
 
 

@@ -105,5 +105,5 @@ def test_equal_reports_are_equal_files(report: Path, tmp_path: Path) -> None:
 
 def test_fewer_captions_than_clusters_are_refused(tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_text("a fox\nan owl\n")
-    with pytest.raises(ValueError, match="2 captions of each set cannot be compared by 20 clusters: the small"):
+    with pytest.raises(ValueError, match=r"2 captions.*20 clusters"):
         report_on_sets([str(tmp_path / "t.txt")], tmp_path / "out", TinyTextEncoder(), console=Console(quiet=True))

@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -62,11 +63,11 @@ def test_lines_of_our_own_predictions_are_read(tmp_path: Path) -> None:
 
 def test_ids_that_do_not_fit_are_counted_and_named() -> None:
     predictions = [("1", "a"), ("1", "b"), ("9", "c"), ("8", "d"), ("7", "e"), ("6", "f")]
-    with pytest.raises(ValueError, match="do not fit the references") as error:
+    with pytest.raises(ValueError, match="references") as error:
         join_predictions(predictions, REFERENCES)
-    assert "1 id(s) (1) with several predictions (--duplicates first or last" in str(error.value)
-    assert "4 id(s) (9, 8, 7, ...) that the references do not know" in str(error.value)
-    assert "2 id(s) (2, 3) without a prediction" in str(error.value)
+    assert re.search(r"\b1 id\(s\) \(1\).*--duplicates", str(error.value))
+    assert "4 id(s) (9, 8, 7, ...)" in str(error.value)
+    assert "2 id(s) (2, 3)" in str(error.value)
 
 
 def test_ids_are_treated_as_one_says() -> None:
@@ -77,20 +78,20 @@ def test_ids_are_treated_as_one_says() -> None:
     skipped = join_predictions(predictions, REFERENCES, missing="skip", unknown="skip", duplicates="last")
     assert skipped.hypotheses == {"1": "b"}
     assert skipped.references == {"1": REFERENCES["1"]}
-    with pytest.raises(ValueError, match="None of 1 predicted ids is among those of 3 pictures"):
+    with pytest.raises(ValueError, match=r"\b1 predicted ids?\b.*\b3\b"):
         join_predictions([("9", "c")], REFERENCES, missing="skip", unknown="skip")
 
 
 def test_malformed_files_are_named(tmp_path: Path) -> None:
     broken = tmp_path / "broken.json"
     broken.write_text("[{", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"broken.json is no valid JSON"):
+    with pytest.raises(ValueError, match=r"broken\.json.*JSON"):
         read_predictions(str(broken))
-    with pytest.raises(ValueError, match=r"a.json is no list of objects but dict; expected COCO results"):
+    with pytest.raises(ValueError, match=r"a\.json.*\bdict\b.*COCO results"):
         read_predictions(write(tmp_path / "a.json", {"1": "a dog"}))
-    with pytest.raises(ValueError, match=r"b.json, record 0, has the id 1 and the caption None; expected COCO results"):
+    with pytest.raises(ValueError, match=r"b\.json.*record 0\b.*\b1\b.*None"):
         read_predictions(write(tmp_path / "b.json", [{"image_id": 1}]))
-    with pytest.raises(ValueError, match=r"c.json holds no annotation; expected COCO captions"):
+    with pytest.raises(ValueError, match=r"c\.json.*annotation"):
         read_references(write(tmp_path / "c.json", {"annotations": []}))
 
 
@@ -102,13 +103,13 @@ def test_stored_frequencies_and_those_of_a_captions_file_are_the_same(tmp_path: 
         for location in (str(tmp_path / "frequencies.parquet"), references)
     )
     assert stored == counted
-    with pytest.raises(ValueError, match="--compare-java was asked for with --document-frequencies"):
+    with pytest.raises(ValueError, match=r"--compare-java.*--document-frequencies"):
         score_predictions(predictions, references, document_frequencies=references, compare_java=True)
 
 
 def test_a_card_that_cannot_be_written_says_where(tmp_path: Path, references: str) -> None:
     predictions = write(tmp_path / "predictions.json", results(PREDICTIONS))
-    with pytest.raises(OSError, match=r"card\.json cannot be written: .* Expected a folder that may be written to"):
+    with pytest.raises(OSError, match=r"card\.json.*[Ee]xpected a folder"):
         score_predictions(predictions, references, out=tmp_path / "predictions.json" / "card.json")
 
 
@@ -145,19 +146,19 @@ def test_pictures_bring_clip_scores_and_the_card_says_whose(
     assert card["clip"] == {**encoder.provenance(), "prompt": "A photo depicts "}
     printed = capsys.readouterr().out
     assert "RefCLIPScore" in printed
-    assert "prompt 'A photo depicts '" in printed
+    assert "'A photo depicts '" in printed
 
 
 def test_missing_pictures_are_named_before_anything_is_scored(tmp_path: Path, pictures: str, references: str) -> None:
     predictions = write(tmp_path / "predictions.json", results(PREDICTIONS))
     folder = PictureFolder(str(tmp_path / "pictures"), TinyImageTextEncoder())
     (tmp_path / "pictures" / "2.png").unlink()
-    with pytest.raises(FileNotFoundError, match=r"needs the pictures of all captions, and 1 \(.*2\.png\) of 3 are mis"):
+    with pytest.raises(FileNotFoundError, match=r"\b1 \(.*2\.png\) of 3\b"):
         score_predictions(predictions, pictures, pictures=folder)
-    with pytest.raises(ValueError, match=r"names no file for 3 \(1, 2, 3\) of 3 pictures; expected .*file_name"):
+    with pytest.raises(ValueError, match=r"\b3 \(1, 2, 3\) of 3\b.*file_name"):
         score_predictions(predictions, references, pictures=folder)
     (tmp_path / "pictures" / "2.png").write_bytes(b"no picture")
-    with pytest.raises(OSError, match=r"2\.png cannot be read: UnidentifiedImageError"):
+    with pytest.raises(OSError, match=r"2\.png.*UnidentifiedImageError"):
         score_predictions(predictions, pictures, pictures=folder)
 
 
@@ -166,7 +167,7 @@ def test_weights_that_cannot_be_had_say_so(tmp_path: Path, pictures: str, capsys
     arguments = ["score", predictions, pictures, "--pictures", str(tmp_path / "pictures")]
     with pytest.raises(SystemExit):
         main([*arguments, "--clip-pretrained", str(tmp_path / "x.pt")])
-    assert "no pretrained tag of ViT-B-32-quickgelu either" in " ".join(capsys.readouterr().err.split())
+    assert re.search(r"pretrained tag.*ViT-B-32-quickgelu", " ".join(capsys.readouterr().err.split()))
 
 
 @pytest.mark.slow

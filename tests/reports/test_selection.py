@@ -55,11 +55,11 @@ def test_rows_without_a_group_are_not_drawn_and_a_larger_selection_holds_the_sma
 
 
 def test_more_than_there_is_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"74 captions were asked for, and 3 groups hold 73; expected from 1 to 73\."):
+    with pytest.raises(ValueError, match=r"\b74\b.*\b3 groups\b.*\b73\b"):
         select_rows(GROUPED, 74)
-    with pytest.raises(ValueError, match="60 captions were asked for, and 1 groups hold 50"):
+    with pytest.raises(ValueError, match=r"\b60\b.*\b1 groups?\b.*\b50\b"):
         select_rows(GROUPED, 60, num_groups=1)
-    with pytest.raises(ValueError, match="4 of 3 groups were asked for; expected from 1 to 3"):
+    with pytest.raises(ValueError, match=r"\b4 of 3 groups\b"):
         select_rows(GROUPED, 5, num_groups=4)
 
 
@@ -88,11 +88,11 @@ def test_a_selection_by_cluster_names_its_clusters(tmp_path: Path) -> None:
 
 def test_a_folder_that_holds_a_set_is_not_overwritten(tmp_path: Path) -> None:
     location = write_set(tmp_path / "set")
-    with pytest.raises(FileExistsError, match="holds a caption set already; expected a folder without one"):
+    with pytest.raises(FileExistsError, match=r"caption set.*folder"):
         select_by_class(location, tmp_path / "set", num=3)
 
 
 def test_classes_that_nobody_named_cannot_be_selected_by(tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_text("a fox\nan owl\n")
-    with pytest.raises(ValueError, match=r"'t' name no classes; expected a column 'class_name'.*by clusters instead"):
+    with pytest.raises(ValueError, match=r"'t'.*'class_name'.*clusters"):
         select_by_class(str(tmp_path / "t.txt"), tmp_path / "out", num=1)

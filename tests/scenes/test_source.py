@@ -48,10 +48,10 @@ def test_drawing_keeps_up_with_training() -> None:
 
 @pytest.mark.parametrize("index", [-1, 5])
 def test_pictures_that_do_not_exist_are_refused(index: int) -> None:
-    with pytest.raises(IndexError, match=f"no picture {index}; expected 0 to 4"):
+    with pytest.raises(IndexError, match=f"{index}.*0 to 4"):
         ScenesSource("train", 5).picture(index)
 
 
 def test_empty_sources_are_refused() -> None:
-    with pytest.raises(ValueError, match="num_pictures is 0; expected 1 or more"):
+    with pytest.raises(ValueError, match=r"num_\w+.*\b0\b"):
         ScenesSource("train", 0)
