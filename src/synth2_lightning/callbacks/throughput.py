@@ -12,8 +12,8 @@ class DataWaitCallback(Callback):
     """Shows samples per second over all ranks, and the share of time that training waits for data.
 
     A share near 0 says that the model is the bottleneck, near 1 that the data is: add workers, or train on
-    token shards. Lightning's ThroughputMonitor would be more code under it: it does not time the data loader, counts the
-    samples of rank 0 only, waits for the GPU in every step, and logs to loggers, not to the progress bar.
+    token shards. It does not build on Lightning's ThroughputMonitor, which does not time the data loader, waits for the
+    GPU in every step, and logs to loggers only, not to the progress bar.
 
     Args:
         window: Training steps over which both are averaged.
