@@ -5,14 +5,15 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint.state_dict_saver import save
+from torch.distributed.distributed_c10d import HashStore
 
 from synth2_lightning.compat.torch import StorageInfo, default_store
 
 
 @pytest.mark.filterwarnings("ignore:torch.distributed is disabled, unavailable or uninitialized")
 def test_the_index_of_a_sharded_checkpoint_locates_tensors_by_this_type(tmp_path: Path) -> None:
-    dcp.save({"weight": torch.zeros(2)}, checkpoint_id=tmp_path)
+    save({"weight": torch.zeros(2)}, checkpoint_id=tmp_path)
     index = pickle.loads((tmp_path / ".metadata").read_bytes())
     [location] = index.storage_data.values()
     assert type(location) is StorageInfo
@@ -21,7 +22,7 @@ def test_the_index_of_a_sharded_checkpoint_locates_tensors_by_this_type(tmp_path
 
 @pytest.fixture
 def _process_group() -> Iterator[None]:
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    dist.init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
     yield
     dist.destroy_process_group()
 

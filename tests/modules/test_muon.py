@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
 
@@ -14,11 +15,11 @@ MATRICES: list[tuple[int, ...]] = [(6, 9), (9, 6), (4, 512), (8, 3, 2, 2)]
 OTHERS: list[tuple[int, ...]] = [(7,), (3, 9), (9, 3), (1, 5, 8), (6, 1, 5), (4, 513), (), (2, 2, 1, 1)]
 
 
-def train(optimizer_class: type[Optimizer], num_steps: int = 5) -> list[torch.Tensor]:
+def train(make: Callable[..., Optimizer], num_steps: int = 5) -> list[torch.Tensor]:
     torch.manual_seed(0)
     weights = [Parameter(torch.randn(shape)) for shape in MATRICES + OTHERS]
     groups = [{"params": weights[::2]}, {"params": weights[1::2], "weight_decay": 0.0, "lr": 0.3}]
-    optimizer = optimizer_class(groups, lr=0.1, weight_decay=0.05, betas=(0.8, 0.9))  # type: ignore[call-arg]
+    optimizer = make(groups, lr=0.1, weight_decay=0.05, betas=(0.8, 0.9))
     for step in range(num_steps):
         for weight in weights:
             weight.grad = torch.randn(weight.shape)
@@ -82,7 +83,7 @@ def test_the_closure_is_called_with_gradients() -> None:
 
     def closure() -> torch.Tensor:
         loss = weight.square().sum()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
     assert float(Muon([weight]).step(closure)) == 16.0

@@ -1,3 +1,5 @@
+from typing import Any
+
 import torch
 from torch import nn
 from torch.optim import AdamW
@@ -19,7 +21,8 @@ def test_flat_matrices_decay_and_empty_groups_are_left_out() -> None:
 
 def test_states_are_named_by_weight() -> None:
     layer = nn.Linear(2, 1)
-    optimizer = AdamW([{"params": [layer.bias]}, {"params": [layer.weight]}])
+    groups: list[dict[str, Any]] = [{"params": [layer.bias]}, {"params": [layer.weight]}]
+    optimizer = AdamW(groups)
     layer(torch.ones(1, 2)).sum().backward()
     optimizer.step()
     state = optimizer.state_dict()

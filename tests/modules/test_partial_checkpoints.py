@@ -60,10 +60,12 @@ def test_an_average_of_the_model_loads_strictly_what_it_saved() -> None:
     assert set(saved) == {"n_averaged", *(f"module.{name}" for name in TRAINED)}
     saved["module.head.bias"] += 1
     other = AveragedModel(Model())
-    other.module.norm.weight.fill_(7)
+    model = other.module
+    assert isinstance(model, Model)
+    model.norm.weight.fill_(7)
     other.load_state_dict(saved)
-    assert torch.equal(other.module.head.bias, saved["module.head.bias"])
-    assert (other.module.norm.weight == 7).all()
+    assert torch.equal(model.head.bias, saved["module.head.bias"])
+    assert (model.norm.weight == 7).all()
 
 
 def test_weights_of_another_model_are_refused() -> None:

@@ -1,8 +1,7 @@
 """Private APIs of torch; checked with 2.15."""
 
-from torch.distributed import Store
 from torch.distributed.checkpoint.filesystem import _StorageInfo
-from torch.distributed.distributed_c10d import _get_default_store
+from torch.distributed.distributed_c10d import Store, _get_default_store
 
 StorageInfo = _StorageInfo
 """Location of one piece of a tensor in a sharded checkpoint: file, offset, length.

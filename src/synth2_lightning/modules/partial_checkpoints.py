@@ -25,8 +25,8 @@ def leave_out_frozen(module: nn.Module, frozen_parts: Collection[str] = ()) -> N
         >>> model.load_state_dict(model.state_dict())
         <All keys matched successfully>
     """
-    module.register_state_dict_post_hook(partial(_leave_out, frozen_parts))
-    module.register_load_state_dict_pre_hook(partial(_fill_in, frozen_parts))
+    module.register_state_dict_post_hook(partial(_leave_out, frozen_parts))  # type: ignore[no-untyped-call]
+    module.register_load_state_dict_pre_hook(partial(_fill_in, frozen_parts))  # type: ignore[no-untyped-call]
 
 
 def refuse_other_weights(module: nn.Module, state: Mapping[str, Any]) -> None:
