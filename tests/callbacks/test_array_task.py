@@ -80,16 +80,16 @@ def test_a_task_says_what_comes_after_it(
 
 
 def test_a_datamodule_without_shares_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"LightningDataModule cannot leave records out.*without ArrayTaskCallback"):
+    with pytest.raises(ValueError, match=r"LightningDataModule.*ArrayTaskCallback"):
         predict(tmp_path / "many", LightningDataModule(), task=1)
 
 
 @pytest.mark.parametrize("task", [-1, 16])
 def test_a_task_that_is_none_is_refused(task: int) -> None:
-    with pytest.raises(ValueError, match=rf"task={task} and num_tasks=16; expected a task from 0 to num_tasks - 1"):
+    with pytest.raises(ValueError, match=rf"task={task}.*num_tasks=16"):
         ArrayTaskCallback(task, 16)
 
 
 def test_a_folder_behind_an_address_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"got the folder 's3://bucket/set'; expected a path on a local disk"):
+    with pytest.raises(ValueError, match=r"'s3://bucket/set'.*local"):
         ShardWriterCallback("s3://bucket/set")

@@ -49,7 +49,7 @@ def test_validation_leaves_a_png_and_a_tensorboard_picture(tmp_path: Path) -> No
 
 
 def test_refuses_no_pictures() -> None:
-    with pytest.raises(ValueError, match="was asked for 0 pictures in 4 columns; expected 1 or more of each"):
+    with pytest.raises(ValueError, match=r" 0 .* 4 columns.*1 or more"):
         CaptionSamplesCallback(num_pictures=0)
 
 
@@ -60,5 +60,5 @@ def test_a_folder_that_cannot_be_written_says_the_way_out(tmp_path: Path) -> Non
         accelerator="cpu", logger=False, callbacks=[CaptionSamplesCallback(folder=str(tmp_path / "samples"))],
         enable_progress_bar=False, enable_checkpointing=False, enable_model_summary=False,
     )  # fmt: skip
-    with pytest.raises(OSError, match=r"could not write to .*samples.*choose another with --trainer.default_root_dir"):
+    with pytest.raises(OSError, match=r"samples.*--trainer\.default_root_dir"):
         trainer.validate(module, DataLoader([tiny_batch(2)], batch_size=None), verbose=False)  # type: ignore[arg-type]

@@ -147,14 +147,14 @@ def test_a_set_may_grow_but_not_change(names: Path) -> None:
     predict(names)
     assert len(read(names)) == 7
     assert first.items() <= {row["key"]: row["caption"] for row in read(names)}.items()
-    with pytest.raises(ValueError, match=r"model\.salt is 0 there and 1 in this run"):
+    with pytest.raises(ValueError, match=r"model\.salt.*0.*1"):
         predict(names, CaptionWritingModule(TinyCaptionGenerator(salt=1)))
 
 
 def test_other_predictions_are_refused(names: Path) -> None:
     module = CaptionWritingModule(TinyCaptionGenerator())
     module.predict_step = lambda batch, batch_idx: 0  # type: ignore[method-assign,assignment,return-value]
-    with pytest.raises(TypeError, match=r"got int from CaptionWritingModule\.predict_step; expected WrittenCaptions"):
+    with pytest.raises(TypeError, match=r"int.*CaptionWritingModule\.predict_step.*WrittenCaptions"):
         predict(names, module)
 
 
@@ -179,7 +179,7 @@ def test_captions_are_read_out_of_answers_that_stay_as_they_came(names: Path) ->
 
 @pytest.mark.parametrize("text", ["", "<think>Okay, so", "<|channel|>analysis<|message|>Okay, so"])
 def test_a_run_of_empty_answers_ends_with_a_warning_that_names_the_limit(names: Path, text: str) -> None:
-    with pytest.warns(UserWarning, match=r"7 of 7 answers .* no caption .* 7 answers were cut .*max_new_tokens"):
+    with pytest.warns(UserWarning, match=r"7 of 7 .*caption.* 7 .*max_new_tokens"):
         predict(names, Answering(text, "length"))
     assert read(names) == []
     assert {row["filter"] for row in read(names, "rejected.parquet")} == {"AnswerFilter"}

@@ -60,12 +60,12 @@ class WordlessModule(LightningModule):
 
 
 def test_a_step_without_captions_is_told_what_to_return(tmp_path: Path) -> None:
-    with pytest.raises(TypeError, match=r"was given NoneType by the step; expected a CaptionOutput"):
+    with pytest.raises(TypeError, match=r"NoneType.*CaptionOutput"):
         quiet_trainer(tmp_path, CiderCallback()).validate(WordlessModule(), loader(tiny_batch()), verbose=False)
 
 
 def test_a_folder_that_cannot_be_written_says_the_way_out(tmp_path: Path) -> None:
     (tmp_path / "cider").write_text("a file where a folder should be")
     trainer = quiet_trainer(tmp_path, CiderCallback(folder=str(tmp_path)))
-    with pytest.raises(OSError, match=r"CiderCallback could not write to .*choose another with --trainer.default"):
+    with pytest.raises(OSError, match=r"CiderCallback.*--trainer\.default"):
         trainer.validate(captioner(), loader(tiny_batch()), verbose=False)

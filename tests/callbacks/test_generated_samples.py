@@ -48,5 +48,5 @@ def test_tokenizers_without_a_decoder_draw_nothing_and_say_so_once(caplog: pytes
 
 def test_other_modules_are_refused() -> None:
     module = VisionLanguageModule(TinyImageTokenizer(), TinyResampler, TinyDecoder())
-    with pytest.raises(TypeError, match="given a VisionLanguageModule without a tokenizer; expected a MuseModule"):
+    with pytest.raises(TypeError, match=r"VisionLanguageModule.*tokenizer.*MuseModule"):
         GeneratedSamplesCallback().on_validation_epoch_start(Trainer(logger=False), module)

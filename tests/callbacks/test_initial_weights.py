@@ -88,12 +88,10 @@ def test_weights_of_another_shape_or_of_other_parts_are_refused(
     tmp_path: Path, earlier: tuple[Path, dict[str, torch.Tensor]]
 ) -> None:
     run, _ = earlier
-    with pytest.raises(
-        ValueError, match=r"2 of 4 weights .* such as body.bias: \(2,\) there, \(3,\) here. Expected .* its vocabulary"
-    ):
+    with pytest.raises(ValueError, match=r"2 of 4 weights.*body\.bias.*\(2,\).*\(3,\).*vocabulary"):
         fit(Resting(width=3), run)
     torch.save({"state_dict": {"other": torch.zeros(1)}}, tmp_path / "other.ckpt")
-    with pytest.raises(ValueError, match=r"None of the 4 trained weights of Resting \(body.weight.* 1 of .* \(other\)"):
+    with pytest.raises(ValueError, match=r"4 trained weights.*Resting.*body\.weight.* 1 .*other"):
         fit(Resting(), tmp_path / "other.ckpt")
 
 
@@ -101,5 +99,5 @@ def test_weights_of_another_shape_or_of_other_parts_are_refused(
 @pytest.mark.parametrize("name", ["last.ckpt", "model.safetensors"])
 def test_damaged_files_and_such_with_code_are_refused(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(ValueError, match=rf"{name} is (damaged|no safetensors file).* Copy it again"):
+    with pytest.raises(ValueError, match=rf"{name}.*(damaged|safetensors)"):
         read_weights(tmp_path)

@@ -54,18 +54,16 @@ def test_values_out_of_range_are_clamped() -> None:
 
 
 def test_steps_without_reconstruction_are_refused() -> None:
-    with pytest.raises(TypeError, match="given dict by the step; expected a ReconstructionOutput"):
+    with pytest.raises(TypeError, match=r"dict.*ReconstructionOutput"):
         ReconstructionsCallback().draw_tiles({}, tiny_batch(), 1)
 
 
 def test_counts_below_one_are_refused() -> None:
-    with pytest.raises(ValueError, match="asked for 0 pictures in 8 columns; expected 1 or more"):
+    with pytest.raises(ValueError, match=r" 0 .* 8 columns.*1 or more"):
         ReconstructionsCallback(num_pictures=0)
 
 
 def test_folders_that_cannot_be_written_are_named(tmp_path: Path) -> None:
     (tmp_path / "reconstructions").write_text("a file is in the way")
-    with pytest.raises(
-        OSError, match=r"could not write to .*reconstructions: .* Expected a folder that may be written"
-    ):
+    with pytest.raises(OSError, match=r"reconstructions.*folder"):
         run(ReconstructionsCallback(), make_trainer(tmp_path))

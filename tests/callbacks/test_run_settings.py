@@ -148,7 +148,7 @@ def test_length_and_number_of_processes_are_logged(caplog: pytest.LogCaptureFixt
 def test_changes_are_refused_line_by_line_with_the_ways_out() -> None:
     saved = settings("data.init_args.batch_size", 8)
     saved["exact"]["seed_everything"] = 99
-    with pytest.raises(ValueError, match=r"step=8.ckpt") as error:
+    with pytest.raises(ValueError, match=r"step=8\.ckpt") as error:
         RunSettingsCallback(settings()).check("step=8.ckpt", {RECORD: saved})
     lines = [line.strip() for line in str(error.value).splitlines()]
     assert lines[1:3] == ["seed_everything: 99 -> 7", "data.init_args.batch_size: 8 -> 4"]
@@ -156,7 +156,7 @@ def test_changes_are_refused_line_by_line_with_the_ways_out() -> None:
 
 
 def test_a_checkpoint_without_settings_is_reported() -> None:
-    with pytest.warns(UserWarning, match=r"own.ckpt records no settings"):
+    with pytest.warns(UserWarning, match=r"own\.ckpt.*settings"):
         RunSettingsCallback(settings()).check("own.ckpt", {"global_step": 1})
 
 

@@ -139,25 +139,19 @@ def test_a_finished_run_writes_nothing_twice(pictures: Path, caplog: pytest.LogC
 def test_a_run_goes_on_in_the_same_precision_only(pictures: Path) -> None:
     with pytest.raises(KeyError, match="killed"):
         predict(pictures, Killed(TinyImageTokenizer()), precision="bf16-mixed")
-    with pytest.raises(
-        ValueError, match=r"trainer\.precision is 'bf16-mixed' there and '32-true' in this run\. Expected"
-    ):
+    with pytest.raises(ValueError, match=r"trainer\.precision.*'bf16-mixed'.*'32-true'"):
         predict(pictures, TokenizationModule(TinyImageTokenizer()))
 
 
 def test_tokens_of_an_evaluation_split_are_not_learnt_from(pictures: Path) -> None:
     predict(pictures, TokenizationModule(TinyImageTokenizer()), Withheld)
     data = SyntheticDataModule(str(pictures.parent / "shards"), num_workers=0)
-    with pytest.raises(
-        ValueError, match=r"shards to learn from, .*/shards, were made of an evaluation split: .* make them"
-    ):
+    with pytest.raises(ValueError, match=r"/shards.*evaluation split"):
         data.setup("fit")
-    with pytest.raises(ValueError, match=r"data\.is_evaluation is True there and False in this run"):
+    with pytest.raises(ValueError, match=r"data\.is_evaluation.*True.*False"):
         predict(pictures, TokenizationModule(TinyImageTokenizer()))
 
 
 def test_other_predictions_are_refused(pictures: Path) -> None:
-    with pytest.raises(
-        TypeError, match=r"ShardWriterCallback got int from Constant\.predict_step; expected TokenizedI"
-    ):
+    with pytest.raises(TypeError, match=r"ShardWriterCallback.*int.*Constant\.predict_step.*TokenizedI"):
         predict(pictures, Constant(TinyImageTokenizer()))

@@ -59,5 +59,5 @@ def test_validation_is_not_waiting(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 
 
 def test_refuses_an_empty_window() -> None:
-    with pytest.raises(ValueError, match=r"DataWaitCallback.window is 0; expected 1 step or more"):
+    with pytest.raises(ValueError, match=r"DataWaitCallback\.window.*0.*1"):
         DataWaitCallback(window=0)

@@ -86,7 +86,7 @@ def test_questions_of_the_last_pass_are_forgotten(tmp_path: Path) -> None:
 def test_answers_to_no_question_are_refused() -> None:
     batch = tiny_batch()
     output = CaptionOutput(loss=torch.zeros(()), keys=batch.keys, captions=batch.captions, references=())
-    with pytest.raises(ValueError, match=r"was given 2 answers to 0 questions; expected one each"):
+    with pytest.raises(ValueError, match=r"2 answers.*0 questions"):
         VQAAccuracyCallback().take(output, batch)
 
 

@@ -99,13 +99,13 @@ def test_a_weight_of_two_names_is_its_average_under_both(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(("decay", "start_step"), [(1.0, 0), (-0.1, 0), (0.9, -1)])
 def test_settings_out_of_range_are_refused(decay: float, start_step: int) -> None:
-    with pytest.raises(ValueError, match=f"given decay={decay} and start_step={start_step}; expected a decay from 0"):
+    with pytest.raises(ValueError, match=f"decay={decay}.*start_step={start_step}"):
         WeightAveragingCallback(decay, start_step)
 
 
 def test_fsdp1_is_refused_here_and_for_initial_weights() -> None:
     trainer = Mock(spec=Trainer, strategy=FSDPStrategy(), ckpt_path=None)
-    with pytest.raises(ValueError, match=r"AveragingCallback cannot put weights into the module under FSDP"):
+    with pytest.raises(ValueError, match=r"AveragingCallback.*FSDP"):
         WeightAveragingCallback().setup(trainer, LightningModule(), "fit")
-    with pytest.raises(ValueError, match=r"InitialWeightsCallback cannot put .* expected DDP"):
+    with pytest.raises(ValueError, match=r"InitialWeightsCallback.*DDP"):
         InitialWeightsCallback("runs/version_0").on_fit_start(trainer, LightningModule())

@@ -6,7 +6,6 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch.distributed.checkpoint.state_dict_saver import save
-from torch.distributed.distributed_c10d import HashStore
 
 from synth2_lightning.compat.torch import StorageInfo, default_store
 
@@ -21,8 +20,8 @@ def test_the_index_of_a_sharded_checkpoint_locates_tensors_by_this_type(tmp_path
 
 
 @pytest.fixture
-def _process_group() -> Iterator[None]:
-    dist.init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
+def _process_group(tmp_path: Path) -> Iterator[None]:
+    dist.init_process_group("gloo", f"file://{tmp_path}/store", rank=0, world_size=1)
     yield
     dist.destroy_process_group()
 

@@ -44,7 +44,7 @@ def test_a_rank_without_a_target_token_stays_in_step(beside: Tensor) -> None:
 
 def test_no_rank_with_a_target_token_is_an_error_on_all(beside: Tensor) -> None:
     assert not beside.any()
-    with pytest.raises(ValueError, match="None of the 2 captions of this batch has a target token"):
+    with pytest.raises(ValueError, match=r"2 captions.*target"):
         mean_over_ranks(NOTHING)
 
 
