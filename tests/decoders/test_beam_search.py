@@ -3,7 +3,6 @@
 import warnings
 from dataclasses import asdict
 from functools import partial
-from typing import Any
 
 import pytest
 import torch
@@ -102,12 +101,11 @@ def test_a_rank_that_is_done_goes_on_while_others_are_not(
     alone = decoder.generate(visual, settings)
     calls: list[bool] = []
 
-    def others_need_twenty(is_done: bool, is_sharded: bool, _: Any) -> bool:
-        assert is_sharded
-        calls.append(is_done)
-        return len(calls) < 20
+    def others_need_twenty(num_texts: torch.Tensor) -> None:
+        calls.append(not num_texts)
+        num_texts += len(calls) < 20
 
-    monkeypatch.setattr(decoder.lm, "_has_unfinished_sequences", others_need_twenty)
+    monkeypatch.setattr(torch.distributed, "all_reduce", others_need_twenty)
     monkeypatch.setattr("synth2_lightning.decoders.causal._is_sharded", lambda _: True)
     assert decoder.generate(visual, settings) == alone
     assert len(calls) == 20

@@ -165,11 +165,22 @@ def test_name_says_model_weights_layer_and_size() -> None:
     assert OpenClipEncoder("tiny-vit", "folder/mine.pt", layer=1).name == "tiny-vit/mine/1@32"
 
 
-def test_construction_leaves_logging_as_it_was(caplog: pytest.LogCaptureFixture) -> None:
+def test_construction_silences_the_warning_of_random_weights_and_nothing_else(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create_model = open_clip.create_model
+
+    def create_and_warn(*args: Any, **kwargs: Any) -> Any:
+        logging.getLogger("other").warning("during")
+        logging.warning("during")
+        return create_model(*args, **kwargs)
+
+    monkeypatch.setattr(open_clip, "create_model", create_and_warn)
     OpenClipEncoder("tiny-vit", "x.pt")
-    assert caplog.records == []
-    logging.getLogger("afterwards").warning("heard")
-    assert [record.message for record in caplog.records] == ["heard"]
+    create_model("tiny-vit", load_weights=False)
+    assert [record.name for record in caplog.records] == ["other", "root", "root"]
+    assert [record.message for record in caplog.records][:2] == ["during", "during"]
+    assert "No pretrained weights loaded" in caplog.records[2].message
 
 
 @pytest.mark.parametrize("shape", [(61, 87), (300, 200), (224, 96)])

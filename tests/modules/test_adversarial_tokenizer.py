@@ -231,5 +231,5 @@ def test_a_fit_goes_on_exactly_where_it_was_saved(tmp_path: Path) -> None:
 )
 def test_settings_below_zero_are_refused(settings: dict[str, float]) -> None:
     ((name, value),) = settings.items()
-    with pytest.raises(ValueError, match=f"{name}={value}.*expected none below 0"):
+    with pytest.raises(ValueError, match=f"{name}={value}.*0"):
         make_module(**settings)

@@ -36,8 +36,8 @@ def test_the_language_model_is_loaded_when_the_strategy_says_so() -> None:
 
 def test_other_batches_and_lost_answers_are_refused() -> None:
     module = CaptionWritingModule(TinyCaptionGenerator())
-    with pytest.raises(TypeError, match=r"was given CaptionBatch; expected PromptBatch\. Use a ConceptDataModule"):
+    with pytest.raises(TypeError, match=r"CaptionBatch.*PromptBatch.*ConceptDataModule"):
         module.predict_step(CaptionBatch((), (), (), (), ()), 0)
     module.generator.generate = lambda prompts, seeds: [Completion("", "stop", 0, 0)]  # type: ignore[method-assign]
-    with pytest.raises(ValueError, match="TinyCaptionGenerator gave 1 answers to 2 prompts; expected one of each"):
+    with pytest.raises(ValueError, match=r"TinyCaptionGenerator.* 1 .* 2 prompts"):
         module.predict_step(BATCH, 0)

@@ -61,7 +61,7 @@ def test_features_that_are_not_finite_end_the_run(tmp_path: Path) -> None:
             return super().encode_pixels(pixels) * (float("nan") if run.global_step == 2 else 1)
 
     module, run = CodebookModule(ResidualCodebookLearner(Broken(), codebook_size=4, num_levels=2)), trainer(tmp_path)
-    with pytest.raises(FloatingPointError, match=r"loss of step 3 is nan on process 0; .* train/loss=nan, train/expl"):
+    with pytest.raises(FloatingPointError, match=r"step 3 .*nan.*process 0.*train/loss=nan.*train/expl"):
         run.fit(module, loader(3), loader(1))
     assert not (tmp_path / "codebook").exists()
 
@@ -116,5 +116,5 @@ def test_checkpoint_brings_the_codes_back(fitted: tuple[CodebookModule, Trainer]
 
 def test_other_than_pictures_are_refused() -> None:
     batch = ImageTextBatch(VQTokens(torch.zeros(1, 4, 1, dtype=torch.long), "x"), ("a",), ("0",), ("s",))
-    with pytest.raises(TypeError, match="CodebookModule was given VQTokens; expected Pixels"):
+    with pytest.raises(TypeError, match=r"CodebookModule.*VQTokens.*Pixels"):
         make_module().training_step(batch, 0)

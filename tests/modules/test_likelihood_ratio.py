@@ -123,15 +123,15 @@ def test_provenance_names_captioner_and_references(folder: Path) -> None:
 
 
 def test_what_cannot_be_compared_is_refused(folder: Path) -> None:
-    with pytest.raises(ValueError, match="num_references=1; expected 2 or more pictures to compare with"):
+    with pytest.raises(ValueError, match=r"num_references=1.*2 or more"):
         LikelihoodRatioScorer("captioner.ckpt", "shards", num_references=1)
     write_shards(folder / "alike", torch.zeros(3, 4, 1, dtype=torch.long))
-    with pytest.raises(ValueError, match="hold only one picture that differs from others; expected 2 or more"):
+    with pytest.raises(ValueError, match=r"only one.*2 or more"):
         LikelihoodRatioScorer(str(folder / "captioner.ckpt"), str(folder / "alike")).load()
 
 
 def test_a_checkpoint_that_is_missing_or_has_no_run_file_is_named(folder: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"captioner's checkpoint is not at 'gone.ckpt'"):
+    with pytest.raises(FileNotFoundError, match=r"checkpoint.*'gone\.ckpt'"):
         LikelihoodRatioScorer("gone.ckpt", str(folder / "references")).load()
     saved = torch.load(folder / "captioner.ckpt", weights_only=True)
     torch.save(saved | {"hyper_parameters": {}}, folder / "captioner.ckpt")
@@ -140,5 +140,5 @@ def test_a_checkpoint_that_is_missing_or_has_no_run_file_is_named(folder: Path) 
 
 
 def test_scoring_before_load_is_refused() -> None:
-    with pytest.raises(RuntimeError, match=r"has no captioner yet; call load\(\) before scoring"):
+    with pytest.raises(RuntimeError, match=r"captioner.*load\(\)"):
         LikelihoodRatioScorer("captioner.ckpt", "shards").score(tokens(), CAPTIONS)

@@ -97,7 +97,7 @@ def test_pictures_tokens_and_mixtures_are_one() -> None:
     assert torch.equal(module._tokens(tokens).ids, tokens.ids)
     mixed = MixedImages((pixels, tokens))  # type: ignore[arg-type]
     assert torch.equal(module._tokens(mixed).ids, torch.cat([tokens.ids, tokens.ids]))
-    with pytest.raises(TypeError, match="given ImageEmbeddings; expected Pixels or VQTokens"):
+    with pytest.raises(TypeError, match=r"ImageEmbeddings.*Pixels.*VQTokens"):
         module._tokens(ImageEmbeddings(torch.zeros(1, 4, 6), "tiny"))
 
 
@@ -113,12 +113,12 @@ def test_checkpoints_hold_what_is_learnt() -> None:
 
 @pytest.mark.parametrize(("text_dropout", "label_smoothing"), [(1.5, 0.1), (0.1, 1.0)])
 def test_shares_out_of_range_are_refused(text_dropout: float, label_smoothing: float) -> None:
-    with pytest.raises(ValueError, match=f"text_dropout={text_dropout} and label_smoothing={label_smoothing}"):
+    with pytest.raises(ValueError, match=f"text_dropout={text_dropout}.*label_smoothing={label_smoothing}"):
         make_module(text_dropout=text_dropout, label_smoothing=label_smoothing)
 
 
 def test_grids_that_are_not_square_are_refused() -> None:
     tokenizer = TinyImageTokenizer()
     tokenizer.num_tokens = 6
-    with pytest.raises(ValueError, match="6 tokens of a picture, which are no square grid"):
+    with pytest.raises(ValueError, match=r"6 tokens.*square"):
         MuseModule(tokenizer, TinyTextEncoder(), NETWORK)

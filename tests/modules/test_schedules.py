@@ -31,7 +31,7 @@ def test_no_warmup_starts_at_the_peak() -> None:
 
 @pytest.mark.parametrize(
     ("warmup_steps", "final_share", "message"),
-    [(-1, 0.1, "warmup_steps is -1; expected 0 or more"), (1, 1.5, r"final_share is 1.5; expected 0 to 1")],
+    [(-1, 0.1, r"warmup_steps.*-1.*0"), (1, 1.5, r"final_.*1\.5.*0.*1")],
 )
 def test_refuses_what_makes_no_sense(warmup_steps: int, final_share: float, message: str) -> None:
     with pytest.raises(ValueError, match=message):

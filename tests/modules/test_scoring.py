@@ -45,14 +45,10 @@ def test_provenance_names_the_scorer_and_what_it_says() -> None:
 
 
 def test_what_comes_from_no_shards_is_refused() -> None:
-    with pytest.raises(
-        TypeError, match=r"ScoringModule was given ImageTextBatch; expected TokenizedImages\. Use a Shard"
-    ):
+    with pytest.raises(TypeError, match=r"ScoringModule.*ImageTextBatch.*TokenizedImages.*Shard"):
         ScoringModule(TinyPairScorer()).predict_step(tiny_batch(), 0)
 
 
 def test_a_score_that_is_no_number_is_refused() -> None:
-    with pytest.raises(
-        ValueError, match=r"Lost gave the caption 'a dark field' a score of -inf; expected a finite num"
-    ):
+    with pytest.raises(ValueError, match=r"Lost.*'a dark field'.*-inf.*finite"):
         ScoringModule(Lost()).predict_step(IMAGES, 0)

@@ -61,7 +61,7 @@ def test_deepspeed_gets_weights_whose_bytes_lie_in_a_row() -> None:
 def test_muon_is_refused_where_matrices_are_cut() -> None:
     matrix = nn.Parameter(torch.eye(2))
     muon, adamw = Muon([matrix], lr=0.1), AdamW([matrix])
-    with pytest.raises(ValueError, match=r"Muon makes updates of whole matrices orthogonal; FSDPStrategy gives it"):
+    with pytest.raises(ValueError, match=r"Muon.*matrices.*FSDPStrategy.*AdamW"):
         refuse_matrix_optimizer(muon, FSDPStrategy())
     refuse_matrix_optimizer(adamw, FSDPStrategy())
     refuse_matrix_optimizer(muon, SingleDeviceStrategy("cpu"))

@@ -60,19 +60,15 @@ def test_provenance_names_the_generator_and_what_it_says() -> None:
 
 
 def test_pictures_are_no_captions() -> None:
-    with pytest.raises(
-        TypeError, match=r"SynthesisModule was given ImageTextBatch; expected CaptionBatch. Use a Captio"
-    ):
+    with pytest.raises(TypeError, match=r"SynthesisModule.*ImageTextBatch.*CaptionBatch.*Captio"):
         SynthesisModule(TinyImageGenerator()).predict_step(tiny_batch(), 0)
 
 
 def test_what_shards_cannot_hold_is_refused() -> None:
-    with pytest.raises(
-        TypeError, match="Embedding made ImageEmbeddings; expected VQTokens, because shards hold codebook"
-    ):
+    with pytest.raises(TypeError, match=r"Embedding.*ImageEmbeddings.*VQTokens"):
         SynthesisModule(Embedding()).predict_step(BATCH, 0)
 
 
 def test_another_number_of_pictures_is_refused() -> None:
-    with pytest.raises(ValueError, match="Lazy made 1 pictures of 2 captions; expected one of each"):
+    with pytest.raises(ValueError, match=r"Lazy.* 1 .* 2 "):
         SynthesisModule(Lazy()).predict_step(BATCH, 0)

@@ -23,5 +23,5 @@ def test_tokens_are_not_tokenized_again() -> None:
     batch = tiny_batch()
     tokens = TinyImageTokenizer().tokenize(batch.image)  # type: ignore[arg-type]
 
-    with pytest.raises(TypeError, match="TokenizationModule was given VQTokens; expected Pixels"):
+    with pytest.raises(TypeError, match=r"TokenizationModule.*VQTokens.*Pixels"):
         TokenizationModule(TinyImageTokenizer()).predict_step(replace(batch, image=tokens), 0)

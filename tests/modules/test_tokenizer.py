@@ -134,14 +134,14 @@ def test_checkpoints_hold_the_codebook_and_bring_it_back() -> None:
 
 @pytest.mark.parametrize("weights", [(-1.0, 1.0, 0.0), (0.0, 0.0, 1.0), (1.0, 1.0, -0.5)])
 def test_weights_that_teach_nothing_are_refused(weights: tuple[float, float, float]) -> None:
-    with pytest.raises(ValueError, match="expected none below 0, and the first or the second above"):
+    with pytest.raises(ValueError, match=rf"l1_weight={weights[0]}.*l2_weight={weights[1]}"):
         TokenizerModule(make_vqgan(), *weights)
-    with pytest.raises(ValueError, match=r"perceptual_weight=-0.5; expected none below 0"):
+    with pytest.raises(ValueError, match=r"perceptual_weight=-0\.5"):
         TokenizerModule(make_vqgan(), perceptual_weight=-0.5)
 
 
 def test_batches_without_pictures_are_refused() -> None:
     tokens = VQTokens(torch.zeros(2, 4, 1, dtype=torch.long), "tiny-16:00000000")
     batch = ImageTextBatch(tokens, ("a", "b"), ("0", "1"), ("tiny", "tiny"))
-    with pytest.raises(TypeError, match="was given VQTokens; expected Pixels"):
+    with pytest.raises(TypeError, match=r"VQTokens.*Pixels"):
         TokenizerModule(make_vqgan()).training_step(batch, 0)

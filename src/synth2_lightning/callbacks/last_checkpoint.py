@@ -7,6 +7,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from synth2_lightning.compat.lightning import is_validation_due, save_also_after_steps
+
 
 class LastCheckpointCallback(ModelCheckpoint):
     """Keeps the newest checkpoints, with a link ``last.ckpt`` to the last, and saves one more when SIGTERM ends a run.
@@ -38,8 +40,8 @@ class LastCheckpointCallback(ModelCheckpoint):
             save_on_exception=True,
             enable_version_counter=False,  # one folder is one run, however often it was stopped
         )
-        # Lightning takes one occasion or the other by its constructor. Which steps are due is decided here, not by it.
-        self._every_n_train_steps = 1 if every_n_train_steps else 0
+        if every_n_train_steps:
+            save_also_after_steps(self)  # which ones is decided in on_train_batch_end
         self._interval = every_n_train_steps or 0
         self._start_step = 0
         self._num_steps = 0
@@ -85,12 +87,10 @@ class LastCheckpointCallback(ModelCheckpoint):
         """
         self._is_whole = trainer.global_step > self._num_steps
         self._num_steps = trainer.global_step
-        loop = trainer.fit_loop
-        is_validated = trainer.enable_validation and loop.epoch_loop._should_check_val_fx(loop._data_fetcher)  # type: ignore[arg-type]
         # Restored with a checkpoint, it makes a resumed run save the steps that it would have saved without the stop.
         since = self._start_step if self.best_model_score is None else int(self.best_model_score)
         is_due = self._is_whole and trainer.global_step - since >= self._interval
-        if is_due and not is_validated and not trainer.is_last_batch:
+        if is_due and not is_validation_due(trainer) and not trainer.is_last_batch:
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -96,6 +96,7 @@ class PictureGridCallback(Callback, ABC):
                 logger.experiment.add_image(self.title, np.asarray(grid), trainer.global_step, dataformats="HWC")
 
 
+# torchvision.utils.make_grid puts a border around the grid as well, and takes tensors, which tiles with text are not.
 def draw_grid(tiles: list[Image.Image], num_columns: int, gap: int) -> Image.Image:
     """Lay tiles of one size out in rows, white between them.
 

@@ -8,8 +8,9 @@ from datetime import timedelta
 
 import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch.distributed.distributed_c10d import PrefixStore, Store, _get_default_store
+from torch.distributed.distributed_c10d import PrefixStore, Store
 
+from synth2_lightning.compat.torch import default_store
 from synth2_lightning.io.console import visible
 
 _BEATS_MISSED = 3  # after a connection broke: then somebody is gone, and it is only asked who
@@ -50,7 +51,7 @@ class RankWatchCallback(Callback):
         """Begin to give signs, and to look for those of others."""
         if self._watch is not None or trainer.world_size == 1 or not dist.is_initialized():
             return
-        store = _get_default_store().clone()
+        store = default_store().clone()
         store.set_timeout(timedelta(seconds=self.timeout))
         signs = PrefixStore("signs of life", store)
         self._watch = _Watch(signs, trainer.global_rank, trainer.world_size, self.timeout, self.interval)

@@ -8,6 +8,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from synth2_lightning.compat.lightning import replace_sigterm_handler, request_stop
+
 _STOPPED_BY_SIGTERM = 143
 
 
@@ -39,8 +41,7 @@ class SigtermCallback(Callback):
         """Take the place of Lightning's handler, before it is registered."""
         self.is_requested = False
         self._launcher = trainer.strategy.launcher
-        # A handler of our own, registered from a later hook, would leave a time in which Lightning's is the one.
-        trainer._signal_connector._sigterm_notifier_fn = self._take_note  # type: ignore[assignment, method-assign]
+        replace_sigterm_handler(trainer, self._take_note)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Count from where the run begins."""
@@ -89,6 +90,4 @@ class SigtermCallback(Callback):
     def _agree(self, trainer: Trainer) -> None:
         if trainer.strategy.reduce_boolean_decision(self.is_requested, all=False):
             rank_zero_info(f"SIGTERM: the run stops after step {trainer.global_step}.")
-            # Lightning looks at this after a step, or, where a validation follows, after a batch of that. There is no
-            # public way to set it; a `should_stop` would validate once more.
-            trainer._signal_connector.received_sigterm = True
+            request_stop(trainer)

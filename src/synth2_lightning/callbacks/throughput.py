@@ -12,7 +12,8 @@ class DataWaitCallback(Callback):
     """Shows samples per second over all ranks, and the share of time that training waits for data.
 
     A share near 0 says that the model is the bottleneck, near 1 that the data is: add workers, or train on
-    token shards. Lightning's ThroughputMonitor logs FLOP/s; this is for the progress bar.
+    token shards. It does not build on Lightning's ThroughputMonitor, which does not time the data loader, waits for the
+    GPU in every step, and logs to loggers only, not to the progress bar.
 
     Args:
         window: Training steps over which both are averaged.

@@ -9,10 +9,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from synth2_lightning.compat.transformers import update_model_kwargs
 from synth2_lightning.types import GenerationSettings
 
 _ROW_BY_ROW = ("attention_mask", "position_ids")
@@ -139,10 +141,11 @@ def beam_search(
     device = input_ids.device
     beams = Beams(len(input_ids), settings, end, device)
     ids = input_ids
-    outputs = model._prefill(ids, model.generation_config, model_kwargs)
+    inputs = model.prepare_inputs_for_generation(ids, is_first_iteration=True, **model_kwargs)
     model_kwargs.pop("inputs_embeds", None)
     while True:
-        model_kwargs = model._update_model_kwargs_for_generation(outputs, model_kwargs)
+        outputs = model(**inputs, return_dict=True)
+        model_kwargs = update_model_kwargs(model, outputs, model_kwargs)
         if len(beams.texts):
             scores = outputs.logits[:, -1].float()
             if settings.num_beams > 1:
@@ -157,7 +160,14 @@ def beam_search(
                 for name in _ROW_BY_ROW:
                     if model_kwargs.get(name) is not None:
                         model_kwargs[name] = model_kwargs[name][rows]
-        if not model._has_unfinished_sequences(not len(beams.texts), synced, device):
+        if not _is_any_unfinished(len(beams.texts), synced, device):
             return beams.answers()
         inputs = model.prepare_inputs_for_generation(ids, next_sequence_length=1, **model_kwargs)
-        outputs = model(**inputs, return_dict=True)
+
+
+def _is_any_unfinished(num_texts: int, synced: bool, device: torch.device) -> bool:
+    if not synced:
+        return num_texts > 0
+    over_ranks = torch.tensor(num_texts, device=device)
+    dist.all_reduce(over_ranks)
+    return bool(over_ranks)

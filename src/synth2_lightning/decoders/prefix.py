@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from synth2_lightning.compat.transformers import attention_implementation
 from synth2_lightning.decoders.blocks import CheckpointedBlock, find_blocks
 from synth2_lightning.decoders.causal import CausalDecoder
 
@@ -47,7 +48,7 @@ class PrefixDecoder(CausalDecoder):
         Raises:
             TypeError: If the language model gives no attention.
         """
-        chosen = self.lm.config._attn_implementation
+        chosen = attention_implementation(self.lm)
         self.lm.set_attn_implementation("eager")  # the others do not give their weights away
         try:
             layers = self.lm(inputs_embeds=embeds, use_cache=False, output_attentions=True).attentions

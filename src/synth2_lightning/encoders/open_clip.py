@@ -61,7 +61,7 @@ class OpenClipEncoder(FrozenEncoder):
         _check_architecture(model)
         self._model = model
         self._pretrained = pretrained
-        with torch.device("meta"), _quiet():
+        with torch.device("meta"), _without_warning_of_random_weights():
             blueprint = open_clip.create_model(
                 model, load_weights=False, pretrained_text=False, force_image_size=image_size, device="meta"
             ).visual.eval()
@@ -320,11 +320,13 @@ def _side(image_size: int | tuple[int, int]) -> int:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    # open_clip warns that a network without weights is random; here that is meant, and it never sees a picture.
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+def _without_warning_of_random_weights() -> Iterator[None]:
+    # open_clip has no switch for it, and logs to the root logger. Here the weights are random on purpose.
+    def is_other(record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith("No pretrained weights loaded for model")
+
+    logging.root.addFilter(is_other)
     try:
         yield
     finally:
-        logging.disable(before)
+        logging.root.removeFilter(is_other)

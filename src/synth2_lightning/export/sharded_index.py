@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.distributed.checkpoint.filesystem import _StorageInfo
 from torch.distributed.checkpoint.metadata import (
     BytesStorageMetadata,
     ChunkStorageMetadata,
@@ -20,6 +19,8 @@ from torch.distributed.checkpoint.metadata import (
     TensorProperties,
     TensorStorageMetadata,
 )
+
+from synth2_lightning.compat.torch import StorageInfo
 
 _RECORDS = {  # what torch 2.15 names in an index
     "pathlib": {"PosixPath", "PurePosixPath", "WindowsPath", "PureWindowsPath"},
@@ -124,11 +125,11 @@ def _make_key(record: Any) -> MetadataIndex:
     )
 
 
-def _make_storage(record: Any) -> _StorageInfo:
+def _make_storage(record: Any) -> StorageInfo:
     fields = _fields(record, "_StorageInfo")
     name = str(fields["relative_path"])
     if Path(name).name != name:
         raise ValueError(f"Its index names {name!r}, which lies outside of the folder; nothing was read.")
     if fields.get("transform_descriptors"):
         raise ValueError(f"Its index has {name!r} transformed; expected tensors as `synth2 fit` writes them.")
-    return _StorageInfo(name, int(fields["offset"]), int(fields["length"]))
+    return StorageInfo(name, int(fields["offset"]), int(fields["length"]))

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from synth2_lightning.compat.transformers import supports_attention_functions
 from synth2_lightning.generators.continuous_batching import (
     ContinuousBatch,
     KeysAndValues,
@@ -113,7 +114,7 @@ class LanguageModelCaptionGenerator(CaptionGenerator):
         limits = {name: getattr(config, name, None) for name in _LIMITED_ATTENTION}
         odd = [f"{name}={value}" for name, value in limits.items() if value is not None]
         odd += sorted(set(getattr(config, "layer_types", None) or ()) - {"full_attention"})
-        if odd or not getattr(network, "_supports_attention_backend", False):
+        if odd or not supports_attention_functions(network):
             found = f" ({', '.join(odd)})" if odd else ""
             raise ValueError(
                 f"{self.model} ({network.config.model_type}) has an attention that cannot be shared between prompts"

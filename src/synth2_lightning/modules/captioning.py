@@ -11,7 +11,9 @@ from torch.optim import AdamW
 
 from synth2_lightning.interfaces import ImageEncoder, LanguageDecoder, ResamplerFactory
 from synth2_lightning.metrics.token_loss import MeanTokenLoss
-from synth2_lightning.modules.base import BaseModule, OptimizerFactory, SchedulerFactory, source_losses
+from synth2_lightning.modules.base import BaseModule
+from synth2_lightning.modules.losses import source_losses
+from synth2_lightning.modules.optimizers import OptimizerFactory, SchedulerFactory
 from synth2_lightning.modules.ranks import mean_over_ranks
 from synth2_lightning.modules.sharding import choose_precision, shard_frozen, shard_part
 from synth2_lightning.nn.gated_attention import GatedCrossAttention

@@ -15,7 +15,9 @@ from torch.optim import AdamW
 from synth2_lightning.generators.muse import draw_tokens, save_generator
 from synth2_lightning.interfaces import ImageTokenizer, TextEncoder
 from synth2_lightning.metrics.retrieval import RetrievalRecall
-from synth2_lightning.modules.base import BaseModule, OptimizerFactory, SchedulerFactory
+from synth2_lightning.modules.base import BaseModule
+from synth2_lightning.modules.divergence import refuse_nonfinite_weights
+from synth2_lightning.modules.optimizers import OptimizerFactory, SchedulerFactory
 from synth2_lightning.modules.ranks import locate_rows, mean_over_ranks
 from synth2_lightning.modules.sharding import choose_precision, shard_part, whole_weights
 from synth2_lightning.nn.maskgit import MaskGit
@@ -134,7 +136,7 @@ class MuseModule(BaseModule):
 
     def on_fit_end(self) -> None:
         """Write the trained generator."""
-        self.check_weights()
+        refuse_nonfinite_weights(self)
         # The log folder is asked for on every rank, because the answer is broadcast.
         folder = Path(self.trainer.log_dir or self.trainer.default_root_dir) / "generator"
         is_writer = self.trainer.is_global_zero

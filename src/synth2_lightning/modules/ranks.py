@@ -1,9 +1,13 @@
-"""What a rank must know of the others for a step to be that of one process with the whole batch."""
+"""Agreement between ranks: on checkpoints, and on losses and rows of the whole batch."""
+
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from lightning.pytorch import Trainer
 from torch import Tensor
 
+from synth2_lightning.io.checkpoint_files import checksum
 from synth2_lightning.types import TokenLoss
 
 
@@ -49,3 +53,36 @@ def locate_rows(num_rows: int) -> tuple[int, slice]:
     """
     rank, world_size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     return world_size * num_rows, slice(rank * num_rows, (rank + 1) * num_rows)
+
+
+def refuse_different_checkpoints(trainer: Trainer) -> None:
+    """Refuse ranks that would load different weights; each finds and reads its checkpoint by itself.
+
+    Args:
+        trainer: The trainer; to be called on all ranks.
+
+    Raises:
+        ValueError: On all ranks, if the content of two of their checkpoints differs.
+    """
+    if trainer.world_size == 1 or not dist.is_initialized():
+        return
+    path = trainer.ckpt_path
+    found = [("", "")] * trainer.world_size
+    dist.all_gather_object(found, ("none", "") if path is None else _name_and_checksum(str(path)))
+    if len({content for _, content in found}) > 1:
+        names = ", ".join(f"{name} ({content})" if content else name for name, content in found)
+        raise ValueError(
+            f"The processes would resume from different checkpoints, by rank: {names}; expected the same content "
+            "on each. Keep the run's folder on a share that every machine sees, or copy its checkpoints to each, "
+            "and look there whether they can be read."
+        )
+
+
+def _name_and_checksum(path: str) -> tuple[str, str]:
+    if "://" in path:
+        return path, path
+    found = Path(path).resolve()
+    try:
+        return found.name, f"checksum {checksum(found)}"
+    except OSError as error:  # not raised here, where the other ranks wait
+        return found.name, f"cannot be read: {error.strerror}"

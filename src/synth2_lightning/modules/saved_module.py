@@ -5,11 +5,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from synth2_lightning.compat.lightning import CLASS_PATH_KEY, INSTANTIATOR_KEY
 from synth2_lightning.io.class_specs import build_class, copy_plain, find_class
 from synth2_lightning.io.locations import hub_from_cache
 from synth2_lightning.io.trusted_packages import OWN_PACKAGE, refuse_foreign_packages
-
-_INSTANTIATOR, _CLASS_PATH = "_instantiator", "_class_path"  # Lightning's: present if its command line built the module
 
 
 def read_class_spec(content: Mapping[str, Any], checkpoint: Path) -> tuple[str | None, dict[str, Any]]:
@@ -32,8 +31,8 @@ def read_class_spec(content: Mapping[str, Any], checkpoint: Path) -> tuple[str |
     settings = copy_plain(content.get("hyper_parameters") or {}, f"The description in the checkpoint {checkpoint}")
     if not isinstance(settings, dict):
         raise ValueError(f"The checkpoint {checkpoint} has the settings {settings!r:.100}; expected a mapping.")
-    settings.pop(_INSTANTIATOR, None)
-    class_path = settings.pop(_CLASS_PATH, None)
+    settings.pop(INSTANTIATOR_KEY, None)
+    class_path = settings.pop(CLASS_PATH_KEY, None)
     if class_path is not None and not isinstance(class_path, str):
         raise ValueError(f"The checkpoint {checkpoint} names the class {class_path!r:.100}; expected its import path.")
     return class_path, settings

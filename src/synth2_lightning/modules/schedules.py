@@ -6,6 +6,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 
+# SequentialLR of LinearLR and CosineAnnealingLR is no substitute: it takes one final rate for all parameter groups
+# instead of a fraction of each, rises again after the last step, and rounds otherwise.
 class WarmupCosineSchedule(LambdaLR):
     """Linear warm-up, then half a cosine down to a share of the peak (Loshchilov and Hutter, arXiv 1608.03983).
 

@@ -5,7 +5,6 @@ from contextlib import contextmanager
 
 import torch
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, Strategy
-from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import (
@@ -16,6 +15,8 @@ from torch.distributed.fsdp import (
 )
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
+
+from synth2_lightning.compat.lightning import is_multiprocessing
 
 SPAWNED_PROCESSES = (
     "The strategy starts processes by spawn or fork (ddp_spawn, ddp_fork, ddp_notebook), which cannot return what they "
@@ -37,7 +38,7 @@ def refuse_spawned_processes(strategy: Strategy) -> None:
         >>> from lightning.pytorch.strategies import DDPStrategy
         >>> refuse_spawned_processes(DDPStrategy())
     """
-    if isinstance(strategy.launcher, _MultiProcessingLauncher):
+    if is_multiprocessing(strategy):
         raise ValueError(SPAWNED_PROCESSES)
 
 

@@ -9,7 +9,9 @@ from torch.optim import AdamW
 
 from synth2_lightning.interfaces import FeatureExtractor, TrainableTokenizer
 from synth2_lightning.metrics.codebook import CodebookPerplexity, CodebookUsage
-from synth2_lightning.modules.base import BaseModule, OptimizerFactory, SchedulerFactory
+from synth2_lightning.modules.base import BaseModule
+from synth2_lightning.modules.divergence import refuse_nonfinite_weights
+from synth2_lightning.modules.optimizers import OptimizerFactory, SchedulerFactory
 from synth2_lightning.nn.perceptual import perceptual_distance
 from synth2_lightning.types import ImageTextBatch, Pixels, Reconstruction
 
@@ -112,7 +114,7 @@ class TokenizerModule(BaseModule):
 
     def on_fit_end(self) -> None:
         """Write the trained tokenizer."""
-        self.check_weights()
+        refuse_nonfinite_weights(self)
         # The log folder is asked for on every rank, because the answer is broadcast.
         folder = Path(self.trainer.log_dir or self.trainer.default_root_dir) / "tokenizer"
         if self.trainer.is_global_zero:
