@@ -81,7 +81,7 @@ def plain_loop(module: VisionLanguageModule, names: Iterable[str]) -> Captions:
             square = cut_square(image.convert("RGB"), module.image_encoder.image_size)
         pixels = torch.from_numpy(np.array(square)).permute(2, 0, 1)[None]
         with torch.inference_mode():
-            captions[name] = say_by_transformers(module, module.look(Pixels(pixels)))
+            captions[name] = say_by_transformers(module, module.encode_images(Pixels(pixels)))
     return captions
 
 
@@ -95,7 +95,7 @@ def say_by_transformers(module: VisionLanguageModule, visual: Tensor) -> str:
         pad_token_id=tokenizer.pad_token_id,
         suppress_tokens=None if tokenizer.unk_token_id in (None, rules.end) else [tokenizer.unk_token_id],
     )
-    with decoder.show(visual) as prefix:
+    with decoder.visual_context(visual) as prefix:
         words = decoder.lm.get_input_embeddings()(rules.encode_prompts([decoder.prompt]).inputs)
         embeds = torch.cat([prefix, words], dim=1)
         mask = torch.ones(embeds.shape[:2], dtype=torch.long)

@@ -75,7 +75,7 @@ def test_the_settings_of_decoding_can_be_overridden(run: Path) -> None:
 
 def test_a_subclass_answers_in_its_own_way() -> None:
     class Loud(VisionLanguageModule):
-        def respond(self, visual: torch.Tensor, batch: object) -> tuple[str, ...]:
+        def generate(self, visual: torch.Tensor, batch: object) -> tuple[str, ...]:
             return ("LOUD",) * len(visual)
 
     module = Loud(TinyImageTokenizer(), TinyResampler, TinyDecoder())

@@ -25,7 +25,7 @@ class Answering(QuestionAnsweringModule):
     def compute_loss(self, visual: Tensor, batch: ImageTextBatch) -> TokenLoss:
         return TokenLoss(torch.ones(len(batch)), torch.ones(len(batch), dtype=torch.long))
 
-    def respond(self, visual: Tensor, batch: ImageTextBatch) -> tuple[str, ...]:
+    def generate(self, visual: Tensor, batch: ImageTextBatch) -> tuple[str, ...]:
         return ("yes",) * len(batch)
 
 

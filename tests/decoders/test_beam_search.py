@@ -58,7 +58,7 @@ def _transformers(decoder: CausalDecoder, visual: Tensor, settings: GenerationSe
         pad_token_id=tokenizer.pad_token_id,
         suppress_tokens=[tokenizer.unk_token_id],
     )
-    with decoder.show(visual) as prefix:
+    with decoder.visual_context(visual) as prefix:
         start = torch.full((len(visual), 1), decoder.captions.beginning)
         embeds = torch.cat([prefix, decoder.lm.get_input_embeddings()(start)], dim=1)
         mask = torch.ones(embeds.shape[:2], dtype=torch.long)

@@ -69,7 +69,7 @@ def test_the_loss_is_that_of_transformers_for_the_same_input(decoder: CausalDeco
         tokens = decoder.captions.encode(CAPTIONS[row : row + 1], PROMPTS[row : row + 1])
         end = torch.tensor([[decoder.captions.end]])
         ids = torch.cat([tokens.inputs, end], dim=1)
-        with decoder.show(visual[row : row + 1]) as prefix:
+        with decoder.visual_context(visual[row : row + 1]) as prefix:
             words = decoder.lm.get_input_embeddings()(ids)
             labels = pad(ids.masked_fill(~pad(tokens.is_target, (1, 0)), -100), (prefix.shape[1], 0), value=-100)
             expected = decoder.lm(inputs_embeds=torch.cat([prefix, words], dim=1), labels=labels).loss
@@ -99,7 +99,7 @@ def test_greedy_captions_are_the_likeliest_word_after_word(make_decoder: MakeDec
     (caption,) = decoder.generate(visual, GenerationSettings(max_new_tokens=5))
     ids = [decoder.captions.beginning]
     unknown = llama.tokenizer.unk_token_id
-    with torch.no_grad(), decoder.show(visual) as prefix:
+    with torch.no_grad(), decoder.visual_context(visual) as prefix:
         for _ in range(5):
             words = decoder.lm.get_input_embeddings()(torch.tensor([ids]))
             logits = decoder.lm(inputs_embeds=torch.cat([prefix, words], dim=1)).logits[0, -1]

@@ -29,7 +29,7 @@ def test_with_shut_gates_the_model_says_what_it_said_before(language_model: NewL
     torch.manual_seed(1)
     bare = language_model.build().eval()
     ids = torch.tensor([[1, 5, 6, 7], [1, 8, 9, 4]])
-    with decoder.show(visual), torch.no_grad():
+    with decoder.visual_context(visual), torch.no_grad():
         assert torch.equal(decoder.lm(ids).logits, bare(ids).logits)
 
 
@@ -55,7 +55,7 @@ def test_nothing_stays_bound_after_a_call_or_an_error(gpt2: NewLanguageModel, vi
     decoder.loss(visual, ["a circle", "a dog"])
     decoder.generate(visual, GenerationSettings(max_new_tokens=2, num_beams=2))
     assert all(block.visual is None for block in _gated(decoder))
-    with pytest.raises(ValueError, match="2 texts"), decoder.show(visual):
+    with pytest.raises(ValueError, match="2 texts"), decoder.visual_context(visual):
         raise ValueError("2 texts")
     assert all(block.visual is None for block in _gated(decoder))
 
@@ -65,14 +65,14 @@ def test_beams_see_the_picture_of_their_row(gpt2: NewLanguageModel, visual: Tens
     ids = torch.randint(1, 9, (6, 3))
     for block in _gated(decoder):
         block.cross_attention.attention_gate.data.fill_(1.0)
-    with decoder.show(visual.repeat_interleave(3, dim=0)):
+    with decoder.visual_context(visual.repeat_interleave(3, dim=0)):
         expected = decoder.lm(ids).logits
-    with decoder.show(visual) as prefix:
+    with decoder.visual_context(visual) as prefix:
         assert prefix.shape == (2, 0, 32)
         torch.testing.assert_close(decoder.lm(ids).logits, expected)
         with torch.no_grad():  # what was made of the picture is kept between calls
             torch.testing.assert_close(decoder.lm(ids).logits, expected)
-            decoder.keep_pictures(torch.tensor([1]))
+            decoder.select_images(torch.tensor([1]))
             torch.testing.assert_close(decoder.lm(ids[3:]).logits, expected[3:])
 
 

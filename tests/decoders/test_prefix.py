@@ -15,7 +15,7 @@ def test_visual_tokens_come_at_the_scale_of_words(language_model: NewLanguageMod
     decoder = PrefixDecoder(language_model)
     decoder.load()
     words = decoder.lm.get_input_embeddings()(torch.arange(len(language_model.tokenizer)))
-    with decoder.show(1000 * torch.randn(3, 4, 32) + 7) as prefix:
+    with decoder.visual_context(1000 * torch.randn(3, 4, 32) + 7) as prefix:
         assert prefix.std() == pytest.approx(float(words.std()), rel=0.1)
         assert abs(float(prefix.mean())) < 0.1 * float(words.std())
 
@@ -43,7 +43,7 @@ def test_words_look_at_visual_tokens_when_they_are_about_to_be_said(language_mod
     # By hand: position 3 reads the beginning of text, and is about to say the first word.
     ids = decoder.captions.encode(["a red circle"], None).inputs
     decoder.lm.set_attn_implementation("eager")
-    with decoder.show(visual[:1]) as prefix:
+    with decoder.visual_context(visual[:1]) as prefix:
         embeds = torch.cat([prefix, decoder.lm.get_input_embeddings()(ids)], dim=1)
         layers = decoder.lm(inputs_embeds=embeds, output_attentions=True).attentions
     about_to_say = torch.stack(layers)[:, 0, :, 3, :3].mean((0, 1))

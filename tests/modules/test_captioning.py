@@ -132,8 +132,8 @@ def test_a_batch_without_targets_stops_the_run() -> None:
 
 
 class LoudModule(VisionLanguageModule):
-    def respond(self, visual: torch.Tensor, batch: ImageTextBatch) -> tuple[str, ...]:
-        return tuple(caption.upper() for caption in super().respond(visual, batch))
+    def generate(self, visual: torch.Tensor, batch: ImageTextBatch) -> tuple[str, ...]:
+        return tuple(caption.upper() for caption in super().generate(visual, batch))
 
 
 def test_a_subclass_changes_the_answer_and_nothing_else() -> None:

@@ -115,7 +115,7 @@ def beam_search(
     *,
     settings: GenerationSettings,
     end: int,
-    keep_pictures: Callable[[Int[Tensor, " texts"]], None],
+    select_images: Callable[[Int[Tensor, " texts"]], None],
     synced: bool,
     generation_config: Any = None,
     stopping_criteria: Any = None,
@@ -129,7 +129,7 @@ def beam_search(
         logits_processor: Changes the scores of next tokens.
         settings: How to search.
         end: Id of the token that ends a text.
-        keep_pictures: Told which of the texts that the model was last called for are left.
+        select_images: Told which of the texts that the model was last called for are left.
         synced: Whether to call the model as often as the other ranks do.
         generation_config: Not used: of one beam, for what ``generate`` prepares.
         stopping_criteria: Not used.
@@ -151,7 +151,7 @@ def beam_search(
             rows = beams.advance(logits_processor(ids, scores))
             if len(beams.texts):
                 if len(beams.texts) < len(before):
-                    keep_pictures(torch.isin(before, beams.texts).nonzero().squeeze(1))
+                    select_images(torch.isin(before, beams.texts).nonzero().squeeze(1))
                 ids = beams.tokens.flatten(0, 1)
                 model_kwargs["cache"].reorder_cache(rows)
                 for name in _ROW_BY_ROW:

@@ -27,7 +27,7 @@ from synth2_lightning.types import GenerationSettings, TokenLoss
 
 
 class CausalDecoder(LanguageDecoder, ABC):
-    """Trains and asks a causal language model; a subclass says how the model gets to see (:meth:`show`).
+    """Trains and asks a causal language model; a subclass says how the model gets to see (:meth:`visual_context`).
 
     Args:
         language_model: Where the language model comes from. What it does not learn stays in ``eval()``.
@@ -51,7 +51,7 @@ class CausalDecoder(LanguageDecoder, ABC):
         self.checkpoint_activations = checkpoint_activations
         self.embed_dim = language_model.hidden_size
         self.lm: Any = None
-        self._lm_learns = False
+        self._lm_is_trainable = False
 
     def load(self) -> None:
         """Bring the language model; the second call does nothing."""
@@ -61,17 +61,17 @@ class CausalDecoder(LanguageDecoder, ABC):
 
         lm = self.source.build()
         lm.generation_config = GenerationConfig()  # Or what the Hub thinks of sampling would mix with our settings.
-        self._lm_learns = any(parameter.requires_grad for parameter in lm.parameters())
-        self.fit_in(lm)
+        self._lm_is_trainable = any(parameter.requires_grad for parameter in lm.parameters())
+        self.attach(lm)
         self.lm = lm
         self.train(self.training)
 
     @abstractmethod
-    def fit_in(self, lm: Any) -> None:
+    def attach(self, lm: Any) -> None:
         """Prepare the language model and the parts that depend on its weights, once they are there."""
 
     @abstractmethod
-    def show(
+    def visual_context(
         self, visual: Float[Tensor, "batch queries width"]
     ) -> AbstractContextManager[Float[Tensor, "batch prefix width"]]:
         """Let the language model see pictures while the context lasts.
@@ -84,8 +84,8 @@ class CausalDecoder(LanguageDecoder, ABC):
         """
 
     @abstractmethod
-    def keep_pictures(self, kept: Int[Tensor, " pictures"]) -> None:
-        """Let the language model see some of the pictures only, from now on, until the context of :meth:`show` ends.
+    def select_images(self, kept: Int[Tensor, " pictures"]) -> None:
+        """Let the language model see some of the pictures only, from now on, until the context of :meth:`visual_context` ends.
 
         Args:
             kept: Numbers, among those that it sees now.
@@ -105,7 +105,7 @@ class CausalDecoder(LanguageDecoder, ABC):
     def train(self, mode: bool = True) -> "CausalDecoder":
         """Set the mode, but for a frozen language model."""
         super().train(mode)
-        if self.lm is not None and not self._lm_learns:
+        if self.lm is not None and not self._lm_is_trainable:
             self.lm.eval()
         return self
 
@@ -122,12 +122,12 @@ class CausalDecoder(LanguageDecoder, ABC):
         """
         tokens = self.captions.encode(texts, prompts)
         device = visual.device
-        with self.show(visual) as prefix:
+        with self.visual_context(visual) as prefix:
             self._check_length(prefix.shape[1] + tokens.inputs.shape[1], "captions")
             # Padding stands on the right, where causal attention never looks: no mask is needed.
             embeds = self._embed(prefix, tokens.inputs.to(device))
-            asked = pad(tokens.is_target, (prefix.shape[1], 0)).flatten().nonzero().squeeze(1)
-            with _only_at(self.lm.get_output_embeddings(), asked.to(device)):
+            target_positions = pad(tokens.is_target, (prefix.shape[1], 0)).flatten().nonzero().squeeze(1)
+            with _only_at(self.lm.get_output_embeddings(), target_positions.to(device)):
                 logits = self.lm(inputs_embeds=embeds, use_cache=False).logits
         is_target = tokens.is_target.to(device)
         losses = negative_log_likelihood(logits, tokens.targets[tokens.is_target].to(device))
@@ -147,11 +147,11 @@ class CausalDecoder(LanguageDecoder, ABC):
             ValueError: If prompt and text may outgrow the language model's context.
         """
         tokens = self.captions.encode_prompts([self.prompt] * len(visual) if prompts is None else prompts)
-        with self.show(visual) as prefix, _without_advice():
+        with self.visual_context(visual) as prefix, _without_advice():
             self._check_length(prefix.shape[1] + tokens.inputs.shape[1] + settings.max_new_tokens, "generated texts")
             synced = _is_sharded(self.lm)
             search = partial(
-                beam_search, settings=settings, end=self.captions.end, keep_pictures=self.keep_pictures, synced=synced
+                beam_search, settings=settings, end=self.captions.end, select_images=self.select_images, synced=synced
             )
             embeds = self._embed(prefix, tokens.inputs.to(visual.device))
             mask = pad(tokens.mask, (prefix.shape[1], 0), value=True).long().to(visual.device)
@@ -180,9 +180,9 @@ class CausalDecoder(LanguageDecoder, ABC):
             TypeError: If the language model has no attention to be looked at.
         """
         tokens = self.captions.encode(texts, None)
-        with self.show(visual) as prefix:
+        with self.visual_context(visual) as prefix:
             self._check_length(prefix.shape[1] + tokens.inputs.shape[1], "captions")
-            of_positions = self.trace(self._embed(prefix, tokens.inputs.to(visual.device)), prefix.shape[1])
+            of_positions = self.token_attention(self._embed(prefix, tokens.inputs.to(visual.device)), prefix.shape[1])
         words = []
         for weights, is_target, numbers in zip(
             of_positions, tokens.is_target, self.captions.word_numbers(texts), strict=True
@@ -193,13 +193,13 @@ class CausalDecoder(LanguageDecoder, ABC):
         return words
 
     @abstractmethod
-    def trace(
+    def token_attention(
         self, embeds: Float[Tensor, "batch length width"], num_before: int
     ) -> Float[Tensor, "batch positions queries"]:
         """Run the language model and say where every word's position looks at the picture; rows sum to one.
 
         Args:
-            embeds: What :meth:`show` puts before the words, and the words.
+            embeds: What :meth:`visual_context` puts before the words, and the words.
             num_before: How many of these are no words.
         """
 

@@ -55,7 +55,7 @@ class CrossAttentionDecoder(CausalDecoder):
         self.num_heads = num_heads
         self.head_dim = head_dim
 
-    def fit_in(self, lm: Any) -> None:
+    def attach(self, lm: Any) -> None:
         """Put gates before every k-th block."""
         scales = _state_scales(lm)
         blocks = find_blocks(lm, self.num_blocks)
@@ -69,7 +69,7 @@ class CrossAttentionDecoder(CausalDecoder):
                 blocks[index] = CheckpointedBlock(block)
 
     @contextmanager
-    def show(self, visual: Float[Tensor, "batch queries width"]) -> Iterator[Float[Tensor, "batch prefix width"]]:
+    def visual_context(self, visual: Float[Tensor, "batch queries width"]) -> Iterator[Float[Tensor, "batch prefix width"]]:
         """Bind the visual tokens to the gated blocks while the context lasts; nothing stands before the words."""
         for block in self._gated_blocks():
             block.visual = visual
@@ -79,15 +79,15 @@ class CrossAttentionDecoder(CausalDecoder):
             for block in self._gated_blocks():
                 block.visual = block.keys_values = None
 
-    def keep_pictures(self, kept: Int[Tensor, " pictures"]) -> None:
+    def select_images(self, kept: Int[Tensor, " pictures"]) -> None:
         """Show some of the pictures from now on."""
         for block in self._gated_blocks():
-            block.keep_pictures(kept)
+            block.select_images(kept)
 
     def _gated_blocks(self) -> list["GatedBlock"]:
         return [part for part in self.lm.modules() if isinstance(part, GatedBlock)]
 
-    def trace(
+    def token_attention(
         self, embeds: Float[Tensor, "batch length width"], num_before: int
     ) -> Float[Tensor, "batch positions queries"]:
         """Say how much each word's position looks at the visual tokens, each layer as much as its gate is open.
@@ -141,7 +141,7 @@ class GatedBlock(BlockWrapper):
         if self.visual is None:
             raise RuntimeError(
                 "The language model of a CrossAttentionDecoder was called without a picture; expected a call of the "
-                "decoder's loss or generate, or of the model inside `with decoder.show(visual)`."
+                "decoder's loss or generate, or of the model inside `with decoder.visual_context(visual)`."
             )
         if not torch.is_grad_enabled():
             if self.keys_values is None:
@@ -152,7 +152,7 @@ class GatedBlock(BlockWrapper):
             return checkpoint(self._run, hidden_states, self.visual, None, *args, use_reentrant=False, **kwargs)
         return self._run(hidden_states, self.visual, None, *args, **kwargs)
 
-    def keep_pictures(self, kept: Int[Tensor, " pictures"]) -> None:
+    def select_images(self, kept: Int[Tensor, " pictures"]) -> None:
         """Look at some of the pictures from now on."""
         if self.visual is not None:
             self.visual = self.visual[kept]

@@ -22,7 +22,7 @@ class PrefixDecoder(CausalDecoder):
     picture and caption.
     """
 
-    def fit_in(self, lm: Any) -> None:
+    def attach(self, lm: Any) -> None:
         """Set the scale of the visual tokens to that of words."""
         self.norm = nn.LayerNorm(self.embed_dim).to(lm.device)
         nn.init.constant_(self.norm.weight, _word_scale(lm))
@@ -32,14 +32,14 @@ class PrefixDecoder(CausalDecoder):
                 blocks[index] = CheckpointedBlock(block)
 
     @contextmanager
-    def show(self, visual: Float[Tensor, "batch queries width"]) -> Iterator[Float[Tensor, "batch prefix width"]]:
+    def visual_context(self, visual: Float[Tensor, "batch queries width"]) -> Iterator[Float[Tensor, "batch prefix width"]]:
         """Give the visual tokens to be put before the words."""
         yield self.norm(visual)
 
-    def keep_pictures(self, kept: Int[Tensor, " pictures"]) -> None:
+    def select_images(self, kept: Int[Tensor, " pictures"]) -> None:
         """Do nothing: what was seen stands among the words."""
 
-    def trace(
+    def token_attention(
         self, embeds: Float[Tensor, "batch length width"], num_before: int
     ) -> Float[Tensor, "batch positions queries"]:
         """Say how much each word's position attends to the visual tokens, on the mean over layers and heads.

@@ -23,7 +23,7 @@ class VisionLanguageModule(BaseModule):
 
     Two doors for new ideas. *Inject*: a new connector or decoder is a class under ``Resampler`` or
     ``LanguageDecoder`` in your own package and one ``class_path`` in YAML. *Subclass*: override
-    :meth:`compute_loss` for another objective, :meth:`respond` for another answer; the order of a step stays.
+    :meth:`compute_loss` for another objective, :meth:`generate` for another answer; the order of a step stays.
 
     Args:
         image_encoder: Frozen; turns any kind of picture into ``(batch, tokens, dim)``.
@@ -37,7 +37,7 @@ class VisionLanguageModule(BaseModule):
     Example:
         >>> from synth2_lightning.testing import TinyDecoder, TinyImageTokenizer, TinyResampler, tiny_batch
         >>> module = VisionLanguageModule(TinyImageTokenizer(), TinyResampler, TinyDecoder())
-        >>> module.look(tiny_batch().image).shape
+        >>> module.encode_images(tiny_batch().image).shape
         torch.Size([2, 4, 8])
     """
 
@@ -77,7 +77,7 @@ class VisionLanguageModule(BaseModule):
         shard_part(self.resampler, mesh, policy=policy)
         shard_part(self.decoder, mesh, entries=("loss", "generate"), policy=policy)
 
-    def look(self, image: ImageInput) -> Float[Tensor, "batch queries width"]:
+    def encode_images(self, image: ImageInput) -> Float[Tensor, "batch queries width"]:
         """Turn pictures of any kind into visual tokens; no gradient reaches the encoder."""
         with torch.no_grad():
             embeddings = self.image_encoder(image)
@@ -107,7 +107,7 @@ class VisionLanguageModule(BaseModule):
         """First door: the objective. By default the likelihood of the caption, given its picture."""
         return self.decoder.loss(visual, batch.captions)
 
-    def respond(self, visual: Float[Tensor, "batch queries width"], batch: ImageTextBatch) -> tuple[str, ...]:
+    def generate(self, visual: Float[Tensor, "batch queries width"], batch: ImageTextBatch) -> tuple[str, ...]:
         """Second door: the answer. By default a caption."""
         return tuple(self.decoder.generate(visual, self.generation))
 
@@ -122,7 +122,7 @@ class VisionLanguageModule(BaseModule):
     @final
     def training_step(self, batch: ImageTextBatch, batch_idx: int) -> Tensor:
         """Learn from one batch; logs the loss and the share of every source."""
-        losses = self.compute_loss(self.look(batch.image), batch)
+        losses = self.compute_loss(self.encode_images(batch.image), batch)
         loss, mean = mean_over_ranks(losses)
         self.log("train/loss", mean, prog_bar=True, batch_size=len(batch))
         for source, value in source_losses(losses.sums.detach(), losses.counts, batch.sources).items():
@@ -146,16 +146,16 @@ class VisionLanguageModule(BaseModule):
     @final
     def predict_step(self, batch: ImageTextBatch, batch_idx: int) -> CaptionOutput:
         """Write captions."""
-        captions = self.respond(self.look(batch.image), batch)
+        captions = self.generate(self.encode_images(batch.image), batch)
         loss = torch.zeros((), device=self.device)
         return CaptionOutput(loss=loss, keys=batch.keys, captions=captions, references=batch.references)
 
     def _evaluate(self, batch: ImageTextBatch, stage: str) -> CaptionOutput:
         # Here and not in a callback, because only a step runs inside the strategy's forward: under FSDP the
         # parameters are still sharded anywhere else.
-        visual = self.look(batch.image)
+        visual = self.encode_images(batch.image)
         losses = self.compute_loss(visual, batch)
         self.token_loss.update(batch.keys, losses)
         self.log(f"{stage}/loss", self.token_loss, on_step=False, on_epoch=True, prog_bar=True)
-        captions = self.respond(visual, batch)
+        captions = self.generate(visual, batch)
         return CaptionOutput(loss=losses.mean(), keys=batch.keys, captions=captions, references=batch.references)

@@ -43,7 +43,7 @@ class QuestionAnsweringModule(VisionLanguageModule):
         """Likelihood of the answer, given the picture and the question."""
         return self.decoder.loss(visual, batch.captions, self._questions(batch))
 
-    def respond(self, visual: Float[Tensor, "batch queries width"], batch: ImageTextBatch) -> tuple[str, ...]:
+    def generate(self, visual: Float[Tensor, "batch queries width"], batch: ImageTextBatch) -> tuple[str, ...]:
         """Answer."""
         return tuple(self.decoder.generate(visual, self.generation, self._questions(batch)))
 
