@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -75,8 +76,8 @@ def test_the_settings_of_decoding_can_be_overridden(run: Path) -> None:
 
 def test_a_subclass_answers_in_its_own_way() -> None:
     class Loud(VisionLanguageModule):
-        def generate(self, visual: torch.Tensor, batch: object) -> tuple[str, ...]:
-            return ("LOUD",) * len(visual)
+        def generate(self, visual: torch.Tensor, prompts: Sequence[str] | None = None) -> list[str]:
+            return ["LOUD"] * len(visual)
 
     module = Loud(TinyImageTokenizer(), TinyResampler, TinyDecoder())
     assert Captioner(module, "cpu").caption([grey(1)] * 3, batch_size=2) == ["LOUD"] * 3

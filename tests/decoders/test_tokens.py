@@ -74,6 +74,11 @@ def test_decoded_texts_have_no_special_tokens(words: Any) -> None:
     assert CaptionTokenizer(words, "", None).decode(ids) == ["a dog runs"]
 
 
+def test_another_number_of_prompts_is_refused(words: Any) -> None:
+    with pytest.raises(ValueError, match=r"2 texts.*1 prompts"):
+        CaptionTokenizer(words, "", None).encode(["a dog", "a circle"], ["a"])
+
+
 @pytest.mark.parametrize("prompt", ["", "a photo of"])
 def test_empty_captions_are_refused(words: Any, prompt: str) -> None:
     with pytest.raises(ValueError, match=r"caption '  '.*no word"):

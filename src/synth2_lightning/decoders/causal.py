@@ -123,7 +123,8 @@ class CausalDecoder(LanguageDecoder, ABC):
             prompts: One per image; by default the decoder's ``prompt``.
 
         Raises:
-            ValueError: If a text is empty, or longer than the language model's context.
+            ValueError: If a text is empty, or longer than the language model's context, or the number of prompts is not
+                that of the texts.
         """
         tokens = self.caption_tokenizer.encode(texts, prompts)
         device = visual.device
@@ -155,9 +156,10 @@ class CausalDecoder(LanguageDecoder, ABC):
             prompts: One per image; by default the decoder's ``prompt``.
 
         Raises:
-            ValueError: If prompt and text may exceed the language model's context.
+            ValueError: If prompt and text may exceed the language model's context, or the number of prompts is not that
+                of the images.
         """
-        tokens = self.caption_tokenizer.encode_prompts([self.prompt] * len(visual) if prompts is None else prompts)
+        tokens = self.caption_tokenizer.encode_prompts(self.caption_tokenizer.fill_prompts(prompts, len(visual)))
         with self.visual_context(visual) as context, _without_irrelevant_warnings():
             prefix = context.prefix
             self._check_length(prefix.shape[1] + tokens.inputs.shape[1] + settings.max_new_tokens, "generated texts")

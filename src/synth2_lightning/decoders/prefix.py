@@ -33,7 +33,7 @@ class PrefixDecoder(CausalDecoder):
 
     def visual_context(self, visual: Float[Tensor, "batch queries width"]) -> AbstractContextManager[VisualContext]:
         """Return a context whose prefix is the normalized visual tokens."""
-        return activate(VisualContext(self.norm(visual)))
+        return activate(VisualContext(self.norm(visual), visual))
 
     def token_attention(
         self, embeds: Float[Tensor, "batch length width"], num_before: int

@@ -68,9 +68,9 @@ class CaptionTokenizer:
         """Encode prompts and texts; the tokens of the texts, and the end-of-text tokens, are the targets.
 
         Raises:
-            ValueError: If a text is empty.
+            ValueError: If a text is empty, or the number of prompts is not that of the texts.
         """
-        prompts = [self.prompt] * len(texts) if prompts is None else prompts
+        prompts = self.fill_prompts(prompts, len(texts))
         prompt_ids = self._encode_prompts(prompts)
         inputs, targets, is_target = [], [], []
         for text, before, ids in zip(texts, prompt_ids, self._encode_texts(texts, prompts), strict=True):
@@ -85,6 +85,18 @@ class CaptionTokenizer:
             targets.append(torch.tensor([0] * num_without + predicted))
             is_target.append(torch.arange(num_without + len(predicted)) >= num_without)
         return TargetTokens(*(pad_sequence(rows, batch_first=True) for rows in (inputs, targets, is_target)))
+
+    def fill_prompts(self, prompts: Sequence[str] | None, num_texts: int) -> Sequence[str]:
+        """Return one prompt per text: the given ones, or the default.
+
+        Raises:
+            ValueError: If the number of prompts is not that of the texts.
+        """
+        if prompts is None:
+            return [self.prompt] * num_texts
+        if len(prompts) != num_texts:
+            raise ValueError(f"There are {num_texts} texts and {len(prompts)} prompts; expected one per text, or none.")
+        return prompts
 
     def encode_prompts(self, prompts: Sequence[str]) -> PromptTokens:
         """Encode prompts for generation."""
