@@ -30,9 +30,7 @@ def test_a_picture_is_read_by_the_rules_of_all_pictures(module: VisionLanguageMo
     assert one.words
     assert [each.tobytes() for each, _ in one.words] == [each.tobytes() for each, _ in other.words]
     Image.new("1", (15_000, 15_000)).save(tmp_path / "bomb.png")
-    with pytest.raises(
-        OSError, match=r"bomb.png cannot be read: .*15000 x 15000 pixels, and more than 178956970 are re"
-    ):
+    with pytest.raises(OSError, match=r"bomb\.png.*15000 x 15000.*178956970"):
         answerer.answer(tmp_path / "bomb.png")
 
 
@@ -41,5 +39,5 @@ def test_parts_without_maps_give_the_reason_beside_the_caption(tmp_path: Path) -
     tiny = VisionLanguageModule(TinyImageTokenizer(), TinyResampler, TinyDecoder())
     answer = Answerer(Captioner(tiny, "cpu"), None).answer(tmp_path / "white.png")
     assert answer.words == []
-    reason = "TinyResampler cannot say where" if answer.caption else "The caption has no word."
+    reason = "TinyResampler" if answer.caption else "The caption is empty."
     assert reason in answer.words_note
