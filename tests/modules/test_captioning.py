@@ -171,6 +171,6 @@ def test_all_kinds_of_images_are_captioned_without_gradients() -> None:
     assert module.caption(tokens) == expected
     assert module.caption(MixedImages((batch.image, tokens))) == expected * 2
     seen: list[bool] = []
-    module.decoder.head.register_forward_hook(lambda _, __, logits: seen.append(logits.requires_grad))
+    module.resampler.register_forward_hook(lambda _, __, visual: seen.append(visual.requires_grad))
     module.caption(batch.image)
     assert seen == [False]
