@@ -81,26 +81,26 @@ def plain_loop(module: VisionLanguageModule, names: Iterable[str]) -> Captions:
             square = cut_square(image.convert("RGB"), module.image_encoder.image_size)
         pixels = torch.from_numpy(np.array(square)).permute(2, 0, 1)[None]
         with torch.inference_mode():
-            captions[name] = say_by_transformers(module, module.look(Pixels(pixels)))
+            captions[name] = say_by_transformers(module, module.encode_images(Pixels(pixels)))
     return captions
 
 
 def say_by_transformers(module: VisionLanguageModule, visual: Tensor) -> str:
     """Let the search of transformers write one caption."""
     decoder = cast(CausalDecoder, module.decoder)
-    rules, tokenizer = decoder.captions, decoder.source.tokenizer
+    tokens, tokenizer = decoder.caption_tokenizer, decoder.source.tokenizer
     config = GenerationConfig(
         **asdict(module.generation) | {"repetition_penalty": None, "top_p": None, "temperature": None},
-        eos_token_id=rules.end,
+        eos_token_id=tokens.eos_id,
         pad_token_id=tokenizer.pad_token_id,
-        suppress_tokens=None if tokenizer.unk_token_id in (None, rules.end) else [tokenizer.unk_token_id],
+        suppress_tokens=None if tokenizer.unk_token_id in (None, tokens.eos_id) else [tokenizer.unk_token_id],
     )
-    with decoder.show(visual) as prefix:
-        words = decoder.lm.get_input_embeddings()(rules.encode_prompts([decoder.prompt]).inputs)
-        embeds = torch.cat([prefix, words], dim=1)
+    with decoder.visual_context(visual) as context:
+        words = decoder.lm.get_input_embeddings()(tokens.encode_prompts([decoder.prompt]).inputs)
+        embeds = torch.cat([context.prefix, words], dim=1)
         mask = torch.ones(embeds.shape[:2], dtype=torch.long)
         ids = decoder.lm.generate(inputs_embeds=embeds, attention_mask=mask, generation_config=config)
-    return rules.decode(ids)[0]
+    return tokens.decode(ids)[0]
 
 
 def our_command(captioner: Captioner, names: Sequence[str], batch_size: int) -> Captions:

@@ -189,8 +189,8 @@ def read_batch(module: VisionLanguageModule, batch: ImageTextBatch, seed: int) -
     found = [find_scene(key, caption, seed) for key, caption in zip(batch.keys, batch.captions, strict=True)]
     questions = [question for row, (scene, way) in enumerate(found) for question in ask(row, scene, way)]
     drawn = torch.from_numpy(np.stack([np.asarray(draw_scene(scene)) for scene, _ in found])).permute(0, 3, 1, 2)
-    generated = module.look(batch.image.to(module.device))
-    real = module.look(tokenizer.tokenize(Pixels(drawn).to(module.device)))
+    generated = module.encode_images(batch.image.to(module.device))
+    real = module.encode_images(tokenizer.tokenize(Pixels(drawn).to(module.device)))
     views = [read(module, visual, questions) for visual in (generated, real, generated.roll(1, 0))]
     return list(zip(questions, zip(*views, strict=True), strict=True))
 

@@ -101,7 +101,7 @@ def our_step(decoder: CausalDecoder, captions: list[str]) -> Callable[[], None]:
 
 def bare_step(lm: nn.Module, decoder: CausalDecoder, captions: list[str], prefix: int) -> Callable[[], None]:
     """Make a step of the bare model: same positions, same targets, its own loss."""
-    tokens = decoder.captions.encode(captions, None)
+    tokens = decoder.caption_tokenizer.encode(captions, None)
     ids = nn.functional.pad(tokens.inputs, (prefix, 0))
     labels = nn.functional.pad(tokens.inputs.masked_fill(~tokens.is_target, -100), (prefix, 0), value=-100)
     words: Tensor = lm.get_input_embeddings()(ids)  # type: ignore[operator]

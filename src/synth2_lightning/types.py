@@ -521,7 +521,6 @@ class Quantization:
 class CaptionOutput(TypedDict):
     """What ``validation_step``, ``test_step`` and ``predict_step`` return."""
 
-    loss: Tensor
     keys: tuple[str, ...]
     captions: tuple[str, ...]
     references: tuple[tuple[str, ...], ...]

@@ -2,6 +2,7 @@ import json
 import runpy
 import subprocess
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -25,8 +26,8 @@ class Answering(QuestionAnsweringModule):
     def compute_loss(self, visual: Tensor, batch: ImageTextBatch) -> TokenLoss:
         return TokenLoss(torch.ones(len(batch)), torch.ones(len(batch), dtype=torch.long))
 
-    def respond(self, visual: Tensor, batch: ImageTextBatch) -> tuple[str, ...]:
-        return ("yes",) * len(batch)
+    def generate(self, visual: Tensor, prompts: Sequence[str] | None = None) -> list[str]:
+        return ["yes"] * len(visual)
 
 
 def questions(seed: int, asked: str, *answers: str) -> ImageTextBatch:
@@ -85,7 +86,7 @@ def test_questions_of_the_last_pass_are_forgotten(tmp_path: Path) -> None:
 
 def test_answers_to_no_question_are_refused() -> None:
     batch = tiny_batch()
-    output = CaptionOutput(loss=torch.zeros(()), keys=batch.keys, captions=batch.captions, references=())
+    output = CaptionOutput(keys=batch.keys, captions=batch.captions, references=())
     with pytest.raises(ValueError, match=r"2 answers.*0 questions"):
         VQAAccuracyCallback().take(output, batch)
 

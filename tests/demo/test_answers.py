@@ -39,5 +39,5 @@ def test_parts_without_maps_give_the_reason_beside_the_caption(tmp_path: Path) -
     tiny = VisionLanguageModule(TinyImageTokenizer(), TinyResampler, TinyDecoder())
     answer = Answerer(Captioner(tiny, "cpu"), None).answer(tmp_path / "white.png")
     assert answer.words == []
-    reason = "TinyResampler" if answer.caption else "no word"
+    reason = "TinyResampler" if answer.caption else "empty"
     assert reason in answer.words_note

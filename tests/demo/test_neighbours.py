@@ -50,7 +50,7 @@ def test_the_nearest_are_those_of_a_search_in_one_go(
     found = built.find(wanted, 4)
 
     with torch.no_grad():
-        means = module.look(pairs.tokens).mean(1)
+        means = module.encode_images(pairs.tokens).mean(1)
     centred = torch.nn.functional.normalize(means - means.mean(0), dim=-1)
     expected = (centred @ centred[11]).topk(4)
     assert [each.caption for each in found] == [f"caption {2 * row}" for row in expected.indices.tolist()]

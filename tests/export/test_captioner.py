@@ -1,3 +1,5 @@
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,14 +10,14 @@ from torch import Tensor
 
 import synth2_lightning
 from synth2_lightning.cli import main
-from synth2_lightning.export.captioner import Captioner, Picture, load_captioner
+from synth2_lightning.export.captioner import Captioner, ImageLike, load_captioner
 from synth2_lightning.modules.captioning import VisionLanguageModule
 from synth2_lightning.testing import TinyDecoder, TinyImageTokenizer, TinyResampler, tiny_batch
 from synth2_lightning.types import Pixels
 
 
 def trained_module() -> VisionLanguageModule:
-    """One that knows bright from dark."""
+    """Train a captioner that distinguishes bright from dark."""
     torch.manual_seed(0)
     module = VisionLanguageModule(TinyImageTokenizer(), TinyResampler, TinyDecoder())
     optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=0.05)
@@ -47,7 +49,7 @@ def grey(value: int, size: tuple[int, int] = (12, 9)) -> Image.Image:
 def test_files_pillow_arrays_and_tensors_are_captioned_in_order(run: Path, tmp_path: Path) -> None:
     grey(200).save(tmp_path / "bright.png")
     captioner = synth2_lightning.load(run, device="cpu")
-    images: list[Picture] = [
+    images: list[ImageLike] = [
         str(tmp_path / "bright.png"),
         grey(20),
         tmp_path / "bright.png",
@@ -74,24 +76,24 @@ def test_the_settings_of_decoding_can_be_overridden(run: Path) -> None:
 
 
 def test_a_subclass_answers_in_its_own_way() -> None:
-    class Loud(VisionLanguageModule):
-        def respond(self, visual: torch.Tensor, batch: object) -> tuple[str, ...]:
-            return ("LOUD",) * len(visual)
+    class UpperCase(VisionLanguageModule):
+        def generate(self, visual: torch.Tensor, prompts: Sequence[str] | None = None) -> list[str]:
+            return ["LOUD"] * len(visual)
 
-    module = Loud(TinyImageTokenizer(), TinyResampler, TinyDecoder())
+    module = UpperCase(TinyImageTokenizer(), TinyResampler, TinyDecoder())
     assert Captioner(module, "cpu").caption([grey(1)] * 3, batch_size=2) == ["LOUD"] * 3
 
 
 @pytest.mark.parametrize(
     ("images", "error", "message"),
     [
-        (["gone.png"], OSError, r"The picture gone\.png cannot be read: FileNotFoundError"),
-        ("gone.png", TypeError, r"caption\(\) got one str; expected a sequence, such as \[picture\]"),
-        ([np.zeros((4, 4))], ValueError, r"number 0 is of float64 and shape \(4, 4\); expected uint8"),
-        ([torch.zeros(4, 4, 3, dtype=torch.uint8)], ValueError, r"shape \(4, 4, 3\); .* \(1 or 3, height, width\)"),
+        (["gone.png"], OSError, r"gone\.png.*FileNotFoundError"),
+        ("gone.png", TypeError, r"caption\(\).*\bstr\b.*sequence"),
+        ([np.zeros((4, 4))], ValueError, r"number 0.*float64.*\(4, 4\).*uint8"),
+        ([torch.zeros(4, 4, 3, dtype=torch.uint8)], ValueError, r"\(4, 4, 3\).*\(1, height, width\)"),
     ],
 )
-def test_what_is_no_picture_is_refused(images: object, error: type[Exception], message: str) -> None:
+def test_other_inputs_are_refused(images: object, error: type[Exception], message: str) -> None:
     captioner = Captioner(VisionLanguageModule(TinyImageTokenizer(), TinyResampler, TinyDecoder()), "cpu")
     with pytest.raises(error, match=message):
         captioner.caption(images)  # type: ignore[arg-type]
@@ -100,22 +102,22 @@ def test_what_is_no_picture_is_refused(images: object, error: type[Exception], m
 def test_pictures_with_too_many_pixels_are_refused(tmp_path: Path) -> None:
     grey(1).save(tmp_path / "large.png")
     captioner = Captioner(VisionLanguageModule(TinyImageTokenizer(), TinyResampler, TinyDecoder()), "cpu")
-    with pytest.raises(OSError, match="12 x 9 pixels, and more than 107 are refused"):
+    with pytest.raises(OSError, match=r"12 x 9.*107"):
         captioner.caption([tmp_path / "large.png"], max_pixels=107)
 
 
 def test_no_batch_and_no_device_are_refused() -> None:
     module = VisionLanguageModule(TinyImageTokenizer(), TinyResampler, TinyDecoder())
-    with pytest.raises(ValueError, match="batch_size is 0; expected 1 or more"):
+    with pytest.raises(ValueError, match=r"batch_size.*0"):
         Captioner(module, "cpu").caption([grey(1)], batch_size=0)
-    with pytest.raises(ValueError, match="The device 'toaster' cannot be used here"):
+    with pytest.raises(ValueError, match="toaster"):
         Captioner(module, "toaster")
 
 
-def test_checkpoints_of_a_notebook_are_refused_with_the_way_out(tmp_path: Path) -> None:
+def test_checkpoints_of_a_notebook_are_refused(tmp_path: Path) -> None:
     content = {"state_dict": {}, "hyper_parameters": {}, "pytorch-lightning_version": "2.6.6"}
     torch.save(content, tmp_path / "notebook.ckpt")
-    with pytest.raises(ValueError, match=r"does not say how .*parts are made.* Captioner"):
+    with pytest.raises(ValueError, match=r"notebook.* Captioner"):
         load_captioner(tmp_path / "notebook.ckpt")
 
 
@@ -123,18 +125,18 @@ def test_a_run_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str]) ->
     with pytest.raises(SystemExit) as stop:
         main(["caption", "a.png", "--checkpoint", "nowhere"])
     assert stop.value.code == 1
-    assert "error: The trained captioner is not at 'nowhere'" in capsys.readouterr().err
+    assert re.search("error: .*captioner.*nowhere", capsys.readouterr().err)
 
 
-def test_a_processor_computes_in_float32_even_if_it_knows_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cpu_computes_in_float32_even_with_bfloat16_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True, "amx_bf16": True})
     seen: list[torch.dtype] = []
 
-    class Eye(TinyImageTokenizer):
+    class Encoder(TinyImageTokenizer):
         def encode_pixels(self, pixels: Pixels) -> Tensor:
             seen.append((torch.ones(1, 1) @ torch.ones(1, 1)).dtype)
             return super().encode_pixels(pixels)
 
-    captioner = Captioner(VisionLanguageModule(Eye(), TinyResampler, TinyDecoder()), "cpu")
+    captioner = Captioner(VisionLanguageModule(Encoder(), TinyResampler, TinyDecoder()), "cpu")
     captioner.caption([Image.new("RGB", (8, 8))])
     assert seen == [torch.float32]

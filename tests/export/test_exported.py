@@ -107,8 +107,7 @@ def _same_bits(one: VisionLanguageModule, other: VisionLanguageModule) -> bool:
 
 
 def _captions(module: VisionLanguageModule) -> list[str]:
-    batch = tiny_batch(6)
-    return list(module.respond(module.look(batch.image), batch))
+    return module.caption(tiny_batch(6).image)
 
 
 def test_a_captioner_loads_back_with_the_same_bits_and_captions(make_run: MakeRun, tmp_path: Path) -> None:
@@ -267,8 +266,8 @@ class LouderModule(VisionLanguageModule):
     def __init__(self, *args, marks: str = "!", **kwargs):
         super().__init__(*args, **kwargs)
         self.marks = marks
-    def respond(self, visual, batch):
-        return tuple(caption + self.marks for caption in super().respond(visual, batch))
+    def generate(self, visual, prompts=None):
+        return [caption + self.marks for caption in super().generate(visual, prompts)]
 """
 
 
@@ -366,7 +365,7 @@ def test_what_the_command_line_trained_on_scenes_loads_in_another_process(tmp_pa
         "from synth2_lightning.export.exported import load_exported\n"
         "module = load_exported(sys.argv[1]); torch.save(module.state_dict(), sys.argv[2])\n"
         "pixels = Pixels(torch.randint(0, 255, (4, 3, 64, 64), generator=torch.Generator().manual_seed(0)).byte())\n"
-        "print(module.decoder.generate(module.look(pixels), module.generation))"
+        "print(module.caption(pixels))"
     )
     command = [sys.executable, "-c", code, str(folder), str(tmp_path / "state.pt")]
     said = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path, env={**os.environ})
@@ -375,5 +374,5 @@ def test_what_the_command_line_trained_on_scenes_loads_in_another_process(tmp_pa
     from synth2_lightning.types import Pixels
 
     pixels = torch.randint(0, 255, (4, 3, 64, 64), generator=torch.Generator().manual_seed(0)).byte()
-    expected = module.decoder.generate(module.look(Pixels(pixels)), module.generation)
+    expected = module.caption(Pixels(pixels))
     assert said.stdout.strip() == str(expected)

@@ -69,7 +69,7 @@ def test_a_score_is_the_log_ratio_per_token(folder: Path) -> None:
     captioner = VisionLanguageModule.load_from_checkpoint(folder / "captioner.ckpt", weights_only=True)
 
     def likelihood(ids: Tensor, caption: str) -> Tensor:
-        visual = captioner.look(VQTokens(ids[None], TinyImageTokenizer.codebook))
+        visual = captioner.encode_images(VQTokens(ids[None], TinyImageTokenizer.codebook))
         return (-captioner.decoder.loss(visual, [caption]).sums).double().exp()
 
     pictures = tokens()

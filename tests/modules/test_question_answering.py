@@ -55,10 +55,10 @@ def test_the_new_head_learns_to_answer_what_was_asked(tmp_path: Path) -> None:
 
 
 def test_a_batch_without_questions_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"was given 2 pictures with 0 questions; expected one each"):
+    with pytest.raises(ValueError, match=r"2 \w+ and 0 questions"):
         answering_module(tmp_path).training_step(tiny_batch(), 0)
 
 
 def test_a_prompt_without_a_place_for_the_question_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"expected a text with \{question\} in the question's place"):
+    with pytest.raises(ValueError, match=r"question_prompt.*answer:.*\{question\}"):
         answering_module(tmp_path, question_prompt="answer:")

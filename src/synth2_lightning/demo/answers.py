@@ -1,4 +1,4 @@
-"""Everything that the page says about a picture, without the page."""
+"""The contents of the demo page for an image."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +17,13 @@ from synth2_lightning.types import Pixels
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What is said about a picture.
+    """A caption, its attention maps, and similar training pairs.
 
     Args:
-        caption: Of the picture.
-        words: The words of the caption, each with its map over the picture.
-        words_note: Why there is no map, or none is needed.
-        neighbours: Synthetic pairs that were learnt from and are most alike.
+        caption: Caption of the image.
+        words: Words of the caption, each with its attention map over the image.
+        words_note: The reason, if there are no maps.
+        neighbours: The most similar synthetic pairs of the training data.
     """
 
     caption: str
@@ -33,12 +33,12 @@ class Answer:
 
 
 class Answerer:
-    """Answers for the page.
+    """Computes the contents of the demo page.
 
     Args:
-        captioner: Writes the captions.
-        neighbours: Built; ``None`` where the run learnt from no synthetic pairs.
-        num_neighbours: How many of them to show.
+        captioner: Generates the captions.
+        neighbours: Index of the synthetic pairs, already built; ``None`` if the run was trained without them.
+        num_neighbours: Number of similar pairs per image.
 
     Example:
         >>> from synth2_lightning.modules.captioning import VisionLanguageModule
@@ -55,10 +55,10 @@ class Answerer:
         self.num_neighbours = num_neighbours
 
     def answer(self, file: Path) -> Answer:
-        """Caption a picture file, say where each word looked, and find what is alike.
+        """Caption an image file, compute the attention map of each word, and find similar pairs.
 
         Raises:
-            OSError: If it cannot be read; by the rules of :func:`~synth2_lightning.sources.pictures.decode_picture`.
+            OSError: If the file cannot be read; see :func:`~synth2_lightning.sources.pictures.decode_picture`.
         """
         size = self.captioner.image_size
         with pixel_limit(MAX_PIXELS):
@@ -74,9 +74,9 @@ class Answerer:
         self, square: Image.Image, image: Pixels, caption: str
     ) -> tuple[list[tuple[Image.Image, str]], str]:
         if not caption:
-            return [], "The caption has no word."
+            return [], "The caption is empty."
         try:
             words, maps = map_words(self.captioner.module, image, caption)
-        except (TypeError, ValueError) as error:  # parts that cannot say where they look
+        except (TypeError, ValueError) as error:  # parts without attention weights
             return [], str(error)
         return [(draw_map(square, each, float(maps.max())), word) for word, each in zip(words, maps, strict=True)], ""

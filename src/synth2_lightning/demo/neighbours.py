@@ -110,7 +110,7 @@ class Neighbours:
 
     @torch.no_grad()
     def _pool(self, image: ImageInput) -> Float[Tensor, "batch width"]:
-        return self.module.look(image.to(self.module.device)).float().mean(1).cpu()
+        return self.module.encode_images(image.to(self.module.device)).float().mean(1).cpu()
 
     def _decode(self, image: ImageInput) -> Sequence[Image.Image | None]:
         encoder = self.module.image_encoder

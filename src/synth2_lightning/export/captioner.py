@@ -1,4 +1,4 @@
-"""A trained captioner for anybody's pictures: loaded from where it lies, asked in one call."""
+"""Captioning images with a trained captioner."""
 
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -22,28 +22,29 @@ from synth2_lightning.modules.captioner_checkpoint import read_captioner
 from synth2_lightning.modules.captioning import VisionLanguageModule
 from synth2_lightning.sources.pictures import decode_picture, pixel_limit, to_rgb
 from synth2_lightning.sources.read_ahead import read_ahead
-from synth2_lightning.types import ImageTextBatch, Pixels
+from synth2_lightning.types import Pixels
 
-Picture = str | Path | Image.Image | np.ndarray[Any, np.dtype[Any]] | Tensor
-"""A file, a picture of Pillow, an array ``(height, width)`` or with 3 or 4 channels, a tensor with 1 or 3 before."""
+ImageLike = str | Path | Image.Image | np.ndarray[Any, np.dtype[Any]] | Tensor
+"""A path, an image of Pillow, or uint8 values: an array of shape ``(height, width)``, ``(height, width, 3)`` or
+``(height, width, 4)``, or a tensor of shape ``(1, height, width)`` or ``(3, height, width)``."""
 
 Item = TypeVar("Item")
 
 MAX_PIXELS = 178_956_970
-"""Largest picture that is read unless another limit is given: what Pillow by itself refuses from."""
+"""Default limit of an image's pixels, the value from which Pillow refuses images."""
 
 BATCH_SIZE = 64
-"""Pictures that go through the model at a time, unless told."""
+"""Default number of images per batch."""
 
 _MAX_READERS = 8
 
 
 class Captioned(NamedTuple):
-    """What became of one picture.
+    """The caption of an image, or the error by which it could not be read.
 
     Attributes:
-        caption: What the model says; empty where there is an error.
-        error: Why the picture could not be read.
+        caption: Empty if there is an error.
+        error: ``None`` if the image could be read.
     """
 
     caption: str
@@ -51,19 +52,19 @@ class Captioned(NamedTuple):
 
 
 class Captioner:
-    """Writes captions of pictures, in batches, while the next pictures are being read.
+    """Captions images in batches; reads the next images while a batch is processed.
 
-    A picture is cut as in validation: its shorter side is brought to the encoder's size, and the middle square is seen.
-    On a GPU that computes in bfloat16 by itself, most of the work is done in it; on a processor, in float32.
+    Images are preprocessed as in validation: the shorter side is resized to the encoder's image size, and the center
+    square is cropped. On a GPU with bfloat16 support, the model runs under bfloat16 autocast; on a CPU, in float32.
 
     Args:
-        module: With its weights.
-        device: Where it computes; the accelerator that is there, or else the processor, if ``None``.
-        num_beams: Width of the beam search; the run's own if ``None``.
-        max_new_tokens: Most tokens of a caption; the run's own if ``None``.
+        module: A captioner with its weights.
+        device: Device of the model; by default the accelerator if there is one, or else the CPU.
+        num_beams: Number of beams; by default that of the run.
+        max_new_tokens: Maximum number of tokens of a caption; by default that of the run.
 
     Raises:
-        ValueError: If a setting of the decoding is below one, or the device is not there.
+        ValueError: If ``num_beams`` or ``max_new_tokens`` is below one, or the device is not available.
 
     Example:
         >>> from synth2_lightning.testing import TinyDecoder, TinyImageTokenizer, TinyResampler
@@ -89,24 +90,24 @@ class Captioner:
         self._in_half = _computes_in_bfloat16(self.device)
 
     def caption(
-        self, images: Sequence[Picture], batch_size: int = BATCH_SIZE, max_pixels: int = MAX_PIXELS
+        self, images: Sequence[ImageLike], batch_size: int = BATCH_SIZE, max_pixels: int = MAX_PIXELS
     ) -> list[str]:
-        """Write one caption per picture.
+        """Return one caption per image.
 
         Args:
-            images: Of any sizes.
-            batch_size: How many go through the model at a time.
-            max_pixels: Refuse files with more.
+            images: Images of any size: paths, images of Pillow, arrays or tensors of uint8.
+            batch_size: Number of images per batch.
+            max_pixels: Refuse files with more pixels.
 
         Raises:
-            OSError: If a picture cannot be read, with its name and the reason.
-            TypeError: If ``images`` is one path or picture, and no sequence of them.
-            ValueError: If an array or a tensor is no picture, or a count is below one.
+            OSError: If an image cannot be read, with its name and the reason.
+            TypeError: If ``images`` is a single path or image instead of a sequence.
+            ValueError: If an array or a tensor has another dtype or shape, or ``batch_size`` is below one.
         """
         if isinstance(images, (str, Path, Image.Image)):
-            raise TypeError(f"caption() got one {type(images).__name__}; expected a sequence, such as [picture].")
+            raise TypeError(f"caption() got one {type(images).__name__}; expected a sequence, such as [image].")
 
-        def read(numbered: tuple[int, Picture]) -> Image.Image:
+        def read(numbered: tuple[int, ImageLike]) -> Image.Image:
             return self._read(numbered[1], f"number {numbered[0]}", max_pixels)
 
         captions = []
@@ -121,15 +122,15 @@ class Captioner:
     def stream(
         self, items: Iterable[Item], read: Callable[[Item], Image.Image], batch_size: int = BATCH_SIZE
     ) -> Iterator[list[tuple[Item, Captioned]]]:
-        """Write captions of whatever can be read, batch after batch; what cannot comes back with the reason.
+        """Yield captions batch by batch; images that cannot be read come with their error.
 
         Args:
-            items: Names of the pictures, or the like; taken as they are needed.
-            read: Gives the picture of an item, in RGB, or raises an ``OSError``; called in several threads.
-            batch_size: How many good pictures go through the model at a time.
+            items: Names of the images or any other objects; consumed as needed.
+            read: Returns the RGB image of an item, or raises an ``OSError``; called in several threads.
+            batch_size: Number of readable images per batch.
 
         Yields:
-            The items of each batch in their order, the bad ones among them.
+            The items of each batch in their order, unreadable ones included.
 
         Raises:
             ValueError: If the batch size is below one.
@@ -141,25 +142,25 @@ class Captioner:
             return cut_square(read(item), self.image_size)
 
         num_threads = min(os.cpu_count() or 1, _MAX_READERS)
-        waiting: list[tuple[Item, Image.Image | OSError]] = []
-        num_good = 0
+        batch: list[tuple[Item, Image.Image | OSError]] = []
+        num_readable = 0
         for item, content in read_ahead(items, read_square, num_threads, num_ahead=2 * batch_size):
-            waiting.append((item, content))
-            num_good += isinstance(content, Image.Image)
-            if num_good == batch_size:
-                yield self._answer(waiting)
-                waiting, num_good = [], 0
-        if waiting:
-            yield self._answer(waiting)
+            batch.append((item, content))
+            num_readable += isinstance(content, Image.Image)
+            if num_readable == batch_size:
+                yield self._caption_batch(batch)
+                batch, num_readable = [], 0
+        if batch:
+            yield self._caption_batch(batch)
 
     def provenance(self) -> dict[str, Any]:
-        """Give what decides captions: the fingerprint of all weights, and how captions are decoded."""
+        """Return what captions depend on: the fingerprint of all weights, and the parameters of the decoding."""
         return {
             "captioner": fingerprint_weights("captioner", self.module),
             "generation": asdict(self.module.generation),
         }
 
-    def _read(self, image: Picture, name: str, max_pixels: int) -> Image.Image:
+    def _read(self, image: ImageLike, name: str, max_pixels: int) -> Image.Image:
         match image:
             case str() | Path():
                 return decode_picture(Path(image), str(image), max_pixels, wanted_size=self.image_size)
@@ -172,21 +173,19 @@ class Captioner:
             case _:
                 assert_never(image)
 
-    def _answer(self, pictures: Sequence[tuple[Item, Image.Image | OSError]]) -> list[tuple[Item, Captioned]]:
-        captions = iter(self._look_and_say([each for _, each in pictures if isinstance(each, Image.Image)]))
+    def _caption_batch(self, batch: Sequence[tuple[Item, Image.Image | OSError]]) -> list[tuple[Item, Captioned]]:
+        captions = iter(self._caption_squares([content for _, content in batch if isinstance(content, Image.Image)]))
         return [
             (item, Captioned("", content) if isinstance(content, OSError) else Captioned(next(captions)))
-            for item, content in pictures
+            for item, content in batch
         ]
 
-    def _look_and_say(self, squares: Sequence[Image.Image]) -> Sequence[str]:
+    def _caption_squares(self, squares: Sequence[Image.Image]) -> list[str]:
         if not squares:
-            return ()
+            return []
         values = torch.from_numpy(np.stack([np.asarray(square) for square in squares])).permute(0, 3, 1, 2)
-        names = tuple(map(str, range(len(squares))))
-        batch = ImageTextBatch(Pixels(values.contiguous()), ("",) * len(squares), names, ("pictures",) * len(squares))
         with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self._in_half):
-            return self.module.predict_step(batch.to(self.device), 0)["captions"]
+            return self.module.caption(Pixels(values.contiguous()))
 
 
 def load_captioner(
@@ -200,17 +199,16 @@ def load_captioner(
     """Load a trained captioner; ``synth2_lightning.load`` is this function.
 
     Args:
-        location: A checkpoint file, or the folder of a run (its best checkpoint, or else its last). Relative paths that
-            stand in the run are looked up from the working directory, as when it was trained.
+        location: A checkpoint file, the folder of a run (its best checkpoint, or else its last one) or an export.
+            Relative paths in a run are resolved from the working directory, as in training.
         device: As for :class:`Captioner`.
         num_beams: As for :class:`Captioner`.
         max_new_tokens: As for :class:`Captioner`.
         trust: As for :func:`load_module`.
-        from_hub: Names on the Hub that an export may have fetched, as for
-            :func:`~synth2_lightning.export.exported.load_exported`.
+        from_hub: As for :func:`load_module`.
 
     Raises:
-        FileNotFoundError: If nothing lies there, or a file of the run is missing.
+        FileNotFoundError: If the location does not exist, or a file of the run is missing.
         ValueError: As for :func:`load_module`.
     """
     return Captioner(load_module(location, trust, from_hub), device, num_beams, max_new_tokens)
@@ -219,19 +217,19 @@ def load_captioner(
 def load_module(
     location: str | Path, trust: Collection[str] = (), from_hub: Collection[str] = ()
 ) -> VisionLanguageModule:
-    """Load the module of a captioner from wherever :func:`load_captioner` can, on the processor.
+    """Load the module of a trained captioner to the CPU.
 
     Args:
         location: As for :func:`load_captioner`.
-        trust: Names of top-level packages whose classes it may name, besides this one, torch, lightning and
+        trust: Top-level packages whose classes the run may name, besides this package, torch, lightning and
             transformers: those of your own decoder or head.
-        from_hub: Names of models on the Hugging Face Hub that may be fetched. Without, a checkpoint takes them from
-            this machine's cache, and an export takes none.
+        from_hub: Names of models on the Hugging Face Hub that may be downloaded. By default a checkpoint reads them
+            from the local cache, and an export refuses them.
 
     Raises:
-        FileNotFoundError: If nothing lies there, or a file of the run is missing.
-        ValueError: If it is no captioner's checkpoint, does not say how its parts are made, or names classes of
-            packages that are not trusted.
+        FileNotFoundError: If the location does not exist, or a file of the run is missing.
+        ValueError: If it is no checkpoint of a captioner, does not record the arguments of its parts, or names classes
+            of packages that are not trusted.
     """
     path = resolve(location, "trained captioner")
     if is_exported(path):
@@ -242,19 +240,19 @@ def load_module(
 
 def _from_tensor(tensor: Tensor, name: str) -> Image.Image:
     if tensor.dtype != torch.uint8 or tensor.ndim != 3 or tensor.shape[0] not in (1, 3):
-        raise ValueError(_not_a_picture(tensor, name, "(1 or 3, height, width)"))
+        raise ValueError(_wrong_array(tensor, name, "(1, height, width) or (3, height, width)"))
     return _from_array(tensor.cpu().movedim(0, -1).squeeze(-1).numpy(), name)
 
 
 def _from_array(array: np.ndarray[Any, np.dtype[Any]], name: str) -> Image.Image:
     if array.dtype != np.uint8 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):
-        raise ValueError(_not_a_picture(array, name, "(height, width), or with 3 or 4 channels behind"))
+        raise ValueError(_wrong_array(array, name, "(height, width), (height, width, 3) or (height, width, 4)"))
     return to_rgb(Image.fromarray(np.ascontiguousarray(array)))
 
 
-def _not_a_picture(given: Any, name: str, layout: str) -> str:
+def _wrong_array(given: Any, name: str, layout: str) -> str:
     return (
-        f"The picture {name} is of {given.dtype} and shape {tuple(given.shape)}; expected uint8 from 0 to 255 and "
+        f"The image {name} has dtype {given.dtype} and shape {tuple(given.shape)}; expected uint8 (0 to 255) and shape "
         f"{layout}."
     )
 
@@ -267,13 +265,13 @@ def _best_device() -> torch.device:
 def _check_device(device: torch.device | str) -> torch.device:
     try:
         return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch has no single one for it
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch raises different types
         raise ValueError(
-            f"The device {str(device)!r} cannot be used here: {str(error).splitlines()[0]} Expected 'cpu', or an "
-            "accelerator that torch finds, such as 'cuda'; without one the best that is there is taken."
+            f"The device {str(device)!r} is not available: {str(error).splitlines()[0]} Expected 'cpu' or an "
+            "accelerator that torch finds, such as 'cuda'. Omit it to use the accelerator if there is one."
         ) from error
 
 
 def _computes_in_bfloat16(device: torch.device) -> bool:
-    # Not on processors, even those that can: rounded features have other nearest codes, and captions change.
+    # Not on CPUs, even with bfloat16: rounded features are quantized to other codes, and captions change.
     return device.type == "cuda" and bool(torch.cuda.is_bf16_supported(including_emulation=False))

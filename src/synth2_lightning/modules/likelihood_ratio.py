@@ -106,9 +106,9 @@ class LikelihoodRatioScorer(PairScorer):
         if self.captioner is None:
             raise RuntimeError("The scorer has no captioner yet; call load() before scoring pairs.")
         if self._reference_visual is None:
-            self._reference_visual = self.captioner.look(VQTokens(self.reference_ids, self._codebook))
+            self._reference_visual = self.captioner.encode_images(VQTokens(self.reference_ids, self._codebook))
         decoder = self.captioner.decoder
-        own = decoder.loss(self.captioner.look(tokens), captions)
+        own = decoder.loss(self.captioner.encode_images(tokens), captions)
         others = torch.stack(
             [-decoder.loss(visual.expand(len(captions), -1, -1), captions).sums for visual in self._reference_visual], 1
         )
