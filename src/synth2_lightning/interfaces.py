@@ -252,7 +252,7 @@ class CodebookLearner(nn.Module, ABC):
 class Resampler(nn.Module, ABC):
     """Brings any number of image embeddings to a fixed number of visual tokens of the decoder's width."""
 
-    num_queries: int
+    num_latents: int
 
     @abstractmethod
     def forward(self, embeddings: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch queries width"]:

@@ -226,7 +226,7 @@ class TinyResampler(Resampler):
         torch.Size([2, 4, 8])
     """
 
-    num_queries = 4
+    num_latents = 4
 
     def __init__(self, input_dim: int, output_dim: int) -> None:
         super().__init__()

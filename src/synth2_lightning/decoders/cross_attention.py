@@ -145,7 +145,7 @@ class GatedBlock(BlockWrapper):
             )
         if not torch.is_grad_enabled():
             if self.keys_values is None:
-                self.keys_values = self.cross_attention.read(self.visual)
+                self.keys_values = self.cross_attention.keys_values(self.visual)
             return self._run(hidden_states, self.visual, self.keys_values, *args, **kwargs)
         if self.checkpoint_activations:
             # An argument, since nothing is bound any more when the backward pass computes this again.
