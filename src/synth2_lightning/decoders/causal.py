@@ -53,10 +53,8 @@ class CausalDecoder(LanguageDecoder, ABC):
         self.lm: Any = None
         self._lm_learns = False
 
-    def load(self) -> None:
-        """Bring the language model; the second call does nothing."""
-        if self.lm is not None:
-            return
+    def _load(self) -> None:
+        """Read the language model."""
         from transformers import GenerationConfig
 
         lm = self.source.build()

@@ -1,4 +1,4 @@
-"""What the encoders around a third party's network share: framing, normalising, and staying frozen."""
+"""Base class of image encoders around a third-party network: preprocessing and feature extraction."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -92,16 +92,10 @@ class FrozenEncoder(ImageEncoder, ABC):
     ) -> Float[Tensor, "batch dim height width"]:
         """Run the network up to the features that are wanted."""
 
-    def load(self) -> None:
-        """Bring the weights; the second call does nothing."""
-        if self.network is None:
-            network = self.build_network().requires_grad_(False).eval()
-            self.network = network.to(self.mean.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-    def train(self, mode: bool = True) -> "FrozenEncoder":
-        """Stay in evaluation mode: dropout and batch statistics of a frozen network must not move."""
-        del mode
-        return super().train(False)
+    def _load(self) -> None:
+        """Build the network with its weights, on the device of the encoder."""
+        network = self.build_network()
+        self.network = network.to(self.mean.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @torch.no_grad()
     def encode_pixels(self, pixels: Pixels) -> Float[Tensor, "batch tokens dim"]:

@@ -125,14 +125,12 @@ class MuseGenerator(ImageGenerator):
         self._compile_network = compile_network
         self._null_memory: TextKeyValues | None = None
 
-    def load(self) -> None:
-        """Bring the weights of all parts.
+    def _load(self) -> None:
+        """Read the weights of all parts.
 
         Raises:
-            ValueError: If the generator speaks another codebook than the tokenizer.
+            ValueError: If the generator was trained with another codebook than the tokenizer's.
         """
-        if self.fingerprint:
-            return
         self.tokenizer.load()
         self.text_encoder.load()
         if self._codebook != self.tokenizer.codebook:
@@ -145,7 +143,6 @@ class MuseGenerator(ImageGenerator):
         weights = read_safetensors(path)
         self.network.load_state_dict(_without_prefix(weights, _NETWORK))
         self.text_encoder.load_state_dict(self.text_encoder.state_dict() | _without_prefix(weights, _TEXT))
-        self.requires_grad_(False).eval()
         if self._compile_network:
             self.network.compile()
         with path.open("rb") as file:
