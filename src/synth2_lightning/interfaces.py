@@ -7,8 +7,9 @@ Components read their weights in ``load()``, not in the constructor (see :class:
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Container, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, assert_never, final, runtime_checkable
+from typing import Any, Protocol, TypeVar, assert_never, cast, final, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -606,9 +607,12 @@ class CaptionFilter(ABC):
         """Return a verdict on every caption of a set; the same records in the same order get the same verdicts."""
         return self.start()(records)
 
-    @abstractmethod
     def provenance(self) -> dict[str, Any]:
-        """Give every argument, in plain values that JSON can hold."""
+        """Return every argument as JSON values.
+
+        Frozen dataclasses inherit it; other subclasses must override it.
+        """
+        return asdict(cast(Any, self))
 
 
 class ImageTextSource(Loadable, ABC):

@@ -3,6 +3,7 @@
 import re
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import cached_property
 from typing import Any, Literal
 
@@ -165,7 +166,7 @@ class LanguageModelCaptionGenerator(CaptionGenerator):
             "weights": fingerprint_weights(self.network.config.model_type, self.network),
             "dtype": self.dtype,
             "num_rows": self.num_rows,
-            "sampling": vars(self.sampling),
+            "sampling": asdict(self.sampling),
         }
 
     @property

@@ -1,6 +1,7 @@
 """Selection of the tokens that a step of parallel decoding unmasks."""
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
@@ -38,6 +39,7 @@ class UnmaskingOrder(ABC):
         """
 
 
+@dataclass(frozen=True)
 class ConfidenceOrder(UnmaskingOrder):
     """Predicts all masked tokens, keeps the most confident predictions (MaskGIT, arXiv 2202.04200, section 3.2).
 
@@ -54,10 +56,12 @@ class ConfidenceOrder(UnmaskingOrder):
         tensor([[0, 2]])
     """
 
-    def __init__(self, noise: float = 4.5) -> None:
-        if noise < 0:
-            raise ValueError(f"ConfidenceOrder.noise is {noise}; expected 0 or more.")
-        self.noise = noise
+    noise: float = 4.5
+
+    def __post_init__(self) -> None:
+        """Check the range."""
+        if self.noise < 0:
+            raise ValueError(f"ConfidenceOrder.noise is {self.noise}; expected 0 or more.")
 
     def start(self, grid: tuple[int, int]) -> Int[Tensor, " tokens"]:
         """Return the raster order; every masked token is a candidate in every step."""
