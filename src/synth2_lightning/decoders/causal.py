@@ -22,7 +22,7 @@ from synth2_lightning.decoders.language_model import LanguageModelSource
 from synth2_lightning.decoders.tokens import CaptionTokenizer
 from synth2_lightning.fingerprints import fingerprint_texts
 from synth2_lightning.interfaces import LanguageDecoder
-from synth2_lightning.nn.likelihood import negative_log_likelihood
+from synth2_lightning.nn.cpu_kernels import negative_log_likelihood
 from synth2_lightning.types import GenerationSettings, TokenLoss
 
 

@@ -12,12 +12,10 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as vision
 
 from synth2_lightning.interfaces import ImageEncoder
+from synth2_lightning.nn.cpu_kernels import FROZEN_CHUNK
 from synth2_lightning.types import Pixels
 
 RGB = tuple[float, float, float]
-
-_CPU_PICTURES = 8
-"""Pictures that go through a network at a time on a CPU: the feature maps of more leave its cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +104,7 @@ class FrozenEncoder(ImageEncoder, ABC):
         """
         if self.network is None:
             raise RuntimeError(f"The encoder {self.name!r} has no weights yet; call load() before encoding pictures.")
-        network, num_pictures = self.network, _CPU_PICTURES if self.mean.is_cpu else max(1, len(pixels.values))
+        network, num_pictures = self.network, FROZEN_CHUNK if self.mean.is_cpu else max(1, len(pixels.values))
         return torch.cat([self._encode(network, part) for part in torch.split(pixels.values, num_pictures)])
 
     def _encode(self, network: nn.Module, values: Tensor) -> Tensor:
