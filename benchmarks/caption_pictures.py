@@ -65,7 +65,7 @@ def draw_model() -> VisionLanguageModule:
     )
     module = VisionLanguageModule(
         VQGANTokenizer("package://synth2_lightning/scenes/tokenizer"),
-        partial(PerceiverResampler, num_queries=16, depth=2, num_heads=4, head_dim=48, num_positions=64),
+        partial(PerceiverResampler, num_latents=16, depth=2, num_heads=4, head_dim=48, num_positions=64),
         PrefixDecoder(language_model),
         GenerationSettings(num_beams=3, max_new_tokens=20),
     )

@@ -99,7 +99,7 @@ def captioner(folder: Path) -> VisionLanguageModule:
     """Build it; the language model has random weights and is frozen."""
     module = VisionLanguageModule(
         VQGANTokenizer(str(folder / "vqgan")),
-        lambda dim, width: PerceiverResampler(dim, width, num_queries=64, depth=6, num_positions=256),
+        lambda dim, width: PerceiverResampler(dim, width, num_latents=64, depth=6, num_positions=256),
         PrefixDecoder(NewLanguageModel(LANGUAGE_MODEL, str(folder / "vocabulary"))),
     )
     module.configure_model()

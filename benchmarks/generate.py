@@ -49,8 +49,8 @@ class RandomCodebook(TinyImageTokenizer):
 
     num_tokens, codebook_size, embed_dim = SIDE * SIDE, CODES, CODE_DIM
 
-    def load(self) -> None:
-        """Draw the codes."""
+    def __init__(self) -> None:
+        super().__init__()
         self.vectors = torch.randn(CODES, CODE_DIM)
 
 

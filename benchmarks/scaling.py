@@ -84,15 +84,16 @@ def generator_parts() -> list[Part]:
         states, mask = torch.zeros(1, TEXT, 1024, dtype=torch.bfloat16), torch.ones(1, TEXT, dtype=torch.bool)
         image, hidden = torch.zeros(1, IMAGE, 64, dtype=torch.bfloat16), torch.ones(1, IMAGE, dtype=torch.bool)
 
-        def guess() -> Tensor:
-            thoughts = network(image, hidden, network.read(states, mask))
-            # A mask share of cos(pi u / 2), u uniform, hides 2 / pi of the tokens; only these reach the head.
-            return network.guess(thoughts[0, : round(IMAGE * 2 / torch.pi)], torch.zeros(163, 0, dtype=torch.long))
+        def predict() -> Tensor:
+            hidden_states = network(image, hidden, network.encode_text(states, mask))
+            # A masked fraction of cos(pi u / 2), u uniform, has the mean 2 / pi; only masked tokens reach the head.
+            masked = hidden_states[0, : round(IMAGE * 2 / torch.pi)]
+            return network.level_logits(masked, torch.zeros(163, 0, dtype=torch.long))
 
         return [
             measure("VQ-GAN, encoder", *_vqgan(), factor=1),
             measure("T5-large, encoder", text_encoder, _no_grad(lambda: text_encoder(words)), factor=1),
-            measure("masked-token transformer", network, guess, factor=3, is_trained=True),
+            measure("masked-token transformer", network, predict, factor=3, is_trained=True),
         ]
 
 
@@ -274,12 +275,12 @@ def check_operations() -> dict[str, float]:
     text, mask = torch.randn(2, 16, 128), torch.ones(2, 16, dtype=torch.bool)
     image, hidden = torch.randn(2, 64, 32), torch.ones(2, 64, dtype=torch.bool)
 
-    def guess() -> Tensor:
-        thoughts = network(image, hidden, network.read(text, mask))
-        return network.guess(thoughts.flatten(0, 1), torch.zeros(128, 0, dtype=torch.long))
+    def predict() -> Tensor:
+        states = network(image, hidden, network.encode_text(text, mask))
+        return network.level_logits(states.flatten(0, 1), torch.zeros(128, 0, dtype=torch.long))
 
     with FlopCounterMode(display=False) as forward:
-        loss = guess().square().mean()
+        loss = predict().square().mean()
     with FlopCounterMode(display=False) as backward:
         loss.backward()  # type: ignore[no-untyped-call]
     expected = 2 * closed_form(192, 4, 128, 64, 16, 32, 512)

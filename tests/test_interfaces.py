@@ -1,9 +1,12 @@
+import pickle
+from copy import deepcopy
+
 import pytest
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
-from synth2_lightning.interfaces import ImageEncoder
+from synth2_lightning.interfaces import ImageEncoder, Loadable
 from synth2_lightning.testing import (
     TinyImageGenerator,
     TinyImageTokenizer,
@@ -20,6 +23,58 @@ class PlainEncoder(ImageEncoder):
 
     def encode_pixels(self, pixels: Pixels) -> Float[Tensor, "batch tokens dim"]:
         return pixels.values.float().mean((2, 3)).unsqueeze(1)
+
+
+class Index(Loadable):
+    """Counts how often it is read; the first read fails where ``fails`` is set."""
+
+    def __init__(self, fails: bool = False) -> None:
+        self.fails = fails
+        self.num_reads = 0
+
+    def _load(self) -> None:
+        self.num_reads += 1
+        if self.fails:
+            self.fails = False
+            raise OSError("not yet")
+
+
+class DropoutEncoder(PlainEncoder):
+    def _load(self) -> None:
+        self.gain = nn.Parameter(torch.ones(3))
+        self.dropout = nn.Dropout(0.5)
+
+    def encode_pixels(self, pixels: Pixels) -> Float[Tensor, "batch tokens dim"]:
+        embeddings: Tensor = self.dropout(super().encode_pixels(pixels) * self.gain)
+        return embeddings
+
+
+def test_load_reads_once_and_copies_remember_it() -> None:
+    index = Index()
+    copies = [deepcopy(index), pickle.loads(pickle.dumps(index))]
+    index.load()
+    copies += [deepcopy(index), pickle.loads(pickle.dumps(index))]
+    for each in (index, *copies):
+        each.load()
+        assert each.num_reads == 1
+
+
+def test_load_is_repeated_after_a_failure() -> None:
+    index = Index(fails=True)
+    with pytest.raises(OSError, match="not yet"):
+        index.load()
+    index.load()
+    index.load()
+    assert index.num_reads == 2
+
+
+def test_what_an_encoder_loads_is_frozen() -> None:
+    check_image_encoder(DropoutEncoder())
+    encoder = DropoutEncoder()
+    encoder.load()
+    encoder.train().requires_grad_()
+    assert not any(module.training for module in encoder.modules())
+    assert not encoder.gain.requires_grad
 
 
 def test_tiny_parts_keep_the_contracts() -> None:

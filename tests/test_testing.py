@@ -20,9 +20,9 @@ from synth2_lightning.types import Pixels, VQTokens
 
 
 class LearningTokenizer(TinyImageTokenizer):
-    def __init__(self) -> None:
-        super().__init__()
-        self.gain = nn.Parameter(torch.ones(1))
+    def load(self) -> None:
+        super().load()
+        self.gain = nn.Parameter(torch.ones(1))  # after the base class froze what was there
 
 
 class ForgetfulTokenizer(TinyImageTokenizer):
@@ -61,7 +61,7 @@ Encoded = tuple[Tensor, Tensor]
 
 
 class LateTextEncoder(TinyTextEncoder):
-    def load(self) -> None:
+    def load(self) -> None:  # not by _load, which runs once
         self.gain = nn.Parameter(torch.ones(1))
 
 

@@ -1,15 +1,15 @@
 """The verbs of the house: what a part must be able to do.
 
-All that own weights share one law: **construct cheap, load heavy.** ``__init__`` may read a configuration or a
-tokenizer, so that widths are known; weights come in ``load()``, which may be called twice and then does nothing.
-Lightning calls it through ``configure_model``, on every rank and in ``load_from_checkpoint`` alike.
+Components read their weights in ``load()``, not in the constructor (see :class:`Loadable`). Lightning calls it through
+``configure_model``, on every rank and in ``load_from_checkpoint``.
 """
 
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Container, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol, assert_never, final, runtime_checkable
+from typing import Any, Protocol, TypeVar, assert_never, cast, final, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -34,8 +34,68 @@ from synth2_lightning.types import (
     VQTokens,
 )
 
+_Frozen = TypeVar("_Frozen", bound="FrozenModule")  # beartype rejects typing.Self on methods
 
-class ImageEncoder(nn.Module, ABC):
+
+class Loadable:
+    """Base class of components that read weights, an index or a vocabulary after construction.
+
+    Constructing a component is inexpensive: ``__init__`` may read a configuration or a tokenizer, so that widths are
+    known. Subclasses override :meth:`_load` to read the rest.
+
+    Example:
+        >>> class Words(Loadable):
+        ...     def _load(self) -> None:
+        ...         print("reading")
+        >>> words = Words()
+        >>> words.load()
+        reading
+        >>> words.load()
+    """
+
+    _is_loaded = False  # of the class, so that it exists before and without __init__
+
+    def load(self) -> None:
+        """Read what the constructor did not; only the first successful call has an effect."""
+        if not self._is_loaded:
+            self._load()
+            self._is_loaded = True
+
+    def _load(self) -> None:
+        """Read weights, an index or a vocabulary; nothing by default."""
+
+
+class FrozenModule(Loadable, nn.Module):
+    """Module that is never trained: no parameter requires a gradient, and it stays in evaluation mode.
+
+    Dropout and batch statistics therefore never change its outputs. :meth:`load` freezes what it read. A gradient may
+    still flow through the module to its inputs.
+
+    Example:
+        >>> module = FrozenModule()
+        >>> module.dropout = nn.Dropout(0.5)
+        >>> module.load()
+        >>> module.train().dropout.training
+        False
+    """
+
+    def load(self) -> None:
+        """Read the weights and freeze them; only the first successful call reads."""
+        super().load()
+        self.requires_grad_(False).eval()
+
+    def train(self: _Frozen, mode: bool = True) -> _Frozen:
+        """Stay in evaluation mode, whatever the mode."""
+        del mode
+        return super().train(False)
+
+    def requires_grad_(self: _Frozen, requires_grad: bool = True) -> _Frozen:
+        """Let no parameter require a gradient, whatever the argument."""
+        del requires_grad
+        return super().requires_grad_(False)
+
+
+class ImageEncoder(FrozenModule, ABC):
     """A frozen image network: pictures of any kind become ``(batch, tokens, dim)`` embeddings.
 
     Subclasses set the attributes in ``__init__`` and implement :meth:`encode_pixels`. They resize and normalise
@@ -52,9 +112,6 @@ class ImageEncoder(nn.Module, ABC):
     num_tokens: int
     embed_dim: int
     image_size: int
-
-    def load(self) -> None:
-        """Bring the weights; the second call does nothing."""
 
     @abstractmethod
     def encode_pixels(self, pixels: Pixels) -> Float[Tensor, "batch tokens dim"]:
@@ -171,7 +228,7 @@ class ImageTokenizer(ImageEncoder, ABC):
             )
 
 
-class TrainableTokenizer(nn.Module, ABC):
+class TrainableTokenizer(Loadable, nn.Module, ABC):
     """A tokenizer while it learns: pictures become codes and pictures again, with a gradient.
 
     It is no :class:`ImageTokenizer`, because its codes still move. ``export`` writes what becomes one.
@@ -181,9 +238,6 @@ class TrainableTokenizer(nn.Module, ABC):
     """
 
     codebook_size: int
-
-    def load(self) -> None:
-        """Bring weights to start from, where there are some; the second call does nothing."""
 
     @abstractmethod
     def reconstruct(self, pixels: Pixels) -> Reconstruction:
@@ -198,14 +252,11 @@ class TrainableTokenizer(nn.Module, ABC):
         """
 
 
-class FeatureExtractor(nn.Module, ABC):
+class FeatureExtractor(FrozenModule, ABC):
     """A frozen network that says what pictures hold, at several depths: pictures that look alike have like features.
 
     It is no :class:`ImageEncoder`, because a gradient flows through it to the pictures.
     """
-
-    def load(self) -> None:
-        """Bring the weights; the second call does nothing."""
 
     @abstractmethod
     def extract(self, images: Float[Tensor, "batch 3 height width"]) -> list[Float[Tensor, "batch _ _ _"]]:
@@ -220,7 +271,7 @@ class Discriminator(nn.Module, ABC):
         """Score regions: above 0 what seems real; -1 is black in the pictures, 1 is white."""
 
 
-class CodebookLearner(nn.Module, ABC):
+class CodebookLearner(Loadable, nn.Module, ABC):
     """A codebook over a frozen encoder's features while it learns, without a gradient.
 
     It is no :class:`ImageTokenizer`, because its codes still move. ``export`` writes what becomes one.
@@ -232,9 +283,6 @@ class CodebookLearner(nn.Module, ABC):
 
     codebook_size: int
     num_levels: int
-
-    def load(self) -> None:
-        """Bring the encoder's weights; the second call does nothing."""
 
     @abstractmethod
     def quantize(self, pixels: Pixels) -> Quantization:
@@ -252,7 +300,7 @@ class CodebookLearner(nn.Module, ABC):
 class Resampler(nn.Module, ABC):
     """Brings any number of image embeddings to a fixed number of visual tokens of the decoder's width."""
 
-    num_queries: int
+    num_latents: int
 
     @abstractmethod
     def forward(self, embeddings: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch queries width"]:
@@ -274,7 +322,7 @@ ResamplerFactory = Callable[[int, int], Resampler]
 """``(encoder dim, decoder width) -> Resampler``: so that a run file says each width nowhere, not twice."""
 
 
-class LanguageDecoder(nn.Module, ABC):
+class LanguageDecoder(Loadable, nn.Module, ABC):
     """Turns visual tokens into words. Owns the vocabulary; how visual tokens enter the LM is its business alone.
 
     Attributes:
@@ -282,9 +330,6 @@ class LanguageDecoder(nn.Module, ABC):
     """
 
     embed_dim: int
-
-    def load(self) -> None:
-        """Bring the weights; the second call does nothing."""
 
     @abstractmethod
     def loss(
@@ -327,7 +372,7 @@ class LanguageDecoder(nn.Module, ABC):
         )
 
 
-class TextEncoder(nn.Module, ABC):
+class TextEncoder(Loadable, nn.Module, ABC):
     """Turns words into embeddings that condition the image generator.
 
     Attributes:
@@ -338,9 +383,6 @@ class TextEncoder(nn.Module, ABC):
     name: str
     embed_dim: int
 
-    def load(self) -> None:
-        """Bring the weights; the second call does nothing."""
-
     @abstractmethod
     def encode(self, texts: Sequence[str]) -> tuple[Float[Tensor, "batch length dim"], Bool[Tensor, "batch length"]]:
         """Embed texts; the mask is true at real tokens. What else is in the batch changes no text's embeddings.
@@ -350,7 +392,7 @@ class TextEncoder(nn.Module, ABC):
         """
 
 
-class CaptionGenerator(nn.Module, ABC):
+class CaptionGenerator(FrozenModule, ABC):
     """A language model that writes captions. Seeds are per record, so ranks and batch sizes change nothing.
 
     Attributes:
@@ -358,9 +400,6 @@ class CaptionGenerator(nn.Module, ABC):
     """
 
     model_name: str
-
-    def load(self) -> None:
-        """Bring the weights, or find the server; the second call does nothing."""
 
     @abstractmethod
     def generate(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[Completion]:
@@ -375,7 +414,7 @@ class CaptionGenerator(nn.Module, ABC):
         """
 
 
-class ImageGenerator(nn.Module, ABC):
+class ImageGenerator(FrozenModule, ABC):
     """Turns captions into image tokens. Seeds are per record, so ranks and batch sizes change nothing.
 
     Attributes:
@@ -383,9 +422,6 @@ class ImageGenerator(nn.Module, ABC):
     """
 
     codebook_size: int
-
-    def load(self) -> None:
-        """Bring the weights; the second call does nothing."""
 
     @abstractmethod
     def generate(self, captions: Sequence[str], seeds: Sequence[int]) -> VQTokens | SoftVQTokens | ImageEmbeddings:
@@ -418,15 +454,12 @@ class ImageGenerator(nn.Module, ABC):
         """
 
 
-class PairScorer(nn.Module, ABC):
+class PairScorer(FrozenModule, ABC):
     """Says how well captions agree with pictures, by other means than those that made the pictures.
 
     A score is a function of caption and picture alone: what else is in the batch changes nothing. Higher is better;
     scores of different scorers do not compare.
     """
-
-    def load(self) -> None:
-        """Bring the weights; the second call does nothing."""
 
     @abstractmethod
     def score(self, tokens: VQTokens, captions: Sequence[str]) -> Float[Tensor, " batch"]:
@@ -440,16 +473,13 @@ class PairScorer(nn.Module, ABC):
         """
 
 
-class ImageTextEncoder(nn.Module, ABC):
+class ImageTextEncoder(FrozenModule, ABC):
     """A frozen pair of networks that put pictures and texts into one space, such as CLIP.
 
     An embedding is a function of its picture or text alone: what else is in the batch changes nothing. All have
     length 1, so that the cosine of two is their dot product. Subclasses resize, normalise and split into tokens
     themselves, because they own the statistics and the vocabulary.
     """
-
-    def load(self) -> None:
-        """Bring the weights; the second call does nothing."""
 
     @abstractmethod
     def embed_images(self, pixels: Pixels) -> Float[Tensor, "batch dim"]:
@@ -500,7 +530,7 @@ class HasInputs(Protocol):
         """
 
 
-class CaptionSource(ABC):
+class CaptionSource(Loadable, ABC):
     """A set of captions to synthesise from. Constructing it is cheap; ``load()`` reads the captions.
 
     Attributes:
@@ -513,10 +543,6 @@ class CaptionSource(ABC):
     is_evaluation: bool = False
 
     @abstractmethod
-    def load(self) -> None:
-        """Read the captions; the second call does nothing."""
-
-    @abstractmethod
     def __len__(self) -> int:
         """Number of captions."""
 
@@ -525,7 +551,7 @@ class CaptionSource(ABC):
         """Give a caption, never an empty one, under a key that no other has."""
 
 
-class ConceptSource(ABC):
+class ConceptSource(Loadable, ABC):
     """A list of things that captions may be asked for. Constructing it is cheap; ``load()`` reads the list.
 
     Attributes:
@@ -533,10 +559,6 @@ class ConceptSource(ABC):
     """
 
     name: str
-
-    @abstractmethod
-    def load(self) -> None:
-        """Read the list; the second call does nothing."""
 
     @abstractmethod
     def __len__(self) -> int:
@@ -585,12 +607,15 @@ class CaptionFilter(ABC):
         """Return a verdict on every caption of a set; the same records in the same order get the same verdicts."""
         return self.start()(records)
 
-    @abstractmethod
     def provenance(self) -> dict[str, Any]:
-        """Give every argument, in plain values that JSON can hold."""
+        """Return every argument as JSON values.
+
+        Frozen dataclasses inherit it; other subclasses must override it.
+        """
+        return asdict(cast(Any, self))
 
 
-class ImageTextSource(ABC):
+class ImageTextSource(Loadable, ABC):
     """A set of photographs with captions, read where it lies. Constructing it is cheap; ``load()`` reads the index.
 
     Attributes:
@@ -600,10 +625,6 @@ class ImageTextSource(ABC):
 
     name: str
     is_evaluation: bool = False
-
-    @abstractmethod
-    def load(self) -> None:
-        """Read the index (never a picture); the second call does nothing."""
 
     @abstractmethod
     def __len__(self) -> int:

@@ -78,14 +78,10 @@ class TinyImageTokenizer(ImageTokenizer):
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("vectors", torch.zeros(16, 6), persistent=False)
-        self.load()
+        vectors = torch.randn(16, 6, generator=torch.Generator().manual_seed(0))
+        self.register_buffer("vectors", vectors, persistent=False)
 
     vectors: Tensor
-
-    def load(self) -> None:
-        """Bring the codebook."""
-        self.vectors.copy_(torch.randn(16, 6, generator=torch.Generator().manual_seed(0)))
 
     def tokenize(self, pixels: Pixels) -> VQTokens:
         """Measure the brightness of each quarter."""
@@ -226,7 +222,7 @@ class TinyResampler(Resampler):
         torch.Size([2, 4, 8])
     """
 
-    num_queries = 4
+    num_latents = 4
 
     def __init__(self, input_dim: int, output_dim: int) -> None:
         super().__init__()

@@ -15,9 +15,6 @@ class Numbers(CaptionSource):
         self.size = size
         self.prefix = prefix
 
-    def load(self) -> None:
-        pass
-
     def __len__(self) -> int:
         return self.size
 

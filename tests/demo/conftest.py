@@ -19,7 +19,7 @@ from synth2_lightning.types import GenerationSettings
 
 GPT2 = {"model_type": "gpt2", "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 64}
 TOKENIZER, VOCABULARY = (f"package://synth2_lightning/scenes/{name}" for name in ("tokenizer", "vocabulary"))
-PERCEIVER: dict[str, Any] = {"num_queries": 4, "depth": 2, "num_heads": 2, "num_positions": 64}
+PERCEIVER: dict[str, Any] = {"num_latents": 4, "depth": 2, "num_heads": 2, "num_positions": 64}
 
 
 def describe(part: type, **arguments: Any) -> dict[str, Any]:

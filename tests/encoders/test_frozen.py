@@ -98,7 +98,7 @@ def test_no_gradient_flows() -> None:
 
 
 def test_encoding_before_load_is_refused() -> None:
-    with pytest.raises(RuntimeError, match=r"'patch-means' has no weights yet; call load\(\)"):
+    with pytest.raises(RuntimeError, match=r"'patch-means'.*load\(\)"):
         PatchMeans(Preprocessing(8, HALF, HALF)).encode_pixels(Pixels(torch.zeros(1, 3, 8, 8, dtype=torch.uint8)))
 
 
@@ -109,6 +109,6 @@ def test_a_processor_sees_few_pictures_at_a_time(monkeypatch: pytest.MonkeyPatch
     encoder.network.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))  # type: ignore[union-attr]
     features = encoder.encode_pixels(pixels)
     assert sizes == [8, 8, 3]
-    monkeypatch.setattr("synth2_lightning.encoders.frozen._CPU_PICTURES", 19)
+    monkeypatch.setattr("synth2_lightning.encoders.frozen.FROZEN_CHUNK", 19)
     torch.testing.assert_close(encoder.encode_pixels(pixels), features)
     assert encoder.encode_pixels(Pixels(pixels.values[:0])).shape == (0, 16, 3)

@@ -254,15 +254,11 @@ def test_both_towers_embed_as_open_clip_does(tmp_path: Path) -> None:
 
 def test_towers_need_weights_and_a_known_architecture() -> None:
     encoder = OpenClipImageTextEncoder("tiny-clip", "x.pt")
-    with pytest.raises(
-        RuntimeError, match=r"encoder 'tiny-clip' has no weights yet; call load\(\) before embedding pi"
-    ):
+    with pytest.raises(RuntimeError, match=r"'tiny-clip'.*load\(\)"):
         encoder.embed_images(random_pixels(32))
-    with pytest.raises(
-        RuntimeError, match=r"encoder 'tiny-clip' has no weights yet; call load\(\) before embedding te"
-    ):
+    with pytest.raises(RuntimeError, match=r"'tiny-clip'.*load\(\).*texts"):
         encoder.embed_texts(CAPTIONS)
-    with pytest.raises(ValueError, match="has no architecture 'ViT-X'"):
+    with pytest.raises(ValueError, match="architecture 'ViT-X'"):
         OpenClipImageTextEncoder("ViT-X", "x.pt")
 
 
@@ -270,40 +266,36 @@ def test_scoring_needs_weights_and_a_tokenizer_that_decodes(tmp_path: Path) -> N
     _, path = save_random("tiny-clip", tmp_path)
     tokens = VQTokens(torch.zeros(1, 4, 1, dtype=torch.long), TinyImageTokenizer.codebook)
     scorer = OpenClipScorer(TinyImageTokenizer(), "tiny-clip", path)
-    with pytest.raises(RuntimeError, match=r"scorer 'tiny-clip' has no weights yet; call load\(\) before scoring"):
+    with pytest.raises(RuntimeError, match=r"'tiny-clip'.*load\(\)"):
         scorer.score(tokens, ["a field"])
     scorer.load()
-    with pytest.raises(TypeError, match="has no decoder from codes"):
+    with pytest.raises(TypeError, match=r"no decoder.*VQGANTokenizer"):
         scorer.score(tokens, ["a field"])
-    with pytest.raises(ValueError, match="has no architecture 'ViT-X'"):
+    with pytest.raises(ValueError, match="architecture 'ViT-X'"):
         OpenClipScorer(TinyImageTokenizer(), "ViT-X", path)
 
 
 def test_unknown_architecture_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"has no architecture 'ViT-X'; expected one of open_clip.list_models"):
+    with pytest.raises(ValueError, match=r"'ViT-X'.*open_clip\.list_models"):
         OpenClipEncoder("ViT-X", "openai")
 
 
 def test_unknown_layer_is_refused() -> None:
-    with pytest.raises(ValueError, match="'tiny-vit' has no layer 3; expected -3 to 2"):
+    with pytest.raises(ValueError, match=r"'tiny-vit'.*layer 3.*-3 to 2"):
         OpenClipEncoder("tiny-vit", "x.pt", layer=3)
 
 
 def test_neither_tag_nor_file_lists_the_tags() -> None:
-    with pytest.raises(FileNotFoundError, match=r"not at 'laion9b'.*no pretrained tag of ViT-B-32 either: .*openai"):
+    with pytest.raises(FileNotFoundError, match=r"'laion9b'.*tag of ViT-B-32.*openai"):
         OpenClipEncoder("ViT-B-32", "laion9b").load()
 
 
 def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
     _, path = save_random("tiny-resnet", tmp_path)
-    with pytest.raises(
-        OSError, match=r"of open_clip's 'tiny-vit' could not be loaded: .*local state dict of this arch"
-    ):
+    with pytest.raises(OSError, match=r"'tiny-vit'.*state dict"):
         OpenClipEncoder("tiny-vit", path).load()
 
 
 def test_unreachable_tag_names_the_way_out() -> None:
-    with pytest.raises(
-        OSError, match=r"'laion2b_s34b_b79k' of open_clip's 'ViT-B-32' could not be .*without a network"
-    ):
+    with pytest.raises(OSError, match=r"'laion2b_s34b_b79k'.*'ViT-B-32'.*network"):
         OpenClipEncoder("ViT-B-32", "laion2b_s34b_b79k").load()

@@ -176,51 +176,51 @@ def test_embeddings_of_the_bare_encoder_are_welcome(folder: Path) -> None:
 
 def test_codebook_of_another_encoder_is_refused(folder: Path) -> None:
     (folder / "codebook.json").write_text('{"encoder": "vit", "codebook_size": 8, "num_levels": 3}')
-    with pytest.raises(ValueError, match=r"learnt on features of 'vit', but this run's encoder is 'patch-means'"):
+    with pytest.raises(ValueError, match=r"'vit'.*'patch-means'"):
         QuantizedEncoder(PatchMeans(), str(folder))
 
 
 @pytest.mark.parametrize("num_levels", [0, 4])
 def test_levels_that_are_not_there_are_refused(folder: Path, num_levels: int) -> None:
-    with pytest.raises(ValueError, match=rf"{num_levels} levels were asked of .*, which has 3; expected 1 to 3"):
+    with pytest.raises(ValueError, match=rf"{num_levels} levels.* 1 to 3"):
         QuantizedEncoder(PatchMeans(), str(folder), num_levels)
 
 
 def test_missing_codebook_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="The codebook is not at"):
+    with pytest.raises(FileNotFoundError, match="codebook"):
         QuantizedEncoder(PatchMeans(), str(tmp_path / "nowhere"))
-    with pytest.raises(FileNotFoundError, match="The codebook's description is not at"):
+    with pytest.raises(FileNotFoundError, match="codebook's description"):
         QuantizedEncoder(PatchMeans(), str(tmp_path))
 
 
 def test_tokens_of_other_levels_are_refused(folder: Path) -> None:
     encoder = loaded(folder)
-    with pytest.raises(ValueError, match=r"tokens have 2 levels, but codebook 'patch-means-8x3:.*' has 3"):
+    with pytest.raises(ValueError, match=r" 2 levels.*'patch-means-8x3:.*' has 3"):
         encoder(VQTokens(torch.zeros(1, 4, 2, dtype=torch.long), encoder.codebook))
 
 
 def test_foreign_and_impossible_tokens_are_refused(folder: Path) -> None:
     encoder = loaded(folder)
-    with pytest.raises(ValueError, match="speak codebook 'vqgan-512:1f3c9a02'"):
+    with pytest.raises(ValueError, match="codebook 'vqgan-512:1f3c9a02'"):
         encoder(VQTokens(torch.zeros(1, 4, 3, dtype=torch.long), "vqgan-512:1f3c9a02"))
-    with pytest.raises(ValueError, match="hold ids from 8 to 8"):
+    with pytest.raises(ValueError, match="ids from 8 to 8"):
         encoder(VQTokens(torch.full((1, 4, 3), 8), encoder.codebook))
 
 
 def test_use_before_load_is_refused(folder: Path) -> None:
     encoder = QuantizedEncoder(PatchMeans(), str(folder))
     for image in (pictures(1), VQTokens(torch.zeros(1, 4, 3, dtype=torch.long), "")):
-        with pytest.raises(RuntimeError, match=r"over 'patch-means' has no codes yet; call load\(\) first"):
+        with pytest.raises(RuntimeError, match=r"'patch-means'.*load\(\)"):
             encoder(image)
-    with pytest.raises(RuntimeError, match=r"no averages yet; call load\(\) first"):
+    with pytest.raises(RuntimeError, match=r"codebook.*load\(\)"):
         ResidualCodebookLearner(PatchMeans()).quantize(pictures(1))
 
 
 def test_held_out_pictures_never_start_the_codes(tmp_path: Path) -> None:
     codebook = learner(num_steps=0)
-    with pytest.raises(RuntimeError, match="it starts at the first batch in training mode"):
+    with pytest.raises(RuntimeError, match=r"codebook.*training mode"):
         codebook.eval().quantize(pictures(64))
-    with pytest.raises(RuntimeError, match="nothing to export; train for one step"):
+    with pytest.raises(RuntimeError, match=r"codebook.*export.*train"):
         codebook.export(tmp_path)
 
 

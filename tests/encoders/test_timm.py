@@ -133,40 +133,40 @@ def test_pairs_of_other_shapes_are_refused(tmp_path: Path) -> None:
     network, _ = save_random("test_vit", tmp_path)
     foreign = {f"x.{name}": tensor for name, tensor in network.state_dict().items()}
     foreign["x.patch_embed.proj.weight"] = torch.zeros(64, 3, 8, 8)
-    message = r"foreign.pth does not fit .*'x.patch_embed.proj.weight' \(64, 3, 8, 8\) stands where 'patch_embed"
+    message = r"foreign\.pth.*'x\.patch_embed\.proj\.weight' \(64, 3, 8, 8\).*'patch_embed"
     with pytest.raises(ValueError, match=message):
         match_state_dict(timm.create_model("test_vit"), foreign, Path("foreign.pth"))
 
 
 def test_pairs_of_other_roles_are_refused() -> None:
     foreign = {"a.bias": torch.ones(3), "a.weight": torch.zeros(3)}
-    with pytest.raises(ValueError, match=r"'a.bias' \(3,\) stands where 'weight' \(3,\) is expected"):
+    with pytest.raises(ValueError, match=r"'a\.bias' \(3,\).*'weight' \(3,\)"):
         match_state_dict(nn.LayerNorm(3), foreign, Path("foreign.pth"))
 
 
 def test_half_known_names_are_refused() -> None:
     state = {"weight": torch.zeros(3), "gain": torch.zeros(3)}
-    with pytest.raises(ValueError, match=r"2 tensors against 2 \(only on one side: bias, gain\)"):
+    with pytest.raises(ValueError, match=r"2 tensors.*bias, gain"):
         match_state_dict(nn.LayerNorm(3), state, Path("half.pth"))
 
 
 def test_other_number_of_tensors_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"1 tensors against 2.*Name the timm model"):
+    with pytest.raises(ValueError, match=r"1 tensors.* 2.*timm model"):
         match_state_dict(nn.LayerNorm(3), {"gain": torch.zeros(3)}, Path("short.pth"))
 
 
 def test_unknown_model_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"has no image network 'resnet_of_dreams'; expected one of timm.list_models"):
+    with pytest.raises(ValueError, match=r"'resnet_of_dreams'.*timm\.list_models"):
         TimmEncoder("resnet_of_dreams")
 
 
 def test_unknown_layer_lists_the_layers() -> None:
-    with pytest.raises(ValueError, match=r"'test_vit' has no layer 6; expected -6 to 5, which stand for blocks.0, bl"):
+    with pytest.raises(ValueError, match=r"'test_vit'.*layer 6.*-6 to 5.*blocks\.0, bl"):
         TimmEncoder("test_vit", layer=6)
 
 
 def test_unreachable_hub_names_the_way_out() -> None:
-    with pytest.raises(OSError, match=r"'test_vit.r160_in1k' could not be had: .*weights://efficientnet-lite0"):
+    with pytest.raises(OSError, match=r"'test_vit\.r160_in1k'.*weights://efficientnet-lite0"):
         TimmEncoder("test_vit.r160_in1k").load()
 
 

@@ -86,21 +86,19 @@ def test_layers_are_counted_from_the_end_where_negative() -> None:
 
 
 def test_layers_that_are_not_there_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"'test_efficientnet' has no layer 5; expected -5 to 4"):
+    with pytest.raises(ValueError, match=r"'test_efficientnet'.*layer 5.*-5 to 4"):
         TimmFeatures(MODEL, layers=(0, 5))
-    with pytest.raises(ValueError, match="asked for no layer of 'test_efficientnet'; expected one or more"):
+    with pytest.raises(ValueError, match="no layer of 'test_efficientnet'"):
         TimmFeatures(MODEL, layers=())
 
 
 def test_networks_for_pictures_of_one_size_are_refused() -> None:
-    with pytest.raises(
-        ValueError, match=r"'test_vit', which takes pictures of one size alone.*Use a convolutional one"
-    ):
+    with pytest.raises(ValueError, match=r"'test_vit'.*one size.*convolutional"):
         TimmFeatures("test_vit")
 
 
 def test_weights_that_were_not_brought_are_missed() -> None:
-    with pytest.raises(RuntimeError, match=r"'test_efficientnet' have no weights yet; call load\(\) first"):
+    with pytest.raises(RuntimeError, match=r"'test_efficientnet'.*load\(\)"):
         TimmFeatures(MODEL).extract(noise())
 
 

@@ -156,28 +156,28 @@ def test_embeddings_of_this_tokenizer_are_taken(tokenizer: VQGANTokenizer) -> No
 @pytest.mark.parametrize("code", [-1, 32])
 def test_ids_outside_of_the_codebook_are_refused(tokenizer: VQGANTokenizer, code: int) -> None:
     ids = torch.full((1, 16, 1), code)
-    with pytest.raises(ValueError, match=f"ids from {code} to {code}, but codebook .* has the ids 0 to 31"):
+    with pytest.raises(ValueError, match=f"ids from {code} to {code}.*codebook.* 0 to 31"):
         tokenizer(VQTokens(ids, tokenizer.codebook))
     soft = SoftVQTokens(ids[..., None], torch.ones(1, 16, 1, 1), tokenizer.codebook)
-    with pytest.raises(ValueError, match=f"ids from {code} to {code}, but codebook .* has the ids 0 to 31"):
+    with pytest.raises(ValueError, match=f"ids from {code} to {code}.*codebook.* 0 to 31"):
         tokenizer(soft)
 
 
 def test_foreign_codebooks_are_refused(tokenizer: VQGANTokenizer) -> None:
     ids = torch.zeros(1, 16, 1, dtype=torch.long)
-    with pytest.raises(ValueError, match="speak codebook 'other-32:0'"):
+    with pytest.raises(ValueError, match="codebook 'other-32:0'"):
         tokenizer(SoftVQTokens(ids[..., None], torch.ones(1, 16, 1, 1), "other-32:0"))
-    with pytest.raises(ValueError, match="speak codebook 'other-32:0'"):
+    with pytest.raises(ValueError, match="codebook 'other-32:0'"):
         tokenizer.detokenize(VQTokens(ids, "other-32:0"))
 
 
 def test_tokens_of_several_levels_are_refused(tokenizer: VQGANTokenizer) -> None:
-    with pytest.raises(ValueError, match="have 2 levels, but 'vqgan' has one"):
+    with pytest.raises(ValueError, match=r" 2 levels.*'vqgan'"):
         tokenizer(VQTokens(torch.zeros(1, 16, 2, dtype=torch.long), tokenizer.codebook))
 
 
 def test_pictures_that_are_not_square_are_not_decoded(tokenizer: VQGANTokenizer) -> None:
-    with pytest.raises(ValueError, match="15 tokens cannot be decoded; expected a square number"):
+    with pytest.raises(ValueError, match=r" 15 tokens.*square"):
         tokenizer.detokenize(VQTokens(torch.zeros(1, 15, 1, dtype=torch.long), tokenizer.codebook))
 
 
@@ -189,14 +189,14 @@ def test_a_codebook_that_is_not_there_yet_is_said(tmp_path: Path) -> None:
 
 def test_sizes_that_do_not_divide_are_refused(tmp_path: Path) -> None:
     save_model(tmp_path)
-    with pytest.raises(ValueError, match=r"image_size=18 .* one covers 4 pixels .* multiple of 4"):
+    with pytest.raises(ValueError, match=r"image_size=18 .* 4 pixels .*multiple of 4"):
         VQGANTokenizer(str(tmp_path), image_size=18)
-    with pytest.raises(ValueError, match=r"image_size=18 .* one covers 8 pixels .* multiple of 8"):
+    with pytest.raises(ValueError, match=r"image_size=18 .* 8 pixels .*multiple of 8"):
         TrainableVQGAN(image_size=18)
 
 
 def test_what_looks_like_a_path_is_not_looked_up_on_the_hub() -> None:
-    with pytest.raises(FileNotFoundError, match="The VQ-GAN is not at"):
+    with pytest.raises(FileNotFoundError, match="VQ-GAN"):
         VQGANTokenizer("./nowhere")
 
 
@@ -219,7 +219,7 @@ def test_an_exported_training_is_the_frozen_tokenizer(tmp_path: Path) -> None:
 def test_a_codebook_that_never_started_is_not_written(tmp_path: Path) -> None:
     trained = TrainableVQGAN(16, 8, embed_dim=4, block_out_channels=(8, 8), norm_num_groups=4, num_free_batches=5)
     trained.reconstruct(random_pixels())
-    with pytest.warns(UserWarning, match=r"seen 1 training batches.*num_free_batches=5. Train longer"):
+    with pytest.warns(UserWarning, match=r" 1 training batches.*num_free_batches=5"):
         trained.export(tmp_path / "tokenizer")
     assert not (tmp_path / "tokenizer").exists()
 

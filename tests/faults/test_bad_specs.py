@@ -39,7 +39,7 @@ def name_class(folder: Path, class_path: Any) -> object:
 
 
 def perceiver(folder: Path, **arguments: Any) -> object:
-    sizes = {"num_queries": 2, "depth": 1, "num_heads": 2, "head_dim": 8, **arguments}
+    sizes = {"num_latents": 2, "depth": 1, "num_heads": 2, "head_dim": 8, **arguments}
     return load(folder, resampler={"class_path": PERCEIVER, "init_args": sizes})
 
 
@@ -79,9 +79,9 @@ KINDS: dict[str, Callable[[Path], object]] = {
     "a complex number": lambda folder: load(folder, generation={"num_beams": 3j}),
     "a key that is no text": lambda folder: load(folder, generation={(1, 2): 3}),
     "a number of 5,000 digits": lambda folder: load(folder, generation={"num_beams": 10**5000}),
-    "a size that no memory holds": lambda folder: perceiver(folder, num_queries=10**15),
-    "a size that no tensor has": lambda folder: perceiver(folder, num_queries=10**30),
-    "a size below zero": lambda folder: perceiver(folder, num_queries=-5),
+    "a size that no memory holds": lambda folder: perceiver(folder, num_latents=10**15),
+    "a size that no tensor has": lambda folder: perceiver(folder, num_latents=10**30),
+    "a size below zero": lambda folder: perceiver(folder, num_latents=-5),
     "a size that is no number": lambda folder: perceiver(folder, head_dim=float("nan")),
     "a list for arguments": lambda folder: load(folder, resampler={"class_path": PERCEIVER, "init_args": [1]}),
     "a number for a class": lambda folder: name_class(folder, 3),

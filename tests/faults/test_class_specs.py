@@ -33,7 +33,7 @@ HYPER_PARAMETERS: dict[str, Any] = {
     },
     "resampler": {
         "class_path": "synth2_lightning.nn.perceiver.PerceiverResampler",
-        "init_args": {"num_queries": 2, "depth": 1, "num_heads": 2, "head_dim": 8},
+        "init_args": {"num_latents": 2, "depth": 1, "num_heads": 2, "head_dim": 8},
     },
     "decoder": {
         "class_path": "synth2_lightning.decoders.prefix.PrefixDecoder",

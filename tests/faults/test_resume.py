@@ -214,8 +214,8 @@ def test_best_is_the_checkpoint_with_the_best_score_for_all_commands(
     for command in ("validate", "fit"):
         used = run_trainer([command, *words, "--trainer.max_steps=7"]).trainer.ckpt_path
         assert Path(str(used)).name == "best-step=4.ckpt"
-    with pytest.raises(ValueError, match=r"num_queries: 2 -> 3"):
-        run_trainer(["validate", *words, "--model.init_args.resampler.init_args.num_queries=3"])
+    with pytest.raises(ValueError, match=r"num_latents: 2 -> 3"):
+        run_trainer(["validate", *words, "--model.init_args.resampler.init_args.num_latents=3"])
 
 
 @pytest.mark.slow

@@ -104,20 +104,20 @@ def test_provenance_tells_how_tokens_were_drawn(folder: str) -> None:
 
 
 def test_foreign_text_encoders_and_codebooks_are_refused(folder: str) -> None:
-    with pytest.raises(ValueError, match=r"conditioned on the text encoder 'tiny', but was given 'learnt'"):
+    with pytest.raises(ValueError, match=r"text encoder 'tiny'.*'learnt'"):
         MuseGenerator(folder, TinyImageTokenizer(), LearntTextEncoder())
     tokenizer = TinyImageTokenizer()
     tokenizer.codebook = "other-16:00000000"
-    with pytest.raises(ValueError, match=r"guesses codes of codebook 'tiny-16:00000000'.*or train a generator"):
+    with pytest.raises(ValueError, match=r"codebook 'tiny-16:00000000'.*synth2 fit"):
         MuseGenerator(folder, tokenizer, TinyTextEncoder()).load()
 
 
 def test_generating_without_weights_and_captions_is_refused(folder: str) -> None:
-    with pytest.raises(RuntimeError, match=r"call load\(\) before generating"):
+    with pytest.raises(RuntimeError, match=r"load\(\)"):
         MuseGenerator(folder, TinyImageTokenizer(), TinyTextEncoder()).generate(["a field"], [0])
-    with pytest.raises(ValueError, match="1 of 2 captions are empty"):
+    with pytest.raises(ValueError, match=r"1 of 2 captions.*empty"):
         make_generator(folder).generate(["a field", " "], [0, 1])
-    with pytest.raises(FileNotFoundError, match="The generator is not at 'nowhere'"):
+    with pytest.raises(FileNotFoundError, match=r"generator.*'nowhere'"):
         MuseGenerator("nowhere", TinyImageTokenizer(), TinyTextEncoder())
 
 

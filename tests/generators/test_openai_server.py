@@ -99,7 +99,7 @@ def test_captions_come_from_a_real_server(tmp_path: Path) -> None:
         again = OpenAICaptionGenerator(str(model), url, 8, limits=limits).generate(prompts[::-1], [3, 2, 1])
         others = generator.generate(prompts, [4, 5, 6])
         at_once = OpenAICaptionGenerator(str(model), url, 3).generate(prompts * 3, list(range(9)))
-        with pytest.raises(ValueError, match=r"answered 400: .*pinned to .*requested 'other'.*Look at model"):
+        with pytest.raises(ValueError, match=r"400: .*pinned to .*requested 'other'"):
             OpenAICaptionGenerator("other", url).generate(prompts[:1], [1])
     assert all(answer.text for answer in answers)
     assert again[::-1] == answers
@@ -150,7 +150,7 @@ def test_a_real_server_that_is_killed_costs_no_caption(tmp_path: Path) -> None:
     with serving(model, port, tmp_path / "first", "--dtype", "bfloat16") as process:
         killer = threading.Thread(target=kill_after, args=(process, cache, 2))
         killer.start()
-        with pytest.raises(ConnectionError, match=r"it was tried 3 times.* 2 answers are safe in the cache"):
+        with pytest.raises(ConnectionError, match=r" 3 times.* 2 answers.*cache"):
             write()
         killer.join()
     with serving(model, port, tmp_path / "second", "--dtype", "bfloat16"):

@@ -16,7 +16,7 @@ from synth2_lightning.nn.perceiver import PerceiverResampler
 def test_a_factory_inside_a_factory_is_built_as_the_command_line_does() -> None:
     inner = {
         "class_path": "synth2_lightning.nn.perceiver.PerceiverResampler",
-        "init_args": {"num_queries": 3, "depth": 1, "num_heads": 1, "head_dim": 4},
+        "init_args": {"num_latents": 3, "depth": 1, "num_heads": 1, "head_dim": 4},
     }
     outer = {
         "class_path": "synth2_lightning.nn.neighbourhood.NeighbourhoodResampler",
@@ -26,7 +26,7 @@ def test_a_factory_inside_a_factory_is_built_as_the_command_line_does() -> None:
     assert isinstance(factory, partial)
     resampler = factory(6, 8)
     assert isinstance(resampler.resampler, PerceiverResampler)
-    assert resampler.num_queries == 3
+    assert resampler.num_latents == 3
 
 
 def test_dataclasses_and_tuples_are_what_signatures_say() -> None:

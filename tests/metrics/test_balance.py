@@ -22,5 +22,5 @@ def test_one_group_alone_is_even() -> None:
 
 @pytest.mark.parametrize("sizes", [[], [0, 0], [3, -1]])
 def test_what_is_no_spread_is_refused(sizes: list[int]) -> None:
-    with pytest.raises(ValueError, match=r"groups have .* members.*expected sizes of 0 or more, one of them at least"):
+    with pytest.raises(ValueError, match=r"groups.*members"):
         measure_balance(sizes)

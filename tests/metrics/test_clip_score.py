@@ -120,14 +120,14 @@ def test_metrics_are_means_over_pictures_whose_repeats_order_and_batches_play_no
 def test_nothing_and_two_pictures_of_one_key_are_refused(encoder: OpenClipImageTextEncoder) -> None:
     both = RefClipScore(encoder)
     both.update([], random_pixels(0), [], [])
-    with pytest.raises(ValueError, match=r"RefClipScore was asked for over no picture at all; call update\(\) first"):
+    with pytest.raises(ValueError, match=r"RefClipScore.*update\(\)"):
         both.compute()
     metric = ClipScore(TinyImageTextEncoder())
     metric.update([], random_pixels(0), [])
-    with pytest.raises(ValueError, match=r"ClipScore was asked for over no picture at all; call update\(\) first"):
+    with pytest.raises(ValueError, match=r"ClipScore.*update\(\)"):
         metric.compute()
     metric.update(["1", "1"], random_pixels(2), ["a field", "a field"])
-    with pytest.raises(ValueError, match=r"Two pictures share the key '1': their pixels differ .*key of its own"):
+    with pytest.raises(ValueError, match=r"key '1'.*pixels differ"):
         metric.compute()
 
 
@@ -149,20 +149,20 @@ def test_scores_are_the_same_on_any_number_of_ranks(size: int, tmp_path: Path) -
 
 def test_columns_of_different_lengths_are_refused() -> None:
     encoder, pixels = TinyImageTextEncoder(), random_pixels(2)
-    with pytest.raises(ValueError, match="clip_scores was given 2 pictures and 1 captions; expected one of each"):
+    with pytest.raises(ValueError, match=r"clip_scores.* 2 .* 1 captions"):
         clip_scores(encoder, pixels, ["a"])
-    with pytest.raises(ValueError, match="ref_clip_scores was given 2 pictures and 2 captions, 0 references; expected"):
+    with pytest.raises(ValueError, match=r"ref_clip_scores.* 2 .* 2 captions.* 0 references"):
         ref_clip_scores(encoder, pixels, ["a", "b"], [])
-    with pytest.raises(ValueError, match="ClipScore was given 2 pictures and 1 keys, 2 hypotheses; expected"):
+    with pytest.raises(ValueError, match=r"ClipScore.* 2 .* 1 keys.* 2 hypotheses"):
         ClipScore(encoder).update(["1"], pixels, ["a", "b"])
-    with pytest.raises(ValueError, match="RefClipScore was given 2 pictures and 2 keys, 2 hypotheses, 1 references;"):
+    with pytest.raises(ValueError, match=r"RefClipScore.* 2 .* 2 keys.* 2 hypotheses.* 1 references"):
         RefClipScore(encoder).update(["1", "2"], pixels, ["a", "b"], [["a"]])
 
 
 def test_a_picture_without_references_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"Picture '0' has the references \[\]; expected a sequence of at least one"):
+    with pytest.raises(ValueError, match=r"'0'.*references \[\]"):
         ref_clip_scores(TinyImageTextEncoder(), random_pixels(1), ["a"], [[]])
-    with pytest.raises(ValueError, match="Picture 'x' has the references 'a dog'"):
+    with pytest.raises(ValueError, match=r"'x'.*references 'a dog'"):
         RefClipScore(TinyImageTextEncoder()).update(["x"], random_pixels(1), ["a"], ["a dog"])
 
 
@@ -174,5 +174,5 @@ def test_pixels_and_embeddings_are_not_kept(encoder: OpenClipImageTextEncoder) -
 
 def test_an_encoder_without_weights_says_so(tmp_path: Path) -> None:
     metric = ClipScore(OpenClipImageTextEncoder("ViT-B-32", str(tmp_path / "x.pt")))
-    with pytest.raises(RuntimeError, match=r"encoder 'ViT-B-32' has no weights yet; call load\(\) before embedding"):
+    with pytest.raises(RuntimeError, match=r"'ViT-B-32'.*load\(\)"):
         metric.update(["1"], random_pixels(1), ["a"])

@@ -40,24 +40,24 @@ def test_neither_order_nor_repeats_nor_batches_change_a_bit(kind: type[CorpusMet
 def test_nothing_and_two_pictures_of_one_key_are_refused(kind: type[CorpusMetric]) -> None:
     metric = kind()
     metric.update([], [], [])
-    with pytest.raises(ValueError, match=rf"{kind.__name__} was asked for over no picture at all; call update\(\)"):
+    with pytest.raises(ValueError, match=rf"{kind.__name__}.*update\(\)"):
         metric.compute()
     metric.update(["1", "1"], ["a cat", "a cat"], [["a cat"], ["a dog"]])
-    with pytest.raises(ValueError, match="Two pictures share the key '1': their references differ"):
+    with pytest.raises(ValueError, match=r"key '1'.*references differ"):
         metric.compute()
 
 
 def test_columns_of_different_lengths_are_refused() -> None:
-    with pytest.raises(ValueError, match="Bleu was given 2 keys, 1 hypotheses and references of 0 pictures"):
+    with pytest.raises(ValueError, match=r"Bleu.* 2 keys, 1 hypotheses.* 0 "):
         Bleu().update(["1", "2"], ["a"], [])
 
 
 def test_a_corpus_without_captions_or_references_is_refused() -> None:
-    with pytest.raises(ValueError, match="BLEU was asked for over no picture at all; expected captions with referenc"):
+    with pytest.raises(ValueError, match=r"BLEU.*references"):
         check_corpus("BLEU", {}, {"1": ["a dog"]})
-    with pytest.raises(ValueError, match=r"Picture '1' has the references \(\)"):
+    with pytest.raises(ValueError, match=r"'1'.*references \(\)"):
         check_corpus("BLEU", {"1": "a dog"}, {})
-    with pytest.raises(ValueError, match="Picture '1' has the references 'a dog'"):
+    with pytest.raises(ValueError, match=r"'1'.*references 'a dog'"):
         check_corpus("BLEU", {"1": "a dog"}, {"1": "a dog"})
 
 

@@ -12,7 +12,7 @@ def test_words_are_counted_without_case_and_punctuation() -> None:
 
 
 def test_captions_without_a_word_are_refused() -> None:
-    with pytest.raises(ValueError, match="2 captions hold no word; expected at least one"):
+    with pytest.raises(ValueError, match=r"2 captions.* word"):
         measure_words([".", "!"])
 
 
@@ -37,5 +37,5 @@ def test_the_seed_decides_the_samples() -> None:
 
 
 def test_one_caption_has_no_self_bleu() -> None:
-    with pytest.raises(ValueError, match="Self-BLEU was given 1 captions; expected two or more"):
+    with pytest.raises(ValueError, match=r"Self-BLEU.* 1 captions"):
         measure_self_bleu(["a dog"])

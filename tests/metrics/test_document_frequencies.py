@@ -60,13 +60,13 @@ def test_metric_takes_them() -> None:
 def test_other_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "captions.parquet"
     pq.write_table(pa.table({"caption": ["a dog"]}), path)
-    with pytest.raises(ValueError, match=r"captions.parquet holds no document frequencies; its columns are \['caption"):
+    with pytest.raises(ValueError, match=r"captions\.parquet.*document frequencies.*\['caption"):
         load_document_frequencies(path)
     path.write_text("{}")
-    with pytest.raises(ValueError, match=r"captions.parquet is no readable Parquet file .* Expected what Docum"):
+    with pytest.raises(ValueError, match=r"captions\.parquet.*Parquet.*Docum"):
         load_document_frequencies(path)
 
 
 def test_no_picture_is_refused() -> None:
-    with pytest.raises(ValueError, match="Document frequencies were asked for over no picture at all"):
+    with pytest.raises(ValueError, match="Document frequencies"):
         count_document_frequencies({})

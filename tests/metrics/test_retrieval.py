@@ -21,5 +21,5 @@ def test_strangers_are_found_by_chance() -> None:
 
 
 def test_k_below_one_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"RetrievalRecall.k is 0; expected 1 or more"):
+    with pytest.raises(ValueError, match=r"RetrievalRecall\.k.* 0"):
         RetrievalRecall(k=0)

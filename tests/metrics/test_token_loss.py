@@ -27,5 +27,5 @@ def test_the_order_of_batches_changes_no_bit() -> None:
 
 @pytest.mark.filterwarnings("ignore:The ``compute`` method of metric")
 def test_a_mean_over_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match="MeanTokenLoss was asked for over no picture at all"):
+    with pytest.raises(ValueError, match="MeanTokenLoss"):
         MeanTokenLoss().compute()

@@ -56,7 +56,7 @@ def test_corpus_is_the_mean_of_questions_and_metric_agrees() -> None:
 
 
 def test_questions_without_people_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"Question '1' has the answers \['yes'\]; expected a sequence of at least tw"):
+    with pytest.raises(ValueError, match=r"'1'.*answers \['yes'\]"):
         vqa_accuracy({"1": "yes"}, {"1": ["yes"]})
-    with pytest.raises(ValueError, match="VQA accuracy was asked for over no question at all"):
+    with pytest.raises(ValueError, match="VQA accuracy"):
         vqa_accuracy({}, {})

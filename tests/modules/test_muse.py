@@ -44,13 +44,13 @@ def make_trainer(folder: Path, **arguments: Any) -> Trainer:
 @pytest.mark.parametrize("rate", [0.0, 0.1, 1.0])
 def test_texts_are_dropped_at_the_asked_rate(rate: float, monkeypatch: pytest.MonkeyPatch) -> None:
     module, dropped = make_module(text_dropout=rate), []
-    read = module.network.read
+    encode_text = module.network.encode_text
 
-    def spy(text: Any, mask: Any, is_dropped: torch.Tensor) -> Any:
-        dropped.append(is_dropped)
-        return read(text, mask, is_dropped)
+    def spy(text: Any, mask: Any, drop_text: torch.Tensor) -> Any:
+        dropped.append(drop_text)
+        return encode_text(text, mask, drop_text)
 
-    monkeypatch.setattr(module.network, "read", spy)
+    monkeypatch.setattr(module.network, "encode_text", spy)
     batch = tiny_batch(64)
     for step in range(40):
         module.training_step(batch, step)
@@ -60,13 +60,13 @@ def test_texts_are_dropped_at_the_asked_rate(rate: float, monkeypatch: pytest.Mo
 def test_only_hidden_tokens_are_learnt_from() -> None:
     module = make_module(text_dropout=0.0, label_smoothing=0.0)
     tokens, captions = module.tokenizer.tokenize(tiny_batch(3).image), tiny_batch(3).captions  # type: ignore[arg-type]
-    is_hidden = torch.tensor([[True, False, False, False]] * 3)
-    losses, _ = module._guess(tokens, captions, is_hidden, torch.zeros(3, dtype=torch.bool))
+    mask = torch.tensor([[True, False, False, False]] * 3)
+    losses, _ = module._masked_loss(tokens, captions, mask, torch.zeros(3, dtype=torch.bool))
     assert (losses[:, 1:] == 0).all()
     states = module.network(
-        module.tokenizer.embed_tokens(tokens), is_hidden, module.network.read(*module.text_encoder.encode(captions))
+        module.tokenizer.embed_tokens(tokens), mask, module.network.encode_text(*module.text_encoder.encode(captions))
     )
-    logits = module.network.guess(states[:, 0], torch.zeros(3, 0, dtype=torch.long))
+    logits = module.network.level_logits(states[:, 0], torch.zeros(3, 0, dtype=torch.long))
     expected = torch.nn.functional.cross_entropy(logits, tokens.ids[:, 0, 0], reduction="none")
     torch.testing.assert_close(losses[:, 0], expected)
 

@@ -130,9 +130,9 @@ def test_the_state_is_saved() -> None:
 
 
 def test_decay_outside_its_range_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"decay is 1.0; expected 0 or more, and less than 1"):
+    with pytest.raises(ValueError, match=r"MovingCodebook\.decay.* 1\.0"):
         MovingCodebook(num_codes=8, dim=3, decay=1.0)
-    with pytest.raises(ValueError, match=r"num_free_batches is -1; expected 0 or more"):
+    with pytest.raises(ValueError, match=r"num_free_batches.* -1"):
         MovingCodebook(num_codes=8, dim=3, num_free_batches=-1)
 
 

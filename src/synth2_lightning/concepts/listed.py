@@ -34,14 +34,12 @@ class ListedConcepts(ConceptSource):
             excluded: Where to count what is left out, by what it is.
         """
 
-    def load(self) -> None:
-        """Read the list; the second call does nothing.
+    def _load(self) -> None:
+        """Read the list.
 
         Raises:
-            ValueError: If it holds nothing, or a key comes twice.
+            ValueError: If it is empty, or a key is repeated.
         """
-        if self._concepts:
-            return
         excluded: Counter[str] = Counter()
         concepts = tuple(self.read_concepts(excluded))
         self._check(concepts, excluded)

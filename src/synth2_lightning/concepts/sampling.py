@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
 
@@ -34,6 +35,7 @@ class UniformSampling(ConceptSampler):
         return {"sampler": "uniform"}
 
 
+@dataclass(frozen=True)
 class BalancedSampling(ConceptSampler):
     """Branches take turns, in shuffled passes; within each, every concept once before any comes twice.
 
@@ -53,10 +55,12 @@ class BalancedSampling(ConceptSampler):
         3
     """
 
-    def __init__(self, min_concepts: int = 1) -> None:
-        if min_concepts < 1:
-            raise ValueError(f"BalancedSampling got min_concepts={min_concepts}; expected 1 or more.")
-        self.min_concepts = min_concepts
+    min_concepts: int = 1
+
+    def __post_init__(self) -> None:
+        """Check the range."""
+        if self.min_concepts < 1:
+            raise ValueError(f"BalancedSampling got min_concepts={self.min_concepts}; expected 1 or more.")
 
     def draw(self, concepts: Sequence[Concept], count: int, seed: int) -> list[int]:
         """Give indices of concepts, one per caption.
@@ -81,9 +85,10 @@ class BalancedSampling(ConceptSampler):
 
     def provenance(self) -> dict[str, Any]:
         """Give the argument."""
-        return {"sampler": "balanced", "min_concepts": self.min_concepts}
+        return {"sampler": "balanced", **asdict(self)}
 
 
+@dataclass(frozen=True)
 class WeightedSampling(ConceptSampler):
     """Each concept as often as its weight to a power says, drawn with replacement.
 
@@ -99,12 +104,15 @@ class WeightedSampling(ConceptSampler):
         [0, 0, 0, 0, 0]
     """
 
-    def __init__(self, exponent: float = 1.0) -> None:
-        if exponent < 0:
+    exponent: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Check the range."""
+        if self.exponent < 0:
             raise ValueError(
-                f"WeightedSampling got exponent={exponent}; expected 0 or more (below 0, the rarest would come most)."
+                f"WeightedSampling got exponent={self.exponent}; expected 0 or more (below 0, the rarest would come "
+                "most)."
             )
-        self.exponent = exponent
 
     def draw(self, concepts: Sequence[Concept], count: int, seed: int) -> list[int]:
         """Give indices of concepts, one per caption.
@@ -125,7 +133,7 @@ class WeightedSampling(ConceptSampler):
 
     def provenance(self) -> dict[str, Any]:
         """Give the argument."""
-        return {"sampler": "weighted", "exponent": self.exponent}
+        return {"sampler": "weighted", **asdict(self)}
 
 
 def _shuffled_passes(members: Sequence[int], generator: np.random.Generator) -> Iterator[int]:

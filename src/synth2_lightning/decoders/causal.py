@@ -23,7 +23,7 @@ from synth2_lightning.decoders.tokens import CaptionTokenizer
 from synth2_lightning.decoders.visual_context import VisualContext
 from synth2_lightning.interfaces import LanguageDecoder
 from synth2_lightning.io.fingerprints import fingerprint_texts
-from synth2_lightning.nn.likelihood import negative_log_likelihood
+from synth2_lightning.nn.cpu_kernels import negative_log_likelihood
 from synth2_lightning.types import GenerationSettings, TokenLoss
 
 
@@ -53,10 +53,8 @@ class CausalDecoder(LanguageDecoder, ABC):
         self.lm: Any = None
         self._lm_is_trainable = False
 
-    def load(self) -> None:
-        """Build the language model; the second call does nothing."""
-        if self.lm is not None:
-            return
+    def _load(self) -> None:
+        """Read the language model."""
         from transformers import GenerationConfig
 
         lm = self.source.build()

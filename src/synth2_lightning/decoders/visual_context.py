@@ -34,7 +34,7 @@ class VisualContext:
     def keys_values(self, layer: GatedCrossAttention) -> Float[Tensor, "two batch heads queries channels"]:
         """Return the keys and values of the visual tokens in a layer, computed once."""
         if layer not in self._keys_values:
-            self._keys_values[layer] = layer.read(self.visual)
+            self._keys_values[layer] = layer.keys_values(self.visual)
         return self._keys_values[layer]
 
     def select_images(self, kept: Int[Tensor, " images"]) -> None:

@@ -1,4 +1,4 @@
-"""What the encoders around a third party's network share: framing, normalising, and staying frozen."""
+"""Base class of image encoders around a third-party network: preprocessing and feature extraction."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -12,12 +12,10 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as vision
 
 from synth2_lightning.interfaces import ImageEncoder
+from synth2_lightning.nn.cpu_kernels import FROZEN_CHUNK
 from synth2_lightning.types import Pixels
 
 RGB = tuple[float, float, float]
-
-_CPU_PICTURES = 8
-"""Pictures that go through a network at a time on a CPU: the feature maps of more leave its cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,16 +90,10 @@ class FrozenEncoder(ImageEncoder, ABC):
     ) -> Float[Tensor, "batch dim height width"]:
         """Run the network up to the features that are wanted."""
 
-    def load(self) -> None:
-        """Bring the weights; the second call does nothing."""
-        if self.network is None:
-            network = self.build_network().requires_grad_(False).eval()
-            self.network = network.to(self.mean.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-    def train(self, mode: bool = True) -> "FrozenEncoder":
-        """Stay in evaluation mode: dropout and batch statistics of a frozen network must not move."""
-        del mode
-        return super().train(False)
+    def _load(self) -> None:
+        """Build the network with its weights, on the device of the encoder."""
+        network = self.build_network()
+        self.network = network.to(self.mean.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @torch.no_grad()
     def encode_pixels(self, pixels: Pixels) -> Float[Tensor, "batch tokens dim"]:
@@ -112,7 +104,7 @@ class FrozenEncoder(ImageEncoder, ABC):
         """
         if self.network is None:
             raise RuntimeError(f"The encoder {self.name!r} has no weights yet; call load() before encoding pictures.")
-        network, num_pictures = self.network, _CPU_PICTURES if self.mean.is_cpu else max(1, len(pixels.values))
+        network, num_pictures = self.network, FROZEN_CHUNK if self.mean.is_cpu else max(1, len(pixels.values))
         return torch.cat([self._encode(network, part) for part in torch.split(pixels.values, num_pictures)])
 
     def _encode(self, network: nn.Module, values: Tensor) -> Tensor:

@@ -122,25 +122,18 @@ class OpenClipImageTextEncoder(ImageTextEncoder):
         self.pretrained = pretrained
         self.network: nn.Module | None = None
 
-    def load(self) -> None:
-        """Bring the weights; the second call does nothing.
+    def _load(self) -> None:
+        """Read the weights.
 
         Raises:
             FileNotFoundError: If ``pretrained`` is neither a tag nor a location.
-            OSError: If the weights, or the words of the text tower, cannot be had.
+            OSError: If the weights, or the vocabulary of the text tower, cannot be read.
         """
-        if self.network is not None:
-            return
         network = _load_model(self.model, self.pretrained)
         self._preprocessing = _read_preprocessing(network.visual, self.model, self.pretrained)
         self._split_words = open_clip.get_tokenizer(self.model)
-        self.network = network.requires_grad_(False).eval()
+        self.network = network
         self._fingerprint = fingerprint_weights("open_clip", self)
-
-    def train(self, mode: bool = True) -> "OpenClipImageTextEncoder":
-        """Stay in evaluation mode: dropout and batch statistics of a frozen network must not move."""
-        del mode
-        return super().train(False)
 
     def provenance(self) -> dict[str, Any]:
         """Give the model's name, and a fingerprint of its weights."""
@@ -204,15 +197,13 @@ class OpenClipScorer(PairScorer):
         self.pretrained = pretrained
         self._fingerprint: str | None = None
 
-    def load(self) -> None:
-        """Bring the weights of tokenizer and model; the second call does nothing.
+    def _load(self) -> None:
+        """Read the weights of tokenizer and model.
 
         Raises:
             FileNotFoundError: If ``pretrained`` is neither a tag nor a location.
-            OSError: If the weights, or the words of the text tower, cannot be had.
+            OSError: If the weights, or the vocabulary of the text tower, cannot be read.
         """
-        if self._fingerprint is not None:
-            return
         self.tokenizer.load()
         self.encoder.load()
         # Of the networks under the names that the fingerprints in shards were taken of.

@@ -95,11 +95,9 @@ class QuantizedEncoder(ImageTokenizer):
         codes = torch.zeros(self.num_levels, self.codebook_size, self.embed_dim)
         self.register_buffer("codes", codes, persistent=False)
 
-    def load(self) -> None:
-        """Bring the encoder's weights and the codes, and take the codebook's fingerprint."""
+    def _load(self) -> None:
+        """Read the encoder's weights and the codes, and compute the codebook's fingerprint."""
         self.encoder.load()
-        if self.codebook:
-            return
         codes = read_safetensors(resolve(self._folder / _CODES, "codebook's codes"))["codes"]
         codes = codes[: self.num_levels].contiguous()
         self.codes.copy_(codes)
@@ -200,21 +198,20 @@ class ResidualCodebookLearner(CodebookLearner):
         self._decay = decay
         self._revival_threshold = revival_threshold
 
-    def load(self) -> None:
-        """Bring the encoder's weights; make the averages, now that it is known whether other processes share them."""
+    def _load(self) -> None:
+        """Read the encoder's weights and make the codebook, which synchronizes over an initialized process group."""
         self.encoder.load()
-        if self.quantizer is None:
-            self.quantizer = ResidualVQ(
-                dim=self.encoder.embed_dim,
-                codebook_size=self.codebook_size,
-                num_quantizers=self.num_levels,
-                decay=self._decay,
-                threshold_ema_dead_code=self._revival_threshold,
-                kmeans_init=True,
-                commitment_weight=0.0,  # nothing is learnt by a gradient
-                rotation_trick=False,
-                sync_codebook=torch.distributed.is_initialized(),
-            ).to(self.started.device)
+        self.quantizer = ResidualVQ(
+            dim=self.encoder.embed_dim,
+            codebook_size=self.codebook_size,
+            num_quantizers=self.num_levels,
+            decay=self._decay,
+            threshold_ema_dead_code=self._revival_threshold,
+            kmeans_init=True,
+            commitment_weight=0.0,  # no loss: the codes are moving averages
+            rotation_trick=False,
+            sync_codebook=torch.distributed.is_initialized(),
+        ).to(self.started.device)
 
     def quantize(self, pixels: Pixels) -> Quantization:
         """Encode and quantise pictures; in training the codebook moves along.

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from synth2_lightning.encoders.text_tokens import TextReader
-from synth2_lightning.interfaces import TextEncoder
+from synth2_lightning.interfaces import FrozenModule, TextEncoder
 from synth2_lightning.io.huggingface import NewNetwork
 from synth2_lightning.io.locations import is_here, locate_model
 
@@ -78,10 +78,8 @@ class TransformersTextEncoder(TextEncoder, ABC):
         """Texts that were longer than ``max_length`` so far, and lost their ends."""
         return self.reader.num_truncated
 
-    def load(self) -> None:
-        """Bring the weights; the second call does nothing."""
-        if self.network is not None:
-            return
+    def _load(self) -> None:
+        """Build the network with its weights."""
         _ = self.embed_dim, self.reader  # What does not fit is refused before weights are read.
         network = self.build_network()
         if hasattr(network, "pooler"):
@@ -104,7 +102,7 @@ class TransformersTextEncoder(TextEncoder, ABC):
         return hidden.to(self.anchor.dtype), mask
 
 
-class PretrainedTextEncoder(TransformersTextEncoder):
+class PretrainedTextEncoder(FrozenModule, TransformersTextEncoder):
     """A frozen text network with weights: the encoder of T5, the text tower of CLIP, MiniLM and others like BERT.
 
     Args:
@@ -115,8 +113,8 @@ class PretrainedTextEncoder(TransformersTextEncoder):
 
     Example:
         >>> encoder = PretrainedTextEncoder("google-t5/t5-small", max_length=32)  # nothing is read yet
-        >>> encoder.training
-        False
+        >>> encoder.name
+        't5-small'
     """
 
     def __init__(
@@ -129,7 +127,6 @@ class PretrainedTextEncoder(TransformersTextEncoder):
         self.name = Path(model).name
         self.model = model
         self.dtype = dtype
-        self.train(False)
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -170,12 +167,7 @@ class PretrainedTextEncoder(TransformersTextEncoder):
             missing = sorted(name for name in info["missing_keys"] if not name.startswith("pooler."))
             if missing:
                 raise OSError(f"{len(missing)} tensors are missing ({', '.join(missing[:3])})")
-        return network.requires_grad_(False)
-
-    def train(self, mode: bool = True) -> "PretrainedTextEncoder":
-        """Stay in evaluation mode: a frozen network has no use for dropout."""
-        del mode
-        return super().train(False)
+        return network
 
     @torch.no_grad()
     def encode(self, texts: Sequence[str]) -> tuple[Float[Tensor, "batch length dim"], Bool[Tensor, "batch length"]]:

@@ -54,22 +54,16 @@ class TimmFeatures(FeatureExtractor):
             self.register_buffer(name, torch.tensor(statistics[name]).view(1, 3, 1, 1), persistent=False)
         self.network: nn.Module | None = None
 
-    def load(self) -> None:
-        """Bring the weights; the second call does nothing.
+    def _load(self) -> None:
+        """Read the weights.
 
         Raises:
-            OSError: If they cannot be had.
+            OSError: If they cannot be read.
             ValueError: If they are another network's.
         """
-        if self.network is None:
-            network = make_network(self._model, self._weights).requires_grad_(False).eval()
-            network.prune_intermediate_layers(self._layers, prune_norm=True)  # type: ignore[operator]
-            self.network = network.to(self.mean.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-    def train(self, mode: bool = True) -> "TimmFeatures":
-        """Stay in evaluation mode: batch statistics of a frozen network must not move."""
-        del mode
-        return super().train(False)
+        network = make_network(self._model, self._weights)
+        network.prune_intermediate_layers(self._layers, prune_norm=True)  # type: ignore[operator]
+        self.network = network.to(self.mean.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def extract(self, images: Float[Tensor, "batch 3 height width"]) -> list[Float[Tensor, "batch _ _ _"]]:
         """Run the network up to its deepest wanted layer.

@@ -75,11 +75,10 @@ class VQGANTokenizer(FrozenEncoder, ImageTokenizer):
         )
         return cast(nn.Module, network)
 
-    def load(self) -> None:
-        """Bring the weights and take the codebook's fingerprint; the second call does nothing."""
-        super().load()
-        if not self.codebook:
-            self.codebook = fingerprint_codebook(self.name, self._vectors)
+    def _load(self) -> None:
+        """Read the weights and compute the codebook's fingerprint."""
+        super()._load()
+        self.codebook = fingerprint_codebook(self.name, self._vectors)
 
     def feature_map(
         self, network: nn.Module, images: Float[Tensor, "batch 3 size size"]

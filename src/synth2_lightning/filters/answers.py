@@ -4,6 +4,7 @@ import html
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from synth2_lightning.filters.base import RecordFilter
@@ -99,6 +100,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f]")
 _INVISIBLE = " \t\n\r\u200b\u200e\u200f\u2060\ufeff"
 
 
+@dataclass(frozen=True)
 class AnswerFilter(RecordFilter):
     r"""Reads the caption out of a raw answer, and rejects an answer that holds none.
 
@@ -142,10 +144,6 @@ class AnswerFilter(RecordFilter):
         if caption:
             return Verdict(caption)
         return Verdict(record.caption, "reasoning without an answer" if record.caption.strip() else "empty answer")
-
-    def provenance(self) -> dict[str, Any]:
-        """Return no argument, because there is none."""
-        return {}
 
 
 def read_caption(answer: str) -> str:

@@ -1,8 +1,8 @@
 """Captions that say in the same or nearly the same words what an earlier caption says."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any
 
 import numpy as np
 
@@ -14,6 +14,7 @@ REASON_NEAR = "says nearly the same as an earlier one"
 Runs = frozenset[tuple[str, ...]]
 
 
+@dataclass(frozen=True)
 class ExactDuplicates(CaptionFilter):
     """Keeps the first of all captions that have the same words, whatever their case, accents and punctuation.
 
@@ -35,11 +36,8 @@ class ExactDuplicates(CaptionFilter):
 
         return lambda records: list(map(judge_one, records))
 
-    def provenance(self) -> dict[str, Any]:
-        """Give no argument, for there is none."""
-        return {}
 
-
+@dataclass(frozen=True)
 class NearDuplicates(CaptionFilter):
     """Keeps the first of captions that share most of their runs of words.
 
@@ -64,18 +62,18 @@ class NearDuplicates(CaptionFilter):
         ['', 'says nearly the same as an earlier one', '']
     """
 
-    def __init__(self, threshold: float = 0.7, ngram_size: int = 2, num_permutations: int = 128, seed: int = 1) -> None:
-        if not 0 < threshold < 1:
-            raise ValueError(f"NearDuplicates got threshold={threshold}; expected a share above 0 and below 1.")
-        if ngram_size < 1 or num_permutations < 2:
+    threshold: float = 0.7
+    ngram_size: int = 2
+    num_permutations: int = 128
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if not 0 < self.threshold < 1 or self.ngram_size < 1 or self.num_permutations < 2:
             raise ValueError(
-                f"NearDuplicates got ngram_size={ngram_size} and num_permutations={num_permutations}; expected runs of "
-                "1 or more words and 2 or more permutations."
+                f"{self} is out of range; expected threshold above 0 and below 1, ngram_size of 1 or more, and "
+                "num_permutations of 2 or more."
             )
-        self.threshold = threshold
-        self.ngram_size = ngram_size
-        self.num_permutations = num_permutations
-        self.seed = seed
 
     def start(self) -> Judge:
         """Return a function that compares every caption with the likely ones among those kept before it."""
@@ -150,15 +148,6 @@ class NearDuplicates(CaptionFilter):
             True
         """
         return measure_jaccard(one, other) >= self.threshold
-
-    def provenance(self) -> dict[str, Any]:
-        """Give the numbers."""
-        return {
-            "threshold": self.threshold,
-            "ngram_size": self.ngram_size,
-            "num_permutations": self.num_permutations,
-            "seed": self.seed,
-        }
 
 
 def _number(band: int, values: bytes) -> int:

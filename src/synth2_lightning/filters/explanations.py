@@ -1,7 +1,7 @@
 """Captions that explain, advise or chat where a picture should be described."""
 
 import re
-from typing import Any
+from dataclasses import dataclass
 
 from synth2_lightning.filters.base import RecordFilter
 from synth2_lightning.filters.words import straighten_quotes
@@ -48,6 +48,7 @@ _REASONS = {
 }
 
 
+@dataclass(frozen=True)
 class ExplanationFilter(RecordFilter):
     """Rejects captions that say what a thing is or is for, not what is seen: "A bulldozer is a machine used to…".
 
@@ -65,7 +66,3 @@ class ExplanationFilter(RecordFilter):
         caption = _QUOTED.sub("", straighten_quotes(record.caption))
         reason = next((reason for reason, phrases in _REASONS.items() if phrases.search(caption)), "")
         return Verdict(record.caption, reason)
-
-    def provenance(self) -> dict[str, Any]:
-        """Give no argument, for there is none."""
-        return {}

@@ -1,5 +1,6 @@
 """Captions in another language than the wanted one."""
 
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -7,6 +8,7 @@ from synth2_lightning.filters.base import RecordFilter
 from synth2_lightning.types import CaptionRecord, Verdict
 
 
+@dataclass(frozen=True)
 class LanguageFilter(RecordFilter):
     """Rejects captions that are hardly in the wanted language, by py3langid (139 languages, no download).
 
@@ -25,11 +27,13 @@ class LanguageFilter(RecordFilter):
         'not in en'
     """
 
-    def __init__(self, language: str = "en", min_probability: float = 0.05) -> None:
-        if not 0 < min_probability <= 1:
-            raise ValueError(f"LanguageFilter got min_probability={min_probability}; expected above 0 and at most 1.")
-        self.language = language
-        self.min_probability = min_probability
+    language: str = "en"
+    min_probability: float = 0.05
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if not 0 < self.min_probability <= 1:
+            raise ValueError(f"{self} is out of range; expected min_probability above 0 and at most 1.")
 
     def judge_one(self, record: CaptionRecord) -> Verdict:
         """Compare with all languages that the identifier knows."""
@@ -40,7 +44,7 @@ class LanguageFilter(RecordFilter):
         """Give the language, the probability and the identifier's version, whose model decides."""
         from py3langid import __version__
 
-        return {"language": self.language, "min_probability": self.min_probability, "py3langid": __version__}
+        return {**super().provenance(), "py3langid": __version__}
 
     @cached_property
     def _identifier(self) -> Any:

@@ -1,11 +1,12 @@
 """Captions that are too short or too long."""
 
-from typing import Any
+from dataclasses import dataclass
 
 from synth2_lightning.filters.base import RecordFilter
 from synth2_lightning.types import CaptionRecord, Verdict
 
 
+@dataclass(frozen=True)
 class LengthFilter(RecordFilter):
     """Rejects captions of too few or too many words.
 
@@ -21,14 +22,13 @@ class LengthFilter(RecordFilter):
         'more than 4 words'
     """
 
-    def __init__(self, min_words: int = 3, max_words: int = 60) -> None:
-        if not 1 <= min_words <= max_words:
-            raise ValueError(
-                f"LengthFilter got min_words={min_words} and max_words={max_words}; expected 1 or more words, and no "
-                "fewer at most than at least."
-            )
-        self.min_words = min_words
-        self.max_words = max_words
+    min_words: int = 3
+    max_words: int = 60
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if not 1 <= self.min_words <= self.max_words:
+            raise ValueError(f"{self} is out of range; expected min_words of 1 or more, and max_words of no fewer.")
 
     def judge_one(self, record: CaptionRecord) -> Verdict:
         """Count what stands between spaces and holds a letter or digit."""
@@ -38,7 +38,3 @@ class LengthFilter(RecordFilter):
         if num_words > self.max_words:
             return Verdict(record.caption, f"more than {self.max_words} words")
         return Verdict(record.caption)
-
-    def provenance(self) -> dict[str, Any]:
-        """Give the numbers."""
-        return {"min_words": self.min_words, "max_words": self.max_words}

@@ -1,6 +1,6 @@
 """Whether a caption names the thing it was asked for, and names it once."""
 
-from typing import Any
+from dataclasses import dataclass
 
 from synth2_lightning.filters.base import RecordFilter
 from synth2_lightning.filters.words import split_words
@@ -22,6 +22,7 @@ _OTHERS = {"another", "each", "one", "other", "others"}
 _ENDINGS = (("ies", "y"), ("ves", "f"), ("ves", "fe"), ("es", ""), ("s", ""), ("men", "man"), ("i", "us"), ("ae", "a"))
 
 
+@dataclass(frozen=True)
 class MissingObjectFilter(RecordFilter):
     """Rejects captions that do not name their class, every one of them where several were asked for.
 
@@ -44,11 +45,8 @@ class MissingObjectFilter(RecordFilter):
         is_named = all(_is_among(name, words) or _is_written_otherwise(name, words) for name in names)
         return Verdict(record.caption, "" if is_named else "does not name its object")
 
-    def provenance(self) -> dict[str, Any]:
-        """Give no argument, for there is none."""
-        return {}
 
-
+@dataclass(frozen=True)
 class RepeatedObjectFilter(RecordFilter):
     """Rejects captions that bring in their object twice, as in "A door is carved into the wall with a wooden door".
 
@@ -68,10 +66,6 @@ class RepeatedObjectFilter(RecordFilter):
         name = set(_split_names(record.class_name)) - _SMALL
         is_twice = any(_comes_twice(name, _split_names(sentence)) for sentence in record.caption.split(". "))
         return Verdict(record.caption, "names its object twice" if is_twice else "")
-
-    def provenance(self) -> dict[str, Any]:
-        """Give no argument, for there is none."""
-        return {}
 
 
 def _split_names(text: str) -> list[str]:

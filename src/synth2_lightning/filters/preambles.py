@@ -1,7 +1,7 @@
 """What a language model says around its caption: greetings, labels, quotation marks, markdown."""
 
 import re
-from typing import Any
+from dataclasses import dataclass
 
 from synth2_lightning.filters.base import RecordFilter
 from synth2_lightning.filters.words import straighten_quotes
@@ -37,6 +37,7 @@ _LEAD = re.compile(
 _QUOTES = {'"': '"', "'": "'", "«": "»", "「": "」", "『": "』"}  # typographic ones were made plain
 
 
+@dataclass(frozen=True)
 class PreambleStripper(RecordFilter):
     r"""Leaves of an answer the caption alone: the first line that says something, without what is said around it.
 
@@ -56,10 +57,6 @@ class PreambleStripper(RecordFilter):
             if caption := _strip_line(line):
                 return Verdict(caption)
         return Verdict(record.caption, "nothing but a preamble")
-
-    def provenance(self) -> dict[str, Any]:
-        """Give no argument, for there is none."""
-        return {}
 
 
 def _strip_line(line: str) -> str:

@@ -1,7 +1,8 @@
 """Answers in which the language model declines, or talks about itself."""
 
 import re
-from typing import Any
+from dataclasses import dataclass
+from functools import cached_property
 
 from synth2_lightning.filters.base import RecordFilter
 from synth2_lightning.filters.words import straighten_quotes
@@ -20,6 +21,7 @@ _DECLINES = re.compile(
 )
 
 
+@dataclass(frozen=True)
 class RefusalFilter(RecordFilter):
     """Rejects refusals, and answers without a word.
 
@@ -35,21 +37,22 @@ class RefusalFilter(RecordFilter):
         ['refuses by the marker', '']
     """
 
-    def __init__(self, marker: str = "WRONG") -> None:
-        if not any(map(str.isalpha, marker)):
-            raise ValueError(f"RefusalFilter got marker={marker!r}; expected a word that the prompt asks for.")
-        self.marker = marker
-        self._marker = re.compile(rf"\W*{re.escape(marker.strip())}(?!\w)", re.IGNORECASE)
+    marker: str = "WRONG"
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if not any(map(str.isalpha, self.marker)):
+            raise ValueError(f"RefusalFilter got marker={self.marker!r}; expected a word that the prompt asks for.")
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[str]:
+        return re.compile(rf"\W*{re.escape(self.marker.strip())}(?!\w)", re.IGNORECASE)
 
     def judge_one(self, record: CaptionRecord) -> Verdict:
         """Look for the marker, then for phrases of refusal."""
         caption = straighten_quotes(record.caption)
         if not any(map(str.isalnum, caption)):
             return Verdict(record.caption, "without a word")
-        if self._marker.match(caption):
+        if self._pattern.match(caption):
             return Verdict(record.caption, "refuses by the marker")
         return Verdict(record.caption, "refuses in words" if _DECLINES.search(caption) else "")
-
-    def provenance(self) -> dict[str, Any]:
-        """Give the marker."""
-        return {"marker": self.marker}

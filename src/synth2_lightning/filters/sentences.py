@@ -1,7 +1,7 @@
 """The first sentences of an answer, and captions that break off."""
 
 import re
-from typing import Any
+from dataclasses import dataclass
 
 from synth2_lightning.filters.base import RecordFilter
 from synth2_lightning.types import CaptionRecord, Verdict
@@ -13,6 +13,7 @@ _END = re.compile(
 _DANGLING = re.compile(r"(?:[,;:-]|\b(?:an?|the|and|or|of|with|its|their|his|as|at|from|into|is|are))$", re.IGNORECASE)
 
 
+@dataclass(frozen=True)
 class SentenceTrimmer(RecordFilter):
     """Keeps the first sentences, drops an unfinished one after them, and rejects a caption that breaks off.
 
@@ -32,10 +33,12 @@ class SentenceTrimmer(RecordFilter):
         'breaks off'
     """
 
-    def __init__(self, max_sentences: int = 2) -> None:
-        if max_sentences < 1:
-            raise ValueError(f"SentenceTrimmer got max_sentences={max_sentences}; expected 1 or more.")
-        self.max_sentences = max_sentences
+    max_sentences: int = 2
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if self.max_sentences < 1:
+            raise ValueError(f"SentenceTrimmer got max_sentences={self.max_sentences}; expected 1 or more.")
 
     def judge_one(self, record: CaptionRecord) -> Verdict:
         """Cut the caption."""
@@ -47,7 +50,3 @@ class SentenceTrimmer(RecordFilter):
         caption = " ".join(sentences[: self.max_sentences])
         breaks_off = _DANGLING.search(caption) or (is_open and record.is_cut)
         return Verdict(caption, "breaks off" if breaks_off else "")
-
-    def provenance(self) -> dict[str, Any]:
-        """Give the number of sentences."""
-        return {"max_sentences": self.max_sentences}

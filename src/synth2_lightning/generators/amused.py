@@ -92,15 +92,13 @@ class AmusedGenerator(ImageGenerator):
         conditions = torch.tensor([*(original_size or (0, 0)), *crop, aesthetic_score])
         self.register_buffer("micro_conditions", conditions, persistent=False)
 
-    def load(self) -> None:
-        """Bring the weights and take the codebook's fingerprint; the second call does nothing.
+    def _load(self) -> None:
+        """Read the weights and compute the codebook's fingerprint.
 
         Raises:
-            OSError: If they cannot be had.
-            ValueError: If the negative text is longer than the text encoder reads.
+            OSError: If they cannot be read.
+            ValueError: If the negative text is longer than the context of the text encoder.
         """
-        if self.transformer is not None:
-            return
         from diffusers import AmusedScheduler, UVit2DModel, VQModel
         from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
@@ -120,8 +118,8 @@ class AmusedGenerator(ImageGenerator):
             )
         if self.original_size is None:
             self.micro_conditions[:2] = transformer.config.sample_size * 2 ** (len(vqgan.config.block_out_channels) - 1)
-        self.text_encoder = text_encoder.requires_grad_(False).eval().to(device)
-        self.transformer = transformer.requires_grad_(False).eval().to(device)
+        self.text_encoder = text_encoder.to(device)
+        self.transformer = transformer.to(device)
         self.codebook = fingerprint_codebook(self.name, vqgan.quantize.embedding.weight)
         self.codebook_size = int(vqgan.config.num_vq_embeddings)
 
@@ -138,11 +136,6 @@ class AmusedGenerator(ImageGenerator):
             "micro_conditions": self.micro_conditions.tolist(),
             "dtype": self.dtype,
         }
-
-    def train(self, mode: bool = True) -> "AmusedGenerator":
-        """Stay in evaluation mode: nothing here learns."""
-        del mode
-        return super().train(False)
 
     @torch.no_grad()
     def generate(self, captions: Sequence[str], seeds: Sequence[int]) -> VQTokens:

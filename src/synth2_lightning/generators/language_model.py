@@ -3,6 +3,7 @@
 import re
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import cached_property
 from typing import Any, Literal
 
@@ -97,15 +98,12 @@ class LanguageModelCaptionGenerator(CaptionGenerator):
             local_files_only=is_here(self._location),
         )
 
-    def load(self) -> None:
-        """Bring the weights; the second call does nothing.
+    def _load(self) -> None:
+        """Read the weights.
 
         Raises:
-            ValueError: If it is no causal language model, or its attention is none that rows with a shared beginning
-                can be written by.
+            ValueError: If it is no causal language model, or its attention does not support a shared prefix.
         """
-        if self.network is not None:
-            return
         from transformers import AttentionInterface
 
         AttentionInterface.register(_ATTENTION, attend_to_beginning_and_tail)
@@ -121,7 +119,7 @@ class LanguageModelCaptionGenerator(CaptionGenerator):
                 f"{found}; expected a causal language model with full attention, such as Llama, Qwen or SmolLM. Serve "
                 "this one (`transformers serve`, vLLM, llama.cpp) and use generators.openai.OpenAICaptionGenerator."
             )
-        self.network = network.requires_grad_(False).to(self.anchor.device).eval()
+        self.network = network.to(self.anchor.device)
 
     def generate(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[Completion]:
         """Answer each prompt.
@@ -169,7 +167,7 @@ class LanguageModelCaptionGenerator(CaptionGenerator):
             "weights": fingerprint_weights(self.network.config.model_type, self.network),
             "dtype": self.dtype,
             "num_rows": self.num_rows,
-            "sampling": vars(self.sampling),
+            "sampling": asdict(self.sampling),
         }
 
     @property

@@ -17,8 +17,8 @@ from synth2_lightning.io.fingerprints import fingerprint_weights
 from synth2_lightning.io.json_text import read_description
 from synth2_lightning.io.locations import resolve
 from synth2_lightning.io.safetensors import read_safetensors, write_safetensors
-from synth2_lightning.nn.maskgit import MaskGit, TextMemory
-from synth2_lightning.nn.parallel_decoding import SamplingSettings, count_draws, decode_in_parallel
+from synth2_lightning.nn.maskgit import MaskGit, TextKeyValues
+from synth2_lightning.nn.parallel_decoding import SamplingSettings, decode_in_parallel, noise_shape
 from synth2_lightning.nn.unmasking import ConfidenceOrder, UnmaskingOrder
 from synth2_lightning.types import SoftVQTokens, VQTokens
 
@@ -123,16 +123,14 @@ class MuseGenerator(ImageGenerator):
         self.fingerprint = ""
         self._codebook: str = config["codebook"]
         self._compile_network = compile_network
-        self._null_memory: TextMemory | None = None
+        self._null_memory: TextKeyValues | None = None
 
-    def load(self) -> None:
-        """Bring the weights of all parts.
+    def _load(self) -> None:
+        """Read the weights of all parts.
 
         Raises:
-            ValueError: If the generator speaks another codebook than the tokenizer.
+            ValueError: If the generator was trained with another codebook than the tokenizer's.
         """
-        if self.fingerprint:
-            return
         self.tokenizer.load()
         self.text_encoder.load()
         if self._codebook != self.tokenizer.codebook:
@@ -145,7 +143,6 @@ class MuseGenerator(ImageGenerator):
         weights = read_safetensors(path)
         self.network.load_state_dict(_without_prefix(weights, _NETWORK))
         self.text_encoder.load_state_dict(self.text_encoder.state_dict() | _without_prefix(weights, _TEXT))
-        self.requires_grad_(False).eval()
         if self._compile_network:
             self.network.compile()
         with path.open("rb") as file:
@@ -174,7 +171,7 @@ class MuseGenerator(ImageGenerator):
         self.check_request(captions, seeds)
         if not self.fingerprint:
             raise RuntimeError("The generator has no weights yet; call load() before generating.")
-        return draw_tokens(
+        return sample_tokens(
             self.network,
             self.tokenizer,
             self.text_encoder,
@@ -187,7 +184,7 @@ class MuseGenerator(ImageGenerator):
         )
 
 
-def draw_tokens(
+def sample_tokens(
     network: MaskGit,
     tokenizer: ImageTokenizer,
     text_encoder: TextEncoder,
@@ -201,20 +198,20 @@ def draw_tokens(
     """Draw the tokens of one picture per caption, by networks that are in evaluation mode."""
     texts = [*captions, negative_text] if sampling.is_guided and negative_text else captions
     embeddings, mask = text_encoder.encode(texts)
-    memory = network.read(embeddings[: len(captions)], mask[: len(captions)])
-    null_memory = None
+    text = network.encode_text(embeddings[: len(captions)], mask[: len(captions)])
+    null_text = None
     if sampling.is_guided:
         length = None if negative_text else 1  # the null text is one word
         others = embeddings[-1:, :length].expand(len(captions), -1, -1), mask[-1:, :length].expand(len(captions), -1)
         is_null = torch.full((len(captions),), not negative_text, device=embeddings.device)
-        null_memory = network.read(*others, is_null)
-    uniform = torch.stack([_draw_uniform(seed, count_draws(network, sampling)) for seed in seeds])
+        null_text = network.encode_text(*others, is_null)
+    uniform = torch.stack([_draw_uniform(seed, noise_shape(network, sampling)) for seed in seeds])
     codebook = tokenizer.codebook
     decoded = decode_in_parallel(
         network,
         lambda ids: tokenizer.embed_tokens(VQTokens(ids, codebook)),
-        memory,
-        null_memory,
+        text,
+        null_text,
         uniform.to(embeddings.device),
         sampling,
         order,

@@ -105,8 +105,8 @@ class OpenAICaptionGenerator(CaptionGenerator):
         self._num_empty = 0
         self.num_cached = 0
 
-    def load(self) -> None:
-        """Look for the key and into the cache. The server is asked by the first request, not before.
+    def _load(self) -> None:
+        """Check the key and open the cache. Nothing is sent to the server before the first request.
 
         Raises:
             OSError: If the cache cannot be opened.

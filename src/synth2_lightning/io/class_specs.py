@@ -74,7 +74,7 @@ def build_part(description: Any, expected: Any, where: str = "model") -> Any:
     Example:
         >>> from synth2_lightning.interfaces import ResamplerFactory
         >>> description = {"class_path": "synth2_lightning.testing.TinyResampler"}
-        >>> build_part(description, ResamplerFactory)(6, 8).num_queries
+        >>> build_part(description, ResamplerFactory)(6, 8).num_latents
         4
     """
     kinds = _alternatives(expected)

@@ -9,6 +9,8 @@ import torch.distributed as dist
 from torch import nn
 from torchmetrics import Metric
 
+from synth2_lightning.metrics.ptb import tokenize
+
 Row = tuple[Any, ...]
 
 
@@ -144,3 +146,18 @@ def check_references(key: str, texts: Sequence[str]) -> None:
             f"Picture {key!r} has the references {texts!r}; expected a sequence of at least one caption to be scored "
             "against."
         )
+
+
+def tokenize_corpus(
+    hypotheses: Mapping[str, str], references: Mapping[str, Sequence[str]]
+) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """Return tokenized hypotheses and references by key, as pycocoevalcap's scorers read them.
+
+    Example:
+        >>> tokenize_corpus({"1": "A dog."}, {"1": ["The dog runs."], "2": ["A cat."]})
+        ({'1': ['a dog']}, {'1': ['the dog runs']})
+    """
+    return (
+        {key: [tokenize(text)] for key, text in hypotheses.items()},
+        {key: [tokenize(text) for text in references[key]] for key in hypotheses},
+    )

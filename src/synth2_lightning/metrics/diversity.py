@@ -4,14 +4,13 @@ Every figure here depends on how many captions it is counted in: compare sets by
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import exp, log
 
 import numpy as np
 
 from synth2_lightning.metrics.balance import measure_balance
-from synth2_lightning.metrics.bleu import limit_counts, list_ngrams
 from synth2_lightning.metrics.ptb import tokenize
 
 _ORDER = 4
@@ -114,13 +113,13 @@ def measure_self_bleu(
     rows = order[: num_references + num_hypotheses]
     texts = [split_caption(captions[row]) for row in rows]
     references, hypotheses = texts[:num_references], texts[num_references:]
-    limits = [limit_counts(references, size) for size in range(1, _ORDER + 1)]
+    limits = [_limit_counts(references, size) for size in range(1, _ORDER + 1)]
     lengths = sorted({len(reference) for reference in references})
     return sum(_bleu(hypothesis, limits, lengths) for hypothesis in hypotheses) / len(hypotheses)
 
 
 def _share_distinct(texts: Sequence[list[str]], size: int) -> float:
-    ngrams = [ngram for text in texts for ngram in list_ngrams(text, size)]
+    ngrams = [ngram for text in texts for ngram in _list_ngrams(text, size)]
     return len(set(ngrams)) / max(1, len(ngrams))
 
 
@@ -129,8 +128,21 @@ def _bleu(text: list[str], limits: Sequence[dict[tuple[str, ...], int]], lengths
         return 0.0
     log_precision = 0.0
     for size, limit in enumerate(limits, start=1):
-        counts = Counter(list_ngrams(text, size))
+        counts = Counter(_list_ngrams(text, size))
         matches = sum(min(count, limit.get(ngram, 0)) for ngram, count in counts.items())
         log_precision += log((matches or _EPSILON) / max(1, counts.total())) / len(limits)
     closest = min(lengths, key=lambda length: abs(length - len(text)))  # of two, the shorter: lengths are sorted
     return exp(log_precision + min(0.0, 1 - closest / len(text)))
+
+
+def _list_ngrams(words: Sequence[str], size: int) -> list[tuple[str, ...]]:
+    return list(zip(*(words[start:] for start in range(size)), strict=False))
+
+
+def _limit_counts(references: Iterable[Sequence[str]], size: int) -> dict[tuple[str, ...], int]:
+    # The most that any reference has of each n-gram, to clip by.
+    most: dict[tuple[str, ...], int] = {}
+    for reference in references:
+        for ngram, count in Counter(_list_ngrams(reference, size)).items():
+            most[ngram] = max(count, most.get(ngram, 0))
+    return most

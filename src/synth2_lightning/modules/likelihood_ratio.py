@@ -60,15 +60,13 @@ class LikelihoodRatioScorer(PairScorer):
 
     reference_ids: Tensor
 
-    def load(self) -> None:
-        """Bring the captioner and the reference pictures; the second call does nothing.
+    def _load(self) -> None:
+        """Read the captioner and the reference pictures.
 
         Raises:
             FileNotFoundError: If there is no such checkpoint, or no such folder.
             ValueError: If the checkpoint does not say how its parts are made, or the folder holds too few pictures.
         """
-        if self.captioner is not None:
-            return
         reader = ShardReader(self.references)
         reader.load()
         tokens = reader.read(
@@ -89,7 +87,7 @@ class LikelihoodRatioScorer(PairScorer):
             "num_references": len(ids),
         }
         self._codebook = tokens.codebook
-        self.captioner = captioner.requires_grad_(False).eval()
+        self.captioner = captioner
 
     def provenance(self) -> dict[str, Any]:
         """Give the fingerprints of the captioner and of the reference pictures."""

@@ -12,7 +12,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.nn.functional import cross_entropy
 from torch.optim import AdamW
 
-from synth2_lightning.generators.muse import draw_tokens, save_generator
+from synth2_lightning.generators.muse import sample_tokens, save_generator
 from synth2_lightning.interfaces import ImageTokenizer, TextEncoder
 from synth2_lightning.metrics.retrieval import RetrievalRecall
 from synth2_lightning.modules.base import BaseModule
@@ -21,7 +21,7 @@ from synth2_lightning.modules.optimizers import OptimizerFactory, SchedulerFacto
 from synth2_lightning.modules.ranks import locate_rows, mean_over_ranks
 from synth2_lightning.modules.sharding import choose_precision, shard_part, whole_weights
 from synth2_lightning.nn.maskgit import MaskGit
-from synth2_lightning.nn.masking import draw_mask
+from synth2_lightning.nn.masking import sample_mask
 from synth2_lightning.nn.parallel_decoding import SamplingSettings
 from synth2_lightning.nn.unmasking import ConfidenceOrder, UnmaskingOrder
 from synth2_lightning.types import ImageInput, ImageTextBatch, MixedImages, Pixels, TokenLoss, VQTokens
@@ -106,8 +106,10 @@ class MuseModule(BaseModule):
         """Spread the network over the mesh, and the text encoder if it is trained."""
         policy = choose_precision(self.trainer.precision)
         for layer in self.network.layers:
-            shard_part(layer.get_submodule("text_attention"), mesh, entries=("read", "tell"), policy=policy)
-        shard_part(self.network, mesh, entries=("read", "guess"), policy=policy)
+            shard_part(
+                layer.get_submodule("text_attention"), mesh, entries=("keys_values", "project_out"), policy=policy
+            )
+        shard_part(self.network, mesh, entries=("encode_text", "level_logits"), policy=policy)
         if any(weight.requires_grad for weight in self.text_encoder.parameters()):
             shard_part(self.text_encoder, mesh, entries=("encode",), policy=policy)
 
@@ -116,14 +118,14 @@ class MuseModule(BaseModule):
         tokens = self._tokens(batch.image)
         num_rows, own = locate_rows(len(batch))
         chance = self.draw_alike()
-        is_dropped = (torch.rand(num_rows, generator=chance) < self.text_dropout)[own].to(self.device)
-        is_hidden = draw_mask(num_rows, self.network.num_tokens, chance)[own].to(self.device)
-        losses, accuracy = self._guess(tokens, batch.captions, is_hidden, is_dropped)
-        loss, mean = mean_over_ranks(TokenLoss(losses.sum(1), is_hidden.sum(1)))
+        drop_text = (torch.rand(num_rows, generator=chance) < self.text_dropout)[own].to(self.device)
+        mask = sample_mask(num_rows, self.network.num_tokens, chance)[own].to(self.device)
+        losses, accuracy = self._masked_loss(tokens, batch.captions, mask, drop_text)
+        loss, mean = mean_over_ranks(TokenLoss(losses.sum(1), mask.sum(1)))
         self.log("train/loss", mean, prog_bar=True, batch_size=len(batch))
         self.log("train/accuracy", accuracy, prog_bar=True, batch_size=len(batch))
-        self.log("train/text_dropped", is_dropped.float().mean(), batch_size=len(batch))
-        self._log_bins(losses.detach(), is_hidden)
+        self.log("train/text_dropped", drop_text.float().mean(), batch_size=len(batch))
+        self._log_bins(losses.detach(), mask)
         return loss
 
     def validation_step(self, batch: ImageTextBatch, batch_idx: int) -> GenerationOutput:
@@ -146,16 +148,16 @@ class MuseModule(BaseModule):
     def _evaluate(self, batch: ImageTextBatch, batch_idx: int, stage: str) -> GenerationOutput:
         real = self._tokens(batch.image)
         generator = torch.Generator().manual_seed(batch_idx)
-        is_hidden = draw_mask(len(batch), self.network.num_tokens, generator).to(self.device)
-        losses, accuracy = self._guess(real, batch.captions, is_hidden, torch.zeros_like(is_hidden[:, 0]))
+        mask = sample_mask(len(batch), self.network.num_tokens, generator).to(self.device)
+        losses, accuracy = self._masked_loss(real, batch.captions, mask, torch.zeros_like(mask[:, 0]))
         seeds = [batch_idx * len(batch) + row for row in range(len(batch))]
-        generated = draw_tokens(
+        generated = sample_tokens(
             self.network, self.tokenizer, self.text_encoder, batch.captions, seeds, self.sampling, self.order
         )
         assert isinstance(generated, VQTokens), "no candidates were asked for"
         self.recall.update(self._pool(generated), self._pool(real))
         figures = {
-            "loss": losses[is_hidden].mean(),
+            "loss": losses[mask].mean(),
             "accuracy": accuracy,
             "codes_per_grid": _count_codes(generated),
             "codes_per_grid_real": _count_codes(real),
@@ -180,31 +182,31 @@ class MuseModule(BaseModule):
                     "codes that were chosen."
                 )
 
-    def _guess(
+    def _masked_loss(
         self,
         tokens: VQTokens,
         captions: tuple[str, ...],
-        is_hidden: Bool[Tensor, "batch tokens"],
-        is_dropped: Bool[Tensor, " batch"],
+        mask: Bool[Tensor, "batch tokens"],
+        drop_text: Bool[Tensor, " batch"],
     ) -> tuple[Float[Tensor, "batch tokens"], Float[Tensor, ""]]:
         """Loss of every hidden token (nats, mean over levels; 0 where seen), and the share of codes guessed right."""
         with torch.no_grad():
             embeddings = self.tokenizer.embed_tokens(tokens)
-        memory = self.network.read(*self.text_encoder.encode(captions), is_dropped)
-        states = self.network(embeddings, is_hidden, memory)[is_hidden]
-        targets = tokens.ids[is_hidden]
+        text = self.network.encode_text(*self.text_encoder.encode(captions), drop_text)
+        states = self.network(embeddings, mask, text)[mask]
+        targets = tokens.ids[mask]
         losses, hits = [], []
         for level in range(self.network.num_levels):
-            logits = self.network.guess(states, targets[:, :level]).float()
+            logits = self.network.level_logits(states, targets[:, :level]).float()
             wanted = targets[:, level]
             losses.append(cross_entropy(logits, wanted, reduction="none", label_smoothing=self.label_smoothing))
             hits.append(logits.detach().argmax(-1) == wanted)
         mean = torch.stack(losses).mean(0)
-        return mean.new_zeros(is_hidden.shape).masked_scatter(is_hidden, mean), torch.stack(hits).float().mean()
+        return mean.new_zeros(mask.shape).masked_scatter(mask, mean), torch.stack(hits).float().mean()
 
-    def _log_bins(self, losses: Float[Tensor, "batch tokens"], is_hidden: Bool[Tensor, "batch tokens"]) -> None:
-        counts = is_hidden.sum(1)
-        bins = (counts / is_hidden.shape[1] * _NUM_BINS).ceil().long() - 1
+    def _log_bins(self, losses: Float[Tensor, "batch tokens"], mask: Bool[Tensor, "batch tokens"]) -> None:
+        counts = mask.sum(1)
+        bins = (counts / mask.shape[1] * _NUM_BINS).ceil().long() - 1
         for number in range(_NUM_BINS):
             rows = bins == number
             if rows.any():

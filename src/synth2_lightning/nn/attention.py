@@ -1,9 +1,11 @@
-"""Scaled dot-product attention by the kernel that is quickest where it runs."""
+"""Scaled dot-product attention, by the fastest kernel for device and precision."""
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
+
+from synth2_lightning.nn.cpu_kernels import half_precision_attention
 
 
 def attend(
@@ -12,16 +14,16 @@ def attend(
     values: Float[Tensor, "batch heads positions channels"],
     mask: Bool[Tensor, "#batch #heads #targets positions"] | None = None,
 ) -> Float[Tensor, "batch heads targets channels"]:
-    """Attend by softmax(Q K^T / sqrt(channels)) V (Vaswani et al., arXiv 1706.03762, equation 1).
+    """Return softmax(Q K^T / sqrt(channels)) V (Vaswani et al., arXiv 1706.03762, equation 1).
 
-    Torch's fused kernel serves GPUs, and float32 on CPUs. In half precision on a CPU its backward pass is slower
-    than three plain operations at the small sizes of captioning, so those run there.
+    Runs torch's fused kernel, except in half precision on a CPU
+    (:func:`~synth2_lightning.nn.cpu_kernels.half_precision_attention`).
 
     Args:
         queries: One per target.
-        keys: One per position to look at.
-        values: What is read there.
-        mask: True where a target may look; every target must see at least one position.
+        keys: One per position.
+        values: One per position.
+        mask: True where a target attends to a position; each target needs at least one.
 
     Example:
         >>> attend(torch.randn(2, 4, 3, 8), torch.randn(2, 4, 5, 8), torch.randn(2, 4, 5, 8)).shape
@@ -29,21 +31,17 @@ def attend(
     """
     if not queries.is_cpu or queries.dtype is torch.float32:
         return scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
-    scores: Tensor = queries * queries.shape[-1] ** -0.5 @ keys.transpose(-2, -1)
-    if mask is not None:
-        scores = scores.masked_fill(~mask, -torch.inf)
-    weights = scores.softmax(-1).to(values.dtype)
-    return weights @ values
+    return half_precision_attention(queries, keys, values, mask)
 
 
 def attention_weights(
     queries: Float[Tensor, "batch heads targets channels"], keys: Float[Tensor, "batch heads positions channels"]
 ) -> Float[Tensor, "batch targets positions"]:
-    """Where targets look: softmax(Q K^T / sqrt(channels)), the mean over heads; rows sum to one.
+    """Return softmax(Q K^T / sqrt(channels)), averaged over heads; rows sum to one.
 
     Args:
         queries: One per target.
-        keys: One per position to look at.
+        keys: One per position.
 
     Example:
         >>> attention_weights(torch.zeros(1, 2, 1, 8), torch.randn(1, 2, 4, 8))

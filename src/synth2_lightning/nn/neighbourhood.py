@@ -1,4 +1,4 @@
-"""Image embeddings read their neighbours on the grid before a resampler reads them."""
+"""Resampler with convolutions over the grid of image embeddings."""
 
 import math
 
@@ -10,28 +10,28 @@ from synth2_lightning.interfaces import Resampler, ResamplerFactory
 
 
 class NeighbourhoodResampler(Resampler):
-    """A resampler behind layers of ConvNeXt (arXiv 2201.03545), for embeddings that know little beyond their place.
+    """ConvNeXt layers (arXiv 2201.03545) followed by a resampler, for embeddings with little spatial context.
 
-    A latent of a Perceiver adds up what it reads, so what only several codes of a VQ-GAN say together, such as an
-    outline, it learns late. That connectors with convolutions keep such local context is from Honeybee (arXiv
-    2312.06742), whose abstractor pools; here the grid keeps its size, and any resampler may follow.
+    Cross-attention sums over positions, so a Perceiver learns late what only several neighboring codes of a VQ-GAN
+    determine together, such as an outline. Honeybee (arXiv 2312.06742) found that convolutions in the connector keep
+    local context. Its abstractor pools; here the grid keeps its size, and any resampler can follow.
 
     Args:
-        input_dim: Width of the image embeddings, which come from a square grid, row by row.
+        input_dim: Width of the image embeddings, which form a square grid in raster order.
         output_dim: Width of the visual tokens.
-        resampler: Factory of what follows, called with ``width`` and ``output_dim``.
-        num_layers: ConvNeXt layers; each lets an embedding see ``kernel_size // 2`` places further.
-        kernel_size: Side of a neighbourhood, odd.
-        width: Inner width; ``None`` takes ``output_dim``.
+        resampler: Factory of the resampler, called with ``width`` and ``output_dim``.
+        num_layers: ConvNeXt layers; each extends the receptive field by ``kernel_size // 2``.
+        kernel_size: Kernel size of the depthwise convolution, odd.
+        width: Inner width; ``output_dim`` by default.
 
     Raises:
-        ValueError: If there is no layer, ``kernel_size`` is even, or a picture's embeddings fill no square.
+        ValueError: If ``num_layers`` is below one, ``kernel_size`` is even, or the embeddings form no square grid.
 
     Example:
         >>> import torch
         >>> from synth2_lightning.nn.perceiver import PerceiverResampler
         >>> def perceiver(input_dim: int, output_dim: int) -> Resampler:
-        ...     return PerceiverResampler(input_dim, output_dim, num_queries=4, depth=1, num_heads=2)
+        ...     return PerceiverResampler(input_dim, output_dim, num_latents=4, depth=1, num_heads=2)
         >>> NeighbourhoodResampler(64, 32, perceiver, num_layers=1)(torch.randn(2, 49, 64)).shape
         torch.Size([2, 4, 32])
     """
@@ -48,29 +48,29 @@ class NeighbourhoodResampler(Resampler):
         super().__init__()
         if num_layers < 1 or kernel_size % 2 == 0:
             raise ValueError(
-                f"NeighbourhoodResampler was given num_layers={num_layers} and kernel_size={kernel_size}; expected one "
-                "layer or more, and an odd size. Without neighbours, use the inner resampler alone."
+                f"NeighbourhoodResampler was given num_layers={num_layers} and kernel_size={kernel_size}; expected 1 "
+                "layer or more, and an odd size. Without convolutions, use the inner resampler alone."
             )
         width = output_dim if width is None else width
         self.input = nn.Sequential(nn.LayerNorm(input_dim), nn.Linear(input_dim, width))
         self.layers = nn.ModuleList(ConvNeXtLayer(width, kernel_size) for _ in range(num_layers))
         self.resampler = resampler(width, output_dim)
-        self.num_queries = self.resampler.num_queries
+        self.num_latents = self.resampler.num_latents
 
     def forward(self, embeddings: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch queries width"]:
-        """Read the neighbours, then resample."""
+        """Apply the convolutions, then the resampler."""
         visual: Tensor = self.resampler(self._mix(embeddings))
         return visual
 
     def attention(self, embeddings: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch queries tokens"]:
-        """Say where the inner resampler looks; what it finds there knows a few neighbours, too."""
+        """Return the attention of the inner resampler, whose inputs also depend on neighboring positions."""
         return self.resampler.attention(self._mix(embeddings))
 
     def _mix(self, embeddings: Tensor) -> Tensor:
         side = math.isqrt(embeddings.shape[1])
         if side * side != embeddings.shape[1]:
             raise ValueError(
-                f"NeighbourhoodResampler was given {embeddings.shape[1]} embeddings per picture; expected those of a "
+                f"NeighbourhoodResampler was given {embeddings.shape[1]} embeddings per image; expected those of a "
                 "square grid. Use the inner resampler alone for this encoder."
             )
         grid = rearrange(self.input(embeddings), "b (h w) c -> b c h w", h=side)
@@ -81,7 +81,7 @@ class NeighbourhoodResampler(Resampler):
 
 
 class ConvNeXtLayer(nn.Module):
-    """A convolution of each channel by itself, then a feed-forward layer, residual; without scales of its own."""
+    """ConvNeXt block without layer scale: a depthwise convolution and an MLP, residual."""
 
     def __init__(self, width: int, kernel_size: int) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ class ConvNeXtLayer(nn.Module):
         )
 
     def forward(self, grid: Float[Tensor, "batch width rows columns"]) -> Float[Tensor, "batch width rows columns"]:
-        """Read the neighbours."""
-        read = rearrange(self.convolution(grid), "b c h w -> b h w c")
-        refined: Tensor = grid + rearrange(self.feedforward(read), "b h w c -> b c h w")
-        return refined
+        """Apply the layer."""
+        convolved = rearrange(self.convolution(grid), "b c h w -> b h w c")
+        output: Tensor = grid + rearrange(self.feedforward(convolved), "b h w c -> b c h w")
+        return output

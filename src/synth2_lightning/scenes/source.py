@@ -42,9 +42,6 @@ class ScenesSource(ImageTextSource):
         self.seed = seed
         self.name = name
 
-    def load(self) -> None:
-        """Do nothing: there is no index to read."""
-
     def __len__(self) -> int:
         """Number of pictures."""
         return self.num_pictures

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
+from synth2_lightning.interfaces import Loadable
 from synth2_lightning.io.atomic import write_atomically
 from synth2_lightning.io.fingerprints import fingerprint_captions, fingerprint_file, fingerprint_texts
 from synth2_lightning.io.locations import resolve
@@ -22,7 +23,7 @@ from synth2_lightning.shards.parts import checksum_footer, largest_id, list_part
 from synth2_lightning.types import TokenizedImages, VQTokens
 
 
-class ShardReader:
+class ShardReader(Loadable):
     """A finished folder of shards. Constructing it is cheap; ``load()`` checks every part and maps it.
 
     The rows lie in the ``datasets`` cache as Arrow, written once by whichever process comes first, and are mapped from
@@ -61,16 +62,14 @@ class ShardReader:
             raise RuntimeError(f"The shards {str(self.folder)!r} were used before load(); call load() first.")
         return self._manifest
 
-    def load(self) -> None:
-        """Check the parts against the manifest and map them; the second call does nothing.
+    def _load(self) -> None:
+        """Check the parts against the manifest and map them into memory.
 
         Raises:
             FileNotFoundError: If the folder, its manifest or a part is missing.
             ValueError: If a part is not what the manifest says.
             OSError: If the cache cannot be written.
         """
-        if self._manifest is not None:
-            return
         folder = resolve(self.folder, "folder of shards")
         manifest = Manifest.read(folder)
         _check_parts(folder, manifest)

@@ -104,14 +104,12 @@ class IndexedSource(ImageTextSource):
     def read_picture(self, location: Any) -> Image.Image:
         """Read the picture at a location that :meth:`read_index` gave."""
 
-    def load(self) -> None:
-        """Read the index; the second call does nothing.
+    def _load(self) -> None:
+        """Read the index.
 
         Raises:
             ValueError: If a key comes twice, or no picture with a caption is left.
         """
-        if self._index is not None:
-            return
         left_out = LeftOut()
         kept: dict[str, Entry] = {}
         for entry in self.read_index(left_out):

@@ -42,14 +42,12 @@ class IndexedCaptions(CaptionSource):
     def read_captions(self) -> Iterable[CaptionRecord]:
         """Go through the captions in their order, empty ones included."""
 
-    def load(self) -> None:
-        """Read the captions; the second call does nothing.
+    def _load(self) -> None:
+        """Read the captions.
 
         Raises:
             ValueError: If a key comes twice, too many captions are empty, or none is left.
         """
-        if self._index is not None:
-            return
         columns: tuple[list[str], list[str], list[str]] = ([], [], [])
         empty: list[str] = []
         for record in self.read_captions():

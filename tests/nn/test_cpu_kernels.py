@@ -2,15 +2,15 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from synth2_lightning.nn import likelihood
-from synth2_lightning.nn.likelihood import negative_log_likelihood
+from synth2_lightning.nn import cpu_kernels
+from synth2_lightning.nn.cpu_kernels import negative_log_likelihood
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("num_rows", [0, 1, 7])
 def test_loss_and_gradient_are_those_of_cross_entropy(dtype: torch.dtype, num_rows: int) -> None:
     vocabulary = 2**19  # two rows at a time
-    assert len(list(likelihood._slices(torch.empty(7, vocabulary)))) == 4
+    assert len(list(cpu_kernels._slices(torch.empty(7, vocabulary)))) == 4
     logits = (5 * torch.randn(num_rows, vocabulary)).to(dtype).requires_grad_()
     targets = torch.randint(vocabulary, (num_rows,))
     weights = torch.rand(num_rows)
