@@ -22,7 +22,7 @@ from synth2_lightning.sharing.folder import is_exported
 from synth2_lightning.sharing.runs import find_run
 from synth2_lightning.sources.pictures import decode_picture, pixel_limit, to_rgb
 from synth2_lightning.sources.read_ahead import read_ahead
-from synth2_lightning.types import ImageTextBatch, Pixels
+from synth2_lightning.types import ImageTextBatch, Pixels, SampleInfo
 
 Picture = str | Path | Image.Image | np.ndarray[Any, np.dtype[Any]] | Tensor
 """A file, a picture of Pillow, an array ``(height, width)`` or with 3 or 4 channels, a tensor with 1 or 3 before."""
@@ -183,8 +183,8 @@ class Captioner:
         if not squares:
             return ()
         values = torch.from_numpy(np.stack([np.asarray(square) for square in squares])).permute(0, 3, 1, 2)
-        names = tuple(map(str, range(len(squares))))
-        batch = ImageTextBatch(Pixels(values.contiguous()), ("",) * len(squares), names, ("pictures",) * len(squares))
+        samples = tuple(SampleInfo(str(number), "pictures") for number in range(len(squares)))
+        batch = ImageTextBatch(Pixels(values.contiguous()), ("",) * len(squares), samples)
         with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self._in_half):
             return self.module.predict_step(batch.to(self.device), 0)["captions"]
 

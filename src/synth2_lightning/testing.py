@@ -35,6 +35,7 @@ from synth2_lightning.types import (
     MixedImages,
     Pixels,
     Prompt,
+    SampleInfo,
     SoftVQTokens,
     TokenLoss,
     VQTokens,
@@ -58,8 +59,7 @@ def tiny_batch(num_pictures: int = 2, seed: int = 0) -> ImageTextBatch:
     return ImageTextBatch(
         image=Pixels(values),
         captions=captions,
-        keys=tuple(f"tiny-{seed}-{index}" for index in range(num_pictures)),
-        sources=("tiny",) * num_pictures,
+        samples=tuple(SampleInfo(f"tiny-{seed}-{index}", "tiny") for index in range(num_pictures)),
         references=tuple((caption, caption.replace("a ", "one ")) for caption in captions),
     )
 

@@ -44,7 +44,7 @@ class Recording(CaptionWritingModule):
 
     def predict_step(self, batch: PromptBatch | CaptionBatch, batch_idx: int) -> WrittenCaptions:
         assert isinstance(batch, PromptBatch)
-        self.asked += batch.class_names
+        self.asked += [sample.class_name for sample in batch.samples]
         return super().predict_step(batch, batch_idx)
 
 

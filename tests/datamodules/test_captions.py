@@ -5,7 +5,7 @@ import pytest
 
 from synth2_lightning.datamodules.captions import CaptionDataModule, record_seed
 from synth2_lightning.interfaces import CaptionSource, HasProvenance, LeavesOut
-from synth2_lightning.types import CaptionBatch, CaptionRecord
+from synth2_lightning.types import CaptionBatch, CaptionRecord, SampleInfo
 
 
 class Numbers(CaptionSource):
@@ -42,10 +42,10 @@ def make(size: int = 7, batch_size: int = 3, seed: int = 0, num_per_caption: int
 def test_a_batch_says_all_of_its_records() -> None:
     assert batches(make(batch_size=2))[0] == CaptionBatch(
         captions=("number 0", "number 1"),
-        keys=("0", "1"),
-        sources=("numbers", "numbers"),
-        class_names=("", "odd"),
-        seeds=(record_seed(0, "0"), record_seed(0, "1")),
+        samples=(
+            SampleInfo("0", "numbers", "", record_seed(0, "0")),
+            SampleInfo("1", "numbers", "odd", record_seed(0, "1")),
+        ),
     )
 
 

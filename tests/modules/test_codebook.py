@@ -9,7 +9,7 @@ from synth2_lightning.encoders.quantized import QuantizedEncoder, ResidualCodebo
 from synth2_lightning.interfaces import CodebookLearner
 from synth2_lightning.modules.codebook import CodebookModule
 from synth2_lightning.testing import TinyImageTokenizer, tiny_batch
-from synth2_lightning.types import ImageTextBatch, Pixels, Quantization, VQTokens
+from synth2_lightning.types import ImageTextBatch, Pixels, Quantization, SampleInfo, VQTokens
 
 
 def make_module() -> CodebookModule:
@@ -115,6 +115,6 @@ def test_checkpoint_brings_the_codes_back(fitted: tuple[CodebookModule, Trainer]
 
 
 def test_other_than_pictures_are_refused() -> None:
-    batch = ImageTextBatch(VQTokens(torch.zeros(1, 4, 1, dtype=torch.long), "x"), ("a",), ("0",), ("s",))
+    batch = ImageTextBatch(VQTokens(torch.zeros(1, 4, 1, dtype=torch.long), "x"), ("a",), (SampleInfo("0", "s"),))
     with pytest.raises(TypeError, match="CodebookModule was given VQTokens; expected Pixels"):
         make_module().training_step(batch, 0)

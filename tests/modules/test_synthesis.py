@@ -5,9 +5,10 @@ import torch
 
 from synth2_lightning.modules.synthesis import SynthesisModule
 from synth2_lightning.testing import TinyImageGenerator, TinyTextEncoder, tiny_batch
-from synth2_lightning.types import CaptionBatch, ImageEmbeddings, VQTokens
+from synth2_lightning.types import CaptionBatch, ImageEmbeddings, SampleInfo, VQTokens
 
-BATCH = CaptionBatch(("a fox", "an otter"), ("k0", "k1"), ("synthetic",) * 2, ("fox", ""), (3, 4))
+SAMPLES = (SampleInfo("k0", "synthetic", "fox", 3), SampleInfo("k1", "synthetic", "", 4))
+BATCH = CaptionBatch(("a fox", "an otter"), SAMPLES)
 
 
 class Embedding(TinyImageGenerator):
@@ -27,7 +28,7 @@ def test_captions_become_tokens_that_keep_their_names() -> None:
 
     assert (images.keys, images.sources) == (BATCH.keys, BATCH.sources)
     assert images.captions == (("a fox",), ("an otter",))
-    assert (images.class_names, images.seeds) == (("fox", ""), (3, 4))
+    assert images.samples == SAMPLES
     assert torch.equal(images.tokens.ids, TinyImageGenerator().generate(["a fox", "an otter"], [3, 4]).ids)
     assert images.codebook_size == 16
 

@@ -12,7 +12,7 @@ from synth2_lightning.datamodules.bad_pictures import refuse_too_many
 from synth2_lightning.datamodules.pairs import BatchDataset, PairIndex
 from synth2_lightning.interfaces import ImageTextSource
 from synth2_lightning.sources.pictures import keep_middle
-from synth2_lightning.types import ImageTextBatch, Pixels
+from synth2_lightning.types import ImageTextBatch, Pixels, SampleInfo
 
 Values = np.ndarray[Any, np.dtype[np.uint8]]
 
@@ -127,8 +127,7 @@ class PhotographPairs(BatchDataset):
         return ImageTextBatch(
             image=pixels,
             captions=tuple(texts[ordinal % len(texts)] for texts, ordinal in zip(captions, ordinals, strict=True)),
-            keys=tuple(self.source.key(index) for index in taken),
-            sources=(self.source.name,) * len(taken),
+            samples=_list_samples(self.source, taken),
             prompts=_prompts(self.source, taken),
             skipped=skipped,
         )
@@ -163,12 +162,15 @@ class Photographs(BatchDataset):
         return ImageTextBatch(
             image=pixels,
             captions=tuple(texts[0] for texts in references),
-            keys=tuple(self.source.key(index) for index in taken),
-            sources=(self.source.name,) * len(taken),
+            samples=_list_samples(self.source, taken),
             references=references,
             prompts=_prompts(self.source, taken),
             skipped=skipped,
         )
+
+
+def _list_samples(source: ImageTextSource, indices: Sequence[int]) -> tuple[SampleInfo, ...]:
+    return tuple(SampleInfo(source.key(index), source.name) for index in indices)
 
 
 def _prompts(source: ImageTextSource, indices: Sequence[int]) -> tuple[str, ...]:

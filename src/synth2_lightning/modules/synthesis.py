@@ -19,7 +19,8 @@ class SynthesisModule(LightningModule):
 
     Example:
         >>> from synth2_lightning.testing import TinyImageGenerator
-        >>> batch = CaptionBatch(("a red circle",), ("7",), ("synthetic",), ("",), (1234,))
+        >>> from synth2_lightning.types import SampleInfo
+        >>> batch = CaptionBatch(("a red circle",), (SampleInfo("7", "synthetic", seed=1234),))
         >>> SynthesisModule(TinyImageGenerator()).predict_step(batch, 0).tokens.ids.shape
         torch.Size([1, 4, 1])
     """
@@ -69,11 +70,8 @@ class SynthesisModule(LightningModule):
                 "of each. The generator is at fault."
             )
         return TokenizedImages(
-            keys=batch.keys,
-            sources=batch.sources,
+            samples=batch.samples,
             captions=tuple((caption,) for caption in batch.captions),
             tokens=tokens,
             codebook_size=self.generator.codebook_size,
-            class_names=batch.class_names,
-            seeds=batch.seeds,
         )
