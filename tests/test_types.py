@@ -55,7 +55,7 @@ def test_concat_flattens_mixed_parts() -> None:
 
 
 def test_concat_of_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match="was given no batch; expected at least one"):
+    with pytest.raises(ValueError, match=r"no batch"):
         ImageTextBatch.concat([])
 
 
@@ -64,10 +64,10 @@ def test_token_loss_weighs_tokens_not_rows() -> None:
 
 
 def test_a_batch_without_a_target_is_an_error_not_a_zero_loss() -> None:
-    with pytest.raises(ValueError, match=r"None of the 2 captions .* has a target token.*Look for empty captions"):
+    with pytest.raises(ValueError, match=r"None of the 2.*target token"):
         TokenLoss(torch.zeros(2), torch.zeros(2, dtype=torch.long)).mean()
 
 
 def test_generation_settings_refuse_zero_tokens() -> None:
-    with pytest.raises(ValueError, match=r"GenerationSettings.max_new_tokens is 0; expected 1 or more"):
+    with pytest.raises(ValueError, match=r"GenerationSettings.*max_new_tokens.*0.*1"):
         GenerationSettings(max_new_tokens=0)

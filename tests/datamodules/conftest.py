@@ -10,7 +10,7 @@ from PIL import Image
 
 from synth2_lightning.shards.writer import ShardWriter, finish
 from synth2_lightning.sources.folder import FolderSource
-from synth2_lightning.types import TokenizedImages, VQTokens
+from synth2_lightning.types import SampleInfo, TokenizedImages, VQTokens
 
 MakeSource = Callable[..., FolderSource]
 

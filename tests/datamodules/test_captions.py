@@ -95,15 +95,13 @@ def test_it_offers_what_a_prediction_that_goes_on_asks_for() -> None:
 
 
 def test_other_stages_are_refused() -> None:
-    with pytest.raises(
-        ValueError, match=r"CaptionDataModule has nothing for 'fit': .* learn from the shards with a Sy"
-    ):
+    with pytest.raises(ValueError, match=r"CaptionDataModule.*'fit'.*shards"):
         CaptionDataModule(Numbers(1)).setup("fit")
 
 
 def test_keys_that_look_like_copies_are_refused() -> None:
     data = CaptionDataModule(Numbers(1, prefix="a~"), num_per_caption=2)
-    with pytest.raises(ValueError, match="The key 'a~0' of captions 'numbers' holds '~', which numbers the pictures"):
+    with pytest.raises(ValueError, match=r"'a~0'.*'numbers'.*'~'"):
         data.setup("predict")
     CaptionDataModule(Numbers(1, prefix="a~")).setup("predict")
 

@@ -121,14 +121,12 @@ def test_it_offers_what_a_prediction_that_goes_on_asks_for() -> None:
 
 def test_other_stages_are_refused() -> None:
     prompt = PromptTemplate("plain", 1, REQUESTS[1])
-    with pytest.raises(ValueError, match=r"ConceptDataModule has nothing for 'fit': its captions are not written yet"):
+    with pytest.raises(ValueError, match=r"ConceptDataModule.*'fit'.*captions"):
         ConceptDataModule(Numbers(1), prompt, 1, UniformSampling()).setup("fit")
 
 
 def test_two_concepts_cannot_be_drawn_of_one() -> None:
-    with pytest.raises(
-        ValueError, match=r"Prompt 'plain@1' puts two concepts together, and 'numbers' has only 'number"
-    ):
+    with pytest.raises(ValueError, match=r"'plain@1'.*'numbers'.*'number"):
         make(num_concepts=2, size=1)
 
 

@@ -129,13 +129,13 @@ def test_bad_pictures_are_counted_over_the_run(
     assert caplog.text.count("Another picture takes the place of real/004") == 1
 
     strict = RealDataModule(source, batch_size=4, image_size=8, num_workers=0, max_bad_pictures=2)
-    with pytest.raises(ValueError, match=r"3 pictures could not be read, and max_bad_pictures=2 .*real/001: "):
+    with pytest.raises(ValueError, match=r"3 .*could not be read.*=2.*real/001"):
         make_trainer(tmp_path).fit(KeyKeeper(), strict)
 
 
 def test_evaluation_splits_are_not_learnt_from() -> None:
     data = RealDataModule(train=ScenesSource("test", num_pictures=4), val=ScenesSource("val", num_pictures=4))
-    with pytest.raises(ValueError, match="photographs to learn from, 'scenes', are an evaluation split"):
+    with pytest.raises(ValueError, match=r"'scenes'.*evaluation.*split"):
         data.setup("fit")
     data.setup("validate")
     RealDataModule(train=ScenesSource("train", num_pictures=4)).setup("fit")
@@ -145,22 +145,22 @@ def test_a_missing_split_is_named(make_source: MakeSource) -> None:
     data = RealDataModule(make_source(1), num_workers=0)
 
     for ask in (data.val_dataloader, data.test_dataloader, data.predict_dataloader):
-        with pytest.raises(ValueError, match=r"has no '.*' photographs; expected a source. Set `--data.init_args"):
+        with pytest.raises(ValueError, match=r"`--data\.init_args"):
             ask()
-    with pytest.raises(ValueError, match="RealDataModule has no 'train' photographs"):
+    with pytest.raises(ValueError, match=r"RealDataModule.*'train'"):
         RealDataModule().train_dataloader()
 
 
 def test_a_batch_of_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match="RealDataModule got batch_size=0; expected 1 or more pairs"):
+    with pytest.raises(ValueError, match=r"RealDataModule.*batch_size=0.*1"):
         RealDataModule(batch_size=0)
 
 
 def test_overfit_batches_is_refused_with_another_way(make_source: MakeSource, tmp_path: Path) -> None:
     data = RealDataModule(make_source(4), batch_size=2, image_size=8, num_workers=0)
     with (
-        pytest.warns(UserWarning, match="You requested to overfit"),
-        pytest.raises(TypeError, match=r"instead of `--trainer.overfit_batches` give the source a `limit`"),
+        pytest.warns(UserWarning, match=r"requested.*overfit"),
+        pytest.raises(TypeError, match=r"`--trainer.*overfit_batches`.*`limit`"),
     ):
         make_trainer(tmp_path, overfit_batches=1).fit(KeyKeeper(), data)
 
@@ -188,7 +188,7 @@ def test_a_rank_may_have_nothing_to_predict() -> None:
 def test_the_size_of_pictures_is_asked_of_the_model_where_none_is_given(make_source: MakeSource) -> None:
     data = RealDataModule(test=make_source(2), image_size=None, num_workers=0)
     data.setup("test")
-    with pytest.raises(ValueError, match=r"got image_size=None, but there is no model with an image_encoder to ask"):
+    with pytest.raises(ValueError, match=r"image_size=None.*model.*image_encoder"):
         data.test_dataloader()
     module = Mock(spec=["image_encoder"], image_encoder=Mock(spec=["image_size"], image_size=16))
     data.trainer = Mock(spec=Trainer, lightning_module=module, global_rank=0, world_size=1)

@@ -18,7 +18,7 @@ from synth2_lightning.shards.writer import ShardWriter, finish
 from synth2_lightning.testing import TinyImageTokenizer, TinyPairScorer
 from synth2_lightning.types import SampleInfo, TokenizedImages, VQTokens
 
-pytestmark = pytest.mark.filterwarnings("ignore:Total length of `ShardBatches` across ranks is zero")
+pytestmark = pytest.mark.filterwarnings("ignore:Total length of `PredictBatches` across ranks is zero")
 NUM_ROWS = 11
 
 

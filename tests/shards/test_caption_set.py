@@ -90,12 +90,12 @@ def test_a_summary_is_withdrawn_when_the_set_grows(tmp_path: Path) -> None:
 
 
 def test_a_set_of_nothing_and_one_of_two_models_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="holds no answers; expected at least one that was written"):
+    with pytest.raises(ValueError, match=r"no answers"):
         read_answers(tmp_path)
     write(tmp_path, ["ant-0"])
     other = tmp_path / "other"
     writer = CaptionSetWriter(other, rank=1)
     writer.start({"model": {"name": "small"}})
     writer.append(WrittenCaptions(PromptBatch((), (), ()), (), "small"))
-    with pytest.raises(ValueError, match=r"model.name is 'tiny' there and 'small' in this run"):
+    with pytest.raises(ValueError, match=r"model.*'tiny'.*'small'"):
         CaptionSetWriter(tmp_path).start({"model": {"name": "small"}})

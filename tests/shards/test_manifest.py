@@ -43,7 +43,7 @@ def test_missing_manifest_is_explained(tmp_path: Path) -> None:
 def test_other_schema_version_is_refused(tmp_path: Path) -> None:
     save(tmp_path, schema_version=2)
 
-    with pytest.raises(ValueError, match=r"version 2.*reads version 1\..*0\.0\.9"):
+    with pytest.raises(ValueError, match=r"version 2.*version 1\..*0\.0\.9"):
         Manifest.read(tmp_path)
 
 

@@ -78,9 +78,7 @@ def test_shards_without_scores_say_how_to_get_some(folder: Path) -> None:
     whole = reader.read_whole([0, 1])
     assert whole.samples == (SampleInfo("0", "coco"), SampleInfo("1", "coco"))
     assert whole.scores == ()
-    with pytest.raises(
-        ValueError, match=r"does not hold a score for each of its 8 captions.*`synth2 predict --config sc"
-    ):
+    with pytest.raises(ValueError, match=r"8 captions.*score\.yaml"):
         reader.read_scores()
 
 
@@ -104,42 +102,42 @@ def test_largest_id_needs_no_statistics(folder: Path) -> None:
 
 
 def test_use_before_load_is_refused(folder: Path) -> None:
-    with pytest.raises(RuntimeError, match=r"were used before load\(\); call load\(\) first"):
+    with pytest.raises(RuntimeError, match=r"before load\(\).*call load\(\)"):
         len(ShardReader(folder))
 
 
 def test_limit_of_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match="limit=0; expected 1 or more rows"):
+    with pytest.raises(ValueError, match=r"limit=0.*1.*rows"):
         ShardReader("shards", limit=0)
 
 
 def test_missing_folder_is_named() -> None:
-    with pytest.raises(FileNotFoundError, match="The folder of shards is not at 'gone'"):
+    with pytest.raises(FileNotFoundError, match=r"folder.*shards.*'gone'"):
         ShardReader("gone").load()
 
 
 def test_unfinished_folder_is_refused(folder: Path) -> None:
     (folder / "manifest.json").unlink()
-    with pytest.raises(FileNotFoundError, match=r"has no manifest\.json"):
+    with pytest.raises(FileNotFoundError, match=r"no manifest\.json"):
         ShardReader(folder).load()
 
 
 def test_missing_part_is_named(folder: Path) -> None:
     (folder / "part-00000-00001.parquet").unlink()
-    with pytest.raises(FileNotFoundError, match=r"lacks \['part-00000-00001.parquet'\].* restore it, or make the"):
+    with pytest.raises(FileNotFoundError, match=r"'part-00000-00001.*parquet'.*restore"):
         ShardReader(folder).load()
 
 
 def test_part_beside_the_manifest_is_named(folder: Path) -> None:
     (folder / "part-00000-00009.parquet").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"holds \['part-00000-00009.parquet'\], which its manifest does not name"):
+    with pytest.raises(ValueError, match=r"'part-00000-00009.*parquet'.*manifest"):
         ShardReader(folder).load()
 
 
 def test_other_number_of_rows_is_refused(folder: Path) -> None:
     part = folder / "part-00000-00000.parquet"
     pq.write_table(pq.read_table(part).slice(0, 1), part)
-    with pytest.raises(ValueError, match="has 1 rows, its manifest says 2"):
+    with pytest.raises(ValueError, match=r"1 rows.*2"):
         ShardReader(folder).load()
 
 
@@ -148,21 +146,21 @@ def test_other_number_of_ids_is_refused(folder: Path) -> None:
     table = pq.read_table(part)
     tokens = pa.array([[1, 2]] * 2, pa.list_(pa.uint16(), 2))
     pq.write_table(table.set_column(3, "tokens", tokens), part)
-    with pytest.raises(ValueError, match="has 2 ids per row, its manifest says 8"):
+    with pytest.raises(ValueError, match=r"2 ids.*8"):
         ShardReader(folder).load()
 
 
 def test_ids_beyond_the_codebook_are_refused(folder: Path) -> None:
     manifest = Manifest.read(folder)
     replace(manifest, tokens=replace(manifest.tokens, codebook_size=20)).save(folder)
-    with pytest.raises(ValueError, match="holds the id 31, but codebook 'tiny:1' has the ids 0 to 19"):
+    with pytest.raises(ValueError, match=r"31.*'tiny:1'.*0.*19"):
         ShardReader(folder).load()
 
 
 def test_unwritable_cache_is_named(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "file" / "cache")
-    with pytest.raises(OSError, match=r"cannot be mapped: .* name another in HF_DATASETS_CACHE"):
+    with pytest.raises(OSError, match=r"mapped.*name.*HF_DATASETS_CACHE"):
         ShardReader(folder).load()
 
 

@@ -25,12 +25,12 @@ def test_picture_is_turned_upright_by_its_exif_tag(tmp_path: Path) -> None:
 
 
 def test_missing_picture_is_named(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match=r"The picture gone\.jpg cannot be read: FileNotFoundError"):
+    with pytest.raises(OSError, match=r"gone\.jpg.*read.*FileNotFoundError"):
         decode_picture(tmp_path / "gone.jpg", "gone.jpg")
 
 
 def test_what_is_no_picture_is_named() -> None:
-    with pytest.raises(OSError, match=r"The picture text\.jpg cannot be read: UnidentifiedImageError"):
+    with pytest.raises(OSError, match=r"text\.jpg.*read.*UnidentifiedImageError"):
         decode_picture(BytesIO(b"words"), "text.jpg")
 
 
@@ -39,7 +39,7 @@ def test_truncated_picture_is_named(format: str) -> None:
     file = BytesIO()
     Image.effect_noise((64, 64), 50).save(file, format)
 
-    with pytest.raises(OSError, match="The picture half cannot be read"):
+    with pytest.raises(OSError, match=r"half.*read"):
         decode_picture(BytesIO(file.getvalue()[: len(file.getvalue()) // 2]), "half")
 
 
@@ -49,7 +49,7 @@ def test_broken_png_is_an_os_error() -> None:
     content = bytearray(file.getvalue())
     content[45:60] = b"x" * 15
 
-    with pytest.raises(OSError, match="The picture broken cannot be read"):
+    with pytest.raises(OSError, match=r"broken.*read"):
         decode_picture(BytesIO(bytes(content)), "broken")
 
 
@@ -58,7 +58,7 @@ def test_huge_picture_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     Image.new("L", (64, 64)).save(file, "PNG")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
 
-    with pytest.raises(OSError, match="The picture bomb cannot be read: DecompressionBombError"):
+    with pytest.raises(OSError, match=r"bomb.*read.*DecompressionBombError"):
         decode_picture(BytesIO(file.getvalue()), "bomb")
 
 
@@ -122,7 +122,7 @@ def test_of_an_animation_the_first_picture_is_taken(format: str) -> None:
 def test_large_pictures_are_refused_by_the_limit_that_is_given() -> None:
     file = BytesIO()
     Image.new("L", (64, 64)).save(file, "PNG")
-    with pytest.raises(OSError, match="it has 64 x 64 pixels, and more than 4095 are refused"):
+    with pytest.raises(OSError, match=r"64.*64.*4095"):
         decode_picture(BytesIO(file.getvalue()), "bomb", max_pixels=4095)
     assert decode_picture(BytesIO(file.getvalue()), "fair", max_pixels=4096).size == (64, 64)
 
@@ -131,7 +131,7 @@ def test_more_pixels_than_pillow_allows_can_be_allowed(monkeypatch: pytest.Monke
     file = BytesIO()
     Image.new("L", (64, 64)).save(file, "PNG")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    with pixel_limit(3000), pytest.raises(OSError, match="more than 3000 are refused"):  # Pillow would only warn
+    with pixel_limit(3000), pytest.raises(OSError, match=r"3000.*refused"):  # Pillow would only warn
         decode_picture(BytesIO(file.getvalue()), "large", max_pixels=3000)
     with pixel_limit(5000):
         assert decode_picture(BytesIO(file.getvalue()), "large", max_pixels=5000).size == (64, 64)
@@ -139,7 +139,7 @@ def test_more_pixels_than_pillow_allows_can_be_allowed(monkeypatch: pytest.Monke
 
 
 def test_a_limit_of_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match="max_pixels is 0; expected 1 or more"), pixel_limit(0):
+    with pytest.raises(ValueError, match=r"max_pixels.*0.*1"), pixel_limit(0):
         pass
 
 
@@ -153,12 +153,12 @@ def test_large_jpegs_are_decoded_smaller_but_never_below_twice_what_is_wanted() 
 def test_an_empty_file_is_called_empty(tmp_path: Path) -> None:
     (tmp_path / "empty.jpg").touch()
     for file in (tmp_path / "empty.jpg", BytesIO()):
-        with pytest.raises(OSError, match=r"The picture empty\.jpg cannot be read: .*it is empty \(0 bytes\)"):
+        with pytest.raises(OSError, match=r"empty\.jpg.*empty.*0"):
             decode_picture(file, "empty.jpg")
 
 
 def test_a_folder_is_no_picture(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="cannot be read: IsADirectoryError"):
+    with pytest.raises(OSError, match=r"read.*IsADirectoryError"):
         decode_picture(tmp_path, "folder")
 
 
@@ -227,7 +227,7 @@ def test_a_picture_that_memory_does_not_hold_is_named(monkeypatch: pytest.Monkey
         raise MemoryError
 
     monkeypatch.setattr(pictures, "_convert", fail)
-    with pytest.raises(OSError, match=r"The picture large\.png cannot be read: .*memory"):
+    with pytest.raises(OSError, match=r"large\.png.*read.*memory"):
         decode_picture(file, "large.png")
 
 
