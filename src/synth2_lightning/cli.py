@@ -111,6 +111,7 @@ def run_trainer(words: Sequence[str]) -> "LightningCLI":
     from synth2_lightning.callbacks.trainer_settings import MonitorCheckCallback, refuse_settings
     from synth2_lightning.checkpoints import CheckedCheckpointIO
     from synth2_lightning.class_specs import TRUSTED_PACKAGES, refuse_functions, trusting
+    from synth2_lightning.datamodules.real import find_image_encoder
     from synth2_lightning.modules.sharding import refuse_spawned_processes
     from synth2_lightning.yamltext import check_run_files
 
@@ -123,6 +124,9 @@ def run_trainer(words: Sequence[str]) -> "LightningCLI":
     class CommandLine(LightningCLI):
         def add_arguments_to_parser(self, parser: "LightningArgumentParser") -> None:
             parser.add_argument("--resume_with_changes", type=bool, default=False, help=_RESUME_WITH_CHANGES)
+            parser.link_arguments(
+                "model", "data.init_args.image_encoder", compute_fn=find_image_encoder, apply_on="instantiate"
+            )
 
         def before_instantiate_classes(self) -> None:
             refuse_functions(self.config[self.config.subcommand], _typed_names(words))

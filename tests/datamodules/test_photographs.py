@@ -6,8 +6,9 @@ import torch
 from PIL import Image
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
 
-from synth2_lightning.datamodules.photographs import PhotographPairs, Photographs, PictureReader, cut_square
+from synth2_lightning.datamodules.photographs import PhotographPairs, Photographs, PictureReader
 from synth2_lightning.sources.folder import FolderSource
+from synth2_lightning.sources.pictures import center_crop
 from synth2_lightning.types import Pixels
 
 MakeSource = Callable[..., FolderSource]
@@ -19,13 +20,13 @@ def test_pixels_are_those_of_open_clip(size: tuple[int, int]) -> None:
     image = Image.fromarray(noise)
     reference = Compose([Resize(24, InterpolationMode.BICUBIC), CenterCrop(24)])
 
-    assert np.array_equal(np.asarray(cut_square(image, 24)), np.asarray(reference(image)))
+    assert np.array_equal(np.asarray(center_crop(image, 24)), np.asarray(reference(image)))
 
 
 def test_pictures_of_that_size_are_untouched() -> None:
     image = Image.new("RGB", (24, 24))
 
-    assert cut_square(image, 24) is image
+    assert center_crop(image, 24) is image
 
 
 def read(source: FolderSource, image_size: int = 8, max_bad_pictures: int = 10) -> PictureReader:

@@ -2,17 +2,20 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from unittest.mock import Mock
 
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
-from synth2_lightning.datamodules.real import RealDataModule
+from synth2_lightning.datamodules.mixed import MixedDataModule
+from synth2_lightning.datamodules.real import RealDataModule, find_image_encoder
+from synth2_lightning.datamodules.share import ConstantShare
+from synth2_lightning.datamodules.synthetic import SyntheticDataModule
 from synth2_lightning.interfaces import LeavesOut
 from synth2_lightning.scenes.source import ScenesSource
 from synth2_lightning.sources.folder import FolderSource
+from synth2_lightning.testing import TinyImageTokenizer
 from synth2_lightning.types import ImageTextBatch
 
 MakeSource = Callable[..., FolderSource]
@@ -185,11 +188,20 @@ def test_a_rank_may_have_nothing_to_predict() -> None:
     assert RealDataModule().allow_zero_length_dataloader_with_multiple_devices
 
 
-def test_the_size_of_pictures_is_asked_of_the_model_where_none_is_given(make_source: MakeSource) -> None:
+def test_the_size_of_images_is_that_of_the_encoder_where_none_is_given(make_source: MakeSource) -> None:
     data = RealDataModule(test=make_source(2), image_size=None, num_workers=0)
     data.setup("test")
-    with pytest.raises(ValueError, match=r"image_size=None.*model.*image_encoder"):
+    with pytest.raises(ValueError, match=r"image_size.*image_encoder"):
         data.test_dataloader()
-    module = Mock(spec=["image_encoder"], image_encoder=Mock(spec=["image_size"], image_size=16))
-    data.trainer = Mock(spec=Trainer, lightning_module=module, global_rank=0, world_size=1)
-    assert next(iter(data.test_dataloader())).image.values.shape == (2, 3, 16, 16)
+    encoder = find_image_encoder(nn.ModuleList([nn.Identity(), TinyImageTokenizer()]))
+    data = RealDataModule(test=make_source(2), image_size=None, num_workers=0, image_encoder=encoder)
+    data.setup("test")
+    assert next(iter(data.test_dataloader())).image.values.shape == (2, 3, 8, 8)
+    assert find_image_encoder(nn.Identity()) is None
+
+
+def test_a_mixture_hands_its_encoder_to_the_photographs() -> None:
+    encoder, other, share = TinyImageTokenizer(), TinyImageTokenizer(), ConstantShare(1.0)
+    synthetic = SyntheticDataModule("shards")
+    assert MixedDataModule(RealDataModule(), synthetic, 4, share, image_encoder=encoder).real.image_encoder is encoder
+    assert MixedDataModule(RealDataModule(image_encoder=other), synthetic, 4, share).real.image_encoder is other

@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageChops
 
-from synth2_lightning.datamodules.photographs import cut_square
 from synth2_lightning.sources import pictures
-from synth2_lightning.sources.pictures import decode_picture, keep_middle, pixel_limit, to_rgb
+from synth2_lightning.sources.pictures import center_crop, decode_picture, keep_middle, pixel_limit, to_rgb
 
 
 def test_picture_is_turned_upright_by_its_exif_tag(tmp_path: Path) -> None:
@@ -175,8 +174,8 @@ def test_of_a_long_picture_the_middle_is_kept_as_it_was(size: tuple[int, int]) -
     image.paste("blue", (size[0] // 3, size[1] // 3, size[0] - size[0] // 3, size[1] - size[1] // 3))
     middle = keep_middle(image)
     assert max(middle.size) <= 65 * min(middle.size)
-    assert cut_square(image, 8).tobytes() == cut_square(middle, 8).tobytes()
-    assert cut_square(image, 8).getpixel((4, 4)) == (0, 0, 255)
+    assert center_crop(image, 8).tobytes() == center_crop(middle, 8).tobytes()
+    assert center_crop(image, 8).getpixel((4, 4)) == (0, 0, 255)
 
 
 DEEP = np.linspace(0, 65535, 40 * 30).reshape(30, 40)
@@ -210,7 +209,7 @@ def test_large_pictures_are_reduced_on_their_way_to_rgb(kind: str, monkeypatch: 
     reduced = decode_picture(file, "large", wanted_size=3)
     assert 4 * 3 <= min(reduced.size) < min(whole.size)
     if kind not in ("1", "P with transparency"):  # whose points say nothing one by one
-        difference = ImageChops.difference(cut_square(reduced, 3), cut_square(whole, 3))
+        difference = ImageChops.difference(center_crop(reduced, 3), center_crop(whole, 3))
         assert int(np.asarray(difference).max()) <= 40
 
 
@@ -244,7 +243,7 @@ def test_pipes_sockets_and_devices_are_no_pictures(tmp_path: Path) -> None:
 MEASURE = """
 import json, sys
 from pathlib import Path
-from synth2_lightning.datamodules.photographs import cut_square
+from synth2_lightning.sources.pictures import center_crop
 from synth2_lightning.sources.pictures import decode_picture
 
 def peak():
@@ -254,7 +253,7 @@ costs = {}
 for name in sys.argv[1:]:
     Path("/proc/self/clear_refs").write_text("5")
     before = peak()
-    cut_square(decode_picture(Path(name), name, wanted_size=224), 224)
+    center_crop(decode_picture(Path(name), name, wanted_size=224), 224)
     costs[Path(name).name] = 1024 * (peak() - before)
 print(json.dumps(costs))
 """
