@@ -12,7 +12,7 @@ from synth2_lightning.testing import (
     check_image_tokenizer,
     tiny_batch,
 )
-from synth2_lightning.types import ImageEmbeddings, MixedImages, Pixels, SoftVQTokens, VQTokens
+from synth2_lightning.types import MixedImages, Pixels, VQTokens
 
 
 class PlainEncoder(ImageEncoder):
@@ -37,19 +37,10 @@ def test_rows_of_mixed_images_stay_in_order() -> None:
     assert torch.equal(tokenizer(mixed), tokenizer(pixels))
 
 
-def test_ready_made_embeddings_pass_only_from_the_same_encoder() -> None:
-    values = torch.randn(2, 1, 3)
-    assert torch.equal(PlainEncoder()(ImageEmbeddings(values, "plain")), values)
-    with pytest.raises(ValueError, match=r"made by 'other', this run's encoder is 'plain'.*encode the pictures again"):
-        PlainEncoder()(ImageEmbeddings(values, "other"))
-
-
 def test_an_encoder_without_codebook_refuses_tokens() -> None:
     ids = torch.zeros(1, 1, 1, dtype=torch.long)
     with pytest.raises(TypeError, match=r"'plain' cannot embed image tokens \(codebook 'vqgan-8:ab'\).*Use the"):
         PlainEncoder()(VQTokens(ids, "vqgan-8:ab"))
-    with pytest.raises(TypeError, match="it has no codebook"):
-        PlainEncoder()(SoftVQTokens(ids[..., None], torch.ones(1, 1, 1, 1), "vqgan-8:ab"))
 
 
 def test_foreign_codebooks_and_ids_outside_the_codebook_are_refused() -> None:

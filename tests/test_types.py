@@ -4,33 +4,29 @@ import torch
 from synth2_lightning.testing import tiny_batch
 from synth2_lightning.types import (
     GenerationSettings,
-    ImageEmbeddings,
     ImageTextBatch,
     MixedImages,
     Pixels,
-    SoftVQTokens,
     TokenLoss,
     VQTokens,
 )
 
 
-def images() -> list[Pixels | VQTokens | SoftVQTokens | ImageEmbeddings]:
+def images() -> list[Pixels | VQTokens]:
     ids = torch.zeros(2, 4, 1, dtype=torch.long)
     return [
         Pixels(torch.zeros(1, 3, 8, 8, dtype=torch.uint8)),
         VQTokens(ids, "tiny-16:0"),
-        SoftVQTokens(ids[..., None], torch.ones(2, 4, 1, 1), "tiny-16:0"),
-        ImageEmbeddings(torch.zeros(3, 4, 6), "tiny"),
     ]
 
 
 def test_every_kind_of_image_moves_as_a_whole() -> None:
     mixed = MixedImages(tuple(images()))
     moved = mixed.to("meta")
-    assert len(moved) == 1 + 2 + 2 + 3
+    assert len(moved) == 1 + 2
     assert [type(part) for part in moved.parts] == [type(part) for part in mixed.parts]
     for part in moved.parts:
-        tensors = [getattr(part, name) for name in ("values", "ids", "probabilities") if hasattr(part, name)]
+        tensors = [getattr(part, name) for name in ("values", "ids") if hasattr(part, name)]
         assert tensors
         assert all(tensor.device.type == "meta" for tensor in tensors)
 

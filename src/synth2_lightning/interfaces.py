@@ -21,14 +21,12 @@ from synth2_lightning.types import (
     Completion,
     Concept,
     GenerationSettings,
-    ImageEmbeddings,
     ImageInput,
     MixedImages,
     Pixels,
     Prompt,
     Quantization,
     Reconstruction,
-    SoftVQTokens,
     TokenLoss,
     Verdict,
     VQTokens,
@@ -42,7 +40,7 @@ class ImageEncoder(nn.Module, ABC):
     themselves, on the device, because they own the statistics.
 
     Attributes:
-        name: What :class:`ImageEmbeddings` must say to come from this encoder.
+        name: Of the network; a codebook over its features carries it.
         num_tokens: N, embeddings per picture.
         embed_dim: D, width of an embedding.
         image_size: Height and width in pixels that the network was trained at.
@@ -68,27 +66,6 @@ class ImageEncoder(nn.Module, ABC):
         """
         raise TypeError(self._no_codebook(tokens.codebook))
 
-    def embed_soft_tokens(self, tokens: SoftVQTokens) -> Float[Tensor, "batch tokens dim"]:
-        """Take the expectation of the codebook's vectors under the given probabilities.
-
-        Raises:
-            TypeError: If the encoder has no codebook.
-        """
-        raise TypeError(self._no_codebook(tokens.codebook))
-
-    def accept_embeddings(self, embeddings: ImageEmbeddings) -> Float[Tensor, "batch tokens dim"]:
-        """Take embeddings that were made beforehand.
-
-        Raises:
-            ValueError: If another encoder made them.
-        """
-        if embeddings.encoder != self.name:
-            raise ValueError(
-                f"The embeddings were made by {embeddings.encoder!r}, this run's encoder is {self.name!r}, and "
-                "their spaces have nothing in common. Use that encoder, or encode the pictures again with this one."
-            )
-        return embeddings.values
-
     @final  # type: ignore[misc]  # torch declares forward as an attribute
     def forward(self, image: ImageInput) -> Float[Tensor, "batch tokens dim"]:
         """Embed pictures of any kind: from here on nothing knows which were real."""
@@ -97,10 +74,6 @@ class ImageEncoder(nn.Module, ABC):
                 return self.encode_pixels(image)
             case VQTokens():
                 return self.embed_tokens(image)
-            case SoftVQTokens():
-                return self.embed_soft_tokens(image)
-            case ImageEmbeddings():
-                return self.accept_embeddings(image)
             case MixedImages():
                 return torch.cat([self(part) for part in image.parts])
             case _:
@@ -110,7 +83,7 @@ class ImageEncoder(nn.Module, ABC):
         return (
             f"{type(self).__name__} {self.name!r} cannot embed image tokens (codebook {codebook!r}): it has no "
             "codebook. Use the encoder that made the tokens (encoders.vqgan.VQGANTokenizer or "
-            "encoders.quantized.QuantizedEncoder), or synthesise embeddings of this encoder."
+            "encoders.quantized.QuantizedEncoder)."
         )
 
 
@@ -388,7 +361,7 @@ class ImageGenerator(nn.Module, ABC):
         """Bring the weights; the second call does nothing."""
 
     @abstractmethod
-    def generate(self, captions: Sequence[str], seeds: Sequence[int]) -> VQTokens | SoftVQTokens | ImageEmbeddings:
+    def generate(self, captions: Sequence[str], seeds: Sequence[int]) -> VQTokens:
         """Synthesise one picture per caption, never as pixels."""
 
     def check_request(self, captions: Sequence[str], seeds: Sequence[int]) -> None:

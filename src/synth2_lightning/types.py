@@ -69,65 +69,6 @@ class VQTokens:
 
 
 @dataclass(frozen=True, slots=True)
-class SoftVQTokens:
-    """The K likeliest codes of every position with their probabilities, to be embedded as their expectation.
-
-    ``probabilities`` is non-negative and sums to one over its last axis. Whether Synth² looks codes up or takes
-    the expectation is not said by its paper, so both exist.
-
-    Example:
-        >>> ids = torch.zeros(2, 64, 1, 4, dtype=torch.long)
-        >>> len(SoftVQTokens(ids, torch.full(ids.shape, 0.25), "vqgan-512:1f3c9a02"))
-        2
-    """
-
-    ids: Int[Tensor, "batch tokens levels candidates"]
-    probabilities: Float[Tensor, "batch tokens levels candidates"]
-    codebook: str
-
-    def __len__(self) -> int:
-        """Number of pictures."""
-        return len(self.ids)
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> "SoftVQTokens":
-        """Move to a device."""
-        return replace(
-            self,
-            ids=self.ids.to(device, non_blocking=non_blocking),
-            probabilities=self.probabilities.to(device, non_blocking=non_blocking),
-        )
-
-    def pin_memory(self) -> "SoftVQTokens":
-        """Copy to page-locked memory."""
-        return replace(self, ids=self.ids.pin_memory(), probabilities=self.probabilities.pin_memory())
-
-
-@dataclass(frozen=True, slots=True)
-class ImageEmbeddings:
-    """Pictures that were encoded beforehand, and the name of the encoder that did it.
-
-    Example:
-        >>> len(ImageEmbeddings(torch.zeros(2, 49, 320), "tf_efficientnet_lite0"))
-        2
-    """
-
-    values: Float[Tensor, "batch tokens dim"]
-    encoder: str
-
-    def __len__(self) -> int:
-        """Number of pictures."""
-        return len(self.values)
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> "ImageEmbeddings":
-        """Move to a device."""
-        return replace(self, values=self.values.to(device, non_blocking=non_blocking))
-
-    def pin_memory(self) -> "ImageEmbeddings":
-        """Copy to page-locked memory."""
-        return replace(self, values=self.values.pin_memory())
-
-
-@dataclass(frozen=True, slots=True)
 class MixedImages:
     """Pictures of several kinds; the rows of the batch are the rows of the parts, in order.
 
@@ -138,7 +79,7 @@ class MixedImages:
         5
     """
 
-    parts: tuple[Pixels | VQTokens | SoftVQTokens | ImageEmbeddings, ...]
+    parts: tuple[Pixels | VQTokens, ...]
 
     def __len__(self) -> int:
         """Number of pictures over all parts."""
@@ -153,7 +94,7 @@ class MixedImages:
         return replace(self, parts=tuple(part.pin_memory() for part in self.parts))
 
 
-ImageInput = Pixels | VQTokens | SoftVQTokens | ImageEmbeddings | MixedImages
+ImageInput = Pixels | VQTokens | MixedImages
 
 
 @dataclass(frozen=True, slots=True)

@@ -189,12 +189,13 @@ def test_a_rank_may_have_nothing_to_predict() -> None:
 
 
 def test_the_size_of_images_is_that_of_the_encoder_where_none_is_given(make_source: MakeSource) -> None:
-    data = RealDataModule(test=make_source(2), image_size=None, num_workers=0)
+    source = make_source(2)
+    data = RealDataModule(test=source, image_size=None, num_workers=0)
     data.setup("test")
     with pytest.raises(ValueError, match=r"image_size.*image_encoder"):
         data.test_dataloader()
     encoder = find_image_encoder(nn.ModuleList([nn.Identity(), TinyImageTokenizer()]))
-    data = RealDataModule(test=make_source(2), image_size=None, num_workers=0, image_encoder=encoder)
+    data = RealDataModule(test=source, image_size=None, num_workers=0, image_encoder=encoder)
     data.setup("test")
     assert next(iter(data.test_dataloader())).image.values.shape == (2, 3, 8, 8)
     assert find_image_encoder(nn.Identity()) is None

@@ -5,15 +5,10 @@ import torch
 
 from synth2_lightning.modules.synthesis import SynthesisModule
 from synth2_lightning.testing import TinyImageGenerator, TinyTextEncoder, tiny_batch
-from synth2_lightning.types import CaptionBatch, ImageEmbeddings, SampleInfo, VQTokens
+from synth2_lightning.types import CaptionBatch, SampleInfo, VQTokens
 
 SAMPLES = (SampleInfo("k0", "synthetic", "fox", 3), SampleInfo("k1", "synthetic", "", 4))
 BATCH = CaptionBatch(("a fox", "an otter"), SAMPLES)
-
-
-class Embedding(TinyImageGenerator):
-    def generate(self, captions: Sequence[str], seeds: Sequence[int]) -> ImageEmbeddings:  # type: ignore[override]
-        return ImageEmbeddings(torch.zeros(len(captions), 4, 6), "tiny")
 
 
 class Lazy(TinyImageGenerator):
@@ -65,13 +60,6 @@ def test_pictures_are_no_captions() -> None:
         TypeError, match=r"SynthesisModule was given ImageTextBatch; expected CaptionBatch. Use a Captio"
     ):
         SynthesisModule(TinyImageGenerator()).predict_step(tiny_batch(), 0)
-
-
-def test_what_shards_cannot_hold_is_refused() -> None:
-    with pytest.raises(
-        TypeError, match="Embedding made ImageEmbeddings; expected VQTokens, because shards hold codebook"
-    ):
-        SynthesisModule(Embedding()).predict_step(BATCH, 0)
 
 
 def test_another_number_of_pictures_is_refused() -> None:

@@ -20,7 +20,7 @@ from synth2_lightning.fingerprints import fingerprint_codebook
 from synth2_lightning.interfaces import CodebookLearner, ImageEncoder, ImageTokenizer
 from synth2_lightning.jsontext import read_description
 from synth2_lightning.locations import resolve
-from synth2_lightning.types import Pixels, Quantization, SoftVQTokens, VQTokens
+from synth2_lightning.types import Pixels, Quantization, VQTokens
 from synth2_lightning.weight_files import read_safetensors, write_safetensors
 
 _CONFIG = "codebook.json"
@@ -127,17 +127,6 @@ class QuantizedEncoder(ImageTokenizer):
         """
         self._check(tokens.codebook, tokens.ids)
         return self._look_up(tokens.ids)
-
-    @torch.no_grad()
-    def embed_soft_tokens(self, tokens: SoftVQTokens) -> Float[Tensor, "batch tokens dim"]:
-        """Take the expectation at each level and sum over the levels.
-
-        Raises:
-            ValueError: If they speak another codebook, are outside of it, or have another number of levels.
-        """
-        self._check(tokens.codebook, tokens.ids[..., 0])
-        levels = zip(self.codes, tokens.ids.unbind(2), tokens.probabilities.unbind(2), strict=True)
-        return torch.stack([(codes[ids] * shares[..., None]).sum(-2) for codes, ids, shares in levels]).sum(0)
 
     def _look_up(self, ids: Int[Tensor, "batch tokens levels"]) -> Float[Tensor, "batch tokens dim"]:
         return torch.stack([codes[level] for codes, level in zip(self.codes, ids.unbind(2), strict=True)]).sum(0)

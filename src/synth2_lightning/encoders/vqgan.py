@@ -18,7 +18,7 @@ from synth2_lightning.fingerprints import fingerprint_codebook
 from synth2_lightning.interfaces import ImageTokenizer, TrainableTokenizer
 from synth2_lightning.locations import is_here, locate_model
 from synth2_lightning.nn.moving_codebook import MovingCodebook, spherical
-from synth2_lightning.types import Pixels, Reconstruction, SoftVQTokens, VQTokens
+from synth2_lightning.types import Pixels, Reconstruction, VQTokens
 
 _HALF = (0.5, 0.5, 0.5)
 
@@ -107,16 +107,6 @@ class VQGANTokenizer(FrozenEncoder, ImageTokenizer):
         """
         self._check(tokens.codebook, tokens.ids)
         return self._vectors[tokens.ids[..., 0]]
-
-    @torch.no_grad()
-    def embed_soft_tokens(self, tokens: SoftVQTokens) -> Float[Tensor, "batch tokens dim"]:
-        """Take the expectation of the candidates' vectors.
-
-        Raises:
-            ValueError: If they speak another codebook, are outside of it, or have more than one level.
-        """
-        self._check(tokens.codebook, tokens.ids[..., 0])
-        return torch.einsum("bnk,bnkd->bnd", tokens.probabilities[..., 0, :], self._vectors[tokens.ids[..., 0, :]])
 
     @torch.no_grad()
     def detokenize(self, tokens: VQTokens) -> Pixels:

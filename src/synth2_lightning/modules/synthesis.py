@@ -6,7 +6,7 @@ from typing import Any
 from lightning.pytorch import LightningModule
 
 from synth2_lightning.interfaces import ImageGenerator
-from synth2_lightning.types import CaptionBatch, ImageTextBatch, TokenizedImages, VQTokens
+from synth2_lightning.types import CaptionBatch, ImageTextBatch, TokenizedImages
 
 _logger = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class SynthesisModule(LightningModule):
         """Synthesise a picture per caption.
 
         Raises:
-            TypeError: If the batch does not hold captions, or the generator makes what shards cannot hold.
+            TypeError: If the batch does not hold captions.
             ValueError: If the generator makes more or fewer pictures than it was asked for.
         """
         if not isinstance(batch, CaptionBatch):
@@ -59,11 +59,6 @@ class SynthesisModule(LightningModule):
                 f"SynthesisModule was given {type(batch).__name__}; expected CaptionBatch. Use a CaptionDataModule."
             )
         tokens = self.generator.generate(batch.captions, batch.seeds)
-        if not isinstance(tokens, VQTokens):
-            raise TypeError(
-                f"{type(self.generator).__name__} made {type(tokens).__name__}; expected VQTokens, because shards hold "
-                "codebook ids. Have the generator draw hard ids."
-            )
         if len(tokens) != len(batch):
             raise ValueError(
                 f"{type(self.generator).__name__} made {len(tokens)} pictures of {len(batch)} captions; expected one "

@@ -62,15 +62,6 @@ class SamplingSettings:
         return guidance, temperature
 
 
-@dataclass(frozen=True, slots=True)
-class DecodedTokens:
-    """Codes that were drawn, and the likeliest ones of each with their probabilities at that moment."""
-
-    ids: Int[Tensor, "batch tokens levels"]
-    candidates: Int[Tensor, "batch tokens levels candidates"]
-    probabilities: Float[Tensor, "batch tokens levels candidates"]
-
-
 def count_draws(network: MaskGit, settings: SamplingSettings) -> tuple[int, int, int]:
     """Shape of the random numbers that one picture needs: steps, tokens, levels and one for the order."""
     return settings.num_steps, network.num_tokens, network.num_levels + 1
@@ -85,8 +76,7 @@ def decode_in_parallel(
     uniform: Float[Tensor, "batch steps tokens draws"],
     settings: SamplingSettings,
     order: UnmaskingOrder,
-    num_candidates: int | None = 1,
-) -> DecodedTokens:
+) -> Int[Tensor, "batch tokens levels"]:
     """Draw the tokens of pictures, one per text.
 
     Args:
@@ -99,17 +89,14 @@ def decode_in_parallel(
             tokens depend on its own seed, not on who else is in the batch.
         settings: Steps, guidance, temperature.
         order: Which tokens a step reveals.
-        num_candidates: How many of the likeliest codes to report of every token; ``None`` reports none.
 
     Raises:
-        ValueError: If there is guidance but no ``null_memory``, or more candidates than codes.
+        ValueError: If there is guidance but no ``null_memory``.
     """
     if settings.is_guided and null_memory is None:
         raise ValueError("Guidance above 0 moves away from another text; expected null_memory, which was not given.")
-    if num_candidates is not None and not 1 <= num_candidates <= network.codebook_size:
-        raise ValueError(f"num_candidates is {num_candidates}; expected 1 to {network.codebook_size}, the codes.")
     texts = (memory, null_memory) if settings.is_guided and null_memory else (memory,)
-    canvas = _Canvas(network, embed, len(memory), num_candidates or 0, uniform.device)
+    canvas = _Canvas(network, embed, len(memory), uniform.device)
     hidden = order.start(network.grid).to(uniform.device).expand(len(memory), -1)
     for step, num_left in enumerate(count_hidden(network.num_tokens, settings.num_steps)):
         num_revealed = hidden.shape[1] - num_left
@@ -117,33 +104,23 @@ def decode_in_parallel(
         draws = _at(uniform[:, step], asked)
         guidance, temperature = settings.at(step / max(1, settings.num_steps - 1))
         states = canvas.think(texts, asked)
-        guess = _guess(network, states, draws, guidance, temperature, settings.top_k, num_candidates or 0)
+        ids, log_probabilities = _guess(network, states, draws, guidance, temperature, settings.top_k)
         share_left = 1 - (step + 1) / settings.num_steps
-        kept = order.choose(guess.log_probabilities, draws[..., -1], num_revealed, share_left)
-        canvas.reveal(_at(asked, kept), _at(guess.ids, kept), _at(guess.candidates, kept), _at(guess.shares, kept))
+        kept = order.choose(log_probabilities, draws[..., -1], num_revealed, share_left)
+        canvas.reveal(_at(asked, kept), _at(ids, kept))
         is_left = torch.ones_like(asked, dtype=torch.bool).scatter(1, kept, False)
         hidden = torch.cat([asked[is_left].view(len(asked), -1), rest], dim=1)
-    return DecodedTokens(canvas.ids, canvas.candidates, canvas.shares)
-
-
-@dataclass(slots=True)
-class _Guess:
-    ids: Tensor
-    log_probabilities: Tensor
-    candidates: Tensor
-    shares: Tensor
+    return canvas.ids
 
 
 class _Canvas:
     """Pictures while they are decoded, as they are reported and as the network sees them."""
 
-    def __init__(self, network: MaskGit, embed: Embed, batch: int, num_candidates: int, device: torch.device) -> None:
+    def __init__(self, network: MaskGit, embed: Embed, batch: int, device: torch.device) -> None:
         num_tokens, num_levels = network.num_tokens, network.num_levels
         self.network = network
         self.embed = embed
         self.ids = torch.zeros(batch, num_tokens, num_levels, dtype=torch.long, device=device)
-        self.candidates = torch.zeros(batch, num_tokens, num_levels, num_candidates, dtype=torch.long, device=device)
-        self.shares = torch.zeros(batch, num_tokens, num_levels, num_candidates, device=device)
         self._embeddings = torch.zeros_like(embed(self.ids[:1])).repeat(batch, 1, 1)
         self._is_hidden = torch.ones(batch, num_tokens, dtype=torch.bool, device=device)
         self._rows = torch.arange(batch, device=device)[:, None]
@@ -153,10 +130,10 @@ class _Canvas:
         states: Tensor = self.network(self._embeddings, self._is_hidden, *texts)
         return states.view(len(texts), *self._embeddings.shape[:2], -1)[:, self._rows, asked]
 
-    def reveal(self, positions: Tensor, ids: Tensor, candidates: Tensor, shares: Tensor) -> None:
+    def reveal(self, positions: Tensor, ids: Tensor) -> None:
         """Write what was guessed."""
         at = self._rows, positions
-        self.ids[at], self.candidates[at], self.shares[at] = ids, candidates, shares
+        self.ids[at] = ids
         self._embeddings[at] = self.embed(ids)
         self._is_hidden[at] = False
 
@@ -168,24 +145,19 @@ def _guess(
     guidance: float,
     temperature: float,
     top_k: int | None,
-    num_candidates: int,
-) -> _Guess:
-    """Draw a code of every level in turn: each head knows what was drawn before."""
+) -> tuple[Int[Tensor, "batch asked levels"], Float[Tensor, "batch asked"]]:
+    """Sample a code of every level in turn, given those of the levels before; return log-probabilities, too."""
     # Heads are linear, and what the levels before add is the same in both halves: guiding the states guides the logits.
     states = torch.lerp(states[1], states[0], 1 + guidance) if len(states) == 2 else states[0]
     ids = torch.zeros(*states.shape[:2], 0, dtype=torch.long, device=states.device)
     log_probabilities = torch.zeros(states.shape[:2], device=states.device)
-    candidates, shares = [], []
     for level in range(network.num_levels):
         logits = network.guess(states, ids).float() / temperature
         log_shares = _keep_top(logits, top_k).log_softmax(-1)
         drawn = sample_categorical(log_shares, draws[..., level])[..., None]
         log_probabilities += log_shares.gather(-1, drawn)[..., 0]
         ids = torch.cat([ids, drawn], dim=-1)
-        likeliest = log_shares.topk(num_candidates, dim=-1)
-        candidates.append(likeliest.indices)
-        shares.append(likeliest.values.softmax(-1))
-    return _Guess(ids, log_probabilities, torch.stack(candidates, dim=-2), torch.stack(shares, dim=-2))
+    return ids, log_probabilities
 
 
 def _keep_top(logits: Tensor, top_k: int | None) -> Tensor:
