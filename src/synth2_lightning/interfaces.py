@@ -8,7 +8,6 @@ Lightning calls it through ``configure_model``, on every rank and in ``load_from
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Container, Sequence
-from pathlib import Path
 from typing import Any, Protocol, assert_never, final, runtime_checkable
 
 import torch
@@ -25,8 +24,6 @@ from synth2_lightning.types import (
     MixedImages,
     Pixels,
     Prompt,
-    Quantization,
-    Reconstruction,
     TokenLoss,
     Verdict,
     VQTokens,
@@ -142,84 +139,6 @@ class ImageTokenizer(ImageEncoder, ABC):
                 f"The image tokens hold ids from {low} to {high}, but codebook {self.codebook!r} has the ids 0 to "
                 f"{self.codebook_size - 1}. The shard is damaged or was written with another tokenizer: make it again."
             )
-
-
-class TrainableTokenizer(nn.Module, ABC):
-    """A tokenizer while it learns: pictures become codes and pictures again, with a gradient.
-
-    It is no :class:`ImageTokenizer`, because its codes still move. ``export`` writes what becomes one.
-
-    Attributes:
-        codebook_size: Number of codes of a level.
-    """
-
-    codebook_size: int
-
-    def load(self) -> None:
-        """Bring weights to start from, where there are some; the second call does nothing."""
-
-    @abstractmethod
-    def reconstruct(self, pixels: Pixels) -> Reconstruction:
-        """Encode, quantise and decode pictures of any height and width; in training the codebook moves along."""
-
-    @abstractmethod
-    def export(self, folder: Path) -> None:
-        """Write the trained tokenizer, for its frozen form to load.
-
-        Raises:
-            OSError: If the folder cannot be written.
-        """
-
-
-class FeatureExtractor(nn.Module, ABC):
-    """A frozen network that says what pictures hold, at several depths: pictures that look alike have like features.
-
-    It is no :class:`ImageEncoder`, because a gradient flows through it to the pictures.
-    """
-
-    def load(self) -> None:
-        """Bring the weights; the second call does nothing."""
-
-    @abstractmethod
-    def extract(self, images: Float[Tensor, "batch 3 height width"]) -> list[Float[Tensor, "batch _ _ _"]]:
-        """Make one feature map ``(batch, dim, height, width)`` per layer; -1 is black in the pictures, 1 is white."""
-
-
-class Discriminator(nn.Module, ABC):
-    """Tells real pictures from reconstructions, by a score for each of their regions."""
-
-    @abstractmethod
-    def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch rows columns"]:
-        """Score regions: above 0 what seems real; -1 is black in the pictures, 1 is white."""
-
-
-class CodebookLearner(nn.Module, ABC):
-    """A codebook over a frozen encoder's features while it learns, without a gradient.
-
-    It is no :class:`ImageTokenizer`, because its codes still move. ``export`` writes what becomes one.
-
-    Attributes:
-        codebook_size: Number of codes of a level.
-        num_levels: L, residual levels.
-    """
-
-    codebook_size: int
-    num_levels: int
-
-    def load(self) -> None:
-        """Bring the encoder's weights; the second call does nothing."""
-
-    @abstractmethod
-    def quantize(self, pixels: Pixels) -> Quantization:
-        """Encode and quantise pictures of any height and width; in training the codebook moves along."""
-
-    @abstractmethod
-    def export(self, folder: Path) -> None:
-        """Write the codebook, for the frozen tokenizer to load.
-
-        Raises:
-            OSError: If the folder cannot be written.
-        """
 
 
 class Resampler(nn.Module, ABC):

@@ -5,8 +5,7 @@ import torch
 from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader
 
-from synth2_lightning.encoders.quantized import QuantizedEncoder, ResidualCodebookLearner
-from synth2_lightning.interfaces import CodebookLearner
+from synth2_lightning.encoders.quantized import CodebookLearner, QuantizedEncoder, ResidualCodebookLearner
 from synth2_lightning.modules.codebook import CodebookModule
 from synth2_lightning.testing import TinyImageTokenizer, tiny_batch
 from synth2_lightning.types import ImageTextBatch, Pixels, Quantization, SampleInfo, VQTokens

@@ -9,10 +9,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from synth2_lightning.encoders.vqgan import TrainableVQGAN, VQGANTokenizer
-from synth2_lightning.interfaces import FeatureExtractor
 from synth2_lightning.modules.schedules import WarmupCosineSchedule
 from synth2_lightning.modules.tokenizer import TokenizerModule
-from synth2_lightning.nn.perceptual import perceptual_distance
+from synth2_lightning.nn.perceptual import FeatureExtractor, perceptual_distance
 from synth2_lightning.testing import tiny_batch
 from synth2_lightning.types import ImageTextBatch, Reconstruction, SampleInfo, VQTokens
 

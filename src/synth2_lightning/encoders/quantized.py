@@ -6,18 +6,19 @@ codes lie in the encoder's own space and nothing is normalised on the way.
 """
 
 import json
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import cast
 
 import torch
 from einops import rearrange
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from vector_quantize_pytorch import ResidualVQ
 
 from synth2_lightning.files import write_files
 from synth2_lightning.fingerprints import fingerprint_codebook
-from synth2_lightning.interfaces import CodebookLearner, ImageEncoder, ImageTokenizer
+from synth2_lightning.interfaces import ImageEncoder, ImageTokenizer
 from synth2_lightning.jsontext import read_description
 from synth2_lightning.locations import resolve
 from synth2_lightning.types import Pixels, Quantization, VQTokens
@@ -147,6 +148,33 @@ class QuantizedEncoder(ImageTokenizer):
     def _check_loaded(self) -> None:
         if not self.codebook:
             raise RuntimeError(f"The codebook over {self.name!r} has no codes yet; call load() first.")
+
+
+class CodebookLearner(nn.Module, ABC):
+    """A codebook over a frozen encoder's features while it learns, without a gradient.
+
+    Attributes:
+        codebook_size: Number of codes of a level.
+        num_levels: L, residual levels.
+    """
+
+    codebook_size: int
+    num_levels: int
+
+    def load(self) -> None:
+        """Bring the encoder's weights; the second call does nothing."""
+
+    @abstractmethod
+    def quantize(self, pixels: Pixels) -> Quantization:
+        """Encode and quantise pictures of any height and width; in training the codebook moves along."""
+
+    @abstractmethod
+    def export(self, folder: Path) -> None:
+        """Write the codebook.
+
+        Raises:
+            OSError: If the folder cannot be written.
+        """
 
 
 class ResidualCodebookLearner(CodebookLearner):

@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from synth2_lightning.encoders.frozen import FrozenEncoder, Preprocessing
 from synth2_lightning.files import write_files
 from synth2_lightning.fingerprints import fingerprint_codebook
-from synth2_lightning.interfaces import ImageTokenizer, TrainableTokenizer
+from synth2_lightning.interfaces import ImageTokenizer
 from synth2_lightning.locations import is_here, locate_model
 from synth2_lightning.nn.moving_codebook import MovingCodebook, spherical
 from synth2_lightning.types import Pixels, Reconstruction, VQTokens
@@ -142,6 +143,33 @@ class VQGANTokenizer(FrozenEncoder, ImageTokenizer):
         # refuses ids that are out of range.
         if not ids.is_cuda:
             self.check_ids(ids)
+
+
+class TrainableTokenizer(nn.Module, ABC):
+    """A tokenizer while it learns: pictures become codes and pictures again, with a gradient.
+
+    It is no :class:`ImageTokenizer`, because its codes still move. ``export`` writes what becomes one.
+
+    Attributes:
+        codebook_size: Number of codes of a level.
+    """
+
+    codebook_size: int
+
+    def load(self) -> None:
+        """Bring weights to start from, where there are some; the second call does nothing."""
+
+    @abstractmethod
+    def reconstruct(self, pixels: Pixels) -> Reconstruction:
+        """Encode, quantise and decode pictures of any height and width; in training the codebook moves along."""
+
+    @abstractmethod
+    def export(self, folder: Path) -> None:
+        """Write the trained tokenizer, for its frozen form to load.
+
+        Raises:
+            OSError: If the folder cannot be written.
+        """
 
 
 class TrainableVQGAN(TrainableTokenizer):

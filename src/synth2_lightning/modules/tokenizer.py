@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 from torch.optim import AdamW
 
-from synth2_lightning.interfaces import FeatureExtractor, TrainableTokenizer
+from synth2_lightning.encoders.vqgan import TrainableTokenizer
 from synth2_lightning.metrics.codebook import CodebookPerplexity, CodebookUsage
 from synth2_lightning.modules.base import BaseModule, OptimizerFactory, SchedulerFactory
-from synth2_lightning.nn.perceptual import perceptual_distance
+from synth2_lightning.nn.perceptual import FeatureExtractor, perceptual_distance
 from synth2_lightning.types import ImageTextBatch, Pixels, Reconstruction
 
 

@@ -8,6 +8,20 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 
+class FeatureExtractor(nn.Module, ABC):
+    """A frozen network that says what pictures hold, at several depths: pictures that look alike have like features.
+
+    It is no :class:`ImageEncoder`, because a gradient flows through it to the pictures.
+    """
+
+    def load(self) -> None:
+        """Bring the weights; the second call does nothing."""
+
+    @abstractmethod
+    def extract(self, images: Float[Tensor, "batch 3 height width"]) -> list[Float[Tensor, "batch _ _ _"]]:
+        """Make one feature map ``(batch, dim, height, width)`` per layer; -1 is black in the pictures, 1 is white."""
+
+
 def perceptual_distance(
     features: Sequence[Float[Tensor, "batch _ _ _"]], others: Sequence[Float[Tensor, "batch _ _ _"]]
 ) -> Float[Tensor, ""]:
