@@ -1,10 +1,11 @@
 """How different two pictures look, by the features of a frozen network."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 
