@@ -30,7 +30,6 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from report import peak_memory_mib, report
-from synth2_lightning.datamodules.photographs import cut_square
 from synth2_lightning.decoders.causal import CausalDecoder
 from synth2_lightning.decoders.language_model import NewLanguageModel
 from synth2_lightning.decoders.prefix import PrefixDecoder
@@ -41,6 +40,7 @@ from synth2_lightning.modules.captioning import VisionLanguageModule
 from synth2_lightning.nn.perceiver import PerceiverResampler
 from synth2_lightning.scenes.source import ScenesSource
 from synth2_lightning.sources.picture_files import FoundPictures, find_pictures
+from synth2_lightning.sources.pictures import center_crop
 from synth2_lightning.types import GenerationSettings, Pixels
 
 Captions = dict[str, str]
@@ -78,7 +78,7 @@ def plain_loop(module: VisionLanguageModule, names: Iterable[str]) -> Captions:
     captions = {}
     for name in names:
         with Image.open(name) as image:
-            square = cut_square(image.convert("RGB"), module.image_encoder.image_size)
+            square = center_crop(image.convert("RGB"), module.image_encoder.image_size)
         pixels = torch.from_numpy(np.array(square)).permute(2, 0, 1)[None]
         with torch.inference_mode():
             captions[name] = say_by_transformers(module, module.encode_images(Pixels(pixels)))

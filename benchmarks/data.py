@@ -24,7 +24,7 @@ from synth2_lightning.datamodules.real import RealDataModule
 from synth2_lightning.datamodules.synthetic import SyntheticDataModule
 from synth2_lightning.shards.writer import ShardWriter, finish
 from synth2_lightning.sources.folder import FolderSource
-from synth2_lightning.types import TokenizedImages, VQTokens
+from synth2_lightning.types import SampleInfo, TokenizedImages, VQTokens
 
 _SIZE, _NUM_TOKENS, _CODEBOOK_SIZE = 224, 256, 8192
 
@@ -104,10 +104,9 @@ def write_shards(folder: Path, num_rows: int) -> None:
     for start in range(0, num_rows, 512):
         numbers = range(start, min(start + 512, num_rows))
         ids = torch.randint(0, _CODEBOOK_SIZE, (len(numbers), _NUM_TOKENS, 1), generator=generator)
-        keys = tuple(str(number) for number in numbers)
+        samples = tuple(SampleInfo(str(number), "synthetic") for number in numbers)
         captions = tuple((f"a picture of noise, number {number}",) for number in numbers)
-        sources = ("synthetic",) * len(keys)
-        writer.append(TokenizedImages(keys, sources, captions, VQTokens(ids, "noise:0"), _CODEBOOK_SIZE))
+        writer.append(TokenizedImages(samples, captions, VQTokens(ids, "noise:0"), _CODEBOOK_SIZE))
     writer.close()
     finish(folder, provenance={})
 

@@ -43,7 +43,7 @@ from synth2_lightning.nn.maskgit import MaskGit
 from synth2_lightning.nn.perceiver import PerceiverResampler
 from synth2_lightning.shards.reader import ShardReader
 from synth2_lightning.shards.writer import ShardWriter, finish
-from synth2_lightning.types import ImageInput, ImageTextBatch, Pixels, VQTokens
+from synth2_lightning.types import ImageInput, ImageTextBatch, Pixels, SampleInfo, VQTokens
 
 VQGAN = {
     "sample_size": 256,
@@ -114,9 +114,8 @@ def batches(module: VisionLanguageModule, batch_size: int) -> dict[str, ImageTex
     ids = torch.randint(0, encoder.codebook_size, (batch_size, encoder.num_tokens, 1))
     pixels = torch.randint(0, 256, (batch_size, 3, 256, 256), dtype=torch.uint8)
     images: dict[str, ImageInput] = {"token": VQTokens(ids, encoder.codebook), "pixel": Pixels(pixels)}
-    names = tuple(map(str, range(batch_size)))
-    rows = ((CAPTION,) * batch_size, names, ("noise",) * batch_size)
-    return {route: ImageTextBatch(image, *rows) for route, image in images.items()}
+    samples = tuple(SampleInfo(str(number), "noise") for number in range(batch_size))
+    return {route: ImageTextBatch(image, (CAPTION,) * batch_size, samples) for route, image in images.items()}
 
 
 def draw(generator: MuseGenerator, batch: ImageTextBatch) -> ImageTextBatch:

@@ -143,7 +143,8 @@ def write_control(folder: Path, synthetic: ShardReader, choose: Callable[[range]
         rows = range(first, min(first + ROWS, len(synthetic)))
         pairs = synthetic.read_whole(rows)  # scores included, so that a filter keeps the same captions
         tokens = VQTokens(choose(rows), pairs.tokens.codebook)
-        writer.append(replace(pairs, tokens=tokens, sources=(folder.name,) * len(rows)))
+        samples = tuple(replace(sample, source=folder.name) for sample in pairs.samples)
+        writer.append(replace(pairs, tokens=tokens, samples=samples))
     writer.close()
     finish(folder, {"control": folder.name})
 

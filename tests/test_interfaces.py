@@ -15,7 +15,7 @@ from synth2_lightning.testing import (
     check_image_tokenizer,
     tiny_batch,
 )
-from synth2_lightning.types import ImageEmbeddings, MixedImages, Pixels, SoftVQTokens, VQTokens
+from synth2_lightning.types import MixedImages, Pixels, VQTokens
 
 
 class PlainEncoder(ImageEncoder):
@@ -92,19 +92,10 @@ def test_rows_of_mixed_images_stay_in_order() -> None:
     assert torch.equal(tokenizer(mixed), tokenizer(pixels))
 
 
-def test_ready_made_embeddings_pass_only_from_the_same_encoder() -> None:
-    values = torch.randn(2, 1, 3)
-    assert torch.equal(PlainEncoder()(ImageEmbeddings(values, "plain")), values)
-    with pytest.raises(ValueError, match=r"'other'.*'plain'"):
-        PlainEncoder()(ImageEmbeddings(values, "other"))
-
-
 def test_an_encoder_without_codebook_refuses_tokens() -> None:
     ids = torch.zeros(1, 1, 1, dtype=torch.long)
     with pytest.raises(TypeError, match=r"'plain'.*'vqgan-8:ab'"):
         PlainEncoder()(VQTokens(ids, "vqgan-8:ab"))
-    with pytest.raises(TypeError, match="no codebook"):
-        PlainEncoder()(SoftVQTokens(ids[..., None], torch.ones(1, 1, 1, 1), "vqgan-8:ab"))
 
 
 def test_foreign_codebooks_and_ids_outside_the_codebook_are_refused() -> None:

@@ -110,6 +110,7 @@ def run_trainer(words: Sequence[str]) -> "LightningCLI":
     from synth2_lightning.callbacks.run_settings import RunSettingsCallback, collect_settings
     from synth2_lightning.callbacks.stopping import SigtermCallback
     from synth2_lightning.callbacks.trainer_settings import MonitorCheckCallback, refuse_settings
+    from synth2_lightning.datamodules.real import find_image_encoder
     from synth2_lightning.io.trusted_packages import TRUSTED_PACKAGES, refuse_functions, trusting
     from synth2_lightning.io.yaml_text import check_run_files
     from synth2_lightning.modules.sharding import refuse_spawned_processes
@@ -123,6 +124,9 @@ def run_trainer(words: Sequence[str]) -> "LightningCLI":
     class CommandLine(LightningCLI):
         def add_arguments_to_parser(self, parser: "LightningArgumentParser") -> None:
             parser.add_argument("--resume_with_changes", type=bool, default=False, help=_RESUME_WITH_CHANGES)
+            parser.link_arguments(
+                "model", "data.init_args.image_encoder", compute_fn=find_image_encoder, apply_on="instantiate"
+            )
 
         def before_instantiate_classes(self) -> None:
             refuse_functions(self.config[self.config.subcommand], _typed_names(words))

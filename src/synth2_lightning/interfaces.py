@@ -8,7 +8,6 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Container, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, Protocol, TypeVar, assert_never, cast, final, runtime_checkable
 
 import torch
@@ -21,14 +20,10 @@ from synth2_lightning.types import (
     Completion,
     Concept,
     GenerationSettings,
-    ImageEmbeddings,
     ImageInput,
     MixedImages,
     Pixels,
     Prompt,
-    Quantization,
-    Reconstruction,
-    SoftVQTokens,
     TokenLoss,
     Verdict,
     VQTokens,
@@ -102,7 +97,7 @@ class ImageEncoder(FrozenModule, ABC):
     themselves, on the device, because they own the statistics.
 
     Attributes:
-        name: What :class:`ImageEmbeddings` must say to come from this encoder.
+        name: Of the network; a codebook over its features carries it.
         num_tokens: N, embeddings per picture.
         embed_dim: D, width of an embedding.
         image_size: Height and width in pixels that the network was trained at.
@@ -125,27 +120,6 @@ class ImageEncoder(FrozenModule, ABC):
         """
         raise TypeError(self._no_codebook(tokens.codebook))
 
-    def embed_soft_tokens(self, tokens: SoftVQTokens) -> Float[Tensor, "batch tokens dim"]:
-        """Take the expectation of the codebook's vectors under the given probabilities.
-
-        Raises:
-            TypeError: If the encoder has no codebook.
-        """
-        raise TypeError(self._no_codebook(tokens.codebook))
-
-    def accept_embeddings(self, embeddings: ImageEmbeddings) -> Float[Tensor, "batch tokens dim"]:
-        """Take embeddings that were made beforehand.
-
-        Raises:
-            ValueError: If another encoder made them.
-        """
-        if embeddings.encoder != self.name:
-            raise ValueError(
-                f"The embeddings were made by {embeddings.encoder!r}, this run's encoder is {self.name!r}, and "
-                "their spaces have nothing in common. Use that encoder, or encode the pictures again with this one."
-            )
-        return embeddings.values
-
     @final  # type: ignore[misc]  # torch declares forward as an attribute
     def forward(self, image: ImageInput) -> Float[Tensor, "batch tokens dim"]:
         """Embed pictures of any kind: from here on nothing knows which were real."""
@@ -154,10 +128,6 @@ class ImageEncoder(FrozenModule, ABC):
                 return self.encode_pixels(image)
             case VQTokens():
                 return self.embed_tokens(image)
-            case SoftVQTokens():
-                return self.embed_soft_tokens(image)
-            case ImageEmbeddings():
-                return self.accept_embeddings(image)
             case MixedImages():
                 return torch.cat([self(part) for part in image.parts])
             case _:
@@ -167,7 +137,7 @@ class ImageEncoder(FrozenModule, ABC):
         return (
             f"{type(self).__name__} {self.name!r} cannot embed image tokens (codebook {codebook!r}): it has no "
             "codebook. Use the encoder that made the tokens (encoders.vqgan.VQGANTokenizer or "
-            "encoders.quantized.QuantizedEncoder), or synthesise embeddings of this encoder."
+            "encoders.quantized.QuantizedEncoder)."
         )
 
 
@@ -226,75 +196,6 @@ class ImageTokenizer(ImageEncoder, ABC):
                 f"The image tokens hold ids from {low} to {high}, but codebook {self.codebook!r} has the ids 0 to "
                 f"{self.codebook_size - 1}. The shard is damaged or was written with another tokenizer: make it again."
             )
-
-
-class TrainableTokenizer(Loadable, nn.Module, ABC):
-    """A tokenizer while it learns: pictures become codes and pictures again, with a gradient.
-
-    It is no :class:`ImageTokenizer`, because its codes still move. ``export`` writes what becomes one.
-
-    Attributes:
-        codebook_size: Number of codes of a level.
-    """
-
-    codebook_size: int
-
-    @abstractmethod
-    def reconstruct(self, pixels: Pixels) -> Reconstruction:
-        """Encode, quantise and decode pictures of any height and width; in training the codebook moves along."""
-
-    @abstractmethod
-    def export(self, folder: Path) -> None:
-        """Write the trained tokenizer, for its frozen form to load.
-
-        Raises:
-            OSError: If the folder cannot be written.
-        """
-
-
-class FeatureExtractor(FrozenModule, ABC):
-    """A frozen network that says what pictures hold, at several depths: pictures that look alike have like features.
-
-    It is no :class:`ImageEncoder`, because a gradient flows through it to the pictures.
-    """
-
-    @abstractmethod
-    def extract(self, images: Float[Tensor, "batch 3 height width"]) -> list[Float[Tensor, "batch _ _ _"]]:
-        """Make one feature map ``(batch, dim, height, width)`` per layer; -1 is black in the pictures, 1 is white."""
-
-
-class Discriminator(nn.Module, ABC):
-    """Tells real pictures from reconstructions, by a score for each of their regions."""
-
-    @abstractmethod
-    def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch rows columns"]:
-        """Score regions: above 0 what seems real; -1 is black in the pictures, 1 is white."""
-
-
-class CodebookLearner(Loadable, nn.Module, ABC):
-    """A codebook over a frozen encoder's features while it learns, without a gradient.
-
-    It is no :class:`ImageTokenizer`, because its codes still move. ``export`` writes what becomes one.
-
-    Attributes:
-        codebook_size: Number of codes of a level.
-        num_levels: L, residual levels.
-    """
-
-    codebook_size: int
-    num_levels: int
-
-    @abstractmethod
-    def quantize(self, pixels: Pixels) -> Quantization:
-        """Encode and quantise pictures of any height and width; in training the codebook moves along."""
-
-    @abstractmethod
-    def export(self, folder: Path) -> None:
-        """Write the codebook, for the frozen tokenizer to load.
-
-        Raises:
-            OSError: If the folder cannot be written.
-        """
 
 
 class Resampler(nn.Module, ABC):
@@ -424,7 +325,7 @@ class ImageGenerator(FrozenModule, ABC):
     codebook_size: int
 
     @abstractmethod
-    def generate(self, captions: Sequence[str], seeds: Sequence[int]) -> VQTokens | SoftVQTokens | ImageEmbeddings:
+    def generate(self, captions: Sequence[str], seeds: Sequence[int]) -> VQTokens:
         """Synthesise one picture per caption, never as pixels."""
 
     def check_request(self, captions: Sequence[str], seeds: Sequence[int]) -> None:

@@ -30,12 +30,11 @@ from synth2_lightning.interfaces import (
 from synth2_lightning.types import (
     Completion,
     GenerationSettings,
-    ImageEmbeddings,
     ImageTextBatch,
     MixedImages,
     Pixels,
     Prompt,
-    SoftVQTokens,
+    SampleInfo,
     TokenLoss,
     VQTokens,
 )
@@ -58,8 +57,7 @@ def tiny_batch(num_pictures: int = 2, seed: int = 0) -> ImageTextBatch:
     return ImageTextBatch(
         image=Pixels(values),
         captions=captions,
-        keys=tuple(f"tiny-{seed}-{index}" for index in range(num_pictures)),
-        sources=("tiny",) * num_pictures,
+        samples=tuple(SampleInfo(f"tiny-{seed}-{index}", "tiny") for index in range(num_pictures)),
         references=tuple((caption, caption.replace("a ", "one ")) for caption in captions),
     )
 
@@ -97,12 +95,6 @@ class TinyImageTokenizer(ImageTokenizer):
         self.check_codebook(tokens.codebook)
         self.check_ids(tokens.ids)
         return self.vectors[tokens.ids[..., 0]]
-
-    def embed_soft_tokens(self, tokens: SoftVQTokens) -> Float[Tensor, "batch tokens dim"]:
-        """Take the expectation."""
-        self.check_codebook(tokens.codebook)
-        vectors = self.vectors[tokens.ids[..., 0, :]]
-        return (vectors * tokens.probabilities[..., 0, :, None]).sum(-2)
 
 
 class TinyImageGenerator(ImageGenerator):
@@ -361,9 +353,6 @@ def check_image_tokenizer(tokenizer: ImageTokenizer, image_size: int | None = No
         if law:
             same = torch.allclose(tokenizer(tokens), tokenizer(pixels), atol=1e-4)
             assert same, "law: embed(tokenize(p)) == embed(p)"
-        ids = tokens.ids[..., None]
-        certain = SoftVQTokens(ids, torch.ones(ids.shape), tokens.codebook)
-        assert torch.allclose(tokenizer(certain), tokenizer(tokens), atol=1e-4), "soft: certain codes are hard codes"
     try:
         tokenizer(VQTokens(tokens.ids, "other-1:0"))
     except ValueError:
@@ -462,10 +451,10 @@ def check_image_generator(generator: ImageGenerator, encoder: ImageEncoder) -> N
         embeddings = encoder(images)
     shape = (4, encoder.num_tokens, encoder.embed_dim)
     assert embeddings.shape == shape, f"shape: expected embeddings {shape}, got {tuple(embeddings.shape)}"
-    content = _content(images)
-    turned = _content(generator.generate(captions[::-1], seeds[::-1])).flip(0)
+    content = images.ids
+    turned = generator.generate(captions[::-1], seeds[::-1]).ids.flip(0)
     assert torch.allclose(turned, content, atol=1e-4), "seeds: the order of a batch must change nothing"
-    alone = torch.cat([_content(generator.generate([captions[row]], [seeds[row]])) for row in range(4)])
+    alone = torch.cat([generator.generate([captions[row]], [seeds[row]]).ids for row in range(4)])
     assert torch.allclose(alone, content, atol=1e-4), "seeds: the size of a batch must change nothing"
     assert not torch.equal(content[1], content[3]), "seeds: other seeds must give other pictures of a caption"
     try:
@@ -541,7 +530,3 @@ def check_pair_scorer(scorer: PairScorer, tokens: VQTokens, captions: Sequence[s
         for ids, text in zip(tokens.ids, captions, strict=True)
     ]
     assert torch.allclose(torch.cat(alone), scores, atol=atol), "batch: its size must change no score"
-
-
-def _content(images: VQTokens | SoftVQTokens | ImageEmbeddings) -> Tensor:
-    return images.values if isinstance(images, ImageEmbeddings) else images.ids

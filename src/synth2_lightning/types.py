@@ -69,65 +69,6 @@ class VQTokens:
 
 
 @dataclass(frozen=True, slots=True)
-class SoftVQTokens:
-    """The K likeliest codes of every position with their probabilities, to be embedded as their expectation.
-
-    ``probabilities`` is non-negative and sums to one over its last axis. Whether Synth² looks codes up or takes
-    the expectation is not said by its paper, so both exist.
-
-    Example:
-        >>> ids = torch.zeros(2, 64, 1, 4, dtype=torch.long)
-        >>> len(SoftVQTokens(ids, torch.full(ids.shape, 0.25), "vqgan-512:1f3c9a02"))
-        2
-    """
-
-    ids: Int[Tensor, "batch tokens levels candidates"]
-    probabilities: Float[Tensor, "batch tokens levels candidates"]
-    codebook: str
-
-    def __len__(self) -> int:
-        """Number of pictures."""
-        return len(self.ids)
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> "SoftVQTokens":
-        """Move to a device."""
-        return replace(
-            self,
-            ids=self.ids.to(device, non_blocking=non_blocking),
-            probabilities=self.probabilities.to(device, non_blocking=non_blocking),
-        )
-
-    def pin_memory(self) -> "SoftVQTokens":
-        """Copy to page-locked memory."""
-        return replace(self, ids=self.ids.pin_memory(), probabilities=self.probabilities.pin_memory())
-
-
-@dataclass(frozen=True, slots=True)
-class ImageEmbeddings:
-    """Pictures that were encoded beforehand, and the name of the encoder that did it.
-
-    Example:
-        >>> len(ImageEmbeddings(torch.zeros(2, 49, 320), "tf_efficientnet_lite0"))
-        2
-    """
-
-    values: Float[Tensor, "batch tokens dim"]
-    encoder: str
-
-    def __len__(self) -> int:
-        """Number of pictures."""
-        return len(self.values)
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> "ImageEmbeddings":
-        """Move to a device."""
-        return replace(self, values=self.values.to(device, non_blocking=non_blocking))
-
-    def pin_memory(self) -> "ImageEmbeddings":
-        """Copy to page-locked memory."""
-        return replace(self, values=self.values.pin_memory())
-
-
-@dataclass(frozen=True, slots=True)
 class MixedImages:
     """Pictures of several kinds; the rows of the batch are the rows of the parts, in order.
 
@@ -138,7 +79,7 @@ class MixedImages:
         5
     """
 
-    parts: tuple[Pixels | VQTokens | SoftVQTokens | ImageEmbeddings, ...]
+    parts: tuple[Pixels | VQTokens, ...]
 
     def __len__(self) -> int:
         """Number of pictures over all parts."""
@@ -153,25 +94,72 @@ class MixedImages:
         return replace(self, parts=tuple(part.pin_memory() for part in self.parts))
 
 
-ImageInput = Pixels | VQTokens | SoftVQTokens | ImageEmbeddings | MixedImages
+ImageInput = Pixels | VQTokens | MixedImages
 
 
 @dataclass(frozen=True, slots=True)
-class ImageTextBatch:
-    """Pictures and their captions: the one batch of the house, whether real, synthetic or mixed.
+class SampleInfo:
+    """Identity of a record: what batches, shards and predictions name it by.
+
+    Args:
+        key: Its id, unique within its source; scores drop rows whose key was seen before.
+        source: Name of its source, such as ``"coco"``; the loss is logged per source.
+        class_name: What its caption was written for; empty if unknown.
+        seed: What it was generated with, from 0 to 2**63 - 1; ``None`` if it was not generated. Ranks, order and
+            batches do not change it.
+
+    Example:
+        >>> SampleInfo("7", "coco").class_name
+        ''
+    """
+
+    key: str
+    source: str
+    class_name: str = ""
+    seed: int | None = None
+
+
+class SampleBatch:
+    """Base of the batches that hold one :class:`SampleInfo` per row, and its fields as columns."""
+
+    __slots__ = ()
+    samples: tuple[SampleInfo, ...]
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self.samples)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Key of every row."""
+        return tuple(sample.key for sample in self.samples)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Source of every row."""
+        return tuple(sample.source for sample in self.samples)
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Seeds of the rows that have one."""
+        return tuple(sample.seed for sample in self.samples if sample.seed is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageTextBatch(SampleBatch):
+    """Images and their captions, whether real, synthetic or mixed.
 
     Args:
         image: The pictures of the batch.
         captions: One text per picture to learn from; strings, because the decoder owns the vocabulary.
-        keys: One id per picture; scores drop rows whose key was seen before.
-        sources: One name per picture, such as ``"coco"``; the loss is logged per source.
+        samples: Key and source of every picture.
         references: All captions of every picture, in evaluation only.
         prompts: One text per picture that is read, not learnt, such as a question; empty for captioning.
         skipped: Names of the pictures that could not be read and were replaced in this batch.
 
     Example:
         >>> batch = ImageTextBatch(
-        ...     Pixels(torch.zeros(1, 3, 64, 64, dtype=torch.uint8)), ("a red circle",), ("7",), ("scenes",)
+        ...     Pixels(torch.zeros(1, 3, 64, 64, dtype=torch.uint8)), ("a red circle",), (SampleInfo("7", "scenes"),)
         ... )
         >>> len(ImageTextBatch.concat([batch, batch]))
         2
@@ -179,15 +167,10 @@ class ImageTextBatch:
 
     image: ImageInput
     captions: tuple[str, ...]
-    keys: tuple[str, ...]
-    sources: tuple[str, ...]
+    samples: tuple[SampleInfo, ...]
     references: tuple[tuple[str, ...], ...] = ()
     prompts: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
-
-    def __len__(self) -> int:
-        """Number of pairs."""
-        return len(self.captions)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "ImageTextBatch":
         """Move the pictures to a device; the texts stay."""
@@ -216,8 +199,7 @@ class ImageTextBatch:
         return cls(
             image=MixedImages(tuple(parts)),
             captions=tuple(text for batch in batches for text in batch.captions),
-            keys=tuple(key for batch in batches for key in batch.keys),
-            sources=tuple(source for batch in batches for source in batch.sources),
+            samples=tuple(sample for batch in batches for sample in batch.samples),
             references=tuple(texts for batch in batches for texts in batch.references),
             prompts=tuple(prompt for batch in batches for prompt in batch.prompts),
             skipped=tuple(name for batch in batches for name in batch.skipped),
@@ -286,33 +268,24 @@ Prompt = tuple[ChatMessage, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class PromptBatch:
+class PromptBatch(SampleBatch):
     """Prompts to have captions written for: what goes into a language model, as :class:`WrittenCaptions` comes out.
 
     Args:
         prompts: One per caption.
-        keys: One id per caption.
-        sources: Name of the concepts of each.
-        class_names: What each caption is asked for; several names are joined by ``CLASS_NAME_SEPARATOR``.
+        samples: One per caption, with a seed each: prompt and seed decide a caption. The names of several classes are
+            joined by ``CLASS_NAME_SEPARATOR``.
         templates: Name and version of the template of each prompt.
-        seeds: One per caption, from 0 to 2**63 - 1. Prompt and seed decide a caption; batch and rank do not.
 
     Example:
         >>> prompts = ((ChatMessage("user", "dog"),),)
-        >>> len(PromptBatch(prompts, ("n02084071-0",), ("imagenet-21k",), ("dog",), ("class-based@1",), (1234,)))
+        >>> len(PromptBatch(prompts, (SampleInfo("n02084071-0", "imagenet-21k", "dog", 1234),), ("class-based@1",)))
         1
     """
 
     prompts: tuple[Prompt, ...]
-    keys: tuple[str, ...]
-    sources: tuple[str, ...]
-    class_names: tuple[str, ...]
+    samples: tuple[SampleInfo, ...]
     templates: tuple[str, ...]
-    seeds: tuple[int, ...]
-
-    def __len__(self) -> int:
-        """Number of prompts."""
-        return len(self.prompts)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "PromptBatch":
         """Stay: texts have no device."""
@@ -354,7 +327,7 @@ class WrittenCaptions:
         model: Name of the language model.
 
     Example:
-        >>> batch = PromptBatch((), (), (), (), (), ())
+        >>> batch = PromptBatch((), (), ())
         >>> len(WrittenCaptions(batch, (), "smollm2"))
         0
     """
@@ -386,30 +359,21 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
-class CaptionBatch:
+class CaptionBatch(SampleBatch):
     """Captions to synthesise pictures from: what goes into a generator, as :class:`TokenizedImages` comes out.
 
     Args:
         captions: One text per picture.
-        keys: One id per picture.
-        sources: One name per picture; it becomes that of the synthetic pair.
-        class_names: What each caption was written for; empty where nobody said.
-        seeds: One per picture, from 0 to 2**63 - 1. Caption and seed decide a picture; batch and rank do not.
+        samples: One per picture, with a seed each: caption and seed decide a picture. They become those of the
+            synthetic pairs.
 
     Example:
-        >>> len(CaptionBatch(("a red circle",), ("7",), ("synthetic",), ("",), (1234,)))
+        >>> len(CaptionBatch(("a red circle",), (SampleInfo("7", "synthetic", seed=1234),)))
         1
     """
 
     captions: tuple[str, ...]
-    keys: tuple[str, ...]
-    sources: tuple[str, ...]
-    class_names: tuple[str, ...]
-    seeds: tuple[int, ...]
-
-    def __len__(self) -> int:
-        """Number of captions."""
-        return len(self.captions)
+    samples: tuple[SampleInfo, ...]
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "CaptionBatch":
         """Stay: texts have no device."""
@@ -417,37 +381,27 @@ class CaptionBatch:
 
 
 @dataclass(frozen=True, slots=True)
-class TokenizedImages:
+class TokenizedImages(SampleBatch):
     """Pictures that became image tokens, with all their captions: what a shard holds.
 
     Args:
-        keys: One id per picture.
-        sources: One name per picture.
+        samples: One per picture.
         captions: All captions of every picture.
         tokens: The codebook ids.
         codebook_size: Number of codes of a level; every id is below.
-        class_names: What each picture was made for; empty for photographs. Readers leave them in the shard.
-        seeds: What each picture was drawn with; empty for photographs. Readers leave them in the shard.
-        scores: How well each caption of each picture agrees with it; empty where nobody has scored them.
+        scores: How well each caption of each picture agrees with it; empty if they were not scored.
 
     Example:
         >>> tokens = VQTokens(torch.zeros(1, 64, 1, dtype=torch.long), "vqgan-512:1f3c9a02")
-        >>> len(TokenizedImages(("7",), ("scenes",), (("a red circle",),), tokens, codebook_size=512))
+        >>> len(TokenizedImages((SampleInfo("7", "scenes"),), (("a red circle",),), tokens, codebook_size=512))
         1
     """
 
-    keys: tuple[str, ...]
-    sources: tuple[str, ...]
+    samples: tuple[SampleInfo, ...]
     captions: tuple[tuple[str, ...], ...]
     tokens: VQTokens
     codebook_size: int
-    class_names: tuple[str, ...] = ()
-    seeds: tuple[int, ...] = ()
     scores: tuple[tuple[float, ...], ...] = ()
-
-    def __len__(self) -> int:
-        """Number of pictures."""
-        return len(self.keys)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "TokenizedImages":
         """Move the tokens to a device; the texts stay."""

@@ -14,7 +14,7 @@ from synth2_lightning.shards.reader import ShardReader
 from synth2_lightning.sources.caption_table import CaptionTable
 from synth2_lightning.testing import TinyImageGenerator
 
-pytestmark = pytest.mark.filterwarnings("ignore:Total length of `CaptionBatches` across ranks is zero")
+pytestmark = pytest.mark.filterwarnings("ignore:Total length of `PredictBatches` across ranks is zero")
 
 
 @pytest.fixture

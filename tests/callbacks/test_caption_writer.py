@@ -20,7 +20,7 @@ from synth2_lightning.shards.caption_set import read_answers
 from synth2_lightning.testing import TinyCaptionGenerator
 from synth2_lightning.types import CaptionBatch, Completion, PromptBatch, WrittenCaptions
 
-pytestmark = pytest.mark.filterwarnings("ignore:Total length of `PromptBatches` across ranks is zero")
+pytestmark = pytest.mark.filterwarnings("ignore:Total length of `PredictBatches` across ranks is zero")
 NAMES = ("dog", "old oak tree", "bus", "cat", "red fox", "sailing boat", "hen")
 
 
@@ -44,7 +44,7 @@ class Recording(CaptionWritingModule):
 
     def predict_step(self, batch: PromptBatch | CaptionBatch, batch_idx: int) -> WrittenCaptions:
         assert isinstance(batch, PromptBatch)
-        self.asked += batch.class_names
+        self.asked += [sample.class_name for sample in batch.samples]
         return super().predict_step(batch, batch_idx)
 
 

@@ -8,7 +8,7 @@ import torch.distributed as dist
 
 from synth2_lightning.callbacks.vqa import VQAAccuracyCallback
 from synth2_lightning.testing import tiny_batch
-from synth2_lightning.types import CaptionOutput
+from synth2_lightning.types import CaptionOutput, SampleInfo
 
 QUESTIONS = ("is it red?", "is it blue?", "how many stars?", "how many dots?", "is it round?")
 PEOPLE = ("yes", "no", "2", "3", "no")
@@ -18,7 +18,9 @@ ANSWERS = ("yes", "yes", "2", "2", "no")
 def take(callback: VQAAccuracyCallback, number: int) -> None:
     references = ((PEOPLE[number],) * 10,)
     keys = (f"key {number}",)
-    batch = replace(tiny_batch(1), keys=keys, prompts=(QUESTIONS[number],), references=references)
+    batch = replace(
+        tiny_batch(1), samples=(SampleInfo(keys[0], "tiny"),), prompts=(QUESTIONS[number],), references=references
+    )
     callback.take(CaptionOutput(keys=keys, captions=(ANSWERS[number],), references=references), batch)
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from synth2_lightning.shards.writer import ShardWriter, finish
 from synth2_lightning.sources.folder import FolderSource
-from synth2_lightning.types import TokenizedImages, VQTokens
+from synth2_lightning.types import SampleInfo, TokenizedImages, VQTokens
 
 MakeSource = Callable[..., FolderSource]
 
@@ -38,10 +38,10 @@ def make_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...
         monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
         writer = ShardWriter(tmp_path / "shards")
         ids = torch.arange(num_rows)[:, None, None].expand(num_rows, 4, 1)
-        keys = tuple(f"s{number}" for number in range(num_rows))
+        samples = tuple(SampleInfo(f"s{number}", "synthetic") for number in range(num_rows))
         captions = tuple((f"synthetic {number}",) for number in range(num_rows))
         tokens = VQTokens(ids, "tiny-16:00000000")
-        writer.append(TokenizedImages(keys, ("synthetic",) * num_rows, captions, tokens, 512, scores=scores))
+        writer.append(TokenizedImages(samples, captions, tokens, 512, scores))
         writer.close()
         finish(tmp_path / "shards", {})
         return str(tmp_path / "shards")

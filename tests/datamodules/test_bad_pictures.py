@@ -26,10 +26,10 @@ def test_too_many_are_refused_with_names() -> None:
     bad.add(["a", "b"])
     with pytest.raises(ValueError, match=message):
         bad.add(["c"])
-    with pytest.raises(ValueError, match=r"7 pictures .* 0; 1; 2; 3; 4; and others\. Repair"):
+    with pytest.raises(ValueError, match=r"^7 .*0; 1; 2; 3; 4; and others"):
         BadPictures(limit=2).add([str(number) for number in range(7)])
 
 
 def test_negative_limit_is_refused() -> None:
-    with pytest.raises(ValueError, match="max_bad_pictures is -1; expected 0 or more"):
+    with pytest.raises(ValueError, match=r"max_bad.*-1"):
         BadPictures(limit=-1)

@@ -5,7 +5,7 @@ import pytest
 
 from synth2_lightning.datamodules.captions import CaptionDataModule, record_seed
 from synth2_lightning.interfaces import CaptionSource, HasProvenance, LeavesOut
-from synth2_lightning.types import CaptionBatch, CaptionRecord
+from synth2_lightning.types import CaptionBatch, CaptionRecord, SampleInfo
 
 
 class Numbers(CaptionSource):
@@ -39,10 +39,10 @@ def make(size: int = 7, batch_size: int = 3, seed: int = 0, num_per_caption: int
 def test_a_batch_says_all_of_its_records() -> None:
     assert batches(make(batch_size=2))[0] == CaptionBatch(
         captions=("number 0", "number 1"),
-        keys=("0", "1"),
-        sources=("numbers", "numbers"),
-        class_names=("", "odd"),
-        seeds=(record_seed(0, "0"), record_seed(0, "1")),
+        samples=(
+            SampleInfo("0", "numbers", "", record_seed(0, "0")),
+            SampleInfo("1", "numbers", "odd", record_seed(0, "1")),
+        ),
     )
 
 
@@ -92,15 +92,13 @@ def test_it_offers_what_a_prediction_that_goes_on_asks_for() -> None:
 
 
 def test_other_stages_are_refused() -> None:
-    with pytest.raises(
-        ValueError, match=r"CaptionDataModule has nothing for 'fit': .* learn from the shards with a Sy"
-    ):
+    with pytest.raises(ValueError, match=r"CaptionDataModule.*'fit'.*shards"):
         CaptionDataModule(Numbers(1)).setup("fit")
 
 
 def test_keys_that_look_like_copies_are_refused() -> None:
     data = CaptionDataModule(Numbers(1, prefix="a~"), num_per_caption=2)
-    with pytest.raises(ValueError, match="The key 'a~0' of captions 'numbers' holds '~', which numbers the pictures"):
+    with pytest.raises(ValueError, match=r"'a~0'.*'numbers'.*'~'"):
         data.setup("predict")
     CaptionDataModule(Numbers(1, prefix="a~")).setup("predict")
 

@@ -99,7 +99,7 @@ def test_changed_data_are_refused_unless_allowed(make_source: MakeSource) -> Non
     RunSettingsCallback(settings).on_load_checkpoint(trainer, LightningModule(), checkpoint)
     assert checkpoint[RECORD]["data"] == data.fingerprint()
     trainer.datamodule = data_of(make_source(3, name="other"))  # type: ignore[attr-defined]
-    with pytest.raises(ValueError, match=r"training data.num_pairs: 8 -> 6\n.*training data.checksum"):
+    with pytest.raises(ValueError, match=r"num_pairs: 8 -> 6\n.*checksum"):
         RunSettingsCallback(settings).on_load_checkpoint(trainer, LightningModule(), checkpoint)
-    with pytest.warns(UserWarning, match=r"with changes.*\n.*training data.num_pairs: 8 -> 6"):
+    with pytest.warns(UserWarning, match=r"with changes.*\n.*num_pairs: 8 -> 6"):
         RunSettingsCallback(settings, allows_changes=True).on_load_checkpoint(trainer, LightningModule(), checkpoint)

@@ -14,7 +14,7 @@ import torch
 from synth2_lightning.datamodules.loader import ResumableDataLoader, outlive_sigterm
 from synth2_lightning.datamodules.pairs import BatchDataset
 from synth2_lightning.datamodules.sampling import StratifiedSampler
-from synth2_lightning.types import ImageTextBatch, Pixels
+from synth2_lightning.types import ImageTextBatch, Pixels, SampleInfo
 
 
 class NumberPairs(BatchDataset):
@@ -23,7 +23,11 @@ class NumberPairs(BatchDataset):
 
     def read(self, indices: Sequence[int]) -> ImageTextBatch:
         keys = tuple(str(index) for index in indices)
-        return ImageTextBatch(Pixels(torch.zeros(len(keys), 3, 1, 1, dtype=torch.uint8)), keys, keys, keys)
+        return ImageTextBatch(
+            Pixels(torch.zeros(len(keys), 3, 1, 1, dtype=torch.uint8)),
+            keys,
+            tuple(SampleInfo(key, key) for key in keys),
+        )
 
 
 def make(num_workers: int) -> ResumableDataLoader:

@@ -95,7 +95,7 @@ def test_no_photographs_to_learn_from(make_shards: MakeShards) -> None:
     shards = make_shards(4)
     (batch,) = mix(None, shards, ConstantShare(1.0)).train_dataloader()
     assert batch.sources == ("synthetic",) * 4
-    with pytest.raises(ValueError, match="A batch wants 2 items of stream 0, which has none"):
+    with pytest.raises(ValueError, match=r"2 items of stream 0"):
         list(mix(None, shards, ConstantShare(0.5)).train_dataloader())
 
 
@@ -121,7 +121,7 @@ def test_what_is_left_out_of_a_prediction_are_photographs(make_source: MakeSourc
 
 
 def test_a_broken_share_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"A share of 0\.3 of 4 pairs is 1\.2 pairs"):
+    with pytest.raises(ValueError, match=r"0\.3 of 4.*1\.2.*whole number"):
         MixedDataModule(RealDataModule(), SyntheticDataModule("gone"), 4, ConstantShare(0.3))
 
 

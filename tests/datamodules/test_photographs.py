@@ -6,8 +6,9 @@ import torch
 from PIL import Image
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
 
-from synth2_lightning.datamodules.photographs import PhotographPairs, Photographs, PictureReader, cut_square
+from synth2_lightning.datamodules.photographs import PhotographPairs, Photographs, PictureReader
 from synth2_lightning.sources.folder import FolderSource
+from synth2_lightning.sources.pictures import center_crop
 from synth2_lightning.types import Pixels
 
 MakeSource = Callable[..., FolderSource]
@@ -19,13 +20,13 @@ def test_pixels_are_those_of_open_clip(size: tuple[int, int]) -> None:
     image = Image.fromarray(noise)
     reference = Compose([Resize(24, InterpolationMode.BICUBIC), CenterCrop(24)])
 
-    assert np.array_equal(np.asarray(cut_square(image, 24)), np.asarray(reference(image)))
+    assert np.array_equal(np.asarray(center_crop(image, 24)), np.asarray(reference(image)))
 
 
 def test_pictures_of_that_size_are_untouched() -> None:
     image = Image.new("RGB", (24, 24))
 
-    assert cut_square(image, 24) is image
+    assert center_crop(image, 24) is image
 
 
 def read(source: FolderSource, image_size: int = 8, max_bad_pictures: int = 10) -> PictureReader:
@@ -88,14 +89,14 @@ def test_evaluation_replaces_within_the_batch_so_that_no_key_is_stolen_from_anot
 def test_too_many_bad_pictures_are_refused_in_the_worker(make_source: MakeSource) -> None:
     pairs = PhotographPairs(read(make_source(5, bad=range(4)), max_bad_pictures=2))
 
-    with pytest.raises(ValueError, match="3 pictures could not be read, and max_bad_pictures=2"):
+    with pytest.raises(ValueError, match=r"^3 .*could not be read.*=2"):
         pairs[[0]]
 
 
 def test_a_source_without_any_picture_is_refused(make_source: MakeSource) -> None:
     pairs = PhotographPairs(read(make_source(2, bad=range(2))))
 
-    with pytest.raises(ValueError, match=r"None of the 2 pictures of source 'real' can be read, .*real/000: The pict"):
+    with pytest.raises(ValueError, match=r"None of the 2.*'real'.*real/000"):
         pairs[[0]]
 
 
@@ -129,5 +130,5 @@ def test_pictures_of_which_nothing_is_asked_have_no_prompts(make_source: MakeSou
 
 
 def test_a_source_that_asks_about_some_pictures_only_is_refused(make_source: MakeSource) -> None:
-    with pytest.raises(ValueError, match=r"'real' asks something about 1 of 2 pictures and nothing about '001'"):
+    with pytest.raises(ValueError, match=r"'real'.*1 of 2.*'001'"):
         Photographs(read(asking(make_source(2), silent=("001",))))[[0, 1]]

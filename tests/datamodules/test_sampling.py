@@ -85,12 +85,12 @@ def test_a_stream_smaller_than_a_batch_repeats() -> None:
 
 def test_an_empty_stream_is_left_alone_or_refused() -> None:
     assert len(StratifiedSampler([3, 0], lambda step: (2, 0), num_steps=1).draw(5)) == 2
-    with pytest.raises(ValueError, match="A batch wants 1 items of stream 1, which has none"):
+    with pytest.raises(ValueError, match=r"1 items of stream 1"):
         StratifiedSampler([3, 0], lambda step: (2, 1), num_steps=1).draw(0)
 
 
 def test_an_epoch_without_steps_is_refused() -> None:
-    with pytest.raises(ValueError, match="num_steps=0; expected 1 or more in an epoch"):
+    with pytest.raises(ValueError, match=r"num_steps=0.*1.*epoch"):
         StratifiedSampler([3], lambda step: (2,), num_steps=0)
 
 
@@ -134,7 +134,7 @@ def test_another_number_of_ranks_takes_what_is_left() -> None:
 
 def test_a_state_of_other_data_is_refused() -> None:
     sampler = StratifiedSampler([4, 4], lambda step: (1, 1), num_steps=2)
-    with pytest.raises(ValueError, match="saved with 1 kinds of training pairs, and there are 2; expected the data"):
+    with pytest.raises(ValueError, match=r"1 kinds.*there are 2"):
         sampler.load_state_dict({"step": 1, "drawn": [3]})
 
 

@@ -42,9 +42,7 @@ def test_provenance_is_that_of_the_shards(make_shards: MakeShards) -> None:
 
 
 def test_other_runs_and_batches_of_nothing_are_refused() -> None:
-    with pytest.raises(
-        ValueError, match=r"ShardDataModule has nothing for 'fit': .* Learn from shards with a SyntheticDa"
-    ):
+    with pytest.raises(ValueError, match=r"ShardDataModule.*'fit'.*SyntheticDataModule"):
         ShardDataModule("shards").setup("fit")
-    with pytest.raises(ValueError, match="ShardDataModule got batch_size=0; expected 1 or more pictures"):
+    with pytest.raises(ValueError, match=r"ShardDataModule.*batch_size=0.*1"):
         ShardDataModule("shards", batch_size=0)

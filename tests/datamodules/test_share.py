@@ -43,7 +43,7 @@ def test_broken_pairs_name_the_nearest_ways_out() -> None:
     )
     with pytest.raises(ValueError, match=message):
         ConstantShare(0.3).check(64)
-    with pytest.raises(ValueError, match=r"Set the share to 0 or 0\.333333, or batch_size to 4\."):
+    with pytest.raises(ValueError, match=r"0.*0\.333333.*batch_size.*4"):
         ConstantShare(0.25).check(3)
 
 
@@ -59,11 +59,11 @@ def test_shares_beyond_the_whole_are_refused(share: float) -> None:
 
 
 def test_change_without_steps_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"LinearShare\.num_steps is 0; expected 1 or more"):
+    with pytest.raises(ValueError, match=r"num_steps.*0"):
         LinearShare(0.0, 1.0, num_steps=0)
 
 
 @pytest.mark.parametrize("boundaries", [[], [1, 2], [0], [-1]])
 def test_boundaries_that_do_not_fit_are_refused(boundaries: list[int]) -> None:
-    with pytest.raises(ValueError, match="expected rising steps above 0, one fewer than the shares"):
+    with pytest.raises(ValueError, match=r"rising.*steps.*0"):
         StepShare([0.0, 1.0], boundaries)

@@ -36,7 +36,7 @@ def test_limit_and_workers(make_shards: MakeShards) -> None:
 def test_shards_are_opened_for_training_only() -> None:
     data = SyntheticDataModule("gone", num_workers=0)
     data.setup("validate")
-    with pytest.raises(FileNotFoundError, match="The folder of shards is not at 'gone'"):
+    with pytest.raises(FileNotFoundError, match=r"folder.*shards.*'gone'"):
         data.setup("fit")
 
 
@@ -66,9 +66,7 @@ def test_pairs_of_the_same_score_are_kept_or_left_together(make_shards: MakeShar
 def test_a_share_of_shards_without_scores_is_refused(make_shards: MakeShards) -> None:
     shards = make_shards(3)
     assert len(learnt_keys(shards)) == 3
-    with pytest.raises(
-        ValueError, match=r"does not hold a score for each of its 3 captions.*learn from all by keep_share=1"
-    ):
+    with pytest.raises(ValueError, match=r"score.*3.*captions"):
         learnt_keys(shards, keep_share=0.5)
 
 

@@ -10,7 +10,7 @@ from synth2_lightning.demo.neighbours import Neighbours
 from synth2_lightning.encoders.vqgan import VQGANTokenizer
 from synth2_lightning.modules.captioning import VisionLanguageModule
 from synth2_lightning.testing import TinyDecoder, TinyImageTokenizer, TinyResampler
-from synth2_lightning.types import ImageTextBatch, VQTokens
+from synth2_lightning.types import ImageTextBatch, SampleInfo, VQTokens
 
 NUM = 60
 
@@ -30,8 +30,7 @@ class Pairs(BatchDataset):
         return ImageTextBatch(
             image=VQTokens(self.tokens.ids[rows], self.tokens.codebook),
             captions=tuple(f"caption {index}" for index in indices),
-            keys=tuple(map(str, rows)),
-            sources=("test",) * len(rows),
+            samples=tuple(SampleInfo(str(row), "test") for row in rows),
         )
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from synth2_lightning.encoders.quantized import QuantizedEncoder, ResidualCodebookLearner
 from synth2_lightning.interfaces import ImageEncoder
 from synth2_lightning.testing import check_image_tokenizer
-from synth2_lightning.types import ImageEmbeddings, Pixels, SoftVQTokens, VQTokens
+from synth2_lightning.types import Pixels, VQTokens
 
 
 class PatchMeans(ImageEncoder):
@@ -152,26 +152,12 @@ def test_fewer_levels_are_the_first_ones(folder: Path) -> None:
     assert coarse.codebook != whole.codebook
 
 
-def test_soft_tokens_are_expectations_summed_over_levels(folder: Path) -> None:
-    encoder = loaded(folder, num_levels=2)
-    ids = torch.tensor([[[[0, 1], [2, 3]]]])
-    probabilities = torch.tensor([[[[0.25, 0.75], [0.5, 0.5]]]])
-    codes = encoder.codes
-    expected = 0.25 * codes[0, 0] + 0.75 * codes[0, 1] + 0.5 * codes[1, 2] + 0.5 * codes[1, 3]
-    embedding = encoder(SoftVQTokens(ids, probabilities, encoder.codebook))
-    torch.testing.assert_close(embedding, expected.view(1, 1, 3))
-
-
 def test_fingerprint_names_encoder_size_levels_and_content(folder: Path) -> None:
     before = loaded(folder).codebook
     assert before.startswith("patch-means-8x3:")
     assert len(before.rpartition(":")[2]) == 8
     save_file({"codes": torch.ones(3, 8, 3)}, folder / "codebook.safetensors")
     assert loaded(folder).codebook != before
-
-
-def test_embeddings_of_the_bare_encoder_are_welcome(folder: Path) -> None:
-    assert loaded(folder)(ImageEmbeddings(torch.zeros(1, 4, 3), "patch-means")).shape == (1, 4, 3)
 
 
 def test_codebook_of_another_encoder_is_refused(folder: Path) -> None:

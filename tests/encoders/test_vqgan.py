@@ -6,7 +6,7 @@ from diffusers import VQModel
 
 from synth2_lightning.encoders.vqgan import TrainableVQGAN, VQGANTokenizer
 from synth2_lightning.testing import check_image_tokenizer
-from synth2_lightning.types import ImageEmbeddings, Pixels, SoftVQTokens, VQTokens
+from synth2_lightning.types import Pixels, VQTokens
 
 SHIPPED = "package://synth2_lightning/scenes/tokenizer"
 
@@ -141,32 +141,15 @@ def test_the_image_size_can_be_said(tmp_path: Path) -> None:
     assert VQGANTokenizer(str(tmp_path), image_size=32).num_tokens == 64
 
 
-def test_soft_tokens_are_expectations(tokenizer: VQGANTokenizer) -> None:
-    ids = torch.tensor([3, 8]).expand(2, 16, 1, 2)
-    soft = SoftVQTokens(ids, torch.tensor([0.25, 0.75]).expand(2, 16, 1, 2), tokenizer.codebook)
-    three, eight = (tokenizer(VQTokens(torch.full((2, 16, 1), code), tokenizer.codebook)) for code in (3, 8))
-    torch.testing.assert_close(tokenizer(soft), 0.25 * three + 0.75 * eight)
-
-
-def test_embeddings_of_this_tokenizer_are_taken(tokenizer: VQGANTokenizer) -> None:
-    values = torch.randn(2, 16, 6)
-    assert tokenizer(ImageEmbeddings(values, "vqgan")) is values
-
-
 @pytest.mark.parametrize("code", [-1, 32])
 def test_ids_outside_of_the_codebook_are_refused(tokenizer: VQGANTokenizer, code: int) -> None:
     ids = torch.full((1, 16, 1), code)
     with pytest.raises(ValueError, match=f"ids from {code} to {code}.*codebook.* 0 to 31"):
         tokenizer(VQTokens(ids, tokenizer.codebook))
-    soft = SoftVQTokens(ids[..., None], torch.ones(1, 16, 1, 1), tokenizer.codebook)
-    with pytest.raises(ValueError, match=f"ids from {code} to {code}.*codebook.* 0 to 31"):
-        tokenizer(soft)
 
 
 def test_foreign_codebooks_are_refused(tokenizer: VQGANTokenizer) -> None:
     ids = torch.zeros(1, 16, 1, dtype=torch.long)
-    with pytest.raises(ValueError, match="codebook 'other-32:0'"):
-        tokenizer(SoftVQTokens(ids[..., None], torch.ones(1, 16, 1, 1), "other-32:0"))
     with pytest.raises(ValueError, match="codebook 'other-32:0'"):
         tokenizer.detokenize(VQTokens(ids, "other-32:0"))
 

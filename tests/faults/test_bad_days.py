@@ -36,7 +36,15 @@ from synth2_lightning.shards.picture_captions import PictureCaptionFile
 from synth2_lightning.shards.writer import ShardWriter, finish
 from synth2_lightning.sources.read_ahead import read_ahead
 from synth2_lightning.testing import TinyTextEncoder
-from synth2_lightning.types import ChatMessage, Completion, PromptBatch, TokenizedImages, VQTokens, WrittenCaptions
+from synth2_lightning.types import (
+    ChatMessage,
+    Completion,
+    PromptBatch,
+    SampleInfo,
+    TokenizedImages,
+    VQTokens,
+    WrittenCaptions,
+)
 
 Write = Callable[[Path, int], None]
 """Writes state number N to a folder."""
@@ -48,17 +56,17 @@ def write_checkpoint(folder: Path, state: int) -> None:
 
 def write_shards(folder: Path, state: int) -> None:
     ids = torch.randint(512, (200, 256, 1), generator=torch.Generator().manual_seed(state))
-    keys = tuple(f"{state}-{number}" for number in range(200))
+    samples = tuple(SampleInfo(f"{state}-{number}", "s") for number in range(200))
     writer = ShardWriter(folder)
     writer.start({"seed": 0})
-    writer.append(TokenizedImages(keys, ("s",) * 200, (("a fox",),) * 200, VQTokens(ids, "tiny:1"), 512))
+    writer.append(TokenizedImages(samples, (("a fox",),) * 200, VQTokens(ids, "tiny:1"), 512))
     writer.close()
     finish(folder, {})
 
 
 def write_answers(folder: Path, state: int) -> None:
     prompts = ((ChatMessage("user", "dog"),),)
-    batch = PromptBatch(prompts, (f"dog-{state}",), ("pets",), ("dog",), ("plain@1",), (state,))
+    batch = PromptBatch(prompts, (SampleInfo(f"dog-{state}", "pets", "dog", state),), ("plain@1",))
     writer = CaptionSetWriter(folder)
     writer.start({"seed": 0})
     text = os.urandom(100_000).hex()  # nothing can pack it

@@ -53,7 +53,7 @@ from synth2_lightning.sources.pictures import decode_picture
 from synth2_lightning.sources.table import TableSource
 from synth2_lightning.sources.vqa import VqaSource
 from synth2_lightning.sources.webdataset import TarSource
-from synth2_lightning.types import TokenizedImages, VQTokens
+from synth2_lightning.types import SampleInfo, TokenizedImages, VQTokens
 
 DEEP = "[" * 100_000
 CAPTIONS = ["a red circle", "two blue squares"]
@@ -228,7 +228,8 @@ def make_shards(folder: Path) -> Path:
     captions = tuple((f"caption {number}",) for number in range(6))
     writer = ShardWriter(place)
     writer.start({"seed": 0})
-    writer.append(TokenizedImages(tuple("012345"), ("bad",) * 6, captions, VQTokens(ids, "tiny:1"), 512))
+    samples = tuple(SampleInfo(key, "bad") for key in "012345")
+    writer.append(TokenizedImages(samples, captions, VQTokens(ids, "tiny:1"), 512))
     writer.close()
     finish(place, {})
     return place

@@ -6,6 +6,7 @@ import re
 import shutil
 import tarfile
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,8 @@ from synth2_lightning.modules.synthesis import SynthesisModule
 from synth2_lightning.modules.tokenization import TokenizationModule
 from synth2_lightning.reports.commands import deduplicate, report_on_sets, select_by_class
 from synth2_lightning.shards.caption_set import read_answers
+from synth2_lightning.shards.manifest import Manifest
+from synth2_lightning.shards.parts import checksum_footer, read_footer
 from synth2_lightning.shards.picture_captions import PictureCaptionFile
 from synth2_lightning.shards.reader import ShardReader
 from synth2_lightning.shards.writer import ShardWriter, finish
@@ -55,7 +58,7 @@ from synth2_lightning.testing import (
     TinyPairScorer,
     TinyTextEncoder,
 )
-from synth2_lightning.types import TokenizedImages, VQTokens
+from synth2_lightning.types import SampleInfo, TokenizedImages, VQTokens
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Total length of `.*` across ranks is zero"),
@@ -202,7 +205,8 @@ def make_shards(folder: Path, keys: str = "abcd", first: int = 0, settings: dict
     ids = torch.arange(first, first + 4 * len(keys)).view(len(keys), 4, 1)
     captions = tuple((f"a {key}",) for key in keys)
     tokens = VQTokens(ids, TinyImageTokenizer.codebook)
-    writer.append(TokenizedImages(tuple(keys), ("s",) * len(keys), captions, tokens, codebook_size=16 + first))
+    samples = tuple(SampleInfo(key, "s") for key in keys)
+    writer.append(TokenizedImages(samples, captions, tokens, codebook_size=16 + first))
     writer.close()
     return folder
 
@@ -214,34 +218,32 @@ def copy_part(folder: Path, name: str, **other: Any) -> None:
     finish(shards, {})
 
 
-def edit_manifest(shards: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    content = json.loads((shards / "manifest.json").read_text())
-    content.pop("checksum")
-    change(content)
-    content["num_records"] = sum(content["parts"].values())
-    (shards / "manifest.json").write_text(json.dumps(content))
+def name_parts(shards: Path, **digests: str) -> None:
+    """Write a manifest whose footers belong to the parts that are there."""
+    parts = sorted(shards.glob("*.parquet"))
+    manifest = replace(
+        Manifest.read(shards),
+        parts={part.name: read_footer(part).num_rows for part in parts},
+        footers={part.name: checksum_footer(part) for part in parts},
+    )
+    replace(manifest, digests=manifest.digests | digests).save(shards)
 
 
 def read_swapped(folder: Path) -> None:
-    """A part of the same form whose rows are others; its footer is unknown, as in folders of earlier versions."""
+    """A part of the same form whose rows are others."""
     shards, other = make_shards(folder / "bad"), make_shards(folder / "other", "wxyz")
     finish(shards, {})
-    edit_manifest(shards, lambda content: content.update(footers={}))
     shutil.copy(other / PART, shards / PART)
+    name_parts(shards)
     ShardReader(shards).load()
 
 
 def read_repeated(folder: Path) -> None:
-    """A folder that an earlier version finished with a copied part."""
+    """A part that was copied after the folder was finished, and that its manifest names."""
     shards = make_shards(folder / "bad")
     finish(shards, {})
     shutil.copy(shards / PART, shards / "part-00003-00000.parquet")
-    edit_manifest(
-        shards,
-        lambda content: content.update(
-            footers={}, digests={}, parts={**content["parts"], "part-00003-00000.parquet": 2}
-        ),
-    )
+    name_parts(shards, **{"part-00003-00000.parquet": Manifest.read(shards).digests[PART]})
     ShardReader(shards).load()
 
 
@@ -424,7 +426,7 @@ def test_a_photograph_that_two_ranks_took_for_a_damaged_one_is_kept_once(tmp_pat
     whole.load()
     repeated = whole.read([2])
     writer.append(repeated)
-    writer.append(TokenizedImages(("z",), ("s",), (("a z",),), repeated.tokens, codebook_size=16))
+    writer.append(TokenizedImages((SampleInfo("z", "s"),), (("a z",),), repeated.tokens, codebook_size=16))
     writer.close()
     shutil.copy(tmp_path / "other" / "part-00001-00000.parquet", shards)
     assert finish(shards, {}).parts["part-00001-00000.parquet"] == 1

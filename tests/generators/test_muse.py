@@ -11,7 +11,7 @@ from synth2_lightning.nn.maskgit import MaskGit
 from synth2_lightning.nn.parallel_decoding import SamplingSettings
 from synth2_lightning.nn.unmasking import ConfidenceOrder, HaltonOrder, UnmaskingOrder
 from synth2_lightning.testing import TinyImageTokenizer, TinyTextEncoder, check_image_generator
-from synth2_lightning.types import SoftVQTokens, VQTokens
+from synth2_lightning.types import VQTokens
 
 CAPTIONS, SEEDS = ["a bright field", "a dark field", "a field"], [4, 5, 6]
 GUIDED = SamplingSettings(num_steps=3, guidance=(0.0, 3.0))
@@ -70,13 +70,6 @@ def test_a_negative_text_takes_the_null_texts_place(folder: str) -> None:
     away_from_itself = make_generator(folder, negative_text="a field").generate(["a field"] * 8, seeds[:8])
     unguided = make_generator(folder, SamplingSettings(num_steps=3)).generate(["a field"] * 8, seeds[:8])
     assert torch.equal(away_from_itself.ids, unguided.ids)
-
-
-def test_candidates_come_with_their_probabilities(folder: str) -> None:
-    soft = make_generator(folder, num_candidates=4).generate(CAPTIONS, SEEDS)
-    assert isinstance(soft, SoftVQTokens)
-    assert soft.ids.shape == (3, 4, 1, 4)
-    assert TinyImageTokenizer()(soft).shape == (3, 4, 6)
 
 
 def test_what_was_trained_comes_back(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from synth2_lightning.sources.photograph_captions import PhotographCaptions
 from synth2_lightning.testing import TinyImageGenerator
 from synth2_lightning.types import CaptionBatch, TokenizedImages, VQTokens
 
-pytestmark = pytest.mark.filterwarnings("ignore:Total length of `CaptionBatches` across ranks is zero")
+pytestmark = pytest.mark.filterwarnings("ignore:Total length of `PredictBatches` across ranks is zero")
 ROWS = [{"caption": f"picture {number}", "id": f"k{number}", "of": f"class {number % 3}"} for number in range(23)]
 
 

@@ -14,7 +14,7 @@ from synth2_lightning.decoders.prefix import PrefixDecoder
 from synth2_lightning.io.locations import resolve
 from synth2_lightning.modules.captioning import VisionLanguageModule
 from synth2_lightning.testing import TinyDecoder, TinyImageTokenizer, TinyResampler, tiny_batch
-from synth2_lightning.types import GenerationSettings, ImageTextBatch, MixedImages, Pixels, TokenLoss
+from synth2_lightning.types import GenerationSettings, ImageTextBatch, MixedImages, Pixels, SampleInfo, TokenLoss
 
 
 def tiny_module() -> VisionLanguageModule:
@@ -30,7 +30,10 @@ def batches(num: int = 30) -> list[ImageTextBatch]:
         real, other = tiny_batch(4, seed=seed), tiny_batch(4, seed=1000 + seed)
         assert isinstance(other.image, Pixels)
         synthetic = ImageTextBatch(
-            tokenizer.tokenize(other.image), other.captions, other.keys, ("synthetic",) * 4, other.references
+            tokenizer.tokenize(other.image),
+            other.captions,
+            tuple(SampleInfo(key, "synthetic") for key in other.keys),
+            other.references,
         )
         made.append(ImageTextBatch.concat([real, synthetic]))
     return made

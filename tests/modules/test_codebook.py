@@ -5,11 +5,10 @@ import torch
 from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader
 
-from synth2_lightning.encoders.quantized import QuantizedEncoder, ResidualCodebookLearner
-from synth2_lightning.interfaces import CodebookLearner
+from synth2_lightning.encoders.quantized import CodebookLearner, QuantizedEncoder, ResidualCodebookLearner
 from synth2_lightning.modules.codebook import CodebookModule
 from synth2_lightning.testing import TinyImageTokenizer, tiny_batch
-from synth2_lightning.types import ImageTextBatch, Pixels, Quantization, VQTokens
+from synth2_lightning.types import ImageTextBatch, Pixels, Quantization, SampleInfo, VQTokens
 
 
 def make_module() -> CodebookModule:
@@ -115,6 +114,6 @@ def test_checkpoint_brings_the_codes_back(fitted: tuple[CodebookModule, Trainer]
 
 
 def test_other_than_pictures_are_refused() -> None:
-    batch = ImageTextBatch(VQTokens(torch.zeros(1, 4, 1, dtype=torch.long), "x"), ("a",), ("0",), ("s",))
+    batch = ImageTextBatch(VQTokens(torch.zeros(1, 4, 1, dtype=torch.long), "x"), ("a",), (SampleInfo("0", "s"),))
     with pytest.raises(TypeError, match=r"CodebookModule.*VQTokens.*Pixels"):
         make_module().training_step(batch, 0)

@@ -9,7 +9,7 @@ from synth2_lightning.modules.captioning import VisionLanguageModule
 from synth2_lightning.modules.likelihood_ratio import LikelihoodRatioScorer
 from synth2_lightning.shards.writer import ShardWriter, finish
 from synth2_lightning.testing import TinyDecoder, TinyImageTokenizer, TinyResampler, check_pair_scorer, tiny_batch
-from synth2_lightning.types import TokenizedImages, VQTokens
+from synth2_lightning.types import SampleInfo, TokenizedImages, VQTokens
 
 CAPTIONS = ["a bright field", "a dark field", "field", "a bright"]
 
@@ -42,10 +42,10 @@ def reference_ids() -> Tensor:
 
 
 def write_shards(folder: Path, ids: Tensor) -> None:
-    keys = tuple(map(str, range(len(ids))))
+    samples = tuple(SampleInfo(str(number), "tiny") for number in range(len(ids)))
     writer = ShardWriter(folder)
     captions = (("a field",),) * len(ids)
-    writer.append(TokenizedImages(keys, ("tiny",) * len(ids), captions, VQTokens(ids, TinyImageTokenizer.codebook), 16))
+    writer.append(TokenizedImages(samples, captions, VQTokens(ids, TinyImageTokenizer.codebook), 16))
     writer.close()
     finish(folder, {})
 

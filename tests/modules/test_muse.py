@@ -13,7 +13,7 @@ from synth2_lightning.modules.muse import MuseModule
 from synth2_lightning.nn.maskgit import MaskGit
 from synth2_lightning.nn.parallel_decoding import SamplingSettings
 from synth2_lightning.testing import TinyImageTokenizer, TinyTextEncoder, tiny_batch
-from synth2_lightning.types import ImageEmbeddings, ImageTextBatch, MixedImages
+from synth2_lightning.types import ImageTextBatch, MixedImages
 
 NETWORK = partial(MaskGit, width=32, depth=2, num_heads=2)
 
@@ -97,8 +97,6 @@ def test_pictures_tokens_and_mixtures_are_one() -> None:
     assert torch.equal(module._tokens(tokens).ids, tokens.ids)
     mixed = MixedImages((pixels, tokens))  # type: ignore[arg-type]
     assert torch.equal(module._tokens(mixed).ids, torch.cat([tokens.ids, tokens.ids]))
-    with pytest.raises(TypeError, match=r"ImageEmbeddings.*Pixels.*VQTokens"):
-        module._tokens(ImageEmbeddings(torch.zeros(1, 4, 6), "tiny"))
 
 
 def test_validation_hides_the_same_tokens_every_time() -> None:

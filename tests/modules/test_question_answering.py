@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ def questions(seed: int) -> ImageTextBatch:
         for question, caption in zip(asked, batch.captions, strict=True)
     )
     references = tuple((answer,) for answer in answers)
-    return ImageTextBatch(batch.image, answers, batch.keys, batch.sources, references, tuple(asked))
+    return replace(batch, captions=answers, references=references, prompts=tuple(asked))
 
 
 def answering_module(folder: Path, **settings: Any) -> QuestionAnsweringModule:

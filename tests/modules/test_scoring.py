@@ -7,16 +7,13 @@ from torch import Tensor
 
 from synth2_lightning.modules.scoring import ScoringModule
 from synth2_lightning.testing import TinyImageTokenizer, TinyPairScorer, tiny_batch
-from synth2_lightning.types import TokenizedImages, VQTokens
+from synth2_lightning.types import SampleInfo, TokenizedImages, VQTokens
 
 IMAGES = TokenizedImages(
-    keys=("k0", "k1"),
-    sources=("synthetic",) * 2,
+    samples=(SampleInfo("k0", "synthetic", "field", 3), SampleInfo("k1", "synthetic", "", 4)),
     captions=(("a bright field",), ("a dark field", "a bright field")),
     tokens=VQTokens(torch.tensor([4, 1])[:, None, None].expand(2, 4, 1), TinyImageTokenizer.codebook),
     codebook_size=16,
-    class_names=("field", ""),
-    seeds=(3, 4),
 )
 
 
@@ -32,7 +29,7 @@ def test_every_caption_is_scored_beside_its_picture_and_nothing_is_lost() -> Non
 
     assert scored.scores == ((4.0,), (14.0, 1.0))
     assert (scored.keys, scored.captions, scored.seeds) == (IMAGES.keys, IMAGES.captions, (3, 4))
-    assert scored.class_names == ("field", "")
+    assert scored.samples == IMAGES.samples
     assert scored.tokens is IMAGES.tokens
     assert module.predict_step(scored, 0).scores == scored.scores
 

@@ -5,14 +5,10 @@ import torch
 
 from synth2_lightning.modules.synthesis import SynthesisModule
 from synth2_lightning.testing import TinyImageGenerator, TinyTextEncoder, tiny_batch
-from synth2_lightning.types import CaptionBatch, ImageEmbeddings, VQTokens
+from synth2_lightning.types import CaptionBatch, SampleInfo, VQTokens
 
-BATCH = CaptionBatch(("a fox", "an otter"), ("k0", "k1"), ("synthetic",) * 2, ("fox", ""), (3, 4))
-
-
-class Embedding(TinyImageGenerator):
-    def generate(self, captions: Sequence[str], seeds: Sequence[int]) -> ImageEmbeddings:  # type: ignore[override]
-        return ImageEmbeddings(torch.zeros(len(captions), 4, 6), "tiny")
+SAMPLES = (SampleInfo("k0", "synthetic", "fox", 3), SampleInfo("k1", "synthetic", "", 4))
+BATCH = CaptionBatch(("a fox", "an otter"), SAMPLES)
 
 
 class Lazy(TinyImageGenerator):
@@ -27,7 +23,7 @@ def test_captions_become_tokens_that_keep_their_names() -> None:
 
     assert (images.keys, images.sources) == (BATCH.keys, BATCH.sources)
     assert images.captions == (("a fox",), ("an otter",))
-    assert (images.class_names, images.seeds) == (("fox", ""), (3, 4))
+    assert images.samples == SAMPLES
     assert torch.equal(images.tokens.ids, TinyImageGenerator().generate(["a fox", "an otter"], [3, 4]).ids)
     assert images.codebook_size == 16
 
@@ -62,11 +58,6 @@ def test_provenance_names_the_generator_and_what_it_says() -> None:
 def test_pictures_are_no_captions() -> None:
     with pytest.raises(TypeError, match=r"SynthesisModule.*ImageTextBatch.*CaptionBatch.*Captio"):
         SynthesisModule(TinyImageGenerator()).predict_step(tiny_batch(), 0)
-
-
-def test_what_shards_cannot_hold_is_refused() -> None:
-    with pytest.raises(TypeError, match=r"Embedding.*ImageEmbeddings.*VQTokens"):
-        SynthesisModule(Embedding()).predict_step(BATCH, 0)
 
 
 def test_another_number_of_pictures_is_refused() -> None:

@@ -9,12 +9,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from synth2_lightning.encoders.vqgan import TrainableVQGAN, VQGANTokenizer
-from synth2_lightning.interfaces import FeatureExtractor
 from synth2_lightning.modules.schedules import WarmupCosineSchedule
 from synth2_lightning.modules.tokenizer import TokenizerModule
-from synth2_lightning.nn.perceptual import perceptual_distance
+from synth2_lightning.nn.perceptual import FeatureExtractor, perceptual_distance
 from synth2_lightning.testing import tiny_batch
-from synth2_lightning.types import ImageTextBatch, Reconstruction, VQTokens
+from synth2_lightning.types import ImageTextBatch, Reconstruction, SampleInfo, VQTokens
 
 
 def make_vqgan() -> TrainableVQGAN:
@@ -142,6 +141,6 @@ def test_weights_that_teach_nothing_are_refused(weights: tuple[float, float, flo
 
 def test_batches_without_pictures_are_refused() -> None:
     tokens = VQTokens(torch.zeros(2, 4, 1, dtype=torch.long), "tiny-16:00000000")
-    batch = ImageTextBatch(tokens, ("a", "b"), ("0", "1"), ("tiny", "tiny"))
+    batch = ImageTextBatch(tokens, ("a", "b"), (SampleInfo("0", "tiny"), SampleInfo("1", "tiny")))
     with pytest.raises(TypeError, match=r"VQTokens.*Pixels"):
         TokenizerModule(make_vqgan()).training_step(batch, 0)

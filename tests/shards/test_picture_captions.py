@@ -53,15 +53,15 @@ def test_rows_are_what_other_programs_read(tmp_path: Path) -> None:
 def test_captions_that_were_made_in_another_way_are_not_mixed(tmp_path: Path) -> None:
     with PictureCaptionFile(tmp_path / "c", "text", {"beams": 3}) as file:
         file.append(ROWS[:1])
-    with pytest.raises(ValueError, match="beams is 3 there and 1 in this run"):
+    with pytest.raises(ValueError, match=r"beams.*3.*1"):
         PictureCaptionFile(tmp_path / "c", "text", {"beams": 1})
-    with pytest.raises(ValueError, match="format is 'text' there and 'csv' in this run"):
+    with pytest.raises(ValueError, match=r"format.*'text'.*'csv'"):
         PictureCaptionFile(tmp_path / "c", "csv", {"beams": 3})
 
 
 def test_a_file_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "diary").write_text("dear diary")
-    with pytest.raises(ValueError, match=r"diary\.made-by\.json, which says what made it, is not"):
+    with pytest.raises(ValueError, match=r"diary\.made-by\.json.*is not"):
         PictureCaptionFile(tmp_path / "diary", "text", {})
     assert (tmp_path / "diary").read_text() == "dear diary"
 

@@ -66,20 +66,20 @@ def test_limit_keeps_the_first_pictures_that_have_a_caption() -> None:
 
 
 def test_same_key_twice_is_refused() -> None:
-    with pytest.raises(ValueError, match="two pictures with the key 'a'; expected every key once"):
+    with pytest.raises(ValueError, match=r"two.*key 'a'"):
         ListSource([Entry("a", ["one"], "red"), Entry("a", ["two"], "red")]).load()
 
 
 def test_no_picture_is_refused() -> None:
-    with pytest.raises(ValueError, match="'list' holds no picture with a caption; expected at least one"):
+    with pytest.raises(ValueError, match=r"'list'.*caption"):
         ListSource([Entry("a", [""], "red")]).load()
 
 
 def test_limit_of_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match="limit=0; expected 1 or more"):
+    with pytest.raises(ValueError, match=r"limit=0.*1"):
         ListSource([], limit=0)
 
 
 def test_use_before_load_is_refused() -> None:
-    with pytest.raises(RuntimeError, match=r"before load\(\); call load\(\) first"):
+    with pytest.raises(RuntimeError, match=r"load\(\).*call.*load\(\)"):
         len(ListSource([]))

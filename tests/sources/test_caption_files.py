@@ -35,7 +35,7 @@ def test_a_field_of_several_kinds_is_kept_as_text(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_captions_is_no_finished_set(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"has no captions\.parquet, so it is no finished caption set.*goes on"):
+    with pytest.raises(FileNotFoundError, match=r"captions\.parquet.*finished.*caption"):
         read_caption_rows(tmp_path)
 
 

@@ -53,7 +53,7 @@ def test_rows_that_do_not_fit_are_named(tmp_path: Path, line: str, message: str)
 
 
 def test_a_missing_table_is_named() -> None:
-    with pytest.raises(FileNotFoundError, match=r"The table of captions 'synthetic' is not at 'gone\.csv'"):
+    with pytest.raises(FileNotFoundError, match=r"captions.*'synthetic'.*'gone\.csv'"):
         CaptionTable("gone.csv").load()
 
 

@@ -28,12 +28,12 @@ def test_two_pictures_of_one_name_are_refused(tmp_path: Path) -> None:
         Image.new("RGB", (3, 2)).save(tmp_path / name)
     (tmp_path / "1.txt").write_text("one")
 
-    with pytest.raises(ValueError, match="two pictures with the key '1'"):
+    with pytest.raises(ValueError, match=r"two.*key '1'"):
         FolderSource(str(tmp_path)).load()
 
 
 def test_missing_folder_is_named() -> None:
-    with pytest.raises(FileNotFoundError, match="images folder of source 'folder' is not at 'gone'"):
+    with pytest.raises(FileNotFoundError, match=r"images.*'folder'.*'gone'"):
         FolderSource("gone").load()
 
 

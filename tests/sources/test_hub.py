@@ -46,9 +46,9 @@ def test_one_caption_per_row(tmp_path: Path) -> None:
         ("2", ("none",)),
     ]
     assert source.picture(0).getpixel((0, 0)) == (0, 255, 0)
-    with pytest.raises(OSError, match=r"train\.parquet\[train\]\[1\] cannot be read: UnidentifiedImageError"):
+    with pytest.raises(OSError, match=r"train\.parquet\[train\]\[1.*read.*UnidentifiedImageError"):
         source.picture(1)
-    with pytest.raises(OSError, match=r"train\.parquet\[train\]\[2\] cannot be read: the row has none"):
+    with pytest.raises(OSError, match=r"train\.parquet\[train\]\[2.*read.*none"):
         source.picture(2)
 
 
@@ -84,18 +84,18 @@ def test_pictures_beside_a_folder_of_files(tmp_path: Path) -> None:
 
 
 def test_unknown_column_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"has no column \['caption'\]; it has \['image', 'text'\]"):
+    with pytest.raises(ValueError, match=r"'caption'.*'image'.*'text'"):
         HubSource(str(write(tmp_path, ["green"])), split="train").load()
 
 
 def test_unknown_kind_of_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "data.xml").write_text("")
-    with pytest.raises(ValueError, match=r"data\.xml is of no kind that can be read; expected one of \['\.arrow'"):
+    with pytest.raises(ValueError, match=r"data\.xml.*kind.*'\.arrow'"):
         HubSource(str(tmp_path / "data.xml"), split="train").load()
 
 
 def test_missing_dataset_is_named() -> None:
-    with pytest.raises(FileNotFoundError, match="'no/such' of source 'hub' is neither a local file or folder nor on"):
+    with pytest.raises(FileNotFoundError, match=r"'no/such'.*'hub'.*neither"):
         HubSource("no/such", split="train").load()
 
 
@@ -145,7 +145,7 @@ def test_what_is_no_caption_is_named_by_row(tmp_path: Path, captions: list[objec
 
 def test_unknown_splits_are_named_beside_those_there_are(tmp_path: Path) -> None:
     folder = write(tmp_path, ["green"]).parent
-    with pytest.raises(ValueError, match=r"split 'val' of the dataset .*data' .*\['train'\]"):
+    with pytest.raises(ValueError, match=r"'val'.*data'.*'train'"):
         HubSource(str(folder), split="val", caption_column="text").load()
 
 

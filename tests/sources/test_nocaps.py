@@ -39,8 +39,8 @@ def test_one_domain_may_be_read_by_itself(tmp_path: Path, caplog: pytest.LogCapt
 
 
 def test_domains_that_are_not_there_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="NoCaps has no domain 'far'; expected one of in-domain, near-domain"):
+    with pytest.raises(ValueError, match=r"NoCaps.*'far'.*near-domain"):
         NocapsSource("a.json", "images", domain="far")
     source = NocapsSource(write(tmp_path, domain=None), str(tmp_path))
-    with pytest.raises(ValueError, match=r"says None for the domain of image 0; expected one of .* validation file"):
+    with pytest.raises(ValueError, match=r"domain.*0.*validation"):
         source.load()

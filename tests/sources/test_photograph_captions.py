@@ -44,7 +44,7 @@ def test_limit_counts_captions(coco: CocoSource) -> None:
 
 
 def test_leaving_out_more_than_there_is_is_refused(coco: CocoSource) -> None:
-    with pytest.raises(ValueError, match=r"hold not one caption; .* leave out its beginning"):
+    with pytest.raises(ValueError, match=r"caption.*beginning"):
         PhotographCaptions(coco, skip=3).load()
-    with pytest.raises(ValueError, match="got skip=-1; expected 0 or more photographs to leave out"):
+    with pytest.raises(ValueError, match=r"skip=-1.*0.*leave"):
         PhotographCaptions(coco, skip=-1)

@@ -53,13 +53,13 @@ def test_a_folder_that_cannot_be_read_is_named(folder: Path) -> None:
 
 
 def test_addresses_need_to_be_allowed() -> None:
-    with pytest.raises(ValueError, match="nothing is fetched from there unasked"):
+    with pytest.raises(ValueError, match=r"fetched.*unasked"):
         find_pictures(["https://example.org/a.png"])
     assert find_pictures(["https://example.org/a.png"], allow_urls=True).names == ("https://example.org/a.png",)
 
 
 def test_only_http_and_https_are_addresses() -> None:
-    with pytest.raises(ValueError, match="is an address by 'file'; expected a path, or an address by http or https"):
+    with pytest.raises(ValueError, match=r"'file'.*http or https"):
         find_pictures(["file:///etc/passwd"], allow_urls=True)
 
 

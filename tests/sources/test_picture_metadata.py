@@ -140,7 +140,7 @@ def test_an_orientation_that_is_readable_counts_beside_what_is_spoiled(content: 
 def test_pixels_that_are_cut_are_bad_whatever_the_metadata(kind: str) -> None:
     image, file = Image.effect_noise((64, 64), 50).convert("RGB"), BytesIO()
     image.save(file, kind)
-    with pytest.raises(OSError, match="The picture half cannot be read"):
+    with pytest.raises(OSError, match=r"half.*read"):
         decode_picture(BytesIO(file.getvalue()[: len(file.getvalue()) // 2]), "half")
 
 
@@ -172,5 +172,5 @@ def test_colors_of_jpeg_survive_stripping() -> None:
     "content", [b"", b"GIF89a", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF\0\0\0\0WEBP", b"II*\0"]
 )
 def test_what_has_no_metadata_or_no_end_is_left_to_the_decoder(content: bytes) -> None:
-    with pytest.raises(OSError, match="The picture bad cannot be read"):
+    with pytest.raises(OSError, match=r"bad.*cannot be read"):
         decode_picture(BytesIO(content), "bad")

@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageChops
 
-from synth2_lightning.datamodules.photographs import cut_square
 from synth2_lightning.sources import pictures
-from synth2_lightning.sources.pictures import decode_picture, keep_middle, pixel_limit, to_rgb
+from synth2_lightning.sources.pictures import center_crop, decode_picture, keep_middle, pixel_limit, to_rgb
 
 
 def test_picture_is_turned_upright_by_its_exif_tag(tmp_path: Path) -> None:
@@ -25,12 +24,12 @@ def test_picture_is_turned_upright_by_its_exif_tag(tmp_path: Path) -> None:
 
 
 def test_missing_picture_is_named(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match=r"The picture gone\.jpg cannot be read: FileNotFoundError"):
+    with pytest.raises(OSError, match=r"gone\.jpg.*read.*FileNotFoundError"):
         decode_picture(tmp_path / "gone.jpg", "gone.jpg")
 
 
 def test_what_is_no_picture_is_named() -> None:
-    with pytest.raises(OSError, match=r"The picture text\.jpg cannot be read: UnidentifiedImageError"):
+    with pytest.raises(OSError, match=r"text\.jpg.*read.*UnidentifiedImageError"):
         decode_picture(BytesIO(b"words"), "text.jpg")
 
 
@@ -39,7 +38,7 @@ def test_truncated_picture_is_named(format: str) -> None:
     file = BytesIO()
     Image.effect_noise((64, 64), 50).save(file, format)
 
-    with pytest.raises(OSError, match="The picture half cannot be read"):
+    with pytest.raises(OSError, match=r"half.*read"):
         decode_picture(BytesIO(file.getvalue()[: len(file.getvalue()) // 2]), "half")
 
 
@@ -49,7 +48,7 @@ def test_broken_png_is_an_os_error() -> None:
     content = bytearray(file.getvalue())
     content[45:60] = b"x" * 15
 
-    with pytest.raises(OSError, match="The picture broken cannot be read"):
+    with pytest.raises(OSError, match=r"broken.*read"):
         decode_picture(BytesIO(bytes(content)), "broken")
 
 
@@ -58,7 +57,7 @@ def test_huge_picture_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     Image.new("L", (64, 64)).save(file, "PNG")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
 
-    with pytest.raises(OSError, match="The picture bomb cannot be read: DecompressionBombError"):
+    with pytest.raises(OSError, match=r"bomb.*read.*DecompressionBombError"):
         decode_picture(BytesIO(file.getvalue()), "bomb")
 
 
@@ -122,7 +121,7 @@ def test_of_an_animation_the_first_picture_is_taken(format: str) -> None:
 def test_large_pictures_are_refused_by_the_limit_that_is_given() -> None:
     file = BytesIO()
     Image.new("L", (64, 64)).save(file, "PNG")
-    with pytest.raises(OSError, match="it has 64 x 64 pixels, and more than 4095 are refused"):
+    with pytest.raises(OSError, match=r"64.*64.*4095"):
         decode_picture(BytesIO(file.getvalue()), "bomb", max_pixels=4095)
     assert decode_picture(BytesIO(file.getvalue()), "fair", max_pixels=4096).size == (64, 64)
 
@@ -131,7 +130,7 @@ def test_more_pixels_than_pillow_allows_can_be_allowed(monkeypatch: pytest.Monke
     file = BytesIO()
     Image.new("L", (64, 64)).save(file, "PNG")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    with pixel_limit(3000), pytest.raises(OSError, match="more than 3000 are refused"):  # Pillow would only warn
+    with pixel_limit(3000), pytest.raises(OSError, match=r"3000.*refused"):  # Pillow would only warn
         decode_picture(BytesIO(file.getvalue()), "large", max_pixels=3000)
     with pixel_limit(5000):
         assert decode_picture(BytesIO(file.getvalue()), "large", max_pixels=5000).size == (64, 64)
@@ -139,7 +138,7 @@ def test_more_pixels_than_pillow_allows_can_be_allowed(monkeypatch: pytest.Monke
 
 
 def test_a_limit_of_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match="max_pixels is 0; expected 1 or more"), pixel_limit(0):
+    with pytest.raises(ValueError, match=r"max_pixels.*0.*1"), pixel_limit(0):
         pass
 
 
@@ -153,12 +152,12 @@ def test_large_jpegs_are_decoded_smaller_but_never_below_twice_what_is_wanted() 
 def test_an_empty_file_is_called_empty(tmp_path: Path) -> None:
     (tmp_path / "empty.jpg").touch()
     for file in (tmp_path / "empty.jpg", BytesIO()):
-        with pytest.raises(OSError, match=r"The picture empty\.jpg cannot be read: .*it is empty \(0 bytes\)"):
+        with pytest.raises(OSError, match=r"empty\.jpg.*empty.*0"):
             decode_picture(file, "empty.jpg")
 
 
 def test_a_folder_is_no_picture(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="cannot be read: IsADirectoryError"):
+    with pytest.raises(OSError, match=r"read.*IsADirectoryError"):
         decode_picture(tmp_path, "folder")
 
 
@@ -175,8 +174,8 @@ def test_of_a_long_picture_the_middle_is_kept_as_it_was(size: tuple[int, int]) -
     image.paste("blue", (size[0] // 3, size[1] // 3, size[0] - size[0] // 3, size[1] - size[1] // 3))
     middle = keep_middle(image)
     assert max(middle.size) <= 65 * min(middle.size)
-    assert cut_square(image, 8).tobytes() == cut_square(middle, 8).tobytes()
-    assert cut_square(image, 8).getpixel((4, 4)) == (0, 0, 255)
+    assert center_crop(image, 8).tobytes() == center_crop(middle, 8).tobytes()
+    assert center_crop(image, 8).getpixel((4, 4)) == (0, 0, 255)
 
 
 DEEP = np.linspace(0, 65535, 40 * 30).reshape(30, 40)
@@ -210,7 +209,7 @@ def test_large_pictures_are_reduced_on_their_way_to_rgb(kind: str, monkeypatch: 
     reduced = decode_picture(file, "large", wanted_size=3)
     assert 4 * 3 <= min(reduced.size) < min(whole.size)
     if kind not in ("1", "P with transparency"):  # whose points say nothing one by one
-        difference = ImageChops.difference(cut_square(reduced, 3), cut_square(whole, 3))
+        difference = ImageChops.difference(center_crop(reduced, 3), center_crop(whole, 3))
         assert int(np.asarray(difference).max()) <= 40
 
 
@@ -227,7 +226,7 @@ def test_a_picture_that_memory_does_not_hold_is_named(monkeypatch: pytest.Monkey
         raise MemoryError
 
     monkeypatch.setattr(pictures, "_convert", fail)
-    with pytest.raises(OSError, match=r"The picture large\.png cannot be read: .*memory"):
+    with pytest.raises(OSError, match=r"large\.png.*read.*memory"):
         decode_picture(file, "large.png")
 
 
@@ -244,7 +243,7 @@ def test_pipes_sockets_and_devices_are_no_pictures(tmp_path: Path) -> None:
 MEASURE = """
 import json, sys
 from pathlib import Path
-from synth2_lightning.datamodules.photographs import cut_square
+from synth2_lightning.sources.pictures import center_crop
 from synth2_lightning.sources.pictures import decode_picture
 
 def peak():
@@ -254,7 +253,7 @@ costs = {}
 for name in sys.argv[1:]:
     Path("/proc/self/clear_refs").write_text("5")
     before = peak()
-    cut_square(decode_picture(Path(name), name, wanted_size=224), 224)
+    center_crop(decode_picture(Path(name), name, wanted_size=224), 224)
     costs[Path(name).name] = 1024 * (peak() - before)
 print(json.dumps(costs))
 """

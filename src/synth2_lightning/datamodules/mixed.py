@@ -10,6 +10,7 @@ from synth2_lightning.datamodules.pairs import BatchDataset
 from synth2_lightning.datamodules.real import RealDataModule
 from synth2_lightning.datamodules.share import ShareSchedule
 from synth2_lightning.datamodules.synthetic import SyntheticDataModule
+from synth2_lightning.interfaces import ImageEncoder
 from synth2_lightning.types import ImageTextBatch
 
 
@@ -61,6 +62,7 @@ class MixedDataModule(ImageTextDataModule):
         synthetic_share: Share of synthetic pairs in a batch, by the step; rounded to whole pairs.
         num_workers: Processes that read ahead, per rank.
         seed: Order of the pairs.
+        image_encoder: Encoder of the model, handed to ``real``; the command line passes it.
 
     Raises:
         ValueError: If a constant share is no whole number of pairs.
@@ -80,10 +82,13 @@ class MixedDataModule(ImageTextDataModule):
         synthetic_share: ShareSchedule,
         num_workers: int = 2,
         seed: int = 0,
+        image_encoder: ImageEncoder | None = None,
     ) -> None:
         super().__init__(batch_size, num_workers, seed)
         synthetic_share.check(batch_size)
         self.real = real
+        if image_encoder is not None:
+            real.image_encoder = image_encoder
         self.synthetic = synthetic
         self.synthetic_share = synthetic_share
 

@@ -6,42 +6,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
 from synth2_lightning.datamodules.bad_pictures import refuse_too_many
 from synth2_lightning.datamodules.pairs import BatchDataset, PairIndex
 from synth2_lightning.interfaces import ImageTextSource
-from synth2_lightning.sources.pictures import keep_middle
-from synth2_lightning.types import ImageTextBatch, Pixels
+from synth2_lightning.sources.pictures import center_crop
+from synth2_lightning.types import ImageTextBatch, Pixels, SampleInfo
 
 Values = np.ndarray[Any, np.dtype[np.uint8]]
-
-
-def cut_square(image: Image.Image, size: int) -> Image.Image:
-    """Bring the short side to a size (bicubic, with Pillow's anti-aliasing) and cut the middle square out.
-
-    The pixels are those that CLIP's and most of timm's networks were trained on (``Resize`` and ``CenterCrop`` of
-    torchvision on Pillow images, which open_clip uses); of a picture that is absurdly long, the middle is taken before.
-    A picture of that size already is returned as it is.
-
-    Args:
-        image: RGB.
-        size: Height and width of the square in pixels.
-
-    Example:
-        >>> cut_square(Image.new("RGB", (640, 480)), 224).size
-        (224, 224)
-    """
-    if image.size == (size, size):
-        return image
-    image = keep_middle(image)
-    width, height = image.size
-    if width <= height:
-        width, height = size, int(size * height / width)
-    else:
-        width, height = int(size * width / height), size
-    left, top = round((width - size) / 2.0), round((height - size) / 2.0)
-    return image.resize((width, height), Image.Resampling.BICUBIC).crop((left, top, left + size, top + size))
 
 
 class PictureReader:
@@ -82,7 +54,7 @@ class PictureReader:
     def _read_first(self, into: Values, candidates: Iterable[int], bad: dict[str, None]) -> int:
         for index in candidates:
             try:
-                square = cut_square(self.source.picture(index), self.image_size)
+                square = center_crop(self.source.picture(index), self.image_size)
             except (OSError, MemoryError) as error:
                 bad[f"{self.source.name}/{self.source.key(index)}: {str(error) or type(error).__name__}"] = None
                 refuse_too_many(bad.keys(), self.max_bad_pictures)
@@ -127,8 +99,7 @@ class PhotographPairs(BatchDataset):
         return ImageTextBatch(
             image=pixels,
             captions=tuple(texts[ordinal % len(texts)] for texts, ordinal in zip(captions, ordinals, strict=True)),
-            keys=tuple(self.source.key(index) for index in taken),
-            sources=(self.source.name,) * len(taken),
+            samples=_list_samples(self.source, taken),
             prompts=_prompts(self.source, taken),
             skipped=skipped,
         )
@@ -163,12 +134,15 @@ class Photographs(BatchDataset):
         return ImageTextBatch(
             image=pixels,
             captions=tuple(texts[0] for texts in references),
-            keys=tuple(self.source.key(index) for index in taken),
-            sources=(self.source.name,) * len(taken),
+            samples=_list_samples(self.source, taken),
             references=references,
             prompts=_prompts(self.source, taken),
             skipped=skipped,
         )
+
+
+def _list_samples(source: ImageTextSource, indices: Sequence[int]) -> tuple[SampleInfo, ...]:
+    return tuple(SampleInfo(source.key(index), source.name) for index in indices)
 
 
 def _prompts(source: ImageTextSource, indices: Sequence[int]) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from collections.abc import Container, Sequence
 from typing import Any
 
+from torch import nn
 from torch.utils.data import DataLoader
 
 from synth2_lightning.datamodules.bad_pictures import BadPictures
@@ -10,7 +11,7 @@ from synth2_lightning.datamodules.base import ImageTextDataModule
 from synth2_lightning.datamodules.pairs import BatchDataset, Selection
 from synth2_lightning.datamodules.photographs import PhotographPairs, Photographs, PictureReader
 from synth2_lightning.datamodules.sampling import EvaluationSampler, PredictionSampler
-from synth2_lightning.interfaces import ImageTextSource
+from synth2_lightning.interfaces import ImageEncoder, ImageTextSource
 from synth2_lightning.io.fingerprints import fingerprint_texts
 from synth2_lightning.types import ImageTextBatch
 
@@ -28,10 +29,11 @@ class RealDataModule(ImageTextDataModule):
         batch_size: Pairs per step and rank.
         val_batch_size: Pictures per batch and rank in validation, test and predict.
         image_size: Height and width in pixels; the short side is resized to it and the middle is cut out. ``None``
-            takes what the model's encoder works with: for run files that are for any model.
+            takes the size of ``image_encoder``: for run files that are for any model.
         num_workers: Processes that read ahead, per rank.
         max_bad_pictures: How many unreadable pictures a rank replaces by others before it stops.
         seed: Order of the training pairs.
+        image_encoder: Encoder of the model; the command line passes it.
 
     Example:
         >>> from synth2_lightning.sources.coco import CocoSource
@@ -40,7 +42,7 @@ class RealDataModule(ImageTextDataModule):
         64
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - four sources, each optional
         self,
         train: ImageTextSource | None = None,
         val: ImageTextSource | None = None,
@@ -52,11 +54,13 @@ class RealDataModule(ImageTextDataModule):
         num_workers: int = 2,
         max_bad_pictures: int = 10,
         seed: int = 0,
+        image_encoder: ImageEncoder | None = None,
     ) -> None:
         super().__init__(batch_size, num_workers, seed)
         self.sources = {"train": train, "val": val, "test": test, "predict": predict}
         self.val_batch_size = val_batch_size
         self.image_size = image_size
+        self.image_encoder = image_encoder
         self.bad_pictures = BadPictures(max_bad_pictures)
         self._to_predict: Sequence[int] | None = None
         self._places: dict[str, int] = {}
@@ -155,13 +159,26 @@ class RealDataModule(ImageTextDataModule):
     def _find_image_size(self) -> int:
         if self.image_size is not None:
             return self.image_size
-        encoder = getattr(self.trainer and self.trainer.lightning_module, "image_encoder", None)
-        if encoder is None:
+        if self.image_encoder is None:
             raise ValueError(
-                "RealDataModule got image_size=None, but there is no model with an image_encoder to ask; expected "
-                "pixels, such as 224. Set `--data.init_args.image_size`."
+                "RealDataModule got neither image_size nor image_encoder; expected one of them. Set "
+                "`--data.init_args.image_size`, such as 224, or use a model with an image encoder."
             )
-        return int(encoder.image_size)
+        return self.image_encoder.image_size
+
+
+def find_image_encoder(module: nn.Module) -> ImageEncoder | None:
+    """Return the first image encoder among the parts of a module; ``None`` if it has none.
+
+    The command line passes it to datamodules that take an ``image_encoder``.
+
+    Example:
+        >>> from synth2_lightning.modules.tokenization import TokenizationModule
+        >>> from synth2_lightning.testing import TinyImageTokenizer
+        >>> find_image_encoder(TokenizationModule(TinyImageTokenizer())).image_size
+        8
+    """
+    return next((part for part in module.children() if isinstance(part, ImageEncoder)), None)
 
 
 def _fingerprint(source: ImageTextSource, index: int | None) -> str:

@@ -37,8 +37,7 @@ class ShardPairs(BatchDataset):
         return ImageTextBatch(
             image=images.tokens,
             captions=tuple(texts[ordinal] for texts, ordinal in zip(images.captions, ordinals, strict=True)),
-            keys=images.keys,
-            sources=images.sources,
+            samples=images.samples,
         )
 
 

@@ -7,11 +7,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from synth2_lightning.datamodules.photographs import cut_square
 from synth2_lightning.demo.neighbours import Neighbour, Neighbours
 from synth2_lightning.demo.word_maps import draw_map, map_words
 from synth2_lightning.export.captioner import MAX_PIXELS, Captioner
-from synth2_lightning.sources.pictures import decode_picture, pixel_limit
+from synth2_lightning.sources.pictures import center_crop, decode_picture, pixel_limit
 from synth2_lightning.types import Pixels
 
 
@@ -62,7 +61,7 @@ class Answerer:
         """
         size = self.captioner.image_size
         with pixel_limit(MAX_PIXELS):
-            square = cut_square(decode_picture(file, file.name, MAX_PIXELS, wanted_size=size), size)
+            square = center_crop(decode_picture(file, file.name, MAX_PIXELS, wanted_size=size), size)
         caption = self.captioner.caption([square])[0]
         values = torch.from_numpy(np.array(square)).permute(2, 0, 1)[None].contiguous()
         image = Pixels(values).to(self.captioner.device)

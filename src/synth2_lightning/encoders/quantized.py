@@ -6,22 +6,23 @@ codes lie in the encoder's own space and nothing is normalised on the way.
 """
 
 import json
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import cast
 
 import torch
 from einops import rearrange
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from vector_quantize_pytorch import ResidualVQ
 
-from synth2_lightning.interfaces import CodebookLearner, ImageEncoder, ImageTokenizer
+from synth2_lightning.interfaces import ImageEncoder, ImageTokenizer, Loadable
 from synth2_lightning.io.atomic import write_files
 from synth2_lightning.io.fingerprints import fingerprint_codebook
 from synth2_lightning.io.json_text import read_description
 from synth2_lightning.io.locations import resolve
 from synth2_lightning.io.safetensors import read_safetensors, write_safetensors
-from synth2_lightning.types import Pixels, Quantization, SoftVQTokens, VQTokens
+from synth2_lightning.types import Pixels, Quantization, VQTokens
 
 _CONFIG = "codebook.json"
 _CODES = "codebook.safetensors"
@@ -126,17 +127,6 @@ class QuantizedEncoder(ImageTokenizer):
         self._check(tokens.codebook, tokens.ids)
         return self._look_up(tokens.ids)
 
-    @torch.no_grad()
-    def embed_soft_tokens(self, tokens: SoftVQTokens) -> Float[Tensor, "batch tokens dim"]:
-        """Take the expectation at each level and sum over the levels.
-
-        Raises:
-            ValueError: If they speak another codebook, are outside of it, or have another number of levels.
-        """
-        self._check(tokens.codebook, tokens.ids[..., 0])
-        levels = zip(self.codes, tokens.ids.unbind(2), tokens.probabilities.unbind(2), strict=True)
-        return torch.stack([(codes[ids] * shares[..., None]).sum(-2) for codes, ids, shares in levels]).sum(0)
-
     def _look_up(self, ids: Int[Tensor, "batch tokens levels"]) -> Float[Tensor, "batch tokens dim"]:
         return torch.stack([codes[level] for codes, level in zip(self.codes, ids.unbind(2), strict=True)]).sum(0)
 
@@ -156,6 +146,30 @@ class QuantizedEncoder(ImageTokenizer):
     def _check_loaded(self) -> None:
         if not self.codebook:
             raise RuntimeError(f"The codebook over {self.name!r} has no codes yet; call load() first.")
+
+
+class CodebookLearner(Loadable, nn.Module, ABC):
+    """A codebook over a frozen encoder's features while it learns, without a gradient.
+
+    Attributes:
+        codebook_size: Number of codes of a level.
+        num_levels: L, residual levels.
+    """
+
+    codebook_size: int
+    num_levels: int
+
+    @abstractmethod
+    def quantize(self, pixels: Pixels) -> Quantization:
+        """Encode and quantise pictures of any height and width; in training the codebook moves along."""
+
+    @abstractmethod
+    def export(self, folder: Path) -> None:
+        """Write the codebook.
+
+        Raises:
+            OSError: If the folder cannot be written.
+        """
 
 
 class ResidualCodebookLearner(CodebookLearner):

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from synth2_lightning.encoders.timm import find_stage, make_blueprint, make_network, stage_names
-from synth2_lightning.interfaces import FeatureExtractor
+from synth2_lightning.nn.perceptual import FeatureExtractor
 
 
 class TimmFeatures(FeatureExtractor):

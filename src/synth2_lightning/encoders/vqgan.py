@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -13,12 +14,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from synth2_lightning.encoders.frozen import FrozenEncoder, Preprocessing
-from synth2_lightning.interfaces import ImageTokenizer, TrainableTokenizer
+from synth2_lightning.interfaces import ImageTokenizer, Loadable
 from synth2_lightning.io.atomic import write_files
 from synth2_lightning.io.fingerprints import fingerprint_codebook
 from synth2_lightning.io.locations import is_here, locate_model
 from synth2_lightning.nn.moving_codebook import MovingCodebook, spherical
-from synth2_lightning.types import Pixels, Reconstruction, SoftVQTokens, VQTokens
+from synth2_lightning.types import Pixels, Reconstruction, VQTokens
 
 _HALF = (0.5, 0.5, 0.5)
 
@@ -108,16 +109,6 @@ class VQGANTokenizer(FrozenEncoder, ImageTokenizer):
         return self._vectors[tokens.ids[..., 0]]
 
     @torch.no_grad()
-    def embed_soft_tokens(self, tokens: SoftVQTokens) -> Float[Tensor, "batch tokens dim"]:
-        """Take the expectation of the candidates' vectors.
-
-        Raises:
-            ValueError: If they speak another codebook, are outside of it, or have more than one level.
-        """
-        self._check(tokens.codebook, tokens.ids[..., 0])
-        return torch.einsum("bnk,bnkd->bnd", tokens.probabilities[..., 0, :], self._vectors[tokens.ids[..., 0, :]])
-
-    @torch.no_grad()
     def detokenize(self, tokens: VQTokens) -> Pixels:
         """Decode ids into pictures.
 
@@ -151,6 +142,30 @@ class VQGANTokenizer(FrozenEncoder, ImageTokenizer):
         # refuses ids that are out of range.
         if not ids.is_cuda:
             self.check_ids(ids)
+
+
+class TrainableTokenizer(Loadable, nn.Module, ABC):
+    """A tokenizer while it learns: pictures become codes and pictures again, with a gradient.
+
+    It is no :class:`ImageTokenizer`, because its codes still move. ``export`` writes what becomes one.
+
+    Attributes:
+        codebook_size: Number of codes of a level.
+    """
+
+    codebook_size: int
+
+    @abstractmethod
+    def reconstruct(self, pixels: Pixels) -> Reconstruction:
+        """Encode, quantise and decode pictures of any height and width; in training the codebook moves along."""
+
+    @abstractmethod
+    def export(self, folder: Path) -> None:
+        """Write the trained tokenizer, for its frozen form to load.
+
+        Raises:
+            OSError: If the folder cannot be written.
+        """
 
 
 class TrainableVQGAN(TrainableTokenizer):

@@ -11,7 +11,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from synth2_lightning.datamodules.photographs import cut_square
 from synth2_lightning.export.exported import load_exported
 from synth2_lightning.export.folder import is_exported
 from synth2_lightning.export.runs import find_run
@@ -20,7 +19,7 @@ from synth2_lightning.io.locations import hub_from_cache, resolve
 from synth2_lightning.io.trusted_packages import trusting
 from synth2_lightning.modules.captioner_checkpoint import read_captioner
 from synth2_lightning.modules.captioning import VisionLanguageModule
-from synth2_lightning.sources.pictures import decode_picture, pixel_limit, to_rgb
+from synth2_lightning.sources.pictures import center_crop, decode_picture, pixel_limit, to_rgb
 from synth2_lightning.sources.read_ahead import read_ahead
 from synth2_lightning.types import Pixels
 
@@ -139,7 +138,7 @@ class Captioner:
             raise ValueError(f"batch_size is {batch_size}; expected 1 or more.")
 
         def read_square(item: Item) -> Image.Image:
-            return cut_square(read(item), self.image_size)
+            return center_crop(read(item), self.image_size)
 
         num_threads = min(os.cpu_count() or 1, _MAX_READERS)
         batch: list[tuple[Item, Image.Image | OSError]] = []

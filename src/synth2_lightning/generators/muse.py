@@ -20,7 +20,7 @@ from synth2_lightning.io.safetensors import read_safetensors, write_safetensors
 from synth2_lightning.nn.maskgit import MaskGit, TextKeyValues
 from synth2_lightning.nn.parallel_decoding import SamplingSettings, decode_in_parallel, noise_shape
 from synth2_lightning.nn.unmasking import ConfidenceOrder, UnmaskingOrder
-from synth2_lightning.types import SoftVQTokens, VQTokens
+from synth2_lightning.types import VQTokens
 
 _CONFIG = "generator.json"
 _WEIGHTS = "generator.safetensors"
@@ -67,8 +67,6 @@ class MuseGenerator(ImageGenerator):
         sampling: Steps, guidance, temperature.
         order: Which tokens a step reveals.
         negative_text: What guidance moves away from; empty for the null text of the training.
-        num_candidates: Give the likeliest codes of every token with their probabilities (:class:`SoftVQTokens`) rather
-            than the code that was drawn; ``None`` gives the drawn code.
         compile_network: Run the network through ``torch.compile``: worth it for many captions.
 
     Raises:
@@ -96,7 +94,6 @@ class MuseGenerator(ImageGenerator):
         sampling: SamplingSettings = SamplingSettings(),  # noqa: B008 - frozen, and read by the command line
         order: UnmaskingOrder = ConfidenceOrder(),  # noqa: B008 - without state
         negative_text: str = "",
-        num_candidates: int | None = None,
         compile_network: bool = False,
     ) -> None:
         super().__init__()
@@ -118,7 +115,6 @@ class MuseGenerator(ImageGenerator):
         self.sampling = sampling
         self.order = order
         self.negative_text = negative_text
-        self.num_candidates = num_candidates
         self.codebook_size = tokenizer.codebook_size
         self.fingerprint = ""
         self._codebook: str = config["codebook"]
@@ -161,7 +157,7 @@ class MuseGenerator(ImageGenerator):
         }
 
     @torch.no_grad()
-    def generate(self, captions: Sequence[str], seeds: Sequence[int]) -> VQTokens | SoftVQTokens:
+    def generate(self, captions: Sequence[str], seeds: Sequence[int]) -> VQTokens:
         """Draw the tokens of one picture per caption; a caption and its seed give the same ones in any batch.
 
         Raises:
@@ -180,7 +176,6 @@ class MuseGenerator(ImageGenerator):
             self.sampling,
             self.order,
             self.negative_text,
-            self.num_candidates,
         )
 
 
@@ -193,8 +188,7 @@ def sample_tokens(
     sampling: SamplingSettings,
     order: UnmaskingOrder,
     negative_text: str = "",
-    num_candidates: int | None = None,
-) -> VQTokens | SoftVQTokens:
+) -> VQTokens:
     """Draw the tokens of one picture per caption, by networks that are in evaluation mode."""
     texts = [*captions, negative_text] if sampling.is_guided and negative_text else captions
     embeddings, mask = text_encoder.encode(texts)
@@ -207,7 +201,7 @@ def sample_tokens(
         null_text = network.encode_text(*others, is_null)
     uniform = torch.stack([_draw_uniform(seed, noise_shape(network, sampling)) for seed in seeds])
     codebook = tokenizer.codebook
-    decoded = decode_in_parallel(
+    ids = decode_in_parallel(
         network,
         lambda ids: tokenizer.embed_tokens(VQTokens(ids, codebook)),
         text,
@@ -215,11 +209,8 @@ def sample_tokens(
         uniform.to(embeddings.device),
         sampling,
         order,
-        num_candidates,
     )
-    if num_candidates is None:
-        return VQTokens(decoded.ids, codebook)
-    return SoftVQTokens(decoded.candidates, decoded.probabilities, codebook)
+    return VQTokens(ids, codebook)
 
 
 def _draw_uniform(seed: int, shape: tuple[int, ...]) -> Tensor:

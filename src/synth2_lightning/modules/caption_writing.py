@@ -16,9 +16,9 @@ class CaptionWritingModule(LightningModule):
 
     Example:
         >>> from synth2_lightning.testing import TinyCaptionGenerator
-        >>> from synth2_lightning.types import ChatMessage
+        >>> from synth2_lightning.types import ChatMessage, SampleInfo
         >>> prompts = ((ChatMessage("user", "dog"),),)
-        >>> batch = PromptBatch(prompts, ("dog-0",), ("pets",), ("dog",), ("class-based@1",), (1234,))
+        >>> batch = PromptBatch(prompts, (SampleInfo("dog-0", "pets", "dog", 1234),), ("class-based@1",))
         >>> CaptionWritingModule(TinyCaptionGenerator()).predict_step(batch, 0).completions[0].text
         'A picture of dog number 234.'
     """

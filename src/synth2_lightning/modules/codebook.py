@@ -7,7 +7,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 from torchmetrics import ExplainedVariance
 
-from synth2_lightning.interfaces import CodebookLearner
+from synth2_lightning.encoders.quantized import CodebookLearner
 from synth2_lightning.metrics.codebook import CodebookPerplexity
 from synth2_lightning.modules.base import BaseModule
 from synth2_lightning.types import ImageTextBatch, Pixels, Quantization

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import ClassVar, TypedDict
+from typing import ClassVar, TypedDict, assert_never
 
 import torch
 from jaxtyping import Bool, Float
@@ -154,7 +154,6 @@ class MuseModule(BaseModule):
         generated = sample_tokens(
             self.network, self.tokenizer, self.text_encoder, batch.captions, seeds, self.sampling, self.order
         )
-        assert isinstance(generated, VQTokens), "no candidates were asked for"
         self.recall.update(self._pool(generated), self._pool(real))
         figures = {
             "loss": losses[mask].mean(),
@@ -177,10 +176,7 @@ class MuseModule(BaseModule):
                 parts = [self._tokens(part) for part in image.parts]
                 return VQTokens(torch.cat([part.ids for part in parts]), parts[0].codebook)
             case _:
-                raise TypeError(
-                    f"MuseModule was given {type(image).__name__}; expected Pixels or VQTokens, because it learns from "
-                    "codes that were chosen."
-                )
+                assert_never(image)
 
     def _masked_loss(
         self,

@@ -18,8 +18,10 @@ class ScoringModule(LightningModule):
 
     Example:
         >>> from synth2_lightning.testing import TinyImageTokenizer, TinyPairScorer
+        >>> from synth2_lightning.types import SampleInfo
         >>> tokens = VQTokens(torch.full((1, 4, 1), 3), TinyImageTokenizer.codebook)
-        >>> images = TokenizedImages(("7",), ("tiny",), (("a dark field", "a bright field"),), tokens, codebook_size=16)
+        >>> captions = (("a dark field", "a bright field"),)
+        >>> images = TokenizedImages((SampleInfo("7", "tiny"),), captions, tokens, codebook_size=16)
         >>> ScoringModule(TinyPairScorer()).predict_step(images, 0).scores
         ((12.0, 3.0),)
     """

@@ -6,7 +6,7 @@ from typing import Any
 from lightning.pytorch import LightningModule
 
 from synth2_lightning.interfaces import ImageGenerator
-from synth2_lightning.types import CaptionBatch, ImageTextBatch, TokenizedImages, VQTokens
+from synth2_lightning.types import CaptionBatch, ImageTextBatch, TokenizedImages
 
 _logger = logging.getLogger(__name__)
 
@@ -19,7 +19,8 @@ class SynthesisModule(LightningModule):
 
     Example:
         >>> from synth2_lightning.testing import TinyImageGenerator
-        >>> batch = CaptionBatch(("a red circle",), ("7",), ("synthetic",), ("",), (1234,))
+        >>> from synth2_lightning.types import SampleInfo
+        >>> batch = CaptionBatch(("a red circle",), (SampleInfo("7", "synthetic", seed=1234),))
         >>> SynthesisModule(TinyImageGenerator()).predict_step(batch, 0).tokens.ids.shape
         torch.Size([1, 4, 1])
     """
@@ -50,7 +51,7 @@ class SynthesisModule(LightningModule):
         """Synthesise a picture per caption.
 
         Raises:
-            TypeError: If the batch does not hold captions, or the generator makes what shards cannot hold.
+            TypeError: If the batch does not hold captions.
             ValueError: If the generator makes more or fewer pictures than it was asked for.
         """
         if not isinstance(batch, CaptionBatch):
@@ -58,22 +59,14 @@ class SynthesisModule(LightningModule):
                 f"SynthesisModule was given {type(batch).__name__}; expected CaptionBatch. Use a CaptionDataModule."
             )
         tokens = self.generator.generate(batch.captions, batch.seeds)
-        if not isinstance(tokens, VQTokens):
-            raise TypeError(
-                f"{type(self.generator).__name__} made {type(tokens).__name__}; expected VQTokens, because shards hold "
-                "codebook ids. Have the generator draw hard ids."
-            )
         if len(tokens) != len(batch):
             raise ValueError(
                 f"{type(self.generator).__name__} made {len(tokens)} pictures of {len(batch)} captions; expected one "
                 "of each. The generator is at fault."
             )
         return TokenizedImages(
-            keys=batch.keys,
-            sources=batch.sources,
+            samples=batch.samples,
             captions=tuple((caption,) for caption in batch.captions),
             tokens=tokens,
             codebook_size=self.generator.codebook_size,
-            class_names=batch.class_names,
-            seeds=batch.seeds,
         )

@@ -48,8 +48,7 @@ class TokenizationModule(LightningModule):
                 "be tokenized. Use a RealDataModule."
             )
         return TokenizedImages(
-            keys=batch.keys,
-            sources=batch.sources,
+            samples=batch.samples,
             captions=batch.references or tuple((caption,) for caption in batch.captions),
             tokens=self.tokenizer.tokenize(batch.image),
             codebook_size=self.tokenizer.codebook_size,

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 from torch.optim import AdamW
 
-from synth2_lightning.interfaces import FeatureExtractor, TrainableTokenizer
+from synth2_lightning.encoders.vqgan import TrainableTokenizer
 from synth2_lightning.metrics.codebook import CodebookPerplexity, CodebookUsage
 from synth2_lightning.modules.base import BaseModule
 from synth2_lightning.modules.divergence import refuse_nonfinite_weights
 from synth2_lightning.modules.optimizers import OptimizerFactory, SchedulerFactory
-from synth2_lightning.nn.perceptual import perceptual_distance
+from synth2_lightning.nn.perceptual import FeatureExtractor, perceptual_distance
 from synth2_lightning.types import ImageTextBatch, Pixels, Reconstruction
 
 

@@ -1,12 +1,20 @@
 """Patch discriminator for the training of image tokenizers (Isola et al., arXiv 1611.07004)."""
 
+from abc import ABC, abstractmethod
+
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from synth2_lightning.interfaces import Discriminator
-
 _NUM_GROUPS = 8
+
+
+class Discriminator(nn.Module, ABC):
+    """Tells real pictures from reconstructions, by a score for each of their regions."""
+
+    @abstractmethod
+    def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch rows columns"]:
+        """Score regions: above 0 what seems real; -1 is black in the pictures, 1 is white."""
 
 
 class PatchDiscriminator(Discriminator):

@@ -63,15 +63,6 @@ class SamplingSettings:
         return guidance, temperature
 
 
-@dataclass(frozen=True, slots=True)
-class DecodedTokens:
-    """Sampled codes, and the most likely codes of each token with their probabilities when it was sampled."""
-
-    ids: Int[Tensor, "batch tokens levels"]
-    candidates: Int[Tensor, "batch tokens levels candidates"]
-    probabilities: Float[Tensor, "batch tokens levels candidates"]
-
-
 def noise_shape(network: MaskGit, settings: SamplingSettings) -> tuple[int, int, int]:
     """Return the shape of the random numbers of one image: steps, tokens, levels + 1 (one for the order)."""
     return settings.num_steps, network.num_tokens, network.num_levels + 1
@@ -86,8 +77,7 @@ def decode_in_parallel(
     uniform: Float[Tensor, "batch steps tokens numbers"],
     settings: SamplingSettings,
     order: UnmaskingOrder,
-    num_candidates: int | None = 1,
-) -> DecodedTokens:
+) -> Int[Tensor, "batch tokens levels"]:
     """Sample the tokens of images, one image per text.
 
     Args:
@@ -100,22 +90,17 @@ def decode_in_parallel(
             so that the tokens of an image depend on its own seed, not on the rest of the batch.
         settings: Steps, guidance, temperature.
         order: Selects the tokens that a step unmasks.
-        num_candidates: Number of most likely codes to return per token; ``None`` returns none.
 
     Raises:
-        ValueError: If guidance is on without ``null_text``, or there are more candidates than codes.
+        ValueError: If guidance is on without ``null_text``.
     """
     if settings.is_guided and null_text is None:
         raise ValueError(
             f"Guidance {settings.guidance} needs an unconditional text; expected null_text, got None. Compute it by "
             "MaskGit.encode_text, or set guidance to 0."
         )
-    if num_candidates is not None and not 1 <= num_candidates <= network.codebook_size:
-        raise ValueError(
-            f"num_candidates is {num_candidates}; expected 1 to {network.codebook_size}, the codebook size."
-        )
     texts = (text, null_text) if settings.is_guided and null_text else (text,)
-    canvas = _Canvas(network, embed, len(text), num_candidates or 0, uniform.device)
+    canvas = _Canvas(network, embed, len(text), uniform.device)
     masked = order.start(network.grid).to(uniform.device).expand(len(text), -1)
     for step, num_left in enumerate(count_masked(network.num_tokens, settings.num_steps)):
         num_unmasked = masked.shape[1] - num_left
@@ -123,38 +108,23 @@ def decode_in_parallel(
         noise = _at(uniform[:, step], masked_positions)
         guidance, temperature = settings.at(step / max(1, settings.num_steps - 1))
         states = canvas.predict(texts, masked_positions)
-        sample = _sample(network, states, noise, guidance, temperature, settings.top_k, num_candidates or 0)
+        ids, log_probabilities = _sample(network, states, noise, guidance, temperature, settings.top_k)
         fraction_left = 1 - (step + 1) / settings.num_steps
-        kept = order.select(sample.log_probabilities, noise[..., -1], num_unmasked, fraction_left)
-        canvas.commit(
-            _at(masked_positions, kept),
-            _at(sample.ids, kept),
-            _at(sample.candidates, kept),
-            _at(sample.probabilities, kept),
-        )
+        kept = order.select(log_probabilities, noise[..., -1], num_unmasked, fraction_left)
+        canvas.commit(_at(masked_positions, kept), _at(ids, kept))
         is_left = torch.ones_like(masked_positions, dtype=torch.bool).scatter(1, kept, False)
         masked = torch.cat([masked_positions[is_left].view(len(masked), -1), rest], dim=1)
-    return DecodedTokens(canvas.ids, canvas.candidates, canvas.probabilities)
-
-
-@dataclass(slots=True)
-class _Sample:
-    ids: Tensor
-    log_probabilities: Tensor
-    candidates: Tensor
-    probabilities: Tensor
+    return canvas.ids
 
 
 class _Canvas:
     """State of the images during decoding: sampled codes, and the inputs of the network."""
 
-    def __init__(self, network: MaskGit, embed: Embed, batch: int, num_candidates: int, device: torch.device) -> None:
+    def __init__(self, network: MaskGit, embed: Embed, batch: int, device: torch.device) -> None:
         num_tokens, num_levels = network.num_tokens, network.num_levels
         self.network = network
         self.embed = embed
         self.ids = torch.zeros(batch, num_tokens, num_levels, dtype=torch.long, device=device)
-        self.candidates = torch.zeros(batch, num_tokens, num_levels, num_candidates, dtype=torch.long, device=device)
-        self.probabilities = torch.zeros(batch, num_tokens, num_levels, num_candidates, device=device)
         self._embeddings = torch.zeros_like(embed(self.ids[:1])).repeat(batch, 1, 1)
         self._mask = torch.ones(batch, num_tokens, dtype=torch.bool, device=device)
         self._rows = torch.arange(batch, device=device)[:, None]
@@ -164,10 +134,10 @@ class _Canvas:
         states: Tensor = self.network(self._embeddings, self._mask, *texts)
         return states.view(len(texts), *self._embeddings.shape[:2], -1)[:, self._rows, masked_positions]
 
-    def commit(self, positions: Tensor, ids: Tensor, candidates: Tensor, probabilities: Tensor) -> None:
+    def commit(self, positions: Tensor, ids: Tensor) -> None:
         """Write the sampled codes and unmask their positions."""
         at = self._rows, positions
-        self.ids[at], self.candidates[at], self.probabilities[at] = ids, candidates, probabilities
+        self.ids[at] = ids
         self._embeddings[at] = self.embed(ids)
         self._mask[at] = False
 
@@ -179,24 +149,19 @@ def _sample(
     guidance: float,
     temperature: float,
     top_k: int | None,
-    num_candidates: int,
-) -> _Sample:
-    """Sample a code of each level in turn, conditioned on the sampled codes of the previous levels."""
+) -> tuple[Int[Tensor, "batch positions levels"], Float[Tensor, "batch positions"]]:
+    """Sample a code of each level in turn, given those of the previous levels; return log-probabilities, too."""
     # The heads are linear and the level embeddings equal for all texts: guidance of states is guidance of logits.
     states = torch.lerp(states[1], states[0], 1 + guidance) if len(states) == 2 else states[0]
     ids = torch.zeros(*states.shape[:2], 0, dtype=torch.long, device=states.device)
     log_probabilities = torch.zeros(states.shape[:2], device=states.device)
-    candidates, probabilities = [], []
     for level in range(network.num_levels):
         logits = network.level_logits(states, ids).float() / temperature
         level_log_probabilities = _keep_top(logits, top_k).log_softmax(-1)
         codes = sample_categorical(level_log_probabilities, noise[..., level])[..., None]
         log_probabilities += level_log_probabilities.gather(-1, codes)[..., 0]
         ids = torch.cat([ids, codes], dim=-1)
-        best = level_log_probabilities.topk(num_candidates, dim=-1)
-        candidates.append(best.indices)
-        probabilities.append(best.values.softmax(-1))
-    return _Sample(ids, log_probabilities, torch.stack(candidates, dim=-2), torch.stack(probabilities, dim=-2))
+    return ids, log_probabilities
 
 
 def _keep_top(logits: Tensor, top_k: int | None) -> Tensor:

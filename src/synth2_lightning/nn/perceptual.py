@@ -1,11 +1,25 @@
 """Perceptual distance of images in the feature space of a frozen network."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
+
+from synth2_lightning.interfaces import FrozenModule
+
+
+class FeatureExtractor(FrozenModule, ABC):
+    """A frozen network that says what pictures hold, at several depths: pictures that look alike have like features.
+
+    It is no :class:`ImageEncoder`, because a gradient flows through it to the pictures.
+    """
+
+    @abstractmethod
+    def extract(self, images: Float[Tensor, "batch 3 height width"]) -> list[Float[Tensor, "batch _ _ _"]]:
+        """Make one feature map ``(batch, dim, height, width)`` per layer; -1 is black in the pictures, 1 is white."""
 
 
 def perceptual_distance(

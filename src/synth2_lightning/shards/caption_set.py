@@ -61,7 +61,7 @@ class _Row(NamedTuple):
     caption: str
     prompt: str
     model: str
-    seed: int
+    seed: int | None
     num_prompt_tokens: int
     num_tokens: int
     finish_reason: str
@@ -75,9 +75,9 @@ class CaptionSetWriter(PartWriter[_Row]):
 
     Example:
         >>> import tempfile
-        >>> from synth2_lightning.types import ChatMessage, Completion, PromptBatch
+        >>> from synth2_lightning.types import ChatMessage, Completion, PromptBatch, SampleInfo
         >>> prompts = ((ChatMessage("user", "dog"),),)
-        >>> batch = PromptBatch(prompts, ("dog-0",), ("pets",), ("dog",), ("class-based@1",), (1234,))
+        >>> batch = PromptBatch(prompts, (SampleInfo("dog-0", "pets", "dog", 1234),), ("class-based@1",))
         >>> writer = CaptionSetWriter(Path(tempfile.mkdtemp()))
         >>> writer.append(WrittenCaptions(batch, (Completion("A dog runs.", "stop", 80, 5),), "smollm2"))
         1
@@ -90,22 +90,21 @@ class CaptionSetWriter(PartWriter[_Row]):
 
     def append(self, written: WrittenCaptions) -> int:
         """Add those answers that are not there yet, and return how many those are."""
-        batch = written.batch
-        columns = (batch.keys, batch.sources, batch.class_names, batch.templates, batch.seeds, written.completions)
+        columns = (written.batch.samples, written.batch.templates, written.completions)
         return self.add(
             _Row(
-                key=key,
-                source=source,
-                class_name=class_name,
+                key=sample.key,
+                source=sample.source,
+                class_name=sample.class_name,
                 caption=completion.text,
                 prompt=template,
                 model=written.model,
-                seed=seed,
+                seed=sample.seed,
                 num_prompt_tokens=completion.num_prompt_tokens,
                 num_tokens=completion.num_tokens,
                 finish_reason=completion.finish_reason,
             )
-            for key, source, class_name, template, seed, completion in zip(*columns, strict=True)
+            for sample, template, completion in zip(*columns, strict=True)
         )
 
     def make_table(self, rows: Sequence[_Row], settings: Mapping[str, Any]) -> pa.Table:

@@ -1,7 +1,7 @@
 """The table of contents of a folder of shards: written last, so that a folder with a manifest is complete."""
 
 import json
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -9,9 +9,7 @@ from zlib import crc32
 from synth2_lightning.io.atomic import write_atomically
 from synth2_lightning.io.json_text import parse_json
 
-# Since 2, a record has a class name and a seed, and a part says what made it. Since 3, a record may have a score per
-# caption, and the manifest says whether the records are of an evaluation split.
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 1
 FILE_NAME = "manifest.json"
 _MAX_CODEBOOK_SIZE = 2**16
 
@@ -61,23 +59,23 @@ class Manifest:
         tokens: Format of the tokens.
         parts: Name of every Parquet file and its number of rows.
         provenance: What made the shards, for people; nothing is decided by it.
+        footers: CRC-32 of every part's footer, by its name; its pages bring their own.
+        digests: SHA-256 of every part, by its name; the cached copy of the shards is named after them.
         is_evaluation: Whether the records are known to come from an evaluation split: nothing may be learnt from them.
-        footers: Checksum of every part's footer, by its name; its pages bring their own. Earlier folders have none.
-        digests: SHA-256 of every part, by its name: what the copies that are read are named after. Earlier folders have
-            none.
 
     Example:
         >>> tokens = TokenFormat(codebook="vqgan-512:1f3c9a02", codebook_size=512, num_tokens=64, num_levels=1)
-        >>> Manifest(tokens=tokens, parts={"part-00000-00000.parquet": 20}, provenance={}).num_records
+        >>> part = "part-00000-00000.parquet"
+        >>> Manifest(tokens=tokens, parts={part: 20}, provenance={}, footers={part: 1}, digests={part: ""}).num_records
         20
     """
 
     tokens: TokenFormat
     parts: dict[str, int]
     provenance: dict[str, Any]
+    footers: dict[str, int]
+    digests: dict[str, str]
     is_evaluation: bool = False
-    footers: dict[str, int] = field(default_factory=dict)
-    digests: dict[str, str] = field(default_factory=dict)
 
     @property
     def num_records(self) -> int:
@@ -118,10 +116,10 @@ class Manifest:
             version = content["schema_version"]
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(f"{path} is damaged ({error!r}). {_WAY_OUT}") from error
-        if version not in range(1, SCHEMA_VERSION + 1):
+        if version != SCHEMA_VERSION:
             writer = content.get("provenance", {}).get("synth2_lightning", "not recorded")
             raise ValueError(
-                f"{path} has schema version {version!r}; this package reads versions 1 to {SCHEMA_VERSION}. Use the "
+                f"{path} has schema version {version!r}; this package reads version {SCHEMA_VERSION}. Use the "
                 f"package version that wrote it ({writer}), or make the shards again."
             )
         try:
@@ -129,18 +127,18 @@ class Manifest:
                 tokens=TokenFormat(**{each.name: content[each.name] for each in fields(TokenFormat)}),
                 parts={str(name): int(rows) for name, rows in content["parts"].items()},
                 provenance=dict(content["provenance"]),
-                is_evaluation=bool(content.get("is_evaluation", False)),  # earlier versions do not know
-                footers={str(name): int(checksum) for name, checksum in content.get("footers", {}).items()},
-                digests={str(name): str(digest) for name, digest in content.get("digests", {}).items()},
+                is_evaluation=bool(content["is_evaluation"]),
+                footers={str(name): int(checksum) for name, checksum in content["footers"].items()},
+                digests={str(name): str(digest) for name, digest in content["digests"].items()},
             )
-            num_records = content["num_records"]
+            num_records, checksum = content["num_records"], content["checksum"]
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"{path} is damaged ({error!r}). {_WAY_OUT}") from error
         if manifest.num_records != num_records:
             raise ValueError(
                 f"{path} is damaged: its parts have {manifest.num_records} rows, it says {num_records}. {_WAY_OUT}"
             )
-        if "checksum" in content and content["checksum"] != _checksum(content):  # earlier versions have none
+        if checksum != _checksum(content):
             raise ValueError(f"{path} is damaged: it is not as it was written. {_WAY_OUT}")
         return manifest
 

@@ -114,7 +114,7 @@ class PartWriter(ABC, Generic[Row]):
         """
         for part in list_parts(self.folder):
             if _INPUT not in read_footer(part).schema.to_arrow_schema().names:
-                continue  # of an earlier version, or from a datamodule that says nothing of it
+                continue  # from a datamodule that does not fingerprint its inputs
             before = read_part(part, [_INPUT])[_INPUT].to_pylist()
             records = list(read_keys(part))
             changed = [

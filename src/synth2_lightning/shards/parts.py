@@ -117,7 +117,7 @@ def read_header(part: Path) -> tuple[TokenFormat, dict[str, Any]]:
     """Read the format of the tokens of a part, and the settings that made them.
 
     Raises:
-        ValueError: If the part does not tell: another program, or an older version of this one, wrote it.
+        ValueError: If the part does not contain them: another program wrote it.
     """
     metadata = read_footer(part).schema.to_arrow_schema().metadata or {}
     if _FORMAT not in metadata:
@@ -135,13 +135,13 @@ def read_settings(part: Path) -> dict[str, Any]:
     """Read the settings that made a part.
 
     Raises:
-        ValueError: If the part does not tell: another program, or an older version of this one, wrote it.
+        ValueError: If the part does not contain them: another program wrote it.
     """
     metadata = read_footer(part).schema.to_arrow_schema().metadata or {}
     if _SETTINGS not in metadata:
         raise ValueError(
-            f"{part} does not say with which settings it was made, because another program or an older version of this "
-            "package wrote it. It can be read, but nothing can be added to its folder: choose another."
+            f"{part} does not contain the settings that made it, so this package did not write it. Expected parts that "
+            "`synth2 predict` wrote; move the file elsewhere, or choose another folder."
         )
     try:
         return dict(parse_json(metadata[_SETTINGS]))

@@ -20,7 +20,7 @@ from synth2_lightning.io.locks import lock_file
 from synth2_lightning.io.parquet import open_parquet, read_batches
 from synth2_lightning.shards.manifest import Manifest
 from synth2_lightning.shards.parts import checksum_footer, largest_id, list_parts, read_footer, refuse_repeated
-from synth2_lightning.types import TokenizedImages, VQTokens
+from synth2_lightning.types import SampleInfo, TokenizedImages, VQTokens
 
 
 class ShardReader(Loadable):
@@ -90,21 +90,16 @@ class ShardReader(Loadable):
     def fingerprint(self) -> str:
         """Checksum of keys and captions, and of the parts' footers, which hold the places of all that is compressed."""
         texts = self._rows.select_columns(["key", "captions"])[:]
-        footers = self.manifest.footers
-        if not footers:  # a manifest of an earlier version
-            folder = resolve(self.folder, "folder of shards")
-            footers = {name: checksum_footer(folder / name) for name in self.manifest.parts}
-        parts = crc32(repr((self.manifest.tokens, sorted(footers.items()))).encode())
+        parts = crc32(repr((self.manifest.tokens, sorted(self.manifest.footers.items()))).encode())
         return f"{fingerprint_captions(texts['key'], texts['captions'])}-{parts:08x}"
 
     def read(self, indices: Sequence[int]) -> TokenizedImages:
-        """Read rows in the given order; a row may be asked for twice."""
+        """Read rows in the given order; a row may be requested twice."""
         tokens = self.manifest.tokens
         rows = self._rows[list(indices)]
         ids = rows["tokens"].combine_chunks().flatten().to_numpy().astype(np.int64)
         return TokenizedImages(
-            keys=tuple(rows["key"].to_pylist()),
-            sources=tuple(rows["source"].to_pylist()),
+            samples=tuple(map(SampleInfo, rows["key"].to_pylist(), rows["source"].to_pylist())),
             captions=tuple(tuple(captions) for captions in rows["captions"].to_pylist()),
             tokens=VQTokens(
                 torch.from_numpy(ids).view(len(rows), tokens.num_tokens, tokens.num_levels), tokens.codebook
@@ -113,17 +108,16 @@ class ShardReader(Loadable):
         )
 
     def read_whole(self, indices: Sequence[int]) -> TokenizedImages:
-        """Read rows with all that the folder knows of them: class names, seeds and scores, too."""
+        """Read rows with class names, seeds and scores as well."""
         rows = self._rows[list(indices)]
-        optional: list[list[Any]] = [
-            rows[name].to_pylist() if name in rows.column_names else [None] * len(rows)
-            for name in ("class_name", "seed", "scores")
-        ]
-        class_names, seeds, scores = optional
+        images = self.read(indices)
+        class_names, seeds, scores = (rows[name].to_pylist() for name in ("class_name", "seed", "scores"))
         return replace(
-            self.read(indices),
-            class_names=tuple(name or "" for name in class_names) if any(class_names) else (),
-            seeds=() if None in seeds else tuple(seeds),
+            images,
+            samples=tuple(
+                replace(sample, class_name=class_name or "", seed=seed)
+                for sample, class_name, seed in zip(images.samples, class_names, seeds, strict=True)
+            ),
             scores=() if None in scores else tuple(map(tuple, scores)),
         )
 
@@ -140,8 +134,8 @@ class ShardReader(Loadable):
             ValueError: If a caption has no score.
         """
         num_captions = self.count_captions()
-        scores = self._rows.select_columns(["scores"])[:]["scores"] if "scores" in self._rows.column_names else None
-        if scores is None or scores.null_count or not np.array_equal(pc.list_value_length(scores), num_captions):
+        scores = self._rows.select_columns(["scores"])[:]["scores"]
+        if scores.null_count or not np.array_equal(pc.list_value_length(scores), num_captions):
             raise ValueError(
                 f"{self.folder} does not hold a score for each of its {num_captions.sum()} captions. Expected shards "
                 "that `synth2 predict --config score.yaml` has written: score these and name the folder it writes, or "
@@ -172,7 +166,7 @@ def _check_parts(folder: Path, manifest: Manifest) -> None:
                 f"{folder / name} holds the id {largest}, but codebook {manifest.tokens.codebook!r} has the ids 0 to "
                 f"{manifest.tokens.codebook_size - 1}. {_WAY_OUT}"
             )
-        if manifest.footers and checksum_footer(folder / name) != manifest.footers.get(name):
+        if checksum_footer(folder / name) != manifest.footers.get(name):
             raise ValueError(f"{folder / name} is damaged: its footer is not as it was written. {_WAY_OUT}")
 
 
@@ -181,8 +175,8 @@ def _map_parts(folder: Path, manifest: Manifest) -> Any:
     import datasets
 
     parts = [folder / name for name in manifest.parts]
-    digests = manifest.digests or {part.name: fingerprint_file(part) for part in parts}
-    name = fingerprint_texts(text for part in parts for text in (part.name, digests.get(part.name, "")))
+    digests = {part.name: manifest.digests.get(part.name, "") for part in parts}
+    name = fingerprint_texts(text for item in digests.items() for text in item)
     copy = Path(datasets.config.HF_DATASETS_CACHE) / "synth2_shards" / f"{name}.arrow"
     try:
         if not copy.is_file():

@@ -38,7 +38,7 @@ class _Row(NamedTuple):
     source: str
     captions: tuple[str, ...]
     tokens: np.ndarray[Any, np.dtype[np.uint16]]
-    class_name: str | None
+    class_name: str
     seed: int | None
     scores: tuple[float, ...] | None
 
@@ -58,9 +58,9 @@ class ShardWriter(PartWriter[_Row]):
 
     Example:
         >>> import tempfile
-        >>> from synth2_lightning.types import VQTokens
+        >>> from synth2_lightning.types import SampleInfo, VQTokens
         >>> tokens = VQTokens(torch.zeros(1, 64, 1, dtype=torch.long), "vqgan-512:1f3c9a02")
-        >>> images = TokenizedImages(("7",), ("scenes",), (("a red circle",),), tokens, codebook_size=512)
+        >>> images = TokenizedImages((SampleInfo("7", "scenes"),), (("a red circle",),), tokens, codebook_size=512)
         >>> folder = Path(tempfile.mkdtemp())
         >>> with_one = ShardWriter(folder)
         >>> with_one.append(images), with_one.append(images)
@@ -86,10 +86,11 @@ class ShardWriter(PartWriter[_Row]):
         """
         self._check(images)
         rows = images.tokens.ids.flatten(1).cpu().numpy().astype(np.uint16)
-        nothing = (None,) * len(images)
-        columns = (images.keys, images.sources, images.captions, rows)
-        optional = (images.class_names or nothing, images.seeds or nothing, images.scores or nothing)
-        return self.add(_Row(*values) for values in zip(*columns, *optional, strict=True))
+        scores = images.scores or (None,) * len(images)
+        return self.add(
+            _Row(sample.key, sample.source, captions, tokens, sample.class_name, sample.seed, row_scores)
+            for sample, captions, tokens, row_scores in zip(images.samples, images.captions, rows, scores, strict=True)
+        )
 
     def make_table(self, rows: Sequence[_Row], settings: Mapping[str, Any]) -> pa.Table:
         """Make a part of pictures."""

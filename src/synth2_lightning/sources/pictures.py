@@ -141,6 +141,34 @@ def keep_middle(image: Image.Image) -> Image.Image:
     return image.crop((margins[0], margins[1], image.width - margins[0], image.height - margins[1]))
 
 
+def center_crop(image: Image.Image, size: int) -> Image.Image:
+    """Resize the shorter side to a size (bicubic, antialiased) and crop the central square.
+
+    The pixels are those of torchvision's ``Resize`` and ``CenterCrop`` on Pillow images, which CLIP and most networks
+    of timm were trained on. Training, evaluation and captioning all crop by this function; the encoder normalizes its
+    result. An extremely long image is cropped by :func:`keep_middle` first; an image of the requested size is returned
+    unchanged.
+
+    Args:
+        image: RGB.
+        size: Height and width of the square in pixels.
+
+    Example:
+        >>> center_crop(Image.new("RGB", (640, 480)), 224).size
+        (224, 224)
+    """
+    if image.size == (size, size):
+        return image
+    image = keep_middle(image)
+    width, height = image.size
+    if width <= height:
+        width, height = size, int(size * height / width)
+    else:
+        width, height = int(size * width / height), size
+    left, top = round((width - size) / 2.0), round((height - size) / 2.0)
+    return image.resize((width, height), Image.Resampling.BICUBIC).crop((left, top, left + size, top + size))
+
+
 def _decode(file: Path | BytesIO, max_pixels: int | None, wanted_size: int) -> Image.Image:
     """Decode a file; if that fails, and not for want of memory, once more without the file's metadata."""
     try:
