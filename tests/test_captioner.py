@@ -121,7 +121,7 @@ def test_checkpoints_of_a_notebook_are_refused_with_the_way_out(tmp_path: Path) 
 
 def test_a_run_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
-        main(["caption", "a.png", "--checkpoint", "nowhere"])
+        main(["caption", "nowhere", "a.png"])
     assert stop.value.code == 1
     assert "error: The trained captioner is not at 'nowhere'" in capsys.readouterr().err
 

@@ -303,7 +303,7 @@ _DECODER = "synth2_lightning.testing.TinyDecoder"
         ({"class_path": "os.system"}, "names 'os.system'.*code of 'os'"),
         ("os.system", "model.decoder is 'os.system'; expected a mapping with 'class_path'"),
         ('{"class_path": "os.system"}', "expected a mapping with 'class_path'"),
-        ({"class_path": "synth2_lightning.cli.Path"}, "no LanguageDecoder"),
+        ({"class_path": "synth2_lightning.cli.run_files.Path"}, "no LanguageDecoder"),
         ({"class_path": _DECODER, "init_args": {"words": "package://evil/words"}}, "names 'package://evil/words'"),
         ({"class_path": _DECODER, "init_args": {"words": "here://../../secret"}}, "leads out of .* It was not read"),
         ({"class_path": _DECODER, "init_args": {"words": [{"class_path": "evil.Words"}]}}, "names 'evil.Words'"),
@@ -351,7 +351,7 @@ def test_a_damaged_export_is_told(make_run: MakeRun, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_what_the_command_line_trained_on_scenes_loads_in_another_process(tmp_path: Path) -> None:
-    from synth2_lightning.cli import run_trainer
+    from synth2_lightning.cli.trainer import run_trainer
 
     tiny = Path(__file__).parent / "configs" / "tiny.yaml"
     words = ["fit", "--config", "mixed.yaml", "--config", str(tiny), f"--trainer.default_root_dir={tmp_path}"]

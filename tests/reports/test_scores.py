@@ -102,7 +102,7 @@ def test_stored_frequencies_and_those_of_a_captions_file_are_the_same(tmp_path: 
         for location in (str(tmp_path / "frequencies.parquet"), references)
     )
     assert stored == counted
-    with pytest.raises(ValueError, match="--compare-java was asked for with --document-frequencies"):
+    with pytest.raises(ValueError, match="--compare_java was asked for with --document_frequencies"):
         score_predictions(predictions, references, document_frequencies=references, compare_java=True)
 
 
@@ -163,9 +163,9 @@ def test_missing_pictures_are_named_before_anything_is_scored(tmp_path: Path, pi
 
 def test_weights_that_cannot_be_had_say_so(tmp_path: Path, pictures: str, capsys: pytest.CaptureFixture[str]) -> None:
     predictions = write(tmp_path / "predictions.json", results(PREDICTIONS))
-    arguments = ["score", predictions, pictures, "--pictures", str(tmp_path / "pictures")]
+    arguments = ["score", predictions, pictures, "--images", str(tmp_path / "pictures")]
     with pytest.raises(SystemExit):
-        main([*arguments, "--clip-pretrained", str(tmp_path / "x.pt")])
+        main([*arguments, "--clip_pretrained", str(tmp_path / "x.pt")])
     assert "no pretrained tag of ViT-B-32-quickgelu either" in " ".join(capsys.readouterr().err.split())
 
 
