@@ -26,9 +26,7 @@ from synth2_lightning.console import make_output_visible
 
 COMMANDS: dict[str, Callable[..., int | None]] = {
     command.__name__: command
-    for command in (
-        *(weights, cache, vocabulary, caption, report, score, demo, export, consolidate, deduplicate, select),
-    )
+    for command in (weights, cache, vocabulary, caption, report, score, demo, export, consolidate, deduplicate, select)
 }
 """The commands that need no trainer, by name. They return an exit code, or ``None`` for 0."""
 
