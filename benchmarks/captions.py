@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from report import peak_memory_mib, report
-from synth2_lightning.cli import config_folder
+from synth2_lightning.cli.run_files import config_folder
 from synth2_lightning.concepts.imagenet import ImageNetConcepts
 from synth2_lightning.concepts.prompts import PromptExample, PromptTemplate
 from synth2_lightning.concepts.sampling import UniformSampling

@@ -30,7 +30,7 @@ import torch
 from diffusers import VQModel
 
 from report import peak_memory_mib, report
-from synth2_lightning.cli import run_trainer
+from synth2_lightning.cli.trainer import run_trainer
 from synth2_lightning.decoders.language_model import NewLanguageModel
 from synth2_lightning.decoders.prefix import PrefixDecoder
 from synth2_lightning.decoders.vocabulary import build_vocabulary

@@ -5,7 +5,7 @@ import pytest
 import yaml
 from jsonargparse import ArgumentParser
 
-from synth2_lightning.cli import config_folder
+from synth2_lightning.cli.run_files import config_folder
 from synth2_lightning.concepts.prompts import PromptExample, PromptTemplate
 from synth2_lightning.types import ChatMessage, Concept
 

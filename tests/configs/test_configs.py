@@ -9,7 +9,9 @@ import torch
 import yaml
 from lightning.pytorch import Trainer
 
-from synth2_lightning.cli import config_folder, main, run_trainer
+from synth2_lightning.cli import main
+from synth2_lightning.cli.run_files import config_folder
+from synth2_lightning.cli.trainer import run_trainer
 from synth2_lightning.modules.adversarial_tokenizer import AdversarialTokenizerModule
 from synth2_lightning.modules.captioning import VisionLanguageModule
 from synth2_lightning.modules.muse import MuseModule

@@ -8,7 +8,9 @@ import pytest
 import yaml
 from PIL import Image
 
-from synth2_lightning.cli import config_folder, main, run_trainer
+from synth2_lightning.cli import main
+from synth2_lightning.cli.run_files import config_folder
+from synth2_lightning.cli.trainer import run_trainer
 
 PROTOCOLS = sorted(path.relative_to(config_folder()).as_posix() for path in config_folder().glob("protocols/*.yaml"))
 

@@ -123,7 +123,7 @@ def test_checkpoints_of_a_notebook_are_refused(tmp_path: Path) -> None:
 
 def test_a_run_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
-        main(["caption", "a.png", "--checkpoint", "nowhere"])
+        main(["caption", "nowhere", "a.png"])
     assert stop.value.code == 1
     assert re.search("error: .*captioner.*nowhere", capsys.readouterr().err)
 

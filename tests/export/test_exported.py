@@ -304,7 +304,7 @@ _DECODER = "synth2_lightning.testing.TinyDecoder"
         ({"class_path": "os.system"}, r"'os\.system'.*'os'"),
         ("os.system", r"model\.decoder.*'os\.system'.*'class_path'"),
         ('{"class_path": "os.system"}', r"mapping.*'class_path'"),
-        ({"class_path": "synth2_lightning.cli.Path"}, "LanguageDecoder"),
+        ({"class_path": "synth2_lightning.cli.run_files.Path"}, "LanguageDecoder"),
         ({"class_path": _DECODER, "init_args": {"words": "package://evil/words"}}, "'package://evil/words'"),
         ({"class_path": _DECODER, "init_args": {"words": "here://../../secret"}}, r"'here://\.\./\.\./secret'.*out of"),
         ({"class_path": _DECODER, "init_args": {"words": [{"class_path": "evil.Words"}]}}, r"'evil\.Words'"),
@@ -350,7 +350,7 @@ def test_a_damaged_export_is_told(make_run: MakeRun, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_what_the_command_line_trained_on_scenes_loads_in_another_process(tmp_path: Path) -> None:
-    from synth2_lightning.cli import run_trainer
+    from synth2_lightning.cli.trainer import run_trainer
 
     tiny = Path(__file__).parent / "configs" / "tiny.yaml"
     words = ["fit", "--config", "mixed.yaml", "--config", str(tiny), f"--trainer.default_root_dir={tmp_path}"]

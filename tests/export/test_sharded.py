@@ -51,7 +51,7 @@ def same(found: dict[str, Tensor], layer: nn.Linear) -> bool:
 
 def test_weights_are_merged_bit_by_bit(sharded: Path, layer: nn.Linear, capsys: pytest.CaptureFixture[str]) -> None:
     file = sharded.parent / "model.safetensors"
-    main(["consolidate", str(sharded), str(file)])
+    main(["consolidate", str(sharded), "--out", str(file)])
     assert same(load_file(file), layer)
     assert "2 trained tensors" in capsys.readouterr().out
     assert [path.name for path in sharded.parent.iterdir() if path.name.startswith(".")] == []

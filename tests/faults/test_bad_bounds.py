@@ -17,7 +17,8 @@ import pytest
 import torch
 from PIL import Image
 
-from synth2_lightning.cli import _message_of_ours, main
+from synth2_lightning.cli import main
+from synth2_lightning.cli.errors import message_for_user
 from synth2_lightning.concepts.suitability import SuitabilityList
 from synth2_lightning.datamodules.photographs import PictureReader
 from synth2_lightning.decoders.language_model import PretrainedLanguageModel
@@ -163,7 +164,7 @@ def test_what_has_no_bounds_is_refused_at_once(kind: str, tmp_path: Path) -> Non
     before = monotonic()
     with pytest.raises(Exception) as caught:  # noqa: PT011 - which one it is, is up to the file
         KINDS[kind](tmp_path)
-    message = _message_of_ours(caught.value)
+    message = message_for_user(caught.value)
     assert message is not None, "synth2 would end in a traceback"
     assert re.search(r"\bbad", message), message
     assert len(message) > 60, "it says what was expected, or the way out"

@@ -25,7 +25,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from synth2_lightning.callbacks.checkpoint_io import CheckedCheckpointIO, find_last_checkpoint
-from synth2_lightning.cli import _message_of_ours, main
+from synth2_lightning.cli import main
+from synth2_lightning.cli.errors import message_for_user
 from synth2_lightning.concepts.suitability import SuitabilityList
 from synth2_lightning.export.captioner import load_captioner
 from synth2_lightning.export.sharded import check_sharded
@@ -377,7 +378,7 @@ KINDS: dict[str, Callable[[Path], object]] = {
 def test_what_is_refused_is_named_in_a_message_of_ours(kind: str, tmp_path: Path) -> None:
     with pytest.raises(Exception) as caught:  # noqa: PT011 - which one it is, is up to the file
         KINDS[kind](tmp_path)
-    message = _message_of_ours(caught.value)
+    message = message_for_user(caught.value)
     assert message is not None, "synth2 would end in a traceback"
     assert re.search(r"\bbad|shards|forty-two", message), message
     assert len(message) > 60, "it says what was expected, or the way out"
@@ -463,7 +464,7 @@ def told_or_equal(read: Callable[[], Any], whole: Any) -> None:
     try:
         found = read()
     except Exception as error:
-        if _message_of_ours(error):
+        if message_for_user(error):
             return
         raise
     assert found.equals(whole) if isinstance(whole, pa.Table) else found == whole
@@ -538,7 +539,7 @@ def test_a_spoilt_index_is_an_index_or_an_error_with_its_name(how: tuple[str, in
     try:
         coco(finished.parent, spoil(json.dumps(COCO).encode(), how))
     except Exception as error:
-        if "bad" not in (_message_of_ours(error) or ""):
+        if "bad" not in (message_for_user(error) or ""):
             raise
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import fsspec
 import pytest
 
-from synth2_lightning.cli import _message_of_ours
+from synth2_lightning.cli.errors import message_for_user
 from synth2_lightning.decoders.cross_attention import CrossAttentionDecoder
 from synth2_lightning.decoders.language_model import NewLanguageModel
 from synth2_lightning.decoders.prefix import PrefixDecoder
@@ -248,7 +248,7 @@ def test_what_is_refused_is_named_in_a_message_of_ours_and_in_time(kind: str, tm
     with pytest.raises(Exception) as caught:  # noqa: PT011 - which one it is, is up to the kind
         KINDS[kind](tmp_path)
     assert time.monotonic() - start < 120  # some seconds, where nobody else works
-    message = _message_of_ours(caught.value)
+    message = message_for_user(caught.value)
     assert message is not None, "synth2 would end in a traceback"
     assert "127.0.0.1" in message or "decoder-only" in message, message
     assert len(message) > 60, "it says what was expected, or the way out"

@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 
-from synth2_lightning.cli import _message_of_ours
+from synth2_lightning.cli.errors import message_for_user
 from synth2_lightning.demo.run_data import build_data_part
 from synth2_lightning.export.captioner import load_module
 from synth2_lightning.export.runs import read_data
@@ -116,7 +116,7 @@ KINDS: dict[str, Callable[[Path], object]] = {
 def test_what_no_description_holds_is_refused_in_words(kind: str, tmp_path: Path) -> None:
     with pytest.raises(Exception) as caught:  # noqa: PT011 - ValueError, FileNotFoundError or OSError
         KINDS[kind](tmp_path)
-    message = _message_of_ours(caught.value)
+    message = message_for_user(caught.value)
     assert message is not None, f"synth2 would end in a traceback: {caught.value!r}"
     assert len(message) > 60, "it says what was expected"
 

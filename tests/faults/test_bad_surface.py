@@ -17,7 +17,8 @@ import pytest
 import torch
 
 from synth2_lightning.callbacks.checkpoint_io import CheckedCheckpointIO
-from synth2_lightning.cli import _message_of_ours, main
+from synth2_lightning.cli import main
+from synth2_lightning.cli.errors import message_for_user
 from synth2_lightning.export.exported import load_exported
 from synth2_lightning.export.folder import CONFIG, FORMAT
 from synth2_lightning.generators.completion_cache import CompletionCache
@@ -119,7 +120,7 @@ def test_an_export_reads_its_own_files_alone_and_asks_the_hub_for_nothing(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(Exception) as caught:  # noqa: PT011 - ValueError, but for what no library knows
         KINDS[kind](tmp_path)
-    message = _message_of_ours(caught.value)
+    message = message_for_user(caught.value)
     assert message is not None, f"synth2 would end in a traceback: {caught.value!r}"
     assert "xpected" in message
     assert "huggingface.co" not in message
@@ -133,7 +134,7 @@ def test_the_table_is_as_long_as_was_asked() -> None:
 def test_what_the_user_allows_is_looked_for_on_the_hub(tmp_path: Path) -> None:
     with limit_locations(tmp_path, from_hub=["good/words"]):
         assert locate_model("good/words", "tokenizer") == "good/words"
-        with pytest.raises(ValueError, match=r"'bad/words'.*--from-hub bad/words"):
+        with pytest.raises(ValueError, match=r"'bad/words'.*--from_hub bad/words"):
             locate_model("bad/words", "tokenizer")
     with note_locations() as noted:
         assert locate_model("bad/words", "tokenizer") == "bad/words"
@@ -191,11 +192,11 @@ def test_words_that_a_shell_made_of_names_do_not_speak_to_the_terminal(
 # Folders that cannot be written to: a file stands in place of the folder, which stops root as well.
 
 COMMANDS: dict[str, Callable[[Path], list[str]]] = {
-    "vocabulary": lambda out: ["vocabulary", "captions.txt", str(out), "--min-count", "1"],
-    "deduplicate": lambda out: ["deduplicate", "captions.txt", str(out)],
-    "select": lambda out: ["select", "captions.jsonl", str(out), "--num", "2", "--by", "class"],
+    "vocabulary": lambda out: ["vocabulary", "captions.txt", "--out", str(out), "--min_count", "1"],
+    "deduplicate": lambda out: ["deduplicate", "captions.txt", "--out", str(out)],
+    "select": lambda out: ["select", "captions.jsonl", "--out", str(out), "--num", "2", "--by", "class"],
     "score": lambda out: ["score", "predictions.json", "references.json", "--out", str(out)],
-    "consolidate": lambda out: ["consolidate", "sharded", str(out / "whole.ckpt")],
+    "consolidate": lambda out: ["consolidate", "sharded", "--out", str(out / "whole.ckpt")],
     "weights": lambda _: ["weights", "efficientnet-lite0"],
     "fit": lambda out: ["fit", "--config", "tiny.yaml", f"--trainer.logger.init_args.save_dir={out}"],
     "fit without logger": lambda out: [
@@ -278,7 +279,7 @@ def test_whatever_is_written_says_what_is_in_the_way(what: str, place: str, tmp_
     (tmp_path / "in-the-way").touch()
     with pytest.raises(OSError, match="in-the-way") as caught:
         WRITERS[what](tmp_path / place)
-    message = _message_of_ours(caught.value)
+    message = message_for_user(caught.value)
     assert message is not None
     assert "in-the-way" in message
     assert "xpected a f" in message
@@ -305,7 +306,7 @@ def test_what_the_system_says_of_a_folder_is_told_whichever_library_wrote_there(
     def write(*_: object) -> None:
         raise error  # from a module that is not of the package
 
-    monkeypatch.setattr("synth2_lightning.cli.run_trainer", write)
+    monkeypatch.setattr("synth2_lightning.cli.lightning_cli.run_lightning", write)
     with pytest.raises(SystemExit) as stop:
         main(["fit"])
     assert stop.value.code == 1
@@ -318,7 +319,7 @@ def test_other_errors_of_the_system_keep_their_traceback(monkeypatch: pytest.Mon
     def connect(*_: object) -> None:
         raise ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
 
-    monkeypatch.setattr("synth2_lightning.cli.run_trainer", connect)
+    monkeypatch.setattr("synth2_lightning.cli.lightning_cli.run_lightning", connect)
     with pytest.raises(ConnectionRefusedError):
         main(["fit"])
 
@@ -349,7 +350,7 @@ def hostile(tmp_path: Path) -> Path:
 def test_no_module_of_the_current_folder_is_imported(start: list[str], hostile: Path) -> None:
     for name in OF_PYTHON_ITSELF if "-m" in start else ():
         (hostile / f"{name}.py").unlink()
-    command = [*start, "vocabulary", "captions.txt", "out", "--min-count", "1"]
+    command = [*start, "vocabulary", "captions.txt", "--out", "out", "--min_count", "1"]
     ran = subprocess.run(command, cwd=hostile, capture_output=True, text=True, check=False)
     assert not (hostile / "RAN").exists(), (hostile / "RAN").read_text()
     assert ran.returncode == 0, ran.stderr

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from synth2_lightning.cli import _message_of_ours
+from synth2_lightning.cli.errors import message_for_user
 from synth2_lightning.concepts.prompts import PromptTemplate
 from synth2_lightning.concepts.table import TableConcepts
 from synth2_lightning.interfaces import ImageTextSource
@@ -288,7 +288,7 @@ LEFT_OUT: dict[str, Callable[[Path], list[str]]] = {
 def test_what_is_refused_is_named_in_a_message_of_ours(kind: str, tmp_path: Path) -> None:
     with pytest.raises(Exception) as caught:  # noqa: PT011 - which one it is, is up to the file
         KINDS[kind](tmp_path)
-    message = _message_of_ours(caught.value)
+    message = message_for_user(caught.value)
     assert message is not None, "synth2 would end in a traceback"
     assert re.search(r"\bbad", message), message
     assert len(message) > 60, "it says what was expected, or the way out"

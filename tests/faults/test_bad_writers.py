@@ -23,7 +23,7 @@ from synth2_lightning.callbacks.array_task import ArrayTaskCallback
 from synth2_lightning.callbacks.caption_writer import CaptionWriterCallback
 from synth2_lightning.callbacks.run_lock import RunLockCallback
 from synth2_lightning.callbacks.shard_writer import ShardWriterCallback
-from synth2_lightning.cli import _message_of_ours
+from synth2_lightning.cli.errors import message_for_user
 from synth2_lightning.concepts.prompts import PromptTemplate
 from synth2_lightning.concepts.sampling import UniformSampling
 from synth2_lightning.concepts.table import TableConcepts
@@ -384,7 +384,7 @@ KINDS: dict[str, Callable[[Path], object]] = {
 def test_what_would_be_lost_or_mixed_is_refused_in_words(kind: str, tmp_path: Path) -> None:
     with pytest.raises(Exception) as caught:  # noqa: PT011 - which one it is, is up to the place
         KINDS[kind](tmp_path)
-    message = _message_of_ours(caught.value)
+    message = message_for_user(caught.value)
     assert message is not None, "synth2 would end in a traceback"
     assert re.search(r"\bbad", message), message
     wanted = {

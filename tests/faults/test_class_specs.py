@@ -67,7 +67,7 @@ HOSTILE: dict[str, dict[str, Any]] = {
     "functools.partial": {"func": "os.system"},
     "pathlib.Path.unlink": {"self": "KEPT"},
     "pathlib.Path.touch": {"self": "RAN"},
-    "synth2_lightning.cli.os.system": {"command": "touch RAN"},
+    "synth2_lightning.cli.errors.os.system": {"command": "touch RAN"},
     "synth2_lightning.io.paths.Path": {},
     "torch.os.system": {"command": "touch RAN"},
     "lightning.pytorch.cli.instantiate_module": {"class_type": "os.system", "config": {}},

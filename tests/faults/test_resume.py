@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 import torch
 
-from synth2_lightning.cli import main, run_trainer
+from synth2_lightning.cli import main
+from synth2_lightning.cli.trainer import run_trainer
 
 HERE = Path(__file__).parent
 WANTED = ("state_dict", "current_model_state", "optimizer_states", "lr_schedulers", "loops", "callbacks", "seed")

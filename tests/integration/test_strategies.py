@@ -77,8 +77,8 @@ def test_fsdp_goes_on_in_one_process_and_one_process_under_fsdp(tmp_path: Path) 
     assert ran.returncode == 0, ran.stderr[-4000:]
 
     for merged in ("merged.ckpt", "merged.safetensors"):
-        main(["consolidate", str(tmp_path / "sharded.ckpt"), str(tmp_path / merged)])
-    main(["consolidate", str(tmp_path / "sharded_end.ckpt"), str(tmp_path / "sharded_end_merged.ckpt")])
+        main(["consolidate", str(tmp_path / "sharded.ckpt"), "--out", str(tmp_path / merged)])
+    main(["consolidate", str(tmp_path / "sharded_end.ckpt"), "--out", str(tmp_path / "sharded_end_merged.ckpt")])
     whole = torch.load(tmp_path / "whole.pt", weights_only=True)
     for found in (weights(tmp_path / "merged.ckpt"), load_file(tmp_path / "merged.safetensors")):
         assert found.keys() == whole.keys()

@@ -69,7 +69,7 @@ def test_a_checkpoint_takes_models_on_the_hub_from_the_cache_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with hub_from_cache(), pytest.raises(ValueError, match=r"somebody/else.*cache.*--from-hub somebody/else"):
+    with hub_from_cache(), pytest.raises(ValueError, match=r"somebody/else.*cache.*--from_hub somebody/else"):
         locate_model("somebody/else", "tokenizer")
     with hub_from_cache(["somebody/else"]), hub_from_cache():
         assert locate_model("somebody/else", "tokenizer") == "somebody/else"

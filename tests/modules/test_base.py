@@ -143,7 +143,7 @@ def test_fit_loads_parts_steps_the_schedule_and_comes_back(tmp_path: Path) -> No
     assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.0)
 
     trainer.save_checkpoint(tmp_path / "last.ckpt")
-    # Plain arguments are recorded too, but not under the shape checker's wrappers; tests/test_cli.py loads without any.
+    # Plain arguments are recorded too, but not under the shape checker's wrappers; tests/cli loads without any.
     loaded = SmallModule.load_from_checkpoint(tmp_path / "last.ckpt", weights_only=True, width=5)
     assert torch.equal(loaded.head.weight, module.head.weight)
     assert float(loaded.frozen.weight[0, 0]) == 7.0

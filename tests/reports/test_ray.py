@@ -178,7 +178,7 @@ def test_without_ray_the_extra_is_named(
     monkeypatch.setattr("synth2_lightning.reports.ray.find_spec", lambda _: None)
     (tmp_path / "t.txt").write_text("a fox\n")
     with pytest.raises(SystemExit) as stop:
-        main(["deduplicate", str(tmp_path / "t.txt"), str(tmp_path / "out"), "--ray", "local"])
+        main(["deduplicate", str(tmp_path / "t.txt"), "--out", str(tmp_path / "out"), "--ray", "local"])
     assert stop.value.code == 1
     assert 'pip install "synth2-lightning[ray]"' in capsys.readouterr().err
 

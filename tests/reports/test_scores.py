@@ -103,7 +103,7 @@ def test_stored_frequencies_and_those_of_a_captions_file_are_the_same(tmp_path: 
         for location in (str(tmp_path / "frequencies.parquet"), references)
     )
     assert stored == counted
-    with pytest.raises(ValueError, match=r"--compare-java.*--document-frequencies"):
+    with pytest.raises(ValueError, match=r"--compare_java.*--document_frequencies"):
         score_predictions(predictions, references, document_frequencies=references, compare_java=True)
 
 
@@ -164,9 +164,9 @@ def test_missing_pictures_are_named_before_anything_is_scored(tmp_path: Path, pi
 
 def test_weights_that_cannot_be_had_say_so(tmp_path: Path, pictures: str, capsys: pytest.CaptureFixture[str]) -> None:
     predictions = write(tmp_path / "predictions.json", results(PREDICTIONS))
-    arguments = ["score", predictions, pictures, "--pictures", str(tmp_path / "pictures")]
+    arguments = ["score", predictions, pictures, "--images", str(tmp_path / "pictures")]
     with pytest.raises(SystemExit):
-        main([*arguments, "--clip-pretrained", str(tmp_path / "x.pt")])
+        main([*arguments, "--clip_pretrained", str(tmp_path / "x.pt")])
     assert re.search(r"pretrained tag.*ViT-B-32-quickgelu", " ".join(capsys.readouterr().err.split()))
 
 

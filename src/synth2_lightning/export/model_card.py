@@ -54,7 +54,7 @@ captioner = synth2_lightning.load("{name}")
 print(captioner.caption(["picture.jpg"]))
 ```
 
-`synth2 caption picture.jpg --checkpoint {name}` does the same. Loading runs no code of this folder."""
+`synth2 caption {name} image.jpg` does the same. Loading runs no code of this folder."""
 
 _LIMITS = """* It writes captions like those that it learnt from: what they lack or get wrong, it lacks and gets wrong.
 * It says untrue things as fluently as true ones, and nobody has looked for biases in it.

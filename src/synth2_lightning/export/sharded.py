@@ -44,7 +44,7 @@ def refuse_sharded(path: Path) -> None:
     if is_sharded(path):
         raise IsADirectoryError(
             f"The checkpoint {path} is a folder that many processes wrote side by side; expected a file here. Merge "
-            f"it first: synth2 consolidate {path} {path.with_name(f'{path.stem}-merged.ckpt')}"
+            f"it first: synth2 consolidate {path} --out {path.with_name(f'{path.stem}-merged.ckpt')}"
         )
 
 

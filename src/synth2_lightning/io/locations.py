@@ -108,7 +108,7 @@ def _find_in_cache(name: str) -> str:
         raise ValueError(
             f"A checkpoint names {name!r}, which is on the Hub and not in this machine's cache; nothing is fetched "
             f"because a checkpoint asks for it. If you know that model and trust it, fetch it by `hf download {name}`, "
-            f"or allow it: load(..., from_hub=[{name!r}]), or --from-hub {name}."
+            f"or allow it: load(..., from_hub=[{name!r}]), or --from_hub {name}."
         ) from error
 
 
@@ -127,7 +127,7 @@ def check_hub_name(name: str) -> None:
         raise ValueError(
             f"The model in {limits.folder} names {name!r}, which is on the Hub and not in its folder; nothing is "
             "fetched because a model asks for it. Expected files inside its folder. If you know that model and trust "
-            f"it, say so: load(..., from_hub=[{name!r}]), or --from-hub {name}."
+            f"it, say so: load(..., from_hub=[{name!r}]), or --from_hub {name}."
         )
 
 

@@ -54,14 +54,14 @@ class PictureFolder:
         if nameless:
             raise ValueError(
                 f"{references} names no file for {_examples(nameless)} of {len(keys)} pictures; expected "
-                "{'id': 1, 'file_name': '1.jpg'} for each of them in 'images'. Add them, or leave out --pictures."
+                "{'id': 1, 'file_name': '1.jpg'} for each of them in 'images'. Add them, or leave out --images."
             )
         files = {key: folder / names[key] for key in keys}
         missing = [str(file) for file in files.values() if not file.is_file()]
         if missing:
             raise FileNotFoundError(
                 f"CLIPScore needs the pictures of all captions, and {_examples(missing)} of {len(files)} are missing. "
-                f"Expected the files that {references} names, below --pictures; add them, or leave out --pictures."
+                f"Expected the files that {references} names, below --images; add them, or leave out --images."
             )
         return files
 

@@ -102,7 +102,7 @@ def score_predictions(
     console = MessageConsole()
     if compare_java and document_frequencies is not None:
         raise ValueError(
-            "--compare-java was asked for with --document-frequencies, which pycocoevalcap does not read; expected one "
+            "--compare_java was asked for with --document_frequencies, which pycocoevalcap does not read; expected one "
             "of them. Leave one out."
         )
     pairs = join_predictions(read_predictions(predictions), read_references(references), missing, unknown, duplicates)

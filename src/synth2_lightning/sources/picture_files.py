@@ -129,6 +129,6 @@ def _check_address(url: str, allow_urls: bool) -> None:
         raise ValueError(f"{url!r} is an address by {scheme!r}; expected a path, or an address by http or https.")
     if not allow_urls:
         raise ValueError(
-            f"{url!r} is an address on the web, and nothing is fetched from there unasked. Add --allow-urls to allow "
+            f"{url!r} is an address on the web, and nothing is fetched from there unasked. Add --allow_urls to allow "
             "it, or give a path."
         )

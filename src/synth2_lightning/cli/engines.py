@@ -1,0 +1,34 @@
+"""The engine that goes through a caption set: this process, or Ray Data."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from synth2_lightning.reports.engine import CaptionEngine
+
+
+@contextmanager
+def open_engine(address: str | None) -> Iterator["CaptionEngine"]:
+    """Open the engine while the context lasts.
+
+    Args:
+        address: Of a Ray cluster, or ``"local"``; this process if ``None``.
+
+    Raises:
+        OSError: If Ray is not installed, or not reached.
+
+    Example:
+        >>> with open_engine(None) as engine:
+        ...     type(engine).__name__
+        'OneProcess'
+    """
+    if address is None:
+        from synth2_lightning.reports.engine import OneProcess
+
+        yield OneProcess()
+        return
+    from synth2_lightning.reports.ray import connect
+
+    with connect(address) as engine:
+        yield engine
