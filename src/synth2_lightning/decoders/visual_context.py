@@ -29,7 +29,7 @@ class VisualContext:
 
     prefix: Float[Tensor, "batch prefix width"]
     visual: Float[Tensor, "batch queries width"]
-    _keys_values: dict[GatedCrossAttention, Tensor] = field(default_factory=dict, repr=False)
+    _keys_values: dict[GatedCrossAttention, Tensor] = field(default_factory=dict, init=False, repr=False)
 
     def keys_values(self, layer: GatedCrossAttention) -> Float[Tensor, "two batch heads queries channels"]:
         """Return the keys and values of the visual tokens in a layer, computed once."""
