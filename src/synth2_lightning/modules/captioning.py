@@ -19,7 +19,7 @@ from synth2_lightning.types import CaptionOutput, GenerationSettings, ImageInput
 
 
 class VisionLanguageModule(BaseModule):
-    """A captioner that learns from photographs, image tokens and ready-made embeddings alike.
+    """A captioner that learns from photographs and image tokens alike.
 
     Two doors for new ideas. *Inject*: a new connector or decoder is a class under ``Resampler`` or
     ``LanguageDecoder`` in your own package and one ``class_path`` in YAML. *Subclass*: override
