@@ -1,12 +1,16 @@
+import pickle
+
 import pytest
 import torch
 
 from synth2_lightning.testing import tiny_batch
 from synth2_lightning.types import (
+    CaptionBatch,
     GenerationSettings,
     ImageTextBatch,
     MixedImages,
     Pixels,
+    SampleInfo,
     TokenLoss,
     VQTokens,
 )
@@ -67,3 +71,10 @@ def test_a_batch_without_a_target_is_an_error_not_a_zero_loss() -> None:
 def test_generation_settings_refuse_zero_tokens() -> None:
     with pytest.raises(ValueError, match=r"GenerationSettings.*max_new_tokens.*0.*1"):
         GenerationSettings(max_new_tokens=0)
+
+
+def test_columns_are_those_of_the_samples() -> None:
+    samples = (SampleInfo("0", "coco"), SampleInfo("1", "made", "otter", 7))
+    batch = CaptionBatch(("a", "b"), samples)
+    assert (len(batch), batch.keys, batch.sources, batch.seeds) == (2, ("0", "1"), ("coco", "made"), (7,))
+    assert pickle.loads(pickle.dumps(batch)) == batch

@@ -33,7 +33,7 @@ from synth2_lightning.types import CaptionOutput, GenerationSettings, ImageInput
 
 
 class VisionLanguageModule(BaseModule):
-    """A captioner trained on photographs, image tokens and precomputed embeddings.
+    """A captioner trained on photographs and image tokens.
 
     There are two ways to extend it. For another resampler or decoder, pass your own subclass of ``Resampler`` or
     ``LanguageDecoder``; a run file names it by ``class_path``. For another objective or output, subclass this module
