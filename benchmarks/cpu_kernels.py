@@ -1,7 +1,8 @@
 """How much faster are the operations of ``nn/cpu_kernels.py`` than torch's on this CPU?
 
 Each is timed in turn with torch's own operation on the same tensors, forward and backward, in the sizes of the shipped
-configurations; the figures are medians of CPU seconds, for one thread. The ratio is the geometric mean of torch's times over ours.
+configurations; the figures are medians of CPU seconds, for one thread. The ratio
+is the geometric mean of torch's times over ours.
 
     OMP_NUM_THREADS=1 python benchmarks/cpu_kernels.py --quick
 """
@@ -59,7 +60,7 @@ def frozen_chunks() -> tuple[Operation, Operation]:
 
     @torch.no_grad()
     def in_chunks() -> Tensor:
-        return torch.cat([network(part) for part in images.split(cpu_kernels.FROZEN_CHUNK)])
+        return torch.cat([network(part) for part in torch.split(images, cpu_kernels.FROZEN_CHUNK)])
 
     @torch.no_grad()
     def at_once() -> Tensor:
