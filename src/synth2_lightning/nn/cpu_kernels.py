@@ -21,7 +21,7 @@ def rms_norm(x: Float[Tensor, "*shape"], gain: Float[Tensor, " width"], eps: flo
     """Return RMS normalization over the last dimension, without float32 copies; it has no second derivative.
 
     Example:
-        >>> rms_norm(torch.tensor([[3.0, 3.0]]), torch.ones(2))
+        >>> rms_norm(torch.tensor([[3.0, 3.0]]), torch.ones(2)).round(decimals=3)
         tensor([[1., 1.]])
     """
     normed: Tensor = _RMSNorm.apply(x, gain, eps)
