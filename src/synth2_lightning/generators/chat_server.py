@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 _NO_KEY = "none"  # The client insists on a key; servers of one's own ask for none.
 _SECONDS_TO_FINISH = 5.0
 _MOST_BYTES = 4 * 2**20  # a hundred thousand tokens of reasoning have about one
+# Retries, pacing and cache are ours: each is coupled to the replies (Retry-After, finish reasons), and tenacity,
+# aiolimiter and diskcache would be three more dependencies.
 _logger = logging.getLogger(__name__)
 
 

@@ -4,8 +4,9 @@ import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
 
-from synth2_lightning.nn.attention import attend, attention_weights
+from synth2_lightning.nn.attention import attention_weights
 from synth2_lightning.nn.feedforward import FeedForward
 
 
@@ -78,7 +79,7 @@ class GatedCrossAttention(nn.Module):
 
     def _attend(self, text: Tensor, keys_values: Tensor) -> Tensor:
         keys, values = keys_values
-        heads = attend(self._queries(text, len(keys)), keys, values)
+        heads = scaled_dot_product_attention(self._queries(text, len(keys)), keys, values)
         output: Tensor = self.to_out(rearrange(heads, "b h (r t) c -> (b r) t (h c)", t=text.shape[1]))
         return output
 

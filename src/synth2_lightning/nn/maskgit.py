@@ -11,9 +11,8 @@ import torch
 from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import gelu
+from torch.nn.functional import gelu, scaled_dot_product_attention
 
-from synth2_lightning.nn.attention import attend
 from synth2_lightning.nn.normalization import RMSNorm
 
 
@@ -218,7 +217,7 @@ class SelfAttention(nn.Module):
         """Return the attention output."""
         parts = self.to_qkv(states)
         queries, keys, values = rearrange(parts, "b n (three h c) -> three b h n c", three=3, h=self.num_heads)
-        heads = attend(self.query_norm(queries), self.key_norm(keys), values)
+        heads = scaled_dot_product_attention(self.query_norm(queries), self.key_norm(keys), values)
         output: Tensor = self.to_out(rearrange(heads, "b h n c -> b n (h c)"))
         return output
 
@@ -250,7 +249,7 @@ class TextAttention(nn.Module):
     ) -> Float[Tensor, "batch tokens width"]:
         """Return the attention output."""
         queries = rearrange(self.to_q(states), "b n (h c) -> b h n c", h=self.num_heads)
-        return self.project_out(attend(self.query_norm(queries), keys, values, mask))
+        return self.project_out(scaled_dot_product_attention(self.query_norm(queries), keys, values, mask))
 
     def project_out(self, heads: Float[Tensor, "batch heads tokens channels"]) -> Float[Tensor, "batch tokens width"]:
         """Concatenate the heads and project them to ``width``."""

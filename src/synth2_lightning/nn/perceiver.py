@@ -6,10 +6,11 @@ import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 
 from synth2_lightning.interfaces import Resampler
-from synth2_lightning.nn.attention import attend, attention_weights
+from synth2_lightning.nn.attention import attention_weights
 from synth2_lightning.nn.feedforward import FeedForward
 
 
@@ -152,7 +153,8 @@ class PerceiverAttention(nn.Module):
     ) -> Float[Tensor, "batch queries width"]:
         """Return the attention output."""
         queries, keys, values = self._project(latents, image)
-        output: Tensor = self.to_out(rearrange(attend(queries, keys, values), "b h q c -> b q (h c)"))
+        heads = scaled_dot_product_attention(queries, keys, values)
+        output: Tensor = self.to_out(rearrange(heads, "b h q c -> b q (h c)"))
         return output
 
     def weights(
