@@ -36,7 +36,7 @@ def read_captioner(checkpoint: Path) -> VisionLanguageModule:
     """Read a captioner with all its weights from a checkpoint of ``synth2 fit``, to the CPU.
 
     Only tensors and plain values are unpickled. The classes that they name must be of trusted packages (see
-    :func:`~synth2_lightning.class_specs.trusting`) and of the type of the argument.
+    :func:`~synth2_lightning.io.trusted_packages.trusting`) and of the type of the argument.
 
     Args:
         checkpoint: The file.
