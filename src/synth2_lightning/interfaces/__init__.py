@@ -1,0 +1,49 @@
+"""Abstract base classes of the pluggable components."""
+
+from synth2_lightning.interfaces.data import (
+    CaptionFilter,
+    CaptionSource,
+    ConceptSampler,
+    ConceptSource,
+    HasInputs,
+    HasProvenance,
+    ImageTextSource,
+    Judge,
+    LeavesOut,
+    Skippable,
+)
+from synth2_lightning.interfaces.language import CaptionGenerator, LanguageDecoder, TextEncoder
+from synth2_lightning.interfaces.loading import FrozenModule, Loadable
+from synth2_lightning.interfaces.vision import (
+    ImageEncoder,
+    ImageGenerator,
+    ImageTextEncoder,
+    ImageTokenizer,
+    PairScorer,
+    Resampler,
+    ResamplerFactory,
+)
+
+__all__ = [
+    "CaptionFilter",
+    "CaptionGenerator",
+    "CaptionSource",
+    "ConceptSampler",
+    "ConceptSource",
+    "FrozenModule",
+    "HasInputs",
+    "HasProvenance",
+    "ImageEncoder",
+    "ImageGenerator",
+    "ImageTextEncoder",
+    "ImageTextSource",
+    "ImageTokenizer",
+    "Judge",
+    "LanguageDecoder",
+    "LeavesOut",
+    "Loadable",
+    "PairScorer",
+    "Resampler",
+    "ResamplerFactory",
+    "TextEncoder",
+]

@@ -1,0 +1,290 @@
+"""Tiny components with random weights, for tests and examples."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+from zlib import crc32
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+from torch.nn.utils.rnn import pad_sequence
+
+from synth2_lightning.interfaces import (
+    CaptionGenerator,
+    ImageGenerator,
+    ImageTextEncoder,
+    ImageTokenizer,
+    LanguageDecoder,
+    PairScorer,
+    Resampler,
+    TextEncoder,
+)
+from synth2_lightning.types import (
+    Completion,
+    GenerationSettings,
+    ImageTextBatch,
+    Pixels,
+    Prompt,
+    SampleInfo,
+    TokenLoss,
+    VQTokens,
+)
+
+_CODEBOOK = "tiny-16:00000000"
+
+
+def tiny_batch(num_pictures: int = 2, seed: int = 0) -> ImageTextBatch:
+    """Make a batch of noise pictures (8 by 8 pixels) whose captions say how bright they are.
+
+    Example:
+        >>> len(tiny_batch(3))
+        3
+    """
+    generator = torch.Generator().manual_seed(seed)
+    brightness = torch.randint(0, 2, (num_pictures,), generator=generator)
+    noise = torch.randint(0, 64, (num_pictures, 3, 8, 8), generator=generator)
+    values = (noise + 160 * brightness[:, None, None, None]).to(torch.uint8)
+    captions = tuple("a bright field" if bright else "a dark field" for bright in brightness.tolist())
+    return ImageTextBatch(
+        image=Pixels(values),
+        captions=captions,
+        samples=tuple(SampleInfo(f"tiny-{seed}-{index}", "tiny") for index in range(num_pictures)),
+        references=tuple((caption, caption.replace("a ", "one ")) for caption in captions),
+    )
+
+
+class TinyImageTokenizer(ImageTokenizer):
+    """Four tokens a picture: the mean brightness of each quarter, in sixteen steps.
+
+    Example:
+        >>> TinyImageTokenizer().tokenize(tiny_batch().image).ids.shape
+        torch.Size([2, 4, 1])
+    """
+
+    name = "tiny"
+    num_tokens, embed_dim, image_size = 4, 6, 8
+    codebook, codebook_size, num_levels = _CODEBOOK, 16, 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        vectors = torch.randn(16, 6, generator=torch.Generator().manual_seed(0))
+        self.register_buffer("vectors", vectors, persistent=False)
+
+    vectors: Tensor
+
+    def tokenize(self, pixels: Pixels) -> VQTokens:
+        """Measure the brightness of each quarter."""
+        means = nn.functional.adaptive_avg_pool2d(pixels.values.float().mean(1, keepdim=True), 2)
+        return VQTokens((means.flatten(1) / 16).long().clamp(0, 15).unsqueeze(-1), self.codebook)
+
+    def encode_pixels(self, pixels: Pixels) -> Float[Tensor, "batch tokens dim"]:
+        """Tokenize, then look up."""
+        return self.embed_tokens(self.tokenize(pixels))
+
+    def embed_tokens(self, tokens: VQTokens) -> Float[Tensor, "batch tokens dim"]:
+        """Look ids up."""
+        self.check_codebook(tokens.codebook)
+        self.check_ids(tokens.ids)
+        return self.vectors[tokens.ids[..., 0]]
+
+
+class TinyImageGenerator(ImageGenerator):
+    """Draws the four tokens of :class:`TinyImageTokenizer` out of the caption and the seed, which say nothing of them.
+
+    Args:
+        salt: Stands for the arguments of a sampler: another salt, other tokens.
+
+    Example:
+        >>> TinyImageGenerator().generate(["a dark field"], [7]).ids.shape
+        torch.Size([1, 4, 1])
+    """
+
+    codebook_size = 16
+
+    def __init__(self, salt: int = 0) -> None:
+        super().__init__()
+        self.salt = salt
+
+    def generate(self, captions: Sequence[str], seeds: Sequence[int]) -> VQTokens:
+        """Hash every caption with its seed."""
+        self.check_request(captions, seeds)
+        texts = [f"{self.salt} {seed} {caption}" for caption, seed in zip(captions, seeds, strict=True)]
+        digests = [hashlib.sha256(text.encode()).digest()[:4] for text in texts]
+        return VQTokens(torch.tensor([[[byte % 16] for byte in digest] for digest in digests]), _CODEBOOK)
+
+    def provenance(self) -> dict[str, Any]:
+        """Give the codebook and the salt."""
+        return {"codebook": _CODEBOOK, "sampler": {"salt": self.salt}}
+
+
+class TinyCaptionGenerator(CaptionGenerator):
+    """Says that there is a picture of the last message, and numbers it by the seed.
+
+    Args:
+        salt: Stands for the arguments of a sampler: another salt, other answers.
+
+    Example:
+        >>> from synth2_lightning.types import ChatMessage
+        >>> TinyCaptionGenerator().generate([(ChatMessage("user", "dog"),)], [7])[0].text
+        'A picture of dog number 7.'
+    """
+
+    model_name = "tiny"
+
+    def __init__(self, salt: int = 0) -> None:
+        super().__init__()
+        self.salt = salt
+
+    def generate(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[Completion]:
+        """Answer each prompt."""
+        if len(prompts) != len(seeds):
+            raise ValueError(f"There are {len(prompts)} prompts and {len(seeds)} seeds; expected one seed per prompt.")
+        texts = [
+            f"A picture of {prompt[-1].content} number {(seed + self.salt) % 1000}."
+            for prompt, seed in zip(prompts, seeds, strict=True)
+        ]
+        return [Completion(text, "stop", num_prompt_tokens=1, num_tokens=len(text.split())) for text in texts]
+
+    def provenance(self) -> dict[str, Any]:
+        """Give the salt."""
+        return {"salt": self.salt}
+
+
+class TinyPairScorer(PairScorer):
+    """Takes captions at their word: the more so the brighter a picture that is called bright, or the darker another.
+
+    Example:
+        >>> TinyPairScorer().score(VQTokens(torch.full((1, 4, 1), 9), _CODEBOOK), ["a bright field"])
+        tensor([9.])
+    """
+
+    def score(self, tokens: VQTokens, captions: Sequence[str]) -> Float[Tensor, " batch"]:
+        """Compare the mean of the ids with the caption."""
+        brightness = tokens.ids.float().mean((1, 2))
+        is_bright = torch.tensor(["bright" in caption for caption in captions], device=brightness.device)
+        return torch.where(is_bright, brightness, 15 - brightness)
+
+    def provenance(self) -> dict[str, Any]:
+        """Give the codebook."""
+        return {"codebook": _CODEBOOK}
+
+
+class TinyImageTextEncoder(ImageTextEncoder):
+    """Knows how bright a picture is, and whether a text speaks of something bright, something dark, or neither.
+
+    Example:
+        >>> encoder = TinyImageTextEncoder()
+        >>> encoder.embed_images(Pixels(torch.full((1, 3, 8, 8), 255, dtype=torch.uint8)))
+        tensor([[1., 0.]])
+        >>> encoder.embed_texts(["a bright field", "a dark field", "a field"])
+        tensor([[1.0000, 0.0000],
+                [0.0000, 1.0000],
+                [0.7071, 0.7071]])
+    """
+
+    def embed_images(self, pixels: Pixels) -> Float[Tensor, "batch dim"]:
+        """Take the mean over a picture."""
+        brightness = pixels.values.float().mean((1, 2, 3)) / 255
+        return normalize(torch.stack([brightness, 1 - brightness], 1), dim=1)
+
+    def embed_texts(self, texts: Sequence[str]) -> Float[Tensor, "texts dim"]:
+        """Look for two words."""
+        axes = [("dark" not in text, "bright" not in text) for text in texts]
+        return normalize(torch.tensor(axes, dtype=torch.float).reshape(-1, 2), dim=1)
+
+    def provenance(self) -> dict[str, Any]:
+        """Give the name."""
+        return {"model": "tiny"}
+
+
+class TinyResampler(Resampler):
+    """A mean over tokens, projected to four visual tokens.
+
+    Example:
+        >>> TinyResampler(6, 8)(torch.zeros(2, 9, 6)).shape
+        torch.Size([2, 4, 8])
+    """
+
+    num_latents = 4
+
+    def __init__(self, input_dim: int, output_dim: int) -> None:
+        super().__init__()
+        self.projection = nn.Linear(input_dim, 4 * output_dim)
+
+    def forward(self, embeddings: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch queries width"]:
+        """Resample."""
+        projected: Tensor = self.projection(embeddings.mean(1))
+        return projected.reshape(len(projected), 4, -1)
+
+
+class TinyDecoder(LanguageDecoder):
+    """Knows three words and their order; reads from the picture which of them to say.
+
+    Example:
+        >>> TinyDecoder().loss(torch.zeros(2, 4, 8), ["a dark field", "a bright field"]).counts
+        tensor([4, 4])
+    """
+
+    embed_dim = 8
+    words = ("</s>", "a", "bright", "dark", "field")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(8, 4 * len(self.words))
+
+    def loss(
+        self,
+        visual: Float[Tensor, "batch queries width"],
+        texts: Sequence[str],
+        prompts: Sequence[str] | None = None,
+    ) -> TokenLoss:
+        """Score each word against the position's distribution."""
+        logits = self._logits(visual).log_softmax(-1)
+        ids = [[self.words.index(word) for word in (*text.split(), "</s>")][:4] for text in texts]
+        sums = [-logits[row, range(len(words)), words].sum() for row, words in enumerate(ids)]
+        return TokenLoss(torch.stack(sums), torch.tensor([len(words) for words in ids]))
+
+    def generate(
+        self,
+        visual: Float[Tensor, "batch queries width"],
+        settings: GenerationSettings,
+        prompts: Sequence[str] | None = None,
+    ) -> list[str]:
+        """Say the likeliest word of each position."""
+        best = self._logits(visual).argmax(-1)[:, : settings.max_new_tokens]
+        return [" ".join(self.words[word] for word in row if word) for row in best.tolist()]
+
+    def _logits(self, visual: Tensor) -> Tensor:
+        logits: Tensor = self.head(visual.mean(1))
+        return logits.reshape(len(logits), 4, -1)
+
+
+class TinyTextEncoder(TextEncoder):
+    """Looks each word's vector up in a table of noise, where the word's hash says.
+
+    Example:
+        >>> embeddings, mask = TinyTextEncoder().encode(["a bright field", "a field"])
+        >>> embeddings.shape, mask.sum(1)
+        (torch.Size([2, 3, 8]), tensor([3, 2]))
+    """
+
+    name = "tiny"
+    embed_dim = 8
+    vectors: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        vectors = torch.randn(1009, self.embed_dim, generator=torch.Generator().manual_seed(0))
+        self.register_buffer("vectors", vectors, persistent=False)
+
+    def encode(self, texts: Sequence[str]) -> tuple[Float[Tensor, "batch length dim"], Bool[Tensor, "batch length"]]:
+        """Look words up."""
+        for text in texts:
+            if not text.strip():
+                raise ValueError(f"The caption {text!r} has no word; expected at least one.")
+        rows = [[crc32(word.encode()) % len(self.vectors) for word in text.split()] for text in texts]
+        ids = pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=-1)
+        ids = ids.to(self.vectors.device)
+        return self.vectors[ids], ids >= 0

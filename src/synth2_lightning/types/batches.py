@@ -1,0 +1,217 @@
+"""Batches that datamodules yield and modules consume."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from synth2_lightning.types.captions import Completion, Prompt
+from synth2_lightning.types.images import ImageInput, MixedImages, VQTokens
+
+
+@dataclass(frozen=True, slots=True)
+class SampleInfo:
+    """Identity of a record: what batches, shards and predictions name it by.
+
+    Args:
+        key: Its id, unique within its source; scores drop rows whose key was seen before.
+        source: Name of its source, such as ``"coco"``; the loss is logged per source.
+        class_name: What its caption was written for; empty if unknown.
+        seed: What it was generated with, from 0 to 2**63 - 1; ``None`` if it was not generated. Ranks, order and
+            batches do not change it.
+
+    Example:
+        >>> SampleInfo("7", "coco").class_name
+        ''
+    """
+
+    key: str
+    source: str
+    class_name: str = ""
+    seed: int | None = None
+
+
+class SampleBatch:
+    """Base of the batches that hold one :class:`SampleInfo` per row, and its fields as columns."""
+
+    __slots__ = ()
+    samples: tuple[SampleInfo, ...]
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self.samples)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Key of every row."""
+        return tuple(sample.key for sample in self.samples)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Source of every row."""
+        return tuple(sample.source for sample in self.samples)
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Seeds of the rows that have one."""
+        return tuple(sample.seed for sample in self.samples if sample.seed is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageTextBatch(SampleBatch):
+    """Images and their captions, whether real, synthetic or mixed.
+
+    Args:
+        image: The pictures of the batch.
+        captions: One text per picture to learn from; strings, because the decoder owns the vocabulary.
+        samples: Key and source of every picture.
+        references: All captions of every picture, in evaluation only.
+        prompts: One text per picture that is read, not learnt, such as a question; empty for captioning.
+        skipped: Names of the pictures that could not be read and were replaced in this batch.
+
+    Example:
+        >>> batch = ImageTextBatch(
+        ...     Pixels(torch.zeros(1, 3, 64, 64, dtype=torch.uint8)), ("a red circle",), (SampleInfo("7", "scenes"),)
+        ... )
+        >>> len(ImageTextBatch.concat([batch, batch]))
+        2
+    """
+
+    image: ImageInput
+    captions: tuple[str, ...]
+    samples: tuple[SampleInfo, ...]
+    references: tuple[tuple[str, ...], ...] = ()
+    prompts: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "ImageTextBatch":
+        """Move the pictures to a device; the texts stay."""
+        return replace(self, image=self.image.to(device, non_blocking))
+
+    def pin_memory(self) -> "ImageTextBatch":
+        """Copy the pictures to page-locked memory."""
+        return replace(self, image=self.image.pin_memory())
+
+    @classmethod
+    def concat(cls, batches: "Sequence[ImageTextBatch]") -> "ImageTextBatch":
+        """Join batches row after row, without copying a tensor.
+
+        Raises:
+            ValueError: If there is no batch to join.
+        """
+        if not batches:
+            raise ValueError("ImageTextBatch.concat was given no batch; expected at least one.")
+        if len(batches) == 1:
+            return batches[0]
+        parts = [
+            part
+            for batch in batches
+            for part in (batch.image.parts if isinstance(batch.image, MixedImages) else (batch.image,))
+        ]
+        return cls(
+            image=MixedImages(tuple(parts)),
+            captions=tuple(text for batch in batches for text in batch.captions),
+            samples=tuple(sample for batch in batches for sample in batch.samples),
+            references=tuple(texts for batch in batches for texts in batch.references),
+            prompts=tuple(prompt for batch in batches for prompt in batch.prompts),
+            skipped=tuple(name for batch in batches for name in batch.skipped),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class PromptBatch(SampleBatch):
+    """Prompts to have captions written for: what goes into a language model, as :class:`WrittenCaptions` comes out.
+
+    Args:
+        prompts: One per caption.
+        samples: One per caption, with a seed each: prompt and seed decide a caption. The names of several classes are
+            joined by ``CLASS_NAME_SEPARATOR``.
+        templates: Name and version of the template of each prompt.
+
+    Example:
+        >>> prompts = ((ChatMessage("user", "dog"),),)
+        >>> len(PromptBatch(prompts, (SampleInfo("n02084071-0", "imagenet-21k", "dog", 1234),), ("class-based@1",)))
+        1
+    """
+
+    prompts: tuple[Prompt, ...]
+    samples: tuple[SampleInfo, ...]
+    templates: tuple[str, ...]
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "PromptBatch":
+        """Stay: texts have no device."""
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenCaptions:
+    """Answers of a language model beside what was asked: what a caption set holds, before its filters.
+
+    Args:
+        batch: What was asked.
+        completions: One per prompt.
+        model: Name of the language model.
+
+    Example:
+        >>> batch = PromptBatch((), (), ())
+        >>> len(WrittenCaptions(batch, (), "smollm2"))
+        0
+    """
+
+    batch: PromptBatch
+    completions: tuple[Completion, ...]
+    model: str
+
+    def __len__(self) -> int:
+        """Number of answers."""
+        return len(self.completions)
+
+
+@dataclass(frozen=True, slots=True)
+class CaptionBatch(SampleBatch):
+    """Captions to synthesise pictures from: what goes into a generator, as :class:`TokenizedImages` comes out.
+
+    Args:
+        captions: One text per picture.
+        samples: One per picture, with a seed each: caption and seed decide a picture. They become those of the
+            synthetic pairs.
+
+    Example:
+        >>> len(CaptionBatch(("a red circle",), (SampleInfo("7", "synthetic", seed=1234),)))
+        1
+    """
+
+    captions: tuple[str, ...]
+    samples: tuple[SampleInfo, ...]
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "CaptionBatch":
+        """Stay: texts have no device."""
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizedImages(SampleBatch):
+    """Pictures that became image tokens, with all their captions: what a shard holds.
+
+    Args:
+        samples: One per picture.
+        captions: All captions of every picture.
+        tokens: The codebook ids.
+        codebook_size: Number of codes of a level; every id is below.
+        scores: How well each caption of each picture agrees with it; empty if they were not scored.
+
+    Example:
+        >>> tokens = VQTokens(torch.zeros(1, 64, 1, dtype=torch.long), "vqgan-512:1f3c9a02")
+        >>> len(TokenizedImages((SampleInfo("7", "scenes"),), (("a red circle",),), tokens, codebook_size=512))
+        1
+    """
+
+    samples: tuple[SampleInfo, ...]
+    captions: tuple[tuple[str, ...], ...]
+    tokens: VQTokens
+    codebook_size: int
+    scores: tuple[tuple[float, ...], ...] = ()
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "TokenizedImages":
+        """Move the tokens to a device; the texts stay."""
+        return replace(self, tokens=self.tokens.to(device, non_blocking))
