@@ -1,7 +1,7 @@
 """Do the attention maps of `synth2 demo` lie on what a word names? Measured on Scenes, where that is known.
 
-One thing in a picture: how much more of the map of its shape's word lies on it than its area would get by chance,
-beside the maps of all other words, and beside the same maps over another picture. Two things: which share of what lies
+One thing in an image: how much more of the map of its shape's word lies on it than its area would get by chance,
+beside the maps of all other words, and beside the same maps over another image. Two things: which share of what lies
 on either lies on the one that the word names; one half is chance.
 
     synth2 fit --config mixed.yaml
@@ -41,14 +41,14 @@ def find_things(scene: Scene, side: int) -> list[tuple[Thing, Tensor]]:
 
 
 def map_scenes(checkpoint: str, content: type, num: int) -> Iterator[tuple[Scene, tuple[str, ...], Tensor]]:
-    """Caption validation pictures with a kind of content, and map the words of the captions."""
+    """Caption validation images with a kind of content, and map the words of the captions."""
     captioner = load_captioner(checkpoint, "cpu")
-    source = ScenesSource("val", num_pictures=10 * num)
+    source = ScenesSource("val", num_images=10 * num)
     chosen = [index for index in range(len(source)) if isinstance(source.scene(index).content, content)][:num]
     for index in chosen:
-        picture = source.picture(index)
-        pixels = Pixels(torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].contiguous())
-        words, maps = map_words(captioner.module, pixels, captioner.caption([picture])[0])
+        image = source.image(index)
+        pixels = Pixels(torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].contiguous())
+        words, maps = map_words(captioner.module, pixels, captioner.caption([image])[0])
         yield source.scene(index), words, maps
 
 
@@ -58,7 +58,7 @@ def density(weights: Tensor, covered: Tensor) -> float:
 
 
 def measure_single(checkpoint: str, num: int) -> dict[str, float]:
-    """Measure pictures of one thing."""
+    """Measure images of one thing."""
     named, other, elsewhere, peaks = [], [], [], []
     last: Tensor | None = None
     for scene, words, maps in map_scenes(checkpoint, Single, num):
@@ -75,15 +75,15 @@ def measure_single(checkpoint: str, num: int) -> dict[str, float]:
     return {
         "num_shape_words": len(named),
         "on_shape_times_chance": round(mean(named), 3),
-        "share_above_chance": round(mean(value > 1 for value in named), 3),
-        "share_of_peaks_on_shape": round(mean(peaks), 3),
+        "fraction_above_chance": round(mean(value > 1 for value in named), 3),
+        "fraction_of_peaks_on_shape": round(mean(peaks), 3),
         "other_words_times_chance": round(mean(other), 3),
-        "other_picture_times_chance": round(mean(elsewhere), 3),
+        "other_image_times_chance": round(mean(elsewhere), 3),
     }
 
 
 def measure_pairs(checkpoint: str, num: int) -> dict[str, float]:
-    """Measure pictures of two things of different shapes."""
+    """Measure images of two things of different shapes."""
     shares = []
     for scene, words, maps in map_scenes(checkpoint, Pair, num):
         (first, on_first), (second, on_second) = find_things(scene, maps.shape[1])
@@ -94,8 +94,8 @@ def measure_pairs(checkpoint: str, num: int) -> dict[str, float]:
                 shares.append(own_density / (own_density + other_density))
     return {
         "num_shape_words": len(shares),
-        "share_on_own_shape": round(mean(shares), 3),
-        "share_above_half": round(mean(share > 0.5 for share in shares), 3),
+        "fraction_on_own_shape": round(mean(shares), 3),
+        "fraction_above_half": round(mean(share > 0.5 for share in shares), 3),
     }
 
 
@@ -103,7 +103,7 @@ def main() -> None:
     """Print one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", help="of a captioner of Scenes: folder or checkpoint")
-    parser.add_argument("--num", type=int, default=50, help="pictures of each kind (default: 50)")
+    parser.add_argument("--num", type=int, default=50, help="images of each kind (default: 50)")
     given = parser.parse_args()
     single = measure_single(given.run, given.num)
     ratio = single["on_shape_times_chance"]

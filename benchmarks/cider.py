@@ -1,4 +1,4 @@
-"""How much sooner is a validation scored? Our tokeniser and CIDEr against pycocoevalcap's with its Java tokeniser.
+"""How much sooner is a validation scored? Our tokenizer and CIDEr against pycocoevalcap's with its Java tokenizer.
 
 Both are given the same made-up captions, 5,000 with five references each, as many as in COCO's validation split of
 Karpathy, and must agree within 1e-6. Each round times both, from strings to score; the figures are medians of rounds.
@@ -25,11 +25,11 @@ FUNCTION_WORDS = ("a", "the", "in", "on", "with", "of", "and", "is", "to", "at",
 NUM_WORDS = 8000
 
 
-def make_captions(num_pictures: int, seed: int = 0) -> tuple[dict[str, str], dict[str, list[str]]]:
-    """Make hypotheses and references with the habits of real ones: Zipf's law, shared words per picture, punctuation.
+def make_captions(num_images: int, seed: int = 0) -> tuple[dict[str, str], dict[str, list[str]]]:
+    """Make hypotheses and references with the habits of real ones: Zipf's law, shared words per image, punctuation.
 
     Args:
-        num_pictures: How many pictures; each has one hypothesis and five references.
+        num_images: How many images; each has one hypothesis and five references.
         seed: The same seed makes the same captions.
     """
     rng = random.Random(seed)
@@ -39,11 +39,11 @@ def make_captions(num_pictures: int, seed: int = 0) -> tuple[dict[str, str], dic
     words = words[:NUM_WORDS]
     weights = [1 / (rank + 3) for rank in range(len(words))]
     hypotheses, references = {}, {}
-    for picture in range(num_pictures):
+    for image in range(num_images):
         topic = rng.choices(words, weights, k=8)
         rare = rng.choices(words, weights, k=20)
         texts = [make_caption(rng, topic, rare) for _ in range(6)]
-        hypotheses[str(picture)], references[str(picture)] = texts[0], texts[1:]
+        hypotheses[str(image)], references[str(image)] = texts[0], texts[1:]
     return hypotheses, references
 
 
@@ -69,7 +69,7 @@ def make_caption(rng: random.Random, topic: Sequence[str], rare: Sequence[str]) 
 
 
 def score_with_pycocoevalcap(hypotheses: dict[str, str], references: dict[str, list[str]]) -> tuple[float, float]:
-    """Score as COCO's evaluation does; the score, and the seconds that the tokeniser took of it."""
+    """Score as COCO's evaluation does; the score, and the seconds that the tokenizer took of it."""
     # Imported here, as ours below: neither side's memory is to hold the other's libraries.
     from pycocoevalcap.cider.cider import Cider as CocoCider
     from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
@@ -78,9 +78,9 @@ def score_with_pycocoevalcap(hypotheses: dict[str, str], references: dict[str, l
     start = time.perf_counter()
     reference_tokens = tokenizer.tokenize({key: [{"caption": text} for text in references[key]] for key in references})
     hypothesis_tokens = tokenizer.tokenize({key: [{"caption": text}] for key, text in hypotheses.items()})
-    tokenised = time.perf_counter() - start
+    tokenized = time.perf_counter() - start
     score, _ = CocoCider().compute_score(reference_tokens, hypothesis_tokens)
-    return float(score), tokenised
+    return float(score), tokenized
 
 
 def score_with_ours(hypotheses: dict[str, str], references: dict[str, list[str]]) -> float:
@@ -90,9 +90,9 @@ def score_with_ours(hypotheses: dict[str, str], references: dict[str, list[str]]
     return cider(hypotheses, references).score
 
 
-def measure_memory(side: str, num_pictures: int) -> float:
+def measure_memory(side: str, num_images: int) -> float:
     """Largest resident memory of a new process, children included, that scores once by "ours" or "rival"; in MiB."""
-    process = multiprocessing.get_context("spawn").Process(target=score_once, args=(side, num_pictures))
+    process = multiprocessing.get_context("spawn").Process(target=score_once, args=(side, num_images))
     process.start()
     peak = 0
     while process.is_alive():
@@ -103,10 +103,10 @@ def measure_memory(side: str, num_pictures: int) -> float:
     return round(peak / 1024, 1)
 
 
-def score_once(side: str, num_pictures: int) -> None:
+def score_once(side: str, num_images: int) -> None:
     """Score by one side, in a process whose memory is watched."""
     score = score_with_pycocoevalcap if side == "rival" else score_with_ours
-    score(*make_captions(num_pictures))
+    score(*make_captions(num_images))
 
 
 def resident_kib(pid: int) -> int:
@@ -125,18 +125,18 @@ def main() -> None:
     """Time both sides, check that they agree, and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one round instead of five")
-    parser.add_argument("--pictures", type=int, default=5000, help="number of pictures (default: %(default)s)")
+    parser.add_argument("--images", type=int, default=5000, help="number of images (default: %(default)s)")
     arguments = parser.parse_args()
     if shutil.which("java") is None:
-        parser.error("the rival is pycocoevalcap with its Java tokeniser: put java (8 or later) on the PATH")
+        parser.error("the rival is pycocoevalcap with its Java tokenizer: put java (8 or later) on the PATH")
 
     import pycocoevalcap.cider.cider  # noqa: F401  before any time is taken
 
     import synth2_lightning.metrics.cider  # noqa: F401
     from synth2_lightning.metrics import ptb
 
-    hypotheses, references = make_captions(arguments.pictures)
-    ours, rival, rival_tokeniser = [], [], []
+    hypotheses, references = make_captions(arguments.images)
+    ours, rival, rival_tokenizer = [], [], []
     for _ in range(1 if arguments.quick else 5):
         ptb._tokenize_chunk.cache_clear()  # as in the first validation of a run
         start = time.perf_counter()
@@ -144,9 +144,9 @@ def main() -> None:
         ours.append(time.perf_counter() - start)
 
         start = time.perf_counter()
-        rival_score, tokenised = score_with_pycocoevalcap(hypotheses, references)
+        rival_score, tokenized = score_with_pycocoevalcap(hypotheses, references)
         rival.append(time.perf_counter() - start)
-        rival_tokeniser.append(tokenised)
+        rival_tokenizer.append(tokenized)
         if abs(score - rival_score) > TOLERANCE:
             raise SystemExit(
                 f"The scores differ: ours {score}, pycocoevalcap's {rival_score}; the figures mean nothing."
@@ -158,14 +158,14 @@ def main() -> None:
         ratio=ratio,
         ours_seconds=round(statistics.median(ours), 4),
         pycocoevalcap_seconds=round(statistics.median(rival), 4),
-        pycocoevalcap_tokeniser_seconds=round(statistics.median(rival_tokeniser), 4),
+        pycocoevalcap_tokenizer_seconds=round(statistics.median(rival_tokenizer), 4),
         rounds=len(ours),
-        pictures=arguments.pictures,
-        references_per_picture=5,
+        images=arguments.images,
+        references_per_image=5,
         score=round(score, 9),
         score_difference=abs(score - rival_score),
-        ours_peak_memory_mib=measure_memory("ours", arguments.pictures),
-        pycocoevalcap_peak_memory_mib=measure_memory("rival", arguments.pictures),
+        ours_peak_memory_mib=measure_memory("ours", arguments.images),
+        pycocoevalcap_peak_memory_mib=measure_memory("rival", arguments.images),
     )
     if ratio < LEAST_RATIO:
         raise SystemExit(f"Only {ratio} times as fast; expected {LEAST_RATIO} times at least, on cores that are free.")

@@ -1,6 +1,6 @@
-"""Does the data path of image tokens outrun that of photographs? Pairs per second of both, in one run.
+"""Does the data path of image tokens outrun that of photos? Pairs per second of both, in one run.
 
-Photographs are JPEGs at 224 pixels, decoded, through ``RealDataModule``; tokens are rows of shards with 256 ids (16 by
+Photos are JPEGs at 224 pixels, decoded, through ``RealDataModule``; tokens are rows of shards with 256 ids (16 by
 16, one level, what a VQ-GAN makes of 256 pixels), through ``SyntheticDataModule``. Same number of pairs, same batch
 size, same loaders, files in the page cache; the two take turns. The ratio is the shards' rate over the JPEGs' rate.
 """
@@ -50,12 +50,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         os.environ["HF_DATASETS_CACHE"] = str(folder / "cache")
-        write_photographs(folder / "photographs", num_pairs)
+        write_photos(folder / "photos", num_pairs)
         write_shards(folder / "shards", num_pairs)
         loading = Loading(batch_size=settings.batch_size, num_workers=settings.num_workers)
-        photographs = RealDataModule(FolderSource(str(folder / "photographs")), image_size=_SIZE, **loading)
+        photos = RealDataModule(FolderSource(str(folder / "photos")), image_size=_SIZE, **loading)
         tokens = SyntheticDataModule(str(folder / "shards"), **loading)
-        loaders = [make_loader(photographs), make_loader(tokens)]
+        loaders = [make_loader(photos), make_loader(tokens)]
         for loader in loaders:
             measure(loader, seconds)
         rates = [[measure(loader, seconds) for loader in loaders] for _ in range(settings.repeats)]
@@ -66,14 +66,14 @@ def main() -> None:
             shards_pairs_per_second=shard_rates,
             jpegs_pairs_per_second=jpeg_rates,
             shards_bytes_per_pair=size_of(folder / "shards") / num_pairs,
-            jpegs_bytes_per_pair=size_of(folder / "photographs") / num_pairs,
+            jpegs_bytes_per_pair=size_of(folder / "photos") / num_pairs,
             num_pairs=num_pairs,
             **loading,
         )
 
 
 def make_loader(data: ImageTextDataModule) -> ResumableDataLoader:
-    """Set a datamodule up to be learnt from."""
+    """Set a datamodule up to be learned from."""
     data.setup("fit")
     return data.train_dataloader()
 
@@ -86,14 +86,14 @@ def measure(loader: ResumableDataLoader, seconds: float) -> float:
     return num_pairs / (time.perf_counter() - start)
 
 
-def write_photographs(folder: Path, num_pictures: int) -> None:
-    """Write JPEGs of smooth noise at quality 90, as many bytes as photographs of this size have."""
+def write_photos(folder: Path, num_images: int) -> None:
+    """Write JPEGs of smooth noise at quality 90, as many bytes as photos of this size have."""
     folder.mkdir()
     generator = np.random.default_rng(0)
-    for number in range(num_pictures):
+    for number in range(num_images):
         coarse = Image.fromarray(generator.integers(0, 256, (_SIZE // 8, _SIZE // 8, 3), dtype=np.uint8))
-        picture = coarse.resize((_SIZE, _SIZE), Image.Resampling.BICUBIC).filter(ImageFilter.DETAIL)
-        picture.save(folder / f"{number:06d}.jpg", quality=90)
+        image = coarse.resize((_SIZE, _SIZE), Image.Resampling.BICUBIC).filter(ImageFilter.DETAIL)
+        image.save(folder / f"{number:06d}.jpg", quality=90)
         (folder / f"{number:06d}.txt").write_text(f"a picture of noise, number {number}")
 
 

@@ -1,18 +1,18 @@
-"""How much faster is a training step on image tokens than on pixels, and is as much learnt?
+"""How much faster is a training step on image tokens than on pixels, and is as much learned?
 
-Synth² (arXiv 2403.07750) says 1.25 times. The same captioner takes pictures as codebook ids, which are looked up, and
+Synth² (arXiv 2403.07750) says 1.25 times. The same captioner takes images as codebook ids, which are looked up, and
 as pixels, which go through the frozen VQ-GAN. How much that is depends on the sizes, which are here: a VQ-GAN of
 MUSE's kind (256 pixels, 16 by 16 tokens; the shape of aMUSEd's open one), Flamingo's resampler, and a frozen language
 model of SmolLM2-135M's shape. The clock does not mind that all weights are random. Larger language models bring the
 ratio down: it falls towards one where the language model takes nearly all of the time.
 
 Steps of both routes alternate in one process; memory is the peak of a process that runs one route. That is the step
-alone, with the pictures at hand (``ratio``). From captions on (``ratio_from_captions``), both routes draw tokens first,
+alone, with the images at hand (``ratio``). From captions on (``ratio_from_captions``), both routes draw tokens first,
 by a generator of about half the language model's size in twelve steps, and the pixel route decodes them; the parts are
 timed one by one and added up. The paper's sizes of generator and language model are not known to us: these are choices.
 
 Then the captioner of Scenes learns from generated pairs by both routes, and both CIDErs are printed. The pixel route
-decodes the tokens and encodes the pictures, once beforehand, for the codes of its pictures are the same in every step.
+decodes the tokens and encodes the images, once beforehand, for the codes of its images are the same in every step.
 """
 
 import argparse
@@ -108,7 +108,7 @@ def captioner(folder: Path) -> VisionLanguageModule:
 
 
 def batches(module: VisionLanguageModule, batch_size: int) -> dict[str, ImageTextBatch]:
-    """Make pictures of noise, as tokens and as pixels; no encoder runs, for it would count in the memory of both."""
+    """Make images of noise, as tokens and as pixels; no encoder runs, for it would count in the memory of both."""
     encoder = module.image_encoder
     assert isinstance(encoder, VQGANTokenizer)
     ids = torch.randint(0, encoder.codebook_size, (batch_size, encoder.num_tokens, 1))
@@ -119,12 +119,12 @@ def batches(module: VisionLanguageModule, batch_size: int) -> dict[str, ImageTex
 
 
 def draw(generator: MuseGenerator, batch: ImageTextBatch) -> ImageTextBatch:
-    """Put generated tokens into the place of a batch's pictures."""
+    """Put generated tokens into the place of a batch's images."""
     return replace(batch, image=generator.generate(batch.captions, range(len(batch))))
 
 
 def decode(generator: MuseGenerator, batch: ImageTextBatch) -> ImageTextBatch:
-    """Put pictures into the place of a batch's tokens."""
+    """Put images into the place of a batch's tokens."""
     assert isinstance(batch.image, VQTokens)
     return replace(batch, image=generator.tokenizer.detokenize(batch.image))
 
@@ -141,7 +141,7 @@ def step(module: VisionLanguageModule, optimizer: torch.optim.Optimizer, batch: 
 def main() -> None:
     """Print one JSON line; ``ratio`` is steps per second on tokens over steps per second on pixels."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="two pictures instead of eight, fewer steps, no scores")
+    parser.add_argument("--quick", action="store_true", help="two images instead of eight, fewer steps, no scores")
     parser.add_argument("--shards", default=SHIPPED, help="generated pairs to learn from (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=600, help="how long to learn from them (default: %(default)s)")
     parser.add_argument("--only", nargs=2, metavar=("ROUTE", "PARTS"), help="print the peak memory of one route")
@@ -222,7 +222,7 @@ def load_generator(module: VisionLanguageModule, parts: Path) -> MuseGenerator:
 
 
 def learn(shards: Path, folder: Path, num_steps: int) -> dict[str, float]:
-    """Let the captioner of Scenes learn from generated tokens by both routes; CIDEr on drawn pictures.
+    """Let the captioner of Scenes learn from generated tokens by both routes; CIDEr on drawn images.
 
     Args:
         shards: Generated pairs of Scenes.
@@ -233,7 +233,7 @@ def learn(shards: Path, folder: Path, num_steps: int) -> dict[str, float]:
     scores = {}
     for route, pairs in (("token", shards), ("pixel", folder / "shards")):
         words = ["fit", "--config", "synthetic.yaml", f"--data.init_args.synthetic.init_args.shards={pairs}"]
-        words += ["--data.init_args.synthetic.init_args.keep_share=1.0"]
+        words += ["--data.init_args.synthetic.init_args.keep_fraction=1.0"]
         words += [f"--trainer.max_steps={num_steps}", f"--trainer.val_check_interval={num_steps}"]
         with contextlib.chdir(folder):
             metrics = run_trainer(words).trainer.callback_metrics
@@ -242,7 +242,7 @@ def learn(shards: Path, folder: Path, num_steps: int) -> dict[str, float]:
 
 
 def encode_again(shards: Path, folder: Path) -> None:
-    """Decode image tokens of Scenes and encode the pictures: what the pixel route learns from."""
+    """Decode image tokens of Scenes and encode the images: what the pixel route learns from."""
     tokenizer = VQGANTokenizer("package://synth2_lightning/scenes/tokenizer")
     tokenizer.load()
     reader, writer = ShardReader(shards), ShardWriter(folder)

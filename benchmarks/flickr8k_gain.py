@@ -1,19 +1,19 @@
-"""Do generated pairs help where there are few photographs? On Flickr8k, with the controls that tell why.
+"""Do generated pairs help where there are few photos? On Flickr8k, with the controls that tell why.
 
-A captioner learns from 1,000 photographs; the captions of 5,000 others are there as text. A generator, which has learnt
-from the same 1,000 photographs, makes tokens of those captions (SynthPair of Synth², arXiv 2403.07750). Everything that
-captioner and generator see is in the token space of a codebook that was learnt on the 1,000, too. Judged by the 1,000
-photographs of the validation split; checkpoints are not chosen, the last one counts.
+A captioner learns from 1,000 photos; the captions of 5,000 others are there as text. A generator, which has learned
+from the same 1,000 photos, makes tokens of those captions (SynthPair of Synth², arXiv 2403.07750). Everything that
+captioner and generator see is in the token space of a codebook that was learned on the 1,000, too. Judged by the 1,000
+photos of the validation split; checkpoints are not chosen, the last one counts.
 
-Regimes beside ``real`` (1,000 photographs alone) and ``mixed`` (half of every batch is generated):
+Regimes beside ``real`` (1,000 photos alone) and ``mixed`` (half of every batch is generated):
 
 * ``blank``: the same captions, each with the same grid of tokens: what the text alone brings;
 * ``shuffled``: the generated tokens, dealt out anew over the captions;
-* ``nearest``: the tokens of that photograph among the 1,000 which has the most similar caption (by MiniLM);
-* ``photographs``: the withheld photographs themselves, all 6,000: what could be had at most;
-* ``continuous``: 1,000 photographs by features that are not quantised;
-* ``mixed-2``: by a second generator, of another seed; ``mixed-own``: by one whose text encoder has learnt from the
-  captions of the 1,000 photographs alone;
+* ``nearest``: the tokens of that photo among the 1,000 which has the most similar caption (by MiniLM);
+* ``photos``: the withheld photos themselves, all 6,000: what could be had at most;
+* ``continuous``: 1,000 photos by features that are not quantized;
+* ``mixed-2``: by a second generator, of another seed; ``mixed-own``: by one whose text encoder has learned from the
+  captions of the 1,000 photos alone;
 * ``captions``: by captions that a language model wrote of the things that the captions of the 1,000 name (GenPair of
   Synth²); ``beginnings``: by those that it wrote from their first four words on; ``captions-blank`` and
   ``beginnings-blank``: the same captions, each with the same grid of tokens; ``beginnings-first``: three quarters of
@@ -43,8 +43,11 @@ WRITTEN, CONTINUED = Path("shards/flickr8k-captions"), Path("shards/flickr8k-beg
 NUM_REAL = 1000
 _LAST = "--trainer.val_check_interval=800"  # all steps of experiments/flickr8k/trainer.yaml
 _RIVALS = ("real", "blank", "beginnings-blank", "narrow")
-_SHARE = "--data.init_args.synthetic_share"
-_FALLING = (f"{_SHARE}=LinearShare", *(f"{_SHARE}.init_args.{it}" for it in ("start=0.75", "end=0.0", "num_steps=800")))
+_FRACTION = "--data.init_args.synthetic_fraction"
+_FALLING = (
+    f"{_FRACTION}=LinearFraction",
+    *(f"{_FRACTION}.init_args.{it}" for it in ("start=0.75", "end=0.0", "num_steps=800")),
+)
 _CONTINUOUS = "--model.init_args.image_encoder.init_args.quantize_pixels=false"
 
 
@@ -65,7 +68,7 @@ def make_regimes(folder: Path) -> list[Regime]:
         "narrow": Path("shards/flickr8k-narrow"),
     }
     real = ("--config", "experiments/flickr8k/real.yaml", _LAST)
-    regimes = [Regime("real", real), Regime("photographs", (*real, "--data.init_args.limit=null"))]
+    regimes = [Regime("real", real), Regime("photos", (*real, "--data.init_args.limit=null"))]
     for name, path in shards.items():
         if (path / "manifest.json").exists():
             option = f"--data.init_args.synthetic.init_args.shards={path}"
@@ -136,9 +139,9 @@ def main() -> None:
     runs = {name: group for name, group in runs.items() if group}
     figures = {rival: show(f"Flickr8k, against {rival}", runs, rival) for rival in _RIVALS if rival in runs}
     means = {name: sum(run.cider for run in group) / len(group) for name, group in runs.items()}
-    if {"real", "mixed", "photographs"} - means.keys():
-        raise SystemExit("Without ended runs of real, mixed and photographs there is no figure to report.")
-    closed = (means["mixed"] - means["real"]) / (means["photographs"] - means["real"])
+    if {"real", "mixed", "photos"} - means.keys():
+        raise SystemExit("Without ended runs of real, mixed and photos there is no figure to report.")
+    closed = (means["mixed"] - means["real"]) / (means["photos"] - means["real"])
     ratio = means["mixed"] / means["real"]
     report("flickr8k_gain", round(ratio, 4), seeds=asked.seeds, gap_closed=round(closed, 4), against=figures)
 

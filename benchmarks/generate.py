@@ -1,14 +1,14 @@
-"""How quickly does MuseGenerator draw pictures, beside two generators of the same size and beside bare matmuls?
+"""How quickly does MuseGenerator draw images, beside two generators of the same size and beside bare matmuls?
 
 Ours is :class:`~synth2_lightning.generators.muse.MuseGenerator` as a run file makes it. The rivals: diffusers'
 UVit2DModel in the loop of AmusedPipeline with its scheduler, which is aMUSEd with every width a quarter; and
 muse-maskgit-pytorch's ``MaskGit.generate``. All three draw 16 x 16 tokens out of 8,192 codes in 12 steps with guidance,
 from 77 text embeddings of width 768 that were made beforehand, with random weights, as many as ours within 5 %, in the
 same precision. They take turns in one process; ratios are medians over the rounds. Arithmetic per parameter differs
-between architectures, so the FLOPs of a picture stand beside.
+between architectures, so the FLOPs of an image stand beside.
 
-``matmul_share`` holds ours against bare ``torch.matmul`` calls of the sizes that one call of ``generate`` makes: FLOP/s
-of the whole over FLOP/s of these calls alone, in the same rounds.
+``matmul_fraction`` compares ours with bare ``torch.matmul`` calls of the sizes that one call of ``generate`` makes:
+FLOP/s of the whole over FLOP/s of these calls alone, in the same rounds.
 
     python benchmarks/generate.py --quick
     python benchmarks/generate.py --threads 2 --dtype bfloat16
@@ -78,7 +78,7 @@ def make_ours(text: Tensor, folder: Path) -> tuple[Draw, nn.Module]:
     generator = MuseGenerator(str(folder), tokenizer, text_encoder, sampling)
     generator.load()
     generator.to(text.dtype)
-    captions, seeds = ["a picture"] * len(text), range(len(text))
+    captions, seeds = ["an image"] * len(text), range(len(text))
     return lambda: generator.generate(captions, seeds), generator.network
 
 
@@ -140,7 +140,7 @@ def make_muse_maskgit(text: Tensor) -> tuple[Draw, nn.Module]:
     rival: Any = Rival(image_size=16 * SIDE, transformer=network, vae=vae)
     rival.vae.decode_from_ids = lambda ids: ids
     rival.requires_grad_(False).eval().to(text.dtype)
-    captions = ["a picture"] * len(text)
+    captions = ["an image"] * len(text)
     return lambda: rival.generate(captions, timesteps=STEPS, cond_scale=GUIDANCE), network
 
 
@@ -230,7 +230,7 @@ def check_sizes(networks: dict[str, nn.Module]) -> dict[str, int]:
 def main() -> None:
     """Measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="one picture at a time instead of four, and few rounds")
+    parser.add_argument("--quick", action="store_true", help="one image at a time instead of four, and few rounds")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="bfloat16", help="of weights and states")
     args = parser.parse_args()
@@ -256,7 +256,7 @@ def main() -> None:
         "generate",
         round(min(ratios.values()), 3),
         **{f"ratio_{name}": round(ratio, 3) for name, ratio in ratios.items()},
-        matmul_share=round(median(row["matmul"] / row["ours"] for row in times), 3),
+        matmul_fraction=round(median(row["matmul"] / row["ours"] for row in times), 3),
         **{f"{name}_images_per_second": round(batch / seconds[name], 4) for name in made},
         ours_gflops_per_second=round(matmuls["ours"].flops / seconds["ours"] / 1e9, 1),
         matmul_gflops_per_second=round(matmuls["ours"].flops / seconds["matmul"] / 1e9, 1),

@@ -2,7 +2,7 @@
 
 Every string that differs is put into one class, by what is odd about it; the classes are printed with their counts and
 an example each. Line separators are replaced by spaces before, because pycocoevalcap hands every later caption to the
-wrong picture at them; between any two strings stands a word, so that no string is the context of another.
+wrong image at them; between any two strings stands a word, so that no string is the context of another.
 """
 
 import argparse
@@ -62,7 +62,7 @@ CLASSES = {
 
 def ask_jar(texts: Sequence[str]) -> list[str]:
     """Tokenise with pycocoevalcap."""
-    corpus = {index: [{"caption": text}, {"caption": "neighbour"}] for index, text in enumerate(texts)}
+    corpus = {index: [{"caption": text}, {"caption": "neighbor"}] for index, text in enumerate(texts)}
     tokens = PTBTokenizer().tokenize(corpus)
     return [tokens[index][0] for index in range(len(texts))]
 

@@ -1,7 +1,7 @@
 """Do more processes learn what one learns? Losses and CIDEr of 1, 2 and 4 of them (gloo) with the same whole batch.
 
 Every case is a tiny captioner on Scenes: a share of synthetic pairs, a strategy, and sets that do not divide evenly:
-validation sets that no number of ranks divides, or with fewer pictures than ranks. Its encoder is a vision transformer
+validation sets that no number of ranks divides, or with fewer images than ranks. Its encoder is a vision transformer
 where no pair is synthetic, else a VQ-GAN. Each number of processes runs all cases in one process group, after each
 other, and must end in time: a rank that took another path would hang there. All is computed in double precision; losses
 are logged in single, which rounds them by up to 5e-7.
@@ -29,7 +29,7 @@ TOLERANCE = 1e-5
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One run: share of synthetic pairs, pictures to validate on, pictures to learn from, strategy."""
+    """One run: share of synthetic pairs, images to validate on, images to learn from, strategy."""
 
     share: float
     num_val: int
@@ -52,7 +52,7 @@ class Outcome:
 
 
 def list_cases(strategies: Sequence[str] = ("ddp", "fsdp")) -> list[Case]:
-    """All mixtures over even sets, uneven ones, and ones with fewer pictures than ranks."""
+    """All mixtures over even sets, uneven ones, and ones with fewer images than ranks."""
     sizes = [(8, 32), (13, 19), (3, 3)]
     return [
         Case(share, num_val, num_train, strategy)
@@ -153,10 +153,11 @@ def make_module(encoder: Any) -> Any:
 
 
 def make_data(case: Case, num_ranks: int) -> Any:
-    """Drawn pictures and shipped shards, the whole batch dealt out over the ranks."""
+    """Drawn images and shipped shards, the whole batch dealt out over the ranks."""
+    from synth2_lightning.datamodules.fraction import ConstantFraction
+
     from synth2_lightning.datamodules.mixed import MixedDataModule
     from synth2_lightning.datamodules.real import RealDataModule
-    from synth2_lightning.datamodules.share import ConstantShare
     from synth2_lightning.datamodules.synthetic import SyntheticDataModule
     from synth2_lightning.scenes.source import ScenesSource
 
@@ -164,7 +165,7 @@ def make_data(case: Case, num_ranks: int) -> Any:
     real = RealDataModule(train, val, val_batch_size=GLOBAL_BATCH // num_ranks, image_size=64, num_workers=0)
     synthetic = SyntheticDataModule("package://synth2_lightning/scenes/shards", limit=case.num_train)
     batch_size = GLOBAL_BATCH // num_ranks
-    return MixedDataModule(real, synthetic, batch_size, ConstantShare(case.share), num_workers=0)
+    return MixedDataModule(real, synthetic, batch_size, ConstantFraction(case.share), num_workers=0)
 
 
 def work(rank: int, num_ranks: int, port: int, cases: Sequence[Case], results: Any) -> None:

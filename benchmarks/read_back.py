@@ -1,11 +1,11 @@
 """Does what a generator draws say what its caption says?
 
-A captioner that learnt from drawn Scenes only reads the captions back from the generated tokens. It is not asked to
+A captioner that learned from drawn Scenes only reads the captions back from the generated tokens. It is not asked to
 write, for what it likes to mention would count, but to rate: the caption against the same sentence with another shape,
-colour, size, count, place, relation, ground or pattern ("a red ring above a blue star" against "a pink ring above a
+color, size, count, place, relation, ground or pattern ("a red ring above a blue star" against "a pink ring above a
 blue star", and so on). An attribute is read where the true sentence is the likeliest of all, given the tokens.
 
-Three kinds of tokens are read: the generated ones; those of the drawn picture of the same scene, which is the ceiling;
+Three kinds of tokens are read: the generated ones; those of the drawn image of the same scene, which is the ceiling;
 and those that were generated for another caption, which is what the language alone gives. Apart stand the sentences
 that name a combination which training lacks; what a sentence leaves open does not count. The scene behind a caption is
 found by the record's key, and other sentences by saying the same of another scene, so that their grammar is right.
@@ -38,7 +38,7 @@ from synth2_lightning.modules.captioning import VisionLanguageModule
 from synth2_lightning.scenes.drawing import draw_scene
 from synth2_lightning.scenes.grammar import describe_scene
 from synth2_lightning.scenes.world import (
-    Colour,
+    Color,
     Ground,
     Group,
     Pair,
@@ -56,7 +56,7 @@ from synth2_lightning.shards.reader import ShardReader
 from synth2_lightning.types import ImageTextBatch, Pixels
 
 NUM_SENTENCES = 9  # the grammar has so many for every scene, in an order that the scene's seed decides
-NAMES = ("shape", "colour", "relation", "size", "count", "place", "ground", "pattern")
+NAMES = ("shape", "color", "relation", "size", "count", "place", "ground", "pattern")
 HEADLINE = NAMES[:3]
 KINDS = ("generated", "real", "shuffled")
 
@@ -112,7 +112,7 @@ def alternatives(scene: Scene) -> list[tuple[str, list[Scene]]]:
             swapped = [replace(pair, first=pair.second, second=pair.first) for pair in (content, *turned)]
             found = [("relation", turned + swapped)]
     for thing in ("first", "second") if isinstance(scene.content, Pair) else ("thing",):
-        for name, kind in (("shape", Shape), ("colour", Colour), ("size", Size)):
+        for name, kind in (("shape", Shape), ("color", Color), ("size", Size)):
             others = _vary(getattr(content, thing), name, kind)
             found.append((name, [replace(content, **{thing: other}) for other in others]))
     contents = [(name, [replace(scene, content=other) for other in others]) for name, others in found]
@@ -147,16 +147,16 @@ def _is_possible(scene: Scene) -> bool:
     """Two things that are alike but in size are no scene, and the captioner has read of none."""
     match scene.content:
         case Pair(first=first, second=second):
-            return (first.shape, first.colour) != (second.shape, second.colour)
+            return (first.shape, first.color) != (second.shape, second.color)
         case _:
             return True
 
 
 def _is_lacking(scene: Scene, way: int) -> bool:
-    """Whether training lacks all that the sentence may be said of, whatever colours or relation it leaves open."""
+    """Whether training lacks all that the sentence may be said of, whatever colors or relation it leaves open."""
     fitting = [scene]
     for slot, (attribute, _) in enumerate(alternatives(scene)):
-        if attribute in ("colour", "relation") and is_held_out(scene.content):
+        if attribute in ("color", "relation") and is_held_out(scene.content):
             others = [other for known in fitting for other in alternatives(known)[slot][1]]
             fitting += [other for other in others if _say(other, way) == _say(scene, way)]
     return all(is_held_out(other.content) for other in fitting)
@@ -195,7 +195,7 @@ def read_batch(module: VisionLanguageModule, batch: ImageTextBatch, seed: int) -
     return list(zip(questions, zip(*views, strict=True), strict=True))
 
 
-def summarise(answers: Answers, split: str) -> list[dict[str, Any]]:
+def summarize(answers: Answers, split: str) -> list[dict[str, Any]]:
     """Share read right of every kind of tokens, by attribute; the last row is the mean of the headline's attributes."""
     rows = []
     for name in NAMES:
@@ -221,9 +221,9 @@ def show(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def main() -> None:
-    """Print a table and one JSON line; ``ratio`` is the generated tokens' mean over that of the drawn pictures'."""
+    """Print a table and one JSON line; ``ratio`` is the generated tokens' mean over that of the drawn images'."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", nargs="?", help="of a captioner that learnt from drawn Scenes only")
+    parser.add_argument("checkpoint", nargs="?", help="of a captioner that learned from drawn Scenes only")
     parser.add_argument("shards", nargs="?", help="folder of shards over captions of Scenes")
     parser.add_argument("--seed", type=int, default=1, help="of the captions' ScenesSource (default: %(default)s)")
     parser.add_argument("--captions", type=int, default=2000, help="how many to read, at most (default: %(default)s)")
@@ -240,10 +240,10 @@ def main() -> None:
     pairs = ShardPairs(reader)
     num_captions = min(200 if args.quick else args.captions, len(pairs))
     answers: Answers = []
-    # In an order without neighbours of the same scene, because the shuffled tokens are those of the next caption.
+    # In an order without neighbors of the same scene, because the shuffled tokens are those of the next caption.
     for indices in torch.randperm(len(pairs))[:num_captions].tensor_split(math.ceil(num_captions / 64)):
         answers += read_batch(module, pairs.read(indices.tolist()), args.seed)
-    tables = {split: summarise(answers, split) for split in ("all", "seen", "held_out")}
+    tables = {split: summarize(answers, split) for split in ("all", "seen", "held_out")}
     show([row for rows in tables.values() for row in rows])
     *attributes, means = tables["all"]
     report(

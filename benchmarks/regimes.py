@@ -42,7 +42,7 @@ class Regime:
 
 @dataclass(frozen=True)
 class Run:
-    """What one captioner reached on the pictures that it is judged by, at its last step."""
+    """What one captioner reached on the images that it is judged by, at its last step."""
 
     cider: float
     loss: float
@@ -61,7 +61,7 @@ def train(regimes: Sequence[Regime], seeds: Sequence[int], folder: Path, num_job
 
 
 def read(regime: str, seed: int, folder: Path, keep: Callable[[str], bool] = lambda _: True) -> Run:
-    """Read what a run reached; with ``keep``, CIDEr over those pictures alone, with their own document frequencies."""
+    """Read what a run reached; with ``keep``, CIDEr over those images alone, with their own document frequencies."""
     place = _place(folder, regime, seed)
     passes = {int(path.name.partition("=")[2]): path for path in (place / "cider").glob("val-step=*")}
     results = {}
@@ -78,9 +78,9 @@ def read(regime: str, seed: int, folder: Path, keep: Callable[[str], bool] = lam
 
 
 def paired_interval(runs: Sequence[Run], others: Sequence[Run]) -> tuple[float, float, float]:
-    """Mean difference of CIDEr and its 95 % interval, by drawing pictures anew (Efron's bootstrap), both sides alike.
+    """Mean difference of CIDEr and its 95 % interval, by drawing images anew (Efron's bootstrap), both sides alike.
 
-    A picture's score is its mean over the seeds; how much seeds differ is not in the interval, but in the spread.
+    An image's score is its mean over the seeds; how much seeds differ is not in the interval, but in the spread.
     """
     keys = sorted(runs[0].scores)
     means = [np.array([statistics.mean(run.scores[key] for run in side) for key in keys]) for side in (runs, others)]

@@ -36,7 +36,7 @@ from synth2_lightning.nn.perceiver import PerceiverResampler
 PEAK_FLOPS, UTILISATION = 989e12, 0.4  # H100 SXM, bfloat16 without sparsity
 LINK_BYTES = 50e9  # per second and GPU between machines: a port of 400 Gbit/s each
 PAIRS, GLOBAL_BATCH, LOCAL_BATCH = 10_100_000, 512, 64  # CC12M as the paper used it (second-hand); MUSE's batch; ours
-TEXT, IMAGE, QUERIES, CAPTION = 64, 256, 64, 80  # tokens of: the generator's text, a picture, the resampler, a caption
+TEXT, IMAGE, QUERIES, CAPTION = 64, 256, 64, 80  # tokens of: the generator's text, an image, the resampler, a caption
 PHOTO_BYTES, CAPTION_BYTES = 50_000, 200  # a JPEG of 256 pixels; a caption of 40 words before compression
 STEPS = 24  # of parallel decoding, each with and without the text
 
@@ -128,8 +128,8 @@ def _vqgan() -> tuple[nn.Module, Callable[[], object]]:
         vq_embed_dim=64, down_block_types=("DownEncoderBlock2D",) * 5, up_block_types=("UpDecoderBlock2D",) * 5,
         mid_block_add_attention=False,
     ).bfloat16()  # fmt: skip
-    picture = torch.zeros(1, 3, 256, 256, dtype=torch.bfloat16)
-    return network.encoder, _no_grad(lambda: network.encoder(picture))
+    image = torch.zeros(1, 3, 256, 256, dtype=torch.bfloat16)
+    return network.encoder, _no_grad(lambda: network.encoder(image))
 
 
 def _no_grad(run: Callable[[], object]) -> Callable[[], object]:
@@ -164,7 +164,7 @@ class Run:
         return sum(part.kept for part in self.parts)
 
     def memory(self, num_gpus: int, is_sharded: bool) -> float:
-        """Bytes of weights and optimiser: 4 each for weight, gradient and two moments of Adam; frozen ones 2."""
+        """Bytes of weights and optimizer: 4 each for weight, gradient and two moments of Adam; frozen ones 2."""
         return 16 * self.trained / (num_gpus if is_sharded else 1) + 2 * self.frozen
 
     def traffic(self, num_gpus: int, is_sharded: bool) -> float:
@@ -260,7 +260,7 @@ def derive() -> dict[str, str]:
 
 
 def closed_form(width: int, depth: int, text_dim: int, tokens: int, words: int, dim: int, codes: int) -> float:
-    """Operations of a forward pass of MaskGit over one picture, all tokens guessed.
+    """Operations of a forward pass of MaskGit over one image, all tokens guessed.
 
     Per token and layer: 8 W^2 for the attention's four maps, 4 N W for attending, 4 W^2 and 4 T W for the text, 16 W^2
     to think; per word and layer 4 D W; at the ends 2 W (dim + codes) per token.

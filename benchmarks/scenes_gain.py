@@ -1,9 +1,9 @@
 """Do pairs that nobody drew help a captioner to describe what it never saw together? On Scenes.
 
-Some combinations of shape, colour and relation occur in no real picture to learn from. Captions can name them; the
-generator, which has learnt from the same real pictures, draws their tokens; the captioner learns from both. Synth²
+Some combinations of shape, color and relation occur in no real image to learn from. Captions can name them; the
+generator, which has learned from the same real images, draws their tokens; the captioner learns from both. Synth²
 (arXiv 2403.07750) says that such pairs add 17 per cent. Every regime takes the same number of steps of the same batch
-size over the same real pictures, and is judged by the pictures of the validation split that hold such a combination.
+size over the same real images, and is judged by the images of the validation split that hold such a combination.
 
 Two controls tell what the captions alone bring, in which those combinations can be read: ``blank`` has the same grid of
 tokens beside every caption, ``shuffled`` the generated tokens, dealt out anew over the captions. With ``--written``, a
@@ -25,15 +25,15 @@ SHIPPED = "package://synth2_lightning/scenes/shards"
 
 
 def make_regimes(num_real: int, num_steps: int, shards: str, written: str | None, folder: Path) -> list[Regime]:
-    """Real pictures alone; half of every batch from shards; the same with the tokens of the controls, and of others."""
+    """Real images alone; half of every batch from shards; the same with the tokens of the controls, and of others."""
     synthetic = ShardReader(shards)
     synthetic.load()
     write_text_controls(folder, synthetic)
     common = (f"--trainer.max_steps={num_steps}", f"--trainer.val_check_interval={num_steps}")
     real = "--data.init_args.real.init_args"
-    few = (f"{real}.train.init_args.num_pictures={num_real}", f"{real}.val.init_args.num_pictures={NUM_VAL}")
+    few = (f"{real}.train.init_args.num_images={num_real}", f"{real}.val.init_args.num_images={NUM_VAL}")
     mixed = ("--config", "mixed.yaml", *common, *few)
-    none = "--data.init_args.synthetic_share.init_args.share=0.0"
+    none = "--data.init_args.synthetic_fraction.init_args.fraction=0.0"
     pairs: dict[str, Path | str] = {"mixed": shards, "blank": folder / "blank", "shuffled": folder / "shuffled"}
     if written is not None:
         pairs["written"] = written
@@ -46,7 +46,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("runs/scenes-gain"), help="where runs go, and are found")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--num-real", type=int, default=8192, help="real pictures; the shipped generator knew 8,192")
+    parser.add_argument("--num-real", type=int, default=8192, help="real images; the shipped generator knew 8,192")
     parser.add_argument("--num-steps", type=int, default=600)
     parser.add_argument("--shards", default=SHIPPED, help="generated pairs (default: %(default)s)")
     parser.add_argument("--written", help="generated pairs of captions that a language model wrote, scored")

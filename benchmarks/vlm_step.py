@@ -5,8 +5,8 @@ and backward pass of the same frozen transformers model on the same number of po
 by turn in one process. The ratio is a ratio of *times*, ours over the rival's: lower is better, and below one means
 that the whole step is cheaper than the bare model, because the head is asked only where a caption has a word.
 
-Cross-attention is held to the bare model on the text alone, without any picture: its gated layers are 24 million
-learnt parameters beside 135 million, which is arithmetic and not overhead.
+Cross-attention is held to the bare model on the text alone, without any image: its gated layers are 24 million
+learned parameters beside 135 million, which is arithmetic and not overhead.
 
     python benchmarks/vlm_step.py --quick
     python benchmarks/vlm_step.py --threads 2 --dtype float32 --attention sdpa
@@ -76,7 +76,7 @@ class RandomLanguageModel(LanguageModelSource):
 
 
 def make_captions(batch_size: int) -> list[str]:
-    """Write nonsense as long as captions of photographs are: 9 to 17 words."""
+    """Write nonsense as long as captions of photos are: 9 to 17 words."""
     draw = random.Random(0)
     return [" ".join(f"word{draw.randrange(2000)}" for _ in range(draw.randint(9, 17))) for _ in range(batch_size)]
 
@@ -84,8 +84,8 @@ def make_captions(batch_size: int) -> list[str]:
 def our_step(decoder: CausalDecoder, captions: list[str]) -> Callable[[], None]:
     """Make a step that trains resampler and decoder."""
     resampler = PerceiverResampler(DIM, decoder.embed_dim, NUM_QUERIES, depth=2, num_positions=NUM_TOKENS)
-    learnt = [parameter for part in (resampler, decoder) for parameter in part.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(learnt, fused=True)
+    learned = [parameter for part in (resampler, decoder) for parameter in part.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(learned, fused=True)
     embeddings = torch.randn(len(captions), NUM_TOKENS, DIM)
     half = decoder.lm.dtype is not torch.float32
 

@@ -50,7 +50,7 @@ def read_synsets(folder: Path) -> dict[str, Synset]:
     synsets = {}
     for line in (folder / "data.noun").read_text(encoding="latin-1").splitlines():
         if line.startswith(" "):
-            continue  # the licence
+            continue  # the license
         fields = line.partition(" | ")[0].split()
         start = 4 + 2 * int(fields[3], 16)
         pointers = [fields[at : at + 2] for at in range(start + 1, start + 1 + 4 * int(fields[start]), 4)]

@@ -12,7 +12,7 @@ from synth2_lightning.modules.captioning import VisionLanguageModule
 from synth2_lightning.testing import TinyDecoder, TinyImageTokenizer, TinyResampler, tiny_batch
 
 
-def test_a_tile_shows_the_picture_and_writes_below_it() -> None:
+def test_a_tile_shows_the_image_and_writes_below_it() -> None:
     tile = np.asarray(draw_tile(np.full((3, 8, 8), 200, np.uint8), "a bright field", "one bright field"))
     assert (tile[:224] == 200).all()
     assert (tile[224:] == 0).any()
@@ -35,11 +35,11 @@ def test_what_does_not_fit_is_marked() -> None:
     assert columns_with_ink("word " * 3) != columns_with_ink("word " * 4)
 
 
-def test_validation_leaves_a_png_and_a_tensorboard_picture(tmp_path: Path) -> None:
+def test_validation_leaves_a_png_and_a_tensorboard_image(tmp_path: Path) -> None:
     logger = TensorBoardLogger(tmp_path, name="")
     module = VisionLanguageModule(TinyImageTokenizer(), TinyResampler, TinyDecoder())
     trainer = Trainer(
-        accelerator="cpu", logger=logger, callbacks=[CaptionSamplesCallback(num_pictures=3, num_columns=2)],
+        accelerator="cpu", logger=logger, callbacks=[CaptionSamplesCallback(num_images=3, num_columns=2)],
         enable_progress_bar=False, enable_checkpointing=False, enable_model_summary=False,
     )  # fmt: skip
     trainer.validate(module, DataLoader([tiny_batch(2), tiny_batch(2)], batch_size=None), verbose=False)  # type: ignore[arg-type]
@@ -48,9 +48,9 @@ def test_validation_leaves_a_png_and_a_tensorboard_picture(tmp_path: Path) -> No
     assert any(Path(logger.log_dir).glob("events*"))
 
 
-def test_refuses_no_pictures() -> None:
+def test_refuses_no_images() -> None:
     with pytest.raises(ValueError, match=r"\b0\b.*\b4 columns"):
-        CaptionSamplesCallback(num_pictures=0)
+        CaptionSamplesCallback(num_images=0)
 
 
 def test_a_folder_that_cannot_be_written_says_the_way_out(tmp_path: Path) -> None:

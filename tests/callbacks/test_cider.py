@@ -41,7 +41,7 @@ def test_scores_once_over_the_corpus_and_writes_what_it_scored(tmp_path: Path) -
     card = json.loads((folder / "protocol.json").read_text())
     assert card["score"] == pytest.approx(expected.score)
     assert card["human_score"] == pytest.approx(human_cider({row["key"]: row["references"] for row in rows}).score)
-    assert (card["num_pictures"], card["num_references"], card["num_repeated_keys_dropped"]) == (7, 14, 4)
+    assert (card["num_images"], card["num_references"], card["num_repeated_keys_dropped"]) == (7, 14, 4)
     assert card["generation"]["max_new_tokens"] == 30
     assert card["decoder"] == "TinyDecoder"
     assert "torch" in card["versions"]

@@ -23,7 +23,7 @@ def test_every_group_is_a_corpus_of_its_own() -> None:
     for group, figures in result.card["by_group"].items():
         keys = [key for key in CAPTIONS if key.startswith(group)]
         alone = cider({key: CAPTIONS[key] for key in keys}, {key: REFERENCES[key] for key in keys})
-        assert figures == {"num_pictures": 2, "score": alone.score}
+        assert figures == {"num_images": 2, "score": alone.score}
     assert set(result.card["by_group"]) == {"in-domain", "out-domain"}
 
 

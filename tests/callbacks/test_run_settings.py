@@ -84,7 +84,7 @@ BREAKING = {
     "batch size": ("data.init_args.batch_size", 8, "data.init_args.batch_size: 4 -> 8"),
     "order of the data": ("data.init_args.seed", 1, "data.init_args.seed: 0 -> 1"),
     "limit of the data": ("data.init_args.real.init_args.train.limit", 3, "train.limit: 5 -> 3"),
-    "a new argument": ("data.init_args.keep_share", 0.5, "data.init_args.keep_share: none -> 0.5"),
+    "a new argument": ("data.init_args.keep_fraction", 0.5, "data.init_args.keep_fraction: none -> 0.5"),
     "accumulation": ("trainer.accumulate_grad_batches", 2, "trainer.accumulate_grad_batches: 1 -> 2"),
     "clipping": ("trainer.gradient_clip_val", None, "trainer.gradient_clip_val: 1.0 -> none"),
     "length of an epoch": ("trainer.limit_train_batches", 3, "trainer.limit_train_batches: none -> 3"),

@@ -54,7 +54,7 @@ def test_accuracy_is_told_by_kind_of_question_beside_what_a_blind_answer_scores(
     assert accuracy == pytest.approx(1 / 4)
 
     card = json.loads((folder / "protocol.json").read_text())
-    assert (card["metric"], card["num_pictures"], card["num_repeated_keys_dropped"]) == ("VQA accuracy", 4, 3)
+    assert (card["metric"], card["num_images"], card["num_repeated_keys_dropped"]) == ("VQA accuracy", 4, 3)
     assert card["score"] == pytest.approx(1 / 4)
     assert card["blind_score"] == pytest.approx(3 / 4)
     assert card["prompt"] == "{question}"

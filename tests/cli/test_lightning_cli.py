@@ -26,7 +26,7 @@ def test_a_typing_error_is_told_with_the_key(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--data.init_args.synthetic_share.init_args.share=0.3"], r"error: .* 0\.3 of 64 pairs is 19\.2"),
+        (["--data.init_args.synthetic_fraction.init_args.fraction=0.3"], r"error: .* 0\.3 of 64 pairs is 19\.2"),
         (["--data.init_args.synthetic.init_args.shards=nowhere"], r"error: .*shards.*'nowhere'"),
     ],
 )

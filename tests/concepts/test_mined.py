@@ -11,7 +11,7 @@ CAPTIONS = """caption
 Two dogs run after a tennis ball on the grass .
 "A dog stands in front of a bicycle , looking at the dog ."
 A man in red swimming trunks rides a bike through the air .
-An idiot photographs three dogs and a child .
+An idiot photos three dogs and a child .
 A kid and another kid ride bicycles .
 """
 

@@ -71,7 +71,7 @@ def test_what_can_be_photographed_is_allowed(name: str) -> None:
         "n10401639",  # somebody who takes part
         "n01326291",  # microorganisms
         "n03575958",  # instruments of punishment
-        "n04959672",  # a colour
+        "n04959672",  # a color
     ],
 )
 def test_what_harms_or_cannot_be_seen_is_not(synset: str) -> None:

@@ -127,8 +127,8 @@ def check_checkpoint(trainer: Trainer) -> None:
 @pytest.mark.filterwarnings("ignore:Checkpoint directory")
 def test_fit_runs_two_steps(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    photographs = "--data.init_args.real.init_args" if name in ("mixed", "synthetic") else "--data.init_args"
-    few = [f"{photographs}.num_workers=0", f"{photographs}.val.init_args.num_pictures=24"]
+    photos = "--data.init_args.real.init_args" if name in ("mixed", "synthetic") else "--data.init_args"
+    few = [f"{photos}.num_workers=0", f"{photos}.val.init_args.num_images=24"]
     words = ["fit", "--config", f"{name}.yaml", "--config", str(TINY), "--data.init_args.num_workers=0", *few]
     if name == "tokenizer":
         words += ["--data.init_args.batch_size=4"]
@@ -141,7 +141,7 @@ def test_fit_runs_two_steps(name: str, tmp_path: Path, monkeypatch: pytest.Monke
         assert (Path(trainer.log_dir or "") / "tokenizer" / "config.json").is_file()
     else:
         card = json.loads((Path(trainer.log_dir or "") / "cider" / "val-step=2" / "protocol.json").read_text())
-        assert card["num_pictures"] == 24
+        assert card["num_images"] == 24
         check_checkpoint(trainer)
 
 
@@ -149,12 +149,12 @@ def test_fit_runs_two_steps(name: str, tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.filterwarnings("ignore:Checkpoint directory")
 def test_questions_are_learnt_from_and_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    few = [f"--data.init_args.{split}.init_args.num_pictures=24" for split in ("train", "val")]
+    few = [f"--data.init_args.{split}.init_args.num_images=24" for split in ("train", "val")]
     words = ["fit", "--config", "scenes/questions.yaml", "--config", str(TINY), "--data.init_args.num_workers=0", *few]
     trainer = run_trainer(words).trainer
     assert trainer.global_step == 2
     card = json.loads((Path(trainer.log_dir or "") / "vqa_accuracy" / "val-step=2" / "protocol.json").read_text())
-    assert card["num_pictures"] == 24
+    assert card["num_images"] == 24
     assert (card["prompt"], card["generation"]["max_new_tokens"]) == ("{question}", 4)
 
 
@@ -169,7 +169,7 @@ def test_the_adversary_joins_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         for file in ("tokenizer.yaml", "overlays/model/vqgan_losses.yaml", TINY)
         for word in ("--config", str(file))
     ]
-    words += [f"--data.init_args.{split}.init_args.num_pictures=32" for split in ("train", "val")]
+    words += [f"--data.init_args.{split}.init_args.num_images=32" for split in ("train", "val")]
     trainer = run_trainer(["fit", *files, *words]).trainer
     assert trainer.global_step == 2
     assert 0 < float(trainer.callback_metrics["train/discriminator"]) < 4
@@ -188,8 +188,8 @@ def test_tokenize_writes_shards_that_fit_can_read(tmp_path: Path, monkeypatch: p
     manifest = json.loads((tmp_path / "shards" / "scenes" / "manifest.json").read_text())
     assert manifest["num_records"] == 64
     shards = "--data.init_args.synthetic.init_args"
-    words = [f"{shards}.shards=shards/scenes", f"{shards}.keep_share=1", "--data.init_args.num_workers=0"]
-    words += [f"--data.init_args.real.init_args.{few}" for few in ("num_workers=0", "val.init_args.num_pictures=24")]
+    words = [f"{shards}.shards=shards/scenes", f"{shards}.keep_fraction=1", "--data.init_args.num_workers=0"]
+    words += [f"--data.init_args.real.init_args.{few}" for few in ("num_workers=0", "val.init_args.num_images=24")]
     trainer = run_trainer(["fit", "--config", "synthetic.yaml", "--config", str(TINY), *words]).trainer
     assert trainer.global_step == 2
 
@@ -201,7 +201,7 @@ def test_a_generator_synthesises_shards_that_are_scored_and_learnt_from(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    small = ["--data.init_args.num_workers=0", "--data.init_args.val.init_args.num_pictures=24"]
+    small = ["--data.init_args.num_workers=0", "--data.init_args.val.init_args.num_images=24"]
     float32 = "--trainer.precision=32-true"  # processors that emulate bfloat16 take minutes
     few = "--data.init_args.batch_size=8"
     fitted = run_trainer(["fit", "--config", "generator.yaml", "--config", str(TINY), *small, few, float32]).trainer
@@ -221,8 +221,8 @@ def test_a_generator_synthesises_shards_that_are_scored_and_learnt_from(
     assert scored["provenance"]["settings"]["model"]["captioner"].startswith("captioner:")
     assert scored["provenance"]["settings"]["data"]["shards"] == manifest["provenance"]["settings"]
     words = ["--data.init_args.synthetic.init_args.shards=shards/scenes-scored", "--data.init_args.num_workers=0"]
-    words += [f"--data.init_args.real.init_args.{few}" for few in ("num_workers=0", "val.init_args.num_pictures=24")]
-    words += ["--data.init_args.batch_size=8", "--data.init_args.synthetic.init_args.keep_share=0.5"]
+    words += [f"--data.init_args.real.init_args.{few}" for few in ("num_workers=0", "val.init_args.num_images=24")]
+    words += ["--data.init_args.batch_size=8", "--data.init_args.synthetic.init_args.keep_fraction=0.5"]
     trainer = run_trainer(["fit", "--config", "synthetic.yaml", "--config", str(TINY), *words]).trainer
     assert trainer.global_step == 2
 

@@ -1,4 +1,4 @@
-"""Tiny photographs and shards: picture ``i`` is grey of the value ``i``, row ``i`` holds the ids ``i``."""
+"""Tiny photos and shards: image ``i`` is gray of the value ``i``, row ``i`` holds the ids ``i``."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,10 +17,10 @@ MakeSource = Callable[..., FolderSource]
 
 @pytest.fixture
 def make_source(tmp_path: Path) -> MakeSource:
-    def make(num_pictures: int, num_captions: int = 2, bad: Sequence[int] = (), name: str = "real") -> FolderSource:
+    def make(num_images: int, num_captions: int = 2, bad: Sequence[int] = (), name: str = "real") -> FolderSource:
         folder = tmp_path / name
         folder.mkdir()
-        for number in range(num_pictures):
+        for number in range(num_images):
             if number in bad:
                 (folder / f"{number:03d}.png").write_bytes(b"damaged")
             else:

@@ -4,7 +4,7 @@ from unittest.mock import Mock
 import pytest
 
 from synth2_lightning.datamodules.captions import CaptionDataModule, record_seed
-from synth2_lightning.interfaces import CaptionSource, HasProvenance, LeavesOut
+from synth2_lightning.interfaces import CaptionSource, HasProvenance, Skippable
 from synth2_lightning.types import CaptionBatch, CaptionRecord, SampleInfo
 
 
@@ -71,7 +71,7 @@ def test_seeds_are_fixed_for_ever_and_fit_the_shard() -> None:
 @pytest.mark.parametrize("world_size", [1, 2, 5])
 def test_what_is_left_is_dealt_out_anew(world_size: int) -> None:
     data = make(num_per_caption=2)
-    data.leave_out({("numbers", "0"), ("numbers", "3~1"), ("others", "1")})
+    data.skip({("numbers", "0"), ("numbers", "3~1"), ("others", "1")})
     keys = [key for rank in range(world_size) for batch in batches(data, rank, world_size) for key in batch.keys]
     assert keys == ["1", "2", "3", "4", "5", "6", "0~1", "1~1", "2~1", "4~1", "5~1", "6~1"]
 
@@ -81,12 +81,12 @@ def test_what_is_left_is_dealt_out_anew(world_size: int) -> None:
 
 def test_everything_may_be_left_out() -> None:
     data = make(2)
-    data.leave_out({("numbers", "0"), ("numbers", "1")})
+    data.skip({("numbers", "0"), ("numbers", "1")})
     assert batches(data) == []
 
 
 def test_it_offers_what_a_prediction_that_goes_on_asks_for() -> None:
-    assert isinstance(make(), LeavesOut)
+    assert isinstance(make(), Skippable)
     assert isinstance(make(), HasProvenance)
     assert make(seed=5).provenance() == {"seed": 5, "is_evaluation": False}
 

@@ -8,7 +8,7 @@ from synth2_lightning.concepts.prompts import PromptTemplate
 from synth2_lightning.concepts.sampling import UniformSampling
 from synth2_lightning.datamodules.captions import record_seed
 from synth2_lightning.datamodules.concepts import ConceptDataModule
-from synth2_lightning.interfaces import HasProvenance, LeavesOut
+from synth2_lightning.interfaces import HasProvenance, Skippable
 from synth2_lightning.types import ChatMessage, Concept, PromptBatch, SampleInfo
 
 REQUESTS = {0: "Anything.", 1: "Object: {name}", 2: "{name}, {other}"}
@@ -95,9 +95,9 @@ def test_no_concept_is_numbered_on() -> None:
 def test_what_is_left_is_dealt_out_anew() -> None:
     whole = records(make(6))
     data = make(6)
-    data.leave_out({("numbers", whole[0][0]), ("numbers", whole[4][0]), ("others", whole[1][0])})
+    data.skip({("numbers", whole[0][0]), ("numbers", whole[4][0]), ("others", whole[1][0])})
     assert records(data, world_size=2) == [whole[1], whole[2], whole[3], whole[5]]
-    data.leave_out({("numbers", key) for key, *_ in whole})
+    data.skip({("numbers", key) for key, *_ in whole})
     assert batches(data) == []
 
 
@@ -109,7 +109,7 @@ def test_seeds_draw_differently() -> None:
 
 def test_it_offers_what_a_prediction_that_goes_on_asks_for() -> None:
     data = make(seed=5)
-    assert isinstance(data, LeavesOut)
+    assert isinstance(data, Skippable)
     assert isinstance(data, HasProvenance)
     provenance = data.provenance()
     assert provenance == make(num_captions=9, batch_size=5, seed=5).provenance()

@@ -15,7 +15,7 @@ class NoPairs(BatchDataset):
         raise NotImplementedError
 
 
-def test_every_caption_of_every_picture_is_a_pair() -> None:
+def test_every_caption_of_every_image_is_a_pair() -> None:
     index = PairIndex(np.array([2, 1, 0, 3]))
 
     assert len(index) == 6

@@ -39,8 +39,8 @@ def test_every_item_comes_once_over_all_ranks() -> None:
 
 def test_what_is_left_out_is_not_read_until_the_next_setup() -> None:
     data = make()
-    data.leave_out({("letters", "b"), ("digits", "c")})
-    data.leave_out({("letters", "e")})
+    data.skip({("letters", "b"), ("digits", "c")})
+    data.skip({("letters", "e")})
     assert list(data.predict_dataloader()) == [("a", "c"), ("d",)]
     data.setup("predict")
     assert list(data.predict_dataloader()) == [("a", "b"), ("c", "d"), ("e",)]

@@ -8,11 +8,11 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
+from synth2_lightning.datamodules.fraction import ConstantFraction
 from synth2_lightning.datamodules.mixed import MixedDataModule
 from synth2_lightning.datamodules.real import RealDataModule, find_image_encoder
-from synth2_lightning.datamodules.share import ConstantShare
 from synth2_lightning.datamodules.synthetic import SyntheticDataModule
-from synth2_lightning.interfaces import LeavesOut
+from synth2_lightning.interfaces import Skippable
 from synth2_lightning.scenes.source import ScenesSource
 from synth2_lightning.sources.folder import FolderSource
 from synth2_lightning.testing import TinyImageTokenizer
@@ -122,26 +122,26 @@ def test_fewer_pairs_than_a_batch_repeat(make_source: MakeSource) -> None:
     assert sorted(Counter(batch.captions).values()) == [2, 3]
 
 
-def test_bad_pictures_are_counted_over_the_run(
+def test_bad_images_are_counted_over_the_run(
     make_source: MakeSource, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     source = make_source(8, bad=[1, 4, 6])
-    data = RealDataModule(source, batch_size=4, image_size=8, num_workers=0, max_bad_pictures=3)
+    data = RealDataModule(source, batch_size=4, image_size=8, num_workers=0, max_bad_images=3)
     make_trainer(tmp_path).fit(KeyKeeper(), data)
-    assert len(data.bad_pictures.names) == 3
-    assert caplog.text.count("Another picture takes the place of real/004") == 1
+    assert len(data.bad_images.names) == 3
+    assert caplog.text.count("Another image takes the place of real/004") == 1
 
-    strict = RealDataModule(source, batch_size=4, image_size=8, num_workers=0, max_bad_pictures=2)
+    strict = RealDataModule(source, batch_size=4, image_size=8, num_workers=0, max_bad_images=2)
     with pytest.raises(ValueError, match=r"3 .*could not be read.*=2.*real/001"):
         make_trainer(tmp_path).fit(KeyKeeper(), strict)
 
 
 def test_evaluation_splits_are_not_learnt_from() -> None:
-    data = RealDataModule(train=ScenesSource("test", num_pictures=4), val=ScenesSource("val", num_pictures=4))
+    data = RealDataModule(train=ScenesSource("test", num_images=4), val=ScenesSource("val", num_images=4))
     with pytest.raises(ValueError, match=r"'scenes'.*evaluation.*split"):
         data.setup("fit")
     data.setup("validate")
-    RealDataModule(train=ScenesSource("train", num_pictures=4)).setup("fit")
+    RealDataModule(train=ScenesSource("train", num_images=4)).setup("fit")
 
 
 def test_a_missing_split_is_named(make_source: MakeSource) -> None:
@@ -170,9 +170,9 @@ def test_overfit_batches_is_refused_with_another_way(make_source: MakeSource, tm
 
 def test_what_is_left_out_is_not_predicted(make_source: MakeSource, tmp_path: Path) -> None:
     data = RealDataModule(predict=make_source(5), val_batch_size=2, image_size=8, num_workers=0)
-    assert isinstance(data, LeavesOut)
+    assert isinstance(data, Skippable)
     data.setup("predict")
-    data.leave_out({("real", "001"), ("real", "003"), ("other", "000")})
+    data.skip({("real", "001"), ("real", "003"), ("other", "000")})
     assert [batch.keys for batch in data.predict_dataloader()] == [("000", "002"), ("004",)]
 
     assert make_trainer(tmp_path).predict(KeyKeeper(), data) == [("000", "001"), ("002", "003"), ("004",)]
@@ -180,8 +180,8 @@ def test_what_is_left_out_is_not_predicted(make_source: MakeSource, tmp_path: Pa
 
 
 def test_provenance_says_whether_an_evaluation_split_is_predicted() -> None:
-    assert RealDataModule(predict=ScenesSource("val", num_pictures=4)).provenance()["is_evaluation"]
-    assert not RealDataModule(predict=ScenesSource("train", num_pictures=4)).provenance()["is_evaluation"]
+    assert RealDataModule(predict=ScenesSource("val", num_images=4)).provenance()["is_evaluation"]
+    assert not RealDataModule(predict=ScenesSource("train", num_images=4)).provenance()["is_evaluation"]
 
 
 def test_a_rank_may_have_nothing_to_predict() -> None:
@@ -201,8 +201,10 @@ def test_the_size_of_images_is_that_of_the_encoder_where_none_is_given(make_sour
     assert find_image_encoder(nn.Identity()) is None
 
 
-def test_a_mixture_hands_its_encoder_to_the_photographs() -> None:
-    encoder, other, share = TinyImageTokenizer(), TinyImageTokenizer(), ConstantShare(1.0)
+def test_a_mixture_hands_its_encoder_to_the_photos() -> None:
+    encoder, other, fraction = TinyImageTokenizer(), TinyImageTokenizer(), ConstantFraction(1.0)
     synthetic = SyntheticDataModule("shards")
-    assert MixedDataModule(RealDataModule(), synthetic, 4, share, image_encoder=encoder).real.image_encoder is encoder
-    assert MixedDataModule(RealDataModule(image_encoder=other), synthetic, 4, share).real.image_encoder is other
+    assert (
+        MixedDataModule(RealDataModule(), synthetic, 4, fraction, image_encoder=encoder).real.image_encoder is encoder
+    )
+    assert MixedDataModule(RealDataModule(image_encoder=other), synthetic, 4, fraction).real.image_encoder is other

@@ -157,9 +157,9 @@ def test_a_frozen_model_stays_in_evaluation_and_is_not_trained(
     frozen.train()
     assert frozen.training
     assert not any(part.training for part in frozen.lm.modules())
-    learnt = [name for name, parameter in frozen.named_parameters() if parameter.requires_grad]
-    assert learnt
-    assert all("norm" in name or "cross_attention" in name for name in learnt)
+    learned = [name for name, parameter in frozen.named_parameters() if parameter.requires_grad]
+    assert learned
+    assert all("norm" in name or "cross_attention" in name for name in learned)
     trained = make_decoder(PretrainedLanguageModel(str(tmp_path), trainable=True))
     trained.train()
     assert all(part.training for part in trained.modules())
@@ -188,8 +188,8 @@ def test_a_model_of_half_precision_runs_beside_parts_of_full_precision(
     torch.autograd.backward(half.mean())
     assert plain.sums.dtype is torch.float32
     torch.testing.assert_close(plain.sums, half.sums, rtol=0.1, atol=0.1)
-    learnt = [parameter for parameter in decoder.parameters() if parameter.requires_grad]
-    assert all(parameter.grad is not None and parameter.grad.dtype is torch.float32 for parameter in learnt)
+    learned = [parameter for parameter in decoder.parameters() if parameter.requires_grad]
+    assert all(parameter.grad is not None and parameter.grad.dtype is torch.float32 for parameter in learned)
     decoder.generate(visual, GenerationSettings(max_new_tokens=2))
 
 

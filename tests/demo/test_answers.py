@@ -16,10 +16,10 @@ def test_a_caption_comes_with_a_map_for_each_of_its_words(module: VisionLanguage
     answer = Answerer(Captioner(module, "cpu"), None).answer(tmp_path / "scene.png")
     assert answer.caption
     assert [word for _, word in answer.words] == answer.caption.split()
-    assert (answer.words_note, answer.neighbours) == ("", [])
+    assert (answer.words_note, answer.neighbors) == ("", [])
 
 
-def test_a_picture_is_read_by_the_rules_of_all_pictures(module: VisionLanguageModule, tmp_path: Path) -> None:
+def test_a_image_is_read_by_the_rules_of_all_images(module: VisionLanguageModule, tmp_path: Path) -> None:
     answerer = Answerer(Captioner(module, "cpu"), None)
     upright = draw_scene(scene_at("val", 0))
     upright.save(tmp_path / "upright.png")

@@ -31,7 +31,7 @@ def test_pairs_are_read_once_and_counted(run: Path, module: VisionLanguageModule
     console = Console(quiet=True)
     pairs, note = command.read_pairs(Captioner(module, "cpu"), run, tmp_path / "means.bin", console)
     assert pairs is not None
-    assert pairs.num_pictures == 150
+    assert pairs.num_images == 150
     assert re.search(r"\b150\b.*package://synth2_lightning/scenes/shards", note)
 
 
@@ -48,7 +48,7 @@ def test_runs_without_synthetic_pairs_say_so(run: Path, module: VisionLanguageMo
         assert reason in command.read_pairs(captioner, tmp_path, file, console)[1]
 
 
-def test_examples_are_validation_pictures(run: Path, tmp_path: Path) -> None:
+def test_examples_are_validation_images(run: Path, tmp_path: Path) -> None:
     assert len(command.save_examples(run, tmp_path, Console(quiet=True))) == 6
     assert command.save_examples(None, tmp_path, Console(quiet=True)) == []
 

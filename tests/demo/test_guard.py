@@ -28,7 +28,7 @@ async def echo(request: Request) -> Response:
 def uploads(tmp_path: Path) -> Path:
     folder = tmp_path / "uploads"
     (folder / "0a1b").mkdir(parents=True)
-    (folder / "0a1b" / "fox.png").write_bytes(b"a picture")
+    (folder / "0a1b" / "fox.png").write_bytes(b"an image")
     (tmp_path / "private").mkdir()
     (tmp_path / "private" / "passport.png").write_bytes(b"a secret")
     (folder / "link.png").symlink_to(tmp_path / "private" / "passport.png")
@@ -58,7 +58,7 @@ def test_what_the_page_asks_for_arrives_whole_and_under_its_policy(client: TestC
     assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
     assert client.get("/config").status_code == client.get("/").status_code == 200
     assert client.get(f"/gradio_api/file={uploads}/0a1b/fox.png").status_code == 200
-    assert client.post("/gradio_api/upload?upload_id=1", files={"files": b"a picture"}).status_code == 200
+    assert client.post("/gradio_api/upload?upload_id=1", files={"files": b"an image"}).status_code == 200
 
 
 OUTSIDE = {

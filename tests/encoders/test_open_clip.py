@@ -58,7 +58,7 @@ def random_pixels(size: int) -> Pixels:
     return Pixels(torch.randint(0, 256, (2, 3, size, size), dtype=torch.uint8, generator=torch.manual_seed(1)))
 
 
-def clip_normalised(pixels: Pixels) -> Tensor:
+def clip_normalized(pixels: Pixels) -> Tensor:
     mean = torch.tensor(open_clip.OPENAI_DATASET_MEAN).view(3, 1, 1)
     std = torch.tensor(open_clip.OPENAI_DATASET_STD).view(3, 1, 1)
     return (pixels.values / 255 - mean) / std
@@ -71,7 +71,7 @@ def test_vit_gives_the_patches_that_open_clip_pools(tmp_path: Path) -> None:
     encoder.load()
     pixels = random_pixels(32)
     model.visual.output_tokens = True  # type: ignore[union-attr]
-    _, patches = model.visual(clip_normalised(pixels))  # type: ignore[operator]
+    _, patches = model.visual(clip_normalized(pixels))  # type: ignore[operator]
     torch.testing.assert_close(encoder.encode_pixels(pixels), patches)
 
 
@@ -84,7 +84,7 @@ def test_inner_block_comes_without_the_final_norm(tmp_path: Path) -> None:
     taken: list[Tensor] = []
     block = model.visual.transformer.resblocks[1]  # type: ignore[union-attr,index]
     block.register_forward_hook(lambda *call: taken.append(call[2]))  # type: ignore[union-attr]
-    model.visual(clip_normalised(pixels))  # type: ignore[operator]
+    model.visual(clip_normalized(pixels))  # type: ignore[operator]
     torch.testing.assert_close(encoder.encode_pixels(pixels), taken[0][:, 1:])
 
 
@@ -187,10 +187,10 @@ def test_construction_silences_the_warning_of_random_weights_and_nothing_else(
 def test_device_resize_matches_open_clips_own(shape: tuple[int, int]) -> None:
     """The same framing and filter as PIL's; both round to uint8 twice, which leaves two steps at most."""
     rough = np.random.default_rng(0).integers(0, 256, (shape[0] // 8 + 1, shape[1] // 8 + 1, 3), dtype=np.uint8)
-    picture = Image.fromarray(rough).resize(shape[::-1], Image.Resampling.BICUBIC)
+    image = Image.fromarray(rough).resize(shape[::-1], Image.Resampling.BICUBIC)
     encoder = OpenClipEncoder("tiny-vit", "x.pt")
-    theirs = open_clip.image_transform(32, is_train=False, mean=(0.0,) * 3, std=(1.0,) * 3)(picture) * 255
-    pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None]
+    theirs = open_clip.image_transform(32, is_train=False, mean=(0.0,) * 3, std=(1.0,) * 3)(image) * 255
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
     ours = encoder.preprocessing.frame(pixels)[0].float()
     difference = (ours - theirs).abs()
     assert difference.max() <= 2
@@ -218,9 +218,9 @@ def test_a_score_is_open_clips_own_cosine(tmp_path: Path) -> None:
 
     _, _, preprocess = open_clip.create_model_and_transforms("tiny-clip")
     arrays = tokenizer.detokenize(tokens).values.permute(0, 2, 3, 1).numpy()
-    pictures = torch.stack([preprocess(Image.fromarray(array)) for array in arrays])
+    images = torch.stack([preprocess(Image.fromarray(array)) for array in arrays])
     with torch.no_grad():
-        image = model.encode_image(pictures, normalize=True)  # type: ignore[operator]
+        image = model.encode_image(images, normalize=True)  # type: ignore[operator]
         text = model.encode_text(open_clip.get_tokenizer("tiny-clip")(CAPTIONS), normalize=True)  # type: ignore[operator]
     # They resize with Pillow, which rounds once more on the way.
     torch.testing.assert_close(scorer.score(tokens, CAPTIONS), (image * text).sum(1), atol=5e-3, rtol=0)
@@ -238,7 +238,7 @@ def test_both_towers_embed_as_open_clip_does(tmp_path: Path) -> None:
     encoder.train()
     assert not any(module.training for module in encoder.modules())
     pixels, words = random_pixels(32), open_clip.get_tokenizer("tiny-clip")(CAPTIONS)
-    images = model.encode_image(clip_normalised(pixels), normalize=True)  # type: ignore[operator]
+    images = model.encode_image(clip_normalized(pixels), normalize=True)  # type: ignore[operator]
     torch.testing.assert_close(encoder.embed_images(pixels), images)
     texts = model.encode_text(words, normalize=True)  # type: ignore[operator]
     torch.testing.assert_close(encoder.embed_texts(CAPTIONS), texts)

@@ -68,8 +68,8 @@ def save_network(family: str, folder: Path) -> Any:
     else:
         tower = {key: value for key, value in TINY_BERT.items() if key != "model_type"} | {"projection_dim": 16}
         ends = {"bos_token_id": vocabulary["<start>"], "eos_token_id": vocabulary["<end>"]}
-        picture = {**tower, "image_size": 8, "patch_size": 4}
-        network = CLIPModel(CLIPConfig(text_config={**tower, **size, **ends}, vision_config=picture))
+        image = {**tower, "image_size": 8, "patch_size": 4}
+        network = CLIPModel(CLIPConfig(text_config={**tower, **size, **ends}, vision_config=image))
     network.eval().save_pretrained(folder)
     return network
 
@@ -292,7 +292,7 @@ def test_encoding_before_load_is_refused(bert: str) -> None:
         PretrainedTextEncoder(bert).encode(["a dog"])
 
 
-def test_the_pictures_tower_of_clip_is_dropped_in_silence(tmp_path: Path, caplog: Any) -> None:
+def test_the_images_tower_of_clip_is_dropped_in_silence(tmp_path: Path, caplog: Any) -> None:
     save_network("clip", tmp_path)
     encoder = PretrainedTextEncoder(str(tmp_path))
     logging.getLogger("transformers").addHandler(caplog.handler)
@@ -366,7 +366,7 @@ def test_a_configuration_without_type_is_refused() -> None:
         NewTextEncoder({"hidden_size": 32}, SCENES)
 
 
-def test_a_key_that_the_network_does_not_know_is_refused_with_its_neighbours() -> None:
+def test_a_key_that_the_network_does_not_know_is_refused_with_its_neighbors() -> None:
     encoder = NewTextEncoder({"model_type": "bert", "hiden_size": 32}, SCENES)
     with pytest.raises(ValueError, match=r"'hiden_size'.*'bert'.*hidden_size"):
         encoder.load()

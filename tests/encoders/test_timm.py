@@ -26,7 +26,7 @@ def random_pixels(size: int) -> Pixels:
     return Pixels(torch.randint(0, 256, (2, 3, size, size), dtype=torch.uint8, generator=torch.manual_seed(1)))
 
 
-def normalised(pixels: Pixels, mean: float = 0.5, std: float = 0.5) -> Tensor:
+def normalized(pixels: Pixels, mean: float = 0.5, std: float = 0.5) -> Tensor:
     return (pixels.values / 255 - mean) / std
 
 
@@ -36,7 +36,7 @@ def test_transformer_gives_its_normalised_patch_tokens(tmp_path: Path) -> None:
     encoder = TimmEncoder("test_vit", weights=path)
     encoder.load()
     pixels = random_pixels(160)
-    expected = network.forward_features(normalised(pixels))[:, 1:]  # type: ignore[operator]  # without the class token
+    expected = network.forward_features(normalized(pixels))[:, 1:]  # type: ignore[operator]  # without the class token
     torch.testing.assert_close(encoder.encode_pixels(pixels), expected)
 
 
@@ -48,7 +48,7 @@ def test_inner_block_comes_without_the_final_norm(tmp_path: Path) -> None:
     pixels = random_pixels(160)
     taken: list[Tensor] = []
     network.blocks[-2].register_forward_hook(lambda *call: taken.append(call[2]))  # type: ignore[index,union-attr]
-    network(normalised(pixels))
+    network(normalized(pixels))
     torch.testing.assert_close(encoder.encode_pixels(pixels), taken[0][:, 1:])
 
 
@@ -61,7 +61,7 @@ def test_convolutional_network_gives_its_last_stage(tmp_path: Path) -> None:
     pixels = random_pixels(224)
     taken: list[Tensor] = []
     network.blocks[6].register_forward_hook(lambda *call: taken.append(call[2]))  # type: ignore[index,union-attr]
-    network(normalised(pixels))
+    network(normalized(pixels))
     expected = taken[0].flatten(2).transpose(1, 2)
     torch.testing.assert_close(encoder.encode_pixels(pixels), expected, atol=1e-4, rtol=1e-4)
 
@@ -179,5 +179,5 @@ def test_real_weights_of_the_registry_are_paired() -> None:
     encoder.load()
     ramp = torch.linspace(0, 255, 224).to(torch.uint8).expand(1, 3, 224, 224)
     embeddings = encoder.encode_pixels(Pixels(ramp.contiguous()))
-    # Seen when the paired network was first checked on labelled pictures; a wrong pairing gives other figures.
+    # Seen when the paired network was first checked on labeled images; a wrong pairing gives other figures.
     assert embeddings[0, 24, :4].tolist() == pytest.approx([1.1513, 2.0325, 1.7348, -2.2829], abs=1e-2)

@@ -31,8 +31,8 @@ def save_model(folder: Path, **settings: object) -> VQModel:
     return model.eval()
 
 
-def random_pixels(size: int = 16, num_pictures: int = 3) -> Pixels:
-    values = torch.randint(0, 256, (num_pictures, 3, size, size), generator=torch.Generator().manual_seed(0))
+def random_pixels(size: int = 16, num_images: int = 3) -> Pixels:
+    values = torch.randint(0, 256, (num_images, 3, size, size), generator=torch.Generator().manual_seed(0))
     return Pixels(values.to(torch.uint8))
 
 
@@ -67,7 +67,7 @@ def test_widths_are_known_before_weights_are_read(tmp_path: Path) -> None:
         {"norm_type": "spatial", "block_out_channels": (32, 32, 32), "latent_channels": 32},
     ],
 )
-def test_ids_vectors_and_pictures_are_those_of_diffusers(tmp_path: Path, settings: dict[str, object]) -> None:
+def test_ids_vectors_and_images_are_those_of_diffusers(tmp_path: Path, settings: dict[str, object]) -> None:
     model = save_model(tmp_path, **settings)
     tokenizer = VQGANTokenizer(str(tmp_path))
     tokenizer.load()
@@ -128,7 +128,7 @@ def test_half_precision_weights_come_as_single_precision(tmp_path: Path) -> None
     assert {parameter.dtype for parameter in tokenizer.parameters()} == {torch.float32}
 
 
-def test_pictures_of_another_size_are_resized(tokenizer: VQGANTokenizer) -> None:
+def test_images_of_another_size_are_resized(tokenizer: VQGANTokenizer) -> None:
     small = random_pixels()
     large = Pixels(small.values.repeat_interleave(4, 2).repeat_interleave(4, 3))
     assert tokenizer.tokenize(large).ids.shape == (3, 16, 1)
@@ -159,7 +159,7 @@ def test_tokens_of_several_levels_are_refused(tokenizer: VQGANTokenizer) -> None
         tokenizer(VQTokens(torch.zeros(1, 16, 2, dtype=torch.long), tokenizer.codebook))
 
 
-def test_pictures_that_are_not_square_are_not_decoded(tokenizer: VQGANTokenizer) -> None:
+def test_images_that_are_not_square_are_not_decoded(tokenizer: VQGANTokenizer) -> None:
     with pytest.raises(ValueError, match=r" 15 tokens.*square"):
         tokenizer.detokenize(VQTokens(torch.zeros(1, 15, 1, dtype=torch.long), tokenizer.codebook))
 

@@ -17,7 +17,7 @@ from PIL import Image
 from synth2_lightning.cli import main
 from synth2_lightning.export.captioner import BATCH_SIZE, MAX_PIXELS, Captioner
 
-NUM_PICTURES = 20
+NUM_IMAGES = 20
 
 
 @pytest.fixture
@@ -38,10 +38,10 @@ def run(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    folder = tmp_path / "pictures"
+def images(tmp_path: Path) -> Path:
+    folder = tmp_path / "images"
     folder.mkdir()
-    for number in range(NUM_PICTURES):
+    for number in range(NUM_IMAGES):
         Image.new("RGB", (10, 8), (10 * number,) * 3).save(folder / f"{number:02d}.png")
     return folder
 
@@ -55,56 +55,56 @@ def run_command(words: Sequence[str]) -> object:
 
 
 def names_in(out: Path) -> list[str]:
-    return [Path(json.loads(line)["picture"]).name for line in out.read_text().splitlines()]
+    return [Path(json.loads(line)["image"]).name for line in out.read_text().splitlines()]
 
 
 def test_text_goes_to_the_standard_output_and_nothing_else(
-    run: str, pictures: Path, capsys: pytest.CaptureFixture[str]
+    run: str, images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run_command([run, str(pictures), "--batch_size", "3"]) == 0
+    assert run_command([run, str(images), "--batch_size", "3"]) == 0
     printed = capsys.readouterr()
     lines = [line.split("\t") for line in printed.out.splitlines()]
-    assert [Path(name).name for name, _ in lines] == [f"{number:02d}.png" for number in range(NUM_PICTURES)]
+    assert [Path(name).name for name, _ in lines] == [f"{number:02d}.png" for number in range(NUM_IMAGES)]
     assert "20/20" in printed.err
 
 
-def test_bad_pictures_are_named_and_skipped_and_the_exit_code_says_so(
-    run: str, pictures: Path, capsys: pytest.CaptureFixture[str]
+def test_bad_images_are_named_and_skipped_and_the_exit_code_says_so(
+    run: str, images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (pictures / "05.png").write_bytes((pictures / "05.png").read_bytes()[:40])
-    (pictures / "06.png").touch()
-    (pictures / "06.png").write_bytes(b"")
-    out = pictures.parent / "out.jsonl"
-    words = [run, str(pictures), str(pictures / "gone.png"), "--out", str(out), "--batch_size", "4"]
+    (images / "05.png").write_bytes((images / "05.png").read_bytes()[:40])
+    (images / "06.png").touch()
+    (images / "06.png").write_bytes(b"")
+    out = images.parent / "out.jsonl"
+    words = [run, str(images), str(images / "gone.png"), "--out", str(out), "--batch_size", "4"]
     assert run_command(words) == 3
     error = capsys.readouterr().err
     for name in ("05.png", "06.png", "gone.png"):
         assert name in error
     assert re.search(r"caption\w*: 3\b", error)
-    assert len(names_in(out)) == NUM_PICTURES - 2
+    assert len(names_in(out)) == NUM_IMAGES - 2
 
-    Image.new("RGB", (3, 3)).save(pictures / "05.png")  # once repaired, it is made up for
+    Image.new("RGB", (3, 3)).save(images / "05.png")  # once repaired, it is made up for
     assert run_command(words) == 3
     assert names_in(out)[-1] == "05.png"
-    assert len(names_in(out)) == NUM_PICTURES - 1
+    assert len(names_in(out)) == NUM_IMAGES - 1
 
 
 def test_a_second_run_makes_what_is_missing_and_another_model_is_refused(
-    run: str, pictures: Path, capsys: pytest.CaptureFixture[str]
+    run: str, images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = pictures.parent / "out.jsonl"
-    assert run_command([run, f"{pictures}/0*.png", "--out", str(out)]) == 0
+    out = images.parent / "out.jsonl"
+    assert run_command([run, f"{images}/0*.png", "--out", str(out)]) == 0
     first = out.read_bytes()
-    assert run_command([run, str(pictures), "--out", str(out)]) == 0
+    assert run_command([run, str(images), "--out", str(out)]) == 0
     assert out.read_bytes().startswith(first)
-    assert sorted(names_in(out)) == [f"{number:02d}.png" for number in range(NUM_PICTURES)]
+    assert sorted(names_in(out)) == [f"{number:02d}.png" for number in range(NUM_IMAGES)]
     assert "10 of 20" in capsys.readouterr().err
-    assert run_command([run, str(pictures), "--out", str(out), "--num_beams", "2"]) == 1
+    assert run_command([run, str(images), "--out", str(out), "--num_beams", "2"]) == 1
     assert re.search(r"generation\.num_beams\b.*\b1\b.*\b2\b", capsys.readouterr().err)
 
 
 def test_ctrl_c_keeps_what_was_written(
-    run: str, pictures: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    run: str, images: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def stop_after_two(self: Captioner, *arguments: Any) -> Any:
         stream = whole(self, *arguments)
@@ -114,8 +114,8 @@ def test_ctrl_c_keeps_what_was_written(
 
     whole = Captioner.stream
     monkeypatch.setattr(Captioner, "stream", stop_after_two)
-    out = pictures.parent / "out.jsonl"
-    assert run_command([run, str(pictures), "--out", str(out), "--batch_size", "4"]) == 130
+    out = images.parent / "out.jsonl"
+    assert run_command([run, str(images), "--out", str(out), "--batch_size", "4"]) == 130
     assert len(names_in(out)) == 8
     assert "same command" in capsys.readouterr().err
 
@@ -128,7 +128,7 @@ def test_addresses_and_missing_files_are_told_before_anything_is_loaded(
     assert "--allow_urls" in capsys.readouterr().err
 
 
-def test_an_address_that_fails_is_a_bad_picture(run: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_address_that_fails_is_a_bad_image(run: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command([run, "http://127.0.0.1:9/a.png", "--allow_urls"]) == 3
     assert re.search(r"http://127\.0\.0\.1:9/a\.png.*fetch", capsys.readouterr().err)
 
@@ -141,8 +141,8 @@ def test_the_defaults_of_the_command_are_those_of_the_call(capsys: pytest.Captur
 
 
 @pytest.mark.slow
-def test_a_reader_that_leaves_ends_the_run_without_a_traceback(run: str, pictures: Path) -> None:
-    words = [sys.executable, "-m", "synth2_lightning", "caption", run, str(pictures), "--batch_size", "1"]
+def test_a_reader_that_leaves_ends_the_run_without_a_traceback(run: str, images: Path) -> None:
+    words = [sys.executable, "-m", "synth2_lightning", "caption", run, str(images), "--batch_size", "1"]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stderr is not None
@@ -153,11 +153,11 @@ def test_a_reader_that_leaves_ends_the_run_without_a_traceback(run: str, picture
 
 
 @pytest.mark.slow
-def test_a_run_that_is_killed_goes_on_and_ends_as_if_it_had_not_been(run: str, pictures: Path) -> None:
+def test_a_run_that_is_killed_goes_on_and_ends_as_if_it_had_not_been(run: str, images: Path) -> None:
     for number in range(3000):
-        Image.new("RGB", (64, 64), (number % 256,) * 3).save(pictures / f"more-{number:04d}.png")
-    out = pictures.parent / "out.jsonl"
-    words = [sys.executable, "-m", "synth2_lightning", "caption", run, str(pictures)]
+        Image.new("RGB", (64, 64), (number % 256,) * 3).save(images / f"more-{number:04d}.png")
+    out = images.parent / "out.jsonl"
+    words = [sys.executable, "-m", "synth2_lightning", "caption", run, str(images)]
     words += ["--batch_size", "2", "--out", str(out)]
     with subprocess.Popen(words, stderr=subprocess.DEVNULL) as process:
         while not out.exists() or out.stat().st_size < 10_000:
@@ -166,9 +166,9 @@ def test_a_run_that_is_killed_goes_on_and_ends_as_if_it_had_not_been(run: str, p
         os.kill(process.pid, signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
     kept = [line for line in out.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
-    assert 0 < len(kept) < NUM_PICTURES + 3000
+    assert 0 < len(kept) < NUM_IMAGES + 3000
 
     subprocess.run(words, check=True, stderr=subprocess.DEVNULL)
     assert out.read_bytes().startswith(b"".join(kept))
     names = names_in(out)
-    assert sorted(names) == sorted(path.name for path in pictures.iterdir())
+    assert sorted(names) == sorted(path.name for path in images.iterdir())

@@ -42,16 +42,16 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def grey(value: int, size: tuple[int, int] = (12, 9)) -> Image.Image:
+def gray(value: int, size: tuple[int, int] = (12, 9)) -> Image.Image:
     return Image.new("RGB", size, (value, value, value))
 
 
 def test_files_pillow_arrays_and_tensors_are_captioned_in_order(run: Path, tmp_path: Path) -> None:
-    grey(200).save(tmp_path / "bright.png")
+    gray(200).save(tmp_path / "bright.png")
     captioner = synth2_lightning.load(run, device="cpu")
     images: list[ImageLike] = [
         str(tmp_path / "bright.png"),
-        grey(20),
+        gray(20),
         tmp_path / "bright.png",
         np.full((9, 12), 20, dtype=np.uint8),
         np.full((9, 12, 3), 200, dtype=np.uint8),
@@ -69,7 +69,7 @@ def test_files_pillow_arrays_and_tensors_are_captioned_in_order(run: Path, tmp_p
 
 def test_the_settings_of_decoding_can_be_overridden(run: Path) -> None:
     captioner = load_captioner(run, num_beams=2, max_new_tokens=1)
-    assert captioner.caption([grey(200)]) == ["a"]
+    assert captioner.caption([gray(200)]) == ["a"]
     assert captioner.provenance()["generation"]["num_beams"] == 2
     with pytest.raises(ValueError, match=r"GenerationSettings\.num_beams is 0"):
         load_captioner(run, num_beams=0)
@@ -81,7 +81,7 @@ def test_a_subclass_answers_in_its_own_way() -> None:
             return ["LOUD"] * len(visual)
 
     module = UpperCase(TinyImageTokenizer(), TinyResampler, TinyDecoder())
-    assert Captioner(module, "cpu").caption([grey(1)] * 3, batch_size=2) == ["LOUD"] * 3
+    assert Captioner(module, "cpu").caption([gray(1)] * 3, batch_size=2) == ["LOUD"] * 3
 
 
 @pytest.mark.parametrize(
@@ -99,8 +99,8 @@ def test_other_inputs_are_refused(images: object, error: type[Exception], messag
         captioner.caption(images)  # type: ignore[arg-type]
 
 
-def test_pictures_with_too_many_pixels_are_refused(tmp_path: Path) -> None:
-    grey(1).save(tmp_path / "large.png")
+def test_images_with_too_many_pixels_are_refused(tmp_path: Path) -> None:
+    gray(1).save(tmp_path / "large.png")
     captioner = Captioner(VisionLanguageModule(TinyImageTokenizer(), TinyResampler, TinyDecoder()), "cpu")
     with pytest.raises(OSError, match=r"12 x 9.*107"):
         captioner.caption([tmp_path / "large.png"], max_pixels=107)
@@ -109,7 +109,7 @@ def test_pictures_with_too_many_pixels_are_refused(tmp_path: Path) -> None:
 def test_no_batch_and_no_device_are_refused() -> None:
     module = VisionLanguageModule(TinyImageTokenizer(), TinyResampler, TinyDecoder())
     with pytest.raises(ValueError, match=r"batch_size.*0"):
-        Captioner(module, "cpu").caption([grey(1)], batch_size=0)
+        Captioner(module, "cpu").caption([gray(1)], batch_size=0)
     with pytest.raises(ValueError, match="toaster"):
         Captioner(module, "toaster")
 

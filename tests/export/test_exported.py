@@ -35,7 +35,7 @@ CARD = {
     "score": 0.75,
     "human_score": 0.5,
     "split": "val",
-    "num_pictures": 3,
+    "num_images": 3,
     "num_references": 6,
     "prompt": "a|b",
     "generation": {"num_beams": 4, "max_new_tokens": 30},
@@ -50,11 +50,11 @@ DATA: dict[str, Any] = {
         },
         "synthetic": {
             "class_path": "synth2_lightning.datamodules.synthetic.SyntheticDataModule",
-            "init_args": {"shards": "package://synth2_lightning/scenes/shards", "keep_share": 0.7},
+            "init_args": {"shards": "package://synth2_lightning/scenes/shards", "keep_fraction": 0.7},
         },
-        "synthetic_share": {
-            "class_path": "synth2_lightning.datamodules.share.ConstantShare",
-            "init_args": {"share": 0.5},
+        "synthetic_fraction": {
+            "class_path": "synth2_lightning.datamodules.fraction.ConstantFraction",
+            "init_args": {"fraction": 0.5},
         },
     },
 }

@@ -53,7 +53,7 @@ def test_data_is_read_off_the_run_file(run: Path) -> None:
     assert record.parts == [("", "Data", {"shards": "nothing/there"}), ("train", "Train", {"name": "coco"})]
     assert record.manifests.keys() == {"nothing/there"}
     assert "FileNotFoundError" in str(record.manifests["nothing/there"])
-    assert record.synthetic_share is None
+    assert record.synthetic_fraction is None
     assert read_data(None) is None
     (run / "config.yaml").write_text("model: {}")
     with pytest.raises(ValueError, match=r"config\.yaml.*KeyError\('data'\)"):

@@ -49,7 +49,7 @@ SECOND_WRITERS = 0.5
 """How often a second process of the same command is started meanwhile."""
 REFUSED = ("is being written by process", "is gone since it was found")
 MOST_KILLS_PER_LIFE = 6
-SHARE_CHANGED = 0.3
+FRACTION_CHANGED = 0.3
 """Of the restarts, how many come after one with another setting."""
 MOST_FAILURES = 2
 
@@ -239,7 +239,7 @@ def live(case: Case, folder: Path, chance: random.Random) -> None:
     """Kill a run again and again until it comes to its end, and compare what it made."""
     num_kills = num_failures = 0
     while True:
-        if case.changed and list(folder.glob("runs/*/checkpoints/step=*.ckpt")) and chance.random() < SHARE_CHANGED:
+        if case.changed and list(folder.glob("runs/*/checkpoints/step=*.ckpt")) and chance.random() < FRACTION_CHANGED:
             case.faults += resume_with_changes(case, folder)
         begun = time.monotonic()
         ranks = start(case, folder)

@@ -20,7 +20,7 @@ from PIL import Image
 from synth2_lightning.cli import main
 from synth2_lightning.cli.errors import message_for_user
 from synth2_lightning.concepts.suitability import SuitabilityList
-from synth2_lightning.datamodules.photographs import PictureReader
+from synth2_lightning.datamodules.photos import ImageReader
 from synth2_lightning.decoders.language_model import PretrainedLanguageModel
 from synth2_lightning.encoders.text import PretrainedTextEncoder
 from synth2_lightning.export.captioner import load_captioner
@@ -38,7 +38,7 @@ from synth2_lightning.shards.parts import checksum_footer
 from synth2_lightning.sources.base import LeftOut
 from synth2_lightning.sources.coco import CocoSource
 from synth2_lightning.sources.folder import FolderSource
-from synth2_lightning.sources.pictures import decode_picture
+from synth2_lightning.sources.images import decode_image
 from synth2_lightning.sources.read_ahead import read_ahead
 from synth2_lightning.sources.webdataset import TarSource
 
@@ -86,9 +86,9 @@ def png(width: int, height: int, depth: int = 1, color: int = 0) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
 
 
-def picture(folder: Path, content: bytes, max_pixels: int | None = None) -> object:
+def image(folder: Path, content: bytes, max_pixels: int | None = None) -> object:
     path = write(folder, "bad.png", content)
-    return decode_picture(path, str(path), max_pixels)
+    return decode_image(path, str(path), max_pixels)
 
 
 def model(folder: Path, name: str, content: str = DEEP) -> str:
@@ -123,12 +123,12 @@ KINDS: dict[str, Callable[[Path], object]] = {
     "model: a configuration that is a pipe": lambda folder: PretrainedLanguageModel(
         str(pipe(folder, "bad/config.json").parent)
     ).config,
-    "picture: 1 x 1,000,000": lambda folder: picture(folder, png(1, 1_000_000)),
-    "picture: 1,000,000 x 1": lambda folder: picture(folder, png(1_000_000, 1)),
-    "picture: 2 x 60,000 of 16 bits": lambda folder: picture(folder, png(2, 60_000, 16)),
-    "picture: 200 million points of one bit": lambda folder: picture(folder, png(20_000, 10_000), 178_956_970),
-    "picture: a device": lambda folder: decode_picture(endless(folder), "bad"),
-    "picture: a socket": lambda folder: decode_picture(listening(folder), "bad"),
+    "image: 1 x 1,000,000": lambda folder: image(folder, png(1, 1_000_000)),
+    "image: 1,000,000 x 1": lambda folder: image(folder, png(1_000_000, 1)),
+    "image: 2 x 60,000 of 16 bits": lambda folder: image(folder, png(2, 60_000, 16)),
+    "image: 200 million points of one bit": lambda folder: image(folder, png(20_000, 10_000), 178_956_970),
+    "image: a device": lambda folder: decode_image(endless(folder), "bad"),
+    "image: a socket": lambda folder: decode_image(listening(folder), "bad"),
     "location: a pipe": lambda folder: resolve(pipe(folder), "captions"),
     "location: a device": lambda folder: resolve(endless(folder), "captions"),
     "location: a socket": lambda folder: resolve(listening(folder), "captions"),
@@ -142,7 +142,7 @@ KINDS: dict[str, Callable[[Path], object]] = {
     "lines: a pipe": lambda folder: read_lines(pipe(folder)),
     "list of concepts: a pipe": lambda folder: SuitabilityList(str(pipe(folder, "bad.txt"))),
     "caption set: a pipe": lambda folder: read_caption_set(str(pipe(folder, "bad.txt"))),
-    "captions beside a picture: a pipe": lambda folder: (
+    "captions beside an image: a pipe": lambda folder: (
         write(folder, "bad.png", png(8, 8)),
         pipe(folder, "bad.txt"),
         list(FolderSource(str(folder)).read_index(LeftOut())),
@@ -201,21 +201,21 @@ def test_run_files_and_checkpoints_that_are_pipes_are_refused(
 
 
 class Hungry(FolderSource):
-    """Asks for more memory than there is, for one picture."""
+    """Asks for more memory than there is, for one image."""
 
-    def read_picture(self, location: str) -> Image.Image:
+    def read_image(self, location: str) -> Image.Image:
         if "hungry" in location:
             raise MemoryError
-        return super().read_picture(location)
+        return super().read_image(location)
 
 
-def test_a_worker_survives_a_picture_that_memory_does_not_hold(tmp_path: Path) -> None:
+def test_a_worker_survives_a_image_that_memory_does_not_hold(tmp_path: Path) -> None:
     for name in ("calm", "hungry"):
         Image.new("RGB", (8, 8), "red").save(tmp_path / f"{name}.png")
         write(tmp_path, f"{name}.txt", "a red square")
     source = Hungry(str(tmp_path))
     source.load()
-    pixels, taken, bad = PictureReader(source, 8, max_bad_pictures=1).read([0, 1])
+    pixels, taken, bad = ImageReader(source, 8, max_bad_images=1).read([0, 1])
     assert taken == [0, 0]
     assert torch.equal(pixels.values[0], pixels.values[1])
     assert [name for name in bad if "folder/hungry" in name and "MemoryError" in name]

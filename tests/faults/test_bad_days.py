@@ -30,9 +30,9 @@ from synth2_lightning.io.safetensors import read_safetensors
 from synth2_lightning.nn.maskgit import MaskGit
 from synth2_lightning.reports.scores import score_predictions
 from synth2_lightning.shards.caption_set import CaptionSetWriter, read_answers
+from synth2_lightning.shards.image_captions import ImageCaptionFile
 from synth2_lightning.shards.manifest import Manifest
 from synth2_lightning.shards.parts import read_part
-from synth2_lightning.shards.picture_captions import PictureCaptionFile
 from synth2_lightning.shards.writer import ShardWriter, finish
 from synth2_lightning.sources.read_ahead import read_ahead
 from synth2_lightning.testing import TinyTextEncoder
@@ -75,7 +75,7 @@ def write_answers(folder: Path, state: int) -> None:
 
 
 def write_captions(folder: Path, state: int) -> None:
-    with PictureCaptionFile(folder / "captions.jsonl", "jsonl", {"beams": 3}) as file:
+    with ImageCaptionFile(folder / "captions.jsonl", "jsonl", {"beams": 3}) as file:
         file.append([(f"{state}.jpg", "a fox " * 30_000)])
 
 
@@ -113,7 +113,7 @@ BY_DRAFT: dict[str, Write] = {
     "generator": write_generator,
     "vocabulary": write_vocabulary,
 }
-ALL: dict[str, Write] = {**BY_DRAFT, "captions of pictures": write_captions, "cache of answers": write_cache}
+ALL: dict[str, Write] = {**BY_DRAFT, "captions of images": write_captions, "cache of answers": write_cache}
 FAULTS = {
     "full disk": OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
     "quota": OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)),
@@ -171,7 +171,7 @@ def test_what_was_written_before_the_disk_was_full_is_gone_on_from(
             write_captions(tmp_path, 2)
     content = (tmp_path / "captions.jsonl").read_bytes()
     (tmp_path / "captions.jsonl").write_bytes(content[:-70_000])  # what a full disk leaves of a row
-    with PictureCaptionFile(tmp_path / "captions.jsonl", "jsonl", {"beams": 3}) as file:
+    with ImageCaptionFile(tmp_path / "captions.jsonl", "jsonl", {"beams": 3}) as file:
         assert file.names == {"1.jpg"}
     with CompletionCache(tmp_path) as cache:
         full = cache._connection.execute("PRAGMA page_count").fetchone()[0]
@@ -247,8 +247,8 @@ def check(what: str, folder: Path, states: set[int]) -> None:
                 assert Manifest.read(folder).num_records == 200 * len(states)
         case "answers":
             assert read_answers(folder)["seed"].to_pylist() == sorted(states)
-        case "captions of pictures":
-            with PictureCaptionFile(folder / "captions.jsonl", "jsonl", {"beams": 3}) as file:
+        case "captions of images":
+            with ImageCaptionFile(folder / "captions.jsonl", "jsonl", {"beams": 3}) as file:
                 assert file.names == {f"{state}.jpg" for state in states}
         case "cache of answers":
             with sqlite3.connect(folder / "completions.sqlite3") as database:
@@ -261,7 +261,7 @@ def check(what: str, folder: Path, states: set[int]) -> None:
             words = AutoTokenizer.from_pretrained(folder).get_vocab()
             assert {state for state in range(2) if f"▁{state}" in words} == {max(states)}
         case _:
-            assert json.loads((folder / "card.json").read_text())["num_pictures"] == 3
+            assert json.loads((folder / "card.json").read_text())["num_images"] == 3
     assert not [*folder.glob("*.tmp"), *folder.glob(".draft-*")]
 
 
@@ -317,7 +317,7 @@ def test_a_slow_write_is_never_seen_half(tmp_path: Path) -> None:
     assert path.read_text() == "new"
 
 
-def test_a_slow_share_costs_time_and_no_picture() -> None:
+def test_a_slow_share_costs_time_and_no_image() -> None:
     def read(name: str) -> Image.Image:
         time.sleep(0.01 * (int(name) % 3))
         if name == "5":
@@ -328,4 +328,4 @@ def test_a_slow_share_costs_time_and_no_picture() -> None:
     found = dict(read_ahead(names, read))
     assert list(found) == names
     assert isinstance(found.pop("5"), OSError)
-    assert [picture.getpixel((0, 0))[0] for picture in found.values()] == [0, 1, 2, 3, 4, 6, 7, 8]  # type: ignore[union-attr,index]
+    assert [image.getpixel((0, 0))[0] for image in found.values()] == [0, 1, 2, 3, 4, 6, 7, 8]  # type: ignore[union-attr,index]

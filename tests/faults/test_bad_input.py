@@ -41,16 +41,16 @@ from synth2_lightning.io.tables import read_rows
 from synth2_lightning.metrics.document_frequencies import load_document_frequencies
 from synth2_lightning.reports.scores import score_predictions
 from synth2_lightning.shards import reader
+from synth2_lightning.shards.image_captions import ImageCaptionFile
 from synth2_lightning.shards.manifest import Manifest
 from synth2_lightning.shards.parts import read_part
-from synth2_lightning.shards.picture_captions import PictureCaptionFile
 from synth2_lightning.shards.writer import ShardWriter, finish
 from synth2_lightning.sources.caption_table import CaptionTable
 from synth2_lightning.sources.coco import CocoSource
 from synth2_lightning.sources.folder import FolderSource
 from synth2_lightning.sources.hub import HubSource
+from synth2_lightning.sources.images import decode_image
 from synth2_lightning.sources.karpathy import KarpathySource
-from synth2_lightning.sources.pictures import decode_picture
 from synth2_lightning.sources.table import TableSource
 from synth2_lightning.sources.vqa import VqaSource
 from synth2_lightning.sources.webdataset import TarSource
@@ -165,17 +165,17 @@ def captions_beside(folder: Path, content: bytes) -> object:
     return load(FolderSource(str(folder)))
 
 
-def picture(folder: Path, content: bytes, max_pixels: int | None = None) -> object:
-    return decode_picture(Path(write(folder, "bad.png", content)), "bad.png", max_pixels)
+def image(folder: Path, content: bytes, max_pixels: int | None = None) -> object:
+    return decode_image(Path(write(folder, "bad.png", content)), "bad.png", max_pixels)
 
 
 def pipe(folder: Path) -> object:
     os.mkfifo(folder / "bad.png")
-    return decode_picture(folder / "bad.png", "bad.png")
+    return decode_image(folder / "bad.png", "bad.png")
 
 
 def bomb() -> bytes:
-    """A picture whose head alone says how large it is."""
+    """An image whose head alone says how large it is."""
     content = bytearray(png())
     content[16:24] = (20_000).to_bytes(4, "big") * 2
     content[29:33] = crc32(content[12:29]).to_bytes(4, "big")
@@ -254,7 +254,7 @@ def manifest(folder: Path, **change: Any) -> object:
 
 def caption_file(folder: Path, rows: str, made_by: str) -> object:
     write(folder, "bad.jsonl.made-by.json", made_by)
-    return PictureCaptionFile(Path(write(folder, "bad.jsonl", rows)), "jsonl", {"beams": 3})
+    return ImageCaptionFile(Path(write(folder, "bad.jsonl", rows)), "jsonl", {"beams": 3})
 
 
 def many_rows(content: bytes) -> bytes:
@@ -265,7 +265,7 @@ def many_rows(content: bytes) -> bytes:
 
 PART = "part-00000-00000.parquet"
 POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n"
-ROW = '{"picture": "1.png", "caption": "a red circle"}\n'
+ROW = '{"image": "1.png", "caption": "a red circle"}\n'
 NOT_UTF8 = pa.StringArray.from_buffers(1, pa.py_buffer(b"\0\0\0\0\2\0\0\0"), pa.py_buffer(b"\xff\xfe"))
 
 KINDS: dict[str, Callable[[Path], object]] = {
@@ -283,7 +283,7 @@ KINDS: dict[str, Callable[[Path], object]] = {
     "Karpathy: sentences that are a number": lambda folder: karpathy(folder, 5),
     "Karpathy: a sentence that is a list": lambda folder: karpathy(folder, [{"raw": ["a fox"]}]),
     "VQA: answers that are a text": lambda folder: vqa(folder, "yes"),
-    "VQA: a picture's number that is a text": lambda folder: vqa(folder, [{"answer": "yes"}], "forty-two"),
+    "VQA: an image's number that is a text": lambda folder: vqa(folder, [{"answer": "yes"}], "forty-two"),
     "predictions: nest": lambda folder: score(folder, DEEP),
     "predictions: a caption that is a list": lambda folder: score(folder, [{"image_id": 1, "caption": ["a"]}]),
     "references: no object": lambda folder: score(folder, [], "null"),
@@ -297,7 +297,7 @@ KINDS: dict[str, Callable[[Path], object]] = {
     "JSONL: a line that is no object": lambda folder: table(folder, "bad.jsonl", '{"caption": "a"}\n3\n'),
     "JSONL: a caption that is an object": lambda folder: table(folder, "bad.jsonl", '{"caption": {"text": "a"}}\n'),
     "JSONL: a line without end": lambda folder: table(folder, "bad.jsonl", '{"caption": "' + "a" * 2**24),
-    "pictures' table: a caption that is a list": lambda folder: load(
+    "images' table: a caption that is a list": lambda folder: load(
         TableSource(write(folder, "bad.jsonl", {"file_name": "1.png", "caption": ["a"]}), str(folder))
     ),
     "text: captions in another encoding": lambda folder: captions_beside(folder, b"un caf\xe9"),
@@ -326,13 +326,13 @@ KINDS: dict[str, Callable[[Path], object]] = {
     "tar: a size below zero": lambda folder: tar(folder, negative_size(TAR)),
     "tar: a caption that nests": lambda folder: tar(folder, make_tar({"0.png": png(), "0.json": DEEP.encode()})),
     "tar: a caption that is an object": lambda folder: tar(folder, make_tar({"bad.json": b'{"caption": {"a": 1}}'})),
-    "picture: empty": lambda folder: picture(folder, b""),
-    "picture: text": lambda folder: picture(folder, b"a red circle"),
-    "picture: cut": lambda folder: picture(folder, half(png())),
-    "picture: 400 million pixels, by its head": lambda folder: picture(folder, bomb()),
-    "picture: more pixels than allowed": lambda folder: picture(folder, png(), max_pixels=5),
-    "picture: PostScript, a program": lambda folder: picture(folder, POSTSCRIPT),
-    "picture: a pipe": pipe,
+    "image: empty": lambda folder: image(folder, b""),
+    "image: text": lambda folder: image(folder, b"a red circle"),
+    "image: cut": lambda folder: image(folder, half(png())),
+    "image: 400 million pixels, by its head": lambda folder: image(folder, bomb()),
+    "image: more pixels than allowed": lambda folder: image(folder, png(), max_pixels=5),
+    "image: PostScript, a program": lambda folder: image(folder, POSTSCRIPT),
+    "image: a pipe": pipe,
     "checkpoint: empty": lambda folder: load_captioner(checkpoint(folder, change=lambda _: b"")),
     "checkpoint: cut": lambda folder: load_captioner(checkpoint(folder, change=half)),
     "checkpoint: a weight with a flipped bit": lambda folder: load_captioner(checkpoint(folder, change=flip)),
@@ -425,7 +425,7 @@ def test_what_is_left_out_is_named_and_the_others_are_there(tmp_path: Path, capl
     place = write(tmp_path, "bad.tar", make_tar({**members, "long.png": png(), "long.txt": b"a" * 2**21}))
     source = TarSource(place)
     assert load(source) == [("a red circle",)]
-    assert source.picture(0).getpixel((0, 0)) == (255, 0, 0)
+    assert source.image(0).getpixel((0, 0)) == (255, 0, 0)
     assert "2 members" in caplog.text
     assert re.search(r"\b1 captions?\b.*\b1048576 bytes", caplog.text)
     assert "1 captions without" in caplog.text
@@ -503,8 +503,8 @@ def test_tables_of_parquet_are_what_they_were_or_refused(how: tuple[str, int, in
 def test_a_tar_with_a_spoilt_head_loses_no_sample_in_silence(
     how: tuple[str, int, int], member: int, finished: Path
 ) -> None:
-    spoilt = spoil(TAR, ("flip" if how[0] == "insert" else how[0], *how[1:]), 1024 * member, 1024 * member + 512)
-    told_or_equal(lambda: tar(finished.parent, spoilt), [("zero",), ("one",)])
+    spoiled = spoil(TAR, ("flip" if how[0] == "insert" else how[0], *how[1:]), 1024 * member, 1024 * member + 512)
+    told_or_equal(lambda: tar(finished.parent, spoiled), [("zero",), ("one",)])
 
 
 @fuzz
@@ -521,11 +521,11 @@ def test_a_checkpoint_is_what_it_was_or_refused(how: tuple[str, int, int], finis
 
 @fuzz
 @given(how=change, format=st.sampled_from(["PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP"]))
-def test_a_spoilt_picture_is_a_picture_or_an_error_with_its_name(how: tuple[str, int, int], format: str) -> None:
+def test_a_spoilt_image_is_a_image_or_an_error_with_its_name(how: tuple[str, int, int], format: str) -> None:
     file = BytesIO()
     Image.linear_gradient("L").resize((16, 16)).convert("RGB").save(file, format)
     try:
-        found = decode_picture(BytesIO(spoil(file.getvalue(), how)), "bad.png", 10**6)
+        found = decode_image(BytesIO(spoil(file.getvalue(), how)), "bad.png", 10**6)
     except OSError as error:
         if "bad.png" in str(error):
             return

@@ -23,7 +23,7 @@ from synth2_lightning.decoders.prefix import PrefixDecoder
 from synth2_lightning.generators.openai import OpenAICaptionGenerator
 from synth2_lightning.generators.request_limits import RequestLimits
 from synth2_lightning.io import remote, remote_filesystems
-from synth2_lightning.sources.picture_urls import PictureFetcher
+from synth2_lightning.sources.image_urls import ImageFetcher
 from synth2_lightning.types import ChatMessage
 
 VOCABULARY = "package://synth2_lightning/scenes/vocabulary"
@@ -122,8 +122,8 @@ def ask(address: str, _: Path) -> object:
     return OpenAICaptionGenerator("m", f"{address}/v1", limits=limits).generate([(ChatMessage("user", "dog"),)], [1])
 
 
-def fetch_picture(address: str, _: Path) -> object:
-    return PictureFetcher(max_bytes=2**20, timeout=1.0).fetch(f"{address}/forty-two.png")
+def fetch_image(address: str, _: Path) -> object:
+    return ImageFetcher(max_bytes=2**20, timeout=1.0).fetch(f"{address}/forty-two.png")
 
 
 def fetch_file(address: str, _: Path) -> object:
@@ -162,8 +162,8 @@ CLIENTS: tuple[tuple[str, Callable[[str, Path], object], dict[str, Answer]], ...
         },
     ),
     (
-        "a picture",
-        fetch_picture,
+        "an image",
+        fetch_image,
         {
             "a drip": drip,
             "a drip of headers": drip_headers,

@@ -26,7 +26,7 @@ from synth2_lightning.io.atomic import write_files
 from synth2_lightning.io.console import visible
 from synth2_lightning.io.locations import limit_locations, locate_model, note_locations, resolve
 from synth2_lightning.shards.caption_set import CaptionSetWriter
-from synth2_lightning.shards.picture_captions import PictureCaptionFile
+from synth2_lightning.shards.image_captions import ImageCaptionFile
 from synth2_lightning.shards.writer import ShardWriter
 
 VOCABULARY = "package://synth2_lightning/scenes/vocabulary"
@@ -224,7 +224,7 @@ model:
 data:
   class_path: synth2_lightning.datamodules.real.RealDataModule
   init_args:
-    train: {class_path: synth2_lightning.scenes.source.ScenesSource, init_args: {split: train, num_pictures: 4}}
+    train: {class_path: synth2_lightning.scenes.source.ScenesSource, init_args: {split: train, num_images: 4}}
     batch_size: 2
     image_size: 8
 """
@@ -263,7 +263,7 @@ def test_a_file_in_place_of_a_folder_is_told_in_a_sentence(
 
 
 WRITERS: dict[str, Callable[[Path], object]] = {
-    "captions": lambda place: PictureCaptionFile(place / "captions.jsonl", "jsonl", {}),
+    "captions": lambda place: ImageCaptionFile(place / "captions.jsonl", "jsonl", {}),
     "shards": lambda place: ShardWriter(place).start({"seed": 0}),
     "caption set": lambda place: CaptionSetWriter(place).start({"seed": 0}),
     "answers": CompletionCache,

@@ -43,9 +43,9 @@ from synth2_lightning.modules.synthesis import SynthesisModule
 from synth2_lightning.modules.tokenization import TokenizationModule
 from synth2_lightning.reports.commands import deduplicate, report_on_sets, select_by_class
 from synth2_lightning.shards.caption_set import read_answers
+from synth2_lightning.shards.image_captions import ImageCaptionFile
 from synth2_lightning.shards.manifest import Manifest
 from synth2_lightning.shards.parts import checksum_footer, read_footer
-from synth2_lightning.shards.picture_captions import PictureCaptionFile
 from synth2_lightning.shards.reader import ShardReader
 from synth2_lightning.shards.writer import ShardWriter, finish
 from synth2_lightning.sources.caption_table import CaptionTable
@@ -81,7 +81,7 @@ def while_locked(lock: Any, path: Path, write: Callable[[], object]) -> None:
 def caption(folder: Path, name: str, locked: str = "bad") -> None:
     (folder / "bad").touch()
     (folder / "link-to-bad").symlink_to(folder / "bad")
-    while_locked(lock_file, folder / locked, lambda: PictureCaptionFile(folder / name, "jsonl", {}))
+    while_locked(lock_file, folder / locked, lambda: ImageCaptionFile(folder / name, "jsonl", {}))
 
 
 def predict(
@@ -104,7 +104,7 @@ def write_table(folder: Path, *rows: str) -> Path:
     return table
 
 
-def synthesise(folder: Path, limit: int = 100, task: int | None = None, number: int = 1) -> None:
+def synthesize(folder: Path, limit: int = 100, task: int | None = None, number: int = 1) -> None:
     captions = CaptionTable(str(folder / "captions.csv"), key_column="key", class_column="class")
     data = CaptionDataModule(captions, batch_size=2, num_per_caption=number)
     predict(
@@ -119,7 +119,7 @@ def synthesise(folder: Path, limit: int = 100, task: int | None = None, number: 
 def synthesise_while(folder: Path, lock: Any, path: str, task: int | None = None) -> None:
     write_table(folder)
     (folder / "bad").mkdir()
-    while_locked(lock, folder / path, lambda: synthesise(folder, task=task))
+    while_locked(lock, folder / path, lambda: synthesize(folder, task=task))
 
 
 def write_captions(folder: Path, limit: int = 100, request: str = "{name}") -> None:
@@ -140,10 +140,10 @@ def tokenize(
 def draw(folder: Path, number: int, color: str = "red", form: str = "bmp", size: int = 8) -> None:
     (folder / "photos").mkdir(exist_ok=True)
     Image.new("RGB", (size, size), color).save(folder / "photos" / f"{number}.{form}")
-    (folder / "photos" / f"{number}.txt").write_text(f"photograph {number}")
+    (folder / "photos" / f"{number}.txt").write_text(f"photo {number}")
 
 
-def change_photograph(folder: Path, change: Callable[[], object]) -> None:
+def change_photo(folder: Path, change: Callable[[], object]) -> None:
     for number in range(4):
         draw(folder, number)
     tokenize(FolderSource(str(folder / "photos")), folder, limit=1)
@@ -154,9 +154,9 @@ def change_photograph(folder: Path, change: Callable[[], object]) -> None:
 def write_tar(folder: Path, color: str) -> str:
     with tarfile.open(folder / "photos.tar", "w") as tar:
         for number in range(4):
-            picture = io.BytesIO()
-            Image.new("RGB", (8, 8), color).save(picture, "PNG")
-            for name, content in ((f"{number}.png", picture.getvalue()), (f"{number}.txt", b"a fox")):
+            image = io.BytesIO()
+            Image.new("RGB", (8, 8), color).save(image, "PNG")
+            for name, content in ((f"{number}.png", image.getvalue()), (f"{number}.txt", b"a fox")):
                 member = tarfile.TarInfo(name)
                 member.size = len(content)
                 tar.addfile(member, io.BytesIO(content))
@@ -187,9 +187,9 @@ def change_encoder(folder: Path) -> None:
 
 def change_captions(folder: Path, *rows: str, number: int = 1) -> None:
     write_table(folder)
-    synthesise(folder, limit=1, number=number)
+    synthesize(folder, limit=1, number=number)
     write_table(folder, *rows)
-    synthesise(folder, number=number)
+    synthesize(folder, number=number)
 
 
 def change_names(folder: Path, names: str, request: str = "{name}") -> None:
@@ -352,7 +352,7 @@ KINDS: dict[str, Callable[[Path], object]] = {
     "parts: a copied one in a folder that was finished": read_repeated,
     "parts: a damaged copy in the cache": read_damaged_copy,
     "inputs: a caption that was changed": lambda folder: change_captions(folder, "k0,a cat,fox", "k1,a dog,fox"),
-    "inputs: a caption that several pictures are made of": lambda folder: change_captions(
+    "inputs: a caption that several images are made of": lambda folder: change_captions(
         folder, "k0,a cat,fox", "k1,a dog,fox", number=2
     ),
     "inputs: a class that was changed": lambda folder: change_captions(
@@ -362,15 +362,13 @@ KINDS: dict[str, Callable[[Path], object]] = {
     "inputs: captions in another order under numbers": lambda folder: change_captions(
         folder, *(f"k{n},a fox number {8 - n},fox" for n in range(9))
     ),
-    "inputs: a photograph of another size": lambda folder: change_photograph(folder, lambda: draw(folder, 0, size=16)),
-    "inputs: a photograph of the same size": lambda folder: change_photograph(folder, lambda: draw(folder, 0, "blue")),
-    "inputs: a photograph's captions": lambda folder: change_photograph(
+    "inputs: a photo of another size": lambda folder: change_photo(folder, lambda: draw(folder, 0, size=16)),
+    "inputs: a photo of the same size": lambda folder: change_photo(folder, lambda: draw(folder, 0, "blue")),
+    "inputs: a photo's captions": lambda folder: change_photo(
         folder, lambda: (folder / "photos" / "1.txt").write_text("something else")
     ),
-    "inputs: a photograph that is gone": lambda folder: change_photograph(
-        folder, lambda: (folder / "photos" / "1.bmp").unlink()
-    ),
-    "inputs: photographs in a tar": change_tar,
+    "inputs: a photo that is gone": lambda folder: change_photo(folder, lambda: (folder / "photos" / "1.bmp").unlink()),
+    "inputs: photos in a tar": change_tar,
     "inputs: shards that are scored": change_shards,
     "inputs: concepts": lambda folder: change_names(folder, "dog\ncat\nowl\n"),
     "inputs: a template under the same name": lambda folder: change_names(
@@ -398,17 +396,17 @@ def test_what_would_be_lost_or_mixed_is_refused_in_words(kind: str, tmp_path: Pa
 def test_a_run_of_an_array_sums_up_only_when_no_task_is_at_work(tmp_path: Path) -> None:
     write_table(tmp_path)
     for task in range(3):
-        synthesise(tmp_path, task=task)
-    synthesise(tmp_path)
+        synthesize(tmp_path, task=task)
+    synthesize(tmp_path)
     assert sum(json.loads((tmp_path / "bad" / "manifest.json").read_text())["parts"].values()) == 9
     assert [path.name for path in (tmp_path / "bad").iterdir() if path.name.startswith(".")] == []
 
 
 def test_inputs_may_grow_and_other_sources_may_be_beside_them(tmp_path: Path) -> None:
     write_table(tmp_path)
-    synthesise(tmp_path, limit=1)
+    synthesize(tmp_path, limit=1)
     write_table(tmp_path, *(f"k{n},a fox number {n},fox" for n in range(12)))
-    synthesise(tmp_path)
+    synthesize(tmp_path)
     for number in range(2):
         draw(tmp_path, number)
     data = RealDataModule(predict=FolderSource(str(tmp_path / "photos")), image_size=8)
@@ -417,7 +415,7 @@ def test_inputs_may_grow_and_other_sources_may_be_beside_them(tmp_path: Path) ->
     assert sum(json.loads((tmp_path / "bad" / "manifest.json").read_text())["parts"].values()) == 12
 
 
-def test_a_photograph_that_two_ranks_took_for_a_damaged_one_is_kept_once(tmp_path: Path) -> None:
+def test_a_photo_that_two_ranks_took_for_a_damaged_one_is_kept_once(tmp_path: Path) -> None:
     shards = make_shards(tmp_path / "shards", "abc")
     writer = ShardWriter(tmp_path / "other", rank=1)
     writer.start({})

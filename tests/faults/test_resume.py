@@ -61,8 +61,11 @@ def outcome(folder: Path) -> tuple[list[str], dict[str, Any]]:
     return sorted(set(lines), key=lambda line: int(json.loads(line)["batch"])), {name: content[name] for name in WANTED}
 
 
-REAL = ("--data.init_args.synthetic_share.init_args.start=0", "--data.init_args.synthetic_share.init_args.end=0")
-SYNTHETIC = ("--data.init_args.synthetic_share.init_args.start=1", "--data.init_args.synthetic_share.init_args.end=1")
+REAL = ("--data.init_args.synthetic_fraction.init_args.start=0", "--data.init_args.synthetic_fraction.init_args.end=0")
+SYNTHETIC = (
+    "--data.init_args.synthetic_fraction.init_args.start=1",
+    "--data.init_args.synthetic_fraction.init_args.end=1",
+)
 WORKERS = ("--data.init_args.num_workers=2",)
 BY_EPOCH = (
     "--trainer.max_steps=-1", "--trainer.max_epochs=4", "--trainer.limit_val_batches=0",
@@ -81,7 +84,7 @@ BY_EPOCH = (
         pytest.param("SIGTERM", 9, (), marks=pytest.mark.slow, id="at the end of an epoch"),
         pytest.param("SIGTERM", 5, BY_EPOCH, marks=pytest.mark.slow, id="where the schedule knows the epochs"),
         pytest.param("error", 8, BY_EPOCH, marks=pytest.mark.slow, id="from the end of an epoch"),
-        pytest.param("error", 11, REAL, marks=pytest.mark.slow, id="photographs alone"),
+        pytest.param("error", 11, REAL, marks=pytest.mark.slow, id="photos alone"),
         pytest.param("ctrl-C", 7, SYNTHETIC, marks=pytest.mark.slow, id="image tokens alone"),
     ],
 )
@@ -234,10 +237,10 @@ def test_what_is_killed_at_random_moments_loses_and_repeats_nothing() -> None:
 @pytest.mark.filterwarnings("ignore")
 def test_fewer_ranks_see_what_more_ranks_left_of_the_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sets = (
-        "--data.init_args.real.init_args.train.init_args.num_pictures=8",
+        "--data.init_args.real.init_args.train.init_args.num_images=8",
         "--data.init_args.synthetic.init_args.limit=40",
-        "--data.init_args.synthetic_share.init_args.start=0.5",
-        "--data.init_args.synthetic_share.init_args.end=0.5",
+        "--data.init_args.synthetic_fraction.init_args.start=0.5",
+        "--data.init_args.synthetic_fraction.init_args.end=0.5",
     )
     subprocess.run(
         [
@@ -250,7 +253,7 @@ def test_fewer_ranks_see_what_more_ranks_left_of_the_epoch(tmp_path: Path, monke
     rows = [json.loads(line) for rank in range(2) for line in (tmp_path / f"batches-{rank}.jsonl").open()]
     assert sorted(row["step"] for row in rows) == [1, 1, 2, 2, *range(3, 19)]
     seen = Counter(key for row in rows for key in row["keys"])
-    # A drawn picture has five captions, each a pair of its own.
+    # A drawn image has five captions, each a pair of its own.
     assert sorted(seen.values()) == [1] * 40 + [5] * 8
 
 

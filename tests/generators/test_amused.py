@@ -148,11 +148,11 @@ def test_the_defaults_are_those_of_diffusers(pipeline: Any, folder: Path) -> Non
     assert torch.equal(generator.generate(CAPTIONS, SEEDS).ids.view(3, 4, 4), expected)
 
 
-def test_the_tokenizer_decodes_the_pictures_of_diffusers(pipeline: Any, folder: Path) -> None:
-    pictures = load_tokenizer(folder).detokenize(load_generator(folder).generate(CAPTIONS, SEEDS)).values
+def test_the_tokenizer_decodes_the_images_of_diffusers(pipeline: Any, folder: Path) -> None:
+    images = load_tokenizer(folder).detokenize(load_generator(folder).generate(CAPTIONS, SEEDS)).values
     expected = ask(pipeline, CAPTIONS, output_type="pt") * 255
-    assert pictures.shape == expected.shape
-    assert (pictures - expected).abs().max() <= 1
+    assert images.shape == expected.shape
+    assert (images - expected).abs().max() <= 1
 
 
 def test_captions_steer(folder: Path) -> None:
@@ -167,7 +167,7 @@ def test_the_fingerprint_is_that_of_the_tokenizer(folder: Path) -> None:
     assert load_generator(folder, name="amused").codebook == generator.codebook.replace("vqgan", "amused")
 
 
-def test_micro_conditions_are_the_pictures_own_size_unless_said(folder: Path) -> None:
+def test_micro_conditions_are_the_images_own_size_unless_said(folder: Path) -> None:
     assert load_generator(folder).micro_conditions.tolist() == [8, 8, 0, 0, 6]
     generator = load_generator(folder, original_size=(640, 480), crop=(1, 2), aesthetic_score=5.5)
     assert generator.micro_conditions.tolist() == [640, 480, 1, 2, 5.5]

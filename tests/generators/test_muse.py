@@ -18,9 +18,9 @@ GUIDED = SamplingSettings(num_steps=3, guidance=(0.0, 3.0))
 
 
 class LearntTextEncoder(TinyTextEncoder):
-    """A text encoder that is learnt along."""
+    """A text encoder that is learned along."""
 
-    name = "learnt"
+    name = "learned"
 
     def __init__(self) -> None:
         super().__init__()
@@ -97,7 +97,7 @@ def test_provenance_tells_how_tokens_were_drawn(folder: str) -> None:
 
 
 def test_foreign_text_encoders_and_codebooks_are_refused(folder: str) -> None:
-    with pytest.raises(ValueError, match=r"text encoder 'tiny'.*'learnt'"):
+    with pytest.raises(ValueError, match=r"text encoder 'tiny'.*'learned'"):
         MuseGenerator(folder, TinyImageTokenizer(), LearntTextEncoder())
     tokenizer = TinyImageTokenizer()
     tokenizer.codebook = "other-16:00000000"
@@ -114,7 +114,7 @@ def test_generating_without_weights_and_captions_is_refused(folder: str) -> None
         MuseGenerator("nowhere", TinyImageTokenizer(), TinyTextEncoder())
 
 
-def test_tokens_are_a_picture_of_the_captioner(folder: str) -> None:
+def test_tokens_are_a_image_of_the_captioner(folder: str) -> None:
     tokens = make_generator(folder).generate(CAPTIONS, SEEDS)
     assert isinstance(tokens, VQTokens)
     assert TinyImageTokenizer()(tokens).shape == (3, 4, 6)

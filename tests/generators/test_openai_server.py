@@ -114,7 +114,7 @@ def test_captions_come_from_a_real_server(tmp_path: Path) -> None:
 
 
 FEW_SHOT = (
-    ChatMessage("system", "You write one caption of a photograph in plain words, of about ten words."),
+    ChatMessage("system", "You write one caption of a photo in plain words, of about ten words."),
     ChatMessage("user", "dog"),
     ChatMessage("assistant", "A brown dog runs over wet sand with a ball in its mouth."),
     ChatMessage("user", "kettle"),

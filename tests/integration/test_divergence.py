@@ -40,8 +40,8 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def words_of(name: str, poison: str, *further: str) -> list[str]:
-    photographs = "--data.init_args.real.init_args" if name == "mixed" else "--data.init_args"
-    few = [f"{photographs}.val.init_args.num_pictures=24", f"{photographs}.num_workers=0"]
+    photos = "--data.init_args.real.init_args" if name == "mixed" else "--data.init_args"
+    few = [f"{photos}.val.init_args.num_images=24", f"{photos}.num_workers=0"]
     if name == "tokenizer":
         few += ["--model.init_args.tokenizer.init_args.num_free_batches=0"]
     few += ["--data.init_args.batch_size=8", "--trainer.precision=32-true"]  # not all processors have bfloat16

@@ -87,15 +87,15 @@ def assert_same(source: ImageTextSource, expected: ImageTextSource) -> None:
     for index in range(3):
         assert source.key(index) == expected.key(index)
         assert source.captions(index) == expected.captions(index)
-        assert source.picture(index).tobytes() == expected.picture(index).tobytes()
+        assert source.image(index).tobytes() == expected.image(index).tobytes()
 
 
-def test_photographs_from_s3_are_those_from_disk(bucket: s3fs.S3FileSystem, tmp_path: Path) -> None:
-    pictures = tmp_path / "pictures"
-    pictures.mkdir()
+def test_photos_from_s3_are_those_from_disk(bucket: s3fs.S3FileSystem, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
     for number in range(3):
-        Image.new("RGB", (8, 8), (80 * number, 0, 0)).save(pictures / f"{number}.png")
-        (pictures / f"{number}.txt").write_text(f"a {number}")
+        Image.new("RGB", (8, 8), (80 * number, 0, 0)).save(images / f"{number}.png")
+        (images / f"{number}.txt").write_text(f"a {number}")
     coco = {
         "images": [{"id": number, "file_name": f"{number}.png"} for number in range(3)],
         "annotations": [{"image_id": number, "caption": f"the {number}"} for number in range(3)],
@@ -105,13 +105,13 @@ def test_photographs_from_s3_are_those_from_disk(bucket: s3fs.S3FileSystem, tmp_
     for number in range(3):
         with tarfile.open(tmp_path / "tars" / f"{number}.tar", "w") as tar:
             for suffix in ("png", "txt"):
-                tar.add(pictures / f"{number}.{suffix}", f"{number}.{suffix}")
-    for name in ("pictures", "tars"):
+                tar.add(images / f"{number}.{suffix}", f"{number}.{suffix}")
+    for name in ("images", "tars"):
         bucket.put(str(tmp_path / name), f"bucket/{name}", recursive=True)
     bucket.put(str(tmp_path / "captions.json"), "bucket/captions.json")
     assert_same(
-        CocoSource("s3://bucket/captions.json", "s3://bucket/pictures"),
-        CocoSource(str(tmp_path / "captions.json"), str(pictures)),
+        CocoSource("s3://bucket/captions.json", "s3://bucket/images"),
+        CocoSource(str(tmp_path / "captions.json"), str(images)),
     )
     assert_same(TarSource("s3://bucket/tars/*.tar"), TarSource(str(tmp_path / "tars" / "*.tar")))
 

@@ -105,7 +105,7 @@ def test_a_killed_run_goes_on_and_batches_change_nothing(shards: Path) -> None:
 
 def test_the_best_pairs_are_learnt_from(shards: Path) -> None:
     score(shards, "scored")
-    data = SyntheticDataModule(str(shards.parent / "scored"), num_workers=0, keep_share=0.5)
+    data = SyntheticDataModule(str(shards.parent / "scored"), num_workers=0, keep_fraction=0.5)
     data.setup("fit")
 
     batch = data.train_pairs.read(range(len(data.train_pairs)))

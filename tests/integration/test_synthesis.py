@@ -24,12 +24,12 @@ from synth2_lightning.io.fingerprints import fingerprint_texts
 from synth2_lightning.modules.synthesis import SynthesisModule
 from synth2_lightning.scenes.source import ScenesSource
 from synth2_lightning.sources.caption_table import CaptionTable
-from synth2_lightning.sources.photograph_captions import PhotographCaptions
+from synth2_lightning.sources.photo_captions import PhotoCaptions
 from synth2_lightning.testing import TinyImageGenerator
 from synth2_lightning.types import CaptionBatch, TokenizedImages, VQTokens
 
 pytestmark = pytest.mark.filterwarnings("ignore:Total length of `PredictBatches` across ranks is zero")
-ROWS = [{"caption": f"picture {number}", "id": f"k{number}", "of": f"class {number % 3}"} for number in range(23)]
+ROWS = [{"caption": f"image {number}", "id": f"k{number}", "of": f"class {number % 3}"} for number in range(23)]
 
 
 @pytest.fixture
@@ -85,17 +85,17 @@ def test_captions_become_shards_with_all_that_made_them(table: Path) -> None:
     synthesize(table, "shards")
 
     found = records(table.parent / "shards")
-    ids = TinyImageGenerator().generate(["picture 5"], [record_seed(0, "k5")]).ids
+    ids = TinyImageGenerator().generate(["image 5"], [record_seed(0, "k5")]).ids
     assert len(found) == 23
     assert found["k5"] == {
         "key": "k5",
         "source": "synthetic",
-        "captions": ["picture 5"],
+        "captions": ["image 5"],
         "tokens": ids.flatten().tolist(),
         "class_name": "class 2",
         "seed": record_seed(0, "k5"),
         "scores": None,
-        "input": fingerprint_texts(["picture 5", found["k5"]["class_name"] or ""]),
+        "input": fingerprint_texts(["image 5", found["k5"]["class_name"] or ""]),
     }
     manifest = json.loads((table.parent / "shards" / "manifest.json").read_text())
     assert manifest["provenance"]["settings"] == {
@@ -118,12 +118,12 @@ def test_synthetic_pairs_are_learnt_from(table: Path) -> None:
     assert torch.equal(batch.image.ids.flatten(1), torch.tensor([found[key]["tokens"] for key in batch.keys]))
 
 
-def test_pictures_for_captions_of_an_evaluation_split_are_not_learnt_from(table: Path) -> None:
+def test_images_for_captions_of_an_evaluation_split_are_not_learnt_from(table: Path) -> None:
     folder = str(table.parent / "shards")
     trainer = Trainer(
         accelerator="cpu", logger=False, enable_progress_bar=False, callbacks=[ShardWriterCallback(folder)]
     )
-    captions = PhotographCaptions(ScenesSource("val", num_pictures=2))
+    captions = PhotoCaptions(ScenesSource("val", num_images=2))
     trainer.predict(SynthesisModule(TinyImageGenerator()), CaptionDataModule(captions))
 
     with pytest.raises(ValueError, match="evaluation split"):
@@ -153,7 +153,7 @@ def test_a_run_that_lacks_the_manifest_only_is_finished(table: Path) -> None:
     assert records(table.parent / "shards") == before
 
 
-def test_more_pictures_per_caption_are_added(table: Path) -> None:
+def test_more_images_per_caption_are_added(table: Path) -> None:
     synthesize(table, "shards")
     before = records(table.parent / "shards")
     module = synthesize(table, "shards", num_per_caption=2)

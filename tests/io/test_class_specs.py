@@ -19,7 +19,7 @@ def test_a_factory_inside_a_factory_is_built_as_the_command_line_does() -> None:
         "init_args": {"num_latents": 3, "depth": 1, "num_heads": 1, "head_dim": 4},
     }
     outer = {
-        "class_path": "synth2_lightning.nn.neighbourhood.NeighbourhoodResampler",
+        "class_path": "synth2_lightning.nn.neighborhood.NeighborhoodResampler",
         "init_args": {"resampler": inner, "num_layers": 1},
     }
     factory = build_part(outer, ResamplerFactory)

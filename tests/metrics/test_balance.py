@@ -7,7 +7,7 @@ def test_equal_groups_are_even() -> None:
     balance = measure_balance([3] * 20)
     assert balance.entropy == pytest.approx(4.3219, abs=1e-4)
     assert balance.evenness == pytest.approx(1)
-    assert balance.top_five_share == pytest.approx(0.25)
+    assert balance.top_five_fraction == pytest.approx(0.25)
     assert balance.gini == pytest.approx(0)
 
 

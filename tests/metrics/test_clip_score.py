@@ -45,7 +45,7 @@ def random_pixels(count: int = 4) -> Pixels:
 
 
 def plain_vectors(values: Sequence[Sequence[float]]) -> Mock:
-    """An encoder whose texts "0", "1", ... and only picture have the given unit vectors; the picture's is the last."""
+    """An encoder whose texts "0", "1", ... and only image have the given unit vectors; the image's is the last."""
     vectors = torch.tensor(values)
     encoder = Mock(spec=ImageTextEncoder)
     encoder.embed_images.return_value = vectors[-1:]
@@ -54,13 +54,13 @@ def plain_vectors(values: Sequence[Sequence[float]]) -> Mock:
 
 
 def by_hand(encoder: OpenClipImageTextEncoder, pixels: Pixels, prefix: str) -> list[tuple[float, float]]:
-    """The paper's formulas, a picture at a time, from open_clip's own towers."""
+    """The paper's formulas, an image at a time, from open_clip's own towers."""
     network, split = encoder.network, open_clip.get_tokenizer("score-clip")
     mean = torch.tensor(open_clip.OPENAI_DATASET_MEAN).view(3, 1, 1)
     std = torch.tensor(open_clip.OPENAI_DATASET_STD).view(3, 1, 1)
     scores = []
-    for picture, caption, references in zip(pixels.values, CAPTIONS, REFERENCES, strict=True):
-        image = network.encode_image(((picture / 255 - mean) / std)[None])[0]  # type: ignore[union-attr,operator]
+    for values, caption, references in zip(pixels.values, CAPTIONS, REFERENCES, strict=True):
+        image = network.encode_image(((values / 255 - mean) / std)[None])[0]  # type: ignore[union-attr,operator]
         text, *people = network.encode_text(split([prefix + each for each in [caption, *references]]))  # type: ignore[union-attr,operator]
         cosine = (image @ text / image.norm() / text.norm()).item()
         nearest = max((text @ each / text.norm() / each.norm()).item() for each in people)
@@ -95,29 +95,29 @@ def test_the_nearest_reference_counts() -> None:
     assert scores.ref_clip_scores.item() == pytest.approx(2 * 1.5 * 0.96 / (1.5 + 0.96))
 
 
-@pytest.mark.parametrize(("reference", "picture"), [([-1.0, 0.0], [-1.0, 0.0]), ([-1.0, 0.0], [1.0, 0.0])])
-def test_negative_cosines_count_as_nothing(reference: list[float], picture: list[float]) -> None:
-    scores = ref_clip_scores(plain_vectors([[1.0, 0.0], reference, picture]), random_pixels(1), ["0"], [["1"]], "")
-    assert scores.clip_scores.tolist() == [2.5 * max(picture[0], 0.0)]
+@pytest.mark.parametrize(("reference", "image"), [([-1.0, 0.0], [-1.0, 0.0]), ([-1.0, 0.0], [1.0, 0.0])])
+def test_negative_cosines_count_as_nothing(reference: list[float], image: list[float]) -> None:
+    scores = ref_clip_scores(plain_vectors([[1.0, 0.0], reference, image]), random_pixels(1), ["0"], [["1"]], "")
+    assert scores.clip_scores.tolist() == [2.5 * max(image[0], 0.0)]
     assert scores.ref_clip_scores.tolist() == [0.0]
 
 
-def test_metrics_are_means_over_pictures_whose_repeats_order_and_batches_play_no_part(
+def test_metrics_are_means_over_images_whose_repeats_order_and_batches_play_no_part(
     encoder: OpenClipImageTextEncoder,
 ) -> None:
     pixels, expected = random_pixels(), ref_clip_scores(encoder, random_pixels(), CAPTIONS, REFERENCES)
     alone, both = ClipScore(encoder), RefClipScore(encoder)
     for index in [2, 0, 3, 1, 2, 2]:
-        picture = Pixels(pixels.values[index : index + 1])
-        alone.update([KEYS[index]], picture, [CAPTIONS[index]])
-        both.update([KEYS[index]], picture, [CAPTIONS[index]], [REFERENCES[index]])
+        image = Pixels(pixels.values[index : index + 1])
+        alone.update([KEYS[index]], image, [CAPTIONS[index]])
+        both.update([KEYS[index]], image, [CAPTIONS[index]], [REFERENCES[index]])
     assert alone.compute().item() == pytest.approx(expected.clip_scores.mean().item(), abs=1e-6)
     computed = both.compute()
     assert computed["clip_score"] == alone.compute()
     assert computed["ref_clip_score"].item() == pytest.approx(expected.ref_clip_scores.mean().item(), abs=1e-6)
 
 
-def test_nothing_and_two_pictures_of_one_key_are_refused(encoder: OpenClipImageTextEncoder) -> None:
+def test_nothing_and_two_images_of_one_key_are_refused(encoder: OpenClipImageTextEncoder) -> None:
     both = RefClipScore(encoder)
     both.update([], random_pixels(0), [], [])
     with pytest.raises(ValueError, match=r"RefClipScore.*update\(\)"):
@@ -159,7 +159,7 @@ def test_columns_of_different_lengths_are_refused() -> None:
         RefClipScore(encoder).update(["1", "2"], pixels, ["a", "b"], [["a"]])
 
 
-def test_a_picture_without_references_is_refused() -> None:
+def test_a_image_without_references_is_refused() -> None:
     with pytest.raises(ValueError, match=r"'0'.*references \[\]"):
         ref_clip_scores(TinyImageTextEncoder(), random_pixels(1), ["a"], [[]])
     with pytest.raises(ValueError, match=r"'x'.*references 'a dog'"):

@@ -37,7 +37,7 @@ def test_neither_order_nor_repeats_nor_batches_change_a_bit(kind: type[CorpusMet
 
 
 @pytest.mark.parametrize("kind", METRICS)
-def test_nothing_and_two_pictures_of_one_key_are_refused(kind: type[CorpusMetric]) -> None:
+def test_nothing_and_two_images_of_one_key_are_refused(kind: type[CorpusMetric]) -> None:
     metric = kind()
     metric.update([], [], [])
     with pytest.raises(ValueError, match=rf"{kind.__name__}.*update\(\)"):

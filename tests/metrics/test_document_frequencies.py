@@ -9,7 +9,7 @@ from synth2_lightning.metrics.cider import Cider, cider
 from synth2_lightning.metrics.document_frequencies import count_document_frequencies, load_document_frequencies
 
 
-def test_those_of_the_scored_pictures_change_nothing() -> None:
+def test_those_of_the_scored_images_change_nothing() -> None:
     hypotheses, references = make_captions(200)
     hypotheses["1"] = "1 1/2 (odd) things, isn't it?"
     references["1"] = ["", "1 1/2 odd things", "the things"]
@@ -19,7 +19,7 @@ def test_those_of_the_scored_pictures_change_nothing() -> None:
     assert stored.scores == pytest.approx(own.scores, abs=1e-12)
 
 
-def test_a_picture_scores_the_same_alone_and_among_others(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_image_scores_the_same_alone_and_among_others(caplog: pytest.LogCaptureFixture) -> None:
     hypotheses, references = make_captions(50)
     frequencies = count_document_frequencies(references)
     together = cider(hypotheses, references, frequencies)
@@ -42,7 +42,7 @@ def test_they_are_stored_small_and_read_back(tmp_path: Path) -> None:
     path = tmp_path / "frequencies.parquet"
     frequencies.save(path)
     read = load_document_frequencies(path)
-    assert (read.num_pictures, read.counts) == (300, frequencies.counts)
+    assert (read.num_images, read.counts) == (300, frequencies.counts)
     assert path.stat().st_size < 8 * len(read.counts)
     assert min(read.counts.values()) == 2
 
@@ -67,6 +67,6 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         load_document_frequencies(path)
 
 
-def test_no_picture_is_refused() -> None:
+def test_no_image_is_refused() -> None:
     with pytest.raises(ValueError, match="Document frequencies"):
         count_document_frequencies({})

@@ -56,7 +56,7 @@ def test_java_that_stops_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
         meteor(HYPOTHESES, REFERENCES)
 
 
-def test_spice_gives_every_picture_its_own_score(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_spice_gives_every_image_its_own_score(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(java, "check_java", lambda *_: None)
 
     class Parsed:

@@ -1,4 +1,4 @@
-"""Holds our tokeniser to Stanford's jar: against frozen answers anywhere, against the jar itself where Java is.
+"""Holds our tokenizer to Stanford's jar: against frozen answers anywhere, against the jar itself where Java is.
 
 ``ptb_jar.json`` maps sentences of our own to what pycocoevalcap makes of them. To add one, give it any answer and run
 ``python tests/metrics/test_ptb.py``, which asks the jar again.
@@ -18,7 +18,7 @@ from synth2_lightning.metrics.ptb import tokenize
 FROZEN = Path(__file__).parent / "ptb_jar.json"
 needs_java = pytest.mark.skipif(shutil.which("java") is None, reason="Stanford's jar needs java on the PATH")
 
-# What captions are made of, and what trips tokenisers up.
+# What captions are made of, and what trips tokenizers up.
 PIECES = """
     a A the man's dogs' can't won't I'm they've it's red-haired T-shirt o'clock 'n' rock'n'roll y'all cannot gonna 'tis
     U.S. U.S.A. p.m. a.m. Mr. Mrs. St. Jr. Inc. etc. e.g. i.e. vs. 3 10 1/2 3/4 $5 $5.99 5% 12:30 1,000 3.5 5th 10am
@@ -31,8 +31,8 @@ PIECES = """
 def ask_jar(captions: Sequence[str]) -> list[str]:
     from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
-    # The jar reads all captions as one text: a neighbour that begins with a small letter is no context to it.
-    corpus = {index: [{"caption": caption}, {"caption": "neighbour"}] for index, caption in enumerate(captions)}
+    # The jar reads all captions as one text: a neighbor that begins with a small letter is no context to it.
+    corpus = {index: [{"caption": caption}, {"caption": "neighbor"}] for index, caption in enumerate(captions)}
     tokens: dict[int, list[str]] = PTBTokenizer().tokenize(corpus)
     return [tokens[index][0] for index in range(len(captions))]
 

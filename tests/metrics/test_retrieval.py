@@ -4,7 +4,7 @@ import torch
 from synth2_lightning.metrics.retrieval import RetrievalRecall
 
 
-def test_what_all_pictures_share_does_not_count() -> None:
+def test_what_all_images_share_does_not_count() -> None:
     generator = torch.Generator().manual_seed(0)
     targets = torch.randn(200, 8, generator=generator) + 100
     metric = RetrievalRecall(k=1)

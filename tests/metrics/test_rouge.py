@@ -15,7 +15,7 @@ ODD = {
 }
 
 
-def test_equals_pycocoevalcap_on_the_corpus_and_on_every_picture() -> None:
+def test_equals_pycocoevalcap_on_the_corpus_and_on_every_image() -> None:
     hypotheses, references = make_captions(400)
     hypotheses |= {key: hypothesis for key, (hypothesis, _) in ODD.items()}
     references |= {key: texts for key, (_, texts) in ODD.items()}

@@ -9,7 +9,7 @@ def losses(sums: list[float], counts: list[int]) -> TokenLoss:
     return TokenLoss(torch.tensor(sums), torch.tensor(counts))
 
 
-def test_tokens_weigh_alike_and_repeated_pictures_count_once() -> None:
+def test_tokens_weigh_alike_and_repeated_images_count_once() -> None:
     metric = MeanTokenLoss()
     metric.update(("1", "2"), losses([2.0, 4.0], [1, 3]))
     metric.update(("3", "1"), losses([6.0, 2.0], [2, 1]))

@@ -117,8 +117,8 @@ def test_one_step_is_what_two_optimizers_would_do(tmp_path: Path) -> None:
     generator, critic = (SGD(part.parameters(), lr=0.1) for part in (twin.tokenizer, twin.discriminator))
     result = twin.tokenizer.reconstruct(tiny_batch(4, 0).image)  # type: ignore[arg-type]
     difference = result.pixels - result.target
-    learnt = difference.abs().mean() + difference.square().mean() + 0.25 * result.commitment
-    torch.autograd.backward(learnt - 0.1 * twin.discriminator(result.pixels).mean())
+    learned = difference.abs().mean() + difference.square().mean() + 0.25 * result.commitment
+    torch.autograd.backward(learned - 0.1 * twin.discriminator(result.pixels).mean())
     generator.step()
     critic.zero_grad()
     torch.autograd.backward(hinge_loss(twin.discriminator(result.target), twin.discriminator(result.pixels.detach())))

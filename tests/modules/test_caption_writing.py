@@ -16,8 +16,8 @@ def test_answers_stand_beside_what_was_asked() -> None:
     written = CaptionWritingModule(TinyCaptionGenerator()).predict_step(BATCH, 0)
     assert written.batch is BATCH
     assert [answer.text for answer in written.completions] == [
-        "A picture of dog number 5.",
-        "A picture of oak number 7.",
+        "An image of dog number 5.",
+        "An image of oak number 7.",
     ]
     assert written.model == "tiny"
 

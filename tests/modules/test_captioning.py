@@ -56,8 +56,8 @@ def test_learns_from_pixels_and_tokens_and_logs_each_source(tmp_path: Path) -> N
     logged = trainer.callback_metrics
     assert float(logged["train/loss"]) < 0.1
     assert float(logged["val/loss"]) < 0.1
-    assert {"train/loss_tiny", "train/loss_synthetic", "data/share_tiny", "data/share_synthetic"} <= set(logged)
-    assert float(logged["data/share_synthetic"]) == 0.5
+    assert {"train/loss_tiny", "train/loss_synthetic", "data/fraction_tiny", "data/fraction_synthetic"} <= set(logged)
+    assert float(logged["data/fraction_synthetic"]) == 0.5
 
     outputs = trainer.predict(module, loader([tiny_batch(8, seed=9)]))
     assert outputs is not None
@@ -79,7 +79,7 @@ def test_no_gradient_reaches_the_encoder_and_none_of_it_is_saved() -> None:
 
 
 def _swap(words: dict[str, int]) -> None:
-    words["\u2581blue"], words["\u2581picture"] = words["\u2581picture"], words["\u2581blue"]
+    words["\u2581blue"], words["\u2581image"] = words["\u2581image"], words["\u2581blue"]
 
 
 def _add(words: dict[str, int]) -> None:

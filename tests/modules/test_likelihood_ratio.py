@@ -16,7 +16,7 @@ CAPTIONS = ["a bright field", "a dark field", "field", "a bright"]
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A captioner that has learnt what bright is, and pictures to compare with, one of them twice."""
+    """A captioner that has learned what bright is, and images to compare with, one of them twice."""
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     module = VisionLanguageModule(TinyImageTokenizer(), TinyResampler, TinyDecoder())
     optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=0.05)
@@ -35,7 +35,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def reference_ids() -> Tensor:
-    """Dark pictures and bright ones, no two alike."""
+    """Dark images and bright ones, no two alike."""
     return torch.tensor([[1, 2, 1, 2], [1, 1, 2, 2], [2, 2, 1, 1], [11, 12, 12, 11], [12, 12, 11, 11], [3, 1, 2, 1]])[
         ..., None
     ]
@@ -54,8 +54,8 @@ def make(folder: Path, num_references: int = 7) -> LikelihoodRatioScorer:
     return LikelihoodRatioScorer(str(folder / "captioner.ckpt"), str(folder / "references"), num_references)
 
 
-def tokens(num_pictures: int = 4, seed: int = 5) -> VQTokens:
-    return TinyImageTokenizer().tokenize(tiny_batch(num_pictures, seed).image)  # type: ignore[arg-type]
+def tokens(num_images: int = 4, seed: int = 5) -> VQTokens:
+    return TinyImageTokenizer().tokenize(tiny_batch(num_images, seed).image)  # type: ignore[arg-type]
 
 
 def test_scores_are_functions_of_the_pair(folder: Path) -> None:
@@ -72,15 +72,15 @@ def test_a_score_is_the_log_ratio_per_token(folder: Path) -> None:
         visual = captioner.encode_images(VQTokens(ids[None], TinyImageTokenizer.codebook))
         return (-captioner.decoder.loss(visual, [caption]).sums).double().exp()
 
-    pictures = tokens()
-    for ids, caption, score in zip(pictures.ids, CAPTIONS, scorer.score(pictures, CAPTIONS), strict=True):
+    images = tokens()
+    for ids, caption, score in zip(images.ids, CAPTIONS, scorer.score(images, CAPTIONS), strict=True):
         marginal = torch.stack([likelihood(other, caption) for other in reference_ids()]).mean()
         expected = (likelihood(ids, caption) / marginal).log() / (len(caption.split()) + 1)  # and the end
         assert float(score) == pytest.approx(float(expected), abs=1e-4)
 
 
 @torch.no_grad()
-def test_a_reference_picture_is_left_out_beside_itself(folder: Path) -> None:
+def test_a_reference_image_is_left_out_beside_itself(folder: Path) -> None:
     scorer = make(folder)
     scorer.load()
     ids = reference_ids()
@@ -94,7 +94,7 @@ def test_a_reference_picture_is_left_out_beside_itself(folder: Path) -> None:
     assert float(score) == pytest.approx(float(expected), abs=1e-5)
 
 
-def test_captions_score_more_beside_their_own_picture(folder: Path) -> None:
+def test_captions_score_more_beside_their_own_image(folder: Path) -> None:
     scorer = make(folder)
     scorer.load()
     batch = tiny_batch(32, seed=123)

@@ -90,7 +90,7 @@ def test_it_learns_what_captions_say_and_writes_a_generator(tmp_path: Path) -> N
     assert bright > dark + 5
 
 
-def test_pictures_tokens_and_mixtures_are_one() -> None:
+def test_images_tokens_and_mixtures_are_one() -> None:
     module, batch = make_module(), tiny_batch(4)
     pixels = batch.image
     tokens = module._tokens(pixels)

@@ -14,7 +14,7 @@ from synth2_lightning.types import GenerationSettings, ImageTextBatch
 
 
 def questions(seed: int) -> ImageTextBatch:
-    """Ask of every other picture whether it is bright, of the others how it is."""
+    """Ask of every other image whether it is bright, of the others how it is."""
     batch = tiny_batch(16, seed=seed)
     asked = ["is it bright" if row % 2 else "how is it" for row in range(len(batch))]
     said = {("is it bright", True): "yes", ("is it bright", False): "no", ("how is it", True): "bright"}

@@ -22,7 +22,7 @@ class Lost(TinyPairScorer):
         return super().score(tokens, captions).log() - torch.tensor([0, torch.inf, 0])
 
 
-def test_every_caption_is_scored_beside_its_picture_and_nothing_is_lost() -> None:
+def test_every_caption_is_scored_beside_its_image_and_nothing_is_lost() -> None:
     module = ScoringModule(TinyPairScorer())
     module.configure_model()
     scored = module.predict_step(IMAGES, 0)

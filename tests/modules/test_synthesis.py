@@ -44,7 +44,7 @@ def test_captions_that_were_cut_are_counted_in_the_end(caplog: pytest.LogCapture
     assert caplog.messages == []
     SynthesisModule(Cutting()).on_predict_end()
     (message,) = caplog.messages
-    assert message.startswith("5 captions were longer than the text encoder reads: their pictures know nothing of")
+    assert message.startswith("5 captions were longer than the text encoder reads: their images know nothing of")
 
 
 def test_provenance_names_the_generator_and_what_it_says() -> None:
@@ -55,11 +55,11 @@ def test_provenance_names_the_generator_and_what_it_says() -> None:
     }
 
 
-def test_pictures_are_no_captions() -> None:
+def test_images_are_no_captions() -> None:
     with pytest.raises(TypeError, match=r"SynthesisModule.*ImageTextBatch.*CaptionBatch.*Captio"):
         SynthesisModule(TinyImageGenerator()).predict_step(tiny_batch(), 0)
 
 
-def test_another_number_of_pictures_is_refused() -> None:
+def test_another_number_of_images_is_refused() -> None:
     with pytest.raises(ValueError, match=r"Lazy.* 1 .* 2 "):
         SynthesisModule(Lazy()).predict_step(BATCH, 0)

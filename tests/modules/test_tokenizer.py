@@ -21,7 +21,7 @@ def make_vqgan() -> TrainableVQGAN:
 
 
 class TinyFeatures(FeatureExtractor):
-    """One frozen convolution, with a statistic beside it, as in batch normalisation."""
+    """One frozen convolution, with a statistic beside it, as in batch normalization."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -139,7 +139,7 @@ def test_weights_that_teach_nothing_are_refused(weights: tuple[float, float, flo
         TokenizerModule(make_vqgan(), perceptual_weight=-0.5)
 
 
-def test_batches_without_pictures_are_refused() -> None:
+def test_batches_without_images_are_refused() -> None:
     tokens = VQTokens(torch.zeros(2, 4, 1, dtype=torch.long), "tiny-16:00000000")
     batch = ImageTextBatch(tokens, ("a", "b"), (SampleInfo("0", "tiny"), SampleInfo("1", "tiny")))
     with pytest.raises(TypeError, match=r"VQTokens.*Pixels"):

@@ -62,7 +62,7 @@ def test_vectors_pass_as_they_are_until_the_codes_start() -> None:
         assert torch.equal(codes, spherical(vectors))
         assert not ids.any()
     codebook.eval()
-    assert torch.equal(codebook(vectors)[0], spherical(vectors))  # looking at pictures does not start them
+    assert torch.equal(codebook(vectors)[0], spherical(vectors))  # looking at images does not start them
     codebook.train()
     codes, ids = codebook(vectors)
     assert not torch.allclose(codes, spherical(vectors))

@@ -40,7 +40,7 @@ class Studio:
 
 @pytest.mark.parametrize("order", [ConfidenceOrder(), HaltonOrder()])
 @pytest.mark.parametrize("guidance", [(0.0, 0.0), (0.0, 3.0)])
-def test_a_picture_does_not_depend_on_its_batch(order: UnmaskingOrder, guidance: tuple[float, float]) -> None:
+def test_a_image_does_not_depend_on_its_batch(order: UnmaskingOrder, guidance: tuple[float, float]) -> None:
     studio, settings = Studio(), SamplingSettings(num_steps=6, guidance=guidance)
     together = studio.draw(settings, order)
     alone = torch.cat([studio.draw(settings, order, slice(row, row + 1)) for row in range(3)])

@@ -62,9 +62,9 @@ def test_a_browser_shows_the_page_and_runs_nothing(report: Path, tmp_path: Path)
     assert "&lt;script&gt;document.title" in dom
 
     browse(report / "report.html", tmp_path, f"--screenshot={tmp_path / 'page.png'}", "--hide-scrollbars")
-    picture = Image.open(tmp_path / "page.png").convert("RGB")
-    assert picture.size == (1280, 3600)
-    colors = {color for _, color in picture.getcolors(maxcolors=2**24) or []}
+    image = Image.open(tmp_path / "page.png").convert("RGB")
+    assert image.size == (1280, 3600)
+    colors = {color for _, color in image.getcolors(maxcolors=2**24) or []}
     assert {(255, 255, 255), (0, 114, 178), (213, 94, 0)} <= colors  # paper, and the bars of both sets
 
 
@@ -91,7 +91,7 @@ def test_all_numbers_are_in_the_json(report: Path) -> None:
     assert len(content["common_clusters"]) == 4
 
 
-def test_the_picture_shows_something(report: Path) -> None:
+def test_the_image_shows_something(report: Path) -> None:
     assert len(Image.open(report / "report.png").convert("RGB").getcolors(maxcolors=2**24) or []) > 50
 
 

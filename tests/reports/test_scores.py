@@ -11,7 +11,7 @@ from PIL import Image
 from synth2_lightning.cli import main
 from synth2_lightning.metrics.clip_score import ref_clip_scores
 from synth2_lightning.metrics.document_frequencies import count_document_frequencies
-from synth2_lightning.reports.clip_scores import PictureFolder
+from synth2_lightning.reports.clip_scores import ImageFolder
 from synth2_lightning.reports.predictions import join_predictions, read_predictions, read_references
 from synth2_lightning.reports.scores import score_captions, score_predictions
 from synth2_lightning.testing import TinyImageTextEncoder
@@ -47,7 +47,7 @@ def test_command_shows_scores_and_writes_the_card(
     main(["score", predictions, references, "--out", str(tmp_path / "card.json")])
     card = json.loads((tmp_path / "card.json").read_text())
     assert card["scores"] == pytest.approx(score_captions(PREDICTIONS, REFERENCES))
-    assert (card["num_pictures"], card["num_references"], card["num_empty_captions"]) == (3, 6, 0)
+    assert (card["num_images"], card["num_references"], card["num_empty_captions"]) == (3, 6, 0)
     assert card["missing"] == {"count": 0, "treated": "error"}
     assert len(card["predictions"]["sha256"]) == 64
     printed = capsys.readouterr().out
@@ -113,30 +113,30 @@ def test_a_card_that_cannot_be_written_says_where(tmp_path: Path, references: st
         score_predictions(predictions, references, out=tmp_path / "predictions.json" / "card.json")
 
 
-GREYS = {"1": 255, "2": 128, "3": 10}
+GRAYS = {"1": 255, "2": 128, "3": 10}
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> str:
-    """References that name files, and the files: of three greys and two sizes."""
-    (tmp_path / "pictures").mkdir()
-    for key, grey in GREYS.items():
-        Image.new("RGB", (8, 8 + (key == "3")), (grey,) * 3).save(tmp_path / "pictures" / f"{key}.png")
-    images = [{"id": int(key), "file_name": f"{key}.png"} for key in GREYS]
+def images(tmp_path: Path) -> str:
+    """References that name files, and the files: of three grays and two sizes."""
+    (tmp_path / "images").mkdir()
+    for key, gray in GRAYS.items():
+        Image.new("RGB", (8, 8 + (key == "3")), (gray,) * 3).save(tmp_path / "images" / f"{key}.png")
+    images = [{"id": int(key), "file_name": f"{key}.png"} for key in GRAYS]
     annotations = [{"image_id": int(key), "caption": text} for key, texts in REFERENCES.items() for text in texts]
     return write(tmp_path / "named.json", {"images": images, "annotations": annotations})
 
 
-def test_pictures_bring_clip_scores_and_the_card_says_whose(
-    tmp_path: Path, pictures: str, capsys: pytest.CaptureFixture[str]
+def test_images_bring_clip_scores_and_the_card_says_whose(
+    tmp_path: Path, images: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     captions = PREDICTIONS | {"1": "a bright field", "3": "a dark field"}
     predictions = write(tmp_path / "predictions.json", results(captions))
     encoder = TinyImageTextEncoder()
-    card = score_predictions(predictions, pictures, pictures=PictureFolder(str(tmp_path / "pictures"), encoder))
+    card = score_predictions(predictions, images, images=ImageFolder(str(tmp_path / "images"), encoder))
     alone, both = [], []
-    for key, grey in GREYS.items():
-        pixels = Pixels(torch.full((1, 3, 8, 8), grey, dtype=torch.uint8))
+    for key, gray in GRAYS.items():
+        pixels = Pixels(torch.full((1, 3, 8, 8), gray, dtype=torch.uint8))
         scores = ref_clip_scores(encoder, pixels, [captions[key]], [REFERENCES[key]])
         alone.append(scores.clip_scores.item())
         both.append(scores.ref_clip_scores.item())
@@ -149,22 +149,22 @@ def test_pictures_bring_clip_scores_and_the_card_says_whose(
     assert "'A photo depicts '" in printed
 
 
-def test_missing_pictures_are_named_before_anything_is_scored(tmp_path: Path, pictures: str, references: str) -> None:
+def test_missing_images_are_named_before_anything_is_scored(tmp_path: Path, images: str, references: str) -> None:
     predictions = write(tmp_path / "predictions.json", results(PREDICTIONS))
-    folder = PictureFolder(str(tmp_path / "pictures"), TinyImageTextEncoder())
-    (tmp_path / "pictures" / "2.png").unlink()
+    folder = ImageFolder(str(tmp_path / "images"), TinyImageTextEncoder())
+    (tmp_path / "images" / "2.png").unlink()
     with pytest.raises(FileNotFoundError, match=r"\b1 \(.*2\.png\) of 3\b"):
-        score_predictions(predictions, pictures, pictures=folder)
+        score_predictions(predictions, images, images=folder)
     with pytest.raises(ValueError, match=r"\b3 \(1, 2, 3\) of 3\b.*file_name"):
-        score_predictions(predictions, references, pictures=folder)
-    (tmp_path / "pictures" / "2.png").write_bytes(b"no picture")
+        score_predictions(predictions, references, images=folder)
+    (tmp_path / "images" / "2.png").write_bytes(b"no image")
     with pytest.raises(OSError, match=r"2\.png.*UnidentifiedImageError"):
-        score_predictions(predictions, pictures, pictures=folder)
+        score_predictions(predictions, images, images=folder)
 
 
-def test_weights_that_cannot_be_had_say_so(tmp_path: Path, pictures: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_weights_that_cannot_be_had_say_so(tmp_path: Path, images: str, capsys: pytest.CaptureFixture[str]) -> None:
     predictions = write(tmp_path / "predictions.json", results(PREDICTIONS))
-    arguments = ["score", predictions, pictures, "--images", str(tmp_path / "pictures")]
+    arguments = ["score", predictions, images, "--images", str(tmp_path / "images")]
     with pytest.raises(SystemExit):
         main([*arguments, "--clip_pretrained", str(tmp_path / "x.pt")])
     assert re.search(r"pretrained tag.*ViT-B-32-quickgelu", " ".join(capsys.readouterr().err.split()))

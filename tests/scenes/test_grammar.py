@@ -4,7 +4,7 @@ import pytest
 
 from synth2_lightning.scenes.grammar import describe_scene
 from synth2_lightning.scenes.world import (
-    Colour,
+    Color,
     Content,
     Ground,
     Group,
@@ -22,8 +22,8 @@ from synth2_lightning.scenes.world import (
     scene_at,
 )
 
-ORANGE_CROSS = Thing(Size.LARGE, Colour.ORANGE, Shape.CROSS)
-PINK_STAR = Thing(Size.SMALL, Colour.PINK, Shape.STAR)
+ORANGE_CROSS = Thing(Size.LARGE, Color.ORANGE, Shape.CROSS)
+PINK_STAR = Thing(Size.SMALL, Color.PINK, Shape.STAR)
 
 
 def describe(content: Content) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from synth2_lightning.decoders.language_model import NewLanguageModel
 from synth2_lightning.scenes.drawing import place_things
 from synth2_lightning.scenes.grammar import name_several
 from synth2_lightning.scenes.questions import ask_scene
-from synth2_lightning.scenes.world import Colour, Group, Scene, Shape, Single, Size, Split, Thing, is_held_out, scene_at
+from synth2_lightning.scenes.world import Color, Group, Scene, Shape, Single, Size, Split, Thing, is_held_out, scene_at
 
 KINDS = {
     "what colour",
@@ -42,12 +42,12 @@ def only(values: set[str]) -> str:
 
 
 def named(scene: Scene, words: list[str]) -> list[tuple[Thing, int, int]]:
-    """What is drawn in the colour or shape (or both) of the words."""
+    """What is drawn in the color or shape (or both) of the words."""
     return [
         found
         for found in located(scene)
         if all(SHAPES[word] == found[0].shape for word in words if word in SHAPES)
-        and all(word == found[0].colour for word in words if word not in SHAPES and word not in ("thing", "things"))
+        and all(word == found[0].color for word in words if word not in SHAPES and word not in ("thing", "things"))
     ]
 
 
@@ -65,7 +65,7 @@ def side(scene: Scene, words: list[str]) -> str:
 
 
 ANSWERS: dict[str, Callable[[Scene, list[str]], str]] = {
-    "what colour": lambda scene, words: only({thing.colour.value for thing, *_ in named(scene, words[4:])}),
+    "what colour": lambda scene, words: only({thing.color.value for thing, *_ in named(scene, words[4:])}),
     "what shape": lambda scene, words: only({thing.shape.value for thing, *_ in named(scene, words[4:])}),
     "what size": lambda scene, words: only({thing.size.value for thing, *_ in named(scene, words[4:])}),
     "how many": lambda scene, words: str(len(named(scene, words[2:3]))),
@@ -106,15 +106,15 @@ def test_training_never_asks_for_a_combination_that_it_never_shows() -> None:
     for scene in scenes(3000):
         words = ask_scene(scene).text.removesuffix("?").split()
         if words[:2] == ["is", "there"]:
-            assert not is_held_out(Group(Thing(Size.SMALL, Colour(words[3]), SHAPES[words[4]]), 2)), words
+            assert not is_held_out(Group(Thing(Size.SMALL, Color(words[3]), SHAPES[words[4]]), 2)), words
 
 
 def test_what_is_missing_differs_by_one_word_from_what_is_there() -> None:
     denied = [(scene, q) for scene in scenes(3000) if (q := ask_scene(scene)).kind == "is there" and q.answer == "no"]
     assert len(denied) > 80
     for scene, question in denied:
-        colour, shape = question.text.removesuffix("?").split()[3:]
-        assert any((thing.colour == colour) != (thing.shape == shape) for thing, *_ in located(scene))
+        color, shape = question.text.removesuffix("?").split()[3:]
+        assert any((thing.color == color) != (thing.shape == shape) for thing, *_ in located(scene))
 
 
 def test_one_thing_is_spoken_of_as_one_and_several_as_several() -> None:

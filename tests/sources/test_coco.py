@@ -37,11 +37,11 @@ def test_images_are_joined_with_their_annotations(tmp_path: Path, caplog: pytest
         ("1", ("a", "b")),
         ("3", ("c",)),
     ]
-    assert source.picture(0).size == (4, 4)
+    assert source.image(0).size == (4, 4)
     assert "1 annotations of unknown images (the first: image_id 9)" in caplog.text
-    assert "1 captions without a picture (the first: 2)" in caplog.text
+    assert "1 captions without an image (the first: 2)" in caplog.text
     with pytest.raises(OSError, match=r"3\.png.*read.*FileNotFoundError"):
-        source.picture(1)
+        source.image(1)
 
 
 def test_same_image_twice_is_refused(tmp_path: Path) -> None:

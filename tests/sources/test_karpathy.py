@@ -35,7 +35,7 @@ def test_splits_are_read_in_the_order_of_the_file(tmp_path: Path) -> None:
         ("1", ("A cat.", "One cat.")),
         ("2.png", ("A dog.",)),
     ]
-    assert source.picture(0).size == (3, 2)
+    assert source.image(0).size == (3, 2)
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ def test_rejected_and_canned_captions_are_left_out_and_counted(
     assert [source.key(index) for index in range(len(source))] == ["0"]
     assert source.captions(0) == ("A can of soup.", "Soup.")
     assert "leaves out 2 canned captions (the first: of image_id 0), 1 rejected captions" in caplog.text
-    assert "1 pictures without a caption (the first: 1)" in caplog.text
+    assert "1 images without a caption (the first: 1)" in caplog.text
 
 
 def test_a_file_that_does_not_say_what_was_rejected_is_refused(tmp_path: Path) -> None:

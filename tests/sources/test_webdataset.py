@@ -31,11 +31,11 @@ def test_samples_are_read_where_they_lie(tmp_path: Path, caplog: pytest.LogCaptu
         tmp_path / "0.tar",
         {
             "00.png": png("red"),
-            "00.txt": b"a red\npicture ",
+            "00.txt": b"a red\nimage ",
             "00.json": json.dumps({"caption": "metadata"}).encode(),
             "01.json": json.dumps({"caption": "green"}).encode(),
             "01.png": png("lime"),
-            "02.txt": b"no picture",
+            "02.txt": b"no image",
             "03.png": png("red"),
             "../04.png": png("red"),
             "/05.png": png("red"),
@@ -46,17 +46,17 @@ def test_samples_are_read_where_they_lie(tmp_path: Path, caplog: pytest.LogCaptu
     source.load()
 
     assert [(source.key(index), source.captions(index)) for index in range(len(source))] == [
-        ("00", ("a red picture",)),
+        ("00", ("a red image",)),
         ("01", ("green",)),
         ("sub/06", ("six",)),
     ]
-    assert source.picture(1).getpixel((0, 0)) == (0, 255, 0)
-    assert pickle.loads(pickle.dumps(source)).picture(0).getpixel((0, 0)) == (255, 0, 0)
+    assert source.image(1).getpixel((0, 0)) == (0, 255, 0)
+    assert pickle.loads(pickle.dumps(source)).image(0).getpixel((0, 0)) == (255, 0, 0)
     with pytest.raises(OSError, match=r"1\.tar:sub/06\.png.*read"):
-        source.picture(2)
+        source.image(2)
     assert "2 members that are no plain file below the tar's root (the first: " in caplog.text
-    assert "1 captions without a picture (the first: 02)" in caplog.text
-    assert "1 pictures without a caption (the first: 03)" in caplog.text
+    assert "1 captions without an image (the first: 02)" in caplog.text
+    assert "1 images without a caption (the first: 03)" in caplog.text
 
 
 def test_links_are_ignored(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -122,8 +122,8 @@ def test_a_sample_shares_its_name_up_to_the_last_suffix(tmp_path: Path, caplog: 
         "B": ("b",),
         "c": ("c",),
     }
-    assert "2 pictures without a caption (the first: a.seg)" in caplog.text
-    assert "1 captions without a picture (the first: s1.outputs)" in caplog.text
+    assert "2 images without a caption (the first: a.seg)" in caplog.text
+    assert "1 captions without an image (the first: s1.outputs)" in caplog.text
     assert re.search(r"1 members that are neither .*0\.tar:d\.cls\)", caplog.text)
 
 

@@ -11,7 +11,7 @@ class CiderCallback(CorpusScoreCallback):
 
     The corpus is scored once, because CIDEr's document frequencies are corpus-wide: a mean over ranks is another
     number. A score of 1.0 is what papers print as 100. Beside it stands ``human_score``, what one person's captions
-    score against the others', where each picture has two.
+    score against the others', where each image has two.
 
     Args:
         folder: Where the files go; by default the run's log folder. Each pass writes
@@ -28,12 +28,12 @@ class CiderCallback(CorpusScoreCallback):
         super().__init__(Cider(), folder)
 
     def score(self, hypotheses: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> CorpusScore:
-        """Score captions against what people wrote of the same pictures, both by key."""
+        """Score captions against what people wrote of the same images, both by key."""
         result = cider(hypotheses, references)
         card = {
             "metric": "CIDEr-D",
             "human_score": human_cider(references).score if min(map(len, references.values())) > 1 else None,
-            "tokeniser": "Penn Treebank, lower case, punctuation removed",
+            "tokenizer": "Penn Treebank, lower case, punctuation removed",
             "document_frequencies": "of this split's references",
         }
         rows = [

@@ -1,4 +1,4 @@
-"""Scores captions by group as well, where the keys of pictures name their group."""
+"""Scores captions by group as well, where the keys of images name their group."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from synth2_lightning.metrics.cider import cider
 
 
 class CiderByGroupCallback(CiderCallback):
-    """CIDEr over all pictures, and over each group by itself: what stands before the slash of a key, such as a domain.
+    """CIDEr over all images, and over each group by itself: what stands before the slash of a key, such as a domain.
 
     ``protocol.json`` has the groups under ``by_group``. Each is scored as a corpus of its own, by the document
     frequencies of its own references.
@@ -26,7 +26,7 @@ class CiderByGroupCallback(CiderCallback):
     """
 
     def score(self, hypotheses: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> CorpusScore:
-        """Score captions against what people wrote of the same pictures, both by key.
+        """Score captions against what people wrote of the same images, both by key.
 
         Raises:
             ValueError: If a key names no group.
@@ -38,12 +38,12 @@ class CiderByGroupCallback(CiderCallback):
             if not slash:
                 raise ValueError(
                     f"CiderByGroupCallback was given the key {key!r}; expected GROUP/ID, such as 'in-domain/17'. Use "
-                    "CiderCallback where pictures have no groups."
+                    "CiderCallback where images have no groups."
                 )
             groups.setdefault(group, {})[key] = caption
         by_group: dict[str, dict[str, Any]] = {
             group: {
-                "num_pictures": len(captions),
+                "num_images": len(captions),
                 "score": cider(captions, {key: references[key] for key in captions}).score,
             }
             for group, captions in sorted(groups.items())

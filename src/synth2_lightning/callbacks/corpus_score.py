@@ -27,7 +27,7 @@ class CorpusScore:
     Args:
         value: The score.
         card: How it was measured, for ``protocol.json``; ``metric`` says its name.
-        rows: One per picture, for ``predictions.jsonl``.
+        rows: One per image, for ``predictions.jsonl``.
     """
 
     value: float
@@ -38,7 +38,7 @@ class CorpusScore:
 class CorpusScoreCallback(Callback, ABC):
     """Logs a score of a validation or test pass and writes ``predictions.jsonl`` and ``protocol.json`` beside it.
 
-    Texts come from the steps' outputs; they are gathered with their picture's key, repeated keys (a distributed sampler
+    Texts come from the steps' outputs; they are gathered with their image's key, repeated keys (a distributed sampler
     pads with repeats) are dropped, and the corpus is scored once, on every rank.
 
     Attributes:
@@ -58,7 +58,7 @@ class CorpusScoreCallback(Callback, ABC):
 
     @abstractmethod
     def score(self, hypotheses: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> CorpusScore:
-        """Score what was said of every picture against what people said of it, both by key."""
+        """Score what was said of every image against what people said of it, both by key."""
 
     def take(self, outputs: Mapping[str, Any], batch: ImageTextBatch) -> None:
         """Take the texts of a batch."""
@@ -112,7 +112,7 @@ class CorpusScoreCallback(Callback, ABC):
             "score": result.value,
             "split": stage,
             "sources": sorted(self._sources),
-            "num_pictures": len(hypotheses),
+            "num_images": len(hypotheses),
             "num_references": sum(map(len, references.values())),
             "num_repeated_keys_dropped": num_repeats,
             **result.card,

@@ -20,7 +20,7 @@ _EXPORTED_WEIGHTS = "model.safetensors"
 class InitialWeightsCallback(Callback):
     """Gives trained parts the weights that an earlier run left, before the first step.
 
-    Steps, optimiser and schedule begin anew, which ``--ckpt_path`` would not: that one goes on with the same run, and
+    Steps, optimizer and schedule begin anew, which ``--ckpt_path`` would not: that one goes on with the same run, and
     where it is given nothing is done here. Weights go by their names. What only this run has, such as a new head, keeps
     its own beginning; what only the other had is left out; both are told.
 

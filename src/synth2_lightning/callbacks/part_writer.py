@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from synth2_lightning import __version__
 from synth2_lightning.callbacks.array_task import ArrayTaskCallback
-from synth2_lightning.interfaces import HasInputs, HasProvenance, LeavesOut
+from synth2_lightning.interfaces import HasInputs, HasProvenance, Skippable
 from synth2_lightning.io.locks import lock_file, lock_folder
 from synth2_lightning.io.paths import expand_home
 from synth2_lightning.io.remote import is_remote
@@ -24,10 +24,10 @@ class PartWriterCallback(Callback, ABC):
     """Writes what every ``predict_step`` returns to a folder, rank by rank.
 
     A run that was killed is started again with the same command: a datamodule that can leave records out
-    (:class:`LeavesOut`) is told which are written, by source and key, and deals the rest out; from any other they are
+    (:class:`Skippable`) is told which are written, by source and key, and deals the rest out; from any other they are
     made again and dropped. The trainer's precision, and the settings of module and datamodule that decide the records
     (:class:`HasProvenance`), must be those of the folder, and so must what the records were made from
-    (:class:`HasInputs`): captions, and the files of photographs. The predictions are not kept in memory, so
+    (:class:`HasInputs`): captions, and the files of photos. The predictions are not kept in memory, so
     ``Trainer.predict`` returns none. (It is no ``BasePredictionWriter``: that asks Lightning for the indices of every
     batch, which nobody needs here.)
 
@@ -89,17 +89,17 @@ class PartWriterCallback(Callback, ABC):
         datamodule = getattr(trainer, "datamodule", None)
         if isinstance(datamodule, HasInputs):
             self._writer.note_inputs(datamodule.fingerprint_inputs)
-            if trainer.is_global_zero:  # the others wait: reading a part of every photograph takes its time
+            if trainer.is_global_zero:  # the others wait: reading a part of every photo takes its time
                 self._writer.refuse_other_inputs(datamodule.fingerprint_inputs)
-        if isinstance(datamodule, LeavesOut):
+        if isinstance(datamodule, Skippable):
             if len(self._writer):
                 rank_zero_info(f"{len(self._writer)} {self.noun} are in {self.folder} already and are not made again")
             if len(self._writer) or task:
-                datamodule.leave_out(_NotToMake(self._writer, task))
+                datamodule.skip(_NotToMake(self._writer, task))
         elif task:
             raise ValueError(
                 f"{type(datamodule).__name__} cannot leave records out, so it has no share for one of many tasks; "
-                "expected a datamodule with leave_out(), as all have that ship. Run it without ArrayTaskCallback."
+                "expected a datamodule with skip(), as all have that ship. Run it without ArrayTaskCallback."
             )
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -53,7 +53,7 @@ class PredictionProgressBar(RichProgressBar):
 
     Args:
         noun: What a record is, in the plural.
-        refresh_rate: Batches between two pictures of the bar.
+        refresh_rate: Batches between two images of the bar.
         leave: Leave the bar when it is done.
 
     Example:

@@ -42,7 +42,7 @@ _TRAINING_CALLBACKS = (
     WeightAveragingCallback,
 )
 """Callbacks that change weights or gradients; all others only observe."""
-_EVALUATION_DATA = {"val", "test", "predict", "val_batch_size", "num_workers", "max_bad_pictures"}
+_EVALUATION_DATA = {"val", "test", "predict", "val_batch_size", "num_workers", "max_bad_images"}
 """Arguments of datamodules that no training batch depends on."""
 _OPTIMIZATION = {"optimizer", "lr_scheduler", "generation", "compile_trained"}
 """Arguments of modules that are no part of the network."""

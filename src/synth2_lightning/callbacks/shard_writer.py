@@ -17,14 +17,14 @@ class ShardWriterCallback(PartWriterCallback):
 
     Args:
         folder: Where the shards go.
-        records_per_part: Pictures per file; a kill loses no more than these, of each rank.
+        records_per_part: Images per file; a kill loses no more than these, of each rank.
 
     Example:
         >>> ShardWriterCallback("shards/coco").folder
         'shards/coco'
     """
 
-    noun = "pictures"
+    noun = "images"
 
     def __init__(self, folder: str, records_per_part: int = 10_000) -> None:
         super().__init__(folder, records_per_part)
@@ -34,7 +34,7 @@ class ShardWriterCallback(PartWriterCallback):
         return ShardWriter(folder, rank, self.records_per_part)
 
     def append(self, writer: ShardWriter, outputs: Any, pl_module: LightningModule) -> int:
-        """Give the pictures of a step to the writer.
+        """Give the images of a step to the writer.
 
         Raises:
             TypeError: If the step returned something else.
@@ -49,4 +49,4 @@ class ShardWriterCallback(PartWriterCallback):
     def finish(self, folder: Path, provenance: dict[str, Any], settings: dict[str, Any]) -> str:
         """Write the manifest."""
         is_evaluation = settings.get("data", {}).get("is_evaluation", False)
-        return f"{finish(folder, provenance, is_evaluation).num_records} pictures are in {self.folder}"
+        return f"{finish(folder, provenance, is_evaluation).num_records} images are in {self.folder}"

@@ -18,7 +18,7 @@ class SigtermCallback(Callback):
 
     Lightning's own handler talks to the other ranks from within the signal, which waits for ever where one of them gets
     the signal twice; and its predictions do not listen. This one only takes a note. In training the ranks agree after
-    every optimisation step, so that whichever of them was told, all stop after the same one, with no gradient half
+    every optimization step, so that whichever of them was told, all stop after the same one, with no gradient half
     gathered; a :class:`~synth2_lightning.callbacks.last_checkpoint.LastCheckpointCallback` then saves it. A validation
     is broken off, and made again by the run that goes on. In predictions, where ranks do not wait for each other, each
     stops by itself.
@@ -50,7 +50,7 @@ class SigtermCallback(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Agree, after an optimisation step, of which there is not one in every batch.
+        """Agree, after an optimization step, of which there is not one in every batch.
 
         Not after the last of an epoch, unless there is no other: Lightning does not go on well from there.
         """

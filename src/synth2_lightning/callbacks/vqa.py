@@ -11,7 +11,7 @@ from synth2_lightning.callbacks.corpus_score import CorpusScore, CorpusScoreCall
 from synth2_lightning.metrics.vqa import VqaAccuracy, vqa_accuracy
 from synth2_lightning.types import ImageTextBatch
 
-_LEAST_SHARE = 0.005  # rarer kinds of questions are not listed
+_LEAST_FRACTION = 0.005  # rarer kinds of questions are not listed
 
 
 class VQAAccuracyCallback(CorpusScoreCallback):
@@ -19,7 +19,7 @@ class VQAAccuracyCallback(CorpusScoreCallback):
 
     The accuracy, from 0 to 1, is that of the public evaluation: see :func:`~synth2_lightning.metrics.vqa.vqa_accuracy`.
     ``protocol.json`` also has it by the first two words of the questions ("how many"), and ``blind_score``: what an
-    answer scores that is the most frequent one to questions of these words, whatever the picture shows.
+    answer scores that is the most frequent one to questions of these words, whatever the image shows.
 
     Args:
         folder: Where the files go; by default the run's log folder. Each pass writes
@@ -73,7 +73,7 @@ class VQAAccuracyCallback(CorpusScoreCallback):
                     "blind_score": _mean(blind, keys),
                 }
                 for words, keys in sorted(kinds.items(), key=lambda kind: -len(kind[1]))
-                if len(keys) >= _LEAST_SHARE * len(hypotheses)
+                if len(keys) >= _LEAST_FRACTION * len(hypotheses)
             },
         }
         rows = [

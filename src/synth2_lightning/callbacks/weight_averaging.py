@@ -70,7 +70,7 @@ class WeightAveragingCallback(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Take in the weights after an optimisation step, of which there is not one in every batch."""
+        """Take in the weights after an optimization step, of which there is not one in every batch."""
         if trainer.global_step == self._num_seen:
             return
         self._num_seen = trainer.global_step

@@ -11,7 +11,7 @@ from synth2_lightning.types import Concept
 class CaptionBeginnings(ListedConcepts):
     """The first words of captions, the most frequent first, weighted by the number of captions that begin so.
 
-    For people with few captioned pictures: a caption that goes on from "Two dogs are running" is of their domain, which
+    For people with few captioned images: a caption that goes on from "Two dogs are running" is of their domain, which
     one about any of its nouns need not be. Use them with a template whose only opening is ``{name}``.
 
     Args:

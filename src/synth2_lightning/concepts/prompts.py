@@ -63,9 +63,9 @@ class PromptTemplate:
             holds half a character.
 
     Example:
-        >>> template = PromptTemplate("plain", 1, "Caption a photograph of: {name}")
+        >>> template = PromptTemplate("plain", 1, "Caption a photo of: {name}")
         >>> template.render([Concept("n02084071", "dog")])
-        (ChatMessage(role='user', content='Caption a photograph of: dog'),)
+        (ChatMessage(role='user', content='Caption a photo of: dog'),)
     """
 
     def __init__(

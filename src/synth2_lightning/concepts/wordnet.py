@@ -1,7 +1,7 @@
 """What WordNet 3.0 knows of the things that captions name: what each is a kind of, and which part of the world it is.
 
 ``wordnet.tsv.gz`` holds the synsets of ImageNet-21k, all artifacts, everyday nouns for what else can be seen, and all
-that these are kinds of; ``examples/derive_wordnet_table.py`` made it. WordNet's licence lies beside it.
+that these are kinds of; ``examples/derive_wordnet_table.py`` made it. WordNet's license lies beside it.
 """
 
 import gzip

@@ -31,7 +31,7 @@ class ImageTextDataModule(LightningDataModule, ABC):
 
     def __init__(self, batch_size: int, num_workers: int, seed: int) -> None:
         super().__init__()
-        # More ranks than pictures to predict: those without one have nothing to do, and that is no error. (Not in the
+        # More ranks than images to predict: those without one have nothing to do, and that is no error. (Not in the
         # class: Lightning's own __init__ says otherwise.)
         self.allow_zero_length_dataloader_with_multiple_devices = True
         if batch_size < 1:

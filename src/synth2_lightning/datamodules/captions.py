@@ -1,4 +1,4 @@
-"""Captions to synthesise pictures from, each with a seed of its own."""
+"""Captions to synthesize images from, each with a seed of its own."""
 
 import hashlib
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from synth2_lightning.types import CaptionBatch, SampleInfo
 
 
 def record_seed(seed: int, key: str) -> int:
-    """Seed of a record, from 0 to 2**63 - 1: a function of these two, so ranks, order and batches change no picture.
+    """Seed of a record, from 0 to 2**63 - 1: a function of these two, so ranks, order and batches change no image.
 
     Example:
         >>> record_seed(0, "7") == record_seed(0, "7") != record_seed(1, "7")
@@ -22,16 +22,16 @@ def record_seed(seed: int, key: str) -> int:
 
 
 class CaptionDataModule(PredictDataModule[int, CaptionBatch]):
-    """Captions for ``synth2 predict`` to synthesise pictures from, each once over all ranks.
+    """Captions for ``synth2 predict`` to synthesize images from, each once over all ranks.
 
-    The first picture of a caption has the caption's key, the others ``KEY~1``, ``KEY~2`` and so on: a folder of shards
-    may be given more pictures per caption later, and makes only those that it lacks.
+    The first image of a caption has the caption's key, the others ``KEY~1``, ``KEY~2`` and so on: a folder of shards
+    may be given more images per caption later, and makes only those that it lacks.
 
     Args:
         captions: Where they come from.
-        batch_size: Captions per step and rank; it changes no picture.
+        batch_size: Captions per step and rank; it changes no image.
         seed: What the seeds of all records come from.
-        num_per_caption: How many pictures are made of every caption.
+        num_per_caption: How many images are made of every caption.
 
     Raises:
         ValueError: If a number is below one.
@@ -43,7 +43,7 @@ class CaptionDataModule(PredictDataModule[int, CaptionBatch]):
     """
 
     other_stages = (
-        "Its captions have no pictures yet: make them with `synth2 predict`, and train on the shards with a "
+        "Its captions have no images yet: make them with `synth2 predict`, and train on the shards with a "
         "SyntheticDataModule."
     )
 
@@ -57,14 +57,14 @@ class CaptionDataModule(PredictDataModule[int, CaptionBatch]):
         self._places: dict[str, int] = {}
 
     def provenance(self) -> dict[str, Any]:
-        """Give what decides the pictures besides captions and generator, and whether an evaluation split does."""
+        """Give what decides the images besides captions and generator, and whether an evaluation split does."""
         return {"seed": self.seed, "is_evaluation": self.captions.is_evaluation}
 
     def list_items(self) -> range:
-        """Load the captions, and number them; they come through once per picture that is made of each.
+        """Load the captions, and number them; they come through once per image that is made of each.
 
         Raises:
-            ValueError: If keys look like those of further pictures of another caption.
+            ValueError: If keys look like those of further images of another caption.
         """
         self.captions.load()
         self._places = {}
@@ -72,7 +72,7 @@ class CaptionDataModule(PredictDataModule[int, CaptionBatch]):
         return range(self.num_per_caption * len(self.captions))
 
     def name_items(self, items: Sequence[int]) -> list[tuple[str, str]]:
-        """Return source and key of pictures."""
+        """Return source and key of images."""
         keys = [self.captions.record(index).key for index in range(len(self.captions))]
         return [(self.captions.name, copy_key(keys[item % len(keys)], item // len(keys))) for item in items]
 
@@ -111,14 +111,14 @@ class CaptionDataModule(PredictDataModule[int, CaptionBatch]):
         for index in range(len(self.captions)):
             if "~" in (key := self.captions.record(index).key):
                 raise ValueError(
-                    f"The key {key!r} of captions {self.captions.name!r} holds '~', which numbers the pictures of a "
+                    f"The key {key!r} of captions {self.captions.name!r} holds '~', which numbers the images of a "
                     f"caption where num_per_caption is above 1 (it is {self.num_per_caption}). Expected keys without "
-                    "it: rename them, name another key column, or make one picture per caption."
+                    "it: rename them, name another key column, or make one image per caption."
                 )
 
 
 def copy_key(key: str, copy: int) -> str:
-    """Key of one of the pictures of a caption.
+    """Key of one of the images of a caption.
 
     Example:
         >>> copy_key("7", 0), copy_key("7", 1)

@@ -33,13 +33,13 @@ class ConceptDataModule(PredictDataModule[Ask, PromptBatch]):
     Example:
         >>> from synth2_lightning.concepts.sampling import UniformSampling
         >>> from synth2_lightning.concepts.table import TableConcepts
-        >>> prompt = PromptTemplate("plain", 1, "Caption a photograph of: {name}")
+        >>> prompt = PromptTemplate("plain", 1, "Caption a photo of: {name}")
         >>> ConceptDataModule(TableConcepts("birds.txt"), prompt, 1000, UniformSampling()).num_captions
         1000
     """
 
     other_stages = (
-        "Its captions are not written yet: write them with `synth2 predict`, make pictures of them with a "
+        "Its captions are not written yet: write them with `synth2 predict`, make images of them with a "
         "CaptionDataModule, and train on the shards."
     )
 

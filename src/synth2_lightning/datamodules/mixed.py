@@ -1,4 +1,4 @@
-"""Photographs and synthetic pairs in one batch (Synth², arXiv 2403.07750, section 3)."""
+"""Photos and synthetic pairs in one batch (Synth², arXiv 2403.07750, section 3)."""
 
 from collections.abc import Container, Sequence
 from typing import Any
@@ -6,19 +6,19 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from synth2_lightning.datamodules.base import ImageTextDataModule
+from synth2_lightning.datamodules.fraction import FractionSchedule
 from synth2_lightning.datamodules.pairs import BatchDataset
 from synth2_lightning.datamodules.real import RealDataModule
-from synth2_lightning.datamodules.share import ShareSchedule
 from synth2_lightning.datamodules.synthetic import SyntheticDataModule
 from synth2_lightning.interfaces import ImageEncoder
 from synth2_lightning.types import ImageTextBatch
 
 
 class MixedPairs(BatchDataset):
-    """Photographs first, synthetic pairs after, in the numbering and in the batch.
+    """Photos first, synthetic pairs after, in the numbering and in the batch.
 
     Args:
-        real: Pairs with photographs; ``None`` where there are none to learn from.
+        real: Pairs with photos; ``None`` where there are none to learn from.
         synthetic: Pairs with image tokens.
     """
 
@@ -49,27 +49,27 @@ class MixedPairs(BatchDataset):
 
 
 class MixedDataModule(ImageTextDataModule):
-    """Batches of photographs and synthetic pairs, in the same counts on every rank in every step.
+    """Batches of photos and synthetic pairs, in the same counts on every rank in every step.
 
     It owns the batch size of training and deals it out; there those of its two parts do not count, nor do their seeds
-    and workers. Validation, test and predict are those of the photographs. An epoch is as many whole batches as the
-    pairs of both kinds fill together, whatever the share: so a run with another share is as long.
+    and workers. Validation, test and predict are those of the photos. An epoch is as many whole batches as the
+    pairs of both kinds fill together, whatever the fraction: so a run with another fraction is as long.
 
     Args:
-        real: Photographs. Without a training split, the share must be 1 throughout.
+        real: Photos. Without a training split, the fraction must be 1 throughout.
         synthetic: Synthetic pairs.
         batch_size: Pairs of both kinds together, per step and rank.
-        synthetic_share: Share of synthetic pairs in a batch, by the step; rounded to whole pairs.
+        synthetic_fraction: Share of synthetic pairs in a batch, by the step; rounded to whole pairs.
         num_workers: Processes that read ahead, per rank.
         seed: Order of the pairs.
         image_encoder: Encoder of the model, handed to ``real``; the command line passes it.
 
     Raises:
-        ValueError: If a constant share is no whole number of pairs.
+        ValueError: If a constant fraction is no whole number of pairs.
 
     Example:
-        >>> from synth2_lightning.datamodules.share import ConstantShare
-        >>> data = MixedDataModule(RealDataModule(), SyntheticDataModule("shards/coco"), 64, ConstantShare(0.25))
+        >>> from synth2_lightning.datamodules.fraction import ConstantFraction
+        >>> data = MixedDataModule(RealDataModule(), SyntheticDataModule("shards/coco"), 64, ConstantFraction(0.25))
         >>> data.count_pairs(step=0)
         (48, 16)
     """
@@ -79,22 +79,22 @@ class MixedDataModule(ImageTextDataModule):
         real: RealDataModule,
         synthetic: SyntheticDataModule,
         batch_size: int,
-        synthetic_share: ShareSchedule,
+        synthetic_fraction: FractionSchedule,
         num_workers: int = 2,
         seed: int = 0,
         image_encoder: ImageEncoder | None = None,
     ) -> None:
         super().__init__(batch_size, num_workers, seed)
-        synthetic_share.check(batch_size)
+        synthetic_fraction.check(batch_size)
         self.real = real
         if image_encoder is not None:
             real.image_encoder = image_encoder
         self.synthetic = synthetic
-        self.synthetic_share = synthetic_share
+        self.synthetic_fraction = synthetic_fraction
 
     def count_pairs(self, step: int) -> tuple[int, int]:
-        """Photographs and synthetic pairs that one rank takes in a step."""
-        num_synthetic = round(self.synthetic_share(step) * self.batch_size)
+        """Photos and synthetic pairs that one rank takes in a step."""
+        num_synthetic = round(self.synthetic_fraction(step) * self.batch_size)
         return self.batch_size - num_synthetic, num_synthetic
 
     def setup(self, stage: str) -> None:
@@ -108,9 +108,9 @@ class MixedDataModule(ImageTextDataModule):
         """Give what decides the pixels that a prediction sees, and whether they are of an evaluation split."""
         return self.real.provenance()
 
-    def leave_out(self, records: Container[tuple[str, str]]) -> None:
-        """Leave photographs, named by source and key, out of the prediction that was set up."""
-        self.real.leave_out(records)
+    def skip(self, records: Container[tuple[str, str]]) -> None:
+        """Leave photos, named by source and key, out of the prediction that was set up."""
+        self.real.skip(records)
 
     def make_train_pairs(self) -> MixedPairs:
         """Give the pairs of both kinds."""
@@ -118,22 +118,22 @@ class MixedDataModule(ImageTextDataModule):
         return MixedPairs(real, self.synthetic.train_pairs)
 
     def count_streams(self) -> tuple[int, int]:
-        """Number of photograph pairs and of synthetic pairs."""
+        """Number of photo pairs and of synthetic pairs."""
         num_synthetic = len(self.synthetic.train_pairs)
         return len(self.train_pairs) - num_synthetic, num_synthetic
 
     def val_dataloader(self) -> DataLoader[ImageTextBatch] | Sequence[DataLoader[ImageTextBatch]]:
-        """Photographs with all their captions."""
+        """Photos with all their captions."""
         return self.real.val_dataloader()
 
     def test_dataloader(self) -> DataLoader[ImageTextBatch]:
-        """Photographs with all their captions."""
+        """Photos with all their captions."""
         return self.real.test_dataloader()
 
     def predict_dataloader(self) -> DataLoader[ImageTextBatch]:
-        """Photographs with all their captions, each once over all ranks."""
+        """Photos with all their captions, each once over all ranks."""
         return self.real.predict_dataloader()
 
     def on_before_batch_transfer(self, batch: ImageTextBatch, dataloader_idx: int) -> ImageTextBatch:
-        """Count the bad photographs."""
+        """Count the bad photos."""
         return self.real.on_before_batch_transfer(batch, dataloader_idx)

@@ -1,4 +1,4 @@
-"""Datasets that are asked for whole batches, and pairs of one picture and one of its captions."""
+"""Datasets that are asked for whole batches, and pairs of one image and one of its captions."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -69,10 +69,10 @@ class Selection(BatchDataset):
 
 
 class PairIndex:
-    """Numbers the pairs of pictures that have several captions each.
+    """Numbers the pairs of images that have several captions each.
 
     Args:
-        num_captions: Number of captions of every picture.
+        num_captions: Number of captions of every image.
 
     Example:
         >>> PairIndex(np.array([2, 0, 3])).locate([0, 1, 2, 4])
@@ -88,7 +88,7 @@ class PairIndex:
         return int(self._ends[-1]) if len(self._ends) else 0
 
     def locate(self, pairs: Sequence[int]) -> tuple[list[int], list[int]]:
-        """Find the picture of every pair, and which of its captions is meant."""
-        pictures = np.searchsorted(self._ends, np.asarray(pairs), side="right")
-        captions = np.asarray(pairs) - self._starts[pictures]
-        return pictures.tolist(), captions.tolist()
+        """Find the image of every pair, and which of its captions is meant."""
+        images = np.searchsorted(self._ends, np.asarray(pairs), side="right")
+        captions = np.asarray(pairs) - self._starts[images]
+        return images.tolist(), captions.tolist()

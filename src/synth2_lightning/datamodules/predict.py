@@ -91,7 +91,7 @@ class PredictDataModule(LightningDataModule, ABC, Generic[Item, Batch]):
             )
         self._items = self.list_items()
 
-    def leave_out(self, records: Container[tuple[str, str]]) -> None:
+    def skip(self, records: Container[tuple[str, str]]) -> None:
         """Leave records, named by source and key, out of the prediction that was set up."""
         names = self.name_items(self._items)
         self._items = [item for item, name in zip(self._items, names, strict=True) if name not in records]

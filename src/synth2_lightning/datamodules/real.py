@@ -1,4 +1,4 @@
-"""Photographs with human captions."""
+"""Photos with human captions."""
 
 from collections.abc import Container, Sequence
 from typing import Any
@@ -6,10 +6,10 @@ from typing import Any
 from torch import nn
 from torch.utils.data import DataLoader
 
-from synth2_lightning.datamodules.bad_pictures import BadPictures
+from synth2_lightning.datamodules.bad_images import BadImages
 from synth2_lightning.datamodules.base import ImageTextDataModule
 from synth2_lightning.datamodules.pairs import BatchDataset, Selection
-from synth2_lightning.datamodules.photographs import PhotographPairs, Photographs, PictureReader
+from synth2_lightning.datamodules.photos import ImageReader, PhotoPairs, Photos
 from synth2_lightning.datamodules.sampling import EvaluationSampler, PredictionSampler
 from synth2_lightning.interfaces import ImageEncoder, ImageTextSource
 from synth2_lightning.io.fingerprints import fingerprint_texts
@@ -19,19 +19,19 @@ _STAGES = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "pr
 
 
 class RealDataModule(ImageTextDataModule):
-    """Photographs: pairs to learn from, and pictures with all their captions to be judged by.
+    """Photos: pairs to learn from, and images with all their captions to be judged by.
 
     Args:
-        train: Photographs to learn from; every caption makes a pair.
-        val: Photographs for validation.
-        test: Photographs for the test.
-        predict: Photographs to be captioned or made into tokens; each comes once over all ranks.
+        train: Photos to learn from; every caption makes a pair.
+        val: Photos for validation.
+        test: Photos for the test.
+        predict: Photos to be captioned or made into tokens; each comes once over all ranks.
         batch_size: Pairs per step and rank.
-        val_batch_size: Pictures per batch and rank in validation, test and predict.
+        val_batch_size: Images per batch and rank in validation, test and predict.
         image_size: Height and width in pixels; the short side is resized to it and the middle is cut out. ``None``
             takes the size of ``image_encoder``: for run files that are for any model.
         num_workers: Processes that read ahead, per rank.
-        max_bad_pictures: How many unreadable pictures a rank replaces by others before it stops.
+        max_bad_images: How many unreadable images a rank replaces by others before it stops.
         seed: Order of the training pairs.
         image_encoder: Encoder of the model; the command line passes it.
 
@@ -52,7 +52,7 @@ class RealDataModule(ImageTextDataModule):
         val_batch_size: int = 64,
         image_size: int | None = 224,
         num_workers: int = 2,
-        max_bad_pictures: int = 10,
+        max_bad_images: int = 10,
         seed: int = 0,
         image_encoder: ImageEncoder | None = None,
     ) -> None:
@@ -61,7 +61,7 @@ class RealDataModule(ImageTextDataModule):
         self.val_batch_size = val_batch_size
         self.image_size = image_size
         self.image_encoder = image_encoder
-        self.bad_pictures = BadPictures(max_bad_pictures)
+        self.bad_images = BadImages(max_bad_images)
         self._to_predict: Sequence[int] | None = None
         self._places: dict[str, int] = {}
 
@@ -74,13 +74,13 @@ class RealDataModule(ImageTextDataModule):
         """Read the indices of the sources that the stage needs.
 
         Raises:
-            ValueError: If the photographs to learn from are known to be an evaluation split.
+            ValueError: If the photos to learn from are known to be an evaluation split.
         """
         super().setup(stage)
         train = self.sources["train"]
         if stage == "fit" and train is not None and train.is_evaluation:
             raise ValueError(
-                f"The photographs to learn from, {train.name!r}, are an evaluation split: what is scored on it "
+                f"The photos to learn from, {train.name!r}, are an evaluation split: what is scored on it "
                 "afterwards would mean nothing. Expected a training split as `train`; name this one as `val` or `test`."
             )
         self._to_predict = None
@@ -89,14 +89,14 @@ class RealDataModule(ImageTextDataModule):
             if (source := self.sources[split]) is not None:
                 source.load()
 
-    def leave_out(self, records: Container[tuple[str, str]]) -> None:
-        """Leave pictures, named by source and key, out of the prediction that was set up."""
+    def skip(self, records: Container[tuple[str, str]]) -> None:
+        """Leave images, named by source and key, out of the prediction that was set up."""
         if (source := self.sources["predict"]) is not None:
             indices = range(len(source))
             self._to_predict = [index for index in indices if (source.name, source.key(index)) not in records]
 
     def fingerprint_inputs(self, records: Sequence[tuple[str, str]]) -> list[str | None]:
-        """Return fingerprints of the captions and files of the photographs that records are made from."""
+        """Return fingerprints of the captions and files of the photos that records are made from."""
         source = self.sources["predict"]
         if source is None:
             return [None] * len(records)
@@ -111,50 +111,50 @@ class RealDataModule(ImageTextDataModule):
         return self.sources["train"] is not None
 
     def make_train_pairs(self) -> BatchDataset:
-        """Give the pairs of a photograph and one of its captions."""
-        return PhotographPairs(self._make_reader("train"))
+        """Give the pairs of a photo and one of its captions."""
+        return PhotoPairs(self._make_reader("train"))
 
     def val_dataloader(self) -> DataLoader[ImageTextBatch] | Sequence[DataLoader[ImageTextBatch]]:
-        """Pictures with all their captions; nothing in ``fit`` where there is no such split."""
+        """Images with all their captions; nothing in ``fit`` where there is no such split."""
         fitting = self.trainer is not None and self.trainer.state.fn == "fit"
         if self.sources["val"] is None and fitting:
             return []
         return self._evaluate("val", EvaluationSampler)
 
     def test_dataloader(self) -> DataLoader[ImageTextBatch]:
-        """Pictures with all their captions."""
+        """Images with all their captions."""
         return self._evaluate("test", EvaluationSampler)
 
     def predict_dataloader(self) -> DataLoader[ImageTextBatch]:
-        """Pictures with all their captions, each once over all ranks; without those that were left out."""
+        """Images with all their captions, each once over all ranks; without those that were left out."""
         return self._evaluate("predict", PredictionSampler, self._to_predict)
 
     def on_before_batch_transfer(self, batch: ImageTextBatch, dataloader_idx: int) -> ImageTextBatch:
-        """Count the bad pictures, here because workers do not see each other's.
+        """Count the bad images, here because workers do not see each other's.
 
         Raises:
-            ValueError: If there are more than ``max_bad_pictures``.
+            ValueError: If there are more than ``max_bad_images``.
         """
-        self.bad_pictures.add(batch.skipped)
+        self.bad_images.add(batch.skipped)
         return batch
 
     def _evaluate(
         self, split: str, sampler: type[EvaluationSampler], items: Sequence[int] | None = None
     ) -> DataLoader[ImageTextBatch]:
-        dataset: BatchDataset = Photographs(self._make_reader(split))
+        dataset: BatchDataset = Photos(self._make_reader(split))
         if items is not None:
             dataset = Selection(dataset, items)
         return self.make_evaluation_loader(
             dataset, sampler(len(dataset), self.val_batch_size, self.rank, self.world_size)
         )
 
-    def _make_reader(self, split: str) -> PictureReader:
+    def _make_reader(self, split: str) -> ImageReader:
         source = self.sources[split]
         if source is None:
             raise ValueError(
-                f"RealDataModule has no {split!r} photographs; expected a source. Set `--data.init_args.{split}`."
+                f"RealDataModule has no {split!r} photos; expected a source. Set `--data.init_args.{split}`."
             )
-        return PictureReader(source, self._find_image_size(), self.bad_pictures.limit)
+        return ImageReader(source, self._find_image_size(), self.bad_images.limit)
 
     def _find_image_size(self) -> int:
         if self.image_size is not None:

@@ -16,7 +16,7 @@ class ShardDataModule(PredictDataModule[int, TokenizedImages]):
 
     Args:
         shards: Folder that ``synth2 predict`` has finished.
-        batch_size: Pictures per step and rank.
+        batch_size: Images per step and rank.
 
     Raises:
         ValueError: If the batch size is below one.
@@ -34,7 +34,7 @@ class ShardDataModule(PredictDataModule[int, TokenizedImages]):
         self._places: dict[tuple[str, str], int] = {}
 
     def provenance(self) -> dict[str, Any]:
-        """Give what made the pictures, and whether they are of an evaluation split."""
+        """Give what made the images, and whether they are of an evaluation split."""
         manifest = self.reader.manifest
         return {"shards": manifest.provenance.get("settings", {}), "is_evaluation": manifest.is_evaluation}
 

@@ -42,7 +42,7 @@ class ShardPairs(BatchDataset):
 
 
 def load_to_learn(reader: ShardReader) -> None:
-    """Check and map shards that are to be learnt from.
+    """Check and map shards that are to be learned from.
 
     Raises:
         ValueError: If they are known to come from an evaluation split.
@@ -51,7 +51,7 @@ def load_to_learn(reader: ShardReader) -> None:
     if reader.manifest.is_evaluation:
         raise ValueError(
             f"The shards to learn from, {reader.folder}, were made of an evaluation split: what is scored on it "
-            "afterwards would mean nothing. Expected shards of pictures and captions that nothing is scored on; make "
+            "afterwards would mean nothing. Expected shards of images and captions that nothing is scored on; make "
             "them of a training split."
         )
 
@@ -59,7 +59,7 @@ def load_to_learn(reader: ShardReader) -> None:
 class SyntheticDataModule(ImageTextDataModule):
     """Pairs of a caption and image tokens, from a folder of shards; to learn from only.
 
-    To train on nothing else and still be judged by photographs, put it into a ``MixedDataModule`` with a constant share
+    To train on nothing else and still be judged by photos, put it into a ``MixedDataModule`` with a constant fraction
     of 1.
 
     Args:
@@ -68,11 +68,11 @@ class SyntheticDataModule(ImageTextDataModule):
         num_workers: Processes that read ahead, per rank.
         seed: Order of the pairs.
         limit: Keep the first rows only.
-        keep_share: Share of the pairs to keep, of those with the best scores (``synth2 predict --config score.yaml``
+        keep_fraction: Share of the pairs to keep, of those with the best scores (``synth2 predict --config score.yaml``
             writes them); pairs that score like the last of them are kept as well. 1 keeps all, scored or not.
 
     Raises:
-        ValueError: If ``keep_share`` is not above 0 and up to 1.
+        ValueError: If ``keep_fraction`` is not above 0 and up to 1.
 
     Example:
         >>> SyntheticDataModule("shards/coco", batch_size=256).batch_size
@@ -86,16 +86,18 @@ class SyntheticDataModule(ImageTextDataModule):
         num_workers: int = 2,
         seed: int = 0,
         limit: int | None = None,
-        keep_share: float = 1.0,
+        keep_fraction: float = 1.0,
     ) -> None:
         super().__init__(batch_size, num_workers, seed)
-        if not 0.0 < keep_share <= 1.0:
-            raise ValueError(f"SyntheticDataModule got keep_share={keep_share}; expected a share above 0 and up to 1.")
+        if not 0.0 < keep_fraction <= 1.0:
+            raise ValueError(
+                f"SyntheticDataModule got keep_fraction={keep_fraction}; expected a fraction above 0 and up to 1."
+            )
         self.reader = ShardReader(shards, limit)
-        self.keep_share = keep_share
+        self.keep_fraction = keep_fraction
 
     def setup(self, stage: str) -> None:
-        """Check and map the shards where they are to be learnt from.
+        """Check and map the shards where they are to be learned from.
 
         Raises:
             ValueError: If they are known to come from an evaluation split.
@@ -105,21 +107,21 @@ class SyntheticDataModule(ImageTextDataModule):
             load_to_learn(self.reader)
 
     def make_train_pairs(self) -> BatchDataset:
-        """Give the pairs of image tokens and one of their captions, the best share of them.
+        """Give the pairs of image tokens and one of their captions, the best fraction of them.
 
         Raises:
             ValueError: If not all are to be kept and they have no scores.
         """
         pairs = ShardPairs(self.reader)
-        if self.keep_share == 1:
+        if self.keep_fraction == 1:
             return pairs
         scores = self.reader.read_scores()
         # By the score alone, not by the order of the rows: that is another one where other ranks wrote them.
-        num_kept = max(1, round(self.keep_share * len(scores)))
+        num_kept = max(1, round(self.keep_fraction * len(scores)))
         lowest = np.partition(scores, -num_kept)[-num_kept]
         kept = np.flatnonzero(scores >= lowest)
         rank_zero_info(
-            f"{len(kept)} of the {len(scores)} pairs of {self.reader.folder} are learnt from, those with a score of at "
-            f"least {lowest:.4g} (keep_share={self.keep_share})"
+            f"{len(kept)} of the {len(scores)} pairs of {self.reader.folder} are used, those with a score of at "
+            f"least {lowest:.4g} (keep_fraction={self.keep_fraction})"
         )
         return Selection(pairs, kept)

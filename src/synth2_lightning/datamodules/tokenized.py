@@ -1,4 +1,4 @@
-"""Photographs that were made into image tokens beforehand, with human captions."""
+"""Photos that were made into image tokens beforehand, with human captions."""
 
 from synth2_lightning.datamodules.real import RealDataModule
 from synth2_lightning.datamodules.synthetic import ShardPairs, load_to_learn
@@ -7,20 +7,20 @@ from synth2_lightning.shards.reader import ShardReader
 
 
 class TokenizedDataModule(RealDataModule):
-    """Learns from the tokens of photographs, is judged by photographs: the encoder's work on the first is done once.
+    """Learns from the tokens of photos, is judged by photos: the encoder's work on the first is done once.
 
     It is a :class:`~synth2_lightning.datamodules.real.RealDataModule`, so it can be mixed with synthetic pairs: then
     all of training takes place in token space, as in Synth² (arXiv 2403.07750).
 
     Args:
         shards: Folder that ``synth2 predict --config tokenize.yaml`` has finished.
-        val: Photographs for validation.
-        test: Photographs for the test.
+        val: Photos for validation.
+        test: Photos for the test.
         batch_size: Pairs per step and rank.
-        val_batch_size: Pictures per batch and rank in validation and test.
-        image_size: Height and width in pixels of the photographs in validation and test.
+        val_batch_size: Images per batch and rank in validation and test.
+        image_size: Height and width in pixels of the photos in validation and test.
         num_workers: Processes that read ahead, per rank.
-        max_bad_pictures: How many unreadable pictures a rank replaces by others before it stops.
+        max_bad_images: How many unreadable images a rank replaces by others before it stops.
         seed: Order of the training pairs.
         limit: Learn from the first rows only.
 
@@ -38,7 +38,7 @@ class TokenizedDataModule(RealDataModule):
         val_batch_size: int = 64,
         image_size: int = 224,
         num_workers: int = 2,
-        max_bad_pictures: int = 10,
+        max_bad_images: int = 10,
         seed: int = 0,
         limit: int | None = None,
     ) -> None:
@@ -49,7 +49,7 @@ class TokenizedDataModule(RealDataModule):
             val_batch_size=val_batch_size,
             image_size=image_size,
             num_workers=num_workers,
-            max_bad_pictures=max_bad_pictures,
+            max_bad_images=max_bad_images,
             seed=seed,
         )
         self.reader = ShardReader(shards, limit)
@@ -60,7 +60,7 @@ class TokenizedDataModule(RealDataModule):
         return True
 
     def setup(self, stage: str) -> None:
-        """Read the photographs' indices, and map the shards where they are to be learnt from.
+        """Read the photos' indices, and map the shards where they are to be learned from.
 
         Raises:
             ValueError: If they are known to come from an evaluation split.

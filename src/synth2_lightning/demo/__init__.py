@@ -1,1 +1,1 @@
-"""A page to try a trained captioner: what it says of a picture, where it looked, what it learnt that is alike."""
+"""A page to try a trained captioner: what it says of an image, where it looked, what it learned that is alike."""

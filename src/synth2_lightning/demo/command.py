@@ -16,7 +16,7 @@ from rich.progress import track
 
 from synth2_lightning.datamodules.synthetic import SyntheticDataModule
 from synth2_lightning.demo.answers import Answerer
-from synth2_lightning.demo.neighbours import Neighbours
+from synth2_lightning.demo.neighbors import Neighbors
 from synth2_lightning.demo.port import refuse_taken_port
 from synth2_lightning.demo.run_data import build_data_part
 from synth2_lightning.export.captioner import Captioner, load_captioner
@@ -48,7 +48,7 @@ def serve_demo(
     """
     console = MessageConsole(stderr=True)
     with keep_sigterm():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that dropped pictures are deleted then, too
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that dropped images are deleted then, too
         with open_demo(run, port, device, console, from_hub) as page:
             console.print(f"The page is at {page.local_url} for this machine alone. Ctrl-C ends it.")
             try:
@@ -61,7 +61,7 @@ def serve_demo(
 def open_demo(
     run: str, port: int, device: torch.device | str | None, console: Console, from_hub: Collection[str] = ()
 ) -> Iterator[Any]:
-    """Serve the page while the context lasts; pictures that were dropped are deleted at its end.
+    """Serve the page while the context lasts; images that were dropped are deleted at its end.
 
     Args:
         run: As for :func:`serve_demo`.
@@ -89,9 +89,9 @@ def open_demo(
     ):
         from synth2_lightning.demo.page import serve_page
 
-        neighbours, note = read_pairs(captioner, folder, Path(scratch) / "means.bin", console)
+        neighbors, note = read_pairs(captioner, folder, Path(scratch) / "means.bin", console)
         examples = save_examples(folder, Path(scratch), console)
-        page = serve_page(Answerer(captioner, neighbours), run, examples, note, port, uploads)
+        page = serve_page(Answerer(captioner, neighbors), run, examples, note, port, uploads)
         try:
             yield page
         finally:
@@ -104,31 +104,29 @@ def find_folder(run: str) -> Path | None:
     return None if is_exported(path) else find_run(path).folder
 
 
-def read_pairs(
-    captioner: Captioner, folder: Path | None, file: Path, console: Console
-) -> tuple[Neighbours | None, str]:
+def read_pairs(captioner: Captioner, folder: Path | None, file: Path, console: Console) -> tuple[Neighbors | None, str]:
     """Read the synthetic pairs, or say why there are none."""
     if folder is None:
-        return None, "Which pairs it learnt from is not known: no config.yaml of its run lies beside this captioner."
+        return None, "Which pairs it learned from is not known: no config.yaml of its run lies beside this captioner."
     try:
         data = build_data_part(folder, SyntheticDataModule)
         if data is None:
-            return None, "It learnt from no synthetic pairs: the run's config.yaml names no shards of them."
+            return None, "It learned from no synthetic pairs: the run's config.yaml names no shards of them."
         data.setup("fit")
-        neighbours = Neighbours(captioner.module, data.make_train_pairs(), file)
-        steps = neighbours.build()
-        for _ in track(steps, "Reading the synthetic pairs", -(-len(neighbours.pairs) // 256), console=console):
+        neighbors = Neighbors(captioner.module, data.make_train_pairs(), file)
+        steps = neighbors.build()
+        for _ in track(steps, "Reading the synthetic pairs", -(-len(neighbors.pairs) // 256), console=console):
             pass
     except (OSError, ValueError) as error:  # they may have been moved since; captions do not need them
-        return None, f"The synthetic pairs that it learnt from cannot be read. {error}"
+        return None, f"The synthetic pairs that it learned from cannot be read. {error}"
     return (
-        neighbours,
-        f"Found by its own visual tokens among {neighbours.num_pictures:,} pictures of {data.reader.folder}.",
+        neighbors,
+        f"Found by its own visual tokens among {neighbors.num_images:,} images of {data.reader.folder}.",
     )
 
 
 def save_examples(folder: Path | None, scratch: Path, console: Console) -> list[Path]:
-    """Write the first validation pictures of a run as files, where there are some."""
+    """Write the first validation images of a run as files, where there are some."""
     paths = []
     try:
         source: ImageTextSource | None = build_data_part(folder, ImageTextSource, ".val")  # type: ignore[type-abstract]
@@ -136,7 +134,7 @@ def save_examples(folder: Path | None, scratch: Path, console: Console) -> list[
             source.load()
             for number in range(min(NUM_EXAMPLES, len(source))):
                 paths.append(scratch / f"example-{number}.png")
-                source.picture(number).save(paths[-1])
+                source.image(number).save(paths[-1])
     except (OSError, ValueError) as error:
         console.print(f"There are no examples: {error}", soft_wrap=True)
         return []

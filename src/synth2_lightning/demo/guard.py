@@ -14,7 +14,7 @@ from synth2_lightning.io.json_text import parse_json
 TRUSTED_HOSTS = ("127.0.0.1", "localhost")
 """Names by which a browser on this machine reaches the server; any other may be one that was rebound to it (DNS)."""
 MAX_BODY_BYTES = 2**20
-NOT_UPLOADED = "Only pictures that were uploaded to this page are read; upload the picture first."
+NOT_UPLOADED = "Only images that were uploaded to this page are read; upload the image first."
 
 _API = "/gradio_api/"
 _FILE = f"{_API}file="

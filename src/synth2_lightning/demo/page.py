@@ -17,7 +17,7 @@ MAX_FILE_SIZE = "100mb"
 _FONT = ("system-ui", "sans-serif")  # gradio's own come from a font server
 _STYLE = """
 .caption textarea {font-size: 1.6rem; line-height: 1.3;}
-.picture img {width: 100%; height: 100%; object-fit: contain;}
+.image img {width: 100%; height: 100%; object-fit: contain;}
 """
 _LEGEND = (
     "The warmer, the more attention, on one scale for all words. "
@@ -33,7 +33,7 @@ def serve_page(
     Args:
         answerer: Answers.
         title: What the page says of the captioner.
-        examples: Pictures to begin with; the first is shown when the page opens.
+        examples: Images to begin with; the first is shown when the page opens.
         pairs_note: What to say above the synthetic pairs.
         port: Of the loopback address.
         uploads: Folder of uploaded files, which is gradio's temporary one; no other file is read for a request.
@@ -78,15 +78,15 @@ def _build(answerer: Answerer, title: str, examples: Sequence[str], pairs_note: 
         gradio.HTML(f"<h2>What does this captioner say?</h2>{render_note(title)}")
         with gradio.Row():
             with gradio.Column(scale=2, min_width=260):
-                picture = gradio.Image(
-                    label="Drop a picture, or paste one",
+                image = gradio.Image(
+                    label="Drop an image, or paste one",
                     type="filepath",
                     sources=["upload", "clipboard"],
                     height=300,
-                    elem_classes="picture",
+                    elem_classes="image",
                 )
                 if examples:
-                    gradio.Examples([[path] for path in examples], picture, label="Pictures that it is judged by")
+                    gradio.Examples([[path] for path in examples], image, label="Images that it is judged by")
             with gradio.Column(scale=5, min_width=420):
                 caption = gradio.Textbox(label="Caption", interactive=False, elem_classes="caption")
                 words = gradio.HTML(elem_classes="words")
@@ -96,23 +96,23 @@ def _build(answerer: Answerer, title: str, examples: Sequence[str], pairs_note: 
             path = None if file is None else file.get("path")
             return ("", "", "") if path is None else describe(answerer, Path(path), pairs_note)
 
-        # Not through gradio's own reader, which knows less of bad pictures. OwnPageOnly holds the path to uploads.
-        picture.change(show, picture, [caption, words, pairs], preprocess=False, api_name="caption")
+        # Not through gradio's own reader, which knows less of bad images. OwnPageOnly holds the path to uploads.
+        image.change(show, image, [caption, words, pairs], preprocess=False, api_name="caption")
         if examples:
-            page.load(lambda: examples[0], None, picture, api_visibility="private")
+            page.load(lambda: examples[0], None, image, api_visibility="private")
     return page
 
 
 def describe(answerer: Answerer, file: Path, pairs_note: str) -> tuple[str, str, str]:
-    """Give the caption of a picture, and as HTML where its words looked and what is alike; or why there is none."""
+    """Give the caption of an image, and as HTML where its words looked and what is alike; or why there is none."""
     try:
         answer = answerer.answer(file)
     except OSError as error:
         return "", render_note(str(error)), ""
     words = render_figures(answer.words) if answer.words else render_note(answer.words_note)
-    neighbours = [(each.picture, f"{each.caption} ({each.similarity:.2f})") for each in answer.neighbours]
+    neighbors = [(each.image, f"{each.caption} ({each.similarity:.2f})") for each in answer.neighbors]
     return (
         answer.caption,
         f"<h3>Where it looked for each word</h3>{render_note(_LEGEND) if answer.words else ''}{words}",
-        f"<h3>What it learnt from that is most alike</h3>{render_note(pairs_note)}{render_figures(neighbours, 'wide')}",
+        f"<h3>What it learned from that is most alike</h3>{render_note(pairs_note)}{render_figures(neighbors, 'wide')}",
     )

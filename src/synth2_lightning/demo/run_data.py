@@ -1,4 +1,4 @@
-"""What a run learnt from, and what it was judged by, built again from its run file."""
+"""What a run learned from, and what it was judged by, built again from its run file."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path

@@ -55,12 +55,12 @@ def map_words(
 
 
 def draw_map(
-    picture: Image.Image, weights: Float[Tensor, "rows columns"], strongest: float, side: int = 256
+    image: Image.Image, weights: Float[Tensor, "rows columns"], strongest: float, side: int = 256
 ) -> Image.Image:
-    """Draw a map over its image: grey where the weight is zero, warmer colors for larger weights.
+    """Draw a map over its image: gray where the weight is zero, warmer colors for larger weights.
 
     Args:
-        picture: RGB, square.
+        image: RGB, square.
         weights: The map.
         strongest: The weight of the warmest color.
         side: Height and width of the result in pixels.
@@ -71,9 +71,9 @@ def draw_map(
     """
     from matplotlib import colormaps
 
-    grey = np.asarray(picture.convert("L").resize((side, side), Image.Resampling.BICUBIC), dtype=np.float32)
+    gray = np.asarray(image.convert("L").resize((side, side), Image.Resampling.BICUBIC), dtype=np.float32)
     heat = Image.fromarray((weights / max(strongest, 1e-9)).clamp(0, 1).numpy().astype(np.float32))
     share: Any = np.asarray(heat.resize((side, side), Image.Resampling.BICUBIC)).clip(0, 1)
     colors = colormaps["inferno"](0.25 + 0.75 * share)[..., :3] * 255
     alpha = 0.75 * share[..., None] ** 0.75
-    return Image.fromarray((grey[..., None] * (1 - alpha) + colors * alpha).round().astype(np.uint8))
+    return Image.fromarray((gray[..., None] * (1 - alpha) + colors * alpha).round().astype(np.uint8))

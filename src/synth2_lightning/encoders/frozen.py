@@ -20,13 +20,13 @@ RGB = tuple[float, float, float]
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
-    """How a network wants its pictures.
+    """How a network wants its images.
 
     Args:
         image_size: Height and width in pixels.
         mean: Subtracted from values in [0, 1], per channel.
         std: Divides what is left, per channel.
-        interpolation: How pictures of another size are resized; always with antialiasing.
+        interpolation: How images of another size are resized; always with antialiasing.
         resize_mode: ``"shortest"`` scales the shorter side and cuts the middle out, ``"squash"`` scales both sides.
 
     Example:
@@ -42,7 +42,7 @@ class Preprocessing:
     resize_mode: Literal["shortest", "squash"] = "shortest"
 
     def frame(self, images: UInt8[Tensor, "batch 3 height width"]) -> UInt8[Tensor, "batch 3 size size"]:
-        """Bring pictures to the network's size; those that have it are left alone."""
+        """Bring images to the network's size; those that have it are left alone."""
         target = [self.image_size, self.image_size]
         if list(images.shape[-2:]) == target:
             return images
@@ -60,7 +60,7 @@ class FrozenEncoder(ImageEncoder, ABC):
 
     Args:
         name: Identity of the embeddings.
-        preprocessing: How the network wants its pictures.
+        preprocessing: How the network wants its images.
         blueprint: The network on the ``meta`` device.
     """
 
@@ -76,8 +76,8 @@ class FrozenEncoder(ImageEncoder, ABC):
         self.register_buffer("std", torch.tensor(preprocessing.std).view(1, 3, 1, 1), persistent=False)
         self.network: nn.Module | None = None
         with torch.device("meta"):
-            picture = torch.zeros(1, 3, self.image_size, self.image_size)
-            _, self.embed_dim, height, width = self.feature_map(blueprint.eval(), picture).shape
+            image = torch.zeros(1, 3, self.image_size, self.image_size)
+            _, self.embed_dim, height, width = self.feature_map(blueprint.eval(), image).shape
         self.num_tokens = height * width
 
     @abstractmethod
@@ -97,15 +97,15 @@ class FrozenEncoder(ImageEncoder, ABC):
 
     @torch.no_grad()
     def encode_pixels(self, pixels: Pixels) -> Float[Tensor, "batch tokens dim"]:
-        """Embed pictures of any height and width.
+        """Embed images of any height and width.
 
         Raises:
             RuntimeError: If ``load()`` was not called.
         """
         if self.network is None:
-            raise RuntimeError(f"The encoder {self.name!r} has no weights yet; call load() before encoding pictures.")
-        network, num_pictures = self.network, FROZEN_CHUNK if self.mean.is_cpu else max(1, len(pixels.values))
-        return torch.cat([self._encode(network, part) for part in torch.split(pixels.values, num_pictures)])
+            raise RuntimeError(f"The encoder {self.name!r} has no weights yet; call load() before encoding images.")
+        network, num_images = self.network, FROZEN_CHUNK if self.mean.is_cpu else max(1, len(pixels.values))
+        return torch.cat([self._encode(network, part) for part in torch.split(pixels.values, num_images)])
 
     def _encode(self, network: nn.Module, values: Tensor) -> Tensor:
         images = self.preprocessing.frame(values).to(self.mean.dtype) / 255

@@ -23,7 +23,7 @@ from synth2_lightning.types import Pixels, VQTokens
 class OpenClipEncoder(FrozenEncoder):
     """The image tower of an open_clip model as frozen encoder; class tokens are left out, the text tower is dropped.
 
-    The last block comes after the tower's final normalisation, where that applies to patches; inner blocks come as
+    The last block comes after the tower's final normalization, where that applies to patches; inner blocks come as
     they are. The statistics are those of the pretrained tag; for a local file those that all tags of its
     architecture agree on, else open_clip's defaults.
 
@@ -35,8 +35,8 @@ class OpenClipEncoder(FrozenEncoder):
         image_size: Height and width in pixels; the architecture's own where left out.
         mean: Channel means of values in [0, 1], where the tag's do not hold.
         std: Channel deviations, where the tag's do not hold.
-        interpolation: How pictures of another size are resized, where the tag's does not hold.
-        resize_mode: How pictures that are not square are framed, where the tag's does not hold.
+        interpolation: How images of another size are resized, where the tag's does not hold.
+        resize_mode: How images that are not square are framed, where the tag's does not hold.
 
     Raises:
         ValueError: If open_clip has no such architecture, or the tower has no such layer.
@@ -77,7 +77,7 @@ class OpenClipEncoder(FrozenEncoder):
         if not -num_layers <= layer < num_layers:
             raise ValueError(f"{model!r} has no layer {layer}; expected {-num_layers} to {num_layers - 1}.")
         self._layer = layer % num_layers
-        # Where attention pools the patches (CoCa), the final normalisation belongs to what was pooled.
+        # Where attention pools the patches (CoCa), the final normalization belongs to what was pooled.
         self._normalize = self._layer == num_layers - 1 and getattr(blueprint, "attn_pool", None) is None
         name = f"{model}/{Path(pretrained).stem}/{self._layer}@{preprocessing.image_size}"
         super().__init__(name, preprocessing, blueprint)
@@ -99,9 +99,9 @@ class OpenClipEncoder(FrozenEncoder):
 
 
 class OpenClipImageTextEncoder(ImageTextEncoder):
-    """Both towers of an open_clip model: pictures and texts in one space.
+    """Both towers of an open_clip model: images and texts in one space.
 
-    The statistics of pictures are those of the pretrained tag, as for :class:`OpenClipEncoder`.
+    The statistics of images are those of the pretrained tag, as for :class:`OpenClipEncoder`.
 
     Args:
         model: An architecture of open_clip.
@@ -141,12 +141,12 @@ class OpenClipImageTextEncoder(ImageTextEncoder):
 
     @torch.no_grad()
     def embed_images(self, pixels: Pixels) -> Float[Tensor, "batch dim"]:
-        """Embed pictures of any height and width, on the network's device.
+        """Embed images of any height and width, on the network's device.
 
         Raises:
             RuntimeError: If ``load()`` was not called.
         """
-        network = self._loaded("pictures")
+        network = self._loaded("images")
         weight = next(network.parameters())
         framed = self._preprocessing.frame(pixels.values.to(weight.device))
         images = vision.normalize(framed.float() / 255, list(self._preprocessing.mean), list(self._preprocessing.std))
@@ -170,9 +170,9 @@ class OpenClipImageTextEncoder(ImageTextEncoder):
 
 
 class OpenClipScorer(PairScorer):
-    """Scores a pair by the cosine of picture and caption under both towers of an open_clip model, from -1 to 1.
+    """Scores a pair by the cosine of image and caption under both towers of an open_clip model, from -1 to 1.
 
-    The picture is what the tokenizer decodes the tokens to (CLIPScore, arXiv 2104.08718, without its factor).
+    The image is what the tokenizer decodes the tokens to (CLIPScore, arXiv 2104.08718, without its factor).
 
     Args:
         tokenizer: Decodes the tokens; its codebook is theirs.
@@ -216,7 +216,7 @@ class OpenClipScorer(PairScorer):
 
     @torch.no_grad()
     def score(self, tokens: VQTokens, captions: Sequence[str]) -> Float[Tensor, " batch"]:
-        """Score each caption beside its picture.
+        """Score each caption beside its image.
 
         Raises:
             RuntimeError: If ``load()`` was not called.
@@ -225,8 +225,8 @@ class OpenClipScorer(PairScorer):
         """
         if self._fingerprint is None:
             raise RuntimeError(f"The scorer {self.model!r} has no weights yet; call load() before scoring pairs.")
-        pictures = self.encoder.embed_images(self.tokenizer.detokenize(tokens))
-        return (pictures * self.encoder.embed_texts(captions)).sum(1)
+        images = self.encoder.embed_images(self.tokenizer.detokenize(tokens))
+        return (images * self.encoder.embed_texts(captions)).sum(1)
 
 
 def _check_architecture(model: str) -> None:

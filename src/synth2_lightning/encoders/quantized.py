@@ -1,8 +1,8 @@
 """A residual codebook over any frozen encoder's features makes that encoder an image tokenizer.
 
-Levels after the first quantise what the levels before left over (residual vector quantisation; Juang and Gray, 1982;
+Levels after the first quantize what the levels before left over (residual vector quantization; Juang and Gray, 1982;
 Zeghidour et al., arXiv 2107.03312). Nearest codes do not change when everything is shifted or scaled together, so the
-codes lie in the encoder's own space and nothing is normalised on the way.
+codes lie in the encoder's own space and nothing is normalized on the way.
 """
 
 import json
@@ -29,22 +29,22 @@ _CODES = "codebook.safetensors"
 
 
 class QuantizedEncoder(ImageTokenizer):
-    """A frozen encoder with a learnt codebook over its features.
+    """A frozen encoder with a learned codebook over its features.
 
     Embeddings of tokens lie in the encoder's own space, so they may meet continuous features of the same encoder.
 
     Args:
-        encoder: Makes the features; the one that the codebook was learnt on.
+        encoder: Makes the features; the one that the codebook was learned on.
         codebook: Location of a folder that :meth:`ResidualCodebookLearner.export` wrote.
         num_levels: How many levels to use, counted from the coarsest; all where left out. Levels are nested: the
-            first ones are what a shorter codebook would have learnt.
-        quantize_pixels: Whether photographs are quantised too, as in Synth², where real and synthetic pictures speak
-            the same codes. Otherwise photographs keep their continuous features and only tokens are looked up:
-            nothing is lost of them, but real and synthetic pictures can be told apart.
+            first ones are what a shorter codebook would have learned.
+        quantize_pixels: Whether photos are quantized too, as in Synth², where real and synthetic images speak
+            the same codes. Otherwise photos keep their continuous features and only tokens are looked up:
+            nothing is lost of them, but real and synthetic images can be told apart.
 
     Raises:
         FileNotFoundError: If no codebook lies there.
-        ValueError: If the codebook was learnt on another encoder, or has fewer levels.
+        ValueError: If the codebook was learned on another encoder, or has fewer levels.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -74,7 +74,7 @@ class QuantizedEncoder(ImageTokenizer):
         )
         if config["encoder"] != encoder.name:
             raise ValueError(
-                f"The codebook {codebook!r} was learnt on features of {config['encoder']!r}, but this run's encoder is "
+                f"The codebook {codebook!r} was trained on features of {config['encoder']!r}, but this encoder is "
                 f"{encoder.name!r}, and their spaces have nothing in common. Use that encoder, or learn a codebook of "
                 "this one (modules.codebook.CodebookModule)."
             )
@@ -106,13 +106,13 @@ class QuantizedEncoder(ImageTokenizer):
 
     @torch.no_grad()
     def tokenize(self, pixels: Pixels) -> VQTokens:
-        """Turn pictures into ids, level after level."""
+        """Turn images into ids, level after level."""
         self._check_loaded()
         return VQTokens(_nearest(self.encoder.encode_pixels(pixels), self.codes), self.codebook)
 
     @torch.no_grad()
     def encode_pixels(self, pixels: Pixels) -> Float[Tensor, "batch tokens dim"]:
-        """Embed pictures: as the sum of their codes, or continuously if told so."""
+        """Embed images: as the sum of their codes, or continuously if told so."""
         if not self.quantize_pixels:
             return self.encoder.encode_pixels(pixels)
         return self._look_up(self.tokenize(pixels).ids)
@@ -161,7 +161,7 @@ class CodebookLearner(Loadable, nn.Module, ABC):
 
     @abstractmethod
     def quantize(self, pixels: Pixels) -> Quantization:
-        """Encode and quantise pictures of any height and width; in training the codebook moves along."""
+        """Encode and quantize images of any height and width; in training the codebook moves along."""
 
     @abstractmethod
     def export(self, folder: Path) -> None:
@@ -228,7 +228,7 @@ class ResidualCodebookLearner(CodebookLearner):
         ).to(self.started.device)
 
     def quantize(self, pixels: Pixels) -> Quantization:
-        """Encode and quantise pictures; in training the codebook moves along.
+        """Encode and quantize images; in training the codebook moves along.
 
         Raises:
             RuntimeError: If ``load()`` was not called, or the codebook saw no training batch yet.
@@ -246,9 +246,9 @@ class ResidualCodebookLearner(CodebookLearner):
         if self.training:
             self.started.fill_(True)
         elif not self.started:
-            # The library would start from whatever comes first, were it a picture that is held out.
+            # The library would start from whatever comes first, were it an image that is held out.
             raise RuntimeError("The codebook has not started; it starts at the first batch in training mode.")
-        # Distances need all their digits: neighbours of a code often differ in the third.
+        # Distances need all their digits: neighbors of a code often differ in the third.
         with torch.autocast(features.device.type, enabled=False):
             flat = rearrange(features.float(), "b n d -> 1 (b n) d")
             quantized, ids, _ = quantizer(flat)

@@ -1,4 +1,4 @@
-"""Text networks of transformers that condition the image generator: pretrained and frozen, or new and learnt along."""
+"""Text networks of transformers that condition the image generator: pretrained and frozen, or new and learned along."""
 
 import logging
 from abc import ABC, abstractmethod
@@ -190,7 +190,7 @@ class PretrainedTextEncoder(FrozenModule, TransformersTextEncoder):
 
 
 class NewTextEncoder(TransformersTextEncoder):
-    """A text network that starts from nothing and is learnt along with the generator.
+    """A text network that starts from nothing and is learned along with the generator.
 
     Args:
         config: The configuration of a Hugging Face model, such as ``{"model_type": "bert", "hidden_size": 192}``. Size
@@ -234,7 +234,7 @@ class NewTextEncoder(TransformersTextEncoder):
 
 @contextmanager
 def _without_report() -> Iterator[None]:
-    # Weights that the text network has no use for, such as CLIP's picture tower, are listed one by one; what is missing
+    # Weights that the text network has no use for, such as CLIP's image tower, are listed one by one; what is missing
     # is refused here, not reported.
     logger = logging.getLogger("transformers.modeling_utils")
     logger.addFilter(_is_no_report)

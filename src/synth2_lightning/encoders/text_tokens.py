@@ -60,7 +60,7 @@ class TextReader:
         for text, encoding in zip(texts, encodings, strict=True):
             if not text.strip() or all(encoding.special_tokens_mask):
                 raise ValueError(
-                    f"The caption {text!r} has no word, so it says nothing about a picture; expected at least one. "
+                    f"The caption {text!r} has no word, so it says nothing about an image; expected at least one. "
                     "Drop such captions from the data."
                 )
         self._count([text for text, encoding in zip(texts, encodings, strict=True) if encoding.overflowing])
@@ -72,7 +72,7 @@ class TextReader:
         if cut and not self.num_truncated:
             _logger.warning(
                 "The caption %r is longer than max_length=%d tokens: its end was cut off and says nothing about the "
-                "picture. Raise max_length of the text encoder, as far as its network has positions, or shorten the "
+                "image. Raise max_length of the text encoder, as far as its network has positions, or shorten the "
                 "captions. This is told once; num_truncated counts on.",
                 cut[0],
                 self.max_length,

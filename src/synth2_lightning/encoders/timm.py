@@ -19,7 +19,7 @@ from synth2_lightning.io.locations import check_hub_name, resolve
 class TimmEncoder(FrozenEncoder):
     """A timm network as frozen encoder: patch tokens of a transformer, or a feature map of a convolutional network.
 
-    Class and register tokens are left out. The last block comes after the network's final normalisation, where it
+    Class and register tokens are left out. The last block comes after the network's final normalization, where it
     has one; inner blocks come as they are.
 
     Args:
@@ -32,7 +32,7 @@ class TimmEncoder(FrozenEncoder):
         image_size: Height and width in pixels; the model's own where left out.
         mean: Channel means of values in [0, 1]; the model's own where left out.
         std: Channel deviations; the model's own where left out.
-        interpolation: How pictures of another size are resized; the model's own where left out.
+        interpolation: How images of another size are resized; the model's own where left out.
 
     Raises:
         ValueError: If timm has no such model, or the model has no such layer.
@@ -187,7 +187,7 @@ def _misfit(network: nn.Module, path: Path, fact: str, strangers: set[str]) -> s
 
 
 def _without_counters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    # Batch normalisation counts its steps, some libraries save that and some do not, and evaluation never reads it.
+    # Batch normalization counts its steps, some libraries save that and some do not, and evaluation never reads it.
     return {name: tensor for name, tensor in state.items() if not name.endswith("num_batches_tracked")}
 
 

@@ -1,4 +1,4 @@
-"""Features of a timm network at several depths, for pictures to be compared by what they show."""
+"""Features of a timm network at several depths, for images to be compared by what they show."""
 
 from collections.abc import Sequence
 from typing import cast
@@ -12,9 +12,9 @@ from synth2_lightning.nn.perceptual import FeatureExtractor
 
 
 class TimmFeatures(FeatureExtractor):
-    """A convolutional network of timm, frozen; a gradient flows to the pictures, none to the network.
+    """A convolutional network of timm, frozen; a gradient flows to the images, none to the network.
 
-    Pictures come in at their own size, so that no detail is lost or made up: a network that takes pictures of one
+    Images come in at their own size, so that no detail is lost or made up: a network that takes images of one
     size alone, as most transformers do, is refused.
 
     Args:
@@ -23,7 +23,7 @@ class TimmFeatures(FeatureExtractor):
         layers: Indices into timm's ``feature_info`` of the model, from the end where negative.
 
     Raises:
-        ValueError: If timm has no such model, the model has no such layer, or takes pictures of one size alone.
+        ValueError: If timm has no such model, the model has no such layer, or takes images of one size alone.
 
     Example:
         >>> features = TimmFeatures("tf_efficientnet_lite0")  # no weights yet
@@ -41,8 +41,8 @@ class TimmFeatures(FeatureExtractor):
             raise ValueError(f"TimmFeatures was asked for no layer of {model!r}; expected one or more.")
         if hasattr(blueprint, "set_input_size"):
             raise ValueError(
-                f"TimmFeatures was given {model!r}, which takes pictures of one size alone; expected a network that "
-                "takes pictures as they are. Use a convolutional one, such as tf_efficientnet_lite0."
+                f"TimmFeatures was given {model!r}, which takes images of one size alone; expected a network that "
+                "takes images as they are. Use a convolutional one, such as tf_efficientnet_lite0."
             )
         names = stage_names(blueprint)
         self._model = model
@@ -73,11 +73,11 @@ class TimmFeatures(FeatureExtractor):
         """
         if self.network is None:
             raise RuntimeError(f"The features of {self._model!r} have no weights yet; call load() first.")
-        normalised = ((images + 1) / 2 - self.mean) / self.std
+        normalized = ((images + 1) / 2 - self.mean) / self.std
         return cast(
             list[Tensor],
             self.network.forward_intermediates(  # type: ignore[operator]
-                normalised.contiguous(memory_format=torch.channels_last),
+                normalized.contiguous(memory_format=torch.channels_last),
                 indices=self._layers, norm=False, stop_early=True, intermediates_only=True,
             ),
         )  # fmt: skip

@@ -25,12 +25,12 @@ _HALF = (0.5, 0.5, 0.5)
 
 
 class VQGANTokenizer(FrozenEncoder, ImageTokenizer):
-    """A trained VQ-GAN: pictures become codebook ids in raster order, and ids become codebook vectors or pictures.
+    """A trained VQ-GAN: images become codebook ids in raster order, and ids become codebook vectors or images.
 
     Args:
         model: Folder in diffusers' layout (``config.json`` beside ``*.safetensors``) as a path, ``package://`` or
             ``weights://``; anything else is an id on the Hugging Face Hub, such as ``amused/amused-256``.
-        image_size: Height and width in pixels that pictures are brought to; by default the ``sample_size`` of the
+        image_size: Height and width in pixels that images are brought to; by default the ``sample_size`` of the
             model's configuration. Published configurations may hold a number that means nothing, as aMUSEd's does.
         subfolder: Folder inside ``model``, such as ``vqvae``.
         name: First part of the codebook's fingerprint, and the identity of embeddings.
@@ -89,13 +89,13 @@ class VQGANTokenizer(FrozenEncoder, ImageTokenizer):
 
     @torch.no_grad()
     def tokenize(self, pixels: Pixels) -> VQTokens:
-        """Turn pictures into the ids of the nearest codes."""
+        """Turn images into the ids of the nearest codes."""
         latents = super().encode_pixels(pixels)
         return VQTokens(_nearest(latents, self._vectors), self.codebook)
 
     @torch.no_grad()
     def encode_pixels(self, pixels: Pixels) -> Float[Tensor, "batch tokens dim"]:
-        """Embed pictures as the vectors of their codes."""
+        """Embed images as the vectors of their codes."""
         return self._vectors[self.tokenize(pixels).ids[..., 0]]
 
     @torch.no_grad()
@@ -110,15 +110,15 @@ class VQGANTokenizer(FrozenEncoder, ImageTokenizer):
 
     @torch.no_grad()
     def detokenize(self, tokens: VQTokens) -> Pixels:
-        """Decode ids into pictures.
+        """Decode ids into images.
 
         Raises:
-            ValueError: If they are refused by :meth:`embed_tokens`, or are not as many as a square picture has.
+            ValueError: If they are refused by :meth:`embed_tokens`, or are not as many as a square image has.
         """
         side = math.isqrt(tokens.ids.shape[1])
         if side**2 != tokens.ids.shape[1]:
             raise ValueError(
-                f"A picture of {tokens.ids.shape[1]} tokens cannot be decoded; expected a square number of them, such "
+                f"An image of {tokens.ids.shape[1]} tokens cannot be decoded; expected a square number of them, such "
                 f"as the {self.num_tokens} that {self.name!r} makes."
             )
         codes = rearrange(self.embed_tokens(tokens), "b (h w) d -> b d h w", h=side)
@@ -145,7 +145,7 @@ class VQGANTokenizer(FrozenEncoder, ImageTokenizer):
 
 
 class TrainableTokenizer(Loadable, nn.Module, ABC):
-    """A tokenizer while it learns: pictures become codes and pictures again, with a gradient.
+    """A tokenizer while it learns: images become codes and images again, with a gradient.
 
     It is no :class:`ImageTokenizer`, because its codes still move. ``export`` writes what becomes one.
 
@@ -157,7 +157,7 @@ class TrainableTokenizer(Loadable, nn.Module, ABC):
 
     @abstractmethod
     def reconstruct(self, pixels: Pixels) -> Reconstruction:
-        """Encode, quantise and decode pictures of any height and width; in training the codebook moves along."""
+        """Encode, quantize and decode images of any height and width; in training the codebook moves along."""
 
     @abstractmethod
     def export(self, folder: Path) -> None:
@@ -172,7 +172,7 @@ class TrainableVQGAN(TrainableTokenizer):
     """A VQ-GAN while it learns: encoder and decoder by gradient, the codebook by moving averages.
 
     Args:
-        image_size: Height and width in pixels that pictures are brought to.
+        image_size: Height and width in pixels that images are brought to.
         codebook_size: Number of codes.
         embed_dim: Width of a code.
         block_out_channels: Channels at full size, half size, and so on; one token covers 2 to the number of
@@ -224,7 +224,7 @@ class TrainableVQGAN(TrainableTokenizer):
         self.codebook = MovingCodebook(codebook_size, embed_dim, decay, revival_threshold, num_free_batches)
 
     def reconstruct(self, pixels: Pixels) -> Reconstruction:
-        """Encode, quantise and decode."""
+        """Encode, quantize and decode."""
         images = self.preprocessing.frame(pixels.values).to(self.network.dtype) / 127.5 - 1
         latents = self.network.encode(images.contiguous(memory_format=torch.channels_last)).latents
         flat = rearrange(latents, "b d h w -> (b h w) d")
@@ -275,7 +275,7 @@ def _check_size(image_size: int, num_blocks: int) -> None:
     stride = 2 ** (num_blocks - 1)
     if image_size < 1 or image_size % stride:
         raise ValueError(
-            f"Pictures of image_size={image_size} pixels do not divide into tokens: one covers {stride} pixels in "
+            f"Images of image_size={image_size} pixels do not divide into tokens: one covers {stride} pixels in "
             f"height and width. Expected a multiple of {stride}."
         )
 
@@ -290,6 +290,6 @@ def _nearest(
 
 
 def _decode(network: VQModel, codes: Float[Tensor, "batch dim h w"]) -> Float[Tensor, "batch 3 height width"]:
-    # VQModel.decode would quantise again, or look up, depending on the configuration; the codes are final here.
+    # VQModel.decode would quantize again, or look up, depending on the configuration; the codes are final here.
     spatial = codes if network.config.norm_type == "spatial" else None
     return cast(Tensor, network.decoder(network.post_quant_conv(codes), spatial))

@@ -20,17 +20,17 @@ from rich.text import Text
 
 from synth2_lightning.export.captioner import BATCH_SIZE, MAX_PIXELS, Captioner
 from synth2_lightning.io.console import MessageConsole
-from synth2_lightning.shards.picture_captions import Format, PictureCaptionFile, PictureCaptionStream
-from synth2_lightning.sources.picture_files import FoundPictures
-from synth2_lightning.sources.picture_urls import PictureFetcher
-from synth2_lightning.sources.pictures import decode_picture, pixel_limit
+from synth2_lightning.shards.image_captions import Format, ImageCaptionFile, ImageCaptionStream
+from synth2_lightning.sources.image_files import FoundImages
+from synth2_lightning.sources.image_urls import ImageFetcher
+from synth2_lightning.sources.images import decode_image, pixel_limit
 
 SOME_FAILED, STOPPED_BY_USER, STOPPED_BY_READER = 3, 130, 141
 """Exit codes; the last two are those of shells for Ctrl-C and for a pipe that nobody reads."""
 
 
-def caption_pictures(
-    found: FoundPictures,
+def caption_images(
+    found: FoundImages,
     captioner: Captioner,
     out: Path | None = None,
     format: Format = "text",
@@ -38,19 +38,19 @@ def caption_pictures(
     max_pixels: int = MAX_PIXELS,
     console: Console | None = None,
 ) -> int:
-    """Write captions of pictures to a file or the standard output; tell of progress and of bad pictures beside it.
+    """Write captions of images to a file or the standard output; tell of progress and of bad images beside it.
 
     Args:
-        found: The pictures.
+        found: The images.
         captioner: Writes the captions.
         out: The file. What is in it already is not made again.
         format: How rows are written.
-        batch_size: How many pictures go through the model at a time.
-        max_pixels: Refuse pictures with more.
+        batch_size: How many images go through the model at a time.
+        max_pixels: Refuse images with more.
         console: Where to tell of it; the standard error by default.
 
     Returns:
-        The exit code: 0; 3 if some pictures could not be read; 130 or 141 if the user, or whoever reads the output,
+        The exit code: 0; 3 if some images could not be read; 130 or 141 if the user, or whoever reads the output,
         stopped it.
 
     Raises:
@@ -61,16 +61,16 @@ def caption_pictures(
     if found.num_others:
         _tell(
             console,
-            f"Left out of the folders, because their names do not end like those of pictures: {found.num_others}.",
+            f"Left out of the folders, because their names do not end like those of images: {found.num_others}.",
         )
     for name, reason in found.missing:
         _tell(console, f"{name}: {reason}", "red")
     run = _Run(captioner, batch_size, max_pixels, console)
     try:
         if out is None:
-            run.caption(found.names, PictureCaptionStream(format))
+            run.caption(found.names, ImageCaptionStream(format))
         else:
-            with PictureCaptionFile(out, format, captioner.provenance()) as file:
+            with ImageCaptionFile(out, format, captioner.provenance()) as file:
                 run.go_on(found.names, file)
     except KeyboardInterrupt:
         _tell(console, f"Stopped.{'' if out is None else f' The same command goes on from what is in {out}.'}")
@@ -85,18 +85,18 @@ def caption_pictures(
 
 
 def make_reader(image_size: int, max_pixels: int = MAX_PIXELS) -> Callable[[str], Image.Image]:
-    """Make what reads the picture of a path or of an address.
+    """Return a function that reads the image of a path or of an address.
 
     Example:
         >>> make_reader(224)("gone.jpg")
         Traceback (most recent call last):
-        OSError: The picture gone.jpg cannot be read: FileNotFoundError: [Errno 2] No such file or directory: 'gone.jpg'
+        OSError: The image gone.jpg cannot be read: FileNotFoundError: [Errno 2] No such file or directory: 'gone.jpg'
     """
-    fetcher = PictureFetcher()
+    fetcher = ImageFetcher()
 
     def read(name: str) -> Image.Image:
         file = fetcher.fetch(name) if "://" in name else Path(name)
-        return decode_picture(file, name, max_pixels, wanted_size=image_size)
+        return decode_image(file, name, max_pixels, wanted_size=image_size)
 
     return read
 
@@ -109,15 +109,15 @@ class _Run:
         self.console = console
         self.num_failed = 0
 
-    def go_on(self, names: Sequence[str], file: PictureCaptionFile) -> None:
+    def go_on(self, names: Sequence[str], file: ImageCaptionFile) -> None:
         left = [name for name in names if name not in file.names]  # bad ones again: they may have been repaired
         if num_done := len(names) - len(left):
-            _tell(self.console, f"{num_done} of {len(names)} pictures have their caption in {file.path} already.")
+            _tell(self.console, f"{num_done} of {len(names)} images have their caption in {file.path} already.")
         if left:
             self.caption(left, file)
         _tell(self.console, f"{len(file.names)} captions are in {file.path}.")
 
-    def caption(self, names: Sequence[str], sink: PictureCaptionFile | PictureCaptionStream) -> None:
+    def caption(self, names: Sequence[str], sink: ImageCaptionFile | ImageCaptionStream) -> None:
         read = make_reader(self.captioner.image_size, self.max_pixels)
         with pixel_limit(self.max_pixels), _progress(self.console) as progress:
             task = progress.add_task("", total=len(names))
@@ -132,7 +132,7 @@ class _Run:
 class _RateColumn(ProgressColumn):
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
-        return Text(f"{speed:.1f} pictures/s" if speed else "")
+        return Text(f"{speed:.1f} images/s" if speed else "")
 
 
 def _progress(console: Console) -> Progress:

@@ -19,7 +19,7 @@ from synth2_lightning.io.locations import hub_from_cache, resolve
 from synth2_lightning.io.trusted_packages import trusting
 from synth2_lightning.modules.captioner_checkpoint import read_captioner
 from synth2_lightning.modules.captioning import VisionLanguageModule
-from synth2_lightning.sources.pictures import center_crop, decode_picture, pixel_limit, to_rgb
+from synth2_lightning.sources.images import center_crop, decode_image, pixel_limit, to_rgb
 from synth2_lightning.sources.read_ahead import read_ahead
 from synth2_lightning.types import Pixels
 
@@ -162,7 +162,7 @@ class Captioner:
     def _read(self, image: ImageLike, name: str, max_pixels: int) -> Image.Image:
         match image:
             case str() | Path():
-                return decode_picture(Path(image), str(image), max_pixels, wanted_size=self.image_size)
+                return decode_image(Path(image), str(image), max_pixels, wanted_size=self.image_size)
             case Image.Image():
                 return to_rgb(image)
             case Tensor():

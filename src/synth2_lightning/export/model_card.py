@@ -1,4 +1,4 @@
-"""The card of a shared captioner: what it is, how it was scored, what it learnt from, and what it cannot do."""
+"""The card of a shared captioner: what it is, how it was scored, what it learned from, and what it cannot do."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,12 +25,12 @@ def write_card(
         name: What the captioner is called.
         config: Its description, as ``config.json`` holds it.
         scores: Protocol cards.
-        data: What it learnt from; ``None`` where nobody knows.
+        data: What it learned from; ``None`` where nobody knows.
         license: Of the weights, as the Hub writes it.
     """
     from huggingface_hub import ModelCardData
 
-    synthetic = ["synthetic-data"] if data is not None and data.synthetic_share is not None else []
+    synthetic = ["synthetic-data"] if data is not None and data.synthetic_fraction is not None else []
     front = ModelCardData(
         library_name="synth2-lightning", pipeline_tag="image-to-text", tags=[*_TAGS, *synthetic], license=license
     )
@@ -51,21 +51,21 @@ _USE = """`pip install synth2-lightning`, then, with the name of this folder or 
 ```python
 import synth2_lightning
 captioner = synth2_lightning.load("{name}")
-print(captioner.caption(["picture.jpg"]))
+print(captioner.caption(["image.jpg"]))
 ```
 
 `synth2 caption {name} image.jpg` does the same. Loading runs no code of this folder."""
 
-_LIMITS = """* It writes captions like those that it learnt from: what they lack or get wrong, it lacks and gets wrong.
+_LIMITS = """* It writes captions like those that it learned from: what they lack or get wrong, it lacks and gets wrong.
 * It says untrue things as fluently as true ones, and nobody has looked for biases in it.
-* The scores hold for the split, references, prompt and decoding beside them. They say nothing of other pictures.
-* Parts that are named and not included keep their own licences; what comes from the Hub by name may change there."""
+* The scores hold for the split, references, prompt and decoding beside them. They say nothing of other images.
+* Parts that are named and not included keep their own licenses; what comes from the Hub by name may change there."""
 
 
 def _say_what_it_is(config: Mapping[str, Any], license: str | None) -> str:
     class_name = str(config["model"]["class_path"]).rpartition(".")[2]
     versions = ", ".join(f"{package} {number}" for package, number in config["versions"].items())
-    terms = f"Licence of the weights: {license}." if license else "No licence was given for the weights."
+    terms = f"License of the weights: {license}." if license else "No license was given for the weights."
     return (
         f"An image captioner ({class_name}), trained for {config['step']} steps with "
         "[synth2-lightning](https://pypi.org/project/synth2-lightning/), an open implementation of Synth² "
@@ -77,7 +77,7 @@ def _tell_scores(scores: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     if not scores:
         yield "None was written for this checkpoint."
         return
-    yield "| metric | score | one person against the others | data, split | pictures | references | prompt | decoding |"
+    yield "| metric | score | one person against the others | data, split | images | references | prompt | decoding |"
     yield "|---|---|---|---|---|---|---|---|"
     for card in scores:
         human = card.get("human_score")
@@ -86,7 +86,7 @@ def _tell_scores(scores: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             f"{card['score']:.4f}",
             "" if human is None else f"{human:.4f}",
             ", ".join([*card.get("sources", []), card["split"]]),
-            card.get("num_pictures", ""),
+            card.get("num_images", ""),
             card.get("num_references", ""),
             f"`{card['prompt']}`" if card.get("prompt") else "none",
             _say_decoding(card.get("generation", {})),
@@ -108,7 +108,7 @@ def _tell_data(data: DataRecord | None) -> Iterator[str]:
     if data is None:
         yield "Not known: no run file lay beside the checkpoint."
         return
-    share = data.synthetic_share
+    share = data.synthetic_fraction
     yield f"Synthetic pairs in a batch: {share}." if share else "No synthetic pairs were mixed in."
     yield "\n| place in the run file | part | arguments |\n|---|---|---|"
     for where, name, arguments in data.parts:

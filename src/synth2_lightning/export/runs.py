@@ -78,12 +78,12 @@ def _read_card(path: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class DataRecord:
-    """What a captioner learnt from, as its run file says.
+    """What a captioner learned from, as its run file says.
 
     Args:
         parts: Place in the run file, class and arguments of every part of the data that has some.
         manifests: Of the folders of shards that the run file names; a reason where one cannot be read.
-        synthetic_share: Part of the batch that was synthetic, in words; ``None`` where no data was mixed.
+        synthetic_fraction: Part of the batch that was synthetic, in words; ``None`` where no data was mixed.
 
     Example:
         >>> DataRecord([], {}, None).manifests
@@ -92,11 +92,11 @@ class DataRecord:
 
     parts: list[tuple[str, str, dict[str, Any]]]
     manifests: dict[str, Manifest | str]
-    synthetic_share: str | None
+    synthetic_fraction: str | None
 
 
 def read_data(folder: Path | None) -> DataRecord | None:
-    """Read what a run learnt from; ``None`` where no run file lies beside the checkpoint.
+    """Read what a run learned from; ``None`` where no run file lies beside the checkpoint.
 
     Raises:
         ValueError: If the run file is damaged.
@@ -106,7 +106,7 @@ def read_data(folder: Path | None) -> DataRecord | None:
         return None
     parts = list(_list_parts(data, ""))
     shards = {str(arguments["shards"]) for _, _, arguments in parts if arguments.get("shards")}
-    shares = (f"{name} {arguments}" for where, name, arguments in parts if where.endswith("synthetic_share"))
+    shares = (f"{name} {arguments}" for where, name, arguments in parts if where.endswith("synthetic_fraction"))
     manifests = {place: _read_manifest(place) for place in sorted(shards)}
     return DataRecord(parts, manifests, next(shares, None))
 

@@ -1,4 +1,4 @@
-"""Captions that explain, advise or chat where a picture should be described."""
+"""Captions that explain, advise or chat where an image should be described."""
 
 import re
 from dataclasses import dataclass
@@ -53,7 +53,7 @@ class ExplanationFilter(RecordFilter):
     """Rejects captions that say what a thing is or is for, not what is seen: "A bulldozer is a machine used to…".
 
     Also those that speak to the reader or of the writer, ask, order, or belong on a web page. Words in quotation marks
-    do not count, for they may stand on a sign in the picture. Works on English.
+    do not count, for they may stand on a sign in the image. Works on English.
 
     Example:
         >>> texts = ("Goldfinches are known for their song.", "A goldfinch sings on a branch.", "Enjoy the view!")

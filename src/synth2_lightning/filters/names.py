@@ -1,4 +1,4 @@
-"""Captions about persons with a name, whom no picture shows to a reader who does not know them."""
+"""Captions about persons with a name, whom no image shows to a reader who does not know them."""
 
 import re
 from functools import cached_property

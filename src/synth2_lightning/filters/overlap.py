@@ -21,8 +21,8 @@ class EvaluationOverlap(CaptionFilter):
     since "a dog runs" is a part of many.
 
     Args:
-        captions: The captions of the evaluation set, such as ``PhotographCaptions`` of its photographs.
-        ngram_size: Words of a run, from 2. People describe different photographs in the same words, too: the
+        captions: The captions of the evaluation set, such as ``PhotoCaptions`` of its photos.
+        ngram_size: Words of a run, from 2. People describe different photos in the same words, too: the
             shorter the run, the more captions are rejected that were never seen.
 
     Raises:
@@ -75,7 +75,7 @@ class EvaluationSimilarity(CaptionFilter):
     """Rejects captions whose sentence embedding nearly agrees with that of an evaluation caption.
 
     Args:
-        captions: The captions of the evaluation set, such as ``PhotographCaptions`` of its photographs.
+        captions: The captions of the evaluation set, such as ``PhotoCaptions`` of its photos.
         encoder: Embeds sentences, such as ``PretrainedTextEncoder("weights://all-minilm-l6-v2")``.
         threshold: Least cosine of a caption that goes, above 0 and below 1.
 

@@ -18,7 +18,7 @@ class SentenceTrimmer(RecordFilter):
     """Keeps the first sentences, drops an unfinished one after them, and rejects a caption that breaks off.
 
     Language models that are cut at a number of tokens leave half a sentence. What follows the first sentence or two of
-    a small model is seldom in the picture.
+    a small model is seldom in the image.
 
     Args:
         max_sentences: How many sentences to keep, from 1.

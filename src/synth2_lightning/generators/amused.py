@@ -34,10 +34,10 @@ class AmusedGenerator(ImageGenerator):
             with it (arXiv 2207.12598); 1 is no guidance, at half the work.
         temperature: Noise on the confidence by which tokens are kept, in the first and in the last step.
         negative_text: What guidance leads away from.
-        original_size: Width and height in pixels of the photograph that the picture shall look scaled down from;
+        original_size: Width and height in pixels of the photo that the image shall look scaled down from;
             by default the size of what is generated.
-        crop: Upper and left pixels that the picture shall look cut off by.
-        aesthetic_score: How beautiful the picture shall be, in LAION's score of about 1 to 10.
+        crop: Upper and left pixels that the image shall look cut off by.
+        aesthetic_score: How beautiful the image shall be, in LAION's score of about 1 to 10.
         dtype: Precision of the weights. Guidance and sampling are done in float32.
         name: First part of the codebook's fingerprint; the ``name`` of the VQGANTokenizer that reads the tokens.
 
@@ -139,7 +139,7 @@ class AmusedGenerator(ImageGenerator):
 
     @torch.no_grad()
     def generate(self, captions: Sequence[str], seeds: Sequence[int]) -> VQTokens:
-        """Synthesise the tokens of one picture per caption, in raster order.
+        """Synthesise the tokens of one image per caption, in raster order.
 
         Raises:
             RuntimeError: If ``load()`` was not called.

@@ -46,8 +46,8 @@ def save_generator(
         OSError: If the folder cannot be written.
     """
     weights = {_NETWORK + name: weight for name, weight in network.state_dict().items()}
-    learnt = {name: weight for name, weight in text_encoder.named_parameters() if weight.requires_grad}
-    weights |= {_TEXT + name: weight for name, weight in learnt.items()}
+    learned = {name: weight for name, weight in text_encoder.named_parameters() if weight.requires_grad}
+    weights |= {_TEXT + name: weight for name, weight in learned.items()}
     whole = {name: _whole(weight.detach()).cpu().half().contiguous() for name, weight in weights.items()}
     if not is_writer:
         return
@@ -62,7 +62,7 @@ class MuseGenerator(ImageGenerator):
 
     Args:
         generator: Location of a folder that a fit of :class:`~synth2_lightning.modules.muse.MuseModule` wrote.
-        tokenizer: The one whose codes it learnt to guess.
+        tokenizer: The one whose codes it learned to guess.
         text_encoder: The one that it was conditioned on.
         sampling: Steps, guidance, temperature.
         order: Which tokens a step reveals.
@@ -132,7 +132,7 @@ class MuseGenerator(ImageGenerator):
         if self._codebook != self.tokenizer.codebook:
             raise ValueError(
                 f"The generator in {self._folder} guesses codes of codebook {self._codebook!r}, but the tokenizer's is "
-                f"{self.tokenizer.codebook!r}: the same ids would mean other things. Use the tokenizer that it learnt "
+                f"{self.tokenizer.codebook!r}: the same ids would mean other things. Use the tokenizer that it learned "
                 "with, or train a generator with this one (`synth2 fit --config generator.yaml`)."
             )
         path = resolve(self._folder / _WEIGHTS, "generator's weights")
@@ -158,7 +158,7 @@ class MuseGenerator(ImageGenerator):
 
     @torch.no_grad()
     def generate(self, captions: Sequence[str], seeds: Sequence[int]) -> VQTokens:
-        """Draw the tokens of one picture per caption; a caption and its seed give the same ones in any batch.
+        """Draw the tokens of one image per caption; a caption and its seed give the same ones in any batch.
 
         Raises:
             RuntimeError: If ``load()`` was not called.
@@ -189,7 +189,7 @@ def sample_tokens(
     order: UnmaskingOrder,
     negative_text: str = "",
 ) -> VQTokens:
-    """Draw the tokens of one picture per caption, by networks that are in evaluation mode."""
+    """Draw the tokens of one image per caption, by networks that are in evaluation mode."""
     texts = [*captions, negative_text] if sampling.is_guided and negative_text else captions
     embeddings, mask = text_encoder.encode(texts)
     text = network.encode_text(embeddings[: len(captions)], mask[: len(captions)])

@@ -9,7 +9,6 @@ from synth2_lightning.interfaces.data import (
     HasProvenance,
     ImageTextSource,
     Judge,
-    LeavesOut,
     Skippable,
 )
 from synth2_lightning.interfaces.language import CaptionGenerator, LanguageDecoder, TextEncoder
@@ -40,10 +39,10 @@ __all__ = [
     "ImageTokenizer",
     "Judge",
     "LanguageDecoder",
-    "LeavesOut",
     "Loadable",
     "PairScorer",
     "Resampler",
     "ResamplerFactory",
+    "Skippable",
     "TextEncoder",
 ]

@@ -28,10 +28,10 @@ class HasProvenance(Protocol):
 
 
 @runtime_checkable
-class LeavesOut(Protocol):
+class Skippable(Protocol):
     """What a datamodule offers that can go on where an earlier prediction stopped."""
 
-    def leave_out(self, records: Container[tuple[str, str]]) -> None:
+    def skip(self, records: Container[tuple[str, str]]) -> None:
         """Leave records, named by source and key, out of the prediction that was set up.
 
         To be called after ``setup("predict")``, with the same records on every rank: the ranks deal the rest out.
@@ -50,12 +50,12 @@ class HasInputs(Protocol):
 
 
 class CaptionSource(Loadable, ABC):
-    """A set of captions to synthesise from. Constructing it is cheap; ``load()`` reads the captions.
+    """A set of captions to synthesize from. Constructing it is cheap; ``load()`` reads the captions.
 
     Attributes:
         name: What logs and shards call it; the loss on its pairs is logged per name.
-        is_evaluation: Whether they are known to be those of a split that scores are measured on: nothing may be learnt
-            from pictures that are made of them.
+        is_evaluation: Whether they are known to be those of a split that scores are measured on: nothing may be learned
+            from images that are made of them.
     """
 
     name: str
@@ -135,11 +135,11 @@ class CaptionFilter(ABC):
 
 
 class ImageTextSource(Loadable, ABC):
-    """A set of photographs with captions, read where it lies. Constructing it is cheap; ``load()`` reads the index.
+    """A set of photos with captions, read where it lies. Constructing it is cheap; ``load()`` reads the index.
 
     Attributes:
         name: Short name for logs, such as ``"coco"``; the loss is logged per name.
-        is_evaluation: Whether it is known to be a split that scores are measured on: nothing may be learnt from it.
+        is_evaluation: Whether it is known to be a split that scores are measured on: nothing may be learned from it.
     """
 
     name: str
@@ -147,25 +147,25 @@ class ImageTextSource(Loadable, ABC):
 
     @abstractmethod
     def __len__(self) -> int:
-        """Number of pictures."""
+        """Number of images."""
 
     @abstractmethod
     def key(self, index: int) -> str:
-        """The picture's id, the same in every run: scores, shards and predictions name it so."""
+        """The image's id, the same in every run: scores, shards and predictions name it so."""
 
     @abstractmethod
     def captions(self, index: int) -> tuple[str, ...]:
-        """Captions of a picture; at least one, none of them empty. Where something is asked, the accepted answers."""
+        """Captions of an image; at least one, none of them empty. Where something is asked, the accepted answers."""
 
     def prompt(self, index: int) -> str | None:
-        """What is asked about a picture, such as a question; ``None``, for every picture, where captions say it all.
+        """What is asked about an image, such as a question; ``None``, for every image, where captions say it all.
 
-        A picture of which several things are asked is as many items, each with a key of its own.
+        An image of which several things are asked is as many items, each with a key of its own.
         """
         return None
 
     def image_fingerprint(self, index: int) -> str:
-        """Return what tells a picture from another version of it without decoding it; empty where nothing does."""
+        """Return what tells an image from another version of it without decoding it; empty where nothing does."""
         return ""
 
     def fingerprint(self) -> str:
@@ -176,8 +176,8 @@ class ImageTextSource(Loadable, ABC):
         return digest.hexdigest()
 
     @abstractmethod
-    def picture(self, index: int) -> Image.Image:
-        """Read a picture.
+    def image(self, index: int) -> Image.Image:
+        """Read an image.
 
         Raises:
             OSError: If it is missing or damaged, with its name in the message.

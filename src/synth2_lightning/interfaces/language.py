@@ -32,9 +32,9 @@ class LanguageDecoder(Loadable, nn.Module, ABC):
         texts: Sequence[str],
         prompts: Sequence[str] | None = None,
     ) -> TokenLoss:
-        """Negative log-likelihood of each text (and of the end after it), given its picture and its prompt.
+        """Negative log-likelihood of each text (and of the end after it), given its image and its prompt.
 
-        Prompts are read, not learnt: they carry no target.
+        Prompts are read, not learned: they carry no target.
         """
 
     @abstractmethod

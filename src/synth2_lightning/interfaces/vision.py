@@ -18,14 +18,14 @@ from synth2_lightning.types import (
 
 
 class ImageEncoder(FrozenModule, ABC):
-    """A frozen image network: pictures of any kind become ``(batch, tokens, dim)`` embeddings.
+    """A frozen image network: images of any kind become ``(batch, tokens, dim)`` embeddings.
 
-    Subclasses set the attributes in ``__init__`` and implement :meth:`encode_pixels`. They resize and normalise
+    Subclasses set the attributes in ``__init__`` and implement :meth:`encode_pixels`. They resize and normalize
     themselves, on the device, because they own the statistics.
 
     Attributes:
         name: Of the network; a codebook over its features carries it.
-        num_tokens: N, embeddings per picture.
+        num_tokens: N, embeddings per image.
         embed_dim: D, width of an embedding.
         image_size: Height and width in pixels that the network was trained at.
     """
@@ -37,7 +37,7 @@ class ImageEncoder(FrozenModule, ABC):
 
     @abstractmethod
     def encode_pixels(self, pixels: Pixels) -> Float[Tensor, "batch tokens dim"]:
-        """Embed pictures of any height and width."""
+        """Embed images of any height and width."""
 
     def embed_tokens(self, tokens: VQTokens) -> Float[Tensor, "batch tokens dim"]:
         """Look codebook ids up.
@@ -49,7 +49,7 @@ class ImageEncoder(FrozenModule, ABC):
 
     @final  # type: ignore[misc]  # torch declares forward as an attribute
     def forward(self, image: ImageInput) -> Float[Tensor, "batch tokens dim"]:
-        """Embed pictures of any kind: from here on nothing knows which were real."""
+        """Embed images of any kind: from here on nothing knows which were real."""
         match image:
             case Pixels():
                 return self.encode_pixels(image)
@@ -69,9 +69,9 @@ class ImageEncoder(FrozenModule, ABC):
 
 
 class ImageTokenizer(ImageEncoder, ABC):
-    """An image encoder with a codebook: pictures become ids, and ids become embeddings again.
+    """An image encoder with a codebook: images become ids, and ids become embeddings again.
 
-    Law: ``encode_pixels(p)`` in its quantised form equals ``embed_tokens(tokenize(p))``.
+    Law: ``encode_pixels(p)`` in its quantized form equals ``embed_tokens(tokenize(p))``.
 
     Attributes:
         codebook: Fingerprint of the codebook, known after ``load()``.
@@ -85,17 +85,17 @@ class ImageTokenizer(ImageEncoder, ABC):
 
     @abstractmethod
     def tokenize(self, pixels: Pixels) -> VQTokens:
-        """Turn pictures into codebook ids."""
+        """Turn images into codebook ids."""
 
     def detokenize(self, tokens: VQTokens) -> Pixels:
-        """Turn ids into pictures to look at, where the tokenizer has a decoder.
+        """Turn ids into images to look at, where the tokenizer has a decoder.
 
         Raises:
             TypeError: If it has none.
         """
         raise TypeError(
             f"{type(self).__name__} has no decoder from codes {tokens.codebook!r} to pixels; its tokens can be "
-            "trained on but not looked at. Use encoders.vqgan.VQGANTokenizer where pictures are wanted."
+            "trained on but not looked at. Use encoders.vqgan.VQGANTokenizer where images are wanted."
         )
 
     def check_codebook(self, codebook: str) -> None:
@@ -141,7 +141,7 @@ class Resampler(nn.Module, ABC):
             TypeError: If the resampler cannot say.
         """
         raise TypeError(
-            f"{type(self).__name__} cannot say where its visual tokens look in a picture; expected a resampler that "
+            f"{type(self).__name__} cannot say where its visual tokens look in an image; expected a resampler that "
             "overrides attention(), as nn.perceiver.PerceiverResampler does."
         )
 
@@ -161,10 +161,10 @@ class ImageGenerator(FrozenModule, ABC):
 
     @abstractmethod
     def generate(self, captions: Sequence[str], seeds: Sequence[int]) -> VQTokens:
-        """Synthesise one picture per caption, never as pixels."""
+        """Synthesise one image per caption, never as pixels."""
 
     def check_request(self, captions: Sequence[str], seeds: Sequence[int]) -> None:
-        """Refuse what no picture can be made of.
+        """Refuse what no image can be made of.
 
         Raises:
             ValueError: If a caption is empty, or there are not as many seeds as captions.
@@ -178,7 +178,7 @@ class ImageGenerator(FrozenModule, ABC):
         if empty:
             raise ValueError(
                 f"{len(empty)} of {len(captions)} captions are empty (the first is number {empty[0]} of its batch, "
-                "counted from 0), and pictures of nothing would teach nothing. Leave these records out."
+                "counted from 0), and images of nothing would teach nothing. Leave these records out."
             )
 
     @abstractmethod
@@ -191,15 +191,15 @@ class ImageGenerator(FrozenModule, ABC):
 
 
 class PairScorer(FrozenModule, ABC):
-    """Says how well captions agree with pictures, by other means than those that made the pictures.
+    """Says how well captions agree with images, by other means than those that made the images.
 
-    A score is a function of caption and picture alone: what else is in the batch changes nothing. Higher is better;
+    A score is a function of caption and image alone: what else is in the batch changes nothing. Higher is better;
     scores of different scorers do not compare.
     """
 
     @abstractmethod
     def score(self, tokens: VQTokens, captions: Sequence[str]) -> Float[Tensor, " batch"]:
-        """Score each caption beside its picture."""
+        """Score each caption beside its image."""
 
     @abstractmethod
     def provenance(self) -> dict[str, Any]:
@@ -210,16 +210,16 @@ class PairScorer(FrozenModule, ABC):
 
 
 class ImageTextEncoder(FrozenModule, ABC):
-    """A frozen pair of networks that put pictures and texts into one space, such as CLIP.
+    """A frozen pair of networks that put images and texts into one space, such as CLIP.
 
-    An embedding is a function of its picture or text alone: what else is in the batch changes nothing. All have
-    length 1, so that the cosine of two is their dot product. Subclasses resize, normalise and split into tokens
+    An embedding is a function of its image or text alone: what else is in the batch changes nothing. All have
+    length 1, so that the cosine of two is their dot product. Subclasses resize, normalize and split into tokens
     themselves, because they own the statistics and the vocabulary.
     """
 
     @abstractmethod
     def embed_images(self, pixels: Pixels) -> Float[Tensor, "batch dim"]:
-        """Embed pictures of any height and width."""
+        """Embed images of any height and width."""
 
     @abstractmethod
     def embed_texts(self, texts: Sequence[str]) -> Float[Tensor, "texts dim"]:

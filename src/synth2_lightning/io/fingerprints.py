@@ -16,8 +16,8 @@ from torch import Tensor, nn
 def fingerprint_codebook(name: str, codes: Float[Tensor, "codes dim"] | Float[Tensor, "levels codes dim"]) -> str:
     """Name a codebook after what it holds.
 
-    Equal codes have equal fingerprints wherever they come from: the tokenizer that encodes photographs and the
-    generator that synthesises tokens need not know of each other.
+    Equal codes have equal fingerprints wherever they come from: the tokenizer that encodes photos and the
+    generator that synthesizes tokens need not know of each other.
 
     Args:
         name: What people call the codebook; the fingerprint begins with it.

@@ -18,7 +18,7 @@ def read_language_model(
     dtype: Literal["float32", "bfloat16", "float16"],
     attn_implementation: str | None = None,
 ) -> Any:
-    """Read a causal language model; GGUF weights are unpacked, since packed ones cannot be learnt through.
+    """Read a causal language model; GGUF weights are unpacked, since packed ones cannot be learned through.
 
     Args:
         location: A folder, or a name on the Hub; the weights must be safetensors or GGUF.

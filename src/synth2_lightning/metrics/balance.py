@@ -14,7 +14,7 @@ class Balance:
         num_groups: Groups, empty ones included.
         entropy: Of the shares, in bits: from 0, all in one group, to log2(num_groups), all groups alike.
         evenness: The entropy over its greatest value (Pielou 1966), from 0 to 1; 1 where there is one group only.
-        top_five_share: Share of the five largest groups, from 0 to 1.
+        top_five_fraction: Share of the five largest groups, from 0 to 1.
         gini: Gini coefficient of the sizes: 0 where all groups are alike, near 1 where one holds all.
 
     Example:
@@ -25,7 +25,7 @@ class Balance:
     num_groups: int
     entropy: float
     evenness: float
-    top_five_share: float
+    top_five_fraction: float
     gini: float
 
 
@@ -40,7 +40,7 @@ def measure_balance(sizes: Collection[int]) -> Balance:
 
     Example:
         >>> balance = measure_balance([6, 2, 0, 0])
-        >>> round(balance.entropy, 3), balance.top_five_share, balance.gini
+        >>> round(balance.entropy, 3), balance.top_five_fraction, balance.gini
         (0.811, 1.0, 0.625)
     """
     counts = np.sort(np.asarray(list(sizes), dtype=np.float64))[::-1]
@@ -58,6 +58,6 @@ def measure_balance(sizes: Collection[int]) -> Balance:
         num_groups=len(counts),
         entropy=entropy,
         evenness=entropy / float(np.log2(len(counts))) if len(counts) > 1 else 1.0,
-        top_five_share=float(shares[:5].sum()),
+        top_five_fraction=float(shares[:5].sum()),
         gini=float(2 * (ranks * shares).sum() / len(counts) - (len(counts) + 1) / len(counts)),
     )

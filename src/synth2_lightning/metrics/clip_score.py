@@ -1,7 +1,7 @@
-"""CLIPScore and RefCLIPScore: how near captions are to their pictures, and to what people wrote of them, under CLIP.
+"""CLIPScore and RefCLIPScore: how near captions are to their images, and to what people wrote of them, under CLIP.
 
-J. Hessel et al. 2021 (https://arxiv.org/abs/2104.08718): ``CLIP-S = 2.5 * max(cos(picture, caption), 0)``, and
-``RefCLIP-S``, the harmonic mean of it and the greatest ``max(cos(caption, reference), 0)`` of the picture's references.
+J. Hessel et al. 2021 (https://arxiv.org/abs/2104.08718): ``CLIP-S = 2.5 * max(cos(image, caption), 0)``, and
+``RefCLIP-S``, the harmonic mean of it and the greatest ``max(cos(caption, reference), 0)`` of the image's references.
 Published figures are of OpenAI's ViT-B/32; scores of different encoders do not compare. The authors' code leaves the
 cosine of references unclipped, which the paper's formula clips: they differ where no reference is nearer than a right
 angle.
@@ -28,7 +28,7 @@ _WEIGHT = 2.5
 
 @dataclass(frozen=True, slots=True)
 class RefClipScores:
-    """CLIPScore (0 to 2.5) and RefCLIPScore (0 to 10/7) of each picture.
+    """CLIPScore (0 to 2.5) and RefCLIPScore (0 to 10/7) of each image.
 
     Example:
         >>> RefClipScores(torch.tensor([2.0]), torch.tensor([1.0])).clip_scores
@@ -42,19 +42,19 @@ class RefClipScores:
 def clip_scores(
     encoder: ImageTextEncoder, images: Pixels, captions: Sequence[str], prefix: str = PREFIX
 ) -> Float[Tensor, " batch"]:
-    """Score captions by their pictures alone.
+    """Score captions by their images alone.
 
     Args:
         encoder: Loaded; whose space the cosines are taken in.
-        images: The pictures.
-        captions: One per picture.
+        images: The images.
+        captions: One per image.
         prefix: Put before every caption, its space included.
 
     Returns:
-        One score per picture, 0 to 2.5.
+        One score per image, 0 to 2.5.
 
     Raises:
-        ValueError: If there are not as many captions as pictures.
+        ValueError: If there are not as many captions as images.
 
     Example:
         >>> from synth2_lightning.testing import TinyImageTextEncoder
@@ -75,17 +75,17 @@ def ref_clip_scores(
     references: Sequence[Sequence[str]],
     prefix: str = PREFIX,
 ) -> RefClipScores:
-    """Score captions by their pictures and by what people wrote of them.
+    """Score captions by their images and by what people wrote of them.
 
     Args:
         encoder: Loaded; whose space the cosines are taken in.
-        images: The pictures.
-        captions: One per picture.
-        references: What people wrote, per picture; at least one text each.
+        images: The images.
+        captions: One per image.
+        references: What people wrote, per image; at least one text each.
         prefix: Put before every caption and reference, its space included.
 
     Raises:
-        ValueError: If there are not as many captions and references as pictures, or a picture has no references.
+        ValueError: If there are not as many captions and references as images, or an image has no references.
 
     Example:
         >>> from synth2_lightning.testing import TinyImageTextEncoder
@@ -100,19 +100,19 @@ def ref_clip_scores(
     if not len(images):
         return RefClipScores(torch.zeros(0), torch.zeros(0))
     hypotheses = _embed(encoder, captions, prefix)
-    by_picture = _agreement(encoder.embed_images(images), hypotheses)
+    by_image = _agreement(encoder.embed_images(images), hypotheses)
     people = _embed(encoder, [text for texts in references for text in texts], prefix)
     groups = torch.split(people, [len(texts) for texts in references])
     nearest = [(group @ text).max() for text, group in zip(hypotheses, groups, strict=True)]
     by_people = torch.stack(nearest).clamp(min=0)
-    total = by_picture + by_people
+    total = by_image + by_people
     # Where both are 0, so is their mean.
-    means = torch.where(total > 0, 2 * by_picture * by_people / total, torch.zeros_like(total))
-    return RefClipScores(by_picture, means)
+    means = torch.where(total > 0, 2 * by_image * by_people / total, torch.zeros_like(total))
+    return RefClipScores(by_image, means)
 
 
-class _PictureMetric(KeyedMetric):
-    """Rows are a picture's key, its content, and scores: pixels and embeddings are not kept."""
+class _ImageMetric(KeyedMetric):
+    """Rows are an image's key, its content, and scores: pixels and embeddings are not kept."""
 
     def __init__(self, encoder: ImageTextEncoder, prefix: str = PREFIX) -> None:
         super().__init__()
@@ -120,19 +120,19 @@ class _PictureMetric(KeyedMetric):
         self.prefix = prefix
 
     def check_repeat(self, known: Row, row: Row) -> None:
-        """Refuse a key that belongs to two pictures, by their pixels.
+        """Refuse a key that belongs to two images, by their pixels.
 
         Raises:
             ValueError: If the pixels differ.
         """
         if known[1] != row[1]:
             raise ValueError(
-                f"Two pictures share the key {row[0]!r}: their pixels differ (SHA-256 {known[1]}, {row[1]}), and one "
-                "of them would be lost. Give every picture a key of its own."
+                f"Two images share the key {row[0]!r}: their pixels differ (SHA-256 {known[1]}, {row[1]}), and one "
+                "of them would be lost. Give every image a key of its own."
             )
 
     def _add(self, keys: Sequence[str], images: Pixels, *columns: Tensor) -> None:
-        contents = [_hash(picture) for picture in images.values]
+        contents = [_hash(image) for image in images.values]
         self.rows.extend(zip(keys, contents, *(column.tolist() for column in columns), strict=True))
 
     def _mean(self, column: int) -> Tensor:
@@ -141,8 +141,8 @@ class _PictureMetric(KeyedMetric):
         return torch.tensor(fsum(row[column] for row in rows) / len(rows), device=self.device)
 
 
-class ClipScore(_PictureMetric):
-    """Mean CLIPScore over all pictures of all ranks.
+class ClipScore(_ImageMetric):
+    """Mean CLIPScore over all images of all ranks.
 
     The same for any number of ranks, as far as the encoder's embeddings are the same in any batch.
 
@@ -160,12 +160,12 @@ class ClipScore(_PictureMetric):
     """
 
     def update(self, keys: Sequence[str], images: Pixels, hypotheses: Sequence[str]) -> None:
-        """Add pictures.
+        """Add images.
 
         Args:
-            keys: One id per picture, the same in every epoch and on every rank.
-            images: The pictures.
-            hypotheses: One text per picture.
+            keys: One id per image, the same in every epoch and on every rank.
+            images: The images.
+            hypotheses: One text per image.
 
         Raises:
             ValueError: If the three have different lengths.
@@ -174,16 +174,16 @@ class ClipScore(_PictureMetric):
         self._add(keys, images, clip_scores(self.encoder, images, hypotheses, self.prefix))
 
     def compute(self) -> Tensor:
-        """Average over the pictures of all ranks.
+        """Average over the images of all ranks.
 
         Raises:
-            ValueError: If there is no picture, or if two pictures share a key.
+            ValueError: If there is no image, or if two images share a key.
         """
         return self._mean(2)
 
 
-class RefClipScore(_PictureMetric):
-    """Mean RefCLIPScore over all pictures of all ranks, and the CLIPScore that is part of it.
+class RefClipScore(_ImageMetric):
+    """Mean RefCLIPScore over all images of all ranks, and the CLIPScore that is part of it.
 
     The same for any number of ranks, as far as the encoder's embeddings are the same in any batch.
 
@@ -203,16 +203,16 @@ class RefClipScore(_PictureMetric):
     def update(
         self, keys: Sequence[str], images: Pixels, hypotheses: Sequence[str], references: Sequence[Sequence[str]]
     ) -> None:
-        """Add pictures.
+        """Add images.
 
         Args:
-            keys: One id per picture, the same in every epoch and on every rank.
-            images: The pictures.
-            hypotheses: One text per picture.
-            references: What people wrote, per picture; at least one text each.
+            keys: One id per image, the same in every epoch and on every rank.
+            images: The images.
+            hypotheses: One text per image.
+            references: What people wrote, per image; at least one text each.
 
         Raises:
-            ValueError: If the four have different lengths, or a picture has no references.
+            ValueError: If the four have different lengths, or an image has no references.
         """
         _check_counts("RefClipScore", images, keys=keys, hypotheses=hypotheses, references=references)
         for key, texts in zip(keys, references, strict=True):
@@ -221,10 +221,10 @@ class RefClipScore(_PictureMetric):
         self._add(keys, images, scores.clip_scores, scores.ref_clip_scores)
 
     def compute(self) -> dict[str, Tensor]:
-        """Average over the pictures of all ranks; ``clip_score`` and ``ref_clip_score``.
+        """Average over the images of all ranks; ``clip_score`` and ``ref_clip_score``.
 
         Raises:
-            ValueError: If there is no picture, or if two pictures share a key.
+            ValueError: If there is no image, or if two images share a key.
         """
         return {"clip_score": self._mean(2), "ref_clip_score": self._mean(3)}
 
@@ -233,17 +233,17 @@ def _embed(encoder: ImageTextEncoder, texts: Sequence[str], prefix: str) -> Tens
     return encoder.embed_texts([prefix + text for text in texts])
 
 
-def _agreement(pictures: Tensor, texts: Tensor) -> Tensor:
-    return _WEIGHT * (pictures * texts).sum(1).clamp(min=0)
+def _agreement(images: Tensor, texts: Tensor) -> Tensor:
+    return _WEIGHT * (images * texts).sum(1).clamp(min=0)
 
 
-def _hash(picture: Tensor) -> str:
-    digest = hashlib.sha256(str(tuple(picture.shape)).encode())
-    digest.update(picture.cpu().contiguous().numpy().data)
+def _hash(image: Tensor) -> str:
+    digest = hashlib.sha256(str(tuple(image.shape)).encode())
+    digest.update(image.cpu().contiguous().numpy().data)
     return digest.hexdigest()[:16]
 
 
 def _check_counts(name: str, images: Pixels, **columns: Sequence[object]) -> None:
     if any(len(column) != len(images) for column in columns.values()):
         counts = ", ".join(f"{len(column)} {what}" for what, column in columns.items())
-        raise ValueError(f"{name} was given {len(images)} pictures and {counts}; expected one of each per picture.")
+        raise ValueError(f"{name} was given {len(images)} images and {counts}; expected one of each per image.")

@@ -24,7 +24,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Clusters:
-    """Groups of embeddings around centres, the largest group first.
+    """Groups of embeddings around centers, the largest group first.
 
     Args:
         centers: Mean of each group.
@@ -82,7 +82,7 @@ def fit_clusters(
 def find_nearest_centers(
     embeddings: Float[Tensor, "captions dim"], centers: Float[Tensor, "clusters dim"]
 ) -> Int[Tensor, "captions"]:
-    """Give the group of each embedding: that of the nearest centre, of equally near ones the first.
+    """Give the group of each embedding: that of the nearest center, of equally near ones the first.
 
     Example:
         >>> find_nearest_centers(torch.tensor([[0.9, 0.1], [0.0, 1.0]]), torch.eye(2))

@@ -1,4 +1,4 @@
-"""What metrics of a whole corpus share: strings by key, of all ranks, each picture once."""
+"""What metrics of a whole corpus share: strings by key, of all ranks, each image once."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +15,7 @@ Row = tuple[Any, ...]
 
 
 class KeyedMetric(Metric, ABC):
-    """A metric that keeps a row per picture, the picture's key first, and computes once over the rows of all ranks.
+    """A metric that keeps a row per image, the image's key first, and computes once over the rows of all ranks.
 
     Rows are plain Python: torchmetrics gathers tensors, and here ranks hold different numbers of rows with strings in
     them. Repeats of a key (a distributed sampler pads with them) are dropped, and rows are read in the order of the
@@ -41,11 +41,11 @@ class KeyedMetric(Metric, ABC):
         for row in self.rows:
             self.check_repeat(unique.setdefault(row[0], row), row)
         if not unique:
-            raise ValueError(f"{type(self).__name__} was asked for over no picture at all; call update() first.")
+            raise ValueError(f"{type(self).__name__} was asked for over no image at all; call update() first.")
         return [unique[key] for key in sorted(unique)]
 
     def check_repeat(self, known: Row, row: Row) -> None:
-        """Refuse a row whose key belongs to another picture.
+        """Refuse a row whose key belongs to another image.
 
         Args:
             known: The first row of the key.
@@ -64,49 +64,49 @@ class KeyedMetric(Metric, ABC):
 
     @abstractmethod
     def compute(self) -> Any:
-        """Compute over the pictures of all ranks."""
+        """Compute over the images of all ranks."""
 
 
 class CorpusMetric(KeyedMetric):
-    """A metric of what was said of pictures, against what people said of them."""
+    """A metric of what was said of images, against what people said of them."""
 
     def update(self, keys: Sequence[str], hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> None:
-        """Add pictures.
+        """Add images.
 
         Args:
-            keys: One id per picture, the same in every epoch and on every rank.
-            hypotheses: One text per picture.
-            references: What people wrote, per picture; at least one text each.
+            keys: One id per image, the same in every epoch and on every rank.
+            hypotheses: One text per image.
+            references: What people wrote, per image; at least one text each.
 
         Raises:
-            ValueError: If the three have different lengths, or a picture has no references.
+            ValueError: If the three have different lengths, or an image has no references.
         """
         if not len(keys) == len(hypotheses) == len(references):
             raise ValueError(
                 f"{type(self).__name__} was given {len(keys)} keys, {len(hypotheses)} hypotheses and references of "
-                f"{len(references)} pictures; expected one of each per picture."
+                f"{len(references)} images; expected one of each per image."
             )
         for key, hypothesis, texts in zip(keys, hypotheses, references, strict=True):
             check_references(key, texts)
             self.rows.append((key, hypothesis, tuple(texts)))
 
     def check_repeat(self, known: Row, row: Row) -> None:
-        """Refuse a key that belongs to two pictures, by their references.
+        """Refuse a key that belongs to two images, by their references.
 
         Raises:
             ValueError: If the references differ.
         """
         if known[2] != row[2]:
             raise ValueError(
-                f"Two pictures share the key {row[0]!r}: their references differ ({known[2][0]!r}, {row[2][0]!r}), and "
-                "one of them would be lost. Give every picture a key of its own."
+                f"Two images share the key {row[0]!r}: their references differ ({known[2][0]!r}, {row[2][0]!r}), and "
+                "one of them would be lost. Give every image a key of its own."
             )
 
     def corpus(self) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
         """Hypotheses and references by key, repeats dropped; of all ranks inside ``sync_context()``.
 
         Raises:
-            ValueError: If there is no picture, or if two pictures share a key.
+            ValueError: If there is no image, or if two images share a key.
         """
         rows = self.unique_rows()
         return {key: hypothesis for key, hypothesis, _ in rows}, {key: texts for key, _, texts in rows}
@@ -121,19 +121,19 @@ def check_corpus(name: str, hypotheses: Mapping[str, str], references: Mapping[s
         references: What people said, by key; there may be more of them.
 
     Raises:
-        ValueError: If there is no picture, or one of them has no references.
+        ValueError: If there is no image, or one of them has no references.
 
     Example:
         >>> check_corpus("BLEU", {"1": "a dog"}, {"1": ["a dog runs"], "2": ["a cat"]})
     """
     if not hypotheses:
-        raise ValueError(f"{name} was asked for over no picture at all; expected captions with references.")
+        raise ValueError(f"{name} was asked for over no image at all; expected captions with references.")
     for key in hypotheses:
         check_references(key, references.get(key, ()))
 
 
 def check_references(key: str, texts: Sequence[str]) -> None:
-    """Refuse a picture without references, or with a text where a sequence of texts belongs.
+    """Refuse an image without references, or with a text where a sequence of texts belongs.
 
     Raises:
         ValueError: If that is so.
@@ -143,7 +143,7 @@ def check_references(key: str, texts: Sequence[str]) -> None:
     """
     if isinstance(texts, str) or not texts:
         raise ValueError(
-            f"Picture {key!r} has the references {texts!r}; expected a sequence of at least one caption to be scored "
+            f"Image {key!r} has the references {texts!r}; expected a sequence of at least one caption to be scored "
             "against."
         )
 

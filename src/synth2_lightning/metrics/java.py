@@ -30,7 +30,7 @@ _SPICE_FILES = (
 
 @dataclass(frozen=True, slots=True)
 class JavaResult:
-    """A score of a corpus, and of every picture in it, from 0 to 1.
+    """A score of a corpus, and of every image in it, from 0 to 1.
 
     Example:
         >>> JavaResult(score=0.25, scores={"7": 0.2, "8": 0.3}).score
@@ -45,18 +45,18 @@ def meteor(hypotheses: Mapping[str, str], references: Mapping[str, Sequence[str]
     """Score with METEOR 1.5 (M. Denkowski and A. Lavie 2014): words, stems, synonyms and paraphrases in common.
 
     Args:
-        hypotheses: The caption of every picture, by key.
+        hypotheses: The caption of every image, by key.
         references: What people wrote, by key; keys that have no hypothesis play no part.
 
     Raises:
         FileNotFoundError: If Java or a file of METEOR is missing.
         OSError: If Java stopped with an error.
-        ValueError: If there is no picture, or one of them has no references.
+        ValueError: If there is no image, or one of them has no references.
 
     Example:
         >>> meteor({}, {})
         Traceback (most recent call last):
-        ValueError: METEOR was asked for over no picture at all; expected captions with references.
+        ValueError: METEOR was asked for over no image at all; expected captions with references.
     """
     with _java("METEOR", _METEOR_FILES, hypotheses, references) as tokens:
         from pycocoevalcap.meteor.meteor import Meteor as CocoMeteor
@@ -80,18 +80,18 @@ def spice(hypotheses: Mapping[str, str], references: Mapping[str, Sequence[str]]
     """Score with SPICE (P. Anderson et al. 2016): objects, attributes and relations in common.
 
     Args:
-        hypotheses: The caption of every picture, by key.
+        hypotheses: The caption of every image, by key.
         references: What people wrote, by key; keys that have no hypothesis play no part.
 
     Raises:
         FileNotFoundError: If Java or a file of SPICE is missing; nothing is downloaded.
         OSError: If Java stopped with an error.
-        ValueError: If there is no picture, or one of them has no references.
+        ValueError: If there is no image, or one of them has no references.
 
     Example:
         >>> spice({}, {})
         Traceback (most recent call last):
-        ValueError: SPICE was asked for over no picture at all; expected captions with references.
+        ValueError: SPICE was asked for over no image at all; expected captions with references.
     """
     with _java("SPICE", _SPICE_FILES, hypotheses, references) as tokens:
         from pycocoevalcap.spice.spice import Spice as CocoSpice
@@ -112,12 +112,12 @@ class _JavaMetric(CorpusMetric):
     _score: Callable[[Mapping[str, str], Mapping[str, Sequence[str]]], JavaResult]
 
     def compute(self) -> Tensor:
-        """Score all pictures of all ranks; raises what the function of the same name does."""
+        """Score all images of all ranks; raises what the function of the same name does."""
         return torch.tensor(self._score(*self.corpus()).score, device=self.device)
 
 
 class Meteor(_JavaMetric):
-    """METEOR over all pictures of all ranks, the same for any number of ranks; each rank starts Java once.
+    """METEOR over all images of all ranks, the same for any number of ranks; each rank starts Java once.
 
     Example:
         >>> metric = Meteor()
@@ -130,7 +130,7 @@ class Meteor(_JavaMetric):
 
 
 class Spice(_JavaMetric):
-    """SPICE over all pictures of all ranks, the same for any number of ranks; each rank starts Java once.
+    """SPICE over all images of all ranks, the same for any number of ranks; each rank starts Java once.
 
     Example:
         >>> metric = Spice()

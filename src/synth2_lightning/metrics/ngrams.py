@@ -59,16 +59,16 @@ class NGrams:
         found = matrix[entries] == wanted
         return found, entries[found]
 
-    def count_pictures(self, captions: Ints, pictures: Ints) -> Ints:
-        """Count, per n-gram, the pictures that hold it in any of their captions.
+    def count_images(self, captions: Ints, images: Ints) -> Ints:
+        """Count, per n-gram, the images that hold it in any of their captions.
 
         Args:
-            captions: Captions of pictures.
-            pictures: The picture of each.
+            captions: Captions of images.
+            images: The image of each.
         """
         rows, entries = self.of(captions)
         # Counted only because numpy then sorts, which is ten times faster here than its hash table.
-        held, _ = np.unique(pictures[rows] * self.num_ids + self.ids[entries], return_counts=True)
+        held, _ = np.unique(images[rows] * self.num_ids + self.ids[entries], return_counts=True)
         return np.bincount(held % self.num_ids, minlength=self.num_ids)
 
     def spell(self, words: Ints, vocabulary: Sequence[str]) -> Iterator[str]:
@@ -95,7 +95,7 @@ def split_words(texts: Iterable[str]) -> tuple[list[str], Ints, Ints]:
         (['a', 'dog', 'a', 'cat'], [0, 0, 1, 1])
     """
     number_of = numbering()
-    end = number_of["\0"]  # the tokeniser lets no such word through
+    end = number_of["\0"]  # the tokenizer lets no such word through
     words = indices(map(number_of.__getitem__, " \0 ".join(map(tokenize, texts)).split()))
     captions = np.cumsum(words == end)
     return list(number_of), words[words != end], captions[words != end]

@@ -1,18 +1,18 @@
-r"""Penn Treebank tokenisation of captions, as the caption benchmarks do it, without Java.
+r"""Penn Treebank tokenization of captions, as the caption benchmarks do it, without Java.
 
 CIDEr is only comparable where the words are. Published numbers are made by pycocoevalcap, which runs Stanford's
 ``PTBTokenizer`` (CoreNLP 3.4.1, ``-preserveLines -lowerCase``) and then drops punctuation. This is the same function
-of a caption, written from the conventions of the Penn Treebank (M. Marcus et al., 1993; the tokeniser's options are
+of a caption, written from the conventions of the Penn Treebank (M. Marcus et al., 1993; the tokenizer's options are
 named in Stanford's documentation) and from watching what the jar answers to some million made-up lines. Brackets
 stay, as ``-lrb-``: pycocoevalcap looks for them in capitals, after they were lowered.
 
 What is left different from pycocoevalcap, all of it outside of ordinary captions:
 
-* *Neighbours.* pycocoevalcap tokenises the whole corpus as one text, so that the next caption can change the last word
+* *Neighbors.* pycocoevalcap tokenizes the whole corpus as one text, so that the next caption can change the last word
   of this one: ``vitamin B.`` loses its period if the next caption begins with ``A`` or ``The``; ``see fig.`` keeps its
   period if the next one begins with a digit; an open ``<a`` may be closed there. Here a caption is read alone.
 * *Line separators* other than ``\n`` (``\r``, ``\v``, ``\f``, U+2028, U+2029) make pycocoevalcap hand every later
-  caption to the wrong picture; here they are white space.
+  caption to the wrong image; here they are white space.
 * *A capital sigma* before a hyphen becomes a final one here, and not in Java.
 * *Glued tokens*: a word after ``y`` and an apostrophe, curly or straight (``Y\u2019a``, ``Y'Y``), and a soft hyphen
   inside of a dotted word.

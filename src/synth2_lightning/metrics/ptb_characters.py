@@ -1,4 +1,4 @@
-"""Which characters Stanford's tokeniser knows: Unicode as it was in 2010, and 16 bits at a time.
+"""Which characters Stanford's tokenizer knows: Unicode as it was in 2010, and 16 bits at a time.
 
 The table was found by asking the jar of CoreNLP 3.4.1 for every character of the Basic Multilingual Plane.
 """

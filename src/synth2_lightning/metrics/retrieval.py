@@ -1,4 +1,4 @@
-"""Retrieval: is what was generated nearer to its own picture than to others?"""
+"""Retrieval: is what was generated nearer to its own image than to others?"""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from torchmetrics.utilities import dim_zero_cat
 class RetrievalRecall(Metric):
     """Share of queries whose own target is among the k nearest of all targets, by cosine about the targets' mean.
 
-    What all pictures have in common would make all cosines alike; so the mean of the targets is taken off both sides.
+    What all images have in common would make all cosines alike; so the mean of the targets is taken off both sides.
 
     Args:
         k: How many of the nearest count.

@@ -15,7 +15,7 @@ from synth2_lightning.metrics.corpus import CorpusMetric, check_corpus, tokenize
 
 @dataclass(frozen=True, slots=True)
 class RougeResult:
-    """ROUGE-L of a corpus, and of every picture in it.
+    """ROUGE-L of a corpus, and of every image in it.
 
     Example:
         >>> RougeResult(score=0.5, scores={"7": 0.4, "8": 0.6}).score
@@ -34,7 +34,7 @@ def rouge(hypotheses: Mapping[str, str], references: Mapping[str, Sequence[str]]
         references: Reference captions by key; keys without a hypothesis are ignored.
 
     Raises:
-        ValueError: If there is no picture, or one of them has no references.
+        ValueError: If there is no image, or one of them has no references.
 
     Example:
         >>> round(rouge({"1": "a red circle"}, {"1": ["a big red circle"]}).score, 3)
@@ -49,7 +49,7 @@ def rouge(hypotheses: Mapping[str, str], references: Mapping[str, Sequence[str]]
 
 
 class Rouge(CorpusMetric):
-    """ROUGE-L over all pictures of all ranks, the same for any number of ranks.
+    """ROUGE-L over all images of all ranks, the same for any number of ranks.
 
     Example:
         >>> metric = Rouge()
@@ -59,9 +59,9 @@ class Rouge(CorpusMetric):
     """
 
     def compute(self) -> Tensor:
-        """Score all pictures of all ranks.
+        """Score all images of all ranks.
 
         Raises:
-            ValueError: If there is no picture, or if two pictures share a key.
+            ValueError: If there is no image, or if two images share a key.
         """
         return torch.tensor(rouge(*self.corpus()).score, device=self.device)

@@ -10,7 +10,7 @@ from synth2_lightning.types import TokenLoss
 
 
 class MeanTokenLoss(KeyedMetric):
-    """Mean loss per target token (nats) over the pictures of all ranks, each picture once.
+    """Mean loss per target token (nats) over the images of all ranks, each image once.
 
     A mean over ranks would count those twice that a distributed sampler repeats, and depend on the number of ranks.
 
@@ -24,16 +24,16 @@ class MeanTokenLoss(KeyedMetric):
     higher_is_better = False
 
     def update(self, keys: Sequence[str], losses: TokenLoss) -> None:
-        """Add pictures.
+        """Add images.
 
         Args:
-            keys: One id per picture, the same in every epoch and on every rank.
+            keys: One id per image, the same in every epoch and on every rank.
             losses: Theirs.
         """
         self.rows += zip(keys, losses.sums.tolist(), losses.counts.tolist(), strict=True)
 
     def compute(self) -> Tensor:
-        """Mean over the pictures of all ranks.
+        """Mean over the images of all ranks.
 
         Raises:
             ValueError: If there is none.

@@ -5,8 +5,8 @@ the public evaluation (``vqaEval.py`` of GT-Vision-Lab/VQA, commit a013f00), its
 
 * Where all people agree, answers are compared as they are written, but for white space around them: ``Yes.`` is wrong
   where ten people said ``yes``. A model had better write answers as people do: short, in small letters, without a
-  period. Only where people differ are their answers and the model's normalised. (The evaluation's first versions
-  normalised the model's answer always, and of people's answers the punctuation alone.)
+  period. Only where people differ are their answers and the model's normalized. (The evaluation's first versions
+  normalized the model's answer always, and of people's answers the punctuation alone.)
 * A mark of punctuation goes where it stands beside a space anywhere in the answer, or if any digits are grouped by a
   comma; elsewhere a space takes its place. Colons, apostrophes, percent signs and the like stay.
 * Of the periods that no digit follows, the first 32 go. ``.5`` keeps its own, ``3.`` does not.

@@ -16,7 +16,7 @@ from synth2_lightning.types import Reconstruction
 
 
 class AdversarialTokenizerModule(TokenizerModule):
-    """Learns reconstructions that a discriminator, which learns alongside, takes for real pictures.
+    """Learns reconstructions that a discriminator, which learns alongside, takes for real images.
 
     Both sides learn in one step of one optimizer, each from a loss that has no gradient to the other: as two
     optimizers of one kind would, since optimizers treat each parameter by itself. So a step is a batch, and what
@@ -112,7 +112,7 @@ class AdversarialTokenizerModule(TokenizerModule):
             clip_grad_norm_(self.discriminator.parameters(), gradient_clip_val)
 
     def _judge(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch rows columns"]:
-        """Score pictures with a gradient to them, but none to the discriminator."""
+        """Score images with a gradient to them, but none to the discriminator."""
         weights = {name: weight.detach() for name, weight in self.discriminator.named_parameters()}
         scores: Tensor = functional_call(self.discriminator, weights, (images,))
         return scores

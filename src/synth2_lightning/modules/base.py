@@ -42,7 +42,7 @@ class BaseModule(LightningModule):
     Args:
         optimizer: Makes the optimizer from parameter groups. Weight decay reaches matrices only; biases,
             gains and other vectors are in a group without.
-        lr_scheduler: Makes the schedule, stepped after every optimisation step, from the optimizer and the
+        lr_scheduler: Makes the schedule, stepped after every optimization step, from the optimizer and the
             number of steps that the trainer will take. None keeps the learning rate constant.
 
     Attributes:

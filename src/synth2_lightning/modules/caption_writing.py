@@ -20,7 +20,7 @@ class CaptionWritingModule(LightningModule):
         >>> prompts = ((ChatMessage("user", "dog"),),)
         >>> batch = PromptBatch(prompts, (SampleInfo("dog-0", "pets", "dog", 1234),), ("class-based@1",))
         >>> CaptionWritingModule(TinyCaptionGenerator()).predict_step(batch, 0).completions[0].text
-        'A picture of dog number 234.'
+        'An image of dog number 234.'
     """
 
     def __init__(self, generator: CaptionGenerator) -> None:

@@ -33,7 +33,7 @@ from synth2_lightning.types import CaptionOutput, GenerationSettings, ImageInput
 
 
 class VisionLanguageModule(BaseModule):
-    """A captioner trained on photographs and image tokens.
+    """A captioner trained on photos and image tokens.
 
     There are two ways to extend it. For another resampler or decoder, pass your own subclass of ``Resampler`` or
     ``LanguageDecoder``; a run file names it by ``class_path``. For another objective or output, subclass this module
@@ -125,7 +125,7 @@ class VisionLanguageModule(BaseModule):
             # In the progress bar even if it is the only source: Lightning requires the same arguments in every step,
             # and with a schedule of sources some batches of an epoch have one source and others two.
             self.log(f"train/loss_{source}", value, prog_bar=True, batch_size=len(batch))
-            self.log(f"data/share_{source}", batch.sources.count(source) / len(batch), batch_size=len(batch))
+            self.log(f"data/fraction_{source}", batch.sources.count(source) / len(batch), batch_size=len(batch))
         return loss
 
     @final

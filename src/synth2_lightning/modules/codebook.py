@@ -14,14 +14,14 @@ from synth2_lightning.types import ImageTextBatch, Pixels, Quantization
 
 
 class CodebookModule(BaseModule):
-    """Shows pictures to a codebook; captions are not looked at.
+    """Shows images to a codebook; captions are not looked at.
 
     Logs the share of the features' variance that the codes explain, and the perplexity over all levels: how many
     of ``codebook_size * num_levels`` codes it is as if there were. When the fit ends, the codebook is written to
     ``codebook/`` in the run's log folder, ready for :class:`~synth2_lightning.encoders.quantized.QuantizedEncoder`.
 
     Args:
-        learner: The codebook, and the encoder whose features it quantises.
+        learner: The codebook, and the encoder whose features it quantizes.
 
     Example:
         >>> from synth2_lightning.encoders.quantized import ResidualCodebookLearner
@@ -54,7 +54,7 @@ class CodebookModule(BaseModule):
         return loss + 0.0 * self.anchor
 
     def validation_step(self, batch: ImageTextBatch, batch_idx: int) -> None:
-        """Measure the codebook on pictures that it does not learn from."""
+        """Measure the codebook on images that it does not learn from."""
         # Before the first training step there is no codebook to measure.
         if not self.trainer.sanity_checking:
             self._measure(batch, "val")
@@ -90,6 +90,6 @@ def _pixels(batch: ImageTextBatch) -> Pixels:
     if not isinstance(batch.image, Pixels):
         raise TypeError(
             f"CodebookModule was given {type(batch.image).__name__}; expected Pixels, because a codebook learns from "
-            "pictures. Use datamodules.real.RealDataModule."
+            "images. Use datamodules.real.RealDataModule."
         )
     return batch.image

@@ -46,10 +46,10 @@ def refuse_nonfinite_weights(module: LightningModule) -> None:
     trainer = module.trainer
     trained = {name: weight.detach() for name, weight in module.named_parameters() if weight.requires_grad}
     local = {name: weight.to_local() if isinstance(weight, DTensor) else weight for name, weight in trained.items()}
-    spoilt = [name for name, weight in local.items() if not weight.isfinite().all()]
-    if trainer.strategy.reduce_boolean_decision(bool(spoilt), all=False):
+    spoiled = [name for name, weight in local.items() if not weight.isfinite().all()]
+    if trainer.strategy.reduce_boolean_decision(bool(spoiled), all=False):
         raise FloatingPointError(
-            f"{len(spoilt)} of {len(trained)} trained tensors ({', '.join(spoilt[:3]) or 'but some elsewhere'}) "
+            f"{len(spoiled)} of {len(trained)} trained tensors ({', '.join(spoiled[:3]) or 'but some elsewhere'}) "
             f"are not finite on process {module.global_rank} after {trainer.global_step} steps, though the loss "
             f"was; expected finite ones. Nothing is written. {_advice(trainer)}"
         )

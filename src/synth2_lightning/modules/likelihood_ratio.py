@@ -1,4 +1,4 @@
-"""How much likelier a picture makes its caption, in the eyes of a trained captioner."""
+"""How much likelier an image makes its caption, in the eyes of a trained captioner."""
 
 import hashlib
 from collections.abc import Sequence
@@ -18,22 +18,22 @@ from synth2_lightning.types import VQTokens
 
 
 class LikelihoodRatioScorer(PairScorer):
-    """Scores a pair by ``(log p(caption | picture) - log p(caption)) / number of tokens``, in nats per token.
+    """Scores a pair by ``(log p(caption | image) - log p(caption)) / number of tokens``, in nats per token.
 
-    The pointwise mutual information of caption and picture, per token: captions that are likely anyhow gain nothing by
-    it, and long ones lose nothing. The captioner never saw a caption without a picture, so what it would say to an
+    The pointwise mutual information of caption and image, per token: captions that are likely anyhow gain nothing by
+    it, and long ones lose nothing. The captioner never saw a caption without an image, so what it would say to an
     empty one means nothing. ``p(caption)`` is what its own answers add up to instead, the mean of ``p(caption |
-    picture)`` over a fixed sample of pictures, the reference: no second model is needed, and none whose words are rated
+    image)`` over a fixed sample of images, the reference: no second model is needed, and none whose words are rated
     otherwise. The sample sees rare captions too seldom, as any does; it is the same for every pair.
 
-    Take a captioner that learnt from photographs only: one that learnt from the pairs agrees with them.
+    Take a captioner that learned from photos only: one that learned from the pairs agrees with them.
 
     Args:
         checkpoint: Location of a checkpoint of a :class:`~synth2_lightning.modules.captioning.VisionLanguageModule`,
             as ``synth2 fit`` writes it.
-        references: Folder of shards that the reference pictures are taken from, evenly over its rows: pictures such as
+        references: Folder of shards that the reference images are taken from, evenly over its rows: images such as
             the captioner was trained on, of its codebook. Where one of them is scored, it is left out beside itself.
-        num_references: How many; each costs as much as the picture itself.
+        num_references: How many; each costs as much as the image itself.
 
     Raises:
         ValueError: If ``num_references`` is below two.
@@ -47,8 +47,7 @@ class LikelihoodRatioScorer(PairScorer):
         super().__init__()
         if num_references < 2:
             raise ValueError(
-                f"LikelihoodRatioScorer got num_references={num_references}; expected 2 or more pictures to compare "
-                "with."
+                f"LikelihoodRatioScorer got num_references={num_references}; expected 2 or more images to compare with."
             )
         self.checkpoint = checkpoint
         self.references = references
@@ -61,11 +60,11 @@ class LikelihoodRatioScorer(PairScorer):
     reference_ids: Tensor
 
     def _load(self) -> None:
-        """Read the captioner and the reference pictures.
+        """Read the captioner and the reference images.
 
         Raises:
             FileNotFoundError: If there is no such checkpoint, or no such folder.
-            ValueError: If the checkpoint does not say how its parts are made, or the folder holds too few pictures.
+            ValueError: If the checkpoint does not say how its parts are made, or the folder holds too few images.
         """
         reader = ShardReader(self.references)
         reader.load()
@@ -75,7 +74,7 @@ class LikelihoodRatioScorer(PairScorer):
         ids = torch.unique(tokens.ids, dim=0)
         if len(ids) < 2:
             raise ValueError(
-                f"The references {self.references!r} hold only one picture that differs from others; expected 2 or "
+                f"The references {self.references!r} hold only one image that differs from others; expected 2 or "
                 "more to compare with. Name a folder with more."
             )
         path = resolve(self.checkpoint, "captioner's checkpoint")
@@ -90,12 +89,12 @@ class LikelihoodRatioScorer(PairScorer):
         self.captioner = captioner
 
     def provenance(self) -> dict[str, Any]:
-        """Give the fingerprints of the captioner and of the reference pictures."""
+        """Give the fingerprints of the captioner and of the reference images."""
         return self._provenance
 
     @torch.no_grad()
     def score(self, tokens: VQTokens, captions: Sequence[str]) -> Float[Tensor, " batch"]:
-        """Score each caption beside its picture, in nats per token.
+        """Score each caption beside its image, in nats per token.
 
         Raises:
             RuntimeError: If ``load()`` was not called.
@@ -111,6 +110,6 @@ class LikelihoodRatioScorer(PairScorer):
             [-decoder.loss(visual.expand(len(captions), -1, -1), captions).sums for visual in self._reference_visual], 1
         )
         is_itself = (tokens.ids[:, None] == self.reference_ids).flatten(2).all(2)
-        # log of the mean of p(caption | picture) over the other pictures
+        # log of the mean of p(caption | image) over the other images
         log_marginal = others.masked_fill(is_itself, -torch.inf).logsumexp(1) - is_itself.logical_not().sum(1).log()
         return (-own.sums - log_marginal) / own.counts

@@ -41,21 +41,21 @@ class GenerationOutput(TypedDict):
 
 
 class MuseModule(BaseModule):
-    """Learns to guess hidden image tokens from the others and the caption; draws pictures in validation.
+    """Learns to guess hidden image tokens from the others and the caption; draws images in validation.
 
-    Logs the loss by how much is hidden (``train/loss_hidden_25`` is over pictures of which up to a quarter is), the
+    Logs the loss by how much is hidden (``train/loss_hidden_25`` is over images of which up to a quarter is), the
     accuracy, and in validation what tells whether the drawn grids are like real ones: how many different codes a grid
-    has beside a real one, and how often the true picture is among the ten nearest to what was drawn for its caption.
+    has beside a real one, and how often the true image is among the ten nearest to what was drawn for its caption.
     When the fit ends, the generator is written to ``generator/`` in the run's log folder, ready for
     :class:`~synth2_lightning.generators.muse.MuseGenerator`.
 
     Args:
-        tokenizer: Frozen; turns pictures into the codes that are learnt.
+        tokenizer: Frozen; turns images into the codes that are learned.
         text_encoder: Conditions the network; trained along if it is not frozen.
         network: Factory of the network, called with what tokenizer and text encoder tell.
         text_dropout: Share of the texts that are replaced by the null text, 0 to 1; what guidance needs.
         label_smoothing: Share of the target's mass that is spread over all codes, 0 to 1.
-        sampling: How pictures are drawn in validation.
+        sampling: How images are drawn in validation.
         order: Which tokens a step of drawing reveals.
         optimizer: See :class:`BaseModule`.
         lr_scheduler: See :class:`BaseModule`.
@@ -114,7 +114,7 @@ class MuseModule(BaseModule):
             shard_part(self.text_encoder, mesh, entries=("encode",), policy=policy)
 
     def training_step(self, batch: ImageTextBatch, batch_idx: int) -> Tensor:
-        """Learn from one batch of pictures or tokens."""
+        """Learn from one batch of images or tokens."""
         tokens = self._tokens(batch.image)
         num_rows, own = locate_rows(len(batch))
         chance = self.draw_alike()
@@ -129,7 +129,7 @@ class MuseModule(BaseModule):
         return loss
 
     def validation_step(self, batch: ImageTextBatch, batch_idx: int) -> GenerationOutput:
-        """Measure the loss on the same hidden tokens every time, and draw a picture for every caption."""
+        """Measure the loss on the same hidden tokens every time, and draw an image for every caption."""
         return self._evaluate(batch, batch_idx, "val")
 
     def test_step(self, batch: ImageTextBatch, batch_idx: int) -> GenerationOutput:
@@ -217,8 +217,8 @@ def _square(num_tokens: int) -> tuple[int, int]:
     side = math.isqrt(num_tokens)
     if side * side != num_tokens:
         raise ValueError(
-            f"The tokenizer makes {num_tokens} tokens of a picture, which are no square grid; expected one, such as 64 "
-            "or 256. Use a tokenizer of square pictures."
+            f"The tokenizer makes {num_tokens} tokens of an image, which are no square grid; expected one, such as 64 "
+            "or 256. Use a tokenizer of square images."
         )
     return side, side
 

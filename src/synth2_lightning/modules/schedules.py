@@ -15,10 +15,10 @@ class WarmupCosineSchedule(LambdaLR):
         optimizer: Its learning rate is the peak.
         num_steps: Optimisation steps of the whole run; given by the module, not in a run file.
         warmup_steps: Steps of the rise.
-        final_share: Share of the peak that is left at the end, 0 to 1.
+        final_fraction: Share of the peak that is left at the end, 0 to 1.
 
     Raises:
-        ValueError: If ``final_share`` is outside 0 to 1, or ``warmup_steps`` is negative.
+        ValueError: If ``final_fraction`` is outside 0 to 1, or ``warmup_steps`` is negative.
 
     Example:
         >>> import torch
@@ -29,10 +29,10 @@ class WarmupCosineSchedule(LambdaLR):
     """
 
     def __init__(
-        self, optimizer: Optimizer, num_steps: int, warmup_steps: int = 100, final_share: float = 0.05
+        self, optimizer: Optimizer, num_steps: int, warmup_steps: int = 100, final_fraction: float = 0.05
     ) -> None:
-        if not 0 <= final_share <= 1:
-            raise ValueError(f"WarmupCosineSchedule.final_share is {final_share}; expected 0 to 1.")
+        if not 0 <= final_fraction <= 1:
+            raise ValueError(f"WarmupCosineSchedule.final_fraction is {final_fraction}; expected 0 to 1.")
         if warmup_steps < 0:
             raise ValueError(f"WarmupCosineSchedule.warmup_steps is {warmup_steps}; expected 0 or more.")
 
@@ -40,6 +40,6 @@ class WarmupCosineSchedule(LambdaLR):
             if step < warmup_steps:
                 return (step + 1) / warmup_steps
             progress = min(1.0, (step - warmup_steps) / max(1, num_steps - warmup_steps))
-            return final_share + (1 - final_share) * 0.5 * (1 + math.cos(math.pi * progress))
+            return final_fraction + (1 - final_fraction) * 0.5 * (1 + math.cos(math.pi * progress))
 
         super().__init__(optimizer, share)

@@ -11,10 +11,10 @@ from synth2_lightning.types import CaptionBatch, ImageTextBatch, TokenizedImages
 
 
 class ScoringModule(LightningModule):
-    """Adds scores to pictures that are tokens already, for ``ShardWriterCallback`` to write.
+    """Adds scores to images that are tokens already, for ``ShardWriterCallback`` to write.
 
     Args:
-        scorer: Says how well a caption agrees with a picture.
+        scorer: Says how well a caption agrees with an image.
 
     Example:
         >>> from synth2_lightning.testing import TinyImageTokenizer, TinyPairScorer
@@ -39,7 +39,7 @@ class ScoringModule(LightningModule):
         return {"scorer_class": type(self.scorer).__name__, **self.scorer.provenance()}
 
     def predict_step(self, batch: TokenizedImages | CaptionBatch | ImageTextBatch, batch_idx: int) -> TokenizedImages:
-        """Score every caption of every picture; older scores give way.
+        """Score every caption of every image; older scores give way.
 
         Raises:
             TypeError: If the batch does not come from shards.

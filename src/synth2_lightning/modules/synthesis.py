@@ -42,17 +42,17 @@ class SynthesisModule(LightningModule):
         num_cut = sum(int(getattr(part, "num_truncated", 0)) for part in self.generator.modules())
         if num_cut:
             _logger.warning(
-                "%d captions were longer than the text encoder reads: their pictures know nothing of their ends. Raise "
+                "%d captions were longer than the text encoder reads: their images know nothing of their ends. Raise "
                 "its max_length, or shorten the captions, and write to another folder.",
                 num_cut,
             )
 
     def predict_step(self, batch: CaptionBatch | ImageTextBatch, batch_idx: int) -> TokenizedImages:
-        """Synthesise a picture per caption.
+        """Synthesise an image per caption.
 
         Raises:
             TypeError: If the batch does not hold captions.
-            ValueError: If the generator makes more or fewer pictures than it was asked for.
+            ValueError: If the generator makes more or fewer images than it was asked for.
         """
         if not isinstance(batch, CaptionBatch):
             raise TypeError(
@@ -61,7 +61,7 @@ class SynthesisModule(LightningModule):
         tokens = self.generator.generate(batch.captions, batch.seeds)
         if len(tokens) != len(batch):
             raise ValueError(
-                f"{type(self.generator).__name__} made {len(tokens)} pictures of {len(batch)} captions; expected one "
+                f"{type(self.generator).__name__} made {len(tokens)} images of {len(batch)} captions; expected one "
                 "of each. The generator is at fault."
             )
         return TokenizedImages(

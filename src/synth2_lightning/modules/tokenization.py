@@ -1,4 +1,4 @@
-"""Photographs become image tokens: what `synth2 predict --config tokenize.yaml` runs."""
+"""Photos become image tokens: what `synth2 predict --config tokenize.yaml` runs."""
 
 from typing import Any
 
@@ -10,10 +10,10 @@ from synth2_lightning.types import ImageTextBatch, Pixels, TokenizedImages
 
 
 class TokenizationModule(LightningModule):
-    """Turns batches of photographs into tokens, for ``ShardWriterCallback`` to write.
+    """Turns batches of photos into tokens, for ``ShardWriterCallback`` to write.
 
     Args:
-        tokenizer: Turns pictures into codebook ids.
+        tokenizer: Turns images into codebook ids.
 
     Example:
         >>> from synth2_lightning.testing import TinyImageTokenizer, tiny_batch
@@ -30,21 +30,21 @@ class TokenizationModule(LightningModule):
         self.tokenizer.load()
 
     def provenance(self) -> dict[str, Any]:
-        """Give what decides the tokens of a picture."""
+        """Give what decides the tokens of an image."""
         name = type(self.tokenizer).__name__
         # The same codes may be chosen by another encoder.
         weights = fingerprint_weights(name, self.tokenizer)
         return {"tokenizer_class": name, "codebook": self.tokenizer.codebook, "weights": weights}
 
     def predict_step(self, batch: ImageTextBatch, batch_idx: int) -> TokenizedImages:
-        """Tokenize a batch; the captions of its pictures go with them.
+        """Tokenize a batch; the captions of its images go with them.
 
         Raises:
-            TypeError: If the batch does not hold photographs.
+            TypeError: If the batch does not hold photos.
         """
         if not isinstance(batch.image, Pixels):
             raise TypeError(
-                f"TokenizationModule was given {type(batch.image).__name__}; expected Pixels: only photographs can "
+                f"TokenizationModule was given {type(batch.image).__name__}; expected Pixels: only photos can "
                 "be tokenized. Use a RealDataModule."
             )
         return TokenizedImages(

@@ -24,7 +24,7 @@ class ReconstructionOutput(TypedDict):
 
 
 class TokenizerModule(BaseModule):
-    """Learns to bring pictures through a codebook and back; captions are not looked at.
+    """Learns to bring images through a codebook and back; captions are not looked at.
 
     When the fit ends, the tokenizer is written to ``tokenizer/`` in the run's log folder, ready to be loaded in its
     frozen form.
@@ -82,7 +82,7 @@ class TokenizerModule(BaseModule):
         self.eval_usage = CodebookUsage(tokenizer.codebook_size)
 
     def compute_losses(self, reconstruction: Reconstruction) -> dict[str, Tensor]:
-        """Weigh the parts of the loss; ``"loss"`` is what is learnt from."""
+        """Weigh the parts of the loss; ``"loss"`` is what is learned from."""
         difference = reconstruction.pixels - reconstruction.target
         l1, l2 = difference.abs().mean(), difference.square().mean()
         loss = self.l1_weight * l1 + self.l2_weight * l2 + self.commitment_weight * reconstruction.commitment
@@ -136,6 +136,6 @@ def _pixels(batch: ImageTextBatch) -> Pixels:
     if not isinstance(batch.image, Pixels):
         raise TypeError(
             f"TokenizerModule was given {type(batch.image).__name__}; expected Pixels, because a tokenizer learns from "
-            "pictures. Use datamodules.real.RealDataModule."
+            "images. Use datamodules.real.RealDataModule."
         )
     return batch.image

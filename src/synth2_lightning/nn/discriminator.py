@@ -10,11 +10,11 @@ _NUM_GROUPS = 8
 
 
 class Discriminator(nn.Module, ABC):
-    """Tells real pictures from reconstructions, by a score for each of their regions."""
+    """Tells real images from reconstructions, by a score for each of their regions."""
 
     @abstractmethod
     def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch rows columns"]:
-        """Score regions: above 0 what seems real; -1 is black in the pictures, 1 is white."""
+        """Score regions: above 0 what seems real; -1 is black in the images, 1 is white."""
 
 
 class PatchDiscriminator(Discriminator):

@@ -12,14 +12,14 @@ from synth2_lightning.interfaces import FrozenModule
 
 
 class FeatureExtractor(FrozenModule, ABC):
-    """A frozen network that says what pictures hold, at several depths: pictures that look alike have like features.
+    """A frozen network that says what images hold, at several depths: images that look alike have like features.
 
-    It is no :class:`ImageEncoder`, because a gradient flows through it to the pictures.
+    It is no :class:`ImageEncoder`, because a gradient flows through it to the images.
     """
 
     @abstractmethod
     def extract(self, images: Float[Tensor, "batch 3 height width"]) -> list[Float[Tensor, "batch _ _ _"]]:
-        """Make one feature map ``(batch, dim, height, width)`` per layer; -1 is black in the pictures, 1 is white."""
+        """Make one feature map ``(batch, dim, height, width)`` per layer; -1 is black in the images, 1 is white."""
 
 
 def perceptual_distance(

@@ -1,4 +1,4 @@
-"""The charts of a report, drawn by matplotlib: into the page as SVG, into one picture as PNG."""
+"""The charts of a report, drawn by matplotlib: into the page as SVG, into one image as PNG."""
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -71,7 +71,7 @@ def draw_lengths(axes: "Axes", comparison: Comparison) -> None:
 def draw_own_clusters(axes: "Axes", comparison: Comparison) -> None:
     """Draw how each set fills its own clusters, the largest first."""
     labels = [
-        f"{one.captions.name}: top five {one.own_balance.top_five_share:.1%}, {one.own_balance.entropy:.2f} bits"
+        f"{one.captions.name}: top five {one.own_balance.top_five_fraction:.1%}, {one.own_balance.entropy:.2f} bits"
         for one in comparison.sets
     ]
     _draw_bars(axes, [one.own_sizes for one in comparison.sets], comparison.sample_size, labels)
@@ -84,8 +84,9 @@ def draw_own_clusters(axes: "Axes", comparison: Comparison) -> None:
 def draw_common_clusters(axes: "Axes", comparison: Comparison) -> None:
     """Draw how the sets fill the clusters that all of them share."""
     labels = [
-        f"{one.captions.name}: top five {one.common_balance.top_five_share:.1%}, {one.common_balance.entropy:.2f} bits"
+        f"{one.captions.name}: top five {balance.top_five_fraction:.1%}, {balance.entropy:.2f} bits"
         for one in comparison.sets
+        if (balance := one.common_balance)
     ]
     _draw_bars(axes, [one.common_sizes for one in comparison.sets], comparison.sample_size, labels)
     names = [" ".join(topic.words[:2]) for topic in comparison.topics]

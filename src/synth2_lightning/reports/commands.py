@@ -162,6 +162,6 @@ def _show(selection: Selection, folder: Path, console: Console) -> None:
     num_filled = sum(size > 0 for size in selection.sizes_after.values())
     table.add_row("groups", f"{before.num_groups:,d}", f"{num_filled:,d}")
     table.add_row("entropy in bits", f"{before.entropy:.2f}", f"{after.entropy:.2f}")
-    table.add_row("top-5 share", f"{before.top_five_share:.1%}", f"{after.top_five_share:.1%}")
+    table.add_row("top-5 share", f"{before.top_five_fraction:.1%}", f"{after.top_five_fraction:.1%}")
     console.print(table)
     console.print(f"The selection is in {folder}", soft_wrap=True)

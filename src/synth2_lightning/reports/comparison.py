@@ -54,7 +54,7 @@ class Topic:
 
     Args:
         words: Typical of it, the most typical first.
-        examples: Per set, the captions that are nearest to its centre.
+        examples: Per set, the captions that are nearest to its center.
     """
 
     words: list[str]

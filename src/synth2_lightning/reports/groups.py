@@ -1,7 +1,7 @@
 """Groups of captions to select by.
 
 Clusters are fitted to a sample of the set whose size depends on the number of clusters only, and each caption goes to
-the nearest centre: so a set of any size takes the memory of a sample, and each partition is grouped on its own.
+the nearest center: so a set of any size takes the memory of a sample, and each partition is grouped on its own.
 """
 
 from collections import Counter
@@ -24,7 +24,7 @@ from synth2_lightning.reports.embedding import BATCH_SIZE, embed_captions
 from synth2_lightning.reports.partitions import Partition, list_beginnings, list_captions, list_class_names
 
 NO_GROUP = -1
-_FITTED_TO = 1024  # captions for each cluster; more move the centres little: Faiss takes 256
+_FITTED_TO = 1024  # captions for each cluster; more move the centers little: Faiss takes 256
 
 Labels = npt.NDArray[np.int32]
 

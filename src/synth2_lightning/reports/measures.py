@@ -116,18 +116,18 @@ MEASURES = (
         _of_classes(lambda classes: classes.gini),
     ),
     Measure(
-        "class_top_five_share",
+        "class_top_five_fraction",
         "top-5 share of classes",
         "captions of the five largest classes",
         ".1%",
-        _of_classes(lambda classes: classes.top_five_share),
+        _of_classes(lambda classes: classes.top_five_fraction),
     ),
     Measure(
-        "own_top_five_share",
+        "own_top_five_fraction",
         "top-5 share, own clusters",
         "of clusters fitted to each set alone: how evenly it fills the room that it spans",
         ".1%",
-        lambda one: one.own_balance.top_five_share,
+        lambda one: one.own_balance.top_five_fraction,
     ),
     Measure(
         "own_entropy",
@@ -137,11 +137,11 @@ MEASURES = (
         lambda one: one.own_balance.entropy,
     ),
     Measure(
-        "common_top_five_share",
+        "common_top_five_fraction",
         "top-5 share, common clusters",
         "of clusters fitted to all sets together: what a set leaves out shows here",
         ".1%",
-        lambda one: one.common_balance.top_five_share,
+        lambda one: one.common_balance.top_five_fraction,
     ),
     Measure(
         "common_entropy",

@@ -1,4 +1,4 @@
-"""Write a report: a page that needs nothing but itself, one picture, and all numbers."""
+"""Write a report: a page that needs nothing but itself, one image, and all numbers."""
 
 import json
 from importlib.resources import files
@@ -44,7 +44,7 @@ def write_report(comparison: Comparison, folder: Path) -> Path:
     numbers = json.dumps(describe(comparison), indent=2, ensure_ascii=False) + "\n"
     write_atomically(folder / "report.json", lambda draft: draft.write_text(numbers, "utf-8"))
     with chart_style():
-        write_atomically(folder / "report.png", lambda draft: _write_picture(comparison, draft))
+        write_atomically(folder / "report.png", lambda draft: _write_image(comparison, draft))
         page = _render_page(comparison)
     write_atomically(folder / "report.html", lambda draft: draft.write_text(page, "utf-8"))
     return folder / "report.html"
@@ -121,7 +121,7 @@ def _add_tooltips(svg: str, comparison: Comparison) -> str:
     return ElementTree.tostring(root, encoding="unicode")
 
 
-def _write_picture(comparison: Comparison, path: Path) -> None:
+def _write_image(comparison: Comparison, path: Path) -> None:
     from matplotlib.figure import Figure
 
     small = list_charts(comparison)

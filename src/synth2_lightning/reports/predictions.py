@@ -1,4 +1,4 @@
-"""Predictions of any captioner beside what people wrote: read, and joined by the pictures' ids."""
+"""Predictions of any captioner beside what people wrote: read, and joined by the images' ids."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -22,9 +22,9 @@ class ScoredPairs:
     """Captions and references that belong together, and what did not.
 
     Args:
-        hypotheses: The caption of every picture, by id.
+        hypotheses: The caption of every image, by id.
         references: What people wrote, by id.
-        num_missing: Pictures without a prediction.
+        num_missing: Images without a prediction.
         num_unknown: Predictions for ids that have no references.
         num_duplicates: Predictions beyond the first of their id.
 
@@ -41,7 +41,7 @@ class ScoredPairs:
 
 
 def read_references(location: str) -> dict[str, list[str]]:
-    """Read a COCO captions file; pictures without a caption have no place in it.
+    """Read a COCO captions file; images without a caption have no place in it.
 
     Raises:
         FileNotFoundError: If nothing lies there.
@@ -58,7 +58,7 @@ def read_references(location: str) -> dict[str, list[str]]:
 
 
 def read_file_names(location: str) -> dict[str, str]:
-    """Read which file of a COCO captions file holds which picture, by the picture's id.
+    """Read which file of a COCO captions file holds which image, by the image's id.
 
     Raises:
         FileNotFoundError: If nothing lies there.
@@ -101,9 +101,9 @@ def join_predictions(
     Args:
         predictions: Ids and captions.
         references: What people wrote, by id.
-        missing: Pictures without a prediction are refused, scored as an empty caption, or left out of the corpus.
+        missing: Images without a prediction are refused, scored as an empty caption, or left out of the corpus.
         unknown: Predictions without references are refused, or left out.
-        duplicates: Of several predictions of one picture, none is taken, the first, or the last.
+        duplicates: Of several predictions of one image, none is taken, the first, or the last.
 
     Raises:
         ValueError: If something does not fit and nobody said how to treat it.
@@ -128,13 +128,13 @@ def join_predictions(
     if problems:
         raise ValueError(
             f"Predictions do not fit the references: {'; '.join(problems)}. Expected one prediction of each of the "
-            f"{len(references)} pictures."
+            f"{len(references)} images."
         )
     chosen = dict(reversed(predictions)) if duplicates == "first" else dict(predictions)
     keys = [key for key in references if key in chosen or missing == "empty"]
     if not keys:
         raise ValueError(
-            f"None of {len(counts)} predicted ids is among those of {len(references)} pictures; expected the same ids."
+            f"None of {len(counts)} predicted ids is among those of {len(references)} images; expected the same ids."
         )
     return ScoredPairs(
         {key: chosen.get(key, "") for key in keys},

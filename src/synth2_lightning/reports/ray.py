@@ -6,7 +6,7 @@ rows that were asked for. Nothing is decided in a worker that depends on another
 * *samples and balanced selections* take the rows of smallest priority (``reports/sampling.py``), which a row has of
   itself; the process that asks holds 4 bytes for each row of the set, its group, and about 40 for each selected one;
 * *clusters* are fitted by the process that asks to a sample, the same one for any number of workers, and workers only
-  look for the nearest centre;
+  look for the nearest center;
 * *near duplicates* are the one thing that needs a shuffle (``distributed/buckets.py``).
 
 So every result is that of one process. (Embeddings may differ in their last bits between machines; a caption midway

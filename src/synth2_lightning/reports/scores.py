@@ -22,7 +22,7 @@ from synth2_lightning.metrics.document_frequencies import (
 )
 from synth2_lightning.metrics.java import check_java, meteor, spice
 from synth2_lightning.metrics.rouge import rouge
-from synth2_lightning.reports.clip_scores import PictureFolder
+from synth2_lightning.reports.clip_scores import ImageFolder
 from synth2_lightning.reports.predictions import (
     Duplicates,
     Missing,
@@ -43,7 +43,7 @@ def score_captions(
     """Score captions with everything that needs no Java.
 
     Args:
-        hypotheses: The caption of every picture, by key.
+        hypotheses: The caption of every image, by key.
         references: What people wrote, by key.
         frequencies: Document frequencies for CIDEr; those of these references where left out.
 
@@ -51,7 +51,7 @@ def score_captions(
         Scores by name, from 0 to 1 (CIDEr-D to 10); tables print them times 100.
 
     Raises:
-        ValueError: If there is no picture, or one of them has no references.
+        ValueError: If there is no image, or one of them has no references.
 
     Example:
         >>> list(score_captions({"1": "a dog", "2": "a cat"}, {"1": ["a dog"], "2": ["a red cat"]}))
@@ -74,7 +74,7 @@ def score_predictions(
     document_frequencies: str | None = None,
     java_metrics: Sequence[str] = (),
     compare_java: bool = False,
-    pictures: PictureFolder | None = None,
+    images: ImageFolder | None = None,
 ) -> dict[str, Any]:
     """Score a captioner's output, show the scores, and say how they were made.
 
@@ -83,20 +83,20 @@ def score_predictions(
             (``.jsonl``).
         references: Location of COCO captions.
         out: JSON file for the protocol card.
-        missing: How to treat pictures without a prediction.
+        missing: How to treat images without a prediction.
         unknown: How to treat predictions without references.
-        duplicates: How to treat several predictions of one picture.
+        duplicates: How to treat several predictions of one image.
         document_frequencies: Location of stored ones (``.parquet``), or of COCO captions to count them in.
         java_metrics: Of ``METEOR`` and ``SPICE``, those to compute, too.
-        compare_java: Score with pycocoevalcap and its Java tokeniser, too, and show the differences.
-        pictures: Score by CLIPScore and RefCLIPScore, too; the references must name the pictures' files.
+        compare_java: Score with pycocoevalcap and its Java tokenizer, too, and show the differences.
+        images: Score by CLIPScore and RefCLIPScore, too; the references must name the images' files.
 
     Returns:
         The protocol card.
 
     Raises:
-        FileNotFoundError: If a file, a picture, Java, or what belongs to it is missing.
-        OSError: If a picture cannot be read, or the weights of CLIP cannot be had.
+        FileNotFoundError: If a file, an image, Java, or what belongs to it is missing.
+        OSError: If an image cannot be read, or the weights of CLIP cannot be had.
         ValueError: If a file is malformed, ids do not fit, or the comparison is asked for with stored frequencies.
     """
     console = MessageConsole()
@@ -106,14 +106,14 @@ def score_predictions(
             "of them. Leave one out."
         )
     pairs = join_predictions(read_predictions(predictions), read_references(references), missing, unknown, duplicates)
-    files = pictures.find(references, list(pairs.hypotheses)) if pictures is not None else {}
+    files = images.find(references, list(pairs.hypotheses)) if images is not None else {}
     frequencies = _read_frequencies(document_frequencies)
     scores = score_captions(pairs.hypotheses, pairs.references, frequencies)
     for name in java_metrics:
         compute = {"METEOR": meteor, "SPICE": spice}[name]
         scores[name] = compute(pairs.hypotheses, pairs.references).score
-    if pictures is not None:
-        scores |= pictures.score(files, pairs.hypotheses, pairs.references)
+    if images is not None:
+        scores |= images.score(files, pairs.hypotheses, pairs.references)
     rival = score_with_pycocoevalcap(pairs.hypotheses, pairs.references) if compare_java else {}
     card = {
         "scores": scores,
@@ -121,15 +121,15 @@ def score_predictions(
         "pycocoevalcap": rival or None,
         "predictions": _describe(predictions),
         "references": _describe(references),
-        "num_pictures": len(pairs.hypotheses),
+        "num_images": len(pairs.hypotheses),
         "num_references": sum(map(len, pairs.references.values())),
         "num_empty_captions": sum(not text.strip() for text in pairs.hypotheses.values()),
         "missing": {"count": pairs.num_missing, "treated": missing},
         "unknown": {"count": pairs.num_unknown, "treated": unknown},
         "duplicates": {"count": pairs.num_duplicates, "treated": duplicates},
-        "tokeniser": "Penn Treebank, lower case, punctuation removed",
+        "tokenizer": "Penn Treebank, lower case, punctuation removed",
         "document_frequencies": _describe(document_frequencies) if document_frequencies else "of these references",
-        "clip": pictures.describe() if pictures is not None else None,
+        "clip": images.describe() if images is not None else None,
         "versions": {name: version(name) for name in _VERSIONS},
     }
     _show(card, console)
@@ -142,10 +142,10 @@ def score_predictions(
 def score_with_pycocoevalcap(
     hypotheses: Mapping[str, str], references: Mapping[str, Sequence[str]]
 ) -> dict[str, float]:
-    """Score as COCO's evaluation does, from strings: Stanford's tokeniser in Java, then pycocoevalcap.
+    """Score as COCO's evaluation does, from strings: Stanford's tokenizer in Java, then pycocoevalcap.
 
     Raises:
-        FileNotFoundError: If Java or the tokeniser is missing.
+        FileNotFoundError: If Java or the tokenizer is missing.
     """
     check_java("The comparison", ["tokenizer/stanford-corenlp-3.4.1.jar"])
     from pycocoevalcap.bleu.bleu import Bleu
@@ -189,7 +189,7 @@ def _show(card: Mapping[str, Any], console: Console) -> None:
             cells += [f"{rival[name]:.6f}", f"{score - rival[name]:+.1e}"]
         table.add_row(name, *cells)
     console.print(table)
-    console.print(f"{card['num_pictures']} pictures with {card['num_references']} references")
+    console.print(f"{card['num_images']} images with {card['num_references']} references")
     for kind in ("missing", "unknown", "duplicates"):
         if card[kind]["count"]:
             console.print(f"{kind}: {card[kind]['count']}, treated as {card[kind]['treated']!r}")

@@ -1,1 +1,1 @@
-"""The embedded world: drawn pictures with five captions each."""
+"""The embedded world: drawn images with five captions each."""

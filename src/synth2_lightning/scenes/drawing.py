@@ -1,4 +1,4 @@
-"""Scene to picture: flat paint on a 64 by 64 canvas, smoothed by drawing four times as large."""
+"""Scene to image: flat paint on a 64 by 64 canvas, smoothed by drawing four times as large."""
 
 import math
 from random import Random
@@ -7,7 +7,7 @@ from typing import assert_never
 from PIL import Image, ImageDraw
 
 from synth2_lightning.scenes.world import (
-    Colour,
+    Color,
     Content,
     Ground,
     Group,
@@ -24,18 +24,18 @@ from synth2_lightning.scenes.world import (
 )
 
 SIDE = 64
-"""Height and width of a picture in pixels."""
+"""Height and width of an image in pixels."""
 
 _SCALE = 4
 _RADIUS = {Size.SMALL: 7.0, Size.LARGE: 12.0}
 _PAINT = {
-    Colour.RED: (214, 40, 40),
-    Colour.ORANGE: (245, 130, 20),
-    Colour.YELLOW: (250, 210, 40),
-    Colour.GREEN: (50, 165, 70),
-    Colour.BLUE: (40, 90, 215),
-    Colour.PURPLE: (125, 55, 165),
-    Colour.PINK: (245, 135, 195),
+    Color.RED: (214, 40, 40),
+    Color.ORANGE: (245, 130, 20),
+    Color.YELLOW: (250, 210, 40),
+    Color.GREEN: (50, 165, 70),
+    Color.BLUE: (40, 90, 215),
+    Color.PURPLE: (125, 55, 165),
+    Color.PINK: (245, 135, 195),
 }
 _SHADES = {
     Ground.WHITE: ((252, 252, 252), (226, 226, 226)),
@@ -62,7 +62,7 @@ def draw_scene(scene: Scene) -> Image.Image:
 
 
 def place_things(content: Content, random: Random) -> list[tuple[Thing, int, int]]:
-    """Choose the centre of every thing, in pixels: apart from each other and inside the picture."""
+    """Choose the center of every thing, in pixels: apart from each other and inside the image."""
     match content:
         case Single(thing=thing, place=place):
             x, y = _CENTRES[place]
@@ -74,10 +74,10 @@ def place_things(content: Content, random: Random) -> list[tuple[Thing, int, int
             return [(thing, _jitter(random, x, 2), _jitter(random, y, 2)) for x, y in corners]
         case Pair(first=first, relation=relation, second=second):
             across = _jitter(random, _MID, 8)
-            centres = [(_jitter(random, along, 2), _jitter(random, across, 2)) for along in (_NEAR, _FAR)]
+            centers = [(_jitter(random, along, 2), _jitter(random, across, 2)) for along in (_NEAR, _FAR)]
             if relation is Relation.ABOVE:
-                centres = [(y, x) for x, y in centres]
-            return [(thing, *centre) for thing, centre in zip((first, second), centres, strict=True)]
+                centers = [(y, x) for x, y in centers]
+            return [(thing, *center) for thing, center in zip((first, second), centers, strict=True)]
         case _:
             assert_never(content)
 
@@ -102,7 +102,7 @@ def _draw_ground(ground: Ground, pattern: Pattern) -> Image.Image:
 
 
 def _draw_thing(canvas: ImageDraw.ImageDraw, thing: Thing, x: int, y: int) -> None:
-    radius, paint = _RADIUS[thing.size] * _SCALE, _PAINT[thing.colour]
+    radius, paint = _RADIUS[thing.size] * _SCALE, _PAINT[thing.color]
     box = (x - radius, y - radius, x + radius - 1, y + radius - 1)
     if thing.shape is Shape.CIRCLE:
         canvas.ellipse(box, paint)

@@ -10,32 +10,32 @@ _SINGLE = (
     "there is {thing.brief} {where} of the picture",
     "a picture of {thing.full} on {ground.full}",
     "{ground.full} with {thing.brief} {where}",
-    "{where} we see a {thing.shape} that is {thing.size} and {thing.colour}",
-    "a {thing.shape} painted in {thing.colour} {where} of {ground.brief}",
-    "the {thing.shape} {where} is {thing.colour} and {thing.size}",
-    "somebody drew {thing.brief} on {ground.pattern} {ground.colour} paper",
-    "one {thing.size} {thing.shape} in {thing.colour} and nothing else",
+    "{where} we see a {thing.shape} that is {thing.size} and {thing.color}",
+    "a {thing.shape} painted in {thing.color} {where} of {ground.brief}",
+    "the {thing.shape} {where} is {thing.color} and {thing.size}",
+    "somebody drew {thing.brief} on {ground.pattern} {ground.color} paper",
+    "one {thing.size} {thing.shape} in {thing.color} and nothing else",
 )
 _GROUP = (
     "{count} {thing.plural} on {ground.full}",
     "there are {count} {thing.brief_plural} in the picture",
     "a picture of {count} {thing.plural} on {ground.full}",
     "{ground.full} with {count} {thing.brief_plural} on it",
-    "we see {count} {thing.shapes} that are {thing.size} and {thing.colour}",
-    "{count} {thing.shapes} painted in {thing.colour} on {ground.brief}",
-    "all {count} of the {thing.shapes} are {thing.colour} and {thing.size}",
-    "somebody drew {count} {thing.brief_plural} on {ground.pattern} {ground.colour} paper",
-    "a group of {count} {thing.size} {thing.shapes} in {thing.colour}",
+    "we see {count} {thing.shapes} that are {thing.size} and {thing.color}",
+    "{count} {thing.shapes} painted in {thing.color} on {ground.brief}",
+    "all {count} of the {thing.shapes} are {thing.color} and {thing.size}",
+    "somebody drew {count} {thing.brief_plural} on {ground.pattern} {ground.color} paper",
+    "a group of {count} {thing.size} {thing.shapes} in {thing.color}",
 )
 _PAIR = (
     "{first.full} {relation} {second.full}",
     "there is {first.brief} {relation} {second.brief}",
     "a picture of {first.full} and {second.full}",
     "{ground.full} with {first.brief} and {second.brief}",
-    "we see a {first.shape} in {first.colour} {relation} a {second.shape} in {second.colour}",
+    "we see a {first.shape} in {first.color} {relation} a {second.shape} in {second.color}",
     "{first.brief} is painted {relation} {second.brief} on {ground.brief}",
-    "the {first.shape} is {first.colour} and {first.size} and the {second.shape} is {second.colour} and {second.size}",
-    "somebody drew {second.brief} {inverse} {first.brief} on {ground.pattern} {ground.colour} paper",
+    "the {first.shape} is {first.color} and {first.size} and the {second.shape} is {second.color} and {second.size}",
+    "somebody drew {second.brief} {inverse} {first.brief} on {ground.pattern} {ground.color} paper",
     "the {first.size} {first.shape} is {relation} the {second.size} {second.shape}",
 )
 _RELATIONS = {
@@ -100,7 +100,7 @@ class _ThingNames(NamedTuple):
     """What templates can call a thing, or several of its kind."""
 
     size: str
-    colour: str
+    color: str
     shape: str
     shapes: str
     full: str
@@ -113,14 +113,14 @@ class _GroundNames(NamedTuple):
     """What templates can call the background."""
 
     pattern: str
-    colour: str
+    color: str
     full: str
     brief: str
 
 
 def _templates_and_names(scene: Scene) -> tuple[tuple[str, ...], dict[str, Any]]:
-    pattern, colour = scene.pattern, scene.ground
-    ground = _GroundNames(pattern, colour, f"a {pattern} {colour} background", f"a {colour} background")
+    pattern, color = scene.pattern, scene.ground
+    ground = _GroundNames(pattern, color, f"a {pattern} {color} background", f"a {color} background")
     match scene.content:
         case Single(thing=thing, place=place):
             return _SINGLE, {"ground": ground, "thing": _name(thing), "where": _WHERE[place]}
@@ -135,15 +135,15 @@ def _templates_and_names(scene: Scene) -> tuple[tuple[str, ...], dict[str, Any]]
 
 
 def _name(thing: Thing) -> _ThingNames:
-    size, colour, shape = thing.size, thing.colour, thing.shape
+    size, color, shape = thing.size, thing.color, thing.shape
     shapes = name_several(shape)
     return _ThingNames(
         size=size,
-        colour=colour,
+        color=color,
         shape=shape,
         shapes=shapes,
-        full=f"a {size} {colour} {shape}",
-        brief=f"{'an' if colour[0] in 'aeiou' else 'a'} {colour} {shape}",
-        plural=f"{size} {colour} {shapes}",
-        brief_plural=f"{colour} {shapes}",
+        full=f"a {size} {color} {shape}",
+        brief=f"{'an' if color[0] in 'aeiou' else 'a'} {color} {shape}",
+        plural=f"{size} {color} {shapes}",
+        brief_plural=f"{color} {shapes}",
     )

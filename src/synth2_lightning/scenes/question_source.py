@@ -1,4 +1,4 @@
-"""Scenes as a set of pictures with a question and its answer each."""
+"""Scenes as a set of images with a question and its answer each."""
 
 from synth2_lightning.scenes.questions import ask_scene
 from synth2_lightning.scenes.source import ScenesSource
@@ -7,18 +7,18 @@ _NUM_ANSWERS = 10
 
 
 class ScenesQuestionSource(ScenesSource):
-    """The pictures of :class:`~synth2_lightning.scenes.source.ScenesSource`, with a question each instead of captions.
+    """The images of :class:`~synth2_lightning.scenes.source.ScenesSource`, with a question each instead of captions.
 
     The arguments are those of ``ScenesSource``. Scenes of the split ``held_out`` all hold what training lacks.
 
     Example:
-        >>> source = ScenesQuestionSource("train", num_pictures=100)
+        >>> source = ScenesQuestionSource("train", num_images=100)
         >>> source.prompt(17), source.captions(17)[0]
         ('which pattern is on the background?', 'plain')
     """
 
     def prompt(self, index: int) -> str:
-        """A question about the picture."""
+        """A question about the image."""
         return ask_scene(self.scene(index)).text
 
     def captions(self, index: int) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from typing import assert_never
 
 from synth2_lightning.scenes.grammar import name_several
 from synth2_lightning.scenes.world import (
-    Colour,
+    Color,
     Content,
     Group,
     Pair,
@@ -49,7 +49,7 @@ def ask_scene(scene: Scene) -> Question:
     """Ask one question; equal scenes are asked the same.
 
     Every other question is about the arrangement (where, how many, on which side), for these are the hard ones; the
-    rest are about looks: colour, shape, size, existence, and the background's colour and pattern.
+    rest are about looks: color, shape, size, existence, and the background's color and pattern.
 
     Args:
         scene: What is asked about.
@@ -91,15 +91,15 @@ def _ask_looks(scene: Scene, random: Random) -> tuple[Question, ...]:
     many = isinstance(scene.content, Group)
     be, shape, noun = ("are", name_several(thing.shape), "things") if many else ("is", thing.shape, "thing")
     questions = [
-        Question(f"what size {be} the {thing.colour} {shape}?", thing.size.value),
+        Question(f"what size {be} the {thing.color} {shape}?", thing.size.value),
         _ask_existence(thing, things, random),
         Question("which colour is the background?", scene.ground.value),
         Question("which pattern is on the background?", scene.pattern.value),
     ]
     if all(other.shape != thing.shape for other in others):
-        questions.append(Question(f"what colour {be} the {shape}?", thing.colour.value))
-    if all(other.colour != thing.colour for other in others):
-        questions.append(Question(f"what shape {be} the {thing.colour} {noun}?", thing.shape.value))
+        questions.append(Question(f"what colour {be} the {shape}?", thing.color.value))
+    if all(other.color != thing.color for other in others):
+        questions.append(Question(f"what shape {be} the {thing.color} {noun}?", thing.shape.value))
     return tuple(questions)
 
 
@@ -108,12 +108,12 @@ def _ask_existence(thing: Thing, things: tuple[Thing, ...], random: Random) -> Q
         return Question(f"is there {_with_article(thing)}?", "yes")
     # What is missing differs from what is there by one word, and is never held out: a combination that training asks
     # about but never shows would be known for its answer.
-    there = {(other.colour, other.shape) for other in things}
+    there = {(other.color, other.shape) for other in things}
     missing = [
         absent
-        for absent in (Thing(Size.SMALL, colour, shape) for colour in Colour for shape in Shape)
-        if (absent.colour == thing.colour) != (absent.shape == thing.shape)
-        and (absent.colour, absent.shape) not in there
+        for absent in (Thing(Size.SMALL, color, shape) for color in Color for shape in Shape)
+        if (absent.color == thing.color) != (absent.shape == thing.shape)
+        and (absent.color, absent.shape) not in there
         and not is_held_out(Group(absent, 2))
     ]
     return Question(f"is there {_with_article(pick(random, tuple(missing)))}?", "no")
@@ -124,8 +124,8 @@ def _things(content: Content) -> tuple[Thing, ...]:
 
 
 def _paint(thing: Thing) -> str:
-    return f"{thing.colour} {thing.shape}"
+    return f"{thing.color} {thing.shape}"
 
 
 def _with_article(thing: Thing) -> str:
-    return f"{'an' if thing.colour[0] in 'aeiou' else 'a'} {_paint(thing)}"
+    return f"{'an' if thing.color[0] in 'aeiou' else 'a'} {_paint(thing)}"

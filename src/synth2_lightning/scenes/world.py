@@ -21,7 +21,7 @@ class Shape(StrEnum):
     HEART = "heart"
 
 
-class Colour(StrEnum):
+class Color(StrEnum):
     """Paint of a thing."""
 
     RED = "red"
@@ -57,7 +57,7 @@ class Place(StrEnum):
 class Relation(StrEnum):
     """How the first thing of a pair lies to the second.
 
-    There is no "right of" and no "below": each picture of a pair has one description, and the grammar turns it
+    There is no "right of" and no "below": each image of a pair has one description, and the grammar turns it
     around where it likes.
     """
 
@@ -86,7 +86,7 @@ class Thing:
     """A drawn object."""
 
     size: Size
-    colour: Colour
+    color: Color
     shape: Shape
 
 
@@ -108,7 +108,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two things that differ in shape or colour."""
+    """Two things that differ in shape or color."""
 
     first: Thing
     relation: Relation
@@ -120,11 +120,11 @@ Content = Single | Group | Pair
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A picture before it is drawn or described.
+    """An image before it is drawn or described.
 
     Args:
         content: What is in it.
-        ground: Colour of the background.
+        ground: Color of the background.
         pattern: Texture of the background.
         seed: Decides what the attributes leave open: exact pixels, and wording.
 
@@ -175,13 +175,13 @@ def sample_scene(random: Random) -> Scene:
 def is_held_out(content: Content) -> bool:
     """Whether training never sees such a content.
 
-    One in seven (shape, colour) and one in seven (relation, shape, shape) is held out, along diagonals: each
-    shape, each colour, each relation and each side of a relation is trained on, in other company.
+    One in seven (shape, color) and one in seven (relation, shape, shape) is held out, along diagonals: each
+    shape, each color, each relation and each side of a relation is trained on, in other company.
 
     Example:
-        >>> is_held_out(Group(Thing(Size.SMALL, Colour.RED, Shape.HEART), 2))
+        >>> is_held_out(Group(Thing(Size.SMALL, Color.RED, Shape.HEART), 2))
         True
-        >>> is_held_out(Group(Thing(Size.SMALL, Colour.BLUE, Shape.HEART), 2))
+        >>> is_held_out(Group(Thing(Size.SMALL, Color.BLUE, Shape.HEART), 2))
         False
     """
     match content:
@@ -213,17 +213,17 @@ def _sample_content(random: Random) -> Content:
     if kind < 0.6:
         return Group(thing, pick(random, (2, 3)))
     other = _sample_thing(random)
-    while (other.colour, other.shape) == (thing.colour, thing.shape):
+    while (other.color, other.shape) == (thing.color, thing.shape):
         other = _sample_thing(random)
     return Pair(thing, pick(random, tuple(Relation)), other)
 
 
 def _sample_thing(random: Random) -> Thing:
-    return Thing(pick(random, tuple(Size)), pick(random, tuple(Colour)), pick(random, tuple(Shape)))
+    return Thing(pick(random, tuple(Size)), pick(random, tuple(Color)), pick(random, tuple(Shape)))
 
 
 def _is_held_out_paint(thing: Thing) -> bool:
-    return (_rank(thing.shape) + 3 * _rank(thing.colour)) % len(Shape) == 6
+    return (_rank(thing.shape) + 3 * _rank(thing.color)) % len(Shape) == 6
 
 
 def _rank(option: StrEnum) -> int:

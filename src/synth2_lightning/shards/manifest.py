@@ -16,12 +16,12 @@ _MAX_CODEBOOK_SIZE = 2**16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenFormat:
-    """What the tokens of a shard are: which codebook they speak, and how many there are of one picture.
+    """What the tokens of a shard are: which codebook they speak, and how many there are of one image.
 
     Args:
         codebook: Fingerprint of the codebook.
         codebook_size: Number of codes of a level.
-        num_tokens: N, positions per picture.
+        num_tokens: N, positions per image.
         num_levels: L, codes per position.
 
     Raises:
@@ -47,7 +47,7 @@ class TokenFormat:
 
     @property
     def row_length(self) -> int:
-        """Ids per picture."""
+        """Ids per image."""
         return self.num_tokens * self.num_levels
 
 
@@ -61,7 +61,7 @@ class Manifest:
         provenance: What made the shards, for people; nothing is decided by it.
         footers: CRC-32 of every part's footer, by its name; its pages bring their own.
         digests: SHA-256 of every part, by its name; the cached copy of the shards is named after them.
-        is_evaluation: Whether the records are known to come from an evaluation split: nothing may be learnt from them.
+        is_evaluation: Whether the records are known to come from an evaluation split: nothing may be learned from them.
 
     Example:
         >>> tokens = TokenFormat(codebook="vqgan-512:1f3c9a02", codebook_size=512, num_tokens=64, num_levels=1)

@@ -139,7 +139,7 @@ class ShardReader(Loadable):
             raise ValueError(
                 f"{self.folder} does not hold a score for each of its {num_captions.sum()} captions. Expected shards "
                 "that `synth2 predict --config score.yaml` has written: score these and name the folder it writes, or "
-                "learn from all by keep_share=1."
+                "learn from all by keep_fraction=1."
             )
         return np.asarray(pc.list_flatten(scores), dtype=np.float32)
 

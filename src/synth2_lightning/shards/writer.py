@@ -44,7 +44,7 @@ class _Row(NamedTuple):
 
 
 class ShardWriter(PartWriter[_Row]):
-    """Appends pictures to a folder of Parquet parts; what the folder holds already is not written twice.
+    """Appends images to a folder of Parquet parts; what the folder holds already is not written twice.
 
     Several ranks may write to one folder at once. When all of them have closed, one calls :func:`finish`.
 
@@ -78,7 +78,7 @@ class ShardWriter(PartWriter[_Row]):
         self._format: TokenFormat | None = read_header(parts[0])[0] if parts else None
 
     def append(self, images: TokenizedImages) -> int:
-        """Add those pictures that are not there yet, and return how many those are.
+        """Add those images that are not there yet, and return how many those are.
 
         Raises:
             ValueError: If the tokens are of another format than those that the folder holds, or out of range.
@@ -93,7 +93,7 @@ class ShardWriter(PartWriter[_Row]):
         )
 
     def make_table(self, rows: Sequence[_Row], settings: Mapping[str, Any]) -> pa.Table:
-        """Make a part of pictures."""
+        """Make a part of images."""
         assert self._format is not None, "append() sets the format before there is a record"
         keys, sources, captions, tokens, class_names, seeds, scores = zip(*rows, strict=True)
         return pa.table(
@@ -145,7 +145,7 @@ def finish(folder: Path, provenance: dict[str, Any], is_evaluation: bool = False
     """
     parts = list_parts(folder)
     if not parts:
-        raise ValueError(f"{folder} holds no part to make a manifest of; expected at least one written picture.")
+        raise ValueError(f"{folder} holds no part to make a manifest of; expected at least one written image.")
     remove_drafts(folder)
     tokens, settings = read_header(parts[0])
     for part in parts:
@@ -170,7 +170,7 @@ def finish(folder: Path, provenance: dict[str, Any], is_evaluation: bool = False
 
 
 def _drop_repeated(parts: Sequence[Path]) -> list[Path]:
-    """Keep every record once: two ranks may have replaced damaged photographs by the same one.
+    """Keep every record once: two ranks may have replaced damaged photos by the same one.
 
     Raises:
         ValueError: If the same record is not the same in both parts, or all of several records are in others, too.

@@ -1,1 +1,1 @@
-"""Photographs with captions, read where they lie."""
+"""Photos with captions, read where they lie."""

@@ -1,4 +1,4 @@
-"""What all sources share: a compact index of pictures, and an honest count of what was left out."""
+"""What all sources share: a compact index of images, and an honest count of what was left out."""
 
 import logging
 from abc import abstractmethod
@@ -21,10 +21,10 @@ _MAX_COMPARED = 10_000
 
 
 class Entry(NamedTuple):
-    """One picture as an index names it, before anything was checked.
+    """One image as an index names it, before anything was checked.
 
     Attributes:
-        key: The picture's id.
+        key: The image's id.
         captions: Its captions as they are written in the index.
         location: Where it lies (a text, a number or a dictionary of those); ``None`` if the index does not say.
     """
@@ -70,14 +70,14 @@ def warn_of_damaged(name: str, keys: Sequence[str]) -> None:
 
 
 class IndexedSource(ImageTextSource):
-    """A source that reads its whole index first and its pictures one at a time.
+    """A source that reads its whole index first and its images one at a time.
 
     The index is kept in Arrow arrays, not in Python objects: it takes its bytes and no more, and data loader workers
     share it, because no reference count is ever written into its pages.
 
     Args:
         name: Short name for logs.
-        limit: Keep the first pictures only; all of them if ``None``.
+        limit: Keep the first images only; all of them if ``None``.
 
     Raises:
         ValueError: If the limit is below one.
@@ -85,9 +85,7 @@ class IndexedSource(ImageTextSource):
 
     def __init__(self, name: str, limit: int | None = None) -> None:
         if limit is not None and limit < 1:
-            raise ValueError(
-                f"Source {name!r} got limit={limit}; expected 1 or more pictures, or none for all of them."
-            )
+            raise ValueError(f"Source {name!r} got limit={limit}; expected 1 or more images, or none for all of them.")
         self.name = name
         self.limit = limit
         self._index: pa.RecordBatch | None = None
@@ -101,22 +99,22 @@ class IndexedSource(ImageTextSource):
         """
 
     @abstractmethod
-    def read_picture(self, location: Any) -> Image.Image:
-        """Read the picture at a location that :meth:`read_index` gave."""
+    def read_image(self, location: Any) -> Image.Image:
+        """Read the image at a location that :meth:`read_index` gave."""
 
     def _load(self) -> None:
         """Read the index.
 
         Raises:
-            ValueError: If a key comes twice, or no picture with a caption is left.
+            ValueError: If a key comes twice, or no image with a caption is left.
         """
         left_out = LeftOut()
         kept: dict[str, Entry] = {}
         for entry in self.read_index(left_out):
             if entry.key in kept:
                 raise ValueError(
-                    f"Source {self.name!r} has two pictures with the key {entry.key!r}; expected every key once, "
-                    "because scores and shards name pictures by it. Remove one of them from the index."
+                    f"Source {self.name!r} has two images with the key {entry.key!r}; expected every key once, "
+                    "because scores and shards name images by it. Remove one of them from the index."
                 )
             if (tidy := _tidy(entry, left_out)) is not None:
                 kept[entry.key] = tidy
@@ -128,7 +126,7 @@ class IndexedSource(ImageTextSource):
         )
         if not kept:
             raise ValueError(
-                f"Source {self.name!r} holds no picture with a caption; expected at least one. Look at the warning "
+                f"Source {self.name!r} holds no image with a caption; expected at least one. Look at the warning "
                 "above for what was left out, and at the arguments that name its files and columns."
             )
         self._index = pa.record_batch(
@@ -140,23 +138,23 @@ class IndexedSource(ImageTextSource):
         )
 
     def __len__(self) -> int:
-        """Number of pictures."""
+        """Number of images."""
         return int(self._loaded().num_rows)
 
     def key(self, index: int) -> str:
-        """The picture's id."""
+        """The image's id."""
         return str(self._loaded()["key"][index])
 
     def captions(self, index: int) -> tuple[str, ...]:
-        """Captions of a picture."""
+        """Captions of an image."""
         return tuple(self._loaded()["captions"][index].as_py())
 
-    def picture(self, index: int) -> Image.Image:
-        """Read a picture, upright and in RGB."""
-        return self.read_picture(self._loaded()["location"][index].as_py())
+    def image(self, index: int) -> Image.Image:
+        """Read an image, upright and in RGB."""
+        return self.read_image(self._loaded()["location"][index].as_py())
 
     def image_fingerprint(self, index: int) -> str:
-        """Return size and checksum of the end of a picture's file: compressed, another picture has another end."""
+        """Return size and checksum of the end of an image's file: compressed, another image has another end."""
         return _fingerprint_end(self._loaded()["location"][index].as_py())
 
     def fingerprint(self) -> str:
@@ -179,7 +177,7 @@ def _fingerprint_end(location: Any) -> str:
     match location:
         case str():
             path, start, size = Path(location), 0, None
-        case {"picture": str(name)}:
+        case {"image": str(name)}:
             path, start, size = Path(name), 0, None
         case {"tar": str(tar), "offset": int(start), "size": int(size)}:
             path = Path(tar)
@@ -190,22 +188,22 @@ def _fingerprint_end(location: Any) -> str:
         with path.open("rb") as file:
             file.seek(start + max(0, size - _NUM_END_BYTES))
             return f"{size}-{crc32(file.read(min(size, _NUM_END_BYTES))):08x}"
-    except OSError:  # a missing picture is counted where it is read
+    except OSError:  # a missing image is counted where it is read
         return "missing"
 
 
 def _tidy(entry: Entry, left_out: LeftOut) -> Entry | None:
     if entry.location is None:
-        left_out.add("captions without a picture", ascii(entry.key)[1:-1] if has_surrogates(entry.key) else entry.key)
+        left_out.add("captions without an image", ascii(entry.key)[1:-1] if has_surrogates(entry.key) else entry.key)
         return None
     if any(has_surrogates(name) for name in (entry.key, *_list_texts(entry.location))):
-        left_out.add("pictures whose names are not in UTF-8", ascii(entry.key))
+        left_out.add("images whose names are not in UTF-8", ascii(entry.key))
         return None
     captions = [text for text in (caption.strip() for caption in entry.captions) if text]
     for _ in range(len(entry.captions) - len(captions)):
         left_out.add("empty captions", f"of {entry.key}")
     if not captions:
-        left_out.add("pictures without a caption", entry.key)
+        left_out.add("images without a caption", entry.key)
         return None
     return entry._replace(captions=captions)
 

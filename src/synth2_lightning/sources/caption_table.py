@@ -1,4 +1,4 @@
-"""Captions to synthesise from, in a table: CSV, TSV, JSON Lines or Parquet."""
+"""Captions to synthesize from, in a table: CSV, TSV, JSON Lines or Parquet."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""Photographs with captions in COCO's JSON format (https://cocodataset.org/#format-data)."""
+"""Photos with captions in COCO's JSON format (https://cocodataset.org/#format-data)."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,8 +9,8 @@ from PIL import Image
 from synth2_lightning.io.locations import resolve
 from synth2_lightning.io.tables import take_text
 from synth2_lightning.sources.base import Entry, IndexedSource, LeftOut
+from synth2_lightning.sources.images import decode_image
 from synth2_lightning.sources.jsonfile import read_id, read_json, read_records
-from synth2_lightning.sources.pictures import decode_picture
 
 _EXPECTED = (
     "COCO captions: {'images': [{'id': 1, 'file_name': '1.jpg'}], 'annotations': [{'image_id': 1, 'caption': '...'}]}"
@@ -18,13 +18,13 @@ _EXPECTED = (
 
 
 class CocoSource(IndexedSource):
-    """Photographs in a folder, their captions in a COCO file; the key is COCO's image id.
+    """Photos in a folder, their captions in a COCO file; the key is COCO's image id.
 
     Args:
         annotations: The JSON file.
         images: Folder that its ``file_name`` entries are relative to.
         name: Short name for logs.
-        limit: Keep the first pictures only.
+        limit: Keep the first images only.
 
     Example:
         >>> source = CocoSource("captions_val2017.json", "val2017", limit=1000)
@@ -74,6 +74,6 @@ class CocoSource(IndexedSource):
         """Say why an annotation is left out, as the plural that a warning counts; empty where it stays."""
         return ""
 
-    def read_picture(self, location: str) -> Image.Image:
-        """Read a photograph."""
-        return decode_picture(Path(location), location)
+    def read_image(self, location: str) -> Image.Image:
+        """Read a photo."""
+        return decode_image(Path(location), location)

@@ -1,4 +1,4 @@
-"""A folder of pictures, each beside a text file of its captions."""
+"""A folder of images, each beside a text file of its captions."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,19 +8,19 @@ from PIL import Image
 from synth2_lightning.io.locations import resolve
 from synth2_lightning.io.tables import read_lines
 from synth2_lightning.sources.base import Entry, IndexedSource, LeftOut
-from synth2_lightning.sources.picture_files import SUFFIXES, is_hidden
-from synth2_lightning.sources.pictures import decode_picture
+from synth2_lightning.sources.image_files import SUFFIXES, is_hidden
+from synth2_lightning.sources.images import decode_image
 
 
 class FolderSource(IndexedSource):
-    """Pictures anywhere below a folder, the captions of ``a/b.jpg`` in ``a/b.txt``, one per line; the key is ``a/b``.
+    """Images anywhere below a folder, the captions of ``a/b.jpg`` in ``a/b.txt``, one per line; the key is ``a/b``.
 
     Suffixes may be in capitals. Hidden files are left out, and so are those that macOS and Windows make for themselves.
 
     Args:
         images: The folder.
         name: Short name for logs.
-        limit: Keep the first pictures only, in the order of their names.
+        limit: Keep the first images only, in the order of their names.
 
     Example:
         >>> FolderSource("holidays", limit=10).name
@@ -32,13 +32,13 @@ class FolderSource(IndexedSource):
         self.images = images
 
     def read_index(self, left_out: LeftOut) -> Iterator[Entry]:
-        """Go through the pictures in the order of their names.
+        """Go through the images in the order of their names.
 
         Raises:
             FileNotFoundError: If the folder does not exist.
         """
         folder = resolve(self.images, f"images folder of source {self.name!r}")
-        pictures: list[Path] = []
+        paths: list[Path] = []
         texts: dict[Path, Path] = {}
         for path in sorted(folder.rglob("*")):
             is_text = path.suffix.lower() == ".txt"
@@ -47,16 +47,16 @@ class FolderSource(IndexedSource):
             if is_hidden(path.relative_to(folder)):
                 left_out.add("hidden files", str(path))
             elif not is_text:
-                pictures.append(path)
+                paths.append(path)
             elif texts.setdefault(path.with_suffix(""), path) != path:
-                left_out.add("texts of a picture that has one already", str(path))
-        for path in pictures:
+                left_out.add("texts of an image that has one already", str(path))
+        for path in paths:
             text = texts.pop(path.with_suffix(""), None)
             captions = read_lines(text) if text else []
             yield Entry(path.relative_to(folder).with_suffix("").as_posix(), captions, str(path))
         for text in texts.values():
-            left_out.add("texts without a picture", str(text))
+            left_out.add("texts without an image", str(text))
 
-    def read_picture(self, location: str) -> Image.Image:
-        """Read a picture."""
-        return decode_picture(Path(location), location)
+    def read_image(self, location: str) -> Image.Image:
+        """Read an image."""
+        return decode_image(Path(location), location)

@@ -1,4 +1,4 @@
-"""Pictures with captions from the Hugging Face Hub, or from a file or folder that ``datasets`` can read."""
+"""Images with captions from the Hugging Face Hub, or from a file or folder that ``datasets`` can read."""
 
 from collections.abc import Iterator
 from io import BytesIO
@@ -14,14 +14,14 @@ from synth2_lightning.io.paths import expand_home
 from synth2_lightning.io.remote import is_remote
 from synth2_lightning.io.tables import read_rows, take_text
 from synth2_lightning.sources.base import Entry, IndexedSource, LeftOut
-from synth2_lightning.sources.picture_files import is_hidden
-from synth2_lightning.sources.pictures import decode_picture
+from synth2_lightning.sources.image_files import is_hidden
+from synth2_lightning.sources.images import decode_image
 
 _BUILDERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv", ".arrow": "arrow"}
 
 
 class HubSource(IndexedSource):
-    """Pictures and captions of one split of a ``datasets`` dataset; the key is the row's number.
+    """Images and captions of one split of a ``datasets`` dataset; the key is the row's number.
 
     What ``datasets`` keeps in its cache of files and folders that lie here is told apart by their content, which is
     read once for it: what was made anew under the same names is read anew.
@@ -29,12 +29,12 @@ class HubSource(IndexedSource):
     Args:
         path: Id on the Hub, or the location of a folder, or of a Parquet, JSON, CSV or Arrow file.
         split: The split, such as ``"train"``, or a part of it, such as ``"train[:10%]"``.
-        image_column: Column of the pictures.
+        image_column: Column of the images.
         caption_column: Column of the captions, each a text or a list of texts; ``sentences.raw`` is the field ``raw``
             of the records in the column ``sentences``.
         revision: Branch, tag or commit on the Hub; name a commit where a run must be repeatable.
         name: Short name for logs.
-        limit: Keep the first pictures only.
+        limit: Keep the first images only.
 
     Example:
         >>> HubSource("nlphuji/flickr30k", split="test", name="flickr30k").split
@@ -57,10 +57,10 @@ class HubSource(IndexedSource):
         self.image_column = image_column
         self.caption_column = caption_column
         self.revision = revision
-        self._pictures: Any = None
+        self._images: Any = None
 
     def read_index(self, left_out: LeftOut) -> Iterator[Entry]:
-        """Go through the captions; the pictures stay where they are.
+        """Go through the captions; the images stay where they are.
 
         Raises:
             FileNotFoundError: If there is no such dataset.
@@ -77,29 +77,29 @@ class HubSource(IndexedSource):
                 f"{self.path} has no column {sorted(missing)}; it has {sorted(rows.column_names)}. Set image_column "
                 "and caption_column to what it has."
             )
-        # Decoding is ours: so that a damaged picture is named and counted as in any other source.
-        pictures = rows.select_columns([self.image_column])
+        # Decoding is ours: so that a damaged image is named and counted as in any other source.
+        images = rows.select_columns([self.image_column])
         try:
-            self._pictures = pictures.cast_column(self.image_column, datasets.Image(decode=False))
+            self._images = images.cast_column(self.image_column, datasets.Image(decode=False))
         except (pa.ArrowException, TypeError) as error:
             raise ValueError(
                 f"{self.path} has {rows.features[self.image_column]} under {self.image_column!r} ({error}); expected "
-                "pictures, their bytes or their paths. Name another image_column."
+                "images, their bytes or their paths. Name another image_column."
             ) from error
         for index, captions in enumerate(rows[column]):
             yield Entry(
                 str(index), _take_texts(captions, field, f"{self.path}[{self.split}], row {index},", column), index
             )
 
-    def read_picture(self, location: int) -> Image.Image:
-        """Read a picture."""
-        picture = self._pictures[location][self.image_column]
+    def read_image(self, location: int) -> Image.Image:
+        """Read an image."""
+        image = self._images[location][self.image_column]
         name = f"{self.path}[{self.split}][{location}]"
-        if picture is None:
-            raise OSError(f"The picture {name} cannot be read: the row has none.")
-        if picture["bytes"] is None:
-            return decode_picture(Path(picture["path"]), f"{name} at {picture['path']}")
-        return decode_picture(BytesIO(picture["bytes"]), name)
+        if image is None:
+            raise OSError(f"The image {name} cannot be read: the row has none.")
+        if image["bytes"] is None:
+            return decode_image(Path(image["path"]), f"{name} at {image['path']}")
+        return decode_image(BytesIO(image["bytes"]), name)
 
     def _open(self) -> Any:
         is_address = is_remote(self.path)

@@ -9,24 +9,24 @@ from PIL import Image
 from synth2_lightning.io.locations import resolve
 from synth2_lightning.io.tables import take_text
 from synth2_lightning.sources.base import Entry, IndexedSource, LeftOut
+from synth2_lightning.sources.images import decode_image
 from synth2_lightning.sources.jsonfile import read_id, read_json, read_records
-from synth2_lightning.sources.pictures import decode_picture
 
 _EXPECTED = (
     "a Karpathy split: {'images': [{'filename': '1.jpg', 'split': 'train', 'sentences': [{'raw': '...'}]}]}, with "
-    "'filepath' and 'cocoid' besides where the pictures are COCO's"
+    "'filepath' and 'cocoid' besides where the images are COCO's"
 )
 
 
 class KarpathySource(IndexedSource):
-    """Photographs in a folder, captions and splits in one ``dataset_*.json``; the key is COCO's id or the file name.
+    """Photos in a folder, captions and splits in one ``dataset_*.json``; the key is COCO's id or the file name.
 
     Args:
         file: The JSON file, such as ``dataset_coco.json``.
         images: Folder that ``filepath/filename`` is relative to.
         splits: Which splits to read; ``["train", "restval"]`` is the usual training set of COCO.
         name: Short name for logs.
-        limit: Keep the first pictures only.
+        limit: Keep the first images only.
 
     Raises:
         ValueError: If no split is named.
@@ -48,7 +48,7 @@ class KarpathySource(IndexedSource):
         self.is_evaluation = not {"val", "test"}.isdisjoint(self.splits)
 
     def read_index(self, left_out: LeftOut) -> Iterator[Entry]:
-        """Go through the pictures of the chosen splits.
+        """Go through the images of the chosen splits.
 
         Raises:
             FileNotFoundError: If the file or the folder does not exist.
@@ -67,9 +67,9 @@ class KarpathySource(IndexedSource):
         except KeyError as error:
             raise ValueError(f"{path} has a record without {error}; expected {_EXPECTED}.") from error
 
-    def read_picture(self, location: str) -> Image.Image:
-        """Read a photograph."""
-        return decode_picture(Path(location), location)
+    def read_image(self, location: str) -> Image.Image:
+        """Read a photo."""
+        return decode_image(Path(location), location)
 
 
 def _to_entry(record: dict[str, Any], folder: Path, path: Path, number: int) -> Entry:

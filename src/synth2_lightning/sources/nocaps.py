@@ -1,4 +1,4 @@
-"""NoCaps (Agrawal et al., arXiv 1812.08658): pictures of Open Images, by how far they are from what COCO shows."""
+"""NoCaps (Agrawal et al., arXiv 1812.08658): images of Open Images, by how far they are from what COCO shows."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ class NocapsSource(CocoSource):
         images: Folder that its ``file_name`` entries are relative to.
         domain: Read one domain only: ``"in-domain"``, ``"near-domain"`` or ``"out-domain"``.
         name: Short name for logs.
-        limit: Keep the first pictures only.
+        limit: Keep the first images only.
 
     Raises:
         ValueError: If there is no such domain.

@@ -1,4 +1,4 @@
-"""Photographs with captions in a table: CSV, TSV, JSON Lines or Parquet."""
+"""Photos with captions in a table: CSV, TSV, JSON Lines or Parquet."""
 
 from collections.abc import Iterator
 from pathlib import Path, PurePath
@@ -8,12 +8,12 @@ from PIL import Image
 from synth2_lightning.io.locations import resolve
 from synth2_lightning.io.tables import read_rows, take_text
 from synth2_lightning.sources.base import Entry, IndexedSource, LeftOut
-from synth2_lightning.sources.picture_files import is_left_by_system
-from synth2_lightning.sources.pictures import decode_picture
+from synth2_lightning.sources.image_files import is_left_by_system
+from synth2_lightning.sources.images import decode_image
 
 
 class TableSource(IndexedSource):
-    """Photographs in a folder, one caption per row of a table; rows of the same file are captions of one picture.
+    """Photos in a folder, one caption per row of a table; rows of the same file are captions of one image.
 
     The kind of table is read off the suffix: ``.csv`` and ``.tsv`` with a header line, ``.jsonl`` with one object per
     line, ``.parquet``. The key is the file name as the table says it.
@@ -24,7 +24,7 @@ class TableSource(IndexedSource):
         file_column: Column of the file names.
         caption_column: Column of the captions.
         name: Short name for logs.
-        limit: Keep the first pictures only.
+        limit: Keep the first images only.
         delimiter: The character between the fields of a ``.csv`` or ``.tsv`` table, where it is another than usual.
 
     Example:
@@ -73,6 +73,6 @@ class TableSource(IndexedSource):
         for file_name, texts in captions.items():
             yield Entry(file_name, texts, str(folder / file_name))
 
-    def read_picture(self, location: str) -> Image.Image:
-        """Read a photograph."""
-        return decode_picture(Path(location), location)
+    def read_image(self, location: str) -> Image.Image:
+        """Read a photo."""
+        return decode_image(Path(location), location)

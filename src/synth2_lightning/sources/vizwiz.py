@@ -1,4 +1,4 @@
-"""VizWiz-Captions (Gurari et al., arXiv 2002.08565): pictures that blind people took."""
+"""VizWiz-Captions (Gurari et al., arXiv 2002.08565): images that blind people took."""
 
 from typing import Any
 
@@ -8,14 +8,14 @@ from synth2_lightning.sources.coco import CocoSource
 class VizwizSource(CocoSource):
     """VizWiz-Captions in its COCO-like file, without captions that were rejected or are the canned one.
 
-    Where a picture was too poor to be described, people chose a canned sentence that says so (``is_precanned``); others
-    were found to be spam (``is_rejected``). Pictures that have no other caption are left out and counted.
+    Where an image was too poor to be described, people chose a canned sentence that says so (``is_precanned``); others
+    were found to be spam (``is_rejected``). Images that have no other caption are left out and counted.
 
     Args:
         annotations: The JSON file, such as ``val.json``.
         images: Folder that its ``file_name`` entries are relative to.
         name: Short name for logs.
-        limit: Keep the first pictures only.
+        limit: Keep the first images only.
 
     Example:
         >>> VizwizSource("annotations/val.json", "val").name

@@ -1,4 +1,4 @@
-"""Questions about pictures of COCO, in the files of VQAv2 (arXiv 1612.00837) and OK-VQA (arXiv 1906.00067)."""
+"""Questions about images of COCO, in the files of VQAv2 (arXiv 1612.00837) and OK-VQA (arXiv 1906.00067)."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,8 +9,8 @@ from PIL import Image
 from synth2_lightning.io.locations import resolve
 from synth2_lightning.io.tables import take_text
 from synth2_lightning.sources.base import Entry, IndexedSource, LeftOut
+from synth2_lightning.sources.images import decode_image
 from synth2_lightning.sources.jsonfile import read_id, read_json, read_records
-from synth2_lightning.sources.pictures import decode_picture
 
 _QUESTIONS = "VQA questions: {'questions': [{'question_id': 1, 'image_id': 42, 'question': '...'}]}"
 _ANSWERS = "VQA annotations: {'annotations': [{'question_id': 1, 'answers': [{'answer': '...'}, ...]}]}"
@@ -19,19 +19,19 @@ _ANSWERS = "VQA annotations: {'annotations': [{'question_id': 1, 'answers': [{'a
 class VqaSource(IndexedSource):
     """Questions, each with the answers of all people who were asked it; the key is the question's id.
 
-    A question is the prompt of its picture, its answers are the references: ten of VQAv2, and ten of OK-VQA, where five
+    A question is the prompt of its image, its answers are the references: ten of VQAv2, and ten of OK-VQA, where five
     people count twice.
 
     Args:
         questions: The JSON file of the questions.
         annotations: The JSON file of the answers.
-        images: Folder of the pictures.
-        file_name: Name of a picture's file; ``{image_id}`` is its number, ``{image_id:012d}`` has twelve digits.
+        images: Folder of the images.
+        file_name: Name of an image's file; ``{image_id}`` is its number, ``{image_id:012d}`` has twelve digits.
         name: Short name for logs.
         limit: Keep the first questions only.
 
     Raises:
-        ValueError: If the file name has no place for the picture's number.
+        ValueError: If the file name has no place for the image's number.
 
     Example:
         >>> VqaSource("questions.json", "annotations.json", "val2014").file_name.format(image_id=42)
@@ -54,7 +54,7 @@ class VqaSource(IndexedSource):
             places = False
         if not places:
             raise ValueError(
-                f"Source {name!r} got file_name={file_name!r}; expected a name with a place for the picture's number, "
+                f"Source {name!r} got file_name={file_name!r}; expected a name with a place for the image's number, "
                 "such as 'COCO_val2014_{image_id:012d}.jpg'."
             )
         self.questions = questions
@@ -88,19 +88,19 @@ class VqaSource(IndexedSource):
             for number, record in enumerate(asked, start=1):
                 key = read_id(record, "question_id", questions, _QUESTIONS)
                 question = take_text(record["question"], f"{questions}, question {number},", "question").strip()
-                picture = folder / self._name_picture(record["image_id"], questions)
+                image = folder / self._name_image(record["image_id"], questions)
                 if not question:
                     left_out.add("empty questions", f"question_id {key}")
                 elif key not in answers:
                     left_out.add("questions without answers", f"question_id {key}")
                 else:
-                    yield Entry(key, answers.pop(key), {"picture": str(picture), "question": question})
+                    yield Entry(key, answers.pop(key), {"image": str(image), "question": question})
         except KeyError as error:
             raise ValueError(f"{questions} has a record without {error}; expected {_QUESTIONS}.") from error
         for key in answers:
             left_out.add("answers to unknown questions", f"question_id {key}")
 
-    def _name_picture(self, image_id: Any, path: Path) -> str:
+    def _name_image(self, image_id: Any, path: Path) -> str:
         try:
             return self.file_name.format(image_id=image_id)
         except (ValueError, TypeError, LookupError) as error:
@@ -113,6 +113,6 @@ class VqaSource(IndexedSource):
         """The question."""
         return str(self._loaded()["location"][index].as_py()["question"])
 
-    def read_picture(self, location: dict[str, Any]) -> Image.Image:
-        """Read a photograph."""
-        return decode_picture(Path(location["picture"]), location["picture"])
+    def read_image(self, location: dict[str, Any]) -> Image.Image:
+        """Read a photo."""
+        return decode_image(Path(location["image"]), location["image"])

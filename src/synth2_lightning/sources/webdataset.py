@@ -1,4 +1,4 @@
-"""Tars of pictures and captions, as img2dataset writes them (https://github.com/rom1504/img2dataset)."""
+"""Tars of images and captions, as img2dataset writes them (https://github.com/rom1504/img2dataset)."""
 
 import re
 import tarfile
@@ -17,8 +17,8 @@ from synth2_lightning.io.locations import resolve
 from synth2_lightning.io.paths import expand_home, require_file
 from synth2_lightning.io.remote import is_remote, match_remote
 from synth2_lightning.sources.base import Entry, IndexedSource, LeftOut
-from synth2_lightning.sources.picture_files import SUFFIXES, is_hidden
-from synth2_lightning.sources.pictures import decode_picture
+from synth2_lightning.sources.image_files import SUFFIXES, is_hidden
+from synth2_lightning.sources.images import decode_image
 
 _MAX_CAPTION_BYTES = 2**20
 _MAX_TARS = 1_000_000
@@ -31,20 +31,20 @@ class _DamageError(Exception):
 
 
 class TarSource(IndexedSource):
-    """Pictures and captions inside uncompressed tars, read at random where they lie; nothing is unpacked.
+    """Images and captions inside uncompressed tars, read at random where they lie; nothing is unpacked.
 
     The tars are scanned once for the places of their members. A sample is what shares a path up to its last suffix:
     ``000012.jpg`` with ``000012.txt``, or with ``000012.json`` and its field ``caption``; ``22.05.jpg`` with
     ``22.05.txt``. That path is the key; where an earlier tar has the same one, the tar's name comes before it, as in
     ``00001/000012``. Whatever has no partner, such as ``000012.seg.png``, is left out, counted and named, and so are
-    other members of a key that has its picture or its caption already. Suffixes may be in capitals.
+    other members of a key that has its image or its caption already. Suffixes may be in capitals.
 
     Args:
         tars: A file, a pattern such as ``cc12m/*.tar`` or ``s3://bucket/cc12m/*.tar``, a range such as
             ``cc12m/{00000..00012}.tar``, all tars of which must be there, or several of these. Tars behind addresses
             are fetched, one after another, when they are scanned.
         name: Short name for logs.
-        limit: Keep the first pictures only.
+        limit: Keep the first images only.
 
     Example:
         >>> TarSource("cc12m/*.tar", name="cc12m").tars
@@ -104,12 +104,12 @@ class TarSource(IndexedSource):
             "pattern such as 'cc12m/*.tar', or a range such as 'cc12m/{00000..00012}.tar'."
         )
 
-    def read_picture(self, location: dict[str, Any]) -> Image.Image:
-        """Read a picture out of its tar."""
+    def read_image(self, location: dict[str, Any]) -> Image.Image:
+        """Read an image out of its tar."""
         with Path(location["tar"]).open("rb") as file:
             file.seek(location["offset"])
             content = file.read(location["size"])
-        return decode_picture(BytesIO(content), f"{location['tar']}:{location['member']}")
+        return decode_image(BytesIO(content), f"{location['tar']}:{location['member']}")
 
 
 def _expand_range(pattern: str) -> list[str]:
@@ -157,12 +157,12 @@ def _scan(path: str, left_out: LeftOut) -> Iterator[Entry]:
                     left_out.add("hidden members", name)
                 elif suffix in SUFFIXES:
                     if places.get(key) is not None:
-                        left_out.add("pictures of a key that has one already in its tar", name)
+                        left_out.add("images of a key that has one already in its tar", name)
                         continue
                     start = member.offset_data
                     places[key] = {"tar": path, "member": member.name, "offset": start, "size": member.size}
                 elif suffix not in {".txt", ".json"}:
-                    left_out.add("members that are neither pictures nor captions", name)
+                    left_out.add("members that are neither images nor captions", name)
                 elif member.size > _MAX_CAPTION_BYTES:
                     left_out.add(f"captions of more than {_MAX_CAPTION_BYTES} bytes", name)
                 elif (key, suffix) in captions:

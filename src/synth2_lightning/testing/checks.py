@@ -27,7 +27,7 @@ def check_image_encoder(encoder: ImageEncoder, image_size: int | None = None) ->
 
     Args:
         encoder: Constructed, not yet loaded.
-        image_size: Side of the test pictures; by default the encoder's own.
+        image_size: Side of the test images; by default the encoder's own.
 
     Raises:
         AssertionError: If a law is broken; the message names it.
@@ -57,7 +57,7 @@ def check_image_tokenizer(tokenizer: ImageTokenizer, image_size: int | None = No
 
     Args:
         tokenizer: Constructed, not yet loaded.
-        image_size: Side of the test pictures; by default the tokenizer's own.
+        image_size: Side of the test images; by default the tokenizer's own.
         law: Whether pixels embed as their own tokens; false for tokenizers told to keep continuous features.
 
     Raises:
@@ -126,12 +126,12 @@ def check_text_encoder(encoder: TextEncoder, atol: float = 1e-5) -> None:
 
 
 def _check_what_learns(encoder: TextEncoder, texts: list[str], atol: float) -> None:
-    learnt = {name: parameter for name, parameter in encoder.named_parameters() if parameter.requires_grad}
-    if learnt:
+    learned = {name: parameter for name, parameter in encoder.named_parameters() if parameter.requires_grad}
+    if learned:
         encoder.encode(texts)[0].square().sum().backward()  # type: ignore[no-untyped-call]
-        idle = [name for name, parameter in learnt.items() if parameter.grad is None]
+        idle = [name for name, parameter in learned.items() if parameter.grad is None]
         encoder.zero_grad()
-        assert not idle, f"learnt: no gradient reaches {', '.join(idle)}, for which DDP would wait"
+        assert not idle, f"learned: no gradient reaches {', '.join(idle)}, for which DDP would wait"
         return
     before = _real_tokens(encoder, texts)
     assert not any(tokens.requires_grad for tokens in before), "frozen: no gradient may be kept"
@@ -181,7 +181,7 @@ def check_image_generator(generator: ImageGenerator, encoder: ImageEncoder) -> N
     assert torch.allclose(turned, content, atol=1e-4), "seeds: the order of a batch must change nothing"
     alone = torch.cat([generator.generate([captions[row]], [seeds[row]]).ids for row in range(4)])
     assert torch.allclose(alone, content, atol=1e-4), "seeds: the size of a batch must change nothing"
-    assert not torch.equal(content[1], content[3]), "seeds: other seeds must give other pictures of a caption"
+    assert not torch.equal(content[1], content[3]), "seeds: other seeds must give other images of a caption"
     try:
         generator.generate(captions, seeds[:2])
     except ValueError:
@@ -230,7 +230,7 @@ def check_pair_scorer(scorer: PairScorer, tokens: VQTokens, captions: Sequence[s
 
     Args:
         scorer: Constructed, not yet loaded.
-        tokens: Two pictures or more.
+        tokens: Two images or more.
         captions: One each, not all of the same length.
         atol: How far the scores of one pair may differ from batch to batch; half precision needs more.
 

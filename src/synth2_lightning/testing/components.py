@@ -35,28 +35,28 @@ from synth2_lightning.types import (
 _CODEBOOK = "tiny-16:00000000"
 
 
-def tiny_batch(num_pictures: int = 2, seed: int = 0) -> ImageTextBatch:
-    """Make a batch of noise pictures (8 by 8 pixels) whose captions say how bright they are.
+def tiny_batch(num_images: int = 2, seed: int = 0) -> ImageTextBatch:
+    """Make a batch of noise images (8 by 8 pixels) whose captions say how bright they are.
 
     Example:
         >>> len(tiny_batch(3))
         3
     """
     generator = torch.Generator().manual_seed(seed)
-    brightness = torch.randint(0, 2, (num_pictures,), generator=generator)
-    noise = torch.randint(0, 64, (num_pictures, 3, 8, 8), generator=generator)
+    brightness = torch.randint(0, 2, (num_images,), generator=generator)
+    noise = torch.randint(0, 64, (num_images, 3, 8, 8), generator=generator)
     values = (noise + 160 * brightness[:, None, None, None]).to(torch.uint8)
     captions = tuple("a bright field" if bright else "a dark field" for bright in brightness.tolist())
     return ImageTextBatch(
         image=Pixels(values),
         captions=captions,
-        samples=tuple(SampleInfo(f"tiny-{seed}-{index}", "tiny") for index in range(num_pictures)),
+        samples=tuple(SampleInfo(f"tiny-{seed}-{index}", "tiny") for index in range(num_images)),
         references=tuple((caption, caption.replace("a ", "one ")) for caption in captions),
     )
 
 
 class TinyImageTokenizer(ImageTokenizer):
-    """Four tokens a picture: the mean brightness of each quarter, in sixteen steps.
+    """Four tokens an image: the mean brightness of each quarter, in sixteen steps.
 
     Example:
         >>> TinyImageTokenizer().tokenize(tiny_batch().image).ids.shape
@@ -120,7 +120,7 @@ class TinyImageGenerator(ImageGenerator):
 
 
 class TinyCaptionGenerator(CaptionGenerator):
-    """Says that there is a picture of the last message, and numbers it by the seed.
+    """Says that there is an image of the last message, and numbers it by the seed.
 
     Args:
         salt: Stands for the arguments of a sampler: another salt, other answers.
@@ -128,7 +128,7 @@ class TinyCaptionGenerator(CaptionGenerator):
     Example:
         >>> from synth2_lightning.types import ChatMessage
         >>> TinyCaptionGenerator().generate([(ChatMessage("user", "dog"),)], [7])[0].text
-        'A picture of dog number 7.'
+        'An image of dog number 7.'
     """
 
     model_name = "tiny"
@@ -153,7 +153,7 @@ class TinyCaptionGenerator(CaptionGenerator):
 
 
 class TinyPairScorer(PairScorer):
-    """Takes captions at their word: the more so the brighter a picture that is called bright, or the darker another.
+    """Takes captions at their word: the more so the brighter an image that is called bright, or the darker another.
 
     Example:
         >>> TinyPairScorer().score(VQTokens(torch.full((1, 4, 1), 9), _CODEBOOK), ["a bright field"])
@@ -172,7 +172,7 @@ class TinyPairScorer(PairScorer):
 
 
 class TinyImageTextEncoder(ImageTextEncoder):
-    """Knows how bright a picture is, and whether a text speaks of something bright, something dark, or neither.
+    """Knows how bright an image is, and whether a text speaks of something bright, something dark, or neither.
 
     Example:
         >>> encoder = TinyImageTextEncoder()
@@ -185,7 +185,7 @@ class TinyImageTextEncoder(ImageTextEncoder):
     """
 
     def embed_images(self, pixels: Pixels) -> Float[Tensor, "batch dim"]:
-        """Take the mean over a picture."""
+        """Take the mean over an image."""
         brightness = pixels.values.float().mean((1, 2, 3)) / 255
         return normalize(torch.stack([brightness, 1 - brightness], 1), dim=1)
 
@@ -220,7 +220,7 @@ class TinyResampler(Resampler):
 
 
 class TinyDecoder(LanguageDecoder):
-    """Knows three words and their order; reads from the picture which of them to say.
+    """Knows three words and their order; reads from the image which of them to say.
 
     Example:
         >>> TinyDecoder().loss(torch.zeros(2, 4, 8), ["a dark field", "a bright field"]).counts

@@ -62,12 +62,12 @@ class ImageTextBatch(SampleBatch):
     """Images and their captions, whether real, synthetic or mixed.
 
     Args:
-        image: The pictures of the batch.
-        captions: One text per picture to learn from; strings, because the decoder owns the vocabulary.
-        samples: Key and source of every picture.
-        references: All captions of every picture, in evaluation only.
-        prompts: One text per picture that is read, not learnt, such as a question; empty for captioning.
-        skipped: Names of the pictures that could not be read and were replaced in this batch.
+        image: The images of the batch.
+        captions: One text per image to learn from; strings, because the decoder owns the vocabulary.
+        samples: Key and source of every image.
+        references: All captions of every image, in evaluation only.
+        prompts: One text per image that is read, not learned, such as a question; empty for captioning.
+        skipped: Names of the images that could not be read and were replaced in this batch.
 
     Example:
         >>> batch = ImageTextBatch(
@@ -85,11 +85,11 @@ class ImageTextBatch(SampleBatch):
     skipped: tuple[str, ...] = ()
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "ImageTextBatch":
-        """Move the pictures to a device; the texts stay."""
+        """Move the images to a device; the texts stay."""
         return replace(self, image=self.image.to(device, non_blocking))
 
     def pin_memory(self) -> "ImageTextBatch":
-        """Copy the pictures to page-locked memory."""
+        """Copy the images to page-locked memory."""
         return replace(self, image=self.image.pin_memory())
 
     @classmethod
@@ -169,11 +169,11 @@ class WrittenCaptions:
 
 @dataclass(frozen=True, slots=True)
 class CaptionBatch(SampleBatch):
-    """Captions to synthesise pictures from: what goes into a generator, as :class:`TokenizedImages` comes out.
+    """Captions to synthesize images from: what goes into a generator, as :class:`TokenizedImages` comes out.
 
     Args:
-        captions: One text per picture.
-        samples: One per picture, with a seed each: caption and seed decide a picture. They become those of the
+        captions: One text per image.
+        samples: One per image, with a seed each: caption and seed decide an image. They become those of the
             synthetic pairs.
 
     Example:
@@ -191,14 +191,14 @@ class CaptionBatch(SampleBatch):
 
 @dataclass(frozen=True, slots=True)
 class TokenizedImages(SampleBatch):
-    """Pictures that became image tokens, with all their captions: what a shard holds.
+    """Images that became image tokens, with all their captions: what a shard holds.
 
     Args:
-        samples: One per picture.
-        captions: All captions of every picture.
+        samples: One per image.
+        captions: All captions of every image.
         tokens: The codebook ids.
         codebook_size: Number of codes of a level; every id is below.
-        scores: How well each caption of each picture agrees with it; empty if they were not scored.
+        scores: How well each caption of each image agrees with it; empty if they were not scored.
 
     Example:
         >>> tokens = VQTokens(torch.zeros(1, 64, 1, dtype=torch.long), "vqgan-512:1f3c9a02")

@@ -6,7 +6,7 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class CaptionRecord:
-    """One caption to synthesise a picture from.
+    """One caption to synthesize an image from.
 
     Args:
         key: The record's id, the same in every run.

@@ -9,7 +9,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Pixels:
-    """RGB pictures, *not* normalised: the encoder owns the statistics.
+    """RGB images, *not* normalized: the encoder owns the statistics.
 
     Example:
         >>> len(Pixels(torch.zeros(2, 3, 64, 64, dtype=torch.uint8)))
@@ -19,7 +19,7 @@ class Pixels:
     values: UInt8[Tensor, "batch 3 height width"]
 
     def __len__(self) -> int:
-        """Number of pictures."""
+        """Number of images."""
         return len(self.values)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Pixels":
@@ -47,7 +47,7 @@ class VQTokens:
     codebook: str
 
     def __len__(self) -> int:
-        """Number of pictures."""
+        """Number of images."""
         return len(self.ids)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "VQTokens":
@@ -61,7 +61,7 @@ class VQTokens:
 
 @dataclass(frozen=True, slots=True)
 class MixedImages:
-    """Pictures of several kinds; the rows of the batch are the rows of the parts, in order.
+    """Images of several kinds; the rows of the batch are the rows of the parts, in order.
 
     Example:
         >>> pixels = Pixels(torch.zeros(2, 3, 64, 64, dtype=torch.uint8))
@@ -73,7 +73,7 @@ class MixedImages:
     parts: tuple[Pixels | VQTokens, ...]
 
     def __len__(self) -> int:
-        """Number of pictures over all parts."""
+        """Number of images over all parts."""
         return sum(len(part) for part in self.parts)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "MixedImages":

@@ -39,7 +39,7 @@ class TokenLoss:
 
 @dataclass(frozen=True, slots=True)
 class Reconstruction:
-    """Pictures that went through a tokenizer and back, on the way to a loss.
+    """Images that went through a tokenizer and back, on the way to a loss.
 
     Args:
         pixels: What came back; -1 is black, 1 is white, and nothing is clamped.
@@ -58,7 +58,7 @@ class Reconstruction:
 
 @dataclass(frozen=True, slots=True)
 class Quantization:
-    """Features of pictures beside what a codebook makes of them.
+    """Features of images beside what a codebook makes of them.
 
     Args:
         features: What the frozen encoder said.

@@ -47,13 +47,13 @@ def caption(
     Example:
         synth2 caption runs/version_0 holidays/ --out captions.jsonl
     """
-    from synth2_lightning.shards.picture_captions import format_of
-    from synth2_lightning.sources.picture_files import find_pictures
+    from synth2_lightning.shards.image_captions import format_of
+    from synth2_lightning.sources.image_files import find_images
 
-    found = find_pictures(images, allow_urls)  # before the heavy imports, so that a mistake is told at once
-    from synth2_lightning.export.caption_images import caption_pictures
+    found = find_images(images, allow_urls)  # before the heavy imports, so that a mistake is told at once
+    from synth2_lightning.export.caption_images import caption_images
     from synth2_lightning.export.captioner import load_captioner
 
     hide_noise()
     captioner = load_captioner(run, device, num_beams, max_new_tokens, trust=trust, from_hub=from_hub)
-    return caption_pictures(found, captioner, out, format or format_of(out or Path()), batch_size, max_pixels)
+    return caption_images(found, captioner, out, format or format_of(out or Path()), batch_size, max_pixels)

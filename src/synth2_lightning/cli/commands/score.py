@@ -49,9 +49,9 @@ def score(
     folder = None
     if images is not None:
         from synth2_lightning.encoders.open_clip import OpenClipImageTextEncoder
-        from synth2_lightning.reports.clip_scores import PictureFolder
+        from synth2_lightning.reports.clip_scores import ImageFolder
 
-        folder = PictureFolder(images, OpenClipImageTextEncoder(clip_model, clip_pretrained))
+        folder = ImageFolder(images, OpenClipImageTextEncoder(clip_model, clip_pretrained))
     java_metrics = [name for name, is_wanted in (("METEOR", meteor), ("SPICE", spice)) if is_wanted]
     score_predictions(
         predictions,

@@ -30,6 +30,6 @@ def weights(names: Sequence[str] = ()) -> None:
         table = Table("name", "what it is", "license", "size", "fetched", box=None)
         for known in list_weights():
             fetched = "yes" if known.is_fetched else "no"
-            table.add_row(known.name, known.purpose, known.licence, f"{known.megabytes} MB", fetched)
+            table.add_row(known.name, known.purpose, known.license, f"{known.megabytes} MB", fetched)
         console.print(table)
         console.print("Fetch one with `synth2 weights NAME`; run files name it as weights://NAME.")

@@ -1,4 +1,4 @@
-"""Find the pictures that somebody means: files, folders, globs and addresses on the web."""
+"""Find the images that somebody means: files, folders, globs and addresses on the web."""
 
 import glob
 import os
@@ -10,14 +10,14 @@ SUFFIXES = frozenset(
     {".avif", ".bmp", ".gif", ".ico", ".jfif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".qoi", ".tga"}
     | {".tif", ".tiff", ".webp"}
 )
-"""How the names of pictures end, in lower case: what is taken from a folder."""
+"""How the names of images end, in lower case: what is taken from a folder."""
 
 
 _LEFT_BY_SYSTEMS = frozenset({"__MACOSX", ".DS_Store", "Thumbs.db", "desktop.ini"})
 
 
 def is_left_by_system(path: PurePath) -> bool:
-    """Return whether macOS or Windows made a file for itself: macOS's ``._`` files have the names of pictures.
+    """Return whether macOS or Windows made a file for itself: macOS's ``._`` files have the names of images.
 
     Example:
         >>> [is_left_by_system(PurePath(name)) for name in (".a/b.jpg", ".a/._b.jpg", "__MACOSX/b.jpg")]
@@ -40,13 +40,13 @@ def is_hidden(path: PurePath) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class FoundPictures:
+class FoundImages:
     """What was found.
 
     Args:
         names: Paths and addresses, each once, in the order in which they were given; those of a folder are sorted.
         missing: Names of what is not there, with reasons.
-        num_others: Files of folders that are no pictures by the end of their names.
+        num_others: Files of folders that are no images by the end of their names.
     """
 
     names: tuple[str, ...]
@@ -54,11 +54,11 @@ class FoundPictures:
     num_others: int = 0
 
 
-def find_pictures(given: Sequence[str], allow_urls: bool = False) -> FoundPictures:
-    """Find pictures by what was given on a command line.
+def find_images(given: Sequence[str], allow_urls: bool = False) -> FoundImages:
+    """Find images by what was given on a command line.
 
     Args:
-        given: Files, whatever their names; folders, searched to the bottom for files that are called like pictures,
+        given: Files, whatever their names; folders, searched to the bottom for files that are called like images,
             hidden ones left out and links to other folders not followed; patterns with ``*``, ``?``, ``[...]`` and
             ``**``; addresses.
         allow_urls: Whether addresses on the web may be fetched.
@@ -70,7 +70,7 @@ def find_pictures(given: Sequence[str], allow_urls: bool = False) -> FoundPictur
         >>> from tempfile import TemporaryDirectory
         >>> with TemporaryDirectory() as folder:
         ...     _ = (Path(folder) / "b.jpg").write_bytes(b""), (Path(folder) / "a.PNG").write_bytes(b"")
-        ...     [Path(name).name for name in find_pictures([folder]).names]
+        ...     [Path(name).name for name in find_images([folder]).names]
         ['a.PNG', 'b.jpg']
     """
     search = _Search()
@@ -80,7 +80,7 @@ def find_pictures(given: Sequence[str], allow_urls: bool = False) -> FoundPictur
             search.take(word, word)
         else:
             search.look_at(word)
-    return FoundPictures(tuple(search.names.values()), tuple(search.missing), search.num_others)
+    return FoundImages(tuple(search.names.values()), tuple(search.missing), search.num_others)
 
 
 class _Search:
@@ -106,7 +106,7 @@ class _Search:
 
     def _enter(self, path: str) -> None:
         if not Path(path).is_dir():
-            self.take(os.path.abspath(path), path)  # noqa: PTH100 - resolve() would follow links to one picture
+            self.take(os.path.abspath(path), path)  # noqa: PTH100 - resolve() would follow links to one image
             return
         for file in self._walk(path):
             if Path(file).suffix.lower() in SUFFIXES:

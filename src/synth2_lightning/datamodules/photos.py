@@ -1,4 +1,4 @@
-"""Photographs as batches: read and cut in the data loader's workers, bad ones replaced and named."""
+"""Photos as batches: read and cut in the data loader's workers, bad ones replaced and named."""
 
 from collections.abc import Iterable, Sequence
 from itertools import chain
@@ -7,38 +7,38 @@ from typing import Any
 import numpy as np
 import torch
 
-from synth2_lightning.datamodules.bad_pictures import refuse_too_many
+from synth2_lightning.datamodules.bad_images import refuse_too_many
 from synth2_lightning.datamodules.pairs import BatchDataset, PairIndex
 from synth2_lightning.interfaces import ImageTextSource
-from synth2_lightning.sources.pictures import center_crop
+from synth2_lightning.sources.images import center_crop
 from synth2_lightning.types import ImageTextBatch, Pixels, SampleInfo
 
 Values = np.ndarray[Any, np.dtype[np.uint8]]
 
 
-class PictureReader:
-    """Reads pictures of a source into one array; a bad one is replaced by the next that can be read.
+class ImageReader:
+    """Reads images of a source into one array; a bad one is replaced by the next that can be read.
 
     Args:
         source: Loaded.
         image_size: Height and width in pixels.
-        max_bad_pictures: How many bad ones a batch may meet.
+        max_bad_images: How many bad ones a batch may meet.
     """
 
-    def __init__(self, source: ImageTextSource, image_size: int, max_bad_pictures: int) -> None:
+    def __init__(self, source: ImageTextSource, image_size: int, max_bad_images: int) -> None:
         self.source = source
         self.image_size = image_size
-        self.max_bad_pictures = max_bad_pictures
+        self.max_bad_images = max_bad_images
 
     def read(self, indices: Sequence[int], spares: Sequence[int] = ()) -> tuple[Pixels, list[int], tuple[str, ...]]:
-        """Read pictures.
+        """Read images.
 
         Args:
             indices: Which ones.
             spares: Which ones to try first in place of a bad one; after these its successors.
 
         Returns:
-            The pictures; which ones they are; the names of the bad ones, with reasons.
+            The images; which ones they are; the names of the bad ones, with reasons.
 
         Raises:
             ValueError: If there are too many bad ones.
@@ -54,27 +54,27 @@ class PictureReader:
     def _read_first(self, into: Values, candidates: Iterable[int], bad: dict[str, None]) -> int:
         for index in candidates:
             try:
-                square = center_crop(self.source.picture(index), self.image_size)
+                square = center_crop(self.source.image(index), self.image_size)
             except (OSError, MemoryError) as error:
                 bad[f"{self.source.name}/{self.source.key(index)}: {str(error) or type(error).__name__}"] = None
-                refuse_too_many(bad.keys(), self.max_bad_pictures)
+                refuse_too_many(bad.keys(), self.max_bad_images)
                 continue
             into[:] = np.asarray(square).transpose(2, 0, 1)
             return index
         raise ValueError(
-            f"None of the {len(self.source)} pictures of source {self.source.name!r} can be read, the first because: "
-            f"{next(iter(bad))}. Expected at least one; look at the arguments that say where its pictures lie."
+            f"None of the {len(self.source)} images of source {self.source.name!r} can be read, the first because: "
+            f"{next(iter(bad))}. Expected at least one; look at the arguments that say where its images lie."
         )
 
 
-class PhotographPairs(BatchDataset):
-    """Photographs to learn from: every caption makes a pair of its own.
+class PhotoPairs(BatchDataset):
+    """Photos to learn from: every caption makes a pair of its own.
 
     Args:
-        reader: Reads the pictures.
+        reader: Reads the images.
     """
 
-    def __init__(self, reader: PictureReader) -> None:
+    def __init__(self, reader: ImageReader) -> None:
         self.reader = reader
         self.source = reader.source
         self._pairs = PairIndex(np.array([len(self.source.captions(index)) for index in range(len(self.source))]))
@@ -88,13 +88,13 @@ class PhotographPairs(BatchDataset):
         return self.source.fingerprint()
 
     def read(self, indices: Sequence[int]) -> ImageTextBatch:
-        """Read pairs; in place of a bad picture another one comes with a caption of its own.
+        """Read pairs; in place of a bad image another one comes with a caption of its own.
 
         Raises:
-            ValueError: If there are too many bad pictures, or something is asked about some only.
+            ValueError: If there are too many bad images, or something is asked about some only.
         """
-        pictures, ordinals = self._pairs.locate(indices)
-        pixels, taken, skipped = self.reader.read(pictures)
+        images, ordinals = self._pairs.locate(indices)
+        pixels, taken, skipped = self.reader.read(images)
         captions = [self.source.captions(index) for index in taken]
         return ImageTextBatch(
             image=pixels,
@@ -105,29 +105,29 @@ class PhotographPairs(BatchDataset):
         )
 
 
-class Photographs(BatchDataset):
-    """Photographs to be judged by, or to be made into tokens: each is one item, with all its captions.
+class Photos(BatchDataset):
+    """Photos to be judged by, or to be made into tokens: each is one item, with all its captions.
 
-    A bad picture is replaced by one of the same batch where there is one, so that its key comes twice and is dropped by
+    A bad image is replaced by one of the same batch where there is one, so that its key comes twice and is dropped by
     whoever scores or writes.
 
     Args:
-        reader: Reads the pictures.
+        reader: Reads the images.
     """
 
-    def __init__(self, reader: PictureReader) -> None:
+    def __init__(self, reader: ImageReader) -> None:
         self.reader = reader
         self.source = reader.source
 
     def __len__(self) -> int:
-        """Number of pictures."""
+        """Number of images."""
         return len(self.source)
 
     def read(self, indices: Sequence[int]) -> ImageTextBatch:
-        """Read pictures with all their captions; the first one is what the loss is measured on.
+        """Read images with all their captions; the first one is what the loss is measured on.
 
         Raises:
-            ValueError: If there are too many bad pictures, or something is asked about some only.
+            ValueError: If there are too many bad images, or something is asked about some only.
         """
         pixels, taken, skipped = self.reader.read(indices, spares=indices)
         references = tuple(self.source.captions(index) for index in taken)
@@ -151,7 +151,7 @@ def _prompts(source: ImageTextSource, indices: Sequence[int]) -> tuple[str, ...]
     if asked and len(asked) != len(prompts):
         silent = source.key(indices[prompts.index(None)])
         raise ValueError(
-            f"Source {source.name!r} asks something about {len(asked)} of {len(prompts)} pictures and nothing about "
-            f"{silent!r}; expected prompts for all of its pictures, or for none. Make them two sources."
+            f"Source {source.name!r} asks something about {len(asked)} of {len(prompts)} images and nothing about "
+            f"{silent!r}; expected prompts for all of its images, or for none. Make them two sources."
         )
     return asked

@@ -1,4 +1,4 @@
-"""The synthetic pairs that a captioner learnt from, by how much their pictures are alike to it."""
+"""The synthetic pairs that a captioner learned from, by how much their images are alike to it."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,36 +18,36 @@ from synth2_lightning.types import ImageInput, VQTokens
 _CHUNK = 16_384
 
 
-class Neighbour(NamedTuple):
-    """A pair that was learnt from.
+class Neighbor(NamedTuple):
+    """A pair that was learned from.
 
     Attributes:
         caption: Its text.
-        picture: Its decoded image tokens; ``None`` where the tokenizer cannot decode.
+        image: Its decoded image tokens; ``None`` where the tokenizer cannot decode.
         similarity: Cosine, up to 1.
     """
 
     caption: str
-    picture: Image.Image | None
+    image: Image.Image | None
     similarity: float
 
 
-class Neighbours:
-    """Finds the pairs nearest to a picture, by the mean of the captioner's own visual tokens.
+class Neighbors:
+    """Finds the pairs nearest to an image, by the mean of the captioner's own visual tokens.
 
     Means of all pairs lie on the disk in half precision, and are read in pieces: memory does not grow with the pairs.
-    The mean over all pairs is taken off before angles are measured, for what all pictures share tells none apart.
+    The mean over all pairs is taken off before angles are measured, for what all images share tells none apart.
 
     Args:
         module: In evaluation mode, on its device.
-        pairs: What was learnt from. Pairs of the same picture, which follow each other, count once.
+        pairs: What was learned from. Pairs of the same image, which follow each other, count once.
         file: Where the means go; overwritten.
 
     Example:
         >>> from tempfile import TemporaryDirectory
         >>> from synth2_lightning.testing import TinyDecoder, TinyImageTokenizer, TinyResampler
         >>> module = VisionLanguageModule(TinyImageTokenizer(), TinyResampler, TinyDecoder())
-        >>> Neighbours(module, pairs=[], file=Path("means.bin")).num_pictures  # type: ignore[arg-type]
+        >>> Neighbors(module, pairs=[], file=Path("means.bin")).num_images  # type: ignore[arg-type]
         0
     """
 
@@ -60,8 +60,8 @@ class Neighbours:
         self._center: Tensor = torch.zeros(self.width)
 
     @property
-    def num_pictures(self) -> int:
-        """Number of different pictures that were read so far."""
+    def num_images(self) -> int:
+        """Number of different images that were read so far."""
         return len(self._rows)
 
     def build(self, batch_size: int = 256) -> Iterator[int]:
@@ -91,22 +91,22 @@ class Neighbours:
         self._rows = np.concatenate(rows) if rows else self._rows
         self._center = (total / max(1, len(self._rows))).float()
 
-    def find(self, image: ImageInput, num: int) -> list[Neighbour]:
-        """Find the pairs nearest to one picture, the nearest first."""
-        if not self.num_pictures:
+    def find(self, image: ImageInput, num: int) -> list[Neighbor]:
+        """Find the pairs nearest to one image, the nearest first."""
+        if not self.num_images:
             return []
-        means = np.memmap(self.file, dtype=np.float16, mode="r", shape=(self.num_pictures, self.width))
+        means = np.memmap(self.file, dtype=np.float16, mode="r", shape=(self.num_images, self.width))
         wanted = _unit(self._pool(image)[0] - self._center)
         best = torch.empty(0), torch.empty(0, dtype=torch.long)
-        for start in range(0, self.num_pictures, _CHUNK):
+        for start in range(0, self.num_images, _CHUNK):
             piece = torch.from_numpy(np.array(means[start : start + _CHUNK])).float() - self._center
             values = torch.cat([best[0], _unit(piece) @ wanted])
             places = torch.cat([best[1], torch.arange(start, start + len(piece))])
             top = values.topk(min(num, len(values)))
             best = top.values, places[top.indices]
         batch = self.pairs.read([int(self._rows[place]) for place in best[1].tolist()])
-        pictures = self._decode(batch.image)
-        return [Neighbour(*each) for each in zip(batch.captions, pictures, best[0].tolist(), strict=True)]
+        images = self._decode(batch.image)
+        return [Neighbor(*each) for each in zip(batch.captions, images, best[0].tolist(), strict=True)]
 
     @torch.no_grad()
     def _pool(self, image: ImageInput) -> Float[Tensor, "batch width"]:

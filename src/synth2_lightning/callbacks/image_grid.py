@@ -1,4 +1,4 @@
-"""What callbacks that draw a grid of validation pictures share."""
+"""What callbacks that draw a grid of validation images share."""
 
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -13,11 +13,11 @@ from synth2_lightning.io.atomic import write_atomically
 from synth2_lightning.types import ImageTextBatch
 
 
-class PictureGridCallback(Callback, ABC):
+class ImageGridCallback(Callback, ABC):
     """Draws a grid after each validation, as PNG and for TensorBoard; a subclass says what a tile shows.
 
     Args:
-        num_pictures: Tiles in the grid; the first ones of the validation set, so that grids can be compared.
+        num_images: Tiles in the grid; the first ones of the validation set, so that grids can be compared.
         num_columns: Tiles in a row.
         folder: Where ``step=<n>.png`` goes; by default :attr:`folder_name` in the run's log folder.
 
@@ -34,20 +34,20 @@ class PictureGridCallback(Callback, ABC):
     title: ClassVar[str]
     gap: ClassVar[int]
 
-    def __init__(self, num_pictures: int, num_columns: int, folder: str | None = None) -> None:
-        if num_pictures < 1 or num_columns < 1:
+    def __init__(self, num_images: int, num_columns: int, folder: str | None = None) -> None:
+        if num_images < 1 or num_columns < 1:
             raise ValueError(
-                f"{type(self).__name__} was asked for {num_pictures} pictures in {num_columns} columns; expected 1 or "
+                f"{type(self).__name__} was asked for {num_images} images in {num_columns} columns; expected 1 or "
                 "more of each."
             )
-        self.num_pictures = num_pictures
+        self.num_images = num_images
         self.num_columns = num_columns
         self.folder = folder
         self._tiles: list[Image.Image] = []
 
     @abstractmethod
     def draw_tiles(self, outputs: Any, batch: ImageTextBatch, num_tiles: int) -> list[Image.Image]:
-        """Draw a batch's first pictures, all tiles of one size.
+        """Draw a batch's first images, all tiles of one size.
 
         Args:
             outputs: What ``validation_step`` returned.
@@ -68,8 +68,8 @@ class PictureGridCallback(Callback, ABC):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Take pictures until there are enough."""
-        wanted = self.num_pictures - len(self._tiles)
+        """Take images until there are enough."""
+        wanted = self.num_images - len(self._tiles)
         if wanted > 0 and trainer.is_global_zero and not trainer.sanity_checking:
             self._tiles += self.draw_tiles(outputs, batch, wanted)
 

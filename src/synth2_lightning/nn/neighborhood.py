@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from synth2_lightning.interfaces import Resampler, ResamplerFactory
 
 
-class NeighbourhoodResampler(Resampler):
+class NeighborhoodResampler(Resampler):
     """ConvNeXt layers (arXiv 2201.03545) followed by a resampler, for embeddings with little spatial context.
 
     Cross-attention sums over positions, so a Perceiver learns late what only several neighboring codes of a VQ-GAN
@@ -32,7 +32,7 @@ class NeighbourhoodResampler(Resampler):
         >>> from synth2_lightning.nn.perceiver import PerceiverResampler
         >>> def perceiver(input_dim: int, output_dim: int) -> Resampler:
         ...     return PerceiverResampler(input_dim, output_dim, num_latents=4, depth=1, num_heads=2)
-        >>> NeighbourhoodResampler(64, 32, perceiver, num_layers=1)(torch.randn(2, 49, 64)).shape
+        >>> NeighborhoodResampler(64, 32, perceiver, num_layers=1)(torch.randn(2, 49, 64)).shape
         torch.Size([2, 4, 32])
     """
 
@@ -48,7 +48,7 @@ class NeighbourhoodResampler(Resampler):
         super().__init__()
         if num_layers < 1 or kernel_size % 2 == 0:
             raise ValueError(
-                f"NeighbourhoodResampler was given num_layers={num_layers} and kernel_size={kernel_size}; expected 1 "
+                f"NeighborhoodResampler was given num_layers={num_layers} and kernel_size={kernel_size}; expected 1 "
                 "layer or more, and an odd size. Without convolutions, use the inner resampler alone."
             )
         width = output_dim if width is None else width
@@ -70,7 +70,7 @@ class NeighbourhoodResampler(Resampler):
         side = math.isqrt(embeddings.shape[1])
         if side * side != embeddings.shape[1]:
             raise ValueError(
-                f"NeighbourhoodResampler was given {embeddings.shape[1]} embeddings per image; expected those of a "
+                f"NeighborhoodResampler was given {embeddings.shape[1]} embeddings per image; expected those of a "
                 "square grid. Use the inner resampler alone for this encoder."
             )
         grid = rearrange(self.input(embeddings), "b (h w) c -> b c h w", h=side)

@@ -4,7 +4,7 @@ from timm.models.convnext import ConvNeXtBlock
 from torch import Tensor
 
 from synth2_lightning.interfaces import Resampler
-from synth2_lightning.nn.neighbourhood import ConvNeXtLayer, NeighbourhoodResampler
+from synth2_lightning.nn.neighborhood import ConvNeXtLayer, NeighborhoodResampler
 from synth2_lightning.nn.perceiver import PerceiverResampler
 
 
@@ -34,7 +34,7 @@ def test_a_layer_equals_timms() -> None:
 
 @pytest.mark.parametrize(("num_layers", "kernel_size", "reach"), [(1, 3, 1), (2, 3, 2), (1, 5, 2)])
 def test_an_embedding_reads_the_places_around_it_and_no_others(num_layers: int, kernel_size: int, reach: int) -> None:
-    resampler = NeighbourhoodResampler(4, 6, Rows, num_layers, kernel_size)
+    resampler = NeighborhoodResampler(4, 6, Rows, num_layers, kernel_size)
     embeddings = torch.randn(1, 25, 4, requires_grad=True)
     row, column = 2, 0
     resampler(embeddings).view(5, 5, 6)[row, column].sum().backward()
@@ -46,7 +46,7 @@ def test_an_embedding_reads_the_places_around_it_and_no_others(num_layers: int, 
 
 
 def test_every_weight_learns() -> None:
-    resampler = NeighbourhoodResampler(4, 8, _perceiver, num_layers=2, width=6)
+    resampler = NeighborhoodResampler(4, 8, _perceiver, num_layers=2, width=6)
     visual = resampler(torch.randn(2, 25, 4))
     assert visual.shape == (2, resampler.num_latents, 8)
     visual.square().sum().backward()
@@ -55,16 +55,16 @@ def test_every_weight_learns() -> None:
         assert weight.grad.abs().sum() > 0, name
 
 
-def test_it_refuses_what_has_no_neighbours() -> None:
+def test_it_refuses_what_has_no_neighbors() -> None:
     with pytest.raises(ValueError, match=r"24 embeddings.*square grid"):
-        NeighbourhoodResampler(4, 8, _perceiver)(torch.randn(2, 24, 4))
+        NeighborhoodResampler(4, 8, _perceiver)(torch.randn(2, 24, 4))
     for num_layers, kernel_size in ((0, 3), (2, 4)):
         with pytest.raises(ValueError, match=rf"num_layers={num_layers}.*kernel_size={kernel_size}"):
-            NeighbourhoodResampler(4, 8, _perceiver, num_layers, kernel_size)
+            NeighborhoodResampler(4, 8, _perceiver, num_layers, kernel_size)
 
 
-def test_attention_is_that_of_the_inner_resampler_to_embeddings_that_know_their_neighbours() -> None:
-    resampler = NeighbourhoodResampler(4, 6, _perceiver, num_layers=1)
+def test_attention_is_that_of_the_inner_resampler_to_embeddings_that_know_their_neighbors() -> None:
+    resampler = NeighborhoodResampler(4, 6, _perceiver, num_layers=1)
     embeddings = torch.randn(2, 25, 4)
     weights = resampler.attention(embeddings)
     torch.testing.assert_close(weights.sum(-1), torch.ones(2, 3))
@@ -76,4 +76,4 @@ def test_attention_is_that_of_the_inner_resampler_to_embeddings_that_know_their_
 
 def test_a_resampler_that_cannot_say_where_it_looks_says_so() -> None:
     with pytest.raises(TypeError, match=r"Rows.*attention\(\).*PerceiverResampler"):
-        NeighbourhoodResampler(4, 4, Rows, num_layers=1).attention(torch.randn(1, 25, 4))
+        NeighborhoodResampler(4, 4, Rows, num_layers=1).attention(torch.randn(1, 25, 4))

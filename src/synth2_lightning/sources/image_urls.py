@@ -1,4 +1,4 @@
-"""Fetch a picture from the web, within limits of size and time."""
+"""Fetch an image from the web, within limits of size and time."""
 
 import asyncio
 from functools import cache
@@ -6,8 +6,8 @@ from io import BytesIO
 from typing import Any
 
 
-class PictureFetcher:
-    """Fetches pictures by http and https, and nothing by anything else, redirects included.
+class ImageFetcher:
+    """Fetches images by http and https, and nothing by anything else, redirects included.
 
     Args:
         max_bytes: Larger answers are refused as soon as that many have come.
@@ -17,18 +17,18 @@ class PictureFetcher:
         ValueError: If a limit is not above zero.
 
     Example:
-        >>> PictureFetcher(max_bytes=1_000_000).timeout
+        >>> ImageFetcher(max_bytes=1_000_000).timeout
         30.0
     """
 
     def __init__(self, max_bytes: int = 64 * 2**20, timeout: float = 30.0) -> None:
         if max_bytes <= 0 or timeout <= 0:
-            raise ValueError(f"PictureFetcher got max_bytes={max_bytes}, timeout={timeout}; expected both above 0.")
+            raise ValueError(f"ImageFetcher got max_bytes={max_bytes}, timeout={timeout}; expected both above 0.")
         self.max_bytes = max_bytes
         self.timeout = timeout
 
     def fetch(self, url: str) -> BytesIO:
-        """Fetch one picture; to be called from any thread.
+        """Fetch one image; to be called from any thread.
 
         Raises:
             OSError: If there is no answer, no good one, a late one, one that is too large or compressed, or a redirect
@@ -42,10 +42,10 @@ class PictureFetcher:
             return BytesIO(run_async(self._fetch(url)))
         except TimeoutError as error:
             reason = f"it had not come after {self.timeout:g} seconds"
-            raise OSError(f"The picture {url} cannot be fetched: {reason}") from error
+            raise OSError(f"The image {url} cannot be fetched: {reason}") from error
         except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise OSError(f"The picture {url} cannot be fetched: {reason}") from error
+            raise OSError(f"The image {url} cannot be fetched: {reason}") from error
 
     async def _fetch(self, url: str) -> bytes:
         import httpx2
@@ -67,7 +67,7 @@ class PictureFetcher:
 
 @cache
 def _trust() -> Any:
-    # Reading the certificates takes longer than most pictures.
+    # Reading the certificates takes longer than most images.
     import httpx2
 
     return httpx2.create_ssl_context()

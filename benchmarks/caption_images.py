@@ -1,14 +1,14 @@
-"""How many pictures per second does ``synth2 caption`` write captions of, beside a plain loop of the same model?
+"""How many images per second does ``synth2 caption`` write captions of, beside a plain loop of the same model?
 
-The plain loop is what one writes first: open a picture, cut it, encode it, let transformers' own ``generate`` write its
-caption with the run's beams, next picture, one at a time. Ours is all of ``caption_pictures``: reading in threads,
+The plain loop is what one writes first: open an image, cut it, encode it, let transformers' own ``generate`` write its
+caption with the run's beams, next image, one at a time. Ours is all of ``caption_images``: reading in threads,
 batches, our search, rows on the disk. Both start with the model loaded and compute in float32. They take turns over
-parts of the pictures, so that both see the same machine. Beside the ratio stands how many captions are the same word
+parts of the images, so that both see the same machine. Beside the ratio stands how many captions are the same word
 for word: sums in another order round otherwise, and a beam search decides by little. Without a checkpoint the model
 has the shape of the one that learns Scenes, and draws its weights.
 
-    python benchmarks/caption_pictures.py --quick
-    python benchmarks/caption_pictures.py --checkpoint runs/version_0 --pictures data/flickr8k/images
+    python benchmarks/caption_images.py --quick
+    python benchmarks/caption_images.py --checkpoint runs/version_0 --images data/flickr8k/images
 """
 
 import argparse
@@ -34,31 +34,31 @@ from synth2_lightning.decoders.causal import CausalDecoder
 from synth2_lightning.decoders.language_model import NewLanguageModel
 from synth2_lightning.decoders.prefix import PrefixDecoder
 from synth2_lightning.encoders.vqgan import VQGANTokenizer
-from synth2_lightning.export.caption_images import caption_pictures
+from synth2_lightning.export.caption_images import caption_images
 from synth2_lightning.export.captioner import BATCH_SIZE, Captioner, load_module
 from synth2_lightning.modules.captioning import VisionLanguageModule
 from synth2_lightning.nn.perceiver import PerceiverResampler
 from synth2_lightning.scenes.source import ScenesSource
-from synth2_lightning.sources.picture_files import FoundPictures, find_pictures
-from synth2_lightning.sources.pictures import center_crop
+from synth2_lightning.sources.image_files import FoundImages, find_images
+from synth2_lightning.sources.images import center_crop
 from synth2_lightning.types import GenerationSettings, Pixels
 
 Captions = dict[str, str]
 
 
-def draw_pictures(folder: Path, num_pictures: int) -> None:
-    """Save Scenes, every second one as JPEG at the size of a small photograph."""
-    source = ScenesSource("train", num_pictures)
-    for index in range(num_pictures):
-        picture = source.picture(index)
+def draw_images(folder: Path, num_images: int) -> None:
+    """Save Scenes, every second one as JPEG at the size of a small photo."""
+    source = ScenesSource("train", num_images)
+    for index in range(num_images):
+        image = source.image(index)
         if index % 2:
-            picture.resize((500, 375), Image.Resampling.BICUBIC).save(folder / f"{index:05d}.jpg", quality=90)
+            image.resize((500, 375), Image.Resampling.BICUBIC).save(folder / f"{index:05d}.jpg", quality=90)
         else:
-            picture.save(folder / f"{index:05d}.png")
+            image.save(folder / f"{index:05d}.png")
 
 
 def draw_model() -> VisionLanguageModule:
-    """Make a captioner of the shape that looks at Scenes, which has learnt nothing."""
+    """Make a captioner of the shape that looks at Scenes, which has learned nothing."""
     language_model = NewLanguageModel(
         {"model_type": "gpt2", "n_embd": 192, "n_layer": 3, "n_head": 4, "n_positions": 64},
         "package://synth2_lightning/scenes/vocabulary",
@@ -74,7 +74,7 @@ def draw_model() -> VisionLanguageModule:
 
 
 def plain_loop(module: VisionLanguageModule, names: Iterable[str]) -> Captions:
-    """Caption pictures one by one."""
+    """Caption images one by one."""
     captions = {}
     for name in names:
         with Image.open(name) as image:
@@ -104,13 +104,13 @@ def say_by_transformers(module: VisionLanguageModule, visual: Tensor) -> str:
 
 
 def our_command(captioner: Captioner, names: Sequence[str], batch_size: int) -> Captions:
-    """Caption pictures by what ``synth2 caption --out`` runs."""
+    """Caption images by what ``synth2 caption --out`` runs."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "captions.csv"
         quiet = Console(quiet=True)
-        caption_pictures(FoundPictures(tuple(names)), captioner, out, "csv", batch_size, console=quiet)
+        caption_images(FoundImages(tuple(names)), captioner, out, "csv", batch_size, console=quiet)
         with out.open(newline="") as file:
-            return {row["picture"]: row["caption"] for row in csv.DictReader(file)}
+            return {row["image"]: row["caption"] for row in csv.DictReader(file)}
 
 
 def timed(run: Callable[[], Captions]) -> tuple[float, Captions]:
@@ -123,20 +123,20 @@ def timed(run: Callable[[], Captions]) -> tuple[float, Captions]:
 def main() -> None:
     """Measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="96 pictures instead of 1,000")
+    parser.add_argument("--quick", action="store_true", help="96 images instead of 1,000")
     parser.add_argument("--checkpoint", help="of a captioner; without one, a model of drawn weights")
-    parser.add_argument("--pictures", help="a folder; without one, Scenes are drawn")
-    parser.add_argument("--num", type=int, help="how many pictures")
+    parser.add_argument("--images", help="a folder; without one, Scenes are drawn")
+    parser.add_argument("--num", type=int, help="how many images")
     parser.add_argument("--batch-size", type=int, default=BATCH_SIZE)
     parser.add_argument("--threads", type=int, default=1, help="of torch")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    num_pictures, num_turns = args.num or (96 if args.quick else 1000), 2 if args.quick else 10
+    num_images, num_turns = args.num or (96 if args.quick else 1000), 2 if args.quick else 10
     with tempfile.TemporaryDirectory() as folder:
-        if args.pictures is None:
-            draw_pictures(Path(folder), num_pictures)
-        names = find_pictures([args.pictures or folder]).names[:num_pictures]
+        if args.images is None:
+            draw_images(Path(folder), num_images)
+        names = find_images([args.images or folder]).names[:num_images]
         module = load_module(args.checkpoint) if args.checkpoint else draw_model()
         captioner = Captioner(module, "cpu")
         plain_loop(module, names[:2]), our_command(captioner, names[:BATCH_SIZE], args.batch_size)  # warms up
@@ -152,13 +152,13 @@ def main() -> None:
             seconds.append((plain_seconds, our_seconds))
         plain_total, our_total = map(sum, zip(*seconds, strict=True))
         report(
-            "caption_pictures",
+            "caption_images",
             plain_total / our_total,
             median_ratio=round(median(one / other for one, other in seconds), 2),
-            ours_pictures_per_second=round(len(names) / our_total, 1),
-            plain_pictures_per_second=round(len(names) / plain_total, 1),
+            ours_images_per_second=round(len(names) / our_total, 1),
+            plain_images_per_second=round(len(names) / plain_total, 1),
             same_captions=sum(ours[name] == plain[name] for name in names) / len(names),
-            num_pictures=len(names),
+            num_images=len(names),
             num_beams=module.generation.num_beams,
             batch_size=args.batch_size,
             threads=args.threads,

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from synth2_lightning.sources.picture_metadata import find_turn, strip_metadata
-from synth2_lightning.sources.pictures import decode_picture
+from synth2_lightning.sources.image_metadata import find_turn, strip_metadata
+from synth2_lightning.sources.images import decode_image
 
 TURNED = struct.pack("<HHII", 0x112, 3, 1, 6)  # upright after a quarter turn
 WRONG_TYPE = struct.pack("<HHI", 0x128, 2, 4) + b"abc\xff"  # a unit of resolution that is a text
@@ -109,7 +109,7 @@ SPOILED: dict[str, Callable[[], bytes]] = {
 @pytest.mark.parametrize("kind", SPOILED)
 def test_a_whole_image_with_spoiled_metadata_is_used(kind: str, tmp_path: Path) -> None:
     (tmp_path / "image").write_bytes(SPOILED[kind]())
-    image = decode_picture(tmp_path / "image", kind)
+    image = decode_image(tmp_path / "image", kind)
     assert image.size == (8, 4)
     left, right = image.getpixel((0, 0)), image.getpixel((7, 3))
     assert left[0] > 200 > 60 > left[2]  # type: ignore[index]
@@ -132,7 +132,7 @@ def test_a_whole_image_with_spoiled_metadata_is_used(kind: str, tmp_path: Path) 
     ],
 )
 def test_an_orientation_that_is_readable_counts_beside_what_is_spoiled(content: bytes) -> None:
-    assert decode_picture(BytesIO(content), "turned").size == (4, 8)
+    assert decode_image(BytesIO(content), "turned").size == (4, 8)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF"])
@@ -141,7 +141,7 @@ def test_pixels_that_are_cut_are_bad_whatever_the_metadata(kind: str) -> None:
     image, file = Image.effect_noise((64, 64), 50).convert("RGB"), BytesIO()
     image.save(file, kind)
     with pytest.raises(OSError, match=r"half.*read"):
-        decode_picture(BytesIO(file.getvalue()[: len(file.getvalue()) // 2]), "half")
+        decode_image(BytesIO(file.getvalue()[: len(file.getvalue()) // 2]), "half")
 
 
 def test_what_is_stripped_keeps_colors_transparency_and_orientation() -> None:
@@ -165,7 +165,7 @@ def test_colors_of_jpeg_survive_stripping() -> None:
     Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(file, "JPEG", quality=100)
     stripped = strip_metadata(file)
     assert stripped is not None
-    assert decode_picture(stripped, "stripped").tobytes() == decode_picture(file, "whole").tobytes()
+    assert decode_image(stripped, "stripped").tobytes() == decode_image(file, "whole").tobytes()
 
 
 @pytest.mark.parametrize(
@@ -173,4 +173,4 @@ def test_colors_of_jpeg_survive_stripping() -> None:
 )
 def test_what_has_no_metadata_or_no_end_is_left_to_the_decoder(content: bytes) -> None:
     with pytest.raises(OSError, match=r"bad.*cannot be read"):
-        decode_picture(BytesIO(content), "bad")
+        decode_image(BytesIO(content), "bad")

@@ -1,4 +1,4 @@
-"""Decode a picture, whatever its file holds, or say by name why it cannot be decoded."""
+"""Decode an image, whatever its file holds, or say by name why it cannot be decoded."""
 
 import warnings
 from collections.abc import Iterator
@@ -13,55 +13,55 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from synth2_lightning.io.paths import refuse_special
-from synth2_lightning.sources.picture_metadata import find_turn, strip_metadata
+from synth2_lightning.sources.image_metadata import find_turn, strip_metadata
 
 FORMATS = ("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "QOI", "TGA", "TIFF", "WEBP")
-"""What is decoded, as Pillow calls it: formats of photographs. Others may start programs, as EPS does Ghostscript."""
+"""What is decoded, as Pillow calls it: formats of photos. Others may start programs, as EPS does Ghostscript."""
 _SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
 _SIXTEEN_BITS_WHITE = 65535
 LARGEST_WANTED = 2048
-"""The side in pixels of what is made of a picture, at most, where nobody says: no image encoder sees more."""
+"""The side in pixels of what is made of an image, at most, where nobody says: no image encoder sees more."""
 _LONGEST = 64
 """Times the shorter side that is kept of a longer one."""
 _THINNEST = 1000
 """Times the shorter side that the longer one of a file may have at all."""
 _LARGE = 2**24
-"""Pixels above which a picture is reduced before it is RGB, and decoded while no other large one is."""
+"""Pixels above which an image is reduced before it is RGB, and decoded while no other large one is."""
 _BAND = 2**20
 """Pixels that are converted at a time."""
 _one_large_at_a_time = Lock()
 
 
-def decode_picture(
+def decode_image(
     file: Path | BytesIO, name: str, max_pixels: int | None = None, wanted_size: int = LARGEST_WANTED
 ) -> Image.Image:
-    """Decode a picture as its camera meant it: turned upright by its EXIF tag, in RGB.
+    """Decode an image as its camera meant it: turned upright by its EXIF tag, in RGB.
 
-    Of an animation, the first picture. What is transparent becomes white: pictures with an alpha channel are mostly
-    drawings and cut-outs made for white pages, and black lines on black would be nothing. Greys of more than 8 bits are
-    scaled, not clipped. Metadata that are spoiled are left out; they never make a bad picture.
+    Of an animation, the first image. What is transparent becomes white: images with an alpha channel are mostly
+    drawings and cut-outs made for white pages, and black lines on black would be nothing. Grays of more than 8 bits are
+    scaled, not clipped. Metadata that are spoiled are left out; they never make a bad image.
 
     The result costs memory by what is wanted, whatever the file: of a side that is more than 64 times the other one,
     the middle is kept, and more than 16 million pixels are reduced on their way to RGB, never below four times the
-    wanted size. What decoding itself costs is at most 4 bytes a pixel in most formats, of one large picture at a time.
+    wanted size. What decoding itself costs is at most 4 bytes a pixel in most formats, of one large image at a time.
 
     Args:
-        file: A path, or the bytes of a picture.
-        name: What to call the picture in an error.
+        file: A path, or the bytes of an image.
+        name: What to call the image in an error.
         max_pixels: Refuse larger ones before they are decoded; ``None`` leaves that to Pillow, which refuses those of
             more than twice ``PIL.Image.MAX_IMAGE_PIXELS`` in any case (:func:`pixel_limit` moves that).
         wanted_size: The side in pixels of what will be made of it. A JPEG of more than twice that is decoded at a half,
             a quarter or an eighth of its size, which takes as much less time.
 
     Raises:
-        OSError: If it is missing, truncated, no picture, so large that it looks like an attack, or more than memory
+        OSError: If it is missing, truncated, no image, so large that it looks like an attack, or more than memory
             holds.
 
     Example:
         >>> from io import BytesIO
         >>> file = BytesIO()
         >>> Image.new("L", (4, 3)).save(file, "PNG")
-        >>> decode_picture(file, "grey.png").mode
+        >>> decode_image(file, "gray.png").mode
         'RGB'
     """
     try:
@@ -74,20 +74,20 @@ def decode_picture(
             if _is_empty(file)
             else f"it is in none of the formats that are read ({', '.join(_known_formats())})"
         )
-        raise OSError(f"The picture {name} cannot be read: {type(error).__name__}: {what}") from error
+        raise OSError(f"The image {name} cannot be read: {type(error).__name__}: {what}") from error
     except MemoryError as error:
-        raise OSError(f"The picture {name} cannot be read: it is more than the memory holds") from error
+        raise OSError(f"The image {name} cannot be read: it is more than the memory holds") from error
     # Pillow reports damage by whatever its decoders stumble over: a broken PNG header, for one, is a SyntaxError.
     except Exception as error:
-        raise OSError(f"The picture {name} cannot be read: {type(error).__name__}: {error}") from error
+        raise OSError(f"The image {name} cannot be read: {type(error).__name__}: {error}") from error
 
 
 @contextmanager
 def pixel_limit(max_pixels: int) -> Iterator[None]:
-    """Let Pillow open pictures of so many pixels while the context lasts, in all threads, without a word.
+    """Let Pillow open images of so many pixels while the context lasts, in all threads, without a word.
 
     Args:
-        max_pixels: Pillow alone refuses twice as many; :func:`decode_picture` holds to the number.
+        max_pixels: Pillow alone refuses twice as many; :func:`decode_image` holds to the number.
 
     Raises:
         ValueError: If no pixel is allowed.
@@ -110,7 +110,7 @@ def pixel_limit(max_pixels: int) -> Iterator[None]:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Turn a picture upright by its EXIF tag, in RGB, as :func:`decode_picture` says.
+    """Turn an image upright by its EXIF tag, in RGB, as :func:`decode_image` says.
 
     Raises:
         OSError: If it was opened from a file that turns out to be damaged.
@@ -126,9 +126,9 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def keep_middle(image: Image.Image) -> Image.Image:
-    """Cut the ends of a picture off that is absurdly long: of the longer side, 64 times the shorter one is kept.
+    """Cut the ends of an image off that is absurdly long: of the longer side, 64 times the shorter one is kept.
 
-    No more than the middle square is ever made of a picture. Resized first, one of 1 x 1,000,000 pixels would fill the
+    No more than the middle square is ever made of an image. Resized first, one of 1 x 1,000,000 pixels would fill the
     memory.
 
     Example:
@@ -213,7 +213,7 @@ def _check_size(size: tuple[int, int], max_pixels: int | None) -> None:
 
 
 def _convert(image: Image.Image, factor: int) -> Image.Image:
-    """Convert a picture to RGB, smaller by a factor, band by band: its other forms never exist as a whole."""
+    """Convert an image to RGB, smaller by a factor, band by band: its other forms never exist as a whole."""
     scale = _find_scale(image)
     width, height = image.size
     num_rows = max(_BAND // width // factor, 1) * factor
@@ -236,7 +236,7 @@ def _convert_band(band: Image.Image, scale: tuple[float, float] | None) -> Image
 
 
 def _find_scale(image: Image.Image) -> tuple[float, float] | None:
-    """The values of black and white, of greys of more than 8 bits."""
+    """The values of black and white, of grays of more than 8 bits."""
     if image.mode in _SIXTEEN_BITS:
         return 0.0, float(_SIXTEEN_BITS_WHITE)
     if image.mode not in ("I", "F"):

@@ -6,7 +6,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from synth2_lightning.sources.picture_urls import PictureFetcher
+from synth2_lightning.sources.image_urls import ImageFetcher
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -19,12 +19,12 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Encoding", "gzip")
         elif self.path == "/moved":
             self.send_response(302)
-            self.send_header("Location", "/picture")
+            self.send_header("Location", "/image")
         else:
-            self.send_response(200 if self.path in ("/picture", "/large", "/slow") else 404)
+            self.send_response(200 if self.path in ("/image", "/large", "/slow") else 404)
         self.end_headers()
-        if self.path == "/picture":
-            self.wfile.write(b"picture")
+        if self.path == "/image":
+            self.wfile.write(b"image")
         elif self.path == "/large":
             self.wfile.write(b"x" * 5000)
         elif self.path == "/slow":
@@ -52,9 +52,9 @@ def server() -> Iterator[str]:
         thread.join()
 
 
-@pytest.mark.parametrize("path", ["/picture", "/moved"])
-def test_a_picture_is_fetched_where_it_moved_to(server: str, path: str) -> None:
-    assert PictureFetcher().fetch(server + path).read() == b"picture"
+@pytest.mark.parametrize("path", ["/image", "/moved"])
+def test_a_image_is_fetched_where_it_moved_to(server: str, path: str) -> None:
+    assert ImageFetcher().fetch(server + path).read() == b"image"
 
 
 @pytest.mark.parametrize(
@@ -68,22 +68,22 @@ def test_a_picture_is_fetched_where_it_moved_to(server: str, path: str) -> None:
     ],
 )
 def test_what_cannot_be_fetched_is_named_with_the_reason(server: str, path: str, reason: str) -> None:
-    with pytest.raises(OSError, match=rf"(?i)The picture {server}{path} cannot be fetched: .*({reason})"):
-        PictureFetcher(max_bytes=1000, timeout=1.0).fetch(server + path)
+    with pytest.raises(OSError, match=rf"(?i)The image {server}{path} cannot be fetched: .*({reason})"):
+        ImageFetcher(max_bytes=1000, timeout=1.0).fetch(server + path)
 
 
 def test_a_server_that_is_not_there_is_named() -> None:
     with pytest.raises(OSError, match=r"http://127\.0\.0\.1:9/a\.png.*fetched"):
-        PictureFetcher(timeout=1.0).fetch("http://127.0.0.1:9/a.png")
+        ImageFetcher(timeout=1.0).fetch("http://127.0.0.1:9/a.png")
 
 
 def test_limits_of_nothing_are_refused() -> None:
     with pytest.raises(ValueError, match=r"max_bytes=0.*timeout=1\.0.*0"):
-        PictureFetcher(max_bytes=0, timeout=1.0)
+        ImageFetcher(max_bytes=0, timeout=1.0)
 
 
 def test_it_works_inside_a_running_loop(server: str) -> None:
     async def cell() -> bytes:
-        return PictureFetcher().fetch(f"{server}/picture").read()
+        return ImageFetcher().fetch(f"{server}/image").read()
 
-    assert asyncio.run(cell()) == b"picture"
+    assert asyncio.run(cell()) == b"image"

@@ -1,4 +1,4 @@
-"""Captions of pictures as a file that can be gone on with: text, JSONL or CSV, appended batch after batch."""
+"""Captions of images as a file that can be gone on with: text, JSONL or CSV, appended batch after batch."""
 
 import csv
 import io
@@ -19,7 +19,7 @@ from synth2_lightning.io.locks import lock_file
 from synth2_lightning.shards.settings import refuse_other_settings
 
 Row = tuple[str, str]
-"""Name of a picture, caption."""
+"""Name of an image, caption."""
 
 Format = Literal["text", "jsonl", "csv"]
 """``text`` is name, tabulator, caption; in names, backslash, tabulator and line ends are written with a backslash."""
@@ -46,7 +46,7 @@ class _Layout:
     split: Callable[[str], Iterator[str]]
 
 
-class PictureCaptionFile:
+class ImageCaptionFile:
     """Appends captions to a file so that a kill at any moment loses none that was written, and a next run goes on.
 
     Every batch is on the disk when :meth:`append` returns. Half a row, which a kill may leave at the end, is cut off
@@ -66,9 +66,9 @@ class PictureCaptionFile:
     Example:
         >>> from tempfile import TemporaryDirectory
         >>> with TemporaryDirectory() as folder:
-        ...     with PictureCaptionFile(Path(folder) / "captions.jsonl", "jsonl", {"beams": 3}) as file:
+        ...     with ImageCaptionFile(Path(folder) / "captions.jsonl", "jsonl", {"beams": 3}) as file:
         ...         file.append([("a.jpg", "a dog runs")])
-        ...     with PictureCaptionFile(Path(folder) / "captions.jsonl", "jsonl", {"beams": 3}) as file:
+        ...     with ImageCaptionFile(Path(folder) / "captions.jsonl", "jsonl", {"beams": 3}) as file:
         ...         file.names
         {'a.jpg'}
     """
@@ -90,7 +90,7 @@ class PictureCaptionFile:
         self._write("".join(map(self._layout.write, rows)))
         self.names.update(name for name, _ in rows)
 
-    def __enter__(self) -> "PictureCaptionFile":
+    def __enter__(self) -> "ImageCaptionFile":
         """Give the file."""
         return self
 
@@ -167,18 +167,18 @@ class PictureCaptionFile:
             ) from error
 
 
-class PictureCaptionStream:
+class ImageCaptionStream:
     r"""Writes captions to the standard output, batch after batch.
 
     Control characters of names and captions are written out (``\x1b``), since they would act on a terminal. In JSONL
-    they come back as they were; for other formats a :class:`PictureCaptionFile` keeps them.
+    they come back as they were; for other formats a :class:`ImageCaptionFile` keeps them.
 
     Args:
         format: How rows are written.
 
     Example:
-        >>> PictureCaptionStream("csv").append([("a.jpg", "a dog runs")])
-        picture,caption
+        >>> ImageCaptionStream("csv").append([("a.jpg", "a dog runs")])
+        image,caption
         a.jpg,a dog runs
     """
 
@@ -221,12 +221,12 @@ def _read_text(record: str) -> Row:
 
 
 def _write_jsonl(row: Row) -> str:
-    return visible_json(json.dumps({"picture": row[0], "caption": row[1]}, ensure_ascii=False)) + "\n"
+    return visible_json(json.dumps({"image": row[0], "caption": row[1]}, ensure_ascii=False)) + "\n"
 
 
 def _read_jsonl(record: str) -> Row:
     row = json.loads(record)
-    return str(row["picture"]), str(row["caption"])
+    return str(row["image"]), str(row["caption"])
 
 
 def _write_csv(row: Row) -> str:
@@ -243,5 +243,5 @@ def _read_csv(record: str) -> Row:
 _LAYOUTS: dict[Format, _Layout] = {
     "text": _Layout("", _write_text, _read_text, _split_lines),
     "jsonl": _Layout("", _write_jsonl, _read_jsonl, _split_lines),
-    "csv": _Layout(_write_csv(("picture", "caption")), _write_csv, _read_csv, _split_csv),
+    "csv": _Layout(_write_csv(("image", "caption")), _write_csv, _read_csv, _split_csv),
 }
