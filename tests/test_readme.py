@@ -15,7 +15,9 @@ from synth2_lightning import VisionLanguageModule
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
-DOCUMENTS = [README, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = sorted(
+    path for folder in ("*", "docs/*", "benchmarks/*", "configs/**/*", "src/**/*") for path in ROOT.glob(f"{folder}.md")
+)
 LINK = re.compile(r"\]\((?!https?://|mailto:)([^)#\s]*)(?:#([^)\s]*))?\)")
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 
@@ -99,3 +101,11 @@ def test_relative_links_lead_to_files_and_headings(document: Path) -> None:
         if not target.exists() or (anchor and anchor not in anchors(target)):
             broken.append(f"{path}#{anchor}" if anchor else path)
     assert broken == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_run_files_that_commands_name_exist(document: Path) -> None:
+    commands = "\n".join(code_blocks(document, "bash"))
+    names = set(re.findall(r"--config[ =](\S+\.yaml)", commands)) - set(re.findall(r"cat > (\S+)", commands))
+    named = {name for name in names if not name.startswith(("RUN/", "runs/"))}
+    assert sorted(name for name in named if not (ROOT / "configs" / name.removeprefix("configs/")).exists()) == []
