@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from synth2_lightning import VisionLanguageModule
+from synth2_lightning.testing import check_image_encoder
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -81,7 +83,7 @@ def test_the_example_trains_on_a_coco_file_and_scores_its_captions(
         example = example.replace(literal, replacement)
     monkeypatch.chdir(tmp_path)
 
-    names: dict[str, object] = {}
+    names: dict[str, Any] = {}
     exec(compile(example, str(README), "exec"), names)
 
     model = names["model"]
@@ -91,6 +93,13 @@ def test_the_example_trains_on_a_coco_file_and_scores_its_captions(
     assert all(value.isfinite() for value in metrics.values())
     (predictions,) = tmp_path.glob("lightning_logs/version_0/cider/val-step=*/predictions.jsonl")
     assert [json.loads(line)["key"] for line in predictions.read_text("utf-8").splitlines()] == ["4", "5"]
+
+
+def test_the_encoder_of_the_document_on_extending_keeps_the_contract() -> None:
+    encoder, test = code_blocks(ROOT / "docs" / "extending.md", "python")[:2]
+    names: dict[str, Any] = {"check_image_encoder": check_image_encoder}
+    exec(encoder + test, names)
+    names["test_the_encoder_keeps_the_contract"]()
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
