@@ -1,4 +1,4 @@
-"""Visual question answering as a head on the captioner (see ``docs/new_head.md``).
+"""Visual question answering as a head on the captioner (see ``docs/extending.md``).
 
 ``ImageTextBatch.prompts`` holds the questions, ``captions`` the answers to train on, and ``references`` all accepted
 answers. Encoder, resampler and decoder are those of the run file.
