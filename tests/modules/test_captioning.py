@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -71,6 +73,36 @@ def test_a_source_may_leave_the_mixture_and_come_back_within_an_epoch(tmp_path: 
     assert trainer.global_step == 4
 
 
+_SCRIPT = """
+import sys
+import torch
+from lightning.pytorch import Trainer
+from torch.utils.data import DataLoader
+from synth2_lightning import VisionLanguageModule
+from synth2_lightning.testing import TinyDecoder, TinyImageTokenizer, TinyResampler, tiny_batch
+from synth2_lightning.types import GenerationSettings
+
+def parts():
+    return {"image_encoder": TinyImageTokenizer(), "resampler": TinyResampler, "decoder": TinyDecoder()}
+
+module = VisionLanguageModule(**parts(), generation=GenerationSettings(num_beams=2))
+trainer = Trainer(accelerator="cpu", logger=False, max_steps=1, enable_checkpointing=False)
+trainer.fit(module, DataLoader([tiny_batch()], batch_size=None))
+trainer.save_checkpoint(sys.argv[1])
+loaded = VisionLanguageModule.load_from_checkpoint(sys.argv[1], **parts())
+assert loaded.generation == GenerationSettings(num_beams=2), loaded.generation
+torch.testing.assert_close(loaded.state_dict(), module.state_dict(), atol=0, rtol=0)
+"""
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_a_script_is_loaded_with_the_parts_that_the_script_built(tmp_path: Path) -> None:
+    # In a process of its own: Lightning reads the arguments off the calling frames, to which the tests' type checks add.
+    command = [sys.executable, "-c", _SCRIPT, str(tmp_path / "script.ckpt")]
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+
+
 def test_no_gradient_reaches_the_encoder_and_none_of_it_is_saved() -> None:
     module = tiny_module()
     module.training_step(tiny_batch(), 0).backward()  # type: ignore[no-untyped-call]
@@ -79,7 +111,7 @@ def test_no_gradient_reaches_the_encoder_and_none_of_it_is_saved() -> None:
 
 
 def _swap(words: dict[str, int]) -> None:
-    words["\u2581blue"], words["\u2581image"] = words["\u2581image"], words["\u2581blue"]
+    words["\u2581blue"], words["\u2581picture"] = words["\u2581picture"], words["\u2581blue"]
 
 
 def _add(words: dict[str, int]) -> None:

@@ -84,7 +84,7 @@ class Captioner:
         if max_new_tokens is not None:
             module.generation = replace(module.generation, max_new_tokens=max_new_tokens)
         self.device = _best_device() if device is None else _check_device(device)
-        self.module = module.requires_grad_(False).eval().to(self.device)
+        self.module = module.eval().to(self.device)
         self.image_size = module.image_encoder.image_size
         self._in_half = _computes_in_bfloat16(self.device)
 

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import asdict, is_dataclass
 from multiprocessing.context import get_spawning_popen
 from typing import Any, ClassVar, TypeVar
 
@@ -67,6 +68,8 @@ class BaseModule(LightningModule):
         self._matrices: set[nn.Parameter] = set()
         live = [name for name, value in self.hparams.items() if isinstance(value, nn.Module) or callable(value)]
         self.remove_ignored_hparams(live)
+        # As run files write them: a checkpoint is read with tensors and plain values only.
+        self.hparams.update({name: asdict(value) for name, value in self.hparams.items() if is_dataclass(value)})
 
     @classmethod
     def load_from_checkpoint(
