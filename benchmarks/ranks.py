@@ -155,7 +155,6 @@ def make_module(encoder: Any) -> Any:
 def make_data(case: Case, num_ranks: int) -> Any:
     """Drawn images and shipped shards, the whole batch dealt out over the ranks."""
     from synth2_lightning.datamodules.fraction import ConstantFraction
-
     from synth2_lightning.datamodules.mixed import MixedDataModule
     from synth2_lightning.datamodules.real import RealDataModule
     from synth2_lightning.datamodules.synthetic import SyntheticDataModule

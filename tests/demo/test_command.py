@@ -21,7 +21,7 @@ def test_a_run_that_is_not_there_is_told(capsys: pytest.CaptureFixture[str]) -> 
 def test_without_gradio_the_way_to_it_is_told(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(command, "find_spec", lambda _: None)
+    monkeypatch.setattr("synth2_lightning.io.extras.find_spec", lambda _: None)
     with pytest.raises(SystemExit, match="1"):
         main(["demo", str(run)])
     assert 'pip install "synth2-lightning[demo]"' in (capsys.readouterr().err)

@@ -97,7 +97,7 @@ torch.testing.assert_close(loaded.state_dict(), module.state_dict(), atol=0, rto
 
 @pytest.mark.slow
 def test_a_checkpoint_of_a_script_is_loaded_with_the_parts_that_the_script_built(tmp_path: Path) -> None:
-    # In a process of its own: Lightning reads the arguments off the calling frames, to which the tests' type checks add.
+    # In its own process: Lightning reads the arguments off the calling frames, and the tests' type checks add frames.
     command = [sys.executable, "-c", _SCRIPT, str(tmp_path / "script.ckpt")]
     ended = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert ended.returncode == 0, ended.stderr

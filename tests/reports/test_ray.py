@@ -175,7 +175,7 @@ def test_a_ray_that_somebody_uses_is_left_alone(two_workers: RayEngine) -> None:
 def test_without_ray_the_extra_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("synth2_lightning.reports.ray.find_spec", lambda _: None)
+    monkeypatch.setattr("synth2_lightning.io.extras.find_spec", lambda _: None)
     (tmp_path / "t.txt").write_text("a fox\n")
     with pytest.raises(SystemExit) as stop:
         main(["deduplicate", str(tmp_path / "t.txt"), "--out", str(tmp_path / "out"), "--ray", "local"])

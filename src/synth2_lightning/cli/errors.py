@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from rich.text import Text
 
 from synth2_lightning.io.console import MessageConsole, visible
+from synth2_lightning.io.extras import require_extra
 
 REFUSED, WRONG_WORDS, STOPPED_BY_USER = 1, 2, 130
 """Exit codes; the last is that of shells for Ctrl-C."""
@@ -99,7 +100,7 @@ def message_for_user(error: Exception) -> str | None:
         if isinstance(cause, OSError) and (explanation := _explain_disk(cause, place)) is not None:
             return explanation
         is_for_users = isinstance(cause, ValueError | TypeError | OSError | FloatingPointError)
-        if is_for_users and place.startswith("synth2_lightning."):
+        if (is_for_users and place.startswith("synth2_lightning.")) or place == require_extra.__module__:
             return str(cause)
         cause = cause.__cause__ or cause.__context__
     return None

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Literal
 
+from synth2_lightning.io.extras import require_extra
 from synth2_lightning.io.huggingface import NewNetwork, check_config, check_language_model, read_language_model
 from synth2_lightning.io.locations import is_here, locate_model
 
@@ -184,6 +185,7 @@ class NewLanguageModel(LanguageModelSource):
 
 
 def _add_lora(model: Any, lora: LoraSettings) -> None:
+    require_extra("peft", "lora")
     from peft import LoraConfig, inject_adapter_in_model
 
     settings = asdict(lora)

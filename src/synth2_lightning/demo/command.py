@@ -5,7 +5,6 @@ import signal
 import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -24,6 +23,7 @@ from synth2_lightning.export.folder import is_exported
 from synth2_lightning.export.runs import find_run
 from synth2_lightning.interfaces import ImageTextSource
 from synth2_lightning.io.console import MessageConsole
+from synth2_lightning.io.extras import require_extra
 from synth2_lightning.io.locations import resolve
 from synth2_lightning.io.signals import keep_sigterm
 
@@ -75,11 +75,8 @@ def open_demo(
         OSError: As for :func:`serve_demo`.
         ValueError: As for :func:`serve_demo`.
     """
-    if find_spec("gradio") is None:
-        raise OSError(
-            "synth2 demo shows its page by gradio, which is not installed; expected the extra `demo`. Install it with "
-            '`pip install "synth2-lightning[demo]"`.'
-        )
+    require_extra("gradio", "demo")
+    require_extra("matplotlib", "demo")
     refuse_taken_port(port)
     captioner = load_captioner(run, device, from_hub=from_hub)
     folder = find_folder(run)

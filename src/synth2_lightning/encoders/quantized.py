@@ -14,10 +14,10 @@ import torch
 from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from vector_quantize_pytorch import ResidualVQ
 
 from synth2_lightning.interfaces import ImageEncoder, ImageTokenizer, Loadable
 from synth2_lightning.io.atomic import write_files
+from synth2_lightning.io.extras import require_extra
 from synth2_lightning.io.fingerprints import fingerprint_codebook
 from synth2_lightning.io.json_text import read_description
 from synth2_lightning.io.locations import resolve
@@ -203,17 +203,20 @@ class ResidualCodebookLearner(CodebookLearner):
         decay: float = 0.95,
         revival_threshold: float = 0.1,
     ) -> None:
+        require_extra("vector_quantize_pytorch", "codebook")
         super().__init__()
         self.encoder = encoder
         self.codebook_size = codebook_size
         self.num_levels = num_levels
-        self.quantizer: ResidualVQ | None = None
+        self.quantizer: nn.Module | None = None
         self.register_buffer("started", torch.tensor(False))
         self._decay = decay
         self._revival_threshold = revival_threshold
 
     def _load(self) -> None:
         """Read the encoder's weights and make the codebook, which synchronizes over an initialized process group."""
+        from vector_quantize_pytorch import ResidualVQ
+
         self.encoder.load()
         self.quantizer = ResidualVQ(
             dim=self.encoder.embed_dim,
@@ -274,7 +277,7 @@ class ResidualCodebookLearner(CodebookLearner):
             write_safetensors({"codes": codes}, draft / _CODES)
             (draft / _CONFIG).write_text(json.dumps(config, indent=2) + "\n")
 
-    def _loaded(self) -> ResidualVQ:
+    def _loaded(self) -> nn.Module:
         if self.quantizer is None:
             raise RuntimeError("The codebook has no averages yet; call load() first.")
         return self.quantizer

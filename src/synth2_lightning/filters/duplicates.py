@@ -8,6 +8,7 @@ import numpy as np
 
 from synth2_lightning.filters.words import join_ngrams, measure_jaccard, split_words
 from synth2_lightning.interfaces import CaptionFilter, Judge
+from synth2_lightning.io.extras import require_extra
 from synth2_lightning.types import CaptionRecord, Verdict
 
 REASON_NEAR = "says nearly the same as an earlier one"
@@ -131,6 +132,7 @@ class NearDuplicates(CaptionFilter):
             >>> one == other
             True
         """
+        require_extra("datasketch", "captions")
         from datasketch import MinHash, MinHashLSH
 
         hashed = ([" ".join(run).encode() for run in each] for each in runs)

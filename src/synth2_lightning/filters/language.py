@@ -5,6 +5,7 @@ from functools import cached_property
 from typing import Any
 
 from synth2_lightning.filters.base import RecordFilter
+from synth2_lightning.io.extras import require_extra
 from synth2_lightning.types import CaptionRecord, Verdict
 
 
@@ -42,12 +43,14 @@ class LanguageFilter(RecordFilter):
 
     def provenance(self) -> dict[str, Any]:
         """Give the language, the probability and the identifier's version, whose model decides."""
+        require_extra("py3langid", "captions")
         from py3langid import __version__
 
         return {**super().provenance(), "py3langid": __version__}
 
     @cached_property
     def _identifier(self) -> Any:
+        require_extra("py3langid", "captions")
         from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
         identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)

@@ -11,6 +11,7 @@ import httpx2
 
 from synth2_lightning.generators.request_limits import Pacer, RequestLimits
 from synth2_lightning.generators.server_replies import Failure, read_answer, read_refusal, shorten
+from synth2_lightning.io.extras import require_extra
 from synth2_lightning.io.http_limits import NOT_COMPRESSED, limit_size
 from synth2_lightning.types import Completion
 
@@ -64,6 +65,7 @@ class ChatServer:
         Returns:
             The failure that ended it early, if one did.
         """
+        require_extra("openai", "captions")
         from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
         waiting, stop, failures = iter(requests.items()), asyncio.Event(), list[Failure]()

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import torch
 
+from synth2_lightning.io.extras import require_extra
 from synth2_lightning.io.locations import is_here, locate_model
 
 _NUM_CHECKED = 12
@@ -26,6 +27,9 @@ def read_language_model(
         dtype: Precision of the weights.
         attn_implementation: Attention kernel of transformers; ``None`` leaves the choice to transformers.
     """
+    if gguf_file is not None:
+        require_extra("gguf", "captions")
+        require_extra("accelerate", "captions")
     from transformers import AutoConfig, AutoModelForCausalLM, GgufConfig
 
     if gguf_file is None:

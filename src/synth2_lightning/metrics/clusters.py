@@ -21,6 +21,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from synth2_lightning.io.extras import require_extra
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Clusters:
@@ -68,6 +70,7 @@ def fit_clusters(
             f"{len(embeddings)} captions cannot be grouped into {num_clusters} clusters; expected at least one cluster "
             "and as many captions as clusters. Ask for fewer clusters, or give more captions."
         )
+    require_extra("sklearn", "report")
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
 

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from synth2_lightning.io.extras import require_extra
 from synth2_lightning.metrics.diversity import split_caption
 
 _THRESHOLD = 0.8
@@ -30,6 +31,7 @@ def find_near_duplicates(captions: Sequence[str], among: Sequence[str] | None = 
         >>> find_near_duplicates(["a dog runs", "a fox"], among=["A dog runs!"])
         [True, False]
     """
+    require_extra("datasketch", "captions")
     from datasketch import MinHashLSH
 
     texts = [_split(caption) for caption in captions]

@@ -10,6 +10,7 @@ from rich.console import Console
 from torch import Tensor
 
 from synth2_lightning.interfaces import TextEncoder
+from synth2_lightning.io.extras import require_extra
 from synth2_lightning.metrics.balance import Balance, measure_balance
 from synth2_lightning.metrics.clusters import Clusters, count_words, fit_clusters, name_groups
 from synth2_lightning.metrics.diversity import split_caption
@@ -197,6 +198,7 @@ def _map_captions(
     labels: Int[Tensor, "sets captions"],
     seed: int,
 ) -> CaptionMap:
+    require_extra("sklearn", "report")
     from sklearn.manifold import TSNE
 
     num = min(len(samples[0]), max(1, _NUM_MAPPED // len(samples)))  # samples are shuffled already

@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 
 from synth2_lightning import __version__
 from synth2_lightning.io.atomic import write_atomically
+from synth2_lightning.io.extras import require_extra
 from synth2_lightning.reports.charts import (
     MAP_GROUP,
     Chart,
@@ -80,6 +81,7 @@ def _describe_set(one: ComparedSet) -> dict[str, Any]:
 
 
 def _render_page(comparison: Comparison) -> str:
+    require_extra("jinja2", "report")
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -97,6 +99,7 @@ def _render_page(comparison: Comparison) -> str:
 
 
 def _draw_svg(chart: Chart, comparison: Comparison, width: float, height: float) -> str:
+    require_extra("matplotlib", "report")
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")

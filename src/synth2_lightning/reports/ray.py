@@ -20,11 +20,11 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import chdir, contextmanager
 from functools import partial
-from importlib.util import find_spec
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from synth2_lightning.filters.duplicates import NearDuplicates
+from synth2_lightning.io.extras import require_extra
 from synth2_lightning.io.signals import keep_sigterm
 from synth2_lightning.metrics.ngrams import Ints
 from synth2_lightning.reports.buckets import find_near_duplicates
@@ -98,11 +98,7 @@ def connect(address: str, **settings: Any) -> Iterator[RayEngine]:
     Raises:
         OSError: If Ray is not installed, is connected already, does not start, or is not at that address.
     """
-    if find_spec("ray") is None:
-        raise OSError(
-            "Sets that memory does not hold are gone through by Ray Data, which is not installed; expected the extra "
-            '`ray`. Install it with `pip install "synth2-lightning[ray]"`.'
-        )
+    require_extra("ray", "ray")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # before Ray is imported
     if address == "local":  # by name for other systems only, but it is what makes Ray use the loopback interface
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
