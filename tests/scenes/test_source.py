@@ -1,4 +1,4 @@
-from time import perf_counter
+from time import process_time
 
 import numpy as np
 import pytest
@@ -39,11 +39,11 @@ def test_scores_are_measured_in_the_world_of_seed_0(split: Split, seed: int, exp
 
 def test_drawing_keeps_up_with_training() -> None:
     source = ScenesSource("train", 100)
-    start = perf_counter()
+    start = process_time()
     for index in range(100):
         source.image(index)
         source.captions(index)
-    assert perf_counter() - start < 1.0  # 0.2 ms an image on an idle core; the rest is for busy machines
+    assert process_time() - start < 1.0  # 0.2 ms an image on an idle core; the rest is for slow machines
 
 
 @pytest.mark.parametrize("index", [-1, 5])

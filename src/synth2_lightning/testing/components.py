@@ -142,7 +142,7 @@ class TinyCaptionGenerator(CaptionGenerator):
         if len(prompts) != len(seeds):
             raise ValueError(f"There are {len(prompts)} prompts and {len(seeds)} seeds; expected one seed per prompt.")
         texts = [
-            f"A picture of {prompt[-1].content} number {(seed + self.salt) % 1000}."
+            f"An image of {prompt[-1].content} number {(seed + self.salt) % 1000}."
             for prompt, seed in zip(prompts, seeds, strict=True)
         ]
         return [Completion(text, "stop", num_prompt_tokens=1, num_tokens=len(text.split())) for text in texts]
