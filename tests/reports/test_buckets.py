@@ -11,10 +11,10 @@ from synth2_lightning.reports.buckets import (
     FREE,
     KEPT,
     UNDECIDED,
+    assign_buckets,
     gather_buckets,
     judge_bucket,
     judge_buckets,
-    spread_captions,
 )
 from synth2_lightning.reports.partitions import TablePartition
 
@@ -23,7 +23,7 @@ BASE = "a brown dog runs over the green grass beside a lake"
 
 def test_every_caption_meets_those_of_its_buckets_and_blank_ones_meet_nobody() -> None:
     rows = TablePartition(pa.table({"caption": ["a fox", None, "an owl", " A fox! ", "  "]}), first_row=100)
-    (spread,) = spread_captions(rows, NearDuplicates(), num_shards=4)
+    (spread,) = assign_buckets(rows, NearDuplicates(), num_shards=4)
     assert len(spread) == 3 * 18
     assert set(spread["row"].to_pylist()) == {100, 102, 103}
     assert set(spread["shard"].to_pylist()) <= set(range(4))
@@ -57,7 +57,7 @@ def test_rounds_keep_what_one_process_keeps_even_along_chains() -> None:
     captions = [*chain, *(" ".join(draw.choices(("a", "b", "c"), k=5)) for _ in range(300))]
     near = NearDuplicates(threshold=0.6)
     rows = TablePartition(pa.table({"caption": captions}))
-    buckets = gather_buckets(pa.concat_tables(spread_captions(rows, near, num_shards=1)))
+    buckets = gather_buckets(pa.concat_tables(assign_buckets(rows, near, num_shards=1)))
     kept = dropped = np.empty(0, np.int64)
     num_rounds = 0
     while True:

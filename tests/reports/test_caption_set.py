@@ -10,7 +10,7 @@ from rich.console import Console
 from synth2_lightning.io.parquet import write_parquet
 from synth2_lightning.reports.caption_set import read_caption_set, read_caption_sets
 from synth2_lightning.reports.groups import group_by_cluster
-from synth2_lightning.reports.partitions import NUM_MEASURED
+from synth2_lightning.reports.partitions import MAX_CHARACTERS
 from synth2_lightning.testing import TinyTextEncoder
 
 
@@ -19,7 +19,7 @@ def test_a_folder_brings_classes_and_manifest_and_counts_blank_captions(tmp_path
     pq.write_table(rows, tmp_path / "captions.parquet")
     (tmp_path / "manifest.json").write_text(json.dumps({"num_written": 9}))
     captions = read_caption_set(f"mine={tmp_path}")
-    assert (captions.name, captions.captions, captions.census.class_sizes) == (
+    assert (captions.name, captions.captions, captions.counts.class_sizes) == (
         "mine",
         ["a fox", "an owl"],
         {"fox": 1, "": 1},
@@ -32,7 +32,7 @@ def test_a_set_is_called_like_its_file_and_a_path_may_hold_an_equals_sign(tmp_pa
     path.write_text("a fox\nan owl\n")
     captions = read_caption_set(str(path))
     assert captions.name == "a=b"
-    assert captions.census.class_sizes == {"": 2}
+    assert captions.counts.class_sizes == {"": 2}
 
 
 def test_samples_are_decided_by_the_seed(tmp_path: Path) -> None:
@@ -84,8 +84,8 @@ def test_two_sets_of_one_name_are_refused(tmp_path: Path) -> None:
 def test_a_page_of_text_among_captions_is_measured_by_its_beginning(tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_text("a fox\n" + "a b. " * 200_000 + "\n" + "owl" * 667 + "\n")
     captions = read_caption_set(str(tmp_path / "t.txt"))
-    assert captions.census.num_long == 2
-    assert max(map(len, captions.captions)) == max(map(len, captions.sample(3, seed=0))) == NUM_MEASURED
+    assert captions.counts.num_long == 2
+    assert max(map(len, captions.captions)) == max(map(len, captions.sample(3, seed=0))) == MAX_CHARACTERS
     assert [caption[:8] for caption in captions.captions] == ["a fox", "a b. a b", "owlowlow"]
 
 

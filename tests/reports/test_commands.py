@@ -25,7 +25,7 @@ def test_report_writes_a_page_and_shows_its_figures(animals: Path, capsys: pytes
     printed = capsys.readouterr().out
     assert "zoo [/x]" in printed
     assert "vocabulary" in printed
-    assert "in the evaluation set" not in printed
+    assert "overlap with evaluation set" not in printed
 
 
 @pytest.mark.parametrize(("by", "num_groups"), [("class", 2), ("clusters", 3)])

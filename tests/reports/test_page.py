@@ -55,7 +55,7 @@ def test_a_browser_shows_the_page_and_runs_nothing(report: Path, tmp_path: Path)
     assert "<title>Caption sets: writ&lt;b&gt;ten, real</title>" in dom
     assert "<script" not in dom
     assert "<img" not in dom
-    assert "Length of captions" in dom
+    assert "Caption length" in dom
     assert "LengthFilter" in dom
     assert dom.count("<svg") == 6
     assert dom.count("<title>") == 1 + 2 * 23  # of the page, and of every point of the map

@@ -16,9 +16,9 @@ from rich.console import Console
 
 from synth2_lightning.cli import main
 from synth2_lightning.filters.duplicates import NearDuplicates
-from synth2_lightning.reports.caption_set import take_census
+from synth2_lightning.reports.caption_set import count_rows
 from synth2_lightning.reports.commands import deduplicate, report_on_sets, select_by_class, select_by_cluster
-from synth2_lightning.reports.engine import OneProcess
+from synth2_lightning.reports.engine import SingleProcessEngine
 from synth2_lightning.reports.partitions import list_partitions
 from synth2_lightning.reports.ray import RayEngine, connect
 from synth2_lightning.testing import TinyTextEncoder
@@ -128,7 +128,7 @@ def test_sigterm_is_given_back() -> None:  # first: Ray connects once at a time
 def test_two_workers_give_what_one_process_gives(two_workers: RayEngine, tmp_path: Path) -> None:
     location = write_set(tmp_path / "set", write_captions(4000))
     encoder = TinyTextEncoder()
-    for name, engine in (("one", OneProcess()), ("two", two_workers)):
+    for name, engine in (("one", SingleProcessEngine()), ("two", two_workers)):
         out = tmp_path / name
         deduplicate(location, out / "apart", NearDuplicates(), QUIET, engine)
         select_by_class(location, out / "class", 500, 4, seed=2, console=QUIET, engine=engine)
@@ -150,13 +150,13 @@ def test_errors_of_workers_are_told_in_a_sentence(two_workers: RayEngine, tmp_pa
     (partition,) = list_partitions(path)
     path.write_bytes(bytes(1000))
     with pytest.raises(ValueError, match=r"t\.parquet.*Parquet.*[Ee]xpected"):
-        list(two_workers.map(take_census, [partition]))
+        list(two_workers.map(count_rows, [partition]))
     with pytest.raises(ZeroDivisionError) as raised:
         list(two_workers.map(lambda number: 1 / number, [0]))
     assert "in _apply" in "".join(raised.value.__notes__)
     with pytest.raises(OSError, match=r"Ray.*ValueError: .*t\.parquet"):
         two_workers.find_near_duplicates(NearDuplicates(), [partition])
-    assert list(two_workers.map(take_census, [])) == []
+    assert list(two_workers.map(count_rows, [])) == []
 
 
 @pytest.mark.slow

@@ -25,11 +25,11 @@ def write_set(folder: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    ("sizes", "num", "shares"),
+    ("sizes", "num", "quotas"),
     [([50, 20, 3], 30, [14, 13, 3]), ([5, 5, 5], 15, [5, 5, 5]), ([4, 4], 1, [1, 0]), ([7], 3, [3])],
 )
-def test_water_rises_equally_until_a_basin_is_full(sizes: list[int], num: int, shares: list[int]) -> None:
-    assert fill_groups(sizes, num) == shares
+def test_groups_are_filled_equally_up_to_their_sizes(sizes: list[int], num: int, quotas: list[int]) -> None:
+    assert fill_groups(sizes, num) == quotas
 
 
 def test_flattening_makes_groups_more_even_and_narrowing_drops_them() -> None:

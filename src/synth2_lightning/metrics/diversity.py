@@ -18,7 +18,7 @@ _EPSILON = 0.1  # smoothing method 1 of B. Chen and C. Cherry (2014), as in Texy
 
 
 @dataclass(frozen=True, slots=True)
-class WordFigures:
+class WordStatistics:
     """Word statistics of captions.
 
     Args:
@@ -53,7 +53,7 @@ def split_caption(caption: str) -> list[str]:
     return tokenize(caption).split(" ") if caption.strip() else []
 
 
-def measure_words(captions: Sequence[str]) -> WordFigures:
+def measure_words(captions: Sequence[str]) -> WordStatistics:
     """Return word statistics of captions.
 
     Raises:
@@ -69,7 +69,7 @@ def measure_words(captions: Sequence[str]) -> WordFigures:
     if not words:
         raise ValueError(f"{len(captions)} captions contain no word; expected at least one. Check the caption column.")
     lengths = Counter(map(len, texts))
-    return WordFigures(
+    return WordStatistics(
         num_captions=len(captions),
         lengths=dict(sorted(lengths.items())),
         mean_length=words.total() / len(captions),
