@@ -21,7 +21,7 @@ from synth2_lightning.reports.partitions import TablePartition
 BASE = "a brown dog runs over the green grass beside a lake"
 
 
-def test_every_caption_meets_those_of_its_buckets_and_blank_ones_meet_nobody() -> None:
+def test_captions_are_grouped_by_bucket_without_blank_ones() -> None:
     rows = TablePartition(pa.table({"caption": ["a fox", None, "an owl", " A fox! ", "  "]}), first_row=100)
     (spread,) = assign_buckets(rows, NearDuplicates(), num_shards=4)
     assert len(spread) == 3 * 18
@@ -31,7 +31,7 @@ def test_every_caption_meets_those_of_its_buckets_and_blank_ones_meet_nobody() -
     assert gathered == [{"rows": [100, 103], "captions": ["a fox", "A fox!"]}] * 18
 
 
-def test_a_shard_in_which_nobody_meets_has_no_buckets() -> None:
+def test_buckets_with_one_caption_are_dropped() -> None:
     shard = pa.table({"bucket": [1, 2], "row": [0, 1], "caption": ["a", "b"]})
     assert len(gather_buckets(shard)) == 0
     assert len(gather_buckets(shard.slice(0, 0))) == 0
@@ -45,12 +45,12 @@ def test_a_shard_in_which_nobody_meets_has_no_buckets() -> None:
         ([DROPPED, UNDECIDED, KEPT], [DROPPED, FREE, KEPT]),
     ],
 )
-def test_only_what_may_stay_stands_in_the_way(statuses: list[int], verdicts: list[int]) -> None:
+def test_only_kept_and_undecided_captions_affect_later_ones(statuses: list[int], verdicts: list[int]) -> None:
     captions = [BASE, BASE.replace("lake", "pond"), "two cats sleep on a warm roof"]
     assert judge_bucket(captions, statuses, NearDuplicates()) == verdicts
 
 
-def test_rounds_keep_what_one_process_keeps_even_along_chains() -> None:
+def test_rounds_equal_one_process_for_chains_of_near_duplicates() -> None:
     draw = random.Random(3)
     words = [f"word{number}" for number in range(20)]
     chain = [" ".join([f"new{number}" for number in range(changed)] + words[changed:]) for changed in range(16)]

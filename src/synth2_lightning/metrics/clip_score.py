@@ -118,15 +118,15 @@ class _ImageMetric(KeyedMetric):
         self.encoder = encoder
         self.prefix = prefix
 
-    def check_repeat(self, known: Row, row: Row) -> None:
+    def check_repeat(self, first: Row, row: Row) -> None:
         """Check that rows of the same key have the same pixels.
 
         Raises:
             ValueError: If they differ.
         """
-        if known[1] != row[1]:
+        if first[1] != row[1]:
             raise ValueError(
-                f"Two images share the key {row[0]!r}, but their pixels differ (SHA-256 {known[1]}, {row[1]}). "
+                f"Two images share the key {row[0]!r}, but their pixels differ (SHA-256 {first[1]}, {row[1]}). "
                 "Expected one key per image; rename one of them."
             )
 
@@ -244,5 +244,5 @@ def _hash(image: Tensor) -> str:
 
 def _check_counts(name: str, images: Pixels, **columns: Sequence[object]) -> None:
     if any(len(column) != len(images) for column in columns.values()):
-        counts = ", ".join(f"{len(column)} {what}" for what, column in columns.items())
+        counts = ", ".join(f"{len(column)} {label}" for label, column in columns.items())
         raise ValueError(f"{name} got {len(images)} images and {counts}; expected one of each per image.")

@@ -43,11 +43,11 @@ class KeyedMetric(Metric, ABC):
             raise ValueError(f"{type(self).__name__} has no images; expected at least one. Call update() first.")
         return [unique[key] for key in sorted(unique)]
 
-    def check_repeat(self, known: Row, row: Row) -> None:
+    def check_repeat(self, first: Row, row: Row) -> None:
         """Check that two rows of the same key belong to the same image.
 
         Args:
-            known: First row of the key.
+            first: First row of the key.
             row: Another row of the key.
         """
 
@@ -89,15 +89,15 @@ class CorpusMetric(KeyedMetric):
             check_references(key, texts)
             self.rows.append((key, hypothesis, tuple(texts)))
 
-    def check_repeat(self, known: Row, row: Row) -> None:
+    def check_repeat(self, first: Row, row: Row) -> None:
         """Check that rows of the same key have the same references.
 
         Raises:
             ValueError: If they differ.
         """
-        if known[2] != row[2]:
+        if first[2] != row[2]:
             raise ValueError(
-                f"Two images share the key {row[0]!r}, but their references differ ({known[2][0]!r}, {row[2][0]!r}). "
+                f"Two images share the key {row[0]!r}, but their references differ ({first[2][0]!r}, {row[2][0]!r}). "
                 "Expected one key per image; rename one of them."
             )
 

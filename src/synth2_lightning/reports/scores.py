@@ -118,7 +118,7 @@ def score_predictions(
     pycocoevalcap_scores = score_with_pycocoevalcap(pairs.hypotheses, pairs.references) if compare_java else {}
     card = {
         "scores": scores,
-        "scale": "1.0 is what tables print as 100",
+        "scale": "1.0 corresponds to 100 in papers",
         "pycocoevalcap": pycocoevalcap_scores or None,
         "predictions": _describe(predictions),
         "references": _describe(references),
