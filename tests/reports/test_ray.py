@@ -95,7 +95,7 @@ def list_listening() -> set[str]:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="only Linux lists sockets there")
-def test_local_ray_listens_on_loopback_only() -> None:
+def test_ray_on_this_machine_listens_on_loopback_alone() -> None:
     code = "from synth2_lightning.reports.ray import connect\n"
     code += "with connect('local', num_cpus=1, object_store_memory=80 * 2**20):\n    print('up', flush=True); input()\n"
     pytest.importorskip("ray")

@@ -114,7 +114,7 @@ def connect(address: str, **settings: Any) -> Iterator[RayEngine]:
         )
     if address == "local":
         settings = {"include_dashboard": False, **settings}
-    # Workers import modules from the current folder of ray.init: an empty one prevents name clashes.
+    # Workers import from the current folder at ray.init; an empty one has no modules of the user.
     with keep_sigterm(), TemporaryDirectory(prefix="synth2-ray-") as empty:
         try:
             with chdir(empty):
