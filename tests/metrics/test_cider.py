@@ -60,7 +60,7 @@ def test_captions_without_any_word_score_zero() -> None:
     assert cider({"1": "", "2": "..."}, {"1": [""], "2": ["a dog"]}).scores == {"1": 0.0, "2": 0.0}
 
 
-def test_rarity_counts_only_images_that_are_scored() -> None:
+def test_document_frequencies_count_scored_images_only() -> None:
     more = {**REFERENCES, "4": ("a red dot", "two blue boxes")}
     assert cider(HYPOTHESES, more) == cider(HYPOTHESES, REFERENCES)
 
@@ -83,7 +83,7 @@ def test_image_without_references_is_an_error(references: dict[str, Sequence[str
         cider({"1": "a dog"}, references)
 
 
-def test_a_single_image_scores_zero_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_single_image_scores_zero_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         assert cider({"7": "a dog"}, {"7": ["a dog"]}).score == 0.0
     assert "CIDEr over the single image '7' is always 0" in caplog.text
@@ -126,7 +126,7 @@ def filled(keys: Sequence[str]) -> Cider:
     return metric
 
 
-def test_metric_scores_the_corpus_once_whatever_the_order_and_the_repeats() -> None:
+def test_metric_is_independent_of_order_and_repeats() -> None:
     expected = torch.tensor(cider(HYPOTHESES, REFERENCES).score)
     assert filled("123").compute() == expected
     metric = filled("31")
@@ -176,7 +176,7 @@ def test_metric_refuses_images_without_references() -> None:
         Cider().update(["1"], ["a dog"], [[]])
 
 
-def test_metric_of_nothing_is_an_error() -> None:
+def test_metric_without_updates_is_an_error() -> None:
     metric = Cider()
     metric.update([], [], [])
     with pytest.raises(ValueError, match=r"CIDEr|Cider"):

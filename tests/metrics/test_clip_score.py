@@ -71,9 +71,7 @@ def by_hand(encoder: OpenClipImageTextEncoder, pixels: Pixels, prefix: str) -> l
 
 
 @pytest.mark.parametrize("prefix", ["A photo depicts ", ""])
-def test_scores_are_the_papers_formulas_on_open_clips_own_towers(
-    encoder: OpenClipImageTextEncoder, prefix: str
-) -> None:
+def test_scores_equal_the_papers_formulas_with_open_clip(encoder: OpenClipImageTextEncoder, prefix: str) -> None:
     expected = by_hand(encoder, random_pixels(), prefix)
     scores = ref_clip_scores(encoder, random_pixels(), CAPTIONS, REFERENCES, prefix)
     assert scores.clip_scores.tolist() == pytest.approx([clip for clip, _ in expected], abs=1e-5)
@@ -96,13 +94,13 @@ def test_the_nearest_reference_counts() -> None:
 
 
 @pytest.mark.parametrize(("reference", "image"), [([-1.0, 0.0], [-1.0, 0.0]), ([-1.0, 0.0], [1.0, 0.0])])
-def test_negative_cosines_count_as_nothing(reference: list[float], image: list[float]) -> None:
+def test_negative_cosines_count_as_zero(reference: list[float], image: list[float]) -> None:
     scores = ref_clip_scores(plain_vectors([[1.0, 0.0], reference, image]), random_pixels(1), ["0"], [["1"]], "")
     assert scores.clip_scores.tolist() == [2.5 * max(image[0], 0.0)]
     assert scores.ref_clip_scores.tolist() == [0.0]
 
 
-def test_metrics_are_means_over_images_whose_repeats_order_and_batches_play_no_part(
+def test_metrics_are_means_independent_of_repeats_order_and_batches(
     encoder: OpenClipImageTextEncoder,
 ) -> None:
     pixels, expected = random_pixels(), ref_clip_scores(encoder, random_pixels(), CAPTIONS, REFERENCES)
@@ -117,7 +115,7 @@ def test_metrics_are_means_over_images_whose_repeats_order_and_batches_play_no_p
     assert computed["ref_clip_score"].item() == pytest.approx(expected.ref_clip_scores.mean().item(), abs=1e-6)
 
 
-def test_nothing_and_two_images_of_one_key_are_refused(encoder: OpenClipImageTextEncoder) -> None:
+def test_no_images_and_duplicate_keys_are_refused(encoder: OpenClipImageTextEncoder) -> None:
     both = RefClipScore(encoder)
     both.update([], random_pixels(0), [], [])
     with pytest.raises(ValueError, match=r"RefClipScore.*update\(\)"):
@@ -159,7 +157,7 @@ def test_columns_of_different_lengths_are_refused() -> None:
         RefClipScore(encoder).update(["1", "2"], pixels, ["a", "b"], [["a"]])
 
 
-def test_a_image_without_references_is_refused() -> None:
+def test_an_image_without_references_is_refused() -> None:
     with pytest.raises(ValueError, match=r"'0'.*references \[\]"):
         ref_clip_scores(TinyImageTextEncoder(), random_pixels(1), ["a"], [[]])
     with pytest.raises(ValueError, match=r"'x'.*references 'a dog'"):
@@ -172,7 +170,7 @@ def test_pixels_and_embeddings_are_not_kept(encoder: OpenClipImageTextEncoder) -
     assert [[type(value) for value in row] for row in metric.rows] == [[str, str, float, float]] * 4
 
 
-def test_an_encoder_without_weights_says_so(tmp_path: Path) -> None:
+def test_an_encoder_without_weights_raises(tmp_path: Path) -> None:
     metric = ClipScore(OpenClipImageTextEncoder("ViT-B-32", str(tmp_path / "x.pt")))
     with pytest.raises(RuntimeError, match=r"'ViT-B-32'.*load\(\)"):
         metric.update(["1"], random_pixels(1), ["a"])

@@ -16,7 +16,7 @@ needs_java = pytest.mark.skipif(shutil.which("java") is None, reason="METEOR nee
 
 @needs_java
 @pytest.mark.slow
-def test_meteor_is_read_whatever_the_language(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_meteor_is_independent_of_the_locale(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JAVA_TOOL_OPTIONS", "-Duser.language=de -Duser.country=DE")
     result = meteor(HYPOTHESES, REFERENCES)
     assert result.scores["2"] == pytest.approx(1.0)
@@ -27,7 +27,7 @@ def test_meteor_is_read_whatever_the_language(monkeypatch: pytest.MonkeyPatch) -
     assert metric.compute().item() == pytest.approx(result.score)
 
 
-def test_without_java_the_message_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_java_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda _: None)
     with pytest.raises(FileNotFoundError, match=r"METEOR.*java.*PATH"):
         meteor(HYPOTHESES, REFERENCES)
@@ -41,7 +41,7 @@ def test_missing_files_are_named_and_not_downloaded(monkeypatch: pytest.MonkeyPa
     check_java("anything", [])
 
 
-def test_java_that_stops_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_java_process_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(java, "check_java", lambda *_: None)
 
     class Broken:
@@ -56,7 +56,7 @@ def test_java_that_stops_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
         meteor(HYPOTHESES, REFERENCES)
 
 
-def test_spice_gives_every_image_its_own_score(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_spice_scores_are_assigned_to_their_images(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(java, "check_java", lambda *_: None)
 
     class Parsed:
@@ -70,7 +70,7 @@ def test_spice_gives_every_image_its_own_score(monkeypatch: pytest.MonkeyPatch) 
     assert metric.compute().item() == pytest.approx(0.3)
 
 
-def test_spice_of_another_java_says_which_one_it_wants(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_of_spice_names_the_expected_java(monkeypatch: pytest.MonkeyPatch) -> None:
     from subprocess import CalledProcessError
 
     monkeypatch.setattr(java, "check_java", lambda *_: None)

@@ -4,7 +4,7 @@ import torch
 from synth2_lightning.metrics.retrieval import RetrievalRecall
 
 
-def test_what_all_images_share_does_not_count() -> None:
+def test_a_common_component_does_not_count() -> None:
     generator = torch.Generator().manual_seed(0)
     targets = torch.randn(200, 8, generator=generator) + 100
     metric = RetrievalRecall(k=1)
@@ -12,7 +12,7 @@ def test_what_all_images_share_does_not_count() -> None:
     assert metric.compute() > 0.95
 
 
-def test_strangers_are_found_by_chance() -> None:
+def test_recall_of_unrelated_queries_is_at_chance() -> None:
     generator = torch.Generator().manual_seed(0)
     metric = RetrievalRecall(k=10)
     for _ in range(4):

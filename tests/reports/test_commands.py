@@ -16,7 +16,7 @@ def animals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "animals.csv"
 
 
-def test_report_writes_a_page_and_shows_its_figures(animals: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_report_writes_a_page_and_prints_its_measures(animals: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = animals.parent / "out"
     main(["report", f"zoo [/x]={animals}", "--out", str(out), "--num_clusters", "2", "--sample", "6", "--seed", "1"])
     assert {path.name for path in out.iterdir()} == {"report.html", "report.png", "report.json"}
@@ -25,7 +25,7 @@ def test_report_writes_a_page_and_shows_its_figures(animals: Path, capsys: pytes
     printed = capsys.readouterr().out
     assert "zoo [/x]" in printed
     assert "vocabulary" in printed
-    assert "in the evaluation set" not in printed
+    assert "overlap with evaluation set" not in printed
 
 
 @pytest.mark.parametrize(("by", "num_groups"), [("class", 2), ("clusters", 3)])
@@ -38,7 +38,7 @@ def test_select_writes_a_caption_set(animals: Path, by: str, num_groups: int) ->
     assert (out / "captions.parquet").is_file()
 
 
-def test_what_select_refuses_is_shown_without_a_traceback(animals: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_of_select_are_shown_without_a_traceback(animals: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["select", str(animals), "--out", str(animals.parent / "out"), "--num", "99", "--by", "class"])
     assert stop.value.code == 1

@@ -16,14 +16,14 @@ from rich.console import Console
 
 from synth2_lightning.cli import main
 from synth2_lightning.filters.duplicates import NearDuplicates
-from synth2_lightning.reports.caption_set import take_census
+from synth2_lightning.reports.caption_set import count_rows
 from synth2_lightning.reports.commands import deduplicate, report_on_sets, select_by_class, select_by_cluster
-from synth2_lightning.reports.engine import OneProcess
+from synth2_lightning.reports.engine import SingleProcessEngine
 from synth2_lightning.reports.partitions import list_partitions
 from synth2_lightning.reports.ray import RayEngine, connect
 from synth2_lightning.testing import TinyTextEncoder
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own, of sockets and folders that it leaves open
+pytestmark = pytest.mark.filterwarnings("ignore")  # of Ray, about unclosed sockets and folders
 
 QUIET = Console(quiet=True)
 NOUNS = ("dog", "cat", "fox", "owl", "boat", "kite", "lamp", "tree", "Füchsin", "犬", "🦊", "naïve poet")
@@ -32,7 +32,7 @@ PLACES = ("in the snow", "on a red table", "beside the old harbour", "under a br
 
 
 def write_captions(num: int) -> list[str | None]:
-    """Captions with planted copies, near copies, chains of near copies, blank ones and other scripts."""
+    """Return captions with copies, near copies, chains of near copies, blank ones and other scripts."""
     draw = random.Random(0)
     captions: list[str | None] = []
     for _ in range(num):
@@ -53,7 +53,7 @@ def write_captions(num: int) -> list[str | None]:
 
 
 def write_set(folder: Path, captions: list[str | None]) -> str:
-    """A caption set in row groups of unequal sizes, one of them empty, one with blank captions only."""
+    """Write a caption set in row groups of unequal sizes, one of them empty, one with blank captions only."""
     folder.mkdir()
     names = [NOUNS[number * number % 7] for number in range(len(captions))]
     keys = [f"key-{number}" for number in range(len(captions))]
@@ -113,7 +113,7 @@ def test_ray_on_this_machine_listens_on_loopback_alone() -> None:
 
 
 @pytest.mark.slow
-def test_sigterm_is_given_back() -> None:  # first: Ray connects once at a time
+def test_the_sigterm_handler_is_restored() -> None:  # runs first: only one connection at a time
     ray = pytest.importorskip("ray")
     before = signal.getsignal(signal.SIGTERM)
     with connect("local", num_cpus=1, object_store_memory=80 * 2**20):
@@ -125,10 +125,10 @@ def test_sigterm_is_given_back() -> None:  # first: Ray connects once at a time
 @pytest.mark.slow
 @pytest.mark.long
 @pytest.mark.timeout(900)
-def test_two_workers_give_what_one_process_gives(two_workers: RayEngine, tmp_path: Path) -> None:
+def test_two_workers_equal_one_process(two_workers: RayEngine, tmp_path: Path) -> None:
     location = write_set(tmp_path / "set", write_captions(4000))
     encoder = TinyTextEncoder()
-    for name, engine in (("one", OneProcess()), ("two", two_workers)):
+    for name, engine in (("one", SingleProcessEngine()), ("two", two_workers)):
         out = tmp_path / name
         deduplicate(location, out / "apart", NearDuplicates(), QUIET, engine)
         select_by_class(location, out / "class", 500, 4, seed=2, console=QUIET, engine=engine)
@@ -144,19 +144,19 @@ def test_two_workers_give_what_one_process_gives(two_workers: RayEngine, tmp_pat
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_errors_of_workers_are_told_in_a_sentence(two_workers: RayEngine, tmp_path: Path) -> None:
+def test_errors_of_workers_are_short(two_workers: RayEngine, tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
     pq.write_table(pa.table({"caption": [f"caption {number}" for number in range(1000)]}), path)
     (partition,) = list_partitions(path)
     path.write_bytes(bytes(1000))
     with pytest.raises(ValueError, match=r"t\.parquet.*Parquet.*[Ee]xpected"):
-        list(two_workers.map(take_census, [partition]))
+        list(two_workers.map(count_rows, [partition]))
     with pytest.raises(ZeroDivisionError) as raised:
         list(two_workers.map(lambda number: 1 / number, [0]))
     assert "in _apply" in "".join(raised.value.__notes__)
     with pytest.raises(OSError, match=r"Ray.*ValueError: .*t\.parquet"):
         two_workers.find_near_duplicates(NearDuplicates(), [partition])
-    assert list(two_workers.map(take_census, [])) == []
+    assert list(two_workers.map(count_rows, [])) == []
 
 
 @pytest.mark.slow
@@ -166,13 +166,13 @@ def test_workers_do_not_import_from_the_folder_in_which_the_command_was_started(
 
 
 @pytest.mark.slow
-def test_a_ray_that_somebody_uses_is_left_alone(two_workers: RayEngine) -> None:
+def test_an_existing_connection_is_kept(two_workers: RayEngine) -> None:
     with pytest.raises(OSError, match=r"Ray.*already"), connect("local"):
         pass
     assert list(two_workers.map(len, ["a fox"])) == [5]
 
 
-def test_without_ray_the_extra_is_named(
+def test_missing_ray_names_the_extra(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("synth2_lightning.io.extras.find_spec", lambda _: None)
@@ -183,6 +183,6 @@ def test_without_ray_the_extra_is_named(
     assert 'pip install "synth2-lightning[ray]"' in capsys.readouterr().err
 
 
-def test_ray_is_not_imported_where_it_is_not_asked_for() -> None:
+def test_ray_is_not_imported_by_default() -> None:
     code = "import sys, synth2_lightning.reports.ray; sys.exit('ray' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

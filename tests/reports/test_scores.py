@@ -55,13 +55,13 @@ def test_command_shows_scores_and_writes_the_card(
     assert f"{100 * card['scores']['BLEU-4']:.1f}" in printed
 
 
-def test_lines_of_our_own_predictions_are_read(tmp_path: Path) -> None:
+def test_json_lines_of_predictions_are_read(tmp_path: Path) -> None:
     path = tmp_path / "predictions.jsonl"
     path.write_text('{"key": "1", "caption": "a dog", "cider": 0.5}\n', encoding="utf-8")
     assert read_predictions(str(path)) == [("1", "a dog")]
 
 
-def test_ids_that_do_not_fit_are_counted_and_named() -> None:
+def test_mismatched_ids_are_counted_and_named() -> None:
     predictions = [("1", "a"), ("1", "b"), ("9", "c"), ("8", "d"), ("7", "e"), ("6", "f")]
     with pytest.raises(ValueError, match="references") as error:
         join_predictions(predictions, REFERENCES)
@@ -70,7 +70,7 @@ def test_ids_that_do_not_fit_are_counted_and_named() -> None:
     assert "2 id(s) (2, 3)" in str(error.value)
 
 
-def test_ids_are_treated_as_one_says() -> None:
+def test_mismatched_ids_are_treated_by_option() -> None:
     predictions = [("1", "a"), ("1", "b"), ("9", "c")]
     empty = join_predictions(predictions, REFERENCES, missing="empty", unknown="skip", duplicates="first")
     assert empty.hypotheses == {"1": "a", "2": "", "3": ""}
@@ -107,7 +107,7 @@ def test_stored_frequencies_and_those_of_a_captions_file_are_the_same(tmp_path: 
         score_predictions(predictions, references, document_frequencies=references, compare_java=True)
 
 
-def test_a_card_that_cannot_be_written_says_where(tmp_path: Path, references: str) -> None:
+def test_a_card_that_cannot_be_written_names_the_path(tmp_path: Path, references: str) -> None:
     predictions = write(tmp_path / "predictions.json", results(PREDICTIONS))
     with pytest.raises(OSError, match=r"card\.json.*[Ee]xpected a folder"):
         score_predictions(predictions, references, out=tmp_path / "predictions.json" / "card.json")
@@ -127,7 +127,7 @@ def images(tmp_path: Path) -> str:
     return write(tmp_path / "named.json", {"images": images, "annotations": annotations})
 
 
-def test_images_bring_clip_scores_and_the_card_says_whose(
+def test_images_add_clip_scores_and_their_settings_to_the_card(
     tmp_path: Path, images: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     captions = PREDICTIONS | {"1": "a bright field", "3": "a dark field"}
@@ -162,7 +162,7 @@ def test_missing_images_are_named_before_anything_is_scored(tmp_path: Path, imag
         score_predictions(predictions, images, images=folder)
 
 
-def test_weights_that_cannot_be_had_say_so(tmp_path: Path, images: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_weights_are_an_error(tmp_path: Path, images: str, capsys: pytest.CaptureFixture[str]) -> None:
     predictions = write(tmp_path / "predictions.json", results(PREDICTIONS))
     arguments = ["score", predictions, images, "--images", str(tmp_path / "images")]
     with pytest.raises(SystemExit):

@@ -21,12 +21,12 @@ def open_engine(address: str | None) -> Iterator["CaptionEngine"]:
     Example:
         >>> with open_engine(None) as engine:
         ...     type(engine).__name__
-        'OneProcess'
+        'SingleProcessEngine'
     """
     if address is None:
-        from synth2_lightning.reports.engine import OneProcess
+        from synth2_lightning.reports.engine import SingleProcessEngine
 
-        yield OneProcess()
+        yield SingleProcessEngine()
         return
     from synth2_lightning.reports.ray import connect
 

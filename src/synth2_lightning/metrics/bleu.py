@@ -1,7 +1,7 @@
 """BLEU-1 to BLEU-4 (K. Papineni et al. 2002, https://aclanthology.org/P02-1040), computed by pycocoevalcap.
 
-Corpus-level clipped precisions without smoothing; the brevity penalty uses the reference of the closest length (the
-shorter of two). From 0 to 1; tables print it times 100.
+Corpus-level clipped precisions without smoothing. The brevity penalty uses the reference of closest length (the
+shorter one of a tie). Scores are in [0, 1]; papers report them times 100.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from synth2_lightning.metrics.ngrams import MAX_N
 
 @dataclass(frozen=True, slots=True)
 class BleuResult:
-    """BLEU-1 to BLEU-4 of a corpus, and of every image in it.
+    """BLEU-1 to BLEU-4 of a corpus and of each image.
 
     Example:
         >>> BleuResult((0.7, 0.5, 0.4, 0.3), {"7": (0.7, 0.5, 0.4, 0.3)}).corpus[3]
@@ -35,7 +35,7 @@ def bleu(hypotheses: Mapping[str, str], references: Mapping[str, Sequence[str]])
         references: Reference captions by key; keys without a hypothesis are ignored.
 
     Raises:
-        ValueError: If there is no image, or one of them has no references.
+        ValueError: If there is no image, or an image has no references.
 
     Example:
         >>> result = bleu({"1": "A red circle."}, {"1": ["a red circle on the left", "one red circle"]})
@@ -51,7 +51,7 @@ def bleu(hypotheses: Mapping[str, str], references: Mapping[str, Sequence[str]])
 
 
 class Bleu(CorpusMetric):
-    """BLEU-1 to BLEU-4 over all images of all ranks, the same for any number of ranks.
+    """Corpus BLEU-1 to BLEU-4 over all ranks, independent of the number of ranks.
 
     Example:
         >>> metric = Bleu()
@@ -61,10 +61,10 @@ class Bleu(CorpusMetric):
     """
 
     def compute(self) -> dict[str, Tensor]:
-        """Score all images of all ranks; ``bleu_1`` to ``bleu_4``.
+        """Return ``bleu_1`` to ``bleu_4`` of the images of all ranks.
 
         Raises:
-            ValueError: If there is no image, or if two images share a key.
+            ValueError: If there is no image, or two images share a key.
         """
         scores = bleu(*self.corpus()).corpus
         return {f"bleu_{n}": torch.tensor(score, device=self.device) for n, score in enumerate(scores, start=1)}

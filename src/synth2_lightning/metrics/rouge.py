@@ -1,7 +1,7 @@
 """ROUGE-L (C.-Y. Lin 2004, https://aclanthology.org/W04-1013), computed by pycocoevalcap.
 
-Precision and recall of the longest common subsequence, the maximum of each over the references; their F-measure with
-beta = 1.2; the mean over images. From 0 to 1; tables print it times 100.
+Precision and recall of the longest common subsequence, each its maximum over the references, combined into an F-measure
+with beta = 1.2 and averaged over images. Scores are in [0, 1]; papers report them times 100.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from synth2_lightning.metrics.corpus import CorpusMetric, check_corpus, tokenize
 
 @dataclass(frozen=True, slots=True)
 class RougeResult:
-    """ROUGE-L of a corpus, and of every image in it.
+    """ROUGE-L of a corpus and of each image.
 
     Example:
         >>> RougeResult(score=0.5, scores={"7": 0.4, "8": 0.6}).score
@@ -34,7 +34,7 @@ def rouge(hypotheses: Mapping[str, str], references: Mapping[str, Sequence[str]]
         references: Reference captions by key; keys without a hypothesis are ignored.
 
     Raises:
-        ValueError: If there is no image, or one of them has no references.
+        ValueError: If there is no image, or an image has no references.
 
     Example:
         >>> round(rouge({"1": "a red circle"}, {"1": ["a big red circle"]}).score, 3)
@@ -49,7 +49,7 @@ def rouge(hypotheses: Mapping[str, str], references: Mapping[str, Sequence[str]]
 
 
 class Rouge(CorpusMetric):
-    """ROUGE-L over all images of all ranks, the same for any number of ranks.
+    """Corpus ROUGE-L over all ranks, independent of the number of ranks.
 
     Example:
         >>> metric = Rouge()
@@ -59,9 +59,9 @@ class Rouge(CorpusMetric):
     """
 
     def compute(self) -> Tensor:
-        """Score all images of all ranks.
+        """Return ROUGE-L of the images of all ranks.
 
         Raises:
-            ValueError: If there is no image, or if two images share a key.
+            ValueError: If there is no image, or two images share a key.
         """
         return torch.tensor(rouge(*self.corpus()).score, device=self.device)

@@ -1,17 +1,17 @@
-"""Near duplicates over a set that no machine holds.
+"""Distributed removal of near duplicates by LSH buckets.
 
-The filter keeps a caption if no near one *that was kept* stands before it, so what is kept depends on all that comes
-before. Two facts make it a matter of buckets, in which near captions meet:
+The filter keeps a caption if no earlier *kept* caption is near it, so each decision depends on all earlier ones. It is
+computed per bucket:
 
-* all that a caption is compared with is in its buckets; one shuffle brings them together, and buckets of one are left
-  behind. It moves each caption as often as there are buckets for it (18 by default), with 16 bytes beside it.
-* a caption stays as soon as no undecided or kept one before it is near, in any of its buckets, and goes as soon as a
-  kept one is. The first undecided caption of the set can always be decided; so rounds over the buckets end, with what
-  one process keeps, to the row. They are as many as the longest chain of decisions that wait for each other.
+* A caption is compared only with those in its buckets. One shuffle groups captions by bucket and drops buckets with a
+  single member. It moves each caption once per bucket (18 by default), with 16 additional bytes.
+* A caption is kept if no earlier undecided or kept caption in any of its buckets is near it, and dropped if a kept one
+  is. The first undecided caption can always be decided, so rounds over the buckets terminate, with the exact result
+  of one process. The number of rounds is the length of the longest chain of dependent decisions.
 
-No pairs are listed: a thousand copies of a caption cost a thousand comparisons a round, not half a million. Between
-rounds the process that asks holds 9 bytes for each caption that shares a bucket, times its shared buckets. A worker
-holds a bucket: all captions of a template that fills one sentence in a million ways.
+Pairs are not enumerated: a thousand copies of a caption take a thousand comparisons per round, not half a million.
+Between rounds, the driver holds 9 bytes per caption and shared bucket. A worker holds one bucket, which can be large:
+all captions from one template share buckets.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,27 +28,29 @@ from synth2_lightning.metrics.ngrams import Ints
 from synth2_lightning.reports.partitions import Partition, list_captions
 
 UNDECIDED, FREE, BLOCKED, KEPT, DROPPED = range(5)
-"""What is known of a caption; among the verdicts of its buckets, the largest holds."""
+"""Status of a caption. Its status over several buckets is the maximum."""
 
-_ROWS_OF_A_SHARD = 500_000  # some 100 MB of captions, sorted by one worker at a time
+_ROWS_PER_SHARD = 500_000  # about 100 MB of captions, sorted by one worker
 _NO_ROWS = np.empty(0, np.int64)
 
 Verdicts = npt.NDArray[np.int8]
 
 
 def find_near_duplicates(near: NearDuplicates, partitions: Any, num_rows: int, num_workers: int) -> Ints:
-    """Give the rows that say nearly the same as an earlier one that stays, ascending.
+    """Return the sorted row numbers of captions that are near duplicates of an earlier kept one.
 
     Args:
-        near: Says what is near.
-        partitions: Ray data set of pickled partitions, each a row ``item``.
-        num_rows: Rows of all partitions.
-        num_workers: Of the cluster.
+        near: Near-duplicate criterion.
+        partitions: Ray dataset of pickled partitions in a column ``item``.
+        num_rows: Number of rows in all partitions.
+        num_workers: Number of CPU cores of the cluster.
     """
     num_buckets = len(next(near.find_buckets([near.list_runs("")])))
-    num_shards = max(2 * num_workers, num_rows * num_buckets // _ROWS_OF_A_SHARD)
+    num_shards = max(2 * num_workers, num_rows * num_buckets // _ROWS_PER_SHARD)
     buckets = (
-        partitions.map_batches(partial(_spread, near=near, num_shards=num_shards), batch_size=1, batch_format="pyarrow")
+        partitions.map_batches(
+            partial(_assign_buckets, near=near, num_shards=num_shards), batch_size=1, batch_format="pyarrow"
+        )
         .groupby("shard", num_partitions=num_shards)
         .map_groups(gather_buckets, batch_format="pyarrow")
         .materialize()
@@ -63,31 +65,31 @@ def find_near_duplicates(near: NearDuplicates, partitions: Any, num_rows: int, n
             return dropped
 
 
-def spread_captions(partition: Partition, near: NearDuplicates, num_shards: int) -> Iterator[pa.Table]:
-    """Give a row for every bucket of every caption that is not blank.
+def assign_buckets(partition: Partition, near: NearDuplicates, num_shards: int) -> Iterator[pa.Table]:
+    """Yield one row per bucket of each caption that is not blank.
 
     Example:
         >>> from synth2_lightning.reports.partitions import TablePartition
         >>> rows = TablePartition(pa.table({"caption": ["a fox", ""]}))
-        >>> next(spread_captions(rows, NearDuplicates(), num_shards=2)).column_names
+        >>> next(assign_buckets(rows, NearDuplicates(), num_shards=2)).column_names
         ['shard', 'bucket', 'row', 'caption']
     """
     for first, table in partition.read(["caption"]):
         captions = list_captions(table)
-        places = [place for place, caption in enumerate(captions) if caption]
-        found = list(near.find_buckets(near.list_runs(captions[place]) for place in places))
+        offsets = [offset for offset, caption in enumerate(captions) if caption]
+        found = list(near.find_buckets(near.list_runs(captions[offset]) for offset in offsets))
         sizes = [len(buckets) for buckets in found]
         buckets = np.asarray([bucket for each in found for bucket in each], np.int64)
-        repeated = np.repeat(np.asarray(places, np.int64), sizes)
+        repeated = np.repeat(np.asarray(offsets, np.int64), sizes)
         texts = pa.array(captions, pa.large_string()).take(pa.array(repeated))
         yield pa.table({"shard": buckets % num_shards, "bucket": buckets, "row": repeated + first, "caption": texts})
 
 
 def gather_buckets(shard: pa.Table) -> pa.Table:
-    """Put the captions of each bucket of a shard together, in their order; buckets of one are left out.
+    """Group the captions of a shard by bucket, sorted by row; buckets with a single caption are dropped.
 
     Returns:
-        A row per bucket, with the lists ``rows`` and ``captions``.
+        One row per bucket, with the lists ``rows`` and ``captions``.
 
     Example:
         >>> shard = pa.table({"bucket": [7, 5, 7], "row": [9, 3, 2], "caption": ["a fox", "an owl", "A fox."]})
@@ -105,16 +107,16 @@ def gather_buckets(shard: pa.Table) -> pa.Table:
 
 
 def judge_buckets(buckets: pa.Table, near: NearDuplicates, kept: Ints, dropped: Ints) -> pa.Table:
-    """Say of every undecided caption of every bucket what the bucket knows of it.
+    """Return the status of each undecided caption in each bucket.
 
     Args:
-        buckets: As :func:`gather_buckets` gives them.
-        near: Says what is near.
-        kept: Rows that stay for sure.
-        dropped: Rows that go for sure.
+        buckets: Output of :func:`gather_buckets`.
+        near: Near-duplicate criterion.
+        kept: Rows that are decided as kept.
+        dropped: Rows that are decided as dropped.
 
     Returns:
-        The columns ``row`` and ``verdict``.
+        A table with the columns ``row`` and ``verdict``.
 
     Example:
         >>> buckets = pa.table({"rows": [[2, 9]], "captions": [["A fox.", "a fox"]]})
@@ -134,16 +136,16 @@ def judge_buckets(buckets: pa.Table, near: NearDuplicates, kept: Ints, dropped: 
 
 
 def judge_bucket(captions: Sequence[str], statuses: Sequence[int], near: NearDuplicates) -> list[int]:
-    """Judge the captions of one bucket.
+    """Return the statuses of the captions of one bucket.
 
     Args:
-        captions: In the order of the set.
-        statuses: ``UNDECIDED``, ``KEPT`` or ``DROPPED``, of each.
-        near: Says what is near.
+        captions: Captions in the order of the set.
+        statuses: ``UNDECIDED``, ``KEPT`` or ``DROPPED``, of each caption.
+        near: Near-duplicate criterion.
 
     Returns:
-        ``FREE`` of an undecided caption before which no kept or undecided one is near, ``BLOCKED`` where an undecided
-        one is, ``DROPPED`` where a kept one is; of the others their status.
+        For an undecided caption, ``DROPPED`` if an earlier kept caption is near, else ``BLOCKED`` if an earlier
+        undecided one is near, else ``FREE``. Other statuses are unchanged.
 
     Example:
         >>> judge_bucket(["a fox", "A fox.", "an owl"], [UNDECIDED] * 3, NearDuplicates()) == [FREE, BLOCKED, FREE]
@@ -168,21 +170,21 @@ def judge_bucket(captions: Sequence[str], statuses: Sequence[int], near: NearDup
     return verdicts
 
 
-def _spread(batch: pa.Table, near: NearDuplicates, num_shards: int) -> Iterator[pa.Table]:
+def _assign_buckets(batch: pa.Table, near: NearDuplicates, num_shards: int) -> Iterator[pa.Table]:
     from ray import cloudpickle
 
     for item in batch["item"].to_pylist():
-        yield from spread_captions(cloudpickle.loads(item), near, num_shards)
+        yield from assign_buckets(cloudpickle.loads(item), near, num_shards)
 
 
 def _collect(verdicts: Any) -> tuple[Ints, Verdicts]:
-    """The verdict of every row: the largest that any of its buckets gave."""
-    rows, given = [_NO_ROWS], [np.empty(0, np.int8)]
+    """Return the distinct rows, and the maximum status of each over its buckets."""
+    rows, statuses = [_NO_ROWS], [np.empty(0, np.int8)]
     for batch in verdicts.iter_batches(batch_size=None, batch_format="pyarrow"):
         rows.append(batch["row"].to_numpy())
-        given.append(batch["verdict"].to_numpy())
-    all_rows, all_given = np.concatenate(rows), np.concatenate(given)
-    order = np.lexsort((all_given, all_rows))
+        statuses.append(batch["verdict"].to_numpy())
+    all_rows, all_statuses = np.concatenate(rows), np.concatenate(statuses)
+    order = np.lexsort((all_statuses, all_rows))
     distinct, firsts = np.unique(all_rows[order], return_index=True)
     lasts = np.append(firsts[1:], len(order)) - 1 if len(order) else firsts
-    return distinct, all_given[order][lasts]
+    return distinct, all_statuses[order][lasts]

@@ -1,16 +1,16 @@
-"""Go through caption sets with Ray Data, on this machine's cores or on a cluster.
+"""Processing of caption sets by Ray Data, on local cores or on a cluster.
 
-Rows stay in their Parquet files: what travels to a worker is where its partition lies, what comes back is small, or the
-rows that were asked for. Nothing is decided in a worker that depends on another one's partition:
+Workers receive the locations of partitions and read the rows from Parquet files; they return small results or the
+requested rows. Workers are independent of each other's partitions:
 
-* *samples and balanced selections* take the rows of smallest priority (``reports/sampling.py``), which a row has of
-  itself; the process that asks holds 4 bytes for each row of the set, its group, and about 40 for each selected one;
-* *clusters* are fitted by the process that asks to a sample, the same one for any number of workers, and workers only
-  look for the nearest center;
-* *near duplicates* are the one thing that needs a shuffle (``distributed/buckets.py``).
+* *Samples and balanced selections* consist of the rows with the smallest priorities (``reports/sampling.py``), which
+  depend on the row number alone. The driver holds the group of each row (4 bytes) and about 40 bytes per selected row.
+* *Clusters* are fitted by the driver to a sample that is independent of the number of workers; workers assign captions
+  to the nearest center.
+* *Near duplicates* need a shuffle (``reports/buckets.py``).
 
-So every result is that of one process. (Embeddings may differ in their last bits between machines; a caption midway
-between two clusters may then be in the other one.)
+All results equal those of one process, except that the last bits of embeddings may differ between machines, which can
+change the cluster of a caption at equal distance from two centers.
 """
 
 import logging
@@ -31,11 +31,11 @@ from synth2_lightning.reports.buckets import find_near_duplicates
 from synth2_lightning.reports.engine import CaptionEngine, Item, Result
 from synth2_lightning.reports.partitions import Partition
 
-_MOST_TASKS = 1000  # more only cost their bookkeeping
+_MAX_TASKS = 1000  # more only add scheduling overhead
 
 
 class RayEngine(CaptionEngine):
-    """Has the workers of a Ray cluster go through the partitions; Ray is connected already.
+    """Processes partitions on the workers of a connected Ray cluster.
 
     Example:
         >>> with connect("local") as engine:  # doctest: +SKIP
@@ -44,11 +44,11 @@ class RayEngine(CaptionEngine):
     """
 
     def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
-        """Deal the items out to workers; the function travels once to each machine, with all that it has loaded.
+        """Distribute the items over workers. The function is sent to each machine once, including its loaded weights.
 
         Raises:
-            OSError: If Ray gives up.
-            Exception: What the function raises.
+            OSError: If Ray fails.
+            Exception: Any exception of the function.
         """
         from ray import cloudpickle
 
@@ -63,7 +63,7 @@ class RayEngine(CaptionEngine):
                 yield result
 
     def find_near_duplicates(self, near: NearDuplicates, partitions: Sequence[Partition]) -> Ints:
-        """Shuffle captions into the buckets in which near ones meet, and judge bucket by bucket."""
+        """Shuffle captions into LSH buckets, and compare those of each bucket."""
         with translate_errors():
             num_rows = sum(partition.num_rows for partition in partitions)
             return find_near_duplicates(near, pack(partitions), num_rows, count_workers())
@@ -76,7 +76,7 @@ def _apply(batch: Any, function: Callable[[Any], Any]) -> dict[str, list[bytes]]
     for item in batch["item"].to_pylist():
         try:
             outcomes.append((function(cloudpickle.loads(item)), None))
-        except Exception as error:  # raised anew by who asks; tried again, it would come again
+        except Exception as error:  # reraised by the driver; Ray would retry the task
             error.add_note(traceback.format_exc())
             outcomes.append((None, error))
     return {"result": [cloudpickle.dumps(outcome) for outcome in outcomes]}
@@ -84,50 +84,52 @@ def _apply(batch: Any, function: Callable[[Any], Any]) -> dict[str, list[bytes]]
 
 @contextmanager
 def connect(address: str, **settings: Any) -> Iterator[RayEngine]:
-    """Start Ray, or connect to a cluster, for as long as the context lasts.
+    """Start Ray, or connect to a cluster, and shut it down when the context exits.
 
-    Ray's reports of usage and its dashboard are off. With ``local``, Ray listens on 127.0.0.1 alone, unless
-    ``RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=1`` says otherwise, or Ray was imported before; a cluster that ``ray start``
-    made listens where it was told to.
+    Usage reports and the dashboard are disabled. With ``local``, Ray listens only on 127.0.0.1, unless
+    ``RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=1`` is set or Ray was imported before; clusters of ``ray start`` have their own
+    settings.
 
     Args:
         address: ``local`` for the cores of this machine, ``auto`` for the cluster that this machine is part of, or
             ``HOST:PORT``.
-        settings: More of what ``ray.init`` takes, such as ``num_cpus``.
+        settings: Additional arguments of ``ray.init``, such as ``num_cpus``.
 
     Raises:
-        OSError: If Ray is not installed, is connected already, does not start, or is not at that address.
+        OSError: If Ray is not installed, is already connected, does not start, or is not at the address.
     """
     require_extra("ray", "ray")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # before Ray is imported
-    if address == "local":  # by name for other systems only, but it is what makes Ray use the loopback interface
+    if address == "local":  # despite its name, it makes Ray use the loopback interface on Linux as well
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     import ray
 
     if ray.is_initialized():
-        raise OSError("Ray is connected already, by this process; expected a RayEngine() with that, or ray.shutdown().")
+        raise OSError(
+            "Ray is already connected in this process; expected no connection. Use RayEngine(), or call ray.shutdown()."
+        )
     if address == "local":
         settings = {"include_dashboard": False, **settings}
-    # Ray has its workers import from the folder that is the current one now: one without anybody's data, nor modules.
+    # Workers import from the current folder at ray.init; an empty one has no modules of the user.
     with keep_sigterm(), TemporaryDirectory(prefix="synth2-ray-") as empty:
         try:
             with chdir(empty):
                 ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **settings)
-        except Exception as error:  # Ray raises bare ones
-            ray.shutdown()  # what did start
+        except Exception as error:  # Ray raises Exception itself
+            ray.shutdown()  # processes that did start
             raise OSError(
-                f"There is no Ray at {address!r} ({error}). Expected 'local' for this machine's cores, 'auto', or the "
-                "HOST:PORT that `ray start --head` prints, with the same versions of Python, Ray and synth2-lightning."
+                f"There is no Ray cluster at {address!r} ({error}). Expected 'local' for this machine's cores, 'auto', "
+                "or the HOST:PORT of `ray start --head`, with the same versions of Python, Ray and synth2-lightning."
             ) from error
         try:
-            _settle()
+            _configure_ray_data()
             yield RayEngine()
         finally:
             ray.shutdown()
 
 
-def _settle() -> None:
-    """Have Ray Data keep the order of partitions, and keep quiet."""
+def _configure_ray_data() -> None:
+    """Preserve the order of partitions, and disable logs and progress bars of Ray Data."""
     from ray.data import DataContext
 
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
@@ -137,36 +139,36 @@ def _settle() -> None:
 
 
 def count_workers() -> int:
-    """Number of cores of the cluster."""
+    """Return the number of CPU cores of the cluster."""
     import ray
 
     return max(1, int(ray.cluster_resources().get("CPU", 1)))
 
 
 def pack(items: Sequence[Any]) -> Any:
-    """Make a Ray data set of items, each a row ``item``."""
+    """Return a Ray dataset of pickled items in a column ``item``."""
     import ray.data
     from ray import cloudpickle
 
     rows = [{"item": cloudpickle.dumps(item)} for item in items]
-    return ray.data.from_items(rows, override_num_blocks=min(len(rows), _MOST_TASKS))
+    return ray.data.from_items(rows, override_num_blocks=min(len(rows), _MAX_TASKS))
 
 
 @contextmanager
 def translate_errors() -> Iterator[None]:
-    """Say in one sentence what Ray says in pages.
+    """Replace long error messages of Ray with their cause.
 
     Raises:
-        OSError: If Ray raises anything.
+        OSError: If Ray raises an error.
     """
     from ray.exceptions import RayError
 
     try:
         yield
     except RayError as error:
-        causes = re.findall(r"^[\w.]*(?:Error|Exception): .*", str(error), re.MULTILINE)  # among pages of its own
+        causes = re.findall(r"^[\w.]*(?:Error|Exception): .*", str(error), re.MULTILINE)
         cause = causes[-1] if causes else type(error).__name__
         raise OSError(
-            f"Ray gave up: {cause} Expected workers that stay, with memory and disk left; "
-            "`ray status` and the logs of Ray, in /tmp/ray/session_latest/logs, tell more."
+            f"Ray failed: {cause} Expected running workers with free memory and disk space; see `ray status` and the "
+            "logs in /tmp/ray/session_latest/logs."
         ) from error

@@ -1,4 +1,4 @@
-"""What a report says of one caption set, and how it explains it."""
+"""Statistics of a single caption set."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -7,28 +7,28 @@ from dataclasses import dataclass
 from synth2_lightning.concepts.mined import find_nouns
 from synth2_lightning.concepts.wordnet import WordNet, read_wordnet
 from synth2_lightning.metrics.balance import Balance, measure_balance
-from synth2_lightning.metrics.diversity import WordFigures, measure_self_bleu, measure_words
+from synth2_lightning.metrics.diversity import WordStatistics, measure_self_bleu, measure_words
 from synth2_lightning.metrics.duplicates import find_near_duplicates
 from synth2_lightning.reports.caption_set import CaptionSet
 from synth2_lightning.types import CLASS_NAME_SEPARATOR
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class SetFigures:
-    """What is counted in one set, without a look at others.
+class SetStatistics:
+    """Statistics of a single caption set.
 
     Args:
-        words: Of the sample.
-        self_bleu: Of the sample, from 0 to 1.
-        near_duplicates: Share of the sample with a near duplicate in it.
-        evaluation_overlap: Share of the sample with a near duplicate in the evaluation set, if one was given.
-        classes: Captions of every class in the whole set, largest first; empty where nobody named classes.
-        class_branches: Captions of every branch by class name in the whole set; empty without classes.
-        noun_branches: Nouns of every branch in the captions of the sample, whether classes were named or
-            not, so that sets compare.
+        words: Word statistics of the sample.
+        self_bleu: Self-BLEU of the sample, in [0, 1].
+        near_duplicates: Fraction of the sample that has a near duplicate in the sample.
+        evaluation_overlap: Fraction of the sample that has a near duplicate in the evaluation set, if there is one.
+        classes: Number of captions per class in the complete set, largest first; empty if classes are unknown.
+        class_branches: Number of captions per WordNet branch of their class, in the complete set.
+        noun_branches: Number of nouns per WordNet branch in the captions of the sample; comparable between sets
+            with and without classes.
     """
 
-    words: WordFigures
+    words: WordStatistics
     self_bleu: float
     near_duplicates: float
     evaluation_overlap: float | None
@@ -38,18 +38,18 @@ class SetFigures:
 
     @property
     def class_balance(self) -> Balance | None:
-        """How evenly captions are spread over the classes that occur."""
+        """Balance over the classes that occur; ``None`` without classes."""
         return measure_balance(self.classes.values()) if self.classes else None
 
 
-def measure_set(captions: CaptionSet, sample: Sequence[str], evaluation: Sequence[str], seed: int) -> SetFigures:
-    """Count what can be counted in one set.
+def measure_set(captions: CaptionSet, sample: Sequence[str], evaluation: Sequence[str], seed: int) -> SetStatistics:
+    """Return the statistics of a caption set.
 
     Args:
         captions: The set.
-        sample: Captions of it; of all sets that are compared, equally many.
-        evaluation: Captions that should not be in the set; empty if there are none.
-        seed: Decides the samples of self-BLEU.
+        sample: Sampled captions, equally many for all compared sets.
+        evaluation: Captions to measure overlap with; may be empty.
+        seed: Seed of the samples of self-BLEU.
 
     Example:
         >>> import pyarrow as pa
@@ -62,25 +62,25 @@ def measure_set(captions: CaptionSet, sample: Sequence[str], evaluation: Sequenc
         {'animal': 2}
     """
     classes: Counter[str] = Counter()
-    for names, count in captions.census.class_sizes.items():
+    for names, count in captions.counts.class_sizes.items():
         for name in names.split(CLASS_NAME_SEPARATOR):
             classes[name] += count if name.strip() else 0
     classes = +classes
     wordnet = read_wordnet()
     nouns = Counter(noun for caption in sample for noun in find_nouns(caption, wordnet))
-    return SetFigures(
+    return SetStatistics(
         words=measure_words(sample),
         self_bleu=measure_self_bleu(sample, seed=seed),
-        near_duplicates=_share(find_near_duplicates(sample)),
-        evaluation_overlap=_share(find_near_duplicates(sample, among=evaluation)) if evaluation else None,
+        near_duplicates=_fraction(find_near_duplicates(sample)),
+        evaluation_overlap=_fraction(find_near_duplicates(sample, among=evaluation)) if evaluation else None,
         classes=dict(classes.most_common()),
         class_branches=_count_branches(classes, wordnet),
         noun_branches=_count_branches(nouns, wordnet),
     )
 
 
-def _share(answers: Sequence[bool]) -> float:
-    return sum(answers) / len(answers)
+def _fraction(values: Sequence[bool]) -> float:
+    return sum(values) / len(values)
 
 
 def _count_branches(classes: Mapping[str, int], wordnet: WordNet) -> dict[str, int]:
