@@ -52,7 +52,7 @@ def test_the_best_share_is_kept_and_counted(make_shards: MakeShards, caplog: pyt
     with caplog.at_level("INFO"):
         assert learnt_keys(shards, keep_fraction=0.6) == ["s1", "s3", "s4"]
     assert "3 of the 5 pairs of" in caplog.text
-    assert "are learned from, those with a score of at least 2 (keep_fraction=0.6)" in caplog.text
+    assert "are used, those with a score of at least 2 (keep_fraction=0.6)" in caplog.text
     assert learnt_keys(shards, keep_fraction=0.01) == ["s1"]
     assert len(learnt_keys(shards, keep_fraction=1.0)) == 5
     assert learnt_keys(shards, keep_fraction=0.5, limit=4) == ["s1", "s3"]
@@ -72,5 +72,5 @@ def test_a_share_of_shards_without_scores_is_refused(make_shards: MakeShards) ->
 
 @pytest.mark.parametrize("fraction", [0.0, -0.5, 1.5])
 def test_a_fraction_out_of_range_is_refused(fraction: float) -> None:
-    with pytest.raises(ValueError, match=f"keep_fraction={fraction}; expected a fraction above 0 and up to 1"):
+    with pytest.raises(ValueError, match=f"keep_fraction={fraction}; expected a fraction above 0 and at most 1"):
         SyntheticDataModule("shards", keep_fraction=fraction)
