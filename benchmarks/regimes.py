@@ -141,7 +141,7 @@ def write_control(folder: Path, synthetic: ShardReader, choose: Callable[[range]
     writer = ShardWriter(folder)
     for first in range(0, len(synthetic), ROWS):
         rows = range(first, min(first + ROWS, len(synthetic)))
-        pairs = synthetic.read_whole(rows)  # scores included, so that a filter keeps the same captions
+        pairs = synthetic.read_all_columns(rows)  # scores included, so that a filter keeps the same captions
         tokens = VQTokens(choose(rows), pairs.tokens.codebook)
         samples = tuple(replace(sample, source=folder.name) for sample in pairs.samples)
         writer.append(replace(pairs, tokens=tokens, samples=samples))

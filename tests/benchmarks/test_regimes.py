@@ -58,11 +58,11 @@ def test_controls_keep_captions_and_scores_and_change_the_tokens(tmp_path: Path)
     generated = load("package://synth2_lightning/scenes/shards")
     write_text_controls(tmp_path, generated)
     rows = range(0, len(generated), 10)
-    pairs = generated.read_whole(rows)
+    pairs = generated.read_all_columns(rows)
     for name in ("blank", "shuffled"):
         control = load(tmp_path / name)
         assert len(control) == len(generated)
-        others = control.read_whole(rows)
+        others = control.read_all_columns(rows)
         assert (others.keys, others.captions, others.scores) == (pairs.keys, pairs.captions, pairs.scores)
     assert not load(tmp_path / "blank").read(rows).tokens.ids.any()
     shuffled = load(tmp_path / "shuffled").read(range(len(generated))).tokens.ids

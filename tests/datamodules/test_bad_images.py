@@ -12,15 +12,15 @@ def test_each_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
         bad.add(["coco/1: cut", "coco/2: cut"])
 
     assert [record.message for record in caplog.records] == [
-        "Another image takes the place of coco/1: cut",
-        "Another image takes the place of coco/2: cut",
+        "Replaced by another image: coco/1: cut",
+        "Replaced by another image: coco/2: cut",
     ]
 
 
 def test_too_many_are_refused_with_names() -> None:
     message = (
-        "3 images could not be read, and max_bad_images=2 puts up with no more than 2: a; b; c. Repair them, take "
-        "them out of the index, or raise max_bad_images."
+        "3 images could not be read: a; b; c. Expected at most max_bad_images=2. Repair them, remove "
+        "them from the index, or raise max_bad_images."
     )
     bad = BadImages(limit=2)
     bad.add(["a", "b"])

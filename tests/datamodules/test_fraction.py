@@ -71,5 +71,5 @@ def test_change_without_steps_is_refused() -> None:
 
 @pytest.mark.parametrize("boundaries", [[], [1, 2], [0], [-1]])
 def test_boundaries_that_do_not_fit_are_refused(boundaries: list[int]) -> None:
-    with pytest.raises(ValueError, match=r"rising.*steps.*0"):
+    with pytest.raises(ValueError, match=r"ascending.*steps.*0"):
         StepFraction([0.0, 1.0], boundaries)

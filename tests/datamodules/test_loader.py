@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from synth2_lightning.datamodules.loader import ResumableDataLoader, outlive_sigterm
+from synth2_lightning.datamodules.loader import ResumableDataLoader, ignore_external_sigterm
 from synth2_lightning.datamodules.pairs import BatchDataset
 from synth2_lightning.datamodules.sampling import StratifiedSampler
 from synth2_lightning.types import ImageTextBatch, Pixels, SampleInfo
@@ -59,7 +59,7 @@ def test_the_state_counts_the_batch_in_hand() -> None:
 def test_workers_outlive_the_sigterm_that_all_processes_get() -> None:
     sampler = StratifiedSampler([20], lambda step: (3,), num_steps=6)
     loader = ResumableDataLoader(
-        NumberPairs(), batch_size=None, sampler=sampler, num_workers=1, worker_init_fn=outlive_sigterm
+        NumberPairs(), batch_size=None, sampler=sampler, num_workers=1, worker_init_fn=ignore_external_sigterm
     )
     batches = iter(loader)
     next(batches)
@@ -70,7 +70,7 @@ def test_workers_outlive_the_sigterm_that_all_processes_get() -> None:
 
 def test_workers_end_by_the_sigterm_of_their_own_process() -> None:
     def work(ready: Any) -> None:
-        outlive_sigterm(0)
+        ignore_external_sigterm(0)
         ready.set()
         time.sleep(60)
 

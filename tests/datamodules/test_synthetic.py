@@ -72,5 +72,5 @@ def test_a_share_of_shards_without_scores_is_refused(make_shards: MakeShards) ->
 
 @pytest.mark.parametrize("fraction", [0.0, -0.5, 1.5])
 def test_a_fraction_out_of_range_is_refused(fraction: float) -> None:
-    with pytest.raises(ValueError, match=f"keep_fraction={fraction}; expected a fraction above 0 and up to 1"):
+    with pytest.raises(ValueError, match=f"keep_fraction={fraction}; expected a fraction above 0 and at most 1"):
         SyntheticDataModule("shards", keep_fraction=fraction)

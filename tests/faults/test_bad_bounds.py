@@ -35,7 +35,7 @@ from synth2_lightning.io.tables import read_lines, read_rows
 from synth2_lightning.reports.caption_set import read_caption_set
 from synth2_lightning.reports.scores import score_predictions
 from synth2_lightning.shards.parts import checksum_footer
-from synth2_lightning.sources.base import LeftOut
+from synth2_lightning.sources.base import SkipCounter
 from synth2_lightning.sources.coco import CocoSource
 from synth2_lightning.sources.folder import FolderSource
 from synth2_lightning.sources.images import decode_image
@@ -132,7 +132,7 @@ KINDS: dict[str, Callable[[Path], object]] = {
     "location: a pipe": lambda folder: resolve(pipe(folder), "captions"),
     "location: a device": lambda folder: resolve(endless(folder), "captions"),
     "location: a socket": lambda folder: resolve(listening(folder), "captions"),
-    "COCO: a pipe": lambda folder: list(CocoSource(str(pipe(folder)), str(folder)).read_index(LeftOut())),
+    "COCO: a pipe": lambda folder: list(CocoSource(str(pipe(folder)), str(folder)).read_index(SkipCounter())),
     "predictions: a pipe": lambda folder: score(folder, pipe(folder, "bad.json")),
     "predictions: a folder": lambda folder: score(folder, Path(model(folder, "inner.json"))),
     "table: a device": lambda folder: list(read_rows(endless(folder, "bad.csv"), ["caption"])),
@@ -145,9 +145,9 @@ KINDS: dict[str, Callable[[Path], object]] = {
     "captions beside an image: a pipe": lambda folder: (
         write(folder, "bad.png", png(8, 8)),
         pipe(folder, "bad.txt"),
-        list(FolderSource(str(folder)).read_index(LeftOut())),
+        list(FolderSource(str(folder)).read_index(SkipCounter())),
     ),
-    "tar: a pipe": lambda folder: list(TarSource(str(pipe(folder, "bad.tar"))).read_index(LeftOut())),
+    "tar: a pipe": lambda folder: list(TarSource(str(pipe(folder, "bad.tar"))).read_index(SkipCounter())),
     "shards: a part that is a pipe": lambda folder: checksum_footer(pipe(folder, "bad.parquet")),
     "checkpoint: a pipe": lambda folder: load_captioner(pipe(folder, "bad.ckpt")),
     "checkpoint: a device": lambda folder: read_checkpoint(endless(folder, "bad.ckpt")),

@@ -61,7 +61,7 @@ def test_captions_that_were_made_in_another_way_are_not_mixed(tmp_path: Path) ->
 
 def test_a_file_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "diary").write_text("dear diary")
-    with pytest.raises(ValueError, match=r"diary\.made-by\.json.*is not"):
+    with pytest.raises(ValueError, match=r"diary\.made-by\.json.*missing"):
         ImageCaptionFile(tmp_path / "diary", "text", {})
     assert (tmp_path / "diary").read_text() == "dear diary"
 
@@ -73,7 +73,7 @@ def test_a_damaged_row_is_named_and_nothing_is_changed(tmp_path: Path, format: F
         file.append(ROWS[:1])
     damaged = path.read_text() + "nonsense\nhalf"
     path.write_text(damaged)
-    with pytest.raises(ValueError, match=f"Line or record {number} of {path} is none that `synth2 caption` wrote"):
+    with pytest.raises(ValueError, match=f"Line or record {number} of {path} was not written by `synth2 caption`"):
         ImageCaptionFile(path, format, {})
     assert path.read_text() == damaged
 

@@ -62,7 +62,7 @@ def test_all_that_is_known_of_a_row_can_be_read(tmp_path: Path, monkeypatch: pyt
     finish(tmp_path / "shards", {})
     reader = ShardReader(tmp_path / "shards")
     reader.load()
-    whole = reader.read_whole([1, 0])
+    whole = reader.read_all_columns([1, 0])
 
     assert whole.samples == images.samples[::-1]
     assert whole.scores == ((1.5, -2.0), (0.5,))
@@ -75,7 +75,7 @@ def test_shards_without_scores_say_how_to_get_some(folder: Path) -> None:
     reader = ShardReader(folder)
     reader.load()
 
-    whole = reader.read_whole([0, 1])
+    whole = reader.read_all_columns([0, 1])
     assert whole.samples == (SampleInfo("0", "coco"), SampleInfo("1", "coco"))
     assert whole.scores == ()
     with pytest.raises(ValueError, match=r"8 captions.*score\.yaml"):

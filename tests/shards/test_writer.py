@@ -197,7 +197,7 @@ def test_a_run_goes_on_with_the_same_settings_only(tmp_path: Path) -> None:
     assert len(again) == 1
     message = (
         rf"The records in {tmp_path} were made with other settings: data.seed is 0 there and 1 in this run; "
-        r"model.steps is 18 there and not set in this run. .* Set them back to go on there, name another folder"
+        r"model.steps is 18 there and not set in this run. .* Restore the settings to resume, choose another folder"
     )
     with pytest.raises(ValueError, match=message):
         ShardWriter(tmp_path).start({"model": {"sizes": [1, 2]}, "data": {"seed": 1}})
@@ -232,8 +232,8 @@ def test_a_full_disk_says_what_is_safe_and_how_to_go_on(tmp_path: Path) -> None:
 
     message = (
         r"part-00000-00001.parquet cannot be written: .*No space left on device.* Expected a folder that may be "
-        rf"written to, .* 2 records are safe in 1 finished parts of {tmp_path}; 3 that this process had made since "
-        r"are lost\. Start the same command again once there is room"
+        rf"written to, .* 2 records are saved in 1 finished parts of {tmp_path}; 3 later ones of this "
+        r"process are lost\. Free disk space and run the same command again"
     )
     with pytest.raises(OSError, match=message):
         writer.append(images(["c", "d", "e"]))

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 import pytest
 from PIL import Image
 
-from synth2_lightning.sources.base import Entry, IndexedSource, LeftOut
+from synth2_lightning.sources.base import Entry, IndexedSource, SkipCounter
 
 
 class ListSource(IndexedSource):
@@ -13,7 +13,7 @@ class ListSource(IndexedSource):
         self.entries = entries
         self.num_reads = 0
 
-    def read_index(self, left_out: LeftOut) -> Iterator[Entry]:
+    def read_index(self, skipped: SkipCounter) -> Iterator[Entry]:
         self.num_reads += 1
         yield from self.entries
 
@@ -39,7 +39,7 @@ def test_captions_are_stripped_and_empty_ones_left_out_with_one_warning(caplog: 
     assert source.image(1).getpixel((0, 0)) == (0, 0, 255)
     (record,) = caplog.records
     assert record.message == (
-        "Source 'list' leaves out 2 empty captions (the first: of a), 2 images without a caption (the first: b), "
+        "Source 'list' skips 2 empty captions (the first: of a), 2 images without a caption (the first: b), "
         "1 captions without an image (the first: c)."
     )
 

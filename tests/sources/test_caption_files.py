@@ -43,7 +43,7 @@ def test_a_folder_without_captions_is_no_finished_set(tmp_path: Path) -> None:
     ("name", "text", "message"),
     [
         ("t.json", "{}", "has no list of objects under 'annotations'; expected COCO captions"),
-        ("t.json", '{"annotations": [{"id": 1}]}', r"holds no caption; its columns are \['id'\]. Expected a column"),
+        ("t.json", '{"annotations": [{"id": 1}]}', r"has no captions; its columns are \['id'\]. Expected a column"),
         ("t.jsonl", '{"caption": 3}', r"t\.jsonl, record 1, holds 3 under 'caption'"),
         ("t.csv", "text\na fox\n", r"has no column \['caption'\]; it has \['text'\]"),
         ("t.parquet", "no table", "is no readable Parquet file"),

@@ -29,7 +29,7 @@ def test_without_a_key_column_the_row_is_the_key(tmp_path: Path, caplog: pytest.
         CaptionRecord("t-000001", "a fox"),
         CaptionRecord("t-000003", "an otter"),
     ]
-    assert "leave out 1 that are empty: t-000002" in caplog.text
+    assert "skip 1 empty ones: t-000002" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_without_a_key_column_the_row_is_the_key(tmp_path: Path, caplog: pytest.
         ),
         (
             '{"caption": "a fox", "id": null}',
-            "record 1, has no key under 'id'; expected one in every row. Fill it in, or",
+            "record 1, has no key under 'id'; expected one in every row. Add it, or",
         ),
         ('{"caption": "a fox"}', r"record 1, has no column \['id'\]; it has \['caption'\]"),
     ],

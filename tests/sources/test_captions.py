@@ -36,10 +36,10 @@ def test_empty_captions_are_named_and_left_out_up_to_a_limit(caplog: pytest.LogC
         captions.load()
 
     assert [captions.record(index).key for index in range(len(captions))] == ["0", "2", "4"]
-    assert "Captions 'listed' leave out 2 that are empty: 1, 3" in caplog.text
+    assert "Captions 'listed' skip 2 empty ones: 1, 3" in caplog.text
     message = (
-        r"2 captions of 'listed' are empty, and max_empty_captions=1 puts up with no more than 1: 1, 3\. Write them, "
-        "take them out"
+        r"2 captions of 'listed' are empty: 1, 3; expected at most max_empty_captions=1\. Write or "
+        "remove them"
     )
     with pytest.raises(ValueError, match=message):
         Listed(*records, max_empty_captions=1).load()

@@ -54,7 +54,7 @@ def test_same_image_twice_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", r"captions\.json is no valid JSON .*; expected COCO captions: "),
+        ("{", r"captions\.json is not valid JSON .*; expected COCO captions: "),
         ([1], r"captions\.json has no list of objects under 'images'; expected COCO captions: "),
         ({"images": []}, "has no list of objects under 'annotations'"),
         ({"images": [1], "annotations": []}, "has no list of objects under 'images'"),

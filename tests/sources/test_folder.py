@@ -62,4 +62,4 @@ def test_what_is_hidden_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFix
     source.load()
 
     assert [source.key(index) for index in range(len(source))] == ["a"]
-    assert "leaves out 8 hidden files (the first: " in caplog.text
+    assert "skips 8 hidden files (the first: " in caplog.text

@@ -131,7 +131,7 @@ def test_a_column_with_a_dot_in_its_name_is_a_column(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("captions", "message"),
     [
-        ([{"raw": "a dog", "imgid": 1}], r"row 0, holds .* one of \['raw'\], as in caption_column='text\.raw'"),
+        ([{"raw": "a dog", "imgid": 1}], r"row 0, has .* one of \['raw'\], as in caption_column='text\.raw'"),
         ([["a dog"], [None, 7.0]], r"row 1, holds 7\.0 under 'text'"),
         ([7], r"row 0, holds 7 under 'text'"),
     ],

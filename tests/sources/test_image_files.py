@@ -53,7 +53,7 @@ def test_a_folder_that_cannot_be_read_is_named(folder: Path) -> None:
 
 
 def test_addresses_need_to_be_allowed() -> None:
-    with pytest.raises(ValueError, match=r"fetched.*unasked"):
+    with pytest.raises(ValueError, match=r"not fetched.*--allow_urls"):
         find_images(["https://example.org/a.png"])
     assert find_images(["https://example.org/a.png"], allow_urls=True).names == ("https://example.org/a.png",)
 

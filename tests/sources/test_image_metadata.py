@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from synth2_lightning.sources.image_metadata import find_turn, strip_metadata
+from synth2_lightning.sources.image_metadata import find_transpose, strip_metadata
 from synth2_lightning.sources.images import decode_image
 
 TURNED = struct.pack("<HHII", 0x112, 3, 1, 6)  # upright after a quarter turn
@@ -154,9 +154,9 @@ def test_what_is_stripped_keeps_colors_transparency_and_orientation() -> None:
     assert stripped is not None
     with Image.open(stripped) as image:
         image.load()
-        turn = find_turn(image)
-        assert turn is not None
-        assert turn.name == "ROTATE_270"
+        transpose = find_transpose(image)
+        assert transpose is not None
+        assert transpose.name == "ROTATE_270"
         assert image.convert("RGBA").getpixel((0, 0)) == (10, 20, 30, 0)
 
 

@@ -195,7 +195,7 @@ MODES["P with transparency"].info["transparency"] = 3
 @pytest.mark.parametrize("kind", MODES)
 def test_converting_in_bands_changes_nothing(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = to_rgb(MODES[kind])
-    monkeypatch.setattr(images, "_BAND", 300)
+    monkeypatch.setattr(images, "_NUM_BAND_PIXELS", 300)
     assert to_rgb(MODES[kind]).tobytes() == whole.tobytes()
 
 
@@ -203,7 +203,7 @@ def test_converting_in_bands_changes_nothing(kind: str, monkeypatch: pytest.Monk
 def test_large_images_are_reduced_on_their_way_to_rgb(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     image, format = MODES[kind], "TIFF" if kind in ("CMYK", "I", "F") else "PNG"
     whole = decoded(image, format)
-    monkeypatch.setattr(images, "_LARGE", 100)
+    monkeypatch.setattr(images, "_NUM_LARGE_PIXELS", 100)
     file = BytesIO()
     image.save(file, format)
     reduced = decode_image(file, "large", wanted_size=3)

@@ -44,7 +44,7 @@ def test_limit_counts_captions(coco: CocoSource) -> None:
 
 
 def test_leaving_out_more_than_there_is_is_refused(coco: CocoSource) -> None:
-    with pytest.raises(ValueError, match=r"caption.*beginning"):
+    with pytest.raises(ValueError, match=r"no caption.*skip"):
         PhotoCaptions(coco, skip=3).load()
-    with pytest.raises(ValueError, match=r"skip=-1.*0.*leave"):
+    with pytest.raises(ValueError, match=r"skip=-1.*0.*skip"):
         PhotoCaptions(coco, skip=-1)

@@ -30,7 +30,7 @@ def test_rejected_and_canned_captions_are_left_out_and_counted(
         source.load()
     assert [source.key(index) for index in range(len(source))] == ["0"]
     assert source.captions(0) == ("A can of soup.", "Soup.")
-    assert "leaves out 2 canned captions (the first: of image_id 0), 1 rejected captions" in caplog.text
+    assert "skips 2 canned captions (the first: of image_id 0), 1 rejected captions" in caplog.text
     assert "1 images without a caption (the first: 1)" in caplog.text
 
 

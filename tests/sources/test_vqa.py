@@ -62,5 +62,5 @@ def test_other_formats_are_refused(source: VqaSource) -> None:
 
 @pytest.mark.parametrize("file_name", ["image.jpg", "{image}.jpg", "{}.jpg", "{image_id:q}.jpg"])
 def test_a_file_name_without_a_place_for_the_number_is_refused(file_name: str) -> None:
-    with pytest.raises(ValueError, match=r"place.*number"):
+    with pytest.raises(ValueError, match=r"placeholder.*image_id"):
         VqaSource("questions.json", "annotations.json", "val2014", file_name)

@@ -54,7 +54,7 @@ def test_samples_are_read_where_they_lie(tmp_path: Path, caplog: pytest.LogCaptu
     assert pickle.loads(pickle.dumps(source)).image(0).getpixel((0, 0)) == (255, 0, 0)
     with pytest.raises(OSError, match=r"1\.tar:sub/06\.png.*read"):
         source.image(2)
-    assert "2 members that are no plain file below the tar's root (the first: " in caplog.text
+    assert "2 members that are not plain files below the tar's root (the first: " in caplog.text
     assert "1 captions without an image (the first: 02)" in caplog.text
     assert "1 images without a caption (the first: 03)" in caplog.text
 
@@ -72,7 +72,7 @@ def test_links_are_ignored(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> 
     source.load()
 
     assert len(source) == 1
-    assert "1 members that are no plain file" in caplog.text
+    assert "1 members that are not plain files" in caplog.text
 
 
 def test_pattern_without_match_is_named(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_compressed_and_truncated_tars_are_named(tmp_path: Path) -> None:
 def test_unreadable_captions_are_named(tmp_path: Path, name: str, content: bytes) -> None:
     write_tar(tmp_path / "0.tar", {name: content})
 
-    with pytest.raises(ValueError, match=rf"0\.tar:{name} holds no caption .*; expected UTF-8 text, or a JSON object"):
+    with pytest.raises(ValueError, match=rf"0\.tar:{name} has no caption .*; expected UTF-8 text, or a JSON object"):
         TarSource([str(tmp_path / "0.tar")]).load()
 
 

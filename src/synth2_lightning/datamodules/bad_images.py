@@ -1,4 +1,4 @@
-"""Images that cannot be read: named, counted, and too many of them refused."""
+"""Warnings about unreadable images, and a limit on their number."""
 
 import logging
 from collections.abc import Iterable, Set
@@ -8,10 +8,13 @@ _NUM_NAMED = 5
 
 
 class BadImages:
-    """Warns of every bad image once, and stops the run when there are too many.
+    """Logs one warning per unreadable image, and raises an error above a limit.
 
     Args:
-        limit: How many different ones are put up with.
+        limit: Maximum number of different unreadable images.
+
+    Attributes:
+        names: Names of the unreadable images so far, with reasons.
 
     Raises:
         ValueError: If the limit is negative.
@@ -30,27 +33,27 @@ class BadImages:
         self.names: dict[str, None] = {}
 
     def add(self, names: Iterable[str]) -> None:
-        """Count images.
+        """Count unreadable images.
 
         Raises:
             ValueError: If there are more than the limit.
         """
         for name in names:
             if name not in self.names:
-                _logger.warning("Another image takes the place of %s", name)
+                _logger.warning("Replaced by another image: %s", name)
                 self.names[name] = None
         refuse_too_many(self.names.keys(), self.limit)
 
 
 def refuse_too_many(names: Set[str], limit: int) -> None:
-    """Stop when there are more bad images than the limit.
+    """Check the number of unreadable images.
 
     Raises:
-        ValueError: If so, with the first names.
+        ValueError: If there are more than the limit, with the first names.
     """
     if len(names) > limit:
-        named = "; ".join(list(names)[:_NUM_NAMED]) + ("; and others" if len(names) > _NUM_NAMED else "")
+        first = "; ".join(list(names)[:_NUM_NAMED]) + ("; and others" if len(names) > _NUM_NAMED else "")
         raise ValueError(
-            f"{len(names)} images could not be read, and max_bad_images={limit} puts up with no more than {limit}: "
-            f"{named}. Repair them, take them out of the index, or raise max_bad_images."
+            f"{len(names)} images could not be read: {first}. Expected at most max_bad_images={limit}. Repair them, "
+            "remove them from the index, or raise max_bad_images."
         )

@@ -1,4 +1,4 @@
-"""Captions to synthesize images from, each with a seed of its own."""
+"""Datamodule of captions to synthesize images from, each with its own seed."""
 
 import hashlib
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from synth2_lightning.types import CaptionBatch, SampleInfo
 
 
 def record_seed(seed: int, key: str) -> int:
-    """Seed of a record, from 0 to 2**63 - 1: a function of these two, so ranks, order and batches change no image.
+    """Return the seed of a record, from 0 to 2**63 - 1; it is independent of ranks, order and batch size.
 
     Example:
         >>> record_seed(0, "7") == record_seed(0, "7") != record_seed(1, "7")
@@ -24,17 +24,17 @@ def record_seed(seed: int, key: str) -> int:
 class CaptionDataModule(PredictDataModule[int, CaptionBatch]):
     """Captions for ``synth2 predict`` to synthesize images from, each once over all ranks.
 
-    The first image of a caption has the caption's key, the others ``KEY~1``, ``KEY~2`` and so on: a folder of shards
-    may be given more images per caption later, and makes only those that it lacks.
+    The first image of a caption has the caption's key, further ones ``KEY~1``, ``KEY~2`` and so on: a later run with
+    more images per caption creates only the missing ones.
 
     Args:
-        captions: Where they come from.
-        batch_size: Captions per step and rank; it changes no image.
-        seed: What the seeds of all records come from.
-        num_per_caption: How many images are made of every caption.
+        captions: Source of the captions.
+        batch_size: Captions per step and rank; it does not change the images.
+        seed: Base seed of all records.
+        num_per_caption: Number of images per caption.
 
     Raises:
-        ValueError: If a number is below one.
+        ValueError: If a number is below 1.
 
     Example:
         >>> from synth2_lightning.sources.caption_table import CaptionTable
@@ -43,7 +43,7 @@ class CaptionDataModule(PredictDataModule[int, CaptionBatch]):
     """
 
     other_stages = (
-        "Its captions have no images yet: make them with `synth2 predict`, and train on the shards with a "
+        "Its captions have no images: create them with `synth2 predict`, and train on the shards with a "
         "SyntheticDataModule."
     )
 
@@ -54,30 +54,30 @@ class CaptionDataModule(PredictDataModule[int, CaptionBatch]):
         self.captions = captions
         self.seed = seed
         self.num_per_caption = num_per_caption
-        self._places: dict[str, int] = {}
+        self._indices: dict[str, int] = {}
 
     def provenance(self) -> dict[str, Any]:
-        """Give what decides the images besides captions and generator, and whether an evaluation split does."""
+        """Return the seed, and whether the captions are of an evaluation split."""
         return {"seed": self.seed, "is_evaluation": self.captions.is_evaluation}
 
     def list_items(self) -> range:
-        """Load the captions, and number them; they come through once per image that is made of each.
+        """Load the captions and return one number per image; each caption occurs ``num_per_caption`` times.
 
         Raises:
-            ValueError: If keys look like those of further images of another caption.
+            ValueError: If a key contains ``~`` and there are several images per caption.
         """
         self.captions.load()
-        self._places = {}
+        self._indices = {}
         self._check_keys()
         return range(self.num_per_caption * len(self.captions))
 
     def name_items(self, items: Sequence[int]) -> list[tuple[str, str]]:
-        """Return source and key of images."""
+        """Return source and key of each image."""
         keys = [self.captions.record(index).key for index in range(len(self.captions))]
         return [(self.captions.name, copy_key(keys[item % len(keys)], item // len(keys))) for item in items]
 
     def read(self, items: Sequence[int]) -> CaptionBatch:
-        """Read captions."""
+        """Return a batch of captions."""
         records = [self.captions.record(item % len(self.captions)) for item in items]
         copies = [item // len(self.captions) for item in items]
         keys = [copy_key(record.key, copy) for record, copy in zip(records, copies, strict=True)]
@@ -90,12 +90,14 @@ class CaptionDataModule(PredictDataModule[int, CaptionBatch]):
         )
 
     def fingerprint_inputs(self, records: Sequence[tuple[str, str]]) -> list[str | None]:
-        """Return fingerprints of the captions, with their class names, that records are made from."""
-        if not self._places:
-            self._places = {self.captions.record(index).key: index for index in range(len(self.captions))}
-        places = self._places
+        """Return fingerprints of the captions and class names of records."""
+        if not self._indices:
+            self._indices = {self.captions.record(index).key: index for index in range(len(self.captions))}
+        indices = self._indices
         return [
-            self._fingerprint(places.get(key, places.get(_original_key(key)))) if source == self.captions.name else None
+            self._fingerprint(indices.get(key, indices.get(_original_key(key))))
+            if source == self.captions.name
+            else None
             for source, key in records
         ]
 
@@ -111,14 +113,14 @@ class CaptionDataModule(PredictDataModule[int, CaptionBatch]):
         for index in range(len(self.captions)):
             if "~" in (key := self.captions.record(index).key):
                 raise ValueError(
-                    f"The key {key!r} of captions {self.captions.name!r} holds '~', which numbers the images of a "
-                    f"caption where num_per_caption is above 1 (it is {self.num_per_caption}). Expected keys without "
-                    "it: rename them, name another key column, or make one image per caption."
+                    f"The key {key!r} of captions {self.captions.name!r} contains '~', which numbers the images of a "
+                    f"caption if num_per_caption is above 1 (it is {self.num_per_caption}). Expected keys without it: "
+                    "rename them, set another key column, or create one image per caption."
                 )
 
 
 def copy_key(key: str, copy: int) -> str:
-    """Key of one of the images of a caption.
+    """Return the key of one of the images of a caption.
 
     Example:
         >>> copy_key("7", 0), copy_key("7", 1)

@@ -1,4 +1,4 @@
-"""Prompts to have captions written for, each with a seed of its own."""
+"""Datamodule of prompts to generate captions from, each with its own seed."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,26 +9,26 @@ from synth2_lightning.datamodules.predict import PredictDataModule
 from synth2_lightning.interfaces import ConceptSampler, ConceptSource
 from synth2_lightning.types import CLASS_NAME_SEPARATOR, Concept, PromptBatch, SampleInfo
 
-Ask = tuple[str, tuple[int, ...]]
-"""A caption to be asked for: its key, and the indices of its concepts."""
+Request = tuple[str, tuple[int, ...]]
+"""A caption to generate: its key, and the indices of its concepts."""
 
 
-class ConceptDataModule(PredictDataModule[Ask, PromptBatch]):
-    """Prompts for ``synth2 predict`` to have captions written for, each once over all ranks.
+class ConceptDataModule(PredictDataModule[Request, PromptBatch]):
+    """Prompts for ``synth2 predict`` to generate captions from, each once over all ranks.
 
-    The key of a caption is that of its first concept and how many captions of it were drawn before: a set may be given
-    more captions later, and asks only for those that it lacks.
+    The key of a caption is the key of its first concept and the number of earlier captions of this concept: a later
+    run with more captions generates only the missing ones.
 
     Args:
-        concepts: What captions are asked for.
-        prompt: How they are asked for.
-        num_captions: How many captions are asked for; the first ones are the same whatever their number.
-        sampler: Which concepts, and how often each.
-        batch_size: Captions per step and rank; it changes no caption.
-        seed: What the draw and the seeds of all records come from.
+        concepts: Source of the concepts.
+        prompt: Template of the prompts.
+        num_captions: Number of captions; a larger number keeps the first ones unchanged.
+        sampler: Samples the concept of each caption.
+        batch_size: Captions per step and rank; it does not change the captions.
+        seed: Seed of the sampler, and base seed of all records.
 
     Raises:
-        ValueError: If a number is below one.
+        ValueError: If a number is below 1.
 
     Example:
         >>> from synth2_lightning.concepts.sampling import UniformSampling
@@ -39,7 +39,7 @@ class ConceptDataModule(PredictDataModule[Ask, PromptBatch]):
     """
 
     other_stages = (
-        "Its captions are not written yet: write them with `synth2 predict`, make images of them with a "
+        "Its captions do not exist yet: generate them with `synth2 predict`, synthesize images with a "
         "CaptionDataModule, and train on the shards."
     )
 
@@ -63,7 +63,7 @@ class ConceptDataModule(PredictDataModule[Ask, PromptBatch]):
         self._concepts: tuple[Concept, ...] = ()
 
     def provenance(self) -> dict[str, Any]:
-        """Give what decides the prompts; not their number, which may grow later, nor the size of batches."""
+        """Return the settings of the prompts, without their number, which may grow later, and the batch size."""
         return {
             "concepts": self.concepts.provenance(),
             "sampler": self.sampler.provenance(),
@@ -71,22 +71,22 @@ class ConceptDataModule(PredictDataModule[Ask, PromptBatch]):
             "seed": self.seed,
         }
 
-    def list_items(self) -> list[Ask]:
-        """Load the concepts, and sample those that captions are requested for.
+    def list_items(self) -> list[Request]:
+        """Load the concepts and sample one per caption, or two if the prompt combines two.
 
         Raises:
             ValueError: If the prompt combines two concepts and there is only one.
         """
         self.concepts.load()
         self._concepts = tuple(self.concepts.concept(index) for index in range(len(self.concepts)))
-        return self._draw()
+        return self._sample()
 
-    def name_items(self, items: Sequence[Ask]) -> list[tuple[str, str]]:
-        """Return source and key of captions."""
+    def name_items(self, items: Sequence[Request]) -> list[tuple[str, str]]:
+        """Return source and key of each caption."""
         return [(self.concepts.name, key) for key, _ in items]
 
-    def read(self, items: Sequence[Ask]) -> PromptBatch:
-        """Render prompts."""
+    def read(self, items: Sequence[Request]) -> PromptBatch:
+        """Return a batch of rendered prompts."""
         concepts = [[self._concepts[index] for index in indices] for _, indices in items]
         samples = tuple(
             SampleInfo(
@@ -104,25 +104,28 @@ class ConceptDataModule(PredictDataModule[Ask, PromptBatch]):
             templates=(self.prompt.template_id,) * len(items),
         )
 
-    def _draw(self) -> list[Ask]:
+    def _sample(self) -> list[Request]:
         if self.prompt.num_concepts == 0:
             return [(f"free-{number}", ()) for number in range(self.num_captions)]
-        drawn = self.sampler.draw(self._concepts, self.num_captions, self.seed)
-        partners = self._draw_partners(drawn) if self.prompt.num_concepts > 1 else [()] * len(drawn)
+        sampled = self.sampler.draw(self._concepts, self.num_captions, self.seed)
+        partners = self._sample_partners(sampled) if self.prompt.num_concepts > 1 else [()] * len(sampled)
         counts = [0] * len(self._concepts)
-        asks = []
-        for index, others in zip(drawn, partners, strict=True):
-            asks.append((f"{self._concepts[index].key}-{counts[index]}", (index, *others)))
+        requests = []
+        for index, partner in zip(sampled, partners, strict=True):
+            requests.append((f"{self._concepts[index].key}-{counts[index]}", (index, *partner)))
             counts[index] += 1
-        return asks
+        return requests
 
-    def _draw_partners(self, drawn: list[int]) -> list[tuple[int]]:
-        """Draw another concept for each, by another seed; where the sampler gives the same one, the next is taken."""
+    def _sample_partners(self, sampled: list[int]) -> list[tuple[int]]:
+        """Sample a second concept per caption with another seed; one equal to the first is replaced by the next."""
         if len(self._concepts) < 2:
             raise ValueError(
-                f"Prompt {self.prompt.template_id!r} puts two concepts together, and {self.concepts.name!r} has only "
+                f"Prompt {self.prompt.template_id!r} combines two concepts, but {self.concepts.name!r} has only "
                 f"{self._concepts[0].name!r}; expected two or more. Use more concepts, or a prompt for one."
             )
-        others = self.sampler.draw(self._concepts, len(drawn), record_seed(self.seed, "partners"))
+        seconds = self.sampler.draw(self._concepts, len(sampled), record_seed(self.seed, "partners"))
         size = len(self._concepts)
-        return [((other + 1) % size if other == one else other,) for one, other in zip(drawn, others, strict=True)]
+        return [
+            ((second + 1) % size if second == first else second,)
+            for first, second in zip(sampled, seconds, strict=True)
+        ]

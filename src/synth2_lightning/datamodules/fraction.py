@@ -1,4 +1,4 @@
-"""How much of a batch is synthetic, as a function of the step."""
+"""Schedules of the fraction of synthetic pairs in a batch."""
 
 import math
 from abc import ABC, abstractmethod
@@ -7,22 +7,22 @@ from fractions import Fraction
 
 
 class FractionSchedule(ABC):
-    """The fraction of synthetic pairs in the batch of a step.
+    """Schedule of the fraction of synthetic pairs in a batch.
 
-    A function of the step alone, so that every rank mixes alike and a resumed run goes on as it would have. A step is
-    a batch of every rank, counted over epochs; an optimization step that accumulates gradients has several.
+    The fraction depends on the step only, so that all ranks use the same one and resumed runs are exact. Steps count
+    batches per rank over all epochs; with gradient accumulation, an optimizer step has several.
     """
 
     @abstractmethod
     def __call__(self, step: int) -> float:
-        """Fraction of synthetic pairs, from 0 to 1, in the batch of a step (the first is 0)."""
+        """Return the fraction of synthetic pairs in the batch of a step, from 0 to 1; steps count from 0."""
 
-    def check(self, batch_size: int) -> None:  # noqa: B027 - most schedules can only be rounded to whole pairs
-        """Refuse a batch size that the schedule does not divide, where it ought to."""
+    def check(self, batch_size: int) -> None:  # noqa: B027 - most schedules are rounded to integer numbers of pairs
+        """Check that the batch size is compatible with the schedule; by default all are."""
 
 
 class ConstantFraction(FractionSchedule):
-    """The same fraction in every batch.
+    """Constant fraction of synthetic pairs.
 
     Args:
         fraction: From 0 (photos only) to 1 (synthetic pairs only).
@@ -43,10 +43,10 @@ class ConstantFraction(FractionSchedule):
         return self.fraction
 
     def check(self, batch_size: int) -> None:
-        """Refuse a batch that cannot hold the fraction exactly.
+        """Check that the fraction of a batch is an integer number of pairs.
 
         Raises:
-            ValueError: If the fraction is no whole number of pairs.
+            ValueError: If it is not.
         """
         pairs = self.fraction * batch_size
         if math.isclose(pairs, round(pairs), abs_tol=1e-6):
@@ -61,15 +61,15 @@ class ConstantFraction(FractionSchedule):
 
 
 class LinearFraction(FractionSchedule):
-    """A fraction that changes evenly over steps, and stays.
+    """Fraction that changes linearly from ``start`` to ``end``, then is constant.
 
     Args:
         start: Fraction at step 0.
-        end: Fraction at ``num_steps`` and after.
-        num_steps: How long the change takes.
+        end: Fraction from step ``num_steps`` on.
+        num_steps: Duration of the change in steps.
 
     Raises:
-        ValueError: If a fraction is not from 0 to 1, or ``num_steps`` is below one.
+        ValueError: If a fraction is not from 0 to 1, or ``num_steps`` is below 1.
 
     Example:
         >>> [LinearFraction(0.0, 0.5, num_steps=4)(step) for step in (0, 2, 4, 9)]
@@ -88,12 +88,12 @@ class LinearFraction(FractionSchedule):
         return self.start + (self.end - self.start) * self.progress(min(step / self.num_steps, 1.0))
 
     def progress(self, time: float) -> float:
-        """How much of the change is done after this part of its time, both from 0 to 1."""
+        """Return the completed fraction of the change after a fraction of its duration, both from 0 to 1."""
         return time
 
 
 class CosineFraction(LinearFraction):
-    """A fraction that changes over steps, slowly at both ends, and stays; arguments as of :class:`LinearFraction`.
+    """Fraction that changes along half a cosine period, then is constant; arguments as in :class:`LinearFraction`.
 
     Example:
         >>> [round(CosineFraction(0.0, 1.0, num_steps=4)(step), 3) for step in (0, 1, 2, 4, 9)]
@@ -101,19 +101,20 @@ class CosineFraction(LinearFraction):
     """
 
     def progress(self, time: float) -> float:
-        """How much of the change is done: half a cosine."""
+        """Return the completed fraction of the change, half a cosine period."""
         return (1.0 - math.cos(math.pi * time)) / 2.0
 
 
 class StepFraction(FractionSchedule):
-    """Fractions that hold for a while each, such as synthetic pairs first and photos after.
+    """Piecewise constant fraction, such as synthetic pairs first and photos after.
 
     Args:
         fractions: One fraction per period.
-        boundaries: Steps at which the second and every later period begins; rising, one fewer than the fractions.
+        boundaries: First steps of the second and all later periods, in ascending order.
 
     Raises:
-        ValueError: If a fraction is not from 0 to 1, or the boundaries do not fit.
+        ValueError: If a fraction is not from 0 to 1, or the boundaries are not ascending steps above 0, one fewer than
+            the fractions.
 
     Example:
         >>> [StepFraction([1.0, 0.0], boundaries=[1000])(step) for step in (999, 1000)]
@@ -123,11 +124,11 @@ class StepFraction(FractionSchedule):
     def __init__(self, fractions: Sequence[float], boundaries: Sequence[int]) -> None:
         self.fractions = [_check_fraction("StepFraction.fractions", fraction) for fraction in fractions]
         self.boundaries = list(boundaries)
-        rising = all(low < high for low, high in zip([0, *self.boundaries], self.boundaries, strict=False))
-        if len(self.fractions) != len(self.boundaries) + 1 or not rising:
+        ascending = all(low < high for low, high in zip([0, *self.boundaries], self.boundaries, strict=False))
+        if len(self.fractions) != len(self.boundaries) + 1 or not ascending:
             raise ValueError(
                 f"StepFraction got {len(self.fractions)} fractions and the boundaries {self.boundaries}; expected "
-                "rising steps above 0, one fewer than the fractions."
+                "ascending steps above 0, one fewer than the fractions."
             )
 
     def __call__(self, step: int) -> float:

@@ -1,4 +1,4 @@
-"""Photos as batches: read and cut in the data loader's workers, bad ones replaced and named."""
+"""Datasets of photos: decoded and cropped in data loader workers, with replacement of unreadable images."""
 
 from collections.abc import Iterable, Sequence
 from itertools import chain
@@ -17,12 +17,12 @@ Values = np.ndarray[Any, np.dtype[np.uint8]]
 
 
 class ImageReader:
-    """Reads images of a source into one array; a bad one is replaced by the next that can be read.
+    """Reads images of a source into one tensor; an unreadable image is replaced by the next readable one.
 
     Args:
-        source: Loaded.
+        source: Loaded source.
         image_size: Height and width in pixels.
-        max_bad_images: How many bad ones a batch may meet.
+        max_bad_images: Maximum number of unreadable images per batch.
     """
 
     def __init__(self, source: ImageTextSource, image_size: int, max_bad_images: int) -> None:
@@ -30,28 +30,28 @@ class ImageReader:
         self.image_size = image_size
         self.max_bad_images = max_bad_images
 
-    def read(self, indices: Sequence[int], spares: Sequence[int] = ()) -> tuple[Pixels, list[int], tuple[str, ...]]:
-        """Read images.
+    def read(self, indices: Sequence[int], fallbacks: Sequence[int] = ()) -> tuple[Pixels, list[int], tuple[str, ...]]:
+        """Read images of shape (batch, 3, image_size, image_size).
 
         Args:
-            indices: Which ones.
-            spares: Which ones to try first in place of a bad one; after these its successors.
+            indices: Indices of the images.
+            fallbacks: Indices to try first instead of an unreadable image; then its successors in the source.
 
         Returns:
-            The images; which ones they are; the names of the bad ones, with reasons.
+            The images, their indices after replacement, and the names of unreadable images with reasons.
 
         Raises:
-            ValueError: If there are too many bad ones.
+            ValueError: If too many images are unreadable.
         """
         values = np.empty((len(indices), 3, self.image_size, self.image_size), dtype=np.uint8)
         bad: dict[str, None] = {}
-        taken = []
+        found = []
         for row, index in enumerate(indices):
             successors = ((index + distance) % len(self.source) for distance in range(1, len(self.source)))
-            taken.append(self._read_first(values[row], chain((index,), spares, successors), bad))
-        return Pixels(torch.from_numpy(values)), taken, tuple(bad)
+            found.append(self._read_first(values[row], chain((index,), fallbacks, successors), bad))
+        return Pixels(torch.from_numpy(values)), found, tuple(bad)
 
-    def _read_first(self, into: Values, candidates: Iterable[int], bad: dict[str, None]) -> int:
+    def _read_first(self, out: Values, candidates: Iterable[int], bad: dict[str, None]) -> int:
         for index in candidates:
             try:
                 square = center_crop(self.source.image(index), self.image_size)
@@ -59,16 +59,16 @@ class ImageReader:
                 bad[f"{self.source.name}/{self.source.key(index)}: {str(error) or type(error).__name__}"] = None
                 refuse_too_many(bad.keys(), self.max_bad_images)
                 continue
-            into[:] = np.asarray(square).transpose(2, 0, 1)
+            out[:] = np.asarray(square).transpose(2, 0, 1)
             return index
         raise ValueError(
-            f"None of the {len(self.source)} images of source {self.source.name!r} can be read, the first because: "
-            f"{next(iter(bad))}. Expected at least one; look at the arguments that say where its images lie."
+            f"None of the {len(self.source)} images of source {self.source.name!r} can be read; the first error is: "
+            f"{next(iter(bad))}. Expected at least one readable image; check the arguments with its image paths."
         )
 
 
 class PhotoPairs(BatchDataset):
-    """Photos to learn from: every caption makes a pair of its own.
+    """Training pairs of a photo and one of its captions.
 
     Args:
         reader: Reads the images.
@@ -84,32 +84,31 @@ class PhotoPairs(BatchDataset):
         return len(self._pairs)
 
     def fingerprint(self) -> str:
-        """Checksum of the source: keys, captions and prompts, and where files are known their sizes."""
+        """Return the checksum of the source."""
         return self.source.fingerprint()
 
     def read(self, indices: Sequence[int]) -> ImageTextBatch:
-        """Read pairs; in place of a bad image another one comes with a caption of its own.
+        """Return a batch of pairs; a replaced image has one of its own captions.
 
         Raises:
-            ValueError: If there are too many bad images, or something is asked about some only.
+            ValueError: If too many images are unreadable, or some images have prompts and others have none.
         """
         images, ordinals = self._pairs.locate(indices)
-        pixels, taken, skipped = self.reader.read(images)
-        captions = [self.source.captions(index) for index in taken]
+        pixels, found, skipped = self.reader.read(images)
+        captions = [self.source.captions(index) for index in found]
         return ImageTextBatch(
             image=pixels,
             captions=tuple(texts[ordinal % len(texts)] for texts, ordinal in zip(captions, ordinals, strict=True)),
-            samples=_list_samples(self.source, taken),
-            prompts=_prompts(self.source, taken),
+            samples=_list_samples(self.source, found),
+            prompts=_list_prompts(self.source, found),
             skipped=skipped,
         )
 
 
 class Photos(BatchDataset):
-    """Photos to be judged by, or to be made into tokens: each is one item, with all its captions.
+    """Photos with all their captions, for evaluation and prediction.
 
-    A bad image is replaced by one of the same batch where there is one, so that its key comes twice and is dropped by
-    whoever scores or writes.
+    An unreadable image is replaced by one of the same batch if possible: metrics and writers drop repeated keys.
 
     Args:
         reader: Reads the images.
@@ -124,19 +123,19 @@ class Photos(BatchDataset):
         return len(self.source)
 
     def read(self, indices: Sequence[int]) -> ImageTextBatch:
-        """Read images with all their captions; the first one is what the loss is measured on.
+        """Return a batch of images with all their captions; the loss is computed on the first caption.
 
         Raises:
-            ValueError: If there are too many bad images, or something is asked about some only.
+            ValueError: If too many images are unreadable, or some images have prompts and others have none.
         """
-        pixels, taken, skipped = self.reader.read(indices, spares=indices)
-        references = tuple(self.source.captions(index) for index in taken)
+        pixels, found, skipped = self.reader.read(indices, fallbacks=indices)
+        references = tuple(self.source.captions(index) for index in found)
         return ImageTextBatch(
             image=pixels,
             captions=tuple(texts[0] for texts in references),
-            samples=_list_samples(self.source, taken),
+            samples=_list_samples(self.source, found),
             references=references,
-            prompts=_prompts(self.source, taken),
+            prompts=_list_prompts(self.source, found),
             skipped=skipped,
         )
 
@@ -145,13 +144,13 @@ def _list_samples(source: ImageTextSource, indices: Sequence[int]) -> tuple[Samp
     return tuple(SampleInfo(source.key(index), source.name) for index in indices)
 
 
-def _prompts(source: ImageTextSource, indices: Sequence[int]) -> tuple[str, ...]:
+def _list_prompts(source: ImageTextSource, indices: Sequence[int]) -> tuple[str, ...]:
     prompts = [source.prompt(index) for index in indices]
-    asked = tuple(prompt for prompt in prompts if prompt is not None)
-    if asked and len(asked) != len(prompts):
-        silent = source.key(indices[prompts.index(None)])
+    present = tuple(prompt for prompt in prompts if prompt is not None)
+    if present and len(present) != len(prompts):
+        missing = source.key(indices[prompts.index(None)])
         raise ValueError(
-            f"Source {source.name!r} asks something about {len(asked)} of {len(prompts)} images and nothing about "
-            f"{silent!r}; expected prompts for all of its images, or for none. Make them two sources."
+            f"Source {source.name!r} has prompts for {len(present)} of {len(prompts)} images and none for {missing!r}; "
+            "expected prompts for all of its images, or for none. Split it into two sources."
         )
-    return asked
+    return present

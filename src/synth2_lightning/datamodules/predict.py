@@ -1,4 +1,4 @@
-"""Base of the datamodules that only ``synth2 predict`` reads."""
+"""Base class of the datamodules for ``synth2 predict`` only."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Container, Iterator, Sequence
@@ -13,15 +13,15 @@ Batch = TypeVar("Batch")
 
 
 class PredictBatches(Generic[Item, Batch]):
-    """The batches of one rank, to be iterated once.
+    """Iterable over the batches of one rank.
 
-    It is not a ``DataLoader``: texts and memory-mapped rows leave a worker nothing to do. Lightning leaves any other
-    iterable as it is.
+    It is not a ``DataLoader``, because texts and memory-mapped rows need no workers. Lightning does not modify other
+    iterables.
 
     Args:
-        items: Those of all ranks.
-        sampler: Assigns items to this rank.
-        read: Makes a batch of some items.
+        items: Items of all ranks.
+        sampler: Yields the positions of this rank's items, batch by batch.
+        read: Returns the batch of some items.
     """
 
     def __init__(
@@ -36,24 +36,24 @@ class PredictBatches(Generic[Item, Batch]):
         return len(self._sampler)
 
     def __iter__(self) -> Iterator[Batch]:
-        """Read the batches."""
+        """Yield the batches."""
         for positions in self._sampler:
             yield self._read([self._items[position] for position in positions])
 
 
 class PredictDataModule(LightningDataModule, ABC, Generic[Item, Batch]):
-    """Records for ``synth2 predict``, each once over all ranks, without those that were left out.
+    """Datamodule of the records of ``synth2 predict``, each once over all ranks, without skipped ones.
 
-    Subclasses list the items that records are made from, name the record of an item, and make batches of items.
+    Subclasses list the items, name the record of each item, and read batches of items.
 
     Attributes:
-        other_stages: What to do instead in the other stages, for the message that refuses them.
+        other_stages: Advice in the error for stages other than ``predict``.
 
     Args:
         batch_size: Records per step and rank.
 
     Raises:
-        ValueError: If the batch size is below one.
+        ValueError: If the batch size is below 1.
     """
 
     other_stages: ClassVar[str]
@@ -69,7 +69,7 @@ class PredictDataModule(LightningDataModule, ABC, Generic[Item, Batch]):
 
     @abstractmethod
     def list_items(self) -> Sequence[Item]:
-        """Load the inputs, and list the items of all ranks."""
+        """Load the inputs and return the items of all ranks."""
 
     @abstractmethod
     def name_items(self, items: Sequence[Item]) -> list[tuple[str, str]]:
@@ -77,7 +77,7 @@ class PredictDataModule(LightningDataModule, ABC, Generic[Item, Batch]):
 
     @abstractmethod
     def read(self, items: Sequence[Item]) -> Batch:
-        """Make a batch."""
+        """Return the batch of some items."""
 
     def setup(self, stage: str) -> None:
         """List the items.
@@ -87,12 +87,12 @@ class PredictDataModule(LightningDataModule, ABC, Generic[Item, Batch]):
         """
         if stage != "predict":
             raise ValueError(
-                f"{type(self).__name__} has nothing for {stage!r}; expected `synth2 predict`. {self.other_stages}"
+                f"{type(self).__name__} has no data for {stage!r}; expected `synth2 predict`. {self.other_stages}"
             )
         self._items = self.list_items()
 
     def skip(self, records: Container[tuple[str, str]]) -> None:
-        """Leave records, named by source and key, out of the prediction that was set up."""
+        """Skip records, given as pairs of source and key, in the prediction; after ``setup("predict")``."""
         names = self.name_items(self._items)
         self._items = [item for item, name in zip(self._items, names, strict=True) if name not in records]
 

@@ -1,4 +1,4 @@
-"""Photos with human captions."""
+"""Datamodule of photos with human captions."""
 
 from collections.abc import Container, Sequence
 from typing import Any
@@ -19,21 +19,21 @@ _STAGES = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "pr
 
 
 class RealDataModule(ImageTextDataModule):
-    """Photos: pairs to learn from, and images with all their captions to be judged by.
+    """Datamodule of photos: training pairs, and images with all their captions for evaluation and prediction.
 
     Args:
-        train: Photos to learn from; every caption makes a pair.
-        val: Photos for validation.
-        test: Photos for the test.
-        predict: Photos to be captioned or made into tokens; each comes once over all ranks.
+        train: Training photos; each caption forms a pair.
+        val: Validation photos.
+        test: Test photos.
+        predict: Photos to caption or tokenize, each once over all ranks.
         batch_size: Pairs per step and rank.
         val_batch_size: Images per batch and rank in validation, test and predict.
-        image_size: Height and width in pixels; the short side is resized to it and the middle is cut out. ``None``
-            takes the size of ``image_encoder``: for run files that are for any model.
-        num_workers: Processes that read ahead, per rank.
-        max_bad_images: How many unreadable images a rank replaces by others before it stops.
-        seed: Order of the training pairs.
-        image_encoder: Encoder of the model; the command line passes it.
+        image_size: Height and width in pixels; the shorter side is resized to it and the central square is cropped.
+            ``None`` uses the input size of ``image_encoder``.
+        num_workers: Number of data loader worker processes per rank.
+        max_bad_images: Maximum number of unreadable images that a rank replaces by others.
+        seed: Seed of the order of the training pairs.
+        image_encoder: Encoder of the model; set by the command line.
 
     Example:
         >>> from synth2_lightning.sources.coco import CocoSource
@@ -63,74 +63,74 @@ class RealDataModule(ImageTextDataModule):
         self.image_encoder = image_encoder
         self.bad_images = BadImages(max_bad_images)
         self._to_predict: Sequence[int] | None = None
-        self._places: dict[str, int] = {}
+        self._indices: dict[str, int] = {}
 
     def provenance(self) -> dict[str, Any]:
-        """Give what decides the pixels that a prediction sees, and whether they are of an evaluation split."""
+        """Return the image size of predictions, and whether the photos are of an evaluation split."""
         source = self.sources["predict"]
         return {"image_size": self._find_image_size(), "is_evaluation": source is not None and source.is_evaluation}
 
     def setup(self, stage: str) -> None:
-        """Read the indices of the sources that the stage needs.
+        """Load the sources that the stage needs.
 
         Raises:
-            ValueError: If the photos to learn from are known to be an evaluation split.
+            ValueError: If the training photos are an evaluation split.
         """
         super().setup(stage)
         train = self.sources["train"]
         if stage == "fit" and train is not None and train.is_evaluation:
             raise ValueError(
-                f"The photos to learn from, {train.name!r}, are an evaluation split: what is scored on it "
-                "afterwards would mean nothing. Expected a training split as `train`; name this one as `val` or `test`."
+                f"The training photos, {train.name!r}, are an evaluation split, so that scores on it would be invalid. "
+                "Expected a training split as `train`; use this one as `val` or `test`."
             )
         self._to_predict = None
-        self._places = {}
+        self._indices = {}
         for split in _STAGES[stage]:
             if (source := self.sources[split]) is not None:
                 source.load()
 
     def skip(self, records: Container[tuple[str, str]]) -> None:
-        """Leave images, named by source and key, out of the prediction that was set up."""
+        """Skip images, given as pairs of source and key, in the prediction; after ``setup("predict")``."""
         if (source := self.sources["predict"]) is not None:
             indices = range(len(source))
             self._to_predict = [index for index in indices if (source.name, source.key(index)) not in records]
 
     def fingerprint_inputs(self, records: Sequence[tuple[str, str]]) -> list[str | None]:
-        """Return fingerprints of the captions and files of the photos that records are made from."""
+        """Return fingerprints of the captions and files of the photos of records."""
         source = self.sources["predict"]
         if source is None:
             return [None] * len(records)
-        if not self._places:
-            self._places = {source.key(index): index for index in range(len(source))}
-        places = self._places
-        return [_fingerprint(source, places.get(key)) if name == source.name else None for name, key in records]
+        if not self._indices:
+            self._indices = {source.key(index): index for index in range(len(source))}
+        indices = self._indices
+        return [_fingerprint(source, indices.get(key)) if name == source.name else None for name, key in records]
 
     @property
     def has_train(self) -> bool:
-        """Whether there is something to learn from."""
+        """Whether there are training pairs."""
         return self.sources["train"] is not None
 
     def make_train_pairs(self) -> BatchDataset:
-        """Give the pairs of a photo and one of its captions."""
+        """Return the pairs of a photo and one of its captions."""
         return PhotoPairs(self._make_reader("train"))
 
     def val_dataloader(self) -> DataLoader[ImageTextBatch] | Sequence[DataLoader[ImageTextBatch]]:
-        """Images with all their captions; nothing in ``fit`` where there is no such split."""
+        """Return the data loader of the validation photos; none in ``fit`` without a validation split."""
         fitting = self.trainer is not None and self.trainer.state.fn == "fit"
         if self.sources["val"] is None and fitting:
             return []
         return self._evaluate("val", EvaluationSampler)
 
     def test_dataloader(self) -> DataLoader[ImageTextBatch]:
-        """Images with all their captions."""
+        """Return the data loader of the test photos."""
         return self._evaluate("test", EvaluationSampler)
 
     def predict_dataloader(self) -> DataLoader[ImageTextBatch]:
-        """Images with all their captions, each once over all ranks; without those that were left out."""
+        """Return the data loader of the photos to predict, each once over all ranks, without skipped ones."""
         return self._evaluate("predict", PredictionSampler, self._to_predict)
 
     def on_before_batch_transfer(self, batch: ImageTextBatch, dataloader_idx: int) -> ImageTextBatch:
-        """Count the bad images, here because workers do not see each other's.
+        """Count the unreadable images of a batch; not in the workers, which do not share their counts.
 
         Raises:
             ValueError: If there are more than ``max_bad_images``.
@@ -161,16 +161,16 @@ class RealDataModule(ImageTextDataModule):
             return self.image_size
         if self.image_encoder is None:
             raise ValueError(
-                "RealDataModule got neither image_size nor image_encoder; expected one of them. Set "
+                "RealDataModule got neither image_size nor image_encoder; expected one of the two. Set "
                 "`--data.init_args.image_size`, such as 224, or use a model with an image encoder."
             )
         return self.image_encoder.image_size
 
 
 def find_image_encoder(module: nn.Module) -> ImageEncoder | None:
-    """Return the first image encoder among the parts of a module; ``None`` if it has none.
+    """Return the first image encoder among the children of a module; ``None`` if it has none.
 
-    The command line passes it to datamodules that take an ``image_encoder``.
+    The command line passes it to datamodules with an argument ``image_encoder``.
 
     Example:
         >>> from synth2_lightning.modules.tokenization import TokenizationModule

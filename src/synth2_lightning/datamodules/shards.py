@@ -1,4 +1,4 @@
-"""Pairs that lie in shards already, for a prediction that adds to what is known of them."""
+"""Datamodule of the pairs of a shard folder, to predict scores for them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,11 +15,11 @@ class ShardDataModule(PredictDataModule[int, TokenizedImages]):
     """Pairs of a folder of shards for ``synth2 predict`` to score, each once over all ranks.
 
     Args:
-        shards: Folder that ``synth2 predict`` has finished.
+        shards: Finished shard folder of ``synth2 predict``.
         batch_size: Images per step and rank.
 
     Raises:
-        ValueError: If the batch size is below one.
+        ValueError: If the batch size is below 1.
 
     Example:
         >>> ShardDataModule("shards/scenes-synthetic", batch_size=256).batch_size
@@ -31,38 +31,38 @@ class ShardDataModule(PredictDataModule[int, TokenizedImages]):
     def __init__(self, shards: str, batch_size: int = 64) -> None:
         super().__init__(batch_size)
         self.reader = ShardReader(shards)
-        self._places: dict[tuple[str, str], int] = {}
+        self._rows: dict[tuple[str, str], int] = {}
 
     def provenance(self) -> dict[str, Any]:
-        """Give what made the images, and whether they are of an evaluation split."""
+        """Return the settings of the shards, and whether they come from an evaluation split."""
         manifest = self.reader.manifest
         return {"shards": manifest.provenance.get("settings", {}), "is_evaluation": manifest.is_evaluation}
 
     def list_items(self) -> range:
-        """Check and map the shards, and number their rows."""
+        """Check and memory-map the shards and return the numbers of their rows."""
         self.reader.load()
-        self._places = {}
+        self._rows = {}
         return range(len(self.reader))
 
     def name_items(self, items: Sequence[int]) -> list[tuple[str, str]]:
-        """Return source and key of rows."""
+        """Return source and key of each row."""
         names = self.reader.read_keys()
         return [names[item] for item in items]
 
     def read(self, items: Sequence[int]) -> TokenizedImages:
-        """Read rows."""
-        return self.reader.read_whole(items)
+        """Return a batch of rows."""
+        return self.reader.read_all_columns(items)
 
     def fingerprint_inputs(self, records: Sequence[tuple[str, str]]) -> list[str | None]:
-        """Return fingerprints of the captions and tokens that records are made from."""
-        if not self._places:
-            self._places = {record: row for row, record in enumerate(self.reader.read_keys())}
-        places, sources = self._places, {source for source, _ in self._places}
-        found: list[str | None] = ["" if source in sources else None for source, _ in records]
-        known = [(number, places[record]) for number, record in enumerate(records) if record in places]
+        """Return fingerprints of the captions and tokens of records."""
+        if not self._rows:
+            self._rows = {record: row for row, record in enumerate(self.reader.read_keys())}
+        sources = {source for source, _ in self._rows}
+        fingerprints: list[str | None] = ["" if source in sources else None for source, _ in records]
+        known = [(number, self._rows[record]) for number, record in enumerate(records) if record in self._rows]
         for start in range(0, len(known), _ROWS_AT_A_TIME):
             numbers, rows = zip(*known[start : start + _ROWS_AT_A_TIME], strict=True)
             images = self.reader.read(rows)
             for number, captions, ids in zip(numbers, images.captions, images.tokens.ids, strict=True):
-                found[number] = fingerprint_texts([ids.numpy().tobytes().hex(), *captions])
-        return found
+                fingerprints[number] = fingerprint_texts([ids.numpy().tobytes().hex(), *captions])
+        return fingerprints

@@ -1,4 +1,4 @@
-"""Captions of images as a file that can be gone on with: text, JSONL or CSV, appended batch after batch."""
+"""Resumable output of image captions: text, JSONL or CSV, appended batch by batch."""
 
 import csv
 import io
@@ -19,17 +19,17 @@ from synth2_lightning.io.locks import lock_file
 from synth2_lightning.shards.settings import refuse_other_settings
 
 Row = tuple[str, str]
-"""Name of an image, caption."""
+"""Image name and caption."""
 
 Format = Literal["text", "jsonl", "csv"]
-"""``text`` is name, tabulator, caption; in names, backslash, tabulator and line ends are written with a backslash."""
+"""``text`` is name, tab, caption; names escape backslash, tab and line ends with a backslash."""
 
 _SUFFIXES: dict[str, Format] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv"}
 _ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
 
 
 def format_of(path: Path) -> Format:
-    """Tell the format by the end of a file's name; text, where that says nothing.
+    """Return the format for a file suffix; ``"text"`` for unknown suffixes.
 
     Example:
         >>> format_of(Path("captions.CSV")), format_of(Path("captions"))
@@ -47,21 +47,24 @@ class _Layout:
 
 
 class ImageCaptionFile:
-    """Appends captions to a file so that a kill at any moment loses none that was written, and a next run goes on.
+    """Appends captions to a file durably; a later run with the same settings resumes it.
 
-    Every batch is on the disk when :meth:`append` returns. Half a row, which a kill may leave at the end, is cut off
-    when the file is opened again. What made the captions stands beside the file, in ``NAME.made-by.json``. Until it is
-    closed, no second process can open it.
+    :meth:`append` returns after the batch is synced to disk. A partial last row of a killed process is truncated on
+    opening. The settings are stored next to the file, in ``NAME.made-by.json``. A lock prevents other processes from
+    opening the file at the same time.
 
     Args:
-        path: The file; it and its folder are made where they are not there.
-        format: How rows are written.
-        made_by: What decides the captions; a file is gone on with by the same only.
+        path: The file; it and its folder are created if missing.
+        format: Format of the rows.
+        made_by: Settings that determine the captions; resuming requires the same settings.
+
+    Attributes:
+        names: Names of the images that have captions in the file.
 
     Raises:
-        BlockingIOError: If another process writes it.
+        BlockingIOError: If another process has the file open.
         OSError: If the file cannot be read or written.
-        ValueError: If it holds something else than rows of this format, or captions that were made in another way.
+        ValueError: If the file has rows of another format, or captions made with other settings.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -82,20 +85,20 @@ class ImageCaptionFile:
             self._check_settings({"format": format, **made_by})
             self._file = self._open()
             opened.callback(self._file.close)
-            self._go_on()
+            self._resume()
             self._opened = opened.pop_all()
 
     def append(self, rows: Sequence[Row]) -> None:
-        """Write rows, to the disk."""
+        """Append rows and sync them to disk."""
         self._write("".join(map(self._layout.write, rows)))
         self.names.update(name for name, _ in rows)
 
     def __enter__(self) -> "ImageCaptionFile":
-        """Give the file."""
+        """Return the file."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close it."""
+        """Close the file and release its lock."""
         self._opened.close()
 
     def _open(self) -> BinaryIO:
@@ -103,32 +106,32 @@ class ImageCaptionFile:
             return self.path.open("r+b" if self.path.exists() else "x+b")
         except OSError as error:
             raise OSError(
-                f"{self.path} cannot be opened to write: {error}. Expected a file that may be written to; name "
-                "another, or change its permissions. What it holds is as it was."
+                f"{self.path} cannot be opened for writing: {error}. Expected a writable file; choose another, or "
+                "change its permissions. Nothing was changed."
             ) from error
 
     def _check_settings(self, made_by: dict[str, Any]) -> None:
-        beside = self.path.with_name(f"{self.path.name}.made-by.json")
+        settings_file = self.path.with_name(f"{self.path.name}.made-by.json")
         if self.path.exists() and self.path.stat().st_size:
-            if not beside.is_file():
+            if not settings_file.is_file():
                 raise ValueError(
-                    f"{self.path} is there, but {beside.name}, which says what made it, is not. Expected both or none; "
-                    "name another file, or delete this one."
+                    f"{self.path} exists, but {settings_file.name}, the file with its settings, is missing. Expected "
+                    "both or none; choose another file, or delete this one."
                 )
             try:
-                before = dict(parse_json(beside.read_bytes()))
+                before = dict(parse_json(settings_file.read_bytes()))
             except (ValueError, TypeError) as error:
                 raise ValueError(
-                    f"{beside}, which says what made {self.path.name}, is damaged ({error}). Expected it as it was "
-                    "written: bring it back, name another file, or delete both."
+                    f"{settings_file}, the file with the settings of {self.path.name}, is damaged ({error}). Expected "
+                    "it unchanged: restore it, choose another file, or delete both."
                 ) from error
             refuse_other_settings(self.path, before, made_by)
         else:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             content = json.dumps(made_by, indent=2, ensure_ascii=False) + "\n"
-            write_atomically(beside, lambda draft: draft.write_text(content, encoding="utf-8"))
+            write_atomically(settings_file, lambda draft: draft.write_text(content, encoding="utf-8"))
 
-    def _go_on(self) -> None:
+    def _resume(self) -> None:
         content = self._file.read().decode("utf-8", errors="surrogateescape")
         records = list(self._layout.split(content))
         for number, record in enumerate(records, start=1):
@@ -148,11 +151,11 @@ class ImageCaptionFile:
             self._check(False, number)
             raise
 
-    def _check(self, is_good: bool, number: int) -> None:
-        if not is_good:
+    def _check(self, is_valid: bool, number: int) -> None:
+        if not is_valid:
             raise ValueError(
-                f"Line or record {number} of {self.path} is none that `synth2 caption` wrote, so it cannot be gone on "
-                "with; expected rows of its format only. Repair the file, or name another one. Nothing was changed."
+                f"Line or record {number} of {self.path} was not written by `synth2 caption`, so the file cannot be "
+                "resumed; expected rows of its format only. Repair the file, or choose another. Nothing was changed."
             )
 
     def _write(self, text: str) -> None:
@@ -162,19 +165,19 @@ class ImageCaptionFile:
             os.fsync(self._file.fileno())
         except OSError as error:
             raise OSError(
-                f"{self.path} cannot be written: {error}. The {len(self.names)} captions before are safe in it. Free "
-                "some room, or repair the disk, and start the same command again: it goes on after them."
+                f"{self.path} cannot be written: {error}. Its {len(self.names)} earlier captions are saved; expected "
+                "free disk space. Free some and run the same command again: it resumes after them."
             ) from error
 
 
 class ImageCaptionStream:
-    r"""Writes captions to the standard output, batch after batch.
+    r"""Writes captions to standard output, batch by batch.
 
-    Control characters of names and captions are written out (``\x1b``), since they would act on a terminal. In JSONL
-    they come back as they were; for other formats a :class:`ImageCaptionFile` keeps them.
+    Control characters of names and captions are escaped (``\x1b``), because terminals would execute them. JSONL parsers
+    restore them; for other formats use :class:`ImageCaptionFile`, which does not escape them.
 
     Args:
-        format: How rows are written.
+        format: Format of the rows.
 
     Example:
         >>> ImageCaptionStream("csv").append([("a.jpg", "a dog runs")])
@@ -195,12 +198,12 @@ class ImageCaptionStream:
 
 
 def _split_lines(content: str) -> Iterator[str]:
-    """Cut into lines with their ends; the last one is left out if it has none."""
+    """Return the complete lines with their line ends."""
     return (line for line in io.StringIO(content, newline="\n") if line.endswith("\n"))
 
 
 def _split_csv(content: str) -> Iterator[str]:
-    """Cut into records, whose quoted parts may hold line ends; the last one is left out if it is not whole."""
+    """Yield the complete records; quoted fields may contain line ends."""
     pending = ""
     for line in _split_lines(content):
         pending += line
@@ -231,7 +234,7 @@ def _read_jsonl(record: str) -> Row:
 
 def _write_csv(row: Row) -> str:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\r\n").writerow(row)  # it quotes what ends lines for it, carriage returns, too
+    csv.writer(text, lineterminator="\r\n").writerow(row)  # this terminator makes it quote carriage returns as well
     return text.getvalue().removesuffix("\r\n") + "\n"
 
 

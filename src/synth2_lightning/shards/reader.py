@@ -1,4 +1,4 @@
-"""Read token shards through the ``datasets`` library: memory-mapped, by batches of rows."""
+"""Memory-mapped reading of token shards through the ``datasets`` library."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -24,19 +24,18 @@ from synth2_lightning.types import SampleInfo, TokenizedImages, VQTokens
 
 
 class ShardReader(Loadable):
-    """A finished folder of shards. Constructing it is cheap; ``load()`` checks every part and maps it.
+    """Reader of a finished shard folder; ``load()`` checks and memory-maps all parts.
 
-    The rows lie in the ``datasets`` cache as Arrow, written once by whichever process comes first, and are mapped from
-    there by all others: a batch costs neither a copy of the shard nor a Python object per id. The copy is named after
-    the content of the parts: shards that were made anew are read anew, whatever their names and times, and the same
-    shards in another place are not copied again.
+    The first process writes the rows as Arrow to the ``datasets`` cache; all processes map this copy, so that reading a
+    batch neither copies the shard nor creates a Python object per id. The copy is named by the content of the parts:
+    changed shards are read again, and the same shards in another folder use the same copy.
 
     Args:
-        folder: What :func:`synth2_lightning.shards.writer.finish` finished.
-        limit: Keep the first rows only; all of them if ``None``.
+        folder: Path or URL of a folder that :func:`synth2_lightning.shards.writer.finish` finished.
+        limit: Maximum number of rows, from the first; ``None`` keeps all.
 
     Raises:
-        ValueError: If the limit is below one.
+        ValueError: If the limit is below 1.
 
     Example:
         >>> ShardReader("shards/coco", limit=1000).limit
@@ -45,7 +44,7 @@ class ShardReader(Loadable):
 
     def __init__(self, folder: str | Path, limit: int | None = None) -> None:
         if limit is not None and limit < 1:
-            raise ValueError(f"ShardReader got limit={limit}; expected 1 or more rows, or none for all of them.")
+            raise ValueError(f"ShardReader got limit={limit}; expected 1 or more rows, or null for all of them.")
         self.folder = folder
         self.limit = limit
         self._rows: Any = None
@@ -53,10 +52,10 @@ class ShardReader(Loadable):
 
     @property
     def manifest(self) -> Manifest:
-        """The folder's table of contents.
+        """Manifest of the folder.
 
         Raises:
-            RuntimeError: If it was not loaded yet.
+            RuntimeError: Before ``load()``.
         """
         if self._manifest is None:
             raise RuntimeError(f"The shards {str(self.folder)!r} were used before load(); call load() first.")
@@ -67,7 +66,7 @@ class ShardReader(Loadable):
 
         Raises:
             FileNotFoundError: If the folder, its manifest or a part is missing.
-            ValueError: If a part is not what the manifest says.
+            ValueError: If a part differs from the manifest.
             OSError: If the cache cannot be written.
         """
         folder = resolve(self.folder, "folder of shards")
@@ -83,18 +82,18 @@ class ShardReader(Loadable):
         return min(self.manifest.num_records, self.limit or self.manifest.num_records)
 
     def count_captions(self) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """Number of captions of every row."""
-        self.manifest  # noqa: B018  # refuses use before load()
+        """Return the number of captions of each row."""
+        self.manifest  # noqa: B018  # raises before load()
         return np.asarray(pc.list_value_length(self._rows[:]["captions"]), dtype=np.int64)
 
     def fingerprint(self) -> str:
-        """Checksum of keys and captions, and of the parts' footers, which hold the places of all that is compressed."""
+        """Return a checksum of keys and captions and of the parts' footers, which change with the compressed data."""
         texts = self._rows.select_columns(["key", "captions"])[:]
         parts = crc32(repr((self.manifest.tokens, sorted(self.manifest.footers.items()))).encode())
         return f"{fingerprint_captions(texts['key'], texts['captions'])}-{parts:08x}"
 
     def read(self, indices: Sequence[int]) -> TokenizedImages:
-        """Read rows in the given order; a row may be requested twice."""
+        """Return rows in the given order; indices may repeat."""
         tokens = self.manifest.tokens
         rows = self._rows[list(indices)]
         ids = rows["tokens"].combine_chunks().flatten().to_numpy().astype(np.int64)
@@ -107,8 +106,8 @@ class ShardReader(Loadable):
             codebook_size=tokens.codebook_size,
         )
 
-    def read_whole(self, indices: Sequence[int]) -> TokenizedImages:
-        """Read rows with class names, seeds and scores as well."""
+    def read_all_columns(self, indices: Sequence[int]) -> TokenizedImages:
+        """Return rows in the given order, with class names, seeds and scores."""
         rows = self._rows[list(indices)]
         images = self.read(indices)
         class_names, seeds, scores = (rows[name].to_pylist() for name in ("class_name", "seed", "scores"))
@@ -122,13 +121,13 @@ class ShardReader(Loadable):
         )
 
     def read_keys(self) -> list[tuple[str, str]]:
-        """Source and key of every row."""
-        self.manifest  # noqa: B018  # refuses use before load()
+        """Return source and key of each row."""
+        self.manifest  # noqa: B018  # raises before load()
         names = self._rows.select_columns(["source", "key"])[:]
         return list(zip(names["source"].to_pylist(), names["key"].to_pylist(), strict=True))
 
     def read_scores(self) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """Scores of all captions of the first row, then of the second, and so on.
+        """Return the scores of all captions, row by row.
 
         Raises:
             ValueError: If a caption has no score.
@@ -137,9 +136,9 @@ class ShardReader(Loadable):
         scores = self._rows.select_columns(["scores"])[:]["scores"]
         if scores.null_count or not np.array_equal(pc.list_value_length(scores), num_captions):
             raise ValueError(
-                f"{self.folder} does not hold a score for each of its {num_captions.sum()} captions. Expected shards "
-                "that `synth2 predict --config score.yaml` has written: score these and name the folder it writes, or "
-                "learn from all by keep_fraction=1."
+                f"{self.folder} does not have a score for each of its {num_captions.sum()} captions. Expected scored "
+                "shards: write them with `synth2 predict --config score.yaml` and use their folder, or train on all "
+                "pairs with keep_fraction=1."
             )
         return np.asarray(pc.list_flatten(scores), dtype=np.float32)
 
@@ -147,31 +146,31 @@ class ShardReader(Loadable):
 def _check_parts(folder: Path, manifest: Manifest) -> None:
     present = {part.name for part in list_parts(folder)}
     if missing := manifest.parts.keys() - present:
-        raise FileNotFoundError(f"{folder} lacks {sorted(missing)}, which its manifest names. {_WAY_OUT}")
+        raise FileNotFoundError(f"{folder} lacks {sorted(missing)} of its manifest. {_REMEDY}")
     if extra := present - manifest.parts.keys():
-        raise ValueError(f"{folder} holds {sorted(extra)}, which its manifest does not name. {_WAY_OUT}")
+        raise ValueError(f"{folder} contains {sorted(extra)}, which its manifest does not list. {_REMEDY}")
     for name, num_rows in manifest.parts.items():
         footer = read_footer(folder / name)
         if footer.num_rows != num_rows:
-            raise ValueError(f"{folder / name} has {footer.num_rows} rows, its manifest says {num_rows}. {_WAY_OUT}")
+            raise ValueError(f"{folder / name} has {footer.num_rows} rows, but {num_rows} in its manifest. {_REMEDY}")
         schema = footer.schema.to_arrow_schema()
         row_length = getattr(schema.field("tokens").type, "list_size", None) if "tokens" in schema.names else None
         if row_length != manifest.tokens.row_length:
             raise ValueError(
-                f"{folder / name} has {row_length} ids per row, its manifest says {manifest.tokens.row_length}. "
-                f"{_WAY_OUT}"
+                f"{folder / name} has {row_length} ids per row, but {manifest.tokens.row_length} in its manifest. "
+                f"{_REMEDY}"
             )
         if (largest := largest_id(folder / name)) >= manifest.tokens.codebook_size:
             raise ValueError(
-                f"{folder / name} holds the id {largest}, but codebook {manifest.tokens.codebook!r} has the ids 0 to "
-                f"{manifest.tokens.codebook_size - 1}. {_WAY_OUT}"
+                f"{folder / name} contains the id {largest}, but codebook {manifest.tokens.codebook!r} has the ids 0 "
+                f"to {manifest.tokens.codebook_size - 1}. {_REMEDY}"
             )
         if checksum_footer(folder / name) != manifest.footers.get(name):
-            raise ValueError(f"{folder / name} is damaged: its footer is not as it was written. {_WAY_OUT}")
+            raise ValueError(f"{folder / name} is damaged: the checksum of its footer differs. {_REMEDY}")
 
 
 def _map_parts(folder: Path, manifest: Manifest) -> Any:
-    """Map the rows from a copy in Arrow's format, which is named after what the parts hold, and written if need be."""
+    """Memory-map the rows from an Arrow copy named by the content of the parts; write the copy if it is missing."""
     import datasets
 
     parts = [folder / name for name in manifest.parts]
@@ -180,36 +179,36 @@ def _map_parts(folder: Path, manifest: Manifest) -> Any:
     copy = Path(datasets.config.HF_DATASETS_CACHE) / "synth2_shards" / f"{name}.arrow"
     try:
         if not copy.is_file():
-            with lock_file(copy.with_suffix(".copying"), seconds=-1.0):  # the others wait
+            with lock_file(copy.with_suffix(".copying"), seconds=-1.0):  # other processes wait for the copy
                 if not copy.is_file():
                     write_atomically(copy, partial(_copy_parts, parts, digests))
         return datasets.Dataset.from_file(str(copy)).with_format("arrow")
     except pa.ArrowInvalid as error:
         raise ValueError(
-            f"{copy}, the copy of the shards in {folder} that is read, is damaged ({error}). Delete it; the next run "
-            "makes it again."
+            f"{copy}, the cached copy of the shards in {folder}, is damaged ({error}). Expected it unchanged: delete "
+            "it; the next run creates it again."
         ) from error
     except OSError as error:
         raise OSError(
-            f"The shards in {folder} cannot be mapped: {error}. Expected a cache folder that may be written, with room "
-            f"for them (it is {datasets.config.HF_DATASETS_CACHE}); name another in HF_DATASETS_CACHE."
+            f"The shards in {folder} cannot be mapped: {error}. Expected a writable cache folder with enough disk "
+            f"space (it is {datasets.config.HF_DATASETS_CACHE}); name another in HF_DATASETS_CACHE."
         ) from error
 
 
 def _copy_parts(parts: Sequence[Path], digests: Mapping[str, str], copy: Path) -> None:
     refuse_repeated(parts)
-    with open_parquet(parts[0], _WAY_OUT) as file:
+    with open_parquet(parts[0], _REMEDY) as file:
         schema = pa.schema([field for field in file.schema_arrow if field.name in _COLUMNS])
     with pa.OSFile(str(copy), "wb") as out, pa.ipc.new_stream(out, schema) as writer:
         for part in parts:
             if fingerprint_file(part) != digests[part.name]:
-                raise ValueError(f"{part} is damaged, or another: it is not the part that was written. {_WAY_OUT}")
-            with open_parquet(part, _WAY_OUT) as file:
+                raise ValueError(f"{part} is damaged or was replaced: its SHA-256 differs. {_REMEDY}")
+            with open_parquet(part, _REMEDY) as file:
                 if missing := set(schema.names) - set(file.schema_arrow.names):
-                    raise ValueError(f"{part} has no column {sorted(missing)}, unlike {parts[0].name}. {_WAY_OUT}")
+                    raise ValueError(f"{part} has no column {sorted(missing)}, unlike {parts[0].name}. {_REMEDY}")
                 for batch in read_batches(file, schema.names):
                     writer.write_batch(batch.cast(schema))
 
 
-_WAY_OUT = "The folder was changed after it was finished: restore it, or make the shards again."
+_REMEDY = "Expected the folder unchanged since it was finished: restore it, or create the shards again."
 _COLUMNS = ("key", "source", "captions", "tokens", "class_name", "seed", "scores")

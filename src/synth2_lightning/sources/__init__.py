@@ -1,1 +1,1 @@
-"""Photos with captions, read where they lie."""
+"""Data sources: images with captions, and sets of captions."""

@@ -1,4 +1,4 @@
-"""Find the images that somebody means: files, folders, globs and addresses on the web."""
+"""Search for image files by path, folder, glob pattern or URL."""
 
 import glob
 import os
@@ -10,27 +10,27 @@ SUFFIXES = frozenset(
     {".avif", ".bmp", ".gif", ".ico", ".jfif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".qoi", ".tga"}
     | {".tif", ".tiff", ".webp"}
 )
-"""How the names of images end, in lower case: what is taken from a folder."""
+"""Suffixes of image files, in lower case; folders are searched for these."""
 
 
-_LEFT_BY_SYSTEMS = frozenset({"__MACOSX", ".DS_Store", "Thumbs.db", "desktop.ini"})
+_SYSTEM_FILES = frozenset({"__MACOSX", ".DS_Store", "Thumbs.db", "desktop.ini"})
 
 
 def is_left_by_system(path: PurePath) -> bool:
-    """Return whether macOS or Windows made a file for itself: macOS's ``._`` files have the names of images.
+    """Return whether a path is a metadata file of macOS or Windows; ``._`` files of macOS have names of images.
 
     Example:
         >>> [is_left_by_system(PurePath(name)) for name in (".a/b.jpg", ".a/._b.jpg", "__MACOSX/b.jpg")]
         [False, True, True]
     """
-    return any(part.startswith("._") or part in _LEFT_BY_SYSTEMS for part in path.parts)
+    return any(part.startswith("._") or part in _SYSTEM_FILES for part in path.parts)
 
 
 def is_hidden(path: PurePath) -> bool:
-    """Return whether a file is hidden, or one that a system made for itself.
+    """Return whether a file is hidden, or a metadata file of macOS or Windows.
 
     Args:
-        path: Relative to the folder or the archive that is searched.
+        path: Path relative to the searched folder or archive.
 
     Example:
         >>> [is_hidden(PurePath(name)) for name in ("a/b.jpg", "a/._b.jpg", "__MACOSX/b.jpg", "../b.jpg")]
@@ -41,12 +41,12 @@ def is_hidden(path: PurePath) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class FoundImages:
-    """What was found.
+    """Result of :func:`find_images`.
 
     Args:
-        names: Paths and addresses, each once, in the order in which they were given; those of a folder are sorted.
-        missing: Names of what is not there, with reasons.
-        num_others: Files of folders that are no images by the end of their names.
+        names: Unique paths and URLs in the given order; those of a folder are sorted.
+        missing: Inputs that were not found, each with the reason.
+        num_others: Number of files in folders that have no image suffix.
     """
 
     names: tuple[str, ...]
@@ -55,16 +55,15 @@ class FoundImages:
 
 
 def find_images(given: Sequence[str], allow_urls: bool = False) -> FoundImages:
-    """Find images by what was given on a command line.
+    """Return the images that command line arguments name.
 
     Args:
-        given: Files, whatever their names; folders, searched to the bottom for files that are called like images,
-            hidden ones left out and links to other folders not followed; patterns with ``*``, ``?``, ``[...]`` and
-            ``**``; addresses.
-        allow_urls: Whether addresses on the web may be fetched.
+        given: Files of any name; folders, searched recursively for files with image suffixes, without hidden files and
+            without following links to folders; patterns with ``*``, ``?``, ``[...]`` and ``**``; URLs.
+        allow_urls: Whether URLs may be fetched.
 
     Raises:
-        ValueError: If there is an address and none is allowed, or one that is neither http nor https.
+        ValueError: If a URL is not allowed, or is neither http nor https.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -76,10 +75,10 @@ def find_images(given: Sequence[str], allow_urls: bool = False) -> FoundImages:
     search = _Search()
     for word in given:
         if "://" in word:
-            _check_address(word, allow_urls)
-            search.take(word, word)
+            _check_url(word, allow_urls)
+            search.add(word, word)
         else:
-            search.look_at(word)
+            search.expand(word)
     return FoundImages(tuple(search.names.values()), tuple(search.missing), search.num_others)
 
 
@@ -89,28 +88,28 @@ class _Search:
         self.missing: list[tuple[str, str]] = []
         self.num_others = 0
 
-    def take(self, identity: str, name: str) -> None:
+    def add(self, identity: str, name: str) -> None:
         self.names.setdefault(identity, name)
 
-    def look_at(self, word: str) -> None:
-        path = os.path.expanduser(word)  # noqa: PTH111 - pathlib would lose the spelling of patterns
+    def expand(self, word: str) -> None:
+        path = os.path.expanduser(word)  # noqa: PTH111 - pathlib would normalize patterns
         if os.path.lexists(path):
-            self._enter(path)
+            self._add_path(path)
         elif not glob.has_magic(path):
             self.missing.append((word, "there is no such file or folder"))
         elif matches := sorted(glob.glob(path, recursive=True)):  # noqa: PTH207 - patterns may be absolute
             for match in matches:
-                self._enter(match)
+                self._add_path(match)
         else:
             self.missing.append((word, "no file matches this pattern"))
 
-    def _enter(self, path: str) -> None:
+    def _add_path(self, path: str) -> None:
         if not Path(path).is_dir():
-            self.take(os.path.abspath(path), path)  # noqa: PTH100 - resolve() would follow links to one image
+            self.add(os.path.abspath(path), path)  # noqa: PTH100 - resolve() would merge links to one image
             return
         for file in self._walk(path):
             if Path(file).suffix.lower() in SUFFIXES:
-                self.take(os.path.abspath(file), file)  # noqa: PTH100
+                self.add(os.path.abspath(file), file)  # noqa: PTH100
             else:
                 self.num_others += 1
 
@@ -123,12 +122,11 @@ class _Search:
             yield from (os.path.join(parent, name) for name in sorted(files) if not is_hidden(PurePath(name)))  # noqa: PTH118
 
 
-def _check_address(url: str, allow_urls: bool) -> None:
+def _check_url(url: str, allow_urls: bool) -> None:
     scheme = url.partition("://")[0].lower()
     if scheme not in ("http", "https"):
-        raise ValueError(f"{url!r} is an address by {scheme!r}; expected a path, or an address by http or https.")
+        raise ValueError(f"{url!r} has the URL scheme {scheme!r}; expected a path, or a URL with http or https.")
     if not allow_urls:
         raise ValueError(
-            f"{url!r} is an address on the web, and nothing is fetched from there unasked. Add --allow_urls to allow "
-            "it, or give a path."
+            f"{url!r} is a URL, and URLs are not fetched by default; expected a path. Add --allow_urls to allow URLs."
         )

@@ -1,4 +1,4 @@
-"""Fetch an image from the web, within limits of size and time."""
+"""Download of images by http and https, with limits on size and time."""
 
 import asyncio
 from functools import cache
@@ -7,14 +7,14 @@ from typing import Any
 
 
 class ImageFetcher:
-    """Fetches images by http and https, and nothing by anything else, redirects included.
+    """Downloads images by http and https only, redirects included.
 
     Args:
-        max_bytes: Larger answers are refused as soon as that many have come.
-        timeout: Seconds that a whole answer may take.
+        max_bytes: Maximum size of a response; a larger download is aborted.
+        timeout: Maximum time of a whole download in seconds.
 
     Raises:
-        ValueError: If a limit is not above zero.
+        ValueError: If a limit is not above 0.
 
     Example:
         >>> ImageFetcher(max_bytes=1_000_000).timeout
@@ -28,11 +28,11 @@ class ImageFetcher:
         self.timeout = timeout
 
     def fetch(self, url: str) -> BytesIO:
-        """Fetch one image; to be called from any thread.
+        """Return the content of one image file; thread-safe.
 
         Raises:
-            OSError: If there is no answer, no good one, a late one, one that is too large or compressed, or a redirect
-                leads from a public host to a private one.
+            OSError: If the request fails or times out, the response is too large or compressed, or a redirect leads
+                from a public host to a private one.
         """
         import httpx2
 
@@ -41,7 +41,7 @@ class ImageFetcher:
         try:
             return BytesIO(run_async(self._fetch(url)))
         except TimeoutError as error:
-            reason = f"it had not come after {self.timeout:g} seconds"
+            reason = f"the download took longer than {self.timeout:g} seconds"
             raise OSError(f"The image {url} cannot be fetched: {reason}") from error
         except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -56,7 +56,7 @@ class ImageFetcher:
             httpx2.AsyncClient(
                 verify=_trust(),
                 headers={"User-Agent": "synth2-lightning", **NOT_COMPRESSED},
-                timeout=None,  # of single reads
+                timeout=None,  # asyncio.timeout() limits the whole download
                 follow_redirects=True,
                 event_hooks={"request": [refuse_private_redirects(url)], "response": [limit_size(self.max_bytes)]},
             ) as client,
@@ -67,7 +67,7 @@ class ImageFetcher:
 
 @cache
 def _trust() -> Any:
-    # Reading the certificates takes longer than most images.
+    # Cached: reading the certificates takes longer than most downloads.
     import httpx2
 
     return httpx2.create_ssl_context()

@@ -1,4 +1,4 @@
-"""Decode an image, whatever its file holds, or say by name why it cannot be decoded."""
+"""Decoding of image files to RGB, and resizing with a center crop."""
 
 import warnings
 from collections.abc import Iterator
@@ -13,49 +13,48 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from synth2_lightning.io.paths import refuse_special
-from synth2_lightning.sources.image_metadata import find_turn, strip_metadata
+from synth2_lightning.sources.image_metadata import find_transpose, strip_metadata
 
 FORMATS = ("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "QOI", "TGA", "TIFF", "WEBP")
-"""What is decoded, as Pillow calls it: formats of photos. Others may start programs, as EPS does Ghostscript."""
+"""Pillow names of the formats that are decoded. Decoders of others may start programs: EPS starts Ghostscript."""
 _SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
 _SIXTEEN_BITS_WHITE = 65535
-LARGEST_WANTED = 2048
-"""The side in pixels of what is made of an image, at most, where nobody says: no image encoder sees more."""
-_LONGEST = 64
-"""Times the shorter side that is kept of a longer one."""
-_THINNEST = 1000
-"""Times the shorter side that the longer one of a file may have at all."""
-_LARGE = 2**24
-"""Pixels above which an image is reduced before it is RGB, and decoded while no other large one is."""
-_BAND = 2**20
-"""Pixels that are converted at a time."""
-_one_large_at_a_time = Lock()
+DEFAULT_WANTED_SIZE = 2048
+"""Default of ``wanted_size`` in pixels, above the input size of image encoders."""
+_MAX_KEPT_RATIO = 64
+"""Aspect ratio above which an image is cropped to this ratio."""
+_MAX_RATIO = 1000
+"""Aspect ratio above which a file is refused."""
+_NUM_LARGE_PIXELS = 2**24
+"""Images with more pixels are reduced before the conversion to RGB, and decoded one at a time."""
+_NUM_BAND_PIXELS = 2**20
+"""Number of pixels converted at a time."""
+_large_image_lock = Lock()
 
 
 def decode_image(
-    file: Path | BytesIO, name: str, max_pixels: int | None = None, wanted_size: int = LARGEST_WANTED
+    file: Path | BytesIO, name: str, max_pixels: int | None = None, wanted_size: int = DEFAULT_WANTED_SIZE
 ) -> Image.Image:
-    """Decode an image as its camera meant it: turned upright by its EXIF tag, in RGB.
+    """Return an image file as an RGB image, with its EXIF orientation applied.
 
-    Of an animation, the first image. What is transparent becomes white: images with an alpha channel are mostly
-    drawings and cut-outs made for white pages, and black lines on black would be nothing. Grays of more than 8 bits are
-    scaled, not clipped. Metadata that are spoiled are left out; they never make a bad image.
+    Of an animation, the first frame is decoded. Transparent pixels become white, because most images with an alpha
+    channel are drawings made for white pages. Grayscale values of more than 8 bits are scaled, not clipped. Invalid
+    metadata is ignored.
 
-    The result costs memory by what is wanted, whatever the file: of a side that is more than 64 times the other one,
-    the middle is kept, and more than 16 million pixels are reduced on their way to RGB, never below four times the
-    wanted size. What decoding itself costs is at most 4 bytes a pixel in most formats, of one large image at a time.
+    The memory of the result is bounded: an image with an aspect ratio above 64 is cropped to its middle, and one with
+    more than 2**24 pixels is reduced before the conversion to RGB, never below four times ``wanted_size``. Decoding
+    needs at most 4 bytes per pixel in most formats; large images are decoded one at a time.
 
     Args:
-        file: A path, or the bytes of an image.
-        name: What to call the image in an error.
-        max_pixels: Refuse larger ones before they are decoded; ``None`` leaves that to Pillow, which refuses those of
-            more than twice ``PIL.Image.MAX_IMAGE_PIXELS`` in any case (:func:`pixel_limit` moves that).
-        wanted_size: The side in pixels of what will be made of it. A JPEG of more than twice that is decoded at a half,
-            a quarter or an eighth of its size, which takes as much less time.
+        file: Path or content of an image file.
+        name: Name of the image in errors.
+        max_pixels: Maximum number of pixels, checked before decoding. Pillow refuses more than twice
+            ``PIL.Image.MAX_IMAGE_PIXELS`` in any case (:func:`pixel_limit` changes it).
+        wanted_size: Side in pixels that the image will be resized to. A JPEG of more than twice that size is decoded at
+            1/2, 1/4 or 1/8 of its size, which is faster.
 
     Raises:
-        OSError: If it is missing, truncated, no image, so large that it looks like an attack, or more than memory
-            holds.
+        OSError: If the file is missing, damaged or no image, or the image exceeds a limit or the memory.
 
     Example:
         >>> from io import BytesIO
@@ -72,25 +71,26 @@ def decode_image(
         what = (
             "it is empty (0 bytes)"
             if _is_empty(file)
-            else f"it is in none of the formats that are read ({', '.join(_known_formats())})"
+            else f"it is in none of the expected formats ({', '.join(_known_formats())})"
         )
         raise OSError(f"The image {name} cannot be read: {type(error).__name__}: {what}") from error
     except MemoryError as error:
-        raise OSError(f"The image {name} cannot be read: it is more than the memory holds") from error
-    # Pillow reports damage by whatever its decoders stumble over: a broken PNG header, for one, is a SyntaxError.
+        raise OSError(f"The image {name} cannot be read: it does not fit into memory") from error
+    # Pillow's decoders raise errors of many classes: a damaged PNG header is a SyntaxError.
     except Exception as error:
         raise OSError(f"The image {name} cannot be read: {type(error).__name__}: {error}") from error
 
 
 @contextmanager
 def pixel_limit(max_pixels: int) -> Iterator[None]:
-    """Let Pillow open images of so many pixels while the context lasts, in all threads, without a word.
+    """Context manager that sets Pillow's pixel limit in all threads and silences its warning.
 
     Args:
-        max_pixels: Pillow alone refuses twice as many; :func:`decode_image` holds to the number.
+        max_pixels: New limit. Pillow itself refuses only images of twice as many pixels; pass the same number to
+            :func:`decode_image` to enforce it.
 
     Raises:
-        ValueError: If no pixel is allowed.
+        ValueError: If the limit is below 1.
 
     Example:
         >>> with pixel_limit(1_000_000_000):
@@ -110,32 +110,32 @@ def pixel_limit(max_pixels: int) -> Iterator[None]:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Turn an image upright by its EXIF tag, in RGB, as :func:`decode_image` says.
+    """Return an opened image in RGB with its EXIF orientation applied, converted as by :func:`decode_image`.
 
     Raises:
-        OSError: If it was opened from a file that turns out to be damaged.
+        OSError: If the image was opened from a damaged file.
 
     Example:
         >>> to_rgb(Image.new("LA", (1, 1), (0, 0))).getpixel((0, 0))
         (255, 255, 255)
     """
     image.load()
-    turn = find_turn(image)
+    transpose = find_transpose(image)
     converted = _convert(keep_middle(image), factor=1)
-    return converted if turn is None else converted.transpose(turn)
+    return converted if transpose is None else converted.transpose(transpose)
 
 
 def keep_middle(image: Image.Image) -> Image.Image:
-    """Cut the ends of an image off that is absurdly long: of the longer side, 64 times the shorter one is kept.
+    """Return an image with its longer side cropped to at most 64 times the shorter one.
 
-    No more than the middle square is ever made of an image. Resized first, one of 1 x 1,000,000 pixels would fill the
+    Encoders use the central square only, and resizing an uncropped image of 1 x 1,000,000 pixels would exhaust the
     memory.
 
     Example:
         >>> keep_middle(Image.new("L", (2, 1000))).size
         (2, 128)
     """
-    margins = [max(0, side - _LONGEST * min(image.size)) // 2 for side in image.size]  # the middle stays the middle
+    margins = [max(0, side - _MAX_KEPT_RATIO * min(image.size)) // 2 for side in image.size]
     if not any(margins):
         return image
     return image.crop((margins[0], margins[1], image.width - margins[0], image.height - margins[1]))
@@ -144,13 +144,13 @@ def keep_middle(image: Image.Image) -> Image.Image:
 def center_crop(image: Image.Image, size: int) -> Image.Image:
     """Resize the shorter side to a size (bicubic, antialiased) and crop the central square.
 
-    The pixels are those of torchvision's ``Resize`` and ``CenterCrop`` on Pillow images, which CLIP and most networks
-    of timm were trained on. Training, evaluation and captioning all crop by this function; the encoder normalizes its
-    result. An extremely long image is cropped by :func:`keep_middle` first; an image of the requested size is returned
-    unchanged.
+    The pixels are those of torchvision's ``Resize`` and ``CenterCrop`` on Pillow images, which CLIP and most models
+    of timm were trained with. Training, evaluation and captioning all use this function; the encoder normalizes its
+    result. Images with an aspect ratio above 64 are cropped by :func:`keep_middle` first; an image of the requested
+    size is returned unchanged.
 
     Args:
-        image: RGB.
+        image: RGB image.
         size: Height and width of the square in pixels.
 
     Example:
@@ -170,53 +170,53 @@ def center_crop(image: Image.Image, size: int) -> Image.Image:
 
 
 def _decode(file: Path | BytesIO, max_pixels: int | None, wanted_size: int) -> Image.Image:
-    """Decode a file; if that fails, and not for want of memory, once more without the file's metadata."""
+    """Decode a file; if that fails for another reason than memory, decode it again without its metadata."""
     try:
-        return _decode_as_it_is(file, max_pixels, wanted_size)
+        return _decode_unmodified(file, max_pixels, wanted_size)
     except MemoryError:
         raise
     except Exception:
-        plain = strip_metadata(file)
-        if plain is not None:
-            with suppress(Exception):  # the damage is elsewhere, and the first error names it
-                return _decode_as_it_is(plain, max_pixels, wanted_size)
+        stripped = strip_metadata(file)
+        if stripped is not None:
+            with suppress(Exception):  # the first error describes the damage
+                return _decode_unmodified(stripped, max_pixels, wanted_size)
         raise
 
 
-def _decode_as_it_is(file: Path | BytesIO, max_pixels: int | None, wanted_size: int) -> Image.Image:
+def _decode_unmodified(file: Path | BytesIO, max_pixels: int | None, wanted_size: int) -> Image.Image:
     if isinstance(file, BytesIO):
         file.seek(0)
     with Image.open(file, formats=_known_formats()) as image:
         _check_size(image.size, max_pixels)
         image.draft(None, (2 * wanted_size, 2 * wanted_size))
-        is_large = image.width * image.height > _LARGE
-        with _one_large_at_a_time if is_large else nullcontext():
+        is_large = image.width * image.height > _NUM_LARGE_PIXELS
+        with _large_image_lock if is_large else nullcontext():
             image.load()
-            turn, middle = find_turn(image), keep_middle(image)
+            transpose, middle = find_transpose(image), keep_middle(image)
             factor = min(middle.size) // (4 * wanted_size) if is_large else 1
             converted = _convert(middle, max(factor, 1))
-    return converted if turn is None else converted.transpose(turn)
+    return converted if transpose is None else converted.transpose(transpose)
 
 
 def _check_size(size: tuple[int, int], max_pixels: int | None) -> None:
     width, height = size
     if max_pixels is not None and width * height > max_pixels:
         raise ValueError(
-            f"it has {width} x {height} pixels, and more than {max_pixels} are refused, because a small file may then "
-            "fill the memory; allow more by max_pixels if you trust it"
+            f"it has {width} x {height} pixels, and more than {max_pixels} are refused, because decoding them may "
+            "exhaust the memory; raise max_pixels if you trust the file"
         )
-    if max(size) > _THINNEST * min(size):
+    if max(size) > _MAX_RATIO * min(size):
         raise ValueError(
-            f"it has {width} x {height} pixels, and one side of more than {_THINNEST} times the other one is refused: "
-            "its middle square, which is what an encoder sees, is next to nothing of it; cut out what matters"
+            f"it has {width} x {height} pixels, and a side of more than {_MAX_RATIO} times the other one is refused, "
+            "because encoders use the central square only; crop the image to the relevant part"
         )
 
 
 def _convert(image: Image.Image, factor: int) -> Image.Image:
-    """Convert an image to RGB, smaller by a factor, band by band: its other forms never exist as a whole."""
+    """Convert an image to RGB and reduce it by a factor, in bands of rows to limit the memory of intermediates."""
     scale = _find_scale(image)
     width, height = image.size
-    num_rows = max(_BAND // width // factor, 1) * factor
+    num_rows = max(_NUM_BAND_PIXELS // width // factor, 1) * factor
     converted = Image.new("RGB", (-(-width // factor), -(-height // factor)))
     for top in range(0, height, num_rows):
         band = _convert_band(image.crop((0, top, width, min(top + num_rows, height))), scale)
@@ -236,14 +236,13 @@ def _convert_band(band: Image.Image, scale: tuple[float, float] | None) -> Image
 
 
 def _find_scale(image: Image.Image) -> tuple[float, float] | None:
-    """The values of black and white, of grays of more than 8 bits."""
+    """Return the values of black and white of a grayscale image with more than 8 bits; ``None`` for other modes."""
     if image.mode in _SIXTEEN_BITS:
         return 0.0, float(_SIXTEEN_BITS_WHITE)
     if image.mode not in ("I", "F"):
         return None
-    # 16 bits say where white is. Whole numbers beyond them and fractions do not: there the extremes are
-    # black and white.
-    rows = max(_BAND // image.width, 1)
+    # 32-bit modes define no white: values outside of 16 bits or [0, 1] are scaled by their extremes.
+    rows = max(_NUM_BAND_PIXELS // image.width, 1)
     bands = (image.crop((0, top, image.width, min(top + rows, image.height))) for top in range(0, image.height, rows))
     extremes = [(float(values.min()), float(values.max())) for values in map(_read_values, bands)]
     low, high = min(low for low, _ in extremes), max(high for _, high in extremes)
@@ -260,7 +259,7 @@ def _read_values(image: Image.Image) -> np.ndarray[Any, np.dtype[np.float64]]:
 
 @cache
 def _known_formats() -> tuple[str, ...]:
-    """Those of :data:`FORMATS` that this Pillow was built with; what cameras call MPO is JPEG to it."""
+    """Return those of :data:`FORMATS` that Pillow was built with; it opens MPO files of cameras as JPEG."""
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
 

@@ -1,4 +1,4 @@
-"""The captions of photos as text only: what is synthesized from where the photos themselves are withheld."""
+"""Captions of an image source as a caption source, to synthesize images from them."""
 
 from collections.abc import Iterator
 
@@ -8,17 +8,17 @@ from synth2_lightning.types import CaptionRecord
 
 
 class PhotoCaptions(IndexedCaptions):
-    """Every caption of a source of photos is a record of its own; no image is opened.
+    """Caption source with one record per caption of an image source; no image is opened.
 
-    SynthPair of Synth² (arXiv 2403.07750, section 4) is given some photos and the captions of all others: the
-    same source with ``limit=1000`` gives the photos, and ``skip=1000`` the captions of the rest. Captions of an
-    evaluation split are no less part of it than its photos: nothing may be learned from what is made of them.
+    SynthPair of Synth² (arXiv 2403.07750, section 4) trains on some photos and on the captions of all others: the same
+    source with ``limit=1000`` provides the photos, and with ``skip=1000`` the captions of the others. Captions of an
+    evaluation split belong to it: images made from them must not be trained on.
 
     Args:
-        photos: Where the captions stand.
-        skip: How many photos to leave out, from the first.
-        name: What logs and shards call the captions.
-        limit: Keep the first captions only, of those that are left.
+        photos: Image source of the captions.
+        skip: Number of photos to skip, from the first.
+        name: Name of the source in logs and shards.
+        limit: Maximum number of captions after the skipped photos; ``None`` keeps all.
 
     Raises:
         ValueError: If ``skip`` is negative.
@@ -34,13 +34,13 @@ class PhotoCaptions(IndexedCaptions):
     ) -> None:
         super().__init__(name, max_empty_captions=0, limit=limit)
         if skip < 0:
-            raise ValueError(f"Captions {name!r} got skip={skip}; expected 0 or more photos to leave out.")
+            raise ValueError(f"Captions {name!r} got skip={skip}; expected 0 or more photos to skip.")
         self.photos = photos
         self.is_evaluation = photos.is_evaluation
         self.skip = skip
 
     def read_captions(self) -> Iterator[CaptionRecord]:
-        """Go through the captions, photo by photo; the key is the photo's and the caption's number."""
+        """Yield the captions photo by photo; the key is the photo's key and the number of the caption."""
         self.photos.load()
         for index in range(self.skip, len(self.photos)):
             for ordinal, caption in enumerate(self.photos.captions(index)):
