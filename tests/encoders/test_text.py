@@ -259,7 +259,7 @@ def test_long_captions_are_cut_counted_and_told_once(family: str, tmp_path: Path
         encoder.encode([long])
     assert encoder.num_truncated == 3
     (message,) = caplog.messages
-    assert message.startswith(f"The caption {long!r} is longer than max_length=6 tokens: its end was cut off")
+    assert message.startswith(f"The caption {long!r} is longer than max_length=6 tokens and was truncated")
     assert "Raise max_length" in message
     assert mask.sum(1).tolist()[0] == 6
     num_words = 6 - encoder.tokenizer.num_special_tokens_to_add()
