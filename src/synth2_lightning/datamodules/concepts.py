@@ -107,7 +107,7 @@ class ConceptDataModule(PredictDataModule[Ask, PromptBatch]):
     def _draw(self) -> list[Ask]:
         if self.prompt.num_concepts == 0:
             return [(f"free-{number}", ()) for number in range(self.num_captions)]
-        drawn = self.sampler.draw(self._concepts, self.num_captions, self.seed)
+        drawn = self.sampler.sample(self._concepts, self.num_captions, self.seed)
         partners = self._draw_partners(drawn) if self.prompt.num_concepts > 1 else [()] * len(drawn)
         counts = [0] * len(self._concepts)
         asks = []
@@ -123,6 +123,6 @@ class ConceptDataModule(PredictDataModule[Ask, PromptBatch]):
                 f"Prompt {self.prompt.template_id!r} puts two concepts together, and {self.concepts.name!r} has only "
                 f"{self._concepts[0].name!r}; expected two or more. Use more concepts, or a prompt for one."
             )
-        others = self.sampler.draw(self._concepts, len(drawn), record_seed(self.seed, "partners"))
+        others = self.sampler.sample(self._concepts, len(drawn), record_seed(self.seed, "partners"))
         size = len(self._concepts)
         return [((other + 1) % size if other == one else other,) for one, other in zip(drawn, others, strict=True)]

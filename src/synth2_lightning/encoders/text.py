@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from synth2_lightning.encoders.text_tokens import TextReader
+from synth2_lightning.encoders.text_tokens import CaptionTokenizer
 from synth2_lightning.interfaces import FrozenModule, TextEncoder
 from synth2_lightning.io.huggingface import NewNetwork
 from synth2_lightning.io.locations import is_here, locate_model
@@ -68,17 +68,17 @@ class TransformersTextEncoder(TextEncoder, ABC):
         return int(self.config.hidden_size)
 
     @cached_property
-    def reader(self) -> TextReader:
+    def caption_tokenizer(self) -> CaptionTokenizer:
         """Tokenization and truncation of captions."""
-        return TextReader(self.tokenizer, self.max_length, getattr(self.config, "max_position_embeddings", None))
+        return CaptionTokenizer(self.tokenizer, self.max_length, getattr(self.config, "max_position_embeddings", None))
 
     @property
     def num_truncated(self) -> int:
         """Number of texts truncated to ``max_length`` so far."""
-        return self.reader.num_truncated
+        return self.caption_tokenizer.num_truncated
 
     def _load(self) -> None:
-        _ = self.embed_dim, self.reader  # raise on invalid arguments before reading weights
+        _ = self.embed_dim, self.caption_tokenizer  # raise on invalid arguments before reading weights
         network = self.build_network()
         if hasattr(network, "pooler"):
             network.pooler = nn.Identity()  # DDP rejects parameters without a gradient
@@ -94,7 +94,7 @@ class TransformersTextEncoder(TextEncoder, ABC):
         """
         if self.network is None:
             raise RuntimeError(f"The weights of {type(self).__name__} are not loaded; call load() first.")
-        tokens = self.reader.read(texts)
+        tokens = self.caption_tokenizer.tokenize(texts)
         ids, mask = tokens.ids.to(self.anchor.device), tokens.mask.to(self.anchor.device)
         hidden: Tensor = self.network(input_ids=ids, attention_mask=mask.long()).last_hidden_state
         return hidden.to(self.anchor.dtype), mask

@@ -21,7 +21,7 @@ class TextTokens:
     mask: Bool[Tensor, "batch length"]
 
 
-class TextReader:
+class CaptionTokenizer:
     """Tokenizes captions; truncates and counts long ones, and logs a warning once.
 
     Special tokens are kept in truncated captions.
@@ -50,7 +50,7 @@ class TextReader:
         self.max_length = max_length
         self.num_truncated = 0
 
-    def read(self, texts: Sequence[str]) -> TextTokens:
+    def tokenize(self, texts: Sequence[str]) -> TextTokens:
         """Return the padded token ids of captions.
 
         Raises:

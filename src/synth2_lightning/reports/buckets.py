@@ -23,7 +23,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from synth2_lightning.filters.duplicates import NearDuplicates, Runs
+from synth2_lightning.filters.duplicates import NearDuplicates, Ngrams
 from synth2_lightning.metrics.ngrams import Ints
 from synth2_lightning.reports.partitions import Partition, list_captions
 
@@ -45,7 +45,7 @@ def find_near_duplicates(near: NearDuplicates, partitions: Any, num_rows: int, n
         num_rows: Rows of all partitions.
         num_workers: Of the cluster.
     """
-    num_buckets = len(next(near.find_buckets([near.list_runs("")])))
+    num_buckets = len(next(near.find_buckets([near.list_ngrams("")])))
     num_shards = max(2 * num_workers, num_rows * num_buckets // _ROWS_OF_A_SHARD)
     buckets = (
         partitions.map_batches(partial(_spread, near=near, num_shards=num_shards), batch_size=1, batch_format="pyarrow")
@@ -75,7 +75,7 @@ def spread_captions(partition: Partition, near: NearDuplicates, num_shards: int)
     for first, table in partition.read(["caption"]):
         captions = list_captions(table)
         places = [place for place, caption in enumerate(captions) if caption]
-        found = list(near.find_buckets(near.list_runs(captions[place]) for place in places))
+        found = list(near.find_buckets(near.list_ngrams(captions[place]) for place in places))
         sizes = [len(buckets) for buckets in found]
         buckets = np.asarray([bucket for each in found for bucket in each], np.int64)
         repeated = np.repeat(np.asarray(places, np.int64), sizes)
@@ -149,14 +149,14 @@ def judge_bucket(captions: Sequence[str], statuses: Sequence[int], near: NearDup
         >>> judge_bucket(["a fox", "A fox.", "an owl"], [UNDECIDED] * 3, NearDuplicates()) == [FREE, BLOCKED, FREE]
         True
     """
-    kept: list[Runs] = []
-    undecided: list[Runs] = []
+    kept: list[Ngrams] = []
+    undecided: list[Ngrams] = []
     verdicts = []
     for caption, status in zip(captions, statuses, strict=True):
         if status == DROPPED:
             verdicts.append(status)
             continue
-        runs = near.list_runs(caption)
+        runs = near.list_ngrams(caption)
         if status == KEPT:
             kept.append(runs)
         elif any(near.are_near(runs, other) for other in kept):
