@@ -25,7 +25,8 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> nn.Module:
     (folder / "scorer-clip.json").write_text(json.dumps(config))
     open_clip.add_model_config(folder)
     torch.manual_seed(0)
-    return open_clip.create_model("scorer-clip").eval()
+    network: nn.Module = open_clip.create_model("scorer-clip")
+    return network.eval()
 
 
 @pytest.fixture
