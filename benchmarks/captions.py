@@ -33,7 +33,7 @@ def make_prompts(count: int) -> tuple[list[Prompt], list[int]]:
     concepts = ImageNetConcepts()
     concepts.load()
     every = [concepts.concept(index) for index in range(len(concepts))]
-    chosen = [every[index] for index in UniformSampling().draw(every, count, seed=0)]
+    chosen = [every[index] for index in UniformSampling().sample(every, count, seed=0)]
     seeds = [record_seed(0, concept.key) for concept in chosen]
     template = read_template(config_folder() / "prompts" / "small_model.yaml")
     return [template.render([concept], seed) for concept, seed in zip(chosen, seeds, strict=True)], seeds

@@ -53,7 +53,7 @@ def test_a_definition_with_braces_stays_as_it_is() -> None:
     [
         (1, "Describe it.", r"\[\].*\['name'\].*\['gloss'\]"),
         (1, "{name} {other}", r"'p@1'.*\['name', 'other'\].*\['name'\]"),
-        (1, "{name} {definition}", r"has the places \['definition', 'name'\]"),
+        (1, "{name} {definition}", r"has placeholders \['definition', 'name'\]"),
         (2, "{name}", r"\['name', 'other'\].*\['gloss', 'other_gloss'\]"),
         (0, "{name}", r"\b0 concepts\b.*\[\].*num_concepts"),
         (1, "{name", r"'{name'.*format string.*{{ and }}"),

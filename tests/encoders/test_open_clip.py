@@ -12,10 +12,9 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from synth2_lightning.encoders.open_clip import OpenClipEncoder, OpenClipImageTextEncoder, OpenClipScorer
-from synth2_lightning.encoders.vqgan import VQGANTokenizer
-from synth2_lightning.testing import TinyImageTokenizer, check_image_encoder, check_pair_scorer
-from synth2_lightning.types import Pixels, VQTokens
+from synth2_lightning.encoders.open_clip import OpenClipEncoder, OpenClipImageTextEncoder
+from synth2_lightning.testing import check_image_encoder
+from synth2_lightning.types import Pixels
 
 TEXT = {"context_length": 8, "vocab_size": 64, "width": 32, "heads": 2, "layers": 1}
 TOWERS = {
@@ -197,37 +196,7 @@ def test_device_resize_matches_open_clips_own(shape: tuple[int, int]) -> None:
     assert difference.mean() <= 0.2
 
 
-def scenes_tokenizer() -> VQGANTokenizer:
-    return VQGANTokenizer("package://synth2_lightning/scenes/tokenizer")
-
-
-def random_tokens() -> VQTokens:
-    tokenizer = scenes_tokenizer()
-    tokenizer.load()
-    return VQTokens(torch.randint(0, 512, (3, 64, 1), generator=torch.manual_seed(2)), tokenizer.codebook)
-
-
 CAPTIONS = ["a red circle", "two small green squares on a striped background", "a ring"]
-
-
-def test_a_score_is_open_clips_own_cosine(tmp_path: Path) -> None:
-    model, path = save_random("tiny-clip", tmp_path)
-    tokens, tokenizer = random_tokens(), scenes_tokenizer()
-    scorer = OpenClipScorer(tokenizer, "tiny-clip", path)
-    check_pair_scorer(scorer, tokens, CAPTIONS, atol=1e-5)
-
-    _, _, preprocess = open_clip.create_model_and_transforms("tiny-clip")
-    arrays = tokenizer.detokenize(tokens).values.permute(0, 2, 3, 1).numpy()
-    images = torch.stack([preprocess(Image.fromarray(array)) for array in arrays])
-    with torch.no_grad():
-        image = model.encode_image(images, normalize=True)  # type: ignore[operator]
-        text = model.encode_text(open_clip.get_tokenizer("tiny-clip")(CAPTIONS), normalize=True)  # type: ignore[operator]
-    # They resize with Pillow, which rounds once more on the way.
-    torch.testing.assert_close(scorer.score(tokens, CAPTIONS), (image * text).sum(1), atol=5e-3, rtol=0)
-    assert scorer.score(tokens, CAPTIONS).std() > 0.02
-    provenance = scorer.provenance()
-    assert provenance["weights"].startswith("open_clip:")
-    assert (provenance["model"], provenance["pretrained"]) == ("tiny-clip", "tiny-clip")
 
 
 @torch.no_grad()
@@ -260,19 +229,6 @@ def test_towers_need_weights_and_a_known_architecture() -> None:
         encoder.embed_texts(CAPTIONS)
     with pytest.raises(ValueError, match="architecture 'ViT-X'"):
         OpenClipImageTextEncoder("ViT-X", "x.pt")
-
-
-def test_scoring_needs_weights_and_a_tokenizer_that_decodes(tmp_path: Path) -> None:
-    _, path = save_random("tiny-clip", tmp_path)
-    tokens = VQTokens(torch.zeros(1, 4, 1, dtype=torch.long), TinyImageTokenizer.codebook)
-    scorer = OpenClipScorer(TinyImageTokenizer(), "tiny-clip", path)
-    with pytest.raises(RuntimeError, match=r"'tiny-clip'.*load\(\)"):
-        scorer.score(tokens, ["a field"])
-    scorer.load()
-    with pytest.raises(TypeError, match=r"no decoder.*VQGANTokenizer"):
-        scorer.score(tokens, ["a field"])
-    with pytest.raises(ValueError, match="architecture 'ViT-X'"):
-        OpenClipScorer(TinyImageTokenizer(), "ViT-X", path)
 
 
 def test_unknown_architecture_is_refused() -> None:

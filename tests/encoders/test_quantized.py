@@ -168,7 +168,7 @@ def test_codebook_of_another_encoder_is_refused(folder: Path) -> None:
 
 @pytest.mark.parametrize("num_levels", [0, 4])
 def test_levels_that_are_not_there_are_refused(folder: Path, num_levels: int) -> None:
-    with pytest.raises(ValueError, match=rf"{num_levels} levels.* 1 to 3"):
+    with pytest.raises(ValueError, match=rf"num_levels={num_levels}\b.* 1 to 3"):
         QuantizedEncoder(PatchMeans(), str(folder), num_levels)
 
 
@@ -206,7 +206,7 @@ def test_held_out_images_never_start_the_codes(tmp_path: Path) -> None:
     codebook = learner(num_steps=0)
     with pytest.raises(RuntimeError, match=r"codebook.*training mode"):
         codebook.eval().quantize(images(64))
-    with pytest.raises(RuntimeError, match=r"codebook.*export.*train"):
+    with pytest.raises(RuntimeError, match=r"codebook.*train.*export"):
         codebook.export(tmp_path)
 
 

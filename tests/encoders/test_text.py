@@ -235,7 +235,7 @@ def test_a_blank_caption_is_shown(bert: str, make: Callable[[str], Any], blank: 
 def test_a_caption_of_which_the_tokenizer_keeps_nothing_is_shown() -> None:
     encoder = NewTextEncoder(TINY_BERT, SCENES)
     encoder.load()
-    encoder.reader.tokenizer.backend_tokenizer.normalizer = _nothing()
+    encoder.caption_tokenizer.tokenizer.backend_tokenizer.normalizer = _nothing()
     with pytest.raises(ValueError, match=r"'a dog'.* no word"):
         encoder.encode(["a dog"])
 
@@ -259,7 +259,7 @@ def test_long_captions_are_cut_counted_and_told_once(family: str, tmp_path: Path
         encoder.encode([long])
     assert encoder.num_truncated == 3
     (message,) = caplog.messages
-    assert message.startswith(f"The caption {long!r} is longer than max_length=6 tokens: its end was cut off")
+    assert message.startswith(f"The caption {long!r} is longer than max_length=6 tokens and was truncated")
     assert "Raise max_length" in message
     assert mask.sum(1).tolist()[0] == 6
     num_words = 6 - encoder.tokenizer.num_special_tokens_to_add()

@@ -172,9 +172,9 @@ def test_a_codebook_that_is_not_there_yet_is_said(tmp_path: Path) -> None:
 
 def test_sizes_that_do_not_divide_are_refused(tmp_path: Path) -> None:
     save_model(tmp_path)
-    with pytest.raises(ValueError, match=r"image_size=18 .* 4 pixels .*multiple of 4"):
+    with pytest.raises(ValueError, match=r"image_size=18 .* 4 pixels.*multiple of 4"):
         VQGANTokenizer(str(tmp_path), image_size=18)
-    with pytest.raises(ValueError, match=r"image_size=18 .* 8 pixels .*multiple of 8"):
+    with pytest.raises(ValueError, match=r"image_size=18 .* 8 pixels.*multiple of 8"):
         TrainableVQGAN(image_size=18)
 
 

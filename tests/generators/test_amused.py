@@ -206,7 +206,7 @@ def test_long_captions_are_cut_and_counted(pipeline: Any, folder: Path, caplog: 
     tokens = generator.generate(captions, SEEDS)
     assert torch.equal(tokens.ids.view(3, 4, 4), ask(pipeline, captions))
     assert generator.num_truncated == 1
-    assert "1 of 3 captions are longer than the 16 tokens that the text encoder reads" in caplog.text
+    assert "1 of 3 captions exceed the text encoder's context length of 16 tokens" in caplog.text
     assert "(1 so far), such as 'abcdefghijklmno'" in caplog.text
     generator.generate(captions[2:], SEEDS[2:])
     assert generator.num_truncated == 2

@@ -143,7 +143,7 @@ def test_mistakes_are_told(save_model: Save) -> None:
     generator.load()
     with pytest.raises(ValueError, match=r" 2 prompts.* 1 seeds"):
         generator.generate(PROMPTS[:2], [0])
-    with pytest.raises(ValueError, match=r" 28\d positions.* 256\b.*max_new_tokens"):
+    with pytest.raises(ValueError, match=r"max_new_tokens=250.* 28\d positions.* 256\b"):
         generator.generate(PROMPTS[:1], [0])
     with pytest.raises(FileNotFoundError, match=r"language model.*'\./nowhere'"):
         LanguageModelCaptionGenerator("./nowhere").load()

@@ -266,7 +266,7 @@ def test_a_request_that_failed_is_sent_again(
     assert [answer.text for answer in ask(generator)] == texts()
     assert server.asked == {**Counter(ANIMALS), "cow": 3}
     assert generator.server.num_retries == 2
-    assert "The request is sent again; so far 1 retries and" in caplog.messages[0]
+    assert "Retrying; so far 1 retries and" in caplog.messages[0]
 
 
 @pytest.mark.parametrize("fault", ["reset", "500", "429", "no JSON"])
@@ -294,7 +294,7 @@ def test_a_server_that_never_answers_is_named(server: FakeChatServer) -> None:
     server.delays = {"cow": 0.3}
     with pytest.raises(ConnectionError, match=r" 0\.05 seconds.* 2 times") as error:
         ask(make(server, timeout=0.05, max_retries=1), ["cow"])
-    assert "The 0 answers of this batch that had come are lost, because no cache is set." in str(error.value)
+    assert "The 0 answers of this batch are lost, because no cache is set." in str(error.value)
 
 
 def test_no_server_at_all_is_named(server: FakeChatServer) -> None:
@@ -575,7 +575,7 @@ def test_captions_of_a_server_without_seeds_are_asked_for_one_by_one(server: Fak
         (
             {"max_tokens": "max_completion_tokens"},
             None,
-            r"field_names for 'max_tokens'; expected some of seed",
+            r"field_names for 'max_tokens'; expected any of seed",
         ),
         ({"messages": "prompt"}, None, r"field_names for 'messages'"),
         (
@@ -583,7 +583,7 @@ def test_captions_of_a_server_without_seeds_are_asked_for_one_by_one(server: Fak
             {"max_tokens": 4},
             r"two values for 'max_tokens'.*field_names",
         ),
-        (None, {"seed": 4}, r"two values for 'seed'.*Leave it out of extra_body"),
+        (None, {"seed": 4}, r"two values for 'seed'.*Remove it from extra_body"),
         (None, {"messages": []}, r"two values for 'messages'"),
         ({"seed": "temperature"}, None, r"two values for 'temperature'"),
     ],
@@ -605,7 +605,7 @@ def test_fields_with_two_values_are_refused(
         ),
         (400, '{"error": {"message": "Unrecognized request argument: seed"}}', r"field_names='\{seed: null\}'"),
         (400, '{"error": {"message": "Unsupported value: \'temperature\'"}}', r"field_names='\{temperature: null\}'"),
-        (404, '{"error": {"message": "no model Seed-OSS"}}', r"Look at model, base_url"),
+        (404, '{"error": {"message": "no model Seed-OSS"}}', r"Check model, base_url"),
     ],
 )
 def test_a_server_that_refuses_a_field_is_told_with_the_argument_that_helps(

@@ -107,7 +107,7 @@ class ConceptDataModule(PredictDataModule[Request, PromptBatch]):
     def _sample(self) -> list[Request]:
         if self.prompt.num_concepts == 0:
             return [(f"free-{number}", ()) for number in range(self.num_captions)]
-        sampled = self.sampler.draw(self._concepts, self.num_captions, self.seed)
+        sampled = self.sampler.sample(self._concepts, self.num_captions, self.seed)
         partners = self._sample_partners(sampled) if self.prompt.num_concepts > 1 else [()] * len(sampled)
         counts = [0] * len(self._concepts)
         requests = []
@@ -123,7 +123,7 @@ class ConceptDataModule(PredictDataModule[Request, PromptBatch]):
                 f"Prompt {self.prompt.template_id!r} combines two concepts, but {self.concepts.name!r} has only "
                 f"{self._concepts[0].name!r}; expected two or more. Use more concepts, or a prompt for one."
             )
-        seconds = self.sampler.draw(self._concepts, len(sampled), record_seed(self.seed, "partners"))
+        seconds = self.sampler.sample(self._concepts, len(sampled), record_seed(self.seed, "partners"))
         size = len(self._concepts)
         return [
             ((second + 1) % size if second == first else second,)

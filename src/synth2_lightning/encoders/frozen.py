@@ -1,4 +1,4 @@
-"""Base class of image encoders around a third-party network: preprocessing and feature extraction."""
+"""Base class of image encoders that wrap a third-party network: preprocessing and feature extraction."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -20,14 +20,14 @@ RGB = tuple[float, float, float]
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
-    """How a network wants its images.
+    """Resizing and normalization of a network's input images.
 
     Args:
         image_size: Height and width in pixels.
-        mean: Subtracted from values in [0, 1], per channel.
-        std: Divides what is left, per channel.
-        interpolation: How images of another size are resized; always with antialiasing.
-        resize_mode: ``"shortest"`` scales the shorter side and cuts the middle out, ``"squash"`` scales both sides.
+        mean: Channel means of values in [0, 1].
+        std: Channel standard deviations.
+        interpolation: Interpolation for resizing, always with antialiasing.
+        resize_mode: ``"shortest"`` resizes the shorter side and center-crops, ``"squash"`` resizes both sides.
 
     Example:
         >>> preprocessing = Preprocessing(8, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
@@ -42,7 +42,7 @@ class Preprocessing:
     resize_mode: Literal["shortest", "squash"] = "shortest"
 
     def frame(self, images: UInt8[Tensor, "batch 3 height width"]) -> UInt8[Tensor, "batch 3 size size"]:
-        """Bring images to the network's size; those that have it are left alone."""
+        """Resize and crop images to the network's size; images of that size are returned unchanged."""
         target = [self.image_size, self.image_size]
         if list(images.shape[-2:]) == target:
             return images
@@ -52,15 +52,14 @@ class Preprocessing:
 
 
 class FrozenEncoder(ImageEncoder, ABC):
-    """An image encoder around one network that is never trained.
+    """Image encoder that wraps one frozen network.
 
-    Subclasses say how the network is built and where its features are taken; the feature map becomes one
-    embedding per position, in raster order. The widths come from a forward pass without data or weights (on
-    torch's ``meta`` device).
+    Subclasses define how the network is built and which feature map is used; each position of the map becomes one
+    embedding, in raster order. A forward pass on torch's ``meta`` device determines the sizes without weights.
 
     Args:
         name: Identity of the embeddings.
-        preprocessing: How the network wants its images.
+        preprocessing: Preprocessing of the input images.
         blueprint: The network on the ``meta`` device.
     """
 
@@ -82,16 +81,15 @@ class FrozenEncoder(ImageEncoder, ABC):
 
     @abstractmethod
     def build_network(self) -> nn.Module:
-        """Build the network with its weights."""
+        """Return the network with its weights."""
 
     @abstractmethod
     def feature_map(
         self, network: nn.Module, images: Float[Tensor, "batch 3 size size"]
     ) -> Float[Tensor, "batch dim height width"]:
-        """Run the network up to the features that are wanted."""
+        """Return the feature map that becomes the embeddings."""
 
     def _load(self) -> None:
-        """Build the network with its weights, on the device of the encoder."""
         network = self.build_network()
         self.network = network.to(self.mean.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -103,7 +101,7 @@ class FrozenEncoder(ImageEncoder, ABC):
             RuntimeError: If ``load()`` was not called.
         """
         if self.network is None:
-            raise RuntimeError(f"The encoder {self.name!r} has no weights yet; call load() before encoding images.")
+            raise RuntimeError(f"The weights of encoder {self.name!r} are not loaded; call load() first.")
         network, num_images = self.network, FROZEN_CHUNK if self.mean.is_cpu else max(1, len(pixels.values))
         return torch.cat([self._encode(network, part) for part in torch.split(pixels.values, num_images)])
 

@@ -1,4 +1,4 @@
-"""Features of a timm network at several depths, for images to be compared by what they show."""
+"""Feature maps of a timm network at several depths, for perceptual losses."""
 
 from collections.abc import Sequence
 from typing import cast
@@ -12,21 +12,20 @@ from synth2_lightning.nn.perceptual import FeatureExtractor
 
 
 class TimmFeatures(FeatureExtractor):
-    """A convolutional network of timm, frozen; a gradient flows to the images, none to the network.
+    """Frozen convolutional timm network; gradients flow to the images only.
 
-    Images come in at their own size, so that no detail is lost or made up: a network that takes images of one
-    size alone, as most transformers do, is refused.
+    Images are not resized, so networks with a fixed input size, such as most transformers, are rejected.
 
     Args:
         model: See :class:`~synth2_lightning.encoders.timm.TimmEncoder`.
         weights: See :class:`~synth2_lightning.encoders.timm.TimmEncoder`.
-        layers: Indices into timm's ``feature_info`` of the model, from the end where negative.
+        layers: Indices into the model's ``feature_info``; negative indices count from the end.
 
     Raises:
-        ValueError: If timm has no such model, the model has no such layer, or takes images of one size alone.
+        ValueError: If ``model`` is unknown to timm or has a fixed input size, or a layer is out of range.
 
     Example:
-        >>> features = TimmFeatures("tf_efficientnet_lite0")  # no weights yet
+        >>> features = TimmFeatures("tf_efficientnet_lite0")  # weights not read yet
         >>> features.stages
         ('blocks.0', 'blocks.1', 'blocks.2', 'blocks.4')
     """
@@ -38,11 +37,11 @@ class TimmFeatures(FeatureExtractor):
         super().__init__()
         blueprint = make_blueprint(model)
         if not layers:
-            raise ValueError(f"TimmFeatures was asked for no layer of {model!r}; expected one or more.")
+            raise ValueError(f"TimmFeatures got no layer of {model!r}; expected at least one index in `layers`.")
         if hasattr(blueprint, "set_input_size"):
             raise ValueError(
-                f"TimmFeatures was given {model!r}, which takes images of one size alone; expected a network that "
-                "takes images as they are. Use a convolutional one, such as tf_efficientnet_lite0."
+                f"TimmFeatures got {model!r}, which accepts images of one size only; expected a network without a "
+                "fixed input size. Use a convolutional network, such as tf_efficientnet_lite0."
             )
         names = stage_names(blueprint)
         self._model = model
@@ -58,21 +57,21 @@ class TimmFeatures(FeatureExtractor):
         """Read the weights.
 
         Raises:
-            OSError: If they cannot be read.
-            ValueError: If they are another network's.
+            OSError: If the weights cannot be read.
+            ValueError: If the weights do not match the network.
         """
         network = make_network(self._model, self._weights)
         network.prune_intermediate_layers(self._layers, prune_norm=True)  # type: ignore[operator]
         self.network = network.to(self.mean.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def extract(self, images: Float[Tensor, "batch 3 height width"]) -> list[Float[Tensor, "batch _ _ _"]]:
-        """Run the network up to its deepest wanted layer.
+        """Return one feature map per layer.
 
         Raises:
             RuntimeError: If ``load()`` was not called.
         """
         if self.network is None:
-            raise RuntimeError(f"The features of {self._model!r} have no weights yet; call load() first.")
+            raise RuntimeError(f"The weights of {self._model!r} are not loaded; call load() first.")
         normalized = ((images + 1) / 2 - self.mean) / self.std
         return cast(
             list[Tensor],

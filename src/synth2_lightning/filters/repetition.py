@@ -1,4 +1,4 @@
-"""Captions that go round in circles."""
+"""Filter of repetitive captions."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -12,14 +12,13 @@ _MAX_STUTTER = 4
 
 @dataclass(frozen=True)
 class RepetitionFilter(RecordFilter):
-    """Rejects captions that say the same words over and over, as small language models do.
+    """Rejects repetitive captions, which small language models generate.
 
-    Of captions that people wrote it rejects few, most of them like "a man in a black jacket and a man in a red jacket".
+    It rejects few human captions, mostly ones such as "a man in a black jacket and a man in a red jacket".
 
     Args:
-        ngram_size: A run of so many words may come once only, from 2.
-        min_distinct: Least share of distinct words among all, from 0 to 1. Long captions repeat their small words and
-            come to 0.7.
+        ngram_size: Size of word n-grams that must not be repeated, from 2.
+        min_distinct: Minimum fraction of distinct words, in [0, 1]. Long captions repeat function words and reach 0.7.
 
     Raises:
         ValueError: If a number is out of range.
@@ -38,7 +37,7 @@ class RepetitionFilter(RecordFilter):
             raise ValueError(f"{self} is out of range; expected ngram_size of 2 or more and min_distinct from 0 to 1.")
 
     def judge_one(self, record: CaptionRecord) -> Verdict:
-        """Look for repeats next to each other, then anywhere."""
+        """Return the verdict on one caption."""
         words = split_words(record.caption)
         if _stutters(words):
             return Verdict(record.caption, "stutters")

@@ -1,4 +1,4 @@
-"""The first sentences of an answer, and captions that break off."""
+"""Truncation to the first sentences, and rejection of unfinished captions."""
 
 import re
 from dataclasses import dataclass
@@ -15,16 +15,15 @@ _DANGLING = re.compile(r"(?:[,;:-]|\b(?:an?|the|and|or|of|with|its|their|his|as|
 
 @dataclass(frozen=True)
 class SentenceTrimmer(RecordFilter):
-    """Keeps the first sentences, drops an unfinished one after them, and rejects a caption that breaks off.
+    """Keeps the first complete sentences, and rejects captions without one.
 
-    Language models that are cut at a number of tokens leave half a sentence. What follows the first sentence or two of
-    a small model is seldom in the image.
+    A token limit leaves an unfinished sentence. Small models rarely describe the image after the first two sentences.
 
     Args:
-        max_sentences: How many sentences to keep, from 1.
+        max_sentences: Maximum number of sentences, from 1.
 
     Raises:
-        ValueError: If the number is out of range.
+        ValueError: If ``max_sentences`` is below 1.
 
     Example:
         >>> SentenceTrimmer().judge_one(CaptionRecord("a", "A dog runs. It is happy. The sky is")).caption
@@ -41,7 +40,7 @@ class SentenceTrimmer(RecordFilter):
             raise ValueError(f"SentenceTrimmer got max_sentences={self.max_sentences}; expected 1 or more.")
 
     def judge_one(self, record: CaptionRecord) -> Verdict:
-        """Cut the caption."""
+        """Return the verdict with the shortened caption."""
         sentences = _END.split(record.caption.strip())
         is_open = not sentences[-1].rstrip("\"')").endswith((".", "!", "?"))
         if is_open and len(sentences) > 1:

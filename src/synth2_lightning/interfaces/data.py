@@ -96,7 +96,7 @@ class ConceptSampler(ABC):
     """Says which concepts captions are asked for, and how often each."""
 
     @abstractmethod
-    def draw(self, concepts: Sequence[Concept], count: int, seed: int) -> list[int]:
+    def sample(self, concepts: Sequence[Concept], count: int, seed: int) -> list[int]:
         """Give indices of concepts, one per caption: a function of these three.
 
         The first ``n`` of a longer draw are the draw of ``n``, so that a set may be given more captions later.

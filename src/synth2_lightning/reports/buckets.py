@@ -23,7 +23,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from synth2_lightning.filters.duplicates import NearDuplicates, Runs
+from synth2_lightning.filters.duplicates import NearDuplicates, Ngrams
 from synth2_lightning.metrics.ngrams import Ints
 from synth2_lightning.reports.partitions import Partition, list_captions
 
@@ -45,7 +45,7 @@ def find_near_duplicates(near: NearDuplicates, partitions: Any, num_rows: int, n
         num_rows: Number of rows in all partitions.
         num_workers: Number of CPU cores of the cluster.
     """
-    num_buckets = len(next(near.find_buckets([near.list_runs("")])))
+    num_buckets = len(next(near.find_buckets([near.list_ngrams("")])))
     num_shards = max(2 * num_workers, num_rows * num_buckets // _ROWS_PER_SHARD)
     buckets = (
         partitions.map_batches(
@@ -77,7 +77,7 @@ def assign_buckets(partition: Partition, near: NearDuplicates, num_shards: int) 
     for first, table in partition.read(["caption"]):
         captions = list_captions(table)
         offsets = [offset for offset, caption in enumerate(captions) if caption]
-        found = list(near.find_buckets(near.list_runs(captions[offset]) for offset in offsets))
+        found = list(near.find_buckets(near.list_ngrams(captions[offset]) for offset in offsets))
         sizes = [len(buckets) for buckets in found]
         buckets = np.asarray([bucket for each in found for bucket in each], np.int64)
         repeated = np.repeat(np.asarray(offsets, np.int64), sizes)
@@ -151,14 +151,14 @@ def judge_bucket(captions: Sequence[str], statuses: Sequence[int], near: NearDup
         >>> judge_bucket(["a fox", "A fox.", "an owl"], [UNDECIDED] * 3, NearDuplicates()) == [FREE, BLOCKED, FREE]
         True
     """
-    kept: list[Runs] = []
-    undecided: list[Runs] = []
+    kept: list[Ngrams] = []
+    undecided: list[Ngrams] = []
     verdicts = []
     for caption, status in zip(captions, statuses, strict=True):
         if status == DROPPED:
             verdicts.append(status)
             continue
-        runs = near.list_runs(caption)
+        runs = near.list_ngrams(caption)
         if status == KEPT:
             kept.append(runs)
         elif any(near.are_near(runs, other) for other in kept):
