@@ -80,7 +80,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer captions")
     parser.add_argument("--num-rows", type=int, default=64, help="batch size of ours (default: %(default)s)")
     args = parser.parse_args()
-    num_ours, num_rival = (128, 12) if args.quick else (1000, 60)
+    num_ours, num_baseline = (128, 12) if args.quick else (1000, 60)
     model, gguf_file = "weights://smollm2-135m-instruct", "SmolLM2-135M-Instruct.Q4_1.gguf"
 
     prompts, seeds = make_prompts(num_ours)
@@ -89,20 +89,20 @@ def main() -> None:
     start = time.perf_counter()
     answers = generator.generate(prompts, seeds)
     seconds = time.perf_counter() - start
-    rival_seconds, rival_length = write_one_by_one(model, gguf_file, prompts[:num_rival])
+    baseline_seconds, baseline_length = write_one_by_one(model, gguf_file, prompts[:num_baseline])
 
-    ours, rival = num_ours / seconds, num_rival / rival_seconds
+    ours, baseline = num_ours / seconds, num_baseline / baseline_seconds
     report(
         "captions",
-        ratio=round(ours / rival, 2),
+        ratio=round(ours / baseline, 2),
         ours_captions_per_second=round(ours, 2),
-        transformers_captions_per_second=round(rival, 2),
+        transformers_captions_per_second=round(baseline, 2),
         ours_seconds=round(seconds, 2),
-        transformers_seconds=round(rival_seconds, 2),
+        transformers_seconds=round(baseline_seconds, 2),
         ours_captions=num_ours,
-        transformers_captions=num_rival,
+        transformers_captions=num_baseline,
         ours_tokens_per_answer=round(sum(answer.num_tokens for answer in answers) / num_ours, 2),
-        transformers_tokens_per_answer=round(rival_length, 2),
+        transformers_tokens_per_answer=round(baseline_length, 2),
         prompt_tokens=round(sum(answer.num_prompt_tokens for answer in answers) / num_ours, 1),
         num_rows=args.num_rows,
         threads=torch.get_num_threads(),

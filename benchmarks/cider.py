@@ -104,8 +104,8 @@ def measure_memory(side: str, num_images: int) -> float:
 
 
 def score_once(side: str, num_images: int) -> None:
-    """Score by one side ("ours" or "rival"), in the process whose memory is measured."""
-    score = score_with_pycocoevalcap if side == "rival" else score_with_ours
+    """Score by one side ("ours" or "baseline"), in the process whose memory is measured."""
+    score = score_with_pycocoevalcap if side == "baseline" else score_with_ours
     score(*make_captions(num_images))
 
 
@@ -136,7 +136,7 @@ def main() -> None:
     from synth2_lightning.metrics import ptb
 
     hypotheses, references = make_captions(args.images)
-    ours, rival, rival_tokenizer = [], [], []
+    ours, baseline, baseline_tokenizer = [], [], []
     for _ in range(1 if args.quick else 5):
         ptb._tokenize_chunk.cache_clear()  # as in the first validation of a run
         start = time.perf_counter()
@@ -144,29 +144,29 @@ def main() -> None:
         ours.append(time.perf_counter() - start)
 
         start = time.perf_counter()
-        rival_score, tokenized = score_with_pycocoevalcap(hypotheses, references)
-        rival.append(time.perf_counter() - start)
-        rival_tokenizer.append(tokenized)
-        if abs(score - rival_score) > TOLERANCE:
+        baseline_score, tokenized = score_with_pycocoevalcap(hypotheses, references)
+        baseline.append(time.perf_counter() - start)
+        baseline_tokenizer.append(tokenized)
+        if abs(score - baseline_score) > TOLERANCE:
             raise SystemExit(
-                f"The scores differ: ours is {score}, pycocoevalcap's {rival_score}; expected a difference of at most "
-                f"{TOLERANCE}."
+                f"The scores differ: ours is {score}, pycocoevalcap's {baseline_score}; expected a difference "
+                f"of at most {TOLERANCE}."
             )
 
-    ratio = round(statistics.median(rival) / statistics.median(ours), 2)
+    ratio = round(statistics.median(baseline) / statistics.median(ours), 2)
     report(
         "cider",
         ratio=ratio,
         ours_seconds=round(statistics.median(ours), 4),
-        pycocoevalcap_seconds=round(statistics.median(rival), 4),
-        pycocoevalcap_tokenizer_seconds=round(statistics.median(rival_tokenizer), 4),
+        pycocoevalcap_seconds=round(statistics.median(baseline), 4),
+        pycocoevalcap_tokenizer_seconds=round(statistics.median(baseline_tokenizer), 4),
         rounds=len(ours),
         images=args.images,
         references_per_image=5,
         score=round(score, 9),
-        score_difference=abs(score - rival_score),
+        score_difference=abs(score - baseline_score),
         ours_peak_memory_mib=measure_memory("ours", args.images),
-        pycocoevalcap_peak_memory_mib=measure_memory("rival", args.images),
+        pycocoevalcap_peak_memory_mib=measure_memory("baseline", args.images),
     )
     if ratio < LEAST_RATIO:
         raise SystemExit(f"Ours is {ratio} times as fast; expected at least {LEAST_RATIO} times, on idle cores.")

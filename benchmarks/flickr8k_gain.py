@@ -42,7 +42,7 @@ REAL, SYNTHETIC = Path("shards/flickr8k-tokens"), Path("shards/flickr8k-syntheti
 WRITTEN, CONTINUED = Path("shards/flickr8k-captions"), Path("shards/flickr8k-beginnings")
 NUM_REAL = 1000
 _LAST = "--trainer.val_check_interval=800"  # all steps of experiments/flickr8k/trainer.yaml
-_RIVALS = ("real", "blank", "beginnings-blank", "narrow")
+_BASELINES = ("real", "blank", "beginnings-blank", "narrow")
 _FRACTION = "--data.init_args.synthetic_fraction"
 _FALLING = (
     f"{_FRACTION}=LinearFraction",
@@ -139,7 +139,9 @@ def main() -> None:
         for one in make_regimes(args.folder)
     }
     runs = {name: group for name, group in runs.items() if group}
-    figures = {rival: show(f"Flickr8k, against {rival}", runs, rival) for rival in _RIVALS if rival in runs}
+    figures = {
+        baseline: show(f"Flickr8k, against {baseline}", runs, baseline) for baseline in _BASELINES if baseline in runs
+    }
     means = {name: sum(run.cider for run in group) / len(group) for name, group in runs.items()}
     if {"real", "mixed", "photos"} - means.keys():
         raise SystemExit("Finished runs of real, mixed or photos are missing; expected all three. Nothing is reported.")

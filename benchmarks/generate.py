@@ -41,7 +41,7 @@ WIDTH, HEAD_DIM = 512, 64
 STEPS, GUIDANCE = 12, 3.0
 TOLERANCE = 0.05  # of the number of parameters
 
-Draw = Callable[[], object]
+Generate = Callable[[], object]
 
 
 class RandomCodebook(TinyImageTokenizer):
@@ -69,7 +69,7 @@ class PreparedText(TextEncoder):
         return embeddings, torch.ones(embeddings.shape[:2], dtype=torch.bool)
 
 
-def make_ours(text: Tensor, folder: Path) -> tuple[Draw, nn.Module]:
+def make_ours(text: Tensor, folder: Path) -> tuple[Generate, nn.Module]:
     """Return our generator, saved and loaded."""
     tokenizer, text_encoder = RandomCodebook(), PreparedText(text)
     network = MaskGit(CODE_DIM, CODES, 1, (SIDE, SIDE), TEXT_DIM, width=WIDTH, depth=8, num_heads=WIDTH // HEAD_DIM)
@@ -82,7 +82,7 @@ def make_ours(text: Tensor, folder: Path) -> tuple[Draw, nn.Module]:
     return lambda: generator.generate(captions, seeds), generator.network
 
 
-def make_diffusers(text: Tensor) -> tuple[Draw, nn.Module]:
+def make_diffusers(text: Tensor) -> tuple[Generate, nn.Module]:
     """Return a small version of aMUSEd's transformer, in the loop of its pipeline."""
     from diffusers import AmusedScheduler, UVit2DModel
 
@@ -105,7 +105,7 @@ def make_diffusers(text: Tensor) -> tuple[Draw, nn.Module]:
     conditions = torch.tensor([256.0, 256, 0, 0, 6], dtype=text.dtype).expand(2 * len(text), -1)
 
     @torch.no_grad()
-    def draw() -> Tensor:
+    def generate() -> Tensor:
         ids = torch.full((len(text), SIDE, SIDE), CODES)
         scheduler.set_timesteps(STEPS)
         for step in scheduler.timesteps:
@@ -114,12 +114,12 @@ def make_diffusers(text: Tensor) -> tuple[Draw, nn.Module]:
             ids = scheduler.step(null + GUIDANCE * (conditional - null), step, ids).prev_sample
         return ids
 
-    return draw, network
+    return generate, network
 
 
-def make_muse_maskgit(text: Tensor) -> tuple[Draw, nn.Module]:
+def make_muse_maskgit(text: Tensor) -> tuple[Generate, nn.Module]:
     """Return muse-maskgit-pytorch's generator; its VQ-GAN returns the ids instead of pixels."""
-    from muse_maskgit_pytorch import MaskGit as Rival
+    from muse_maskgit_pytorch import MaskGit as BaselineMaskGit
     from muse_maskgit_pytorch import MaskGitTransformer, VQGanVAE, muse_maskgit_pytorch, t5
     from transformers import T5Config
 
@@ -137,11 +137,11 @@ def make_muse_maskgit(text: Tensor) -> tuple[Draw, nn.Module]:
     network.encode_text = lambda texts: text[: len(texts)]
     network.self_cond_to_init_embed = nn.Identity()  # unused without self-conditioning
     vae = VQGanVAE(dim=16, layers=4, codebook_size=CODES, use_vgg_and_gan=False)
-    rival: Any = Rival(image_size=16 * SIDE, transformer=network, vae=vae)
-    rival.vae.decode_from_ids = lambda ids: ids
-    rival.requires_grad_(False).eval().to(text.dtype)
+    baseline: Any = BaselineMaskGit(image_size=16 * SIDE, transformer=network, vae=vae)
+    baseline.vae.decode_from_ids = lambda ids: ids
+    baseline.requires_grad_(False).eval().to(text.dtype)
     captions = ["an image"] * len(text)
-    return lambda: rival.generate(captions, timesteps=STEPS, cond_scale=GUIDANCE), network
+    return lambda: baseline.generate(captions, timesteps=STEPS, cond_scale=GUIDANCE), network
 
 
 class MatmulSizes(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -194,15 +194,15 @@ class MatmulSizes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return run
 
 
-def count_matmuls(draw: Draw) -> MatmulSizes:
+def count_matmuls(generate: Generate) -> MatmulSizes:
     """Run once and count the matmuls."""
     sizes = MatmulSizes()
     with sizes:
-        draw()
+        generate()
     return sizes
 
 
-def race(runners: dict[str, Draw], rounds: int, clock: Callable[[], float]) -> list[dict[str, float]]:
+def race(runners: dict[str, Generate], rounds: int, clock: Callable[[], float]) -> list[dict[str, float]]:
     """Run all in turn; return the seconds of each in every round."""
     times = []
     for _ in range(rounds):
@@ -247,9 +247,9 @@ def main() -> None:
     parameters = check_sizes({name: network for name, (_, network) in made.items()})
     # CPU time excludes other processes on the same cores, but sums over threads.
     clock = time.process_time if args.threads == 1 else time.perf_counter
-    draws = {name: draw for name, (draw, _) in made.items()}
-    matmuls = {name: count_matmuls(draw) for name, draw in draws.items()}  # also warms up
-    times = race(draws | {"matmul": matmuls["ours"].bare()}, rounds, clock)
+    runners = {name: generate for name, (generate, _) in made.items()}
+    matmuls = {name: count_matmuls(generate) for name, generate in runners.items()}  # also warms up
+    times = race(runners | {"matmul": matmuls["ours"].bare()}, rounds, clock)
     seconds = {name: median(row[name] for row in times) for name in times[0]}
     ratios = {name: median(row[name] / row["ours"] for row in times) for name in ("diffusers", "muse_maskgit")}
     report(

@@ -31,17 +31,17 @@ _WORDS = [f"word{number}" for number in range(5000)]
 
 def write_set(folder: Path, num: int, words: int) -> int:
     """Write random captions, a fifth of them near duplicates; return their bytes of text."""
-    draw = random.Random(0)
+    rng = random.Random(0)
     folder.mkdir()
     schema = pa.schema([("caption", pa.string()), ("class_name", pa.string())])
     num_bytes = 0
     with pq.ParquetWriter(folder / "captions.parquet", schema) as writer:
         for start in range(0, num, ROWS_OF_A_GROUP // 8):
             size = min(ROWS_OF_A_GROUP // 8, num - start)
-            captions = [" ".join(draw.choices(_WORDS, k=words)) for _ in range(size)]
+            captions = [" ".join(rng.choices(_WORDS, k=words)) for _ in range(size)]
             for index in range(5, size, 5):
                 captions[index] = f"{captions[index - 3].rpartition(' ')[0]} copy"
-            names = draw.choices(_WORDS[:100], k=size)
+            names = rng.choices(_WORDS[:100], k=size)
             writer.write_table(pa.table([captions, names], schema=schema))
             num_bytes += sum(map(len, captions))
     return num_bytes

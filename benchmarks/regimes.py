@@ -27,7 +27,7 @@ from synth2_lightning.shards.reader import ShardReader
 from synth2_lightning.shards.writer import ShardWriter, finish
 from synth2_lightning.types import VQTokens
 
-NUM_DRAWS = 10_000
+NUM_RESAMPLES = 10_000
 ROWS = 500
 
 
@@ -84,8 +84,8 @@ def paired_interval(runs: Sequence[Run], others: Sequence[Run]) -> tuple[float, 
     keys = sorted(runs[0].scores)
     means = [np.array([statistics.mean(run.scores[key] for run in side) for key in keys]) for side in (runs, others)]
     differences = means[0] - means[1]
-    draws = np.random.default_rng(0).integers(len(keys), size=(NUM_DRAWS, len(keys)))
-    low, high = np.quantile(differences[draws].mean(axis=1), [0.025, 0.975])
+    resamples = np.random.default_rng(0).integers(len(keys), size=(NUM_RESAMPLES, len(keys)))
+    low, high = np.quantile(differences[resamples].mean(axis=1), [0.025, 0.975])
     return float(differences.mean()), float(low), float(high)
 
 
@@ -94,17 +94,17 @@ def spread(values: Sequence[float]) -> tuple[float, float]:
     return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else math.nan
 
 
-def show(title: str, runs: Mapping[str, Sequence[Run]], rival: str) -> dict[str, object]:
+def show(title: str, runs: Mapping[str, Sequence[Run]], baseline: str) -> dict[str, object]:
     """Print a table, and return its figures for the JSON line."""
     table = Table(title=title)
-    for heading in ("regime", "runs", "CIDEr", "sd", "NLL", "sd ", f"CIDEr over {rival}", "95 % interval"):
+    for heading in ("regime", "runs", "CIDEr", "sd", "NLL", "sd ", f"CIDEr over {baseline}", "95 % interval"):
         table.add_column(heading, justify="left" if heading == "regime" else "right")
     figures: dict[str, object] = {}
     for name, group in runs.items():
         score, deviation = spread([run.cider for run in group])
         loss, loss_deviation = spread([run.loss for run in group])
-        gain, low, high = paired_interval(group, runs[rival])
-        interval = "" if name == rival else f"{low:+.3f} … {high:+.3f}"
+        gain, low, high = paired_interval(group, runs[baseline])
+        interval = "" if name == baseline else f"{low:+.3f} … {high:+.3f}"
         row = (f"{score:.3f}", f"{deviation:.3f}", f"{loss:.3f}", f"{loss_deviation:.3f}", f"{gain:+.3f}", interval)
         table.add_row(name, str(len(group)), *row)
         figures[name] = {

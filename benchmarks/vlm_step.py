@@ -77,8 +77,8 @@ class RandomLanguageModel(LanguageModelSource):
 
 def make_captions(batch_size: int) -> list[str]:
     """Return random captions with the length of captions of photos: 9 to 17 words."""
-    draw = random.Random(0)
-    return [" ".join(f"word{draw.randrange(2000)}" for _ in range(draw.randint(9, 17))) for _ in range(batch_size)]
+    rng = random.Random(0)
+    return [" ".join(f"word{rng.randrange(2000)}" for _ in range(rng.randint(9, 17))) for _ in range(batch_size)]
 
 
 def our_step(decoder: CausalDecoder, captions: list[str]) -> Callable[[], None]:
@@ -146,8 +146,8 @@ def main() -> None:
         for name, decoder in decoders.items():
             decoder.load()
             steps = our_step(decoder, captions), bare_step(bare, decoder, captions, NUM_QUERIES * (name == "prefix"))
-            ours, rival, ratio = race(*steps, rounds)
-            figures |= {f"{name}_seconds": ours, f"{name}_bare_seconds": rival, f"ratio_{name}": ratio}
+            ours, baseline, ratio = race(*steps, rounds)
+            figures |= {f"{name}_seconds": ours, f"{name}_bare_seconds": baseline, f"ratio_{name}": ratio}
     rounded = {key: round(value, 4) for key, value in figures.items()}
     report(
         "vlm_step",
