@@ -1,8 +1,8 @@
-"""Do the attention maps of `synth2 demo` lie on what a word names? Measured on Scenes, where that is known.
+"""Localization of the attention maps of `synth2 demo`, measured on Scenes, where positions are known.
 
-One thing in an image: how much more of the map of its shape's word lies on it than its area would get by chance,
-beside the maps of all other words, and beside the same maps over another image. Two things: which share of what lies
-on either lies on the one that the word names; one half is chance.
+Images of one thing: mean attention of its shape's word on the thing, relative to the mean over the image; controls are
+all other words, and the thing of another image. Images of two things: fraction of the attention on both things that is
+on the named one; chance is one half.
 
     synth2 fit --config mixed.yaml
     python benchmarks/attention_on_shapes.py runs/version_0
@@ -31,17 +31,17 @@ RADIUS = {Size.SMALL: 7, Size.LARGE: 12}
 
 
 def find_things(scene: Scene, side: int) -> list[tuple[Thing, Tensor]]:
-    """Give the things of a scene, and the cells of a square grid whose middles they cover."""
-    middles = (torch.arange(side) + 0.5) * SIDE / side
+    """Return the things of a scene, each with a mask of the grid cells whose centers it covers."""
+    centers = (torch.arange(side) + 0.5) * SIDE / side
     found = []
     for thing, x, y in place_things(scene.content, Random(scene.seed)):
-        distance = torch.maximum((middles - x).abs()[None, :], (middles - y).abs()[:, None])
+        distance = torch.maximum((centers - x).abs()[None, :], (centers - y).abs()[:, None])
         found.append((thing, distance <= RADIUS[thing.size]))
     return found
 
 
 def map_scenes(checkpoint: str, content: type, num: int) -> Iterator[tuple[Scene, tuple[str, ...], Tensor]]:
-    """Caption validation images with a kind of content, and map the words of the captions."""
+    """Yield validation images with a kind of content, with the words of their captions and the attention maps."""
     captioner = load_captioner(checkpoint, "cpu")
     source = ScenesSource("val", num_images=10 * num)
     chosen = [index for index in range(len(source)) if isinstance(source.scene(index).content, content)][:num]
@@ -53,7 +53,7 @@ def map_scenes(checkpoint: str, content: type, num: int) -> Iterator[tuple[Scene
 
 
 def density(weights: Tensor, covered: Tensor) -> float:
-    """How many times the mean of the map lies on the covered cells."""
+    """Return the mean weight of the covered cells relative to the mean of the map."""
     return float(weights[covered].mean() / weights.mean())
 
 
@@ -64,7 +64,7 @@ def measure_single(checkpoint: str, num: int) -> dict[str, float]:
     for scene, words, maps in map_scenes(checkpoint, Single, num):
         [(_, covered)] = find_things(scene, maps.shape[1])
         for word, weights in zip(words, maps, strict=True):
-            if word not in SHAPE_WORDS:  # another shape's counts, too: it can be said of this thing alone
+            if word not in SHAPE_WORDS:  # names of other shapes count, too: the image has only this thing
                 other.append(density(weights, covered))
                 continue
             named.append(density(weights, covered))
@@ -84,30 +84,30 @@ def measure_single(checkpoint: str, num: int) -> dict[str, float]:
 
 def measure_pairs(checkpoint: str, num: int) -> dict[str, float]:
     """Measure images of two things of different shapes."""
-    shares = []
+    fractions = []
     for scene, words, maps in map_scenes(checkpoint, Pair, num):
         (first, on_first), (second, on_second) = find_things(scene, maps.shape[1])
         for thing, own, others in ((first, on_first, on_second), (second, on_second, on_first)):
             if first.shape != second.shape and words.count(thing.shape) == 1:
                 weights = maps[words.index(thing.shape)]
                 own_density, other_density = density(weights, own), density(weights, others)
-                shares.append(own_density / (own_density + other_density))
+                fractions.append(own_density / (own_density + other_density))
     return {
-        "num_shape_words": len(shares),
-        "fraction_on_own_shape": round(mean(shares), 3),
-        "fraction_above_half": round(mean(share > 0.5 for share in shares), 3),
+        "num_shape_words": len(fractions),
+        "fraction_on_own_shape": round(mean(fractions), 3),
+        "fraction_above_half": round(mean(fraction > 0.5 for fraction in fractions), 3),
     }
 
 
 def main() -> None:
-    """Print one line of JSON."""
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", help="of a captioner of Scenes: folder or checkpoint")
+    parser.add_argument("run", help="run folder or checkpoint of a captioner of Scenes")
     parser.add_argument("--num", type=int, default=50, help="images of each kind (default: 50)")
-    given = parser.parse_args()
-    single = measure_single(given.run, given.num)
+    args = parser.parse_args()
+    single = measure_single(args.run, args.num)
     ratio = single["on_shape_times_chance"]
-    report("attention_on_shapes", ratio, one_thing=single, two_things=measure_pairs(given.run, given.num))
+    report("attention_on_shapes", ratio, one_thing=single, two_things=measure_pairs(args.run, args.num))
 
 
 if __name__ == "__main__":

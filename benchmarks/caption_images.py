@@ -1,11 +1,10 @@
-"""How many images per second does ``synth2 caption`` write captions of, beside a plain loop of the same model?
+"""Throughput of ``synth2 caption`` in images per second, against a simple loop with the same model.
 
-The plain loop is what one writes first: open an image, cut it, encode it, let transformers' own ``generate`` write its
-caption with the run's beams, next image, one at a time. Ours is all of ``caption_images``: reading in threads,
-batches, our search, rows on the disk. Both start with the model loaded and compute in float32. They take turns over
-parts of the images, so that both see the same machine. Beside the ratio stands how many captions are the same word
-for word: sums in another order round otherwise, and a beam search decides by little. Without a checkpoint the model
-has the shape of the one that learns Scenes, and draws its weights.
+The loop opens, crops and encodes one image at a time, and captions it with transformers' ``generate`` and the run's
+beams. Ours is all of ``caption_images``: reading in threads, batches, our beam search, rows written to disk. Both start
+with the model loaded and compute in float32, and alternate over parts of the images. The fraction of identical captions
+is reported as well: another order of summation rounds differently, and beam search amplifies that. Without a
+checkpoint, the model is a randomly initialized captioner of Scenes.
 
     python benchmarks/caption_images.py --quick
     python benchmarks/caption_images.py --checkpoint runs/version_0 --images data/flickr8k/images
@@ -46,8 +45,8 @@ from synth2_lightning.types import GenerationSettings, Pixels
 Captions = dict[str, str]
 
 
-def draw_images(folder: Path, num_images: int) -> None:
-    """Save Scenes, every second one as JPEG at the size of a small photo."""
+def render_images(folder: Path, num_images: int) -> None:
+    """Save Scenes, every second one as a JPEG in the size of a small photo."""
     source = ScenesSource("train", num_images)
     for index in range(num_images):
         image = source.image(index)
@@ -57,8 +56,8 @@ def draw_images(folder: Path, num_images: int) -> None:
             image.save(folder / f"{index:05d}.png")
 
 
-def draw_model() -> VisionLanguageModule:
-    """Make a captioner of the shape that looks at Scenes, which has learned nothing."""
+def make_model() -> VisionLanguageModule:
+    """Return a randomly initialized captioner of Scenes."""
     language_model = NewLanguageModel(
         {"model_type": "gpt2", "n_embd": 192, "n_layer": 3, "n_head": 4, "n_positions": 64},
         "package://synth2_lightning/scenes/vocabulary",
@@ -81,12 +80,12 @@ def plain_loop(module: VisionLanguageModule, names: Iterable[str]) -> Captions:
             square = center_crop(image.convert("RGB"), module.image_encoder.image_size)
         pixels = torch.from_numpy(np.array(square)).permute(2, 0, 1)[None]
         with torch.inference_mode():
-            captions[name] = say_by_transformers(module, module.encode_images(Pixels(pixels)))
+            captions[name] = generate_with_transformers(module, module.encode_images(Pixels(pixels)))
     return captions
 
 
-def say_by_transformers(module: VisionLanguageModule, visual: Tensor) -> str:
-    """Let the search of transformers write one caption."""
+def generate_with_transformers(module: VisionLanguageModule, visual: Tensor) -> str:
+    """Return one caption by transformers' ``generate``."""
     decoder = cast(CausalDecoder, module.decoder)
     tokens, tokenizer = decoder.caption_tokenizer, decoder.source.tokenizer
     config = GenerationConfig(
@@ -104,7 +103,7 @@ def say_by_transformers(module: VisionLanguageModule, visual: Tensor) -> str:
 
 
 def our_command(captioner: Captioner, names: Sequence[str], batch_size: int) -> Captions:
-    """Caption images by what ``synth2 caption --out`` runs."""
+    """Caption images by the implementation of ``synth2 caption --out``."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "captions.csv"
         quiet = Console(quiet=True)
@@ -114,30 +113,30 @@ def our_command(captioner: Captioner, names: Sequence[str], batch_size: int) -> 
 
 
 def timed(run: Callable[[], Captions]) -> tuple[float, Captions]:
-    """Seconds, and what came out."""
+    """Return the seconds and the captions of a run."""
     start = time.perf_counter()
     captions = run()
     return time.perf_counter() - start, captions
 
 
 def main() -> None:
-    """Measure, print."""
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="96 images instead of 1,000")
-    parser.add_argument("--checkpoint", help="of a captioner; without one, a model of drawn weights")
-    parser.add_argument("--images", help="a folder; without one, Scenes are drawn")
-    parser.add_argument("--num", type=int, help="how many images")
+    parser.add_argument("--checkpoint", help="of a captioner (default: a randomly initialized one)")
+    parser.add_argument("--images", help="folder of images (default: rendered Scenes)")
+    parser.add_argument("--num", type=int, help="number of images")
     parser.add_argument("--batch-size", type=int, default=BATCH_SIZE)
-    parser.add_argument("--threads", type=int, default=1, help="of torch")
+    parser.add_argument("--threads", type=int, default=1, help="torch threads (default: %(default)s)")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     num_images, num_turns = args.num or (96 if args.quick else 1000), 2 if args.quick else 10
     with tempfile.TemporaryDirectory() as folder:
         if args.images is None:
-            draw_images(Path(folder), num_images)
+            render_images(Path(folder), num_images)
         names = find_images([args.images or folder]).names[:num_images]
-        module = load_module(args.checkpoint) if args.checkpoint else draw_model()
+        module = load_module(args.checkpoint) if args.checkpoint else make_model()
         captioner = Captioner(module, "cpu")
         plain_loop(module, names[:2]), our_command(captioner, names[:BATCH_SIZE], args.batch_size)  # warms up
         seconds: list[tuple[float, float]] = []

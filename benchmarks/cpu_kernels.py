@@ -1,8 +1,7 @@
-"""How much faster are the operations of ``nn/cpu_kernels.py`` than torch's on this CPU?
+"""Speed of the operations of ``nn/cpu_kernels.py`` on this CPU, against torch's.
 
-Each is timed in turn with torch's own operation on the same tensors, forward and backward, in the sizes of the shipped
-configurations; the figures are medians of CPU seconds, for one thread. The ratio
-is the geometric mean of torch's times over ours.
+Both alternate on the same tensors, forward and backward, in the sizes of the included configurations; the figures are
+medians of CPU seconds with one thread. The ratio is the geometric mean of torch's times over ours.
 
     OMP_NUM_THREADS=1 python benchmarks/cpu_kernels.py --quick
 """
@@ -24,7 +23,7 @@ Operation = Callable[[], Tensor]
 
 
 def time_in_turn(ours: Operation, torchs: Operation, num_rounds: int) -> dict[str, float]:
-    """Return median CPU seconds of both, forward and, where there is a gradient, backward."""
+    """Return the median CPU seconds of both, forward and, if there is a gradient, backward."""
     seconds: dict[str, list[float]] = {"ours": [], "torch": []}
     for _ in range(num_rounds + 1):
         for name, operation in (("ours", ours), ("torch", torchs)):
@@ -37,14 +36,14 @@ def time_in_turn(ours: Operation, torchs: Operation, num_rounds: int) -> dict[st
 
 
 def normalization(dtype: torch.dtype) -> tuple[Operation, Operation]:
-    """RMSNorm of the states of 64 images of 64 tokens."""
+    """Return both implementations of RMSNorm over 64 images of 64 tokens."""
     x = torch.randn(64, 64, 160, dtype=dtype, requires_grad=True)
     gain = torch.ones(160, dtype=dtype, requires_grad=True)
     return lambda: cpu_kernels.rms_norm(x, gain), lambda: rms_norm(x, (160,), gain)
 
 
 def likelihood(dtype: torch.dtype) -> tuple[Operation, Operation]:
-    """Loss of 450 words under a vocabulary of 49,152."""
+    """Return both implementations of the loss of 450 words with a vocabulary of 49,152."""
     logits = torch.randn(450, 49152, dtype=dtype, requires_grad=True)
     targets = torch.randint(49152, (450,))
     return (
@@ -54,7 +53,7 @@ def likelihood(dtype: torch.dtype) -> tuple[Operation, Operation]:
 
 
 def frozen_chunks() -> tuple[Operation, Operation]:
-    """EfficientNet-Lite0 with random weights over 64 images of 224 pixels, in chunks and in one batch."""
+    """Return EfficientNet-Lite0 with random weights over 64 images of 224 pixels, in chunks and in one batch."""
     network = timm.create_model("tf_efficientnet_lite0", num_classes=0).eval().to(memory_format=torch.channels_last)
     images = torch.randn(64, 3, 224, 224).contiguous(memory_format=torch.channels_last)
 
@@ -71,7 +70,7 @@ def frozen_chunks() -> tuple[Operation, Operation]:
 
 
 def main() -> None:
-    """Time all operations."""
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="three rounds instead of nine")
     num_rounds = 3 if parser.parse_args().quick else 9

@@ -1,8 +1,8 @@
-"""Does the data path of image tokens outrun that of photos? Pairs per second of both, in one run.
+"""Throughput of data loading in pairs per second: token shards against JPEGs.
 
-Photos are JPEGs at 224 pixels, decoded, through ``RealDataModule``; tokens are rows of shards with 256 ids (16 by
-16, one level, what a VQ-GAN makes of 256 pixels), through ``SyntheticDataModule``. Same number of pairs, same batch
-size, same loaders, files in the page cache; the two take turns. The ratio is the shards' rate over the JPEGs' rate.
+JPEGs of 224 pixels are decoded by ``RealDataModule``; shards with 256 ids (16 by 16, one level, as of a VQ-GAN at 256
+pixels) are read by ``SyntheticDataModule``. Both have the same number of pairs, batch size and loader, their files are
+in the page cache, and they alternate. The ratio is the shards' rate over the JPEGs' rate.
 """
 
 import argparse
@@ -30,19 +30,21 @@ _SIZE, _NUM_TOKENS, _CODEBOOK_SIZE = 224, 256, 8192
 
 
 class Loading(TypedDict):
-    """What both sides are loaded with."""
+    """Arguments of both datamodules."""
 
     batch_size: int
     num_workers: int
 
 
 def main() -> None:
-    """Write both kinds of data, read them, report."""
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer pairs: under 50 seconds on two cores")
+    parser.add_argument("--quick", action="store_true", help="fewer pairs; under 50 seconds on two cores")
     parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--num-workers", type=int, default=0, help="0 measures one core, and no transport")
-    parser.add_argument("--repeats", type=int, default=7, help="measurements of each; the median counts")
+    parser.add_argument(
+        "--num-workers", type=int, default=0, help="with 0, one core and no transport between processes"
+    )
+    parser.add_argument("--repeats", type=int, default=7, help="measurements per side; the ratio is of the medians")
     settings = parser.parse_args()
     torch.set_num_threads(1)
     num_pairs, seconds = (2048, 1.0) if settings.quick else (16384, 5.0)
@@ -73,13 +75,13 @@ def main() -> None:
 
 
 def make_loader(data: ImageTextDataModule) -> ResumableDataLoader:
-    """Set a datamodule up to be learned from."""
+    """Return the training dataloader of a datamodule."""
     data.setup("fit")
     return data.train_dataloader()
 
 
 def measure(loader: ResumableDataLoader, seconds: float) -> float:
-    """Pairs per second over whole epochs that take at least so long together."""
+    """Return pairs per second over complete epochs that take at least ``seconds`` in total."""
     start, num_pairs = time.perf_counter(), 0
     while time.perf_counter() < start + seconds:
         num_pairs += sum(len(batch) for batch in loader)
@@ -87,7 +89,7 @@ def measure(loader: ResumableDataLoader, seconds: float) -> float:
 
 
 def write_photos(folder: Path, num_images: int) -> None:
-    """Write JPEGs of smooth noise at quality 90, as many bytes as photos of this size have."""
+    """Write JPEGs of smooth noise at quality 90, with about as many bytes as photos of this size."""
     folder.mkdir()
     generator = np.random.default_rng(0)
     for number in range(num_images):
@@ -112,7 +114,7 @@ def write_shards(folder: Path, num_rows: int) -> None:
 
 
 def size_of(folder: Path) -> int:
-    """Bytes of the files of a folder."""
+    """Return the total size in bytes of the files in a folder."""
     return sum(path.stat().st_size for path in folder.iterdir())
 
 

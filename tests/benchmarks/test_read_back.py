@@ -4,7 +4,7 @@ from typing import Any, cast
 import pytest
 import torch
 
-from read_back import NUM_SENTENCES, Question, ask, find_scene, read
+from read_back import NUM_SENTENCES, Question, find_scene, make_questions, read
 from synth2_lightning.modules.captioning import VisionLanguageModule
 from synth2_lightning.scenes.grammar import describe_scene
 from synth2_lightning.scenes.world import (
@@ -33,7 +33,7 @@ RED_HEART = Thing(Size.SMALL, Color.RED, Shape.HEART)
 
 def questions(content: Content, sentence: str) -> list[Question]:
     scene = Scene(content, Ground.GREY, Pattern.STRIPED, seed=0)
-    return list(ask(0, scene, describe_scene(scene, NUM_SENTENCES).index(sentence)))
+    return list(make_questions(0, scene, describe_scene(scene, NUM_SENTENCES).index(sentence)))
 
 
 def others(content: Content, sentence: str) -> list[tuple[str, int, str]]:

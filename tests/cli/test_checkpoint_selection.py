@@ -17,7 +17,7 @@ def test_weights_that_nobody_trained_are_not_scored(
     with pytest.raises(SystemExit) as stop:
         main([command, "--config", "mixed.yaml", "--ckpt_path=last"])
     assert stop.value.code == 1
-    assert "error: There is no checkpoint (looked in runs/version_0/checkpoints" in capsys.readouterr().err
+    assert "error: There is no checkpoint in runs/version_0/checkpoints" in capsys.readouterr().err
 
 
 class Touch:

@@ -85,7 +85,7 @@ def test_deepspeed_that_is_missing_is_named(
     with pytest.raises(SystemExit) as stop:
         main(["fit", "--config", "mixed.yaml", "--config", "overlays/strategy/deepspeed.yaml"])
     assert stop.value.code == 1
-    assert "DeepSpeedStrategy, and DeepSpeed is not installed" in capsys.readouterr().err
+    assert "DeepSpeedStrategy, but DeepSpeed is not installed" in capsys.readouterr().err
 
 
 def test_a_command_that_does_not_go_with_its_run_file_is_told(

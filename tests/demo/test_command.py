@@ -41,7 +41,7 @@ def test_runs_without_synthetic_pairs_say_so(run: Path, module: VisionLanguageMo
     assert "no config.yaml" in command.read_pairs(captioner, None, file, console)[1]
     data = yaml.safe_load((run / "config.yaml").read_text())["data"]
     for content, reason in (
-        (data["init_args"]["real"], "no synthetic pairs"),
+        (data["init_args"]["real"], "not trained on synthetic pairs"),
         ({**data["init_args"]["synthetic"], "init_args": {"shards": "moved"}}, "at 'moved'"),
     ):
         (tmp_path / "config.yaml").write_text(yaml.safe_dump({"data": content}))

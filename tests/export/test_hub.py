@@ -43,7 +43,7 @@ def test_the_repository_is_made_and_the_folder_uploaded(tmp_path: Path) -> None:
         "repo_id": "owner/name",
         "folder_path": tmp_path,
         "repo_type": "model",
-        "commit_message": "Share a captioner",
+        "commit_message": "Upload a captioner",
     }
 
 

@@ -86,7 +86,7 @@ def run(words: list[str], folder: Path, commands: Path, variables: Mapping[str, 
 
 def by_torchrun(kind: str) -> tuple[list[str], dict[str, str]]:
     words = [str(EXAMPLES / "torchrun.sh"), *FIT, f"--trainer.callbacks.kind={kind}"]
-    return words, {"PROCESSES": "2", "MEET_AT": f"127.0.0.1:{free_port()}"}
+    return words, {"PROCESSES": "2", "RDZV_ENDPOINT": f"127.0.0.1:{free_port()}"}
 
 
 def torchrun(folder: Path, commands: Path, kind: str) -> tuple[int, str]:

@@ -1,9 +1,8 @@
-"""Parsers from signatures.
+"""Argument parsers from signatures.
 
-Positional parameters become the words of the command line, keyword-only parameters its options, spelled as in Python.
-The docstring is the help. What is typed for a ``str`` or a ``Path`` stays as it was typed. This is why jsonargparse,
-which reads run files, is not used here: it reads words as YAML, where ``null``, ``1e5`` and ``[a]`` are no texts, and
-a list is a single word.
+Positional parameters become positional arguments, keyword-only parameters become options with the same names. The
+docstring is the help. Values of ``str`` and ``Path`` are not interpreted: jsonargparse, which parses run files, would
+parse arguments as YAML, where ``null``, ``1e5`` and ``[a]`` are not strings, and a list is a single argument.
 """
 
 import argparse
@@ -20,11 +19,11 @@ _METAVARS = {str: "TEXT", int: "INT", float: "FLOAT"}
 
 
 class Docstring(NamedTuple):
-    """The parts of a docstring that help texts are made of.
+    """The parts of a docstring that are used in help texts.
 
     Attributes:
         summary: Its first sentence.
-        description: All that stands before the sections.
+        description: The text before the sections.
         arguments: Descriptions by name.
         example: The section ``Example``, empty if there is none.
     """
@@ -39,7 +38,7 @@ class CommandParser(argparse.ArgumentParser):
     """A parser without abbreviations, whose errors are raised.
 
     Args:
-        settings: What :class:`argparse.ArgumentParser` takes.
+        settings: Arguments of :class:`argparse.ArgumentParser`.
 
     Example:
         >>> parser = CommandParser(prog="synth2 demo")
@@ -54,7 +53,7 @@ class CommandParser(argparse.ArgumentParser):
         super().__init__(allow_abbrev=False, **settings)
 
     def add_argument(self, *names: str, **settings: Any) -> argparse.Action:
-        """Add an argument, and note its names."""
+        """Add an argument, and record its names."""
         self._names.update(names)
         return super().add_argument(*names, **settings)
 
@@ -62,22 +61,22 @@ class CommandParser(argparse.ArgumentParser):
         """Return the arguments by name.
 
         Raises:
-            UsageError: If an option is unknown, or a word is missing, superfluous or no such value.
+            UsageError: If an option is unknown, or an argument is missing, superfluous or invalid.
         """
         refuse_unknown_options(words, self._names, self.prog)
         return vars(self.parse_args(words))
 
     def error(self, message: str) -> NoReturn:
-        """Raise what was wrong; the message is printed where all messages are."""
+        """Raise a usage error instead of printing it."""
         raise UsageError(f"{message}. See {self.prog} --help.")
 
 
 def make_parser(command: Callable[..., object]) -> CommandParser:
-    """Make the parser of a function's arguments.
+    """Return the parser of a function's arguments.
 
     Args:
-        command: Its parameters are of the types ``str``, ``int``, ``float``, ``Path``, ``Literal``, ``bool`` (an option
-            that is off by default), sequences of these, or optional. Its docstring describes each of them.
+        command: Function whose parameters have the types ``str``, ``int``, ``float``, ``Path``, ``Literal``, ``bool``
+            (an option that is off by default), sequences of these, or optional. Its docstring describes all of them.
 
     Raises:
         KeyError: If the docstring does not describe a parameter.
@@ -87,7 +86,7 @@ def make_parser(command: Callable[..., object]) -> CommandParser:
         ...     '''Scale numbers.
         ...
         ...     Args:
-        ...         numbers: What is scaled.
+        ...         numbers: The numbers.
         ...         scale: The factor.
         ...     '''
         >>> make_parser(double).parse_command(["3", "4", "--scale", "0.5"])
@@ -103,11 +102,11 @@ def make_parser(command: Callable[..., object]) -> CommandParser:
 
 
 def read_docstring(command: Callable[..., object]) -> Docstring:
-    """Read the parts of a docstring in Google's style.
+    """Return the parts of a docstring in Google's style.
 
     Example:
         >>> read_docstring(read_docstring).summary
-        "Read the parts of a docstring in Google's style."
+        "Return the parts of a docstring in Google's style."
     """
     text = (inspect.getdoc(command) or "").replace("``", "`")
     description, *sections = re.split(r"^(Args|Returns|Raises|Example):\n", text, flags=re.MULTILINE)
@@ -122,15 +121,15 @@ def read_docstring(command: Callable[..., object]) -> Docstring:
 
 
 def refuse_unknown_options(words: Sequence[str], known: Collection[str], command: str) -> None:
-    """Refuse the first option that is not known, and suggest the one that was meant.
+    """Refuse the first unknown option, and suggest a similar one.
 
     Args:
-        words: Of the command line. An option may go on after a dot, as those of run files do.
-        known: Options, such as ``["--config"]``.
-        command: Whose help lists them.
+        words: Arguments of the command line. Options of run files have keys after a dot.
+        known: Known options, such as ``["--config"]``.
+        command: Command whose help lists them.
 
     Raises:
-        UsageError: If there is such an option.
+        UsageError: If an option is unknown.
 
     Example:
         >>> refuse_unknown_options(["--config", "mixed.yaml", "--trainer.max_steps=3"], ["--config", "--trainer"], "")
@@ -144,7 +143,7 @@ def refuse_unknown_options(words: Sequence[str], known: Collection[str], command
 
 
 def suggest(name: str, known: Collection[str]) -> str:
-    """Ask whether a known name was meant, if one is near.
+    """Return a question that suggests a similar known name; empty if there is none.
 
     Example:
         >>> suggest("--confg", ["--config", "--trainer"])

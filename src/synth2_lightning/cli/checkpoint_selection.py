@@ -1,4 +1,4 @@
-"""Which checkpoint a command reads (the last, the best, or a path), and what is checked before it does."""
+"""Selection of a checkpoint (the last, the best, or a path), and checks before it is loaded."""
 
 from pathlib import Path
 
@@ -20,14 +20,14 @@ from synth2_lightning.io.checkpoint_files import find_best_checkpoint, read_chec
 
 
 def find_last(trainer: Trainer, watch: RunSettingsCallback, is_fit: bool) -> str | None:
-    """Return the newest checkpoint of the same settings, in whose folder the run is to continue.
+    """Return the newest checkpoint with the same settings; training then resumes in its folder.
 
-    Lightning looks in the folder of the new run, where there is none yet. Without a checkpoint a run can begin;
-    evaluation and prediction cannot. For these two the network's settings have to be the same, and no others.
+    Lightning would search the folder of the new run, which is empty. Without a checkpoint, training starts a new run,
+    and evaluation and prediction fail. Evaluation and prediction require the same settings of the network only.
 
     Args:
-        trainer: Its loggers and checkpoint callbacks name the folders.
-        watch: Holds the settings of this run.
+        trainer: Trainer whose loggers and checkpoint callbacks name the folders.
+        watch: Callback with the settings of this run.
         is_fit: Whether the command trains.
 
     Raises:
@@ -41,26 +41,26 @@ def find_last(trainer: Trainer, watch: RunSettingsCallback, is_fit: bool) -> str
         searched = ", ".join(map(str, folders))
         if not is_fit:
             raise FileNotFoundError(
-                f"There is no checkpoint (looked in {searched}). Expected the folder in which `synth2 fit` was started "
-                "as the current one, or a checkpoint's path as --ckpt_path."
+                f"There is no checkpoint in {searched}. Expected the folder in which `synth2 fit` was started as the "
+                "current one, or the path of a checkpoint as --ckpt_path."
             )
-        rank_zero_info(f"There is no checkpoint yet to resume from (looked in {searched}): a new run begins.")
+        rank_zero_info(f"There is no checkpoint to resume from in {searched}: a new run starts.")
         return None
     path, changes = found
     if changes and not (is_fit and watch.allows_changes):
         raise ValueError(explain(path, changes))
-    if is_fit and not changes:  # it is the same run; with changes it is another one, which has a folder of its own
+    if is_fit and not changes:  # with changes it is a new run, in a new folder
         for saver in _list_savers(trainer):
             saver.dirpath = saver.dirpath or str(path.parent)
     return str(path)
 
 
 def find_best(trainer: Trainer, watch: RunSettingsCallback) -> str:
-    """Return the checkpoint with the best score, of the newest run of this network that has one.
+    """Return the best-scoring checkpoint of the newest run of the same network that has a score.
 
     Args:
         trainer: As for :func:`find_last`.
-        watch: Holds the settings of this run.
+        watch: Callback with the settings of this run.
 
     Raises:
         FileNotFoundError: If no checkpoint has a score.
@@ -80,20 +80,20 @@ def find_best(trainer: Trainer, watch: RunSettingsCallback) -> str:
     if newest is not None:
         raise ValueError(explain_network_changes(*newest))
     raise FileNotFoundError(
-        f"There is no checkpoint with a score{f' of {monitor}' if monitor else ''} (looked in "
-        f"{', '.join(map(str, folders))}). Expected one that a ModelCheckpoint with a monitor saved; or --ckpt_path "
-        "last, or a checkpoint's path."
+        f"There is no checkpoint with a score{f' of {monitor}' if monitor else ''} in "
+        f"{', '.join(map(str, folders))}. Expected one that a ModelCheckpoint with a monitor saved. Use --ckpt_path "
+        "last, or the path of a checkpoint."
     )
 
 
 def check_settings(checkpoint: Path, watch: RunSettingsCallback) -> None:
-    """Compare the settings in a checkpoint before minutes are spent on data and weights.
+    """Compare the settings in a checkpoint with those of this run, before data and weights are loaded.
 
-    What cannot be read here (addresses, folders of DeepSpeed) is compared when the strategy has read it.
+    Remote checkpoints and folders of DeepSpeed are compared after the strategy has loaded them.
 
     Args:
-        checkpoint: Path or address.
-        watch: Holds the settings of this run.
+        checkpoint: Path or URL.
+        watch: Callback with the settings of this run.
 
     Raises:
         ValueError: If the checkpoint is damaged, or settings differ.
@@ -105,17 +105,17 @@ def check_settings(checkpoint: Path, watch: RunSettingsCallback) -> None:
 
 
 def check_content(checkpoint: Path, strategy: object) -> None:
-    """Refuse a checkpoint that is damaged, or may hold code, where a strategy reads it by itself, and would run it.
+    """Refuse a checkpoint that is damaged or may hold code, if the strategy loads it by itself, unchecked.
 
-    The other strategies read by :class:`~synth2_lightning.callbacks.checkpoint_io.CheckedCheckpointIO`, and no folders.
+    Other strategies load files only, by :class:`~synth2_lightning.callbacks.checkpoint_io.CheckedCheckpointIO`.
 
     Args:
-        checkpoint: Path or address.
-        strategy: Of the trainer.
+        checkpoint: Path or URL.
+        strategy: Strategy of the trainer.
 
     Raises:
         FileNotFoundError: If a file of a sharded checkpoint is missing.
-        IsADirectoryError: If it is sharded, and the strategy reads no such folder.
+        IsADirectoryError: If it is sharded, and the strategy does not load sharded checkpoints.
         ValueError: If it is damaged, or holds more than tensors and plain values.
     """
     if not isinstance(strategy, FSDPStrategy | ModelParallelStrategy):
@@ -131,7 +131,7 @@ def _list_savers(trainer: Trainer) -> list[ModelCheckpoint]:
 
 
 def _list_folders(trainer: Trainer) -> list[Path]:
-    """List where checkpoints of this run and of earlier ones may be, the newest run first."""
+    """Return the possible checkpoint folders of this run and of earlier ones, the newest run first."""
     folders = [Path(saver.dirpath) for saver in _list_savers(trainer) if saver.dirpath]
     logs = trainer.loggers[0].log_dir if trainer.loggers else None
     return list(dict.fromkeys([*folders, *run_folders(Path(logs or trainer.default_root_dir) / "checkpoints")]))

@@ -1,4 +1,4 @@
-"""The engine that goes through a caption set: this process, or Ray Data."""
+"""Engines that process a caption set: this process, or Ray Data."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,13 +10,13 @@ if TYPE_CHECKING:
 
 @contextmanager
 def open_engine(address: str | None) -> Iterator["CaptionEngine"]:
-    """Open the engine while the context lasts.
+    """Context manager that returns an engine.
 
     Args:
-        address: Of a Ray cluster, or ``"local"``; this process if ``None``.
+        address: Address of a Ray cluster, or ``"local"``; this process if ``None``.
 
     Raises:
-        OSError: If Ray is not installed, or not reached.
+        OSError: If Ray is not installed or cannot be reached.
 
     Example:
         >>> with open_engine(None) as engine:

@@ -1,4 +1,4 @@
-"""Which errors are printed as messages, and the exit codes."""
+"""Error messages and exit codes."""
 
 import argparse
 import errno
@@ -16,33 +16,33 @@ from synth2_lightning.io.console import MessageConsole, visible
 from synth2_lightning.io.extras import require_extra
 
 REFUSED, WRONG_WORDS, STOPPED_BY_USER = 1, 2, 130
-"""Exit codes; the last is that of shells for Ctrl-C."""
+"""Exit codes; the last is the shell's code of SIGINT."""
 
 _OF_DISKS = {errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG}
 _OF_PATHS = _OF_DISKS | {
     *(errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ENAMETOOLONG),
     *(errno.ELOOP, errno.EBUSY),
 }
-"""Errors of a folder or a disk, whichever library wrote there; the second set only with a path."""
+"""Errors of a disk or folder that are reported for any library; the second set only with a path."""
 _NOISE = (
-    r"LightningCLI's args parameter",  # the words were read before, for names of shipped run files
+    r"LightningCLI's args parameter",  # the arguments were parsed before, for names of included run files
     r".isinstance\(treespec, LeafSpec\). is deprecated",  # Lightning 2.6.6 with torch 2.15
-    r"Total length of `\w+` across ranks is zero",  # nothing to validate on, or nothing left to predict
-    r"Found \d+ module\(s\) in eval mode",  # frozen parts are meant to be
+    r"Total length of `\w+` across ranks is zero",  # no validation data, or nothing left to predict
+    r"Found \d+ module\(s\) in eval mode",  # frozen parts are in eval mode on purpose
     r"Precision .* is not supported by the model summary",
 )
 
 
 class UsageError(Exception):
-    """Words of the command line that are no command, no option or no such value; the exit code is 2."""
+    """Unknown command, unknown option or invalid value on the command line; the exit code is 2."""
 
 
 @contextmanager
 def report_errors() -> Iterator[None]:
-    """Print the messages of errors that this package raises on purpose; let all others show their traceback.
+    """Context manager that prints the messages of this package's errors; all others keep their traceback.
 
     Raises:
-        SystemExit: With exit code 1, or 2 if the words of the command line are wrong, or 130 after Ctrl-C.
+        SystemExit: With exit code 1, 2 for usage errors, or 130 after Ctrl-C.
 
     Example:
         >>> with report_errors():
@@ -70,13 +70,13 @@ def report_errors() -> Iterator[None]:
 
 
 def message_for_user(error: Exception) -> str | None:
-    """Return the message if this package raised the error, or one that caused it, for the user to read.
+    """Return the message if this package raised the error or its cause.
 
     Args:
-        error: With its traceback.
+        error: Error with its traceback.
 
     Returns:
-        The message; ``None`` for errors that no user can act on.
+        The message; ``None`` for errors that the user cannot correct.
 
     Example:
         >>> message_for_user(KeyError("a mistake in the code")) is None
@@ -91,12 +91,12 @@ def message_for_user(error: Exception) -> str | None:
         raised_in = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(cause.__traceback__)]
         place = raised_in[-1] if raised_in else ""
         if place.endswith(".configuration_validator"):  # `fit` with a run file of `predict`
-            return f"The command does not fit its run file. Lightning says: {cause}"
+            return f"The command does not match its run file. Lightning reports: {cause}"
         if place.startswith("jsonargparse.") and (missing := re.search(r"Requirement .* not met\..*", str(cause))):
-            return f"A setting needs a package that is not installed here. {missing[0]}"
+            return f"A setting needs a package that is not installed. {missing[0]}"
         is_refusal = place.startswith("lightning.") and isinstance(cause, ValueError | RuntimeError | ImportError)
         if is_refusal or type(cause).__name__ == "MisconfigurationException":
-            return f"The trainer's settings do not fit together. Lightning says: {str(cause).strip()}"
+            return f"The trainer's settings are inconsistent. Lightning reports: {str(cause).strip()}"
         if isinstance(cause, OSError) and (explanation := _explain_disk(cause, place)) is not None:
             return explanation
         is_for_users = isinstance(cause, ValueError | TypeError | OSError | FloatingPointError)
@@ -107,7 +107,7 @@ def message_for_user(error: Exception) -> str | None:
 
 
 def hide_noise() -> None:
-    """Hide warnings that no user can act on.
+    """Hide warnings that the user cannot act on.
 
     Example:
         >>> hide_noise()
@@ -121,14 +121,14 @@ def _print_error(message: str) -> None:
 
 
 def _explain_disk(error: OSError, place: str) -> str | None:
-    """Explain an error of a folder, a file or a disk; ``None`` for other errors of the operating system."""
+    """Return a message for an error of a folder, a file or a disk; ``None`` for other errors."""
     if place == "tempfile" and error.filename is None:
-        return f"{error.strerror}. Expected a folder that this user may write to, with room left: name it in TMPDIR."
+        return f"{error.strerror}. Expected a writable folder with free space: set TMPDIR to one."
     if error.errno not in (_OF_DISKS if error.filename is None else _OF_PATHS):
         return None
-    what = "What this command writes" if error.filename is None else error.filename
+    what = "The output of this command" if error.filename is None else error.filename
     return (
-        f"{what} cannot be written, or not be read: {error.strerror}. Expected a file or folder that this user may use "
-        "so, on a disk with room left. Start the command in another folder, name another one to write to (--out, or "
-        "the run file's save_dir and default_root_dir), or free some room."
+        f"{what} cannot be read or written: {error.strerror}. Expected a file or folder with the permissions and free "
+        "space that this needs. Start the command in another folder, name another one to write to (--out, or the run "
+        "file's save_dir and default_root_dir), or free space."
     )

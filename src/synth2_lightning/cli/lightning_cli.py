@@ -1,4 +1,4 @@
-"""Lightning's command line over run files, and the settings that it refuses."""
+"""LightningCLI with trusted packages, checked checkpoints and checked settings."""
 
 import json
 from collections.abc import Sequence
@@ -26,8 +26,8 @@ from synth2_lightning.io.yaml_text import check_run_files
 from synth2_lightning.modules.sharding import refuse_spawned_processes
 
 _RESUME_WITH_CHANGES = (
-    "fit --ckpt_path: resume although settings or training data differ from those of the checkpoint; what differs is "
-    "logged, and the run will not end as one that was not stopped"
+    "with fit --ckpt_path: resume although settings or training data differ from the checkpoint's; the differences are "
+    "logged, and results differ from those of an uninterrupted run"
 )
 
 
@@ -35,23 +35,23 @@ def run_lightning(words: Sequence[str], trust: Sequence[str]) -> "CommandLine":
     """Run a trainer command.
 
     Args:
-        words: Of the command line, with the paths of the run files.
-        trust: Names of packages whose classes run files and checkpoints may name, besides the trusted ones.
+        words: Arguments of the command line, with the paths of the run files.
+        trust: Packages whose classes run files and checkpoints may name, besides the trusted ones.
 
     Returns:
         The finished command line with its trainer.
 
     Raises:
-        argparse.ArgumentError: If the run files or the words hold a setting that does not exist, or a wrong value.
+        argparse.ArgumentError: If a run file or an argument has an unknown setting or an invalid value.
         FileNotFoundError: If there is no checkpoint.
-        ValueError: If settings do not fit together.
+        ValueError: If settings are inconsistent.
     """
     check_run_files()
     hide_noise()
-    # For the whole process: a run file may name classes of these packages only, and nothing is built under `Any`.
+    # For the whole process: run files may name classes of these packages only, and values of type `Any` are not built.
     set_parsing_settings(
         instantiate_subclass_spec_in_any=False,
-        config_read_mode_fsspec_enabled=False,  # no part of a run file is fetched because the file names an address
+        config_read_mode_fsspec_enabled=False,  # parts of a run file are not downloaded from URLs
         import_path_denylist=["*"],
         import_path_allowlist=[*TRUSTED_PACKAGES, *trust, *typed_names(words)],
     )
@@ -60,23 +60,23 @@ def run_lightning(words: Sequence[str], trust: Sequence[str]) -> "CommandLine":
         with trusting(trust):
             return CommandLine(words, [SigtermCallback(), run_lock])
     finally:
-        run_lock.release()  # the process may go on: SIGTERM ends it only where nothing catches that
+        run_lock.release()  # the process may continue after SIGTERM, if a caller catches it
 
 
 class RunFileParser(LightningArgumentParser):
-    """A parser that names the remedy where it did not import what a run file names."""
+    """A parser that explains why a class in a run file was not imported."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raise what was wrong."""
+        """Raise the error with an explanation."""
         super().error(explain_denied_import(message), ex)
 
 
 class CommandLine(LightningCLI):
-    """Lightning's command line, with checked checkpoints and settings.
+    """LightningCLI with checked checkpoints and settings.
 
     Args:
-        words: Of the command line.
-        callbacks: Of every run, besides those of its run file.
+        words: Arguments of the command line.
+        callbacks: Callbacks of every run, besides those of its run file.
     """
 
     def __init__(self, words: Sequence[str], callbacks: Sequence[Callback]) -> None:
@@ -89,10 +89,10 @@ class CommandLine(LightningCLI):
             auto_configure_optimizers=False,
             seed_everything_default=0,
             trainer_defaults={"callbacks": list(callbacks)},
-            # A second run in the same folder is a user's wish, not an error; Lightning would abort it.
+            # Lightning would abort a second run in the same folder, which is intended here.
             save_config_kwargs={"overwrite": True},
             parser_class=RunFileParser,
-            # What the parser says of a run file is printed by `report_errors`, which escapes control characters.
+            # `report_errors` prints the parser's errors, with control characters escaped.
             parser_kwargs={
                 "version": __version__,
                 "exit_on_error": False,
@@ -102,30 +102,30 @@ class CommandLine(LightningCLI):
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the option ``--resume_with_changes``, and give datamodules that read images the model's encoder."""
+        """Add the option ``--resume_with_changes``, and pass the model's encoder to datamodules that read images."""
         parser.add_argument("--resume_with_changes", type=bool, default=False, help=_RESUME_WITH_CHANGES)
         parser.link_arguments(
             "model", "data.init_args.image_encoder", compute_fn=find_image_encoder, apply_on="instantiate"
         )
 
     def before_instantiate_classes(self) -> None:
-        """Refuse settings before anything is built."""
+        """Refuse settings before objects are built."""
         config = self.config[self.config.subcommand]
         refuse_functions(config, typed_names(self._words))
         _check_deepspeed(config.trainer.strategy)
         if config.weights_only is False:
             raise ValueError(
-                "weights_only is false, with which a checkpoint may run any code; expected true, or nothing. What "
-                "`synth2 fit` writes holds tensors and plain values only."
+                "weights_only is false, with which a checkpoint may run code; expected true, or no value. Checkpoints "
+                "of `synth2 fit` hold tensors and plain values only."
             )
-        # Of this command alone: in the config.yaml of its run it would allow changes to all that follow.
+        # Removed, because in the run's config.yaml it would allow changes to all later commands.
         self._allows_changes = config.pop("resume_with_changes")
 
     def after_instantiate_classes(self) -> None:
-        """Refuse settings that do not fit together, and select the checkpoint."""
+        """Refuse inconsistent settings, and select the checkpoint."""
         trainer, is_fit = self.trainer, self.subcommand == "fit"
         _check_precision(trainer.precision)
-        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # the run file names no other
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # the default
             trainer.strategy.checkpoint_io = CheckedCheckpointIO()
         given = self.config_init[self.subcommand]
         dumped = self.parser.dump(self.config, skip_none=False, skip_link_targets=False, format="json")
@@ -135,7 +135,7 @@ class CommandLine(LightningCLI):
             trainer.callbacks += [MonitorCheckCallback(), watch]  # type: ignore[attr-defined]  # Lightning's own
         refuse_spawned_processes(trainer.strategy)
         refuse_settings(trainer, is_fit and given["ckpt_path"] is not None)
-        # Given to the trainer and not to its method, a path is known to the hooks that come before it is read.
+        # Set on the trainer instead of passed to its method, so that hooks before loading can read the path.
         if given["ckpt_path"] != "hpc":
             path, given["ckpt_path"] = given["ckpt_path"], None
             if path == "last":
@@ -149,27 +149,27 @@ class CommandLine(LightningCLI):
                 check_settings(Path(checkpoint), watch)
 
     def _parse_ckpt_path(self) -> None:
-        # Lightning has the settings in a checkpoint overrule run files and arguments, without a word: a protocol's
-        # beams would be those of the training. They are for those who name no run file.
+        # Lightning silently overrides run files and arguments by the settings in a checkpoint, such as a protocol's
+        # number of beams. These settings are used only without a run file.
         if not self.config[self.config.subcommand].config:
             super()._parse_ckpt_path()
 
 
 def _check_precision(precision: str) -> None:
-    """Refuse precisions that cast frozen weights: a codebook that is cast is another codebook."""
+    """Refuse precisions that cast frozen weights, because that changes codebooks."""
     expected = ("32-true", "bf16-mixed", "16-mixed")
     if precision not in expected:
         raise ValueError(
-            f"trainer.precision is {precision!r}, which would cast the frozen networks, and with them the codes that "
-            f"image tokens stand for; expected one of {', '.join(expected)}."
+            f"trainer.precision is {precision!r}, which would cast frozen networks and codebooks; expected one of "
+            f"{', '.join(expected)}."
         )
 
 
 def _check_deepspeed(strategy: object) -> None:
-    """Name DeepSpeed if it is missing, before the parser does at the end of a long message."""
+    """Refuse DeepSpeed if it is not installed; the parser's message would be long."""
     name = str(getattr(strategy, "class_path", strategy))
     if "deepspeed" in name.lower() and find_spec("deepspeed") is None:
         raise ValueError(
-            f"trainer.strategy is {name}, and DeepSpeed is not installed here; expected it beside this package (pip "
-            "install deepspeed), or another strategy, such as that of overlays/strategy/fsdp.yaml."
+            f"trainer.strategy is {name}, but DeepSpeed is not installed; expected an installation (pip install "
+            "deepspeed), or another strategy, such as overlays/strategy/fsdp.yaml."
         )

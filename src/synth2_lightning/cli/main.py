@@ -1,6 +1,6 @@
 """Dispatch of ``synth2`` to its commands.
 
-Nothing heavy is imported at the top, so that ``--help``, ``--version`` and typing errors are answered at once.
+Large libraries are not imported here, so that ``--help``, ``--version`` and usage errors take no time.
 """
 
 import os
@@ -42,7 +42,7 @@ def main(args: Sequence[str] | None = None) -> None:
         Traceback (most recent call last):
         SystemExit: 0
     """
-    # Processes that are started from here (ranks, workers of loaders, compilers) do not import from the current folder.
+    # Child processes (ranks, data loader workers, compilers) must not import from the current folder.
     os.environ["PYTHONSAFEPATH"] = "1"
     make_output_visible()
     words = list(sys.argv[1:] if args is None else args) or ["--help"]
@@ -50,14 +50,14 @@ def main(args: Sequence[str] | None = None) -> None:
         if words[0] in TRAINER_COMMANDS:
             run_trainer(words)
         elif command := COMMANDS.get(words[0]):
-            given = make_parser(command).parse_command(words[1:])
-            if code := command(**given):
+            arguments = make_parser(command).parse_command(words[1:])
+            if code := command(**arguments):
                 sys.exit(code)
         else:
-            _answer(words)
+            _run_without_command(words)
 
 
-def _answer(words: Sequence[str]) -> None:
+def _run_without_command(words: Sequence[str]) -> None:
     """Print the help or the version, or refuse an unknown command or option."""
     names = [*TRAINER_COMMANDS, *COMMANDS]
     if not words[0].startswith("-"):

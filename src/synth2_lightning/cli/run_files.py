@@ -1,4 +1,4 @@
-"""Shipped run files by name, and what a run file may name."""
+"""Lookup of included run files by name, and checks of the classes that a run file names."""
 
 import argparse
 import re
@@ -12,7 +12,7 @@ from synth2_lightning.io.paths import refuse_special
 
 
 def config_folder() -> Path:
-    """Return the folder of the shipped run files: in the wheel, or at the top of a checkout.
+    """Return the folder of the included run files: in the wheel, or in the root of a checkout.
 
     Example:
         >>> (config_folder() / "mixed.yaml").is_file()
@@ -23,17 +23,17 @@ def config_folder() -> Path:
 
 
 def find_configs(words: Sequence[str]) -> list[str]:
-    """Let ``--config mixed.yaml`` name a shipped run file from any folder; a file in the current folder comes first.
+    """Replace names of included run files, such as ``--config mixed.yaml``, by their paths; existing files come first.
 
     Args:
-        words: Of the command line.
+        words: Arguments of the command line.
 
     Returns:
-        The words with the paths of shipped run files in place of their names.
+        The arguments with paths.
 
     Raises:
-        FileNotFoundError: If there is no such run file.
-        ValueError: If a run file multiplies or nests beyond its limits, or is no regular file.
+        FileNotFoundError: If a run file does not exist.
+        ValueError: If a run file exceeds the limits of aliases or nesting, or is not a regular file.
 
     Example:
         >>> find_configs(["fit", "--config=mixed.yaml"]) == ["fit", f"--config={config_folder() / 'mixed.yaml'}"]
@@ -50,13 +50,13 @@ def find_configs(words: Sequence[str]) -> list[str]:
 
 
 def split_trust(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Split ``--trust PACKAGE`` from the words: it is no argument of the run files' parser, so no run file can hold it.
+    """Separate ``--trust PACKAGE`` from the other arguments, so that a run file cannot contain it.
 
     Args:
-        words: Of the command line.
+        words: Arguments of the command line.
 
     Returns:
-        The other words, and the packages.
+        The other arguments, and the packages.
 
     Example:
         >>> split_trust(["fit", "--trust", "my_heads", "--config", "mixed.yaml"])
@@ -64,18 +64,18 @@ def split_trust(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """
     parser = argparse.ArgumentParser(prog="synth2", add_help=False, allow_abbrev=False)
     parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE")
-    given, others = parser.parse_known_args(words)
-    return others, given.trust
+    args, others = parser.parse_known_args(words)
+    return others, args.trust
 
 
 def typed_names(words: Sequence[str]) -> list[str]:
-    """List the import paths that the user typed as whole values: what is typed is trusted, unlike what a file holds.
+    """Return the import paths among the arguments; unlike those in run files, they are trusted.
 
     Args:
-        words: Of the command line.
+        words: Arguments of the command line.
 
     Returns:
-        Of the standard library the whole path, else the name of the top-level package.
+        Complete paths in the standard library; otherwise names of top-level packages.
 
     Example:
         >>> typed_names(["fit", "--model=my_heads.Captioner", "--config", "mixed.yaml"])
@@ -89,7 +89,7 @@ def typed_names(words: Sequence[str]) -> list[str]:
 
 
 def explain_denied_import(message: str) -> str:
-    """Explain why the parser did not import what a run file names; other messages are returned as they are.
+    """Return an explanation of the parser's refusal to import a class; other messages are returned unchanged.
 
     Example:
         >>> "--trust my_heads" in explain_denied_import("Importing 'my_heads.Captioner' is not allowed")
@@ -101,9 +101,9 @@ def explain_denied_import(message: str) -> str:
     if denied is None:
         return message
     return (
-        f"A run file names {denied[1]!r}, and a run file may name classes of synth2_lightning, torch, lightning and "
-        "transformers only: importing another package runs its code. Nothing was imported. If you know that code and "
-        f"trust it, allow it: --trust {denied[2]}"
+        f"A run file names {denied[1]!r}; expected classes of synth2_lightning, torch, lightning or transformers, "
+        "because importing another package runs its code. Nothing was imported. If you trust that package, allow it: "
+        f"--trust {denied[2]}"
     )
 
 
@@ -114,19 +114,19 @@ def _find_config(name: str) -> Path:
         return path
     refuse_special(path)
     folder = config_folder()
-    shipped = folder / name.removeprefix("configs/")
-    if not shipped.is_file():
+    included = folder / name.removeprefix("configs/")
+    if not included.is_file():
         known = sorted(str(path.relative_to(folder)) for path in folder.rglob("*.yaml"))
         close = get_close_matches(name, known, n=1)
         raise FileNotFoundError(
-            f"There is no run file {name!r}, neither here ({Path.cwd()}) nor among those that ship."
+            f"There is no run file {name!r}, neither in {Path.cwd()} nor among the included ones."
             f"{f' Did you mean {close[0]!r}?' if close else ''} Expected a path, or one of: {', '.join(known)}."
         )
-    return shipped
+    return included
 
 
 def _check_run_file(path: Path) -> None:
-    """Refuse a run file that multiplies or nests; files that are no YAML are refused by jsonargparse."""
+    """Refuse a run file with too many aliases or levels; jsonargparse refuses files that are not YAML."""
     import yaml
 
     from synth2_lightning.io.yaml_text import check_yaml
@@ -137,6 +137,6 @@ def _check_run_file(path: Path) -> None:
         return
     except ValueError as error:
         raise ValueError(
-            f"{path} cannot be read as a run file: {error}. Expected one such as `synth2 fit --print_config` prints; "
-            "write out what the aliases stand for, or take the file from elsewhere."
+            f"{path} cannot be read as a run file: {error}. Expected a file as `synth2 fit --print_config` prints it. "
+            "Replace the aliases by their values, or use another file."
         ) from error

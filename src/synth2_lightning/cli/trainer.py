@@ -1,4 +1,4 @@
-"""The commands ``fit``, ``validate``, ``test`` and ``predict``, up to the imports of Lightning."""
+"""Commands ``fit``, ``validate``, ``test`` and ``predict``, until Lightning is imported."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,20 +15,20 @@ TRAINER_COMMANDS = {
     "fit": "Train what a run file describes: a captioner, an image tokenizer, a codebook.",
     "validate": "Score a checkpoint on the validation split.",
     "test": "Score a checkpoint on the test split.",
-    "predict": "Make data: images or captions become token shards.",
+    "predict": "Write data: token shards from images or captions, generated captions, or scores.",
 }
 OPTIONS = {
     *("--ckpt_path", "--config", "--data", "--help", "--model", "--print_config", "--resume_with_changes"),
     *("--return_predictions", "--seed_everything", "--trainer", "--trust", "--verbose", "--weights_only"),
 }
-"""What may follow a trainer command, before a dot. Known without Lightning, so that a typing error is told at once."""
+"""Options of trainer commands, up to the first dot; listed here to refuse unknown ones before Lightning is imported."""
 
 
 def run_trainer(words: Sequence[str]) -> "CommandLine":
     """Run ``fit``, ``validate``, ``test`` or ``predict``.
 
     Args:
-        words: Of the command line, the command first.
+        words: Arguments of the command line, starting with the command.
 
     Returns:
         The finished command line with its trainer.
@@ -43,7 +43,7 @@ def run_trainer(words: Sequence[str]) -> "CommandLine":
         Traceback (most recent call last):
         UsageError: There is no option '--confg'. Did you mean '--config'? See synth2 fit --help.
     """
-    # All that can be refused by the words alone, before the imports, which take seconds.
+    # These checks come before the imports, which take seconds.
     refuse_unknown_options(words[1:], OPTIONS, f"synth2 {words[0]}")
     _check_checkpoint(words)
     words, trust = split_trust(words)
@@ -54,7 +54,7 @@ def run_trainer(words: Sequence[str]) -> "CommandLine":
 
 
 def _check_checkpoint(words: Sequence[str]) -> None:
-    """Refuse a checkpoint that does not exist before minutes are spent on building a model for it."""
+    """Refuse a checkpoint that does not exist, before the model is built."""
     for position, word in enumerate(words):
         if not word.startswith("--ckpt_path"):
             continue
@@ -63,6 +63,6 @@ def _check_checkpoint(words: Sequence[str]) -> None:
             continue
         if not refuse_special(Path(name)).exists():
             raise FileNotFoundError(
-                f"There is no checkpoint at {name!r} (looked at {Path(name).absolute()}). Expected a file such as "
+                f"There is no checkpoint at {name!r} ({Path(name).absolute()}). Expected a file such as "
                 "runs/version_0/checkpoints/last.ckpt, or 'last' or 'best'."
             )

@@ -1,1 +1,1 @@
-"""A page to try a trained captioner: what it says of an image, where it looked, what it learned that is alike."""
+"""Demo page of a trained captioner: caption, attention map of each word, and similar training pairs."""

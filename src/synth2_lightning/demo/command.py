@@ -1,4 +1,4 @@
-"""What ``synth2 demo`` does."""
+"""Implementation of ``synth2 demo``."""
 
 import os
 import signal
@@ -33,24 +33,24 @@ NUM_EXAMPLES = 6
 def serve_demo(
     run: str, port: int = 7860, device: torch.device | str | None = None, from_hub: Collection[str] = ()
 ) -> None:
-    """Serve the page until the user stops it.
+    """Serve the demo page until the user stops it.
 
     Args:
         run: Folder of a run, a checkpoint, or an exported captioner.
-        port: Of the loopback address.
+        port: Port on the loopback address.
         device: As for :class:`~synth2_lightning.export.captioner.Captioner`.
         from_hub: As for :func:`~synth2_lightning.export.captioner.load_captioner`.
 
     Raises:
-        FileNotFoundError: If there is no such run.
+        FileNotFoundError: If the run does not exist.
         OSError: If gradio is not installed, or the port is taken.
-        ValueError: If it is no captioner's run.
+        ValueError: If it is not the run of a captioner.
     """
     console = MessageConsole(stderr=True)
     with keep_sigterm():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that dropped images are deleted then, too
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that SIGTERM deletes uploads, too
         with open_demo(run, port, device, console, from_hub) as page:
-            console.print(f"The page is at {page.local_url} for this machine alone. Ctrl-C ends it.")
+            console.print(f"The demo is at {page.local_url}, on this machine only. Press Ctrl-C to stop it.")
             try:
                 Event().wait()
             except KeyboardInterrupt:
@@ -61,13 +61,13 @@ def serve_demo(
 def open_demo(
     run: str, port: int, device: torch.device | str | None, console: Console, from_hub: Collection[str] = ()
 ) -> Iterator[Any]:
-    """Serve the page while the context lasts; images that were dropped are deleted at its end.
+    """Context manager that serves the demo page; uploaded images are deleted on exit.
 
     Args:
         run: As for :func:`serve_demo`.
         port: As for :func:`serve_demo`.
         device: As for :func:`serve_demo`.
-        console: Where to tell of progress.
+        console: For progress messages.
         from_hub: As for :func:`serve_demo`.
 
     Raises:
@@ -96,44 +96,44 @@ def open_demo(
 
 
 def find_folder(run: str) -> Path | None:
-    """Find the folder of a run that has its run file; ``None`` for what lies alone."""
+    """Return the folder of a run that has a run file; ``None`` for exports and single checkpoints."""
     path = resolve(run, "trained captioner")
     return None if is_exported(path) else find_run(path).folder
 
 
 def read_pairs(captioner: Captioner, folder: Path | None, file: Path, console: Console) -> tuple[Neighbors | None, str]:
-    """Read the synthetic pairs, or say why there are none."""
+    """Return the index of the synthetic training pairs and a note; ``None`` and the reason if there are none."""
     if folder is None:
-        return None, "Which pairs it learned from is not known: no config.yaml of its run lies beside this captioner."
+        return None, "The training data are unknown: there is no config.yaml of the run."
     try:
         data = build_data_part(folder, SyntheticDataModule)
         if data is None:
-            return None, "It learned from no synthetic pairs: the run's config.yaml names no shards of them."
+            return None, "The run was not trained on synthetic pairs: its config.yaml names no shards."
         data.setup("fit")
         neighbors = Neighbors(captioner.module, data.make_train_pairs(), file)
         steps = neighbors.build()
         for _ in track(steps, "Reading the synthetic pairs", -(-len(neighbors.pairs) // 256), console=console):
             pass
-    except (OSError, ValueError) as error:  # they may have been moved since; captions do not need them
-        return None, f"The synthetic pairs that it learned from cannot be read. {error}"
-    return (
-        neighbors,
-        f"Found by its own visual tokens among {neighbors.num_images:,} images of {data.reader.folder}.",
+    except (OSError, ValueError) as error:  # they may have been moved; captions do not need them
+        return None, f"The synthetic training pairs cannot be read. {error}"
+    return neighbors, (
+        f"Cosine similarity of the captioner's visual tokens, among {neighbors.num_images:,} images of "
+        f"{data.reader.folder}."
     )
 
 
 def save_examples(folder: Path | None, scratch: Path, console: Console) -> list[Path]:
-    """Write the first validation images of a run as files, where there are some."""
+    """Save the first validation images of a run, and return their paths; empty if there are none."""
     paths = []
     try:
         source: ImageTextSource | None = build_data_part(folder, ImageTextSource, ".val")  # type: ignore[type-abstract]
         if source is not None:
             source.load()
-            for number in range(min(NUM_EXAMPLES, len(source))):
-                paths.append(scratch / f"example-{number}.png")
-                source.image(number).save(paths[-1])
+            for index in range(min(NUM_EXAMPLES, len(source))):
+                paths.append(scratch / f"example-{index}.png")
+                source.image(index).save(paths[-1])
     except (OSError, ValueError) as error:
-        console.print(f"There are no examples: {error}", soft_wrap=True)
+        console.print(f"Example images cannot be read: {error}", soft_wrap=True)
         return []
     return paths
 

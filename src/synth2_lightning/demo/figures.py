@@ -1,4 +1,4 @@
-"""Images with words below, as HTML that holds them and needs nothing else."""
+"""HTML of captioned images; self-contained, with the images as data URLs."""
 
 import base64
 from collections.abc import Iterable
@@ -20,11 +20,11 @@ STYLE = """
 
 
 def render_figures(figures: Iterable[tuple[Image.Image | None, str]], kind: str = "") -> str:
-    """Show images beside each other.
+    """Return HTML of images in a row with text below each.
 
     Args:
-        figures: Images (``None`` where there is none) and what stands below; no markup.
-        kind: Another class of style for all.
+        figures: Images (``None`` if missing) and their texts, which are escaped.
+        kind: Additional CSS class.
 
     Example:
         >>> render_figures([(None, "a < b")])
@@ -34,7 +34,7 @@ def render_figures(figures: Iterable[tuple[Image.Image | None, str]], kind: str 
 
 
 def render_note(text: str) -> str:
-    """Show a sentence beside what matters more.
+    """Return HTML of a secondary text, which is escaped.
 
     Example:
         >>> render_note("a < b")
@@ -45,10 +45,10 @@ def render_note(text: str) -> str:
 
 def _render(image: Image.Image | None, text: str) -> str:
     if image is None:
-        shown = '<div class="missing">no image</div>'
+        content = '<div class="missing">no image</div>'
     else:
         file = BytesIO()
         image.save(file, "PNG")
         data = base64.b64encode(file.getvalue()).decode()
-        shown = f'<img src="data:image/png;base64,{data}" alt="{escape(text)}">'
-    return f"<figure>{shown}<figcaption>{escape(text)}</figcaption></figure>"
+        content = f'<img src="data:image/png;base64,{data}" alt="{escape(text)}">'
+    return f"<figure>{content}<figcaption>{escape(text)}</figcaption></figure>"

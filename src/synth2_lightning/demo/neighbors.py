@@ -1,4 +1,4 @@
-"""The synthetic pairs that a captioner learned from, by how much their images are alike to it."""
+"""Nearest-neighbor search among the synthetic training pairs of a captioner."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,12 +19,12 @@ _CHUNK = 16_384
 
 
 class Neighbor(NamedTuple):
-    """A pair that was learned from.
+    """A similar training pair.
 
     Attributes:
-        caption: Its text.
-        image: Its decoded image tokens; ``None`` where the tokenizer cannot decode.
-        similarity: Cosine, up to 1.
+        caption: Its caption.
+        image: Its decoded image tokens; ``None`` if the tokenizer has no decoder.
+        similarity: Cosine similarity.
     """
 
     caption: str
@@ -33,15 +33,15 @@ class Neighbor(NamedTuple):
 
 
 class Neighbors:
-    """Finds the pairs nearest to an image, by the mean of the captioner's own visual tokens.
+    """Index of pairs by the mean of the captioner's visual tokens.
 
-    Means of all pairs lie on the disk in half precision, and are read in pieces: memory does not grow with the pairs.
-    The mean over all pairs is taken off before angles are measured, for what all images share tells none apart.
+    Means are stored on disk in float16 and read in chunks, so that memory does not grow with the number of pairs. They
+    are centered before the cosine similarity is computed, because their common part does not distinguish images.
 
     Args:
-        module: In evaluation mode, on its device.
-        pairs: What was learned from. Pairs of the same image, which follow each other, count once.
-        file: Where the means go; overwritten.
+        module: A captioner in evaluation mode, on its device.
+        pairs: Training pairs. Consecutive pairs of the same image count once.
+        file: File of the means; overwritten.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -61,17 +61,17 @@ class Neighbors:
 
     @property
     def num_images(self) -> int:
-        """Number of different images that were read so far."""
+        """Number of different images in the index."""
         return len(self._rows)
 
     def build(self, batch_size: int = 256) -> Iterator[int]:
-        """Read all pairs, batch after batch.
+        """Build the index, one batch per step.
 
         Yields:
             Number of pairs of each batch.
 
         Raises:
-            ValueError: If the pairs' image tokens are not of the captioner's encoder.
+            ValueError: If the image tokens of the pairs do not belong to the codebook of the captioner's encoder.
         """
         rows: list[np.ndarray[Any, np.dtype[np.int64]]] = []
         total = torch.zeros(self.width, dtype=torch.float64)
@@ -92,19 +92,19 @@ class Neighbors:
         self._center = (total / max(1, len(self._rows))).float()
 
     def find(self, image: ImageInput, num: int) -> list[Neighbor]:
-        """Find the pairs nearest to one image, the nearest first."""
+        """Return the ``num`` pairs most similar to one image, in descending order of similarity."""
         if not self.num_images:
             return []
         means = np.memmap(self.file, dtype=np.float16, mode="r", shape=(self.num_images, self.width))
-        wanted = _unit(self._pool(image)[0] - self._center)
+        query = _unit(self._pool(image)[0] - self._center)
         best = torch.empty(0), torch.empty(0, dtype=torch.long)
         for start in range(0, self.num_images, _CHUNK):
-            piece = torch.from_numpy(np.array(means[start : start + _CHUNK])).float() - self._center
-            values = torch.cat([best[0], _unit(piece) @ wanted])
-            places = torch.cat([best[1], torch.arange(start, start + len(piece))])
+            chunk = torch.from_numpy(np.array(means[start : start + _CHUNK])).float() - self._center
+            values = torch.cat([best[0], _unit(chunk) @ query])
+            positions = torch.cat([best[1], torch.arange(start, start + len(chunk))])
             top = values.topk(min(num, len(values)))
-            best = top.values, places[top.indices]
-        batch = self.pairs.read([int(self._rows[place]) for place in best[1].tolist()])
+            best = top.values, positions[top.indices]
+        batch = self.pairs.read([int(self._rows[position]) for position in best[1].tolist()])
         images = self._decode(batch.image)
         return [Neighbor(*each) for each in zip(batch.captions, images, best[0].tolist(), strict=True)]
 
@@ -118,7 +118,7 @@ class Neighbors:
             if not isinstance(image, VQTokens) or not isinstance(encoder, ImageTokenizer):
                 return [None] * len(image)
             pixels = encoder.detokenize(image.to(self.module.device)).values.cpu()
-        except TypeError:  # it has no decoder
+        except TypeError:  # the tokenizer has no decoder
             return [None] * len(image)
         return [Image.fromarray(each.permute(1, 2, 0).numpy()) for each in pixels]
 

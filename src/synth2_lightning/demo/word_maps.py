@@ -48,16 +48,16 @@ def map_words(
             f"The encoder {module.image_encoder.name!r} returns {embeddings.shape[1]} embeddings per image; expected a "
             "square number, because attention maps need a square grid of positions."
         )
-    of_queries = module.resampler.attention(embeddings)[0]
-    of_words = module.decoder.attention(module.resampler(embeddings), [text])[0]
-    maps = of_words.to(of_queries.dtype) @ of_queries
+    to_positions = module.resampler.attention(embeddings)[0]
+    to_visual = module.decoder.attention(module.resampler(embeddings), [text])[0]
+    maps = to_visual.to(to_positions.dtype) @ to_positions
     return tuple(text.split()[: len(maps)]), maps.view(-1, side, side).float().cpu()
 
 
 def draw_map(
     image: Image.Image, weights: Float[Tensor, "rows columns"], strongest: float, side: int = 256
 ) -> Image.Image:
-    """Draw a map over its image: gray where the weight is zero, warmer colors for larger weights.
+    """Return the image in gray, overlaid with a map in warmer colors for larger weights.
 
     Args:
         image: RGB, square.
@@ -73,7 +73,7 @@ def draw_map(
 
     gray = np.asarray(image.convert("L").resize((side, side), Image.Resampling.BICUBIC), dtype=np.float32)
     heat = Image.fromarray((weights / max(strongest, 1e-9)).clamp(0, 1).numpy().astype(np.float32))
-    share: Any = np.asarray(heat.resize((side, side), Image.Resampling.BICUBIC)).clip(0, 1)
-    colors = colormaps["inferno"](0.25 + 0.75 * share)[..., :3] * 255
-    alpha = 0.75 * share[..., None] ** 0.75
+    heat_level: Any = np.asarray(heat.resize((side, side), Image.Resampling.BICUBIC)).clip(0, 1)
+    colors = colormaps["inferno"](0.25 + 0.75 * heat_level)[..., :3] * 255
+    alpha = 0.75 * heat_level[..., None] ** 0.75
     return Image.fromarray((gray[..., None] * (1 - alpha) + colors * alpha).round().astype(np.uint8))

@@ -1,4 +1,4 @@
-"""What ``synth2 caption`` does."""
+"""Implementation of ``synth2 caption``."""
 
 import os
 import sys
@@ -26,7 +26,7 @@ from synth2_lightning.sources.image_urls import ImageFetcher
 from synth2_lightning.sources.images import decode_image, pixel_limit
 
 SOME_FAILED, STOPPED_BY_USER, STOPPED_BY_READER = 3, 130, 141
-"""Exit codes; the last two are those of shells for Ctrl-C and for a pipe that nobody reads."""
+"""Exit codes; the last two are the shell's codes of SIGINT and SIGPIPE."""
 
 
 def caption_images(
@@ -38,54 +38,50 @@ def caption_images(
     max_pixels: int = MAX_PIXELS,
     console: Console | None = None,
 ) -> int:
-    """Write captions of images to a file or the standard output; tell of progress and of bad images beside it.
+    """Write captions of images to a file or to standard output; report progress and unreadable images.
 
     Args:
         found: The images.
-        captioner: Writes the captions.
-        out: The file. What is in it already is not made again.
-        format: How rows are written.
-        batch_size: How many images go through the model at a time.
-        max_pixels: Refuse images with more.
-        console: Where to tell of it; the standard error by default.
+        captioner: Generates the captions.
+        out: Output file. Images whose caption is already in it are skipped.
+        format: Format of the rows.
+        batch_size: Number of images per batch.
+        max_pixels: Refuse images with more pixels.
+        console: For progress and errors; standard error by default.
 
     Returns:
-        The exit code: 0; 3 if some images could not be read; 130 or 141 if the user, or whoever reads the output,
-        stopped it.
+        The exit code: 0; 3 if some images could not be read; 130 after Ctrl-C; 141 if the output pipe was closed.
 
     Raises:
         OSError: If the file cannot be written.
-        ValueError: If the file holds something else, or captions that were made in another way.
+        ValueError: If the file holds other content, or captions of another model or decoding.
     """
     console = console or MessageConsole(stderr=True)
     if found.num_others:
-        _tell(
-            console,
-            f"Left out of the folders, because their names do not end like those of images: {found.num_others}.",
-        )
+        _print(console, f"Skipped files in the folders that have no image extension: {found.num_others}.")
     for name, reason in found.missing:
-        _tell(console, f"{name}: {reason}", "red")
+        _print(console, f"{name}: {reason}", "red")
     run = _Run(captioner, batch_size, max_pixels, console)
     try:
         if out is None:
             run.caption(found.names, ImageCaptionStream(format))
         else:
             with ImageCaptionFile(out, format, captioner.provenance()) as file:
-                run.go_on(found.names, file)
+                run.resume(found.names, file)
     except KeyboardInterrupt:
-        _tell(console, f"Stopped.{'' if out is None else f' The same command goes on from what is in {out}.'}")
+        _print(console, f"Stopped.{'' if out is None else f' The same command resumes from {out}.'}")
         return STOPPED_BY_USER
-    except BrokenPipeError:  # such as `| head`; what is left in Python's own buffer must not be written at exit
+    except BrokenPipeError:  # such as `| head`; Python would write its buffer to the closed pipe at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return STOPPED_BY_READER
     num_failed = run.num_failed + len(found.missing)
     if num_failed:
-        _tell(console, f"Named above because they could not be read, and without a caption: {num_failed}.", "red")
+        _print(console, f"Images that could not be read and have no caption: {num_failed}. See above.", "red")
     return SOME_FAILED if num_failed else 0
 
 
 def make_reader(image_size: int, max_pixels: int = MAX_PIXELS) -> Callable[[str], Image.Image]:
-    """Return a function that reads the image of a path or of an address.
+    """Return a function that reads the image at a path or URL.
 
     Example:
         >>> make_reader(224)("gone.jpg")
@@ -109,23 +105,23 @@ class _Run:
         self.console = console
         self.num_failed = 0
 
-    def go_on(self, names: Sequence[str], file: ImageCaptionFile) -> None:
-        left = [name for name in names if name not in file.names]  # bad ones again: they may have been repaired
-        if num_done := len(names) - len(left):
-            _tell(self.console, f"{num_done} of {len(names)} images have their caption in {file.path} already.")
-        if left:
-            self.caption(left, file)
-        _tell(self.console, f"{len(file.names)} captions are in {file.path}.")
+    def resume(self, names: Sequence[str], file: ImageCaptionFile) -> None:
+        remaining = [name for name in names if name not in file.names]  # includes images that failed before
+        if num_done := len(names) - len(remaining):
+            _print(self.console, f"{num_done} of {len(names)} images already have a caption in {file.path}.")
+        if remaining:
+            self.caption(remaining, file)
+        _print(self.console, f"{file.path} has {len(file.names)} captions.")
 
     def caption(self, names: Sequence[str], sink: ImageCaptionFile | ImageCaptionStream) -> None:
         read = make_reader(self.captioner.image_size, self.max_pixels)
         with pixel_limit(self.max_pixels), _progress(self.console) as progress:
             task = progress.add_task("", total=len(names))
             for batch in self.captioner.stream(names, read, self.batch_size):
-                sink.append([(name, made.caption) for name, made in batch if made.error is None])
-                for error in (made.error for _, made in batch if made.error is not None):
+                sink.append([(name, captioned.caption) for name, captioned in batch if captioned.error is None])
+                for error in (captioned.error for _, captioned in batch if captioned.error is not None):
                     self.num_failed += 1
-                    _tell(progress.console, str(error), "red")
+                    _print(progress.console, str(error), "red")
                 progress.advance(task, len(batch))
 
 
@@ -140,5 +136,5 @@ def _progress(console: Console) -> Progress:
     return Progress(*columns, console=console)
 
 
-def _tell(console: Console, message: str, style: str = "") -> None:
+def _print(console: Console, message: str, style: str = "") -> None:
     console.print(Text(message, style=style), soft_wrap=True)

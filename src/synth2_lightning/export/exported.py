@@ -1,4 +1,4 @@
-"""Captioners to share: a folder of safetensors, plain settings and a card, which loads without running foreign code."""
+"""Export and loading of captioners: safetensors, a JSON config and a model card; loading runs no untrusted code."""
 
 import hashlib
 import json
@@ -37,27 +37,27 @@ def export_captioner(
     cards: Sequence[str | Path] = (),
     trust: Collection[str] = (),
 ) -> Path:
-    """Write a trained captioner as a folder that holds all that it needs, and nothing of this machine.
+    """Write a trained captioner to a self-contained folder without local paths.
 
-    It is loaded back and compared bit by bit before it appears; it appears whole or not at all.
+    The export is loaded and its weights are compared bit by bit before the folder is written atomically.
 
     Args:
-        run: Folder of a run (its best checkpoint is taken, or its last), or a checkpoint.
-        folder: Where it goes: not there yet, empty, or an earlier export, which is replaced.
-        license: Of the weights, as the Hub writes it, such as ``"apache-2.0"``.
-        cards: Protocol cards of more scores, such as those of ``synth2 test``; the run's own for this checkpoint are
-            found.
+        run: Folder of a run (its best checkpoint, or else its last one), or a checkpoint.
+        folder: A new or empty folder, or an earlier export, which is replaced.
+        license: License of the weights as a Hub identifier, such as ``"apache-2.0"``.
+        cards: Additional protocol cards, such as those of ``synth2 test``; those that the run wrote for this
+            checkpoint are found.
         trust: Packages whose classes the checkpoint may name, besides this one, torch, lightning and transformers.
 
     Returns:
         The folder, with ``model.safetensors`` (trained weights), ``config.json`` (parts, versions, fingerprints),
-        ``README.md`` (a model card) and ``files/`` (what the parts read).
+        ``README.md`` (a model card) and ``files/`` (files that the parts read).
 
     Raises:
-        FileNotFoundError: If there is no such run, or no such card.
-        FileExistsError: If the folder holds something else.
-        ValueError: If the checkpoint is no captioner's, does not say how its parts are made, or names classes of
-            packages that are not trusted.
+        FileNotFoundError: If the run or a card does not exist.
+        FileExistsError: If the folder holds other files.
+        ValueError: If the checkpoint is not of a captioner, does not record the arguments of its parts, or names
+            classes of packages that are not trusted.
         OSError: If the folder cannot be written.
 
     Example:
@@ -99,25 +99,24 @@ def load_exported(
     revision: str | None = None,
     from_hub: Collection[str] = (),
 ) -> VisionLanguageModule:
-    """Load an exported captioner, ready to write captions.
+    """Load an exported captioner.
 
-    Nothing is unpickled, and no class is imported but those of trusted packages. Nothing is read but the files of the
-    export, those of packages, and weights with a checksum (``weights://``); nothing else is fetched.
+    Nothing is unpickled, and only classes of trusted packages are imported. Only files of the export, files of
+    packages, and weights with a checksum (``weights://``) are read.
 
     Args:
         location: The folder, or a name on the Hugging Face Hub (``OWNER/NAME``).
         trust: Packages whose classes it may name, besides this one, torch, lightning and transformers.
-        revision: Branch, tag or commit on the Hub; name a commit where captions must be repeatable.
-        from_hub: Names of models on the Hub that may be fetched, where parts of the captioner lie there.
+        revision: Branch, tag or commit on the Hub; a commit makes captions reproducible.
+        from_hub: Names of models on the Hub that may be downloaded.
 
     Returns:
         The module on the CPU, in evaluation mode, with the weights of all parts.
 
     Raises:
-        FileNotFoundError: If there is no export, or a file of it is missing.
+        FileNotFoundError: If the export or a file of it is missing.
         OSError: If the Hub cannot be reached.
-        ValueError: If the export is damaged, names what is not trusted, or its parts are not those that it was
-            exported with.
+        ValueError: If the export is damaged, names an untrusted package, or has another codebook than at export.
 
     Example:
         >>> load_exported("./nothing")
@@ -133,7 +132,7 @@ def load_exported(
         now = locate_export(location, revision)
         if (now, _read_text(now)) == (folder, config_text):
             raise
-        return load_exported(location, trust, revision, from_hub)  # another export took its place meanwhile
+        return load_exported(location, trust, revision, from_hub)  # the export was replaced while it was read
 
 
 def _read_text(folder: Path) -> bytes:
@@ -153,8 +152,8 @@ def _load(folder: Path) -> VisionLanguageModule:
     weights = resolve(folder / WEIGHTS, "file of the exported captioner's weights")
     if "weights_sha256" in config and _hash(weights) != config["weights_sha256"]:  # earlier exports have none
         raise ValueError(
-            f"{weights} is damaged: it is not the file that {CONFIG} beside it describes. Expected the one "
-            "that `synth2 export` wrote: copy or download the folder again."
+            f"{weights} is damaged: its SHA-256 is not the one in {CONFIG}. Expected the file that `synth2 export` "
+            "wrote: copy or download the folder again."
         )
     module.load_state_dict(load_weights(weights))
     return module.eval()
@@ -172,12 +171,12 @@ def _list_codebooks(module: VisionLanguageModule) -> dict[str, str]:
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
     if not is_exported(folder):
-        raise ValueError(f"{path} does not describe a captioner; expected what `synth2 export` wrote into {folder}.")
+        raise ValueError(f"{path} does not describe a captioner; expected the file that `synth2 export` writes.")
     config = cast(dict[str, Any], parse_json(path.read_bytes()))
     if config.get("format_version") != _FORMAT_VERSION or not isinstance(config.get("model"), dict):
         raise ValueError(
-            f"{path} has format version {config.get('format_version')!r}; this package reads {_FORMAT_VERSION}. Use "
-            f"the synth2-lightning that wrote it ({config.get('versions', {}).get('synth2-lightning', 'not recorded')})"
+            f"{path} has format version {config.get('format_version')!r}; expected {_FORMAT_VERSION}. Use the version "
+            f"of synth2-lightning that wrote it ({config.get('versions', {}).get('synth2-lightning', 'not recorded')})"
             ", or export the run again."
         )
     return config
@@ -187,14 +186,14 @@ def _check_codebooks(config: Mapping[str, Any], module: VisionLanguageModule, fo
     expected, present = config.get("codebooks", {}), _list_codebooks(module)
     if expected != present:
         raise ValueError(
-            f"The captioner in {folder} was exported with the codebooks {expected}, but its parts brought {present}: "
-            "the same ids would mean other things. Expected the same weights: look at what image_encoder names."
+            f"The captioner in {folder} was exported with the codebooks {expected}, but its parts have {present}. "
+            "Expected the same weights: check the files that image_encoder names."
         )
     for name, fingerprint in config.get("frozen_parts", {}).items():
-        if (brought := fingerprint_weights(name, getattr(module, name))) != fingerprint:
+        if (loaded := fingerprint_weights(name, getattr(module, name))) != fingerprint:
             warnings.warn(
-                f"The frozen part {name!r} of the captioner in {folder} has the weights {brought}, but was exported "
-                f"with {fingerprint}: captions may differ. Expected the same weights from where its arguments point.",
+                f"The frozen part {name!r} of the captioner in {folder} has the weights {loaded}; expected "
+                f"{fingerprint}, as at export. Captions may differ. Check the files that its arguments name.",
                 stacklevel=3,
             )
 
@@ -204,8 +203,8 @@ def _compare(module: VisionLanguageModule, loaded: VisionLanguageModule, folder:
     different = [name for name in before.keys() | after.keys() if not _is_same(before.get(name), after.get(name))]
     if different:
         raise ValueError(
-            f"The captioner that was written to {folder} loads back with {len(different)} other weights (the first: "
-            f"{min(different)}); expected all of them bit by bit. Nothing was exported; this is a mistake of ours."
+            f"The captioner written to {folder} has {len(different)} different weights when loaded (the first: "
+            f"{min(different)}); expected identical weights. Nothing was exported. Please report this bug."
         )
 
 

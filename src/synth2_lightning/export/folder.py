@@ -1,4 +1,4 @@
-"""The folder of an exported captioner: what is in it, and what is not."""
+"""Layout of the folder of an exported captioner."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ FORMAT = "synth2-lightning captioner"
 
 
 def is_exported(folder: str | Path) -> bool:
-    """Whether a folder holds a captioner that ``synth2 export`` wrote.
+    """Return whether a folder holds a captioner that ``synth2 export`` wrote.
 
     Example:
         >>> is_exported("runs/version_0")
@@ -30,7 +30,7 @@ def refuse_taken(folder: Path) -> None:
     """Refuse a folder that holds anything but an earlier export.
 
     Raises:
-        FileExistsError: If it does.
+        FileExistsError: If it holds other files, or is a file.
     """
     if folder.is_dir():
         others = sorted({path.name for path in folder.iterdir()} - OWN_NAMES)
@@ -41,6 +41,5 @@ def refuse_taken(folder: Path) -> None:
     if others:
         raise FileExistsError(
             f"{folder} holds {', '.join(map(repr, others[:3]))}{' and more' * (len(others) > 3)}; expected a folder "
-            "that is not there, an empty one, or an earlier export and nothing else, which would be replaced. Name "
-            "another folder."
+            "that is new, empty, or holds only an earlier export, which would be replaced. Name another folder."
         )

@@ -1,4 +1,4 @@
-"""The card of a shared captioner: what it is, how it was scored, what it learned from, and what it cannot do."""
+"""Model card of an exported captioner: scores, training data, parts and limitations."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,14 +19,14 @@ def write_card(
     data: DataRecord | None,
     license: str | None,
 ) -> str:
-    """Write the card as Markdown, after the front matter that the Hub reads.
+    """Return the card as Markdown, with the Hub's front matter.
 
     Args:
-        name: What the captioner is called.
-        config: Its description, as ``config.json`` holds it.
+        name: Name of the captioner.
+        config: Content of its ``config.json``.
         scores: Protocol cards.
-        data: What it learned from; ``None`` where nobody knows.
-        license: Of the weights, as the Hub writes it.
+        data: Training data; ``None`` if unknown.
+        license: License of the weights as a Hub identifier.
     """
     from huggingface_hub import ModelCardData
 
@@ -36,17 +36,17 @@ def write_card(
     )
     sections = (
         f"---\n{front.to_yaml()}\n---\n\n# {name}",
-        _say_what_it_is(config, license),
+        _summary(config, license),
         "## Use\n\n" + _USE.format(name=name),
-        "## Scores\n\n" + "\n".join(_tell_scores(scores)),
-        "## Data\n\n" + "\n".join(_tell_data(data)),
-        "## Parts\n\n" + "\n".join(_tell_parts(config)),
-        "## Limits\n\n" + _LIMITS,
+        "## Scores\n\n" + "\n".join(_score_lines(scores)),
+        "## Training data\n\n" + "\n".join(_data_lines(data)),
+        "## Parts\n\n" + "\n".join(_part_lines(config)),
+        "## Limitations\n\n" + _LIMITATIONS,
     )
     return "\n\n".join(sections) + "\n"
 
 
-_USE = """`pip install synth2-lightning`, then, with the name of this folder or of its repository:
+_USE = """`pip install synth2-lightning`, then load this folder or its repository by name:
 
 ```python
 import synth2_lightning
@@ -54,30 +54,30 @@ captioner = synth2_lightning.load("{name}")
 print(captioner.caption(["image.jpg"]))
 ```
 
-`synth2 caption {name} image.jpg` does the same. Loading runs no code of this folder."""
+`synth2 caption {name} image.jpg` does the same. Loading runs no code from this folder."""
 
-_LIMITS = """* It writes captions like those that it learned from: what they lack or get wrong, it lacks and gets wrong.
-* It says untrue things as fluently as true ones, and nobody has looked for biases in it.
-* The scores hold for the split, references, prompt and decoding beside them. They say nothing of other images.
-* Parts that are named and not included keep their own licenses; what comes from the Hub by name may change there."""
+_LIMITATIONS = """* Captions imitate the training captions, including their omissions and errors.
+* Captions can be fluent and wrong. Biases were not evaluated.
+* The scores hold for the listed split, references, prompt and decoding, and do not generalize to other images.
+* Parts that are not included keep their own licenses. Models that are named on the Hub may change there."""
 
 
-def _say_what_it_is(config: Mapping[str, Any], license: str | None) -> str:
+def _summary(config: Mapping[str, Any], license: str | None) -> str:
     class_name = str(config["model"]["class_path"]).rpartition(".")[2]
     versions = ", ".join(f"{package} {number}" for package, number in config["versions"].items())
-    terms = f"License of the weights: {license}." if license else "No license was given for the weights."
+    terms = f"License of the weights: {license}." if license else "The license of the weights is not specified."
     return (
         f"An image captioner ({class_name}), trained for {config['step']} steps with "
         "[synth2-lightning](https://pypi.org/project/synth2-lightning/), an open implementation of Synth² "
-        f"([arXiv 2403.07750](https://arxiv.org/abs/2403.07750)). {terms} Written with {versions}."
+        f"([arXiv 2403.07750](https://arxiv.org/abs/2403.07750)). {terms} Exported with {versions}."
     )
 
 
-def _tell_scores(scores: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _score_lines(scores: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     if not scores:
-        yield "None was written for this checkpoint."
+        yield "None was recorded for this checkpoint."
         return
-    yield "| metric | score | one person against the others | data, split | images | references | prompt | decoding |"
+    yield "| metric | score | human, leave-one-out | data, split | images | references | prompt | decoding |"
     yield "|---|---|---|---|---|---|---|---|"
     for card in scores:
         human = card.get("human_score")
@@ -89,48 +89,48 @@ def _tell_scores(scores: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             card.get("num_images", ""),
             card.get("num_references", ""),
             f"`{card['prompt']}`" if card.get("prompt") else "none",
-            _say_decoding(card.get("generation", {})),
+            _format_decoding(card.get("generation", {})),
         )
         yield f"| {' | '.join(str(cell).replace('|', '/') for cell in cells)} |"
-    yield "\nA CIDEr of 1.0 is what papers print as 100. The protocol cards, whole:\n"
+    yield "\nA CIDEr of 1.0 is 100 in papers. The complete protocol cards:\n"
     yield _fold("protocol cards", list(scores))
 
 
-def _say_decoding(generation: Mapping[str, Any]) -> str:
+def _format_decoding(generation: Mapping[str, Any]) -> str:
     if not generation:
         return ""
     beams = generation.get("num_beams", 1)
-    way = f"{beams} beams" if beams > 1 else "sampled" if generation.get("do_sample") else "greedy"
-    return f"{way}, at most {generation.get('max_new_tokens', '?')} tokens"
+    method = f"{beams} beams" if beams > 1 else "sampled" if generation.get("do_sample") else "greedy"
+    return f"{method}, at most {generation.get('max_new_tokens', '?')} tokens"
 
 
-def _tell_data(data: DataRecord | None) -> Iterator[str]:
+def _data_lines(data: DataRecord | None) -> Iterator[str]:
     if data is None:
-        yield "Not known: no run file lay beside the checkpoint."
+        yield "Not known: the checkpoint has no run file."
         return
-    share = data.synthetic_fraction
-    yield f"Synthetic pairs in a batch: {share}." if share else "No synthetic pairs were mixed in."
-    yield "\n| place in the run file | part | arguments |\n|---|---|---|"
+    fraction = data.synthetic_fraction
+    yield f"Fraction of synthetic pairs in a batch: {fraction}." if fraction else "No synthetic pairs were mixed in."
+    yield "\n| key in the run file | class | arguments |\n|---|---|---|"
     for where, name, arguments in data.parts:
-        told = ", ".join(f"{key}={_shorten(value)}" for key, value in arguments.items())
-        yield f"| {where or 'data'} | {name} | {told.replace('|', '/')} |"
+        values = ", ".join(f"{key}={_shorten(value)}" for key, value in arguments.items())
+        yield f"| {where or 'data'} | {name} | {values.replace('|', '/')} |"
     for location, manifest in data.manifests.items():
         if isinstance(manifest, Manifest):
             content = f"{manifest.num_records:,d} records, codebook {manifest.tokens.codebook}"
             yield f"\nShards {_shorten(location)}: {content}.\n"
-            yield _fold("what made them", manifest.provenance)
+            yield _fold("provenance", manifest.provenance)
         else:
             yield f"\nShards {_shorten(location)}: the manifest {manifest}."
 
 
-def _tell_parts(config: Mapping[str, Any]) -> Iterator[str]:
-    yield f"* Trained, in `model.safetensors`: {config['trained_weights']:,d} scalars."
+def _part_lines(config: Mapping[str, Any]) -> Iterator[str]:
+    yield f"* Trained, in `model.safetensors`: {config['trained_weights']:,d} parameters."
     for name, fingerprint in config["frozen_parts"].items():
         part = config["model"]["init_args"].get(name, {})
-        yield f"* Frozen, brought on loading: `{name}`, {part.get('class_path', '')} (weights {fingerprint})."
+        yield f"* Frozen, loaded separately: `{name}`, {part.get('class_path', '')} (weights {fingerprint})."
     for name, codebook in config["codebooks"].items():
         yield f"* Codebook of `{name}`: {codebook}."
-    yield "\nHow they are made is in `config.json`."
+    yield "\nTheir classes and arguments are in `config.json`."
 
 
 def _fold(title: str, content: Any) -> str:
@@ -139,7 +139,7 @@ def _fold(title: str, content: Any) -> str:
 
 
 def _shorten(value: Any) -> str:
-    """Say an argument; of places on somebody's machine the name alone."""
+    """Return a value as text; of absolute paths only the last component."""
     if isinstance(value, str) and expand_home(value).is_absolute():
         return f"…/{Path(value).name}"
     return str(value)

@@ -1,4 +1,4 @@
-"""The files that the parts of a model read: copied beside it, so that its folder is all that it needs."""
+"""Copies of the files that a model's parts read, so that its exported folder is self-contained."""
 
 import shutil
 from collections.abc import Collection, Mapping
@@ -18,22 +18,22 @@ _SAFE = {".safetensors", ".gguf"}
 
 
 def copy_files(description: Any, locations: Collection[str], folder: Path, where: str = "") -> Any:
-    """Copy what lies on this machine alone, and have the description name the copies.
+    """Copy local and downloaded files into an export, and return the description with the copies' locations.
 
-    Names on the Hub, ``package://`` and ``weights://`` are the same everywhere: they stay. What was fetched from an
-    address is copied. A copy keeps its own name, since parts are called after the files that they read.
+    Names on the Hub, ``package://`` and ``weights://`` are valid on every machine and stay. A copy keeps its file
+    name, because parts derive their names from it.
 
     Args:
-        description: Plain values, nested.
-        locations: What was read when the parts were built, as it was written.
-        folder: Of the export; copies go to ``files/ARGUMENT/``.
-        where: Path of the description in the whole one.
+        description: Nested plain values.
+        locations: Locations that were read while the parts were built, as written in the description.
+        folder: Folder of the export; copies go to ``files/ARGUMENT/``.
+        where: Path of this description in the complete one.
 
     Returns:
         The description, with ``here://`` locations.
 
     Raises:
-        ValueError: If a file could hold code.
+        ValueError: If a file may hold code.
 
     Example:
         >>> copy_files({"tokenizer": "package://synth2_lightning/scenes/vocabulary"}, [], Path("export"))
@@ -53,17 +53,16 @@ def copy_files(description: Any, locations: Collection[str], folder: Path, where
 
 
 def find_files(description: Any, folder: Path) -> Any:
-    """Turn ``here://`` locations of a description into paths.
+    """Resolve ``here://`` locations of a description to paths.
 
     Args:
-        description: Plain values, nested, as :func:`copy_files` gave them.
-        folder: Of the export.
+        description: Nested plain values that :func:`copy_files` returned.
+        folder: Folder of the export.
 
     Raises:
-        ValueError: If one of them leads out of the folder, or to a file that could hold code, or there is an address.
-            Paths that are no ``here://`` are refused where they are resolved, by
-            :func:`~synth2_lightning.io.locations.limit_locations`.
-        FileNotFoundError: If there is no such file.
+        ValueError: If a location is outside of the folder, is a URL, or is a file that may hold code. Other paths are
+            refused when they are resolved, by :func:`~synth2_lightning.io.locations.limit_locations`.
+        FileNotFoundError: If a file is missing.
     """
     if isinstance(description, Mapping):
         return {key: find_files(value, folder) for key, value in description.items()}
@@ -72,30 +71,30 @@ def find_files(description: Any, folder: Path) -> Any:
     if not isinstance(description, str):
         return description
     if _leads_out(description):
-        raise ValueError(f"{description!r} leads out of {folder}; expected a file inside. It was not read.")
+        raise ValueError(f"{description!r} leads out of {folder}; expected a file inside it. It was not read.")
     if not is_remote(description) or description.startswith(_EVERYWHERE):
         return description
     if not description.startswith(_HERE):
         raise ValueError(
-            f"The model in {folder} names {description!r}, and nothing is fetched because a model asks for it; "
-            "expected files inside its folder. Fetch it yourself if you trust it, and name the copy. It was not read."
+            f"The model in {folder} names {description!r}; expected files inside its folder. It was not downloaded. "
+            "If you trust it, download it yourself and give the path of the copy."
         )
     inner = Path(description.removeprefix(_HERE))
     path = folder / inner
     if not path.exists():
         raise FileNotFoundError(
-            f"The model in {folder} needs {inner.as_posix()}, which is not there. Expected the whole folder that "
+            f"The model in {folder} needs {inner.as_posix()}, which is missing. Expected the complete folder that "
             "`synth2 export` wrote: copy or download it again."
         )
     if pickles := _list_pickles(path):
         raise ValueError(
-            f"{pickles[0]} may hold code, as pickles do; expected safetensors or plain files. It was not read."
+            f"{pickles[0]} is a pickle, which may hold code; expected safetensors or plain files. It was not read."
         )
     return str(path)
 
 
 def _leads_out(text: str) -> bool:
-    # Some are joined to a folder, such as the name of a GGUF file: an absolute path would take the folder's place.
+    # Some are joined to a folder, such as the name of a GGUF file: an absolute path would replace the folder.
     path = PurePosixPath(text.removeprefix(_HERE))
     return ".." in path.parts or (path.is_absolute() and (text.startswith(_HERE) or _exists(str(path))))
 
@@ -103,12 +102,12 @@ def _leads_out(text: str) -> bool:
 def _exists(text: str) -> bool:
     try:
         return expand_home(text).exists()
-    except (OSError, ValueError):  # a long text is no path, nor is one with a zero byte
+    except (OSError, ValueError):  # too long, or has a null byte
         return False
 
 
 def _is_local(text: str, locations: Collection[str]) -> bool:
-    # A bare word may be a name or a prompt, and a folder by chance: it is a location if some part read it as one.
+    # A word without a slash may be a name or prompt that equals a folder's name: it counts only if a part read it.
     if is_remote(text):
         return text in locations and not text.startswith(_EVERYWHERE)
     if not text or "://" in text or not (text in locations or "/" in text):
@@ -118,23 +117,22 @@ def _is_local(text: str, locations: Collection[str]) -> bool:
 
 def _copy(source: Path, target: Path) -> None:
     pickles = _list_pickles(source)
-    is_left_out = {path for path in pickles if any(other.suffix in _SAFE for other in path.parent.iterdir())}
-    if source in pickles or set(pickles) - is_left_out:
+    skipped = {path for path in pickles if any(sibling.suffix in _SAFE for sibling in path.parent.iterdir())}
+    if source in pickles or set(pickles) - skipped:
         raise ValueError(
-            f"The model reads {next(path for path in pickles)}, a pickle, which may hold code; a model that is shared "
-            "must not. Save its tensors under the same name as .safetensors (safetensors.torch.save_file), train with "
-            "that, and export again."
+            f"The model reads {pickles[0]}, a pickle, which may hold code; expected safetensors. Save its tensors "
+            "under the same name as .safetensors (safetensors.torch.save_file), train with that file, and export again."
         )
     target.parent.mkdir(parents=True, exist_ok=True)
     if source.is_dir():
-        shutil.copytree(source, target, ignore=_leave_out_pickles, copy_function=shutil.copyfile)
+        shutil.copytree(source, target, ignore=_pickle_names, copy_function=shutil.copyfile)
         for folder in (target, *(path for path in target.rglob("*") if path.is_dir())):
-            set_default_mode(folder)  # which copytree() copies
+            set_default_mode(folder)  # copytree() copies the source's mode
     else:
         shutil.copyfile(source, target)
 
 
-def _leave_out_pickles(_folder: str, names: list[str]) -> set[str]:
+def _pickle_names(_folder: str, names: list[str]) -> set[str]:
     return {name for name in names if Path(name).suffix.lower() in _PICKLES}
 
 

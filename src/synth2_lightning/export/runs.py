@@ -1,4 +1,4 @@
-"""What a run's folder says about the captioner that it trained: its checkpoint, its scores, its data."""
+"""Checkpoint, scores and training data of a run, read from its folder."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class Run:
 
     Args:
         checkpoint: The file.
-        folder: Of its run, with ``config.yaml`` and ``cider/``; ``None`` where the checkpoint lies alone.
+        folder: Folder of its run, with ``config.yaml`` and ``cider/``; ``None`` if there is none.
 
     Example:
         >>> Run(Path("last.ckpt"), None).folder is None
@@ -31,10 +31,10 @@ class Run:
 
 
 def find_run(location: str | Path) -> Run:
-    """Find the checkpoint of a run, or the run of a checkpoint.
+    """Return the checkpoint and the folder of a run.
 
     Args:
-        location: As :func:`~synth2_lightning.io.locations.find_checkpoint` takes it.
+        location: As for :func:`~synth2_lightning.io.locations.find_checkpoint`.
 
     Raises:
         FileNotFoundError: If there is no checkpoint.
@@ -47,15 +47,15 @@ def find_run(location: str | Path) -> Run:
 
 
 def read_cards(folder: Path | None, step: int, others: Sequence[str | Path] = ()) -> list[dict[str, Any]]:
-    """Read the protocol cards of a run that were written at a step, and others that are named.
+    """Read the protocol cards that a run wrote at a step, and additional ones.
 
     Args:
-        folder: Of the run.
-        step: Of the checkpoint.
-        others: Protocol cards, or the folders that hold them.
+        folder: Folder of the run.
+        step: Step of the checkpoint.
+        others: Additional protocol cards, or the folders that hold them.
 
     Raises:
-        FileNotFoundError: If a card that was named is not there.
+        FileNotFoundError: If one of ``others`` is missing.
         ValueError: If a card is damaged.
     """
     paths = [] if folder is None else sorted(folder.glob(f"*/*-step={step}/protocol.json"))
@@ -71,19 +71,19 @@ def _read_card(path: Path) -> dict[str, Any]:
         return {"metric": card["metric"], "score": float(card["score"]), "split": card["split"], **card}
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
-            f"{path} is no protocol card ({error!r}); expected JSON with 'metric', 'score' and 'split', as `synth2 "
-            "test` and `synth2 fit` write it into cider/."
+            f"{path} is not a protocol card ({error!r}); expected JSON with 'metric', 'score' and 'split', as "
+            "`synth2 test` and `synth2 fit` write it to cider/."
         ) from error
 
 
 @dataclass(frozen=True, slots=True)
 class DataRecord:
-    """What a captioner learned from, as its run file says.
+    """Training data of a captioner, as recorded in its run file.
 
     Args:
-        parts: Place in the run file, class and arguments of every part of the data that has some.
-        manifests: Of the folders of shards that the run file names; a reason where one cannot be read.
-        synthetic_fraction: Part of the batch that was synthetic, in words; ``None`` where no data was mixed.
+        parts: Key in the run file, class and arguments of every part of the data.
+        manifests: Manifests of the shards that the run file names; the reason if one cannot be read.
+        synthetic_fraction: Class and arguments of the synthetic fraction of a batch; ``None`` if data was not mixed.
 
     Example:
         >>> DataRecord([], {}, None).manifests
@@ -96,7 +96,7 @@ class DataRecord:
 
 
 def read_data(folder: Path | None) -> DataRecord | None:
-    """Read what a run learned from; ``None`` where no run file lies beside the checkpoint.
+    """Return the training data of a run; ``None`` if there is no run file.
 
     Raises:
         ValueError: If the run file is damaged.
@@ -106,13 +106,13 @@ def read_data(folder: Path | None) -> DataRecord | None:
         return None
     parts = list(_list_parts(data, ""))
     shards = {str(arguments["shards"]) for _, _, arguments in parts if arguments.get("shards")}
-    shares = (f"{name} {arguments}" for where, name, arguments in parts if where.endswith("synthetic_fraction"))
-    manifests = {place: _read_manifest(place) for place in sorted(shards)}
-    return DataRecord(parts, manifests, next(shares, None))
+    fractions = (f"{name} {arguments}" for where, name, arguments in parts if where.endswith("synthetic_fraction"))
+    manifests = {location: _read_manifest(location) for location in sorted(shards)}
+    return DataRecord(parts, manifests, next(fractions, None))
 
 
 def read_run_file(folder: Path | None) -> Mapping[str, Any]:
-    """Read ``config.yaml`` of a run; nothing where none lies beside the checkpoint.
+    """Return the content of a run's ``config.yaml``; empty if there is none.
 
     Raises:
         ValueError: If it is damaged.
@@ -127,15 +127,15 @@ def read_run_file(folder: Path | None) -> Mapping[str, Any]:
         content: Mapping[str, Any] = parse_yaml(path.read_text("utf-8"))
         content["data"]
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is no run file ({error!r}); expected the one that `synth2 fit` wrote.") from error
+        raise ValueError(f"{path} is not a run file ({error!r}); expected the one that `synth2 fit` wrote.") from error
     return content
 
 
 def _list_parts(node: Any, where: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
     if not isinstance(node, Mapping) or "class_path" not in node:
         return
-    given = node.get("init_args")
-    arguments = given if isinstance(given, Mapping) else {}
+    init_args = node.get("init_args")
+    arguments = init_args if isinstance(init_args, Mapping) else {}
     inner = {name: value for name, value in arguments.items() if isinstance(value, Mapping) and "class_path" in value}
     plain = {name: value for name, value in arguments.items() if name not in inner and value is not None}
     yield where, str(node["class_path"]).rpartition(".")[2], plain

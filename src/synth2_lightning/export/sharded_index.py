@@ -1,8 +1,8 @@
-"""The index of a sharded checkpoint: which file holds which part of which tensor.
+"""Safe reader of the index of a sharded checkpoint: the file and offset of each part of each tensor.
 
-``torch.distributed.checkpoint`` writes it as a pickle. Unpickling calls what a pickle names, and sets attributes of it.
-So no object of torch takes part: each name that torch writes stands for a record of our own, which only holds the
-values that it was given, and torch's objects are made from the records afterwards, each value by its type.
+``torch.distributed.checkpoint`` writes the index as a pickle. Unpickling calls the classes and functions that a pickle
+names. Here every name that torch writes is unpickled to an inert record, and torch's objects are built from the records
+with checked types.
 """
 
 import pickle
@@ -22,7 +22,7 @@ from torch.distributed.checkpoint.metadata import (
 
 from synth2_lightning.compat.torch import StorageInfo
 
-_RECORDS = {  # what torch 2.15 names in an index
+_RECORDS = {  # names that torch 2.15 writes to an index
     "pathlib": {"PosixPath", "PurePosixPath", "WindowsPath", "PureWindowsPath"},
     "torch.distributed.checkpoint.filesystem": {"_StorageInfo"},
     "torch.distributed.checkpoint.metadata": {
@@ -43,14 +43,14 @@ _PLAIN_TYPES: dict[tuple[str, str], type] = {  # immutable: no attribute of thei
 
 
 def read_index(path: Path) -> Metadata:
-    """Read an index without running what it names.
+    """Read an index without running code.
 
     Args:
         path: The file ``.metadata`` of a sharded checkpoint.
 
     Raises:
         OSError: If it cannot be read.
-        ValueError: If it names anything that torch does not write, or is no index.
+        ValueError: If it is not an index, or names anything that torch does not write.
     """
     try:
         with path.open("rb") as file:
@@ -61,7 +61,7 @@ def read_index(path: Path) -> Metadata:
 
 
 class _Record:
-    """What stands for one object in the pickle: its state."""
+    """Arguments and state of an object in the pickle."""
 
     state: Any = None
 
@@ -80,7 +80,7 @@ class _Unpickler(pickle.Unpickler):
         if (module, name) in _PLAIN_TYPES:
             return _PLAIN_TYPES[module, name]
         if name in _RECORDS.get(module, ()):
-            return type(name, (_Record,), {})  # a new one each time: nothing that is set on it lasts
+            return type(name, (_Record,), {})  # a new class each time, so that attributes set on it have no effect
         raise ValueError(f"Its index names {module}.{name}, which may be code; nothing was run.")
 
 
@@ -108,7 +108,7 @@ def _make_entry(record: Any) -> TensorStorageMetadata | BytesStorageMetadata:
         raise ValueError(f"Its index holds {properties!r:.100} where torch writes the properties of a tensor.")
     dtype = properties.state[0]
     if not isinstance(dtype, torch.dtype):
-        raise ValueError(f"Its index holds {dtype!r:.100} where torch writes the type of a tensor's numbers.")
+        raise ValueError(f"Its index holds {dtype!r:.100} where torch writes a dtype.")
     chunks = [_fields(chunk, "ChunkStorageMetadata") for chunk in fields["chunks"]]
     return TensorStorageMetadata(
         properties=TensorProperties(dtype=dtype),
@@ -129,7 +129,7 @@ def _make_storage(record: Any) -> StorageInfo:
     fields = _fields(record, "_StorageInfo")
     name = str(fields["relative_path"])
     if Path(name).name != name:
-        raise ValueError(f"Its index names {name!r}, which lies outside of the folder; nothing was read.")
+        raise ValueError(f"Its index names {name!r}, which is outside of the folder; nothing was read.")
     if fields.get("transform_descriptors"):
-        raise ValueError(f"Its index has {name!r} transformed; expected tensors as `synth2 fit` writes them.")
+        raise ValueError(f"Its index has transforms of {name!r}; expected tensors as `synth2 fit` writes them.")
     return StorageInfo(name, int(fields["offset"]), int(fields["length"]))

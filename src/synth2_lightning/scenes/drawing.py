@@ -1,4 +1,4 @@
-"""Scene to image: flat paint on a 64 by 64 canvas, smoothed by drawing four times as large."""
+"""Rendering of scenes to 64 by 64 images, anti-aliased by 4x supersampling."""
 
 import math
 from random import Random
@@ -47,7 +47,7 @@ _CENTRES = dict(zip(Place, [(x, y) for y in (_NEAR, _MID, _FAR) for x in (_NEAR,
 
 
 def draw_scene(scene: Scene) -> Image.Image:
-    """Draw a scene; equal scenes give equal pixels.
+    """Return the image of a scene; deterministic.
 
     Example:
         >>> from synth2_lightning.scenes.world import scene_at
@@ -62,7 +62,7 @@ def draw_scene(scene: Scene) -> Image.Image:
 
 
 def place_things(content: Content, random: Random) -> list[tuple[Thing, int, int]]:
-    """Choose the center of every thing, in pixels: apart from each other and inside the image."""
+    """Return every thing with the x and y of its center in pixels; things do not overlap and are inside the image."""
     match content:
         case Single(thing=thing, place=place):
             x, y = _CENTRES[place]
@@ -127,7 +127,7 @@ def _cross(arm: float = 0.36) -> list[tuple[float, float]]:
 
 
 def _heart(num_points: int = 32) -> list[tuple[float, float]]:
-    # The usual heart curve x = 16 sin^3 t, y = 13 cos t - 5 cos 2t - 2 cos 3t - cos 4t, brought to unit size.
+    # The heart curve x = 16 sin^3 t, y = 13 cos t - 5 cos 2t - 2 cos 3t - cos 4t, scaled to unit size.
     outline = []
     for point in range(num_points):
         t = 2 * math.pi * point / num_points

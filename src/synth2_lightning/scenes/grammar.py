@@ -1,4 +1,4 @@
-"""Scene to captions: one scene, several differently built sentences, one word for each attribute."""
+"""Captions of scenes, from templates."""
 
 from random import Random
 from typing import Any, NamedTuple, assert_never
@@ -57,17 +57,16 @@ _COUNTS = {2: "two", 3: "three"}
 
 
 def describe_scene(scene: Scene, num_captions: int = 5) -> tuple[str, ...]:
-    """Write captions of a scene, each built in another way; equal scenes give equal captions.
+    """Return captions of a scene, each from another template; deterministic.
 
-    Works for every scene, held out of training or not. As with people, not every caption names every attribute;
-    what it names, it names with the one word that all captions have for it.
+    Not every caption names every attribute, but all captions name an attribute by the same word.
 
     Args:
-        scene: What is described.
-        num_captions: How many, 1 to 9.
+        scene: The scene, held out of training or not.
+        num_captions: Number of captions, 1 to 9.
 
     Raises:
-        ValueError: If the grammar has fewer ways to say it.
+        ValueError: If there are fewer templates.
 
     Example:
         >>> from synth2_lightning.scenes.world import scene_at
@@ -76,18 +75,18 @@ def describe_scene(scene: Scene, num_captions: int = 5) -> tuple[str, ...]:
     """
     templates, names = _templates_and_names(scene)
     if not 1 <= num_captions <= len(templates):
-        raise ValueError(f"describe_scene was asked for {num_captions} captions; expected 1 to {len(templates)}.")
+        raise ValueError(f"describe_scene.num_captions is {num_captions}; expected 1 to {len(templates)}.")
     random = Random(f"captions/{scene.seed}")
     captions: list[str] = []
     while len(captions) < num_captions:
         template = pick(random, templates)
-        templates = tuple(other for other in templates if other != template)
+        templates = tuple(remaining for remaining in templates if remaining != template)
         captions.append(template.format_map(names))
     return tuple(captions)
 
 
 def name_several(shape: Shape) -> str:
-    """Give the word for several things of a shape.
+    """Return the plural of a shape's name.
 
     Example:
         >>> name_several(Shape.CROSS)
@@ -97,7 +96,7 @@ def name_several(shape: Shape) -> str:
 
 
 class _ThingNames(NamedTuple):
-    """What templates can call a thing, or several of its kind."""
+    """Template fields of one thing, or of several equal ones."""
 
     size: str
     color: str
@@ -110,7 +109,7 @@ class _ThingNames(NamedTuple):
 
 
 class _GroundNames(NamedTuple):
-    """What templates can call the background."""
+    """Template fields of the background."""
 
     pattern: str
     color: str
@@ -127,8 +126,8 @@ def _templates_and_names(scene: Scene) -> tuple[tuple[str, ...], dict[str, Any]]
         case Group(thing=thing, count=count):
             return _GROUP, {"ground": ground, "thing": _name(thing), "count": _COUNTS[count]}
         case Pair(first=first, relation=relation, second=second):
-            straight, inverse = _RELATIONS[relation]
-            names = {"first": _name(first), "second": _name(second), "relation": straight, "inverse": inverse}
+            forward, inverse = _RELATIONS[relation]
+            names = {"first": _name(first), "second": _name(second), "relation": forward, "inverse": inverse}
             return _PAIR, {"ground": ground, **names}
         case _:
             assert_never(scene.content)

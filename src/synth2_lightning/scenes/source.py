@@ -1,4 +1,4 @@
-"""Scenes as a set of images with captions, drawn when asked for."""
+"""Captioning dataset of scenes, rendered on access."""
 
 from PIL import Image
 
@@ -10,22 +10,21 @@ from synth2_lightning.scenes.world import Scene, Split, scene_at
 
 
 class ScenesSource(ImageTextSource):
-    """The embedded world: images of colored shapes with five captions each, which need no download.
+    """Generated images of colored shapes with five captions each; nothing is downloaded.
 
     Some combinations of shape and color, and of relation and shapes, occur in ``val`` and ``test`` only (see
-    :func:`~synth2_lightning.scenes.world.is_held_out`): what is scored is composition, not memory. Scores are measured
-    in the world of seed 0, so only its ``val`` and ``test`` are evaluation splits. Those of another seed are other
-    scenes; what learns from them, or from their captions, meets combinations that ``train`` lacks, and is then no
-    longer judged by composition alone.
+    :func:`~synth2_lightning.scenes.world.is_held_out`), so that scores measure compositional generalization. Only
+    ``val`` and ``test`` of seed 0 are evaluation splits. With other seeds they are other scenes; a model trained on
+    them, or on their captions, has seen the held-out combinations.
 
     Args:
-        split: ``train``, ``val``, ``test``, or ``held_out``, whose scenes all hold what training lacks.
-        num_images: How many; the first ones are the same, however many there are.
-        seed: Other seeds are other worlds of the same kind.
-        name: What logs and shards call it; losses are logged per name.
+        split: ``train``, ``val``, ``test``, or ``held_out``, whose scenes all have a held-out combination.
+        num_images: Number of images; a larger number appends images.
+        seed: Seed of the scenes.
+        name: Name in logs, losses and shards.
 
     Raises:
-        ValueError: If no image is asked for.
+        ValueError: If ``num_images`` is below one.
 
     Example:
         >>> source = ScenesSource("train", num_images=100)
@@ -47,25 +46,25 @@ class ScenesSource(ImageTextSource):
         return self.num_images
 
     def key(self, index: int) -> str:
-        """The image's id."""
+        """Return the image's id."""
         return f"{self.name}-{self.split}-{self._checked(index):06d}"
 
     def captions(self, index: int) -> tuple[str, ...]:
-        """Five captions."""
+        """Return five captions."""
         return describe_scene(self.scene(index))
 
     def fingerprint(self) -> str:
-        """Return a checksum of the captions of 100 images: split, seed and number decide all the others."""
+        """Return a checksum of split, seed, number of images, and the captions of 100 images."""
         sample = range(0, len(self), -(-len(self) // 100))
         texts = [text for index in sample for text in (self.prompt(index) or "", *self.captions(index))]
         return fingerprint_texts([f"{self.split} {self.seed} {len(self)}", *texts])
 
     def image(self, index: int) -> Image.Image:
-        """Draw an image, 64 by 64 pixels."""
+        """Return an image of 64 by 64 pixels."""
         return draw_scene(self.scene(index))
 
     def scene(self, index: int) -> Scene:
-        """What the image shows, before it is drawn or described."""
+        """Return the scene of an image."""
         return scene_at(self.split, self._checked(index), self.seed)
 
     def _checked(self, index: int) -> int:

@@ -19,7 +19,7 @@ def test_export_writes_and_pushes(
     main([*words, "--push_to", "me/mine"])
     export.assert_called_once_with("runs/version_0", Path("mine"), "mit", [Path("a.json"), Path("b")], [])
     push.assert_called_once_with(tmp_path, "me/mine")
-    assert capsys.readouterr().out == f"The captioner is in {tmp_path}\nIt is at https://hub/me/mine\n"
+    assert capsys.readouterr().out == f"Exported the captioner to {tmp_path}\nUploaded it to https://hub/me/mine\n"
 
 
 def test_export_to_a_wrong_name_is_refused_before_anything_is_loaded(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,1 +1,1 @@
-"""The commands that need no trainer: one function each, whose signature and docstring make the parser and its help."""
+"""Commands without a trainer: one function each, whose signature and docstring define the parser and its help."""

@@ -7,13 +7,13 @@ from synth2_lightning.io.console import MessageConsole
 
 
 def cache(*, clear: bool = False) -> None:
-    """List what was fetched from addresses such as s3://BUCKET/PATH, or delete it.
+    """List or delete cached downloads from URLs such as s3://BUCKET/PATH.
 
-    It is in $SYNTH2_CACHE (default: ~/.cache/synth2-lightning), and takes at most $SYNTH2_CACHE_GB gigabytes (default:
-    100). What was used least recently is deleted first, and never what a running process uses.
+    The cache is in $SYNTH2_CACHE (default: ~/.cache/synth2-lightning), and has at most $SYNTH2_CACHE_GB gigabytes
+    (default: 100). The least recently used entries are deleted first, except those that a running process uses.
 
     Args:
-        clear: Delete all that no running process uses.
+        clear: Delete all entries that no running process uses.
 
     Raises:
         OSError: If the folder cannot be read.

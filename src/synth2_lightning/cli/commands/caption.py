@@ -27,22 +27,22 @@ def caption(
     The exit code is 0 if every image has its caption, 3 if some could not be read, 1 after an error.
 
     Args:
-        run: Folder of a run (its best checkpoint is taken, else its last), a checkpoint, or an exported captioner.
-        images: Files, folders (with all that is below), patterns, or addresses.
-        out: File to append to; the same command resumes where it was stopped. Standard output by default.
-        format: Of the output. By default the suffix of the file decides, else it is text.
-        batch_size: Images that go through the model at a time.
-        device: Such as cpu, cuda or cuda:1. By default the accelerator, if there is one.
-        num_beams: Width of the beam search. By default that of the run.
-        max_new_tokens: Most tokens of a caption. By default those of the run.
-        max_pixels: Refuse larger images; the default is Pillow's limit.
-        allow_urls: Fetch addresses by http and https.
-        trust: Package of yours whose classes the checkpoint may name, such as a decoder.
-        from_hub: Model on the Hugging Face Hub that may be fetched for the captioner.
+        run: Folder of a run (its best checkpoint, or else its last one), a checkpoint, or an exported captioner.
+        images: Files, folders (searched recursively), glob patterns, or URLs.
+        out: File to append to; the same command resumes after an interruption. Standard output by default.
+        format: Format of the output. By default from the suffix of the file, or text.
+        batch_size: Number of images per batch.
+        device: Device, such as cpu, cuda or cuda:1. By default the accelerator, if there is one.
+        num_beams: Number of beams. By default that of the run.
+        max_new_tokens: Maximum number of tokens of a caption. By default that of the run.
+        max_pixels: Maximum number of pixels of an image; the default is Pillow's limit.
+        allow_urls: Download images from http and https URLs.
+        trust: Your own package whose classes the checkpoint may name, such as a decoder.
+        from_hub: Model on the Hugging Face Hub that may be downloaded for the captioner.
 
     Raises:
         OSError: If the run or the images do not exist, or the file cannot be written.
-        ValueError: If it is no captioner's run, or the file holds something else.
+        ValueError: If it is not the run of a captioner, or the file holds other content.
 
     Example:
         synth2 caption runs/version_0 holidays/ --out captions.jsonl
@@ -50,7 +50,7 @@ def caption(
     from synth2_lightning.shards.image_captions import format_of
     from synth2_lightning.sources.image_files import find_images
 
-    found = find_images(images, allow_urls)  # before the heavy imports, so that a mistake is told at once
+    found = find_images(images, allow_urls)  # before the slow imports
     from synth2_lightning.export.caption_images import caption_images
     from synth2_lightning.export.captioner import load_captioner
 

@@ -6,18 +6,18 @@ from synth2_lightning.io.console import MessageConsole
 
 
 def consolidate(checkpoint: Path, *, out: Path) -> None:
-    """Merge a sharded checkpoint, which many processes wrote, into one file.
+    """Merge a sharded checkpoint into one file.
 
     Args:
         checkpoint: A sharded checkpoint, which is a folder.
-        out: NAME.safetensors for the weights, NAME.ckpt for a checkpoint to load or to resume from.
+        out: NAME.safetensors for the weights, NAME.ckpt for a complete checkpoint.
 
     Raises:
         OSError: If the checkpoint is incomplete, or the file cannot be written.
-        ValueError: If it is damaged or no such checkpoint, or the file has another suffix.
+        ValueError: If the checkpoint is damaged, or the file has another suffix.
 
     Example:
-        synth2 consolidate runs/version_0/checkpoints/last.ckpt --out whole.safetensors
+        synth2 consolidate runs/version_0/checkpoints/last.ckpt --out model.safetensors
     """
     from synth2_lightning.export.sharded import consolidate as merge
 

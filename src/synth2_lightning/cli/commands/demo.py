@@ -13,28 +13,28 @@ def demo(
     trust: Sequence[str] = (),
     from_hub: Sequence[str] = (),
 ) -> None:
-    """Serve a page on this machine to try a trained captioner.
+    """Serve a local demo page of a trained captioner.
 
-    It shows the caption of an image, and where the model attends for each word. No other machine can open the page.
-    Needs gradio: pip install "synth2-lightning[demo]".
+    It shows the caption of an image, and an attention map of each word. Other machines cannot open the page. Needs
+    gradio: pip install "synth2-lightning[demo]".
 
     Args:
         run: Folder of a run, a checkpoint, or an exported captioner.
-        port: Of 127.0.0.1.
-        device: Such as cpu, cuda or cuda:1. By default the accelerator, if there is one.
-        trust: Package of yours whose classes the checkpoint may name, such as a decoder.
-        from_hub: Model on the Hugging Face Hub that may be fetched for the captioner.
+        port: Port on 127.0.0.1.
+        device: Device, such as cpu, cuda or cuda:1. By default the accelerator, if there is one.
+        trust: Your own package whose classes the checkpoint may name, such as a decoder.
+        from_hub: Model on the Hugging Face Hub that may be downloaded for the captioner.
 
     Raises:
         OSError: If the run does not exist, gradio is not installed, or the port is taken.
-        ValueError: If it is no captioner's run.
+        ValueError: If it is not the run of a captioner.
 
     Example:
         synth2 demo runs/version_0 --port 8000
     """
     from synth2_lightning.io.locations import resolve
 
-    resolve(run, "trained captioner")  # before the heavy imports
+    resolve(run, "trained captioner")  # before the slow imports
     from synth2_lightning.demo.command import serve_demo
     from synth2_lightning.io.trusted_packages import trusting
 

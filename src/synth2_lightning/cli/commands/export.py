@@ -15,19 +15,19 @@ def export(
     push_to: str | None = None,
     trust: Sequence[str] = (),
 ) -> None:
-    """Write a trained captioner as a folder to share, or to the Hugging Face Hub.
+    """Export a trained captioner to a self-contained folder, and optionally to the Hugging Face Hub.
 
     Args:
-        run: Folder of a run, whose best checkpoint is taken, or a checkpoint.
+        run: Folder of a run (its best checkpoint, or else its last one), or a checkpoint.
         out: Folder to write; an earlier export is replaced.
-        license: Of the weights, as the Hub writes it, such as apache-2.0.
-        card: The protocol.json of another score.
-        push_to: Repository of the Hub (OWNER/NAME) to upload it to, after `hf auth login`.
-        trust: Package of yours whose classes the checkpoint may name, such as a decoder.
+        license: License of the weights as a Hub identifier, such as apache-2.0.
+        card: The protocol.json of an additional score.
+        push_to: Repository on the Hub (OWNER/NAME) to upload to, after `hf auth login`.
+        trust: Your own package whose classes the checkpoint may name, such as a decoder.
 
     Raises:
-        OSError: If the run does not exist, the folder cannot be written, or the Hub is not reached.
-        ValueError: If it is no captioner's run, or the repository has a wrong name.
+        OSError: If the run does not exist, the folder cannot be written, or the Hub cannot be reached.
+        ValueError: If it is not the run of a captioner, or the repository has an invalid name.
 
     Example:
         synth2 export runs/version_0 --out my-captioner --license apache-2.0
@@ -36,9 +36,9 @@ def export(
     from synth2_lightning.export.hub import check_repository, push_export
 
     if push_to is not None:
-        check_repository(push_to)  # before minutes are spent on loading the model
+        check_repository(push_to)  # before the model is loaded
     folder = export_captioner(run, out, license, card, trust)
     console = MessageConsole()
-    console.print(f"The captioner is in {folder}", soft_wrap=True)
+    console.print(f"Exported the captioner to {folder}", soft_wrap=True)
     if push_to is not None:
-        console.print(f"It is at {push_export(folder, push_to)}", soft_wrap=True)
+        console.print(f"Uploaded it to {push_export(folder, push_to)}", soft_wrap=True)

@@ -17,23 +17,23 @@ def report(
     seed: int = 0,
     ray: str | None = None,
 ) -> None:
-    """Compare caption sets: a page with figures, charts and a map of their clusters.
+    """Compare caption sets: an HTML page with statistics, charts and a map of clusters.
 
     Args:
         sets: Folder of a caption set, table with a column `caption`, COCO captions JSON, or a text file with one
-            caption a line. NAME=PATH gives it a name.
+            caption per line. NAME=PATH gives it a name.
         out: Folder to write to.
-        sample: Most captions of each set to compare.
+        sample: Maximum number of captions of each set.
         evaluation: A set of captions that should not be in the others.
         encoder: Sentence encoder: a folder, or a name on the Hugging Face Hub.
         num_clusters: Number of clusters; the default is the paper's.
-        seed: Of samples and clusters.
-        ray: Read sets that do not fit into memory by Ray Data: local for the cores of this machine, auto or HOST:PORT
-            for a cluster that reads the same files. Needs pip install "synth2-lightning[ray]".
+        seed: Seed of samples and clusters.
+        ray: Use Ray Data for sets larger than memory: local for the cores of this machine, auto or HOST:PORT for a
+            cluster with access to the same files. Needs pip install "synth2-lightning[ray]".
 
     Raises:
-        OSError: If a set cannot be read, the folder cannot be written, or Ray is not reached.
-        ValueError: If a set is malformed, or a number does not fit the sets.
+        OSError: If a set cannot be read, the folder cannot be written, or Ray cannot be reached.
+        ValueError: If a set is malformed or too small.
 
     Example:
         synth2 report captions/imagenet21k people=data/captions_train.json --out report

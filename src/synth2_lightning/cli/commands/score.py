@@ -29,17 +29,17 @@ def score(
         missing: How to treat images without a prediction.
         unknown: How to treat predictions without references.
         duplicates: How to treat several predictions of one image.
-        document_frequencies: For CIDEr: stored ones (.parquet), or COCO captions to count in.
-        meteor: Compute METEOR, too; needs Java.
-        spice: Compute SPICE, too; needs Java.
-        compare_java: Score with pycocoevalcap, too; needs Java.
-        images: Folder of the files that the references name: compute CLIPScore and RefCLIPScore, too.
+        document_frequencies: Document frequencies of CIDEr: stored (.parquet), or COCO captions to compute them from.
+        meteor: Also compute METEOR; needs Java.
+        spice: Also compute SPICE; needs Java.
+        compare_java: Also score with pycocoevalcap; needs Java.
+        images: Folder of the images that the references name; also compute CLIPScore and RefCLIPScore.
         clip_model: Architecture of open_clip; the default is that of the CLIPScore paper.
         clip_pretrained: Its weights: a tag of open_clip, or a file.
 
     Raises:
         OSError: If a file, Java, or weights are missing.
-        ValueError: If a file is malformed, or ids do not fit.
+        ValueError: If a file is malformed, or ids do not match.
 
     Example:
         synth2 score predictions.json captions_val.json --out card.json

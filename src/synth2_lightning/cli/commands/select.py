@@ -18,27 +18,27 @@ def select(
     seed: int = 0,
     ray: str | None = None,
 ) -> None:
-    """Select a part of a caption set that is even over clusters or classes, or over the largest of them.
+    """Select a subset of a caption set, balanced over all or the largest clusters or classes.
 
     Args:
         captions: Folder of a caption set, table with a column `caption`, COCO captions JSON, or a text file with one
-            caption a line.
+            caption per line.
         out: Folder of the new caption set.
-        num: How many captions to select.
-        by: What groups the captions.
-        num_groups: Select from the largest groups only. By default from all.
+        num: Number of captions to select.
+        by: Grouping of the captions.
+        num_groups: Number of largest groups to select from. By default all.
         encoder: Sentence encoder of the clusters: a folder, or a name on the Hugging Face Hub.
         num_clusters: Number of clusters; the default is the paper's.
-        seed: Of the selection and the clusters.
-        ray: Read sets that do not fit into memory by Ray Data: local for the cores of this machine, auto or HOST:PORT
-            for a cluster that reads the same files. Needs pip install "synth2-lightning[ray]".
+        seed: Seed of the selection and the clusters.
+        ray: Use Ray Data for sets larger than memory: local for the cores of this machine, auto or HOST:PORT for a
+            cluster with access to the same files. Needs pip install "synth2-lightning[ray]".
 
     Raises:
-        OSError: If the set cannot be read, the folder cannot be written, or Ray is not reached.
+        OSError: If the set cannot be read, the folder cannot be written, or Ray cannot be reached.
         ValueError: If the set is malformed or has fewer captions.
 
     Example:
-        synth2 select captions/imagenet21k --out captions/even --num 400
+        synth2 select captions/imagenet21k --out captions/balanced --num 400
     """
     from synth2_lightning.encoders.text import PretrainedTextEncoder
     from synth2_lightning.reports.commands import select_by_class, select_by_cluster

