@@ -82,7 +82,7 @@ def test_names_become_a_caption_set(names: Path) -> None:
     assert sorted(row["class_name"] for row in rejected) == ["bus", "cat", "dog", "hen"]
     assert {(row["filter"], row["reason"]) for row in rejected} == {("LengthFilter", "fewer than 7 words")}
     for row in kept + rejected:
-        assert row["caption"] == f"A picture of {row['class_name']} number {row['seed'] % 1000}."
+        assert row["caption"] == f"An image of {row['class_name']} number {row['seed'] % 1000}."
         assert (row["prompt"], row["model"], row["finish_reason"]) == ("plain@1", "tiny", "stop")
     manifest = json.loads((names.parent / "set" / "manifest.json").read_text())
     assert (manifest["num_written"], manifest["num_kept"]) == (7, 3)
