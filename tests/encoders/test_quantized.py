@@ -121,7 +121,7 @@ def test_export_says_what_it_holds(folder: Path) -> None:
 
 def test_obeys_the_laws_of_image_tokenizers(folder: Path) -> None:
     check_image_tokenizer(QuantizedEncoder(PatchMeans(), str(folder)), image_size=20)
-    check_image_tokenizer(QuantizedEncoder(PatchMeans(), str(folder), quantize_pixels=False), law=False)
+    check_image_tokenizer(QuantizedEncoder(PatchMeans(), str(folder), quantize_pixels=False), quantizes_pixels=False)
 
 
 def test_widths_are_known_before_the_codes(folder: Path) -> None:

@@ -230,12 +230,12 @@ def limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("SYNTH2_CACHE", str(tmp_path / "cache"))
     for module, name, value in (
-        (remote, "SECONDS_TO_LIST", 1.0),
-        (remote, "SECONDS_TO_BEGIN", 1.0),
-        (remote, "_LONGEST_UNKNOWN", 1.0),
-        (remote, "_MOST_UNKNOWN", 2**22),
-        (remote_filesystems, "SECONDS_TO_LIST", 1.0),
-        (remote_filesystems, "_MOST_OF_A_PAGE", 2**22),
+        (remote, "LIST_SECONDS", 1.0),
+        (remote, "BASE_SECONDS", 1.0),
+        (remote, "_MAX_SECONDS_IF_UNKNOWN", 1.0),
+        (remote, "_MAX_BYTES_IF_UNKNOWN", 2**22),
+        (remote_filesystems, "LIST_SECONDS", 1.0),
+        (remote_filesystems, "_MAX_PAGE_BYTES", 2**22),
     ):
         monkeypatch.setattr(module, name, value)
     yield

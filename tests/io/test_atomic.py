@@ -116,7 +116,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 _KILLED_AT_EVERY_STEP = """
 import os, shutil, sys
 from pathlib import Path
-from synth2_lightning.io.atomic import whole_folder, write_files
+from synth2_lightning.io.atomic import complete_folder, write_files
 
 folder = Path(sys.argv[1])
 CHANGES = ("os.rename", "os.link", "os.remove", "os.rmdir", "os.mkdir", "os.chmod", "shutil.rmtree")
@@ -152,7 +152,7 @@ while True:
         write("new", ["config", "weights", "files/others"])
         os._exit(0)
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    place = whole_folder(folder)
+    place = complete_folder(folder)
     found = {name: text for name, text in read(place).items() if not name.startswith(".") and name != "notes"}
     assert found in (
         {"config": "old", "weights": "old", "card": "old", "files/words": "old"},

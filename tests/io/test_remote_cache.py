@@ -12,29 +12,29 @@ from fsspec.implementations.memory import MemoryFileSystem
 from synth2_lightning.cli import main
 from synth2_lightning.io import remote_cache
 from synth2_lightning.io.remote import fetch_remote
-from synth2_lightning.io.remote_cache import clear, hold, list_entries, make_room, read_limit
+from synth2_lightning.io.remote_cache import clear, evict, list_entries, pin, read_limit
 
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("SYNTH2_CACHE", str(tmp_path))
-    monkeypatch.setattr(remote_cache, "_held", {})
+    monkeypatch.setattr(remote_cache, "_pinned", {})
     yield tmp_path / "remote"
     let_go()
 
 
 def let_go() -> None:
     """Use nothing any more, as if this process had ended."""
-    for descriptor in remote_cache._held.values():
+    for descriptor in remote_cache._pinned.values():
         os.close(descriptor)
-    remote_cache._held.clear()
+    remote_cache._pinned.clear()
 
 
 def make_entry(cache: Path, name: str, num_bytes: int, last_used: float) -> Path:
     folder = cache / name
     folder.mkdir(parents=True)
     (folder / "part").write_bytes(bytes(num_bytes))
-    hold(folder, f"s3://bucket/{name}")
+    pin(folder, f"s3://bucket/{name}")
     os.utime(folder.with_suffix(".used"), (last_used, last_used))
     let_go()
     return folder
@@ -44,31 +44,31 @@ def test_what_was_not_used_for_longest_goes_first(cache: Path, monkeypatch: pyte
     monkeypatch.setenv("SYNTH2_CACHE_GB", "0.000001")  # 1,000 bytes
     for name, last_used in (("b", 300), ("a", 200), ("c", 100)):
         make_entry(cache, name, 400, last_used)
-    assert [entry.address for entry in make_room(cache, 500)] == ["s3://bucket/c", "s3://bucket/a"]
+    assert [entry.address for entry in evict(cache, 500)] == ["s3://bucket/c", "s3://bucket/a"]
     assert [entry.address for entry in list_entries(cache)] == ["s3://bucket/b"]
-    assert make_room(cache, 600) == []
+    assert evict(cache, 600) == []
 
 
 def test_being_asked_for_is_being_used(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SYNTH2_CACHE_GB", "0.000001")
     old, new = make_entry(cache, "old", 600, 100), make_entry(cache, "new", 600, 200)
-    hold(old, "s3://bucket/old")
+    pin(old, "s3://bucket/old")
     let_go()
-    assert [entry.folder for entry in make_room(cache, 0)] == [new]
+    assert [entry.folder for entry in evict(cache, 0)] == [new]
     assert old.is_dir()
 
 
 def test_what_another_process_uses_is_kept(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SYNTH2_CACHE_GB", "0.000000001")
     used, unused = make_entry(cache, "used", 400, 100), make_entry(cache, "unused", 400, 200)
-    code = "import sys; from pathlib import Path; from synth2_lightning.io.remote_cache import hold\n"
-    code += "hold(Path(sys.argv[1]), 's3://bucket/used'); print('held', flush=True); input()"
+    code = "import sys; from pathlib import Path; from synth2_lightning.io.remote_cache import pin\n"
+    code += "pin(Path(sys.argv[1]), 's3://bucket/used'); print('held', flush=True); input()"
     words = [sys.executable, "-c", code, str(used)]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         assert process.stdout.readline() == b"held\n"
-        assert [entry.folder for entry in make_room(cache, 9)] == [unused]
+        assert [entry.folder for entry in evict(cache, 9)] == [unused]
         assert clear(cache) == ([], list_entries(cache))
         process.stdin.close()
     assert [entry.folder for entry in clear(cache)[0]] == [used]

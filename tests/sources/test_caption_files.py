@@ -44,9 +44,9 @@ def test_a_folder_without_captions_is_no_finished_set(tmp_path: Path) -> None:
     [
         ("t.json", "{}", "has no list of objects under 'annotations'; expected COCO captions"),
         ("t.json", '{"annotations": [{"id": 1}]}', r"has no captions; its columns are \['id'\]. Expected a column"),
-        ("t.jsonl", '{"caption": 3}', r"t\.jsonl, record 1, holds 3 under 'caption'"),
-        ("t.csv", "text\na fox\n", r"has no column \['caption'\]; it has \['text'\]"),
-        ("t.parquet", "no table", "is no readable Parquet file"),
+        ("t.jsonl", '{"caption": 3}', r"t\.jsonl, record 1, .*\b3\b.*'caption'"),
+        ("t.csv", "text\na fox\n", r"no column \['caption'\].*\['text'\]"),
+        ("t.parquet", "no table", r"t\.parquet.*readable Parquet file"),
     ],
 )
 def test_files_that_do_not_fit_are_named(tmp_path: Path, name: str, text: str, message: str) -> None:

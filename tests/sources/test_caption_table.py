@@ -37,13 +37,13 @@ def test_without_a_key_column_the_row_is_the_key(tmp_path: Path, caplog: pytest.
     [
         (
             '{"caption": ["a fox", "an otter"], "id": "1"}',
-            r"record 1, holds \['a fox', 'an otter'\] under 'caption'; expe",
+            r"record 1, .*\['a fox', 'an otter'\].*'caption'; expected",
         ),
         (
             '{"caption": "a fox", "id": null}',
             "record 1, has no key under 'id'; expected one in every row. Add it, or",
         ),
-        ('{"caption": "a fox"}', r"record 1, has no column \['id'\]; it has \['caption'\]"),
+        ('{"caption": "a fox"}', r"record 1, .*no column \['id'\].*\['caption'\]"),
     ],
 )
 def test_rows_that_do_not_fit_are_named(tmp_path: Path, line: str, message: str) -> None:

@@ -132,8 +132,8 @@ def test_a_column_with_a_dot_in_its_name_is_a_column(tmp_path: Path) -> None:
     ("captions", "message"),
     [
         ([{"raw": "a dog", "imgid": 1}], r"row 0, has .* one of \['raw'\], as in caption_column='text\.raw'"),
-        ([["a dog"], [None, 7.0]], r"row 1, holds 7\.0 under 'text'"),
-        ([7], r"row 0, holds 7 under 'text'"),
+        ([["a dog"], [None, 7.0]], r"row 1, .*7\.0.*'text'"),
+        ([7], r"row 0, .*\b7\b.*'text'"),
     ],
 )
 def test_what_is_no_caption_is_named_by_row(tmp_path: Path, captions: list[object], message: str) -> None:

@@ -42,9 +42,9 @@ def test_unknown_column_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("t.txt", "", r"t\.txt is no table that can be read; expected a name that ends in \.csv, \.tsv, \.jsonl"),
-        ("t.jsonl", "{}\n{", r"line 2, is no valid JSON .*; expected one object per line"),
-        ("t.jsonl", "[1]", r"line 1, holds \[1\]; expected one object per line"),
+        ("t.txt", "", r"t\.txt.*expected.*\.csv, \.tsv, \.jsonl"),
+        ("t.jsonl", "{}\n{", r"line 2, .*valid JSON .*expected one object per line"),
+        ("t.jsonl", "[1]", r"line 1, .*\[1\].*expected one object per line"),
     ],
 )
 def test_other_files_are_refused(tmp_path: Path, name: str, content: str, message: str) -> None:

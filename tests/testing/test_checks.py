@@ -40,16 +40,16 @@ class WrongWidthTokenizer(TinyImageTokenizer):
 
 
 @pytest.mark.parametrize(
-    ("tokenizer", "law"),
+    ("tokenizer", "rule"),
     [
         (LearningTokenizer(), "frozen"),
         (WrongWidthTokenizer(), "shape"),
-        (ForgetfulTokenizer(), "law: embed"),
-        (TrustingTokenizer(), "foreign tokens"),
+        (ForgetfulTokenizer(), "quantized: "),
+        (TrustingTokenizer(), "codebook: .*another codebook"),
     ],
 )
-def test_a_broken_law_is_named(tokenizer: TinyImageTokenizer, law: str) -> None:
-    with pytest.raises(AssertionError, match=law):
+def test_a_violated_contract_of_tokenizers_is_named(tokenizer: TinyImageTokenizer, rule: str) -> None:
+    with pytest.raises(AssertionError, match=rule):
         check_image_tokenizer(tokenizer)
 
 
@@ -120,21 +120,21 @@ class PatientTextEncoder(TinyTextEncoder):
 
 
 @pytest.mark.parametrize(
-    ("encoder", "law"),
+    ("encoder", "rule"),
     [
         (LateTextEncoder(), "load: "),
         (WideTextEncoder(), r"shape: .*\(3, 8, 8\).*\(3, 8, 16\)"),
-        (HidingTextEncoder(), "mask: each text"),
+        (HidingTextEncoder(), "mask: .*each text"),
         (LeakingTextEncoder(), "padding: "),
         (RankingTextEncoder(), "order: "),
         (DeafTextEncoder(), "texts: "),
         (IdleTextEncoder(), r"gradient.*pooler"),
         (NoisyTextEncoder(), "frozen: train"),
-        (PatientTextEncoder(), "blank: ''"),
+        (PatientTextEncoder(), "blank: .*''"),
     ],
 )
-def test_a_broken_law_of_text_encoders_is_named(encoder: TinyTextEncoder, law: str) -> None:
-    with pytest.raises(AssertionError, match=law):
+def test_a_violated_contract_of_text_encoders_is_named(encoder: TinyTextEncoder, rule: str) -> None:
+    with pytest.raises(AssertionError, match=rule):
         check_text_encoder(encoder)
 
 
@@ -179,7 +179,7 @@ class TrustingGenerator(TinyImageGenerator):
 
 
 @pytest.mark.parametrize(
-    ("generator", "law"),
+    ("generator", "rule"),
     [
         (NarrowGenerator(), "shape"),
         (OrderedGenerator(), "order of a batch"),
@@ -188,8 +188,8 @@ class TrustingGenerator(TinyImageGenerator):
         (TrustingGenerator(), "without a seed"),
     ],
 )
-def test_a_broken_law_of_generators_is_named(generator: TinyImageGenerator, law: str) -> None:
-    with pytest.raises(AssertionError, match=law):
+def test_a_violated_contract_of_generators_is_named(generator: TinyImageGenerator, rule: str) -> None:
+    with pytest.raises(AssertionError, match=rule):
         check_image_generator(generator, TinyImageTokenizer())
 
 
@@ -209,12 +209,12 @@ class LostScorer(TinyPairScorer):
 
 
 @pytest.mark.parametrize(
-    ("scorer", "law"),
-    [(OrderedScorer(), "batch: its order"), (CrowdedScorer(), "batch: its size"), (LostScorer(), "finite numbers")],
+    ("scorer", "rule"),
+    [(OrderedScorer(), "batch: .*order"), (CrowdedScorer(), "batch: .*size"), (LostScorer(), "finite numbers")],
 )
-def test_a_broken_law_of_scorers_is_named(scorer: TinyPairScorer, law: str) -> None:
+def test_a_violated_contract_of_scorers_is_named(scorer: TinyPairScorer, rule: str) -> None:
     tokens = VQTokens(torch.tensor([3, 9])[:, None, None].expand(2, 4, 1), TinyImageTokenizer.codebook)
-    with pytest.raises(AssertionError, match=law):
+    with pytest.raises(AssertionError, match=rule):
         check_pair_scorer(scorer, tokens, ["a bright field", "dark"])
 
 

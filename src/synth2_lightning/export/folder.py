@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from synth2_lightning.export.part_files import FILES
-from synth2_lightning.io.atomic import OWN_NAMES, whole_folder
+from synth2_lightning.io.atomic import OWN_NAMES, complete_folder
 from synth2_lightning.io.json_text import parse_json
 from synth2_lightning.io.paths import refuse_special
 
@@ -20,7 +20,7 @@ def is_exported(folder: str | Path) -> bool:
         False
     """
     try:
-        config = refuse_special(whole_folder(Path(folder)) / CONFIG)
+        config = refuse_special(complete_folder(Path(folder)) / CONFIG)
         return bool(parse_json(config.read_bytes())["format"] == FORMAT)
     except (OSError, ValueError, KeyError, TypeError):
         return False

@@ -18,44 +18,43 @@ from synth2_lightning.types import (
 
 @runtime_checkable
 class HasProvenance(Protocol):
-    """What a module or a datamodule offers where its settings decide the records that a prediction writes."""
+    """Module or datamodule whose settings determine the records that a prediction writes."""
 
     def provenance(self) -> dict[str, Any]:
-        """Give those settings, in plain values that JSON can hold; known when the prediction starts.
+        """Return those settings as JSON values, before the first record is written.
 
-        A datamodule says by ``is_evaluation`` among them whether what it reads is known to be an evaluation split.
+        A datamodule includes ``is_evaluation``: whether its input is known to be an evaluation split.
         """
 
 
 @runtime_checkable
 class Skippable(Protocol):
-    """What a datamodule offers that can go on where an earlier prediction stopped."""
+    """Datamodule that can resume an interrupted prediction."""
 
     def skip(self, records: Container[tuple[str, str]]) -> None:
-        """Leave records, named by source and key, out of the prediction that was set up.
+        """Exclude records, given as (source, key), from the prediction.
 
-        To be called after ``setup("predict")``, with the same records on every rank: the ranks deal the rest out.
+        Call it after ``setup("predict")``, with the same records on every rank: the ranks divide the remaining ones.
         """
 
 
 @runtime_checkable
 class HasInputs(Protocol):
-    """What a datamodule offers whose records are made from inputs that could change between stop and resume."""
+    """Datamodule whose inputs could change before a prediction resumes."""
 
     def fingerprint_inputs(self, records: Sequence[tuple[str, str]]) -> list[str | None]:
-        """Return a fingerprint of what each record, named by source and key, is made from; after ``setup("predict")``.
+        """Return a fingerprint of the input of each record, given as (source, key); call after ``setup("predict")``.
 
-        It is ``None`` for records of another source, and empty for those that the source no longer has.
+        ``None`` for records of another source, empty for records that the source no longer has.
         """
 
 
 class CaptionSource(Loadable, ABC):
-    """A set of captions to synthesize from. Constructing it is cheap; ``load()`` reads the captions.
+    """Captions to synthesize images from. ``load()`` reads them.
 
     Attributes:
-        name: What logs and shards call it; the loss on its pairs is logged per name.
-        is_evaluation: Whether they are known to be those of a split that scores are measured on: nothing may be learned
-            from images that are made of them.
+        name: Name in logs and shards; the loss is logged per name.
+        is_evaluation: Whether the captions are known to be an evaluation split, which must not be trained on.
     """
 
     name: str
@@ -67,14 +66,14 @@ class CaptionSource(Loadable, ABC):
 
     @abstractmethod
     def record(self, index: int) -> CaptionRecord:
-        """Give a caption, never an empty one, under a key that no other has."""
+        """Return a caption that is not empty, with a unique key."""
 
 
 class ConceptSource(Loadable, ABC):
-    """A list of things that captions may be asked for. Constructing it is cheap; ``load()`` reads the list.
+    """Concepts to generate captions for. ``load()`` reads them.
 
     Attributes:
-        name: What records and reports call it.
+        name: Name in records and reports.
     """
 
     name: str
@@ -85,26 +84,26 @@ class ConceptSource(Loadable, ABC):
 
     @abstractmethod
     def concept(self, index: int) -> Concept:
-        """Give a concept, under a key that no other has."""
+        """Return a concept with a unique key."""
 
     @abstractmethod
     def provenance(self) -> dict[str, Any]:
-        """Give what decides the list, known after ``load()``; among it a fingerprint of what it holds."""
+        """Return the settings of the list and a fingerprint of its content, as JSON values; call after ``load()``."""
 
 
 class ConceptSampler(ABC):
-    """Says which concepts captions are asked for, and how often each."""
+    """Samples the concepts to generate captions for."""
 
     @abstractmethod
     def sample(self, concepts: Sequence[Concept], count: int, seed: int) -> list[int]:
-        """Give indices of concepts, one per caption: a function of these three.
+        """Return the index of a concept for each caption; a function of the arguments alone.
 
-        The first ``n`` of a longer draw are the draw of ``n``, so that a set may be given more captions later.
+        Smaller counts return a prefix of larger ones, so that captions can be added to a set later.
         """
 
     @abstractmethod
     def provenance(self) -> dict[str, Any]:
-        """Give every argument, in plain values that JSON can hold."""
+        """Return every argument as JSON values."""
 
 
 Judge = Callable[[Sequence[CaptionRecord]], list[Verdict]]
@@ -112,18 +111,18 @@ Judge = Callable[[Sequence[CaptionRecord]], list[Verdict]]
 
 
 class CaptionFilter(ABC):
-    """Says which captions may stay, and cleans them."""
+    """Rejects or cleans captions."""
 
     @abstractmethod
     def start(self) -> Judge:
         """Return a function that judges one set, block by block.
 
-        How a set is divided into blocks changes no verdict: a filter that compares captions keeps what it needs of the
-        earlier ones in the function.
+        The division into blocks must not change verdicts: a filter that compares captions keeps the state in the
+        returned function.
         """
 
     def judge(self, records: Sequence[CaptionRecord]) -> list[Verdict]:
-        """Return a verdict on every caption of a set; the same records in the same order get the same verdicts."""
+        """Return a verdict on every caption of a set; deterministic for the same records in the same order."""
         return self.start()(records)
 
     def provenance(self) -> dict[str, Any]:
@@ -135,11 +134,11 @@ class CaptionFilter(ABC):
 
 
 class ImageTextSource(Loadable, ABC):
-    """A set of photos with captions, read where it lies. Constructing it is cheap; ``load()`` reads the index.
+    """Photos with captions. ``load()`` reads the index, not the images.
 
     Attributes:
         name: Short name for logs, such as ``"coco"``; the loss is logged per name.
-        is_evaluation: Whether it is known to be a split that scores are measured on: nothing may be learned from it.
+        is_evaluation: Whether it is known to be an evaluation split, which must not be trained on.
     """
 
     name: str
@@ -151,25 +150,25 @@ class ImageTextSource(Loadable, ABC):
 
     @abstractmethod
     def key(self, index: int) -> str:
-        """The image's id, the same in every run: scores, shards and predictions name it so."""
+        """Id of an image in scores, shards and predictions, the same in every run."""
 
     @abstractmethod
     def captions(self, index: int) -> tuple[str, ...]:
-        """Captions of an image; at least one, none of them empty. Where something is asked, the accepted answers."""
+        """Captions of an image, or the accepted answers to its prompt; at least one, none of them empty."""
 
     def prompt(self, index: int) -> str | None:
-        """What is asked about an image, such as a question; ``None``, for every image, where captions say it all.
+        """Prompt of an image, such as a question; ``None`` for every image of a captioning set.
 
-        An image of which several things are asked is as many items, each with a key of its own.
+        An image with several prompts is as many items, each with its own key.
         """
         return None
 
     def image_fingerprint(self, index: int) -> str:
-        """Return what tells an image from another version of it without decoding it; empty where nothing does."""
+        """Fingerprint of the version of an image, without decoding it; empty if there is none."""
         return ""
 
     def fingerprint(self) -> str:
-        """Checksum of keys, captions and prompts, in their order; after ``load()``."""
+        """Checksum of keys, captions and prompts, in order; call after ``load()``."""
         digest = hashlib.blake2b(digest_size=8)
         for index in range(len(self)):
             digest.update(repr((self.key(index), self.captions(index), self.prompt(index))).encode())
@@ -180,5 +179,5 @@ class ImageTextSource(Loadable, ABC):
         """Read an image.
 
         Raises:
-            OSError: If it is missing or damaged, with its name in the message.
+            OSError: If the image is missing or damaged; the message contains its name.
         """

@@ -17,10 +17,10 @@ from synth2_lightning.types import (
 
 
 class LanguageDecoder(Loadable, nn.Module, ABC):
-    """Turns visual tokens into words. Owns the vocabulary; how visual tokens enter the LM is its business alone.
+    """Generates text from visual tokens. Owns the tokenizer and defines how visual tokens condition the LM.
 
     Attributes:
-        embed_dim: E, width of the visual tokens that it expects.
+        embed_dim: E, expected width of the visual tokens.
     """
 
     embed_dim: int
@@ -32,9 +32,9 @@ class LanguageDecoder(Loadable, nn.Module, ABC):
         texts: Sequence[str],
         prompts: Sequence[str] | None = None,
     ) -> TokenLoss:
-        """Negative log-likelihood of each text (and of the end after it), given its image and its prompt.
+        """Negative log-likelihood of each text and its end-of-text token, given its visual tokens and its prompt.
 
-        Prompts are read, not learned: they carry no target.
+        Prompt tokens are not targets.
         """
 
     @abstractmethod
@@ -44,33 +44,34 @@ class LanguageDecoder(Loadable, nn.Module, ABC):
         settings: GenerationSettings,
         prompts: Sequence[str] | None = None,
     ) -> list[str]:
-        """Write one text per row."""
+        """Generate one text per row."""
 
     def fingerprint_vocabulary(self) -> str | None:
-        """Return a checksum of the words and their ids; ``None`` lets weights of other words pass."""
+        """Return a checksum of the vocabulary and its ids; ``None`` disables the comparison on loading weights."""
         return None
 
     def attention(
         self, visual: Float[Tensor, "batch queries width"], texts: Sequence[str]
     ) -> list[Float[Tensor, "words queries"]]:
-        """Say how much each word of each text looks at each visual token, to be looked at; rows sum to one.
+        """Attention of each word of each text over the visual tokens, for visualization; rows sum to one.
 
-        Words are what ``text.split()`` gives.
+        Words are those of ``text.split()``.
 
         Raises:
-            TypeError: If the decoder cannot say.
+            TypeError: If the decoder does not support it.
         """
         raise TypeError(
-            f"{type(self).__name__} cannot say where its words look; expected a decoder that overrides attention(), as "
-            "decoders.prefix.PrefixDecoder and decoders.cross_attention.CrossAttentionDecoder do."
+            f"{type(self).__name__} has no attention map from words to visual tokens; expected a decoder that "
+            "overrides attention(), such as decoders.prefix.PrefixDecoder or "
+            "decoders.cross_attention.CrossAttentionDecoder."
         )
 
 
 class TextEncoder(Loadable, nn.Module, ABC):
-    """Turns words into embeddings that condition the image generator.
+    """Embeds texts that condition the image generator.
 
     Attributes:
-        name: What a generator that was conditioned on it must be given again.
+        name: Identifies the encoder that a generator was trained with.
         embed_dim: Width of an embedding.
     """
 
@@ -79,7 +80,7 @@ class TextEncoder(Loadable, nn.Module, ABC):
 
     @abstractmethod
     def encode(self, texts: Sequence[str]) -> tuple[Float[Tensor, "batch length dim"], Bool[Tensor, "batch length"]]:
-        """Embed texts; the mask is true at real tokens. What else is in the batch changes no text's embeddings.
+        """Embed texts; the mask is True at real tokens. Embeddings do not depend on the rest of the batch.
 
         Raises:
             ValueError: If a text is blank.
@@ -87,22 +88,21 @@ class TextEncoder(Loadable, nn.Module, ABC):
 
 
 class CaptionGenerator(FrozenModule, ABC):
-    """A language model that writes captions. Seeds are per record, so ranks and batch sizes change nothing.
+    """Language model that writes captions. Seeds are per record: outputs do not depend on ranks or batch sizes.
 
     Attributes:
-        model_name: What records call the model.
+        model_name: Name of the model in records.
     """
 
     model_name: str
 
     @abstractmethod
     def generate(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[Completion]:
-        """Answer each prompt."""
+        """Generate one completion per prompt."""
 
     @abstractmethod
     def provenance(self) -> dict[str, Any]:
-        """Give what decides the answers besides prompt and seed, known after ``load()``; never a secret.
+        """Return the settings that determine the outputs, besides prompt and seed, as JSON values; never a secret.
 
-        In plain values that JSON can hold. Caption sets carry it, and a run goes on only in a folder that carries the
-        same.
+        Call it after ``load()``. Caption sets store it, and a run resumes only in a folder with equal provenance.
         """

@@ -10,8 +10,8 @@ _Frozen = TypeVar("_Frozen", bound="FrozenModule")  # beartype rejects typing.Se
 class Loadable:
     """Base class of components that read weights, an index or a vocabulary after construction.
 
-    Constructing a component is inexpensive: ``__init__`` may read a configuration or a tokenizer, so that widths are
-    known. Subclasses override :meth:`_load` to read the rest.
+    ``__init__`` may read a configuration or a tokenizer, so that widths are known. Subclasses override :meth:`_load` to
+    read the rest.
 
     Example:
         >>> class Words(Loadable):
@@ -23,10 +23,10 @@ class Loadable:
         >>> words.load()
     """
 
-    _is_loaded = False  # of the class, so that it exists before and without __init__
+    _is_loaded = False  # a class attribute, so that it exists without __init__
 
     def load(self) -> None:
-        """Read what the constructor did not; only the first successful call has an effect."""
+        """Call :meth:`_load` once; calls after the first successful one have no effect."""
         if not self._is_loaded:
             self._load()
             self._is_loaded = True
@@ -38,8 +38,7 @@ class Loadable:
 class FrozenModule(Loadable, nn.Module):
     """Module that is never trained: no parameter requires a gradient, and it stays in evaluation mode.
 
-    Dropout and batch statistics therefore never change its outputs. :meth:`load` freezes what it read. A gradient may
-    still flow through the module to its inputs.
+    :meth:`load` freezes the loaded weights. Gradients may still flow through the module to its inputs.
 
     Example:
         >>> module = FrozenModule()
@@ -50,16 +49,16 @@ class FrozenModule(Loadable, nn.Module):
     """
 
     def load(self) -> None:
-        """Read the weights and freeze them; only the first successful call reads."""
+        """Load the weights once, and freeze them."""
         super().load()
         self.requires_grad_(False).eval()
 
     def train(self: _Frozen, mode: bool = True) -> _Frozen:
-        """Stay in evaluation mode, whatever the mode."""
+        """Stay in evaluation mode; ``mode`` is ignored."""
         del mode
         return super().train(False)
 
     def requires_grad_(self: _Frozen, requires_grad: bool = True) -> _Frozen:
-        """Let no parameter require a gradient, whatever the argument."""
+        """Keep all parameters frozen; ``requires_grad`` is ignored."""
         del requires_grad
         return super().requires_grad_(False)

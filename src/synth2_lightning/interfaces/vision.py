@@ -18,16 +18,16 @@ from synth2_lightning.types import (
 
 
 class ImageEncoder(FrozenModule, ABC):
-    """A frozen image network: images of any kind become ``(batch, tokens, dim)`` embeddings.
+    """Frozen image encoder: pixels or image tokens to ``(batch, tokens, dim)`` embeddings.
 
-    Subclasses set the attributes in ``__init__`` and implement :meth:`encode_pixels`. They resize and normalize
-    themselves, on the device, because they own the statistics.
+    Subclasses set the attributes in ``__init__`` and implement :meth:`encode_pixels`, which resizes and normalizes on
+    the device.
 
     Attributes:
-        name: Of the network; a codebook over its features carries it.
+        name: Name of the network; part of the fingerprint of a codebook over its features.
         num_tokens: N, embeddings per image.
         embed_dim: D, width of an embedding.
-        image_size: Height and width in pixels that the network was trained at.
+        image_size: Height and width in pixels of the training images.
     """
 
     name: str
@@ -40,7 +40,7 @@ class ImageEncoder(FrozenModule, ABC):
         """Embed images of any height and width."""
 
     def embed_tokens(self, tokens: VQTokens) -> Float[Tensor, "batch tokens dim"]:
-        """Look codebook ids up.
+        """Embed codebook ids.
 
         Raises:
             TypeError: If the encoder has no codebook.
@@ -49,7 +49,7 @@ class ImageEncoder(FrozenModule, ABC):
 
     @final  # type: ignore[misc]  # torch declares forward as an attribute
     def forward(self, image: ImageInput) -> Float[Tensor, "batch tokens dim"]:
-        """Embed images of any kind: from here on nothing knows which were real."""
+        """Embed pixels, image tokens or both; everything downstream is source-agnostic."""
         match image:
             case Pixels():
                 return self.encode_pixels(image)
@@ -62,20 +62,20 @@ class ImageEncoder(FrozenModule, ABC):
 
     def _no_codebook(self, codebook: str) -> str:
         return (
-            f"{type(self).__name__} {self.name!r} cannot embed image tokens (codebook {codebook!r}): it has no "
-            "codebook. Use the encoder that made the tokens (encoders.vqgan.VQGANTokenizer or "
+            f"{type(self).__name__} {self.name!r} has no codebook and cannot embed image tokens of codebook "
+            f"{codebook!r}; expected pixels. Use the encoder that made the tokens (encoders.vqgan.VQGANTokenizer or "
             "encoders.quantized.QuantizedEncoder)."
         )
 
 
 class ImageTokenizer(ImageEncoder, ABC):
-    """An image encoder with a codebook: images become ids, and ids become embeddings again.
+    """Image encoder with a codebook: tokenizes images, and embeds the ids.
 
-    Law: ``encode_pixels(p)`` in its quantized form equals ``embed_tokens(tokenize(p))``.
+    Invariant: quantized features of ``encode_pixels(p)`` equal ``embed_tokens(tokenize(p))``.
 
     Attributes:
-        codebook: Fingerprint of the codebook, known after ``load()``.
-        codebook_size: Number of codes of a level.
+        codebook: Fingerprint of the codebook; available after ``load()``.
+        codebook_size: Number of codes per level.
         num_levels: L, residual levels; 1 for a plain codebook.
     """
 
@@ -85,34 +85,34 @@ class ImageTokenizer(ImageEncoder, ABC):
 
     @abstractmethod
     def tokenize(self, pixels: Pixels) -> VQTokens:
-        """Turn images into codebook ids."""
+        """Return the codebook ids of images."""
 
     def detokenize(self, tokens: VQTokens) -> Pixels:
-        """Turn ids into images to look at, where the tokenizer has a decoder.
+        """Decode ids to images for display.
 
         Raises:
-            TypeError: If it has none.
+            TypeError: If the tokenizer has no pixel decoder.
         """
         raise TypeError(
-            f"{type(self).__name__} has no decoder from codes {tokens.codebook!r} to pixels; its tokens can be "
-            "trained on but not looked at. Use encoders.vqgan.VQGANTokenizer where images are wanted."
+            f"{type(self).__name__} has no decoder from codebook {tokens.codebook!r} to pixels; expected a tokenizer "
+            "that has one. Use encoders.vqgan.VQGANTokenizer to display images."
         )
 
     def check_codebook(self, codebook: str) -> None:
-        """Refuse tokens of another codebook.
+        """Raise if tokens belong to another codebook.
 
         Raises:
             ValueError: If the fingerprint is not this tokenizer's.
         """
         if codebook != self.codebook:
             raise ValueError(
-                f"The image tokens speak codebook {codebook!r}, this run's tokenizer speaks {self.codebook!r}: the "
-                "same ids would mean other things. Make the tokens again with this tokenizer (`synth2 predict "
-                "--config tokenize.yaml`), or use the tokenizer that made them."
+                f"The image tokens belong to codebook {codebook!r}; expected {self.codebook!r}, the codebook of this "
+                "run's tokenizer. Make the tokens again with this tokenizer (`synth2 predict --config tokenize.yaml`), "
+                "or use the tokenizer that made them."
             )
 
     def check_ids(self, ids: Tensor) -> None:
-        """Refuse ids that the codebook does not have.
+        """Raise if an id is outside the codebook.
 
         Raises:
             ValueError: If an id is negative or not below ``codebook_size``.
@@ -120,101 +120,101 @@ class ImageTokenizer(ImageEncoder, ABC):
         low, high = int(ids.min()), int(ids.max())
         if low < 0 or high >= self.codebook_size:
             raise ValueError(
-                f"The image tokens hold ids from {low} to {high}, but codebook {self.codebook!r} has the ids 0 to "
-                f"{self.codebook_size - 1}. The shard is damaged or was written with another tokenizer: make it again."
+                f"The image tokens have ids from {low} to {high}; codebook {self.codebook!r} is expected to have ids "
+                f"from 0 to {self.codebook_size - 1}. The shard is damaged or was written with another tokenizer: make "
+                "it again."
             )
 
 
 class Resampler(nn.Module, ABC):
-    """Brings any number of image embeddings to a fixed number of visual tokens of the decoder's width."""
+    """Maps any number of image embeddings to a fixed number of visual tokens of the decoder's width."""
 
     num_latents: int
 
     @abstractmethod
     def forward(self, embeddings: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch queries width"]:
-        """Resample."""
+        """Return the visual tokens of image embeddings."""
 
     def attention(self, embeddings: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch queries tokens"]:
-        """Say how much of each visual token comes from each image embedding, to be looked at; rows sum to one.
+        """Attention of each visual token over the image embeddings, for visualization; rows sum to one.
 
         Raises:
-            TypeError: If the resampler cannot say.
+            TypeError: If the resampler does not support it.
         """
         raise TypeError(
-            f"{type(self).__name__} cannot say where its visual tokens look in an image; expected a resampler that "
-            "overrides attention(), as nn.perceiver.PerceiverResampler does."
+            f"{type(self).__name__} has no attention map from visual tokens to the image; expected a resampler that "
+            "overrides attention(), such as nn.perceiver.PerceiverResampler."
         )
 
 
 ResamplerFactory = Callable[[int, int], Resampler]
-"""``(encoder dim, decoder width) -> Resampler``: so that a run file says each width nowhere, not twice."""
+"""``(encoder dim, decoder width) -> Resampler``; run files need not repeat the widths."""
 
 
 class ImageGenerator(FrozenModule, ABC):
-    """Turns captions into image tokens. Seeds are per record, so ranks and batch sizes change nothing.
+    """Generates image tokens from captions. Seeds are per record: outputs do not depend on ranks or batch sizes.
 
     Attributes:
-        codebook_size: Number of codes of a level of the tokens that it makes.
+        codebook_size: Number of codes per level of the generated tokens.
     """
 
     codebook_size: int
 
     @abstractmethod
     def generate(self, captions: Sequence[str], seeds: Sequence[int]) -> VQTokens:
-        """Synthesise one image per caption, never as pixels."""
+        """Generate the tokens of one image per caption."""
 
     def check_request(self, captions: Sequence[str], seeds: Sequence[int]) -> None:
-        """Refuse what no image can be made of.
+        """Validate captions and seeds.
 
         Raises:
             ValueError: If a caption is empty, or there are not as many seeds as captions.
         """
         if len(captions) != len(seeds):
             raise ValueError(
-                f"{type(self).__name__} was given {len(captions)} captions and {len(seeds)} seeds; expected one seed "
+                f"{type(self).__name__} received {len(captions)} captions and {len(seeds)} seeds; expected one seed "
                 "per caption."
             )
         empty = [row for row, caption in enumerate(captions) if not caption.strip()]
         if empty:
             raise ValueError(
-                f"{len(empty)} of {len(captions)} captions are empty (the first is number {empty[0]} of its batch, "
-                "counted from 0), and images of nothing would teach nothing. Leave these records out."
+                f"{len(empty)} of {len(captions)} captions are empty (the first at index {empty[0]} of the batch); "
+                "expected text. Remove these records."
             )
 
     @abstractmethod
     def provenance(self) -> dict[str, Any]:
-        """Give what decides the tokens besides caption and seed, known after ``load()``.
+        """Return the settings that determine the tokens, besides caption and seed, as JSON values.
 
-        Fingerprints of the weights and of the tokenizer's codebook, and every argument of the sampler, in plain values
-        that JSON can hold. Shards carry it, and a run goes on only in a folder that carries the same.
+        They are fingerprints of the weights and of the tokenizer's codebook, and every argument of the sampler. Call it
+        after ``load()``. Shards store it, and a run resumes only in a folder with equal provenance.
         """
 
 
 class PairScorer(FrozenModule, ABC):
-    """Says how well captions agree with images, by other means than those that made the images.
+    """Scores the agreement of captions and images with a model other than the generator's.
 
-    A score is a function of caption and image alone: what else is in the batch changes nothing. Higher is better;
-    scores of different scorers do not compare.
+    A score depends on its caption and image alone, not on the rest of the batch. Higher is better; scores of different
+    scorers are not comparable.
     """
 
     @abstractmethod
     def score(self, tokens: VQTokens, captions: Sequence[str]) -> Float[Tensor, " batch"]:
-        """Score each caption beside its image."""
+        """Score each image-caption pair."""
 
     @abstractmethod
     def provenance(self) -> dict[str, Any]:
-        """Give what decides the scores, known after ``load()``: fingerprints of the weights, and every argument.
+        """Return fingerprints of the weights and every argument, as JSON values.
 
-        In plain values that JSON can hold. Shards carry it, and a run goes on only in a folder that carries the same.
+        Call it after ``load()``. Shards store it, and a run resumes only in a folder with equal provenance.
         """
 
 
 class ImageTextEncoder(FrozenModule, ABC):
-    """A frozen pair of networks that put images and texts into one space, such as CLIP.
+    """Frozen dual encoder that embeds images and texts in one space, such as CLIP.
 
-    An embedding is a function of its image or text alone: what else is in the batch changes nothing. All have
-    length 1, so that the cosine of two is their dot product. Subclasses resize, normalize and split into tokens
-    themselves, because they own the statistics and the vocabulary.
+    An embedding depends on its image or text alone, not on the rest of the batch, and has unit norm. Subclasses resize,
+    normalize and tokenize.
     """
 
     @abstractmethod
@@ -223,11 +223,8 @@ class ImageTextEncoder(FrozenModule, ABC):
 
     @abstractmethod
     def embed_texts(self, texts: Sequence[str]) -> Float[Tensor, "texts dim"]:
-        """Embed texts; what is too long for the network is cut off at its end."""
+        """Embed texts, truncated to the maximum length of the network."""
 
     @abstractmethod
     def provenance(self) -> dict[str, Any]:
-        """Give what decides the embeddings, known after ``load()``: a fingerprint of the weights, and every argument.
-
-        In plain values that JSON can hold.
-        """
+        """Return a fingerprint of the weights and every argument, as JSON values; call after ``load()``."""

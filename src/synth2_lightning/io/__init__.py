@@ -1,1 +1,1 @@
-"""Read and write files, local and remote: the lowest layer, without Lightning."""
+"""Local and remote file input and output, without Lightning."""

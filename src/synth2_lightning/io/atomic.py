@@ -9,23 +9,23 @@ from pathlib import Path
 from synth2_lightning.io.locks import LOCK, SECONDS_FOR_A_FILE, lock_file, lock_folder
 from synth2_lightning.io.paths import unwritable
 
-_DRAFT, _WHOLE = ".draft", ".replacement"
-OWN_NAMES = frozenset({_DRAFT, _WHOLE, LOCK})
-"""What writers keep in a folder while they work, and leave there where they are killed."""
+_DRAFT, _REPLACEMENT = ".draft", ".replacement"
+OWN_NAMES = frozenset({_DRAFT, _REPLACEMENT, LOCK})
+"""Temporary names that writers use in a folder; a killed writer leaves them behind."""
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file so that a kill at any moment leaves the old one or the new one, never half of it.
+    """Write a file atomically: a kill at any moment leaves the old file or the new one.
 
-    The file has the permissions of the one that it replaces, or those that the umask gives to a new one.
-    Of two processes that write the same file, the second waits for the first.
+    The new file gets the permissions of the old one, or the umask's default. Of two processes that write the same file,
+    the second waits for the first.
 
     Args:
-        path: Where the file goes; its folder is made.
-        write: Writes the content to the path that it is given.
+        path: The file; its folder is created.
+        write: Writes the content to a given path.
 
     Raises:
-        OSError: If the folder cannot be written to.
+        OSError: If the folder is not writable.
     """
     draft = path.with_name(f"{path.name}.tmp")
     with lock_file(path, SECONDS_FOR_A_FILE):
@@ -33,32 +33,32 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
             draft.touch()
             mode = (path if path.exists() else draft).stat().st_mode
             write(draft)
-            draft.chmod(mode)  # some writers bring one of their own: safetensors gives its files to their owner alone
+            draft.chmod(mode)  # safetensors creates files that only their owner can read
             _sync(draft)
             draft.replace(path)
-            _sync(path.parent)  # else the new name itself may be lost with the power
+            _sync(path.parent)  # otherwise a power failure may lose the new name
         except OSError as error:
             raise unwritable(path, error) from error
         finally:
-            with suppress(OSError):  # half a file would only take the room that is lacking
+            with suppress(OSError):
                 draft.unlink(missing_ok=True)
 
 
 @contextmanager
 def write_files(folder: Path, replaced: Collection[str] = ()) -> Iterator[Path]:
-    """Give an empty folder to write files to, which take their places in another folder together.
+    """Yield an empty folder for new files, and move them into ``folder`` together on exit.
 
-    A kill at any moment leaves all of the old files or all of the new ones to who reads from :func:`whole_folder`: the
-    new ones count as soon as they are complete, in the hidden folder ``.replacement``, from where they are linked to
-    their places one by one. The next to write there finishes what was killed. What else the folder holds stays.
+    A kill at any moment leaves all old files or all new files to readers that use :func:`complete_folder`: the new
+    files are completed in the hidden folder ``.replacement`` and then linked into ``folder`` one by one. The next
+    writer finishes the work of a killed one. Other files in ``folder`` are kept.
 
     Args:
-        folder: Where the files go; made if it is not there.
-        replaced: Names of what goes where it is not written anew.
+        folder: Destination; created if missing.
+        replaced: Names to delete from ``folder`` if they are not among the new files.
 
     Raises:
-        BlockingIOError: If another process writes there.
-        OSError: If the folder cannot be written to.
+        BlockingIOError: If another process writes to the folder.
+        OSError: If the folder is not writable.
 
     Example:
         >>> import tempfile
@@ -71,80 +71,80 @@ def write_files(folder: Path, replaced: Collection[str] = ()) -> Iterator[Path]:
     draft = folder / _DRAFT
     with lock_folder(folder):
         try:
-            _put_in_place(folder, replaced, is_new=False)  # what a writer that was killed had completed
+            _install(folder, replaced, is_new=False)  # complete files of a killed writer
             _remove(draft)
             draft.mkdir()
             yield draft
             for file in sorted(draft.rglob("*")):
                 set_default_mode(file)
                 _sync(file)
-            draft.rename(folder / _WHOLE)
+            draft.rename(folder / _REPLACEMENT)
             _sync(folder)
-            _put_in_place(folder, replaced, is_new=True)
+            _install(folder, replaced, is_new=True)
         except OSError as error:
             if error.errno is None and not isinstance(error, shutil.Error):
-                raise  # no word of the system: what was written is not as it should be
+                raise  # not from the operating system but from the caller's checks
             raise unwritable(folder, error) from error
         finally:
             shutil.rmtree(draft, ignore_errors=True)
 
 
-def whole_folder(folder: Path) -> Path:
-    """Give where to read files that :func:`write_files` wrote.
+def complete_folder(folder: Path) -> Path:
+    """Return the folder to read the files of :func:`write_files` from.
 
-    That is the folder itself, unless they are taking their places right now, or their writer was killed meanwhile.
+    It is ``folder`` itself, or ``.replacement`` inside while a writer moves the files or if it was killed meanwhile.
 
     Example:
-        >>> whole_folder(Path("captioner"))
+        >>> complete_folder(Path("captioner"))
         PosixPath('captioner')
     """
-    return folder / _WHOLE if (folder / _WHOLE).is_dir() else folder
+    return folder / _REPLACEMENT if (folder / _REPLACEMENT).is_dir() else folder
 
 
-def _put_in_place(folder: Path, replaced: Collection[str], is_new: bool) -> None:
-    """Link complete new files to their places; they stay whole in their own folder until all are there.
+def _install(folder: Path, replaced: Collection[str], is_new: bool) -> None:
+    """Link the complete new files into ``folder``; ``.replacement`` stays complete until all are linked.
 
     Args:
-        folder: Of the places.
-        replaced: Names of what goes where it is not among the new files.
-        is_new: Whether none can be in its place yet. Where the first cannot be put there, all of the old ones stay.
+        folder: Destination.
+        replaced: Names to delete if they are not among the new files.
+        is_new: Whether no file can have been linked yet. If linking the first one then fails, all old files are kept.
     """
-    whole, draft = folder / _WHOLE, folder / _DRAFT
-    if not whole.is_dir():
+    complete, draft = folder / _REPLACEMENT, folder / _DRAFT
+    if not complete.is_dir():
         return
     _remove(draft)
     draft.mkdir()
-    new = sorted(path.name for path in whole.iterdir())
+    names = sorted(path.name for path in complete.iterdir())
     is_untouched = is_new
     try:
-        for name in new:
-            copy, place = draft / name, folder / name
-            if (whole / name).is_dir():
-                shutil.copytree(whole / name, copy, copy_function=_link)
+        for name in names:
+            copy, target = draft / name, folder / name
+            if (complete / name).is_dir():
+                shutil.copytree(complete / name, copy, copy_function=_link)
                 is_untouched = False
-                if place.is_dir():
-                    place.rename(draft / f"{name}.old")
+                if target.is_dir():
+                    target.rename(draft / f"{name}.old")
             else:
-                _link(whole / name, copy)
-            copy.replace(place)
+                _link(complete / name, copy)
+            copy.replace(target)
             is_untouched = False
     except OSError:
         if is_untouched:
             _remove(draft)
-            whole.rename(draft)
+            complete.rename(draft)
         raise
-    for name in set(replaced) - set(new):
+    for name in set(replaced) - set(names):
         _remove(folder / name)
     _sync(folder)
     _remove(draft)
-    whole.rename(draft)  # first out of the readers' sight, then away
+    complete.rename(draft)  # atomic for readers, unlike the deletion
     _remove(draft)
 
 
 def _link(source: Path | str, copy: Path | str) -> None:
     try:
         os.link(source, copy)
-    except OSError:  # not every file system has hard links
+    except OSError:  # the file system has no hard links
         shutil.copyfile(source, copy)
 
 
@@ -156,10 +156,10 @@ def _remove(path: Path) -> None:
 
 
 def set_default_mode(path: Path) -> None:
-    """Give a file or a folder the permissions that the umask gives to a new one, whatever its writer gave it.
+    """Set the permissions of a file or folder to the umask's default.
 
     Args:
-        path: The file or folder; what it lies in can be written to.
+        path: The file or folder; its parent folder is writable.
 
     Example:
         >>> import tempfile
@@ -171,7 +171,7 @@ def set_default_mode(path: Path) -> None:
         >>> oct(path.stat().st_mode & 0o777)
         '0o640'
     """
-    sample = path.with_name(f"{path.name}.mode")  # the umask itself can be read only by changing it, for all threads
+    sample = path.with_name(f"{path.name}.mode")  # os.umask() reads the umask only by changing it for all threads
     make, remove = (sample.mkdir, sample.rmdir) if path.is_dir() else (sample.touch, sample.unlink)
     make()
     try:

@@ -1,4 +1,4 @@
-"""Read checkpoint files as plain values, and find the best or the newest of a folder."""
+"""Reading of checkpoint files without running code, and search for the best or newest one of a folder."""
 
 import logging
 import math
@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 
 _logger = logging.getLogger(__name__)
-_MODE = r"'mode': '(min|max)'"  # in the keys under which callbacks save their states
-WAY_OUT = "Copy it again from where it is whole, or take an earlier one."
+_MODE = r"'mode': '(min|max)'"  # part of the state key of a ModelCheckpoint callback
+RECOVERY = "Copy it again from an undamaged source, or use an earlier one."
 
 
 def find_damage(path: Path) -> str | None:
-    """Compare a checkpoint file with its checksums, and say what is wrong with it; ``None`` if nothing is.
+    """Return a description of the damage of a checkpoint file; ``None`` if it is intact.
 
-    The checksum is the one that ``torch.save`` puts into its file, a zip archive, for every tensor (CRC-32).
+    ``torch.save`` writes a zip archive with a checksum (CRC-32) of every tensor.
 
     Example:
         >>> import tempfile
@@ -33,24 +33,24 @@ def find_damage(path: Path) -> str | None:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            # torch packs nothing; what is packed may fill the memory.
-            packed = [record.filename for record in archive.infolist() if record.compress_type != zipfile.ZIP_STORED]
-            record = None if packed else archive.testzip()
-    # zipfile tells of damage by what its steps stumble over.
+            # torch never compresses; a compressed record could fill the memory.
+            compressed = [each.filename for each in archive.infolist() if each.compress_type != zipfile.ZIP_STORED]
+            record = None if compressed else archive.testzip()
+    # zipfile raises any of these on damaged archives.
     except (zipfile.BadZipFile, NotImplementedError, EOFError, OSError, RuntimeError, ValueError) as error:
         return str(error) or type(error).__name__
-    if packed:
-        return f"its record {packed[0]} is packed, as no checkpoint's is"
-    return f"its record {record} does not have the checksum that was written with it" if record else None
+    if compressed:
+        return f"its record {compressed[0]} is compressed, unlike those of a checkpoint"
+    return f"its record {record} does not match its checksum" if record else None
 
 
 def checksum(path: Path) -> str:
-    """Return a checksum of a checkpoint's content, from the checksums in the file; of a folder, of all its files.
+    """Return a checksum of a checkpoint file, or of all files of a checkpoint folder, from the checksums inside.
 
-    No tensor is read. Equal content has equal checksums, as have copies of one file.
+    No tensor is read. Copies and files of equal content have equal checksums.
 
     Raises:
-        OSError: If it cannot be read.
+        OSError: If the checkpoint cannot be read.
 
     Example:
         >>> import tempfile
@@ -67,18 +67,18 @@ def checksum(path: Path) -> str:
         try:
             with zipfile.ZipFile(file) as archive:
                 content: object = [(entry.filename, entry.CRC, entry.file_size) for entry in archive.infolist()]
-        except (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError):  # damaged, or of another kind
+        except (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError):  # damaged, or of another format
             content = file.stat().st_size
         total = zlib.crc32(repr((file.relative_to(path).as_posix(), content)).encode(), total)
     return f"{total:08x}"
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint file, tensors and plain values only; tensors stay on the disk until they are used.
+    """Read the tensors and plain values of a checkpoint file; tensors are memory-mapped.
 
     Raises:
-        FileNotFoundError: If there is none.
-        ValueError: If it is damaged, no checkpoint, or may hold code.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If it is damaged, no checkpoint, or may contain code.
 
     Example:
         >>> import tempfile
@@ -90,12 +90,12 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     with checked_checkpoint(path):
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     if not isinstance(content, dict):
-        raise ValueError(f"{path} holds {type(content).__name__}, no checkpoint. {_EXPECTED}")
+        raise ValueError(f"{path} contains {type(content).__name__}, not a checkpoint. {_EXPECTED}")
     return content
 
 
 def read_checkpoints(folder: Path) -> Iterator[tuple[Path, dict[str, Any] | Exception]]:
-    """Read all checkpoints of a folder, one at a time; what cannot be read comes as the error.
+    """Yield every checkpoint of a folder with its content, or with the error if it cannot be read.
 
     Example:
         >>> list(read_checkpoints(Path("gone")))
@@ -103,25 +103,28 @@ def read_checkpoints(folder: Path) -> Iterator[tuple[Path, dict[str, Any] | Exce
     """
     for path in sorted(folder.glob("*.ckpt")):
         if path.is_symlink() and (path.resolve().parent == folder.resolve() or not path.exists()):
-            continue  # what it links to comes itself, or is gone
+            continue  # the target is listed itself, or does not exist
         try:
             if (path / "latest").is_file():
-                raise ValueError(f"{path} is DeepSpeed's, which unpickles it: if it is yours, name it itself.")
+                raise ValueError(
+                    f"{path} is a DeepSpeed checkpoint, which can run code when it is loaded; expected another format. "
+                    "If you trust it, name it itself instead of its folder."
+                )
             yield path, read_checkpoint(path / "meta.pt" if path.is_dir() else path)
         except (ValueError, TypeError, OSError) as error:
             yield path, error
 
 
 def find_best_checkpoint(folder: Path, monitor: str | None = None) -> Path | None:
-    """Return the checkpoint of a folder with the best score; none if no score was recorded.
+    """Return the checkpoint of a folder with the best score; ``None`` if no score was recorded.
 
-    The scores are those that ``ModelCheckpoint`` recorded in the checkpoints under the names of their files. No file's
-    time and no path in a checkpoint counts. Scores that are not finite are left out. Where no score was recorded and no
-    monitor is given, it is the newest of those whose names begin with ``best``.
+    The scores are those that ``ModelCheckpoint`` recorded in the checkpoints, by file name. Modification times and
+    folders in recorded paths are ignored, as are scores that are not finite. Without a recorded score and a monitor, it
+    is the newest checkpoint whose name begins with ``best``.
 
     Args:
-        folder: Of checkpoints.
-        monitor: Name of the score; by default the one that the first callback of the run monitored.
+        folder: Folder of checkpoints.
+        monitor: Name of the score; by default that of the first callback of the run.
 
     Raises:
         ValueError: If a checkpoint that may be the best one is damaged.
@@ -144,15 +147,15 @@ def find_best_checkpoint(folder: Path, monitor: str | None = None) -> Path | Non
     wanted = [score for score in {**own, **claimed} if monitor in (None, score.monitor)]
     if len(wanted) > 1:
         names = " and ".join(map(str, wanted))
-        _logger.warning("%s has checkpoints by %s; the best by the first is taken.", folder, names)
-    # What a file says of itself counts before what others say of it.
+        _logger.warning("%s has checkpoints by %s; using the best one by the first score.", folder, names)
+    # The score in a file takes precedence over scores of that file in other checkpoints.
     scores = {**claimed.get(wanted[0], {}), **own.get(wanted[0], {})} if wanted else {}
     present = {path: value for path, value in scores.items() if path in steps and math.isfinite(value)}
     for path, error in damaged.items():
         if path in scores or not path.name.startswith(("step=", "last")):
             raise ValueError(
-                f"The checkpoint that may be the best one cannot be used: {error} Name the one that is meant itself: "
-                f"{', '.join(str(path) for path in sorted(present)) or 'none here has a score'}."
+                f"A checkpoint that may be the best one cannot be used: {error} Name one of the others: "
+                f"{', '.join(str(path) for path in sorted(present)) or 'none has a score'}."
             )
     if not wanted and monitor is None:
         present = {path: 0.0 for path in steps if path.name.startswith("best")}
@@ -161,10 +164,10 @@ def find_best_checkpoint(folder: Path, monitor: str | None = None) -> Path | Non
 
 
 def find_newest_checkpoint(folder: Path) -> Path | None:
-    """Return the checkpoint of a folder with the most steps; of two the one that ``last.ckpt`` is or links to.
+    """Return the checkpoint of a folder with the most steps; of equal ones that which ``last.ckpt`` is or links to.
 
     Raises:
-        ValueError: If there are checkpoints, and all are damaged.
+        ValueError: If all checkpoints are damaged.
 
     Example:
         >>> find_newest_checkpoint(Path("gone")) is None
@@ -177,7 +180,7 @@ def find_newest_checkpoint(folder: Path) -> Path | None:
     if errors and not steps:
         raise ValueError(f"No checkpoint in {folder} can be used: {' '.join(map(str, errors))}")
     for error in errors:
-        _logger.warning("A checkpoint is left out: %s", error)
+        _logger.warning("Skipped a checkpoint: %s", error)
     return max(steps, key=lambda path: (steps[path], path.resolve() == last, path.name), default=None)
 
 
@@ -190,7 +193,7 @@ class _Score(NamedTuple):
 
 
 def _list_scores(content: Mapping[str, Any]) -> Iterator[tuple[_Score, str, float]]:
-    """Give score, file name and value of all that callbacks recorded; the content may come from elsewhere."""
+    """Yield score, file name and value of all recorded scores; the content is not trusted."""
     states = content.get("callbacks")
     for key, state in states.items() if isinstance(states, Mapping) else ():
         if not isinstance(key, str) or not isinstance(state, Mapping):
@@ -201,7 +204,7 @@ def _list_scores(content: Mapping[str, Any]) -> Iterator[tuple[_Score, str, floa
         for path, value in entries.items():
             is_number = isinstance(value, int | float) or (isinstance(value, Tensor) and value.numel() == 1)
             if isinstance(path, str) and is_number:
-                with suppress(OverflowError, RuntimeError):  # no number that can be compared
+                with suppress(OverflowError, RuntimeError):  # not a real number
                     yield _Score(monitor, mode[1]), Path(path).name, float(value)
 
 
@@ -212,32 +215,32 @@ def _read_step(content: Mapping[str, Any]) -> int:
 
 @contextmanager
 def checked_checkpoint(path: Path) -> Iterator[None]:
-    """Refuse a damaged checkpoint file, and name the file in what torch says while it is read in the context.
+    """Raise on a damaged checkpoint file, and add its path to errors of torch inside the context.
 
     Raises:
-        FileNotFoundError: If there is none.
-        ValueError: If it is damaged, or may hold code.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If it is damaged, or may contain code.
     """
     if not path.is_file():
         raise FileNotFoundError(f"There is no checkpoint at {path}. {_EXPECTED}")
     if damage := find_damage(path):
-        raise ValueError(f"The checkpoint {path} is damaged: {damage}. Expected the file as it was written. {WAY_OUT}")
+        raise ValueError(f"The checkpoint {path} is damaged: {damage}. Expected an intact file. {RECOVERY}")
     with plain_values_only(path):
         yield
 
 
 @contextmanager
 def plain_values_only(path: Path) -> Iterator[None]:
-    """Name the file in what torch says of it, while the context reads it with ``weights_only=True``.
+    """Add the path to errors of ``torch.load(path, weights_only=True)`` inside the context.
 
     Raises:
-        ValueError: If it is damaged, or may hold code.
+        ValueError: If the file is damaged, or may contain code.
     """
     try:
         yield
     except pickle.UnpicklingError as error:
         raise ValueError(
-            f"{path} holds more than tensors and plain values ({shorten(error)}), which may be code; "
+            f"{path} contains more than tensors and plain values ({shorten(error)}), possibly code; "
             f"nothing was run. {_EXPECTED}"
         ) from error
     except (RuntimeError, EOFError, KeyError) as error:
@@ -245,9 +248,9 @@ def plain_values_only(path: Path) -> Iterator[None]:
 
 
 def shorten(error: Exception) -> str:
-    """Say the reason without torch's advice, which is to trust the file."""
+    """Return type and message of an error, without torch's advice to disable ``weights_only``."""
     lines = [line for line in str(error).splitlines() if "weights_only" not in line and line.strip()]
     return f"{type(error).__name__}: {' '.join(lines)[:200]}"
 
 
-_EXPECTED = "Expected what `synth2 fit` wrote, such as runs/version_0/checkpoints/last.ckpt, or weights alone."
+_EXPECTED = "Expected a checkpoint of `synth2 fit`, such as runs/version_0/checkpoints/last.ckpt, or a file of weights."

@@ -1,9 +1,9 @@
-"""Class specs: descriptions of components by ``class_path`` and ``init_args``, built without running foreign code.
+"""Class specs: components described by ``class_path`` and ``init_args``, built without running untrusted code.
 
-Checkpoints, run folders and exports that come from somebody else hold such specs. The command line's parser is no help
-there: to it any text may be the name of something to import, another file, or YAML. Here a text is a text, and a class
-is what a mapping names by ``class_path``: of a trusted package, and a subclass of the type of its place. Under ``Any``
-a class spec is data.
+Checkpoints, run folders and exports from untrusted sources contain class specs. The parser of the command line is
+unsafe for them: it may import a string, or read it as a file or as YAML. Here strings stay strings, and only a mapping
+with ``class_path`` becomes an object: of a trusted package, and a subclass of the annotated type. Under ``Any`` a class
+spec is data.
 """
 
 import inspect
@@ -28,12 +28,12 @@ def find_class(class_path: Any, expected: type | tuple[type, ...], where: str) -
     """Import a class of a trusted package.
 
     Args:
-        class_path: Its full name.
-        expected: What it must be a subclass of.
-        where: Name of the place, for messages.
+        class_path: Import path of the class.
+        expected: Required base class or classes.
+        where: Position in the description, for messages.
 
     Raises:
-        ValueError: If its package is not trusted, it is not there, or it is not such a subclass.
+        ValueError: If its package is not trusted, the class does not exist, or is not such a subclass.
 
     Example:
         >>> find_class("torch.optim.AdamW", object, "optimizer").__name__
@@ -43,33 +43,33 @@ def find_class(class_path: Any, expected: type | tuple[type, ...], where: str) -
     module_name, _, name = str(class_path).rpartition(".")
     try:
         if "__main__" in module_name.split("."):
-            raise ImportError("it is a program, which would run")
+            raise ImportError("importing a program would run it")
         found = getattr(import_module(module_name), name)
-    except (Exception, SystemExit) as error:  # whatever a module that nobody imports lacks, or does
+    except (Exception, SystemExit) as error:  # an import runs arbitrary code of the trusted package
         raise ValueError(
-            f"{where} has the class_path {class_path!r}, which does not exist ({error}). Expected a class of this "
-            "version of its package: install the version that the description names under 'versions'."
+            f"{where} has the class_path {class_path!r}, which does not exist ({error}). Expected a class of the "
+            "installed version of its package: install the version that the description lists under 'versions'."
         ) from error
     kinds = expected if isinstance(expected, tuple) else (expected,)
     if not inspect.isclass(found) or not issubclass(found, kinds):
         names = " or ".join(kind.__name__ for kind in kinds)
-        raise ValueError(f"{where} has the class_path {class_path!r}, which is no {names}; expected a subclass of it.")
-    # A module of a trusted package may hold names that it imported from elsewhere.
+        raise ValueError(f"{where} has the class_path {class_path!r}; expected a subclass of {names}.")
+    # A module of a trusted package may contain names that it imported from other packages.
     refuse_foreign_packages({"class_path": f"{found.__module__}.{found.__qualname__}"})
     return found
 
 
 def build_part(description: Any, expected: Any, where: str = "model") -> Any:
-    """Build what a description says, as the command line would build it from a run file.
+    """Build an object from its description, as the command line builds it from a run file.
 
     Args:
-        description: A mapping with ``class_path`` and ``init_args`` where ``expected`` is a class, or a callable that
-            gives one (then a factory is made); a mapping of arguments where it is a dataclass; else a plain value.
-        expected: Type hint of the place where it goes.
-        where: Name of the place, for messages.
+        description: A mapping with ``class_path`` and ``init_args`` if ``expected`` is a class, or a callable that
+            returns one (the result is then a factory); a mapping of arguments if it is a dataclass; else a plain value.
+        expected: Type hint of the argument.
+        where: Position in the description, for messages.
 
     Raises:
-        ValueError: If it names what is not trusted, not there, or not of the expected type.
+        ValueError: If a class is not trusted, does not exist, or is not of the expected type.
 
     Example:
         >>> from synth2_lightning.interfaces import ResamplerFactory
@@ -80,7 +80,7 @@ def build_part(description: Any, expected: Any, where: str = "model") -> Any:
     kinds = _alternatives(expected)
     parts = {kind: part for kind in kinds if (part := _part_of(kind)) is not None}
     if isinstance(description, tuple(parts.values())) or callable(description):
-        return description  # built already
+        return description  # already built
     if isinstance(description, Mapping) and "class_path" in description and parts:
         part = find_class(description["class_path"], tuple(parts.values()), where)
         given = _read_arguments(description, where)
@@ -101,15 +101,15 @@ def build_part(description: Any, expected: Any, where: str = "model") -> Any:
 
 
 def build_class(part: type, given: Mapping[str, Any], where: str) -> Any:
-    """Build an object of a class, and its arguments as :func:`build_part` does.
+    """Build an object of a class, and its arguments by :func:`build_part`.
 
     Args:
         part: The class.
-        given: Its arguments by name; what is built already is taken as it is.
-        where: Name of the place, for messages.
+        given: Arguments by name, either descriptions or objects.
+        where: Position in the description, for messages.
 
     Raises:
-        ValueError: If it takes other arguments, or one of them cannot be built.
+        ValueError: If the class takes other arguments, or one of them cannot be built.
 
     Example:
         >>> from synth2_lightning.types import GenerationSettings
@@ -121,29 +121,29 @@ def build_class(part: type, given: Mapping[str, Any], where: str) -> Any:
         inspect.signature(part).bind(**arguments)
     except TypeError as error:
         raise ValueError(
-            f"{where} cannot be built: {part.__name__} takes other arguments ({error}). Expected a description that "
-            "this version of its package wrote: install the one that it names under 'versions'."
+            f"{where} cannot be built: {part.__name__} takes other arguments ({error}). Expected a description for the "
+            "installed version of its package: install the version that it lists under 'versions'."
         ) from error
     try:
         return part(**arguments)
-    # A value of another type than expected, or a size that no memory holds, for which torch has a RuntimeError.
+    # Wrong types of values, or sizes beyond the memory (a RuntimeError in torch).
     except (TypeError, AttributeError, LookupError, ArithmeticError, MemoryError, RuntimeError) as error:
         raise ValueError(
-            f"{where} cannot be built: {part.__name__} refuses its arguments ({type(error).__name__}: {error}). "
-            "Expected a description as `synth2 fit` or `synth2 export` wrote it."
+            f"{where} cannot be built: {part.__name__} rejects its arguments ({type(error).__name__}: {error}). "
+            "Expected a description written by `synth2 fit` or `synth2 export`."
         ) from error
 
 
 def copy_plain(description: Any, what: str) -> Any:
-    """Copy a description as plain values: dictionaries, lists, texts, numbers, booleans and ``None``.
+    """Copy a description to plain values: dictionaries, lists, strings, numbers, booleans and ``None``.
 
     Args:
-        description: Nested; paths become texts, objects that hold settings dictionaries.
-        what: What it describes, for messages.
+        description: Nested values; paths become strings, and settings objects become dictionaries.
+        what: Name of the described object, for messages.
 
     Raises:
-        ValueError: If it holds anything else, nests deeper than 100 levels, or has more than 100,000 values: a few
-            lines of a file can refer to each other so that they multiply beyond any memory.
+        ValueError: If it contains anything else, nests deeper than 100 levels, or has more than 100,000 values: YAML
+            aliases can multiply a few lines beyond the memory.
 
     Example:
         >>> copy_plain({"folder": Path("runs"), "sizes": (1, 2)}, "example")
@@ -157,7 +157,7 @@ def copy_plain(description: Any, what: str) -> Any:
         if count > _MAX_VALUES or depth > _MAX_DEPTH:
             raise ValueError(
                 f"{what} has more than {_MAX_VALUES:,} values, or nests deeper than {_MAX_DEPTH} levels; expected the "
-                "settings of a model, which are a few hundred. It was not read."
+                "few hundred settings of a model. It was not read."
             )
         if value is None or isinstance(value, str | int | float):
             return value
@@ -167,7 +167,7 @@ def copy_plain(description: Any, what: str) -> Any:
             return [copy(each, depth + 1) for each in value]
         items = value if isinstance(value, Mapping) else getattr(value, "__dict__", None)
         if items is None or isinstance(value, Tensor):
-            raise ValueError(f"{what} holds a {type(value).__name__}; expected plain values only.")
+            raise ValueError(f"{what} contains a {type(value).__name__}; expected plain values only.")
         return {str(key): copy(each, depth + 1) for key, each in items.items()}
 
     return copy(description, 0)
@@ -178,7 +178,7 @@ def _alternatives(hint: Any) -> tuple[Any, ...]:
 
 
 def _part_of(kind: Any) -> type | None:
-    """Give the class that a place holds, or that a factory at this place makes; none where plain values go."""
+    """Return the class of a type hint, or the class that a factory returns; ``None`` for plain values."""
     if get_origin(kind) is Callable:
         kind = get_args(kind)[1]
     if not inspect.isclass(kind) or kind in (*_PLAIN, NoneType) or is_dataclass(kind):
@@ -195,8 +195,8 @@ def _read_arguments(description: Mapping[str, Any], where: str) -> dict[str, Any
 
 def _build_arguments(part: type, given: Mapping[str, Any], where: str) -> dict[str, Any]:
     hints: dict[str, Any] = {}
-    for base in reversed(part.__mro__):  # heads that add one argument take the others by **kwargs
+    for base in reversed(part.__mro__):  # subclasses may pass arguments to their base class by **kwargs
         if "__init__" in vars(base):
-            with suppress(NameError, TypeError):  # hints that only a type checker can read: its arguments stay plain
+            with suppress(NameError, TypeError):  # hints that exist only for type checkers: the arguments stay plain
                 hints |= get_type_hints(vars(base)["__init__"])
     return {name: build_part(value, hints.get(name, Any), f"{where}.{name}") for name, value in given.items()}

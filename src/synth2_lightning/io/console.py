@@ -1,8 +1,8 @@
-"""Messages for people: text of files, models and servers is shown as it is, and never acts on the terminal.
+"""Terminal output with control characters escaped.
 
-Names and captions come from elsewhere. In them, escape codes would set the title of a terminal, hide lines or type
-commands, and markup of rich would color or drop words. Everything that is printed goes through one of two places here:
-:class:`MessageConsole`, or :func:`make_output_visible` for logs, warnings and tracebacks, which libraries print.
+Names and captions are untrusted. Escape sequences in them could change the terminal's title, hide lines or enter
+commands, and rich markup could color or drop words. :class:`MessageConsole` escapes what this package prints,
+:func:`make_output_visible` logs, warnings and tracebacks of all libraries.
 """
 
 import json
@@ -20,18 +20,18 @@ from rich.segment import Segment
 from rich.text import Text
 
 _INVISIBLE = re.compile(
-    "[\0-\x08\x0b-\x1f\x7f-\x9f"  # control characters of ASCII and Latin-1, but for tabulators and line ends
-    "\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"  # what changes the direction of writing, and other line ends
-    "\ufff9-\ufffb\U000e0000-\U000e007f"  # annotations and tags, which are not shown
-    "\ud800-\udfff]"  # halves of characters, as which Python has the bytes of names that are no UTF-8
+    "[\0-\x08\x0b-\x1f\x7f-\x9f"  # control characters of ASCII and Latin-1, except tab and line feed
+    "\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"  # bidirectional controls, line and paragraph separators
+    "\ufff9-\ufffb\U000e0000-\U000e007f"  # annotations and tags, which are invisible
+    "\ud800-\udfff]"  # surrogates: Python's form of file names that are not UTF-8
 )
 
 
 def visible(text: str) -> str:
-    r"""Return a text with its control characters written out, as Python writes them in a string.
+    r"""Return a text with control characters as Python escapes.
 
     Args:
-        text: Any text. Tabulators and line ends are kept.
+        text: Any text. Tabs and line feeds are kept.
 
     Example:
         >>> visible("x\x1b]0;title\x07.png")
@@ -41,7 +41,7 @@ def visible(text: str) -> str:
 
 
 def visible_json(text: str) -> str:
-    r"""Return JSON with the control characters in its strings as escapes of JSON, which are read back as they were.
+    r"""Return JSON with the control characters in its strings as JSON escapes, which parse to the same values.
 
     Example:
         >>> visible_json('"x\x9b2J"')
@@ -51,11 +51,11 @@ def visible_json(text: str) -> str:
 
 
 class MessageConsole(Console):
-    r"""A console of rich that prints texts as they are: no markup, no emoji codes, control characters written out.
+    r"""A rich console that prints text literally: no markup, no emoji codes, control characters escaped.
 
     Args:
-        stderr: Print to the standard error.
-        settings: More of what :class:`rich.console.Console` takes.
+        stderr: Print to standard error.
+        settings: Other arguments of :class:`rich.console.Console`.
 
     Example:
         >>> MessageConsole(width=40).print("[red]\x1b[2J[/red] :dog:")
@@ -66,19 +66,19 @@ class MessageConsole(Console):
         super().__init__(stderr=stderr, markup=False, emoji=False, **settings)
 
     def render_str(self, text: str, **settings: Any) -> Text:
-        """Lay a text out; its control characters take the room of what is written for them."""
+        """Return the rich text, laid out with escaped control characters."""
         return super().render_str(visible(text), **settings)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """Render anything; only rich itself moves the cursor."""
+        """Yield segments with escaped text; only control segments of rich move the cursor."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else segment._replace(text=visible(segment.text))
 
 
 def make_output_visible() -> None:
-    """Write control characters out in what this process logs, warns of, and says of errors that nobody caught.
+    """Escape control characters in logs, warnings and uncaught tracebacks of this process.
 
-    By Python's own places for it: the factory of log records, ``warnings.showwarning`` and ``sys.excepthook``.
+    Sets the factory of log records, ``warnings.showwarning`` and ``sys.excepthook``.
 
     Example:
         >>> make_output_visible()

@@ -1,4 +1,4 @@
-"""Read the rows of CSV and TSV files as the web has them, with and without quotation marks."""
+"""Reading of CSV and TSV files with and without quoting."""
 
 import csv
 import re
@@ -14,14 +14,14 @@ _MAX_LINE = 16 * 2**20
 _MAX_FIELD = csv.field_size_limit()
 _ENCLOSED = re.compile(r'"(?:[^"]|"")*"')
 _MARK = "\ufeff"
-_BLANK = " \r\n"  # a tabulator divides empty fields
+_BLANK = " \r\n"  # not the tab, which separates empty fields
 
 _Record = tuple[int, list[str]]
-"""The number of its first line, and its fields."""
+"""Number of the first line, and fields."""
 
 
 def iterate_lines(path: Path) -> Iterator[str]:
-    """Yield the lines of a text file in its own encoding (UTF-8 or, with a mark, UTF-16), with their ends."""
+    """Yield the lines of a text file, with their ends; UTF-8 or, with a byte order mark, UTF-16 or UTF-32."""
     with require_file(path).open("rb") as file:
         encoding = find_encoding(file.read(4))
     with path.open(encoding=encoding, newline="") as file:
@@ -31,20 +31,20 @@ def iterate_lines(path: Path) -> Iterator[str]:
                 number += 1
                 if len(line) == _MAX_LINE:
                     raise ValueError(
-                        f"{path}, line {number}, has {_MAX_LINE} letters or more; expected shorter ones, such as "
-                        "captions have. Is it a file of another kind?"
+                        f"{path}, line {number}, has {_MAX_LINE} characters or more; expected fewer. Check that it is "
+                        "a table of texts."
                     )
-                yield line.removeprefix(_MARK)  # files that were put together have marks inside, too
+                yield line.removeprefix(_MARK)  # concatenated files have marks inside, too
         except UnicodeError as error:
             reason = error.reason if isinstance(error, UnicodeDecodeError) else error
             raise ValueError(
-                f"{path} is not in {encoding.removesuffix('-sig').upper()} after line {number} ({reason}). Expected "
-                "UTF-8: convert it, such as by `iconv -f latin1 -t utf-8`."
+                f"{path} is not valid {encoding.removesuffix('-sig').upper()} after line {number} ({reason}); expected "
+                "UTF-8. Convert it, for example with `iconv -f latin1 -t utf-8`."
             ) from error
 
 
 def read_fields(path: Path, delimiter: str) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a table with a header line as fields by column."""
+    """Yield the rows of a table with a header line as mappings of columns to fields."""
     rows = _read_quoted(path, delimiter) if delimiter in _DELIMITERS_IN_TEXT else _read_plain(path, delimiter)
     header: list[str] = []
     number = 0
@@ -53,34 +53,33 @@ def read_fields(path: Path, delimiter: str) -> Iterator[dict[str, Any]]:
             header = [name.strip() for name in fields]
             if repeated := {name for name in header if name and header.count(name) > 1}:
                 raise ValueError(
-                    f"{path} has the columns {sorted(repeated)} more than once; expected every name once, or nobody "
-                    "can say which is meant. Rename one of them."
+                    f"{path} has the columns {sorted(repeated)} more than once; expected unique names. Rename one of "
+                    "them."
                 )
             continue
         number += 1
         if len(header) > 1 and [field.strip() for field in fields] == header:
             raise ValueError(
-                f"{path}, record {number} (line {line}), repeats the header; expected it once, or names of "
-                "columns would be taken for texts. If several tables were put together, take out all but the first "
-                "header."
+                f"{path}, record {number} (line {line}), repeats the header; expected it once. If several tables were "
+                "concatenated, remove all but the first header."
             )
         if len(fields) > len(header):
             raise ValueError(
-                f"{path}, record {number} (line {line}), has {len(fields)} fields, the header {len(header)}; what does "
-                f"not fit would be lost. Put captions that hold {delimiter!r} in quotes."
+                f"{path}, record {number} (line {line}), has {len(fields)} fields; expected {len(header)}, as in the "
+                f"header. Quote captions that contain {delimiter!r}."
             )
         if any(len(field) > _MAX_FIELD for field in fields):
             raise ValueError(
-                f"{path}, record {number} (line {line}), has a field of more than {_MAX_FIELD} letters; expected "
-                "shorter ones, such as captions. Is a quotation mark not closed?"
+                f"{path}, record {number} (line {line}), has a field of more than {_MAX_FIELD} characters; expected "
+                "fewer. Check for a quotation mark that is not closed."
             )
         yield dict.fromkeys(header) | dict(zip(header, fields, strict=False))
     if not header:
-        raise ValueError(f"{path} is empty; expected a line with the names of the columns, and rows below it.")
+        raise ValueError(f"{path} is empty; expected a header line with the names of the columns, and rows.")
 
 
 def _read_quoted(path: Path, delimiter: str) -> Iterator[_Record]:
-    """Go through records whose fields may be in quotation marks, and then go over several lines."""
+    """Yield records with fields that may be quoted and then span several lines."""
     num_columns = 0
     pending: list[str] = []
     size = 0
@@ -95,15 +94,14 @@ def _read_quoted(path: Path, delimiter: str) -> Iterator[_Record]:
         if len(pending) > 1 and '"' not in line:
             continue
         first = number - len(pending) + 1
-        fields = _split_quoted(pending, delimiter, f"{path} cannot be read as a table in line {first}")
+        fields = _split_quoted(pending, delimiter, f"{path} cannot be parsed as a table at line {first}")
         if fields is None:
             continue
         if num_columns and _is_ambiguous(pending, fields, num_columns, delimiter):
             raise ValueError(
-                f"{path}, line {first}, may be read in two ways: the quotation mark that begins a field is closed in "
-                f"line {number}, and each line could also be a row of {num_columns} fields without it. Double the "
-                "quotation marks that are part of a text, and enclose its field in two more; write texts of several "
-                "lines as .jsonl."
+                f"{path}, line {first}, is ambiguous: the quotation mark at the start of a field is closed in line "
+                f"{number}, but each line could also be a row of {num_columns} fields. Expected quotation marks inside "
+                "a text to be doubled and its field to be quoted; write texts of several lines as .jsonl."
             )
         header = header or line
         _check_end(path, number, line, header)
@@ -112,14 +110,14 @@ def _read_quoted(path: Path, delimiter: str) -> Iterator[_Record]:
         pending, size = [], 0
     if pending:
         raise ValueError(
-            f"{path} cannot be read as a table: a quotation mark that begins a field in line "
-            f"{number - len(pending) + 1} is not closed within {_MAX_FIELD} letters. Expected fields between "
-            f"{delimiter!r}, quotes closed, those that are part of a text doubled."
+            f"{path} cannot be parsed as a table: a quotation mark at the start of a field in line "
+            f"{number - len(pending) + 1} is not closed within {_MAX_FIELD} characters. Expected fields separated by "
+            f"{delimiter!r}, closed quotes, and doubled ones inside a text."
         )
 
 
 def _read_plain(path: Path, delimiter: str) -> Iterator[_Record]:
-    """Go through records of one line each, in which quotation marks are text unless they enclose a whole field."""
+    """Yield records of one line each, in which quotation marks are text unless they enclose an entire field."""
     num_columns = 0
     header = ""
     for number, line in enumerate(iterate_lines(path), start=1):
@@ -136,9 +134,9 @@ def _read_plain(path: Path, delimiter: str) -> Iterator[_Record]:
             else:
                 if quoted is None and (len(fields) < num_columns or num_columns == 1):
                     raise ValueError(
-                        f"{path}, line {number}, has a quotation mark that begins a field and is not closed, and may "
-                        f"be read in two ways: as part of the text, or as a field of several lines, which tables "
-                        f"between {delimiter!r} cannot have. Take it out, or write the table as .jsonl."
+                        f"{path}, line {number}, is ambiguous: a quotation mark at the start of a field is not closed. "
+                        "It is part of the text, or starts a field of several lines, which tables separated by "
+                        f"{delimiter!r} cannot have. Expected closed quotes: remove it, or write the table as .jsonl."
                     )
                 if quoted is not None and len(quoted) == (num_columns or len(quoted)):
                     fields = quoted
@@ -149,13 +147,13 @@ def _read_plain(path: Path, delimiter: str) -> Iterator[_Record]:
 def _check_end(path: Path, number: int, line: str, header: str) -> None:
     if header.endswith("\n") and line.endswith("\r"):
         raise ValueError(
-            f"{path}, line {number}, ends with a carriage return, the header with a line feed; expected the same of "
-            "all rows, or nobody can say whether it is part of a text. Take it out, or enclose the text in quotes."
+            f"{path}, line {number}, ends with a carriage return; expected a line feed, as at the end of the header. "
+            "Remove it, or quote the text if it is part of one."
         )
 
 
 def _split_quoted(lines: list[str], delimiter: str, where: str) -> list[str] | None:
-    """Divide a record as RFC 4180 has it; ``None`` if a quotation mark is not closed yet."""
+    """Split a record by RFC 4180; ``None`` if a quotation mark is not closed yet."""
     if len(lines) == 1 and '"' not in lines[0]:
         return lines[0].rstrip("\r\n").split(delimiter)
     try:
@@ -165,8 +163,8 @@ def _split_quoted(lines: list[str], delimiter: str, where: str) -> list[str] | N
             next(csv.reader([*lines, '"'], delimiter=delimiter, strict=True))
         except csv.Error:
             raise ValueError(
-                f"{where} ({error}); expected fields between {delimiter!r}, quotes closed, those that are part of a "
-                "text doubled."
+                f"{where} ({error}); expected fields separated by {delimiter!r}, closed quotes, and doubled ones "
+                "inside a text."
             ) from error
         return None
 
@@ -177,10 +175,10 @@ def _split_plain(line: str, delimiter: str) -> list[str]:
 
 
 def _is_ambiguous(lines: list[str], fields: list[str], num_columns: int, delimiter: str) -> bool:
-    """Return whether the first and the last line of a record could be rows of their own, quotation marks taken as text.
+    """Return whether the first and last line of a record could be separate rows, with quotation marks as text.
 
-    Between them anything may stand: a field that swallows rows is closed by the mark of another row. A delimiter before
-    a space is taken for punctuation, unless such a one follows the field itself.
+    An unclosed field ends at the quotation mark of a later row, so lines in between are not checked. A delimiter before
+    a space counts as punctuation, unless a delimiter and a space also follow the field itself.
     """
     if len(lines) == 1:
         return len(fields) < num_columns == _count_fields(lines[0], delimiter, is_spaced=False)

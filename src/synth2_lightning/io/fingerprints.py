@@ -1,4 +1,4 @@
-"""By which codebooks know each other (tokens carry the fingerprint, who looks them up compares it), and networks."""
+"""Fingerprints of codebooks, weights, files and texts."""
 
 import hashlib
 from collections.abc import Iterable
@@ -14,15 +14,14 @@ from torch import Tensor, nn
 
 
 def fingerprint_codebook(name: str, codes: Float[Tensor, "codes dim"] | Float[Tensor, "levels codes dim"]) -> str:
-    """Name a codebook after what it holds.
+    """Return the fingerprint of a codebook: name, size and a hash of the codes.
 
-    Equal codes have equal fingerprints wherever they come from: the tokenizer that encodes photos and the
-    generator that synthesizes tokens need not know of each other.
+    Image tokens carry it, and encoders compare it with their own. Equal codes have equal fingerprints in tokenizers and
+    generators.
 
     Args:
-        name: What people call the codebook; the fingerprint begins with it.
-        codes: The vectors, of one level or of several. Precision and device do not matter as long as the values
-            are the same.
+        name: Name of the codebook, the prefix of the fingerprint.
+        codes: Vectors of one level or of several. Only the values matter, not precision and device.
 
     Example:
         >>> import torch
@@ -35,7 +34,7 @@ def fingerprint_codebook(name: str, codes: Float[Tensor, "codes dim"] | Float[Te
 
 
 def fingerprint_weights(name: str, network: nn.Module) -> str:
-    """Name a network after its parameters and buffers, trained or frozen.
+    """Return the fingerprint of a network: name and a hash of all parameters and buffers.
 
     Example:
         >>> fingerprint_weights("prelu", nn.PReLU())
@@ -49,10 +48,10 @@ def fingerprint_weights(name: str, network: nn.Module) -> str:
 
 
 def fingerprint_file(path: Path) -> str:
-    """Return the SHA-256 of what a file holds, in hex; its name, time and size have no part in it.
+    """Return the SHA-256 of the content of a file, in hex.
 
     Raises:
-        OSError: If it cannot be read.
+        OSError: If the file cannot be read.
 
     Example:
         >>> import tempfile
@@ -66,7 +65,7 @@ def fingerprint_file(path: Path) -> str:
 
 
 def fingerprint_texts(texts: Iterable[str]) -> str:
-    """Return a fingerprint of texts in their order.
+    """Return a fingerprint of texts in order.
 
     Example:
         >>> fingerprint_texts(["a fox", "a dog"]) == fingerprint_texts(["a foxa", " dog"])
@@ -81,11 +80,11 @@ def fingerprint_texts(texts: Iterable[str]) -> str:
 
 
 def fingerprint_captions(keys: pa.Array | pa.ChunkedArray, captions: pa.Array | pa.ChunkedArray) -> str:
-    """Return a checksum of keys and of the captions of each, in their order.
+    """Return a checksum of keys and their captions, in order.
 
     Args:
-        keys: Texts.
-        captions: Lists of texts, one for each key.
+        keys: Strings.
+        captions: Lists of strings, one per key.
 
     Example:
         >>> fingerprint_captions(pa.array(["a"]), pa.array([["one", "two"]]))

@@ -1,4 +1,4 @@
-"""Bounds for the answers of HTTP servers: a size on the wire and unpacked, and where a redirect may lead."""
+"""Limits for HTTP responses: size, compression, and the targets of redirects."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -10,17 +10,17 @@ import httpx2
 
 T = TypeVar("T")
 NOT_COMPRESSED = {"Accept-Encoding": "identity"}
-"""Headers of requests whose answers are bounded: a compressed answer may be a thousand times as large in memory."""
+"""Request headers for :func:`limit_size`: a compressed response may expand a thousandfold in memory."""
 
 
 def limit_size(max_bytes: int) -> Callable[[httpx2.Response], Coroutine[Any, Any, None]]:
-    """Return a response hook for ``httpx2.AsyncClient`` that refuses answers which are too large, or compressed.
+    """Return a response hook for ``httpx2.AsyncClient`` that raises on large or compressed bodies.
 
-    A body is refused as soon as so many bytes of it have come, that of a redirect or an error, too. The time is
-    bounded by ``asyncio.timeout`` around the whole request: the timeouts of httpx2 hold for a single read.
+    It raises as soon as the limit is exceeded, also for bodies of redirects and errors. Limit the time with
+    ``asyncio.timeout`` around the request: the timeouts of httpx2 apply to single reads.
 
     Args:
-        max_bytes: Most bytes of a body.
+        max_bytes: Maximum size of a body.
 
     Example:
         >>> client = httpx2.AsyncClient(headers=NOT_COMPRESSED, event_hooks={"response": [limit_size(1_000_000)]})
@@ -33,7 +33,7 @@ def limit_size(max_bytes: int) -> Callable[[httpx2.Response], Coroutine[Any, Any
         if encoding not in ("", "identity"):
             await response.aclose()
             raise httpx2.RemoteProtocolError(
-                f"it is compressed by {encoding[:40]!r}, though it was asked for as it is", request=response.request
+                f"it is compressed by {encoding[:40]!r}; expected the identity encoding", request=response.request
             )
         assert isinstance(response.stream, httpx2.AsyncByteStream)
         response.stream = _LimitedStream(response.stream, max_bytes, response.request)
@@ -42,33 +42,33 @@ def limit_size(max_bytes: int) -> Callable[[httpx2.Response], Coroutine[Any, Any
 
 
 def refuse_private_redirects(url: str) -> Callable[[httpx2.Request], Coroutine[Any, Any, None]]:
-    """Return a request hook for ``httpx2.AsyncClient``: no redirect leads from a public host into a private network.
+    """Return a request hook for ``httpx2.AsyncClient`` that raises on redirects from public to private hosts.
 
-    Otherwise whoever owns an address on the web could send a request from this machine to its own services, or to
-    those of its network. Private are loopback, link-local and private addresses, and names of them. What is private
-    may be named by the user, and lead to other private hosts.
+    It prevents server-side request forgery: the owner of a public URL could otherwise reach services of this machine or
+    its network. Loopback, link-local and private addresses, and names that resolve to them, are private. A private URL
+    of the user may redirect to other private hosts.
 
     Args:
-        url: The address that was asked for.
+        url: The requested URL.
 
     Example:
         >>> hook = refuse_private_redirects("https://example.org/a.jpg")
         >>> asyncio.run(hook(httpx2.Request("GET", "http://127.0.0.1/admin")))
         Traceback (most recent call last):
-        httpx2.RemoteProtocolError: it leads to 127.0.0.1, which is no public address
+        httpx2.RemoteProtocolError: it redirects to 127.0.0.1; expected a public address
     """
-    asked = httpx2.URL(url).host
+    requested = httpx2.URL(url).host
 
     async def refuse(request: httpx2.Request) -> None:
         host = request.url.host
-        if host != asked and await _is_private(host) and not await _is_private(asked):
-            raise httpx2.RemoteProtocolError(f"it leads to {host}, which is no public address", request=request)
+        if host != requested and await _is_private(host) and not await _is_private(requested):
+            raise httpx2.RemoteProtocolError(f"it redirects to {host}; expected a public address", request=request)
 
     return refuse
 
 
 def run_async(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end, in a thread of its own where this one has a loop, as in a notebook.
+    """Run a coroutine and return its result; in a new thread if this one already runs an event loop (notebooks).
 
     Example:
         >>> run_async(asyncio.sleep(0, "done"))
@@ -94,7 +94,7 @@ class _LimitedStream(httpx2.AsyncByteStream):
             num_bytes += len(chunk)
             if num_bytes > self._max_bytes:
                 raise httpx2.RemoteProtocolError(
-                    f"it has more than the {self._max_bytes} bytes that are allowed", request=self._request
+                    f"it has more than {self._max_bytes} bytes; expected fewer", request=self._request
                 )
             yield chunk
 
@@ -105,6 +105,6 @@ class _LimitedStream(httpx2.AsyncByteStream):
 async def _is_private(host: str) -> bool:
     try:
         found = await asyncio.get_running_loop().getaddrinfo(host, None)
-    except OSError:  # a proxy may know it
+    except OSError:  # perhaps a proxy resolves it
         return False
     return not all(ip_address(str(address[0]).partition("%")[0]).is_global for *_, address in found)

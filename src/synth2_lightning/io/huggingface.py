@@ -1,4 +1,4 @@
-"""Language models of Hugging Face with weights, and networks that start from nothing."""
+"""Pretrained language models of Hugging Face, and configurations of randomly initialized networks."""
 
 from difflib import get_close_matches
 from functools import cached_property
@@ -19,13 +19,13 @@ def read_language_model(
     dtype: Literal["float32", "bfloat16", "float16"],
     attn_implementation: str | None = None,
 ) -> Any:
-    """Read a causal language model; GGUF weights are unpacked, since packed ones cannot be learned through.
+    """Read a causal language model; GGUF weights are dequantized, so that gradients flow through them.
 
     Args:
-        location: A folder, or a name on the Hub; the weights must be safetensors or GGUF.
+        location: A folder, or an id on the Hub; the weights must be safetensors or GGUF.
         gguf_file: Name of a GGUF file in it.
         dtype: Precision of the weights.
-        attn_implementation: Attention kernel of transformers; ``None`` leaves the choice to transformers.
+        attn_implementation: Attention kernel of transformers; ``None`` for its default.
     """
     if gguf_file is not None:
         require_extra("gguf", "captions")
@@ -49,11 +49,11 @@ def read_language_model(
 
 
 def check_config(config: Any, name: str) -> None:
-    """Refuse the configuration of a model that is no language model of decoder-only kind.
+    """Raise if a configuration is not that of a decoder-only language model.
 
     Args:
-        config: The configuration of transformers.
-        name: The model's name, for the message.
+        config: Configuration of transformers.
+        name: Name of the model, for the message.
 
     Raises:
         ValueError: If transformers has no causal language model for it, or the model has an encoder.
@@ -62,29 +62,29 @@ def check_config(config: Any, name: str) -> None:
         >>> from transformers import AutoConfig
         >>> check_config(AutoConfig.for_model("t5"), "t5-small")
         Traceback (most recent call last):
-        ValueError: The language model t5-small (t5) has an encoder; expected a decoder-only one, ...
+        ValueError: The language model t5-small (t5) has an encoder; expected a decoder-only model...
     """
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
     if getattr(config, "is_encoder_decoder", False):
         raise _unfit(name, config, "has an encoder")
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-        raise _unfit(name, config, "cannot continue a text: transformers has no causal language model of this type")
+        raise _unfit(name, config, "cannot generate text: transformers has no causal language model of this type")
 
 
 @torch.no_grad()
 def check_language_model(model: Any, name: str) -> None:
-    """Refuse a language model whose words depend on later ones, or that generates other words than it was trained for.
+    """Raise if a language model is not causal, or if its key/value cache or padding changes its logits.
 
-    A few tokens go through the model. Logits must not depend on later tokens (as BERT's do without ``is_decoder``), and
-    must be the same with a key/value cache and beside padding as without.
+    Runs the model on a few tokens. Logits must not depend on later tokens (as BERT's do without ``is_decoder``), and
+    must be the same with and without key/value cache and padding.
 
     Args:
         model: A language model of transformers.
-        name: Its name, for the message.
+        name: Name of the model, for the message.
 
     Raises:
-        ValueError: If it is unfit.
+        ValueError: If one of the comparisons fails.
 
     Example:
         >>> from transformers import AutoModelForCausalLM, BertConfig
@@ -100,8 +100,8 @@ def check_language_model(model: Any, name: str) -> None:
         half = _NUM_CHECKED // 2
         changed = torch.cat([embeds[:1, :half], embeds[1:, half:]], dim=1)
         logits = model(inputs_embeds=torch.cat([embeds[:1], changed]), use_cache=False).logits[:, :half]
-        # Attention of new weights is nearly even: what a later word does to an earlier one is small, and not rounding.
-        looks_ahead = _differ(logits[0], logits[1], tolerance=3e-5)
+        # Random weights have nearly uniform attention: the effect of a later token is small, yet above rounding.
+        is_not_causal = _differ(logits[0], logits[1], tolerance=3e-5)
         alone = _logits_of_two_steps(model, embeds[:1, half:], torch.ones_like(ids[None, :half]))
         padding = embeds[1:, :half]
         mask = torch.arange(_NUM_CHECKED, device=ids.device)[None] >= half
@@ -109,39 +109,39 @@ def check_language_model(model: Any, name: str) -> None:
     except (AttributeError, KeyError, IndexError, NotImplementedError, TypeError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise _unfit(
-            name, model.config, f"cannot be generated with from embeddings ({type(error).__name__}: {reason})"
+            name, model.config, f"cannot generate from input embeddings ({type(error).__name__}: {reason})"
         ) from error
     finally:
         model.train(was_training)
-    if looks_ahead:
+    if is_not_causal:
         hint = "; set is_decoder: true in its config" if hasattr(model.config, "is_decoder") else ""
-        raise _unfit(name, model.config, f"reads the words that it shall predict, so it is not causal{hint}")
+        raise _unfit(name, model.config, f"attends to later tokens, so it is not causal{hint}")
     if any(map(_differ, *alone)):
-        raise _unfit(name, model.config, "predicts other words with a key/value cache than without")
+        raise _unfit(name, model.config, "has other logits with a key/value cache than without")
     if any(map(_differ, *padded)):
-        raise _unfit(name, model.config, "predicts other words beside padding than alone")
+        raise _unfit(name, model.config, "has other logits with padding than without")
 
 
 def _logits_of_two_steps(model: Any, embeds: torch.Tensor, mask: torch.Tensor) -> tuple[_Steps, _Steps]:
-    """Logits of two greedy steps by ``generate``, and those of the same tokens without cache and padding."""
+    """Return logits of two greedy steps by ``generate``, and of the same tokens without cache and padding."""
     from transformers import Cache, GenerationConfig
 
     settings = GenerationConfig(
         max_new_tokens=2, min_new_tokens=2, output_logits=True, return_dict_in_generate=True, pad_token_id=0
     )
-    made = model.generate(inputs_embeds=embeds, attention_mask=mask, generation_config=settings)
-    if not isinstance(made.past_key_values, Cache):
-        raise TypeError(f"its cache is {type(made.past_key_values).__name__}, not the Cache of transformers")
-    first, second = (logits[0] for logits in made.logits)
-    words = model.get_input_embeddings()(made.sequences[:, :1])
-    whole = torch.cat([embeds[:, mask[0].bool()], words], dim=1)
-    expected = model(inputs_embeds=whole, use_cache=False).logits[0, -2:]
+    output = model.generate(inputs_embeds=embeds, attention_mask=mask, generation_config=settings)
+    if not isinstance(output.past_key_values, Cache):
+        raise TypeError(f"its cache is {type(output.past_key_values).__name__}, not the Cache of transformers")
+    first, second = (logits[0] for logits in output.logits)
+    generated = model.get_input_embeddings()(output.sequences[:, :1])
+    sequence = torch.cat([embeds[:, mask[0].bool()], generated], dim=1)
+    expected = model(inputs_embeds=sequence, use_cache=False).logits[0, -2:]
     return (first, second), (expected[0], expected[1])
 
 
 def _differ(first: torch.Tensor, second: torch.Tensor, tolerance: float = 1e-3) -> bool:
-    """Whether logits differ by more than rounding, which in half precision may send a token to other experts."""
-    if not first.dtype == second.dtype == torch.float32:  # ``generate`` gives float32 for half
+    """Whether logits differ by more than rounding; in half precision rounding may route a token to other experts."""
+    if not first.dtype == second.dtype == torch.float32:  # ``generate`` returns float32 logits for half precision
         tolerance = 0.3
     first, second = first.float(), second.float()
     return bool((first - second).norm() > tolerance * (first - first.mean()).norm())
@@ -149,20 +149,20 @@ def _differ(first: torch.Tensor, second: torch.Tensor, tolerance: float = 1e-3) 
 
 def _unfit(name: str, config: Any, reason: str) -> ValueError:
     return ValueError(
-        f"The language model {name} ({config.model_type}) {reason}; expected a decoder-only one, such as Llama, Qwen, "
-        "Gemma, GPT-2 or SmolLM, that generates with a key/value cache."
+        f"The language model {name} ({config.model_type}) {reason}; expected a decoder-only model with a key/value "
+        "cache, such as Llama, Qwen, Gemma, GPT-2 or SmolLM."
     )
 
 
 class NewNetwork:
-    """The plan of a network that starts from nothing: a tokenizer, and a configuration that has its vocabulary.
+    """Tokenizer and configuration of a randomly initialized network.
 
     Args:
-        config: The configuration of a Hugging Face model, such as
-            ``{"model_type": "gpt2", "n_embd": 192, "n_layer": 3, "n_head": 4}``. Size of the vocabulary and special
-            tokens are the tokenizer's.
-        tokenizer: Where the tokenizer lies, or its Hub name.
-        owner: Whose argument ``config`` is, for the messages.
+        config: Configuration of a Hugging Face model, such as
+            ``{"model_type": "gpt2", "n_embd": 192, "n_layer": 3, "n_head": 4}``. Vocabulary size and special tokens are
+            taken from the tokenizer.
+        tokenizer: Location of the tokenizer, or its id on the Hub.
+        owner: Name of the class with the argument ``config``, for messages.
 
     Raises:
         ValueError: If ``config`` lacks ``model_type``.
@@ -177,7 +177,7 @@ class NewNetwork:
         if "model_type" not in config:
             raise ValueError(
                 f"{owner}.config has the keys {sorted(config)}; expected 'model_type' among them, such as "
-                "'llama' for a language model or 'bert' for a text encoder, which says what the others mean."
+                "'llama' for a language model or 'bert' for a text encoder."
             )
         self._model_type = str(config["model_type"])
         self._settings = {key: value for key, value in config.items() if key != "model_type"}
@@ -186,7 +186,7 @@ class NewNetwork:
 
     @cached_property
     def tokenizer(self) -> Any:
-        """The tokenizer at the given place."""
+        """The loaded tokenizer."""
         from transformers import AutoTokenizer
 
         location = locate_model(self._location, "tokenizer")
@@ -197,7 +197,7 @@ class NewNetwork:
         """The given configuration, with the tokenizer's vocabulary.
 
         Raises:
-            ValueError: If it is of an unknown type, or has a key that such a model does not know.
+            ValueError: If the type is unknown, or a key does not belong to it.
         """
         from transformers import CONFIG_MAPPING, AutoConfig
 
@@ -213,21 +213,21 @@ class NewNetwork:
             similar = get_close_matches(self._model_type, list(CONFIG_MAPPING)) or ["llama", "qwen3", "gpt2"]
             raise ValueError(
                 f"{self._owner}.config has the model_type {self._model_type!r}, which transformers does not have; "
-                f"expected one that it knows, such as {', '.join(similar)}."
+                f"expected one such as {', '.join(similar)}."
             ) from error
         known = {key for key in default.to_dict() | default.attribute_map if key[0] != "_"} - set(vocabulary)
         for key in self._settings:
             if key not in known:
                 expected = ", ".join(get_close_matches(key, known)) or f"one of {', '.join(sorted(known))}"
                 raise ValueError(
-                    f"{self._owner}.config has the key {key!r}, which is not for a {self._model_type!r} model to "
-                    f"set; expected {expected}. Vocabulary and special tokens are taken from the tokenizer."
+                    f"{self._owner}.config has the key {key!r}, which a {self._model_type!r} model does not have or "
+                    f"takes from the tokenizer; expected {expected}."
                 )
         try:
             return AutoConfig.for_model(self._model_type, **self._settings, **vocabulary)
-        except Exception as error:  # every configuration has checks of its own
+        except Exception as error:  # configurations raise errors of many types
             reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
             raise ValueError(
-                f"{self._owner}.config describes no {self._model_type!r} model: {reason}. Expected values of the types "
-                "that the configuration class of transformers has."
+                f"{self._owner}.config is not valid for a {self._model_type!r} model: {reason}. Expected values of the "
+                "types in the configuration class of transformers."
             ) from error

@@ -1,4 +1,4 @@
-"""Text and JSON from anywhere: one rule for encodings, byte order marks and what is no character."""
+"""Decoding of text and JSON: encodings, byte order marks and unpaired surrogates."""
 
 import codecs
 import json
@@ -10,22 +10,22 @@ from typing import Any
 from synth2_lightning.io.paths import require_file
 
 REPLACEMENT = "\ufffd"
-"""U+FFFD, which stands where a text had half a character: readers count and name the texts that have one."""
+"""U+FFFD, which replaces an unpaired surrogate; readers count and report the texts with one."""
 
-_MARKS = {  # in this order: the mark of UTF-32 begins with that of UTF-16
+_MARKS = {  # UTF-32 first: its mark begins with that of UTF-16
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_LONE_ESCAPE = re.compile(  # half of a pair of escapes; a whole pair is one character
+_LONE_ESCAPE = re.compile(  # unpaired surrogate; a pair is one character
     r"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F]"
 )
 
 
 def find_encoding(start: bytes) -> str:
-    """Return the encoding of a text: UTF-16 or UTF-32 if it begins with their mark, or else UTF-8, its mark dropped.
+    """Return the encoding of a text by its byte order mark: UTF-16, UTF-32 or else UTF-8.
 
     Args:
         start: The first four bytes or more.
@@ -38,10 +38,10 @@ def find_encoding(start: bytes) -> str:
 
 
 def decode_text(content: bytes) -> str:
-    """Return the text that bytes hold, without its byte order mark.
+    """Decode bytes by their byte order mark, which is removed.
 
     Raises:
-        ValueError: If they are not in UTF-8, nor in what their mark says.
+        ValueError: If they are neither UTF-8 nor in the encoding of their mark.
 
     Example:
         >>> decode_text("\ufeffa dog".encode())
@@ -51,9 +51,9 @@ def decode_text(content: bytes) -> str:
 
 
 def has_surrogates(text: str) -> bool:
-    r"""Return whether a text holds halves of characters, which no encoding can write.
+    r"""Return whether a text contains surrogates, which no encoding can write.
 
-    JSON's escapes may make them, and the names of files that are not in UTF-8.
+    They result from JSON escapes, and from file names that are not UTF-8.
 
     Example:
         >>> has_surrogates("a dog \ud83d"), has_surrogates("a dog \U0001f415")
@@ -63,13 +63,13 @@ def has_surrogates(text: str) -> bool:
 
 
 def parse_json(text: str | bytes) -> Any:
-    r"""Parse JSON; an escape of half a character becomes U+FFFD, as Unicode recommends.
+    r"""Parse JSON; unpaired surrogates become U+FFFD, as Unicode recommends.
 
     Args:
-        text: The whole text; bytes in UTF-8, or in UTF-16 or UTF-32 with their mark.
+        text: The document; bytes in UTF-8, or in UTF-16 or UTF-32 with a byte order mark.
 
     Raises:
-        ValueError: If it is no JSON, or nests so deep that Python's parser would run out of stack.
+        ValueError: If it is not JSON, or nests too deep for Python's parser.
 
     Example:
         >>> ascii(parse_json(r'"a dog \ud83d"'))
@@ -100,23 +100,23 @@ def _replace_surrogates(value: Any) -> Any:
 
 
 def read_description(path: Path, fields: Mapping[str, type], expected: str) -> dict[str, Any]:
-    """Read a JSON object that describes a part of ours.
+    """Read a JSON object with required fields.
 
     Args:
         path: The file.
-        fields: What it must hold, and of which types.
-        expected: What writes such files, for the message.
+        fields: Names and types of the required fields.
+        expected: Description of a valid file, for the message.
 
     Raises:
         OSError: If it is a folder, a pipe or a device.
-        ValueError: If it is no JSON, or lacks a field.
+        ValueError: If it is not JSON, or lacks a field.
     """
     require_file(path)
     try:
         content = parse_json(path.read_bytes())
     except ValueError as error:
-        raise ValueError(f"{path} is no valid JSON ({error}); expected {expected}. Copy it again.") from error
+        raise ValueError(f"{path} is not valid JSON ({error}); expected {expected}. Copy it again.") from error
     found: dict[str, Any] = content if isinstance(content, dict) else {}
     if wrong := [name for name, kind in fields.items() if not isinstance(found.get(name), kind)]:
-        raise ValueError(f"{path} has no {wrong[0]!r}, or one that cannot be; expected {expected}. Copy it again.")
+        raise ValueError(f"{path} has no valid {wrong[0]!r}; expected {expected}. Copy it again.")
     return found

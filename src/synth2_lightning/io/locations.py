@@ -1,4 +1,4 @@
-"""Where files lie: a path, ``package://`` inside a package, ``weights://`` or any address for what is fetched."""
+"""Locations of files: paths, ``package://`` for files in packages, ``weights://`` and URLs for fetched ones."""
 
 import os
 from collections.abc import Collection, Iterator
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from synth2_lightning.io.atomic import whole_folder
+from synth2_lightning.io.atomic import complete_folder
 from synth2_lightning.io.json_text import parse_json
 from synth2_lightning.io.paths import expand_home, refuse_special
 from synth2_lightning.io.registry_weights import fetch
@@ -28,9 +28,9 @@ _limits: ContextVar["_Limits | None"] = ContextVar("_limits", default=None)
 
 @contextmanager
 def note_locations() -> Iterator[set[str]]:
-    """Note every location that is resolved while the context lasts, as it was written: what is read, and no more.
+    """Record every location that is resolved inside the context, as it was written.
 
-    Names on the Hub are noted with ``hub://`` before them, as nobody writes them.
+    Ids on the Hub are recorded with the prefix ``hub://``.
 
     Example:
         >>> with note_locations() as noted:
@@ -55,20 +55,20 @@ class _Limits:
 
 @contextmanager
 def limit_locations(folder: Path, from_hub: Collection[str] = ()) -> Iterator[None]:
-    """Refuse what a model from elsewhere must not name, while the context lasts in which the model is built.
+    """Restrict the locations that an untrusted model may read, inside the context that builds it.
 
-    It may read the files in its own folder, what ships inside a package, and the weights of
-    :mod:`synth2_lightning.io.registry_weights`, which are compared with a checksum.
+    Allowed are files in its own folder, files of installed packages, and the weights of
+    :mod:`synth2_lightning.io.registry_weights`, which are verified by checksum.
 
     Args:
-        folder: Of the model.
-        from_hub: Names on the Hub that the user allows to be fetched for it.
+        folder: Folder of the model.
+        from_hub: Ids on the Hub that the user allows to fetch.
 
     Example:
         >>> with limit_locations(Path("captioner")):
         ...     locate_model("somebody/else", "tokenizer")
         Traceback (most recent call last):
-        ValueError: The model in captioner names 'somebody/else', which is on the Hub and not in its folder...
+        ValueError: The model in captioner refers to 'somebody/else' on the Hub; expected files inside its folder...
     """
     token = _limits.set(_Limits(folder, [_absolute(folder)], from_hub))
     try:
@@ -79,18 +79,18 @@ def limit_locations(folder: Path, from_hub: Collection[str] = ()) -> Iterator[No
 
 @contextmanager
 def hub_from_cache(from_hub: Collection[str] = ()) -> Iterator[None]:
-    """Take models on the Hub from this machine's cache alone, while the context lasts: a checkpoint names them.
+    """Read models on the Hub from the local cache only, inside the context.
 
-    A run that was trained here has them there. What is not there is not fetched because a checkpoint asks for it.
+    An untrusted checkpoint must not cause downloads; models that were used for training here are in the cache.
 
     Args:
-        from_hub: Names on the Hub that the user allows to be fetched, besides those of a context around this one.
+        from_hub: Ids on the Hub that the user allows to fetch, in addition to those of an enclosing context.
 
     Example:
         >>> with hub_from_cache():
         ...     locate_model("somebody/else", "tokenizer")
         Traceback (most recent call last):
-        ValueError: A checkpoint names 'somebody/else', which is on the Hub and not in this machine's cache...
+        ValueError: A checkpoint refers to 'somebody/else' on the Hub; expected it in the local cache...
     """
     token = _fetched.set({*(_fetched.get() or ()), *from_hub})
     try:
@@ -106,17 +106,17 @@ def _find_in_cache(name: str) -> str:
         return snapshot_download(name, local_files_only=True)
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"A checkpoint names {name!r}, which is on the Hub and not in this machine's cache; nothing is fetched "
-            f"because a checkpoint asks for it. If you know that model and trust it, fetch it by `hf download {name}`, "
-            f"or allow it: load(..., from_hub=[{name!r}]), or --from_hub {name}."
+            f"A checkpoint refers to {name!r} on the Hub; expected it in the local cache. Nothing was fetched. If you "
+            f"trust that model, fetch it with `hf download {name}`, or allow it: load(..., from_hub=[{name!r}]), or "
+            f"--from_hub {name}."
         ) from error
 
 
 def check_hub_name(name: str) -> None:
-    """Refuse to fetch from the Hub where a model from elsewhere names it; see :func:`limit_locations`.
+    """Raise if an untrusted model refers to an id on the Hub that is not allowed; see :func:`limit_locations`.
 
     Raises:
-        ValueError: If the user did not allow it.
+        ValueError: If the user did not allow the id.
 
     Example:
         >>> check_hub_name("amused/amused-256")
@@ -125,25 +125,24 @@ def check_hub_name(name: str) -> None:
         noted.add(f"{HUB_SCHEME}{name}")
     if (limits := _limits.get()) is not None and name not in limits.from_hub:
         raise ValueError(
-            f"The model in {limits.folder} names {name!r}, which is on the Hub and not in its folder; nothing is "
-            "fetched because a model asks for it. Expected files inside its folder. If you know that model and trust "
-            f"it, say so: load(..., from_hub=[{name!r}]), or --from_hub {name}."
+            f"The model in {limits.folder} refers to {name!r} on the Hub; expected files inside its folder. Nothing "
+            f"was fetched. If you trust {name!r}, allow it: load(..., from_hub=[{name!r}]), or --from_hub {name}."
         )
 
 
 def resolve(location: str | Path, what: str) -> Path:
-    """Turn a location into a path that exists.
+    """Return the existing local path of a location, fetching it if needed.
 
     Args:
         location: A path (``~`` allowed), ``package://PACKAGE/PATH`` for a file inside an installed package,
             ``weights://NAME/PATH`` for a file of :mod:`synth2_lightning.io.registry_weights`, fetched on first use, or
-            an address such as ``s3://BUCKET/PATH``, fetched by :mod:`synth2_lightning.io.remote`.
-        what: What is looked for, for the message.
+            a URL such as ``s3://BUCKET/PATH``, fetched by :mod:`synth2_lightning.io.remote`.
+        what: Name of the object, for messages.
 
     Raises:
-        FileNotFoundError: If nothing lies there.
+        FileNotFoundError: If the location does not exist.
         OSError: If it cannot be fetched, or is a pipe, a socket or a device.
-        ValueError: If there are no weights of that name, no such protocol, or :func:`limit_locations` forbids it.
+        ValueError: If the weights or the protocol are unknown, or :func:`limit_locations` forbids the location.
 
     Example:
         >>> resolve("package://synth2_lightning/py.typed", "marker").name
@@ -165,24 +164,24 @@ def resolve(location: str | Path, what: str) -> Path:
         path = expand_home(text)
     if not path.exists():
         raise FileNotFoundError(
-            f"The {what} is not at {str(location)!r} (looked at {path.absolute()}). Expected a path that exists, "
-            "relative to the folder where the command was started, package://PACKAGE/PATH for what ships inside a "
-            "package, weights://NAME/PATH for what `synth2 weights` fetches, or an address such as s3://BUCKET/PATH."
+            f"The {what} is not at {str(location)!r}: {path.absolute()} does not exist. Expected a path relative to "
+            "the current folder, package://PACKAGE/PATH for a file of an installed package, weights://NAME/PATH for "
+            "weights of `synth2 weights`, or a URL such as s3://BUCKET/PATH."
         )
-    path = whole_folder(refuse_special(path))
+    path = complete_folder(refuse_special(path))
     if (limits := _limits.get()) is not None:
         limits.roots.append(_absolute(path))  # the files of a folder are resolved one by one
     return path
 
 
 def _find_package(package: str, location: str) -> Path:
-    """Find the folder of a package without importing it: a file that only names it must not run its code."""
+    """Return the folder of a package without importing it, which would run its code."""
     top, *inner = package.split(".")
     spec = find_spec(top) if top else None
     if spec is None or not spec.submodule_search_locations:
         raise FileNotFoundError(
-            f"{location!r} names the package {package!r}, which is not installed here; expected "
-            "package://PACKAGE/PATH with the name of an installed package."
+            f"{location!r} refers to the package {package!r}, which is not installed; expected package://PACKAGE/PATH "
+            "with the name of an installed package."
         )
     return Path(spec.submodule_search_locations[0], *inner)
 
@@ -194,26 +193,26 @@ def _check_limits(location: str) -> None:
     path = None if is_remote(location) else _absolute(expand_home(location))
     if path is None or not any(path.is_relative_to(root) for root in limits.roots):
         raise ValueError(
-            f"The model in {limits.folder} names {location!r}, which is not in its folder; expected files inside it, "
-            "package:// or weights://. It was not read. Copy it there if you trust it, and name the copy."
+            f"The model in {limits.folder} refers to {location!r} outside its folder; expected files inside it, "
+            "package:// or weights://. It was not read. If you trust it, copy it there and refer to the copy."
         )
 
 
 def _absolute(path: Path) -> Path:
-    return Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow the links of which the Hub's cache is made
+    return Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow links, which the Hub's cache consists of
 
 
 def find_checkpoint(location: str | Path) -> Path:
-    """Find the checkpoint that is meant: the file itself, or the one of a run's folder with the best score.
+    """Return the path of a checkpoint, or of the best checkpoint of a run's folder.
 
-    Where no score was recorded, it is the one with the most steps.
+    Without a recorded score, it is the checkpoint with the most steps.
 
     Args:
-        location: A checkpoint, or a folder with checkpoints in it, or in its folder ``checkpoints``.
+        location: A checkpoint, or a folder with checkpoints in it or in its folder ``checkpoints``.
 
     Raises:
-        FileNotFoundError: If there is none.
-        ValueError: If the one that may be the best is damaged, or all are.
+        FileNotFoundError: If there is no checkpoint.
+        ValueError: If a checkpoint that may be the best one is damaged, or all are.
 
     Example:
         >>> import torch
@@ -227,7 +226,7 @@ def find_checkpoint(location: str | Path) -> Path:
     path = resolve(location, "run or checkpoint")
     if path.is_file():
         return path
-    from synth2_lightning.io.checkpoint_files import (  # torch takes its time
+    from synth2_lightning.io.checkpoint_files import (  # importing torch is slow
         find_best_checkpoint,
         find_newest_checkpoint,
     )
@@ -236,25 +235,25 @@ def find_checkpoint(location: str | Path) -> Path:
     if found := find_best_checkpoint(folder) or find_newest_checkpoint(folder):
         return found
     raise FileNotFoundError(
-        f"There is no checkpoint in {folder}; expected a checkpoint file, or the folder of a run with "
-        "checkpoints/best-….ckpt or checkpoints/last.ckpt, such as `synth2 fit` leaves it (runs/version_0)."
+        f"There is no checkpoint in {folder}; expected a checkpoint file, or the folder of a run of `synth2 fit`, such "
+        "as runs/version_0, with checkpoints/best-….ckpt or checkpoints/last.ckpt."
     )
 
 
 def locate_model(model: str, what: str) -> str:
-    """Turn what a run file says of a model into what ``from_pretrained`` takes: a path that exists, or a Hub id.
+    """Return an argument for ``from_pretrained``: an existing path, or an id on the Hub.
 
-    Hub ids are ``name`` or ``owner/name`` and never begin like a path; what lies here wins over the Hub.
+    Hub ids are ``name`` or ``owner/name``. Existing paths take precedence.
 
     Args:
-        model: A location as :func:`resolve` takes it; anything else is an id on the Hugging Face Hub.
-        what: What is looked for, for the message.
+        model: A location as in :func:`resolve`; anything else is an id on the Hugging Face Hub.
+        what: Name of the object, for messages.
 
     Raises:
-        FileNotFoundError: If the model is said to lie here, and nothing lies there.
+        FileNotFoundError: If the location does not exist.
         OSError: If weights cannot be fetched.
-        ValueError: If there are no weights of that name, a description of the model is no JSON, or
-            :func:`limit_locations` forbids it.
+        ValueError: If the weights are unknown, a configuration file of the model is not JSON, or
+            :func:`limit_locations` forbids the location.
 
     Example:
         >>> locate_model("amused/amused-256", "generator")
@@ -276,9 +275,9 @@ def locate_model(model: str, what: str) -> str:
 
 
 def is_here(model: str) -> bool:
-    """Whether a model of :func:`locate_model` lies on this machine, and nothing is to be fetched with it.
+    """Whether a model of :func:`locate_model` is local, as the argument ``local_files_only`` of libraries.
 
-    Libraries fetch what the files of a folder name, such as the base model of an adapter, unless told not to.
+    Without it, libraries fetch models that the files of a folder refer to, such as the base model of an adapter.
 
     Example:
         >>> is_here("amused/amused-256")
@@ -288,13 +287,13 @@ def is_here(model: str) -> bool:
 
 
 def _check_model(path: Path) -> Path:
-    """Refuse a model's folder whose descriptions nest so deep that its library would run out of stack, or never end."""
+    """Raise if a configuration file of a model is not JSON, nests too deep for a parser, or is a pipe or device."""
     for file in (file for name in _DESCRIPTIONS for file in (path / name, *path.glob(f"*/{name}"))):
         if refuse_special(file).is_file():
             try:
                 parse_json(file.read_bytes())
             except ValueError as error:
                 raise ValueError(
-                    f"{file} is no valid JSON ({error}); expected what the makers of the model wrote. Copy it again."
+                    f"{file} is not valid JSON ({error}); expected the original file of the model. Copy it again."
                 ) from error
     return path

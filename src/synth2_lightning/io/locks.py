@@ -1,4 +1,4 @@
-"""Locks on files and folders: one writer at a time."""
+"""Locks that allow one writer per file or folder."""
 
 import errno
 import os
@@ -21,19 +21,19 @@ _SECONDS_FOR_A_RUN = 1.0
 
 @contextmanager
 def lock_file(path: Path, seconds: float = _SECONDS_FOR_A_RUN) -> Iterator[None]:
-    """Be the only writer of a file while the context lasts; another process that tries is refused.
+    """Hold the exclusive write lock of a file inside the context.
 
-    The lock is the kernel's (``flock``) on a hidden file beside, ``.NAME.lock``. It ends with the process, however that
-    ends; a process that is stopped (SIGSTOP) keeps it. Over NFS it holds between machines where the server has locks.
-    A file system without locks is warned of, and written to all the same.
+    The lock is a ``flock`` on the hidden file ``.NAME.lock`` in the same folder. The kernel releases it when the
+    process ends, but not when it is stopped (SIGSTOP). It works across machines if the NFS server supports locks. File
+    systems without locks only cause a warning.
 
     Args:
-        path: The file, which need not exist; its folder is made. Links are followed.
-        seconds: How long to wait for another writer before it is an error.
+        path: The file, which need not exist; its folder is created. Links are followed.
+        seconds: How long to wait for another writer.
 
     Raises:
-        BlockingIOError: If another process writes it, with its number and host.
-        OSError: If the folder cannot be written to.
+        BlockingIOError: If another process holds the lock; the message contains its id and host.
+        OSError: If the folder is not writable.
 
     Example:
         >>> import tempfile
@@ -48,13 +48,13 @@ def lock_file(path: Path, seconds: float = _SECONDS_FOR_A_RUN) -> Iterator[None]
 
 @contextmanager
 def lock_folder(folder: Path, seconds: float = _SECONDS_FOR_A_RUN) -> Iterator[None]:
-    """Be the only writer of a folder while the context lasts; see :func:`lock_file`. The lock is ``.lock`` inside.
+    """Hold the exclusive write lock of a folder, ``.lock`` inside it; see :func:`lock_file`.
 
-    A folder that is made for it and is empty in the end is removed.
+    A folder that was created for the lock is removed if it is empty at the end.
 
     Raises:
-        BlockingIOError: If another process writes there, with its number and host.
-        OSError: If the folder cannot be written to.
+        BlockingIOError: If another process holds the lock; the message contains its id and host.
+        OSError: If the folder is not writable.
 
     Example:
         >>> import tempfile
@@ -68,43 +68,42 @@ def lock_folder(folder: Path, seconds: float = _SECONDS_FOR_A_RUN) -> Iterator[N
             yield
     finally:
         if is_new:
-            with suppress(OSError):  # it holds something
+            with suppress(OSError):  # not empty
                 folder.rmdir()
 
 
 @contextmanager
 def _hold(lock_path: Path, target: Path, seconds: float) -> Iterator[None]:
-    # Not shared between processes by a fork: filelock closes the child's copy, so that a worker which outlives a killed
-    # run does not keep the lock.
+    # filelock closes a forked child's copy: a worker that outlives a killed run does not keep the lock.
     lock = FileLock(lock_path, thread_local=False, on_acquired=_sign)
     try:
         lock_path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=seconds)
     except Timeout:
         raise BlockingIOError(
-            f"{target} is being written by {_read_signature(lock_path)}. Expected one writer at a time: wait until it "
-            "has ended, or name another place to write to. Nothing was changed."
+            f"{target} is being written by {_read_signature(lock_path)}; expected one writer at a time. Wait until it "
+            "ends, or choose another path. Nothing was changed."
         ) from None
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise unwritable(target, error) from error
         warnings.warn(
-            f"The file system of {target} has no locks ({error.strerror}): nothing keeps a second process from writing "
-            "there at the same time. See to it that there is none.",
+            f"The file system of {target} has no locks ({error.strerror}). Make sure that no second process writes "
+            "there at the same time.",
             stacklevel=4,
         )
     try:
         yield
     finally:
         if lock.is_locked:
-            # While it is held: who waits for the removed file finds out that it is, and makes a new one.
+            # Before the release: filelock in a waiting process detects the removal and creates a new file.
             with suppress(OSError):
                 lock_path.unlink()
             lock.release()
 
 
 def _sign(descriptor: int) -> None:
-    """Write who holds a lock into it, for the message of who does not get it."""
+    """Write process, host and time into the lock file, for the error message of other processes."""
     since = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()} since {since}".encode(), 0)
@@ -113,5 +112,5 @@ def _sign(descriptor: int) -> None:
 def _read_signature(lock_path: Path) -> str:
     try:
         return lock_path.read_text("utf-8", errors="replace")[:200] or "another process"
-    except OSError:  # it ended in this moment
+    except OSError:  # it has just ended
         return "another process"

@@ -1,4 +1,4 @@
-"""Parquet files: written with a checksum for every page, and read with it, or refused by name."""
+"""Reading and writing of Parquet files with page checksums."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,21 +11,21 @@ import pyarrow.parquet as pq
 from synth2_lightning.io.paths import require_file
 
 MAX_GROUP_BYTES = 4 * 2**30
-"""Most bytes that a row group may have once it is unpacked: a small file may else fill the memory."""
+"""Maximum uncompressed size of a row group; otherwise a small file could fill the memory."""
 
 ROWS_OF_A_GROUP = 65_536
-"""Few enough that many readers can share a file."""
+"""Small enough that many readers can share a file."""
 
-_HOW = {"compression": "zstd", "write_page_checksum": True}
+_WRITER_OPTIONS = {"compression": "zstd", "write_page_checksum": True}
 
 
 def write_parquet(table: pa.Table, path: Path) -> None:
-    """Write a table, compressed, every page with its checksum (CRC-32)."""
-    pq.write_table(table, path, row_group_size=ROWS_OF_A_GROUP, **_HOW)
+    """Write a compressed table with a checksum (CRC-32) per page."""
+    pq.write_table(table, path, row_group_size=ROWS_OF_A_GROUP, **_WRITER_OPTIONS)
 
 
 def write_tables(tables: Iterator[pa.Table], path: Path) -> int:
-    """Write tables of the same columns, at least one, one after the other, as :func:`write_parquet` does.
+    """Write one or more tables with equal columns to one file, as :func:`write_parquet` does.
 
     Returns:
         The number of rows.
@@ -38,7 +38,7 @@ def write_tables(tables: Iterator[pa.Table], path: Path) -> int:
     """
     first = next(tables)
     num_rows = 0
-    with pq.ParquetWriter(path, first.schema, **_HOW) as writer:
+    with pq.ParquetWriter(path, first.schema, **_WRITER_OPTIONS) as writer:
         for table in chain([first], tables):
             num_rows += len(table)
             if len(table):
@@ -46,17 +46,17 @@ def write_tables(tables: Iterator[pa.Table], path: Path) -> int:
     return num_rows
 
 
-def read_parquet(path: Path, columns: Sequence[str] | None = None, way_out: str = "") -> pa.Table:
-    """Read a table, all of it or some columns.
+def read_parquet(path: Path, columns: Sequence[str] | None = None, advice: str = "") -> pa.Table:
+    """Read a table, or some of its columns.
 
     Args:
         path: The file.
         columns: Names; all columns if ``None``.
-        way_out: What to do where it is damaged, for the message.
+        advice: How to replace a damaged file, for the message.
 
     Raises:
-        OSError: If the disk does not give it.
-        ValueError: If it is no Parquet file, damaged, or unpacks to absurd sizes.
+        OSError: If the file cannot be read.
+        ValueError: If it is not a Parquet file, damaged, or too large when uncompressed.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -65,24 +65,24 @@ def read_parquet(path: Path, columns: Sequence[str] | None = None, way_out: str 
         ...     read_parquet(Path(folder) / "captions.parquet")["caption"].to_pylist()
         ['a dog']
     """
-    with open_parquet(path, way_out) as file:
+    with open_parquet(path, advice) as file:
         return pa.Table.from_batches(
-            list(read_batches(file, columns)), _choose(file.schema_arrow, columns or file.schema_arrow.names)
+            list(read_batches(file, columns)), _select(file.schema_arrow, columns or file.schema_arrow.names)
         )
 
 
 def read_batches(
     file: pq.ParquetFile, columns: Sequence[str] | None = None, row_group: int | None = None
 ) -> Iterator[pa.RecordBatch]:
-    """Go through the rows of an open file, and see that they are as many as it says, and texts where it says so.
+    """Yield the validated rows of an open file.
 
     Args:
-        file: Open.
+        file: The open file.
         columns: Names; all columns if ``None``.
-        row_group: The rows of this one only; all rows if ``None``.
+        row_group: Index of the row group to read; all rows if ``None``.
 
     Raises:
-        ValueError: If not.
+        ValueError: If the values do not match the schema, or the number of rows does not match the metadata.
     """
     if row_group is None:
         groups, num_expected = None, file.metadata.num_rows
@@ -94,20 +94,20 @@ def read_batches(
         num_rows += len(batch)
         yield batch
     if num_rows != num_expected:
-        raise pa.ArrowInvalid(f"it holds {num_rows} rows and says that it has {num_expected}")
+        raise pa.ArrowInvalid(f"it contains {num_rows} rows; expected {num_expected}, as in its metadata")
 
 
 @contextmanager
-def open_parquet(path: Path, way_out: str = "") -> Iterator[pq.ParquetFile]:
-    """Open a file, and name it in whatever Arrow says of it while the context lasts.
+def open_parquet(path: Path, advice: str = "") -> Iterator[pq.ParquetFile]:
+    """Open a file, and add its path to errors of Arrow inside the context.
 
     Args:
         path: The file.
-        way_out: What to do where it is damaged, for the message.
+        advice: How to replace a damaged file, for the message.
 
     Raises:
-        OSError: If the disk does not give it, or it is a folder, a pipe or a device.
-        ValueError: If it is no Parquet file, damaged, or unpacks to absurd sizes.
+        OSError: If the file cannot be read, or is a folder, a pipe or a device.
+        ValueError: If it is not a Parquet file, damaged, or too large when uncompressed.
     """
     require_file(path)
     try:
@@ -115,11 +115,11 @@ def open_parquet(path: Path, way_out: str = "") -> Iterator[pq.ParquetFile]:
             _refuse_huge(file.metadata)
             yield file
     except (pa.ArrowException, OSError, MemoryError, UnicodeDecodeError) as error:
-        if isinstance(error, OSError) and error.errno is not None:  # the disk's own, not Arrow's word for damage
+        if isinstance(error, OSError) and error.errno is not None:  # Arrow's OSErrors for damage have no errno
             raise
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise ValueError(
-            f"{path} is no readable Parquet file ({reason}). {way_out or 'Expected a whole one: copy it again.'}"
+            f"{path} is not a readable Parquet file ({reason}). {advice or 'Expected an intact one: copy it again.'}"
         ) from error
 
 
@@ -128,11 +128,10 @@ def _refuse_huge(metadata: pq.FileMetaData) -> None:
         group = metadata.row_group(number)
         if not 0 <= group.total_byte_size <= MAX_GROUP_BYTES or group.num_rows < 0:
             raise pa.ArrowInvalid(
-                f"its row group {number} says that it unpacks to {group.total_byte_size} bytes, and more than "
-                f"{MAX_GROUP_BYTES} are refused, because a small file may then fill the memory; write it anew in "
-                "smaller groups if you trust it"
+                f"its row group {number} has {group.total_byte_size} bytes uncompressed; expected at most "
+                f"{MAX_GROUP_BYTES}; if you trust the file, write it again with smaller row groups"
             )
 
 
-def _choose(schema: pa.Schema, columns: Sequence[str]) -> pa.Schema:
+def _select(schema: pa.Schema, columns: Sequence[str]) -> pa.Schema:
     return pa.schema([schema.field(name) for name in columns], schema.metadata)

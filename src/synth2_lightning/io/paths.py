@@ -1,4 +1,4 @@
-"""Paths that a user names, and what the file system says of them."""
+"""Checks of paths that users specify."""
 
 import os
 import stat
@@ -13,20 +13,20 @@ _SPECIAL = {
 
 
 def expand_home(path: str | Path) -> Path:
-    """Return a path with ``~`` and ``~USER`` replaced by the folders of these users; as it is where there is no such.
+    """Replace ``~`` and ``~USER`` by home folders; paths of unknown users are returned unchanged.
 
     Example:
         >>> expand_home("~nobody-of-this-name/captions.txt")
         PosixPath('~nobody-of-this-name/captions.txt')
     """
-    return Path(os.path.expanduser(path))  # noqa: PTH111 - pathlib has a RuntimeError for users that are not there
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - pathlib raises a RuntimeError for unknown users
 
 
 def refuse_special(path: Path) -> Path:
-    """Refuse what lies where a file was expected and is none: a pipe would block the reader, a device has no end.
+    """Raise if a path is a pipe, a socket or a device, which could block the reader or never end.
 
     Args:
-        path: What is to be read; folders, and what does not exist, are left to whoever reads it.
+        path: Any path; folders and missing files pass.
 
     Returns:
         The path.
@@ -37,39 +37,39 @@ def refuse_special(path: Path) -> Path:
     Example:
         >>> refuse_special(Path("/dev/zero"))
         Traceback (most recent call last):
-        OSError: /dev/zero is a character device and no regular file; expected a file. Copy what it gives to one.
+        OSError: /dev/zero is a character device; expected a regular file. Copy its content to one.
     """
     try:
         kind = stat.S_IFMT(path.stat().st_mode)
     except OSError:
         return path
     if kind in _SPECIAL:
-        raise OSError(f"{path} is a {_SPECIAL[kind]} and no regular file; expected a file. Copy what it gives to one.")
+        raise OSError(f"{path} is a {_SPECIAL[kind]}; expected a regular file. Copy its content to one.")
     return path
 
 
 def require_file(path: Path) -> Path:
-    """Refuse a folder, too, where a file was expected; otherwise as :func:`refuse_special`.
+    """Raise if a path is a folder, a pipe, a socket or a device.
 
     Returns:
         The path.
 
     Raises:
-        OSError: If it is a folder, or none of the things that have an end.
+        OSError: If it is one of them; missing files pass.
 
     Example:
         >>> require_file(Path("/"))
         Traceback (most recent call last):
-        IsADirectoryError: / is a folder; expected a file. Name one that lies in it.
+        IsADirectoryError: / is a folder; expected a file. Choose a file in it.
     """
     if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder; expected a file. Name one that lies in it.")
+        raise IsADirectoryError(f"{path} is a folder; expected a file. Choose a file in it.")
     return refuse_special(path)
 
 
 def unwritable(path: Path, error: OSError) -> OSError:
-    """Return an error that names the file or folder that could not be written."""
+    """Return an error for a file or folder that cannot be written."""
     return OSError(
-        f"{path} cannot be written: {error}. Expected a folder that may be written to, with room left; free some, "
-        "or choose another folder."
+        f"{path} cannot be written: {error}. Expected a folder with write permission and free space: free some, or choose "
+        "another folder."
     )

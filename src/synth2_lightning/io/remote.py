@@ -1,4 +1,4 @@
-"""What lies behind an address, such as ``s3://BUCKET/PATH``: fetched through fsspec into a cache, once per version."""
+"""Fetching of URLs, such as ``s3://BUCKET/PATH``, through fsspec into a cache, once per version."""
 
 import hashlib
 import os
@@ -17,12 +17,12 @@ from rich.text import Text
 
 from synth2_lightning.io.console import MessageConsole
 from synth2_lightning.io.registry_weights import cache_folder
-from synth2_lightning.io.remote_cache import hold, make_room
-from synth2_lightning.io.remote_errors import explained, refuse_secrets, stored
+from synth2_lightning.io.remote_cache import evict, pin
+from synth2_lightning.io.remote_errors import fetch_errors, refuse_secrets, storage_errors
 from synth2_lightning.io.remote_filesystems import (
-    SECONDS_TO_BEGIN,
-    SECONDS_TO_LIST,
-    SLOWEST,
+    BASE_SECONDS,
+    LIST_SECONDS,
+    MIN_BYTES_PER_SECOND,
     RemoteFile,
     list_files,
     open_filesystem,
@@ -31,13 +31,13 @@ from synth2_lightning.io.remote_filesystems import (
 
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://\S+")
 _NUM_THREADS = 8
-_MOST_UNKNOWN = 4 * 2**30
-_LONGEST_UNKNOWN = 3600.0
-"""Bytes and seconds of a file whose size the server does not give."""
+_MAX_BYTES_IF_UNKNOWN = 4 * 2**30
+_MAX_SECONDS_IF_UNKNOWN = 3600.0
+"""Limits for a file without a listed size."""
 
 
 def is_remote(location: str) -> bool:
-    """Whether a text has the form of an address.
+    """Whether a location is a URL.
 
     Example:
         >>> is_remote("s3://bucket/shards"), is_remote("data/shards"), is_remote("A page: http://a.b")
@@ -47,31 +47,31 @@ def is_remote(location: str) -> bool:
 
 
 def remote_folder() -> Path:
-    """Folder of all that was fetched from addresses: ``remote/`` of the cache."""
+    """Folder of all files that were fetched from URLs: ``remote/`` in the cache."""
     return cache_folder() / "remote"
 
 
 def fetch_remote(address: str, what: str) -> Path:
-    """Bring a file, or a folder with all that is below, into the cache, unless it is there in the version of now.
+    """Fetch the current version of a file or folder into the cache, unless it is there.
 
-    What was fetched lies in a folder that is named after the address and the version (names and sizes of all files, and
-    of each its ETag, hash or time, if the server gives one), and that appears whole or not at all. A fetch that was
-    killed goes on with the files that it lacks; what changed at the address is fetched again beside the old one, which
-    a run may still be reading. Processes of one machine wait for the one that fetches. What was not used for longest is
-    deleted where the limit of the cache (:func:`~synth2_lightning.io.remote_cache.read_limit`) is reached, but never
-    what a running process uses.
+    The cache entry is a folder named by a hash of the URL and its version: names and sizes of all files, with the ETag,
+    hash or time of each if the server provides one. The entry is created atomically. An interrupted fetch resumes with
+    the missing files. A changed version is a new entry, since a run may still read the old one. Processes of one
+    machine wait for the one that fetches. At the limit of the cache
+    (:func:`~synth2_lightning.io.remote_cache.read_limit`) the least recently used entries are deleted, except those in
+    use.
 
     Args:
-        address: ``PROTOCOL://…`` for any protocol of fsspec, set up as fsspec and the protocol's package are:
+        address: ``PROTOCOL://…`` for any protocol of fsspec, configured as for fsspec and the protocol's package:
             ``FSSPEC_S3_ENDPOINT_URL`` or ``AWS_ENDPOINT_URL``, ``AWS_PROFILE``, a role of the machine, and so on.
-        what: What is looked for, for messages.
+        what: Name of the object, for messages.
 
     Returns:
-        The copy in ``remote/`` of the cache (``$SYNTH2_CACHE``, or ``~/.cache/synth2-lightning``), under its own name.
+        The copy in ``remote/`` of the cache (``$SYNTH2_CACHE``, or ``~/.cache/synth2-lightning``), with its own name.
 
     Raises:
-        FileNotFoundError: If nothing lies there.
-        ValueError: If there is no such protocol, or the address holds a secret.
+        FileNotFoundError: If the URL does not exist.
+        ValueError: If the protocol is unknown, or the URL contains a secret.
         OSError: If it cannot be reached, read or stored, or arrives damaged.
 
     Example:
@@ -81,42 +81,45 @@ def fetch_remote(address: str, what: str) -> Path:
         'a fox'
     """
     refuse_secrets(address)
-    with explained(address, what):
+    with fetch_errors(address, what):
         system, path = open_filesystem(address)
         files = list_files(system, path)
     if odd := [inner for inner in files if ".." in PurePosixPath(inner).parts]:
-        raise OSError(f"The name {odd[0]!r} below {address} leads out of its folder; nothing was fetched. Rename it.")
+        raise OSError(
+            f"The name {odd[0]!r} below {address} contains '..'; expected a path inside the folder. Nothing was "
+            "fetched. Rename it."
+        )
     name = PurePosixPath(path).name or "root"
     version = [(inner, file.size, file.version) for inner, file in sorted(files.items())]
     digest = hashlib.sha256(repr((address, version)).encode()).hexdigest()[:20]
     folder = remote_folder() / digest
-    with stored(address, folder):
+    with storage_errors(address, folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        hold(folder, address)
+        pin(folder, address)
     if not folder.is_dir():
-        told = f"{address} ({len(files)} files, {_megabytes(files.values())})"
+        summary = f"{address} ({len(files)} files, {_megabytes(files.values())})"
         console, lock = MessageConsole(stderr=True), FileLock(f"{folder}.lock")
-        with console.status(Text(f"Fetching {told}")):
-            with stored(address, folder):
+        with console.status(Text(f"Fetching {summary}")):
+            with storage_errors(address, folder):
                 lock.acquire()
             try:
-                if not folder.is_dir():  # no other process was quicker
-                    for entry in make_room(folder.parent, sum(file.size or 0 for file in files.values())):
-                        console.print(f"Deleted from the cache, for room: {entry.address}", soft_wrap=True)
+                if not folder.is_dir():  # not fetched by another process meanwhile
+                    for entry in evict(folder.parent, sum(file.size or 0 for file in files.values())):
+                        console.print(f"Deleted from the cache to free space: {entry.address}", soft_wrap=True)
                     _fill(folder, name, system, files, (address, what))
-                    console.print(f"{told} is at {folder / name}", soft_wrap=True)
+                    console.print(f"{summary} is at {folder / name}", soft_wrap=True)
             finally:
                 lock.release()
     return folder / name
 
 
 def match_remote(pattern: str, what: str) -> list[str]:
-    """Give the addresses that match a pattern with ``*``, ``?`` and ``[...]``, sorted.
+    """Return the URLs that match a pattern with ``*``, ``?`` and ``[...]``, sorted.
 
     Raises:
-        FileNotFoundError: If there is none.
-        ValueError: As of :func:`fetch_remote`.
-        OSError: If the address cannot be reached.
+        FileNotFoundError: If nothing matches.
+        ValueError: If the protocol is unknown, or the pattern contains a secret.
+        OSError: If the server cannot be reached.
 
     Example:
         >>> for number in range(2):
@@ -125,98 +128,98 @@ def match_remote(pattern: str, what: str) -> list[str]:
         ['memory:///tars/0.tar', 'memory:///tars/1.tar']
     """
     refuse_secrets(pattern)
-    with explained(pattern, what):
+    with fetch_errors(pattern, what):
         system, path = open_filesystem(pattern)
-        limit = time_limit(system, SECONDS_TO_LIST)
+        limit = time_limit(system, LIST_SECONDS)
         found = [str(system.unstrip_protocol(name)) for name in system.glob(path, **limit)]
         if not found:
             raise FileNotFoundError("nothing matches the pattern")
     return sorted(found)
 
 
-def _fill(folder: Path, name: str, system: Any, files: Mapping[str, RemoteFile], asked: tuple[str, str]) -> None:
-    """Fetch what is not yet there beside the folder, and give it its name when all is."""
+def _fill(folder: Path, name: str, system: Any, files: Mapping[str, RemoteFile], request: tuple[str, str]) -> None:
+    """Fetch the missing files into a draft folder, and rename it when all are there."""
     draft = folder.with_suffix(".draft")
     targets = {draft / "whole" / name / inner: file for inner, file in files.items()}
-    lacking = {target: file for target, file in targets.items() if not target.is_file()}
-    with stored(asked[0], folder):
+    missing = {target: file for target, file in targets.items() if not target.is_file()}
+    with storage_errors(request[0], folder):
         free = shutil.disk_usage(folder.parent).free
-        if sum(file.size or 0 for file in lacking.values()) > free:
-            raise OSError(f"{_megabytes(lacking.values())} are to be fetched, and {free / 1e6:.1f} MB are free")
-        for target in lacking:
+        if sum(file.size or 0 for file in missing.values()) > free:
+            raise OSError(f"{_megabytes(missing.values())} are needed, and {free / 1e6:.1f} MB are free")
+        for target in missing:
             target.parent.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(_NUM_THREADS) as pool:
         jobs = [
-            pool.submit(_fetch, system, file, draft / f"{number}.half", target, asked)
-            for number, (target, file) in enumerate(lacking.items())
+            pool.submit(_fetch, system, file, draft / f"{number}.half", target, request)
+            for number, (target, file) in enumerate(missing.items())
         ]
         try:
             for job in jobs:
                 job.result()
         finally:
             pool.shutdown(cancel_futures=True)
-    with stored(asked[0], folder):
+    with storage_errors(request[0], folder):
         (draft / "whole").rename(folder)
         shutil.rmtree(draft)
 
 
 class _Limits(fsspec.Callback):  # type: ignore[misc]  # fsspec ships no types
-    """Ends a fetch that brings more than was listed, or takes too long for it.
+    """Callback that stops a fetch of more bytes than listed, or that is too slow.
 
     Args:
-        file: As it was listed.
+        file: The listed file.
     """
 
     def __init__(self, file: RemoteFile) -> None:
         super().__init__()
-        self.most = _MOST_UNKNOWN if file.size is None else file.size
-        self.seconds = _LONGEST_UNKNOWN if file.size is None else SECONDS_TO_BEGIN + file.size / SLOWEST
+        self.max_bytes = _MAX_BYTES_IF_UNKNOWN if file.size is None else file.size
+        self.seconds = _MAX_SECONDS_IF_UNKNOWN if file.size is None else BASE_SECONDS + file.size / MIN_BYTES_PER_SECOND
         self._path = file.path
         self._start = time.monotonic()
 
     def relative_update(self, inc: int = 1) -> None:
-        """Take note of bytes that have come."""
+        """Count received bytes, and check the limits."""
         super().relative_update(inc)
-        if self.value > self.most:
-            raise OSError(f"{self._path} brings more than the {self.most} bytes that were expected; it was not kept")
+        if self.value > self.max_bytes:
+            raise OSError(f"{self._path} has more than the expected {self.max_bytes} bytes; it was not kept")
         if time.monotonic() - self._start > self.seconds:
-            raise OSError(f"{self._path} was not whole after {self.seconds:.0f} seconds; {self.value} bytes had come")
+            raise OSError(f"{self._path} was incomplete after {self.seconds:.0f} seconds, with {self.value} bytes")
 
 
-def _fetch(system: Any, file: RemoteFile, half: Path, target: Path, asked: tuple[str, str]) -> None:
-    """Fetch a file under another name, compare it with what the listing says, and give it its own name."""
-    found: list[str] = []
+def _fetch(system: Any, file: RemoteFile, draft: Path, target: Path, request: tuple[str, str]) -> None:
+    """Fetch a file to a draft, compare it with the listing, and rename it."""
+    digests: list[str] = []
     for _ in range(2):
         limits = _Limits(file)
         try:
-            with explained(*asked):
-                system.get_file(file.path, str(half), callback=limits, **time_limit(system, limits.seconds))
+            with fetch_errors(*request):
+                system.get_file(file.path, str(draft), callback=limits, **time_limit(system, limits.seconds))
         except OSError:
-            half.unlink(missing_ok=True)  # it may fill the disk
+            draft.unlink(missing_ok=True)  # it may fill the disk
             raise
-        size = half.stat().st_size
+        size = draft.stat().st_size
         if size != (size if file.size is None else file.size):
             raise OSError(
-                f"{file.path} arrived with {size} bytes, and had {file.size} when it was listed: it was changed "
-                "meanwhile, or the connection broke. Start again: what has arrived whole is kept."
+                f"{file.path} arrived with {size} bytes; expected {file.size}, as it was listed. It was changed "
+                "meanwhile, or the connection broke. Start again: complete files are kept."
             )
-        found.append(_digest(half))
-        if file.md5 in (None, found[-1]):
+        digests.append(_digest(draft))
+        if file.md5 in (None, digests[-1]):
             break
-    # Twice the same: the ETag is no checksum after all (KMS encrypts so). Twice different: the way here does damage.
-    if file.md5 not in (None, found[-1]) and found[0] != found[-1]:
+    # Twice the same digest: the ETag is not an MD5 (as with KMS encryption). Two digests: the transfer damages files.
+    if file.md5 not in (None, digests[-1]) and digests[0] != digests[-1]:
         raise OSError(
-            f"{file.path} arrived damaged, twice: its MD5 is {file.md5}, and that of what came {' and '.join(found)}. "
-            "Look at the network and the disk of this machine, and start again."
+            f"{file.path} arrived damaged twice, with the MD5 {' and '.join(digests)}; expected {file.md5}. "
+            "Check the network and the disk of this machine, and start again."
         )
     if file.modified is not None:
-        os.utime(half, (file.modified, file.modified))  # the newest of several checkpoints is told by it
-    half.rename(target)
+        os.utime(draft, (file.modified, file.modified))  # it orders checkpoints by age
+    draft.rename(target)
 
 
 def _digest(path: Path) -> str:
     with path.open("r+b") as file:
-        os.fsync(file)  # else a power cut may leave a whole name with half the content
+        os.fsync(file)  # otherwise a power failure may leave an incomplete file under the final name
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""The folder of what was fetched from addresses: how large it is, what is in use, and what goes first."""
+"""Cache of fetched URLs: size limit, entries in use, and eviction of the least recently used ones."""
 
 import fcntl
 import os
@@ -9,19 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 DEFAULT_GIGABYTES = 100.0
-_held: dict[Path, int] = {}
-"""By entry, the descriptor by whose lock this process says that it uses the entry, until it ends."""
+_pinned: dict[Path, int] = {}
+"""File descriptors by entry; their shared locks mark the entry as in use until this process ends."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One version of what lies behind an address.
+    """One cached version of a URL.
 
     Args:
-        folder: Where the copy is.
-        address: Where it came from; empty if unknown.
-        num_bytes: Of all its files.
-        last_used: When a process asked for it last, in seconds since 1970.
+        folder: Folder of the copy.
+        address: The URL; empty if unknown.
+        num_bytes: Total size of its files.
+        last_used: Time of the last use, in seconds since 1970.
 
     Example:
         >>> Entry(Path("remote/0f3a"), "s3://bucket/captions.csv", 512, 0.0).num_bytes
@@ -35,48 +35,48 @@ class Entry:
 
 
 def read_limit() -> int:
-    """Bytes that the cache may hold: ``$SYNTH2_CACHE_GB`` gigabytes, or 100.
+    """Size limit of the cache in bytes: ``$SYNTH2_CACHE_GB`` gigabytes, or 100.
 
     Raises:
-        ValueError: If the variable holds no number above zero.
+        ValueError: If the variable is not a number above zero.
 
     Example:
         >>> read_limit()
         100000000000
     """
-    written = os.environ.get("SYNTH2_CACHE_GB") or str(DEFAULT_GIGABYTES)
+    value = os.environ.get("SYNTH2_CACHE_GB") or str(DEFAULT_GIGABYTES)
     try:
-        gigabytes = float(written)
+        gigabytes = float(value)
     except ValueError:
         gigabytes = 0.0
     if not 0 < gigabytes < float("inf"):
         raise ValueError(
-            f"SYNTH2_CACHE_GB is {written!r}; expected the gigabytes that fetched data may take, a number above 0, "
+            f"SYNTH2_CACHE_GB is {value!r}; expected the maximum size of the cache in gigabytes, a number above 0 "
             f"such as {DEFAULT_GIGABYTES:g}."
         )
     return int(gigabytes * 1e9)
 
 
-def hold(folder: Path, address: str) -> None:
-    """Keep an entry, there or yet to be fetched, from being deleted for as long as this process and its children live.
+def pin(folder: Path, address: str) -> None:
+    """Prevent the deletion of an entry, existing or not, until this process and its children end.
 
     Args:
-        folder: Of the entry.
-        address: Where it comes from.
+        folder: Folder of the entry.
+        address: The URL.
 
     Raises:
-        OSError: If the folder above cannot be written to.
+        OSError: If the cache is not writable.
     """
-    if folder not in _held:
+    if folder not in _pinned:
         descriptor = os.open(_marker(folder), os.O_RDWR | os.O_CREAT, 0o666)
         fcntl.flock(descriptor, fcntl.LOCK_SH)
         os.pwrite(descriptor, address.encode(), 0)
-        _held[folder] = descriptor
+        _pinned[folder] = descriptor
     os.utime(_marker(folder))
 
 
 def list_entries(cache: Path) -> list[Entry]:
-    """List what the cache holds, what was not used for longest first.
+    """List all entries of the cache, least recently used first.
 
     Example:
         >>> list_entries(Path("nowhere"))
@@ -86,18 +86,18 @@ def list_entries(cache: Path) -> list[Entry]:
     return sorted(map(_describe, folders), key=lambda entry: (entry.last_used, entry.folder))
 
 
-def make_room(cache: Path, num_bytes: int) -> list[Entry]:
-    """Delete entries, those first that were not used for longest, until the limit leaves room; none that is in use.
+def evict(cache: Path, num_bytes: int) -> list[Entry]:
+    """Delete the least recently used entries until new bytes fit below the limit; entries in use are kept.
 
     Args:
         cache: The folder of all entries.
-        num_bytes: To be fetched.
+        num_bytes: Bytes to be fetched.
 
     Returns:
-        What was deleted.
+        The deleted entries.
 
     Raises:
-        ValueError: If the limit is no number.
+        ValueError: If the limit is not a number.
     """
     limit = read_limit()
     entries = list_entries(cache)
@@ -113,10 +113,10 @@ def make_room(cache: Path, num_bytes: int) -> list[Entry]:
 
 
 def clear(cache: Path) -> tuple[list[Entry], list[Entry]]:
-    """Delete all entries but those in use, and what fetches and deletions that were killed have left.
+    """Delete all entries that are not in use, and the remains of killed fetches and deletions.
 
     Returns:
-        What was deleted, and what is in use.
+        The deleted entries, and those in use.
     """
     entries = list_entries(cache)
     deleted = [entry for entry in entries if _delete(entry.folder)]
@@ -128,7 +128,7 @@ def clear(cache: Path) -> tuple[list[Entry], list[Entry]]:
 
 
 def _delete(folder: Path) -> bool:
-    """Delete an entry if no process uses it; a kill meanwhile leaves all of it, or nothing that is taken for it."""
+    """Delete an entry atomically if no process uses it; return whether it was deleted."""
     with _unused(folder) as is_unused:
         if not is_unused:
             return False
@@ -136,7 +136,7 @@ def _delete(folder: Path) -> bool:
         shutil.rmtree(gone, ignore_errors=True)
         try:
             folder.rename(gone)
-        except OSError:  # somebody else's, or deleted already
+        except OSError:  # owned by another user, or already deleted
             return False
         shutil.rmtree(gone, ignore_errors=True)
         return True
@@ -144,10 +144,10 @@ def _delete(folder: Path) -> bool:
 
 @contextmanager
 def _unused(folder: Path) -> Iterator[bool]:
-    """Whether no process uses an entry; none begins to before the context ends."""
+    """Yield whether no process uses an entry; none can start to use it inside the context."""
     with _marker(folder).open("a", encoding="utf-8") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # given back when the file is closed
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released when the file is closed
         except BlockingIOError:
             yield False
         else:

@@ -8,15 +8,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from synth2_lightning.io.atomic import set_default_mode
-from synth2_lightning.io.checkpoint_files import WAY_OUT, shorten
+from synth2_lightning.io.checkpoint_files import RECOVERY, shorten
 from synth2_lightning.io.paths import require_file
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """Read a file of safetensors.
+    """Read a safetensors file.
 
     Raises:
-        ValueError: If it is none, or a damaged one.
+        ValueError: If it is damaged, or not a safetensors file.
 
     Example:
         >>> import tempfile
@@ -24,28 +24,30 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         >>> _ = path.write_bytes(b"PK")
         >>> read_safetensors(path)
         Traceback (most recent call last):
-        ValueError: ... is no safetensors file, or a damaged one (...header too small...). Copy it again...
+        ValueError: ... is not an intact safetensors file (...header too small...); expected tensors. Copy it again...
     """
     require_file(path)
     try:
         return load_file(path)
     except SafetensorError as error:
-        raise ValueError(f"{path} is no safetensors file, or a damaged one ({shorten(error)}). {WAY_OUT}") from error
+        raise ValueError(
+            f"{path} is not an intact safetensors file ({shorten(error)}); expected tensors. {RECOVERY}"
+        ) from error
 
 
 def write_safetensors(tensors: Mapping[str, Tensor], path: Path, notes: Mapping[str, str] | None = None) -> None:
-    """Write a file of safetensors.
+    """Write a safetensors file.
 
     Args:
-        tensors: On the CPU, contiguous, no two of them sharing memory.
+        tensors: Contiguous tensors on the CPU that do not share memory.
         path: The file.
-        notes: What its header says beside.
+        notes: Metadata for the header.
 
     Raises:
-        OSError: If it cannot be written.
+        OSError: If the file cannot be written.
 
     Example:
-        >>> import tempfile
+        >>> import tempfile, torch
         >>> path = Path(tempfile.mkdtemp()) / "model.safetensors"
         >>> write_safetensors({"scale": torch.ones(2)}, path)
         >>> read_safetensors(path)
@@ -53,6 +55,6 @@ def write_safetensors(tensors: Mapping[str, Tensor], path: Path, notes: Mapping[
     """
     try:
         save_file(dict(tensors), path, metadata=dict(notes or {}))
-        set_default_mode(path)  # safetensors gives it to its owner alone
-    except SafetensorError as error:  # its word for a full disk
+        set_default_mode(path)  # safetensors creates files that only their owner can read
+    except SafetensorError as error:  # raised for a full disk
         raise OSError(f"{path} cannot be written ({shorten(error)})") from error

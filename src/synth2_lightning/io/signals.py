@@ -1,4 +1,4 @@
-"""Leave the process as it was found."""
+"""Restoring of signal handlers."""
 
 import signal
 import threading
@@ -8,10 +8,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def keep_sigterm() -> Iterator[None]:
-    """Give SIGTERM back to who had it before the context, whatever takes it within.
+    """Restore the SIGTERM handler at the end of the context.
 
-    What keeps it for good, as Ray and a page that is served do, would end a run that trains later in the same process,
-    in the middle of a step.
+    Ray and web servers replace it permanently, which would kill later training in the same process in the middle of a
+    step.
 
     Example:
         >>> before = signal.getsignal(signal.SIGTERM)
@@ -24,6 +24,6 @@ def keep_sigterm() -> Iterator[None]:
     try:
         yield
     finally:
-        # Other threads may set none, and one that was not set from Python cannot be.
+        # Only the main thread may set handlers; None is a handler that was not set from Python.
         if handler is not None and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)

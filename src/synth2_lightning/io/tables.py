@@ -1,4 +1,4 @@
-"""Read the rows of a table (CSV and TSV with a header line, JSON Lines, Parquet), and the lines of a text."""
+"""Reading of tables (CSV and TSV with a header line, JSON Lines, Parquet) and text files."""
 
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -12,23 +12,21 @@ _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
 
 def read_rows(path: Path, columns: Collection[str], delimiter: str | None = None) -> Iterator[dict[str, Any]]:
-    r"""Go through the rows of a table; its kind is read off the suffix. Blank lines are no rows.
+    r"""Yield the rows of a table; the suffix determines the format. Blank lines are ignored.
 
-    Tables as the web has them disagree about quotation marks. Where fields are divided by a comma or a semicolon, which
-    captions hold, a field that begins with one must end with one, doubled ones inside; it may go over several lines.
-    Where each of those lines could also be a row of its own, the row is refused: nobody can say which was meant. Where
-    fields are divided by anything else, such as the tabulator of TSV, a quotation mark is part of the text unless
-    marks enclose a whole field, and no field goes over several lines.
+    Quoting depends on the delimiter. With a comma or a semicolon, which are frequent in captions, a field that starts
+    with a quotation mark must end with one, with doubled ones inside, and may span several lines; if each of those
+    lines could also be a row, the row is ambiguous and an error. With any other delimiter, such as the tab of TSV, a
+    quotation mark is part of the text unless a pair encloses the entire field, and no field spans several lines.
 
     Args:
-        path: ``.csv``, ``.tsv``, ``.jsonl`` or ``.parquet``; of any other name where there is a delimiter.
-        columns: What every row must have. A row may bring more, but of Parquet no other column is read.
-        delimiter: One character between fields, where it is not what the suffix says: a comma in ``.csv``, a tabulator
-            in ``.tsv``.
+        path: ``.csv``, ``.tsv``, ``.jsonl`` or ``.parquet``; any other name if there is a delimiter.
+        columns: Required columns. Other columns are kept, except in Parquet.
+        delimiter: One character between fields; by default a comma in ``.csv``, and a tab in ``.tsv``.
 
     Raises:
-        ValueError: If the table is of another kind, damaged, or lacks a column, if a row has more fields than the
-            header or may be read in two ways, or the delimiter is not one character.
+        ValueError: If the format is unknown, the table is damaged or lacks a column, a row is ambiguous or has more
+            fields than the header, or the delimiter is not one character.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -41,18 +39,18 @@ def read_rows(path: Path, columns: Collection[str], delimiter: str | None = None
     suffix = path.suffix.lower()
     if delimiter is not None and (suffix in {".jsonl", ".parquet"} or len(delimiter) != 1 or delimiter in '"\r\n'):
         raise ValueError(
-            f"{path} cannot be divided by the delimiter {delimiter!r}; expected one character, such as '|', and a "
+            f"{path} cannot be split by the delimiter {delimiter!r}; expected one character, such as '|', and a "
             "table that is neither JSON Lines nor Parquet."
         )
     if suffix == ".parquet":
-        with open_parquet(path, "Expected a whole one, or another suffix.") as table:
+        with open_parquet(path, "Expected an intact one, or another suffix.") as table:
             check_columns(str(path), columns, table.schema_arrow.names)
             for batch in read_batches(table, list(columns)):
                 yield from batch.to_pylist()
         return
     if suffix not in {*_DELIMITERS, ".jsonl"} and delimiter is None:
         raise ValueError(
-            f"{path} is no table that can be read; expected a name that ends in .csv, .tsv, .jsonl or .parquet."
+            f"{path} is not a table of a known format; expected a name that ends in .csv, .tsv, .jsonl or .parquet."
         )
     rows = _read_objects(path) if suffix == ".jsonl" else read_fields(path, delimiter or _DELIMITERS[suffix])
     for number, row in enumerate(rows, start=1):
@@ -61,31 +59,31 @@ def read_rows(path: Path, columns: Collection[str], delimiter: str | None = None
 
 
 def read_lines(path: Path) -> list[str]:
-    """Read the lines of a text without their ends; only line feeds and carriage returns end a line.
+    """Return the lines of a text file without their ends; only line feeds and carriage returns end a line.
 
     Raises:
-        ValueError: If it is not in UTF-8, nor in UTF-16 or UTF-32 with their mark, or a line is absurdly long.
+        ValueError: If it is neither UTF-8 nor UTF-16 or UTF-32 with a byte order mark, or a line is too long.
     """
     return [line.rstrip("\r\n") for line in iterate_lines(path)]
 
 
 def take_text(value: Any, where: str, column: str) -> str:
-    """Return a value that must be a text; empty where there is none.
+    """Return a string from a table or an index; empty for ``None``.
 
     Args:
-        value: What a table or an index holds.
-        where: The file and the row, for the message.
-        column: The name of the field.
+        value: The value of the field.
+        where: File and row, for the message.
+        column: Name of the field.
 
     Raises:
-        ValueError: If it is a record, a list, a number or anything else.
+        ValueError: If the value is not a string.
 
     Example:
         >>> take_text("a dog", "t.jsonl, record 1,", "caption")
         'a dog'
         >>> take_text(["a dog"], "t.jsonl, record 1,", "caption")
         Traceback (most recent call last):
-        ValueError: t.jsonl, record 1, holds ['a dog'] under 'caption'; expected one text. Make a row of each text.
+        ValueError: t.jsonl, record 1, has ['a dog'] in 'caption'; expected one string. Write one row per string.
     """
     if value is None:
         return ""
@@ -93,19 +91,19 @@ def take_text(value: Any, where: str, column: str) -> str:
         return value
     match value:
         case dict():
-            way = f"Make a column of the texts that are among the fields {list(value)}."
+            fix = f"Write one of the fields {list(value)} as a column."
         case list() | tuple():
-            way = "Make a row of each text."
+            fix = "Write one row per string."
         case _:
-            way = f"It is of the type {type(value).__name__}: name the column of the texts, or write it as a text."
-    raise ValueError(f"{where} holds {value!r:.80} under {column!r}; expected one text. {way}")
+            fix = f"It is of the type {type(value).__name__}: choose another column, or write it as a string."
+    raise ValueError(f"{where} has {value!r:.80} in {column!r}; expected one string. {fix}")
 
 
 def take_key(value: Any, where: str, column: str) -> str:
-    """Return a value that must be a text or a whole number, as a text; arguments as of :func:`take_text`.
+    """Return a string or an integer as a string; the arguments are those of :func:`take_text`.
 
     Raises:
-        ValueError: If it is anything else.
+        ValueError: If the value is anything else.
 
     Example:
         >>> take_key(7, "captions.jsonl, record 1,", "id")
@@ -123,21 +121,21 @@ def _read_objects(path: Path) -> Iterator[dict[str, Any]]:
             row = parse_json(line)
         except ValueError as error:
             raise ValueError(
-                f"{path}, line {number}, is no valid JSON ({error}); expected one object per line."
+                f"{path}, line {number}, is not valid JSON ({error}); expected one object per line."
             ) from error
         if not isinstance(row, dict):
-            raise ValueError(f"{path}, line {number}, holds {row!r:.80}; expected one object per line.")
+            raise ValueError(f"{path}, line {number}, has {row!r:.80}; expected one object per line.")
         yield row
 
 
 def check_columns(where: str, columns: Collection[str], present: Collection[str]) -> None:
-    """Refuse a table that lacks a column.
+    """Raise if columns are missing.
 
     Raises:
-        ValueError: If it does.
+        ValueError: If a column is missing.
     """
     if missing := set(columns) - set(present):
         raise ValueError(
-            f"{where} has no column {sorted(missing)}; it has {sorted(map(str, present))}. Name the columns that the "
-            "table has, or its delimiter."
+            f"{where} has no column {sorted(missing)}; expected names among {sorted(map(str, present))}. Set the names "
+            "of the columns, or the delimiter."
         )

@@ -1,4 +1,4 @@
-"""Which packages a file may name classes of."""
+"""Packages whose classes untrusted files may name."""
 
 import inspect
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -13,19 +13,19 @@ from synth2_lightning.io.locations import PACKAGE_SCHEME
 
 OWN_PACKAGE = "synth2_lightning"
 TRUSTED_PACKAGES = (OWN_PACKAGE, "torch", "lightning", "transformers")
-"""Packages whose classes a file from elsewhere may name, where their type fits."""
+"""Packages whose classes an untrusted file may name, if their type fits."""
 _trusted: ContextVar[frozenset[str]] = ContextVar("_trusted", default=frozenset(TRUSTED_PACKAGES))
 
 
 @contextmanager
 def trusting(packages: Collection[str]) -> Iterator[None]:
-    """Trust more packages while the context lasts: classes that they define may be built.
+    """Trust more packages inside the context: their classes may be built.
 
     Args:
         packages: Names of top-level packages, such as ``["my_heads"]``.
 
     Raises:
-        ValueError: If a name is not one of a top-level package.
+        ValueError: If a name is not that of a top-level package.
 
     Example:
         >>> with trusting(["my_heads"]):
@@ -44,7 +44,7 @@ def trusting(packages: Collection[str]) -> Iterator[None]:
 
 
 def trusted_packages() -> frozenset[str]:
-    """Names of the top-level packages that are trusted now.
+    """Names of the top-level packages that are trusted in the current context.
 
     Example:
         >>> sorted(trusted_packages())
@@ -54,13 +54,13 @@ def trusted_packages() -> frozenset[str]:
 
 
 def refuse_foreign_packages(description: Any) -> None:
-    """Refuse a description that names classes or files of packages that are not trusted, before any is imported.
+    """Raise if a description names classes or files of packages that are not trusted; nothing is imported.
 
     Args:
-        description: Plain values, nested; a ``class_path`` names a class, ``package://`` a file of a package.
+        description: Nested plain values; a ``class_path`` names a class, ``package://`` a file of a package.
 
     Raises:
-        ValueError: If it names others, with what it names of them.
+        ValueError: If it does; the message lists the names.
 
     Example:
         >>> refuse_foreign_packages({"class_path": "synth2_lightning.testing.TinyDecoder"})
@@ -69,23 +69,23 @@ def refuse_foreign_packages(description: Any) -> None:
     if foreign:
         wanted = sorted(set(foreign.values()))
         raise ValueError(
-            f"The description names {', '.join(map(repr, sorted(foreign)))}; to build that would run code of "
-            f"{', '.join(map(repr, wanted))}. Expected classes of {', '.join(map(repr, sorted(trusted_packages())))} "
-            f"only. If you know that code and trust it, allow it: --trust {' --trust '.join(wanted)} on the command "
-            f"line, trust={wanted} in Python. Nothing was imported."
+            f"The description names {', '.join(map(repr, sorted(foreign)))}, which would run code of "
+            f"{', '.join(map(repr, wanted))}; expected classes of {', '.join(map(repr, sorted(trusted_packages())))} "
+            f"only. Nothing was imported. If you trust that code, allow it: --trust {' --trust '.join(wanted)} on the "
+            f"command line, trust={wanted} in Python."
         )
 
 
 def refuse_functions(settings: Any, typed: Collection[str] = (), where: str = "run file") -> None:
-    """Refuse parsed settings of a run that name functions where classes are expected, before one is called.
+    """Raise if parsed settings of a run name functions in place of classes; nothing is called.
 
-    The parser takes a function for a class wherever its result may fit: ``torch.load`` for an optimizer. Functions of
-    packages that the user trusts by name are allowed.
+    The parser accepts a function in place of a class if its return type may fit, such as ``torch.load`` for an
+    optimizer. Functions of packages in ``--trust`` are allowed.
 
     Args:
-        settings: As the parser gives them, nested; class specs are its namespaces.
-        typed: Import paths that the user typed: those functions are allowed.
-        where: Name of the place, for messages.
+        settings: Nested settings from the parser; class specs are namespaces.
+        typed: Import paths of functions that the user typed, which are allowed.
+        where: Position in the settings, for messages.
 
     Raises:
         ValueError: If a function is named.
@@ -103,7 +103,7 @@ def refuse_functions(settings: Any, typed: Collection[str] = (), where: str = "r
             return
         try:
             named = resolve_name(path)
-        except (ImportError, AttributeError, ValueError):  # told when it is built
+        except (ImportError, AttributeError, ValueError):  # reported when it is built
             return
     elif isinstance(settings, list | tuple | set):
         for value in settings:
@@ -116,13 +116,13 @@ def refuse_functions(settings: Any, typed: Collection[str] = (), where: str = "r
     by_user = trusted_packages() - {*TRUSTED_PACKAGES}
     if not inspect.isclass(named) and path.partition(".")[0] not in by_user and path not in typed:
         raise ValueError(
-            f"{where} names {path!r}, which is a function; expected a class. To call functions that a file names would "
-            "run what the file wants. Nothing was called. If it is one of your own package, allow it: --trust PACKAGE."
+            f"{where} names {path!r}, which is a function; expected a class. A file must not choose the functions to "
+            "call. Nothing was called. If it is in your own package, allow it: --trust PACKAGE."
         )
 
 
 def list_packages(description: Any) -> set[str]:
-    """List the packages whose classes or files a description names.
+    """Return the packages whose classes or files a description names.
 
     Example:
         >>> list_packages({"class_path": "mine.Decoder", "init_args": {"words": "package://ours/words"}}) == {

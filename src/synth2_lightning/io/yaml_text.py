@@ -1,4 +1,4 @@
-"""YAML from anywhere: what is no YAML, nests absurdly, or multiplies by its aliases, is one kind of error."""
+"""Parsing of untrusted YAML, with limits for length, depth and aliases."""
 
 from collections.abc import Iterator
 from functools import cache
@@ -6,11 +6,11 @@ from typing import Any
 
 import yaml
 
-MAX_LETTERS = 2**22
-"""Longest text that is parsed; run files have some thousand letters."""
+MAX_CHARACTERS = 2**22
+"""Maximum length; run files have some thousand characters."""
 MAX_DEPTH = 100
 MAX_COPIES = 10_000
-"""Entries that aliases may add to those that are written; a text counts as one per hundred letters."""
+"""Maximum number of entries that aliases add; a string counts as one per hundred characters."""
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -19,10 +19,10 @@ def parse_yaml(text: str) -> Any:
     """Parse YAML.
 
     Args:
-        text: The whole text.
+        text: The document.
 
     Raises:
-        ValueError: If it is no YAML, or :func:`check_yaml` refuses it.
+        ValueError: If it is not YAML, or exceeds a limit of :func:`check_yaml`.
 
     Example:
         >>> parse_yaml("beams: [1, 3]")
@@ -32,37 +32,37 @@ def parse_yaml(text: str) -> Any:
         check_yaml(text)
         return yaml.load(text, Loader=_LOADER)  # a safe loader: plain values, no classes
     except yaml.YAMLError as error:
-        raise ValueError(f"it is no YAML: {' '.join(str(error).split())}") from error
+        raise ValueError(f"it is not YAML: {' '.join(str(error).split())}") from error
 
 
 def check_yaml(text: str) -> None:
-    """Refuse YAML that a few letters make into more than memory or patience hold, in time in proportion to its length.
+    """Raise on YAML that expands beyond a limit, in time proportional to its length.
 
-    Aliases (``*a``) cost nothing by themselves, but whoever walks through the values walks through every copy.
+    Aliases (``*a``) share memory, but every traversal of the values visits each copy.
 
     Args:
-        text: The whole text.
+        text: The document.
 
     Raises:
-        ValueError: If it is too long, nests too deep, stands for too much, or holds itself.
-        yaml.YAMLError: If it is no YAML.
+        ValueError: If it is too long, nests too deep, expands too much, or contains itself.
+        yaml.YAMLError: If it is not YAML.
 
     Example:
         >>> check_yaml("a: &a [*a]")
         Traceback (most recent call last):
-        ValueError: its alias *a stands for what it is part of
+        ValueError: its alias *a refers to a value that contains it
     """
-    if len(text) > MAX_LETTERS:
-        raise ValueError(f"it has {len(text)} letters, and more than {MAX_LETTERS} are refused")
+    if len(text) > MAX_CHARACTERS:
+        raise ValueError(f"it has {len(text)} characters; expected at most {MAX_CHARACTERS}")
     sizes: dict[str, int | None] = {}
-    """Entries behind each anchor; ``None`` until it ends."""
+    """Number of entries of each anchor; ``None`` until it ends."""
     open_nodes: list[tuple[str | None, int]] = []
     num_copies = 0
     for event in _read_events(text):
         match event:
             case yaml.AliasEvent():
                 if (size := sizes.get(event.anchor, 0)) is None:
-                    raise ValueError(f"its alias *{event.anchor} stands for what it is part of")
+                    raise ValueError(f"its alias *{event.anchor} refers to a value that contains it")
                 num_copies += size
             case yaml.ScalarEvent():
                 size = 1 + len(event.value) // 100
@@ -82,7 +82,7 @@ def check_yaml(text: str) -> None:
             case _:
                 continue
         if num_copies > MAX_COPIES:
-            raise ValueError(f"its aliases stand for more than {MAX_COPIES} further entries")
+            raise ValueError(f"its aliases add more than {MAX_COPIES} entries")
         if open_nodes:
             anchor, so_far = open_nodes[-1]
             open_nodes[-1] = (anchor, so_far + size)
@@ -90,7 +90,7 @@ def check_yaml(text: str) -> None:
 
 @cache
 def check_run_files() -> None:
-    """Have jsonargparse check all YAML that it reads: run files, and the files that these name.
+    """Make jsonargparse check all YAML that it reads: run files, and files that they refer to.
 
     Example:
         >>> from jsonargparse import get_loader

@@ -65,7 +65,7 @@ def load_document_frequencies(path: Path) -> DocumentFrequencies:
         ...     load_document_frequencies(Path(folder) / "pets.parquet").counts
         {'a': 2}
     """
-    table = read_parquet(path, way_out=f"Expected {_EXPECTED}.")
+    table = read_parquet(path, advice=f"Expected {_EXPECTED}.")
     metadata = table.schema.metadata or {}
     if metadata.get(_FORMAT) != b"1":
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Tiny components for tests, and checks that an implementation keeps the contract of its interface."""
+"""Tiny components for tests, and contract checks of the interfaces."""
 
 from synth2_lightning.testing.checks import (
     check_caption_generator,

@@ -36,7 +36,7 @@ _CODEBOOK = "tiny-16:00000000"
 
 
 def tiny_batch(num_images: int = 2, seed: int = 0) -> ImageTextBatch:
-    """Make a batch of noise images (8 by 8 pixels) whose captions say how bright they are.
+    """Return noise images of 8 by 8 pixels with captions that describe their brightness.
 
     Example:
         >>> len(tiny_batch(3))
@@ -56,7 +56,7 @@ def tiny_batch(num_images: int = 2, seed: int = 0) -> ImageTextBatch:
 
 
 class TinyImageTokenizer(ImageTokenizer):
-    """Four tokens an image: the mean brightness of each quarter, in sixteen steps.
+    """Image tokenizer with four tokens per image: the mean brightness of each quadrant in sixteen steps.
 
     Example:
         >>> TinyImageTokenizer().tokenize(tiny_batch().image).ids.shape
@@ -75,26 +75,26 @@ class TinyImageTokenizer(ImageTokenizer):
     vectors: Tensor
 
     def tokenize(self, pixels: Pixels) -> VQTokens:
-        """Measure the brightness of each quarter."""
+        """Quantize the mean brightness of each quadrant."""
         means = nn.functional.adaptive_avg_pool2d(pixels.values.float().mean(1, keepdim=True), 2)
         return VQTokens((means.flatten(1) / 16).long().clamp(0, 15).unsqueeze(-1), self.codebook)
 
     def encode_pixels(self, pixels: Pixels) -> Float[Tensor, "batch tokens dim"]:
-        """Tokenize, then look up."""
+        """Return the embeddings of the images' tokens."""
         return self.embed_tokens(self.tokenize(pixels))
 
     def embed_tokens(self, tokens: VQTokens) -> Float[Tensor, "batch tokens dim"]:
-        """Look ids up."""
+        """Embed codebook ids."""
         self.check_codebook(tokens.codebook)
         self.check_ids(tokens.ids)
         return self.vectors[tokens.ids[..., 0]]
 
 
 class TinyImageGenerator(ImageGenerator):
-    """Draws the four tokens of :class:`TinyImageTokenizer` out of the caption and the seed, which say nothing of them.
+    """Image generator that hashes caption and seed to four tokens of :class:`TinyImageTokenizer`.
 
     Args:
-        salt: Stands for the arguments of a sampler: another salt, other tokens.
+        salt: Part of the hash, in place of the arguments of a sampler.
 
     Example:
         >>> TinyImageGenerator().generate(["a dark field"], [7]).ids.shape
@@ -108,22 +108,22 @@ class TinyImageGenerator(ImageGenerator):
         self.salt = salt
 
     def generate(self, captions: Sequence[str], seeds: Sequence[int]) -> VQTokens:
-        """Hash every caption with its seed."""
+        """Hash every caption with its seed to tokens."""
         self.check_request(captions, seeds)
         texts = [f"{self.salt} {seed} {caption}" for caption, seed in zip(captions, seeds, strict=True)]
         digests = [hashlib.sha256(text.encode()).digest()[:4] for text in texts]
         return VQTokens(torch.tensor([[[byte % 16] for byte in digest] for digest in digests]), _CODEBOOK)
 
     def provenance(self) -> dict[str, Any]:
-        """Give the codebook and the salt."""
+        """Return the codebook and the salt."""
         return {"codebook": _CODEBOOK, "sampler": {"salt": self.salt}}
 
 
 class TinyCaptionGenerator(CaptionGenerator):
-    """Says that there is an image of the last message, and numbers it by the seed.
+    """Caption generator that fills a template with the last message and the seed.
 
     Args:
-        salt: Stands for the arguments of a sampler: another salt, other answers.
+        salt: Added to the seed, in place of the arguments of a sampler.
 
     Example:
         >>> from synth2_lightning.types import ChatMessage
@@ -138,7 +138,7 @@ class TinyCaptionGenerator(CaptionGenerator):
         self.salt = salt
 
     def generate(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[Completion]:
-        """Answer each prompt."""
+        """Fill the template once per prompt."""
         if len(prompts) != len(seeds):
             raise ValueError(f"There are {len(prompts)} prompts and {len(seeds)} seeds; expected one seed per prompt.")
         texts = [
@@ -148,12 +148,12 @@ class TinyCaptionGenerator(CaptionGenerator):
         return [Completion(text, "stop", num_prompt_tokens=1, num_tokens=len(text.split())) for text in texts]
 
     def provenance(self) -> dict[str, Any]:
-        """Give the salt."""
+        """Return the salt."""
         return {"salt": self.salt}
 
 
 class TinyPairScorer(PairScorer):
-    """Takes captions at their word: the more so the brighter an image that is called bright, or the darker another.
+    """Scorer of brightness: the mean id if the caption contains "bright", 15 minus the mean id otherwise.
 
     Example:
         >>> TinyPairScorer().score(VQTokens(torch.full((1, 4, 1), 9), _CODEBOOK), ["a bright field"])
@@ -161,18 +161,18 @@ class TinyPairScorer(PairScorer):
     """
 
     def score(self, tokens: VQTokens, captions: Sequence[str]) -> Float[Tensor, " batch"]:
-        """Compare the mean of the ids with the caption."""
+        """Score each caption by the mean id of its image."""
         brightness = tokens.ids.float().mean((1, 2))
         is_bright = torch.tensor(["bright" in caption for caption in captions], device=brightness.device)
         return torch.where(is_bright, brightness, 15 - brightness)
 
     def provenance(self) -> dict[str, Any]:
-        """Give the codebook."""
+        """Return the codebook."""
         return {"codebook": _CODEBOOK}
 
 
 class TinyImageTextEncoder(ImageTextEncoder):
-    """Knows how bright an image is, and whether a text speaks of something bright, something dark, or neither.
+    """Dual encoder of brightness: embeds images by their mean, and texts by the words "bright" and "dark".
 
     Example:
         >>> encoder = TinyImageTextEncoder()
@@ -185,22 +185,22 @@ class TinyImageTextEncoder(ImageTextEncoder):
     """
 
     def embed_images(self, pixels: Pixels) -> Float[Tensor, "batch dim"]:
-        """Take the mean over an image."""
+        """Embed the mean brightness of each image."""
         brightness = pixels.values.float().mean((1, 2, 3)) / 255
         return normalize(torch.stack([brightness, 1 - brightness], 1), dim=1)
 
     def embed_texts(self, texts: Sequence[str]) -> Float[Tensor, "texts dim"]:
-        """Look for two words."""
+        """Embed the presence of "bright" and "dark" in each text."""
         axes = [("dark" not in text, "bright" not in text) for text in texts]
         return normalize(torch.tensor(axes, dtype=torch.float).reshape(-1, 2), dim=1)
 
     def provenance(self) -> dict[str, Any]:
-        """Give the name."""
+        """Return the name."""
         return {"model": "tiny"}
 
 
 class TinyResampler(Resampler):
-    """A mean over tokens, projected to four visual tokens.
+    """Resampler that projects the mean over tokens to four visual tokens.
 
     Example:
         >>> TinyResampler(6, 8)(torch.zeros(2, 9, 6)).shape
@@ -214,13 +214,13 @@ class TinyResampler(Resampler):
         self.projection = nn.Linear(input_dim, 4 * output_dim)
 
     def forward(self, embeddings: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch queries width"]:
-        """Resample."""
+        """Return four visual tokens per image."""
         projected: Tensor = self.projection(embeddings.mean(1))
         return projected.reshape(len(projected), 4, -1)
 
 
 class TinyDecoder(LanguageDecoder):
-    """Knows three words and their order; reads from the image which of them to say.
+    """Decoder with a vocabulary of five words and an independent distribution for each of four positions.
 
     Example:
         >>> TinyDecoder().loss(torch.zeros(2, 4, 8), ["a dark field", "a bright field"]).counts
@@ -240,7 +240,7 @@ class TinyDecoder(LanguageDecoder):
         texts: Sequence[str],
         prompts: Sequence[str] | None = None,
     ) -> TokenLoss:
-        """Score each word against the position's distribution."""
+        """Negative log-likelihood of each word under the distribution of its position."""
         logits = self._logits(visual).log_softmax(-1)
         ids = [[self.words.index(word) for word in (*text.split(), "</s>")][:4] for text in texts]
         sums = [-logits[row, range(len(words)), words].sum() for row, words in enumerate(ids)]
@@ -252,7 +252,7 @@ class TinyDecoder(LanguageDecoder):
         settings: GenerationSettings,
         prompts: Sequence[str] | None = None,
     ) -> list[str]:
-        """Say the likeliest word of each position."""
+        """Return the most probable word of each position."""
         best = self._logits(visual).argmax(-1)[:, : settings.max_new_tokens]
         return [" ".join(self.words[word] for word in row if word) for row in best.tolist()]
 
@@ -262,7 +262,7 @@ class TinyDecoder(LanguageDecoder):
 
 
 class TinyTextEncoder(TextEncoder):
-    """Looks each word's vector up in a table of noise, where the word's hash says.
+    """Text encoder with a fixed random embedding for each hash of a word.
 
     Example:
         >>> embeddings, mask = TinyTextEncoder().encode(["a bright field", "a field"])
@@ -280,7 +280,7 @@ class TinyTextEncoder(TextEncoder):
         self.register_buffer("vectors", vectors, persistent=False)
 
     def encode(self, texts: Sequence[str]) -> tuple[Float[Tensor, "batch length dim"], Bool[Tensor, "batch length"]]:
-        """Look words up."""
+        """Embed each word by its hash."""
         for text in texts:
             if not text.strip():
                 raise ValueError(f"The caption {text!r} has no word; expected at least one.")

@@ -11,14 +11,14 @@ from synth2_lightning.types.images import ImageInput, MixedImages, VQTokens
 
 @dataclass(frozen=True, slots=True)
 class SampleInfo:
-    """Identity of a record: what batches, shards and predictions name it by.
+    """Identity of a record in batches, shards and predictions.
 
     Args:
-        key: Its id, unique within its source; scores drop rows whose key was seen before.
-        source: Name of its source, such as ``"coco"``; the loss is logged per source.
-        class_name: What its caption was written for; empty if unknown.
-        seed: What it was generated with, from 0 to 2**63 - 1; ``None`` if it was not generated. Ranks, order and
-            batches do not change it.
+        key: Id, unique within the source; metrics drop rows with a repeated key.
+        source: Name of the source, such as ``"coco"``; the loss is logged per source.
+        class_name: Class that the caption was written for; empty if unknown.
+        seed: Generation seed, from 0 to 2**63 - 1; ``None`` if the record was not generated. It does not depend on
+            ranks, order or batches.
 
     Example:
         >>> SampleInfo("7", "coco").class_name
@@ -32,7 +32,7 @@ class SampleInfo:
 
 
 class SampleBatch:
-    """Base of the batches that hold one :class:`SampleInfo` per row, and its fields as columns."""
+    """Base class of batches with one :class:`SampleInfo` per row; exposes its fields as columns."""
 
     __slots__ = ()
     samples: tuple[SampleInfo, ...]
@@ -63,13 +63,14 @@ class ImageTextBatch(SampleBatch):
 
     Args:
         image: The images of the batch.
-        captions: One text per image to learn from; strings, because the decoder owns the vocabulary.
+        captions: One target text per image; strings, because the decoder owns the tokenizer.
         samples: Key and source of every image.
         references: All captions of every image, in evaluation only.
-        prompts: One text per image that is read, not learned, such as a question; empty for captioning.
-        skipped: Names of the images that could not be read and were replaced in this batch.
+        prompts: One text per image without a loss, such as a question; empty for captioning.
+        skipped: Names of unreadable images that were replaced in this batch.
 
     Example:
+        >>> from synth2_lightning.types import Pixels
         >>> batch = ImageTextBatch(
         ...     Pixels(torch.zeros(1, 3, 64, 64, dtype=torch.uint8)), ("a red circle",), (SampleInfo("7", "scenes"),)
         ... )
@@ -85,7 +86,7 @@ class ImageTextBatch(SampleBatch):
     skipped: tuple[str, ...] = ()
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "ImageTextBatch":
-        """Move the images to a device; the texts stay."""
+        """Move the images to a device."""
         return replace(self, image=self.image.to(device, non_blocking))
 
     def pin_memory(self) -> "ImageTextBatch":
@@ -94,13 +95,13 @@ class ImageTextBatch(SampleBatch):
 
     @classmethod
     def concat(cls, batches: "Sequence[ImageTextBatch]") -> "ImageTextBatch":
-        """Join batches row after row, without copying a tensor.
+        """Concatenate batches along the rows, without copying tensors.
 
         Raises:
-            ValueError: If there is no batch to join.
+            ValueError: If ``batches`` is empty.
         """
         if not batches:
-            raise ValueError("ImageTextBatch.concat was given no batch; expected at least one.")
+            raise ValueError("ImageTextBatch.concat received no batch; expected at least one.")
         if len(batches) == 1:
             return batches[0]
         parts = [
@@ -120,15 +121,16 @@ class ImageTextBatch(SampleBatch):
 
 @dataclass(frozen=True, slots=True)
 class PromptBatch(SampleBatch):
-    """Prompts to have captions written for: what goes into a language model, as :class:`WrittenCaptions` comes out.
+    """Prompts for a caption generator; the outputs are :class:`WrittenCaptions`.
 
     Args:
         prompts: One per caption.
-        samples: One per caption, with a seed each: prompt and seed decide a caption. The names of several classes are
-            joined by ``CLASS_NAME_SEPARATOR``.
+        samples: One per caption, with a seed each: prompt and seed determine a caption. The names of several classes
+            are joined by ``CLASS_NAME_SEPARATOR``.
         templates: Name and version of the template of each prompt.
 
     Example:
+        >>> from synth2_lightning.types import ChatMessage
         >>> prompts = ((ChatMessage("user", "dog"),),)
         >>> len(PromptBatch(prompts, (SampleInfo("n02084071-0", "imagenet-21k", "dog", 1234),), ("class-based@1",)))
         1
@@ -139,16 +141,16 @@ class PromptBatch(SampleBatch):
     templates: tuple[str, ...]
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "PromptBatch":
-        """Stay: texts have no device."""
+        """Return the batch unchanged: it has no tensors."""
         return self
 
 
 @dataclass(frozen=True, slots=True)
 class WrittenCaptions:
-    """Answers of a language model beside what was asked: what a caption set holds, before its filters.
+    """Prompts and completions of a language model, before filtering.
 
     Args:
-        batch: What was asked.
+        batch: The prompts.
         completions: One per prompt.
         model: Name of the language model.
 
@@ -163,18 +165,17 @@ class WrittenCaptions:
     model: str
 
     def __len__(self) -> int:
-        """Number of answers."""
+        """Number of completions."""
         return len(self.completions)
 
 
 @dataclass(frozen=True, slots=True)
 class CaptionBatch(SampleBatch):
-    """Captions to synthesize images from: what goes into a generator, as :class:`TokenizedImages` comes out.
+    """Captions for an image generator; the outputs are :class:`TokenizedImages`.
 
     Args:
         captions: One text per image.
-        samples: One per image, with a seed each: caption and seed decide an image. They become those of the
-            synthetic pairs.
+        samples: One per image, with a seed each: caption and seed determine an image. The synthetic pairs keep them.
 
     Example:
         >>> len(CaptionBatch(("a red circle",), (SampleInfo("7", "synthetic", seed=1234),)))
@@ -185,20 +186,20 @@ class CaptionBatch(SampleBatch):
     samples: tuple[SampleInfo, ...]
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "CaptionBatch":
-        """Stay: texts have no device."""
+        """Return the batch unchanged: it has no tensors."""
         return self
 
 
 @dataclass(frozen=True, slots=True)
 class TokenizedImages(SampleBatch):
-    """Images that became image tokens, with all their captions: what a shard holds.
+    """Tokenized images with all their captions, the rows of a shard.
 
     Args:
         samples: One per image.
         captions: All captions of every image.
         tokens: The codebook ids.
-        codebook_size: Number of codes of a level; every id is below.
-        scores: How well each caption of each image agrees with it; empty if they were not scored.
+        codebook_size: Number of codes per level, an exclusive upper bound of the ids.
+        scores: Image-text scores of each caption of each image; empty if not scored.
 
     Example:
         >>> tokens = VQTokens(torch.zeros(1, 64, 1, dtype=torch.long), "vqgan-512:1f3c9a02")
@@ -213,5 +214,5 @@ class TokenizedImages(SampleBatch):
     scores: tuple[tuple[float, ...], ...] = ()
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "TokenizedImages":
-        """Move the tokens to a device; the texts stay."""
+        """Move the tokens to a device."""
         return replace(self, tokens=self.tokens.to(device, non_blocking))

@@ -9,10 +9,10 @@ class CaptionRecord:
     """One caption to synthesize an image from.
 
     Args:
-        key: The record's id, the same in every run.
+        key: Id of the record, the same in every run.
         caption: The text.
-        class_name: What the caption was written for; empty where nobody said.
-        is_cut: Whether its language model was stopped before it had ended.
+        class_name: Class that the caption was written for; empty if unknown.
+        is_cut: Whether generation stopped before the end of the text.
 
     Example:
         >>> CaptionRecord("7", "a red circle").class_name
@@ -27,14 +27,14 @@ class CaptionRecord:
 
 @dataclass(frozen=True, slots=True)
 class Concept:
-    """What a caption is asked for.
+    """Subject of a caption to generate.
 
     Args:
-        key: Its id, such as a WordNet synset; no other concept of its source has it.
-        name: What people call it: one lemma, with spaces.
-        definition: What tells it from others of that name; empty where nobody said.
-        branch: The part of the world that it belongs to, such as ``"animal"``; empty where nobody said.
-        weight: How common it is beside the others of its source, above 0; a count, or whatever its source says.
+        key: Id, unique within the source, such as a WordNet synset.
+        name: One lemma, with spaces.
+        definition: Gloss that disambiguates the name; empty if unknown.
+        branch: Top-level category, such as ``"animal"``; empty if unknown.
+        weight: Relative frequency within the source, above 0, such as a count.
 
     Example:
         >>> Concept("n02084071", "dog", branch="animal").definition
@@ -50,7 +50,7 @@ class Concept:
 
 @dataclass(frozen=True, slots=True)
 class ChatMessage:
-    """One turn of what a language model is given; the names are those of the chat interfaces of all servers.
+    """One turn of a conversation; the fields are those of the chat completions API.
 
     Example:
         >>> ChatMessage("user", "dog").role
@@ -62,22 +62,22 @@ class ChatMessage:
 
 
 Prompt = tuple[ChatMessage, ...]
-"""What a language model is given to write one caption."""
+"""Conversation from which a language model writes one caption."""
 
 
 CLASS_NAME_SEPARATOR = " + "
-"""Between the class names of a caption that was asked for several."""
+"""Joins the class names of a caption of several classes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What a language model answered to one prompt.
+    """Output of a language model for one prompt.
 
     Args:
-        text: The answer as it came, preambles and refusals included.
-        finish_reason: Why it ended: ``"stop"`` where the model said so, ``"length"`` where it was cut, or the server's.
+        text: The raw output, including preambles and refusals.
+        finish_reason: ``"stop"`` at the end of the text, ``"length"`` at the token limit, or a value of the server.
         num_prompt_tokens: Tokens of the prompt.
-        num_tokens: Tokens of the answer.
+        num_tokens: Tokens of the output.
 
     Example:
         >>> Completion("A dog runs.", "stop", 80, 5).finish_reason
@@ -92,11 +92,11 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a filter says of a caption.
+    """Result of a filter for one caption.
 
     Args:
-        caption: The caption, cleaned where the filter cleans.
-        reason: Why it is rejected; empty where it may stay.
+        caption: The caption, cleaned if the filter cleans.
+        reason: Why the caption is rejected; empty if it is kept.
 
     Example:
         >>> Verdict("A dog runs.").reason
@@ -109,17 +109,17 @@ class Verdict:
 
 @dataclass(frozen=True, kw_only=True)  # no slots: jsonargparse reads defaults by vars()
 class GenerationSettings:
-    """How captions are decoded; the names and meanings are those of transformers' ``generate``.
+    """Decoding settings of captions, with the names and semantics of transformers' ``generate``.
 
     Args:
-        max_new_tokens: Most tokens that a caption may have.
-        num_beams: Width of the beam search; 1 is greedy decoding, or sampling where ``do_sample``.
-        do_sample: Draw tokens instead of taking the likeliest.
-        temperature: Divides the logits where ``do_sample``.
-        top_p: Keep the smallest set of tokens with this probability where ``do_sample``.
+        max_new_tokens: Maximum number of tokens of a caption.
+        num_beams: Beam width; 1 is greedy decoding, or sampling with ``do_sample``.
+        do_sample: Sample tokens instead of taking the most probable ones.
+        temperature: Divides the logits; only with ``do_sample``.
+        top_p: Sample from the smallest set of tokens with this total probability; only with ``do_sample``.
         length_penalty: Exponent of the length by which beam scores are divided.
-        repetition_penalty: Divides the logits of tokens that were said before; 1 is none.
-        no_repeat_ngram_size: No n-gram of this size twice; 0 is no such rule.
+        repetition_penalty: Divides the logits of tokens that were generated before; 1 disables it.
+        no_repeat_ngram_size: Forbids repeated n-grams of this size; 0 disables it.
 
     Raises:
         ValueError: If a count is below one.
@@ -139,7 +139,7 @@ class GenerationSettings:
     no_repeat_ngram_size: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse counts that decode nothing."""
+        """Validate the counts."""
         for name in ("max_new_tokens", "num_beams"):
             if getattr(self, name) < 1:
                 raise ValueError(f"GenerationSettings.{name} is {getattr(self, name)}; expected 1 or more.")

@@ -9,7 +9,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Pixels:
-    """RGB images, *not* normalized: the encoder owns the statistics.
+    """RGB images, *not* normalized: the encoder owns the normalization.
 
     Example:
         >>> len(Pixels(torch.zeros(2, 3, 64, 64, dtype=torch.uint8)))
@@ -33,10 +33,10 @@ class Pixels:
 
 @dataclass(frozen=True, slots=True)
 class VQTokens:
-    """Codebook ids in raster order, and the fingerprint of the codebook that they speak.
+    """Codebook ids in raster order, and the fingerprint of the codebook that they belong to.
 
-    ``ids`` has one column per residual level; a plain VQ-GAN has one level. A fingerprint reads like
-    ``"vqgan-512:1f3c9a02"``: ids of a foreign codebook are refused by the encoder instead of read as noise.
+    ``ids`` has one column per residual level; a plain VQ-GAN has one level. A fingerprint has the form
+    ``"vqgan-512:1f3c9a02"``. Encoders raise on ids of another codebook.
 
     Example:
         >>> len(VQTokens(torch.zeros(2, 64, 1, dtype=torch.long), "vqgan-512:1f3c9a02"))
@@ -61,7 +61,7 @@ class VQTokens:
 
 @dataclass(frozen=True, slots=True)
 class MixedImages:
-    """Images of several kinds; the rows of the batch are the rows of the parts, in order.
+    """Images of several types, concatenated: the rows of the batch are the rows of the parts, in order.
 
     Example:
         >>> pixels = Pixels(torch.zeros(2, 3, 64, 64, dtype=torch.uint8))

@@ -11,9 +11,10 @@ from torch import Tensor
 class TokenLoss:
     """Summed negative log-likelihood (nats) and number of target tokens of every row of a batch.
 
-    Sums and counts, not means: so that losses of several sources, ranks or accumulated steps can be added up.
+    Sums and counts, unlike means, can be added over sources, ranks and accumulated steps.
 
     Example:
+        >>> import torch
         >>> float(TokenLoss(torch.tensor([2.0, 4.0]), torch.tensor([1, 2])).mean())
         2.0
     """
@@ -25,28 +26,27 @@ class TokenLoss:
         """Mean loss per target token (nats).
 
         Raises:
-            ValueError: If no row has a target token: its loss of zero would be silent nonsense.
+            ValueError: If no row has a target token.
         """
         total = self.counts.sum()
         if int(total) == 0:
             raise ValueError(
-                f"None of the {len(self.counts)} captions of this batch has a target token, so there is nothing to "
-                "learn from; expected at least one. Look for empty captions in the data, or for a prompt that "
-                "fills the decoder's whole length."
+                f"None of the {len(self.counts)} captions of this batch has a target token; expected at least one. "
+                "Check the data for empty captions, or for a prompt that fills the decoder's maximum length."
             )
         return self.sums.sum() / total
 
 
 @dataclass(frozen=True, slots=True)
 class Reconstruction:
-    """Images that went through a tokenizer and back, on the way to a loss.
+    """Images reconstructed by a tokenizer, with the terms of its loss.
 
     Args:
-        pixels: What came back; -1 is black, 1 is white, and nothing is clamped.
-        target: What went in, at the tokenizer's size; from -1 to 1.
+        pixels: Reconstruction; -1 is black, 1 is white, not clamped.
+        target: Input at the tokenizer's size, in [-1, 1].
         commitment: Mean squared distance of the encoder's outputs to their codes.
-        ids: The codes in between.
-        num_revived: Codes that nobody chose and that started again elsewhere, since the process began.
+        ids: Codebook ids.
+        num_revived: Number of dead codes that were re-initialized since the process started.
     """
 
     pixels: Float[Tensor, "batch 3 height width"]
@@ -58,12 +58,12 @@ class Reconstruction:
 
 @dataclass(frozen=True, slots=True)
 class Quantization:
-    """Features of images beside what a codebook makes of them.
+    """Features of images before and after quantization.
 
     Args:
-        features: What the frozen encoder said.
-        quantized: The sum of the chosen codes over the levels.
-        ids: The chosen codes.
+        features: Outputs of the frozen encoder.
+        quantized: Sum of the selected codes over the levels.
+        ids: Codebook ids of the selected codes.
     """
 
     features: Float[Tensor, "batch tokens dim"]
@@ -72,7 +72,7 @@ class Quantization:
 
 
 class CaptionOutput(TypedDict):
-    """What ``validation_step``, ``test_step`` and ``predict_step`` return."""
+    """Outputs of ``validation_step``, ``test_step`` and ``predict_step``."""
 
     keys: tuple[str, ...]
     captions: tuple[str, ...]
