@@ -9,13 +9,8 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch.utils.data import DataLoader
 
-from synth2_lightning.callbacks.run_settings import (
-    RECORD,
-    RunSettingsCallback,
-    collect_settings,
-    list_changes,
-    list_network_changes,
-)
+from synth2_lightning.callbacks.run_settings import RunSettingsCallback, collect_settings
+from synth2_lightning.callbacks.settings_changes import RECORD, list_changes, list_network_changes
 
 CONFIG: dict[str, Any] = {
     "seed_everything": 7,
