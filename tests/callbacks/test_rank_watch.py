@@ -64,7 +64,7 @@ def test_a_store_that_is_gone_means_the_first_process(store: Any, capsys: pytest
         def set(self, *_: str) -> None:
             raise RuntimeError("Broken pipe")
 
-    thread._signs = cast(Any, GoneStore())
+    thread._beats = cast(Any, GoneStore())
     thread.start()
     thread.join(timeout=20)
     assert "error: Process 0 of 2" in capsys.readouterr().err

@@ -88,7 +88,7 @@ def test_answers_to_no_question_are_refused() -> None:
     batch = tiny_batch()
     output = CaptionOutput(keys=batch.keys, captions=batch.captions, references=())
     with pytest.raises(ValueError, match=r"2 answers.*0 questions"):
-        VQAAccuracyCallback().take(output, batch)
+        VQAAccuracyCallback().update(output, batch)
 
 
 @pytest.mark.slow  # interpreters that each import torch and torchmetrics

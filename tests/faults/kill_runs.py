@@ -47,7 +47,7 @@ GRACE = 5.0
 """Seconds after which the other ranks are killed, too, where one alone was: a launcher, such as torchrun, does that."""
 SECOND_WRITERS = 0.5
 """How often a second process of the same command is started meanwhile."""
-REFUSED = ("is being written by process", "is gone since it was found")
+REFUSED = ("is being written by process", "is gone: another run")
 MOST_KILLS_PER_LIFE = 6
 FRACTION_CHANGED = 0.3
 """Of the restarts, how many come after one with another setting."""
