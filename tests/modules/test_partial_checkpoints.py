@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from synth2_lightning.modules.partial_checkpoints import leave_out_frozen, refuse_other_weights
+from synth2_lightning.modules.partial_checkpoints import exclude_frozen, refuse_other_weights
 
 TRAINED = {"head.weight", "head.bias", "counts.running_mean", "counts.running_var", "counts.num_batches_tracked"}
 
@@ -14,7 +14,7 @@ TRAINED = {"head.weight", "head.bias", "counts.running_mean", "counts.running_va
 class Model(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        leave_out_frozen(self, ("encoder",))
+        exclude_frozen(self, ("encoder",))
         self.scale = nn.Parameter(torch.ones(1), requires_grad=False)
         self.encoder = nn.BatchNorm1d(2, affine=False)  # frozen by its name only
         self.encoder.register_buffer("scratch", torch.zeros(1), persistent=False)

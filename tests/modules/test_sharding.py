@@ -9,7 +9,7 @@ from synth2_lightning.modules.muon import Muon
 from synth2_lightning.modules.sharding import (
     choose_precision,
     find_blocks,
-    keep_frozen_whole,
+    ignore_frozen,
     refuse_matrix_optimizer,
 )
 
@@ -42,17 +42,17 @@ def half_frozen() -> nn.Sequential:
 def test_fsdp1_ignores_what_is_frozen() -> None:
     layers = half_frozen()
     strategy = FSDPStrategy(parallel_devices=[torch.device("cpu")], cluster_environment=LightningEnvironment())
-    keep_frozen_whole(layers, strategy)
+    ignore_frozen(layers, strategy)
     assert strategy.kwargs["ignored_states"] == [layers[0].weight, layers[0].bias]
 
 
 def test_deepspeed_gets_weights_whose_bytes_lie_in_a_row() -> None:
     layers = half_frozen()
     before = [weight.clone() for weight in layers.parameters()]
-    keep_frozen_whole(layers, SingleDeviceStrategy("cpu"))
+    ignore_frozen(layers, SingleDeviceStrategy("cpu"))
     assert next(layers.parameters()).stride(-1) == 3
     deepspeed = DeepSpeedStrategy.__new__(DeepSpeedStrategy)  # it is not installed
-    keep_frozen_whole(layers, deepspeed)
+    ignore_frozen(layers, deepspeed)
     for weight, old in zip(layers.parameters(), before, strict=True):
         assert weight.data.view(torch.uint8).shape[-1] == 4 * weight.shape[-1]
         assert torch.equal(weight, old)

@@ -19,7 +19,8 @@ class CiderByGroupCallback(CiderCallback):
 
     Example:
         >>> captions = {"near/1": "a red circle", "near/2": "a blue cross", "far/3": "a dog", "far/4": "a cat"}
-        >>> references = {"near/1": ["a red circle"], "near/2": ["a blue cross"], "far/3": ["fox"], "far/4": ["owl"]}
+        >>> texts = (["a red circle"], ["a blue cross"], ["a fox"], ["an owl"])
+        >>> references = dict(zip(captions, texts, strict=True))
         >>> groups = CiderByGroupCallback().score(captions, references).card["by_group"]
         >>> {group: round(figures["score"], 2) for group, figures in groups.items()}
         {'far': 0.63, 'near': 7.5}
