@@ -21,7 +21,7 @@ class CaptionWriterCallback(PartWriterCallback):
 
     Unmodified answers are written in parts. When all are complete, rank 0 filters them: ``captions.parquet`` holds the
     kept captions, ``rejected.parquet`` the others with their reasons, ``manifest.json`` the counts. The same command
-    with other filters filters again without generating again. The first filter is always
+    with other filters repeats the filtering only. The first filter is always
     :class:`~synth2_lightning.filters.answers.AnswerFilter`, which extracts the caption from the answer.
     :class:`PartWriterCallback` describes how a run resumes.
 

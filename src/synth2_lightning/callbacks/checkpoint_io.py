@@ -136,8 +136,8 @@ def find_checkpoint_to_resume(
         return newest.path, newest.changes
     if damaged:
         raise ValueError(
-            f"No checkpoint can be resumed from: {' '.join(damaged)} Expected a valid one. Restore one from a backup, "
-            "select another with --ckpt_path, or start a new run without it."
+            f"No checkpoint can be used to resume: {' '.join(damaged)} Expected a valid one. Restore one from a "
+            "backup, select another with --ckpt_path, or start a new run without it."
         )
     return None
 

@@ -10,7 +10,7 @@ class CiderCallback(CorpusScoreCallback):
     """Logs ``val/cider`` or ``test/cider`` and writes ``predictions.jsonl`` and ``protocol.json`` beside it.
 
     The whole corpus is scored at once, because CIDEr's document frequencies are corpus-wide: a mean over ranks differs.
-    A score of 1.0 is what papers report as 100. ``protocol.json`` also has ``human_score``, the score of one human
+    Papers report a score of 1.0 as 100. ``protocol.json`` also has ``human_score``, the score of one human
     reference of each image against its others, if every image has at least two.
 
     Args:

@@ -20,9 +20,9 @@ _EXPORTED_WEIGHTS = "model.safetensors"
 class InitialWeightsCallback(Callback):
     """Initializes trained parts with the weights of an earlier run, before the first step.
 
-    Step count, optimizer and schedule start anew, unlike with ``--ckpt_path``, which resumes the same run and turns
-    this callback off. Weights are matched by name. Weights that only this run has, such as those of a new head, keep
-    their own initialization; those that only the other run has are ignored. Both are logged.
+    Step count, optimizer and schedule are new. With ``--ckpt_path``, which resumes a run, this callback has no effect.
+    Weights are matched by name. Those of this run only, such as a new head's, keep their own initialization; those of
+    the other run only are ignored. Both are logged.
 
     Args:
         weights: Location of a checkpoint, of a run (its best checkpoint, or else its last), or of a folder written by

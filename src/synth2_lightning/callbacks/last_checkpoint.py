@@ -81,8 +81,8 @@ class LastCheckpointCallback(ModelCheckpoint):
     ) -> None:
         """Save if a checkpoint is due.
 
-        Before a validation none is saved, but after it: a run resumed from here would skip the validation. None is
-        saved at the end of an epoch either; see :meth:`on_exception`.
+        If a validation follows, the checkpoint is saved after it: a run resumed from here would skip the validation. No
+        checkpoint is saved at the end of an epoch; see :meth:`on_exception`.
         """
         self._is_step_complete = trainer.global_step > self._num_steps
         self._num_steps = trainer.global_step
@@ -100,7 +100,7 @@ class LastCheckpointCallback(ModelCheckpoint):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Save if SIGTERM ended the run after a complete step.
 
-        None is saved within a validation, which the resumed run repeats, or at the end of an epoch, from which
+        No checkpoint is saved within a validation, which the resumed run repeats, or at the end of an epoch, from which
         Lightning would resume with one batch too many. The run then resumes from an earlier checkpoint.
         """
         can_save = trainer.training and self._is_step_complete and not trainer.is_last_batch

@@ -22,8 +22,8 @@ class AdversarialTokenizerModule(TokenizerModule):
     optimizers of the same kind, and one step is one batch for ``max_steps``, schedules, accumulation, checkpoints and
     mixed precision. ``loss`` is the sum of both losses and does not measure quality; see ``l2`` and ``perceptual``.
 
-    Until ``start_step`` the tokenizer is trained without the discriminator. Start it after quantization
-    (``num_free_batches`` of the tokenizer).
+    Until ``start_step`` the tokenizer is trained without the discriminator. Set it to a step after the tokenizer has
+    started to quantize (``num_free_batches``).
 
     Args:
         *args: See :class:`TokenizerModule`.

@@ -20,10 +20,10 @@ from synth2_lightning.types import VQTokens
 class LikelihoodRatioScorer(PairScorer):
     """Scores a pair by ``(log p(caption | image) - log p(caption)) / number of tokens``, in nats per token.
 
-    This is the pointwise mutual information of caption and image per token, so neither generic nor short captions score
-    higher for being likely. The captioner was never trained without an image, so ``p(caption)`` is estimated as the
-    mean of ``p(caption | image)`` over a fixed sample of reference images, the same for every pair. No second model is
-    needed. The estimate for rare captions is less accurate.
+    This is the pointwise mutual information of caption and image, per token: generic captions are not favored, and long
+    ones are not penalized. The captioner was never trained without an image, so ``p(caption)`` is estimated as the mean
+    of ``p(caption | image)`` over a fixed sample of reference images, the same for every pair. No second model is
+    needed. As in any finite sample, rare captions are underrepresented.
 
     Use a captioner that was trained on photos only: one that was trained on the scored pairs fits their errors.
 

@@ -16,7 +16,7 @@ def mean_over_ranks(losses: TokenLoss) -> tuple[Tensor, Tensor]:
 
     DDP and FSDP average gradients over ranks. An average of the ranks' means would differ from the mean over all
     tokens, because ranks have different numbers of tokens. So each rank's sum is scaled by the world size and divided
-    by the global number of tokens. A rank without target tokens contributes 0 and takes part in the reduction.
+    by the global number of tokens. A rank without target tokens contributes 0 and still joins the all-reduce.
 
     Args:
         losses: Losses of this rank's batch.

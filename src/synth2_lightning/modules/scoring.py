@@ -57,7 +57,7 @@ class ScoringModule(LightningModule):
             row = int(scores.isfinite().logical_not().nonzero()[0])
             raise ValueError(
                 f"{type(self.scorer).__name__} returned for the caption {captions[row]!r} the score "
-                f"{float(scores[row])}; expected a finite number. Use another precision (`--trainer.precision=32-true`) "
+                f"{float(scores[row])}; expected a finite number. Use another precision (--trainer.precision=32-true) "
                 "or other weights."
             )
         rows = torch.split(scores.float().cpu(), counts.tolist())

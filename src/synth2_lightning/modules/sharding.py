@@ -20,8 +20,8 @@ from synth2_lightning.compat.lightning import is_multiprocessing
 
 SPAWNED_PROCESSES = (
     "The strategy starts processes by spawn or fork (ddp_spawn, ddp_fork, ddp_notebook), whose trained weights are "
-    "lost when they end. Expected strategy='ddp', started from a script or by the synth2 command. In a notebook use one "
-    "device, or a command in a cell: !synth2 fit --config ... --trainer.strategy=ddp"
+    "lost when they end. Expected strategy='ddp', started from a script or by the synth2 command. In a notebook use "
+    "one device, or a command in a cell: !synth2 fit --config ... --trainer.strategy=ddp"
 )
 
 
@@ -57,7 +57,7 @@ def shard_part(
         policy: Precision of gathered weights and reduced gradients.
     """
     data_parallel = mesh["data_parallel"]
-    for block in reversed(find_blocks(part)):  # inner blocks before the blocks that hold them
+    for block in reversed(find_blocks(part)):  # inner blocks before those that contain them
         fully_shard(block, mesh=data_parallel, mp_policy=policy)
     fully_shard(part, mesh=data_parallel, mp_policy=policy)
     for entry in entries:
