@@ -25,7 +25,7 @@ NAMES = ("dog", "old oak tree", "bus", "cat", "red fox", "sailing boat", "hen")
 
 
 class Stopped(CaptionWritingModule):
-    """Is stopped in its third batch."""
+    """Stops in its third batch."""
 
     error: type[BaseException] = KeyError
 
@@ -36,7 +36,7 @@ class Stopped(CaptionWritingModule):
 
 
 class Recording(CaptionWritingModule):
-    """Remembers what it was asked for."""
+    """Records the prompts."""
 
     def __init__(self) -> None:
         super().__init__(TinyCaptionGenerator())
@@ -75,7 +75,7 @@ def read(names: Path, file: str = "captions.parquet") -> list[dict[str, Any]]:
     return rows
 
 
-def test_names_become_a_caption_set(names: Path) -> None:
+def test_class_names_become_a_caption_set(names: Path) -> None:
     predict(names, filters=[LengthFilter(min_words=7)])
     kept, rejected = read(names), read(names, "rejected.parquet")
     assert sorted(row["class_name"] for row in kept) == ["old oak tree", "red fox", "sailing boat"]
@@ -95,7 +95,7 @@ def test_names_become_a_caption_set(names: Path) -> None:
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 7])
-def test_batches_change_nothing(names: Path, batch_size: int) -> None:
+def test_batch_size_does_not_change_the_set(names: Path, batch_size: int) -> None:
     predict(names)
     expected = read(names)
     for path in (names.parent / "set").iterdir():
@@ -105,7 +105,7 @@ def test_batches_change_nothing(names: Path, batch_size: int) -> None:
 
 
 @pytest.mark.parametrize("error", [KeyError, KeyboardInterrupt, SystemExit])
-def test_a_stopped_run_loses_nothing_that_was_answered(names: Path, error: type[BaseException]) -> None:
+def test_a_stopped_run_keeps_all_answers(names: Path, error: type[BaseException]) -> None:
     stopped = Stopped(TinyCaptionGenerator())
     stopped.error = error
     with pytest.raises((KeyError, SystemExit)):
@@ -119,7 +119,7 @@ def test_a_stopped_run_loses_nothing_that_was_answered(names: Path, error: type[
     assert sorted(row["class_name"] for row in read(names)) == sorted(NAMES)
 
 
-def test_other_filters_make_no_caption_again(names: Path) -> None:
+def test_other_filters_do_not_generate_again(names: Path) -> None:
     predict(names)
     assert len(read(names)) == 7
     predict(names, Stopped(TinyCaptionGenerator()), filters=[LengthFilter(min_words=7)])
@@ -159,7 +159,7 @@ def test_other_predictions_are_refused(names: Path) -> None:
 
 
 class Answering(CaptionWritingModule):
-    """Gives the same answer to everything."""
+    """Returns the same answer to every prompt."""
 
     def __init__(self, text: str, finish_reason: str = "stop") -> None:
         super().__init__(TinyCaptionGenerator())

@@ -25,12 +25,12 @@ def damage(path: Path, position: int = 0) -> None:
     path.write_bytes(content)
 
 
-def test_a_checkpoint_that_another_run_removed_meanwhile_is_told(tmp_path: Path) -> None:
+def test_a_checkpoint_that_another_run_removed_is_reported(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"step=15\.ckpt.*\bgone\b"):
         CheckedCheckpointIO().load_checkpoint(tmp_path / "step=15.ckpt")
 
 
-def test_what_is_written_is_read(tmp_path: Path) -> None:
+def test_a_saved_checkpoint_is_loaded(tmp_path: Path) -> None:
     path = save(tmp_path / "new" / "folder", 3)
     content = CheckedCheckpointIO().load_checkpoint(path)
     assert content["global_step"] == 3
@@ -39,7 +39,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert [entry.name for entry in path.parent.iterdir()] == ["step=3.ckpt"]
 
 
-def test_a_flipped_bit_of_a_weight_is_found_wherever_it_is(tmp_path: Path) -> None:
+def test_a_flipped_bit_of_a_weight_is_detected(tmp_path: Path) -> None:
     path = save(tmp_path, 3)
     whole = path.read_bytes()
     start = whole.index(torch.ones(500).numpy().tobytes())
@@ -50,13 +50,13 @@ def test_a_flipped_bit_of_a_weight_is_found_wherever_it_is(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("length", [0, 1, 1000, -1])
-def test_a_file_that_was_cut_is_damaged(length: int, tmp_path: Path) -> None:
+def test_a_truncated_file_is_damaged(length: int, tmp_path: Path) -> None:
     path = save(tmp_path, 3)
     path.write_bytes(path.read_bytes()[:length])
     assert find_damage(path)
 
 
-def test_a_damaged_checkpoint_is_refused_and_a_good_one_named(tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_refused_and_a_valid_one_named(tmp_path: Path) -> None:
     good, bad = save(tmp_path, 3), save(tmp_path, 5)
     damage(bad)
     with pytest.raises(ValueError, match=r"damaged.*checksum") as error:
@@ -79,7 +79,7 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
-def test_the_most_steps_win_whatever_the_clock_said(tmp_path: Path) -> None:
+def test_the_most_steps_win_whatever_the_file_times(tmp_path: Path) -> None:
     paths = [save(tmp_path, step) for step in (9, 10, 8)]
     for age, path in enumerate(paths):
         os.utime(
@@ -89,26 +89,26 @@ def test_the_most_steps_win_whatever_the_clock_said(tmp_path: Path) -> None:
     assert find_last_checkpoint([tmp_path / "gone", tmp_path]) == paths[1]
 
 
-def test_of_the_same_step_the_one_that_last_links_to_is_taken(tmp_path: Path) -> None:
+def test_of_the_same_step_the_target_of_last_is_preferred(tmp_path: Path) -> None:
     save(tmp_path, 9, "zzz.ckpt")
     last = save(tmp_path, 9)
     (tmp_path / "last.ckpt").symlink_to(last.name)
     assert find_last_checkpoint([tmp_path]) == last
 
 
-def test_what_another_callback_saved_perhaps_in_the_middle_of_a_step_is_a_last_resort(tmp_path: Path) -> None:
+def test_checkpoints_of_other_callbacks_come_last(tmp_path: Path) -> None:
     best = save(tmp_path, 9, "best-step=9.ckpt")
     assert find_last_checkpoint([tmp_path]) == best
     whole = save(tmp_path, 8)
     assert find_last_checkpoint([tmp_path]) == whole
 
 
-def test_a_link_to_what_is_gone_is_passed_over(tmp_path: Path) -> None:
+def test_a_broken_link_is_skipped(tmp_path: Path) -> None:
     (tmp_path / "last.ckpt").symlink_to("step=9.ckpt")
     assert find_last_checkpoint([tmp_path]) is None
 
 
-def test_a_damaged_newest_one_gives_way_to_the_newest_good_one(tmp_path: Path) -> None:
+def test_the_newest_valid_one_replaces_a_damaged_newest_one(tmp_path: Path) -> None:
     good, bad = save(tmp_path, 8), save(tmp_path, 9)
     damage(bad)
     with pytest.warns(UserWarning, match=r"[Dd]amaged.*step=9\.ckpt.*step=8\.ckpt"):
@@ -134,10 +134,10 @@ def test_earlier_runs_are_searched_by_their_number(tmp_path: Path) -> None:
     assert find_last_checkpoint(folders) == tmp_path / "version_10" / "checkpoints" / "step=90.ckpt"
 
 
-def test_a_full_disk_leaves_the_old_checkpoint_as_it_was(tmp_path: Path) -> None:
+def test_a_full_disk_does_not_change_the_old_checkpoint(tmp_path: Path) -> None:
     path = save(tmp_path, 3)
     before = path.read_bytes()
-    # In a process of its own: the limit on the size of files is one for all that it writes.
+    # In a separate process: the limit on file sizes applies to all files that a process writes.
     code = (
         "import resource, signal, torch; from synth2_lightning.callbacks.checkpoint_io import CheckedCheckpointIO\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
@@ -152,13 +152,13 @@ def test_a_full_disk_leaves_the_old_checkpoint_as_it_was(tmp_path: Path) -> None
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
 
 
-def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(OSError, match=r"step=1\.ckpt.*written.*folder"):
         save(tmp_path / "file", 1)
 
 
-def test_a_kill_while_a_slow_share_takes_its_time_leaves_the_old_checkpoint(tmp_path: Path) -> None:
+def test_a_kill_during_a_slow_write_does_not_change_the_old_checkpoint(tmp_path: Path) -> None:
     path = save(tmp_path, 3)
     before = path.read_bytes()
     code = (

@@ -17,7 +17,7 @@ CAPTIONS = {
 }
 
 
-def test_every_group_is_a_corpus_of_its_own() -> None:
+def test_every_group_is_a_separate_corpus() -> None:
     result = CiderByGroupCallback().score(CAPTIONS, REFERENCES)
     assert result.value == cider(CAPTIONS, REFERENCES).score
     for group, figures in result.card["by_group"].items():

@@ -23,7 +23,7 @@ def make_output(tokens: VQTokens) -> GenerationOutput:
     return GenerationOutput(captions=("a red circle", "a blue dot"), generated=tokens, real=tokens)
 
 
-def test_generated_images_stand_beside_the_real_ones() -> None:
+def test_generated_images_are_drawn_beside_the_real_ones() -> None:
     tokenizer = VQGANTokenizer("package://synth2_lightning/scenes/tokenizer")
     tokenizer.load()
     callback = GeneratedSamplesCallback(num_images=1)
@@ -35,7 +35,7 @@ def test_generated_images_stand_beside_the_real_ones() -> None:
     assert left != right
 
 
-def test_tokenizers_without_a_decoder_draw_nothing_and_say_so_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_tokenizers_without_a_decoder_draw_nothing_and_warn_once(caplog: pytest.LogCaptureFixture) -> None:
     module = make_module(TinyImageTokenizer())
     callback = GeneratedSamplesCallback()
     callback.on_validation_epoch_start(Trainer(logger=False), module)

@@ -3,7 +3,7 @@ from PIL import Image
 from synth2_lightning.callbacks.image_grid import draw_grid
 
 
-def test_a_grid_lays_tiles_out_in_rows() -> None:
+def test_a_grid_has_rows_of_tiles() -> None:
     tiles = [Image.new("RGB", (10, 20), color) for color in ("red", "green", "blue")]
     grid = draw_grid(tiles, num_columns=2, gap=8)
     assert grid.size == (36, 56)

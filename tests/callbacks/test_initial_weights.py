@@ -13,7 +13,7 @@ from synth2_lightning.callbacks.initial_weights import InitialWeightsCallback, r
 
 
 class Resting(LightningModule):
-    """Learns nothing, so that it ends as it began; ``head`` names what one has and another has not."""
+    """Module whose training changes no weight; ``head`` names a part that differs between modules."""
 
     def __init__(self, head: str = "head", width: int = 2) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ def fit(module: Resting, weights: Path, ckpt_path: Path | None = None) -> Traine
 
 @pytest.fixture
 def earlier(tmp_path: Path) -> tuple[Path, dict[str, torch.Tensor]]:
-    """The folder of a run, and what it left."""
+    """The folder of a run, and its weights."""
     torch.manual_seed(1)
     weights = Resting().state_dict()
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
@@ -48,7 +48,7 @@ def earlier(tmp_path: Path) -> tuple[Path, dict[str, torch.Tensor]]:
     return tmp_path / "run", weights
 
 
-def test_trained_weights_are_taken_over_by_their_names(
+def test_trained_weights_are_copied_by_name(
     earlier: tuple[Path, dict[str, torch.Tensor]], caplog: pytest.LogCaptureFixture
 ) -> None:
     run, weights = earlier
@@ -64,7 +64,7 @@ def test_trained_weights_are_taken_over_by_their_names(
     assert re.search(parts, caplog.text)
 
 
-def test_an_exported_folder_gives_the_same(tmp_path: Path, earlier: tuple[Path, dict[str, torch.Tensor]]) -> None:
+def test_an_exported_folder_has_the_same_weights(tmp_path: Path, earlier: tuple[Path, dict[str, torch.Tensor]]) -> None:
     run, weights = earlier
     (tmp_path / "export").mkdir()
     save_file(weights, tmp_path / "export" / "model.safetensors")
@@ -74,9 +74,7 @@ def test_an_exported_folder_gives_the_same(tmp_path: Path, earlier: tuple[Path, 
     assert read_weights(run).keys() == read_weights(tmp_path / "export").keys()
 
 
-def test_a_run_that_goes_on_keeps_its_own_weights(
-    tmp_path: Path, earlier: tuple[Path, dict[str, torch.Tensor]]
-) -> None:
+def test_a_resumed_run_keeps_its_own_weights(tmp_path: Path, earlier: tuple[Path, dict[str, torch.Tensor]]) -> None:
     run, weights = earlier
     first = Resting()
     fit(first, run).save_checkpoint(tmp_path / "own.ckpt")
@@ -99,7 +97,7 @@ def test_weights_of_another_shape_or_of_other_parts_are_refused(
 
 @pytest.mark.parametrize("content", [b"", b"no checkpoint", b"\x80\x02cos\nsystem\n."], ids=["empty", "text", "code"])
 @pytest.mark.parametrize("name", ["last.ckpt", "model.safetensors"])
-def test_damaged_files_and_such_with_code_are_refused(tmp_path: Path, name: str, content: bytes) -> None:
+def test_damaged_files_and_files_with_code_are_refused(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=rf"{name}.*(damaged|no safetensors)"):
         read_weights(tmp_path)

@@ -63,7 +63,7 @@ def test_counts_below_one_are_refused() -> None:
         ReconstructionsCallback(num_images=0)
 
 
-def test_folders_that_cannot_be_written_are_named(tmp_path: Path) -> None:
+def test_folders_that_are_not_writable_are_named(tmp_path: Path) -> None:
     (tmp_path / "reconstructions").write_text("a file is in the way")
     with pytest.raises(OSError, match=r"reconstructions.*[Ee]xpected a folder"):
         run(ReconstructionsCallback(), make_trainer(tmp_path))

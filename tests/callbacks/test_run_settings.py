@@ -9,13 +9,8 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch.utils.data import DataLoader
 
-from synth2_lightning.callbacks.run_settings import (
-    RECORD,
-    RunSettingsCallback,
-    collect_settings,
-    list_changes,
-    list_network_changes,
-)
+from synth2_lightning.callbacks.run_settings import RunSettingsCallback, collect_settings
+from synth2_lightning.callbacks.settings_changes import RECORD, list_changes, list_network_changes
 
 CONFIG: dict[str, Any] = {
     "seed_everything": 7,
@@ -59,7 +54,7 @@ CONFIG: dict[str, Any] = {
 
 
 def settings(path: str = "", value: Any = None, **trainer: Any) -> dict[str, Any]:
-    """Settings of a run in which one value is another."""
+    """Settings of a run, with one value replaced."""
     config = copy.deepcopy(CONFIG)
     if path:
         *parents, name = path.split(".")
@@ -125,11 +120,11 @@ def test_precision_is_that_of_the_trainer() -> None:
         ("model.init_args.generation.num_beams", 4),
     ],
 )
-def test_what_no_training_step_depends_on_may_change(path: str, value: Any) -> None:
+def test_settings_that_do_not_affect_training_steps_may_change(path: str, value: Any) -> None:
     assert list_changes({RECORD: settings()}, settings(path, value)) == []
 
 
-def test_only_the_network_counts_where_nothing_is_trained() -> None:
+def test_only_network_settings_are_compared_without_training() -> None:
     saved = {RECORD: settings()}
     for path, value in (("seed_everything", 1), ("model.init_args.optimizer.init_args.lr", 1), ("data", {})):
         assert list_network_changes(saved, settings(path, value)) == []
@@ -146,7 +141,7 @@ def test_length_and_number_of_processes_are_logged(caplog: pytest.LogCaptureFixt
     assert 'trainer.strategy: "SingleDeviceStrategy" -> "DDPStrategy"' in caplog.text
 
 
-def test_changes_are_refused_line_by_line_with_the_ways_out() -> None:
+def test_changes_are_listed_line_by_line_with_advice() -> None:
     saved = settings("data.init_args.batch_size", 8)
     saved["exact"]["seed_everything"] = 99
     with pytest.raises(ValueError, match=r"step=8\.ckpt") as error:

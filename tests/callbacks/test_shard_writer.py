@@ -47,7 +47,7 @@ class Killed(TokenizationModule):
 
 
 class Counting(TokenizationModule):
-    """Remembers what it was given."""
+    """Records the keys of its batches."""
 
     def __init__(self) -> None:
         super().__init__(TinyImageTokenizer())
@@ -113,7 +113,7 @@ def test_photos_become_shards(images: Path) -> None:
     }
 
 
-def test_a_killed_run_goes_on(images: Path) -> None:
+def test_a_killed_run_is_resumed(images: Path) -> None:
     with pytest.raises(KeyError, match="killed"):
         predict(images, Killed(TinyImageTokenizer()))
     (part,) = (images.parent / "shards").iterdir()
@@ -123,11 +123,11 @@ def test_a_killed_run_goes_on(images: Path) -> None:
     predict(images, module)
     check(images.parent / "shards")
     assert part.read_bytes() == first
-    # What is written is not made again; the damaged image is tried again, and 4 stands in for it.
+    # Written images are not made again; the damaged image is tried again, and 4 replaces it.
     assert module.keys == ["4", "4", "5", "6"]
 
 
-def test_a_finished_run_writes_nothing_twice(images: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_finished_run_writes_nothing_again(images: Path, caplog: pytest.LogCaptureFixture) -> None:
     predict(images, TokenizationModule(TinyImageTokenizer()))
     with caplog.at_level("INFO"):
         predict(images, TokenizationModule(TinyImageTokenizer()))
@@ -136,14 +136,14 @@ def test_a_finished_run_writes_nothing_twice(images: Path, caplog: pytest.LogCap
     assert "images were in" in caplog.text
 
 
-def test_a_run_goes_on_in_the_same_precision_only(images: Path) -> None:
+def test_a_run_is_resumed_in_the_same_precision_only(images: Path) -> None:
     with pytest.raises(KeyError, match="killed"):
         predict(images, Killed(TinyImageTokenizer()), precision="bf16-mixed")
     with pytest.raises(ValueError, match=r"trainer\.precision.*'bf16-mixed'.*'32-true'"):
         predict(images, TokenizationModule(TinyImageTokenizer()))
 
 
-def test_tokens_of_an_evaluation_split_are_not_learnt_from(images: Path) -> None:
+def test_tokens_of_an_evaluation_split_are_not_trained_on(images: Path) -> None:
     predict(images, TokenizationModule(TinyImageTokenizer()), Withheld)
     data = SyntheticDataModule(str(images.parent / "shards"), num_workers=0)
     with pytest.raises(ValueError, match=r"/shards\b.*evaluation split"):

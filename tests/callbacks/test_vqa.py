@@ -21,7 +21,7 @@ from synth2_lightning.types import CaptionOutput, ImageTextBatch, TokenLoss
 
 
 class Answering(QuestionAnsweringModule):
-    """Says "yes" to everything."""
+    """Answers every question with "yes"."""
 
     def compute_loss(self, visual: Tensor, batch: ImageTextBatch) -> TokenLoss:
         return TokenLoss(torch.ones(len(batch)), torch.ones(len(batch), dtype=torch.long))
@@ -47,7 +47,7 @@ def run(folder: Path, *batches: ImageTextBatch, callback: VQAAccuracyCallback | 
     return logged["val/vqa_accuracy"], Path(trainer.log_dir or "") / "vqa_accuracy" / "val-step=0"
 
 
-def test_accuracy_is_told_by_kind_of_question_beside_what_a_blind_answer_scores(tmp_path: Path) -> None:
+def test_accuracy_is_reported_by_type_of_question_with_the_blind_score(tmp_path: Path) -> None:
     stars = questions(0, "is there a star?", "yes", "no", "no")
     counts = questions(1, "How many stars are there?", "2")
     accuracy, folder = run(tmp_path, stars, counts, stars)  # the last one is padding
@@ -75,7 +75,7 @@ def test_accuracy_is_told_by_kind_of_question_beside_what_a_blind_answer_scores(
     assert rows[counts.keys[0]]["vqa_accuracy"] == 0.0
 
 
-def test_questions_of_the_last_pass_are_forgotten(tmp_path: Path) -> None:
+def test_questions_are_reset_between_epochs(tmp_path: Path) -> None:
     callback = VQAAccuracyCallback(folder=str(tmp_path))
     run(tmp_path, questions(0, "is it red?", "yes", "yes"), callback=callback)
     accuracy, _ = run(tmp_path, questions(0, "is it blue?", "no", "no"), callback=callback)
@@ -88,12 +88,12 @@ def test_answers_to_no_question_are_refused() -> None:
     batch = tiny_batch()
     output = CaptionOutput(keys=batch.keys, captions=batch.captions, references=())
     with pytest.raises(ValueError, match=r"2 answers.*0 questions"):
-        VQAAccuracyCallback().take(output, batch)
+        VQAAccuracyCallback().update(output, batch)
 
 
 @pytest.mark.slow  # interpreters that each import torch and torchmetrics
 @pytest.mark.parametrize("size", [1, 2])
-def test_questions_of_all_ranks_are_known_to_every_rank(size: int, tmp_path: Path) -> None:
+def test_every_rank_gets_the_questions_of_all_ranks(size: int, tmp_path: Path) -> None:
     script = Path(__file__).parent / "vqa_rank.py"
     alone = VQAAccuracyCallback()
     for number in range(5):

@@ -1,4 +1,4 @@
-"""One rank of some, for ``test_vqa.py``: ``vqa_rank.py RANK SIZE STORE`` writes what the callback scores."""
+"""One rank of ``test_vqa.py``: ``vqa_rank.py RANK SIZE STORE`` writes the scores of the callback."""
 
 import json
 import sys
@@ -28,7 +28,7 @@ if __name__ == "__main__":
     rank, size, store = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=size)
     answered = VQAAccuracyCallback()
-    # As a distributed sampler deals them, padded with repeats.
+    # As in a distributed sampler, padded with repeats.
     for dealt in [*range(5), *range(-5 % size)][rank::size]:
         take(answered, dealt)
     with answered._metric.sync_context():

@@ -22,7 +22,8 @@ from lightning.pytorch.callbacks import (
 
 from synth2_lightning.callbacks.checkpoint_io import find_checkpoint_to_resume
 from synth2_lightning.callbacks.last_checkpoint import LastCheckpointCallback
-from synth2_lightning.callbacks.run_settings import RECORD, RunSettingsCallback, explain_changes, list_changes
+from synth2_lightning.callbacks.run_settings import RunSettingsCallback
+from synth2_lightning.callbacks.settings_changes import RECORD, explain_changes, list_changes
 from synth2_lightning.callbacks.trainer_settings import MonitorCheckCallback, refuse_settings
 from synth2_lightning.cli.errors import message_for_user
 from synth2_lightning.io.checkpoint_files import find_best_checkpoint
@@ -72,7 +73,7 @@ def last_of(folder: Path, saved: object) -> None:
 
 
 def raise_as_cli(found: tuple[Path, list[str]]) -> None:
-    RunSettingsCallback(SETTINGS)._judge(*found)
+    RunSettingsCallback(SETTINGS)._handle_changes(*found)
 
 
 def trainer(*callbacks: Any, is_resumed: bool = False, **settings: Any) -> None:

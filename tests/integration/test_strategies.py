@@ -56,7 +56,7 @@ def start(script: str, *words: str) -> "subprocess.CompletedProcess[str]":
         while True:
             errors.seek(0)
             told = errors.read()
-            if script != "dying_rank.py" or "is gone" in told or "Child process" in told or time.monotonic() > deadline:
+            if script != "dying_rank.py" or "is lost" in told or "Child process" in told or time.monotonic() > deadline:
                 break
             time.sleep(1)
     return subprocess.CompletedProcess(ran.args, ran.returncode, "", told)

@@ -44,7 +44,7 @@ class SmallModule(BaseModule):
         return loss
 
 
-def test_checkpoints_hold_what_was_trained_and_nothing_else() -> None:
+def test_checkpoints_contain_trained_weights_only() -> None:
     assert set(SmallModule().state_dict()) == {
         "head.weight",
         "head.bias",
@@ -61,7 +61,7 @@ def test_loading_refuses_a_checkpoint_of_another_model() -> None:
         SmallModule().load_state_dict(state)
 
 
-def test_a_module_brings_frozen_weights_back_and_loads_the_others() -> None:
+def test_a_module_restores_frozen_weights_and_loads_the_others() -> None:
     saved = SmallModule().state_dict()
     saved["head.bias"] += 1
     module = SmallModule()
@@ -71,7 +71,7 @@ def test_a_module_brings_frozen_weights_back_and_loads_the_others() -> None:
     assert (module.frozen.weight == 7).all()
 
 
-def test_a_module_that_cannot_shard_refuses_to_train_apart() -> None:
+def test_a_module_without_sharding_refuses_a_mesh() -> None:
     module = SmallModule()
     module._device_mesh = make_mesh(data_parallel=2, tensor_parallel=1)
     with pytest.raises(ValueError, match=r"SmallModule.*ModelParallelStrategy.*=ddp"):
@@ -85,7 +85,7 @@ def test_fsdp1_is_refused_where_weights_are_used_outside_of_steps() -> None:
         module.configure_model()
 
 
-def test_a_mesh_that_would_train_apart_is_refused() -> None:
+def test_a_mesh_with_tensor_parallelism_is_refused() -> None:
     module = SmallModule()
     module._device_mesh = make_mesh(data_parallel=1, tensor_parallel=2)
     with pytest.raises(ValueError, match=r"tensor_parallel_size=2.*tensor_parallel_size=1.*data_parallel_size=2"):
@@ -98,7 +98,7 @@ def make_mesh(**sizes: int) -> DeviceMesh:
     return mesh
 
 
-def test_a_module_with_nothing_to_train_says_so() -> None:
+def test_a_module_without_trainable_parameters_is_refused() -> None:
     module = SmallModule().requires_grad_(False)
     with pytest.raises(ValueError, match=r"SmallModule.*no trainable parameter"):
         module.configure_optimizers()
@@ -111,7 +111,7 @@ def test_weight_decay_reaches_matrices_only() -> None:
     assert decays == {(3, 2): 0.5, (3,): 0.0}
 
 
-def test_matrices_that_fsdp1_made_flat_keep_their_decay() -> None:
+def test_matrices_flattened_by_fsdp1_keep_their_decay() -> None:
     class ShardedModule(SmallModule):
         def shard(self, mesh: DeviceMesh) -> None: ...
 
@@ -126,7 +126,7 @@ def test_matrices_that_fsdp1_made_flat_keep_their_decay() -> None:
     assert others == {"params": [module.head.bias], "weight_decay": 0.0}
 
 
-def test_fit_loads_parts_steps_the_schedule_and_comes_back(tmp_path: Path) -> None:
+def test_fit_loads_parts_steps_the_schedule_and_is_restored(tmp_path: Path) -> None:
     module = SmallModule(
         width=5,
         optimizer=lambda groups: SGD(groups, lr=1.0),
@@ -150,7 +150,7 @@ def test_fit_loads_parts_steps_the_schedule_and_comes_back(tmp_path: Path) -> No
 
 
 class DrawingModule(SmallModule):
-    """Notes what chance gave it in every step."""
+    """Records random numbers of every step."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -164,9 +164,7 @@ class DrawingModule(SmallModule):
         torch.rand(3)
 
 
-def test_chance_is_that_of_the_seed_and_the_batch_whatever_came_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_random_numbers_depend_on_seed_and_batch_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)  # of another test: it would win over the seeds here
 
     def fit(num_steps: int, ckpt_path: Path | None = None, **settings: Any) -> DrawingModule:
@@ -191,7 +189,7 @@ def test_chance_is_that_of_the_seed_and_the_batch_whatever_came_before(
     assert fit(6).drawn != whole.drawn
 
 
-def test_a_module_is_not_sent_to_spawned_processes(tmp_path: Path) -> None:
+def test_a_module_is_not_pickled_for_spawned_processes(tmp_path: Path) -> None:
     trainer = Trainer(
         accelerator="cpu", devices=2, strategy="ddp_spawn", logger=False, enable_checkpointing=False, max_steps=1,
         enable_progress_bar=False, enable_model_summary=False, default_root_dir=tmp_path,

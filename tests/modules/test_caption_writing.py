@@ -12,7 +12,7 @@ BATCH = PromptBatch(
 )
 
 
-def test_answers_stand_beside_what_was_asked() -> None:
+def test_answers_are_returned_with_their_prompts() -> None:
     written = CaptionWritingModule(TinyCaptionGenerator()).predict_step(BATCH, 0)
     assert written.batch is BATCH
     assert [answer.text for answer in written.completions] == [
@@ -29,14 +29,14 @@ def test_provenance_is_the_generators() -> None:
     }
 
 
-def test_the_language_model_is_loaded_when_the_strategy_says_so() -> None:
+def test_the_language_model_is_loaded_in_configure_model() -> None:
     module = CaptionWritingModule(TinyCaptionGenerator())
     module.generator.load = Mock()  # type: ignore[method-assign]
     module.configure_model()
     module.generator.load.assert_called_once_with()
 
 
-def test_other_batches_and_lost_answers_are_refused() -> None:
+def test_other_batches_and_missing_answers_are_refused() -> None:
     module = CaptionWritingModule(TinyCaptionGenerator())
     with pytest.raises(TypeError, match=r"CaptionBatch.*PromptBatch.*ConceptDataModule"):
         module.predict_step(CaptionBatch((), ()), 0)

@@ -52,7 +52,7 @@ def tiny_trainer(folder: Path, **settings: object) -> Trainer:
     )  # fmt: skip
 
 
-def test_learns_from_pixels_and_tokens_and_logs_each_source(tmp_path: Path) -> None:
+def test_trains_on_pixels_and_tokens_and_logs_each_source(tmp_path: Path) -> None:
     module, trainer = tiny_module(), tiny_trainer(tmp_path, max_epochs=6)
     trainer.fit(module, loader(batches()), loader([tiny_batch(16, seed=7)]))
     logged = trainer.callback_metrics
@@ -66,7 +66,7 @@ def test_learns_from_pixels_and_tokens_and_logs_each_source(tmp_path: Path) -> N
     assert outputs[0]["captions"] == tiny_batch(8, seed=9).captions  # type: ignore[call-overload]
 
 
-def test_a_source_may_leave_the_mixture_and_come_back_within_an_epoch(tmp_path: Path) -> None:
+def test_a_source_may_be_missing_in_some_batches_of_an_epoch(tmp_path: Path) -> None:
     mixed, alone = batches(2), [tiny_batch(4, seed=1), tiny_batch(4, seed=2)]
     trainer = tiny_trainer(tmp_path, max_epochs=1)
     trainer.fit(tiny_module(), loader([mixed[0], *alone, mixed[1]]), loader([tiny_batch(4)]))
@@ -172,7 +172,7 @@ class UpperCaseModule(VisionLanguageModule):
         return [caption.upper() for caption in super().generate(visual, prompts)]
 
 
-def test_a_subclass_changes_the_answer_and_nothing_else() -> None:
+def test_a_subclass_overrides_the_generation_only() -> None:
     module = UpperCaseModule(TinyImageTokenizer(), TinyResampler, TinyDecoder())
     output = module.predict_step(tiny_batch(), 0)
     assert all(caption == caption.upper() for caption in output["captions"])

@@ -104,7 +104,7 @@ def test_same_id_on_two_levels_is_two_codes(tmp_path: Path) -> None:
     assert float(run.callback_metrics["val/explained_variance"]) == pytest.approx(1)
 
 
-def test_checkpoint_brings_the_codes_back(fitted: tuple[CodebookModule, Trainer], tmp_path: Path) -> None:
+def test_a_checkpoint_restores_the_codes(fitted: tuple[CodebookModule, Trainer], tmp_path: Path) -> None:
     module, run = fitted
     run.save_checkpoint(tmp_path / "last.ckpt")
     again = make_module()
@@ -113,7 +113,7 @@ def test_checkpoint_brings_the_codes_back(fitted: tuple[CodebookModule, Trainer]
     assert scores == expected
 
 
-def test_other_than_images_are_refused() -> None:
+def test_tokens_are_refused() -> None:
     batch = ImageTextBatch(VQTokens(torch.zeros(1, 4, 1, dtype=torch.long), "x"), ("a",), (SampleInfo("0", "s"),))
     with pytest.raises(TypeError, match=r"CodebookModule.*VQTokens.*Pixels"):
         make_module().training_step(batch, 0)

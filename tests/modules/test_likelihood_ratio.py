@@ -16,7 +16,7 @@ CAPTIONS = ["a bright field", "a dark field", "field", "a bright"]
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A captioner that has learned what bright is, and images to compare with, one of them twice."""
+    """A captioner trained on dark and bright images, and reference images, one of them twice."""
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     module = VisionLanguageModule(TinyImageTokenizer(), TinyResampler, TinyDecoder())
     optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=0.05)
@@ -35,7 +35,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def reference_ids() -> Tensor:
-    """Dark images and bright ones, no two alike."""
+    """Dark and bright images, all different."""
     return torch.tensor([[1, 2, 1, 2], [1, 1, 2, 2], [2, 2, 1, 1], [11, 12, 12, 11], [12, 12, 11, 11], [3, 1, 2, 1]])[
         ..., None
     ]
@@ -80,7 +80,7 @@ def test_a_score_is_the_log_ratio_per_token(folder: Path) -> None:
 
 
 @torch.no_grad()
-def test_a_reference_image_is_left_out_beside_itself(folder: Path) -> None:
+def test_a_reference_image_is_excluded_from_its_own_references(folder: Path) -> None:
     scorer = make(folder)
     scorer.load()
     ids = reference_ids()
@@ -94,7 +94,7 @@ def test_a_reference_image_is_left_out_beside_itself(folder: Path) -> None:
     assert float(score) == pytest.approx(float(expected), abs=1e-5)
 
 
-def test_captions_score_more_beside_their_own_image(folder: Path) -> None:
+def test_captions_score_higher_with_their_own_image(folder: Path) -> None:
     scorer = make(folder)
     scorer.load()
     batch = tiny_batch(32, seed=123)
@@ -122,7 +122,7 @@ def test_provenance_names_captioner_and_references(folder: Path) -> None:
     assert other.provenance()["captioner"] != provenance["captioner"]
 
 
-def test_what_cannot_be_compared_is_refused(folder: Path) -> None:
+def test_too_few_references_are_refused(folder: Path) -> None:
     with pytest.raises(ValueError, match=r"num_references=1.*2 or more"):
         LikelihoodRatioScorer("captioner.ckpt", "shards", num_references=1)
     write_shards(folder / "alike", torch.zeros(3, 4, 1, dtype=torch.long))

@@ -42,7 +42,7 @@ def make_trainer(folder: Path, **arguments: Any) -> Trainer:
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.1, 1.0])
-def test_texts_are_dropped_at_the_asked_rate(rate: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_texts_are_dropped_at_the_given_rate(rate: float, monkeypatch: pytest.MonkeyPatch) -> None:
     module, dropped = make_module(text_dropout=rate), []
     encode_text = module.network.encode_text
 
@@ -57,7 +57,7 @@ def test_texts_are_dropped_at_the_asked_rate(rate: float, monkeypatch: pytest.Mo
     assert torch.cat(dropped).float().mean() == pytest.approx(rate, abs=0.02)
 
 
-def test_only_hidden_tokens_are_learnt_from() -> None:
+def test_only_masked_tokens_contribute_to_the_loss() -> None:
     module = make_module(text_dropout=0.0, label_smoothing=0.0)
     tokens, captions = module.tokenizer.tokenize(tiny_batch(3).image), tiny_batch(3).captions  # type: ignore[arg-type]
     mask = torch.tensor([[True, False, False, False]] * 3)
@@ -72,7 +72,7 @@ def test_only_hidden_tokens_are_learnt_from() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:The number of training batches")
-def test_it_learns_what_captions_say_and_writes_a_generator(tmp_path: Path) -> None:
+def test_it_learns_from_captions_and_writes_a_generator(tmp_path: Path) -> None:
     module = make_module()
     batches = [tiny_batch(16, seed) for seed in range(60)]
     trainer = make_trainer(tmp_path, max_epochs=1, callbacks=[WeightAveragingCallback(decay=0.9)])
@@ -90,7 +90,7 @@ def test_it_learns_what_captions_say_and_writes_a_generator(tmp_path: Path) -> N
     assert bright > dark + 5
 
 
-def test_images_tokens_and_mixtures_are_one() -> None:
+def test_images_tokens_and_mixtures_have_the_same_tokens() -> None:
     module, batch = make_module(), tiny_batch(4)
     pixels = batch.image
     tokens = module._tokens(pixels)
@@ -99,18 +99,18 @@ def test_images_tokens_and_mixtures_are_one() -> None:
     assert torch.equal(module._tokens(mixed).ids, torch.cat([tokens.ids, tokens.ids]))
 
 
-def test_validation_hides_the_same_tokens_every_time() -> None:
+def test_validation_masks_the_same_tokens_every_time() -> None:
     module = make_module().eval()
     first, second = (module.validation_step(tiny_batch(4), 0) for _ in range(2))
     assert torch.equal(first["generated"].ids, second["generated"].ids)
 
 
-def test_checkpoints_hold_what_is_learnt() -> None:
+def test_checkpoints_contain_the_trained_parts() -> None:
     assert not any(name.startswith(("tokenizer", "text_encoder")) for name in make_module().state_dict())
 
 
 @pytest.mark.parametrize(("text_dropout", "label_smoothing"), [(1.5, 0.1), (0.1, 1.0)])
-def test_shares_out_of_range_are_refused(text_dropout: float, label_smoothing: float) -> None:
+def test_fractions_out_of_range_are_refused(text_dropout: float, label_smoothing: float) -> None:
     with pytest.raises(ValueError, match=f"text_dropout={text_dropout}.*label_smoothing={label_smoothing}"):
         make_module(text_dropout=text_dropout, label_smoothing=label_smoothing)
 

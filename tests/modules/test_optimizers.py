@@ -14,7 +14,7 @@ def test_matrices_decay_and_vectors_do_not() -> None:
     assert others == {"params": [layer.bias], "weight_decay": 0.0}
 
 
-def test_flat_matrices_decay_and_empty_groups_are_left_out() -> None:
+def test_flat_matrices_decay_and_empty_groups_are_dropped() -> None:
     flat = nn.Parameter(torch.zeros(6))
     assert decay_groups([flat], matrices={flat}) == [{"params": [flat]}]
 
@@ -32,7 +32,7 @@ def test_states_are_named_by_weight() -> None:
     assert [state["state"][name]["exp_avg"] for name in ("bias", "weight")] == moments
 
 
-def test_states_that_are_not_numbered_by_torch_or_of_other_weights_stay() -> None:
+def test_states_that_are_not_numbered_by_torch_or_of_other_weights_are_not_changed() -> None:
     layer = nn.Linear(2, 1)
     optimizer = AdamW(layer.parameters())
     named = {"state": {}, "param_groups": [{"params": ["weight", "bias"]}]}

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from synth2_lightning.modules.partial_checkpoints import leave_out_frozen, refuse_other_weights
+from synth2_lightning.modules.partial_checkpoints import exclude_frozen, refuse_other_weights
 
 TRAINED = {"head.weight", "head.bias", "counts.running_mean", "counts.running_var", "counts.num_batches_tracked"}
 
@@ -14,7 +14,7 @@ TRAINED = {"head.weight", "head.bias", "counts.running_mean", "counts.running_va
 class Model(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        leave_out_frozen(self, ("encoder",))
+        exclude_frozen(self, ("encoder",))
         self.scale = nn.Parameter(torch.ones(1), requires_grad=False)
         self.encoder = nn.BatchNorm1d(2, affine=False)  # frozen by its name only
         self.encoder.register_buffer("scratch", torch.zeros(1), persistent=False)
@@ -23,7 +23,7 @@ class Model(nn.Module):
         self.counts = nn.BatchNorm1d(2, affine=False)
 
 
-def test_frozen_parameters_and_the_buffers_beside_them_are_left_out() -> None:
+def test_frozen_parameters_and_their_buffers_are_excluded() -> None:
     assert set(Model().state_dict()) == TRAINED
     assert set(nn.ModuleList([Model()]).state_dict()) == {f"0.{name}" for name in TRAINED}
 
@@ -45,7 +45,7 @@ def test_loading_keeps_the_frozen_weights_that_are_present(strict: bool, assign:
 
 
 @pytest.mark.parametrize("is_pickled", [True, False])
-def test_copies_do_as_the_original(is_pickled: bool) -> None:
+def test_copies_exclude_frozen_weights_too(is_pickled: bool) -> None:
     original = Model()
     other = pickle.loads(pickle.dumps(original)) if is_pickled else deepcopy(original)
     other.norm.weight.fill_(7)

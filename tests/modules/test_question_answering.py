@@ -14,7 +14,7 @@ from synth2_lightning.types import GenerationSettings, ImageTextBatch
 
 
 def questions(seed: int) -> ImageTextBatch:
-    """Ask of every other image whether it is bright, of the others how it is."""
+    """Return a batch with two kinds of questions in turn, "is it bright" and "how is it"."""
     batch = tiny_batch(16, seed=seed)
     asked = ["is it bright" if row % 2 else "how is it" for row in range(len(batch))]
     said = {("is it bright", True): "yes", ("is it bright", False): "no", ("how is it", True): "bright"}
@@ -41,7 +41,7 @@ def answering_module(folder: Path, **settings: Any) -> QuestionAnsweringModule:
     return module
 
 
-def test_the_new_head_learns_to_answer_what_was_asked(tmp_path: Path) -> None:
+def test_the_new_head_learns_to_answer_questions(tmp_path: Path) -> None:
     module = answering_module(tmp_path)
     optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=5e-3)
     for step in range(100):

@@ -16,7 +16,7 @@ NOTHING = TokenLoss(torch.zeros(2), torch.zeros(2, dtype=torch.long))
 
 @pytest.fixture
 def beside(monkeypatch: pytest.MonkeyPatch) -> Tensor:
-    """Sum and count of the other one of two ranks, to be filled in."""
+    """Sum and count of the other of two ranks, to be filled in."""
     other = torch.zeros(2)
     monkeypatch.setattr(dist, "is_initialized", lambda: True)
     monkeypatch.setattr(dist, "get_world_size", lambda: 2)
@@ -25,7 +25,7 @@ def beside(monkeypatch: pytest.MonkeyPatch) -> Tensor:
     return other
 
 
-def test_the_mean_is_over_all_tokens_and_its_shares_average_to_it(beside: Tensor) -> None:
+def test_the_mean_is_over_all_tokens_and_the_average_of_ranks_equals_it(beside: Tensor) -> None:
     beside.copy_(torch.tensor([3.0, 1.0]))
     sums = torch.tensor([2.0, 4.0], requires_grad=True)
     share, mean = mean_over_ranks(TokenLoss(sums, torch.tensor([2, 3])))
@@ -36,25 +36,25 @@ def test_the_mean_is_over_all_tokens_and_its_shares_average_to_it(beside: Tensor
     assert not mean.requires_grad
 
 
-def test_a_rank_without_a_target_token_stays_in_step(beside: Tensor) -> None:
+def test_a_rank_without_a_target_token_contributes_nothing(beside: Tensor) -> None:
     beside.copy_(torch.tensor([3.0, 1.0]))
     share, mean = mean_over_ranks(NOTHING)
     assert (float(share), float(mean)) == (0, 3)
 
 
-def test_no_rank_with_a_target_token_is_an_error_on_all(beside: Tensor) -> None:
+def test_no_target_token_on_any_rank_is_an_error_on_all(beside: Tensor) -> None:
     assert not beside.any()
     with pytest.raises(ValueError, match=r"2 captions.*target"):
         mean_over_ranks(NOTHING)
 
 
 @pytest.mark.usefixtures("beside")
-def test_ranks_cut_different_rows_out_of_what_was_drawn_for_all() -> None:
+def test_ranks_slice_different_rows_of_the_global_batch() -> None:
     assert locate_rows(3) == (6, slice(3, 6))
 
 
 def agree(monkeypatch: pytest.MonkeyPatch, paths: list[Path | None]) -> None:
-    """Have every rank but the last say what it would resume from, and the last one compare."""
+    """Run the check of every rank in turn; the last one gets the checkpoints of all."""
     said: list[Any] = []
 
     def gather(found: list[Any], own: Any) -> None:

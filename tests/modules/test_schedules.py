@@ -17,7 +17,7 @@ def rates(num_steps: int, warmup_steps: int, final_fraction: float) -> list[floa
     return values
 
 
-def test_rises_to_the_peak_falls_to_the_share_and_stays() -> None:
+def test_rises_to_the_peak_and_falls_to_the_final_fraction() -> None:
     values = rates(num_steps=50, warmup_steps=10, final_fraction=0.1)
     assert values[:10] == pytest.approx([2.0 * (step + 1) / 10 for step in range(10)])
     assert values[30] == pytest.approx(2.0 * (0.1 + 0.9 * 0.5))
@@ -33,6 +33,6 @@ def test_no_warmup_starts_at_the_peak() -> None:
     ("warmup_steps", "final_fraction", "message"),
     [(-1, 0.1, r"warmup_steps.*-1.*0"), (1, 1.5, r"final_.*1\.5.*0.*1")],
 )
-def test_refuses_what_makes_no_sense(warmup_steps: int, final_fraction: float, message: str) -> None:
+def test_settings_out_of_range_are_refused(warmup_steps: int, final_fraction: float, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         rates(10, warmup_steps, final_fraction)

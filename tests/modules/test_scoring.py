@@ -22,7 +22,7 @@ class Lost(TinyPairScorer):
         return super().score(tokens, captions).log() - torch.tensor([0, torch.inf, 0])
 
 
-def test_every_caption_is_scored_beside_its_image_and_nothing_is_lost() -> None:
+def test_every_caption_is_scored_with_its_image() -> None:
     module = ScoringModule(TinyPairScorer())
     module.configure_model()
     scored = module.predict_step(IMAGES, 0)
@@ -34,18 +34,18 @@ def test_every_caption_is_scored_beside_its_image_and_nothing_is_lost() -> None:
     assert module.predict_step(scored, 0).scores == scored.scores
 
 
-def test_provenance_names_the_scorer_and_what_it_says() -> None:
+def test_provenance_names_the_scorer_and_its_settings() -> None:
     assert ScoringModule(TinyPairScorer()).provenance() == {
         "scorer_class": "TinyPairScorer",
         "codebook": TinyImageTokenizer.codebook,
     }
 
 
-def test_what_comes_from_no_shards_is_refused() -> None:
+def test_batches_that_are_not_from_shards_are_refused() -> None:
     with pytest.raises(TypeError, match=r"ScoringModule.*ImageTextBatch.*TokenizedImages.*Shard"):
         ScoringModule(TinyPairScorer()).predict_step(tiny_batch(), 0)
 
 
-def test_a_score_that_is_no_number_is_refused() -> None:
+def test_a_score_that_is_not_finite_is_refused() -> None:
     with pytest.raises(ValueError, match=r"Lost.*'a dark field'.*-inf.*finite"):
         ScoringModule(Lost()).predict_step(IMAGES, 0)

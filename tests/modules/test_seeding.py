@@ -7,7 +7,7 @@ from synth2_lightning.modules.seeding import StepSeeds
 
 
 def sample(seeds: StepSeeds) -> tuple[float, float, float, float]:
-    """Numbers of torch, Python and NumPy, then one of the generator that all ranks share."""
+    """Numbers of torch, Python and NumPy, then one of the shared generator."""
     shared = torch.rand((), generator=seeds.shared_generator()).item()
     return torch.rand(()).item(), random.random(), np.random.rand(), shared  # noqa: NPY002
 
@@ -19,7 +19,7 @@ def start(run_seed: int = 1, step: int = 3, rank: int = 0) -> tuple[float, float
     return sample(seeds)
 
 
-def test_ranks_sample_apart_except_from_the_shared_generator() -> None:
+def test_ranks_sample_differently_except_from_the_shared_generator() -> None:
     first, second = start(rank=0), start(rank=1)
     assert all(one != other for one, other in zip(first[:3], second[:3], strict=True))
     assert first[3] == second[3]

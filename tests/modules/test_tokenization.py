@@ -7,7 +7,7 @@ from synth2_lightning.modules.tokenization import TokenizationModule
 from synth2_lightning.testing import TinyImageTokenizer, tiny_batch
 
 
-def test_images_keep_their_names_and_all_their_captions() -> None:
+def test_images_keep_their_keys_and_all_their_captions() -> None:
     module, batch = TokenizationModule(TinyImageTokenizer()), tiny_batch(3)
     module.configure_model()
     images = module.predict_step(batch, 0)

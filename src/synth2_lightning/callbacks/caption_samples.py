@@ -1,4 +1,4 @@
-"""Images beside what the model says of them, for people who would look rather than read."""
+"""Grids of validation images with generated captions."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -14,10 +14,10 @@ _WIDTH, _LINE, _NUM_LINES = 224, 15, 3
 
 
 class CaptionSamplesCallback(ImageGridCallback):
-    """Draws validation images with the model's caption (black) and one human's (gray): PNG and TensorBoard.
+    """Draws validation images with the generated caption (black) and one reference (gray): PNG and TensorBoard.
 
     Args:
-        num_images: Images in the grid; the first ones of the validation set, so that grids can be compared.
+        num_images: Images in the grid; the first ones of the validation set, so that grids are comparable.
         num_columns: Images in a row.
         folder: Where ``step=<n>.png`` goes; by default ``samples/`` in the run's log folder.
 
@@ -37,7 +37,7 @@ class CaptionSamplesCallback(ImageGridCallback):
         super().__init__(num_images, num_columns, folder)
 
     def draw_tiles(self, outputs: Any, batch: ImageTextBatch, num_tiles: int) -> list[Image.Image]:
-        """Draw images with their captions; batches of tokens have no images to draw."""
+        """Return tiles of images with their captions; none for a batch of tokens."""
         if not isinstance(batch.image, Pixels):
             return []
         references = batch.references or tuple((caption,) for caption in batch.captions)
@@ -49,15 +49,15 @@ class CaptionSamplesCallback(ImageGridCallback):
 
 
 def draw_tile(image: UInt8[np.ndarray, "3 height width"], caption: str, reference: str) -> Image.Image:
-    """Put a caption (black) and a reference (gray) under an image, three lines each.
+    """Return an image with a caption (black) and a reference (gray) below it, at most three lines each.
 
     Args:
-        image: RGB.
-        caption: What the model says.
-        reference: What a human says.
+        image: RGB image.
+        caption: Generated caption.
+        reference: Reference caption.
     """
     resized = Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0)))
-    # Small images are drawn ones: their pixels may show.
+    # Small images are synthetic scenes with sharp pixel edges.
     smooth = Image.Resampling.BICUBIC if max(resized.size) > _WIDTH // 2 else Image.Resampling.NEAREST
     resized = ImageOps.contain(resized, (_WIDTH, _WIDTH), smooth)
     tile = Image.new("RGB", (_WIDTH, resized.height + (2 * _NUM_LINES + 1) * _LINE), "white")

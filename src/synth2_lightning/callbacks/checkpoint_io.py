@@ -1,4 +1,4 @@
-"""Checkpoint files: written whole or not at all, checked when they are read, and the newest good one found."""
+"""Checkpoint files: atomic writes, verified reads, and the search for the newest valid checkpoint."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -14,11 +14,10 @@ from synth2_lightning.io.checkpoint_files import find_damage, plain_values_only,
 
 
 class CheckedCheckpointIO(TorchCheckpointIO):
-    """Writes checkpoints so that a kill leaves the old one or the new one, and refuses damaged ones.
+    """Writes checkpoints atomically, and refuses damaged ones.
 
-    The checksum is the one that ``torch.save`` puts into its file, a zip archive, for every tensor (CRC-32): there is
-    no second file that could be lost or be of another checkpoint. What lies behind an address (``s3://``) is left to
-    Lightning and to the store's own checksums, and so are the folders that sharding strategies write.
+    The checksums are those in the file itself: ``torch.save`` writes a zip archive with a CRC-32 of every tensor.
+    Remote addresses (``s3://``) and the folders of sharding strategies are left to Lightning.
 
     Example:
         >>> import tempfile
@@ -32,7 +31,7 @@ class CheckedCheckpointIO(TorchCheckpointIO):
         """Write a checkpoint.
 
         Raises:
-            OSError: If it cannot be written; an earlier one at this path is as it was.
+            OSError: If it cannot be written; an earlier file at this path is unchanged.
         """
         if "://" in str(path):
             super().save_checkpoint(checkpoint, path, storage_options)
@@ -40,53 +39,53 @@ class CheckedCheckpointIO(TorchCheckpointIO):
             write_atomically(Path(path), lambda draft: _save(checkpoint, draft))
 
     def load_checkpoint(self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = None) -> Any:
-        """Read a checkpoint, tensors and plain values only unless ``weights_only=False`` allows more.
+        """Return the content of a checkpoint: tensors and plain values only, unless ``weights_only=False``.
 
         Raises:
-            FileNotFoundError: If it is gone.
-            ValueError: If it is damaged, when the message names the newest good one that lies beside it, or may hold
-                code.
+            FileNotFoundError: If it does not exist.
+            ValueError: If it may contain code, or is damaged; then the message names the newest valid checkpoint in
+                the same folder.
         """
         if "://" not in str(path):
             refuse_damaged(Path(path))
         if "://" not in str(path) and not Path(path).exists():
             raise FileNotFoundError(
-                f"The checkpoint {path} is gone since it was found: another run saves its own in that folder. Expected "
-                "one run at a time there: wait until it has ended, and start this command again."
+                f"The checkpoint {path} is gone: another run has replaced it. Expected one run at a time in this "
+                "folder. Wait until the other run has ended, and start this command again."
             )
         with plain_values_only(Path(path)):
             return super().load_checkpoint(path, map_location, weights_only is not False)
 
 
 def refuse_damaged(path: Path) -> None:
-    """Refuse a damaged checkpoint file; folders and what is missing are left to others.
+    """Refuse a damaged checkpoint file; folders and missing files are not checked.
 
     Raises:
-        ValueError: If it is damaged; the message names the newest good one that lies beside it.
+        ValueError: If it is damaged; the message names the newest valid checkpoint in the same folder.
 
     Example:
         >>> refuse_damaged(Path("gone.ckpt"))
     """
     if not path.is_file() or not (damage := find_damage(path)):
         return
-    others = [candidate for candidate in _list_good([path.parent]) if candidate.path != path]
-    way_out = "No good one lies beside it"
+    others = [candidate for candidate in _list_valid([path.parent]) if candidate.path != path]
+    advice = "No good checkpoint is in the same folder"
     if others:
-        way_out = f"Go on from {others[-1].path}, of step {others[-1].step}"
-    raise ValueError(f"The checkpoint {path} is damaged: {damage}. Expected the file as it was written. {way_out}.")
+        advice = f"Resume from {others[-1].path}, of step {others[-1].step}"
+    raise ValueError(f"The checkpoint {path} is damaged: {damage}. Expected the file as it was written. {advice}.")
 
 
 def find_last_checkpoint(folders: Iterable[Path]) -> Path | None:
-    """Give the good checkpoint with the most steps in the first folder that has one, and warn of damaged ones.
+    """Return the valid checkpoint with the most steps in the first folder that has one, and warn of damaged ones.
 
-    No clock is asked: of two of the same step ``last.ckpt``, or the one that it links to, is taken. Those with other
-    names than a ``LastCheckpointCallback`` gives are a last resort: they may be from the middle of a step.
+    File times are not compared: of two of the same step, ``last.ckpt`` or its target is preferred. Checkpoints with
+    names other than those of ``LastCheckpointCallback`` come last: they may be from the middle of a step.
 
     Args:
-        folders: Searched in this order; those that are not there are passed over.
+        folders: Searched in this order; missing ones are skipped.
 
     Raises:
-        ValueError: If there are checkpoints, and all are damaged, or DeepSpeed's.
+        ValueError: If there are checkpoints, and all are damaged or of DeepSpeed.
 
     Example:
         >>> find_last_checkpoint([Path("gone")]) is None
@@ -99,14 +98,14 @@ def find_last_checkpoint(folders: Iterable[Path]) -> Path | None:
 def find_checkpoint_to_resume(
     folders: Iterable[Path], list_changes: Callable[[Mapping[str, Any]], list[str]]
 ) -> tuple[Path, list[str]] | None:
-    """Return the newest good checkpoint without changed settings or else the newest one, with its changed settings.
+    """Return the newest valid checkpoint with unchanged settings, or else the newest one with its changed settings.
 
     Args:
-        folders: Of runs, the newest first; within a folder the order is that of :func:`find_last_checkpoint`.
+        folders: Folders of checkpoints, the newest run first; see :func:`find_last_checkpoint` for the order in each.
         list_changes: Returns one line for each setting in a checkpoint that differs from the present one.
 
     Raises:
-        ValueError: If there are checkpoints, and all are damaged, or DeepSpeed's.
+        ValueError: If there are checkpoints, and all are damaged or of DeepSpeed.
 
     Example:
         >>> find_checkpoint_to_resume([Path("gone")], lambda content: []) is None
@@ -115,7 +114,7 @@ def find_checkpoint_to_resume(
     damaged: list[str] = []
     newest: _Candidate | None = None
     for folder in folders:
-        good = _list_good([folder], damaged, list_changes)
+        good = _list_valid([folder], damaged, list_changes)
         if not good:
             continue
         newest = newest or _last(good)
@@ -137,17 +136,17 @@ def find_checkpoint_to_resume(
         return newest.path, newest.changes
     if damaged:
         raise ValueError(
-            f"No checkpoint here can be gone on from: {' '.join(damaged)} Bring one back from a copy, name another by "
-            "--ckpt_path, or start again without."
+            f"No checkpoint can be used to resume: {' '.join(damaged)} Expected a valid one. Restore one from a "
+            "backup, select another with --ckpt_path, or start a new run without it."
         )
     return None
 
 
 def run_folders(checkpoints: Path) -> list[Path]:
-    """Give the folder of a run's checkpoints, and those of the runs that were numbered before it, the newest first.
+    """Return the checkpoint folders of a run and of the other numbered runs beside it, newest first.
 
     Args:
-        checkpoints: Such as ``runs/version_3/checkpoints``.
+        checkpoints: Checkpoint folder of the run, such as ``runs/version_3/checkpoints``.
 
     Example:
         >>> run_folders(Path("gone/version_3/checkpoints"))
@@ -167,8 +166,8 @@ def run_folders(checkpoints: Path) -> list[Path]:
 def _save(checkpoint: dict[str, Any], draft: Path) -> None:
     try:
         torch.save(checkpoint, draft)
-    except RuntimeError as error:  # torch's own word for a full disk
-        raise OSError(f"it was taken in part only, as by a full disk ({str(error).splitlines()[0]})") from error
+    except RuntimeError as error:  # torch raises it for a full disk
+        raise OSError(f"the file was written in part only, as by a full disk ({str(error).splitlines()[0]})") from error
 
 
 class _Candidate(NamedTuple):
@@ -179,8 +178,8 @@ class _Candidate(NamedTuple):
 
 
 def _last(good: list[_Candidate]) -> _Candidate:
-    whole = [candidate for candidate in good if candidate.path.name.startswith(("step=", "last"))]
-    return (whole or good)[-1]
+    complete = [candidate for candidate in good if candidate.path.name.startswith(("step=", "last"))]
+    return (complete or good)[-1]
 
 
 def _warn_of_damage(damaged: list[str], used: _Candidate) -> None:
@@ -188,12 +187,12 @@ def _warn_of_damage(damaged: list[str], used: _Candidate) -> None:
         rank_zero_warn(f"Damaged checkpoints: {' '.join(damaged)} {used.path}, of step {used.step}, is used instead.")
 
 
-def _list_good(
+def _list_valid(
     folders: Iterable[Path],
     damaged: list[str] | None = None,
     list_changes: Callable[[Mapping[str, Any]], list[str]] = lambda content: [],
 ) -> list[_Candidate]:
-    """The checkpoints that can be read, in the order in which they were written."""
+    """Return the readable checkpoints, in the order in which they were written."""
     good: list[_Candidate] = []
     for folder in folders:
         last = (folder / "last.ckpt").resolve()

@@ -1,4 +1,4 @@
-"""Images that were generated for captions, beside the real ones."""
+"""Grids of generated images beside the real ones."""
 
 import logging
 from typing import Any
@@ -16,12 +16,12 @@ _logger = logging.getLogger(__name__)
 
 
 class GeneratedSamplesCallback(ImageGridCallback):
-    """Draws what was generated (left) and what the real image's tokens show (right) over their caption.
+    """Draws generated images (left) and the real ones, decoded from their tokens (right), above their captions.
 
-    Nothing is drawn where the tokenizer has no decoder, which is said once.
+    If the tokenizer has no decoder, nothing is drawn, and one warning is logged.
 
     Args:
-        num_images: Pairs to draw; the first ones of the validation set, so that grids can be compared.
+        num_images: Pairs in the grid; the first ones of the validation set, so that grids are comparable.
         num_columns: Pairs in a row.
         folder: Where ``step=<n>.png`` goes; by default ``generated/`` in the run's log folder.
 
@@ -42,23 +42,23 @@ class GeneratedSamplesCallback(ImageGridCallback):
         self._tokenizer: ImageTokenizer | None = None
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forget the last pass, and take the module's tokenizer.
+        """Clear the grid and get the module's tokenizer.
 
         Raises:
-            TypeError: If it has none.
+            TypeError: If the module has none.
         """
         super().on_validation_epoch_start(trainer, pl_module)
         tokenizer = getattr(pl_module, "tokenizer", None)
         if not isinstance(tokenizer, ImageTokenizer):
             raise TypeError(
-                f"GeneratedSamplesCallback was given a {type(pl_module).__name__} without a tokenizer; expected a "
-                "MuseModule. Remove the callback from the run file."
+                f"GeneratedSamplesCallback got a {type(pl_module).__name__} without a tokenizer; expected a MuseModule."
+                " Remove the callback from the run file."
             )
         self._tokenizer = tokenizer
 
     def draw_tiles(self, outputs: Any, batch: ImageTextBatch, num_tiles: int) -> list[Image.Image]:
-        """Draw pairs with their captions."""
-        assert self._tokenizer is not None, "on_validation_epoch_start takes it"
+        """Return tiles of pairs with their captions."""
+        assert self._tokenizer is not None, "set by on_validation_epoch_start"
         generated, real = outputs["generated"], outputs["real"]
         try:
             pairs = [

@@ -1,4 +1,4 @@
-"""What callbacks that draw a grid of validation images share."""
+"""Base class of callbacks that draw a grid of validation images."""
 
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -14,16 +14,16 @@ from synth2_lightning.types import ImageTextBatch
 
 
 class ImageGridCallback(Callback, ABC):
-    """Draws a grid after each validation, as PNG and for TensorBoard; a subclass says what a tile shows.
+    """Draws a grid after each validation, as PNG and for TensorBoard; subclasses draw the tiles.
 
     Args:
-        num_images: Tiles in the grid; the first ones of the validation set, so that grids can be compared.
+        num_images: Tiles in the grid; the first images of the validation set, so that grids are comparable.
         num_columns: Tiles in a row.
         folder: Where ``step=<n>.png`` goes; by default :attr:`folder_name` in the run's log folder.
 
     Attributes:
         folder_name: Folder inside the log folder.
-        title: What TensorBoard calls the grid.
+        title: Tag of the grid in TensorBoard.
         gap: White pixels between tiles.
 
     Raises:
@@ -37,8 +37,7 @@ class ImageGridCallback(Callback, ABC):
     def __init__(self, num_images: int, num_columns: int, folder: str | None = None) -> None:
         if num_images < 1 or num_columns < 1:
             raise ValueError(
-                f"{type(self).__name__} was asked for {num_images} images in {num_columns} columns; expected 1 or "
-                "more of each."
+                f"{type(self).__name__} got {num_images} images in {num_columns} columns; expected 1 or more of each."
             )
         self.num_images = num_images
         self.num_columns = num_columns
@@ -47,16 +46,16 @@ class ImageGridCallback(Callback, ABC):
 
     @abstractmethod
     def draw_tiles(self, outputs: Any, batch: ImageTextBatch, num_tiles: int) -> list[Image.Image]:
-        """Draw a batch's first images, all tiles of one size.
+        """Return tiles of the first images of a batch, all of one size.
 
         Args:
-            outputs: What ``validation_step`` returned.
-            batch: What it was given.
-            num_tiles: Tiles that are still missing; more are not drawn.
+            outputs: Output of ``validation_step``.
+            batch: Its batch.
+            num_tiles: Maximum number of tiles.
         """
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forget the last pass."""
+        """Clear the grid."""
         self._tiles = []
 
     def on_validation_batch_end(
@@ -68,18 +67,18 @@ class ImageGridCallback(Callback, ABC):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Take images until there are enough."""
-        wanted = self.num_images - len(self._tiles)
-        if wanted > 0 and trainer.is_global_zero and not trainer.sanity_checking:
-            self._tiles += self.draw_tiles(outputs, batch, wanted)
+        """Add the tiles of a batch, until the grid is full."""
+        num_missing = self.num_images - len(self._tiles)
+        if num_missing > 0 and trainer.is_global_zero and not trainer.sanity_checking:
+            self._tiles += self.draw_tiles(outputs, batch, num_missing)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw.
+        """Write the grid.
 
         Raises:
             OSError: If the folder cannot be written.
         """
-        run_folder = trainer.log_dir or trainer.default_root_dir  # asked on every rank: the answer is broadcast
+        run_folder = trainer.log_dir or trainer.default_root_dir  # on every rank: log_dir is a collective call
         if not self._tiles:
             return
         grid = draw_grid(self._tiles, self.num_columns, self.gap)
@@ -88,17 +87,17 @@ class ImageGridCallback(Callback, ABC):
             write_atomically(folder / f"step={trainer.global_step}.png", lambda draft: grid.save(draft, "PNG"))
         except OSError as error:
             raise OSError(
-                f"{type(self).__name__} could not write to {folder}: {error}. Expected a folder that may be written; "
-                "choose another with --trainer.default_root_dir or the callback's `folder`."
+                f"{type(self).__name__} could not write to {folder}: {error}. Expected a folder that is writable. "
+                "Choose another with --trainer.default_root_dir or the callback's `folder`."
             ) from error
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_image(self.title, np.asarray(grid), trainer.global_step, dataformats="HWC")
 
 
-# torchvision.utils.make_grid puts a border around the grid as well, and takes tensors, which tiles with text are not.
+# torchvision.utils.make_grid adds a border around the grid, and takes tensors instead of PIL images.
 def draw_grid(tiles: list[Image.Image], num_columns: int, gap: int) -> Image.Image:
-    """Lay tiles of one size out in rows, white between them.
+    """Return tiles of one size in rows, with a white gap between them.
 
     Example:
         >>> draw_grid([Image.new("RGB", (10, 20))] * 3, num_columns=2, gap=4).size

@@ -1,4 +1,4 @@
-"""Images above what a tokenizer makes of them."""
+"""Grids of images and their reconstructions by a tokenizer."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ class ReconstructionsCallback(ImageGridCallback):
     """Draws validation images in pairs, the original above its reconstruction: PNG and TensorBoard.
 
     Args:
-        num_images: Images to draw; the first ones of the validation set, so that grids can be compared.
+        num_images: Images to draw; the first ones of the validation set, so that grids are comparable.
         num_columns: Images in a row.
         folder: Where ``step=<n>.png`` goes; by default ``reconstructions/`` in the run's log folder.
 
@@ -35,14 +35,14 @@ class ReconstructionsCallback(ImageGridCallback):
         super().__init__(num_images, num_columns, folder)
 
     def draw_tiles(self, outputs: Any, batch: ImageTextBatch, num_tiles: int) -> list[Image.Image]:
-        """Draw pairs.
+        """Return tiles of images above their reconstructions.
 
         Raises:
-            TypeError: If the step gave no reconstruction.
+            TypeError: If the step returned no reconstruction.
         """
         if not isinstance(outputs, dict) or not isinstance(outputs.get("reconstruction"), Reconstruction):
             raise TypeError(
-                f"ReconstructionsCallback was given {type(outputs).__name__} by the step; expected a "
+                f"ReconstructionsCallback got {type(outputs).__name__} from the step; expected a "
                 "ReconstructionOutput. Return one from validation_step, or remove the callback."
             )
         reconstruction: Reconstruction = outputs["reconstruction"]
@@ -51,6 +51,6 @@ class ReconstructionsCallback(ImageGridCallback):
 
 
 def draw_pair(original: Float[Tensor, "3 height width"], copy: Float[Tensor, "3 height width"]) -> Image.Image:
-    """Put an image above its reconstruction; values go from -1 to 1, what is outside is clamped."""
+    """Return an image above its reconstruction; values are clamped to [-1, 1]."""
     values = ((torch.cat([original, copy], dim=1).float() + 1) * 127.5).round().clamp(0, 255)
     return Image.fromarray(values.to(torch.uint8).permute(1, 2, 0).cpu().numpy())

@@ -8,8 +8,8 @@ from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.utilities import rank_zero_info
 
 from synth2_lightning.callbacks.checkpoint_io import find_checkpoint_to_resume, refuse_damaged, run_folders
-from synth2_lightning.callbacks.run_settings import (
-    RunSettingsCallback,
+from synth2_lightning.callbacks.run_settings import RunSettingsCallback
+from synth2_lightning.callbacks.settings_changes import (
     explain_changes,
     explain_network_changes,
     list_changes,

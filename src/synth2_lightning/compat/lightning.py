@@ -17,7 +17,7 @@ CLASS_PATH_KEY = "_class_path"
 
 
 def keep_batches(trainer: Trainer) -> None:
-    """Have the trainer pass batches to the module as the data loader delivered them.
+    """Turn off the trainer's conversion of batches, so that modules get them unchanged.
 
     Replaces ``convert_input`` of the trainer's precision plugin: those of FSDP, DeepSpeed, half and double precision
     raise ``ValueError`` for frozen dataclasses, which batches are. Lightning calls it before any hook of the module,
@@ -36,7 +36,7 @@ def keep_batches(trainer: Trainer) -> None:
 
 
 def replace_sigterm_handler(trainer: Trainer, handler: Callable[[int, FrameType | None], None]) -> None:
-    """Have the trainer register another handler of SIGTERM than its own.
+    """Replace the SIGTERM handler that the trainer registers.
 
     Replaces ``_SignalConnector._sigterm_notifier_fn``, which broadcasts within the signal: a rank that receives the
     signal twice deadlocks. A handler that a hook registered with ``signal`` would run after Lightning's.
@@ -49,10 +49,10 @@ def replace_sigterm_handler(trainer: Trainer, handler: Callable[[int, FrameType 
 
 
 def request_stop(trainer: Trainer) -> None:
-    """Have the trainer raise ``SIGTERMException`` after the current step or batch.
+    """Make the trainer raise ``SIGTERMException`` after the current step or batch.
 
-    Sets ``_SignalConnector.received_sigterm``, which ``Trainer.received_sigterm`` only reads. ``Trainer.should_stop``
-    is no substitute: it runs one more validation.
+    Sets ``_SignalConnector.received_sigterm``, for which ``Trainer.received_sigterm`` has no setter.
+    ``Trainer.should_stop`` is no substitute: it runs one more validation.
 
     Args:
         trainer: The trainer, on every rank.
@@ -73,7 +73,7 @@ def is_validation_due(trainer: Trainer) -> bool:
 
 
 def save_also_after_steps(callback: ModelCheckpoint) -> None:
-    """Have a callback save after every training step, in addition to validations and epochs.
+    """Make a callback save after every training step, in addition to validations and epochs.
 
     Sets ``ModelCheckpoint._every_n_train_steps``; its constructor refuses it together with ``every_n_epochs``.
 
@@ -92,7 +92,7 @@ def save_also_after_steps(callback: ModelCheckpoint) -> None:
 def is_multiprocessing(strategy: Strategy) -> bool:
     """Whether a strategy starts its processes by ``multiprocessing`` (``ddp_spawn``, ``ddp_fork``, ``ddp_notebook``).
 
-    Tests for ``_MultiProcessingLauncher``; strategies have no public attribute that says how they start processes.
+    Tests for ``_MultiProcessingLauncher``; strategies have no public attribute for it.
 
     Args:
         strategy: The trainer's strategy.

@@ -1,4 +1,4 @@
-"""Base of all LightningModules: injected optimization, deferred loading, partial checkpoints."""
+"""Base class of trained modules: injected optimizers, deferred loading, checkpoints without frozen weights."""
 
 import warnings
 from collections.abc import Mapping
@@ -22,13 +22,13 @@ from synth2_lightning.io.locations import resolve
 from synth2_lightning.io.trusted_packages import trusting
 from synth2_lightning.modules.divergence import refuse_nonfinite_loss, refuse_nonfinite_weights
 from synth2_lightning.modules.optimizers import OptimizerFactory, SchedulerFactory, decay_groups, name_states
-from synth2_lightning.modules.partial_checkpoints import leave_out_frozen, refuse_other_weights
+from synth2_lightning.modules.partial_checkpoints import exclude_frozen, refuse_other_weights
 from synth2_lightning.modules.ranks import refuse_different_checkpoints
 from synth2_lightning.modules.saved_module import build_module
 from synth2_lightning.modules.seeding import StepSeeds
 from synth2_lightning.modules.sharding import (
     SPAWNED_PROCESSES,
-    keep_frozen_whole,
+    ignore_frozen,
     refuse_matrix_optimizer,
     refuse_spawned_processes,
     refuse_tensor_parallel,
@@ -38,16 +38,16 @@ _Module = TypeVar("_Module", bound=LightningModule)
 
 
 class BaseModule(LightningModule):
-    """A LightningModule whose parts are injected and whose checkpoints hold trained weights only.
+    """LightningModule whose parts are constructor arguments and whose checkpoints contain trained weights only.
 
     Args:
-        optimizer: Makes the optimizer from parameter groups. Weight decay reaches matrices only; biases,
-            gains and other vectors are in a group without.
-        lr_scheduler: Makes the schedule, stepped after every optimization step, from the optimizer and the
-            number of steps that the trainer will take. None keeps the learning rate constant.
+        optimizer: Factory of the optimizer, called with parameter groups. Biases, gains and other vectors are in a
+            group without weight decay.
+        lr_scheduler: Factory of the learning-rate schedule, called with the optimizer and the number of optimization
+            steps; the schedule advances after every step. None keeps the learning rate constant.
 
     Attributes:
-        frozen_parts: Names of children that are never trained and never saved; ``load()`` brings them back.
+        frozen_parts: Names of children that are never trained or saved; their ``load()`` restores them.
     """
 
     frozen_parts: ClassVar[tuple[str, ...]] = ()
@@ -56,11 +56,11 @@ class BaseModule(LightningModule):
         super().__init__()
         self._make_optimizer = optimizer
         self._make_scheduler = lr_scheduler
-        leave_out_frozen(self, self.frozen_parts)
-        self.strict_loading = False  # strategies compare names with those of all weights; load_state_dict does it right
-        # Under the command line Lightning records the run file's text, from which load_from_checkpoint builds
-        # the parts again. In a notebook the arguments are live objects: only the plain ones can be recorded.
-        # This must stand in __init__ itself: Lightning reads the arguments off the calling frames.
+        exclude_frozen(self, self.frozen_parts)
+        self.strict_loading = False  # strategies would require frozen weights; load_state_dict checks the names
+        # LightningCLI records the arguments as class specs, from which load_from_checkpoint rebuilds the parts. In a
+        # script they are objects, and only plain values are recorded. save_hyperparameters must be called in
+        # __init__, because it reads the arguments of the calling frames.
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*is an instance of `nn.Module`.*")
             self.save_hyperparameters(logger=False)
@@ -81,34 +81,35 @@ class BaseModule(LightningModule):
         weights_only: bool | None = None,
         **kwargs: Any,
     ) -> _Module:
-        """Read a module from a checkpoint, with its weights, on the processor; run nothing that the checkpoint names.
+        """Return the module of a checkpoint, with its weights, on the CPU.
 
-        Lightning would build whatever a checkpoint describes. Here each class must be of a trusted package (the one of
-        this class is; see :func:`~synth2_lightning.io.class_specs.trusting`) and of the type that its place asks for.
+        Lightning would construct any class that a checkpoint names. Here every class must be of a trusted package and
+        of the annotated type of its argument. The package of this class is trusted; see
+        :func:`~synth2_lightning.io.trusted_packages.trusting`.
 
         Args:
             checkpoint_path: Location of the file.
-            map_location: Only the processor; call ``.to(device)`` afterwards.
-            hparams_file: Refused: a checkpoint describes its module itself.
-            strict: Refused, if ``False``: all that was trained must be there.
-            weights_only: Refused, if ``False``: a checkpoint of ours holds tensors and plain values only.
-            **kwargs: Arguments of the module that take the place of those in the checkpoint, and its parts where a
-                script built them.
+            map_location: None or the CPU; call ``.to(device)`` afterwards.
+            hparams_file: Must be None: the checkpoint contains the hyperparameters.
+            strict: Must not be ``False``: all trained weights are required.
+            weights_only: Must not be ``False``: checkpoints contain tensors and plain values only.
+            **kwargs: Arguments of the module that replace those in the checkpoint; required for parts that a script
+                constructed.
 
         Raises:
-            FileNotFoundError: If it is missing, or a file that a part reads.
-            ValueError: If it is damaged, may hold code, is of another class, names classes that are not trusted, or an
-                argument is refused.
+            FileNotFoundError: If the checkpoint, or a file that a part loads, is missing.
+            ValueError: If the checkpoint is damaged, may contain code, is of another class or names classes that are
+                not trusted, or if an argument has another value than allowed.
         """
         if map_location not in (None, "cpu", torch.device("cpu")) or hparams_file is not None:
             raise ValueError(
                 f"{cls.__name__}.load_from_checkpoint() got map_location={map_location!r} and hparams_file="
-                f"{hparams_file!r}; expected neither: it is read to the processor, with the settings in it."
+                f"{hparams_file!r}; expected neither: it is loaded on the CPU, with the hyperparameters in it."
             )
         if strict is False or weights_only is False:
             raise ValueError(
                 f"{cls.__name__}.load_from_checkpoint() got strict={strict} and weights_only={weights_only}; expected "
-                "neither to be False: a checkpoint of ours holds all trained weights, tensors and plain values only."
+                "neither to be False: a checkpoint contains all trained weights, as tensors and plain values only."
             )
         path = resolve(checkpoint_path, "checkpoint")
         with trusting([cls.__module__.partition(".")[0]]):
@@ -116,18 +117,18 @@ class BaseModule(LightningModule):
         return module
 
     def setup(self, stage: str) -> None:
-        """Leave batches as they are delivered, and have all processes resume from the same checkpoint.
+        """Check the strategy and the checkpoint to resume from, and turn off the conversion of batches.
 
         Raises:
-            ValueError: If processes were started in a way that loses what they train, or their checkpoints differ.
+            ValueError: If the strategy starts processes by ``multiprocessing``, or the ranks' checkpoints differ.
         """
         if stage == "fit":
             refuse_spawned_processes(self.trainer.strategy)
         refuse_different_checkpoints(self.trainer)
-        keep_batches(self.trainer)  # what needs another precision is cast where it is read
+        keep_batches(self.trainer)  # parts cast their own inputs
 
     def __getstate__(self) -> dict[str, Any]:
-        """Refuse to be sent to another process, as ``ddp_spawn`` does before any hook is called.
+        """Refuse to be pickled for another process, which ``ddp_spawn`` does before it calls any hook.
 
         Raises:
             ValueError: While a process is being spawned.
@@ -138,8 +139,8 @@ class BaseModule(LightningModule):
         return state
 
     def configure_model(self) -> None:
-        """Bring the weights of every part that has some; called on each rank and by ``load_from_checkpoint``."""
-        reset_seed()  # as strategies of several processes do, so that new weights are those of one process
+        """Load the weights of all parts; called on each rank and by ``load_from_checkpoint``."""
+        reset_seed()  # strategies with several processes do so too; new weights then equal those of one process
         for part in self.children():
             if callable(load := getattr(part, "load", None)):
                 load()
@@ -152,7 +153,7 @@ class BaseModule(LightningModule):
                 if type(self).shard is BaseModule.shard:
                     raise self._cannot_shard("FSDPStrategy")
                 self._matrices = {weight for weight in self.parameters() if weight.ndim > 1}
-            keep_frozen_whole(self, strategy)
+            ignore_frozen(self, strategy)
         if self.device_mesh is not None:
             refuse_tensor_parallel(self.device_mesh)
             self.shard(self.device_mesh)
@@ -160,37 +161,37 @@ class BaseModule(LightningModule):
     def _find_trainer(self) -> Trainer | None:
         try:
             return self.trainer
-        except RuntimeError:  # not attached to one
+        except RuntimeError:  # not attached to a trainer
             return None
 
     def shard(self, mesh: DeviceMesh) -> None:
-        """Spread the trained parts over the mesh; override it where there are parts worth it.
+        """Shard the trained parts over the mesh; override it to support ``ModelParallelStrategy``.
 
         Args:
-            mesh: Of ``ModelParallelStrategy``, with a ``data_parallel`` dimension.
+            mesh: Mesh of ``ModelParallelStrategy``, with a ``data_parallel`` dimension.
 
         Raises:
-            ValueError: If the module has no way to, because its ranks would then train apart without a word.
+            ValueError: If not overridden: without sharding, gradients would not be reduced over ranks.
         """
         raise self._cannot_shard("ModelParallelStrategy")
 
     def _cannot_shard(self, strategy: str) -> ValueError:
         return ValueError(
-            f"{type(self).__name__} cannot shard its weights, as {strategy} wants; expected trainer.strategy=ddp, or "
-            "one device. A subclass that overrides shard(mesh) can."
+            f"{type(self).__name__} cannot shard its weights, which {strategy} requires; expected trainer.strategy=ddp "
+            "or one device. Use one of them, or override shard(mesh) in a subclass."
         )
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Build the optimizer over trainable parameters, and its schedule.
+        """Return the optimizer of the trainable parameters, and its schedule.
 
         Raises:
-            ValueError: If no parameter is trainable, or the optimizer wants whole matrices and the strategy keeps none.
+            ValueError: If no parameter is trainable, or the optimizer needs matrices and the strategy flattens them.
         """
         groups = self.parameter_groups()
         if not groups:
             raise ValueError(
-                f"{type(self).__name__} has no trainable parameter: every part is frozen. Expected at least one; "
-                "unfreeze a part, or use `synth2 validate` where nothing is to be trained."
+                f"{type(self).__name__} has no trainable parameter: every part is frozen. Expected at least one. "
+                "Unfreeze a part, or use `synth2 validate` for a module without training."
             )
         optimizer = self._make_optimizer(groups)
         if trainer := self._find_trainer():
@@ -207,19 +208,19 @@ class BaseModule(LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip as Lightning does; by norm under FSDP1, too, which has to ask all processes for theirs."""
-        whole = self.trainer.strategy.model
-        if isinstance(whole, FullyShardedDataParallel) and gradient_clip_val and gradient_clip_algorithm != "value":
-            whole.clip_grad_norm_(gradient_clip_val)
+        """Clip as Lightning does, and also by norm under FSDP1, whose norm is over all ranks."""
+        model = self.trainer.strategy.model
+        if isinstance(model, FullyShardedDataParallel) and gradient_clip_val and gradient_clip_algorithm != "value":
+            model.clip_grad_norm_(gradient_clip_val)
         else:
             super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """All that is trainable, in groups for the optimizer; override it where parts want settings of their own."""
+        """Return the trainable parameters in groups for the optimizer; override it for other settings per part."""
         return decay_groups(self.parameters(), self._matrices)
 
     def on_train_start(self) -> None:
-        """Set the run's seed, unless a checkpoint did."""
+        """Set the run's seed, unless it was restored from a checkpoint."""
         if self._seeds.run_seed is None:
             self._seeds.run_seed = self.trainer.strategy.broadcast(torch.initial_seed())
 
@@ -227,12 +228,12 @@ class BaseModule(LightningModule):
         """Seed the step."""
         self._seeds.start_step(self.trainer.fit_loop.total_batch_idx, self.global_rank)
 
-    def draw_alike(self) -> torch.Generator:
-        """Return a generator of the same numbers on all ranks in a training step, such as for masks of the batch."""
+    def shared_generator(self) -> torch.Generator:
+        """Return a generator with the same state on all ranks in a training step, such as for masks of the batch."""
         return self._seeds.shared_generator()
 
     def on_before_backward(self, loss: Tensor) -> None:
-        """Stop the run at a loss that is not finite.
+        """Refuse a loss that is not finite.
 
         Raises:
             FloatingPointError: If the loss of any rank is NaN or infinite.
@@ -240,10 +241,14 @@ class BaseModule(LightningModule):
         refuse_nonfinite_loss(self, loss)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the run's seed; refuse weights that are not finite, so that the last good checkpoint is kept."""
+        """Add the run's seed and the names of optimizer states; refuse weights that are not finite.
+
+        Raises:
+            FloatingPointError: If a trained weight of any rank is NaN or infinite.
+        """
         refuse_nonfinite_weights(self)
         checkpoint["seed"] = self._seeds.run_seed
-        # FSDP2 takes numbers for the place of a weight in the model, though torch's optimizers count by their groups.
+        # FSDP2 numbers weights by their order in the model, torch's optimizers by that in their groups.
         for state, optimizer in zip(checkpoint.get("optimizer_states", ()), self.trainer.optimizers, strict=False):
             name_states(state, optimizer, self)
 
@@ -261,5 +266,5 @@ class BaseModule(LightningModule):
         return super().load_state_dict(state_dict, strict=strict, assign=assign)
 
     def num_trainable(self) -> int:
-        """Number of trainable scalars."""
+        """Return the number of trainable parameters, as scalars."""
         return sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)

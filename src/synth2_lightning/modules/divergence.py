@@ -1,4 +1,4 @@
-"""Ends a run whose loss or weights are no longer finite, on all ranks together."""
+"""Detection of losses and weights that are not finite, on all ranks."""
 
 import math
 
@@ -8,9 +8,9 @@ from torch.distributed.tensor import DTensor
 
 
 def refuse_nonfinite_loss(module: LightningModule, loss: Tensor) -> None:
-    """Refuse a training loss that is NaN or infinite on any rank; to be called on all ranks, before ``backward``.
+    """Refuse a training loss that is NaN or infinite on any rank; call it on all ranks, before ``backward``.
 
-    ``EarlyStopping(check_finite=True)`` checks after the optimizer's step.
+    ``EarlyStopping(check_finite=True)`` checks only after the optimizer's step.
 
     Args:
         module: The module in training.
@@ -20,22 +20,22 @@ def refuse_nonfinite_loss(module: LightningModule, loss: Tensor) -> None:
         FloatingPointError: If the loss of any rank is not finite.
     """
     trainer, value = module.trainer, float(loss.detach())
-    is_here = not math.isfinite(value)
-    if not trainer.strategy.reduce_boolean_decision(is_here, all=False):
+    is_nonfinite = not math.isfinite(value)
+    if not trainer.strategy.reduce_boolean_decision(is_nonfinite, all=False):
         return
     logged = {name: f"{value:.4g}" for name, value in trainer.callback_metrics.items() if "train/" in name}
     rates = {f"{group['lr']:.4g}" for optimizer in trainer.optimizers for group in optimizer.param_groups}
     raise FloatingPointError(
         f"The training loss of step {trainer.global_step + 1} is {value:.4g} on process {module.global_rank}"
-        f"{'' if is_here else ', but not finite on another'}; expected a finite one on all. No gradient of it has "
-        "reached a weight, and nothing is written. Logged last on this process: "
+        f"{'' if is_nonfinite else ', but not finite on another process'}; expected a finite loss on all. No weight "
+        "was updated with it, and no checkpoint is written. Last logged on this process: "
         f"{', '.join(map('='.join, logged.items())) or 'nothing'}. Learning rate: {', '.join(sorted(rates))}. "
         f"{_advice(trainer)}"
     )
 
 
 def refuse_nonfinite_weights(module: LightningModule) -> None:
-    """Refuse trained weights that are NaN or infinite on any rank; to be called on all ranks, before writing them.
+    """Refuse trained weights that are NaN or infinite on any rank; call it on all ranks, before writing them.
 
     Args:
         module: The module in training.
@@ -46,12 +46,13 @@ def refuse_nonfinite_weights(module: LightningModule) -> None:
     trainer = module.trainer
     trained = {name: weight.detach() for name, weight in module.named_parameters() if weight.requires_grad}
     local = {name: weight.to_local() if isinstance(weight, DTensor) else weight for name, weight in trained.items()}
-    spoiled = [name for name, weight in local.items() if not weight.isfinite().all()]
-    if trainer.strategy.reduce_boolean_decision(bool(spoiled), all=False):
+    nonfinite = [name for name, weight in local.items() if not weight.isfinite().all()]
+    if trainer.strategy.reduce_boolean_decision(bool(nonfinite), all=False):
         raise FloatingPointError(
-            f"{len(spoiled)} of {len(trained)} trained tensors ({', '.join(spoiled[:3]) or 'but some elsewhere'}) "
-            f"are not finite on process {module.global_rank} after {trainer.global_step} steps, though the loss "
-            f"was; expected finite ones. Nothing is written. {_advice(trainer)}"
+            f"{len(nonfinite)} of {len(trained)} trained weights "
+            f"({', '.join(nonfinite[:3]) or 'but some on another process'}) are not finite on process "
+            f"{module.global_rank} after {trainer.global_step} steps, though the loss was; expected finite weights. "
+            f"Nothing is written. {_advice(trainer)}"
         )
 
 
@@ -60,8 +61,8 @@ def _advice(trainer: Trainer) -> str:
     kept = [getattr(callback, f"{which}_model_path", "") for which in ("last", "best") for callback in callbacks]
     path = next(filter(None, kept), "")
     resume = f"Resume from {path} (--ckpt_path, --resume_with_changes=true)"
-    start = resume if path else "There is no checkpoint yet: start again"
+    start = resume if path else "There is no checkpoint yet: start a new run"
     return (
         f"{start} with a lower learning rate, trainer.gradient_clip_val or trainer.precision=32-true; "
-        "trainer.detect_anomaly=true names the operation at which it begins."
+        "trainer.detect_anomaly=true names the first operation that is not finite."
     )

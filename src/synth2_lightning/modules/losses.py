@@ -1,10 +1,10 @@
-"""Losses by source."""
+"""Losses by source of the images."""
 
 from torch import Tensor
 
 
 def source_losses(sums: Tensor, counts: Tensor, sources: tuple[str, ...]) -> dict[str, Tensor]:
-    """Mean loss per target token (nats) of each source in a batch.
+    """Return the mean loss per target token (nats) of each source in a batch.
 
     Example:
         >>> import torch

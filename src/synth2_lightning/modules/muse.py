@@ -1,4 +1,4 @@
-"""Trains the generator: MUSE (Chang et al., arXiv 2301.00704) on the tokens of the captioner's own encoder."""
+"""Training of the image generator: MUSE (Chang et al., arXiv 2301.00704) on the captioner's image tokens."""
 
 import math
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from synth2_lightning.modules.base import BaseModule
 from synth2_lightning.modules.divergence import refuse_nonfinite_weights
 from synth2_lightning.modules.optimizers import OptimizerFactory, SchedulerFactory
 from synth2_lightning.modules.ranks import locate_rows, mean_over_ranks
-from synth2_lightning.modules.sharding import choose_precision, shard_part, whole_weights
+from synth2_lightning.modules.sharding import choose_precision, full_weights, shard_part
 from synth2_lightning.nn.maskgit import MaskGit
 from synth2_lightning.nn.masking import sample_mask
 from synth2_lightning.nn.parallel_decoding import SamplingSettings
@@ -27,13 +27,13 @@ from synth2_lightning.nn.unmasking import ConfidenceOrder, UnmaskingOrder
 from synth2_lightning.types import ImageInput, ImageTextBatch, MixedImages, Pixels, TokenLoss, VQTokens
 
 MaskGitFactory = Callable[[int, int, int, tuple[int, int], int], MaskGit]
-"""``(embedding dim, codes, levels, grid, text dim) -> MaskGit``: a run file says only what is free to choose."""
+"""``(embedding dim, codebook size, levels, grid, text dim) -> MaskGit``; a run file sets the other arguments."""
 
-_NUM_BINS = 4  # of the share of hidden tokens, for the logs
+_NUM_BINS = 4  # of the fraction of masked tokens, for logging
 
 
 class GenerationOutput(TypedDict):
-    """What ``validation_step`` and ``test_step`` return."""
+    """Output of ``validation_step`` and ``test_step``."""
 
     captions: tuple[str, ...]
     generated: VQTokens
@@ -41,27 +41,27 @@ class GenerationOutput(TypedDict):
 
 
 class MuseModule(BaseModule):
-    """Learns to guess hidden image tokens from the others and the caption; draws images in validation.
+    """Trains a masked image token predictor, conditioned on captions; samples images in validation.
 
-    Logs the loss by how much is hidden (``train/loss_hidden_25`` is over images of which up to a quarter is), the
-    accuracy, and in validation what tells whether the drawn grids are like real ones: how many different codes a grid
-    has beside a real one, and how often the true image is among the ten nearest to what was drawn for its caption.
-    When the fit ends, the generator is written to ``generator/`` in the run's log folder, ready for
+    Logs the loss by fraction of masked tokens (``train/loss_hidden_25``: images with up to 25 % masked) and the
+    accuracy. Validation also logs, for sampled and real images, the number of different codes per image, and the
+    recall at 10 of the real image among the nearest neighbors of the image sampled for its caption. At the end of the
+    fit the generator is written to ``generator/`` in the log folder, for
     :class:`~synth2_lightning.generators.muse.MuseGenerator`.
 
     Args:
-        tokenizer: Frozen; turns images into the codes that are learned.
-        text_encoder: Conditions the network; trained along if it is not frozen.
-        network: Factory of the network, called with what tokenizer and text encoder tell.
-        text_dropout: Share of the texts that are replaced by the null text, 0 to 1; what guidance needs.
-        label_smoothing: Share of the target's mass that is spread over all codes, 0 to 1.
-        sampling: How images are drawn in validation.
-        order: Which tokens a step of drawing reveals.
+        tokenizer: Maps images to codes, the targets; frozen.
+        text_encoder: Encodes the captions; trained jointly unless frozen.
+        network: Factory of the network, called with the sizes of tokenizer and text encoder.
+        text_dropout: Fraction of captions replaced by the null conditioning, 0 to 1, for classifier-free guidance.
+        label_smoothing: Fraction of the target probability that is spread over all codes, 0 to below 1.
+        sampling: Parameters of the sampling in validation.
+        order: Selects the tokens that a sampling step commits.
         optimizer: See :class:`BaseModule`.
         lr_scheduler: See :class:`BaseModule`.
 
     Raises:
-        ValueError: If a share is out of range, or the tokenizer's grid is not square.
+        ValueError: If a fraction is out of range, or the tokenizer's grid is not square.
 
     Example:
         >>> from functools import partial
@@ -89,8 +89,8 @@ class MuseModule(BaseModule):
         super().__init__(optimizer, lr_scheduler)
         if not (0 <= text_dropout <= 1 and 0 <= label_smoothing < 1):
             raise ValueError(
-                f"MuseModule was given text_dropout={text_dropout} and label_smoothing={label_smoothing}; expected "
-                "shares from 0 to 1, of the second below 1."
+                f"MuseModule got text_dropout={text_dropout} and label_smoothing={label_smoothing}; expected fractions "
+                "from 0 to 1, the second below 1."
             )
         self.tokenizer = tokenizer.requires_grad_(False)
         self.text_encoder = text_encoder
@@ -103,7 +103,7 @@ class MuseModule(BaseModule):
         self.recall = RetrievalRecall(k=10)
 
     def shard(self, mesh: DeviceMesh) -> None:
-        """Spread the network over the mesh, and the text encoder if it is trained."""
+        """Shard the network over the mesh, and the text encoder if it is trained."""
         policy = choose_precision(self.trainer.precision)
         for layer in self.network.layers:
             shard_part(
@@ -114,12 +114,12 @@ class MuseModule(BaseModule):
             shard_part(self.text_encoder, mesh, entries=("encode",), policy=policy)
 
     def training_step(self, batch: ImageTextBatch, batch_idx: int) -> Tensor:
-        """Learn from one batch of images or tokens."""
+        """Return the loss of a batch on randomly masked tokens."""
         tokens = self._tokens(batch.image)
         num_rows, own = locate_rows(len(batch))
-        chance = self.draw_alike()
-        drop_text = (torch.rand(num_rows, generator=chance) < self.text_dropout)[own].to(self.device)
-        mask = sample_mask(num_rows, self.network.num_tokens, chance)[own].to(self.device)
+        generator = self.shared_generator()
+        drop_text = (torch.rand(num_rows, generator=generator) < self.text_dropout)[own].to(self.device)
+        mask = sample_mask(num_rows, self.network.num_tokens, generator)[own].to(self.device)
         losses, accuracy = self._masked_loss(tokens, batch.captions, mask, drop_text)
         loss, mean = mean_over_ranks(TokenLoss(losses.sum(1), mask.sum(1)))
         self.log("train/loss", mean, prog_bar=True, batch_size=len(batch))
@@ -129,20 +129,19 @@ class MuseModule(BaseModule):
         return loss
 
     def validation_step(self, batch: ImageTextBatch, batch_idx: int) -> GenerationOutput:
-        """Measure the loss on the same hidden tokens every time, and draw an image for every caption."""
+        """Measure the loss with the same masks in every epoch, and sample an image for every caption."""
         return self._evaluate(batch, batch_idx, "val")
 
     def test_step(self, batch: ImageTextBatch, batch_idx: int) -> GenerationOutput:
-        """As in validation, under the name ``test``."""
+        """Do the same as in validation; the metrics' names begin with ``test``."""
         return self._evaluate(batch, batch_idx, "test")
 
     def on_fit_end(self) -> None:
         """Write the trained generator."""
         refuse_nonfinite_weights(self)
-        # The log folder is asked for on every rank, because the answer is broadcast.
-        folder = Path(self.trainer.log_dir or self.trainer.default_root_dir) / "generator"
+        folder = Path(self.trainer.log_dir or self.trainer.default_root_dir) / "generator"  # log_dir is collective
         is_writer = self.trainer.is_global_zero
-        with whole_weights(self.trainer.strategy):
+        with full_weights(self.trainer.strategy):
             save_generator(folder, self.network, self.text_encoder, self.tokenizer.codebook, is_writer)
 
     def _evaluate(self, batch: ImageTextBatch, batch_idx: int, stage: str) -> GenerationOutput:
@@ -185,7 +184,7 @@ class MuseModule(BaseModule):
         mask: Bool[Tensor, "batch tokens"],
         drop_text: Bool[Tensor, " batch"],
     ) -> tuple[Float[Tensor, "batch tokens"], Float[Tensor, ""]]:
-        """Loss of every hidden token (nats, mean over levels; 0 where seen), and the share of codes guessed right."""
+        """Return the loss per masked token (nats, mean over levels; 0 where not masked), and the accuracy."""
         with torch.no_grad():
             embeddings = self.tokenizer.embed_tokens(tokens)
         text = self.network.encode_text(*self.text_encoder.encode(captions), drop_text)
@@ -194,9 +193,9 @@ class MuseModule(BaseModule):
         losses, hits = [], []
         for level in range(self.network.num_levels):
             logits = self.network.level_logits(states, targets[:, :level]).float()
-            wanted = targets[:, level]
-            losses.append(cross_entropy(logits, wanted, reduction="none", label_smoothing=self.label_smoothing))
-            hits.append(logits.detach().argmax(-1) == wanted)
+            target = targets[:, level]
+            losses.append(cross_entropy(logits, target, reduction="none", label_smoothing=self.label_smoothing))
+            hits.append(logits.detach().argmax(-1) == target)
         mean = torch.stack(losses).mean(0)
         return mean.new_zeros(mask.shape).masked_scatter(mask, mean), torch.stack(hits).float().mean()
 
@@ -217,13 +216,13 @@ def _square(num_tokens: int) -> tuple[int, int]:
     side = math.isqrt(num_tokens)
     if side * side != num_tokens:
         raise ValueError(
-            f"The tokenizer makes {num_tokens} tokens of an image, which are no square grid; expected one, such as 64 "
-            "or 256. Use a tokenizer of square images."
+            f"The tokenizer maps an image to {num_tokens} tokens; expected a square grid, such as 64 or 256. "
+            "Use a tokenizer of square images."
         )
     return side, side
 
 
 def _count_codes(tokens: VQTokens) -> Float[Tensor, ""]:
-    """Mean number of different codes of the first level in a grid."""
+    """Return the mean number of different first-level codes per image."""
     ordered = tokens.ids[..., 0].sort(dim=1).values
     return 1 + (ordered.diff(dim=1) != 0).sum(1).float().mean()

@@ -1,4 +1,4 @@
-"""Factories, parameter groups and states of optimizers."""
+"""Factories, parameter groups and state names of optimizers."""
 
 from collections.abc import Callable, Container, Iterable
 from typing import Any
@@ -11,17 +11,17 @@ OptimizerFactory = Callable[[Iterable[Any]], Optimizer]
 """``(parameter groups) -> optimizer``."""
 
 SchedulerFactory = Callable[[Optimizer, int], LRScheduler]
-"""``(optimizer, number of optimization steps) -> schedule``; the number is set once, in the trainer."""
+"""``(optimizer, number of optimization steps) -> schedule``; the trainer sets the number."""
 
 
-# timm.optim.param_groups_weight_decay has the same rule, but needs the weight decay, which the factory of the optimizer
-# owns, and takes the flat matrices of FSDP1 for vectors.
+# timm.optim.param_groups_weight_decay has the same rule, but needs the weight decay, which is an argument of the
+# optimizer's factory, and treats the flat matrices of FSDP1 as vectors.
 def decay_groups(parameters: Iterable[nn.Parameter], matrices: Container[nn.Parameter] = ()) -> list[dict[str, Any]]:
-    """Group trainable parameters: matrices, and vectors without weight decay. Empty groups are left out.
+    """Return groups of trainable parameters: matrices, and vectors without weight decay; empty groups are dropped.
 
     Args:
         parameters: All parameters.
-        matrices: Parameters to be treated as matrices though they are flat, as under FSDP1.
+        matrices: Parameters to treat as matrices although they are flat, as under FSDP1.
 
     Example:
         >>> [group.get("weight_decay") for group in decay_groups(nn.Linear(2, 3).parameters())]
@@ -39,14 +39,14 @@ def decay_groups(parameters: Iterable[nn.Parameter], matrices: Container[nn.Para
 # torch.distributed.checkpoint.state_dict.get_optimizer_state_dict does the same from the optimizer itself, but takes a
 # step with zero gradients if there is no state yet: the resumed AdamW would count one step more.
 def name_states(state: dict[str, Any], optimizer: Optimizer, module: nn.Module) -> None:
-    """Replace weights' numbers by their names in an optimizer's state, in place, so that any strategy can load it.
+    """Replace parameter numbers by names in an optimizer's state, in place, so that any strategy can load it.
 
-    States with other numbers than those of torch's ``state_dict`` stay as they are.
+    A state that is not numbered as in torch's ``state_dict`` is not changed.
 
     Args:
         state: The optimizer's ``state_dict``.
         optimizer: The optimizer.
-        module: Owner of the weights.
+        module: Module with the named parameters.
 
     Example:
         >>> from torch.optim import AdamW

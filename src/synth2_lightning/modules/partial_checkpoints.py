@@ -7,11 +7,11 @@ from typing import Any
 from torch import nn
 
 
-def leave_out_frozen(module: nn.Module, frozen_parts: Collection[str] = ()) -> None:
-    """Have ``module.state_dict()`` leave out frozen weights, and ``module.load_state_dict()`` keep the present ones.
+def exclude_frozen(module: nn.Module, frozen_parts: Collection[str] = ()) -> None:
+    """Exclude frozen weights from ``module.state_dict()``; ``module.load_state_dict()`` keeps the present ones.
 
-    Left out are parameters that need no gradient, buffers of modules whose parameters all need none, and everything in
-    the frozen parts. What contains the module, such as ``AveragedModel``, leaves them out, too.
+    Excluded are parameters that require no gradient, buffers of modules whose parameters all require none, and
+    everything in the frozen parts. Modules that contain the module, such as ``AveragedModel``, exclude them too.
 
     Args:
         module: A module; its children may be added later.
@@ -19,22 +19,22 @@ def leave_out_frozen(module: nn.Module, frozen_parts: Collection[str] = ()) -> N
 
     Example:
         >>> model = nn.Sequential(nn.Linear(1, 1).requires_grad_(False), nn.Linear(1, 1))
-        >>> leave_out_frozen(model)
+        >>> exclude_frozen(model)
         >>> list(model.state_dict())
         ['1.weight', '1.bias']
         >>> model.load_state_dict(model.state_dict())
         <All keys matched successfully>
     """
-    module.register_state_dict_post_hook(partial(_leave_out, frozen_parts))  # type: ignore[no-untyped-call]
+    module.register_state_dict_post_hook(partial(_exclude, frozen_parts))  # type: ignore[no-untyped-call]
     module.register_load_state_dict_pre_hook(partial(_fill_in, frozen_parts))  # type: ignore[no-untyped-call]
 
 
 def refuse_other_weights(module: nn.Module, state: Mapping[str, Any]) -> None:
-    """Refuse the weights of another model.
+    """Refuse a state dict with other names than the module's.
 
     Args:
-        module: After :func:`leave_out_frozen`.
-        state: What is to be loaded.
+        module: Module after :func:`exclude_frozen`.
+        state: State dict to be loaded.
 
     Raises:
         ValueError: If a trained weight is missing, or a name is unknown.
@@ -49,11 +49,11 @@ def refuse_other_weights(module: nn.Module, state: Mapping[str, Any]) -> None:
         raise ValueError(
             f"The checkpoint does not fit {type(module).__name__}: {len(missing)} trained weights are missing "
             f"({', '.join(missing[:3]) or 'none'}) and {len(unknown)} are unknown ({', '.join(unknown[:3]) or 'none'})"
-            "; expected one that was saved with the same parts: use the config.yaml beside the checkpoint."
+            "; expected the same parts as in training. Use the config.yaml of the checkpoint's run."
         )
 
 
-def _leave_out(frozen_parts: Collection[str], module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+def _exclude(frozen_parts: Collection[str], module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
     for name in _frozen_names(module, frozen_parts):
         state.pop(prefix + name, None)
 
@@ -71,7 +71,7 @@ def _frozen_names(module: nn.Module, frozen_parts: Collection[str]) -> set[str]:
     for path, inner in module.named_modules(remove_duplicate=False):
         is_frozen_part = path.split(".")[0] in frozen_parts
         own = list(inner.parameters(recurse=False))
-        # Buffers beside frozen parameters, such as running statistics, are frozen as well.
+        # Buffers of modules with frozen parameters only, such as running statistics, are frozen too.
         if is_frozen_part or (own and not any(weight.requires_grad for weight in own)):
             names |= {f"{path}.{name}" for name, _ in inner.named_buffers(recurse=False)}
         if is_frozen_part:

@@ -1,4 +1,4 @@
-"""Seeds of training steps."""
+"""Seeding of training steps."""
 
 import random
 
@@ -7,10 +7,10 @@ import torch
 
 
 class StepSeeds:
-    """Seeds the global generators at every training step, by the run's seed, the step and the rank.
+    """Seeds the global random generators at every training step, from the run's seed, the step and the rank.
 
-    A resumed run therefore samples what it would have sampled without the stop, without saved generator states, and
-    validations in between change nothing.
+    So a resumed run samples the same numbers as an uninterrupted one, without saved generator states, and independent
+    of validations.
 
     Attributes:
         run_seed: The run's seed; None until it is known.
@@ -44,7 +44,7 @@ class StepSeeds:
         np.random.seed(seed % 2**32)  # noqa: NPY002 - third parties use it
 
     def shared_generator(self) -> torch.Generator:
-        """Return a generator of the same numbers on all ranks; torch's default generator outside of a fit."""
+        """Return a generator with the same state on all ranks; torch's default generator outside of a fit."""
         if self._step_seed is None:
             return torch.default_generator
         return torch.Generator().manual_seed(self._step_seed)
