@@ -21,7 +21,7 @@ def take(callback: VQAAccuracyCallback, number: int) -> None:
     batch = replace(
         tiny_batch(1), samples=(SampleInfo(keys[0], "tiny"),), prompts=(QUESTIONS[number],), references=references
     )
-    callback.take(CaptionOutput(keys=keys, captions=(ANSWERS[number],), references=references), batch)
+    callback.update(CaptionOutput(keys=keys, captions=(ANSWERS[number],), references=references), batch)
 
 
 if __name__ == "__main__":

@@ -69,7 +69,8 @@ class BaseModule(LightningModule):
         live = [name for name, value in self.hparams.items() if isinstance(value, nn.Module) or callable(value)]
         self.remove_ignored_hparams(live)
         # As run files write them: a checkpoint is read with tensors and plain values only.
-        self.hparams.update({name: asdict(value) for name, value in self.hparams.items() if is_dataclass(value)})
+        settings = {name: value for name, value in self.hparams.items() if is_dataclass(value)}
+        self.hparams.update({name: asdict(value) for name, value in settings.items() if not isinstance(value, type)})
 
     @classmethod
     def load_from_checkpoint(
