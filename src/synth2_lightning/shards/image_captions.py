@@ -165,8 +165,8 @@ class ImageCaptionFile:
             os.fsync(self._file.fileno())
         except OSError as error:
             raise OSError(
-                f"{self.path} cannot be written: {error}. Its {len(self.names)} earlier captions are saved; expected "
-                "free disk space. Free some and run the same command again: it resumes after them."
+                f"{self.path} cannot be written: {error}. Expected free disk space; {len(self.names)} captions are "
+                "saved. Free disk space and run the same command again: it resumes after them."
             ) from error
 
 

@@ -91,8 +91,8 @@ class PartWriter(ABC, Generic[Row]):
             tempfile.TemporaryFile(dir=self.folder).close()
         except OSError as error:
             raise OSError(
-                f"{self.folder} cannot be written to: {error}. Expected a writable folder with free disk space; choose "
-                "another, or change its permissions."
+                f"{self.folder} cannot be written to: {error}. Expected a folder that is writable and has free space; "
+                "choose another, or change its permissions."
             ) from error
 
     def note_inputs(self, fingerprint: Fingerprints) -> None:

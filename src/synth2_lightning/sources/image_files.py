@@ -16,11 +16,11 @@ SUFFIXES = frozenset(
 _SYSTEM_FILES = frozenset({"__MACOSX", ".DS_Store", "Thumbs.db", "desktop.ini"})
 
 
-def is_left_by_system(path: PurePath) -> bool:
+def is_system_file(path: PurePath) -> bool:
     """Return whether a path is a metadata file of macOS or Windows; ``._`` files of macOS have names of images.
 
     Example:
-        >>> [is_left_by_system(PurePath(name)) for name in (".a/b.jpg", ".a/._b.jpg", "__MACOSX/b.jpg")]
+        >>> [is_system_file(PurePath(name)) for name in (".a/b.jpg", ".a/._b.jpg", "__MACOSX/b.jpg")]
         [False, True, True]
     """
     return any(part.startswith("._") or part in _SYSTEM_FILES for part in path.parts)
@@ -36,7 +36,7 @@ def is_hidden(path: PurePath) -> bool:
         >>> [is_hidden(PurePath(name)) for name in ("a/b.jpg", "a/._b.jpg", "__MACOSX/b.jpg", "../b.jpg")]
         [False, True, True, False]
     """
-    return is_left_by_system(path) or any(part.startswith(".") and part != ".." for part in path.parts)
+    return is_system_file(path) or any(part.startswith(".") and part != ".." for part in path.parts)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from PIL import Image
 from synth2_lightning.io.locations import resolve
 from synth2_lightning.io.tables import read_rows, take_text
 from synth2_lightning.sources.base import Entry, IndexedSource, SkipCounter
-from synth2_lightning.sources.image_files import is_left_by_system
+from synth2_lightning.sources.image_files import is_system_file
 from synth2_lightning.sources.images import decode_image
 
 
@@ -65,7 +65,7 @@ class TableSource(IndexedSource):
             file_name = take_text(row[self.file_column], where, self.file_column).strip()
             if not file_name:
                 skipped.add("records without a file name", f"record {number}")
-            elif is_left_by_system(PurePath(file_name)):
+            elif is_system_file(PurePath(file_name)):
                 skipped.add("records of metadata files of macOS or Windows", f"record {number}, {file_name}")
             else:
                 caption = take_text(row[self.caption_column], where, self.caption_column)
