@@ -24,7 +24,7 @@ from synth2_lightning.sources.read_ahead import read_ahead
 from synth2_lightning.types import Pixels
 
 ImageLike = str | Path | Image.Image | np.ndarray[Any, np.dtype[Any]] | Tensor
-"""A path, an image of Pillow, or uint8 values: an array of shape ``(height, width)``, ``(height, width, 3)`` or
+"""A path, a PIL image, or uint8 values: an array of shape ``(height, width)``, ``(height, width, 3)`` or
 ``(height, width, 4)``, or a tensor of shape ``(1, height, width)`` or ``(3, height, width)``."""
 
 Item = TypeVar("Item")
@@ -94,7 +94,7 @@ class Captioner:
         """Return one caption per image.
 
         Args:
-            images: Images of any size: paths, images of Pillow, arrays or tensors of uint8.
+            images: Images of any size: paths, PIL images, arrays or tensors of uint8.
             batch_size: Number of images per batch.
             max_pixels: Refuse files with more pixels.
 
@@ -227,7 +227,7 @@ def load_module(
 
     Raises:
         FileNotFoundError: If the location does not exist, or a file of the run is missing.
-        ValueError: If it is no checkpoint of a captioner, does not record the arguments of its parts, or names classes
+        ValueError: If it is not a checkpoint of a captioner, does not record the arguments of its parts, or names classes
             of packages that are not trusted.
     """
     path = resolve(location, "trained captioner")

@@ -34,7 +34,7 @@ def _show() -> None:
     from synth2_lightning.io.remote_cache import list_entries, read_limit
 
     console, entries = MessageConsole(), list_entries(remote_folder())
-    table = Table("address", "size", "last used", box=None)
+    table = Table("URL", "size", "last used", box=None)
     for entry in reversed(entries):
         used = datetime.fromtimestamp(entry.last_used).astimezone().strftime("%Y-%m-%d %H:%M")
         table.add_row(Text(entry.address), f"{entry.num_bytes / 1e6:.1f} MB", used)
@@ -55,4 +55,4 @@ def _clear() -> None:
     console = MessageConsole()
     console.print(f"Deleted {len(deleted)} entries, {freed / 1e6:.1f} MB.")
     for entry in used:
-        console.print(Text(f"In use, and kept: {entry.address}"), soft_wrap=True)
+        console.print(Text(f"In use, not deleted: {entry.address}"), soft_wrap=True)

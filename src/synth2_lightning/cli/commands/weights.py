@@ -27,9 +27,9 @@ def weights(names: Sequence[str] = ()) -> None:
     for name in names:
         console.print(Text(name, style="bold") + Text(f" is at {fetch(name)}", style="default"), soft_wrap=True)
     if not names:
-        table = Table("name", "what it is", "license", "size", "fetched", box=None)
+        table = Table("name", "description", "license", "size", "downloaded", box=None)
         for known in list_weights():
             fetched = "yes" if known.is_fetched else "no"
             table.add_row(known.name, known.purpose, known.license, f"{known.megabytes} MB", fetched)
         console.print(table)
-        console.print("Fetch one with `synth2 weights NAME`; run files name it as weights://NAME.")
+        console.print("Download with `synth2 weights NAME`; run files name the weights as weights://NAME.")
