@@ -106,7 +106,7 @@ class ImageCaptionFile:
             return self.path.open("r+b" if self.path.exists() else "x+b")
         except OSError as error:
             raise OSError(
-                f"{self.path} cannot be opened for writing: {error}. Expected a writable file; choose another, or "
+                f"{self.path} cannot be opened for writing: {error}. Expected a file that is writable; choose another, or "
                 "change its permissions. Nothing was changed."
             ) from error
 
