@@ -106,8 +106,8 @@ class ImageCaptionFile:
             return self.path.open("r+b" if self.path.exists() else "x+b")
         except OSError as error:
             raise OSError(
-                f"{self.path} cannot be opened for writing: {error}. Expected a writable file; choose another, or "
-                "change its permissions. Nothing was changed."
+                f"{self.path} cannot be opened for writing: {error}. Expected a file that is writable; choose "
+                "another, or change its permissions. Nothing was changed."
             ) from error
 
     def _check_settings(self, made_by: dict[str, Any]) -> None:
