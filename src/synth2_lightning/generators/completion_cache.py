@@ -119,8 +119,8 @@ class CompletionCache:
             yield
         except (OSError, sqlite3.OperationalError) as error:
             raise OSError(
-                f"The completion cache {self.path} cannot be used: {error}. Expected a writable folder on a local disk "
-                "with free space. Stored answers are safe; fix the problem and start the same command again."
+                f"The completion cache {self.path} cannot be used: {error}. Expected a folder on a local disk, "
+                "writable and with free space. Stored answers are safe; fix this and start the same command again."
             ) from error
         except sqlite3.DatabaseError as error:
             raise ValueError(
