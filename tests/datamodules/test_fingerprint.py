@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from lightning.pytorch import LightningModule, Trainer
 from PIL import Image
-from synth2_lightning.datamodules.fraction import ConstantFraction
 
 from synth2_lightning.callbacks.run_settings import RECORD, RunSettingsCallback
+from synth2_lightning.datamodules.fraction import ConstantFraction
 from synth2_lightning.datamodules.mixed import MixedDataModule
 from synth2_lightning.datamodules.pairs import Selection
 from synth2_lightning.datamodules.real import RealDataModule

@@ -3,7 +3,6 @@ from types import SimpleNamespace
 from typing import Any
 
 from synth2_lightning.datamodules.fraction import ConstantFraction
-
 from synth2_lightning.datamodules.mixed import MixedDataModule
 from synth2_lightning.datamodules.synthetic import SyntheticDataModule
 from synth2_lightning.datamodules.tokenized import TokenizedDataModule
