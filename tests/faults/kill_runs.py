@@ -259,9 +259,7 @@ def run_trial(case: Case, folder: Path, chance: random.Random) -> None:
             # A run may also finish, because it was almost done, or no longer needs its worker.
             elif not wait(ranks, PATIENCE + case.seconds):
                 log = (folder / "log.txt").read_text()[-2000:]
-                case.faults.append(
-                    f"{signum.name} to {target}: did not end in {PATIENCE + case.seconds:.0f} s:\n{log}"
-                )
+                case.faults.append(f"{signum.name} to {target}: did not end in {PATIENCE + case.seconds:.0f} s:\n{log}")
             if signum == signal.SIGTERM and target == "run":
                 case.slowest_end = max(case.slowest_end, time.monotonic() - before)
                 case.codes[" ".join(str(rank.exitcode) for rank in ranks)] += 1
