@@ -227,8 +227,8 @@ def load_module(
 
     Raises:
         FileNotFoundError: If the location does not exist, or a file of the run is missing.
-        ValueError: If it is not a checkpoint of a captioner, does not record the arguments of its parts, or names classes
-            of packages that are not trusted.
+        ValueError: If it is not a checkpoint of a captioner, does not record the arguments of its parts, or names
+            classes of packages that are not trusted.
     """
     path = resolve(location, "trained captioner")
     if is_exported(path):
