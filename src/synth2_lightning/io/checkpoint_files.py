@@ -107,7 +107,7 @@ def read_checkpoints(folder: Path) -> Iterator[tuple[Path, dict[str, Any] | Exce
         try:
             if (path / "latest").is_file():
                 raise ValueError(
-                    f"{path} is a DeepSpeed checkpoint, which can run code when it is loaded; expected another format. "
+                    f"{path} is a DeepSpeed checkpoint, which is unpickled and can run code; expected another format. "
                     "If you trust it, name it itself instead of its folder."
                 )
             yield path, read_checkpoint(path / "meta.pt" if path.is_dir() else path)

@@ -66,9 +66,9 @@ def limit_locations(folder: Path, from_hub: Collection[str] = ()) -> Iterator[No
 
     Example:
         >>> with limit_locations(Path("captioner")):
-        ...     locate_model("somebody/else", "tokenizer")
+        ...     locate_model("owner/model", "tokenizer")
         Traceback (most recent call last):
-        ValueError: The model in captioner refers to 'somebody/else' on the Hub; expected files inside its folder...
+        ValueError: The model in captioner refers to 'owner/model' on the Hub; expected files inside its folder...
     """
     token = _limits.set(_Limits(folder, [_absolute(folder)], from_hub))
     try:
@@ -88,9 +88,9 @@ def hub_from_cache(from_hub: Collection[str] = ()) -> Iterator[None]:
 
     Example:
         >>> with hub_from_cache():
-        ...     locate_model("somebody/else", "tokenizer")
+        ...     locate_model("owner/model", "tokenizer")
         Traceback (most recent call last):
-        ValueError: A checkpoint refers to 'somebody/else' on the Hub; expected it in the local cache...
+        ValueError: A checkpoint refers to 'owner/model' on the Hub; expected it in the local cache...
     """
     token = _fetched.set({*(_fetched.get() or ()), *from_hub})
     try:

@@ -16,8 +16,8 @@ def expand_home(path: str | Path) -> Path:
     """Replace ``~`` and ``~USER`` by home folders; paths of unknown users are returned unchanged.
 
     Example:
-        >>> expand_home("~nobody-of-this-name/captions.txt")
-        PosixPath('~nobody-of-this-name/captions.txt')
+        >>> expand_home("~unknown-user/captions.txt")
+        PosixPath('~unknown-user/captions.txt')
     """
     return Path(os.path.expanduser(path))  # noqa: PTH111 - pathlib raises a RuntimeError for unknown users
 
