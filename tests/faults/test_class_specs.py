@@ -198,7 +198,7 @@ def test_a_hostile_spec_under_any_is_data_or_refused(tmp_path: Path, name: str) 
 
 
 @pytest.mark.usefixtures("_watched")
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(place=st.sampled_from(PLACES), value=hostile_values())
 def test_no_place_of_a_checkpoint_runs_what_it_names(tmp_path: Path, place: tuple[Any, ...], value: Any) -> None:
     checkpoint = save_checkpoint(tmp_path, put(HYPER_PARAMETERS, place, value))
