@@ -313,6 +313,7 @@ def test_class_specs_under_any_in_a_run_file_are_data(tmp_path: Path, name: str)
     under_any = {"class_path": name, "init_args": {"args": "touch RAN", "shell": True}}
     (tmp_path / "hostile.yaml").write_text(yaml.safe_dump(run_file(under_any=under_any)))
     quick = ["--trainer.max_steps=0", "--trainer.logger=false", "--trainer.callbacks=null", "--data.num_workers=0"]
+    quick += ["--data.init_args.train.init_args.num_images=16"]
     watch(lambda: main(["fit", "--config", "real.yaml", "--config", "hostile.yaml", *quick]))
 
 
