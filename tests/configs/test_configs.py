@@ -129,6 +129,8 @@ def test_fit_runs_two_steps(name: str, tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(tmp_path)
     photos = "--data.init_args.real.init_args" if name in ("mixed", "synthetic") else "--data.init_args"
     few = [f"{photos}.num_workers=0", f"{photos}.val.init_args.num_images=24"]
+    if name in ("real", "tokenizer"):
+        few += [f"{photos}.train.init_args.num_images=32"]  # each is described before the first step
     words = ["fit", "--config", f"{name}.yaml", "--config", str(TINY), "--data.init_args.num_workers=0", *few]
     if name == "tokenizer":
         words += ["--data.init_args.batch_size=4"]
@@ -183,8 +185,9 @@ def test_the_adversary_joins_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.filterwarnings("ignore:Checkpoint directory")
 def test_tokenize_writes_shards_that_fit_can_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    few = ["--data.init_args.num_workers=0", "--data.init_args.val_batch_size=32"]
-    run_trainer(["predict", "--config", "tokenize.yaml", "--config", str(TINY), *few])
+    few = ["num_workers=0", "val_batch_size=32", "predict.init_args.num_images=128"]
+    sizes = [f"--data.init_args.{each}" for each in few]
+    run_trainer(["predict", "--config", "tokenize.yaml", "--config", str(TINY), *sizes])
     manifest = json.loads((tmp_path / "shards" / "scenes" / "manifest.json").read_text())
     assert manifest["num_records"] == 64
     shards = "--data.init_args.synthetic.init_args"

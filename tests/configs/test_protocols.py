@@ -51,6 +51,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny = Path(__file__).with_name("tiny.yaml")
     words = ["fit", "--config", "real.yaml", "--config", str(tiny), "--trainer.max_steps=1"]
     words += ["--trainer.limit_val_batches=0", "--data.init_args.num_workers=0"]
+    words += ["--data.init_args.train.init_args.num_images=16"]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         return folder / (run_trainer(words).trainer.log_dir or "")

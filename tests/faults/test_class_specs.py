@@ -198,7 +198,7 @@ def test_a_hostile_spec_under_any_is_data_or_refused(tmp_path: Path, name: str) 
 
 
 @pytest.mark.usefixtures("_watched")
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(place=st.sampled_from(PLACES), value=hostile_values())
 def test_no_place_of_a_checkpoint_runs_what_it_names(tmp_path: Path, place: tuple[Any, ...], value: Any) -> None:
     checkpoint = save_checkpoint(tmp_path, put(HYPER_PARAMETERS, place, value))
@@ -313,6 +313,7 @@ def test_class_specs_under_any_in_a_run_file_are_data(tmp_path: Path, name: str)
     under_any = {"class_path": name, "init_args": {"args": "touch RAN", "shell": True}}
     (tmp_path / "hostile.yaml").write_text(yaml.safe_dump(run_file(under_any=under_any)))
     quick = ["--trainer.max_steps=0", "--trainer.logger=false", "--trainer.callbacks=null", "--data.num_workers=0"]
+    quick += ["--data.init_args.train.init_args.num_images=16"]
     watch(lambda: main(["fit", "--config", "real.yaml", "--config", "hostile.yaml", *quick]))
 
 

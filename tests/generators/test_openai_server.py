@@ -85,6 +85,7 @@ def make_tiny_model(folder: Path) -> None:
     source.tokenizer.save_pretrained(folder)
 
 
+@pytest.mark.slow
 def test_captions_come_from_a_real_server(tmp_path: Path) -> None:
     model, port = tmp_path / "model", find_port()
     make_tiny_model(model)
