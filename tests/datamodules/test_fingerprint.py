@@ -10,6 +10,7 @@ import pytest
 from lightning.pytorch import LightningModule, Trainer
 from PIL import Image
 
+from synth2_lightning.callbacks.run_settings import RunSettingsCallback
 from synth2_lightning.callbacks.settings_changes import RECORD
 from synth2_lightning.datamodules.fraction import ConstantFraction
 from synth2_lightning.datamodules.mixed import MixedDataModule
