@@ -70,6 +70,6 @@ def require_file(path: Path) -> Path:
 def unwritable(path: Path, error: OSError) -> OSError:
     """Return an error for a file or folder that cannot be written."""
     return OSError(
-        f"{path} cannot be written: {error}. Expected a folder with write permission and free space: free some, or choose "
-        "another folder."
+        f"{path} cannot be written: {error}. Expected a folder with write permission and free space: free some, or "
+        "choose another folder."
     )

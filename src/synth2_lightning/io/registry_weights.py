@@ -201,5 +201,6 @@ def _publish(files: Path, folder: Path) -> None:
 def _cannot_store(weights: RegistryWeights, error: OSError) -> str:
     return (
         f"The weights {weights.name!r} could not be stored in {cache_folder()}: {error}. Expected a folder with "
-        f"write permission and about {3 * weights.megabytes} MB free: free some space, or set SYNTH2_CACHE to another folder."
+        f"write permission and about {3 * weights.megabytes} MB free: free some space, or set SYNTH2_CACHE to another "
+        "folder."
     )
