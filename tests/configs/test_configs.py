@@ -129,8 +129,7 @@ def test_fit_runs_two_steps(name: str, tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(tmp_path)
     photos = "--data.init_args.real.init_args" if name in ("mixed", "synthetic") else "--data.init_args"
     few = [f"{photos}.num_workers=0", f"{photos}.val.init_args.num_images=24"]
-    if name in ("real", "tokenizer"):
-        few += [f"{photos}.train.init_args.num_images=32"]  # each is described before the first step
+    few += [f"{photos}.train.init_args.num_images=32"]  # each is described before the first step
     words = ["fit", "--config", f"{name}.yaml", "--config", str(TINY), "--data.init_args.num_workers=0", *few]
     if name == "tokenizer":
         words += ["--data.init_args.batch_size=4"]
@@ -182,6 +181,7 @@ def test_the_adversary_joins_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert any(name.startswith("discriminator") for name in trained)
 
 
+@pytest.mark.filterwarnings("ignore:The number of training batches")
 @pytest.mark.filterwarnings("ignore:Checkpoint directory")
 def test_tokenize_writes_shards_that_fit_can_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -192,7 +192,8 @@ def test_tokenize_writes_shards_that_fit_can_read(tmp_path: Path, monkeypatch: p
     assert manifest["num_records"] == 64
     shards = "--data.init_args.synthetic.init_args"
     words = [f"{shards}.shards=shards/scenes", f"{shards}.keep_fraction=1", "--data.init_args.num_workers=0"]
-    words += [f"--data.init_args.real.init_args.{few}" for few in ("num_workers=0", "val.init_args.num_images=24")]
+    few = ["num_workers=0", "train.init_args.num_images=32", "val.init_args.num_images=24"]
+    words += [f"--data.init_args.real.init_args.{each}" for each in few]
     trainer = run_trainer(["fit", "--config", "synthetic.yaml", "--config", str(TINY), *words]).trainer
     assert trainer.global_step == 2
 
