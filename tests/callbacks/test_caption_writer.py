@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -119,11 +120,15 @@ def test_a_stopped_run_keeps_all_answers(names: Path, error: type[BaseException]
     assert sorted(row["class_name"] for row in read(names)) == sorted(NAMES)
 
 
-def test_other_filters_do_not_generate_again(names: Path) -> None:
+def test_other_filters_do_not_generate_again_and_are_named(names: Path, caplog: pytest.LogCaptureFixture) -> None:
     predict(names)
     assert len(read(names)) == 7
-    predict(names, Stopped(TinyCaptionGenerator()), filters=[LengthFilter(min_words=7)])
-    assert len(read(names)) == 3
+    assert "differ" not in caplog.text
+    for _ in range(2):
+        with caplog.at_level("INFO"):
+            predict(names, Stopped(TinyCaptionGenerator()), filters=[LengthFilter(min_words=7)])
+        assert len(read(names)) == 3
+    assert len(re.findall(r"filters of .* differ.*LengthFilter.* 7 answers", caplog.text)) == 1
 
 
 def test_blocks_and_parts_change_nothing_in_the_filtered_set(names: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,19 +1,23 @@
 """Writing and filtering of generated captions."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from synth2_lightning.callbacks.part_writer import PartWriterCallback
 from synth2_lightning.filters.answers import AnswerFilter
 from synth2_lightning.filters.chain import FilterChain, FilterCount
 from synth2_lightning.interfaces import CaptionFilter
-from synth2_lightning.shards.caption_set import CAPTIONS, CaptionSetWriter, finish_caption_set
+from synth2_lightning.shards.caption_set import CAPTIONS, MANIFEST, CaptionSetWriter, finish_caption_set
 from synth2_lightning.types import CaptionRecord, WrittenCaptions
+
+_Filters = list[tuple[str, dict[str, Any]]]
+"""Names and settings, in order."""
 
 
 class CaptionWriterCallback(PartWriterCallback):
@@ -71,12 +75,24 @@ class CaptionWriterCallback(PartWriterCallback):
             pairs = zip(chain.counts, filters, strict=True)
             return [{**asdict(count), "settings": each.provenance()} for count, each in pairs]
 
+        before = _read_filters(folder)
         manifest = finish_caption_set(folder, judge, describe, provenance)
+        self._log_changed_filters(before, _read_filters(folder), manifest["num_written"])
         self._warn_of_empty_answers(chain.counts[0], manifest["finish_reasons"].get("length", 0))
         by_filter = ", ".join(f"{count.name} {count.num_rejected}" for count in chain.counts if count.num_rejected)
         return (
             f"{manifest['num_written']} answers are in {self.folder}; {manifest['num_kept']} captions are kept in "
             f"{folder / CAPTIONS}{f' (rejected: {by_filter})' if by_filter else ''}"
+        )
+
+    def _log_changed_filters(self, before: _Filters | None, now: _Filters | None, num_written: int) -> None:
+        if before is None or now is None or before == now:
+            return
+        removed = ", ".join(name for name, settings in before if (name, settings) not in now) or "none"
+        added = ", ".join(name for name, settings in now if (name, settings) not in before) or "none"
+        rank_zero_info(
+            f"The filters of {self.folder} differ from those that it was last finished with (removed or changed: "
+            f"{removed}; added or changed: {added}). All {num_written} answers were filtered again."
         )
 
     def _warn_of_empty_answers(self, count: FilterCount, num_cut: int) -> None:
@@ -89,3 +105,12 @@ class CaptionWriterCallback(PartWriterCallback):
                 "local model), or turn reasoning off with extra_body. Then write to a new folder: existing answers are "
                 "not replaced. Empty answers are not cached by the generator."
             )
+
+
+def _read_filters(folder: Path) -> _Filters | None:
+    """Return the filters of a finished set; ``None`` if it is not finished, or its manifest is damaged."""
+    try:
+        filters = json.loads((folder / MANIFEST).read_text("utf-8"))["filters"]
+        return [(each["name"], each["settings"]) for each in filters]
+    except (OSError, ValueError, KeyError, TypeError):  # the manifest is then written again
+        return None
