@@ -3,6 +3,7 @@ from time import process_time
 import numpy as np
 import pytest
 
+from synth2_lightning.scenes.question_source import ScenesQuestionSource
 from synth2_lightning.scenes.source import ScenesSource
 from synth2_lightning.scenes.world import Split
 
@@ -55,3 +56,8 @@ def test_images_that_do_not_exist_are_refused(index: int) -> None:
 def test_empty_sources_are_refused() -> None:
     with pytest.raises(ValueError, match=r"num_\w+.*\b0\b"):
         ScenesSource("train", 0)
+
+
+@pytest.mark.parametrize("source", [ScenesSource("train", 200), ScenesQuestionSource("train", 200)])
+def test_captions_are_counted_without_making_them(source: ScenesSource) -> None:
+    assert [source.num_captions(index) for index in range(200)] == [len(source.captions(index)) for index in range(200)]

@@ -77,7 +77,7 @@ class PhotoPairs(BatchDataset):
     def __init__(self, reader: ImageReader) -> None:
         self.reader = reader
         self.source = reader.source
-        self._pairs = PairIndex(np.array([len(self.source.captions(index)) for index in range(len(self.source))]))
+        self._pairs = PairIndex(np.array([self.source.num_captions(index) for index in range(len(self.source))]))
 
     def __len__(self) -> int:
         """Number of pairs."""

@@ -156,6 +156,10 @@ class ImageTextSource(Loadable, ABC):
     def captions(self, index: int) -> tuple[str, ...]:
         """Captions of an image, or the accepted answers to its prompt; at least one, none of them empty."""
 
+    def num_captions(self, index: int) -> int:
+        """Number of captions of an image; override it if it is known without making them."""
+        return len(self.captions(index))
+
     def prompt(self, index: int) -> str | None:
         """Prompt of an image, such as a question; ``None`` for every image of a captioning set.
 

@@ -24,3 +24,7 @@ class ScenesQuestionSource(ScenesSource):
     def captions(self, index: int) -> tuple[str, ...]:
         """Return the answer ten times, because VQA accuracy compares with the answers of ten annotators."""
         return (ask_scene(self.scene(index)).answer,) * _NUM_ANSWERS
+
+    def num_captions(self, index: int) -> int:
+        """Return ten."""
+        return _NUM_ANSWERS

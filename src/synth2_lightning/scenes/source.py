@@ -8,6 +8,8 @@ from synth2_lightning.scenes.drawing import draw_scene
 from synth2_lightning.scenes.grammar import describe_scene
 from synth2_lightning.scenes.world import Scene, Split, scene_at
 
+_NUM_CAPTIONS = 5
+
 
 class ScenesSource(ImageTextSource):
     """Generated images of colored shapes with five captions each; nothing is downloaded.
@@ -51,7 +53,11 @@ class ScenesSource(ImageTextSource):
 
     def captions(self, index: int) -> tuple[str, ...]:
         """Return five captions."""
-        return describe_scene(self.scene(index))
+        return describe_scene(self.scene(index), _NUM_CAPTIONS)
+
+    def num_captions(self, index: int) -> int:
+        """Return five."""
+        return _NUM_CAPTIONS
 
     def fingerprint(self) -> str:
         """Return a checksum of split, seed, number of images, and the captions of 100 images."""
