@@ -1,4 +1,4 @@
-"""synth2-lightning: vision-language models trained on synthetic captions and image embeddings (Synth²).
+"""synth2-lightning: vision-language models trained on synthetic captions and image tokens (Synth²).
 
 The public names below are imported when they are first used, so that importing the package takes no time.
 """

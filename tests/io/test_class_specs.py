@@ -81,3 +81,10 @@ def test_functions_are_allowed_where_the_user_typed_them() -> None:
         with pytest.raises(ValueError, match=r"'builtins\.len'.*function.*--trust"):
             refuse_functions(settings)
         refuse_functions(settings, ["builtins.len"])
+
+
+@pytest.mark.parametrize("values", [[1], [1, 2, 3]])
+def test_tuples_of_another_length_are_refused(values: list[int]) -> None:
+    assert build_part([1, 2], tuple[int, int]) == (1, 2)
+    with pytest.raises(ValueError, match=r"betas.*\[1.*2 values"):
+        build_part(values, tuple[int, int], "betas")

@@ -93,7 +93,9 @@ def build_part(description: Any, expected: Any, where: str = "model") -> Any:
             origin, inner = get_origin(kind), (get_args(kind) or (Any,))
             if origin in (list, tuple, Sequence):
                 hints = inner if origin is tuple and Ellipsis not in inner else (inner[0],) * len(description)
-                built = [build_part(*pair, where) for pair in zip(description, hints, strict=False)]
+                if len(hints) != len(description):
+                    raise ValueError(f"{where} is {description!r:.100}; expected {len(hints)} values.")
+                built = [build_part(*pair, where) for pair in zip(description, hints, strict=True)]
                 return built if origin is list else tuple(built)
     if description is not None and parts and len(parts) == len([kind for kind in kinds if kind is not NoneType]):
         raise ValueError(f"{where} is {description!r}; expected a mapping with 'class_path' and 'init_args'.")

@@ -2,8 +2,7 @@
 
 The path of a batch from the datamodule to the loss:
 
-1. A datamodule yields an ``ImageTextBatch``: images (pixels, image tokens, embeddings or several kinds), one caption
-   per image, and the name of each image's source.
+1. A datamodule yields an ``ImageTextBatch``: images (pixels, image tokens or both), one caption per image, and the name of each image's source.
 2. ``image_encoder`` maps images of any kind to embeddings ``(batch, tokens, dim)``, without gradients.
 3. ``resampler`` maps these to visual tokens ``(batch, queries, width)``.
 4. ``decoder.loss`` returns the negative log-likelihood of each caption, given its visual tokens: a sum over tokens and
@@ -83,8 +82,7 @@ class VisionLanguageModule(BaseModule):
 
         Args:
             images: ``Pixels`` ``(batch, 3, height, width)`` of uint8, ``VQTokens`` ``(batch, tokens, levels)``,
-                ``SoftVQTokens`` ``(batch, tokens, levels, candidates)``, ``ImageEmbeddings`` ``(batch, tokens, dim)``,
-                or ``MixedImages`` of several kinds; on any device.
+                or ``MixedImages`` of both; on any device.
             prompts: One text per image that its caption continues; by default the decoder's own prompt.
 
         Raises:
