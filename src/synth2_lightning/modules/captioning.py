@@ -2,7 +2,8 @@
 
 The path of a batch from the datamodule to the loss:
 
-1. A datamodule yields an ``ImageTextBatch``: images (pixels, image tokens or both), one caption per image, and the name of each image's source.
+1. A datamodule yields an ``ImageTextBatch``: images (pixels, image tokens or both), one caption per image, and the
+   name of each image's source.
 2. ``image_encoder`` maps images of any kind to embeddings ``(batch, tokens, dim)``, without gradients.
 3. ``resampler`` maps these to visual tokens ``(batch, queries, width)``.
 4. ``decoder.loss`` returns the negative log-likelihood of each caption, given its visual tokens: a sum over tokens and
