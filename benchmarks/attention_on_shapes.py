@@ -19,7 +19,7 @@ from torch import Tensor
 
 from report import report
 from synth2_lightning.demo.word_maps import map_words
-from synth2_lightning.export.captioner import load_captioner
+from synth2_lightning.export.captioner import load
 from synth2_lightning.scenes.drawing import SIDE, place_things
 from synth2_lightning.scenes.grammar import name_several
 from synth2_lightning.scenes.source import ScenesSource
@@ -42,7 +42,7 @@ def find_things(scene: Scene, side: int) -> list[tuple[Thing, Tensor]]:
 
 def map_scenes(checkpoint: str, content: type, num: int) -> Iterator[tuple[Scene, tuple[str, ...], Tensor]]:
     """Yield validation images with a kind of content, with the words of their captions and the attention maps."""
-    captioner = load_captioner(checkpoint, "cpu")
+    captioner = load(checkpoint, "cpu")
     source = ScenesSource("val", num_images=10 * num)
     chosen = [index for index in range(len(source)) if isinstance(source.scene(index).content, content)][:num]
     for index in chosen:

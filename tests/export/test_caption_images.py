@@ -123,7 +123,7 @@ def test_ctrl_c_keeps_what_was_written(
 def test_addresses_and_missing_files_are_told_before_anything_is_loaded(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("synth2_lightning.export.captioner.load_captioner", Mock(side_effect=AssertionError))
+    monkeypatch.setattr("synth2_lightning.export.captioner.load", Mock(side_effect=AssertionError))
     assert run_command(["run", "http://127.0.0.1:9/a.png"]) == 1
     assert "--allow_urls" in capsys.readouterr().err
 

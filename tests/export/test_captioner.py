@@ -10,7 +10,7 @@ from torch import Tensor
 
 import synth2_lightning
 from synth2_lightning.cli import main
-from synth2_lightning.export.captioner import Captioner, ImageLike, load_captioner
+from synth2_lightning.export.captioner import Captioner, ImageLike, load
 from synth2_lightning.modules.captioning import VisionLanguageModule
 from synth2_lightning.testing import TinyDecoder, TinyImageTokenizer, TinyResampler, tiny_batch
 from synth2_lightning.types import Pixels
@@ -68,11 +68,11 @@ def test_files_pillow_arrays_and_tensors_are_captioned_in_order(run: Path, tmp_p
 
 
 def test_the_settings_of_decoding_can_be_overridden(run: Path) -> None:
-    captioner = load_captioner(run, num_beams=2, max_new_tokens=1)
+    captioner = load(run, num_beams=2, max_new_tokens=1)
     assert captioner.caption([gray(200)]) == ["a"]
     assert captioner.provenance()["generation"]["num_beams"] == 2
     with pytest.raises(ValueError, match=r"GenerationSettings\.num_beams is 0"):
-        load_captioner(run, num_beams=0)
+        load(run, num_beams=0)
 
 
 def test_a_subclass_answers_in_its_own_way() -> None:
@@ -118,7 +118,7 @@ def test_checkpoints_of_a_notebook_are_refused(tmp_path: Path) -> None:
     content = {"state_dict": {}, "hyper_parameters": {}, "pytorch-lightning_version": "2.6.6"}
     torch.save(content, tmp_path / "notebook.ckpt")
     with pytest.raises(ValueError, match=r"notebook.* Captioner"):
-        load_captioner(tmp_path / "notebook.ckpt")
+        load(tmp_path / "notebook.ckpt")
 
 
 def test_a_run_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str]) -> None:

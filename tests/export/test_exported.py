@@ -15,7 +15,7 @@ import torch
 import yaml
 from lightning import __version__
 
-from synth2_lightning.export.captioner import load_captioner
+from synth2_lightning.export.captioner import load
 from synth2_lightning.export.exported import export_captioner, load_exported
 from synth2_lightning.export.folder import is_exported
 from synth2_lightning.export.runs import find_run
@@ -279,12 +279,12 @@ def test_a_head_of_another_package_is_imported_only_where_it_is_trusted(
     run = make_run("another_head.LouderModule", marks="!!")
     sys.modules.pop("another_head")
     with pytest.raises(ValueError, match=r"'another_head\.LouderModule'.*--trust another_head"):
-        load_captioner(run)
+        load(run)
     with pytest.raises(ValueError, match=r"'another_head\.LouderModule'.*--trust another_head"):
         export_captioner(run, tmp_path / "captioner")
     assert "another_head" not in sys.modules
     folder = export_captioner(run, tmp_path / "captioner", trust=["another_head"])
-    assert type(load_captioner(run, "cpu", trust=["another_head"]).module).__name__ == "LouderModule"
+    assert type(load(run, "cpu", trust=["another_head"]).module).__name__ == "LouderModule"
     sys.modules.pop("another_head")
     with pytest.raises(ValueError, match=r"'another_head\.LouderModule'.*--trust another_head"):
         load_exported(folder)

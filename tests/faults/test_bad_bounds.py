@@ -17,13 +17,13 @@ import pytest
 import torch
 from PIL import Image
 
+import synth2_lightning
 from synth2_lightning.cli import main
 from synth2_lightning.cli.errors import message_for_user
 from synth2_lightning.concepts.suitability import SuitabilityList
 from synth2_lightning.datamodules.photos import ImageReader
 from synth2_lightning.decoders.language_model import PretrainedLanguageModel
 from synth2_lightning.encoders.text import PretrainedTextEncoder
-from synth2_lightning.export.captioner import load_captioner
 from synth2_lightning.export.runs import read_cards, read_run_file
 from synth2_lightning.export.weights import load_weights
 from synth2_lightning.io.checkpoint_files import read_checkpoint
@@ -149,11 +149,11 @@ KINDS: dict[str, Callable[[Path], object]] = {
     ),
     "tar: a pipe": lambda folder: list(TarSource(str(pipe(folder, "bad.tar"))).read_index(SkipCounter())),
     "shards: a part that is a pipe": lambda folder: checksum_footer(pipe(folder, "bad.parquet")),
-    "checkpoint: a pipe": lambda folder: load_captioner(pipe(folder, "bad.ckpt")),
+    "checkpoint: a pipe": lambda folder: synth2_lightning.load(pipe(folder, "bad.ckpt")),
     "checkpoint: a device": lambda folder: read_checkpoint(endless(folder, "bad.ckpt")),
     "safetensors: a pipe": lambda folder: read_safetensors(pipe(folder, "bad.safetensors")),
     "export: weights that are a pipe": lambda folder: load_weights(pipe(folder, "bad.safetensors")),
-    "export: a description that is a pipe": lambda folder: load_captioner(pipe(folder, "bad/config.json").parent),
+    "export: a config that is a pipe": lambda folder: synth2_lightning.load(pipe(folder, "bad/config.json").parent),
 }  # fmt: skip
 
 

@@ -24,11 +24,11 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+import synth2_lightning
 from synth2_lightning.callbacks.checkpoint_io import CheckedCheckpointIO, find_last_checkpoint
 from synth2_lightning.cli import main
 from synth2_lightning.cli.errors import message_for_user
 from synth2_lightning.concepts.suitability import SuitabilityList
-from synth2_lightning.export.captioner import load_captioner
 from synth2_lightning.export.sharded import check_sharded
 from synth2_lightning.generators.completion_cache import CompletionCache
 from synth2_lightning.interfaces import ImageTextSource
@@ -209,7 +209,7 @@ def packed(content: bytes) -> bytes:
 def hostile_instantiator(folder: Path) -> object:
     hyper = {"_instantiator": "os.mkdir", "image_encoder": {}}
     content = {"state_dict": {}, "hyper_parameters": hyper, "pytorch-lightning_version": "2.6.6"}
-    return load_captioner(checkpoint(folder, content))
+    return synth2_lightning.load(checkpoint(folder, content))
 
 
 def sharded(folder: Path, index: bytes = b"", value: Any = 0.25) -> None:
@@ -333,19 +333,19 @@ KINDS: dict[str, Callable[[Path], object]] = {
     "image: more pixels than allowed": lambda folder: image(folder, png(), max_pixels=5),
     "image: PostScript, a program": lambda folder: image(folder, POSTSCRIPT),
     "image: a pipe": pipe,
-    "checkpoint: empty": lambda folder: load_captioner(checkpoint(folder, change=lambda _: b"")),
-    "checkpoint: cut": lambda folder: load_captioner(checkpoint(folder, change=half)),
-    "checkpoint: a weight with a flipped bit": lambda folder: load_captioner(checkpoint(folder, change=flip)),
-    "checkpoint: packed records": lambda folder: load_captioner(checkpoint(folder, change=packed)),
+    "checkpoint: empty": lambda folder: synth2_lightning.load(checkpoint(folder, change=lambda _: b"")),
+    "checkpoint: cut": lambda folder: synth2_lightning.load(checkpoint(folder, change=half)),
+    "checkpoint: a weight with a flipped bit": lambda folder: synth2_lightning.load(checkpoint(folder, change=flip)),
+    "checkpoint: packed records": lambda folder: synth2_lightning.load(checkpoint(folder, change=packed)),
     "checkpoint: a list": lambda folder: read_checkpoint(Path(checkpoint(folder, [1, 2]))),
-    "checkpoint: code": lambda folder: load_captioner(checkpoint(folder, {"state_dict": Code(folder / "ran")})),
+    "checkpoint: code": lambda folder: synth2_lightning.load(checkpoint(folder, {"state_dict": Code(folder / "ran")})),
     "checkpoint: code, gone on with": lambda folder: CheckedCheckpointIO().load_checkpoint(
         checkpoint(folder, {"state_dict": Code(folder / "ran")})
     ),
     "checkpoint: code, as the last of a run": lambda folder: find_last_checkpoint(
         [Path(checkpoint(folder, {"global_step": Code(folder / "ran")})).parent]
     ),
-    "checkpoint: a bare pickle": lambda folder: load_captioner(
+    "checkpoint: a bare pickle": lambda folder: synth2_lightning.load(
         write(folder, "bad.ckpt", pickle.dumps(Code(folder / "ran")))
     ),
     "checkpoint: parts made by another function": hostile_instantiator,

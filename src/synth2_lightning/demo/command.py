@@ -18,7 +18,7 @@ from synth2_lightning.demo.answers import Answerer
 from synth2_lightning.demo.neighbors import Neighbors
 from synth2_lightning.demo.port import refuse_taken_port
 from synth2_lightning.demo.run_data import build_data_part
-from synth2_lightning.export.captioner import Captioner, load_captioner
+from synth2_lightning.export.captioner import Captioner, load
 from synth2_lightning.export.folder import is_exported
 from synth2_lightning.export.runs import find_run
 from synth2_lightning.interfaces import ImageTextSource
@@ -39,7 +39,7 @@ def serve_demo(
         run: Folder of a run, a checkpoint, or an exported captioner.
         port: Port on the loopback address.
         device: As for :class:`~synth2_lightning.export.captioner.Captioner`.
-        from_hub: As for :func:`~synth2_lightning.export.captioner.load_captioner`.
+        from_hub: As for :func:`~synth2_lightning.export.captioner.load`.
 
     Raises:
         FileNotFoundError: If the run does not exist.
@@ -78,7 +78,7 @@ def open_demo(
     require_extra("gradio", "demo")
     require_extra("matplotlib", "demo")
     refuse_taken_port(port)
-    captioner = load_captioner(run, device, from_hub=from_hub)
+    captioner = load(run, device, from_hub=from_hub)
     folder = find_folder(run)
     with (
         tempfile.TemporaryDirectory(prefix="synth2-demo-") as scratch,

@@ -187,7 +187,7 @@ class Captioner:
             return self.module.caption(Pixels(values.contiguous()))
 
 
-def load_captioner(
+def load(
     location: str | Path,
     device: torch.device | str | None = None,
     num_beams: int | None = None,
@@ -219,7 +219,7 @@ def load_module(
     """Load the module of a trained captioner to the CPU.
 
     Args:
-        location: As for :func:`load_captioner`.
+        location: As for :func:`load`.
         trust: Top-level packages whose classes the run may name, besides this package, torch, lightning and
             transformers: those of your own decoder or head.
         from_hub: Names of models on the Hugging Face Hub that may be downloaded. By default a checkpoint reads them

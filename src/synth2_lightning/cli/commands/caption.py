@@ -52,8 +52,8 @@ def caption(
 
     found = find_images(images, allow_urls)  # before the slow imports
     from synth2_lightning.export.caption_images import caption_images
-    from synth2_lightning.export.captioner import load_captioner
+    from synth2_lightning.export.captioner import load
 
     hide_noise()
-    captioner = load_captioner(run, device, num_beams, max_new_tokens, trust=trust, from_hub=from_hub)
+    captioner = load(run, device, num_beams, max_new_tokens, trust=trust, from_hub=from_hub)
     return caption_images(found, captioner, out, format or format_of(out or Path()), batch_size, max_pixels)
