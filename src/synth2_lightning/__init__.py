@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from synth2_lightning.sources.coco import CocoSource as CocoSource
     from synth2_lightning.sources.folder import FolderSource as FolderSource
     from synth2_lightning.sources.karpathy import KarpathySource as KarpathySource
-    from synth2_lightning.types import GenerationSettings as GenerationSettings
+    from synth2_lightning.types.captions import GenerationSettings as GenerationSettings
 
 __version__ = "0.1.0"
 
@@ -49,7 +49,7 @@ _LAZY_IMPORTS = {
     "ConstantFraction": "datamodules.fraction.ConstantFraction",
     "CrossAttentionDecoder": "decoders.cross_attention.CrossAttentionDecoder",
     "FolderSource": "sources.folder.FolderSource",
-    "GenerationSettings": "types.GenerationSettings",
+    "GenerationSettings": "types.captions.GenerationSettings",
     "KarpathySource": "sources.karpathy.KarpathySource",
     "MixedDataModule": "datamodules.mixed.MixedDataModule",
     "Muon": "modules.muon.Muon",
