@@ -352,7 +352,7 @@ def test_a_damaged_export_is_told(make_run: MakeRun, tmp_path: Path) -> None:
 def test_what_the_command_line_trained_on_scenes_loads_in_another_process(tmp_path: Path) -> None:
     from synth2_lightning.cli.trainer import run_trainer
 
-    tiny = Path(__file__).parent / "configs" / "tiny.yaml"
+    tiny = Path(__file__).parents[1] / "configs" / "tiny.yaml"
     words = ["fit", "--config", "mixed.yaml", "--config", str(tiny), f"--trainer.default_root_dir={tmp_path}"]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
