@@ -4,7 +4,7 @@ from unittest.mock import Mock
 import pytest
 
 from synth2_lightning.datamodules.shards import ShardDataModule
-from synth2_lightning.interfaces import HasProvenance, Skippable
+from synth2_lightning.interfaces import HasProvenance, LeavesOut
 
 MakeShards = Callable[..., str]
 
@@ -28,9 +28,9 @@ def test_each_row_comes_once_over_all_ranks(make_shards: MakeShards) -> None:
 
 def test_what_is_left_out_is_not_scored_again(make_shards: MakeShards) -> None:
     data = ShardDataModule(make_shards(5), batch_size=2)
-    assert isinstance(data, Skippable)
+    assert isinstance(data, LeavesOut)
     data.setup("predict")
-    data.skip({("synthetic", "s1"), ("synthetic", "s2"), ("other", "s0")})
+    data.leave_out({("synthetic", "s1"), ("synthetic", "s2"), ("other", "s0")})
     assert keys(data) == [("s0", "s3"), ("s4",)]
 
 
@@ -42,7 +42,9 @@ def test_provenance_is_that_of_the_shards(make_shards: MakeShards) -> None:
 
 
 def test_other_runs_and_batches_of_nothing_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"ShardDataModule.*'fit'.*SyntheticDataModule"):
+    with pytest.raises(
+        ValueError, match=r"ShardDataModule has nothing for 'fit': .* Learn from shards with a SyntheticDa"
+    ):
         ShardDataModule("shards").setup("fit")
-    with pytest.raises(ValueError, match=r"ShardDataModule.*batch_size=0.*1"):
+    with pytest.raises(ValueError, match="ShardDataModule got batch_size=0; expected 1 or more pictures"):
         ShardDataModule("shards", batch_size=0)

@@ -1,4 +1,4 @@
-"""Tiny randomly initialized language models and their vocabulary."""
+"""Language models that are too small to say anything, and a vocabulary made for the test."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,3 @@
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from synth2_lightning.types import GenerationSettings, ImageTextBatch
 
 
 def questions(seed: int) -> ImageTextBatch:
-    """Return a batch with two kinds of questions in turn, "is it bright" and "how is it"."""
+    """Ask of every other picture whether it is bright, of the others how it is."""
     batch = tiny_batch(16, seed=seed)
     asked = ["is it bright" if row % 2 else "how is it" for row in range(len(batch))]
     said = {("is it bright", True): "yes", ("is it bright", False): "no", ("how is it", True): "bright"}
@@ -23,7 +22,7 @@ def questions(seed: int) -> ImageTextBatch:
         for question, caption in zip(asked, batch.captions, strict=True)
     )
     references = tuple((answer,) for answer in answers)
-    return replace(batch, captions=answers, references=references, prompts=tuple(asked))
+    return ImageTextBatch(batch.image, answers, batch.keys, batch.sources, references, tuple(asked))
 
 
 def answering_module(folder: Path, **settings: Any) -> QuestionAnsweringModule:
@@ -41,7 +40,7 @@ def answering_module(folder: Path, **settings: Any) -> QuestionAnsweringModule:
     return module
 
 
-def test_the_new_head_learns_to_answer_questions(tmp_path: Path) -> None:
+def test_the_new_head_learns_to_answer_what_was_asked(tmp_path: Path) -> None:
     module = answering_module(tmp_path)
     optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=5e-3)
     for step in range(100):
@@ -56,10 +55,10 @@ def test_the_new_head_learns_to_answer_questions(tmp_path: Path) -> None:
 
 
 def test_a_batch_without_questions_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"2 \w+ and 0 questions"):
+    with pytest.raises(ValueError, match=r"was given 2 pictures with 0 questions; expected one each"):
         answering_module(tmp_path).training_step(tiny_batch(), 0)
 
 
 def test_a_prompt_without_a_place_for_the_question_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"question_prompt.*answer:.*\{question\}"):
+    with pytest.raises(ValueError, match=r"expected a text with \{question\} in the question's place"):
         answering_module(tmp_path, question_prompt="answer:")

@@ -1,1 +1,1 @@
-"""Lightning callbacks."""
+"""What listens to a run."""

@@ -1,4 +1,4 @@
-"""Throughput and data-loading time."""
+"""How fast a run is, and what it waits for."""
 
 from time import perf_counter
 from typing import Any
@@ -9,14 +9,13 @@ from synth2_lightning.types import ImageTextBatch
 
 
 class DataWaitCallback(Callback):
-    """Logs samples per second over all ranks, and the fraction of time that training waits for data.
+    """Shows samples per second over all ranks, and the share of time that training waits for data.
 
-    Near 0 the model is the bottleneck. Near 1 data loading is: add workers, or train on token shards. Lightning's
-    ``ThroughputMonitor`` is not used, because it does not time the data loader, synchronizes with the GPU in every
-    step, and does not log to the progress bar.
+    A share near 0 says that the model is the bottleneck, near 1 that the data is: add workers, or train on
+    token shards. Lightning's ThroughputMonitor logs FLOP/s; this is for the progress bar.
 
     Args:
-        window: Number of training steps to average over.
+        window: Training steps over which both are averaged.
 
     Raises:
         ValueError: If the window is shorter than one step.
@@ -28,7 +27,7 @@ class DataWaitCallback(Callback):
 
     def __init__(self, window: int = 20) -> None:
         if window < 1:
-            raise ValueError(f"DataWaitCallback.window is {window}; expected 1 or more training steps.")
+            raise ValueError(f"DataWaitCallback.window is {window}; expected 1 step or more.")
         self.window = window
         self._clear()
 
@@ -38,15 +37,15 @@ class DataWaitCallback(Callback):
         self._num_samples = self._num_steps = 0
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Reset the counters: time between epochs is excluded."""
+        """Start afresh: what lies between epochs is nobody's wait."""
         self._clear()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Exclude the time of the validation."""
+        """Do not count validation as waiting."""
         self._ended = None
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Count the time since the last step as waiting for data."""
+        """Count the time since the last step as waiting."""
         self._started = perf_counter()
         if self._ended is not None:
             self._waited += self._started - self._ended
@@ -54,7 +53,7 @@ class DataWaitCallback(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: ImageTextBatch, batch_idx: int
     ) -> None:
-        """Count the time of the step, and log once per window."""
+        """Count the step as work, and log once per window."""
         self._ended = perf_counter()
         self._worked += self._ended - self._started
         self._num_samples += len(batch)

@@ -1,1 +1,1 @@
-"""Concepts of captions: class names, their sampling, and prompt templates."""
+"""What captions are asked for: class names, how they are drawn, and the prompts that ask."""

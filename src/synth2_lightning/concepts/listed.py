@@ -1,4 +1,4 @@
-"""Base class of concept lists that are read into memory."""
+"""What all lists of concepts share: they are read as a whole, once, and say what they hold and what they left out."""
 
 import hashlib
 import logging
@@ -11,14 +11,14 @@ from synth2_lightning.interfaces import ConceptSource
 from synth2_lightning.types import Concept
 
 _logger = logging.getLogger(__name__)
-_NUM_EXAMPLES = 5
+_NUM_NAMED = 5
 
 
 class ListedConcepts(ConceptSource):
-    """Concepts in memory, with a count of excluded ones.
+    """Concepts that fit into memory, as ImageNet's do.
 
     Args:
-        name: Name of the concepts in records and reports.
+        name: What records and reports call them.
     """
 
     def __init__(self, name: str) -> None:
@@ -28,41 +28,43 @@ class ListedConcepts(ConceptSource):
 
     @abstractmethod
     def read_concepts(self, excluded: Counter[str]) -> Iterable[Concept]:
-        """Yield the concepts in order.
+        """Go through the concepts in their order.
 
         Args:
-            excluded: Counter of excluded concepts by reason, which the implementation updates.
+            excluded: Where to count what is left out, by what it is.
         """
 
-    def _load(self) -> None:
-        """Read the list.
+    def load(self) -> None:
+        """Read the list; the second call does nothing.
 
         Raises:
-            ValueError: If the list is empty, or a key is repeated.
+            ValueError: If it holds nothing, or a key comes twice.
         """
+        if self._concepts:
+            return
         excluded: Counter[str] = Counter()
         concepts = tuple(self.read_concepts(excluded))
         self._check(concepts, excluded)
         self._concepts = concepts
         self._num_excluded = dict(excluded.most_common())
         if excluded:
-            reasons = ", ".join(f"{count} {reason}" for reason, count in excluded.most_common(_NUM_EXAMPLES))
-            others = ", and others" if len(excluded) > _NUM_EXAMPLES else ""
+            reasons = ", ".join(f"{count} {reason}" for reason, count in excluded.most_common(_NUM_NAMED))
+            others = ", and others" if len(excluded) > _NUM_NAMED else ""
             _logger.info(
-                "Concepts %r: kept %d, excluded %d (%s%s).",
+                "Concepts %r keep %d and leave out %d (%s%s).",
                 *(self.name, len(concepts), excluded.total(), reasons, others),
             )
 
     def __len__(self) -> int:
-        """Return the number of concepts."""
+        """Number of concepts."""
         return len(self._loaded())
 
     def concept(self, index: int) -> Concept:
-        """Return the concept at an index."""
+        """Give a concept."""
         return self._loaded()[index]
 
     def provenance(self) -> dict[str, Any]:
-        """Return the name, the numbers of concepts and excluded ones, and a fingerprint."""
+        """Give name, numbers and a fingerprint of every concept."""
         digest = hashlib.sha256("\n".join(map(repr, self._loaded())).encode()).hexdigest()
         return {
             "name": self.name,
@@ -73,19 +75,19 @@ class ListedConcepts(ConceptSource):
 
     def _loaded(self) -> tuple[Concept, ...]:
         if not self._concepts:
-            raise RuntimeError(f"Concepts {self.name!r} are not loaded; call load() first.")
+            raise RuntimeError(f"Concepts {self.name!r} were asked for before load(); call load() first.")
         return self._concepts
 
     def _check(self, concepts: tuple[Concept, ...], excluded: Counter[str]) -> None:
         if not concepts:
             raise ValueError(
-                f"Concepts {self.name!r} contain no concept ({excluded.total()} were excluded); expected at least one. "
-                "Check the arguments for its files and exclusions."
+                f"Concepts {self.name!r} hold not one concept ({excluded.total()} were left out); expected at least "
+                "one. Look at the arguments that name its files and say what is left out."
             )
         counts = Counter(concept.key for concept in concepts)
         if repeated := [key for key, count in counts.items() if count > 1]:
-            named = ", ".join(repeated[:_NUM_EXAMPLES]) + (", and others" if len(repeated) > _NUM_EXAMPLES else "")
+            named = ", ".join(repeated[:_NUM_NAMED]) + (", and others" if len(repeated) > _NUM_NAMED else "")
             raise ValueError(
-                f"Concepts {self.name!r} have {len(repeated)} keys more than once: {named}. Expected unique keys, by "
-                "which a resumed run identifies finished records. Remove the duplicates."
+                f"Concepts {self.name!r} have {len(repeated)} keys more than once: {named}. Expected every key once, "
+                "because a run that goes on knows by it what is made already. Take the copies out."
             )

@@ -1,1 +1,1 @@
-"""Lightning datamodules for real, synthetic and mixed image-text batches, and for prediction."""
+"""Where batches come from."""

@@ -1,4 +1,4 @@
-"""Base class of the training datamodules: samplers, data loaders and their state for resuming."""
+"""What all datamodules share: where this process stands among the ranks, and how its loaders are made."""
 
 from abc import ABC, abstractmethod
 from typing import Any
@@ -7,32 +7,32 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
-from synth2_lightning.datamodules.loader import ResumableDataLoader, ignore_external_sigterm
+from synth2_lightning.datamodules.loader import ResumableDataLoader, outlive_sigterm
 from synth2_lightning.datamodules.pairs import BatchDataset
 from synth2_lightning.datamodules.sampling import EvaluationSampler, StratifiedSampler
 from synth2_lightning.types import ImageTextBatch
 
 
 class ImageTextDataModule(LightningDataModule, ABC):
-    """Datamodule with batches of :class:`ImageTextBatch` whose training resumes at any step.
+    """A datamodule whose batches are :class:`ImageTextBatch` and whose training can be resumed at any step.
 
-    Subclasses define the training pairs and the number of pairs of each kind per step. An epoch has as many full
-    batches as the pairs of all ranks fill, at least one. Epochs continue one another: each pair of a kind is used once
-    over all ranks before any is used again.
+    Subclasses say which pairs there are and how many of each kind a step takes. An epoch is as many whole batches as
+    the pairs fill over all ranks, at least one. The next epoch goes on where the last one ended: every pair of a kind
+    comes once over all ranks before any of them comes again.
 
     Args:
         batch_size: Pairs per step and rank.
-        num_workers: Number of data loader worker processes per rank.
-        seed: Seed of the order of the training pairs.
+        num_workers: Processes that read ahead, per rank.
+        seed: Order of the training pairs.
 
     Raises:
-        ValueError: If the batch size is below 1.
+        ValueError: If the batch size is below one.
     """
 
     def __init__(self, batch_size: int, num_workers: int, seed: int) -> None:
         super().__init__()
-        # With more ranks than images to predict, some ranks have no batch; that is not an error. Set here, because
-        # Lightning's __init__ overwrites a class attribute.
+        # More ranks than pictures to predict: those without one have nothing to do, and that is no error. (Not in the
+        # class: Lightning's own __init__ says otherwise.)
         self.allow_zero_length_dataloader_with_multiple_devices = True
         if batch_size < 1:
             raise ValueError(f"{type(self).__name__} got batch_size={batch_size}; expected 1 or more pairs.")
@@ -46,46 +46,46 @@ class ImageTextDataModule(LightningDataModule, ABC):
 
     @abstractmethod
     def make_train_pairs(self) -> BatchDataset:
-        """Return the training pairs, ordered by kind."""
+        """Give the training pairs; where there are several kinds, one kind after the other."""
 
     def count_streams(self) -> tuple[int, ...]:
-        """Return the number of training pairs of each kind."""
+        """Number of training pairs of each kind."""
         return (len(self.train_pairs),)
 
     def count_pairs(self, step: int) -> tuple[int, ...]:
-        """Return the number of pairs of each kind in the batch of one rank and step."""
+        """Number of pairs of each kind that one rank takes in a step."""
         return (self.batch_size,)
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return number and checksum of the training pairs, which a resumed run compares; after ``setup("fit")``."""
+        """Return number and checksum of the training pairs, after ``setup("fit")``: a resumed run compares them."""
         if self._fingerprint is None:
             self._fingerprint = {"num_pairs": len(self.train_pairs), "checksum": self.train_pairs.fingerprint()}
         return self._fingerprint
 
     def setup(self, stage: str) -> None:
-        """Reset training to the first step; a checkpoint is loaded later."""
+        """Begin a run: its training starts with the first step, unless a checkpoint says otherwise."""
         if stage == "fit":
             self._fingerprint = None
             self._sampler = None
             self._resumed = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state of the sampler.
+        """How far training is.
 
-        Lightning also saves the state of the data loader, but does not restore it if a learning rate schedule has
-        requested the number of steps per epoch before.
+        Lightning saves that of the loader, too, but restores it only where no learning rate schedule has asked for the
+        number of steps in an epoch before.
         """
         return {} if self._sampler is None else self._sampler.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the state of the sampler, also of one that is created later."""
+        """Go on from there, with the loader that is made next or was made already."""
         self._resumed = state_dict
         if self._sampler is not None:
             self._sampler.load_state_dict(state_dict)
 
     def train_dataloader(self) -> ResumableDataLoader:
-        """Return a data loader of one epoch of shuffled pairs; the sampler is shared by all epochs."""
-        # The sampler keeps its state when Lightning reloads data loaders (reload_dataloaders_every_n_epochs).
+        """Endless shuffled pairs, an epoch at a time."""
+        # Lightning may ask again within one run (reload_dataloaders_every_n_epochs): the sampler knows how far it is.
         if self._sampler is None:
             self._sampler = self._make_sampler()
             if self._resumed is not None:
@@ -94,23 +94,23 @@ class ImageTextDataModule(LightningDataModule, ABC):
 
     @property
     def train_pairs(self) -> BatchDataset:
-        """Training pairs; available after ``setup("fit")``."""
+        """The training pairs; after ``setup("fit")``."""
         if self._train_pairs is None:
             self._train_pairs = self.make_train_pairs()
         return self._train_pairs
 
     @property
     def rank(self) -> int:
-        """Global rank of this process; 0 without a trainer."""
+        """This process' number among all that train together."""
         return self.trainer.global_rank if self.trainer else 0
 
     @property
     def world_size(self) -> int:
-        """Number of ranks; 1 without a trainer."""
+        """Number of processes that train together."""
         return self.trainer.world_size if self.trainer else 1
 
     def make_evaluation_loader(self, dataset: BatchDataset, sampler: EvaluationSampler) -> DataLoader[ImageTextBatch]:
-        """Return a data loader that iterates over a dataset once, in order."""
+        """Make a loader that goes through a dataset once, in order."""
         return DataLoader(dataset=dataset, sampler=sampler, **self._loader_settings())
 
     def _make_sampler(self) -> StratifiedSampler:
@@ -124,11 +124,11 @@ class ImageTextDataModule(LightningDataModule, ABC):
         )
 
     def _loader_settings(self) -> dict[str, Any]:
-        # Keyword arguments only: Lightning re-creates loaders for prediction from their keyword arguments.
+        # By keyword all of it: Lightning makes loaders anew for predict, and knows arguments by name only.
         return {
-            "batch_size": None,  # the samplers yield full batches
+            "batch_size": None,  # the samplers yield whole batches
             "num_workers": self.num_workers,
             "persistent_workers": self.num_workers > 0,
-            "worker_init_fn": ignore_external_sigterm,
+            "worker_init_fn": outlive_sigterm,
             "pin_memory": torch.cuda.is_available(),
         }

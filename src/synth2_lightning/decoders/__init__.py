@@ -1,1 +1,1 @@
-"""Decoders: language models conditioned on visual tokens."""
+"""Visual tokens become words."""

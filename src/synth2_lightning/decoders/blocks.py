@@ -1,4 +1,4 @@
-"""Finding and wrapping the blocks of a language model of transformers."""
+"""The blocks of any language model of transformers, and what may be wrapped around them."""
 
 from typing import Any
 
@@ -8,11 +8,11 @@ from torch.utils.checkpoint import checkpoint
 
 
 def find_blocks(model: nn.Module, num_blocks: int) -> nn.ModuleList:
-    """Find the list of a language model's blocks, whose attribute has another name in every architecture.
+    """Find the list of a language model's blocks, whatever its class calls it.
 
     Args:
         model: The language model.
-        num_blocks: Number of blocks according to its configuration.
+        num_blocks: What its configuration says.
 
     Raises:
         ValueError: If no list, or more than one, has that length.
@@ -30,22 +30,22 @@ def find_blocks(model: nn.Module, num_blocks: int) -> nn.ModuleList:
     }
     if len(found) != 1:
         raise ValueError(
-            f"{type(model).__name__} has {len(found)} lists of {num_blocks} modules ({', '.join(found) or 'none'}); "
-            "expected exactly one, the list of its blocks, as in decoder-only models of transformers. Use "
-            "PrefixDecoder without checkpoint_activations, which does not need the blocks."
+            f"{type(model).__name__} has {len(found)} lists of {num_blocks} modules ({', '.join(found) or 'none'}), so "
+            "its blocks cannot be told; expected one list, as decoder-only models of transformers have it. Use "
+            "PrefixDecoder without checkpoint_activations, which needs no blocks."
         )
     return next(iter(found.values()))
 
 
 class BlockWrapper(nn.Module):
-    """Replaces a block; attributes that it lacks are those of the block."""
+    """Stands in a block's place and lets through what others ask the block for."""
 
     def __init__(self, block: nn.Module) -> None:
         super().__init__()
         self.block = block
 
     def __getattr__(self, name: str) -> Any:
-        """Return an attribute of the wrapper, or else of the block."""
+        """Look the attribute up here, then in the block."""
         try:
             return super().__getattr__(name)
         except AttributeError:
@@ -53,13 +53,13 @@ class BlockWrapper(nn.Module):
 
 
 class CheckpointedBlock(BlockWrapper):
-    """Recomputes its block's activations in the backward pass (gradient checkpointing).
+    """Computes its block again in the backward pass rather than keep what it computed.
 
-    The gradient checkpointing of transformers is off in ``eval()``, the mode of a frozen language model.
+    Transformers' own checkpointing rests in ``eval()``, which is where a frozen language model is kept.
     """
 
     def forward(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        """Call the block with its own arguments."""
+        """Run the block."""
         if not torch.is_grad_enabled():
             return self.block(hidden_states, *args, **kwargs)
         return checkpoint(self.block, hidden_states, *args, use_reentrant=False, **kwargs)

@@ -1,1 +1,1 @@
-"""Frozen image encoders and image tokenizers, and text encoders."""
+"""Frozen networks: images become embeddings."""

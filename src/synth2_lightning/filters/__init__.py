@@ -1,1 +1,1 @@
-"""Caption filters: refusals, length, language, repetition, duplicates, overlap with evaluation captions."""
+"""Which captions may stay: refusals, length, language, repetition, duplicates, overlap with evaluation captions."""

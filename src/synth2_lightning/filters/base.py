@@ -1,4 +1,4 @@
-"""Base class of filters that process captions independently."""
+"""What filters share that look at one caption at a time."""
 
 from abc import abstractmethod
 
@@ -7,7 +7,7 @@ from synth2_lightning.types import CaptionRecord, Verdict
 
 
 class RecordFilter(CaptionFilter):
-    """Filter whose verdict depends on one caption only, so that machines can process captions in parallel.
+    """A filter whose verdict depends on nothing but the caption itself, so that many machines may share the work.
 
     Example:
         >>> from synth2_lightning.filters.length import LengthFilter
@@ -17,8 +17,8 @@ class RecordFilter(CaptionFilter):
 
     @abstractmethod
     def judge_one(self, record: CaptionRecord) -> Verdict:
-        """Return the verdict on one caption."""
+        """Say of one caption whether it may stay."""
 
     def start(self) -> Judge:
-        """Return a judge that applies :meth:`judge_one` to every caption."""
+        """Return a function that says so of every caption."""
         return lambda records: [self.judge_one(record) for record in records]

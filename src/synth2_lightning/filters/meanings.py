@@ -1,4 +1,4 @@
-"""Filter of semantic duplicates by sentence embeddings."""
+"""Captions that mean what an earlier caption means, in whatever words."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,16 +16,17 @@ _NUM_COLUMNS = 16384
 
 
 class SimilarMeanings(CaptionFilter):
-    """Keeps the first of captions with similar sentence embeddings.
+    """Keeps the first of captions whose sentence embeddings nearly agree.
 
-    Captions are compared with kept captions, block by block; memory is two embeddings per caption.
+    Captions are compared with those that were kept, block by block: memory grows with the number of captions, two
+    embeddings each, and never with the number of pairs.
 
     Args:
-        encoder: Sentence encoder, such as ``PretrainedTextEncoder("weights://all-minilm-l6-v2")``.
-        threshold: Minimum cosine similarity of duplicates, above 0 and below 1.
+        encoder: Embeds sentences, such as ``PretrainedTextEncoder("weights://all-minilm-l6-v2")``.
+        threshold: Least cosine of two captions of which the later one goes, above 0 and below 1.
 
     Raises:
-        ValueError: If ``threshold`` is out of range.
+        ValueError: If the threshold is out of range.
 
     Example:
         >>> from synth2_lightning.testing import TinyTextEncoder
@@ -40,7 +41,7 @@ class SimilarMeanings(CaptionFilter):
         self.threshold = threshold
 
     def start(self) -> Judge:
-        """Return a judge that compares captions with those kept before, and stores the embeddings of kept ones."""
+        """Return a function that embeds captions and goes through them in their order, and keeps the vectors."""
         self.encoder.load()
         kept: list[Tensor] = []
 
@@ -57,15 +58,15 @@ class SimilarMeanings(CaptionFilter):
         return judge
 
     def provenance(self) -> dict[str, Any]:
-        """Return the encoder's name and the threshold."""
+        """Give the encoder's name and the threshold."""
         return {"encoder": self.encoder.name, "threshold": self.threshold}
 
 
 def check_threshold(name: str, threshold: float) -> None:
-    """Check a threshold on cosine similarities.
+    """Refuse what is no useful bound on a cosine.
 
     Raises:
-        ValueError: If ``threshold`` is not above 0 and below 1.
+        ValueError: If the threshold is not above 0 and below 1.
 
     Example:
         >>> check_threshold("SimilarMeanings", 0.9)
@@ -77,7 +78,7 @@ def check_threshold(name: str, threshold: float) -> None:
 def find_largest_cosines(
     embeddings: Float[Tensor, "rows dim"], others: Float[Tensor, "columns dim"]
 ) -> Float[Tensor, " rows"]:
-    """Return the largest cosine of each unit vector with the others; -1 if there are no others.
+    """Give the cosine of each unit vector with the nearest of the others, -1 where there are none.
 
     Example:
         >>> find_largest_cosines(torch.eye(2), torch.tensor([[0.6, 0.8]]))
@@ -95,12 +96,12 @@ def find_largest_cosines(
 def keep_apart(
     embeddings: Float[Tensor, "rows dim"], threshold: float, before: Float[Tensor, "columns dim"] | None = None
 ) -> Bool[Tensor, " rows"]:
-    """Greedily select unit vectors, in order, whose cosines with all selected ones are below a threshold.
+    """Keep unit vectors greedily, in their order: each whose cosine with all kept before stays below the threshold.
 
     Args:
-        embeddings: Unit vectors.
-        threshold: Upper bound of the cosine.
-        before: Vectors selected earlier.
+        embeddings: The vectors.
+        threshold: Of the cosine.
+        before: Vectors that were kept earlier.
 
     Example:
         >>> keep_apart(torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]]), 0.7)

@@ -1,1 +1,1 @@
-"""Caption generators and image generators."""
+"""Words become image tokens."""

@@ -1,4 +1,4 @@
-"""Cache of language model answers on disk, so that no answer is requested or paid for twice."""
+"""Answers of language model servers, kept on disk one by one, so that none is asked for or paid twice."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -6,12 +6,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
-from synth2_lightning.io.paths import expand_home
+from synth2_lightning.files import expand_home
 from synth2_lightning.types import Completion
 
 _FILE = "completions.sqlite3"
 _VERSION = 1
-_LOCK_TIMEOUT_SECONDS = 60.0
+_SECONDS_TO_WAIT_FOR_OTHERS = 60.0
 _TABLE = """
 CREATE TABLE IF NOT EXISTS completions (
     request BLOB PRIMARY KEY, text TEXT, finish_reason TEXT, num_prompt_tokens INTEGER, num_tokens INTEGER
@@ -20,17 +20,18 @@ CREATE TABLE IF NOT EXISTS completions (
 
 
 class CompletionCache:
-    """Completions by the fingerprint of their request, in one SQLite file.
+    """Answers by the fingerprint of their request, in one SQLite file.
 
-    ``put`` commits before it returns, so that answers survive a crash of the process. Processes of one machine can
-    share the file. The write-ahead log does not work on network file systems; use a local disk of each machine.
+    An answer is committed before ``put`` returns: it survives the end of the process, whatever ended it. Several
+    processes of one machine may share the file. Its write-ahead log does not work on network file systems, so the
+    folder belongs on a disk of the machine; machines may have one each.
 
     Args:
-        folder: Folder of the file; created if it does not exist.
+        folder: Where the file lies; it is made if need be.
 
     Raises:
         OSError: If the file cannot be opened.
-        ValueError: If the file is not a cache, or is damaged.
+        ValueError: If it is no cache, or a damaged one.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -42,10 +43,10 @@ class CompletionCache:
 
     def __init__(self, folder: str | Path) -> None:
         self.path = expand_home(folder) / _FILE
-        with self._translate_errors():
+        with self._explained():
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            # isolation_level=None commits after every statement.
-            self._connection = sqlite3.connect(self.path, _LOCK_TIMEOUT_SECONDS, isolation_level=None)
+            # Without isolation level, every statement is a transaction of its own.
+            self._connection = sqlite3.connect(self.path, _SECONDS_TO_WAIT_FOR_OTHERS, isolation_level=None)
         try:
             self._open()
         except Exception:
@@ -53,13 +54,13 @@ class CompletionCache:
             raise
 
     def get(self, request: bytes) -> Completion | None:
-        """Return the completion of a request, or ``None`` if it is not cached.
+        """Give the answer to a request, or ``None`` where there is none yet.
 
         Raises:
             OSError: If the file cannot be read.
-            ValueError: If the file is damaged.
+            ValueError: If it is damaged.
         """
-        with self._translate_errors():
+        with self._explained():
             row = self._connection.execute(
                 "SELECT text, finish_reason, num_prompt_tokens, num_tokens FROM completions WHERE request = ?",
                 (request,),
@@ -67,23 +68,23 @@ class CompletionCache:
         return None if row is None else Completion(*row)
 
     def put(self, request: bytes, completion: Completion) -> None:
-        """Store a completion; if the request is already cached, keep the first one.
+        """Keep an answer. Where two processes asked the same, the first answer stays.
 
         Raises:
             OSError: If the file cannot be written.
-            ValueError: If the file is damaged.
+            ValueError: If it is damaged.
         """
         row = (completion.text, completion.finish_reason, completion.num_prompt_tokens, completion.num_tokens)
-        with self._translate_errors():
+        with self._explained():
             self._connection.execute("INSERT OR IGNORE INTO completions VALUES (?, ?, ?, ?, ?)", (request, *row))
 
     def __len__(self) -> int:
-        """Return the number of completions."""
-        with self._translate_errors():
+        """Number of answers."""
+        with self._explained():
             return int(self._connection.execute("SELECT count(*) FROM completions").fetchone()[0])
 
     def __enter__(self) -> "CompletionCache":
-        """Return the cache."""
+        """Go on with it."""
         return self
 
     def __exit__(
@@ -93,8 +94,8 @@ class CompletionCache:
         self._connection.close()
 
     def _open(self) -> None:
-        with self._translate_errors():
-            # One transaction, because another process may be creating the table.
+        with self._explained():
+            # One look at both: another process may be making the table right now.
             self._connection.execute("BEGIN")
             version = int(self._connection.execute("PRAGMA user_version").fetchone()[0])
             is_empty = self._connection.execute("SELECT 1 FROM sqlite_master").fetchone() is None
@@ -105,25 +106,26 @@ class CompletionCache:
                 self._connection.execute(_TABLE)
                 self._connection.execute(f"PRAGMA user_version = {_VERSION}")
                 self._connection.execute("COMMIT")
-            # With a write-ahead log, NORMAL survives a crash of the process without an fsync per commit.
+            # With a write-ahead log this survives the end of the process, and costs no wait for the disk.
             self._connection.execute("PRAGMA synchronous = NORMAL")
         if not is_empty and version != _VERSION:
             raise ValueError(
-                f"{self.path} is an SQLite file of version {version}; expected a completion cache of version "
-                f"{_VERSION}. Set cache to another folder, or move the file away."
+                f"{self.path} is an SQLite file of version {version}; expected a cache of answers of version "
+                f"{_VERSION}. Name another folder as cache, or move the file away."
             )
 
     @contextmanager
-    def _translate_errors(self) -> Iterator[None]:
+    def _explained(self) -> Iterator[None]:
         try:
             yield
         except (OSError, sqlite3.OperationalError) as error:
             raise OSError(
-                f"The completion cache {self.path} cannot be used: {error}. Expected a folder on a local disk, "
-                "writable and with free space. Stored answers are safe; fix this and start the same command again."
+                f"The cache of answers {self.path} cannot be used: {error}. Expected a folder on a disk of this "
+                "machine, with free space, where this user may write. What it holds is safe; start the same command "
+                "again when this is mended."
             ) from error
         except sqlite3.DatabaseError as error:
             raise ValueError(
-                f"The completion cache {self.path} cannot be read: {error}. The file is damaged, or not a cache. "
-                f"Recover its answers with `sqlite3 {_FILE} .recover`, or move the file away to request them again."
+                f"The cache of answers {self.path} cannot be read: {error}. It is damaged, or no cache. Try `sqlite3 "
+                f"{_FILE} .recover` to save its answers into a new file, or move it away and have them asked for again."
             ) from error

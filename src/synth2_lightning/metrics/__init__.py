@@ -1,1 +1,1 @@
-"""Metrics of captions, image tokens and caption sets."""
+"""Captions become numbers."""

@@ -1,9 +1,10 @@
-"""CLIPScore and RefCLIPScore: similarity of captions to images and references in CLIP's embedding space.
+"""CLIPScore and RefCLIPScore: how near captions are to their pictures, and to what people wrote of them, under CLIP.
 
-J. Hessel et al. 2021 (https://arxiv.org/abs/2104.08718): ``CLIP-S = 2.5 * max(cos(image, caption), 0)``.
-``RefCLIP-S`` is the harmonic mean of CLIP-S and the maximum of ``max(cos(caption, reference), 0)`` over the references.
-Published scores use OpenAI's ViT-B/32; scores of different encoders are not comparable. As in the paper, the cosine of
-references is clipped at 0; the authors' code does not clip it.
+J. Hessel et al. 2021 (https://arxiv.org/abs/2104.08718): ``CLIP-S = 2.5 * max(cos(picture, caption), 0)``, and
+``RefCLIP-S``, the harmonic mean of it and the greatest ``max(cos(caption, reference), 0)`` of the picture's references.
+Published figures are of OpenAI's ViT-B/32; scores of different encoders do not compare. The authors' code leaves the
+cosine of references unclipped, which the paper's formula clips: they differ where no reference is nearer than a right
+angle.
 """
 
 import hashlib
@@ -20,14 +21,14 @@ from synth2_lightning.metrics.corpus import KeyedMetric, Row, check_references
 from synth2_lightning.types import Pixels
 
 PREFIX = "A photo depicts "
-"""Prompt prefix of captions and references in the paper."""
+"""What the paper puts before every caption and every reference."""
 
 _WEIGHT = 2.5
 
 
 @dataclass(frozen=True, slots=True)
 class RefClipScores:
-    """CLIPScore in [0, 2.5] and RefCLIPScore in [0, 10/7] of each image.
+    """CLIPScore (0 to 2.5) and RefCLIPScore (0 to 10/7) of each picture.
 
     Example:
         >>> RefClipScores(torch.tensor([2.0]), torch.tensor([1.0])).clip_scores
@@ -41,19 +42,19 @@ class RefClipScores:
 def clip_scores(
     encoder: ImageTextEncoder, images: Pixels, captions: Sequence[str], prefix: str = PREFIX
 ) -> Float[Tensor, " batch"]:
-    """Return CLIPScore of captions, which needs no references.
+    """Score captions by their pictures alone.
 
     Args:
-        encoder: Loaded CLIP encoder.
-        images: The images.
-        captions: One per image.
-        prefix: Prompt prefix of the captions, including the space.
+        encoder: Loaded; whose space the cosines are taken in.
+        images: The pictures.
+        captions: One per picture.
+        prefix: Put before every caption, its space included.
 
     Returns:
-        One score in [0, 2.5] per image.
+        One score per picture, 0 to 2.5.
 
     Raises:
-        ValueError: If the numbers of captions and images differ.
+        ValueError: If there are not as many captions as pictures.
 
     Example:
         >>> from synth2_lightning.testing import TinyImageTextEncoder
@@ -62,9 +63,9 @@ def clip_scores(
         tensor([2.5000, 0.0000])
     """
     _check_counts("clip_scores", images, captions=captions)
-    if not len(images):  # some networks fail for an empty batch
+    if not len(images):  # not every network takes an empty batch
         return torch.zeros(0)
-    return _clip_score(encoder.embed_images(images), _embed(encoder, captions, prefix))
+    return _agreement(encoder.embed_images(images), _embed(encoder, captions, prefix))
 
 
 def ref_clip_scores(
@@ -74,23 +75,23 @@ def ref_clip_scores(
     references: Sequence[Sequence[str]],
     prefix: str = PREFIX,
 ) -> RefClipScores:
-    """Return CLIPScore and RefCLIPScore of captions.
+    """Score captions by their pictures and by what people wrote of them.
 
     Args:
-        encoder: Loaded CLIP encoder.
-        images: The images.
-        captions: One per image.
-        references: Reference captions of each image, at least one.
-        prefix: Prompt prefix of captions and references, including the space.
+        encoder: Loaded; whose space the cosines are taken in.
+        images: The pictures.
+        captions: One per picture.
+        references: What people wrote, per picture; at least one text each.
+        prefix: Put before every caption and reference, its space included.
 
     Raises:
-        ValueError: If the numbers of images, captions and references differ, or an image has no references.
+        ValueError: If there are not as many captions and references as pictures, or a picture has no references.
 
     Example:
         >>> from synth2_lightning.testing import TinyImageTextEncoder
         >>> images = Pixels(torch.full((1, 3, 8, 8), 255, dtype=torch.uint8))
         >>> scores = ref_clip_scores(TinyImageTextEncoder(), images, ["a bright field"], [["a dark one", "bright"]])
-        >>> scores.ref_clip_scores  # harmonic mean of 2.5 and 1
+        >>> scores.ref_clip_scores  # of 2.5 and 1
         tensor([1.4286])
     """
     _check_counts("ref_clip_scores", images, captions=captions, references=references)
@@ -99,55 +100,55 @@ def ref_clip_scores(
     if not len(images):
         return RefClipScores(torch.zeros(0), torch.zeros(0))
     hypotheses = _embed(encoder, captions, prefix)
-    by_image = _clip_score(encoder.embed_images(images), hypotheses)
-    embeddings = _embed(encoder, [text for texts in references for text in texts], prefix)
-    groups = torch.split(embeddings, [len(texts) for texts in references])
+    by_picture = _agreement(encoder.embed_images(images), hypotheses)
+    people = _embed(encoder, [text for texts in references for text in texts], prefix)
+    groups = torch.split(people, [len(texts) for texts in references])
     nearest = [(group @ text).max() for text, group in zip(hypotheses, groups, strict=True)]
-    by_reference = torch.stack(nearest).clamp(min=0)
-    total = by_image + by_reference
-    # The harmonic mean of two zeros is defined as 0.
-    means = torch.where(total > 0, 2 * by_image * by_reference / total, torch.zeros_like(total))
-    return RefClipScores(by_image, means)
+    by_people = torch.stack(nearest).clamp(min=0)
+    total = by_picture + by_people
+    # Where both are 0, so is their mean.
+    means = torch.where(total > 0, 2 * by_picture * by_people / total, torch.zeros_like(total))
+    return RefClipScores(by_picture, means)
 
 
-class _ImageMetric(KeyedMetric):
-    """Metric whose rows hold an image's key, the hash of its pixels, and its scores."""
+class _PictureMetric(KeyedMetric):
+    """Rows are a picture's key, its content, and scores: pixels and embeddings are not kept."""
 
     def __init__(self, encoder: ImageTextEncoder, prefix: str = PREFIX) -> None:
         super().__init__()
         self.encoder = encoder
         self.prefix = prefix
 
-    def check_repeat(self, first: Row, row: Row) -> None:
-        """Check that rows of the same key have the same pixels.
+    def check_repeat(self, known: Row, row: Row) -> None:
+        """Refuse a key that belongs to two pictures, by their pixels.
 
         Raises:
-            ValueError: If they differ.
+            ValueError: If the pixels differ.
         """
-        if first[1] != row[1]:
+        if known[1] != row[1]:
             raise ValueError(
-                f"Two images share the key {row[0]!r}, but their pixels differ (SHA-256 {first[1]}, {row[1]}). "
-                "Expected one key per image; rename one of them."
+                f"Two pictures share the key {row[0]!r}: their pixels differ (SHA-256 {known[1]}, {row[1]}), and one "
+                "of them would be lost. Give every picture a key of its own."
             )
 
     def _add(self, keys: Sequence[str], images: Pixels, *columns: Tensor) -> None:
-        contents = [_hash(image) for image in images.values]
+        contents = [_hash(picture) for picture in images.values]
         self.rows.extend(zip(keys, contents, *(column.tolist() for column in columns), strict=True))
 
     def _mean(self, column: int) -> Tensor:
-        # fsum makes the result independent of the order of the rows.
+        # In double precision and rounded once: the order of the rows plays no part.
         rows = self.unique_rows()
         return torch.tensor(fsum(row[column] for row in rows) / len(rows), device=self.device)
 
 
-class ClipScore(_ImageMetric):
-    """Mean CLIPScore over the images of all ranks.
+class ClipScore(_PictureMetric):
+    """Mean CLIPScore over all pictures of all ranks.
 
-    Independent of the number of ranks if the encoder's embeddings do not depend on the batch.
+    The same for any number of ranks, as far as the encoder's embeddings are the same in any batch.
 
     Args:
-        encoder: CLIP encoder; load it before the first ``update()``.
-        prefix: Prompt prefix of the captions, including the space.
+        encoder: Whose space the cosines are taken in; to be loaded before the first ``update()``.
+        prefix: Put before every caption, its space included.
 
     Example:
         >>> from synth2_lightning.testing import TinyImageTextEncoder
@@ -159,36 +160,36 @@ class ClipScore(_ImageMetric):
     """
 
     def update(self, keys: Sequence[str], images: Pixels, hypotheses: Sequence[str]) -> None:
-        """Score a batch.
+        """Add pictures.
 
         Args:
-            keys: One key per image, the same in all epochs and on all ranks.
-            images: The images.
-            hypotheses: Generated captions, one per image.
+            keys: One id per picture, the same in every epoch and on every rank.
+            images: The pictures.
+            hypotheses: One text per picture.
 
         Raises:
-            ValueError: If the arguments have different lengths.
+            ValueError: If the three have different lengths.
         """
         _check_counts("ClipScore", images, keys=keys, hypotheses=hypotheses)
         self._add(keys, images, clip_scores(self.encoder, images, hypotheses, self.prefix))
 
     def compute(self) -> Tensor:
-        """Return the mean over the images of all ranks.
+        """Average over the pictures of all ranks.
 
         Raises:
-            ValueError: If there is no image, or two images share a key.
+            ValueError: If there is no picture, or if two pictures share a key.
         """
         return self._mean(2)
 
 
-class RefClipScore(_ImageMetric):
-    """Mean CLIPScore and RefCLIPScore over the images of all ranks.
+class RefClipScore(_PictureMetric):
+    """Mean RefCLIPScore over all pictures of all ranks, and the CLIPScore that is part of it.
 
-    Independent of the number of ranks if the encoder's embeddings do not depend on the batch.
+    The same for any number of ranks, as far as the encoder's embeddings are the same in any batch.
 
     Args:
-        encoder: CLIP encoder; load it before the first ``update()``.
-        prefix: Prompt prefix of captions and references, including the space.
+        encoder: Whose space the cosines are taken in; to be loaded before the first ``update()``.
+        prefix: Put before every caption and reference, its space included.
 
     Example:
         >>> from synth2_lightning.testing import TinyImageTextEncoder
@@ -202,16 +203,16 @@ class RefClipScore(_ImageMetric):
     def update(
         self, keys: Sequence[str], images: Pixels, hypotheses: Sequence[str], references: Sequence[Sequence[str]]
     ) -> None:
-        """Score a batch.
+        """Add pictures.
 
         Args:
-            keys: One key per image, the same in all epochs and on all ranks.
-            images: The images.
-            hypotheses: Generated captions, one per image.
-            references: Reference captions of each image, at least one.
+            keys: One id per picture, the same in every epoch and on every rank.
+            images: The pictures.
+            hypotheses: One text per picture.
+            references: What people wrote, per picture; at least one text each.
 
         Raises:
-            ValueError: If the arguments have different lengths, or an image has no references.
+            ValueError: If the four have different lengths, or a picture has no references.
         """
         _check_counts("RefClipScore", images, keys=keys, hypotheses=hypotheses, references=references)
         for key, texts in zip(keys, references, strict=True):
@@ -220,10 +221,10 @@ class RefClipScore(_ImageMetric):
         self._add(keys, images, scores.clip_scores, scores.ref_clip_scores)
 
     def compute(self) -> dict[str, Tensor]:
-        """Return the means ``clip_score`` and ``ref_clip_score`` over the images of all ranks.
+        """Average over the pictures of all ranks; ``clip_score`` and ``ref_clip_score``.
 
         Raises:
-            ValueError: If there is no image, or two images share a key.
+            ValueError: If there is no picture, or if two pictures share a key.
         """
         return {"clip_score": self._mean(2), "ref_clip_score": self._mean(3)}
 
@@ -232,17 +233,17 @@ def _embed(encoder: ImageTextEncoder, texts: Sequence[str], prefix: str) -> Tens
     return encoder.embed_texts([prefix + text for text in texts])
 
 
-def _clip_score(images: Tensor, texts: Tensor) -> Tensor:
-    return _WEIGHT * (images * texts).sum(1).clamp(min=0)
+def _agreement(pictures: Tensor, texts: Tensor) -> Tensor:
+    return _WEIGHT * (pictures * texts).sum(1).clamp(min=0)
 
 
-def _hash(image: Tensor) -> str:
-    digest = hashlib.sha256(str(tuple(image.shape)).encode())
-    digest.update(image.cpu().contiguous().numpy().data)
+def _hash(picture: Tensor) -> str:
+    digest = hashlib.sha256(str(tuple(picture.shape)).encode())
+    digest.update(picture.cpu().contiguous().numpy().data)
     return digest.hexdigest()[:16]
 
 
 def _check_counts(name: str, images: Pixels, **columns: Sequence[object]) -> None:
     if any(len(column) != len(images) for column in columns.values()):
-        counts = ", ".join(f"{len(column)} {label}" for label, column in columns.items())
-        raise ValueError(f"{name} got {len(images)} images and {counts}; expected one of each per image.")
+        counts = ", ".join(f"{len(column)} {what}" for what, column in columns.items())
+        raise ValueError(f"{name} was given {len(images)} pictures and {counts}; expected one of each per picture.")

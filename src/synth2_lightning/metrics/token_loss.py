@@ -1,4 +1,4 @@
-"""Mean loss per token of a validation split."""
+"""The mean loss per token of a whole validation split."""
 
 from collections.abc import Sequence
 
@@ -10,9 +10,9 @@ from synth2_lightning.types import TokenLoss
 
 
 class MeanTokenLoss(KeyedMetric):
-    """Mean loss per target token, in nats, over the images of all ranks.
+    """Mean loss per target token (nats) over the pictures of all ranks, each picture once.
 
-    Each image counts once. A mean over ranks would include the repeats that distributed samplers add as padding.
+    A mean over ranks would count those twice that a distributed sampler repeats, and depend on the number of ranks.
 
     Example:
         >>> metric = MeanTokenLoss()
@@ -24,19 +24,19 @@ class MeanTokenLoss(KeyedMetric):
     higher_is_better = False
 
     def update(self, keys: Sequence[str], losses: TokenLoss) -> None:
-        """Add a batch.
+        """Add pictures.
 
         Args:
-            keys: One key per image, the same in all epochs and on all ranks.
-            losses: Loss sums and token counts of the images.
+            keys: One id per picture, the same in every epoch and on every rank.
+            losses: Theirs.
         """
         self.rows += zip(keys, losses.sums.tolist(), losses.counts.tolist(), strict=True)
 
     def compute(self) -> Tensor:
-        """Return the mean loss per token over the images of all ranks.
+        """Mean over the pictures of all ranks.
 
         Raises:
-            ValueError: If there is no image.
+            ValueError: If there is none.
         """
         _, sums, counts = zip(*self.unique_rows(), strict=True)
         return torch.tensor(sum(sums) / sum(counts))

@@ -1,1 +1,1 @@
-"""LightningModules for training and prediction, and their parts."""
+"""What is trained or run."""

@@ -1,4 +1,4 @@
-"""Generation of captions from class names with a language model (Synth², arXiv 2403.07750)."""
+"""Class names become captions: the head of the river, run by `synth2 predict` (Synth², arXiv 2403.07750)."""
 
 from typing import Any
 
@@ -9,18 +9,18 @@ from synth2_lightning.types import CaptionBatch, PromptBatch, WrittenCaptions
 
 
 class CaptionWritingModule(LightningModule):
-    """Generates an answer to every prompt of a batch, which ``CaptionWriterCallback`` writes.
+    """Has a language model answer batches of prompts, for ``CaptionWriterCallback`` to write.
 
     Args:
-        generator: Generates the answers.
+        generator: Writes the captions.
 
     Example:
         >>> from synth2_lightning.testing import TinyCaptionGenerator
-        >>> from synth2_lightning.types import ChatMessage, SampleInfo
+        >>> from synth2_lightning.types import ChatMessage
         >>> prompts = ((ChatMessage("user", "dog"),),)
-        >>> batch = PromptBatch(prompts, (SampleInfo("dog-0", "pets", "dog", 1234),), ("class-based@1",))
+        >>> batch = PromptBatch(prompts, ("dog-0",), ("pets",), ("dog",), ("class-based@1",), (1234,))
         >>> CaptionWritingModule(TinyCaptionGenerator()).predict_step(batch, 0).completions[0].text
-        'An image of dog number 234.'
+        'A picture of dog number 234.'
     """
 
     def __init__(self, generator: CaptionGenerator) -> None:
@@ -28,28 +28,28 @@ class CaptionWritingModule(LightningModule):
         self.generator = generator.requires_grad_(False)
 
     def configure_model(self) -> None:
-        """Load the language model, or connect to its server."""
+        """Bring the language model, or find its server."""
         self.generator.load()
 
     def provenance(self) -> dict[str, Any]:
-        """Return the settings that determine the captions, besides prompt and seed."""
+        """Give what decides the captions besides prompt and seed."""
         return {"generator_class": type(self.generator).__name__, **self.generator.provenance()}
 
     def predict_step(self, batch: PromptBatch | CaptionBatch, batch_idx: int) -> WrittenCaptions:
-        """Generate one answer per prompt.
+        """Write a caption per prompt.
 
         Raises:
-            TypeError: If the batch contains no prompts.
-            ValueError: If the number of answers is not that of the prompts.
+            TypeError: If the batch does not hold prompts.
+            ValueError: If the generator gives more or fewer answers than it was asked for.
         """
         if not isinstance(batch, PromptBatch):
             raise TypeError(
-                f"CaptionWritingModule got {type(batch).__name__}; expected PromptBatch. Use a ConceptDataModule."
+                f"CaptionWritingModule was given {type(batch).__name__}; expected PromptBatch. Use a ConceptDataModule."
             )
         completions = self.generator.generate(batch.prompts, batch.seeds)
         if len(completions) != len(batch):
             raise ValueError(
-                f"{type(self.generator).__name__} returned {len(completions)} answers to {len(batch)} prompts; "
-                "expected one per prompt. Fix its generate()."
+                f"{type(self.generator).__name__} gave {len(completions)} answers to {len(batch)} prompts; expected "
+                "one of each. The generator is at fault."
             )
         return WrittenCaptions(batch, tuple(completions), self.generator.model_name)

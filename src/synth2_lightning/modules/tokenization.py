@@ -1,19 +1,19 @@
-"""Tokenization of photos, for `synth2 predict --config tokenize.yaml`."""
+"""Photographs become image tokens: what `synth2 predict --config tokenize.yaml` runs."""
 
 from typing import Any
 
 from lightning.pytorch import LightningModule
 
+from synth2_lightning.fingerprints import fingerprint_weights
 from synth2_lightning.interfaces import ImageTokenizer
-from synth2_lightning.io.fingerprints import fingerprint_weights
 from synth2_lightning.types import ImageTextBatch, Pixels, TokenizedImages
 
 
 class TokenizationModule(LightningModule):
-    """Tokenizes batches of photos; ``ShardWriterCallback`` writes the tokens.
+    """Turns batches of photographs into tokens, for ``ShardWriterCallback`` to write.
 
     Args:
-        tokenizer: Maps images to codebook ids.
+        tokenizer: Turns pictures into codebook ids.
 
     Example:
         >>> from synth2_lightning.testing import TinyImageTokenizer, tiny_batch
@@ -26,29 +26,30 @@ class TokenizationModule(LightningModule):
         self.tokenizer = tokenizer.requires_grad_(False)
 
     def configure_model(self) -> None:
-        """Load the tokenizer's weights."""
+        """Bring the tokenizer's weights."""
         self.tokenizer.load()
 
     def provenance(self) -> dict[str, Any]:
-        """Return the settings that determine the tokens of an image."""
+        """Give what decides the tokens of a picture."""
         name = type(self.tokenizer).__name__
-        # Different encoders can share a codebook.
+        # The same codes may be chosen by another encoder.
         weights = fingerprint_weights(name, self.tokenizer)
         return {"tokenizer_class": name, "codebook": self.tokenizer.codebook, "weights": weights}
 
     def predict_step(self, batch: ImageTextBatch, batch_idx: int) -> TokenizedImages:
-        """Return the tokens and captions of a batch.
+        """Tokenize a batch; the captions of its pictures go with them.
 
         Raises:
-            TypeError: If the batch contains no photos.
+            TypeError: If the batch does not hold photographs.
         """
         if not isinstance(batch.image, Pixels):
             raise TypeError(
-                f"TokenizationModule got {type(batch.image).__name__}; expected Pixels, because only photos can be "
-                "tokenized. Use a RealDataModule."
+                f"TokenizationModule was given {type(batch.image).__name__}; expected Pixels: only photographs can "
+                "be tokenized. Use a RealDataModule."
             )
         return TokenizedImages(
-            samples=batch.samples,
+            keys=batch.keys,
+            sources=batch.sources,
             captions=batch.references or tuple((caption,) for caption in batch.captions),
             tokens=self.tokenizer.tokenize(batch.image),
             codebook_size=self.tokenizer.codebook_size,

@@ -1,1 +1,1 @@
-"""Layers, losses and sampling procedures in plain PyTorch."""
+"""Mathematics on tensors: torch and einops only."""

@@ -1,13 +1,13 @@
-"""Feed-forward layer of a transformer."""
+"""The feed-forward layer of a transformer."""
 
 from torch import nn
 
 
 class FeedForward(nn.Sequential):
-    """LayerNorm and a two-layer GELU MLP without biases, with a hidden width of ``4 * width``.
+    """LayerNorm, then two linear maps with GELU between them; without biases, four times as wide inside.
 
     Args:
-        width: Width of inputs and outputs.
+        width: Width of what comes in and goes out.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""Sentence embeddings by mean pooling over tokens, as MiniLM and similar encoders were trained."""
+"""One embedding per sentence: the mean over its tokens, as sentence encoders such as MiniLM are trained to be read."""
 
 from collections.abc import Sequence
 
@@ -14,14 +14,14 @@ from synth2_lightning.interfaces import TextEncoder
 def embed_sentences(
     encoder: TextEncoder, sentences: Sequence[str], batch_size: int = 256
 ) -> Float[Tensor, "sentences dim"]:
-    """Return unit-length sentence embeddings, whose dot products are cosine similarities.
+    """Embed sentences as unit vectors, whose scalar products are cosines.
 
-    Batches contain sentences of similar length, because padding costs as much as tokens.
+    Sentences of like length go through the encoder together, since padding costs as much as words do.
 
     Args:
-        encoder: After ``load()``.
-        sentences: Not blank.
-        batch_size: Sentences per batch.
+        encoder: Loaded.
+        sentences: None of them blank.
+        batch_size: How many go through the encoder at a time.
 
     Returns:
         Embeddings in the order of the sentences, float32 on the CPU.

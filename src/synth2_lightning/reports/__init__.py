@@ -1,1 +1,1 @@
-"""Reports on caption sets, selection, deduplication, and scores of predictions."""
+"""Pages that compare caption sets, and balanced or narrow selections of them."""

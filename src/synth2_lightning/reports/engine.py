@@ -1,6 +1,7 @@
-"""Execution engines for caption sets, local or distributed.
+"""What goes through the partitions of a caption set: this process, or something that has many machines.
 
-All engines apply the same functions to partitions and combine the results in partition order, so results are equal.
+Whatever the engine, every record is looked at by the same functions, and what they find is put together in the order of
+the partitions; so the result is the same.
 """
 
 from abc import ABC, abstractmethod
@@ -18,36 +19,39 @@ Result = TypeVar("Result")
 
 
 class CaptionEngine(ABC):
-    """Base class of engines that map functions over partitions and find near duplicates across them."""
+    """Applies functions to partitions, and finds near duplicates over all of them."""
 
     @abstractmethod
     def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
-        """Lazily yield the result of each item, in input order.
+        """Give the result of every item, in the order of the items, without holding all of them at once.
 
         Args:
-            function: Function of one item; it is pickled if the engine is distributed.
-            items: Small objects, such as partitions, which refer to rows on disk.
+            function: Of one item alone; it may be sent to another process.
+            items: Small: partitions say where rows lie, they do not hold them.
         """
 
     @abstractmethod
     def find_near_duplicates(self, near: NearDuplicates, partitions: Sequence[Partition]) -> Ints:
-        """Return the sorted row numbers of non-blank captions that are near duplicates of an earlier kept one."""
+        """Give the numbers of the rows that say nearly the same as an earlier one that stays, ascending.
+
+        Blank captions are no duplicates of anything.
+        """
 
 
-class SingleProcessEngine(CaptionEngine):
-    """Processes partitions sequentially; near duplicates are found in memory.
+class OneProcess(CaptionEngine):
+    """Goes through the partitions one after the other; near duplicates are looked for in memory.
 
     Example:
-        >>> list(SingleProcessEngine().map(len, ["a fox", "two dogs"]))
+        >>> list(OneProcess().map(len, ["a fox", "two dogs"]))
         [5, 8]
     """
 
     def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
-        """Map sequentially."""
+        """Go through them."""
         return map(function, items)
 
     def find_near_duplicates(self, near: NearDuplicates, partitions: Sequence[Partition]) -> Ints:
-        """Compare all captions in memory."""
+        """Judge all captions at once."""
         found = [
             (first + offset, caption)
             for partition in partitions
@@ -55,4 +59,4 @@ class SingleProcessEngine(CaptionEngine):
             for offset, caption in enumerate(list_captions(rows))
             if caption
         ]
-        return np.asarray([found[index][0] for index in near.find_rejected([text for _, text in found])], np.int64)
+        return np.asarray([found[place][0] for place in near.find_rejected([text for _, text in found])], np.int64)

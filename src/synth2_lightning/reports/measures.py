@@ -1,4 +1,4 @@
-"""Measures in the table of a report: label, number format and description."""
+"""The rows of a report's table: what each figure is called, how it is written, and what it means."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,14 +9,14 @@ from synth2_lightning.reports.comparison import ComparedSet
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """Row of the table.
+    """A row of the table.
 
     Args:
-        key: Name in ``report.json``.
-        label: Name on the page.
-        description: One line.
-        format_spec: Format specification of the value.
-        get: Returns the value of a set, or ``None`` if it has none.
+        key: Its name in ``report.json``.
+        label: Its name on the page.
+        meaning: One line for the reader.
+        form: How the number is written, as ``format`` takes it.
+        read: Takes the number out of a set; ``None`` where the set has none.
 
     Example:
         >>> [measure.key for measure in MEASURES][:3]
@@ -25,134 +25,128 @@ class Measure:
 
     key: str
     label: str
-    description: str
-    format_spec: str
-    get: Callable[[ComparedSet], int | float | None]
+    meaning: str
+    form: str
+    read: Callable[[ComparedSet], int | float | None]
 
-    def format(self, compared: ComparedSet) -> str:
-        """Return the formatted value of a set; a dash if it has none."""
-        value = self.get(compared)
-        return "-" if value is None else format(value, self.format_spec)
+    def write(self, compared: ComparedSet) -> str:
+        """Write the figure of a set; a dash where it has none."""
+        value = self.read(compared)
+        return "-" if value is None else format(value, self.form)
 
 
-def _of_classes(get: Callable[[Balance], int | float]) -> Callable[[ComparedSet], int | float | None]:
-    def get_from_balance(compared: ComparedSet) -> int | float | None:
-        balance = compared.statistics.class_balance
-        return None if balance is None else get(balance)
+def _of_classes(read: Callable[[Balance], int | float]) -> Callable[[ComparedSet], int | float | None]:
+    def read_balance(compared: ComparedSet) -> int | float | None:
+        balance = compared.figures.class_balance
+        return None if balance is None else read(balance)
 
-    return get_from_balance
+    return read_balance
 
 
 MEASURES = (
-    Measure("num_captions", "captions", "in the complete set, without blank ones", ",d", lambda one: len(one.captions)),
+    Measure("num_captions", "captions", "in the whole set, blank ones aside", ",d", lambda one: len(one.captions)),
     Measure(
-        "mean_length", "words per caption", "without punctuation", ".1f", lambda one: one.statistics.words.mean_length
+        "mean_length", "words per caption", "without punctuation", ".1f", lambda one: one.figures.words.mean_length
     ),
     Measure(
         "vocabulary_size",
-        "vocabulary size",
-        "distinct words in the sample",
+        "vocabulary",
+        "different words of the sample",
         ",d",
-        lambda one: len(one.statistics.words.word_counts),
+        lambda one: len(one.figures.words.word_counts),
     ),
     Measure(
         "word_entropy",
-        "word entropy",
-        "in bits; higher is more diverse",
+        "entropy of words",
+        "in bits; higher: rarer words do more of the work",
         ".2f",
-        lambda one: one.statistics.words.entropy,
+        lambda one: one.figures.words.entropy,
     ),
     Measure(
-        "distinct_1", "distinct-1", "distinct words / all words", ".3f", lambda one: one.statistics.words.distinct[0]
+        "distinct_1", "distinct-1", "different words over all words", ".3f", lambda one: one.figures.words.distinct[0]
     ),
     Measure(
         "distinct_2",
         "distinct-2",
-        "distinct bigrams / all bigrams",
+        "different pairs of words",
         ".3f",
-        lambda one: one.statistics.words.distinct[1],
+        lambda one: one.figures.words.distinct[1],
     ),
-    Measure(
-        "distinct_3",
-        "distinct-3",
-        "distinct trigrams / all trigrams",
-        ".3f",
-        lambda one: one.statistics.words.distinct[2],
-    ),
+    Measure("distinct_3", "distinct-3", "different runs of three", ".3f", lambda one: one.figures.words.distinct[2]),
     Measure(
         "self_bleu",
         "self-BLEU-4",
-        "BLEU-4 of captions against other captions of the set; lower is more diverse",
+        "of captions against others of the set; lower is more varied",
         ".3f",
-        lambda one: one.statistics.self_bleu,
+        lambda one: one.figures.self_bleu,
     ),
     Measure(
         "near_duplicates",
         "near duplicates",
-        "captions with a Jaccard similarity of words ≥ 0.8 to another one in the sample",
+        "captions that share 80 % of their words with another one of the sample",
         ".1%",
-        lambda one: one.statistics.near_duplicates,
+        lambda one: one.figures.near_duplicates,
     ),
     Measure(
         "evaluation_overlap",
-        "overlap with evaluation set",
-        "captions with a Jaccard similarity of words ≥ 0.8 to one in the evaluation set",
+        "in the evaluation set",
+        "captions that share 80 % of their words with one of the evaluation set",
         ".1%",
-        lambda one: one.statistics.evaluation_overlap,
+        lambda one: one.figures.evaluation_overlap,
     ),
     Measure(
         "num_classes",
         "classes",
-        "in the complete set",
+        "that captions were written for",
         ",d",
         _of_classes(lambda classes: classes.num_groups),
     ),
     Measure(
         "class_evenness",
-        "class evenness",
-        "entropy / maximum entropy (Pielou); 1 for equal class sizes",
+        "evenness of classes",
+        "entropy over its greatest value; 1 is all alike",
         ".3f",
         _of_classes(lambda classes: classes.evenness),
     ),
     Measure(
         "class_gini",
-        "class Gini coefficient",
-        "0 for equal class sizes, near 1 if one class dominates",
+        "Gini of classes",
+        "0 is all alike, 1 is all in one class",
         ".3f",
         _of_classes(lambda classes: classes.gini),
     ),
     Measure(
-        "class_top_five_fraction",
-        "top-5 classes",
-        "captions in the five largest classes",
+        "class_top_five_share",
+        "top-5 share of classes",
+        "captions of the five largest classes",
         ".1%",
-        _of_classes(lambda classes: classes.top_five_fraction),
+        _of_classes(lambda classes: classes.top_five_share),
     ),
     Measure(
-        "own_top_five_fraction",
-        "top-5 own clusters",
-        "captions in the five largest clusters, fitted to each set separately; lower is more balanced",
+        "own_top_five_share",
+        "top-5 share, own clusters",
+        "of clusters fitted to each set alone: how evenly it fills the room that it spans",
         ".1%",
-        lambda one: one.own_balance.top_five_fraction,
+        lambda one: one.own_balance.top_five_share,
     ),
     Measure(
         "own_entropy",
-        "entropy of own clusters",
-        "in bits; higher is more balanced",
+        "entropy, own clusters",
+        "the same in bits; higher is more even",
         ".2f",
         lambda one: one.own_balance.entropy,
     ),
     Measure(
-        "common_top_five_fraction",
-        "top-5 common clusters",
-        "captions in the five largest clusters, fitted to all sets together; high if topics are missing",
+        "common_top_five_share",
+        "top-5 share, common clusters",
+        "of clusters fitted to all sets together: what a set leaves out shows here",
         ".1%",
-        lambda one: one.common_balance.top_five_fraction,
+        lambda one: one.common_balance.top_five_share,
     ),
     Measure(
         "common_entropy",
-        "entropy of common clusters",
-        "in bits; higher is more balanced",
+        "entropy, common clusters",
+        "the same in bits; higher is more even",
         ".2f",
         lambda one: one.common_balance.entropy,
     ),
@@ -160,5 +154,5 @@ MEASURES = (
 
 
 def list_measures(sets: Sequence[ComparedSet]) -> list[Measure]:
-    """Return the measures that have a value for any of the sets."""
-    return [measure for measure in MEASURES if any(measure.get(one) is not None for one in sets)]
+    """Give the measures that any of the sets has a figure for."""
+    return [measure for measure in MEASURES if any(measure.read(one) is not None for one in sets)]

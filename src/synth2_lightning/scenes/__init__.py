@@ -1,1 +1,1 @@
-"""Built-in synthetic dataset: generated images of colored shapes with five captions each."""
+"""The embedded world: drawn pictures with five captions each."""

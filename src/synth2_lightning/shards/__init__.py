@@ -1,1 +1,1 @@
-"""On-disk formats of synthetic data: token shards, caption sets and files of image captions."""
+"""What lies on disk between making data and training on it."""

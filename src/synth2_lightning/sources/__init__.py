@@ -1,1 +1,1 @@
-"""Data sources: images with captions, and sets of captions."""
+"""Photographs with captions, read where they lie."""

@@ -1,0 +1,127 @@
+"""The synthetic pairs that a captioner learnt from, by how much their pictures are alike to it."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from synth2_lightning.datamodules.pairs import BatchDataset
+from synth2_lightning.interfaces import ImageTokenizer
+from synth2_lightning.modules.captioning import VisionLanguageModule
+from synth2_lightning.types import ImageInput, VQTokens
+
+_CHUNK = 16_384
+
+
+class Neighbour(NamedTuple):
+    """A pair that was learnt from.
+
+    Attributes:
+        caption: Its text.
+        picture: Its decoded image tokens; ``None`` where the tokenizer cannot decode.
+        similarity: Cosine, up to 1.
+    """
+
+    caption: str
+    picture: Image.Image | None
+    similarity: float
+
+
+class Neighbours:
+    """Finds the pairs nearest to a picture, by the mean of the captioner's own visual tokens.
+
+    Means of all pairs lie on the disk in half precision, and are read in pieces: memory does not grow with the pairs.
+    The mean over all pairs is taken off before angles are measured, for what all pictures share tells none apart.
+
+    Args:
+        module: In evaluation mode, on its device.
+        pairs: What was learnt from. Pairs of the same picture, which follow each other, count once.
+        file: Where the means go; overwritten.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from synth2_lightning.testing import TinyDecoder, TinyImageTokenizer, TinyResampler
+        >>> module = VisionLanguageModule(TinyImageTokenizer(), TinyResampler, TinyDecoder())
+        >>> Neighbours(module, pairs=[], file=Path("means.bin")).num_pictures  # type: ignore[arg-type]
+        0
+    """
+
+    def __init__(self, module: VisionLanguageModule, pairs: BatchDataset, file: Path) -> None:
+        self.module = module
+        self.pairs = pairs
+        self.file = file
+        self.width = module.decoder.embed_dim
+        self._rows = np.empty(0, dtype=np.int64)
+        self._center: Tensor = torch.zeros(self.width)
+
+    @property
+    def num_pictures(self) -> int:
+        """Number of different pictures that were read so far."""
+        return len(self._rows)
+
+    def build(self, batch_size: int = 256) -> Iterator[int]:
+        """Read all pairs, batch after batch.
+
+        Yields:
+            Number of pairs of each batch.
+
+        Raises:
+            ValueError: If the pairs' image tokens are not of the captioner's encoder.
+        """
+        rows: list[np.ndarray[Any, np.dtype[np.int64]]] = []
+        total = torch.zeros(self.width, dtype=torch.float64)
+        last: tuple[str, str] | None = None
+        with self.file.open("wb") as out:
+            for start in range(0, len(self.pairs), batch_size):
+                indices = range(start, min(start + batch_size, len(self.pairs)))
+                batch = self.pairs.read(indices)
+                names = list(zip(batch.sources, batch.keys, strict=True))
+                is_new = torch.tensor([name != before for name, before in zip(names, [last, *names], strict=False)])
+                means = self._pool(batch.image)[is_new]
+                out.write(means.half().numpy().tobytes())
+                total += means.double().sum(0)
+                rows.append(np.asarray(indices, dtype=np.int64)[is_new.numpy()])
+                last = names[-1]
+                yield len(indices)
+        self._rows = np.concatenate(rows) if rows else self._rows
+        self._center = (total / max(1, len(self._rows))).float()
+
+    def find(self, image: ImageInput, num: int) -> list[Neighbour]:
+        """Find the pairs nearest to one picture, the nearest first."""
+        if not self.num_pictures:
+            return []
+        means = np.memmap(self.file, dtype=np.float16, mode="r", shape=(self.num_pictures, self.width))
+        wanted = _unit(self._pool(image)[0] - self._center)
+        best = torch.empty(0), torch.empty(0, dtype=torch.long)
+        for start in range(0, self.num_pictures, _CHUNK):
+            piece = torch.from_numpy(np.array(means[start : start + _CHUNK])).float() - self._center
+            values = torch.cat([best[0], _unit(piece) @ wanted])
+            places = torch.cat([best[1], torch.arange(start, start + len(piece))])
+            top = values.topk(min(num, len(values)))
+            best = top.values, places[top.indices]
+        batch = self.pairs.read([int(self._rows[place]) for place in best[1].tolist()])
+        pictures = self._decode(batch.image)
+        return [Neighbour(*each) for each in zip(batch.captions, pictures, best[0].tolist(), strict=True)]
+
+    @torch.no_grad()
+    def _pool(self, image: ImageInput) -> Float[Tensor, "batch width"]:
+        return self.module.look(image.to(self.module.device)).float().mean(1).cpu()
+
+    def _decode(self, image: ImageInput) -> Sequence[Image.Image | None]:
+        encoder = self.module.image_encoder
+        try:
+            if not isinstance(image, VQTokens) or not isinstance(encoder, ImageTokenizer):
+                return [None] * len(image)
+            pixels = encoder.detokenize(image.to(self.module.device)).values.cpu()
+        except TypeError:  # it has no decoder
+            return [None] * len(image)
+        return [Image.fromarray(each.permute(1, 2, 0).numpy()) for each in pixels]
+
+
+def _unit(vectors: Tensor) -> Tensor:
+    return torch.nn.functional.normalize(vectors, dim=-1)

@@ -1,0 +1,1 @@
+"""Caption sets larger than a machine, by Ray Data."""

@@ -1,1 +1,0 @@
-"""Trained captioners: load, caption images, export to a folder or the Hugging Face Hub."""

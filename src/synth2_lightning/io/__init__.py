@@ -1,1 +1,0 @@
-"""Local and remote file input and output, without Lightning."""
