@@ -218,7 +218,10 @@ def build_part(description: Any, expected: Any, where: str = "model") -> Any:
             if origin in (list, tuple, Sequence):
                 hints = inner if origin is tuple and Ellipsis not in inner else (inner[0],) * len(description)
                 if len(hints) != len(description):
-                    raise ValueError(f"{where} is {description!r:.100}; expected {len(hints)} values.")
+                    raise ValueError(
+                        f"{where} is {description!r:.100}; expected {len(hints)} values, as `synth2 fit` or "
+                        "`synth2 export` wrote them. Take the file as it was written."
+                    )
                 built = [build_part(*pair, where) for pair in zip(description, hints, strict=True)]
                 return built if origin is list else tuple(built)
     if description is not None and parts and len(parts) == len([kind for kind in kinds if kind is not NoneType]):
