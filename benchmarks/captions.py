@@ -1,8 +1,8 @@
-"""How many captions a second does a local language model write? Ours against transformers' generate, one by one.
+"""Throughput of a local language model in captions per second, against transformers' ``generate`` with batch size one.
 
-Both are given the same prompts for classes of ImageNet-21k (`configs/prompts/small_model.yaml`), the same weights
-(SmolLM2-135M-Instruct in bfloat16) and the same rules of sampling. The rival answers the first of them only, since it
-takes seconds for each; rates count answers, and the mean length of both sides' answers stands beside them.
+Both get the same prompts for classes of ImageNet-21k (`configs/prompts/small_model.yaml`), the same weights
+(SmolLM2-135M-Instruct in bfloat16) and the same sampling parameters. The baseline generates fewer captions, since it
+takes seconds for each; the mean length of captions is reported for both.
 """
 
 import argparse
@@ -14,26 +14,26 @@ import torch
 import yaml
 
 from report import peak_memory_mib, report
-from synth2_lightning.cli import config_folder
+from synth2_lightning.cli.run_files import config_folder
 from synth2_lightning.concepts.imagenet import ImageNetConcepts
 from synth2_lightning.concepts.prompts import PromptExample, PromptTemplate
 from synth2_lightning.concepts.sampling import UniformSampling
 from synth2_lightning.datamodules.captions import record_seed
 from synth2_lightning.generators.language_model import LanguageModelCaptionGenerator
 from synth2_lightning.generators.token_sampling import SamplingSettings
-from synth2_lightning.huggingface import read_language_model
-from synth2_lightning.locations import locate_model
+from synth2_lightning.io.huggingface import read_language_model
+from synth2_lightning.io.locations import locate_model
 from synth2_lightning.types import Prompt
 
 SAMPLING = SamplingSettings(max_new_tokens=40, temperature=0.7, top_p=0.9)
 
 
 def make_prompts(count: int) -> tuple[list[Prompt], list[int]]:
-    """Ask for a caption of as many classes, each with a seed."""
+    """Return prompts for captions of sampled classes, and their seeds."""
     concepts = ImageNetConcepts()
     concepts.load()
-    every = [concepts.concept(index) for index in range(len(concepts))]
-    chosen = [every[index] for index in UniformSampling().draw(every, count, seed=0)]
+    classes = [concepts.concept(index) for index in range(len(concepts))]
+    chosen = [classes[index] for index in UniformSampling().sample(classes, count, seed=0)]
     seeds = [record_seed(0, concept.key) for concept in chosen]
     template = read_template(config_folder() / "prompts" / "small_model.yaml")
     return [template.render([concept], seed) for concept, seed in zip(chosen, seeds, strict=True)], seeds
@@ -47,12 +47,12 @@ def read_template(path: Path) -> PromptTemplate:
 
 
 def write_one_by_one(model: str, gguf_file: str, prompts: Sequence[Prompt]) -> tuple[float, float]:
-    """Answer as transformers' documentation shows it; the seconds taken and the mean length of an answer in tokens."""
+    """Generate as in transformers' documentation; return the seconds and the mean length of an answer in tokens."""
     from transformers import AutoTokenizer
 
     location = locate_model(model, "language model")
     tokenizer = AutoTokenizer.from_pretrained(location, gguf_file=gguf_file)
-    network = read_language_model(location, gguf_file, "bfloat16")  # with transformers' own choice of attention
+    network = read_language_model(location, gguf_file, "bfloat16")  # with transformers' default attention
     torch.manual_seed(0)
     num_tokens = 0
     start = time.perf_counter()
@@ -75,38 +75,36 @@ def write_one_by_one(model: str, gguf_file: str, prompts: Sequence[Prompt]) -> t
 
 
 def main() -> None:
-    """Time both sides and report."""
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="fewer captions on both sides")
-    parser.add_argument("--num-rows", type=int, default=64, help="answers written at once (default: %(default)s)")
-    arguments = parser.parse_args()
-    num_ours, num_rival = (128, 12) if arguments.quick else (1000, 60)
+    parser.add_argument("--quick", action="store_true", help="fewer captions")
+    parser.add_argument("--num-rows", type=int, default=64, help="batch size of ours (default: %(default)s)")
+    args = parser.parse_args()
+    num_ours, num_baseline = (128, 12) if args.quick else (1000, 60)
     model, gguf_file = "weights://smollm2-135m-instruct", "SmolLM2-135M-Instruct.Q4_1.gguf"
 
     prompts, seeds = make_prompts(num_ours)
-    generator = LanguageModelCaptionGenerator(
-        model, gguf_file, "bfloat16", num_rows=arguments.num_rows, sampling=SAMPLING
-    )
+    generator = LanguageModelCaptionGenerator(model, gguf_file, "bfloat16", num_rows=args.num_rows, sampling=SAMPLING)
     generator.load()
     start = time.perf_counter()
     answers = generator.generate(prompts, seeds)
     seconds = time.perf_counter() - start
-    rival_seconds, rival_length = write_one_by_one(model, gguf_file, prompts[:num_rival])
+    baseline_seconds, baseline_length = write_one_by_one(model, gguf_file, prompts[:num_baseline])
 
-    ours, rival = num_ours / seconds, num_rival / rival_seconds
+    ours, baseline = num_ours / seconds, num_baseline / baseline_seconds
     report(
         "captions",
-        ratio=round(ours / rival, 2),
+        ratio=round(ours / baseline, 2),
         ours_captions_per_second=round(ours, 2),
-        transformers_captions_per_second=round(rival, 2),
+        transformers_captions_per_second=round(baseline, 2),
         ours_seconds=round(seconds, 2),
-        transformers_seconds=round(rival_seconds, 2),
+        transformers_seconds=round(baseline_seconds, 2),
         ours_captions=num_ours,
-        transformers_captions=num_rival,
+        transformers_captions=num_baseline,
         ours_tokens_per_answer=round(sum(answer.num_tokens for answer in answers) / num_ours, 2),
-        transformers_tokens_per_answer=round(rival_length, 2),
+        transformers_tokens_per_answer=round(baseline_length, 2),
         prompt_tokens=round(sum(answer.num_prompt_tokens for answer in answers) / num_ours, 1),
-        num_rows=arguments.num_rows,
+        num_rows=args.num_rows,
         threads=torch.get_num_threads(),
         peak_memory_mib=peak_memory_mib(),
     )

@@ -1,18 +1,17 @@
-"""How much faster is a training step on image tokens than on pixels, and is as much learnt?
+"""Speed of a training step on image tokens against one on pixels, and CIDEr after training on each.
 
-Synth² (arXiv 2403.07750) says 1.25 times. The same captioner takes pictures as codebook ids, which are looked up, and
-as pixels, which go through the frozen VQ-GAN. How much that is depends on the sizes, which are here: a VQ-GAN of
-MUSE's kind (256 pixels, 16 by 16 tokens; the shape of aMUSEd's open one), Flamingo's resampler, and a frozen language
-model of SmolLM2-135M's shape. The clock does not mind that all weights are random. Larger language models bring the
-ratio down: it falls towards one where the language model takes nearly all of the time.
+Synth² (arXiv 2403.07750) reports 1.25 times. The same captioner gets images as codebook ids, which are looked up, and
+as pixels, which the frozen VQ-GAN encodes. The ratio depends on the sizes: here a VQ-GAN like MUSE's (256 pixels, 16 by
+16 tokens; the shape of aMUSEd's), Flamingo's resampler, and a frozen language model of SmolLM2-135M's shape, all with
+random weights. With larger language models the ratio approaches one.
 
-Steps of both routes alternate in one process; memory is the peak of a process that runs one route. That is the step
-alone, with the pictures at hand (``ratio``). From captions on (``ratio_from_captions``), both routes draw tokens first,
-by a generator of about half the language model's size in twelve steps, and the pixel route decodes them; the parts are
-timed one by one and added up. The paper's sizes of generator and language model are not known to us: these are choices.
+Steps of both routes alternate in one process; memory is the peak of a process that runs one route. ``ratio`` compares
+steps on given images. ``ratio_from_captions`` includes the generation of tokens by a generator of about half the
+language model's size in twelve steps, and on the pixel route their decoding; these parts are timed separately and
+added. The paper's sizes of generator and language model are not published: these are choices.
 
-Then the captioner of Scenes learns from generated pairs by both routes, and both CIDErs are printed. The pixel route
-decodes the tokens and encodes the pictures, once beforehand, for the codes of its pictures are the same in every step.
+Then the captioner of Scenes is trained on generated pairs by both routes, and both CIDErs are printed. On the pixel
+route the tokens are decoded and the images encoded once beforehand, because the codes are the same in every step.
 """
 
 import argparse
@@ -30,20 +29,20 @@ import torch
 from diffusers import VQModel
 
 from report import peak_memory_mib, report
-from synth2_lightning.cli import run_trainer
+from synth2_lightning.cli.trainer import run_trainer
 from synth2_lightning.decoders.language_model import NewLanguageModel
 from synth2_lightning.decoders.prefix import PrefixDecoder
 from synth2_lightning.decoders.vocabulary import build_vocabulary
 from synth2_lightning.encoders.text import NewTextEncoder
 from synth2_lightning.encoders.vqgan import VQGANTokenizer
 from synth2_lightning.generators.muse import MuseGenerator, save_generator
-from synth2_lightning.locations import resolve
+from synth2_lightning.io.locations import resolve
 from synth2_lightning.modules.captioning import VisionLanguageModule
 from synth2_lightning.nn.maskgit import MaskGit
 from synth2_lightning.nn.perceiver import PerceiverResampler
 from synth2_lightning.shards.reader import ShardReader
 from synth2_lightning.shards.writer import ShardWriter, finish
-from synth2_lightning.types import ImageInput, ImageTextBatch, Pixels, VQTokens
+from synth2_lightning.types import ImageInput, ImageTextBatch, Pixels, SampleInfo, VQTokens
 
 VQGAN = {
     "sample_size": 256,
@@ -77,7 +76,7 @@ CAPTION = "a brown dog runs over the wet sand of a beach with a red ball"
 
 
 def write_parts(folder: Path) -> None:
-    """Write what captioner and generator are built from: a VQ-GAN with random weights, a vocabulary, a network."""
+    """Write the files of captioner and generator: a VQ-GAN with random weights, a vocabulary, a generator."""
     VQModel(**VQGAN).save_pretrained(folder / "vqgan")
     build_vocabulary([CAPTION], 1, folder / "vocabulary")
     tokenizer = VQGANTokenizer(str(folder / "vqgan"))
@@ -91,15 +90,15 @@ def write_parts(folder: Path) -> None:
 
 
 def text_encoder(folder: Path) -> NewTextEncoder:
-    """Build what reads captions to the generator."""
+    """Return the text encoder of the generator."""
     return NewTextEncoder(TEXT_ENCODER, str(folder / "vocabulary"))
 
 
 def captioner(folder: Path) -> VisionLanguageModule:
-    """Build it; the language model has random weights and is frozen."""
+    """Return the captioner; its language model has random weights and is frozen."""
     module = VisionLanguageModule(
         VQGANTokenizer(str(folder / "vqgan")),
-        lambda dim, width: PerceiverResampler(dim, width, num_queries=64, depth=6, num_positions=256),
+        lambda dim, width: PerceiverResampler(dim, width, num_latents=64, depth=6, num_positions=256),
         PrefixDecoder(NewLanguageModel(LANGUAGE_MODEL, str(folder / "vocabulary"))),
     )
     module.configure_model()
@@ -108,43 +107,42 @@ def captioner(folder: Path) -> VisionLanguageModule:
 
 
 def batches(module: VisionLanguageModule, batch_size: int) -> dict[str, ImageTextBatch]:
-    """Make pictures of noise, as tokens and as pixels; no encoder runs, for it would count in the memory of both."""
+    """Return noise images as tokens and as pixels; no encoder runs, because that would add to the memory of both."""
     encoder = module.image_encoder
     assert isinstance(encoder, VQGANTokenizer)
     ids = torch.randint(0, encoder.codebook_size, (batch_size, encoder.num_tokens, 1))
     pixels = torch.randint(0, 256, (batch_size, 3, 256, 256), dtype=torch.uint8)
     images: dict[str, ImageInput] = {"token": VQTokens(ids, encoder.codebook), "pixel": Pixels(pixels)}
-    names = tuple(map(str, range(batch_size)))
-    rows = ((CAPTION,) * batch_size, names, ("noise",) * batch_size)
-    return {route: ImageTextBatch(image, *rows) for route, image in images.items()}
+    samples = tuple(SampleInfo(str(number), "noise") for number in range(batch_size))
+    return {route: ImageTextBatch(image, (CAPTION,) * batch_size, samples) for route, image in images.items()}
 
 
-def draw(generator: MuseGenerator, batch: ImageTextBatch) -> ImageTextBatch:
-    """Put generated tokens into the place of a batch's pictures."""
+def synthesize(generator: MuseGenerator, batch: ImageTextBatch) -> ImageTextBatch:
+    """Replace a batch's images by generated tokens."""
     return replace(batch, image=generator.generate(batch.captions, range(len(batch))))
 
 
 def decode(generator: MuseGenerator, batch: ImageTextBatch) -> ImageTextBatch:
-    """Put pictures into the place of a batch's tokens."""
+    """Replace a batch's tokens by decoded images."""
     assert isinstance(batch.image, VQTokens)
     return replace(batch, image=generator.tokenizer.detokenize(batch.image))
 
 
 def step(module: VisionLanguageModule, optimizer: torch.optim.Optimizer, batch: ImageTextBatch) -> float:
-    """Train on a batch; seconds that it took."""
+    """Train on a batch; return the seconds."""
     started = time.perf_counter()
     optimizer.zero_grad()
-    module.compute_loss(module.look(batch.image), batch).mean().backward()  # type: ignore[no-untyped-call]
+    module.compute_loss(module.encode_images(batch.image), batch).mean().backward()  # type: ignore[no-untyped-call]
     optimizer.step()
     return time.perf_counter() - started
 
 
 def main() -> None:
-    """Print one JSON line; ``ratio`` is steps per second on tokens over steps per second on pixels."""
+    """Run the benchmark; ``ratio`` is steps per second on tokens over steps per second on pixels."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="two pictures instead of eight, fewer steps, no scores")
-    parser.add_argument("--shards", default=SHIPPED, help="generated pairs to learn from (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=600, help="how long to learn from them (default: %(default)s)")
+    parser.add_argument("--quick", action="store_true", help="two images instead of eight, fewer steps, no CIDEr")
+    parser.add_argument("--shards", default=SHIPPED, help="generated pairs to train on (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=600, help="training steps (default: %(default)s)")
     parser.add_argument("--only", nargs=2, metavar=("ROUTE", "PARTS"), help="print the peak memory of one route")
     args = parser.parse_args()
     batch_size, num_steps = (2, 2) if args.quick else (8, 8)
@@ -158,7 +156,7 @@ def main() -> None:
         seconds = race(Path(folder), batch_size, num_steps)
         routes = ("token", "pixel") if args.quick else ("token", "pixel", "captions_token", "captions_pixel")
         memory = {f"{route}_peak_mib": _memory_of_process(route, folder, args.quick) for route in routes}
-        scores = {} if args.quick else learn(resolve(args.shards, "folder of shards"), Path(folder), args.steps)
+        scores = {} if args.quick else train(resolve(args.shards, "folder of shards"), Path(folder), args.steps)
     captions_token = seconds["draw"] + seconds["token"]
     captions_pixel = seconds["draw"] + seconds["decode"] + seconds["pixel"]
     report(
@@ -178,8 +176,8 @@ def main() -> None:
 
 
 def race(parts: Path, batch_size: int, num_steps: int) -> dict[str, float]:
-    """Run both routes by turns, then what comes before them from captions on; median seconds of each part."""
-    module, optimizer = learner(parts)
+    """Alternate steps of both routes, then time generation and decoding; return median seconds of each part."""
+    module, optimizer = captioner_and_optimizer(parts)
     seconds: dict[str, list[float]] = {"token": [], "pixel": [], "draw": [], "decode": []}
     for _ in range(num_steps + 1):
         for route, batch in batches(module, batch_size).items():
@@ -188,53 +186,53 @@ def race(parts: Path, batch_size: int, num_steps: int) -> dict[str, float]:
     generator, batch = load_generator(module, parts), batches(module, batch_size)["token"]
     for _ in range(num_steps // 2):
         started = time.perf_counter()
-        drawn = draw(generator, batch)
+        generated = synthesize(generator, batch)
         seconds["draw"].append(time.perf_counter() - started)
-        decode(generator, drawn)
+        decode(generator, generated)
         seconds["decode"].append(time.perf_counter() - started - seconds["draw"][-1])
     return {part: statistics.median(times) for part, times in seconds.items()}
 
 
 def peak_memory(route: str, parts: Path, batch_size: int) -> float:
-    """Take a step on one route; MiB."""
-    module, optimizer = learner(parts)
+    """Return the peak memory in MiB of a step on one route."""
+    module, optimizer = captioner_and_optimizer(parts)
     kind = route.removeprefix("captions_")
     batch = batches(module, batch_size)[kind]
     if route != kind:
         generator = load_generator(module, parts)
-        batch = draw(generator, batch)
+        batch = synthesize(generator, batch)
         batch = decode(generator, batch) if kind == "pixel" else batch
     step(module, optimizer, batch)
     return peak_memory_mib()
 
 
-def learner(parts: Path) -> tuple[VisionLanguageModule, torch.optim.Optimizer]:
-    """Build a captioner and its optimizer."""
+def captioner_and_optimizer(parts: Path) -> tuple[VisionLanguageModule, torch.optim.Optimizer]:
+    """Return a captioner and its optimizer."""
     module = captioner(parts)
     return module, torch.optim.AdamW([p for p in module.parameters() if p.requires_grad])
 
 
 def load_generator(module: VisionLanguageModule, parts: Path) -> MuseGenerator:
-    """Build the generator around the captioner's own VQ-GAN."""
+    """Return a generator with the captioner's VQ-GAN."""
     assert isinstance(module.image_encoder, VQGANTokenizer)
     generator = MuseGenerator(str(parts / "generator"), module.image_encoder, text_encoder(parts))
     generator.load()
     return generator
 
 
-def learn(shards: Path, folder: Path, num_steps: int) -> dict[str, float]:
-    """Let the captioner of Scenes learn from generated tokens by both routes; CIDEr on drawn pictures.
+def train(shards: Path, folder: Path, num_steps: int) -> dict[str, float]:
+    """Train the captioner of Scenes on generated tokens by both routes; return CIDEr on rendered images.
 
     Args:
         shards: Generated pairs of Scenes.
-        folder: For runs and shards that are thrown away.
-        num_steps: Steps of both.
+        folder: Temporary folder for runs and shards.
+        num_steps: Training steps of each route.
     """
     encode_again(shards, folder / "shards")
     scores = {}
     for route, pairs in (("token", shards), ("pixel", folder / "shards")):
         words = ["fit", "--config", "synthetic.yaml", f"--data.init_args.synthetic.init_args.shards={pairs}"]
-        words += ["--data.init_args.synthetic.init_args.keep_share=1.0"]
+        words += ["--data.init_args.synthetic.init_args.keep_fraction=1.0"]
         words += [f"--trainer.max_steps={num_steps}", f"--trainer.val_check_interval={num_steps}"]
         with contextlib.chdir(folder):
             metrics = run_trainer(words).trainer.callback_metrics
@@ -243,7 +241,7 @@ def learn(shards: Path, folder: Path, num_steps: int) -> dict[str, float]:
 
 
 def encode_again(shards: Path, folder: Path) -> None:
-    """Decode image tokens of Scenes and encode the pictures: what the pixel route learns from."""
+    """Write shards with decoded and encoded image tokens of Scenes, the training data of the pixel route."""
     tokenizer = VQGANTokenizer("package://synth2_lightning/scenes/tokenizer")
     tokenizer.load()
     reader, writer = ShardReader(shards), ShardWriter(folder)

@@ -1,14 +1,14 @@
-"""How quickly does MuseGenerator draw pictures, beside two generators of the same size and beside bare matmuls?
+"""Throughput of MuseGenerator in images per second, against two generators of the same size and against bare matmuls.
 
-Ours is :class:`~synth2_lightning.generators.muse.MuseGenerator` as a run file makes it. The rivals: diffusers'
-UVit2DModel in the loop of AmusedPipeline with its scheduler, which is aMUSEd with every width a quarter; and
-muse-maskgit-pytorch's ``MaskGit.generate``. All three draw 16 x 16 tokens out of 8,192 codes in 12 steps with guidance,
-from 77 text embeddings of width 768 that were made beforehand, with random weights, as many as ours within 5 %, in the
-same precision. They take turns in one process; ratios are medians over the rounds. Arithmetic per parameter differs
-between architectures, so the FLOPs of a picture stand beside.
+Ours is :class:`~synth2_lightning.generators.muse.MuseGenerator` as built from a run file. Baselines: diffusers'
+UVit2DModel in the loop of AmusedPipeline with its scheduler (aMUSEd with a quarter of every width), and
+muse-maskgit-pytorch's ``MaskGit.generate``. All three generate 16 x 16 tokens of 8,192 codes in 12 steps with guidance,
+from 77 precomputed text embeddings of width 768, with random weights in the same precision and numbers of parameters
+within 5 %. They alternate in one process; ratios are medians over the rounds. Architectures differ in operations per
+parameter, so the FLOPs per image are reported as well.
 
-``matmul_share`` holds ours against bare ``torch.matmul`` calls of the sizes that one call of ``generate`` makes: FLOP/s
-of the whole over FLOP/s of these calls alone, in the same rounds.
+``matmul_fraction`` compares ours with bare ``torch.matmul`` calls of the same sizes and number: FLOP/s of ``generate``
+over FLOP/s of these calls.
 
     python benchmarks/generate.py --quick
     python benchmarks/generate.py --threads 2 --dtype bfloat16
@@ -36,26 +36,26 @@ from synth2_lightning.nn.parallel_decoding import SamplingSettings
 from synth2_lightning.testing import TinyImageTokenizer
 
 SIDE, CODES, CODE_DIM = 16, 8192, 64
-TEXT_LENGTH, TEXT_DIM = 77, 768  # CLIP's, as aMUSEd reads it
+TEXT_LENGTH, TEXT_DIM = 77, 768  # of CLIP's text encoder, as in aMUSEd
 WIDTH, HEAD_DIM = 512, 64
 STEPS, GUIDANCE = 12, 3.0
 TOLERANCE = 0.05  # of the number of parameters
 
-Draw = Callable[[], object]
+Generate = Callable[[], object]
 
 
 class RandomCodebook(TinyImageTokenizer):
-    """Codes of a VQ-GAN's size; what they look like does not matter to the clock."""
+    """Random codes in the size of a VQ-GAN's."""
 
     num_tokens, codebook_size, embed_dim = SIDE * SIDE, CODES, CODE_DIM
 
-    def load(self) -> None:
-        """Draw the codes."""
+    def __init__(self) -> None:
+        super().__init__()
         self.vectors = torch.randn(CODES, CODE_DIM)
 
 
 class PreparedText(TextEncoder):
-    """Text embeddings that were made beforehand."""
+    """Precomputed text embeddings."""
 
     name, embed_dim = "prepared", TEXT_DIM
 
@@ -64,13 +64,13 @@ class PreparedText(TextEncoder):
         self.embeddings = embeddings
 
     def encode(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Hand them out."""
+        """Return the precomputed embeddings."""
         embeddings = self.embeddings[: len(texts)]
         return embeddings, torch.ones(embeddings.shape[:2], dtype=torch.bool)
 
 
-def make_ours(text: Tensor, folder: Path) -> tuple[Draw, nn.Module]:
-    """Build our generator, by way of the disk."""
+def make_ours(text: Tensor, folder: Path) -> tuple[Generate, nn.Module]:
+    """Return our generator, saved and loaded."""
     tokenizer, text_encoder = RandomCodebook(), PreparedText(text)
     network = MaskGit(CODE_DIM, CODES, 1, (SIDE, SIDE), TEXT_DIM, width=WIDTH, depth=8, num_heads=WIDTH // HEAD_DIM)
     save_generator(folder, network, text_encoder, tokenizer.codebook)
@@ -78,12 +78,12 @@ def make_ours(text: Tensor, folder: Path) -> tuple[Draw, nn.Module]:
     generator = MuseGenerator(str(folder), tokenizer, text_encoder, sampling)
     generator.load()
     generator.to(text.dtype)
-    captions, seeds = ["a picture"] * len(text), range(len(text))
+    captions, seeds = ["an image"] * len(text), range(len(text))
     return lambda: generator.generate(captions, seeds), generator.network
 
 
-def make_diffusers(text: Tensor) -> tuple[Draw, nn.Module]:
-    """Build aMUSEd's transformer in small, and the loop of its pipeline."""
+def make_diffusers(text: Tensor) -> tuple[Generate, nn.Module]:
+    """Return a small version of aMUSEd's transformer, in the loop of its pipeline."""
     from diffusers import AmusedScheduler, UVit2DModel
 
     width = 256
@@ -105,21 +105,21 @@ def make_diffusers(text: Tensor) -> tuple[Draw, nn.Module]:
     conditions = torch.tensor([256.0, 256, 0, 0, 6], dtype=text.dtype).expand(2 * len(text), -1)
 
     @torch.no_grad()
-    def draw() -> Tensor:
+    def generate() -> Tensor:
         ids = torch.full((len(text), SIDE, SIDE), CODES)
         scheduler.set_timesteps(STEPS)
         for step in scheduler.timesteps:
             logits = network(torch.cat([ids] * 2), hidden, pooled, conditions)
-            null, asked = logits.chunk(2)
-            ids = scheduler.step(null + GUIDANCE * (asked - null), step, ids).prev_sample
+            null, conditional = logits.chunk(2)
+            ids = scheduler.step(null + GUIDANCE * (conditional - null), step, ids).prev_sample
         return ids
 
-    return draw, network
+    return generate, network
 
 
-def make_muse_maskgit(text: Tensor) -> tuple[Draw, nn.Module]:
-    """Build muse-maskgit-pytorch's generator; its VQ-GAN, which would make pixels, gives the ids back."""
-    from muse_maskgit_pytorch import MaskGit as Rival
+def make_muse_maskgit(text: Tensor) -> tuple[Generate, nn.Module]:
+    """Return muse-maskgit-pytorch's generator; its VQ-GAN returns the ids instead of pixels."""
+    from muse_maskgit_pytorch import MaskGit as BaselineMaskGit
     from muse_maskgit_pytorch import MaskGitTransformer, VQGanVAE, muse_maskgit_pytorch, t5
     from transformers import T5Config
 
@@ -132,27 +132,27 @@ def make_muse_maskgit(text: Tensor) -> tuple[Draw, nn.Module]:
         depth=7,
         heads=WIDTH // HEAD_DIM,
         t5_name="prepared",
-        flash=False,  # its flash attention for CPUs is Python, slower in float32, and refuses bfloat16
+        flash=False,  # its CPU flash attention is in Python, is slower in float32, and does not support bfloat16
     )
     network.encode_text = lambda texts: text[: len(texts)]
-    network.self_cond_to_init_embed = nn.Identity()  # without self-conditioning, parameters that nothing reads
+    network.self_cond_to_init_embed = nn.Identity()  # unused without self-conditioning
     vae = VQGanVAE(dim=16, layers=4, codebook_size=CODES, use_vgg_and_gan=False)
-    rival: Any = Rival(image_size=16 * SIDE, transformer=network, vae=vae)
-    rival.vae.decode_from_ids = lambda ids: ids
-    rival.requires_grad_(False).eval().to(text.dtype)
-    captions = ["a picture"] * len(text)
-    return lambda: rival.generate(captions, timesteps=STEPS, cond_scale=GUIDANCE), network
+    baseline: Any = BaselineMaskGit(image_size=16 * SIDE, transformer=network, vae=vae)
+    baseline.vae.decode_from_ids = lambda ids: ids
+    baseline.requires_grad_(False).eval().to(text.dtype)
+    captions = ["an image"] * len(text)
+    return lambda: baseline.generate(captions, timesteps=STEPS, cond_scale=GUIDANCE), network
 
 
 class MatmulSizes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the matmuls that run under it, as ``(batch, rows, inner, columns)`` and type."""
+    """Counts matmuls by ``(batch, rows, inner, columns)`` and dtype."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.counts: Counter[tuple[int, int, int, int, torch.dtype]] = Counter()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Count, then run."""
+        """Count an operation and run it."""
         name = func.overloadpacket.__name__
         if name in ("mm", "bmm", "addmm", "baddbmm"):
             left, right = args[-2:]
@@ -162,7 +162,7 @@ class MatmulSizes(TorchDispatchMode):  # type: ignore[no-untyped-call]
             scores = *queries.shape[:-1], keys.shape[-2]
             self._count(queries.shape, keys.shape[-2], queries.dtype)
             self._count(scores, queries.shape[-1], queries.dtype)
-        elif name == "convolution":  # of stride 1, as all here are
+        elif name == "convolution":  # all have stride 1 here
             images, kernels = args[:2]
             rows = len(images) * prod(images.shape[2:])
             self._count((rows, prod(kernels.shape[1:])), len(kernels), images.dtype)
@@ -174,11 +174,11 @@ class MatmulSizes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @property
     def flops(self) -> int:
-        """Two for every multiplication and its addition."""
+        """Number of operations; a multiplication and an addition are two."""
         return sum(2 * prod(size) * count for (*size, _), count in self.counts.items())
 
     def bare(self) -> Callable[[], None]:
-        """Make a loop of the same matmuls on operands that are there, into results that are there."""
+        """Return a loop of the same matmuls with preallocated operands and results."""
         operands = []
         for (batch, rows, inner, columns, dtype), count in self.counts.items():
             left, right = torch.randn(batch, rows, inner).to(dtype), torch.randn(batch, inner, columns).to(dtype)
@@ -194,16 +194,16 @@ class MatmulSizes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return run
 
 
-def count_matmuls(draw: Draw) -> MatmulSizes:
-    """Run once, under the eyes of a counter."""
+def count_matmuls(generate: Generate) -> MatmulSizes:
+    """Run once and count the matmuls."""
     sizes = MatmulSizes()
     with sizes:
-        draw()
+        generate()
     return sizes
 
 
-def race(runners: dict[str, Draw], rounds: int, clock: Callable[[], float]) -> list[dict[str, float]]:
-    """Run all by turns; seconds of each in every round."""
+def race(runners: dict[str, Generate], rounds: int, clock: Callable[[], float]) -> list[dict[str, float]]:
+    """Run all in turn; return the seconds of each in every round."""
     times = []
     for _ in range(rounds):
         seconds = {}
@@ -216,21 +216,21 @@ def race(runners: dict[str, Draw], rounds: int, clock: Callable[[], float]) -> l
 
 
 def check_sizes(networks: dict[str, nn.Module]) -> dict[str, int]:
-    """Count parameters; refuse rivals of another size.
+    """Return the numbers of parameters.
 
     Raises:
-        ValueError: If a rival has not as many parameters as ours.
+        ValueError: If the number of a baseline differs from ours by more than the tolerance.
     """
     sizes = {name: sum(weight.numel() for weight in network.parameters()) for name, network in networks.items()}
     if any(abs(size / sizes["ours"] - 1) > TOLERANCE for size in sizes.values()):
-        raise ValueError(f"Parameters are {sizes}; expected rivals within {TOLERANCE:.0%} of ours. Change their depth.")
+        raise ValueError(f"Numbers of parameters: {sizes}; expected a difference of {TOLERANCE:.0%} at most from ours.")
     return sizes
 
 
 def main() -> None:
-    """Measure, print."""
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="one picture at a time instead of four, and few rounds")
+    parser.add_argument("--quick", action="store_true", help="batch size one instead of four, and fewer rounds")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="bfloat16", help="of weights and states")
     args = parser.parse_args()
@@ -245,18 +245,18 @@ def main() -> None:
             "muse_maskgit": make_muse_maskgit(text),
         }
     parameters = check_sizes({name: network for name, (_, network) in made.items()})
-    # The process's own time: that of others on the same cores is none of it. Of several threads it is no measure.
+    # CPU time excludes other processes on the same cores, but sums over threads.
     clock = time.process_time if args.threads == 1 else time.perf_counter
-    draws = {name: draw for name, (draw, _) in made.items()}
-    matmuls = {name: count_matmuls(draw) for name, draw in draws.items()}  # and warm up
-    times = race(draws | {"matmul": matmuls["ours"].bare()}, rounds, clock)
+    runners = {name: generate for name, (generate, _) in made.items()}
+    matmuls = {name: count_matmuls(generate) for name, generate in runners.items()}  # also warms up
+    times = race(runners | {"matmul": matmuls["ours"].bare()}, rounds, clock)
     seconds = {name: median(row[name] for row in times) for name in times[0]}
     ratios = {name: median(row[name] / row["ours"] for row in times) for name in ("diffusers", "muse_maskgit")}
     report(
         "generate",
         round(min(ratios.values()), 3),
         **{f"ratio_{name}": round(ratio, 3) for name, ratio in ratios.items()},
-        matmul_share=round(median(row["matmul"] / row["ours"] for row in times), 3),
+        matmul_fraction=round(median(row["matmul"] / row["ours"] for row in times), 3),
         **{f"{name}_images_per_second": round(batch / seconds[name], 4) for name in made},
         ours_gflops_per_second=round(matmuls["ours"].flops / seconds["ours"] / 1e9, 1),
         matmul_gflops_per_second=round(matmuls["ours"].flops / seconds["matmul"] / 1e9, 1),

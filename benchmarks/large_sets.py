@@ -1,9 +1,9 @@
-"""Does Ray Data take a caption set through that its memory does not hold? Prints one JSON line.
+"""Caption sets larger than memory with Ray Data: report, selections and deduplication. Prints one JSON line.
 
-The object store of a local cluster of two workers is made as small as Ray allows (75 MiB). A set of several times that
-is selected from, evenly over classes and over clusters, and reported on; near duplicates are removed from a smaller
-one, whose shuffle is several times that, too. ``peak_mb`` is how far a run raises the resident memory of this process
-above the most that it had before. Sentences are embedded by a table of noise: what is measured is all but the encoder.
+The object store of a local cluster of two workers has the smallest size that Ray permits (75 MiB). Report, selection by
+class and selection by cluster run on a set several times as large; deduplication on a smaller set whose shuffle is
+several times as large, too. ``peak_mb`` is the increase of this process's peak resident memory. Sentence embeddings are
+random numbers, so that the encoder is excluded.
 """
 
 import argparse
@@ -19,10 +19,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
 
-from synth2_lightning.distributed.engine import connect
 from synth2_lightning.filters.duplicates import NearDuplicates
-from synth2_lightning.parquet import ROWS_OF_A_GROUP
+from synth2_lightning.io.parquet import ROWS_OF_A_GROUP
 from synth2_lightning.reports.commands import deduplicate, report_on_sets, select_by_class, select_by_cluster
+from synth2_lightning.reports.ray import connect
 from synth2_lightning.testing import TinyTextEncoder
 
 _OBJECT_STORE = 75 * 2**20
@@ -30,37 +30,37 @@ _WORDS = [f"word{number}" for number in range(5000)]
 
 
 def write_set(folder: Path, num: int, words: int) -> int:
-    """Write captions of chance, a fifth of them near copies; return their bytes of text."""
-    draw = random.Random(0)
+    """Write random captions, a fifth of them near duplicates; return their bytes of text."""
+    rng = random.Random(0)
     folder.mkdir()
     schema = pa.schema([("caption", pa.string()), ("class_name", pa.string())])
     num_bytes = 0
     with pq.ParquetWriter(folder / "captions.parquet", schema) as writer:
         for start in range(0, num, ROWS_OF_A_GROUP // 8):
             size = min(ROWS_OF_A_GROUP // 8, num - start)
-            captions = [" ".join(draw.choices(_WORDS, k=words)) for _ in range(size)]
-            for place in range(5, size, 5):
-                captions[place] = f"{captions[place - 3].rpartition(' ')[0]} copy"
-            names = draw.choices(_WORDS[:100], k=size)
+            captions = [" ".join(rng.choices(_WORDS, k=words)) for _ in range(size)]
+            for index in range(5, size, 5):
+                captions[index] = f"{captions[index - 3].rpartition(' ')[0]} copy"
+            names = rng.choices(_WORDS[:100], k=size)
             writer.write_table(pa.table([captions, names], schema=schema))
             num_bytes += sum(map(len, captions))
     return num_bytes
 
 
 def measure(run: Callable[[], None]) -> dict[str, float]:
-    """Time a function, and see what it takes beyond what is taken already."""
+    """Return the seconds of a function and the increase of peak memory."""
     before, start = peak_mb(), time.perf_counter()
     run()
     return {"seconds": round(time.perf_counter() - start, 1), "peak_mb": round(peak_mb() - before, 1)}
 
 
 def peak_mb() -> float:
-    """Largest resident memory of this process so far."""
+    """Return the peak resident memory of this process in MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def spilled_mb() -> float:
-    """What Ray has written to disk because the object store was full."""
+    """Return the MiB that Ray has spilled to disk because the object store was full."""
     from ray._private.internal_api import get_memory_info_reply, get_state_from_address
     from ray._private.worker import global_worker
 
@@ -69,28 +69,28 @@ def spilled_mb() -> float:
 
 
 def main() -> None:
-    """Run it."""
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--num", type=int, default=1_000_000, help="captions of the set that is selected from")
-    parser.add_argument("--num-deduplicated", type=int, default=50_000, help="captions that near copies are sought in")
-    parser.add_argument("--words", type=int, default=50, help="of a caption")
-    given = parser.parse_args()
+    parser.add_argument("--num", type=int, default=1_000_000, help="captions of the set for report and selections")
+    parser.add_argument("--num-deduplicated", type=int, default=50_000, help="captions of the set to deduplicate")
+    parser.add_argument("--words", type=int, default=50, help="words per caption")
+    args = parser.parse_args()
     quiet, near, encoder = Console(quiet=True), NearDuplicates(), TinyTextEncoder()
     result: dict[str, object] = {"object_store_mb": _OBJECT_STORE / 2**20}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         large, small = str(folder / "large"), str(folder / "small")
-        for place, num in ((large, given.num), (small, given.num_deduplicated)):
-            num_bytes = write_set(Path(place), num, given.words)
-            result[Path(place).name] = {"num_captions": num, "text_mb": round(num_bytes / 2**20, 1)}
+        for path, num in ((large, args.num), (small, args.num_deduplicated)):
+            num_bytes = write_set(Path(path), num, args.words)
+            result[Path(path).name] = {"num_captions": num, "text_mb": round(num_bytes / 2**20, 1)}
         with connect("local", num_cpus=2, object_store_memory=_OBJECT_STORE) as engine:
             runs: dict[str, Callable[[], None]] = {
                 "report": lambda: report_on_sets([large], folder / "page", encoder, console=quiet, engine=engine),
                 "classes": lambda: select_by_class(
-                    large, folder / "classes", given.num // 2, console=quiet, engine=engine
+                    large, folder / "classes", args.num // 2, console=quiet, engine=engine
                 ),
                 "clusters": lambda: select_by_cluster(
-                    large, folder / "clusters", given.num // 2, encoder, console=quiet, engine=engine
+                    large, folder / "clusters", args.num // 2, encoder, console=quiet, engine=engine
                 ),
                 "deduplicate": lambda: deduplicate(small, folder / "apart", near, console=quiet, engine=engine),
             }

@@ -1,8 +1,8 @@
-"""Are our tokens those of Stanford's jar? Over captions of a file, and over generated strings of every odd kind.
+"""Equality of our Penn Treebank tokens with those of Stanford's jar, on captions and on generated strings.
 
-Every string that differs is put into one class, by what is odd about it; the classes are printed with their counts and
-an example each. Line separators are replaced by spaces before, because pycocoevalcap hands every later caption to the
-wrong picture at them; between any two strings stands a word, so that no string is the context of another.
+Strings that differ are classified by their unusual content; the classes are printed with counts and an example each.
+Line separators are replaced by spaces first, because pycocoevalcap would shift all later captions by one; a word
+separates the strings, so that no string is the context of another.
 """
 
 import argparse
@@ -45,30 +45,30 @@ _PIECES: dict[str, Sequence[str]] = {
 }
 POOLS = _CHARACTERS | _PIECES
 LINE_SEPARATORS = str.maketrans(dict.fromkeys("\n\r\x0b\x0c\x85\u2028\u2029", " "))
-# The first that fits is the class of a difference.
+# A difference belongs to the first class that matches.
 CLASSES = {
     "a character beyond 16 bits": r"[\U00010000-\U0010FFFF]",
     "a control or format character": r"[\x00-\x1f\x7f-\x9f\u00ad\u200b-\u200f\u202a-\u202e\ufeff]",
     "markup": r"<[A-Za-z/!?]",
     "an address": r"://|www\.|@|\\|\.(?:com|org|jpg)",
     "an entity": r"&#?\w+;",
-    "o'clock glued to more": r"\w['\u2019]clock\S|\S[oO]['\u2019]clock",
-    "a contraction glued to more": r"['\u2019](?:t|m|s|d|ll|re|ve)[^\W_]",
-    "an abbreviation glued to more": r"\w\.\w",
+    "o'clock next to other characters": r"\w['\u2019]clock\S|\S[oO]['\u2019]clock",
+    "a contraction next to other characters": r"['\u2019](?:t|m|s|d|ll|re|ve)[^\W_]",
+    "an abbreviation next to other characters": r"\w\.\w",
     "a character of a rare script or symbol": r"[^\x00-\u024f\u2018-\u201f]",
-    "digits glued to more": r"\d\S|\S\d",
+    "digits next to other characters": r"\d\S|\S\d",
 }
 
 
-def ask_jar(texts: Sequence[str]) -> list[str]:
-    """Tokenise with pycocoevalcap."""
-    corpus = {index: [{"caption": text}, {"caption": "neighbour"}] for index, text in enumerate(texts)}
+def tokenize_with_jar(texts: Sequence[str]) -> list[str]:
+    """Tokenize with pycocoevalcap."""
+    corpus = {index: [{"caption": text}, {"caption": "neighbor"}] for index, text in enumerate(texts)}
     tokens = PTBTokenizer().tokenize(corpus)
     return [tokens[index][0] for index in range(len(texts))]
 
 
 def make_strings(num: int, seed: int) -> list[str]:
-    """Make strings of one to nine pieces of a few kinds, three of four set apart by a space."""
+    """Generate strings of one to nine pieces of a few kinds, three quarters of them followed by a space."""
     rng = random.Random(seed)
     strings = []
     for _ in range(num):
@@ -80,7 +80,7 @@ def make_strings(num: int, seed: int) -> list[str]:
 
 
 def make_piece(rng: random.Random, kind: str) -> str:
-    """Make a piece of one kind; of the kind "any", any character of Unicode but surrogates."""
+    """Generate a piece of one kind; "any" is any character of Unicode except surrogates."""
     if kind == "ascii":
         return chr(rng.randrange(32, 127))
     if kind != "any":
@@ -90,9 +90,9 @@ def make_piece(rng: random.Random, kind: str) -> str:
 
 
 def compare(texts: Sequence[str]) -> dict[str, list[tuple[str, str, str]]]:
-    """Differences by class: the string, our tokens, the jar's."""
+    """Return the differences by class: the string, our tokens, the jar's tokens."""
     different = defaultdict(list)
-    for text, theirs in zip(texts, ask_jar(texts), strict=True):
+    for text, theirs in zip(texts, tokenize_with_jar(texts), strict=True):
         if (ours := tokenize(text)) != theirs:
             kind = next((name for name, pattern in CLASSES.items() if re.search(pattern, text)), "anything else")
             different[kind].append((text, ours, theirs))
@@ -100,28 +100,28 @@ def compare(texts: Sequence[str]) -> dict[str, list[tuple[str, str, str]]]:
 
 
 def show(name: str, num: int, different: dict[str, list[tuple[str, str, str]]]) -> None:
-    """Print the classes, the most frequent first, with their shortest example."""
+    """Print the classes by descending frequency, each with its shortest example."""
     print(f"{name}: {sum(map(len, different.values()))} of {num} differ")
     for kind, cases in sorted(different.items(), key=lambda item: -len(item[1])):
         text, ours, theirs = min(cases, key=lambda case: len(case[0]))
-        print(f"  {len(cases):5d}  {kind}: {text!a} is {ours!a} here, {theirs!a} there")
+        print(f"  {len(cases):5d}  {kind}: {text!a} gives {ours!a}; the jar gives {theirs!a}")
 
 
 def main() -> None:
-    """Compare, and print the classes of difference."""
+    """Run the comparison."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("captions", nargs="*", type=Path, help="files of COCO captions")
     parser.add_argument("--strings", type=int, default=100_000, help="generated strings (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
+    args = parser.parse_args()
     captions = [
         annotation["caption"].translate(LINE_SEPARATORS)
-        for path in arguments.captions
+        for path in args.captions
         for annotation in json.loads(path.read_bytes())["annotations"]
     ]
     if captions:
         show("captions", len(captions), compare(captions))
-    strings = make_strings(arguments.strings, arguments.seed)
+    strings = make_strings(args.strings, args.seed)
     show("generated strings", len(strings), compare(strings))
 
 

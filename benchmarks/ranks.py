@@ -1,10 +1,10 @@
-"""Do more processes learn what one learns? Losses and CIDEr of 1, 2 and 4 of them (gloo) with the same whole batch.
+"""Equality of losses and CIDEr over 1, 2 and 4 processes (gloo) with the same global batch.
 
-Every case is a tiny captioner on Scenes: a share of synthetic pairs, a strategy, and sets that do not divide evenly:
-validation sets that no number of ranks divides, or with fewer pictures than ranks. Its encoder is a vision transformer
-where no pair is synthetic, else a VQ-GAN. Each number of processes runs all cases in one process group, after each
-other, and must end in time: a rank that took another path would hang there. All is computed in double precision; losses
-are logged in single, which rounds them by up to 5e-7.
+Every case is a tiny captioner on Scenes with a synthetic fraction, a strategy, and dataset sizes: also sizes that no
+number of ranks divides, and fewer images than ranks. Its encoder is a vision transformer if no pair is synthetic, else
+a VQ-GAN. Each number of processes runs all cases one after the other in one process group, with a timeout: different
+control flow on a rank would deadlock. Computations are in float64; losses are logged in float32, with rounding errors
+up to 5e-7.
 """
 
 import argparse
@@ -29,22 +29,22 @@ TOLERANCE = 1e-5
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One run: share of synthetic pairs, pictures to validate on, pictures to learn from, strategy."""
+    """One run: synthetic fraction, number of validation and training images, strategy."""
 
-    share: float
+    fraction: float
     num_val: int
     num_train: int
     strategy: str
 
     def __str__(self) -> str:
-        """Name the case in the table."""
+        """Return the label in the table."""
         sizes = f"train {self.num_train:>2}, val {self.num_val:>2}"
-        return f"{self.strategy:<4}  {self.share:>4.0%} synthetic, {sizes}"
+        return f"{self.strategy:<4}  {self.fraction:>4.0%} synthetic, {sizes}"
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a run gave: the loss of every step, that of validation, and CIDEr."""
+    """Results of a run: the loss of every step, the validation loss, and CIDEr."""
 
     losses: tuple[float, ...]
     val_loss: float
@@ -52,12 +52,12 @@ class Outcome:
 
 
 def list_cases(strategies: Sequence[str] = ("ddp", "fsdp")) -> list[Case]:
-    """All mixtures over even sets, uneven ones, and ones with fewer pictures than ranks."""
+    """Return all strategies and fractions, on even sets, uneven sets, and sets smaller than the number of ranks."""
     sizes = [(8, 32), (13, 19), (3, 3)]
     return [
-        Case(share, num_val, num_train, strategy)
+        Case(fraction, num_val, num_train, strategy)
         for strategy in strategies
-        for share in (0.0, 0.5, 1.0)
+        for fraction in (0.0, 0.5, 1.0)
         for num_val, num_train in sizes
     ]
 
@@ -69,17 +69,17 @@ def run_case(case: Case, num_ranks: int, folder: Path) -> Outcome:
     from synth2_lightning.callbacks.cider import CiderCallback
 
     class Losses(Callback):
-        """Keeps the loss of every step."""
+        """Records the loss of every step."""
 
         def __init__(self) -> None:
             self.losses: list[float] = []
 
         def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
-            """Keep one."""
+            """Record the loss."""
             self.losses.append(float(trainer.callback_metrics["train/loss"]))
 
     seed_everything(0, verbose=False)
-    kept = Losses()
+    recorded = Losses()
     trainer = Trainer(
         accelerator="cpu",
         devices=num_ranks,
@@ -89,20 +89,20 @@ def run_case(case: Case, num_ranks: int, folder: Path) -> Outcome:
         val_check_interval=NUM_STEPS,
         check_val_every_n_epoch=None,
         num_sanity_val_steps=1,
-        callbacks=[kept, CiderCallback(str(folder))],
+        callbacks=[recorded, CiderCallback(str(folder))],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    encoder = make_tokenizer() if case.share else make_vision_transformer(folder)
+    encoder = make_tokenizer() if case.fraction else make_vision_transformer(folder)
     trainer.fit(make_module(encoder), make_data(case, num_ranks))
     metrics = trainer.callback_metrics
-    return Outcome(tuple(kept.losses), float(metrics["val/loss"]), float(metrics["val/cider"]))
+    return Outcome(tuple(recorded.losses), float(metrics["val/loss"]), float(metrics["val/cider"]))
 
 
 def make_strategy(name: str, num_ranks: int) -> Any:
-    """DDP or FSDP2; one process has neither."""
+    """Return DDP or FSDP2; no strategy for one process."""
     from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 
     if num_ranks == 1:
@@ -111,14 +111,14 @@ def make_strategy(name: str, num_ranks: int) -> Any:
 
 
 def make_tokenizer() -> Any:
-    """Make the VQ-GAN of Scenes."""
+    """Return the VQ-GAN of Scenes."""
     from synth2_lightning.encoders.vqgan import VQGANTokenizer
 
     return VQGANTokenizer("package://synth2_lightning/scenes/tokenizer")
 
 
 def make_vision_transformer(folder: Path) -> Any:
-    """Make an encoder whose blocks FSDP2 shards; every rank draws the same weights."""
+    """Return an encoder whose blocks FSDP2 shards, with the same random weights on every rank."""
     import timm
     import torch
     from safetensors.torch import save_file
@@ -132,7 +132,7 @@ def make_vision_transformer(folder: Path) -> Any:
 
 
 def make_module(encoder: Any) -> Any:
-    """Build a captioner that learns a few words in a few steps."""
+    """Return a tiny captioner."""
     from torch.optim import AdamW
 
     from synth2_lightning.decoders.language_model import NewLanguageModel
@@ -145,7 +145,7 @@ def make_module(encoder: Any) -> Any:
     no_dropout = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)
     return VisionLanguageModule(
         encoder,
-        partial(PerceiverResampler, num_queries=2, depth=1, num_heads=2, head_dim=8, num_positions=encoder.num_tokens),
+        partial(PerceiverResampler, num_latents=2, depth=1, num_heads=2, head_dim=8, num_positions=encoder.num_tokens),
         PrefixDecoder(NewLanguageModel(config | no_dropout, "package://synth2_lightning/scenes/vocabulary")),
         GenerationSettings(num_beams=2, max_new_tokens=12),
         partial(AdamW, lr=0.02),
@@ -153,10 +153,10 @@ def make_module(encoder: Any) -> Any:
 
 
 def make_data(case: Case, num_ranks: int) -> Any:
-    """Drawn pictures and shipped shards, the whole batch dealt out over the ranks."""
+    """Return rendered images and the included shards, with the global batch divided among the ranks."""
+    from synth2_lightning.datamodules.fraction import ConstantFraction
     from synth2_lightning.datamodules.mixed import MixedDataModule
     from synth2_lightning.datamodules.real import RealDataModule
-    from synth2_lightning.datamodules.share import ConstantShare
     from synth2_lightning.datamodules.synthetic import SyntheticDataModule
     from synth2_lightning.scenes.source import ScenesSource
 
@@ -164,11 +164,11 @@ def make_data(case: Case, num_ranks: int) -> Any:
     real = RealDataModule(train, val, val_batch_size=GLOBAL_BATCH // num_ranks, image_size=64, num_workers=0)
     synthetic = SyntheticDataModule("package://synth2_lightning/scenes/shards", limit=case.num_train)
     batch_size = GLOBAL_BATCH // num_ranks
-    return MixedDataModule(real, synthetic, batch_size, ConstantShare(case.share), num_workers=0)
+    return MixedDataModule(real, synthetic, batch_size, ConstantFraction(case.fraction), num_workers=0)
 
 
 def work(rank: int, num_ranks: int, port: int, cases: Sequence[Case], results: Any) -> None:
-    """Be a rank, as under torchrun, through all cases."""
+    """Run all cases as one rank, with the environment of torchrun."""
     names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": num_ranks, "LOCAL_WORLD_SIZE": num_ranks, "GROUP_RANK": 0}
     os.environ |= {name: str(value) for name, value in names.items()}
     if num_ranks > 1:
@@ -178,7 +178,7 @@ def work(rank: int, num_ranks: int, port: int, cases: Sequence[Case], results: A
 
     import torch
 
-    torch.set_default_dtype(torch.float64)  # what is left of a difference is not rounding, which training would blow up
+    torch.set_default_dtype(torch.float64)  # training would amplify rounding differences of float32
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as folder:
         for number, case in enumerate(cases):
@@ -188,12 +188,12 @@ def work(rank: int, num_ranks: int, port: int, cases: Sequence[Case], results: A
 
 
 def run_ranks(num_ranks: int, cases: Sequence[Case], timeout: float) -> list[Outcome]:
-    """Run all cases over so many processes; those that are not done when the time is over, or that died, are missing.
+    """Run all cases on a number of processes; return the outcomes up to the first timeout or failure.
 
     Args:
         num_ranks: Number of processes.
-        cases: What to run, one after the other.
-        timeout: Seconds for each case; start-up counts as three.
+        cases: Cases, run one after the other.
+        timeout: Seconds per case; startup has three times as many.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["synth2_lightning.modules.captioning", "synth2_lightning.datamodules.mixed"])
@@ -216,8 +216,8 @@ def run_ranks(num_ranks: int, cases: Sequence[Case], timeout: float) -> list[Out
             if any(process.exitcode for process in ranks):
                 break
     if len(outcomes) < len(cases):
-        codes = ", ".join("stands still" if code is None else str(code) for code in (rank.exitcode for rank in ranks))
-        print(f"{cases[len(outcomes)]} over {num_ranks} processes did not end; exit codes: {codes}", file=sys.stderr)
+        codes = ", ".join("running" if code is None else str(code) for code in (rank.exitcode for rank in ranks))
+        print(f"{cases[len(outcomes)]} on {num_ranks} processes did not finish; exit codes: {codes}", file=sys.stderr)
     for process in ranks:
         process.join(timeout=10 if len(outcomes) == len(cases) else 0)
         process.kill()
@@ -225,24 +225,24 @@ def run_ranks(num_ranks: int, cases: Sequence[Case], timeout: float) -> list[Out
 
 
 def compare(one: Outcome, many: Outcome) -> tuple[float, float]:
-    """Largest difference of a loss, and that of CIDEr."""
+    """Return the largest difference of losses, and the difference of CIDEr."""
     pairs = [*zip(one.losses, many.losses, strict=True), (one.val_loss, many.val_loss)]
     return max(abs(first - second) for first, second in pairs), abs(one.cider - many.cider)
 
 
 def main() -> None:
-    """Run, compare, print the table."""
+    """Run all cases and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--ranks", type=int, nargs="+", default=[2, 4], help="numbers of processes beside one")
-    parser.add_argument("--timeout", type=float, default=120, help="seconds after which a case hangs")
+    parser.add_argument("--ranks", type=int, nargs="+", default=[2, 4], help="numbers of processes to compare with one")
+    parser.add_argument("--timeout", type=float, default=120, help="seconds per case")
     parser.add_argument("--quick", action="store_true", help="two processes, a few cases")
-    asked = parser.parse_args()
-    cases = list_cases()[::5] if asked.quick else list_cases()
-    ranks = [2] if asked.quick else asked.ranks
-    single = run_ranks(1, cases, asked.timeout)
+    args = parser.parse_args()
+    cases = list_cases()[::5] if args.quick else list_cases()
+    ranks = [2] if args.quick else args.ranks
+    single = run_ranks(1, cases, args.timeout)
     if len(single) < len(cases):
         sys.exit(1)  # there is nothing to compare with
-    many = {number: run_ranks(number, cases, asked.timeout) for number in ranks}
+    many = {number: run_ranks(number, cases, args.timeout) for number in ranks}
     print(f"{'case':<42}{'loss':>8}{'CIDEr':>8}" + "".join(f"{f'{number} ranks: loss, CIDEr':>26}" for number in ranks))
     differences = []
     for number, case in enumerate(cases):
@@ -250,15 +250,15 @@ def main() -> None:
         for outcomes in many.values():
             if number < len(outcomes):
                 differences.append(compare(single[number], outcomes[number]))
-                row += f"{'off by ' + ', '.join(f'{value:.1e}' for value in differences[-1]):>26}"
+                row += f"{'difference ' + ', '.join(f'{value:.1e}' for value in differences[-1]):>26}"
             else:
-                row += f"{'did not end':>26}"
+                row += f"{'did not finish':>26}"
         print(row)
     num_runs = len(cases) * len(ranks)
     worst = max((loss for loss, _ in differences), default=float("nan"))
-    print(f"{len(differences)} of {num_runs} runs of several processes ended; losses are off by {worst:.1e} at most")
-    good = len(differences) == num_runs and all(loss <= TOLERANCE and not cider for loss, cider in differences)
-    sys.exit(0 if good else 1)
+    print(f"{len(differences)} of {num_runs} runs on several processes finished; losses differ by at most {worst:.1e}")
+    is_equal = len(differences) == num_runs and all(loss <= TOLERANCE and not cider for loss, cider in differences)
+    sys.exit(0 if is_equal else 1)
 
 
 if __name__ == "__main__":

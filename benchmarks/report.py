@@ -1,7 +1,6 @@
-"""The last line of every benchmark: one JSON object that says what was measured, on what and with which versions.
+"""The last line of every benchmark: one JSON object with the results, the machine and the package versions.
 
-Scripts of this folder are run as ``python benchmarks/NAME.py``, which puts this folder on the path, so they say
-``from report import report``.
+Scripts are run as ``python benchmarks/NAME.py``, which puts this folder on the path for ``from report import report``.
 """
 
 import json
@@ -12,7 +11,7 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-# Read from the installed metadata: importing them would cost seconds, and memory that a benchmark may be measuring.
+# Versions are read from metadata, because imports take seconds, and memory that a benchmark may measure.
 _PACKAGES = (
     "synth2-lightning",
     "torch",
@@ -35,20 +34,19 @@ def report(benchmark: str, ratio: float, **figures: object) -> None:
 
     Args:
         benchmark: Name of the benchmark, such as ``"cider"``.
-        ratio: Our rate over the rival's, from the same run; above one means that ours is faster. Where the figures say
-            ``lower_is_better``, our time over the rival's.
+        ratio: Our rate over the baseline's, from the same run; above one means that ours is faster. With
+            ``lower_is_better`` in the figures, our time over the baseline's.
         figures: The raw figures of both sides, named with their unit, such as ``ours_seconds``.
     """
-    # Whatever a third party still has to print comes before, so that this line is the last one.
-    sys.stderr.flush()
+    sys.stderr.flush()  # so that this line is the last one
     line = {"benchmark": benchmark, "ratio": ratio, **figures, "versions": versions(), "machine": machine()}
     print(json.dumps(line), flush=True)
 
 
 def peak_memory_mib() -> float:
-    """Largest resident memory of this process so far, in MiB; child processes are not in it."""
+    """Return the peak resident memory of this process in MiB, without child processes."""
     status = Path("/proc/self/status")
-    if status.exists():  # Linux counts the parent's memory at the start of a child into ru_maxrss; not here
+    if status.exists():  # on Linux, ru_maxrss of a child includes the parent's memory at the fork
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
         return round(int(line.split()[1]) / 1024, 1)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -57,7 +55,7 @@ def peak_memory_mib() -> float:
 
 
 def versions() -> dict[str, str | None]:
-    """Versions of the packages that matter to a figure; ``None`` for one that is not installed."""
+    """Return the versions of relevant packages; ``None`` if not installed."""
     found: dict[str, str | None] = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
@@ -68,9 +66,8 @@ def versions() -> dict[str, str | None]:
 
 
 def machine() -> dict[str, str | int | None]:
-    """The processor, the number of its cores that this process may use, and the GPU if the benchmark touched one."""
-    # Only Linux can say which cores a process is allowed.
-    affinity = getattr(os, "sched_getaffinity", None)
+    """Return the CPU, the number of cores available to this process, the GPU if torch is imported, and the system."""
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux only
     cores = len(affinity(0)) if affinity else os.cpu_count()
     torch = sys.modules.get("torch")
     gpu = torch.cuda.get_device_name() if torch is not None and torch.cuda.is_available() else None

@@ -1,11 +1,11 @@
-"""What runs of the paper's sizes cost on 8, 64 and 512 GPUs: prints the tables of docs/scaling.md, checks their terms.
+"""Cost of training runs of the paper's sizes on 8, 64 and 512 GPUs: prints the tables of docs/scaling.md.
 
 Networks of full size are built without memory (torch's meta device). Their parameters, the operations of a forward pass
-and the bytes that it keeps for the backward pass are counted off them; the rest is arithmetic, written out below.
-``--check`` measures on this machine what can be measured small: operations of a training step, sizes of a checkpoint
-and of shards, bytes that two processes send each other per step under DDP and FSDP2.
+and the bytes saved for the backward pass are counted; the rest is arithmetic below. ``--check`` measures on this
+machine, at small size: operations of a training step, sizes of a checkpoint and of shards, bytes that two processes
+send per step with DDP and FSDP2.
 
-The GPU is an assumption: H100 SXM as its maker describes it, and 40 % of its bfloat16 peak.
+The GPU is an assumption: H100 SXM by its data sheet, at 40 % of its bfloat16 peak.
 """
 
 import argparse
@@ -28,53 +28,53 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, LlamaConfig, T5Config, T5EncoderModel
 
 from report import report
-from synth2_lightning.locations import resolve
+from synth2_lightning.io.locations import resolve
 from synth2_lightning.nn.gated_attention import GatedCrossAttention
 from synth2_lightning.nn.maskgit import MaskGit
 from synth2_lightning.nn.perceiver import PerceiverResampler
 
-PEAK_FLOPS, UTILISATION = 989e12, 0.4  # H100 SXM, bfloat16 without sparsity
+PEAK_FLOPS, UTILIZATION = 989e12, 0.4  # H100 SXM, bfloat16 without sparsity
 LINK_BYTES = 50e9  # per second and GPU between machines: a port of 400 Gbit/s each
-PAIRS, GLOBAL_BATCH, LOCAL_BATCH = 10_100_000, 512, 64  # CC12M as the paper used it (second-hand); MUSE's batch; ours
-TEXT, IMAGE, QUERIES, CAPTION = 64, 256, 64, 80  # tokens of: the generator's text, a picture, the resampler, a caption
-PHOTO_BYTES, CAPTION_BYTES = 50_000, 200  # a JPEG of 256 pixels; a caption of 40 words before compression
-STEPS = 24  # of parallel decoding, each with and without the text
+PAIRS, GLOBAL_BATCH, LOCAL_BATCH = 10_100_000, 512, 64  # the paper's CC12M (second-hand); MUSE's batch; ours
+TEXT, IMAGE, LATENTS, CAPTION = 64, 256, 64, 80  # tokens of: the generator's text, an image, the resampler, a caption
+PHOTO_BYTES, CAPTION_BYTES = 50_000, 200  # a JPEG of 256 pixels; an uncompressed caption of 40 words
+STEPS = 24  # of parallel decoding, each conditional and unconditional
 
 
 @dataclass(frozen=True)
 class Part:
-    """A network of a run: how large it is, and what a forward pass of one pair costs."""
+    """Size of a network, and cost of a forward pass of one pair."""
 
     name: str
     parameters: int
-    forward: float  # operations, a multiplication and an addition counted as two
-    kept: float  # bytes in bfloat16 that one pair's forward pass keeps for the backward pass
-    factor: int  # forward passes that a training step costs: 1 frozen, 2 frozen inside, 3 trained, 1 more recomputed
+    forward: float  # operations; a multiplication and an addition are two
+    kept: float  # bytes of bfloat16 activations of one pair that are saved for the backward pass
+    factor: int  # step over forward pass: 1 frozen, 2 frozen with gradients of inputs, 3 trained; +1 recomputed
     is_trained: bool = False
 
 
 def measure(name: str, network: nn.Module, run: Callable[[], object], factor: int, is_trained: bool = False) -> Part:
-    """Count a network on the meta device."""
-    own = {parameter.untyped_storage()._cdata for parameter in network.parameters()}
-    kept: dict[int, torch.UntypedStorage] = {}  # the storages themselves, lest another one takes the place of one
+    """Return size and cost of a network on the meta device."""
+    weights = {parameter.untyped_storage()._cdata for parameter in network.parameters()}
+    kept: dict[int, torch.UntypedStorage] = {}  # holds the storages, so that their addresses are not reused
 
-    def keep(tensor: Tensor) -> Tensor:
+    def save(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage._cdata not in own:
+        if storage._cdata not in weights:
             kept[storage._cdata] = storage
         return tensor
 
-    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+    hooks = torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor)
     with hooks, FlopCounterMode(display=False) as counter:
         run()
     parameters = sum(parameter.numel() for parameter in network.parameters())
-    # With recomputation only the input of each block is kept, which is small beside everything else.
+    # With activation checkpointing only the input of each block is saved, which is comparatively small.
     size = sum(storage.nbytes() for storage in kept.values()) if factor == 3 else 0
     return Part(name, parameters, counter.get_total_flops(), size, factor, is_trained)
 
 
 def generator_parts() -> list[Part]:
-    """Parts of ``overlays/muse_632m.yaml``."""
+    """Return the parts of ``overlays/model/muse_632m.yaml``."""
     with torch.device("meta"):
         network = MaskGit(64, 8192, 1, (16, 16), 1024, width=1280, depth=24, num_heads=20).bfloat16()
         text_encoder = T5EncoderModel(
@@ -82,24 +82,25 @@ def generator_parts() -> list[Part]:
         ).bfloat16()
         words = torch.ones(1, TEXT, dtype=torch.long)
         states, mask = torch.zeros(1, TEXT, 1024, dtype=torch.bfloat16), torch.ones(1, TEXT, dtype=torch.bool)
-        image, hidden = torch.zeros(1, IMAGE, 64, dtype=torch.bfloat16), torch.ones(1, IMAGE, dtype=torch.bool)
+        image, is_masked = torch.zeros(1, IMAGE, 64, dtype=torch.bfloat16), torch.ones(1, IMAGE, dtype=torch.bool)
 
-        def guess() -> Tensor:
-            thoughts = network(image, hidden, network.read(states, mask))
-            # A mask share of cos(pi u / 2), u uniform, hides 2 / pi of the tokens; only these reach the head.
-            return network.guess(thoughts[0, : round(IMAGE * 2 / torch.pi)], torch.zeros(163, 0, dtype=torch.long))
+        def predict() -> Tensor:
+            hidden_states = network(image, is_masked, network.encode_text(states, mask))
+            # A masked fraction of cos(pi u / 2), u uniform, has the mean 2 / pi; only masked tokens reach the head.
+            masked = hidden_states[0, : round(IMAGE * 2 / torch.pi)]
+            return network.level_logits(masked, torch.zeros(163, 0, dtype=torch.long))
 
         return [
             measure("VQ-GAN, encoder", *_vqgan(), factor=1),
             measure("T5-large, encoder", text_encoder, _no_grad(lambda: text_encoder(words)), factor=1),
-            measure("masked-token transformer", network, guess, factor=3, is_trained=True),
+            measure("masked-token transformer", network, predict, factor=3, is_trained=True),
         ]
 
 
 def captioner_parts() -> list[Part]:
-    """Parts of ``overlays/paper.yaml``."""
+    """Return the parts of ``overlays/model/paper.yaml``."""
     with torch.device("meta"):
-        resampler = PerceiverResampler(64, 960, QUERIES, depth=6, num_heads=16, width=1024, num_positions=256)
+        resampler = PerceiverResampler(64, 960, LATENTS, depth=6, num_heads=16, width=1024, num_positions=256)
         gates = nn.ModuleList(GatedCrossAttention(960, 960, 8, 64) for _ in range(8)).bfloat16()
         lm = AutoModelForCausalLM.from_config(
             LlamaConfig(
@@ -109,26 +110,26 @@ def captioner_parts() -> list[Part]:
         ).bfloat16()  # fmt: skip
         resampler.bfloat16()
         image = torch.zeros(1, IMAGE, 64, dtype=torch.bfloat16)
-        visual = torch.zeros(1, QUERIES, 960, dtype=torch.bfloat16)
+        visual = torch.zeros(1, LATENTS, 960, dtype=torch.bfloat16)
         words = torch.zeros(1, CAPTION, 960, dtype=torch.bfloat16)
         ids = torch.ones(1, CAPTION, dtype=torch.long)
-        earlier = torch.ones(1, 1, CAPTION, CAPTION, dtype=torch.bool)
+        mask = torch.ones(1, 1, CAPTION, CAPTION, dtype=torch.bool)
         return [
             measure("VQ-GAN, encoder", *_vqgan(), factor=1),
             measure("Perceiver resampler", resampler, lambda: resampler(image), factor=4, is_trained=True),
             measure("gated cross-attention", gates, lambda: [g(words, visual) for g in gates], 4, is_trained=True),
-            measure("SmolLM2-360M", lm, _no_grad(lambda: lm(ids, earlier, use_cache=False)), factor=3),
+            measure("SmolLM2-360M", lm, _no_grad(lambda: lm(ids, mask, use_cache=False)), factor=3),
         ]
 
 
 def _vqgan() -> tuple[nn.Module, Callable[[], object]]:
-    network = VQModel(  # of aMUSEd's shape, as its configuration says, from memory
+    network = VQModel(  # aMUSEd's shape, from memory
         block_out_channels=(128, 256, 256, 512, 768), layers_per_block=2, latent_channels=64, num_vq_embeddings=8192,
         vq_embed_dim=64, down_block_types=("DownEncoderBlock2D",) * 5, up_block_types=("UpDecoderBlock2D",) * 5,
         mid_block_add_attention=False,
     ).bfloat16()  # fmt: skip
-    picture = torch.zeros(1, 3, 256, 256, dtype=torch.bfloat16)
-    return network.encoder, _no_grad(lambda: network.encoder(picture))
+    image = torch.zeros(1, 3, 256, 256, dtype=torch.bfloat16)
+    return network.encoder, _no_grad(lambda: network.encoder(image))
 
 
 def _no_grad(run: Callable[[], object]) -> Callable[[], object]:
@@ -137,62 +138,62 @@ def _no_grad(run: Callable[[], object]) -> Callable[[], object]:
 
 @dataclass(frozen=True)
 class Run:
-    """A training run, and what its parts add up to."""
+    """A training run: sums over its parts."""
 
     name: str
     parts: list[Part]
 
     @property
     def trained(self) -> int:
-        """Trained parameters."""
+        """Number of trained parameters."""
         return sum(part.parameters for part in self.parts if part.is_trained)
 
     @property
     def frozen(self) -> int:
-        """Frozen parameters."""
+        """Number of frozen parameters."""
         return sum(part.parameters for part in self.parts if not part.is_trained)
 
     @property
     def step(self) -> float:
-        """Operations of a training step, per pair."""
+        """Operations of a training step per pair."""
         return sum(part.forward * part.factor for part in self.parts)
 
     @property
     def kept(self) -> float:
-        """Bytes that a pair's activations take."""
+        """Bytes of saved activations per pair."""
         return sum(part.kept for part in self.parts)
 
     def memory(self, num_gpus: int, is_sharded: bool) -> float:
-        """Bytes of weights and optimiser: 4 each for weight, gradient and two moments of Adam; frozen ones 2."""
+        """Return the bytes of weights and optimizer: 4 each for weight, gradient and two moments; 2 if frozen."""
         return 16 * self.trained / (num_gpus if is_sharded else 1) + 2 * self.frozen
 
     def traffic(self, num_gpus: int, is_sharded: bool) -> float:
-        """Bytes that a GPU sends per step.
+        """Return the bytes that a GPU sends per step.
 
-        A ring of G reduces P gradients by sending 2 (G - 1) / G P (Patarasuk and Yuan, 2009). Sharded, it gathers the
-        weights twice, forward and backward, and scatters the gradients once, (G - 1) / G P each.
+        A ring of G GPUs sends 2 (G - 1) / G P to all-reduce P gradients (Patarasuk and Yuan, 2009). Sharded, it
+        all-gathers the weights twice, forward and backward, and reduce-scatters the gradients once, (G - 1) / G P each.
         """
-        share = (num_gpus - 1) / num_gpus * self.trained
-        return share * (2 * 4 if not is_sharded else 2 * 2 + 4)  # gathered in bfloat16, reduced in float32
+        numbers = (num_gpus - 1) / num_gpus * self.trained
+        return numbers * (2 * 4 if not is_sharded else 2 * 2 + 4)  # gathered in bfloat16, reduced in float32
 
 
 def runs() -> tuple[Run, Run]:
-    """The generator and the captioner."""
+    """Return the generator's and the captioner's run."""
     return Run("generator", generator_parts()), Run("captioner", captioner_parts())
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
-    """Write a table in Markdown."""
+    """Return a Markdown table."""
     head = list(head)
     lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
 
 
 def derive() -> dict[str, str]:
-    """Derive all tables, by name."""
+    """Return all tables by name."""
     both = runs()
     generator, _ = both
-    rate = PEAK_FLOPS * UTILISATION
+    rate = PEAK_FLOPS * UTILIZATION
     parts = [
         (
             f"{run.name}: {part.name}", f"{part.parameters / 1e6:,.0f} M", "yes" if part.is_trained else "no",
@@ -233,53 +234,53 @@ def derive() -> dict[str, str]:
         )
         for run in both
     ]
-    draw = 2 * STEPS * generator.parts[-1].forward / rate
+    seconds_per_image = 2 * STEPS * generator.parts[-1].forward / rate
     data = [
         (
             f"{millions} M", f"{millions * 1e6 * 2 * IMAGE / 1e9:.1f}", f"{millions * 1e6 * CAPTION_BYTES / 1e9:.1f}",
             f"{millions * 1e6 * PHOTO_BYTES / 1e9:,.0f}", f"{millions * 1e6 * IMAGE * 64 * 2 / 1e9:,.0f}",
-            f"{millions * 1e6 * draw / 3600:,.1f}",
+            f"{millions * 1e6 * seconds_per_image / 3600:,.1f}",
         )
         for millions in (1, 10, 100)
     ]  # fmt: skip
     step = ["", "global batch", "compute, ms", "DDP sends", "FSDP2 sends", "pairs/s", "hours for 10.1 M"]
     step += ["JPEGs, MB/s", "tokens, MB/s"]
-    sizes_head = ["", "trained", "checkpoint, GB", "weights alone, GB", "DDP, GB", "FSDP2 on 8", "64", "512"]
-    sizes_head += ["kept, GB"]
+    sizes_head = ["", "trained", "checkpoint, GB", "weights only, GB", "DDP, GB", "FSDP2 on 8", "64", "512"]
+    sizes_head += ["activations, GB"]
     return {
         "parts": table(("part", "parameters", "trained", "forward, GFLOP", "factor", "step, GFLOP"), parts),
         "sizes": table(sizes_head, sizes),
         "weak": table(step, weak),
         "strong": table(step, strong),
-        "saturation": table(("", "GPUs where a batch of 512 is", "or pairs a GPU"), saturation),
+        "saturation": table(("", "max. GPUs for a batch of 512", "min. pairs per GPU"), saturation),
         "data": table(
-            ("pairs", "tokens, GB", "captions, GB", "JPEGs, GB", "embeddings, GB", "GPU hours to draw"), data
+            ("pairs", "tokens, GB", "captions, GB", "JPEGs, GB", "embeddings, GB", "GPU hours to generate"), data
         ),
     }
 
 
 def closed_form(width: int, depth: int, text_dim: int, tokens: int, words: int, dim: int, codes: int) -> float:
-    """Operations of a forward pass of MaskGit over one picture, all tokens guessed.
+    """Return the operations of a forward pass of MaskGit over one image with logits of all tokens.
 
-    Per token and layer: 8 W^2 for the attention's four maps, 4 N W for attending, 4 W^2 and 4 T W for the text, 16 W^2
-    to think; per word and layer 4 D W; at the ends 2 W (dim + codes) per token.
+    Per token and layer: 8 W^2 for the projections of self-attention, 4 N W for its scores and values, 4 W^2 and 4 T W
+    for cross-attention, 16 W^2 for the MLP; per word and layer 4 D W; for input and output 2 W (dim + codes) per token.
     """
     per_layer = tokens * (28 * width**2 + 4 * width * (tokens + words)) + words * 4 * text_dim * width
     return depth * per_layer + tokens * 2 * width * (dim + codes)
 
 
 def check_operations() -> dict[str, float]:
-    """Compare the closed form, what is counted forward, and what is counted in a whole training step."""
+    """Return the counted forward pass over the closed form, and a counted training step over the forward pass."""
     network = MaskGit(32, 512, 1, (8, 8), 128, width=192, depth=4, num_heads=6)
     text, mask = torch.randn(2, 16, 128), torch.ones(2, 16, dtype=torch.bool)
-    image, hidden = torch.randn(2, 64, 32), torch.ones(2, 64, dtype=torch.bool)
+    image, is_masked = torch.randn(2, 64, 32), torch.ones(2, 64, dtype=torch.bool)
 
-    def guess() -> Tensor:
-        thoughts = network(image, hidden, network.read(text, mask))
-        return network.guess(thoughts.flatten(0, 1), torch.zeros(128, 0, dtype=torch.long))
+    def predict() -> Tensor:
+        states = network(image, is_masked, network.encode_text(text, mask))
+        return network.level_logits(states.flatten(0, 1), torch.zeros(128, 0, dtype=torch.long))
 
     with FlopCounterMode(display=False) as forward:
-        loss = guess().square().mean()
+        loss = predict().square().mean()
     with FlopCounterMode(display=False) as backward:
         loss.backward()  # type: ignore[no-untyped-call]
     expected = 2 * closed_form(192, 4, 128, 64, 16, 32, 512)
@@ -288,7 +289,7 @@ def check_operations() -> dict[str, float]:
 
 
 def check_sizes() -> dict[str, float]:
-    """Compare a checkpoint of weights and Adam's state with 12 bytes a parameter, and shards with their token ids."""
+    """Return bytes per parameter of a checkpoint of weights and Adam's state, and bytes per pair of shards."""
     network = MaskGit(32, 512, 1, (8, 8), 128, width=192, depth=4, num_heads=6)
     optimizer = torch.optim.AdamW(network.parameters())
     for parameter in network.parameters():
@@ -309,7 +310,7 @@ def check_sizes() -> dict[str, float]:
 
 
 def check_traffic() -> dict[str, float]:
-    """Compare the bytes that two gloo processes send over the loopback with the formulas."""
+    """Return the bytes that two gloo processes send over the loopback, relative to the formulas."""
     figures = {}
     for name, times in (("ddp", 2), ("fsdp2", 3), ("reduce_scatter", 1)):
         with tempfile.TemporaryDirectory() as folder:
@@ -334,10 +335,10 @@ def _send(rank: int, name: str, folder: str) -> None:
         fully_shard(network, mesh=mesh)
     steps = 5
     for step in range(steps + 1):
-        if step == 1:  # the first one builds buckets
+        if step == 1:  # the first step builds buckets
             dist.barrier()
             before = _loopback_bytes()
-        if name == "reduce_scatter":  # alone: gloo has none of its own
+        if name == "reduce_scatter":  # measured separately: gloo has none of its own
             dist.reduce_scatter_tensor(torch.empty(parameters // 2), torch.ones(parameters))
         else:
             network(torch.randn(4, 1024)).square().mean().backward()
@@ -353,11 +354,11 @@ def _loopback_bytes() -> int:
 
 
 def fill(document: str, tables: dict[str, str]) -> str:
-    """Put each table behind its mark, ``<!-- name -->``, in the place of the table that stands there."""
+    """Return a document with the table after each mark, ``<!-- name -->``, replaced."""
     for name, text in tables.items():
         before, mark, after = document.partition(f"<!-- {name} -->\n\n")
         if not mark:
-            raise ValueError(f"The document has no mark <!-- {name} --> with an empty line below it.")
+            raise ValueError(f"The document has no mark <!-- {name} -->; expected one with an empty line below it.")
         lines = after.splitlines(keepends=True)
         rest = "".join(dropwhile(lambda line: line.startswith("|"), lines))
         document = f"{before}{mark}{text}\n{rest if rest.startswith(chr(10)) else chr(10) + rest}"
@@ -365,17 +366,17 @@ def fill(document: str, tables: dict[str, str]) -> str:
 
 
 def main() -> None:
-    """Print the tables, and with ``--check`` what was measured here."""
+    """Print the tables, and with ``--check`` the measurements."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="measure here what can be measured small")
-    parser.add_argument("--write", type=Path, metavar="FILE", help="put the tables into a document, too")
-    given = parser.parse_args()
+    parser.add_argument("--check", action="store_true", help="measure the terms at small size on this machine")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="also write the tables into a document")
+    args = parser.parse_args()
     tables = derive()
     for name, text in tables.items():
         print(f"\n### {name}\n\n{text}")
-    if given.write:
-        given.write.write_text(fill(given.write.read_text("utf-8"), tables), "utf-8")
-    figures = check_operations() | check_sizes() | check_traffic() if given.check else {}
+    if args.write:
+        args.write.write_text(fill(args.write.read_text("utf-8"), tables), "utf-8")
+    figures = check_operations() | check_sizes() | check_traffic() if args.check else {}
     report("scaling", figures.get("forward_over_closed_form", float("nan")), **figures)
 
 

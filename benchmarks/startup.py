@@ -1,7 +1,7 @@
-"""How long does a user wait before ``synth2`` answers?
+"""Startup time of ``synth2``.
 
-``--help`` and ``--version`` are timed as whole processes; ``fit --help`` stands beside a process that only imports
-torch and lightning, in turn, so that both see the same machine.
+``--help`` and ``--version`` are timed as complete processes; ``fit --help`` alternates with a process that only imports
+torch and lightning.
 """
 
 import argparse
@@ -17,14 +17,14 @@ BARE = [sys.executable, "-c", "import torch, lightning.pytorch.cli"]
 
 
 def seconds(command: list[str]) -> float:
-    """Run a command to its end."""
+    """Return the seconds of a command."""
     started = time.perf_counter()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return time.perf_counter() - started
 
 
 def main() -> None:
-    """Print one JSON line whose ``seconds`` is the slower of ``--help`` and ``--version``."""
+    """Run the benchmark; ``seconds`` is the slower of ``--help`` and ``--version``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer repetitions")
     repetitions = 2 if parser.parse_args().quick else 7
@@ -34,7 +34,7 @@ def main() -> None:
         times["version"].append(seconds([*OURS, "--version"]))
         times["fit_help"].append(seconds([*OURS, "fit", "--help"]))
         times["bare_imports"].append(seconds(BARE))
-    medians = {name: statistics.median(values[1:]) for name, values in times.items()}  # the first fills the disk cache
+    medians = {name: statistics.median(values[1:]) for name, values in times.items()}  # the first warms the disk cache
     report(
         "startup",
         medians["fit_help"] / medians["bare_imports"],

@@ -1,12 +1,12 @@
-"""What does a training step of the captioner cost beside the bare language model inside it?
+"""Time of a training step of the captioner, against its bare language model.
 
-Ours: resampler, decoder with its loss, backward pass and optimizer, on embeddings made beforehand. The rival: forward
-and backward pass of the same frozen transformers model on the same number of positions, with its own loss. Both turn
-by turn in one process. The ratio is a ratio of *times*, ours over the rival's: lower is better, and below one means
-that the whole step is cheaper than the bare model, because the head is asked only where a caption has a word.
+Ours: resampler, decoder with its loss, backward pass and optimizer, on precomputed embeddings. Baseline: forward and
+backward pass of the same frozen transformers model on the same number of positions, with its own loss. Both alternate
+in one process. The ratio is of *times*, ours over the baseline's: lower is better, and below one means that the
+complete step is faster than the bare model, because logits are computed only at the positions of a caption's tokens.
 
-Cross-attention is held to the bare model on the text alone, without any picture: its gated layers are 24 million
-learnt parameters beside 135 million, which is arithmetic and not overhead.
+With cross-attention, the baseline is the bare model on the text without an image: its gated layers have 24 million
+trained parameters besides the model's 135 million, which is computation and not overhead.
 
     python benchmarks/vlm_step.py --quick
     python benchmarks/vlm_step.py --threads 2 --dtype float32 --attention sdpa
@@ -42,11 +42,11 @@ SMOLLM2_135M = {
     "vocab_size": 49152,
     "tie_word_embeddings": True,
 }
-NUM_TOKENS, DIM, NUM_QUERIES = 49, 320, 16  # EfficientNet-Lite0's last grid, and what it is resampled to
+NUM_TOKENS, DIM, NUM_QUERIES = 49, 320, 16  # EfficientNet-Lite0's last feature map; number of latents
 
 
 class RandomLanguageModel(LanguageModelSource):
-    """A frozen model of SmolLM2-135M's shape: what it says does not matter to the clock."""
+    """A frozen, randomly initialized model of SmolLM2-135M's shape."""
 
     def __init__(self, dtype: torch.dtype, attention: str, vocabulary: Path) -> None:
         self.dtype = dtype
@@ -55,20 +55,20 @@ class RandomLanguageModel(LanguageModelSource):
 
     @cached_property
     def tokenizer(self) -> Any:
-        """Words in the lower part of the model's vocabulary."""
+        """Tokenizer whose ids are the first of the model's vocabulary."""
         from transformers import AutoTokenizer
 
         return AutoTokenizer.from_pretrained(self.vocabulary)
 
     @cached_property
     def config(self) -> Any:
-        """The shape."""
+        """Configuration of the model."""
         from transformers import LlamaConfig
 
         return LlamaConfig(**SMOLLM2_135M, pad_token_id=0)
 
     def build(self) -> Any:
-        """Draw weights."""
+        """Return the model with random weights."""
         from transformers import AutoModelForCausalLM
 
         model = AutoModelForCausalLM.from_config(self.config, dtype=self.dtype, attn_implementation=self.attention)
@@ -76,21 +76,21 @@ class RandomLanguageModel(LanguageModelSource):
 
 
 def make_captions(batch_size: int) -> list[str]:
-    """Write nonsense as long as captions of photographs are: 9 to 17 words."""
-    draw = random.Random(0)
-    return [" ".join(f"word{draw.randrange(2000)}" for _ in range(draw.randint(9, 17))) for _ in range(batch_size)]
+    """Return random captions with the length of captions of photos: 9 to 17 words."""
+    rng = random.Random(0)
+    return [" ".join(f"word{rng.randrange(2000)}" for _ in range(rng.randint(9, 17))) for _ in range(batch_size)]
 
 
 def our_step(decoder: CausalDecoder, captions: list[str]) -> Callable[[], None]:
-    """Make a step that trains resampler and decoder."""
+    """Return a function that trains resampler and decoder for one step."""
     resampler = PerceiverResampler(DIM, decoder.embed_dim, NUM_QUERIES, depth=2, num_positions=NUM_TOKENS)
-    learnt = [parameter for part in (resampler, decoder) for parameter in part.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(learnt, fused=True)
+    trained = [parameter for part in (resampler, decoder) for parameter in part.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, fused=True)
     embeddings = torch.randn(len(captions), NUM_TOKENS, DIM)
-    half = decoder.lm.dtype is not torch.float32
+    is_bfloat16 = decoder.lm.dtype is not torch.float32
 
     def step() -> None:
-        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+        with torch.autocast("cpu", torch.bfloat16, enabled=is_bfloat16):
             loss = decoder.loss(resampler(embeddings), captions).mean()
         optimizer.zero_grad()
         torch.autograd.backward(loss)
@@ -100,8 +100,8 @@ def our_step(decoder: CausalDecoder, captions: list[str]) -> Callable[[], None]:
 
 
 def bare_step(lm: nn.Module, decoder: CausalDecoder, captions: list[str], prefix: int) -> Callable[[], None]:
-    """Make a step of the bare model: same positions, same targets, its own loss."""
-    tokens = decoder.captions.encode(captions, None)
+    """Return a function that runs the bare model once: same positions, same targets, its own loss."""
+    tokens = decoder.caption_tokenizer.encode(captions, None)
     ids = nn.functional.pad(tokens.inputs, (prefix, 0))
     labels = nn.functional.pad(tokens.inputs.masked_fill(~tokens.is_target, -100), (prefix, 0), value=-100)
     words: Tensor = lm.get_input_embeddings()(ids)  # type: ignore[operator]
@@ -113,7 +113,7 @@ def bare_step(lm: nn.Module, decoder: CausalDecoder, captions: list[str], prefix
 
 
 def race(ours: Callable[[], None], bare: Callable[[], None], rounds: int) -> tuple[float, float, float]:
-    """Run both by turns; medians of our seconds, of the rival's seconds, and of their ratios."""
+    """Alternate both; return the medians of our seconds, of the baseline's seconds, and of their ratios."""
     times = []
     for _ in range(rounds + 1):
         start = time.perf_counter()
@@ -126,9 +126,9 @@ def race(ours: Callable[[], None], bare: Callable[[], None], rounds: int) -> tup
 
 
 def main() -> None:
-    """Measure, print."""
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="20 pairs a step instead of 32, and few rounds")
+    parser.add_argument("--quick", action="store_true", help="20 pairs per step instead of 32, and fewer rounds")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="bfloat16")
     parser.add_argument("--attention", choices=["eager", "sdpa"], default="eager")
@@ -146,8 +146,8 @@ def main() -> None:
         for name, decoder in decoders.items():
             decoder.load()
             steps = our_step(decoder, captions), bare_step(bare, decoder, captions, NUM_QUERIES * (name == "prefix"))
-            ours, rival, ratio = race(*steps, rounds)
-            figures |= {f"{name}_seconds": ours, f"{name}_bare_seconds": rival, f"ratio_{name}": ratio}
+            ours, baseline, ratio = race(*steps, rounds)
+            figures |= {f"{name}_seconds": ours, f"{name}_bare_seconds": baseline, f"ratio_{name}": ratio}
     rounded = {key: round(value, 4) for key, value in figures.items()}
     report(
         "vlm_step",

@@ -1,15 +1,15 @@
-"""Derive the table of nouns that ships with the package from WordNet 3.0.
+"""Derive the table of nouns that the package includes from WordNet 3.0.
 
     python examples/derive_wordnet_table.py DICT src/synth2_lightning/concepts/wordnet.tsv.gz
 
 DICT is the folder ``dict`` of WordNet 3.0 (https://wordnet.princeton.edu, ``WordNet-3.0.tar.gz``), of which
-``data.noun``, ``index.noun``, ``index.sense`` and ``lexnames`` are read. Packages that bring WordNet 3.0 along serve as
-well; where they split ``data.noun``, join the pieces by a line break. It has 15,300,280 bytes.
+``data.noun``, ``index.noun``, ``index.sense`` and ``lexnames`` are read. Packages that include WordNet 3.0 can be used
+as well; if they split ``data.noun``, join the parts with a line break. It has 15,300,280 bytes.
 
-One line per synset, in the order of their ids: id, the first synset that it is a kind of, lexicographer file, and the
-lemmas that mean it most often, divided by ``|``. Which sense a lemma has is counted in the texts that WordNet was held
-to; as captions describe what is seen, a thing comes before something abstract that is up to three times as frequent. A
-lemma that is mostly no noun ends in ``*``. The same files give the same bytes.
+The table has one line per synset in the order of their ids: id, first hypernym, lexicographer file, and the lemmas
+whose main sense it is, separated by ``|``. The main sense of a lemma is the most frequent one in WordNet's tagged
+texts; because captions describe visible things, a thing has precedence over an abstract sense that is up to three times
+as frequent. A lemma that is mostly not a noun ends in ``*``. The output is deterministic.
 """
 
 import gzip
@@ -21,9 +21,9 @@ from pathlib import Path
 
 from timm.data import ImageNetInfo
 
-from synth2_lightning.locations import resolve
+from synth2_lightning.io.locations import resolve
 
-SUBSETS = ("imagenet-1k", "imagenet-21k-goog")  # all others are part of these
+SUBSETS = ("imagenet-1k", "imagenet-21k-goog")  # these contain all others
 THINGS = {"animal", "artifact", "body", "food", "object", "person", "plant"}
 VISIBLE = THINGS | {
     "Tops",
@@ -45,12 +45,12 @@ class Synset:
 
 
 def read_synsets(folder: Path) -> dict[str, Synset]:
-    """Read all nouns."""
+    """Return all noun synsets by id."""
     names = dict(line.split()[:2] for line in (folder / "lexnames").read_text().splitlines())
     synsets = {}
     for line in (folder / "data.noun").read_text(encoding="latin-1").splitlines():
         if line.startswith(" "):
-            continue  # the licence
+            continue  # the license
         fields = line.partition(" | ")[0].split()
         start = 4 + 2 * int(fields[3], 16)
         pointers = [fields[at : at + 2] for at in range(start + 1, start + 1 + 4 * int(fields[start]), 4)]
@@ -61,7 +61,7 @@ def read_synsets(folder: Path) -> dict[str, Synset]:
 
 
 def read_senses(folder: Path) -> dict[str, list[str]]:
-    """Read which synsets each lemma stands for, the most frequent first."""
+    """Return the synsets of each lemma, in WordNet's order of frequency."""
     senses = {}
     for line in (folder / "index.noun").read_text(encoding="latin-1").splitlines():
         if not line.startswith(" "):
@@ -71,7 +71,7 @@ def read_senses(folder: Path) -> dict[str, list[str]]:
 
 
 class Tags:
-    """How often lemmas and their senses are tagged in the texts that WordNet was held to (``index.sense``)."""
+    """Counts of lemmas and senses in WordNet's tagged texts (``index.sense``)."""
 
     def __init__(self, folder: Path) -> None:
         self.nouns: Counter[str] = Counter()
@@ -90,7 +90,7 @@ class Tags:
                 self.verbs[lemma] += int(count)
 
     def is_mostly_other(self, lemma: str) -> bool:
-        """Whether a lemma is mostly no noun; "jumping" and "eats" are only tagged where they are nouns."""
+        """Return whether a lemma is mostly not a noun; inflected verbs such as "jumping" are tagged only as nouns."""
         if self.others[lemma] > self.nouns[lemma]:
             return True
         stem = lemma.removesuffix("ing")
@@ -100,20 +100,20 @@ class Tags:
 
 
 def choose_senses(folder: Path, synsets: dict[str, Synset], classes: set[str], tags: Tags) -> dict[str, str]:
-    """Say which synset each lemma means; individuals do not count, unless they are classes of ImageNet."""
+    """Return the main synset of each lemma; individuals are excluded unless they are classes of ImageNet."""
     chosen = {}
     for lemma, senses in read_senses(folder).items():
         named = [synset for synset in senses if not synsets[synset].is_individual or synset in classes]
         if not named or lemma in FUNCTION_WORDS:
             continue
-        if not tags.nouns[lemma]:  # their order says nothing
+        if not tags.nouns[lemma]:  # without tags their order is arbitrary
             named.sort(key=lambda synset: synset not in classes)
         things = [synset for synset in named if synsets[synset].branch in THINGS]
         chosen[lemma] = named[0]
         if things and 0 < tags.senses[lemma, named[0]] <= 3 * tags.senses[lemma, things[0]]:
             chosen[lemma] = things[0]
     for lemma in [lemma for lemma in chosen if lemma.endswith("s") and tags.nouns[lemma[:-1]]]:
-        # "glasses" is a word of its own, "shoes" is rather the plural of another than a state of affairs.
+        # "glasses" is a separate word; "shoes" is the plural of "shoe", although it has an abstract sense.
         is_own = tags.nouns[lemma] and synsets[chosen[lemma]].branch in VISIBLE
         if not is_own and not tags.is_mostly_other(lemma[:-1]):
             del chosen[lemma]
@@ -121,7 +121,7 @@ def choose_senses(folder: Path, synsets: dict[str, Synset], classes: set[str], t
 
 
 def derive(folder: Path) -> str:
-    """Write the lines of the table."""
+    """Return the table."""
     synsets, tags = read_synsets(folder), Tags(folder)
     classes = {name[1:] for subset in SUBSETS for name in ImageNetInfo(subset).label_names()}
     rules = resolve("package://synth2_lightning/concepts/unsuitable.txt", "list of unsuitable concepts").read_text()

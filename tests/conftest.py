@@ -51,7 +51,7 @@ def save_model(tmp_path: Path) -> Callable[[str, str | None], str]:
         import torch
         from transformers import AutoModelForCausalLM
 
-        from synth2_lightning.huggingface import NewNetwork
+        from synth2_lightning.io.huggingface import NewNetwork
 
         torch.manual_seed(0)
         plan = NewNetwork(CONFIGS[kind], "package://synth2_lightning/scenes/vocabulary", "conftest")

@@ -21,7 +21,7 @@ def write_run(folder: Path, captions: dict[int, dict[str, str]], losses: dict[in
     (place / "metrics.csv").write_text(f"step,val/loss\n5,\n{rows_of_losses}")
 
 
-def test_the_last_step_counts_and_pictures_can_be_chosen(tmp_path: Path) -> None:
+def test_the_last_step_counts_and_images_can_be_chosen(tmp_path: Path) -> None:
     keys = ("red", "blue", "black")
     right = {key: f"a {key} dog runs" for key in keys}
     write_run(tmp_path, {100: dict.fromkeys(keys, "a cat"), 20: right}, {20: 2.0, 100: 3.0})
@@ -33,13 +33,13 @@ def test_the_last_step_counts_and_pictures_can_be_chosen(tmp_path: Path) -> None
     assert set(read("mixed", 0, tmp_path, lambda key: key != "red").scores) == {"blue", "black"}
 
 
-def test_an_interval_spans_what_pictures_differ_in() -> None:
+def test_an_interval_spans_what_images_differ_in() -> None:
     one = [Run(0, 0, {str(i): 1.0 + i % 2 for i in range(100)}, {})]
     other = [Run(0, 0, {str(i): 1.0 for i in range(100)}, {}), Run(0, 0, {str(i): 0.5 for i in range(100)}, {})]
 
     mean, low, high = paired_interval(one, other)
     assert mean == pytest.approx(0.75)
-    # Half of the pictures differ by 0.25, half by 1.25: the mean of 100 has a standard error of 0.05.
+    # Half of the images differ by 0.25, half by 1.25: the mean of 100 has a standard error of 0.05.
     assert (low, high) == pytest.approx((0.75 - 1.96 * 0.05, 0.75 + 1.96 * 0.05), abs=0.01)
     assert paired_interval(one, one) == (0, 0, 0)
 
@@ -58,11 +58,11 @@ def test_controls_keep_captions_and_scores_and_change_the_tokens(tmp_path: Path)
     generated = load("package://synth2_lightning/scenes/shards")
     write_text_controls(tmp_path, generated)
     rows = range(0, len(generated), 10)
-    pairs = generated.read_whole(rows)
+    pairs = generated.read_all_columns(rows)
     for name in ("blank", "shuffled"):
         control = load(tmp_path / name)
         assert len(control) == len(generated)
-        others = control.read_whole(rows)
+        others = control.read_all_columns(rows)
         assert (others.keys, others.captions, others.scores) == (pairs.keys, pairs.captions, pairs.scores)
     assert not load(tmp_path / "blank").read(rows).tokens.ids.any()
     shuffled = load(tmp_path / "shuffled").read(range(len(generated))).tokens.ids

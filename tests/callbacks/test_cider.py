@@ -28,7 +28,7 @@ def captioner() -> VisionLanguageModule:
     return VisionLanguageModule(TinyImageTokenizer(), TinyResampler, TinyDecoder())
 
 
-def test_scores_once_over_the_corpus_and_writes_what_it_scored(tmp_path: Path) -> None:
+def test_scores_the_corpus_once_and_writes_its_files(tmp_path: Path) -> None:
     batches = (tiny_batch(4, seed=0), tiny_batch(3, seed=1), tiny_batch(4, seed=0))  # the last one is padding
     trainer = quiet_trainer(tmp_path, CiderCallback())
     (logged,) = trainer.validate(captioner(), loader(*batches), verbose=False)
@@ -41,7 +41,7 @@ def test_scores_once_over_the_corpus_and_writes_what_it_scored(tmp_path: Path) -
     card = json.loads((folder / "protocol.json").read_text())
     assert card["score"] == pytest.approx(expected.score)
     assert card["human_score"] == pytest.approx(human_cider({row["key"]: row["references"] for row in rows}).score)
-    assert (card["num_pictures"], card["num_references"], card["num_repeated_keys_dropped"]) == (7, 14, 4)
+    assert (card["num_images"], card["num_references"], card["num_repeated_keys_dropped"]) == (7, 14, 4)
     assert card["generation"]["max_new_tokens"] == 30
     assert card["decoder"] == "TinyDecoder"
     assert "torch" in card["versions"]
@@ -59,13 +59,13 @@ class WordlessModule(LightningModule):
         return None
 
 
-def test_a_step_without_captions_is_told_what_to_return(tmp_path: Path) -> None:
-    with pytest.raises(TypeError, match=r"was given NoneType by the step; expected a CaptionOutput"):
+def test_a_step_without_captions_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match=r"NoneType.*CaptionOutput"):
         quiet_trainer(tmp_path, CiderCallback()).validate(WordlessModule(), loader(tiny_batch()), verbose=False)
 
 
-def test_a_folder_that_cannot_be_written_says_the_way_out(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_writable_is_reported(tmp_path: Path) -> None:
     (tmp_path / "cider").write_text("a file where a folder should be")
     trainer = quiet_trainer(tmp_path, CiderCallback(folder=str(tmp_path)))
-    with pytest.raises(OSError, match=r"CiderCallback could not write to .*choose another with --trainer.default"):
+    with pytest.raises(OSError, match=r"CiderCallback.*--trainer\.default_root_dir"):
         trainer.validate(captioner(), loader(tiny_batch()), verbose=False)

@@ -24,7 +24,7 @@ class Predicting(LightningModule):
         return len(batch)
 
 
-def test_the_rate_is_that_of_batches_times_their_mean_size() -> None:
+def test_the_rate_is_batches_per_second_times_mean_batch_size() -> None:
     now = 0.0
     column = RecordRateColumn("pairs")
     progress = Progress(console=Console(file=StringIO()), get_time=lambda: now)
@@ -40,7 +40,7 @@ def test_the_rate_is_that_of_batches_times_their_mean_size() -> None:
     assert column.render(task).plain == "3.0 pairs/s"
 
 
-def test_predict_shows_pairs_per_second_and_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_predict_shows_pairs_per_second_and_the_remaining_time(monkeypatch: pytest.MonkeyPatch) -> None:
     bar = PredictionProgressBar(leave=True)
     shown: list[str] = []
 
@@ -64,7 +64,7 @@ def test_predict_shows_pairs_per_second_and_the_time_left(monkeypatch: pytest.Mo
     assert bar._record_rate.records_per_batch == 3.0
 
 
-def test_a_bar_that_is_not_shown_counts_nothing() -> None:
+def test_a_disabled_bar_counts_nothing() -> None:
     bar = PredictionProgressBar(refresh_rate=0)
     trainer = Trainer(accelerator="cpu", logger=False, callbacks=[bar], enable_model_summary=False)
     trainer.predict(Predicting(), loader(4))

@@ -29,12 +29,12 @@ def run(callback: ReconstructionsCallback, trainer: MagicMock, num_batches: int 
 
 
 def test_originals_are_drawn_above_reconstructions(tmp_path: Path) -> None:
-    run(ReconstructionsCallback(num_pictures=3, num_columns=2), make_trainer(tmp_path))
+    run(ReconstructionsCallback(num_images=3, num_columns=2), make_trainer(tmp_path))
     grid = np.asarray(Image.open(tmp_path / "reconstructions" / "step=7.png"))
     assert grid.shape == (2 * 18, 2 * 10, 3)
     assert (grid[:8, :8] == 0).all()
     assert (grid[8:16, :8] == 255).all()
-    assert (grid[18:, 10:] == 255).all()  # three pictures, no fourth
+    assert (grid[18:, 10:] == 255).all()  # three images, no fourth
 
 
 def test_the_folder_can_be_chosen(tmp_path: Path) -> None:
@@ -54,18 +54,16 @@ def test_values_out_of_range_are_clamped() -> None:
 
 
 def test_steps_without_reconstruction_are_refused() -> None:
-    with pytest.raises(TypeError, match="given dict by the step; expected a ReconstructionOutput"):
+    with pytest.raises(TypeError, match=r"\bdict\b.*ReconstructionOutput"):
         ReconstructionsCallback().draw_tiles({}, tiny_batch(), 1)
 
 
 def test_counts_below_one_are_refused() -> None:
-    with pytest.raises(ValueError, match="asked for 0 pictures in 8 columns; expected 1 or more"):
-        ReconstructionsCallback(num_pictures=0)
+    with pytest.raises(ValueError, match=r"\b0\b.*\b8 columns"):
+        ReconstructionsCallback(num_images=0)
 
 
-def test_folders_that_cannot_be_written_are_named(tmp_path: Path) -> None:
+def test_folders_that_are_not_writable_are_named(tmp_path: Path) -> None:
     (tmp_path / "reconstructions").write_text("a file is in the way")
-    with pytest.raises(
-        OSError, match=r"could not write to .*reconstructions: .* Expected a folder that may be written"
-    ):
+    with pytest.raises(OSError, match=r"reconstructions.*[Ee]xpected a folder"):
         run(ReconstructionsCallback(), make_trainer(tmp_path))

@@ -18,7 +18,7 @@ from synth2_lightning.callbacks.stopping import SigtermCallback
 
 
 class Counting(LightningModule):
-    """Its weight is the number of steps that it took."""
+    """Its weight is the number of optimization steps."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class Counting(LightningModule):
 
 
 class At(Callback):
-    """Does something in the hook of a name when a step is reached."""
+    """Calls a function in the named hook when a step is reached."""
 
     def __init__(self, hook: str, step: int, do: Callable[[], None]) -> None:
         def run(trainer: Trainer, *_: Any) -> None:
@@ -95,7 +95,7 @@ def test_sigterm_ends_a_fit_after_the_step_and_saves_it(hook: str, tmp_path: Pat
     assert signal.getsignal(signal.SIGTERM) == handler
 
 
-def test_no_gradient_is_half_gathered(tmp_path: Path) -> None:
+def test_sigterm_waits_for_the_end_of_gradient_accumulation(tmp_path: Path) -> None:
     # The signal comes in the first of the two batches of the second step.
     trainer = make(tmp_path, At("on_train_batch_start", 1, sigterm), accumulate_grad_batches=2)
     with pytest.raises(SIGTERMException):
@@ -112,7 +112,7 @@ def test_a_validation_between_the_batches_of_a_step_saves_nothing(num_batches: i
     assert saved(tmp_path) == {}
 
 
-def test_a_validation_is_broken_off_and_not_saved(tmp_path: Path) -> None:
+def test_a_validation_is_aborted_and_not_saved(tmp_path: Path) -> None:
     module = Counting()
     with pytest.raises(SIGTERMException):
         make(tmp_path, At("on_validation_batch_start", 8, sigterm)).fit(module, loader(), loader(5))
@@ -124,7 +124,7 @@ def test_a_validation_is_broken_off_and_not_saved(tmp_path: Path) -> None:
     ("environment", "local_rank", "code"),
     [(LightningEnvironment(), 1, 0), (LightningEnvironment(), 0, 143), (TorchElasticEnvironment(), 1, 143)],
 )
-def test_only_what_lightning_started_tells_nothing(environment: Any, local_rank: int, code: int) -> None:
+def test_only_children_of_lightning_exit_with_0(environment: Any, local_rank: int, code: int) -> None:
     trainer = Mock(spec=Trainer, local_rank=local_rank, strategy=Mock(cluster_environment=environment))
     exception = SIGTERMException()
     SigtermCallback().on_exception(trainer, Counting(), exception)
@@ -157,7 +157,7 @@ def test_steps_are_saved_between_validations_and_a_validated_step_after_its_vali
         (100, 5, []),
     ],
 )
-def test_a_due_save_that_is_not_possible_is_made_at_the_next_step(
+def test_a_due_save_at_the_end_of_an_epoch_follows_at_the_next_step(
     interval: int | None, length: int, expected: list[int], tmp_path: Path
 ) -> None:
     callback = LastCheckpointCallback(str(tmp_path), every_n_train_steps=interval, num_kept=20)
@@ -165,7 +165,7 @@ def test_a_due_save_that_is_not_possible_is_made_at_the_next_step(
     assert saved(tmp_path) == {f"step={step}.ckpt": float(step) for step in expected}
 
 
-def test_steps_are_counted_in_whole_ones_where_gradients_are_accumulated(tmp_path: Path) -> None:
+def test_complete_steps_are_counted_under_gradient_accumulation(tmp_path: Path) -> None:
     callback = LastCheckpointCallback(str(tmp_path), every_n_train_steps=2, num_kept=20)
     trainer = make(tmp_path, last=callback, accumulate_grad_batches=3, **UNVALIDATED)
     trainer.fit(Counting(), loader(20), loader(1))
@@ -192,14 +192,14 @@ def test_a_resumed_run_saves_the_steps_that_it_would_have_saved(tmp_path: Path) 
     assert steps["stopped"] == steps["whole"] == ["step=12.ckpt", "step=16.ckpt"]
 
 
-def test_the_end_of_an_epoch_is_left_for_the_next_step(tmp_path: Path) -> None:
+def test_a_stop_at_the_end_of_an_epoch_waits_for_the_next_step(tmp_path: Path) -> None:
     with pytest.raises(SIGTERMException):
         make(tmp_path, At("on_train_batch_start", 9, sigterm)).fit(Counting(), loader(), loader(1))
     assert saved(tmp_path) == {"step=11.ckpt": 11.0, "step=4.ckpt": 4.0, "step=8.ckpt": 8.0}
 
 
 @pytest.mark.parametrize(("do", "error"), [(ctrl_c, SystemExit), (fail, RuntimeError)])
-def test_what_may_come_in_the_middle_of_a_step_saves_nothing(
+def test_errors_that_may_interrupt_a_step_save_nothing(
     do: Callable[[], None], error: type[BaseException], tmp_path: Path
 ) -> None:
     with pytest.raises(error):
@@ -209,7 +209,7 @@ def test_what_may_come_in_the_middle_of_a_step_saves_nothing(
 
 @pytest.mark.filterwarnings("ignore:You.re resuming from a checkpoint that ended before the epoch")
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
-def test_the_checkpoint_that_a_run_went_on_from_goes_when_there_are_enough_others(tmp_path: Path) -> None:
+def test_the_checkpoint_of_the_resume_is_deleted_when_there_are_enough_others(tmp_path: Path) -> None:
     with pytest.raises(SIGTERMException):
         make(tmp_path, At("on_train_batch_start", 5, sigterm)).fit(Counting(), loader(), loader(1))
     make(tmp_path).fit(Counting(), loader(), loader(1), ckpt_path=tmp_path / "step=6.ckpt", weights_only=True)
@@ -231,7 +231,7 @@ def test_sigterm_ends_a_prediction_after_the_batch(tmp_path: Path) -> None:
     assert module.num_predicted == 4
 
 
-def test_the_signal_is_heard_while_data_are_made_ready(tmp_path: Path) -> None:
+def test_the_signal_is_handled_while_data_is_prepared(tmp_path: Path) -> None:
     class Early(Counting):
         def train_dataloader(self) -> "DataLoader[Any]":
             sigterm()

@@ -30,7 +30,7 @@ def quiet_trainer(folder: Path) -> Trainer:
     return Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, default_root_dir=folder)
 
 
-def test_reports_samples_per_second_over_all_ranks_and_the_share_of_waiting(
+def test_reports_samples_per_second_over_all_ranks_and_the_fraction_of_waiting(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     module, trainer = LoggingModule(), quiet_trainer(tmp_path)
@@ -59,5 +59,5 @@ def test_validation_is_not_waiting(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 
 
 def test_refuses_an_empty_window() -> None:
-    with pytest.raises(ValueError, match=r"DataWaitCallback.window is 0; expected 1 step or more"):
+    with pytest.raises(ValueError, match=r"DataWaitCallback\.window.*\b0\b"):
         DataWaitCallback(window=0)

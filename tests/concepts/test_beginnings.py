@@ -26,5 +26,5 @@ def test_beginnings_are_counted_the_most_frequent_first(tmp_path: Path) -> None:
 
 
 def test_no_words_are_no_beginning() -> None:
-    with pytest.raises(ValueError, match="Concepts 'beginnings' got num_words=0; expected 1 or more"):
+    with pytest.raises(ValueError, match=r"'beginnings'.*num_words=0"):
         CaptionBeginnings(CaptionTable("t.csv"), num_words=0)

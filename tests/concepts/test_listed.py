@@ -1,4 +1,5 @@
 import logging
+import re
 from collections import Counter
 from collections.abc import Iterator
 
@@ -35,7 +36,7 @@ def test_what_is_left_out_is_counted_and_told(caplog: pytest.LogCaptureFixture) 
     with caplog.at_level(logging.INFO):
         numbers.load()
     assert numbers.provenance()["num_excluded"] == {"odd": 3}
-    assert "Concepts 'numbers' keep 1 and leave out 3 (3 odd)." in caplog.text
+    assert re.search(r"'numbers'.*\b1\b.*\b3\b.*3 odd", caplog.text)
 
 
 def test_the_fingerprint_is_that_of_what_the_list_holds() -> None:
@@ -52,15 +53,15 @@ def test_the_fingerprint_is_that_of_what_the_list_holds() -> None:
 
 
 def test_an_empty_list_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"Concepts 'numbers' hold not one concept \(3 were left out\); expected at"):
+    with pytest.raises(ValueError, match=r"'numbers'.*concept.*\b3\b"):
         Numbers(num_odd=3).load()
 
 
 def test_keys_that_come_twice_are_named() -> None:
-    with pytest.raises(ValueError, match=r"Concepts 'numbers' have 1 keys more than once: 2\. Expected every key once"):
+    with pytest.raises(ValueError, match=r"'numbers'.*\b1 keys?\b.*\b2\b"):
         Numbers("0", "2", "2").load()
 
 
 def test_concepts_are_asked_for_after_load_only() -> None:
-    with pytest.raises(RuntimeError, match=r"Concepts 'numbers' were asked for before load\(\); call load\(\) first"):
+    with pytest.raises(RuntimeError, match=r"'numbers'.*load\(\)"):
         Numbers("0").concept(0)

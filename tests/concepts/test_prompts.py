@@ -5,7 +5,7 @@ import pytest
 import yaml
 from jsonargparse import ArgumentParser
 
-from synth2_lightning.cli import config_folder
+from synth2_lightning.cli.run_files import config_folder
 from synth2_lightning.concepts.prompts import PromptExample, PromptTemplate
 from synth2_lightning.types import ChatMessage, Concept
 
@@ -51,13 +51,13 @@ def test_a_definition_with_braces_stays_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("num_concepts", "request_", "message"),
     [
-        (1, "Describe it.", r"has the places \[\]; for 1 concepts expected \['name'\], and perhaps \['gloss'\]"),
-        (1, "{name} {other}", r"'p@1' has the places \['name', 'other'\]; for 1 concepts"),
-        (1, "{name} {definition}", r"has the places \['definition', 'name'\]"),
-        (2, "{name}", r"expected \['name', 'other'\], and perhaps \['gloss', 'other_gloss'\]"),
-        (0, "{name}", r"for 0 concepts expected \[\], and perhaps \[\]. Correct the request, or num_concepts"),
-        (1, "{name", r"is '{name', which is no format string \(.*\); write braces that are no places as {{ and }}"),
-        (3, "{name}", r"PromptTemplate 'p@1' got num_concepts=3; expected 0, 1 or 2"),
+        (1, "Describe it.", r"\[\].*\['name'\].*\['gloss'\]"),
+        (1, "{name} {other}", r"'p@1'.*\['name', 'other'\].*\['name'\]"),
+        (1, "{name} {definition}", r"has placeholders \['definition', 'name'\]"),
+        (2, "{name}", r"\['name', 'other'\].*\['gloss', 'other_gloss'\]"),
+        (0, "{name}", r"\b0 concepts\b.*\[\].*num_concepts"),
+        (1, "{name", r"'{name'.*format string.*{{ and }}"),
+        (3, "{name}", r"'p@1'.*num_concepts=3"),
     ],
 )
 def test_requests_that_do_not_fit_are_refused(num_concepts: int, request_: str, message: str) -> None:
@@ -66,7 +66,7 @@ def test_requests_that_do_not_fit_are_refused(num_concepts: int, request_: str, 
 
 
 def test_another_number_of_concepts_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"'p@1' was given 2 concepts \(\['dog', 'bus'\]\); expected 1, as its num"):
+    with pytest.raises(ValueError, match=r"'p@1'.*\['dog', 'bus'\].*\b1\b"):
         PromptTemplate("p", 1, "{name}").render([DOG, BUS])
 
 
@@ -117,5 +117,5 @@ def test_openings_are_drawn_by_the_seed_and_end_the_prompt() -> None:
 def test_openings_are_part_of_the_fingerprint_and_are_checked() -> None:
     plain, opened = (PromptTemplate("plain", 1, "{name}", openings=some) for some in ((), ("{a_name}",)))
     assert plain.provenance() != opened.provenance()
-    with pytest.raises(ValueError, match=r"The opening of PromptTemplate 'plain@1' has the places \['an_other'\]"):
+    with pytest.raises(ValueError, match=r"'plain@1'.*\['an_other'\]"):
         PromptTemplate("plain", 1, "{name}", openings=("{an_other}",))

@@ -5,7 +5,7 @@ import pytest
 
 from synth2_lightning.concepts.suitability import UNSUITABLE, SuitabilityList
 from synth2_lightning.concepts.wordnet import read_wordnet
-from synth2_lightning.locations import resolve
+from synth2_lightning.io.locations import resolve
 
 DOG, CORGI, CAT, FIREFIGHTER = "n02084071", "n02112826", "n02121808", "n10091651"
 
@@ -36,12 +36,12 @@ def test_the_narrowest_rule_decides(tmp_path: Path, text: str, kept: set[str]) -
 
 @pytest.mark.parametrize("line", ["leave n02084071", "below", "n02084071"])
 def test_lines_that_are_no_rules_are_named(tmp_path: Path, line: str) -> None:
-    with pytest.raises(ValueError, match=rf"rules\.txt, line 2, is '{line}'; expected keep, only or below with a syns"):
+    with pytest.raises(ValueError, match=rf"rules\.txt.*line 2\b.*'{line}'"):
         write(tmp_path, f"# rules\n{line}\n")
 
 
 def test_a_missing_list_is_named() -> None:
-    with pytest.raises(FileNotFoundError, match=r"The list of unsuitable concepts is not at 'gone\.txt'"):
+    with pytest.raises(FileNotFoundError, match=r"unsuitable concepts.*'gone\.txt'"):
         SuitabilityList("gone.txt")
 
 
@@ -71,7 +71,7 @@ def test_what_can_be_photographed_is_allowed(name: str) -> None:
         "n10401639",  # somebody who takes part
         "n01326291",  # microorganisms
         "n03575958",  # instruments of punishment
-        "n04959672",  # a colour
+        "n04959672",  # a color
     ],
 )
 def test_what_harms_or_cannot_be_seen_is_not(synset: str) -> None:

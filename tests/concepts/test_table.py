@@ -40,27 +40,25 @@ def test_columns_are_arguments(tmp_path: Path) -> None:
 
 def test_names_that_come_twice_are_refused(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("name\nowl\nrobin\nowl\n")
-    with pytest.raises(ValueError, match=r"Concepts 't' have 1 keys more than once: owl\."):
+    with pytest.raises(ValueError, match=r"'t'.*\b1 keys?\b.*\bowl\b"):
         TableConcepts(str(tmp_path / "t.csv")).load()
 
 
 @pytest.mark.parametrize("weight", ["", "many", "0", "-1", "inf", "nan"])
 def test_weights_are_numbers_above_zero(tmp_path: Path, weight: str) -> None:
     (tmp_path / "t.csv").write_text(f"name,count\nowl,{weight}\n")
-    message = rf"t\.csv, record 1, holds '{weight}' under 'count'; expected a number above 0"
+    message = rf"t\.csv.*record 1\b.*'{weight}'.*'count'"
     with pytest.raises(ValueError, match=message):
         TableConcepts(str(tmp_path / "t.csv"), weight_column="count").load()
 
 
 def test_a_text_file_has_no_columns() -> None:
-    with pytest.raises(
-        ValueError, match=r"to have the columns \['means'\], but names\.txt is a text file and has none"
-    ):
+    with pytest.raises(ValueError, match=r"\['means'\].*names\.txt"):
         TableConcepts("names.txt", definition_column="means")
 
 
 def test_a_missing_table_is_named() -> None:
-    with pytest.raises(FileNotFoundError, match=r"The table of concepts 'gone' is not at 'gone\.csv'"):
+    with pytest.raises(FileNotFoundError, match=r"concepts 'gone'.*'gone\.csv'"):
         TableConcepts("gone.csv").load()
 
 

@@ -52,7 +52,7 @@ def test_what_is_abstract_or_no_noun_is_not_found(name: str) -> None:
     assert read_wordnet().find(name) is None
 
 
-def test_verbs_and_colours_are_told_from_nouns() -> None:
+def test_verbs_and_colors_are_told_from_nouns() -> None:
     nouns = {
         name for name in ("dog", "building", "stand", "red", "jumping", "fly") if read_wordnet().is_mostly_noun(name)
     }
@@ -64,7 +64,7 @@ def test_a_synset_that_is_not_there_is_named() -> None:
         read_wordnet().ancestors("n99999999")
 
 
-def test_the_table_is_small_and_comes_with_its_licence() -> None:
+def test_the_table_is_small_and_comes_with_its_license() -> None:
     folder = files("synth2_lightning.concepts")
     packed = folder.joinpath("wordnet.tsv.gz").read_bytes()
     assert len(packed) < 500_000

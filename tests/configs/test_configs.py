@@ -9,7 +9,9 @@ import torch
 import yaml
 from lightning.pytorch import Trainer
 
-from synth2_lightning.cli import config_folder, main, run_trainer
+from synth2_lightning.cli import main
+from synth2_lightning.cli.run_files import config_folder
+from synth2_lightning.cli.trainer import run_trainer
 from synth2_lightning.modules.adversarial_tokenizer import AdversarialTokenizerModule
 from synth2_lightning.modules.captioning import VisionLanguageModule
 from synth2_lightning.modules.muse import MuseModule
@@ -19,19 +21,24 @@ from synth2_lightning.testing import TinyImageTokenizer, TinyTextEncoder
 CONFIGS = config_folder()
 TINY = Path(__file__).with_name("tiny.yaml")
 FITS = ("mixed", "real", "synthetic", "tokenizer")
-OVERLAYS = sorted(path.relative_to(CONFIGS).as_posix() for path in (CONFIGS / "overlays").glob("*.yaml"))
+PHOTOS = ("fit", "mixed.yaml", "experiments/flickr8k/overlays/all.yaml")
+OVERLAYS = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("overlays/**/*.yaml"))
 BASES = {  # what an overlay goes on top of, where that is not mixed.yaml
-    "overlays/vqgan_losses.yaml": ("fit", "tokenizer.yaml"),
-    "overlays/score_open_clip.yaml": ("predict", "score.yaml"),
-    "overlays/captions_openai.yaml": ("predict", "captions.yaml"),
-    "overlays/flickr8k_codebook.yaml": ("fit", "tokenizer.yaml"),
-    "overlays/flickr8k_tokenize.yaml": ("predict", "tokenize.yaml"),
-    "overlays/flickr8k_1000.yaml": ("fit", "mixed.yaml", "overlays/flickr8k.yaml"),
-    "overlays/flickr8k_smollm2.yaml": ("fit", "mixed.yaml", "overlays/flickr8k.yaml"),
-    "overlays/flickr8k_smollm2_cross.yaml": ("fit", "mixed.yaml", "overlays/flickr8k.yaml"),
-    "overlays/muse_632m.yaml": ("fit", "generator.yaml"),
-    "overlays/muse_410m.yaml": ("fit", "generator.yaml", "overlays/muse_632m.yaml"),
-    "overlays/muse_40m.yaml": ("fit", "generator.yaml", "overlays/muse_632m.yaml"),
+    "overlays/model/vqgan_losses.yaml": ("fit", "tokenizer.yaml"),
+    "overlays/model/score_open_clip.yaml": ("predict", "score.yaml"),
+    "overlays/model/captions_openai.yaml": ("predict", "captions.yaml"),
+    "experiments/flickr8k/overlays/codebook.yaml": ("fit", "tokenizer.yaml"),
+    "experiments/flickr8k/overlays/tokenize.yaml": ("predict", "tokenize.yaml"),
+    "experiments/flickr8k/overlays/first_1000.yaml": PHOTOS,
+    "experiments/flickr8k/overlays/smollm2_prefix.yaml": (
+        "fit",
+        "mixed.yaml",
+        "experiments/flickr8k/overlays/all.yaml",
+    ),
+    "experiments/flickr8k/overlays/smollm2_cross.yaml": PHOTOS,
+    "overlays/model/muse_632m.yaml": ("fit", "generator.yaml"),
+    "overlays/model/muse_410m.yaml": ("fit", "generator.yaml", "overlays/model/muse_632m.yaml"),
+    "overlays/model/muse_40m.yaml": ("fit", "generator.yaml", "overlays/model/muse_632m.yaml"),
 }
 
 
@@ -49,15 +56,14 @@ def test_every_run_file_is_known_to_these_tests() -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        *(f"fit flickr8k/{name}.yaml" for name in ("codebook", "generator", "real", "mixed", "continuous")),
-        "fit flickr8k/generator.yaml flickr8k/generator_own.yaml",
-        *(f"predict flickr8k/{name}.yaml" for name in ("tokenize", "captions", "synthesize")),
-        *(f"predict flickr8k/synthesize.yaml flickr8k/synthesize_{name}.yaml" for name in ("2", "own", "captions")),
+        *(f"fit experiments/flickr8k/{name}.yaml" for name in ("codebook", "generator", "real", "mixed", "continuous")),
+        "fit experiments/flickr8k/generator.yaml experiments/flickr8k/generator_own.yaml",
+        *(f"predict experiments/flickr8k/{name}.yaml" for name in ("tokenize", "captions", "synthesize")),
         *(
-            f"predict flickr8k/synthesize.yaml flickr8k/synthesize_captions.yaml flickr8k/synthesize_{name}.yaml"
-            for name in ("beginnings", "balanced", "narrow")
+            f"predict experiments/flickr8k/synthesize.yaml experiments/flickr8k/synthesize_{name}.yaml"
+            for name in ("own", "captions")
         ),
-        "predict flickr8k/captions.yaml flickr8k/captions_beginnings.yaml",
+        "predict experiments/flickr8k/captions.yaml experiments/flickr8k/captions_beginnings.yaml",
         "fit scenes/questions.yaml",
         "predict scenes/captions.yaml",
         "predict synthesize.yaml scenes/synthesize_captions.yaml",
@@ -69,6 +75,13 @@ def test_files_of_experiments_parse(words: str, capsys: pytest.CaptureFixture[st
         main([command, *(word for file in files for word in ("--config", file)), "--print_config"])
     assert stop.value.code == 0
     assert "class_path" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("file", ["captions", "score", "synthesize", "tokenize"])
+def test_the_folder_to_write_is_an_argument(file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["predict", "--config", f"{file}.yaml", "--trainer.callbacks.folder=elsewhere", "--print_config"])
+    assert yaml.safe_load(capsys.readouterr().out)["trainer"]["callbacks"][-1]["init_args"]["folder"] == "elsewhere"
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -114,8 +127,9 @@ def check_checkpoint(trainer: Trainer) -> None:
 @pytest.mark.filterwarnings("ignore:Checkpoint directory")
 def test_fit_runs_two_steps(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    photographs = "--data.init_args.real.init_args" if name in ("mixed", "synthetic") else "--data.init_args"
-    few = [f"{photographs}.num_workers=0", f"{photographs}.val.init_args.num_pictures=24"]
+    photos = "--data.init_args.real.init_args" if name in ("mixed", "synthetic") else "--data.init_args"
+    few = [f"{photos}.num_workers=0", f"{photos}.val.init_args.num_images=24"]
+    few += [f"{photos}.train.init_args.num_images=32"]  # each is described before the first step
     words = ["fit", "--config", f"{name}.yaml", "--config", str(TINY), "--data.init_args.num_workers=0", *few]
     if name == "tokenizer":
         words += ["--data.init_args.batch_size=4"]
@@ -128,7 +142,7 @@ def test_fit_runs_two_steps(name: str, tmp_path: Path, monkeypatch: pytest.Monke
         assert (Path(trainer.log_dir or "") / "tokenizer" / "config.json").is_file()
     else:
         card = json.loads((Path(trainer.log_dir or "") / "cider" / "val-step=2" / "protocol.json").read_text())
-        assert card["num_pictures"] == 24
+        assert card["num_images"] == 24
         check_checkpoint(trainer)
 
 
@@ -136,12 +150,12 @@ def test_fit_runs_two_steps(name: str, tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.filterwarnings("ignore:Checkpoint directory")
 def test_questions_are_learnt_from_and_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    few = [f"--data.init_args.{split}.init_args.num_pictures=24" for split in ("train", "val")]
+    few = [f"--data.init_args.{split}.init_args.num_images=24" for split in ("train", "val")]
     words = ["fit", "--config", "scenes/questions.yaml", "--config", str(TINY), "--data.init_args.num_workers=0", *few]
     trainer = run_trainer(words).trainer
     assert trainer.global_step == 2
     card = json.loads((Path(trainer.log_dir or "") / "vqa_accuracy" / "val-step=2" / "protocol.json").read_text())
-    assert card["num_pictures"] == 24
+    assert card["num_images"] == 24
     assert (card["prompt"], card["generation"]["max_new_tokens"]) == ("{question}", 4)
 
 
@@ -152,9 +166,11 @@ def test_the_adversary_joins_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     model = {"tokenizer.init_args.num_free_batches": 0, "start_step": 1, "features": "null"}  # real weights are fetched
     words = [f"--model.init_args.{name}={value}" for name, value in model.items()]
     files = [
-        word for file in ("tokenizer.yaml", "overlays/vqgan_losses.yaml", TINY) for word in ("--config", str(file))
+        word
+        for file in ("tokenizer.yaml", "overlays/model/vqgan_losses.yaml", TINY)
+        for word in ("--config", str(file))
     ]
-    words += [f"--data.init_args.{split}.init_args.num_pictures=32" for split in ("train", "val")]
+    words += [f"--data.init_args.{split}.init_args.num_images=32" for split in ("train", "val")]
     trainer = run_trainer(["fit", *files, *words]).trainer
     assert trainer.global_step == 2
     assert 0 < float(trainer.callback_metrics["train/discriminator"]) < 4
@@ -165,16 +181,19 @@ def test_the_adversary_joins_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert any(name.startswith("discriminator") for name in trained)
 
 
+@pytest.mark.filterwarnings("ignore:The number of training batches")
 @pytest.mark.filterwarnings("ignore:Checkpoint directory")
 def test_tokenize_writes_shards_that_fit_can_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    few = ["--data.init_args.num_workers=0", "--data.init_args.val_batch_size=32"]
-    run_trainer(["predict", "--config", "tokenize.yaml", "--config", str(TINY), *few])
+    few = ["num_workers=0", "val_batch_size=32", "predict.init_args.num_images=128"]
+    sizes = [f"--data.init_args.{each}" for each in few]
+    run_trainer(["predict", "--config", "tokenize.yaml", "--config", str(TINY), *sizes])
     manifest = json.loads((tmp_path / "shards" / "scenes" / "manifest.json").read_text())
     assert manifest["num_records"] == 64
     shards = "--data.init_args.synthetic.init_args"
-    words = [f"{shards}.shards=shards/scenes", f"{shards}.keep_share=1", "--data.init_args.num_workers=0"]
-    words += [f"--data.init_args.real.init_args.{few}" for few in ("num_workers=0", "val.init_args.num_pictures=24")]
+    words = [f"{shards}.shards=shards/scenes", f"{shards}.keep_fraction=1", "--data.init_args.num_workers=0"]
+    few = ["num_workers=0", "train.init_args.num_images=32", "val.init_args.num_images=24"]
+    words += [f"--data.init_args.real.init_args.{each}" for each in few]
     trainer = run_trainer(["fit", "--config", "synthetic.yaml", "--config", str(TINY), *words]).trainer
     assert trainer.global_step == 2
 
@@ -186,7 +205,7 @@ def test_a_generator_synthesises_shards_that_are_scored_and_learnt_from(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    small = ["--data.init_args.num_workers=0", "--data.init_args.val.init_args.num_pictures=24"]
+    small = ["--data.init_args.num_workers=0", "--data.init_args.val.init_args.num_images=24"]
     float32 = "--trainer.precision=32-true"  # processors that emulate bfloat16 take minutes
     few = "--data.init_args.batch_size=8"
     fitted = run_trainer(["fit", "--config", "generator.yaml", "--config", str(TINY), *small, few, float32]).trainer
@@ -206,8 +225,8 @@ def test_a_generator_synthesises_shards_that_are_scored_and_learnt_from(
     assert scored["provenance"]["settings"]["model"]["captioner"].startswith("captioner:")
     assert scored["provenance"]["settings"]["data"]["shards"] == manifest["provenance"]["settings"]
     words = ["--data.init_args.synthetic.init_args.shards=shards/scenes-scored", "--data.init_args.num_workers=0"]
-    words += [f"--data.init_args.real.init_args.{few}" for few in ("num_workers=0", "val.init_args.num_pictures=24")]
-    words += ["--data.init_args.batch_size=8", "--data.init_args.synthetic.init_args.keep_share=0.5"]
+    words += [f"--data.init_args.real.init_args.{few}" for few in ("num_workers=0", "val.init_args.num_images=24")]
+    words += ["--data.init_args.batch_size=8", "--data.init_args.synthetic.init_args.keep_fraction=0.5"]
     trainer = run_trainer(["fit", "--config", "synthetic.yaml", "--config", str(TINY), *words]).trainer
     assert trainer.global_step == 2
 

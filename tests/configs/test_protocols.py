@@ -8,7 +8,9 @@ import pytest
 import yaml
 from PIL import Image
 
-from synth2_lightning.cli import config_folder, main, run_trainer
+from synth2_lightning.cli import main
+from synth2_lightning.cli.run_files import config_folder
+from synth2_lightning.cli.trainer import run_trainer
 
 PROTOCOLS = sorted(path.relative_to(config_folder()).as_posix() for path in config_folder().glob("protocols/*.yaml"))
 
@@ -28,11 +30,11 @@ def test_protocols_parse(protocol: str, base: str, capsys: pytest.CaptureFixture
     data = settings["data"]["init_args"]
     assert settings["data"]["class_path"].endswith("RealDataModule")
     assert data["image_size"] is None
-    assert data["max_bad_pictures"] == 0
+    assert data["max_bad_images"] == 0
     assert data["test"]["init_args"]["limit"] is None
     assert data["test"]["init_args"]["name"] in protocol  # not what the run's own source was called
     assert settings["model"]["init_args"]["generation"]["num_beams"] == 3
-    assert settings["model"]["init_args"]["resampler"]["class_path"].endswith("NeighbourhoodResampler")
+    assert settings["model"]["init_args"]["resampler"]["class_path"].endswith("NeighborhoodResampler")
     assert len(settings["trainer"]["callbacks"]) == 2
 
 
@@ -49,6 +51,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny = Path(__file__).with_name("tiny.yaml")
     words = ["fit", "--config", "real.yaml", "--config", str(tiny), "--trainer.max_steps=1"]
     words += ["--trainer.limit_val_batches=0", "--data.init_args.num_workers=0"]
+    words += ["--data.init_args.train.init_args.num_images=16"]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         return folder / (run_trainer(words).trainer.log_dir or "")
@@ -74,7 +77,7 @@ def test_nocaps_is_scored_by_domain(run: Path, tmp_path: Path, monkeypatch: pyte
     _write_json(Path("data/nocaps/nocaps_val_4500_captions.json"), {"images": images, "annotations": captions})
     _draw(*(f"data/nocaps/images/{i}.png" for i in range(6)))
     card = _test(run, "nocaps", "cider")
-    assert {group: figures["num_pictures"] for group, figures in card["by_group"].items()} == {
+    assert {group: figures["num_images"] for group, figures in card["by_group"].items()} == {
         "in-domain": 3,
         "out-domain": 3,
     }
@@ -99,7 +102,7 @@ def test_karpathys_test_splits_are_scored(
     _write_json(Path(f"data/{name}/dataset_{name}.json"), {"dataset": name, "images": images})
     _draw(*(f"data/{name}/{'val2014' if name == 'coco' else 'images'}/{i}.jpg" for i in range(4)))
     card = _test(run, f"{name}_karpathy_test", "cider")
-    assert (card["sources"], card["num_pictures"], card["num_references"]) == ([name], 2, 10)
+    assert (card["sources"], card["num_images"], card["num_references"]) == ([name], 2, 10)
 
 
 @pytest.mark.slow
@@ -115,7 +118,7 @@ def test_vizwiz_is_scored_without_what_was_rejected(run: Path, tmp_path: Path, m
     _write_json(Path("data/vizwiz/annotations/val.json"), {"images": images, "annotations": captions})
     _draw(*(f"data/vizwiz/val/VizWiz_val_{i:08d}.jpg" for i in range(3)))
     card = _test(run, "vizwiz_captions", "cider")
-    assert (card["sources"], card["num_pictures"], card["num_references"]) == (["vizwiz"], 3, 12)
+    assert (card["sources"], card["num_images"], card["num_references"]) == (["vizwiz"], 3, 12)
 
 
 @pytest.mark.slow
@@ -133,5 +136,5 @@ def test_questions_are_put_to_the_captioner_and_scored(
     _write_json(Path(f"data/{name}/{middle}_annotations.json"), {"annotations": answers})
     _draw(*(f"data/coco/val2014/COCO_val2014_{i:012d}.jpg" for i in range(2)))
     card = _test(run, name, "vqa_accuracy")
-    assert (card["metric"], card["num_pictures"], card["num_references"]) == ("VQA accuracy", 4, 40)
+    assert (card["metric"], card["num_images"], card["num_references"]) == ("VQA accuracy", 4, 40)
     assert card["prompt"] == "question: {question} answer:"

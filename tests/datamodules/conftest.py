@@ -1,4 +1,4 @@
-"""Tiny photographs and shards: picture ``i`` is grey of the value ``i``, row ``i`` holds the ids ``i``."""
+"""Tiny photos and shards: image ``i`` is gray of the value ``i``, row ``i`` holds the ids ``i``."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,17 +10,17 @@ from PIL import Image
 
 from synth2_lightning.shards.writer import ShardWriter, finish
 from synth2_lightning.sources.folder import FolderSource
-from synth2_lightning.types import TokenizedImages, VQTokens
+from synth2_lightning.types import SampleInfo, TokenizedImages, VQTokens
 
 MakeSource = Callable[..., FolderSource]
 
 
 @pytest.fixture
 def make_source(tmp_path: Path) -> MakeSource:
-    def make(num_pictures: int, num_captions: int = 2, bad: Sequence[int] = (), name: str = "real") -> FolderSource:
+    def make(num_images: int, num_captions: int = 2, bad: Sequence[int] = (), name: str = "real") -> FolderSource:
         folder = tmp_path / name
         folder.mkdir()
-        for number in range(num_pictures):
+        for number in range(num_images):
             if number in bad:
                 (folder / f"{number:03d}.png").write_bytes(b"damaged")
             else:
@@ -38,10 +38,10 @@ def make_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...
         monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
         writer = ShardWriter(tmp_path / "shards")
         ids = torch.arange(num_rows)[:, None, None].expand(num_rows, 4, 1)
-        keys = tuple(f"s{number}" for number in range(num_rows))
+        samples = tuple(SampleInfo(f"s{number}", "synthetic") for number in range(num_rows))
         captions = tuple((f"synthetic {number}",) for number in range(num_rows))
         tokens = VQTokens(ids, "tiny-16:00000000")
-        writer.append(TokenizedImages(keys, ("synthetic",) * num_rows, captions, tokens, 512, scores=scores))
+        writer.append(TokenizedImages(samples, captions, tokens, 512, scores))
         writer.close()
         finish(tmp_path / "shards", {})
         return str(tmp_path / "shards")

@@ -4,8 +4,8 @@ from unittest.mock import Mock
 import pytest
 
 from synth2_lightning.datamodules.captions import CaptionDataModule, record_seed
-from synth2_lightning.interfaces import CaptionSource, HasProvenance, LeavesOut
-from synth2_lightning.types import CaptionBatch, CaptionRecord
+from synth2_lightning.interfaces import CaptionSource, HasProvenance, Skippable
+from synth2_lightning.types import CaptionBatch, CaptionRecord, SampleInfo
 
 
 class Numbers(CaptionSource):
@@ -14,9 +14,6 @@ class Numbers(CaptionSource):
     def __init__(self, size: int, prefix: str = "") -> None:
         self.size = size
         self.prefix = prefix
-
-    def load(self) -> None:
-        pass
 
     def __len__(self) -> int:
         return self.size
@@ -42,10 +39,10 @@ def make(size: int = 7, batch_size: int = 3, seed: int = 0, num_per_caption: int
 def test_a_batch_says_all_of_its_records() -> None:
     assert batches(make(batch_size=2))[0] == CaptionBatch(
         captions=("number 0", "number 1"),
-        keys=("0", "1"),
-        sources=("numbers", "numbers"),
-        class_names=("", "odd"),
-        seeds=(record_seed(0, "0"), record_seed(0, "1")),
+        samples=(
+            SampleInfo("0", "numbers", "", record_seed(0, "0")),
+            SampleInfo("1", "numbers", "odd", record_seed(0, "1")),
+        ),
     )
 
 
@@ -74,7 +71,7 @@ def test_seeds_are_fixed_for_ever_and_fit_the_shard() -> None:
 @pytest.mark.parametrize("world_size", [1, 2, 5])
 def test_what_is_left_is_dealt_out_anew(world_size: int) -> None:
     data = make(num_per_caption=2)
-    data.leave_out({("numbers", "0"), ("numbers", "3~1"), ("others", "1")})
+    data.skip({("numbers", "0"), ("numbers", "3~1"), ("others", "1")})
     keys = [key for rank in range(world_size) for batch in batches(data, rank, world_size) for key in batch.keys]
     assert keys == ["1", "2", "3", "4", "5", "6", "0~1", "1~1", "2~1", "4~1", "5~1", "6~1"]
 
@@ -84,26 +81,24 @@ def test_what_is_left_is_dealt_out_anew(world_size: int) -> None:
 
 def test_everything_may_be_left_out() -> None:
     data = make(2)
-    data.leave_out({("numbers", "0"), ("numbers", "1")})
+    data.skip({("numbers", "0"), ("numbers", "1")})
     assert batches(data) == []
 
 
 def test_it_offers_what_a_prediction_that_goes_on_asks_for() -> None:
-    assert isinstance(make(), LeavesOut)
+    assert isinstance(make(), Skippable)
     assert isinstance(make(), HasProvenance)
     assert make(seed=5).provenance() == {"seed": 5, "is_evaluation": False}
 
 
 def test_other_stages_are_refused() -> None:
-    with pytest.raises(
-        ValueError, match=r"CaptionDataModule has nothing for 'fit': .* learn from the shards with a Sy"
-    ):
+    with pytest.raises(ValueError, match=r"CaptionDataModule.*'fit'.*shards"):
         CaptionDataModule(Numbers(1)).setup("fit")
 
 
 def test_keys_that_look_like_copies_are_refused() -> None:
     data = CaptionDataModule(Numbers(1, prefix="a~"), num_per_caption=2)
-    with pytest.raises(ValueError, match="The key 'a~0' of captions 'numbers' holds '~', which numbers the pictures"):
+    with pytest.raises(ValueError, match=r"'a~0'.*'numbers'.*'~'"):
         data.setup("predict")
     CaptionDataModule(Numbers(1, prefix="a~")).setup("predict")
 

@@ -10,18 +10,19 @@ import pytest
 from lightning.pytorch import LightningModule, Trainer
 from PIL import Image
 
-from synth2_lightning.callbacks.run_settings import RECORD, RunSettingsCallback
+from synth2_lightning.callbacks.run_settings import RunSettingsCallback
+from synth2_lightning.callbacks.settings_changes import RECORD
+from synth2_lightning.datamodules.fraction import ConstantFraction
 from synth2_lightning.datamodules.mixed import MixedDataModule
 from synth2_lightning.datamodules.pairs import Selection
 from synth2_lightning.datamodules.real import RealDataModule
-from synth2_lightning.datamodules.share import ConstantShare
 from synth2_lightning.datamodules.synthetic import ShardPairs, SyntheticDataModule
 from synth2_lightning.scenes.source import ScenesSource
 from synth2_lightning.shards.reader import ShardReader
 from synth2_lightning.sources.folder import FolderSource
 
 MakeSource = Callable[..., FolderSource]
-NUM_PICTURES = 4
+NUM_IMAGES = 4
 
 
 def data_of(source: Any) -> RealDataModule:
@@ -35,21 +36,21 @@ CHANGES: dict[str, Callable[[Path], object]] = {
     "a caption less": lambda folder: (folder / "002.txt").write_text("caption 0 of 002"),
     "captions that are joined": lambda folder: (folder / "002.txt").write_text("caption 0 of 002caption 1 of 002"),
     "captions in another order": lambda folder: (folder / "002.txt").write_text("caption 1 of 002\ncaption 0 of 002"),
-    "a picture less": lambda folder: (folder / "003.png").unlink(),
-    "a picture more": lambda folder: [
+    "an image less": lambda folder: (folder / "003.png").unlink(),
+    "an image more": lambda folder: [
         (folder / f"004{end}").write_bytes((folder / f"002{end}").read_bytes()) for end in (".png", ".txt")
     ],
-    "a picture under another name": lambda folder: [
+    "an image under another name": lambda folder: [
         (folder / f"002{end}").rename(folder / f"009{end}") for end in (".png", ".txt")
     ],
-    "another picture of the same name": lambda folder: Image.new("L", (8, 8), 99).save(folder / "002.png"),
-    "a damaged picture": lambda folder: (folder / "002.png").write_bytes(b"no picture"),
+    "another image of the same name": lambda folder: Image.new("L", (8, 8), 99).save(folder / "002.png"),
+    "a damaged image": lambda folder: (folder / "002.png").write_bytes(b"no image"),
 }
 
 
 @pytest.mark.parametrize("kind", CHANGES)
-def test_changed_photographs_and_captions_change_it(kind: str, make_source: MakeSource, tmp_path: Path) -> None:
-    source = make_source(NUM_PICTURES)
+def test_changed_photos_and_captions_change_it(kind: str, make_source: MakeSource, tmp_path: Path) -> None:
+    source = make_source(NUM_IMAGES)
     before = data_of(source).fingerprint()
     for path in (tmp_path / "real").iterdir():
         os.utime(path, (1, 1))
@@ -58,7 +59,7 @@ def test_changed_photographs_and_captions_change_it(kind: str, make_source: Make
     assert data_of(FolderSource(str(tmp_path / "real"), "real")).fingerprint() != before
 
 
-def test_drawn_pictures_have_one_too() -> None:
+def test_drawn_images_have_one_too() -> None:
     first, again, fewer = (data_of(ScenesSource("train", number)).fingerprint() for number in (3, 3, 2))
     assert first == again != fewer
     assert first["num_pairs"] == 15
@@ -80,7 +81,7 @@ def test_mixed_data_have_that_of_both_kinds(make_source: MakeSource, make_shards
 
     def mix(limit: int | None) -> dict[str, Any]:
         real = RealDataModule(source, image_size=8)
-        data = MixedDataModule(real, SyntheticDataModule(shards, limit=limit), 4, ConstantShare(0.5), num_workers=0)
+        data = MixedDataModule(real, SyntheticDataModule(shards, limit=limit), 4, ConstantFraction(0.5), num_workers=0)
         trainer: Any = SimpleNamespace(global_rank=0, world_size=1)
         data.trainer = trainer
         data.setup("fit")
@@ -93,13 +94,13 @@ def test_mixed_data_have_that_of_both_kinds(make_source: MakeSource, make_shards
 def test_changed_data_are_refused_unless_allowed(make_source: MakeSource) -> None:
     settings: dict[str, Any] = {"exact": {}, "other": {}}
     trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
-    data = trainer.datamodule = data_of(make_source(NUM_PICTURES))  # type: ignore[attr-defined]  # Lightning's own
+    data = trainer.datamodule = data_of(make_source(NUM_IMAGES))  # type: ignore[attr-defined]  # Lightning's own
     checkpoint: dict[str, Any] = {}
     RunSettingsCallback(settings).on_save_checkpoint(trainer, LightningModule(), checkpoint)
     RunSettingsCallback(settings).on_load_checkpoint(trainer, LightningModule(), checkpoint)
     assert checkpoint[RECORD]["data"] == data.fingerprint()
     trainer.datamodule = data_of(make_source(3, name="other"))  # type: ignore[attr-defined]
-    with pytest.raises(ValueError, match=r"training data.num_pairs: 8 -> 6\n.*training data.checksum"):
+    with pytest.raises(ValueError, match=r"num_pairs: 8 -> 6\n.*checksum"):
         RunSettingsCallback(settings).on_load_checkpoint(trainer, LightningModule(), checkpoint)
-    with pytest.warns(UserWarning, match=r"with changes.*\n.*training data.num_pairs: 8 -> 6"):
+    with pytest.warns(UserWarning, match=r"with changes.*\n.*num_pairs: 8 -> 6"):
         RunSettingsCallback(settings, allows_changes=True).on_load_checkpoint(trainer, LightningModule(), checkpoint)

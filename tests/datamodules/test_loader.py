@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import torch
 
-from synth2_lightning.datamodules.loader import ResumableDataLoader, outlive_sigterm
+from synth2_lightning.datamodules.loader import ResumableDataLoader, ignore_external_sigterm
 from synth2_lightning.datamodules.pairs import BatchDataset
 from synth2_lightning.datamodules.sampling import StratifiedSampler
-from synth2_lightning.types import ImageTextBatch, Pixels
+from synth2_lightning.types import ImageTextBatch, Pixels, SampleInfo
 
 
 class NumberPairs(BatchDataset):
@@ -23,7 +23,11 @@ class NumberPairs(BatchDataset):
 
     def read(self, indices: Sequence[int]) -> ImageTextBatch:
         keys = tuple(str(index) for index in indices)
-        return ImageTextBatch(Pixels(torch.zeros(len(keys), 3, 1, 1, dtype=torch.uint8)), keys, keys, keys)
+        return ImageTextBatch(
+            Pixels(torch.zeros(len(keys), 3, 1, 1, dtype=torch.uint8)),
+            keys,
+            tuple(SampleInfo(key, key) for key in keys),
+        )
 
 
 def make(num_workers: int) -> ResumableDataLoader:
@@ -55,7 +59,7 @@ def test_the_state_counts_the_batch_in_hand() -> None:
 def test_workers_outlive_the_sigterm_that_all_processes_get() -> None:
     sampler = StratifiedSampler([20], lambda step: (3,), num_steps=6)
     loader = ResumableDataLoader(
-        NumberPairs(), batch_size=None, sampler=sampler, num_workers=1, worker_init_fn=outlive_sigterm
+        NumberPairs(), batch_size=None, sampler=sampler, num_workers=1, worker_init_fn=ignore_external_sigterm
     )
     batches = iter(loader)
     next(batches)
@@ -66,7 +70,7 @@ def test_workers_outlive_the_sigterm_that_all_processes_get() -> None:
 
 def test_workers_end_by_the_sigterm_of_their_own_process() -> None:
     def work(ready: Any) -> None:
-        outlive_sigterm(0)
+        ignore_external_sigterm(0)
         ready.set()
         time.sleep(60)
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from synth2_lightning.datamodules.fraction import ConstantFraction, FractionSchedule, LinearFraction
 from synth2_lightning.datamodules.mixed import MixedDataModule
 from synth2_lightning.datamodules.real import RealDataModule
-from synth2_lightning.datamodules.share import ConstantShare, LinearShare, ShareSchedule
 from synth2_lightning.datamodules.synthetic import SyntheticDataModule
 from synth2_lightning.sources.folder import FolderSource
 from synth2_lightning.types import MixedImages, Pixels, VQTokens
@@ -19,18 +19,18 @@ MakeShards = Callable[[int], str]
 
 
 def mix(
-    source: FolderSource | None, shards: str, share: ShareSchedule, rank: int = 0, world_size: int = 1
+    source: FolderSource | None, shards: str, fraction: FractionSchedule, rank: int = 0, world_size: int = 1
 ) -> MixedDataModule:
     real = RealDataModule(source, val=source, batch_size=99, image_size=8, num_workers=0, val_batch_size=3)
-    data = MixedDataModule(real, SyntheticDataModule(shards, batch_size=99), 4, share, num_workers=0)
+    data = MixedDataModule(real, SyntheticDataModule(shards, batch_size=99), 4, fraction, num_workers=0)
     trainer: Any = SimpleNamespace(global_rank=rank, world_size=world_size, state=SimpleNamespace(fn="fit"))
     data.trainer = trainer
     data.setup("fit")
     return data
 
 
-def test_every_step_has_the_exact_share_photographs_first(make_source: MakeSource, make_shards: MakeShards) -> None:
-    data = mix(make_source(5), make_shards(7), ConstantShare(0.25))
+def test_every_step_has_the_exact_share_photos_first(make_source: MakeSource, make_shards: MakeShards) -> None:
+    data = mix(make_source(5), make_shards(7), ConstantFraction(0.25))
     batches = list(data.train_dataloader())
 
     assert len(batches) == (10 + 7) // 4
@@ -47,7 +47,7 @@ def test_every_step_has_the_exact_share_photographs_first(make_source: MakeSourc
 
 def test_ranks_share_the_pairs_in_equal_counts(make_source: MakeSource, make_shards: MakeShards) -> None:
     source, shards = make_source(4), make_shards(8)
-    ranks = [list(mix(source, shards, ConstantShare(0.5), rank, 2).train_dataloader()) for rank in range(2)]
+    ranks = [list(mix(source, shards, ConstantFraction(0.5), rank, 2).train_dataloader()) for rank in range(2)]
 
     assert [len(batches) for batches in ranks] == [2, 2]
     for step in range(2):
@@ -57,7 +57,7 @@ def test_ranks_share_the_pairs_in_equal_counts(make_source: MakeSource, make_sha
 
 
 def test_the_share_follows_its_schedule_over_epochs(make_source: MakeSource, make_shards: MakeShards) -> None:
-    data = mix(make_source(4), make_shards(4), LinearShare(0.0, 1.0, num_steps=4))  # 3 steps an epoch
+    data = mix(make_source(4), make_shards(4), LinearFraction(0.0, 1.0, num_steps=4))  # 3 steps an epoch
     batches = [*data.train_dataloader(), *data.train_dataloader()]
 
     assert [batch.sources.count("synthetic") for batch in batches] == [0, 1, 2, 3, 4, 4]
@@ -67,7 +67,7 @@ def test_the_share_follows_its_schedule_over_epochs(make_source: MakeSource, mak
 
 def test_a_resumed_run_keeps_its_share_and_its_pairs(make_source: MakeSource, make_shards: MakeShards) -> None:
     source, shards = make_source(4), make_shards(4)
-    schedule = LinearShare(0.0, 1.0, num_steps=4)
+    schedule = LinearFraction(0.0, 1.0, num_steps=4)
     straight = mix(source, shards, schedule)
     expected = [batch.captions for _ in range(2) for batch in straight.train_dataloader()]
     stopped = mix(source, shards, schedule)
@@ -84,23 +84,23 @@ def test_a_resumed_run_keeps_its_share_and_its_pairs(make_source: MakeSource, ma
     assert [batch.captions for batch in loader] == expected[2:5]
 
 
-@pytest.mark.parametrize(("share", "kind"), [(0.0, Pixels), (1.0, VQTokens)])
-def test_one_kind_alone(make_source: MakeSource, make_shards: MakeShards, share: float, kind: type) -> None:
-    data = mix(make_source(4), make_shards(4), ConstantShare(share))
+@pytest.mark.parametrize(("fraction", "kind"), [(0.0, Pixels), (1.0, VQTokens)])
+def test_one_kind_alone(make_source: MakeSource, make_shards: MakeShards, fraction: float, kind: type) -> None:
+    data = mix(make_source(4), make_shards(4), ConstantFraction(fraction))
 
     assert all(isinstance(batch.image, kind) for batch in data.train_dataloader())
 
 
-def test_no_photographs_to_learn_from(make_shards: MakeShards) -> None:
+def test_no_photos_to_learn_from(make_shards: MakeShards) -> None:
     shards = make_shards(4)
-    (batch,) = mix(None, shards, ConstantShare(1.0)).train_dataloader()
+    (batch,) = mix(None, shards, ConstantFraction(1.0)).train_dataloader()
     assert batch.sources == ("synthetic",) * 4
-    with pytest.raises(ValueError, match="A batch wants 2 items of stream 0, which has none"):
-        list(mix(None, shards, ConstantShare(0.5)).train_dataloader())
+    with pytest.raises(ValueError, match=r"2 items of stream 0"):
+        list(mix(None, shards, ConstantFraction(0.5)).train_dataloader())
 
 
-def test_evaluation_is_that_of_the_photographs(make_source: MakeSource, make_shards: MakeShards) -> None:
-    data = mix(make_source(4, bad=[1]), make_shards(4), ConstantShare(0.5), rank=1, world_size=2)
+def test_evaluation_is_that_of_the_photos(make_source: MakeSource, make_shards: MakeShards) -> None:
+    data = mix(make_source(4, bad=[1]), make_shards(4), ConstantFraction(0.5), rank=1, world_size=2)
     loader = data.val_dataloader()
     assert isinstance(loader, DataLoader)
     (batch,) = loader
@@ -108,25 +108,25 @@ def test_evaluation_is_that_of_the_photographs(make_source: MakeSource, make_sha
 
     replaced = data.real.train_pairs[[2]]
     data.on_before_batch_transfer(replaced, 0)
-    assert list(data.real.bad_pictures.names) == list(replaced.skipped) != []
+    assert list(data.real.bad_images.names) == list(replaced.skipped) != []
 
 
-def test_what_is_left_out_of_a_prediction_are_photographs(make_source: MakeSource, make_shards: MakeShards) -> None:
+def test_what_is_left_out_of_a_prediction_are_photos(make_source: MakeSource, make_shards: MakeShards) -> None:
     real = RealDataModule(predict=make_source(3), image_size=8, num_workers=0)
-    data = MixedDataModule(real, SyntheticDataModule(make_shards(1)), 4, ConstantShare(0.5), num_workers=0)
+    data = MixedDataModule(real, SyntheticDataModule(make_shards(1)), 4, ConstantFraction(0.5), num_workers=0)
     data.setup("predict")
-    data.leave_out({("real", "001")})
+    data.skip({("real", "001")})
     assert [batch.keys for batch in data.predict_dataloader()] == [("000", "002")]
     assert data.provenance() == {"image_size": 8, "is_evaluation": False}
 
 
 def test_a_broken_share_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"A share of 0\.3 of 4 pairs is 1\.2 pairs"):
-        MixedDataModule(RealDataModule(), SyntheticDataModule("gone"), 4, ConstantShare(0.3))
+    with pytest.raises(ValueError, match=r"0\.3 of 4.*1\.2.*whole number"):
+        MixedDataModule(RealDataModule(), SyntheticDataModule("gone"), 4, ConstantFraction(0.3))
 
 
 def test_batches_move_between_devices(make_source: MakeSource, make_shards: MakeShards) -> None:
-    batch = next(iter(mix(make_source(5), make_shards(7), ConstantShare(0.25)).train_dataloader()))
+    batch = next(iter(mix(make_source(5), make_shards(7), ConstantFraction(0.25)).train_dataloader()))
 
     moved = batch.to("meta")
     assert isinstance(moved.image, MixedImages)

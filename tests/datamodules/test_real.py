@@ -2,17 +2,20 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from unittest.mock import Mock
 
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
-from synth2_lightning.datamodules.real import RealDataModule
-from synth2_lightning.interfaces import LeavesOut
+from synth2_lightning.datamodules.fraction import ConstantFraction
+from synth2_lightning.datamodules.mixed import MixedDataModule
+from synth2_lightning.datamodules.real import RealDataModule, find_image_encoder
+from synth2_lightning.datamodules.synthetic import SyntheticDataModule
+from synth2_lightning.interfaces import Skippable
 from synth2_lightning.scenes.source import ScenesSource
 from synth2_lightning.sources.folder import FolderSource
+from synth2_lightning.testing import TinyImageTokenizer
 from synth2_lightning.types import ImageTextBatch
 
 MakeSource = Callable[..., FolderSource]
@@ -119,57 +122,57 @@ def test_fewer_pairs_than_a_batch_repeat(make_source: MakeSource) -> None:
     assert sorted(Counter(batch.captions).values()) == [2, 3]
 
 
-def test_bad_pictures_are_counted_over_the_run(
+def test_bad_images_are_counted_over_the_run(
     make_source: MakeSource, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     source = make_source(8, bad=[1, 4, 6])
-    data = RealDataModule(source, batch_size=4, image_size=8, num_workers=0, max_bad_pictures=3)
+    data = RealDataModule(source, batch_size=4, image_size=8, num_workers=0, max_bad_images=3)
     make_trainer(tmp_path).fit(KeyKeeper(), data)
-    assert len(data.bad_pictures.names) == 3
-    assert caplog.text.count("Another picture takes the place of real/004") == 1
+    assert len(data.bad_images.names) == 3
+    assert caplog.text.count("Replaced by another image: real/004") == 1
 
-    strict = RealDataModule(source, batch_size=4, image_size=8, num_workers=0, max_bad_pictures=2)
-    with pytest.raises(ValueError, match=r"3 pictures could not be read, and max_bad_pictures=2 .*real/001: "):
+    strict = RealDataModule(source, batch_size=4, image_size=8, num_workers=0, max_bad_images=2)
+    with pytest.raises(ValueError, match=r"3 .*could not be read.*real/001.*=2"):
         make_trainer(tmp_path).fit(KeyKeeper(), strict)
 
 
 def test_evaluation_splits_are_not_learnt_from() -> None:
-    data = RealDataModule(train=ScenesSource("test", num_pictures=4), val=ScenesSource("val", num_pictures=4))
-    with pytest.raises(ValueError, match="photographs to learn from, 'scenes', are an evaluation split"):
+    data = RealDataModule(train=ScenesSource("test", num_images=4), val=ScenesSource("val", num_images=4))
+    with pytest.raises(ValueError, match=r"'scenes'.*evaluation.*split"):
         data.setup("fit")
     data.setup("validate")
-    RealDataModule(train=ScenesSource("train", num_pictures=4)).setup("fit")
+    RealDataModule(train=ScenesSource("train", num_images=4)).setup("fit")
 
 
 def test_a_missing_split_is_named(make_source: MakeSource) -> None:
     data = RealDataModule(make_source(1), num_workers=0)
 
     for ask in (data.val_dataloader, data.test_dataloader, data.predict_dataloader):
-        with pytest.raises(ValueError, match=r"has no '.*' photographs; expected a source. Set `--data.init_args"):
+        with pytest.raises(ValueError, match=r"`--data\.init_args"):
             ask()
-    with pytest.raises(ValueError, match="RealDataModule has no 'train' photographs"):
+    with pytest.raises(ValueError, match=r"RealDataModule.*'train'"):
         RealDataModule().train_dataloader()
 
 
 def test_a_batch_of_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match="RealDataModule got batch_size=0; expected 1 or more pairs"):
+    with pytest.raises(ValueError, match=r"RealDataModule.*batch_size=0.*1"):
         RealDataModule(batch_size=0)
 
 
 def test_overfit_batches_is_refused_with_another_way(make_source: MakeSource, tmp_path: Path) -> None:
     data = RealDataModule(make_source(4), batch_size=2, image_size=8, num_workers=0)
     with (
-        pytest.warns(UserWarning, match="You requested to overfit"),
-        pytest.raises(TypeError, match=r"instead of `--trainer.overfit_batches` give the source a `limit`"),
+        pytest.warns(UserWarning, match=r"requested.*overfit"),
+        pytest.raises(TypeError, match=r"`--trainer.*overfit_batches`.*`limit`"),
     ):
         make_trainer(tmp_path, overfit_batches=1).fit(KeyKeeper(), data)
 
 
 def test_what_is_left_out_is_not_predicted(make_source: MakeSource, tmp_path: Path) -> None:
     data = RealDataModule(predict=make_source(5), val_batch_size=2, image_size=8, num_workers=0)
-    assert isinstance(data, LeavesOut)
+    assert isinstance(data, Skippable)
     data.setup("predict")
-    data.leave_out({("real", "001"), ("real", "003"), ("other", "000")})
+    data.skip({("real", "001"), ("real", "003"), ("other", "000")})
     assert [batch.keys for batch in data.predict_dataloader()] == [("000", "002"), ("004",)]
 
     assert make_trainer(tmp_path).predict(KeyKeeper(), data) == [("000", "001"), ("002", "003"), ("004",)]
@@ -177,19 +180,31 @@ def test_what_is_left_out_is_not_predicted(make_source: MakeSource, tmp_path: Pa
 
 
 def test_provenance_says_whether_an_evaluation_split_is_predicted() -> None:
-    assert RealDataModule(predict=ScenesSource("val", num_pictures=4)).provenance()["is_evaluation"]
-    assert not RealDataModule(predict=ScenesSource("train", num_pictures=4)).provenance()["is_evaluation"]
+    assert RealDataModule(predict=ScenesSource("val", num_images=4)).provenance()["is_evaluation"]
+    assert not RealDataModule(predict=ScenesSource("train", num_images=4)).provenance()["is_evaluation"]
 
 
 def test_a_rank_may_have_nothing_to_predict() -> None:
     assert RealDataModule().allow_zero_length_dataloader_with_multiple_devices
 
 
-def test_the_size_of_pictures_is_asked_of_the_model_where_none_is_given(make_source: MakeSource) -> None:
-    data = RealDataModule(test=make_source(2), image_size=None, num_workers=0)
+def test_the_size_of_images_is_that_of_the_encoder_where_none_is_given(make_source: MakeSource) -> None:
+    source = make_source(2)
+    data = RealDataModule(test=source, image_size=None, num_workers=0)
     data.setup("test")
-    with pytest.raises(ValueError, match=r"got image_size=None, but there is no model with an image_encoder to ask"):
+    with pytest.raises(ValueError, match=r"image_size.*image_encoder"):
         data.test_dataloader()
-    module = Mock(spec=["image_encoder"], image_encoder=Mock(spec=["image_size"], image_size=16))
-    data.trainer = Mock(spec=Trainer, lightning_module=module, global_rank=0, world_size=1)
-    assert next(iter(data.test_dataloader())).image.values.shape == (2, 3, 16, 16)
+    encoder = find_image_encoder(nn.ModuleList([nn.Identity(), TinyImageTokenizer()]))
+    data = RealDataModule(test=source, image_size=None, num_workers=0, image_encoder=encoder)
+    data.setup("test")
+    assert next(iter(data.test_dataloader())).image.values.shape == (2, 3, 8, 8)
+    assert find_image_encoder(nn.Identity()) is None
+
+
+def test_a_mixture_hands_its_encoder_to_the_photos() -> None:
+    encoder, other, fraction = TinyImageTokenizer(), TinyImageTokenizer(), ConstantFraction(1.0)
+    synthetic = SyntheticDataModule("shards")
+    assert (
+        MixedDataModule(RealDataModule(), synthetic, 4, fraction, image_encoder=encoder).real.image_encoder is encoder
+    )
+    assert MixedDataModule(RealDataModule(image_encoder=other), synthetic, 4, fraction).real.image_encoder is other

@@ -23,7 +23,7 @@ def test_lightning_leaves_the_samplers_alone() -> None:
 def test_every_rank_has_the_same_counts_in_every_step_first_stream_first() -> None:
     for step in range(40):
         for rank in range(3):
-            batch = make(rank, world_size=3).draw(step)
+            batch = make(rank, world_size=3).batch(step)
             kinds = [index >= 23 for index in batch]
             assert kinds == [False] * counts(step)[0] + [True] * counts(step)[1]
 
@@ -33,7 +33,7 @@ def test_every_item_comes_once_over_all_ranks_before_any_comes_again(world_size:
     samplers = [make(rank, world_size) for rank in range(world_size)]
     drawn: list[list[int]] = [[], []]
     for step in range(60):
-        batches = [sampler.draw(step) for sampler in samplers]
+        batches = [sampler.batch(step) for sampler in samplers]
         for stream in range(2):
             for batch in batches:
                 drawn[stream] += [index for index in batch if (index >= 23) == bool(stream)]
@@ -50,15 +50,15 @@ def test_the_batch_over_all_ranks_does_not_depend_on_their_number() -> None:
     three = [StratifiedSampler([50], lambda step: (2,), num_steps=1, rank=rank, world_size=3) for rank in range(3)]
 
     for step in (0, 7, 8, 30):
-        assert one.draw(step) == [index for sampler in three for index in sampler.draw(step)]
+        assert one.batch(step) == [index for sampler in three for index in sampler.batch(step)]
 
 
 def test_a_step_does_not_depend_on_how_it_was_reached() -> None:
     straight = make()
-    reached = [straight.draw(step) for step in range(30)]
+    reached = [straight.batch(step) for step in range(30)]
 
-    assert make().draw(17) == reached[17]
-    assert straight.draw(3) == reached[3]
+    assert make().batch(17) == reached[17]
+    assert straight.batch(3) == reached[3]
     resumed = make()
     resumed.step = 12
     assert list(resumed) == reached[12:22]
@@ -70,27 +70,27 @@ def test_an_epoch_goes_on_where_the_last_one_ended() -> None:
     sampler.step += len(first)
 
     assert len(first) == len(sampler) == 10
-    assert first + list(sampler) == [make().draw(step) for step in range(20)]
+    assert first + list(sampler) == [make().batch(step) for step in range(20)]
 
 
 def test_seeds_shuffle_differently() -> None:
-    assert make(seed=0).draw(0) != make(seed=1).draw(0)
+    assert make(seed=0).batch(0) != make(seed=1).batch(0)
 
 
 def test_a_stream_smaller_than_a_batch_repeats() -> None:
-    batch = StratifiedSampler([3], lambda step: (7,), num_steps=1).draw(0)
+    batch = StratifiedSampler([3], lambda step: (7,), num_steps=1).batch(0)
 
     assert Counter(batch[:6]) == {0: 2, 1: 2, 2: 2}
 
 
 def test_an_empty_stream_is_left_alone_or_refused() -> None:
-    assert len(StratifiedSampler([3, 0], lambda step: (2, 0), num_steps=1).draw(5)) == 2
-    with pytest.raises(ValueError, match="A batch wants 1 items of stream 1, which has none"):
-        StratifiedSampler([3, 0], lambda step: (2, 1), num_steps=1).draw(0)
+    assert len(StratifiedSampler([3, 0], lambda step: (2, 0), num_steps=1).batch(5)) == 2
+    with pytest.raises(ValueError, match=r"1 items of stream 1"):
+        StratifiedSampler([3, 0], lambda step: (2, 1), num_steps=1).batch(0)
 
 
 def test_an_epoch_without_steps_is_refused() -> None:
-    with pytest.raises(ValueError, match="num_steps=0; expected 1 or more in an epoch"):
+    with pytest.raises(ValueError, match=r"num_steps=0.*1.*epoch"):
         StratifiedSampler([3], lambda step: (2,), num_steps=0)
 
 
@@ -120,7 +120,7 @@ def test_another_number_of_ranks_takes_what_is_left() -> None:
     def ranks(num: int, num_steps: int = 5) -> list[StratifiedSampler]:
         return [StratifiedSampler([40, 20], lambda step: (2, 1), num_steps, 3, rank, num) for rank in range(num)]
 
-    seen = [index for sampler in ranks(4) for step in range(2) for index in sampler.draw(step)]
+    seen = [index for sampler in ranks(4) for step in range(2) for index in sampler.batch(step)]
     stopped = ranks(4)[1]
     stopped.step = 2
     for num in (1, 2, 3):
@@ -128,19 +128,19 @@ def test_another_number_of_ranks_takes_what_is_left() -> None:
         for sampler in resumed:
             sampler.load_state_dict(stopped.state_dict())
         num_left = 12 // num
-        left = [index for sampler in resumed for step in range(2, 2 + num_left) for index in sampler.draw(step)]
+        left = [index for sampler in resumed for step in range(2, 2 + num_left) for index in sampler.batch(step)]
         assert sorted(seen + left) == list(range(60))
 
 
 def test_a_state_of_other_data_is_refused() -> None:
     sampler = StratifiedSampler([4, 4], lambda step: (1, 1), num_steps=2)
-    with pytest.raises(ValueError, match="saved with 1 kinds of training pairs, and there are 2; expected the data"):
+    with pytest.raises(ValueError, match=r"1 kinds.*there are 2"):
         sampler.load_state_dict({"step": 1, "drawn": [3]})
 
 
 def test_the_state_is_that_of_the_step_not_of_what_was_read_ahead() -> None:
     sampler = StratifiedSampler([100], lambda step: (step,), num_steps=9)
-    assert sampler.draw(6)
+    assert sampler.batch(6)
     sampler.step = 4
     assert sampler.state_dict() == {"step": 4, "drawn": [0 + 1 + 2 + 3]}
-    assert sampler.draw(2) == StratifiedSampler([100], lambda step: (step,), num_steps=9).draw(2)
+    assert sampler.batch(2) == StratifiedSampler([100], lambda step: (step,), num_steps=9).batch(2)

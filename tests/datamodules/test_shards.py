@@ -4,7 +4,7 @@ from unittest.mock import Mock
 import pytest
 
 from synth2_lightning.datamodules.shards import ShardDataModule
-from synth2_lightning.interfaces import HasProvenance, LeavesOut
+from synth2_lightning.interfaces import HasProvenance, Skippable
 
 MakeShards = Callable[..., str]
 
@@ -28,9 +28,9 @@ def test_each_row_comes_once_over_all_ranks(make_shards: MakeShards) -> None:
 
 def test_what_is_left_out_is_not_scored_again(make_shards: MakeShards) -> None:
     data = ShardDataModule(make_shards(5), batch_size=2)
-    assert isinstance(data, LeavesOut)
+    assert isinstance(data, Skippable)
     data.setup("predict")
-    data.leave_out({("synthetic", "s1"), ("synthetic", "s2"), ("other", "s0")})
+    data.skip({("synthetic", "s1"), ("synthetic", "s2"), ("other", "s0")})
     assert keys(data) == [("s0", "s3"), ("s4",)]
 
 
@@ -42,9 +42,7 @@ def test_provenance_is_that_of_the_shards(make_shards: MakeShards) -> None:
 
 
 def test_other_runs_and_batches_of_nothing_are_refused() -> None:
-    with pytest.raises(
-        ValueError, match=r"ShardDataModule has nothing for 'fit': .* Learn from shards with a SyntheticDa"
-    ):
+    with pytest.raises(ValueError, match=r"ShardDataModule.*'fit'.*SyntheticDataModule"):
         ShardDataModule("shards").setup("fit")
-    with pytest.raises(ValueError, match="ShardDataModule got batch_size=0; expected 1 or more pictures"):
+    with pytest.raises(ValueError, match=r"ShardDataModule.*batch_size=0.*1"):
         ShardDataModule("shards", batch_size=0)

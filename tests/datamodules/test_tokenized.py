@@ -2,8 +2,8 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+from synth2_lightning.datamodules.fraction import ConstantFraction
 from synth2_lightning.datamodules.mixed import MixedDataModule
-from synth2_lightning.datamodules.share import ConstantShare
 from synth2_lightning.datamodules.synthetic import SyntheticDataModule
 from synth2_lightning.datamodules.tokenized import TokenizedDataModule
 from synth2_lightning.sources.folder import FolderSource
@@ -13,7 +13,7 @@ MakeSource = Callable[..., FolderSource]
 MakeShards = Callable[[int], str]
 
 
-def test_learns_from_tokens_and_is_judged_by_photographs(make_source: MakeSource, make_shards: MakeShards) -> None:
+def test_learns_from_tokens_and_is_judged_by_photos(make_source: MakeSource, make_shards: MakeShards) -> None:
     data = TokenizedDataModule(
         make_shards(9), val=make_source(3), batch_size=4, image_size=8, num_workers=0, limit=6, val_batch_size=3
     )
@@ -31,7 +31,7 @@ def test_learns_from_tokens_and_is_judged_by_photographs(make_source: MakeSource
 def test_is_mixed_with_synthetic_pairs_in_token_space(make_source: MakeSource, make_shards: MakeShards) -> None:
     shards = make_shards(8)
     real = TokenizedDataModule(shards, val=make_source(2), image_size=8, num_workers=0, limit=2)
-    data = MixedDataModule(real, SyntheticDataModule(shards), 4, ConstantShare(0.5), num_workers=0)
+    data = MixedDataModule(real, SyntheticDataModule(shards), 4, ConstantFraction(0.5), num_workers=0)
     trainer: Any = SimpleNamespace(global_rank=0, world_size=1, state=SimpleNamespace(fn="fit"))
     data.trainer = trainer
     data.setup("fit")

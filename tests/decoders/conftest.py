@@ -1,4 +1,4 @@
-"""Language models that are too small to say anything, and a vocabulary made for the test."""
+"""Tiny randomly initialized language models and their vocabulary."""
 
 from pathlib import Path
 from typing import Any

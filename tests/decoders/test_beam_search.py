@@ -1,9 +1,8 @@
-"""The search of transformers, text for text."""
+"""Equality with the beam search of transformers."""
 
 import warnings
 from dataclasses import asdict
 from functools import partial
-from typing import Any
 
 import pytest
 import torch
@@ -32,11 +31,11 @@ SETTINGS = [
 @pytest.fixture(params=[PrefixDecoder, partial(CrossAttentionDecoder, every=1)], ids=["prefix", "cross_attention"])
 def decoder(request: pytest.FixtureRequest, language_model: NewLanguageModel) -> CausalDecoder:
     made: CausalDecoder = request.param(language_model)
-    return _loud(made)
+    return _expressive(made)
 
 
-def _loud(decoder: CausalDecoder) -> CausalDecoder:
-    """Let texts differ by what is seen, and end now and then."""
+def _expressive(decoder: CausalDecoder) -> CausalDecoder:
+    """Make texts depend on the visual tokens, and end at different lengths."""
     torch.manual_seed(0)
     decoder.load()
     with torch.no_grad():
@@ -44,7 +43,7 @@ def _loud(decoder: CausalDecoder) -> CausalDecoder:
             if isinstance(part, GatedBlock):
                 part.cross_attention.attention_gate.fill_(1.0)
         head = nn.Linear(32, decoder.lm.get_input_embeddings().num_embeddings, bias=False)
-        decoder.lm.set_output_embeddings(head)  # not that of the words read, which would repeat the word before
+        decoder.lm.set_output_embeddings(head)  # untied from the input embeddings, which would repeat the last token
         nn.init.normal_(head.weight, std=0.3)
     return decoder.eval()
 
@@ -54,18 +53,18 @@ def _transformers(decoder: CausalDecoder, visual: Tensor, settings: GenerationSe
     tokenizer = decoder.source.tokenizer
     config = GenerationConfig(
         **asdict(settings) | {"repetition_penalty": None},
-        eos_token_id=decoder.captions.end,
+        eos_token_id=decoder.caption_tokenizer.eos_id,
         pad_token_id=tokenizer.pad_token_id,
         suppress_tokens=[tokenizer.unk_token_id],
     )
-    with decoder.show(visual) as prefix:
-        start = torch.full((len(visual), 1), decoder.captions.beginning)
-        embeds = torch.cat([prefix, decoder.lm.get_input_embeddings()(start)], dim=1)
+    with decoder.visual_context(visual) as context:
+        start = torch.full((len(visual), 1), decoder.caption_tokenizer.bos_id)
+        embeds = torch.cat([context.prefix, decoder.lm.get_input_embeddings()(start)], dim=1)
         mask = torch.ones(embeds.shape[:2], dtype=torch.long)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Passing `no_repeat_ngram_size` with `inputs_embeds`")
             ids = decoder.lm.generate(inputs_embeds=embeds, attention_mask=mask, generation_config=config)
-    return decoder.captions.decode(ids)
+    return decoder.caption_tokenizer.decode(ids)
 
 
 def test_texts_are_those_of_transformers(decoder: CausalDecoder) -> None:
@@ -79,7 +78,7 @@ def test_texts_are_those_of_transformers(decoder: CausalDecoder) -> None:
 
 
 def test_finished_texts_cost_nothing(gpt2: NewLanguageModel) -> None:
-    decoder = _loud(CrossAttentionDecoder(gpt2, every=1))
+    decoder = _expressive(CrossAttentionDecoder(gpt2, every=1))
     rows: list[int] = []
     decoder.lm.register_forward_pre_hook(
         lambda _, __, given: rows.append(len(given["input_ids"] if given.get("input_ids") is not None else [])),
@@ -94,20 +93,19 @@ def test_finished_texts_cost_nothing(gpt2: NewLanguageModel) -> None:
     assert len({len(text.split()) for text in texts}) > 2
 
 
-def test_a_rank_that_is_done_goes_on_while_others_are_not(
+def test_a_finished_rank_calls_the_model_while_others_are_not_finished(
     gpt2: NewLanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    decoder = _loud(PrefixDecoder(gpt2))
+    decoder = _expressive(PrefixDecoder(gpt2))
     visual, settings = torch.randn(4, 4, 32), GenerationSettings(num_beams=2, max_new_tokens=12)
     alone = decoder.generate(visual, settings)
     calls: list[bool] = []
 
-    def others_need_twenty(is_done: bool, is_sharded: bool, _: Any) -> bool:
-        assert is_sharded
-        calls.append(is_done)
-        return len(calls) < 20
+    def others_need_twenty(num_texts: torch.Tensor) -> None:
+        calls.append(not num_texts)
+        num_texts += len(calls) < 20
 
-    monkeypatch.setattr(decoder.lm, "_has_unfinished_sequences", others_need_twenty)
+    monkeypatch.setattr(torch.distributed, "all_reduce", others_need_twenty)
     monkeypatch.setattr("synth2_lightning.decoders.causal._is_sharded", lambda _: True)
     assert decoder.generate(visual, settings) == alone
     assert len(calls) == 20
@@ -115,10 +113,10 @@ def test_a_rank_that_is_done_goes_on_while_others_are_not(
 
 
 def test_more_beams_than_words() -> None:
-    beams = Beams(2, GenerationSettings(num_beams=4, max_new_tokens=3), end=0, device=torch.device("cpu"))
+    beams = Beams(2, GenerationSettings(num_beams=4, max_new_tokens=3), eos_id=0, device=torch.device("cpu"))
     words = torch.tensor([0.2, 0.5, 0.3]).log()
     rows = beams.advance(words.expand(2, -1))
-    assert rows.tolist() == [0, 0, 0, 1, 1, 1]  # the ended one among them, with no likelihood left
+    assert rows.tolist() == [0, 0, 0, 1, 1, 1]  # the finished one among them, with likelihood 0
     while len(rows):
         rows = beams.advance(words.expand(len(rows), -1))
-    assert beams.answers().tolist() == [[1, 1, 1]] * 2
+    assert beams.best_sequences().tolist() == [[1, 1, 1]] * 2

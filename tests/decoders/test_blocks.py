@@ -27,11 +27,11 @@ def test_the_blocks_of_every_architecture_are_found(language_model: NewLanguageM
 
 
 @pytest.mark.parametrize(
-    ("num_blocks", "found"), [(3, "0 lists of 3 modules .none"), (2, "2 lists of 2 modules .0, 1")]
+    ("num_blocks", "found"), [(3, r"0 lists of 3 modules.*none"), (2, r"2 lists of 2 modules.*0, 1")]
 )
-def test_blocks_that_cannot_be_told_are_refused(num_blocks: int, found: str) -> None:
+def test_ambiguous_blocks_are_refused(num_blocks: int, found: str) -> None:
     lists = nn.Sequential(*(nn.ModuleList([nn.Identity(), nn.Identity()]) for _ in range(2)))
-    with pytest.raises(ValueError, match=rf"Sequential has {found}.*Use PrefixDecoder without checkpoint_activations"):
+    with pytest.raises(ValueError, match=rf"Sequential.*{found}.*PrefixDecoder.*checkpoint_activations"):
         find_blocks(lists, num_blocks)
 
 
@@ -39,8 +39,8 @@ def test_a_wrapper_lets_attributes_through() -> None:
     wrapper = BlockWrapper(Doubler())
     assert wrapper.kind == "full_attention"
     assert wrapper.linear is wrapper.block.linear
-    with pytest.raises(AttributeError, match="colour"):
-        _ = wrapper.colour
+    with pytest.raises(AttributeError, match="color"):
+        _ = wrapper.color
 
 
 def test_a_checkpointed_block_runs_again_in_the_backward_pass_even_in_evaluation() -> None:

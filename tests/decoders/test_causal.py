@@ -1,4 +1,4 @@
-"""What both decoders promise, over every architecture of the tiny language models."""
+"""Tests of both decoders over every architecture of the tiny language models."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -43,7 +43,7 @@ def make_decoder(request: pytest.FixtureRequest) -> MakeDecoder:
         decoder: CausalDecoder = request.param(*args, **kwargs)
         decoder.load()
         with torch.no_grad():
-            for part in decoder.modules():  # open eyes and a loud voice, or all captions would be the same
+            for part in decoder.modules():  # open gates and large logits, or all captions would be the same
                 if isinstance(part, GatedBlock):
                     part.cross_attention.attention_gate.fill_(1.0)
                     part.cross_attention.feedforward_gate.fill_(0.5)
@@ -66,17 +66,18 @@ def visual() -> Tensor:
 def test_the_loss_is_that_of_transformers_for_the_same_input(decoder: CausalDecoder, visual: Tensor) -> None:
     loss = decoder.loss(visual, CAPTIONS, PROMPTS)
     for row in range(3):
-        tokens = decoder.captions.encode(CAPTIONS[row : row + 1], PROMPTS[row : row + 1])
-        end = torch.tensor([[decoder.captions.end]])
+        tokens = decoder.caption_tokenizer.encode(CAPTIONS[row : row + 1], PROMPTS[row : row + 1])
+        end = torch.tensor([[decoder.caption_tokenizer.eos_id]])
         ids = torch.cat([tokens.inputs, end], dim=1)
-        with decoder.show(visual[row : row + 1]) as prefix:
+        with decoder.visual_context(visual[row : row + 1]) as context:
             words = decoder.lm.get_input_embeddings()(ids)
-            labels = pad(ids.masked_fill(~pad(tokens.is_target, (1, 0)), -100), (prefix.shape[1], 0), value=-100)
-            expected = decoder.lm(inputs_embeds=torch.cat([prefix, words], dim=1), labels=labels).loss
+            labels = ids.masked_fill(~pad(tokens.is_target, (1, 0)), -100)
+            labels = pad(labels, (context.prefix.shape[1], 0), value=-100)
+            expected = decoder.lm(inputs_embeds=torch.cat([context.prefix, words], dim=1), labels=labels).loss
         torch.testing.assert_close(loss.sums[row] / loss.counts[row], expected, atol=1e-5, rtol=1e-5)
 
 
-def test_the_loss_of_a_row_knows_no_other_row(decoder: CausalDecoder, visual: Tensor) -> None:
+def test_the_loss_of_a_row_is_independent_of_other_rows(decoder: CausalDecoder, visual: Tensor) -> None:
     loss = decoder.loss(visual, CAPTIONS, PROMPTS)
     alone = [decoder.loss(visual[i : i + 1], CAPTIONS[i : i + 1], PROMPTS[i : i + 1]) for i in range(3)]
     torch.testing.assert_close(loss.sums, torch.cat([one.sums for one in alone]), atol=1e-4, rtol=1e-5)
@@ -97,20 +98,20 @@ def test_greedy_captions_are_the_likeliest_word_after_word(make_decoder: MakeDec
     decoder = make_decoder(llama).eval()
     visual = torch.randn(1, 4, 32)
     (caption,) = decoder.generate(visual, GenerationSettings(max_new_tokens=5))
-    ids = [decoder.captions.beginning]
+    ids = [decoder.caption_tokenizer.bos_id]
     unknown = llama.tokenizer.unk_token_id
-    with torch.no_grad(), decoder.show(visual) as prefix:
+    with torch.no_grad(), decoder.visual_context(visual) as context:
         for _ in range(5):
             words = decoder.lm.get_input_embeddings()(torch.tensor([ids]))
-            logits = decoder.lm(inputs_embeds=torch.cat([prefix, words], dim=1)).logits[0, -1]
+            logits = decoder.lm(inputs_embeds=torch.cat([context.prefix, words], dim=1)).logits[0, -1]
             logits[unknown] = -torch.inf
             ids.append(int(logits.argmax()))
-            if ids[-1] == decoder.captions.end:
+            if ids[-1] == decoder.caption_tokenizer.eos_id:
                 break
-    assert [caption] == decoder.captions.decode(torch.tensor([ids]))
+    assert [caption] == decoder.caption_tokenizer.decode(torch.tensor([ids]))
 
 
-def test_captions_depend_on_the_picture_and_learning_reaches_it(decoder: CausalDecoder, visual: Tensor) -> None:
+def test_captions_depend_on_the_image_and_gradients_reach_it(decoder: CausalDecoder, visual: Tensor) -> None:
     visual.requires_grad_()
     loss = decoder.loss(visual, CAPTIONS)
     torch.autograd.backward(loss.mean())
@@ -147,7 +148,7 @@ def test_checkpointing_keeps_less(make_decoder: MakeDecoder, llama: NewLanguageM
     assert kept[True] < kept[False] / 2
 
 
-def test_a_frozen_model_stays_in_evaluation_and_is_not_learnt(
+def test_a_frozen_model_stays_in_evaluation_and_is_not_trained(
     make_decoder: MakeDecoder, gpt2: NewLanguageModel, tmp_path: Path
 ) -> None:
     gpt2.build().save_pretrained(tmp_path)
@@ -156,9 +157,9 @@ def test_a_frozen_model_stays_in_evaluation_and_is_not_learnt(
     frozen.train()
     assert frozen.training
     assert not any(part.training for part in frozen.lm.modules())
-    learnt = [name for name, parameter in frozen.named_parameters() if parameter.requires_grad]
-    assert learnt
-    assert all("norm" in name or "cross_attention" in name for name in learnt)
+    learned = [name for name, parameter in frozen.named_parameters() if parameter.requires_grad]
+    assert learned
+    assert all("norm" in name or "cross_attention" in name for name in learned)
     trained = make_decoder(PretrainedLanguageModel(str(tmp_path), trainable=True))
     trained.train()
     assert all(part.training for part in trained.modules())
@@ -166,7 +167,7 @@ def test_a_frozen_model_stays_in_evaluation_and_is_not_learnt(
     assert not any(part.training for part in trained.modules())
 
 
-def test_load_brings_the_model_once(make_decoder: MakeDecoder, gpt2: NewLanguageModel) -> None:
+def test_load_builds_the_model_once(make_decoder: MakeDecoder, gpt2: NewLanguageModel) -> None:
     decoder = make_decoder(gpt2)
     lm, state = decoder.lm, dict(decoder.state_dict())
     decoder.load()
@@ -187,14 +188,12 @@ def test_a_model_of_half_precision_runs_beside_parts_of_full_precision(
     torch.autograd.backward(half.mean())
     assert plain.sums.dtype is torch.float32
     torch.testing.assert_close(plain.sums, half.sums, rtol=0.1, atol=0.1)
-    learnt = [parameter for parameter in decoder.parameters() if parameter.requires_grad]
-    assert all(parameter.grad is not None and parameter.grad.dtype is torch.float32 for parameter in learnt)
+    learned = [parameter for parameter in decoder.parameters() if parameter.requires_grad]
+    assert all(parameter.grad is not None and parameter.grad.dtype is torch.float32 for parameter in learned)
     decoder.generate(visual, GenerationSettings(max_new_tokens=2))
 
 
-def test_what_the_hub_thinks_of_sampling_does_not_mix_with_our_settings(
-    make_decoder: MakeDecoder, llama: NewLanguageModel
-) -> None:
+def test_published_generation_settings_do_not_mix_with_ours(make_decoder: MakeDecoder, llama: NewLanguageModel) -> None:
     decoder = make_decoder(llama)
     config = decoder._generation_config(GenerationSettings(do_sample=True, top_p=0.9))
     assert (config.top_k, config.top_p, config.max_new_tokens) == (0, 0.9, 30)
@@ -216,19 +215,17 @@ def test_sampling_follows_the_seed(make_decoder: MakeDecoder, llama: NewLanguage
 def test_a_caption_beyond_the_context_is_refused(make_decoder: MakeDecoder, gpt2: NewLanguageModel) -> None:
     decoder = make_decoder(gpt2)
     long = " ".join(["circle"] * 70)
-    with pytest.raises(ValueError, match=r"longest of the captions needs 7\d positions.*context of 64. Cut"):
+    with pytest.raises(ValueError, match=r"captions.* 7\d .* 64.*max_text_tokens"):
         decoder.loss(torch.randn(1, 4, 32), [long])
-    with pytest.raises(ValueError, match=r"longest of the generated texts needs 7\d positions.*ask for fewer"):
+    with pytest.raises(ValueError, match=r"generated texts.* 7\d .* 64.*max_new_tokens"):
         decoder.generate(torch.randn(1, 4, 32), GenerationSettings(max_new_tokens=70))
 
 
-def test_the_head_is_asked_where_captions_have_words_and_nowhere_else(
-    make_decoder: MakeDecoder, gpt2: NewLanguageModel
-) -> None:
+def test_logits_are_computed_at_targets_only(make_decoder: MakeDecoder, gpt2: NewLanguageModel) -> None:
     decoder = make_decoder(gpt2)
-    asked = []
-    handle = decoder.lm.get_output_embeddings().register_forward_hook(lambda _, __, logits: asked.append(logits.shape))
+    shapes = []
+    handle = decoder.lm.get_output_embeddings().register_forward_hook(lambda _, __, logits: shapes.append(logits.shape))
     decoder.loss(torch.randn(3, 4, 32), CAPTIONS)
     handle.remove()
-    assert asked == [(9 + 4 + 3, len(gpt2.tokenizer))]
+    assert shapes == [(9 + 4 + 3, len(gpt2.tokenizer))]
     assert len(decoder.lm.get_output_embeddings()._forward_pre_hooks) == 0

@@ -14,7 +14,7 @@ def folder(llama: NewLanguageModel, tmp_path: Path) -> str:
     return str(tmp_path)
 
 
-def _num_learnt(model: Any) -> int:
+def _num_trainable(model: Any) -> int:
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
@@ -24,10 +24,10 @@ def test_a_pretrained_model_is_frozen_and_its_widths_are_known_beforehand(folder
     assert source.tokenizer.eos_token == "</s>"
     model = source.build()
     assert model.dtype is torch.float32
-    assert _num_learnt(model) == 0
+    assert _num_trainable(model) == 0
 
 
-def test_a_pretrained_model_may_be_learnt_and_may_be_half(folder: str) -> None:
+def test_a_pretrained_model_may_be_trainable_and_of_half_precision(folder: str) -> None:
     model = PretrainedLanguageModel(folder, dtype="bfloat16", trainable=True, attn_implementation="eager").build()
     assert model.dtype is torch.bfloat16
     assert model.config._attn_implementation == "eager"
@@ -43,15 +43,15 @@ def test_the_weights_are_those_of_the_folder(folder: str) -> None:
     assert all(torch.equal(tensor, built[name]) for name, tensor in stored.items())
 
 
-def test_lora_learns_little_in_full_precision_and_changes_nothing_at_first(folder: str) -> None:
+def test_lora_trains_little_in_full_precision_and_changes_nothing_at_first(folder: str) -> None:
     plain = PretrainedLanguageModel(folder, dtype="bfloat16").build()
     source = PretrainedLanguageModel(
         folder, dtype="bfloat16", lora=LoraSettings(r=2, target_modules=("q_proj", "v_proj"))
     )
     model = source.build().eval()
-    learnt = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    assert len(learnt) == 2 * 2 * 2  # blocks, maps, factors
-    assert all("lora_" in name and parameter.dtype is torch.float32 for name, parameter in learnt.items())
+    trainable = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert len(trainable) == 2 * 2 * 2  # blocks, maps, factors
+    assert all("lora_" in name and parameter.dtype is torch.float32 for name, parameter in trainable.items())
     ids = torch.tensor([[5, 6, 7]])
     assert torch.equal(model(ids).logits, plain(ids).logits)
 
@@ -64,12 +64,12 @@ def test_lora_on_all_linear_maps_leaves_the_head(folder: str) -> None:
 
 
 def test_trainable_and_lora_exclude_each_other() -> None:
-    with pytest.raises(ValueError, match=r"trainable=True and lora; expected one of them"):
+    with pytest.raises(ValueError, match=r"trainable=True.*lora"):
         PretrainedLanguageModel("somewhere", trainable=True, lora=LoraSettings())
 
 
 def test_a_folder_that_is_not_there_is_named() -> None:
-    with pytest.raises(FileNotFoundError, match=r"The language model is not at './nowhere'"):
+    with pytest.raises(FileNotFoundError, match=r"language model.*\./nowhere"):
         PretrainedLanguageModel("./nowhere").build()
 
 
@@ -79,10 +79,10 @@ def test_a_new_model_takes_its_vocabulary_from_the_tokenizer(gpt2: NewLanguageMo
     assert (config.bos_token_id, config.eos_token_id, config.pad_token_id) == (1, 2, 0)
     assert gpt2.hidden_size == 32
     model = gpt2.build()
-    assert _num_learnt(model) == sum(parameter.numel() for parameter in model.parameters())
+    assert _num_trainable(model) == sum(parameter.numel() for parameter in model.parameters())
 
 
-def test_a_new_model_is_drawn_from_the_global_seed(gpt2: NewLanguageModel) -> None:
+def test_a_new_model_is_initialized_from_the_global_seed(gpt2: NewLanguageModel) -> None:
     weights = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
@@ -92,24 +92,24 @@ def test_a_new_model_is_drawn_from_the_global_seed(gpt2: NewLanguageModel) -> No
 
 
 def test_a_configuration_without_type_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"has the keys \['n_embd'\]; expected 'model_type' among them"):
+    with pytest.raises(ValueError, match=r"n_embd.*model_type"):
         NewLanguageModel({"n_embd": 32}, "vocabulary")
 
 
-def test_a_key_that_the_model_does_not_know_is_refused_with_its_neighbours(vocabulary: Path) -> None:
+def test_an_unknown_key_is_refused_with_a_similar_one(vocabulary: Path) -> None:
     source = NewLanguageModel({"model_type": "gpt2", "n_embed": 32}, str(vocabulary))
-    with pytest.raises(ValueError, match=r"'n_embed', which is not for a 'gpt2' model to set; expected n_embd"):
+    with pytest.raises(ValueError, match=r"n_embed\b.*gpt2.*\bn_embd\b"):
         _ = source.config
 
 
-def test_the_vocabularys_size_is_not_to_be_said_twice(vocabulary: Path) -> None:
+def test_a_vocabulary_size_in_the_configuration_is_refused(vocabulary: Path) -> None:
     source = NewLanguageModel({"model_type": "gpt2", "vocab_size": 7}, str(vocabulary))
-    with pytest.raises(ValueError, match=r"'vocab_size'.*Vocabulary and special tokens are taken from the tokenizer"):
+    with pytest.raises(ValueError, match=r"vocab_size.*tokenizer"):
         _ = source.config
 
 
 @pytest.mark.parametrize(("type_", "similar"), [("qwen33", "qwen3"), ("gpt-2", "gpt2"), ("nonsense", "llama")])
 def test_an_unknown_type_is_named_with_a_similar_one(type_: str, similar: str) -> None:
     source = NewLanguageModel({"model_type": type_}, "package://synth2_lightning/scenes/vocabulary")
-    with pytest.raises(ValueError, match=rf"model_type '{type_}'.* expected .*\b{similar}\b"):
+    with pytest.raises(ValueError, match=rf"model_type.*{type_}.*\b{similar}\b"):
         source.build()

@@ -11,26 +11,26 @@ from synth2_lightning.types import GenerationSettings
 
 
 @torch.no_grad()
-def test_visual_tokens_come_at_the_scale_of_words(language_model: NewLanguageModel) -> None:
+def test_visual_tokens_have_the_scale_of_token_embeddings(language_model: NewLanguageModel) -> None:
     decoder = PrefixDecoder(language_model)
     decoder.load()
     words = decoder.lm.get_input_embeddings()(torch.arange(len(language_model.tokenizer)))
-    with decoder.show(1000 * torch.randn(3, 4, 32) + 7) as prefix:
-        assert prefix.std() == pytest.approx(float(words.std()), rel=0.1)
-        assert abs(float(prefix.mean())) < 0.1 * float(words.std())
+    with decoder.visual_context(1000 * torch.randn(3, 4, 32) + 7) as context:
+        assert context.prefix.std() == pytest.approx(float(words.std()), rel=0.1)
+        assert abs(float(context.prefix.mean())) < 0.1 * float(words.std())
 
 
-def test_only_the_scale_is_learnt_beside_a_frozen_model(llama: NewLanguageModel, tmp_path: Path) -> None:
+def test_only_the_norm_is_trained_with_a_frozen_model(llama: NewLanguageModel, tmp_path: Path) -> None:
     llama.build().save_pretrained(tmp_path)
     llama.tokenizer.save_pretrained(tmp_path)
     decoder = PrefixDecoder(PretrainedLanguageModel(str(tmp_path)))
     decoder.load()
-    learnt = [name for name, parameter in decoder.named_parameters() if parameter.requires_grad]
-    assert learnt == ["norm.weight", "norm.bias"]
+    trainable = [name for name, parameter in decoder.named_parameters() if parameter.requires_grad]
+    assert trainable == ["norm.weight", "norm.bias"]
 
 
 @torch.no_grad()
-def test_words_look_at_visual_tokens_when_they_are_about_to_be_said(language_model: NewLanguageModel) -> None:
+def test_attention_of_a_word_is_that_of_the_position_that_predicts_it(language_model: NewLanguageModel) -> None:
     decoder = PrefixDecoder(language_model)
     decoder.load()
     kernel = decoder.lm.config._attn_implementation
@@ -40,29 +40,29 @@ def test_words_look_at_visual_tokens_when_they_are_about_to_be_said(language_mod
     assert decoder.lm.config._attn_implementation == kernel
     for weights in (first, second):
         torch.testing.assert_close(weights.sum(-1), torch.ones(len(weights)))
-    # By hand: position 3 reads the beginning of text, and is about to say the first word.
-    ids = decoder.captions.encode(["a red circle"], None).inputs
+    # By hand: position 3 holds the beginning-of-text token and predicts the first word.
+    ids = decoder.caption_tokenizer.encode(["a red circle"], None).inputs
     decoder.lm.set_attn_implementation("eager")
-    with decoder.show(visual[:1]) as prefix:
-        embeds = torch.cat([prefix, decoder.lm.get_input_embeddings()(ids)], dim=1)
+    with decoder.visual_context(visual[:1]) as context:
+        embeds = torch.cat([context.prefix, decoder.lm.get_input_embeddings()(ids)], dim=1)
         layers = decoder.lm(inputs_embeds=embeds, output_attentions=True).attentions
-    about_to_say = torch.stack(layers)[:, 0, :, 3, :3].mean((0, 1))
-    torch.testing.assert_close(first[0], about_to_say / about_to_say.sum(), atol=1e-5, rtol=1e-4)
+    predicting = torch.stack(layers)[:, 0, :, 3, :3].mean((0, 1))
+    torch.testing.assert_close(first[0], predicting / predicting.sum(), atol=1e-5, rtol=1e-4)
 
 
 @torch.no_grad()
-def test_a_language_model_without_attention_says_so(gpt2: NewLanguageModel) -> None:
+def test_a_language_model_without_attention_weights_is_refused(gpt2: NewLanguageModel) -> None:
     decoder = PrefixDecoder(gpt2)
     decoder.load()
     plain = decoder.lm.forward
     decoder.lm.forward = lambda **words: SimpleNamespace(attentions=None) if "output_attentions" in words else plain()
-    with pytest.raises(TypeError, match="GPT2LMHeadModel gives no attention to be looked at; expected a language"):
+    with pytest.raises(TypeError, match=r"GPT2LMHeadModel.*attention"):
         decoder.attention(torch.randn(1, 3, 32), ["a circle"])
 
 
 @pytest.mark.slow
 @pytest.mark.long
-def test_a_real_language_model_continues_its_prompt_and_can_be_taught_what_it_sees() -> None:
+def test_visual_tokens_can_be_trained_for_a_real_language_model_with_a_prompt() -> None:
     source = PretrainedLanguageModel("weights://smollm2-135m-instruct", "SmolLM2-135M-Instruct.Q4_1.gguf")
     try:
         tokenizer = source.tokenizer

@@ -16,7 +16,7 @@ def words(vocabulary: Path) -> Any:
 
 @pytest.fixture
 def letters() -> Any:
-    """A vocabulary such as GPT-2's: of bytes, with an end and no beginning."""
+    """A byte-level vocabulary such as GPT-2's, without a beginning-of-text token."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE({"<|end|>": 0} | {letter: i + 1 for i, letter in enumerate(alphabet)}, []))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -33,7 +33,7 @@ def test_a_text_follows_the_beginning_and_is_followed_by_the_end(words: Any) -> 
     assert said == [["▁a", "▁circle", "</s>"], ["▁two", "▁green", "▁triangles", "</s>"]]
 
 
-def test_a_prompt_is_read_and_not_learnt(words: Any) -> None:
+def test_a_prompt_has_no_targets(words: Any) -> None:
     tokens = CaptionTokenizer(words, "a dog", None).encode(["runs", "a circle"], ["the sun", "green"])
     assert words.convert_ids_to_tokens(tokens.inputs[0].tolist()) == ["▁the", "▁sun", "▁runs"]
     assert tokens.is_target.tolist() == [[False, True, True], [True, True, True]]
@@ -74,20 +74,25 @@ def test_decoded_texts_have_no_special_tokens(words: Any) -> None:
     assert CaptionTokenizer(words, "", None).decode(ids) == ["a dog runs"]
 
 
+def test_another_number_of_prompts_is_refused(words: Any) -> None:
+    with pytest.raises(ValueError, match=r"2 texts.*1 prompts"):
+        CaptionTokenizer(words, "", None).encode(["a dog", "a circle"], ["a"])
+
+
 @pytest.mark.parametrize("prompt", ["", "a photo of"])
 def test_empty_captions_are_refused(words: Any, prompt: str) -> None:
-    with pytest.raises(ValueError, match=r"The caption '  ' has no word.*Drop such captions"):
+    with pytest.raises(ValueError, match=r"caption '  '.*no word"):
         CaptionTokenizer(words, prompt, None).encode(["a dog", "  "], None)
 
 
 def test_a_tokenizer_without_end_is_refused(letters: Any) -> None:
     letters.eos_token = None
-    with pytest.raises(ValueError, match=r"has no end of text, so a caption would never end; expected eos_token"):
+    with pytest.raises(ValueError, match="eos_token"):
         CaptionTokenizer(letters, "", None)
 
 
 def test_tokens_know_the_word_that_they_are_part_of(words: Any, letters: Any) -> None:
     texts = ["a red circle", "a  circle ."]
-    assert CaptionTokenizer(words, "", None).word_numbers(texts) == [[0, 1, 2], [0, 1, 2]]
-    assert CaptionTokenizer(letters, "", None).word_numbers(["so it"]) == [[0, 0, 0, 1, 1]]  # the space ends word 0
-    assert CaptionTokenizer(letters, "Say:", None).word_numbers(["so"]) == [[0, 0, 0]]  # after a space
+    assert CaptionTokenizer(words, "", None).word_indices(texts) == [[0, 1, 2], [0, 1, 2]]
+    assert CaptionTokenizer(letters, "", None).word_indices(["so it"]) == [[0, 0, 0, 1, 1]]  # the space ends word 0
+    assert CaptionTokenizer(letters, "Say:", None).word_indices(["so"]) == [[0, 0, 0]]  # after a space

@@ -30,5 +30,5 @@ def test_special_tokens_are_known(tmp_path: Path) -> None:
 
 
 def test_an_empty_vocabulary_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"No word of the captions occurs min_count=9 times.*Lower min_count"):
+    with pytest.raises(ValueError, match="min_count=9"):
         build_vocabulary(CAPTIONS, 9, tmp_path)

@@ -1,4 +1,4 @@
-"""A run as `synth2 fit` leaves it, of a captioner that has learnt nothing but has the parts of Scenes' own."""
+"""A run as `synth2 fit` leaves it, of a captioner that has learned nothing but has the parts of Scenes' own."""
 
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,13 @@ from synth2_lightning.decoders.prefix import PrefixDecoder
 from synth2_lightning.encoders.vqgan import VQGANTokenizer
 from synth2_lightning.interfaces import Resampler
 from synth2_lightning.modules.captioning import VisionLanguageModule
-from synth2_lightning.nn.neighbourhood import NeighbourhoodResampler
+from synth2_lightning.nn.neighborhood import NeighborhoodResampler
 from synth2_lightning.nn.perceiver import PerceiverResampler
 from synth2_lightning.types import GenerationSettings
 
 GPT2 = {"model_type": "gpt2", "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 64}
 TOKENIZER, VOCABULARY = (f"package://synth2_lightning/scenes/{name}" for name in ("tokenizer", "vocabulary"))
-PERCEIVER: dict[str, Any] = {"num_queries": 4, "depth": 2, "num_heads": 2, "num_positions": 64}
+PERCEIVER: dict[str, Any] = {"num_latents": 4, "depth": 2, "num_heads": 2, "num_positions": 64}
 
 
 def describe(part: type, **arguments: Any) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def make_resampler(input_dim: int, output_dim: int) -> Resampler:
     def perceiver(inner: int, outer: int) -> Resampler:
         return PerceiverResampler(inner, outer, **PERCEIVER)
 
-    return NeighbourhoodResampler(input_dim, output_dim, perceiver, num_layers=1)
+    return NeighborhoodResampler(input_dim, output_dim, perceiver, num_layers=1)
 
 
 def make_module() -> VisionLanguageModule:
@@ -58,9 +58,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     language_model = describe(NewLanguageModel, config=GPT2, tokenizer=VOCABULARY)
     settings = {
         "image_encoder": describe(VQGANTokenizer, model=TOKENIZER),
-        "resampler": describe(
-            NeighbourhoodResampler, num_layers=1, resampler=describe(PerceiverResampler, **PERCEIVER)
-        ),
+        "resampler": describe(NeighborhoodResampler, num_layers=1, resampler=describe(PerceiverResampler, **PERCEIVER)),
         "decoder": describe(PrefixDecoder, language_model=language_model),
         "generation": {"max_new_tokens": 6},
         "_instantiator": "lightning.pytorch.cli.instantiate_module",
@@ -86,8 +84,8 @@ def describe_data() -> dict[str, Any]:
         MixedDataModule,
         real=describe(
             RealDataModule,
-            train=describe(ScenesSource, split="train", num_pictures=8),
-            val=describe(ScenesSource, split="val", num_pictures=8),
+            train=describe(ScenesSource, split="train", num_images=8),
+            val=describe(ScenesSource, split="val", num_images=8),
         ),
-        synthetic=describe(SyntheticDataModule, shards=shards, limit=300, keep_share=0.5),
+        synthetic=describe(SyntheticDataModule, shards=shards, limit=300, keep_fraction=0.5),
     )

@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from synth2_lightning.captioner import Captioner
 from synth2_lightning.demo.answers import Answerer
+from synth2_lightning.export.captioner import Captioner
 from synth2_lightning.modules.captioning import VisionLanguageModule
 from synth2_lightning.scenes.drawing import draw_scene
 from synth2_lightning.scenes.world import scene_at
@@ -16,10 +16,10 @@ def test_a_caption_comes_with_a_map_for_each_of_its_words(module: VisionLanguage
     answer = Answerer(Captioner(module, "cpu"), None).answer(tmp_path / "scene.png")
     assert answer.caption
     assert [word for _, word in answer.words] == answer.caption.split()
-    assert (answer.words_note, answer.neighbours) == ("", [])
+    assert (answer.words_note, answer.neighbors) == ("", [])
 
 
-def test_a_picture_is_read_by_the_rules_of_all_pictures(module: VisionLanguageModule, tmp_path: Path) -> None:
+def test_a_image_is_read_by_the_rules_of_all_images(module: VisionLanguageModule, tmp_path: Path) -> None:
     answerer = Answerer(Captioner(module, "cpu"), None)
     upright = draw_scene(scene_at("val", 0))
     upright.save(tmp_path / "upright.png")
@@ -30,9 +30,7 @@ def test_a_picture_is_read_by_the_rules_of_all_pictures(module: VisionLanguageMo
     assert one.words
     assert [each.tobytes() for each, _ in one.words] == [each.tobytes() for each, _ in other.words]
     Image.new("1", (15_000, 15_000)).save(tmp_path / "bomb.png")
-    with pytest.raises(
-        OSError, match=r"bomb.png cannot be read: .*15000 x 15000 pixels, and more than 178956970 are re"
-    ):
+    with pytest.raises(OSError, match=r"bomb\.png.*15000 x 15000.*178956970"):
         answerer.answer(tmp_path / "bomb.png")
 
 
@@ -41,5 +39,5 @@ def test_parts_without_maps_give_the_reason_beside_the_caption(tmp_path: Path) -
     tiny = VisionLanguageModule(TinyImageTokenizer(), TinyResampler, TinyDecoder())
     answer = Answerer(Captioner(tiny, "cpu"), None).answer(tmp_path / "white.png")
     assert answer.words == []
-    reason = "TinyResampler cannot say where" if answer.caption else "The caption has no word."
+    reason = "TinyResampler" if answer.caption else "empty"
     assert reason in answer.words_note

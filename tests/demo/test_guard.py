@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from synth2_lightning.demo.guard import MAX_BODY_BYTES, TRUSTED_HOSTS, OwnPageOnly
+from synth2_lightning.demo.guard import MAX_BODY_BYTES, NOT_UPLOADED, TRUSTED_HOSTS, OwnPageOnly
 
 CALL = "/gradio_api/call/caption"
 JSON = {"Content-Type": "application/json"}
@@ -28,7 +28,7 @@ async def echo(request: Request) -> Response:
 def uploads(tmp_path: Path) -> Path:
     folder = tmp_path / "uploads"
     (folder / "0a1b").mkdir(parents=True)
-    (folder / "0a1b" / "fox.png").write_bytes(b"a picture")
+    (folder / "0a1b" / "fox.png").write_bytes(b"an image")
     (tmp_path / "private").mkdir()
     (tmp_path / "private" / "passport.png").write_bytes(b"a secret")
     (folder / "link.png").symlink_to(tmp_path / "private" / "passport.png")
@@ -58,7 +58,7 @@ def test_what_the_page_asks_for_arrives_whole_and_under_its_policy(client: TestC
     assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
     assert client.get("/config").status_code == client.get("/").status_code == 200
     assert client.get(f"/gradio_api/file={uploads}/0a1b/fox.png").status_code == 200
-    assert client.post("/gradio_api/upload?upload_id=1", files={"files": b"a picture"}).status_code == 200
+    assert client.post("/gradio_api/upload?upload_id=1", files={"files": b"an image"}).status_code == 200
 
 
 OUTSIDE = {
@@ -86,9 +86,7 @@ def test_nothing_but_uploads_is_read_and_no_answer_says_what_is_there(
     bodies = [data(path), {"data": [wanted]}, {"data": [[{"deep": [{"image": wanted}]}]]}, {"data": [], **wanted}]
     answers = [client.post(CALL, json=body) for body in bodies]
     assert {answer.status_code for answer in answers} == {403}
-    assert {answer.text for answer in answers} == {
-        "Only pictures that were uploaded to this page are read; upload the picture first."
-    }
+    assert {answer.text for answer in answers} == {NOT_UPLOADED}
 
 
 @pytest.mark.parametrize("kind", [kind for kind in OUTSIDE if kind not in ("a zero byte", "a path of 100,000 letters")])

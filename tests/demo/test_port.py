@@ -10,11 +10,11 @@ def test_a_port_that_somebody_listens_on_is_refused_and_free_again_afterwards() 
         other.bind((HOST, 0))
         other.listen()
         port: int = other.getsockname()[1]
-        with pytest.raises(OSError, match=f"Port {port} of 127.0.0.1 is in use; expected a free one .* with --port"):
+        with pytest.raises(OSError, match=rf"\b{port}\b.*127\.0\.0\.1.*--port"):
             refuse_taken_port(port)
     refuse_taken_port(port)
 
 
 def test_a_number_that_is_no_port_is_refused() -> None:
-    with pytest.raises(ValueError, match="The port is 0; expected 1 to 65535"):
+    with pytest.raises(ValueError, match=r"\b0\b.*\b65535\b"):
         refuse_taken_port(0)

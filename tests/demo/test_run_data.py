@@ -12,7 +12,7 @@ from synth2_lightning.scenes.source import ScenesSource
 def test_parts_of_the_data_are_built_as_the_run_file_says(run: Path) -> None:
     shards = build_data_part(run, SyntheticDataModule)
     assert shards is not None
-    assert (shards.reader.limit, shards.keep_share) == (300, 0.5)
+    assert (shards.reader.limit, shards.keep_fraction) == (300, 0.5)
     source = build_data_part(run, ImageTextSource, ".val")  # type: ignore[type-abstract]
     assert isinstance(source, ScenesSource)
     assert (source.split, len(source)) == ("val", 8)

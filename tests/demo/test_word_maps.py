@@ -23,23 +23,23 @@ def test_a_map_is_attention_of_a_word_to_queries_times_theirs_to_places(module: 
     torch.testing.assert_close(maps[2, 5, 6], torch.as_tensor(by_hand))
 
 
-def test_parts_that_cannot_say_where_they_look_are_named() -> None:
+def test_parts_without_attention_weights_are_named() -> None:
     tiny = VisionLanguageModule(TinyImageTokenizer(), TinyResampler, TinyDecoder())
-    with pytest.raises(TypeError, match="TinyResampler cannot say where its visual tokens look"):
+    with pytest.raises(TypeError, match="TinyResampler"):
         map_words(tiny, tiny_batch(1).image, "a field")
-    with pytest.raises(TypeError, match="TinyDecoder cannot say where its words look; expected a decoder that overr"):
+    with pytest.raises(TypeError, match=r"TinyDecoder.*attention"):
         tiny.decoder.attention(torch.zeros(1, 4, 8), ["a field"])
 
 
-def test_positions_that_fill_no_square_are_refused(
+def test_a_number_of_positions_that_is_no_square_is_refused(
     module: VisionLanguageModule, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module.image_encoder, "encode_pixels", lambda _: torch.zeros(1, 50, 32))
-    with pytest.raises(ValueError, match="The encoder 'vqgan' gives 50 embeddings per picture, which fill no square"):
+    with pytest.raises(ValueError, match=r"vqgan.* 50 .*square"):
         map_words(module, Pixels(torch.zeros(1, 3, 64, 64, dtype=torch.uint8)), "a circle")
 
 
-def test_what_was_looked_at_most_is_warmest_and_the_rest_is_grey() -> None:
+def test_the_largest_weight_is_warmest_and_zero_is_grey() -> None:
     weights = torch.zeros(8, 8)
     weights[1, 6] = 0.5
     drawn = np.asarray(draw_map(Image.new("RGB", (64, 64), (200, 40, 40)), weights, strongest=0.5, side=128)).astype(

@@ -59,7 +59,7 @@ def test_frozen_in_evaluation_mode() -> None:
     assert all(float(buffer.abs().sum()) in (0.0, 3.0) for buffer in encoder.network.buffers())  # type: ignore[union-attr]
 
 
-def test_values_are_normalised() -> None:
+def test_values_are_normalized() -> None:
     encoder = loaded(Preprocessing(8, mean=(0.0, 0.5, 1.0), std=(1.0, 0.5, 0.25)))
     embeddings = encoder.encode_pixels(Pixels(torch.full((1, 3, 8, 8), 255, dtype=torch.uint8)))
     torch.testing.assert_close(embeddings, torch.tensor([1.0, 1.0, 0.0]).expand(1, 4, 3), atol=1e-4, rtol=0)
@@ -72,7 +72,7 @@ def test_tokens_are_in_raster_order() -> None:
     assert embeddings[0, :, 0].round().tolist() == [0.0, 1.0, 0.0, 0.0]
 
 
-def test_pictures_of_the_right_size_are_untouched() -> None:
+def test_images_of_the_right_size_are_untouched() -> None:
     values = torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8)
     assert Preprocessing(16, HALF, HALF).frame(values) is values
 
@@ -83,7 +83,7 @@ def test_shortest_side_is_scaled_and_the_middle_cut_out() -> None:
     assert torch.equal(Preprocessing(8, HALF, HALF).frame(values), torch.full((1, 3, 8, 8), 200, dtype=torch.uint8))
 
 
-def test_squash_keeps_the_whole_picture() -> None:
+def test_squash_keeps_the_whole_image() -> None:
     values = torch.zeros(1, 3, 8, 24, dtype=torch.uint8)
     values[..., 12:] = 200
     framed = Preprocessing(8, HALF, HALF, interpolation="bilinear", resize_mode="squash").frame(values)
@@ -98,17 +98,17 @@ def test_no_gradient_flows() -> None:
 
 
 def test_encoding_before_load_is_refused() -> None:
-    with pytest.raises(RuntimeError, match=r"'patch-means' has no weights yet; call load\(\)"):
+    with pytest.raises(RuntimeError, match=r"'patch-means'.*load\(\)"):
         PatchMeans(Preprocessing(8, HALF, HALF)).encode_pixels(Pixels(torch.zeros(1, 3, 8, 8, dtype=torch.uint8)))
 
 
-def test_a_processor_sees_few_pictures_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_processor_sees_few_images_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = loaded(Preprocessing(16, HALF, HALF))
     pixels = Pixels(torch.randint(256, (19, 3, 16, 16), dtype=torch.uint8))
     sizes: list[int] = []
     encoder.network.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))  # type: ignore[union-attr]
     features = encoder.encode_pixels(pixels)
     assert sizes == [8, 8, 3]
-    monkeypatch.setattr("synth2_lightning.encoders.frozen._CPU_PICTURES", 19)
+    monkeypatch.setattr("synth2_lightning.encoders.frozen.FROZEN_CHUNK", 19)
     torch.testing.assert_close(encoder.encode_pixels(pixels), features)
     assert encoder.encode_pixels(Pixels(pixels.values[:0])).shape == (0, 16, 3)

@@ -12,10 +12,9 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from synth2_lightning.encoders.open_clip import OpenClipEncoder, OpenClipImageTextEncoder, OpenClipScorer
-from synth2_lightning.encoders.vqgan import VQGANTokenizer
-from synth2_lightning.testing import TinyImageTokenizer, check_image_encoder, check_pair_scorer
-from synth2_lightning.types import Pixels, VQTokens
+from synth2_lightning.encoders.open_clip import OpenClipEncoder, OpenClipImageTextEncoder
+from synth2_lightning.testing import check_image_encoder
+from synth2_lightning.types import Pixels
 
 TEXT = {"context_length": 8, "vocab_size": 64, "width": 32, "heads": 2, "layers": 1}
 TOWERS = {
@@ -58,7 +57,7 @@ def random_pixels(size: int) -> Pixels:
     return Pixels(torch.randint(0, 256, (2, 3, size, size), dtype=torch.uint8, generator=torch.manual_seed(1)))
 
 
-def clip_normalised(pixels: Pixels) -> Tensor:
+def clip_normalized(pixels: Pixels) -> Tensor:
     mean = torch.tensor(open_clip.OPENAI_DATASET_MEAN).view(3, 1, 1)
     std = torch.tensor(open_clip.OPENAI_DATASET_STD).view(3, 1, 1)
     return (pixels.values / 255 - mean) / std
@@ -71,7 +70,7 @@ def test_vit_gives_the_patches_that_open_clip_pools(tmp_path: Path) -> None:
     encoder.load()
     pixels = random_pixels(32)
     model.visual.output_tokens = True  # type: ignore[union-attr]
-    _, patches = model.visual(clip_normalised(pixels))  # type: ignore[operator]
+    _, patches = model.visual(clip_normalized(pixels))  # type: ignore[operator]
     torch.testing.assert_close(encoder.encode_pixels(pixels), patches)
 
 
@@ -84,7 +83,7 @@ def test_inner_block_comes_without_the_final_norm(tmp_path: Path) -> None:
     taken: list[Tensor] = []
     block = model.visual.transformer.resblocks[1]  # type: ignore[union-attr,index]
     block.register_forward_hook(lambda *call: taken.append(call[2]))  # type: ignore[union-attr]
-    model.visual(clip_normalised(pixels))  # type: ignore[operator]
+    model.visual(clip_normalized(pixels))  # type: ignore[operator]
     torch.testing.assert_close(encoder.encode_pixels(pixels), taken[0][:, 1:])
 
 
@@ -165,58 +164,39 @@ def test_name_says_model_weights_layer_and_size() -> None:
     assert OpenClipEncoder("tiny-vit", "folder/mine.pt", layer=1).name == "tiny-vit/mine/1@32"
 
 
-def test_construction_leaves_logging_as_it_was(caplog: pytest.LogCaptureFixture) -> None:
+def test_construction_silences_the_warning_of_random_weights_and_nothing_else(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create_model = open_clip.create_model
+
+    def create_and_warn(*args: Any, **kwargs: Any) -> Any:
+        logging.getLogger("other").warning("during")
+        logging.warning("during")
+        return create_model(*args, **kwargs)
+
+    monkeypatch.setattr(open_clip, "create_model", create_and_warn)
     OpenClipEncoder("tiny-vit", "x.pt")
-    assert caplog.records == []
-    logging.getLogger("afterwards").warning("heard")
-    assert [record.message for record in caplog.records] == ["heard"]
+    create_model("tiny-vit", load_weights=False)
+    assert [record.name for record in caplog.records] == ["other", "root", "root"]
+    assert [record.message for record in caplog.records][:2] == ["during", "during"]
+    assert "No pretrained weights loaded" in caplog.records[2].message
 
 
 @pytest.mark.parametrize("shape", [(61, 87), (300, 200), (224, 96)])
 def test_device_resize_matches_open_clips_own(shape: tuple[int, int]) -> None:
     """The same framing and filter as PIL's; both round to uint8 twice, which leaves two steps at most."""
     rough = np.random.default_rng(0).integers(0, 256, (shape[0] // 8 + 1, shape[1] // 8 + 1, 3), dtype=np.uint8)
-    picture = Image.fromarray(rough).resize(shape[::-1], Image.Resampling.BICUBIC)
+    image = Image.fromarray(rough).resize(shape[::-1], Image.Resampling.BICUBIC)
     encoder = OpenClipEncoder("tiny-vit", "x.pt")
-    theirs = open_clip.image_transform(32, is_train=False, mean=(0.0,) * 3, std=(1.0,) * 3)(picture) * 255
-    pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None]
+    theirs = open_clip.image_transform(32, is_train=False, mean=(0.0,) * 3, std=(1.0,) * 3)(image) * 255
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
     ours = encoder.preprocessing.frame(pixels)[0].float()
     difference = (ours - theirs).abs()
     assert difference.max() <= 2
     assert difference.mean() <= 0.2
 
 
-def scenes_tokenizer() -> VQGANTokenizer:
-    return VQGANTokenizer("package://synth2_lightning/scenes/tokenizer")
-
-
-def random_tokens() -> VQTokens:
-    tokenizer = scenes_tokenizer()
-    tokenizer.load()
-    return VQTokens(torch.randint(0, 512, (3, 64, 1), generator=torch.manual_seed(2)), tokenizer.codebook)
-
-
 CAPTIONS = ["a red circle", "two small green squares on a striped background", "a ring"]
-
-
-def test_a_score_is_open_clips_own_cosine(tmp_path: Path) -> None:
-    model, path = save_random("tiny-clip", tmp_path)
-    tokens, tokenizer = random_tokens(), scenes_tokenizer()
-    scorer = OpenClipScorer(tokenizer, "tiny-clip", path)
-    check_pair_scorer(scorer, tokens, CAPTIONS, atol=1e-5)
-
-    _, _, preprocess = open_clip.create_model_and_transforms("tiny-clip")
-    arrays = tokenizer.detokenize(tokens).values.permute(0, 2, 3, 1).numpy()
-    pictures = torch.stack([preprocess(Image.fromarray(array)) for array in arrays])
-    with torch.no_grad():
-        image = model.encode_image(pictures, normalize=True)  # type: ignore[operator]
-        text = model.encode_text(open_clip.get_tokenizer("tiny-clip")(CAPTIONS), normalize=True)  # type: ignore[operator]
-    # They resize with Pillow, which rounds once more on the way.
-    torch.testing.assert_close(scorer.score(tokens, CAPTIONS), (image * text).sum(1), atol=5e-3, rtol=0)
-    assert scorer.score(tokens, CAPTIONS).std() > 0.02
-    provenance = scorer.provenance()
-    assert provenance["weights"].startswith("open_clip:")
-    assert (provenance["model"], provenance["pretrained"]) == ("tiny-clip", "tiny-clip")
 
 
 @torch.no_grad()
@@ -227,7 +207,7 @@ def test_both_towers_embed_as_open_clip_does(tmp_path: Path) -> None:
     encoder.train()
     assert not any(module.training for module in encoder.modules())
     pixels, words = random_pixels(32), open_clip.get_tokenizer("tiny-clip")(CAPTIONS)
-    images = model.encode_image(clip_normalised(pixels), normalize=True)  # type: ignore[operator]
+    images = model.encode_image(clip_normalized(pixels), normalize=True)  # type: ignore[operator]
     torch.testing.assert_close(encoder.embed_images(pixels), images)
     texts = model.encode_text(words, normalize=True)  # type: ignore[operator]
     torch.testing.assert_close(encoder.embed_texts(CAPTIONS), texts)
@@ -243,56 +223,35 @@ def test_both_towers_embed_as_open_clip_does(tmp_path: Path) -> None:
 
 def test_towers_need_weights_and_a_known_architecture() -> None:
     encoder = OpenClipImageTextEncoder("tiny-clip", "x.pt")
-    with pytest.raises(
-        RuntimeError, match=r"encoder 'tiny-clip' has no weights yet; call load\(\) before embedding pi"
-    ):
+    with pytest.raises(RuntimeError, match=r"'tiny-clip'.*load\(\)"):
         encoder.embed_images(random_pixels(32))
-    with pytest.raises(
-        RuntimeError, match=r"encoder 'tiny-clip' has no weights yet; call load\(\) before embedding te"
-    ):
+    with pytest.raises(RuntimeError, match=r"'tiny-clip'.*load\(\).*texts"):
         encoder.embed_texts(CAPTIONS)
-    with pytest.raises(ValueError, match="has no architecture 'ViT-X'"):
+    with pytest.raises(ValueError, match="architecture 'ViT-X'"):
         OpenClipImageTextEncoder("ViT-X", "x.pt")
 
 
-def test_scoring_needs_weights_and_a_tokenizer_that_decodes(tmp_path: Path) -> None:
-    _, path = save_random("tiny-clip", tmp_path)
-    tokens = VQTokens(torch.zeros(1, 4, 1, dtype=torch.long), TinyImageTokenizer.codebook)
-    scorer = OpenClipScorer(TinyImageTokenizer(), "tiny-clip", path)
-    with pytest.raises(RuntimeError, match=r"scorer 'tiny-clip' has no weights yet; call load\(\) before scoring"):
-        scorer.score(tokens, ["a field"])
-    scorer.load()
-    with pytest.raises(TypeError, match="has no decoder from codes"):
-        scorer.score(tokens, ["a field"])
-    with pytest.raises(ValueError, match="has no architecture 'ViT-X'"):
-        OpenClipScorer(TinyImageTokenizer(), "ViT-X", path)
-
-
 def test_unknown_architecture_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"has no architecture 'ViT-X'; expected one of open_clip.list_models"):
+    with pytest.raises(ValueError, match=r"'ViT-X'.*open_clip\.list_models"):
         OpenClipEncoder("ViT-X", "openai")
 
 
 def test_unknown_layer_is_refused() -> None:
-    with pytest.raises(ValueError, match="'tiny-vit' has no layer 3; expected -3 to 2"):
+    with pytest.raises(ValueError, match=r"'tiny-vit'.*layer 3.*-3 to 2"):
         OpenClipEncoder("tiny-vit", "x.pt", layer=3)
 
 
 def test_neither_tag_nor_file_lists_the_tags() -> None:
-    with pytest.raises(FileNotFoundError, match=r"not at 'laion9b'.*no pretrained tag of ViT-B-32 either: .*openai"):
+    with pytest.raises(FileNotFoundError, match=r"'laion9b'.*tag of ViT-B-32.*openai"):
         OpenClipEncoder("ViT-B-32", "laion9b").load()
 
 
 def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
     _, path = save_random("tiny-resnet", tmp_path)
-    with pytest.raises(
-        OSError, match=r"of open_clip's 'tiny-vit' could not be loaded: .*local state dict of this arch"
-    ):
+    with pytest.raises(OSError, match=r"'tiny-vit'.*state dict"):
         OpenClipEncoder("tiny-vit", path).load()
 
 
 def test_unreachable_tag_names_the_way_out() -> None:
-    with pytest.raises(
-        OSError, match=r"'laion2b_s34b_b79k' of open_clip's 'ViT-B-32' could not be .*without a network"
-    ):
+    with pytest.raises(OSError, match=r"'laion2b_s34b_b79k'.*'ViT-B-32'.*network"):
         OpenClipEncoder("ViT-B-32", "laion2b_s34b_b79k").load()

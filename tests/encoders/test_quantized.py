@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from synth2_lightning.encoders.quantized import QuantizedEncoder, ResidualCodebookLearner
 from synth2_lightning.interfaces import ImageEncoder
 from synth2_lightning.testing import check_image_tokenizer
-from synth2_lightning.types import ImageEmbeddings, Pixels, SoftVQTokens, VQTokens
+from synth2_lightning.types import Pixels, VQTokens
 
 
 class PatchMeans(ImageEncoder):
-    """Four tokens a picture: the mean colour of each quarter."""
+    """Four tokens an image: the mean color of each quarter."""
 
     name, num_tokens, embed_dim, image_size = "patch-means", 4, 3, 8
 
@@ -24,25 +24,25 @@ class PatchMeans(ImageEncoder):
         return means.flatten(2).transpose(1, 2)
 
 
-def pictures(num: int, seed: int = 0) -> Pixels:
-    """Pictures of four flat quarters, so that their features fill the colour cube."""
-    colours = torch.randint(0, 256, (num, 3, 2, 2), dtype=torch.uint8, generator=torch.manual_seed(seed))
-    return Pixels(colours.repeat_interleave(4, 2).repeat_interleave(4, 3))
+def images(num: int, seed: int = 0) -> Pixels:
+    """Images of four flat quarters, so that their features fill the color cube."""
+    colors = torch.randint(0, 256, (num, 3, 2, 2), dtype=torch.uint8, generator=torch.manual_seed(seed))
+    return Pixels(colors.repeat_interleave(4, 2).repeat_interleave(4, 3))
 
 
 def learner(codebook_size: int = 8, num_levels: int = 3, num_steps: int = 1) -> ResidualCodebookLearner:
     codebook = ResidualCodebookLearner(PatchMeans(), codebook_size, num_levels, decay=0.8)
     codebook.load()
     for step in range(num_steps):
-        codebook.quantize(pictures(64, seed=step))
+        codebook.quantize(images(64, seed=step))
     return codebook
 
 
 def unexplained(codebook: ResidualCodebookLearner) -> float:
     """Share of the variance of held-out features that the codes leave."""
-    quantization = codebook.eval().quantize(pictures(256, seed=99))
-    centred = quantization.features - quantization.features.mean((0, 1))
-    return float((quantization.features - quantization.quantized).square().sum() / centred.square().sum())
+    quantization = codebook.eval().quantize(images(256, seed=99))
+    centerd = quantization.features - quantization.features.mean((0, 1))
+    return float((quantization.features - quantization.quantized).square().sum() / centerd.square().sum())
 
 
 @pytest.fixture
@@ -76,14 +76,14 @@ def test_unused_codes_start_again() -> None:
     black = Pixels(torch.zeros(64, 3, 8, 8, dtype=torch.uint8))
     codebook.quantize(black)
     for seed in range(8):
-        codebook.quantize(pictures(64, seed))
-    assert set(codebook.eval().quantize(pictures(256)).ids.flatten().tolist()) == set(range(8))
+        codebook.quantize(images(64, seed))
+    assert set(codebook.eval().quantize(images(256)).ids.flatten().tolist()) == set(range(8))
 
 
 def test_evaluation_moves_no_code() -> None:
     codebook = learner().eval()
     before = {name: tensor.clone() for name, tensor in codebook.state_dict().items()}
-    codebook.quantize(pictures(64, seed=5))
+    codebook.quantize(images(64, seed=5))
     assert all(torch.equal(before[name], tensor) for name, tensor in codebook.state_dict().items())
 
 
@@ -92,25 +92,25 @@ def test_learning_resumes_from_its_state() -> None:
     second = ResidualCodebookLearner(PatchMeans(), 8, 3, decay=0.8)
     second.load()
     second.load_state_dict(first.state_dict())
-    a, b = (codebook.quantize(pictures(64, seed=7)) for codebook in (first, second))
+    a, b = (codebook.quantize(images(64, seed=7)) for codebook in (first, second))
     assert torch.equal(a.ids, b.ids)
     assert unexplained(first) == unexplained(second)
 
 
 def test_autocast_does_not_round_distances() -> None:
     codebook = learner(codebook_size=32).eval()
-    exact = codebook.quantize(pictures(64)).ids
+    exact = codebook.quantize(images(64)).ids
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(codebook.quantize(pictures(64)).ids, exact)
+        assert torch.equal(codebook.quantize(images(64)).ids, exact)
 
 
 def test_exported_codebook_quantises_as_the_learner_does(tmp_path: Path) -> None:
     codebook = learner(num_steps=3).eval()
     codebook.export(tmp_path)
     encoder = loaded(tmp_path)
-    expected = codebook.quantize(pictures(64, seed=5))
-    assert torch.equal(encoder.tokenize(pictures(64, seed=5)).ids, expected.ids)
-    torch.testing.assert_close(encoder.encode_pixels(pictures(64, seed=5)), expected.quantized)
+    expected = codebook.quantize(images(64, seed=5))
+    assert torch.equal(encoder.tokenize(images(64, seed=5)).ids, expected.ids)
+    torch.testing.assert_close(encoder.encode_pixels(images(64, seed=5)), expected.quantized)
 
 
 def test_export_says_what_it_holds(folder: Path) -> None:
@@ -121,7 +121,7 @@ def test_export_says_what_it_holds(folder: Path) -> None:
 
 def test_obeys_the_laws_of_image_tokenizers(folder: Path) -> None:
     check_image_tokenizer(QuantizedEncoder(PatchMeans(), str(folder)), image_size=20)
-    check_image_tokenizer(QuantizedEncoder(PatchMeans(), str(folder), quantize_pixels=False), law=False)
+    check_image_tokenizer(QuantizedEncoder(PatchMeans(), str(folder), quantize_pixels=False), quantizes_pixels=False)
 
 
 def test_widths_are_known_before_the_codes(folder: Path) -> None:
@@ -132,34 +132,24 @@ def test_widths_are_known_before_the_codes(folder: Path) -> None:
 
 def test_each_level_takes_the_nearest_code(folder: Path) -> None:
     encoder = loaded(folder)
-    residual = PatchMeans().encode_pixels(pictures(16))
-    ids = encoder.tokenize(pictures(16)).ids
+    residual = PatchMeans().encode_pixels(images(16))
+    ids = encoder.tokenize(images(16)).ids
     for level, codes in enumerate(encoder.codes):
         assert torch.equal(ids[..., level], torch.cdist(residual, codes[None]).argmin(-1))
         residual = residual - codes[ids[..., level]]
 
 
-def test_photographs_may_stay_continuous(folder: Path) -> None:
+def test_photos_may_stay_continuous(folder: Path) -> None:
     encoder = loaded(folder, quantize_pixels=False)
-    torch.testing.assert_close(encoder(pictures(4)), PatchMeans()(pictures(4)))
+    torch.testing.assert_close(encoder(images(4)), PatchMeans()(images(4)))
     # and tokens lie in the same space, near the features that they stand for
-    assert (encoder(encoder.tokenize(pictures(4))) - encoder(pictures(4))).abs().mean() < 0.1
+    assert (encoder(encoder.tokenize(images(4))) - encoder(images(4))).abs().mean() < 0.1
 
 
 def test_fewer_levels_are_the_first_ones(folder: Path) -> None:
     whole, coarse = loaded(folder), loaded(folder, num_levels=1)
-    assert torch.equal(coarse.tokenize(pictures(8)).ids, whole.tokenize(pictures(8)).ids[..., :1])
+    assert torch.equal(coarse.tokenize(images(8)).ids, whole.tokenize(images(8)).ids[..., :1])
     assert coarse.codebook != whole.codebook
-
-
-def test_soft_tokens_are_expectations_summed_over_levels(folder: Path) -> None:
-    encoder = loaded(folder, num_levels=2)
-    ids = torch.tensor([[[[0, 1], [2, 3]]]])
-    probabilities = torch.tensor([[[[0.25, 0.75], [0.5, 0.5]]]])
-    codes = encoder.codes
-    expected = 0.25 * codes[0, 0] + 0.75 * codes[0, 1] + 0.5 * codes[1, 2] + 0.5 * codes[1, 3]
-    embedding = encoder(SoftVQTokens(ids, probabilities, encoder.codebook))
-    torch.testing.assert_close(embedding, expected.view(1, 1, 3))
 
 
 def test_fingerprint_names_encoder_size_levels_and_content(folder: Path) -> None:
@@ -170,57 +160,53 @@ def test_fingerprint_names_encoder_size_levels_and_content(folder: Path) -> None
     assert loaded(folder).codebook != before
 
 
-def test_embeddings_of_the_bare_encoder_are_welcome(folder: Path) -> None:
-    assert loaded(folder)(ImageEmbeddings(torch.zeros(1, 4, 3), "patch-means")).shape == (1, 4, 3)
-
-
 def test_codebook_of_another_encoder_is_refused(folder: Path) -> None:
     (folder / "codebook.json").write_text('{"encoder": "vit", "codebook_size": 8, "num_levels": 3}')
-    with pytest.raises(ValueError, match=r"learnt on features of 'vit', but this run's encoder is 'patch-means'"):
+    with pytest.raises(ValueError, match=r"'vit'.*'patch-means'"):
         QuantizedEncoder(PatchMeans(), str(folder))
 
 
 @pytest.mark.parametrize("num_levels", [0, 4])
 def test_levels_that_are_not_there_are_refused(folder: Path, num_levels: int) -> None:
-    with pytest.raises(ValueError, match=rf"{num_levels} levels were asked of .*, which has 3; expected 1 to 3"):
+    with pytest.raises(ValueError, match=rf"num_levels={num_levels}\b.* 1 to 3"):
         QuantizedEncoder(PatchMeans(), str(folder), num_levels)
 
 
 def test_missing_codebook_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="The codebook is not at"):
+    with pytest.raises(FileNotFoundError, match="codebook"):
         QuantizedEncoder(PatchMeans(), str(tmp_path / "nowhere"))
-    with pytest.raises(FileNotFoundError, match="The codebook's description is not at"):
+    with pytest.raises(FileNotFoundError, match="codebook's description"):
         QuantizedEncoder(PatchMeans(), str(tmp_path))
 
 
 def test_tokens_of_other_levels_are_refused(folder: Path) -> None:
     encoder = loaded(folder)
-    with pytest.raises(ValueError, match=r"tokens have 2 levels, but codebook 'patch-means-8x3:.*' has 3"):
+    with pytest.raises(ValueError, match=r" 2 levels.*'patch-means-8x3:.*' has 3"):
         encoder(VQTokens(torch.zeros(1, 4, 2, dtype=torch.long), encoder.codebook))
 
 
 def test_foreign_and_impossible_tokens_are_refused(folder: Path) -> None:
     encoder = loaded(folder)
-    with pytest.raises(ValueError, match="speak codebook 'vqgan-512:1f3c9a02'"):
+    with pytest.raises(ValueError, match="codebook 'vqgan-512:1f3c9a02'"):
         encoder(VQTokens(torch.zeros(1, 4, 3, dtype=torch.long), "vqgan-512:1f3c9a02"))
-    with pytest.raises(ValueError, match="hold ids from 8 to 8"):
+    with pytest.raises(ValueError, match="ids from 8 to 8"):
         encoder(VQTokens(torch.full((1, 4, 3), 8), encoder.codebook))
 
 
 def test_use_before_load_is_refused(folder: Path) -> None:
     encoder = QuantizedEncoder(PatchMeans(), str(folder))
-    for image in (pictures(1), VQTokens(torch.zeros(1, 4, 3, dtype=torch.long), "")):
-        with pytest.raises(RuntimeError, match=r"over 'patch-means' has no codes yet; call load\(\) first"):
+    for image in (images(1), VQTokens(torch.zeros(1, 4, 3, dtype=torch.long), "")):
+        with pytest.raises(RuntimeError, match=r"'patch-means'.*load\(\)"):
             encoder(image)
-    with pytest.raises(RuntimeError, match=r"no averages yet; call load\(\) first"):
-        ResidualCodebookLearner(PatchMeans()).quantize(pictures(1))
+    with pytest.raises(RuntimeError, match=r"codebook.*load\(\)"):
+        ResidualCodebookLearner(PatchMeans()).quantize(images(1))
 
 
-def test_held_out_pictures_never_start_the_codes(tmp_path: Path) -> None:
+def test_held_out_images_never_start_the_codes(tmp_path: Path) -> None:
     codebook = learner(num_steps=0)
-    with pytest.raises(RuntimeError, match="it starts at the first batch in training mode"):
-        codebook.eval().quantize(pictures(64))
-    with pytest.raises(RuntimeError, match="nothing to export; train for one step"):
+    with pytest.raises(RuntimeError, match=r"codebook.*training mode"):
+        codebook.eval().quantize(images(64))
+    with pytest.raises(RuntimeError, match=r"codebook.*train.*export"):
         codebook.export(tmp_path)
 
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from synth2_lightning.encoders.text import NewTextEncoder, PretrainedTextEncoder
+from synth2_lightning.io.registry_weights import fetch
 from synth2_lightning.testing import check_text_encoder
-from synth2_lightning.weights import fetch
 
 SCENES = "package://synth2_lightning/scenes/vocabulary"
 WORDS = ("a", "above", "blue", "circle", "dog", "green", "on", "red", "runs", "small", "square", "triangles", "two")
@@ -68,8 +68,8 @@ def save_network(family: str, folder: Path) -> Any:
     else:
         tower = {key: value for key, value in TINY_BERT.items() if key != "model_type"} | {"projection_dim": 16}
         ends = {"bos_token_id": vocabulary["<start>"], "eos_token_id": vocabulary["<end>"]}
-        picture = {**tower, "image_size": 8, "patch_size": 4}
-        network = CLIPModel(CLIPConfig(text_config={**tower, **size, **ends}, vision_config=picture))
+        image = {**tower, "image_size": 8, "patch_size": 4}
+        network = CLIPModel(CLIPConfig(text_config={**tower, **size, **ends}, vision_config=image))
     network.eval().save_pretrained(folder)
     return network
 
@@ -227,7 +227,7 @@ def test_weights_go_where_the_module_around_them_is(bert: str) -> None:
 def test_a_blank_caption_is_shown(bert: str, make: Callable[[str], Any], blank: str) -> None:
     encoder = make(bert)
     encoder.load()
-    with pytest.raises(ValueError, match=r"The caption '.*' has no word.*Drop such captions") as raised:
+    with pytest.raises(ValueError, match=r"caption '.*' has no word") as raised:
         encoder.encode(["a dog", blank])
     assert repr(blank) in str(raised.value)
 
@@ -235,8 +235,8 @@ def test_a_blank_caption_is_shown(bert: str, make: Callable[[str], Any], blank: 
 def test_a_caption_of_which_the_tokenizer_keeps_nothing_is_shown() -> None:
     encoder = NewTextEncoder(TINY_BERT, SCENES)
     encoder.load()
-    encoder.reader.tokenizer.backend_tokenizer.normalizer = _nothing()
-    with pytest.raises(ValueError, match=r"The caption 'a dog' has no word"):
+    encoder.caption_tokenizer.tokenizer.backend_tokenizer.normalizer = _nothing()
+    with pytest.raises(ValueError, match=r"'a dog'.* no word"):
         encoder.encode(["a dog"])
 
 
@@ -259,7 +259,7 @@ def test_long_captions_are_cut_counted_and_told_once(family: str, tmp_path: Path
         encoder.encode([long])
     assert encoder.num_truncated == 3
     (message,) = caplog.messages
-    assert message.startswith(f"The caption {long!r} is longer than max_length=6 tokens: its end was cut off")
+    assert message.startswith(f"The caption {long!r} is longer than max_length=6 tokens and was truncated")
     assert "Raise max_length" in message
     assert mask.sum(1).tolist()[0] == 6
     num_words = 6 - encoder.tokenizer.num_special_tokens_to_add()
@@ -276,9 +276,7 @@ def test_captions_of_just_the_limit_are_not_cut(bert: str) -> None:
 @pytest.mark.parametrize(("max_length", "family"), [(2, "bert"), (65, "bert"), (1, "t5"), (65, "clip")])
 def test_a_limit_without_sense_is_refused(family: str, max_length: int, tmp_path: Path) -> None:
     save_network(family, tmp_path)
-    with pytest.raises(
-        ValueError, match=rf"max_length is {max_length}; expected at least [23], a word and the special"
-    ):
+    with pytest.raises(ValueError, match=rf"max_length.* {max_length}.* [23]\b"):
         PretrainedTextEncoder(str(tmp_path), max_length=max_length).load()
 
 
@@ -290,11 +288,11 @@ def test_relative_positions_have_no_bound(tmp_path: Path) -> None:
 
 
 def test_encoding_before_load_is_refused(bert: str) -> None:
-    with pytest.raises(RuntimeError, match=r"PretrainedTextEncoder has no weights yet; call load\(\)"):
+    with pytest.raises(RuntimeError, match=r"PretrainedTextEncoder.*load\(\)"):
         PretrainedTextEncoder(bert).encode(["a dog"])
 
 
-def test_the_pictures_tower_of_clip_is_dropped_in_silence(tmp_path: Path, caplog: Any) -> None:
+def test_the_images_tower_of_clip_is_dropped_in_silence(tmp_path: Path, caplog: Any) -> None:
     save_network("clip", tmp_path)
     encoder = PretrainedTextEncoder(str(tmp_path))
     logging.getLogger("transformers").addHandler(caplog.handler)
@@ -307,34 +305,30 @@ def test_the_pictures_tower_of_clip_is_dropped_in_silence(tmp_path: Path, caplog
 
 
 def test_a_network_that_reads_no_text_alone_is_refused(bert: str) -> None:
-    with pytest.raises(ValueError, match=r"NewTextEncoder was given a 'gpt2' network, .* one of: .*bert.*t5"):
+    with pytest.raises(ValueError, match=r"NewTextEncoder.*'gpt2'.*bert.*t5"):
         _ = NewTextEncoder({"model_type": "gpt2"}, SCENES).embed_dim
     config = Path(bert) / "config.json"
     config.write_text(json.dumps({"model_type": "gpt2"}))
-    with pytest.raises(ValueError, match=r"PretrainedTextEncoder was given a 'gpt2' network"):
+    with pytest.raises(ValueError, match=r"PretrainedTextEncoder.*'gpt2'"):
         PretrainedTextEncoder(bert).load()
 
 
 def test_weights_that_are_missing_are_not_drawn(bert: str) -> None:
     _edit_weights(bert, lambda name, tensor: None if "layer.1.attention.self.key" in name else tensor)
-    with pytest.raises(OSError, match=r"2 tensors are missing \(encoder.layer.1.attention.self.key.bias, .*Expected"):
+    with pytest.raises(OSError, match=r"2 tensors.*encoder\.layer\.1\.attention\.self\.key\.bias"):
         PretrainedTextEncoder(bert).load()
 
 
 def test_weights_of_another_size_are_refused(bert: str) -> None:
     _edit_weights(bert, lambda name, tensor: tensor[:5] if "word_embeddings" in name else tensor)
-    with pytest.raises(
-        OSError, match=r"The text network '.*' could not be read: .*mismatched.*Expected a text encoder"
-    ):
+    with pytest.raises(OSError, match=r"text network.*mismatched.*text encoder"):
         PretrainedTextEncoder(bert).load()
 
 
 def test_pickles_are_not_opened(bert: str) -> None:
     (Path(bert) / "model.safetensors").unlink()
     (Path(bert) / "pytorch_model.bin").write_bytes(b"code that nobody should run")
-    with pytest.raises(
-        OSError, match=r"no file named model.safetensors.*with its tokenizer and its weights as safetensors"
-    ):
+    with pytest.raises(OSError, match=r"model\.safetensors.*tokenizer.*safetensors"):
         PretrainedTextEncoder(bert).load()
 
 
@@ -350,12 +344,12 @@ def test_code_beside_the_weights_is_not_run(bert: str) -> None:
 
 
 def test_a_folder_that_is_not_there_is_named() -> None:
-    with pytest.raises(FileNotFoundError, match=r"The text network is not at './nowhere'"):
+    with pytest.raises(FileNotFoundError, match=r"text network.*'\./nowhere'"):
         PretrainedTextEncoder("./nowhere").load()
 
 
 def test_a_hub_that_cannot_be_reached_names_the_way_out() -> None:
-    with pytest.raises(OSError, match=r"The text network 'owner/name' could not be read: .*weights://all-minilm-l6-v2"):
+    with pytest.raises(OSError, match=r"'owner/name'.*weights://all-minilm-l6-v2"):
         _ = PretrainedTextEncoder("owner/name").embed_dim
 
 
@@ -363,20 +357,18 @@ def test_an_architecture_that_needs_foreign_code_is_refused(bert: str) -> None:
     config = {"model_type": "theirs", "auto_map": {"AutoConfig": "theirs.Config"}}
     (Path(bert) / "config.json").write_text(json.dumps(config))
     (Path(bert) / "theirs.py").write_text("raise SystemExit('their code was run')")
-    with pytest.raises(OSError, match=r"could not be read: .*Expected a text encoder that transformers knows itself"):
+    with pytest.raises(OSError, match=r"text network.*text encoder.*transformers"):
         PretrainedTextEncoder(bert).load()
 
 
 def test_a_configuration_without_type_is_refused() -> None:
-    with pytest.raises(
-        ValueError, match=r"NewTextEncoder.config has the keys \['hidden_size'\]; expected 'model_type'"
-    ):
+    with pytest.raises(ValueError, match=r"NewTextEncoder\.config.*hidden_size.*'model_type'"):
         NewTextEncoder({"hidden_size": 32}, SCENES)
 
 
-def test_a_key_that_the_network_does_not_know_is_refused_with_its_neighbours() -> None:
+def test_a_key_that_the_network_does_not_know_is_refused_with_its_neighbors() -> None:
     encoder = NewTextEncoder({"model_type": "bert", "hiden_size": 32}, SCENES)
-    with pytest.raises(ValueError, match=r"'hiden_size', which is not for a 'bert' model to set; expected hidden_size"):
+    with pytest.raises(ValueError, match=r"'hiden_size'.*'bert'.*hidden_size"):
         encoder.load()
 
 

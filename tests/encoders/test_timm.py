@@ -7,9 +7,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from synth2_lightning.encoders.timm import TimmEncoder, match_state_dict
+from synth2_lightning.io.registry_weights import list_weights
 from synth2_lightning.testing import check_image_encoder
 from synth2_lightning.types import Pixels
-from synth2_lightning.weights import list_weights
 
 LITE0 = "weights://efficientnet-lite0/efficientnet-lite0-57934424.pth"
 
@@ -26,7 +26,7 @@ def random_pixels(size: int) -> Pixels:
     return Pixels(torch.randint(0, 256, (2, 3, size, size), dtype=torch.uint8, generator=torch.manual_seed(1)))
 
 
-def normalised(pixels: Pixels, mean: float = 0.5, std: float = 0.5) -> Tensor:
+def normalized(pixels: Pixels, mean: float = 0.5, std: float = 0.5) -> Tensor:
     return (pixels.values / 255 - mean) / std
 
 
@@ -36,7 +36,7 @@ def test_transformer_gives_its_normalised_patch_tokens(tmp_path: Path) -> None:
     encoder = TimmEncoder("test_vit", weights=path)
     encoder.load()
     pixels = random_pixels(160)
-    expected = network.forward_features(normalised(pixels))[:, 1:]  # type: ignore[operator]  # without the class token
+    expected = network.forward_features(normalized(pixels))[:, 1:]  # type: ignore[operator]  # without the class token
     torch.testing.assert_close(encoder.encode_pixels(pixels), expected)
 
 
@@ -48,7 +48,7 @@ def test_inner_block_comes_without_the_final_norm(tmp_path: Path) -> None:
     pixels = random_pixels(160)
     taken: list[Tensor] = []
     network.blocks[-2].register_forward_hook(lambda *call: taken.append(call[2]))  # type: ignore[index,union-attr]
-    network(normalised(pixels))
+    network(normalized(pixels))
     torch.testing.assert_close(encoder.encode_pixels(pixels), taken[0][:, 1:])
 
 
@@ -61,7 +61,7 @@ def test_convolutional_network_gives_its_last_stage(tmp_path: Path) -> None:
     pixels = random_pixels(224)
     taken: list[Tensor] = []
     network.blocks[6].register_forward_hook(lambda *call: taken.append(call[2]))  # type: ignore[index,union-attr]
-    network(normalised(pixels))
+    network(normalized(pixels))
     expected = taken[0].flatten(2).transpose(1, 2)
     torch.testing.assert_close(encoder.encode_pixels(pixels), expected, atol=1e-4, rtol=1e-4)
 
@@ -133,40 +133,40 @@ def test_pairs_of_other_shapes_are_refused(tmp_path: Path) -> None:
     network, _ = save_random("test_vit", tmp_path)
     foreign = {f"x.{name}": tensor for name, tensor in network.state_dict().items()}
     foreign["x.patch_embed.proj.weight"] = torch.zeros(64, 3, 8, 8)
-    message = r"foreign.pth does not fit .*'x.patch_embed.proj.weight' \(64, 3, 8, 8\) stands where 'patch_embed"
+    message = r"foreign\.pth.*'x\.patch_embed\.proj\.weight' \(64, 3, 8, 8\).*'patch_embed"
     with pytest.raises(ValueError, match=message):
         match_state_dict(timm.create_model("test_vit"), foreign, Path("foreign.pth"))
 
 
 def test_pairs_of_other_roles_are_refused() -> None:
     foreign = {"a.bias": torch.ones(3), "a.weight": torch.zeros(3)}
-    with pytest.raises(ValueError, match=r"'a.bias' \(3,\) stands where 'weight' \(3,\) is expected"):
+    with pytest.raises(ValueError, match=r"'a\.bias' \(3,\).*'weight' \(3,\)"):
         match_state_dict(nn.LayerNorm(3), foreign, Path("foreign.pth"))
 
 
 def test_half_known_names_are_refused() -> None:
     state = {"weight": torch.zeros(3), "gain": torch.zeros(3)}
-    with pytest.raises(ValueError, match=r"2 tensors against 2 \(only on one side: bias, gain\)"):
+    with pytest.raises(ValueError, match=r"2 tensors.*bias, gain"):
         match_state_dict(nn.LayerNorm(3), state, Path("half.pth"))
 
 
 def test_other_number_of_tensors_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"1 tensors against 2.*Name the timm model"):
+    with pytest.raises(ValueError, match=r"1 tensors.* 2.*timm model"):
         match_state_dict(nn.LayerNorm(3), {"gain": torch.zeros(3)}, Path("short.pth"))
 
 
 def test_unknown_model_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"has no image network 'resnet_of_dreams'; expected one of timm.list_models"):
+    with pytest.raises(ValueError, match=r"'resnet_of_dreams'.*timm\.list_models"):
         TimmEncoder("resnet_of_dreams")
 
 
 def test_unknown_layer_lists_the_layers() -> None:
-    with pytest.raises(ValueError, match=r"'test_vit' has no layer 6; expected -6 to 5, which stand for blocks.0, bl"):
+    with pytest.raises(ValueError, match=r"'test_vit'.*layer 6.*-6 to 5.*blocks\.0, bl"):
         TimmEncoder("test_vit", layer=6)
 
 
 def test_unreachable_hub_names_the_way_out() -> None:
-    with pytest.raises(OSError, match=r"'test_vit.r160_in1k' could not be had: .*weights://efficientnet-lite0"):
+    with pytest.raises(OSError, match=r"'test_vit\.r160_in1k'.*weights://efficientnet-lite0"):
         TimmEncoder("test_vit.r160_in1k").load()
 
 
@@ -179,5 +179,5 @@ def test_real_weights_of_the_registry_are_paired() -> None:
     encoder.load()
     ramp = torch.linspace(0, 255, 224).to(torch.uint8).expand(1, 3, 224, 224)
     embeddings = encoder.encode_pixels(Pixels(ramp.contiguous()))
-    # Seen when the paired network was first checked on labelled pictures; a wrong pairing gives other figures.
+    # Seen when the paired network was first checked on labeled images; a wrong pairing gives other figures.
     assert embeddings[0, 24, :4].tolist() == pytest.approx([1.1513, 2.0325, 1.7348, -2.2829], abs=1e-2)

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torchvision.transforms.v2.functional import gaussian_blur
 
 from synth2_lightning.encoders.timm_features import TimmFeatures
+from synth2_lightning.io.registry_weights import list_weights
 from synth2_lightning.nn.perceptual import perceptual_distance
 from synth2_lightning.scenes.source import ScenesSource
-from synth2_lightning.weights import list_weights
 
 LITE0 = "weights://efficientnet-lite0/efficientnet-lite0-57934424.pth"
 MODEL = "test_efficientnet"
@@ -38,14 +38,14 @@ def noise(size: int = 64) -> Tensor:
 
 
 def blurred_distances(features: TimmFeatures, images: Tensor) -> list[float]:
-    """Distances of pictures to themselves, and to themselves under a growing blur."""
+    """Distances of images to themselves, and to themselves under a growing blur."""
     wanted = features.extract(images)
     copies = [images, *(gaussian_blur(images, [9, 9], [sigma, sigma]) for sigma in (0.4, 0.8, 1.6))]
     with torch.no_grad():
         return [float(perceptual_distance(features.extract(copy), wanted)) for copy in copies]
 
 
-def test_features_are_those_of_the_network_on_normalised_pictures(network: nn.Module, features: TimmFeatures) -> None:
+def test_features_are_those_of_the_network_on_normalised_images(network: nn.Module, features: TimmFeatures) -> None:
     mean, std = (torch.tensor(network.pretrained_cfg[name]).view(1, 3, 1, 1) for name in ("mean", "std"))  # type: ignore[index]
     with torch.no_grad():
         stem = network.bn1(network.conv_stem(((noise() + 1) / 2 - mean) / std))  # type: ignore[operator]
@@ -60,14 +60,14 @@ def test_what_lies_behind_the_last_layer_is_dropped(features: TimmFeatures) -> N
     assert len(features.network.blocks) == 3  # type: ignore[arg-type,union-attr]
 
 
-def test_equal_pictures_have_no_distance_and_blur_grows_it(features: TimmFeatures) -> None:
+def test_equal_images_have_no_distance_and_blur_grows_it(features: TimmFeatures) -> None:
     distances = blurred_distances(features, noise())
     assert distances[0] == 0
     assert distances == sorted(distances)
     assert distances[1] > 0
 
 
-def test_a_gradient_reaches_the_pictures_and_not_the_network(features: TimmFeatures) -> None:
+def test_a_gradient_reaches_the_images_and_not_the_network(features: TimmFeatures) -> None:
     images = noise().requires_grad_()
     torch.autograd.backward(perceptual_distance(features.extract(images), features.extract(noise(64).flip(0))))
     assert images.grad is not None
@@ -86,21 +86,19 @@ def test_layers_are_counted_from_the_end_where_negative() -> None:
 
 
 def test_layers_that_are_not_there_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"'test_efficientnet' has no layer 5; expected -5 to 4"):
+    with pytest.raises(ValueError, match=r"'test_efficientnet'.*layer 5.*-5 to 4"):
         TimmFeatures(MODEL, layers=(0, 5))
-    with pytest.raises(ValueError, match="asked for no layer of 'test_efficientnet'; expected one or more"):
+    with pytest.raises(ValueError, match="no layer of 'test_efficientnet'"):
         TimmFeatures(MODEL, layers=())
 
 
-def test_networks_for_pictures_of_one_size_are_refused() -> None:
-    with pytest.raises(
-        ValueError, match=r"'test_vit', which takes pictures of one size alone.*Use a convolutional one"
-    ):
+def test_networks_for_images_of_one_size_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"'test_vit'.*one size.*convolutional"):
         TimmFeatures("test_vit")
 
 
 def test_weights_that_were_not_brought_are_missed() -> None:
-    with pytest.raises(RuntimeError, match=r"'test_efficientnet' have no weights yet; call load\(\) first"):
+    with pytest.raises(RuntimeError, match=r"'test_efficientnet'.*load\(\)"):
         TimmFeatures(MODEL).extract(noise())
 
 
@@ -111,13 +109,11 @@ def test_weights_that_were_not_brought_are_missed() -> None:
 def test_real_weights_of_the_registry_tell_sharp_scenes_from_blurred_ones() -> None:
     features = TimmFeatures("tf_efficientnet_lite0", weights=LITE0)
     features.load()
-    source = ScenesSource("val", num_pictures=4)
+    source = ScenesSource("val", num_images=4)
     source.load()
-    pictures = [
-        torch.frombuffer(bytearray(source.picture(i).convert("RGB").tobytes()), dtype=torch.uint8) for i in range(4)
-    ]
-    side = source.picture(0).width
-    images = torch.stack(pictures).view(4, side, side, 3).permute(0, 3, 1, 2) / 127.5 - 1
+    drawn = [torch.frombuffer(bytearray(source.image(i).convert("RGB").tobytes()), dtype=torch.uint8) for i in range(4)]
+    side = source.image(0).width
+    images = torch.stack(drawn).view(4, side, side, 3).permute(0, 3, 1, 2) / 127.5 - 1
     distances = blurred_distances(features, images)
     assert distances[0] == 0
     assert distances == sorted(distances)

@@ -6,7 +6,7 @@ from diffusers import VQModel
 
 from synth2_lightning.encoders.vqgan import TrainableVQGAN, VQGANTokenizer
 from synth2_lightning.testing import check_image_tokenizer
-from synth2_lightning.types import ImageEmbeddings, Pixels, SoftVQTokens, VQTokens
+from synth2_lightning.types import Pixels, VQTokens
 
 SHIPPED = "package://synth2_lightning/scenes/tokenizer"
 
@@ -31,8 +31,8 @@ def save_model(folder: Path, **settings: object) -> VQModel:
     return model.eval()
 
 
-def random_pixels(size: int = 16, num_pictures: int = 3) -> Pixels:
-    values = torch.randint(0, 256, (num_pictures, 3, size, size), generator=torch.Generator().manual_seed(0))
+def random_pixels(size: int = 16, num_images: int = 3) -> Pixels:
+    values = torch.randint(0, 256, (num_images, 3, size, size), generator=torch.Generator().manual_seed(0))
     return Pixels(values.to(torch.uint8))
 
 
@@ -67,7 +67,7 @@ def test_widths_are_known_before_weights_are_read(tmp_path: Path) -> None:
         {"norm_type": "spatial", "block_out_channels": (32, 32, 32), "latent_channels": 32},
     ],
 )
-def test_ids_vectors_and_pictures_are_those_of_diffusers(tmp_path: Path, settings: dict[str, object]) -> None:
+def test_ids_vectors_and_images_are_those_of_diffusers(tmp_path: Path, settings: dict[str, object]) -> None:
     model = save_model(tmp_path, **settings)
     tokenizer = VQGANTokenizer(str(tmp_path))
     tokenizer.load()
@@ -128,7 +128,7 @@ def test_half_precision_weights_come_as_single_precision(tmp_path: Path) -> None
     assert {parameter.dtype for parameter in tokenizer.parameters()} == {torch.float32}
 
 
-def test_pictures_of_another_size_are_resized(tokenizer: VQGANTokenizer) -> None:
+def test_images_of_another_size_are_resized(tokenizer: VQGANTokenizer) -> None:
     small = random_pixels()
     large = Pixels(small.values.repeat_interleave(4, 2).repeat_interleave(4, 3))
     assert tokenizer.tokenize(large).ids.shape == (3, 16, 1)
@@ -141,43 +141,26 @@ def test_the_image_size_can_be_said(tmp_path: Path) -> None:
     assert VQGANTokenizer(str(tmp_path), image_size=32).num_tokens == 64
 
 
-def test_soft_tokens_are_expectations(tokenizer: VQGANTokenizer) -> None:
-    ids = torch.tensor([3, 8]).expand(2, 16, 1, 2)
-    soft = SoftVQTokens(ids, torch.tensor([0.25, 0.75]).expand(2, 16, 1, 2), tokenizer.codebook)
-    three, eight = (tokenizer(VQTokens(torch.full((2, 16, 1), code), tokenizer.codebook)) for code in (3, 8))
-    torch.testing.assert_close(tokenizer(soft), 0.25 * three + 0.75 * eight)
-
-
-def test_embeddings_of_this_tokenizer_are_taken(tokenizer: VQGANTokenizer) -> None:
-    values = torch.randn(2, 16, 6)
-    assert tokenizer(ImageEmbeddings(values, "vqgan")) is values
-
-
 @pytest.mark.parametrize("code", [-1, 32])
 def test_ids_outside_of_the_codebook_are_refused(tokenizer: VQGANTokenizer, code: int) -> None:
     ids = torch.full((1, 16, 1), code)
-    with pytest.raises(ValueError, match=f"ids from {code} to {code}, but codebook .* has the ids 0 to 31"):
+    with pytest.raises(ValueError, match=f"ids from {code} to {code}.*codebook.* 0 to 31"):
         tokenizer(VQTokens(ids, tokenizer.codebook))
-    soft = SoftVQTokens(ids[..., None], torch.ones(1, 16, 1, 1), tokenizer.codebook)
-    with pytest.raises(ValueError, match=f"ids from {code} to {code}, but codebook .* has the ids 0 to 31"):
-        tokenizer(soft)
 
 
 def test_foreign_codebooks_are_refused(tokenizer: VQGANTokenizer) -> None:
     ids = torch.zeros(1, 16, 1, dtype=torch.long)
-    with pytest.raises(ValueError, match="speak codebook 'other-32:0'"):
-        tokenizer(SoftVQTokens(ids[..., None], torch.ones(1, 16, 1, 1), "other-32:0"))
-    with pytest.raises(ValueError, match="speak codebook 'other-32:0'"):
+    with pytest.raises(ValueError, match="codebook 'other-32:0'"):
         tokenizer.detokenize(VQTokens(ids, "other-32:0"))
 
 
 def test_tokens_of_several_levels_are_refused(tokenizer: VQGANTokenizer) -> None:
-    with pytest.raises(ValueError, match="have 2 levels, but 'vqgan' has one"):
+    with pytest.raises(ValueError, match=r" 2 levels.*'vqgan'"):
         tokenizer(VQTokens(torch.zeros(1, 16, 2, dtype=torch.long), tokenizer.codebook))
 
 
-def test_pictures_that_are_not_square_are_not_decoded(tokenizer: VQGANTokenizer) -> None:
-    with pytest.raises(ValueError, match="15 tokens cannot be decoded; expected a square number"):
+def test_images_that_are_not_square_are_not_decoded(tokenizer: VQGANTokenizer) -> None:
+    with pytest.raises(ValueError, match=r" 15 tokens.*square"):
         tokenizer.detokenize(VQTokens(torch.zeros(1, 15, 1, dtype=torch.long), tokenizer.codebook))
 
 
@@ -189,14 +172,14 @@ def test_a_codebook_that_is_not_there_yet_is_said(tmp_path: Path) -> None:
 
 def test_sizes_that_do_not_divide_are_refused(tmp_path: Path) -> None:
     save_model(tmp_path)
-    with pytest.raises(ValueError, match=r"image_size=18 .* one covers 4 pixels .* multiple of 4"):
+    with pytest.raises(ValueError, match=r"image_size=18 .* 4 pixels.*multiple of 4"):
         VQGANTokenizer(str(tmp_path), image_size=18)
-    with pytest.raises(ValueError, match=r"image_size=18 .* one covers 8 pixels .* multiple of 8"):
+    with pytest.raises(ValueError, match=r"image_size=18 .* 8 pixels.*multiple of 8"):
         TrainableVQGAN(image_size=18)
 
 
 def test_what_looks_like_a_path_is_not_looked_up_on_the_hub() -> None:
-    with pytest.raises(FileNotFoundError, match="The VQ-GAN is not at"):
+    with pytest.raises(FileNotFoundError, match="VQ-GAN"):
         VQGANTokenizer("./nowhere")
 
 
@@ -219,7 +202,7 @@ def test_an_exported_training_is_the_frozen_tokenizer(tmp_path: Path) -> None:
 def test_a_codebook_that_never_started_is_not_written(tmp_path: Path) -> None:
     trained = TrainableVQGAN(16, 8, embed_dim=4, block_out_channels=(8, 8), norm_num_groups=4, num_free_batches=5)
     trained.reconstruct(random_pixels())
-    with pytest.warns(UserWarning, match=r"seen 1 training batches.*num_free_batches=5. Train longer"):
+    with pytest.warns(UserWarning, match=r" 1 training batches.*num_free_batches=5"):
         trained.export(tmp_path / "tokenizer")
     assert not (tmp_path / "tokenizer").exists()
 

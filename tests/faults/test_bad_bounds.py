@@ -17,28 +17,30 @@ import pytest
 import torch
 from PIL import Image
 
-from synth2_lightning.captioner import load_captioner
-from synth2_lightning.cli import _message_of_ours, main
+import synth2_lightning
+from synth2_lightning.cli import main
+from synth2_lightning.cli.errors import message_for_user
 from synth2_lightning.concepts.suitability import SuitabilityList
-from synth2_lightning.datamodules.photographs import PictureReader
+from synth2_lightning.datamodules.photos import ImageReader
 from synth2_lightning.decoders.language_model import PretrainedLanguageModel
 from synth2_lightning.encoders.text import PretrainedTextEncoder
-from synth2_lightning.jsontext import read_description
-from synth2_lightning.locations import resolve
-from synth2_lightning.parquet import read_parquet
+from synth2_lightning.export.runs import read_cards, read_run_file
+from synth2_lightning.export.weights import load_weights
+from synth2_lightning.io.checkpoint_files import read_checkpoint
+from synth2_lightning.io.json_text import read_description
+from synth2_lightning.io.locations import resolve
+from synth2_lightning.io.parquet import read_parquet
+from synth2_lightning.io.safetensors import read_safetensors
+from synth2_lightning.io.tables import read_lines, read_rows
 from synth2_lightning.reports.caption_set import read_caption_set
 from synth2_lightning.reports.scores import score_predictions
 from synth2_lightning.shards.parts import checksum_footer
-from synth2_lightning.sharing.runs import read_cards, read_run_file
-from synth2_lightning.sharing.weights import load_weights
-from synth2_lightning.sources.base import LeftOut
+from synth2_lightning.sources.base import SkipCounter
 from synth2_lightning.sources.coco import CocoSource
 from synth2_lightning.sources.folder import FolderSource
-from synth2_lightning.sources.pictures import decode_picture
+from synth2_lightning.sources.images import decode_image
 from synth2_lightning.sources.read_ahead import read_ahead
 from synth2_lightning.sources.webdataset import TarSource
-from synth2_lightning.tables import read_lines, read_rows
-from synth2_lightning.weight_files import read_checkpoint, read_safetensors
 
 DEEP = "[" * 100_000
 PAIRS = "".join(f"a{number}: &a{number} {{p: *a{number - 1}, q: *a{number - 1}}}\n" for number in range(1, 26))
@@ -84,9 +86,9 @@ def png(width: int, height: int, depth: int = 1, color: int = 0) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
 
 
-def picture(folder: Path, content: bytes, max_pixels: int | None = None) -> object:
+def image(folder: Path, content: bytes, max_pixels: int | None = None) -> object:
     path = write(folder, "bad.png", content)
-    return decode_picture(path, str(path), max_pixels)
+    return decode_image(path, str(path), max_pixels)
 
 
 def model(folder: Path, name: str, content: str = DEEP) -> str:
@@ -121,16 +123,16 @@ KINDS: dict[str, Callable[[Path], object]] = {
     "model: a configuration that is a pipe": lambda folder: PretrainedLanguageModel(
         str(pipe(folder, "bad/config.json").parent)
     ).config,
-    "picture: 1 x 1,000,000": lambda folder: picture(folder, png(1, 1_000_000)),
-    "picture: 1,000,000 x 1": lambda folder: picture(folder, png(1_000_000, 1)),
-    "picture: 2 x 60,000 of 16 bits": lambda folder: picture(folder, png(2, 60_000, 16)),
-    "picture: 200 million points of one bit": lambda folder: picture(folder, png(20_000, 10_000), 178_956_970),
-    "picture: a device": lambda folder: decode_picture(endless(folder), "bad"),
-    "picture: a socket": lambda folder: decode_picture(listening(folder), "bad"),
+    "image: 1 x 1,000,000": lambda folder: image(folder, png(1, 1_000_000)),
+    "image: 1,000,000 x 1": lambda folder: image(folder, png(1_000_000, 1)),
+    "image: 2 x 60,000 of 16 bits": lambda folder: image(folder, png(2, 60_000, 16)),
+    "image: 200 million points of one bit": lambda folder: image(folder, png(20_000, 10_000), 178_956_970),
+    "image: a device": lambda folder: decode_image(endless(folder), "bad"),
+    "image: a socket": lambda folder: decode_image(listening(folder), "bad"),
     "location: a pipe": lambda folder: resolve(pipe(folder), "captions"),
     "location: a device": lambda folder: resolve(endless(folder), "captions"),
     "location: a socket": lambda folder: resolve(listening(folder), "captions"),
-    "COCO: a pipe": lambda folder: list(CocoSource(str(pipe(folder)), str(folder)).read_index(LeftOut())),
+    "COCO: a pipe": lambda folder: list(CocoSource(str(pipe(folder)), str(folder)).read_index(SkipCounter())),
     "predictions: a pipe": lambda folder: score(folder, pipe(folder, "bad.json")),
     "predictions: a folder": lambda folder: score(folder, Path(model(folder, "inner.json"))),
     "table: a device": lambda folder: list(read_rows(endless(folder, "bad.csv"), ["caption"])),
@@ -140,18 +142,18 @@ KINDS: dict[str, Callable[[Path], object]] = {
     "lines: a pipe": lambda folder: read_lines(pipe(folder)),
     "list of concepts: a pipe": lambda folder: SuitabilityList(str(pipe(folder, "bad.txt"))),
     "caption set: a pipe": lambda folder: read_caption_set(str(pipe(folder, "bad.txt"))),
-    "captions beside a picture: a pipe": lambda folder: (
+    "captions beside an image: a pipe": lambda folder: (
         write(folder, "bad.png", png(8, 8)),
         pipe(folder, "bad.txt"),
-        list(FolderSource(str(folder)).read_index(LeftOut())),
+        list(FolderSource(str(folder)).read_index(SkipCounter())),
     ),
-    "tar: a pipe": lambda folder: list(TarSource(str(pipe(folder, "bad.tar"))).read_index(LeftOut())),
+    "tar: a pipe": lambda folder: list(TarSource(str(pipe(folder, "bad.tar"))).read_index(SkipCounter())),
     "shards: a part that is a pipe": lambda folder: checksum_footer(pipe(folder, "bad.parquet")),
-    "checkpoint: a pipe": lambda folder: load_captioner(pipe(folder, "bad.ckpt")),
+    "checkpoint: a pipe": lambda folder: synth2_lightning.load(pipe(folder, "bad.ckpt")),
     "checkpoint: a device": lambda folder: read_checkpoint(endless(folder, "bad.ckpt")),
     "safetensors: a pipe": lambda folder: read_safetensors(pipe(folder, "bad.safetensors")),
     "export: weights that are a pipe": lambda folder: load_weights(pipe(folder, "bad.safetensors")),
-    "export: a description that is a pipe": lambda folder: load_captioner(pipe(folder, "bad/config.json").parent),
+    "export: a config that is a pipe": lambda folder: synth2_lightning.load(pipe(folder, "bad/config.json").parent),
 }  # fmt: skip
 
 
@@ -162,7 +164,7 @@ def test_what_has_no_bounds_is_refused_at_once(kind: str, tmp_path: Path) -> Non
     before = monotonic()
     with pytest.raises(Exception) as caught:  # noqa: PT011 - which one it is, is up to the file
         KINDS[kind](tmp_path)
-    message = _message_of_ours(caught.value)
+    message = message_for_user(caught.value)
     assert message is not None, "synth2 would end in a traceback"
     assert re.search(r"\bbad", message), message
     assert len(message) > 60, "it says what was expected, or the way out"
@@ -181,7 +183,7 @@ def test_run_files_that_multiply_are_refused_wherever_they_are_named(
     assert stop.value.code in (1, 2)
     said = " ".join(capsys.readouterr().err.split())
     assert "bad.yaml" in said
-    assert "its aliases stand for more than 10000" in said
+    assert re.search(r"aliases.*\b10000\b", said)
 
 
 @pytest.mark.parametrize(
@@ -199,21 +201,21 @@ def test_run_files_and_checkpoints_that_are_pipes_are_refused(
 
 
 class Hungry(FolderSource):
-    """Asks for more memory than there is, for one picture."""
+    """Asks for more memory than there is, for one image."""
 
-    def read_picture(self, location: str) -> Image.Image:
+    def read_image(self, location: str) -> Image.Image:
         if "hungry" in location:
             raise MemoryError
-        return super().read_picture(location)
+        return super().read_image(location)
 
 
-def test_a_worker_survives_a_picture_that_memory_does_not_hold(tmp_path: Path) -> None:
+def test_a_worker_survives_a_image_that_memory_does_not_hold(tmp_path: Path) -> None:
     for name in ("calm", "hungry"):
         Image.new("RGB", (8, 8), "red").save(tmp_path / f"{name}.png")
         write(tmp_path, f"{name}.txt", "a red square")
     source = Hungry(str(tmp_path))
     source.load()
-    pixels, taken, bad = PictureReader(source, 8, max_bad_pictures=1).read([0, 1])
+    pixels, taken, bad = ImageReader(source, 8, max_bad_images=1).read([0, 1])
     assert taken == [0, 0]
     assert torch.equal(pixels.values[0], pixels.values[1])
     assert [name for name in bad if "folder/hungry" in name and "MemoryError" in name]
@@ -227,5 +229,5 @@ def test_threads_survive_what_memory_does_not_hold() -> None:
 
     results = dict(read_ahead([1, 2, 3], read))
     assert isinstance(results[2], OSError)
-    assert "2 cannot be read: it is more than the memory holds" in str(results[2])
+    assert re.search(r"\b2\b.*memory", str(results[2]))
     assert (results[1], results[3]) == (1, 3)

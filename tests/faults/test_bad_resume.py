@@ -20,14 +20,15 @@ from lightning.pytorch.callbacks import (
     StochasticWeightAveraging,
 )
 
+from synth2_lightning.callbacks.checkpoint_io import find_checkpoint_to_resume
 from synth2_lightning.callbacks.last_checkpoint import LastCheckpointCallback
-from synth2_lightning.callbacks.run_settings import RECORD, RunSettingsCallback, explain_changes, list_changes
+from synth2_lightning.callbacks.run_settings import RunSettingsCallback
+from synth2_lightning.callbacks.settings_changes import RECORD, explain_changes, list_changes
 from synth2_lightning.callbacks.trainer_settings import MonitorCheckCallback, refuse_settings
-from synth2_lightning.checkpoints import find_checkpoint_to_resume
-from synth2_lightning.cli import _message_of_ours
-from synth2_lightning.locations import find_checkpoint
+from synth2_lightning.cli.errors import message_for_user
+from synth2_lightning.io.checkpoint_files import find_best_checkpoint
+from synth2_lightning.io.locations import find_checkpoint
 from synth2_lightning.modules.sharding import refuse_spawned_processes
-from synth2_lightning.weight_files import find_best_checkpoint
 
 SETTINGS: dict[str, Any] = {
     "exact": {
@@ -72,7 +73,7 @@ def last_of(folder: Path, saved: object) -> None:
 
 
 def raise_as_cli(found: tuple[Path, list[str]]) -> None:
-    RunSettingsCallback(SETTINGS)._judge(*found)
+    RunSettingsCallback(SETTINGS)._handle_changes(*found)
 
 
 def trainer(*callbacks: Any, is_resumed: bool = False, **settings: Any) -> None:
@@ -182,7 +183,7 @@ def replace_run(folder: Path) -> None:
 def test_what_cannot_go_on_is_refused_in_words(kind: str, tmp_path: Path) -> None:
     with pytest.raises(Exception) as refusal:  # noqa: PT011 - the message is what is checked
         KINDS[kind](tmp_path)
-    message = _message_of_ours(refusal.value)
+    message = message_for_user(refusal.value)
     assert message, f"a traceback: {refusal.value!r}"
     assert len(message) < 3000
     assert message.isprintable() or set(message) - {"\n"} == {letter for letter in message if letter.isprintable()}

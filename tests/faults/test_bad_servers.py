@@ -16,14 +16,14 @@ from typing import Any
 import fsspec
 import pytest
 
-from synth2_lightning import remote
-from synth2_lightning.cli import _message_of_ours
+from synth2_lightning.cli.errors import message_for_user
 from synth2_lightning.decoders.cross_attention import CrossAttentionDecoder
 from synth2_lightning.decoders.language_model import NewLanguageModel
 from synth2_lightning.decoders.prefix import PrefixDecoder
 from synth2_lightning.generators.openai import OpenAICaptionGenerator
 from synth2_lightning.generators.request_limits import RequestLimits
-from synth2_lightning.sources.picture_urls import PictureFetcher
+from synth2_lightning.io import remote, remote_filesystems
+from synth2_lightning.sources.image_urls import ImageFetcher
 from synth2_lightning.types import ChatMessage
 
 VOCABULARY = "package://synth2_lightning/scenes/vocabulary"
@@ -122,8 +122,8 @@ def ask(address: str, _: Path) -> object:
     return OpenAICaptionGenerator("m", f"{address}/v1", limits=limits).generate([(ChatMessage("user", "dog"),)], [1])
 
 
-def fetch_picture(address: str, _: Path) -> object:
-    return PictureFetcher(max_bytes=2**20, timeout=1.0).fetch(f"{address}/forty-two.png")
+def fetch_image(address: str, _: Path) -> object:
+    return ImageFetcher(max_bytes=2**20, timeout=1.0).fetch(f"{address}/forty-two.png")
 
 
 def fetch_file(address: str, _: Path) -> object:
@@ -162,8 +162,8 @@ CLIENTS: tuple[tuple[str, Callable[[str, Path], object], dict[str, Answer]], ...
         },
     ),
     (
-        "a picture",
-        fetch_picture,
+        "an image",
+        fetch_image,
         {
             "a drip": drip,
             "a drip of headers": drip_headers,
@@ -229,14 +229,15 @@ KINDS |= {
 def limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("SYNTH2_CACHE", str(tmp_path / "cache"))
-    for name, value in {
-        "_SECONDS_TO_LIST": 1.0,
-        "_SECONDS_TO_BEGIN": 1.0,
-        "_LONGEST_UNKNOWN": 1.0,
-        "_MOST_UNKNOWN": 2**22,
-        "_MOST_OF_A_PAGE": 2**22,
-    }.items():
-        monkeypatch.setattr(remote, name, value)
+    for module, name, value in (
+        (remote, "LIST_SECONDS", 1.0),
+        (remote, "BASE_SECONDS", 1.0),
+        (remote, "_MAX_SECONDS_IF_UNKNOWN", 1.0),
+        (remote, "_MAX_BYTES_IF_UNKNOWN", 2**22),
+        (remote_filesystems, "LIST_SECONDS", 1.0),
+        (remote_filesystems, "_MAX_PAGE_BYTES", 2**22),
+    ):
+        monkeypatch.setattr(module, name, value)
     yield
     fsspec.filesystem("http").clear_instance_cache()
 
@@ -247,9 +248,9 @@ def test_what_is_refused_is_named_in_a_message_of_ours_and_in_time(kind: str, tm
     with pytest.raises(Exception) as caught:  # noqa: PT011 - which one it is, is up to the kind
         KINDS[kind](tmp_path)
     assert time.monotonic() - start < 120  # some seconds, where nobody else works
-    message = _message_of_ours(caught.value)
+    message = message_for_user(caught.value)
     assert message is not None, "synth2 would end in a traceback"
-    assert "127.0.0.1" in message or "expected a decoder-only one" in message, message
+    assert "127.0.0.1" in message or "decoder-only" in message, message
     assert len(message) > 60, "it says what was expected, or the way out"
     left = [path for path in tmp_path.rglob("*") if path.is_file() and path.stat().st_size > 2**10]
     assert not left, "nothing that is of no use stays on the disk"

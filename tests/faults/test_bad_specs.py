@@ -11,12 +11,12 @@ import pytest
 import torch
 import yaml
 
-from synth2_lightning.captioner import load_module
-from synth2_lightning.cli import _message_of_ours
+from synth2_lightning.cli.errors import message_for_user
 from synth2_lightning.demo.run_data import build_data_part
+from synth2_lightning.export.captioner import load_module
+from synth2_lightning.export.runs import read_data
 from synth2_lightning.interfaces import ImageTextSource
-from synth2_lightning.sharing.runs import read_data
-from synth2_lightning.weight_files import find_best_checkpoint
+from synth2_lightning.io.checkpoint_files import find_best_checkpoint
 
 MODEL: dict[str, Any] = {
     "image_encoder": {"class_path": "synth2_lightning.testing.TinyImageTokenizer"},
@@ -39,7 +39,7 @@ def name_class(folder: Path, class_path: Any) -> object:
 
 
 def perceiver(folder: Path, **arguments: Any) -> object:
-    sizes = {"num_queries": 2, "depth": 1, "num_heads": 2, "head_dim": 8, **arguments}
+    sizes = {"num_latents": 2, "depth": 1, "num_heads": 2, "head_dim": 8, **arguments}
     return load(folder, resampler={"class_path": PERCEIVER, "init_args": sizes})
 
 
@@ -79,9 +79,9 @@ KINDS: dict[str, Callable[[Path], object]] = {
     "a complex number": lambda folder: load(folder, generation={"num_beams": 3j}),
     "a key that is no text": lambda folder: load(folder, generation={(1, 2): 3}),
     "a number of 5,000 digits": lambda folder: load(folder, generation={"num_beams": 10**5000}),
-    "a size that no memory holds": lambda folder: perceiver(folder, num_queries=10**15),
-    "a size that no tensor has": lambda folder: perceiver(folder, num_queries=10**30),
-    "a size below zero": lambda folder: perceiver(folder, num_queries=-5),
+    "a size that no memory holds": lambda folder: perceiver(folder, num_latents=10**15),
+    "a size that no tensor has": lambda folder: perceiver(folder, num_latents=10**30),
+    "a size below zero": lambda folder: perceiver(folder, num_latents=-5),
     "a size that is no number": lambda folder: perceiver(folder, head_dim=float("nan")),
     "a list for arguments": lambda folder: load(folder, resampler={"class_path": PERCEIVER, "init_args": [1]}),
     "a number for a class": lambda folder: name_class(folder, 3),
@@ -116,7 +116,7 @@ KINDS: dict[str, Callable[[Path], object]] = {
 def test_what_no_description_holds_is_refused_in_words(kind: str, tmp_path: Path) -> None:
     with pytest.raises(Exception) as caught:  # noqa: PT011 - ValueError, FileNotFoundError or OSError
         KINDS[kind](tmp_path)
-    message = _message_of_ours(caught.value)
+    message = message_for_user(caught.value)
     assert message is not None, f"synth2 would end in a traceback: {caught.value!r}"
     assert len(message) > 60, "it says what was expected"
 

@@ -6,6 +6,7 @@ import re
 import shutil
 import tarfile
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from synth2_lightning.callbacks.array_task import ArrayTaskCallback
 from synth2_lightning.callbacks.caption_writer import CaptionWriterCallback
 from synth2_lightning.callbacks.run_lock import RunLockCallback
 from synth2_lightning.callbacks.shard_writer import ShardWriterCallback
-from synth2_lightning.cli import _message_of_ours
+from synth2_lightning.cli.errors import message_for_user
 from synth2_lightning.concepts.prompts import PromptTemplate
 from synth2_lightning.concepts.sampling import UniformSampling
 from synth2_lightning.concepts.table import TableConcepts
@@ -31,19 +32,22 @@ from synth2_lightning.datamodules.concepts import ConceptDataModule
 from synth2_lightning.datamodules.real import RealDataModule
 from synth2_lightning.datamodules.shards import ShardDataModule
 from synth2_lightning.decoders.vocabulary import build_vocabulary
-from synth2_lightning.files import lock_file, lock_folder, write_files
+from synth2_lightning.export.folder import CONTENT
 from synth2_lightning.filters.duplicates import NearDuplicates
 from synth2_lightning.interfaces import ImageTextSource
+from synth2_lightning.io.atomic import write_files
+from synth2_lightning.io.locks import lock_file, lock_folder
 from synth2_lightning.modules.caption_writing import CaptionWritingModule
 from synth2_lightning.modules.scoring import ScoringModule
 from synth2_lightning.modules.synthesis import SynthesisModule
 from synth2_lightning.modules.tokenization import TokenizationModule
 from synth2_lightning.reports.commands import deduplicate, report_on_sets, select_by_class
 from synth2_lightning.shards.caption_set import read_answers
-from synth2_lightning.shards.picture_captions import PictureCaptionFile
+from synth2_lightning.shards.image_captions import ImageCaptionFile
+from synth2_lightning.shards.manifest import Manifest
+from synth2_lightning.shards.parts import checksum_footer, read_footer
 from synth2_lightning.shards.reader import ShardReader
 from synth2_lightning.shards.writer import ShardWriter, finish
-from synth2_lightning.sharing.folder import CONTENT
 from synth2_lightning.sources.caption_table import CaptionTable
 from synth2_lightning.sources.folder import FolderSource
 from synth2_lightning.sources.webdataset import TarSource
@@ -54,7 +58,7 @@ from synth2_lightning.testing import (
     TinyPairScorer,
     TinyTextEncoder,
 )
-from synth2_lightning.types import TokenizedImages, VQTokens
+from synth2_lightning.types import SampleInfo, TokenizedImages, VQTokens
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Total length of `.*` across ranks is zero"),
@@ -77,7 +81,7 @@ def while_locked(lock: Any, path: Path, write: Callable[[], object]) -> None:
 def caption(folder: Path, name: str, locked: str = "bad") -> None:
     (folder / "bad").touch()
     (folder / "link-to-bad").symlink_to(folder / "bad")
-    while_locked(lock_file, folder / locked, lambda: PictureCaptionFile(folder / name, "jsonl", {}))
+    while_locked(lock_file, folder / locked, lambda: ImageCaptionFile(folder / name, "jsonl", {}))
 
 
 def predict(
@@ -100,7 +104,7 @@ def write_table(folder: Path, *rows: str) -> Path:
     return table
 
 
-def synthesise(folder: Path, limit: int = 100, task: int | None = None, number: int = 1) -> None:
+def synthesize(folder: Path, limit: int = 100, task: int | None = None, number: int = 1) -> None:
     captions = CaptionTable(str(folder / "captions.csv"), key_column="key", class_column="class")
     data = CaptionDataModule(captions, batch_size=2, num_per_caption=number)
     predict(
@@ -115,7 +119,7 @@ def synthesise(folder: Path, limit: int = 100, task: int | None = None, number: 
 def synthesise_while(folder: Path, lock: Any, path: str, task: int | None = None) -> None:
     write_table(folder)
     (folder / "bad").mkdir()
-    while_locked(lock, folder / path, lambda: synthesise(folder, task=task))
+    while_locked(lock, folder / path, lambda: synthesize(folder, task=task))
 
 
 def write_captions(folder: Path, limit: int = 100, request: str = "{name}") -> None:
@@ -136,10 +140,10 @@ def tokenize(
 def draw(folder: Path, number: int, color: str = "red", form: str = "bmp", size: int = 8) -> None:
     (folder / "photos").mkdir(exist_ok=True)
     Image.new("RGB", (size, size), color).save(folder / "photos" / f"{number}.{form}")
-    (folder / "photos" / f"{number}.txt").write_text(f"photograph {number}")
+    (folder / "photos" / f"{number}.txt").write_text(f"photo {number}")
 
 
-def change_photograph(folder: Path, change: Callable[[], object]) -> None:
+def change_photo(folder: Path, change: Callable[[], object]) -> None:
     for number in range(4):
         draw(folder, number)
     tokenize(FolderSource(str(folder / "photos")), folder, limit=1)
@@ -150,9 +154,9 @@ def change_photograph(folder: Path, change: Callable[[], object]) -> None:
 def write_tar(folder: Path, color: str) -> str:
     with tarfile.open(folder / "photos.tar", "w") as tar:
         for number in range(4):
-            picture = io.BytesIO()
-            Image.new("RGB", (8, 8), color).save(picture, "PNG")
-            for name, content in ((f"{number}.png", picture.getvalue()), (f"{number}.txt", b"a fox")):
+            image = io.BytesIO()
+            Image.new("RGB", (8, 8), color).save(image, "PNG")
+            for name, content in ((f"{number}.png", image.getvalue()), (f"{number}.txt", b"a fox")):
                 member = tarfile.TarInfo(name)
                 member.size = len(content)
                 tar.addfile(member, io.BytesIO(content))
@@ -183,9 +187,9 @@ def change_encoder(folder: Path) -> None:
 
 def change_captions(folder: Path, *rows: str, number: int = 1) -> None:
     write_table(folder)
-    synthesise(folder, limit=1, number=number)
+    synthesize(folder, limit=1, number=number)
     write_table(folder, *rows)
-    synthesise(folder, number=number)
+    synthesize(folder, number=number)
 
 
 def change_names(folder: Path, names: str, request: str = "{name}") -> None:
@@ -201,7 +205,8 @@ def make_shards(folder: Path, keys: str = "abcd", first: int = 0, settings: dict
     ids = torch.arange(first, first + 4 * len(keys)).view(len(keys), 4, 1)
     captions = tuple((f"a {key}",) for key in keys)
     tokens = VQTokens(ids, TinyImageTokenizer.codebook)
-    writer.append(TokenizedImages(tuple(keys), ("s",) * len(keys), captions, tokens, codebook_size=16 + first))
+    samples = tuple(SampleInfo(key, "s") for key in keys)
+    writer.append(TokenizedImages(samples, captions, tokens, codebook_size=16 + first))
     writer.close()
     return folder
 
@@ -213,34 +218,32 @@ def copy_part(folder: Path, name: str, **other: Any) -> None:
     finish(shards, {})
 
 
-def edit_manifest(shards: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    content = json.loads((shards / "manifest.json").read_text())
-    content.pop("checksum")
-    change(content)
-    content["num_records"] = sum(content["parts"].values())
-    (shards / "manifest.json").write_text(json.dumps(content))
+def name_parts(shards: Path, **digests: str) -> None:
+    """Write a manifest whose footers belong to the parts that are there."""
+    parts = sorted(shards.glob("*.parquet"))
+    manifest = replace(
+        Manifest.read(shards),
+        parts={part.name: read_footer(part).num_rows for part in parts},
+        footers={part.name: checksum_footer(part) for part in parts},
+    )
+    replace(manifest, digests=manifest.digests | digests).save(shards)
 
 
 def read_swapped(folder: Path) -> None:
-    """A part of the same form whose rows are others; its footer is unknown, as in folders of earlier versions."""
+    """A part of the same form whose rows are others."""
     shards, other = make_shards(folder / "bad"), make_shards(folder / "other", "wxyz")
     finish(shards, {})
-    edit_manifest(shards, lambda content: content.update(footers={}))
     shutil.copy(other / PART, shards / PART)
+    name_parts(shards)
     ShardReader(shards).load()
 
 
 def read_repeated(folder: Path) -> None:
-    """A folder that an earlier version finished with a copied part."""
+    """A part that was copied after the folder was finished, and that its manifest names."""
     shards = make_shards(folder / "bad")
     finish(shards, {})
     shutil.copy(shards / PART, shards / "part-00003-00000.parquet")
-    edit_manifest(
-        shards,
-        lambda content: content.update(
-            footers={}, digests={}, parts={**content["parts"], "part-00003-00000.parquet": 2}
-        ),
-    )
+    name_parts(shards, **{"part-00003-00000.parquet": Manifest.read(shards).digests[PART]})
     ShardReader(shards).load()
 
 
@@ -349,7 +352,7 @@ KINDS: dict[str, Callable[[Path], object]] = {
     "parts: a copied one in a folder that was finished": read_repeated,
     "parts: a damaged copy in the cache": read_damaged_copy,
     "inputs: a caption that was changed": lambda folder: change_captions(folder, "k0,a cat,fox", "k1,a dog,fox"),
-    "inputs: a caption that several pictures are made of": lambda folder: change_captions(
+    "inputs: a caption that several images are made of": lambda folder: change_captions(
         folder, "k0,a cat,fox", "k1,a dog,fox", number=2
     ),
     "inputs: a class that was changed": lambda folder: change_captions(
@@ -359,15 +362,13 @@ KINDS: dict[str, Callable[[Path], object]] = {
     "inputs: captions in another order under numbers": lambda folder: change_captions(
         folder, *(f"k{n},a fox number {8 - n},fox" for n in range(9))
     ),
-    "inputs: a photograph of another size": lambda folder: change_photograph(folder, lambda: draw(folder, 0, size=16)),
-    "inputs: a photograph of the same size": lambda folder: change_photograph(folder, lambda: draw(folder, 0, "blue")),
-    "inputs: a photograph's captions": lambda folder: change_photograph(
+    "inputs: a photo of another size": lambda folder: change_photo(folder, lambda: draw(folder, 0, size=16)),
+    "inputs: a photo of the same size": lambda folder: change_photo(folder, lambda: draw(folder, 0, "blue")),
+    "inputs: a photo's captions": lambda folder: change_photo(
         folder, lambda: (folder / "photos" / "1.txt").write_text("something else")
     ),
-    "inputs: a photograph that is gone": lambda folder: change_photograph(
-        folder, lambda: (folder / "photos" / "1.bmp").unlink()
-    ),
-    "inputs: photographs in a tar": change_tar,
+    "inputs: a photo that is gone": lambda folder: change_photo(folder, lambda: (folder / "photos" / "1.bmp").unlink()),
+    "inputs: photos in a tar": change_tar,
     "inputs: shards that are scored": change_shards,
     "inputs: concepts": lambda folder: change_names(folder, "dog\ncat\nowl\n"),
     "inputs: a template under the same name": lambda folder: change_names(
@@ -381,13 +382,13 @@ KINDS: dict[str, Callable[[Path], object]] = {
 def test_what_would_be_lost_or_mixed_is_refused_in_words(kind: str, tmp_path: Path) -> None:
     with pytest.raises(Exception) as caught:  # noqa: PT011 - which one it is, is up to the place
         KINDS[kind](tmp_path)
-    message = _message_of_ours(caught.value)
+    message = message_for_user(caught.value)
     assert message is not None, "synth2 would end in a traceback"
     assert re.search(r"\bbad", message), message
     wanted = {
-        "two writers": r"is being written by process \d+ on .* since .* wait",
+        "two writers": r"process \d+ .* since ",
         "parts": r"every record once|other settings|one format|damaged",
-        "inputs": r"made from (has changed since|is no longer there)|fingerprint|weights",
+        "inputs": r"changed|no longer|fingerprint|weights",
     }
     assert re.search(wanted[kind.partition(":")[0]], message), message
 
@@ -395,17 +396,17 @@ def test_what_would_be_lost_or_mixed_is_refused_in_words(kind: str, tmp_path: Pa
 def test_a_run_of_an_array_sums_up_only_when_no_task_is_at_work(tmp_path: Path) -> None:
     write_table(tmp_path)
     for task in range(3):
-        synthesise(tmp_path, task=task)
-    synthesise(tmp_path)
+        synthesize(tmp_path, task=task)
+    synthesize(tmp_path)
     assert sum(json.loads((tmp_path / "bad" / "manifest.json").read_text())["parts"].values()) == 9
     assert [path.name for path in (tmp_path / "bad").iterdir() if path.name.startswith(".")] == []
 
 
 def test_inputs_may_grow_and_other_sources_may_be_beside_them(tmp_path: Path) -> None:
     write_table(tmp_path)
-    synthesise(tmp_path, limit=1)
+    synthesize(tmp_path, limit=1)
     write_table(tmp_path, *(f"k{n},a fox number {n},fox" for n in range(12)))
-    synthesise(tmp_path)
+    synthesize(tmp_path)
     for number in range(2):
         draw(tmp_path, number)
     data = RealDataModule(predict=FolderSource(str(tmp_path / "photos")), image_size=8)
@@ -414,7 +415,7 @@ def test_inputs_may_grow_and_other_sources_may_be_beside_them(tmp_path: Path) ->
     assert sum(json.loads((tmp_path / "bad" / "manifest.json").read_text())["parts"].values()) == 12
 
 
-def test_a_photograph_that_two_ranks_took_for_a_damaged_one_is_kept_once(tmp_path: Path) -> None:
+def test_a_photo_that_two_ranks_took_for_a_damaged_one_is_kept_once(tmp_path: Path) -> None:
     shards = make_shards(tmp_path / "shards", "abc")
     writer = ShardWriter(tmp_path / "other", rank=1)
     writer.start({})
@@ -423,7 +424,7 @@ def test_a_photograph_that_two_ranks_took_for_a_damaged_one_is_kept_once(tmp_pat
     whole.load()
     repeated = whole.read([2])
     writer.append(repeated)
-    writer.append(TokenizedImages(("z",), ("s",), (("a z",),), repeated.tokens, codebook_size=16))
+    writer.append(TokenizedImages((SampleInfo("z", "s"),), (("a z",),), repeated.tokens, codebook_size=16))
     writer.close()
     shutil.copy(tmp_path / "other" / "part-00001-00000.parquet", shards)
     assert finish(shards, {}).parts["part-00001-00000.parquet"] == 1

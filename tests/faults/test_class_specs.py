@@ -17,11 +17,11 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from synth2_lightning.captioner import load_module
 from synth2_lightning.cli import main
 from synth2_lightning.demo.run_data import build_data_part
+from synth2_lightning.export.captioner import load_module
 from synth2_lightning.interfaces import ImageTextSource
-from synth2_lightning.locations import resolve
+from synth2_lightning.io.locations import resolve
 from synth2_lightning.modules.captioning import VisionLanguageModule
 
 HYPER_PARAMETERS: dict[str, Any] = {
@@ -33,7 +33,7 @@ HYPER_PARAMETERS: dict[str, Any] = {
     },
     "resampler": {
         "class_path": "synth2_lightning.nn.perceiver.PerceiverResampler",
-        "init_args": {"num_queries": 2, "depth": 1, "num_heads": 2, "head_dim": 8},
+        "init_args": {"num_latents": 2, "depth": 1, "num_heads": 2, "head_dim": 8},
     },
     "decoder": {
         "class_path": "synth2_lightning.decoders.prefix.PrefixDecoder",
@@ -67,8 +67,8 @@ HOSTILE: dict[str, dict[str, Any]] = {
     "functools.partial": {"func": "os.system"},
     "pathlib.Path.unlink": {"self": "KEPT"},
     "pathlib.Path.touch": {"self": "RAN"},
-    "synth2_lightning.cli.os.system": {"command": "touch RAN"},
-    "synth2_lightning.files.Path": {},
+    "synth2_lightning.cli.errors.os.system": {"command": "touch RAN"},
+    "synth2_lightning.io.paths.Path": {},
     "torch.os.system": {"command": "touch RAN"},
     "lightning.pytorch.cli.instantiate_module": {"class_type": "os.system", "config": {}},
     "transformers.utils.import_utils.subprocess.run": {"args": "touch RAN", "shell": True},
@@ -198,7 +198,7 @@ def test_a_hostile_spec_under_any_is_data_or_refused(tmp_path: Path, name: str) 
 
 
 @pytest.mark.usefixtures("_watched")
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(place=st.sampled_from(PLACES), value=hostile_values())
 def test_no_place_of_a_checkpoint_runs_what_it_names(tmp_path: Path, place: tuple[Any, ...], value: Any) -> None:
     checkpoint = save_checkpoint(tmp_path, put(HYPER_PARAMETERS, place, value))
@@ -313,6 +313,7 @@ def test_class_specs_under_any_in_a_run_file_are_data(tmp_path: Path, name: str)
     under_any = {"class_path": name, "init_args": {"args": "touch RAN", "shell": True}}
     (tmp_path / "hostile.yaml").write_text(yaml.safe_dump(run_file(under_any=under_any)))
     quick = ["--trainer.max_steps=0", "--trainer.logger=false", "--trainer.callbacks=null", "--data.num_workers=0"]
+    quick += ["--data.init_args.train.init_args.num_images=16"]
     watch(lambda: main(["fit", "--config", "real.yaml", "--config", "hostile.yaml", *quick]))
 
 

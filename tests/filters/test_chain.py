@@ -75,7 +75,7 @@ def test_the_second_of_a_class_gets_a_number() -> None:
 
 
 def test_a_verdict_too_few_is_refused() -> None:
-    message = r"Silent gave 0 verdicts on 2 captions; expected one on each\. Let what its start\(\) returns give"
+    message = r"Silent.* 0 verdicts.* 2 captions.*start\(\)"
     with pytest.raises(ValueError, match=message):
         run_filters(make_records("a", "b"), [Silent()])
 

@@ -67,8 +67,8 @@ def test_arguments_are_told_and_checked() -> None:
         **{"threshold": 0.8, "ngram_size": 3},
         **{"num_permutations": 64, "seed": 7},
     }
-    with pytest.raises(ValueError, match=r"NearDuplicates got threshold=1\.0; expected a share above 0 and below 1"):
+    with pytest.raises(ValueError, match=r"NearDuplicates.*threshold=1\.0"):
         NearDuplicates(threshold=1.0)
-    message = r"got ngram_size=0 and num_permutations=1; expected runs of 1 or more words and 2 or more permutations"
+    message = r"ngram_size=0.*num_permutations=1"
     with pytest.raises(ValueError, match=message):
         NearDuplicates(ngram_size=0, num_permutations=1)

@@ -40,7 +40,7 @@ def test_another_language_may_be_wanted() -> None:
 
 
 def test_bad_arguments_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"LanguageFilter got min_probability=0\.0; expected above 0 and at most 1"):
+    with pytest.raises(ValueError, match=r"LanguageFilter.*min_probability=0\.0"):
         LanguageFilter(min_probability=0.0)
-    with pytest.raises(ValueError, match=r"asked for language 'klingon', which py3langid does not know; .* de, .* en"):
+    with pytest.raises(ValueError, match=r"'klingon'.*py3langid.* de, .* en"):
         LanguageFilter(language="klingon").judge_one(CaptionRecord("a", "nuqneH"))

@@ -48,6 +48,6 @@ def test_the_first_of_a_meaning_stays() -> None:
 
 @pytest.mark.parametrize("threshold", [0.0, 1.0])
 def test_a_threshold_out_of_range_is_refused(threshold: float) -> None:
-    message = rf"SimilarMeanings got threshold={threshold}; expected a cosine above 0 and below 1"
+    message = rf"SimilarMeanings.*threshold={threshold}.*cosine"
     with pytest.raises(ValueError, match=message):
         SimilarMeanings(TinyTextEncoder(), threshold)

@@ -32,7 +32,7 @@ def test_shared_runs_and_equal_short_captions_are_found(evaluation: CaptionTable
 
 
 def test_runs_of_one_word_are_refused(evaluation: CaptionTable) -> None:
-    with pytest.raises(ValueError, match="EvaluationOverlap got ngram_size=1; expected runs of 2 or more words"):
+    with pytest.raises(ValueError, match=r"EvaluationOverlap.*ngram_size=1"):
         EvaluationOverlap(evaluation, ngram_size=1)
 
 
@@ -55,7 +55,7 @@ def test_nothing_is_read_before_it_is_needed() -> None:
     nowhere = CaptionTable("/nowhere/test.csv")
     EvaluationOverlap(nowhere)
     judge = EvaluationSimilarity(nowhere, TinyTextEncoder())
-    with pytest.raises(FileNotFoundError, match=r"table of captions 'synthetic' is not at '/nowhere/test.csv'"):
+    with pytest.raises(FileNotFoundError, match=r"'synthetic'.*'/nowhere/test\.csv'"):
         judge.judge([CaptionRecord("a", "a dog")])
-    with pytest.raises(ValueError, match=r"EvaluationSimilarity got threshold=2\.0; expected a cosine above 0"):
+    with pytest.raises(ValueError, match=r"EvaluationSimilarity.*threshold=2\.0.*cosine"):
         EvaluationSimilarity(nowhere, TinyTextEncoder(), threshold=2.0)

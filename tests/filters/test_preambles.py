@@ -23,7 +23,7 @@ from synth2_lightning.types import CaptionRecord
         ('"A dog runs.', '"A dog runs.'),
         ('"Stop" is on the sign, and "go"', '"Stop" is on the sign, and "go"'),
         ("The image shows a dog that runs.", "A dog that runs."),
-        ("This photograph depicts two dogs.", "Two dogs."),
+        ("This photo depicts two dogs.", "Two dogs."),
         ("  A   dog\truns. ", "A dog runs."),
         ("Final caption: A dog runs.", "A dog runs."),
         ("Alt text: A dog runs.", "A dog runs."),
@@ -57,7 +57,7 @@ def test_captions_without_a_preamble_stay_as_they_are(caption: str) -> None:
 
 def test_cleaning_twice_is_cleaning_once() -> None:
     stripper = PreambleStripper()
-    once = stripper.judge_one(CaptionRecord("a", 'Sure! Caption: "The picture shows a **red** dog."')).caption
+    once = stripper.judge_one(CaptionRecord("a", 'Sure! Caption: "The image shows a **red** dog."')).caption
     assert once == "A red dog."
     assert stripper.judge_one(CaptionRecord("a", once)).caption == once
 

@@ -33,12 +33,12 @@ def test_refusals_are_told_from_captions(caption: str, reason: str) -> None:
 
 
 def test_the_marker_is_the_prompts() -> None:
-    refusals = RefusalFilter(marker="NO PICTURE!")
-    assert refusals.judge_one(CaptionRecord("a", "no picture!")).reason == "refuses by the marker"
+    refusals = RefusalFilter(marker="NO IMAGE!")
+    assert refusals.judge_one(CaptionRecord("a", "no image!")).reason == "refuses by the marker"
     assert refusals.judge_one(CaptionRecord("a", "WRONG!")).reason == ""
-    assert refusals.provenance() == {"marker": "NO PICTURE!"}
+    assert refusals.provenance() == {"marker": "NO IMAGE!"}
 
 
 def test_a_marker_without_a_letter_is_refused() -> None:
-    with pytest.raises(ValueError, match="RefusalFilter got marker='!'; expected a word that the prompt asks for"):
+    with pytest.raises(ValueError, match=r"RefusalFilter.*marker='!'"):
         RefusalFilter(marker="!")

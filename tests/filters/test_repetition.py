@@ -27,6 +27,6 @@ def test_the_numbers_are_arguments() -> None:
 
 @pytest.mark.parametrize("numbers", [(1, 0.5), (4, 1.5)])
 def test_numbers_out_of_range_are_refused(numbers: tuple[int, float]) -> None:
-    message = rf"RepetitionFilter got ngram_size={numbers[0]} and min_distinct={numbers[1]}; expected a size of 2 or"
+    message = rf"RepetitionFilter.*ngram_size={numbers[0]}.*min_distinct={numbers[1]}"
     with pytest.raises(ValueError, match=message):
         RepetitionFilter(*numbers)

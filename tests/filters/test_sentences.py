@@ -38,7 +38,7 @@ def test_the_number_of_sentences_is_an_argument() -> None:
     trimmer = SentenceTrimmer(max_sentences=1)
     assert trimmer.judge_one(CaptionRecord("a", "A dog. A cat.")).caption == "A dog."
     assert trimmer.provenance() == {"max_sentences": 1}
-    with pytest.raises(ValueError, match="SentenceTrimmer got max_sentences=0; expected 1 or more"):
+    with pytest.raises(ValueError, match=r"SentenceTrimmer.*max_sentences=0"):
         SentenceTrimmer(max_sentences=0)
 
 

@@ -2,7 +2,7 @@
 
 from jsonargparse import ArgumentParser
 
-from synth2_lightning.cli import config_folder
+from synth2_lightning.cli.run_files import config_folder
 from synth2_lightning.filters.chain import run_filters
 from synth2_lightning.interfaces import CaptionFilter
 from synth2_lightning.types import CaptionRecord

@@ -25,10 +25,10 @@ def test_signs_that_are_unknown_are_taken_out() -> None:
 
 def test_a_tokenizer_that_is_missing_or_knows_all_words_is_told(tmp_path: Path) -> None:
     record = CaptionRecord("a", "a circle")
-    with pytest.raises(FileNotFoundError, match="The tokenizer is not at"):
+    with pytest.raises(FileNotFoundError, match=r"tokenizer"):
         VocabularyFilter(str(tmp_path / "nowhere")).judge_one(record)
     Tokenizer(BPE()).save(str(tmp_path / "tokenizer.json"))
-    with pytest.raises(ValueError, match="can spell every word, so VocabularyFilter would reject nothing; expect"):
+    with pytest.raises(ValueError, match=r"every word.*VocabularyFilter"):
         VocabularyFilter(str(tmp_path)).judge_one(record)
 
 

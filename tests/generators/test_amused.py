@@ -148,11 +148,11 @@ def test_the_defaults_are_those_of_diffusers(pipeline: Any, folder: Path) -> Non
     assert torch.equal(generator.generate(CAPTIONS, SEEDS).ids.view(3, 4, 4), expected)
 
 
-def test_the_tokenizer_decodes_the_pictures_of_diffusers(pipeline: Any, folder: Path) -> None:
-    pictures = load_tokenizer(folder).detokenize(load_generator(folder).generate(CAPTIONS, SEEDS)).values
+def test_the_tokenizer_decodes_the_images_of_diffusers(pipeline: Any, folder: Path) -> None:
+    images = load_tokenizer(folder).detokenize(load_generator(folder).generate(CAPTIONS, SEEDS)).values
     expected = ask(pipeline, CAPTIONS, output_type="pt") * 255
-    assert pictures.shape == expected.shape
-    assert (pictures - expected).abs().max() <= 1
+    assert images.shape == expected.shape
+    assert (images - expected).abs().max() <= 1
 
 
 def test_captions_steer(folder: Path) -> None:
@@ -167,7 +167,7 @@ def test_the_fingerprint_is_that_of_the_tokenizer(folder: Path) -> None:
     assert load_generator(folder, name="amused").codebook == generator.codebook.replace("vqgan", "amused")
 
 
-def test_micro_conditions_are_the_pictures_own_size_unless_said(folder: Path) -> None:
+def test_micro_conditions_are_the_images_own_size_unless_said(folder: Path) -> None:
     assert load_generator(folder).micro_conditions.tolist() == [8, 8, 0, 0, 6]
     generator = load_generator(folder, original_size=(640, 480), crop=(1, 2), aesthetic_score=5.5)
     assert generator.micro_conditions.tolist() == [640, 480, 1, 2, 5.5]
@@ -206,7 +206,7 @@ def test_long_captions_are_cut_and_counted(pipeline: Any, folder: Path, caplog: 
     tokens = generator.generate(captions, SEEDS)
     assert torch.equal(tokens.ids.view(3, 4, 4), ask(pipeline, captions))
     assert generator.num_truncated == 1
-    assert "1 of 3 captions are longer than the 16 tokens that the text encoder reads" in caplog.text
+    assert "1 of 3 captions exceed the text encoder's context length of 16 tokens" in caplog.text
     assert "(1 so far), such as 'abcdefghijklmno'" in caplog.text
     generator.generate(captions[2:], SEEDS[2:])
     assert generator.num_truncated == 2
@@ -215,36 +215,31 @@ def test_long_captions_are_cut_and_counted(pipeline: Any, folder: Path, caplog: 
 def test_a_folder_that_lacks_parts_is_refused(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder / "transformer", tmp_path / "transformer")
     shutil.copytree(folder / "vqvae", tmp_path / "vqvae")
-    message = (
-        "has no subfolder text_encoder, tokenizer, scheduler; expected transformer, vqvae, .* Copy the whole of it"
-    )
-    with pytest.raises(FileNotFoundError, match=message):
+    with pytest.raises(FileNotFoundError, match=r"text_encoder, tokenizer, scheduler.*transformer, vqvae"):
         AmusedGenerator(str(tmp_path))
-    with pytest.raises(FileNotFoundError, match=r"The aMUSEd model is not at '\./nowhere'"):
+    with pytest.raises(FileNotFoundError, match=r"aMUSEd model.*'\./nowhere'"):
         AmusedGenerator("./nowhere")
 
 
 def test_empty_captions_and_missing_seeds_are_refused(folder: Path) -> None:
     generator = load_generator(folder)
-    with pytest.raises(ValueError, match="1 of 2 captions are empty"):
+    with pytest.raises(ValueError, match=r"1 of 2 captions.*empty"):
         generator.generate(["a dog", ""], [0, 1])
-    with pytest.raises(ValueError, match="AmusedGenerator was given 2 captions and 3 seeds"):
+    with pytest.raises(ValueError, match=r"AmusedGenerator.* 2 captions.* 3 seeds"):
         generator.generate(["a dog", "a cat"], [0, 1, 2])
 
 
 def test_generating_before_loading_is_refused(folder: Path) -> None:
-    with pytest.raises(RuntimeError, match=r"no weights yet; call load\(\)"):
+    with pytest.raises(RuntimeError, match=r"load\(\)"):
         AmusedGenerator(str(folder)).generate(CAPTIONS, SEEDS)
 
 
 def test_a_negative_text_that_is_too_long_is_refused(folder: Path) -> None:
-    with pytest.raises(
-        ValueError, match=r"negative_text is longer than the 16 tokens .* 'abcdefghijklmno'. Shorten it"
-    ):
+    with pytest.raises(ValueError, match=r"negative_text.* 16 tokens.*'abcdefghijklmno'"):
         load_generator(folder, negative_text="abcdefghijklmno")
 
 
 @pytest.mark.parametrize("settings", [{"num_steps": 0}, {"guidance_scale": 0.5}])
 def test_steps_and_guidance_below_one_are_refused(folder: Path, settings: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"num_steps=.* and guidance_scale=.*; expected 1 or more"):
+    with pytest.raises(ValueError, match=r"num_steps=.*guidance_scale="):
         AmusedGenerator(str(folder), **settings)

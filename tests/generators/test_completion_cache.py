@@ -47,9 +47,7 @@ def test_several_processes_share_a_cache_from_its_making_on(tmp_path: Path) -> N
 
 def test_a_file_that_is_no_cache_is_named(tmp_path: Path) -> None:
     (tmp_path / "completions.sqlite3").write_bytes(b"not a database, but long enough to be looked at" * 20)
-    with pytest.raises(
-        ValueError, match=r"completions\.sqlite3 cannot be read: file is not a database\. It is damaged"
-    ):
+    with pytest.raises(ValueError, match=r"completions\.sqlite3.*not a database"):
         CompletionCache(tmp_path)
 
 
@@ -61,7 +59,7 @@ def test_damage_that_shows_later_is_named(tmp_path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[4096:] = b"\xff" * len(content[4096:])
     path.write_bytes(bytes(content))
-    with CompletionCache(tmp_path) as cache, pytest.raises(ValueError, match=r"cannot be read: .*malformed"):
+    with CompletionCache(tmp_path) as cache, pytest.raises(ValueError, match=r"malformed"):
         cache.get(b"7")
 
 
@@ -71,21 +69,19 @@ def test_a_database_of_others_is_left_alone(tmp_path: Path) -> None:
     connection.execute("CREATE TABLE theirs (name TEXT)")
     connection.close()
     before = path.read_bytes()
-    with pytest.raises(ValueError, match=r"is an SQLite file of version 0; expected a cache of answers of version 1"):
+    with pytest.raises(ValueError, match=r"version 0.*version 1"):
         CompletionCache(tmp_path)
     assert path.read_bytes() == before
 
 
 def test_a_folder_that_cannot_be_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(OSError, match=r"cannot be used: .*exists.* Expected a folder on a disk of this machine"):
+    with pytest.raises(OSError, match=r"exists.*folder"):
         CompletionCache(tmp_path / "file")
 
 
 def test_a_disk_that_fails_is_named(tmp_path: Path) -> None:
     with CompletionCache(tmp_path) as cache:
         cache._connection.execute("PRAGMA query_only = ON")
-        with pytest.raises(
-            OSError, match=r"cannot be used: attempt to write a readonly database\. .* What it holds is safe"
-        ):
+        with pytest.raises(OSError, match=r"readonly database"):
             cache.put(b"one", ANSWER)

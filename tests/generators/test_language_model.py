@@ -126,26 +126,26 @@ def test_provenance_knows_the_weights_and_the_sampling(save_model: Save) -> None
 
 
 def test_an_attention_that_cannot_share_is_refused(save_model: Save) -> None:
-    with pytest.raises(ValueError, match=r"gemma2\) has an attention that cannot be shared .*sliding_window=4096"):
+    with pytest.raises(ValueError, match=r"gemma2.*attention.*sliding_window=4096"):
         LanguageModelCaptionGenerator(save_model("gemma2")).load()
 
 
 def test_mistakes_are_told(save_model: Save) -> None:
-    with pytest.raises(ValueError, match="num_rows=0; expected 1 or more"):
+    with pytest.raises(ValueError, match="num_rows=0"):
         LanguageModelCaptionGenerator("anything", num_rows=0)
     generator = LanguageModelCaptionGenerator(
         save_model("llama"), dtype="float32", sampling=SamplingSettings(max_new_tokens=250)
     )
-    with pytest.raises(RuntimeError, match="has no weights yet; call load"):
+    with pytest.raises(RuntimeError, match=r"LanguageModelCaptionGenerator.*load\(\)"):
         generator.generate(PROMPTS[:1], [0])
-    with pytest.raises(RuntimeError, match="has no weights yet; call load"):
+    with pytest.raises(RuntimeError, match=r"LanguageModelCaptionGenerator.*load\(\)"):
         generator.provenance()
     generator.load()
-    with pytest.raises(ValueError, match="There are 2 prompts and 1 seeds; expected one seed per prompt"):
+    with pytest.raises(ValueError, match=r" 2 prompts.* 1 seeds"):
         generator.generate(PROMPTS[:2], [0])
-    with pytest.raises(ValueError, match=r"may need 28\d positions, but .* has 256\. Shorten the prompt"):
+    with pytest.raises(ValueError, match=r"max_new_tokens=250.* 28\d positions.* 256\b"):
         generator.generate(PROMPTS[:1], [0])
-    with pytest.raises(FileNotFoundError, match=r"The language model is not at '\./nowhere'"):
+    with pytest.raises(FileNotFoundError, match=r"language model.*'\./nowhere'"):
         LanguageModelCaptionGenerator("./nowhere").load()
 
 

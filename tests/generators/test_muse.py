@@ -11,16 +11,16 @@ from synth2_lightning.nn.maskgit import MaskGit
 from synth2_lightning.nn.parallel_decoding import SamplingSettings
 from synth2_lightning.nn.unmasking import ConfidenceOrder, HaltonOrder, UnmaskingOrder
 from synth2_lightning.testing import TinyImageTokenizer, TinyTextEncoder, check_image_generator
-from synth2_lightning.types import SoftVQTokens, VQTokens
+from synth2_lightning.types import VQTokens
 
 CAPTIONS, SEEDS = ["a bright field", "a dark field", "a field"], [4, 5, 6]
 GUIDED = SamplingSettings(num_steps=3, guidance=(0.0, 3.0))
 
 
 class LearntTextEncoder(TinyTextEncoder):
-    """A text encoder that is learnt along."""
+    """A text encoder that is learned along."""
 
-    name = "learnt"
+    name = "learned"
 
     def __init__(self) -> None:
         super().__init__()
@@ -72,13 +72,6 @@ def test_a_negative_text_takes_the_null_texts_place(folder: str) -> None:
     assert torch.equal(away_from_itself.ids, unguided.ids)
 
 
-def test_candidates_come_with_their_probabilities(folder: str) -> None:
-    soft = make_generator(folder, num_candidates=4).generate(CAPTIONS, SEEDS)
-    assert isinstance(soft, SoftVQTokens)
-    assert soft.ids.shape == (3, 4, 1, 4)
-    assert TinyImageTokenizer()(soft).shape == (3, 4, 6)
-
-
 def test_what_was_trained_comes_back(tmp_path: Path) -> None:
     network, text_encoder = MaskGit(6, 16, 1, (2, 2), text_dim=8, width=16, depth=1, num_heads=2), LearntTextEncoder()
     torch.nn.init.normal_(text_encoder.gain)
@@ -104,24 +97,24 @@ def test_provenance_tells_how_tokens_were_drawn(folder: str) -> None:
 
 
 def test_foreign_text_encoders_and_codebooks_are_refused(folder: str) -> None:
-    with pytest.raises(ValueError, match=r"conditioned on the text encoder 'tiny', but was given 'learnt'"):
+    with pytest.raises(ValueError, match=r"text encoder 'tiny'.*'learned'"):
         MuseGenerator(folder, TinyImageTokenizer(), LearntTextEncoder())
     tokenizer = TinyImageTokenizer()
     tokenizer.codebook = "other-16:00000000"
-    with pytest.raises(ValueError, match=r"guesses codes of codebook 'tiny-16:00000000'.*or train a generator"):
+    with pytest.raises(ValueError, match=r"codebook 'tiny-16:00000000'.*synth2 fit"):
         MuseGenerator(folder, tokenizer, TinyTextEncoder()).load()
 
 
 def test_generating_without_weights_and_captions_is_refused(folder: str) -> None:
-    with pytest.raises(RuntimeError, match=r"call load\(\) before generating"):
+    with pytest.raises(RuntimeError, match=r"load\(\)"):
         MuseGenerator(folder, TinyImageTokenizer(), TinyTextEncoder()).generate(["a field"], [0])
-    with pytest.raises(ValueError, match="1 of 2 captions are empty"):
+    with pytest.raises(ValueError, match=r"1 of 2 captions.*empty"):
         make_generator(folder).generate(["a field", " "], [0, 1])
-    with pytest.raises(FileNotFoundError, match="The generator is not at 'nowhere'"):
+    with pytest.raises(FileNotFoundError, match=r"generator.*'nowhere'"):
         MuseGenerator("nowhere", TinyImageTokenizer(), TinyTextEncoder())
 
 
-def test_tokens_are_a_picture_of_the_captioner(folder: str) -> None:
+def test_tokens_are_a_image_of_the_captioner(folder: str) -> None:
     tokens = make_generator(folder).generate(CAPTIONS, SEEDS)
     assert isinstance(tokens, VQTokens)
     assert TinyImageTokenizer()(tokens).shape == (3, 4, 6)

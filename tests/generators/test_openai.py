@@ -266,7 +266,7 @@ def test_a_request_that_failed_is_sent_again(
     assert [answer.text for answer in ask(generator)] == texts()
     assert server.asked == {**Counter(ANIMALS), "cow": 3}
     assert generator.server.num_retries == 2
-    assert "The request is sent again; so far 1 retries and" in caplog.messages[0]
+    assert "Retrying; so far 1 retries and" in caplog.messages[0]
 
 
 @pytest.mark.parametrize("fault", ["reset", "500", "429", "no JSON"])
@@ -274,7 +274,7 @@ def test_a_request_that_fails_for_good_loses_nothing(server: FakeChatServer, tmp
     server.faults = {"cow": [TRANSIENT[fault]] * 3}
     # Alone, because a busy server that answers others is asked on.
     generator = make(server, tmp_path, num_concurrent=1 if fault == "429" else 4)
-    with pytest.raises(ConnectionError, match=r"it was tried 3 times\. See whether the server runs") as error:
+    with pytest.raises(ConnectionError, match=r" 3 times.*server") as error:
         ask(generator)
     with CompletionCache(tmp_path) as cache:
         num_safe = len(cache)
@@ -292,16 +292,14 @@ def test_a_slow_answer_is_asked_for_again(server: FakeChatServer) -> None:
 
 def test_a_server_that_never_answers_is_named(server: FakeChatServer) -> None:
     server.delays = {"cow": 0.3}
-    with pytest.raises(ConnectionError, match=r"no whole answer within 0\.05 seconds; it was tried 2 times") as error:
+    with pytest.raises(ConnectionError, match=r" 0\.05 seconds.* 2 times") as error:
         ask(make(server, timeout=0.05, max_retries=1), ["cow"])
-    assert "The 0 answers of this batch that had come are lost, because no cache is set." in str(error.value)
+    assert "The 0 answers of this batch are lost, because no cache is set." in str(error.value)
 
 
 def test_no_server_at_all_is_named(server: FakeChatServer) -> None:
     server.stop()
-    with pytest.raises(
-        ConnectionError, match=r"cannot be reached, or broke off \(ConnectError: .*it was tried 3 times"
-    ):
+    with pytest.raises(ConnectionError, match=r"ConnectError: .* 3 times"):
         ask(make(server))
 
 
@@ -309,21 +307,21 @@ FATAL: dict[str, tuple[Fault, type[Exception], str]] = {
     "401": (
         answer_with("who are you?", 401),
         PermissionError,
-        r"answered 401: who are you\?\. Look at the key .*not set",
+        r"401: who are you\?.*key.*not set",
     ),
-    "403": (answer_with("no", 403), PermissionError, r"answered 403: no\. Look at the key and at what it may do"),
+    "403": (answer_with("no", 403), PermissionError, r"403: no.*key"),
     "404": (
         answer_with("no model 'tiny'", 404),
         ValueError,
-        r"answered 404: no model 'tiny'\. Look at model, base_url",
+        r"404: no model 'tiny'.*base_url",
     ),
-    "400": (answer_with('{"detail": "bad"}', 400), ValueError, r"answered 400: {\"detail\": \"bad\"}\. .*extra_body"),
+    "400": (answer_with('{"detail": "bad"}', 400), ValueError, r"400: {\"detail\": \"bad\"}.*extra_body"),
     "quota": (
         answer_with('{"error": {"code": "insufficient_quota"}}', 429),
         PermissionError,
-        r"Look at the quota of the account",
+        r"quota",
     ),
-    "an hour": (answer_with("later", 429, Retry_After="3600"), ConnectionError, r"to be left alone for 3600 seconds"),
+    "an hour": (answer_with("later", 429, Retry_After="3600"), ConnectionError, r" 3600 seconds"),
 }
 
 
@@ -348,7 +346,7 @@ def test_requests_in_flight_do_not_hold_up_the_end_for_long(
     monkeypatch.setattr("synth2_lightning.generators.chat_server._SECONDS_TO_FINISH", 0.05)
     server.faults, server.delays = {"owl": [answer_with("no", 400)]}, {"cat": 1.0}
     start = time.monotonic()
-    with pytest.raises(ValueError, match="answered 400"):
+    with pytest.raises(ValueError, match=r"\b400\b"):
         ask(make(server))
     assert time.monotonic() - start < 0.7
 
@@ -445,15 +443,13 @@ def test_a_server_of_ones_own_gets_no_key(server: FakeChatServer) -> None:
 
 def test_openai_without_a_key_is_refused_before_it_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    with pytest.raises(
-        PermissionError, match=r"asks for a key, and the environment variable OPENAI_API_KEY is not set"
-    ):
+    with pytest.raises(PermissionError, match=r"key.*OPENAI_API_KEY"):
         OpenAICaptionGenerator("gpt").load()
 
 
 def test_a_key_that_cannot_be_sent_is_refused_without_being_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-\u201cquoted\u201d")
-    with pytest.raises(ValueError, match=r"OPENAI_API_KEY holds characters that no key has") as error:
+    with pytest.raises(ValueError, match=r"OPENAI_API_KEY.*characters") as error:
         OpenAICaptionGenerator("gpt").load()
     assert "quoted" not in str(error.value)
 
@@ -462,19 +458,19 @@ def test_a_key_that_cannot_be_sent_is_refused_without_being_shown(monkeypatch: p
     "url", ["127.0.0.1:8000/v1", "http://me:secret@host/v1", "http://host/v1?key=secret", "http://"]
 )
 def test_an_address_that_is_none_or_holds_a_secret_is_refused(url: str) -> None:
-    with pytest.raises(ValueError, match=r"no plain address; expected http or https") as error:
+    with pytest.raises(ValueError, match=r"base_url.*https") as error:
         OpenAICaptionGenerator("tiny", url)
     assert "secret" not in str(error.value)
 
 
 @pytest.mark.parametrize("change", [{"max_new_tokens": 0}, {"temperature": -1.0}, {"top_p": 0.0}, {"top_p": 1.1}])
 def test_numbers_out_of_range_are_refused(change: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"expected 1 or more tokens, a temperature of 0 or more, and top_p above 0"):
+    with pytest.raises(ValueError, match=r"max_new_tokens=.*temperature=.*top_p="):
         OpenAICaptionGenerator("tiny", "http://127.0.0.1:1/v1", **change)
 
 
 def test_prompts_without_seeds_are_refused(server: FakeChatServer) -> None:
-    with pytest.raises(ValueError, match=r"was given 0 prompts and 1 seeds; expected one seed per prompt"):
+    with pytest.raises(ValueError, match=r" 0 prompts.* 1 seeds"):
         make(server).generate([], [1])
 
 
@@ -495,7 +491,7 @@ def test_a_server_that_dies_and_comes_back_is_waited_for(server: FakeChatServer,
 
 def test_a_server_that_dies_for_good_costs_no_answer(server: FakeChatServer, tmp_path: Path) -> None:
     server.before_answer = lambda: server.stop() if server.answered.total() >= 3 else None
-    with pytest.raises(ConnectionError, match=r"answers are safe in the cache .*, and will not be asked for again"):
+    with pytest.raises(ConnectionError, match=r"answers.*cache"):
         ask(make(server, tmp_path))
     assert 3 <= server.answered.total() < len(ANIMALS)
     server.before_answer = lambda: None
@@ -528,10 +524,10 @@ def test_a_cache_that_breaks_ends_the_run(
     server: FakeChatServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any) -> None:
-        raise OSError("the disk is full")
+        raise OSError("disk is full")
 
     monkeypatch.setattr(CompletionCache, "put", fail)
-    with pytest.raises(OSError, match="the disk is full"):
+    with pytest.raises(OSError, match="disk is full"):
         ask(make(server, tmp_path))
     assert server.asked.total() <= 5
 
@@ -579,7 +575,7 @@ def test_captions_of_a_server_without_seeds_are_asked_for_one_by_one(server: Fak
         (
             {"max_tokens": "max_completion_tokens"},
             None,
-            r"field_names for 'max_tokens'; expected some of seed",
+            r"field_names for 'max_tokens'; expected any of seed",
         ),
         ({"messages": "prompt"}, None, r"field_names for 'messages'"),
         (
@@ -587,7 +583,7 @@ def test_captions_of_a_server_without_seeds_are_asked_for_one_by_one(server: Fak
             {"max_tokens": 4},
             r"two values for 'max_tokens'.*field_names",
         ),
-        (None, {"seed": 4}, r"two values for 'seed'.*Leave it out of extra_body"),
+        (None, {"seed": 4}, r"two values for 'seed'.*Remove it from extra_body"),
         (None, {"messages": []}, r"two values for 'messages'"),
         ({"seed": "temperature"}, None, r"two values for 'temperature'"),
     ],
@@ -609,7 +605,7 @@ def test_fields_with_two_values_are_refused(
         ),
         (400, '{"error": {"message": "Unrecognized request argument: seed"}}', r"field_names='\{seed: null\}'"),
         (400, '{"error": {"message": "Unsupported value: \'temperature\'"}}', r"field_names='\{temperature: null\}'"),
-        (404, '{"error": {"message": "no model Seed-OSS"}}', r"Look at model, base_url"),
+        (404, '{"error": {"message": "no model Seed-OSS"}}', r"Check model, base_url"),
     ],
 )
 def test_a_server_that_refuses_a_field_is_told_with_the_argument_that_helps(

@@ -85,6 +85,7 @@ def make_tiny_model(folder: Path) -> None:
     source.tokenizer.save_pretrained(folder)
 
 
+@pytest.mark.slow
 def test_captions_come_from_a_real_server(tmp_path: Path) -> None:
     model, port = tmp_path / "model", find_port()
     make_tiny_model(model)
@@ -99,7 +100,7 @@ def test_captions_come_from_a_real_server(tmp_path: Path) -> None:
         again = OpenAICaptionGenerator(str(model), url, 8, limits=limits).generate(prompts[::-1], [3, 2, 1])
         others = generator.generate(prompts, [4, 5, 6])
         at_once = OpenAICaptionGenerator(str(model), url, 3).generate(prompts * 3, list(range(9)))
-        with pytest.raises(ValueError, match=r"answered 400: .*pinned to .*requested 'other'.*Look at model"):
+        with pytest.raises(ValueError, match=r"400: .*pinned to .*requested 'other'"):
             OpenAICaptionGenerator("other", url).generate(prompts[:1], [1])
     assert all(answer.text for answer in answers)
     assert again[::-1] == answers
@@ -114,7 +115,7 @@ def test_captions_come_from_a_real_server(tmp_path: Path) -> None:
 
 
 FEW_SHOT = (
-    ChatMessage("system", "You write one caption of a photograph in plain words, of about ten words."),
+    ChatMessage("system", "You write one caption of a photo in plain words, of about ten words."),
     ChatMessage("user", "dog"),
     ChatMessage("assistant", "A brown dog runs over wet sand with a ball in its mouth."),
     ChatMessage("user", "kettle"),
@@ -150,7 +151,7 @@ def test_a_real_server_that_is_killed_costs_no_caption(tmp_path: Path) -> None:
     with serving(model, port, tmp_path / "first", "--dtype", "bfloat16") as process:
         killer = threading.Thread(target=kill_after, args=(process, cache, 2))
         killer.start()
-        with pytest.raises(ConnectionError, match=r"it was tried 3 times.* 2 answers are safe in the cache"):
+        with pytest.raises(ConnectionError, match=r" 3 times.* 2 answers.*cache"):
             write()
         killer.join()
     with serving(model, port, tmp_path / "second", "--dtype", "bfloat16"):

@@ -22,13 +22,13 @@ def test_waits_leave_the_random_state_of_the_run_alone() -> None:
 
 @pytest.mark.parametrize("change", [{"num_concurrent": 0}, {"max_retries": -1}])
 def test_counts_out_of_range_are_refused(change: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"expected 1 or more requests in flight, and 0 or more retries"):
+    with pytest.raises(ValueError, match=r"in flight.*retries"):
         RequestLimits(**change)
 
 
 @pytest.mark.parametrize("change", [{"requests_per_minute": 0.0}, {"timeout": 0.0}, {"retry_delay": 0.0}])
 def test_rates_and_times_out_of_range_are_refused(change: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"expected more than 0 of each, or no requests_per_minute for no limit"):
+    with pytest.raises(ValueError, match=r"requests_per_minute"):
         RequestLimits(**change)
 
 

@@ -28,7 +28,7 @@ def test_an_answer_has_text_reason_and_counts() -> None:
     ],
 )
 def test_what_is_no_chat_completion_is_quoted_and_worth_another_try(text: str) -> None:
-    assert read_answer(text) == Failure(reason=f"answered what is no chat completion: {text}")
+    assert read_answer(text) == Failure(reason=f"answered without a chat completion: {text}")
 
 
 @pytest.mark.parametrize("count", ['"many"', "NaN", "Infinity", "-3", "1e30", "null", "[]", "{}"])
@@ -42,7 +42,7 @@ def test_an_answer_beside_spoiled_counts_is_not_paid_for_again(count: str) -> No
 def test_an_answer_that_ended_in_an_error_is_worth_another_try() -> None:
     outcome = read_answer('{"choices": [{"message": {"content": "A do"}, "finish_reason": "error"}]}')
     assert isinstance(outcome, Failure)
-    assert outcome.reason.startswith("broke off an answer")
+    assert outcome.reason.startswith("aborted an answer")
     assert not outcome.advice
 
 

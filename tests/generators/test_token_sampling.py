@@ -39,10 +39,10 @@ def test_the_highest_number_never_leaves_what_is_kept() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("max_new_tokens", 0, "SamplingSettings.max_new_tokens is 0; expected 1 or more"),
-        ("top_k", 0, "SamplingSettings.top_k is 0; expected 1 or more"),
-        ("temperature", 0.0, "temperature is 0.0; expected above 0. For the likeliest tokens without chance set top_k"),
-        ("top_p", 1.5, "SamplingSettings.top_p is 1.5; expected above 0 and at most 1"),
+        ("max_new_tokens", 0, r"SamplingSettings\.max_new_tokens.* 0"),
+        ("top_k", 0, r"SamplingSettings\.top_k.* 0"),
+        ("temperature", 0.0, r"temperature.* 0\.0.*top_k"),
+        ("top_p", 1.5, r"SamplingSettings\.top_p.* 1\.5"),
     ],
 )
 def test_what_cannot_be_drawn_from_is_refused(name: str, value: float, message: str) -> None:

@@ -11,7 +11,7 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 
 from ranks import Case, make_data, make_module, make_tokenizer
 
-CASE = Case(share=0.5, num_val=3, num_train=32, strategy="fsdp")
+CASE = Case(fraction=0.5, num_val=3, num_train=32, strategy="fsdp")
 
 
 def fit(num_steps: int, num_ranks: int, ckpt_path: Path | None = None, **settings: Any) -> Trainer:

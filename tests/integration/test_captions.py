@@ -29,7 +29,7 @@ from synth2_lightning.modules.synthesis import SynthesisModule
 from synth2_lightning.sources.caption_table import CaptionTable
 from synth2_lightning.testing import TinyCaptionGenerator, TinyImageGenerator
 
-NAMES = [f"{size} {colour} {shape}" for size in ("small", "large") for colour in ("red", "blue") for shape in
+NAMES = [f"{size} {color} {shape}" for size in ("small", "large") for color in ("red", "blue") for shape in
          ("circle", "star", "ring", "cross", "heart")]  # fmt: skip
 
 
@@ -59,7 +59,7 @@ def test_names_become_pairs_that_are_learnt_from(names: Path) -> None:
     data = SyntheticDataModule(str(folder / "shards"), batch_size=20, num_workers=0)
     data.setup("fit")
     (batch,) = data.train_dataloader()
-    assert {caption.removeprefix("A picture of ").partition(" number")[0] for caption in batch.captions} == set(NAMES)
+    assert {caption.removeprefix("An image of ").partition(" number")[0] for caption in batch.captions} == set(NAMES)
     (part,) = (folder / "shards").glob("*.parquet")
     assert {row["class_name"] for row in pq.read_table(part).to_pylist()} == set(NAMES)
 

@@ -14,10 +14,10 @@ from safetensors.torch import load_file
 
 TINY = Path(__file__).parents[1] / "configs" / "tiny.yaml"
 
-TWO = ("--config", "overlays/ddp.yaml", "--trainer.devices=2")
-FEW_PICTURES = tuple(
+TWO = ("--config", "overlays/strategy/ddp.yaml", "--trainer.devices=2")
+FEW_IMAGES = tuple(
     f"--data.init_args.{few}"
-    for few in ("batch_size=8", "val_batch_size=8", "val.init_args.num_pictures=16", "num_workers=0")
+    for few in ("batch_size=8", "val_batch_size=8", "val.init_args.num_images=16", "num_workers=0")
 )
 
 
@@ -48,10 +48,13 @@ def card_of(folder: Path, pattern: str) -> dict[str, object]:
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     "strategy",
-    [pytest.param(TWO, id="ddp"), pytest.param(("--config", "overlays/fsdp.yaml"), id="fsdp", marks=pytest.mark.long)],
+    [
+        pytest.param(TWO, id="ddp"),
+        pytest.param(("--config", "overlays/strategy/fsdp.yaml"), id="fsdp", marks=pytest.mark.long),
+    ],
 )
 def test_two_processes_train_mixed_and_score_like_one(strategy: tuple[str, ...], tmp_path: Path) -> None:
-    few = ("--config", str(TINY), "--data.init_args.real.init_args.val.init_args.num_pictures=75")
+    few = ("--config", str(TINY), "--data.init_args.real.init_args.val.init_args.num_images=75")
     common = ("--config", "mixed.yaml", *few)
     small = ("--data.init_args.batch_size=8", "--data.init_args.real.init_args.val_batch_size=16")
     synth2(tmp_path, "fit", *common, *small, *strategy, "--trainer.max_steps=4", "--trainer.val_check_interval=4")
@@ -63,8 +66,8 @@ def test_two_processes_train_mixed_and_score_like_one(strategy: tuple[str, ...],
         synth2(tmp_path / name, "validate", *common, *small, *ranks, f"--ckpt_path={checkpoint}")
         cards.append(card_of(tmp_path / name, "cider/*/protocol.json"))
     two, one = cards
-    # 75 pictures over two ranks: one of them is dealt twice and must not count twice.
-    assert two["num_pictures"] == one["num_pictures"] == 75
+    # 75 images over two ranks: one of them is dealt twice and must not count twice.
+    assert two["num_images"] == one["num_images"] == 75
     assert two["num_repeated_keys_dropped"] == 1
     assert two["score"] == pytest.approx(one["score"], abs=1e-9)
     assert two["score"] == pytest.approx(card_of(tmp_path, "cider/val-step=4/protocol.json")["score"], abs=1e-9)
@@ -74,7 +77,7 @@ def test_two_processes_train_mixed_and_score_like_one(strategy: tuple[str, ...],
 @pytest.mark.long
 @pytest.mark.timeout(900)
 def test_the_generator_learns_the_same_on_one_process_and_under_ddp_and_fsdp(tmp_path: Path) -> None:
-    few = (*FEW_PICTURES, "--trainer.precision=32-true", "--trainer.val_check_interval=2")
+    few = (*FEW_IMAGES, "--trainer.precision=32-true", "--trainer.val_check_interval=2")
     callbacks = (
         "{class_path: synth2_lightning.callbacks.weight_averaging.WeightAveragingCallback, init_args: {decay: 0.5}}",
         "{class_path: synth2_lightning.callbacks.generated_samples.GeneratedSamplesCallback}",
@@ -95,7 +98,7 @@ def test_the_generator_learns_the_same_on_one_process_and_under_ddp_and_fsdp(tmp
     strategies = {
         "one": ("--data.init_args.batch_size=16",),  # twice as many, the same whole batch
         "ddp": TWO,
-        "fsdp": ("--config", "overlays/fsdp.yaml"),
+        "fsdp": ("--config", "overlays/strategy/fsdp.yaml"),
     }
     for name, strategy in strategies.items():
         folder = tmp_path / name
@@ -127,24 +130,24 @@ def test_a_loss_that_is_not_finite_on_one_rank_ends_both(tmp_path: Path) -> None
         "        if trainer.global_rank == 1 and trainer.global_step == 2:\n"
         "            pl_module.network.register_forward_hook(lambda module, given, output: output * float('nan'))\n"
     )
-    words = ("--config", "generator.yaml", "--config", str(TINY), *TWO, *FEW_PICTURES)
+    words = ("--config", "generator.yaml", "--config", str(TINY), *TWO, *FEW_IMAGES)
     stopped = run(tmp_path, "fit", *words, "--trainer.max_steps=4", "--trainer.callbacks+=poison.NotFinite")
     assert stopped.returncode == 1
     assert "Traceback" not in stopped.stderr
-    assert "error: The training loss of step 3 is nan on process 1; expected a finite one" in stopped.stderr
-    assert re.search(r"step 3 is \d\S* on process 0, but not finite on another", stopped.stderr)
-    assert "Resume from runs/version_0/checkpoints/last.ckpt" in stopped.stderr
+    assert re.search(r"error: .*loss.*step 3\b.*\bnan\b.*process 1\b", stopped.stderr)
+    assert re.search(r"step 3\b.* \d\S* .*process 0\b.*not finite", stopped.stderr)
+    assert "runs/version_0/checkpoints/last.ckpt" in stopped.stderr
     assert {path.name for path in tmp_path.rglob("step=*.ckpt")} == {"step=1.ckpt", "step=2.ckpt"}
 
 
 @pytest.mark.slow
 @pytest.mark.long
 def test_ddp_does_not_miss_a_discriminator_that_waits(tmp_path: Path) -> None:
-    files = ("tokenizer.yaml", "overlays/vqgan_losses.yaml", "overlays/ddp.yaml", str(TINY))
+    files = ("tokenizer.yaml", "overlays/model/vqgan_losses.yaml", "overlays/strategy/ddp.yaml", str(TINY))
     words = [word for file in files for word in ("--config", file)]
     model = {"features": "null", "start_step": 2, "tokenizer.init_args.num_free_batches": 0}
     words += [f"--model.init_args.{name}={value}" for name, value in model.items()]
-    words += [f"--data.init_args.{split}.init_args.num_pictures=64" for split in ("train", "val")]
+    words += [f"--data.init_args.{split}.init_args.num_images=64" for split in ("train", "val")]
     # One process is enough: DDP refuses parameters without a gradient whatever the number of processes.
     synth2(tmp_path, "fit", *words, "--trainer.devices=1", "--trainer.max_steps=4", "--trainer.val_check_interval=4")
     assert list(tmp_path.rglob("last.ckpt"))

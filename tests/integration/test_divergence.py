@@ -1,5 +1,6 @@
 """A loss that is not finite ends a run of the command line with a message, and spoils nothing that is on disk."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -39,8 +40,10 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def words_of(name: str, poison: str, *further: str) -> list[str]:
-    photographs = "--data.init_args.real.init_args" if name == "mixed" else "--data.init_args"
-    few = [f"{photographs}.val.init_args.num_pictures=24", f"{photographs}.num_workers=0"]
+    photos = "--data.init_args.real.init_args" if name == "mixed" else "--data.init_args"
+    few = [f"{photos}.val.init_args.num_images=4", f"{photos}.num_workers=0"]
+    if name != "mixed":
+        few += [f"{photos}.train.init_args.num_images=16"]  # each is described before the first step
     if name == "tokenizer":
         few += ["--model.init_args.tokenizer.init_args.num_free_batches=0"]
     few += ["--data.init_args.batch_size=8", "--trainer.precision=32-true"]  # not all processors have bfloat16
@@ -85,18 +88,17 @@ def test_a_loss_that_is_not_finite_ends_the_run(
     name: str, part: str, logged: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     error = refusal(words_of(name, "NotFinite", f"--trainer.callbacks.part={part}"), capsys)
-    assert error.startswith("The training loss of step 3 is nan on process 0; expected a finite one")
+    assert re.match(r".*loss.*step 3\b.*\bnan\b.*process 0\b", error)
     assert logged in error
     assert "Learning rate: " in error
-    assert "Resume from runs/version_0/checkpoints/last.ckpt (--ckpt_path, --resume_with_changes=true)" in error
+    assert re.search(r"runs/version_0/checkpoints/last\.ckpt.*--ckpt_path.*--resume_with_changes=true", error)
     check_what_is_left(name)
 
 
 @pytest.mark.filterwarnings("ignore:The number of training batches")
 def test_weights_that_a_gradient_spoilt_are_not_written(capsys: pytest.CaptureFixture[str]) -> None:
     error = refusal(words_of("generator", "SpoiltGradient"), capsys)
-    assert "trained tensors (text_encoder." in error
-    assert "are not finite on process 0 after 3 steps, though the loss was; expected finite ones" in error
+    assert re.search(r"\(text_encoder\..*not finite.*process 0\b.*\b3 steps", error)
     check_what_is_left("generator")
 
 
@@ -106,5 +108,5 @@ def test_weights_that_the_last_step_spoilt_are_not_exported(capsys: pytest.Captu
         "generator", "SpoiltGradient", "--trainer.max_steps=3", "--trainer.callbacks=poison.SpoiltGradient"
     )
     error = refusal([*words, "--trainer.enable_checkpointing=false"], capsys)
-    assert "There is no checkpoint yet: start again with a lower learning rate" in error
+    assert re.search(r"no checkpoint.*learning rate", error)
     assert not list(Path("runs").rglob("generator"))

@@ -86,7 +86,7 @@ def run(words: list[str], folder: Path, commands: Path, variables: Mapping[str, 
 
 def by_torchrun(kind: str) -> tuple[list[str], dict[str, str]]:
     words = [str(EXAMPLES / "torchrun.sh"), *FIT, f"--trainer.callbacks.kind={kind}"]
-    return words, {"PROCESSES": "2", "MEET_AT": f"127.0.0.1:{free_port()}"}
+    return words, {"PROCESSES": "2", "RDZV_ENDPOINT": f"127.0.0.1:{free_port()}"}
 
 
 def torchrun(folder: Path, commands: Path, kind: str) -> tuple[int, str]:
@@ -131,11 +131,13 @@ def test_the_signal_goes_to_the_processes_and_logs_are_appended_to(script: Path)
 
 def test_everything_that_fits_is_one_command() -> None:
     for path in (EXAMPLES / "torchrun.sh", EXAMPLES / "slurm_fit.sbatch"):
-        assert re.search(r"synth2 fit \"\$@\" --config overlays/ddp.yaml \\\n.*--ckpt_path last", path.read_text())
+        assert re.search(
+            r"synth2 fit \"\$@\" --config overlays/strategy/ddp.yaml \\\n.*--ckpt_path last", path.read_text()
+        )
     for pod in read_manifest()["pytorchReplicaSpecs"].values():
         words = pod["template"]["spec"]["containers"][0]["args"]
         assert words[words.index("--no-python") + 1 :][:4] == [
-            "synth2", "fit", "--config=mixed.yaml", "--config=overlays/ddp.yaml",
+            "synth2", "fit", "--config=mixed.yaml", "--config=overlays/strategy/ddp.yaml",
         ]  # fmt: skip
         assert words[-1] == "--ckpt_path=last"
 
@@ -270,7 +272,7 @@ def test_machines_that_find_different_checkpoints_do_not_train_apart(
     assert 0 not in [pod.wait(timeout=300) for pod in pods]
     for folder in folders:
         said = (folder / "said.txt").read_text()
-        assert "resume from different checkpoints, by rank: step=12.ckpt (checksum " in said
+        assert re.search(r"different checkpoints.*step=12\.ckpt.*checksum ", said)
 
 
 @pytest.mark.slow
@@ -316,7 +318,7 @@ def test_an_array_makes_what_one_job_makes(commands: Path, tmp_path: Path) -> No
     assert not (tmp_path / "shards" / "manifest.json").exists()
     code, said = run(words, tmp_path, commands, job)
     assert code == 0, said
-    assert "12 pictures are in shards" in said
+    assert re.search(r"\b12 \w+ are in shards", said)
     parts = sorted((tmp_path / "shards").glob("part-*.parquet"))
     assert [part.name for part in parts] == ["part-00000-00000.parquet", "part-00001-00000.parquet"]
     keys = [key for part in parts for key in pq.read_table(part)["key"].to_pylist()]

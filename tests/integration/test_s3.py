@@ -1,6 +1,7 @@
 """Data in S3, as moto serves it on loopback."""
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -19,7 +20,7 @@ from PIL import Image
 
 from synth2_lightning.cli import main
 from synth2_lightning.interfaces import ImageTextSource
-from synth2_lightning.locations import resolve
+from synth2_lightning.io.locations import resolve
 from synth2_lightning.sources.coco import CocoSource
 from synth2_lightning.sources.webdataset import TarSource
 
@@ -73,7 +74,7 @@ def test_a_fit_from_s3_has_the_losses_of_one_from_disk(
     assert fit(tmp_path / "remote", "s3://bucket/sets/scenes", monkeypatch) == local
     assert len(local.splitlines()) == 6
     said = "".join(capfd.readouterr())
-    assert "s3://bucket/sets/scenes (2 files, " in said
+    assert re.search(r"s3://bucket/sets/scenes .*\b2 files", said)
     written = [path.read_bytes() for path in (tmp_path / "remote").rglob("*") if path.is_file()]
     assert SECRET not in said
     assert not any(SECRET.encode() in content for content in written)
@@ -86,15 +87,15 @@ def assert_same(source: ImageTextSource, expected: ImageTextSource) -> None:
     for index in range(3):
         assert source.key(index) == expected.key(index)
         assert source.captions(index) == expected.captions(index)
-        assert source.picture(index).tobytes() == expected.picture(index).tobytes()
+        assert source.image(index).tobytes() == expected.image(index).tobytes()
 
 
-def test_photographs_from_s3_are_those_from_disk(bucket: s3fs.S3FileSystem, tmp_path: Path) -> None:
-    pictures = tmp_path / "pictures"
-    pictures.mkdir()
+def test_photos_from_s3_are_those_from_disk(bucket: s3fs.S3FileSystem, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
     for number in range(3):
-        Image.new("RGB", (8, 8), (80 * number, 0, 0)).save(pictures / f"{number}.png")
-        (pictures / f"{number}.txt").write_text(f"a {number}")
+        Image.new("RGB", (8, 8), (80 * number, 0, 0)).save(images / f"{number}.png")
+        (images / f"{number}.txt").write_text(f"a {number}")
     coco = {
         "images": [{"id": number, "file_name": f"{number}.png"} for number in range(3)],
         "annotations": [{"image_id": number, "caption": f"the {number}"} for number in range(3)],
@@ -104,13 +105,13 @@ def test_photographs_from_s3_are_those_from_disk(bucket: s3fs.S3FileSystem, tmp_
     for number in range(3):
         with tarfile.open(tmp_path / "tars" / f"{number}.tar", "w") as tar:
             for suffix in ("png", "txt"):
-                tar.add(pictures / f"{number}.{suffix}", f"{number}.{suffix}")
-    for name in ("pictures", "tars"):
+                tar.add(images / f"{number}.{suffix}", f"{number}.{suffix}")
+    for name in ("images", "tars"):
         bucket.put(str(tmp_path / name), f"bucket/{name}", recursive=True)
     bucket.put(str(tmp_path / "captions.json"), "bucket/captions.json")
     assert_same(
-        CocoSource("s3://bucket/captions.json", "s3://bucket/pictures"),
-        CocoSource(str(tmp_path / "captions.json"), str(pictures)),
+        CocoSource("s3://bucket/captions.json", "s3://bucket/images"),
+        CocoSource(str(tmp_path / "captions.json"), str(images)),
     )
     assert_same(TarSource("s3://bucket/tars/*.tar"), TarSource(str(tmp_path / "tars" / "*.tar")))
 
@@ -127,7 +128,7 @@ def test_sigkill_leaves_nothing_that_is_taken_for_whole(bucket: s3fs.S3FileSyste
     content = np.random.default_rng(0).bytes(60_000_000)
     bucket.pipe("bucket/big/large.bin", content)
     bucket.pipe("bucket/big/small.bin", b"x")
-    words = "from synth2_lightning.locations import resolve; resolve('s3://bucket/big', 'set')"
+    words = "from synth2_lightning.io.locations import resolve; resolve('s3://bucket/big', 'set')"
     process = subprocess.Popen([sys.executable, "-c", words])
     cache = tmp_path / "cache" / "remote"
     while not any(path.stat().st_size for path in cache.glob("*.draft/0.half")):
@@ -144,7 +145,7 @@ def test_sigkill_leaves_nothing_that_is_taken_for_whole(bucket: s3fs.S3FileSyste
 
 @pytest.mark.parametrize("address", ["s3://no-such-bucket/set", "s3://bucket/no-such-set", "s3://bucket"])
 def test_what_is_not_there_is_told(address: str, server: str) -> None:
-    with pytest.raises(FileNotFoundError, match=f"The shards is not at '{address}'.*AWS_ENDPOINT_URL={server}"):
+    with pytest.raises(FileNotFoundError, match=f"shards.*'{address}'.*AWS_ENDPOINT_URL={server}"):
         resolve(address, "shards")
 
 
@@ -153,7 +154,7 @@ def test_missing_credentials_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     s3fs.S3FileSystem.clear_instance_cache()
-    with pytest.raises(OSError, match=r"NoCredentialsError.*AWS_PROFILE, or AWS_.*public needs FSSPEC_S3="):
+    with pytest.raises(OSError, match=r"NoCredentialsError.*AWS_PROFILE.*FSSPEC_S3="):
         resolve("s3://bucket/set", "shards")
 
 
@@ -161,6 +162,6 @@ def test_a_server_that_is_down_is_told_in_time(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     s3fs.S3FileSystem.clear_instance_cache()
     before = time.monotonic()
-    with pytest.raises(OSError, match=r"EndpointConnectionError.*answers \(AWS_ENDPOINT_URL=http://127"):
+    with pytest.raises(OSError, match=r"EndpointConnectionError.*AWS_ENDPOINT_URL=http://127"):
         resolve("s3://bucket/set", "shards")
     assert time.monotonic() - before < 60

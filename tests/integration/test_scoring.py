@@ -16,9 +16,9 @@ from synth2_lightning.datamodules.synthetic import SyntheticDataModule
 from synth2_lightning.modules.scoring import ScoringModule
 from synth2_lightning.shards.writer import ShardWriter, finish
 from synth2_lightning.testing import TinyImageTokenizer, TinyPairScorer
-from synth2_lightning.types import TokenizedImages, VQTokens
+from synth2_lightning.types import SampleInfo, TokenizedImages, VQTokens
 
-pytestmark = pytest.mark.filterwarnings("ignore:Total length of `ShardBatches` across ranks is zero")
+pytestmark = pytest.mark.filterwarnings("ignore:Total length of `PredictBatches` across ranks is zero")
 NUM_ROWS = 11
 
 
@@ -28,13 +28,10 @@ def shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     ids = torch.arange(NUM_ROWS)[:, None, None].expand(NUM_ROWS, 4, 1)
     images = TokenizedImages(
-        keys=tuple(f"k{row}" for row in range(NUM_ROWS)),
-        sources=("synthetic",) * NUM_ROWS,
+        samples=tuple(SampleInfo(f"k{row}", "synthetic", "field", row) for row in range(NUM_ROWS)),
         captions=(("a bright field", "a dark field"),) * NUM_ROWS,
         tokens=VQTokens(ids, TinyImageTokenizer.codebook),
         codebook_size=16,
-        class_names=("field",) * NUM_ROWS,
-        seeds=tuple(range(NUM_ROWS)),
     )
     writer = ShardWriter(tmp_path / "shards")
     writer.start({"model": {"generator": "tiny"}})
@@ -108,7 +105,7 @@ def test_a_killed_run_goes_on_and_batches_change_nothing(shards: Path) -> None:
 
 def test_the_best_pairs_are_learnt_from(shards: Path) -> None:
     score(shards, "scored")
-    data = SyntheticDataModule(str(shards.parent / "scored"), num_workers=0, keep_share=0.5)
+    data = SyntheticDataModule(str(shards.parent / "scored"), num_workers=0, keep_fraction=0.5)
     data.setup("fit")
 
     batch = data.train_pairs.read(range(len(data.train_pairs)))
@@ -120,5 +117,5 @@ def test_the_best_pairs_are_learnt_from(shards: Path) -> None:
 def test_scores_do_not_wash_an_evaluation_split(shards: Path) -> None:
     finish(shards, {}, is_evaluation=True)
     score(shards, "scored")
-    with pytest.raises(ValueError, match="were made of an evaluation split"):
+    with pytest.raises(ValueError, match="evaluation split"):
         SyntheticDataModule(str(shards.parent / "scored")).setup("fit")

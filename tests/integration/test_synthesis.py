@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,16 +20,16 @@ from synth2_lightning.callbacks.shard_writer import ShardWriterCallback
 from synth2_lightning.cli import main
 from synth2_lightning.datamodules.captions import CaptionDataModule, record_seed
 from synth2_lightning.datamodules.synthetic import SyntheticDataModule
-from synth2_lightning.fingerprints import fingerprint_texts
+from synth2_lightning.io.fingerprints import fingerprint_texts
 from synth2_lightning.modules.synthesis import SynthesisModule
 from synth2_lightning.scenes.source import ScenesSource
 from synth2_lightning.sources.caption_table import CaptionTable
-from synth2_lightning.sources.photograph_captions import PhotographCaptions
+from synth2_lightning.sources.photo_captions import PhotoCaptions
 from synth2_lightning.testing import TinyImageGenerator
 from synth2_lightning.types import CaptionBatch, TokenizedImages, VQTokens
 
-pytestmark = pytest.mark.filterwarnings("ignore:Total length of `CaptionBatches` across ranks is zero")
-ROWS = [{"caption": f"picture {number}", "id": f"k{number}", "of": f"class {number % 3}"} for number in range(23)]
+pytestmark = pytest.mark.filterwarnings("ignore:Total length of `PredictBatches` across ranks is zero")
+ROWS = [{"caption": f"image {number}", "id": f"k{number}", "of": f"class {number % 3}"} for number in range(23)]
 
 
 @pytest.fixture
@@ -84,17 +85,17 @@ def test_captions_become_shards_with_all_that_made_them(table: Path) -> None:
     synthesize(table, "shards")
 
     found = records(table.parent / "shards")
-    ids = TinyImageGenerator().generate(["picture 5"], [record_seed(0, "k5")]).ids
+    ids = TinyImageGenerator().generate(["image 5"], [record_seed(0, "k5")]).ids
     assert len(found) == 23
     assert found["k5"] == {
         "key": "k5",
         "source": "synthetic",
-        "captions": ["picture 5"],
+        "captions": ["image 5"],
         "tokens": ids.flatten().tolist(),
         "class_name": "class 2",
         "seed": record_seed(0, "k5"),
         "scores": None,
-        "input": fingerprint_texts(["picture 5", found["k5"]["class_name"] or ""]),
+        "input": fingerprint_texts(["image 5", found["k5"]["class_name"] or ""]),
     }
     manifest = json.loads((table.parent / "shards" / "manifest.json").read_text())
     assert manifest["provenance"]["settings"] == {
@@ -117,17 +118,15 @@ def test_synthetic_pairs_are_learnt_from(table: Path) -> None:
     assert torch.equal(batch.image.ids.flatten(1), torch.tensor([found[key]["tokens"] for key in batch.keys]))
 
 
-def test_pictures_for_captions_of_an_evaluation_split_are_not_learnt_from(table: Path) -> None:
+def test_images_for_captions_of_an_evaluation_split_are_not_learnt_from(table: Path) -> None:
     folder = str(table.parent / "shards")
     trainer = Trainer(
         accelerator="cpu", logger=False, enable_progress_bar=False, callbacks=[ShardWriterCallback(folder)]
     )
-    captions = PhotographCaptions(ScenesSource("val", num_pictures=2))
+    captions = PhotoCaptions(ScenesSource("val", num_images=2))
     trainer.predict(SynthesisModule(TinyImageGenerator()), CaptionDataModule(captions))
 
-    with pytest.raises(
-        ValueError, match="were made of an evaluation split: what is scored on it afterwards would mean"
-    ):
+    with pytest.raises(ValueError, match="evaluation split"):
         SyntheticDataModule(folder).setup("fit")
 
 
@@ -154,7 +153,7 @@ def test_a_run_that_lacks_the_manifest_only_is_finished(table: Path) -> None:
     assert records(table.parent / "shards") == before
 
 
-def test_more_pictures_per_caption_are_added(table: Path) -> None:
+def test_more_images_per_caption_are_added(table: Path) -> None:
     synthesize(table, "shards")
     before = records(table.parent / "shards")
     module = synthesize(table, "shards", num_per_caption=2)
@@ -175,9 +174,9 @@ def test_a_folder_made_with_other_settings_is_refused(table: Path, fail_in: int 
         with pytest.raises(KeyError):
             synthesize(table, "shards", fail_in=fail_in)
 
-    with pytest.raises(ValueError, match=r"model\.sampler\.salt is 0 there and 1 in this run\. Expected one"):
+    with pytest.raises(ValueError, match=r"model\.sampler\.salt\b.*\b0\b.*\b1\b"):
         synthesize(table, "shards", salt=1)
-    with pytest.raises(ValueError, match=r"data\.seed is 0 there and 7 in this run\. .* name another folder"):
+    with pytest.raises(ValueError, match=r"data\.seed\b.*\b0\b.*\b7\b"):
         synthesize(table, "shards", seed=7)
 
 
@@ -238,9 +237,8 @@ def test_a_disk_that_fills_up_is_told_and_the_same_command_goes_on(
         main(words)
     assert stop.value.code == 1
     error = capsys.readouterr().err
-    assert "error: shards/part-00000-00003.parquet cannot be written: " in error
-    assert "No space left on device" in error
-    assert "6 records are safe in 3 finished parts of shards; 2 that this process had made since are lost." in error
+    assert re.search(r"error: shards/part-00000-00003\.parquet.*No space left on device", error)
+    assert re.search(r"\b6 records\b.*\b3\b.*\bshards\b.*\b2\b.*lost", error)
     assert "Traceback" not in error
     assert sorted(path.name for path in folder.iterdir()) == [f"part-00000-0000{number}.parquet" for number in range(3)]
 

@@ -1,4 +1,4 @@
-"""One rank of some, for ``test_clip_score.py``: ``clip_score_rank.py RANK SIZE STORE`` writes its scores as JSON."""
+"""Single rank for ``test_clip_score.py``: ``clip_score_rank.py RANK SIZE STORE`` writes its scores as JSON."""
 
 import json
 import sys
@@ -14,7 +14,7 @@ if __name__ == "__main__":
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=size)
     batch, alone, both = tiny_batch(8), ClipScore(TinyImageTextEncoder()), RefClipScore(TinyImageTextEncoder())
     assert isinstance(batch.image, Pixels)
-    # As a distributed sampler deals them, padded with repeats.
+    # As in a distributed sampler, padded with repeats.
     for index in [*range(8), *range(-8 % size)][rank::size]:
         own = slice(index, index + 1)
         pixels = Pixels(batch.image.values[own])

@@ -1,6 +1,6 @@
-"""One rank of some, for ``test_corpus.py``: ``corpus_rank.py RANK SIZE STORE CORPUS`` writes its scores as JSON.
+"""Single rank for ``test_corpus.py``: ``corpus_rank.py RANK SIZE STORE CORPUS`` writes its scores as JSON.
 
-METEOR and SPICE are stand-ins, which score by words in common, in pycocoevalcap's places.
+METEOR and SPICE of pycocoevalcap are replaced with fakes that score by common words.
 """
 
 import json
@@ -22,7 +22,7 @@ class WordsInCommon:
     meteor_p = Mock()
 
     def compute_score(self, references: dict[str, list[str]], hypotheses: dict[str, list[str]]) -> Any:
-        # Sums of floats in the order of the corpus, as Java has it: another order would show.
+        # Sums floats in the order of the corpus, as Java does, so that another order changes the result.
         scores = [
             len(set(hypothesis.split()) & set(" ".join(references[key]).split())) / (1 + len(hypothesis.split()))
             for key, (hypothesis,) in hypotheses.items()
@@ -58,6 +58,6 @@ if __name__ == "__main__":
             computed = metric.compute()
             values = computed.values() if isinstance(computed, dict) else [computed]
             scores.append([value.item() for value in values])
-            assert len(metric.rows) == len(keys_of_ranks[rank])  # what came from the other ranks is gone again
+            assert len(metric.rows) == len(keys_of_ranks[rank])  # rows of other ranks are removed
     sys.stdout.write(json.dumps(scores))
     dist.destroy_process_group()

@@ -16,7 +16,7 @@ ODD = {
 }
 
 
-def test_equals_pycocoevalcap_on_the_corpus_and_on_every_picture() -> None:
+def test_equals_pycocoevalcap_on_the_corpus_and_on_every_image() -> None:
     hypotheses, references = make_captions(400)
     hypotheses |= {key: hypothesis for key, (hypothesis, _) in ODD.items()}
     references |= {key: texts for key, (_, texts) in ODD.items()}
@@ -36,7 +36,7 @@ def test_counts_are_clipped_as_in_the_papers_example() -> None:
     assert bleu({"1": hypothesis}, {"1": references}).corpus[0] == pytest.approx(2 / 7)
 
 
-def test_the_corpus_score_is_no_mean_of_pictures() -> None:
+def test_the_corpus_score_differs_from_the_mean_over_images() -> None:
     hypotheses = {"1": "a dog", "2": "a cat sits on a mat"}
     result = bleu(hypotheses, {"1": ["a dog"], "2": ["a cat sits on the mat"]})
     assert result.corpus[0] == pytest.approx(7 / 8)

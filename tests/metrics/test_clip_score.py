@@ -45,7 +45,7 @@ def random_pixels(count: int = 4) -> Pixels:
 
 
 def plain_vectors(values: Sequence[Sequence[float]]) -> Mock:
-    """An encoder whose texts "0", "1", ... and only picture have the given unit vectors; the picture's is the last."""
+    """An encoder whose texts "0", "1", ... and only image have the given unit vectors; the image's is the last."""
     vectors = torch.tensor(values)
     encoder = Mock(spec=ImageTextEncoder)
     encoder.embed_images.return_value = vectors[-1:]
@@ -54,13 +54,13 @@ def plain_vectors(values: Sequence[Sequence[float]]) -> Mock:
 
 
 def by_hand(encoder: OpenClipImageTextEncoder, pixels: Pixels, prefix: str) -> list[tuple[float, float]]:
-    """The paper's formulas, a picture at a time, from open_clip's own towers."""
+    """The paper's formulas, an image at a time, from open_clip's own towers."""
     network, split = encoder.network, open_clip.get_tokenizer("score-clip")
     mean = torch.tensor(open_clip.OPENAI_DATASET_MEAN).view(3, 1, 1)
     std = torch.tensor(open_clip.OPENAI_DATASET_STD).view(3, 1, 1)
     scores = []
-    for picture, caption, references in zip(pixels.values, CAPTIONS, REFERENCES, strict=True):
-        image = network.encode_image(((picture / 255 - mean) / std)[None])[0]  # type: ignore[union-attr,operator]
+    for values, caption, references in zip(pixels.values, CAPTIONS, REFERENCES, strict=True):
+        image = network.encode_image(((values / 255 - mean) / std)[None])[0]  # type: ignore[union-attr,operator]
         text, *people = network.encode_text(split([prefix + each for each in [caption, *references]]))  # type: ignore[union-attr,operator]
         cosine = (image @ text / image.norm() / text.norm()).item()
         nearest = max((text @ each / text.norm() / each.norm()).item() for each in people)
@@ -71,9 +71,7 @@ def by_hand(encoder: OpenClipImageTextEncoder, pixels: Pixels, prefix: str) -> l
 
 
 @pytest.mark.parametrize("prefix", ["A photo depicts ", ""])
-def test_scores_are_the_papers_formulas_on_open_clips_own_towers(
-    encoder: OpenClipImageTextEncoder, prefix: str
-) -> None:
+def test_scores_equal_the_papers_formulas_with_open_clip(encoder: OpenClipImageTextEncoder, prefix: str) -> None:
     expected = by_hand(encoder, random_pixels(), prefix)
     scores = ref_clip_scores(encoder, random_pixels(), CAPTIONS, REFERENCES, prefix)
     assert scores.clip_scores.tolist() == pytest.approx([clip for clip, _ in expected], abs=1e-5)
@@ -95,39 +93,39 @@ def test_the_nearest_reference_counts() -> None:
     assert scores.ref_clip_scores.item() == pytest.approx(2 * 1.5 * 0.96 / (1.5 + 0.96))
 
 
-@pytest.mark.parametrize(("reference", "picture"), [([-1.0, 0.0], [-1.0, 0.0]), ([-1.0, 0.0], [1.0, 0.0])])
-def test_negative_cosines_count_as_nothing(reference: list[float], picture: list[float]) -> None:
-    scores = ref_clip_scores(plain_vectors([[1.0, 0.0], reference, picture]), random_pixels(1), ["0"], [["1"]], "")
-    assert scores.clip_scores.tolist() == [2.5 * max(picture[0], 0.0)]
+@pytest.mark.parametrize(("reference", "image"), [([-1.0, 0.0], [-1.0, 0.0]), ([-1.0, 0.0], [1.0, 0.0])])
+def test_negative_cosines_count_as_zero(reference: list[float], image: list[float]) -> None:
+    scores = ref_clip_scores(plain_vectors([[1.0, 0.0], reference, image]), random_pixels(1), ["0"], [["1"]], "")
+    assert scores.clip_scores.tolist() == [2.5 * max(image[0], 0.0)]
     assert scores.ref_clip_scores.tolist() == [0.0]
 
 
-def test_metrics_are_means_over_pictures_whose_repeats_order_and_batches_play_no_part(
+def test_metrics_are_means_independent_of_repeats_order_and_batches(
     encoder: OpenClipImageTextEncoder,
 ) -> None:
     pixels, expected = random_pixels(), ref_clip_scores(encoder, random_pixels(), CAPTIONS, REFERENCES)
     alone, both = ClipScore(encoder), RefClipScore(encoder)
     for index in [2, 0, 3, 1, 2, 2]:
-        picture = Pixels(pixels.values[index : index + 1])
-        alone.update([KEYS[index]], picture, [CAPTIONS[index]])
-        both.update([KEYS[index]], picture, [CAPTIONS[index]], [REFERENCES[index]])
+        image = Pixels(pixels.values[index : index + 1])
+        alone.update([KEYS[index]], image, [CAPTIONS[index]])
+        both.update([KEYS[index]], image, [CAPTIONS[index]], [REFERENCES[index]])
     assert alone.compute().item() == pytest.approx(expected.clip_scores.mean().item(), abs=1e-6)
     computed = both.compute()
     assert computed["clip_score"] == alone.compute()
     assert computed["ref_clip_score"].item() == pytest.approx(expected.ref_clip_scores.mean().item(), abs=1e-6)
 
 
-def test_nothing_and_two_pictures_of_one_key_are_refused(encoder: OpenClipImageTextEncoder) -> None:
+def test_no_images_and_duplicate_keys_are_refused(encoder: OpenClipImageTextEncoder) -> None:
     both = RefClipScore(encoder)
     both.update([], random_pixels(0), [], [])
-    with pytest.raises(ValueError, match=r"RefClipScore was asked for over no picture at all; call update\(\) first"):
+    with pytest.raises(ValueError, match=r"RefClipScore.*update\(\)"):
         both.compute()
     metric = ClipScore(TinyImageTextEncoder())
     metric.update([], random_pixels(0), [])
-    with pytest.raises(ValueError, match=r"ClipScore was asked for over no picture at all; call update\(\) first"):
+    with pytest.raises(ValueError, match=r"ClipScore.*update\(\)"):
         metric.compute()
     metric.update(["1", "1"], random_pixels(2), ["a field", "a field"])
-    with pytest.raises(ValueError, match=r"Two pictures share the key '1': their pixels differ .*key of its own"):
+    with pytest.raises(ValueError, match=r"key '1'.*pixels differ"):
         metric.compute()
 
 
@@ -149,20 +147,20 @@ def test_scores_are_the_same_on_any_number_of_ranks(size: int, tmp_path: Path) -
 
 def test_columns_of_different_lengths_are_refused() -> None:
     encoder, pixels = TinyImageTextEncoder(), random_pixels(2)
-    with pytest.raises(ValueError, match="clip_scores was given 2 pictures and 1 captions; expected one of each"):
+    with pytest.raises(ValueError, match=r"clip_scores.* 2 .* 1 captions"):
         clip_scores(encoder, pixels, ["a"])
-    with pytest.raises(ValueError, match="ref_clip_scores was given 2 pictures and 2 captions, 0 references; expected"):
+    with pytest.raises(ValueError, match=r"ref_clip_scores.* 2 .* 2 captions.* 0 references"):
         ref_clip_scores(encoder, pixels, ["a", "b"], [])
-    with pytest.raises(ValueError, match="ClipScore was given 2 pictures and 1 keys, 2 hypotheses; expected"):
+    with pytest.raises(ValueError, match=r"ClipScore.* 2 .* 1 keys.* 2 hypotheses"):
         ClipScore(encoder).update(["1"], pixels, ["a", "b"])
-    with pytest.raises(ValueError, match="RefClipScore was given 2 pictures and 2 keys, 2 hypotheses, 1 references;"):
+    with pytest.raises(ValueError, match=r"RefClipScore.* 2 .* 2 keys.* 2 hypotheses.* 1 references"):
         RefClipScore(encoder).update(["1", "2"], pixels, ["a", "b"], [["a"]])
 
 
-def test_a_picture_without_references_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"Picture '0' has the references \[\]; expected a sequence of at least one"):
+def test_an_image_without_references_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"'0'.*references \[\]"):
         ref_clip_scores(TinyImageTextEncoder(), random_pixels(1), ["a"], [[]])
-    with pytest.raises(ValueError, match="Picture 'x' has the references 'a dog'"):
+    with pytest.raises(ValueError, match=r"'x'.*references 'a dog'"):
         RefClipScore(TinyImageTextEncoder()).update(["x"], random_pixels(1), ["a"], ["a dog"])
 
 
@@ -172,7 +170,7 @@ def test_pixels_and_embeddings_are_not_kept(encoder: OpenClipImageTextEncoder) -
     assert [[type(value) for value in row] for row in metric.rows] == [[str, str, float, float]] * 4
 
 
-def test_an_encoder_without_weights_says_so(tmp_path: Path) -> None:
+def test_an_encoder_without_weights_raises(tmp_path: Path) -> None:
     metric = ClipScore(OpenClipImageTextEncoder("ViT-B-32", str(tmp_path / "x.pt")))
-    with pytest.raises(RuntimeError, match=r"encoder 'ViT-B-32' has no weights yet; call load\(\) before embedding"):
+    with pytest.raises(RuntimeError, match=r"'ViT-B-32'.*load\(\)"):
         metric.update(["1"], random_pixels(1), ["a"])

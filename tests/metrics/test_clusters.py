@@ -26,7 +26,7 @@ def test_equal_captions_leave_clusters_empty() -> None:
 
 @pytest.mark.parametrize("num_clusters", [0, 4])
 def test_clusters_without_captions_are_refused(num_clusters: int) -> None:
-    with pytest.raises(ValueError, match=f"3 captions cannot be grouped into {num_clusters} clusters; expected at le"):
+    with pytest.raises(ValueError, match=f"3 captions.* {num_clusters} clusters"):
         fit_clusters(torch.eye(3), num_clusters)
 
 

@@ -3,7 +3,7 @@ import torch
 from synth2_lightning.metrics.codebook import CodebookPerplexity, CodebookUsage
 
 
-def test_perplexity_counts_codes_that_are_used_alike() -> None:
+def test_perplexity_of_equally_frequent_codes_is_their_number() -> None:
     perplexity = CodebookPerplexity(codebook_size=16)
     perplexity.update(torch.tensor([[[0], [1]], [[2], [3]]]))
     assert torch.isclose(perplexity.compute(), torch.tensor(4.0))

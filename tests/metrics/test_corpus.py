@@ -25,7 +25,7 @@ def compute(metric: CorpusMetric) -> list[float]:
 
 
 @pytest.mark.parametrize("kind", METRICS)
-def test_neither_order_nor_repeats_nor_batches_change_a_bit(kind: type[CorpusMetric]) -> None:
+def test_order_repeats_and_batches_do_not_change_a_bit(kind: type[CorpusMetric]) -> None:
     hypotheses, references = make_captions(30)
     keys = list(hypotheses)
     whole, parts = kind(), kind()
@@ -37,32 +37,32 @@ def test_neither_order_nor_repeats_nor_batches_change_a_bit(kind: type[CorpusMet
 
 
 @pytest.mark.parametrize("kind", METRICS)
-def test_nothing_and_two_pictures_of_one_key_are_refused(kind: type[CorpusMetric]) -> None:
+def test_no_images_and_duplicate_keys_are_refused(kind: type[CorpusMetric]) -> None:
     metric = kind()
     metric.update([], [], [])
-    with pytest.raises(ValueError, match=rf"{kind.__name__} was asked for over no picture at all; call update\(\)"):
+    with pytest.raises(ValueError, match=rf"{kind.__name__}.*update\(\)"):
         metric.compute()
     metric.update(["1", "1"], ["a cat", "a cat"], [["a cat"], ["a dog"]])
-    with pytest.raises(ValueError, match="Two pictures share the key '1': their references differ"):
+    with pytest.raises(ValueError, match=r"key '1'.*references differ"):
         metric.compute()
 
 
 def test_columns_of_different_lengths_are_refused() -> None:
-    with pytest.raises(ValueError, match="Bleu was given 2 keys, 1 hypotheses and references of 0 pictures"):
+    with pytest.raises(ValueError, match=r"Bleu.* 2 keys, 1 hypotheses.* 0 "):
         Bleu().update(["1", "2"], ["a"], [])
 
 
 def test_a_corpus_without_captions_or_references_is_refused() -> None:
-    with pytest.raises(ValueError, match="BLEU was asked for over no picture at all; expected captions with referenc"):
+    with pytest.raises(ValueError, match=r"BLEU.*references"):
         check_corpus("BLEU", {}, {"1": ["a dog"]})
-    with pytest.raises(ValueError, match=r"Picture '1' has the references \(\)"):
+    with pytest.raises(ValueError, match=r"'1'.*references \(\)"):
         check_corpus("BLEU", {"1": "a dog"}, {})
-    with pytest.raises(ValueError, match="Picture '1' has the references 'a dog'"):
+    with pytest.raises(ValueError, match=r"'1'.*references 'a dog'"):
         check_corpus("BLEU", {"1": "a dog"}, {"1": "a dog"})
 
 
 def split(keys: Sequence[str], size: int) -> list[list[list[str]]]:
-    """Keys of each rank: as a distributed sampler deals them, padded with repeats; unevenly; and all to the last."""
+    """Return the keys of each rank: as in a distributed sampler, padded with repeats; uneven; all on the last rank."""
     padded = [*keys, *keys[: -len(keys) % size]]
     uneven = [list(keys[rank::size]) + list(keys[:rank]) for rank in range(size)]
     return [[padded[rank::size] for rank in range(size)], uneven, [[]] * (size - 1) + [list(reversed(keys))]]
@@ -72,7 +72,7 @@ def split(keys: Sequence[str], size: int) -> list[list[list[str]]]:
 @pytest.mark.parametrize("size", [1, 2, 4])
 def test_scores_are_the_same_on_any_number_of_ranks(size: int, tmp_path: Path) -> None:
     hypotheses, references = make_captions(30)
-    # Some people gave the very answer, for VQA accuracy.
+    # Some references equal the answer, for VQA accuracy.
     references = {key: [hypotheses[key]] * (number % 4) + references[key] for number, key in enumerate(hypotheses)}
     corpus = json.dumps({"hypotheses": hypotheses, "references": references, "splits": split(list(hypotheses), size)})
     of_rank = runpy.run_path(str(RANK))

@@ -12,24 +12,24 @@ def test_words_are_counted_without_case_and_punctuation() -> None:
 
 
 def test_captions_without_a_word_are_refused() -> None:
-    with pytest.raises(ValueError, match="2 captions hold no word; expected at least one"):
+    with pytest.raises(ValueError, match=r"2 captions.* word"):
         measure_words([".", "!"])
 
 
-def test_bleu_is_that_of_nltk_with_its_first_smoothing() -> None:
-    # What nltk 3.10 gives for either caption against the other.
+def test_bleu_equals_nltk_with_smoothing_method_1() -> None:
+    # Sentence BLEU of nltk 3.10 for either caption against the other.
     captions = ["a dog runs", "a dog sits here"]  # whichever is the hypothesis
     scores = {measure_self_bleu(captions, seed=seed) for seed in range(10)}
     assert sorted(scores) == pytest.approx([0.16990442448471224, 0.17216896116316355])
 
 
-def test_captions_with_nothing_in_common_score_low_and_copies_high() -> None:
+def test_self_bleu_is_low_for_disjoint_captions_and_high_for_copies() -> None:
     strangers = [f"w{number}a w{number}b w{number}c w{number}d w{number}e" for number in range(40)]
     assert measure_self_bleu(strangers) < 0.05
     assert measure_self_bleu(["a dog runs in the snow"] * 40) == pytest.approx(1)
 
 
-def test_the_seed_decides_the_samples() -> None:
+def test_samples_depend_on_the_seed() -> None:
     captions = [f"a {color} dog runs over {thing}" for color in ("red", "blue", "black") for thing in "abcdefgh"]
     first, again, other = (measure_self_bleu(captions, 5, 5, seed) for seed in (0, 0, 3))
     assert first == again
@@ -37,5 +37,5 @@ def test_the_seed_decides_the_samples() -> None:
 
 
 def test_one_caption_has_no_self_bleu() -> None:
-    with pytest.raises(ValueError, match="Self-BLEU was given 1 captions; expected two or more"):
+    with pytest.raises(ValueError, match=r"Self-BLEU.* 1 captions"):
         measure_self_bleu(["a dog"])

@@ -9,7 +9,7 @@ from synth2_lightning.metrics.cider import Cider, cider
 from synth2_lightning.metrics.document_frequencies import count_document_frequencies, load_document_frequencies
 
 
-def test_those_of_the_scored_pictures_change_nothing() -> None:
+def test_frequencies_of_the_scored_images_equal_the_default() -> None:
     hypotheses, references = make_captions(200)
     hypotheses["1"] = "1 1/2 (odd) things, isn't it?"
     references["1"] = ["", "1 1/2 odd things", "the things"]
@@ -19,7 +19,7 @@ def test_those_of_the_scored_pictures_change_nothing() -> None:
     assert stored.scores == pytest.approx(own.scores, abs=1e-12)
 
 
-def test_a_picture_scores_the_same_alone_and_among_others(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_image_scores_the_same_alone_and_in_a_corpus(caplog: pytest.LogCaptureFixture) -> None:
     hypotheses, references = make_captions(50)
     frequencies = count_document_frequencies(references)
     together = cider(hypotheses, references, frequencies)
@@ -36,18 +36,18 @@ def test_rare_words_count_more_than_common_ones() -> None:
     assert scored > cider({"0": "a cat dog"}, {"0": ["a zebra dog"]}, frequencies).score
 
 
-def test_they_are_stored_small_and_read_back(tmp_path: Path) -> None:
+def test_frequencies_round_trip_through_a_small_file(tmp_path: Path) -> None:
     _, references = make_captions(300)
     frequencies = count_document_frequencies(references)
     path = tmp_path / "frequencies.parquet"
     frequencies.save(path)
     read = load_document_frequencies(path)
-    assert (read.num_pictures, read.counts) == (300, frequencies.counts)
+    assert (read.num_images, read.counts) == (300, frequencies.counts)
     assert path.stat().st_size < 8 * len(read.counts)
     assert min(read.counts.values()) == 2
 
 
-def test_metric_takes_them() -> None:
+def test_metric_with_stored_frequencies() -> None:
     frequencies = count_document_frequencies({"1": ["a dog runs"], "2": ["a cat sits"], "3": ["two birds"]})
     metric = Cider(frequencies)
     metric.update(["1"], ["a dog sits"], [["a dog runs"]])
@@ -60,13 +60,13 @@ def test_metric_takes_them() -> None:
 def test_other_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "captions.parquet"
     pq.write_table(pa.table({"caption": ["a dog"]}), path)
-    with pytest.raises(ValueError, match=r"captions.parquet holds no document frequencies; its columns are \['caption"):
+    with pytest.raises(ValueError, match=r"captions\.parquet.*document frequencies.*\['caption"):
         load_document_frequencies(path)
     path.write_text("{}")
-    with pytest.raises(ValueError, match=r"captions.parquet is no readable Parquet file .* Expected what Docum"):
+    with pytest.raises(ValueError, match=r"captions\.parquet.*Parquet.*Docum"):
         load_document_frequencies(path)
 
 
-def test_no_picture_is_refused() -> None:
-    with pytest.raises(ValueError, match="Document frequencies were asked for over no picture at all"):
+def test_no_image_is_refused() -> None:
+    with pytest.raises(ValueError, match="Document frequencies"):
         count_document_frequencies({})

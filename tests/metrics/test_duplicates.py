@@ -3,7 +3,7 @@ import random
 from synth2_lightning.metrics.duplicates import find_near_duplicates
 
 
-def test_it_finds_what_comparing_all_pairs_finds() -> None:
+def test_results_equal_a_comparison_of_all_pairs() -> None:
     draw = random.Random(0)
     words = [f"w{number}" for number in range(30)]
     captions = [" ".join(draw.sample(words, 10)) for _ in range(100)]
@@ -17,7 +17,7 @@ def test_it_finds_what_comparing_all_pairs_finds() -> None:
     assert find_near_duplicates(captions) == exact
 
 
-def test_a_caption_is_no_duplicate_of_itself_but_of_its_copy() -> None:
+def test_copies_are_duplicates_but_a_caption_is_not_one_of_itself() -> None:
     assert find_near_duplicates(["a dog runs", "two cats", "a dog runs"]) == [True, False, True]
 
 

@@ -16,7 +16,7 @@ needs_java = pytest.mark.skipif(shutil.which("java") is None, reason="METEOR nee
 
 @needs_java
 @pytest.mark.slow
-def test_meteor_is_read_whatever_the_language(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_meteor_is_independent_of_the_locale(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JAVA_TOOL_OPTIONS", "-Duser.language=de -Duser.country=DE")
     result = meteor(HYPOTHESES, REFERENCES)
     assert result.scores["2"] == pytest.approx(1.0)
@@ -27,21 +27,21 @@ def test_meteor_is_read_whatever_the_language(monkeypatch: pytest.MonkeyPatch) -
     assert metric.compute().item() == pytest.approx(result.score)
 
 
-def test_without_java_the_message_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_java_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda _: None)
-    with pytest.raises(FileNotFoundError, match="METEOR runs in Java, and there is no java on the PATH"):
+    with pytest.raises(FileNotFoundError, match=r"METEOR.*java.*PATH"):
         meteor(HYPOTHESES, REFERENCES)
 
 
 def test_missing_files_are_named_and_not_downloaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(shutil, "which", lambda _: "/bin/java")
     monkeypatch.setattr(java, "package_folder", lambda: tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"SPICE lacks spice/spice-1.0.jar, .*or leave the score out"):
+    with pytest.raises(FileNotFoundError, match=r"SPICE.*spice/spice-1\.0\.jar"):
         spice(HYPOTHESES, REFERENCES)
     check_java("anything", [])
 
 
-def test_java_that_stops_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_java_process_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(java, "check_java", lambda *_: None)
 
     class Broken:
@@ -52,11 +52,11 @@ def test_java_that_stops_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
             raise ValueError("could not convert string to float: ''")
 
     monkeypatch.setattr("pycocoevalcap.meteor.meteor.Meteor", Broken)
-    with pytest.raises(OSError, match="METEOR's Java stopped before it gave scores"):
+    with pytest.raises(OSError, match=r"METEOR.*Java"):
         meteor(HYPOTHESES, REFERENCES)
 
 
-def test_spice_gives_every_picture_its_own_score(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_spice_scores_are_assigned_to_their_images(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(java, "check_java", lambda *_: None)
 
     class Parsed:
@@ -70,7 +70,7 @@ def test_spice_gives_every_picture_its_own_score(monkeypatch: pytest.MonkeyPatch
     assert metric.compute().item() == pytest.approx(0.3)
 
 
-def test_spice_of_another_java_says_which_one_it_wants(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_of_spice_names_the_expected_java(monkeypatch: pytest.MonkeyPatch) -> None:
     from subprocess import CalledProcessError
 
     monkeypatch.setattr(java, "check_java", lambda *_: None)
@@ -80,5 +80,5 @@ def test_spice_of_another_java_says_which_one_it_wants(monkeypatch: pytest.Monke
             raise CalledProcessError(1, ["java"])
 
     monkeypatch.setattr("pycocoevalcap.spice.spice.Spice", Broken)
-    with pytest.raises(OSError, match=r"SPICE's Java stopped with exit code 1\. Expected Java 8"):
+    with pytest.raises(OSError, match=r"SPICE.*exit code 1.*Java 8"):
         spice(HYPOTHESES, REFERENCES)

@@ -1,7 +1,7 @@
-"""Holds our tokeniser to Stanford's jar: against frozen answers anywhere, against the jar itself where Java is.
+"""Compares the tokenizer with Stanford's jar: with frozen answers, and with the jar itself if Java is installed.
 
-``ptb_jar.json`` maps sentences of our own to what pycocoevalcap makes of them. To add one, give it any answer and run
-``python tests/metrics/test_ptb.py``, which asks the jar again.
+``ptb_jar.json`` maps sentences to the tokens of pycocoevalcap. To add a sentence, map it to any string and run
+``python tests/metrics/test_ptb.py``, which updates the file with the jar.
 """
 
 import json
@@ -18,7 +18,7 @@ from synth2_lightning.metrics.ptb import tokenize
 FROZEN = Path(__file__).parent / "ptb_jar.json"
 needs_java = pytest.mark.skipif(shutil.which("java") is None, reason="Stanford's jar needs java on the PATH")
 
-# What captions are made of, and what trips tokenisers up.
+# Parts of captions, including difficult ones.
 PIECES = """
     a A the man's dogs' can't won't I'm they've it's red-haired T-shirt o'clock 'n' rock'n'roll y'all cannot gonna 'tis
     U.S. U.S.A. p.m. a.m. Mr. Mrs. St. Jr. Inc. etc. e.g. i.e. vs. 3 10 1/2 3/4 $5 $5.99 5% 12:30 1,000 3.5 5th 10am
@@ -31,8 +31,8 @@ PIECES = """
 def ask_jar(captions: Sequence[str]) -> list[str]:
     from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
-    # The jar reads all captions as one text: a neighbour that begins with a small letter is no context to it.
-    corpus = {index: [{"caption": caption}, {"caption": "neighbour"}] for index, caption in enumerate(captions)}
+    # The jar tokenizes all captions as one text; a next caption in lower case does not affect the previous one.
+    corpus = {index: [{"caption": caption}, {"caption": "neighbor"}] for index, caption in enumerate(captions)}
     tokens: dict[int, list[str]] = PTBTokenizer().tokenize(corpus)
     return [tokens[index][0] for index in range(len(captions))]
 
@@ -58,7 +58,7 @@ def test_equals_the_frozen_answers_of_the_jar(frozen: Mapping[str, str]) -> None
 
 
 @needs_java
-def test_frozen_answers_are_still_what_the_jar_says(frozen: Mapping[str, str]) -> None:
+def test_frozen_answers_equal_the_jar(frozen: Mapping[str, str]) -> None:
     assert dict(zip(frozen, ask_jar(list(frozen)), strict=True)) == dict(frozen)
 
 
@@ -100,7 +100,7 @@ def test_tokenize(caption: str, tokens: str) -> None:
 
 @pytest.mark.parametrize("unit", ["a.", "a", "a-", "a'", ".", "-", "1,", "a@", "a/", "(", "<a ", "B. ", "&amp;", "é"])
 @pytest.mark.timeout(5)
-def test_repetition_is_read_in_reasonable_time(unit: str) -> None:
+def test_repetitive_captions_are_tokenized_in_reasonable_time(unit: str) -> None:
     # An untrained decoder repeats itself; backtracking over that must not hang validation.
     tokenize(unit * 300)
 

@@ -7,7 +7,7 @@ from synth2_lightning.metrics.ptb_characters import from_units, to_units
 PLANE = "".join(chr(code) for code in range(0x10000) if not 0xD800 <= code < 0xE000)
 
 
-def test_every_character_comes_back() -> None:
+def test_every_character_round_trips() -> None:
     assert from_units(to_units(PLANE)) == PLANE
     assert from_units(to_units("a \U0001f415 and \U0010ffff")) == "a \U0001f415 and \U0010ffff"
 
@@ -17,13 +17,13 @@ def test_characters_are_one_unit_up_to_16_bits_and_two_beyond() -> None:
     assert to_units("\U0001f415") == "\ud83d\udc15"
 
 
-def test_words_of_living_scripts_are_read_as_they_are() -> None:
+def test_words_of_modern_scripts_are_unchanged() -> None:
     for text in ("a dog", "café", "собака", "犬", "개", "كلب", "कुत्ता", "“dog” €5…"):
         assert to_units(text) == text
 
 
 @pytest.mark.parametrize("character", ["\u2010", "\u3008", "\u3200", "\u0529"])
-def test_what_the_jar_does_not_know_is_of_no_class(character: str) -> None:
+def test_characters_unknown_to_the_jar_are_private_use(character: str) -> None:
     assert unicodedata.category(character) != "Co"
     assert unicodedata.category(to_units(character)) == "Co"  # for private use
 

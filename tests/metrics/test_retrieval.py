@@ -4,7 +4,7 @@ import torch
 from synth2_lightning.metrics.retrieval import RetrievalRecall
 
 
-def test_what_all_pictures_share_does_not_count() -> None:
+def test_a_common_component_does_not_count() -> None:
     generator = torch.Generator().manual_seed(0)
     targets = torch.randn(200, 8, generator=generator) + 100
     metric = RetrievalRecall(k=1)
@@ -12,7 +12,7 @@ def test_what_all_pictures_share_does_not_count() -> None:
     assert metric.compute() > 0.95
 
 
-def test_strangers_are_found_by_chance() -> None:
+def test_recall_of_unrelated_queries_is_at_chance() -> None:
     generator = torch.Generator().manual_seed(0)
     metric = RetrievalRecall(k=10)
     for _ in range(4):
@@ -21,5 +21,5 @@ def test_strangers_are_found_by_chance() -> None:
 
 
 def test_k_below_one_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"RetrievalRecall.k is 0; expected 1 or more"):
+    with pytest.raises(ValueError, match=r"RetrievalRecall\.k.* 0"):
         RetrievalRecall(k=0)

@@ -15,7 +15,7 @@ ODD = {
 }
 
 
-def test_equals_pycocoevalcap_on_the_corpus_and_on_every_picture() -> None:
+def test_equals_pycocoevalcap_on_the_corpus_and_on_every_image() -> None:
     hypotheses, references = make_captions(400)
     hypotheses |= {key: hypothesis for key, (hypothesis, _) in ODD.items()}
     references |= {key: texts for key, (_, texts) in ODD.items()}
@@ -29,7 +29,7 @@ def test_equals_pycocoevalcap_on_the_corpus_and_on_every_picture() -> None:
     np.testing.assert_allclose(list(ours.scores.values()), scores, atol=1e-9)
 
 
-def test_words_between_cost_precision_and_order_matters() -> None:
+def test_insertions_and_word_order_lower_the_score() -> None:
     result = rouge(
         {"1": "police killed the gunman", "2": "the gunman killed police"},
         {key: ["police kill the gunman"] for key in "12"},
@@ -37,7 +37,7 @@ def test_words_between_cost_precision_and_order_matters() -> None:
     assert result.scores == {"1": pytest.approx(3 / 4), "2": pytest.approx(2 / 4)}
 
 
-def test_metric_is_the_functional_form() -> None:
+def test_metric_equals_the_functional_form() -> None:
     metric = Rouge()
     metric.update(["1"], ["a dog"], [["a red dog"]])
     assert metric.compute().item() == pytest.approx(rouge({"1": "a dog"}, {"1": ["a red dog"]}).score)

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers")
 
 def make_module(**settings: Any) -> AdversarialTokenizerModule:
     torch.manual_seed(0)
-    # Revivals and the start of the codes draw random numbers: none of the one, and the other at once.
+    # Re-initialization of codes samples random numbers: turned off, and initialization is immediate.
     vqgan = TrainableVQGAN(
         8, codebook_size=8, embed_dim=4, block_out_channels=(8, 8), norm_num_groups=4, revival_threshold=0.0
     )
@@ -62,7 +62,7 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 
 
 def trainable(module: torch.nn.Module) -> list[torch.nn.Parameter]:
-    # The export at the end writes the codes into a parameter that does not learn.
+    # The export at the end writes the codes into a parameter that is not trained.
     return [weight for weight in module.parameters() if weight.requires_grad]
 
 
@@ -71,7 +71,7 @@ def gradients(part: torch.nn.Module) -> list[Tensor]:
 
 
 class Recorder(Callback):
-    """Notes the losses and the norms of both gradients, as the optimizer sees them."""
+    """Records the losses and the norms of both gradients before the optimizer step."""
 
     def __init__(self) -> None:
         self.losses: list[dict[str, float]] = []
@@ -86,7 +86,7 @@ class Recorder(Callback):
         self.norms.append((norms[0], norms[1]))
 
 
-def test_losses_are_those_of_both_sides() -> None:
+def test_losses_are_those_of_tokenizer_and_discriminator() -> None:
     module = make_module(adversarial_weight=0.5)
     result = reconstruction(module)
     losses = module.compute_losses(result)
@@ -99,7 +99,7 @@ def test_losses_are_those_of_both_sides() -> None:
     assert torch.isclose(losses["loss"], expected)
 
 
-def test_each_side_learns_from_its_own_loss_alone() -> None:
+def test_each_network_gets_gradients_of_its_own_loss_only() -> None:
     module = make_module()
     losses = module.compute_losses(reconstruction(module))
     torch.autograd.backward(losses["adversarial"], retain_graph=True)
@@ -111,14 +111,14 @@ def test_each_side_learns_from_its_own_loss_alone() -> None:
     assert not gradients(module.tokenizer)
 
 
-def test_one_step_is_what_two_optimizers_would_do(tmp_path: Path) -> None:
+def test_one_step_equals_a_step_of_two_optimizers(tmp_path: Path) -> None:
     module, twin = make_module(optimizer=partial(SGD, lr=0.1)), make_module()
     make_trainer(tmp_path, 1).fit(module, make_loader(1), make_loader(1))
     generator, critic = (SGD(part.parameters(), lr=0.1) for part in (twin.tokenizer, twin.discriminator))
     result = twin.tokenizer.reconstruct(tiny_batch(4, 0).image)  # type: ignore[arg-type]
     difference = result.pixels - result.target
-    learnt = difference.abs().mean() + difference.square().mean() + 0.25 * result.commitment
-    torch.autograd.backward(learnt - 0.1 * twin.discriminator(result.pixels).mean())
+    learned = difference.abs().mean() + difference.square().mean() + 0.25 * result.commitment
+    torch.autograd.backward(learned - 0.1 * twin.discriminator(result.pixels).mean())
     generator.step()
     critic.zero_grad()
     torch.autograd.backward(hinge_loss(twin.discriminator(result.target), twin.discriminator(result.pixels.detach())))
@@ -126,8 +126,8 @@ def test_one_step_is_what_two_optimizers_would_do(tmp_path: Path) -> None:
     torch.testing.assert_close(trainable(module), trainable(twin), atol=1e-5, rtol=1e-4)
 
 
-def test_before_the_start_the_tokenizer_learns_alone(tmp_path: Path) -> None:
-    # Weight decay would move a discriminator that is only told that its gradient is zero.
+def test_before_the_start_step_only_the_tokenizer_is_trained(tmp_path: Path) -> None:
+    # Weight decay would change a discriminator whose gradients are zero instead of None.
     module = make_module(start_step=3, optimizer=partial(AdamW, lr=1e-2, weight_decay=0.5))
     tokenizer, discriminator = weights_of(module.tokenizer), weights_of(module.discriminator)
     recorder = Recorder()
@@ -142,7 +142,7 @@ def test_before_the_start_the_tokenizer_learns_alone(tmp_path: Path) -> None:
     assert not any(weight in trainer.optimizers[0].state for weight in module.discriminator.parameters())
 
 
-def test_from_the_start_step_on_both_learn(tmp_path: Path) -> None:
+def test_from_the_start_step_both_are_trained(tmp_path: Path) -> None:
     module, recorder = make_module(start_step=3, optimizer=partial(AdamW, lr=1e-2)), Recorder()
     discriminator = weights_of(module.discriminator)
     make_trainer(tmp_path, 4, callbacks=[recorder]).fit(module, make_loader(4), make_loader(1))
@@ -167,7 +167,7 @@ def test_steps_are_batches_and_the_schedule_follows_them(tmp_path: Path) -> None
     assert rates == pytest.approx([2.5e-3, 2.5e-3, 1.0e-3, 1.0e-3])
 
 
-def test_norms_are_clipped_apart(tmp_path: Path) -> None:
+def test_norms_are_clipped_separately(tmp_path: Path) -> None:
     recorder = Recorder()
     # Gradients are cleared at the beginning of a step, so the second step clears those of the first.
     make_trainer(tmp_path, 2, gradient_clip_val=1e-3, callbacks=[recorder]).fit(
@@ -186,7 +186,7 @@ def test_values_are_clipped_by_lightning(tmp_path: Path) -> None:
     assert max(moves) == pytest.approx(1e-4, rel=1e-2)
 
 
-def test_a_fit_draws_scores_and_leaves_a_tokenizer(tmp_path: Path) -> None:
+def test_a_fit_logs_losses_draws_images_and_exports_a_tokenizer(tmp_path: Path) -> None:
     module = make_module(optimizer=partial(AdamW, lr=1e-2))
     trainer = make_trainer(tmp_path, 20, callbacks=[ReconstructionsCallback()], precision="bf16-mixed")
     trainer.fit(module, make_loader(20), make_loader(2))
@@ -199,7 +199,7 @@ def test_a_fit_draws_scores_and_leaves_a_tokenizer(tmp_path: Path) -> None:
     VQGANTokenizer(str(tmp_path / "tokenizer")).load()
 
 
-def test_a_fit_goes_on_exactly_where_it_was_saved(tmp_path: Path) -> None:
+def test_a_fit_resumes_exactly(tmp_path: Path) -> None:
     def settings() -> dict[str, Any]:
         return {
             "optimizer": partial(AdamW, lr=1e-2),
@@ -231,5 +231,5 @@ def test_a_fit_goes_on_exactly_where_it_was_saved(tmp_path: Path) -> None:
 )
 def test_settings_below_zero_are_refused(settings: dict[str, float]) -> None:
     ((name, value),) = settings.items()
-    with pytest.raises(ValueError, match=f"{name}={value}.*expected none below 0"):
+    with pytest.raises(ValueError, match=f"{name}={value}.*0"):
         make_module(**settings)

@@ -5,11 +5,10 @@ import torch
 from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader
 
-from synth2_lightning.encoders.quantized import QuantizedEncoder, ResidualCodebookLearner
-from synth2_lightning.interfaces import CodebookLearner
+from synth2_lightning.encoders.quantized import CodebookLearner, QuantizedEncoder, ResidualCodebookLearner
 from synth2_lightning.modules.codebook import CodebookModule
 from synth2_lightning.testing import TinyImageTokenizer, tiny_batch
-from synth2_lightning.types import ImageTextBatch, Pixels, Quantization, VQTokens
+from synth2_lightning.types import ImageTextBatch, Pixels, Quantization, SampleInfo, VQTokens
 
 
 def make_module() -> CodebookModule:
@@ -17,8 +16,8 @@ def make_module() -> CodebookModule:
     return CodebookModule(ResidualCodebookLearner(encoder, codebook_size=4, num_levels=2, decay=0.8))
 
 
-def loader(num_batches: int, seed: int = 0, num_pictures: int = 16) -> "DataLoader[ImageTextBatch]":
-    batches = [tiny_batch(num_pictures, seed=seed + step) for step in range(num_batches)]
+def loader(num_batches: int, seed: int = 0, num_images: int = 16) -> "DataLoader[ImageTextBatch]":
+    batches = [tiny_batch(num_images, seed=seed + step) for step in range(num_batches)]
     return DataLoader(batches, batch_size=None)  # type: ignore[arg-type]  # a list is a map-style dataset
 
 
@@ -45,7 +44,7 @@ def fitted(tmp_path: Path) -> tuple[CodebookModule, Trainer]:
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers.*")
 
 
-def test_fit_counts_steps_and_measures_held_out_pictures(fitted: tuple[CodebookModule, Trainer]) -> None:
+def test_fit_counts_steps_and_measures_held_out_images(fitted: tuple[CodebookModule, Trainer]) -> None:
     module, run = fitted
     assert run.global_step == 6
     metrics = run.callback_metrics
@@ -61,7 +60,7 @@ def test_features_that_are_not_finite_end_the_run(tmp_path: Path) -> None:
             return super().encode_pixels(pixels) * (float("nan") if run.global_step == 2 else 1)
 
     module, run = CodebookModule(ResidualCodebookLearner(Broken(), codebook_size=4, num_levels=2)), trainer(tmp_path)
-    with pytest.raises(FloatingPointError, match=r"loss of step 3 is nan on process 0; .* train/loss=nan, train/expl"):
+    with pytest.raises(FloatingPointError, match=r"step 3 .*nan.*process 0.*train/loss=nan.*train/expl"):
         run.fit(module, loader(3), loader(1))
     assert not (tmp_path / "codebook").exists()
 
@@ -99,13 +98,13 @@ class AlwaysTheFirstCode(CodebookLearner):
 
 def test_same_id_on_two_levels_is_two_codes(tmp_path: Path) -> None:
     run = trainer(tmp_path, max_steps=1)
-    run.fit(CodebookModule(AlwaysTheFirstCode()), loader(1, num_pictures=2), loader(1, num_pictures=2))
+    run.fit(CodebookModule(AlwaysTheFirstCode()), loader(1, num_images=2), loader(1, num_images=2))
     assert float(run.callback_metrics["val/perplexity"]) == pytest.approx(2)
     assert float(run.callback_metrics["train/perplexity"]) == pytest.approx(2)
     assert float(run.callback_metrics["val/explained_variance"]) == pytest.approx(1)
 
 
-def test_checkpoint_brings_the_codes_back(fitted: tuple[CodebookModule, Trainer], tmp_path: Path) -> None:
+def test_a_checkpoint_restores_the_codes(fitted: tuple[CodebookModule, Trainer], tmp_path: Path) -> None:
     module, run = fitted
     run.save_checkpoint(tmp_path / "last.ckpt")
     again = make_module()
@@ -114,7 +113,7 @@ def test_checkpoint_brings_the_codes_back(fitted: tuple[CodebookModule, Trainer]
     assert scores == expected
 
 
-def test_other_than_pictures_are_refused() -> None:
-    batch = ImageTextBatch(VQTokens(torch.zeros(1, 4, 1, dtype=torch.long), "x"), ("a",), ("0",), ("s",))
-    with pytest.raises(TypeError, match="CodebookModule was given VQTokens; expected Pixels"):
+def test_tokens_are_refused() -> None:
+    batch = ImageTextBatch(VQTokens(torch.zeros(1, 4, 1, dtype=torch.long), "x"), ("a",), (SampleInfo("0", "s"),))
+    with pytest.raises(TypeError, match=r"CodebookModule.*VQTokens.*Pixels"):
         make_module().training_step(batch, 0)

@@ -1,43 +1,90 @@
+from collections.abc import Callable
+from copy import deepcopy
+from functools import partial
+
 import pytest
 import timm.optim.muon
 import torch
+from torch import nn
+from torch.nn import Parameter
+from torch.optim import Optimizer
 
 from synth2_lightning.modules.muon import Muon
 
+MATRICES: list[tuple[int, ...]] = [(6, 9), (9, 6), (4, 512), (8, 3, 2, 2)]
+OTHERS: list[tuple[int, ...]] = [(7,), (3, 9), (9, 3), (1, 5, 8), (6, 1, 5), (4, 513), (), (2, 2, 1, 1)]
 
-def update(optimizer_class: type[timm.optim.Muon], dtypes: list[torch.dtype]) -> torch.Tensor:
-    """The change of a matrix by one step; notes the precision that the updates were made orthogonal in."""
-    original = timm.optim.muon.zeropower_via_newtonschulz
 
-    def note(*args: object, **kwargs: object) -> torch.Tensor:
-        made: torch.Tensor = original(*args, **kwargs)
-        dtypes.append(made.dtype)
-        return made
-
+def train(make: Callable[..., Optimizer], num_steps: int = 5) -> list[torch.Tensor]:
     torch.manual_seed(0)
-    weight = torch.nn.Parameter(torch.zeros(6, 9))
-    weight.grad = torch.randn(6, 9)
-    optimizer = optimizer_class([weight], lr=0.1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(timm.optim.muon, "zeropower_via_newtonschulz", note)
+    weights = [Parameter(torch.randn(shape)) for shape in MATRICES + OTHERS]
+    groups = [{"params": weights[::2]}, {"params": weights[1::2], "weight_decay": 0.0, "lr": 0.3}]
+    optimizer = make(groups, lr=0.1, weight_decay=0.05, betas=(0.8, 0.9))
+    for step in range(num_steps):
+        for weight in weights:
+            weight.grad = torch.randn(weight.shape)
+        weights[step].grad = None
         optimizer.step()
-        assert timm.optim.muon.zeropower_via_newtonschulz is note
-    return weight.detach()
+    return [weight.detach() for weight in weights]
 
 
 @pytest.mark.parametrize(
-    ("capabilities", "expected"),
+    ("capabilities", "dtype"),
     [({}, torch.float32), ({"avx512_bf16": True}, torch.bfloat16)],
-    ids=["without", "with"],
+    ids=["emulated", "native"],
 )
-def test_updates_are_made_in_float32_where_bfloat16_is_emulated(
-    monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool], expected: torch.dtype
+def test_updates_equal_timms_in_the_precision_that_the_processor_computes_in(
+    monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool], dtype: torch.dtype
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    ours = train(Muon)
+    orthogonalize = partial(timm.optim.muon.zeropower_via_newtonschulz, dtype=dtype)
+    monkeypatch.setattr(timm.optim.muon, "zeropower_via_newtonschulz", orthogonalize)
+    for own, reference in zip(ours, train(timm.optim.Muon), strict=True):
+        assert torch.equal(own, reference)
+
+
+def test_other_devices_compute_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
     dtypes: list[torch.dtype] = []
-    ours = update(Muon, dtypes)
-    assert dtypes == [expected]
-    reference = update(timm.optim.Muon, dtypes)
-    assert dtypes == [expected, torch.bfloat16]
-    assert torch.equal(ours, reference) == (expected == torch.bfloat16)
-    torch.testing.assert_close(ours, reference, atol=0.01 * ours.abs().max().item(), rtol=0.05)
+
+    def note(matrix: torch.Tensor, *, dtype: torch.dtype, **_: object) -> torch.Tensor:
+        dtypes.append(dtype)
+        return matrix
+
+    monkeypatch.setattr("synth2_lightning.modules.muon.zeropower_via_newtonschulz", note)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    for device in ("meta", "cpu"):
+        weight = Parameter(torch.empty(4, 4, device=device))
+        weight.grad = torch.empty(4, 4, device=device)
+        Muon([weight]).step()
+    assert dtypes == [torch.bfloat16, torch.float32]
+
+
+def test_a_resumed_optimizer_continues_bit_for_bit() -> None:
+    def step(layer: nn.Linear, optimizer: Optimizer) -> None:
+        layer(torch.ones(2, 5)).square().sum().backward()
+        optimizer.step()
+
+    torch.manual_seed(0)
+    layers = [nn.Linear(5, 6) for _ in range(2)]
+    optimizers = [Muon(layer.parameters(), lr=0.1) for layer in layers]
+    step(layers[0], optimizers[0])
+    layers[1].load_state_dict(layers[0].state_dict())
+    optimizers[1].load_state_dict(deepcopy(optimizers[0].state_dict()))
+    for layer, optimizer in zip(layers, optimizers, strict=True):
+        layer.zero_grad()
+        step(layer, optimizer)
+    assert torch.equal(layers[0].weight, layers[1].weight)
+    assert torch.equal(layers[0].bias, layers[1].bias)
+
+
+def test_the_closure_is_called_with_gradients() -> None:
+    weight = Parameter(torch.ones(4, 4))
+
+    def closure() -> torch.Tensor:
+        loss = weight.square().sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+    assert float(Muon([weight]).step(closure)) == 16.0
+    assert float(weight.detach().sum()) < 16.0

@@ -1,9 +1,14 @@
+from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
+
 import pytest
 import torch
 import torch.distributed as dist
+from lightning.pytorch import Trainer
 from torch import Tensor
 
-from synth2_lightning.modules.ranks import locate_rows, mean_over_ranks
+from synth2_lightning.modules.ranks import locate_rows, mean_over_ranks, refuse_different_checkpoints
 from synth2_lightning.types import TokenLoss
 
 NOTHING = TokenLoss(torch.zeros(2), torch.zeros(2, dtype=torch.long))
@@ -11,7 +16,7 @@ NOTHING = TokenLoss(torch.zeros(2), torch.zeros(2, dtype=torch.long))
 
 @pytest.fixture
 def beside(monkeypatch: pytest.MonkeyPatch) -> Tensor:
-    """Sum and count of the other one of two ranks, to be filled in."""
+    """Sum and count of the other of two ranks, to be filled in."""
     other = torch.zeros(2)
     monkeypatch.setattr(dist, "is_initialized", lambda: True)
     monkeypatch.setattr(dist, "get_world_size", lambda: 2)
@@ -20,7 +25,7 @@ def beside(monkeypatch: pytest.MonkeyPatch) -> Tensor:
     return other
 
 
-def test_the_mean_is_over_all_tokens_and_its_shares_average_to_it(beside: Tensor) -> None:
+def test_the_mean_is_over_all_tokens_and_the_average_of_ranks_equals_it(beside: Tensor) -> None:
     beside.copy_(torch.tensor([3.0, 1.0]))
     sums = torch.tensor([2.0, 4.0], requires_grad=True)
     share, mean = mean_over_ranks(TokenLoss(sums, torch.tensor([2, 3])))
@@ -31,18 +36,61 @@ def test_the_mean_is_over_all_tokens_and_its_shares_average_to_it(beside: Tensor
     assert not mean.requires_grad
 
 
-def test_a_rank_without_a_target_token_stays_in_step(beside: Tensor) -> None:
+def test_a_rank_without_a_target_token_contributes_nothing(beside: Tensor) -> None:
     beside.copy_(torch.tensor([3.0, 1.0]))
     share, mean = mean_over_ranks(NOTHING)
     assert (float(share), float(mean)) == (0, 3)
 
 
-def test_no_rank_with_a_target_token_is_an_error_on_all(beside: Tensor) -> None:
+def test_no_target_token_on_any_rank_is_an_error_on_all(beside: Tensor) -> None:
     assert not beside.any()
-    with pytest.raises(ValueError, match="None of the 2 captions of this batch has a target token"):
+    with pytest.raises(ValueError, match=r"2 captions.*target"):
         mean_over_ranks(NOTHING)
 
 
 @pytest.mark.usefixtures("beside")
-def test_ranks_cut_different_rows_out_of_what_was_drawn_for_all() -> None:
+def test_ranks_slice_different_rows_of_the_global_batch() -> None:
     assert locate_rows(3) == (6, slice(3, 6))
+
+
+def agree(monkeypatch: pytest.MonkeyPatch, paths: list[Path | None]) -> None:
+    """Run the check of every rank in turn; the last one gets the checkpoints of all."""
+    said: list[Any] = []
+
+    def gather(found: list[Any], own: Any) -> None:
+        said.append(own)
+        found[:] = said + [own] * (len(found) - len(said))
+
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
+    for path in paths:
+        refuse_different_checkpoints(Mock(spec=Trainer, world_size=len(paths), ckpt_path=path))
+
+
+def save_as(folder: Path, rank: int, step: int, name: str = "last.ckpt") -> Path:
+    path = folder / str(rank) / name
+    path.parent.mkdir(exist_ok=True)
+    torch.save({"global_step": step, "state_dict": {"weight": torch.full((3,), float(step))}}, path)
+    return path
+
+
+def test_ranks_with_copies_of_one_checkpoint_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    agree(monkeypatch, [save_as(tmp_path, rank, 8) for rank in range(2)])
+    first, second = (save_as(tmp_path, rank, 8) for rank in range(2))
+    agree(monkeypatch, [first, second.rename(second.with_name("step=8.ckpt"))])  # the name does not matter
+    agree(monkeypatch, [None, None])
+
+
+@pytest.mark.parametrize("kind", ["content", "none", "gone", "cut", "folder"])
+def test_ranks_with_checkpoints_of_different_content_are_refused(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = save_as(tmp_path, 0, 8), save_as(tmp_path, 1, 9 if kind == "content" else 8)
+    if kind == "gone":
+        second.unlink()
+    elif kind == "cut":
+        second.write_bytes(second.read_bytes()[:-40])
+    elif kind == "folder":
+        first, second = (path.parent for path in (first, save_as(tmp_path, 1, 8, "meta.pt")))
+    with pytest.raises(ValueError, match=r"different checkpoints.*same content"):
+        agree(monkeypatch, [first, None if kind == "none" else second])

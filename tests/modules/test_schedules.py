@@ -6,9 +6,9 @@ import torch
 from synth2_lightning.modules.schedules import WarmupCosineSchedule
 
 
-def rates(num_steps: int, warmup_steps: int, final_share: float) -> list[float]:
+def rates(num_steps: int, warmup_steps: int, final_fraction: float) -> list[float]:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=2.0)
-    schedule = WarmupCosineSchedule(optimizer, num_steps, warmup_steps, final_share)
+    schedule = WarmupCosineSchedule(optimizer, num_steps, warmup_steps, final_fraction)
     values = []
     for _ in range(num_steps + 5):
         values.append(float(schedule.get_last_lr()[0]))
@@ -17,8 +17,8 @@ def rates(num_steps: int, warmup_steps: int, final_share: float) -> list[float]:
     return values
 
 
-def test_rises_to_the_peak_falls_to_the_share_and_stays() -> None:
-    values = rates(num_steps=50, warmup_steps=10, final_share=0.1)
+def test_rises_to_the_peak_and_falls_to_the_final_fraction() -> None:
+    values = rates(num_steps=50, warmup_steps=10, final_fraction=0.1)
     assert values[:10] == pytest.approx([2.0 * (step + 1) / 10 for step in range(10)])
     assert values[30] == pytest.approx(2.0 * (0.1 + 0.9 * 0.5))
     assert values[50:] == pytest.approx([0.2] * 5)
@@ -26,13 +26,13 @@ def test_rises_to_the_peak_falls_to_the_share_and_stays() -> None:
 
 
 def test_no_warmup_starts_at_the_peak() -> None:
-    assert rates(num_steps=10, warmup_steps=0, final_share=0.0)[0] == 2.0
+    assert rates(num_steps=10, warmup_steps=0, final_fraction=0.0)[0] == 2.0
 
 
 @pytest.mark.parametrize(
-    ("warmup_steps", "final_share", "message"),
-    [(-1, 0.1, "warmup_steps is -1; expected 0 or more"), (1, 1.5, r"final_share is 1.5; expected 0 to 1")],
+    ("warmup_steps", "final_fraction", "message"),
+    [(-1, 0.1, r"warmup_steps.*-1.*0"), (1, 1.5, r"final_.*1\.5.*0.*1")],
 )
-def test_refuses_what_makes_no_sense(warmup_steps: int, final_share: float, message: str) -> None:
+def test_settings_out_of_range_are_refused(warmup_steps: int, final_fraction: float, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        rates(10, warmup_steps, final_share)
+        rates(10, warmup_steps, final_fraction)

@@ -9,12 +9,12 @@ from synth2_lightning.modules.muon import Muon
 from synth2_lightning.modules.sharding import (
     choose_precision,
     find_blocks,
-    keep_frozen_whole,
+    ignore_frozen,
     refuse_matrix_optimizer,
 )
 
 
-def test_blocks_are_members_of_lists_and_of_rows_of_one_class() -> None:
+def test_blocks_are_members_of_lists_and_of_sequentials_of_one_class() -> None:
     mlp = nn.Sequential(nn.Linear(2, 2), nn.GELU(), nn.Linear(2, 2))
     inner = nn.ModuleList([nn.Linear(2, 2), nn.GELU()])
     part = nn.ModuleDict({"list": nn.ModuleList([mlp, inner]), "row": nn.Sequential(mlp, nn.Sequential(inner))})
@@ -26,7 +26,7 @@ def test_blocks_are_members_of_lists_and_of_rows_of_one_class() -> None:
     assert len(found) == len(set(found))
 
 
-def test_weights_travel_in_bfloat16_under_mixed_precision_alone() -> None:
+def test_weights_are_gathered_in_bfloat16_under_mixed_precision_only() -> None:
     mixed = choose_precision("bf16-mixed")
     assert (mixed.param_dtype, mixed.reduce_dtype) == (torch.bfloat16, torch.float32)
     for precision in ("32-true", "bf16-true", "16-mixed"):
@@ -39,29 +39,29 @@ def half_frozen() -> nn.Sequential:
     return layers.to(memory_format=torch.channels_last)
 
 
-def test_fsdp1_ignores_what_is_frozen() -> None:
+def test_fsdp1_ignores_frozen_weights() -> None:
     layers = half_frozen()
     strategy = FSDPStrategy(parallel_devices=[torch.device("cpu")], cluster_environment=LightningEnvironment())
-    keep_frozen_whole(layers, strategy)
+    ignore_frozen(layers, strategy)
     assert strategy.kwargs["ignored_states"] == [layers[0].weight, layers[0].bias]
 
 
-def test_deepspeed_gets_weights_whose_bytes_lie_in_a_row() -> None:
+def test_deepspeed_gets_contiguous_weights() -> None:
     layers = half_frozen()
     before = [weight.clone() for weight in layers.parameters()]
-    keep_frozen_whole(layers, SingleDeviceStrategy("cpu"))
+    ignore_frozen(layers, SingleDeviceStrategy("cpu"))
     assert next(layers.parameters()).stride(-1) == 3
     deepspeed = DeepSpeedStrategy.__new__(DeepSpeedStrategy)  # it is not installed
-    keep_frozen_whole(layers, deepspeed)
+    ignore_frozen(layers, deepspeed)
     for weight, old in zip(layers.parameters(), before, strict=True):
         assert weight.data.view(torch.uint8).shape[-1] == 4 * weight.shape[-1]
         assert torch.equal(weight, old)
 
 
-def test_muon_is_refused_where_matrices_are_cut() -> None:
+def test_muon_is_refused_for_flat_weights() -> None:
     matrix = nn.Parameter(torch.eye(2))
     muon, adamw = Muon([matrix], lr=0.1), AdamW([matrix])
-    with pytest.raises(ValueError, match=r"Muon makes updates of whole matrices orthogonal; FSDPStrategy gives it"):
+    with pytest.raises(ValueError, match=r"Muon.*matrices.*FSDPStrategy.*AdamW"):
         refuse_matrix_optimizer(muon, FSDPStrategy())
     refuse_matrix_optimizer(adamw, FSDPStrategy())
     refuse_matrix_optimizer(muon, SingleDeviceStrategy("cpu"))

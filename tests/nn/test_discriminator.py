@@ -20,7 +20,7 @@ def test_hinge_is_the_mean_over_regions() -> None:
 def test_a_score_sees_a_patch_of_the_size_that_is_said(num_halvings: int, reach: int) -> None:
     discriminator = PatchDiscriminator(8, num_halvings)
     for layer in discriminator.layers:
-        if isinstance(layer, torch.nn.GroupNorm):  # its statistics are of the whole picture
+        if isinstance(layer, torch.nn.GroupNorm):  # its statistics are of the whole image
             layer.forward = lambda inputs: inputs  # type: ignore[method-assign,assignment]
     images = torch.randn(1, 3, 128, 128, requires_grad=True)
     scores = discriminator(images)
@@ -31,7 +31,7 @@ def test_a_score_sees_a_patch_of_the_size_that_is_said(num_halvings: int, reach:
     assert int(rows.max() - rows.min()) + 1 == reach
 
 
-def test_it_learns_to_tell_sharp_pictures_from_blurred_ones() -> None:
+def test_it_learns_to_tell_sharp_images_from_blurred_ones() -> None:
     discriminator = PatchDiscriminator(8, num_halvings=1)
     optimizer = torch.optim.Adam(discriminator.parameters(), lr=1e-2)
     for _ in range(40):
@@ -43,15 +43,15 @@ def test_it_learns_to_tell_sharp_pictures_from_blurred_ones() -> None:
     assert float(loss.detach()) < 0.5
 
 
-def test_pictures_may_be_as_small_as_is_said() -> None:
+def test_images_may_be_as_small_as_is_said() -> None:
     discriminator = PatchDiscriminator(8, num_halvings=2)
     assert discriminator(torch.zeros(1, 3, 12, 12)).shape == (1, 1, 1)
-    with pytest.raises(ValueError, match=r"pictures of 12 by 11 pixels; expected 12 or more of each. Lower num_halv"):
+    with pytest.raises(ValueError, match=r"12 by 11 pixels.* 12 .*num_halvings"):
         discriminator(torch.zeros(1, 3, 12, 11))
 
 
 @pytest.mark.parametrize(("num_channels", "num_halvings"), [(12, 3), (0, 3), (8, 0)])
 def test_sizes_that_make_no_network_are_refused(num_channels: int, num_halvings: int) -> None:
-    message = f"num_channels={num_channels} and num_halvings={num_halvings}; expected a multiple of 8, and 1 or more"
+    message = rf"num_channels={num_channels} .*num_halvings={num_halvings}.*multiple of 8"
     with pytest.raises(ValueError, match=message):
         PatchDiscriminator(num_channels, num_halvings)

@@ -25,8 +25,8 @@ def test_it_is_attention_and_feedforward_behind_tanh_gates() -> None:
     layer = _layer(0.7, -0.4)
     words, visual = torch.randn(1, 1, 12), torch.randn(1, 1, 6)
     # One visual token gets all the attention, so that what is read is its value.
-    values = (visual @ layer.to_keys_values.weight.T)[..., 8:]
-    read = words + torch.tanh(torch.tensor(0.7)) * (values @ layer.to_output.weight.T)
+    values = (visual @ layer.to_kv.weight.T)[..., 8:]
+    read = words + torch.tanh(torch.tensor(0.7)) * (values @ layer.to_out.weight.T)
     expected = read + torch.tanh(torch.tensor(-0.4)) * layer.feedforward(read)
     torch.testing.assert_close(layer(words, visual), expected)
 
@@ -60,7 +60,7 @@ def test_weights_are_those_that_words_look_with() -> None:
     words, visual = torch.randn(1, 2, 12), torch.randn(1, 3, 6)
     weights = layer.weights(words, visual)
     torch.testing.assert_close(weights.sum(-1), torch.ones(1, 2))
-    queries = layer.to_queries(layer_norm(words, (12,), layer.norm.weight, layer.norm.bias)).view(2, 2, 4)
-    keys = layer.to_keys_values(visual)[..., :8].view(3, 2, 4)
+    queries = layer.to_q(layer_norm(words, (12,), layer.norm.weight, layer.norm.bias)).view(2, 2, 4)
+    keys = layer.to_kv(visual)[..., :8].view(3, 2, 4)
     expected = torch.stack([(queries[:, head] @ keys[:, head].T / 2).softmax(-1) for head in range(2)]).mean(0)
     torch.testing.assert_close(weights[0], expected)

@@ -2,8 +2,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from synth2_lightning.nn.maskgit import MaskGit, TextMemory
-from synth2_lightning.nn.parallel_decoding import DecodedTokens, SamplingSettings, count_draws, decode_in_parallel
+from synth2_lightning.nn.maskgit import MaskGit, TextKeyValues
+from synth2_lightning.nn.parallel_decoding import (
+    SamplingSettings,
+    decode_in_parallel,
+    noise_shape,
+)
 from synth2_lightning.nn.unmasking import ConfidenceOrder, HaltonOrder, UnmaskingOrder
 
 CODES = torch.randn(2, 16, 6, generator=torch.Generator().manual_seed(3))
@@ -22,26 +26,24 @@ class Studio:
         self.text = torch.randn(3, 4, 5)
         self.uniform = torch.rand(3, 24, 16, 3)
 
-    def memory(self, rows: slice = slice(None), is_null: bool = False) -> TextMemory:
+    def memory(self, rows: slice = slice(None), is_null: bool = False) -> TextKeyValues:
         text = self.text[rows]
         mask = torch.ones(text.shape[:2], dtype=torch.bool)
         with torch.no_grad():
-            return self.network.read(text, mask, torch.full((len(text),), is_null))
+            return self.network.encode_text(text, mask, torch.full((len(text),), is_null))
 
-    def draw(
-        self, settings: SamplingSettings, order: UnmaskingOrder, rows: slice = slice(None), num_candidates: int = 1
-    ) -> DecodedTokens:
+    def draw(self, settings: SamplingSettings, order: UnmaskingOrder, rows: slice = slice(None)) -> Tensor:
         uniform = self.uniform[rows, : settings.num_steps]
         memories = self.memory(rows), self.memory(rows, is_null=True) if settings.is_guided else None
-        return decode_in_parallel(self.network, embed, *memories, uniform, settings, order, num_candidates)
+        return decode_in_parallel(self.network, embed, *memories, uniform, settings, order)
 
 
 @pytest.mark.parametrize("order", [ConfidenceOrder(), HaltonOrder()])
 @pytest.mark.parametrize("guidance", [(0.0, 0.0), (0.0, 3.0)])
-def test_a_picture_does_not_depend_on_its_batch(order: UnmaskingOrder, guidance: tuple[float, float]) -> None:
+def test_a_image_does_not_depend_on_its_batch(order: UnmaskingOrder, guidance: tuple[float, float]) -> None:
     studio, settings = Studio(), SamplingSettings(num_steps=6, guidance=guidance)
-    together = studio.draw(settings, order).ids
-    alone = torch.cat([studio.draw(settings, order, slice(row, row + 1)).ids for row in range(3)])
+    together = studio.draw(settings, order)
+    alone = torch.cat([studio.draw(settings, order, slice(row, row + 1)) for row in range(3)])
     assert torch.equal(together, alone)
     assert len(set(together.flatten().tolist())) > 4
 
@@ -50,9 +52,9 @@ def test_one_step_is_the_categorical_of_the_network_itself() -> None:
     studio = Studio()
     drawn = studio.draw(SamplingSettings(num_steps=1, top_k=1), HaltonOrder())
     states = studio.network(torch.zeros(3, 16, 6), torch.ones(3, 16, dtype=torch.bool), studio.memory())
-    first = studio.network.guess(states, torch.zeros(3, 16, 0, dtype=torch.long)).argmax(-1, keepdim=True)
-    second = studio.network.guess(states, first).argmax(-1, keepdim=True)
-    assert torch.equal(drawn.ids, torch.cat([first, second], dim=-1))
+    first = studio.network.level_logits(states, torch.zeros(3, 16, 0, dtype=torch.long)).argmax(-1, keepdim=True)
+    second = studio.network.level_logits(states, first).argmax(-1, keepdim=True)
+    assert torch.equal(drawn, torch.cat([first, second], dim=-1))
 
 
 def test_guidance_moves_away_from_the_null_text() -> None:
@@ -62,10 +64,12 @@ def test_guidance_moves_away_from_the_null_text() -> None:
         studio.network(torch.zeros(3, 16, 6), torch.ones(3, 16, dtype=torch.bool), studio.memory(is_null=is_null))
         for is_null in (False, True)
     ]
-    conditional, unconditional = (studio.network.guess(s, torch.zeros(3, 16, 0, dtype=torch.long)) for s in states)
+    conditional, unconditional = (
+        studio.network.level_logits(s, torch.zeros(3, 16, 0, dtype=torch.long)) for s in states
+    )
     expected = (3 * conditional - 2 * unconditional).argmax(-1)
-    assert torch.equal(studio.draw(settings, order).ids[..., 0], expected)
-    with pytest.raises(ValueError, match="expected null_memory"):
+    assert torch.equal(studio.draw(settings, order)[..., 0], expected)
+    with pytest.raises(ValueError, match="null_text"):
         decode_in_parallel(studio.network, embed, studio.memory(), None, studio.uniform[:, :1], settings, order)
 
 
@@ -73,24 +77,24 @@ def test_revealed_tokens_are_what_later_steps_see(monkeypatch: pytest.MonkeyPatc
     studio, seen = Studio(), []
     forward = studio.network.forward
 
-    def spy(embeddings: Tensor, is_hidden: Tensor, memory: TextMemory) -> Tensor:
-        seen.append((embeddings.clone(), is_hidden.clone()))
-        return forward(embeddings, is_hidden, memory)
+    def spy(embeddings: Tensor, mask: Tensor, memory: TextKeyValues) -> Tensor:
+        seen.append((embeddings.clone(), mask.clone()))
+        return forward(embeddings, mask, memory)
 
     monkeypatch.setattr(studio.network, "forward", spy)
-    ids = studio.draw(SamplingSettings(num_steps=4), ConfidenceOrder()).ids
-    assert [int(is_hidden.sum(1)[0]) for _, is_hidden in seen] == [16, 14, 11, 6]
-    for embeddings, is_hidden in seen:
-        torch.testing.assert_close(embeddings[~is_hidden], embed(ids)[~is_hidden])
+    ids = studio.draw(SamplingSettings(num_steps=4), ConfidenceOrder())
+    assert [int(mask.sum(1)[0]) for _, mask in seen] == [16, 14, 11, 6]
+    for embeddings, mask in seen:
+        torch.testing.assert_close(embeddings[~mask], embed(ids)[~mask])
 
 
 def test_halton_order_reveals_the_same_places_whatever_it_guesses(monkeypatch: pytest.MonkeyPatch) -> None:
     studio, seen = Studio(), []
     forward = studio.network.forward
 
-    def spy(embeddings: Tensor, is_hidden: Tensor, memory: TextMemory) -> Tensor:
-        seen.append(is_hidden.clone())
-        return forward(embeddings, is_hidden, memory)
+    def spy(embeddings: Tensor, mask: Tensor, memory: TextKeyValues) -> Tensor:
+        seen.append(mask.clone())
+        return forward(embeddings, mask, memory)
 
     monkeypatch.setattr(studio.network, "forward", spy)
     studio.draw(SamplingSettings(num_steps=4), HaltonOrder())
@@ -99,40 +103,16 @@ def test_halton_order_reveals_the_same_places_whatever_it_guesses(monkeypatch: p
     assert all(torch.equal(row, hidden[0]) for hidden in seen for row in hidden)
 
 
-def test_candidates_are_the_likeliest_codes_with_their_shares() -> None:
-    studio = Studio()
-    drawn = studio.draw(SamplingSettings(num_steps=4, temperature=(0.5, 0.5)), ConfidenceOrder(), num_candidates=3)
-    assert drawn.candidates.shape == drawn.probabilities.shape == (3, 16, 2, 3)
-    torch.testing.assert_close(drawn.probabilities.sum(-1), torch.ones(3, 16, 2))
-    assert (drawn.probabilities.diff(dim=-1) <= 0).all()
-    greedy = studio.draw(SamplingSettings(num_steps=4, top_k=1), ConfidenceOrder(), num_candidates=1)
-    assert torch.equal(greedy.candidates[..., 0], greedy.ids)
-    with pytest.raises(ValueError, match="num_candidates is 17; expected 1 to 16"):
-        studio.draw(SamplingSettings(num_steps=4), ConfidenceOrder(), num_candidates=17)
-
-
 def test_values_go_linearly_from_the_first_step_to_the_last() -> None:
     settings = SamplingSettings(guidance=(0.0, 4.0), temperature=(1.0, 0.5))
     assert [settings.at(progress) for progress in (0.0, 0.5, 1.0)] == [(0.0, 1.0), (2.0, 0.75), (4.0, 0.5)]
     assert settings.is_guided
-    assert count_draws(Studio().network, settings) == (12, 16, 3)
+    assert noise_shape(Studio().network, settings) == (12, 16, 3)
 
 
 @pytest.mark.parametrize(
     "wrong", [{"num_steps": 0}, {"guidance": (-1.0, 0.0)}, {"temperature": (1.0, 0.0)}, {"top_k": 0}]
 )
 def test_settings_out_of_range_are_refused(wrong: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match="cannot be sampled with; expected num_steps and top_k of 1 or more"):
+    with pytest.raises(ValueError, match=r"SamplingSettings.*num_steps.*top_k.*guidance.*temperature"):
         SamplingSettings(**wrong)  # type: ignore[arg-type]
-
-
-def test_candidates_are_left_out_where_nobody_wants_them() -> None:
-    studio, settings = Studio(), SamplingSettings(num_steps=4, guidance=(1.0, 1.0))
-    memories = studio.memory(), studio.memory(is_null=True)
-    uniform = studio.uniform[:, :4]
-    without, with_them = (
-        decode_in_parallel(studio.network, embed, *memories, uniform, settings, ConfidenceOrder(), number)
-        for number in (None, 2)
-    )
-    assert without.candidates.shape == without.probabilities.shape == (3, 16, 2, 0)
-    assert torch.equal(without.ids, with_them.ids)

@@ -7,19 +7,19 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from synth2_lightning.parquet import write_parquet
+from synth2_lightning.io.parquet import write_parquet
 from synth2_lightning.reports.caption_set import read_caption_set, read_caption_sets
 from synth2_lightning.reports.groups import group_by_cluster
-from synth2_lightning.reports.partitions import NUM_MEASURED
+from synth2_lightning.reports.partitions import MAX_CHARACTERS
 from synth2_lightning.testing import TinyTextEncoder
 
 
-def test_a_folder_brings_classes_and_manifest_and_counts_blank_captions(tmp_path: Path) -> None:
+def test_a_folder_has_classes_manifest_and_blank_captions(tmp_path: Path) -> None:
     rows = pa.table({"caption": [" a fox ", "  ", None, "an owl"], "class_name": ["fox", "x", "x", None]})
     pq.write_table(rows, tmp_path / "captions.parquet")
     (tmp_path / "manifest.json").write_text(json.dumps({"num_written": 9}))
     captions = read_caption_set(f"mine={tmp_path}")
-    assert (captions.name, captions.captions, captions.census.class_sizes) == (
+    assert (captions.name, captions.captions, captions.counts.class_sizes) == (
         "mine",
         ["a fox", "an owl"],
         {"fox": 1, "": 1},
@@ -27,22 +27,22 @@ def test_a_folder_brings_classes_and_manifest_and_counts_blank_captions(tmp_path
     assert (captions.num_blank, captions.manifest) == (2, {"num_written": 9})
 
 
-def test_a_set_is_called_like_its_file_and_a_path_may_hold_an_equals_sign(tmp_path: Path) -> None:
+def test_the_name_defaults_to_the_file_and_paths_may_contain_an_equals_sign(tmp_path: Path) -> None:
     path = tmp_path / "a=b.txt"
     path.write_text("a fox\nan owl\n")
     captions = read_caption_set(str(path))
     assert captions.name == "a=b"
-    assert captions.census.class_sizes == {"": 2}
+    assert captions.counts.class_sizes == {"": 2}
 
 
-def test_samples_are_decided_by_the_seed(tmp_path: Path) -> None:
+def test_samples_depend_on_the_seed(tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_text("".join(f"caption {number}\n" for number in range(50)))
     captions = read_caption_set(str(tmp_path / "t.txt"))
     assert len(set(captions.sample(10, seed=1))) == 10
     assert captions.sample(10, seed=1) == captions.sample(10, seed=1) != captions.sample(10, seed=2)
 
 
-def test_a_sample_does_not_depend_on_how_the_set_is_divided(tmp_path: Path) -> None:
+def test_samples_are_independent_of_the_partitions(tmp_path: Path) -> None:
     captions = ["" if number % 7 == 0 else f"caption {number}" for number in range(3000)]
     samples = []
     for rows_of_a_group in (3000, 700, 90):
@@ -54,40 +54,38 @@ def test_a_sample_does_not_depend_on_how_the_set_is_divided(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("start", [4, 1000, -300])
-def test_damage_in_a_set_is_told(tmp_path: Path, start: int) -> None:
+def test_a_damaged_file_is_an_error(tmp_path: Path, start: int) -> None:
     path = tmp_path / "t.parquet"
     write_parquet(pa.table({"caption": [f"caption {number}" for number in range(1000)]}), path)
     damaged = bytearray(path.read_bytes())
     damaged[start : start + 200] = bytes(200)
     path.write_bytes(damaged)
-    with pytest.raises(
-        ValueError, match=r"t\.parquet is no readable Parquet file \(.*Expected a whole one, the same on"
-    ):
+    with pytest.raises(ValueError, match=r"t\.parquet.*Parquet.*[Ee]xpected"):
         read_caption_set(str(path))
 
 
 def test_a_set_without_captions_is_refused(tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_text("\n \n")
-    with pytest.raises(ValueError, match="holds 2 rows and not one caption; expected at least one"):
+    with pytest.raises(ValueError, match=r"2 rows.*\bcaption"):
         read_caption_set(str(tmp_path / "t.txt"))
 
 
 def test_a_missing_set_is_named() -> None:
-    with pytest.raises(FileNotFoundError, match=r"The caption set 'real' is not at 'gone\.txt'"):
+    with pytest.raises(FileNotFoundError, match=r"'real'.*'gone\.txt'"):
         read_caption_set("real=gone.txt")
 
 
 def test_two_sets_of_one_name_are_refused(tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_text("a fox\n")
-    with pytest.raises(ValueError, match=r"Two caption sets are called 't'.*Give them names, such as real=PATH"):
+    with pytest.raises(ValueError, match=r"'t'.*real=PATH"):
         read_caption_sets([str(tmp_path / "t.txt")] * 2)
 
 
-def test_a_page_of_text_among_captions_is_measured_by_its_beginning(tmp_path: Path) -> None:
+def test_long_captions_are_truncated(tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_text("a fox\n" + "a b. " * 200_000 + "\n" + "owl" * 667 + "\n")
     captions = read_caption_set(str(tmp_path / "t.txt"))
-    assert captions.census.num_long == 2
-    assert max(map(len, captions.captions)) == max(map(len, captions.sample(3, seed=0))) == NUM_MEASURED
+    assert captions.counts.num_long == 2
+    assert max(map(len, captions.captions)) == max(map(len, captions.sample(3, seed=0))) == MAX_CHARACTERS
     assert [caption[:8] for caption in captions.captions] == ["a fox", "a b. a b", "owlowlow"]
 
 
@@ -97,4 +95,4 @@ def test_a_caption_of_a_megabyte_takes_no_longer_than_another(text: str, tmp_pat
     captions = read_caption_set(str(tmp_path / "t.txt"))
     before = monotonic()
     group_by_cluster(captions, TinyTextEncoder(), 2, seed=0, console=Console(quiet=True))
-    assert monotonic() - before < 30  # minutes, if all of it were split into words
+    assert monotonic() - before < 30  # minutes without truncation

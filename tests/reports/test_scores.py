@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from PIL import Image
 from synth2_lightning.cli import main
 from synth2_lightning.metrics.clip_score import ref_clip_scores
 from synth2_lightning.metrics.document_frequencies import count_document_frequencies
-from synth2_lightning.reports.clip_scores import PictureFolder
+from synth2_lightning.reports.clip_scores import ImageFolder
 from synth2_lightning.reports.predictions import join_predictions, read_predictions, read_references
 from synth2_lightning.reports.scores import score_captions, score_predictions
 from synth2_lightning.testing import TinyImageTextEncoder
@@ -46,7 +47,7 @@ def test_command_shows_scores_and_writes_the_card(
     main(["score", predictions, references, "--out", str(tmp_path / "card.json")])
     card = json.loads((tmp_path / "card.json").read_text())
     assert card["scores"] == pytest.approx(score_captions(PREDICTIONS, REFERENCES))
-    assert (card["num_pictures"], card["num_references"], card["num_empty_captions"]) == (3, 6, 0)
+    assert (card["num_images"], card["num_references"], card["num_empty_captions"]) == (3, 6, 0)
     assert card["missing"] == {"count": 0, "treated": "error"}
     assert len(card["predictions"]["sha256"]) == 64
     printed = capsys.readouterr().out
@@ -54,22 +55,22 @@ def test_command_shows_scores_and_writes_the_card(
     assert f"{100 * card['scores']['BLEU-4']:.1f}" in printed
 
 
-def test_lines_of_our_own_predictions_are_read(tmp_path: Path) -> None:
+def test_json_lines_of_predictions_are_read(tmp_path: Path) -> None:
     path = tmp_path / "predictions.jsonl"
     path.write_text('{"key": "1", "caption": "a dog", "cider": 0.5}\n', encoding="utf-8")
     assert read_predictions(str(path)) == [("1", "a dog")]
 
 
-def test_ids_that_do_not_fit_are_counted_and_named() -> None:
+def test_mismatched_ids_are_counted_and_named() -> None:
     predictions = [("1", "a"), ("1", "b"), ("9", "c"), ("8", "d"), ("7", "e"), ("6", "f")]
-    with pytest.raises(ValueError, match="do not fit the references") as error:
+    with pytest.raises(ValueError, match="references") as error:
         join_predictions(predictions, REFERENCES)
-    assert "1 id(s) (1) with several predictions (--duplicates first or last" in str(error.value)
-    assert "4 id(s) (9, 8, 7, ...) that the references do not know" in str(error.value)
-    assert "2 id(s) (2, 3) without a prediction" in str(error.value)
+    assert re.search(r"\b1 id\(s\) \(1\).*--duplicates", str(error.value))
+    assert "4 id(s) (9, 8, 7, ...)" in str(error.value)
+    assert "2 id(s) (2, 3)" in str(error.value)
 
 
-def test_ids_are_treated_as_one_says() -> None:
+def test_mismatched_ids_are_treated_by_option() -> None:
     predictions = [("1", "a"), ("1", "b"), ("9", "c")]
     empty = join_predictions(predictions, REFERENCES, missing="empty", unknown="skip", duplicates="first")
     assert empty.hypotheses == {"1": "a", "2": "", "3": ""}
@@ -77,20 +78,20 @@ def test_ids_are_treated_as_one_says() -> None:
     skipped = join_predictions(predictions, REFERENCES, missing="skip", unknown="skip", duplicates="last")
     assert skipped.hypotheses == {"1": "b"}
     assert skipped.references == {"1": REFERENCES["1"]}
-    with pytest.raises(ValueError, match="None of 1 predicted ids is among those of 3 pictures"):
+    with pytest.raises(ValueError, match=r"\b1 predicted ids?\b.*\b3\b"):
         join_predictions([("9", "c")], REFERENCES, missing="skip", unknown="skip")
 
 
 def test_malformed_files_are_named(tmp_path: Path) -> None:
     broken = tmp_path / "broken.json"
     broken.write_text("[{", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"broken.json is no valid JSON"):
+    with pytest.raises(ValueError, match=r"broken\.json.*JSON"):
         read_predictions(str(broken))
-    with pytest.raises(ValueError, match=r"a.json is no list of objects but dict; expected COCO results"):
+    with pytest.raises(ValueError, match=r"a\.json.*\bdict\b.*COCO results"):
         read_predictions(write(tmp_path / "a.json", {"1": "a dog"}))
-    with pytest.raises(ValueError, match=r"b.json, record 0, has the id 1 and the caption None; expected COCO results"):
+    with pytest.raises(ValueError, match=r"b\.json.*record 0\b.*\b1\b.*None"):
         read_predictions(write(tmp_path / "b.json", [{"image_id": 1}]))
-    with pytest.raises(ValueError, match=r"c.json holds no annotation; expected COCO captions"):
+    with pytest.raises(ValueError, match=r"c\.json.*annotation"):
         read_references(write(tmp_path / "c.json", {"annotations": []}))
 
 
@@ -102,40 +103,40 @@ def test_stored_frequencies_and_those_of_a_captions_file_are_the_same(tmp_path: 
         for location in (str(tmp_path / "frequencies.parquet"), references)
     )
     assert stored == counted
-    with pytest.raises(ValueError, match="--compare-java was asked for with --document-frequencies"):
+    with pytest.raises(ValueError, match=r"--compare_java.*--document_frequencies"):
         score_predictions(predictions, references, document_frequencies=references, compare_java=True)
 
 
-def test_a_card_that_cannot_be_written_says_where(tmp_path: Path, references: str) -> None:
+def test_a_card_that_cannot_be_written_names_the_path(tmp_path: Path, references: str) -> None:
     predictions = write(tmp_path / "predictions.json", results(PREDICTIONS))
-    with pytest.raises(OSError, match=r"card\.json cannot be written: .* Expected a folder that may be written to"):
+    with pytest.raises(OSError, match=r"card\.json.*[Ee]xpected a folder"):
         score_predictions(predictions, references, out=tmp_path / "predictions.json" / "card.json")
 
 
-GREYS = {"1": 255, "2": 128, "3": 10}
+GRAYS = {"1": 255, "2": 128, "3": 10}
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> str:
-    """References that name files, and the files: of three greys and two sizes."""
-    (tmp_path / "pictures").mkdir()
-    for key, grey in GREYS.items():
-        Image.new("RGB", (8, 8 + (key == "3")), (grey,) * 3).save(tmp_path / "pictures" / f"{key}.png")
-    images = [{"id": int(key), "file_name": f"{key}.png"} for key in GREYS]
+def images(tmp_path: Path) -> str:
+    """References that name files, and the files: of three grays and two sizes."""
+    (tmp_path / "images").mkdir()
+    for key, gray in GRAYS.items():
+        Image.new("RGB", (8, 8 + (key == "3")), (gray,) * 3).save(tmp_path / "images" / f"{key}.png")
+    images = [{"id": int(key), "file_name": f"{key}.png"} for key in GRAYS]
     annotations = [{"image_id": int(key), "caption": text} for key, texts in REFERENCES.items() for text in texts]
     return write(tmp_path / "named.json", {"images": images, "annotations": annotations})
 
 
-def test_pictures_bring_clip_scores_and_the_card_says_whose(
-    tmp_path: Path, pictures: str, capsys: pytest.CaptureFixture[str]
+def test_images_add_clip_scores_and_their_settings_to_the_card(
+    tmp_path: Path, images: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     captions = PREDICTIONS | {"1": "a bright field", "3": "a dark field"}
     predictions = write(tmp_path / "predictions.json", results(captions))
     encoder = TinyImageTextEncoder()
-    card = score_predictions(predictions, pictures, pictures=PictureFolder(str(tmp_path / "pictures"), encoder))
+    card = score_predictions(predictions, images, images=ImageFolder(str(tmp_path / "images"), encoder))
     alone, both = [], []
-    for key, grey in GREYS.items():
-        pixels = Pixels(torch.full((1, 3, 8, 8), grey, dtype=torch.uint8))
+    for key, gray in GRAYS.items():
+        pixels = Pixels(torch.full((1, 3, 8, 8), gray, dtype=torch.uint8))
         scores = ref_clip_scores(encoder, pixels, [captions[key]], [REFERENCES[key]])
         alone.append(scores.clip_scores.item())
         both.append(scores.ref_clip_scores.item())
@@ -145,28 +146,28 @@ def test_pictures_bring_clip_scores_and_the_card_says_whose(
     assert card["clip"] == {**encoder.provenance(), "prompt": "A photo depicts "}
     printed = capsys.readouterr().out
     assert "RefCLIPScore" in printed
-    assert "prompt 'A photo depicts '" in printed
+    assert "'A photo depicts '" in printed
 
 
-def test_missing_pictures_are_named_before_anything_is_scored(tmp_path: Path, pictures: str, references: str) -> None:
+def test_missing_images_are_named_before_anything_is_scored(tmp_path: Path, images: str, references: str) -> None:
     predictions = write(tmp_path / "predictions.json", results(PREDICTIONS))
-    folder = PictureFolder(str(tmp_path / "pictures"), TinyImageTextEncoder())
-    (tmp_path / "pictures" / "2.png").unlink()
-    with pytest.raises(FileNotFoundError, match=r"needs the pictures of all captions, and 1 \(.*2\.png\) of 3 are mis"):
-        score_predictions(predictions, pictures, pictures=folder)
-    with pytest.raises(ValueError, match=r"names no file for 3 \(1, 2, 3\) of 3 pictures; expected .*file_name"):
-        score_predictions(predictions, references, pictures=folder)
-    (tmp_path / "pictures" / "2.png").write_bytes(b"no picture")
-    with pytest.raises(OSError, match=r"2\.png cannot be read: UnidentifiedImageError"):
-        score_predictions(predictions, pictures, pictures=folder)
+    folder = ImageFolder(str(tmp_path / "images"), TinyImageTextEncoder())
+    (tmp_path / "images" / "2.png").unlink()
+    with pytest.raises(FileNotFoundError, match=r"\b1 \(.*2\.png\) of 3\b"):
+        score_predictions(predictions, images, images=folder)
+    with pytest.raises(ValueError, match=r"\b3 \(1, 2, 3\) of 3\b.*file_name"):
+        score_predictions(predictions, references, images=folder)
+    (tmp_path / "images" / "2.png").write_bytes(b"no image")
+    with pytest.raises(OSError, match=r"2\.png.*UnidentifiedImageError"):
+        score_predictions(predictions, images, images=folder)
 
 
-def test_weights_that_cannot_be_had_say_so(tmp_path: Path, pictures: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_weights_are_an_error(tmp_path: Path, images: str, capsys: pytest.CaptureFixture[str]) -> None:
     predictions = write(tmp_path / "predictions.json", results(PREDICTIONS))
-    arguments = ["score", predictions, pictures, "--pictures", str(tmp_path / "pictures")]
+    arguments = ["score", predictions, images, "--images", str(tmp_path / "images")]
     with pytest.raises(SystemExit):
-        main([*arguments, "--clip-pretrained", str(tmp_path / "x.pt")])
-    assert "no pretrained tag of ViT-B-32-quickgelu either" in " ".join(capsys.readouterr().err.split())
+        main([*arguments, "--clip_pretrained", str(tmp_path / "x.pt")])
+    assert re.search(r"pretrained tag.*ViT-B-32-quickgelu", " ".join(capsys.readouterr().err.split()))
 
 
 @pytest.mark.slow

@@ -25,14 +25,14 @@ def write_set(folder: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    ("sizes", "num", "shares"),
+    ("sizes", "num", "quotas"),
     [([50, 20, 3], 30, [14, 13, 3]), ([5, 5, 5], 15, [5, 5, 5]), ([4, 4], 1, [1, 0]), ([7], 3, [3])],
 )
-def test_water_rises_equally_until_a_basin_is_full(sizes: list[int], num: int, shares: list[int]) -> None:
-    assert fill_groups(sizes, num) == shares
+def test_groups_are_filled_equally_up_to_their_sizes(sizes: list[int], num: int, quotas: list[int]) -> None:
+    assert fill_groups(sizes, num) == quotas
 
 
-def test_flattening_makes_groups_more_even_and_narrowing_drops_them() -> None:
+def test_selections_are_balanced_or_restricted_to_the_largest_groups() -> None:
     even = select_rows(GROUPED, 30)
     assert even.sizes_after == {"dog": 14, "cat": 13, "fox": 3}
     assert even.balance_after.entropy > even.balance_before.entropy
@@ -40,13 +40,13 @@ def test_flattening_makes_groups_more_even_and_narrowing_drops_them() -> None:
     assert select_rows(GROUPED, 30, num_groups=1).sizes_after == {"dog": 30, "cat": 0, "fox": 0}
 
 
-def test_the_seed_decides_the_rows_which_keep_their_order() -> None:
+def test_rows_depend_on_the_seed_and_are_sorted() -> None:
     first, again, other = (select_rows(GROUPED, 20, seed=seed).rows.tolist() for seed in (0, 0, 1))
     assert first == again == sorted(first)
     assert first != other
 
 
-def test_rows_without_a_group_are_not_drawn_and_a_larger_selection_holds_the_smaller_one() -> None:
+def test_rows_without_a_group_are_skipped_and_larger_selections_are_supersets() -> None:
     groups = Groups(["dog", "cat"], np.arange(100_000, dtype=np.int32) % 3 - 1)
     small, large = (set(select_rows(groups, num, seed=4).rows.tolist()) for num in (50, 5000))
     assert small < large
@@ -54,16 +54,16 @@ def test_rows_without_a_group_are_not_drawn_and_a_larger_selection_holds_the_sma
     assert len({row for row in large if row % 3 == 1}) == 2500
 
 
-def test_more_than_there_is_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"74 captions were asked for, and 3 groups hold 73; expected from 1 to 73\."):
+def test_too_many_captions_or_groups_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"\b74\b.*\b3 groups\b.*\b73\b"):
         select_rows(GROUPED, 74)
-    with pytest.raises(ValueError, match="60 captions were asked for, and 1 groups hold 50"):
+    with pytest.raises(ValueError, match=r"\b60\b.*\b1 groups?\b.*\b50\b"):
         select_rows(GROUPED, 60, num_groups=1)
-    with pytest.raises(ValueError, match="4 of 3 groups were asked for; expected from 1 to 3"):
+    with pytest.raises(ValueError, match=r"\b4 of 3 groups\b"):
         select_rows(GROUPED, 5, num_groups=4)
 
 
-def test_a_selection_by_class_is_a_caption_set_that_says_how_it_was_made(tmp_path: Path) -> None:
+def test_a_selection_by_class_is_a_caption_set_with_a_manifest(tmp_path: Path) -> None:
     console = Console(record=True, quiet=False, width=100)
     select_by_class(write_set(tmp_path / "set"), tmp_path / "even", num=30, seed=3, console=console)
     rows = pq.read_table(tmp_path / "even" / "captions.parquet")
@@ -86,13 +86,13 @@ def test_a_selection_by_cluster_names_its_clusters(tmp_path: Path) -> None:
     assert manifest["groups"][0]["name"].startswith("1 ")
 
 
-def test_a_folder_that_holds_a_set_is_not_overwritten(tmp_path: Path) -> None:
+def test_an_existing_caption_set_is_not_overwritten(tmp_path: Path) -> None:
     location = write_set(tmp_path / "set")
-    with pytest.raises(FileExistsError, match="holds a caption set already; expected a folder without one"):
+    with pytest.raises(FileExistsError, match=r"caption set.*folder"):
         select_by_class(location, tmp_path / "set", num=3)
 
 
-def test_classes_that_nobody_named_cannot_be_selected_by(tmp_path: Path) -> None:
+def test_selection_by_class_requires_class_names(tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_text("a fox\nan owl\n")
-    with pytest.raises(ValueError, match=r"'t' name no classes; expected a column 'class_name'.*by clusters instead"):
+    with pytest.raises(ValueError, match=r"'t'.*'class_name'.*clusters"):
         select_by_class(str(tmp_path / "t.txt"), tmp_path / "out", num=1)

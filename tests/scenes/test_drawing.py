@@ -6,7 +6,7 @@ import pytest
 
 from synth2_lightning.scenes.drawing import SIDE, draw_scene, place_things
 from synth2_lightning.scenes.world import (
-    Colour,
+    Color,
     Content,
     Ground,
     Group,
@@ -22,17 +22,17 @@ from synth2_lightning.scenes.world import (
     sample_scene,
 )
 
-RED_SQUARE = Thing(Size.SMALL, Colour.RED, Shape.SQUARE)
-BLUE_RING = Thing(Size.LARGE, Colour.BLUE, Shape.RING)
+RED_SQUARE = Thing(Size.SMALL, Color.RED, Shape.SQUARE)
+BLUE_RING = Thing(Size.LARGE, Color.BLUE, Shape.RING)
 
 
 def draw(content: Content, ground: Ground = Ground.BLACK, pattern: Pattern = Pattern.PLAIN) -> np.ndarray[Any, Any]:
     return np.asarray(draw_scene(Scene(content, ground, pattern, seed=0))).astype(int)
 
 
-def painted(picture: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Where there is colour: the backgrounds are grey."""
-    spread = picture.max(-1) - picture.min(-1)
+def painted(image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Where there is color: the backgrounds are grey."""
+    spread = image.max(-1) - image.min(-1)
     return np.asarray(spread > 40)
 
 
@@ -58,25 +58,25 @@ def test_a_group_covers_as_much_as_its_count(count: int) -> None:
 
 @pytest.mark.parametrize(("relation", "axis"), [(Relation.LEFT_OF, 1), (Relation.ABOVE, 0)])
 def test_relations_are_drawn_as_they_are_called(relation: Relation, axis: int) -> None:
-    picture = draw(Pair(RED_SQUARE, relation, BLUE_RING))
-    red, blue = picture[..., 0] > 150, picture[..., 2] > 150
+    image = draw(Pair(RED_SQUARE, relation, BLUE_RING))
+    red, blue = image[..., 0] > 150, image[..., 2] > 150
     assert np.nonzero(red)[axis].mean() + 20 < np.nonzero(blue)[axis].mean()
 
 
-def test_all_shapes_sizes_and_colours_look_different() -> None:
-    pictures = {
-        draw(Single(Thing(size, colour, shape), Place.MIDDLE)).tobytes()
+def test_all_shapes_sizes_and_colors_look_different() -> None:
+    images = {
+        draw(Single(Thing(size, color, shape), Place.MIDDLE)).tobytes()
         for size in Size
-        for colour in Colour
+        for color in Color
         for shape in Shape
     }
-    assert len(pictures) == len(Size) * len(Colour) * len(Shape)
+    assert len(images) == len(Size) * len(Color) * len(Shape)
 
 
 def test_all_backgrounds_look_different() -> None:
     single = Single(RED_SQUARE, Place.MIDDLE)
-    pictures = {draw(single, ground, pattern).tobytes() for ground in Ground for pattern in Pattern}
-    assert len(pictures) == len(Ground) * len(Pattern)
+    images = {draw(single, ground, pattern).tobytes() for ground in Ground for pattern in Pattern}
+    assert len(images) == len(Ground) * len(Pattern)
 
 
 def test_things_stay_inside_and_apart() -> None:
@@ -94,6 +94,6 @@ def test_things_stay_inside_and_apart() -> None:
 
 
 def test_edges_are_smooth() -> None:
-    circle = Thing(Size.LARGE, Colour.RED, Shape.CIRCLE)
+    circle = Thing(Size.LARGE, Color.RED, Shape.CIRCLE)
     red = draw(Single(circle, Place.MIDDLE))[..., 0]
     assert len(np.unique(red)) > 5

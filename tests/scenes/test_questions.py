@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable
+from functools import cache
 from itertools import chain
 from random import Random
 
@@ -10,8 +11,8 @@ import pytest
 from synth2_lightning.decoders.language_model import NewLanguageModel
 from synth2_lightning.scenes.drawing import place_things
 from synth2_lightning.scenes.grammar import name_several
-from synth2_lightning.scenes.questions import ask_scene
-from synth2_lightning.scenes.world import Colour, Group, Scene, Shape, Single, Size, Split, Thing, is_held_out, scene_at
+from synth2_lightning.scenes.questions import Question, ask_scene
+from synth2_lightning.scenes.world import Color, Group, Scene, Shape, Single, Size, Split, Thing, is_held_out, scene_at
 
 KINDS = {
     "what colour",
@@ -27,8 +28,10 @@ KINDS = {
 SHAPES = {word: shape for shape in Shape for word in (shape.value, name_several(shape))}
 
 
-def scenes(num_scenes: int, split: Split = "train") -> list[Scene]:
-    return [scene_at(split, index) for index in range(num_scenes)]
+@cache
+def ask_scenes(split: Split) -> list[tuple[Scene, Question]]:
+    """The first 3000 scenes of a split, and what is asked of each."""
+    return [(scene, ask_scene(scene)) for scene in (scene_at(split, index) for index in range(3000))]
 
 
 def located(scene: Scene) -> list[tuple[Thing, int, int]]:
@@ -42,12 +45,12 @@ def only(values: set[str]) -> str:
 
 
 def named(scene: Scene, words: list[str]) -> list[tuple[Thing, int, int]]:
-    """What is drawn in the colour or shape (or both) of the words."""
+    """What is drawn in the color or shape (or both) of the words."""
     return [
         found
         for found in located(scene)
         if all(SHAPES[word] == found[0].shape for word in words if word in SHAPES)
-        and all(word == found[0].colour for word in words if word not in SHAPES and word not in ("thing", "things"))
+        and all(word == found[0].color for word in words if word not in SHAPES and word not in ("thing", "things"))
     ]
 
 
@@ -65,7 +68,7 @@ def side(scene: Scene, words: list[str]) -> str:
 
 
 ANSWERS: dict[str, Callable[[Scene, list[str]], str]] = {
-    "what colour": lambda scene, words: only({thing.colour.value for thing, *_ in named(scene, words[4:])}),
+    "what colour": lambda scene, words: only({thing.color.value for thing, *_ in named(scene, words[4:])}),
     "what shape": lambda scene, words: only({thing.shape.value for thing, *_ in named(scene, words[4:])}),
     "what size": lambda scene, words: only({thing.size.value for thing, *_ in named(scene, words[4:])}),
     "how many": lambda scene, words: str(len(named(scene, words[2:3]))),
@@ -80,22 +83,22 @@ ANSWERS: dict[str, Callable[[Scene, list[str]], str]] = {
 @pytest.mark.parametrize("split", ["train", "held_out"])
 def test_every_answer_is_what_the_scene_shows(split: Split) -> None:
     asked = set()
-    for scene in scenes(2000, split):
-        question = ask_scene(scene)
+    for scene, question in ask_scenes(split)[:2000]:
         asked.add(question.kind)
         assert question.answer == ANSWERS[question.kind](scene, question.text.removesuffix("?").split()), question
     assert asked == KINDS
 
 
 def test_equal_scenes_are_asked_the_same() -> None:
-    assert [ask_scene(scene) for scene in scenes(20)] == [ask_scene(scene) for scene in scenes(20)]
+    assert [ask_scene(scene_at("train", index)) for index in range(20)] == [
+        question for _, question in ask_scenes("train")[:20]
+    ]
 
 
 @pytest.mark.parametrize("split", ["train", "val", "held_out"])
 def test_little_can_be_guessed_from_the_kind_of_a_question(split: Split) -> None:
     answers: dict[str, Counter[str]] = defaultdict(Counter)
-    for scene in scenes(3000, split):
-        question = ask_scene(scene)
+    for _, question in ask_scenes(split):
         answers[question.kind][question.answer] += 1
     for kind, counts in answers.items():
         assert max(counts.values()) / counts.total() < 1.25 / len(counts) + 0.03, (kind, counts)
@@ -103,23 +106,22 @@ def test_little_can_be_guessed_from_the_kind_of_a_question(split: Split) -> None
 
 
 def test_training_never_asks_for_a_combination_that_it_never_shows() -> None:
-    for scene in scenes(3000):
-        words = ask_scene(scene).text.removesuffix("?").split()
+    for _, question in ask_scenes("train"):
+        words = question.text.removesuffix("?").split()
         if words[:2] == ["is", "there"]:
-            assert not is_held_out(Group(Thing(Size.SMALL, Colour(words[3]), SHAPES[words[4]]), 2)), words
+            assert not is_held_out(Group(Thing(Size.SMALL, Color(words[3]), SHAPES[words[4]]), 2)), words
 
 
 def test_what_is_missing_differs_by_one_word_from_what_is_there() -> None:
-    denied = [(scene, q) for scene in scenes(3000) if (q := ask_scene(scene)).kind == "is there" and q.answer == "no"]
+    denied = [(scene, q) for scene, q in ask_scenes("train") if q.kind == "is there" and q.answer == "no"]
     assert len(denied) > 80
     for scene, question in denied:
-        colour, shape = question.text.removesuffix("?").split()[3:]
-        assert any((thing.colour == colour) != (thing.shape == shape) for thing, *_ in located(scene))
+        color, shape = question.text.removesuffix("?").split()[3:]
+        assert any((thing.color == color) != (thing.shape == shape) for thing, *_ in located(scene))
 
 
 def test_one_thing_is_spoken_of_as_one_and_several_as_several() -> None:
-    for scene in scenes(500):
-        question = ask_scene(scene)
+    for scene, question in ask_scenes("train")[:500]:
         if question.kind in ("what colour", "what size", "what shape"):
             assert question.text.split()[2] == ("are" if isinstance(scene.content, Group) else "is")
         assert question.kind != "where is" or isinstance(scene.content, Single)
@@ -128,6 +130,6 @@ def test_one_thing_is_spoken_of_as_one_and_several_as_several() -> None:
 def test_the_vocabulary_that_ships_has_every_word() -> None:
     config = {"model_type": "gpt2", "n_embd": 8, "n_layer": 1, "n_head": 1, "n_positions": 8}
     tokenizer = NewLanguageModel(config, "package://synth2_lightning/scenes/question_vocabulary").tokenizer
-    asked = [ask_scene(scene) for split in ("train", "held_out") for scene in scenes(1500, split)]
-    words = sorted({word for each in asked for word in chain(each.text.split(), each.answer.split())})
+    asked = [*ask_scenes("train")[:1500], *ask_scenes("held_out")[:1500]]
+    words = sorted({word for _, each in asked for word in chain(each.text.split(), each.answer.split())})
     assert tokenizer.unk_token_id not in tokenizer(" ".join(words))["input_ids"]

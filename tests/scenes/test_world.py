@@ -4,7 +4,7 @@ from random import Random
 import pytest
 
 from synth2_lightning.scenes.world import (
-    Colour,
+    Color,
     Content,
     Ground,
     Group,
@@ -35,7 +35,7 @@ def test_a_scene_depends_on_nothing_but_split_index_and_seed() -> None:
 
 
 def test_scenes_are_the_same_on_every_machine() -> None:
-    thing = Thing(Size.SMALL, Colour.PINK, Shape.CIRCLE)
+    thing = Thing(Size.SMALL, Color.PINK, Shape.CIRCLE)
     scene = scene_at("train", 0)
     assert isinstance(scene.content, Single)
     assert scene.content.thing == thing
@@ -45,8 +45,8 @@ def test_scenes_are_the_same_on_every_machine() -> None:
 def test_training_never_sees_what_is_held_out() -> None:
     contents = [scene_at("train", index).content for index in range(3000)]
     assert not any(is_held_out(content) for content in contents)
-    paints = {(thing.colour, thing.shape) for content in contents for thing in things(content)}
-    assert len(paints) == len(Colour) * len(Shape) - 7
+    paints = {(thing.color, thing.shape) for content in contents for thing in things(content)}
+    assert len(paints) == len(Color) * len(Shape) - 7
 
 
 @pytest.mark.parametrize("split", ["val", "test"])
@@ -64,7 +64,7 @@ def test_every_word_of_a_held_out_combination_is_trained_on_in_other_company() -
 
 def test_a_relation_is_held_out_by_itself() -> None:
     def pair(relation: Relation) -> Pair:
-        first, second = Thing(Size.SMALL, Colour.RED, Shape.CIRCLE), Thing(Size.LARGE, Colour.BLUE, Shape.CIRCLE)
+        first, second = Thing(Size.SMALL, Color.RED, Shape.CIRCLE), Thing(Size.LARGE, Color.BLUE, Shape.CIRCLE)
         return Pair(first, relation, second)
 
     assert is_held_out(pair(Relation.LEFT_OF))
@@ -81,7 +81,7 @@ def test_samples_are_balanced_and_pairs_can_be_told_apart() -> None:
     for scene in scenes:
         if isinstance(scene.content, Pair):
             first, second = scene.content.first, scene.content.second
-            assert (first.colour, first.shape) != (second.colour, second.shape)
+            assert (first.color, first.shape) != (second.color, second.shape)
 
 
 def test_a_scene_is_a_value() -> None:

@@ -6,17 +6,16 @@ import pyarrow.parquet as pq
 import pytest
 
 from synth2_lightning.shards.caption_set import CaptionSetWriter, finish_caption_set, read_answers
-from synth2_lightning.types import ChatMessage, Completion, PromptBatch, WrittenCaptions
+from synth2_lightning.types import ChatMessage, Completion, PromptBatch, SampleInfo, WrittenCaptions
 
 
 def write(folder: Path, keys: list[str], rank: int = 0, records_per_part: int = 10) -> CaptionSetWriter:
     batch = PromptBatch(
         prompts=tuple((ChatMessage("user", key),) for key in keys),
-        keys=tuple(keys),
-        sources=("pets",) * len(keys),
-        class_names=tuple(key.rpartition("-")[0] for key in keys),
+        samples=tuple(  # later letters come first
+            SampleInfo(key, "pets", class_name=key.rpartition("-")[0], seed=100 - ord(key[0])) for key in keys
+        ),
         templates=("plain@1",) * len(keys),
-        seeds=tuple(100 - ord(key[0]) for key in keys),  # later letters come first
     )
     answers = tuple(Completion(f"A {key}.", "stop", num_prompt_tokens=7, num_tokens=3) for key in keys)
     writer = CaptionSetWriter(folder, rank, records_per_part)
@@ -91,12 +90,12 @@ def test_a_summary_is_withdrawn_when_the_set_grows(tmp_path: Path) -> None:
 
 
 def test_a_set_of_nothing_and_one_of_two_models_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="holds no answers; expected at least one that was written"):
+    with pytest.raises(ValueError, match=r"no answers"):
         read_answers(tmp_path)
     write(tmp_path, ["ant-0"])
     other = tmp_path / "other"
     writer = CaptionSetWriter(other, rank=1)
     writer.start({"model": {"name": "small"}})
-    writer.append(WrittenCaptions(PromptBatch((), (), (), (), (), ()), (), "small"))
-    with pytest.raises(ValueError, match=r"model.name is 'tiny' there and 'small' in this run"):
+    writer.append(WrittenCaptions(PromptBatch((), (), ()), (), "small"))
+    with pytest.raises(ValueError, match=r"model.*'tiny'.*'small'"):
         CaptionSetWriter(tmp_path).start({"model": {"name": "small"}})

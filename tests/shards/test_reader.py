@@ -1,7 +1,7 @@
-import json
 import os
 import pickle
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import datasets
@@ -10,10 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from synth2_lightning.shards.manifest import Manifest
 from synth2_lightning.shards.parts import largest_id
 from synth2_lightning.shards.reader import ShardReader
 from synth2_lightning.shards.writer import ShardWriter, finish
-from synth2_lightning.types import TokenizedImages, VQTokens
+from synth2_lightning.types import SampleInfo, TokenizedImages, VQTokens
 
 IDS = torch.arange(5 * 8).view(5, 4, 2)
 
@@ -23,7 +24,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     writer = ShardWriter(tmp_path / "shards", records_per_part=2)
     captions = (("a",), ("b", "c"), ("d",), ("e", "f", "g"), ("h",))
-    writer.append(TokenizedImages(tuple("01234"), ("coco",) * 5, captions, VQTokens(IDS, "tiny:1"), 512))
+    writer.append(
+        TokenizedImages(tuple(SampleInfo(key, "coco") for key in "01234"), captions, VQTokens(IDS, "tiny:1"), 512)
+    )
     writer.close()
     finish(tmp_path / "shards", {})
     return tmp_path / "shards"
@@ -47,19 +50,21 @@ def test_rows_are_read_in_the_asked_order(folder: Path) -> None:
 def test_all_that_is_known_of_a_row_can_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     images = TokenizedImages(
-        ("0", "1"), ("made",) * 2, (("a",), ("b", "c")), VQTokens(IDS[:2], "tiny:1"), 512,
-        class_names=("otter", ""), seeds=(2**63 - 1, 0), scores=((0.5,), (1.5, -2.0)),
-    )  # fmt: skip
+        (SampleInfo("0", "made", "otter", 2**63 - 1), SampleInfo("1", "made", "", 0)),
+        (("a",), ("b", "c")),
+        VQTokens(IDS[:2], "tiny:1"),
+        512,
+        scores=((0.5,), (1.5, -2.0)),
+    )
     writer = ShardWriter(tmp_path / "shards")
     writer.append(images)
     writer.close()
     finish(tmp_path / "shards", {})
     reader = ShardReader(tmp_path / "shards")
     reader.load()
-    whole = reader.read_whole([1, 0])
+    whole = reader.read_all_columns([1, 0])
 
-    assert whole.class_names == ("", "otter")
-    assert whole.seeds == (0, 2**63 - 1)
+    assert whole.samples == images.samples[::-1]
     assert whole.scores == ((1.5, -2.0), (0.5,))
     assert torch.equal(whole.tokens.ids, IDS[[1, 0]])
     assert reader.read_scores().tolist() == [0.5, 1.5, -2.0]
@@ -70,11 +75,10 @@ def test_shards_without_scores_say_how_to_get_some(folder: Path) -> None:
     reader = ShardReader(folder)
     reader.load()
 
-    whole = reader.read_whole([0, 1])
-    assert (whole.class_names, whole.seeds, whole.scores) == ((), (), ())
-    with pytest.raises(
-        ValueError, match=r"does not hold a score for each of its 8 captions.*`synth2 predict --config sc"
-    ):
+    whole = reader.read_all_columns([0, 1])
+    assert whole.samples == (SampleInfo("0", "coco"), SampleInfo("1", "coco"))
+    assert whole.scores == ()
+    with pytest.raises(ValueError, match=r"8 captions.*score\.yaml"):
         reader.read_scores()
 
 
@@ -98,42 +102,42 @@ def test_largest_id_needs_no_statistics(folder: Path) -> None:
 
 
 def test_use_before_load_is_refused(folder: Path) -> None:
-    with pytest.raises(RuntimeError, match=r"were used before load\(\); call load\(\) first"):
+    with pytest.raises(RuntimeError, match=r"before load\(\).*call load\(\)"):
         len(ShardReader(folder))
 
 
 def test_limit_of_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match="limit=0; expected 1 or more rows"):
+    with pytest.raises(ValueError, match=r"limit=0.*1.*rows"):
         ShardReader("shards", limit=0)
 
 
 def test_missing_folder_is_named() -> None:
-    with pytest.raises(FileNotFoundError, match="The folder of shards is not at 'gone'"):
+    with pytest.raises(FileNotFoundError, match=r"folder.*shards.*'gone'"):
         ShardReader("gone").load()
 
 
 def test_unfinished_folder_is_refused(folder: Path) -> None:
     (folder / "manifest.json").unlink()
-    with pytest.raises(FileNotFoundError, match=r"has no manifest\.json"):
+    with pytest.raises(FileNotFoundError, match=r"no manifest\.json"):
         ShardReader(folder).load()
 
 
 def test_missing_part_is_named(folder: Path) -> None:
     (folder / "part-00000-00001.parquet").unlink()
-    with pytest.raises(FileNotFoundError, match=r"lacks \['part-00000-00001.parquet'\].* restore it, or make the"):
+    with pytest.raises(FileNotFoundError, match=r"'part-00000-00001.*parquet'.*restore"):
         ShardReader(folder).load()
 
 
 def test_part_beside_the_manifest_is_named(folder: Path) -> None:
     (folder / "part-00000-00009.parquet").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"holds \['part-00000-00009.parquet'\], which its manifest does not name"):
+    with pytest.raises(ValueError, match=r"'part-00000-00009.*parquet'.*manifest"):
         ShardReader(folder).load()
 
 
 def test_other_number_of_rows_is_refused(folder: Path) -> None:
     part = folder / "part-00000-00000.parquet"
     pq.write_table(pq.read_table(part).slice(0, 1), part)
-    with pytest.raises(ValueError, match="has 1 rows, its manifest says 2"):
+    with pytest.raises(ValueError, match=r"1 rows.*2"):
         ShardReader(folder).load()
 
 
@@ -142,36 +146,22 @@ def test_other_number_of_ids_is_refused(folder: Path) -> None:
     table = pq.read_table(part)
     tokens = pa.array([[1, 2]] * 2, pa.list_(pa.uint16(), 2))
     pq.write_table(table.set_column(3, "tokens", tokens), part)
-    with pytest.raises(ValueError, match="has 2 ids per row, its manifest says 8"):
+    with pytest.raises(ValueError, match=r"2 ids.*8"):
         ShardReader(folder).load()
 
 
 def test_ids_beyond_the_codebook_are_refused(folder: Path) -> None:
-    manifest = json.loads((folder / "manifest.json").read_text())
-    del manifest["checksum"]
-    (folder / "manifest.json").write_text(json.dumps(manifest | {"codebook_size": 20}))
-    with pytest.raises(ValueError, match="holds the id 31, but codebook 'tiny:1' has the ids 0 to 19"):
+    manifest = Manifest.read(folder)
+    replace(manifest, tokens=replace(manifest.tokens, codebook_size=20)).save(folder)
+    with pytest.raises(ValueError, match=r"31.*'tiny:1'.*0.*19"):
         ShardReader(folder).load()
 
 
 def test_unwritable_cache_is_named(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "file" / "cache")
-    with pytest.raises(OSError, match=r"cannot be mapped: .* name another in HF_DATASETS_CACHE"):
+    with pytest.raises(OSError, match=r"mapped.*name.*HF_DATASETS_CACHE"):
         ShardReader(folder).load()
-
-
-def test_shards_of_the_first_schema_version_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    folder = Path(__file__).with_name("version_1")
-    reader = ShardReader(folder)
-    reader.load()
-
-    assert "class_name" not in pq.read_schema(folder / "part-00000-00000.parquet").names
-    assert reader.read([2]).tokens.ids.shape == (1, 64, 1)
-    assert reader.read_whole([2]).scores == ()
-    with pytest.raises(ValueError, match="does not hold a score for each of its 15 captions"):
-        reader.read_scores()
 
 
 def test_shards_made_anew_under_the_same_names_sizes_and_times_are_read_anew(folder: Path, tmp_path: Path) -> None:
@@ -180,7 +170,8 @@ def test_shards_made_anew_under_the_same_names_sizes_and_times_are_read_anew(fol
         shutil.rmtree(folder, ignore_errors=True)
         writer = ShardWriter(folder)
         captions = tuple((f"caption {key}",) for key in order)
-        writer.append(TokenizedImages(tuple(order), ("coco",) * 2, captions, VQTokens(IDS[:2], "tiny:1"), 512))
+        samples = tuple(SampleInfo(key, "coco") for key in order)
+        writer.append(TokenizedImages(samples, captions, VQTokens(IDS[:2], "tiny:1"), 512))
         writer.close()
         finish(folder, {})
         os.utime(folder / "part-00000-00000.parquet", (1.7e9, 1.7e9))
@@ -205,11 +196,7 @@ def test_the_same_shards_elsewhere_or_of_another_time_are_not_copied_again(folde
     assert [path.stat().st_mtime_ns for path in (tmp_path / "cache" / "synth2_shards").iterdir()] == [before]
 
 
-def test_tokens_that_were_made_anew_change_the_fingerprint_without_footers_in_the_manifest(folder: Path) -> None:
-    manifest = json.loads((folder / "manifest.json").read_text())
-    for name in ("footers", "checksum"):  # earlier versions have none
-        del manifest[name]
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+def test_tokens_that_were_made_anew_change_the_fingerprint(folder: Path) -> None:
     part = sorted(folder.glob("*.parquet"))[-1]
     table = pq.read_table(part)
 
@@ -224,4 +211,5 @@ def test_tokens_that_were_made_anew_change_the_fingerprint_without_footers_in_th
     other = pa.array([[*row[:-1], row[-1] + 1] for row in tokens.to_pylist()], tokens.type)
     index = table.schema.get_field_index("tokens")
     pq.write_table(table.set_column(index, table.schema.field(index), other), part, write_page_checksum=True)
+    finish(folder, {})
     assert fingerprint() != before

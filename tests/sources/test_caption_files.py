@@ -35,7 +35,7 @@ def test_a_field_of_several_kinds_is_kept_as_text(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_captions_is_no_finished_set(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"has no captions\.parquet, so it is no finished caption set.*goes on"):
+    with pytest.raises(FileNotFoundError, match=r"captions\.parquet.*finished.*caption"):
         read_caption_rows(tmp_path)
 
 
@@ -43,10 +43,10 @@ def test_a_folder_without_captions_is_no_finished_set(tmp_path: Path) -> None:
     ("name", "text", "message"),
     [
         ("t.json", "{}", "has no list of objects under 'annotations'; expected COCO captions"),
-        ("t.json", '{"annotations": [{"id": 1}]}', r"holds no caption; its columns are \['id'\]. Expected a column"),
-        ("t.jsonl", '{"caption": 3}', r"t\.jsonl, record 1, holds 3 under 'caption'"),
-        ("t.csv", "text\na fox\n", r"has no column \['caption'\]; it has \['text'\]"),
-        ("t.parquet", "no table", "is no readable Parquet file"),
+        ("t.json", '{"annotations": [{"id": 1}]}', r"has no captions; its columns are \['id'\]. Expected a column"),
+        ("t.jsonl", '{"caption": 3}', r"t\.jsonl, record 1, .*\b3\b.*'caption'"),
+        ("t.csv", "text\na fox\n", r"no column \['caption'\].*\['text'\]"),
+        ("t.parquet", "no table", r"t\.parquet.*readable Parquet file"),
     ],
 )
 def test_files_that_do_not_fit_are_named(tmp_path: Path, name: str, text: str, message: str) -> None:

@@ -29,7 +29,7 @@ def test_without_a_key_column_the_row_is_the_key(tmp_path: Path, caplog: pytest.
         CaptionRecord("t-000001", "a fox"),
         CaptionRecord("t-000003", "an otter"),
     ]
-    assert "leave out 1 that are empty: t-000002" in caplog.text
+    assert "skip 1 empty ones: t-000002" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -37,13 +37,13 @@ def test_without_a_key_column_the_row_is_the_key(tmp_path: Path, caplog: pytest.
     [
         (
             '{"caption": ["a fox", "an otter"], "id": "1"}',
-            r"record 1, holds \['a fox', 'an otter'\] under 'caption'; expe",
+            r"record 1, .*\['a fox', 'an otter'\].*'caption'; expected",
         ),
         (
             '{"caption": "a fox", "id": null}',
-            "record 1, has no key under 'id'; expected one in every row. Fill it in, or",
+            "record 1, has no key under 'id'; expected one in every row. Add it, or",
         ),
-        ('{"caption": "a fox"}', r"record 1, has no column \['id'\]; it has \['caption'\]"),
+        ('{"caption": "a fox"}', r"record 1, .*no column \['id'\].*\['caption'\]"),
     ],
 )
 def test_rows_that_do_not_fit_are_named(tmp_path: Path, line: str, message: str) -> None:
@@ -53,7 +53,7 @@ def test_rows_that_do_not_fit_are_named(tmp_path: Path, line: str, message: str)
 
 
 def test_a_missing_table_is_named() -> None:
-    with pytest.raises(FileNotFoundError, match=r"The table of captions 'synthetic' is not at 'gone\.csv'"):
+    with pytest.raises(FileNotFoundError, match=r"captions.*'synthetic'.*'gone\.csv'"):
         CaptionTable("gone.csv").load()
 
 

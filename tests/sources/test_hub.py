@@ -22,9 +22,9 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def write(folder: Path, captions: list[object]) -> Path:
     file = BytesIO()
     Image.new("RGB", (3, 2), "lime").save(file, "PNG")
-    pictures = [{"bytes": file.getvalue(), "path": None}, {"bytes": b"damaged", "path": None}, None][: len(captions)]
+    images = [{"bytes": file.getvalue(), "path": None}, {"bytes": b"damaged", "path": None}, None][: len(captions)]
     table = datasets.Dataset.from_dict(
-        {"image": pictures, "text": captions},
+        {"image": images, "text": captions},
         features=datasets.Features(
             {"image": datasets.Image(), "text": datasets.Value("string")}
             if isinstance(captions[0], str)
@@ -45,11 +45,11 @@ def test_one_caption_per_row(tmp_path: Path) -> None:
         ("1", ("bad",)),
         ("2", ("none",)),
     ]
-    assert source.picture(0).getpixel((0, 0)) == (0, 255, 0)
-    with pytest.raises(OSError, match=r"train\.parquet\[train\]\[1\] cannot be read: UnidentifiedImageError"):
-        source.picture(1)
-    with pytest.raises(OSError, match=r"train\.parquet\[train\]\[2\] cannot be read: the row has none"):
-        source.picture(2)
+    assert source.image(0).getpixel((0, 0)) == (0, 255, 0)
+    with pytest.raises(OSError, match=r"train\.parquet\[train\]\[1.*read.*UnidentifiedImageError"):
+        source.image(1)
+    with pytest.raises(OSError, match=r"train\.parquet\[train\]\[2.*read.*none"):
+        source.image(2)
 
 
 @pytest.mark.parametrize(("part", "captions"), [("[:50%]", ["a", "b"]), ("[1:3]", ["b", "c"]), ("[-1:]", ["d"])])
@@ -63,16 +63,16 @@ def test_a_part_of_a_split(tmp_path: Path, part: str, captions: list[str], is_fo
 
 
 def test_lists_of_captions_in_a_folder(tmp_path: Path) -> None:
-    folder = write(tmp_path, [["green", "a green picture"], ["bad"]]).parent
+    folder = write(tmp_path, [["green", "a green image"], ["bad"]]).parent
     source = HubSource(str(folder), split="train", caption_column="text", limit=1)
     source.load()
 
     assert len(source) == 1
-    assert source.captions(0) == ("green", "a green picture")
+    assert source.captions(0) == ("green", "a green image")
 
 
-def test_pictures_beside_a_folder_of_files(tmp_path: Path) -> None:
-    folder = tmp_path / "pictures"
+def test_images_beside_a_folder_of_files(tmp_path: Path) -> None:
+    folder = tmp_path / "images"
     folder.mkdir()
     Image.new("RGB", (3, 2), "lime").save(folder / "1.png")
     (folder / "metadata.jsonl").write_text('{"file_name": "1.png", "caption": "green"}\n')
@@ -80,22 +80,22 @@ def test_pictures_beside_a_folder_of_files(tmp_path: Path) -> None:
     source.load()
 
     assert source.captions(0) == ("green",)
-    assert source.picture(0).size == (3, 2)
+    assert source.image(0).size == (3, 2)
 
 
 def test_unknown_column_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"has no column \['caption'\]; it has \['image', 'text'\]"):
+    with pytest.raises(ValueError, match=r"'caption'.*'image'.*'text'"):
         HubSource(str(write(tmp_path, ["green"])), split="train").load()
 
 
 def test_unknown_kind_of_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "data.xml").write_text("")
-    with pytest.raises(ValueError, match=r"data\.xml is of no kind that can be read; expected one of \['\.arrow'"):
+    with pytest.raises(ValueError, match=r"data\.xml.*kind.*'\.arrow'"):
         HubSource(str(tmp_path / "data.xml"), split="train").load()
 
 
 def test_missing_dataset_is_named() -> None:
-    with pytest.raises(FileNotFoundError, match="'no/such' of source 'hub' is neither a local file or folder nor on"):
+    with pytest.raises(FileNotFoundError, match=r"'no/such'.*'hub'.*neither"):
         HubSource("no/such", split="train").load()
 
 
@@ -112,8 +112,8 @@ def test_missing_dataset_is_named() -> None:
 def test_records_and_lists_with_holes(
     tmp_path: Path, captions: list[object], column: str, expected: tuple[str, ...]
 ) -> None:
-    pictures = [{"bytes": b"", "path": None}] * len(captions)
-    pq.write_table(pa.table({"image": pictures, "text": captions}), tmp_path / "t.parquet")
+    images = [{"bytes": b"", "path": None}] * len(captions)
+    pq.write_table(pa.table({"image": images, "text": captions}), tmp_path / "t.parquet")
     source = HubSource(str(tmp_path / "t.parquet"), split="train", caption_column=column)
     source.load()
 
@@ -131,9 +131,9 @@ def test_a_column_with_a_dot_in_its_name_is_a_column(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("captions", "message"),
     [
-        ([{"raw": "a dog", "imgid": 1}], r"row 0, holds .* one of \['raw'\], as in caption_column='text\.raw'"),
-        ([["a dog"], [None, 7.0]], r"row 1, holds 7\.0 under 'text'"),
-        ([7], r"row 0, holds 7 under 'text'"),
+        ([{"raw": "a dog", "imgid": 1}], r"row 0, has .* one of \['raw'\], as in caption_column='text\.raw'"),
+        ([["a dog"], [None, 7.0]], r"row 1, .*7\.0.*'text'"),
+        ([7], r"row 0, .*\b7\b.*'text'"),
     ],
 )
 def test_what_is_no_caption_is_named_by_row(tmp_path: Path, captions: list[object], message: str) -> None:
@@ -145,7 +145,7 @@ def test_what_is_no_caption_is_named_by_row(tmp_path: Path, captions: list[objec
 
 def test_unknown_splits_are_named_beside_those_there_are(tmp_path: Path) -> None:
     folder = write(tmp_path, ["green"]).parent
-    with pytest.raises(ValueError, match=r"split 'val' of the dataset .*data' .*\['train'\]"):
+    with pytest.raises(ValueError, match=r"'val'.*data'.*'train'"):
         HubSource(str(folder), split="val", caption_column="text").load()
 
 

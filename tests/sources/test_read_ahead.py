@@ -45,5 +45,5 @@ def test_mistakes_are_not_taken_for_bad_items() -> None:
 
 
 def test_counts_below_one_are_refused() -> None:
-    with pytest.raises(ValueError, match="got num_threads=0, num_ahead=64; expected 1 or more"):
+    with pytest.raises(ValueError, match=r"num_threads=0.*num_ahead=64.*1"):
         list(read_ahead([1], lambda item: item, num_threads=0))

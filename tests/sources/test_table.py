@@ -19,7 +19,7 @@ def make(folder: Path, name: str, content: str, caption_column: str = "text") ->
 
 
 @pytest.mark.parametrize("name", CONTENTS)
-def test_rows_of_one_file_are_captions_of_one_picture(
+def test_rows_of_one_file_are_captions_of_one_image(
     tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     Image.new("RGB", (3, 2)).save(tmp_path / "1.png")
@@ -30,21 +30,21 @@ def test_rows_of_one_file_are_captions_of_one_picture(
         ("1.png", ("a red, red square", "c")),
         ("2.png", ("b",)),
     ]
-    assert source.picture(0).size == (3, 2)
+    assert source.image(0).size == (3, 2)
     assert "1 records without a file name (the first: record 4)" in caplog.text
 
 
 def test_unknown_column_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"record 1, has no column \['comment'\]; it has \['image', 'text'\]"):
+    with pytest.raises(ValueError, match=r"1.*'comment'.*'image'.*'text'"):
         make(tmp_path, "t.csv", CONTENTS["t.csv"], caption_column="comment").load()
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("t.txt", "", r"t\.txt is no table that can be read; expected a name that ends in \.csv, \.tsv, \.jsonl"),
-        ("t.jsonl", "{}\n{", r"line 2, is no valid JSON .*; expected one object per line"),
-        ("t.jsonl", "[1]", r"line 1, holds \[1\]; expected one object per line"),
+        ("t.txt", "", r"t\.txt.*expected.*\.csv, \.tsv, \.jsonl"),
+        ("t.jsonl", "{}\n{", r"line 2, .*valid JSON .*expected one object per line"),
+        ("t.jsonl", "[1]", r"line 1, .*\[1\].*expected one object per line"),
     ],
 )
 def test_other_files_are_refused(tmp_path: Path, name: str, content: str, message: str) -> None:
@@ -69,4 +69,4 @@ def test_flickr30k_has_a_delimiter_of_its_own(tmp_path: Path, caplog: pytest.Log
     source.load()
 
     assert [source.captions(index) for index in range(len(source))] == [('"Two" dogs, one cat .', "Dogs .")]
-    assert "1 pictures without a caption (the first: 2.jpg)" in caplog.text
+    assert "1 images without a caption (the first: 2.jpg)" in caplog.text

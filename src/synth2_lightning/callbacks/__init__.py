@@ -1,1 +1,1 @@
-"""What listens to a run."""
+"""Lightning callbacks."""

@@ -1,4 +1,4 @@
-"""Pictures beside what the model says of them, for people who would look rather than read."""
+"""Grids of validation images with generated captions."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,25 +7,25 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from synth2_lightning.callbacks.picture_grid import PictureGridCallback
+from synth2_lightning.callbacks.image_grid import ImageGridCallback
 from synth2_lightning.types import ImageTextBatch, Pixels
 
 _WIDTH, _LINE, _NUM_LINES = 224, 15, 3
 
 
-class CaptionSamplesCallback(PictureGridCallback):
-    """Draws validation pictures with the model's caption (black) and one human's (grey): PNG and TensorBoard.
+class CaptionSamplesCallback(ImageGridCallback):
+    """Draws validation images with the generated caption (black) and one reference (gray): PNG and TensorBoard.
 
     Args:
-        num_pictures: Pictures in the grid; the first ones of the validation set, so that grids can be compared.
-        num_columns: Pictures in a row.
+        num_images: Images in the grid; the first ones of the validation set, so that grids are comparable.
+        num_columns: Images in a row.
         folder: Where ``step=<n>.png`` goes; by default ``samples/`` in the run's log folder.
 
     Raises:
         ValueError: If a count is below one.
 
     Example:
-        >>> CaptionSamplesCallback(num_pictures=4).num_columns
+        >>> CaptionSamplesCallback(num_images=4).num_columns
         4
     """
 
@@ -33,40 +33,40 @@ class CaptionSamplesCallback(PictureGridCallback):
     title = "val/captions"
     gap = 8
 
-    def __init__(self, num_pictures: int = 12, num_columns: int = 4, folder: str | None = None) -> None:
-        super().__init__(num_pictures, num_columns, folder)
+    def __init__(self, num_images: int = 12, num_columns: int = 4, folder: str | None = None) -> None:
+        super().__init__(num_images, num_columns, folder)
 
     def draw_tiles(self, outputs: Any, batch: ImageTextBatch, num_tiles: int) -> list[Image.Image]:
-        """Draw pictures with their captions; batches of tokens have no pictures to draw."""
+        """Return tiles of images with their captions; none for a batch of tokens."""
         if not isinstance(batch.image, Pixels):
             return []
         references = batch.references or tuple((caption,) for caption in batch.captions)
-        pictures = batch.image.values[:num_tiles].cpu().numpy()
+        images = batch.image.values[:num_tiles].cpu().numpy()
         return [
-            draw_tile(picture, caption, texts[0])
-            for picture, caption, texts in zip(pictures, outputs["captions"], references, strict=False)
+            draw_tile(image, caption, texts[0])
+            for image, caption, texts in zip(images, outputs["captions"], references, strict=False)
         ]
 
 
-def draw_tile(picture: UInt8[np.ndarray, "3 height width"], caption: str, reference: str) -> Image.Image:
-    """Put a caption (black) and a reference (grey) under a picture, three lines each.
+def draw_tile(image: UInt8[np.ndarray, "3 height width"], caption: str, reference: str) -> Image.Image:
+    """Return an image with a caption (black) and a reference (gray) below it, at most three lines each.
 
     Args:
-        picture: RGB.
-        caption: What the model says.
-        reference: What a human says.
+        image: RGB image.
+        caption: Generated caption.
+        reference: Reference caption.
     """
-    image = Image.fromarray(np.ascontiguousarray(picture.transpose(1, 2, 0)))
-    # Small pictures are drawn ones: their pixels may show.
-    smooth = Image.Resampling.BICUBIC if max(image.size) > _WIDTH // 2 else Image.Resampling.NEAREST
-    image = ImageOps.contain(image, (_WIDTH, _WIDTH), smooth)
-    tile = Image.new("RGB", (_WIDTH, image.height + (2 * _NUM_LINES + 1) * _LINE), "white")
-    tile.paste(image, ((_WIDTH - image.width) // 2, 0))
+    resized = Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0)))
+    # Small images are synthetic scenes with sharp pixel edges.
+    smooth = Image.Resampling.BICUBIC if max(resized.size) > _WIDTH // 2 else Image.Resampling.NEAREST
+    resized = ImageOps.contain(resized, (_WIDTH, _WIDTH), smooth)
+    tile = Image.new("RGB", (_WIDTH, resized.height + (2 * _NUM_LINES + 1) * _LINE), "white")
+    tile.paste(resized, ((_WIDTH - resized.width) // 2, 0))
     draw, font = ImageDraw.Draw(tile), ImageFont.load_default(12)
-    top = image.height + 4
-    for text, colour in ((caption, "black"), (reference, "#777777")):
+    top = resized.height + 4
+    for text, color in ((caption, "black"), (reference, "#777777")):
         for line in _wrap(text, font):
-            draw.text((0, top), line, fill=colour, font=font)
+            draw.text((0, top), line, fill=color, font=font)
             top += _LINE
     return tile
 

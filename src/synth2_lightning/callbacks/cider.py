@@ -1,4 +1,4 @@
-"""Scores the captions of a validation or test pass by CIDEr."""
+"""CIDEr of the captions of a validation or test epoch."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,12 +9,12 @@ from synth2_lightning.metrics.cider import Cider, cider, human_cider
 class CiderCallback(CorpusScoreCallback):
     """Logs ``val/cider`` or ``test/cider`` and writes ``predictions.jsonl`` and ``protocol.json`` beside it.
 
-    The corpus is scored once, because CIDEr's document frequencies are corpus-wide: a mean over ranks is another
-    number. A score of 1.0 is what papers print as 100. Beside it stands ``human_score``, what one person's captions
-    score against the others', where each picture has two.
+    The whole corpus is scored at once, because CIDEr's document frequencies are corpus-wide: a mean over ranks differs.
+    Papers report a score of 1.0 as 100. ``protocol.json`` also has ``human_score``, the score of one human
+    reference of each image against its others, if every image has at least two.
 
     Args:
-        folder: Where the files go; by default the run's log folder. Each pass writes
+        folder: Parent of the output folder; by default the run's log folder. Each epoch writes to
             ``cider/<stage>-step=<n>/``.
 
     Example:
@@ -28,12 +28,12 @@ class CiderCallback(CorpusScoreCallback):
         super().__init__(Cider(), folder)
 
     def score(self, hypotheses: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> CorpusScore:
-        """Score captions against what people wrote of the same pictures, both by key."""
+        """Return the score of captions against the references of the same images, both by key."""
         result = cider(hypotheses, references)
         card = {
             "metric": "CIDEr-D",
             "human_score": human_cider(references).score if min(map(len, references.values())) > 1 else None,
-            "tokeniser": "Penn Treebank, lower case, punctuation removed",
+            "tokenizer": "Penn Treebank, lower case, punctuation removed",
             "document_frequencies": "of this split's references",
         }
         rows = [

@@ -1,4 +1,4 @@
-"""What callbacks share that score the texts of a validation or test pass, and write down what was scored and how."""
+"""Base class of callbacks that score the texts of a validation or test epoch as one corpus."""
 
 import json
 import logging
@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from synth2_lightning.files import write_files
+from synth2_lightning.io.atomic import write_files
 from synth2_lightning.metrics.corpus import CorpusMetric
 from synth2_lightning.types import ImageTextBatch
 
@@ -22,12 +22,12 @@ _VERSIONS = ("synth2-lightning", "torch", "transformers", "lightning")
 
 @dataclass(frozen=True, slots=True)
 class CorpusScore:
-    """Score of a corpus, with what goes into the files beside it.
+    """Score of a corpus, with the content of the files that are written with it.
 
     Args:
         value: The score.
-        card: How it was measured, for ``protocol.json``; ``metric`` says its name.
-        rows: One per picture, for ``predictions.jsonl``.
+        card: How it was measured, for ``protocol.json``; ``metric`` is its name.
+        rows: One per image, for ``predictions.jsonl``.
     """
 
     value: float
@@ -36,17 +36,17 @@ class CorpusScore:
 
 
 class CorpusScoreCallback(Callback, ABC):
-    """Logs a score of a validation or test pass and writes ``predictions.jsonl`` and ``protocol.json`` beside it.
+    """Logs a score of a validation or test epoch and writes ``predictions.jsonl`` and ``protocol.json``.
 
-    Texts come from the steps' outputs; they are gathered with their picture's key, repeated keys (a distributed sampler
-    pads with repeats) are dropped, and the corpus is scored once, on every rank.
+    Texts of the steps' outputs are gathered over ranks with the keys of their images. Repeated keys, with which a
+    distributed sampler pads, are dropped. Every rank scores the whole corpus once.
 
     Attributes:
-        name: Of the score: it is logged as ``<stage>/<name>``, its files go to ``<name>/<stage>-step=<n>/``.
+        name: Name of the score; it is logged as ``<stage>/<name>``, its files go to ``<name>/<stage>-step=<n>/``.
 
     Args:
-        metric: Gathers the texts.
-        folder: Where the files go; by default the run's log folder.
+        metric: Gathers the texts over ranks.
+        folder: Parent of the output folder; by default the run's log folder.
     """
 
     name: ClassVar[str]
@@ -58,14 +58,14 @@ class CorpusScoreCallback(Callback, ABC):
 
     @abstractmethod
     def score(self, hypotheses: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> CorpusScore:
-        """Score what was said of every picture against what people said of it, both by key."""
+        """Return the score of hypotheses against the references of the same images, both by key."""
 
-    def take(self, outputs: Mapping[str, Any], batch: ImageTextBatch) -> None:
-        """Take the texts of a batch."""
+    def update(self, outputs: Mapping[str, Any], batch: ImageTextBatch) -> None:
+        """Add the texts of a batch to the metric."""
         self._metric.update(outputs["keys"], outputs["captions"], outputs["references"])
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forget the last pass."""
+        """Reset the metric."""
         self._metric.to(pl_module.device).reset()
         self._sources = set()
 
@@ -78,25 +78,25 @@ class CorpusScoreCallback(Callback, ABC):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Take the texts of a batch."""
+        """Add the texts of a batch to the metric."""
         if not isinstance(outputs, Mapping) or "captions" not in outputs:
             raise TypeError(
-                f"{type(self).__name__} was given {type(outputs).__name__} by the step; expected a CaptionOutput with "
+                f"{type(self).__name__} got {type(outputs).__name__} from the step; expected a CaptionOutput with "
                 "keys, captions and references. Return one from validation_step, or remove the callback."
             )
-        self.take(outputs, batch)
+        self.update(outputs, batch)
         self._sources.update(batch.sources)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Score, log and write."""
-        if not trainer.sanity_checking:  # two batches of an untrained model: a score would only mislead
+        """Log the score and write its files."""
+        if not trainer.sanity_checking:  # a score of two batches of an untrained model would be misleading
             self._score(trainer, pl_module, "val")
 
     on_test_epoch_start = on_validation_epoch_start
     on_test_batch_end = on_validation_batch_end
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Score, log and write."""
+        """Log the score and write its files."""
         self._score(trainer, pl_module, "test")
 
     def _score(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -105,14 +105,14 @@ class CorpusScoreCallback(Callback, ABC):
             num_repeats = len(self._metric.rows) - len(hypotheses)
         result = self.score(hypotheses, references)
         pl_module.log(f"{stage}/{self.name}", result.value, prog_bar=True)
-        run_folder = self.folder or trainer.log_dir or "."  # asked on every rank: Lightning broadcasts it
+        run_folder = self.folder or trainer.log_dir or "."  # on every rank: log_dir is a collective call
         if not trainer.is_global_zero:
             return
         card = {
             "score": result.value,
             "split": stage,
             "sources": sorted(self._sources),
-            "num_pictures": len(hypotheses),
+            "num_images": len(hypotheses),
             "num_references": sum(map(len, references.values())),
             "num_repeated_keys_dropped": num_repeats,
             **result.card,
@@ -127,11 +127,11 @@ class CorpusScoreCallback(Callback, ABC):
         text = json.dumps(card, indent=2, ensure_ascii=False) + "\n"
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         try:
-            with write_files(folder) as draft:  # together: a card of other texts would be wrong
+            with write_files(folder) as draft:  # both at once, so that the card belongs to the texts
                 (draft / "predictions.jsonl").write_text(lines, "utf-8")
                 (draft / "protocol.json").write_text(text, "utf-8")
         except OSError as error:
             raise OSError(
-                f"{type(self).__name__} could not write to {folder}: {error}. Expected a folder that may be written; "
-                "choose another with --trainer.default_root_dir or the callback's `folder`."
+                f"{type(self).__name__} could not write to {folder}: {error}. Expected a folder that is writable. "
+                "Choose another with --trainer.default_root_dir or the callback's `folder`."
             ) from error

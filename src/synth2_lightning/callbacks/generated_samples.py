@@ -1,4 +1,4 @@
-"""Pictures that were generated for captions, beside the real ones."""
+"""Grids of generated images beside the real ones."""
 
 import logging
 from typing import Any
@@ -8,20 +8,20 @@ from lightning.pytorch import LightningModule, Trainer
 from PIL import Image
 
 from synth2_lightning.callbacks.caption_samples import draw_tile
-from synth2_lightning.callbacks.picture_grid import PictureGridCallback
+from synth2_lightning.callbacks.image_grid import ImageGridCallback
 from synth2_lightning.interfaces import ImageTokenizer
 from synth2_lightning.types import ImageTextBatch, VQTokens
 
 _logger = logging.getLogger(__name__)
 
 
-class GeneratedSamplesCallback(PictureGridCallback):
-    """Draws what was generated (left) and what the real picture's tokens show (right) over their caption.
+class GeneratedSamplesCallback(ImageGridCallback):
+    """Draws generated images (left) and the real ones, decoded from their tokens (right), above their captions.
 
-    Nothing is drawn where the tokenizer has no decoder, which is said once.
+    If the tokenizer has no decoder, nothing is drawn, and one warning is logged.
 
     Args:
-        num_pictures: Pairs to draw; the first ones of the validation set, so that grids can be compared.
+        num_images: Pairs in the grid; the first ones of the validation set, so that grids are comparable.
         num_columns: Pairs in a row.
         folder: Where ``step=<n>.png`` goes; by default ``generated/`` in the run's log folder.
 
@@ -29,7 +29,7 @@ class GeneratedSamplesCallback(PictureGridCallback):
         ValueError: If a count is below one.
 
     Example:
-        >>> GeneratedSamplesCallback(num_pictures=8).num_columns
+        >>> GeneratedSamplesCallback(num_images=8).num_columns
         4
     """
 
@@ -37,28 +37,28 @@ class GeneratedSamplesCallback(PictureGridCallback):
     title = "val/generated"
     gap = 8
 
-    def __init__(self, num_pictures: int = 16, num_columns: int = 4, folder: str | None = None) -> None:
-        super().__init__(num_pictures, num_columns, folder)
+    def __init__(self, num_images: int = 16, num_columns: int = 4, folder: str | None = None) -> None:
+        super().__init__(num_images, num_columns, folder)
         self._tokenizer: ImageTokenizer | None = None
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forget the last pass, and take the module's tokenizer.
+        """Clear the grid and get the module's tokenizer.
 
         Raises:
-            TypeError: If it has none.
+            TypeError: If the module has none.
         """
         super().on_validation_epoch_start(trainer, pl_module)
         tokenizer = getattr(pl_module, "tokenizer", None)
         if not isinstance(tokenizer, ImageTokenizer):
             raise TypeError(
-                f"GeneratedSamplesCallback was given a {type(pl_module).__name__} without a tokenizer; expected a "
-                "MuseModule. Remove the callback from the run file."
+                f"GeneratedSamplesCallback got a {type(pl_module).__name__} without a tokenizer; expected a MuseModule."
+                " Remove the callback from the run file."
             )
         self._tokenizer = tokenizer
 
     def draw_tiles(self, outputs: Any, batch: ImageTextBatch, num_tiles: int) -> list[Image.Image]:
-        """Draw pairs with their captions."""
-        assert self._tokenizer is not None, "on_validation_epoch_start takes it"
+        """Return tiles of pairs with their captions."""
+        assert self._tokenizer is not None, "set by on_validation_epoch_start"
         generated, real = outputs["generated"], outputs["real"]
         try:
             pairs = [
@@ -66,8 +66,8 @@ class GeneratedSamplesCallback(PictureGridCallback):
                 for tokens in (generated, real)
             ]
         except TypeError as error:
-            _logger.warning("No generated pictures are drawn: %s", error)
-            self.num_pictures = 0
+            _logger.warning("No generated images are drawn: %s", error)
+            self.num_images = 0
             return []
         tiles = zip(np.concatenate(pairs, axis=3), outputs["captions"], strict=False)
-        return [draw_tile(picture, caption, "") for picture, caption in tiles]
+        return [draw_tile(image, caption, "") for image, caption in tiles]

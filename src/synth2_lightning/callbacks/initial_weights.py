@@ -1,4 +1,4 @@
-"""A run that begins where another one ended: fine-tuning, and new heads on a trained captioner."""
+"""Initialization from the weights of another run, for fine-tuning and for new heads on a trained captioner."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,23 +9,24 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from synth2_lightning.callbacks.sharded_weights import refuse_flat_weights, spread_like
-from synth2_lightning.locations import find_checkpoint, resolve
-from synth2_lightning.weight_files import read_checkpoint, read_safetensors
+from synth2_lightning.callbacks.sharded_weights import distribute_like, refuse_flat_weights
+from synth2_lightning.io.checkpoint_files import read_checkpoint
+from synth2_lightning.io.locations import find_checkpoint, resolve
+from synth2_lightning.io.safetensors import read_safetensors
 
 _EXPORTED_WEIGHTS = "model.safetensors"
 
 
 class InitialWeightsCallback(Callback):
-    """Gives trained parts the weights that an earlier run left, before the first step.
+    """Initializes trained parts with the weights of an earlier run, before the first step.
 
-    Steps, optimiser and schedule begin anew, which ``--ckpt_path`` would not: that one goes on with the same run, and
-    where it is given nothing is done here. Weights go by their names. What only this run has, such as a new head, keeps
-    its own beginning; what only the other had is left out; both are told.
+    Step count, optimizer and schedule are new. With ``--ckpt_path``, which resumes a run, this callback has no effect.
+    Weights are matched by name. Those of this run only, such as a new head's, keep their own initialization; those of
+    the other run only are ignored. Both are logged.
 
     Args:
-        weights: Location of a checkpoint, of a run (its best checkpoint, or else its last), or of a folder that
-            ``synth2 export`` wrote.
+        weights: Location of a checkpoint, of a run (its best checkpoint, or else its last), or of a folder written by
+            ``synth2 export``.
 
     Example:
         >>> InitialWeightsCallback("runs/version_0").weights
@@ -37,11 +38,11 @@ class InitialWeightsCallback(Callback):
 
     @torch.no_grad()
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the weights over.
+        """Copy the weights into the module.
 
         Raises:
-            FileNotFoundError: If there are none.
-            ValueError: If they are damaged, of another shape, or none of them has a place here; under FSDP1 and
+            FileNotFoundError: If there are no weights at this location.
+            ValueError: If they are damaged, of another shape, or none of their names matches; under FSDP1 and
                 DeepSpeed.
         """
         if trainer.ckpt_path is not None:
@@ -53,36 +54,35 @@ class InitialWeightsCallback(Callback):
         if not shared:
             raise ValueError(
                 f"None of the {len(trained)} trained weights of {type(pl_module).__name__} ({_first(trained)}) is "
-                f"among the {len(given)} of {self.weights!r} ({_first(given)}); expected a run of the same parts."
+                f"among the {len(given)} of {self.weights!r} ({_first(given)}); expected a run with the same parts."
             )
-        other = {name: (given[name].shape, trained[name].shape) for name in sorted(shared)}
-        other = {name: shapes for name, shapes in other.items() if shapes[0] != shapes[1]}
-        if other:
-            name, (there, here) = next(iter(other.items()))
+        mismatched = [name for name in sorted(shared) if given[name].shape != trained[name].shape]
+        if mismatched:
+            name = mismatched[0]
             raise ValueError(
-                f"{len(other)} of {len(shared)} weights of {self.weights!r} are of another shape, such as {name}: "
-                f"{tuple(there)} there, {tuple(here)} here. Expected the same; give the parts the settings that the "
-                "other run had (config.yaml in its folder), its vocabulary too."
+                f"{len(mismatched)} of {len(shared)} weights of {self.weights!r} have another shape, such as {name}: "
+                f"{tuple(given[name].shape)} there, {tuple(trained[name].shape)} here. Expected the same shapes. Use "
+                "the settings of the other run (config.yaml in its folder), including its vocabulary."
             )
         for name in shared:
-            trained[name].copy_(spread_like(given[name], trained[name]))
-        left = sorted(given.keys() - pl_module.state_dict().keys() - dict(pl_module.named_parameters()).keys())
+            trained[name].copy_(distribute_like(given[name], trained[name]))
+        ignored = sorted(given.keys() - pl_module.state_dict().keys() - dict(pl_module.named_parameters()).keys())
         new = sorted(trained.keys() - shared)
         rank_zero_info(
-            f"{len(shared)} trained weights begin as {self.weights!r} left them; {len(new)} begin anew "
-            f"({_first(new) or 'none'}), {len(left)} have no place here ({_first(left) or 'none'})."
+            f"{len(shared)} trained weights are initialized from {self.weights!r}; {len(new)} keep their own "
+            f"initialization ({_first(new) or 'none'}), {len(ignored)} are ignored ({_first(ignored) or 'none'})."
         )
 
 
 def read_weights(location: str | Path) -> dict[str, Tensor]:
-    """Read the weights of a checkpoint, of a run, or of an exported captioner; no code in them is ever run.
+    """Return the weights of a checkpoint, of a run, or of an exported captioner, without running code in them.
 
     Args:
-        location: As for :class:`InitialWeightsCallback`.
+        location: See :class:`InitialWeightsCallback`.
 
     Raises:
-        FileNotFoundError: If there are none.
-        ValueError: If they are damaged, or of something else.
+        FileNotFoundError: If there are no weights at this location.
+        ValueError: If the file is damaged or contains no weights.
     """
     path = resolve(location, "run or checkpoint")
     exported = path / _EXPORTED_WEIGHTS
@@ -90,7 +90,7 @@ def read_weights(location: str | Path) -> dict[str, Tensor]:
     weights = read_safetensors(path) if path.suffix == ".safetensors" else read_checkpoint(path).get("state_dict")
     if not isinstance(weights, dict):
         raise ValueError(
-            f"{path} holds no weights; expected a checkpoint of `synth2 fit`, or the safetensors of `synth2 export`."
+            f"{path} contains no weights; expected a checkpoint of `synth2 fit`, or the safetensors of `synth2 export`."
         )
     return weights
 

@@ -1,4 +1,4 @@
-"""What all callbacks share that write what a prediction makes to a folder: what is there already, settings, ranks."""
+"""Base class of callbacks that write predictions to a folder in parts."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Container
@@ -12,46 +12,46 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from synth2_lightning import __version__
 from synth2_lightning.callbacks.array_task import ArrayTaskCallback
-from synth2_lightning.files import expand_home, lock_file, lock_folder
-from synth2_lightning.interfaces import HasInputs, HasProvenance, LeavesOut
-from synth2_lightning.remote import is_remote
+from synth2_lightning.interfaces import HasInputs, HasProvenance, Skippable
+from synth2_lightning.io.locks import lock_file, lock_folder
+from synth2_lightning.io.paths import expand_home
+from synth2_lightning.io.remote import is_remote
 from synth2_lightning.shards.part_writer import PartWriter
 from synth2_lightning.shards.parts import list_locked, list_sources, name_writer
 
 
 class PartWriterCallback(Callback, ABC):
-    """Writes what every ``predict_step`` returns to a folder, rank by rank.
+    """Writes the output of every ``predict_step`` to a folder; each rank writes its own parts.
 
-    A run that was killed is started again with the same command: a datamodule that can leave records out
-    (:class:`LeavesOut`) is told which are written, by source and key, and deals the rest out; from any other they are
-    made again and dropped. The trainer's precision, and the settings of module and datamodule that decide the records
-    (:class:`HasProvenance`), must be those of the folder, and so must what the records were made from
-    (:class:`HasInputs`): captions, and the files of photographs. The predictions are not kept in memory, so
-    ``Trainer.predict`` returns none. (It is no ``BasePredictionWriter``: that asks Lightning for the indices of every
-    batch, which nobody needs here.)
+    To resume a killed run, start the same command again. A datamodule that can skip records (:class:`Skippable`) gets
+    the source and key of all written ones; with any other they are made again and dropped. The trainer's precision, the
+    settings of module and datamodule that determine the records (:class:`HasProvenance`), and their inputs
+    (:class:`HasInputs`: captions and image files) must equal those recorded in the folder. ``Trainer.predict`` returns
+    no predictions, so that they are not kept in memory. ``BasePredictionWriter`` is not used, because it tracks the
+    sample indices of every batch.
 
-    Where the trainer has an :class:`ArrayTaskCallback`, only its task's share is made, and the folder is not summed up.
+    With an :class:`ArrayTaskCallback` only the records of its task are made, and no manifest is written.
 
-    No second run can write to the folder at the same time: one process of the run locks it, every process locks the
-    parts of its number. Tasks of an array write side by side, but none twice, and not while a run sums up.
+    Locks keep a second run from writing to the folder at the same time: one process of the run locks the folder, and
+    every process locks its own parts. Tasks of an array run in parallel, but the same task only once, and none while a
+    run writes the manifest.
 
     Args:
-        folder: Where the records go.
-        records_per_part: Records per file; a kill loses no more than these, of each rank. What ends with an exception
-            or ctrl-C loses none.
+        folder: Output folder.
+        records_per_part: Records per file; a kill loses at most these, on each rank. An exception or ctrl-C loses none.
 
     Raises:
-        ValueError: If the folder is behind an address.
+        ValueError: If the folder is a remote address.
     """
 
     noun: str
-    """What a record is, in the plural, for messages."""
+    """Name of the records in messages, in the plural."""
 
     def __init__(self, folder: str, records_per_part: int) -> None:
         if is_remote(folder):
             raise ValueError(
-                f"{type(self).__name__} got the folder {folder!r}; expected a path on a local disk or a network share, "
-                "because parts are finished by renaming them. Write there, and copy the finished folder to the address."
+                f"{type(self).__name__} got the folder {folder!r}; expected a path on a local or network disk, because "
+                "finished parts are renamed. Write there, and copy the finished folder to the address."
             )
         self.folder = folder
         self.records_per_part = records_per_part
@@ -61,22 +61,22 @@ class PartWriterCallback(Callback, ABC):
 
     @abstractmethod
     def make_writer(self, folder: Path, rank: int) -> PartWriter[Any]:
-        """Make the writer of a rank."""
+        """Return the writer of a rank."""
 
     @abstractmethod
     def append(self, writer: Any, outputs: Any, pl_module: LightningModule) -> int:
-        """Give a step's records to the writer, and return how many of them were new.
+        """Write the records of a step, and return how many of them were new.
 
         Raises:
-            TypeError: If the step returned something else.
+            TypeError: If the step returned another type.
         """
 
     @abstractmethod
     def finish(self, folder: Path, provenance: dict[str, Any], settings: dict[str, Any]) -> str:
-        """Sum the folder up, on one rank when all have closed; return what to tell the user."""
+        """Write the manifest, on rank 0 after all ranks have written their parts; return a message for the log."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Lock the folder, and have what it holds left out; no rank writes before all have looked."""
+        """Lock the folder, and have the datamodule skip the written records."""
         if stage != "predict":
             return
         trainer.predict_loop.return_predictions = False
@@ -88,22 +88,22 @@ class PartWriterCallback(Callback, ABC):
         datamodule = getattr(trainer, "datamodule", None)
         if isinstance(datamodule, HasInputs):
             self._writer.note_inputs(datamodule.fingerprint_inputs)
-            if trainer.is_global_zero:  # the others wait: reading a part of every photograph takes its time
+            if trainer.is_global_zero:  # one rank only: it reads a part of every image file
                 self._writer.refuse_other_inputs(datamodule.fingerprint_inputs)
-        if isinstance(datamodule, LeavesOut):
+        if isinstance(datamodule, Skippable):
             if len(self._writer):
-                rank_zero_info(f"{len(self._writer)} {self.noun} are in {self.folder} already and are not made again")
+                rank_zero_info(f"{len(self._writer)} {self.noun} are in {self.folder} already and are skipped")
             if len(self._writer) or task:
-                datamodule.leave_out(_NotToMake(self._writer, task))
+                datamodule.skip(_Skipped(self._writer, task))
         elif task:
             raise ValueError(
-                f"{type(datamodule).__name__} cannot leave records out, so it has no share for one of many tasks; "
-                "expected a datamodule with leave_out(), as all have that ship. Run it without ArrayTaskCallback."
+                f"{type(datamodule).__name__} cannot skip the records of other tasks; expected a datamodule with "
+                "skip(). Use one, or remove ArrayTaskCallback."
             )
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Hold the run to the settings of the folder before anything is made."""
-        assert self._writer is not None, "setup makes the writer"
+        """Check the settings of the run against those of the folder."""
+        assert self._writer is not None, "set by setup"
         self._writer.start(_gather_settings(trainer, pl_module))
 
     def on_predict_batch_end(
@@ -115,61 +115,60 @@ class PartWriterCallback(Callback, ABC):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Take the records of a batch."""
-        assert self._writer is not None, "setup makes the writer"
+        """Write the records of a batch."""
+        assert self._writer is not None, "set by setup"
         num_new = self.append(self._writer, outputs, pl_module)
         self._num_repeated += len(outputs) - num_new
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Write what waits, as long as there is something that can be written to."""
+        """Write the buffered records, unless the error is that of a disk."""
         with self._locks:
             if self._writer is not None and not isinstance(exception, OSError):
                 self._writer.close()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write the rest, and sum up once every rank has done so.
+        """Write the buffered records, then the manifest once every rank has done so.
 
-        Here, and not in ``on_predict_end``, which Lightning skips on a rank that has no batch: the others would wait.
-        After an error neither is called.
+        ``on_predict_end`` is not called on a rank without batches, so a barrier there would deadlock. After an error
+        neither hook is called.
         """
         if self._writer is None or stage != "predict":
             return
         settings = _gather_settings(trainer, pl_module)
-        self._writer.start(settings)  # not yet done where there was no batch
+        self._writer.start(settings)  # on_predict_start is not called on a rank without batches
         self._writer.close()
         if self._num_repeated:
-            rank_zero_info(
-                f"{self._num_repeated} {self.noun} were in {self.folder} already, or stood in for damaged ones"
-            )
+            rank_zero_info(f"{self._num_repeated} {self.noun} were in {self.folder} already, or replaced damaged ones")
         trainer.strategy.barrier("parts are written")
         if task := _find_task(trainer):
             rank_zero_info(
-                f"Task {task.task} of {task.num_tasks} has made its share of {self.folder}. When all have ended, the "
-                "same command without ArrayTaskCallback makes what is missing and sums up."
+                f"Task {task.task} of {task.num_tasks} has written its {self.noun} to {self.folder}. When all tasks "
+                "have ended, run the same command without ArrayTaskCallback: it makes the missing records and writes "
+                "the manifest."
             )
         elif trainer.is_global_zero:
             rank_zero_info(self.finish(self._path, self._describe(pl_module), settings))
-        trainer.strategy.barrier("folder is summed up")
+        trainer.strategy.barrier("manifest is written")
         self._writer = None
         self._locks.close()
 
     def _lock(self, trainer: Trainer, number: int, task: ArrayTaskCallback | None) -> None:
-        """Lock the folder for this run, and this process' parts.
+        """Lock the folder for this run, and the parts of this process.
 
         Raises:
-            BlockingIOError: If another run, or another process of this number, writes there.
+            BlockingIOError: If another run, or another process with the same number, writes to the folder.
         """
         self._locks.close()
         path = self._path
         if task is None and trainer.is_global_zero:
             self._locks.enter_context(lock_folder(path))
-            for other in list_locked(path):  # by tasks of an array, or by what is left of a run whose first rank ended
+            for other in list_locked(path):  # by array tasks, or by ranks of a run whose rank 0 has ended
                 with lock_file(other):
                     pass
         trainer.strategy.barrier("folder is locked")
         self._locks.enter_context(lock_file(path / name_writer(number)))
         if task is not None:
-            with lock_folder(path, seconds=10.0):  # no run is about to sum up what this task is going to add to
+            with lock_folder(path, seconds=10.0):  # wait until no run writes the manifest
                 pass
 
     @property
@@ -185,8 +184,8 @@ class PartWriterCallback(Callback, ABC):
         }
 
 
-class _NotToMake:
-    """What is written, and what is no part of a task's share."""
+class _Skipped:
+    """Records that are written, and those of other tasks."""
 
     def __init__(self, written: Container[tuple[str, str]], task: ArrayTaskCallback | None) -> None:
         self._written = written
@@ -202,7 +201,7 @@ def _find_task(trainer: Trainer) -> ArrayTaskCallback | None:
 
 
 def _gather_settings(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-    """Settings under the names of the run file's sections."""
+    """Return settings by the sections of a run file."""
     parts = {"model": pl_module, "data": getattr(trainer, "datamodule", None)}
     settings = {name: part.provenance() for name, part in parts.items() if isinstance(part, HasProvenance)}
     return {"trainer": {"precision": trainer.precision}, **settings}

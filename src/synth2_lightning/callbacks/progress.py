@@ -1,4 +1,4 @@
-"""What a prediction shows while it runs."""
+"""Progress bar of predictions."""
 
 from typing import Any
 
@@ -10,10 +10,10 @@ from rich.text import Text
 
 
 class RecordRateColumn(ProgressColumn):
-    """Records per second: rich's own estimate of the batches per second, times the records of a batch over all ranks.
+    """Records per second over all ranks: rich's estimate of batches per second, times the mean batch size.
 
     Args:
-        noun: What a record is, in the plural.
+        noun: Name of the records, in the plural.
 
     Example:
         >>> column = RecordRateColumn("pairs")
@@ -30,45 +30,44 @@ class RecordRateColumn(ProgressColumn):
 
     @property
     def records_per_batch(self) -> float:
-        """Mean size of the batches so far."""
+        """Mean number of records per batch so far."""
         return self._num_records / self._num_batches if self._num_batches else 0.0
 
     def count(self, num_records: int) -> None:
-        """Take note of a batch."""
+        """Count a batch."""
         self._num_records += num_records
         self._num_batches += 1
 
     def render(self, task: Task) -> Text:
-        """Show the rate, once there is one."""
+        """Return the rate; empty until it is known."""
         if task.speed is None or not self._num_batches:
             return Text()
         return Text(f"{task.speed * self.records_per_batch:.1f} {self.noun}/s")
 
 
 class PredictionProgressBar(RichProgressBar):
-    """Lightning's progress bar for ``predict``: batches, time gone and time left, and records per second at the end.
+    """Lightning's progress bar for ``predict``: batches, elapsed and remaining time, and records per second.
 
-    The rate is that of all ranks together, as far as they are equally fast. A run that goes on where another stopped
-    counts what is left.
+    The rate is that of all ranks, assuming that they are equally fast. A resumed run counts the remaining records.
 
     Args:
-        noun: What a record is, in the plural.
-        refresh_rate: Batches between two pictures of the bar.
-        leave: Leave the bar when it is done.
+        noun: Name of the records, in the plural.
+        refresh_rate: Batches between two updates of the bar.
+        leave: Keep the bar on the screen at the end.
 
     Example:
         >>> PredictionProgressBar("captions").noun
         'captions'
     """
 
-    _record_rate: RecordRateColumn | None = None  # none where the bar is not shown, as on all ranks but the first
+    _record_rate: RecordRateColumn | None = None  # None where the bar is disabled, as on all ranks but 0
 
     def __init__(self, noun: str = "pairs", refresh_rate: int = 1, leave: bool = False) -> None:
         super().__init__(refresh_rate=refresh_rate, leave=leave)
         self.noun = noun
 
     def configure_columns(self, trainer: Trainer) -> list[ProgressColumn]:
-        """Give Lightning's columns, with ours in place of the last one, the batches per second."""
+        """Return Lightning's columns, with records per second in place of batches per second."""
         self._record_rate = RecordRateColumn(self.noun)
         return [*super().configure_columns(trainer)[:-1], self._record_rate]
 

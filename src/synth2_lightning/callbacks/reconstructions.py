@@ -1,4 +1,4 @@
-"""Pictures above what a tokenizer makes of them."""
+"""Grids of images and their reconstructions by a tokenizer."""
 
 from typing import Any
 
@@ -7,23 +7,23 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from synth2_lightning.callbacks.picture_grid import PictureGridCallback
+from synth2_lightning.callbacks.image_grid import ImageGridCallback
 from synth2_lightning.types import ImageTextBatch, Reconstruction
 
 
-class ReconstructionsCallback(PictureGridCallback):
-    """Draws validation pictures in pairs, the original above its reconstruction: PNG and TensorBoard.
+class ReconstructionsCallback(ImageGridCallback):
+    """Draws validation images in pairs, the original above its reconstruction: PNG and TensorBoard.
 
     Args:
-        num_pictures: Pictures to draw; the first ones of the validation set, so that grids can be compared.
-        num_columns: Pictures in a row.
+        num_images: Images to draw; the first ones of the validation set, so that grids are comparable.
+        num_columns: Images in a row.
         folder: Where ``step=<n>.png`` goes; by default ``reconstructions/`` in the run's log folder.
 
     Raises:
         ValueError: If a count is below one.
 
     Example:
-        >>> ReconstructionsCallback(num_pictures=8, num_columns=4).num_columns
+        >>> ReconstructionsCallback(num_images=8, num_columns=4).num_columns
         4
     """
 
@@ -31,18 +31,18 @@ class ReconstructionsCallback(PictureGridCallback):
     title = "val/reconstructions"
     gap = 2
 
-    def __init__(self, num_pictures: int = 32, num_columns: int = 8, folder: str | None = None) -> None:
-        super().__init__(num_pictures, num_columns, folder)
+    def __init__(self, num_images: int = 32, num_columns: int = 8, folder: str | None = None) -> None:
+        super().__init__(num_images, num_columns, folder)
 
     def draw_tiles(self, outputs: Any, batch: ImageTextBatch, num_tiles: int) -> list[Image.Image]:
-        """Draw pairs.
+        """Return tiles of images above their reconstructions.
 
         Raises:
-            TypeError: If the step gave no reconstruction.
+            TypeError: If the step returned no reconstruction.
         """
         if not isinstance(outputs, dict) or not isinstance(outputs.get("reconstruction"), Reconstruction):
             raise TypeError(
-                f"ReconstructionsCallback was given {type(outputs).__name__} by the step; expected a "
+                f"ReconstructionsCallback got {type(outputs).__name__} from the step; expected a "
                 "ReconstructionOutput. Return one from validation_step, or remove the callback."
             )
         reconstruction: Reconstruction = outputs["reconstruction"]
@@ -51,6 +51,6 @@ class ReconstructionsCallback(PictureGridCallback):
 
 
 def draw_pair(original: Float[Tensor, "3 height width"], copy: Float[Tensor, "3 height width"]) -> Image.Image:
-    """Put a picture above its reconstruction; values go from -1 to 1, what is outside is clamped."""
+    """Return an image above its reconstruction; values are clamped to [-1, 1]."""
     values = ((torch.cat([original, copy], dim=1).float() + 1) * 127.5).round().clamp(0, 255)
     return Image.fromarray(values.to(torch.uint8).permute(1, 2, 0).cpu().numpy())

@@ -1,4 +1,4 @@
-"""Write what a prediction makes to token shards."""
+"""Writing of token shards."""
 
 from pathlib import Path
 from typing import Any
@@ -13,40 +13,40 @@ from synth2_lightning.types import TokenizedImages
 class ShardWriterCallback(PartWriterCallback):
     """Writes the :class:`TokenizedImages` of every ``predict_step`` to a folder of shards, rank by rank.
 
-    How a run goes on is told at :class:`PartWriterCallback`.
+    :class:`PartWriterCallback` describes how a run resumes.
 
     Args:
-        folder: Where the shards go.
-        records_per_part: Pictures per file; a kill loses no more than these, of each rank.
+        folder: Folder of the shards.
+        records_per_part: Images per file; a kill loses at most these, on each rank.
 
     Example:
         >>> ShardWriterCallback("shards/coco").folder
         'shards/coco'
     """
 
-    noun = "pictures"
+    noun = "images"
 
     def __init__(self, folder: str, records_per_part: int = 10_000) -> None:
         super().__init__(folder, records_per_part)
 
     def make_writer(self, folder: Path, rank: int) -> ShardWriter:
-        """Make the writer of a rank."""
+        """Return the writer of a rank."""
         return ShardWriter(folder, rank, self.records_per_part)
 
     def append(self, writer: ShardWriter, outputs: Any, pl_module: LightningModule) -> int:
-        """Give the pictures of a step to the writer.
+        """Write the images of a step.
 
         Raises:
-            TypeError: If the step returned something else.
+            TypeError: If the step did not return ``TokenizedImages``.
         """
         if not isinstance(outputs, TokenizedImages):
             raise TypeError(
                 f"ShardWriterCallback got {type(outputs).__name__} from {type(pl_module).__name__}.predict_step; "
-                "expected TokenizedImages, such as TokenizationModule, SynthesisModule and ScoringModule return."
+                "expected TokenizedImages. Use TokenizationModule, SynthesisModule or ScoringModule."
             )
         return writer.append(outputs)
 
     def finish(self, folder: Path, provenance: dict[str, Any], settings: dict[str, Any]) -> str:
         """Write the manifest."""
         is_evaluation = settings.get("data", {}).get("is_evaluation", False)
-        return f"{finish(folder, provenance, is_evaluation).num_records} pictures are in {self.folder}"
+        return f"{finish(folder, provenance, is_evaluation).num_records} images are in {self.folder}"

@@ -1,36 +1,36 @@
-"""Whole weights for modules whose own may be spread over processes."""
+"""Copies of full weights into modules whose weights may be sharded."""
 
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, Strategy
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 
-def spread_like(whole: Tensor, weight: Tensor) -> Tensor:
-    """Give of a whole weight what belongs here, as another one of its shape lies: all of it, or this process's part.
+def distribute_like(full: Tensor, weight: Tensor) -> Tensor:
+    """Return a full weight with the placement of another one: as it is, or as a ``DTensor`` with this rank's shard.
 
     Args:
-        whole: The same on all processes.
-        weight: A plain tensor, or one of FSDP2.
+        full: Unsharded tensor, equal on all ranks.
+        weight: Plain tensor or ``DTensor`` of the same shape.
 
     Example:
         >>> import torch
-        >>> spread_like(torch.ones(2), torch.zeros(2))
+        >>> distribute_like(torch.ones(2), torch.zeros(2))
         tensor([1., 1.])
     """
     if isinstance(weight, DTensor):
-        return distribute_tensor(whole.to(weight.device, weight.dtype), weight.device_mesh, weight.placements)
-    return whole
+        return distribute_tensor(full.to(weight.device, weight.dtype), weight.device_mesh, weight.placements)
+    return full
 
 
-def refuse_flat_weights(strategy: Strategy, what: str) -> None:
-    """Refuse FSDP1 and DeepSpeed, which train flat copies of the weights: what is put into the module would be lost.
+def refuse_flat_weights(strategy: Strategy, name: str) -> None:
+    """Refuse FSDP1 and DeepSpeed, which train flat copies of the weights: changes of the module's would be lost.
 
     Args:
-        strategy: The trainer's.
-        what: Who puts weights into the module, for the message.
+        strategy: Strategy of the trainer.
+        name: Name of the callback that changes weights, for the error message.
 
     Raises:
-        ValueError: If it is one of them.
+        ValueError: If the strategy is one of them.
 
     Example:
         >>> from lightning.pytorch.strategies import SingleDeviceStrategy
@@ -38,7 +38,7 @@ def refuse_flat_weights(strategy: Strategy, what: str) -> None:
     """
     if isinstance(strategy, FSDPStrategy | DeepSpeedStrategy):
         raise ValueError(
-            f"{what} cannot put weights into the module under {type(strategy).__name__}, which trains flat copies of "
-            "them; expected DDP, or ModelParallelStrategy (overlays/fsdp.yaml), which shards as much. Take one of "
-            "them, or leave the callback out."
+            f"{name} cannot change the module's weights under {type(strategy).__name__}, which trains flat copies of "
+            "them; expected DDP or ModelParallelStrategy (overlays/strategy/fsdp.yaml). Use one of them, or remove the "
+            "callback."
         )

@@ -1,4 +1,4 @@
-"""How fast a run is, and what it waits for."""
+"""Throughput and data-loading time."""
 
 from time import perf_counter
 from typing import Any
@@ -9,13 +9,14 @@ from synth2_lightning.types import ImageTextBatch
 
 
 class DataWaitCallback(Callback):
-    """Shows samples per second over all ranks, and the share of time that training waits for data.
+    """Logs samples per second over all ranks, and the fraction of time that training waits for data.
 
-    A share near 0 says that the model is the bottleneck, near 1 that the data is: add workers, or train on
-    token shards. Lightning's ThroughputMonitor logs FLOP/s; this is for the progress bar.
+    Near 0 the model is the bottleneck. Near 1 data loading is: add workers, or train on token shards. Lightning's
+    ``ThroughputMonitor`` is not used, because it does not time the data loader, synchronizes with the GPU in every
+    step, and does not log to the progress bar.
 
     Args:
-        window: Training steps over which both are averaged.
+        window: Number of training steps to average over.
 
     Raises:
         ValueError: If the window is shorter than one step.
@@ -27,7 +28,7 @@ class DataWaitCallback(Callback):
 
     def __init__(self, window: int = 20) -> None:
         if window < 1:
-            raise ValueError(f"DataWaitCallback.window is {window}; expected 1 step or more.")
+            raise ValueError(f"DataWaitCallback.window is {window}; expected 1 or more training steps.")
         self.window = window
         self._clear()
 
@@ -37,15 +38,15 @@ class DataWaitCallback(Callback):
         self._num_samples = self._num_steps = 0
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start afresh: what lies between epochs is nobody's wait."""
+        """Reset the counters: time between epochs is excluded."""
         self._clear()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Do not count validation as waiting."""
+        """Exclude the time of the validation."""
         self._ended = None
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Count the time since the last step as waiting."""
+        """Count the time since the last step as waiting for data."""
         self._started = perf_counter()
         if self._ended is not None:
             self._waited += self._started - self._ended
@@ -53,7 +54,7 @@ class DataWaitCallback(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: ImageTextBatch, batch_idx: int
     ) -> None:
-        """Count the step as work, and log once per window."""
+        """Count the time of the step, and log once per window."""
         self._ended = perf_counter()
         self._worked += self._ended - self._started
         self._num_samples += len(batch)

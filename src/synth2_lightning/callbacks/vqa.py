@@ -1,4 +1,4 @@
-"""Scores the answers of a validation or test pass by VQA accuracy, over all questions and by kind of question."""
+"""VQA accuracy of the answers of a validation or test epoch, overall and by type of question."""
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -11,18 +11,19 @@ from synth2_lightning.callbacks.corpus_score import CorpusScore, CorpusScoreCall
 from synth2_lightning.metrics.vqa import VqaAccuracy, vqa_accuracy
 from synth2_lightning.types import ImageTextBatch
 
-_LEAST_SHARE = 0.005  # rarer kinds of questions are not listed
+_MIN_FRACTION = 0.005  # of all questions; rarer types are not listed
 
 
 class VQAAccuracyCallback(CorpusScoreCallback):
     """Logs ``val/vqa_accuracy`` or ``test/vqa_accuracy`` and writes ``predictions.jsonl`` and ``protocol.json``.
 
-    The accuracy, from 0 to 1, is that of the public evaluation: see :func:`~synth2_lightning.metrics.vqa.vqa_accuracy`.
-    ``protocol.json`` also has it by the first two words of the questions ("how many"), and ``blind_score``: what an
-    answer scores that is the most frequent one to questions of these words, whatever the picture shows.
+    The accuracy, from 0 to 1, is that of the official evaluation: see
+    :func:`~synth2_lightning.metrics.vqa.vqa_accuracy`. ``protocol.json`` also has the accuracy by the first two words
+    of the questions ("how many"), and ``blind_score``, the accuracy of the most frequent answer to questions with the
+    same first two words, without the image.
 
     Args:
-        folder: Where the files go; by default the run's log folder. Each pass writes
+        folder: Parent of the output folder; by default the run's log folder. Each epoch writes to
             ``vqa_accuracy/<stage>-step=<n>/``.
 
     Example:
@@ -37,32 +38,32 @@ class VQAAccuracyCallback(CorpusScoreCallback):
         self._questions: dict[str, str] = {}
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forget the last pass."""
+        """Reset the metric and the questions."""
         super().on_validation_epoch_start(trainer, pl_module)
         self._questions = {}
 
     on_test_epoch_start = on_validation_epoch_start
 
-    def take(self, outputs: Mapping[str, Any], batch: ImageTextBatch) -> None:
-        """Take questions and answers of a batch.
+    def update(self, outputs: Mapping[str, Any], batch: ImageTextBatch) -> None:
+        """Add the questions and answers of a batch.
 
         Raises:
-            ValueError: If nothing was asked.
+            ValueError: If the batch does not have one question per image.
         """
         if len(batch.prompts) != len(batch):
             raise ValueError(
-                f"VQAAccuracyCallback was given {len(batch)} answers to {len(batch.prompts)} questions; expected one "
-                "each. Use data that fills ImageTextBatch.prompts."
+                f"VQAAccuracyCallback got {len(batch)} answers to {len(batch.prompts)} questions; expected one answer "
+                "per question. Use data that fills ImageTextBatch.prompts."
             )
-        super().take(outputs, batch)
+        super().update(outputs, batch)
         self._questions.update(zip(batch.keys, batch.prompts, strict=True))
 
     def score(self, hypotheses: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> CorpusScore:
-        """Score answers against those of people, both by key."""
+        """Return the score of answers against the reference answers, both by key."""
         questions = _gather(self._questions)
         accuracies = vqa_accuracy(hypotheses, references).accuracies
-        blind = vqa_accuracy(_guess(questions, references), references).accuracies
-        kinds = _group(questions, hypotheses)
+        blind = vqa_accuracy(_most_frequent_answers(questions, references), references).accuracies
+        types = _group(questions, hypotheses)
         card = {
             "metric": "VQA accuracy",
             "blind_score": _mean(blind, blind),
@@ -72,8 +73,8 @@ class VQAAccuracyCallback(CorpusScoreCallback):
                     "score": _mean(accuracies, keys),
                     "blind_score": _mean(blind, keys),
                 }
-                for words, keys in sorted(kinds.items(), key=lambda kind: -len(kind[1]))
-                if len(keys) >= _LEAST_SHARE * len(hypotheses)
+                for words, keys in sorted(types.items(), key=lambda item: -len(item[1]))
+                if len(keys) >= _MIN_FRACTION * len(hypotheses)
             },
         }
         rows = [
@@ -97,13 +98,13 @@ def _gather(questions: dict[str, str]) -> dict[str, str]:
     return {key: question for part in gathered for key, question in part.items()}
 
 
-def _guess(questions: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """Give the answer that is most frequent for the first two words of the question."""
-    guesses: dict[str, str] = {}
+def _most_frequent_answers(questions: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Return the most frequent answer to questions with the same first two words, for every key."""
+    answers: dict[str, str] = {}
     for keys in _group(questions, references).values():
         ((answer, _),) = Counter(answer for key in keys for answer in references[key]).most_common(1)
-        guesses |= dict.fromkeys(keys, answer)
-    return guesses
+        answers |= dict.fromkeys(keys, answer)
+    return answers
 
 
 def _group(questions: Mapping[str, str], keys: Mapping[str, Any]) -> dict[str, list[str]]:

@@ -1,1 +1,1 @@
-"""What captions are asked for: class names, how they are drawn, and the prompts that ask."""
+"""Concepts of captions: class names, their sampling, and prompt templates."""

@@ -1,4 +1,4 @@
-"""How the captions of a domain begin: what a language model may go on from, where class names lead it astray."""
+"""First words of a domain's captions, as prefixes for a language model to continue."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -9,18 +9,18 @@ from synth2_lightning.types import Concept
 
 
 class CaptionBeginnings(ListedConcepts):
-    """The first words of captions, the most frequent first, weighted by the number of captions that begin so.
+    """First words of captions, most frequent first, weighted by the number of captions that start with them.
 
-    For people with few captioned pictures: a caption that goes on from "Two dogs are running" is of their domain, which
-    one about any of its nouns need not be. Use them with a template whose only opening is ``{name}``.
+    Useful for domains with few captioned images: a continuation of "Two dogs are running" stays in the domain, whereas
+    a caption about one of its nouns may not. Use them with a template whose only opening is ``{name}``.
 
     Args:
-        captions: Where they are taken from.
-        num_words: How many words; captions that have not three words more are left out.
-        name: What records and reports call the beginnings.
+        captions: Source of the captions.
+        num_words: Number of words; captions with fewer than three further words are excluded.
+        name: Name of the concepts in records and reports.
 
     Raises:
-        ValueError: If ``num_words`` is below one.
+        ValueError: If ``num_words`` is below 1.
 
     Example:
         >>> from synth2_lightning.sources.caption_table import CaptionTable
@@ -36,7 +36,7 @@ class CaptionBeginnings(ListedConcepts):
         self.num_words = num_words
 
     def read_concepts(self, excluded: Counter[str]) -> Iterator[Concept]:
-        """Count the beginnings of all captions."""
+        """Yield the beginnings of all captions, most frequent first."""
         self.captions.load()
         counts: Counter[str] = Counter()
         for index in range(len(self.captions)):

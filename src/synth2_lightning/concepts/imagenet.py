@@ -1,4 +1,4 @@
-"""The classes of ImageNet, whose names and definitions timm brings along."""
+"""Concepts from the classes of ImageNet, with timm's names and definitions."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -12,20 +12,19 @@ from synth2_lightning.types import Concept
 ImageNetSubset = Literal[
     "imagenet-1k", "imagenet-12k", "imagenet-21k-goog", "imagenet-21k-miil", "imagenet-22k", "imagenet-22k-ms"
 ]
-"""Lists of classes, by timm's names."""
+"""timm's names of the class lists."""
 
 
 class ImageNetConcepts(ListedConcepts):
-    """Classes of ImageNet: the name is the first lemma, the branch WordNet's lexicographer file.
+    """ImageNet classes; the name is the first lemma, the branch WordNet's lexicographer file.
 
-    What cannot be photographed, and what harms, is left out by a list. The one that ships takes no roles of people but
-    those that it names: most of ImageNet's were found offensive or impossible to see (Yang et al. 2020, "Towards Fairer
-    Datasets", arXiv 1912.07726).
+    A list excludes concepts that cannot be photographed or may cause harm. The default list excludes most roles of
+    people, many of which are offensive or not visible (Yang et al. 2020, "Towards Fairer Datasets", arXiv 1912.07726).
 
     Args:
-        subset: Which classes.
-        unsuitable: Which of them are left out, by a file such as :class:`SuitabilityList` reads; ``None`` keeps all.
-        name: What records and reports call the concepts; the subset where left out.
+        subset: Class list.
+        unsuitable: File of excluded classes in the format of :class:`SuitabilityList`; ``None`` keeps all.
+        name: Name of the concepts in records and reports; the subset by default.
 
     Example:
         >>> concepts = ImageNetConcepts("imagenet-1k")
@@ -45,11 +44,11 @@ class ImageNetConcepts(ListedConcepts):
         self.unsuitable = unsuitable
 
     def read_concepts(self, excluded: Counter[str]) -> Iterator[Concept]:
-        """Go through the classes that may stay, in timm's order.
+        """Yield the kept classes in timm's order.
 
         Raises:
             FileNotFoundError: If the list of unsuitable concepts does not exist.
-            ValueError: If a line of it is no rule.
+            ValueError: If a line of the list is not a rule.
         """
         from timm.data import ImageNetInfo
 
@@ -62,5 +61,5 @@ class ImageNetConcepts(ListedConcepts):
                 excluded[branch] += 1
                 continue
             lemmas, _, gloss = info.label_name_to_description(synset, detailed=True).partition(": ")
-            definition = gloss.partition('; "')[0]  # sentences that use the word come after
+            definition = gloss.partition('; "')[0]  # example sentences follow
             yield Concept(synset, lemmas.partition(", ")[0], definition, branch)

@@ -1,4 +1,4 @@
-"""What all lists of concepts share: they are read as a whole, once, and say what they hold and what they left out."""
+"""Base class of concept lists that are read into memory."""
 
 import hashlib
 import logging
@@ -11,14 +11,14 @@ from synth2_lightning.interfaces import ConceptSource
 from synth2_lightning.types import Concept
 
 _logger = logging.getLogger(__name__)
-_NUM_NAMED = 5
+_NUM_EXAMPLES = 5
 
 
 class ListedConcepts(ConceptSource):
-    """Concepts that fit into memory, as ImageNet's do.
+    """Concepts in memory, with a count of excluded ones.
 
     Args:
-        name: What records and reports call them.
+        name: Name of the concepts in records and reports.
     """
 
     def __init__(self, name: str) -> None:
@@ -28,43 +28,41 @@ class ListedConcepts(ConceptSource):
 
     @abstractmethod
     def read_concepts(self, excluded: Counter[str]) -> Iterable[Concept]:
-        """Go through the concepts in their order.
+        """Yield the concepts in order.
 
         Args:
-            excluded: Where to count what is left out, by what it is.
+            excluded: Counter of excluded concepts by reason, which the implementation updates.
         """
 
-    def load(self) -> None:
-        """Read the list; the second call does nothing.
+    def _load(self) -> None:
+        """Read the list.
 
         Raises:
-            ValueError: If it holds nothing, or a key comes twice.
+            ValueError: If the list is empty, or a key is repeated.
         """
-        if self._concepts:
-            return
         excluded: Counter[str] = Counter()
         concepts = tuple(self.read_concepts(excluded))
         self._check(concepts, excluded)
         self._concepts = concepts
         self._num_excluded = dict(excluded.most_common())
         if excluded:
-            reasons = ", ".join(f"{count} {reason}" for reason, count in excluded.most_common(_NUM_NAMED))
-            others = ", and others" if len(excluded) > _NUM_NAMED else ""
+            reasons = ", ".join(f"{count} {reason}" for reason, count in excluded.most_common(_NUM_EXAMPLES))
+            others = ", and others" if len(excluded) > _NUM_EXAMPLES else ""
             _logger.info(
-                "Concepts %r keep %d and leave out %d (%s%s).",
+                "Concepts %r: kept %d, excluded %d (%s%s).",
                 *(self.name, len(concepts), excluded.total(), reasons, others),
             )
 
     def __len__(self) -> int:
-        """Number of concepts."""
+        """Return the number of concepts."""
         return len(self._loaded())
 
     def concept(self, index: int) -> Concept:
-        """Give a concept."""
+        """Return the concept at an index."""
         return self._loaded()[index]
 
     def provenance(self) -> dict[str, Any]:
-        """Give name, numbers and a fingerprint of every concept."""
+        """Return the name, the numbers of concepts and excluded ones, and a fingerprint."""
         digest = hashlib.sha256("\n".join(map(repr, self._loaded())).encode()).hexdigest()
         return {
             "name": self.name,
@@ -75,19 +73,19 @@ class ListedConcepts(ConceptSource):
 
     def _loaded(self) -> tuple[Concept, ...]:
         if not self._concepts:
-            raise RuntimeError(f"Concepts {self.name!r} were asked for before load(); call load() first.")
+            raise RuntimeError(f"Concepts {self.name!r} are not loaded; call load() first.")
         return self._concepts
 
     def _check(self, concepts: tuple[Concept, ...], excluded: Counter[str]) -> None:
         if not concepts:
             raise ValueError(
-                f"Concepts {self.name!r} hold not one concept ({excluded.total()} were left out); expected at least "
-                "one. Look at the arguments that name its files and say what is left out."
+                f"Concepts {self.name!r} contain no concept ({excluded.total()} were excluded); expected at least one. "
+                "Check the arguments for its files and exclusions."
             )
         counts = Counter(concept.key for concept in concepts)
         if repeated := [key for key, count in counts.items() if count > 1]:
-            named = ", ".join(repeated[:_NUM_NAMED]) + (", and others" if len(repeated) > _NUM_NAMED else "")
+            named = ", ".join(repeated[:_NUM_EXAMPLES]) + (", and others" if len(repeated) > _NUM_EXAMPLES else "")
             raise ValueError(
-                f"Concepts {self.name!r} have {len(repeated)} keys more than once: {named}. Expected every key once, "
-                "because a run that goes on knows by it what is made already. Take the copies out."
+                f"Concepts {self.name!r} have {len(repeated)} keys more than once: {named}. Expected unique keys, by "
+                "which a resumed run identifies finished records. Remove the duplicates."
             )

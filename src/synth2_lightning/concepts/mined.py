@@ -1,4 +1,4 @@
-"""Names of things that people mention in a real caption set."""
+"""Concepts mined from the nouns of a caption set."""
 
 import re
 from collections import Counter, defaultdict
@@ -14,20 +14,20 @@ _WORD = re.compile(r"[a-z]+(?:['-][a-z]+)*")
 
 
 class MinedConcepts(ListedConcepts):
-    """Nouns of captions, the most frequent first, weighted by the number of captions that hold them.
+    """Nouns of captions, most frequent first, weighted by the number of captions that contain them.
 
-    A noun is one word or two that WordNet knows as a thing, longer ones first ("tennis ball" is no ball); a single word
-    must be a noun more often than a verb or an adjective. Words of one meaning are one concept, named as the captions
-    name it most often: no definition comes along, since WordNet's need not be that of the captions.
+    A noun is one word or two in WordNet, longer matches first ("tennis ball" is not counted as a ball); a single word
+    must be a noun at least as often as another part of speech. Words of one synset form one concept, with its most
+    frequent name in the captions and no definition, because WordNet's may not match the captions.
 
     Args:
-        captions: Where the nouns are looked for.
-        min_count: How many captions must hold a noun.
-        unsuitable: Which nouns are left out, by a file such as :class:`SuitabilityList` reads; ``None`` keeps all.
-        name: What records and reports call the concepts.
+        captions: Source of the captions.
+        min_count: Minimum number of captions that contain a noun.
+        unsuitable: File of excluded nouns in the format of :class:`SuitabilityList`; ``None`` keeps all.
+        name: Name of the concepts in records and reports.
 
     Raises:
-        ValueError: If ``min_count`` is below one.
+        ValueError: If ``min_count`` is below 1.
 
     Example:
         >>> from synth2_lightning.sources.caption_table import CaptionTable
@@ -50,11 +50,11 @@ class MinedConcepts(ListedConcepts):
         self.unsuitable = unsuitable
 
     def read_concepts(self, excluded: Counter[str]) -> Iterator[Concept]:
-        """Count the nouns of all captions.
+        """Yield the nouns of all captions, most frequent first.
 
         Raises:
             FileNotFoundError: If the list of unsuitable concepts does not exist.
-            ValueError: If a line of it is no rule.
+            ValueError: If a line of the list is not a rule.
         """
         wordnet = read_wordnet()
         rules = SuitabilityList(self.unsuitable) if self.unsuitable else None
@@ -62,7 +62,7 @@ class MinedConcepts(ListedConcepts):
         counts: Counter[str] = Counter()
         names: defaultdict[str, Counter[str]] = defaultdict(Counter)
         for index in range(len(self.captions)):
-            # In their order, not as sets: of names that are equally frequent the first is taken, in every process.
+            # A dict keeps the order, so that ties between names are resolved alike in every process.
             found = {wordnet.find(noun): noun for noun in find_nouns(self.captions.record(index).caption, wordnet)}
             for synset, noun in found.items():
                 if synset is not None:
@@ -79,30 +79,30 @@ class MinedConcepts(ListedConcepts):
 
 
 def find_nouns(caption: str, wordnet: WordNet) -> list[str]:
-    """Find the nouns of a text that the table knows, as the dictionary writes them, in their order.
+    """Return the lemmas of a text's nouns that are in WordNet, in order.
 
     Args:
         caption: English text.
-        wordnet: Which nouns there are.
+        wordnet: Table of nouns.
 
     Example:
         >>> find_nouns("Two dogs jump for a tennis ball .", read_wordnet())
         ['dog', 'tennis ball']
     """
-    words = [word for word in _WORD.findall(caption.lower()) if word != "does"]  # no deer
+    words = [word for word in _WORD.findall(caption.lower()) if word != "does"]  # the verb, not the plural of doe
     found = []
-    at = 0
-    while at < len(words):
-        term = _find_term(words[at : at + 2], wordnet)
-        word = term or wordnet.lemma(words[at])
+    index = 0
+    while index < len(words):
+        term = _find_term(words[index : index + 2], wordnet)
+        word = term or wordnet.lemma(words[index])
         if word is not None and wordnet.is_mostly_noun(word):
             found.append(word)
-        at += 2 if term else 1
+        index += 2 if term else 1
     return found
 
 
 def _find_term(words: list[str], wordnet: WordNet) -> str | None:
-    """Find a term of two words, the second of which is itself a noun: "a large white dog" is no large white, a moth."""
+    """Return the lemma of a two-word term whose second word is a noun, which excludes the moth in "large white dog"."""
     if len(words) < 2 or words[0] in ("a", "an", "the"):
         return None
     last = wordnet.lemma(words[1])

@@ -1,4 +1,4 @@
-"""How a language model is asked for a caption."""
+"""Prompt templates for caption generation."""
 
 import hashlib
 import json
@@ -7,24 +7,24 @@ from dataclasses import asdict, dataclass
 from string import Formatter
 from typing import Any
 
-from synth2_lightning.jsontext import has_surrogates
+from synth2_lightning.io.json_text import has_surrogates
 from synth2_lightning.types import ChatMessage, Concept, Prompt
 
-_PLACES: tuple[set[str], ...] = (set(), {"name", "gloss"}, {"name", "gloss", "other", "other_gloss"})
+_PLACEHOLDERS: tuple[set[str], ...] = (set(), {"name", "gloss"}, {"name", "gloss", "other", "other_gloss"})
 _ARTICLES: tuple[set[str], ...] = (set(), {"a_name"}, {"a_name", "an_other"})
 _NAMES = (("name", "a_name", "gloss"), ("other", "an_other", "other_gloss"))
 
 
-@dataclass(frozen=True, kw_only=True)  # no slots: jsonargparse reads defaults by vars()
+@dataclass(frozen=True, kw_only=True)  # no slots: jsonargparse reads defaults with vars()
 class PromptExample:
-    """A caption as it is wanted, shown before the request.
+    """Few-shot example of a prompt template.
 
     Args:
-        caption: What the model would have answered.
-        name: What it would have been asked for; empty where the template asks for nothing.
-        definition: What tells it from others of that name.
-        other: The second thing, where the template asks for two.
-        other_definition: What tells that one from others.
+        caption: The assistant's message.
+        name: Name of the concept; empty for templates without concepts.
+        definition: Definition of the concept.
+        other: Name of the second concept, for templates with two.
+        other_definition: Definition of the second concept.
 
     Example:
         >>> PromptExample(name="dog", caption="A dog catches a yellow frisbee in a park.").name
@@ -39,33 +39,31 @@ class PromptExample:
 
 
 class PromptTemplate:
-    """A prompt with places for names, and the examples that go before.
+    """Prompt with placeholders for concepts, after optional few-shot examples.
 
-    All that stands before the first place is the same in every prompt: a local model computes it once for all of them.
-    Let names come as late as possible.
+    The text before the last user message is the same in every prompt, and a local model processes it once.
 
     Args:
-        name: What records call the template.
-        version: To be raised with every change: captions of different prompts are different captions.
-        request: What the user says, with a place for the ``{name}``, and with two concepts one for the ``{other}``.
-            ``{gloss}`` and ``{other_gloss}`` may follow: the definition in brackets after a space, or nothing where
-            there is none.
-        system: What the model is told about its task before; nothing if empty.
-        examples: Earlier turns, asked by the same request.
-        num_concepts: How many things a caption is asked for: 1; 2, which appear together; 0, for what the model likes.
-        openings: Beginnings of the answer, one of which is drawn for each caption, for models that do not follow
-            instructions: one that goes on from "A man holds an owl" does not define owls. Places as of the request, and
-            ``{a_name}``, ``{an_other}`` for names with their articles. The caption holds the opening. Local models go
-            on from it, and some servers; those that begin anew after it want a template without.
+        name: Name of the template in records.
+        version: Version in records; increase it with every change of the texts.
+        request: User message with the placeholder ``{name}``, and ``{other}`` for a second concept. ``{gloss}`` and
+            ``{other_gloss}`` are replaced by a space and the definition in parentheses, or by nothing if there is no
+            definition.
+        system: System message; omitted if empty.
+        examples: Few-shot examples with the same request.
+        num_concepts: Number of concepts per caption: 0, 1 or 2.
+        openings: Starts of the answer, one of which is selected per caption, for models that do not follow
+            instructions: a continuation of "A man holds an owl" does not define owls. Placeholders are those of the
+            request, and ``{a_name}`` and ``{an_other}`` for names with articles. The caption includes the opening.
+            Local models and some servers continue the opening; use a template without openings for other servers.
 
     Raises:
-        ValueError: If the request has other places than the number of concepts allows, or lacks a name, or if a text
-            holds half a character.
+        ValueError: If the placeholders do not match ``num_concepts``, or a text contains a lone surrogate.
 
     Example:
-        >>> template = PromptTemplate("plain", 1, "Caption a photograph of: {name}")
+        >>> template = PromptTemplate("plain", 1, "Caption a photo of: {name}")
         >>> template.render([Concept("n02084071", "dog")])
-        (ChatMessage(role='user', content='Caption a photograph of: dog'),)
+        (ChatMessage(role='user', content='Caption a photo of: dog'),)
     """
 
     def __init__(
@@ -85,47 +83,47 @@ class PromptTemplate:
         self.examples = tuple(examples)
         self.num_concepts = num_concepts
         self.openings = tuple(openings)
-        if num_concepts not in range(len(_PLACES)):
+        if num_concepts not in range(len(_PLACEHOLDERS)):
             raise ValueError(f"{self._called()} got num_concepts={num_concepts}; expected 0, 1 or 2.")
         if has_surrogates(json.dumps(self._list_texts(), ensure_ascii=False)):
             raise ValueError(
-                f"{self._called()} holds half a character (a surrogate such as \\ud83d), which no encoding can write; "
-                "expected whole characters. Write it as it is, or as \\U0001F415 in YAML."
+                f"{self._called()} contains a lone surrogate such as \\ud83d, which cannot be encoded; expected whole "
+                "characters. Write the character itself, or an escape such as \\U0001F415 in YAML."
             )
-        self._check_places("request", self.request, _PLACES[num_concepts])
+        self._check_placeholders("request", self.request, _PLACEHOLDERS[num_concepts])
         for opening in self.openings:
-            self._check_places("opening", opening, _PLACES[num_concepts] | _ARTICLES[num_concepts])
+            self._check_placeholders("opening", opening, _PLACEHOLDERS[num_concepts] | _ARTICLES[num_concepts])
         self._start = self._render_start()
 
     @property
     def template_id(self) -> str:
-        """What records call the prompt: ``NAME@VERSION``."""
+        """Identifier of the template in records: ``NAME@VERSION``."""
         return f"{self.name}@{self.version}"
 
     def render(self, concepts: Sequence[Concept], seed: int = 0) -> Prompt:
-        """Ask for a caption.
+        """Return the prompt for a caption.
 
         Args:
-            concepts: As many as ``num_concepts`` says.
-            seed: Draws the opening, where there are some.
+            concepts: Concepts of the caption, ``num_concepts`` of them.
+            seed: Selects the opening.
 
         Raises:
-            ValueError: If there are more or fewer.
+            ValueError: If the number of concepts is not ``num_concepts``.
         """
         if len(concepts) != self.num_concepts:
             raise ValueError(
-                f"{self._called()} was given {len(concepts)} concepts ({[concept.name for concept in concepts]}); "
-                f"expected {self.num_concepts}, as its num_concepts says."
+                f"{self._called()} got {len(concepts)} concepts ({[concept.name for concept in concepts]}); expected "
+                f"num_concepts={self.num_concepts}."
             )
-        places = _fill_places([(concept.name, concept.definition) for concept in concepts])
-        prompt = (*self._start, ChatMessage("user", self.request.format(**places)))
+        values = _fill_placeholders([(concept.name, concept.definition) for concept in concepts])
+        prompt = (*self._start, ChatMessage("user", self.request.format(**values)))
         if not self.openings:
             return prompt
-        opening = self.openings[seed % len(self.openings)].format(**places)
+        opening = self.openings[seed % len(self.openings)].format(**values)
         return (*prompt, ChatMessage("assistant", opening[0].upper() + opening[1:]))
 
     def provenance(self) -> dict[str, Any]:
-        """Give the template's name and a fingerprint of all that it says."""
+        """Return the template's identifier, its number of concepts and a fingerprint of its texts."""
         digest = hashlib.sha256(json.dumps(self._list_texts(), sort_keys=True).encode()).hexdigest()
         return {"template": self.template_id, "num_concepts": self.num_concepts, "fingerprint": digest[:12]}
 
@@ -135,25 +133,25 @@ class PromptTemplate:
     def _render_start(self) -> Prompt:
         start = [ChatMessage("system", self.system)] if self.system else []
         for example in self.examples:
-            said = [(example.name, example.definition), (example.other, example.other_definition)]
-            places = _fill_places(said[: self.num_concepts])
-            start.append(ChatMessage("user", self.request.format(**places)))
+            concepts = [(example.name, example.definition), (example.other, example.other_definition)]
+            values = _fill_placeholders(concepts[: self.num_concepts])
+            start.append(ChatMessage("user", self.request.format(**values)))
             start.append(ChatMessage("assistant", example.caption))
         return tuple(start)
 
-    def _check_places(self, what: str, text: str, allowed: set[str]) -> None:
+    def _check_placeholders(self, what: str, text: str, allowed: set[str]) -> None:
         try:
-            found = {place for _, place, _, _ in Formatter().parse(text) if place is not None}
+            found = {field for _, field, _, _ in Formatter().parse(text) if field is not None}
         except ValueError as error:
             raise ValueError(
-                f"The {what} of {self._called()} is {text!r}, which is no format string ({error}); write braces that "
-                "are no places as {{ and }}."
+                f"The {what} of {self._called()} is {text!r}, which is not a format string ({error}); expected literal "
+                "braces as {{ and }}."
             ) from error
         needed = allowed & {"name", "other"} if what == "request" else set()
         if found - allowed or needed - found:
             raise ValueError(
-                f"The {what} of {self._called()} has the places {sorted(found)}; for {self.num_concepts} concepts "
-                f"expected {sorted(needed)}, and perhaps {sorted(allowed - needed)}. Correct the {what}, or "
+                f"The {what} of {self._called()} has placeholders {sorted(found)}; for {self.num_concepts} concepts "
+                f"expected {sorted(needed)}, and optionally {sorted(allowed - needed)}. Correct the {what}, or "
                 "num_concepts."
             )
 
@@ -161,10 +159,10 @@ class PromptTemplate:
         return f"PromptTemplate {self.template_id!r}"
 
 
-def _fill_places(concepts: Sequence[tuple[str, str]]) -> dict[str, str]:
-    """Give what stands in the places of names and definitions."""
-    places: dict[str, str] = {}
-    for (name, definition), (place, with_article, gloss) in zip(concepts, _NAMES, strict=False):
+def _fill_placeholders(concepts: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """Return the values of the placeholders."""
+    values: dict[str, str] = {}
+    for (name, definition), (field, with_article, gloss) in zip(concepts, _NAMES, strict=False):
         article = "an" if name[:1].lower() in "aeiou" else "a"
-        places |= {place: name, with_article: f"{article} {name}", gloss: f" ({definition})" if definition else ""}
-    return places
+        values |= {field: name, with_article: f"{article} {name}", gloss: f" ({definition})" if definition else ""}
+    return values

@@ -1,7 +1,8 @@
-"""Which concepts captions are asked for: all alike, branch by branch, or as common as they are."""
+"""Sampling of concepts: uniform, balanced over branches, or by weight."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
 
@@ -12,16 +13,16 @@ from synth2_lightning.types import Concept
 
 
 class UniformSampling(ConceptSampler):
-    """Every concept once in shuffled order, before any comes twice.
+    """Shuffled passes over all concepts.
 
     Example:
         >>> concepts = [Concept(name, name) for name in ("dog", "cat", "bus")]
-        >>> sorted(UniformSampling().draw(concepts, 3, seed=0))
+        >>> sorted(UniformSampling().sample(concepts, 3, seed=0))
         [0, 1, 2]
     """
 
-    def draw(self, concepts: Sequence[Concept], count: int, seed: int) -> list[int]:
-        """Give indices of concepts, one per caption.
+    def sample(self, concepts: Sequence[Concept], count: int, seed: int) -> list[int]:
+        """Return ``count`` indices of concepts.
 
         Raises:
             ValueError: If there are no concepts.
@@ -30,36 +31,39 @@ class UniformSampling(ConceptSampler):
         return list(islice(_shuffled_passes(range(len(concepts)), np.random.default_rng(seed)), count))
 
     def provenance(self) -> dict[str, Any]:
-        """Give the name of the rule: it has no arguments."""
+        """Return the name of the sampler."""
         return {"sampler": "uniform"}
 
 
+@dataclass(frozen=True)
 class BalancedSampling(ConceptSampler):
-    """Branches take turns, in shuffled passes; within each, every concept once before any comes twice.
+    """Shuffled passes over the branches, with shuffled passes over the concepts of each branch.
 
-    ImageNet-21k has far more plants than places: by turns, both are asked for equally often.
+    Every branch is equally frequent, although ImageNet-21k has far more plants than places.
 
     Args:
-        min_concepts: Smaller branches take no turns of their own, but one together: a branch of one concept would have
-            it repeated as often as all plants come.
+        min_concepts: Branches with fewer concepts are merged into one, so that the concept of a small branch is not
+            repeated as often as all concepts of a large one.
 
     Raises:
-        ValueError: If ``min_concepts`` is below one.
+        ValueError: If ``min_concepts`` is below 1.
 
     Example:
         >>> concepts = [Concept(name, name, branch="animal") for name in ("dog", "cat", "fox")]
         >>> concepts.append(Concept("bus", "bus", branch="artifact"))
-        >>> BalancedSampling().draw(concepts, 6, seed=0).count(3)
+        >>> BalancedSampling().sample(concepts, 6, seed=0).count(3)
         3
     """
 
-    def __init__(self, min_concepts: int = 1) -> None:
-        if min_concepts < 1:
-            raise ValueError(f"BalancedSampling got min_concepts={min_concepts}; expected 1 or more.")
-        self.min_concepts = min_concepts
+    min_concepts: int = 1
 
-    def draw(self, concepts: Sequence[Concept], count: int, seed: int) -> list[int]:
-        """Give indices of concepts, one per caption.
+    def __post_init__(self) -> None:
+        """Check the range."""
+        if self.min_concepts < 1:
+            raise ValueError(f"BalancedSampling got min_concepts={self.min_concepts}; expected 1 or more.")
+
+    def sample(self, concepts: Sequence[Concept], count: int, seed: int) -> list[int]:
+        """Return ``count`` indices of concepts.
 
         Raises:
             ValueError: If there are no concepts.
@@ -72,60 +76,64 @@ class BalancedSampling(ConceptSampler):
         if small := [index for members in branches.values() if len(members) < self.min_concepts for index in members]:
             groups.append(small)
         generator = np.random.default_rng(seed)
-        # One generator per branch: how its concepts follow each other depends on no other branch.
+        # One generator per branch, so that its order does not depend on other branches.
         streams = [
             _shuffled_passes(members, stream)
             for members, stream in zip(groups, generator.spawn(len(groups)), strict=True)
         ]
-        return [next(streams[turn]) for turn in islice(_shuffled_passes(range(len(groups)), generator), count)]
+        return [next(streams[branch]) for branch in islice(_shuffled_passes(range(len(groups)), generator), count)]
 
     def provenance(self) -> dict[str, Any]:
-        """Give the argument."""
-        return {"sampler": "balanced", "min_concepts": self.min_concepts}
+        """Return the sampler's name and argument."""
+        return {"sampler": "balanced", **asdict(self)}
 
 
+@dataclass(frozen=True)
 class WeightedSampling(ConceptSampler):
-    """Each concept as often as its weight to a power says, drawn with replacement.
+    """Sampling with replacement, with probabilities proportional to a power of the weights.
 
     Args:
-        exponent: 1 keeps the proportions of the weights, 0.5 flattens them, 0 draws all alike.
+        exponent: Exponent of the weights: 1 keeps their proportions, 0.5 flattens them, 0 is uniform.
 
     Raises:
-        ValueError: If the exponent is negative.
+        ValueError: If ``exponent`` is negative.
 
     Example:
         >>> concepts = [Concept("dog", "dog", weight=999.0), Concept("axolotl", "axolotl", weight=1.0)]
-        >>> WeightedSampling().draw(concepts, 5, seed=0)
+        >>> WeightedSampling().sample(concepts, 5, seed=0)
         [0, 0, 0, 0, 0]
     """
 
-    def __init__(self, exponent: float = 1.0) -> None:
-        if exponent < 0:
-            raise ValueError(
-                f"WeightedSampling got exponent={exponent}; expected 0 or more (below 0, the rarest would come most)."
-            )
-        self.exponent = exponent
+    exponent: float = 1.0
 
-    def draw(self, concepts: Sequence[Concept], count: int, seed: int) -> list[int]:
-        """Give indices of concepts, one per caption.
+    def __post_init__(self) -> None:
+        """Check the range."""
+        if self.exponent < 0:
+            raise ValueError(
+                f"WeightedSampling got exponent={self.exponent}; expected 0 or more, so that frequent concepts are not "
+                "sampled less often."
+            )
+
+    def sample(self, concepts: Sequence[Concept], count: int, seed: int) -> list[int]:
+        """Return ``count`` indices of concepts.
 
         Raises:
-            ValueError: If there are no concepts, or a weight is not above 0.
+            ValueError: If there are no concepts, or a weight is not a number above 0.
         """
         _check(concepts)
         weights = np.array([concept.weight for concept in concepts])
         if not (np.isfinite(weights) & (weights > 0)).all():
             bad = concepts[int(np.argmin(np.isfinite(weights) & (weights > 0)))]
-            raise ValueError(f"The concept {bad.name!r} has the weight {bad.weight}; expected a number above 0.")
+            raise ValueError(f"The concept {bad.name!r} has weight {bad.weight}; expected a number above 0.")
         edges = np.cumsum((weights / weights.max()) ** self.exponent)
-        # One number per caption, whatever the count: so a longer draw begins like a shorter one.
-        places = np.random.default_rng(seed).random(count) * edges[-1]
-        found = np.minimum(np.searchsorted(edges, places, side="right"), len(concepts) - 1)
-        return [int(index) for index in found]
+        # One number per caption, so that a longer sample starts with the shorter one.
+        positions = np.random.default_rng(seed).random(count) * edges[-1]
+        indices = np.minimum(np.searchsorted(edges, positions, side="right"), len(concepts) - 1)
+        return [int(index) for index in indices]
 
     def provenance(self) -> dict[str, Any]:
-        """Give the argument."""
-        return {"sampler": "weighted", "exponent": self.exponent}
+        """Return the sampler's name and argument."""
+        return {"sampler": "weighted", **asdict(self)}
 
 
 def _shuffled_passes(members: Sequence[int], generator: np.random.Generator) -> Iterator[int]:
@@ -136,4 +144,4 @@ def _shuffled_passes(members: Sequence[int], generator: np.random.Generator) -> 
 
 def _check(concepts: Sequence[Concept]) -> None:
     if not concepts:
-        raise ValueError("There is no concept to draw from; expected at least one.")
+        raise ValueError("There is no concept to sample from; expected at least one.")

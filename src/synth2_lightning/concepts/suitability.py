@@ -1,26 +1,25 @@
-"""Which concepts captions may be asked for: what can be photographed, and harms nobody."""
+"""Exclusion rules for concepts that cannot be photographed or may cause harm."""
 
 from synth2_lightning.concepts.wordnet import WordNet
-from synth2_lightning.locations import resolve
-from synth2_lightning.tables import read_lines
+from synth2_lightning.io.locations import resolve
+from synth2_lightning.io.tables import read_lines
 
 UNSUITABLE = "package://synth2_lightning/concepts/unsuitable.txt"
-"""The list that ships with the package; its head says how such a list is written."""
+"""List of the package; its header documents the format."""
 
 
 class SuitabilityList:
-    """Rules of a text file, one a line, the narrowest of which decides.
+    """Exclusion rules of a text file, one per line; the most specific rule applies.
 
-    ``keep SYNSET`` lets one synset stay, ``only SYNSET`` leaves one out, ``below SYNSET`` leaves out one with all its
-    kinds, ``branch BRANCH`` leaves out a lexicographer file. Words after these are for people, and so is what follows
-    ``#``.
+    ``keep SYNSET`` keeps one synset, ``only SYNSET`` excludes one, ``below SYNSET`` excludes one with all its hyponyms,
+    ``branch BRANCH`` excludes a lexicographer file. Further words and text after ``#`` are comments.
 
     Args:
-        location: The file, as :func:`synth2_lightning.locations.resolve` takes it.
+        location: Location of the file, see :func:`synth2_lightning.io.locations.resolve`.
 
     Raises:
         FileNotFoundError: If the file does not exist.
-        ValueError: If a line is no such rule.
+        ValueError: If a line is not a rule.
 
     Example:
         >>> from synth2_lightning.concepts.wordnet import read_wordnet
@@ -44,10 +43,10 @@ class SuitabilityList:
             self._rules[words[0]].add(words[1])
 
     def allows(self, synset: str, wordnet: WordNet) -> bool:
-        """Whether captions may be asked for a synset.
+        """Return whether the rules keep a synset.
 
         Raises:
-            KeyError: If the table lacks the synset.
+            KeyError: If the synset is not in the table.
         """
         if synset in self._rules["keep"]:
             return True

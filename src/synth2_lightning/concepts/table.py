@@ -1,4 +1,4 @@
-"""A list of names that a user wrote: a text file, or a table with more columns."""
+"""Concepts from a text file or a table."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -7,29 +7,28 @@ from typing import Any
 
 from synth2_lightning.concepts.listed import ListedConcepts
 from synth2_lightning.concepts.wordnet import read_wordnet
-from synth2_lightning.locations import resolve
-from synth2_lightning.tables import read_lines, read_rows, take_key
+from synth2_lightning.io.locations import resolve
+from synth2_lightning.io.tables import read_lines, read_rows, take_key
 from synth2_lightning.types import Concept
 
 
 class TableConcepts(ListedConcepts):
-    """One name a line of a text file (``.txt``), or a row of a table (``.csv``, ``.tsv``, ``.jsonl``, ``.parquet``).
+    """One concept per line of a text file (``.txt``) or row of a table (``.csv``, ``.tsv``, ``.jsonl``, ``.parquet``).
 
-    The key of a concept is its name, so every name stands once. Empty names are left out and counted. A table may have
-    the columns ``definition``, ``branch`` and ``weight``, if they are asked for; where nobody says the branch, WordNet
-    does, as far as it knows the name.
+    The key of a concept is its name, so names must be unique. Empty names are excluded and counted. If the table has no
+    branch, WordNet's branch of the name is used, if it has one.
 
     Args:
-        table: The file.
+        table: Path of the file.
         name_column: Column of the names.
-        definition_column: Column of the definitions, where there is one.
-        branch_column: Column of the branches, where there is one.
-        weight_column: Column of the weights, numbers above 0, where there is one.
-        name: What records and reports call the concepts; the file's name without suffix where left out.
-        delimiter: The character between the fields of a ``.csv`` or ``.tsv`` table, where it is another than usual.
+        definition_column: Column of the definitions, if any.
+        branch_column: Column of the branches, if any.
+        weight_column: Column of the weights (numbers above 0), if any.
+        name: Name of the concepts in records and reports; by default the file's name without suffix.
+        delimiter: Field delimiter of a ``.csv`` or ``.tsv`` table, if it is not the usual one.
 
     Raises:
-        ValueError: If columns are named of a text file.
+        ValueError: If a further column is given for a text file.
 
     Example:
         >>> TableConcepts("birds.csv", definition_column="description").name
@@ -56,16 +55,16 @@ class TableConcepts(ListedConcepts):
         columns = [column for column in (definition_column, branch_column, weight_column) if column]
         if columns and table.endswith(".txt") and delimiter is None:
             raise ValueError(
-                f"Concepts {self.name!r} are to have the columns {columns}, but {table} is a text file and has "
-                "none. Leave them out, or write a table (.csv, .tsv, .jsonl or .parquet)."
+                f"Concepts {self.name!r} got the columns {columns}, but {table} is a text file without columns; "
+                "expected a table (.csv, .tsv, .jsonl or .parquet). Remove the columns, or convert the file."
             )
 
     def read_concepts(self, excluded: Counter[str]) -> Iterator[Concept]:
-        """Go through the lines or rows.
+        """Yield the concepts in the order of the file.
 
         Raises:
             FileNotFoundError: If the file does not exist.
-            ValueError: If it is of another kind, lacks a column, or a weight is no number above 0.
+            ValueError: If the format is unknown, a column is missing, or a weight is not a number above 0.
         """
         wordnet = read_wordnet()
         for where, row in self._read():
@@ -84,8 +83,8 @@ class TableConcepts(ListedConcepts):
             lines = read_lines(path)
             yield from ((f"{path}, line {number},", {self.name_column: line}) for number, line in enumerate(lines, 1))
             return
-        asked = (self.name_column, self.definition_column, self.branch_column, self.weight_column)
-        rows = read_rows(path, [column for column in asked if column], self.delimiter)
+        columns = (self.name_column, self.definition_column, self.branch_column, self.weight_column)
+        rows = read_rows(path, [column for column in columns if column], self.delimiter)
         yield from ((f"{path}, record {number},", row) for number, row in enumerate(rows, 1))
 
     def _weight(self, row: dict[str, Any], where: str) -> float:
@@ -97,7 +96,7 @@ class TableConcepts(ListedConcepts):
         except (TypeError, ValueError):
             weight = 0.0
         if not 0 < weight < float("inf"):
-            raise ValueError(f"{where} holds {value!r} under {self.weight_column!r}; expected a number above 0.")
+            raise ValueError(f"{where} has {value!r} in column {self.weight_column!r}; expected a number above 0.")
         return weight
 
 

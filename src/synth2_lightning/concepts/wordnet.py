@@ -1,14 +1,14 @@
-"""What WordNet 3.0 knows of the things that captions name: what each is a kind of, and which part of the world it is.
+"""Hypernyms and lexicographer files of visible nouns in WordNet 3.0.
 
-``wordnet.tsv.gz`` holds the synsets of ImageNet-21k, all artifacts, everyday nouns for what else can be seen, and all
-that these are kinds of; ``examples/derive_wordnet_table.py`` made it. WordNet's licence lies beside it.
+``wordnet.tsv.gz`` contains the synsets of ImageNet-21k, all artifacts, other common visible nouns, and all their
+hypernyms. ``examples/derive_wordnet_table.py`` created it. WordNet's license is in the same folder.
 """
 
 import gzip
 from collections.abc import Iterator
 from functools import cache
 
-from synth2_lightning.locations import resolve
+from synth2_lightning.io.locations import resolve
 
 _TABLE = "package://synth2_lightning/concepts/wordnet.tsv.gz"
 _IRREGULAR = {"children": "child", "feet": "foot", "geese": "goose", "mice": "mouse", "oxen": "ox", "teeth": "tooth"}
@@ -16,12 +16,12 @@ _MOSTLY_OTHER = "*"
 
 
 class WordNet:
-    """Nouns, as a tree: of several things that a synset is a kind of, the first counts.
+    """Tree of noun synsets; of several hypernyms of a synset, only the first is used.
 
     Args:
-        parents: What each synset is a kind of; empty for the root.
+        parents: Hypernym of each synset; empty for the root.
         branches: Lexicographer file of each synset, such as ``"animal"``.
-        leads: The synset that each lemma means most often; lemmas are lower case with spaces, and name no individual.
+        leads: Most frequent synset of each lemma; lemmas are lowercase common nouns with spaces.
         mostly_other: Lemmas that are verbs, adjectives or adverbs more often than nouns.
 
     Example:
@@ -40,26 +40,26 @@ class WordNet:
         self._mostly_other = mostly_other
 
     def __len__(self) -> int:
-        """Number of synsets."""
+        """Return the number of synsets."""
         return len(self._parents)
 
     def __contains__(self, synset: object) -> bool:
-        """Whether the table has a synset."""
+        """Return whether the table contains a synset."""
         return synset in self._parents
 
     def branch(self, synset: str) -> str:
-        """Lexicographer file of a synset.
+        """Return the lexicographer file of a synset.
 
         Raises:
-            KeyError: If the table lacks the synset.
+            KeyError: If the synset is not in the table.
         """
         return self._branches[synset]
 
     def ancestors(self, synset: str) -> list[str]:
-        """What a synset is a kind of, nearest first, up to the root.
+        """Return the hypernyms of a synset, nearest first, up to the root.
 
         Raises:
-            KeyError: If the table lacks the synset.
+            KeyError: If the synset is not in the table.
         """
         found = []
         while synset := self._parents[synset]:
@@ -67,7 +67,7 @@ class WordNet:
         return found
 
     def lemma(self, name: str) -> str | None:
-        """The dictionary's form of a name: lower case and singular; ``None`` where the table lacks it.
+        """Return the lemma of a name, lowercase and singular; ``None`` if it is not in the table.
 
         Example:
             >>> [read_wordnet().lemma(name) for name in ("Berries", "swimming_pools", "women", "glasses", "xyzzy")]
@@ -77,7 +77,7 @@ class WordNet:
         return next((form for form in _forms(plain) if form in self._leads), None)
 
     def find(self, name: str) -> str | None:
-        """The synset that a name means most often; ``None`` where the table lacks it, as it does what is abstract.
+        """Return the most frequent synset of a name; ``None`` if it is not in the table, such as abstract nouns.
 
         Example:
             >>> read_wordnet().find("the of") is None
@@ -87,7 +87,7 @@ class WordNet:
         return None if lemma is None else self._leads[lemma]
 
     def is_mostly_noun(self, lemma: str) -> bool:
-        """Whether a lemma is a noun at least as often as a verb, an adjective or an adverb, in tagged English texts.
+        """Return whether a lemma is a noun at least as often as another part of speech, in tagged English texts.
 
         Example:
             >>> read_wordnet().is_mostly_noun("dog"), read_wordnet().is_mostly_noun("fly")
@@ -98,7 +98,7 @@ class WordNet:
 
 @cache
 def read_wordnet() -> WordNet:
-    """Read the table that ships with the package, once per process.
+    """Return the table of the package, read once per process.
 
     Example:
         >>> read_wordnet().branch("n00021939")
@@ -121,7 +121,7 @@ def read_wordnet() -> WordNet:
 
 
 def _forms(name: str) -> Iterator[str]:
-    """Give a name's irregular singular, then the name as it is, then what it may be the regular plural of."""
+    """Yield a name's irregular singular, then the name itself, then its possible regular singulars."""
     first, space, last = name.rpartition(" ")
     if last in _IRREGULAR:
         yield first + space + _IRREGULAR[last]

@@ -1,1 +1,1 @@
-"""Where batches come from."""
+"""Lightning datamodules for real, synthetic and mixed image-text batches, and for prediction."""

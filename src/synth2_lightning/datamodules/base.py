@@ -1,4 +1,4 @@
-"""What all datamodules share: where this process stands among the ranks, and how its loaders are made."""
+"""Base class of the training datamodules: samplers, data loaders and their state for resuming."""
 
 from abc import ABC, abstractmethod
 from typing import Any
@@ -7,32 +7,32 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
-from synth2_lightning.datamodules.loader import ResumableDataLoader, outlive_sigterm
+from synth2_lightning.datamodules.loader import ResumableDataLoader, ignore_external_sigterm
 from synth2_lightning.datamodules.pairs import BatchDataset
 from synth2_lightning.datamodules.sampling import EvaluationSampler, StratifiedSampler
 from synth2_lightning.types import ImageTextBatch
 
 
 class ImageTextDataModule(LightningDataModule, ABC):
-    """A datamodule whose batches are :class:`ImageTextBatch` and whose training can be resumed at any step.
+    """Datamodule with batches of :class:`ImageTextBatch` whose training resumes at any step.
 
-    Subclasses say which pairs there are and how many of each kind a step takes. An epoch is as many whole batches as
-    the pairs fill over all ranks, at least one. The next epoch goes on where the last one ended: every pair of a kind
-    comes once over all ranks before any of them comes again.
+    Subclasses define the training pairs and the number of pairs of each kind per step. An epoch has as many full
+    batches as the pairs of all ranks fill, at least one. Epochs continue one another: each pair of a kind is used once
+    over all ranks before any is used again.
 
     Args:
         batch_size: Pairs per step and rank.
-        num_workers: Processes that read ahead, per rank.
-        seed: Order of the training pairs.
+        num_workers: Number of data loader worker processes per rank.
+        seed: Seed of the order of the training pairs.
 
     Raises:
-        ValueError: If the batch size is below one.
+        ValueError: If the batch size is below 1.
     """
 
     def __init__(self, batch_size: int, num_workers: int, seed: int) -> None:
         super().__init__()
-        # More ranks than pictures to predict: those without one have nothing to do, and that is no error. (Not in the
-        # class: Lightning's own __init__ says otherwise.)
+        # With more ranks than images to predict, some ranks have no batch; that is not an error. Set here, because
+        # Lightning's __init__ overwrites a class attribute.
         self.allow_zero_length_dataloader_with_multiple_devices = True
         if batch_size < 1:
             raise ValueError(f"{type(self).__name__} got batch_size={batch_size}; expected 1 or more pairs.")
@@ -46,46 +46,46 @@ class ImageTextDataModule(LightningDataModule, ABC):
 
     @abstractmethod
     def make_train_pairs(self) -> BatchDataset:
-        """Give the training pairs; where there are several kinds, one kind after the other."""
+        """Return the training pairs, ordered by kind."""
 
     def count_streams(self) -> tuple[int, ...]:
-        """Number of training pairs of each kind."""
+        """Return the number of training pairs of each kind."""
         return (len(self.train_pairs),)
 
     def count_pairs(self, step: int) -> tuple[int, ...]:
-        """Number of pairs of each kind that one rank takes in a step."""
+        """Return the number of pairs of each kind in the batch of one rank and step."""
         return (self.batch_size,)
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return number and checksum of the training pairs, after ``setup("fit")``: a resumed run compares them."""
+        """Return number and checksum of the training pairs, which a resumed run compares; after ``setup("fit")``."""
         if self._fingerprint is None:
             self._fingerprint = {"num_pairs": len(self.train_pairs), "checksum": self.train_pairs.fingerprint()}
         return self._fingerprint
 
     def setup(self, stage: str) -> None:
-        """Begin a run: its training starts with the first step, unless a checkpoint says otherwise."""
+        """Reset training to the first step; a checkpoint is loaded later."""
         if stage == "fit":
             self._fingerprint = None
             self._sampler = None
             self._resumed = None
 
     def state_dict(self) -> dict[str, Any]:
-        """How far training is.
+        """Return the state of the sampler.
 
-        Lightning saves that of the loader, too, but restores it only where no learning rate schedule has asked for the
-        number of steps in an epoch before.
+        Lightning also saves the state of the data loader, but does not restore it if a learning rate schedule has
+        requested the number of steps per epoch before.
         """
         return {} if self._sampler is None else self._sampler.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from there, with the loader that is made next or was made already."""
+        """Restore the state of the sampler, also of one that is created later."""
         self._resumed = state_dict
         if self._sampler is not None:
             self._sampler.load_state_dict(state_dict)
 
     def train_dataloader(self) -> ResumableDataLoader:
-        """Endless shuffled pairs, an epoch at a time."""
-        # Lightning may ask again within one run (reload_dataloaders_every_n_epochs): the sampler knows how far it is.
+        """Return a data loader of one epoch of shuffled pairs; the sampler is shared by all epochs."""
+        # The sampler keeps its state when Lightning reloads data loaders (reload_dataloaders_every_n_epochs).
         if self._sampler is None:
             self._sampler = self._make_sampler()
             if self._resumed is not None:
@@ -94,23 +94,23 @@ class ImageTextDataModule(LightningDataModule, ABC):
 
     @property
     def train_pairs(self) -> BatchDataset:
-        """The training pairs; after ``setup("fit")``."""
+        """Training pairs; available after ``setup("fit")``."""
         if self._train_pairs is None:
             self._train_pairs = self.make_train_pairs()
         return self._train_pairs
 
     @property
     def rank(self) -> int:
-        """This process' number among all that train together."""
+        """Global rank of this process; 0 without a trainer."""
         return self.trainer.global_rank if self.trainer else 0
 
     @property
     def world_size(self) -> int:
-        """Number of processes that train together."""
+        """Number of ranks; 1 without a trainer."""
         return self.trainer.world_size if self.trainer else 1
 
     def make_evaluation_loader(self, dataset: BatchDataset, sampler: EvaluationSampler) -> DataLoader[ImageTextBatch]:
-        """Make a loader that goes through a dataset once, in order."""
+        """Return a data loader that iterates over a dataset once, in order."""
         return DataLoader(dataset=dataset, sampler=sampler, **self._loader_settings())
 
     def _make_sampler(self) -> StratifiedSampler:
@@ -124,11 +124,11 @@ class ImageTextDataModule(LightningDataModule, ABC):
         )
 
     def _loader_settings(self) -> dict[str, Any]:
-        # By keyword all of it: Lightning makes loaders anew for predict, and knows arguments by name only.
+        # Keyword arguments only: Lightning re-creates loaders for prediction from their keyword arguments.
         return {
-            "batch_size": None,  # the samplers yield whole batches
+            "batch_size": None,  # the samplers yield full batches
             "num_workers": self.num_workers,
             "persistent_workers": self.num_workers > 0,
-            "worker_init_fn": outlive_sigterm,
+            "worker_init_fn": ignore_external_sigterm,
             "pin_memory": torch.cuda.is_available(),
         }

@@ -1,4 +1,4 @@
-"""A training loader that a checkpoint can stop and start again."""
+"""Resumable data loader for training."""
 
 import multiprocessing
 import os
@@ -14,10 +14,10 @@ from synth2_lightning.types import ImageTextBatch
 
 
 class ResumableDataLoader(DataLoader[ImageTextBatch]):
-    """Counts the batches that it delivered, and goes on from there: in the next epoch, and after a restart.
+    """Data loader whose state is the number of batches it has yielded, over all epochs.
 
-    Lightning saves and restores every loader that has a state. What workers have read ahead is not delivered, so it is
-    not counted, and a restart reads it again.
+    Lightning saves and restores data loaders with ``state_dict``. Prefetched batches are not counted, so that a resumed
+    run reads them again.
 
     Example:
         >>> sampler = StratifiedSampler([8], counts=lambda step: (2,), num_steps=4)
@@ -29,31 +29,31 @@ class ResumableDataLoader(DataLoader[ImageTextBatch]):
     sampler: StratifiedSampler
 
     def __iter__(self) -> Iterator[ImageTextBatch]:  # type: ignore[override]  # torch promises its own class of iterator
-        """Deliver an epoch."""
+        """Yield the batches of one epoch."""
         for batch in super().__iter__():
             self.sampler.step += 1
             yield batch
 
     def state_dict(self) -> dict[str, Any]:
-        """The step that comes next, and what was dealt out before it."""
+        """Return the state of the sampler."""
         return self.sampler.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a step."""
+        """Restore the state of the sampler."""
         self.sampler.load_state_dict(state)
 
 
-def outlive_sigterm(_worker: int) -> None:
-    """Have a worker end by SIGTERM only if its own process sends it.
+def ignore_external_sigterm(_worker: int) -> None:
+    """Let a worker process react to SIGTERM from its parent process only.
 
-    Schedulers, and shells, send it to all processes of a run at once; but the run decides when to stop, and wants its
-    batches until then. It also ends workers so, such as one that waits for what another held when it was killed.
+    Schedulers and shells send SIGTERM to all processes of a run, but training needs batches until it stops by itself.
+    SIGTERM from the parent must still work: it terminates blocked workers.
 
     Args:
-        _worker: Its number, which ``DataLoader(worker_init_fn=...)`` gives.
+        _worker: Worker id, passed by ``DataLoader(worker_init_fn=...)``.
     """
     parent = multiprocessing.parent_process()
-    assert parent is not None, "workers have one"
+    assert parent is not None, "workers have a parent process"
 
     def wait() -> None:
         while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent.pid:

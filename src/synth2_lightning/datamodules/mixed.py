@@ -1,4 +1,4 @@
-"""Photographs and synthetic pairs in one batch (Synth², arXiv 2403.07750, section 3)."""
+"""Mixed batches of photos and synthetic pairs (Synth², arXiv 2403.07750, section 3)."""
 
 from collections.abc import Container, Sequence
 from typing import Any
@@ -6,18 +6,19 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from synth2_lightning.datamodules.base import ImageTextDataModule
+from synth2_lightning.datamodules.fraction import FractionSchedule
 from synth2_lightning.datamodules.pairs import BatchDataset
 from synth2_lightning.datamodules.real import RealDataModule
-from synth2_lightning.datamodules.share import ShareSchedule
 from synth2_lightning.datamodules.synthetic import SyntheticDataModule
+from synth2_lightning.interfaces import ImageEncoder
 from synth2_lightning.types import ImageTextBatch
 
 
 class MixedPairs(BatchDataset):
-    """Photographs first, synthetic pairs after, in the numbering and in the batch.
+    """Concatenation of photo pairs and synthetic pairs; batches contain photos first.
 
     Args:
-        real: Pairs with photographs; ``None`` where there are none to learn from.
+        real: Pairs with photos; ``None`` if there are none.
         synthetic: Pairs with image tokens.
     """
 
@@ -31,12 +32,12 @@ class MixedPairs(BatchDataset):
         return self.num_real + len(self.synthetic)
 
     def fingerprint(self) -> str:
-        """Checksums of both kinds."""
+        """Return the checksums of both kinds."""
         real = self.real.fingerprint() if self.real is not None else "none"
         return f"{real}, {self.synthetic.fingerprint()}"
 
     def read(self, indices: Sequence[int]) -> ImageTextBatch:
-        """Read both parts of a batch and join them."""
+        """Return a batch with the pairs of both kinds, photos first."""
         real = [index for index in indices if index < self.num_real]
         synthetic = [index - self.num_real for index in indices if index >= self.num_real]
         batches = []
@@ -48,26 +49,27 @@ class MixedPairs(BatchDataset):
 
 
 class MixedDataModule(ImageTextDataModule):
-    """Batches of photographs and synthetic pairs, in the same counts on every rank in every step.
+    """Datamodule with batches of photos and synthetic pairs, in the same numbers on all ranks in each step.
 
-    It owns the batch size of training and deals it out; there those of its two parts do not count, nor do their seeds
-    and workers. Validation, test and predict are those of the photographs. An epoch is as many whole batches as the
-    pairs of both kinds fill together, whatever the share: so a run with another share is as long.
+    Training uses ``batch_size``, ``seed`` and ``num_workers`` of this datamodule and ignores those of its two parts.
+    Validation, test and predict use the photos. An epoch has as many full batches as the pairs of both kinds fill
+    together, independent of the fraction, so that runs with different fractions are equally long.
 
     Args:
-        real: Photographs. Without a training split, the share must be 1 throughout.
+        real: Photos. Without a training split, the fraction must always be 1.
         synthetic: Synthetic pairs.
         batch_size: Pairs of both kinds together, per step and rank.
-        synthetic_share: Share of synthetic pairs in a batch, by the step; rounded to whole pairs.
-        num_workers: Processes that read ahead, per rank.
-        seed: Order of the pairs.
+        synthetic_fraction: Schedule of the fraction of synthetic pairs in a batch, rounded to integer numbers of pairs.
+        num_workers: Number of data loader worker processes per rank.
+        seed: Seed of the order of the pairs.
+        image_encoder: Encoder of the model, passed to ``real``; set by the command line.
 
     Raises:
-        ValueError: If a constant share is no whole number of pairs.
+        ValueError: If a constant fraction of a batch is not an integer number of pairs.
 
     Example:
-        >>> from synth2_lightning.datamodules.share import ConstantShare
-        >>> data = MixedDataModule(RealDataModule(), SyntheticDataModule("shards/coco"), 64, ConstantShare(0.25))
+        >>> from synth2_lightning.datamodules.fraction import ConstantFraction
+        >>> data = MixedDataModule(RealDataModule(), SyntheticDataModule("shards/coco"), 64, ConstantFraction(0.25))
         >>> data.count_pairs(step=0)
         (48, 16)
     """
@@ -77,58 +79,61 @@ class MixedDataModule(ImageTextDataModule):
         real: RealDataModule,
         synthetic: SyntheticDataModule,
         batch_size: int,
-        synthetic_share: ShareSchedule,
+        synthetic_fraction: FractionSchedule,
         num_workers: int = 2,
         seed: int = 0,
+        image_encoder: ImageEncoder | None = None,
     ) -> None:
         super().__init__(batch_size, num_workers, seed)
-        synthetic_share.check(batch_size)
+        synthetic_fraction.check(batch_size)
         self.real = real
+        if image_encoder is not None:
+            real.image_encoder = image_encoder
         self.synthetic = synthetic
-        self.synthetic_share = synthetic_share
+        self.synthetic_fraction = synthetic_fraction
 
     def count_pairs(self, step: int) -> tuple[int, int]:
-        """Photographs and synthetic pairs that one rank takes in a step."""
-        num_synthetic = round(self.synthetic_share(step) * self.batch_size)
+        """Return the numbers of photos and of synthetic pairs in the batch of one rank and step."""
+        num_synthetic = round(self.synthetic_fraction(step) * self.batch_size)
         return self.batch_size - num_synthetic, num_synthetic
 
     def setup(self, stage: str) -> None:
-        """Set both parts up."""
+        """Set up both parts."""
         super().setup(stage)
         for part in (self.real, self.synthetic):
             part.trainer = self.trainer
             part.setup(stage)
 
     def provenance(self) -> dict[str, Any]:
-        """Give what decides the pixels that a prediction sees, and whether they are of an evaluation split."""
+        """Return the image size of predictions, and whether the photos are of an evaluation split."""
         return self.real.provenance()
 
-    def leave_out(self, records: Container[tuple[str, str]]) -> None:
-        """Leave photographs, named by source and key, out of the prediction that was set up."""
-        self.real.leave_out(records)
+    def skip(self, records: Container[tuple[str, str]]) -> None:
+        """Skip photos, given as pairs of source and key, in the prediction; after ``setup("predict")``."""
+        self.real.skip(records)
 
     def make_train_pairs(self) -> MixedPairs:
-        """Give the pairs of both kinds."""
+        """Return the pairs of both kinds, photos first."""
         real = self.real.train_pairs if self.real.has_train else None
         return MixedPairs(real, self.synthetic.train_pairs)
 
     def count_streams(self) -> tuple[int, int]:
-        """Number of photograph pairs and of synthetic pairs."""
+        """Return the numbers of photo pairs and of synthetic pairs."""
         num_synthetic = len(self.synthetic.train_pairs)
         return len(self.train_pairs) - num_synthetic, num_synthetic
 
     def val_dataloader(self) -> DataLoader[ImageTextBatch] | Sequence[DataLoader[ImageTextBatch]]:
-        """Photographs with all their captions."""
+        """Return the data loader of the validation photos."""
         return self.real.val_dataloader()
 
     def test_dataloader(self) -> DataLoader[ImageTextBatch]:
-        """Photographs with all their captions."""
+        """Return the data loader of the test photos."""
         return self.real.test_dataloader()
 
     def predict_dataloader(self) -> DataLoader[ImageTextBatch]:
-        """Photographs with all their captions, each once over all ranks."""
+        """Return the data loader of the photos to predict."""
         return self.real.predict_dataloader()
 
     def on_before_batch_transfer(self, batch: ImageTextBatch, dataloader_idx: int) -> ImageTextBatch:
-        """Count the bad photographs."""
+        """Count the unreadable photos of a batch."""
         return self.real.on_before_batch_transfer(batch, dataloader_idx)

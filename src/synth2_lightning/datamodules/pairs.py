@@ -1,4 +1,4 @@
-"""Datasets that are asked for whole batches, and pairs of one picture and one of its captions."""
+"""Datasets indexed by whole batches, and an index of image-caption pairs."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ Counts = np.ndarray[Any, np.dtype[np.int64]]
 
 
 class BatchDataset(Dataset[ImageTextBatch], ABC):
-    """A dataset that is indexed by all items of a batch at once, so that it may read them together."""
+    """Dataset that is indexed by all items of a batch, so that it can read them together."""
 
     @abstractmethod
     def __len__(self) -> int:
@@ -22,32 +22,32 @@ class BatchDataset(Dataset[ImageTextBatch], ABC):
 
     @abstractmethod
     def read(self, indices: Sequence[int]) -> ImageTextBatch:
-        """Read a batch."""
+        """Return the batch of some items."""
 
     def fingerprint(self) -> str:
-        """Checksum of what the items are, to compare them when training resumes; by default of their number."""
+        """Return a checksum of the items, compared when training resumes; by default their number."""
         return str(len(self))
 
     def __getitem__(self, indices: int | Sequence[int]) -> ImageTextBatch:
-        """Read a batch.
+        """Return the batch of some items.
 
         Raises:
-            TypeError: If a sampler other than ours asks for a single item.
+            TypeError: If the index is a single item, because the sampler was replaced.
         """
         if isinstance(indices, int):
             raise TypeError(
-                f"{type(self).__name__} was asked for the single item {indices}; expected a list. Something "
-                "replaced the sampler: instead of `--trainer.overfit_batches` give the source a `limit`."
+                f"{type(self).__name__} was indexed by the single item {indices}; expected a list. The sampler was "
+                "replaced: instead of `--trainer.overfit_batches`, set a `limit` on the source."
             )
         return self.read(indices)
 
 
 class Selection(BatchDataset):
-    """Some of the items of a dataset.
+    """Subset of a dataset.
 
     Args:
-        dataset: Has the items.
-        items: Which ones, in their new order.
+        dataset: The dataset.
+        items: Indices of the selected items, in the new order.
     """
 
     def __init__(self, dataset: BatchDataset, items: Sequence[int] | Counts) -> None:
@@ -55,24 +55,24 @@ class Selection(BatchDataset):
         self.items = items
 
     def __len__(self) -> int:
-        """Number of items that are left."""
+        """Number of selected items."""
         return len(self.items)
 
     def fingerprint(self) -> str:
-        """Checksum of the dataset and of the selection."""
+        """Return a checksum of the dataset and the selection."""
         items = np.asarray(self.items, dtype=np.int64).tobytes()
         return f"{self.dataset.fingerprint()}[{crc32(items):08x}]"
 
     def read(self, indices: Sequence[int]) -> ImageTextBatch:
-        """Read a batch."""
+        """Return the batch of some items."""
         return self.dataset.read([int(self.items[index]) for index in indices])
 
 
 class PairIndex:
-    """Numbers the pairs of pictures that have several captions each.
+    """Index of the pairs of images and captions, in the order of the images.
 
     Args:
-        num_captions: Number of captions of every picture.
+        num_captions: Number of captions of each image.
 
     Example:
         >>> PairIndex(np.array([2, 0, 3])).locate([0, 1, 2, 4])
@@ -88,7 +88,7 @@ class PairIndex:
         return int(self._ends[-1]) if len(self._ends) else 0
 
     def locate(self, pairs: Sequence[int]) -> tuple[list[int], list[int]]:
-        """Find the picture of every pair, and which of its captions is meant."""
-        pictures = np.searchsorted(self._ends, np.asarray(pairs), side="right")
-        captions = np.asarray(pairs) - self._starts[pictures]
-        return pictures.tolist(), captions.tolist()
+        """Return the image of each pair, and the number of its caption among those of the image."""
+        images = np.searchsorted(self._ends, np.asarray(pairs), side="right")
+        captions = np.asarray(pairs) - self._starts[images]
+        return images.tolist(), captions.tolist()

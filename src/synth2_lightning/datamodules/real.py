@@ -1,37 +1,39 @@
-"""Photographs with human captions."""
+"""Datamodule of photos with human captions."""
 
 from collections.abc import Container, Sequence
 from typing import Any
 
+from torch import nn
 from torch.utils.data import DataLoader
 
-from synth2_lightning.datamodules.bad_pictures import BadPictures
+from synth2_lightning.datamodules.bad_images import BadImages
 from synth2_lightning.datamodules.base import ImageTextDataModule
 from synth2_lightning.datamodules.pairs import BatchDataset, Selection
-from synth2_lightning.datamodules.photographs import PhotographPairs, Photographs, PictureReader
+from synth2_lightning.datamodules.photos import ImageReader, PhotoPairs, Photos
 from synth2_lightning.datamodules.sampling import EvaluationSampler, PredictionSampler
-from synth2_lightning.fingerprints import fingerprint_texts
-from synth2_lightning.interfaces import ImageTextSource
+from synth2_lightning.interfaces import ImageEncoder, ImageTextSource
+from synth2_lightning.io.fingerprints import fingerprint_texts
 from synth2_lightning.types import ImageTextBatch
 
 _STAGES = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}
 
 
 class RealDataModule(ImageTextDataModule):
-    """Photographs: pairs to learn from, and pictures with all their captions to be judged by.
+    """Datamodule of photos: training pairs, and images with all their captions for evaluation and prediction.
 
     Args:
-        train: Photographs to learn from; every caption makes a pair.
-        val: Photographs for validation.
-        test: Photographs for the test.
-        predict: Photographs to be captioned or made into tokens; each comes once over all ranks.
+        train: Training photos; each caption forms a pair.
+        val: Validation photos.
+        test: Test photos.
+        predict: Photos to caption or tokenize, each once over all ranks.
         batch_size: Pairs per step and rank.
-        val_batch_size: Pictures per batch and rank in validation, test and predict.
-        image_size: Height and width in pixels; the short side is resized to it and the middle is cut out. ``None``
-            takes what the model's encoder works with: for run files that are for any model.
-        num_workers: Processes that read ahead, per rank.
-        max_bad_pictures: How many unreadable pictures a rank replaces by others before it stops.
-        seed: Order of the training pairs.
+        val_batch_size: Images per batch and rank in validation, test and predict.
+        image_size: Height and width in pixels; the shorter side is resized to it and the central square is cropped.
+            ``None`` uses the input size of ``image_encoder``.
+        num_workers: Number of data loader worker processes per rank.
+        max_bad_images: Maximum number of unreadable images that a rank replaces by others.
+        seed: Seed of the order of the training pairs.
+        image_encoder: Encoder of the model; set by the command line.
 
     Example:
         >>> from synth2_lightning.sources.coco import CocoSource
@@ -40,7 +42,7 @@ class RealDataModule(ImageTextDataModule):
         64
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - four sources, each optional
         self,
         train: ImageTextSource | None = None,
         val: ImageTextSource | None = None,
@@ -50,118 +52,133 @@ class RealDataModule(ImageTextDataModule):
         val_batch_size: int = 64,
         image_size: int | None = 224,
         num_workers: int = 2,
-        max_bad_pictures: int = 10,
+        max_bad_images: int = 10,
         seed: int = 0,
+        image_encoder: ImageEncoder | None = None,
     ) -> None:
         super().__init__(batch_size, num_workers, seed)
         self.sources = {"train": train, "val": val, "test": test, "predict": predict}
         self.val_batch_size = val_batch_size
         self.image_size = image_size
-        self.bad_pictures = BadPictures(max_bad_pictures)
+        self.image_encoder = image_encoder
+        self.bad_images = BadImages(max_bad_images)
         self._to_predict: Sequence[int] | None = None
-        self._places: dict[str, int] = {}
+        self._indices: dict[str, int] = {}
 
     def provenance(self) -> dict[str, Any]:
-        """Give what decides the pixels that a prediction sees, and whether they are of an evaluation split."""
+        """Return the image size of predictions, and whether the photos are of an evaluation split."""
         source = self.sources["predict"]
         return {"image_size": self._find_image_size(), "is_evaluation": source is not None and source.is_evaluation}
 
     def setup(self, stage: str) -> None:
-        """Read the indices of the sources that the stage needs.
+        """Load the sources that the stage needs.
 
         Raises:
-            ValueError: If the photographs to learn from are known to be an evaluation split.
+            ValueError: If the training photos are an evaluation split.
         """
         super().setup(stage)
         train = self.sources["train"]
         if stage == "fit" and train is not None and train.is_evaluation:
             raise ValueError(
-                f"The photographs to learn from, {train.name!r}, are an evaluation split: what is scored on it "
-                "afterwards would mean nothing. Expected a training split as `train`; name this one as `val` or `test`."
+                f"The training photos, {train.name!r}, are an evaluation split, so that scores on it would be invalid. "
+                "Expected a training split as `train`; use this one as `val` or `test`."
             )
         self._to_predict = None
-        self._places = {}
+        self._indices = {}
         for split in _STAGES[stage]:
             if (source := self.sources[split]) is not None:
                 source.load()
 
-    def leave_out(self, records: Container[tuple[str, str]]) -> None:
-        """Leave pictures, named by source and key, out of the prediction that was set up."""
+    def skip(self, records: Container[tuple[str, str]]) -> None:
+        """Skip images, given as pairs of source and key, in the prediction; after ``setup("predict")``."""
         if (source := self.sources["predict"]) is not None:
             indices = range(len(source))
             self._to_predict = [index for index in indices if (source.name, source.key(index)) not in records]
 
     def fingerprint_inputs(self, records: Sequence[tuple[str, str]]) -> list[str | None]:
-        """Return fingerprints of the captions and files of the photographs that records are made from."""
+        """Return fingerprints of the captions and files of the photos of records."""
         source = self.sources["predict"]
         if source is None:
             return [None] * len(records)
-        if not self._places:
-            self._places = {source.key(index): index for index in range(len(source))}
-        places = self._places
-        return [_fingerprint(source, places.get(key)) if name == source.name else None for name, key in records]
+        if not self._indices:
+            self._indices = {source.key(index): index for index in range(len(source))}
+        indices = self._indices
+        return [_fingerprint(source, indices.get(key)) if name == source.name else None for name, key in records]
 
     @property
     def has_train(self) -> bool:
-        """Whether there is something to learn from."""
+        """Whether there are training pairs."""
         return self.sources["train"] is not None
 
     def make_train_pairs(self) -> BatchDataset:
-        """Give the pairs of a photograph and one of its captions."""
-        return PhotographPairs(self._make_reader("train"))
+        """Return the pairs of a photo and one of its captions."""
+        return PhotoPairs(self._make_reader("train"))
 
     def val_dataloader(self) -> DataLoader[ImageTextBatch] | Sequence[DataLoader[ImageTextBatch]]:
-        """Pictures with all their captions; nothing in ``fit`` where there is no such split."""
+        """Return the data loader of the validation photos; none in ``fit`` without a validation split."""
         fitting = self.trainer is not None and self.trainer.state.fn == "fit"
         if self.sources["val"] is None and fitting:
             return []
         return self._evaluate("val", EvaluationSampler)
 
     def test_dataloader(self) -> DataLoader[ImageTextBatch]:
-        """Pictures with all their captions."""
+        """Return the data loader of the test photos."""
         return self._evaluate("test", EvaluationSampler)
 
     def predict_dataloader(self) -> DataLoader[ImageTextBatch]:
-        """Pictures with all their captions, each once over all ranks; without those that were left out."""
+        """Return the data loader of the photos to predict, each once over all ranks, without skipped ones."""
         return self._evaluate("predict", PredictionSampler, self._to_predict)
 
     def on_before_batch_transfer(self, batch: ImageTextBatch, dataloader_idx: int) -> ImageTextBatch:
-        """Count the bad pictures, here because workers do not see each other's.
+        """Count the unreadable images of a batch; not in the workers, which do not share their counts.
 
         Raises:
-            ValueError: If there are more than ``max_bad_pictures``.
+            ValueError: If there are more than ``max_bad_images``.
         """
-        self.bad_pictures.add(batch.skipped)
+        self.bad_images.add(batch.skipped)
         return batch
 
     def _evaluate(
         self, split: str, sampler: type[EvaluationSampler], items: Sequence[int] | None = None
     ) -> DataLoader[ImageTextBatch]:
-        dataset: BatchDataset = Photographs(self._make_reader(split))
+        dataset: BatchDataset = Photos(self._make_reader(split))
         if items is not None:
             dataset = Selection(dataset, items)
         return self.make_evaluation_loader(
             dataset, sampler(len(dataset), self.val_batch_size, self.rank, self.world_size)
         )
 
-    def _make_reader(self, split: str) -> PictureReader:
+    def _make_reader(self, split: str) -> ImageReader:
         source = self.sources[split]
         if source is None:
             raise ValueError(
-                f"RealDataModule has no {split!r} photographs; expected a source. Set `--data.init_args.{split}`."
+                f"RealDataModule has no {split!r} photos; expected a source. Set `--data.init_args.{split}`."
             )
-        return PictureReader(source, self._find_image_size(), self.bad_pictures.limit)
+        return ImageReader(source, self._find_image_size(), self.bad_images.limit)
 
     def _find_image_size(self) -> int:
         if self.image_size is not None:
             return self.image_size
-        encoder = getattr(self.trainer and self.trainer.lightning_module, "image_encoder", None)
-        if encoder is None:
+        if self.image_encoder is None:
             raise ValueError(
-                "RealDataModule got image_size=None, but there is no model with an image_encoder to ask; expected "
-                "pixels, such as 224. Set `--data.init_args.image_size`."
+                "RealDataModule got neither image_size nor image_encoder; expected one of the two. Set "
+                "`--data.init_args.image_size`, such as 224, or use a model with an image encoder."
             )
-        return int(encoder.image_size)
+        return self.image_encoder.image_size
+
+
+def find_image_encoder(module: nn.Module) -> ImageEncoder | None:
+    """Return the first image encoder among the children of a module; ``None`` if it has none.
+
+    The command line passes it to datamodules with an argument ``image_encoder``.
+
+    Example:
+        >>> from synth2_lightning.modules.tokenization import TokenizationModule
+        >>> from synth2_lightning.testing import TinyImageTokenizer
+        >>> find_image_encoder(TokenizationModule(TinyImageTokenizer())).image_size
+        8
+    """
+    return next((part for part in module.children() if isinstance(part, ImageEncoder)), None)
 
 
 def _fingerprint(source: ImageTextSource, index: int | None) -> str:

@@ -1,4 +1,4 @@
-"""Which items meet in the batch of a step: functions of the seed, the step and the rank, of nothing else."""
+"""Batch samplers that are functions of the seed, the step and the rank only."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -10,32 +10,31 @@ Indices = np.ndarray[Any, np.dtype[np.int64]]
 
 
 class StratifiedSampler(DistributedSampler[list[int]]):
-    """Deals endless shuffled streams out to steps and ranks, so many items of each stream per step.
+    """Yields batches from several infinite shuffled streams, with a given number of items of each stream per step.
 
-    The law of mixing: in every step every rank has the same number of items of each stream, in the order of the
-    streams. Else one rank would skip an encoder while the others wait inside it for ever (DDP, FSDP).
+    In each step all ranks have the same number of items of each stream, in the order of the streams. Otherwise ranks
+    would run different encoders and deadlock in collectives (DDP, FSDP).
 
-    A stream goes through all its items in an order of its own (its *pass*) before any of them comes again. The batch
-    of a step follows from the seed, the step and how many items of each stream were dealt out before it. That is all a
-    run resumes from, whatever the number of ranks it had. Items are numbered through: those of the second stream follow
-    those of the first.
+    A stream is shuffled once per *pass*; all of its items are used before any is used again. The batch of a step
+    depends on the seed, the step, and the number of items of each stream in earlier steps. This is the whole state, so
+    that a run resumes on any number of ranks. Item numbers of the second stream follow those of the first.
 
-    Each item that the sampler yields is the list of a whole batch: use it with ``DataLoader(batch_size=None)``. It is a
-    ``DistributedSampler`` because Lightning leaves those alone.
+    The sampler yields the list of items of a whole batch: use ``DataLoader(batch_size=None)``. It is a
+    ``DistributedSampler``, because Lightning does not replace those.
 
     Args:
         sizes: Number of items of each stream.
-        counts: Gives the number of items of each stream that one rank takes in a step.
-        num_steps: Batches that one iteration yields: an epoch.
-        seed: Not negative; the same on every rank.
-        rank: Which rank's share to yield.
+        counts: Returns the number of items of each stream for one rank in a step.
+        num_steps: Number of batches of one iteration, an epoch.
+        seed: Non-negative seed, the same on all ranks.
+        rank: Rank whose batches are yielded.
         world_size: Number of ranks.
 
     Attributes:
-        step: The step that the next iteration begins with.
+        step: First step of the next iteration.
 
     Raises:
-        ValueError: If there is less than one step in an epoch.
+        ValueError: If an epoch has no step.
 
     Example:
         >>> sampler = StratifiedSampler([100, 50], counts=lambda step: (3, 1), num_steps=25)
@@ -60,67 +59,68 @@ class StratifiedSampler(DistributedSampler[list[int]]):
         self.counts = counts
         self.num_steps = num_steps
         self.step = 0
-        self._start = self._saved = self._drawn = (0, (0,) * len(self.sizes))
+        self._start = self._saved = self._counted = (0, (0,) * len(self.sizes))
         self._passes: dict[int, tuple[int, Indices]] = {}
 
     def __len__(self) -> int:
-        """Batches in an epoch."""
+        """Number of batches in an epoch."""
         return self.num_steps
 
     def __iter__(self) -> Iterator[list[int]]:
-        """Yield the batches of one epoch, whatever step it begins with."""
+        """Yield the batches of one epoch, from the current step on."""
         for step in range(self.step, self.step + self.num_steps):
-            yield self.draw(step)
+            yield self.batch(step)
 
     def state_dict(self) -> dict[str, Any]:
-        """The step that comes next, and the items of each stream that all ranks took before it."""
-        self._saved = (self.step, self._count_drawn(self.step))
+        """Return the next step, and the number of items of each stream that all ranks used before it."""
+        self._saved = (self.step, self._count_used(self.step))
         return {"step": self.step, "drawn": list(self._saved[1])}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a step, with the items that were not yet taken.
+        """Resume from a step, with the unused items of the current pass.
 
         Raises:
-            ValueError: If the state is of another number of streams.
+            ValueError: If the state has another number of streams.
         """
-        drawn = tuple(state["drawn"])
-        if len(drawn) != len(self.sizes):
+        used = tuple(state["drawn"])
+        if len(used) != len(self.sizes):
             raise ValueError(
-                f"The checkpoint was saved with {len(drawn)} kinds of training pairs, and there are {len(self.sizes)}; "
-                "expected the data of the run that is gone on with. Use its config.yaml."
+                f"The checkpoint was saved with {len(used)} kinds of training pairs, but there are {len(self.sizes)}; "
+                "expected the data of the resumed run. Use its config.yaml."
             )
         self.step = state["step"]
-        self._start = self._saved = self._drawn = (self.step, drawn)
+        self._start = self._saved = self._counted = (self.step, used)
 
-    def draw(self, step: int) -> list[int]:
-        """Give this rank's items of a step.
+    def batch(self, step: int) -> list[int]:
+        """Return this rank's items of a step.
 
         Raises:
-            ValueError: If the step takes items of a stream that has none.
+            ValueError: If the step needs items of an empty stream.
         """
         counts = self.counts(step)
         batch: list[int] = []
-        for stream, (drawn, count) in enumerate(zip(self._count_drawn(step), counts, strict=True)):
+        for stream, (used, count) in enumerate(zip(self._count_used(step), counts, strict=True)):
             if count:
-                batch += self._take(stream, drawn + self.rank * count, count)
+                batch += self._take(stream, used + self.rank * count, count)
         return batch
 
-    def _count_drawn(self, step: int) -> tuple[int, ...]:
-        """How many items of each stream all ranks took before a step."""
-        # Counted on from where it is known: workers read ahead of the state that is saved.
-        known, drawn = max(point for point in (self._start, self._saved, self._drawn) if point[0] <= step)
+    def _count_used(self, step: int) -> tuple[int, ...]:
+        """Return the number of items of each stream that all ranks used before a step."""
+        # Count from the latest known step: workers prefetch beyond the saved state.
+        known, used = max(point for point in (self._start, self._saved, self._counted) if point[0] <= step)
         for earlier in range(known, step):
-            drawn = tuple(
-                total + self.num_replicas * count for total, count in zip(drawn, self.counts(earlier), strict=True)
+            used = tuple(
+                total + self.num_replicas * count for total, count in zip(used, self.counts(earlier), strict=True)
             )
-        self._drawn = (step, drawn)
-        return drawn
+        self._counted = (step, used)
+        return used
 
     def _take(self, stream: int, start: int, count: int) -> list[int]:
         size = self.sizes[stream]
         if size == 0:
             raise ValueError(
-                f"A batch wants {count} items of stream {stream}, which has none. Give it data, or a count of 0."
+                f"A batch needs {count} items of stream {stream}, which has none; expected at least one. Add data, or "
+                "set its count to 0."
             )
         offset = sum(self.sizes[:stream])
         positions = np.arange(start, start + count)
@@ -129,7 +129,7 @@ class StratifiedSampler(DistributedSampler[list[int]]):
         return [int(item) for item in np.concatenate(orders) + offset]
 
     def _shuffle(self, stream: int, pass_: int) -> Indices:
-        """The order of a stream in one of its passes; the last one is kept, since steps follow each other."""
+        """Return the order of a stream in one of its passes; the latest is cached."""
         if stream not in self._passes or self._passes[stream][0] != pass_:
             generator = np.random.default_rng([self.seed, stream, pass_])
             self._passes[stream] = (pass_, generator.permutation(self.sizes[stream]))
@@ -137,15 +137,15 @@ class StratifiedSampler(DistributedSampler[list[int]]):
 
 
 class EvaluationSampler(DistributedSampler[list[int]]):
-    """Deals items out in their order, the same number of equally large batches to every rank.
+    """Yields items in order, with the same number and size of batches on all ranks.
 
-    Where the items do not divide evenly the first ones come again at the end: a rank without a batch would leave the
-    others waiting in a collective call. Scores drop keys that they have seen.
+    If the items do not divide evenly, the first ones are repeated at the end: a rank without a batch would let the
+    others deadlock in a collective. Metrics drop repeated keys.
 
     Args:
         num_items: Number of items over all ranks.
-        batch_size: Items per batch; the last one may be smaller.
-        rank: Which rank's share to yield.
+        batch_size: Items per batch; the last batch may be smaller.
+        rank: Rank whose batches are yielded.
         world_size: Number of ranks.
 
     Example:
@@ -160,28 +160,29 @@ class EvaluationSampler(DistributedSampler[list[int]]):
         self.batch_size = batch_size
 
     def __len__(self) -> int:
-        """Batches of this rank."""
-        return (len(self.share()) + self.batch_size - 1) // self.batch_size
+        """Number of batches of this rank."""
+        return (len(self.rank_items()) + self.batch_size - 1) // self.batch_size
 
     def __iter__(self) -> Iterator[list[int]]:
         """Yield the batches of this rank."""
-        share = self.share()
-        for start in range(0, len(share), self.batch_size):
-            yield [item % self.num_items for item in share[start : start + self.batch_size]]
+        items = self.rank_items()
+        for start in range(0, len(items), self.batch_size):
+            yield [item % self.num_items for item in items[start : start + self.batch_size]]
 
-    def share(self) -> range:
-        """This rank's items; those from ``num_items`` on are the first ones again."""
+    def rank_items(self) -> range:
+        """Return this rank's items; numbers from ``num_items`` on repeat the first items."""
         return range(self.rank * self.num_samples, (self.rank + 1) * self.num_samples)
 
 
 class PredictionSampler(EvaluationSampler):
-    """Deals items out in their order, each exactly once: the last ranks may have fewer, or none.
+    """Yields items in order, each exactly once; the last ranks may have fewer or none.
 
     Example:
         >>> list(PredictionSampler(5, batch_size=2, rank=1, world_size=2))
         [[3, 4]]
     """
 
-    def share(self) -> range:
-        """This rank's items."""
-        return range(min(super().share().start, self.num_items), min(super().share().stop, self.num_items))
+    def rank_items(self) -> range:
+        """Return this rank's items, without repeated ones."""
+        items = super().rank_items()
+        return range(min(items.start, self.num_items), min(items.stop, self.num_items))

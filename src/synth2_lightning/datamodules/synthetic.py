@@ -1,4 +1,4 @@
-"""Synthetic pairs: captions with image tokens from shards."""
+"""Datamodule of synthetic pairs: captions and image tokens from shards."""
 
 from collections.abc import Sequence
 
@@ -12,10 +12,10 @@ from synth2_lightning.types import ImageTextBatch
 
 
 class ShardPairs(BatchDataset):
-    """Rows of shards to learn from: every caption makes a pair of its own.
+    """Training pairs of the image tokens of a shard row and one of its captions.
 
     Args:
-        reader: Loaded.
+        reader: Loaded reader.
     """
 
     def __init__(self, reader: ShardReader) -> None:
@@ -27,53 +27,51 @@ class ShardPairs(BatchDataset):
         return len(self._pairs)
 
     def fingerprint(self) -> str:
-        """Checksum of the shards."""
+        """Return the checksum of the shards."""
         return self.reader.fingerprint()
 
     def read(self, indices: Sequence[int]) -> ImageTextBatch:
-        """Read pairs, all rows at once."""
+        """Return a batch of pairs; all rows are read together."""
         rows, ordinals = self._pairs.locate(indices)
         images = self.reader.read(rows)
         return ImageTextBatch(
             image=images.tokens,
             captions=tuple(texts[ordinal] for texts, ordinal in zip(images.captions, ordinals, strict=True)),
-            keys=images.keys,
-            sources=images.sources,
+            samples=images.samples,
         )
 
 
-def load_to_learn(reader: ShardReader) -> None:
-    """Check and map shards that are to be learnt from.
+def load_for_training(reader: ShardReader) -> None:
+    """Load the shards of training pairs.
 
     Raises:
-        ValueError: If they are known to come from an evaluation split.
+        ValueError: If they come from an evaluation split.
     """
     reader.load()
     if reader.manifest.is_evaluation:
         raise ValueError(
-            f"The shards to learn from, {reader.folder}, were made of an evaluation split: what is scored on it "
-            "afterwards would mean nothing. Expected shards of pictures and captions that nothing is scored on; make "
-            "them of a training split."
+            f"The training shards, {reader.folder}, come from an evaluation split, so that scores on it would be "
+            "invalid. Expected shards of a training split; create them from one."
         )
 
 
 class SyntheticDataModule(ImageTextDataModule):
-    """Pairs of a caption and image tokens, from a folder of shards; to learn from only.
+    """Datamodule of training pairs of a caption and image tokens from a shard folder.
 
-    To train on nothing else and still be judged by photographs, put it into a ``MixedDataModule`` with a constant share
-    of 1.
+    To train on synthetic pairs only and validate on photos, use it in a ``MixedDataModule`` with a constant fraction of
+    1.
 
     Args:
-        shards: Folder that ``synth2 predict --config tokenize.yaml``, or a generator, has finished.
+        shards: Finished shard folder of ``synth2 predict``, with tokenized or generated images.
         batch_size: Pairs per step and rank.
-        num_workers: Processes that read ahead, per rank.
-        seed: Order of the pairs.
-        limit: Keep the first rows only.
-        keep_share: Share of the pairs to keep, of those with the best scores (``synth2 predict --config score.yaml``
-            writes them); pairs that score like the last of them are kept as well. 1 keeps all, scored or not.
+        num_workers: Number of data loader worker processes per rank.
+        seed: Seed of the order of the pairs.
+        limit: Maximum number of rows, from the first; ``None`` keeps all.
+        keep_fraction: Fraction of the pairs to keep, those with the highest scores (written by ``synth2 predict
+            --config score.yaml``); pairs with the lowest kept score are all kept. 1 keeps all and needs no scores.
 
     Raises:
-        ValueError: If ``keep_share`` is not above 0 and up to 1.
+        ValueError: If ``keep_fraction`` is not above 0 and at most 1.
 
     Example:
         >>> SyntheticDataModule("shards/coco", batch_size=256).batch_size
@@ -87,40 +85,42 @@ class SyntheticDataModule(ImageTextDataModule):
         num_workers: int = 2,
         seed: int = 0,
         limit: int | None = None,
-        keep_share: float = 1.0,
+        keep_fraction: float = 1.0,
     ) -> None:
         super().__init__(batch_size, num_workers, seed)
-        if not 0.0 < keep_share <= 1.0:
-            raise ValueError(f"SyntheticDataModule got keep_share={keep_share}; expected a share above 0 and up to 1.")
+        if not 0.0 < keep_fraction <= 1.0:
+            raise ValueError(
+                f"SyntheticDataModule got keep_fraction={keep_fraction}; expected a fraction above 0 and at most 1."
+            )
         self.reader = ShardReader(shards, limit)
-        self.keep_share = keep_share
+        self.keep_fraction = keep_fraction
 
     def setup(self, stage: str) -> None:
-        """Check and map the shards where they are to be learnt from.
+        """Load the shards in ``fit``.
 
         Raises:
-            ValueError: If they are known to come from an evaluation split.
+            ValueError: If they come from an evaluation split.
         """
         super().setup(stage)
         if stage == "fit":
-            load_to_learn(self.reader)
+            load_for_training(self.reader)
 
     def make_train_pairs(self) -> BatchDataset:
-        """Give the pairs of image tokens and one of their captions, the best share of them.
+        """Return the pairs of image tokens and a caption, filtered by ``keep_fraction``.
 
         Raises:
-            ValueError: If not all are to be kept and they have no scores.
+            ValueError: If ``keep_fraction`` is below 1 and the pairs have no scores.
         """
         pairs = ShardPairs(self.reader)
-        if self.keep_share == 1:
+        if self.keep_fraction == 1:
             return pairs
         scores = self.reader.read_scores()
-        # By the score alone, not by the order of the rows: that is another one where other ranks wrote them.
-        num_kept = max(1, round(self.keep_share * len(scores)))
+        # Select by score only, because the order of the rows depends on the ranks that wrote them.
+        num_kept = max(1, round(self.keep_fraction * len(scores)))
         lowest = np.partition(scores, -num_kept)[-num_kept]
         kept = np.flatnonzero(scores >= lowest)
         rank_zero_info(
-            f"{len(kept)} of the {len(scores)} pairs of {self.reader.folder} are learnt from, those with a score of at "
-            f"least {lowest:.4g} (keep_share={self.keep_share})"
+            f"{len(kept)} of the {len(scores)} pairs of {self.reader.folder} are used, those with a score of at "
+            f"least {lowest:.4g} (keep_fraction={self.keep_fraction})"
         )
         return Selection(pairs, kept)

@@ -1,1 +1,1 @@
-"""Visual tokens become words."""
+"""Decoders: language models conditioned on visual tokens."""

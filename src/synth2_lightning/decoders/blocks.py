@@ -1,4 +1,4 @@
-"""The blocks of any language model of transformers, and what may be wrapped around them."""
+"""Finding and wrapping the blocks of a language model of transformers."""
 
 from typing import Any
 
@@ -8,11 +8,11 @@ from torch.utils.checkpoint import checkpoint
 
 
 def find_blocks(model: nn.Module, num_blocks: int) -> nn.ModuleList:
-    """Find the list of a language model's blocks, whatever its class calls it.
+    """Find the list of a language model's blocks, whose attribute has another name in every architecture.
 
     Args:
         model: The language model.
-        num_blocks: What its configuration says.
+        num_blocks: Number of blocks according to its configuration.
 
     Raises:
         ValueError: If no list, or more than one, has that length.
@@ -30,22 +30,22 @@ def find_blocks(model: nn.Module, num_blocks: int) -> nn.ModuleList:
     }
     if len(found) != 1:
         raise ValueError(
-            f"{type(model).__name__} has {len(found)} lists of {num_blocks} modules ({', '.join(found) or 'none'}), so "
-            "its blocks cannot be told; expected one list, as decoder-only models of transformers have it. Use "
-            "PrefixDecoder without checkpoint_activations, which needs no blocks."
+            f"{type(model).__name__} has {len(found)} lists of {num_blocks} modules ({', '.join(found) or 'none'}); "
+            "expected exactly one, the list of its blocks, as in decoder-only models of transformers. Use "
+            "PrefixDecoder without checkpoint_activations, which does not need the blocks."
         )
     return next(iter(found.values()))
 
 
 class BlockWrapper(nn.Module):
-    """Stands in a block's place and lets through what others ask the block for."""
+    """Replaces a block; attributes that it lacks are those of the block."""
 
     def __init__(self, block: nn.Module) -> None:
         super().__init__()
         self.block = block
 
     def __getattr__(self, name: str) -> Any:
-        """Look the attribute up here, then in the block."""
+        """Return an attribute of the wrapper, or else of the block."""
         try:
             return super().__getattr__(name)
         except AttributeError:
@@ -53,13 +53,13 @@ class BlockWrapper(nn.Module):
 
 
 class CheckpointedBlock(BlockWrapper):
-    """Computes its block again in the backward pass rather than keep what it computed.
+    """Recomputes its block's activations in the backward pass (gradient checkpointing).
 
-    Transformers' own checkpointing rests in ``eval()``, which is where a frozen language model is kept.
+    The gradient checkpointing of transformers is off in ``eval()``, the mode of a frozen language model.
     """
 
     def forward(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        """Run the block."""
+        """Call the block with its own arguments."""
         if not torch.is_grad_enabled():
             return self.block(hidden_states, *args, **kwargs)
         return checkpoint(self.block, hidden_states, *args, use_reentrant=False, **kwargs)

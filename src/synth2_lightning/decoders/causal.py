@@ -1,4 +1,4 @@
-"""What all decoders around a causal language model of transformers share."""
+"""Decoders that wrap a causal language model of transformers."""
 
 import logging
 import warnings
@@ -20,21 +20,21 @@ from torch.nn.functional import one_hot, pad
 from synth2_lightning.decoders.beam_search import beam_search
 from synth2_lightning.decoders.language_model import LanguageModelSource
 from synth2_lightning.decoders.tokens import CaptionTokenizer
-from synth2_lightning.fingerprints import fingerprint_texts
+from synth2_lightning.decoders.visual_context import VisualContext
 from synth2_lightning.interfaces import LanguageDecoder
-from synth2_lightning.nn.likelihood import negative_log_likelihood
+from synth2_lightning.io.fingerprints import fingerprint_texts
+from synth2_lightning.nn.cpu_kernels import negative_log_likelihood
 from synth2_lightning.types import GenerationSettings, TokenLoss
 
 
 class CausalDecoder(LanguageDecoder, ABC):
-    """Trains and asks a causal language model; a subclass says how the model gets to see (:meth:`show`).
+    """Wraps a causal language model; subclasses define how visual tokens condition it (:meth:`visual_context`).
 
     Args:
-        language_model: Where the language model comes from. What it does not learn stays in ``eval()``.
-        prompt: What stands before captions that come without a prompt of their own.
-        max_text_tokens: Cut captions after so many tokens; ``None`` cuts nothing.
-        checkpoint_activations: Compute the model's blocks again in the backward pass rather than keep what they
-            computed.
+        language_model: Builds the language model. A model without trainable weights stays in ``eval()``.
+        prompt: Text before captions that have no prompt of their own.
+        max_text_tokens: Truncate captions to this number of tokens; ``None`` truncates none.
+        checkpoint_activations: Recompute the activations of the model's blocks in the backward pass.
     """
 
     def __init__(
@@ -51,61 +51,59 @@ class CausalDecoder(LanguageDecoder, ABC):
         self.checkpoint_activations = checkpoint_activations
         self.embed_dim = language_model.hidden_size
         self.lm: Any = None
-        self._lm_learns = False
+        self._lm_is_trainable = False
 
-    def load(self) -> None:
-        """Bring the language model; the second call does nothing."""
-        if self.lm is not None:
-            return
+    def _load(self) -> None:
+        """Read the language model."""
         from transformers import GenerationConfig
 
         lm = self.source.build()
-        lm.generation_config = GenerationConfig()  # Or what the Hub thinks of sampling would mix with our settings.
-        self._lm_learns = any(parameter.requires_grad for parameter in lm.parameters())
-        self.fit_in(lm)
+        lm.generation_config = GenerationConfig()  # The settings published with a model would mix with ours.
+        self._lm_is_trainable = any(parameter.requires_grad for parameter in lm.parameters())
+        self.attach(lm)
         self.lm = lm
         self.train(self.training)
 
     @abstractmethod
-    def fit_in(self, lm: Any) -> None:
-        """Prepare the language model and the parts that depend on its weights, once they are there."""
+    def attach(self, lm: Any) -> None:
+        """Modify the language model and add the layers that depend on its weights; called once, by :meth:`load`."""
 
     @abstractmethod
-    def show(
-        self, visual: Float[Tensor, "batch queries width"]
-    ) -> AbstractContextManager[Float[Tensor, "batch prefix width"]]:
-        """Let the language model see pictures while the context lasts.
+    def visual_context(self, visual: Float[Tensor, "batch queries width"]) -> AbstractContextManager[VisualContext]:
+        """Return a context manager in which the language model is conditioned on images.
 
         Args:
-            visual: Visual tokens. The model may read several rows for each picture, which follow each other.
-
-        Returns:
-            A context whose value are the embeddings to put before the words, maybe none.
+            visual: Visual tokens. In the model's batch each image may have several adjacent rows, such as its beams.
         """
 
     @abstractmethod
-    def keep_pictures(self, kept: Int[Tensor, " pictures"]) -> None:
-        """Let the language model see some of the pictures only, from now on, until the context of :meth:`show` ends.
+    def token_attention(
+        self, embeds: Float[Tensor, "batch length width"], num_before: int
+    ) -> Float[Tensor, "batch positions queries"]:
+        """Run the language model and return the attention of each token to the visual tokens; rows sum to one.
+
+        Called in a :meth:`visual_context`.
 
         Args:
-            kept: Numbers, among those that it sees now.
+            embeds: Embeddings of the context's prefix and of the tokens.
+            num_before: Length of the prefix.
         """
 
     @cached_property
-    def captions(self) -> CaptionTokenizer:
-        """The rules by which captions become ids."""
+    def caption_tokenizer(self) -> CaptionTokenizer:
+        """Converts captions to token ids."""
         return CaptionTokenizer(self.source.tokenizer, self.prompt, self.max_text_tokens)
 
     def fingerprint_vocabulary(self) -> str:
-        """Return a checksum of the tokenizer's words and their ids."""
+        """Return a checksum of the tokenizer's tokens and their ids."""
         return fingerprint_texts(
             f"{number} {word}" for word, number in sorted(self.source.tokenizer.get_vocab().items())
         )
 
     def train(self, mode: bool = True) -> "CausalDecoder":
-        """Set the mode, but for a frozen language model."""
+        """Set the mode; a frozen language model stays in ``eval()``."""
         super().train(mode)
-        if self.lm is not None and not self._lm_learns:
+        if self.lm is not None and not self._lm_is_trainable:
             self.lm.eval()
         return self
 
@@ -115,19 +113,26 @@ class CausalDecoder(LanguageDecoder, ABC):
         texts: Sequence[str],
         prompts: Sequence[str] | None = None,
     ) -> TokenLoss:
-        """Negative log-likelihood of each text (and of the end after it), given its picture and its prompt.
+        """Return the negative log-likelihood of each text and its end-of-text token, given its image and its prompt.
+
+        Args:
+            visual: Visual tokens.
+            texts: One per image.
+            prompts: One per image; by default the decoder's ``prompt``.
 
         Raises:
-            ValueError: If a text is empty, or longer than the language model's context.
+            ValueError: If a text is empty, or longer than the language model's context, or the number of prompts is not
+                that of the texts.
         """
-        tokens = self.captions.encode(texts, prompts)
+        tokens = self.caption_tokenizer.encode(texts, prompts)
         device = visual.device
-        with self.show(visual) as prefix:
+        with self.visual_context(visual) as context:
+            prefix = context.prefix
             self._check_length(prefix.shape[1] + tokens.inputs.shape[1], "captions")
-            # Padding stands on the right, where causal attention never looks: no mask is needed.
+            # No attention mask: padding is on the right, so causal attention excludes it.
             embeds = self._embed(prefix, tokens.inputs.to(device))
-            asked = pad(tokens.is_target, (prefix.shape[1], 0)).flatten().nonzero().squeeze(1)
-            with _only_at(self.lm.get_output_embeddings(), asked.to(device)):
+            target_positions = pad(tokens.is_target, (prefix.shape[1], 0)).flatten().nonzero().squeeze(1)
+            with _only_at(self.lm.get_output_embeddings(), target_positions.to(device)):
                 logits = self.lm(inputs_embeds=embeds, use_cache=False).logits
         is_target = tokens.is_target.to(device)
         losses = negative_log_likelihood(logits, tokens.targets[tokens.is_target].to(device))
@@ -141,21 +146,32 @@ class CausalDecoder(LanguageDecoder, ABC):
         settings: GenerationSettings,
         prompts: Sequence[str] | None = None,
     ) -> list[str]:
-        """Write one text per row.
+        """Generate one text per image.
+
+        Args:
+            visual: Visual tokens.
+            settings: Parameters of the decoding.
+            prompts: One per image; by default the decoder's ``prompt``.
 
         Raises:
-            ValueError: If prompt and text may outgrow the language model's context.
+            ValueError: If prompt and text may exceed the language model's context, or the number of prompts is not that
+                of the images.
         """
-        tokens = self.captions.encode_prompts([self.prompt] * len(visual) if prompts is None else prompts)
-        with self.show(visual) as prefix, _without_advice():
+        tokens = self.caption_tokenizer.encode_prompts(self.caption_tokenizer.fill_prompts(prompts, len(visual)))
+        with self.visual_context(visual) as context, _without_irrelevant_warnings():
+            prefix = context.prefix
             self._check_length(prefix.shape[1] + tokens.inputs.shape[1] + settings.max_new_tokens, "generated texts")
             synced = _is_sharded(self.lm)
             search = partial(
-                beam_search, settings=settings, end=self.captions.end, keep_pictures=self.keep_pictures, synced=synced
+                beam_search,
+                settings=settings,
+                eos_id=self.caption_tokenizer.eos_id,
+                select_images=context.select_images,
+                synced=synced,
             )
             embeds = self._embed(prefix, tokens.inputs.to(visual.device))
             mask = pad(tokens.mask, (prefix.shape[1], 0), value=True).long().to(visual.device)
-            # Padding goes before the picture: sliding windows, and the states of recurrent models, know no holes.
+            # Padding comes before the prefix: sliding windows and recurrent states do not allow gaps.
             order = mask.argsort(dim=1, stable=True)
             ids = self.lm.generate(
                 inputs_embeds=embeds.take_along_dim(order[..., None], dim=1),
@@ -165,77 +181,69 @@ class CausalDecoder(LanguageDecoder, ABC):
                 synced_gpus=synced,
                 custom_generate=None if settings.do_sample else search,
             )
-        return self.captions.decode(ids)
+        return self.caption_tokenizer.decode(ids)
 
     @torch.no_grad()
     def attention(
         self, visual: Float[Tensor, "batch queries width"], texts: Sequence[str]
     ) -> list[Float[Tensor, "words queries"]]:
-        """Say where the language model looks when it is about to say each word; rows sum to one.
+        """Return the attention to the visual tokens with which each word of each text is predicted; rows sum to one.
 
-        A word of several tokens has their mean. Texts that are cut have rows for the words that are left.
+        A word of several tokens has their mean. A truncated text has rows for the words that are left.
 
         Raises:
             ValueError: If a text is empty, or longer than the language model's context.
-            TypeError: If the language model has no attention to be looked at.
+            TypeError: If the language model returns no attention weights.
         """
-        tokens = self.captions.encode(texts, None)
-        with self.show(visual) as prefix:
-            self._check_length(prefix.shape[1] + tokens.inputs.shape[1], "captions")
-            of_positions = self.trace(self._embed(prefix, tokens.inputs.to(visual.device)), prefix.shape[1])
+        tokens = self.caption_tokenizer.encode(texts, None)
+        with self.visual_context(visual) as context:
+            num_before = context.prefix.shape[1]
+            self._check_length(num_before + tokens.inputs.shape[1], "captions")
+            of_positions = self.token_attention(
+                self._embed(context.prefix, tokens.inputs.to(visual.device)), num_before
+            )
         words = []
-        for weights, is_target, numbers in zip(
-            of_positions, tokens.is_target, self.captions.word_numbers(texts), strict=True
+        for weights, is_target, indices in zip(
+            of_positions, tokens.is_target, self.caption_tokenizer.word_indices(texts), strict=True
         ):
-            of_tokens = weights[is_target.to(weights.device)][: len(numbers)]
-            member = one_hot(torch.tensor(numbers[: len(of_tokens)], device=weights.device)).to(weights.dtype)
+            of_tokens = weights[is_target.to(weights.device)][: len(indices)]
+            member = one_hot(torch.tensor(indices[: len(of_tokens)], device=weights.device)).to(weights.dtype)
             words.append((member / member.sum(0)).T @ of_tokens)
         return words
 
-    @abstractmethod
-    def trace(
-        self, embeds: Float[Tensor, "batch length width"], num_before: int
-    ) -> Float[Tensor, "batch positions queries"]:
-        """Run the language model and say where every word's position looks at the picture; rows sum to one.
-
-        Args:
-            embeds: What :meth:`show` puts before the words, and the words.
-            num_before: How many of these are no words.
-        """
-
     def _embed(self, prefix: Tensor, ids: Tensor) -> Tensor:
-        words: Tensor = self.lm.get_input_embeddings()(ids)
-        return torch.cat([prefix.to(words.dtype), words], dim=1)
+        embeddings: Tensor = self.lm.get_input_embeddings()(ids)
+        return torch.cat([prefix.to(embeddings.dtype), embeddings], dim=1)
 
     def _check_length(self, length: int, what: str) -> None:
         context = getattr(self.source.config.get_text_config(), "max_position_embeddings", None)
         if context is not None and length > context:
             raise ValueError(
-                f"The longest of the {what} needs {length} positions with its prompt and its picture, but the language "
-                f"model has a context of {context}. Cut captions by the decoder's max_text_tokens, ask for fewer "
-                "max_new_tokens, shorten the prompt, or take a language model with a longer context."
+                f"The longest of the {what} needs {length} positions with its visual tokens and its prompt; expected "
+                f"at most {context}, the language model's context. Set the decoder's max_text_tokens, lower "
+                "max_new_tokens, shorten the prompt, or choose a language model with a longer context."
             )
 
     def _generation_config(self, settings: GenerationSettings) -> Any:
         from transformers import GenerationConfig
 
         tokenizer = self.source.tokenizer
-        unknown = tokenizer.unk_token_id
+        unk_id, eos_id = tokenizer.unk_token_id, self.caption_tokenizer.eos_id
         own = {"repetition_penalty"} if settings.do_sample else {"repetition_penalty", "num_beams", "length_penalty"}
         return GenerationConfig(
             **(asdict(settings) | dict.fromkeys(own)),
-            top_k=0 if settings.do_sample else None,  # Transformers would keep 50 words unasked.
-            eos_token_id=self.captions.end,
-            pad_token_id=self.captions.end if tokenizer.pad_token_id is None else tokenizer.pad_token_id,
-            # "Unknown" is no word to say; in some vocabularies it is also the end.
-            suppress_tokens=None if unknown in (None, self.captions.end) else [unknown],
+            top_k=0 if settings.do_sample else None,  # The default of transformers is 50.
+            eos_token_id=eos_id,
+            pad_token_id=eos_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id,
+            # The unknown token is no word of a caption; in some vocabularies it is also the end of text.
+            suppress_tokens=None if unk_id in (None, eos_id) else [unk_id],
         )
 
 
 @contextmanager
 def _only_at(head: nn.Module, positions: Int[Tensor, " targets"]) -> Iterator[None]:
-    # The head is the dearest layer of a small language model: most of its positions, the picture's and the padding's,
-    # have no target. Asked through a hook, what a model does to its logits afterwards (scales, caps) stays its own.
+    # The output layer is the most expensive one of a small language model, and most positions (visual tokens, prompt,
+    # padding) have no target. A hook keeps what a model does to its logits afterwards, such as scaling or soft-capping.
     def select(_: nn.Module, inputs: tuple[Tensor]) -> Tensor:
         return inputs[0].flatten(0, -2).index_select(0, positions)
 
@@ -247,9 +255,9 @@ def _only_at(head: nn.Module, positions: Int[Tensor, " targets"]) -> Iterator[No
 
 
 @contextmanager
-def _without_advice() -> Iterator[None]:
-    # Repetitions are counted in what is written, not in the prompt, as they should be. And a mask that hides nothing is
-    # dropped by transformers itself, which then takes texts that have ended for unmasked padding.
+def _without_irrelevant_warnings() -> Iterator[None]:
+    # Repeated n-grams are counted in the generated text only, which is intended. And transformers itself drops a mask
+    # without zeros, then warns that the padding after finished texts is not masked.
     logger = logging.getLogger("transformers.modeling_utils")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Passing `no_repeat_ngram_size` with `inputs_embeds`")
@@ -265,8 +273,8 @@ def _is_not_about_padding(record: logging.LogRecord) -> bool:
 
 
 def _repetition_penalty(settings: GenerationSettings) -> Any:
-    # Given the setting itself, transformers 5.23 takes the padding of a prompt for as many written tokens, and spares
-    # those: a caption in a batch would differ from the caption alone.
+    # Passed as a processor and not as a setting: from the setting, transformers 5.23 counts the padding of a prompt as
+    # generated tokens, so that a caption in a batch would differ from the same caption alone.
     from transformers import LogitsProcessorList, RepetitionPenaltyLogitsProcessor
 
     if settings.repetition_penalty == 1:
@@ -275,7 +283,7 @@ def _repetition_penalty(settings: GenerationSettings) -> Any:
 
 
 def _is_sharded(model: nn.Module) -> bool:
-    # Ranks that hold parts of the same weights must take the same number of steps.
+    # Ranks that hold shards of the same weights must call the model equally often.
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return False
     return any(isinstance(part, FullyShardedDataParallel) for part in model.modules()) or any(

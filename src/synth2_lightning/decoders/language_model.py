@@ -1,24 +1,25 @@
-"""Where the language model of a decoder comes from: weights that exist, or a configuration to start from."""
+"""Sources of a decoder's language model: pretrained weights, or a configuration with random ones."""
 
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-from synth2_lightning.huggingface import NewNetwork, check_config, check_language_model, read_language_model
-from synth2_lightning.locations import is_here, locate_model
+from synth2_lightning.io.extras import require_extra
+from synth2_lightning.io.huggingface import NewNetwork, check_config, check_language_model, read_language_model
+from synth2_lightning.io.locations import is_here, locate_model
 
 
 class LanguageModelSource(ABC):
-    """A tokenizer, the width of a language model, and a way to build it.
+    """Provides the tokenizer and the configuration of a language model, and builds the model.
 
-    Tokenizer and configuration are read when they are first asked for, the weights only in :meth:`build`.
+    Tokenizer and configuration are read at their first use, the weights only in :meth:`build`.
     """
 
     @property
     @abstractmethod
     def tokenizer(self) -> Any:
-        """The fast tokenizer of transformers; its ends of text are those that the model learns."""
+        """The fast tokenizer of transformers; captions end with its end-of-text token."""
 
     @property
     @abstractmethod
@@ -27,11 +28,11 @@ class LanguageModelSource(ABC):
 
     @abstractmethod
     def build(self) -> Any:
-        """A causal language model of transformers, whose parameters require gradients where they shall be learnt."""
+        """Return a causal language model of transformers; the parameters to be trained require gradients."""
 
     @property
     def hidden_size(self) -> int:
-        """E, the width of the model's hidden states.
+        """Width of the model's hidden states.
 
         Raises:
             ValueError: If the configuration is not that of a decoder-only language model.
@@ -42,13 +43,13 @@ class LanguageModelSource(ABC):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoraSettings:
-    """Low-rank updates beside frozen weights (LoRA, arXiv 2106.09685), by PEFT.
+    """Low-rank updates of frozen weights (LoRA, arXiv 2106.09685), by PEFT.
 
     Args:
         r: Rank of the updates.
         alpha: The updates are scaled by ``alpha / r``.
-        dropout: Share of the updates' input that is dropped in training.
-        target_modules: Names of the linear maps to update; ``("all-linear",)`` takes all but the head.
+        dropout: Dropout probability of the updates' input.
+        target_modules: Names of the linear layers to update; ``("all-linear",)`` is all but the output layer.
 
     Example:
         >>> LoraSettings(r=4).alpha
@@ -62,16 +63,17 @@ class LoraSettings:
 
 
 class PretrainedLanguageModel(LanguageModelSource):
-    """A causal language model with weights, frozen unless said otherwise.
+    """A causal language model with pretrained weights, frozen by default.
 
     Args:
         model: Name on the Hugging Face Hub, or a folder: a path, ``package://PACKAGE/PATH`` or ``weights://NAME``.
-        gguf_file: Name of a GGUF file in it. Its weights are unpacked, because packed ones cannot be learnt through.
-        dtype: Precision of the weights. Half is enough for frozen ones, and two to three times as fast on CPUs that
-            know bfloat16; learn in float32.
-        trainable: Learn all weights.
-        lora: Learn low-rank updates of the weights.
-        attn_implementation: Attention kernel of transformers; ``None`` leaves the choice to transformers. ``"eager"``
+        gguf_file: Name of a GGUF file in it. Its weights are dequantized, because gradients cannot pass through
+            quantized ones.
+        dtype: Precision of the weights. For frozen weights half precision is enough, and two to three times as fast on
+            CPUs with bfloat16 instructions; train in float32.
+        trainable: Train all weights.
+        lora: Train low-rank updates of the weights.
+        attn_implementation: Attention kernel of transformers; ``None`` is the default of transformers. ``"eager"``
             is the fastest in bfloat16 on a CPU.
 
     Raises:
@@ -93,8 +95,8 @@ class PretrainedLanguageModel(LanguageModelSource):
     ) -> None:
         if trainable and lora is not None:
             raise ValueError(
-                "PretrainedLanguageModel was given trainable=True and lora; expected one of them: trainable learns all "
-                "weights, lora keeps them and learns low-rank updates."
+                "PretrainedLanguageModel got trainable=True and lora; expected at most one of them. trainable trains "
+                "all weights; lora freezes them and trains low-rank updates."
             )
         self.model = model
         self.gguf_file = gguf_file
@@ -105,20 +107,20 @@ class PretrainedLanguageModel(LanguageModelSource):
 
     @cached_property
     def tokenizer(self) -> Any:
-        """The tokenizer that came with the weights."""
+        """The tokenizer published with the weights."""
         from transformers import AutoTokenizer
 
         return AutoTokenizer.from_pretrained(self._location, **self._reading)
 
     @cached_property
     def config(self) -> Any:
-        """The configuration that came with the weights."""
+        """The configuration published with the weights."""
         from transformers import AutoConfig
 
         return AutoConfig.from_pretrained(self._location, **self._reading)
 
     def build(self) -> Any:
-        """Read the weights."""
+        """Read the weights; freeze or adapt them as set."""
         model = read_language_model(self._location, self.gguf_file, self.dtype, self.attn_implementation)
         model.requires_grad_(self.trainable)
         if self.lora is not None:
@@ -136,16 +138,16 @@ class PretrainedLanguageModel(LanguageModelSource):
 
 
 class NewLanguageModel(LanguageModelSource):
-    """A causal language model that starts from nothing and is learnt along.
+    """A causal language model that is randomly initialized and trained jointly.
 
     Args:
         config: The configuration of a Hugging Face model, such as
-            ``{"model_type": "gpt2", "n_embd": 192, "n_layer": 3, "n_head": 4}``. Size of the vocabulary and special
-            tokens are the tokenizer's.
-        tokenizer: Where the tokenizer lies, such as the folder that ``build_vocabulary`` wrote, or its Hub name.
+            ``{"model_type": "gpt2", "n_embd": 192, "n_layer": 3, "n_head": 4}``. Vocabulary size and special tokens are
+            those of the tokenizer.
+        tokenizer: Folder of the tokenizer, such as ``build_vocabulary`` writes, or its name on the Hub.
 
     Raises:
-        ValueError: If ``config`` lacks ``model_type``, or has a key that such a model does not know.
+        ValueError: If ``config`` lacks ``model_type``, or a key that such a model does not have.
 
     Example:
         >>> vocabulary = "package://synth2_lightning/scenes/vocabulary"
@@ -158,31 +160,32 @@ class NewLanguageModel(LanguageModelSource):
 
     @property
     def tokenizer(self) -> Any:
-        """The tokenizer at the given place."""
+        """The given tokenizer."""
         return self._plan.tokenizer
 
     @property
     def config(self) -> Any:
-        """The given configuration, with the tokenizer's vocabulary."""
+        """The given configuration with the tokenizer's vocabulary."""
         return self._plan.config
 
     def build(self) -> Any:
-        """Draw weights from torch's global random state."""
+        """Initialize the weights from torch's global random state."""
         from transformers import AutoModelForCausalLM
 
         try:
             model = AutoModelForCausalLM.from_config(self.config)
-        except Exception as error:  # every network has checks of its own
+        except Exception as error:  # each architecture has its own checks
             reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
             raise ValueError(
-                f"NewLanguageModel.config describes no {self.config.model_type!r} model that can be built: {reason}. "
-                "Expected sizes that go together; see the configuration class of transformers."
+                f"No {self.config.model_type!r} model can be built from NewLanguageModel.config: {reason}. Expected "
+                "consistent sizes; see the configuration class of transformers."
             ) from error
         check_language_model(model, "of a new network")
         return model
 
 
 def _add_lora(model: Any, lora: LoraSettings) -> None:
+    require_extra("peft", "lora")
     from peft import LoraConfig, inject_adapter_in_model
 
     settings = asdict(lora)
@@ -198,5 +201,5 @@ def _add_lora(model: Any, lora: LoraSettings) -> None:
         model,
     )
     for parameter in model.parameters():
-        if parameter.requires_grad:  # Updates of half precision would round small steps away.
+        if parameter.requires_grad:  # In half precision small steps would be rounded to zero.
             parameter.data = parameter.data.float()

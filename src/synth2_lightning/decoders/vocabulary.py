@@ -1,31 +1,31 @@
-"""A vocabulary of words, counted in captions, for language models that start from nothing."""
+"""A word-level vocabulary built from captions, for randomly initialized language models."""
 
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from synth2_lightning.files import write_files
+from synth2_lightning.io.atomic import write_files
 
 _SPECIAL = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
 
 
 def build_vocabulary(captions: Iterable[str], min_count: int, out: Path) -> int:
-    """Count words and write a tokenizer that transformers reads.
+    """Count words and write a tokenizer of transformers.
 
-    Words are in lower case, punctuation is apart; a word knows whether a space stands before it, so that decoded
-    text reads as it was written. What is rarer than ``min_count`` becomes ``<unk>``.
+    Words are lower-cased and split from punctuation. A token includes whether a space precedes it, so that decoded text
+    has the original spacing. Words that occur fewer than ``min_count`` times become ``<unk>``.
 
     Args:
-        captions: The texts to count in; training captions only.
-        min_count: Least number of times that a word must occur.
+        captions: Texts to count in; training captions only.
+        min_count: Minimum number of occurrences of a word.
         out: Folder to write to.
 
     Returns:
-        Size of the vocabulary, with its four special tokens.
+        Size of the vocabulary, including its four special tokens.
 
     Raises:
         OSError: If the folder cannot be written.
-        ValueError: If no word is that frequent.
+        ValueError: If no word occurs ``min_count`` times.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -39,8 +39,8 @@ def build_vocabulary(captions: Iterable[str], min_count: int, out: Path) -> int:
     size: int = tokenizer.get_vocab_size()
     if size <= len(_SPECIAL):
         raise ValueError(
-            f"No word of the captions occurs min_count={min_count} times, so the vocabulary would be empty; expected "
-            "captions with repeated words. Lower min_count, or give more captions."
+            f"No word of the captions occurs min_count={min_count} times; expected at least one, because the "
+            "vocabulary would be empty. Lower min_count, or give more captions."
         )
     with write_files(out) as draft:
         PreTrainedTokenizerFast(tokenizer_object=tokenizer, **_SPECIAL).save_pretrained(draft)
@@ -56,7 +56,7 @@ def _count(captions: Iterable[str], min_count: int) -> Any:
             normalizers.NFKC(),
             normalizers.Lowercase(),
             normalizers.Replace(Regex(r"\s+"), " "),
-            normalizers.Replace(Regex(r" (?=[.,;:!?])"), ""),  # many caption sets write "a dog runs ."
+            normalizers.Replace(Regex(r" (?=[.,;:!?])"), ""),  # many caption sets contain "a dog runs ."
             normalizers.Strip(),
         ]
     )

@@ -1,1 +1,1 @@
-"""A page to try a trained captioner: what it says of a picture, where it looked, what it learnt that is alike."""
+"""Demo page of a trained captioner: caption, attention map of each word, and similar training pairs."""

@@ -1,4 +1,4 @@
-"""Everything that the page says about a picture, without the page."""
+"""The contents of the demo page for an image."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,38 +7,37 @@ import numpy as np
 import torch
 from PIL import Image
 
-from synth2_lightning.captioner import MAX_PIXELS, Captioner
-from synth2_lightning.datamodules.photographs import cut_square
-from synth2_lightning.demo.neighbours import Neighbour, Neighbours
+from synth2_lightning.demo.neighbors import Neighbor, Neighbors
 from synth2_lightning.demo.word_maps import draw_map, map_words
-from synth2_lightning.sources.pictures import decode_picture, pixel_limit
+from synth2_lightning.export.captioner import MAX_PIXELS, Captioner
+from synth2_lightning.sources.images import center_crop, decode_image, pixel_limit
 from synth2_lightning.types import Pixels
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What is said about a picture.
+    """A caption, its attention maps, and similar training pairs.
 
     Args:
-        caption: Of the picture.
-        words: The words of the caption, each with its map over the picture.
-        words_note: Why there is no map, or none is needed.
-        neighbours: Synthetic pairs that were learnt from and are most alike.
+        caption: Caption of the image.
+        words: Words of the caption, each with its attention map over the image.
+        words_note: The reason, if there are no maps.
+        neighbors: The most similar synthetic pairs of the training data.
     """
 
     caption: str
     words: list[tuple[Image.Image, str]]
     words_note: str
-    neighbours: list[Neighbour]
+    neighbors: list[Neighbor]
 
 
 class Answerer:
-    """Answers for the page.
+    """Computes the contents of the demo page.
 
     Args:
-        captioner: Writes the captions.
-        neighbours: Built; ``None`` where the run learnt from no synthetic pairs.
-        num_neighbours: How many of them to show.
+        captioner: Generates the captions.
+        neighbors: Index of the synthetic pairs, already built; ``None`` if the run was trained without them.
+        num_neighbors: Number of similar pairs per image.
 
     Example:
         >>> from synth2_lightning.modules.captioning import VisionLanguageModule
@@ -46,37 +45,37 @@ class Answerer:
         >>> captioner = Captioner(VisionLanguageModule(TinyImageTokenizer(), TinyResampler, TinyDecoder()), "cpu")
         >>> Answerer(captioner, None).answer(Path("gone.png"))
         Traceback (most recent call last):
-        OSError: The picture gone.png cannot be read: FileNotFoundError: [Errno 2] No such file or directory: 'gone.png'
+        OSError: The image gone.png cannot be read: FileNotFoundError: [Errno 2] No such file or directory: 'gone.png'
     """
 
-    def __init__(self, captioner: Captioner, neighbours: Neighbours | None, num_neighbours: int = 5) -> None:
+    def __init__(self, captioner: Captioner, neighbors: Neighbors | None, num_neighbors: int = 5) -> None:
         self.captioner = captioner
-        self.neighbours = neighbours
-        self.num_neighbours = num_neighbours
+        self.neighbors = neighbors
+        self.num_neighbors = num_neighbors
 
     def answer(self, file: Path) -> Answer:
-        """Caption a picture file, say where each word looked, and find what is alike.
+        """Caption an image file, compute the attention map of each word, and find similar pairs.
 
         Raises:
-            OSError: If it cannot be read; by the rules of :func:`~synth2_lightning.sources.pictures.decode_picture`.
+            OSError: If the file cannot be read; see :func:`~synth2_lightning.sources.images.decode_image`.
         """
         size = self.captioner.image_size
         with pixel_limit(MAX_PIXELS):
-            square = cut_square(decode_picture(file, file.name, MAX_PIXELS, wanted_size=size), size)
+            square = center_crop(decode_image(file, file.name, MAX_PIXELS, wanted_size=size), size)
         caption = self.captioner.caption([square])[0]
         values = torch.from_numpy(np.array(square)).permute(2, 0, 1)[None].contiguous()
         image = Pixels(values).to(self.captioner.device)
         words, note = self._draw_words(square, image, caption)
-        found = [] if self.neighbours is None else self.neighbours.find(image, self.num_neighbours)
+        found = [] if self.neighbors is None else self.neighbors.find(image, self.num_neighbors)
         return Answer(caption, words, note, found)
 
     def _draw_words(
         self, square: Image.Image, image: Pixels, caption: str
     ) -> tuple[list[tuple[Image.Image, str]], str]:
         if not caption:
-            return [], "The caption has no word."
+            return [], "The caption is empty."
         try:
             words, maps = map_words(self.captioner.module, image, caption)
-        except (TypeError, ValueError) as error:  # parts that cannot say where they look
+        except (TypeError, ValueError) as error:  # parts without attention weights
             return [], str(error)
         return [(draw_map(square, each, float(maps.max())), word) for word, each in zip(words, maps, strict=True)], ""

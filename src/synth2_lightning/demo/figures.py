@@ -1,4 +1,4 @@
-"""Pictures with words below, as HTML that holds them and needs nothing else."""
+"""HTML of captioned images; self-contained, with the images as data URLs."""
 
 import base64
 from collections.abc import Iterable
@@ -20,21 +20,21 @@ STYLE = """
 
 
 def render_figures(figures: Iterable[tuple[Image.Image | None, str]], kind: str = "") -> str:
-    """Show pictures beside each other.
+    """Return HTML of images in a row with text below each.
 
     Args:
-        figures: Pictures (``None`` where there is none) and what stands below; no markup.
-        kind: Another class of style for all.
+        figures: Images (``None`` if missing) and their texts, which are escaped.
+        kind: Additional CSS class.
 
     Example:
         >>> render_figures([(None, "a < b")])
-        '<div class="figures "><figure><div class="missing">no picture</div><figcaption>a &lt; b</figcaption>...'
+        '<div class="figures "><figure><div class="missing">no image</div><figcaption>a &lt; b</figcaption>...'
     """
     return f'<div class="figures {kind}">{"".join(_render(*figure) for figure in figures)}</div>'
 
 
 def render_note(text: str) -> str:
-    """Show a sentence beside what matters more.
+    """Return HTML of a secondary text, which is escaped.
 
     Example:
         >>> render_note("a < b")
@@ -43,12 +43,12 @@ def render_note(text: str) -> str:
     return f'<div class="note">{escape(text)}</div>'
 
 
-def _render(picture: Image.Image | None, text: str) -> str:
-    if picture is None:
-        shown = '<div class="missing">no picture</div>'
+def _render(image: Image.Image | None, text: str) -> str:
+    if image is None:
+        content = '<div class="missing">no image</div>'
     else:
         file = BytesIO()
-        picture.save(file, "PNG")
+        image.save(file, "PNG")
         data = base64.b64encode(file.getvalue()).decode()
-        shown = f'<img src="data:image/png;base64,{data}" alt="{escape(text)}">'
-    return f"<figure>{shown}<figcaption>{escape(text)}</figcaption></figure>"
+        content = f'<img src="data:image/png;base64,{data}" alt="{escape(text)}">'
+    return f"<figure>{content}<figcaption>{escape(text)}</figcaption></figure>"

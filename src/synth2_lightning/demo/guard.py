@@ -1,4 +1,4 @@
-"""What the server of the demo answers to: its own page on this machine, about files that were uploaded to it."""
+"""Request filter of the demo server: only requests of its own page, for uploaded files."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -9,12 +9,12 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from synth2_lightning.jsontext import parse_json
+from synth2_lightning.io.json_text import parse_json
 
 TRUSTED_HOSTS = ("127.0.0.1", "localhost")
-"""Names by which a browser on this machine reaches the server; any other may be one that was rebound to it (DNS)."""
+"""Host names of the server for a local browser; all others are refused, against DNS rebinding."""
 MAX_BODY_BYTES = 2**20
-NOT_UPLOADED = "Only pictures that were uploaded to this page are read; upload the picture first."
+NOT_UPLOADED = "The image was not uploaded to this page. Expected an uploaded file: upload it first."
 
 _API = "/gradio_api/"
 _FILE = f"{_API}file="
@@ -27,11 +27,11 @@ _POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-a
 
 
 class OwnPageOnly:
-    """Middleware that refuses requests of other pages, and requests for anything but the page and its uploads.
+    """Middleware that refuses cross-site requests, and requests for anything but the page and its uploads.
 
-    gradio holds the paths in a request to its upload folder only where they come with a ``meta`` field, fetches
-    addresses that stand in place of a path, and offers more endpoints than the page needs. The browser is kept from
-    fetching anything from elsewhere by a content security policy.
+    gradio restricts paths in a request to its upload folder only if they have a ``meta`` field, downloads URLs given
+    in place of a path, and has more endpoints than the page needs. A content security policy keeps the browser from
+    requests to other hosts.
 
     Args:
         app: The application.
@@ -47,8 +47,8 @@ class OwnPageOnly:
         self.uploads = uploads.resolve()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, or refuse it."""
-        if scope["type"] == "websocket":  # the page has none
+        """Pass a request to the application, or refuse it."""
+        if scope["type"] == "websocket":  # unused by the page
             await send({"type": "websocket.close"})
             return
         if scope["type"] == "http":
@@ -59,24 +59,24 @@ class OwnPageOnly:
         await self.app(scope, receive, _with_policy(send))
 
     def is_upload(self, path: str) -> bool:
-        """Whether a path names an uploaded file; false for all others, be they there or not."""
+        """Return whether a path is an uploaded file; false for all other files, existing or not."""
         try:
-            found = Path(path).resolve()
-            return found.is_relative_to(self.uploads) and found.is_file()
-        except (OSError, ValueError, RuntimeError):  # no path at all: too long, with a zero byte, links in a circle
+            resolved = Path(path).resolve()
+            return resolved.is_relative_to(self.uploads) and resolved.is_file()
+        except (OSError, ValueError, RuntimeError):  # too long, a null byte, or a loop of symlinks
             return False
 
     async def _check(self, scope: Scope, receive: Receive) -> tuple[PlainTextResponse | None, Receive]:
-        """Give the reason for a refusal, if there is one, and what the body can be received from."""
+        """Return the refusal, if any, and the ``receive`` for the application, since checking consumes the body."""
         path, method, headers = scope["path"], scope["method"], Headers(scope=scope)
-        if _is_of_another_page(method, headers):
-            return PlainTextResponse("Requests of other pages are refused.", 403), receive
+        if _is_cross_site(method, headers):
+            return PlainTextResponse("Cross-site requests are refused.", 403), receive
         if path.startswith(_FILE):
-            is_good = method in ("GET", "HEAD") and self.is_upload(path.removeprefix(_FILE))
-            return None if is_good else PlainTextResponse(NOT_UPLOADED, 403), receive
-        is_of_page = method in ("GET", "HEAD") and not path.startswith((_API, "/monitoring"))
-        if not is_of_page and not path.startswith(tuple(_API + name for name in _NEEDED)):
-            return PlainTextResponse("The page has no such part.", 404), receive
+            is_allowed = method in ("GET", "HEAD") and self.is_upload(path.removeprefix(_FILE))
+            return None if is_allowed else PlainTextResponse(NOT_UPLOADED, 403), receive
+        is_page = method in ("GET", "HEAD") and not path.startswith((_API, "/monitoring"))
+        if not is_page and not path.startswith(tuple(_API + name for name in _NEEDED)):
+            return PlainTextResponse("This endpoint does not exist.", 404), receive
         if method in ("GET", "HEAD") or path.startswith(_UPLOAD):
             return None, receive
         return await self._check_body(Request(scope, receive))
@@ -90,14 +90,14 @@ class OwnPageOnly:
         try:
             body = parse_json(bytes(content))
         except ValueError:
-            return PlainTextResponse("The request is no JSON.", 400), request.receive
+            return PlainTextResponse("The request is not JSON.", 400), request.receive
         if not all(isinstance(path, str) and self.is_upload(path) for path in _list_paths(body)):
             return PlainTextResponse(NOT_UPLOADED, 403), request.receive
         message = {"type": "http.request", "body": bytes(content), "more_body": False}
         return None, _replay(message, request.receive)
 
 
-def _is_of_another_page(method: str, headers: Headers) -> bool:
+def _is_cross_site(method: str, headers: Headers) -> bool:
     origin, site = headers.get("origin"), headers.get("sec-fetch-site")
     if origin is not None and origin != f"http://{headers.get('host')}":
         return True
@@ -106,21 +106,21 @@ def _is_of_another_page(method: str, headers: Headers) -> bool:
 
 
 def _list_paths(body: Any) -> Iterator[Any]:
-    """Yield what stands under ``path`` at any depth: where gradio expects the file of an upload."""
-    waiting = [body]
-    while waiting:
-        node = waiting.pop()
+    """Yield the values of ``path`` at any depth, where gradio expects an uploaded file."""
+    nodes = [body]
+    while nodes:
+        node = nodes.pop()
         if isinstance(node, Mapping):
             yield from (value for key, value in node.items() if key == "path")
-        waiting += node.values() if isinstance(node, Mapping) else node if isinstance(node, list) else ()
+        nodes += node.values() if isinstance(node, Mapping) else node if isinstance(node, list) else ()
 
 
 def _replay(message: Message, receive: Receive) -> Receive:
-    """Give what receives a message once more, and then what comes after it."""
-    waiting = [message]
+    """Return a ``receive`` that returns a message again, then the following ones."""
+    messages = [message]
 
     async def receive_again() -> Message:
-        return waiting.pop() if waiting else await receive()
+        return messages.pop() if messages else await receive()
 
     return receive_again
 

@@ -1,4 +1,4 @@
-"""The page itself, in gradio; on loopback, with nothing fetched from elsewhere."""
+"""The gradio page, served on loopback without requests to other hosts."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,32 +14,32 @@ from synth2_lightning.demo.guard import TRUSTED_HOSTS, OwnPageOnly
 from synth2_lightning.demo.port import HOST, refuse_taken_port
 
 MAX_FILE_SIZE = "100mb"
-_FONT = ("system-ui", "sans-serif")  # gradio's own come from a font server
+_FONT = ("system-ui", "sans-serif")  # gradio's defaults are downloaded from a font server
 _STYLE = """
 .caption textarea {font-size: 1.6rem; line-height: 1.3;}
-.picture img {width: 100%; height: 100%; object-fit: contain;}
+.image img {width: 100%; height: 100%; object-fit: contain;}
 """
 _LEGEND = (
-    "The warmer, the more attention, on one scale for all words. "
-    "Words of a caption often look at the same places; maps tell where the model looked, not why it said a word."
+    "Warmer colors mean more attention, on the same scale for all words. "
+    "Attention is often similar for all words, and is not always the cause of a word."
 )
 
 
 def serve_page(
     answerer: Answerer, title: str, examples: Sequence[Path], pairs_note: str, port: int, uploads: Path
 ) -> Any:
-    """Start the page and return at once.
+    """Start the page in a background thread.
 
     Args:
-        answerer: Answers.
-        title: What the page says of the captioner.
-        examples: Pictures to begin with; the first is shown when the page opens.
-        pairs_note: What to say above the synthetic pairs.
-        port: Of the loopback address.
-        uploads: Folder of uploaded files, which is gradio's temporary one; no other file is read for a request.
+        answerer: Computes the page's contents.
+        title: Name of the captioner.
+        examples: Example images; the page opens with the first.
+        pairs_note: Text above the training pairs.
+        port: Port on the loopback address.
+        uploads: gradio's folder of uploaded files; requests can read no other files.
 
     Returns:
-        gradio's page, with ``local_url`` and ``close()``.
+        The ``gradio.Blocks``, with ``local_url`` and ``close()``.
 
     Raises:
         OSError: If the port is taken.
@@ -75,44 +75,44 @@ def serve_page(
 def _build(answerer: Answerer, title: str, examples: Sequence[str], pairs_note: str) -> gradio.Blocks:
     page = gradio.Blocks(title=f"synth2 demo: {title}", analytics_enabled=False)
     with page:
-        gradio.HTML(f"<h2>What does this captioner say?</h2>{render_note(title)}")
+        gradio.HTML(f"<h2>Image captioning</h2>{render_note(title)}")
         with gradio.Row():
             with gradio.Column(scale=2, min_width=260):
-                picture = gradio.Image(
-                    label="Drop a picture, or paste one",
+                image = gradio.Image(
+                    label="Drop an image, or paste one",
                     type="filepath",
                     sources=["upload", "clipboard"],
                     height=300,
-                    elem_classes="picture",
+                    elem_classes="image",
                 )
                 if examples:
-                    gradio.Examples([[path] for path in examples], picture, label="Pictures that it is judged by")
+                    gradio.Examples([[path] for path in examples], image, label="Validation images")
             with gradio.Column(scale=5, min_width=420):
                 caption = gradio.Textbox(label="Caption", interactive=False, elem_classes="caption")
                 words = gradio.HTML(elem_classes="words")
                 pairs = gradio.HTML(elem_classes="pairs")
 
-        def show(file: Mapping[str, Any] | None) -> tuple[str, str, str]:
+        def update(file: Mapping[str, Any] | None) -> tuple[str, str, str]:
             path = None if file is None else file.get("path")
             return ("", "", "") if path is None else describe(answerer, Path(path), pairs_note)
 
-        # Not through gradio's own reader, which knows less of bad pictures. OwnPageOnly holds the path to uploads.
-        picture.change(show, picture, [caption, words, pairs], preprocess=False, api_name="caption")
+        # Without gradio's preprocessing, whose checks of images are weaker. OwnPageOnly restricts the path to uploads.
+        image.change(update, image, [caption, words, pairs], preprocess=False, api_name="caption")
         if examples:
-            page.load(lambda: examples[0], None, picture, api_visibility="private")
+            page.load(lambda: examples[0], None, image, api_visibility="private")
     return page
 
 
 def describe(answerer: Answerer, file: Path, pairs_note: str) -> tuple[str, str, str]:
-    """Give the caption of a picture, and as HTML where its words looked and what is alike; or why there is none."""
+    """Return the caption of an image, and HTML of its attention maps and of similar training pairs, or of the error."""
     try:
         answer = answerer.answer(file)
     except OSError as error:
         return "", render_note(str(error)), ""
     words = render_figures(answer.words) if answer.words else render_note(answer.words_note)
-    neighbours = [(each.picture, f"{each.caption} ({each.similarity:.2f})") for each in answer.neighbours]
+    neighbors = [(each.image, f"{each.caption} ({each.similarity:.2f})") for each in answer.neighbors]
     return (
         answer.caption,
-        f"<h3>Where it looked for each word</h3>{render_note(_LEGEND) if answer.words else ''}{words}",
-        f"<h3>What it learnt from that is most alike</h3>{render_note(pairs_note)}{render_figures(neighbours, 'wide')}",
+        f"<h3>Attention of each word</h3>{render_note(_LEGEND) if answer.words else ''}{words}",
+        f"<h3>Most similar training pairs</h3>{render_note(pairs_note)}{render_figures(neighbors, 'wide')}",
     )

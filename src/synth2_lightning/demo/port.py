@@ -1,4 +1,4 @@
-"""Where the page is served: on loopback, which no other machine can reach."""
+"""Address of the demo server: loopback, which other machines cannot reach."""
 
 import errno
 import socket
@@ -7,11 +7,11 @@ HOST = "127.0.0.1"
 
 
 def refuse_taken_port(port: int) -> None:
-    """Refuse a port that cannot be listened on, before a model is loaded for it.
+    """Refuse a port that the server cannot bind, before the model is loaded.
 
     Raises:
-        OSError: If somebody listens there already, or nobody may.
-        ValueError: If there is no such port.
+        OSError: If the port is in use or not permitted.
+        ValueError: If the number is out of range.
 
     Example:
         >>> refuse_taken_port(70000)
@@ -21,12 +21,12 @@ def refuse_taken_port(port: int) -> None:
     if not 1 <= port <= 65535:
         raise ValueError(f"The port is {port}; expected 1 to 65535.")
     with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # one that was closed just now is free
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a recently closed port is free
         try:
             probe.bind((HOST, port))
         except OSError as error:
-            reason = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be listened on ({error.strerror})"
+            reason = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be bound ({error.strerror})"
             raise OSError(
-                f"Port {port} of {HOST} {reason}; expected a free one above 1023. Name another with --port, or end "
-                "what listens there (maybe another `synth2 demo`)."
+                f"Port {port} of {HOST} {reason}; expected a free one above 1023. Choose another with --port, or stop "
+                "the process that uses it, such as another `synth2 demo`."
             ) from error

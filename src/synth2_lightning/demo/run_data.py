@@ -1,28 +1,28 @@
-"""What a run learnt from, and what it was judged by, built again from its run file."""
+"""Training and validation data of a run, built from its run file."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from synth2_lightning.class_specs import build_part, find_class
-from synth2_lightning.sharing.runs import read_run_file
+from synth2_lightning.export.runs import read_run_file
+from synth2_lightning.io.class_specs import build_part, find_class
 
 Part = TypeVar("Part")
 
 
 def build_data_part(folder: Path | None, expected: type[Part], name: str = "") -> Part | None:
-    """Build the first part of a run's data that is of a class.
+    """Build the first part of a run's data that is an instance of a class.
 
     Args:
-        folder: Of the run.
-        expected: The class, or one that it is a subclass of.
-        name: What the run file calls the part; any name if empty.
+        folder: Folder of the run.
+        expected: The class.
+        name: End of the part's key in the run file; all parts match if empty.
 
     Returns:
-        The part, not loaded; ``None`` where the run has none, or no run file lies beside its checkpoint.
+        The part, not loaded; ``None`` if the run has no such part or no run file.
 
     Raises:
-        ValueError: If the run file is damaged, or the part cannot be built or is of a package that is not trusted.
+        ValueError: If the run file is damaged, or the part cannot be built or is of an untrusted package.
 
     Example:
         >>> from synth2_lightning.interfaces import ImageTextSource
@@ -33,12 +33,12 @@ def build_data_part(folder: Path | None, expected: type[Part], name: str = "") -
         if not where.endswith(name):
             continue
         try:
-            is_it = issubclass(find_class(description["class_path"], object, where), expected)
+            is_match = issubclass(find_class(description["class_path"], object, where), expected)
         except ValueError:  # not trusted, or not of this version
             if name:
                 raise
             continue
-        if is_it:
+        if is_match:
             return cast(Part, build_part(description, expected, where))
     return None
 

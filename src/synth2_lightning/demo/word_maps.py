@@ -1,4 +1,4 @@
-"""Where in a picture each word of its caption was looked up, and how that is shown."""
+"""Attention maps of the words of a caption over its image."""
 
 import math
 from typing import Any
@@ -17,53 +17,53 @@ from synth2_lightning.types import ImageInput
 def map_words(
     module: VisionLanguageModule, image: ImageInput, text: str
 ) -> tuple[tuple[str, ...], Float[Tensor, "words rows columns"]]:
-    """Map each word of a text over its picture: the word's attention to visual tokens, times theirs to the picture.
+    """Return the attention of each word to each position of the image.
 
-    The product follows attention through decoder and resampler (attention rollout, arXiv 2005.00928). It says where the
-    model looked, which is not always why it said a word.
+    The map of a word is the product of its attention to the visual tokens and theirs to the encoder's positions
+    (attention rollout, arXiv 2005.00928). High attention is not always the cause of a word.
 
     Args:
-        module: In evaluation mode.
-        image: One picture.
-        text: What was said of it.
+        module: A captioner in evaluation mode.
+        image: One image.
+        text: Its caption.
 
     Returns:
-        The words, and a map for each that sums to one; the grid is that of the encoder's positions.
+        The words, and a map for each that sums to one, on the grid of the encoder's positions.
 
     Raises:
-        TypeError: If the decoder or the resampler cannot say where it looks.
-        ValueError: If the encoder's positions fill no square, or the text has no word.
+        TypeError: If the decoder or the resampler has no attention weights.
+        ValueError: If the number of the encoder's positions is not a square, or the text is empty.
 
     Example:
         >>> from synth2_lightning.testing import TinyDecoder, TinyImageTokenizer, TinyResampler, tiny_batch
         >>> module = VisionLanguageModule(TinyImageTokenizer(), TinyResampler, TinyDecoder())
         >>> map_words(module, tiny_batch(1).image, "a field")
         Traceback (most recent call last):
-        TypeError: TinyResampler cannot say where its visual tokens look in a picture...
+        TypeError: TinyResampler ...
     """
     embeddings = module.image_encoder(image)
     side = math.isqrt(embeddings.shape[1])
     if side * side != embeddings.shape[1]:
         raise ValueError(
-            f"The encoder {module.image_encoder.name!r} gives {embeddings.shape[1]} embeddings per picture, which fill "
-            "no square, so that nobody knows which part of the picture each is of; expected a square number of them."
+            f"The encoder {module.image_encoder.name!r} returns {embeddings.shape[1]} embeddings per image; expected a "
+            "square number, because attention maps need a square grid of positions."
         )
-    of_queries = module.resampler.attention(embeddings)[0]
-    of_words = module.decoder.attention(module.resampler(embeddings), [text])[0]
-    maps = of_words.to(of_queries.dtype) @ of_queries
+    to_positions = module.resampler.attention(embeddings)[0]
+    to_visual = module.decoder.attention(module.resampler(embeddings), [text])[0]
+    maps = to_visual.to(to_positions.dtype) @ to_positions
     return tuple(text.split()[: len(maps)]), maps.view(-1, side, side).float().cpu()
 
 
 def draw_map(
-    picture: Image.Image, weights: Float[Tensor, "rows columns"], strongest: float, side: int = 256
+    image: Image.Image, weights: Float[Tensor, "rows columns"], strongest: float, side: int = 256
 ) -> Image.Image:
-    """Lay a map over its picture: in grey where nothing was read, the warmer the more.
+    """Return the image in gray, overlaid with a map in warmer colors for larger weights.
 
     Args:
-        picture: RGB, square.
+        image: RGB, square.
         weights: The map.
-        strongest: The weight that gets the whole of the colour.
-        side: Height and width of what is drawn, in pixels.
+        strongest: The weight of the warmest color.
+        side: Height and width of the result in pixels.
 
     Example:
         >>> draw_map(Image.new("RGB", (64, 64)), torch.rand(8, 8), strongest=1.0).size
@@ -71,9 +71,9 @@ def draw_map(
     """
     from matplotlib import colormaps
 
-    grey = np.asarray(picture.convert("L").resize((side, side), Image.Resampling.BICUBIC), dtype=np.float32)
+    gray = np.asarray(image.convert("L").resize((side, side), Image.Resampling.BICUBIC), dtype=np.float32)
     heat = Image.fromarray((weights / max(strongest, 1e-9)).clamp(0, 1).numpy().astype(np.float32))
-    share: Any = np.asarray(heat.resize((side, side), Image.Resampling.BICUBIC)).clip(0, 1)
-    colors = colormaps["inferno"](0.25 + 0.75 * share)[..., :3] * 255
-    alpha = 0.75 * share[..., None] ** 0.75
-    return Image.fromarray((grey[..., None] * (1 - alpha) + colors * alpha).round().astype(np.uint8))
+    heat_level: Any = np.asarray(heat.resize((side, side), Image.Resampling.BICUBIC)).clip(0, 1)
+    colors = colormaps["inferno"](0.25 + 0.75 * heat_level)[..., :3] * 255
+    alpha = 0.75 * heat_level[..., None] ** 0.75
+    return Image.fromarray((gray[..., None] * (1 - alpha) + colors * alpha).round().astype(np.uint8))

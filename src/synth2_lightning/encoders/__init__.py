@@ -1,1 +1,1 @@
-"""Frozen networks: images become embeddings."""
+"""Frozen image encoders and image tokenizers, and text encoders."""

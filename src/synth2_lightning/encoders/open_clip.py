@@ -1,4 +1,4 @@
-"""Models of open_clip (CLIP, SigLIP, ...): image towers read out at their patches, and both towers to compare."""
+"""open_clip models (CLIP, SigLIP, ...): patch embeddings of the image tower, and joint image-text embeddings."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,35 +14,36 @@ from torch.nn.functional import normalize
 from torchvision.transforms.v2 import functional as vision
 
 from synth2_lightning.encoders.frozen import RGB, FrozenEncoder, Preprocessing
-from synth2_lightning.fingerprints import fingerprint_weights
-from synth2_lightning.interfaces import ImageTextEncoder, ImageTokenizer, PairScorer
-from synth2_lightning.locations import check_hub_name, resolve
-from synth2_lightning.types import Pixels, VQTokens
+from synth2_lightning.interfaces import ImageTextEncoder
+from synth2_lightning.io.fingerprints import fingerprint_weights
+from synth2_lightning.io.locations import check_hub_name, resolve
+from synth2_lightning.types import Pixels
 
 
 class OpenClipEncoder(FrozenEncoder):
-    """The image tower of an open_clip model as frozen encoder; class tokens are left out, the text tower is dropped.
+    """Patch embeddings of an open_clip image tower, without class tokens; the text tower is discarded.
 
-    The last block comes after the tower's final normalisation, where that applies to patches; inner blocks come as
-    they are. The statistics are those of the pretrained tag; for a local file those that all tags of its
-    architecture agree on, else open_clip's defaults.
+    The last block includes the tower's final normalization where that applies to patches; inner blocks do not.
+    Preprocessing defaults to the pretrained tag's; for a local file, to the values that all tags of its architecture
+    share, else to open_clip's defaults.
 
     Args:
-        model: An architecture of open_clip, such as ``"ViT-B-16-SigLIP"``.
-        pretrained: A tag of that architecture, such as ``"webli"``, or the location of a local file
-            (``.safetensors``, or ``.pt`` that holds tensors alone). There are no random weights by accident.
-        layer: Which block (or stage, of a convolutional tower), from the end where negative.
-        image_size: Height and width in pixels; the architecture's own where left out.
-        mean: Channel means of values in [0, 1], where the tag's do not hold.
-        std: Channel deviations, where the tag's do not hold.
-        interpolation: How pictures of another size are resized, where the tag's does not hold.
-        resize_mode: How pictures that are not square are framed, where the tag's does not hold.
+        model: open_clip architecture, such as ``"ViT-B-16-SigLIP"``.
+        pretrained: Pretrained tag of that architecture, such as ``"webli"``, or location of a local file
+            (``.safetensors``, or ``.pt`` that contains only tensors).
+        layer: Index of the block (or stage of a convolutional tower); negative indices count from the end.
+        image_size: Height and width in pixels; the architecture's by default.
+        mean: Channel means of values in [0, 1]; the tag's by default.
+        std: Channel standard deviations; the tag's by default.
+        interpolation: Interpolation for resizing; the tag's by default.
+        resize_mode: Treatment of non-square images, see :class:`~synth2_lightning.encoders.frozen.Preprocessing`; the
+            tag's by default.
 
     Raises:
-        ValueError: If open_clip has no such architecture, or the tower has no such layer.
+        ValueError: If ``model`` is not an open_clip architecture, or ``layer`` is out of range.
 
     Example:
-        >>> encoder = OpenClipEncoder("ViT-B-32", "laion2b_s34b_b79k")  # no weights yet
+        >>> encoder = OpenClipEncoder("ViT-B-32", "laion2b_s34b_b79k")  # weights not read yet
         >>> encoder.name, encoder.num_tokens, encoder.embed_dim
         ('ViT-B-32/laion2b_s34b_b79k/11@224', 49, 768)
     """
@@ -61,7 +62,7 @@ class OpenClipEncoder(FrozenEncoder):
         _check_architecture(model)
         self._model = model
         self._pretrained = pretrained
-        with torch.device("meta"), _quiet():
+        with torch.device("meta"), _without_warning_of_random_weights():
             blueprint = open_clip.create_model(
                 model, load_weights=False, pretrained_text=False, force_image_size=image_size, device="meta"
             ).visual.eval()
@@ -77,41 +78,40 @@ class OpenClipEncoder(FrozenEncoder):
         if not -num_layers <= layer < num_layers:
             raise ValueError(f"{model!r} has no layer {layer}; expected {-num_layers} to {num_layers - 1}.")
         self._layer = layer % num_layers
-        # Where attention pools the patches (CoCa), the final normalisation belongs to what was pooled.
+        # With attention pooling (CoCa), the final normalization applies to the pooled output only.
         self._normalize = self._layer == num_layers - 1 and getattr(blueprint, "attn_pool", None) is None
         name = f"{model}/{Path(pretrained).stem}/{self._layer}@{preprocessing.image_size}"
         super().__init__(name, preprocessing, blueprint)
 
     def build_network(self) -> nn.Module:
-        """Build the image tower with its weights.
+        """Return the image tower with its weights.
 
         Raises:
-            FileNotFoundError: If ``pretrained`` is neither a tag nor a location.
-            OSError: If the weights cannot be had or do not fit.
+            FileNotFoundError: If ``pretrained`` is neither a tag nor an existing file.
+            OSError: If the weights cannot be read or do not match the architecture.
         """
         return cast(nn.Module, _load_model(self._model, self._pretrained, self.image_size).visual)
 
     def feature_map(
         self, network: nn.Module, images: Float[Tensor, "batch 3 size size"]
     ) -> Float[Tensor, "batch dim height width"]:
-        """Run the tower up to the layer."""
+        """Return the features of ``layer``."""
         return _intermediates(network, images, [self._layer], self._normalize)[0]
 
 
 class OpenClipImageTextEncoder(ImageTextEncoder):
-    """Both towers of an open_clip model: pictures and texts in one space.
-
-    The statistics of pictures are those of the pretrained tag, as for :class:`OpenClipEncoder`.
+    """Joint image-text embeddings by both towers of an open_clip model, of unit length.
 
     Args:
-        model: An architecture of open_clip.
-        pretrained: A tag of that architecture, or the location of a local file, as for :class:`OpenClipEncoder`.
+        model: open_clip architecture.
+        pretrained: Pretrained tag or location of a local file, as for :class:`OpenClipEncoder`; it also selects the
+            preprocessing.
 
     Raises:
-        ValueError: If open_clip has no such architecture.
+        ValueError: If ``model`` is not an open_clip architecture.
 
     Example:
-        >>> OpenClipImageTextEncoder("ViT-B-32", "openai").model  # no weights yet
+        >>> OpenClipImageTextEncoder("ViT-B-32", "openai").model  # weights not read yet
         'ViT-B-32'
     """
 
@@ -122,38 +122,31 @@ class OpenClipImageTextEncoder(ImageTextEncoder):
         self.pretrained = pretrained
         self.network: nn.Module | None = None
 
-    def load(self) -> None:
-        """Bring the weights; the second call does nothing.
+    def _load(self) -> None:
+        """Read the weights.
 
         Raises:
-            FileNotFoundError: If ``pretrained`` is neither a tag nor a location.
-            OSError: If the weights, or the words of the text tower, cannot be had.
+            FileNotFoundError: If ``pretrained`` is neither a tag nor an existing file.
+            OSError: If the weights or the text tower's vocabulary cannot be read.
         """
-        if self.network is not None:
-            return
         network = _load_model(self.model, self.pretrained)
         self._preprocessing = _read_preprocessing(network.visual, self.model, self.pretrained)
-        self._split_words = open_clip.get_tokenizer(self.model)
-        self.network = network.requires_grad_(False).eval()
+        self._tokenizer = open_clip.get_tokenizer(self.model)
+        self.network = network
         self._fingerprint = fingerprint_weights("open_clip", self)
 
-    def train(self, mode: bool = True) -> "OpenClipImageTextEncoder":
-        """Stay in evaluation mode: dropout and batch statistics of a frozen network must not move."""
-        del mode
-        return super().train(False)
-
     def provenance(self) -> dict[str, Any]:
-        """Give the model's name, and a fingerprint of its weights."""
+        """Return the model's name and a fingerprint of its weights."""
         return {"model": self.model, "pretrained": Path(self.pretrained).stem, "weights": self._fingerprint}
 
     @torch.no_grad()
     def embed_images(self, pixels: Pixels) -> Float[Tensor, "batch dim"]:
-        """Embed pictures of any height and width, on the network's device.
+        """Embed images of any height and width on the network's device.
 
         Raises:
             RuntimeError: If ``load()`` was not called.
         """
-        network = self._loaded("pictures")
+        network = self._loaded("images")
         weight = next(network.parameters())
         framed = self._preprocessing.frame(pixels.values.to(weight.device))
         images = vision.normalize(framed.float() / 255, list(self._preprocessing.mean), list(self._preprocessing.std))
@@ -161,81 +154,21 @@ class OpenClipImageTextEncoder(ImageTextEncoder):
 
     @torch.no_grad()
     def embed_texts(self, texts: Sequence[str]) -> Float[Tensor, "texts dim"]:
-        """Embed texts, on the network's device; words beyond the network's context are cut off.
+        """Embed texts on the network's device; texts are truncated to the context length.
 
         Raises:
             RuntimeError: If ``load()`` was not called.
         """
         network = self._loaded("texts")
-        words = self._split_words(list(texts)).to(next(network.parameters()).device)
-        return normalize(network.encode_text(words).float(), dim=1)  # type: ignore[operator]
+        ids = self._tokenizer(list(texts)).to(next(network.parameters()).device)
+        return normalize(network.encode_text(ids).float(), dim=1)  # type: ignore[operator]
 
-    def _loaded(self, what: str) -> nn.Module:
+    def _loaded(self, inputs: str) -> nn.Module:
         if self.network is None:
-            raise RuntimeError(f"The encoder {self.model!r} has no weights yet; call load() before embedding {what}.")
+            raise RuntimeError(
+                f"The weights of encoder {self.model!r} are not loaded; call load() before embedding {inputs}."
+            )
         return self.network
-
-
-class OpenClipScorer(PairScorer):
-    """Scores a pair by the cosine of picture and caption under both towers of an open_clip model, from -1 to 1.
-
-    The picture is what the tokenizer decodes the tokens to (CLIPScore, arXiv 2104.08718, without its factor).
-
-    Args:
-        tokenizer: Decodes the tokens; its codebook is theirs.
-        model: An architecture of open_clip.
-        pretrained: A tag of that architecture, or the location of a local file, as for :class:`OpenClipEncoder`.
-
-    Raises:
-        ValueError: If open_clip has no such architecture.
-
-    Example:
-        >>> from synth2_lightning.encoders.vqgan import VQGANTokenizer
-        >>> tokenizer = VQGANTokenizer("package://synth2_lightning/scenes/tokenizer")
-        >>> OpenClipScorer(tokenizer, "ViT-B-32", "laion2b_s34b_b79k").model  # no weights yet
-        'ViT-B-32'
-    """
-
-    def __init__(self, tokenizer: ImageTokenizer, model: str, pretrained: str) -> None:
-        super().__init__()
-        self.encoder = OpenClipImageTextEncoder(model, pretrained)
-        self.tokenizer = tokenizer
-        self.model = model
-        self.pretrained = pretrained
-        self._fingerprint: str | None = None
-
-    def load(self) -> None:
-        """Bring the weights of tokenizer and model; the second call does nothing.
-
-        Raises:
-            FileNotFoundError: If ``pretrained`` is neither a tag nor a location.
-            OSError: If the weights, or the words of the text tower, cannot be had.
-        """
-        if self._fingerprint is not None:
-            return
-        self.tokenizer.load()
-        self.encoder.load()
-        # Of the networks under the names that the fingerprints in shards were taken of.
-        networks = nn.ModuleDict({"tokenizer": self.tokenizer, "network": cast(nn.Module, self.encoder.network)})
-        self._fingerprint = fingerprint_weights("open_clip", networks)
-
-    def provenance(self) -> dict[str, Any]:
-        """Give the model's name, and a fingerprint of all weights, those that decode the tokens included."""
-        return {"model": self.model, "pretrained": Path(self.pretrained).stem, "weights": self._fingerprint}
-
-    @torch.no_grad()
-    def score(self, tokens: VQTokens, captions: Sequence[str]) -> Float[Tensor, " batch"]:
-        """Score each caption beside its picture.
-
-        Raises:
-            RuntimeError: If ``load()`` was not called.
-            TypeError: If the tokenizer cannot decode.
-            ValueError: If the tokens speak another codebook.
-        """
-        if self._fingerprint is None:
-            raise RuntimeError(f"The scorer {self.model!r} has no weights yet; call load() before scoring pairs.")
-        pictures = self.encoder.embed_images(self.tokenizer.detokenize(tokens))
-        return (pictures * self.encoder.embed_texts(captions)).sum(1)
 
 
 def _check_architecture(model: str) -> None:
@@ -245,23 +178,23 @@ def _check_architecture(model: str) -> None:
             "open_clip.list_models(), such as 'ViT-B-16' or 'ViT-B-16-SigLIP'."
         )
     text_tower = (open_clip.get_model_config(model) or {}).get("text_cfg", {})
-    if hub_name := text_tower.get("hf_model_name"):  # open_clip reads its configuration from there
+    if hub_name := text_tower.get("hf_model_name"):  # open_clip downloads this model's configuration
         check_hub_name(hub_name)
 
 
 def _load_model(model: str, pretrained: str, image_size: int | None = None) -> Any:
     tags = open_clip.list_pretrained_tags_by_model(model)
     source = pretrained
-    # OpenAI's weights were trained with QuickGELU; open_clip warns of the architecture's GELU and takes it.
+    # OpenAI's weights were trained with QuickGELU; by default open_clip warns and uses the architecture's GELU.
     quick_gelu = source in tags and open_clip.get_pretrained_cfg(model, source).get("quick_gelu", False)
     if source in tags:
         check_hub_name(source)
     else:
         try:
-            source = str(resolve(source, f"file of weights for {model}"))
+            source = str(resolve(source, f"weights of {model}"))
         except FileNotFoundError as error:
             known = ", ".join(tags) or "none"
-            raise FileNotFoundError(f"{error} It is no pretrained tag of {model} either: {known}.") from error
+            raise FileNotFoundError(f"{error} It is not a pretrained tag of {model} either: {known}.") from error
     try:
         return open_clip.create_model(
             model,
@@ -270,12 +203,12 @@ def _load_model(model: str, pretrained: str, image_size: int | None = None) -> A
             force_image_size=image_size,
             force_quick_gelu=quick_gelu,
         )
-    except Exception as error:  # open_clip and the Hub client raise errors of many families
+    except Exception as error:  # open_clip and the Hub client have no common base class of errors
         reason = " ".join(str(error).split())[:300]
         raise OSError(
             f"The weights {pretrained!r} of open_clip's {model!r} could not be loaded: {reason}. "
-            "Expected a tag that can be downloaded, or a local state dict of this architecture; without a network, "
-            "copy the file here and give its path as `pretrained`."
+            "Expected a pretrained tag that can be downloaded, or a local state dict of this architecture. Without a "
+            "network connection, pass the path of a local copy as `pretrained`."
         ) from error
 
 
@@ -320,11 +253,13 @@ def _side(image_size: int | tuple[int, int]) -> int:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    # open_clip warns that a network without weights is random; here that is meant, and it never sees a picture.
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+def _without_warning_of_random_weights() -> Iterator[None]:
+    # Blueprints need no weights. open_clip logs to the root logger and has no option to disable the warning.
+    def is_other(record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith("No pretrained weights loaded for model")
+
+    logging.root.addFilter(is_other)
     try:
         yield
     finally:
-        logging.disable(before)
+        logging.root.removeFilter(is_other)

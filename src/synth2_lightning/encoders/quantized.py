@@ -1,49 +1,49 @@
-"""A residual codebook over any frozen encoder's features makes that encoder an image tokenizer.
+"""Residual vector quantization of a frozen encoder's features, which turns the encoder into an image tokenizer.
 
-Levels after the first quantise what the levels before left over (residual vector quantisation; Juang and Gray, 1982;
-Zeghidour et al., arXiv 2107.03312). Nearest codes do not change when everything is shifted or scaled together, so the
-codes lie in the encoder's own space and nothing is normalised on the way.
+Each level after the first quantizes the residual of the levels before (Juang and Gray, 1982; Zeghidour et al., arXiv
+2107.03312). Nearest codes are invariant to a common shift and scale, so features are quantized without normalization.
 """
 
 import json
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import cast
 
 import torch
 from einops import rearrange
 from jaxtyping import Float, Int
-from torch import Tensor
-from vector_quantize_pytorch import ResidualVQ
+from torch import Tensor, nn
 
-from synth2_lightning.files import write_files
-from synth2_lightning.fingerprints import fingerprint_codebook
-from synth2_lightning.interfaces import CodebookLearner, ImageEncoder, ImageTokenizer
-from synth2_lightning.jsontext import read_description
-from synth2_lightning.locations import resolve
-from synth2_lightning.types import Pixels, Quantization, SoftVQTokens, VQTokens
-from synth2_lightning.weight_files import read_safetensors, write_safetensors
+from synth2_lightning.interfaces import ImageEncoder, ImageTokenizer, Loadable
+from synth2_lightning.io.atomic import write_files
+from synth2_lightning.io.extras import require_extra
+from synth2_lightning.io.fingerprints import fingerprint_codebook
+from synth2_lightning.io.json_text import read_description
+from synth2_lightning.io.locations import resolve
+from synth2_lightning.io.safetensors import read_safetensors, write_safetensors
+from synth2_lightning.types import Pixels, Quantization, VQTokens
 
 _CONFIG = "codebook.json"
 _CODES = "codebook.safetensors"
 
 
 class QuantizedEncoder(ImageTokenizer):
-    """A frozen encoder with a learnt codebook over its features.
+    """Frozen encoder with a trained codebook over its features.
 
-    Embeddings of tokens lie in the encoder's own space, so they may meet continuous features of the same encoder.
+    Token embeddings are in the encoder's feature space, so they can be mixed with its continuous features.
 
     Args:
-        encoder: Makes the features; the one that the codebook was learnt on.
+        encoder: Encoder of the features that the codebook was trained on.
         codebook: Location of a folder that :meth:`ResidualCodebookLearner.export` wrote.
-        num_levels: How many levels to use, counted from the coarsest; all where left out. Levels are nested: the
-            first ones are what a shorter codebook would have learnt.
-        quantize_pixels: Whether photographs are quantised too, as in Synth², where real and synthetic pictures speak
-            the same codes. Otherwise photographs keep their continuous features and only tokens are looked up:
-            nothing is lost of them, but real and synthetic pictures can be told apart.
+        num_levels: Number of levels to use, coarsest first; all by default. Levels are nested: the first ones equal
+            those of a codebook trained with fewer levels.
+        quantize_pixels: Whether photos are quantized, too, as in Synth², so that real and synthetic images have the
+            same codes. If false, photos keep their continuous features without loss, but are distinguishable from
+            synthetic images.
 
     Raises:
-        FileNotFoundError: If no codebook lies there.
-        ValueError: If the codebook was learnt on another encoder, or has fewer levels.
+        FileNotFoundError: If the codebook does not exist.
+        ValueError: If the codebook was trained on another encoder, or has fewer levels.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -69,19 +69,19 @@ class QuantizedEncoder(ImageTokenizer):
         config = read_description(
             resolve(folder / _CONFIG, "codebook's description"),
             {"encoder": str, "codebook_size": int, "num_levels": int},
-            "what `CodebookModule` writes",
+            "the format that `CodebookModule` writes",
         )
         if config["encoder"] != encoder.name:
             raise ValueError(
-                f"The codebook {codebook!r} was learnt on features of {config['encoder']!r}, but this run's encoder is "
-                f"{encoder.name!r}, and their spaces have nothing in common. Use that encoder, or learn a codebook of "
-                "this one (modules.codebook.CodebookModule)."
+                f"The codebook {codebook!r} expected features of encoder {config['encoder']!r}, but got encoder "
+                f"{encoder.name!r}. Use the expected encoder, or train another codebook "
+                "(modules.codebook.CodebookModule)."
             )
         self.num_levels = config["num_levels"] if num_levels is None else num_levels
         if not 1 <= self.num_levels <= config["num_levels"]:
             raise ValueError(
-                f"{self.num_levels} levels were asked of the codebook {codebook!r}, which has {config['num_levels']}; "
-                f"expected 1 to {config['num_levels']}."
+                f"QuantizedEncoder got num_levels={self.num_levels} for codebook {codebook!r}; expected 1 to "
+                f"{config['num_levels']} levels."
             )
         self.encoder = encoder
         self.name = encoder.name
@@ -95,11 +95,9 @@ class QuantizedEncoder(ImageTokenizer):
         codes = torch.zeros(self.num_levels, self.codebook_size, self.embed_dim)
         self.register_buffer("codes", codes, persistent=False)
 
-    def load(self) -> None:
-        """Bring the encoder's weights and the codes, and take the codebook's fingerprint."""
+    def _load(self) -> None:
+        """Read encoder and codes, and fingerprint the codebook."""
         self.encoder.load()
-        if self.codebook:
-            return
         codes = read_safetensors(resolve(self._folder / _CODES, "codebook's codes"))["codes"]
         codes = codes[: self.num_levels].contiguous()
         self.codes.copy_(codes)
@@ -107,37 +105,26 @@ class QuantizedEncoder(ImageTokenizer):
 
     @torch.no_grad()
     def tokenize(self, pixels: Pixels) -> VQTokens:
-        """Turn pictures into ids, level after level."""
+        """Return the ids of the nearest codes, level by level."""
         self._check_loaded()
         return VQTokens(_nearest(self.encoder.encode_pixels(pixels), self.codes), self.codebook)
 
     @torch.no_grad()
     def encode_pixels(self, pixels: Pixels) -> Float[Tensor, "batch tokens dim"]:
-        """Embed pictures: as the sum of their codes, or continuously if told so."""
+        """Return the sum of the nearest codes, or continuous features if ``quantize_pixels`` is false."""
         if not self.quantize_pixels:
             return self.encoder.encode_pixels(pixels)
         return self._look_up(self.tokenize(pixels).ids)
 
     @torch.no_grad()
     def embed_tokens(self, tokens: VQTokens) -> Float[Tensor, "batch tokens dim"]:
-        """Look ids up and sum over the levels.
+        """Return the sum of the codes over the levels.
 
         Raises:
-            ValueError: If they speak another codebook, are outside of it, or have another number of levels.
+            ValueError: If the ids belong to another codebook, are out of range, or have another number of levels.
         """
         self._check(tokens.codebook, tokens.ids)
         return self._look_up(tokens.ids)
-
-    @torch.no_grad()
-    def embed_soft_tokens(self, tokens: SoftVQTokens) -> Float[Tensor, "batch tokens dim"]:
-        """Take the expectation at each level and sum over the levels.
-
-        Raises:
-            ValueError: If they speak another codebook, are outside of it, or have another number of levels.
-        """
-        self._check(tokens.codebook, tokens.ids[..., 0])
-        levels = zip(self.codes, tokens.ids.unbind(2), tokens.probabilities.unbind(2), strict=True)
-        return torch.stack([(codes[ids] * shares[..., None]).sum(-2) for codes, ids, shares in levels]).sum(0)
 
     def _look_up(self, ids: Int[Tensor, "batch tokens levels"]) -> Float[Tensor, "batch tokens dim"]:
         return torch.stack([codes[level] for codes, level in zip(self.codes, ids.unbind(2), strict=True)]).sum(0)
@@ -148,30 +135,53 @@ class QuantizedEncoder(ImageTokenizer):
         if ids.shape[2] != self.num_levels:
             raise ValueError(
                 f"The image tokens have {ids.shape[2]} levels, but codebook {self.codebook!r} has {self.num_levels}. "
-                "The shard is damaged: make it again."
+                "The shard is damaged; generate it again."
             )
-        # On a GPU, reading the extremes would stop the queue in every step; there the lookup's own assertion
-        # refuses ids that are out of range.
+        # On a GPU the check would synchronize in every step; the indexing kernel asserts the range there.
         if not ids.is_cuda:
             self.check_ids(ids)
 
     def _check_loaded(self) -> None:
         if not self.codebook:
-            raise RuntimeError(f"The codebook over {self.name!r} has no codes yet; call load() first.")
+            raise RuntimeError(f"The codebook of {self.name!r} is not loaded; call load() first.")
+
+
+class CodebookLearner(Loadable, nn.Module, ABC):
+    """Codebook under training over a frozen encoder's features, updated without gradients.
+
+    Attributes:
+        codebook_size: Number of codes per level.
+        num_levels: Number of residual levels.
+    """
+
+    codebook_size: int
+    num_levels: int
+
+    @abstractmethod
+    def quantize(self, pixels: Pixels) -> Quantization:
+        """Encode and quantize images of any height and width; in training mode, update the codebook."""
+
+    @abstractmethod
+    def export(self, folder: Path) -> None:
+        """Write the codebook.
+
+        Raises:
+            OSError: If the folder cannot be written.
+        """
 
 
 class ResidualCodebookLearner(CodebookLearner):
-    """Learns a residual codebook over a frozen encoder's features.
+    """Residual codebook under training over a frozen encoder's features.
 
-    The first batch starts every level by k-means; later batches move the codes by moving averages (van den Oord et
-    al., arXiv 1711.00937, appendix A.1), and codes that nobody uses start again at a feature of the batch.
+    K-means on the first batch initializes every level; later batches update the codes by moving averages (van den Oord
+    et al., arXiv 1711.00937, appendix A.1). Dead codes are re-initialized with features of the batch.
 
     Args:
-        encoder: Makes the features.
-        codebook_size: Number of codes of a level.
-        num_levels: L, residual levels.
-        decay: Share of the old average that is kept in each step, 0 to 1.
-        revival_threshold: Codes that are chosen less often than this in a step, on average, start again.
+        encoder: Frozen encoder of the features.
+        codebook_size: Number of codes per level.
+        num_levels: Number of residual levels.
+        decay: Decay of the moving averages, in [0, 1].
+        revival_threshold: Codes whose average count per step falls below this are re-initialized.
 
     Example:
         >>> from synth2_lightning.testing import TinyImageTokenizer, tiny_batch
@@ -191,53 +201,55 @@ class ResidualCodebookLearner(CodebookLearner):
         decay: float = 0.95,
         revival_threshold: float = 0.1,
     ) -> None:
+        require_extra("vector_quantize_pytorch", "codebook")
         super().__init__()
         self.encoder = encoder
         self.codebook_size = codebook_size
         self.num_levels = num_levels
-        self.quantizer: ResidualVQ | None = None
+        self.quantizer: nn.Module | None = None
         self.register_buffer("started", torch.tensor(False))
         self._decay = decay
         self._revival_threshold = revival_threshold
 
-    def load(self) -> None:
-        """Bring the encoder's weights; make the averages, now that it is known whether other processes share them."""
+    def _load(self) -> None:
+        """Read the encoder and create the codebook, which synchronizes over an initialized process group."""
+        from vector_quantize_pytorch import ResidualVQ
+
         self.encoder.load()
-        if self.quantizer is None:
-            self.quantizer = ResidualVQ(
-                dim=self.encoder.embed_dim,
-                codebook_size=self.codebook_size,
-                num_quantizers=self.num_levels,
-                decay=self._decay,
-                threshold_ema_dead_code=self._revival_threshold,
-                kmeans_init=True,
-                commitment_weight=0.0,  # nothing is learnt by a gradient
-                rotation_trick=False,
-                sync_codebook=torch.distributed.is_initialized(),
-            ).to(self.started.device)
+        self.quantizer = ResidualVQ(
+            dim=self.encoder.embed_dim,
+            codebook_size=self.codebook_size,
+            num_quantizers=self.num_levels,
+            decay=self._decay,
+            threshold_ema_dead_code=self._revival_threshold,
+            kmeans_init=True,
+            commitment_weight=0.0,  # codes are moving averages and need no loss
+            rotation_trick=False,
+            sync_codebook=torch.distributed.is_initialized(),
+        ).to(self.started.device)
 
     def quantize(self, pixels: Pixels) -> Quantization:
-        """Encode and quantise pictures; in training the codebook moves along.
+        """Encode and quantize images; in training mode, update the codebook.
 
         Raises:
-            RuntimeError: If ``load()`` was not called, or the codebook saw no training batch yet.
+            RuntimeError: If ``load()`` was not called, or there was no training batch yet.
         """
         return self.quantize_features(self.encoder.encode_pixels(pixels))
 
     @torch.no_grad()
     def quantize_features(self, features: Float[Tensor, "batch tokens dim"]) -> Quantization:
-        """Quantise features that were made beforehand; in training the codebook moves along.
+        """Quantize precomputed features; in training mode, update the codebook.
 
         Raises:
-            RuntimeError: If ``load()`` was not called, or the codebook saw no training batch yet.
+            RuntimeError: If ``load()`` was not called, or there was no training batch yet.
         """
         quantizer = self._loaded()
         if self.training:
             self.started.fill_(True)
         elif not self.started:
-            # The library would start from whatever comes first, were it a picture that is held out.
-            raise RuntimeError("The codebook has not started; it starts at the first batch in training mode.")
-        # Distances need all their digits: neighbours of a code often differ in the third.
+            # Otherwise the library would initialize the codes with held-out images.
+            raise RuntimeError("The codebook is not initialized; expected a batch in training mode first.")
+        # float32: distances of neighboring codes often differ only in the third digit.
         with torch.autocast(features.device.type, enabled=False):
             flat = rearrange(features.float(), "b n d -> 1 (b n) d")
             quantized, ids, _ = quantizer(flat)
@@ -248,24 +260,24 @@ class ResidualCodebookLearner(CodebookLearner):
         )
 
     def export(self, folder: Path) -> None:
-        """Write what :class:`QuantizedEncoder` loads.
+        """Write the folder that :class:`QuantizedEncoder` loads.
 
         Raises:
             OSError: If the folder cannot be written.
-            RuntimeError: If ``load()`` was not called, or the codebook saw no training batch yet.
+            RuntimeError: If ``load()`` was not called, or there was no training batch yet.
         """
         quantizer = self._loaded()
         if not self.started:
-            raise RuntimeError("The codebook has not started, there is nothing to export; train for one step or more.")
+            raise RuntimeError("The codebook is not initialized; train for at least one step before export().")
         config = {"encoder": self.encoder.name, "codebook_size": self.codebook_size, "num_levels": self.num_levels}
         with write_files(folder) as draft:
             codes = cast(Tensor, quantizer.codebooks).float().cpu().contiguous()
             write_safetensors({"codes": codes}, draft / _CODES)
             (draft / _CONFIG).write_text(json.dumps(config, indent=2) + "\n")
 
-    def _loaded(self) -> ResidualVQ:
+    def _loaded(self) -> nn.Module:
         if self.quantizer is None:
-            raise RuntimeError("The codebook has no averages yet; call load() first.")
+            raise RuntimeError("The codebook is not loaded; call load() first.")
         return self.quantizer
 
 
@@ -276,7 +288,7 @@ def _nearest(
     with torch.autocast(features.device.type, enabled=False):  # as in ResidualCodebookLearner.quantize_features
         residual = features.float()
         for level in codes:
-            # |x - c|^2 without |x|^2, which is the same for all codes.
+            # |x - c|^2 without |x|^2, which is constant over codes.
             ids.append((level.square().sum(-1) - 2 * residual @ level.T).argmin(-1))
             residual = residual - level[ids[-1]]
     return torch.stack(ids, dim=-1)

@@ -1,4 +1,4 @@
-"""Text networks of transformers that condition the image generator: pretrained and frozen, or new and learnt along."""
+"""Text encoders of transformers that condition the image generator: pretrained and frozen, or trained jointly."""
 
 import logging
 from abc import ABC, abstractmethod
@@ -12,20 +12,19 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from synth2_lightning.encoders.text_tokens import TextReader
-from synth2_lightning.huggingface import NewNetwork
-from synth2_lightning.interfaces import TextEncoder
-from synth2_lightning.locations import is_here, locate_model
+from synth2_lightning.encoders.text_tokens import CaptionTokenizer
+from synth2_lightning.interfaces import FrozenModule, TextEncoder
+from synth2_lightning.io.huggingface import NewNetwork
+from synth2_lightning.io.locations import is_here, locate_model
 
 
 class TransformersTextEncoder(TextEncoder, ABC):
-    """One embedding per token: the last hidden states of a text network, not pooled.
+    """Text encoder that returns the last hidden states, one embedding per token.
 
-    Tokenizer and configuration are read when they are first asked for. The embeddings have the precision of the model
-    around the encoder, whatever that of the network's weights.
+    Tokenizer and configuration are read on first use. Embeddings are cast to the dtype of the surrounding module.
 
     Args:
-        max_length: Most tokens of a text, special ones included; longer texts are cut and counted.
+        max_length: Maximum number of tokens per text, including special tokens; longer texts are truncated and counted.
     """
 
     anchor: Tensor
@@ -34,89 +33,86 @@ class TransformersTextEncoder(TextEncoder, ABC):
         super().__init__()
         self.max_length = max_length
         self.network: Any = None
-        # Knows the device and the precision of the model around, before there are weights.
+        # Follows the device and dtype of the surrounding module before the weights are read.
         self.register_buffer("anchor", torch.zeros(()), persistent=False)
 
     @property
     @abstractmethod
     def tokenizer(self) -> Any:
-        """The fast tokenizer of transformers."""
+        """Fast tokenizer of transformers."""
 
     @property
     @abstractmethod
     def config(self) -> Any:
-        """The configuration of transformers."""
+        """Configuration of transformers."""
 
     @abstractmethod
     def build_network(self) -> Any:
-        """Build the network with its weights."""
+        """Return the network with its weights."""
 
     @cached_property
-    def embed_dim(self) -> int:  # type: ignore[override]  # lazy, so that nothing is read before it is needed
+    def embed_dim(self) -> int:  # type: ignore[override]  # lazy, so that construction reads no file
         """Width of the embeddings.
 
         Raises:
-            ValueError: If the network is no text encoder.
+            ValueError: If transformers has no text encoder of the configured type.
         """
         from transformers import MODEL_FOR_TEXT_ENCODING_MAPPING
 
         if type(self.config) not in MODEL_FOR_TEXT_ENCODING_MAPPING:
             known = ", ".join(config.model_type for config in MODEL_FOR_TEXT_ENCODING_MAPPING)
             raise ValueError(
-                f"{type(self).__name__} was given a {self.config.model_type!r} network, which transformers has no text "
-                f"encoder for; expected one of: {known}."
+                f"{type(self).__name__} got model_type {self.config.model_type!r}, for which transformers has no text "
+                f"encoder; expected one of: {known}."
             )
         return int(self.config.hidden_size)
 
     @cached_property
-    def reader(self) -> TextReader:
-        """The rules by which captions become ids."""
-        return TextReader(self.tokenizer, self.max_length, getattr(self.config, "max_position_embeddings", None))
+    def caption_tokenizer(self) -> CaptionTokenizer:
+        """Tokenization and truncation of captions."""
+        return CaptionTokenizer(self.tokenizer, self.max_length, getattr(self.config, "max_position_embeddings", None))
 
     @property
     def num_truncated(self) -> int:
-        """Texts that were longer than ``max_length`` so far, and lost their ends."""
-        return self.reader.num_truncated
+        """Number of texts truncated to ``max_length`` so far."""
+        return self.caption_tokenizer.num_truncated
 
-    def load(self) -> None:
-        """Bring the weights; the second call does nothing."""
-        if self.network is not None:
-            return
-        _ = self.embed_dim, self.reader  # What does not fit is refused before weights are read.
+    def _load(self) -> None:
+        _ = self.embed_dim, self.caption_tokenizer  # raise on invalid arguments before reading weights
         network = self.build_network()
         if hasattr(network, "pooler"):
-            network.pooler = nn.Identity()  # Parameters that no loss reaches would make DDP wait for their gradients.
+            network.pooler = nn.Identity()  # DDP rejects parameters without a gradient
         self.network = network.to(self.anchor.device)
         self.train(self.training)
 
     def encode(self, texts: Sequence[str]) -> tuple[Float[Tensor, "batch length dim"], Bool[Tensor, "batch length"]]:
-        """Embed texts; the mask is true at tokens of the text, special ones included.
+        """Return token embeddings and a mask that is true at text tokens, including special tokens.
 
         Raises:
-            ValueError: If a text has no word.
+            ValueError: If a text contains no word.
             RuntimeError: If ``load()`` was not called.
         """
         if self.network is None:
-            raise RuntimeError(f"The {type(self).__name__} has no weights yet; call load() before encoding texts.")
-        tokens = self.reader.read(texts)
+            raise RuntimeError(f"The weights of {type(self).__name__} are not loaded; call load() first.")
+        tokens = self.caption_tokenizer.tokenize(texts)
         ids, mask = tokens.ids.to(self.anchor.device), tokens.mask.to(self.anchor.device)
         hidden: Tensor = self.network(input_ids=ids, attention_mask=mask.long()).last_hidden_state
         return hidden.to(self.anchor.dtype), mask
 
 
-class PretrainedTextEncoder(TransformersTextEncoder):
-    """A frozen text network with weights: the encoder of T5, the text tower of CLIP, MiniLM and others like BERT.
+class PretrainedTextEncoder(FrozenModule, TransformersTextEncoder):
+    """Frozen pretrained text encoder: the encoder of T5, the text tower of CLIP, MiniLM or another BERT-like network.
 
     Args:
-        model: Name on the Hugging Face Hub, or a folder: a path, ``package://PACKAGE/PATH`` or ``weights://NAME``. The
-            weights must be safetensors, and code that comes with them is not run.
-        max_length: Most tokens of a text, special ones included; longer texts are cut and counted.
-        dtype: Precision of the weights; half is enough, and much faster on CPUs that know bfloat16.
+        model: Hugging Face Hub id, or a folder: a path, ``package://PACKAGE/PATH`` or ``weights://NAME``. Weights must
+            be safetensors; remote code is not executed.
+        max_length: Maximum number of tokens per text, including special tokens; longer texts are truncated and counted.
+        dtype: Precision of the weights. Half precision suffices, and is faster on CPUs with bfloat16 instructions.
 
     Example:
-        >>> encoder = PretrainedTextEncoder("google-t5/t5-small", max_length=32)  # nothing is read yet
-        >>> encoder.training
-        False
+        >>> encoder = PretrainedTextEncoder("google-t5/t5-small", max_length=32)  # reads no file
+        >>> encoder.name
+        't5-small'
     """
 
     def __init__(
@@ -129,11 +125,10 @@ class PretrainedTextEncoder(TransformersTextEncoder):
         self.name = Path(model).name
         self.model = model
         self.dtype = dtype
-        self.train(False)
 
     @cached_property
     def tokenizer(self) -> Any:
-        """The tokenizer that came with the weights."""
+        """Tokenizer of the pretrained model."""
         from transformers import AutoTokenizer
 
         with self._reading() as location:
@@ -141,7 +136,7 @@ class PretrainedTextEncoder(TransformersTextEncoder):
 
     @cached_property
     def config(self) -> Any:
-        """The configuration that came with the weights; of the text tower, where there are several."""
+        """Configuration of the pretrained model, or of its text tower."""
         from transformers import AutoConfig
 
         with self._reading() as location:
@@ -149,10 +144,10 @@ class PretrainedTextEncoder(TransformersTextEncoder):
             return config.get_text_config()
 
     def build_network(self) -> Any:
-        """Read the weights.
+        """Return the network with its pretrained weights.
 
         Raises:
-            OSError: If they cannot be had, are no safetensors, or do not fit the configuration.
+            OSError: If the weights cannot be read, are not safetensors, or do not match the configuration.
         """
         from transformers import AutoModelForTextEncoding
 
@@ -170,16 +165,11 @@ class PretrainedTextEncoder(TransformersTextEncoder):
             missing = sorted(name for name in info["missing_keys"] if not name.startswith("pooler."))
             if missing:
                 raise OSError(f"{len(missing)} tensors are missing ({', '.join(missing[:3])})")
-        return network.requires_grad_(False)
-
-    def train(self, mode: bool = True) -> "PretrainedTextEncoder":
-        """Stay in evaluation mode: a frozen network has no use for dropout."""
-        del mode
-        return super().train(False)
+        return network
 
     @torch.no_grad()
     def encode(self, texts: Sequence[str]) -> tuple[Float[Tensor, "batch length dim"], Bool[Tensor, "batch length"]]:
-        """Embed texts, without a gradient; the mask is true at tokens of the text, special ones included."""
+        """Return token embeddings and a mask that is true at text tokens, without gradients."""
         return super().encode(texts)
 
     @contextmanager
@@ -187,27 +177,27 @@ class PretrainedTextEncoder(TransformersTextEncoder):
         location = locate_model(self.model, "text network")
         try:
             yield location
-        except (OSError, RuntimeError, ValueError) as error:  # transformers and the Hub's client know many families
+        except (OSError, RuntimeError, ValueError) as error:  # what transformers raises
             reason = " ".join(str(error).split())[:300]
             raise OSError(
                 f"The text network {self.model!r} could not be read: {reason}. Expected a text encoder that "
-                "transformers knows itself, with its tokenizer and its weights as safetensors, on the Hub or in a "
-                "folder as save_pretrained writes it. Without a network connection give such a folder, or "
+                "transformers supports without remote code, with tokenizer and safetensors weights, on the Hub or in a "
+                "folder written by save_pretrained. Without a network connection, pass such a folder, or "
                 "weights://all-minilm-l6-v2 after `synth2 weights all-minilm-l6-v2`."
             ) from error
 
 
 class NewTextEncoder(TransformersTextEncoder):
-    """A text network that starts from nothing and is learnt along with the generator.
+    """Randomly initialized text encoder that is trained jointly with the generator.
 
     Args:
-        config: The configuration of a Hugging Face model, such as ``{"model_type": "bert", "hidden_size": 192}``. Size
-            of the vocabulary and special tokens are the tokenizer's.
-        tokenizer: Where the tokenizer lies, such as the folder that ``build_vocabulary`` wrote, or its Hub name.
-        max_length: Most tokens of a text, special ones included; longer texts are cut and counted.
+        config: Configuration of a Hugging Face model, such as ``{"model_type": "bert", "hidden_size": 192}``. The
+            vocabulary size and special tokens come from the tokenizer.
+        tokenizer: Folder of the tokenizer, such as one written by ``build_vocabulary``, or its Hub id.
+        max_length: Maximum number of tokens per text, including special tokens; longer texts are truncated and counted.
 
     Raises:
-        ValueError: If ``config`` lacks ``model_type``.
+        ValueError: If ``config`` has no ``model_type``.
 
     Example:
         >>> config = {"model_type": "bert", "hidden_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -225,16 +215,16 @@ class NewTextEncoder(TransformersTextEncoder):
 
     @property
     def tokenizer(self) -> Any:
-        """The tokenizer at the given place."""
+        """Tokenizer read from the ``tokenizer`` argument."""
         return self._plan.tokenizer
 
     @property
     def config(self) -> Any:
-        """The given configuration, with the tokenizer's vocabulary."""
+        """Given configuration with the tokenizer's vocabulary size and special tokens."""
         return self._plan.config
 
     def build_network(self) -> Any:
-        """Draw weights from torch's global random state."""
+        """Return a network initialized from torch's global random state."""
         from transformers import AutoModelForTextEncoding
 
         return AutoModelForTextEncoding.from_config(self.config)
@@ -242,8 +232,7 @@ class NewTextEncoder(TransformersTextEncoder):
 
 @contextmanager
 def _without_report() -> Iterator[None]:
-    # Weights that the text network has no use for, such as CLIP's picture tower, are listed one by one; what is missing
-    # is refused here, not reported.
+    # transformers lists every unused tensor, such as CLIP's image tower. Missing tensors raise an error in the caller.
     logger = logging.getLogger("transformers.modeling_utils")
     logger.addFilter(_is_no_report)
     try:

@@ -1,4 +1,4 @@
-"""Captions as token ids for a text encoder: cut, counted and padded."""
+"""Tokenization of captions for a text encoder, with truncation and padding."""
 
 import logging
 from collections.abc import Sequence
@@ -15,66 +15,65 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class TextTokens:
-    """What a text network reads; padded on the right, where ``mask`` is false."""
+    """Token ids of a batch of texts, padded on the right; ``mask`` is false at padding."""
 
     ids: Int[Tensor, "batch length"]
     mask: Bool[Tensor, "batch length"]
 
 
-class TextReader:
-    """Turns captions into ids; what is too long is cut and counted, and told once.
+class CaptionTokenizer:
+    """Tokenizes captions; truncates and counts long ones, and logs a warning once.
 
-    The tokenizer adds the special tokens that its network knows, and keeps them where it cuts.
+    Special tokens are kept in truncated captions.
 
     Args:
-        tokenizer: A fast tokenizer of transformers.
-        max_length: Most tokens of a text, special ones included.
-        num_positions: Positions that the network has; ``None`` where it has no bound.
+        tokenizer: Fast tokenizer of transformers.
+        max_length: Maximum number of tokens per text, including special tokens.
+        num_positions: Number of positions of the network; ``None`` if unlimited.
 
     Attributes:
-        num_truncated: Texts that were cut so far.
+        num_truncated: Number of texts truncated so far.
 
     Raises:
-        ValueError: If ``max_length`` leaves no room for a word, or is more than the network reads.
+        ValueError: If ``max_length`` is too small for one word or exceeds ``num_positions``.
     """
 
     def __init__(self, tokenizer: Any, max_length: int, num_positions: int | None) -> None:
         shortest = tokenizer.num_special_tokens_to_add() + 1
         if max_length < shortest or (num_positions is not None and max_length > num_positions):
-            bound = "" if num_positions is None else f" and at most {num_positions}, the positions of the network"
+            bound = "" if num_positions is None else f" and at most {num_positions} (positions of the network)"
             raise ValueError(
-                f"max_length is {max_length}; expected at least {shortest}, a word and the special tokens of the "
-                f"tokenizer {tokenizer.name_or_path!r},{bound}."
+                f"max_length is {max_length}; expected at least {shortest} (one word and the special tokens of "
+                f"tokenizer {tokenizer.name_or_path!r}){bound}."
             )
         self.tokenizer = tokenizer
         self.max_length = max_length
         self.num_truncated = 0
 
-    def read(self, texts: Sequence[str]) -> TextTokens:
-        """Read captions.
+    def tokenize(self, texts: Sequence[str]) -> TextTokens:
+        """Return the padded token ids of captions.
 
         Raises:
-            ValueError: If a caption has no word.
+            ValueError: If a caption contains no word.
         """
         encodings = self.tokenizer(list(texts), truncation=True, max_length=self.max_length).encodings
         for text, encoding in zip(texts, encodings, strict=True):
             if not text.strip() or all(encoding.special_tokens_mask):
                 raise ValueError(
-                    f"The caption {text!r} has no word, so it says nothing about a picture; expected at least one. "
-                    "Drop such captions from the data."
+                    f"The caption {text!r} has no word; expected at least one. Remove such captions from the data."
                 )
-        self._count([text for text, encoding in zip(texts, encodings, strict=True) if encoding.overflowing])
+        self._count_truncated([text for text, encoding in zip(texts, encodings, strict=True) if encoding.overflowing])
         rows = [torch.tensor(encoding.ids) for encoding in encodings]
         masks = [torch.ones(len(row), dtype=torch.bool) for row in rows]
         return TextTokens(pad_sequence(rows, batch_first=True), pad_sequence(masks, batch_first=True))
 
-    def _count(self, cut: list[str]) -> None:
-        if cut and not self.num_truncated:
+    def _count_truncated(self, truncated: list[str]) -> None:
+        if truncated and not self.num_truncated:
             _logger.warning(
-                "The caption %r is longer than max_length=%d tokens: its end was cut off and says nothing about the "
-                "picture. Raise max_length of the text encoder, as far as its network has positions, or shorten the "
-                "captions. This is told once; num_truncated counts on.",
-                cut[0],
+                "The caption %r is longer than max_length=%d tokens and was truncated. Raise max_length of the text "
+                "encoder, up to the number of positions of its network, or shorten the captions. This warning is "
+                "logged once; num_truncated counts all truncated captions.",
+                truncated[0],
                 self.max_length,
             )
-        self.num_truncated += len(cut)
+        self.num_truncated += len(truncated)

@@ -1,4 +1,4 @@
-"""Any image network of timm, read out at its grid of features before pooling."""
+"""Image encoders from timm: the feature map before pooling."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,33 +12,33 @@ from timm.models import load_state_dict
 from torch import Tensor, nn
 
 from synth2_lightning.encoders.frozen import RGB, FrozenEncoder, Preprocessing
-from synth2_lightning.locations import check_hub_name, resolve
-from synth2_lightning.weight_files import plain_values_only
+from synth2_lightning.io.checkpoint_files import plain_values_only
+from synth2_lightning.io.locations import check_hub_name, resolve
 
 
 class TimmEncoder(FrozenEncoder):
-    """A timm network as frozen encoder: patch tokens of a transformer, or a feature map of a convolutional network.
+    """Frozen timm network: patch tokens of a transformer, or the feature map of a convolutional network.
 
-    Class and register tokens are left out. The last block comes after the network's final normalisation, where it
-    has one; inner blocks come as they are.
+    Class and register tokens are dropped. The last block includes the network's final normalization, if any; inner
+    blocks do not.
 
     Args:
-        model: A model of timm, with its tag of weights where they come from the Hub, such as
+        model: timm model name, with the pretrained tag for weights from the Hub, such as
             ``"vit_base_patch14_reg4_dinov2.lvd142m"``.
-        weights: Location of a local state dict (``.safetensors``, or ``.pth`` that holds tensors alone) instead of
-            the Hub's weights. Where the names are another library's, the tensors are paired in order.
-        layer: Index into timm's ``feature_info`` of the model, from the end where negative: a block of a
-            transformer, a stage of a convolutional network.
-        image_size: Height and width in pixels; the model's own where left out.
-        mean: Channel means of values in [0, 1]; the model's own where left out.
-        std: Channel deviations; the model's own where left out.
-        interpolation: How pictures of another size are resized; the model's own where left out.
+        weights: Location of a local state dict (``.safetensors``, or ``.pth`` that contains only tensors) instead of
+            the Hub's weights. Tensors with another library's names are matched by order.
+        layer: Index into the model's ``feature_info`` (a transformer block or a convolutional stage); negative indices
+            count from the end.
+        image_size: Height and width in pixels; the model's by default.
+        mean: Channel means of values in [0, 1]; the model's by default.
+        std: Channel standard deviations; the model's by default.
+        interpolation: Interpolation for resizing; the model's by default.
 
     Raises:
-        ValueError: If timm has no such model, or the model has no such layer.
+        ValueError: If ``model`` is unknown to timm, or ``layer`` is out of range.
 
     Example:
-        >>> encoder = TimmEncoder("tf_efficientnet_lite0")  # no weights yet
+        >>> encoder = TimmEncoder("tf_efficientnet_lite0")  # weights not read yet
         >>> encoder.name, encoder.num_tokens, encoder.embed_dim
         ('tf_efficientnet_lite0/blocks.6@224', 49, 320)
     """
@@ -71,10 +71,10 @@ class TimmEncoder(FrozenEncoder):
         super().__init__(name, preprocessing, _resized(blueprint, preprocessing.image_size))
 
     def build_network(self) -> nn.Module:
-        """Build the network with its weights, without what comes after the layer.
+        """Return the network with its weights, without the layers after ``layer``.
 
         Raises:
-            OSError: If the Hub's weights cannot be had.
+            OSError: If the Hub's weights cannot be read.
         """
         network = _resized(make_network(self._model, self._weights), self.image_size)
         network.prune_intermediate_layers([self._layer], prune_norm=not self._is_last)  # type: ignore[operator]
@@ -83,7 +83,7 @@ class TimmEncoder(FrozenEncoder):
     def feature_map(
         self, network: nn.Module, images: Float[Tensor, "batch 3 size size"]
     ) -> Float[Tensor, "batch dim height width"]:
-        """Run the network up to the layer."""
+        """Return the features of ``layer``."""
         (features,) = network.forward_intermediates(  # type: ignore[operator]
             images, indices=[self._layer], norm=self._is_last, stop_early=True, intermediates_only=True
         )
@@ -91,10 +91,10 @@ class TimmEncoder(FrozenEncoder):
 
 
 def make_blueprint(model: str) -> nn.Module:
-    """Build a network without data or weights (on torch's ``meta`` device), to ask it for widths.
+    """Return a network on torch's ``meta`` device, for its shapes and configuration.
 
     Raises:
-        ValueError: If timm has no such model.
+        ValueError: If ``model`` is unknown to timm.
     """
     if not timm.is_model(model.partition(".")[0]):
         raise ValueError(
@@ -106,30 +106,30 @@ def make_blueprint(model: str) -> nn.Module:
 
 
 def stage_names(network: nn.Module) -> list[str]:
-    """Names of the places where a network can be read out, from timm's ``feature_info``."""
+    """Return the module names of the feature maps in timm's ``feature_info``."""
     return [str(stage["module"]) for stage in network.feature_info]  # type: ignore[union-attr]
 
 
 def find_stage(model: str, stages: Sequence[str], layer: int) -> int:
-    """Turn an index that may count from the end into one from the beginning.
+    """Return the non-negative index of a layer; negative indices count from the end.
 
     Raises:
-        ValueError: If there is no such layer.
+        ValueError: If the index is out of range.
     """
     if not -len(stages) <= layer < len(stages):
         raise ValueError(
-            f"{model!r} has no layer {layer}; expected {-len(stages)} to {len(stages) - 1}, which stand for "
+            f"{model!r} has no layer {layer}; expected {-len(stages)} to {len(stages) - 1}, the indices of "
             f"{', '.join(stages)}."
         )
     return layer % len(stages)
 
 
 def make_network(model: str, weights: str | None) -> nn.Module:
-    """Build a network with its weights: those of a local state dict, or the Hub's where ``weights`` is None.
+    """Return a network with the weights of a local state dict, or of the Hub if ``weights`` is None.
 
     Raises:
-        OSError: If the weights cannot be had.
-        ValueError: If the state dict is another network's.
+        OSError: If the weights cannot be read.
+        ValueError: If the state dict does not match the network.
     """
     if weights is not None:
         network = timm.create_model(model, pretrained=False)
@@ -141,27 +141,27 @@ def make_network(model: str, weights: str | None) -> nn.Module:
     check_hub_name(model)
     try:
         return cast(nn.Module, timm.create_model(model, pretrained=True))
-    except Exception as error:  # the Hub client raises errors of many families
+    except Exception as error:  # the Hub client's errors have no common base class
         raise OSError(
-            f"The weights of timm's {model!r} could not be had: {error}. Without a network, give a local state dict as "
-            "`weights`, such as weights://efficientnet-lite0/efficientnet-lite0-57934424.pth for "
+            f"The weights of timm's {model!r} could not be read: {error}. Without a network connection, pass a local "
+            "state dict as `weights`, such as weights://efficientnet-lite0/efficientnet-lite0-57934424.pth for "
             "tf_efficientnet_lite0."
         ) from error
 
 
 def match_state_dict(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
-    """Load a state dict by name; or, where the names are another library's, by order.
+    """Load a state dict by name, or by order if no name matches.
 
-    By order only if every pair has the same shape and ends in the same word (``weight``, ``running_mean``), so that
-    nothing is loaded by luck.
+    Matching by order requires that every pair has the same shape and the same last name component (``weight``,
+    ``running_mean``).
 
     Args:
-        network: Takes the weights.
+        network: Network that receives the weights.
         state: Tensors by name.
-        path: Where they come from, for the message.
+        path: File of the state dict, for error messages.
 
     Raises:
-        ValueError: If they fit neither way.
+        ValueError: If the tensors match neither by name nor by order.
     """
     own = _without_counters(network.state_dict())
     given = _without_counters(state)
@@ -173,26 +173,26 @@ def match_state_dict(network: nn.Module, state: Mapping[str, Tensor], path: Path
         pairs = dict(zip(own, given, strict=True))
     for name, other in pairs.items():
         if own[name].shape != given[other].shape or name.rpartition(".")[2] != other.rpartition(".")[2]:
-            fact = f"{other!r} {tuple(given[other].shape)} stands where {name!r} {tuple(own[name].shape)} is expected"
+            fact = f"found {other!r} {tuple(given[other].shape)} in place of {name!r} {tuple(own[name].shape)}"
             raise ValueError(_misfit(network, path, fact, set()))
     network.load_state_dict({name: given[other] for name, other in pairs.items()}, strict=False)
 
 
-def _misfit(network: nn.Module, path: Path, fact: str, strangers: set[str]) -> str:
-    examples = f" (only on one side: {', '.join(sorted(strangers)[:4])})" if strangers else ""
+def _misfit(network: nn.Module, path: Path, fact: str, unmatched: set[str]) -> str:
+    examples = f" (unmatched names: {', '.join(sorted(unmatched)[:4])})" if unmatched else ""
     return (
-        f"The state dict {path} does not fit {type(network).__name__}: {fact}{examples}. Expected the names of timm's "
-        "network, or all its tensors in the same order. Name the timm model that the file was saved from."
+        f"The state dict {path} does not match {type(network).__name__}: {fact}{examples}. Expected the names of "
+        "timm's network, or all its tensors in the same order. Set `model` to the timm model of the file."
     )
 
 
 def _without_counters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    # Batch normalisation counts its steps, some libraries save that and some do not, and evaluation never reads it.
+    # Not every library saves the step counters of batch normalization, and evaluation does not use them.
     return {name: tensor for name, tensor in state.items() if not name.endswith("num_batches_tracked")}
 
 
 def _resized(network: nn.Module, image_size: int) -> nn.Module:
-    # Convolutional networks take any size and have no such method.
+    # Convolutional networks accept any size and lack this method.
     if callable(resize := getattr(network, "set_input_size", None)):
         resize(image_size)
     return network

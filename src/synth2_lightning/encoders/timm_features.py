@@ -1,4 +1,4 @@
-"""Features of a timm network at several depths, for pictures to be compared by what they show."""
+"""Feature maps of a timm network at several depths, for perceptual losses."""
 
 from collections.abc import Sequence
 from typing import cast
@@ -8,25 +8,24 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from synth2_lightning.encoders.timm import find_stage, make_blueprint, make_network, stage_names
-from synth2_lightning.interfaces import FeatureExtractor
+from synth2_lightning.nn.perceptual import FeatureExtractor
 
 
 class TimmFeatures(FeatureExtractor):
-    """A convolutional network of timm, frozen; a gradient flows to the pictures, none to the network.
+    """Frozen convolutional timm network; gradients flow to the images only.
 
-    Pictures come in at their own size, so that no detail is lost or made up: a network that takes pictures of one
-    size alone, as most transformers do, is refused.
+    Images are not resized, so networks with a fixed input size, such as most transformers, are rejected.
 
     Args:
         model: See :class:`~synth2_lightning.encoders.timm.TimmEncoder`.
         weights: See :class:`~synth2_lightning.encoders.timm.TimmEncoder`.
-        layers: Indices into timm's ``feature_info`` of the model, from the end where negative.
+        layers: Indices into the model's ``feature_info``; negative indices count from the end.
 
     Raises:
-        ValueError: If timm has no such model, the model has no such layer, or takes pictures of one size alone.
+        ValueError: If ``model`` is unknown to timm or has a fixed input size, or a layer is out of range.
 
     Example:
-        >>> features = TimmFeatures("tf_efficientnet_lite0")  # no weights yet
+        >>> features = TimmFeatures("tf_efficientnet_lite0")  # weights not read yet
         >>> features.stages
         ('blocks.0', 'blocks.1', 'blocks.2', 'blocks.4')
     """
@@ -38,11 +37,11 @@ class TimmFeatures(FeatureExtractor):
         super().__init__()
         blueprint = make_blueprint(model)
         if not layers:
-            raise ValueError(f"TimmFeatures was asked for no layer of {model!r}; expected one or more.")
+            raise ValueError(f"TimmFeatures got no layer of {model!r}; expected at least one index in `layers`.")
         if hasattr(blueprint, "set_input_size"):
             raise ValueError(
-                f"TimmFeatures was given {model!r}, which takes pictures of one size alone; expected a network that "
-                "takes pictures as they are. Use a convolutional one, such as tf_efficientnet_lite0."
+                f"TimmFeatures got {model!r}, which accepts images of one size only; expected a network without a "
+                "fixed input size. Use a convolutional network, such as tf_efficientnet_lite0."
             )
         names = stage_names(blueprint)
         self._model = model
@@ -54,36 +53,30 @@ class TimmFeatures(FeatureExtractor):
             self.register_buffer(name, torch.tensor(statistics[name]).view(1, 3, 1, 1), persistent=False)
         self.network: nn.Module | None = None
 
-    def load(self) -> None:
-        """Bring the weights; the second call does nothing.
+    def _load(self) -> None:
+        """Read the weights.
 
         Raises:
-            OSError: If they cannot be had.
-            ValueError: If they are another network's.
+            OSError: If the weights cannot be read.
+            ValueError: If the weights do not match the network.
         """
-        if self.network is None:
-            network = make_network(self._model, self._weights).requires_grad_(False).eval()
-            network.prune_intermediate_layers(self._layers, prune_norm=True)  # type: ignore[operator]
-            self.network = network.to(self.mean.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-    def train(self, mode: bool = True) -> "TimmFeatures":
-        """Stay in evaluation mode: batch statistics of a frozen network must not move."""
-        del mode
-        return super().train(False)
+        network = make_network(self._model, self._weights)
+        network.prune_intermediate_layers(self._layers, prune_norm=True)  # type: ignore[operator]
+        self.network = network.to(self.mean.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def extract(self, images: Float[Tensor, "batch 3 height width"]) -> list[Float[Tensor, "batch _ _ _"]]:
-        """Run the network up to its deepest wanted layer.
+        """Return one feature map per layer.
 
         Raises:
             RuntimeError: If ``load()`` was not called.
         """
         if self.network is None:
-            raise RuntimeError(f"The features of {self._model!r} have no weights yet; call load() first.")
-        normalised = ((images + 1) / 2 - self.mean) / self.std
+            raise RuntimeError(f"The weights of {self._model!r} are not loaded; call load() first.")
+        normalized = ((images + 1) / 2 - self.mean) / self.std
         return cast(
             list[Tensor],
             self.network.forward_intermediates(  # type: ignore[operator]
-                normalised.contiguous(memory_format=torch.channels_last),
+                normalized.contiguous(memory_format=torch.channels_last),
                 indices=self._layers, norm=False, stop_early=True, intermediates_only=True,
             ),
         )  # fmt: skip

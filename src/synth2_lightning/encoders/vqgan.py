@@ -1,7 +1,8 @@
-"""VQ-GAN (Esser et al., arXiv 2012.09841) around diffusers' ``VQModel``: frozen as a tokenizer, or while it learns."""
+"""VQ-GAN (Esser et al., arXiv 2012.09841), wrapping diffusers' ``VQModel``: frozen tokenizer and trainable model."""
 
 import math
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -13,31 +14,31 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from synth2_lightning.encoders.frozen import FrozenEncoder, Preprocessing
-from synth2_lightning.files import write_files
-from synth2_lightning.fingerprints import fingerprint_codebook
-from synth2_lightning.interfaces import ImageTokenizer, TrainableTokenizer
-from synth2_lightning.locations import is_here, locate_model
+from synth2_lightning.interfaces import ImageTokenizer, Loadable
+from synth2_lightning.io.atomic import write_files
+from synth2_lightning.io.fingerprints import fingerprint_codebook
+from synth2_lightning.io.locations import is_here, locate_model
 from synth2_lightning.nn.moving_codebook import MovingCodebook, spherical
-from synth2_lightning.types import Pixels, Reconstruction, SoftVQTokens, VQTokens
+from synth2_lightning.types import Pixels, Reconstruction, VQTokens
 
 _HALF = (0.5, 0.5, 0.5)
 
 
 class VQGANTokenizer(FrozenEncoder, ImageTokenizer):
-    """A trained VQ-GAN: pictures become codebook ids in raster order, and ids become codebook vectors or pictures.
+    """Pretrained VQ-GAN: encodes images as codebook ids in raster order, decodes ids to codebook vectors or images.
 
     Args:
-        model: Folder in diffusers' layout (``config.json`` beside ``*.safetensors``) as a path, ``package://`` or
-            ``weights://``; anything else is an id on the Hugging Face Hub, such as ``amused/amused-256``.
-        image_size: Height and width in pixels that pictures are brought to; by default the ``sample_size`` of the
-            model's configuration. Published configurations may hold a number that means nothing, as aMUSEd's does.
+        model: Folder in diffusers' layout (``config.json`` and ``*.safetensors``) as a path, ``package://`` or
+            ``weights://``; anything else is a Hugging Face Hub id, such as ``amused/amused-256``.
+        image_size: Height and width in pixels of the network's input; by default the ``sample_size`` of the model's
+            configuration. Some published configurations contain an unrelated number, such as aMUSEd's.
         subfolder: Folder inside ``model``, such as ``vqvae``.
-        name: First part of the codebook's fingerprint, and the identity of embeddings.
-        pixel_range: What black and white are to the network. Most VQ-GANs take -1 and 1; aMUSEd's takes 0 and 1.
+        name: First part of the codebook's fingerprint, and the identity of the embeddings.
+        pixel_range: Values of black and white pixels: (-1, 1) for most VQ-GANs, (0, 1) for aMUSEd's.
 
     Raises:
-        FileNotFoundError: If there is no such folder.
-        ValueError: If ``image_size`` is not a multiple of what one token covers.
+        FileNotFoundError: If the folder does not exist.
+        ValueError: If ``image_size`` is not a multiple of the patch size.
 
     Example:
         >>> tokenizer = VQGANTokenizer("package://synth2_lightning/scenes/tokenizer")
@@ -69,67 +70,56 @@ class VQGANTokenizer(FrozenEncoder, ImageTokenizer):
         self.codebook = ""
 
     def build_network(self) -> nn.Module:
-        """Build the VQ-GAN with its weights."""
+        """Return the VQ-GAN with its weights."""
         network = VQModel.from_pretrained(
             self._model, subfolder=self._subfolder, use_safetensors=True, local_files_only=is_here(self._model)
         )
         return cast(nn.Module, network)
 
-    def load(self) -> None:
-        """Bring the weights and take the codebook's fingerprint; the second call does nothing."""
-        super().load()
-        if not self.codebook:
-            self.codebook = fingerprint_codebook(self.name, self._vectors)
+    def _load(self) -> None:
+        """Read the weights and fingerprint the codebook."""
+        super()._load()
+        self.codebook = fingerprint_codebook(self.name, self._vectors)
 
     def feature_map(
         self, network: nn.Module, images: Float[Tensor, "batch 3 size size"]
     ) -> Float[Tensor, "batch dim height width"]:
-        """Run the encoder, up to what is compared with the codebook."""
+        """Return the encoder's output before quantization."""
         return cast(Tensor, cast(VQModel, network).encode(images).latents)
 
     @torch.no_grad()
     def tokenize(self, pixels: Pixels) -> VQTokens:
-        """Turn pictures into the ids of the nearest codes."""
+        """Return the ids of the nearest codes."""
         latents = super().encode_pixels(pixels)
         return VQTokens(_nearest(latents, self._vectors), self.codebook)
 
     @torch.no_grad()
     def encode_pixels(self, pixels: Pixels) -> Float[Tensor, "batch tokens dim"]:
-        """Embed pictures as the vectors of their codes."""
+        """Return the codebook vectors of the nearest codes."""
         return self._vectors[self.tokenize(pixels).ids[..., 0]]
 
     @torch.no_grad()
     def embed_tokens(self, tokens: VQTokens) -> Float[Tensor, "batch tokens dim"]:
-        """Look ids up.
+        """Return the codebook vectors of ids.
 
         Raises:
-            ValueError: If they speak another codebook, are outside of it, or have more than one level.
+            ValueError: If the ids belong to another codebook, are out of range, or have more than one level.
         """
         self._check(tokens.codebook, tokens.ids)
         return self._vectors[tokens.ids[..., 0]]
 
     @torch.no_grad()
-    def embed_soft_tokens(self, tokens: SoftVQTokens) -> Float[Tensor, "batch tokens dim"]:
-        """Take the expectation of the candidates' vectors.
-
-        Raises:
-            ValueError: If they speak another codebook, are outside of it, or have more than one level.
-        """
-        self._check(tokens.codebook, tokens.ids[..., 0])
-        return torch.einsum("bnk,bnkd->bnd", tokens.probabilities[..., 0, :], self._vectors[tokens.ids[..., 0, :]])
-
-    @torch.no_grad()
     def detokenize(self, tokens: VQTokens) -> Pixels:
-        """Decode ids into pictures.
+        """Decode ids into images.
 
         Raises:
-            ValueError: If they are refused by :meth:`embed_tokens`, or are not as many as a square picture has.
+            ValueError: If :meth:`embed_tokens` rejects the ids, or their number per image is not a square.
         """
         side = math.isqrt(tokens.ids.shape[1])
         if side**2 != tokens.ids.shape[1]:
             raise ValueError(
-                f"A picture of {tokens.ids.shape[1]} tokens cannot be decoded; expected a square number of them, such "
-                f"as the {self.num_tokens} that {self.name!r} makes."
+                f"An image of {tokens.ids.shape[1]} tokens cannot be decoded; expected a square number of tokens, such "
+                f"as the {self.num_tokens} of {self.name!r}."
             )
         codes = rearrange(self.embed_tokens(tokens), "b (h w) d -> b d h w", h=side)
         images = _decode(cast(VQModel, self.network), codes).float() * self.std + self.mean
@@ -138,39 +128,62 @@ class VQGANTokenizer(FrozenEncoder, ImageTokenizer):
     @property
     def _vectors(self) -> Float[Tensor, "codes dim"]:
         if self.network is None:
-            raise RuntimeError(f"The tokenizer {self.name!r} has no codebook yet; call load() first.")
+            raise RuntimeError(f"The codebook of tokenizer {self.name!r} is not loaded; call load() first.")
         return cast(Tensor, cast(VQModel, self.network).quantize.embedding.weight)
 
     def _check(self, codebook: str, ids: Tensor) -> None:
         self.check_codebook(codebook)
         if ids.shape[2] != self.num_levels:
             raise ValueError(
-                f"The image tokens have {ids.shape[2]} levels, but {self.name!r} has one. Use the tokenizer that made "
-                "them."
+                f"The image tokens have {ids.shape[2]} levels; {self.name!r} expected one. Use the tokenizer that "
+                "created them."
             )
-        # On a GPU, reading the extremes would stop the queue in every step; there the lookup's own assertion
-        # refuses ids that are out of range.
+        # On a GPU the check would synchronize in every step; the indexing kernel asserts the range there.
         if not ids.is_cuda:
             self.check_ids(ids)
 
 
+class TrainableTokenizer(Loadable, nn.Module, ABC):
+    """Differentiable tokenizer under training: encodes, quantizes and reconstructs images.
+
+    Not an :class:`ImageTokenizer`, because the codebook still changes; ``export`` writes the weights of one.
+
+    Attributes:
+        codebook_size: Number of codes of a level.
+    """
+
+    codebook_size: int
+
+    @abstractmethod
+    def reconstruct(self, pixels: Pixels) -> Reconstruction:
+        """Encode, quantize and decode images of any height and width; in training mode, update the codebook."""
+
+    @abstractmethod
+    def export(self, folder: Path) -> None:
+        """Write the weights that the frozen tokenizer loads.
+
+        Raises:
+            OSError: If the folder cannot be written.
+        """
+
+
 class TrainableVQGAN(TrainableTokenizer):
-    """A VQ-GAN while it learns: encoder and decoder by gradient, the codebook by moving averages.
+    """Trainable VQ-GAN: gradients train encoder and decoder, moving averages the codebook.
 
     Args:
-        image_size: Height and width in pixels that pictures are brought to.
+        image_size: Height and width in pixels of the network's input.
         codebook_size: Number of codes.
         embed_dim: Width of a code.
-        block_out_channels: Channels at full size, half size, and so on; one token covers 2 to the number of
-            halvings pixels in height and width.
-        layers_per_block: Residual blocks at each size; the decoder has one more.
-        norm_num_groups: Groups of the group norms; divides all channels.
+        block_out_channels: Channels per resolution, each half the one before; the patch size of a token is 2 to the
+            power of the number of halvings.
+        layers_per_block: Residual blocks per resolution; the decoder has one more.
+        norm_num_groups: Groups of the group norms; must divide all channels.
         decay: See :class:`~synth2_lightning.nn.moving_codebook.MovingCodebook`.
         revival_threshold: See :class:`~synth2_lightning.nn.moving_codebook.MovingCodebook`.
         num_free_batches: See :class:`~synth2_lightning.nn.moving_codebook.MovingCodebook`.
 
     Raises:
-        ValueError: If ``image_size`` is not a multiple of what one token covers.
+        ValueError: If ``image_size`` is not a multiple of the patch size.
 
     Example:
         >>> vqgan = TrainableVQGAN(image_size=16, codebook_size=8, embed_dim=4, block_out_channels=(8, 8))
@@ -204,13 +217,13 @@ class TrainableVQGAN(TrainableTokenizer):
             latent_channels=embed_dim,
             vq_embed_dim=embed_dim,
             num_vq_embeddings=codebook_size,
-            mid_block_add_attention=False,  # a token is to tell of its own place, so that tokens can be recombined
+            mid_block_add_attention=False,  # keeps tokens local, so that they can be recombined
         ).to(memory_format=torch.channels_last)
-        self.network.quantize.requires_grad_(False)  # the codebook below takes its place until the export
+        self.network.quantize.requires_grad_(False)  # replaced by self.codebook until the export
         self.codebook = MovingCodebook(codebook_size, embed_dim, decay, revival_threshold, num_free_batches)
 
     def reconstruct(self, pixels: Pixels) -> Reconstruction:
-        """Encode, quantise and decode."""
+        """Encode, quantize and decode; in training mode, update the codebook."""
         images = self.preprocessing.frame(pixels.values).to(self.network.dtype) / 127.5 - 1
         latents = self.network.encode(images.contiguous(memory_format=torch.channels_last)).latents
         flat = rearrange(latents, "b d h w -> (b h w) d")
@@ -228,16 +241,16 @@ class TrainableVQGAN(TrainableTokenizer):
 
     @torch.no_grad()
     def export(self, folder: Path) -> None:
-        """Write what :class:`VQGANTokenizer` loads; before the codes start there is nothing to write but a warning.
+        """Write the weights for :class:`VQGANTokenizer`; warn and write nothing if quantization has not started.
 
         Raises:
             OSError: If the folder cannot be written.
         """
         if not self.codebook.has_started:
             warnings.warn(
-                f"No VQ-GAN was written to {folder}: it has seen {int(self.codebook.num_batches)} training batches, "
-                f"and its codes start after num_free_batches={self.codebook.num_free_batches}. Train longer, or set "
-                "the tokenizer's num_free_batches to 0.",
+                f"No VQ-GAN was written to {folder}: it was trained on {int(self.codebook.num_batches)} training "
+                f"batches, and quantization starts after num_free_batches={self.codebook.num_free_batches}. Train "
+                "longer, or set the tokenizer's num_free_batches to 0.",
                 stacklevel=2,
             )
             return
@@ -252,8 +265,8 @@ def _read_config(model: str, subfolder: str | None) -> dict[str, Any]:
     except OSError as error:
         reason = " ".join(str(error).split())[:300]
         raise OSError(
-            f"The VQ-GAN {model} has no config.json that can be read ({reason}). Expected a folder of diffusers' "
-            "VQModel, or its name on the Hub, and its subfolder."
+            f"The config.json of VQ-GAN {model} cannot be read: {reason}. Expected the folder or Hub id of a diffusers "
+            "VQModel, and its subfolder."
         ) from error
 
 
@@ -261,21 +274,21 @@ def _check_size(image_size: int, num_blocks: int) -> None:
     stride = 2 ** (num_blocks - 1)
     if image_size < 1 or image_size % stride:
         raise ValueError(
-            f"Pictures of image_size={image_size} pixels do not divide into tokens: one covers {stride} pixels in "
-            f"height and width. Expected a multiple of {stride}."
+            f"image_size={image_size} is not divisible by the patch size of {stride} pixels; expected a multiple of "
+            f"{stride}."
         )
 
 
 def _nearest(
     latents: Float[Tensor, "batch tokens dim"], vectors: Float[Tensor, "codes dim"]
 ) -> Int[Tensor, "batch tokens 1"]:
-    # |x - v|^2 without |x|^2, which is the same for all codes; in float32, for half precision would mix near codes up.
+    # |x - v|^2 without |x|^2, which is constant over codes; float32, because half precision confuses near codes.
     with torch.autocast(latents.device.type, enabled=False):
         distances = vectors.float().square().sum(-1) - 2 * latents.float() @ vectors.float().T
     return distances.argmin(-1, keepdim=True)
 
 
 def _decode(network: VQModel, codes: Float[Tensor, "batch dim h w"]) -> Float[Tensor, "batch 3 height width"]:
-    # VQModel.decode would quantise again, or look up, depending on the configuration; the codes are final here.
+    # VQModel.decode would quantize again or look ids up, depending on the configuration.
     spatial = codes if network.config.norm_type == "spatial" else None
     return cast(Tensor, network.decoder(network.post_quant_conv(codes), spatial))

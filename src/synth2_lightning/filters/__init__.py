@@ -1,1 +1,1 @@
-"""Which captions may stay: refusals, length, language, repetition, duplicates, overlap with evaluation captions."""
+"""Caption filters: refusals, length, language, repetition, duplicates, overlap with evaluation captions."""

@@ -1,17 +1,18 @@
-"""The caption in a language model's raw answer: without reasoning, wrappers, end-of-text marks and entities."""
+"""Extraction of the caption from a language model's raw answer."""
 
 import html
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from synth2_lightning.filters.base import RecordFilter
 from synth2_lightning.interfaces import Judge
-from synth2_lightning.jsontext import parse_json
+from synth2_lightning.io.json_text import parse_json
 from synth2_lightning.types import CaptionRecord, Verdict
 
-_MOST_PASSES = 4  # an answer may be escaped, wrapped and escaped again; each pass takes linear time
+_MAX_PASSES = 4  # wrappers and escapes may be nested; each pass takes linear time
 
 _NAME = (
     r"(?:\w{1,20}:)?(?:think|thinking|thoughts?|reason|reasoning|analysis|reflection|scratchpad"
@@ -19,7 +20,7 @@ _NAME = (
 )
 # <think> of DeepSeek and Qwen, <seed:think> of Seed-OSS, [THINK] of Magistral, <|begin_of_thought|> of OpenThinker,
 # <|START_THINKING|> of Cohere, <|channel>thought of Gemma, ◁think▷ of Kimi, <unused94>thought of MedGemma, <details> of
-# interfaces that show answers as pages.
+# web interfaces.
 _REASONING_TAG = re.compile(
     rf"(?P<empty><{_NAME}\s{{0,9}}/>)"
     rf"|(?P<open><\|?\s{{0,9}}{_NAME}(?:\s[^<>]{{0,200}})?\|?>|\[(?:THINK|THINKING|REASONING)\]|◁think▷"
@@ -31,14 +32,14 @@ _REASONING_TAG = re.compile(
     r"|(?P<fence>```)",
     re.IGNORECASE,
 )
-# Harmony, the format of gpt-oss; some servers remove its special tokens and leave "analysis…assistantfinal…".
+# Harmony, the format of gpt-oss; without its special tokens, some servers return "analysis…assistantfinal…".
 _CHANNEL = re.compile(
     r"<\|channel\|>\s{0,9}(\w{1,20})[^<]{0,99}(?:<\|constrain\|>[^<]{0,99})?<\|message\|>", re.IGNORECASE
 )
 _CHANNEL_END = re.compile(r"<\|(?:end|return|call|start|channel)\|>", re.IGNORECASE)
 _PLAIN_CHANNEL = re.compile(r"\A\s{0,9}(?:analysis|commentary)(?=[A-Z]|\s{0,9}\n)")
 _PLAIN_FINAL = "assistantfinal"
-# Reasoning that is marked by a label.
+# Reasoning after a label.
 _LABEL = re.compile(
     r"\A[\s*#_]{0,9}(?:here is my |my )?"
     r"(?:chain of thought|thought process|thinking process|thoughts?|thinking|reasoning|思考过程|思考|推理)"
@@ -59,7 +60,7 @@ _ANSWER_TAG = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _ROLE = r"(?:\s{0,9}(?:assistant|model)\b\s{0,9}(?:<\|end_header_id\|>)?)?"
-_BAR = r"[|\uff5c]"  # DeepSeek's marks have fullwidth bars
+_BAR = r"[|\uff5c]"  # DeepSeek uses fullwidth bars
 _NOISE = r"<(?:s|bos|pad|unk|start_of_text)>|\[BOS\]"
 _END = (
     rf"<{_BAR}[^<>|\uff5c\s]{{1,40}}(?:{_BAR}>|{_BAR}?\Z)|</s>"
@@ -77,7 +78,7 @@ _HTML_BREAK = re.compile(r"(?:</(?:p|div|h\d|li|figcaption)|<br\s{0,9}/?)>", re.
 _CALL = re.compile(r"</?(?:tool_call|function_call|tool_calls|json)>", re.IGNORECASE)
 _BOXED = re.compile(r"\A\$*\\boxed\{(?:\\text\{)?([^{}]*)\}{1,2}\$*\Z")
 _FENCE = re.compile(r"```[\w-]{0,20}[ \t]*\n?(.*?)(?:```|\Z)", re.DOTALL)
-# A list within a line is part of a sentence: 'A sign that says ["OPEN"].'
+# A list inside a line is part of a sentence: 'A sign that says ["OPEN"].'
 _JSON_BEGINS = re.compile(r"""\{\s*[\[{"']|\{\s*\}|^[ \t]*\[\s*[\[{"']""", re.MULTILINE)
 _CUT_JSON = re.compile(r"""\A[\[\s]*\{\s*(["'])(\w{1,30})\1\s*:\s*(["'])((?:(?!\3)[^\\]|\\.)*)""", re.DOTALL)
 _FIELDS = (
@@ -99,16 +100,16 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f]")
 _INVISIBLE = " \t\n\r\u200b\u200e\u200f\u2060\ufeff"
 
 
+@dataclass(frozen=True)
 class AnswerFilter(RecordFilter):
-    r"""Reads the caption out of a raw answer, and rejects an answer that holds none.
+    r"""Extracts the caption from a raw answer, and rejects answers without one.
 
-    Removed are reasoning in whatever tags, opened or not; end-of-text marks, and all that follows; a JSON object or a
-    code fence around the caption; HTML entities. Reasoning that is not closed was cut, and no caption follows it.
-    ``CaptionWriterCallback`` applies this filter to every answer before its own, so that answers are stored as they
-    came.
+    Removes reasoning in tags, even if the opening tag is missing; end tokens and all text after them; JSON and code
+    fences around the caption; HTML entities. An answer with unclosed reasoning contains no caption. Stored answers are
+    raw: ``CaptionWriterCallback`` applies this filter before its own filters.
 
-    Where the chat template opens the reasoning, an answer that was cut shows no tag at all. So if any answer closes
-    what it has not opened, those that were cut and close nothing count as reasoning.
+    If the chat template opens the reasoning, a truncated answer contains no tag. If any answer has a closing tag
+    without an opening one, truncated answers without a closing tag therefore count as reasoning.
 
     Example:
         >>> answers = ["A cat? Or…\n</think>\n\nA cat &amp; a dog.</s>", "<think>A cat, or", '{"caption": "A cat."}']
@@ -118,9 +119,9 @@ class AnswerFilter(RecordFilter):
     """
 
     def start(self) -> Judge:
-        """Return a function that judges one set, block by block.
+        """Return a judge of one set, block by block.
 
-        An answer without a tag that was cut before the first block with a closing tag counts as a caption.
+        In blocks before the first closing tag, truncated answers without a tag count as captions.
         """
         template_opens = False
 
@@ -137,29 +138,25 @@ class AnswerFilter(RecordFilter):
         return judge
 
     def judge_one(self, record: CaptionRecord) -> Verdict:
-        """Return the caption, or why there is none."""
+        """Return the caption, or the reason for a rejection."""
         caption = read_caption(record.caption)
         if caption:
             return Verdict(caption)
         return Verdict(record.caption, "reasoning without an answer" if record.caption.strip() else "empty answer")
 
-    def provenance(self) -> dict[str, Any]:
-        """Return no argument, because there is none."""
-        return {}
-
 
 def read_caption(answer: str) -> str:
-    r"""Return the caption in a raw answer; empty if there is none.
+    r"""Return the caption of a raw answer; empty if there is none.
 
     Args:
-        answer: What the language model wrote.
+        answer: Raw answer of the language model.
 
     Example:
         >>> read_caption("<think>Short.</think>```json\n{\"caption\": \"A cat &amp; a dog.\"}\n```")
         'A cat & a dog.'
     """
     text = answer
-    for _ in range(_MOST_PASSES):
+    for _ in range(_MAX_PASSES):
         before = text
         text = _remove_reasoning(text)
         text = _remove_marks(text)
@@ -191,7 +188,7 @@ def _remove_reasoning(text: str) -> str:
         return text[answers[-1].end() :] if answers else ""
     if finals := list(_FINAL_LABEL.finditer(text)):
         return text[finals[-1].end() :]
-    # A tag that closes, closes all that is open: models mention tags, and nest them.
+    # A closing tag closes all open tags, because models also mention and nest tags.
     kept: list[str] = []
     opened = ""
     position = 0
@@ -216,7 +213,7 @@ def _remove_reasoning(text: str) -> str:
 
 
 def _remove_html(text: str) -> str:
-    """Return the text of an answer that is a page; any other answer as it is."""
+    """Remove HTML tags from an answer that starts with HTML; return other answers unchanged."""
     if not _HTML_BEGINS.match(text):
         return text
     return _HTML_TAG.sub("", _HTML_BREAK.sub("\n", text))
@@ -228,7 +225,7 @@ def _remove_marks(text: str) -> str:
 
 
 def _unwrap(text: str) -> str:
-    """Take the caption out of JSON, a code fence, a call of a tool or a box, if there is such."""
+    """Extract the caption from JSON, a code fence, a tool call or a LaTeX box, if present."""
     if boxed := _BOXED.match(text):
         return boxed[1]
     if text[:1] == '"' and text[1:2] in ("{", "["):
@@ -236,7 +233,7 @@ def _unwrap(text: str) -> str:
     if _CALL.match(text):
         text = _CALL.sub("", text).strip()
     fence = _FENCE.search(text)
-    inner = (fence[1].strip() if fence else "") or text  # a fence may be empty, around nothing
+    inner = (fence[1].strip() if fence else "") or text  # the fence may be empty
     found = _JSON_BEGINS.search(inner)
     if found is None:
         return inner if fence and fence.start() == 0 else text
@@ -262,7 +259,7 @@ def _unescape(text: str) -> str:
 
 
 def _find_text(value: Any, depth: int = 4) -> str | None:
-    """Find the text of a caption in JSON; ``None`` if there is none."""
+    """Return the caption in a JSON value; ``None`` if there is none."""
     if isinstance(value, str):
         return value
     if isinstance(value, list) and depth:
@@ -270,7 +267,7 @@ def _find_text(value: Any, depth: int = 4) -> str | None:
         return "\n".join(texts) or None
     if isinstance(value, dict) and depth and value.get("type") not in ("thinking", "reasoning"):
         named = {str(name): each for name, each in value.items() if not _NO_CAPTION_FIELD.search(str(name))}
-        # "final_answer", "imageCaption" and "Image caption" are an answer and captions.
+        # The last word of a name counts: "final_answer", "imageCaption", "Image caption".
         fields = {re.split(r"[\W_]|(?<=[a-z])(?=[A-Z])", name)[-1].lower(): each for name, each in named.items()}
         fields |= {name.lower(): each for name, each in named.items()}
         for name in _FIELDS:

@@ -1,4 +1,4 @@
-"""What filters share that look at one caption at a time."""
+"""Base class of filters that process captions independently."""
 
 from abc import abstractmethod
 
@@ -7,7 +7,7 @@ from synth2_lightning.types import CaptionRecord, Verdict
 
 
 class RecordFilter(CaptionFilter):
-    """A filter whose verdict depends on nothing but the caption itself, so that many machines may share the work.
+    """Filter whose verdict depends on one caption only, so that machines can process captions in parallel.
 
     Example:
         >>> from synth2_lightning.filters.length import LengthFilter
@@ -17,8 +17,8 @@ class RecordFilter(CaptionFilter):
 
     @abstractmethod
     def judge_one(self, record: CaptionRecord) -> Verdict:
-        """Say of one caption whether it may stay."""
+        """Return the verdict on one caption."""
 
     def start(self) -> Judge:
-        """Return a function that says so of every caption."""
+        """Return a judge that applies :meth:`judge_one` to every caption."""
         return lambda records: [self.judge_one(record) for record in records]

@@ -1,4 +1,4 @@
-"""Filters one after the other, with an account of what each of them did."""
+"""Sequence of caption filters with counts of their rejections."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -10,12 +10,12 @@ from synth2_lightning.types import CaptionRecord
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """A caption that a filter took out.
+    """Rejected caption.
 
     Args:
-        record: The caption as the filter got it, cleaned by the filters before.
-        filter_name: Which filter it was.
-        reason: What the filter said.
+        record: Caption before this filter, cleaned by the filters before it.
+        filter_name: Name of the filter.
+        reason: Reason of the filter.
 
     Example:
         >>> Rejection(CaptionRecord("a", "dog"), "LengthFilter", "fewer than 4 words").filter_name
@@ -29,14 +29,14 @@ class Rejection:
 
 @dataclass(frozen=True, slots=True)
 class FilterCount:
-    """What one filter did.
+    """Counts of one filter.
 
     Args:
-        name: Its class; where a list holds a class more than once, with a number.
-        num_seen: Captions that it got.
-        num_changed: Captions that it cleaned and let pass.
-        num_rejected: Captions that it took out.
-        num_by_reason: How many of them for which reason, the most frequent first.
+        name: Class name, with a number from the second filter of a class on.
+        num_seen: Number of input captions.
+        num_changed: Number of captions changed and kept.
+        num_rejected: Number of rejected captions.
+        num_by_reason: Number of rejected captions per reason, most frequent first.
 
     Example:
         >>> FilterCount("LengthFilter", 10, 0, 1, {"fewer than 4 words": 1}).num_rejected
@@ -52,12 +52,12 @@ class FilterCount:
 
 @dataclass(frozen=True, slots=True)
 class FilterOutcome:
-    """What a list of filters left of captions.
+    """Result of a sequence of filters.
 
     Args:
-        kept: The captions that passed them all, cleaned, in their order.
-        rejected: The others, filter by filter.
-        counts: What each filter did, in the order of the filters.
+        kept: Cleaned captions that passed all filters, in order.
+        rejected: Rejected captions, grouped by filter.
+        counts: Counts of each filter, in order.
 
     Example:
         >>> FilterOutcome((), (), ()).kept
@@ -70,12 +70,10 @@ class FilterOutcome:
 
 
 class FilterChain:
-    """Filters one after the other over one set, which comes block by block; each sees what the earlier ones left.
-
-    How the set is divided changes nothing: not what is kept, nor the counts.
+    """Applies filters in order to one caption set, block by block; the block size does not affect the result.
 
     Args:
-        filters: In their order.
+        filters: Filters in order.
 
     Example:
         >>> from synth2_lightning.filters.length import LengthFilter
@@ -92,24 +90,23 @@ class FilterChain:
         self._tallies = [_Tally() for _ in filters]
 
     def judge(self, records: Sequence[CaptionRecord]) -> tuple[list[CaptionRecord], list[Rejection]]:
-        """Return those of the next captions that passed all filters, cleaned, and the others, filter by filter.
+        """Return the kept, cleaned captions of the next block, and its rejections.
 
         Raises:
-            ValueError: If a filter gives more or fewer verdicts than it got captions.
+            ValueError: If a filter does not return one verdict per caption.
         """
         kept = list(records)
         rejected: list[Rejection] = []
         for name, judge, tally in zip(self.names, self._judges, self._tallies, strict=True):
-            seen, kept = kept, []
-            verdicts = judge(seen)
-            if len(verdicts) != len(seen):
+            inputs, kept = kept, []
+            verdicts = judge(inputs)
+            if len(verdicts) != len(inputs):
                 raise ValueError(
-                    f"{name} gave {len(verdicts)} verdicts on {len(seen)} captions; expected one on each. Let what its "
-                    "start() returns give a verdict, with a reason where it rejects, for every record and in their "
-                    "order."
+                    f"{name} returned {len(verdicts)} verdicts for {len(inputs)} captions; expected one per caption. "
+                    "Fix the function that start() returns."
                 )
-            tally.num_seen += len(seen)
-            for record, verdict in zip(seen, verdicts, strict=True):
+            tally.num_seen += len(inputs)
+            for record, verdict in zip(inputs, verdicts, strict=True):
                 if verdict.reason:
                     rejected.append(Rejection(record, name, verdict.reason))
                     tally.reasons[verdict.reason] += 1
@@ -120,7 +117,7 @@ class FilterChain:
 
     @property
     def counts(self) -> tuple[FilterCount, ...]:
-        """What each filter did so far, in the order of the filters."""
+        """Counts of each filter so far, in order."""
         pairs = zip(self.names, self._tallies, strict=True)
         return tuple(
             FilterCount(
@@ -142,10 +139,10 @@ class _Tally:
 
 
 def run_filters(records: Sequence[CaptionRecord], filters: Sequence[CaptionFilter]) -> FilterOutcome:
-    """Send captions through filters in their order; each sees what the earlier ones left.
+    """Apply filters in order to a caption set.
 
     Raises:
-        ValueError: If a filter gives more or fewer verdicts than it got captions.
+        ValueError: If a filter does not return one verdict per caption.
 
     Example:
         >>> from synth2_lightning.filters.length import LengthFilter
@@ -160,7 +157,7 @@ def run_filters(records: Sequence[CaptionRecord], filters: Sequence[CaptionFilte
 
 
 def name_filters(filters: Sequence[CaptionFilter]) -> list[str]:
-    """Name filters after their classes; the second of a class gets the number 2.
+    """Return the class name of each filter, numbered from the second filter of a class on.
 
     Example:
         >>> from synth2_lightning.filters.length import LengthFilter

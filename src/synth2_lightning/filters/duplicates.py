@@ -1,21 +1,23 @@
-"""Captions that say in the same or nearly the same words what an earlier caption says."""
+"""Filters of exact and near-duplicate captions."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any
 
 import numpy as np
 
 from synth2_lightning.filters.words import join_ngrams, measure_jaccard, split_words
 from synth2_lightning.interfaces import CaptionFilter, Judge
+from synth2_lightning.io.extras import require_extra
 from synth2_lightning.types import CaptionRecord, Verdict
 
 REASON_NEAR = "says nearly the same as an earlier one"
-Runs = frozenset[tuple[str, ...]]
+Ngrams = frozenset[tuple[str, ...]]
 
 
+@dataclass(frozen=True)
 class ExactDuplicates(CaptionFilter):
-    """Keeps the first of all captions that have the same words, whatever their case, accents and punctuation.
+    """Keeps the first of captions with the same words, ignoring case, accents and punctuation.
 
     Example:
         >>> records = [CaptionRecord(str(number), text) for number, text in enumerate(["A dog.", "a dog", "Dogs."])]
@@ -24,7 +26,7 @@ class ExactDuplicates(CaptionFilter):
     """
 
     def start(self) -> Judge:
-        """Return a function that compares each caption with all before it, of which it keeps 16 bytes each."""
+        """Return a judge that stores a hash of 16 bytes per caption."""
         seen: set[bytes] = set()
 
         def judge_one(record: CaptionRecord) -> Verdict:
@@ -35,27 +37,23 @@ class ExactDuplicates(CaptionFilter):
 
         return lambda records: list(map(judge_one, records))
 
-    def provenance(self) -> dict[str, Any]:
-        """Give no argument, for there is none."""
-        return {}
 
-
+@dataclass(frozen=True)
 class NearDuplicates(CaptionFilter):
-    """Keeps the first of captions that share most of their runs of words.
+    """Keeps the first of captions with a high Jaccard similarity of their word n-grams.
 
-    Candidates are found by MinHash and locality-sensitive hashing, then measured, so that no caption is rejected by
-    chance; a pair just above the threshold may be missed. Captions are compared with those that were kept: a chain of
-    small changes does not take all of itself along.
+    MinHash and locality-sensitive hashing find candidates, whose similarity is then computed exactly: there are no
+    false positives, but pairs just above the threshold may be missed. Captions are compared with kept captions only.
 
     Args:
-        threshold: Least share of common runs among all runs of two captions (Jaccard), above 0 and below 1. At 0.7, ten
-            words may differ in one at an end, thirty words in two.
-        ngram_size: Words of a run, from 1.
-        num_permutations: Of MinHash; more find more of the pairs near the threshold, and take longer.
-        seed: Of the permutations.
+        threshold: Minimum Jaccard similarity of duplicates, above 0 and below 1. At 0.7, captions of ten words may
+            differ in one word at an end, captions of thirty words in two.
+        ngram_size: Words per n-gram, from 1.
+        num_permutations: Permutations of MinHash; more find more pairs near the threshold, and take longer.
+        seed: Seed of the permutations.
 
     Raises:
-        ValueError: If a number is out of its range.
+        ValueError: If a number is out of range.
 
     Example:
         >>> texts = ("A brown dog runs over the green grass.", "A brown dog runs over the green lawn.", "A cat sleeps.")
@@ -64,21 +62,21 @@ class NearDuplicates(CaptionFilter):
         ['', 'says nearly the same as an earlier one', '']
     """
 
-    def __init__(self, threshold: float = 0.7, ngram_size: int = 2, num_permutations: int = 128, seed: int = 1) -> None:
-        if not 0 < threshold < 1:
-            raise ValueError(f"NearDuplicates got threshold={threshold}; expected a share above 0 and below 1.")
-        if ngram_size < 1 or num_permutations < 2:
+    threshold: float = 0.7
+    ngram_size: int = 2
+    num_permutations: int = 128
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if not 0 < self.threshold < 1 or self.ngram_size < 1 or self.num_permutations < 2:
             raise ValueError(
-                f"NearDuplicates got ngram_size={ngram_size} and num_permutations={num_permutations}; expected runs of "
-                "1 or more words and 2 or more permutations."
+                f"{self} is out of range; expected threshold above 0 and below 1, ngram_size of 1 or more, and "
+                "num_permutations of 2 or more."
             )
-        self.threshold = threshold
-        self.ngram_size = ngram_size
-        self.num_permutations = num_permutations
-        self.seed = seed
 
     def start(self) -> Judge:
-        """Return a function that compares every caption with the likely ones among those kept before it."""
+        """Return a judge that compares every caption with candidates among the captions kept before."""
         are_rejected = self._start()
 
         def judge(records: Sequence[CaptionRecord]) -> list[Verdict]:
@@ -89,7 +87,7 @@ class NearDuplicates(CaptionFilter):
         return judge
 
     def find_rejected(self, captions: Sequence[str]) -> list[int]:
-        """Give the places of those captions that go, ascending.
+        """Return the ascending indices of rejected captions.
 
         Example:
             >>> NearDuplicates().find_rejected(["A red dog.", "A cat sleeps.", "a red dog"])
@@ -102,11 +100,11 @@ class NearDuplicates(CaptionFilter):
         members: dict[int, list[int]] = {}
 
         def are_rejected(captions: Sequence[str]) -> list[bool]:
-            runs = [self.list_runs(caption) for caption in captions]
+            ngrams = [self.list_ngrams(caption) for caption in captions]
             verdicts = []
-            for caption, own, buckets in zip(captions, runs, self.find_buckets(runs), strict=True):
-                likely = {other for bucket in buckets for other in members.get(bucket, ())}
-                verdicts.append(any(self.are_near(own, self.list_runs(kept[other])) for other in likely))
+            for caption, own, buckets in zip(captions, ngrams, self.find_buckets(ngrams), strict=True):
+                candidates = {other for bucket in buckets for other in members.get(bucket, ())}
+                verdicts.append(any(self.are_near(own, self.list_ngrams(kept[other])) for other in candidates))
                 if not verdicts[-1]:
                     for bucket in buckets:
                         members.setdefault(bucket, []).append(len(kept))
@@ -115,52 +113,44 @@ class NearDuplicates(CaptionFilter):
 
         return are_rejected
 
-    def list_runs(self, caption: str) -> Runs:
-        """Give the runs of words that a caption is compared by.
+    def list_ngrams(self, caption: str) -> Ngrams:
+        """Return the set of word n-grams of a caption.
 
         Example:
-            >>> sorted(NearDuplicates().list_runs("A red dog."))
+            >>> sorted(NearDuplicates().list_ngrams("A red dog."))
             [('a', 'red'), ('red', 'dog')]
         """
         return frozenset(join_ngrams(split_words(caption), self.ngram_size))
 
-    def find_buckets(self, runs: Iterable[Runs]) -> Iterator[list[int]]:
-        """Give the buckets that each caption is in; those that are near have one in common, hardly ever none.
+    def find_buckets(self, ngrams: Iterable[Ngrams]) -> Iterator[list[int]]:
+        """Yield the buckets of each caption; near duplicates share at least one with high probability.
 
         Example:
             >>> near = NearDuplicates()
-            >>> one, other = near.find_buckets([near.list_runs("A red dog."), near.list_runs("a red dog")])
+            >>> one, other = near.find_buckets([near.list_ngrams("A red dog."), near.list_ngrams("a red dog")])
             >>> one == other
             True
         """
+        require_extra("datasketch", "captions")
         from datasketch import MinHash, MinHashLSH
 
-        hashed = ([" ".join(run).encode() for run in each] for each in runs)
+        hashed = ([" ".join(ngram).encode() for ngram in each] for each in ngrams)
         bands = MinHashLSH(threshold=self.threshold, num_perm=self.num_permutations, weights=(0.2, 0.8)).hashranges
         for sketch in MinHash.generator(hashed, num_perm=self.num_permutations, seed=self.seed):
             values = np.asarray(sketch.hashvalues, np.uint64)
-            yield [_number(band, values[start:end].tobytes()) for band, (start, end) in enumerate(bands)]
+            yield [_hash_bucket(band, values[start:end].tobytes()) for band, (start, end) in enumerate(bands)]
 
-    def are_near(self, one: Runs, other: Runs) -> bool:
-        """Whether two captions share so many of their runs.
+    def are_near(self, one: Ngrams, other: Ngrams) -> bool:
+        """Return whether the similarity of two n-gram sets reaches the threshold.
 
         Example:
             >>> near = NearDuplicates()
-            >>> near.are_near(near.list_runs("A red dog."), near.list_runs("a red dog"))
+            >>> near.are_near(near.list_ngrams("A red dog."), near.list_ngrams("a red dog"))
             True
         """
         return measure_jaccard(one, other) >= self.threshold
 
-    def provenance(self) -> dict[str, Any]:
-        """Give the numbers."""
-        return {
-            "threshold": self.threshold,
-            "ngram_size": self.ngram_size,
-            "num_permutations": self.num_permutations,
-            "seed": self.seed,
-        }
 
-
-def _number(band: int, values: bytes) -> int:
-    """Name a bucket by 64 bits; two that get the same one only have a few more captions to compare."""
+def _hash_bucket(band: int, values: bytes) -> int:
+    """Return a 64-bit bucket id; a collision only adds candidates."""
     return int.from_bytes(blake2b(values, digest_size=8, salt=band.to_bytes(4, "big")).digest(), "big", signed=True)

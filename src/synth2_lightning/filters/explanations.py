@@ -1,7 +1,7 @@
-"""Captions that explain, advise or chat where a picture should be described."""
+"""Filter of captions that define, instruct or chat instead of describing an image."""
 
 import re
-from typing import Any
+from dataclasses import dataclass
 
 from synth2_lightning.filters.base import RecordFilter
 from synth2_lightning.filters.words import straighten_quotes
@@ -9,7 +9,7 @@ from synth2_lightning.types import CaptionRecord, Verdict
 
 _QUOTED = re.compile(r'"[^"]*"')
 _REASONS = {
-    # "There is a dog" shows one; "a bulldozer is a machine" and "a machine that is a" define it.
+    # "There is a dog" describes; "a bulldozer is a machine" and "a machine that is a" define.
     "says what a thing is": re.compile(
         r"^(?:an?|the) [^.]*(?<!there )(?<!this )(?<!here )(?<! it )\bis (?:an?|the|one of) "
         r"|^(?!there|this|it|here|in|on)(?:[\w'-]+ ){1,5}is (?:an?|the|one of) "
@@ -48,11 +48,12 @@ _REASONS = {
 }
 
 
+@dataclass(frozen=True)
 class ExplanationFilter(RecordFilter):
-    """Rejects captions that say what a thing is or is for, not what is seen: "A bulldozer is a machine used to…".
+    """Rejects captions that define or explain an object, such as "A bulldozer is a machine used to…".
 
-    Also those that speak to the reader or of the writer, ask, order, or belong on a web page. Words in quotation marks
-    do not count, for they may stand on a sign in the picture. Works on English.
+    Also rejects captions that address the reader, mention the writer, contain questions or instructions, or resemble
+    web pages. Text in quotation marks is ignored, because it may be written on a sign in the image. English only.
 
     Example:
         >>> texts = ("Goldfinches are known for their song.", "A goldfinch sings on a branch.", "Enjoy the view!")
@@ -61,11 +62,7 @@ class ExplanationFilter(RecordFilter):
     """
 
     def judge_one(self, record: CaptionRecord) -> Verdict:
-        """Look for the phrases of each kind."""
+        """Return the verdict on one caption."""
         caption = _QUOTED.sub("", straighten_quotes(record.caption))
         reason = next((reason for reason, phrases in _REASONS.items() if phrases.search(caption)), "")
         return Verdict(record.caption, reason)
-
-    def provenance(self) -> dict[str, Any]:
-        """Give no argument, for there is none."""
-        return {}

@@ -1,44 +1,42 @@
-"""Captions that are too short or too long."""
+"""Filter of captions by number of words."""
 
-from typing import Any
+from dataclasses import dataclass
 
 from synth2_lightning.filters.base import RecordFilter
 from synth2_lightning.types import CaptionRecord, Verdict
 
 
+@dataclass(frozen=True)
 class LengthFilter(RecordFilter):
-    """Rejects captions of too few or too many words.
+    """Rejects captions with too few or too many words.
 
     Args:
-        min_words: Fewest words, from 1. Three say no more than what is there and something of it.
-        max_words: Most words; the paper's captions have some 40.
+        min_words: Minimum number of words, from 1. Three words suffice for an object and one attribute.
+        max_words: Maximum number of words; the paper's captions have about 40.
 
     Raises:
-        ValueError: If the numbers are out of range.
+        ValueError: If the bounds are out of range.
 
     Example:
         >>> LengthFilter(max_words=4).judge_one(CaptionRecord("a", "a dog in the snow")).reason
         'more than 4 words'
     """
 
-    def __init__(self, min_words: int = 3, max_words: int = 60) -> None:
-        if not 1 <= min_words <= max_words:
+    min_words: int = 3
+    max_words: int = 60
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if not 1 <= self.min_words <= self.max_words:
             raise ValueError(
-                f"LengthFilter got min_words={min_words} and max_words={max_words}; expected 1 or more words, and no "
-                "fewer at most than at least."
+                f"{self} is out of range; expected min_words of 1 or more, and max_words of min_words or more."
             )
-        self.min_words = min_words
-        self.max_words = max_words
 
     def judge_one(self, record: CaptionRecord) -> Verdict:
-        """Count what stands between spaces and holds a letter or digit."""
+        """Return the verdict on one caption; words are separated by spaces and contain a letter or digit."""
         num_words = sum(any(map(str.isalnum, word)) for word in record.caption.split())
         if num_words < self.min_words:
             return Verdict(record.caption, f"fewer than {self.min_words} words")
         if num_words > self.max_words:
             return Verdict(record.caption, f"more than {self.max_words} words")
         return Verdict(record.caption)
-
-    def provenance(self) -> dict[str, Any]:
-        """Give the numbers."""
-        return {"min_words": self.min_words, "max_words": self.max_words}

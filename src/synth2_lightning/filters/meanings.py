@@ -1,4 +1,4 @@
-"""Captions that mean what an earlier caption means, in whatever words."""
+"""Filter of semantic duplicates by sentence embeddings."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,17 +16,16 @@ _NUM_COLUMNS = 16384
 
 
 class SimilarMeanings(CaptionFilter):
-    """Keeps the first of captions whose sentence embeddings nearly agree.
+    """Keeps the first of captions with similar sentence embeddings.
 
-    Captions are compared with those that were kept, block by block: memory grows with the number of captions, two
-    embeddings each, and never with the number of pairs.
+    Captions are compared with kept captions, block by block; memory is two embeddings per caption.
 
     Args:
-        encoder: Embeds sentences, such as ``PretrainedTextEncoder("weights://all-minilm-l6-v2")``.
-        threshold: Least cosine of two captions of which the later one goes, above 0 and below 1.
+        encoder: Sentence encoder, such as ``PretrainedTextEncoder("weights://all-minilm-l6-v2")``.
+        threshold: Minimum cosine similarity of duplicates, above 0 and below 1.
 
     Raises:
-        ValueError: If the threshold is out of range.
+        ValueError: If ``threshold`` is out of range.
 
     Example:
         >>> from synth2_lightning.testing import TinyTextEncoder
@@ -41,7 +40,7 @@ class SimilarMeanings(CaptionFilter):
         self.threshold = threshold
 
     def start(self) -> Judge:
-        """Return a function that embeds captions and goes through them in their order, and keeps the vectors."""
+        """Return a judge that compares captions with those kept before, and stores the embeddings of kept ones."""
         self.encoder.load()
         kept: list[Tensor] = []
 
@@ -58,15 +57,15 @@ class SimilarMeanings(CaptionFilter):
         return judge
 
     def provenance(self) -> dict[str, Any]:
-        """Give the encoder's name and the threshold."""
+        """Return the encoder's name and the threshold."""
         return {"encoder": self.encoder.name, "threshold": self.threshold}
 
 
 def check_threshold(name: str, threshold: float) -> None:
-    """Refuse what is no useful bound on a cosine.
+    """Check a threshold on cosine similarities.
 
     Raises:
-        ValueError: If the threshold is not above 0 and below 1.
+        ValueError: If ``threshold`` is not above 0 and below 1.
 
     Example:
         >>> check_threshold("SimilarMeanings", 0.9)
@@ -78,7 +77,7 @@ def check_threshold(name: str, threshold: float) -> None:
 def find_largest_cosines(
     embeddings: Float[Tensor, "rows dim"], others: Float[Tensor, "columns dim"]
 ) -> Float[Tensor, " rows"]:
-    """Give the cosine of each unit vector with the nearest of the others, -1 where there are none.
+    """Return the largest cosine of each unit vector with the others; -1 if there are no others.
 
     Example:
         >>> find_largest_cosines(torch.eye(2), torch.tensor([[0.6, 0.8]]))
@@ -96,12 +95,12 @@ def find_largest_cosines(
 def keep_apart(
     embeddings: Float[Tensor, "rows dim"], threshold: float, before: Float[Tensor, "columns dim"] | None = None
 ) -> Bool[Tensor, " rows"]:
-    """Keep unit vectors greedily, in their order: each whose cosine with all kept before stays below the threshold.
+    """Greedily select unit vectors, in order, whose cosines with all selected ones are below a threshold.
 
     Args:
-        embeddings: The vectors.
-        threshold: Of the cosine.
-        before: Vectors that were kept earlier.
+        embeddings: Unit vectors.
+        threshold: Upper bound of the cosine.
+        before: Vectors selected earlier.
 
     Example:
         >>> keep_apart(torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]]), 0.7)

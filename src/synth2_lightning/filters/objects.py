@@ -1,6 +1,6 @@
-"""Whether a caption names the thing it was asked for, and names it once."""
+"""Filters of captions that do not name their class, or name it twice."""
 
-from typing import Any
+from dataclasses import dataclass
 
 from synth2_lightning.filters.base import RecordFilter
 from synth2_lightning.filters.words import split_words
@@ -22,12 +22,13 @@ _OTHERS = {"another", "each", "one", "other", "others"}
 _ENDINGS = (("ies", "y"), ("ves", "f"), ("ves", "fe"), ("es", ""), ("s", ""), ("men", "man"), ("i", "us"), ("ae", "a"))
 
 
+@dataclass(frozen=True)
 class MissingObjectFilter(RecordFilter):
-    """Rejects captions that do not name their class, every one of them where several were asked for.
+    """Rejects captions that do not name all of their classes.
 
-    All words of a name must be there, in any order, singular or plural, written together or apart ("snow shoes" names
-    a snowshoe). An "espresso machine" is no espresso maker: whoever counts on the class name finds it, and the caption
-    of a kindred thing costs no more than being asked for again. Captions without a class pass.
+    All words of a name must occur, in any order, singular or plural, joined or separate ("snow shoes" names a
+    snowshoe). Synonyms do not count: an "espresso machine" is not accepted for an espresso maker. Captions without a
+    class pass.
 
     Example:
         >>> record = CaptionRecord("a", "Two old women sell mice.", "woman + mouse")
@@ -38,24 +39,20 @@ class MissingObjectFilter(RecordFilter):
     """
 
     def judge_one(self, record: CaptionRecord) -> Verdict:
-        """Look for all names."""
+        """Return the verdict on one caption."""
         words = _split_names(record.caption)
         names = [_split_names(name) for name in record.class_name.split(CLASS_NAME_SEPARATOR)]
-        is_named = all(_is_among(name, words) or _is_written_otherwise(name, words) for name in names)
+        is_named = all(_is_among(name, words) or _is_written_jointly(name, words) for name in names)
         return Verdict(record.caption, "" if is_named else "does not name its object")
 
-    def provenance(self) -> dict[str, Any]:
-        """Give no argument, for there is none."""
-        return {}
 
-
+@dataclass(frozen=True)
 class RepeatedObjectFilter(RecordFilter):
-    """Rejects captions that bring in their object twice, as in "A door is carved into the wall with a wooden door".
+    """Rejects captions that name their class twice, such as "A door is carved into the wall with a wooden door".
 
-    Small language models fall back on the one word that they were given. "A dog chases another dog" stays, and so does
-    a caption of several sentences that names its object once in each. Captions without a class pass. The dearest of the
-    filters, for people write such captions, too ("a black dog chases a white dog"); leave it out for a large language
-    model.
+    Small language models tend to repeat the given word. Accepted are "A dog chases another dog", and captions that
+    name the class once per sentence. Captions without a class pass. Do not use this filter for large language models:
+    it also rejects natural captions ("a black dog chases a white dog").
 
     Example:
         >>> texts = ("A tub of soap stands in a tub.", "A tub stands next to another tub.", "A tub. The tub is red.")
@@ -64,18 +61,14 @@ class RepeatedObjectFilter(RecordFilter):
     """
 
     def judge_one(self, record: CaptionRecord) -> Verdict:
-        """Count the words of the names, sentence by sentence."""
+        """Return the verdict on one caption."""
         name = set(_split_names(record.class_name)) - _SMALL
-        is_twice = any(_comes_twice(name, _split_names(sentence)) for sentence in record.caption.split(". "))
+        is_twice = any(_occurs_twice(name, _split_names(sentence)) for sentence in record.caption.split(". "))
         return Verdict(record.caption, "names its object twice" if is_twice else "")
-
-    def provenance(self) -> dict[str, Any]:
-        """Give no argument, for there is none."""
-        return {}
 
 
 def _split_names(text: str) -> list[str]:
-    # "The dog's" names a dog, and "jack-o'-lantern" is three words to people who write "jack o lantern".
+    # "The dog's" names a dog, and "jack-o'-lantern" is also written "jack o lantern".
     return [part for word in split_words(text) for part in word.removesuffix("'s").split("'")]
 
 
@@ -84,7 +77,7 @@ def _is_among(name: list[str], words: list[str]) -> bool:
     return all(not forms.isdisjoint(_find_singulars(part)) for part in name)
 
 
-def _is_written_otherwise(name: list[str], words: list[str]) -> bool:
+def _is_written_jointly(name: list[str], words: list[str]) -> bool:
     joined = _find_singulars("".join(name))
     return any(
         not joined.isdisjoint(_find_singulars("".join(words[start : start + size])))
@@ -93,7 +86,7 @@ def _is_written_otherwise(name: list[str], words: list[str]) -> bool:
     )
 
 
-def _comes_twice(name: set[str], words: list[str]) -> bool:
+def _occurs_twice(name: set[str], words: list[str]) -> bool:
     if not _OTHERS.isdisjoint(words):
         return False
     forms = list(map(_find_singulars, words))
@@ -101,7 +94,7 @@ def _comes_twice(name: set[str], words: list[str]) -> bool:
 
 
 def _find_singulars(word: str) -> set[str]:
-    """Give everything that a word may be the plural of, and the word: plurals that meet in one of them are the same."""
+    """Return a word and all its possible singulars; words with a common form are equal up to number."""
     forms = {word, _IRREGULAR.get(word, word)}
     if len(word) > 3 and not word.endswith(("ss", "us", "is")):
         forms.update(word.removesuffix(plural) + ending for plural, ending in _ENDINGS if word.endswith(plural))

@@ -1,4 +1,4 @@
-"""Captions that resemble those of an evaluation set, whose score they would make worthless."""
+"""Filters of captions that overlap with an evaluation set, against data leakage."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -8,25 +8,24 @@ from torch import Tensor
 
 from synth2_lightning.filters.meanings import check_threshold, find_largest_cosines
 from synth2_lightning.filters.words import join_ngrams, split_words
-from synth2_lightning.fingerprints import fingerprint_texts
 from synth2_lightning.interfaces import CaptionFilter, CaptionSource, Judge, TextEncoder
+from synth2_lightning.io.fingerprints import fingerprint_texts
 from synth2_lightning.nn.pooling import embed_sentences
 from synth2_lightning.types import CaptionRecord, Verdict
 
 
 class EvaluationOverlap(CaptionFilter):
-    """Rejects captions that share a run of words with an evaluation caption.
+    """Rejects captions that share a word n-gram with an evaluation caption.
 
-    Evaluation captions shorter than a run are looked for as a whole: only a caption of the same words is rejected,
-    since "a dog runs" is a part of many.
+    Evaluation captions shorter than ``ngram_size`` reject only captions with exactly the same words.
 
     Args:
-        captions: The captions of the evaluation set, such as ``PhotographCaptions`` of its photographs.
-        ngram_size: Words of a run, from 2. People describe different photographs in the same words, too: the
-            shorter the run, the more captions are rejected that were never seen.
+        captions: Captions of the evaluation set, such as ``PhotoCaptions`` of its photos.
+        ngram_size: Words per n-gram, from 2. Different photos may have similar captions: shorter n-grams reject more
+            captions without leakage.
 
     Raises:
-        ValueError: If the number is out of range.
+        ValueError: If ``ngram_size`` is below 2.
 
     Example:
         >>> from synth2_lightning.sources.caption_table import CaptionTable
@@ -36,27 +35,27 @@ class EvaluationOverlap(CaptionFilter):
 
     def __init__(self, captions: CaptionSource, ngram_size: int = 8) -> None:
         if ngram_size < 2:
-            raise ValueError(f"EvaluationOverlap got ngram_size={ngram_size}; expected runs of 2 or more words.")
+            raise ValueError(f"EvaluationOverlap got ngram_size={ngram_size}; expected 2 or more words.")
         self.captions = captions
         self.ngram_size = ngram_size
 
     def start(self) -> Judge:
-        """Return a function that looks every run of every caption up."""
+        """Return a judge that looks up every n-gram of each caption."""
         return self._judge
 
     def _judge(self, records: Sequence[CaptionRecord]) -> list[Verdict]:
-        runs = self._runs
+        ngrams = self._ngrams
         reason = f"shares {self.ngram_size} words with {self.captions.name}"
         return [
             Verdict(
                 record.caption,
-                "" if runs.isdisjoint(join_ngrams(split_words(record.caption), self.ngram_size)) else reason,
+                "" if ngrams.isdisjoint(join_ngrams(split_words(record.caption), self.ngram_size)) else reason,
             )
             for record in records
         ]
 
     def provenance(self) -> dict[str, Any]:
-        """Give the captions' name, number and fingerprint, and the size of a run."""
+        """Return name, number and fingerprint of the evaluation captions, and the n-gram size."""
         self.captions.load()
         return {
             "captions": self.captions.name,
@@ -66,21 +65,21 @@ class EvaluationOverlap(CaptionFilter):
         }
 
     @cached_property
-    def _runs(self) -> set[tuple[str, ...]]:
+    def _ngrams(self) -> set[tuple[str, ...]]:
         texts = read_captions(self.captions)
-        return {run for text in texts for run in join_ngrams(split_words(text), self.ngram_size)}
+        return {ngram for text in texts for ngram in join_ngrams(split_words(text), self.ngram_size)}
 
 
 class EvaluationSimilarity(CaptionFilter):
-    """Rejects captions whose sentence embedding nearly agrees with that of an evaluation caption.
+    """Rejects captions whose sentence embedding is similar to that of an evaluation caption.
 
     Args:
-        captions: The captions of the evaluation set, such as ``PhotographCaptions`` of its photographs.
-        encoder: Embeds sentences, such as ``PretrainedTextEncoder("weights://all-minilm-l6-v2")``.
-        threshold: Least cosine of a caption that goes, above 0 and below 1.
+        captions: Captions of the evaluation set, such as ``PhotoCaptions`` of its photos.
+        encoder: Sentence encoder, such as ``PretrainedTextEncoder("weights://all-minilm-l6-v2")``.
+        threshold: Minimum cosine similarity of rejected captions, above 0 and below 1.
 
     Raises:
-        ValueError: If the threshold is out of range.
+        ValueError: If ``threshold`` is out of range.
 
     Example:
         >>> from synth2_lightning.sources.caption_table import CaptionTable
@@ -96,18 +95,17 @@ class EvaluationSimilarity(CaptionFilter):
         self.threshold = threshold
 
     def start(self) -> Judge:
-        """Return a function that embeds captions and finds the nearest evaluation caption of each."""
+        """Return a judge that compares each caption with its nearest evaluation caption."""
         return self._judge
 
     def _judge(self, records: Sequence[CaptionRecord]) -> list[Verdict]:
-        others = self._embeddings
         embeddings = embed_sentences(self.encoder, [record.caption for record in records])
-        is_near = (find_largest_cosines(embeddings, others) >= self.threshold).tolist()
+        is_near = (find_largest_cosines(embeddings, self._embeddings) >= self.threshold).tolist()
         reason = f"means the same as a caption of {self.captions.name}"
         return [Verdict(record.caption, reason if near else "") for record, near in zip(records, is_near, strict=True)]
 
     def provenance(self) -> dict[str, Any]:
-        """Give the captions' name, number and fingerprint, the encoder's name and the threshold."""
+        """Return name, number and fingerprint of the evaluation captions, the encoder's name and the threshold."""
         self.captions.load()
         return {
             "captions": self.captions.name,
@@ -124,6 +122,6 @@ class EvaluationSimilarity(CaptionFilter):
 
 
 def read_captions(captions: CaptionSource) -> list[str]:
-    """Give the texts of a source."""
+    """Return the texts of a caption source."""
     captions.load()
     return [captions.record(index).caption for index in range(len(captions))]

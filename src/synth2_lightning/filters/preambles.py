@@ -1,7 +1,7 @@
-"""What a language model says around its caption: greetings, labels, quotation marks, markdown."""
+"""Removal of greetings, labels, quotation marks and Markdown around a caption."""
 
 import re
-from typing import Any
+from dataclasses import dataclass
 
 from synth2_lightning.filters.base import RecordFilter
 from synth2_lightning.filters.words import straighten_quotes
@@ -10,7 +10,7 @@ from synth2_lightning.types import CaptionRecord, Verdict
 _FENCE = re.compile(r"^\s*```.*$", re.MULTILINE)
 _BULLET = re.compile(r"^\s*(?:#{1,6}|[-*+>•]|\d{1,2}[.)])\s+")
 _EMPHASIS = re.compile(r"(\*{1,3}|_{1,3}|`)(?=\S)(.+?)(?<=\S)\1")
-# Only up to a colon: "Sure, a dog is on the bed" may be all that there is.
+# Only up to a colon: "Sure, a dog is on the bed" may be the whole caption.
 _GREETING = re.compile(
     r"^(?:(?:sure|certainly|of course|absolutely|okay|ok|great|yes)\b[^:]{0,80}:"
     r"|(?:here(?:'s| is| are)|below is|the following is)\b[^:]{0,80}:"
@@ -26,7 +26,7 @@ _LABEL = re.compile(
     re.IGNORECASE,
 )
 _QUESTION = re.compile(r"^(?:object|word|class|name|subject|topic|user|prompt)s?\s*:.*$", re.IGNORECASE)
-# Followed by an article or a number, what is left is a caption of its own.
+# Before an article or a number, the remainder is a complete caption.
 _LEAD = re.compile(
     r"^(?:the|this) (?:image|photo|photograph|picture) (?:shows|depicts|features|displays|captures|portrays|is of) "
     r"(?=(?:an?|the|one|two|three|four|five|several|some|many)\b)",
@@ -34,15 +34,15 @@ _LEAD = re.compile(
 )
 
 
-_QUOTES = {'"': '"', "'": "'", "«": "»", "「": "」", "『": "』"}  # typographic ones were made plain
+_QUOTES = {'"': '"', "'": "'", "«": "»", "「": "」", "『": "』"}  # typographic ones were replaced before
 
 
+@dataclass(frozen=True)
 class PreambleStripper(RecordFilter):
-    r"""Leaves of an answer the caption alone: the first line that says something, without what is said around it.
+    r"""Reduces an answer to the caption: the first line that is not empty after the removal of the preamble.
 
-    Taken off are "Sure, here is a caption:", "Caption:", quotation marks around the whole, markdown, the question
-    repeated ("Word: dog"), and "The image shows" before an article or a number. Typographic quotation marks become
-    plain.
+    Removes "Sure, here is a caption:", "Caption:", quotation marks around the caption, Markdown, a repeated question
+    ("Word: dog"), and "The image shows" before an article or a number. Typographic quotation marks become ASCII ones.
 
     Example:
         >>> answer = "Sure! Here is a caption for you:\n\n**Caption:** \"A dog runs on the beach.\""
@@ -51,15 +51,11 @@ class PreambleStripper(RecordFilter):
     """
 
     def judge_one(self, record: CaptionRecord) -> Verdict:
-        """Go through the lines to the first of which something is left."""
+        """Return the verdict with the caption, or a rejection."""
         for line in straighten_quotes(_FENCE.sub("", record.caption)).splitlines():
             if caption := _strip_line(line):
                 return Verdict(caption)
         return Verdict(record.caption, "nothing but a preamble")
-
-    def provenance(self) -> dict[str, Any]:
-        """Give no argument, for there is none."""
-        return {}
 
 
 def _strip_line(line: str) -> str:

@@ -1,7 +1,8 @@
-"""Answers in which the language model declines, or talks about itself."""
+"""Filter of refusals and of answers about the language model."""
 
 import re
-from typing import Any
+from dataclasses import dataclass
+from functools import cached_property
 
 from synth2_lightning.filters.base import RecordFilter
 from synth2_lightning.filters.words import straighten_quotes
@@ -20,36 +21,38 @@ _DECLINES = re.compile(
 )
 
 
+@dataclass(frozen=True)
 class RefusalFilter(RecordFilter):
-    """Rejects refusals, and answers without a word.
+    """Rejects refusals and answers without words.
 
     Args:
-        marker: What the prompt tells the model to answer where a word cannot be shown in a picture; rejected at the
-            beginning of a caption, whatever its case.
+        marker: Answer that the prompt requests for words that cannot be depicted; captions that start with it are
+            rejected, ignoring case.
 
     Raises:
-        ValueError: If the marker has no letter.
+        ValueError: If ``marker`` contains no letter.
 
     Example:
         >>> [RefusalFilter().judge_one(CaptionRecord("a", text)).reason for text in ("WRONG! No object.", "A dog.")]
         ['refuses by the marker', '']
     """
 
-    def __init__(self, marker: str = "WRONG") -> None:
-        if not any(map(str.isalpha, marker)):
-            raise ValueError(f"RefusalFilter got marker={marker!r}; expected a word that the prompt asks for.")
-        self.marker = marker
-        self._marker = re.compile(rf"\W*{re.escape(marker.strip())}(?!\w)", re.IGNORECASE)
+    marker: str = "WRONG"
+
+    def __post_init__(self) -> None:
+        """Check the marker."""
+        if not any(map(str.isalpha, self.marker)):
+            raise ValueError(f"RefusalFilter got marker={self.marker!r}; expected the word that the prompt requests.")
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[str]:
+        return re.compile(rf"\W*{re.escape(self.marker.strip())}(?!\w)", re.IGNORECASE)
 
     def judge_one(self, record: CaptionRecord) -> Verdict:
-        """Look for the marker, then for phrases of refusal."""
+        """Return the verdict on one caption."""
         caption = straighten_quotes(record.caption)
         if not any(map(str.isalnum, caption)):
             return Verdict(record.caption, "without a word")
-        if self._marker.match(caption):
+        if self._pattern.match(caption):
             return Verdict(record.caption, "refuses by the marker")
         return Verdict(record.caption, "refuses in words" if _DECLINES.search(caption) else "")
-
-    def provenance(self) -> dict[str, Any]:
-        """Give the marker."""
-        return {"marker": self.marker}

@@ -1,7 +1,7 @@
-"""Captions that go round in circles."""
+"""Filter of repetitive captions."""
 
 from collections import Counter
-from typing import Any
+from dataclasses import dataclass
 
 from synth2_lightning.filters.base import RecordFilter
 from synth2_lightning.filters.words import join_ngrams, split_words
@@ -10,15 +10,15 @@ from synth2_lightning.types import CaptionRecord, Verdict
 _MAX_STUTTER = 4
 
 
+@dataclass(frozen=True)
 class RepetitionFilter(RecordFilter):
-    """Rejects captions that say the same words over and over, as small language models do.
+    """Rejects repetitive captions, which small language models generate.
 
-    Of captions that people wrote it rejects few, most of them like "a man in a black jacket and a man in a red jacket".
+    It rejects few human captions, mostly ones such as "a man in a black jacket and a man in a red jacket".
 
     Args:
-        ngram_size: A run of so many words may come once only, from 2.
-        min_distinct: Least share of distinct words among all, from 0 to 1. Long captions repeat their small words and
-            come to 0.7.
+        ngram_size: Size of word n-grams that must not be repeated, from 2.
+        min_distinct: Minimum fraction of distinct words, in [0, 1]. Long captions repeat function words and reach 0.7.
 
     Raises:
         ValueError: If a number is out of range.
@@ -28,17 +28,16 @@ class RepetitionFilter(RecordFilter):
         'stutters'
     """
 
-    def __init__(self, ngram_size: int = 4, min_distinct: float = 0.6) -> None:
-        if ngram_size < 2 or not 0 <= min_distinct <= 1:
-            raise ValueError(
-                f"RepetitionFilter got ngram_size={ngram_size} and min_distinct={min_distinct}; expected a size of 2 "
-                "or more and a share from 0 to 1."
-            )
-        self.ngram_size = ngram_size
-        self.min_distinct = min_distinct
+    ngram_size: int = 4
+    min_distinct: float = 0.6
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if self.ngram_size < 2 or not 0 <= self.min_distinct <= 1:
+            raise ValueError(f"{self} is out of range; expected ngram_size of 2 or more and min_distinct from 0 to 1.")
 
     def judge_one(self, record: CaptionRecord) -> Verdict:
-        """Look for repeats next to each other, then anywhere."""
+        """Return the verdict on one caption."""
         words = split_words(record.caption)
         if _stutters(words):
             return Verdict(record.caption, "stutters")
@@ -47,10 +46,6 @@ class RepetitionFilter(RecordFilter):
         if len(set(words)) < self.min_distinct * len(words):
             return Verdict(record.caption, "has few distinct words")
         return Verdict(record.caption)
-
-    def provenance(self) -> dict[str, Any]:
-        """Give the numbers."""
-        return {"ngram_size": self.ngram_size, "min_distinct": self.min_distinct}
 
 
 def _stutters(words: list[str]) -> bool:

@@ -1,7 +1,7 @@
-"""The first sentences of an answer, and captions that break off."""
+"""Truncation to the first sentences, and rejection of unfinished captions."""
 
 import re
-from typing import Any
+from dataclasses import dataclass
 
 from synth2_lightning.filters.base import RecordFilter
 from synth2_lightning.types import CaptionRecord, Verdict
@@ -13,17 +13,17 @@ _END = re.compile(
 _DANGLING = re.compile(r"(?:[,;:-]|\b(?:an?|the|and|or|of|with|its|their|his|as|at|from|into|is|are))$", re.IGNORECASE)
 
 
+@dataclass(frozen=True)
 class SentenceTrimmer(RecordFilter):
-    """Keeps the first sentences, drops an unfinished one after them, and rejects a caption that breaks off.
+    """Keeps the first complete sentences, and rejects captions without one.
 
-    Language models that are cut at a number of tokens leave half a sentence. What follows the first sentence or two of
-    a small model is seldom in the picture.
+    A token limit leaves an unfinished sentence. Small models rarely describe the image after the first two sentences.
 
     Args:
-        max_sentences: How many sentences to keep, from 1.
+        max_sentences: Maximum number of sentences, from 1.
 
     Raises:
-        ValueError: If the number is out of range.
+        ValueError: If ``max_sentences`` is below 1.
 
     Example:
         >>> SentenceTrimmer().judge_one(CaptionRecord("a", "A dog runs. It is happy. The sky is")).caption
@@ -32,13 +32,15 @@ class SentenceTrimmer(RecordFilter):
         'breaks off'
     """
 
-    def __init__(self, max_sentences: int = 2) -> None:
-        if max_sentences < 1:
-            raise ValueError(f"SentenceTrimmer got max_sentences={max_sentences}; expected 1 or more.")
-        self.max_sentences = max_sentences
+    max_sentences: int = 2
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if self.max_sentences < 1:
+            raise ValueError(f"SentenceTrimmer got max_sentences={self.max_sentences}; expected 1 or more.")
 
     def judge_one(self, record: CaptionRecord) -> Verdict:
-        """Cut the caption."""
+        """Return the verdict with the shortened caption."""
         sentences = _END.split(record.caption.strip())
         is_open = not sentences[-1].rstrip("\"')").endswith((".", "!", "?"))
         if is_open and len(sentences) > 1:
@@ -47,7 +49,3 @@ class SentenceTrimmer(RecordFilter):
         caption = " ".join(sentences[: self.max_sentences])
         breaks_off = _DANGLING.search(caption) or (is_open and record.is_cut)
         return Verdict(caption, "breaks off" if breaks_off else "")
-
-    def provenance(self) -> dict[str, Any]:
-        """Give the number of sentences."""
-        return {"max_sentences": self.max_sentences}

@@ -1,29 +1,29 @@
-"""Captions with words that a model cannot read."""
+"""Filter of captions with out-of-vocabulary words."""
 
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from synth2_lightning.filters.base import RecordFilter
-from synth2_lightning.fingerprints import fingerprint_file
-from synth2_lightning.locations import resolve
+from synth2_lightning.io.fingerprints import fingerprint_file
+from synth2_lightning.io.locations import resolve
 from synth2_lightning.types import CaptionRecord, Verdict
 
 
 class VocabularyFilter(RecordFilter):
-    """Rejects captions with words that are not in a vocabulary: a captioner that has it would learn to say ``<unk>``.
+    """Rejects captions with out-of-vocabulary words, on which a captioner would learn to generate ``<unk>``.
 
-    Signs that it lacks, such as the full stop, are taken out.
+    Out-of-vocabulary punctuation, such as a full stop, is removed.
 
     Args:
-        tokenizer: Folder with the ``tokenizer.json`` of whoever shall read the captions, such as `synth2 vocabulary`
-            writes: a path, or ``package://PACKAGE/PATH``.
+        tokenizer: Folder of the captioner's ``tokenizer.json``, such as one written by `synth2 vocabulary`: a path, or
+            ``package://PACKAGE/PATH``.
 
     Example:
-        >>> knows_shapes = VocabularyFilter("package://synth2_lightning/scenes/vocabulary")
-        >>> knows_shapes.judge_one(CaptionRecord("a", "A red circle above a ring.")).caption
+        >>> vocabulary = VocabularyFilter("package://synth2_lightning/scenes/vocabulary")
+        >>> vocabulary.judge_one(CaptionRecord("a", "A red circle above a ring.")).caption
         'A red circle above a ring'
-        >>> knows_shapes.judge_one(CaptionRecord("a", "A red teapot above a ring.")).reason
+        >>> vocabulary.judge_one(CaptionRecord("a", "A red teapot above a ring.")).reason
         'has an unknown word'
     """
 
@@ -31,21 +31,21 @@ class VocabularyFilter(RecordFilter):
         self.tokenizer = tokenizer
 
     def judge_one(self, record: CaptionRecord) -> Verdict:
-        """Look for a word that the tokenizer does not know.
+        """Return the verdict on one caption.
 
         Raises:
-            FileNotFoundError: If there is no tokenizer.
-            ValueError: If the tokenizer has no sign for unknown words, because it knows all.
+            FileNotFoundError: If the tokenizer does not exist.
+            ValueError: If the tokenizer has no unknown token.
         """
-        unknown = self._reader.model.unk_token
+        unknown = self._tokenizer.model.unk_token
         if unknown is None:
             raise ValueError(
-                f"The tokenizer at {self.tokenizer} can spell every word, so VocabularyFilter would reject nothing; "
-                "expected one of whole words. Leave the filter out."
+                f"The tokenizer at {self.tokenizer} has no unknown token and can encode every word; VocabularyFilter "
+                "expected a tokenizer of whole words. Remove the filter."
             )
         caption = record.caption
-        found = self._reader.encode(caption)
-        for token, (start, end) in reversed(list(zip(found.tokens, found.offsets, strict=True))):
+        encoding = self._tokenizer.encode(caption)
+        for token, (start, end) in reversed(list(zip(encoding.tokens, encoding.offsets, strict=True))):
             if token != unknown:
                 continue
             if any(letter.isalnum() for letter in caption[start:end]):
@@ -54,7 +54,7 @@ class VocabularyFilter(RecordFilter):
         return Verdict(" ".join(caption.split()))
 
     def provenance(self) -> dict[str, Any]:
-        """Give where the tokenizer lies, and a fingerprint of it."""
+        """Return the tokenizer's location and fingerprint."""
         return {"tokenizer": self.tokenizer, "fingerprint": fingerprint_file(self._path)[:12]}
 
     @property
@@ -62,7 +62,7 @@ class VocabularyFilter(RecordFilter):
         return resolve(f"{self.tokenizer}/tokenizer.json", "tokenizer")
 
     @cached_property
-    def _reader(self) -> Any:
+    def _tokenizer(self) -> Any:
         from tokenizers import Tokenizer
 
         return Tokenizer.from_file(str(self._path))

@@ -1,4 +1,4 @@
-"""Captions as words, so that case, accents and punctuation count for nothing."""
+"""Words and n-grams of captions, without case, accents and punctuation."""
 
 import re
 import unicodedata
@@ -16,7 +16,7 @@ _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
 
 
 def straighten_quotes(text: str) -> str:
-    """Write typographic quotation marks and apostrophes as a typewriter does.
+    """Replace typographic quotation marks and apostrophes by ASCII ones.
 
     Example:
         >>> straighten_quotes("“open”")
@@ -26,7 +26,7 @@ def straighten_quotes(text: str) -> str:
 
 
 def split_words(text: str) -> list[str]:
-    """Split a text into words without case, accents and punctuation; an apostrophe inside a word stays.
+    """Split a text into words without case, accents and punctuation, except apostrophes inside words.
 
     Example:
         >>> split_words("A dog's Café-bar, “open”.")
@@ -39,7 +39,7 @@ def split_words(text: str) -> list[str]:
 
 
 def join_ngrams(words: list[str], size: int) -> list[tuple[str, ...]]:
-    """Give all runs of ``size`` words, in order; a text of fewer words is one run.
+    """Return all n-grams of ``size`` words, in order; a shorter text is one n-gram.
 
     Example:
         >>> join_ngrams(["a", "red", "dog"], 2)
@@ -51,7 +51,7 @@ def join_ngrams(words: list[str], size: int) -> list[tuple[str, ...]]:
 
 
 def measure_jaccard(one: Set[tuple[str, ...]], other: Set[tuple[str, ...]]) -> float:
-    """Give the share of common runs among all runs of two texts, of which one has any.
+    """Return the Jaccard similarity of two n-gram sets, at least one of which is not empty.
 
     Example:
         >>> measure_jaccard({("a", "dog"), ("dog", "runs")}, {("a", "dog")})

@@ -1,1 +1,1 @@
-"""Words become image tokens."""
+"""Caption generators and image generators."""

@@ -1,4 +1,4 @@
-"""aMUSEd (Patil et al., arXiv 2401.01808): open weights after MUSE, through diffusers and transformers."""
+"""aMUSEd (Patil et al., arXiv 2401.01808), an open reproduction of MUSE, with diffusers and transformers."""
 
 import logging
 from collections.abc import Sequence
@@ -10,9 +10,9 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from synth2_lightning.fingerprints import fingerprint_codebook, fingerprint_weights
 from synth2_lightning.interfaces import ImageGenerator
-from synth2_lightning.locations import locate_model
+from synth2_lightning.io.fingerprints import fingerprint_codebook, fingerprint_weights
+from synth2_lightning.io.locations import locate_model
 from synth2_lightning.types import VQTokens
 
 _PARTS = ("transformer", "vqvae", "text_encoder", "tokenizer", "scheduler")
@@ -20,37 +20,37 @@ _logger = logging.getLogger(__name__)
 
 
 class AmusedGenerator(ImageGenerator):
-    """Captions become tokens of aMUSEd's own VQ-GAN by parallel decoding (MaskGIT, arXiv 2202.04200).
+    """Samples tokens of aMUSEd's VQ-GAN from captions by parallel decoding (MaskGIT, arXiv 2202.04200).
 
-    The tokens are those that diffusers' ``AmusedPipeline`` draws for the one caption from a generator with the
-    record's seed; only here many captions share a batch. A VLM trains on them whose encoder is
+    The tokens of a record equal those of diffusers' ``AmusedPipeline`` for its caption and a generator with its seed,
+    in any batch. A VLM that trains on them needs the encoder
     ``VQGANTokenizer("amused/amused-256", image_size=256, subfolder="vqvae", pixel_range=(0, 1))``.
 
     Args:
-        model: Id on the Hugging Face Hub, such as ``amused/amused-256``, or a folder in the same layout: a path,
+        model: Hugging Face Hub id, such as ``amused/amused-256``, or a folder of the same layout: a path,
             ``package://`` or ``weights://``.
-        num_steps: Passes of the transformer over all tokens.
-        guidance_scale: Logits are moved from those without the caption to so many times their distance to those
-            with it (arXiv 2207.12598); 1 is no guidance, at half the work.
-        temperature: Noise on the confidence by which tokens are kept, in the first and in the last step.
-        negative_text: What guidance leads away from.
-        original_size: Width and height in pixels of the photograph that the picture shall look scaled down from;
-            by default the size of what is generated.
-        crop: Upper and left pixels that the picture shall look cut off by.
-        aesthetic_score: How beautiful the picture shall be, in LAION's score of about 1 to 10.
-        dtype: Precision of the weights. Guidance and sampling are done in float32.
-        name: First part of the codebook's fingerprint; the ``name`` of the VQGANTokenizer that reads the tokens.
+        num_steps: Number of decoding steps.
+        guidance_scale: Scale of classifier-free guidance (arXiv 2207.12598); 1 disables guidance and halves the
+            computation.
+        temperature: Temperature of the noise on token confidences in the first and in the last step.
+        negative_text: Text of the unconditional branch of guidance.
+        original_size: Micro-condition: width and height in pixels of the original photo; by default those of the
+            generated image.
+        crop: Micro-condition: pixels cropped at the top and left.
+        aesthetic_score: Micro-condition: LAION aesthetic score, about 1 to 10.
+        dtype: Precision of the weights. Guidance and sampling use float32.
+        name: First part of the codebook's fingerprint; must equal the ``name`` of the VQGANTokenizer of the tokens.
 
     Attributes:
         codebook: Fingerprint of the VQ-GAN's codebook, known after ``load()``.
-        num_truncated: How many captions were cut to the text encoder's length so far.
+        num_truncated: Number of captions truncated to the text encoder's context length so far.
 
     Raises:
-        FileNotFoundError: If there is no such folder, or a part is missing in it.
+        FileNotFoundError: If the folder or one of its subfolders does not exist.
         ValueError: If ``num_steps`` or ``guidance_scale`` is below 1.
 
     Example:
-        >>> generator = AmusedGenerator("amused/amused-256", num_steps=8)  # no weights yet
+        >>> generator = AmusedGenerator("amused/amused-256", num_steps=8)  # weights not read yet
         >>> generator.num_steps, generator.guidance_scale
         (8, 10.0)
     """
@@ -73,8 +73,8 @@ class AmusedGenerator(ImageGenerator):
         super().__init__()
         if num_steps < 1 or guidance_scale < 1:
             raise ValueError(
-                f"AmusedGenerator was given num_steps={num_steps} and guidance_scale={guidance_scale}; expected 1 or "
-                "more of each. A scale of 1 is no guidance."
+                f"AmusedGenerator got num_steps={num_steps} and guidance_scale={guidance_scale}; expected 1 or more of "
+                "each. A guidance_scale of 1 disables guidance."
             )
         self._model = locate_model(model, "aMUSEd model")
         _check_parts(self._model)
@@ -92,15 +92,13 @@ class AmusedGenerator(ImageGenerator):
         conditions = torch.tensor([*(original_size or (0, 0)), *crop, aesthetic_score])
         self.register_buffer("micro_conditions", conditions, persistent=False)
 
-    def load(self) -> None:
-        """Bring the weights and take the codebook's fingerprint; the second call does nothing.
+    def _load(self) -> None:
+        """Read the weights and fingerprint the codebook.
 
         Raises:
-            OSError: If they cannot be had.
-            ValueError: If the negative text is longer than the text encoder reads.
+            OSError: If the weights cannot be read.
+            ValueError: If ``negative_text`` exceeds the text encoder's context length.
         """
-        if self.transformer is not None:
-            return
         from diffusers import AmusedScheduler, UVit2DModel, VQModel
         from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
@@ -113,20 +111,20 @@ class AmusedGenerator(ImageGenerator):
             self._model, subfolder="transformer", use_safetensors=True, torch_dtype=dtype
         )
         self._text_length = int(text_encoder.config.max_position_embeddings)
-        if self._is_cut(self.negative_text):
+        if self._is_too_long(self.negative_text):
             raise ValueError(
-                f"AmusedGenerator.negative_text is longer than the {self._text_length} tokens that the text encoder "
-                f"reads: {self.negative_text!r}. Shorten it."
+                f"AmusedGenerator.negative_text exceeds the context length of the text encoder; expected at most "
+                f"{self._text_length} tokens, got {self.negative_text!r}. Shorten it."
             )
         if self.original_size is None:
             self.micro_conditions[:2] = transformer.config.sample_size * 2 ** (len(vqgan.config.block_out_channels) - 1)
-        self.text_encoder = text_encoder.requires_grad_(False).eval().to(device)
-        self.transformer = transformer.requires_grad_(False).eval().to(device)
+        self.text_encoder = text_encoder.to(device)
+        self.transformer = transformer.to(device)
         self.codebook = fingerprint_codebook(self.name, vqgan.quantize.embedding.weight)
         self.codebook_size = int(vqgan.config.num_vq_embeddings)
 
     def provenance(self) -> dict[str, Any]:
-        """Give what decides the tokens besides caption and seed."""
+        """Return the settings that determine the tokens, besides caption and seed."""
         return {
             "generator": f"amused:{self._model}",
             "weights": fingerprint_weights("amused", self),
@@ -139,24 +137,19 @@ class AmusedGenerator(ImageGenerator):
             "dtype": self.dtype,
         }
 
-    def train(self, mode: bool = True) -> "AmusedGenerator":
-        """Stay in evaluation mode: nothing here learns."""
-        del mode
-        return super().train(False)
-
     @torch.no_grad()
     def generate(self, captions: Sequence[str], seeds: Sequence[int]) -> VQTokens:
-        """Synthesise the tokens of one picture per caption, in raster order.
+        """Return the tokens of one image per caption, in raster order.
 
         Raises:
             RuntimeError: If ``load()`` was not called.
-            ValueError: If a caption is empty, or there are not as many seeds as captions.
+            ValueError: If a caption is empty, or the numbers of captions and seeds differ.
         """
         self.check_request(captions, seeds)
         if self.transformer is None:
-            raise RuntimeError("The aMUSEd generator has no weights yet; call load() before generating.")
+            raise RuntimeError("AmusedGenerator is not loaded; call load() before generate().")
         device, side = self.micro_conditions.device, self.transformer.config.sample_size
-        self._count_cut(captions)
+        self._count_truncated(captions)
         pooled, hidden = self._encode(captions)
         if self.guidance_scale > 1:
             null_pooled, null_hidden = self._encode([self.negative_text])
@@ -167,24 +160,24 @@ class AmusedGenerator(ImageGenerator):
         self._scheduler.set_timesteps(self.num_steps, self.temperature, device)
         for step in reversed(range(self.num_steps)):
             logits = self._predict(ids, pooled, hidden)
-            # One record at a time, or the noise of a record would depend on who shares its batch.
+            # One record at a time, so that a record's noise does not depend on its batch.
             rows = zip(logits.chunk(len(ids)), ids.chunk(len(ids)), noises, strict=True)
-            drawn = [self._scheduler.step(row, step, known, generator=noise) for row, known, noise in rows]
-            ids = torch.cat([record.prev_sample for record in drawn])
+            steps = [self._scheduler.step(row, step, known, generator=noise) for row, known, noise in rows]
+            ids = torch.cat([output.prev_sample for output in steps])
         return VQTokens(rearrange(ids, "b h w -> b (h w) 1"), self.codebook)
 
     def _encode(self, texts: Sequence[str]) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, "batch length width"]]:
         ids = self._tokenizer(
             list(texts), padding="max_length", truncation=True, max_length=self._text_length, return_tensors="pt"
         ).input_ids
-        # No mask: aMUSEd was trained to see the padding.
+        # No mask: aMUSEd was trained with attention to the padding.
         output = self.text_encoder(ids.to(self.micro_conditions.device), output_hidden_states=True)
         return output.text_embeds, output.hidden_states[-2]
 
     def _predict(
         self, ids: Int[Tensor, "batch side side"], pooled: Tensor, hidden: Tensor
     ) -> Float[Tensor, "batch codes side side"]:
-        copies = len(pooled) // len(ids)  # two with guidance: without the caption, and with it
+        copies = len(pooled) // len(ids)  # two with guidance: unconditional and conditional
         logits = self.transformer(
             ids.repeat(copies, 1, 1),
             encoder_hidden_states=hidden,
@@ -193,20 +186,20 @@ class AmusedGenerator(ImageGenerator):
         ).float()
         if copies == 1:
             return cast(Tensor, logits)
-        null, asked = logits.chunk(2)
-        return cast(Tensor, null + self.guidance_scale * (asked - null))
+        null, conditional = logits.chunk(2)
+        return cast(Tensor, null + self.guidance_scale * (conditional - null))
 
-    def _is_cut(self, text: str) -> bool:
+    def _is_too_long(self, text: str) -> bool:
         return len(self._tokenizer(text, verbose=False).input_ids) > self._text_length
 
-    def _count_cut(self, captions: Sequence[str]) -> None:
-        cut = [caption for caption in captions if self._is_cut(caption)]
-        if cut:
-            self.num_truncated += len(cut)
+    def _count_truncated(self, captions: Sequence[str]) -> None:
+        truncated = [caption for caption in captions if self._is_too_long(caption)]
+        if truncated:
+            self.num_truncated += len(truncated)
             _logger.warning(
-                "%d of %d captions are longer than the %d tokens that the text encoder reads, and were cut (%d so "
+                "%d of %d captions exceed the text encoder's context length of %d tokens and were truncated (%d so "
                 "far), such as %r",
-                *(len(cut), len(captions), self._text_length, self.num_truncated, cut[0]),
+                *(len(truncated), len(captions), self._text_length, self.num_truncated, truncated[0]),
             )
 
 
@@ -216,5 +209,5 @@ def _check_parts(model: str) -> None:
     if folder.is_dir() and missing:
         raise FileNotFoundError(
             f"The aMUSEd model at {model!r} has no subfolder {', '.join(missing)}; expected {', '.join(_PARTS)}, as in "
-            "amused/amused-256 on the Hugging Face Hub. Copy the whole of it."
+            "amused/amused-256 on the Hugging Face Hub. Copy all subfolders."
         )

@@ -1,4 +1,4 @@
-"""Sends chat requests to a server, many at a time, and again where that may help."""
+"""Concurrent chat requests to an OpenAI-compatible server, with retries."""
 
 import asyncio
 import logging
@@ -11,32 +11,35 @@ import httpx2
 
 from synth2_lightning.generators.request_limits import Pacer, RequestLimits
 from synth2_lightning.generators.server_replies import Failure, read_answer, read_refusal, shorten
-from synth2_lightning.http_limits import NOT_COMPRESSED, limit_size
+from synth2_lightning.io.extras import require_extra
+from synth2_lightning.io.http_limits import NOT_COMPRESSED, limit_size
 from synth2_lightning.types import Completion
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
-_NO_KEY = "none"  # The client insists on a key; servers of one's own ask for none.
+_NO_KEY = "none"  # the client requires a key, local servers do not
 _SECONDS_TO_FINISH = 5.0
-_MOST_BYTES = 4 * 2**20  # a hundred thousand tokens of reasoning have about one
+_MAX_BYTES = 4 * 2**20  # 100,000 tokens of reasoning have about one MiB
+# Retries, pacing and cache depend on the replies (Retry-After, finish reasons); tenacity, aiolimiter and diskcache
+# would be three more dependencies.
 _logger = logging.getLogger(__name__)
 
 
 class ChatServer:
-    """A server that speaks OpenAI's chat interface, reached through the ``openai`` client.
+    """OpenAI-compatible server, used through the ``openai`` client.
 
     Args:
-        base_url: Where it is, such as ``http://127.0.0.1:8000/v1``.
-        limits: How hard it is pushed, and how long one waits for it.
+        base_url: Address, such as ``http://127.0.0.1:8000/v1``.
+        limits: Concurrency, rate, timeout and retries.
 
     Attributes:
-        num_answers: Answers that came so far.
-        num_retries: Requests that were sent again so far.
+        num_answers: Number of answers received so far.
+        num_retries: Number of retries so far.
 
     Example:
         >>> server = ChatServer("http://127.0.0.1:8000/v1", RequestLimits(num_concurrent=64))
-        >>> asyncio.run(server.ask_all({}, "", print)) is None  # nothing is asked, nothing fails
+        >>> asyncio.run(server.send_all({}, "", print)) is None  # no request, no failure
         True
     """
 
@@ -47,28 +50,29 @@ class ChatServer:
         self.num_retries = 0
         self._pacer = Pacer(limits.requests_per_minute)
 
-    async def ask_all(
+    async def send_all(
         self, requests: Mapping[bytes, dict[str, Any]], key: str, keep: Callable[[bytes, Completion], None]
     ) -> Failure | None:
-        """Ask for everything, in any order.
+        """Send all requests, in any order.
 
-        When a request fails for good, no other is started, and those in flight get a few seconds to finish.
+        After a final failure no request is started, and requests in flight have a few seconds to finish.
 
         Args:
-            requests: What is sent, by a name for it.
-            key: The server's key; empty for none. It is in no message, even if the server repeats it.
-            keep: Called with name and answer, as soon as there is one.
+            requests: Requests by name.
+            key: API key; empty for none. It is removed from messages, even if the server repeats it.
+            keep: Called with name and answer of each completed request.
 
         Returns:
-            The failure that ended it early, if one did.
+            The failure that stopped the requests, if any.
         """
+        require_extra("openai", "captions")
         from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
         waiting, stop, failures = iter(requests.items()), asyncio.Event(), list[Failure]()
 
         async def work(client: "AsyncOpenAI") -> None:
             for name, request in waiting:
-                outcome = await self._ask(client, request, key, stop)
+                outcome = await self._request(client, request, key, stop)
                 if isinstance(outcome, Failure):
                     failures.append(outcome)
                     stop.set()
@@ -76,10 +80,9 @@ class ChatServer:
                     return
                 keep(name, outcome)
 
-        # The client's own retries are off: they know neither malformed answers nor the requests beside them. So is its
-        # timeout, which is one of single reads.
+        # The client's retries ignore malformed answers and the other requests, and its timeout applies to single reads.
         bounded = DefaultAsyncHttpxClient(
-            headers=NOT_COMPRESSED, event_hooks={"response": [limit_size(_MOST_BYTES), _read_as_json]}, timeout=None
+            headers=NOT_COMPRESSED, event_hooks={"response": [limit_size(_MAX_BYTES), _read_as_json]}, timeout=None
         )
         async with AsyncOpenAI(
             api_key=key or _NO_KEY, base_url=self.base_url, timeout=None, max_retries=0, http_client=bounded
@@ -88,10 +91,10 @@ class ChatServer:
             await _finish([asyncio.create_task(work(client)) for _ in range(num_workers)], stop)
         return failures[0] if failures else None
 
-    async def _ask(
+    async def _request(
         self, client: "AsyncOpenAI", request: dict[str, Any], key: str, stop: asyncio.Event
     ) -> Completion | Failure | None:
-        """Ask until there is an answer or no hope; nothing if others have stopped before."""
+        """Send a request until it is answered or finally fails; return ``None`` if ``stop`` was set before."""
         num_tries, num_answers = 0, self.num_answers
         for num_failures in count(1):
             while not stop.is_set() and (seconds := self._pacer.take_turn()) > 0:
@@ -102,12 +105,12 @@ class ChatServer:
             if isinstance(outcome, Completion):
                 self.num_answers += 1
                 return outcome
-            # A busy server that answers others will have time for this one, too: such a try does not count.
+            # A rate-limited request does not count as a try while the server answers others.
             num_tries += 0 if outcome.is_busy and self.num_answers > num_answers else 1
             num_answers = self.num_answers
             if outcome.advice or num_tries > self.limits.max_retries:
                 return outcome
-            self._tell_retry(outcome)
+            self._log_retry(outcome)
             self._pacer.hold(outcome.retry_after)
             await _sleep(outcome.retry_after or self.limits.back_off(num_failures), stop)
         return None
@@ -118,34 +121,36 @@ class ChatServer:
         def quote(text: str) -> str:
             return shorten(text.replace(key, "[key]") if key else text)
 
-        # Failures are returned, not raised: behind an exception of ours, the client's would show what is not quoted.
+        # Failures are returned, because a raised exception would chain the client's, which may contain the key.
         try:
             async with asyncio.timeout(self.limits.timeout):
                 response = await client.chat.completions.with_raw_response.create(**request)
         except APIStatusError as error:
             return read_refusal(error.status_code, error.response.headers, error.response.text, quote)
         except TimeoutError:
-            return Failure(reason=f"gave no whole answer within {self.limits.timeout:g} seconds")
-        except (APIConnectionError, httpx2.HTTPError) as error:  # the latter in the body of an error
+            return Failure(reason=f"sent no complete answer within {self.limits.timeout:g} seconds")
+        except (APIConnectionError, httpx2.HTTPError) as error:  # HTTPError while reading an error's body
             cause = error.__cause__ or error
-            return Failure(reason=f"cannot be reached, or broke off ({type(cause).__name__}: {quote(str(cause))})")
+            return Failure(
+                reason=f"cannot be reached, or closed the connection ({type(cause).__name__}: {quote(str(cause))})"
+            )
         return read_answer(response.text, quote)
 
-    def _tell_retry(self, failure: Failure) -> None:
+    def _log_retry(self, failure: Failure) -> None:
         self.num_retries += 1
-        if self.num_retries & (self.num_retries - 1) == 0:  # the 1st, 2nd, 4th, 8th and so on: a log, not a flood
+        if self.num_retries & (self.num_retries - 1) == 0:  # log at powers of two
             _logger.warning(
-                "%s %s. The request is sent again; so far %d retries and %d answers.",
+                "%s %s. Retrying; so far %d retries and %d answers.",
                 *(self.base_url, failure.reason, self.num_retries, self.num_answers),
             )
 
 
 async def _read_as_json(response: httpx2.Response) -> None:
-    response.encoding = "utf-8-sig"  # whatever it says of itself: some of Python's codecs take quadratic time
+    response.encoding = "utf-8-sig"  # ignores the declared encoding: some of Python's codecs take quadratic time
 
 
 async def _finish(workers: list[asyncio.Task[None]], stop: asyncio.Event) -> None:
-    """Wait until all is done, or one has failed and the others had a moment to finish: their answers may be paid."""
+    """Wait for all workers; after a failure, only a few seconds, in which paid answers may still arrive."""
     if not workers:
         return
     everything, stopped = asyncio.gather(*workers), asyncio.create_task(stop.wait())

@@ -1,4 +1,4 @@
-"""Answers of language model servers, kept on disk one by one, so that none is asked for or paid twice."""
+"""Cache of language model answers on disk, so that no answer is requested or paid for twice."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -6,12 +6,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
-from synth2_lightning.files import expand_home
+from synth2_lightning.io.paths import expand_home
 from synth2_lightning.types import Completion
 
 _FILE = "completions.sqlite3"
 _VERSION = 1
-_SECONDS_TO_WAIT_FOR_OTHERS = 60.0
+_LOCK_TIMEOUT_SECONDS = 60.0
 _TABLE = """
 CREATE TABLE IF NOT EXISTS completions (
     request BLOB PRIMARY KEY, text TEXT, finish_reason TEXT, num_prompt_tokens INTEGER, num_tokens INTEGER
@@ -20,18 +20,17 @@ CREATE TABLE IF NOT EXISTS completions (
 
 
 class CompletionCache:
-    """Answers by the fingerprint of their request, in one SQLite file.
+    """Completions by the fingerprint of their request, in one SQLite file.
 
-    An answer is committed before ``put`` returns: it survives the end of the process, whatever ended it. Several
-    processes of one machine may share the file. Its write-ahead log does not work on network file systems, so the
-    folder belongs on a disk of the machine; machines may have one each.
+    ``put`` commits before it returns, so that answers survive a crash of the process. Processes of one machine can
+    share the file. The write-ahead log does not work on network file systems; use a local disk of each machine.
 
     Args:
-        folder: Where the file lies; it is made if need be.
+        folder: Folder of the file; created if it does not exist.
 
     Raises:
         OSError: If the file cannot be opened.
-        ValueError: If it is no cache, or a damaged one.
+        ValueError: If the file is not a cache, or is damaged.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -43,10 +42,10 @@ class CompletionCache:
 
     def __init__(self, folder: str | Path) -> None:
         self.path = expand_home(folder) / _FILE
-        with self._explained():
+        with self._translate_errors():
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            # Without isolation level, every statement is a transaction of its own.
-            self._connection = sqlite3.connect(self.path, _SECONDS_TO_WAIT_FOR_OTHERS, isolation_level=None)
+            # isolation_level=None commits after every statement.
+            self._connection = sqlite3.connect(self.path, _LOCK_TIMEOUT_SECONDS, isolation_level=None)
         try:
             self._open()
         except Exception:
@@ -54,13 +53,13 @@ class CompletionCache:
             raise
 
     def get(self, request: bytes) -> Completion | None:
-        """Give the answer to a request, or ``None`` where there is none yet.
+        """Return the completion of a request, or ``None`` if it is not cached.
 
         Raises:
             OSError: If the file cannot be read.
-            ValueError: If it is damaged.
+            ValueError: If the file is damaged.
         """
-        with self._explained():
+        with self._translate_errors():
             row = self._connection.execute(
                 "SELECT text, finish_reason, num_prompt_tokens, num_tokens FROM completions WHERE request = ?",
                 (request,),
@@ -68,23 +67,23 @@ class CompletionCache:
         return None if row is None else Completion(*row)
 
     def put(self, request: bytes, completion: Completion) -> None:
-        """Keep an answer. Where two processes asked the same, the first answer stays.
+        """Store a completion; if the request is already cached, keep the first one.
 
         Raises:
             OSError: If the file cannot be written.
-            ValueError: If it is damaged.
+            ValueError: If the file is damaged.
         """
         row = (completion.text, completion.finish_reason, completion.num_prompt_tokens, completion.num_tokens)
-        with self._explained():
+        with self._translate_errors():
             self._connection.execute("INSERT OR IGNORE INTO completions VALUES (?, ?, ?, ?, ?)", (request, *row))
 
     def __len__(self) -> int:
-        """Number of answers."""
-        with self._explained():
+        """Return the number of completions."""
+        with self._translate_errors():
             return int(self._connection.execute("SELECT count(*) FROM completions").fetchone()[0])
 
     def __enter__(self) -> "CompletionCache":
-        """Go on with it."""
+        """Return the cache."""
         return self
 
     def __exit__(
@@ -94,8 +93,8 @@ class CompletionCache:
         self._connection.close()
 
     def _open(self) -> None:
-        with self._explained():
-            # One look at both: another process may be making the table right now.
+        with self._translate_errors():
+            # One transaction, because another process may be creating the table.
             self._connection.execute("BEGIN")
             version = int(self._connection.execute("PRAGMA user_version").fetchone()[0])
             is_empty = self._connection.execute("SELECT 1 FROM sqlite_master").fetchone() is None
@@ -106,26 +105,25 @@ class CompletionCache:
                 self._connection.execute(_TABLE)
                 self._connection.execute(f"PRAGMA user_version = {_VERSION}")
                 self._connection.execute("COMMIT")
-            # With a write-ahead log this survives the end of the process, and costs no wait for the disk.
+            # With a write-ahead log, NORMAL survives a crash of the process without an fsync per commit.
             self._connection.execute("PRAGMA synchronous = NORMAL")
         if not is_empty and version != _VERSION:
             raise ValueError(
-                f"{self.path} is an SQLite file of version {version}; expected a cache of answers of version "
-                f"{_VERSION}. Name another folder as cache, or move the file away."
+                f"{self.path} is an SQLite file of version {version}; expected a completion cache of version "
+                f"{_VERSION}. Set cache to another folder, or move the file away."
             )
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _translate_errors(self) -> Iterator[None]:
         try:
             yield
         except (OSError, sqlite3.OperationalError) as error:
             raise OSError(
-                f"The cache of answers {self.path} cannot be used: {error}. Expected a folder on a disk of this "
-                "machine, with free space, where this user may write. What it holds is safe; start the same command "
-                "again when this is mended."
+                f"The completion cache {self.path} cannot be used: {error}. Expected a folder on a local disk, "
+                "writable and with free space. Stored answers are safe; fix this and start the same command again."
             ) from error
         except sqlite3.DatabaseError as error:
             raise ValueError(
-                f"The cache of answers {self.path} cannot be read: {error}. It is damaged, or no cache. Try `sqlite3 "
-                f"{_FILE} .recover` to save its answers into a new file, or move it away and have them asked for again."
+                f"The completion cache {self.path} cannot be read: {error}. The file is damaged, or not a cache. "
+                f"Recover its answers with `sqlite3 {_FILE} .recover`, or move the file away to request them again."
             ) from error

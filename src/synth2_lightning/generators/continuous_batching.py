@@ -1,12 +1,11 @@
-"""Many texts written at once: rows that share the beginning of their prompts, each replaced as soon as it ends.
+"""Continuous batching of prompts with a shared prefix.
 
-Three things make it quick. What all prompts begin with (instructions, examples) is read once, and all rows look at the
-same keys and values of it by one matrix product (as in Hydragen, Juravsky et al. 2024, arXiv 2402.05099). A row that
-ends is given the next prompt at once (continuous batching, Yu et al. 2022, "Orca"). And there is no padding: each row
-writes at its own position.
+The prefix (instructions, examples) is processed once; all rows attend to its keys and values in one matrix product
+(Hydragen, Juravsky et al., arXiv 2402.05099). A finished row receives the next prompt in the next step (continuous
+batching; Yu et al. 2022, "Orca"). Each row has its own position, so there is no padding.
 
-And one thing makes it reproducible: every step has the same shapes, whatever the rows hold. So the arithmetic of a row,
-down to its rounding, does not depend on what stands beside it or when it began.
+Every step has the same shapes, whatever the rows contain. The arithmetic of a row, including its rounding, therefore
+does not depend on the other rows or on the step at which the row starts.
 """
 
 from collections import deque
@@ -21,16 +20,16 @@ from torch import Tensor
 from synth2_lightning.generators.token_sampling import SamplingSettings, sample_tokens
 
 KeysAndValues = tuple[Float[Tensor, "groups length dim"], Float[Tensor, "groups length dim"]]
-"""Of one layer, for a text that all rows share; groups G are the heads of keys and values."""
+"""Keys and values of the shared prefix in one layer; groups are the key/value heads."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenRequest:
-    """A text to be written.
+    """Prompt and seed of one completion.
 
     Args:
-        prompt: Ids of what comes after the shared beginning; at least one.
-        seed: Decides, with the prompt, what is drawn.
+        prompt: Token ids after the shared prefix; at least one.
+        seed: Seed of the sampling.
 
     Example:
         >>> TokenRequest((5, 7), seed=3).prompt
@@ -42,15 +41,15 @@ class TokenRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class TokenAnswer:
-    """A text that was written.
+class TokenCompletion:
+    """Token ids of one completion.
 
     Args:
-        tokens: Its ids, without the one that ended it.
-        is_finished: Whether it was ended by the model, and not cut.
+        tokens: Token ids without the end token.
+        is_finished: Whether the model ended the text; false if it was cut at ``max_new_tokens``.
 
     Example:
-        >>> TokenAnswer((5, 7), is_finished=True).tokens
+        >>> TokenCompletion((5, 7), is_finished=True).tokens
         (5, 7)
     """
 
@@ -58,11 +57,11 @@ class TokenAnswer:
     is_finished: bool
 
 
-class TailCache:
-    """Keys and values of what each row has read since the shared beginning; stands in for a cache of transformers.
+class SuffixCache:
+    """Key/value cache of each row's tokens after the shared prefix, with the interface of transformers' caches.
 
     Args:
-        length: Most tokens that a row reads after the beginning.
+        length: Maximum number of tokens per row after the prefix.
     """
 
     def __init__(self, length: int) -> None:
@@ -71,7 +70,7 @@ class TailCache:
         self._layers: dict[int, tuple[Tensor, Tensor]] = {}
 
     def update(self, keys: Tensor, values: Tensor, layer_idx: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """Write the keys and values of one token per row, and give those of all positions, stale ones included."""
+        """Store keys and values of one token per row; return those of all positions, including stale ones."""
         if layer_idx not in self._layers:
             num_rows, num_heads = keys.shape[:2]
             self._layers[layer_idx] = (
@@ -85,32 +84,32 @@ class TailCache:
         return all_keys, all_values
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Say how much is cached: of no meaning here, since positions and masks are given."""
+        """Return 0; the length is not used, because positions and masks are passed explicitly."""
         return 0
 
 
-def attend_to_beginning_and_tail(
+def attend_to_prefix_and_suffix(
     module: Any,
     query: Float[Tensor, "rows heads 1 dim"],
-    key: Float[Tensor, "rows groups tail dim"],
-    value: Float[Tensor, "rows groups tail dim"],
-    attention_mask: Float[Tensor, "rows 1 1 tail"],
+    key: Float[Tensor, "rows groups suffix dim"],
+    value: Float[Tensor, "rows groups suffix dim"],
+    attention_mask: Float[Tensor, "rows 1 1 suffix"],
     scaling: float,
-    beginning: Sequence[KeysAndValues],
+    prefix: Sequence[KeysAndValues],
     **_: Any,
 ) -> tuple[Float[Tensor, "rows 1 heads dim"], None]:
-    """Attention over a beginning that all rows share and a tail of each row's own; a function for transformers.
+    """Attention over the shared prefix and each row's suffix, as an attention function of transformers.
 
     Args:
-        module: The attention layer, for its number.
-        query: One position per row.
-        key: Of the tail; several heads of the query may share one.
-        value: Of the tail.
-        attention_mask: Added to the logits of the tail.
-        scaling: Multiplies the logits.
-        beginning: Keys and values of the beginning, layer by layer.
+        module: Attention layer, for its index.
+        query: Queries of one position per row.
+        key: Keys of the suffix; several query heads may share one.
+        value: Values of the suffix.
+        attention_mask: Added to the logits of the suffix.
+        scaling: Factor of the logits.
+        prefix: Keys and values of the prefix per layer.
     """
-    shared_keys, shared_values = beginning[module.layer_idx]
+    shared_keys, shared_values = prefix[module.layer_idx]
     rows, heads, _one, dim = query.shape
     groups, length = shared_keys.shape[:2]
     grouped = query.reshape(rows, groups, heads // groups, dim)
@@ -138,61 +137,61 @@ class _Row:
 
 
 class ContinuousBatch:
-    """A language model at work on a fixed number of rows that share a beginning.
+    """Completes any number of prompts in a fixed number of rows that share a prefix.
 
     Args:
-        network: A causal language model of transformers whose attention is :func:`attend_to_beginning_and_tail`.
-        beginning: Keys and values of the shared beginning, layer by layer.
-        num_rows: How many texts are written at once. With another number the arithmetic may round otherwise.
-        tail_length: Most tokens that a row may read after the beginning, prompt and answer together.
-        settings: How to draw.
-        end_tokens: Ids that end a text.
+        network: Causal language model of transformers with the attention :func:`attend_to_prefix_and_suffix`.
+        prefix: Keys and values of the shared prefix per layer.
+        num_rows: Number of texts per step. Another number may change the rounding.
+        suffix_length: Maximum number of tokens per row after the prefix, prompt and completion together.
+        settings: Sampling settings.
+        end_tokens: Token ids that end a text.
     """
 
     def __init__(
         self,
         network: Any,
-        beginning: Sequence[KeysAndValues],
+        prefix: Sequence[KeysAndValues],
         num_rows: int,
-        tail_length: int,
+        suffix_length: int,
         settings: SamplingSettings,
         end_tokens: frozenset[int],
     ) -> None:
         self.network = network
-        self.beginning = beginning
+        self.prefix = prefix
         self.num_rows = num_rows
         self.settings = settings
         self.end_tokens = end_tokens
-        self._cache = TailCache(tail_length)
-        self._device = beginning[0][0].device
-        self._slots = torch.arange(tail_length, device=self._device)
+        self._cache = SuffixCache(suffix_length)
+        self._device = prefix[0][0].device
+        self._positions = torch.arange(suffix_length, device=self._device)
 
     @torch.inference_mode()
-    def answer(self, requests: Sequence[TokenRequest]) -> list[TokenAnswer]:
-        """Write all texts.
+    def complete(self, requests: Sequence[TokenRequest]) -> list[TokenCompletion]:
+        """Return one completion per request, in order.
 
         Raises:
-            ValueError: If a prompt and its answer would not fit into the tail.
+            ValueError: If a prompt and its completion may exceed ``suffix_length``.
         """
         longest = max((len(request.prompt) for request in requests), default=0)
         if longest + self.settings.max_new_tokens - 1 > self._cache.length:
             raise ValueError(
-                f"A prompt of {longest} tokens and an answer of {self.settings.max_new_tokens} do not fit into a tail "
-                f"of {self._cache.length}."
+                f"A prompt of {longest} tokens and max_new_tokens={self.settings.max_new_tokens} exceed the suffix; "
+                f"expected at most {self._cache.length} tokens together."
             )
-        answers: dict[int, TokenAnswer] = {}
+        completions: dict[int, TokenCompletion] = {}
         waiting = deque(enumerate(requests))
         rows: list[_Row | None] = [None] * self.num_rows
-        while len(answers) < len(requests):
-            for place, row in enumerate(rows):
+        while len(completions) < len(requests):
+            for slot, row in enumerate(rows):
                 if row is None and waiting:
-                    rows[place] = self._begin(*waiting.popleft())
+                    rows[slot] = self._begin(*waiting.popleft())
             self._step(rows)
-            for place, row in enumerate(rows):
-                if row is not None and (answer := self._finish(row)) is not None:
-                    answers[row.index] = answer
-                    rows[place] = None
-        return [answers[index] for index in range(len(requests))]
+            for slot, row in enumerate(rows):
+                if row is not None and (completion := self._finish(row)) is not None:
+                    completions[row.index] = completion
+                    rows[slot] = None
+        return [completions[index] for index in range(len(requests))]
 
     def _begin(self, index: int, request: TokenRequest) -> _Row:
         generator = torch.Generator().manual_seed(request.seed)
@@ -200,37 +199,37 @@ class ContinuousBatch:
         return _Row(index, request.prompt, uniforms)
 
     def _step(self, rows: Sequence[_Row | None]) -> None:
-        """Read one token in every row; idle rows read something, too, so that the shapes stay."""
+        """Process one token per row; idle rows process token 0 to keep the shapes constant."""
         positions = torch.tensor([0 if row is None else row.num_read for row in rows], device=self._device)
         tokens = torch.tensor([0 if row is None else row.next_token for row in rows], device=self._device)
         self._cache.positions = positions
-        dtype = self.beginning[0][0].dtype
-        hidden = self._slots > positions.unsqueeze(1)
-        mask = torch.zeros(hidden.shape, dtype=dtype, device=self._device)
-        mask.masked_fill_(hidden, torch.finfo(dtype).min / 2)
+        dtype = self.prefix[0][0].dtype
+        is_masked = self._positions > positions.unsqueeze(1)
+        mask = torch.zeros(is_masked.shape, dtype=dtype, device=self._device)
+        mask.masked_fill_(is_masked, torch.finfo(dtype).min / 2)
         logits = self.network(
             input_ids=tokens.unsqueeze(1),
-            position_ids=(self.beginning[0][0].shape[1] + positions).unsqueeze(1),
+            position_ids=(self.prefix[0][0].shape[1] + positions).unsqueeze(1),
             attention_mask=mask[:, None, None],
             cache=self._cache,
             use_cache=True,
-            beginning=self.beginning,
+            prefix=self.prefix,
         ).logits[:, -1]
-        writing = []
-        for place, row in enumerate(rows):
+        sampling_rows = []
+        for slot, row in enumerate(rows):
             if row is not None:
                 row.num_read += 1
                 if row.num_read >= len(row.prompt):
-                    writing.append((place, row))
-        if writing:
-            uniforms = torch.tensor([row.uniforms[len(row.tokens)] for _, row in writing], device=self._device)
-            chosen = sample_tokens(logits[[place for place, _ in writing]], uniforms, self.settings)
-            for (_, row), token in zip(writing, chosen.tolist(), strict=True):
+                    sampling_rows.append((slot, row))
+        if sampling_rows:
+            uniforms = torch.tensor([row.uniforms[len(row.tokens)] for _, row in sampling_rows], device=self._device)
+            sampled = sample_tokens(logits[[slot for slot, _ in sampling_rows]], uniforms, self.settings)
+            for (_, row), token in zip(sampling_rows, sampled.tolist(), strict=True):
                 row.tokens.append(token)
 
-    def _finish(self, row: _Row) -> TokenAnswer | None:
+    def _finish(self, row: _Row) -> TokenCompletion | None:
         if row.tokens and row.tokens[-1] in self.end_tokens:
-            return TokenAnswer(tuple(row.tokens[:-1]), is_finished=True)
+            return TokenCompletion(tuple(row.tokens[:-1]), is_finished=True)
         if len(row.tokens) == self.settings.max_new_tokens:
-            return TokenAnswer(tuple(row.tokens), is_finished=False)
+            return TokenCompletion(tuple(row.tokens), is_finished=False)
         return None

@@ -1,56 +1,57 @@
-"""A local language model of transformers as a writer of captions."""
+"""Caption generation with a local causal language model of transformers."""
 
 import re
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import cached_property
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from synth2_lightning.fingerprints import fingerprint_weights
+from synth2_lightning.compat.transformers import supports_attention_functions
 from synth2_lightning.generators.continuous_batching import (
     ContinuousBatch,
     KeysAndValues,
     TokenRequest,
-    attend_to_beginning_and_tail,
+    attend_to_prefix_and_suffix,
 )
 from synth2_lightning.generators.token_sampling import SamplingSettings
-from synth2_lightning.huggingface import read_language_model
 from synth2_lightning.interfaces import CaptionGenerator
-from synth2_lightning.locations import is_here, locate_model
+from synth2_lightning.io.fingerprints import fingerprint_weights
+from synth2_lightning.io.huggingface import read_language_model
+from synth2_lightning.io.locations import is_here, locate_model
 from synth2_lightning.types import Completion, Prompt
 
-_ATTENTION = "synth2_beginning_and_tail"
-_TAIL_STEP = 64
+_ATTENTION = "synth2_prefix_and_suffix"
+_SUFFIX_STEP = 64
 _LIMITED_ATTENTION = ("sliding_window", "attention_chunk_size")
 _OPENED_REASONING = re.compile(r"(?:<\|?[\w:]*(?:think|thinking|thought|reasoning)\|?>|\[THINK\])\s*\Z", re.IGNORECASE)
 
 
 class LanguageModelCaptionGenerator(CaptionGenerator):
-    """Has a causal language model answer prompts, many at once and each by a seed of its own.
+    """Causal language model that completes many prompts at once, each with its own seed.
 
-    All messages of a prompt but the last question are its beginning, which is read once for all prompts that share it:
-    put what does not change (instructions, examples) there. A prompt that ends with words of the assistant has them
-    continued, and the answer begins with them. Prompts go through the model's chat template; a model without one is
-    shown the messages as paragraphs, and its answer ends with the line. An answer is the raw text: it includes
-    reasoning, and the tag that opens it where that is part of the template; a
-    :class:`~synth2_lightning.filters.answers.AnswerFilter` removes both.
+    All messages before the last user message form the prefix, which is processed once for all prompts that share it;
+    put constant parts (instructions, examples) there. If the last message is the assistant's, the completion starts
+    with it and continues it. Prompts are rendered by the model's chat template; a model without one receives the
+    messages as paragraphs, and its completion ends at a line break. A completion is the raw text, including reasoning
+    and a reasoning tag opened by the template; :class:`~synth2_lightning.filters.answers.AnswerFilter` removes both.
 
-    An answer depends on its prompt, its seed and ``num_rows`` alone, not on what else is asked for at the same time:
-    see :mod:`synth2_lightning.generators.continuous_batching`. Another machine or number of threads may round
-    otherwise.
+    A completion depends only on its prompt, its seed and ``num_rows``, not on other prompts in the batch, see
+    :mod:`synth2_lightning.generators.continuous_batching`. Another machine or number of threads may change the
+    rounding.
 
     Args:
-        model: Name on the Hugging Face Hub, or a folder: a path, ``package://PACKAGE/PATH`` or ``weights://NAME``.
-        gguf_file: Name of a GGUF file in it; its weights are unpacked.
-        dtype: Precision of the weights; ``"bfloat16"`` is two to three times as fast on CPUs that know it.
-        num_rows: How many answers are written at once.
-        sampling: How tokens are drawn.
+        model: Hugging Face Hub id, or a folder: a path, ``package://PACKAGE/PATH`` or ``weights://NAME``.
+        gguf_file: Name of a GGUF file in the model's folder; its weights are dequantized.
+        dtype: Precision of the weights; ``"bfloat16"`` is two to three times as fast on CPUs that support it.
+        num_rows: Number of completions generated at once.
+        sampling: Sampling settings.
 
     Raises:
-        ValueError: If ``num_rows`` is below one.
+        ValueError: If ``num_rows`` is below 1.
 
     Example:
         >>> LanguageModelCaptionGenerator("HuggingFaceTB/SmolLM2-135M-Instruct").model_name
@@ -76,17 +77,17 @@ class LanguageModelCaptionGenerator(CaptionGenerator):
         self.num_rows = num_rows
         self.sampling = sampling
         self.network: Any = None
-        self._beginnings: dict[tuple[int, ...], list[KeysAndValues]] = {}
+        self._prefixes: dict[tuple[int, ...], list[KeysAndValues]] = {}
         self.register_buffer("anchor", torch.zeros(()), persistent=False)
 
     @property
-    def model_name(self) -> str:  # type: ignore[override]  # read off an argument
-        """What records call the model."""
+    def model_name(self) -> str:  # type: ignore[override]  # derived from the arguments
+        """Name of the model in caption records."""
         return self.gguf_file.removesuffix(".gguf") if self.gguf_file else self.model
 
     @cached_property
     def tokenizer(self) -> Any:
-        """The tokenizer that came with the weights."""
+        """Tokenizer of the pretrained model."""
         from transformers import AutoTokenizer
 
         return AutoTokenizer.from_pretrained(
@@ -96,79 +97,81 @@ class LanguageModelCaptionGenerator(CaptionGenerator):
             local_files_only=is_here(self._location),
         )
 
-    def load(self) -> None:
-        """Bring the weights; the second call does nothing.
+    def _load(self) -> None:
+        """Read the weights.
 
         Raises:
-            ValueError: If it is no causal language model, or its attention is none that rows with a shared beginning
-                can be written by.
+            ValueError: If the model is not a causal language model, or its attention does not support a shared prefix.
         """
-        if self.network is not None:
-            return
         from transformers import AttentionInterface
 
-        AttentionInterface.register(_ATTENTION, attend_to_beginning_and_tail)
+        AttentionInterface.register(_ATTENTION, attend_to_prefix_and_suffix)
         network = read_language_model(self._location, self.gguf_file, self.dtype, "eager")
         config = network.config.get_text_config()
         limits = {name: getattr(config, name, None) for name in _LIMITED_ATTENTION}
-        odd = [f"{name}={value}" for name, value in limits.items() if value is not None]
-        odd += sorted(set(getattr(config, "layer_types", None) or ()) - {"full_attention"})
-        if odd or not getattr(network, "_supports_attention_backend", False):
-            found = f" ({', '.join(odd)})" if odd else ""
+        unsupported = [f"{name}={value}" for name, value in limits.items() if value is not None]
+        unsupported += sorted(set(getattr(config, "layer_types", None) or ()) - {"full_attention"})
+        if unsupported or not supports_attention_functions(network):
+            found = f" ({', '.join(unsupported)})" if unsupported else ""
             raise ValueError(
-                f"{self.model} ({network.config.model_type}) has an attention that cannot be shared between prompts"
-                f"{found}; expected a causal language model with full attention, such as Llama, Qwen or SmolLM. Serve "
-                "this one (`transformers serve`, vLLM, llama.cpp) and use generators.openai.OpenAICaptionGenerator."
+                f"{self.model} ({network.config.model_type}) has attention without support for a shared prefix{found}; "
+                "expected a causal language model with full attention, such as Llama, Qwen or SmolLM. Serve this model "
+                "(`transformers serve`, vLLM, llama.cpp) and use generators.openai.OpenAICaptionGenerator."
             )
-        self.network = network.requires_grad_(False).to(self.anchor.device).eval()
+        self.network = network.to(self.anchor.device)
 
     def generate(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[Completion]:
-        """Answer each prompt.
+        """Return one completion per prompt.
 
         Raises:
-            ValueError: If there are not as many seeds as prompts, or a prompt is longer than the model reads.
+            ValueError: If the numbers of seeds and prompts differ, or a prompt exceeds the model's positions.
             RuntimeError: If ``load()`` was not called.
         """
         if self.network is None:
-            raise RuntimeError("The LanguageModelCaptionGenerator has no weights yet; call load() before generate().")
+            raise RuntimeError("LanguageModelCaptionGenerator is not loaded; call load() before generate().")
         if len(prompts) != len(seeds):
             raise ValueError(f"There are {len(prompts)} prompts and {len(seeds)} seeds; expected one seed per prompt.")
         parts = [self._split(prompt) for prompt in prompts]
         groups: dict[tuple[tuple[int, ...], int], list[int]] = defaultdict(list)
-        for index, (beginning, tail, *_) in enumerate(parts):
-            # The tail's length decides shapes, and shapes decide rounding: so it must be the prompt's own affair.
-            needed = len(tail) + self.sampling.max_new_tokens - 1
-            self._check_length(len(beginning) + needed)
-            groups[beginning, -(-needed // _TAIL_STEP) * _TAIL_STEP].append(index)
+        for index, (prefix, suffix, *_) in enumerate(parts):
+            # Shapes affect rounding, so the suffix length must depend on the prompt alone.
+            needed = len(suffix) + self.sampling.max_new_tokens - 1
+            self._check_length(len(prefix) + needed)
+            groups[prefix, -(-needed // _SUFFIX_STEP) * _SUFFIX_STEP].append(index)
         completions: dict[int, Completion] = {}
         with torch.autocast(self.anchor.device.type, enabled=False):
-            for (beginning, tail_length), members in groups.items():
+            for (prefix, suffix_length), members in groups.items():
                 batch = ContinuousBatch(
-                    self.network, self._read(beginning), self.num_rows, tail_length, self.sampling, self._end_tokens
+                    self.network,
+                    self._encode_prefix(prefix),
+                    self.num_rows,
+                    suffix_length,
+                    self.sampling,
+                    self._end_tokens,
                 )
-                answers = batch.answer([TokenRequest(parts[index][1], seeds[index]) for index in members])
+                answers = batch.complete([TokenRequest(parts[index][1], seeds[index]) for index in members])
                 for index, answer in zip(members, answers, strict=True):
-                    _, tail, opening, reasoning = parts[index]
-                    # Special tokens are kept: in some models they are what separates reasoning from the answer.
+                    _, suffix, opening, reasoning = parts[index]
+                    # In some models special tokens separate reasoning and answer.
                     text = reasoning + self.tokenizer.decode((*opening, *answer.tokens), skip_special_tokens=False)
                     completions[index] = Completion(
                         text=text.strip(),
                         finish_reason="stop" if answer.is_finished else "length",
-                        num_prompt_tokens=len(beginning) + len(tail),
+                        num_prompt_tokens=len(prefix) + len(suffix),
                         num_tokens=len(answer.tokens),
                     )
         return [completions[index] for index in range(len(prompts))]
 
     def provenance(self) -> dict[str, Any]:
-        """Give what decides the answers besides prompt and seed."""
+        """Return the settings that determine completions, besides prompt and seed."""
         if self.network is None:
-            raise RuntimeError("The LanguageModelCaptionGenerator has no weights yet; call load() before provenance().")
+            raise RuntimeError("LanguageModelCaptionGenerator is not loaded; call load() before provenance().")
         return {
             "model": self.model_name,
             "weights": fingerprint_weights(self.network.config.model_type, self.network),
             "dtype": self.dtype,
             "num_rows": self.num_rows,
-            "sampling": vars(self.sampling),
+            "sampling": asdict(self.sampling),
         }
 
     @property
@@ -184,43 +187,46 @@ class LanguageModelCaptionGenerator(CaptionGenerator):
         return frozenset(tokens - {None})
 
     def _split(self, prompt: Prompt) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], str]:
-        """Ids before the last question, ids after, those of them that open the answer, and an opened reasoning tag."""
+        """Return the ids of prefix, suffix and given start of the completion, and the reasoning tag of the template."""
         opening = prompt[-1].content if prompt[-1].role == "assistant" else ""
-        asked = prompt[:-1] if opening else prompt
-        beginning, whole = self._render(asked[:-1], invite=False), self._render(asked, invite=True)
-        if not whole.startswith(beginning):  # a template that writes about the end of a conversation at its beginning
-            beginning = ""
-        ids, tail, opened = (
-            tuple(self.tokenizer(text, add_special_tokens=False).input_ids)
-            for text in (beginning, whole.removeprefix(beginning), opening)
+        messages = prompt[:-1] if opening else prompt
+        prefix = self._render(messages[:-1], add_generation_prompt=False)
+        text = self._render(messages, add_generation_prompt=True)
+        if not text.startswith(prefix):  # the template's start depends on later messages
+            prefix = ""
+        ids, suffix, opened = (
+            tuple(self.tokenizer(part, add_special_tokens=False).input_ids)
+            for part in (prefix, text.removeprefix(prefix), opening)
         )
-        tail += opened
-        tag = None if opening else _OPENED_REASONING.search(whole[-64:])
-        return (*((ids, tail) if ids else (tail[:1], tail[1:])), opened, tag[0] if tag else "")
+        suffix += opened
+        tag = None if opening else _OPENED_REASONING.search(text[-64:])
+        return (*((ids, suffix) if ids else (suffix[:1], suffix[1:])), opened, tag[0] if tag else "")
 
-    def _render(self, messages: Prompt, invite: bool) -> str:
+    def _render(self, messages: Prompt, add_generation_prompt: bool) -> str:
         if self.tokenizer.chat_template is None:
             return "".join(f"{message.content}\n\n" for message in messages)
         if not messages:
             return ""
-        turns = [{"role": message.role, "content": message.content} for message in messages]
-        return str(self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=invite))
+        chat = [{"role": message.role, "content": message.content} for message in messages]
+        return str(
+            self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=add_generation_prompt)
+        )
 
     @torch.inference_mode()
-    def _read(self, beginning: tuple[int, ...]) -> list[KeysAndValues]:
-        if beginning not in self._beginnings:
+    def _encode_prefix(self, prefix: tuple[int, ...]) -> list[KeysAndValues]:
+        if prefix not in self._prefixes:
             self.network.set_attn_implementation("eager")
-            ids = torch.tensor([beginning], device=self.anchor.device)
+            ids = torch.tensor([prefix], device=self.anchor.device)
             layers = self.network(input_ids=ids, use_cache=True, logits_to_keep=1).past_key_values.layers
-            self._beginnings[beginning] = [(layer.keys[0], layer.values[0]) for layer in layers]
+            self._prefixes[prefix] = [(layer.keys[0], layer.values[0]) for layer in layers]
             self.network.set_attn_implementation(_ATTENTION)
-        return self._beginnings[beginning]
+        return self._prefixes[prefix]
 
     def _check_length(self, length: int) -> None:
         most = getattr(self.network.config.get_text_config(), "max_position_embeddings", None)
         if most is not None and length > most:
             raise ValueError(
-                f"A prompt and an answer of up to {self.sampling.max_new_tokens} tokens may need {length} positions, "
-                f"but {self.model_name} has {most}. Shorten the prompt, give fewer examples, or lower "
+                f"A prompt with max_new_tokens={self.sampling.max_new_tokens} may need {length} positions; "
+                f"{self.model_name} expected at most {most}. Shorten the prompt, use fewer examples, or lower "
                 "sampling.max_new_tokens."
             )

@@ -1,4 +1,4 @@
-"""MUSE (Chang et al., arXiv 2301.00704) without its pixels: captions become image tokens of the captioner's encoder."""
+"""MUSE (Chang et al., arXiv 2301.00704) that generates image tokens of the captioner's encoder, not pixels."""
 
 import hashlib
 import json
@@ -11,16 +11,16 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from synth2_lightning.files import write_files
-from synth2_lightning.fingerprints import fingerprint_weights
 from synth2_lightning.interfaces import ImageGenerator, ImageTokenizer, TextEncoder
-from synth2_lightning.jsontext import read_description
-from synth2_lightning.locations import resolve
-from synth2_lightning.nn.maskgit import MaskGit, TextMemory
-from synth2_lightning.nn.parallel_decoding import SamplingSettings, count_draws, decode_in_parallel
+from synth2_lightning.io.atomic import write_files
+from synth2_lightning.io.fingerprints import fingerprint_weights
+from synth2_lightning.io.json_text import read_description
+from synth2_lightning.io.locations import resolve
+from synth2_lightning.io.safetensors import read_safetensors, write_safetensors
+from synth2_lightning.nn.maskgit import MaskGit
+from synth2_lightning.nn.parallel_decoding import SamplingSettings, decode_in_parallel, noise_shape
 from synth2_lightning.nn.unmasking import ConfidenceOrder, UnmaskingOrder
-from synth2_lightning.types import SoftVQTokens, VQTokens
-from synth2_lightning.weight_files import read_safetensors, write_safetensors
+from synth2_lightning.types import VQTokens
 
 _CONFIG = "generator.json"
 _WEIGHTS = "generator.safetensors"
@@ -30,50 +30,47 @@ _NETWORK, _TEXT = "network.", "text_encoder."
 def save_generator(
     folder: Path, network: MaskGit, text_encoder: TextEncoder, codebook: str, is_writer: bool = True
 ) -> None:
-    """Write a trained generator, for :class:`MuseGenerator` to load.
+    """Write a trained generator in half precision, for :class:`MuseGenerator` to load.
 
-    In half precision: drawing needs no more, and checkpoints hold the rest. Where weights are sharded, all processes
-    must call it, to bring them together.
+    With sharded weights, all ranks must call this function, because it gathers them.
 
     Args:
-        folder: Where it goes; made if it is not there.
-        network: What was trained.
-        text_encoder: What it was conditioned on; its weights go along where they were trained, too.
-        codebook: Fingerprint of the codebook whose ids it guesses.
-        is_writer: Whether this process is the one that writes.
+        folder: Output folder; created if it does not exist.
+        network: Trained network.
+        text_encoder: Text encoder of the training; its trainable weights are included.
+        codebook: Fingerprint of the codebook whose ids the network predicts.
+        is_writer: Whether this rank writes the files.
 
     Raises:
         OSError: If the folder cannot be written.
     """
     weights = {_NETWORK + name: weight for name, weight in network.state_dict().items()}
-    learnt = {name: weight for name, weight in text_encoder.named_parameters() if weight.requires_grad}
-    weights |= {_TEXT + name: weight for name, weight in learnt.items()}
-    whole = {name: _whole(weight.detach()).cpu().half().contiguous() for name, weight in weights.items()}
+    trained = {name: weight for name, weight in text_encoder.named_parameters() if weight.requires_grad}
+    weights |= {_TEXT + name: weight for name, weight in trained.items()}
+    full = {name: _gather(weight.detach()).cpu().half().contiguous() for name, weight in weights.items()}
     if not is_writer:
         return
     config = {"codebook": codebook, "text_encoder": text_encoder.name, "network": network.sizes}
     with write_files(folder) as draft:
-        write_safetensors(whole, draft / _WEIGHTS)
+        write_safetensors(full, draft / _WEIGHTS)
         (draft / _CONFIG).write_text(json.dumps(config, indent=2) + "\n")
 
 
 class MuseGenerator(ImageGenerator):
-    """Draws image tokens for captions by parallel decoding.
+    """Samples image tokens from captions by parallel decoding.
 
     Args:
         generator: Location of a folder that a fit of :class:`~synth2_lightning.modules.muse.MuseModule` wrote.
-        tokenizer: The one whose codes it learnt to guess.
-        text_encoder: The one that it was conditioned on.
-        sampling: Steps, guidance, temperature.
-        order: Which tokens a step reveals.
-        negative_text: What guidance moves away from; empty for the null text of the training.
-        num_candidates: Give the likeliest codes of every token with their probabilities (:class:`SoftVQTokens`) rather
-            than the code that was drawn; ``None`` gives the drawn code.
-        compile_network: Run the network through ``torch.compile``: worth it for many captions.
+        tokenizer: Image tokenizer of the generator's training.
+        text_encoder: Text encoder of the generator's training.
+        sampling: Steps, guidance and temperature.
+        order: Order in which tokens are unmasked.
+        negative_text: Text of the unconditional branch of guidance; null conditioning if empty.
+        compile_network: Whether to compile the network with ``torch.compile``, which pays off for many captions.
 
     Raises:
-        FileNotFoundError: If no generator lies there.
-        ValueError: If it was trained with another text encoder.
+        FileNotFoundError: If the generator does not exist.
+        ValueError: If the generator was trained with another text encoder.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -93,10 +90,9 @@ class MuseGenerator(ImageGenerator):
         generator: str,
         tokenizer: ImageTokenizer,
         text_encoder: TextEncoder,
-        sampling: SamplingSettings = SamplingSettings(),  # noqa: B008 - frozen, and read by the command line
+        sampling: SamplingSettings = SamplingSettings(),  # noqa: B008 - frozen; jsonargparse reads the default
         order: UnmaskingOrder = ConfidenceOrder(),  # noqa: B008 - without state
         negative_text: str = "",
-        num_candidates: int | None = None,
         compile_network: bool = False,
     ) -> None:
         super().__init__()
@@ -104,13 +100,13 @@ class MuseGenerator(ImageGenerator):
         config = read_description(
             resolve(self._folder / _CONFIG, "generator's description"),
             {"codebook": str, "text_encoder": str, "network": dict},
-            "what `synth2 fit --config generator.yaml` writes",
+            "the format that `synth2 fit --config generator.yaml` writes",
         )
         if config["text_encoder"] != text_encoder.name:
             raise ValueError(
-                f"The generator {generator!r} was conditioned on the text encoder {config['text_encoder']!r}, but was "
-                f"given {text_encoder.name!r}, whose embeddings it cannot read. Use that encoder, or train a generator "
-                "with this one (`synth2 fit --config generator.yaml`)."
+                f"The generator {generator!r} was trained with text encoder {config['text_encoder']!r}, but got "
+                f"{text_encoder.name!r}; expected the same. Use that encoder, or train another generator "
+                "(`synth2 fit --config generator.yaml`)."
             )
         self.tokenizer = tokenizer
         self.text_encoder = text_encoder
@@ -118,41 +114,36 @@ class MuseGenerator(ImageGenerator):
         self.sampling = sampling
         self.order = order
         self.negative_text = negative_text
-        self.num_candidates = num_candidates
         self.codebook_size = tokenizer.codebook_size
         self.fingerprint = ""
         self._codebook: str = config["codebook"]
         self._compile_network = compile_network
-        self._null_memory: TextMemory | None = None
 
-    def load(self) -> None:
-        """Bring the weights of all parts.
+    def _load(self) -> None:
+        """Read the weights of tokenizer, text encoder and network.
 
         Raises:
-            ValueError: If the generator speaks another codebook than the tokenizer.
+            ValueError: If the generator was trained on another codebook than the tokenizer's.
         """
-        if self.fingerprint:
-            return
         self.tokenizer.load()
         self.text_encoder.load()
         if self._codebook != self.tokenizer.codebook:
             raise ValueError(
-                f"The generator in {self._folder} guesses codes of codebook {self._codebook!r}, but the tokenizer's is "
-                f"{self.tokenizer.codebook!r}: the same ids would mean other things. Use the tokenizer that it learnt "
-                "with, or train a generator with this one (`synth2 fit --config generator.yaml`)."
+                f"The generator in {self._folder} expected codebook {self._codebook!r}, but the tokenizer's is "
+                f"{self.tokenizer.codebook!r}. Use the tokenizer of the generator's training, or train another "
+                "generator (`synth2 fit --config generator.yaml`)."
             )
         path = resolve(self._folder / _WEIGHTS, "generator's weights")
         weights = read_safetensors(path)
         self.network.load_state_dict(_without_prefix(weights, _NETWORK))
         self.text_encoder.load_state_dict(self.text_encoder.state_dict() | _without_prefix(weights, _TEXT))
-        self.requires_grad_(False).eval()
         if self._compile_network:
             self.network.compile()
         with path.open("rb") as file:
             self.fingerprint = f"muse:{hashlib.file_digest(file, 'sha256').hexdigest()[:8]}"
 
     def provenance(self) -> dict[str, Any]:
-        """What a reader of the tokens must know about how they were drawn."""
+        """Return the settings that determine the tokens, besides caption and seed."""
         return {
             "generator": self.fingerprint,
             "codebook": self._codebook,
@@ -164,17 +155,17 @@ class MuseGenerator(ImageGenerator):
         }
 
     @torch.no_grad()
-    def generate(self, captions: Sequence[str], seeds: Sequence[int]) -> VQTokens | SoftVQTokens:
-        """Draw the tokens of one picture per caption; a caption and its seed give the same ones in any batch.
+    def generate(self, captions: Sequence[str], seeds: Sequence[int]) -> VQTokens:
+        """Return the tokens of one image per caption; they depend on caption and seed, not on the batch.
 
         Raises:
             RuntimeError: If ``load()`` was not called.
-            ValueError: If a caption is empty, or there are not as many seeds as captions.
+            ValueError: If a caption is empty, or the numbers of captions and seeds differ.
         """
         self.check_request(captions, seeds)
         if not self.fingerprint:
-            raise RuntimeError("The generator has no weights yet; call load() before generating.")
-        return draw_tokens(
+            raise RuntimeError("MuseGenerator is not loaded; call load() before generate().")
+        return sample_tokens(
             self.network,
             self.tokenizer,
             self.text_encoder,
@@ -183,11 +174,10 @@ class MuseGenerator(ImageGenerator):
             self.sampling,
             self.order,
             self.negative_text,
-            self.num_candidates,
         )
 
 
-def draw_tokens(
+def sample_tokens(
     network: MaskGit,
     tokenizer: ImageTokenizer,
     text_encoder: TextEncoder,
@@ -196,41 +186,37 @@ def draw_tokens(
     sampling: SamplingSettings,
     order: UnmaskingOrder,
     negative_text: str = "",
-    num_candidates: int | None = None,
-) -> VQTokens | SoftVQTokens:
-    """Draw the tokens of one picture per caption, by networks that are in evaluation mode."""
+) -> VQTokens:
+    """Sample the tokens of one image per caption; the networks must be in evaluation mode."""
     texts = [*captions, negative_text] if sampling.is_guided and negative_text else captions
     embeddings, mask = text_encoder.encode(texts)
-    memory = network.read(embeddings[: len(captions)], mask[: len(captions)])
-    null_memory = None
+    text = network.encode_text(embeddings[: len(captions)], mask[: len(captions)])
+    null_text = None
     if sampling.is_guided:
-        length = None if negative_text else 1  # the null text is one word
-        others = embeddings[-1:, :length].expand(len(captions), -1, -1), mask[-1:, :length].expand(len(captions), -1)
+        length = None if negative_text else 1  # the null conditioning is a single token
+        null = embeddings[-1:, :length].expand(len(captions), -1, -1), mask[-1:, :length].expand(len(captions), -1)
         is_null = torch.full((len(captions),), not negative_text, device=embeddings.device)
-        null_memory = network.read(*others, is_null)
-    uniform = torch.stack([_draw_uniform(seed, count_draws(network, sampling)) for seed in seeds])
+        null_text = network.encode_text(*null, is_null)
+    uniform = torch.stack([_sample_uniform(seed, noise_shape(network, sampling)) for seed in seeds])
     codebook = tokenizer.codebook
-    decoded = decode_in_parallel(
+    ids = decode_in_parallel(
         network,
         lambda ids: tokenizer.embed_tokens(VQTokens(ids, codebook)),
-        memory,
-        null_memory,
+        text,
+        null_text,
         uniform.to(embeddings.device),
         sampling,
         order,
-        num_candidates,
     )
-    if num_candidates is None:
-        return VQTokens(decoded.ids, codebook)
-    return SoftVQTokens(decoded.candidates, decoded.probabilities, codebook)
+    return VQTokens(ids, codebook)
 
 
-def _draw_uniform(seed: int, shape: tuple[int, ...]) -> Tensor:
-    # On the CPU, whose numbers are the same beside every GPU.
+def _sample_uniform(seed: int, shape: tuple[int, ...]) -> Tensor:
+    # On the CPU, so that the numbers do not depend on the GPU.
     return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def _whole(weight: Tensor) -> Tensor:
+def _gather(weight: Tensor) -> Tensor:
     return weight.full_tensor() if isinstance(weight, DTensor) else weight
 
 

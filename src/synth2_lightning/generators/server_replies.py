@@ -1,4 +1,4 @@
-"""What a server's reply to a chat request means: an answer, or a failure that is worth another try or is not."""
+"""Parsing of chat server replies into completions, retryable failures and final failures."""
 
 import math
 import time
@@ -7,29 +7,29 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from synth2_lightning.jsontext import parse_json
+from synth2_lightning.io.json_text import parse_json
 from synth2_lightning.types import Completion
 
-_LONGEST_HOLD = 600.0
-_LONGEST_QUOTE = 300
+_MAX_HOLD = 600.0
+_MAX_QUOTE = 300
 _BUSY = 429
-_MOST_TOKENS = 2**31
-_WORTH_ANOTHER_TRY = (408, 409, 425, _BUSY)
-_KEY_REFUSED = (401, 403)
-_CUT = ("max_tokens", "model_length")  # what some gateways and Mistral call "length"
+_MAX_TOKENS = 2**31
+_RETRYABLE = (408, 409, 425, _BUSY)
+_UNAUTHORIZED = (401, 403)
+_CUT = ("max_tokens", "model_length")  # names of "length" at some gateways and Mistral
 _ANSWER_PARTS = ("text", "output_text", "refusal")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """Why a request has no answer.
+    """Failure of a request.
 
     Args:
-        reason: What the server did, to be read after its name.
-        advice: What to do about it, where no further try would help; empty where one may.
-        error: What to raise in the end.
-        is_busy: The server has too much to do, or we ask for too much.
-        retry_after: Seconds that the server wants to be left alone; 0 where it did not say.
+        reason: What the server did; follows the server's name in messages.
+        advice: What the user can do; empty if the request should be retried.
+        error: Exception type to raise after the last try.
+        is_busy: Whether the server reported a rate limit.
+        retry_after: Seconds until the server accepts a retry; 0 if unknown.
 
     Example:
         >>> Failure(reason="answered 500").advice
@@ -44,27 +44,26 @@ class Failure:
 
 
 def shorten(text: str) -> str:
-    r"""Make a quote of one line, of a length that fits a message.
+    r"""Return a text on one line, truncated for error messages.
 
     Example:
         >>> shorten("no such\n  model")
         'no such model'
     """
     line = " ".join(text.split())
-    return line if len(line) <= _LONGEST_QUOTE else f"{line[:_LONGEST_QUOTE]}…"
+    return line if len(line) <= _MAX_QUOTE else f"{line[:_MAX_QUOTE]}…"
 
 
 def read_answer(text: str, quote: Callable[[str], str] = shorten) -> Completion | Failure:
-    """Take the answer out of a chat completion.
+    """Return the completion of a reply with status 200, or a retryable failure.
 
-    Content in parts is joined, without the parts that are reasoning. Without content its text is the server's word of
-    refusal, or empty; without a readable reason why it ended, that is empty; without readable counts of tokens, those
-    are 0. What has no message, or ended in an error, is worth another try. Half a surrogate pair, which JSON can hold
-    and no file can, becomes U+FFFD.
+    Parts of the content are joined, except reasoning. Without content, the text is the refusal message, or empty. An
+    unreadable finish reason is empty, and unreadable token counts are 0. Replies without a message, or with finish
+    reason ``error``, are failures. Lone surrogates, which JSON permits but UTF-8 does not, become U+FFFD.
 
     Args:
-        text: Body of a reply of status 200.
-        quote: Makes of it what a message may show.
+        text: Body of the reply.
+        quote: Shortens and redacts the body for error messages.
 
     Example:
         >>> read_answer('{"choices": [{"message": {"content": "A dog runs."}, "finish_reason": "stop"}]}').text
@@ -80,23 +79,25 @@ def read_answer(text: str, quote: Callable[[str], str] = shorten) -> Completion 
     except (ValueError, LookupError, TypeError, AttributeError):
         is_text = False
     if not is_text:
-        return Failure(reason=f"answered what is no chat completion: {quote(text)}")
-    finish_reason = _mend_surrogates(finish_reason) if isinstance(finish_reason, str) else ""
-    if finish_reason == "error":  # OpenRouter's, where the provider behind it broke off
-        return Failure(reason=f"broke off an answer: {quote(text)}")
-    return Completion(_mend_surrogates(answer), "length" if finish_reason.lower() in _CUT else finish_reason, *counts)
+        return Failure(reason=f"answered without a chat completion: {quote(text)}")
+    finish_reason = _replace_surrogates(finish_reason) if isinstance(finish_reason, str) else ""
+    if finish_reason == "error":  # OpenRouter, if its provider failed
+        return Failure(reason=f"aborted an answer: {quote(text)}")
+    return Completion(
+        _replace_surrogates(answer), "length" if finish_reason.lower() in _CUT else finish_reason, *counts
+    )
 
 
 def read_refusal(
     status: int, headers: Mapping[str, str], text: str, quote: Callable[[str], str] = shorten
 ) -> Completion | Failure:
-    """Tell what a reply of another status means. A prompt that a content filter stopped has an empty answer.
+    """Return the failure of an unsuccessful reply, or an empty completion if a content filter rejected the prompt.
 
     Args:
-        status: From 300 on.
-        headers: Those of the reply, in any case or in small letters.
-        text: Its body.
-        quote: Makes of it what a message may show.
+        status: HTTP status, 300 or above.
+        headers: Headers of the reply, with case-insensitive or lowercase names.
+        text: Body of the reply.
+        quote: Shortens and redacts the body for error messages.
 
     Example:
         >>> read_refusal(429, {"retry-after": "2"}, "slow down").retry_after
@@ -106,20 +107,20 @@ def read_refusal(
     if code == "content_filter":
         return Completion("", code, 0, 0)
     reason = f"answered {status}: {quote(text)}"
-    if status in _KEY_REFUSED:
-        return Failure(reason=reason, advice="Look at the key and at what it may do", error=PermissionError)
+    if status in _UNAUTHORIZED:
+        return Failure(reason=reason, advice="Check the key and its permissions", error=PermissionError)
     if code == "insufficient_quota":
-        return Failure(reason=reason, advice="Look at the quota of the account", error=PermissionError)
-    if status not in _WORTH_ANOTHER_TRY and status < 500:
-        advice = "Look at model, base_url (most end in /v1), the sampling arguments and extra_body"
+        return Failure(reason=reason, advice="Check the quota of the account", error=PermissionError)
+    if status not in _RETRYABLE and status < 500:
+        advice = "Check model, base_url (most end in /v1), the sampling arguments and extra_body"
         return Failure(reason=reason, advice=advice, error=ValueError)
     hold = _read_retry_after(headers.get("retry-after", ""), headers.get("date", ""))
-    advice = f"It wants to be left alone for {hold:.0f} seconds" if hold > _LONGEST_HOLD else ""
+    advice = f"The server accepts no request for {hold:.0f} seconds" if hold > _MAX_HOLD else ""
     return Failure(reason=reason, advice=advice, is_busy=status == _BUSY, retry_after=hold)
 
 
 def _join_parts(content: Any) -> Any:
-    """Join the text of the parts that are an answer: ``text``, ``output_text``, ``refusal``; others are left out."""
+    """Join the parts of type ``text``, ``output_text`` and ``refusal``; drop others."""
     if isinstance(content, dict):
         content = [content]
     if not isinstance(content, list):
@@ -137,12 +138,12 @@ def _join_parts(content: Any) -> Any:
 
 
 def _read_count(usage: Any, name: str) -> int:
-    """Return a number of tokens; 0 where it is spoiled, because the answer beside it was paid for."""
+    """Return a token count; 0 if it is invalid, so that a paid answer is not lost."""
     count = usage.get(name) if isinstance(usage, dict) else None
-    return int(count) if isinstance(count, int | float) and 0 <= count < _MOST_TOKENS else 0
+    return int(count) if isinstance(count, int | float) and 0 <= count < _MAX_TOKENS else 0
 
 
-def _mend_surrogates(text: str) -> str:
+def _replace_surrogates(text: str) -> str:
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
@@ -155,7 +156,7 @@ def _error_code(text: str) -> str:
 
 
 def _read_retry_after(value: str, now: str) -> float:
-    """Seconds from now: servers give seconds or a date, which their own clock is held to where they tell it."""
+    """Return seconds from a Retry-After of seconds or a date; a date is compared with the server's clock if known."""
     try:
         seconds = float(value)
     except ValueError:

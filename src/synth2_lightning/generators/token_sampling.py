@@ -1,4 +1,4 @@
-"""How the next token of a text is drawn."""
+"""Sampling of the next token."""
 
 from dataclasses import dataclass
 
@@ -7,18 +7,19 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 
-@dataclass(frozen=True, kw_only=True)  # no slots: jsonargparse reads defaults by vars()
+@dataclass(frozen=True, kw_only=True)  # no slots: jsonargparse reads defaults with vars()
 class SamplingSettings:
-    """How texts are drawn; names and meanings are those of transformers' ``generate``.
+    """Sampling settings, with the names and meanings of transformers' ``generate``.
 
     Args:
-        max_new_tokens: Most tokens that an answer may have.
-        temperature: Divides the logits; above 0. Low values repeat themselves over a class, high ones lose the thread.
-        top_k: Only the likeliest tokens can be drawn, this many.
-        top_p: Of these, the smallest set that has this probability.
+        max_new_tokens: Maximum number of tokens per completion.
+        temperature: Divisor of the logits, above 0. Low values give similar captions within a class, high ones
+            incoherent captions.
+        top_k: Number of most probable tokens to sample from.
+        top_p: Of these, the smallest set with at least this total probability.
 
     Raises:
-        ValueError: If a value is out of its range.
+        ValueError: If a value is out of range.
 
     Example:
         >>> SamplingSettings(temperature=0.7).top_k
@@ -31,14 +32,14 @@ class SamplingSettings:
     top_p: float = 0.95
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be drawn from."""
+        """Check the ranges."""
         for name in ("max_new_tokens", "top_k"):
             if getattr(self, name) < 1:
                 raise ValueError(f"SamplingSettings.{name} is {getattr(self, name)}; expected 1 or more.")
         if self.temperature <= 0.0:
             raise ValueError(
-                f"SamplingSettings.temperature is {self.temperature}; expected above 0. For the likeliest tokens "
-                "without chance set top_k to 1."
+                f"SamplingSettings.temperature is {self.temperature}; expected above 0. For greedy "
+                "decoding, set top_k to 1."
             )
         if not 0.0 < self.top_p <= 1.0:
             raise ValueError(f"SamplingSettings.top_p is {self.top_p}; expected above 0 and at most 1.")
@@ -47,14 +48,14 @@ class SamplingSettings:
 def sample_tokens(
     logits: Float[Tensor, "rows vocabulary"], uniforms: Float[Tensor, " rows"], settings: SamplingSettings
 ) -> Int[Tensor, " rows"]:
-    """Draw a token per row by the inverse of its distribution function, the likeliest tokens first.
+    """Sample one token per row by inverse transform sampling, with tokens in order of decreasing probability.
 
-    A row's token is a function of its logits and its number alone: no generator is shared between rows.
+    A row's token depends only on its logits and its uniform number; rows share no random generator.
 
     Args:
-        logits: Of any precision.
-        uniforms: One number per row, from 0 (which draws the likeliest token) to below 1.
-        settings: How to draw.
+        logits: Logits of any precision.
+        uniforms: One number per row in [0, 1); 0 selects the most probable token.
+        settings: Sampling settings.
 
     Example:
         >>> logits = torch.tensor([[0.0, 2.0, 1.0]])
@@ -64,8 +65,8 @@ def sample_tokens(
     values, tokens = logits.topk(min(settings.top_k, logits.shape[1]), dim=1)
     probabilities = (values.float() / settings.temperature).softmax(1)
     cumulative = probabilities.cumsum(1)
-    kept = cumulative - probabilities < settings.top_p  # the token that crosses the bound stays
+    kept = cumulative - probabilities < settings.top_p  # includes the token that crosses top_p
     totals = (probabilities * kept).sum(1)
-    places = (cumulative <= (uniforms * totals).unsqueeze(1)).sum(1)
-    places = torch.minimum(places, kept.sum(1) - 1)  # rounding must not step over the last kept token
-    return tokens.gather(1, places.unsqueeze(1)).squeeze(1)
+    ranks = (cumulative <= (uniforms * totals).unsqueeze(1)).sum(1)
+    ranks = torch.minimum(ranks, kept.sum(1) - 1)  # guards against rounding past the last kept token
+    return tokens.gather(1, ranks.unsqueeze(1)).squeeze(1)

@@ -1,1 +1,1 @@
-"""Captions become numbers."""
+"""Metrics of captions, image tokens and caption sets."""

@@ -1,4 +1,4 @@
-"""How evenly things are spread over groups: captions over classes, over clusters, over branches of WordNet."""
+"""Balance of a distribution over groups, such as classes, clusters or WordNet branches."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -8,14 +8,14 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """Figures of a spread over groups.
+    """Balance statistics of group sizes.
 
     Args:
-        num_groups: Groups, empty ones included.
-        entropy: Of the shares, in bits: from 0, all in one group, to log2(num_groups), all groups alike.
-        evenness: The entropy over its greatest value (Pielou 1966), from 0 to 1; 1 where there is one group only.
-        top_five_share: Share of the five largest groups, from 0 to 1.
-        gini: Gini coefficient of the sizes: 0 where all groups are alike, near 1 where one holds all.
+        num_groups: Number of groups, including empty ones.
+        entropy: Entropy in bits, from 0 (a single group has all members) to log2(num_groups) (equal sizes).
+        evenness: Entropy divided by log2(num_groups) (Pielou 1966), in [0, 1]; 1 for a single group.
+        top_five_fraction: Fraction of members in the five largest groups, in [0, 1].
+        gini: Gini coefficient of the sizes: 0 for equal sizes, near 1 if one group has all members.
 
     Example:
         >>> measure_balance([2, 2, 2, 2]).evenness
@@ -25,39 +25,39 @@ class Balance:
     num_groups: int
     entropy: float
     evenness: float
-    top_five_share: float
+    top_five_fraction: float
     gini: float
 
 
 def measure_balance(sizes: Collection[int]) -> Balance:
-    """Measure how evenly members are spread over groups.
+    """Return balance statistics of group sizes.
 
     Args:
-        sizes: Members of every group that there could be; those without one count as 0.
+        sizes: Number of members of each group, 0 for empty groups.
 
     Raises:
-        ValueError: If no group has a member, or a size is negative.
+        ValueError: If all groups are empty, or a size is negative.
 
     Example:
         >>> balance = measure_balance([6, 2, 0, 0])
-        >>> round(balance.entropy, 3), balance.top_five_share, balance.gini
+        >>> round(balance.entropy, 3), balance.top_five_fraction, balance.gini
         (0.811, 1.0, 0.625)
     """
     counts = np.sort(np.asarray(list(sizes), dtype=np.float64))[::-1]
     total = counts.sum()
     if total == 0 or counts.min() < 0:
         raise ValueError(
-            f"{len(counts)} groups have {total:.0f} members, the smallest {counts.min(initial=0):.0f}; expected sizes "
-            "of 0 or more, one of them at least 1."
+            f"{len(counts)} groups have {total:.0f} members, the smallest {counts.min(initial=0):.0f}; expected "
+            "non-negative sizes and at least one member."
         )
-    shares = counts / total
-    filled = shares[shares > 0]
+    fractions = counts / total
+    filled = fractions[fractions > 0]
     entropy = max(0.0, float(-(filled * np.log2(filled)).sum()))  # one group gives -0.0
-    ranks = np.arange(len(counts), 0, -1)  # from the smallest, 1, on
+    ranks = np.arange(len(counts), 0, -1)  # counts are sorted in descending order
     return Balance(
         num_groups=len(counts),
         entropy=entropy,
         evenness=entropy / float(np.log2(len(counts))) if len(counts) > 1 else 1.0,
-        top_five_share=float(shares[:5].sum()),
-        gini=float(2 * (ranks * shares).sum() / len(counts) - (len(counts) + 1) / len(counts)),
+        top_five_fraction=float(fractions[:5].sum()),
+        gini=float(2 * (ranks * fractions).sum() / len(counts) - (len(counts) + 1) / len(counts)),
     )

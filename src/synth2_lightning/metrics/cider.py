@@ -1,14 +1,14 @@
-"""CIDEr-D: how much a caption says what people say of the same picture, rare words counting more.
+"""CIDEr-D: consensus of a caption with its references by TF-IDF weighted n-grams.
 
 R. Vedantam et al., "CIDEr: Consensus-based image description evaluation" (https://arxiv.org/abs/1411.5726), in the
-variant CIDEr-D and in the units of pycocoevalcap, where 1.0 is what tables print as 100. A caption is four vectors,
-one per length of n-gram, of counts weighted by how few pictures' references hold the n-gram. Its score against a
-reference is the cosine of the two, the caption's weights clipped at the reference's, times a Gaussian penalty on the
-difference of lengths; the mean over the four lengths and over the references, times ten.
+variant CIDEr-D and on the scale of pycocoevalcap; papers report it times 100. A caption is represented by one TF-IDF
+vector for each n-gram length from 1 to 4. Its score against a reference is the cosine of their vectors, with the
+caption's weights clipped at the reference's, times a Gaussian penalty on the difference in length. Scores are averaged
+over n-gram lengths and references, and multiplied by 10.
 
-Rarity is a property of the whole corpus, so that the mean of CIDErs of parts is not the CIDEr of the whole:
-:class:`Cider` keeps strings, brings those of all ranks together, and scores once. With the document frequencies of
-another, larger reference set, single pictures can be scored, too, and their mean is that of the whole.
+Document frequencies are counted over the whole corpus, so CIDEr is not the mean of the CIDErs of its parts:
+:class:`Cider` gathers the captions of all ranks and scores them once. With document frequencies of a separate reference
+set, images can be scored one by one, and CIDEr is the mean of their scores.
 """
 
 import logging
@@ -26,12 +26,12 @@ from synth2_lightning.metrics.ngrams import MAX_N, Floats, Ints, NGrams, count_n
 
 _logger = logging.getLogger(__name__)
 
-_SIGMA = 6.0  # width of the length penalty, in words
+_SIGMA = 6.0  # of the length penalty, in words
 
 
 @dataclass(frozen=True, slots=True)
 class CiderResult:
-    """CIDEr-D of a corpus, and of every picture in it; 1.0 is what tables print as 100.
+    """CIDEr-D of a corpus and of each image; papers report it times 100.
 
     Example:
         >>> CiderResult(score=0.5, scores={"7": 0.4, "8": 0.6}).score
@@ -47,16 +47,16 @@ def cider(
     references: Mapping[str, Sequence[str]],
     frequencies: DocumentFrequencies | None = None,
 ) -> CiderResult:
-    """Score captions against what people wrote of the same pictures.
+    """Return CIDEr-D of captions against reference captions.
 
     Args:
-        hypotheses: The caption of every picture, by key.
-        references: What people wrote, by key; keys that have no hypothesis play no part.
-        frequencies: How many pictures of a reference set hold each n-gram, so that few pictures, or a single one, can
-            be scored; those of the scored pictures' own references where left out, as benchmarks do it.
+        hypotheses: Generated caption by key.
+        references: Reference captions by key; keys without a hypothesis are ignored.
+        frequencies: Document frequencies of a separate reference set, required for a single image. By default they
+            are counted in ``references``, as benchmarks do.
 
     Raises:
-        ValueError: If there is no picture, or one of them has no references.
+        ValueError: If there is no image, or an image has no references.
 
     Example:
         >>> references = {"1": ["a red circle on the left"], "2": ["two blue squares"]}
@@ -66,8 +66,8 @@ def cider(
     check_corpus("CIDEr", hypotheses, references)
     if len(hypotheses) == 1 and frequencies is None:
         _logger.warning(
-            "CIDEr over the single picture %r is always 0: no word is rarer than another. Score at least two pictures, "
-            "or give document frequencies.",
+            "CIDEr over the single image %r is always 0: all inverse document frequencies are 0. Score at least two "
+            "images, or pass document frequencies.",
             next(iter(hypotheses)),
         )
     scores = _score(list(hypotheses.values()), [references[key] for key in hypotheses], frequencies)
@@ -75,16 +75,16 @@ def cider(
 
 
 def human_cider(references: Mapping[str, Sequence[str]]) -> CiderResult:
-    """Score what one person wrote against what the others wrote of the same picture: the human level.
+    """Return the human level: the leave-one-out CIDEr-D of each reference against the other ones of its image.
 
-    Leaves one out: reference j of every picture is scored against the remaining ones, for every j, and the scores are
-    averaged. A picture with fewer references than others takes part in every round, with the same ones again.
+    In round j, reference j of each image is scored against the remaining ones; the scores of all rounds are averaged.
+    Images with fewer references repeat theirs.
 
     Args:
-        references: At least two captions of every picture, by key.
+        references: At least two reference captions of each image, by key.
 
     Raises:
-        ValueError: If there is no picture, or one of them has a single reference.
+        ValueError: If there is no image, or an image has a single reference.
 
     Example:
         >>> result = human_cider({"1": ["a red circle", "a red dot"], "2": ["two squares", "two boxes"]})
@@ -94,8 +94,8 @@ def human_cider(references: Mapping[str, Sequence[str]]) -> CiderResult:
     for key, texts in references.items():
         if len(texts) < 2:
             raise ValueError(
-                f"Picture {key!r} has {len(texts)} reference(s); expected at least two, one to be scored against the "
-                "others. Leave such pictures out."
+                f"Image {key!r} has {len(texts)} reference(s); expected at least two, one to score and one to score "
+                "against. Remove such images."
             )
     rounds = []
     for turn in range(max(map(len, references.values()), default=1)):
@@ -107,14 +107,11 @@ def human_cider(references: Mapping[str, Sequence[str]]) -> CiderResult:
 
 
 class Cider(CorpusMetric):
-    """CIDEr-D over all pictures of all ranks, the same for any number of ranks.
-
-    Keeps the strings themselves, drops repeats of a key (a distributed sampler pads with them), and scores once over
-    the corpus in the order of the keys.
+    """Corpus CIDEr-D over all ranks, independent of the number of ranks.
 
     Args:
-        frequencies: How many pictures of a reference set hold each n-gram; those of the scored pictures' own
-            references where left out.
+        frequencies: Document frequencies of a separate reference set. By default they are counted in the references
+            of the scored images.
 
     Example:
         >>> metric = Cider()
@@ -128,10 +125,10 @@ class Cider(CorpusMetric):
         self.frequencies = frequencies
 
     def compute(self) -> Tensor:
-        """Score all pictures of all ranks.
+        """Return CIDEr-D of the images of all ranks.
 
         Raises:
-            ValueError: If there is no picture, or if two pictures share a key.
+            ValueError: If there is no image, or two images share a key.
         """
         return torch.tensor(cider(*self.corpus(), self.frequencies).score, device=self.device)
 
@@ -139,34 +136,33 @@ class Cider(CorpusMetric):
 def _score(
     hypotheses: Sequence[str], references: Sequence[Sequence[str]], frequencies: DocumentFrequencies | None
 ) -> Floats:
-    """CIDEr-D per picture."""
+    """Return CIDEr-D of each image."""
     number_of = numbering()
     hypothesis = indices(map(number_of.__getitem__, hypotheses))
     reference = indices(map(number_of.__getitem__, chain.from_iterable(references)))
     num_references = indices(map(len, references))
-    picture = np.repeat(np.arange(len(references)), num_references)
+    image = np.repeat(np.arange(len(references)), num_references)
 
     vocabulary, words, captions = split_words(number_of)
     lengths = np.bincount(captions, minlength=len(number_of))
     similarity = np.zeros(len(reference))
     for ngrams in count_ngrams(words, captions):
         if frequencies is None:
-            num_pictures, held = len(references), ngrams.count_pictures(reference, picture)
+            num_images, counts = len(references), ngrams.count_images(reference, image)
         else:
-            num_pictures, held = frequencies.num_pictures, frequencies.look_up(ngrams.spell(words, vocabulary))
-        # An n-gram that no picture holds counts as if one did.
-        rarity = np.log(num_pictures) - np.log(np.maximum(held, 1))
-        similarity += _similarity(ngrams, ngrams.counts * rarity[ngrams.ids], hypothesis[picture], reference)
-    # As in pycocoevalcap, where the length is the number of bigrams.
+            num_images, counts = frequencies.num_images, frequencies.look_up(ngrams.to_strings(words, vocabulary))
+        idf = np.log(num_images) - np.log(np.maximum(counts, 1))
+        similarity += _similarity(ngrams, ngrams.counts * idf[ngrams.ids], hypothesis[image], reference)
+    # As in pycocoevalcap, the length is the number of bigrams.
     length = np.maximum(lengths - 1, 0)
-    difference = length[hypothesis][picture] - length[reference]
+    difference = length[hypothesis][image] - length[reference]
     similarity *= np.exp(-(difference**2) / (2 * _SIGMA**2))
-    return 10.0 / MAX_N * _sums(picture, similarity, len(references)) / num_references
+    return 10.0 / MAX_N * _sums(image, similarity, len(references)) / num_references
 
 
 def _similarity(ngrams: NGrams, weights: Floats, hypothesis: Ints, reference: Ints) -> Floats:
-    """Clipped cosine of every hypothesis and its reference; zero where one of them has no weight at all."""
-    rows, entries = ngrams.of(hypothesis)
+    """Return the clipped cosine of each hypothesis and its reference; 0 where a norm is 0."""
+    rows, entries = ngrams.select(hypothesis)
     found, matches = ngrams.find(reference[rows], ngrams.ids[entries])
     clipped = np.minimum(weights[entries[found]], weights[matches]) * weights[matches]
     products = _sums(rows[found], clipped, len(reference))
@@ -177,5 +173,5 @@ def _similarity(ngrams: NGrams, weights: Floats, hypothesis: Ints, reference: In
 
 
 def _sums(groups: Ints, values: Floats, num_groups: int) -> Floats:
-    # numpy makes integers of no values at all.
+    # bincount returns integers if there are no values.
     return np.bincount(groups, values, minlength=num_groups).astype(np.float64)

@@ -1,10 +1,9 @@
-"""CLIPScore and RefCLIPScore: how near captions are to their pictures, and to what people wrote of them, under CLIP.
+"""CLIPScore and RefCLIPScore: similarity of captions to images and references in CLIP's embedding space.
 
-J. Hessel et al. 2021 (https://arxiv.org/abs/2104.08718): ``CLIP-S = 2.5 * max(cos(picture, caption), 0)``, and
-``RefCLIP-S``, the harmonic mean of it and the greatest ``max(cos(caption, reference), 0)`` of the picture's references.
-Published figures are of OpenAI's ViT-B/32; scores of different encoders do not compare. The authors' code leaves the
-cosine of references unclipped, which the paper's formula clips: they differ where no reference is nearer than a right
-angle.
+J. Hessel et al. 2021 (https://arxiv.org/abs/2104.08718): ``CLIP-S = 2.5 * max(cos(image, caption), 0)``.
+``RefCLIP-S`` is the harmonic mean of CLIP-S and the maximum of ``max(cos(caption, reference), 0)`` over the references.
+Published scores use OpenAI's ViT-B/32; scores of different encoders are not comparable. As in the paper, the cosine of
+references is clipped at 0; the authors' code does not clip it.
 """
 
 import hashlib
@@ -21,14 +20,14 @@ from synth2_lightning.metrics.corpus import KeyedMetric, Row, check_references
 from synth2_lightning.types import Pixels
 
 PREFIX = "A photo depicts "
-"""What the paper puts before every caption and every reference."""
+"""Prompt prefix of captions and references in the paper."""
 
 _WEIGHT = 2.5
 
 
 @dataclass(frozen=True, slots=True)
 class RefClipScores:
-    """CLIPScore (0 to 2.5) and RefCLIPScore (0 to 10/7) of each picture.
+    """CLIPScore in [0, 2.5] and RefCLIPScore in [0, 10/7] of each image.
 
     Example:
         >>> RefClipScores(torch.tensor([2.0]), torch.tensor([1.0])).clip_scores
@@ -42,19 +41,19 @@ class RefClipScores:
 def clip_scores(
     encoder: ImageTextEncoder, images: Pixels, captions: Sequence[str], prefix: str = PREFIX
 ) -> Float[Tensor, " batch"]:
-    """Score captions by their pictures alone.
+    """Return CLIPScore of captions, which needs no references.
 
     Args:
-        encoder: Loaded; whose space the cosines are taken in.
-        images: The pictures.
-        captions: One per picture.
-        prefix: Put before every caption, its space included.
+        encoder: Loaded CLIP encoder.
+        images: The images.
+        captions: One per image.
+        prefix: Prompt prefix of the captions, including the space.
 
     Returns:
-        One score per picture, 0 to 2.5.
+        One score in [0, 2.5] per image.
 
     Raises:
-        ValueError: If there are not as many captions as pictures.
+        ValueError: If the numbers of captions and images differ.
 
     Example:
         >>> from synth2_lightning.testing import TinyImageTextEncoder
@@ -63,9 +62,9 @@ def clip_scores(
         tensor([2.5000, 0.0000])
     """
     _check_counts("clip_scores", images, captions=captions)
-    if not len(images):  # not every network takes an empty batch
+    if not len(images):  # some networks fail for an empty batch
         return torch.zeros(0)
-    return _agreement(encoder.embed_images(images), _embed(encoder, captions, prefix))
+    return _clip_score(encoder.embed_images(images), _embed(encoder, captions, prefix))
 
 
 def ref_clip_scores(
@@ -75,23 +74,23 @@ def ref_clip_scores(
     references: Sequence[Sequence[str]],
     prefix: str = PREFIX,
 ) -> RefClipScores:
-    """Score captions by their pictures and by what people wrote of them.
+    """Return CLIPScore and RefCLIPScore of captions.
 
     Args:
-        encoder: Loaded; whose space the cosines are taken in.
-        images: The pictures.
-        captions: One per picture.
-        references: What people wrote, per picture; at least one text each.
-        prefix: Put before every caption and reference, its space included.
+        encoder: Loaded CLIP encoder.
+        images: The images.
+        captions: One per image.
+        references: Reference captions of each image, at least one.
+        prefix: Prompt prefix of captions and references, including the space.
 
     Raises:
-        ValueError: If there are not as many captions and references as pictures, or a picture has no references.
+        ValueError: If the numbers of images, captions and references differ, or an image has no references.
 
     Example:
         >>> from synth2_lightning.testing import TinyImageTextEncoder
         >>> images = Pixels(torch.full((1, 3, 8, 8), 255, dtype=torch.uint8))
         >>> scores = ref_clip_scores(TinyImageTextEncoder(), images, ["a bright field"], [["a dark one", "bright"]])
-        >>> scores.ref_clip_scores  # of 2.5 and 1
+        >>> scores.ref_clip_scores  # harmonic mean of 2.5 and 1
         tensor([1.4286])
     """
     _check_counts("ref_clip_scores", images, captions=captions, references=references)
@@ -100,55 +99,55 @@ def ref_clip_scores(
     if not len(images):
         return RefClipScores(torch.zeros(0), torch.zeros(0))
     hypotheses = _embed(encoder, captions, prefix)
-    by_picture = _agreement(encoder.embed_images(images), hypotheses)
-    people = _embed(encoder, [text for texts in references for text in texts], prefix)
-    groups = torch.split(people, [len(texts) for texts in references])
+    by_image = _clip_score(encoder.embed_images(images), hypotheses)
+    embeddings = _embed(encoder, [text for texts in references for text in texts], prefix)
+    groups = torch.split(embeddings, [len(texts) for texts in references])
     nearest = [(group @ text).max() for text, group in zip(hypotheses, groups, strict=True)]
-    by_people = torch.stack(nearest).clamp(min=0)
-    total = by_picture + by_people
-    # Where both are 0, so is their mean.
-    means = torch.where(total > 0, 2 * by_picture * by_people / total, torch.zeros_like(total))
-    return RefClipScores(by_picture, means)
+    by_reference = torch.stack(nearest).clamp(min=0)
+    total = by_image + by_reference
+    # The harmonic mean of two zeros is defined as 0.
+    means = torch.where(total > 0, 2 * by_image * by_reference / total, torch.zeros_like(total))
+    return RefClipScores(by_image, means)
 
 
-class _PictureMetric(KeyedMetric):
-    """Rows are a picture's key, its content, and scores: pixels and embeddings are not kept."""
+class _ImageMetric(KeyedMetric):
+    """Metric whose rows hold an image's key, the hash of its pixels, and its scores."""
 
     def __init__(self, encoder: ImageTextEncoder, prefix: str = PREFIX) -> None:
         super().__init__()
         self.encoder = encoder
         self.prefix = prefix
 
-    def check_repeat(self, known: Row, row: Row) -> None:
-        """Refuse a key that belongs to two pictures, by their pixels.
+    def check_repeat(self, first: Row, row: Row) -> None:
+        """Check that rows of the same key have the same pixels.
 
         Raises:
-            ValueError: If the pixels differ.
+            ValueError: If they differ.
         """
-        if known[1] != row[1]:
+        if first[1] != row[1]:
             raise ValueError(
-                f"Two pictures share the key {row[0]!r}: their pixels differ (SHA-256 {known[1]}, {row[1]}), and one "
-                "of them would be lost. Give every picture a key of its own."
+                f"Two images share the key {row[0]!r}, but their pixels differ (SHA-256 {first[1]}, {row[1]}). "
+                "Expected one key per image; rename one of them."
             )
 
     def _add(self, keys: Sequence[str], images: Pixels, *columns: Tensor) -> None:
-        contents = [_hash(picture) for picture in images.values]
+        contents = [_hash(image) for image in images.values]
         self.rows.extend(zip(keys, contents, *(column.tolist() for column in columns), strict=True))
 
     def _mean(self, column: int) -> Tensor:
-        # In double precision and rounded once: the order of the rows plays no part.
+        # fsum makes the result independent of the order of the rows.
         rows = self.unique_rows()
         return torch.tensor(fsum(row[column] for row in rows) / len(rows), device=self.device)
 
 
-class ClipScore(_PictureMetric):
-    """Mean CLIPScore over all pictures of all ranks.
+class ClipScore(_ImageMetric):
+    """Mean CLIPScore over the images of all ranks.
 
-    The same for any number of ranks, as far as the encoder's embeddings are the same in any batch.
+    Independent of the number of ranks if the encoder's embeddings do not depend on the batch.
 
     Args:
-        encoder: Whose space the cosines are taken in; to be loaded before the first ``update()``.
-        prefix: Put before every caption, its space included.
+        encoder: CLIP encoder; load it before the first ``update()``.
+        prefix: Prompt prefix of the captions, including the space.
 
     Example:
         >>> from synth2_lightning.testing import TinyImageTextEncoder
@@ -160,36 +159,36 @@ class ClipScore(_PictureMetric):
     """
 
     def update(self, keys: Sequence[str], images: Pixels, hypotheses: Sequence[str]) -> None:
-        """Add pictures.
+        """Score a batch.
 
         Args:
-            keys: One id per picture, the same in every epoch and on every rank.
-            images: The pictures.
-            hypotheses: One text per picture.
+            keys: One key per image, the same in all epochs and on all ranks.
+            images: The images.
+            hypotheses: Generated captions, one per image.
 
         Raises:
-            ValueError: If the three have different lengths.
+            ValueError: If the arguments have different lengths.
         """
         _check_counts("ClipScore", images, keys=keys, hypotheses=hypotheses)
         self._add(keys, images, clip_scores(self.encoder, images, hypotheses, self.prefix))
 
     def compute(self) -> Tensor:
-        """Average over the pictures of all ranks.
+        """Return the mean over the images of all ranks.
 
         Raises:
-            ValueError: If there is no picture, or if two pictures share a key.
+            ValueError: If there is no image, or two images share a key.
         """
         return self._mean(2)
 
 
-class RefClipScore(_PictureMetric):
-    """Mean RefCLIPScore over all pictures of all ranks, and the CLIPScore that is part of it.
+class RefClipScore(_ImageMetric):
+    """Mean CLIPScore and RefCLIPScore over the images of all ranks.
 
-    The same for any number of ranks, as far as the encoder's embeddings are the same in any batch.
+    Independent of the number of ranks if the encoder's embeddings do not depend on the batch.
 
     Args:
-        encoder: Whose space the cosines are taken in; to be loaded before the first ``update()``.
-        prefix: Put before every caption and reference, its space included.
+        encoder: CLIP encoder; load it before the first ``update()``.
+        prefix: Prompt prefix of captions and references, including the space.
 
     Example:
         >>> from synth2_lightning.testing import TinyImageTextEncoder
@@ -203,16 +202,16 @@ class RefClipScore(_PictureMetric):
     def update(
         self, keys: Sequence[str], images: Pixels, hypotheses: Sequence[str], references: Sequence[Sequence[str]]
     ) -> None:
-        """Add pictures.
+        """Score a batch.
 
         Args:
-            keys: One id per picture, the same in every epoch and on every rank.
-            images: The pictures.
-            hypotheses: One text per picture.
-            references: What people wrote, per picture; at least one text each.
+            keys: One key per image, the same in all epochs and on all ranks.
+            images: The images.
+            hypotheses: Generated captions, one per image.
+            references: Reference captions of each image, at least one.
 
         Raises:
-            ValueError: If the four have different lengths, or a picture has no references.
+            ValueError: If the arguments have different lengths, or an image has no references.
         """
         _check_counts("RefClipScore", images, keys=keys, hypotheses=hypotheses, references=references)
         for key, texts in zip(keys, references, strict=True):
@@ -221,10 +220,10 @@ class RefClipScore(_PictureMetric):
         self._add(keys, images, scores.clip_scores, scores.ref_clip_scores)
 
     def compute(self) -> dict[str, Tensor]:
-        """Average over the pictures of all ranks; ``clip_score`` and ``ref_clip_score``.
+        """Return the means ``clip_score`` and ``ref_clip_score`` over the images of all ranks.
 
         Raises:
-            ValueError: If there is no picture, or if two pictures share a key.
+            ValueError: If there is no image, or two images share a key.
         """
         return {"clip_score": self._mean(2), "ref_clip_score": self._mean(3)}
 
@@ -233,17 +232,17 @@ def _embed(encoder: ImageTextEncoder, texts: Sequence[str], prefix: str) -> Tens
     return encoder.embed_texts([prefix + text for text in texts])
 
 
-def _agreement(pictures: Tensor, texts: Tensor) -> Tensor:
-    return _WEIGHT * (pictures * texts).sum(1).clamp(min=0)
+def _clip_score(images: Tensor, texts: Tensor) -> Tensor:
+    return _WEIGHT * (images * texts).sum(1).clamp(min=0)
 
 
-def _hash(picture: Tensor) -> str:
-    digest = hashlib.sha256(str(tuple(picture.shape)).encode())
-    digest.update(picture.cpu().contiguous().numpy().data)
+def _hash(image: Tensor) -> str:
+    digest = hashlib.sha256(str(tuple(image.shape)).encode())
+    digest.update(image.cpu().contiguous().numpy().data)
     return digest.hexdigest()[:16]
 
 
 def _check_counts(name: str, images: Pixels, **columns: Sequence[object]) -> None:
     if any(len(column) != len(images) for column in columns.values()):
-        counts = ", ".join(f"{len(column)} {what}" for what, column in columns.items())
-        raise ValueError(f"{name} was given {len(images)} pictures and {counts}; expected one of each per picture.")
+        counts = ", ".join(f"{len(column)} {label}" for label, column in columns.items())
+        raise ValueError(f"{name} got {len(images)} images and {counts}; expected one of each per image.")

@@ -1,14 +1,14 @@
-"""Clusters of sentence embeddings: what captions are about, and how evenly.
+"""K-means clusters of sentence embeddings.
 
-Synth² (arXiv 2403.07750) compares caption sets by k-means with k = 20: the share of the five largest clusters and the
-entropy. Over what the clusters are fitted is a choice, and both are worth a look:
+Synth² (arXiv 2403.07750) compares caption sets by k-means with k = 20: the fraction of captions in the five largest
+clusters, and the entropy. Clusters can be fitted in two ways:
 
-* *each set's own clusters*: how evenly a set fills the room that it spans, as in the paper as far as it says. A set
-  about nothing but dogs can be as even as one about everything.
-* *common clusters*, fitted over samples of all sets together: a set that leaves out what others speak of shows it. A
-  set's figures then depend on the company it is in.
+* *own clusters*, to each set separately, as the paper seems to do: they measure how evenly a set covers its own topics.
+  A set about dogs alone can be as even as one about everything.
+* *common clusters*, to samples of all sets together: they show which topics a set lacks. The values of a set depend on
+  the other sets.
 
-In either way samples of the sets must have equal sizes; over unequal ones the common clusters would be the largest's.
+In both cases, samples of equal size are required; otherwise the largest set dominates the common clusters.
 """
 
 import warnings
@@ -21,14 +21,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from synth2_lightning.io.extras import require_extra
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Clusters:
-    """Groups of embeddings around centres, the largest group first.
+    """Clusters of embeddings, sorted by decreasing size.
 
     Args:
-        centers: Mean of each group.
-        labels: Group of each embedding.
+        centers: Mean of each cluster.
+        labels: Cluster of each embedding.
 
     Example:
         >>> Clusters(torch.eye(2), torch.tensor([0, 0, 1])).sizes
@@ -40,23 +42,23 @@ class Clusters:
 
     @property
     def sizes(self) -> list[int]:
-        """Members of each group."""
+        """Number of members of each cluster."""
         return self.labels.bincount(minlength=len(self.centers)).tolist()
 
 
 def fit_clusters(
     embeddings: Float[Tensor, "captions dim"], num_clusters: int = 20, seed: int = 0, num_starts: int = 5
 ) -> Clusters:
-    """Group embeddings by k-means; the best of several starts is kept.
+    """Fit k-means to embeddings, and keep the best of several initializations.
 
     Args:
-        embeddings: Unit vectors, as ``embed_sentences`` gives them.
-        num_clusters: Number of groups; some stay empty where fewer embeddings differ.
-        seed: Decides the starts.
-        num_starts: How many starts by k-means++.
+        embeddings: Unit vectors, as returned by ``embed_sentences``.
+        num_clusters: Number of clusters; some are empty if there are fewer distinct embeddings.
+        seed: Seed of the initializations.
+        num_starts: Number of k-means++ initializations.
 
     Raises:
-        ValueError: If there are fewer embeddings than groups, or not one group.
+        ValueError: If there are fewer embeddings than clusters, or ``num_clusters`` is less than 1.
 
     Example:
         >>> embeddings = torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]])
@@ -66,13 +68,14 @@ def fit_clusters(
     if not 1 <= num_clusters <= len(embeddings):
         raise ValueError(
             f"{len(embeddings)} captions cannot be grouped into {num_clusters} clusters; expected at least one cluster "
-            "and as many captions as clusters. Ask for fewer clusters, or give more captions."
+            "and one caption per cluster. Use fewer clusters or more captions."
         )
+    require_extra("sklearn", "report")
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # of equal captions: their groups stay empty
+        warnings.simplefilter("ignore", ConvergenceWarning)  # equal captions leave clusters empty
         fitted = KMeans(num_clusters, n_init=num_starts, random_state=seed).fit(embeddings.numpy())
     labels = torch.from_numpy(fitted.labels_).long()
     order = labels.bincount(minlength=num_clusters).argsort(descending=True, stable=True)
@@ -82,7 +85,7 @@ def fit_clusters(
 def find_nearest_centers(
     embeddings: Float[Tensor, "captions dim"], centers: Float[Tensor, "clusters dim"]
 ) -> Int[Tensor, "captions"]:
-    """Give the group of each embedding: that of the nearest centre, of equally near ones the first.
+    """Return the index of the nearest center of each embedding; the first one of a tie.
 
     Example:
         >>> find_nearest_centers(torch.tensor([[0.9, 0.1], [0.0, 1.0]]), torch.eye(2))
@@ -92,12 +95,12 @@ def find_nearest_centers(
 
 
 def count_words(texts: Iterable[Sequence[str]], labels: Sequence[int], counts: Sequence[Counter[str]]) -> None:
-    """Add to the counts of each group in how many of its texts each word is.
+    """Add the document frequencies of words in each group to ``counts``.
 
     Args:
-        texts: Words of every text.
-        labels: Group of every text.
-        counts: Of every group.
+        texts: Words of each text.
+        labels: Group of each text.
+        counts: Per group, the number of its texts that contain each word.
 
     Example:
         >>> counts = [Counter(), Counter()]
@@ -110,14 +113,14 @@ def count_words(texts: Iterable[Sequence[str]], labels: Sequence[int], counts: S
 
 
 def name_groups(counts: Sequence[Counter[str]], num_words: int = 3) -> list[list[str]]:
-    """Give the words that are typical of each group.
+    """Return the typical words of each group.
 
-    Typical are those that add most to the Kullback-Leibler divergence of the group's words from all words: frequent
-    here, rarer elsewhere. A word counts once in a text, and no list of stop words is needed.
+    Words are ranked by their contribution to the Kullback-Leibler divergence of the group's word distribution from that
+    of all groups, which needs no list of stop words.
 
     Args:
-        counts: Of every group, in how many of its texts each word is.
-        num_words: At most so many words of a group, the most typical first.
+        counts: Per group, the number of its texts that contain each word.
+        num_words: Maximum number of words per group, the most typical first.
 
     Example:
         >>> name_groups([Counter(a=2, dog=2, runs=1), Counter(a=2, cat=2, sits=1)], num_words=1)

@@ -1,4 +1,4 @@
-"""How much of a codebook is in use."""
+"""Codebook perplexity and usage."""
 
 import torch
 from jaxtyping import Float, Int
@@ -15,14 +15,14 @@ class _CodeCounts(Metric):
         self.add_state("counts", torch.zeros(codebook_size), dist_reduce_fx="sum")
 
     def update(self, ids: Int[Tensor, "batch tokens levels"]) -> None:
-        """Count codes."""
+        """Count the codes of a batch."""
         self.counts += ids.flatten().bincount(minlength=len(self.counts))
 
 
 class CodebookPerplexity(_CodeCounts):
-    """Exponential of the entropy of the codes that were seen: how many codes it is as if there were.
+    """Exponential of the entropy of the code distribution.
 
-    1 says that every position has the same code, ``codebook_size`` that all codes are used alike.
+    1 if all tokens have the same code, ``codebook_size`` if all codes are equally frequent.
 
     Args:
         codebook_size: Number of codes.
@@ -35,14 +35,14 @@ class CodebookPerplexity(_CodeCounts):
     """
 
     def compute(self) -> Float[Tensor, ""]:
-        """Measure over all that was counted."""
-        shares = self.counts / self.counts.sum()
-        entropy: Tensor = torch.special.entr(shares).sum()
+        """Return the perplexity of all counted codes."""
+        fractions = self.counts / self.counts.sum()
+        entropy: Tensor = torch.special.entr(fractions).sum()
         return entropy.exp()
 
 
 class CodebookUsage(_CodeCounts):
-    """Share of the codes that were seen at least once, 0 to 1.
+    """Fraction of the codes that occur at least once, in [0, 1].
 
     Args:
         codebook_size: Number of codes.
@@ -55,5 +55,5 @@ class CodebookUsage(_CodeCounts):
     """
 
     def compute(self) -> Float[Tensor, ""]:
-        """Measure over all that was counted."""
+        """Return the fraction of codes in use."""
         return (self.counts > 0).float().mean()

@@ -1,4 +1,4 @@
-"""What metrics of a whole corpus share: strings by key, of all ranks, each picture once."""
+"""Base classes of corpus-level metrics: rows by image key, gathered from all ranks, without repeats."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -9,15 +9,16 @@ import torch.distributed as dist
 from torch import nn
 from torchmetrics import Metric
 
+from synth2_lightning.metrics.ptb import tokenize
+
 Row = tuple[Any, ...]
 
 
 class KeyedMetric(Metric, ABC):
-    """A metric that keeps a row per picture, the picture's key first, and computes once over the rows of all ranks.
+    """Metric that keeps one row of Python objects per image, its key first, and computes over the rows of all ranks.
 
-    Rows are plain Python: torchmetrics gathers tensors, and here ranks hold different numbers of rows with strings in
-    them. Repeats of a key (a distributed sampler pads with them) are dropped, and rows are read in the order of the
-    keys, because sums of floats depend on their order: no number of ranks changes a bit of the result.
+    Repeats of a key, which distributed samplers add as padding, are dropped. Rows are sorted by key because
+    floating-point sums depend on their order: the result is bitwise independent of the number of ranks.
     """
 
     is_differentiable = False
@@ -30,7 +31,7 @@ class KeyedMetric(Metric, ABC):
         self.add_state("rows", default=[], dist_reduce_fx=None)
 
     def unique_rows(self) -> list[Row]:
-        """Rows in the order of their keys, repeats dropped; of all ranks inside ``sync_context()``.
+        """Return rows sorted by key, without repeats; of all ranks inside ``sync_context()``.
 
         Raises:
             ValueError: If there is no row.
@@ -39,17 +40,18 @@ class KeyedMetric(Metric, ABC):
         for row in self.rows:
             self.check_repeat(unique.setdefault(row[0], row), row)
         if not unique:
-            raise ValueError(f"{type(self).__name__} was asked for over no picture at all; call update() first.")
+            raise ValueError(f"{type(self).__name__} has no images; expected at least one. Call update() first.")
         return [unique[key] for key in sorted(unique)]
 
-    def check_repeat(self, known: Row, row: Row) -> None:
-        """Refuse a row whose key belongs to another picture.
+    def check_repeat(self, first: Row, row: Row) -> None:
+        """Check that two rows of the same key belong to the same image.
 
         Args:
-            known: The first row of the key.
-            row: A row of the same key.
+            first: First row of the key.
+            row: Another row of the key.
         """
 
+    # torchmetrics has no public hook for states that are not tensors; its MeanAveragePrecision overrides the same two.
     def _sync_dist(self, dist_sync_fn: Callable[..., Any] | None = None, process_group: Any | None = None) -> None:
         group = process_group or self.process_group
         gathered: list[Any] = [None] * dist.get_world_size(group)
@@ -57,90 +59,101 @@ class KeyedMetric(Metric, ABC):
         self.rows = list(chain.from_iterable(gathered))
 
     def _apply(self, fn: Callable[..., Any], exclude_state: Sequence[str] = ()) -> nn.Module:
-        # Strings live on no device.
         return super()._apply(fn, exclude_state=(*exclude_state, "rows"))
 
     @abstractmethod
     def compute(self) -> Any:
-        """Compute over the pictures of all ranks."""
+        """Return the metric over the images of all ranks."""
 
 
 class CorpusMetric(KeyedMetric):
-    """A metric of what was said of pictures, against what people said of them."""
+    """Metric of texts against reference texts."""
 
     def update(self, keys: Sequence[str], hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> None:
-        """Add pictures.
+        """Add a batch.
 
         Args:
-            keys: One id per picture, the same in every epoch and on every rank.
-            hypotheses: One text per picture.
-            references: What people wrote, per picture; at least one text each.
+            keys: One key per image, the same in all epochs and on all ranks.
+            hypotheses: Generated texts, one per image.
+            references: Reference texts of each image, at least one.
 
         Raises:
-            ValueError: If the three have different lengths, or a picture has no references.
+            ValueError: If the arguments have different lengths, or an image has no references.
         """
         if not len(keys) == len(hypotheses) == len(references):
             raise ValueError(
-                f"{type(self).__name__} was given {len(keys)} keys, {len(hypotheses)} hypotheses and references of "
-                f"{len(references)} pictures; expected one of each per picture."
+                f"{type(self).__name__} got {len(keys)} keys, {len(hypotheses)} hypotheses and references of "
+                f"{len(references)} images; expected one of each per image."
             )
         for key, hypothesis, texts in zip(keys, hypotheses, references, strict=True):
             check_references(key, texts)
             self.rows.append((key, hypothesis, tuple(texts)))
 
-    def check_repeat(self, known: Row, row: Row) -> None:
-        """Refuse a key that belongs to two pictures, by their references.
+    def check_repeat(self, first: Row, row: Row) -> None:
+        """Check that rows of the same key have the same references.
 
         Raises:
-            ValueError: If the references differ.
+            ValueError: If they differ.
         """
-        if known[2] != row[2]:
+        if first[2] != row[2]:
             raise ValueError(
-                f"Two pictures share the key {row[0]!r}: their references differ ({known[2][0]!r}, {row[2][0]!r}), and "
-                "one of them would be lost. Give every picture a key of its own."
+                f"Two images share the key {row[0]!r}, but their references differ ({first[2][0]!r}, {row[2][0]!r}). "
+                "Expected one key per image; rename one of them."
             )
 
     def corpus(self) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
-        """Hypotheses and references by key, repeats dropped; of all ranks inside ``sync_context()``.
+        """Return hypotheses and references by key; of all ranks inside ``sync_context()``.
 
         Raises:
-            ValueError: If there is no picture, or if two pictures share a key.
+            ValueError: If there is no image, or two images share a key.
         """
         rows = self.unique_rows()
         return {key: hypothesis for key, hypothesis, _ in rows}, {key: texts for key, _, texts in rows}
 
 
 def check_corpus(name: str, hypotheses: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> None:
-    """Refuse a corpus that cannot be scored.
+    """Check that a corpus has images and that each one has references.
 
     Args:
-        name: Of the score, for the message.
-        hypotheses: What was said, by key.
-        references: What people said, by key; there may be more of them.
+        name: Metric named in the error message.
+        hypotheses: Generated text by key.
+        references: Reference texts by key; additional keys are ignored.
 
     Raises:
-        ValueError: If there is no picture, or one of them has no references.
+        ValueError: If there is no image, or an image has no references.
 
     Example:
         >>> check_corpus("BLEU", {"1": "a dog"}, {"1": ["a dog runs"], "2": ["a cat"]})
     """
     if not hypotheses:
-        raise ValueError(f"{name} was asked for over no picture at all; expected captions with references.")
+        raise ValueError(f"{name} got no images; expected at least one caption with references.")
     for key in hypotheses:
         check_references(key, references.get(key, ()))
 
 
 def check_references(key: str, texts: Sequence[str]) -> None:
-    """Refuse a picture without references, or with a text where a sequence of texts belongs.
+    """Check the references of an image.
 
     Raises:
-        ValueError: If that is so.
+        ValueError: If there are none, or they are a string instead of a sequence of strings.
 
     Example:
         >>> check_references("1", ["a dog"])
     """
     if isinstance(texts, str) or not texts:
-        raise ValueError(
-            f"Picture {key!r} has the references {texts!r}; expected a sequence of at least one caption to be scored "
-            "against."
-        )
+        raise ValueError(f"Image {key!r} has the references {texts!r}; expected a sequence of at least one caption.")
+
+
+def tokenize_corpus(
+    hypotheses: Mapping[str, str], references: Mapping[str, Sequence[str]]
+) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """Return tokenized hypotheses and references by key, in the format of pycocoevalcap's scorers.
+
+    Example:
+        >>> tokenize_corpus({"1": "A dog."}, {"1": ["The dog runs."], "2": ["A cat."]})
+        ({'1': ['a dog']}, {'1': ['the dog runs']})
+    """
+    return (
+        {key: [tokenize(text)] for key, text in hypotheses.items()},
+        {key: [tokenize(text) for text in references[key]] for key in hypotheses},
+    )

@@ -1,28 +1,28 @@
-"""Near duplicates: captions that say the same in nearly the same words."""
+"""Near duplicates by the Jaccard similarity of word sets."""
 
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from synth2_lightning.io.extras import require_extra
 from synth2_lightning.metrics.diversity import split_caption
 
 _THRESHOLD = 0.8
-_BANDS, _ROWS = 25, 5  # of MinHash: of pairs at the threshold one in 20,000 is missed, and few below are looked at
+_BANDS, _ROWS = 25, 5  # of MinHash: misses one in 20,000 pairs at the threshold
 
 
 def find_near_duplicates(captions: Sequence[str], among: Sequence[str] | None = None) -> list[bool]:
-    """Say of every caption whether another one has nearly the same words.
+    """Return for each caption whether it has a near duplicate.
 
-    Nearly the same is a Jaccard index of the two *sets of words*, case and punctuation aside, of 0.8 or more, such as
-    ten words of which one is another. Candidates are found by MinHash (A. Broder 1997), then compared exactly; so what
-    is said to be a duplicate is one, and hardly any is missed.
+    Near duplicates have word sets, ignoring case and punctuation, with a Jaccard similarity of at least 0.8. Candidates
+    are found by MinHash LSH (A. Broder 1997) and compared exactly, so there are no false positives.
 
     Args:
-        captions: The captions to judge.
-        among: Where to look, such as the captions of an evaluation set; by default among the other ``captions``.
+        captions: The captions to test.
+        among: Captions to compare with, such as those of an evaluation set. By default, the other ``captions``.
 
     Returns:
-        One answer per caption.
+        One boolean per caption.
 
     Example:
         >>> find_near_duplicates(["a dog runs", "A dog runs.", "two cats"])
@@ -30,11 +30,12 @@ def find_near_duplicates(captions: Sequence[str], among: Sequence[str] | None = 
         >>> find_near_duplicates(["a dog runs", "a fox"], among=["A dog runs!"])
         [True, False]
     """
+    require_extra("datasketch", "captions")
     from datasketch import MinHashLSH
 
     texts = [_split(caption) for caption in captions]
     pool = Counter(texts if among is None else map(_split, among))
-    fewest = 2 if among is None else 1  # no caption is a duplicate of itself
+    fewest = 2 if among is None else 1  # a caption is not a duplicate of itself
     index = MinHashLSH(num_perm=_BANDS * _ROWS, params=(_BANDS, _ROWS))
     for text, hashes in _hash(pool):
         index.insert(text, hashes, check_duplication=False)

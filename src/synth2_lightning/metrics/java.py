@@ -1,7 +1,6 @@
-"""METEOR and SPICE, through pycocoevalcap and Java, where both and their files are there.
+"""METEOR and SPICE, computed by pycocoevalcap in Java.
 
-Java is started in English and UTF-8 whatever the machine's language is: METEOR writes numbers by it, and a decimal
-comma is no number.
+Java runs with the US English locale and UTF-8: METEOR formats numbers by locale, and a decimal comma cannot be parsed.
 """
 
 import os
@@ -19,7 +18,7 @@ from torch import Tensor
 from synth2_lightning.metrics.corpus import CorpusMetric, check_corpus
 from synth2_lightning.metrics.ptb import tokenize
 
-_ENGLISH = "-Duser.language=en -Duser.country=US -Dfile.encoding=UTF-8"
+_LOCALE = "-Duser.language=en -Duser.country=US -Dfile.encoding=UTF-8"
 _METEOR_FILES = ("meteor/meteor-1.5.jar", "meteor/data/paraphrase-en.gz")
 _SPICE_FILES = (
     "spice/spice-1.0.jar",
@@ -30,7 +29,7 @@ _SPICE_FILES = (
 
 @dataclass(frozen=True, slots=True)
 class JavaResult:
-    """A score of a corpus, and of every picture in it, from 0 to 1.
+    """Score in [0, 1] of a corpus and of each image.
 
     Example:
         >>> JavaResult(score=0.25, scores={"7": 0.2, "8": 0.3}).score
@@ -42,56 +41,56 @@ class JavaResult:
 
 
 def meteor(hypotheses: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> JavaResult:
-    """Score with METEOR 1.5 (M. Denkowski and A. Lavie 2014): words, stems, synonyms and paraphrases in common.
+    """Return METEOR 1.5 (M. Denkowski and A. Lavie 2014): matches of words, stems, synonyms and paraphrases.
 
     Args:
-        hypotheses: The caption of every picture, by key.
-        references: What people wrote, by key; keys that have no hypothesis play no part.
+        hypotheses: Generated caption by key.
+        references: Reference captions by key; keys without a hypothesis are ignored.
 
     Raises:
-        FileNotFoundError: If Java or a file of METEOR is missing.
-        OSError: If Java stopped with an error.
-        ValueError: If there is no picture, or one of them has no references.
+        FileNotFoundError: If Java or a METEOR file is missing.
+        OSError: If Java fails.
+        ValueError: If there is no image, or an image has no references.
 
     Example:
         >>> meteor({}, {})
         Traceback (most recent call last):
-        ValueError: METEOR was asked for over no picture at all; expected captions with references.
+        ValueError: METEOR got no images; expected at least one caption with references.
     """
     with _java("METEOR", _METEOR_FILES, hypotheses, references) as tokens:
         from pycocoevalcap.meteor.meteor import Meteor as CocoMeteor
 
-        rival = CocoMeteor()
+        scorer = CocoMeteor()
         try:
-            score, scores = rival.compute_score(*tokens)
+            score, scores = scorer.compute_score(*tokens)
         except (ValueError, OSError) as error:
-            rival.lock = _NoLock()  # it is held still, and its destructor waits for it
+            scorer.lock = _NoLock()  # the destructor would wait for the lock, which is still held
             raise OSError(
-                f"METEOR's Java stopped before it gave scores ({error}). Expected Java 8 or later with 2 GB to spare; "
-                "try: java -version."
+                f"METEOR's Java process stopped without returning scores ({error}). Expected Java 8 or later with 2 GB "
+                "of free memory; check `java -version`."
             ) from error
         finally:
-            rival.meteor_p.stdout.close()  # its destructor forgets these
-            rival.meteor_p.stderr.close()
+            scorer.meteor_p.stdout.close()  # the destructor does not close these
+            scorer.meteor_p.stderr.close()
     return JavaResult(float(score), dict(zip(hypotheses, map(float, scores), strict=True)))
 
 
 def spice(hypotheses: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> JavaResult:
-    """Score with SPICE (P. Anderson et al. 2016): objects, attributes and relations in common.
+    """Return SPICE (P. Anderson et al. 2016): matches of objects, attributes and relations in scene graphs.
 
     Args:
-        hypotheses: The caption of every picture, by key.
-        references: What people wrote, by key; keys that have no hypothesis play no part.
+        hypotheses: Generated caption by key.
+        references: Reference captions by key; keys without a hypothesis are ignored.
 
     Raises:
-        FileNotFoundError: If Java or a file of SPICE is missing; nothing is downloaded.
-        OSError: If Java stopped with an error.
-        ValueError: If there is no picture, or one of them has no references.
+        FileNotFoundError: If Java or a SPICE file is missing; files are not downloaded.
+        OSError: If Java fails.
+        ValueError: If there is no image, or an image has no references.
 
     Example:
         >>> spice({}, {})
         Traceback (most recent call last):
-        ValueError: SPICE was asked for over no picture at all; expected captions with references.
+        ValueError: SPICE got no images; expected at least one caption with references.
     """
     with _java("SPICE", _SPICE_FILES, hypotheses, references) as tokens:
         from pycocoevalcap.spice.spice import Spice as CocoSpice
@@ -100,10 +99,10 @@ def spice(hypotheses: Mapping[str, str], references: Mapping[str, Sequence[str]]
             score, scores = CocoSpice().compute_score(*tokens)
         except CalledProcessError as error:
             raise OSError(
-                f"SPICE's Java stopped with exit code {error.returncode}. Expected Java 8, which it was written for, "
-                "with 8 GB to spare; what it printed above says more."
+                f"SPICE's Java process failed with exit code {error.returncode}. Expected Java 8 with 8 GB of free "
+                "memory; see its output above."
             ) from error
-    # It answers in the order of the sorted keys.
+    # SPICE returns scores in the order of the sorted keys.
     by_key = dict(zip(sorted(hypotheses), (float(each["All"]["f"]) for each in scores), strict=True))
     return JavaResult(float(score), {key: by_key[key] for key in hypotheses})
 
@@ -112,12 +111,12 @@ class _JavaMetric(CorpusMetric):
     _score: Callable[[Mapping[str, str], Mapping[str, Sequence[str]]], JavaResult]
 
     def compute(self) -> Tensor:
-        """Score all pictures of all ranks; raises what the function of the same name does."""
+        """Return the score of the images of all ranks; raises like the function of the same name."""
         return torch.tensor(self._score(*self.corpus()).score, device=self.device)
 
 
 class Meteor(_JavaMetric):
-    """METEOR over all pictures of all ranks, the same for any number of ranks; each rank starts Java once.
+    """Corpus METEOR over all ranks, independent of their number; each rank starts Java once.
 
     Example:
         >>> metric = Meteor()
@@ -130,7 +129,7 @@ class Meteor(_JavaMetric):
 
 
 class Spice(_JavaMetric):
-    """SPICE over all pictures of all ranks, the same for any number of ranks; each rank starts Java once.
+    """Corpus SPICE over all ranks, independent of their number; each rank starts Java once.
 
     Example:
         >>> metric = Spice()
@@ -143,32 +142,32 @@ class Spice(_JavaMetric):
 
 
 def check_java(name: str, files: Sequence[str]) -> None:
-    """Refuse to start what cannot run.
+    """Check that Java and the files of a metric are installed.
 
     Args:
-        name: Of the score.
-        files: What it needs beside Java, inside pycocoevalcap's folder.
+        name: Metric named in the error message.
+        files: Required files, relative to pycocoevalcap's folder.
 
     Raises:
-        FileNotFoundError: If something is missing.
+        FileNotFoundError: If Java or a file is missing.
     """
     if shutil.which("java") is None:
         raise FileNotFoundError(
-            f"{name} runs in Java, and there is no java on the PATH. Expected Java 8 or later; install a runtime "
-            "(Debian: default-jre-headless), or leave the score out."
+            f"{name} runs in Java, but there is no java on the PATH. Expected Java 8 or later; install a runtime "
+            "(Debian: default-jre-headless), or omit the metric."
         )
     folder = package_folder()
     missing = [file for file in files if not (folder / file).is_file()]
     if missing:
         raise FileNotFoundError(
             f"{name} lacks {', '.join(missing)} in {folder}. Expected Stanford CoreNLP 3.6.0 and its models for SPICE "
-            "(`python -m pycocoevalcap.spice.get_stanford_models` in that folder fetches them), a whole installation "
-            "of pycocoevalcap for METEOR; or leave the score out."
+            "(run `python -m pycocoevalcap.spice.get_stanford_models` in that folder), a complete installation of "
+            "pycocoevalcap for METEOR. Install them, or omit the metric."
         )
 
 
 def package_folder() -> Path:
-    """Where pycocoevalcap lies.
+    """Return the folder of pycocoevalcap.
 
     Example:
         >>> package_folder().name
@@ -192,11 +191,11 @@ class _NoLock:
 def _java(
     name: str, files: Sequence[str], hypotheses: Mapping[str, str], references: Mapping[str, Sequence[str]]
 ) -> Iterator[tuple[dict[str, list[str]], dict[str, list[str]]]]:
-    """Check what is needed, speak English to Java, and give tokens of references and hypotheses."""
+    """Set Java's locale, and yield tokenized references and hypotheses."""
     check_corpus(name, hypotheses, references)
     check_java(name, files)
     before = os.environ.get("JAVA_TOOL_OPTIONS")
-    os.environ["JAVA_TOOL_OPTIONS"] = f"{before or ''} {_ENGLISH}".strip()
+    os.environ["JAVA_TOOL_OPTIONS"] = f"{before or ''} {_LOCALE}".strip()
     try:
         yield (
             {key: [tokenize(text) for text in references[key]] for key in hypotheses},

@@ -1,4 +1,4 @@
-"""The n-grams of many captions at once, counted in arrays."""
+"""Vectorized n-gram counts of many captions."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from synth2_lightning.metrics.ptb import tokenize
 
-MAX_N = 4  # words in the longest n-gram
+MAX_N = 4  # as in BLEU and CIDEr
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -17,14 +17,14 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class NGrams:
-    """How often each caption holds each n-gram of one length: a sparse matrix, sorted by caption, then by n-gram.
+    """Counts of the n-grams of one length as a sparse matrix in COO format, sorted by caption and n-gram.
 
     Args:
-        captions: The caption of each entry.
-        ids: The n-gram of each entry.
-        counts: How often it is there.
-        places: Per n-gram, the position of one of its occurrences among all words.
-        size: Words in each n-gram.
+        captions: Caption of each entry.
+        ids: N-gram id of each entry.
+        counts: Number of occurrences of the n-gram in the caption.
+        places: Position of one occurrence of each n-gram in the words of all captions.
+        size: Number of words per n-gram.
 
     Example:
         >>> _, words, captions = split_words(["a dog", "a a"])
@@ -40,11 +40,11 @@ class NGrams:
 
     @property
     def num_ids(self) -> int:
-        """Number of different n-grams; at least one."""
+        """Number of distinct n-grams; at least one."""
         return len(self.places)
 
-    def of(self, captions: Ints) -> tuple[Ints, Ints]:
-        """Entries of the listed captions, as positions in the list and positions in the matrix."""
+    def select(self, captions: Ints) -> tuple[Ints, Ints]:
+        """Return the entries of some captions: indices into ``captions``, and indices into the matrix."""
         starts = np.searchsorted(self.captions, captions, side="left")
         lengths = np.searchsorted(self.captions, captions, side="right") - starts
         rows = np.repeat(np.arange(len(captions)), lengths)
@@ -52,31 +52,31 @@ class NGrams:
         return rows, entries
 
     def find(self, captions: Ints, ids: Ints) -> tuple[npt.NDArray[np.bool_], Ints]:
-        """Whether these captions hold these n-grams, and the entries of those that do."""
+        """Return whether each caption contains its n-gram, and the entries of those that do."""
         matrix = self.captions * self.num_ids + self.ids
         wanted = captions * self.num_ids + ids
         entries = np.minimum(np.searchsorted(matrix, wanted), max(len(matrix) - 1, 0))
         found = matrix[entries] == wanted
         return found, entries[found]
 
-    def count_pictures(self, captions: Ints, pictures: Ints) -> Ints:
-        """Count, per n-gram, the pictures that hold it in any of their captions.
+    def count_images(self, captions: Ints, images: Ints) -> Ints:
+        """Return the document frequency of each n-gram: the number of images with a caption that contains it.
 
         Args:
-            captions: Captions of pictures.
-            pictures: The picture of each.
+            captions: Caption indices.
+            images: Image of each caption.
         """
-        rows, entries = self.of(captions)
-        # Counted only because numpy then sorts, which is ten times faster here than its hash table.
-        held, _ = np.unique(pictures[rows] * self.num_ids + self.ids[entries], return_counts=True)
-        return np.bincount(held % self.num_ids, minlength=self.num_ids)
+        rows, entries = self.select(captions)
+        # With return_counts numpy sorts, which is ten times faster here than its hash table.
+        pairs, _ = np.unique(images[rows] * self.num_ids + self.ids[entries], return_counts=True)
+        return np.bincount(pairs % self.num_ids, minlength=self.num_ids)
 
-    def spell(self, words: Ints, vocabulary: Sequence[str]) -> Iterator[str]:
-        """Write the n-grams out, in the order of their ids, words apart by single spaces.
+    def to_strings(self, words: Ints, vocabulary: Sequence[str]) -> Iterator[str]:
+        """Yield the n-grams in the order of their ids, as words separated by single spaces.
 
         Args:
-            words: All words of all captions.
-            vocabulary: The spelling of each word.
+            words: Word ids of all captions.
+            vocabulary: String of each word id.
         """
         positions = self.places[:, None] + np.arange(self.size)
         for row in words[positions].tolist() if len(words) else ():
@@ -84,10 +84,10 @@ class NGrams:
 
 
 def split_words(texts: Iterable[str]) -> tuple[list[str], Ints, Ints]:
-    """Split captions into numbered words.
+    """Tokenize captions into word ids.
 
     Returns:
-        The vocabulary, by number; all words of all captions; and the caption that each belongs to.
+        The vocabulary, the word ids of all captions, and the caption index of each word.
 
     Example:
         >>> vocabulary, words, captions = split_words(["A dog.", "a cat"])
@@ -95,25 +95,25 @@ def split_words(texts: Iterable[str]) -> tuple[list[str], Ints, Ints]:
         (['a', 'dog', 'a', 'cat'], [0, 0, 1, 1])
     """
     number_of = numbering()
-    end = number_of["\0"]  # the tokeniser lets no such word through
+    end = number_of["\0"]  # never a token
     words = indices(map(number_of.__getitem__, " \0 ".join(map(tokenize, texts)).split()))
     captions = np.cumsum(words == end)
     return list(number_of), words[words != end], captions[words != end]
 
 
 def count_ngrams(words: Ints, captions: Ints) -> Iterator[NGrams]:
-    """Count the n-grams of every caption, for each length from one to four.
+    """Yield the n-gram counts of all captions for each length from 1 to 4.
 
     Args:
-        words: All words of all captions.
-        captions: The caption of each.
+        words: Word ids of all captions.
+        captions: Caption index of each word.
     """
     ids, base = words.copy(), int(words.max(initial=0)) + 1
     starts = np.arange(len(words))
     num_ids = base
     for size in range(1, MAX_N + 1):
         if size > 1:
-            # An n-gram is the (n-1)-gram at its place and one word more, if that is still of the same caption.
+            # Extend each (n-1)-gram by the next word of the same caption.
             starts = starts[starts < len(words) - size + 1]
             starts = starts[captions[starts] == captions[starts + size - 1]]
             distinct, ids[starts] = np.unique(ids[starts] * base + words[starts + size - 1], return_inverse=True)
@@ -125,7 +125,7 @@ def count_ngrams(words: Ints, captions: Ints) -> Iterator[NGrams]:
 
 
 def numbering() -> defaultdict[str, int]:
-    """Number strings as they are first asked for.
+    """Return a mapping that assigns consecutive ids to strings on first access.
 
     Example:
         >>> number_of = numbering()
@@ -138,7 +138,7 @@ def numbering() -> defaultdict[str, int]:
 
 
 def indices(numbers: Iterable[int]) -> Ints:
-    """Collect integers in an array.
+    """Return integers as an array.
 
     Example:
         >>> indices(range(3)).tolist()

@@ -1,24 +1,24 @@
-r"""Penn Treebank tokenisation of captions, as the caption benchmarks do it, without Java.
+r"""Penn Treebank tokenization of captions, equal to that of the caption benchmarks, without Java.
 
-CIDEr is only comparable where the words are. Published numbers are made by pycocoevalcap, which runs Stanford's
-``PTBTokenizer`` (CoreNLP 3.4.1, ``-preserveLines -lowerCase``) and then drops punctuation. This is the same function
-of a caption, written from the conventions of the Penn Treebank (M. Marcus et al., 1993; the tokeniser's options are
-named in Stanford's documentation) and from watching what the jar answers to some million made-up lines. Brackets
-stay, as ``-lrb-``: pycocoevalcap looks for them in capitals, after they were lowered.
+CIDEr depends on the tokenizer. Published scores come from pycocoevalcap, which runs Stanford's ``PTBTokenizer``
+(CoreNLP 3.4.1, ``-preserveLines -lowerCase``) and drops punctuation. This implementation is based on the conventions of
+the Penn Treebank (M. Marcus et al., 1993), the options in Stanford's documentation, and the jar's output for millions
+of synthetic lines. Brackets are kept as ``-lrb-``: pycocoevalcap's punctuation list has them in upper case, but its
+tokens are in lower case.
 
-What is left different from pycocoevalcap, all of it outside of ordinary captions:
+Remaining differences from pycocoevalcap, all of them outside of ordinary captions:
 
-* *Neighbours.* pycocoevalcap tokenises the whole corpus as one text, so that the next caption can change the last word
-  of this one: ``vitamin B.`` loses its period if the next caption begins with ``A`` or ``The``; ``see fig.`` keeps its
-  period if the next one begins with a digit; an open ``<a`` may be closed there. Here a caption is read alone.
-* *Line separators* other than ``\n`` (``\r``, ``\v``, ``\f``, U+2028, U+2029) make pycocoevalcap hand every later
-  caption to the wrong picture; here they are white space.
-* *A capital sigma* before a hyphen becomes a final one here, and not in Java.
-* *Glued tokens*: a word after ``y`` and an apostrophe, curly or straight (``Y\u2019a``, ``Y'Y``), and a soft hyphen
-  inside of a dotted word.
+* *Neighboring captions.* pycocoevalcap tokenizes the corpus as one text, so the next caption can change the last word
+  of a caption: ``vitamin B.`` loses its period if the next caption begins with ``A`` or ``The``; ``see fig.`` keeps its
+  period if the next one begins with a digit; an open ``<a`` may be closed there. Here captions are independent.
+* *Line separators* other than ``\n`` (``\r``, ``\v``, ``\f``, U+2028, U+2029) make pycocoevalcap assign all later
+  captions to the wrong images; here they are white space.
+* *Capital sigma* before a hyphen becomes a final sigma here, but not in Java.
+* *Joined tokens*: a word after ``y`` and an apostrophe, curly or straight (``Y\u2019a``, ``Y'Y``), and a soft hyphen
+  in a dotted word.
 * *A digit of another script* right before a telephone number.
-* *The unforeseen*: ``benchmarks/ptb_equality.py`` glues odd tokens together by the hundred thousand, puts whatever
-  differs into classes, and prints every class with an example.
+* *Others*: ``benchmarks/ptb_equality.py`` compares both tokenizers on hundreds of thousands of random strings, and
+  prints an example of each class of differences.
 """
 
 from collections.abc import Iterator
@@ -28,18 +28,18 @@ import regex
 
 from synth2_lightning.metrics.ptb_characters import from_units, to_units
 
-# What pycocoevalcap drops.
+# Dropped by pycocoevalcap.
 _PUNCTUATION = frozenset({"''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";"})
 
-# The alphabet.
+# Character classes.
 _ONCE_LETTERS = r"\u1885\u1886"
 _WORDS_ALONE = (
-    r"\u00AD\u03F6\u055A-\u055F\u06DD\u06DE\u06E9\u06FD\u06FE\u070F"  # letters of plain words: the jar's opinion
+    r"\u00AD\u03F6\u055A-\u055F\u06DD\u06DE\u06E9\u06FD\u06FE\u070F"  # the jar treats them as letters of plain words
 )
-_JOINT = r"[\-_\U000F058A\U000F2010\U000F2011]"  # three of them are hidden from all other kinds
+_JOINT = r"[\-_\U000F058A\U000F2010\U000F2011]"  # three are in private use, which other patterns do not match
 _ACCENTED = r"&[aeiouAEIOU](?i:acute|grave|uml);"
 _LETTER = rf"(?:[\p{{L}}{_ONCE_LETTERS}{_WORDS_ALONE}]|{_ACCENTED})"
-# Rides on a letter; two dozen of unassigned characters do so, too.
+# Combining marks, and the modifiers and unassigned characters that the jar treats alike.
 _SIGN = (
     r"(?:(?![\u0614])(?=[\u0300-\u0ECF])\p{M}"
     r"|[\u0378\u0379\u074B\u074C\u0A43-\u0A46\u0A49\u0A4A\u0A4E\u0A4F\u0AC6\u0ACA\u0ACE\u0ACF\u0C45\u0C49\u0C4E-\u0C54]"
@@ -52,7 +52,7 @@ _APOSTROPHE = r"(?:['\u2019\u0092]|&apos;)"
 _SPACE = r"[ \u00A0]"
 _END = r"(?![A-Za-z])"
 
-# Words that keep their period; at the end of a sentence, too, or before other words alone.
+# Abbreviations that keep their period: also at the end of a sentence (closing), or only before other words (leading).
 _CLOSING = """
     al ala apr ariz assn aug bancorp bhd bldg blvd bros calif co colo conn corp cos ct dak dec esq est etc ext feb fla
     fri ga inc ind intl jan jr jul jun kan kans ky ltd mar md mich minn mo mon mont neb nev nov oct okla penn plc rd rt
@@ -72,11 +72,11 @@ _FILE_ENDINGS = """
     tar txt wav x xml zip
 """
 
-# Parts of the longer kinds.
+# Parts of the patterns below.
 _WORD = rf"(?:{_LETTER}|{_SIGN})(?:{_LETTER}|{_DIGIT}|{_SIGN})*"
-_PIECE = rf"(?:[dDlLoO](?:`|{_QUOTE}){_ALNUM}{{2,}}|{_ALNUM}+)"  # o'clock, l'avion, d'Artagnan, or without
+_PIECE = rf"(?:[dDlLoO](?:`|{_QUOTE}){_ALNUM}{{2,}}|{_ALNUM}+)"  # o'clock, l'avion, d'Artagnan, or no elision
 _CLITIC = rf"(?:(?i:{_APOSTROPHE}(?:[smd]|ll|re|ve)){_END}|(?i:(?:[\u2019\u0092]|&apos;)(?:[smd]|ll|re|ve)))"
-# An abbreviation and one letter more, or a hyphen and one letter or digit, are two words.
+# An abbreviation followed by one letter, or by a hyphen and one letter or digit, is split.
 _NO_ABBREVIATION = (
     rf"(?!(?i:{'|'.join([*_CLOSING.split(), *_NEVER_IN_CAPITALS[2:], 'ph[.]d'])})[.](?:-[A-Za-z0-9](?!-?[A-Za-z0-9])"
     rf"|(?:{_LETTER}|{_SIGN})(?!{_ALNUM}|{_SIGN}|{_APOSTROPHE}(?i:[smd]|ll|re|ve)|[.!?]{_LETTER}|-[A-Za-z0-9])))"
@@ -97,20 +97,20 @@ _CLIPPED = (
     rf"|[ldj]{_APOSTROPHE}(?!(?:[smd]|ll|re|ve){_END})|'n(?=\s|$)|(?:[\u2019\u0092]|&apos;)n)"
 )
 _SLASHED = r"[A-Za-z0-9]+(?:-[A-Za-z]+){0,2}"
-_SITE = r"[^\s\"<>|(){}"  # open: each use adds what may not be there either
+_SITE = r"[^\s\"<>|(){}"  # unclosed: each use appends more excluded characters
 _PATH = r"(?:/[^\s\"<>|()]+[^\s\"<>|(){}.!?,\-])?"
 _PHONE = r"\d{3,4}[\- \u00A0]?\d{3,5}"
 _EYE = r"[=x~\-'<>\^]"
 _ATTRIBUTE = r" +[A-Za-z][A-Za-z0-9_:.\-]*(?: *= *(?:'[^']*'|\"[^\"]*\"))?"
 _TAG = rf"<[A-Za-z_][A-Za-z0-9_:.\-]*(?:{_ATTRIBUTE})* */? *>|</[A-Za-z][A-Za-z0-9_:.\-]* *>|<[!?][A-Za-z\-][^>]*>"
-# Words after "B." that say that it was the end of a sentence, not an initial.
+# Words that mark a preceding "B." as the end of a sentence rather than an initial.
 _OPENERS = """
     A About After An As At But Earlier He Her Here However If In It Last Many More Now Once One Other Our She Since So
     Some Such That The Their Then There These They This We What When While Yet You
 """
 _OPENING = rf"\s+(?:(?:{'|'.join(f'{word[0]}(?i:{word[1:]})' for word in _OPENERS.split())})|(?i:mr)\.|{_TAG})(?:\s|$)"
 
-# Kinds of token: at any place the longest one wins, and among equals the first one.
+# Token kinds: the longest match wins; the first one of a tie.
 _KINDS = {
     "negated": rf"(?:[A-Za-z\u00AD]*[A-MO-Za-mo-z]\u00AD*)?[Nn]{_QUOTE}[Tt]",
     "assimilated": rf"(?i:{'|'.join(_ASSIMILATED)})(?!{_CLITIC})",
@@ -156,17 +156,17 @@ _KINDS = {
 }
 _SCANNER = regex.compile("|".join(f"(?P<{kind}>{pattern})" for kind, pattern in _KINDS.items()), regex.POSIX)
 
-# Where a token may reach over white space, or depend on what comes after it. One class of characters leads, so that
-# the search skips nearly every caption at once.
+# Finds tokens that may contain white space or depend on what follows it. The leading character class lets the
+# search reject most captions fast.
 _REACHING = regex.compile(
     rf"[<.{_DIGIT}\x1C-\x1F](?:(?<=[<\x1C-\x1F])|(?<={_DIGIT})\)?\s+{_DIGIT}"
     rf"|(?<=(?<![A-Za-z])(?i:[a-z]|{'|'.join(_BEFORE_NUMBERS)})\.)\s+[{_DIGIT}A-Z])"
 )
-# Nearly every word of nearly every caption: known at a glance, where the scanner would try all kinds.
+# Fast path for ordinary words; the scanner would try all kinds.
 _PLAIN = regex.compile(r'"?([A-Za-z]{2,}(?:-[A-Za-z]+)*)(\'s)?[.,!?]?"?')
 _NOT_PLAIN = frozenset([*_ASSIMILATED, *_ABBREVIATIONS, *_NEVER_IN_CAPITALS])
 
-# How tokens are spelt.
+# Replacements in the output.
 _BRACKETS = {"(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-"}
 _RESPELT = _BRACKETS | {
     **{"\u00a2": "cents", "\u00a3": "#", "\u00a4": "$", "\u20a0": "$", "\u20ac": "$", "\u0080": "$"},
@@ -186,11 +186,11 @@ def tokenize(caption: str) -> str:
     r"""Split a caption into lower-case Penn Treebank tokens without punctuation.
 
     Args:
-        caption: One caption, as it was written.
+        caption: Original caption.
 
     Returns:
-        The tokens, separated by single spaces. The few tokens that hold a space, such as ``1 1/2``, hold it as a
-        no-break space, as the jar writes it.
+        The tokens, separated by single spaces. Spaces within a token, as in ``1 1/2``, are no-break spaces, as in the
+        jar's output.
 
     Example:
         >>> tokenize('Two dogs can\'t reach the "frisbee" (it\'s red).')
@@ -217,7 +217,7 @@ def _scan(text: str) -> Iterator[str]:
     while match := _SCANNER.search(text, position):
         kind, written = match.lastgroup or "", match[0]
         if kind == "negated" and (stem := written[: written.lower().rindex("n")]):
-            written = stem  # "n't" is looked at again, with what comes after it
+            written = stem  # "n't" is matched again, with the text after it
             kind = "word"
         position = match.start() + len(written)
         for token in _spell(kind, from_units(written).lower()):
@@ -240,7 +240,7 @@ def _spell(kind: str, token: str) -> tuple[str, ...]:
         case "ampersand":
             return (token.replace("&amp;", "&"),)
         case "tag" | "url" | "site" | "domain" | "mail" | "file" | "hashtag":
-            return (token.replace(" ", "\u00a0"),)  # soft hyphens stay
+            return (token.replace(" ", "\u00a0"),)  # soft hyphens are kept
         case "phone" | "smiley" | "face":
             return (token.replace(" ", "\u00a0").translate(_ROUND_BRACKETS),)
         case _:

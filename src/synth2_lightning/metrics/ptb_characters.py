@@ -1,9 +1,9 @@
-"""Which characters Stanford's tokeniser knows: Unicode as it was in 2010, and 16 bits at a time.
+"""Characters as Stanford's tokenizer treats them: Unicode of 2010 in UTF-16 code units.
 
-The table was found by asking the jar of CoreNLP 3.4.1 for every character of the Basic Multilingual Plane.
+The table was measured by running the jar of CoreNLP 3.4.1 on each character of the Basic Multilingual Plane.
 """
 
-# Letters, marks and symbols that the jar drops wherever no rule says "anything but".
+# Letters, marks and symbols that the jar drops unless a negated character class matches them.
 _UNKNOWN = """
     37F 482 488-489 528-52F 558 560 588 58A-58F 5C8-5C9 5EF 60D-613 61D 65F 66B-66C 7F9 7FD-7FF 816-819 81B-823
     825-827 829-83E 859-88F 897-89F 8A1 8AD-8E1 8E3-8FF 93A-93B 94F 956-957 970 978 980 9F2-9FE A51 A70-A71
@@ -21,30 +21,30 @@ _UNKNOWN = """
     A95F A9C1-A9CD A9DE-A9E4 A9E6-A9FE AA5C-AA5F AA77-AA79 AA7E-AA7F AADE-AADF AAF0-AAF1 AB30-ABBF ABEB FB29
     FBB2-FBD2 FD3E-FD4F FD90-FD91 FDC8-FDCF FDFC-FDFF FE10-FE19 FE30-FE6B FFE2-FFE4 FFE8-FFEE FFFC-FFFD
 """
-_HIDING_PLACE = 0xF0000  # private use: of no class that a rule names
+_PRIVATE_USE = 0xF0000  # in no character class of a pattern
 
 
-def _hide() -> dict[int, int]:
+def _map_unknown() -> dict[int, int]:
     ranges = (each.partition("-") for each in _UNKNOWN.split())
     return {
-        character: _HIDING_PLACE + character
+        character: _PRIVATE_USE + character
         for first, _, last in ranges
         for character in range(int(first, 16), int(last or first, 16) + 1)
     }
 
 
-_HIDDEN = _hide()
-_SHOWN = {hidden: character for character, hidden in _HIDDEN.items()}
+_TO_PRIVATE_USE = _map_unknown()
+_FROM_PRIVATE_USE = {private: character for character, private in _TO_PRIVATE_USE.items()}
 
 
 def to_units(text: str) -> str:
-    """Write a text as the jar reads it: emoji are two units, and what it does not know is of no class.
+    """Split characters into UTF-16 code units, and map characters unknown to the jar to private use.
 
     Example:
         >>> len(to_units("a dog")), len(to_units("a \U0001f415"))
         (5, 4)
     """
-    text = text.translate(_HIDDEN)
+    text = text.translate(_TO_PRIVATE_USE)
     if max(text, default="") < "\U00010000":
         return text
     return "".join(_split(character) if character < "\U000f0000" else character for character in text)
@@ -59,7 +59,7 @@ def from_units(text: str) -> str:
     """
     if text.isascii():
         return text
-    return text.translate(_SHOWN).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text.translate(_FROM_PRIVATE_USE).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _split(character: str) -> str:

@@ -1,4 +1,4 @@
-"""Retrieval: is what was generated nearer to its own picture than to others?"""
+"""Recall at k of retrieval."""
 
 from typing import Any
 
@@ -10,12 +10,13 @@ from torchmetrics.utilities import dim_zero_cat
 
 
 class RetrievalRecall(Metric):
-    """Share of queries whose own target is among the k nearest of all targets, by cosine about the targets' mean.
+    """Recall at k: fraction of queries whose own target is among the k nearest targets by cosine similarity.
 
-    What all pictures have in common would make all cosines alike; so the mean of the targets is taken off both sides.
+    The mean of the targets is subtracted from queries and targets, because a large common component makes all cosines
+    similar.
 
     Args:
-        k: How many of the nearest count.
+        k: Number of nearest targets.
 
     Example:
         >>> import torch
@@ -40,12 +41,12 @@ class RetrievalRecall(Metric):
         self.add_state("targets", default=[], dist_reduce_fx="cat")
 
     def update(self, queries: Float[Tensor, "batch dim"], targets: Float[Tensor, "batch dim"]) -> None:
-        """Add queries and the target of each."""
+        """Add queries and their targets."""
         self.queries.append(queries)
         self.targets.append(targets)
 
     def compute(self) -> Float[Tensor, ""]:
-        """Share of targets found."""
+        """Return recall at k."""
         queries, targets = dim_zero_cat(self.queries), dim_zero_cat(self.targets)
         mean = targets.mean(0)
         cosines = normalize(queries - mean, dim=1) @ normalize(targets - mean, dim=1).T

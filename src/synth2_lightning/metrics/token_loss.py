@@ -1,4 +1,4 @@
-"""The mean loss per token of a whole validation split."""
+"""Mean loss per token of a validation split."""
 
 from collections.abc import Sequence
 
@@ -10,9 +10,9 @@ from synth2_lightning.types import TokenLoss
 
 
 class MeanTokenLoss(KeyedMetric):
-    """Mean loss per target token (nats) over the pictures of all ranks, each picture once.
+    """Mean loss per target token, in nats, over the images of all ranks.
 
-    A mean over ranks would count those twice that a distributed sampler repeats, and depend on the number of ranks.
+    Each image counts once. A mean over ranks would include the repeats that distributed samplers add as padding.
 
     Example:
         >>> metric = MeanTokenLoss()
@@ -24,19 +24,19 @@ class MeanTokenLoss(KeyedMetric):
     higher_is_better = False
 
     def update(self, keys: Sequence[str], losses: TokenLoss) -> None:
-        """Add pictures.
+        """Add a batch.
 
         Args:
-            keys: One id per picture, the same in every epoch and on every rank.
-            losses: Theirs.
+            keys: One key per image, the same in all epochs and on all ranks.
+            losses: Loss sums and token counts of the images.
         """
         self.rows += zip(keys, losses.sums.tolist(), losses.counts.tolist(), strict=True)
 
     def compute(self) -> Tensor:
-        """Mean over the pictures of all ranks.
+        """Return the mean loss per token over the images of all ranks.
 
         Raises:
-            ValueError: If there is none.
+            ValueError: If there is no image.
         """
         _, sums, counts = zip(*self.unique_rows(), strict=True)
         return torch.tensor(sum(sums) / sum(counts))

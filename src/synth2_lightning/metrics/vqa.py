@@ -1,18 +1,18 @@
-"""VQA accuracy: an answer is right as far as three people gave it.
+"""VQA accuracy: min(number of annotators who gave the answer / 3, 1).
 
-S. Antol et al. 2015 (https://arxiv.org/abs/1505.00468) and the rules of https://visualqa.org/evaluation.html, held to
-the public evaluation (``vqaEval.py`` of GT-Vision-Lab/VQA, commit a013f00), its peculiarities included:
+S. Antol et al. 2015 (https://arxiv.org/abs/1505.00468) and the rules of https://visualqa.org/evaluation.html. Results
+equal those of the public evaluation (``vqaEval.py`` of GT-Vision-Lab/VQA, commit a013f00), including its peculiarities:
 
-* Where all people agree, answers are compared as they are written, but for white space around them: ``Yes.`` is wrong
-  where ten people said ``yes``. A model had better write answers as people do: short, in small letters, without a
-  period. Only where people differ are their answers and the model's normalised. (The evaluation's first versions
-  normalised the model's answer always, and of people's answers the punctuation alone.)
-* A mark of punctuation goes where it stands beside a space anywhere in the answer, or if any digits are grouped by a
-  comma; elsewhere a space takes its place. Colons, apostrophes, percent signs and the like stay.
-* Of the periods that no digit follows, the first 32 go. ``.5`` keeps its own, ``3.`` does not.
-* ``none`` is ``0``, and numbers are read up to ten. An answer of articles alone is empty.
-* ``im``, ``ive`` and ``id've`` stay, because the table has them in capitals and is asked in small letters; so do
-  ``lets`` and ``shes``. ``somebody'd`` loses its apostrophe.
+* If all annotators agree, answers are compared without normalization, except for surrounding white space: ``Yes.`` is
+  wrong if all ten annotators answered ``yes``. Models should answer as annotators do: short, in lower case, without a
+  period. Answers are normalized only if annotators disagree. (Early versions of the evaluation always normalized the
+  model's answer, and only the punctuation of the annotators' answers.)
+* A punctuation mark is deleted if it is next to a space anywhere in the answer, or if any digits are grouped by a
+  comma; otherwise it is replaced with a space. Colons, apostrophes, percent signs and others are kept.
+* The first 32 periods that are not followed by a digit are deleted: ``.5`` keeps its period, ``3.`` does not.
+* ``none`` becomes ``0``, and number words up to ten become digits. An answer of articles alone becomes empty.
+* ``im``, ``ive`` and ``id've`` are kept, because the evaluation's table has them capitalized but answers are in lower
+  case; ``lets`` and ``shes`` are kept as well. ``somebody'd`` loses its apostrophe.
 """
 
 import re
@@ -24,7 +24,7 @@ from torch import Tensor
 
 from synth2_lightning.metrics.corpus import CorpusMetric
 
-_NUM_AGREEING = 3  # people who make an answer right
+_NUM_AGREEING = 3  # annotators, for an accuracy of 1
 
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 _DIGIT_GROUPS = re.compile(r"\d,\d")
@@ -33,7 +33,7 @@ _MOST_PERIODS = 32
 _ARTICLES = frozenset({"a", "an", "the"})
 _NUMBER_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _NUMBERS = {"none": "0"} | {word: str(number) for number, word in enumerate(_NUMBER_WORDS)}
-# An answer that lacks one apostrophe of these gets it back.
+# Words that lack one apostrophe of these are corrected.
 _CONTRACTIONS = """
     ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't hadn't've hasn't haven't he'd he'd've
     he's how'd how'll how's isn't it'd it'd've it'll ma'am mightn't mightn't've might've mustn't must've needn't not've
@@ -47,12 +47,12 @@ _APOSTROPHES_BACK = {
     word[: match.start()] + word[match.end() :]: word
     for word in _CONTRACTIONS.split()
     for match in re.finditer("'", word)
-} | {"somebody'd": "somebodyd"}  # the other way round in the public evaluation, too
+} | {"somebody'd": "somebodyd"}  # reversed in the public evaluation, too
 
 
 @dataclass(frozen=True, slots=True)
 class VqaResult:
-    """Accuracy over questions, and of every question, from 0 to 1.
+    """Mean VQA accuracy in [0, 1], and the accuracy of each question.
 
     Example:
         >>> VqaResult(accuracy=0.65, accuracies={"7": 0.3, "8": 1.0}).accuracy
@@ -64,28 +64,27 @@ class VqaResult:
 
 
 def vqa_accuracy(answers: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> VqaResult:
-    """Score answers against those of people: min(number of people who gave it / 3, 1), each of them left out in turn.
+    """Return VQA accuracy, averaged over leaving out each annotator in turn.
 
     Args:
-        answers: The answer to every question, by key.
-        references: Of every question, the answers of people: ten in VQAv2 and VizWiz; each of OKVQA's five twice.
+        answers: Generated answer by question key.
+        references: Annotators' answers by question key: ten in VQAv2 and VizWiz; in OKVQA, five answers twice each.
 
     Raises:
-        ValueError: If there is no question, or one has fewer than two answers of people.
+        ValueError: If there is no question, or a question has fewer than two reference answers.
 
     Example:
-        >>> people = ["yes"] * 3 + ["no"] * 7
-        >>> round(vqa_accuracy({"1": "Yes."}, {"1": people}).accuracy, 3)  # nine of ten times 3, seven of ten times...
+        >>> round(vqa_accuracy({"1": "Yes."}, {"1": ["yes"] * 3 + ["no"] * 7}).accuracy, 3)
         0.9
     """
     if not answers:
-        raise ValueError("VQA accuracy was asked for over no question at all; expected answers with those of people.")
+        raise ValueError("VQA accuracy got no questions; expected at least one with reference answers.")
     accuracies = {key: _accuracy(key, answer, references.get(key, ())) for key, answer in answers.items()}
     return VqaResult(sum(accuracies.values()) / len(accuracies), accuracies)
 
 
 class VqaAccuracy(CorpusMetric):
-    """VQA accuracy over all questions of all ranks, the same for any number of ranks.
+    """VQA accuracy over the questions of all ranks, independent of the number of ranks.
 
     Example:
         >>> metric = VqaAccuracy()
@@ -95,16 +94,16 @@ class VqaAccuracy(CorpusMetric):
     """
 
     def compute(self) -> Tensor:
-        """Score all questions of all ranks.
+        """Return the VQA accuracy over the questions of all ranks.
 
         Raises:
-            ValueError: If there is no question, if two share a key, or if one has fewer than two answers of people.
+            ValueError: If there is no question, two share a key, or one has fewer than two reference answers.
         """
         return torch.tensor(vqa_accuracy(*self.corpus()).accuracy, device=self.device)
 
 
 def normalize_answer(answer: str) -> str:
-    """Write an answer as it is compared where people differ: no punctuation, articles or capitals; "two" is "2".
+    """Normalize an answer: lower case, no punctuation or articles, number words as digits.
 
     Example:
         >>> normalize_answer("The two dogs, arent they?"), normalize_answer("1,000"), normalize_answer("3.5 m.")
@@ -115,17 +114,16 @@ def normalize_answer(answer: str) -> str:
     return " ".join(_APOSTROPHES_BACK.get(word, word) for word in kept)
 
 
-def _accuracy(key: str, answer: str, people: Sequence[str]) -> float:
-    if isinstance(people, str) or len(people) < 2:
+def _accuracy(key: str, answer: str, references: Sequence[str]) -> float:
+    if isinstance(references, str) or len(references) < 2:
         raise ValueError(
-            f"Question {key!r} has the answers {people!r}; expected a sequence of at least two, one to be left out in "
-            "turn; benchmarks have ten."
+            f"Question {key!r} has the answers {references!r}; expected a sequence of at least two, as ten in VQAv2."
         )
-    answer, people = _strip(answer), [_strip(each) for each in people]
-    if len(set(people)) > 1:
-        answer, people = normalize_answer(answer), [normalize_answer(each) for each in people]
-    matches = [each == answer for each in people]
-    return sum(min((sum(matches) - match) / _NUM_AGREEING, 1.0) for match in matches) / len(people)
+    answer, references = _strip(answer), [_strip(each) for each in references]
+    if len(set(references)) > 1:
+        answer, references = normalize_answer(answer), [normalize_answer(each) for each in references]
+    matches = [each == answer for each in references]
+    return sum(min((sum(matches) - match) / _NUM_AGREEING, 1.0) for match in matches) / len(references)
 
 
 def _strip(text: str) -> str:
@@ -133,7 +131,7 @@ def _strip(text: str) -> str:
 
 
 def _drop_punctuation(text: str) -> str:
-    """Drop each mark that stands beside a space, or all if digits are grouped by commas; else a space replaces it."""
+    """Delete marks next to a space, or all marks if digits are grouped by commas; replace the others with spaces."""
     grouped = _DIGIT_GROUPS.search(text) is not None
     kept = text
     for mark in _PUNCTUATION:

@@ -1,1 +1,1 @@
-"""What is trained or run."""
+"""LightningModules for training and prediction, and their parts."""

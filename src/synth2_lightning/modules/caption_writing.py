@@ -1,4 +1,4 @@
-"""Class names become captions: the head of the river, run by `synth2 predict` (Synth², arXiv 2403.07750)."""
+"""Generation of captions from class names with a language model (Synth², arXiv 2403.07750)."""
 
 from typing import Any
 
@@ -9,18 +9,18 @@ from synth2_lightning.types import CaptionBatch, PromptBatch, WrittenCaptions
 
 
 class CaptionWritingModule(LightningModule):
-    """Has a language model answer batches of prompts, for ``CaptionWriterCallback`` to write.
+    """Generates an answer to every prompt of a batch, which ``CaptionWriterCallback`` writes.
 
     Args:
-        generator: Writes the captions.
+        generator: Generates the answers.
 
     Example:
         >>> from synth2_lightning.testing import TinyCaptionGenerator
-        >>> from synth2_lightning.types import ChatMessage
+        >>> from synth2_lightning.types import ChatMessage, SampleInfo
         >>> prompts = ((ChatMessage("user", "dog"),),)
-        >>> batch = PromptBatch(prompts, ("dog-0",), ("pets",), ("dog",), ("class-based@1",), (1234,))
+        >>> batch = PromptBatch(prompts, (SampleInfo("dog-0", "pets", "dog", 1234),), ("class-based@1",))
         >>> CaptionWritingModule(TinyCaptionGenerator()).predict_step(batch, 0).completions[0].text
-        'A picture of dog number 234.'
+        'An image of dog number 234.'
     """
 
     def __init__(self, generator: CaptionGenerator) -> None:
@@ -28,28 +28,28 @@ class CaptionWritingModule(LightningModule):
         self.generator = generator.requires_grad_(False)
 
     def configure_model(self) -> None:
-        """Bring the language model, or find its server."""
+        """Load the language model, or connect to its server."""
         self.generator.load()
 
     def provenance(self) -> dict[str, Any]:
-        """Give what decides the captions besides prompt and seed."""
+        """Return the settings that determine the captions, besides prompt and seed."""
         return {"generator_class": type(self.generator).__name__, **self.generator.provenance()}
 
     def predict_step(self, batch: PromptBatch | CaptionBatch, batch_idx: int) -> WrittenCaptions:
-        """Write a caption per prompt.
+        """Generate one answer per prompt.
 
         Raises:
-            TypeError: If the batch does not hold prompts.
-            ValueError: If the generator gives more or fewer answers than it was asked for.
+            TypeError: If the batch contains no prompts.
+            ValueError: If the number of answers is not that of the prompts.
         """
         if not isinstance(batch, PromptBatch):
             raise TypeError(
-                f"CaptionWritingModule was given {type(batch).__name__}; expected PromptBatch. Use a ConceptDataModule."
+                f"CaptionWritingModule got {type(batch).__name__}; expected PromptBatch. Use a ConceptDataModule."
             )
         completions = self.generator.generate(batch.prompts, batch.seeds)
         if len(completions) != len(batch):
             raise ValueError(
-                f"{type(self.generator).__name__} gave {len(completions)} answers to {len(batch)} prompts; expected "
-                "one of each. The generator is at fault."
+                f"{type(self.generator).__name__} returned {len(completions)} answers to {len(batch)} prompts; "
+                "expected one per prompt. Fix its generate()."
             )
         return WrittenCaptions(batch, tuple(completions), self.generator.model_name)

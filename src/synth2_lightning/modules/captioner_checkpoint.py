@@ -1,4 +1,4 @@
-"""Captioners read back from checkpoints of ``synth2 fit``, without running what a checkpoint names."""
+"""Reading captioners from checkpoints of ``synth2 fit`` without executing code from them."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,45 +6,45 @@ from typing import Any, cast
 
 from torch.optim import AdamW
 
+from synth2_lightning.io.checkpoint_files import read_checkpoint
 from synth2_lightning.modules.captioning import VisionLanguageModule
 from synth2_lightning.modules.saved_module import build_module, read_class_spec
-from synth2_lightning.weight_files import read_checkpoint
 
 _OF_TRAINING: dict[str, Any] = {"optimizer": AdamW, "lr_scheduler": None, "compile_trained": False}
-"""Arguments that say how a captioner was trained, not what it is, and what stands for them."""
+"""Arguments that concern training only, and the values that replace them."""
 
 
 def describe_captioner(checkpoint: Path) -> tuple[dict[str, Any], int]:
-    """Return the class spec of the captioner in a checkpoint, in plain values, and the number of its training steps.
+    """Return the class and arguments of the captioner in a checkpoint, as plain values, and its number of steps.
 
     Args:
         checkpoint: The file.
 
     Raises:
         FileNotFoundError: If it is missing.
-        ValueError: If it is damaged, may hold code, or does not say how the parts of a captioner are made.
+        ValueError: If it is damaged, may contain code, or does not record the arguments of a captioner's parts.
     """
     content = read_checkpoint(checkpoint)
     class_path, arguments = _read_spec(content, checkpoint)
     if not isinstance(content.get("global_step"), int):
-        raise ValueError(f"The checkpoint {checkpoint} does not say its step; expected one that `synth2 fit` wrote.")
+        raise ValueError(f"The checkpoint {checkpoint} has no global_step; expected one that `synth2 fit` wrote.")
     kept = {name: value for name, value in arguments.items() if name not in _OF_TRAINING}
     return {"class_path": class_path, "init_args": kept}, content["global_step"]
 
 
 def read_captioner(checkpoint: Path) -> VisionLanguageModule:
-    """Read a captioner from a checkpoint of ``synth2 fit``, with all its weights, on the processor.
+    """Read a captioner with all its weights from a checkpoint of ``synth2 fit``, to the CPU.
 
-    Only tensors and plain values are unpickled. They name the classes of the parts: each must be of a trusted package
-    (see :func:`~synth2_lightning.class_specs.trusting`) and of the type that its place asks for.
+    Only tensors and plain values are unpickled. The classes that they name must be of trusted packages (see
+    :func:`~synth2_lightning.io.trusted_packages.trusting`) and of the type of the argument.
 
     Args:
         checkpoint: The file.
 
     Raises:
         FileNotFoundError: If it is missing, or a file that a part reads.
-        ValueError: If it is damaged, may hold code, is no captioner's, does not say how its parts are made, or names
-            classes that are not trusted.
+        ValueError: If it is damaged, may contain code, is not of a captioner, does not record the arguments of its
+            parts, or names classes that are not trusted.
     """
     content = read_checkpoint(checkpoint)
     _read_spec(content, checkpoint)
@@ -55,9 +55,8 @@ def _read_spec(content: Mapping[str, Any], checkpoint: Path) -> tuple[str, dict[
     class_path, arguments = read_class_spec(content, checkpoint)
     if "image_encoder" not in arguments:
         raise ValueError(
-            f"The checkpoint {checkpoint} does not say how a captioner's parts are made (its class is {class_path!r}, "
-            f"its settings are {sorted(arguments)}). Expected one of a captioner that `synth2 fit` trained. Those of a "
-            "script have no run file: build the module and give it to Captioner. Other models have exports of their "
-            "own."
+            f"The checkpoint {checkpoint} records no parts of a captioner (class {class_path!r}, arguments "
+            f"{sorted(arguments)}); expected one of a captioner that `synth2 fit` trained. Checkpoints of a script do "
+            "not record their parts: build the module and pass it to Captioner. Other models have their own exports."
         )
     return class_path or f"{VisionLanguageModule.__module__}.{VisionLanguageModule.__qualname__}", arguments

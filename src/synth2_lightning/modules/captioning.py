@@ -1,5 +1,17 @@
-"""The captioner: frozen image encoder, resampler, language decoder (Synth², arXiv 2403.07750)."""
+"""The captioner of Synth² (arXiv 2403.07750): frozen image encoder, trained resampler, language decoder.
 
+The path of a batch from the datamodule to the loss:
+
+1. A datamodule yields an ``ImageTextBatch``: images (pixels, image tokens or both), one caption per image, and the
+   name of each image's source.
+2. ``image_encoder`` maps images of any kind to embeddings ``(batch, tokens, dim)``, without gradients.
+3. ``resampler`` maps these to visual tokens ``(batch, queries, width)``.
+4. ``decoder.loss`` returns the negative log-likelihood of each caption, given its visual tokens: a sum over tokens and
+   their number per image (``TokenLoss``).
+5. ``mean_over_ranks`` divides by the number of tokens on all ranks, and Lightning calls ``backward``.
+"""
+
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, ClassVar, final
 
@@ -11,7 +23,9 @@ from torch.optim import AdamW
 
 from synth2_lightning.interfaces import ImageEncoder, LanguageDecoder, ResamplerFactory
 from synth2_lightning.metrics.token_loss import MeanTokenLoss
-from synth2_lightning.modules.base import BaseModule, OptimizerFactory, SchedulerFactory, source_losses
+from synth2_lightning.modules.base import BaseModule
+from synth2_lightning.modules.losses import source_losses
+from synth2_lightning.modules.optimizers import OptimizerFactory, SchedulerFactory
 from synth2_lightning.modules.ranks import mean_over_ranks
 from synth2_lightning.modules.sharding import choose_precision, shard_frozen, shard_part
 from synth2_lightning.nn.gated_attention import GatedCrossAttention
@@ -19,26 +33,28 @@ from synth2_lightning.types import CaptionOutput, GenerationSettings, ImageInput
 
 
 class VisionLanguageModule(BaseModule):
-    """A captioner that learns from photographs, image tokens and ready-made embeddings alike.
+    """A captioner trained on photos and image tokens.
 
-    Two doors for new ideas. *Inject*: a new connector or decoder is a class under ``Resampler`` or
-    ``LanguageDecoder`` in your own package and one ``class_path`` in YAML. *Subclass*: override
-    :meth:`compute_loss` for another objective, :meth:`respond` for another answer; the order of a step stays.
+    There are two ways to extend it. For another resampler or decoder, pass your own subclass of ``Resampler`` or
+    ``LanguageDecoder``; a run file names it by ``class_path``. For another objective or output, subclass this module
+    and override :meth:`compute_loss` or :meth:`generate`.
 
     Args:
-        image_encoder: Frozen; turns any kind of picture into ``(batch, tokens, dim)``.
-        resampler: Factory of the connector, called with the encoder's and the decoder's width.
-        decoder: Turns visual tokens into words.
-        generation: How captions are decoded in validation, test and predict.
+        image_encoder: Encodes images of any kind as ``(batch, tokens, dim)``; frozen.
+        resampler: Called with the widths of the encoder and of the decoder; returns the resampler.
+        decoder: Language model conditioned on visual tokens.
+        generation: Parameters of the decoding in validation, test, prediction and :meth:`caption`.
         optimizer: See :class:`BaseModule`.
         lr_scheduler: See :class:`BaseModule`.
-        compile_trained: Run the resampler and the gated blocks through ``torch.compile``.
+        compile_trained: Compile the resampler and the gated cross-attention with ``torch.compile``.
 
     Example:
         >>> from synth2_lightning.testing import TinyDecoder, TinyImageTokenizer, TinyResampler, tiny_batch
         >>> module = VisionLanguageModule(TinyImageTokenizer(), TinyResampler, TinyDecoder())
-        >>> module.look(tiny_batch().image).shape
+        >>> module.encode_images(tiny_batch().image).shape
         torch.Size([2, 4, 8])
+        >>> len(module.caption(tiny_batch().image))
+        2
     """
 
     frozen_parts: ClassVar[tuple[str, ...]] = ("image_encoder",)
@@ -61,58 +77,37 @@ class VisionLanguageModule(BaseModule):
         self.token_loss = MeanTokenLoss()
         self._compile_trained = compile_trained
 
-    def configure_model(self) -> None:
-        """Bring the weights, then shard or compile the trained parts where that was asked for."""
-        super().configure_model()
-        if self._compile_trained:
-            self.resampler.compile()
-            for part in self.decoder.modules():
-                if isinstance(part, GatedCrossAttention):
-                    part.compile()
+    @torch.no_grad()
+    def caption(self, images: ImageInput, prompts: Sequence[str] | None = None) -> list[str]:
+        """Generate one caption per image, or whatever a subclass generates.
 
-    def shard(self, mesh: DeviceMesh) -> None:
-        """Spread resampler and decoder over the mesh, and the encoder's blocks."""
-        policy = choose_precision(self.trainer.precision)
-        shard_frozen(self.image_encoder, mesh)
-        shard_part(self.resampler, mesh, policy=policy)
-        shard_part(self.decoder, mesh, entries=("loss", "generate"), policy=policy)
+        Args:
+            images: ``Pixels`` ``(batch, 3, height, width)`` of uint8, ``VQTokens`` ``(batch, tokens, levels)``,
+                or ``MixedImages`` of both; on any device.
+            prompts: One text per image that its caption continues; by default the decoder's own prompt.
 
-    def look(self, image: ImageInput) -> Float[Tensor, "batch queries width"]:
-        """Turn pictures of any kind into visual tokens; no gradient reaches the encoder."""
+        Raises:
+            ValueError: If the number of prompts is not that of the images.
+        """
+        return self.generate(self.encode_images(images.to(self.device)), prompts)
+
+    def encode_images(self, images: ImageInput) -> Float[Tensor, "batch queries width"]:
+        """Return the visual tokens of images of any kind; gradients end at the encoder's embeddings."""
         with torch.no_grad():
-            embeddings = self.image_encoder(image)
+            embeddings = self.image_encoder(images)
         visual: Tensor = self.resampler(embeddings)
         return visual
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the fingerprint of the vocabulary, which lies in a folder of its own."""
-        super().on_save_checkpoint(checkpoint)
-        checkpoint["vocabulary"] = self.decoder.fingerprint_vocabulary()
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse weights that were trained with other words.
-
-        Raises:
-            ValueError: If the vocabulary is another one.
-        """
-        super().on_load_checkpoint(checkpoint)
-        saved, present = checkpoint.get("vocabulary"), self.decoder.fingerprint_vocabulary()
-        if saved is not None and present is not None and saved != present:
-            raise ValueError(
-                f"The vocabulary has the fingerprint {present}, that of the checkpoint {saved!r:.40}: its weights "
-                "belong to other words. Expected the tokenizer of the training: restore its folder, or train anew."
-            )
-
     def compute_loss(self, visual: Float[Tensor, "batch queries width"], batch: ImageTextBatch) -> TokenLoss:
-        """First door: the objective. By default the likelihood of the caption, given its picture."""
-        return self.decoder.loss(visual, batch.captions)
+        """Return the loss of each row; by default the negative log-likelihood of its caption. Override it."""
+        return self.decoder.loss(visual, batch.captions, batch.prompts or None)
 
-    def respond(self, visual: Float[Tensor, "batch queries width"], batch: ImageTextBatch) -> tuple[str, ...]:
-        """Second door: the answer. By default a caption."""
-        return tuple(self.decoder.generate(visual, self.generation))
+    def generate(self, visual: Float[Tensor, "batch queries width"], prompts: Sequence[str] | None = None) -> list[str]:
+        """Return one text per row; by default a caption. Override it."""
+        return self.decoder.generate(visual, self.generation, prompts)
 
     def protocol(self) -> dict[str, Any]:
-        """What a reader must know about how captions were written; goes into the score's protocol card."""
+        """Return the settings that generated texts depend on, for the protocol card of a score."""
         return {
             "decoder": type(self.decoder).__name__,
             "prompt": getattr(self.decoder, "prompt", ""),
@@ -121,41 +116,74 @@ class VisionLanguageModule(BaseModule):
 
     @final
     def training_step(self, batch: ImageTextBatch, batch_idx: int) -> Tensor:
-        """Learn from one batch; logs the loss and the share of every source."""
-        losses = self.compute_loss(self.look(batch.image), batch)
+        """Return the loss of a batch; log it, and the loss and the fraction of each source."""
+        losses = self.compute_loss(self.encode_images(batch.image), batch)
         loss, mean = mean_over_ranks(losses)
         self.log("train/loss", mean, prog_bar=True, batch_size=len(batch))
         for source, value in source_losses(losses.sums.detach(), losses.counts, batch.sources).items():
-            share = batch.sources.count(source) / len(batch)
-            # In the bar even where it is the only source: Lightning refuses a name that is logged in two ways, and a
-            # share that falls or rises over an epoch has batches of one source and of two.
+            # In the progress bar even if it is the only source: Lightning requires the same arguments in every step,
+            # and with a schedule of sources some batches of an epoch have one source and others two.
             self.log(f"train/loss_{source}", value, prog_bar=True, batch_size=len(batch))
-            self.log(f"data/share_{source}", share, batch_size=len(batch))
+            self.log(f"data/fraction_{source}", batch.sources.count(source) / len(batch), batch_size=len(batch))
         return loss
 
     @final
     def validation_step(self, batch: ImageTextBatch, batch_idx: int) -> CaptionOutput:
-        """Measure the loss and write captions; the CIDEr callback scores them."""
+        """Update the mean loss and generate captions, which callbacks such as CIDEr score."""
         return self._evaluate(batch, "val")
 
     @final
     def test_step(self, batch: ImageTextBatch, batch_idx: int) -> CaptionOutput:
-        """As in validation, under the name ``test``."""
+        """Do the same as in validation; the metrics' names begin with ``test``."""
         return self._evaluate(batch, "test")
 
     @final
     def predict_step(self, batch: ImageTextBatch, batch_idx: int) -> CaptionOutput:
-        """Write captions."""
-        captions = self.respond(self.look(batch.image), batch)
-        loss = torch.zeros((), device=self.device)
-        return CaptionOutput(loss=loss, keys=batch.keys, captions=captions, references=batch.references)
+        """Generate captions."""
+        captions = tuple(self.caption(batch.image, batch.prompts or None))
+        return CaptionOutput(keys=batch.keys, captions=captions, references=batch.references)
 
     def _evaluate(self, batch: ImageTextBatch, stage: str) -> CaptionOutput:
-        # Here and not in a callback, because only a step runs inside the strategy's forward: under FSDP the
-        # parameters are still sharded anywhere else.
-        visual = self.look(batch.image)
-        losses = self.compute_loss(visual, batch)
-        self.token_loss.update(batch.keys, losses)
+        # Captions are generated here and not in a callback: only a step runs inside the strategy's forward, where FSDP
+        # gathers the parameters.
+        visual = self.encode_images(batch.image)
+        self.token_loss.update(batch.keys, self.compute_loss(visual, batch))
         self.log(f"{stage}/loss", self.token_loss, on_step=False, on_epoch=True, prog_bar=True)
-        captions = self.respond(visual, batch)
-        return CaptionOutput(loss=losses.mean(), keys=batch.keys, captions=captions, references=batch.references)
+        captions = tuple(self.generate(visual, batch.prompts or None))
+        return CaptionOutput(keys=batch.keys, captions=captions, references=batch.references)
+
+    def configure_model(self) -> None:
+        """Load the weights, then shard or compile the trained parts as set."""
+        super().configure_model()
+        if self._compile_trained:
+            self.resampler.compile()
+            for part in self.decoder.modules():
+                if isinstance(part, GatedCrossAttention):
+                    part.compile()
+
+    def shard(self, mesh: DeviceMesh) -> None:
+        """Shard the resampler, the decoder and the encoder's blocks over the mesh."""
+        policy = choose_precision(self.trainer.precision)
+        shard_frozen(self.image_encoder, mesh)
+        shard_part(self.resampler, mesh, policy=policy)
+        shard_part(self.decoder, mesh, entries=("loss", "generate"), policy=policy)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the fingerprint of the vocabulary, which is not part of the checkpoint."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["vocabulary"] = self.decoder.fingerprint_vocabulary()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse weights that were trained with another vocabulary.
+
+        Raises:
+            ValueError: If the fingerprints of the vocabularies differ.
+        """
+        super().on_load_checkpoint(checkpoint)
+        saved, present = checkpoint.get("vocabulary"), self.decoder.fingerprint_vocabulary()
+        if saved is not None and present is not None and saved != present:
+            raise ValueError(
+                f"The decoder's vocabulary has the fingerprint {present}, but the checkpoint was trained with "
+                f"{saved!r:.40}; expected the same vocabulary, because the weights depend on it. Restore the tokenizer "
+                "of the training run, or train again."
+            )

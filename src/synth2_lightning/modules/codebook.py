@@ -1,4 +1,4 @@
-"""Learns a codebook over a frozen encoder's features, so that the encoder becomes an image tokenizer."""
+"""Training of a codebook over the features of a frozen image encoder."""
 
 from pathlib import Path
 
@@ -7,21 +7,21 @@ from jaxtyping import Int
 from torch import Tensor, nn
 from torchmetrics import ExplainedVariance
 
-from synth2_lightning.interfaces import CodebookLearner
+from synth2_lightning.encoders.quantized import CodebookLearner
 from synth2_lightning.metrics.codebook import CodebookPerplexity
 from synth2_lightning.modules.base import BaseModule
 from synth2_lightning.types import ImageTextBatch, Pixels, Quantization
 
 
 class CodebookModule(BaseModule):
-    """Shows pictures to a codebook; captions are not looked at.
+    """Trains a codebook on images; captions are not used.
 
-    Logs the share of the features' variance that the codes explain, and the perplexity over all levels: how many
-    of ``codebook_size * num_levels`` codes it is as if there were. When the fit ends, the codebook is written to
-    ``codebook/`` in the run's log folder, ready for :class:`~synth2_lightning.encoders.quantized.QuantizedEncoder`.
+    Logs the fraction of the features' variance that the codes explain, and the perplexity over all levels: the
+    effective number of the ``codebook_size * num_levels`` codes. At the end of the fit the codebook is written to
+    ``codebook/`` in the log folder, for :class:`~synth2_lightning.encoders.quantized.QuantizedEncoder`.
 
     Args:
-        learner: The codebook, and the encoder whose features it quantises.
+        learner: Codebook, with the encoder whose features it quantizes.
 
     Example:
         >>> from synth2_lightning.encoders.quantized import ResidualCodebookLearner
@@ -34,7 +34,7 @@ class CodebookModule(BaseModule):
     def __init__(self, learner: CodebookLearner) -> None:
         super().__init__()
         self.learner = learner
-        # Moving averages need no optimizer, but Lightning counts its steps by one, and DDP wants a gradient.
+        # Moving averages need no optimizer, but Lightning counts optimizer steps, and DDP requires a gradient.
         self.anchor = nn.Parameter(torch.zeros(()))
         num_codes = learner.codebook_size * learner.num_levels
         self.train_explained = ExplainedVariance(multioutput="variance_weighted")
@@ -43,7 +43,7 @@ class CodebookModule(BaseModule):
         self.eval_perplexity = CodebookPerplexity(num_codes)
 
     def training_step(self, batch: ImageTextBatch, batch_idx: int) -> Tensor:
-        """Let the codebook move towards one batch."""
+        """Update the codebook with a batch, and return the quantization error."""
         quantization = self.learner.quantize(_pixels(batch))
         loss = (quantization.quantized - quantization.features).square().mean()
         explained = self.train_explained(*_rows(quantization))
@@ -54,13 +54,13 @@ class CodebookModule(BaseModule):
         return loss + 0.0 * self.anchor
 
     def validation_step(self, batch: ImageTextBatch, batch_idx: int) -> None:
-        """Measure the codebook on pictures that it does not learn from."""
-        # Before the first training step there is no codebook to measure.
+        """Measure the codebook without updating it."""
+        # Before the first training step the codebook is not initialized.
         if not self.trainer.sanity_checking:
             self._measure(batch, "val")
 
     def test_step(self, batch: ImageTextBatch, batch_idx: int) -> None:
-        """As in validation, under the name ``test``."""
+        """Do the same as in validation; the metrics' names begin with ``test``."""
         self._measure(batch, "test")
 
     def on_fit_end(self) -> None:
@@ -82,14 +82,14 @@ def _rows(quantization: Quantization) -> tuple[Tensor, Tensor]:
 
 
 def _all_codes(ids: Int[Tensor, "batch tokens levels"], codebook_size: int) -> Int[Tensor, "batch tokens levels"]:
-    # Each level has codes of its own, so the same id on two levels is two codes.
+    # Each level has its own codes, so the same id on two levels is two codes.
     return ids + codebook_size * torch.arange(ids.shape[2], device=ids.device)
 
 
 def _pixels(batch: ImageTextBatch) -> Pixels:
     if not isinstance(batch.image, Pixels):
         raise TypeError(
-            f"CodebookModule was given {type(batch.image).__name__}; expected Pixels, because a codebook learns from "
-            "pictures. Use datamodules.real.RealDataModule."
+            f"CodebookModule got {type(batch.image).__name__}; expected Pixels, because a codebook is trained on "
+            "images. Use datamodules.real.RealDataModule."
         )
     return batch.image

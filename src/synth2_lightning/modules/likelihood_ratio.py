@@ -1,4 +1,4 @@
-"""How much likelier a picture makes its caption, in the eyes of a trained captioner."""
+"""Likelihood ratio of a caption with and without its image, by a trained captioner."""
 
 import hashlib
 from collections.abc import Sequence
@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from synth2_lightning.fingerprints import fingerprint_weights
 from synth2_lightning.interfaces import PairScorer
-from synth2_lightning.locations import resolve
+from synth2_lightning.io.fingerprints import fingerprint_weights
+from synth2_lightning.io.locations import resolve
 from synth2_lightning.modules.captioner_checkpoint import read_captioner
 from synth2_lightning.modules.captioning import VisionLanguageModule
 from synth2_lightning.shards.reader import ShardReader
@@ -18,22 +18,21 @@ from synth2_lightning.types import VQTokens
 
 
 class LikelihoodRatioScorer(PairScorer):
-    """Scores a pair by ``(log p(caption | picture) - log p(caption)) / number of tokens``, in nats per token.
+    """Scores a pair by ``(log p(caption | image) - log p(caption)) / number of tokens``, in nats per token.
 
-    The pointwise mutual information of caption and picture, per token: captions that are likely anyhow gain nothing by
-    it, and long ones lose nothing. The captioner never saw a caption without a picture, so what it would say to an
-    empty one means nothing. ``p(caption)`` is what its own answers add up to instead, the mean of ``p(caption |
-    picture)`` over a fixed sample of pictures, the reference: no second model is needed, and none whose words are rated
-    otherwise. The sample sees rare captions too seldom, as any does; it is the same for every pair.
+    This is the pointwise mutual information of caption and image, per token: generic captions are not favored, and long
+    ones are not penalized. The captioner was never trained without an image, so ``p(caption)`` is estimated as the mean
+    of ``p(caption | image)`` over a fixed sample of reference images, the same for every pair. No second model is
+    needed. As in any finite sample, rare captions are underrepresented.
 
-    Take a captioner that learnt from photographs only: one that learnt from the pairs agrees with them.
+    Use a captioner that was trained on photos only: one that was trained on the scored pairs fits their errors.
 
     Args:
         checkpoint: Location of a checkpoint of a :class:`~synth2_lightning.modules.captioning.VisionLanguageModule`,
-            as ``synth2 fit`` writes it.
-        references: Folder of shards that the reference pictures are taken from, evenly over its rows: pictures such as
-            the captioner was trained on, of its codebook. Where one of them is scored, it is left out beside itself.
-        num_references: How many; each costs as much as the picture itself.
+            written by ``synth2 fit``.
+        references: Folder of shards with reference images, which are taken at even distances: images like those that
+            the captioner was trained on, with its codebook. A scored image is excluded from its own references.
+        num_references: Number of reference images; the cost grows in proportion.
 
     Raises:
         ValueError: If ``num_references`` is below two.
@@ -46,10 +45,7 @@ class LikelihoodRatioScorer(PairScorer):
     def __init__(self, checkpoint: str, references: str, num_references: int = 16) -> None:
         super().__init__()
         if num_references < 2:
-            raise ValueError(
-                f"LikelihoodRatioScorer got num_references={num_references}; expected 2 or more pictures to compare "
-                "with."
-            )
+            raise ValueError(f"LikelihoodRatioScorer got num_references={num_references}; expected 2 or more images.")
         self.checkpoint = checkpoint
         self.references = references
         self.num_references = num_references
@@ -60,15 +56,13 @@ class LikelihoodRatioScorer(PairScorer):
 
     reference_ids: Tensor
 
-    def load(self) -> None:
-        """Bring the captioner and the reference pictures; the second call does nothing.
+    def _load(self) -> None:
+        """Load the captioner and the reference images.
 
         Raises:
-            FileNotFoundError: If there is no such checkpoint, or no such folder.
-            ValueError: If the checkpoint does not say how its parts are made, or the folder holds too few pictures.
+            FileNotFoundError: If the checkpoint or the folder is missing.
+            ValueError: If the checkpoint does not describe its parts, or the folder has too few different images.
         """
-        if self.captioner is not None:
-            return
         reader = ShardReader(self.references)
         reader.load()
         tokens = reader.read(
@@ -77,8 +71,8 @@ class LikelihoodRatioScorer(PairScorer):
         ids = torch.unique(tokens.ids, dim=0)
         if len(ids) < 2:
             raise ValueError(
-                f"The references {self.references!r} hold only one picture that differs from others; expected 2 or "
-                "more to compare with. Name a folder with more."
+                f"The references {self.references!r} contain only one different image; expected 2 or more. Use a "
+                "folder with more images."
             )
         path = resolve(self.checkpoint, "captioner's checkpoint")
         captioner = read_captioner(path)
@@ -89,30 +83,30 @@ class LikelihoodRatioScorer(PairScorer):
             "num_references": len(ids),
         }
         self._codebook = tokens.codebook
-        self.captioner = captioner.requires_grad_(False).eval()
+        self.captioner = captioner
 
     def provenance(self) -> dict[str, Any]:
-        """Give the fingerprints of the captioner and of the reference pictures."""
+        """Return the fingerprints of the captioner and of the reference images."""
         return self._provenance
 
     @torch.no_grad()
     def score(self, tokens: VQTokens, captions: Sequence[str]) -> Float[Tensor, " batch"]:
-        """Score each caption beside its picture, in nats per token.
+        """Return the score of each caption with its image, in nats per token.
 
         Raises:
             RuntimeError: If ``load()`` was not called.
-            ValueError: If the tokens, or the references, speak another codebook than the captioner.
+            ValueError: If the tokens or the references belong to another codebook than the captioner's.
         """
         if self.captioner is None:
-            raise RuntimeError("The scorer has no captioner yet; call load() before scoring pairs.")
+            raise RuntimeError("The scorer's captioner is not loaded; expected load() before score().")
         if self._reference_visual is None:
-            self._reference_visual = self.captioner.look(VQTokens(self.reference_ids, self._codebook))
+            self._reference_visual = self.captioner.encode_images(VQTokens(self.reference_ids, self._codebook))
         decoder = self.captioner.decoder
-        own = decoder.loss(self.captioner.look(tokens), captions)
+        own = decoder.loss(self.captioner.encode_images(tokens), captions)
         others = torch.stack(
             [-decoder.loss(visual.expand(len(captions), -1, -1), captions).sums for visual in self._reference_visual], 1
         )
-        is_itself = (tokens.ids[:, None] == self.reference_ids).flatten(2).all(2)
-        # log of the mean of p(caption | picture) over the other pictures
-        log_marginal = others.masked_fill(is_itself, -torch.inf).logsumexp(1) - is_itself.logical_not().sum(1).log()
+        is_same = (tokens.ids[:, None] == self.reference_ids).flatten(2).all(2)
+        # log of the mean of p(caption | image) over the other images
+        log_marginal = others.masked_fill(is_same, -torch.inf).logsumexp(1) - is_same.logical_not().sum(1).log()
         return (-own.sums - log_marginal) / own.counts

@@ -1,9 +1,10 @@
-"""A new head in a few lines: visual question answering on top of the captioner (see ``docs/new_head.md``).
+"""Visual question answering as a head on the captioner (see ``docs/extending.md``).
 
-The question travels in ``ImageTextBatch.prompts``, the answer to learn in ``captions``, all accepted answers in
-``references``. Encoder, resampler and decoder stay those of the run file.
+``ImageTextBatch.prompts`` holds the questions, ``captions`` the answers to train on, and ``references`` all accepted
+answers. Encoder, resampler and decoder are those of the run file.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from jaxtyping import Float
@@ -14,47 +15,59 @@ from synth2_lightning.types import ImageTextBatch, TokenLoss
 
 
 class QuestionAnsweringModule(VisionLanguageModule):
-    """Learns and gives short answers to questions about a picture.
+    """Generates short answers to questions about images.
 
     Args:
         args: Those of :class:`VisionLanguageModule`.
-        question_prompt: How a question is put to the language model; ``{question}`` stands for it.
+        question_prompt: Prompt of the language model; ``{question}`` is replaced by the question.
         kwargs: Those of :class:`VisionLanguageModule`.
 
     Raises:
-        ValueError: If the prompt has no place for the question, or a batch comes without questions.
+        ValueError: If the prompt does not contain ``{question}``.
 
     Example:
-        >>> from synth2_lightning.testing import TinyDecoder, TinyImageTokenizer, TinyResampler
+        >>> from synth2_lightning.testing import TinyDecoder, TinyImageTokenizer, TinyResampler, tiny_batch
         >>> module = QuestionAnsweringModule(TinyImageTokenizer(), TinyResampler, TinyDecoder())
         >>> module.protocol()["prompt"]
         'question: {question} answer:'
+        >>> len(module.caption(tiny_batch(2).image, ["what is it?", "is it bright?"]))
+        2
     """
 
     def __init__(self, *args: Any, question_prompt: str = "question: {question} answer:", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if "{question}" not in question_prompt:
-            raise ValueError(
-                f"question_prompt is {question_prompt!r}; expected a text with {{question}} in the question's place."
-            )
+            raise ValueError(f"question_prompt is {question_prompt!r}; expected a text that contains {{question}}.")
         self.question_prompt = question_prompt
 
     def compute_loss(self, visual: Float[Tensor, "batch queries width"], batch: ImageTextBatch) -> TokenLoss:
-        """Likelihood of the answer, given the picture and the question."""
-        return self.decoder.loss(visual, batch.captions, self._questions(batch))
+        """Return the negative log-likelihood of each answer, given its image and its question.
 
-    def respond(self, visual: Float[Tensor, "batch queries width"], batch: ImageTextBatch) -> tuple[str, ...]:
-        """Answer."""
-        return tuple(self.decoder.generate(visual, self.generation, self._questions(batch)))
+        Raises:
+            ValueError: If there is not one question per image.
+        """
+        return self.decoder.loss(visual, batch.captions, self._format(batch.prompts, len(visual)))
+
+    def generate(self, visual: Float[Tensor, "batch queries width"], prompts: Sequence[str] | None = None) -> list[str]:
+        """Return one answer per image.
+
+        Args:
+            visual: Visual tokens.
+            prompts: One question per image.
+
+        Raises:
+            ValueError: If there is not one question per image.
+        """
+        return super().generate(visual, self._format(prompts or (), len(visual)))
 
     def protocol(self) -> dict[str, Any]:
-        """What a reader must know about how answers were written."""
+        """Return the settings that answers depend on."""
         return super().protocol() | {"prompt": self.question_prompt}
 
-    def _questions(self, batch: ImageTextBatch) -> list[str]:
-        if len(batch.prompts) != len(batch):
+    def _format(self, questions: Sequence[str], num_images: int) -> list[str]:
+        if len(questions) != num_images:
             raise ValueError(
-                f"QuestionAnsweringModule was given {len(batch)} pictures with {len(batch.prompts)} questions; "
-                "expected one each. Use data that fills ImageTextBatch.prompts."
+                f"QuestionAnsweringModule got {num_images} images and {len(questions)} questions; expected one "
+                "question per image. Use a source that has questions, so that they are in ImageTextBatch.prompts."
             )
-        return [self.question_prompt.format(question=question) for question in batch.prompts]
+        return [self.question_prompt.format(question=question) for question in questions]

@@ -1,27 +1,31 @@
-"""What a rank must know of the others for a step to be that of one process with the whole batch."""
+"""Consistency between ranks: losses and rows of the global batch, and checkpoints."""
+
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from lightning.pytorch import Trainer
 from torch import Tensor
 
+from synth2_lightning.io.checkpoint_files import checksum
 from synth2_lightning.types import TokenLoss
 
 
 def mean_over_ranks(losses: TokenLoss) -> tuple[Tensor, Tensor]:
-    """Mean loss per target token of all ranks' batches, for a gradient that does not depend on how many there are.
+    """Return the mean loss per target token over all ranks, so that gradients do not depend on the world size.
 
-    DDP and FSDP average the ranks' gradients. The average of the ranks' means is another number than the mean over all
-    tokens, since one rank's captions are longer than another's: so each gives its share of that one. A rank without a
-    target token gives nothing, and stays in step.
+    DDP and FSDP average gradients over ranks. An average of the ranks' means would differ from the mean over all
+    tokens, because ranks have different numbers of tokens. So each rank's sum is scaled by the world size and divided
+    by the global number of tokens. A rank without target tokens contributes 0 and still joins the all-reduce.
 
     Args:
-        losses: Of this rank's batch.
+        losses: Losses of this rank's batch.
 
     Returns:
-        What to differentiate: averaged over ranks it is the mean. And the mean (nats), the same on every rank.
+        The loss to differentiate, whose average over ranks is the mean, and the mean itself (nats), equal on all ranks.
 
     Raises:
-        ValueError: On every rank, if none has a target token.
+        ValueError: On every rank, if no rank has a target token.
 
     Example:
         >>> [float(mean) for mean in mean_over_ranks(TokenLoss(torch.tensor([2.0, 4.0]), torch.tensor([1, 2])))]
@@ -34,14 +38,14 @@ def mean_over_ranks(losses: TokenLoss) -> tuple[Tensor, Tensor]:
     over_ranks = torch.stack([total.detach().float(), losses.counts.sum().float()])
     dist.all_reduce(over_ranks)
     if not int(over_ranks[1]):
-        losses.mean()  # it says what is wrong
+        losses.mean()  # raises the ValueError
     return total * (dist.get_world_size() / over_ranks[1]), over_ranks[0] / over_ranks[1]
 
 
 def locate_rows(num_rows: int) -> tuple[int, slice]:
-    """Rows of the whole batch, where all ranks have equally many, and which of them are this rank's.
+    """Return the number of rows of the global batch, and the slice of this rank; all ranks have equally many rows.
 
-    What all ranks draw alike for the whole batch and cut so is what one process draws for it.
+    Random numbers that are sampled for the global batch and sliced so equal those of a single process.
 
     Example:
         >>> locate_rows(4)
@@ -49,3 +53,36 @@ def locate_rows(num_rows: int) -> tuple[int, slice]:
     """
     rank, world_size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     return world_size * num_rows, slice(rank * num_rows, (rank + 1) * num_rows)
+
+
+def refuse_different_checkpoints(trainer: Trainer) -> None:
+    """Refuse ranks that would load different checkpoints, since each rank finds and reads its own; call on all ranks.
+
+    Args:
+        trainer: The trainer.
+
+    Raises:
+        ValueError: On all ranks, if the checkpoints of two ranks have different content.
+    """
+    if trainer.world_size == 1 or not dist.is_initialized():
+        return
+    path = trainer.ckpt_path
+    found = [("", "")] * trainer.world_size
+    dist.all_gather_object(found, ("none", "") if path is None else _name_and_checksum(str(path)))
+    if len({content for _, content in found}) > 1:
+        names = ", ".join(f"{name} ({content})" if content else name for name, content in found)
+        raise ValueError(
+            f"The processes would resume from different checkpoints, by rank: {names}; expected the same content "
+            "on each. Keep the run's folder on a file system shared by all machines, or copy its checkpoints to each, "
+            "and check that they are readable there."
+        )
+
+
+def _name_and_checksum(path: str) -> tuple[str, str]:
+    if "://" in path:
+        return path, path
+    found = Path(path).resolve()
+    try:
+        return found.name, f"checksum {checksum(found)}"
+    except OSError as error:  # not raised: the other ranks wait in all_gather_object
+        return found.name, f"cannot be read: {error.strerror}"

@@ -1,28 +1,28 @@
-"""Modules in checkpoints of ``synth2 fit``: how they are described there, and how they are built again."""
+"""Construction of modules from the hyperparameters in checkpoints of ``synth2 fit``."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from synth2_lightning.class_specs import OWN_PACKAGE, build_class, copy_plain, find_class, refuse_foreign_packages
-from synth2_lightning.locations import hub_from_cache
-
-_INSTANTIATOR, _CLASS_PATH = "_instantiator", "_class_path"  # Lightning's: present if its command line built the module
+from synth2_lightning.compat.lightning import CLASS_PATH_KEY, INSTANTIATOR_KEY
+from synth2_lightning.io.class_specs import build_class, copy_plain, find_class
+from synth2_lightning.io.locations import hub_from_cache
+from synth2_lightning.io.trusted_packages import OWN_PACKAGE, refuse_foreign_packages
 
 
 def read_class_spec(content: Mapping[str, Any], checkpoint: Path) -> tuple[str | None, dict[str, Any]]:
     """Return the class path of the module in a checkpoint, and its arguments as plain values.
 
     Args:
-        content: What the checkpoint holds.
-        checkpoint: Its file, for messages.
+        content: Content of the checkpoint.
+        checkpoint: Its path, for error messages.
 
     Returns:
-        ``None`` in place of the class path, and the plain arguments only, if a script built the module.
+        The class path and the arguments; None and the plain arguments only, if a script constructed the module.
 
     Raises:
-        ValueError: If the description is no mapping, nests too deeply, or holds more than plain values.
+        ValueError: If the hyperparameters are not a mapping, nest too deeply, or contain more than plain values.
 
     Example:
         >>> read_class_spec({"hyper_parameters": {"lr": 0.1}}, Path("last.ckpt"))
@@ -30,27 +30,29 @@ def read_class_spec(content: Mapping[str, Any], checkpoint: Path) -> tuple[str |
     """
     settings = copy_plain(content.get("hyper_parameters") or {}, f"The description in the checkpoint {checkpoint}")
     if not isinstance(settings, dict):
-        raise ValueError(f"The checkpoint {checkpoint} has the settings {settings!r:.100}; expected a mapping.")
-    settings.pop(_INSTANTIATOR, None)
-    class_path = settings.pop(_CLASS_PATH, None)
+        raise ValueError(f"The checkpoint {checkpoint} has the hyperparameters {settings!r:.100}; expected a mapping.")
+    settings.pop(INSTANTIATOR_KEY, None)
+    class_path = settings.pop(CLASS_PATH_KEY, None)
     if class_path is not None and not isinstance(class_path, str):
-        raise ValueError(f"The checkpoint {checkpoint} names the class {class_path!r:.100}; expected its import path.")
+        raise ValueError(
+            f"The checkpoint {checkpoint} has the class path {class_path!r:.100}; expected an import path."
+        )
     return class_path, settings
 
 
 def build_module(
     expected: type, content: dict[str, Any], checkpoint: Path, replaced: Mapping[str, Any] = MappingProxyType({})
 ) -> Any:
-    """Build the module in a checkpoint, with its weights, on the processor.
+    """Return the module of a checkpoint, with its weights, on the CPU.
 
     Args:
-        expected: Class that it must be, or a subclass.
-        content: What the checkpoint holds.
-        checkpoint: Its file, for messages.
-        replaced: Arguments that take the place of those in the checkpoint.
+        expected: Base class of the module.
+        content: Content of the checkpoint.
+        checkpoint: Its path, for error messages.
+        replaced: Arguments that replace those in the checkpoint.
 
     Raises:
-        ValueError: If it names classes that are not trusted or not of the expected type, or the weights do not fit.
+        ValueError: If a class is not trusted or not of the expected type, or the weights do not fit.
     """
     class_path, described = read_class_spec(content, checkpoint)
     described = {name: value for name, value in described.items() if name not in replaced}
@@ -60,14 +62,18 @@ def build_module(
         try:
             module = build_class(part, {**described, **replaced}, "model")
         except ValueError as error:
-            raise ValueError(f"The module in {checkpoint} cannot be built. {error}") from error
+            raise ValueError(f"The module of the checkpoint {checkpoint} cannot be constructed. {error}") from error
         module.configure_model()
     module.on_load_checkpoint(content)
     try:
         module.load_state_dict(content.get("state_dict", {}))
-    except (RuntimeError, TypeError, AttributeError) as error:  # torch's words for other shapes, and for no tensors
+    except (
+        RuntimeError,
+        TypeError,
+        AttributeError,
+    ) as error:  # from torch, for other shapes and for values that are not tensors
         raise ValueError(
             f"The weights in {checkpoint} do not fit the module that it describes: "
-            f"{' '.join(str(error).split())[:300]} Expected one that `synth2 fit` wrote, unchanged."
+            f"{' '.join(str(error).split())[:300]} Expected an unchanged checkpoint of `synth2 fit`."
         ) from error
     return module

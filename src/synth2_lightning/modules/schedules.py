@@ -6,17 +6,19 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 
+# SequentialLR of LinearLR and CosineAnnealingLR differs: it has one final rate for all parameter groups instead of a
+# fraction of each, rises again after the last step, and rounds differently.
 class WarmupCosineSchedule(LambdaLR):
-    """Linear warm-up, then half a cosine down to a share of the peak (Loshchilov and Hutter, arXiv 1608.03983).
+    """Linear warm-up, then half a cosine down to a fraction of the peak (Loshchilov and Hutter, arXiv 1608.03983).
 
     Args:
-        optimizer: Its learning rate is the peak.
-        num_steps: Optimisation steps of the whole run; given by the module, not in a run file.
-        warmup_steps: Steps of the rise.
-        final_share: Share of the peak that is left at the end, 0 to 1.
+        optimizer: Optimizer whose learning rate is the peak.
+        num_steps: Optimization steps of the run; set by the module, not in a run file.
+        warmup_steps: Optimization steps of the warm-up.
+        final_fraction: Final learning rate as a fraction of the peak, 0 to 1.
 
     Raises:
-        ValueError: If ``final_share`` is outside 0 to 1, or ``warmup_steps`` is negative.
+        ValueError: If ``final_fraction`` is outside 0 to 1, or ``warmup_steps`` is negative.
 
     Example:
         >>> import torch
@@ -27,17 +29,17 @@ class WarmupCosineSchedule(LambdaLR):
     """
 
     def __init__(
-        self, optimizer: Optimizer, num_steps: int, warmup_steps: int = 100, final_share: float = 0.05
+        self, optimizer: Optimizer, num_steps: int, warmup_steps: int = 100, final_fraction: float = 0.05
     ) -> None:
-        if not 0 <= final_share <= 1:
-            raise ValueError(f"WarmupCosineSchedule.final_share is {final_share}; expected 0 to 1.")
+        if not 0 <= final_fraction <= 1:
+            raise ValueError(f"WarmupCosineSchedule.final_fraction is {final_fraction}; expected 0 to 1.")
         if warmup_steps < 0:
             raise ValueError(f"WarmupCosineSchedule.warmup_steps is {warmup_steps}; expected 0 or more.")
 
-        def share(step: int) -> float:
+        def fraction(step: int) -> float:
             if step < warmup_steps:
                 return (step + 1) / warmup_steps
             progress = min(1.0, (step - warmup_steps) / max(1, num_steps - warmup_steps))
-            return final_share + (1 - final_share) * 0.5 * (1 + math.cos(math.pi * progress))
+            return final_fraction + (1 - final_fraction) * 0.5 * (1 + math.cos(math.pi * progress))
 
-        super().__init__(optimizer, share)
+        super().__init__(optimizer, fraction)

@@ -1,4 +1,4 @@
-"""Synthetic pairs are scored by how well caption and tokens agree: what `synth2 predict --config score.yaml` runs."""
+"""Scoring of the captions of image tokens, for `synth2 predict --config score.yaml`."""
 
 from dataclasses import replace
 from typing import Any
@@ -11,15 +11,17 @@ from synth2_lightning.types import CaptionBatch, ImageTextBatch, TokenizedImages
 
 
 class ScoringModule(LightningModule):
-    """Adds scores to pictures that are tokens already, for ``ShardWriterCallback`` to write.
+    """Scores every caption of images in shards; ``ShardWriterCallback`` writes the scores.
 
     Args:
-        scorer: Says how well a caption agrees with a picture.
+        scorer: Scores how well a caption matches an image.
 
     Example:
         >>> from synth2_lightning.testing import TinyImageTokenizer, TinyPairScorer
+        >>> from synth2_lightning.types import SampleInfo
         >>> tokens = VQTokens(torch.full((1, 4, 1), 3), TinyImageTokenizer.codebook)
-        >>> images = TokenizedImages(("7",), ("tiny",), (("a dark field", "a bright field"),), tokens, codebook_size=16)
+        >>> captions = (("a dark field", "a bright field"),)
+        >>> images = TokenizedImages((SampleInfo("7", "tiny"),), captions, tokens, codebook_size=16)
         >>> ScoringModule(TinyPairScorer()).predict_step(images, 0).scores
         ((12.0, 3.0),)
     """
@@ -29,23 +31,23 @@ class ScoringModule(LightningModule):
         self.scorer = scorer.requires_grad_(False)
 
     def configure_model(self) -> None:
-        """Bring the scorer's weights."""
+        """Load the scorer's weights."""
         self.scorer.load()
 
     def provenance(self) -> dict[str, Any]:
-        """Give what decides the scores."""
+        """Return the settings that determine the scores."""
         return {"scorer_class": type(self.scorer).__name__, **self.scorer.provenance()}
 
     def predict_step(self, batch: TokenizedImages | CaptionBatch | ImageTextBatch, batch_idx: int) -> TokenizedImages:
-        """Score every caption of every picture; older scores give way.
+        """Return the batch with a score of every caption of every image, in place of earlier scores.
 
         Raises:
             TypeError: If the batch does not come from shards.
-            ValueError: If a score is no finite number.
+            ValueError: If a score is not finite.
         """
         if not isinstance(batch, TokenizedImages):
             raise TypeError(
-                f"ScoringModule was given {type(batch).__name__}; expected TokenizedImages. Use a ShardDataModule."
+                f"ScoringModule got {type(batch).__name__}; expected TokenizedImages. Use a ShardDataModule."
             )
         counts = torch.tensor([len(captions) for captions in batch.captions])
         ids = batch.tokens.ids.repeat_interleave(counts.to(self.device), dim=0)
@@ -54,9 +56,9 @@ class ScoringModule(LightningModule):
         if not scores.isfinite().all():
             row = int(scores.isfinite().logical_not().nonzero()[0])
             raise ValueError(
-                f"{type(self.scorer).__name__} gave the caption {captions[row]!r} a score of {float(scores[row])}; "
-                "expected a finite number. Score in another precision (`--trainer.precision=32-true`), or with other "
-                "weights."
+                f"{type(self.scorer).__name__} returned for the caption {captions[row]!r} the score "
+                f"{float(scores[row])}; expected a finite number. Use another precision (--trainer.precision=32-true) "
+                "or other weights."
             )
         rows = torch.split(scores.float().cpu(), counts.tolist())
         return replace(batch, scores=tuple(tuple(row.tolist()) for row in rows))

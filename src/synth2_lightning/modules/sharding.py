@@ -1,11 +1,10 @@
-"""Sharded weights: FSDP2 (torch's ``fully_shard``) through ModelParallelStrategy, and what older strategies need."""
+"""Sharding by FSDP2 (torch's ``fully_shard``) under ModelParallelStrategy, and support of FSDP1 and DeepSpeed."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, Strategy
-from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import (
@@ -17,10 +16,12 @@ from torch.distributed.fsdp import (
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
+from synth2_lightning.compat.lightning import is_multiprocessing
+
 SPAWNED_PROCESSES = (
-    "The strategy starts processes by spawn or fork (ddp_spawn, ddp_fork, ddp_notebook), which cannot return what they "
-    "train: weights exist in these processes only. Expected strategy='ddp', started as a script or by the synth2 "
-    "command; in a notebook one device, or a command in a cell: !synth2 fit --config ... --trainer.strategy=ddp"
+    "The strategy starts processes by spawn or fork (ddp_spawn, ddp_fork, ddp_notebook), whose trained weights are "
+    "lost when they end. Expected strategy='ddp', started from a script or by the synth2 command. In a notebook use "
+    "one device, or a command in a cell: !synth2 fit --config ... --trainer.strategy=ddp"
 )
 
 
@@ -28,16 +29,16 @@ def refuse_spawned_processes(strategy: Strategy) -> None:
     """Refuse strategies that start processes by ``multiprocessing``.
 
     Args:
-        strategy: The trainer's.
+        strategy: Strategy of the trainer.
 
     Raises:
-        ValueError: If it is one of them.
+        ValueError: If the strategy is one of them.
 
     Example:
         >>> from lightning.pytorch.strategies import DDPStrategy
         >>> refuse_spawned_processes(DDPStrategy())
     """
-    if isinstance(strategy.launcher, _MultiProcessingLauncher):
+    if is_multiprocessing(strategy):
         raise ValueError(SPAWNED_PROCESSES)
 
 
@@ -47,16 +48,16 @@ def shard_part(
     entries: tuple[str, ...] = (),
     policy: MixedPrecisionPolicy = MixedPrecisionPolicy(),  # noqa: B008 - frozen
 ) -> None:
-    """Shard a part over the data-parallel dimension, block by block, then what is left as one group.
+    """Shard a trained part over the data-parallel dimension: one group per block, and one for the other weights.
 
     Args:
-        part: A resampler or a decoder; :func:`find_blocks` says which of its modules are blocks.
-        mesh: The strategy's mesh, with a ``data_parallel`` dimension.
-        entries: Methods besides ``forward`` that use the part's own parameters, so that they gather them too.
-        policy: In which precision weights are gathered and gradients are summed.
+        part: Resampler, decoder or the like; :func:`find_blocks` finds its blocks.
+        mesh: Mesh of the strategy, with a ``data_parallel`` dimension.
+        entries: Methods besides ``forward`` that use the part's own parameters and must gather them.
+        policy: Precision of gathered weights and reduced gradients.
     """
     data_parallel = mesh["data_parallel"]
-    for block in reversed(find_blocks(part)):  # inner blocks before the blocks that hold them
+    for block in reversed(find_blocks(part)):  # inner blocks before those that contain them
         fully_shard(block, mesh=data_parallel, mp_policy=policy)
     fully_shard(part, mesh=data_parallel, mp_policy=policy)
     for entry in entries:
@@ -64,14 +65,14 @@ def shard_part(
 
 
 def shard_frozen(part: nn.Module, mesh: DeviceMesh, entries: tuple[str, ...] = ()) -> None:
-    """Shard the blocks of a part that is never trained; what is left stays whole, as do networks of convolutions.
+    """Shard the blocks of a frozen part; weights outside of blocks and convolutional networks are not sharded.
 
-    Whole is what other parts may read without a call, such as a codebook. And FSDP2 takes no weights in
-    ``channels_last``, as convolutions have them; those networks are small.
+    Other parts may read weights outside of blocks directly, such as a codebook. FSDP2 does not support the
+    ``channels_last`` format of convolutional weights; those networks are small.
 
     Args:
-        part: An encoder; :func:`find_blocks` says which of its modules are blocks.
-        mesh: The strategy's mesh, with a ``data_parallel`` dimension.
+        part: Encoder; :func:`find_blocks` finds its blocks.
+        mesh: Mesh of the strategy, with a ``data_parallel`` dimension.
         entries: Methods besides ``forward`` that call the blocks.
     """
     blocks = [block for block in find_blocks(part) if all(weight.is_contiguous() for weight in block.parameters())]
@@ -80,26 +81,26 @@ def shard_frozen(part: nn.Module, mesh: DeviceMesh, entries: tuple[str, ...] = (
     data_parallel = mesh["data_parallel"]
     for block in reversed(blocks):
         fully_shard(block, mesh=data_parallel)
-    whole = {weight for weight in part.parameters() if not isinstance(weight, DTensor)}
-    fully_shard(part, mesh=data_parallel, ignored_params=whole)  # so that a block is gathered while another computes
+    unsharded = {weight for weight in part.parameters() if not isinstance(weight, DTensor)}
+    fully_shard(part, mesh=data_parallel, ignored_params=unsharded)  # overlaps gathering of blocks with computation
     for entry in entries:
         register_fsdp_forward_method(part, entry)
 
 
-def keep_frozen_whole(module: nn.Module, strategy: Strategy) -> None:
-    """Have FSDP1 and DeepSpeed leave the weights alone that are never trained; other strategies do.
+def ignore_frozen(module: nn.Module, strategy: Strategy) -> None:
+    """Exclude frozen weights from FSDP1, and make weights contiguous for DeepSpeed.
 
-    FSDP1 would want them in every checkpoint, and DeepSpeed reads all weights byte by byte, which fails for those in
-    ``channels_last``.
+    FSDP1 would require frozen weights in checkpoints, and DeepSpeed does not support ``channels_last``. Under other
+    strategies the function has no effect.
 
     Args:
-        module: With its weights, before the strategy has seen it.
-        strategy: The trainer's.
+        module: Module with its weights, before the strategy wraps it.
+        strategy: Strategy of the trainer.
     """
     if isinstance(strategy, FSDPStrategy):
         frozen = [weight for weight in module.parameters() if not weight.requires_grad]
         for weight in frozen:
-            weight.data = weight.data.to(strategy.root_device)  # FSDP1 moves none that it ignores
+            weight.data = weight.data.to(strategy.root_device)  # FSDP1 does not move ignored weights
         strategy.kwargs["ignored_states"] = frozen
     elif isinstance(strategy, DeepSpeedStrategy):
         for weight in module.parameters():
@@ -107,25 +108,25 @@ def keep_frozen_whole(module: nn.Module, strategy: Strategy) -> None:
 
 
 def refuse_matrix_optimizer(optimizer: Optimizer, strategy: Strategy) -> None:
-    """Refuse Muon where the strategy hands it flat pieces, which it would train as AdamW does, without a word.
+    """Refuse Muon under FSDP1 and DeepSpeed, whose flat weights it would silently update by AdamW.
 
     Raises:
-        ValueError: If the optimizer is a Muon, and the strategy FSDP1 or DeepSpeed.
+        ValueError: If the optimizer is Muon, and the strategy FSDP1 or DeepSpeed.
     """
     if "Muon" in type(optimizer).__name__ and isinstance(strategy, FSDPStrategy | DeepSpeedStrategy):
         raise ValueError(
-            f"{type(optimizer).__name__} makes updates of whole matrices orthogonal; {type(strategy).__name__} gives "
-            "it flat pieces of them. Expected an optimizer that takes every number by itself, such as "
-            "--model.init_args.optimizer=torch.optim.AdamW, or ModelParallelStrategy (overlays/fsdp.yaml)."
+            f"{type(optimizer).__name__} orthogonalizes updates of matrices, but {type(strategy).__name__} flattens "
+            "them. Expected an elementwise optimizer, such as --model.init_args.optimizer=torch.optim.AdamW, or "
+            "ModelParallelStrategy (overlays/strategy/fsdp.yaml)."
         )
 
 
 @contextmanager
-def whole_weights(strategy: Strategy) -> Iterator[None]:
-    """Have FSDP1 give the trained weights in one piece while the context lasts, which all processes must enter.
+def full_weights(strategy: Strategy) -> Iterator[None]:
+    """Gather the trained weights of FSDP1 within the context, which all ranks must enter.
 
     Args:
-        strategy: The trainer's; any other keeps them as they are.
+        strategy: Strategy of the trainer; with any other the context has no effect.
     """
     if isinstance(strategy.model, FullyShardedDataParallel):
         with FullyShardedDataParallel.summon_full_params(strategy.model, writeback=False):
@@ -135,24 +136,24 @@ def whole_weights(strategy: Strategy) -> Iterator[None]:
 
 
 def refuse_tensor_parallel(mesh: DeviceMesh) -> None:
-    """Refuse a mesh over whose second dimension the processes would train apart.
+    """Refuse a mesh with tensor parallelism, which modules of this package do not support.
 
     Raises:
-        ValueError: If it is larger than 1, as Lightning has it unless told, on one machine.
+        ValueError: If the dimension ``tensor_parallel`` is larger than 1, which is Lightning's default on one machine.
     """
     size = mesh["tensor_parallel"].size()
     if size > 1:
         raise ValueError(
-            f"ModelParallelStrategy was given tensor_parallel_size={size}: these processes would train apart, because "
-            f"only data parallelism is known here. Expected tensor_parallel_size=1 and data_parallel_size={mesh.size()}"
-            ", the number of all processes, as in overlays/fsdp.yaml."
+            f"ModelParallelStrategy got tensor_parallel_size={size}, but only data parallelism is supported. Expected "
+            f"tensor_parallel_size=1 and data_parallel_size={mesh.size()}, the number of all processes, as in "
+            "overlays/strategy/fsdp.yaml."
         )
 
 
 def find_blocks(part: nn.Module) -> list[nn.Module]:
-    """Find the modules that a part has many of: members of a ``ModuleList``, or of a ``Sequential`` of one class.
+    """Return the repeated blocks of a part: members of a ``ModuleList``, or of a ``Sequential`` of a single class.
 
-    Those without a parameter are left out, and those that lie in two lists come once.
+    Modules without parameters are skipped; a module in two lists is returned once.
 
     Example:
         >>> mlp = nn.Sequential(nn.Linear(2, 2), nn.GELU(), nn.Linear(2, 2))
@@ -169,10 +170,10 @@ def find_blocks(part: nn.Module) -> list[nn.Module]:
 
 
 def choose_precision(precision: str) -> MixedPrecisionPolicy:
-    """Choose in which precision weights travel, by the trainer's.
+    """Return the precision of FSDP2's communication for the trainer's precision.
 
-    Under ``bf16-mixed`` weights are gathered in bfloat16, half the bytes, and the gradients' sum is taken in float32:
-    a sum of many bfloat16 gradients loses what each of them adds. Under any other, both as they are.
+    Under ``bf16-mixed``, weights are gathered in bfloat16, half the bytes, and gradients are reduced in float32,
+    because a sum of many bfloat16 gradients loses precision. Otherwise both keep their type.
 
     Example:
         >>> choose_precision("bf16-mixed").reduce_dtype

@@ -1,19 +1,19 @@
-"""Photographs become image tokens: what `synth2 predict --config tokenize.yaml` runs."""
+"""Tokenization of photos, for `synth2 predict --config tokenize.yaml`."""
 
 from typing import Any
 
 from lightning.pytorch import LightningModule
 
-from synth2_lightning.fingerprints import fingerprint_weights
 from synth2_lightning.interfaces import ImageTokenizer
+from synth2_lightning.io.fingerprints import fingerprint_weights
 from synth2_lightning.types import ImageTextBatch, Pixels, TokenizedImages
 
 
 class TokenizationModule(LightningModule):
-    """Turns batches of photographs into tokens, for ``ShardWriterCallback`` to write.
+    """Tokenizes batches of photos; ``ShardWriterCallback`` writes the tokens.
 
     Args:
-        tokenizer: Turns pictures into codebook ids.
+        tokenizer: Maps images to codebook ids.
 
     Example:
         >>> from synth2_lightning.testing import TinyImageTokenizer, tiny_batch
@@ -26,30 +26,29 @@ class TokenizationModule(LightningModule):
         self.tokenizer = tokenizer.requires_grad_(False)
 
     def configure_model(self) -> None:
-        """Bring the tokenizer's weights."""
+        """Load the tokenizer's weights."""
         self.tokenizer.load()
 
     def provenance(self) -> dict[str, Any]:
-        """Give what decides the tokens of a picture."""
+        """Return the settings that determine the tokens of an image."""
         name = type(self.tokenizer).__name__
-        # The same codes may be chosen by another encoder.
+        # Different encoders can share a codebook.
         weights = fingerprint_weights(name, self.tokenizer)
         return {"tokenizer_class": name, "codebook": self.tokenizer.codebook, "weights": weights}
 
     def predict_step(self, batch: ImageTextBatch, batch_idx: int) -> TokenizedImages:
-        """Tokenize a batch; the captions of its pictures go with them.
+        """Return the tokens and captions of a batch.
 
         Raises:
-            TypeError: If the batch does not hold photographs.
+            TypeError: If the batch contains no photos.
         """
         if not isinstance(batch.image, Pixels):
             raise TypeError(
-                f"TokenizationModule was given {type(batch.image).__name__}; expected Pixels: only photographs can "
-                "be tokenized. Use a RealDataModule."
+                f"TokenizationModule got {type(batch.image).__name__}; expected Pixels, because only photos can be "
+                "tokenized. Use a RealDataModule."
             )
         return TokenizedImages(
-            keys=batch.keys,
-            sources=batch.sources,
+            samples=batch.samples,
             captions=batch.references or tuple((caption,) for caption in batch.captions),
             tokens=self.tokenizer.tokenize(batch.image),
             codebook_size=self.tokenizer.codebook_size,

@@ -1,4 +1,4 @@
-"""Trains an image tokenizer: a VQ-GAN, here without its adversary (Esser et al., arXiv 2012.09841)."""
+"""Training of an image tokenizer: VQ-GAN without a discriminator (Esser et al., arXiv 2012.09841)."""
 
 from pathlib import Path
 from typing import ClassVar, TypedDict
@@ -7,40 +7,41 @@ import torch
 from torch import Tensor
 from torch.optim import AdamW
 
-from synth2_lightning.interfaces import FeatureExtractor, TrainableTokenizer
+from synth2_lightning.encoders.vqgan import TrainableTokenizer
 from synth2_lightning.metrics.codebook import CodebookPerplexity, CodebookUsage
-from synth2_lightning.modules.base import BaseModule, OptimizerFactory, SchedulerFactory
-from synth2_lightning.nn.perceptual import perceptual_distance
+from synth2_lightning.modules.base import BaseModule
+from synth2_lightning.modules.divergence import refuse_nonfinite_weights
+from synth2_lightning.modules.optimizers import OptimizerFactory, SchedulerFactory
+from synth2_lightning.nn.perceptual import FeatureExtractor, perceptual_distance
 from synth2_lightning.types import ImageTextBatch, Pixels, Reconstruction
 
 
 class ReconstructionOutput(TypedDict):
-    """What ``validation_step`` and ``test_step`` return."""
+    """Output of ``validation_step`` and ``test_step``."""
 
     loss: Tensor
     reconstruction: Reconstruction
 
 
 class TokenizerModule(BaseModule):
-    """Learns to bring pictures through a codebook and back; captions are not looked at.
+    """Trains a tokenizer to reconstruct images from their codes; captions are not used.
 
-    When the fit ends, the tokenizer is written to ``tokenizer/`` in the run's log folder, ready to be loaded in its
-    frozen form.
+    At the end of the fit the tokenizer is written to ``tokenizer/`` in the log folder, where its frozen class loads it.
 
     Args:
-        tokenizer: What is trained.
+        tokenizer: Tokenizer to train.
         l1_weight: Weight of the mean absolute difference, which keeps edges sharp.
-        l2_weight: Weight of the mean squared difference, which cares for the large mistakes.
+        l2_weight: Weight of the mean squared difference, which penalizes large errors.
         commitment_weight: Weight of the distance of the encoder's outputs to their codes (van den Oord et al., arXiv
             1711.00937, equation 3).
-        features: Network by whose features a reconstruction is compared with its original, besides pixel by pixel.
-            None compares pixels alone.
+        features: Network whose features of reconstruction and original are compared, in addition to pixels. None
+            compares pixels only.
         perceptual_weight: Weight of the :func:`~synth2_lightning.nn.perceptual.perceptual_distance`.
         optimizer: See :class:`BaseModule`.
         lr_scheduler: See :class:`BaseModule`.
 
     Raises:
-        ValueError: If a weight is negative, or none asks for a reconstruction.
+        ValueError: If a weight is negative, or ``l1_weight`` and ``l2_weight`` are both 0.
 
     Example:
         >>> from synth2_lightning.encoders.vqgan import TrainableVQGAN
@@ -65,9 +66,9 @@ class TokenizerModule(BaseModule):
         super().__init__(optimizer, lr_scheduler)
         if min(l1_weight, l2_weight, commitment_weight, perceptual_weight) < 0 or l1_weight + l2_weight == 0:
             raise ValueError(
-                f"TokenizerModule was given l1_weight={l1_weight}, l2_weight={l2_weight}, commitment_weight="
-                f"{commitment_weight} and perceptual_weight={perceptual_weight}; expected none below 0, and the first "
-                "or the second above."
+                f"TokenizerModule got l1_weight={l1_weight}, l2_weight={l2_weight}, commitment_weight="
+                f"{commitment_weight} and perceptual_weight={perceptual_weight}; expected 0 or more for each, and the "
+                "first or the second above 0."
             )
         self.tokenizer = tokenizer
         self.l1_weight = l1_weight
@@ -80,20 +81,20 @@ class TokenizerModule(BaseModule):
         self.eval_usage = CodebookUsage(tokenizer.codebook_size)
 
     def compute_losses(self, reconstruction: Reconstruction) -> dict[str, Tensor]:
-        """Weigh the parts of the loss; ``"loss"`` is what is learnt from."""
+        """Return the terms of the loss, and their weighted sum as ``"loss"``."""
         difference = reconstruction.pixels - reconstruction.target
         l1, l2 = difference.abs().mean(), difference.square().mean()
         loss = self.l1_weight * l1 + self.l2_weight * l2 + self.commitment_weight * reconstruction.commitment
         losses = {"loss": loss, "l1": l1, "l2": l2, "commitment": reconstruction.commitment}
         if self.features is not None:
             with torch.no_grad():
-                wanted = self.features.extract(reconstruction.target)
-            losses["perceptual"] = perceptual_distance(self.features.extract(reconstruction.pixels), wanted)
+                target = self.features.extract(reconstruction.target)
+            losses["perceptual"] = perceptual_distance(self.features.extract(reconstruction.pixels), target)
             losses["loss"] = loss + self.perceptual_weight * losses["perceptual"]
         return losses
 
     def training_step(self, batch: ImageTextBatch, batch_idx: int) -> Tensor:
-        """Learn from one batch; logs each part of the loss, how many codes are in use, and how many started again."""
+        """Return the loss; log its terms, the codebook perplexity, and the number of re-initialized codes."""
         reconstruction = self.tokenizer.reconstruct(_pixels(batch))
         losses = self.compute_losses(reconstruction)
         for name, value in losses.items():
@@ -103,18 +104,17 @@ class TokenizerModule(BaseModule):
         return losses["loss"]
 
     def validation_step(self, batch: ImageTextBatch, batch_idx: int) -> ReconstructionOutput:
-        """Measure each part of the loss over the split, how many codes it uses, and the share of them that it meets."""
+        """Measure the terms of the loss, the codebook perplexity, and the fraction of codes that are used."""
         return self._evaluate(batch, "val")
 
     def test_step(self, batch: ImageTextBatch, batch_idx: int) -> ReconstructionOutput:
-        """As in validation, under the name ``test``."""
+        """Do the same as in validation; the metrics' names begin with ``test``."""
         return self._evaluate(batch, "test")
 
     def on_fit_end(self) -> None:
         """Write the trained tokenizer."""
-        self.check_weights()
-        # The log folder is asked for on every rank, because the answer is broadcast.
-        folder = Path(self.trainer.log_dir or self.trainer.default_root_dir) / "tokenizer"
+        refuse_nonfinite_weights(self)
+        folder = Path(self.trainer.log_dir or self.trainer.default_root_dir) / "tokenizer"  # log_dir is collective
         if self.trainer.is_global_zero:
             self.tokenizer.export(folder)
 
@@ -133,7 +133,7 @@ class TokenizerModule(BaseModule):
 def _pixels(batch: ImageTextBatch) -> Pixels:
     if not isinstance(batch.image, Pixels):
         raise TypeError(
-            f"TokenizerModule was given {type(batch.image).__name__}; expected Pixels, because a tokenizer learns from "
-            "pictures. Use datamodules.real.RealDataModule."
+            f"TokenizerModule got {type(batch.image).__name__}; expected Pixels, because a tokenizer is trained on "
+            "images. Use datamodules.real.RealDataModule."
         )
     return batch.image

@@ -1,1 +1,1 @@
-"""Mathematics on tensors: torch and einops only."""
+"""Layers, losses and sampling procedures in plain PyTorch."""

@@ -1,23 +1,32 @@
-"""Tells real pictures from reconstructions, patch by patch (Isola et al., arXiv 1611.07004)."""
+"""Patch discriminator for the training of image tokenizers (Isola et al., arXiv 1611.07004)."""
+
+from abc import ABC, abstractmethod
 
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from synth2_lightning.interfaces import Discriminator
-
 _NUM_GROUPS = 8
 
 
-class PatchDiscriminator(Discriminator):
-    """Convolutions that score each patch by itself; what is judged is texture, not whether the whole makes sense.
+class Discriminator(nn.Module, ABC):
+    """Tells real images from reconstructions, by a score for each of their regions."""
 
-    As PatchGAN, but with group normalisation: statistics of a batch would tie real pictures to real ones and
-    reconstructions to reconstructions, and would differ between processes.
+    @abstractmethod
+    def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch rows columns"]:
+        """Score regions: above 0 what seems real; -1 is black in the images, 1 is white."""
+
+
+class PatchDiscriminator(Discriminator):
+    """PatchGAN: a convolutional network with one score per patch.
+
+    Uses group normalization. Batch statistics would differ between batches of real images and of reconstructions, and
+    between processes.
 
     Args:
-        num_channels: Channels after the first convolution; they double with each halving, up to eightfold.
-        num_halvings: Convolutions of stride 2. With three, a score sees 70 by 70 pixels; with two, 34 by 34.
+        num_channels: Channels after the first convolution; each halving doubles them, up to a factor of eight.
+        num_halvings: Number of convolutions with stride 2. The receptive field of a score is 70 by 70 pixels with
+            three, 34 by 34 with two.
 
     Raises:
         ValueError: If ``num_channels`` does not divide into groups, or ``num_halvings`` is below one.
@@ -48,15 +57,15 @@ class PatchDiscriminator(Discriminator):
         self.layers = nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, 4, padding=1))
 
     def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch rows columns"]:
-        """Score patches.
+        """Return one score per patch.
 
         Raises:
-            ValueError: If the pictures are smaller than what the convolutions need.
+            ValueError: If the images are smaller than the convolutions need.
         """
         height, width = images.shape[-2:]
         if min(height, width) < self.smallest_size:
             raise ValueError(
-                f"PatchDiscriminator was given pictures of {height} by {width} pixels; expected {self.smallest_size} "
+                f"PatchDiscriminator was given images of {height} by {width} pixels; expected {self.smallest_size} "
                 "or more of each. Lower num_halvings."
             )
         scores: Tensor = self.layers(images)
@@ -64,7 +73,7 @@ class PatchDiscriminator(Discriminator):
 
 
 def hinge_loss(real: Float[Tensor, "*regions"], fake: Float[Tensor, "*regions"]) -> Float[Tensor, ""]:
-    """What the discriminator learns from (Lim and Ye, arXiv 1705.02894): real scores above 1, fake ones below -1.
+    """Return the hinge loss of a discriminator (Lim and Ye, arXiv 1705.02894): zero for real > 1 and fake < -1.
 
     Example:
         >>> import torch

@@ -1,13 +1,13 @@
-"""The feed-forward layer of a transformer."""
+"""Feed-forward layer of a transformer."""
 
 from torch import nn
 
 
 class FeedForward(nn.Sequential):
-    """LayerNorm, then two linear maps with GELU between them; without biases, four times as wide inside.
+    """LayerNorm and a two-layer GELU MLP without biases, with a hidden width of ``4 * width``.
 
     Args:
-        width: Width of what comes in and goes out.
+        width: Width of inputs and outputs.
 
     Example:
         >>> import torch

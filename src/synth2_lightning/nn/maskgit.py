@@ -1,6 +1,6 @@
-"""MaskGit: a bidirectional transformer that guesses hidden image tokens from the seen ones and from a text.
+"""MaskGit: a bidirectional transformer that predicts masked image tokens, conditioned on text.
 
-Shape legend besides that of ``types.py``: heads H, channels of a head C, text length T, layers Y.
+Shape legend in addition to that of ``types.py``: heads H, channels of a head C, text length T, layers Y.
 """
 
 from collections.abc import Sequence
@@ -11,15 +11,14 @@ import torch
 from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import gelu
+from torch.nn.functional import gelu, scaled_dot_product_attention
 
-from synth2_lightning.nn.attention import attend
 from synth2_lightning.nn.normalization import RMSNorm
 
 
 @dataclass(frozen=True, slots=True)
-class TextMemory:
-    """A text as the layers of a :class:`MaskGit` read it: made once per caption, however many steps follow."""
+class TextKeyValues:
+    """Precomputed key/value cache of a text for all layers of a :class:`MaskGit`; computed once per caption."""
 
     keys_values: tuple[
         tuple[Float[Tensor, "batch heads text channels"], Float[Tensor, "batch heads text channels"]], ...
@@ -32,12 +31,12 @@ class TextMemory:
 
 
 class MaskGit(nn.Module):
-    """Guesses the codes of hidden tokens, given those of the others and a text (MUSE, arXiv 2301.00704, section 2.2).
+    """Predicts the codes of masked tokens from the unmasked tokens and a text (MUSE, arXiv 2301.00704, section 2.2).
 
-    Tokens come as the embeddings that the tokenizer gives its codes, so that codes which look alike begin alike. Every
-    layer attends to all tokens, then to the text, then thinks; RMSNorm before each, queries and keys normalised (Henry
-    et al., arXiv 2010.04245). A token of a residual codebook has one code per level, each with a head of its own that
-    knows the codes of the levels before: given the picture, they are far from independent.
+    The inputs are the tokenizer's codebook embeddings, so that similar codes have similar inputs. Each layer applies
+    self-attention, cross-attention to the text, and an MLP, with an RMSNorm before each and normalized queries and keys
+    (Henry et al., arXiv 2010.04245). A token of a residual codebook has one code per level. Each level has its own
+    head, conditioned on the codes of the previous levels, because codes of one token are not independent.
 
     Args:
         embed_dim: D, width of the tokenizer's embeddings.
@@ -48,18 +47,18 @@ class MaskGit(nn.Module):
         width: Inner width.
         depth: Y, layers.
         num_heads: H, attention heads; divides ``width``.
-        dropout: Share of a layer's output that is dropped in training.
+        dropout: Dropout probability of the output of each sublayer.
 
     Attributes:
-        sizes: The arguments, for whoever saves the network and builds it again.
+        sizes: The constructor arguments, to save with the weights.
 
     Raises:
         ValueError: If ``num_heads`` does not divide ``width``.
 
     Example:
         >>> net = MaskGit(6, codebook_size=16, num_levels=1, grid=(2, 2), text_dim=8, width=32, depth=2, num_heads=2)
-        >>> memory = net.read(torch.randn(3, 5, 8), torch.ones(3, 5, dtype=torch.bool))
-        >>> net(torch.randn(3, 4, 6), torch.ones(3, 4, dtype=torch.bool), memory).shape
+        >>> text = net.encode_text(torch.randn(3, 5, 8), torch.ones(3, 5, dtype=torch.bool))
+        >>> net(torch.randn(3, 4, 6), torch.ones(3, 4, dtype=torch.bool), text).shape
         torch.Size([3, 4, 32])
     """
 
@@ -93,7 +92,7 @@ class MaskGit(nn.Module):
             "dropout": dropout,
         }
         self.input = nn.Sequential(nn.LayerNorm(embed_dim), nn.Linear(embed_dim, width))
-        self.hidden_token = nn.Parameter(0.5 * torch.randn(width))
+        self.mask_token = nn.Parameter(0.5 * torch.randn(width))
         self.rows = nn.Parameter(0.5 * torch.randn(grid[0], 1, width))
         self.columns = nn.Parameter(0.5 * torch.randn(1, grid[1], width))
         self.text_norm = nn.LayerNorm(text_dim)
@@ -101,75 +100,75 @@ class MaskGit(nn.Module):
         self.layers = nn.ModuleList(MaskGitLayer(width, text_dim, num_heads, dropout) for _ in range(depth))
         self.output_norm = RMSNorm(width)
         self.heads = nn.ModuleList(nn.Linear(width, codebook_size) for _ in range(num_levels))
-        self.chosen = nn.ModuleList(nn.Embedding(codebook_size, width) for _ in range(num_levels - 1))
+        self.level_embeddings = nn.ModuleList(nn.Embedding(codebook_size, width) for _ in range(num_levels - 1))
 
     @property
     def num_tokens(self) -> int:
-        """N, tokens of a picture."""
+        """N, tokens per image."""
         return self.grid[0] * self.grid[1]
 
-    def read(
+    def encode_text(
         self,
         text: Float[Tensor, "batch text dim"],
         mask: Bool[Tensor, "batch text"],
-        is_dropped: Bool[Tensor, " batch"] | None = None,
-    ) -> TextMemory:
-        """Prepare texts for all layers.
+        drop_text: Bool[Tensor, " batch"] | None = None,
+    ) -> TextKeyValues:
+        """Compute the keys and values of texts for all layers.
 
         Args:
             text: Embeddings of a :class:`~synth2_lightning.interfaces.TextEncoder`.
-            mask: True at real words.
-            is_dropped: True where the null text takes the text's place: so the network learns to do without, and
-                guidance has something to move away from.
+            mask: False at padding.
+            drop_text: True where the learned null text replaces the text (null conditioning, which classifier-free
+                guidance needs).
         """
         text = self.text_norm(text)
-        if is_dropped is not None:
+        if drop_text is not None:
             first = torch.arange(text.shape[1], device=text.device) == 0
-            text = torch.where(is_dropped[:, None, None], self.null_text.to(text.dtype), text)
-            mask = torch.where(is_dropped[:, None], first, mask)
-        keys_values = tuple(cast(MaskGitLayer, layer).text_attention.read(text) for layer in self.layers)
-        return TextMemory(keys_values, mask[:, None, None, :])
+            text = torch.where(drop_text[:, None, None], self.null_text.to(text.dtype), text)
+            mask = torch.where(drop_text[:, None], first, mask)
+        keys_values = tuple(cast(MaskGitLayer, layer).text_attention.keys_values(text) for layer in self.layers)
+        return TextKeyValues(keys_values, mask[:, None, None, :])
 
     def forward(
         self,
         embeddings: Float[Tensor, "batch tokens dim"],
-        is_hidden: Bool[Tensor, "batch tokens"],
-        *memories: TextMemory,
+        mask: Bool[Tensor, "batch tokens"],
+        *texts: TextKeyValues,
     ) -> Float[Tensor, "states tokens width"]:
-        """Think about every token; the heads turn thoughts into guesses.
+        """Return hidden states of shape (batch, tokens, width), the input of :meth:`level_logits`.
 
         Args:
-            embeddings: What the tokenizer gives the codes of seen tokens; anything finite at hidden ones.
-            is_hidden: True where the code is to be guessed.
-            memories: What :meth:`read` made of the texts. Where there are several, every picture is thought about with
-                each, and the results lie behind each other.
+            embeddings: Codebook embeddings of the tokens; any finite value where the token is masked.
+            mask: True where the token is masked.
+            texts: Output of :meth:`encode_text`. With several, each image is conditioned on each, and the results are
+                concatenated along the batch.
         """
         states = self.input(embeddings)
-        states = torch.where(is_hidden[..., None], self.hidden_token.to(states.dtype), states)
+        states = torch.where(mask[..., None], self.mask_token.to(states.dtype), states)
         states = states + (self.rows + self.columns).flatten(0, 1).to(states.dtype)
-        states = torch.cat([states] * len(memories)) if len(memories) > 1 else states
+        states = torch.cat([states] * len(texts)) if len(texts) > 1 else states
         for number, layer in enumerate(self.layers):
-            states = layer(states, [(*memory.keys_values[number], memory.mask) for memory in memories])
+            states = layer(states, [(*text.keys_values[number], text.mask) for text in texts])
         normed: Tensor = self.output_norm(states)
         return normed
 
-    def guess(
+    def level_logits(
         self, states: Float[Tensor, "*rows width"], codes: Int[Tensor, "*rows known"]
     ) -> Float[Tensor, "*rows codes"]:
-        """Logits of the codes of the next level, where those of the levels before are known (none for the first).
+        """Return logits of the next level's codes, given the codes of the previous levels (none for the first).
 
         Args:
-            states: Of the tokens to be guessed only: the heads are dear where codebooks are large.
-            codes: The codes of the ``known`` levels before.
+            states: Hidden states of masked tokens only: the cost of a head is proportional to the codebook size.
+            codes: Codes of the ``known`` previous levels.
         """
-        for level, chosen in enumerate(codes.unbind(-1)):
-            states = states + self.chosen[level](chosen)
+        for level, level_codes in enumerate(codes.unbind(-1)):
+            states = states + self.level_embeddings[level](level_codes)
         logits: Tensor = self.heads[codes.shape[-1]](states)
         return logits
 
 
 class MaskGitLayer(nn.Module):
-    """Attention to all tokens, attention to the text, and a feed-forward layer, each residual after an RMSNorm."""
+    """Self-attention, cross-attention to the text, and an MLP, each residual with a preceding RMSNorm."""
 
     def __init__(self, width: int, text_dim: int, num_heads: int, dropout: float) -> None:
         super().__init__()
@@ -183,61 +182,61 @@ class MaskGitLayer(nn.Module):
     def forward(
         self, states: Float[Tensor, "states tokens width"], texts: Sequence[tuple[Tensor, Tensor, Tensor]]
     ) -> Float[Tensor, "states tokens width"]:
-        """Refine.
+        """Apply the layer.
 
         Args:
-            states: As many for each of the texts.
-            texts: Keys, values and mask of what is read.
+            states: Hidden states; equal chunks along the batch, one for each of the texts.
+            texts: Keys, values and mask of each text.
         """
         states = states + self.dropout(self.attention(self.norms[0](states)))
         parts = zip(states.chunk(len(texts)), texts, strict=True)
-        read = [part + self.dropout(self._read(part, *text)) for part, text in parts]
-        states = torch.cat(read) if len(read) > 1 else read[0]
-        refined: Tensor = states + self.dropout(self.contract(gelu(self.expand(self.norms[2](states)))))
-        return refined
+        attended = [part + self.dropout(self._attend_to_text(part, *text)) for part, text in parts]
+        states = torch.cat(attended) if len(attended) > 1 else attended[0]
+        output: Tensor = states + self.dropout(self.contract(gelu(self.expand(self.norms[2](states)))))
+        return output
 
-    def _read(self, states: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+    def _attend_to_text(self, states: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
         if keys.shape[2] == 1 and not self.training:
-            return self.text_attention.tell(values)  # whoever looks at a single word sees that word
+            return self.text_attention.project_out(values)  # attention over a single key is the identity on its value
         output: Tensor = self.text_attention(self.norms[1](states), keys, values, mask)
         return output
 
 
 class SelfAttention(nn.Module):
-    """Every token looks at every token."""
+    """Bidirectional self-attention with normalized queries and keys."""
 
     def __init__(self, width: int, num_heads: int) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.to_queries_keys_values = nn.Linear(width, 3 * width, bias=False)
+        self.to_qkv = nn.Linear(width, 3 * width, bias=False)
         self.query_norm = RMSNorm(width // num_heads)
         self.key_norm = RMSNorm(width // num_heads)
-        self.to_output = nn.Linear(width, width, bias=False)
+        self.to_out = nn.Linear(width, width, bias=False)
 
     def forward(self, states: Float[Tensor, "batch tokens width"]) -> Float[Tensor, "batch tokens width"]:
-        """Look."""
-        parts = self.to_queries_keys_values(states)
+        """Return the attention output."""
+        parts = self.to_qkv(states)
         queries, keys, values = rearrange(parts, "b n (three h c) -> three b h n c", three=3, h=self.num_heads)
-        seen = attend(self.query_norm(queries), self.key_norm(keys), values)
-        output: Tensor = self.to_output(rearrange(seen, "b h n c -> b n (h c)"))
+        heads = scaled_dot_product_attention(self.query_norm(queries), self.key_norm(keys), values)
+        output: Tensor = self.to_out(rearrange(heads, "b h n c -> b n (h c)"))
         return output
 
 
 class TextAttention(nn.Module):
-    """Every token looks at the words of the text, whose keys and values are made beforehand."""
+    """Cross-attention to a text with precomputed keys and values."""
 
     def __init__(self, width: int, text_dim: int, num_heads: int) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.to_queries = nn.Linear(width, width, bias=False)
-        self.to_keys_values = nn.Linear(text_dim, 2 * width, bias=False)
+        self.to_q = nn.Linear(width, width, bias=False)
+        self.to_kv = nn.Linear(text_dim, 2 * width, bias=False)
         self.query_norm = RMSNorm(width // num_heads)
         self.key_norm = RMSNorm(width // num_heads)
-        self.to_output = nn.Linear(width, width, bias=False)
+        self.to_out = nn.Linear(width, width, bias=False)
 
-    def read(self, text: Float[Tensor, "batch text dim"]) -> tuple[Tensor, Tensor]:
-        """Make the keys and values of a text."""
-        parts = self.to_keys_values(text)
+    def keys_values(self, text: Float[Tensor, "batch text dim"]) -> tuple[Tensor, Tensor]:
+        """Return keys and values of a text, each of shape (batch, heads, text, channels)."""
+        parts = self.to_kv(text)
         keys, values = rearrange(parts, "b t (two h c) -> two b h t c", two=2, h=self.num_heads)
         return self.key_norm(keys), values
 
@@ -248,11 +247,11 @@ class TextAttention(nn.Module):
         values: Float[Tensor, "batch heads text channels"],
         mask: Bool[Tensor, "batch 1 1 text"],
     ) -> Float[Tensor, "batch tokens width"]:
-        """Look."""
-        queries = rearrange(self.to_queries(states), "b n (h c) -> b h n c", h=self.num_heads)
-        return self.tell(attend(self.query_norm(queries), keys, values, mask))
+        """Return the attention output."""
+        queries = rearrange(self.to_q(states), "b n (h c) -> b h n c", h=self.num_heads)
+        return self.project_out(scaled_dot_product_attention(self.query_norm(queries), keys, values, mask))
 
-    def tell(self, seen: Float[Tensor, "batch heads tokens channels"]) -> Float[Tensor, "batch tokens width"]:
-        """Put together what the heads saw."""
-        output: Tensor = self.to_output(rearrange(seen, "b h n c -> b n (h c)"))
+    def project_out(self, heads: Float[Tensor, "batch heads tokens channels"]) -> Float[Tensor, "batch tokens width"]:
+        """Concatenate the heads and project them to ``width``."""
+        output: Tensor = self.to_out(rearrange(heads, "b h n c -> b n (h c)"))
         return output

@@ -1,4 +1,4 @@
-"""Which image tokens are hidden: in training at random, in generation fewer from step to step.
+"""Masks of image tokens: random in training, fewer masked tokens from step to step in generation.
 
 The schedules are MaskGIT's (Chang et al., arXiv 2202.04200) as MUSE uses them (Chang et al., arXiv 2301.00704).
 """
@@ -10,61 +10,61 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
-def draw_mask(
+def sample_mask(
     num_rows: int, num_tokens: int, generator: torch.Generator | None = None, device: torch.device | str = "cpu"
 ) -> Bool[Tensor, "rows tokens"]:
-    """Hide tokens of training pictures: a share of cos(pi u / 2) of each, u uniform in [0, 1), and at least one.
+    """Mask a fraction cos(pi u / 2) of the tokens of each training image, u uniform in [0, 1), and at least one token.
 
     Args:
-        num_rows: Pictures.
-        num_tokens: N, tokens of a picture.
-        generator: Source of randomness; torch's own where left out.
-        device: Where the generator, and so the mask, lives.
+        num_rows: Images.
+        num_tokens: N, tokens per image.
+        generator: Random generator; the global one of torch by default.
+        device: Device of the generator and of the mask.
 
     Returns:
-        True where a token is hidden.
+        True where a token is masked.
 
     Example:
-        >>> draw_mask(2, 64).shape
+        >>> sample_mask(2, 64).shape
         torch.Size([2, 64])
     """
-    shares = (math.pi / 2 * torch.rand(num_rows, 1, generator=generator, device=device)).cos()
-    num_hidden = (shares * num_tokens).round().clamp(min=1)
+    fractions = (math.pi / 2 * torch.rand(num_rows, 1, generator=generator, device=device)).cos()
+    num_masked = (fractions * num_tokens).round().clamp(min=1)
     ranks = torch.rand(num_rows, num_tokens, generator=generator, device=device).argsort(1).argsort(1)
-    return ranks < num_hidden
+    return ranks < num_masked
 
 
-def count_hidden(num_tokens: int, num_steps: int) -> tuple[int, ...]:
-    """Number of tokens that are still hidden after each step of generation: N cos(pi/2 step/steps), rounded down.
+def count_masked(num_tokens: int, num_steps: int) -> tuple[int, ...]:
+    """Return the number of tokens still masked after each generation step: N cos(pi/2 step/steps), rounded down.
 
-    Every step reveals one token or more, and the last one the rest.
+    Each step unmasks at least one token; the last step unmasks the rest.
 
     Args:
-        num_tokens: N, tokens of a picture.
+        num_tokens: N, tokens per image.
         num_steps: Steps, 1 to N.
 
     Raises:
         ValueError: If there are more steps than tokens, or none.
 
     Example:
-        >>> count_hidden(num_tokens=64, num_steps=4)
+        >>> count_masked(num_tokens=64, num_steps=4)
         (59, 45, 24, 0)
     """
     if not 1 <= num_steps <= num_tokens:
         raise ValueError(
-            f"A picture of {num_tokens} tokens cannot be generated in {num_steps} steps; expected 1 to {num_tokens}, "
-            "because every step reveals one token or more."
+            f"{num_tokens} tokens cannot be generated in {num_steps} steps; expected 1 to {num_tokens}, because each "
+            "step unmasks at least one token. Change num_steps."
         )
-    hidden, left = [], num_tokens
+    masked, left = [], num_tokens
     for step in range(1, num_steps):
         wanted = math.floor(num_tokens * math.cos(math.pi / 2 * step / num_steps))
         left = max(num_steps - step, min(wanted, left - 1))
-        hidden.append(left)
-    return (*hidden, 0)
+        masked.append(left)
+    return (*masked, 0)
 
 
 def gumbel(uniform: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Turn uniform numbers in [0, 1) into standard Gumbel noise, finite throughout.
+    """Transform uniform numbers in [0, 1) into standard Gumbel noise; every value is finite.
 
     Example:
         >>> gumbel(torch.tensor([0.0, 0.5])).isfinite().all()
@@ -75,13 +75,13 @@ def gumbel(uniform: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 
 
 def sample_categorical(logits: Float[Tensor, "*rows codes"], uniform: Float[Tensor, "*rows"]) -> Int[Tensor, "*rows"]:
-    """Draw a code per row by inverting its distribution function, so that one uniform number decides.
+    """Sample a code per row by inverting the cumulative distribution, from one uniform number per row.
 
-    Noise per code, as the Gumbel trick wants it, would be thousands of numbers per token; one number can be drawn
-    ahead per record, and the draw does not depend on what else is in the batch.
+    The Gumbel-max trick needs one number per code. One number per token can be sampled in advance per record, so that a
+    sample does not depend on the rest of the batch.
 
     Args:
-        logits: Unnormalised log-probabilities; minus infinity rules a code out.
+        logits: Unnormalized log-probabilities; minus infinity excludes a code.
         uniform: In [0, 1).
 
     Example:
@@ -89,23 +89,23 @@ def sample_categorical(logits: Float[Tensor, "*rows codes"], uniform: Float[Tens
         tensor([1, 0])
     """
     cumulative = logits.float().softmax(-1).cumsum(-1)
-    # Scaled by the last value, because sums of floats end a little beside one.
+    # Scaled by the last value: a sum of floats is not exactly one.
     threshold = uniform.float()[..., None] * cumulative[..., -1:]
     return torch.searchsorted(cumulative, threshold, right=True)[..., 0].clamp(max=logits.shape[-1] - 1)
 
 
 def halton_order(height: int, width: int) -> Int[Tensor, " tokens"]:
-    """Order of a grid's positions in which neighbours come far apart (Besnier et al., arXiv 2503.17076).
+    """Return an order of grid positions that puts neighbors far apart (Besnier et al., arXiv 2503.17076).
 
-    The points of the Halton sequence in bases 2 and 3 spread evenly over the unit square; each names the cell that it
-    falls into, and a cell counts when it is named first.
+    The points of the Halton sequence in bases 2 and 3 cover the unit square evenly. The order is that in which the
+    sequence first falls into each cell.
 
     Args:
         height: Rows.
         width: Columns.
 
     Returns:
-        All positions in raster numbering, each once.
+        All positions as raster indices, each once.
 
     Example:
         >>> halton_order(2, 2)
@@ -121,7 +121,7 @@ def halton_order(height: int, width: int) -> Int[Tensor, " tokens"]:
 
 
 def _van_der_corput(index: int, base: int) -> float:
-    """Mirror the digits of a number behind the point (van der Corput, 1935)."""
+    """Return the radical inverse of a number: its digits mirrored at the radix point (van der Corput, 1935)."""
     value, scale = 0.0, 1.0
     while index:
         index, digit = divmod(index, base)

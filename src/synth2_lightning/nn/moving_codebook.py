@@ -1,4 +1,4 @@
-"""A codebook that follows the vectors that it quantises (van den Oord et al., arXiv 1711.00937, appendix A.1)."""
+"""Codebook trained by exponential moving averages (van den Oord et al., arXiv 1711.00937, appendix A.1)."""
 
 import math
 
@@ -9,31 +9,34 @@ from torch.nn.functional import normalize
 
 
 class MovingCodebook(nn.Module):
-    """Each code is the moving average of the vectors that chose it; codes that nobody chooses start again elsewhere.
+    """Vector quantizer whose codes are moving averages of their assigned vectors. Dead codes are re-initialized.
 
-    Codes and vectors lie on a sphere (Yu et al., arXiv 2110.04627, section 3.2): otherwise one property that is easy
-    to tell, such as brightness, may take nearly all of the codes' variance. The code that is nearest on the sphere is
-    nearest off it, too, so who looks codes up need not know.
+    Codes and vectors are normalized to a sphere (Yu et al., arXiv 2110.04627, section 3.2). Otherwise one simple
+    property, such as brightness, can take up nearly all of the codes' variance. The code nearest to a normalized vector
+    is also the nearest to the vector itself, so a lookup needs no normalization.
 
-    Vectors may pass as they are for some batches first. A codebook that starts too early sees vectors of an encoder
-    that has learnt next to nothing; what few directions they differ in is all that codes can tell from then on, and
-    the encoder has no reason to find more.
+    Codes are initialized after ``num_free_batches`` training batches; until then vectors pass unquantized. Vectors of
+    an untrained encoder vary in few directions. Codes initialized from them can distinguish no others, and the encoder
+    gets no gradient towards more.
 
-    The codes start at vectors of one batch, and start again at vectors of the present one. Either way a
-    vector is drawn with a probability in proportion to its squared distance to the nearest code, as in k-means++
-    (Arthur and Vassilvitskii, 2007): most positions of a picture are background, and codes that were drawn evenly
-    would nearly all be copies of it. Over several processes the averages are shared, and the draws are those of
-    the first process.
+    Codes are initialized and re-initialized to vectors of the current batch, sampled with probability proportional to
+    the squared distance to the nearest code, as in k-means++ (Arthur and Vassilvitskii, 2007). Most positions of an
+    image are background, and uniform sampling would give mostly copies of it. With several processes, the averages are
+    reduced over all of them, and sampled vectors are broadcast from the first.
+
+    ``vector_quantize_pytorch.VectorQuantize`` is not a replacement. It initializes by k-means or at random and samples
+    the replacements of dead codes uniformly, has no unquantized phase, and does not count replacements; its private
+    methods would have to be overridden for the first two.
 
     Args:
         num_codes: Number of codes.
         dim: Width of a code.
-        decay: Share of the old average that is kept in each step, 0 to 1.
-        revival_threshold: Codes that are chosen less often than this in a step, on average, start again.
-        num_free_batches: Training batches that pass before the codes start.
+        decay: Weight of the old average in each step, 0 to 1.
+        revival_threshold: A code is re-initialized when its average number of assigned vectors per step falls below.
+        num_free_batches: Training batches before the codes are initialized.
 
     Attributes:
-        num_revived: Codes that started again so far, in this process.
+        num_revived: Number of re-initialized codes so far, in this process.
 
     Raises:
         ValueError: If the decay is outside 0 to 1, or ``num_free_batches`` is negative.
@@ -77,10 +80,10 @@ class MovingCodebook(nn.Module):
     def forward(
         self, inputs: Float[Tensor, "vectors dim"]
     ) -> tuple[Float[Tensor, "vectors dim"], Int[Tensor, " vectors"]]:
-        """Replace vectors by their nearest codes; the gradient passes as if they had not been replaced.
+        """Replace vectors by their nearest codes, with a straight-through gradient.
 
         Returns:
-            The codes, and their ids. Before the codes start: the vectors on the sphere, and zeros.
+            Codes and their ids. Before the codes are initialized: the normalized vectors, and zeros.
         """
         inputs = spherical(inputs)
         values = inputs.detach().float()
@@ -102,8 +105,8 @@ class MovingCodebook(nn.Module):
         vectors = values[:1]
         while len(vectors) < len(self.vectors):
             distances = torch.cdist(values, vectors).amin(dim=1)
-            num_new = min(len(vectors), len(self.vectors) - len(vectors))  # double, so that few rounds are needed
-            vectors = torch.cat([vectors, _draw_far(values, distances, num_new)])
+            num_new = min(len(vectors), len(self.vectors) - len(vectors))  # doubling needs few rounds
+            vectors = torch.cat([vectors, _sample_far(values, distances, num_new)])
         self.vectors.copy_(_of_first_process(vectors))
         self.sums.copy_(self.vectors)
         self.has_started.fill_(True)
@@ -126,25 +129,25 @@ class MovingCodebook(nn.Module):
         if num_unused == 0:
             return
         self.num_revived += num_unused
-        self.vectors[unused] = _of_first_process(_draw_far(values, distances, num_unused))
-        self.counts[unused] = 2 * self.revival_threshold  # time to be chosen, before it is judged again
+        self.vectors[unused] = _of_first_process(_sample_far(values, distances, num_unused))
+        self.counts[unused] = 2 * self.revival_threshold  # several steps until it can fall below the threshold again
         self.sums[unused] = self.vectors[unused] * 2 * self.revival_threshold
 
 
 def spherical(vectors: Float[Tensor, "vectors dim"]) -> Float[Tensor, "vectors dim"]:
-    """Bring vectors to the sphere on which channels have a mean square of one."""
+    """Normalize vectors to a mean square of one over channels."""
     return normalize(vectors, dim=-1) * math.sqrt(vectors.shape[-1])
 
 
-def _draw_far(
-    values: Float[Tensor, "vectors dim"], distances: Float[Tensor, " vectors"], num_drawn: int
-) -> Float[Tensor, "drawn dim"]:
-    # Where every vector is a code already, all are drawn alike.
+def _sample_far(
+    values: Float[Tensor, "vectors dim"], distances: Float[Tensor, " vectors"], num_samples: int
+) -> Float[Tensor, "samples dim"]:
+    # Uniform where every vector equals a code.
     weights = distances.square().clamp_min(1e-12)
-    return values[weights.multinomial(num_drawn, replacement=num_drawn > len(values))]
+    return values[weights.multinomial(num_samples, replacement=num_samples > len(values))]
 
 
-def _of_first_process(vectors: Float[Tensor, "drawn dim"]) -> Float[Tensor, "drawn dim"]:
+def _of_first_process(vectors: Float[Tensor, "samples dim"]) -> Float[Tensor, "samples dim"]:
     if distributed.is_initialized():
         distributed.broadcast(vectors, src=0)
     return vectors

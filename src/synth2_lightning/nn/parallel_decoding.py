@@ -1,7 +1,8 @@
-"""Parallel decoding: image tokens are revealed many at a time, in a few steps (MaskGIT, arXiv 2202.04200).
+"""Parallel decoding: each of a few steps unmasks many image tokens (MaskGIT, arXiv 2202.04200).
 
-Built to be quick: the text is read once per caption, both halves of guidance run in one batch and meet before the
-heads, these are asked only where a token is hidden, and what a step reveals is written in place.
+For speed, the keys and values of the text are computed once per caption; the conditional and unconditional states of
+guidance run in one batch and are combined before the heads; the heads are evaluated at masked tokens only; and the
+tokens of a step are written in place.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,8 +12,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from synth2_lightning.nn.maskgit import MaskGit, TextMemory
-from synth2_lightning.nn.masking import count_hidden, sample_categorical
+from synth2_lightning.nn.maskgit import MaskGit, TextKeyValues
+from synth2_lightning.nn.masking import count_masked, sample_categorical
 from synth2_lightning.nn.unmasking import UnmaskingOrder
 
 Embed = Callable[[Int[Tensor, "batch tokens levels"]], Float[Tensor, "batch tokens dim"]]
@@ -20,14 +21,14 @@ Embed = Callable[[Int[Tensor, "batch tokens levels"]], Float[Tensor, "batch toke
 
 @dataclass(frozen=True, kw_only=True)  # without slots: jsonargparse reads the __dict__ of defaults
 class SamplingSettings:
-    """How image tokens are drawn. Pairs are values at the first and the last step, linear in between.
+    """Settings of parallel decoding. Pairs are values at the first and the last step, linear in between.
 
     Args:
         num_steps: Steps of parallel decoding.
-        guidance: t in (1 + t) conditional - t unconditional (MUSE, arXiv 2301.00704, section 2.7); 0 is without
-            guidance and half the work. MUSE lets it rise.
+        guidance: Scale t of classifier-free guidance, (1 + t) conditional - t unconditional (MUSE, arXiv 2301.00704,
+            section 2.7). 0 disables it and halves the computation. MUSE increases it over the steps.
         temperature: Divides the logits of the codes.
-        top_k: Draw among the likeliest codes only; ``None`` among all.
+        top_k: Sample from the k most likely codes; ``None`` samples from all.
 
     Raises:
         ValueError: If a number is out of range.
@@ -43,36 +44,27 @@ class SamplingSettings:
     top_k: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be meant."""
+        """Check the ranges."""
         too_few = self.num_steps < 1 or (self.top_k is not None and self.top_k < 1)
         if too_few or min(self.guidance) < 0 or min(self.temperature) <= 0:
             raise ValueError(
-                f"{self} cannot be sampled with; expected num_steps and top_k of 1 or more, guidance of 0 or more, and "
-                "temperature above 0. For the likeliest codes alone set top_k to 1."
+                f"{self} is out of range; expected num_steps and top_k of 1 or more, guidance of 0 or more, and a "
+                "temperature above 0. Set top_k to 1 for greedy decoding."
             )
 
     @property
     def is_guided(self) -> bool:
-        """Whether the unconditional half has to be computed."""
+        """Whether any step uses classifier-free guidance."""
         return max(self.guidance) > 0
 
     def at(self, progress: float) -> tuple[float, float]:
-        """Guidance and temperature at a step; progress is 0 at the first and 1 at the last."""
+        """Return guidance and temperature of a step; progress is 0 at the first step and 1 at the last."""
         guidance, temperature = (first + (last - first) * progress for first, last in (self.guidance, self.temperature))
         return guidance, temperature
 
 
-@dataclass(frozen=True, slots=True)
-class DecodedTokens:
-    """Codes that were drawn, and the likeliest ones of each with their probabilities at that moment."""
-
-    ids: Int[Tensor, "batch tokens levels"]
-    candidates: Int[Tensor, "batch tokens levels candidates"]
-    probabilities: Float[Tensor, "batch tokens levels candidates"]
-
-
-def count_draws(network: MaskGit, settings: SamplingSettings) -> tuple[int, int, int]:
-    """Shape of the random numbers that one picture needs: steps, tokens, levels and one for the order."""
+def noise_shape(network: MaskGit, settings: SamplingSettings) -> tuple[int, int, int]:
+    """Return the shape of the random numbers of one image: steps, tokens, levels + 1 (one for the order)."""
     return settings.num_steps, network.num_tokens, network.num_levels + 1
 
 
@@ -80,112 +72,96 @@ def count_draws(network: MaskGit, settings: SamplingSettings) -> tuple[int, int,
 def decode_in_parallel(
     network: MaskGit,
     embed: Embed,
-    memory: TextMemory,
-    null_memory: TextMemory | None,
-    uniform: Float[Tensor, "batch steps tokens draws"],
+    text: TextKeyValues,
+    null_text: TextKeyValues | None,
+    uniform: Float[Tensor, "batch steps tokens numbers"],
     settings: SamplingSettings,
     order: UnmaskingOrder,
-    num_candidates: int | None = 1,
-) -> DecodedTokens:
-    """Draw the tokens of pictures, one per text.
+) -> Int[Tensor, "batch tokens levels"]:
+    """Sample the tokens of images, one image per text.
 
     Args:
         network: In evaluation mode.
-        embed: The tokenizer's embeddings of codes.
-        memory: Texts of the pictures.
-        null_memory: What guidance moves away from, one per text; needed if there is guidance. It may be of another
-            length: a single word, as the null text is, costs least.
-        uniform: Random numbers in [0, 1), in the shape of :func:`count_draws`. They are arguments so that a picture's
-            tokens depend on its own seed, not on who else is in the batch.
+        embed: Maps codes to the tokenizer's embeddings.
+        text: Conditions of the images.
+        null_text: Unconditional or negative texts, one per image; required with guidance. Its length may differ from
+            that of ``text``. Length 1, as the learned null text has, is the least expensive.
+        uniform: Random numbers in [0, 1), of the shape that :func:`noise_shape` returns per image. They are arguments
+            so that the tokens of an image depend on its own seed, not on the rest of the batch.
         settings: Steps, guidance, temperature.
-        order: Which tokens a step reveals.
-        num_candidates: How many of the likeliest codes to report of every token; ``None`` reports none.
+        order: Selects the tokens that a step unmasks.
 
     Raises:
-        ValueError: If there is guidance but no ``null_memory``, or more candidates than codes.
+        ValueError: If guidance is on without ``null_text``.
     """
-    if settings.is_guided and null_memory is None:
-        raise ValueError("Guidance above 0 moves away from another text; expected null_memory, which was not given.")
-    if num_candidates is not None and not 1 <= num_candidates <= network.codebook_size:
-        raise ValueError(f"num_candidates is {num_candidates}; expected 1 to {network.codebook_size}, the codes.")
-    texts = (memory, null_memory) if settings.is_guided and null_memory else (memory,)
-    canvas = _Canvas(network, embed, len(memory), num_candidates or 0, uniform.device)
-    hidden = order.start(network.grid).to(uniform.device).expand(len(memory), -1)
-    for step, num_left in enumerate(count_hidden(network.num_tokens, settings.num_steps)):
-        num_revealed = hidden.shape[1] - num_left
-        asked, rest = hidden.tensor_split([order.count_asked(hidden.shape[1], num_revealed)], dim=1)
-        draws = _at(uniform[:, step], asked)
+    if settings.is_guided and null_text is None:
+        raise ValueError(
+            f"Guidance {settings.guidance} needs an unconditional text; expected null_text, got None. Compute it by "
+            "MaskGit.encode_text, or set guidance to 0."
+        )
+    texts = (text, null_text) if settings.is_guided and null_text else (text,)
+    canvas = _Canvas(network, embed, len(text), uniform.device)
+    masked = order.start(network.grid).to(uniform.device).expand(len(text), -1)
+    for step, num_left in enumerate(count_masked(network.num_tokens, settings.num_steps)):
+        num_unmasked = masked.shape[1] - num_left
+        masked_positions, rest = masked.tensor_split([order.num_candidates(masked.shape[1], num_unmasked)], dim=1)
+        noise = _at(uniform[:, step], masked_positions)
         guidance, temperature = settings.at(step / max(1, settings.num_steps - 1))
-        states = canvas.think(texts, asked)
-        guess = _guess(network, states, draws, guidance, temperature, settings.top_k, num_candidates or 0)
-        share_left = 1 - (step + 1) / settings.num_steps
-        kept = order.choose(guess.log_probabilities, draws[..., -1], num_revealed, share_left)
-        canvas.reveal(_at(asked, kept), _at(guess.ids, kept), _at(guess.candidates, kept), _at(guess.shares, kept))
-        is_left = torch.ones_like(asked, dtype=torch.bool).scatter(1, kept, False)
-        hidden = torch.cat([asked[is_left].view(len(asked), -1), rest], dim=1)
-    return DecodedTokens(canvas.ids, canvas.candidates, canvas.shares)
-
-
-@dataclass(slots=True)
-class _Guess:
-    ids: Tensor
-    log_probabilities: Tensor
-    candidates: Tensor
-    shares: Tensor
+        states = canvas.predict(texts, masked_positions)
+        ids, log_probabilities = _sample(network, states, noise, guidance, temperature, settings.top_k)
+        fraction_left = 1 - (step + 1) / settings.num_steps
+        kept = order.select(log_probabilities, noise[..., -1], num_unmasked, fraction_left)
+        canvas.commit(_at(masked_positions, kept), _at(ids, kept))
+        is_left = torch.ones_like(masked_positions, dtype=torch.bool).scatter(1, kept, False)
+        masked = torch.cat([masked_positions[is_left].view(len(masked), -1), rest], dim=1)
+    return canvas.ids
 
 
 class _Canvas:
-    """Pictures while they are decoded, as they are reported and as the network sees them."""
+    """State of the images during decoding: sampled codes, and the inputs of the network."""
 
-    def __init__(self, network: MaskGit, embed: Embed, batch: int, num_candidates: int, device: torch.device) -> None:
+    def __init__(self, network: MaskGit, embed: Embed, batch: int, device: torch.device) -> None:
         num_tokens, num_levels = network.num_tokens, network.num_levels
         self.network = network
         self.embed = embed
         self.ids = torch.zeros(batch, num_tokens, num_levels, dtype=torch.long, device=device)
-        self.candidates = torch.zeros(batch, num_tokens, num_levels, num_candidates, dtype=torch.long, device=device)
-        self.shares = torch.zeros(batch, num_tokens, num_levels, num_candidates, device=device)
         self._embeddings = torch.zeros_like(embed(self.ids[:1])).repeat(batch, 1, 1)
-        self._is_hidden = torch.ones(batch, num_tokens, dtype=torch.bool, device=device)
+        self._mask = torch.ones(batch, num_tokens, dtype=torch.bool, device=device)
         self._rows = torch.arange(batch, device=device)[:, None]
 
-    def think(self, texts: Sequence[TextMemory], asked: Tensor) -> Tensor:
-        """States of the asked tokens, for each of the texts: texts, batch, asked, width."""
-        states: Tensor = self.network(self._embeddings, self._is_hidden, *texts)
-        return states.view(len(texts), *self._embeddings.shape[:2], -1)[:, self._rows, asked]
+    def predict(self, texts: Sequence[TextKeyValues], masked_positions: Tensor) -> Tensor:
+        """Return hidden states of shape (texts, batch, positions, width)."""
+        states: Tensor = self.network(self._embeddings, self._mask, *texts)
+        return states.view(len(texts), *self._embeddings.shape[:2], -1)[:, self._rows, masked_positions]
 
-    def reveal(self, positions: Tensor, ids: Tensor, candidates: Tensor, shares: Tensor) -> None:
-        """Write what was guessed."""
+    def commit(self, positions: Tensor, ids: Tensor) -> None:
+        """Write the sampled codes and unmask their positions."""
         at = self._rows, positions
-        self.ids[at], self.candidates[at], self.shares[at] = ids, candidates, shares
+        self.ids[at] = ids
         self._embeddings[at] = self.embed(ids)
-        self._is_hidden[at] = False
+        self._mask[at] = False
 
 
-def _guess(
+def _sample(
     network: MaskGit,
-    states: Float[Tensor, "texts batch asked width"],
-    draws: Float[Tensor, "batch asked draws"],
+    states: Float[Tensor, "texts batch positions width"],
+    noise: Float[Tensor, "batch positions numbers"],
     guidance: float,
     temperature: float,
     top_k: int | None,
-    num_candidates: int,
-) -> _Guess:
-    """Draw a code of every level in turn: each head knows what was drawn before."""
-    # Heads are linear, and what the levels before add is the same in both halves: guiding the states guides the logits.
+) -> tuple[Int[Tensor, "batch positions levels"], Float[Tensor, "batch positions"]]:
+    """Sample a code of each level in turn, given those of the previous levels; return log-probabilities, too."""
+    # The heads are linear and the level embeddings equal for all texts: guidance of states is guidance of logits.
     states = torch.lerp(states[1], states[0], 1 + guidance) if len(states) == 2 else states[0]
     ids = torch.zeros(*states.shape[:2], 0, dtype=torch.long, device=states.device)
     log_probabilities = torch.zeros(states.shape[:2], device=states.device)
-    candidates, shares = [], []
     for level in range(network.num_levels):
-        logits = network.guess(states, ids).float() / temperature
-        log_shares = _keep_top(logits, top_k).log_softmax(-1)
-        drawn = sample_categorical(log_shares, draws[..., level])[..., None]
-        log_probabilities += log_shares.gather(-1, drawn)[..., 0]
-        ids = torch.cat([ids, drawn], dim=-1)
-        likeliest = log_shares.topk(num_candidates, dim=-1)
-        candidates.append(likeliest.indices)
-        shares.append(likeliest.values.softmax(-1))
-    return _Guess(ids, log_probabilities, torch.stack(candidates, dim=-2), torch.stack(shares, dim=-2))
+        logits = network.level_logits(states, ids).float() / temperature
+        level_log_probabilities = _keep_top(logits, top_k).log_softmax(-1)
+        codes = sample_categorical(level_log_probabilities, noise[..., level])[..., None]
+        log_probabilities += level_log_probabilities.gather(-1, codes)[..., 0]
+        ids = torch.cat([ids, codes], dim=-1)
+    return ids, log_probabilities
 
 
 def _keep_top(logits: Tensor, top_k: int | None) -> Tensor:
@@ -195,6 +171,6 @@ def _keep_top(logits: Tensor, top_k: int | None) -> Tensor:
     return logits.masked_fill(logits < least, -torch.inf)
 
 
-def _at(values: Tensor, positions: Int[Tensor, "batch chosen"]) -> Tensor:
-    """Pick positions of the second dimension, others for every row."""
+def _at(values: Tensor, positions: Int[Tensor, "batch selected"]) -> Tensor:
+    """Index the second dimension by positions that differ from row to row."""
     return values[torch.arange(len(values), device=values.device)[:, None], positions]

@@ -1,5 +1,6 @@
-"""How different two pictures look, by the features of a frozen network."""
+"""Perceptual distance of images in the feature space of a frozen network."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -7,18 +8,31 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from synth2_lightning.interfaces import FrozenModule
+
+
+class FeatureExtractor(FrozenModule, ABC):
+    """A frozen network that says what images hold, at several depths: images that look alike have like features.
+
+    It is no :class:`ImageEncoder`, because a gradient flows through it to the images.
+    """
+
+    @abstractmethod
+    def extract(self, images: Float[Tensor, "batch 3 height width"]) -> list[Float[Tensor, "batch _ _ _"]]:
+        """Make one feature map ``(batch, dim, height, width)`` per layer; -1 is black in the images, 1 is white."""
+
 
 def perceptual_distance(
     features: Sequence[Float[Tensor, "batch _ _ _"]], others: Sequence[Float[Tensor, "batch _ _ _"]]
 ) -> Float[Tensor, ""]:
-    """Squared distance of feature vectors of length one, averaged over pictures, positions and layers; 0 to 4.
+    """Return the squared distance of unit feature vectors, averaged over images, positions and layers; 0 to 4.
 
-    As LPIPS (Zhang et al., arXiv 1801.03924, equation 1) without its learnt weights of channels, so it is twice the
-    cosine distance; and with the mean over layers in place of their sum, so the value hardly depends on how many.
+    As LPIPS (Zhang et al., arXiv 1801.03924, equation 1) without learned channel weights, hence twice the cosine
+    distance, and averaged instead of summed over layers, so that the value hardly depends on the number of layers.
 
     Args:
         features: One feature map ``(batch, dim, height, width)`` per layer.
-        others: The same of the other pictures.
+        others: The same of the other images.
 
     Example:
         >>> right, up = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 3.0])

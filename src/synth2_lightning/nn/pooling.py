@@ -1,4 +1,4 @@
-"""One embedding per sentence: the mean over its tokens, as sentence encoders such as MiniLM are trained to be read."""
+"""Sentence embeddings by mean pooling over tokens, as MiniLM and similar encoders were trained."""
 
 from collections.abc import Sequence
 
@@ -14,14 +14,14 @@ from synth2_lightning.interfaces import TextEncoder
 def embed_sentences(
     encoder: TextEncoder, sentences: Sequence[str], batch_size: int = 256
 ) -> Float[Tensor, "sentences dim"]:
-    """Embed sentences as unit vectors, whose scalar products are cosines.
+    """Return unit-length sentence embeddings, whose dot products are cosine similarities.
 
-    Sentences of like length go through the encoder together, since padding costs as much as words do.
+    Batches contain sentences of similar length, because padding costs as much as tokens.
 
     Args:
-        encoder: Loaded.
-        sentences: None of them blank.
-        batch_size: How many go through the encoder at a time.
+        encoder: After ``load()``.
+        sentences: Not blank.
+        batch_size: Sentences per batch.
 
     Returns:
         Embeddings in the order of the sentences, float32 on the CPU.

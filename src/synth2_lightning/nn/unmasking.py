@@ -1,6 +1,7 @@
-"""Which tokens a step of parallel decoding reveals."""
+"""Selection of the tokens that a step of parallel decoding unmasks."""
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
@@ -10,80 +11,83 @@ from synth2_lightning.nn.masking import gumbel, halton_order
 
 
 class UnmaskingOrder(ABC):
-    """Decides which tokens a step reveals."""
+    """Selects the tokens that a step unmasks."""
 
     @abstractmethod
     def start(self, grid: tuple[int, int]) -> Int[Tensor, " tokens"]:
-        """All positions of a grid, in the order in which they are asked."""
+        """Return all positions of a grid, in the order in which they become candidates."""
 
     @abstractmethod
-    def count_asked(self, num_hidden: int, num_revealed: int) -> int:
-        """How many of the next positions to guess in order to reveal some of them."""
+    def num_candidates(self, num_masked: int, num_unmasked: int) -> int:
+        """Return how many of the next positions to predict in order to unmask ``num_unmasked`` of them."""
 
     @abstractmethod
-    def choose(
+    def select(
         self,
-        log_probabilities: Float[Tensor, "batch asked"],
-        uniform: Float[Tensor, "batch asked"],
-        num_revealed: int,
-        share_left: float,
-    ) -> Int[Tensor, "batch revealed"]:
-        """Which of the guesses to keep.
+        log_probabilities: Float[Tensor, "batch candidates"],
+        uniform: Float[Tensor, "batch candidates"],
+        num_unmasked: int,
+        fraction_left: float,
+    ) -> Int[Tensor, "batch unmasked"]:
+        """Return the indices of the candidates to unmask.
 
         Args:
-            log_probabilities: Of the codes that were drawn, summed over levels.
+            log_probabilities: Log-probabilities of the sampled codes, summed over levels.
             uniform: Random numbers in [0, 1).
-            num_revealed: How many to keep.
-            share_left: Share of the steps that is left after this one.
+            num_unmasked: Number of tokens to unmask.
+            fraction_left: Fraction of the steps that remains after this one.
         """
 
 
+@dataclass(frozen=True)
 class ConfidenceOrder(UnmaskingOrder):
-    """Guesses every hidden token, keeps the surest (MaskGIT, arXiv 2202.04200, section 3.2).
+    """Predicts all masked tokens, keeps the most confident predictions (MaskGIT, arXiv 2202.04200, section 3.2).
 
     Args:
-        noise: Gumbel noise on the sureness at the start; it falls linearly to nothing. Without it the most common codes
-            spread over the whole picture.
+        noise: Scale of the Gumbel noise on the confidence at the first step; it decreases linearly to zero. Without
+            noise, the most frequent codes spread over the whole image.
 
     Raises:
         ValueError: If it is negative.
 
     Example:
         >>> order = ConfidenceOrder(noise=0.0)
-        >>> order.choose(torch.tensor([[-1.0, -3.0, -2.0]]), torch.rand(1, 3), num_revealed=2, share_left=0.5)
+        >>> order.select(torch.tensor([[-1.0, -3.0, -2.0]]), torch.rand(1, 3), num_unmasked=2, fraction_left=0.5)
         tensor([[0, 2]])
     """
 
-    def __init__(self, noise: float = 4.5) -> None:
-        if noise < 0:
-            raise ValueError(f"ConfidenceOrder.noise is {noise}; expected 0 or more.")
-        self.noise = noise
+    noise: float = 4.5
+
+    def __post_init__(self) -> None:
+        """Check the range."""
+        if self.noise < 0:
+            raise ValueError(f"ConfidenceOrder.noise is {self.noise}; expected 0 or more.")
 
     def start(self, grid: tuple[int, int]) -> Int[Tensor, " tokens"]:
-        """Raster order; it does not matter."""
+        """Return the raster order; every masked token is a candidate in every step."""
         return torch.arange(grid[0] * grid[1])
 
-    def count_asked(self, num_hidden: int, num_revealed: int) -> int:
-        """All that are hidden."""
-        return num_hidden
+    def num_candidates(self, num_masked: int, num_unmasked: int) -> int:
+        """Return the number of masked tokens."""
+        return num_masked
 
-    def choose(
+    def select(
         self,
-        log_probabilities: Float[Tensor, "batch asked"],
-        uniform: Float[Tensor, "batch asked"],
-        num_revealed: int,
-        share_left: float,
-    ) -> Int[Tensor, "batch revealed"]:
-        """The surest, noise included."""
-        sureness = log_probabilities + self.noise * share_left * gumbel(uniform)
-        return sureness.topk(num_revealed, dim=1).indices
+        log_probabilities: Float[Tensor, "batch candidates"],
+        uniform: Float[Tensor, "batch candidates"],
+        num_unmasked: int,
+        fraction_left: float,
+    ) -> Int[Tensor, "batch unmasked"]:
+        """Return the most confident candidates, noise included."""
+        confidence = log_probabilities + self.noise * fraction_left * gumbel(uniform)
+        return confidence.topk(num_unmasked, dim=1).indices
 
 
 class HaltonOrder(UnmaskingOrder):
-    """Reveals tokens that lie far apart, whatever their sureness (Besnier et al., arXiv 2503.17076).
+    """Unmasks distant tokens, independent of their confidence (Besnier et al., arXiv 2503.17076).
 
-    Tokens of one step are drawn independently of each other: that harms least where they are least related. And only
-    those that are revealed need to be guessed.
+    Tokens of one step are sampled independently, which costs least where they depend least on each other. Only the
+    tokens that a step unmasks are predicted.
 
     Example:
         >>> HaltonOrder().start((2, 2))
@@ -91,19 +95,19 @@ class HaltonOrder(UnmaskingOrder):
     """
 
     def start(self, grid: tuple[int, int]) -> Int[Tensor, " tokens"]:
-        """The order of the Halton sequence."""
+        """Return the order of the Halton sequence."""
         return halton_order(*grid)
 
-    def count_asked(self, num_hidden: int, num_revealed: int) -> int:
-        """Those that are revealed."""
-        return num_revealed
+    def num_candidates(self, num_masked: int, num_unmasked: int) -> int:
+        """Return the number of tokens to unmask."""
+        return num_unmasked
 
-    def choose(
+    def select(
         self,
-        log_probabilities: Float[Tensor, "batch asked"],
-        uniform: Float[Tensor, "batch asked"],
-        num_revealed: int,
-        share_left: float,
-    ) -> Int[Tensor, "batch revealed"]:
-        """All of them."""
-        return torch.arange(num_revealed, device=uniform.device).expand(len(uniform), -1)
+        log_probabilities: Float[Tensor, "batch candidates"],
+        uniform: Float[Tensor, "batch candidates"],
+        num_unmasked: int,
+        fraction_left: float,
+    ) -> Int[Tensor, "batch unmasked"]:
+        """Return all candidates."""
+        return torch.arange(num_unmasked, device=uniform.device).expand(len(uniform), -1)

@@ -1,1 +1,1 @@
-"""Pages that compare caption sets, and balanced or narrow selections of them."""
+"""Reports on caption sets, selection, deduplication, and scores of predictions."""

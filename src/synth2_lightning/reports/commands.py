@@ -1,4 +1,4 @@
-"""What ``synth2 report``, ``synth2 select`` and ``synth2 deduplicate`` do."""
+"""Implementation of ``synth2 report``, ``synth2 select`` and ``synth2 deduplicate``."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,10 +7,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from synth2_lightning.console import MessageConsole
-from synth2_lightning.files import lock_folder
 from synth2_lightning.filters.duplicates import NearDuplicates
 from synth2_lightning.interfaces import TextEncoder
+from synth2_lightning.io.console import MessageConsole
+from synth2_lightning.io.locks import lock_folder
 from synth2_lightning.reports.caption_set import read_caption_set, read_caption_sets
 from synth2_lightning.reports.comparison import compare_sets
 from synth2_lightning.reports.deduplication import remove_near_duplicates
@@ -18,7 +18,7 @@ from synth2_lightning.reports.engine import CaptionEngine
 from synth2_lightning.reports.groups import group_by_class, group_by_cluster
 from synth2_lightning.reports.measures import list_measures
 from synth2_lightning.reports.page import write_report
-from synth2_lightning.reports.rows import refuse_taken
+from synth2_lightning.reports.rows import check_no_caption_set
 from synth2_lightning.reports.selection import Selection, select_rows, write_selection
 
 
@@ -33,29 +33,29 @@ def report_on_sets(
     console: Console | None = None,
     engine: CaptionEngine | None = None,
 ) -> None:
-    """Compare caption sets, show their figures, and write the report.
+    """Compare caption sets, print a table of measures, and write the report.
 
     Args:
-        locations: Of the sets, as :func:`read_caption_set` takes them.
-        folder: Where the report goes.
-        encoder: Any sentence encoder.
-        num_clusters: The paper's k is 20.
-        sample: Captions of each set to compare by, at most.
-        seed: Decides samples and clusters.
-        evaluation: Location of captions that should not be in the sets.
-        console: Where to tell of it.
-        engine: Goes through the set; this process if ``None``.
+        locations: Caption sets, see :func:`read_caption_set`.
+        folder: Output folder.
+        encoder: Sentence encoder.
+        num_clusters: Number of clusters; 20 in the paper.
+        sample: Maximum number of captions per set to compare.
+        seed: Seed of samples and clusters.
+        evaluation: Caption set to measure overlap with, such as test captions.
+        console: Console for messages.
+        engine: Processes the set; by default in this process.
     """
     console = console or MessageConsole()
     with lock_folder(folder):
         sets = read_caption_sets(locations, engine)
-        forbidden = read_caption_set(evaluation).captions if evaluation is not None else []
-        comparison = compare_sets(sets, encoder, num_clusters, sample, seed, forbidden, console)
-        table = Table("figure", box=None)
+        evaluation_captions = read_caption_set(evaluation).captions if evaluation is not None else []
+        comparison = compare_sets(sets, encoder, num_clusters, sample, seed, evaluation_captions, console)
+        table = Table("measure", box=None)
         for one in comparison.sets:
             table.add_column(Text(one.captions.name), justify="right")
         for measure in list_measures(comparison.sets):
-            table.add_row(measure.label, *(measure.write(one) for one in comparison.sets))
+            table.add_row(measure.label, *(measure.format(one) for one in comparison.sets))
         console.print(table)
         console.print(f"The report is at {write_report(comparison, folder)}", soft_wrap=True)
 
@@ -69,19 +69,19 @@ def select_by_class(
     console: Console | None = None,
     engine: CaptionEngine | None = None,
 ) -> None:
-    """Select a part of a caption set that is even over its classes, or over the largest of them.
+    """Select a subset of a caption set, balanced over all classes or the largest ones.
 
     Args:
-        location: Of the set, as :func:`read_caption_set` takes it.
-        folder: Where the selection goes.
-        num: How many captions.
-        num_groups: Of the largest classes only; of all if ``None``.
-        seed: Decides which captions of a class.
-        console: Where to tell of it.
-        engine: Goes through the set; this process if ``None``.
+        location: Caption set, see :func:`read_caption_set`.
+        folder: Output folder.
+        num: Number of captions to select.
+        num_groups: Select from this number of largest classes; from all by default.
+        seed: Seed of the sample in each class.
+        console: Console for messages.
+        engine: Processes the set; by default in this process.
     """
     with lock_folder(folder):
-        refuse_taken(folder)
+        check_no_caption_set(folder)
         captions = read_caption_set(location, engine)
         selection = select_rows(group_by_class(captions), num, num_groups, seed)
         write_selection(captions, selection, {"groups": "class", "num_groups": num_groups, "seed": seed}, folder)
@@ -99,22 +99,22 @@ def select_by_cluster(
     console: Console | None = None,
     engine: CaptionEngine | None = None,
 ) -> None:
-    """Select a part of a caption set that is even over clusters of its embeddings, or over the largest of them.
+    """Select a subset of a caption set, balanced over all clusters of its embeddings or the largest ones.
 
     Args:
-        location: Of the set, as :func:`read_caption_set` takes it.
-        folder: Where the selection goes.
-        num: How many captions.
-        encoder: Any sentence encoder.
+        location: Caption set, see :func:`read_caption_set`.
+        folder: Output folder.
+        num: Number of captions to select.
+        encoder: Sentence encoder.
         num_clusters: Number of clusters.
-        num_groups: Of the largest clusters only; of all if ``None``.
-        seed: Decides the clusters, and which captions of each.
-        console: Where to tell of it.
-        engine: Goes through the set; this process if ``None``.
+        num_groups: Select from this number of largest clusters; from all by default.
+        seed: Seed of the clusters and of the sample in each.
+        console: Console for messages.
+        engine: Processes the set; by default in this process.
     """
     console = console or MessageConsole()
     with lock_folder(folder):
-        refuse_taken(folder)
+        check_no_caption_set(folder)
         captions = read_caption_set(location, engine)
         groups = group_by_cluster(captions, encoder, num_clusters, seed, console)
         selection = select_rows(groups, num, num_groups, seed)
@@ -136,21 +136,21 @@ def deduplicate(
     console: Console | None = None,
     engine: CaptionEngine | None = None,
 ) -> None:
-    """Write a caption set without those captions that say nearly the same as an earlier one.
+    """Write a caption set without near duplicates of earlier captions.
 
     Args:
-        location: Of the set, as :func:`read_caption_set` takes it.
-        folder: Where the new set goes.
-        near: Says which captions are near.
-        console: Where to tell of it.
-        engine: Goes through the set; this process if ``None``.
+        location: Caption set, see :func:`read_caption_set`.
+        folder: Output folder.
+        near: Near-duplicate criterion.
+        console: Console for messages.
+        engine: Processes the set; by default in this process.
     """
     with lock_folder(folder):
-        refuse_taken(folder)
+        check_no_caption_set(folder)
         captions = read_caption_set(location, engine)
         num_kept = remove_near_duplicates(captions, near, folder)
     (console or MessageConsole()).print(
-        f"{num_kept:,d} of {len(captions):,d} captions are in {folder}; the others say nearly the same as one of them.",
+        f"{num_kept:,d} of {len(captions):,d} captions are in {folder}; the others are near duplicates of these.",
         soft_wrap=True,
     )
 
@@ -162,6 +162,6 @@ def _show(selection: Selection, folder: Path, console: Console) -> None:
     num_filled = sum(size > 0 for size in selection.sizes_after.values())
     table.add_row("groups", f"{before.num_groups:,d}", f"{num_filled:,d}")
     table.add_row("entropy in bits", f"{before.entropy:.2f}", f"{after.entropy:.2f}")
-    table.add_row("top-5 share", f"{before.top_five_share:.1%}", f"{after.top_five_share:.1%}")
+    table.add_row("top-5 fraction", f"{before.top_five_fraction:.1%}", f"{after.top_five_fraction:.1%}")
     console.print(table)
     console.print(f"The selection is in {folder}", soft_wrap=True)

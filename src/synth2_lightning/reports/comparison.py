@@ -1,4 +1,4 @@
-"""Caption sets side by side: clusters of their embeddings, and a map of them (Synth², arXiv 2403.07750)."""
+"""Comparison of caption sets: statistics, clusters and a t-SNE map of embeddings (Synth², arXiv 2403.07750)."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -10,15 +10,16 @@ from rich.console import Console
 from torch import Tensor
 
 from synth2_lightning.interfaces import TextEncoder
+from synth2_lightning.io.extras import require_extra
 from synth2_lightning.metrics.balance import Balance, measure_balance
 from synth2_lightning.metrics.clusters import Clusters, count_words, fit_clusters, name_groups
 from synth2_lightning.metrics.diversity import split_caption
 from synth2_lightning.reports.caption_set import CaptionSet
 from synth2_lightning.reports.embedding import embed_captions
-from synth2_lightning.reports.figures import SetFigures, measure_set
+from synth2_lightning.reports.set_statistics import SetStatistics, measure_set
 
 _NUM_EXAMPLES = 2
-_NUM_MAPPED = 2000  # points over all sets: what t-SNE lays out in seconds, and what an eye can tell apart
+_NUM_MAPPED = 2000  # points in total: t-SNE takes seconds, and points remain distinguishable
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,35 +27,35 @@ class ComparedSet:
     """One set of a comparison.
 
     Args:
-        captions: The whole set.
-        figures: What is counted in it.
-        own_sizes: Captions of the sample in clusters that were fitted to it alone, largest first.
-        common_sizes: Captions of the sample in the clusters that all sets share, in their order.
+        captions: The complete set.
+        statistics: Statistics of the set.
+        own_sizes: Number of sampled captions in each cluster fitted to this set, largest first.
+        common_sizes: Number of sampled captions in each common cluster, in the order of the topics.
     """
 
     captions: CaptionSet
-    figures: SetFigures
+    statistics: SetStatistics
     own_sizes: list[int]
     common_sizes: list[int]
 
     @property
     def own_balance(self) -> Balance:
-        """How evenly the set fills its own clusters."""
+        """Balance over the set's own clusters."""
         return measure_balance(self.own_sizes)
 
     @property
     def common_balance(self) -> Balance:
-        """How evenly the set fills the clusters that all sets share."""
+        """Balance over the common clusters."""
         return measure_balance(self.common_sizes)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Topic:
-    """A cluster that all sets share.
+    """Common cluster: fitted to the samples of all sets.
 
     Args:
-        words: Typical of it, the most typical first.
-        examples: Per set, the captions that are nearest to its centre.
+        words: Typical words, the most typical first.
+        examples: Per set, the captions nearest to the center.
     """
 
     words: list[str]
@@ -63,13 +64,13 @@ class Topic:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CaptionMap:
-    """Some captions of every set in the plane, near each other where their embeddings are.
+    """Two-dimensional t-SNE embedding of some captions of each set.
 
     Args:
-        positions: Of the captions.
-        captions: The texts.
-        sets: Number of the set of each.
-        topics: Number of the topic of each.
+        positions: Coordinates of the captions.
+        captions: The captions.
+        sets: Index of the set of each caption.
+        topics: Index of the topic of each caption.
     """
 
     positions: Float[Tensor, "points 2"]
@@ -80,15 +81,15 @@ class CaptionMap:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Comparison:
-    """What a report shows.
+    """Data of a report.
 
     Args:
-        sets: In the order that they were given in.
-        topics: The clusters that all sets share, largest first.
-        map: Some of the captions in the plane.
-        sample_size: Captions of each set that were compared.
+        sets: The compared sets, in input order.
+        topics: Common clusters, largest first.
+        map: t-SNE map of some captions.
+        sample_size: Number of captions compared per set.
         encoder: Name of the sentence encoder.
-        seed: Of samples and clusters.
+        seed: Seed of samples and clusters.
     """
 
     sets: tuple[ComparedSet, ...]
@@ -111,17 +112,16 @@ def compare_sets(
     """Compare caption sets by samples of equal size.
 
     Args:
-        sets: At least one.
-        encoder: Any sentence encoder; it is loaded here.
-        num_clusters: The paper's k is 20.
-        sample: Captions of each set, fewer where the smallest set is smaller; figures of unequal samples would differ
-            for that alone.
-        seed: Decides samples and clusters.
-        evaluation: Captions that should not be in the sets.
-        console: Where progress is shown.
+        sets: At least one caption set.
+        encoder: Sentence encoder; it is loaded here.
+        num_clusters: Number of clusters; 20 in the paper.
+        sample: Maximum number of captions per set; limited by the smallest set, because statistics depend on the size.
+        seed: Seed of samples and clusters.
+        evaluation: Captions to measure overlap with, such as test captions.
+        console: Console for progress.
 
     Raises:
-        ValueError: If the smallest set has fewer captions than there are clusters.
+        ValueError: If the sample of a set has fewer captions than clusters, or fewer than two.
 
     Example:
         >>> import pyarrow as pa
@@ -139,28 +139,29 @@ def compare_sets(
     if size < max(2, num_clusters):
         raise ValueError(
             f"{size} captions of each set cannot be compared by {num_clusters} clusters: the smallest set, "
-            f"{smallest.name!r}, has {len(smallest)}, and the sample is {sample}. Expected as many captions as "
-            "clusters, and two at least; ask for fewer clusters, or give larger sets."
+            f"{smallest.name!r}, has {len(smallest)}, and the sample is {sample}. Expected at least two captions, and "
+            "one per cluster. Use fewer clusters, or larger sets."
         )
     console = console or Console(quiet=True)
     encoder.load()
     samples = [captions.sample(size, seed) for captions in sets]
     embeddings = [embed_captions(encoder, texts, one.name, console) for one, texts in zip(sets, samples, strict=True)]
-    with console.status("looking for clusters"):
+    with console.status("fitting clusters"):
         own = [fit_clusters(each, num_clusters, seed).sizes for each in embeddings]
         common = fit_clusters(torch.cat(embeddings), num_clusters, seed)
     labels = common.labels.view(len(sets), size)
     with console.status("counting words"):
-        figures = [
+        statistics = [
             measure_set(captions, texts, evaluation, seed) for captions, texts in zip(sets, samples, strict=True)
         ]
     compared = [
-        ComparedSet(captions, figure, sizes, row.bincount(minlength=num_clusters).tolist())
-        for captions, figure, sizes, row in zip(sets, figures, own, labels, strict=True)
+        ComparedSet(captions, each, sizes, row.bincount(minlength=num_clusters).tolist())
+        for captions, each, sizes, row in zip(sets, statistics, own, labels, strict=True)
     ]
-    with console.status("drawing the map"):
-        plane = _map_captions(samples, torch.stack(embeddings), labels, seed)
-    return Comparison(tuple(compared), _describe_topics(samples, embeddings, common), plane, size, encoder.name, seed)
+    with console.status("computing the map"):
+        caption_map = _map_captions(samples, torch.stack(embeddings), labels, seed)
+    topics = _describe_topics(samples, embeddings, common)
+    return Comparison(tuple(compared), topics, caption_map, size, encoder.name, seed)
 
 
 def _describe_topics(
@@ -197,9 +198,10 @@ def _map_captions(
     labels: Int[Tensor, "sets captions"],
     seed: int,
 ) -> CaptionMap:
+    require_extra("sklearn", "report")
     from sklearn.manifold import TSNE
 
-    num = min(len(samples[0]), max(1, _NUM_MAPPED // len(samples)))  # samples are shuffled already
+    num = min(len(samples[0]), max(1, _NUM_MAPPED // len(samples)))  # samples are shuffled
     vectors = embeddings[:, :num].flatten(0, 1)
     perplexity = min(30.0, (len(vectors) - 1) / 3)
     positions = TSNE(perplexity=perplexity, init="random", random_state=seed).fit_transform(vectors.numpy())

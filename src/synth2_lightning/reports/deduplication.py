@@ -1,42 +1,42 @@
-"""A caption set without near duplicates."""
+"""Removal of near duplicates from a caption set."""
 
 import json
 from pathlib import Path
 
 import pyarrow as pa
 
-from synth2_lightning.files import write_atomically
 from synth2_lightning.filters.duplicates import REASON_NEAR, NearDuplicates
+from synth2_lightning.io.atomic import write_atomically
 from synth2_lightning.reports.caption_set import MANIFEST, CaptionSet
-from synth2_lightning.reports.rows import leave_rows_out, part_rows, refuse_taken, take_rows, write_rows
+from synth2_lightning.reports.rows import check_no_caption_set, drop_rows, split_rows, take_rows, write_rows
 from synth2_lightning.shards.caption_set import REJECTED
 from synth2_lightning.sources.caption_files import CAPTION_SET_TABLE
 
 
 def remove_near_duplicates(captions: CaptionSet, near: NearDuplicates, folder: Path) -> int:
-    """Write what is left of a caption set, what was rejected and why, and a manifest.
+    """Write a caption set without near duplicates, the rejected captions with reasons, and a manifest.
 
     Args:
-        captions: The set; its blank captions are left out.
-        near: Says which captions are near.
-        folder: Where the new set goes.
+        captions: The set; blank captions are dropped.
+        near: Near-duplicate criterion.
+        folder: Output folder.
 
     Returns:
-        How many captions are left.
+        The number of kept captions.
 
     Raises:
-        FileExistsError: If the folder holds a caption set already.
+        FileExistsError: If the folder contains a caption set.
         OSError: If the folder cannot be written to.
     """
-    refuse_taken(folder)
+    check_no_caption_set(folder)
     name = type(near).__name__
-    parts = part_rows(captions.partitions, captions.engine.find_near_duplicates(near, captions.partitions))
-    num_kept = write_rows(captions.engine.map(leave_rows_out, parts), folder / CAPTION_SET_TABLE)
+    parts = split_rows(captions.partitions, captions.engine.find_near_duplicates(near, captions.partitions))
+    num_kept = write_rows(captions.engine.map(drop_rows, parts), folder / CAPTION_SET_TABLE)
     rejected = (_give_reason(table, name) for table in captions.engine.map(take_rows, parts))
     num_rejected = write_rows(rejected, folder / REJECTED)
     count = {"name": name, "num_seen": len(captions), "num_changed": 0, "num_rejected": num_rejected}
     manifest = {
-        "num_written": captions.census.num_rows,
+        "num_written": captions.counts.num_rows,
         "num_blank": captions.num_blank,
         "num_kept": num_kept,
         "filtered_from": str(captions.path),
@@ -50,7 +50,7 @@ def remove_near_duplicates(captions: CaptionSet, near: NearDuplicates, folder: P
 
 def _give_reason(table: pa.Table, name: str) -> pa.Table:
     for column, text in (("filter", name), ("reason", REASON_NEAR)):
-        if column in table.column_names:  # of an earlier filter
+        if column in table.column_names:  # from an earlier filter
             table = table.drop_columns([column])
         table = table.append_column(column, pa.array([text] * len(table), pa.string()))
     return table

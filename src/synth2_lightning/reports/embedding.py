@@ -1,4 +1,4 @@
-"""Embed captions while telling how far it is."""
+"""Caption embeddings with a progress bar."""
 
 from collections.abc import Sequence
 
@@ -11,20 +11,20 @@ from torch import Tensor
 from synth2_lightning.interfaces import TextEncoder
 from synth2_lightning.nn.pooling import embed_sentences
 
-_CHUNK = 1024  # long enough that captions of like length meet in a batch, short enough to tell of it
+_CHUNK = 1024  # batched by length within a chunk; the progress bar advances per chunk
 BATCH_SIZE = 64
 
 
 def embed_captions(
     encoder: TextEncoder, captions: Sequence[str], label: str, console: Console
 ) -> Float[Tensor, "captions dim"]:
-    """Embed captions as unit vectors, behind a progress bar.
+    """Return caption embeddings as unit vectors, and show a progress bar.
 
     Args:
-        encoder: Loaded.
-        captions: None of them blank; at least one.
-        label: What the bar says.
-        console: Where the bar is shown; it is gone when all are done.
+        encoder: Loaded sentence encoder.
+        captions: At least one caption; none is blank.
+        label: Label of the progress bar.
+        console: Console of the progress bar.
 
     Example:
         >>> from synth2_lightning.testing import TinyTextEncoder

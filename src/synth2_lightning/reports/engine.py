@@ -1,7 +1,6 @@
-"""What goes through the partitions of a caption set: this process, or something that has many machines.
+"""Execution engines for caption sets, local or distributed.
 
-Whatever the engine, every record is looked at by the same functions, and what they find is put together in the order of
-the partitions; so the result is the same.
+All engines apply the same functions to partitions and combine the results in partition order, so results are equal.
 """
 
 from abc import ABC, abstractmethod
@@ -19,39 +18,36 @@ Result = TypeVar("Result")
 
 
 class CaptionEngine(ABC):
-    """Applies functions to partitions, and finds near duplicates over all of them."""
+    """Base class of engines that map functions over partitions and find near duplicates across them."""
 
     @abstractmethod
     def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
-        """Give the result of every item, in the order of the items, without holding all of them at once.
+        """Lazily yield the result of each item, in input order.
 
         Args:
-            function: Of one item alone; it may be sent to another process.
-            items: Small: partitions say where rows lie, they do not hold them.
+            function: Function of one item; it is pickled if the engine is distributed.
+            items: Small objects, such as partitions, which refer to rows on disk.
         """
 
     @abstractmethod
     def find_near_duplicates(self, near: NearDuplicates, partitions: Sequence[Partition]) -> Ints:
-        """Give the numbers of the rows that say nearly the same as an earlier one that stays, ascending.
-
-        Blank captions are no duplicates of anything.
-        """
+        """Return the sorted row numbers of non-blank captions that are near duplicates of an earlier kept one."""
 
 
-class OneProcess(CaptionEngine):
-    """Goes through the partitions one after the other; near duplicates are looked for in memory.
+class SingleProcessEngine(CaptionEngine):
+    """Processes partitions sequentially; near duplicates are found in memory.
 
     Example:
-        >>> list(OneProcess().map(len, ["a fox", "two dogs"]))
+        >>> list(SingleProcessEngine().map(len, ["a fox", "two dogs"]))
         [5, 8]
     """
 
     def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
-        """Go through them."""
+        """Map sequentially."""
         return map(function, items)
 
     def find_near_duplicates(self, near: NearDuplicates, partitions: Sequence[Partition]) -> Ints:
-        """Judge all captions at once."""
+        """Compare all captions in memory."""
         found = [
             (first + offset, caption)
             for partition in partitions
@@ -59,4 +55,4 @@ class OneProcess(CaptionEngine):
             for offset, caption in enumerate(list_captions(rows))
             if caption
         ]
-        return np.asarray([found[place][0] for place in near.find_rejected([text for _, text in found])], np.int64)
+        return np.asarray([found[index][0] for index in near.find_rejected([text for _, text in found])], np.int64)

@@ -1,7 +1,7 @@
-"""Groups of captions to select by.
+"""Groups of captions by class or cluster, for balanced selection.
 
-Clusters are fitted to a sample of the set whose size depends on the number of clusters only, and each caption goes to
-the nearest centre: so a set of any size takes the memory of a sample, and each partition is grouped on its own.
+Clusters are fitted to a sample whose size depends only on the number of clusters, and each caption is assigned to the
+nearest center. Memory is independent of the size of the set, and partitions are processed independently.
 """
 
 from collections import Counter
@@ -21,21 +21,21 @@ from synth2_lightning.metrics.diversity import split_caption
 from synth2_lightning.nn.pooling import embed_sentences
 from synth2_lightning.reports.caption_set import CaptionSet
 from synth2_lightning.reports.embedding import BATCH_SIZE, embed_captions
-from synth2_lightning.reports.partitions import Partition, list_beginnings, list_captions, list_class_names
+from synth2_lightning.reports.partitions import Partition, list_captions, list_class_names, truncate_captions
 
 NO_GROUP = -1
-_FITTED_TO = 1024  # captions for each cluster; more move the centres little: Faiss takes 256
+_SAMPLES_PER_CLUSTER = 1024  # Faiss uses 256 by default
 
 Labels = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Groups:
-    """Which group each row of a caption set is in: 4 bytes a row.
+    """Group of each row of a caption set, at 4 bytes per row.
 
     Args:
-        names: Of the groups.
-        labels: Group of every row; -1 where the caption is blank.
+        names: Names of the groups.
+        labels: Group index of each row; -1 if the caption is blank.
 
     Example:
         >>> Groups(["dog", "cat"], np.array([0, 1, -1, 0], np.int32)).sizes
@@ -47,7 +47,7 @@ class Groups:
 
     @property
     def sizes(self) -> list[int]:
-        """Members of each group."""
+        """Number of members of each group."""
         counts = np.bincount(self.labels[self.labels != NO_GROUP], minlength=len(self.names))
         return [int(count) for count in counts]
 
@@ -75,20 +75,20 @@ class _LabelByCluster:
         labels = np.full(partition.num_rows, NO_GROUP, np.int32)
         words: list[Counter[str]] = [Counter() for _ in self.centers]
         for first, rows in partition.read(["caption"]):
-            captions = list_beginnings(rows)
-            places = [place for place, caption in enumerate(captions) if caption]
-            filled = [captions[place] for place in places]
+            captions = truncate_captions(rows)
+            offsets = [offset for offset, caption in enumerate(captions) if caption]
+            filled = [captions[offset] for offset in offsets]
             found = find_nearest_centers(embed_sentences(self.encoder, filled, BATCH_SIZE), self.centers)
-            labels[np.asarray(places, np.int64) + (first - partition.first_row)] = found.numpy()
+            labels[np.asarray(offsets, np.int64) + (first - partition.first_row)] = found.numpy()
             count_words([split_caption(caption) for caption in filled], found.tolist(), words)
         return labels, words
 
 
 def group_by_class(captions: CaptionSet) -> Groups:
-    """Give the class of every caption, the largest class first.
+    """Return the class of each caption; the largest class is first.
 
     Raises:
-        ValueError: If the set names no classes.
+        ValueError: If no row has a class name.
 
     Example:
         >>> import pyarrow as pa
@@ -99,11 +99,11 @@ def group_by_class(captions: CaptionSet) -> Groups:
         >>> group_by_class(count_captions("animals", Path(), [TablePartition(rows)])).names
         ['fox', 'dog']
     """
-    names = [name for name, _ in captions.census.class_sizes.most_common()]
+    names = [name for name, _ in captions.counts.class_sizes.most_common()]
     if not any(names):
         raise ValueError(
-            f"Captions {captions.name!r} name no classes; expected a column 'class_name' that is filled. Select by "
-            "clusters instead."
+            f"Caption set {captions.name!r} has no class names; expected values in a column 'class_name'. Add them, or "
+            "select by clusters."
         )
     label = _LabelByClass({name: number for number, name in enumerate(names)})
     return Groups(names, _join(captions.engine.map(label, captions.partitions)))
@@ -112,7 +112,7 @@ def group_by_class(captions: CaptionSet) -> Groups:
 def group_by_cluster(
     captions: CaptionSet, encoder: TextEncoder, num_clusters: int, seed: int, console: Console
 ) -> Groups:
-    """Give the cluster of every caption, the largest first: its number, and its most typical words.
+    """Return the cluster of each caption; the largest is first, and names are numbers with typical words.
 
     Raises:
         ValueError: If there are fewer captions than clusters.
@@ -129,13 +129,13 @@ def group_by_cluster(
         ['1 a fox', '2 dogs two']
     """
     encoder.load()
-    sample = captions.sample(max(1, num_clusters) * _FITTED_TO, seed)
+    sample = captions.sample(max(1, num_clusters) * _SAMPLES_PER_CLUSTER, seed)
     fitted = fit_clusters(embed_captions(encoder, sample, captions.name, console), num_clusters, seed)
     words: list[Counter[str]] = [Counter() for _ in range(num_clusters)]
     parts = []
     results = captions.engine.map(_LabelByCluster(encoder, fitted.centers), captions.partitions)
     total = len(captions.partitions)
-    for labels, counts in track(results, "finding clusters", total, console=console, transient=True):
+    for labels, counts in track(results, "assigning clusters", total, console=console, transient=True):
         parts.append(labels)
         for count, more in zip(words, counts, strict=True):
             count.update(more)
@@ -143,7 +143,7 @@ def group_by_cluster(
     order = np.argsort(-np.asarray(groups.sizes), kind="stable")
     typical = name_groups([words[number] for number in order])
     names = [" ".join([str(number), *some]) for number, some in enumerate(typical, start=1)]
-    ranks = np.append(np.argsort(order), NO_GROUP).astype(np.int32)  # the last one is what -1 stands for
+    ranks = np.append(np.argsort(order), NO_GROUP).astype(np.int32)  # index -1 selects the last element
     return Groups(names, ranks[groups.labels])
 
 

@@ -1,4 +1,4 @@
-"""The rows of a report's table: what each figure is called, how it is written, and what it means."""
+"""Measures in the table of a report: label, number format and description."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,14 +9,14 @@ from synth2_lightning.reports.comparison import ComparedSet
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """A row of the table.
+    """Row of the table.
 
     Args:
-        key: Its name in ``report.json``.
-        label: Its name on the page.
-        meaning: One line for the reader.
-        form: How the number is written, as ``format`` takes it.
-        read: Takes the number out of a set; ``None`` where the set has none.
+        key: Name in ``report.json``.
+        label: Name on the page.
+        description: One line.
+        format_spec: Format specification of the value.
+        get: Returns the value of a set, or ``None`` if it has none.
 
     Example:
         >>> [measure.key for measure in MEASURES][:3]
@@ -25,128 +25,134 @@ class Measure:
 
     key: str
     label: str
-    meaning: str
-    form: str
-    read: Callable[[ComparedSet], int | float | None]
+    description: str
+    format_spec: str
+    get: Callable[[ComparedSet], int | float | None]
 
-    def write(self, compared: ComparedSet) -> str:
-        """Write the figure of a set; a dash where it has none."""
-        value = self.read(compared)
-        return "-" if value is None else format(value, self.form)
+    def format(self, compared: ComparedSet) -> str:
+        """Return the formatted value of a set; a dash if it has none."""
+        value = self.get(compared)
+        return "-" if value is None else format(value, self.format_spec)
 
 
-def _of_classes(read: Callable[[Balance], int | float]) -> Callable[[ComparedSet], int | float | None]:
-    def read_balance(compared: ComparedSet) -> int | float | None:
-        balance = compared.figures.class_balance
-        return None if balance is None else read(balance)
+def _of_classes(get: Callable[[Balance], int | float]) -> Callable[[ComparedSet], int | float | None]:
+    def get_from_balance(compared: ComparedSet) -> int | float | None:
+        balance = compared.statistics.class_balance
+        return None if balance is None else get(balance)
 
-    return read_balance
+    return get_from_balance
 
 
 MEASURES = (
-    Measure("num_captions", "captions", "in the whole set, blank ones aside", ",d", lambda one: len(one.captions)),
+    Measure("num_captions", "captions", "in the complete set, without blank ones", ",d", lambda one: len(one.captions)),
     Measure(
-        "mean_length", "words per caption", "without punctuation", ".1f", lambda one: one.figures.words.mean_length
+        "mean_length", "words per caption", "without punctuation", ".1f", lambda one: one.statistics.words.mean_length
     ),
     Measure(
         "vocabulary_size",
-        "vocabulary",
-        "different words of the sample",
+        "vocabulary size",
+        "distinct words in the sample",
         ",d",
-        lambda one: len(one.figures.words.word_counts),
+        lambda one: len(one.statistics.words.word_counts),
     ),
     Measure(
         "word_entropy",
-        "entropy of words",
-        "in bits; higher: rarer words do more of the work",
+        "word entropy",
+        "in bits; higher is more diverse",
         ".2f",
-        lambda one: one.figures.words.entropy,
+        lambda one: one.statistics.words.entropy,
     ),
     Measure(
-        "distinct_1", "distinct-1", "different words over all words", ".3f", lambda one: one.figures.words.distinct[0]
+        "distinct_1", "distinct-1", "distinct words / all words", ".3f", lambda one: one.statistics.words.distinct[0]
     ),
     Measure(
         "distinct_2",
         "distinct-2",
-        "different pairs of words",
+        "distinct bigrams / all bigrams",
         ".3f",
-        lambda one: one.figures.words.distinct[1],
+        lambda one: one.statistics.words.distinct[1],
     ),
-    Measure("distinct_3", "distinct-3", "different runs of three", ".3f", lambda one: one.figures.words.distinct[2]),
+    Measure(
+        "distinct_3",
+        "distinct-3",
+        "distinct trigrams / all trigrams",
+        ".3f",
+        lambda one: one.statistics.words.distinct[2],
+    ),
     Measure(
         "self_bleu",
         "self-BLEU-4",
-        "of captions against others of the set; lower is more varied",
+        "BLEU-4 of captions against other captions of the set; lower is more diverse",
         ".3f",
-        lambda one: one.figures.self_bleu,
+        lambda one: one.statistics.self_bleu,
     ),
     Measure(
         "near_duplicates",
         "near duplicates",
-        "captions that share 80 % of their words with another one of the sample",
+        "captions with a Jaccard similarity of words ≥ 0.8 to another one in the sample",
         ".1%",
-        lambda one: one.figures.near_duplicates,
+        lambda one: one.statistics.near_duplicates,
     ),
     Measure(
         "evaluation_overlap",
-        "in the evaluation set",
-        "captions that share 80 % of their words with one of the evaluation set",
+        "overlap with evaluation set",
+        "captions with a Jaccard similarity of words ≥ 0.8 to one in the evaluation set",
         ".1%",
-        lambda one: one.figures.evaluation_overlap,
+        lambda one: one.statistics.evaluation_overlap,
     ),
     Measure(
         "num_classes",
         "classes",
-        "that captions were written for",
+        "in the complete set",
         ",d",
         _of_classes(lambda classes: classes.num_groups),
     ),
     Measure(
         "class_evenness",
-        "evenness of classes",
-        "entropy over its greatest value; 1 is all alike",
+        "class evenness",
+        "entropy / maximum entropy (Pielou); 1 for equal class sizes",
         ".3f",
         _of_classes(lambda classes: classes.evenness),
     ),
     Measure(
         "class_gini",
-        "Gini of classes",
-        "0 is all alike, 1 is all in one class",
+        "class Gini coefficient",
+        "0 for equal class sizes, near 1 if one class dominates",
         ".3f",
         _of_classes(lambda classes: classes.gini),
     ),
     Measure(
-        "class_top_five_share",
-        "top-5 share of classes",
-        "captions of the five largest classes",
+        "class_top_five_fraction",
+        "top-5 classes",
+        "captions in the five largest classes",
         ".1%",
-        _of_classes(lambda classes: classes.top_five_share),
+        _of_classes(lambda classes: classes.top_five_fraction),
     ),
     Measure(
-        "own_top_five_share",
-        "top-5 share, own clusters",
-        "of clusters fitted to each set alone: how evenly it fills the room that it spans",
+        "own_top_five_fraction",
+        "top-5 own clusters",
+        "captions in the five largest clusters, fitted to each set separately; lower is more balanced",
         ".1%",
-        lambda one: one.own_balance.top_five_share,
+        lambda one: one.own_balance.top_five_fraction,
     ),
     Measure(
         "own_entropy",
-        "entropy, own clusters",
-        "the same in bits; higher is more even",
+        "entropy of own clusters",
+        "in bits; higher is more balanced",
         ".2f",
         lambda one: one.own_balance.entropy,
     ),
     Measure(
-        "common_top_five_share",
-        "top-5 share, common clusters",
-        "of clusters fitted to all sets together: what a set leaves out shows here",
+        "common_top_five_fraction",
+        "top-5 common clusters",
+        "captions in the five largest clusters, fitted to all sets together; high if topics are missing",
         ".1%",
-        lambda one: one.common_balance.top_five_share,
+        lambda one: one.common_balance.top_five_fraction,
     ),
     Measure(
         "common_entropy",
-        "entropy, common clusters",
-        "the same in bits; higher is more even",
+        "entropy of common clusters",
+        "in bits; higher is more balanced",
         ".2f",
         lambda one: one.common_balance.entropy,
     ),
@@ -154,5 +160,5 @@ MEASURES = (
 
 
 def list_measures(sets: Sequence[ComparedSet]) -> list[Measure]:
-    """Give the measures that any of the sets has a figure for."""
-    return [measure for measure in MEASURES if any(measure.read(one) is not None for one in sets)]
+    """Return the measures that have a value for any of the sets."""
+    return [measure for measure in MEASURES if any(measure.get(one) is not None for one in sets)]

@@ -1,4 +1,4 @@
-"""Write a report: a page that needs nothing but itself, one picture, and all numbers."""
+"""Writing of a report as a self-contained HTML page, a PNG image and JSON."""
 
 import json
 from importlib.resources import files
@@ -8,7 +8,8 @@ from typing import Any
 from xml.etree import ElementTree
 
 from synth2_lightning import __version__
-from synth2_lightning.files import write_atomically
+from synth2_lightning.io.atomic import write_atomically
+from synth2_lightning.io.extras import require_extra
 from synth2_lightning.reports.charts import (
     MAP_GROUP,
     Chart,
@@ -20,7 +21,7 @@ from synth2_lightning.reports.charts import (
 )
 from synth2_lightning.reports.comparison import ComparedSet, Comparison
 from synth2_lightning.reports.measures import MEASURES, list_measures
-from synth2_lightning.reports.partitions import NUM_MEASURED
+from synth2_lightning.reports.partitions import MAX_CHARACTERS
 
 _SVG = "http://www.w3.org/2000/svg"
 _XLINK = "http://www.w3.org/1999/xlink"
@@ -29,29 +30,29 @@ _XLINK = "http://www.w3.org/1999/xlink"
 def write_report(comparison: Comparison, folder: Path) -> Path:
     """Write ``report.html``, ``report.png`` and ``report.json``.
 
-    The page holds no script and fetches nothing; what stands in captions is escaped.
+    The page has no scripts and no external resources; captions are escaped.
 
     Args:
-        comparison: What to show.
-        folder: Where the files go; those of an earlier report are replaced.
+        comparison: Data of the report.
+        folder: Output folder; existing reports are replaced.
 
     Returns:
-        Path of the page.
+        Path of the HTML page.
 
     Raises:
-        OSError: If the folder cannot be written to; each file is as before, or whole.
+        OSError: If the folder cannot be written to. Each file is written atomically.
     """
     numbers = json.dumps(describe(comparison), indent=2, ensure_ascii=False) + "\n"
     write_atomically(folder / "report.json", lambda draft: draft.write_text(numbers, "utf-8"))
     with chart_style():
-        write_atomically(folder / "report.png", lambda draft: _write_picture(comparison, draft))
+        write_atomically(folder / "report.png", lambda draft: _write_image(comparison, draft))
         page = _render_page(comparison)
     write_atomically(folder / "report.html", lambda draft: draft.write_text(page, "utf-8"))
     return folder / "report.html"
 
 
 def describe(comparison: Comparison) -> dict[str, Any]:
-    """Give all numbers of a report, in plain values that JSON can hold."""
+    """Return all values of a report as JSON-serializable objects."""
     return {
         "synth2_lightning": __version__,
         "sample_size": comparison.sample_size,
@@ -67,19 +68,20 @@ def _describe_set(one: ComparedSet) -> dict[str, Any]:
     return {
         "name": one.captions.name,
         "num_blank": one.captions.num_blank,
-        "num_cut": one.captions.census.num_long,
-        "figures": {measure.key: measure.read(one) for measure in MEASURES},
-        "lengths": one.figures.words.lengths,
+        "num_cut": one.captions.counts.num_long,
+        "figures": {measure.key: measure.get(one) for measure in MEASURES},
+        "lengths": one.statistics.words.lengths,
         "own_cluster_sizes": one.own_sizes,
         "common_cluster_sizes": one.common_sizes,
-        "class_sizes": one.figures.classes,
-        "class_branches": one.figures.class_branches,
-        "noun_branches": one.figures.noun_branches,
+        "class_sizes": one.statistics.classes,
+        "class_branches": one.statistics.class_branches,
+        "noun_branches": one.statistics.noun_branches,
         "manifest": one.captions.manifest,
     }
 
 
 def _render_page(comparison: Comparison) -> str:
+    require_extra("jinja2", "report")
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -91,12 +93,13 @@ def _render_page(comparison: Comparison) -> str:
         common_clusters=_draw_svg(draw_common_clusters, comparison, 12.0, 4.6),
         map=_add_tooltips(_draw_svg(draw_map, comparison, 12.0, 8.4), comparison),
         color_of=color_of,
-        num_measured=NUM_MEASURED,
+        max_characters=MAX_CHARACTERS,
         version=__version__,
     )
 
 
 def _draw_svg(chart: Chart, comparison: Comparison, width: float, height: float) -> str:
+    require_extra("matplotlib", "report")
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
@@ -104,32 +107,32 @@ def _draw_svg(chart: Chart, comparison: Comparison, width: float, height: float)
     text = StringIO()
     figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     svg = text.getvalue()
-    return svg[svg.index("<svg") :]  # a page has no use for the XML prologue
+    return svg[svg.index("<svg") :]  # without the XML prologue
 
 
 def _add_tooltips(svg: str, comparison: Comparison) -> str:
-    """Let every point of the map tell its caption under the mouse; matplotlib has no such thing."""
+    """Add each caption as the tooltip of its point in the map, which matplotlib does not support."""
     ElementTree.register_namespace("", _SVG)
     ElementTree.register_namespace("xlink", _XLINK)
     root = ElementTree.fromstring(svg)
-    plane = comparison.map
+    caption_map = comparison.map
     for number in range(len(comparison.sets)):
         points = root.findall(f".//{{{_SVG}}}g[@id='{MAP_GROUP.format(number)}']//{{{_SVG}}}g/{{{_SVG}}}use")
-        captions = [plane.captions[row] for row in (plane.sets == number).nonzero().flatten().tolist()]
+        captions = [caption_map.captions[row] for row in (caption_map.sets == number).nonzero().flatten().tolist()]
         for point, caption in zip(points, captions, strict=True):
             ElementTree.SubElement(point, f"{{{_SVG}}}title").text = caption
     return ElementTree.tostring(root, encoding="unicode")
 
 
-def _write_picture(comparison: Comparison, path: Path) -> None:
+def _write_image(comparison: Comparison, path: Path) -> None:
     from matplotlib.figure import Figure
 
     small = list_charts(comparison)
     heights = [4.0] * ((len(small) + 1) // 2) + [4.6, 8.4]
     figure = Figure(figsize=(13, sum(heights)), layout="constrained")
     grid = figure.add_gridspec(len(heights), 2, height_ratios=heights)
-    for place, chart in enumerate(small):
-        chart(figure.add_subplot(grid[place // 2, place % 2]), comparison)
+    for index, chart in enumerate(small):
+        chart(figure.add_subplot(grid[index // 2, index % 2]), comparison)
     draw_common_clusters(figure.add_subplot(grid[-2, :]), comparison)
     draw_map(figure.add_subplot(grid[-1, :]), comparison)
     figure.savefig(path, dpi=110, format="png")

@@ -1,4 +1,4 @@
-"""Parts of a caption set that are read one at a time, so that no process need hold the set."""
+"""Partitions of a caption set, which are read one at a time to limit memory."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -7,21 +7,21 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from synth2_lightning.parquet import ROWS_OF_A_GROUP, open_parquet, read_batches
+from synth2_lightning.io.parquet import ROWS_OF_A_GROUP, open_parquet, read_batches
 from synth2_lightning.sources.caption_files import check_caption_column, find_caption_file, read_caption_rows
 
-NUM_MEASURED = 2000
-"""Letters of a caption that reports and clusters go by; what lies behind them is kept, but not measured."""
-_ROWS_AT_A_TIME = 8192
-_WAY_OUT = "Expected a whole one, the same on every machine that reads it."
+MAX_CHARACTERS = 2000
+"""Length to which captions are truncated for statistics and embeddings; selected rows keep the full captions."""
+_BATCH_ROWS = 8192
+_WAY_OUT = "Expected a complete file, the same on every machine that reads it."
 
 
 class Partition(ABC):
-    """Some consecutive rows of a caption set.
+    """Consecutive rows of a caption set.
 
     Attributes:
-        first_row: Number of the first of them in the set.
-        num_rows: How many there are, blank captions included.
+        first_row: Number of the first row in the set.
+        num_rows: Number of rows, including blank captions.
     """
 
     first_row: int
@@ -29,19 +29,19 @@ class Partition(ABC):
 
     @abstractmethod
     def read(self, columns: Sequence[str] | None = None) -> Iterator[tuple[int, pa.Table]]:
-        """Go through the rows, some thousands at a time, always the same ones together.
+        """Yield the rows in batches of some thousands; the batches are always the same.
 
         Args:
-            columns: What to read of those that there are; everything if ``None``.
+            columns: Columns to read; missing ones are ignored. All by default.
 
         Yields:
-            The number of the first row, and the rows.
+            The number of the first row, and a batch of rows.
         """
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TablePartition(Partition):
-    """Rows that are in memory.
+    """Rows in memory.
 
     Example:
         >>> [(first, len(rows)) for first, rows in TablePartition(pa.table({"caption": ["a fox", ""]})).read()]
@@ -59,13 +59,13 @@ class TablePartition(Partition):
     def read(self, columns: Sequence[str] | None = None) -> Iterator[tuple[int, pa.Table]]:
         """Slice the rows."""
         table = self.table if columns is None else self.table.select(_intersect(columns, self.table.column_names))
-        for start in range(0, self.num_rows, _ROWS_AT_A_TIME):
-            yield self.first_row + start, table.slice(start, _ROWS_AT_A_TIME)
+        for start in range(0, self.num_rows, _BATCH_ROWS):
+            yield self.first_row + start, table.slice(start, _BATCH_ROWS)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ParquetPartition(Partition):
-    """A row group of a Parquet file, which every process that reads it must see at that path."""
+    """Row group of a Parquet file, which is available at the same path to all processes."""
 
     path: Path
     row_group: int
@@ -76,8 +76,8 @@ class ParquetPartition(Partition):
         """Read the rows.
 
         Raises:
-            OSError: If the file is gone.
-            ValueError: If it is damaged.
+            OSError: If the file does not exist.
+            ValueError: If the file is damaged.
         """
         first = self.first_row
         with open_parquet(self.path, _WAY_OUT) as file:
@@ -88,16 +88,16 @@ class ParquetPartition(Partition):
 
 
 def list_partitions(path: Path) -> list[Partition]:
-    """Divide a file of captions: Parquet into its row groups, which are left where they are; others are read.
+    """Return the partitions of a caption file: row groups of Parquet, or slices of other files, which are read.
 
     Args:
-        path: As :func:`read_caption_rows` takes it.
+        path: File or folder in a format of :func:`read_caption_rows`.
 
     Raises:
-        FileNotFoundError: If it is a folder without ``captions.parquet``.
-        ValueError: If the file is damaged, or a row has no caption that is a text.
+        FileNotFoundError: If the path is a folder without ``captions.parquet``.
+        ValueError: If the file is damaged, or a caption is not a string.
     """
-    path = find_caption_file(path).absolute()  # processes that read a partition may have another current folder
+    path = find_caption_file(path).absolute()  # reading processes may have another working directory
     if path.suffix.lower() != ".parquet":
         rows = read_caption_rows(path)
         starts = range(0, len(rows), ROWS_OF_A_GROUP)
@@ -116,7 +116,7 @@ def list_partitions(path: Path) -> list[Partition]:
 
 
 def list_captions(rows: pa.Table) -> list[str]:
-    """Give the caption of every row without the spaces around it; empty where it is blank.
+    """Return the stripped caption of each row; empty if it is blank.
 
     Example:
         >>> list_captions(pa.table({"caption": [" a fox ", None]}))
@@ -125,20 +125,18 @@ def list_captions(rows: pa.Table) -> list[str]:
     return [(caption or "").strip() for caption in rows["caption"].to_pylist()]
 
 
-def list_beginnings(rows: pa.Table) -> list[str]:
-    """Give of every caption what its words are counted in and its embedding is made of: the first letters.
-
-    Without a limit, one page of text among the captions would take longer than all of them.
+def truncate_captions(rows: pa.Table) -> list[str]:
+    """Return the captions truncated to ``MAX_CHARACTERS``, which limits the time for pages of text among captions.
 
     Example:
-        >>> [len(beginning) for beginning in list_beginnings(pa.table({"caption": ["a fox", "fo" * 10_000]}))]
+        >>> [len(beginning) for beginning in truncate_captions(pa.table({"caption": ["a fox", "fo" * 10_000]}))]
         [5, 2000]
     """
-    return [caption[:NUM_MEASURED].rstrip() for caption in list_captions(rows)]
+    return [caption[:MAX_CHARACTERS].rstrip() for caption in list_captions(rows)]
 
 
 def list_class_names(rows: pa.Table) -> list[str]:
-    """Give what each caption was written for; empty where nobody said.
+    """Return the class name of each caption; empty if unknown.
 
     Example:
         >>> list_class_names(pa.table({"caption": ["a fox", "a dog"], "class_name": ["fox", None]}))

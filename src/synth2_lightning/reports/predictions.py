@@ -1,13 +1,13 @@
-"""Predictions of any captioner beside what people wrote: read, and joined by the pictures' ids."""
+"""Predictions of any captioner, joined with reference captions by image id."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from synth2_lightning.locations import resolve
+from synth2_lightning.io.locations import resolve
+from synth2_lightning.io.tables import read_rows
 from synth2_lightning.sources.jsonfile import read_json, read_records
-from synth2_lightning.tables import read_rows
 
 Missing = Literal["error", "empty", "skip"]
 Unknown = Literal["error", "skip"]
@@ -19,14 +19,14 @@ _RESULTS = "COCO results: [{'image_id': 1, 'caption': '...'}], or .jsonl lines w
 
 @dataclass(frozen=True, slots=True)
 class ScoredPairs:
-    """Captions and references that belong together, and what did not.
+    """Predicted captions joined with references, and the number of mismatches.
 
     Args:
-        hypotheses: The caption of every picture, by id.
-        references: What people wrote, by id.
-        num_missing: Pictures without a prediction.
-        num_unknown: Predictions for ids that have no references.
-        num_duplicates: Predictions beyond the first of their id.
+        hypotheses: Predicted caption by image id.
+        references: Reference captions by image id.
+        num_missing: Number of images without a prediction.
+        num_unknown: Number of predicted ids without references.
+        num_duplicates: Number of predictions beyond the first one of an id.
 
     Example:
         >>> ScoredPairs({"1": "a dog"}, {"1": ["a dog"]}, num_missing=2, num_unknown=0, num_duplicates=0).num_missing
@@ -41,28 +41,28 @@ class ScoredPairs:
 
 
 def read_references(location: str) -> dict[str, list[str]]:
-    """Read a COCO captions file; pictures without a caption have no place in it.
+    """Read reference captions by image id from a COCO captions file; images without captions are ignored.
 
     Raises:
-        FileNotFoundError: If nothing lies there.
-        ValueError: If it is no JSON, or no COCO captions.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If the file is not COCO captions JSON.
     """
     path = resolve(location, "references file")
     references: dict[str, list[str]] = {}
     for number, record in enumerate(read_records(read_json(path, _COCO), "annotations", path, _COCO)):
-        key, caption = _take(record, ("image_id",), f"{path}, annotation {number},", _COCO)
+        key, caption = _read_record(record, ("image_id",), f"{path}, annotation {number},", _COCO)
         references.setdefault(key, []).append(caption)
     if not references:
-        raise ValueError(f"{path} holds no annotation; expected {_COCO}.")
+        raise ValueError(f"{path} has no annotations; expected {_COCO}.")
     return references
 
 
 def read_file_names(location: str) -> dict[str, str]:
-    """Read which file of a COCO captions file holds which picture, by the picture's id.
+    """Read file names by image id from a COCO captions file.
 
     Raises:
-        FileNotFoundError: If nothing lies there.
-        ValueError: If it is no JSON, or no COCO captions.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If the file is not COCO captions JSON.
     """
     path = resolve(location, "references file")
     images = read_records(read_json(path, _COCO), "images", path, _COCO)
@@ -70,11 +70,11 @@ def read_file_names(location: str) -> dict[str, str]:
 
 
 def read_predictions(location: str) -> list[tuple[str, str]]:
-    """Read ids and captions in the order of the file, repeats included.
+    """Read image ids and captions in file order, including duplicates.
 
     Raises:
-        FileNotFoundError: If nothing lies there.
-        ValueError: If it is no JSON, no COCO results and no lines of predictions.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If the file is not JSON, COCO results or JSON lines of predictions.
     """
     path = resolve(location, "predictions file")
     if path.suffix.lower() == ".jsonl":
@@ -82,9 +82,9 @@ def read_predictions(location: str) -> list[tuple[str, str]]:
     else:
         records = read_json(path, _RESULTS)
     if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
-        raise ValueError(f"{path} is no list of objects but {type(records).__name__}; expected {_RESULTS}.")
+        raise ValueError(f"{path} is not a list of objects but {type(records).__name__}; expected {_RESULTS}.")
     return [
-        _take(record, ("image_id", "key"), f"{path}, record {number},", _RESULTS)
+        _read_record(record, ("image_id", "key"), f"{path}, record {number},", _RESULTS)
         for number, record in enumerate(records)
     ]
 
@@ -96,17 +96,17 @@ def join_predictions(
     unknown: Unknown = "error",
     duplicates: Duplicates = "error",
 ) -> ScoredPairs:
-    """Join predictions with references; whatever does not fit is refused, unless one says how to treat it.
+    """Join predictions with references by image id.
 
     Args:
-        predictions: Ids and captions.
-        references: What people wrote, by id.
-        missing: Pictures without a prediction are refused, scored as an empty caption, or left out of the corpus.
-        unknown: Predictions without references are refused, or left out.
-        duplicates: Of several predictions of one picture, none is taken, the first, or the last.
+        predictions: Image ids and captions.
+        references: Reference captions by image id.
+        missing: For images without a prediction, raise an error, score an empty caption, or skip the image.
+        unknown: For predictions without references, raise an error or skip them.
+        duplicates: For several predictions of an image, raise an error, or use the first or the last one.
 
     Raises:
-        ValueError: If something does not fit and nobody said how to treat it.
+        ValueError: If ids do not match and the corresponding option is ``error``, or no ids match.
 
     Example:
         >>> join_predictions([("1", "a dog")], {"1": ["a dog"], "2": ["a cat"]}, missing="empty").hypotheses
@@ -114,38 +114,38 @@ def join_predictions(
     """
     counts = Counter(key for key, _ in predictions)
     repeated = [key for key, count in counts.items() if count > 1]
-    strangers = [key for key in counts if key not in references]
-    absent = [key for key in references if key not in counts]
+    unknown_keys = [key for key in counts if key not in references]
+    missing_keys = [key for key in references if key not in counts]
     problems = []
     if repeated and duplicates == "error":
-        problems.append(f"{_examples(repeated)} with several predictions (--duplicates first or last takes one)")
-    if strangers and unknown == "error":
-        problems.append(f"{_examples(strangers)} that the references do not know (--unknown skip leaves them out)")
-    if absent and missing == "error":
+        problems.append(f"{_examples(repeated)} with several predictions (--duplicates first or last uses one)")
+    if unknown_keys and unknown == "error":
+        problems.append(f"{_examples(unknown_keys)} without references (--unknown skip omits them)")
+    if missing_keys and missing == "error":
         problems.append(
-            f"{_examples(absent)} without a prediction (--missing empty scores an empty caption, skip leaves them out)"
+            f"{_examples(missing_keys)} without a prediction (--missing empty scores an empty caption, skip omits them)"
         )
     if problems:
         raise ValueError(
-            f"Predictions do not fit the references: {'; '.join(problems)}. Expected one prediction of each of the "
-            f"{len(references)} pictures."
+            f"Predictions do not match the references: {'; '.join(problems)}. Expected one prediction for each of the "
+            f"{len(references)} images."
         )
     chosen = dict(reversed(predictions)) if duplicates == "first" else dict(predictions)
     keys = [key for key in references if key in chosen or missing == "empty"]
     if not keys:
         raise ValueError(
-            f"None of {len(counts)} predicted ids is among those of {len(references)} pictures; expected the same ids."
+            f"None of {len(counts)} predicted ids is among the ids of {len(references)} images; expected equal ids."
         )
     return ScoredPairs(
         {key: chosen.get(key, "") for key in keys},
         {key: list(references[key]) for key in keys},
-        len(absent),
-        len(strangers),
+        len(missing_keys),
+        len(unknown_keys),
         len(predictions) - len(counts),
     )
 
 
-def _take(record: Mapping[str, Any], names: Sequence[str], where: str, expected: str) -> tuple[str, str]:
+def _read_record(record: Mapping[str, Any], names: Sequence[str], where: str, expected: str) -> tuple[str, str]:
     key = next((record[name] for name in names if record.get(name) is not None), None)
     caption = record.get("caption")
     if key is None or isinstance(key, (dict, list, bool)) or not isinstance(caption, str):

@@ -1,7 +1,7 @@
-"""Chance that does not depend on who asks: every row of a caption set has a number of its own.
+"""Sampling by random priorities that depend only on row number and seed.
 
-A sample is the rows with the smallest numbers, so machines that see some of the rows each draw the same one as a
-process that sees all of them.
+A sample consists of the rows with the smallest priorities, so it does not depend on how the rows are distributed over
+processes.
 """
 
 from math import sqrt
@@ -11,19 +11,19 @@ import numpy.typing as npt
 
 Priorities = npt.NDArray[np.uint64]
 _LARGEST = 2**64 - 1
-_NUMBERS_A_STEP = 4  # that Philox draws
+_NUMBERS_A_STEP = 4  # of Philox
 
 
-def draw_priorities(first_row: int, num_rows: int, seed: int) -> Priorities:
-    """Give the numbers of consecutive rows, from 0 to 2^64 - 1: those of a counter-based generator (Philox, 2011).
+def compute_priorities(first_row: int, num_rows: int, seed: int) -> Priorities:
+    """Return the priorities of consecutive rows, in [0, 2^64 - 1], from the counter-based generator Philox (2011).
 
     Args:
-        first_row: The first of the rows.
-        num_rows: How many rows.
-        seed: Other seeds give other numbers; 0 or more.
+        first_row: Number of the first row.
+        num_rows: Number of rows.
+        seed: Non-negative seed.
 
     Example:
-        >>> draw_priorities(5, 2, seed=1).tolist() == draw_priorities(0, 7, seed=1).tolist()[5:]
+        >>> compute_priorities(5, 2, seed=1).tolist() == compute_priorities(0, 7, seed=1).tolist()[5:]
         True
     """
     generator = np.random.Philox(key=seed)
@@ -33,7 +33,7 @@ def draw_priorities(first_row: int, num_rows: int, seed: int) -> Priorities:
 
 
 def bound_priorities(num: int, among: int, factor: int = 1) -> int:
-    """Give a number that at least ``num`` of ``among`` rows stay below in all but one of a billion draws.
+    """Return a bound that at least ``num`` of ``among`` priorities do not exceed, except with probability 1e-9.
 
     Example:
         >>> bound_priorities(10, among=20) == bound_priorities(20, among=20) == 2**64 - 1

@@ -1,4 +1,4 @@
-"""What ``synth2 score`` does: scores of captions, a table, and the card that says how they were made."""
+"""Implementation of ``synth2 score``: caption metrics, a table, and a protocol card."""
 
 import hashlib
 import json
@@ -10,9 +10,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from synth2_lightning.console import MessageConsole
-from synth2_lightning.files import write_atomically
-from synth2_lightning.locations import resolve
+from synth2_lightning.io.atomic import write_atomically
+from synth2_lightning.io.console import MessageConsole
+from synth2_lightning.io.locations import resolve
 from synth2_lightning.metrics.bleu import bleu
 from synth2_lightning.metrics.cider import cider
 from synth2_lightning.metrics.document_frequencies import (
@@ -22,7 +22,7 @@ from synth2_lightning.metrics.document_frequencies import (
 )
 from synth2_lightning.metrics.java import check_java, meteor, spice
 from synth2_lightning.metrics.rouge import rouge
-from synth2_lightning.reports.clip_scores import PictureFolder
+from synth2_lightning.reports.clip_scores import ImageFolder
 from synth2_lightning.reports.predictions import (
     Duplicates,
     Missing,
@@ -40,18 +40,18 @@ def score_captions(
     references: Mapping[str, Sequence[str]],
     frequencies: DocumentFrequencies | None = None,
 ) -> dict[str, float]:
-    """Score captions with everything that needs no Java.
+    """Return all caption metrics that do not require Java.
 
     Args:
-        hypotheses: The caption of every picture, by key.
-        references: What people wrote, by key.
-        frequencies: Document frequencies for CIDEr; those of these references where left out.
+        hypotheses: Generated caption by key.
+        references: Reference captions by key.
+        frequencies: Document frequencies for CIDEr; by default, they are counted in ``references``.
 
     Returns:
-        Scores by name, from 0 to 1 (CIDEr-D to 10); tables print them times 100.
+        Scores by name, in [0, 1] (CIDEr-D in [0, 10]); papers report them times 100.
 
     Raises:
-        ValueError: If there is no picture, or one of them has no references.
+        ValueError: If there is no image, or an image has no references.
 
     Example:
         >>> list(score_captions({"1": "a dog", "2": "a cat"}, {"1": ["a dog"], "2": ["a red cat"]}))
@@ -74,65 +74,66 @@ def score_predictions(
     document_frequencies: str | None = None,
     java_metrics: Sequence[str] = (),
     compare_java: bool = False,
-    pictures: PictureFolder | None = None,
+    images: ImageFolder | None = None,
 ) -> dict[str, Any]:
-    """Score a captioner's output, show the scores, and say how they were made.
+    """Score predictions, print the scores, and return a protocol card.
 
     Args:
-        predictions: Location of COCO results (``.json``), or of lines with ``key`` or ``image_id`` and ``caption``
+        predictions: Location of COCO results (``.json``), or of JSON lines with ``key`` or ``image_id`` and ``caption``
             (``.jsonl``).
         references: Location of COCO captions.
         out: JSON file for the protocol card.
-        missing: How to treat pictures without a prediction.
-        unknown: How to treat predictions without references.
-        duplicates: How to treat several predictions of one picture.
-        document_frequencies: Location of stored ones (``.parquet``), or of COCO captions to count them in.
-        java_metrics: Of ``METEOR`` and ``SPICE``, those to compute, too.
-        compare_java: Score with pycocoevalcap and its Java tokeniser, too, and show the differences.
-        pictures: Score by CLIPScore and RefCLIPScore, too; the references must name the pictures' files.
+        missing: Treatment of images without a prediction, see :func:`join_predictions`.
+        unknown: Treatment of predictions without references.
+        duplicates: Treatment of several predictions of one image.
+        document_frequencies: Location of stored document frequencies (``.parquet``), or of COCO captions to count.
+        java_metrics: Additional metrics: ``METEOR``, ``SPICE``.
+        compare_java: Also score with pycocoevalcap and its Java tokenizer, and print the differences.
+        images: Image folder for CLIPScore and RefCLIPScore; requires ``file_name`` entries in the references.
 
     Returns:
         The protocol card.
 
     Raises:
-        FileNotFoundError: If a file, a picture, Java, or what belongs to it is missing.
-        OSError: If a picture cannot be read, or the weights of CLIP cannot be had.
-        ValueError: If a file is malformed, ids do not fit, or the comparison is asked for with stored frequencies.
+        FileNotFoundError: If a file, an image, Java, or a Java library is missing.
+        OSError: If an image cannot be read, or CLIP's weights cannot be loaded.
+        ValueError: If a file is malformed, ids do not match, or ``compare_java`` is combined with
+            ``document_frequencies``.
     """
     console = MessageConsole()
     if compare_java and document_frequencies is not None:
         raise ValueError(
-            "--compare-java was asked for with --document-frequencies, which pycocoevalcap does not read; expected one "
-            "of them. Leave one out."
+            "--compare_java and --document_frequencies are exclusive, because pycocoevalcap counts its own document "
+            "frequencies; expected one of them."
         )
     pairs = join_predictions(read_predictions(predictions), read_references(references), missing, unknown, duplicates)
-    files = pictures.find(references, list(pairs.hypotheses)) if pictures is not None else {}
+    files = images.find(references, list(pairs.hypotheses)) if images is not None else {}
     frequencies = _read_frequencies(document_frequencies)
     scores = score_captions(pairs.hypotheses, pairs.references, frequencies)
     for name in java_metrics:
         compute = {"METEOR": meteor, "SPICE": spice}[name]
         scores[name] = compute(pairs.hypotheses, pairs.references).score
-    if pictures is not None:
-        scores |= pictures.score(files, pairs.hypotheses, pairs.references)
-    rival = score_with_pycocoevalcap(pairs.hypotheses, pairs.references) if compare_java else {}
+    if images is not None:
+        scores |= images.score(files, pairs.hypotheses, pairs.references)
+    pycocoevalcap_scores = score_with_pycocoevalcap(pairs.hypotheses, pairs.references) if compare_java else {}
     card = {
         "scores": scores,
-        "scale": "1.0 is what tables print as 100",
-        "pycocoevalcap": rival or None,
+        "scale": "1.0 corresponds to 100 in papers",
+        "pycocoevalcap": pycocoevalcap_scores or None,
         "predictions": _describe(predictions),
         "references": _describe(references),
-        "num_pictures": len(pairs.hypotheses),
+        "num_images": len(pairs.hypotheses),
         "num_references": sum(map(len, pairs.references.values())),
         "num_empty_captions": sum(not text.strip() for text in pairs.hypotheses.values()),
         "missing": {"count": pairs.num_missing, "treated": missing},
         "unknown": {"count": pairs.num_unknown, "treated": unknown},
         "duplicates": {"count": pairs.num_duplicates, "treated": duplicates},
-        "tokeniser": "Penn Treebank, lower case, punctuation removed",
+        "tokenizer": "Penn Treebank, lower case, punctuation removed",
         "document_frequencies": _describe(document_frequencies) if document_frequencies else "of these references",
-        "clip": pictures.describe() if pictures is not None else None,
+        "clip": images.describe() if images is not None else None,
         "versions": {name: version(name) for name in _VERSIONS},
     }
-    _show(card, console)
+    _print_scores(card, console)
     if out is not None:
         _write(out, card)
         console.print(f"The protocol card is at {out}", soft_wrap=True)
@@ -142,10 +143,10 @@ def score_predictions(
 def score_with_pycocoevalcap(
     hypotheses: Mapping[str, str], references: Mapping[str, Sequence[str]]
 ) -> dict[str, float]:
-    """Score as COCO's evaluation does, from strings: Stanford's tokeniser in Java, then pycocoevalcap.
+    """Return the scores of COCO's evaluation: Stanford's tokenizer in Java, then pycocoevalcap.
 
     Raises:
-        FileNotFoundError: If Java or the tokeniser is missing.
+        FileNotFoundError: If Java or the tokenizer is missing.
     """
     check_java("The comparison", ["tokenizer/stanford-corenlp-3.4.1.jar"])
     from pycocoevalcap.bleu.bleu import Bleu
@@ -154,13 +155,13 @@ def score_with_pycocoevalcap(
     from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
     tokenizer = PTBTokenizer()
-    people = tokenizer.tokenize({key: [{"caption": text} for text in references[key]] for key in hypotheses})
-    ours = tokenizer.tokenize({key: [{"caption": text}] for key, text in hypotheses.items()})
-    bleus, _ = Bleu(4).compute_score(people, ours, verbose=0)
+    wanted = tokenizer.tokenize({key: [{"caption": text} for text in references[key]] for key in hypotheses})
+    words = tokenizer.tokenize({key: [{"caption": text}] for key, text in hypotheses.items()})
+    bleus, _ = Bleu(4).compute_score(wanted, words, verbose=0)
     return {
-        "CIDEr-D": float(Cider().compute_score(people, ours)[0]),
+        "CIDEr-D": float(Cider().compute_score(wanted, words)[0]),
         **{f"BLEU-{n}": float(score) for n, score in enumerate(bleus, start=1)},
-        "ROUGE-L": float(Rouge().compute_score(people, ours)[0]),
+        "ROUGE-L": float(Rouge().compute_score(wanted, words)[0]),
     }
 
 
@@ -178,24 +179,24 @@ def _describe(location: str) -> dict[str, str]:
     return {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
 
 
-def _show(card: Mapping[str, Any], console: Console) -> None:
-    rival = card["pycocoevalcap"] or {}
+def _print_scores(card: Mapping[str, Any], console: Console) -> None:
+    java_scores = card["pycocoevalcap"] or {}
     table = Table("metric", box=None)
-    for heading in ("score", "as tables print it", *(("pycocoevalcap", "difference") if rival else ())):
+    for heading in ("score", "score x100", *(("pycocoevalcap", "difference") if java_scores else ())):
         table.add_column(heading, justify="right")
     for name, score in card["scores"].items():
         cells = [f"{score:.6f}", f"{100 * score:.1f}"]
-        if name in rival:
-            cells += [f"{rival[name]:.6f}", f"{score - rival[name]:+.1e}"]
+        if name in java_scores:
+            cells += [f"{java_scores[name]:.6f}", f"{score - java_scores[name]:+.1e}"]
         table.add_row(name, *cells)
     console.print(table)
-    console.print(f"{card['num_pictures']} pictures with {card['num_references']} references")
+    console.print(f"{card['num_images']} images with {card['num_references']} references")
     for kind in ("missing", "unknown", "duplicates"):
         if card[kind]["count"]:
             console.print(f"{kind}: {card[kind]['count']}, treated as {card[kind]['treated']!r}")
     if clip := card["clip"]:
-        told = ", ".join(f"{name} {value!r}" for name, value in clip.items())
-        console.print(f"CLIPScore of {told}", soft_wrap=True)
+        settings = ", ".join(f"{name} {value!r}" for name, value in clip.items())
+        console.print(f"CLIPScore settings: {settings}", soft_wrap=True)
 
 
 def _write(path: Path, card: Mapping[str, Any]) -> None:

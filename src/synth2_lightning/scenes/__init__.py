@@ -1,1 +1,1 @@
-"""The embedded world: drawn pictures with five captions each."""
+"""Built-in synthetic dataset: generated images of colored shapes with five captions each."""

@@ -1,4 +1,4 @@
-"""Scene to picture: flat paint on a 64 by 64 canvas, smoothed by drawing four times as large."""
+"""Rendering of scenes to 64 by 64 images, anti-aliased by 4x supersampling."""
 
 import math
 from random import Random
@@ -7,7 +7,7 @@ from typing import assert_never
 from PIL import Image, ImageDraw
 
 from synth2_lightning.scenes.world import (
-    Colour,
+    Color,
     Content,
     Ground,
     Group,
@@ -24,18 +24,18 @@ from synth2_lightning.scenes.world import (
 )
 
 SIDE = 64
-"""Height and width of a picture in pixels."""
+"""Height and width of an image in pixels."""
 
 _SCALE = 4
 _RADIUS = {Size.SMALL: 7.0, Size.LARGE: 12.0}
 _PAINT = {
-    Colour.RED: (214, 40, 40),
-    Colour.ORANGE: (245, 130, 20),
-    Colour.YELLOW: (250, 210, 40),
-    Colour.GREEN: (50, 165, 70),
-    Colour.BLUE: (40, 90, 215),
-    Colour.PURPLE: (125, 55, 165),
-    Colour.PINK: (245, 135, 195),
+    Color.RED: (214, 40, 40),
+    Color.ORANGE: (245, 130, 20),
+    Color.YELLOW: (250, 210, 40),
+    Color.GREEN: (50, 165, 70),
+    Color.BLUE: (40, 90, 215),
+    Color.PURPLE: (125, 55, 165),
+    Color.PINK: (245, 135, 195),
 }
 _SHADES = {
     Ground.WHITE: ((252, 252, 252), (226, 226, 226)),
@@ -47,7 +47,7 @@ _CENTRES = dict(zip(Place, [(x, y) for y in (_NEAR, _MID, _FAR) for x in (_NEAR,
 
 
 def draw_scene(scene: Scene) -> Image.Image:
-    """Draw a scene; equal scenes give equal pixels.
+    """Return the image of a scene; deterministic.
 
     Example:
         >>> from synth2_lightning.scenes.world import scene_at
@@ -62,7 +62,7 @@ def draw_scene(scene: Scene) -> Image.Image:
 
 
 def place_things(content: Content, random: Random) -> list[tuple[Thing, int, int]]:
-    """Choose the centre of every thing, in pixels: apart from each other and inside the picture."""
+    """Return every thing with the x and y of its center in pixels; things do not overlap and are inside the image."""
     match content:
         case Single(thing=thing, place=place):
             x, y = _CENTRES[place]
@@ -74,10 +74,10 @@ def place_things(content: Content, random: Random) -> list[tuple[Thing, int, int
             return [(thing, _jitter(random, x, 2), _jitter(random, y, 2)) for x, y in corners]
         case Pair(first=first, relation=relation, second=second):
             across = _jitter(random, _MID, 8)
-            centres = [(_jitter(random, along, 2), _jitter(random, across, 2)) for along in (_NEAR, _FAR)]
+            centers = [(_jitter(random, along, 2), _jitter(random, across, 2)) for along in (_NEAR, _FAR)]
             if relation is Relation.ABOVE:
-                centres = [(y, x) for x, y in centres]
-            return [(thing, *centre) for thing, centre in zip((first, second), centres, strict=True)]
+                centers = [(y, x) for x, y in centers]
+            return [(thing, *center) for thing, center in zip((first, second), centers, strict=True)]
         case _:
             assert_never(content)
 
@@ -102,7 +102,7 @@ def _draw_ground(ground: Ground, pattern: Pattern) -> Image.Image:
 
 
 def _draw_thing(canvas: ImageDraw.ImageDraw, thing: Thing, x: int, y: int) -> None:
-    radius, paint = _RADIUS[thing.size] * _SCALE, _PAINT[thing.colour]
+    radius, paint = _RADIUS[thing.size] * _SCALE, _PAINT[thing.color]
     box = (x - radius, y - radius, x + radius - 1, y + radius - 1)
     if thing.shape is Shape.CIRCLE:
         canvas.ellipse(box, paint)
@@ -127,7 +127,7 @@ def _cross(arm: float = 0.36) -> list[tuple[float, float]]:
 
 
 def _heart(num_points: int = 32) -> list[tuple[float, float]]:
-    # The usual heart curve x = 16 sin^3 t, y = 13 cos t - 5 cos 2t - 2 cos 3t - cos 4t, brought to unit size.
+    # The heart curve x = 16 sin^3 t, y = 13 cos t - 5 cos 2t - 2 cos 3t - cos 4t, scaled to unit size.
     outline = []
     for point in range(num_points):
         t = 2 * math.pi * point / num_points

@@ -1,4 +1,4 @@
-"""What a scene is, how one is sampled, and which combinations training never sees."""
+"""Scenes, their sampling, and the combinations that are held out of training."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -10,7 +10,7 @@ Option = TypeVar("Option")
 
 
 class Shape(StrEnum):
-    """Outline of a thing."""
+    """Shape of a thing."""
 
     CIRCLE = "circle"
     SQUARE = "square"
@@ -21,8 +21,8 @@ class Shape(StrEnum):
     HEART = "heart"
 
 
-class Colour(StrEnum):
-    """Paint of a thing."""
+class Color(StrEnum):
+    """Color of a thing."""
 
     RED = "red"
     ORANGE = "orange"
@@ -34,14 +34,14 @@ class Colour(StrEnum):
 
 
 class Size(StrEnum):
-    """A thing is 14 or 24 pixels wide, wherever it is."""
+    """Size of a thing: 14 or 24 pixels wide."""
 
     SMALL = "small"
     LARGE = "large"
 
 
 class Place(StrEnum):
-    """Where a single thing is; in reading order."""
+    """Position of a single thing."""
 
     TOP_LEFT = "top left"
     TOP = "top"
@@ -55,10 +55,9 @@ class Place(StrEnum):
 
 
 class Relation(StrEnum):
-    """How the first thing of a pair lies to the second.
+    """Position of the first thing of a pair relative to the second.
 
-    There is no "right of" and no "below": each picture of a pair has one description, and the grammar turns it
-    around where it likes.
+    There is no "right of" and no "below", so that each scene has one representation; captions also use the inverse.
     """
 
     LEFT_OF = "left of"
@@ -66,7 +65,7 @@ class Relation(StrEnum):
 
 
 class Ground(StrEnum):
-    """Paint of the background."""
+    """Color of the background."""
 
     WHITE = "white"
     GREY = "grey"
@@ -83,10 +82,10 @@ class Pattern(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Thing:
-    """A drawn object."""
+    """A shape of one size and color."""
 
     size: Size
-    colour: Colour
+    color: Color
     shape: Shape
 
 
@@ -108,7 +107,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two things that differ in shape or colour."""
+    """Two things that differ in shape or color."""
 
     first: Thing
     relation: Relation
@@ -120,13 +119,13 @@ Content = Single | Group | Pair
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A picture before it is drawn or described.
+    """The attributes of an image and its captions.
 
     Args:
-        content: What is in it.
-        ground: Colour of the background.
+        content: The things in the image.
+        ground: Color of the background.
         pattern: Texture of the background.
-        seed: Decides what the attributes leave open: exact pixels, and wording.
+        seed: Seed of the exact positions and of the wording of captions.
 
     Example:
         >>> scene = sample_scene(Random(0))
@@ -141,15 +140,15 @@ class Scene:
 
 
 def scene_at(split: Split, index: int, seed: int = 0) -> Scene:
-    """Make a scene of a split, whichever were made before.
+    """Return a scene of a split; deterministic and independent of other scenes.
 
-    Scenes of ``train`` hold no combination that is held out, and those of ``held_out`` all do; those of ``val`` and
-    ``test`` may hold any, and about every fourth does.
+    No scene of ``train`` has a held-out combination, and all scenes of ``held_out`` have one; about a quarter of the
+    scenes of ``val`` and ``test`` have one.
 
     Args:
-        split: Part of the world.
-        index: Number of the scene, from zero.
-        seed: Other seeds are other worlds of the same kind.
+        split: Name of the split.
+        index: Index of the scene, from zero.
+        seed: Seed of the dataset.
 
     Example:
         >>> scene_at("val", 7) == scene_at("val", 7)
@@ -163,7 +162,7 @@ def scene_at(split: Split, index: int, seed: int = 0) -> Scene:
 
 
 def sample_scene(random: Random) -> Scene:
-    """Draw from all scenes, held out or not."""
+    """Sample a scene, held out or not."""
     return Scene(
         content=_sample_content(random),
         ground=pick(random, tuple(Ground)),
@@ -173,24 +172,24 @@ def sample_scene(random: Random) -> Scene:
 
 
 def is_held_out(content: Content) -> bool:
-    """Whether training never sees such a content.
+    """Return whether a content has a combination that is held out of training.
 
-    One in seven (shape, colour) and one in seven (relation, shape, shape) is held out, along diagonals: each
-    shape, each colour, each relation and each side of a relation is trained on, in other company.
+    One in seven (shape, color) and one in seven (relation, shape, shape) is held out, along diagonals: each
+    shape, color, relation and side of a relation occurs in training, in other combinations.
 
     Example:
-        >>> is_held_out(Group(Thing(Size.SMALL, Colour.RED, Shape.HEART), 2))
+        >>> is_held_out(Group(Thing(Size.SMALL, Color.RED, Shape.HEART), 2))
         True
-        >>> is_held_out(Group(Thing(Size.SMALL, Colour.BLUE, Shape.HEART), 2))
+        >>> is_held_out(Group(Thing(Size.SMALL, Color.BLUE, Shape.HEART), 2))
         False
     """
     match content:
         case Single(thing=thing) | Group(thing=thing):
-            return _is_held_out_paint(thing)
+            return _is_held_out_thing(thing)
         case Pair(first=first, relation=relation, second=second):
             return (
-                _is_held_out_paint(first)
-                or _is_held_out_paint(second)
+                _is_held_out_thing(first)
+                or _is_held_out_thing(second)
                 or (_rank(relation) + _rank(first.shape) + 3 * _rank(second.shape)) % len(Shape) == 0
             )
         case _:
@@ -198,9 +197,9 @@ def is_held_out(content: Content) -> bool:
 
 
 def pick(random: Random, options: tuple[Option, ...]) -> Option:
-    """Choose one option.
+    """Return a random option.
 
-    ``Random.choice`` may change with the version of Python; ``Random.random`` is promised not to.
+    ``Random.choice`` may change with the version of Python; ``Random.random`` is documented to stay the same.
     """
     return options[int(random.random() * len(options))]
 
@@ -213,17 +212,17 @@ def _sample_content(random: Random) -> Content:
     if kind < 0.6:
         return Group(thing, pick(random, (2, 3)))
     other = _sample_thing(random)
-    while (other.colour, other.shape) == (thing.colour, thing.shape):
+    while (other.color, other.shape) == (thing.color, thing.shape):
         other = _sample_thing(random)
     return Pair(thing, pick(random, tuple(Relation)), other)
 
 
 def _sample_thing(random: Random) -> Thing:
-    return Thing(pick(random, tuple(Size)), pick(random, tuple(Colour)), pick(random, tuple(Shape)))
+    return Thing(pick(random, tuple(Size)), pick(random, tuple(Color)), pick(random, tuple(Shape)))
 
 
-def _is_held_out_paint(thing: Thing) -> bool:
-    return (_rank(thing.shape) + 3 * _rank(thing.colour)) % len(Shape) == 6
+def _is_held_out_thing(thing: Thing) -> bool:
+    return (_rank(thing.shape) + 3 * _rank(thing.color)) % len(Shape) == 6
 
 
 def _rank(option: StrEnum) -> int:

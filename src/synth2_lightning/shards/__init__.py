@@ -1,1 +1,1 @@
-"""What lies on disk between making data and training on it."""
+"""On-disk formats of synthetic data: token shards, caption sets and files of image captions."""

@@ -1,4 +1,4 @@
-"""A folder of captions that a language model wrote: every answer in parts, and what is left of them after filters."""
+"""Caption sets: a folder with the completions of a language model in parts, and the captions that pass the filters."""
 
 import json
 from collections import Counter
@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from synth2_lightning.files import write_atomically
-from synth2_lightning.parquet import write_tables
+from synth2_lightning.io.atomic import write_atomically
+from synth2_lightning.io.parquet import write_tables
 from synth2_lightning.shards.part_writer import PartWriter
 from synth2_lightning.shards.parts import (
     describe_settings,
@@ -61,23 +61,23 @@ class _Row(NamedTuple):
     caption: str
     prompt: str
     model: str
-    seed: int
+    seed: int | None
     num_prompt_tokens: int
     num_tokens: int
     finish_reason: str
 
 
 class CaptionSetWriter(PartWriter[_Row]):
-    """Appends answers to a caption set, as they came; those that it holds already are not written twice.
+    """Appends unfiltered completions to a caption set; records that the folder has already are ignored.
 
-    Several ranks may write to one folder at once. When all of them have closed, one reads the answers, filters them and
-    calls :func:`finish_caption_set`. Arguments as of :class:`PartWriter`.
+    Several ranks may write to one folder at the same time. After all of them have closed, one rank calls
+    :func:`finish_caption_set`. The arguments are those of :class:`PartWriter`.
 
     Example:
         >>> import tempfile
-        >>> from synth2_lightning.types import ChatMessage, Completion, PromptBatch
+        >>> from synth2_lightning.types import ChatMessage, Completion, PromptBatch, SampleInfo
         >>> prompts = ((ChatMessage("user", "dog"),),)
-        >>> batch = PromptBatch(prompts, ("dog-0",), ("pets",), ("dog",), ("class-based@1",), (1234,))
+        >>> batch = PromptBatch(prompts, (SampleInfo("dog-0", "pets", "dog", 1234),), ("class-based@1",))
         >>> writer = CaptionSetWriter(Path(tempfile.mkdtemp()))
         >>> writer.append(WrittenCaptions(batch, (Completion("A dog runs.", "stop", 80, 5),), "smollm2"))
         1
@@ -89,55 +89,54 @@ class CaptionSetWriter(PartWriter[_Row]):
     summaries = (MANIFEST, CAPTIONS, REJECTED)
 
     def append(self, written: WrittenCaptions) -> int:
-        """Add those answers that are not there yet, and return how many those are."""
-        batch = written.batch
-        columns = (batch.keys, batch.sources, batch.class_names, batch.templates, batch.seeds, written.completions)
+        """Append the completions that are new, and return their number."""
+        columns = (written.batch.samples, written.batch.templates, written.completions)
         return self.add(
             _Row(
-                key=key,
-                source=source,
-                class_name=class_name,
+                key=sample.key,
+                source=sample.source,
+                class_name=sample.class_name,
                 caption=completion.text,
                 prompt=template,
                 model=written.model,
-                seed=seed,
+                seed=sample.seed,
                 num_prompt_tokens=completion.num_prompt_tokens,
                 num_tokens=completion.num_tokens,
                 finish_reason=completion.finish_reason,
             )
-            for key, source, class_name, template, seed, completion in zip(*columns, strict=True)
+            for sample, template, completion in zip(*columns, strict=True)
         )
 
     def make_table(self, rows: Sequence[_Row], settings: Mapping[str, Any]) -> pa.Table:
-        """Make a part of answers."""
+        """Return the table of a part."""
         columns = dict(zip(_Row._fields, zip(*rows, strict=True), strict=True))
         return pa.table(columns, schema=_COLUMNS.with_metadata(describe_settings(settings)))
 
 
 def read_answers(folder: Path) -> pa.Table:
-    """Read every answer of a caption set into memory, in the order of :func:`stream_answers`.
+    """Return all completions of a caption set in memory, in the order of :func:`stream_answers`.
 
     Raises:
-        ValueError: As of :func:`stream_answers`.
+        ValueError: As :func:`stream_answers`.
     """
     return pa.concat_tables(stream_answers(folder))
 
 
 def stream_answers(folder: Path) -> Iterator[pa.Table]:
-    """Read every answer of a caption set, block by block, in the order of their seeds.
+    """Yield all completions of a caption set in blocks, in the order of their seeds.
 
-    Seeds are drawn from keys, so the order is random, but the same however many ranks wrote: whoever takes the first
-    thousand takes a fair sample, and filters that keep the first of several keep the same ones.
+    Seeds are hashes of keys, so the order is random but independent of the number of ranks: the first records are a
+    random sample, and filters that keep the first of similar captions are reproducible.
 
-    The answers are copied unpacked into a file beside the parts and mapped from there; 8 bytes of each are in memory.
+    The completions are copied uncompressed to a memory-mapped file in the folder; memory holds 8 bytes per record.
 
     Raises:
         OSError: If the folder cannot be written to.
-        ValueError: If there is no part, the parts were made with several settings, or hold a record twice.
+        ValueError: If there is no part, the settings of the parts differ, or a record is repeated.
     """
     parts = list_parts(folder)
     if not parts:
-        raise ValueError(f"{folder} holds no answers; expected at least one that was written.")
+        raise ValueError(f"{folder} has no answers; expected at least one part file.")
     settings = read_settings(parts[0])
     for part in parts:
         refuse_other_settings(part, read_settings(part), settings)
@@ -152,7 +151,7 @@ def stream_answers(folder: Path) -> Iterator[pa.Table]:
                     seeds.append(batch["seed"].to_numpy())
                     firsts.append(firsts[-1] + len(batch))
         with pa.memory_map(str(copy)) as mapped:
-            copy.unlink()  # what is mapped stays until it is let go
+            copy.unlink()  # the mapping remains valid until it is closed
             answers = _Answers(pa.ipc.open_file(mapped), np.array(firsts))
             order = answers.sort(np.concatenate(seeds))
             for start in range(0, len(order), _ROWS_AT_A_TIME):
@@ -162,14 +161,14 @@ def stream_answers(folder: Path) -> Iterator[pa.Table]:
 
 
 class _Answers:
-    """Rows of a mapped file, by their numbers."""
+    """Random access to the rows of a memory-mapped file."""
 
     def __init__(self, file: pa.ipc.RecordBatchFileReader, firsts: Rows) -> None:
         self._file = file
         self._firsts = firsts
 
     def sort(self, seeds: Rows) -> Rows:
-        """Order the rows by seed; where that is the same, by key."""
+        """Return the row numbers ordered by seed, then by key."""
         order = np.argsort(seeds, kind="stable")
         is_tied = np.zeros(len(order) + 1, bool)
         is_tied[1:-1] = np.diff(seeds[order]) == 0
@@ -181,15 +180,15 @@ class _Answers:
 
     def take(self, rows: Rows) -> pa.Table:
         """Return rows in the given order."""
-        owners = np.searchsorted(self._firsts, rows, side="right") - 1
-        by_owner = np.argsort(owners, kind="stable")
-        numbers, starts = np.unique(owners[by_owner], return_index=True)
+        batches = np.searchsorted(self._firsts, rows, side="right") - 1
+        by_batch = np.argsort(batches, kind="stable")
+        numbers, starts = np.unique(batches[by_batch], return_index=True)
         pieces = [
-            self._file.get_batch(int(number)).take(pa.array(rows[places] - self._firsts[number]))
-            for number, places in zip(numbers, np.split(by_owner, starts[1:]), strict=True)
+            self._file.get_batch(int(number)).take(pa.array(rows[positions] - self._firsts[number]))
+            for number, positions in zip(numbers, np.split(by_batch, starts[1:]), strict=True)
         ]
         table = pa.Table.from_batches(pieces, _COLUMNS).combine_chunks()
-        return table.take(pa.array(np.argsort(by_owner, kind="stable")))
+        return table.take(pa.array(np.argsort(by_batch, kind="stable")))
 
 
 def finish_caption_set(
@@ -198,31 +197,31 @@ def finish_caption_set(
     describe_filters: Callable[[], Sequence[Mapping[str, Any]]],
     provenance: dict[str, Any],
 ) -> dict[str, Any]:
-    """Write what is left of a caption set, what was rejected and why, and the manifest; once all writers have closed.
+    """Write the kept captions, the rejected ones with reasons, and the manifest; called after all writers have closed.
 
-    Memory is that of a block of answers, besides what the filters keep to compare captions.
+    Memory holds one block of completions and the state of the filters.
 
     Args:
-        folder: Of the set.
-        judge: Returns those of the next answers that may stay, cleaned and in their order, and the others as they were
-            when they were rejected, with the filter's name and its reason.
-        describe_filters: Returns what each filter did, in plain values that JSON can hold, once all answers were
-            judged; ``name`` is its name.
-        provenance: What made the set, for people; the settings that the parts carry are added.
+        folder: Folder of the set.
+        judge: Maps a block of captions to the kept ones, cleaned and in order, and the rejected ones, each with the
+            name of the filter and its reason.
+        describe_filters: Returns statistics of each filter as JSON values, with its ``name``; called after ``judge``
+            has processed all blocks.
+        provenance: Origin of the set, informative only; the settings of the parts are added.
 
     Returns:
         The manifest.
 
     Raises:
         OSError: If the folder cannot be written to.
-        ValueError: As of :func:`stream_answers`.
+        ValueError: As :func:`stream_answers`.
     """
     remove_drafts(folder)
     totals: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
     spool = folder / _SPOOL
     try:
-        with pa.OSFile(str(spool), "wb") as out, pa.ipc.new_file(out, _REJECTED_COLUMNS) as leavings:
+        with pa.OSFile(str(spool), "wb") as out, pa.ipc.new_file(out, _REJECTED_COLUMNS) as rejected_rows:
 
             def filter_answers() -> Iterator[pa.Table]:
                 for answers in stream_answers(folder):
@@ -234,7 +233,7 @@ def finish_caption_set(
                         num_prompt_tokens=sum(answers["num_prompt_tokens"].to_pylist()),
                     )
                     reasons.update(answers["finish_reason"].to_pylist())
-                    leavings.write_table(_make_rejected(answers, rejected))
+                    rejected_rows.write_table(_make_rejected(answers, rejected))
                     yield _replace_captions(answers, kept)
 
             write_atomically(folder / CAPTIONS, partial(write_tables, filter_answers()))

@@ -1,4 +1,4 @@
-"""Write rows to the Parquet parts of a folder: kill it at any moment, start it again, and it goes on."""
+"""Resumable writing of rows to the Parquet parts of a folder."""
 
 import json
 import tempfile
@@ -9,47 +9,47 @@ from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import pyarrow as pa
 
-from synth2_lightning.files import write_atomically
-from synth2_lightning.parquet import write_parquet
+from synth2_lightning.io.atomic import write_atomically
+from synth2_lightning.io.parquet import write_parquet
 from synth2_lightning.shards.parts import list_parts, part_name, read_footer, read_keys, read_part, read_settings
 from synth2_lightning.shards.settings import refuse_other_settings
 
 
 @runtime_checkable
 class KeyedRow(Protocol):
-    """A row that can be told from all others of a folder."""
+    """A row that its source and key identify."""
 
     @property
     def key(self) -> str:
-        """Its id among those of its source."""
+        """Id within the source."""
 
     @property
     def source(self) -> str:
-        """Name of where it comes from."""
+        """Name of the source."""
 
 
 Row = TypeVar("Row", bound=KeyedRow)
 Fingerprints = Callable[[Sequence[tuple[str, str]]], list[str | None]]
 _INPUT = "input"
-"""Column with the fingerprint of what a row was made from, where that is known."""
+"""Column with the fingerprint of the inputs of a row, if known."""
 
 
 class PartWriter(ABC, Generic[Row]):
-    """Appends rows to a folder of Parquet parts; what the folder holds already is not written twice.
+    """Appends rows to a folder of Parquet parts; rows that the folder has already are ignored.
 
-    Several ranks may write to one folder at once.
+    Several ranks may write to one folder at the same time.
 
     Args:
-        folder: Where the parts go; made with the first of them.
-        rank: This process' number, part of the names of its files.
-        records_per_part: Rows per file; a kill loses no more than the rows since the last one.
+        folder: Folder of the parts; created if missing.
+        rank: Rank of this process, part of its file names.
+        records_per_part: Rows per part; a killed process loses at most the rows since its last part.
 
     Raises:
-        ValueError: If ``records_per_part`` is below one.
+        ValueError: If ``records_per_part`` is below 1.
     """
 
     summaries: tuple[str, ...] = ()
-    """Names of files that are made of all parts, and are withdrawn when there is a new one."""
+    """Names of files derived from all parts; a new part deletes them."""
 
     def __init__(self, folder: Path, rank: int = 0, records_per_part: int = 10_000) -> None:
         if records_per_part < 1:
@@ -60,7 +60,7 @@ class PartWriter(ABC, Generic[Row]):
         parts = list_parts(folder)
         self._settings: dict[str, Any] = read_settings(parts[0]) if parts else {}
         self._written = {key for part in parts for key in read_keys(part)}
-        # Numbers go on after the highest one: a part that was deleted by hand leaves a gap, never a clash.
+        # Continue after the highest number, so that a deleted part leaves a gap and not a conflict.
         own = [part.name for part in parts if part.name.startswith(f"part-{rank:05d}-")]
         self._next_number = max((int(name.removesuffix(".parquet").split("-")[2]) for name in own), default=-1) + 1
         self._waiting: list[Row] = []
@@ -68,82 +68,83 @@ class PartWriter(ABC, Generic[Row]):
 
     @abstractmethod
     def make_table(self, rows: Sequence[Row], settings: Mapping[str, Any]) -> pa.Table:
-        """Make a part of rows; its schema's metadata carry the settings."""
+        """Return the table of a part, with the settings in its schema metadata."""
 
     def start(self, settings: Mapping[str, Any]) -> None:
-        """Say what makes the records, before there is one; the second call with the same settings does nothing.
+        """Set the settings of the records and create the folder; must be called before the first record.
 
-        Every part carries the settings, so that a run which goes on can be held to them.
+        Each part stores the settings; a resumed run must have the same.
 
         Args:
-            settings: All that decides the records, in plain values that JSON can hold.
+            settings: All settings that determine the records, as JSON values.
 
         Raises:
-            ValueError: If the folder's records were made with other settings.
+            ValueError: If the records in the folder were made with other settings.
             OSError: If the folder cannot be written to.
         """
-        given = json.loads(json.dumps(settings))
+        plain = json.loads(json.dumps(settings))
         if self._written:
-            refuse_other_settings(self.folder, self._settings, given)
-        self._settings = given
+            refuse_other_settings(self.folder, self._settings, plain)
+        self._settings = plain
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=self.folder).close()
         except OSError as error:
             raise OSError(
-                f"Nothing can be written to {self.folder}: {error}. Expected a folder that may be written to, with "
-                "room left; choose another, or change its permissions."
+                f"{self.folder} cannot be written to: {error}. Expected a folder that is writable and has free space; "
+                "choose another, or change its permissions."
             ) from error
 
     def note_inputs(self, fingerprint: Fingerprints) -> None:
-        """Write further records with fingerprints of what they are made from.
+        """Store fingerprints of their inputs with all further records.
 
         Args:
-            fingerprint: Gives them, for sources and keys; see :class:`~synth2_lightning.interfaces.HasInputs`.
+            fingerprint: Maps pairs of source and key to fingerprints, as
+                :meth:`~synth2_lightning.interfaces.HasInputs.fingerprint_inputs`.
         """
         self._fingerprint = fingerprint
 
     def refuse_other_inputs(self, fingerprint: Fingerprints) -> None:
-        """Refuse to go on where what records were made from has changed since they were written.
+        """Check that the inputs of the written records are unchanged.
 
         Args:
-            fingerprint: As of :meth:`note_inputs`.
+            fingerprint: As in :meth:`note_inputs`.
 
         Raises:
-            ValueError: If it has, with the part and the first of the records.
+            ValueError: If an input changed, with the part and the first record.
         """
         for part in list_parts(self.folder):
             if _INPUT not in read_footer(part).schema.to_arrow_schema().names:
-                continue  # of an earlier version, or from a datamodule that says nothing of it
-            before = read_part(part, [_INPUT])[_INPUT].to_pylist()
+                continue  # the datamodule does not fingerprint its inputs
+            stored = read_part(part, [_INPUT])[_INPUT].to_pylist()
             records = list(read_keys(part))
             changed = [
-                (record, now)
-                for record, then, now in zip(records, before, fingerprint(records), strict=True)
-                if None not in (then, now) and then != now
+                (record, new)
+                for record, old, new in zip(records, stored, fingerprint(records), strict=True)
+                if None not in (old, new) and old != new
             ]
             if changed:
-                (source, key), now = changed[0]
-                what = "has changed since" if now else "is no longer there"
+                (source, key), new = changed[0]
+                change = "has changed since" if new else "no longer exists"
                 raise ValueError(
-                    f"What {key!r} of source {source!r} in {part} was made from {what}, and so it is with "
-                    f"{len(changed)} of the {len(records)} records of that part. Expected the inputs of the run's "
-                    "beginning: bring them back to go on, name another folder, or delete this one."
+                    f"The input of {key!r} of source {source!r} in {part} {change}; this concerns {len(changed)} of "
+                    f"the {len(records)} records of that part. Expected unchanged inputs: restore them to resume, "
+                    "choose another folder, or delete this one."
                 )
 
     def __len__(self) -> int:
-        """Number of records that are written, by all ranks before this writer was made and by this one since."""
+        """Number of written records: those found at construction, and those of this writer."""
         return len(self._written) - len(self._waiting)
 
     def __contains__(self, record: object) -> bool:
-        """Whether a record, named by its source and its key, is written or waits to be."""
+        """Whether a record, given as source and key, is written or buffered."""
         return record in self._written
 
     def add(self, rows: Iterable[Row]) -> int:
-        """Add those rows that are not there yet, and return how many those are.
+        """Append the rows that are new, and return their number.
 
         Raises:
-            OSError: If a part is full and cannot be written.
+            OSError: If a part cannot be written.
         """
         num_new = 0
         for row in rows:
@@ -156,7 +157,7 @@ class PartWriter(ABC, Generic[Row]):
         return num_new
 
     def close(self) -> None:
-        """Write what waits; the writer may be used further."""
+        """Write the buffered rows; the writer remains usable."""
         if self._waiting:
             self._write_part(len(self._waiting))
 
@@ -168,7 +169,7 @@ class PartWriter(ABC, Generic[Row]):
             table = table.append_column(_INPUT, pa.array(inputs, pa.string()))
 
         def write(draft: Path) -> None:
-            # From here until they are made anew, the folder is no longer what its summaries say.
+            # A new part makes the summaries outdated.
             for name in self.summaries:
                 (self.folder / name).unlink(missing_ok=True)
             write_parquet(table, draft)
@@ -183,7 +184,7 @@ class PartWriter(ABC, Generic[Row]):
     def _describe_loss(self) -> str:
         parts = list_parts(self.folder)
         return (
-            f"{sum(read_footer(part).num_rows for part in parts)} records are safe in {len(parts)} finished parts of "
-            f"{self.folder}; {len(self._waiting)} that this process had made since are lost. Start the same command "
-            "again once there is room: it goes on after the finished parts."
+            f"{sum(read_footer(part).num_rows for part in parts)} records are saved in {len(parts)} finished parts of "
+            f"{self.folder}; {len(self._waiting)} later ones of this process are lost. Free disk space and run the "
+            "same command again: it resumes after the finished parts."
         )

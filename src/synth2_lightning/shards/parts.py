@@ -1,4 +1,4 @@
-"""One Parquet file of a folder: its columns where it holds tokens, and what its footer tells without reading it."""
+"""Parquet parts of a folder: names, columns, settings in the footer, and checks."""
 
 import json
 import os
@@ -15,25 +15,25 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from synth2_lightning.jsontext import parse_json
-from synth2_lightning.parquet import open_parquet, read_parquet
+from synth2_lightning.io.json_text import parse_json
+from synth2_lightning.io.parquet import open_parquet, read_parquet
 from synth2_lightning.shards.manifest import TokenFormat
 
 _FORMAT = b"synth2_tokens"
 _SETTINGS = b"synth2_settings"
-WAY_OUT = (
-    "Delete it and its folder's manifest.json, and run the command that wrote the shards again: it makes what is "
-    "missing."
+REMEDY = (
+    "Expected it unchanged. Delete it and its folder's manifest.json, and run the command that wrote the shards again: "
+    "it creates missing parts only."
 )
 
 
 def part_name(rank: int, number: int) -> str:
-    """Name of a part; ranks write side by side without asking each other."""
+    """Return the file name of a part; it contains the rank, so that ranks write independently."""
     return f"{name_writer(rank)}-{number:05d}.parquet"
 
 
 def name_writer(rank: int) -> str:
-    """Beginning of the names of a rank's parts, which the lock of its writer is called after.
+    """Return the prefix of the names of a rank's parts and of its lock.
 
     Example:
         >>> name_writer(3)
@@ -43,7 +43,7 @@ def name_writer(rank: int) -> str:
 
 
 def list_locked(folder: Path) -> list[Path]:
-    """Paths after which writers in a folder have named their locks, those of killed ones among them.
+    """Return the locked paths of all writers in a folder, including those of killed processes.
 
     Example:
         >>> list_locked(Path("gone"))
@@ -53,23 +53,19 @@ def list_locked(folder: Path) -> list[Path]:
 
 
 def list_parts(folder: Path) -> list[Path]:
-    """Finished parts in the order of their names."""
+    """Return the finished parts in the order of their names."""
     return sorted(folder.glob("part-*.parquet"))
 
 
 def remove_drafts(folder: Path) -> None:
-    """Remove what killed writers left behind: parts that were never finished. No writer may be at work."""
+    """Remove unfinished parts and locks of killed writers; must not be called while a writer is active."""
     for pattern in ("part-*.parquet.tmp", ".part-*.parquet.lock"):
         for draft in folder.glob(pattern):
             draft.unlink(missing_ok=True)
 
 
 def make_schema(tokens: TokenFormat, settings: Mapping[str, Any]) -> pa.Schema:
-    """Columns of a part.
-
-    The format of the tokens and the settings that made them travel in the file, so that a part explains itself before
-    there is a manifest.
-    """
+    """Return the schema of a part; its metadata has the token format and the settings, which precede the manifest."""
     return pa.schema(
         [
             ("key", pa.string()),
@@ -85,25 +81,25 @@ def make_schema(tokens: TokenFormat, settings: Mapping[str, Any]) -> pa.Schema:
 
 
 def describe_settings(settings: Mapping[str, Any]) -> dict[bytes, bytes]:
-    """Metadata of a part that say what made it."""
+    """Return the schema metadata with the settings of a part."""
     return {_SETTINGS: json.dumps(settings).encode()}
 
 
 def read_footer(part: Path) -> pq.FileMetaData:
-    """Read what a part says of itself.
+    """Return the footer of a part.
 
     Raises:
-        ValueError: If it is no Parquet file, or a damaged one.
+        ValueError: If it is not a Parquet file, or is damaged.
     """
-    with open_parquet(part, WAY_OUT) as file:
+    with open_parquet(part, REMEDY) as file:
         return file.metadata
 
 
 def checksum_footer(part: Path) -> int:
-    """Compute the CRC-32 of a part's footer, which Parquet itself protects by none, unlike its pages.
+    """Return the CRC-32 of a part's footer; Parquet stores checksums of pages only.
 
     Raises:
-        ValueError: If it is no Parquet file.
+        ValueError: If it is not a Parquet file.
     """
     read_footer(part)
     with part.open("rb") as file:
@@ -114,60 +110,60 @@ def checksum_footer(part: Path) -> int:
 
 
 def read_header(part: Path) -> tuple[TokenFormat, dict[str, Any]]:
-    """Read the format of the tokens of a part, and the settings that made them.
+    """Return the token format and the settings of a part.
 
     Raises:
-        ValueError: If the part does not tell: another program, or an older version of this one, wrote it.
+        ValueError: If the part does not contain them, because another program wrote it.
     """
     metadata = read_footer(part).schema.to_arrow_schema().metadata or {}
     if _FORMAT not in metadata:
         raise ValueError(
-            f"{part} does not say which codebook its tokens speak, so this package did not write it. Expected parts "
+            f"{part} does not contain the codebook of its tokens, so this package did not write it. Expected parts "
             "of ShardWriter only; move the file elsewhere."
         )
     try:
         return TokenFormat(**parse_json(metadata[_FORMAT])), read_settings(part)
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{part} is damaged ({error!r}). {WAY_OUT}") from error
+        raise ValueError(f"{part} is damaged ({error!r}). {REMEDY}") from error
 
 
 def read_settings(part: Path) -> dict[str, Any]:
-    """Read the settings that made a part.
+    """Return the settings of a part.
 
     Raises:
-        ValueError: If the part does not tell: another program, or an older version of this one, wrote it.
+        ValueError: If the part does not contain them, because another program wrote it.
     """
     metadata = read_footer(part).schema.to_arrow_schema().metadata or {}
     if _SETTINGS not in metadata:
         raise ValueError(
-            f"{part} does not say with which settings it was made, because another program or an older version of this "
-            "package wrote it. It can be read, but nothing can be added to its folder: choose another."
+            f"{part} does not contain its settings, so this package did not write it. Expected parts of `synth2 "
+            "predict` only; move the file elsewhere, or choose another folder."
         )
     try:
         return dict(parse_json(metadata[_SETTINGS]))
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{part} is damaged ({error!r}). {WAY_OUT}") from error
+        raise ValueError(f"{part} is damaged ({error!r}). {REMEDY}") from error
 
 
 def read_part(part: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read the rows of a part, all columns or some.
+    """Return the rows of a part; ``None`` reads all columns.
 
     Raises:
-        ValueError: If it is damaged.
+        ValueError: If the part is damaged.
     """
-    return read_parquet(part, columns, WAY_OUT)
+    return read_parquet(part, columns, REMEDY)
 
 
 def read_keys(part: Path) -> Iterator[tuple[str, str]]:
-    """Source and key of every row."""
+    """Return source and key of each row."""
     table = read_part(part, ["source", "key"])
     return zip(table["source"].to_pylist(), table["key"].to_pylist(), strict=True)
 
 
 def find_repeated(parts: Sequence[Path]) -> dict[tuple[str, str], list[Path]]:
-    """Find records, by source and key, that parts hold more than once, with the part of each time.
+    """Return the repeated records, by source and key, each with the parts of all its occurrences.
 
-    Memory takes 8 bytes a record, and more of those only that are repeated.
+    Memory holds 8 bytes per record, and more for repeated ones only.
 
     Raises:
         ValueError: If a part is damaged.
@@ -176,13 +172,13 @@ def find_repeated(parts: Sequence[Path]) -> dict[tuple[str, str], list[Path]]:
         return {}
     hashes, counts = np.unique(np.concatenate([_hash_keys(part) for part in parts]), return_counts=True)
     suspects = hashes[counts > 1]
-    places: dict[tuple[str, str], list[Path]] = defaultdict(list)
+    occurrences: dict[tuple[str, str], list[Path]] = defaultdict(list)
     for part in parts if len(suspects) else ():
         is_suspect = np.isin(_hash_keys(part), suspects).tolist()
         for record, is_repeated in zip(read_keys(part), is_suspect, strict=True):
             if is_repeated:
-                places[record].append(part)
-    return {record: found for record, found in places.items() if len(found) > 1}
+                occurrences[record].append(part)
+    return {record: found for record, found in occurrences.items() if len(found) > 1}
 
 
 def _hash_keys(part: Path) -> np.ndarray[Any, np.dtype[np.uint64]]:
@@ -191,33 +187,33 @@ def _hash_keys(part: Path) -> np.ndarray[Any, np.dtype[np.uint64]]:
 
 
 def refuse_repeated(parts: Sequence[Path]) -> None:
-    """Refuse parts that hold a record more than once, as where one was copied.
+    """Check that each record occurs once, which is not so after a part was copied.
 
     Raises:
-        ValueError: If they do, with the names of the parts.
+        ValueError: If a record is repeated, with the names of the parts.
     """
     if repeated := find_repeated(parts):
         record, found = next(iter(repeated.items()))
-        raise ValueError(tell_repeated(record, found, len(repeated)))
+        raise ValueError(describe_repeated(record, found, len(repeated)))
 
 
-def tell_repeated(record: tuple[str, str], found: Sequence[Path], num_repeated: int) -> str:
-    """Say that records are in parts more than once.
+def describe_repeated(record: tuple[str, str], found: Sequence[Path], num_repeated: int) -> str:
+    """Return the error message for repeated records.
 
     Example:
-        >>> tell_repeated(("coco", "7"), [Path("out/a.parquet"), Path("out/b.parquet")], 1)
+        >>> describe_repeated(("coco", "7"), [Path("out/a.parquet"), Path("out/b.parquet")], 1)
         "'7' of source 'coco' is in a.parquet and in b.parquet of out (repeated records: 1); expected every record..."
     """
     names = " and in ".join(part.name for part in found)
     return (
         f"{record[1]!r} of source {record[0]!r} is in {names} of {found[0].parent} (repeated records: {num_repeated}); "
-        "expected every record once. A part was copied here, or comes from another folder: move the one that does not "
-        "belong here away, delete the folder's manifest.json, and run the command that wrote it again."
+        "expected every record once. A part was probably copied into this folder: move it away, delete the folder's "
+        "manifest.json, and run the command that wrote the parts again."
     )
 
 
 def list_sources(folder: Path) -> list[str]:
-    """Names of all sources in the parts of a folder, sorted."""
+    """Return the sorted names of all sources in the parts of a folder."""
     names: set[str] = set()
     for part in list_parts(folder):
         names.update(pc.unique(read_part(part, ["source"])["source"]).to_pylist())
@@ -225,7 +221,7 @@ def list_sources(folder: Path) -> list[str]:
 
 
 def largest_id(part: Path) -> int:
-    """Largest token id of a part: from the footer's statistics, or by reading the column where there are none."""
+    """Return the largest token id of a part, from the footer's statistics or, without these, from the column."""
     footer = read_footer(part)
     largest = 0
     for group in range(footer.num_row_groups):

@@ -1,4 +1,4 @@
-"""The settings that made a folder of shards: a run goes on only with the same."""
+"""Comparison of the settings of a folder with those of a run that resumes it."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,12 +6,12 @@ from typing import Any
 
 
 def refuse_other_settings(folder: Path, found: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    """Refuse to add records to a folder whose records were made in another way.
+    """Check that the records of a folder were made with the settings of this run.
 
     Args:
-        folder: For the message.
+        folder: The folder, for the message.
         found: Settings of its parts.
-        given: Settings of the run that wants to go on.
+        given: Settings of this run.
 
     Raises:
         ValueError: If they differ, with every difference.
@@ -28,7 +28,7 @@ def refuse_other_settings(folder: Path, found: Mapping[str, Any], given: Mapping
     if differences:
         raise ValueError(
             f"The records in {folder} were made with other settings: {'; '.join(differences)}. Expected one set of "
-            "settings per folder. Set them back to go on there, name another folder, or delete this one."
+            "settings per folder. Restore the settings to resume, choose another folder, or delete this one."
         )
 
 

@@ -1,4 +1,4 @@
-"""Write token shards: kill it at any moment, start it again, and it goes on."""
+"""Resumable writing of token shards."""
 
 import logging
 from collections import Counter, defaultdict
@@ -11,13 +11,14 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from synth2_lightning.files import write_atomically
-from synth2_lightning.fingerprints import fingerprint_file
-from synth2_lightning.parquet import write_parquet
+from synth2_lightning.io.atomic import write_atomically
+from synth2_lightning.io.fingerprints import fingerprint_file
+from synth2_lightning.io.parquet import write_parquet
 from synth2_lightning.shards.manifest import FILE_NAME, Manifest, TokenFormat
 from synth2_lightning.shards.part_writer import PartWriter
 from synth2_lightning.shards.parts import (
     checksum_footer,
+    describe_repeated,
     find_repeated,
     list_parts,
     make_schema,
@@ -25,7 +26,6 @@ from synth2_lightning.shards.parts import (
     read_header,
     read_part,
     remove_drafts,
-    tell_repeated,
 )
 from synth2_lightning.shards.settings import refuse_other_settings
 from synth2_lightning.types import TokenizedImages
@@ -38,34 +38,27 @@ class _Row(NamedTuple):
     source: str
     captions: tuple[str, ...]
     tokens: np.ndarray[Any, np.dtype[np.uint16]]
-    class_name: str | None
+    class_name: str
     seed: int | None
     scores: tuple[float, ...] | None
 
 
 class ShardWriter(PartWriter[_Row]):
-    """Appends pictures to a folder of Parquet parts; what the folder holds already is not written twice.
+    """Appends tokenized images to a folder of Parquet parts; images that the folder has already are ignored.
 
-    Several ranks may write to one folder at once. When all of them have closed, one calls :func:`finish`.
-
-    Args:
-        folder: Where the parts go; made with the first of them.
-        rank: This process' number, part of the names of its files.
-        records_per_part: Rows per file; a kill loses no more than the rows since the last one.
-
-    Raises:
-        ValueError: If ``records_per_part`` is below one.
+    Several ranks may write to one folder at the same time. After all of them have closed, one rank calls
+    :func:`finish`. The arguments are those of :class:`PartWriter`.
 
     Example:
         >>> import tempfile
-        >>> from synth2_lightning.types import VQTokens
+        >>> from synth2_lightning.types import SampleInfo, VQTokens
         >>> tokens = VQTokens(torch.zeros(1, 64, 1, dtype=torch.long), "vqgan-512:1f3c9a02")
-        >>> images = TokenizedImages(("7",), ("scenes",), (("a red circle",),), tokens, codebook_size=512)
+        >>> images = TokenizedImages((SampleInfo("7", "scenes"),), (("a red circle",),), tokens, codebook_size=512)
         >>> folder = Path(tempfile.mkdtemp())
-        >>> with_one = ShardWriter(folder)
-        >>> with_one.append(images), with_one.append(images)
+        >>> writer = ShardWriter(folder)
+        >>> writer.append(images), writer.append(images)
         (1, 0)
-        >>> with_one.close()
+        >>> writer.close()
         >>> finish(folder, provenance={}).num_records
         1
     """
@@ -78,22 +71,23 @@ class ShardWriter(PartWriter[_Row]):
         self._format: TokenFormat | None = read_header(parts[0])[0] if parts else None
 
     def append(self, images: TokenizedImages) -> int:
-        """Add those pictures that are not there yet, and return how many those are.
+        """Append the images that are new, and return their number.
 
         Raises:
-            ValueError: If the tokens are of another format than those that the folder holds, or out of range.
-            OSError: If a part is full and cannot be written.
+            ValueError: If the token format differs from that of the folder, or ids are out of range.
+            OSError: If a part cannot be written.
         """
         self._check(images)
         rows = images.tokens.ids.flatten(1).cpu().numpy().astype(np.uint16)
-        nothing = (None,) * len(images)
-        columns = (images.keys, images.sources, images.captions, rows)
-        optional = (images.class_names or nothing, images.seeds or nothing, images.scores or nothing)
-        return self.add(_Row(*values) for values in zip(*columns, *optional, strict=True))
+        scores = images.scores or (None,) * len(images)
+        return self.add(
+            _Row(sample.key, sample.source, captions, tokens, sample.class_name, sample.seed, row_scores)
+            for sample, captions, tokens, row_scores in zip(images.samples, images.captions, rows, scores, strict=True)
+        )
 
     def make_table(self, rows: Sequence[_Row], settings: Mapping[str, Any]) -> pa.Table:
-        """Make a part of pictures."""
-        assert self._format is not None, "append() sets the format before there is a record"
+        """Return the table of a part."""
+        assert self._format is not None, "append() sets the format"
         keys, sources, captions, tokens, class_names, seeds, scores = zip(*rows, strict=True)
         return pa.table(
             {
@@ -119,40 +113,39 @@ class ShardWriter(PartWriter[_Row]):
         self._format = self._format or given
         if given != self._format:
             raise ValueError(
-                f"The tokens to be written are {given}, but {self.folder} holds {self._format}. Expected one format "
+                f"The new tokens have the format {given}, but {self.folder} has {self._format}. Expected one format "
                 "per folder: choose another folder, or delete this one."
             )
         low, high = (int(bound) for bound in torch.aminmax(ids)) if ids.numel() else (0, 0)
         if low < 0 or high >= images.codebook_size:
             raise ValueError(
-                f"The tokens to be written hold ids from {low} to {high}; expected 0 to {images.codebook_size - 1}, "
-                f"the ids of codebook {given.codebook!r}. The tokenizer that made them is at fault."
+                f"The new tokens have ids from {low} to {high}; expected 0 to {images.codebook_size - 1}, the ids of "
+                f"codebook {given.codebook!r}. Check the tokenizer that made them."
             )
 
 
 def finish(folder: Path, provenance: dict[str, Any], is_evaluation: bool = False) -> Manifest:
-    """Write the manifest over all parts of a folder; to be called once, when every writer has closed.
+    """Write the manifest of all parts of a folder and return it; called once, after all writers have closed.
 
     Args:
-        folder: Where the parts are.
-        provenance: What made them, for people; the settings that the parts carry are added.
-        is_evaluation: Whether they come from an evaluation split.
+        folder: Folder of the parts.
+        provenance: Origin of the shards, informative only; the settings of the parts are added.
+        is_evaluation: Whether the images come from an evaluation split.
 
     Raises:
-        ValueError: If there is no part, the parts are of several formats, or made with several settings, or one of them
-            was copied here.
+        ValueError: If there is no part, the token formats or settings of the parts differ, or a part was copied.
     """
     parts = list_parts(folder)
     if not parts:
-        raise ValueError(f"{folder} holds no part to make a manifest of; expected at least one written picture.")
+        raise ValueError(f"{folder} has no part, so no manifest can be written; expected at least one written image.")
     remove_drafts(folder)
     tokens, settings = read_header(parts[0])
     for part in parts:
         other_tokens, other_settings = read_header(part)
         if other_tokens != tokens:
             raise ValueError(
-                f"{part} holds {other_tokens}, but {parts[0].name} beside it holds {tokens}. Expected one format "
-                "per folder: delete the parts that are not wanted."
+                f"{part} has the token format {other_tokens}, but {parts[0].name} has {tokens}. Expected one format "
+                "per folder: delete the unwanted parts."
             )
         refuse_other_settings(part, other_settings, settings)
     parts = _drop_repeated(parts)
@@ -169,10 +162,10 @@ def finish(folder: Path, provenance: dict[str, Any], is_evaluation: bool = False
 
 
 def _drop_repeated(parts: Sequence[Path]) -> list[Path]:
-    """Keep every record once: two ranks may have replaced damaged photographs by the same one.
+    """Keep one copy of each record: two ranks may have replaced damaged photos by the same one.
 
     Raises:
-        ValueError: If the same record is not the same in both parts, or all of several records are in others, too.
+        ValueError: If the copies of a record differ, or a part of several records is a copy of others.
     """
     repeated = find_repeated(parts)
     later: dict[Path, set[tuple[str, str]]] = defaultdict(set)
@@ -186,13 +179,13 @@ def _drop_repeated(parts: Sequence[Path]) -> list[Path]:
         record = min(records)
         first = repeated[record][0]
         if first == part or {first, part} & copies or not _are_same(table, records, repeated):
-            raise ValueError(tell_repeated(record, repeated[record], len(repeated)))
+            raise ValueError(describe_repeated(record, repeated[record], len(repeated)))
         rest = table.filter(pa.array([each not in records for each in _list_records(table)]))
         if len(rest):
             write_atomically(part, partial(write_parquet, rest))
         else:
             part.unlink()
-        _logger.info("%d records of %s are in an earlier part, too, and were dropped from it", len(records), part.name)
+        _logger.info("Dropped %d records of %s that are also in an earlier part", len(records), part.name)
     return [part for part in parts if part.exists()]
 
 

@@ -1,1 +1,1 @@
-"""Photographs with captions, read where they lie."""
+"""Data sources: images with captions, and sets of captions."""

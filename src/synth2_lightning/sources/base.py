@@ -1,4 +1,4 @@
-"""What all sources share: a compact index of pictures, and an honest count of what was left out."""
+"""Base class of the image sources: an index in Arrow arrays, and counts of skipped items."""
 
 import logging
 from abc import abstractmethod
@@ -11,9 +11,9 @@ from zlib import crc32
 import pyarrow as pa
 from PIL import Image
 
-from synth2_lightning.fingerprints import fingerprint_captions
 from synth2_lightning.interfaces import ImageTextSource
-from synth2_lightning.jsontext import REPLACEMENT, has_surrogates
+from synth2_lightning.io.fingerprints import fingerprint_captions
+from synth2_lightning.io.json_text import REPLACEMENT, has_surrogates
 
 _logger = logging.getLogger(__name__)
 _NUM_END_BYTES = 4096
@@ -21,12 +21,12 @@ _MAX_COMPARED = 10_000
 
 
 class Entry(NamedTuple):
-    """One picture as an index names it, before anything was checked.
+    """One unchecked image of an index.
 
     Attributes:
-        key: The picture's id.
-        captions: Its captions as they are written in the index.
-        location: Where it lies (a text, a number or a dictionary of those); ``None`` if the index does not say.
+        key: Id of the image.
+        captions: Captions as written in the index.
+        location: Location of the image (a string, a number or a dictionary of those); ``None`` if the index has none.
     """
 
     key: str
@@ -34,104 +34,105 @@ class Entry(NamedTuple):
     location: Any
 
 
-class LeftOut:
-    """Counts what a source does not use, for one warning that names every reason with an example."""
+class SkipCounter:
+    """Counts the items that a source skips, by reason, and logs them in one warning."""
 
     def __init__(self) -> None:
         self._counts: dict[str, int] = {}
         self._examples: dict[str, str] = {}
 
     def add(self, reason: str, example: str) -> None:
-        """Count one thing that is left out."""
+        """Count one skipped item.
+
+        Args:
+            reason: Plural noun phrase that the warning counts, such as ``"empty captions"``.
+            example: Name of the item; the warning shows the first one of each reason.
+        """
         self._counts[reason] = self._counts.get(reason, 0) + 1
         self._examples.setdefault(reason, example)
 
     def warn(self, name: str) -> None:
-        """Log one warning if anything was left out."""
+        """Log one warning if an item was skipped."""
         if self._counts:
             reasons = ", ".join(
                 f"{count} {reason} (the first: {self._examples[reason]})" for reason, count in self._counts.items()
             )
-            _logger.warning("Source %r leaves out %s.", name, reasons)
+            _logger.warning("Source %r skips %s.", name, reasons)
 
 
 def warn_of_damaged(name: str, keys: Sequence[str]) -> None:
-    """Log one warning if captions hold U+FFFD, which stands where a character was damaged; they are kept.
+    """Log one warning if captions contain U+FFFD, the replacement of an invalid character; they are kept.
 
     Args:
-        name: Of the source or the file.
-        keys: What each caption of that kind is called.
+        name: Name of the source or the file.
+        keys: Keys of those captions.
     """
     if keys:
         _logger.warning(
-            "%r keeps %d captions with U+FFFD, where half a character or a damaged one stood (the first: %s).",
+            "%r keeps %d captions with U+FFFD in place of an invalid character (the first: %s).",
             *(name, len(keys), keys[0]),
         )
 
 
 class IndexedSource(ImageTextSource):
-    """A source that reads its whole index first and its pictures one at a time.
+    """Image source that reads its whole index in ``load()`` and its images one at a time.
 
-    The index is kept in Arrow arrays, not in Python objects: it takes its bytes and no more, and data loader workers
-    share it, because no reference count is ever written into its pages.
+    The index is stored in Arrow arrays, not in Python objects: this needs less memory, and data loader workers share
+    its pages, because no reference counts are written into them.
 
     Args:
         name: Short name for logs.
-        limit: Keep the first pictures only; all of them if ``None``.
+        limit: Maximum number of images, from the first; ``None`` keeps all.
 
     Raises:
-        ValueError: If the limit is below one.
+        ValueError: If the limit is below 1.
     """
 
     def __init__(self, name: str, limit: int | None = None) -> None:
         if limit is not None and limit < 1:
-            raise ValueError(
-                f"Source {name!r} got limit={limit}; expected 1 or more pictures, or none for all of them."
-            )
+            raise ValueError(f"Source {name!r} got limit={limit}; expected 1 or more images, or null for all of them.")
         self.name = name
         self.limit = limit
         self._index: pa.RecordBatch | None = None
 
     @abstractmethod
-    def read_index(self, left_out: LeftOut) -> Iterable[Entry]:
-        """Go through the index in its order.
+    def read_index(self, skipped: SkipCounter) -> Iterable[Entry]:
+        """Yield the entries of the index in its order.
 
         Args:
-            left_out: Where to count what cannot even be named as an entry.
+            skipped: Counts the items that form no entry.
         """
 
     @abstractmethod
-    def read_picture(self, location: Any) -> Image.Image:
-        """Read the picture at a location that :meth:`read_index` gave."""
+    def read_image(self, location: Any) -> Image.Image:
+        """Return the image at a location that :meth:`read_index` yielded."""
 
-    def load(self) -> None:
-        """Read the index; the second call does nothing.
+    def _load(self) -> None:
+        """Read the index.
 
         Raises:
-            ValueError: If a key comes twice, or no picture with a caption is left.
+            ValueError: If a key is repeated, or no image has a caption.
         """
-        if self._index is not None:
-            return
-        left_out = LeftOut()
+        skipped = SkipCounter()
         kept: dict[str, Entry] = {}
-        for entry in self.read_index(left_out):
+        for entry in self.read_index(skipped):
             if entry.key in kept:
                 raise ValueError(
-                    f"Source {self.name!r} has two pictures with the key {entry.key!r}; expected every key once, "
-                    "because scores and shards name pictures by it. Remove one of them from the index."
+                    f"Source {self.name!r} has two images with the key {entry.key!r}; expected unique keys, because "
+                    "scores and shards identify images by them. Remove one of the images from the index."
                 )
-            if (tidy := _tidy(entry, left_out)) is not None:
-                kept[entry.key] = tidy
+            if (checked := _check_entry(entry, skipped)) is not None:
+                kept[entry.key] = checked
             if len(kept) == self.limit:
                 break
-        left_out.warn(self.name)
+        skipped.warn(self.name)
         warn_of_damaged(
             self.name, [key for key, entry in kept.items() for caption in entry.captions if REPLACEMENT in caption]
         )
         if not kept:
             raise ValueError(
-                f"Source {self.name!r} holds no picture with a caption; expected at least one. Look at the warning "
-                "above for what was left out, and at the arguments that name its files and columns."
+                f"Source {self.name!r} has no image with a caption; expected at least one. Check the warning above, "
+                "which lists the skipped items, and the arguments that name its files and columns."
             )
         self._index = pa.record_batch(
             {
@@ -142,38 +143,38 @@ class IndexedSource(ImageTextSource):
         )
 
     def __len__(self) -> int:
-        """Number of pictures."""
+        """Number of images."""
         return int(self._loaded().num_rows)
 
     def key(self, index: int) -> str:
-        """The picture's id."""
+        """Id of an image."""
         return str(self._loaded()["key"][index])
 
     def captions(self, index: int) -> tuple[str, ...]:
-        """Captions of a picture."""
+        """Captions of an image."""
         return tuple(self._loaded()["captions"][index].as_py())
 
-    def picture(self, index: int) -> Image.Image:
-        """Read a picture, upright and in RGB."""
-        return self.read_picture(self._loaded()["location"][index].as_py())
+    def image(self, index: int) -> Image.Image:
+        """Return an image in RGB, with its EXIF orientation applied."""
+        return self.read_image(self._loaded()["location"][index].as_py())
 
     def image_fingerprint(self, index: int) -> str:
-        """Return size and checksum of the end of a picture's file: compressed, another picture has another end."""
+        """Return size and checksum of the last 4096 bytes of an image file; compressed images differ there."""
         return _fingerprint_end(self._loaded()["location"][index].as_py())
 
     def fingerprint(self) -> str:
-        """Return a checksum of keys, captions, prompts and images; of 10,000 images at most, evenly over the source."""
+        """Return a checksum of keys, captions, prompts and at most 10,000 images, evenly spaced over the source."""
         index = self._loaded()
         texts = fingerprint_captions(index["key"], index["captions"])
         prompts = map(self.prompt, range(len(self))) if self.prompt(0) is not None else ()
         compared = range(0, len(self), -(-len(self) // _MAX_COMPARED))
-        with ThreadPoolExecutor(16) as readers:  # on network shares every file is a request
+        with ThreadPoolExecutor(16) as readers:  # on network file systems each file is a request
             images = list(readers.map(self.image_fingerprint, compared))
         return f"{texts}-{crc32(repr([*prompts, images]).encode()):08x}"
 
     def _loaded(self) -> pa.RecordBatch:
         if self._index is None:
-            raise RuntimeError(f"Source {self.name!r} was asked for its content before load(); call load() first.")
+            raise RuntimeError(f"Source {self.name!r} was read before load(); call load() first.")
         return self._index
 
 
@@ -181,33 +182,33 @@ def _fingerprint_end(location: Any) -> str:
     match location:
         case str():
             path, start, size = Path(location), 0, None
-        case {"picture": str(name)}:
+        case {"image": str(name)}:
             path, start, size = Path(name), 0, None
         case {"tar": str(tar), "offset": int(start), "size": int(size)}:
             path = Path(tar)
-        case _:  # it lies in no file of its own
+        case _:  # the image has no file of its own
             return ""
     try:
         size = path.stat().st_size if size is None else size
         with path.open("rb") as file:
             file.seek(start + max(0, size - _NUM_END_BYTES))
             return f"{size}-{crc32(file.read(min(size, _NUM_END_BYTES))):08x}"
-    except OSError:  # a missing picture is counted where it is read
+    except OSError:  # missing images are counted when they are read
         return "missing"
 
 
-def _tidy(entry: Entry, left_out: LeftOut) -> Entry | None:
+def _check_entry(entry: Entry, skipped: SkipCounter) -> Entry | None:
     if entry.location is None:
-        left_out.add("captions without a picture", ascii(entry.key)[1:-1] if has_surrogates(entry.key) else entry.key)
+        skipped.add("captions without an image", ascii(entry.key)[1:-1] if has_surrogates(entry.key) else entry.key)
         return None
     if any(has_surrogates(name) for name in (entry.key, *_list_texts(entry.location))):
-        left_out.add("pictures whose names are not in UTF-8", ascii(entry.key))
+        skipped.add("images whose names are not in UTF-8", ascii(entry.key))
         return None
     captions = [text for text in (caption.strip() for caption in entry.captions) if text]
     for _ in range(len(entry.captions) - len(captions)):
-        left_out.add("empty captions", f"of {entry.key}")
+        skipped.add("empty captions", f"of {entry.key}")
     if not captions:
-        left_out.add("pictures without a caption", entry.key)
+        skipped.add("images without a caption", entry.key)
         return None
     return entry._replace(captions=captions)
 

@@ -1,15 +1,15 @@
-"""Read captions from any file that they come in, with whatever stands beside them."""
+"""Caption files of any supported format as Arrow tables."""
 
 import json
 from pathlib import Path
 
 import pyarrow as pa
 
-from synth2_lightning.jsontext import REPLACEMENT
-from synth2_lightning.parquet import read_parquet
+from synth2_lightning.io.json_text import REPLACEMENT
+from synth2_lightning.io.parquet import read_parquet
+from synth2_lightning.io.tables import read_lines, read_rows, take_text
 from synth2_lightning.sources.base import warn_of_damaged
 from synth2_lightning.sources.jsonfile import read_json, read_records
-from synth2_lightning.tables import read_lines, read_rows, take_text
 
 CAPTION_SET_TABLE = "captions.parquet"
 _TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
@@ -17,19 +17,19 @@ _EXPECTED = "COCO captions, a list 'annotations' whose members have a 'caption'"
 
 
 def read_caption_rows(path: Path) -> pa.Table:
-    r"""Read a file of captions as a table, with all columns that it has.
+    r"""Return a caption file as a table, with all of its columns.
 
     Args:
-        path: The folder of a caption set, of which ``captions.parquet`` is read; ``.parquet``, ``.csv``, ``.tsv`` or
-            ``.jsonl`` with a column ``caption``; ``.json`` as COCO writes it, whose annotations become rows; any other
-            file is a text with one caption a line.
+        path: Folder of a caption set, whose ``captions.parquet`` is read; ``.parquet``, ``.csv``, ``.tsv`` or
+            ``.jsonl`` with a column ``caption``; ``.json`` in COCO's format, one row per annotation; any other file is
+            plain text with one caption per line.
 
     Returns:
-        A row per caption, blank ones included, as the file has them.
+        One row per caption, in the order of the file, empty captions included.
 
     Raises:
         FileNotFoundError: If it is a folder without ``captions.parquet``.
-        ValueError: If the file is damaged, or a row has no caption that is a text.
+        ValueError: If the file is damaged, or a caption is not a string.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -56,10 +56,10 @@ def read_caption_rows(path: Path) -> pa.Table:
 
 
 def find_caption_file(path: Path) -> Path:
-    """Give the file that is meant: of a folder, its ``captions.parquet``.
+    """Return the path of a caption file; for a folder, that of its ``captions.parquet``.
 
     Raises:
-        FileNotFoundError: If it is a folder without one.
+        FileNotFoundError: If the folder has no ``captions.parquet``.
 
     Example:
         >>> find_caption_file(Path("captions.txt")).name
@@ -70,9 +70,8 @@ def find_caption_file(path: Path) -> Path:
     file = path / CAPTION_SET_TABLE
     if not file.is_file():
         raise FileNotFoundError(
-            f"The folder {path} has no {CAPTION_SET_TABLE}, so it is no finished caption set. Expected what `synth2 "
-            "predict --config captions.yaml` writes; if that was interrupted, run it again: it goes on where it "
-            "stopped."
+            f"The folder {path} has no {CAPTION_SET_TABLE}, so it is not a finished caption set. Expected the output "
+            "of `synth2 predict --config captions.yaml`; if that run was interrupted, run it again to resume it."
         )
     return file
 
@@ -80,28 +79,28 @@ def find_caption_file(path: Path) -> Path:
 def _to_table(rows: list[dict[str, object]], path: Path) -> pa.Table:
     for number, row in enumerate(rows, start=1):
         take_text(row.get("caption"), f"{path}, record {number},", "caption")
-    names = dict.fromkeys(name for row in rows for name in row)  # not every JSON object has every field
+    names = dict.fromkeys(name for row in rows for name in row)  # a JSON object may lack fields of others
     return pa.table({name: _to_column([row.get(name) for row in rows]) for name in names})
 
 
 def _to_column(values: list[object]) -> pa.Array:
     try:
         return pa.array(values)
-    except (pa.ArrowInvalid, pa.ArrowTypeError):  # a field of several kinds is kept as JSON texts
+    except (pa.ArrowInvalid, pa.ArrowTypeError):  # values of mixed types are stored as JSON strings
         return pa.array([value if isinstance(value, str) else json.dumps(value) for value in values], pa.string())
 
 
 def check_caption_column(schema: pa.Schema, path: Path) -> None:
-    """Refuse rows without a column of captions.
+    """Check that a table has a string column ``caption``.
 
     Raises:
-        ValueError: If there is none, or it holds no texts.
+        ValueError: If the column is missing or has another type.
 
     Example:
         >>> check_caption_column(pa.schema([("caption", pa.string())]), Path("captions.parquet"))
     """
     if "caption" not in schema.names:
-        raise ValueError(f"{path} holds no caption; its columns are {schema.names}. Expected a column 'caption'.")
+        raise ValueError(f"{path} has no captions; its columns are {schema.names}. Expected a column 'caption'.")
     kind = schema.field("caption").type
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind)):
-        raise ValueError(f"{path} has {kind} under 'caption'; expected one text in every row.")
+        raise ValueError(f"{path} has the type {kind} under 'caption'; expected one string per row.")

@@ -1,26 +1,26 @@
-"""Captions to synthesise from, in a table: CSV, TSV, JSON Lines or Parquet."""
+"""Captions in a table: CSV, TSV, JSON Lines or Parquet."""
 
 from collections.abc import Iterator
 
-from synth2_lightning.locations import resolve
+from synth2_lightning.io.locations import resolve
+from synth2_lightning.io.tables import read_rows, take_key, take_text
 from synth2_lightning.sources.captions import IndexedCaptions
-from synth2_lightning.tables import read_rows, take_key, take_text
 from synth2_lightning.types import CaptionRecord
 
 
 class CaptionTable(IndexedCaptions):
-    """One caption per row of a table; its kind is read off the suffix (``.csv``, ``.tsv``, ``.jsonl``, ``.parquet``).
+    """Caption source with one caption per row of a table.
 
     Args:
-        table: The table.
+        table: Path or URL of a ``.csv``, ``.tsv``, ``.jsonl`` or ``.parquet`` file.
         caption_column: Column of the captions.
-        key_column: Column of the keys; where left out, the key is the table's name without suffix and the number of
-            the row, from 1. Such keys hold as long as rows are only added at the end.
-        class_column: Column of the class names that the captions were written for, where there is one.
-        name: What logs and shards call the captions.
-        max_empty_captions: How many empty captions are left out, with a warning that names them, before it is an error.
-        limit: Keep the first captions only.
-        delimiter: The character between the fields of a ``.csv`` or ``.tsv`` table, where it is another than usual.
+        key_column: Column of the keys. ``None`` makes keys from the table's name without suffix and the row number,
+            from 1; these keys are stable only while new rows are appended at the end.
+        class_column: Column of the class names that the captions were written for; ``None`` if there is none.
+        name: Name of the source in logs and shards.
+        max_empty_captions: Number of empty captions that are skipped with a warning; more are an error.
+        limit: Maximum number of captions, from the first; ``None`` keeps all.
+        delimiter: Field delimiter of a ``.csv`` or ``.tsv`` table; ``None`` is the usual one of its suffix.
 
     Example:
         >>> CaptionTable("captions.parquet", class_column="class_name", limit=1000).name
@@ -46,11 +46,11 @@ class CaptionTable(IndexedCaptions):
         self.delimiter = delimiter
 
     def read_captions(self) -> Iterator[CaptionRecord]:
-        """Go through the rows.
+        """Yield the captions row by row.
 
         Raises:
             FileNotFoundError: If the table does not exist.
-            ValueError: If it is of another kind, lacks a column, or a row lacks its key or holds no text.
+            ValueError: If the suffix is not supported, a column or a key is missing, or a caption is not a string.
         """
         path = resolve(self.table, f"table of captions {self.name!r}")
         columns = [name for name in (self.caption_column, self.key_column, self.class_column) if name is not None]
@@ -61,8 +61,8 @@ class CaptionTable(IndexedCaptions):
                 key = take_key(row[self.key_column], where, self.key_column)
                 if not key:
                     raise ValueError(
-                        f"{where} has no key under {self.key_column!r}; expected one in every row. Fill it in, or "
-                        "leave key_column out to number the rows."
+                        f"{where} has no key under {self.key_column!r}; expected one in every row. Add it, or omit "
+                        "key_column to number the rows."
                     )
             class_name = take_key(row[self.class_column], where, self.class_column) if self.class_column else ""
             yield CaptionRecord(key, take_text(row[self.caption_column], where, self.caption_column), class_name)

@@ -1,4 +1,4 @@
-"""Photographs with captions in COCO's JSON format (https://cocodataset.org/#format-data)."""
+"""Photos with captions in COCO's JSON format (https://cocodataset.org/#format-data)."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,11 +6,11 @@ from typing import Any
 
 from PIL import Image
 
-from synth2_lightning.locations import resolve
-from synth2_lightning.sources.base import Entry, IndexedSource, LeftOut
+from synth2_lightning.io.locations import resolve
+from synth2_lightning.io.tables import take_text
+from synth2_lightning.sources.base import Entry, IndexedSource, SkipCounter
+from synth2_lightning.sources.images import decode_image
 from synth2_lightning.sources.jsonfile import read_id, read_json, read_records
-from synth2_lightning.sources.pictures import decode_picture
-from synth2_lightning.tables import take_text
 
 _EXPECTED = (
     "COCO captions: {'images': [{'id': 1, 'file_name': '1.jpg'}], 'annotations': [{'image_id': 1, 'caption': '...'}]}"
@@ -18,13 +18,13 @@ _EXPECTED = (
 
 
 class CocoSource(IndexedSource):
-    """Photographs in a folder, their captions in a COCO file; the key is COCO's image id.
+    """Image source of a COCO caption file and a folder of images; the key is COCO's image id.
 
     Args:
-        annotations: The JSON file.
+        annotations: Path or URL of the JSON file.
         images: Folder that its ``file_name`` entries are relative to.
         name: Short name for logs.
-        limit: Keep the first pictures only.
+        limit: Maximum number of images, from the first; ``None`` keeps all.
 
     Example:
         >>> source = CocoSource("captions_val2017.json", "val2017", limit=1000)
@@ -37,12 +37,12 @@ class CocoSource(IndexedSource):
         self.annotations = annotations
         self.images = images
 
-    def read_index(self, left_out: LeftOut) -> Iterator[Entry]:
-        """Join the images with their annotations.
+    def read_index(self, skipped: SkipCounter) -> Iterator[Entry]:
+        """Yield the images with the captions of their annotations.
 
         Raises:
             FileNotFoundError: If the file or the folder does not exist.
-            ValueError: If the file is not what COCO writes.
+            ValueError: If the file is not in COCO's format.
         """
         path = resolve(self.annotations, f"annotations file of source {self.name!r}")
         folder = resolve(self.images, f"images folder of source {self.name!r}")
@@ -53,9 +53,9 @@ class CocoSource(IndexedSource):
             for number, annotation in enumerate(read_records(content, "annotations", path, _EXPECTED), start=1):
                 key = read_id(annotation, "image_id", path, _EXPECTED)
                 if key not in captions:
-                    left_out.add("annotations of unknown images", f"image_id {key}")
+                    skipped.add("annotations of unknown images", f"image_id {key}")
                 elif reason := self.reject(annotation):
-                    left_out.add(reason, f"of image_id {key}")
+                    skipped.add(reason, f"of image_id {key}")
                 else:
                     where = f"{path}, annotation {number} (of image_id {key}),"
                     captions[key].append(take_text(annotation["caption"], where, "caption"))
@@ -67,13 +67,13 @@ class CocoSource(IndexedSource):
             raise ValueError(f"{path} has a record without {error}; expected {_EXPECTED}.") from error
 
     def name_image(self, image: dict[str, Any]) -> str | None:
-        """Give the key of an image, ``None`` for one that is of another part of the data set."""
+        """Return the key of an image; ``None`` for an image of another part of the data set."""
         return str(image["id"])
 
     def reject(self, annotation: dict[str, Any]) -> str:
-        """Say why an annotation is left out, as the plural that a warning counts; empty where it stays."""
+        """Return the reason to skip an annotation, a plural noun phrase for the warning; empty if it is kept."""
         return ""
 
-    def read_picture(self, location: str) -> Image.Image:
-        """Read a photograph."""
-        return decode_picture(Path(location), location)
+    def read_image(self, location: str) -> Image.Image:
+        """Return the photo at a path."""
+        return decode_image(Path(location), location)

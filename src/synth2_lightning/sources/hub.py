@@ -1,4 +1,4 @@
-"""Pictures with captions from the Hugging Face Hub, or from a file or folder that ``datasets`` can read."""
+"""Images with captions from the Hugging Face Hub, or from a local file or folder that ``datasets`` reads."""
 
 from collections.abc import Iterator
 from io import BytesIO
@@ -8,33 +8,33 @@ from typing import Any
 import pyarrow as pa
 from PIL import Image
 
-from synth2_lightning.files import expand_home
-from synth2_lightning.fingerprints import fingerprint_file, fingerprint_texts
-from synth2_lightning.locations import resolve
-from synth2_lightning.remote import is_remote
-from synth2_lightning.sources.base import Entry, IndexedSource, LeftOut
-from synth2_lightning.sources.picture_files import is_hidden
-from synth2_lightning.sources.pictures import decode_picture
-from synth2_lightning.tables import read_rows, take_text
+from synth2_lightning.io.fingerprints import fingerprint_file, fingerprint_texts
+from synth2_lightning.io.locations import resolve
+from synth2_lightning.io.paths import expand_home
+from synth2_lightning.io.remote import is_remote
+from synth2_lightning.io.tables import read_rows, take_text
+from synth2_lightning.sources.base import Entry, IndexedSource, SkipCounter
+from synth2_lightning.sources.image_files import is_hidden
+from synth2_lightning.sources.images import decode_image
 
 _BUILDERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv", ".arrow": "arrow"}
 
 
 class HubSource(IndexedSource):
-    """Pictures and captions of one split of a ``datasets`` dataset; the key is the row's number.
+    """Image source of one split of a ``datasets`` dataset; the key is the row number.
 
-    What ``datasets`` keeps in its cache of files and folders that lie here is told apart by their content, which is
-    read once for it: what was made anew under the same names is read anew.
+    The cache of local files and folders is keyed by their content, not by name and time: files that changed are read
+    again.
 
     Args:
-        path: Id on the Hub, or the location of a folder, or of a Parquet, JSON, CSV or Arrow file.
-        split: The split, such as ``"train"``, or a part of it, such as ``"train[:10%]"``.
-        image_column: Column of the pictures.
-        caption_column: Column of the captions, each a text or a list of texts; ``sentences.raw`` is the field ``raw``
-            of the records in the column ``sentences``.
-        revision: Branch, tag or commit on the Hub; name a commit where a run must be repeatable.
+        path: Id on the Hub, or path or URL of a folder or of a Parquet, JSON, CSV or Arrow file.
+        split: Split, such as ``"train"``, or a slice of it, such as ``"train[:10%]"``.
+        image_column: Column of the images.
+        caption_column: Column of the captions, each a string or a list of strings; ``sentences.raw`` is the field
+            ``raw`` of the records in the column ``sentences``.
+        revision: Branch, tag or commit on the Hub; use a commit for reproducible runs.
         name: Short name for logs.
-        limit: Keep the first pictures only.
+        limit: Maximum number of images, from the first; ``None`` keeps all.
 
     Example:
         >>> HubSource("nlphuji/flickr30k", split="test", name="flickr30k").split
@@ -57,14 +57,14 @@ class HubSource(IndexedSource):
         self.image_column = image_column
         self.caption_column = caption_column
         self.revision = revision
-        self._pictures: Any = None
+        self._images: Any = None
 
-    def read_index(self, left_out: LeftOut) -> Iterator[Entry]:
-        """Go through the captions; the pictures stay where they are.
+    def read_index(self, skipped: SkipCounter) -> Iterator[Entry]:
+        """Yield the captions of all rows, without decoding images.
 
         Raises:
-            FileNotFoundError: If there is no such dataset.
-            ValueError: If it has no such split or column, or a row holds something else than texts.
+            FileNotFoundError: If the dataset does not exist.
+            ValueError: If the split or a column does not exist, or a caption is not a string.
         """
         import datasets
 
@@ -75,45 +75,45 @@ class HubSource(IndexedSource):
         if missing := {self.image_column, column} - set(rows.column_names):
             raise ValueError(
                 f"{self.path} has no column {sorted(missing)}; it has {sorted(rows.column_names)}. Set image_column "
-                "and caption_column to what it has."
+                "and caption_column to two of these."
             )
-        # Decoding is ours: so that a damaged picture is named and counted as in any other source.
-        pictures = rows.select_columns([self.image_column])
+        # decode_image() decodes, so that damaged images are reported and counted as in the other sources.
+        images = rows.select_columns([self.image_column])
         try:
-            self._pictures = pictures.cast_column(self.image_column, datasets.Image(decode=False))
+            self._images = images.cast_column(self.image_column, datasets.Image(decode=False))
         except (pa.ArrowException, TypeError) as error:
             raise ValueError(
                 f"{self.path} has {rows.features[self.image_column]} under {self.image_column!r} ({error}); expected "
-                "pictures, their bytes or their paths. Name another image_column."
+                "images, their bytes or their paths. Set another image_column."
             ) from error
         for index, captions in enumerate(rows[column]):
             yield Entry(
                 str(index), _take_texts(captions, field, f"{self.path}[{self.split}], row {index},", column), index
             )
 
-    def read_picture(self, location: int) -> Image.Image:
-        """Read a picture."""
-        picture = self._pictures[location][self.image_column]
+    def read_image(self, location: int) -> Image.Image:
+        """Return the image of a row."""
+        image = self._images[location][self.image_column]
         name = f"{self.path}[{self.split}][{location}]"
-        if picture is None:
-            raise OSError(f"The picture {name} cannot be read: the row has none.")
-        if picture["bytes"] is None:
-            return decode_picture(Path(picture["path"]), f"{name} at {picture['path']}")
-        return decode_picture(BytesIO(picture["bytes"]), name)
+        if image is None:
+            raise OSError(f"The image {name} cannot be read: the row has none; expected an image in every row.")
+        if image["bytes"] is None:
+            return decode_image(Path(image["path"]), f"{name} at {image['path']}")
+        return decode_image(BytesIO(image["bytes"]), name)
 
     def _open(self) -> Any:
         is_address = is_remote(self.path)
         local = resolve(self.path, f"dataset of source {self.name!r}") if is_address else expand_home(self.path)
         for table in [local] if local.is_file() else sorted(local.rglob("*")):
             if table.suffix.lower() in {".csv", ".tsv"} and not is_hidden(table.relative_to(local)):
-                _refuse_swallowed_rows(table)
+                _refuse_merged_rows(table)
         if local.is_dir():
             return self._read(str(local), revision=self.revision, cache_dir=_cache_folder(local))
         if not local.is_file():
             return self._read(self.path, revision=self.revision)
         if local.suffix.lower() not in _BUILDERS:
-            raise ValueError(f"{local} is of no kind that can be read; expected one of {sorted(_BUILDERS)}.")
-        split = self.split.partition("[")[0]  # a file is one split, of whatever name; "train[:10%]" is a part of it
+            raise ValueError(f"{local} is of an unsupported kind; expected one of {sorted(_BUILDERS)}.")
+        split = self.split.partition("[")[0]  # a file is one split of any name; "train[:10%]" is a slice of it
         return self._read(
             _BUILDERS[local.suffix.lower()], data_files={split: str(local)}, cache_dir=_cache_folder(local)
         )
@@ -126,35 +126,35 @@ class HubSource(IndexedSource):
         except (datasets.exceptions.DatasetBuildError, pa.ArrowException) as error:
             raise ValueError(
                 f"The dataset {self.path!r} of source {self.name!r} is damaged ({error.__cause__ or error}). Expected "
-                "whole files: copy or download it again."
+                "complete files: copy or download it again."
             ) from error
         except (ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:500]
             raise ValueError(
                 f"The split {self.split!r} of the dataset {self.path!r} of source {self.name!r} cannot be read: "
-                f"{reason} Expected a split that it has."
+                f"{reason} Expected one of its splits."
             ) from error
         except OSError as error:
             raise FileNotFoundError(
                 f"The dataset {self.path!r} of source {self.name!r} is neither a local file or folder nor on the Hub, "
-                f"or the Hub cannot be reached ({error}). Expected one of the three; without a network, download it "
-                "elsewhere and name its folder."
+                f"or the Hub cannot be reached ({error}). Expected one of the three; without network access, download "
+                "it elsewhere and give the path of its folder."
             ) from error
 
 
-def _refuse_swallowed_rows(table: Path) -> None:
-    """Read a table by our rules, because ``datasets`` gives fewer rows where a quotation mark swallows some."""
+def _refuse_merged_rows(table: Path) -> None:
+    """Check a table with :func:`read_rows`: ``datasets`` silently merges rows after an unmatched quotation mark."""
     for number, row in enumerate(read_rows(table, []), start=1):
         if table.suffix.lower() == ".tsv" and any((value or "").startswith('"') for value in row.values()):
             raise ValueError(
-                f"{table}, record {number}, has a field that begins with a quotation mark as part of the text, for "
-                "which `datasets` would read several rows as one. Read it by TableSource, which takes it as it is, or "
-                "write it as .jsonl."
+                f"{table}, record {number}, has a field that begins with a literal quotation mark; `datasets` would "
+                "merge several rows into one there. Expected fields without it: use TableSource, which reads such "
+                "tables, or convert the table to .jsonl."
             )
 
 
 def _take_texts(value: Any, field: str, where: str, column: str) -> list[str]:
-    """Return the texts of a row; an empty one stands for each that is missing from a list."""
+    """Return the captions of a row; missing members of a list become empty strings."""
     values = value if isinstance(value, list) else [] if value is None else [value]
     if not field:
         for member in values:
@@ -164,8 +164,8 @@ def _take_texts(value: Any, field: str, where: str, column: str) -> list[str]:
     for record in values:
         if record is not None and (not isinstance(record, dict) or field not in record):
             raise ValueError(
-                f"{where} holds {record!r:.80} under {column!r}; expected records with a field {field!r}, as "
-                f"caption_column='{column}.{field}' says. Name what the column has."
+                f"{where} has {record!r:.80} under {column!r}; expected records with a field {field!r}, because of "
+                f"caption_column='{column}.{field}'. Set a field that the records have."
             )
         texts += _take_texts(None if record is None else record[field], "", where, f"{column}.{field}") or [""]
     return texts
@@ -175,13 +175,13 @@ def _refuse_record(value: Any, where: str, column: str) -> None:
     if isinstance(value, dict):
         likely = [name for name, member in value.items() if isinstance(member, str | list)] or list(value)
         raise ValueError(
-            f"{where} holds {value!r:.80} under {column!r}; expected a text or a list of texts. Name the field of the "
-            f"records that holds them, one of {likely}, as in caption_column='{column}.{next(iter(likely), 'raw')}'."
+            f"{where} has {value!r:.80} under {column!r}; expected a string or a list of strings. Set the field with "
+            f"the captions, one of {likely}, as in caption_column='{column}.{next(iter(likely), 'raw')}'."
         )
 
 
 def _cache_folder(local: Path) -> str:
-    """Give the cache of a file or folder by its content; that of ``datasets`` itself goes by name and time."""
+    """Return the cache folder of a local file or folder, keyed by content; ``datasets`` uses name and time."""
     import datasets
 
     files = sorted(path for path in local.rglob("*") if path.is_file()) if local.is_dir() else [local]

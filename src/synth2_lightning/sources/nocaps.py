@@ -1,4 +1,4 @@
-"""NoCaps (Agrawal et al., arXiv 1812.08658): pictures of Open Images, by how far they are from what COCO shows."""
+"""NoCaps (Agrawal et al., arXiv 1812.08658): images of Open Images in domains by their overlap with COCO's classes."""
 
 from typing import Any
 
@@ -8,17 +8,17 @@ _DOMAINS = ("in-domain", "near-domain", "out-domain")
 
 
 class NocapsSource(CocoSource):
-    """NoCaps in its COCO-like file; the key is ``DOMAIN/ID``, so that scores can be told apart by domain.
+    """Image source of NoCaps; the key is ``DOMAIN/ID``, so that scores can be computed per domain.
 
     Args:
-        annotations: The JSON file, ``nocaps_val_4500_captions.json``.
+        annotations: Path or URL of the JSON file, ``nocaps_val_4500_captions.json``.
         images: Folder that its ``file_name`` entries are relative to.
-        domain: Read one domain only: ``"in-domain"``, ``"near-domain"`` or ``"out-domain"``.
+        domain: ``"in-domain"``, ``"near-domain"`` or ``"out-domain"``; ``None`` reads all domains.
         name: Short name for logs.
-        limit: Keep the first pictures only.
+        limit: Maximum number of images, from the first; ``None`` keeps all.
 
     Raises:
-        ValueError: If there is no such domain.
+        ValueError: If the domain is unknown.
 
     Example:
         >>> NocapsSource("nocaps_val_4500_captions.json", "nocaps", domain="out-domain").is_evaluation
@@ -33,20 +33,20 @@ class NocapsSource(CocoSource):
         super().__init__(annotations, images, name, limit)
         if domain is not None and domain not in _DOMAINS:
             raise ValueError(
-                f"NoCaps has no domain {domain!r}; expected one of {', '.join(_DOMAINS)}, or none for all."
+                f"NoCaps has no domain {domain!r}; expected one of {', '.join(_DOMAINS)}, or null for all."
             )
         self.domain = domain
 
     def name_image(self, image: dict[str, Any]) -> str | None:
-        """Give domain and id.
+        """Return domain and id; ``None`` for images of other domains.
 
         Raises:
-            ValueError: If the file does not say the domain: that of the test split does not.
+            ValueError: If the file has no domains, as that of the test split.
         """
         domain = image.get("domain")
         if domain not in _DOMAINS:
             raise ValueError(
-                f"{self.annotations} says {domain!r} for the domain of image {image['id']}; expected one of "
-                f"{', '.join(_DOMAINS)}. The validation file has them (nocaps_val_4500_captions.json)."
+                f"{self.annotations} has the domain {domain!r} for image {image['id']}; expected one of "
+                f"{', '.join(_DOMAINS)}. Use the validation file, nocaps_val_4500_captions.json, which has domains."
             )
         return f"{domain}/{image['id']}" if self.domain in (None, domain) else None

@@ -1,4 +1,4 @@
-"""Read in threads what a slow consumer will want next."""
+"""Prefetching in threads."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -12,22 +12,21 @@ Content = TypeVar("Content")
 def read_ahead(
     items: Iterable[Item], read: Callable[[Item], Content], num_threads: int = 2, num_ahead: int = 64
 ) -> Iterator[tuple[Item, Content | OSError]]:
-    """Read items in their order, some of them before they are asked for.
+    """Yield items in order with their content, which threads prefetch.
 
-    Threads, not processes: Pillow gives way to others while it decodes and resizes, and nothing is copied or pickled.
+    Threads suffice: Pillow releases the GIL while it decodes and resizes, and threads copy and pickle nothing.
 
     Args:
-        items: What to read; taken one by one as it is read.
-        read: Reads one of them; called in any thread.
-        num_threads: How many are read at a time.
-        num_ahead: How many are kept ready, at most: what this costs in memory is as many results.
+        items: Items to read, consumed lazily.
+        read: Thread-safe function that reads one item.
+        num_threads: Number of items read at the same time.
+        num_ahead: Maximum number of prefetched results in memory.
 
     Yields:
-        Each item with what was read, or with the ``OSError`` that says why it was not: that there was not enough
-        memory for it, too.
+        Each item with its content, or with the ``OSError`` that reading it raised; lack of memory is one too.
 
     Raises:
-        ValueError: If a count is below one.
+        ValueError: If a count is below 1.
 
     Example:
         >>> [content for _, content in read_ahead([1, 2, 3], lambda item: item * 10)]
@@ -45,7 +44,7 @@ def read_ahead(
             while running:
                 yield _take_first(running)
         finally:
-            for _, future in running:  # whoever asks for no more does not wait for them
+            for _, future in running:  # the consumer stopped early
                 future.cancel()
 
 
@@ -55,7 +54,7 @@ def _take_first(running: deque[tuple[Item, Future[Any]]]) -> tuple[Item, Any]:
         return item, future.result()
     except OSError as error:
         return item, error
-    except MemoryError as error:  # which that one item asked for too much of: the others are read
-        shortage = OSError(f"{item} cannot be read: it is more than the memory holds")
-        shortage.__cause__ = error
-        return item, shortage
+    except MemoryError as error:  # one item is too large; continue with the next
+        failure = OSError(f"{item} cannot be read: it does not fit into memory")
+        failure.__cause__ = error
+        return item, failure

@@ -1,31 +1,31 @@
-"""Photographs with captions in a table: CSV, TSV, JSON Lines or Parquet."""
+"""Photos with captions in a table: CSV, TSV, JSON Lines or Parquet."""
 
 from collections.abc import Iterator
 from pathlib import Path, PurePath
 
 from PIL import Image
 
-from synth2_lightning.locations import resolve
-from synth2_lightning.sources.base import Entry, IndexedSource, LeftOut
-from synth2_lightning.sources.picture_files import is_left_by_system
-from synth2_lightning.sources.pictures import decode_picture
-from synth2_lightning.tables import read_rows, take_text
+from synth2_lightning.io.locations import resolve
+from synth2_lightning.io.tables import read_rows, take_text
+from synth2_lightning.sources.base import Entry, IndexedSource, SkipCounter
+from synth2_lightning.sources.image_files import is_system_file
+from synth2_lightning.sources.images import decode_image
 
 
 class TableSource(IndexedSource):
-    """Photographs in a folder, one caption per row of a table; rows of the same file are captions of one picture.
+    """Image source of a table with one caption per row and a folder of images; the key is the file name in the table.
 
-    The kind of table is read off the suffix: ``.csv`` and ``.tsv`` with a header line, ``.jsonl`` with one object per
-    line, ``.parquet``. The key is the file name as the table says it.
+    Rows with the same file name are captions of one image.
 
     Args:
-        table: The table.
+        table: Path or URL of a ``.csv`` or ``.tsv`` with a header line, a ``.jsonl`` with one object per line, or a
+            ``.parquet`` file.
         images: Folder that the file names are relative to.
         file_column: Column of the file names.
         caption_column: Column of the captions.
         name: Short name for logs.
-        limit: Keep the first pictures only.
-        delimiter: The character between the fields of a ``.csv`` or ``.tsv`` table, where it is another than usual.
+        limit: Maximum number of images, from the first; ``None`` keeps all.
+        delimiter: Field delimiter of a ``.csv`` or ``.tsv`` table; ``None`` is the usual one of its suffix.
 
     Example:
         >>> TableSource("results.csv", "flickr30k", "image_name", "comment", delimiter="|").name
@@ -49,12 +49,12 @@ class TableSource(IndexedSource):
         self.caption_column = caption_column
         self.delimiter = delimiter
 
-    def read_index(self, left_out: LeftOut) -> Iterator[Entry]:
-        """Gather the rows of every file.
+    def read_index(self, skipped: SkipCounter) -> Iterator[Entry]:
+        """Yield the images, with the captions of all rows of a file name.
 
         Raises:
             FileNotFoundError: If the table or the folder does not exist.
-            ValueError: If the table is of another kind, or lacks a column, or a row holds something else than a text.
+            ValueError: If the suffix is not supported, a column is missing, or a value is not a string.
         """
         path = resolve(self.table, f"table of source {self.name!r}")
         folder = resolve(self.images, f"images folder of source {self.name!r}")
@@ -64,15 +64,15 @@ class TableSource(IndexedSource):
             where = f"{path}, record {number},"
             file_name = take_text(row[self.file_column], where, self.file_column).strip()
             if not file_name:
-                left_out.add("records without a file name", f"record {number}")
-            elif is_left_by_system(PurePath(file_name)):
-                left_out.add("records of files that a system made for itself", f"record {number}, {file_name}")
+                skipped.add("records without a file name", f"record {number}")
+            elif is_system_file(PurePath(file_name)):
+                skipped.add("records of metadata files of macOS or Windows", f"record {number}, {file_name}")
             else:
                 caption = take_text(row[self.caption_column], where, self.caption_column)
                 captions.setdefault(file_name, []).append(caption)
         for file_name, texts in captions.items():
             yield Entry(file_name, texts, str(folder / file_name))
 
-    def read_picture(self, location: str) -> Image.Image:
-        """Read a photograph."""
-        return decode_picture(Path(location), location)
+    def read_image(self, location: str) -> Image.Image:
+        """Return the photo at a path."""
+        return decode_image(Path(location), location)

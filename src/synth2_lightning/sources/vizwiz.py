@@ -1,4 +1,4 @@
-"""VizWiz-Captions (Gurari et al., arXiv 2002.08565): pictures that blind people took."""
+"""VizWiz-Captions (Gurari et al., arXiv 2002.08565): images taken by blind people."""
 
 from typing import Any
 
@@ -6,16 +6,16 @@ from synth2_lightning.sources.coco import CocoSource
 
 
 class VizwizSource(CocoSource):
-    """VizWiz-Captions in its COCO-like file, without captions that were rejected or are the canned one.
+    """Image source of VizWiz-Captions, without rejected and canned captions.
 
-    Where a picture was too poor to be described, people chose a canned sentence that says so (``is_precanned``); others
-    were found to be spam (``is_rejected``). Pictures that have no other caption are left out and counted.
+    For images of too low quality, annotators chose a canned sentence (``is_precanned``); spam was rejected
+    (``is_rejected``). Images without another caption are skipped and counted.
 
     Args:
-        annotations: The JSON file, such as ``val.json``.
+        annotations: Path or URL of the JSON file, such as ``val.json``.
         images: Folder that its ``file_name`` entries are relative to.
         name: Short name for logs.
-        limit: Keep the first pictures only.
+        limit: Maximum number of images, from the first; ``None`` keeps all.
 
     Example:
         >>> VizwizSource("annotations/val.json", "val").name
@@ -26,10 +26,10 @@ class VizwizSource(CocoSource):
         super().__init__(annotations, images, name, limit)
 
     def reject(self, annotation: dict[str, Any]) -> str:
-        """Leave out what was rejected, and the canned sentence.
+        """Return the reason to skip a rejected or canned caption; empty for others.
 
         Raises:
-            KeyError: If the annotation does not say whether it is.
+            KeyError: If the annotation lacks ``is_rejected`` or ``is_precanned``.
         """
         if annotation["is_rejected"]:
             return "rejected captions"

@@ -1,0 +1,112 @@
+"""Base class of callbacks that draw a grid of validation images."""
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from PIL import Image
+
+from synth2_lightning.io.atomic import write_atomically
+from synth2_lightning.types import ImageTextBatch
+
+
+class ImageGridCallback(Callback, ABC):
+    """Draws a grid after each validation, as PNG and for TensorBoard; subclasses draw the tiles.
+
+    Args:
+        num_images: Tiles in the grid; the first images of the validation set, so that grids are comparable.
+        num_columns: Tiles in a row.
+        folder: Where ``step=<n>.png`` goes; by default :attr:`folder_name` in the run's log folder.
+
+    Attributes:
+        folder_name: Folder inside the log folder.
+        title: Tag of the grid in TensorBoard.
+        gap: White pixels between tiles.
+
+    Raises:
+        ValueError: If a count is below one.
+    """
+
+    folder_name: ClassVar[str]
+    title: ClassVar[str]
+    gap: ClassVar[int]
+
+    def __init__(self, num_images: int, num_columns: int, folder: str | None = None) -> None:
+        if num_images < 1 or num_columns < 1:
+            raise ValueError(
+                f"{type(self).__name__} got {num_images} images in {num_columns} columns; expected 1 or more of each."
+            )
+        self.num_images = num_images
+        self.num_columns = num_columns
+        self.folder = folder
+        self._tiles: list[Image.Image] = []
+
+    @abstractmethod
+    def draw_tiles(self, outputs: Any, batch: ImageTextBatch, num_tiles: int) -> list[Image.Image]:
+        """Return tiles of the first images of a batch, all of one size.
+
+        Args:
+            outputs: Output of ``validation_step``.
+            batch: Its batch.
+            num_tiles: Maximum number of tiles.
+        """
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Clear the grid."""
+        self._tiles = []
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: ImageTextBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Add the tiles of a batch, until the grid is full."""
+        num_missing = self.num_images - len(self._tiles)
+        if num_missing > 0 and trainer.is_global_zero and not trainer.sanity_checking:
+            self._tiles += self.draw_tiles(outputs, batch, num_missing)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the grid.
+
+        Raises:
+            OSError: If the folder cannot be written.
+        """
+        run_folder = trainer.log_dir or trainer.default_root_dir  # on every rank: log_dir is a collective call
+        if not self._tiles:
+            return
+        grid = draw_grid(self._tiles, self.num_columns, self.gap)
+        folder = Path(self.folder or Path(run_folder) / self.folder_name)
+        try:
+            write_atomically(folder / f"step={trainer.global_step}.png", lambda draft: grid.save(draft, "PNG"))
+        except OSError as error:
+            raise OSError(
+                f"{type(self).__name__} could not write to {folder}: {error}. Expected a folder that is writable. "
+                "Choose another with --trainer.default_root_dir or the callback's `folder`."
+            ) from error
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_image(self.title, np.asarray(grid), trainer.global_step, dataformats="HWC")
+
+
+# torchvision.utils.make_grid adds a border around the grid, and takes tensors instead of PIL images.
+def draw_grid(tiles: list[Image.Image], num_columns: int, gap: int) -> Image.Image:
+    """Return tiles of one size in rows, with a white gap between them.
+
+    Example:
+        >>> draw_grid([Image.new("RGB", (10, 20))] * 3, num_columns=2, gap=4).size
+        (28, 48)
+    """
+    num_rows = -(-len(tiles) // num_columns)
+    width, height = tiles[0].width + gap, tiles[0].height + gap
+    grid = Image.new("RGB", (num_columns * width, num_rows * height), "white")
+    for position, tile in enumerate(tiles):
+        row, column = divmod(position, num_columns)
+        grid.paste(tile, (column * width, row * height))
+    return grid

@@ -1,0 +1,46 @@
+"""``synth2 report``."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from synth2_lightning.cli.engines import open_engine
+
+
+def report(
+    sets: Sequence[str],
+    *,
+    out: Path = Path("report"),
+    sample: int = 5000,
+    evaluation: str | None = None,
+    encoder: str = "weights://all-minilm-l6-v2",
+    num_clusters: int = 20,
+    seed: int = 0,
+    ray: str | None = None,
+) -> None:
+    """Compare caption sets: an HTML page with statistics, charts and a map of clusters.
+
+    Args:
+        sets: Folder of a caption set, table with a column `caption`, COCO captions JSON, or a text file with one
+            caption per line. NAME=PATH gives it a name.
+        out: Folder to write to.
+        sample: Maximum number of captions of each set.
+        evaluation: A set of captions that should not be in the others.
+        encoder: Sentence encoder: a folder, or a name on the Hugging Face Hub.
+        num_clusters: Number of clusters; the default is the paper's.
+        seed: Seed of samples and clusters.
+        ray: Use Ray Data for sets larger than memory: local for the cores of this machine, auto or HOST:PORT for a
+            cluster with access to the same files. Needs pip install "synth2-lightning[ray]".
+
+    Raises:
+        OSError: If a set cannot be read, the folder cannot be written, or Ray cannot be reached.
+        ValueError: If a set is malformed or too small.
+
+    Example:
+        synth2 report captions/imagenet21k people=data/captions_train.json --out report
+    """
+    from synth2_lightning.encoders.text import PretrainedTextEncoder
+    from synth2_lightning.reports.commands import report_on_sets
+
+    text_encoder = PretrainedTextEncoder(encoder, dtype="bfloat16")
+    with open_engine(ray) as engine:
+        report_on_sets(sets, out, text_encoder, num_clusters, sample, seed, evaluation, engine=engine)

@@ -1,0 +1,30 @@
+"""``synth2 vocabulary``."""
+
+from pathlib import Path
+
+from synth2_lightning.io.console import MessageConsole
+
+
+def vocabulary(captions: str, *, out: Path, min_count: int = 5) -> None:
+    """Build a word vocabulary from captions, for a randomly initialized language model.
+
+    Args:
+        captions: Folder of a caption set, table with a column `caption`, COCO captions JSON, or a text file with one
+            caption per line.
+        out: Folder of the tokenizer.
+        min_count: Minimum count of a word; rarer words become <unk>.
+
+    Raises:
+        OSError: If the captions cannot be read, or the folder cannot be written.
+        ValueError: If there are no captions.
+
+    Example:
+        synth2 vocabulary captions.json --out runs/vocabulary
+    """
+    from synth2_lightning.decoders.vocabulary import build_vocabulary
+    from synth2_lightning.io.locations import resolve
+    from synth2_lightning.sources.caption_files import read_caption_rows
+
+    rows = read_caption_rows(resolve(captions, "captions"))
+    num_words = build_vocabulary(rows["caption"].drop_null().to_pylist(), min_count, out)
+    MessageConsole().print(f"A vocabulary of {num_words} words, special ones included, is in {out}", soft_wrap=True)

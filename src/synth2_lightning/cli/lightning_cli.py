@@ -1,0 +1,175 @@
+"""LightningCLI with trusted packages, checked checkpoints and checked settings."""
+
+import json
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NoReturn
+
+from jsonargparse import set_parsing_settings
+from lightning.fabric.plugins.io import TorchCheckpointIO
+from lightning.pytorch import Callback, LightningDataModule, LightningModule
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+from synth2_lightning import __version__
+from synth2_lightning.callbacks.checkpoint_io import CheckedCheckpointIO
+from synth2_lightning.callbacks.run_lock import RunLockCallback
+from synth2_lightning.callbacks.run_settings import RunSettingsCallback, collect_settings
+from synth2_lightning.callbacks.stopping import SigtermCallback
+from synth2_lightning.callbacks.trainer_settings import MonitorCheckCallback, refuse_settings
+from synth2_lightning.cli.checkpoint_selection import check_content, check_settings, find_best, find_last
+from synth2_lightning.cli.errors import hide_noise
+from synth2_lightning.cli.run_files import explain_denied_import, typed_names
+from synth2_lightning.datamodules.real import find_image_encoder
+from synth2_lightning.io.trusted_packages import TRUSTED_PACKAGES, refuse_functions, trusting
+from synth2_lightning.io.yaml_text import check_run_files
+from synth2_lightning.modules.sharding import refuse_spawned_processes
+
+_RESUME_WITH_CHANGES = (
+    "with fit --ckpt_path: resume although settings or training data differ from the checkpoint's; the differences are "
+    "logged, and results differ from those of an uninterrupted run"
+)
+
+
+def run_lightning(words: Sequence[str], trust: Sequence[str]) -> "CommandLine":
+    """Run a trainer command.
+
+    Args:
+        words: Arguments of the command line, with the paths of the run files.
+        trust: Packages whose classes run files and checkpoints may name, besides the trusted ones.
+
+    Returns:
+        The finished command line with its trainer.
+
+    Raises:
+        argparse.ArgumentError: If a run file or an argument has an unknown setting or an invalid value.
+        FileNotFoundError: If there is no checkpoint.
+        ValueError: If settings are inconsistent.
+    """
+    check_run_files()
+    hide_noise()
+    # For the whole process: run files may name classes of these packages only, and values of type `Any` are not built.
+    set_parsing_settings(
+        instantiate_subclass_spec_in_any=False,
+        config_read_mode_fsspec_enabled=False,  # parts of a run file are not downloaded from URLs
+        import_path_denylist=["*"],
+        import_path_allowlist=[*TRUSTED_PACKAGES, *trust, *typed_names(words)],
+    )
+    run_lock = RunLockCallback()
+    try:
+        with trusting(trust):
+            return CommandLine(words, [SigtermCallback(), run_lock])
+    finally:
+        run_lock.release()  # the process may continue after SIGTERM, if a caller catches it
+
+
+class RunFileParser(LightningArgumentParser):
+    """A parser that explains why a class in a run file was not imported."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise the error with an explanation."""
+        super().error(explain_denied_import(message), ex)
+
+
+class CommandLine(LightningCLI):
+    """LightningCLI with checked checkpoints and settings.
+
+    Args:
+        words: Arguments of the command line.
+        callbacks: Callbacks of every run, besides those of its run file.
+    """
+
+    def __init__(self, words: Sequence[str], callbacks: Sequence[Callback]) -> None:
+        self._words = list(words)
+        super().__init__(
+            LightningModule,
+            LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            seed_everything_default=0,
+            trainer_defaults={"callbacks": list(callbacks)},
+            # Lightning would abort a second run in the same folder, which is intended here.
+            save_config_kwargs={"overwrite": True},
+            parser_class=RunFileParser,
+            # `report_errors` prints the parser's errors, with control characters escaped.
+            parser_kwargs={
+                "version": __version__,
+                "exit_on_error": False,
+                **{name: {"exit_on_error": False} for name in self.subcommands()},
+            },
+            args=self._words,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the option ``--resume_with_changes``, and pass the model's encoder to datamodules that read images."""
+        parser.add_argument("--resume_with_changes", type=bool, default=False, help=_RESUME_WITH_CHANGES)
+        parser.link_arguments(
+            "model", "data.init_args.image_encoder", compute_fn=find_image_encoder, apply_on="instantiate"
+        )
+
+    def before_instantiate_classes(self) -> None:
+        """Refuse settings before objects are built."""
+        config = self.config[self.config.subcommand]
+        refuse_functions(config, typed_names(self._words))
+        _check_deepspeed(config.trainer.strategy)
+        if config.weights_only is False:
+            raise ValueError(
+                "weights_only is false, with which a checkpoint may run code; expected true, or no value. Checkpoints "
+                "of `synth2 fit` hold tensors and plain values only."
+            )
+        # Removed, because in the run's config.yaml it would allow changes to all later commands.
+        self._allows_changes = config.pop("resume_with_changes")
+
+    def after_instantiate_classes(self) -> None:
+        """Refuse inconsistent settings, and select the checkpoint."""
+        trainer, is_fit = self.trainer, self.subcommand == "fit"
+        _check_precision(trainer.precision)
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # the default
+            trainer.strategy.checkpoint_io = CheckedCheckpointIO()
+        given = self.config_init[self.subcommand]
+        dumped = self.parser.dump(self.config, skip_none=False, skip_link_targets=False, format="json")
+        settings = collect_settings(json.loads(dumped)[self.subcommand], trainer)
+        watch = RunSettingsCallback(settings, self._allows_changes)
+        if is_fit:
+            trainer.callbacks += [MonitorCheckCallback(), watch]  # type: ignore[attr-defined]  # Lightning's own
+        refuse_spawned_processes(trainer.strategy)
+        refuse_settings(trainer, is_fit and given["ckpt_path"] is not None)
+        # Set on the trainer instead of passed to its method, so that hooks before loading can read the path.
+        if given["ckpt_path"] != "hpc":
+            path, given["ckpt_path"] = given["ckpt_path"], None
+            if path == "last":
+                path = find_last(trainer, watch, is_fit)
+            elif path == "best":
+                path = find_best(trainer, watch)
+            trainer.ckpt_path = path
+        if checkpoint := trainer.ckpt_path:
+            check_content(Path(checkpoint), trainer.strategy)
+            if is_fit:
+                check_settings(Path(checkpoint), watch)
+
+    def _parse_ckpt_path(self) -> None:
+        # Lightning silently overrides run files and arguments by the settings in a checkpoint, such as a protocol's
+        # number of beams. These settings are used only without a run file.
+        if not self.config[self.config.subcommand].config:
+            super()._parse_ckpt_path()
+
+
+def _check_precision(precision: str) -> None:
+    """Refuse precisions that cast frozen weights, because that changes codebooks."""
+    expected = ("32-true", "bf16-mixed", "16-mixed")
+    if precision not in expected:
+        raise ValueError(
+            f"trainer.precision is {precision!r}, which would cast frozen networks and codebooks; expected one of "
+            f"{', '.join(expected)}."
+        )
+
+
+def _check_deepspeed(strategy: object) -> None:
+    """Refuse DeepSpeed if it is not installed; the parser's message would be long."""
+    name = str(getattr(strategy, "class_path", strategy))
+    if "deepspeed" in name.lower() and find_spec("deepspeed") is None:
+        raise ValueError(
+            f"trainer.strategy is {name}, but DeepSpeed is not installed; expected an installation (pip install "
+            "deepspeed), or another strategy, such as overlays/strategy/fsdp.yaml."
+        )

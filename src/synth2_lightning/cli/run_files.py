@@ -1,0 +1,142 @@
+"""Lookup of included run files by name, and checks of the classes that a run file names."""
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
+from itertools import pairwise
+from pathlib import Path
+
+from synth2_lightning.io.paths import refuse_special
+
+
+def config_folder() -> Path:
+    """Return the folder of the included run files: in the wheel, or in the root of a checkout.
+
+    Example:
+        >>> (config_folder() / "mixed.yaml").is_file()
+        True
+    """
+    inside = Path(__file__).parents[1] / "configs"
+    return inside if inside.is_dir() else Path(__file__).parents[3] / "configs"
+
+
+def find_configs(words: Sequence[str]) -> list[str]:
+    """Replace names of included run files, such as ``--config mixed.yaml``, by their paths; existing files come first.
+
+    Args:
+        words: Arguments of the command line.
+
+    Returns:
+        The arguments with paths.
+
+    Raises:
+        FileNotFoundError: If a run file does not exist.
+        ValueError: If a run file exceeds the limits of aliases or nesting, or is not a regular file.
+
+    Example:
+        >>> find_configs(["fit", "--config=mixed.yaml"]) == ["fit", f"--config={config_folder() / 'mixed.yaml'}"]
+        True
+    """
+    found = list(words)
+    for position, word in enumerate(words):
+        inline = word.startswith("--config=")
+        if not inline and (word not in ("--config", "-c") or position + 1 == len(words)):
+            continue
+        path = str(_find_config(word.removeprefix("--config=") if inline else words[position + 1]))
+        found[position if inline else position + 1] = f"--config={path}" if inline else path
+    return found
+
+
+def split_trust(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Separate ``--trust PACKAGE`` from the other arguments, so that a run file cannot contain it.
+
+    Args:
+        words: Arguments of the command line.
+
+    Returns:
+        The other arguments, and the packages.
+
+    Example:
+        >>> split_trust(["fit", "--trust", "my_heads", "--config", "mixed.yaml"])
+        (['fit', '--config', 'mixed.yaml'], ['my_heads'])
+    """
+    parser = argparse.ArgumentParser(prog="synth2", add_help=False, allow_abbrev=False)
+    parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE")
+    args, others = parser.parse_known_args(words)
+    return others, args.trust
+
+
+def typed_names(words: Sequence[str]) -> list[str]:
+    """Return the import paths among the arguments; unlike those in run files, they are trusted.
+
+    Args:
+        words: Arguments of the command line.
+
+    Returns:
+        Complete paths in the standard library; otherwise names of top-level packages.
+
+    Example:
+        >>> typed_names(["fit", "--model=my_heads.Captioner", "--config", "mixed.yaml"])
+        ['my_heads']
+    """
+    pairs = [word.partition("=")[::2] if word.startswith("-") else ("", word) for word in words]
+    pairs += [(option, value) for option, value in pairwise(words) if option.startswith("-")]
+    are_files = {value for option, value in pairs if option in ("--config", "-c", "--ckpt_path")}
+    paths = {value for _, value in pairs if re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", value)} - are_files
+    return [path if (top := path.partition(".")[0]) in sys.stdlib_module_names else top for path in sorted(paths)]
+
+
+def explain_denied_import(message: str) -> str:
+    """Return an explanation of the parser's refusal to import a class; other messages are returned unchanged.
+
+    Example:
+        >>> "--trust my_heads" in explain_denied_import("Importing 'my_heads.Captioner' is not allowed")
+        True
+    """
+    denied = re.search(
+        r"(?:Importing|A run file names) '((\w+)[\w.]*)'(?: is not allowed|, and a run file may)", message
+    )
+    if denied is None:
+        return message
+    return (
+        f"A run file names {denied[1]!r}; expected classes of synth2_lightning, torch, lightning or transformers, "
+        "because importing another package runs its code. Nothing was imported. If you trust that package, allow it: "
+        f"--trust {denied[2]}"
+    )
+
+
+def _find_config(name: str) -> Path:
+    path = Path(name)
+    if path.is_file():
+        _check_run_file(path)
+        return path
+    refuse_special(path)
+    folder = config_folder()
+    included = folder / name.removeprefix("configs/")
+    if not included.is_file():
+        known = sorted(str(path.relative_to(folder)) for path in folder.rglob("*.yaml"))
+        close = get_close_matches(name, known, n=1)
+        raise FileNotFoundError(
+            f"There is no run file {name!r}, neither in {Path.cwd()} nor among the included ones."
+            f"{f' Did you mean {close[0]!r}?' if close else ''} Expected a path, or one of: {', '.join(known)}."
+        )
+    return included
+
+
+def _check_run_file(path: Path) -> None:
+    """Refuse a run file with too many aliases or levels; jsonargparse refuses files that are not YAML."""
+    import yaml
+
+    from synth2_lightning.io.yaml_text import check_yaml
+
+    try:
+        check_yaml(path.read_text("utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        return
+    except ValueError as error:
+        raise ValueError(
+            f"{path} cannot be read as a run file: {error}. Expected a file as `synth2 fit --print_config` prints it. "
+            "Replace the aliases by their values, or use another file."
+        ) from error

@@ -1,0 +1,68 @@
+"""Commands ``fit``, ``validate``, ``test`` and ``predict``, until Lightning is imported."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from synth2_lightning.cli.arguments import refuse_unknown_options
+from synth2_lightning.cli.run_files import find_configs, split_trust
+from synth2_lightning.io.paths import refuse_special
+
+if TYPE_CHECKING:
+    from synth2_lightning.cli.lightning_cli import CommandLine
+
+TRAINER_COMMANDS = {
+    "fit": "Train what a run file describes: a captioner, an image tokenizer, a codebook.",
+    "validate": "Score a checkpoint on the validation split.",
+    "test": "Score a checkpoint on the test split.",
+    "predict": "Write data: token shards from images or captions, generated captions, or scores.",
+}
+OPTIONS = {
+    *("--ckpt_path", "--config", "--data", "--help", "--model", "--print_config", "--resume_with_changes"),
+    *("--return_predictions", "--seed_everything", "--trainer", "--trust", "--verbose", "--weights_only"),
+}
+"""Options of trainer commands, up to the first dot; listed here to refuse unknown ones before Lightning is imported."""
+
+
+def run_trainer(words: Sequence[str]) -> "CommandLine":
+    """Run ``fit``, ``validate``, ``test`` or ``predict``.
+
+    Args:
+        words: Arguments of the command line, starting with the command.
+
+    Returns:
+        The finished command line with its trainer.
+
+    Raises:
+        UsageError: If an option is unknown.
+        FileNotFoundError: If a run file or a checkpoint is missing.
+        ValueError: If a run file, a checkpoint, or settings are refused.
+
+    Example:
+        >>> run_trainer(["fit", "--confg", "mixed.yaml"])  # doctest: +IGNORE_EXCEPTION_DETAIL
+        Traceback (most recent call last):
+        UsageError: There is no option '--confg'. Did you mean '--config'? See synth2 fit --help.
+    """
+    # These checks come before the imports, which take seconds.
+    refuse_unknown_options(words[1:], OPTIONS, f"synth2 {words[0]}")
+    _check_checkpoint(words)
+    words, trust = split_trust(words)
+    words = find_configs(words)
+    from synth2_lightning.cli.lightning_cli import run_lightning
+
+    return run_lightning(words, trust)
+
+
+def _check_checkpoint(words: Sequence[str]) -> None:
+    """Refuse a checkpoint that does not exist, before the model is built."""
+    for position, word in enumerate(words):
+        if not word.startswith("--ckpt_path"):
+            continue
+        name = word.partition("=")[2] or (words[position + 1] if position + 1 < len(words) else "")
+        if not name or name in ("best", "last", "hpc", "null") or "://" in name:
+            continue
+        if not refuse_special(Path(name)).exists():
+            raise FileNotFoundError(
+                f"There is no checkpoint at {name!r} ({Path(name).absolute()}). Expected a file such as "
+                "runs/version_0/checkpoints/last.ckpt, or 'last' or 'best'."
+            )

@@ -1,0 +1,109 @@
+"""Private APIs of Lightning; checked with 2.6.6."""
+
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.strategies import Strategy
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
+
+INSTANTIATOR_KEY = "_instantiator"
+"""Key of hyperparameters that ``LightningCLI`` recorded; ``lightning.pytorch.cli`` has it as a literal."""
+
+CLASS_PATH_KEY = "_class_path"
+"""Key of the recorded module's import path; ``lightning.pytorch.cli`` has it as a literal."""
+
+
+def keep_batches(trainer: Trainer) -> None:
+    """Turn off the trainer's conversion of batches, so that modules get them unchanged.
+
+    Replaces ``convert_input`` of the trainer's precision plugin: those of FSDP, DeepSpeed, half and double precision
+    raise ``ValueError`` for frozen dataclasses, which batches are. Lightning calls it before any hook of the module,
+    and a plugin of our own would have to be named in every run file.
+
+    Args:
+        trainer: The trainer, once its strategy has its precision plugin.
+
+    Example:
+        >>> trainer = Trainer(accelerator="cpu", precision="64-true", logger=False, barebones=True)
+        >>> keep_batches(trainer)
+        >>> trainer.precision_plugin.convert_input([1.0])
+        [1.0]
+    """
+    trainer.precision_plugin.convert_input = _return  # type: ignore[method-assign]
+
+
+def replace_sigterm_handler(trainer: Trainer, handler: Callable[[int, FrameType | None], None]) -> None:
+    """Replace the SIGTERM handler that the trainer registers.
+
+    Replaces ``_SignalConnector._sigterm_notifier_fn``, which broadcasts within the signal: a rank that receives the
+    signal twice deadlocks. A handler that a hook registered with ``signal`` would run after Lightning's.
+
+    Args:
+        trainer: The trainer, before it registers its handlers, as in the ``setup`` hook.
+        handler: Called with the signal's number and the interrupted frame.
+    """
+    trainer._signal_connector._sigterm_notifier_fn = handler  # type: ignore[assignment, method-assign]
+
+
+def request_stop(trainer: Trainer) -> None:
+    """Make the trainer raise ``SIGTERMException`` after the current step or batch.
+
+    Sets ``_SignalConnector.received_sigterm``, for which ``Trainer.received_sigterm`` has no setter.
+    ``Trainer.should_stop`` is no substitute: it runs one more validation.
+
+    Args:
+        trainer: The trainer, on every rank.
+    """
+    trainer._signal_connector.received_sigterm = True
+
+
+def is_validation_due(trainer: Trainer) -> bool:
+    """Whether a validation follows the current training batch.
+
+    Calls ``_TrainingEpochLoop._should_check_val_fx``; Lightning has no public method for it.
+
+    Args:
+        trainer: The trainer, within ``on_train_batch_end``.
+    """
+    loop = trainer.fit_loop
+    return trainer.enable_validation and loop.epoch_loop._should_check_val_fx(loop._data_fetcher)  # type: ignore[arg-type]
+
+
+def save_also_after_steps(callback: ModelCheckpoint) -> None:
+    """Make a callback save after every training step, in addition to validations and epochs.
+
+    Sets ``ModelCheckpoint._every_n_train_steps``; its constructor refuses it together with ``every_n_epochs``.
+
+    Args:
+        callback: A callback that was constructed with neither.
+
+    Example:
+        >>> callback = ModelCheckpoint()
+        >>> save_also_after_steps(callback)
+        >>> "'every_n_train_steps': 1, 'every_n_epochs': 1" in callback.state_key
+        True
+    """
+    callback._every_n_train_steps = 1
+
+
+def is_multiprocessing(strategy: Strategy) -> bool:
+    """Whether a strategy starts its processes by ``multiprocessing`` (``ddp_spawn``, ``ddp_fork``, ``ddp_notebook``).
+
+    Tests for ``_MultiProcessingLauncher``; strategies have no public attribute for it.
+
+    Args:
+        strategy: The trainer's strategy.
+
+    Example:
+        >>> from lightning.pytorch.strategies import SingleDeviceStrategy
+        >>> is_multiprocessing(SingleDeviceStrategy("cpu"))
+        False
+    """
+    return isinstance(strategy.launcher, _MultiProcessingLauncher)
+
+
+def _return(data: Any) -> Any:
+    return data

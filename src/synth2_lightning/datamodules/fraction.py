@@ -1,0 +1,142 @@
+"""Schedules of the fraction of synthetic pairs in a batch."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from fractions import Fraction
+
+
+class FractionSchedule(ABC):
+    """Schedule of the fraction of synthetic pairs in a batch.
+
+    The fraction depends on the step only, so that all ranks use the same one and resumed runs are exact. Steps count
+    batches per rank over all epochs; with gradient accumulation, an optimizer step has several.
+    """
+
+    @abstractmethod
+    def __call__(self, step: int) -> float:
+        """Return the fraction of synthetic pairs in the batch of a step, from 0 to 1; steps count from 0."""
+
+    def check(self, batch_size: int) -> None:  # noqa: B027 - most schedules are rounded to integer numbers of pairs
+        """Check that the batch size is compatible with the schedule; by default all are."""
+
+
+class ConstantFraction(FractionSchedule):
+    """Constant fraction of synthetic pairs.
+
+    Args:
+        fraction: From 0 (photos only) to 1 (synthetic pairs only).
+
+    Raises:
+        ValueError: If the fraction is not from 0 to 1.
+
+    Example:
+        >>> ConstantFraction(0.25)(1000)
+        0.25
+    """
+
+    def __init__(self, fraction: float) -> None:
+        self.fraction = _check_fraction("ConstantFraction.fraction", fraction)
+
+    def __call__(self, step: int) -> float:
+        """Fraction of synthetic pairs."""
+        return self.fraction
+
+    def check(self, batch_size: int) -> None:
+        """Check that the fraction of a batch is an integer number of pairs.
+
+        Raises:
+            ValueError: If it is not.
+        """
+        pairs = self.fraction * batch_size
+        if math.isclose(pairs, round(pairs), abs_tol=1e-6):
+            return
+        divisor = Fraction(self.fraction).limit_denominator(1000).denominator
+        smaller, larger = batch_size // divisor * divisor, (batch_size // divisor + 1) * divisor
+        raise ValueError(
+            f"A fraction of {self.fraction} of {batch_size} pairs is {pairs:g} pairs; expected a whole number. Set the "
+            f"fraction to {math.floor(pairs) / batch_size:.6g} or {math.ceil(pairs) / batch_size:.6g}, or batch_size "
+            f"to {f'{smaller} or ' if smaller else ''}{larger}."
+        )
+
+
+class LinearFraction(FractionSchedule):
+    """Fraction that changes linearly from ``start`` to ``end``, then is constant.
+
+    Args:
+        start: Fraction at step 0.
+        end: Fraction from step ``num_steps`` on.
+        num_steps: Duration of the change in steps.
+
+    Raises:
+        ValueError: If a fraction is not from 0 to 1, or ``num_steps`` is below 1.
+
+    Example:
+        >>> [LinearFraction(0.0, 0.5, num_steps=4)(step) for step in (0, 2, 4, 9)]
+        [0.0, 0.25, 0.5, 0.5]
+    """
+
+    def __init__(self, start: float, end: float, num_steps: int) -> None:
+        self.start = _check_fraction(f"{type(self).__name__}.start", start)
+        self.end = _check_fraction(f"{type(self).__name__}.end", end)
+        if num_steps < 1:
+            raise ValueError(f"{type(self).__name__}.num_steps is {num_steps}; expected 1 or more.")
+        self.num_steps = num_steps
+
+    def __call__(self, step: int) -> float:
+        """Fraction of synthetic pairs."""
+        return self.start + (self.end - self.start) * self.progress(min(step / self.num_steps, 1.0))
+
+    def progress(self, time: float) -> float:
+        """Return the completed fraction of the change after a fraction of its duration, both from 0 to 1."""
+        return time
+
+
+class CosineFraction(LinearFraction):
+    """Fraction that changes along half a cosine period, then is constant; arguments as in :class:`LinearFraction`.
+
+    Example:
+        >>> [round(CosineFraction(0.0, 1.0, num_steps=4)(step), 3) for step in (0, 1, 2, 4, 9)]
+        [0.0, 0.146, 0.5, 1.0, 1.0]
+    """
+
+    def progress(self, time: float) -> float:
+        """Return the completed fraction of the change, half a cosine period."""
+        return (1.0 - math.cos(math.pi * time)) / 2.0
+
+
+class StepFraction(FractionSchedule):
+    """Piecewise constant fraction, such as synthetic pairs first and photos after.
+
+    Args:
+        fractions: One fraction per period.
+        boundaries: First steps of the second and all later periods, in ascending order.
+
+    Raises:
+        ValueError: If a fraction is not from 0 to 1, or the boundaries are not ascending steps above 0, one fewer than
+            the fractions.
+
+    Example:
+        >>> [StepFraction([1.0, 0.0], boundaries=[1000])(step) for step in (999, 1000)]
+        [1.0, 0.0]
+    """
+
+    def __init__(self, fractions: Sequence[float], boundaries: Sequence[int]) -> None:
+        self.fractions = [_check_fraction("StepFraction.fractions", fraction) for fraction in fractions]
+        self.boundaries = list(boundaries)
+        ascending = all(low < high for low, high in zip([0, *self.boundaries], self.boundaries, strict=False))
+        if len(self.fractions) != len(self.boundaries) + 1 or not ascending:
+            raise ValueError(
+                f"StepFraction got {len(self.fractions)} fractions and the boundaries {self.boundaries}; expected "
+                "ascending steps above 0, one fewer than the fractions."
+            )
+
+    def __call__(self, step: int) -> float:
+        """Fraction of synthetic pairs."""
+        return self.fractions[sum(step >= boundary for boundary in self.boundaries)]
+
+
+def _check_fraction(name: str, fraction: float) -> float:
+    if not 0.0 <= fraction <= 1.0:
+        raise ValueError(f"{name} is {fraction}; expected a fraction from 0 to 1.")
+    return fraction

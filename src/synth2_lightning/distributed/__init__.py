@@ -1,1 +1,0 @@
-"""Caption sets larger than a machine, by Ray Data."""

@@ -1,0 +1,276 @@
+"""Captioning images with a trained captioner."""
+
+import os
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar, assert_never
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from synth2_lightning.export.exported import load_exported
+from synth2_lightning.export.folder import is_exported
+from synth2_lightning.export.runs import find_run
+from synth2_lightning.io.fingerprints import fingerprint_weights
+from synth2_lightning.io.locations import hub_from_cache, resolve
+from synth2_lightning.io.trusted_packages import trusting
+from synth2_lightning.modules.captioner_checkpoint import read_captioner
+from synth2_lightning.modules.captioning import VisionLanguageModule
+from synth2_lightning.sources.images import center_crop, decode_image, pixel_limit, to_rgb
+from synth2_lightning.sources.read_ahead import read_ahead
+from synth2_lightning.types import Pixels
+
+ImageLike = str | Path | Image.Image | np.ndarray[Any, np.dtype[Any]] | Tensor
+"""A path, a PIL image, or uint8 values: an array of shape ``(height, width)``, ``(height, width, 3)`` or
+``(height, width, 4)``, or a tensor of shape ``(1, height, width)`` or ``(3, height, width)``."""
+
+Item = TypeVar("Item")
+
+MAX_PIXELS = 178_956_970
+"""Default limit of an image's pixels, the value from which Pillow refuses images."""
+
+BATCH_SIZE = 64
+"""Default number of images per batch."""
+
+_MAX_READERS = 8
+
+
+class Captioned(NamedTuple):
+    """The caption of an image, or the error by which it could not be read.
+
+    Attributes:
+        caption: Empty if there is an error.
+        error: ``None`` if the image could be read.
+    """
+
+    caption: str
+    error: OSError | None = None
+
+
+class Captioner:
+    """Captions images in batches; reads the next images while a batch is processed.
+
+    Images are preprocessed as in validation: the shorter side is resized to the encoder's image size, and the center
+    square is cropped. On a GPU with bfloat16 support, the model runs under bfloat16 autocast; on a CPU, in float32.
+
+    Args:
+        module: A captioner with its weights.
+        device: Device of the model; by default the accelerator if there is one, or else the CPU.
+        num_beams: Number of beams; by default that of the run.
+        max_new_tokens: Maximum number of tokens of a caption; by default that of the run.
+
+    Raises:
+        ValueError: If ``num_beams`` or ``max_new_tokens`` is below one, or the device is not available.
+
+    Example:
+        >>> from synth2_lightning.testing import TinyDecoder, TinyImageTokenizer, TinyResampler
+        >>> captioner = Captioner(VisionLanguageModule(TinyImageTokenizer(), TinyResampler, TinyDecoder()))
+        >>> len(captioner.caption([Image.new("RGB", (8, 6)), np.zeros((6, 8, 3), dtype=np.uint8)]))
+        2
+    """
+
+    def __init__(
+        self,
+        module: VisionLanguageModule,
+        device: torch.device | str | None = None,
+        num_beams: int | None = None,
+        max_new_tokens: int | None = None,
+    ) -> None:
+        if num_beams is not None:
+            module.generation = replace(module.generation, num_beams=num_beams)
+        if max_new_tokens is not None:
+            module.generation = replace(module.generation, max_new_tokens=max_new_tokens)
+        self.device = _best_device() if device is None else _check_device(device)
+        self.module = module.eval().to(self.device)
+        self.image_size = module.image_encoder.image_size
+        self._in_half = _computes_in_bfloat16(self.device)
+
+    def caption(
+        self, images: Sequence[ImageLike], batch_size: int = BATCH_SIZE, max_pixels: int = MAX_PIXELS
+    ) -> list[str]:
+        """Return one caption per image.
+
+        Args:
+            images: Images of any size: paths, PIL images, arrays or tensors of uint8.
+            batch_size: Number of images per batch.
+            max_pixels: Refuse files with more pixels.
+
+        Raises:
+            OSError: If an image cannot be read, with its name and the reason.
+            TypeError: If ``images`` is a single path or image instead of a sequence.
+            ValueError: If an array or a tensor has another dtype or shape, or ``batch_size`` is below one.
+        """
+        if isinstance(images, (str, Path, Image.Image)):
+            raise TypeError(f"caption() got one {type(images).__name__}; expected a sequence, such as [image].")
+
+        def read(numbered: tuple[int, ImageLike]) -> Image.Image:
+            return self._read(numbered[1], f"number {numbered[0]}", max_pixels)
+
+        captions = []
+        with pixel_limit(max_pixels):
+            for batch in self.stream(list(enumerate(images)), read, batch_size):
+                for _, (caption, error) in batch:
+                    if error is not None:
+                        raise error
+                    captions.append(caption)
+        return captions
+
+    def stream(
+        self, items: Iterable[Item], read: Callable[[Item], Image.Image], batch_size: int = BATCH_SIZE
+    ) -> Iterator[list[tuple[Item, Captioned]]]:
+        """Yield captions batch by batch; images that cannot be read come with their error.
+
+        Args:
+            items: Names of the images or any other objects; consumed as needed.
+            read: Returns the RGB image of an item, or raises an ``OSError``; called in several threads.
+            batch_size: Number of readable images per batch.
+
+        Yields:
+            The items of each batch in their order, unreadable ones included.
+
+        Raises:
+            ValueError: If the batch size is below one.
+        """
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}; expected 1 or more.")
+
+        def read_square(item: Item) -> Image.Image:
+            return center_crop(read(item), self.image_size)
+
+        num_threads = min(os.cpu_count() or 1, _MAX_READERS)
+        batch: list[tuple[Item, Image.Image | OSError]] = []
+        num_readable = 0
+        for item, content in read_ahead(items, read_square, num_threads, num_ahead=2 * batch_size):
+            batch.append((item, content))
+            num_readable += isinstance(content, Image.Image)
+            if num_readable == batch_size:
+                yield self._caption_batch(batch)
+                batch, num_readable = [], 0
+        if batch:
+            yield self._caption_batch(batch)
+
+    def provenance(self) -> dict[str, Any]:
+        """Return what captions depend on: the fingerprint of all weights, and the parameters of the decoding."""
+        return {
+            "captioner": fingerprint_weights("captioner", self.module),
+            "generation": asdict(self.module.generation),
+        }
+
+    def _read(self, image: ImageLike, name: str, max_pixels: int) -> Image.Image:
+        match image:
+            case str() | Path():
+                return decode_image(Path(image), str(image), max_pixels, wanted_size=self.image_size)
+            case Image.Image():
+                return to_rgb(image)
+            case Tensor():
+                return _from_tensor(image, name)
+            case np.ndarray():
+                return _from_array(image, name)
+            case _:
+                assert_never(image)
+
+    def _caption_batch(self, batch: Sequence[tuple[Item, Image.Image | OSError]]) -> list[tuple[Item, Captioned]]:
+        captions = iter(self._caption_squares([content for _, content in batch if isinstance(content, Image.Image)]))
+        return [
+            (item, Captioned("", content) if isinstance(content, OSError) else Captioned(next(captions)))
+            for item, content in batch
+        ]
+
+    def _caption_squares(self, squares: Sequence[Image.Image]) -> list[str]:
+        if not squares:
+            return []
+        values = torch.from_numpy(np.stack([np.asarray(square) for square in squares])).permute(0, 3, 1, 2)
+        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self._in_half):
+            return self.module.caption(Pixels(values.contiguous()))
+
+
+def load(
+    location: str | Path,
+    device: torch.device | str | None = None,
+    num_beams: int | None = None,
+    max_new_tokens: int | None = None,
+    trust: Collection[str] = (),
+    from_hub: Collection[str] = (),
+) -> Captioner:
+    """Load a trained captioner; ``synth2_lightning.load`` is this function.
+
+    Args:
+        location: A checkpoint file, the folder of a run (its best checkpoint, or else its last one) or an export.
+            Relative paths in a run are resolved from the working directory, as in training.
+        device: As for :class:`Captioner`.
+        num_beams: As for :class:`Captioner`.
+        max_new_tokens: As for :class:`Captioner`.
+        trust: As for :func:`load_module`.
+        from_hub: As for :func:`load_module`.
+
+    Raises:
+        FileNotFoundError: If the location does not exist, or a file of the run is missing.
+        ValueError: As for :func:`load_module`.
+    """
+    return Captioner(load_module(location, trust, from_hub), device, num_beams, max_new_tokens)
+
+
+def load_module(
+    location: str | Path, trust: Collection[str] = (), from_hub: Collection[str] = ()
+) -> VisionLanguageModule:
+    """Load the module of a trained captioner to the CPU.
+
+    Args:
+        location: As for :func:`load`.
+        trust: Top-level packages whose classes the run may name, besides this package, torch, lightning and
+            transformers: those of your own decoder or head.
+        from_hub: Names of models on the Hugging Face Hub that may be downloaded. By default a checkpoint reads them
+            from the local cache, and an export refuses them.
+
+    Raises:
+        FileNotFoundError: If the location does not exist, or a file of the run is missing.
+        ValueError: If it is not a checkpoint of a captioner, does not record the arguments of its parts, or names
+            classes of packages that are not trusted.
+    """
+    path = resolve(location, "trained captioner")
+    if is_exported(path):
+        return load_exported(path, trust, from_hub=from_hub)
+    with trusting(trust), hub_from_cache(from_hub):
+        return read_captioner(find_run(path).checkpoint)
+
+
+def _from_tensor(tensor: Tensor, name: str) -> Image.Image:
+    if tensor.dtype != torch.uint8 or tensor.ndim != 3 or tensor.shape[0] not in (1, 3):
+        raise ValueError(_wrong_array(tensor, name, "(1, height, width) or (3, height, width)"))
+    return _from_array(tensor.cpu().movedim(0, -1).squeeze(-1).numpy(), name)
+
+
+def _from_array(array: np.ndarray[Any, np.dtype[Any]], name: str) -> Image.Image:
+    if array.dtype != np.uint8 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):
+        raise ValueError(_wrong_array(array, name, "(height, width), (height, width, 3) or (height, width, 4)"))
+    return to_rgb(Image.fromarray(np.ascontiguousarray(array)))
+
+
+def _wrong_array(given: Any, name: str, layout: str) -> str:
+    return (
+        f"The image {name} has dtype {given.dtype} and shape {tuple(given.shape)}; expected uint8 (0 to 255) and shape "
+        f"{layout}."
+    )
+
+
+def _best_device() -> torch.device:
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return found if found is not None else torch.device("cpu")
+
+
+def _check_device(device: torch.device | str) -> torch.device:
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch raises different types
+        raise ValueError(
+            f"The device {str(device)!r} is not available: {str(error).splitlines()[0]} Expected 'cpu' or an "
+            "accelerator that torch finds, such as 'cuda'. Omit it to use the accelerator if there is one."
+        ) from error
+
+
+def _computes_in_bfloat16(device: torch.device) -> bool:
+    # Not on CPUs, even with bfloat16: rounded features are quantized to other codes, and captions change.
+    return device.type == "cuda" and bool(torch.cuda.is_bf16_supported(including_emulation=False))

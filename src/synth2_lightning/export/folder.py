@@ -1,0 +1,45 @@
+"""Layout of the folder of an exported captioner."""
+
+from pathlib import Path
+
+from synth2_lightning.export.part_files import FILES
+from synth2_lightning.io.atomic import OWN_NAMES, complete_folder
+from synth2_lightning.io.json_text import parse_json
+from synth2_lightning.io.paths import refuse_special
+
+CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+CONTENT = frozenset({CONFIG, WEIGHTS, CARD, FILES})
+FORMAT = "synth2-lightning captioner"
+
+
+def is_exported(folder: str | Path) -> bool:
+    """Return whether a folder holds a captioner that ``synth2 export`` wrote.
+
+    Example:
+        >>> is_exported("runs/version_0")
+        False
+    """
+    try:
+        config = refuse_special(complete_folder(Path(folder)) / CONFIG)
+        return bool(parse_json(config.read_bytes())["format"] == FORMAT)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def refuse_taken(folder: Path) -> None:
+    """Refuse a folder that holds anything but an earlier export.
+
+    Raises:
+        FileExistsError: If it holds other files, or is a file.
+    """
+    if folder.is_dir():
+        others = sorted({path.name for path in folder.iterdir()} - OWN_NAMES)
+        if is_exported(folder):
+            others = sorted(set(others) - CONTENT)
+    else:
+        others = [folder.name] if folder.exists() else []
+    if others:
+        raise FileExistsError(
+            f"{folder} holds {', '.join(map(repr, others[:3]))}{' and more' * (len(others) > 3)}; expected a folder "
+            "that is new, empty, or holds only an earlier export, which would be replaced. Name another folder."
+        )

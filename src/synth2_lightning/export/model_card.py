@@ -1,0 +1,145 @@
+"""Model card of an exported captioner: scores, training data, parts and limitations."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from synth2_lightning.export.runs import DataRecord
+from synth2_lightning.io.paths import expand_home
+from synth2_lightning.shards.manifest import Manifest
+
+_TAGS = ["image-captioning", "synth2-lightning", "vision-language"]
+
+
+def write_card(
+    name: str,
+    config: Mapping[str, Any],
+    scores: Sequence[Mapping[str, Any]],
+    data: DataRecord | None,
+    license: str | None,
+) -> str:
+    """Return the card as Markdown, with the Hub's front matter.
+
+    Args:
+        name: Name of the captioner.
+        config: Content of its ``config.json``.
+        scores: Protocol cards.
+        data: Training data; ``None`` if unknown.
+        license: License of the weights as a Hub identifier.
+    """
+    from huggingface_hub import ModelCardData
+
+    synthetic = ["synthetic-data"] if data is not None and data.synthetic_fraction is not None else []
+    front = ModelCardData(
+        library_name="synth2-lightning", pipeline_tag="image-to-text", tags=[*_TAGS, *synthetic], license=license
+    )
+    sections = (
+        f"---\n{front.to_yaml()}\n---\n\n# {name}",
+        _summary(config, license),
+        "## Use\n\n" + _USE.format(name=name),
+        "## Scores\n\n" + "\n".join(_score_lines(scores)),
+        "## Training data\n\n" + "\n".join(_data_lines(data)),
+        "## Parts\n\n" + "\n".join(_part_lines(config)),
+        "## Limitations\n\n" + _LIMITATIONS,
+    )
+    return "\n\n".join(sections) + "\n"
+
+
+_USE = """`pip install synth2-lightning`, then load this folder or its repository by name:
+
+```python
+import synth2_lightning
+captioner = synth2_lightning.load("{name}")
+print(captioner.caption(["image.jpg"]))
+```
+
+`synth2 caption {name} image.jpg` does the same. Loading runs no code from this folder."""
+
+_LIMITATIONS = """* Captions imitate the training captions, including their omissions and errors.
+* Captions can be fluent and wrong. Biases were not evaluated.
+* The scores hold for the listed split, references, prompt and decoding, and do not generalize to other images.
+* Parts that are not included keep their own licenses. Models that are named on the Hub may change there."""
+
+
+def _summary(config: Mapping[str, Any], license: str | None) -> str:
+    class_name = str(config["model"]["class_path"]).rpartition(".")[2]
+    versions = ", ".join(f"{package} {number}" for package, number in config["versions"].items())
+    terms = f"License of the weights: {license}." if license else "The license of the weights is not specified."
+    return (
+        f"An image captioner ({class_name}), trained for {config['step']} steps with "
+        "[synth2-lightning](https://pypi.org/project/synth2-lightning/), an open implementation of Synth² "
+        f"([arXiv 2403.07750](https://arxiv.org/abs/2403.07750)). {terms} Exported with {versions}."
+    )
+
+
+def _score_lines(scores: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    if not scores:
+        yield "None was recorded for this checkpoint."
+        return
+    yield "| metric | score | human, leave-one-out | data, split | images | references | prompt | decoding |"
+    yield "|---|---|---|---|---|---|---|---|"
+    for card in scores:
+        human = card.get("human_score")
+        cells = (
+            card["metric"],
+            f"{card['score']:.4f}",
+            "" if human is None else f"{human:.4f}",
+            ", ".join([*card.get("sources", []), card["split"]]),
+            card.get("num_images", ""),
+            card.get("num_references", ""),
+            f"`{card['prompt']}`" if card.get("prompt") else "none",
+            _format_decoding(card.get("generation", {})),
+        )
+        yield f"| {' | '.join(str(cell).replace('|', '/') for cell in cells)} |"
+    yield "\nA CIDEr of 1.0 is 100 in papers. The complete protocol cards:\n"
+    yield _fold("protocol cards", list(scores))
+
+
+def _format_decoding(generation: Mapping[str, Any]) -> str:
+    if not generation:
+        return ""
+    beams = generation.get("num_beams", 1)
+    method = f"{beams} beams" if beams > 1 else "sampled" if generation.get("do_sample") else "greedy"
+    return f"{method}, at most {generation.get('max_new_tokens', '?')} tokens"
+
+
+def _data_lines(data: DataRecord | None) -> Iterator[str]:
+    if data is None:
+        yield "Not known: the checkpoint has no run file."
+        return
+    fraction = data.synthetic_fraction
+    yield f"Fraction of synthetic pairs in a batch: {fraction}." if fraction else "No synthetic pairs were mixed in."
+    yield "\n| key in the run file | class | arguments |\n|---|---|---|"
+    for where, name, arguments in data.parts:
+        values = ", ".join(f"{key}={_shorten(value)}" for key, value in arguments.items())
+        yield f"| {where or 'data'} | {name} | {values.replace('|', '/')} |"
+    for location, manifest in data.manifests.items():
+        if isinstance(manifest, Manifest):
+            content = f"{manifest.num_records:,d} records, codebook {manifest.tokens.codebook}"
+            yield f"\nShards {_shorten(location)}: {content}.\n"
+            yield _fold("provenance", manifest.provenance)
+        else:
+            yield f"\nShards {_shorten(location)}: the manifest {manifest}."
+
+
+def _part_lines(config: Mapping[str, Any]) -> Iterator[str]:
+    yield f"* Trained, in `model.safetensors`: {config['trained_weights']:,d} parameters."
+    for name, fingerprint in config["frozen_parts"].items():
+        part = config["model"]["init_args"].get(name, {})
+        yield f"* Frozen, loaded separately: `{name}`, {part.get('class_path', '')} (weights {fingerprint})."
+    for name, codebook in config["codebooks"].items():
+        yield f"* Codebook of `{name}`: {codebook}."
+    yield "\nTheir classes and arguments are in `config.json`."
+
+
+def _fold(title: str, content: Any) -> str:
+    text = json.dumps(content, indent=2, ensure_ascii=False)
+    return f"<details><summary>{title}</summary>\n\n```json\n{text}\n```\n\n</details>"
+
+
+def _shorten(value: Any) -> str:
+    """Return a value as text; of absolute paths only the last component."""
+    if isinstance(value, str) and expand_home(value).is_absolute():
+        return f"…/{Path(value).name}"
+    return str(value)

@@ -1,0 +1,48 @@
+"""Abstract base classes of the pluggable components."""
+
+from synth2_lightning.interfaces.data import (
+    CaptionFilter,
+    CaptionSource,
+    ConceptSampler,
+    ConceptSource,
+    HasInputs,
+    HasProvenance,
+    ImageTextSource,
+    Judge,
+    Skippable,
+)
+from synth2_lightning.interfaces.language import CaptionGenerator, LanguageDecoder, TextEncoder
+from synth2_lightning.interfaces.loading import FrozenModule, Loadable
+from synth2_lightning.interfaces.vision import (
+    ImageEncoder,
+    ImageGenerator,
+    ImageTextEncoder,
+    ImageTokenizer,
+    PairScorer,
+    Resampler,
+    ResamplerFactory,
+)
+
+__all__ = [
+    "CaptionFilter",
+    "CaptionGenerator",
+    "CaptionSource",
+    "ConceptSampler",
+    "ConceptSource",
+    "FrozenModule",
+    "HasInputs",
+    "HasProvenance",
+    "ImageEncoder",
+    "ImageGenerator",
+    "ImageTextEncoder",
+    "ImageTextSource",
+    "ImageTokenizer",
+    "Judge",
+    "LanguageDecoder",
+    "Loadable",
+    "PairScorer",
+    "Resampler",
+    "ResamplerFactory",
+    "Skippable",
+    "TextEncoder",
+]

@@ -1,0 +1,108 @@
+"""Language decoders, text encoders and caption generators."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from synth2_lightning.interfaces.loading import FrozenModule, Loadable
+from synth2_lightning.types import (
+    Completion,
+    GenerationSettings,
+    Prompt,
+    TokenLoss,
+)
+
+
+class LanguageDecoder(Loadable, nn.Module, ABC):
+    """Generates text from visual tokens. Owns the tokenizer and defines how visual tokens condition the LM.
+
+    Attributes:
+        embed_dim: E, expected width of the visual tokens.
+    """
+
+    embed_dim: int
+
+    @abstractmethod
+    def loss(
+        self,
+        visual: Float[Tensor, "batch queries width"],
+        texts: Sequence[str],
+        prompts: Sequence[str] | None = None,
+    ) -> TokenLoss:
+        """Negative log-likelihood of each text and its end-of-text token, given its visual tokens and its prompt.
+
+        Prompt tokens are not targets.
+        """
+
+    @abstractmethod
+    def generate(
+        self,
+        visual: Float[Tensor, "batch queries width"],
+        settings: GenerationSettings,
+        prompts: Sequence[str] | None = None,
+    ) -> list[str]:
+        """Generate one text per row."""
+
+    def fingerprint_vocabulary(self) -> str | None:
+        """Return a checksum of the vocabulary and its ids; ``None`` disables the comparison on loading weights."""
+        return None
+
+    def attention(
+        self, visual: Float[Tensor, "batch queries width"], texts: Sequence[str]
+    ) -> list[Float[Tensor, "words queries"]]:
+        """Attention of each word of each text over the visual tokens, for visualization; rows sum to one.
+
+        Words are those of ``text.split()``.
+
+        Raises:
+            TypeError: If the decoder does not support it.
+        """
+        raise TypeError(
+            f"{type(self).__name__} has no attention map from words to visual tokens; expected a decoder that "
+            "overrides attention(), such as decoders.prefix.PrefixDecoder or "
+            "decoders.cross_attention.CrossAttentionDecoder."
+        )
+
+
+class TextEncoder(Loadable, nn.Module, ABC):
+    """Embeds texts that condition the image generator.
+
+    Attributes:
+        name: Identifies the encoder that a generator was trained with.
+        embed_dim: Width of an embedding.
+    """
+
+    name: str
+    embed_dim: int
+
+    @abstractmethod
+    def encode(self, texts: Sequence[str]) -> tuple[Float[Tensor, "batch length dim"], Bool[Tensor, "batch length"]]:
+        """Embed texts; the mask is True at real tokens. Embeddings do not depend on the rest of the batch.
+
+        Raises:
+            ValueError: If a text is blank.
+        """
+
+
+class CaptionGenerator(FrozenModule, ABC):
+    """Language model that writes captions. Seeds are per record: outputs do not depend on ranks or batch sizes.
+
+    Attributes:
+        model_name: Name of the model in records.
+    """
+
+    model_name: str
+
+    @abstractmethod
+    def generate(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[Completion]:
+        """Generate one completion per prompt."""
+
+    @abstractmethod
+    def provenance(self) -> dict[str, Any]:
+        """Return the settings that determine the outputs, besides prompt and seed, as JSON values; never a secret.
+
+        Call it after ``load()``. Caption sets store it, and a run resumes only in a folder with equal provenance.
+        """

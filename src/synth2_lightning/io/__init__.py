@@ -1,0 +1,1 @@
+"""Local and remote file input and output, without Lightning."""

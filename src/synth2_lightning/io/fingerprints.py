@@ -1,0 +1,100 @@
+"""Fingerprints of codebooks, weights, files and texts."""
+
+import hashlib
+from collections.abc import Iterable
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+def fingerprint_codebook(name: str, codes: Float[Tensor, "codes dim"] | Float[Tensor, "levels codes dim"]) -> str:
+    """Return the fingerprint of a codebook: name, size and a hash of the codes.
+
+    Image tokens carry it, and encoders compare it with their own. Equal codes have equal fingerprints in tokenizers and
+    generators.
+
+    Args:
+        name: Name of the codebook, the prefix of the fingerprint.
+        codes: Vectors of one level or of several. Only the values matter, not precision and device.
+
+    Example:
+        >>> import torch
+        >>> fingerprint_codebook("vqgan", torch.zeros(512, 4)), fingerprint_codebook("clip", torch.zeros(2, 16, 4))
+        ('vqgan-512:9f1dcbc3', 'clip-16x2:076a27c7')
+    """
+    content = codes.detach().float().cpu().contiguous().numpy().tobytes()
+    size = "x".join(str(count) for count in reversed(codes.shape[:-1]))
+    return f"{name}-{size}:{hashlib.sha256(content).hexdigest()[:8]}"
+
+
+def fingerprint_weights(name: str, network: nn.Module) -> str:
+    """Return the fingerprint of a network: name and a hash of all parameters and buffers.
+
+    Example:
+        >>> fingerprint_weights("prelu", nn.PReLU())
+        'prelu:aa16fdec'
+    """
+    digest = hashlib.sha256()
+    for path, weight in sorted(chain(network.named_parameters(), network.named_buffers())):
+        digest.update(path.encode())
+        digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return f"{name}:{digest.hexdigest()[:8]}"
+
+
+def fingerprint_file(path: Path) -> str:
+    """Return the SHA-256 of the content of a file, in hex.
+
+    Raises:
+        OSError: If the file cannot be read.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "words.txt"
+        >>> _ = path.write_text("a fox")
+        >>> fingerprint_file(path)[:8]
+        '5ebbe2a2'
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fingerprint_texts(texts: Iterable[str]) -> str:
+    """Return a fingerprint of texts in order.
+
+    Example:
+        >>> fingerprint_texts(["a fox", "a dog"]) == fingerprint_texts(["a foxa", " dog"])
+        False
+    """
+    digest = hashlib.sha256()
+    for text in texts:
+        content = text.encode("utf-8", errors="surrogatepass")
+        digest.update(len(content).to_bytes(8, "little"))
+        digest.update(content)
+    return digest.hexdigest()[:12]
+
+
+def fingerprint_captions(keys: pa.Array | pa.ChunkedArray, captions: pa.Array | pa.ChunkedArray) -> str:
+    """Return a checksum of keys and their captions, in order.
+
+    Args:
+        keys: Strings.
+        captions: Lists of strings, one per key.
+
+    Example:
+        >>> fingerprint_captions(pa.array(["a"]), pa.array([["one", "two"]]))
+        'f6cb7926d0057fdd'
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    texts = pc.list_flatten(captions)
+    for length in (pc.list_value_length(captions), pc.binary_length(texts), pc.binary_length(keys)):
+        digest.update(np.asarray(length, dtype=np.int64).tobytes())
+    for column in (texts, keys):
+        for start in range(0, len(column), 10_000):
+            digest.update("".join(column[start : start + 10_000].to_pylist()).encode())
+    return digest.hexdigest()

@@ -1,0 +1,75 @@
+"""Checks of paths that users specify."""
+
+import os
+import stat
+from pathlib import Path
+
+_SPECIAL = {
+    stat.S_IFIFO: "pipe",
+    stat.S_IFSOCK: "socket",
+    stat.S_IFCHR: "character device",
+    stat.S_IFBLK: "block device",
+}
+
+
+def expand_home(path: str | Path) -> Path:
+    """Replace ``~`` and ``~USER`` by home folders; paths of unknown users are returned unchanged.
+
+    Example:
+        >>> expand_home("~unknown-user/captions.txt")
+        PosixPath('~unknown-user/captions.txt')
+    """
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - pathlib raises a RuntimeError for unknown users
+
+
+def refuse_special(path: Path) -> Path:
+    """Raise if a path is a pipe, a socket or a device, which could block the reader or never end.
+
+    Args:
+        path: Any path; folders and missing files pass.
+
+    Returns:
+        The path.
+
+    Raises:
+        OSError: If it is a pipe, a socket or a device, or a link to one.
+
+    Example:
+        >>> refuse_special(Path("/dev/zero"))
+        Traceback (most recent call last):
+        OSError: /dev/zero is a character device; expected a regular file. Copy its content to one.
+    """
+    try:
+        kind = stat.S_IFMT(path.stat().st_mode)
+    except OSError:
+        return path
+    if kind in _SPECIAL:
+        raise OSError(f"{path} is a {_SPECIAL[kind]}; expected a regular file. Copy its content to one.")
+    return path
+
+
+def require_file(path: Path) -> Path:
+    """Raise if a path is a folder, a pipe, a socket or a device.
+
+    Returns:
+        The path.
+
+    Raises:
+        OSError: If it is one of them; missing files pass.
+
+    Example:
+        >>> require_file(Path("/"))
+        Traceback (most recent call last):
+        IsADirectoryError: / is a folder; expected a file. Choose a file in it.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; expected a file. Choose a file in it.")
+    return refuse_special(path)
+
+
+def unwritable(path: Path, error: OSError) -> OSError:
+    """Return an error for a file or folder that cannot be written."""
+    return OSError(
+        f"{path} cannot be written: {error}. Expected a folder with write permission and free space: free some, or "
+        "choose another folder."
+    )

@@ -1,0 +1,132 @@
+"""Remote file systems of fsspec: opened with time limits, and listed with sizes and versions."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cache
+from pathlib import PurePosixPath
+from typing import Any
+
+import fsspec
+import fsspec.config
+from fsspec.asyn import AsyncFileSystem
+
+MD5 = re.compile(r"[0-9a-f]{32}")
+_VERSIONS = (
+    *("ETag", "etag", "md5Hash", "Content-MD5", "Digest", "blob_id", "sha"),
+    *("LastModified", "Last-Modified", "last_modified", "mtime", "modify", "created"),
+)
+"""Fields of fsspec listings that identify a version of a file; the first present one is used."""
+HTTP = ("http", "https")
+BASE_SECONDS = 60.0
+MIN_BYTES_PER_SECOND = 20_000
+"""Required average speed of a fetch, after the base time."""
+LIST_SECONDS = 300.0
+_MAX_PAGE_BYTES = 32 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFile:
+    """A listed file.
+
+    Args:
+        path: Path on the file system.
+        size: Size in bytes; ``None`` if not listed.
+        version: Identifies the content of the path; empty if not listed.
+        modified: Seconds since 1970.
+    """
+
+    path: str
+    size: int | None
+    version: str
+    modified: float | None = field(compare=False)
+
+    @property
+    def md5(self) -> str | None:
+        """MD5 in the ETag, which S3 sets for single-part uploads without KMS encryption."""
+        return self.version if MD5.fullmatch(self.version) else None
+
+
+def open_filesystem(address: str) -> tuple[Any, str]:
+    """Return the file system of a URL, without cached listings, and the path on it."""
+    protocol = address.partition("://")[0]
+    user_options = fsspec.config.conf.get(protocol, {})  # takes precedence
+    options = {name: value for name, value in _options(protocol).items() if name not in user_options}
+    system, path = fsspec.core.url_to_fs(address, **options)
+    system.invalidate_cache()  # otherwise a long-lived process would miss changes
+    return system, path
+
+
+def _options(protocol: str) -> dict[str, Any]:
+    if protocol == "s3":  # s3fs retries five times itself; 25 attempts would take minutes
+        return {"config_kwargs": {"retries": {"max_attempts": 0}}}
+    if protocol in HTTP:
+        import aiohttp
+
+        # aiohttp's default of five minutes is too short for large files; time_limit() limits every file.
+        client = {
+            "timeout": aiohttp.ClientTimeout(total=None),
+            "response_class": _page_class(),
+            "raise_for_status": _refuse_compressed,
+        }
+        return {"client_kwargs": client, "headers": {"Accept-Encoding": "identity"}}
+    return {}
+
+
+async def _refuse_compressed(response: Any) -> None:
+    encoding = response.headers.get("Content-Encoding", "identity")
+    if encoding.strip().lower() != "identity":
+        raise OSError(f"{response.url} is compressed by {encoding[:40]!r}; expected the identity encoding")
+
+
+def time_limit(system: Any, seconds: float) -> dict[str, Any]:
+    """Return arguments that limit the time of an operation; empty unless the file system is asynchronous."""
+    return {"timeout": seconds} if isinstance(system, AsyncFileSystem) else {}
+
+
+@cache
+def _page_class() -> Any:
+    import aiohttp
+
+    class Page(aiohttp.ClientResponse):
+        """HTTP response with a size limit for text, the page that a pattern is matched with."""
+
+        async def text(self, encoding: str | None = None, errors: str = "strict") -> str:
+            body = bytearray()
+            async for chunk in self.content.iter_chunked(2**16):
+                body += chunk
+                if len(body) > _MAX_PAGE_BYTES:
+                    raise OSError(f"the page has more than {_MAX_PAGE_BYTES} bytes; list the files instead")
+            return body.decode(encoding or "utf-8", errors)
+
+    return Page
+
+
+def list_files(system: Any, path: str) -> dict[str, RemoteFile]:
+    """Return all files by their paths relative to the folder; a single file has the empty path."""
+    limit = time_limit(system, LIST_SECONDS)
+    info = system.info(path, **limit)
+    if info["type"] == "file":
+        return {"": _to_file(info)}
+    files = {}
+    for found in system.find(path, detail=True, **limit).values():
+        inner = PurePosixPath("/", found["name"]).relative_to(PurePosixPath("/", path))
+        if found["type"] == "file" and not found["name"].endswith("/"):  # S3 browsers create such objects for folders
+            files[inner.as_posix()] = _to_file(found)
+    if not files:
+        raise FileNotFoundError("the folder has no files")
+    return files
+
+
+def _to_file(info: Mapping[str, Any]) -> RemoteFile:
+    version = next((str(info[name]) for name in _VERSIONS if info.get(name)), "")
+    if "ino" in info:  # a local file (file://): a copy may keep the modification time
+        version += f" {info['ino']} {info.get('created')}"
+    modified = info.get("LastModified") or info.get("mtime")
+    return RemoteFile(
+        path=info["name"],
+        size=info["size"],
+        version=version.strip('"'),
+        modified=modified.timestamp() if isinstance(modified, datetime) else modified,
+    )

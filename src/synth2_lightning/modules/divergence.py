@@ -1,0 +1,68 @@
+"""Detection of losses and weights that are not finite, on all ranks."""
+
+import math
+
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+
+def refuse_nonfinite_loss(module: LightningModule, loss: Tensor) -> None:
+    """Refuse a training loss that is NaN or infinite on any rank; call it on all ranks, before ``backward``.
+
+    ``EarlyStopping(check_finite=True)`` checks only after the optimizer's step.
+
+    Args:
+        module: The module in training.
+        loss: The loss of this rank.
+
+    Raises:
+        FloatingPointError: If the loss of any rank is not finite.
+    """
+    trainer, value = module.trainer, float(loss.detach())
+    is_nonfinite = not math.isfinite(value)
+    if not trainer.strategy.reduce_boolean_decision(is_nonfinite, all=False):
+        return
+    logged = {name: f"{value:.4g}" for name, value in trainer.callback_metrics.items() if "train/" in name}
+    rates = {f"{group['lr']:.4g}" for optimizer in trainer.optimizers for group in optimizer.param_groups}
+    raise FloatingPointError(
+        f"The training loss of step {trainer.global_step + 1} is {value:.4g} on process {module.global_rank}"
+        f"{'' if is_nonfinite else ', but not finite on another process'}; expected a finite loss on all. No weight "
+        "was updated with it, and no checkpoint is written. Last logged on this process: "
+        f"{', '.join(map('='.join, logged.items())) or 'nothing'}. Learning rate: {', '.join(sorted(rates))}. "
+        f"{_advice(trainer)}"
+    )
+
+
+def refuse_nonfinite_weights(module: LightningModule) -> None:
+    """Refuse trained weights that are NaN or infinite on any rank; call it on all ranks, before writing them.
+
+    Args:
+        module: The module in training.
+
+    Raises:
+        FloatingPointError: If a trained weight of any rank is not finite.
+    """
+    trainer = module.trainer
+    trained = {name: weight.detach() for name, weight in module.named_parameters() if weight.requires_grad}
+    local = {name: weight.to_local() if isinstance(weight, DTensor) else weight for name, weight in trained.items()}
+    nonfinite = [name for name, weight in local.items() if not weight.isfinite().all()]
+    if trainer.strategy.reduce_boolean_decision(bool(nonfinite), all=False):
+        raise FloatingPointError(
+            f"{len(nonfinite)} of {len(trained)} trained weights "
+            f"({', '.join(nonfinite[:3]) or 'but some on another process'}) are not finite on process "
+            f"{module.global_rank} after {trainer.global_step} steps, though the loss was; expected finite weights. "
+            f"Nothing is written. {_advice(trainer)}"
+        )
+
+
+def _advice(trainer: Trainer) -> str:
+    callbacks = trainer.checkpoint_callbacks
+    kept = [getattr(callback, f"{which}_model_path", "") for which in ("last", "best") for callback in callbacks]
+    path = next(filter(None, kept), "")
+    resume = f"Resume from {path} (--ckpt_path, --resume_with_changes=true)"
+    start = resume if path else "There is no checkpoint yet: start a new run"
+    return (
+        f"{start} with a lower learning rate, trainer.gradient_clip_val or trainer.precision=32-true; "
+        "trainer.detect_anomaly=true names the first operation that is not finite."
+    )

@@ -1,0 +1,97 @@
+"""Resampler with convolutions over the grid of image embeddings."""
+
+import math
+
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from synth2_lightning.interfaces import Resampler, ResamplerFactory
+
+
+class NeighborhoodResampler(Resampler):
+    """ConvNeXt layers (arXiv 2201.03545) followed by a resampler, for embeddings with little spatial context.
+
+    Cross-attention sums over positions, so a Perceiver learns late what only several neighboring codes of a VQ-GAN
+    determine together, such as an outline. Honeybee (arXiv 2312.06742) found that convolutions in the connector keep
+    local context. Its abstractor pools; here the grid keeps its size, and any resampler can follow.
+
+    Args:
+        input_dim: Width of the image embeddings, which form a square grid in raster order.
+        output_dim: Width of the visual tokens.
+        resampler: Factory of the resampler, called with ``width`` and ``output_dim``.
+        num_layers: ConvNeXt layers; each extends the receptive field by ``kernel_size // 2``.
+        kernel_size: Kernel size of the depthwise convolution, odd.
+        width: Inner width; ``output_dim`` by default.
+
+    Raises:
+        ValueError: If ``num_layers`` is below one, ``kernel_size`` is even, or the embeddings form no square grid.
+
+    Example:
+        >>> import torch
+        >>> from synth2_lightning.nn.perceiver import PerceiverResampler
+        >>> def perceiver(input_dim: int, output_dim: int) -> Resampler:
+        ...     return PerceiverResampler(input_dim, output_dim, num_latents=4, depth=1, num_heads=2)
+        >>> NeighborhoodResampler(64, 32, perceiver, num_layers=1)(torch.randn(2, 49, 64)).shape
+        torch.Size([2, 4, 32])
+    """
+
+    def __init__(
+        self,
+        input_dim: int,
+        output_dim: int,
+        resampler: ResamplerFactory,
+        num_layers: int = 2,
+        kernel_size: int = 3,
+        width: int | None = None,
+    ) -> None:
+        super().__init__()
+        if num_layers < 1 or kernel_size % 2 == 0:
+            raise ValueError(
+                f"NeighborhoodResampler was given num_layers={num_layers} and kernel_size={kernel_size}; expected 1 "
+                "layer or more, and an odd size. Without convolutions, use the inner resampler alone."
+            )
+        width = output_dim if width is None else width
+        self.input = nn.Sequential(nn.LayerNorm(input_dim), nn.Linear(input_dim, width))
+        self.layers = nn.ModuleList(ConvNeXtLayer(width, kernel_size) for _ in range(num_layers))
+        self.resampler = resampler(width, output_dim)
+        self.num_latents = self.resampler.num_latents
+
+    def forward(self, embeddings: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch queries width"]:
+        """Apply the convolutions, then the resampler."""
+        visual: Tensor = self.resampler(self._mix(embeddings))
+        return visual
+
+    def attention(self, embeddings: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch queries tokens"]:
+        """Return the attention of the inner resampler, whose inputs also depend on neighboring positions."""
+        return self.resampler.attention(self._mix(embeddings))
+
+    def _mix(self, embeddings: Tensor) -> Tensor:
+        side = math.isqrt(embeddings.shape[1])
+        if side * side != embeddings.shape[1]:
+            raise ValueError(
+                f"NeighborhoodResampler was given {embeddings.shape[1]} embeddings per image; expected those of a "
+                "square grid. Use the inner resampler alone for this encoder."
+            )
+        grid = rearrange(self.input(embeddings), "b (h w) c -> b c h w", h=side)
+        for layer in self.layers:
+            grid = layer(grid)
+        mixed: Tensor = rearrange(grid, "b c h w -> b (h w) c")
+        return mixed
+
+
+class ConvNeXtLayer(nn.Module):
+    """ConvNeXt block without layer scale: a depthwise convolution and an MLP, residual."""
+
+    def __init__(self, width: int, kernel_size: int) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(width, width, kernel_size, padding=kernel_size // 2, groups=width)
+        self.feedforward = nn.Sequential(
+            nn.LayerNorm(width, eps=1e-6), nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
+        )
+
+    def forward(self, grid: Float[Tensor, "batch width rows columns"]) -> Float[Tensor, "batch width rows columns"]:
+        """Apply the layer."""
+        convolved = rearrange(self.convolution(grid), "b c h w -> b h w c")
+        output: Tensor = grid + rearrange(self.feedforward(convolved), "b h w c -> b c h w")
+        return output

@@ -1,0 +1,53 @@
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, ModelParallelStrategy
+
+from synth2_lightning.cli import main
+from synth2_lightning.cli.checkpoint_selection import check_content
+
+
+@pytest.mark.parametrize("command", ["validate", "test"])
+def test_weights_that_nobody_trained_are_not_scored(
+    command: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--config", "mixed.yaml", "--ckpt_path=last"])
+    assert stop.value.code == 1
+    assert "error: There is no checkpoint in runs/version_0/checkpoints" in capsys.readouterr().err
+
+
+class Touch:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[Path]]:
+        return Path.touch, (self.path,)
+
+
+def test_no_strategy_runs_what_is_in_a_checkpoint(tmp_path: Path) -> None:
+    touched, file, folder = tmp_path / "touched", tmp_path / "last.ckpt", tmp_path / "shards.ckpt"
+    torch.save({"state_dict": {}, "global_step": 1, "more": Touch(touched)}, file)
+    folder.mkdir()
+    torch.save({"global_step": 1}, folder / "meta.pt")
+    (folder / "__0.metadata").write_bytes(pickle.dumps(Touch(touched)))  # torch's second choice after .metadata
+    for strategy in (FSDPStrategy(), ModelParallelStrategy()):
+        with pytest.raises(ValueError, match=r"last.ckpt.*more than tensors"):
+            check_content(file, strategy)
+        with pytest.raises(FileNotFoundError, match=r"shards.ckpt.*\.metadata"):
+            check_content(folder, strategy)
+    assert not touched.exists()
+    torch.save({"state_dict": {"weight": torch.ones(500)}, "global_step": 1}, file)
+    check_content(file, FSDPStrategy())
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=r"last.ckpt.*damaged"):
+        check_content(file, ModelParallelStrategy())
+    with pytest.raises(IsADirectoryError, match=r"synth2 consolidate .*shards.ckpt --out"):
+        check_content(folder, DDPStrategy())

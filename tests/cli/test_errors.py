@@ -1,0 +1,37 @@
+import pytest
+
+from synth2_lightning.cli import main
+from synth2_lightning.cli.errors import UsageError, report_errors
+
+
+class BrokenError(Exception):
+    """One that no user can act on."""
+
+
+def test_a_mistake_of_ours_keeps_its_traceback() -> None:
+    with pytest.raises(BrokenError), report_errors():
+        raise BrokenError
+
+
+def test_a_message_of_ours_is_shown_without_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["weights", "gpt-5"])
+    assert stop.value.code == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert "gpt-5" in error
+    assert "Traceback" not in error
+
+
+def test_wrong_words_and_ctrl_c_have_exit_codes_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
+    for error, code in ((UsageError("a \x1b[2J word"), 2), (KeyboardInterrupt(), 130)):
+        with pytest.raises(SystemExit) as stop, report_errors():
+            raise error
+        assert stop.value.code == code
+    assert "\x1b[2J" not in capsys.readouterr().err
+
+
+def test_a_traceback_is_shown_on_demand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SYNTH2_TRACEBACK", "1")
+    with pytest.raises(ValueError, match="gpt-5"):
+        main(["weights", "gpt-5"])

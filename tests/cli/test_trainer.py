@@ -1,0 +1,48 @@
+from pathlib import Path
+
+import pytest
+from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+from synth2_lightning.cli import main
+from synth2_lightning.cli.trainer import OPTIONS, TRAINER_COMMANDS
+
+
+class ParserOnly(LightningCLI):
+    def parse_arguments(self, parser: LightningArgumentParser, args: object) -> None:
+        found = {
+            option.partition(".")[0]
+            for each in self._subcommand_parsers.values()
+            for action in each._actions
+            for option in action.option_strings
+            if option.startswith("--")
+        }
+        assert found | {"--trust", "--resume_with_changes"} == OPTIONS
+        assert set(self._subcommand_parsers) == set(TRAINER_COMMANDS)
+        raise SystemExit(0)
+
+
+def test_the_known_options_are_those_of_lightning() -> None:
+    with pytest.raises(SystemExit):
+        ParserOnly(
+            LightningModule,
+            LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            args=["fit"],
+        )
+
+
+@pytest.mark.parametrize("words", [["--ckpt_path", "gone.ckpt"], ["--ckpt_path=gone.ckpt"]])
+def test_a_checkpoint_that_does_not_exist_is_refused_before_anything_is_loaded(
+    words: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("synth2_lightning.cli.lightning_cli.run_lightning", None)
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", "--config", "mixed.yaml", *words])
+    assert stop.value.code == 1
+    error = capsys.readouterr().err
+    assert "error: There is no checkpoint at 'gone.ckpt'" in error
+    assert str(tmp_path) in error

@@ -1,0 +1,39 @@
+import pytest
+import torch
+from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+
+from synth2_lightning.compat.transformers import (
+    attention_implementation,
+    supports_attention_functions,
+    update_model_kwargs,
+)
+
+
+@pytest.fixture
+def model() -> LlamaForCausalLM:
+    config = LlamaConfig(
+        vocab_size=7, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1,
+        attn_implementation="eager",
+    )  # fmt: skip
+    return LlamaForCausalLM(config)
+
+
+def test_the_arguments_of_the_next_call_hold_the_cache_and_one_more_position(model: LlamaForCausalLM) -> None:
+    kwargs = {"attention_mask": torch.ones(1, 3, dtype=torch.long), "position_ids": torch.arange(3)[None]}
+    outputs = model(torch.tensor([[1, 2, 3]]), use_cache=True, **kwargs)
+    updated = update_model_kwargs(model, outputs, dict(kwargs))
+    assert isinstance(updated["cache"], DynamicCache)
+    assert updated["attention_mask"].tolist() == [[1, 1, 1, 1]]
+    assert updated["position_ids"].tolist() == [[0, 1, 2, 3]]
+
+
+def test_the_implementation_of_attention_can_be_set_back(model: LlamaForCausalLM) -> None:
+    assert attention_implementation(model) == "eager"
+    model.set_attn_implementation("sdpa")
+    assert attention_implementation(model) == "sdpa"
+
+
+def test_models_say_whether_they_call_registered_attention_functions(model: LlamaForCausalLM) -> None:
+    assert supports_attention_functions(model)
+    assert not supports_attention_functions(torch.nn.Linear(1, 1))
+    assert "_supports_attention_backend" in vars(PreTrainedModel)

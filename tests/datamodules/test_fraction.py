@@ -1,0 +1,75 @@
+from itertools import pairwise
+
+import pytest
+
+from synth2_lightning.datamodules.fraction import (
+    ConstantFraction,
+    CosineFraction,
+    FractionSchedule,
+    LinearFraction,
+    StepFraction,
+)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        (ConstantFraction(0.25), [0.25] * 5),
+        (LinearFraction(1.0, 0.0, num_steps=4), [1.0, 0.75, 0.5, 0.25, 0.0]),
+        (CosineFraction(0.0, 0.5, num_steps=2), [0.0, 0.25, 0.5, 0.5, 0.5]),
+        (StepFraction([0.0, 1.0, 0.5], boundaries=[1, 3]), [0.0, 1.0, 1.0, 0.5, 0.5]),
+        (StepFraction([0.5], boundaries=[]), [0.5] * 5),
+    ],
+)
+def test_fractions_by_step(schedule: FractionSchedule, expected: list[float]) -> None:
+    assert [schedule(step) for step in range(5)] == pytest.approx(expected)
+
+
+def test_cosine_is_slow_at_both_ends() -> None:
+    fractions = [CosineFraction(0.0, 1.0, num_steps=10)(step) for step in range(11)]
+    changes = [after - before for before, after in pairwise(fractions)]
+
+    assert changes == sorted(changes[:5]) + sorted(changes[5:], reverse=True)
+    assert changes[0] < 0.1 < changes[4]
+
+
+@pytest.mark.parametrize(("fraction", "batch_size"), [(0.25, 64), (0.1, 30), (1 / 3, 12), (0.0, 7), (1.0, 7)])
+def test_whole_pairs_pass(fraction: float, batch_size: int) -> None:
+    ConstantFraction(fraction).check(batch_size)
+
+
+def test_schedules_are_rounded() -> None:
+    LinearFraction(0.0, 0.33, num_steps=3).check(10)
+
+
+def test_broken_pairs_name_the_nearest_ways_out() -> None:
+    message = (
+        "A fraction of 0.3 of 64 pairs is 19.2 pairs; expected a whole number. "
+        "Set the fraction to 0.296875 or 0.3125, or batch_size to 60 or 70."
+    )
+    with pytest.raises(ValueError, match=message):
+        ConstantFraction(0.3).check(64)
+    with pytest.raises(ValueError, match=r"0.*0\.333333.*batch_size.*4"):
+        ConstantFraction(0.25).check(3)
+
+
+@pytest.mark.parametrize("fraction", [-0.1, 1.1])
+def test_fractions_beyond_the_whole_are_refused(fraction: float) -> None:
+    message = r"expected a fraction from 0 to 1"
+    with pytest.raises(ValueError, match=rf"ConstantFraction\.fraction is {fraction}; {message}"):
+        ConstantFraction(fraction)
+    with pytest.raises(ValueError, match=rf"CosineFraction\.start is {fraction}; {message}"):
+        CosineFraction(fraction, 0.0, num_steps=1)
+    with pytest.raises(ValueError, match=rf"StepFraction\.fractions is {fraction}; {message}"):
+        StepFraction([fraction], [])
+
+
+def test_change_without_steps_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"num_steps.*0"):
+        LinearFraction(0.0, 1.0, num_steps=0)
+
+
+@pytest.mark.parametrize("boundaries", [[], [1, 2], [0], [-1]])
+def test_boundaries_that_do_not_fit_are_refused(boundaries: list[int]) -> None:
+    with pytest.raises(ValueError, match=r"ascending.*steps.*0"):
+        StepFraction([0.0, 1.0], boundaries)

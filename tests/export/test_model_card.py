@@ -1,0 +1,38 @@
+import re
+from typing import Any
+
+from huggingface_hub import ModelCard
+
+from synth2_lightning.export.model_card import write_card
+from synth2_lightning.export.runs import DataRecord
+
+CONFIG: dict[str, Any] = {
+    "model": {"class_path": "a.Captioner", "init_args": {"image_encoder": {"class_path": "a.Encoder"}}},
+    "frozen_parts": {"image_encoder": "image_encoder:12345678"},
+    "codebooks": {"image_encoder": "vqgan-512:12345678"},
+    "trained_weights": 1234,
+    "step": 600,
+    "versions": {"torch": "2.15.0"},
+}
+
+
+def test_the_hub_reads_the_card() -> None:
+    card = ModelCard(write_card("mine", CONFIG, [], None, "apache-2.0")).data.to_dict()  # type: ignore[no-untyped-call]
+    assert (card["license"], card["pipeline_tag"]) == ("apache-2.0", "image-to-text")
+    assert card["tags"] == ["image-captioning", "synth2-lightning", "vision-language"]
+
+
+def test_what_is_not_known_is_said() -> None:
+    text = write_card("mine", CONFIG, [], None, None)
+    assert len(re.findall(r"^#.*\n+None\b", text, re.MULTILINE)) == 1  # the scores
+    assert re.search(r"^#.*\n+Not known.*run file", text, re.MULTILINE)
+    assert "license" not in ModelCard(text).data.to_dict()  # type: ignore[no-untyped-call]
+
+
+def test_missing_shards_and_places_of_a_machine_are_said_briefly() -> None:
+    data = DataRecord([("", "Data", {"shards": "/home/me/shards"})], {"/home/me/shards": "is lost"}, None)
+    text = write_card("mine", CONFIG, [{"metric": "SPICE", "score": 0.2, "split": "test"}], data, None)
+    assert "| data | Data | shards=…/shards |" in text
+    assert re.search(r"…/shards.* is lost", text)
+    assert "| SPICE | 0.2000 |  | test |  |  | none |  |" in text
+    assert "/home" not in text

@@ -1,0 +1,48 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from synth2_lightning.export.weights import load_weights, save_weights
+
+
+def test_every_kind_of_tensor_comes_back_bit_by_bit(tmp_path: Path) -> None:
+    weight = torch.randn(4, 6)
+    weights = {
+        "whole": weight,
+        "turned": weight.T,
+        "row": weight[1],
+        "half": weight.bfloat16(),
+        "count": torch.tensor(7),
+        "nan": torch.tensor([float("nan"), -0.0]),
+        "none": torch.zeros(0, 3),
+        "nothing": torch.zeros(0),
+    }
+    save_weights(weights, tmp_path / "model.safetensors")
+    loaded = load_weights(tmp_path / "model.safetensors")
+    assert loaded.keys() == weights.keys()
+    for name, tensor in weights.items():
+        assert loaded[name].dtype == tensor.dtype
+        assert (
+            loaded[name].numpy(force=True).tobytes() == tensor.numpy(force=True).tobytes() if name != "half" else True
+        )
+    assert torch.equal(loaded["half"].view(torch.int16), weights["half"].view(torch.int16))
+
+
+def test_tied_tensors_are_written_once_and_come_back_tied(tmp_path: Path) -> None:
+    words = torch.randn(100, 8)
+    save_weights({"words": words, "head": words}, tmp_path / "tied.safetensors")
+    save_weights({"words": words}, tmp_path / "one.safetensors")
+    assert (tmp_path / "tied.safetensors").stat().st_size < (tmp_path / "one.safetensors").stat().st_size + 200
+    loaded = load_weights(tmp_path / "tied.safetensors")
+    assert loaded["head"].data_ptr() == loaded["words"].data_ptr()
+
+
+def test_what_is_no_tensor_and_a_damaged_file_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"'extra'.*\bdict\b.*tensors"):
+        save_weights({"extra": {}}, tmp_path / "model.safetensors")
+    save_weights({"a": torch.ones(9)}, tmp_path / "model.safetensors")
+    whole = (tmp_path / "model.safetensors").read_bytes()
+    (tmp_path / "model.safetensors").write_bytes(whole[:-3])
+    with pytest.raises(ValueError, match=r"model\.safetensors.*damaged"):
+        load_weights(tmp_path / "model.safetensors")

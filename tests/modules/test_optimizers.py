@@ -1,0 +1,43 @@
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import AdamW
+
+from synth2_lightning.modules.optimizers import decay_groups, name_states
+
+
+def test_matrices_decay_and_vectors_do_not() -> None:
+    layer, frozen = nn.Linear(2, 3), nn.Linear(2, 3).requires_grad_(False)
+    decayed, others = decay_groups([*layer.parameters(), *frozen.parameters()])
+    assert decayed == {"params": [layer.weight]}
+    assert others == {"params": [layer.bias], "weight_decay": 0.0}
+
+
+def test_flat_matrices_decay_and_empty_groups_are_dropped() -> None:
+    flat = nn.Parameter(torch.zeros(6))
+    assert decay_groups([flat], matrices={flat}) == [{"params": [flat]}]
+
+
+def test_states_are_named_by_weight() -> None:
+    layer = nn.Linear(2, 1)
+    groups: list[dict[str, Any]] = [{"params": [layer.bias]}, {"params": [layer.weight]}]
+    optimizer = AdamW(groups)
+    layer(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    state = optimizer.state_dict()
+    moments = [state["state"][number]["exp_avg"] for number in (0, 1)]
+    name_states(state, optimizer, layer)
+    assert [group["params"] for group in state["param_groups"]] == [["bias"], ["weight"]]
+    assert [state["state"][name]["exp_avg"] for name in ("bias", "weight")] == moments
+
+
+def test_states_that_are_not_numbered_by_torch_or_of_other_weights_are_not_changed() -> None:
+    layer = nn.Linear(2, 1)
+    optimizer = AdamW(layer.parameters())
+    named = {"state": {}, "param_groups": [{"params": ["weight", "bias"]}]}
+    name_states(named, optimizer, layer)
+    assert named["param_groups"] == [{"params": ["weight", "bias"]}]
+    state = optimizer.state_dict()
+    name_states(state, optimizer, nn.Linear(2, 1))
+    assert state["param_groups"][0]["params"] == [0, 1]

@@ -1,0 +1,120 @@
+"""README's example runs, README stays short, and relative links in the documents lead to files."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+from PIL import Image
+from safetensors.torch import save_file
+
+from synth2_lightning import VisionLanguageModule
+from synth2_lightning.testing import check_image_encoder
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+DOCUMENTS = sorted(
+    path for folder in ("*", "docs/*", "benchmarks/*", "configs/**/*", "src/**/*") for path in ROOT.glob(f"{folder}.md")
+)
+LINK = re.compile(r"\]\((?!https?://|mailto:)([^)#\s]*)(?:#([^)\s]*))?\)")
+HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
+
+
+def code_blocks(document: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", document.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+
+
+def anchors(document: Path) -> set[str]:
+    text = re.sub(r"^```.*?^```", "", document.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in HEADING.findall(text)}
+
+
+def write_coco(folder: Path, annotations: str, ids: range) -> None:
+    """Write a COCO captions file, and one image of noise per id."""
+    (folder / "images").mkdir(exist_ok=True)
+    generator = np.random.default_rng(0)
+    for number in ids:
+        pixels = generator.integers(0, 256, (48, 64, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / "images" / f"{number}.jpg")
+    content = {
+        "images": [{"id": number, "file_name": f"{number}.jpg"} for number in ids],
+        "annotations": [
+            {"image_id": number, "caption": caption}
+            for number in ids
+            for caption in ("a small red circle", "a large blue square")
+        ],
+    }
+    (folder / annotations).write_text(json.dumps(content), "utf-8")
+
+
+def test_readme_has_at_most_120_lines_and_its_example_at_most_12() -> None:
+    (example,) = code_blocks(README, "python")
+    assert len(README.read_text("utf-8").splitlines()) <= 120
+    assert len([line for line in example.splitlines() if line.strip()]) <= 12
+
+
+def test_readme_keeps_the_two_commands() -> None:
+    commands = "\n".join(code_blocks(README, "bash")).splitlines()
+    assert "pip install -e . && synth2 fit --config configs/mixed.yaml" in commands
+    assert 'pip install -e ".[test]" && pytest' in commands
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::lightning.fabric.utilities.warnings.PossibleUserWarning")
+def test_the_example_trains_on_a_coco_file_and_scores_its_captions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, save_model: Callable[[str, str | None], str]
+) -> None:
+    write_coco(tmp_path, "captions_train.json", range(4))
+    write_coco(tmp_path, "captions_val.json", range(4, 6))
+    weights = tmp_path / "efficientnet-lite0.safetensors"
+    save_file(timm.create_model("tf_efficientnet_lite0", pretrained=False).state_dict(), weights)
+    (example,) = code_blocks(README, "python")
+    for literal, replacement in {
+        '"weights://efficientnet-lite0/efficientnet-lite0-57934424.pth"': repr(str(weights)),
+        '"weights://smollm2-135m-instruct", "SmolLM2-135M-Instruct.Q4_1.gguf"': repr(save_model("llama", None)),
+        "batch_size=32": "batch_size=4",
+        "max_epochs=5": "max_epochs=1",
+    }.items():
+        assert example.count(literal) == 1, f"README's example lacks {literal}"
+        example = example.replace(literal, replacement)
+    monkeypatch.chdir(tmp_path)
+
+    names: dict[str, Any] = {}
+    exec(compile(example, str(README), "exec"), names)
+
+    model = names["model"]
+    assert isinstance(model, VisionLanguageModule)
+    metrics = model.trainer.callback_metrics
+    assert {"train/loss", "val/loss", "val/cider"} <= metrics.keys()
+    assert all(value.isfinite() for value in metrics.values())
+    (predictions,) = tmp_path.glob("lightning_logs/version_0/cider/val-step=*/predictions.jsonl")
+    assert [json.loads(line)["key"] for line in predictions.read_text("utf-8").splitlines()] == ["4", "5"]
+
+
+def test_the_encoder_of_the_document_on_extending_keeps_the_contract() -> None:
+    encoder, test = code_blocks(ROOT / "docs" / "extending.md", "python")[:2]
+    names: dict[str, Any] = {"check_image_encoder": check_image_encoder}
+    exec(encoder + test, names)
+    names["test_the_encoder_keeps_the_contract"]()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_relative_links_lead_to_files_and_headings(document: Path) -> None:
+    broken = []
+    for path, anchor in LINK.findall(document.read_text("utf-8")):
+        target = (document.parent / path).resolve() if path else document
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            broken.append(f"{path}#{anchor}" if anchor else path)
+    assert broken == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_run_files_that_commands_name_exist(document: Path) -> None:
+    commands = "\n".join(code_blocks(document, "bash"))
+    names = set(re.findall(r"--config[ =](\S+\.yaml)", commands)) - set(re.findall(r"cat > (\S+)", commands))
+    named = {name for name in names if not name.startswith(("RUN/", "runs/"))}
+    assert sorted(name for name in named if not (ROOT / "configs" / name.removeprefix("configs/")).exists()) == []

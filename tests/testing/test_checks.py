@@ -1,0 +1,225 @@
+from collections.abc import Sequence
+
+import pytest
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from synth2_lightning.testing import (
+    TinyImageGenerator,
+    TinyImageTokenizer,
+    TinyPairScorer,
+    TinyTextEncoder,
+    check_image_encoder,
+    check_image_generator,
+    check_image_tokenizer,
+    check_pair_scorer,
+    check_text_encoder,
+)
+from synth2_lightning.types import Pixels, VQTokens
+
+
+class LearningTokenizer(TinyImageTokenizer):
+    def load(self) -> None:
+        super().load()
+        self.gain = nn.Parameter(torch.ones(1))  # after the base class froze what was there
+
+
+class ForgetfulTokenizer(TinyImageTokenizer):
+    def encode_pixels(self, pixels: Pixels) -> Float[Tensor, "batch tokens dim"]:
+        return super().encode_pixels(pixels) + 1
+
+
+class TrustingTokenizer(TinyImageTokenizer):
+    def embed_tokens(self, tokens: VQTokens) -> Float[Tensor, "batch tokens dim"]:
+        return self.vectors[tokens.ids[..., 0]]
+
+
+class WrongWidthTokenizer(TinyImageTokenizer):
+    embed_dim = 7
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "rule"),
+    [
+        (LearningTokenizer(), "frozen"),
+        (WrongWidthTokenizer(), "shape"),
+        (ForgetfulTokenizer(), "quantized: "),
+        (TrustingTokenizer(), "codebook: .*another codebook"),
+    ],
+)
+def test_a_violated_contract_of_tokenizers_is_named(tokenizer: TinyImageTokenizer, rule: str) -> None:
+    with pytest.raises(AssertionError, match=rule):
+        check_image_tokenizer(tokenizer)
+
+
+def test_the_encoder_check_alone_passes_what_only_tokenizers_must_keep() -> None:
+    check_image_encoder(ForgetfulTokenizer())
+
+
+Encoded = tuple[Tensor, Tensor]
+
+
+class LateTextEncoder(TinyTextEncoder):
+    def load(self) -> None:  # not by _load, which runs once
+        self.gain = nn.Parameter(torch.ones(1))
+
+
+class WideTextEncoder(TinyTextEncoder):
+    def encode(self, texts: Sequence[str]) -> Encoded:
+        embeddings, mask = super().encode(texts)
+        return embeddings.repeat(1, 1, 2), mask
+
+
+class HidingTextEncoder(TinyTextEncoder):
+    def encode(self, texts: Sequence[str]) -> Encoded:
+        embeddings, mask = super().encode(texts)
+        return embeddings, mask & False
+
+
+class LeakingTextEncoder(TinyTextEncoder):
+    def encode(self, texts: Sequence[str]) -> Encoded:
+        embeddings, mask = super().encode(texts)
+        return embeddings + embeddings.mean(1, keepdim=True), mask
+
+
+class RankingTextEncoder(TinyTextEncoder):
+    """Right where the first text is the longest, wrong where the last is."""
+
+    def encode(self, texts: Sequence[str]) -> Encoded:
+        embeddings, mask = super().encode(texts)
+        return embeddings + (len(texts[0]) < len(texts[-1])), mask
+
+
+class DeafTextEncoder(TinyTextEncoder):
+    def encode(self, texts: Sequence[str]) -> Encoded:
+        embeddings, mask = super().encode(texts)
+        return embeddings * 0, mask
+
+
+class IdleTextEncoder(TinyTextEncoder):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(1))
+        self.pooler = nn.Parameter(torch.ones(1))
+
+    def encode(self, texts: Sequence[str]) -> Encoded:
+        embeddings, mask = super().encode(texts)
+        return embeddings * self.gain, mask
+
+
+class NoisyTextEncoder(TinyTextEncoder):
+    def encode(self, texts: Sequence[str]) -> Encoded:
+        embeddings, mask = super().encode(texts)
+        return nn.functional.dropout(embeddings, training=self.training), mask
+
+
+class PatientTextEncoder(TinyTextEncoder):
+    def encode(self, texts: Sequence[str]) -> Encoded:
+        return super().encode([text.strip() or "nothing" for text in texts])
+
+
+@pytest.mark.parametrize(
+    ("encoder", "rule"),
+    [
+        (LateTextEncoder(), "load: "),
+        (WideTextEncoder(), r"shape: .*\(3, 8, 8\).*\(3, 8, 16\)"),
+        (HidingTextEncoder(), "mask: .*each text"),
+        (LeakingTextEncoder(), "padding: "),
+        (RankingTextEncoder(), "order: "),
+        (DeafTextEncoder(), "texts: "),
+        (IdleTextEncoder(), r"gradient.*pooler"),
+        (NoisyTextEncoder(), "frozen: train"),
+        (PatientTextEncoder(), "blank: .*''"),
+    ],
+)
+def test_a_violated_contract_of_text_encoders_is_named(encoder: TinyTextEncoder, rule: str) -> None:
+    with pytest.raises(AssertionError, match=rule):
+        check_text_encoder(encoder)
+
+
+def test_the_tiny_text_encoder_is_the_same_in_every_process() -> None:
+    check_text_encoder(TinyTextEncoder())
+    embeddings, mask = TinyTextEncoder().encode(["a dog", "a"])
+    assert mask.tolist() == [[True, True], [True, False]]
+    assert torch.equal(embeddings[0, 0], embeddings[1, 0])
+    assert not torch.equal(embeddings[0, 0], embeddings[0, 1])
+    assert torch.equal(embeddings[0, 0], TinyTextEncoder().vectors[0xE8B7BE43 % 1009])  # the word's CRC-32
+
+
+class NarrowGenerator(TinyImageGenerator):
+    def generate(self, captions: Sequence[str], seeds: Sequence[int]) -> VQTokens:
+        tokens = super().generate(captions, seeds)
+        return VQTokens(tokens.ids[:, :3], tokens.codebook)
+
+
+class OrderedGenerator(TinyImageGenerator):
+    def generate(self, captions: Sequence[str], seeds: Sequence[int]) -> VQTokens:
+        tokens = super().generate(captions, seeds)
+        return VQTokens((tokens.ids + torch.arange(len(captions))[:, None, None]) % 16, tokens.codebook)
+
+
+class CrowdedGenerator(TinyImageGenerator):
+    def generate(self, captions: Sequence[str], seeds: Sequence[int]) -> VQTokens:
+        tokens = super().generate(captions, seeds)
+        return VQTokens((tokens.ids + len(captions)) % 16, tokens.codebook)
+
+
+class SeedlessGenerator(TinyImageGenerator):
+    def generate(self, captions: Sequence[str], seeds: Sequence[int]) -> VQTokens:
+        return super().generate(captions, [0] * len(seeds))
+
+
+class TrustingGenerator(TinyImageGenerator):
+    def check_request(self, captions: Sequence[str], seeds: Sequence[int]) -> None:
+        pass
+
+    def generate(self, captions: Sequence[str], seeds: Sequence[int]) -> VQTokens:
+        return super().generate(captions[: len(seeds)], seeds)
+
+
+@pytest.mark.parametrize(
+    ("generator", "rule"),
+    [
+        (NarrowGenerator(), "shape"),
+        (OrderedGenerator(), "order of a batch"),
+        (CrowdedGenerator(), "size of a batch"),
+        (SeedlessGenerator(), "other seeds"),
+        (TrustingGenerator(), "without a seed"),
+    ],
+)
+def test_a_violated_contract_of_generators_is_named(generator: TinyImageGenerator, rule: str) -> None:
+    with pytest.raises(AssertionError, match=rule):
+        check_image_generator(generator, TinyImageTokenizer())
+
+
+class CrowdedScorer(TinyPairScorer):
+    def score(self, tokens: VQTokens, captions: Sequence[str]) -> Float[Tensor, " batch"]:
+        return super().score(tokens, captions) / len(captions)
+
+
+class OrderedScorer(TinyPairScorer):
+    def score(self, tokens: VQTokens, captions: Sequence[str]) -> Float[Tensor, " batch"]:
+        return super().score(tokens, captions) + torch.arange(len(captions))
+
+
+class LostScorer(TinyPairScorer):
+    def score(self, tokens: VQTokens, captions: Sequence[str]) -> Float[Tensor, " batch"]:
+        return super().score(tokens, captions) * torch.inf
+
+
+@pytest.mark.parametrize(
+    ("scorer", "rule"),
+    [(OrderedScorer(), "batch: .*order"), (CrowdedScorer(), "batch: .*size"), (LostScorer(), "finite numbers")],
+)
+def test_a_violated_contract_of_scorers_is_named(scorer: TinyPairScorer, rule: str) -> None:
+    tokens = VQTokens(torch.tensor([3, 9])[:, None, None].expand(2, 4, 1), TinyImageTokenizer.codebook)
+    with pytest.raises(AssertionError, match=rule):
+        check_pair_scorer(scorer, tokens, ["a bright field", "dark"])
+
+
+def test_a_generator_of_another_codebook_is_refused() -> None:
+    encoder = TinyImageTokenizer()
+    encoder.codebook = "other-16:00000000"
+    with pytest.raises(ValueError, match=r"codebook.*'tiny-16:00000000'"):
+        check_image_generator(TinyImageGenerator(), encoder)

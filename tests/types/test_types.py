@@ -1,0 +1,80 @@
+import pickle
+
+import pytest
+import torch
+
+from synth2_lightning.testing import tiny_batch
+from synth2_lightning.types import (
+    CaptionBatch,
+    GenerationSettings,
+    ImageTextBatch,
+    MixedImages,
+    Pixels,
+    SampleInfo,
+    TokenLoss,
+    VQTokens,
+)
+
+
+def images() -> list[Pixels | VQTokens]:
+    ids = torch.zeros(2, 4, 1, dtype=torch.long)
+    return [
+        Pixels(torch.zeros(1, 3, 8, 8, dtype=torch.uint8)),
+        VQTokens(ids, "tiny-16:0"),
+    ]
+
+
+def test_every_kind_of_image_moves_as_a_whole() -> None:
+    mixed = MixedImages(tuple(images()))
+    moved = mixed.to("meta")
+    assert len(moved) == 1 + 2
+    assert [type(part) for part in moved.parts] == [type(part) for part in mixed.parts]
+    for part in moved.parts:
+        tensors = [getattr(part, name) for name in ("values", "ids") if hasattr(part, name)]
+        assert tensors
+        assert all(tensor.device.type == "meta" for tensor in tensors)
+
+
+def test_concat_keeps_rows_in_order_and_shares_memory() -> None:
+    first, second = tiny_batch(2, seed=0), tiny_batch(3, seed=1)
+    joined = ImageTextBatch.concat([first, second])
+    assert joined.keys == first.keys + second.keys
+    assert joined.references == first.references + second.references
+    assert isinstance(joined.image, MixedImages)
+    assert isinstance(first.image, Pixels)
+    assert isinstance(joined.image.parts[0], Pixels)
+    assert joined.image.parts[0].values.data_ptr() == first.image.values.data_ptr()
+
+
+def test_concat_flattens_mixed_parts() -> None:
+    once = ImageTextBatch.concat([tiny_batch(1), tiny_batch(1)])
+    twice = ImageTextBatch.concat([once, tiny_batch(1)])
+    assert isinstance(twice.image, MixedImages)
+    assert all(isinstance(part, Pixels) for part in twice.image.parts)
+    assert len(twice.image.parts) == 3
+
+
+def test_concat_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"no batch"):
+        ImageTextBatch.concat([])
+
+
+def test_token_loss_weighs_tokens_not_rows() -> None:
+    assert float(TokenLoss(torch.tensor([9.0, 1.0]), torch.tensor([9, 1])).mean()) == 1.0
+
+
+def test_a_batch_without_a_target_is_an_error_not_a_zero_loss() -> None:
+    with pytest.raises(ValueError, match=r"None of the 2.*target token"):
+        TokenLoss(torch.zeros(2), torch.zeros(2, dtype=torch.long)).mean()
+
+
+def test_generation_settings_refuse_zero_tokens() -> None:
+    with pytest.raises(ValueError, match=r"GenerationSettings.*max_new_tokens.*0.*1"):
+        GenerationSettings(max_new_tokens=0)
+
+
+def test_columns_are_those_of_the_samples() -> None:
+    samples = (SampleInfo("0", "coco"), SampleInfo("1", "made", "otter", 7))
+    batch = CaptionBatch(("a", "b"), samples)
+    assert (len(batch), batch.keys, batch.sources, batch.seeds) == (2, ("0", "1"), ("coco", "made"), (7,))
+    assert pickle.loads(pickle.dumps(batch)) == batch
