@@ -83,7 +83,7 @@ def test_provenance_is_that_of_every_word() -> None:
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
-def test_shipped_templates_are_read_and_share_their_beginning(path: os.PathLike[str]) -> None:
+def test_shipped_templates_are_read_and_begin_alike(path: os.PathLike[str]) -> None:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(PromptTemplate, "prompt")
     template = parser.instantiate_classes(parser.parse_args([f"--prompt={path}"])).prompt

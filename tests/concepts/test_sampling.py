@@ -43,16 +43,16 @@ def test_balanced_draws_take_turns_and_pass_through_each_branch() -> None:
     assert sorted(animals[:5]) == sorted(animals[5:]) == [0, 1, 2, 3, 4]
 
 
-def test_small_branches_share_a_turn() -> None:
+def test_small_branches_take_one_turn_together() -> None:
     counts = Counter(BalancedSampling(min_concepts=3).sample(CONCEPTS, 30, seed=0))
     assert sum(counts[index] for index in range(5)) == 15
     assert [counts[index] for index in (5, 6, 7)] == [5, 5, 5]
 
 
-@pytest.mark.parametrize(("exponent", "share"), [(1.0, 8 / 36), (0.0, 1 / 8), (2.0, 64 / 204)])
-def test_weighted_draws_follow_the_weights(exponent: float, share: float) -> None:
+@pytest.mark.parametrize(("exponent", "fraction"), [(1.0, 8 / 36), (0.0, 1 / 8), (2.0, 64 / 204)])
+def test_weighted_draws_follow_the_weights(exponent: float, fraction: float) -> None:
     drawn = WeightedSampling(exponent).sample(CONCEPTS, 20_000, seed=0)
-    assert drawn.count(7) / 20_000 == pytest.approx(share, abs=0.01)
+    assert drawn.count(7) / 20_000 == pytest.approx(fraction, abs=0.01)
 
 
 def test_samplers_say_their_arguments() -> None:

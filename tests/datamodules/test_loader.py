@@ -13,7 +13,7 @@ import torch
 
 from synth2_lightning.datamodules.loader import ResumableDataLoader, ignore_external_sigterm
 from synth2_lightning.datamodules.pairs import BatchDataset
-from synth2_lightning.datamodules.sampling import StratifiedSampler
+from synth2_lightning.datamodules.sampling import StratifiedBatchSampler
 from synth2_lightning.types import ImageTextBatch, Pixels, SampleInfo
 
 
@@ -31,7 +31,7 @@ class NumberPairs(BatchDataset):
 
 
 def make(num_workers: int) -> ResumableDataLoader:
-    sampler = StratifiedSampler([20], lambda step: (3,), num_steps=6)
+    sampler = StratifiedBatchSampler([20], lambda step: (3,), num_steps=6)
     return ResumableDataLoader(NumberPairs(), batch_size=None, sampler=sampler, num_workers=num_workers)
 
 
@@ -57,7 +57,7 @@ def test_the_state_counts_the_batch_in_hand() -> None:
 
 
 def test_workers_outlive_the_sigterm_that_all_processes_get() -> None:
-    sampler = StratifiedSampler([20], lambda step: (3,), num_steps=6)
+    sampler = StratifiedBatchSampler([20], lambda step: (3,), num_steps=6)
     loader = ResumableDataLoader(
         NumberPairs(), batch_size=None, sampler=sampler, num_workers=1, worker_init_fn=ignore_external_sigterm
     )

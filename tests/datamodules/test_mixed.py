@@ -29,7 +29,7 @@ def mix(
     return data
 
 
-def test_every_step_has_the_exact_share_photos_first(make_source: MakeSource, make_shards: MakeShards) -> None:
+def test_every_step_has_the_exact_fraction_photos_first(make_source: MakeSource, make_shards: MakeShards) -> None:
     data = mix(make_source(5), make_shards(7), ConstantFraction(0.25))
     batches = list(data.train_dataloader())
 
@@ -45,7 +45,7 @@ def test_every_step_has_the_exact_share_photos_first(make_source: MakeSource, ma
         assert len(batch.captions) == 4
 
 
-def test_ranks_share_the_pairs_in_equal_counts(make_source: MakeSource, make_shards: MakeShards) -> None:
+def test_ranks_get_different_pairs_in_equal_counts(make_source: MakeSource, make_shards: MakeShards) -> None:
     source, shards = make_source(4), make_shards(8)
     ranks = [list(mix(source, shards, ConstantFraction(0.5), rank, 2).train_dataloader()) for rank in range(2)]
 
@@ -56,7 +56,7 @@ def test_ranks_share_the_pairs_in_equal_counts(make_source: MakeSource, make_sha
     assert len(set(captions)) == 16
 
 
-def test_the_share_follows_its_schedule_over_epochs(make_source: MakeSource, make_shards: MakeShards) -> None:
+def test_the_fraction_follows_its_schedule_over_epochs(make_source: MakeSource, make_shards: MakeShards) -> None:
     data = mix(make_source(4), make_shards(4), LinearFraction(0.0, 1.0, num_steps=4))  # 3 steps an epoch
     batches = [*data.train_dataloader(), *data.train_dataloader()]
 
@@ -65,7 +65,7 @@ def test_the_share_follows_its_schedule_over_epochs(make_source: MakeSource, mak
     assert isinstance(batches[4].image, VQTokens)
 
 
-def test_a_resumed_run_keeps_its_share_and_its_pairs(make_source: MakeSource, make_shards: MakeShards) -> None:
+def test_a_resumed_run_keeps_its_fraction_and_its_pairs(make_source: MakeSource, make_shards: MakeShards) -> None:
     source, shards = make_source(4), make_shards(4)
     schedule = LinearFraction(0.0, 1.0, num_steps=4)
     straight = mix(source, shards, schedule)
@@ -84,18 +84,20 @@ def test_a_resumed_run_keeps_its_share_and_its_pairs(make_source: MakeSource, ma
     assert [batch.captions for batch in loader] == expected[2:5]
 
 
-@pytest.mark.parametrize(("fraction", "kind"), [(0.0, Pixels), (1.0, VQTokens)])
-def test_one_kind_alone(make_source: MakeSource, make_shards: MakeShards, fraction: float, kind: type) -> None:
+@pytest.mark.parametrize(("fraction", "image_type"), [(0.0, Pixels), (1.0, VQTokens)])
+def test_only_real_or_synthetic(
+    make_source: MakeSource, make_shards: MakeShards, fraction: float, image_type: type
+) -> None:
     data = mix(make_source(4), make_shards(4), ConstantFraction(fraction))
 
-    assert all(isinstance(batch.image, kind) for batch in data.train_dataloader())
+    assert all(isinstance(batch.image, image_type) for batch in data.train_dataloader())
 
 
 def test_no_photos_to_learn_from(make_shards: MakeShards) -> None:
     shards = make_shards(4)
     (batch,) = mix(None, shards, ConstantFraction(1.0)).train_dataloader()
     assert batch.sources == ("synthetic",) * 4
-    with pytest.raises(ValueError, match=r"2 items of stream 0"):
+    with pytest.raises(ValueError, match=r"2 items of stratum 0"):
         list(mix(None, shards, ConstantFraction(0.5)).train_dataloader())
 
 
@@ -120,7 +122,7 @@ def test_what_is_left_out_of_a_prediction_are_photos(make_source: MakeSource, ma
     assert data.provenance() == {"image_size": 8, "is_evaluation": False}
 
 
-def test_a_broken_share_is_refused() -> None:
+def test_a_fraction_that_is_no_whole_number_of_pairs_is_refused() -> None:
     with pytest.raises(ValueError, match=r"0\.3 of 4.*1\.2.*whole number"):
         MixedDataModule(RealDataModule(), SyntheticDataModule("gone"), 4, ConstantFraction(0.3))
 

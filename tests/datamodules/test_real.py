@@ -12,7 +12,9 @@ from synth2_lightning.datamodules.fraction import ConstantFraction
 from synth2_lightning.datamodules.mixed import MixedDataModule
 from synth2_lightning.datamodules.real import RealDataModule, find_image_encoder
 from synth2_lightning.datamodules.synthetic import SyntheticDataModule
+from synth2_lightning.encoders.quantized import ResidualCodebookLearner
 from synth2_lightning.interfaces import Skippable
+from synth2_lightning.modules.codebook import CodebookModule
 from synth2_lightning.scenes.source import ScenesSource
 from synth2_lightning.sources.folder import FolderSource
 from synth2_lightning.testing import TinyImageTokenizer
@@ -145,7 +147,7 @@ def test_evaluation_splits_are_not_learnt_from() -> None:
 
 
 def test_a_missing_split_is_named(make_source: MakeSource) -> None:
-    data = RealDataModule(make_source(1), num_workers=0)
+    data = RealDataModule(make_source(1), image_size=8, num_workers=0)
 
     for ask in (data.val_dataloader, data.test_dataloader, data.predict_dataloader):
         with pytest.raises(ValueError, match=r"`--data\.init_args"):
@@ -180,24 +182,46 @@ def test_what_is_left_out_is_not_predicted(make_source: MakeSource, tmp_path: Pa
 
 
 def test_provenance_says_whether_an_evaluation_split_is_predicted() -> None:
-    assert RealDataModule(predict=ScenesSource("val", num_images=4)).provenance()["is_evaluation"]
-    assert not RealDataModule(predict=ScenesSource("train", num_images=4)).provenance()["is_evaluation"]
+    assert RealDataModule(predict=ScenesSource("val", num_images=4), image_size=8).provenance()["is_evaluation"]
+    assert not RealDataModule(predict=ScenesSource("train", num_images=4), image_size=8).provenance()["is_evaluation"]
 
 
 def test_a_rank_may_have_nothing_to_predict() -> None:
     assert RealDataModule().allow_zero_length_dataloader_with_multiple_devices
 
 
-def test_the_size_of_images_is_that_of_the_encoder_where_none_is_given(make_source: MakeSource) -> None:
+def test_the_size_of_images_is_that_of_the_encoder(make_source: MakeSource) -> None:
     source = make_source(2)
-    data = RealDataModule(test=source, image_size=None, num_workers=0)
-    data.setup("test")
-    with pytest.raises(ValueError, match=r"image_size.*image_encoder"):
-        data.test_dataloader()
-    encoder = find_image_encoder(nn.ModuleList([nn.Identity(), TinyImageTokenizer()]))
-    data = RealDataModule(test=source, image_size=None, num_workers=0, image_encoder=encoder)
+    data = RealDataModule(test=source, num_workers=0, image_encoder=TinyImageTokenizer())
     data.setup("test")
     assert next(iter(data.test_dataloader())).image.values.shape == (2, 3, 8, 8)
+    assert data.provenance()["image_size"] == 8
+
+
+def test_neither_encoder_nor_size_is_refused(make_source: MakeSource) -> None:
+    data = RealDataModule(test=make_source(2), num_workers=0)
+    data.setup("test")
+    with pytest.raises(ValueError, match=r"RealDataModule.*image_encoder.*image_size"):
+        data.test_dataloader()
+
+
+@pytest.mark.parametrize("image_size", [4, 224])
+def test_a_size_that_is_not_the_encoders_is_refused(make_source: MakeSource, image_size: int) -> None:
+    source, encoder = make_source(2), TinyImageTokenizer()
+    data = RealDataModule(source, test=source, num_workers=0, image_encoder=encoder, image_size=image_size)
+    data.setup("fit")
+    for use in (data.train_dataloader, data.test_dataloader, data.provenance):
+        with pytest.raises(ValueError, match=rf"image_size={image_size}.*image_encoder.*8 by 8"):
+            use()
+    same = RealDataModule(source, image_encoder=encoder, image_size=8, num_workers=0)
+    same.setup("fit")
+    assert next(iter(same.train_dataloader())).image.values.shape[1:] == (3, 8, 8)
+
+
+def test_the_encoder_of_a_module_is_found_at_any_depth() -> None:
+    encoder = TinyImageTokenizer()
+    assert find_image_encoder(nn.ModuleList([nn.Identity(), encoder])) is encoder
+    assert find_image_encoder(CodebookModule(ResidualCodebookLearner(encoder, codebook_size=4))) is encoder
     assert find_image_encoder(nn.Identity()) is None
 
 

@@ -3,21 +3,21 @@ from collections import Counter
 import pytest
 from torch.utils.data.distributed import DistributedSampler
 
-from synth2_lightning.datamodules.sampling import EvaluationSampler, PredictionSampler, StratifiedSampler
+from synth2_lightning.datamodules.sampling import EvaluationBatchSampler, PredictionBatchSampler, StratifiedBatchSampler
 
 
 def counts(step: int) -> tuple[int, int]:
-    """A share that changes: 4, 3, 2, 1 of the first stream, and again."""
+    """Counts that change: 4, 3, 2, 1 of the first stratum, and again."""
     return 4 - step % 4, step % 4
 
 
-def make(rank: int = 0, world_size: int = 1, seed: int = 0, sizes: tuple[int, int] = (23, 7)) -> StratifiedSampler:
-    return StratifiedSampler(sizes, counts, num_steps=10, seed=seed, rank=rank, world_size=world_size)
+def make(rank: int = 0, world_size: int = 1, seed: int = 0, sizes: tuple[int, int] = (23, 7)) -> StratifiedBatchSampler:
+    return StratifiedBatchSampler(sizes, counts, num_steps=10, seed=seed, rank=rank, world_size=world_size)
 
 
 def test_lightning_leaves_the_samplers_alone() -> None:
     assert isinstance(make(), DistributedSampler)
-    assert isinstance(EvaluationSampler(3, batch_size=2), DistributedSampler)
+    assert isinstance(EvaluationBatchSampler(3, batch_size=2), DistributedSampler)
 
 
 def test_every_rank_has_the_same_counts_in_every_step_first_stream_first() -> None:
@@ -34,9 +34,9 @@ def test_every_item_comes_once_over_all_ranks_before_any_comes_again(world_size:
     drawn: list[list[int]] = [[], []]
     for step in range(60):
         batches = [sampler.batch(step) for sampler in samplers]
-        for stream in range(2):
+        for stratum in range(2):
             for batch in batches:
-                drawn[stream] += [index for index in batch if (index >= 23) == bool(stream)]
+                drawn[stratum] += [index for index in batch if (index >= 23) == bool(stratum)]
 
     for items, expected in zip(drawn, (range(23), range(23, 30)), strict=True):
         passes = [items[start : start + len(expected)] for start in range(0, len(items), len(expected))][:-1]
@@ -46,8 +46,8 @@ def test_every_item_comes_once_over_all_ranks_before_any_comes_again(world_size:
 
 
 def test_the_batch_over_all_ranks_does_not_depend_on_their_number() -> None:
-    one = StratifiedSampler([50], lambda step: (6,), num_steps=1)
-    three = [StratifiedSampler([50], lambda step: (2,), num_steps=1, rank=rank, world_size=3) for rank in range(3)]
+    one = StratifiedBatchSampler([50], lambda step: (6,), num_steps=1)
+    three = [StratifiedBatchSampler([50], lambda step: (2,), num_steps=1, rank=rank, world_size=3) for rank in range(3)]
 
     for step in (0, 7, 8, 30):
         assert one.batch(step) == [index for sampler in three for index in sampler.batch(step)]
@@ -78,38 +78,38 @@ def test_seeds_shuffle_differently() -> None:
 
 
 def test_a_stream_smaller_than_a_batch_repeats() -> None:
-    batch = StratifiedSampler([3], lambda step: (7,), num_steps=1).batch(0)
+    batch = StratifiedBatchSampler([3], lambda step: (7,), num_steps=1).batch(0)
 
     assert Counter(batch[:6]) == {0: 2, 1: 2, 2: 2}
 
 
 def test_an_empty_stream_is_left_alone_or_refused() -> None:
-    assert len(StratifiedSampler([3, 0], lambda step: (2, 0), num_steps=1).batch(5)) == 2
-    with pytest.raises(ValueError, match=r"1 items of stream 1"):
-        StratifiedSampler([3, 0], lambda step: (2, 1), num_steps=1).batch(0)
+    assert len(StratifiedBatchSampler([3, 0], lambda step: (2, 0), num_steps=1).batch(5)) == 2
+    with pytest.raises(ValueError, match=r"1 items of stratum 1"):
+        StratifiedBatchSampler([3, 0], lambda step: (2, 1), num_steps=1).batch(0)
 
 
 def test_an_epoch_without_steps_is_refused() -> None:
     with pytest.raises(ValueError, match=r"num_steps=0.*1.*epoch"):
-        StratifiedSampler([3], lambda step: (2,), num_steps=0)
+        StratifiedBatchSampler([3], lambda step: (2,), num_steps=0)
 
 
 @pytest.mark.parametrize(("num_items", "batch_size", "world_size"), [(10, 4, 1), (10, 4, 3), (2, 4, 3), (12, 3, 2)])
 def test_evaluation_gives_every_rank_equally_many_equally_large_batches(
     num_items: int, batch_size: int, world_size: int
 ) -> None:
-    ranks = [list(EvaluationSampler(num_items, batch_size, rank, world_size)) for rank in range(world_size)]
+    ranks = [list(EvaluationBatchSampler(num_items, batch_size, rank, world_size)) for rank in range(world_size)]
 
     assert len({tuple(len(batch) for batch in batches) for batches in ranks}) == 1
     seen = [index for batches in ranks for batch in batches for index in batch]
     assert set(seen) == set(range(num_items))
     assert len(seen) < num_items + world_size
-    assert len(EvaluationSampler(num_items, batch_size, 0, world_size)) == len(ranks[0])
+    assert len(EvaluationBatchSampler(num_items, batch_size, 0, world_size)) == len(ranks[0])
 
 
 @pytest.mark.parametrize(("num_items", "world_size"), [(10, 1), (10, 3), (2, 3), (4, 3)])
 def test_prediction_gives_every_item_once(num_items: int, world_size: int) -> None:
-    samplers = [PredictionSampler(num_items, 4, rank, world_size) for rank in range(world_size)]
+    samplers = [PredictionBatchSampler(num_items, 4, rank, world_size) for rank in range(world_size)]
     seen = [index for sampler in samplers for batch in sampler for index in batch]
 
     assert seen == list(range(num_items))
@@ -117,8 +117,8 @@ def test_prediction_gives_every_item_once(num_items: int, world_size: int) -> No
 
 
 def test_another_number_of_ranks_takes_what_is_left() -> None:
-    def ranks(num: int, num_steps: int = 5) -> list[StratifiedSampler]:
-        return [StratifiedSampler([40, 20], lambda step: (2, 1), num_steps, 3, rank, num) for rank in range(num)]
+    def ranks(num: int, num_steps: int = 5) -> list[StratifiedBatchSampler]:
+        return [StratifiedBatchSampler([40, 20], lambda step: (2, 1), num_steps, 3, rank, num) for rank in range(num)]
 
     seen = [index for sampler in ranks(4) for step in range(2) for index in sampler.batch(step)]
     stopped = ranks(4)[1]
@@ -133,14 +133,14 @@ def test_another_number_of_ranks_takes_what_is_left() -> None:
 
 
 def test_a_state_of_other_data_is_refused() -> None:
-    sampler = StratifiedSampler([4, 4], lambda step: (1, 1), num_steps=2)
-    with pytest.raises(ValueError, match=r"1 kinds.*there are 2"):
+    sampler = StratifiedBatchSampler([4, 4], lambda step: (1, 1), num_steps=2)
+    with pytest.raises(ValueError, match=r"1 strata.*there are 2"):
         sampler.load_state_dict({"step": 1, "drawn": [3]})
 
 
 def test_the_state_is_that_of_the_step_not_of_what_was_read_ahead() -> None:
-    sampler = StratifiedSampler([100], lambda step: (step,), num_steps=9)
+    sampler = StratifiedBatchSampler([100], lambda step: (step,), num_steps=9)
     assert sampler.batch(6)
     sampler.step = 4
     assert sampler.state_dict() == {"step": 4, "drawn": [0 + 1 + 2 + 3]}
-    assert sampler.batch(2) == StratifiedSampler([100], lambda step: (step,), num_steps=9).batch(2)
+    assert sampler.batch(2) == StratifiedBatchSampler([100], lambda step: (step,), num_steps=9).batch(2)

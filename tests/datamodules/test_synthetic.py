@@ -46,7 +46,7 @@ def learnt_keys(shards: str, **settings: float) -> list[str]:
     return sorted(data.train_pairs.read(range(len(data.train_pairs))).keys)
 
 
-def test_the_best_share_is_kept_and_counted(make_shards: MakeShards, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_best_fraction_is_kept_and_counted(make_shards: MakeShards, caplog: pytest.LogCaptureFixture) -> None:
     shards = make_shards(5, scores=((0.0,), (3.0,), (-1.0,), (2.0,), (2.5,)))
 
     with caplog.at_level("INFO"):
@@ -63,7 +63,7 @@ def test_pairs_of_the_same_score_are_kept_or_left_together(make_shards: MakeShar
     assert learnt_keys(shards, keep_fraction=0.5) == ["s0", "s1", "s3", "s5"]
 
 
-def test_a_share_of_shards_without_scores_is_refused(make_shards: MakeShards) -> None:
+def test_a_fraction_of_shards_without_scores_is_refused(make_shards: MakeShards) -> None:
     shards = make_shards(3)
     assert len(learnt_keys(shards)) == 3
     with pytest.raises(ValueError, match=r"score.*3.*captions"):

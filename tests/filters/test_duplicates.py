@@ -23,7 +23,7 @@ def test_the_first_of_the_same_words_stays() -> None:
     assert ExactDuplicates().provenance() == {}
 
 
-def test_captions_that_share_most_runs_go() -> None:
+def test_captions_with_most_runs_in_common_go() -> None:
     base = "a brown dog runs over the green grass beside a lake"
     assert judge_near(
         NearDuplicates(), base, base.replace("lake", "pond"), base.replace("green", "wet"), "two cats sleep"

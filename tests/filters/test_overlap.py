@@ -19,7 +19,7 @@ def is_rejected(verdicts: list[Verdict]) -> list[bool]:
     return [bool(verdict.reason) for verdict in verdicts]
 
 
-def test_shared_runs_and_equal_short_captions_are_found(evaluation: CaptionTable) -> None:
+def test_runs_in_common_and_equal_short_captions_are_found(evaluation: CaptionTable) -> None:
     captions = (
         *("See: a BROWN dog runs, over a wall.", "A brown dog leaps over the green grass.", "a dog", "A dog sleeps."),
         *("the green grass", ""),

@@ -19,7 +19,7 @@ def test_runs_of_words() -> None:
     assert join_ngrams([], 3) == [()]
 
 
-def test_jaccard_is_the_share_of_what_is_common() -> None:
+def test_jaccard_is_the_fraction_of_what_is_common() -> None:
     one, other = {("a",), ("b",), ("c",)}, {("b",), ("c",), ("d",)}
     assert measure_jaccard(one, other) == measure_jaccard(other, one) == 0.5
     assert measure_jaccard(one, one) == 1

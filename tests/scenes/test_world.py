@@ -51,8 +51,8 @@ def test_training_never_sees_what_is_held_out() -> None:
 
 @pytest.mark.parametrize("split", ["val", "test"])
 def test_evaluation_holds_both_kinds(split: Split) -> None:
-    share = sum(is_held_out(scene_at(split, index).content) for index in range(1000)) / 1000
-    assert 0.15 < share < 0.35
+    fraction = sum(is_held_out(scene_at(split, index).content) for index in range(1000)) / 1000
+    assert 0.15 < fraction < 0.35
 
 
 def test_every_word_of_a_held_out_combination_is_trained_on_in_other_company() -> None:

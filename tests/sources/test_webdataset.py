@@ -109,7 +109,9 @@ def sample(name: str, caption: str) -> dict[str, bytes]:
     return {f"{name}.png": png("red"), f"{name}.txt": caption.encode()}
 
 
-def test_a_sample_shares_its_name_up_to_the_last_suffix(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_members_of_a_sample_are_named_alike_up_to_the_last_suffix(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     members = sample("22.05", "five") | sample("./shot.2.0", "shot") | sample("v1.0/a", "a")
     members |= {"B.JPEG": png("red"), "B.TXT": b"b", "c.webp": png("red"), "c.Json": b'{"caption": "c"}'}
     members |= {"a.seg.png": png("red"), "s1.input.jpg": png("red"), "s1.outputs.txt": b"s1", "d.cls": b"7"}

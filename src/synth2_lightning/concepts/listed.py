@@ -54,7 +54,6 @@ class ListedConcepts(ConceptSource):
             )
 
     def __len__(self) -> int:
-        """Return the number of concepts."""
         return len(self._loaded())
 
     def concept(self, index: int) -> Concept:

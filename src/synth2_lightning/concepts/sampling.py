@@ -58,7 +58,6 @@ class BalancedSampling(ConceptSampler):
     min_concepts: int = 1
 
     def __post_init__(self) -> None:
-        """Check the range."""
         if self.min_concepts < 1:
             raise ValueError(f"BalancedSampling got min_concepts={self.min_concepts}; expected 1 or more.")
 
@@ -77,11 +76,10 @@ class BalancedSampling(ConceptSampler):
             groups.append(small)
         generator = np.random.default_rng(seed)
         # One generator per branch, so that its order does not depend on other branches.
-        streams = [
-            _shuffled_passes(members, stream)
-            for members, stream in zip(groups, generator.spawn(len(groups)), strict=True)
+        passes = [
+            _shuffled_passes(members, own) for members, own in zip(groups, generator.spawn(len(groups)), strict=True)
         ]
-        return [next(streams[branch]) for branch in islice(_shuffled_passes(range(len(groups)), generator), count)]
+        return [next(passes[branch]) for branch in islice(_shuffled_passes(range(len(groups)), generator), count)]
 
     def provenance(self) -> dict[str, Any]:
         """Return the sampler's name and argument."""
@@ -107,7 +105,6 @@ class WeightedSampling(ConceptSampler):
     exponent: float = 1.0
 
     def __post_init__(self) -> None:
-        """Check the range."""
         if self.exponent < 0:
             raise ValueError(
                 f"WeightedSampling got exponent={self.exponent}; expected 0 or more, so that frequent concepts are not "

@@ -40,11 +40,9 @@ class WordNet:
         self._mostly_other = mostly_other
 
     def __len__(self) -> int:
-        """Return the number of synsets."""
         return len(self._parents)
 
     def __contains__(self, synset: object) -> bool:
-        """Return whether the table contains a synset."""
         return synset in self._parents
 
     def branch(self, synset: str) -> str:

@@ -5,20 +5,18 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader
 
 from synth2_lightning.datamodules.loader import ResumableDataLoader, ignore_external_sigterm
 from synth2_lightning.datamodules.pairs import BatchDataset
-from synth2_lightning.datamodules.sampling import EvaluationSampler, StratifiedSampler
-from synth2_lightning.types import ImageTextBatch
+from synth2_lightning.datamodules.sampling import StratifiedBatchSampler
 
 
 class ImageTextDataModule(LightningDataModule, ABC):
-    """Datamodule with batches of :class:`ImageTextBatch` whose training resumes at any step.
+    """Datamodule with batches of :class:`~synth2_lightning.types.ImageTextBatch` whose training resumes at any step.
 
-    Subclasses define the training pairs and the number of pairs of each kind per step. An epoch has as many full
-    batches as the pairs of all ranks fill, at least one. Epochs continue one another: each pair of a kind is used once
-    over all ranks before any is used again.
+    Subclasses define the training pairs, in strata such as real and synthetic ones, and the number of pairs of each
+    stratum per step. An epoch has as many full batches as the pairs of all ranks fill, at least one. Epochs continue
+    one another: each pair of a stratum is used once over all ranks before any is used again.
 
     Args:
         batch_size: Pairs per step and rank.
@@ -39,21 +37,21 @@ class ImageTextDataModule(LightningDataModule, ABC):
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.seed = seed
-        self._sampler: StratifiedSampler | None = None
+        self._sampler: StratifiedBatchSampler | None = None
         self._resumed: dict[str, Any] | None = None
         self._train_pairs: BatchDataset | None = None
         self._fingerprint: dict[str, Any] | None = None
 
     @abstractmethod
     def make_train_pairs(self) -> BatchDataset:
-        """Return the training pairs, ordered by kind."""
+        """Return the training pairs, ordered by stratum."""
 
-    def count_streams(self) -> tuple[int, ...]:
-        """Return the number of training pairs of each kind."""
+    def count_train_pairs(self) -> tuple[int, ...]:
+        """Return the number of training pairs of each stratum."""
         return (len(self.train_pairs),)
 
     def count_pairs(self, step: int) -> tuple[int, ...]:
-        """Return the number of pairs of each kind in the batch of one rank and step."""
+        """Return the number of pairs of each stratum in the batch of one rank and step."""
         return (self.batch_size,)
 
     def fingerprint(self) -> dict[str, Any]:
@@ -90,7 +88,7 @@ class ImageTextDataModule(LightningDataModule, ABC):
             self._sampler = self._make_sampler()
             if self._resumed is not None:
                 self._sampler.load_state_dict(self._resumed)
-        return ResumableDataLoader(dataset=self.train_pairs, sampler=self._sampler, **self._loader_settings())
+        return ResumableDataLoader(dataset=self.train_pairs, sampler=self._sampler, **self.loader_settings())
 
     @property
     def train_pairs(self) -> BatchDataset:
@@ -109,13 +107,9 @@ class ImageTextDataModule(LightningDataModule, ABC):
         """Number of ranks; 1 without a trainer."""
         return self.trainer.world_size if self.trainer else 1
 
-    def make_evaluation_loader(self, dataset: BatchDataset, sampler: EvaluationSampler) -> DataLoader[ImageTextBatch]:
-        """Return a data loader that iterates over a dataset once, in order."""
-        return DataLoader(dataset=dataset, sampler=sampler, **self._loader_settings())
-
-    def _make_sampler(self) -> StratifiedSampler:
-        return StratifiedSampler(
-            sizes=self.count_streams(),
+    def _make_sampler(self) -> StratifiedBatchSampler:
+        return StratifiedBatchSampler(
+            sizes=self.count_train_pairs(),
             counts=self.count_pairs,
             num_steps=max(1, len(self.train_pairs) // (self.batch_size * self.world_size)),
             seed=self.seed,
@@ -123,7 +117,8 @@ class ImageTextDataModule(LightningDataModule, ABC):
             world_size=self.world_size,
         )
 
-    def _loader_settings(self) -> dict[str, Any]:
+    def loader_settings(self) -> dict[str, Any]:
+        """Return the arguments of the data loaders, besides dataset and sampler."""
         # Keyword arguments only: Lightning re-creates loaders for prediction from their keyword arguments.
         return {
             "batch_size": None,  # the samplers yield full batches

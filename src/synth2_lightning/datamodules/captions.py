@@ -35,11 +35,6 @@ class CaptionDataModule(PredictDataModule[int, CaptionBatch]):
 
     Raises:
         ValueError: If a number is below 1.
-
-    Example:
-        >>> from synth2_lightning.sources.caption_table import CaptionTable
-        >>> CaptionDataModule(CaptionTable("captions.jsonl"), batch_size=256).batch_size
-        256
     """
 
     other_stages = (
@@ -68,19 +63,20 @@ class CaptionDataModule(PredictDataModule[int, CaptionBatch]):
         """
         self.captions.load()
         self._indices = {}
-        self._check_keys()
+        if self.num_per_caption > 1:
+            self._check_keys()
         return range(self.num_per_caption * len(self.captions))
 
     def name_items(self, items: Sequence[int]) -> list[tuple[str, str]]:
         """Return source and key of each image."""
         keys = [self.captions.record(index).key for index in range(len(self.captions))]
-        return [(self.captions.name, copy_key(keys[item % len(keys)], item // len(keys))) for item in items]
+        return [(self.captions.name, _copy_key(keys[item % len(keys)], item // len(keys))) for item in items]
 
     def read(self, items: Sequence[int]) -> CaptionBatch:
         """Return a batch of captions."""
         records = [self.captions.record(item % len(self.captions)) for item in items]
         copies = [item // len(self.captions) for item in items]
-        keys = [copy_key(record.key, copy) for record, copy in zip(records, copies, strict=True)]
+        keys = [_copy_key(record.key, copy) for record, copy in zip(records, copies, strict=True)]
         return CaptionBatch(
             captions=tuple(record.caption for record in records),
             samples=tuple(
@@ -108,8 +104,6 @@ class CaptionDataModule(PredictDataModule[int, CaptionBatch]):
         return fingerprint_texts([record.caption, record.class_name])
 
     def _check_keys(self) -> None:
-        if self.num_per_caption == 1:
-            return
         for index in range(len(self.captions)):
             if "~" in (key := self.captions.record(index).key):
                 raise ValueError(
@@ -119,13 +113,7 @@ class CaptionDataModule(PredictDataModule[int, CaptionBatch]):
                 )
 
 
-def copy_key(key: str, copy: int) -> str:
-    """Return the key of one of the images of a caption.
-
-    Example:
-        >>> copy_key("7", 0), copy_key("7", 1)
-        ('7', '7~1')
-    """
+def _copy_key(key: str, copy: int) -> str:
     return f"{key}~{copy}" if copy else key
 
 

@@ -29,13 +29,6 @@ class ConceptDataModule(PredictDataModule[Request, PromptBatch]):
 
     Raises:
         ValueError: If a number is below 1.
-
-    Example:
-        >>> from synth2_lightning.concepts.sampling import UniformSampling
-        >>> from synth2_lightning.concepts.table import TableConcepts
-        >>> prompt = PromptTemplate("plain", 1, "Caption a photo of: {name}")
-        >>> ConceptDataModule(TableConcepts("birds.txt"), prompt, 1000, UniformSampling()).num_captions
-        1000
     """
 
     other_stages = (
@@ -79,32 +72,6 @@ class ConceptDataModule(PredictDataModule[Request, PromptBatch]):
         """
         self.concepts.load()
         self._concepts = tuple(self.concepts.concept(index) for index in range(len(self.concepts)))
-        return self._sample()
-
-    def name_items(self, items: Sequence[Request]) -> list[tuple[str, str]]:
-        """Return source and key of each caption."""
-        return [(self.concepts.name, key) for key, _ in items]
-
-    def read(self, items: Sequence[Request]) -> PromptBatch:
-        """Return a batch of rendered prompts."""
-        concepts = [[self._concepts[index] for index in indices] for _, indices in items]
-        samples = tuple(
-            SampleInfo(
-                key=key,
-                source=self.concepts.name,
-                class_name=CLASS_NAME_SEPARATOR.join(concept.name for concept in each),
-                seed=record_seed(self.seed, key),
-            )
-            for (key, _), each in zip(items, concepts, strict=True)
-        )
-        seeds = (record_seed(self.seed, key) for key, _ in items)
-        return PromptBatch(
-            prompts=tuple(self.prompt.render(*each) for each in zip(concepts, seeds, strict=True)),
-            samples=samples,
-            templates=(self.prompt.template_id,) * len(items),
-        )
-
-    def _sample(self) -> list[Request]:
         if self.prompt.num_concepts == 0:
             return [(f"free-{number}", ()) for number in range(self.num_captions)]
         sampled = self.sampler.sample(self._concepts, self.num_captions, self.seed)
@@ -115,6 +82,21 @@ class ConceptDataModule(PredictDataModule[Request, PromptBatch]):
             requests.append((f"{self._concepts[index].key}-{counts[index]}", (index, *partner)))
             counts[index] += 1
         return requests
+
+    def name_items(self, items: Sequence[Request]) -> list[tuple[str, str]]:
+        """Return source and key of each caption."""
+        return [(self.concepts.name, key) for key, _ in items]
+
+    def read(self, items: Sequence[Request]) -> PromptBatch:
+        """Return a batch of rendered prompts."""
+        prompts, samples = [], []
+        for key, indices in items:
+            concepts = [self._concepts[index] for index in indices]
+            seed = record_seed(self.seed, key)
+            prompts.append(self.prompt.render(concepts, seed))
+            names = CLASS_NAME_SEPARATOR.join(concept.name for concept in concepts)
+            samples.append(SampleInfo(key, self.concepts.name, names, seed))
+        return PromptBatch(tuple(prompts), tuple(samples), (self.prompt.template_id,) * len(items))
 
     def _sample_partners(self, sampled: list[int]) -> list[tuple[int]]:
         """Sample a second concept per caption with another seed; one equal to the first is replaced by the next."""

@@ -39,7 +39,7 @@ class ConstantFraction(FractionSchedule):
         self.fraction = _check_fraction("ConstantFraction.fraction", fraction)
 
     def __call__(self, step: int) -> float:
-        """Fraction of synthetic pairs."""
+        """Return the fraction of synthetic pairs."""
         return self.fraction
 
     def check(self, batch_size: int) -> None:
@@ -84,7 +84,7 @@ class LinearFraction(FractionSchedule):
         self.num_steps = num_steps
 
     def __call__(self, step: int) -> float:
-        """Fraction of synthetic pairs."""
+        """Return the fraction of synthetic pairs."""
         return self.start + (self.end - self.start) * self.progress(min(step / self.num_steps, 1.0))
 
     def progress(self, time: float) -> float:
@@ -132,7 +132,7 @@ class StepFraction(FractionSchedule):
             )
 
     def __call__(self, step: int) -> float:
-        """Fraction of synthetic pairs."""
+        """Return the fraction of synthetic pairs."""
         return self.fractions[sum(step >= boundary for boundary in self.boundaries)]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-from synth2_lightning.datamodules.sampling import StratifiedSampler
+from synth2_lightning.datamodules.sampling import StratifiedBatchSampler
 from synth2_lightning.types import ImageTextBatch
 
 
@@ -20,16 +20,15 @@ class ResumableDataLoader(DataLoader[ImageTextBatch]):
     run reads them again.
 
     Example:
-        >>> sampler = StratifiedSampler([8], counts=lambda step: (2,), num_steps=4)
+        >>> sampler = StratifiedBatchSampler([8], counts=lambda step: (2,), num_steps=4)
         >>> loader = ResumableDataLoader(list(range(8)), batch_size=None, sampler=sampler)
         >>> loader.state_dict()
         {'step': 0, 'drawn': [0]}
     """
 
-    sampler: StratifiedSampler
+    sampler: StratifiedBatchSampler
 
     def __iter__(self) -> Iterator[ImageTextBatch]:  # type: ignore[override]  # torch promises its own class of iterator
-        """Yield the batches of one epoch."""
         for batch in super().__iter__():
             self.sampler.step += 1
             yield batch

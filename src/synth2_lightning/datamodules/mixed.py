@@ -28,16 +28,15 @@ class MixedPairs(BatchDataset):
         self.num_real = len(real) if real is not None else 0
 
     def __len__(self) -> int:
-        """Number of pairs of both kinds."""
         return self.num_real + len(self.synthetic)
 
     def fingerprint(self) -> str:
-        """Return the checksums of both kinds."""
+        """Return the checksums of real and synthetic pairs."""
         real = self.real.fingerprint() if self.real is not None else "none"
         return f"{real}, {self.synthetic.fingerprint()}"
 
     def read(self, indices: Sequence[int]) -> ImageTextBatch:
-        """Return a batch with the pairs of both kinds, photos first."""
+        """Return a batch of real and synthetic pairs, real ones first."""
         real = [index for index in indices if index < self.num_real]
         synthetic = [index - self.num_real for index in indices if index >= self.num_real]
         batches = []
@@ -52,13 +51,13 @@ class MixedDataModule(ImageTextDataModule):
     """Datamodule with batches of photos and synthetic pairs, in the same numbers on all ranks in each step.
 
     Training uses ``batch_size``, ``seed`` and ``num_workers`` of this datamodule and ignores those of its two parts.
-    Validation, test and predict use the photos. An epoch has as many full batches as the pairs of both kinds fill
-    together, independent of the fraction, so that runs with different fractions are equally long.
+    Validation, test and predict use the photos. An epoch has as many full batches as real and synthetic pairs
+    fill together, independent of the fraction, so that runs with different fractions are equally long.
 
     Args:
         real: Photos. Without a training split, the fraction must always be 1.
         synthetic: Synthetic pairs.
-        batch_size: Pairs of both kinds together, per step and rank.
+        batch_size: Real and synthetic pairs together, per step and rank.
         synthetic_fraction: Schedule of the fraction of synthetic pairs in a batch, rounded to integer numbers of pairs.
         num_workers: Number of data loader worker processes per rank.
         seed: Seed of the order of the pairs.
@@ -113,12 +112,12 @@ class MixedDataModule(ImageTextDataModule):
         self.real.skip(records)
 
     def make_train_pairs(self) -> MixedPairs:
-        """Return the pairs of both kinds, photos first."""
+        """Return real and synthetic pairs, real ones first."""
         real = self.real.train_pairs if self.real.has_train else None
         return MixedPairs(real, self.synthetic.train_pairs)
 
-    def count_streams(self) -> tuple[int, int]:
-        """Return the numbers of photo pairs and of synthetic pairs."""
+    def count_train_pairs(self) -> tuple[int, int]:
+        """Return the numbers of real and of synthetic training pairs."""
         num_synthetic = len(self.synthetic.train_pairs)
         return len(self.train_pairs) - num_synthetic, num_synthetic
 

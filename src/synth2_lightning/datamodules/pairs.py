@@ -2,15 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
 from zlib import crc32
 
 import numpy as np
+from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from synth2_lightning.types import ImageTextBatch
-
-Counts = np.ndarray[Any, np.dtype[np.int64]]
 
 
 class BatchDataset(Dataset[ImageTextBatch], ABC):
@@ -50,12 +48,11 @@ class Selection(BatchDataset):
         items: Indices of the selected items, in the new order.
     """
 
-    def __init__(self, dataset: BatchDataset, items: Sequence[int] | Counts) -> None:
+    def __init__(self, dataset: BatchDataset, items: Sequence[int] | NDArray[np.int64]) -> None:
         self.dataset = dataset
         self.items = items
 
     def __len__(self) -> int:
-        """Number of selected items."""
         return len(self.items)
 
     def fingerprint(self) -> str:
@@ -79,12 +76,11 @@ class PairIndex:
         ([0, 0, 2, 2], [0, 1, 0, 2])
     """
 
-    def __init__(self, num_captions: Counts) -> None:
+    def __init__(self, num_captions: NDArray[np.int64]) -> None:
         self._ends = np.cumsum(num_captions)
         self._starts = self._ends - num_captions
 
     def __len__(self) -> int:
-        """Number of pairs."""
         return int(self._ends[-1]) if len(self._ends) else 0
 
     def locate(self, pairs: Sequence[int]) -> tuple[list[int], list[int]]:

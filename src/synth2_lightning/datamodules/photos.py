@@ -2,18 +2,16 @@
 
 from collections.abc import Iterable, Sequence
 from itertools import chain
-from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from synth2_lightning.datamodules.bad_images import refuse_too_many
 from synth2_lightning.datamodules.pairs import BatchDataset, PairIndex
 from synth2_lightning.interfaces import ImageTextSource
 from synth2_lightning.sources.images import center_crop
 from synth2_lightning.types import ImageTextBatch, Pixels, SampleInfo
-
-Values = np.ndarray[Any, np.dtype[np.uint8]]
 
 
 class ImageReader:
@@ -51,7 +49,7 @@ class ImageReader:
             found.append(self._read_first(values[row], chain((index,), fallbacks, successors), bad))
         return Pixels(torch.from_numpy(values)), found, tuple(bad)
 
-    def _read_first(self, out: Values, candidates: Iterable[int], bad: dict[str, None]) -> int:
+    def _read_first(self, out: NDArray[np.uint8], candidates: Iterable[int], bad: dict[str, None]) -> int:
         for index in candidates:
             try:
                 square = center_crop(self.source.image(index), self.image_size)
@@ -68,11 +66,7 @@ class ImageReader:
 
 
 class PhotoPairs(BatchDataset):
-    """Training pairs of a photo and one of its captions.
-
-    Args:
-        reader: Reads the images.
-    """
+    """Training pairs of a photo and one of its captions."""
 
     def __init__(self, reader: ImageReader) -> None:
         self.reader = reader
@@ -80,7 +74,6 @@ class PhotoPairs(BatchDataset):
         self._pairs = PairIndex(np.array([self.source.num_captions(index) for index in range(len(self.source))]))
 
     def __len__(self) -> int:
-        """Number of pairs."""
         return len(self._pairs)
 
     def fingerprint(self) -> str:
@@ -109,9 +102,6 @@ class Photos(BatchDataset):
     """Photos with all their captions, for evaluation and prediction.
 
     An unreadable image is replaced by one of the same batch if possible: metrics and writers drop repeated keys.
-
-    Args:
-        reader: Reads the images.
     """
 
     def __init__(self, reader: ImageReader) -> None:
@@ -119,7 +109,6 @@ class Photos(BatchDataset):
         self.source = reader.source
 
     def __len__(self) -> int:
-        """Number of images."""
         return len(self.source)
 
     def read(self, indices: Sequence[int]) -> ImageTextBatch:

@@ -6,7 +6,7 @@ from typing import ClassVar, Generic, TypeVar
 
 from lightning.pytorch import LightningDataModule
 
-from synth2_lightning.datamodules.sampling import PredictionSampler
+from synth2_lightning.datamodules.sampling import PredictionBatchSampler
 
 Item = TypeVar("Item")
 Batch = TypeVar("Batch")
@@ -25,18 +25,16 @@ class PredictBatches(Generic[Item, Batch]):
     """
 
     def __init__(
-        self, items: Sequence[Item], sampler: PredictionSampler, read: Callable[[Sequence[Item]], Batch]
+        self, items: Sequence[Item], sampler: PredictionBatchSampler, read: Callable[[Sequence[Item]], Batch]
     ) -> None:
         self._items = items
         self._sampler = sampler
         self._read = read
 
     def __len__(self) -> int:
-        """Number of batches."""
         return len(self._sampler)
 
     def __iter__(self) -> Iterator[Batch]:
-        """Yield the batches."""
         for positions in self._sampler:
             yield self._read([self._items[position] for position in positions])
 
@@ -99,5 +97,5 @@ class PredictDataModule(LightningDataModule, ABC, Generic[Item, Batch]):
     def predict_dataloader(self) -> PredictBatches[Item, Batch]:
         """Return the batches of this rank."""
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        sampler = PredictionSampler(len(self._items), self.batch_size, rank, world_size)
+        sampler = PredictionBatchSampler(len(self._items), self.batch_size, rank, world_size)
         return PredictBatches(self._items, sampler, self.read)

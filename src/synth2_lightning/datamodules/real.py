@@ -10,7 +10,7 @@ from synth2_lightning.datamodules.bad_images import BadImages
 from synth2_lightning.datamodules.base import ImageTextDataModule
 from synth2_lightning.datamodules.pairs import BatchDataset, Selection
 from synth2_lightning.datamodules.photos import ImageReader, PhotoPairs, Photos
-from synth2_lightning.datamodules.sampling import EvaluationSampler, PredictionSampler
+from synth2_lightning.datamodules.sampling import EvaluationBatchSampler, PredictionBatchSampler
 from synth2_lightning.interfaces import ImageEncoder, ImageTextSource
 from synth2_lightning.io.fingerprints import fingerprint_texts
 from synth2_lightning.types import ImageTextBatch
@@ -28,18 +28,20 @@ class RealDataModule(ImageTextDataModule):
         predict: Photos to caption or tokenize, each once over all ranks.
         batch_size: Pairs per step and rank.
         val_batch_size: Images per batch and rank in validation, test and predict.
-        image_size: Height and width in pixels; the shorter side is resized to it and the central square is cropped.
-            ``None`` uses the input size of ``image_encoder``.
+        image_encoder: Encoder of the model, whose input size the photos get: the shorter side is resized to it and the
+            central square is cropped. The command line passes the encoder of the model.
+        image_size: Height and width in pixels for a model without image encoder; ``None`` with one.
         num_workers: Number of data loader worker processes per rank.
         max_bad_images: Maximum number of unreadable images that a rank replaces by others.
         seed: Seed of the order of the training pairs.
-        image_encoder: Encoder of the model; set by the command line.
 
     Example:
-        >>> from synth2_lightning.sources.coco import CocoSource
-        >>> data = RealDataModule(CocoSource("captions_train.json", "images", limit=1000), batch_size=64)
-        >>> data.batch_size
-        64
+        >>> from synth2_lightning.scenes.source import ScenesSource
+        >>> from synth2_lightning.testing import TinyImageTokenizer
+        >>> data = RealDataModule(test=ScenesSource("test", 10), val_batch_size=5, image_encoder=TinyImageTokenizer())
+        >>> data.setup("test")
+        >>> next(iter(data.test_dataloader())).image.values.shape
+        torch.Size([5, 3, 8, 8])
     """
 
     def __init__(  # noqa: PLR0913 - four sources, each optional
@@ -50,17 +52,17 @@ class RealDataModule(ImageTextDataModule):
         predict: ImageTextSource | None = None,
         batch_size: int = 64,
         val_batch_size: int = 64,
-        image_size: int | None = 224,
+        image_encoder: ImageEncoder | None = None,
+        image_size: int | None = None,
         num_workers: int = 2,
         max_bad_images: int = 10,
         seed: int = 0,
-        image_encoder: ImageEncoder | None = None,
     ) -> None:
         super().__init__(batch_size, num_workers, seed)
         self.sources = {"train": train, "val": val, "test": test, "predict": predict}
         self.val_batch_size = val_batch_size
-        self.image_size = image_size
         self.image_encoder = image_encoder
+        self.image_size = image_size
         self.bad_images = BadImages(max_bad_images)
         self._to_predict: Sequence[int] | None = None
         self._indices: dict[str, int] = {}
@@ -119,15 +121,15 @@ class RealDataModule(ImageTextDataModule):
         fitting = self.trainer is not None and self.trainer.state.fn == "fit"
         if self.sources["val"] is None and fitting:
             return []
-        return self._evaluate("val", EvaluationSampler)
+        return self._evaluate("val", EvaluationBatchSampler)
 
     def test_dataloader(self) -> DataLoader[ImageTextBatch]:
         """Return the data loader of the test photos."""
-        return self._evaluate("test", EvaluationSampler)
+        return self._evaluate("test", EvaluationBatchSampler)
 
     def predict_dataloader(self) -> DataLoader[ImageTextBatch]:
         """Return the data loader of the photos to predict, each once over all ranks, without skipped ones."""
-        return self._evaluate("predict", PredictionSampler, self._to_predict)
+        return self._evaluate("predict", PredictionBatchSampler, self._to_predict)
 
     def on_before_batch_transfer(self, batch: ImageTextBatch, dataloader_idx: int) -> ImageTextBatch:
         """Count the unreadable images of a batch; not in the workers, which do not share their counts.
@@ -139,14 +141,13 @@ class RealDataModule(ImageTextDataModule):
         return batch
 
     def _evaluate(
-        self, split: str, sampler: type[EvaluationSampler], items: Sequence[int] | None = None
+        self, split: str, sampler: type[EvaluationBatchSampler], items: Sequence[int] | None = None
     ) -> DataLoader[ImageTextBatch]:
         dataset: BatchDataset = Photos(self._make_reader(split))
         if items is not None:
             dataset = Selection(dataset, items)
-        return self.make_evaluation_loader(
-            dataset, sampler(len(dataset), self.val_batch_size, self.rank, self.world_size)
-        )
+        batches = sampler(len(dataset), self.val_batch_size, self.rank, self.world_size)
+        return DataLoader(dataset=dataset, sampler=batches, **self.loader_settings())
 
     def _make_reader(self, split: str) -> ImageReader:
         source = self.sources[split]
@@ -157,20 +158,22 @@ class RealDataModule(ImageTextDataModule):
         return ImageReader(source, self._find_image_size(), self.bad_images.limit)
 
     def _find_image_size(self) -> int:
-        if self.image_size is not None:
-            return self.image_size
-        if self.image_encoder is None:
+        expected = self.image_size if self.image_encoder is None else self.image_encoder.image_size
+        if expected is None:
             raise ValueError(
-                "RealDataModule got neither image_size nor image_encoder; expected one of the two. Set "
-                "`--data.init_args.image_size`, such as 224, or use a model with an image encoder."
+                f"{type(self).__name__} got neither image_encoder nor image_size; expected the encoder of the model. "
+                "Pass it as image_encoder; for a model without one, set image_size to the size of its images."
             )
-        return self.image_encoder.image_size
+        if self.image_size not in (None, expected):
+            raise ValueError(
+                f"{type(self).__name__} got image_size={self.image_size}, but its image_encoder expects images of "
+                f"{expected} by {expected} pixels. Remove image_size."
+            )
+        return expected
 
 
 def find_image_encoder(module: nn.Module) -> ImageEncoder | None:
-    """Return the first image encoder among the children of a module; ``None`` if it has none.
-
-    The command line passes it to datamodules with an argument ``image_encoder``.
+    """Return the first image encoder of a module, which the command line passes to datamodules of photos.
 
     Example:
         >>> from synth2_lightning.modules.tokenization import TokenizationModule
@@ -178,7 +181,7 @@ def find_image_encoder(module: nn.Module) -> ImageEncoder | None:
         >>> find_image_encoder(TokenizationModule(TinyImageTokenizer())).image_size
         8
     """
-    return next((part for part in module.children() if isinstance(part, ImageEncoder)), None)
+    return next((part for part in module.modules() if isinstance(part, ImageEncoder)), None)
 
 
 def _fingerprint(source: ImageTextSource, index: int | None) -> str:

@@ -4,27 +4,26 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch.utils.data.distributed import DistributedSampler
 
-Indices = np.ndarray[Any, np.dtype[np.int64]]
 
+class StratifiedBatchSampler(DistributedSampler[list[int]]):
+    """Yields batches with a given number of items of each stratum per step, such as real and synthetic pairs.
 
-class StratifiedSampler(DistributedSampler[list[int]]):
-    """Yields batches from several infinite shuffled streams, with a given number of items of each stream per step.
-
-    In each step all ranks have the same number of items of each stream, in the order of the streams. Otherwise ranks
+    In each step all ranks have the same number of items of each stratum, in the order of the strata. Otherwise ranks
     would run different encoders and deadlock in collectives (DDP, FSDP).
 
-    A stream is shuffled once per *pass*; all of its items are used before any is used again. The batch of a step
-    depends on the seed, the step, and the number of items of each stream in earlier steps. This is the whole state, so
-    that a run resumes on any number of ranks. Item numbers of the second stream follow those of the first.
+    A stratum is shuffled once per *pass*; all of its items are used before any is used again. The batch of a step
+    depends on the seed, the step, and the number of items of each stratum in earlier steps. This is the whole state, so
+    that a run resumes on any number of ranks. Item numbers of the second stratum follow those of the first.
 
     The sampler yields the list of items of a whole batch: use ``DataLoader(batch_size=None)``. It is a
     ``DistributedSampler``, because Lightning does not replace those.
 
     Args:
-        sizes: Number of items of each stream.
-        counts: Returns the number of items of each stream for one rank in a step.
+        sizes: Number of items of each stratum.
+        counts: Returns the number of items of each stratum for one rank in a step.
         num_steps: Number of batches of one iteration, an epoch.
         seed: Non-negative seed, the same on all ranks.
         rank: Rank whose batches are yielded.
@@ -37,7 +36,7 @@ class StratifiedSampler(DistributedSampler[list[int]]):
         ValueError: If an epoch has no step.
 
     Example:
-        >>> sampler = StratifiedSampler([100, 50], counts=lambda step: (3, 1), num_steps=25)
+        >>> sampler = StratifiedBatchSampler([100, 50], counts=lambda step: (3, 1), num_steps=25)
         >>> [index >= 100 for index in next(iter(sampler))]
         [False, False, False, True]
     """
@@ -54,25 +53,23 @@ class StratifiedSampler(DistributedSampler[list[int]]):
         items: Any = range(sum(sizes))
         super().__init__(items, num_replicas=world_size, rank=rank, seed=seed)
         if num_steps < 1:
-            raise ValueError(f"StratifiedSampler got num_steps={num_steps}; expected 1 or more in an epoch.")
+            raise ValueError(f"StratifiedBatchSampler got num_steps={num_steps}; expected 1 or more in an epoch.")
         self.sizes = tuple(sizes)
         self.counts = counts
         self.num_steps = num_steps
         self.step = 0
         self._start = self._saved = self._counted = (0, (0,) * len(self.sizes))
-        self._passes: dict[int, tuple[int, Indices]] = {}
+        self._passes: dict[int, tuple[int, NDArray[np.int64]]] = {}
 
     def __len__(self) -> int:
-        """Number of batches in an epoch."""
         return self.num_steps
 
     def __iter__(self) -> Iterator[list[int]]:
-        """Yield the batches of one epoch, from the current step on."""
         for step in range(self.step, self.step + self.num_steps):
             yield self.batch(step)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the next step, and the number of items of each stream that all ranks used before it."""
+        """Return the next step, and the number of items of each stratum that all ranks used before it."""
         self._saved = (self.step, self._count_used(self.step))
         return {"step": self.step, "drawn": list(self._saved[1])}
 
@@ -80,12 +77,12 @@ class StratifiedSampler(DistributedSampler[list[int]]):
         """Resume from a step, with the unused items of the current pass.
 
         Raises:
-            ValueError: If the state has another number of streams.
+            ValueError: If the state has another number of strata.
         """
         used = tuple(state["drawn"])
         if len(used) != len(self.sizes):
             raise ValueError(
-                f"The checkpoint was saved with {len(used)} kinds of training pairs, but there are {len(self.sizes)}; "
+                f"The checkpoint was saved with {len(used)} strata of training pairs, but there are {len(self.sizes)}; "
                 "expected the data of the resumed run. Use its config.yaml."
             )
         self.step = state["step"]
@@ -95,17 +92,17 @@ class StratifiedSampler(DistributedSampler[list[int]]):
         """Return this rank's items of a step.
 
         Raises:
-            ValueError: If the step needs items of an empty stream.
+            ValueError: If the step needs items of an empty stratum.
         """
         counts = self.counts(step)
         batch: list[int] = []
-        for stream, (used, count) in enumerate(zip(self._count_used(step), counts, strict=True)):
+        for stratum, (used, count) in enumerate(zip(self._count_used(step), counts, strict=True)):
             if count:
-                batch += self._take(stream, used + self.rank * count, count)
+                batch += self._take(stratum, used + self.rank * count, count)
         return batch
 
     def _count_used(self, step: int) -> tuple[int, ...]:
-        """Return the number of items of each stream that all ranks used before a step."""
+        """Return the number of items of each stratum that all ranks used before a step."""
         # Count from the latest known step: workers prefetch beyond the saved state.
         known, used = max(point for point in (self._start, self._saved, self._counted) if point[0] <= step)
         for earlier in range(known, step):
@@ -115,28 +112,28 @@ class StratifiedSampler(DistributedSampler[list[int]]):
         self._counted = (step, used)
         return used
 
-    def _take(self, stream: int, start: int, count: int) -> list[int]:
-        size = self.sizes[stream]
+    def _take(self, stratum: int, start: int, count: int) -> list[int]:
+        size = self.sizes[stratum]
         if size == 0:
             raise ValueError(
-                f"A batch needs {count} items of stream {stream}, which has none; expected at least one. Add data, or "
-                "set its count to 0."
+                f"A batch needs {count} items of stratum {stratum}, which has none; expected at least one. Add data, "
+                "or set its count to 0."
             )
-        offset = sum(self.sizes[:stream])
+        offset = sum(self.sizes[:stratum])
         positions = np.arange(start, start + count)
         passes = positions // size
-        orders = [self._shuffle(stream, int(pass_))[positions[passes == pass_] % size] for pass_ in np.unique(passes)]
+        orders = [self._shuffle(stratum, int(pass_))[positions[passes == pass_] % size] for pass_ in np.unique(passes)]
         return [int(item) for item in np.concatenate(orders) + offset]
 
-    def _shuffle(self, stream: int, pass_: int) -> Indices:
-        """Return the order of a stream in one of its passes; the latest is cached."""
-        if stream not in self._passes or self._passes[stream][0] != pass_:
-            generator = np.random.default_rng([self.seed, stream, pass_])
-            self._passes[stream] = (pass_, generator.permutation(self.sizes[stream]))
-        return self._passes[stream][1]
+    def _shuffle(self, stratum: int, pass_: int) -> NDArray[np.int64]:
+        """Return the order of a stratum in one of its passes; the latest is cached."""
+        if stratum not in self._passes or self._passes[stratum][0] != pass_:
+            generator = np.random.default_rng([self.seed, stratum, pass_])
+            self._passes[stratum] = (pass_, generator.permutation(self.sizes[stratum]))
+        return self._passes[stratum][1]
 
 
-class EvaluationSampler(DistributedSampler[list[int]]):
+class EvaluationBatchSampler(DistributedSampler[list[int]]):
     """Yields items in order, with the same number and size of batches on all ranks.
 
     If the items do not divide evenly, the first ones are repeated at the end: a rank without a batch would let the
@@ -149,7 +146,7 @@ class EvaluationSampler(DistributedSampler[list[int]]):
         world_size: Number of ranks.
 
     Example:
-        >>> list(EvaluationSampler(5, batch_size=2, rank=1, world_size=2))
+        >>> list(EvaluationBatchSampler(5, batch_size=2, rank=1, world_size=2))
         [[3, 4], [0]]
     """
 
@@ -160,11 +157,9 @@ class EvaluationSampler(DistributedSampler[list[int]]):
         self.batch_size = batch_size
 
     def __len__(self) -> int:
-        """Number of batches of this rank."""
         return (len(self.rank_items()) + self.batch_size - 1) // self.batch_size
 
     def __iter__(self) -> Iterator[list[int]]:
-        """Yield the batches of this rank."""
         items = self.rank_items()
         for start in range(0, len(items), self.batch_size):
             yield [item % self.num_items for item in items[start : start + self.batch_size]]
@@ -174,11 +169,11 @@ class EvaluationSampler(DistributedSampler[list[int]]):
         return range(self.rank * self.num_samples, (self.rank + 1) * self.num_samples)
 
 
-class PredictionSampler(EvaluationSampler):
+class PredictionBatchSampler(EvaluationBatchSampler):
     """Yields items in order, each exactly once; the last ranks may have fewer or none.
 
     Example:
-        >>> list(PredictionSampler(5, batch_size=2, rank=1, world_size=2))
+        >>> list(PredictionBatchSampler(5, batch_size=2, rank=1, world_size=2))
         [[3, 4]]
     """
 

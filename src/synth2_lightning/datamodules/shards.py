@@ -20,10 +20,6 @@ class ShardDataModule(PredictDataModule[int, TokenizedImages]):
 
     Raises:
         ValueError: If the batch size is below 1.
-
-    Example:
-        >>> ShardDataModule("shards/scenes-synthetic", batch_size=256).batch_size
-        256
     """
 
     other_stages = "Train on shards with a SyntheticDataModule."

@@ -12,18 +12,13 @@ from synth2_lightning.types import ImageTextBatch
 
 
 class ShardPairs(BatchDataset):
-    """Training pairs of the image tokens of a shard row and one of its captions.
-
-    Args:
-        reader: Loaded reader.
-    """
+    """Training pairs of the image tokens of a row and one of its captions; the reader must be loaded."""
 
     def __init__(self, reader: ShardReader) -> None:
         self.reader = reader
         self._pairs = PairIndex(reader.count_captions())
 
     def __len__(self) -> int:
-        """Number of pairs."""
         return len(self._pairs)
 
     def fingerprint(self) -> str:
@@ -72,10 +67,6 @@ class SyntheticDataModule(ImageTextDataModule):
 
     Raises:
         ValueError: If ``keep_fraction`` is not above 0 and at most 1.
-
-    Example:
-        >>> SyntheticDataModule("shards/coco", batch_size=256).batch_size
-        256
     """
 
     def __init__(
@@ -96,11 +87,7 @@ class SyntheticDataModule(ImageTextDataModule):
         self.keep_fraction = keep_fraction
 
     def setup(self, stage: str) -> None:
-        """Load the shards in ``fit``.
-
-        Raises:
-            ValueError: If they come from an evaluation split.
-        """
+        """Load the shards in ``fit``; see :func:`load_for_training`."""
         super().setup(stage)
         if stage == "fit":
             load_for_training(self.reader)

@@ -2,7 +2,7 @@
 
 from synth2_lightning.datamodules.real import RealDataModule
 from synth2_lightning.datamodules.synthetic import ShardPairs, load_for_training
-from synth2_lightning.interfaces import ImageTextSource
+from synth2_lightning.interfaces import ImageEncoder, ImageTextSource
 from synth2_lightning.shards.reader import ShardReader
 
 
@@ -18,15 +18,11 @@ class TokenizedDataModule(RealDataModule):
         test: Test photos.
         batch_size: Pairs per step and rank.
         val_batch_size: Images per batch and rank in validation and test.
-        image_size: Height and width in pixels of the photos in validation and test.
+        image_encoder: Encoder of the model, whose input size the photos get in validation and test.
         num_workers: Number of data loader worker processes per rank.
         max_bad_images: Maximum number of unreadable images that a rank replaces by others.
         seed: Seed of the order of the training pairs.
         limit: Maximum number of training rows, from the first; ``None`` keeps all.
-
-    Example:
-        >>> TokenizedDataModule("shards/flickr8k", limit=1000).has_train
-        True
     """
 
     def __init__(
@@ -36,7 +32,7 @@ class TokenizedDataModule(RealDataModule):
         test: ImageTextSource | None = None,
         batch_size: int = 64,
         val_batch_size: int = 64,
-        image_size: int = 224,
+        image_encoder: ImageEncoder | None = None,
         num_workers: int = 2,
         max_bad_images: int = 10,
         seed: int = 0,
@@ -47,7 +43,7 @@ class TokenizedDataModule(RealDataModule):
             test=test,
             batch_size=batch_size,
             val_batch_size=val_batch_size,
-            image_size=image_size,
+            image_encoder=image_encoder,
             num_workers=num_workers,
             max_bad_images=max_bad_images,
             seed=seed,
@@ -60,11 +56,7 @@ class TokenizedDataModule(RealDataModule):
         return True
 
     def setup(self, stage: str) -> None:
-        """Load the sources that the stage needs, and the shards in ``fit``.
-
-        Raises:
-            ValueError: If the shards come from an evaluation split.
-        """
+        """Load the sources that the stage needs, and the shards in ``fit``; see :func:`load_for_training`."""
         super().setup(stage)
         if stage == "fit":
             load_for_training(self.reader)

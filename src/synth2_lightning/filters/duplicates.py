@@ -68,7 +68,6 @@ class NearDuplicates(CaptionFilter):
     seed: int = 1
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         if not 0 < self.threshold < 1 or self.ngram_size < 1 or self.num_permutations < 2:
             raise ValueError(
                 f"{self} is out of range; expected threshold above 0 and below 1, ngram_size of 1 or more, and "

@@ -32,7 +32,6 @@ class LanguageFilter(RecordFilter):
     min_probability: float = 0.05
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         if not 0 < self.min_probability <= 1:
             raise ValueError(f"{self} is out of range; expected min_probability above 0 and at most 1.")
 

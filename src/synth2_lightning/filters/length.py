@@ -26,7 +26,6 @@ class LengthFilter(RecordFilter):
     max_words: int = 60
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         if not 1 <= self.min_words <= self.max_words:
             raise ValueError(
                 f"{self} is out of range; expected min_words of 1 or more, and max_words of min_words or more."

@@ -40,7 +40,6 @@ class RefusalFilter(RecordFilter):
     marker: str = "WRONG"
 
     def __post_init__(self) -> None:
-        """Check the marker."""
         if not any(map(str.isalpha, self.marker)):
             raise ValueError(f"RefusalFilter got marker={self.marker!r}; expected the word that the prompt requests.")
 

@@ -32,7 +32,6 @@ class RepetitionFilter(RecordFilter):
     min_distinct: float = 0.6
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         if self.ngram_size < 2 or not 0 <= self.min_distinct <= 1:
             raise ValueError(f"{self} is out of range; expected ngram_size of 2 or more and min_distinct from 0 to 1.")
 

@@ -35,7 +35,6 @@ class SentenceTrimmer(RecordFilter):
     max_sentences: int = 2
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         if self.max_sentences < 1:
             raise ValueError(f"SentenceTrimmer got max_sentences={self.max_sentences}; expected 1 or more.")
 

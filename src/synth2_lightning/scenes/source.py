@@ -44,7 +44,6 @@ class ScenesSource(ImageTextSource):
         self.name = name
 
     def __len__(self) -> int:
-        """Number of images."""
         return self.num_images
 
     def key(self, index: int) -> str:

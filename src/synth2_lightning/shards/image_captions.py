@@ -94,11 +94,9 @@ class ImageCaptionFile:
         self.names.update(name for name, _ in rows)
 
     def __enter__(self) -> "ImageCaptionFile":
-        """Return the file."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close the file and release its lock."""
         self._opened.close()
 
     def _open(self) -> BinaryIO:

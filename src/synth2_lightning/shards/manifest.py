@@ -38,7 +38,6 @@ class TokenFormat:
     num_levels: int
 
     def __post_init__(self) -> None:
-        """Check that the ids fit into 16 bits."""
         if not 1 <= self.codebook_size <= _MAX_CODEBOOK_SIZE:
             raise ValueError(
                 f"Codebook {self.codebook!r} has {self.codebook_size} codes; shards hold ids from 0 to "

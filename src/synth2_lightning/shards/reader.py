@@ -78,7 +78,6 @@ class ShardReader(Loadable):
         self._manifest = manifest
 
     def __len__(self) -> int:
-        """Number of rows."""
         return min(self.manifest.num_records, self.limit or self.manifest.num_records)
 
     def count_captions(self) -> np.ndarray[Any, np.dtype[np.int64]]:

@@ -143,7 +143,6 @@ class IndexedSource(ImageTextSource):
         )
 
     def __len__(self) -> int:
-        """Number of images."""
         return int(self._loaded().num_rows)
 
     def key(self, index: int) -> str:

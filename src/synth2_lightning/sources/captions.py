@@ -68,7 +68,6 @@ class IndexedCaptions(CaptionSource):
         self._index = index
 
     def __len__(self) -> int:
-        """Number of captions."""
         return int(self._loaded().num_rows)
 
     def record(self, index: int) -> CaptionRecord:
