@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from lightning.pytorch import Trainer
@@ -17,7 +18,7 @@ from synth2_lightning.filters.duplicates import ExactDuplicates
 from synth2_lightning.filters.length import LengthFilter
 from synth2_lightning.modules.caption_writing import CaptionWritingModule
 from synth2_lightning.shards import caption_set
-from synth2_lightning.shards.caption_set import read_answers
+from synth2_lightning.shards.caption_set import stream_answers
 from synth2_lightning.testing import TinyCaptionGenerator
 from synth2_lightning.types import CaptionBatch, Completion, PromptBatch, WrittenCaptions
 
@@ -179,7 +180,7 @@ def test_captions_are_read_out_of_answers_that_stay_as_they_came(names: Path) ->
     raw = "Okay, so a dog.\n</think>\n\nA dog &amp; a cat.<|im_end|>"
     predict(names, Answering(raw))
     assert {row["caption"] for row in read(names)} == {"A dog & a cat."}
-    assert set(read_answers(names.parent / "set")["caption"].to_pylist()) == {raw}
+    assert set(pa.concat_tables(stream_answers(names.parent / "set"))["caption"].to_pylist()) == {raw}
 
 
 @pytest.mark.parametrize("text", ["", "<think>Okay, so", "<|channel|>analysis<|message|>Okay, so"])

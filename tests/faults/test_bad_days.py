@@ -13,6 +13,7 @@ from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
@@ -29,7 +30,7 @@ from synth2_lightning.io import atomic
 from synth2_lightning.io.safetensors import read_safetensors
 from synth2_lightning.nn.maskgit import MaskGit
 from synth2_lightning.reports.scores import score_predictions
-from synth2_lightning.shards.caption_set import CaptionSetWriter, read_answers
+from synth2_lightning.shards.caption_set import CaptionSetWriter, stream_answers
 from synth2_lightning.shards.image_captions import ImageCaptionFile
 from synth2_lightning.shards.manifest import Manifest
 from synth2_lightning.shards.parts import read_part
@@ -246,7 +247,7 @@ def check(what: str, folder: Path, states: set[int]) -> None:
             if (folder / "manifest.json").exists():  # a folder that is being added to has none
                 assert Manifest.read(folder).num_records == 200 * len(states)
         case "answers":
-            assert read_answers(folder)["seed"].to_pylist() == sorted(states)
+            assert pa.concat_tables(stream_answers(folder))["seed"].to_pylist() == sorted(states)
         case "captions of images":
             with ImageCaptionFile(folder / "captions.jsonl", "jsonl", {"beams": 3}) as file:
                 assert file.names == {f"{state}.jpg" for state in states}

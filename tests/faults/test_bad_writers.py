@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow as pa
 import pytest
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
@@ -42,7 +43,7 @@ from synth2_lightning.modules.scoring import ScoringModule
 from synth2_lightning.modules.synthesis import SynthesisModule
 from synth2_lightning.modules.tokenization import TokenizationModule
 from synth2_lightning.reports.commands import deduplicate, report_on_sets, select_by_class
-from synth2_lightning.shards.caption_set import read_answers
+from synth2_lightning.shards.caption_set import stream_answers
 from synth2_lightning.shards.image_captions import ImageCaptionFile
 from synth2_lightning.shards.manifest import Manifest
 from synth2_lightning.shards.parts import checksum_footer, read_footer
@@ -260,7 +261,7 @@ def copy_answers(folder: Path) -> None:
     (folder / "names.txt").write_text("dog\ncat\nfox\n")
     write_captions(folder)
     shutil.copy(folder / "bad" / PART, folder / "bad" / "part-00002-00000.parquet")
-    read_answers(folder / "bad")
+    pa.concat_tables(stream_answers(folder / "bad"))
 
 
 def change_shards(folder: Path) -> None:

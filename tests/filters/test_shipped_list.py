@@ -3,7 +3,7 @@
 from jsonargparse import ArgumentParser
 
 from synth2_lightning.cli.run_files import config_folder
-from synth2_lightning.filters.chain import run_filters
+from synth2_lightning.filters.chain import FilterChain
 from synth2_lightning.interfaces import CaptionFilter
 from synth2_lightning.types import CaptionRecord
 
@@ -31,9 +31,8 @@ def build_filters() -> list[CaptionFilter]:
 
 def test_every_answer_is_rejected_by_the_filter_meant_for_it() -> None:
     records = [CaptionRecord(answer, answer, "goldfinch") for answer in ANSWERS]
-    outcome = run_filters(records, build_filters())
-    assert {item.record.key: item.filter_name for item in outcome.rejected} == {
+    (kept,), rejected = FilterChain(build_filters()).judge(records)
+    assert {item.record.key: item.filter_name for item in rejected} == {
         answer: name for answer, name in ANSWERS.items() if name
     }
-    (kept,) = outcome.kept
     assert kept.caption == "A goldfinch sings on a thin branch. It is small."

@@ -2,10 +2,11 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from synth2_lightning.shards.caption_set import CaptionSetWriter, finish_caption_set, read_answers
+from synth2_lightning.shards.caption_set import CaptionSetWriter, finish_caption_set, stream_answers
 from synth2_lightning.types import ChatMessage, Completion, PromptBatch, SampleInfo, WrittenCaptions
 
 
@@ -27,7 +28,7 @@ def write(folder: Path, keys: list[str], rank: int = 0, records_per_part: int = 
 
 def test_a_row_says_what_was_asked_and_answered(tmp_path: Path) -> None:
     write(tmp_path, ["cat-0"])
-    (row,) = read_answers(tmp_path).to_pylist()
+    (row,) = pa.concat_tables(stream_answers(tmp_path)).to_pylist()
     assert row == {
         "key": "cat-0",
         "source": "pets",
@@ -45,7 +46,7 @@ def test_a_row_says_what_was_asked_and_answered(tmp_path: Path) -> None:
 def test_answers_are_not_written_twice_and_their_order_is_that_of_their_seeds(tmp_path: Path) -> None:
     write(tmp_path, ["ant-0", "cat-0"], rank=1)
     assert write(tmp_path, ["cat-0", "bee-0"], rank=0)._next_number == 1
-    assert read_answers(tmp_path)["key"].to_pylist() == ["cat-0", "bee-0", "ant-0"]
+    assert pa.concat_tables(stream_answers(tmp_path))["key"].to_pylist() == ["cat-0", "bee-0", "ant-0"]
 
 
 def test_what_is_left_and_what_is_not_add_up(tmp_path: Path) -> None:
@@ -91,7 +92,7 @@ def test_a_summary_is_withdrawn_when_the_set_grows(tmp_path: Path) -> None:
 
 def test_a_set_of_nothing_and_one_of_two_models_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no answers"):
-        read_answers(tmp_path)
+        pa.concat_tables(stream_answers(tmp_path))
     write(tmp_path, ["ant-0"])
     other = tmp_path / "other"
     writer = CaptionSetWriter(other, rank=1)

@@ -14,7 +14,7 @@ from synth2_lightning.filters.answers import AnswerFilter
 from synth2_lightning.filters.chain import FilterChain, FilterCount
 from synth2_lightning.interfaces import CaptionFilter
 from synth2_lightning.shards.caption_set import CAPTIONS, MANIFEST, CaptionSetWriter, finish_caption_set
-from synth2_lightning.types import CaptionRecord, WrittenCaptions
+from synth2_lightning.types import WrittenCaptions
 
 _Filters = list[tuple[str, dict[str, Any]]]
 """Names and settings, in order."""
@@ -67,16 +67,12 @@ class CaptionWriterCallback(PartWriterCallback):
         filters = [AnswerFilter(), *self.filters]
         chain = FilterChain(filters)
 
-        def judge(records: Sequence[CaptionRecord]) -> tuple[list[CaptionRecord], list[tuple[CaptionRecord, str, str]]]:
-            kept, rejected = chain.judge(records)
-            return kept, [(each.record, each.filter_name, each.reason) for each in rejected]
-
         def describe() -> list[dict[str, Any]]:
             pairs = zip(chain.counts, filters, strict=True)
             return [{**asdict(count), "settings": each.provenance()} for count, each in pairs]
 
         before = _read_filters(folder)
-        manifest = finish_caption_set(folder, judge, describe, provenance)
+        manifest = finish_caption_set(folder, chain.judge, describe, provenance)
         self._log_changed_filters(before, _read_filters(folder), manifest["num_written"])
         self._warn_of_empty_answers(chain.counts[0], manifest["finish_reasons"].get("length", 0))
         by_filter = ", ".join(f"{count.name} {count.num_rejected}" for count in chain.counts if count.num_rejected)

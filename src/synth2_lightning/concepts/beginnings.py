@@ -21,11 +21,6 @@ class CaptionBeginnings(ListedConcepts):
 
     Raises:
         ValueError: If ``num_words`` is below 1.
-
-    Example:
-        >>> from synth2_lightning.sources.caption_table import CaptionTable
-        >>> CaptionBeginnings(CaptionTable("captions.csv"), num_words=4).name
-        'beginnings'
     """
 
     def __init__(self, captions: CaptionSource, num_words: int = 4, name: str = "beginnings") -> None:

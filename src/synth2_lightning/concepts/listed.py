@@ -28,18 +28,10 @@ class ListedConcepts(ConceptSource):
 
     @abstractmethod
     def read_concepts(self, excluded: Counter[str]) -> Iterable[Concept]:
-        """Yield the concepts in order.
-
-        Args:
-            excluded: Counter of excluded concepts by reason, which the implementation updates.
-        """
+        """Yield the concepts in order, and count the excluded ones by reason in ``excluded``."""
 
     def _load(self) -> None:
-        """Read the list.
-
-        Raises:
-            ValueError: If the list is empty, or a key is repeated.
-        """
+        """Read the list; an empty list and a repeated key are errors."""
         excluded: Counter[str] = Counter()
         concepts = tuple(self.read_concepts(excluded))
         self._check(concepts, excluded)

@@ -28,11 +28,6 @@ class MinedConcepts(ListedConcepts):
 
     Raises:
         ValueError: If ``min_count`` is below 1.
-
-    Example:
-        >>> from synth2_lightning.sources.caption_table import CaptionTable
-        >>> MinedConcepts(CaptionTable("captions.csv"), min_count=5).name
-        'mined'
     """
 
     def __init__(
@@ -79,11 +74,7 @@ class MinedConcepts(ListedConcepts):
 
 
 def find_nouns(caption: str, wordnet: WordNet) -> list[str]:
-    """Return the lemmas of a text's nouns that are in WordNet, in order.
-
-    Args:
-        caption: English text.
-        wordnet: Table of nouns.
+    """Return the lemmas of an English text's nouns that are in WordNet, in order.
 
     Example:
         >>> find_nouns("Two dogs jump for a tennis ball .", read_wordnet())

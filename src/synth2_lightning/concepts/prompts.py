@@ -25,10 +25,6 @@ class PromptExample:
         definition: Definition of the concept.
         other: Name of the second concept, for templates with two.
         other_definition: Definition of the second concept.
-
-    Example:
-        >>> PromptExample(name="dog", caption="A dog catches a yellow frisbee in a park.").name
-        'dog'
     """
 
     caption: str

@@ -43,11 +43,7 @@ class SuitabilityList:
             self._rules[words[0]].add(words[1])
 
     def allows(self, synset: str, wordnet: WordNet) -> bool:
-        """Return whether the rules keep a synset.
-
-        Raises:
-            KeyError: If the synset is not in the table.
-        """
+        """Return whether the rules keep a synset of the table."""
         if synset in self._rules["keep"]:
             return True
         if synset in self._rules["only"] or not self._rules["below"].isdisjoint((synset, *wordnet.ancestors(synset))):

@@ -29,10 +29,6 @@ class TableConcepts(ListedConcepts):
 
     Raises:
         ValueError: If a further column is given for a text file.
-
-    Example:
-        >>> TableConcepts("birds.csv", definition_column="description").name
-        'birds'
     """
 
     def __init__(

@@ -46,19 +46,11 @@ class WordNet:
         return synset in self._parents
 
     def branch(self, synset: str) -> str:
-        """Return the lexicographer file of a synset.
-
-        Raises:
-            KeyError: If the synset is not in the table.
-        """
+        """Return the lexicographer file of a synset; a ``KeyError`` if it is not in the table."""
         return self._branches[synset]
 
     def ancestors(self, synset: str) -> list[str]:
-        """Return the hypernyms of a synset, nearest first, up to the root.
-
-        Raises:
-            KeyError: If the synset is not in the table.
-        """
+        """Return the hypernyms of a synset, nearest first, up to the root."""
         found = []
         while synset := self._parents[synset]:
             found.append(synset)
@@ -75,12 +67,7 @@ class WordNet:
         return next((form for form in _forms(plain) if form in self._leads), None)
 
     def find(self, name: str) -> str | None:
-        """Return the most frequent synset of a name; ``None`` if it is not in the table, such as abstract nouns.
-
-        Example:
-            >>> read_wordnet().find("the of") is None
-            True
-        """
+        """Return the most frequent synset of a name; ``None`` if it is not in the table, such as abstract nouns."""
         lemma = self.lemma(name)
         return None if lemma is None else self._leads[lemma]
 
@@ -96,12 +83,7 @@ class WordNet:
 
 @cache
 def read_wordnet() -> WordNet:
-    """Return the table of the package, read once per process.
-
-    Example:
-        >>> read_wordnet().branch("n00021939")
-        'Tops'
-    """
+    """Return the table of the package, read once per process."""
     parents: dict[str, str] = {}
     branches: dict[str, str] = {}
     leads: dict[str, str] = {}

@@ -7,13 +7,7 @@ from synth2_lightning.types import CaptionRecord, Verdict
 
 
 class RecordFilter(CaptionFilter):
-    """Filter whose verdict depends on one caption only, so that machines can process captions in parallel.
-
-    Example:
-        >>> from synth2_lightning.filters.length import LengthFilter
-        >>> LengthFilter(min_words=2).judge_one(CaptionRecord("a", "dog")).reason
-        'fewer than 2 words'
-    """
+    """Filter whose verdict depends on one caption only, so that machines can process captions in parallel."""
 
     @abstractmethod
     def judge_one(self, record: CaptionRecord) -> Verdict:

@@ -113,23 +113,11 @@ class NearDuplicates(CaptionFilter):
         return are_rejected
 
     def list_ngrams(self, caption: str) -> Ngrams:
-        """Return the set of word n-grams of a caption.
-
-        Example:
-            >>> sorted(NearDuplicates().list_ngrams("A red dog."))
-            [('a', 'red'), ('red', 'dog')]
-        """
+        """Return the set of word n-grams of a caption."""
         return frozenset(join_ngrams(split_words(caption), self.ngram_size))
 
     def find_buckets(self, ngrams: Iterable[Ngrams]) -> Iterator[list[int]]:
-        """Yield the buckets of each caption; near duplicates share at least one with high probability.
-
-        Example:
-            >>> near = NearDuplicates()
-            >>> one, other = near.find_buckets([near.list_ngrams("A red dog."), near.list_ngrams("a red dog")])
-            >>> one == other
-            True
-        """
+        """Yield the buckets of each caption; near duplicates share at least one with high probability."""
         require_extra("datasketch", "captions")
         from datasketch import MinHash, MinHashLSH
 
@@ -140,13 +128,7 @@ class NearDuplicates(CaptionFilter):
             yield [_hash_bucket(band, values[start:end].tobytes()) for band, (start, end) in enumerate(bands)]
 
     def are_near(self, one: Ngrams, other: Ngrams) -> bool:
-        """Return whether the similarity of two n-gram sets reaches the threshold.
-
-        Example:
-            >>> near = NearDuplicates()
-            >>> near.are_near(near.list_ngrams("A red dog."), near.list_ngrams("a red dog"))
-            True
-        """
+        """Return whether the similarity of two n-gram sets reaches the threshold."""
         return measure_jaccard(one, other) >= self.threshold
 
 

@@ -62,14 +62,7 @@ class SimilarMeanings(CaptionFilter):
 
 
 def check_threshold(name: str, threshold: float) -> None:
-    """Check a threshold on cosine similarities.
-
-    Raises:
-        ValueError: If ``threshold`` is not above 0 and below 1.
-
-    Example:
-        >>> check_threshold("SimilarMeanings", 0.9)
-    """
+    """Raise a ``ValueError`` if a threshold on cosine similarities is not above 0 and below 1."""
     if not 0 < threshold < 1:
         raise ValueError(f"{name} got threshold={threshold}; expected a cosine above 0 and below 1.")
 

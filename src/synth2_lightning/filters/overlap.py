@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from synth2_lightning.filters.base import RecordFilter
 from synth2_lightning.filters.meanings import check_threshold, find_largest_cosines
 from synth2_lightning.filters.words import join_ngrams, split_words
 from synth2_lightning.interfaces import CaptionFilter, CaptionSource, Judge, TextEncoder
@@ -14,8 +15,8 @@ from synth2_lightning.nn.pooling import embed_sentences
 from synth2_lightning.types import CaptionRecord, Verdict
 
 
-class EvaluationOverlap(CaptionFilter):
-    """Rejects captions that share a word n-gram with an evaluation caption.
+class EvaluationOverlap(RecordFilter):
+    """Rejects captions that have a word n-gram in common with an evaluation caption.
 
     Evaluation captions shorter than ``ngram_size`` reject only captions with exactly the same words.
 
@@ -26,11 +27,6 @@ class EvaluationOverlap(CaptionFilter):
 
     Raises:
         ValueError: If ``ngram_size`` is below 2.
-
-    Example:
-        >>> from synth2_lightning.sources.caption_table import CaptionTable
-        >>> EvaluationOverlap(CaptionTable("test.parquet", name="test")).ngram_size
-        8
     """
 
     def __init__(self, captions: CaptionSource, ngram_size: int = 8) -> None:
@@ -39,34 +35,18 @@ class EvaluationOverlap(CaptionFilter):
         self.captions = captions
         self.ngram_size = ngram_size
 
-    def start(self) -> Judge:
-        """Return a judge that looks up every n-gram of each caption."""
-        return self._judge
-
-    def _judge(self, records: Sequence[CaptionRecord]) -> list[Verdict]:
-        ngrams = self._ngrams
-        reason = f"shares {self.ngram_size} words with {self.captions.name}"
-        return [
-            Verdict(
-                record.caption,
-                "" if ngrams.isdisjoint(join_ngrams(split_words(record.caption), self.ngram_size)) else reason,
-            )
-            for record in records
-        ]
+    def judge_one(self, record: CaptionRecord) -> Verdict:
+        """Return the verdict on one caption."""
+        is_apart = self._ngrams.isdisjoint(join_ngrams(split_words(record.caption), self.ngram_size))
+        return Verdict(record.caption, "" if is_apart else f"shares {self.ngram_size} words with {self.captions.name}")
 
     def provenance(self) -> dict[str, Any]:
         """Return name, number and fingerprint of the evaluation captions, and the n-gram size."""
-        self.captions.load()
-        return {
-            "captions": self.captions.name,
-            "num_captions": len(self.captions),
-            "fingerprint": fingerprint_texts(read_captions(self.captions)),
-            "ngram_size": self.ngram_size,
-        }
+        return {**_describe(self.captions), "ngram_size": self.ngram_size}
 
     @cached_property
     def _ngrams(self) -> set[tuple[str, ...]]:
-        texts = read_captions(self.captions)
+        texts = _read_captions(self.captions)
         return {ngram for text in texts for ngram in join_ngrams(split_words(text), self.ngram_size)}
 
 
@@ -80,12 +60,6 @@ class EvaluationSimilarity(CaptionFilter):
 
     Raises:
         ValueError: If ``threshold`` is out of range.
-
-    Example:
-        >>> from synth2_lightning.sources.caption_table import CaptionTable
-        >>> from synth2_lightning.testing import TinyTextEncoder
-        >>> EvaluationSimilarity(CaptionTable("test.parquet", name="test"), TinyTextEncoder()).threshold
-        0.9
     """
 
     def __init__(self, captions: CaptionSource, encoder: TextEncoder, threshold: float = 0.9) -> None:
@@ -106,22 +80,19 @@ class EvaluationSimilarity(CaptionFilter):
 
     def provenance(self) -> dict[str, Any]:
         """Return name, number and fingerprint of the evaluation captions, the encoder's name and the threshold."""
-        self.captions.load()
-        return {
-            "captions": self.captions.name,
-            "num_captions": len(self.captions),
-            "fingerprint": fingerprint_texts(read_captions(self.captions)),
-            "encoder": self.encoder.name,
-            "threshold": self.threshold,
-        }
+        return {**_describe(self.captions), "encoder": self.encoder.name, "threshold": self.threshold}
 
     @cached_property
     def _embeddings(self) -> Tensor:
         self.encoder.load()
-        return embed_sentences(self.encoder, read_captions(self.captions))
+        return embed_sentences(self.encoder, _read_captions(self.captions))
 
 
-def read_captions(captions: CaptionSource) -> list[str]:
-    """Return the texts of a caption source."""
+def _describe(captions: CaptionSource) -> dict[str, Any]:
+    texts = _read_captions(captions)
+    return {"captions": captions.name, "num_captions": len(texts), "fingerprint": fingerprint_texts(texts)}
+
+
+def _read_captions(captions: CaptionSource) -> list[str]:
     captions.load()
     return [captions.record(index).caption for index in range(len(captions))]

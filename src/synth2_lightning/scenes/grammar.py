@@ -1,7 +1,8 @@
 """Captions of scenes, from templates."""
 
 from random import Random
-from typing import Any, NamedTuple, assert_never
+from types import SimpleNamespace
+from typing import assert_never
 
 from synth2_lightning.scenes.world import Group, Pair, Place, Relation, Scene, Shape, Single, Thing, pick
 
@@ -62,7 +63,7 @@ def describe_scene(scene: Scene, num_captions: int = 5) -> tuple[str, ...]:
     Not every caption names every attribute, but all captions name an attribute by the same word.
 
     Args:
-        scene: The scene, held out of training or not.
+        scene: The scene.
         num_captions: Number of captions, 1 to 9.
 
     Raises:
@@ -86,40 +87,14 @@ def describe_scene(scene: Scene, num_captions: int = 5) -> tuple[str, ...]:
 
 
 def name_several(shape: Shape) -> str:
-    """Return the plural of a shape's name.
-
-    Example:
-        >>> name_several(Shape.CROSS)
-        'crosses'
-    """
+    """Return the plural of a shape's name."""
     return f"{shape}es" if shape.endswith("s") else f"{shape}s"
 
 
-class _ThingNames(NamedTuple):
-    """Template fields of one thing, or of several equal ones."""
-
-    size: str
-    color: str
-    shape: str
-    shapes: str
-    full: str
-    brief: str
-    plural: str
-    brief_plural: str
-
-
-class _GroundNames(NamedTuple):
-    """Template fields of the background."""
-
-    pattern: str
-    color: str
-    full: str
-    brief: str
-
-
-def _templates_and_names(scene: Scene) -> tuple[tuple[str, ...], dict[str, Any]]:
+def _templates_and_names(scene: Scene) -> tuple[tuple[str, ...], dict[str, object]]:
     pattern, color = scene.pattern, scene.ground
-    ground = _GroundNames(pattern, color, f"a {pattern} {color} background", f"a {color} background")
+    full, brief = f"a {pattern} {color} background", f"a {color} background"
+    ground = SimpleNamespace(pattern=pattern, color=color, full=full, brief=brief)
     match scene.content:
         case Single(thing=thing, place=place):
             return _SINGLE, {"ground": ground, "thing": _name(thing), "where": _WHERE[place]}
@@ -127,16 +102,17 @@ def _templates_and_names(scene: Scene) -> tuple[tuple[str, ...], dict[str, Any]]
             return _GROUP, {"ground": ground, "thing": _name(thing), "count": _COUNTS[count]}
         case Pair(first=first, relation=relation, second=second):
             forward, inverse = _RELATIONS[relation]
-            names = {"first": _name(first), "second": _name(second), "relation": forward, "inverse": inverse}
-            return _PAIR, {"ground": ground, **names}
+            things = {"first": _name(first), "second": _name(second)}
+            return _PAIR, {"ground": ground, **things, "relation": forward, "inverse": inverse}
         case _:
             assert_never(scene.content)
 
 
-def _name(thing: Thing) -> _ThingNames:
+def _name(thing: Thing) -> SimpleNamespace:
+    """Return the template fields of one thing, or of several equal ones."""
     size, color, shape = thing.size, thing.color, thing.shape
     shapes = name_several(shape)
-    return _ThingNames(
+    return SimpleNamespace(
         size=size,
         color=color,
         shape=shape,

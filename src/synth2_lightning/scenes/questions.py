@@ -29,12 +29,7 @@ _SIDES = {Relation.LEFT_OF: ("left", "right"), Relation.ABOVE: ("top", "bottom")
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question about a scene, and its answer of one or two words.
-
-    Example:
-        >>> Question("how many stars are there?", "2").kind
-        'how many'
-    """
+    """A question about a scene, and its answer of one or two words."""
 
     text: str
     answer: str
@@ -50,9 +45,6 @@ def ask_scene(scene: Scene) -> Question:
 
     Half of the questions are about the arrangement (where, how many, on which side), because these are the hardest; the
     others are about appearance: color, shape, size, existence, and the background's color and pattern.
-
-    Args:
-        scene: The scene.
 
     Example:
         >>> from synth2_lightning.scenes.world import scene_at

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from synth2_lightning.io.atomic import write_atomically
 from synth2_lightning.io.parquet import write_tables
@@ -51,7 +52,7 @@ _UNPACKED, _SPOOL = ".answers.arrow", ".rejected.arrow"
 _ROWS_AT_A_TIME = 16_384
 
 Rejected = tuple[CaptionRecord, str, str]
-Rows = np.ndarray[Any, np.dtype[np.int64]]
+Rows = NDArray[np.int64]
 
 
 class _Row(NamedTuple):
@@ -82,8 +83,8 @@ class CaptionSetWriter(PartWriter[_Row]):
         >>> writer.append(WrittenCaptions(batch, (Completion("A dog runs.", "stop", 80, 5),), "smollm2"))
         1
         >>> writer.close()
-        >>> read_answers(writer.folder)["caption"].to_pylist()
-        ['A dog runs.']
+        >>> [answers["caption"].to_pylist() for answers in stream_answers(writer.folder)]
+        [['A dog runs.']]
     """
 
     summaries = (MANIFEST, CAPTIONS, REJECTED)
@@ -111,15 +112,6 @@ class CaptionSetWriter(PartWriter[_Row]):
         """Return the table of a part."""
         columns = dict(zip(_Row._fields, zip(*rows, strict=True), strict=True))
         return pa.table(columns, schema=_COLUMNS.with_metadata(describe_settings(settings)))
-
-
-def read_answers(folder: Path) -> pa.Table:
-    """Return all completions of a caption set in memory, in the order of :func:`stream_answers`.
-
-    Raises:
-        ValueError: As :func:`stream_answers`.
-    """
-    return pa.concat_tables(stream_answers(folder))
 
 
 def stream_answers(folder: Path) -> Iterator[pa.Table]:

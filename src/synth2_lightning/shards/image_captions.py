@@ -133,28 +133,21 @@ class ImageCaptionFile:
         content = self._file.read().decode("utf-8", errors="surrogateescape")
         records = list(self._layout.split(content))
         for number, record in enumerate(records, start=1):
-            if number == 1 and self._layout.header:
-                self._check(record == self._layout.header, number)
-            else:
-                self.names.add(self._read(record, number))
+            try:
+                if number > 1 or not self._layout.header:
+                    self.names.add(self._layout.read(record)[0])
+                elif record != self._layout.header:
+                    raise ValueError("another header")
+            except (ValueError, KeyError, TypeError) as error:
+                raise ValueError(
+                    f"Line or record {number} of {self.path} was not written by `synth2 caption`, so the file cannot "
+                    "be resumed; expected rows of its format only. Repair the file, or choose another. Nothing was "
+                    "changed."
+                ) from error
         self._file.truncate(len("".join(records).encode("utf-8", errors="surrogateescape")))
         self._file.seek(0, os.SEEK_END)
         if not records:
             self._write(self._layout.header)
-
-    def _read(self, record: str, number: int) -> str:
-        try:
-            return self._layout.read(record)[0]
-        except (ValueError, KeyError, TypeError):
-            self._check(False, number)
-            raise
-
-    def _check(self, is_valid: bool, number: int) -> None:
-        if not is_valid:
-            raise ValueError(
-                f"Line or record {number} of {self.path} was not written by `synth2 caption`, so the file cannot be "
-                "resumed; expected rows of its format only. Repair the file, or choose another. Nothing was changed."
-            )
 
     def _write(self, text: str) -> None:
         try:

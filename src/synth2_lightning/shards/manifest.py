@@ -61,12 +61,6 @@ class Manifest:
         footers: CRC-32 of each part's footer, by its name; Parquet stores checksums of pages only.
         digests: SHA-256 of each part, by its name; they name the cached copy of the shards.
         is_evaluation: Whether the records come from an evaluation split, which must not be trained on.
-
-    Example:
-        >>> tokens = TokenFormat(codebook="vqgan-512:1f3c9a02", codebook_size=512, num_tokens=64, num_levels=1)
-        >>> part = "part-00000-00000.parquet"
-        >>> Manifest(tokens=tokens, parts={part: 20}, provenance={}, footers={part: 1}, digests={part: ""}).num_records
-        20
     """
 
     tokens: TokenFormat

@@ -3,22 +3,24 @@
 import json
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from zlib import crc32
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from synth2_lightning.io.json_text import parse_json
 from synth2_lightning.io.parquet import open_parquet, read_parquet
 from synth2_lightning.shards.manifest import TokenFormat
 
+Content = TypeVar("Content")
 _FORMAT = b"synth2_tokens"
 _SETTINGS = b"synth2_settings"
 REMEDY = (
@@ -43,12 +45,7 @@ def name_writer(rank: int) -> str:
 
 
 def list_locked(folder: Path) -> list[Path]:
-    """Return the locked paths of all writers in a folder, including those of killed processes.
-
-    Example:
-        >>> list_locked(Path("gone"))
-        []
-    """
+    """Return the locked paths of all writers in a folder, including those of killed processes."""
     return sorted(lock.with_name(lock.name[1:].removesuffix(".lock")) for lock in folder.glob(".part-?????.lock"))
 
 
@@ -115,16 +112,8 @@ def read_header(part: Path) -> tuple[TokenFormat, dict[str, Any]]:
     Raises:
         ValueError: If the part does not contain them, because another program wrote it.
     """
-    metadata = read_footer(part).schema.to_arrow_schema().metadata or {}
-    if _FORMAT not in metadata:
-        raise ValueError(
-            f"{part} does not contain the codebook of its tokens, so this package did not write it. Expected parts "
-            "of ShardWriter only; move the file elsewhere."
-        )
-    try:
-        return TokenFormat(**parse_json(metadata[_FORMAT])), read_settings(part)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{part} is damaged ({error!r}). {REMEDY}") from error
+    tokens = _read_metadata(part, _FORMAT, "the codebook of its tokens", lambda fields: TokenFormat(**fields))
+    return tokens, read_settings(part)
 
 
 def read_settings(part: Path) -> dict[str, Any]:
@@ -133,14 +122,18 @@ def read_settings(part: Path) -> dict[str, Any]:
     Raises:
         ValueError: If the part does not contain them, because another program wrote it.
     """
+    return _read_metadata(part, _SETTINGS, "its settings", lambda fields: dict(fields))
+
+
+def _read_metadata(part: Path, name: bytes, what: str, parse: Callable[[Any], Content]) -> Content:
     metadata = read_footer(part).schema.to_arrow_schema().metadata or {}
-    if _SETTINGS not in metadata:
+    if name not in metadata:
         raise ValueError(
-            f"{part} does not contain its settings, so this package did not write it. Expected parts of `synth2 "
-            "predict` only; move the file elsewhere, or choose another folder."
+            f"{part} does not contain {what}, so this package did not write it. Expected parts of `synth2 predict` "
+            "only; move the file elsewhere, or choose another folder."
         )
     try:
-        return dict(parse_json(metadata[_SETTINGS]))
+        return parse(parse_json(metadata[name]))
     except (ValueError, TypeError) as error:
         raise ValueError(f"{part} is damaged ({error!r}). {REMEDY}") from error
 
@@ -181,7 +174,7 @@ def find_repeated(parts: Sequence[Path]) -> dict[tuple[str, str], list[Path]]:
     return {record: found for record, found in occurrences.items() if len(found) > 1}
 
 
-def _hash_keys(part: Path) -> np.ndarray[Any, np.dtype[np.uint64]]:
+def _hash_keys(part: Path) -> NDArray[np.uint64]:
     digests = b"".join(blake2b("\0".join(record).encode(), digest_size=8).digest() for record in read_keys(part))
     return np.frombuffer(digests, np.uint64)
 

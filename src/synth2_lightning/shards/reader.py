@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
+from numpy.typing import NDArray
 
 from synth2_lightning.interfaces import Loadable
 from synth2_lightning.io.atomic import write_atomically
@@ -80,7 +81,7 @@ class ShardReader(Loadable):
     def __len__(self) -> int:
         return min(self.manifest.num_records, self.limit or self.manifest.num_records)
 
-    def count_captions(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+    def count_captions(self) -> NDArray[np.int64]:
         """Return the number of captions of each row."""
         self.manifest  # noqa: B018  # raises before load()
         return np.asarray(pc.list_value_length(self._rows[:]["captions"]), dtype=np.int64)
@@ -125,7 +126,7 @@ class ShardReader(Loadable):
         names = self._rows.select_columns(["source", "key"])[:]
         return list(zip(names["source"].to_pylist(), names["key"].to_pylist(), strict=True))
 
-    def read_scores(self) -> np.ndarray[Any, np.dtype[np.float32]]:
+    def read_scores(self) -> NDArray[np.float32]:
         """Return the scores of all captions, row by row.
 
         Raises:

@@ -6,18 +6,10 @@ from typing import Any
 
 
 def refuse_other_settings(folder: Path, found: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    """Check that the records of a folder were made with the settings of this run.
-
-    Args:
-        folder: The folder, for the message.
-        found: Settings of its parts.
-        given: Settings of this run.
+    """Check that the records of a folder, made with ``found``, were made with the settings ``given`` for this run.
 
     Raises:
         ValueError: If they differ, with every difference.
-
-    Example:
-        >>> refuse_other_settings(Path("shards"), {"data": {"seed": 0}}, {"data": {"seed": 0}})
     """
     before, now = _flatten(found), _flatten(given)
     differences = [

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import torch
+from numpy.typing import NDArray
 
 from synth2_lightning.io.atomic import write_atomically
 from synth2_lightning.io.fingerprints import fingerprint_file
@@ -37,7 +38,7 @@ class _Row(NamedTuple):
     key: str
     source: str
     captions: tuple[str, ...]
-    tokens: np.ndarray[Any, np.dtype[np.uint16]]
+    tokens: NDArray[np.uint16]
     class_name: str
     seed: int | None
     scores: tuple[float, ...] | None
@@ -162,11 +163,7 @@ def finish(folder: Path, provenance: dict[str, Any], is_evaluation: bool = False
 
 
 def _drop_repeated(parts: Sequence[Path]) -> list[Path]:
-    """Keep one copy of each record: two ranks may have replaced damaged photos by the same one.
-
-    Raises:
-        ValueError: If the copies of a record differ, or a part of several records is a copy of others.
-    """
+    """Keep one copy of each record: two ranks may have replaced damaged photos by the same one."""
     repeated = find_repeated(parts)
     later: dict[Path, set[tuple[str, str]]] = defaultdict(set)
     for record, found in repeated.items():

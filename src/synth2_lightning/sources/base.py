@@ -14,6 +14,7 @@ from PIL import Image
 from synth2_lightning.interfaces import ImageTextSource
 from synth2_lightning.io.fingerprints import fingerprint_captions
 from synth2_lightning.io.json_text import REPLACEMENT, has_surrogates
+from synth2_lightning.sources.images import decode_image
 
 _logger = logging.getLogger(__name__)
 _NUM_END_BYTES = 4096
@@ -61,17 +62,10 @@ class SkipCounter:
 
 
 def warn_of_damaged(name: str, keys: Sequence[str]) -> None:
-    """Log one warning if captions contain U+FFFD, the replacement of an invalid character; they are kept.
-
-    Args:
-        name: Name of the source or the file.
-        keys: Keys of those captions.
-    """
+    """Log one warning if a source or file keeps captions with U+FFFD, the replacement of an invalid character."""
     if keys:
-        _logger.warning(
-            "%r keeps %d captions with U+FFFD in place of an invalid character (the first: %s).",
-            *(name, len(keys), keys[0]),
-        )
+        message = "%r keeps %d captions with U+FFFD in place of an invalid character (the first: %s)."
+        _logger.warning(message, name, len(keys), keys[0])
 
 
 class IndexedSource(ImageTextSource):
@@ -97,22 +91,14 @@ class IndexedSource(ImageTextSource):
 
     @abstractmethod
     def read_index(self, skipped: SkipCounter) -> Iterable[Entry]:
-        """Yield the entries of the index in its order.
+        """Yield the entries of the index in its order; ``skipped`` counts the items that form no entry."""
 
-        Args:
-            skipped: Counts the items that form no entry.
-        """
-
-    @abstractmethod
     def read_image(self, location: Any) -> Image.Image:
-        """Return the image at a location that :meth:`read_index` yielded."""
+        """Return the image at a location that :meth:`read_index` yielded; by default, a location is a path."""
+        return decode_image(Path(location), location)
 
     def _load(self) -> None:
-        """Read the index.
-
-        Raises:
-            ValueError: If a key is repeated, or no image has a caption.
-        """
+        """Read the index; a repeated key is an error, and so is an index without a caption."""
         skipped = SkipCounter()
         kept: dict[str, Entry] = {}
         for entry in self.read_index(skipped):
@@ -200,7 +186,8 @@ def _check_entry(entry: Entry, skipped: SkipCounter) -> Entry | None:
     if entry.location is None:
         skipped.add("captions without an image", ascii(entry.key)[1:-1] if has_surrogates(entry.key) else entry.key)
         return None
-    if any(has_surrogates(name) for name in (entry.key, *_list_texts(entry.location))):
+    names = entry.location.values() if isinstance(entry.location, dict) else (entry.location,)
+    if any(isinstance(name, str) and has_surrogates(name) for name in (entry.key, *names)):
         skipped.add("images whose names are not in UTF-8", ascii(entry.key))
         return None
     captions = [text for text in (caption.strip() for caption in entry.captions) if text]
@@ -210,8 +197,3 @@ def _check_entry(entry: Entry, skipped: SkipCounter) -> Entry | None:
         skipped.add("images without a caption", entry.key)
         return None
     return entry._replace(captions=captions)
-
-
-def _list_texts(location: Any) -> list[str]:
-    values = location.values() if isinstance(location, dict) else [location]
-    return [value for value in values if isinstance(value, str)]

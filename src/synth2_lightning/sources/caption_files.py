@@ -12,7 +12,6 @@ from synth2_lightning.sources.base import warn_of_damaged
 from synth2_lightning.sources.jsonfile import read_json, read_records
 
 CAPTION_SET_TABLE = "captions.parquet"
-_TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
 _EXPECTED = "COCO captions, a list 'annotations' whose members have a 'caption'"
 
 
@@ -45,7 +44,7 @@ def read_caption_rows(path: Path) -> pa.Table:
             table = _to_table(read_records(read_json(path, _EXPECTED), "annotations", path, _EXPECTED), path)
         case ".parquet":
             table = read_parquet(path)
-        case suffix if suffix in _TABLES:
+        case ".csv" | ".tsv" | ".jsonl":
             table = _to_table(list(read_rows(path, ["caption"])), path)
         case _:
             table = pa.table({"caption": pa.array(read_lines(path), pa.string())})
@@ -60,10 +59,6 @@ def find_caption_file(path: Path) -> Path:
 
     Raises:
         FileNotFoundError: If the folder has no ``captions.parquet``.
-
-    Example:
-        >>> find_caption_file(Path("captions.txt")).name
-        'captions.txt'
     """
     if not path.is_dir():
         return path
@@ -95,9 +90,6 @@ def check_caption_column(schema: pa.Schema, path: Path) -> None:
 
     Raises:
         ValueError: If the column is missing or has another type.
-
-    Example:
-        >>> check_caption_column(pa.schema([("caption", pa.string())]), Path("captions.parquet"))
     """
     if "caption" not in schema.names:
         raise ValueError(f"{path} has no captions; its columns are {schema.names}. Expected a column 'caption'.")

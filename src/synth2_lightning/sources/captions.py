@@ -43,11 +43,7 @@ class IndexedCaptions(CaptionSource):
         """Yield the captions in their order, empty ones included."""
 
     def _load(self) -> None:
-        """Read the captions.
-
-        Raises:
-            ValueError: If a key is repeated, too many captions are empty, or none remains.
-        """
+        """Read the captions; a repeated key, too many empty captions and a source without one are errors."""
         columns: tuple[list[str], list[str], list[str]] = ([], [], [])
         empty: list[str] = []
         for record in self.read_captions():

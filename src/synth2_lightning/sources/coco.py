@@ -1,15 +1,11 @@
 """Photos with captions in COCO's JSON format (https://cocodataset.org/#format-data)."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
-
-from PIL import Image
 
 from synth2_lightning.io.locations import resolve
 from synth2_lightning.io.tables import take_text
 from synth2_lightning.sources.base import Entry, IndexedSource, SkipCounter
-from synth2_lightning.sources.images import decode_image
 from synth2_lightning.sources.jsonfile import read_id, read_json, read_records
 
 _EXPECTED = (
@@ -73,7 +69,3 @@ class CocoSource(IndexedSource):
     def reject(self, annotation: dict[str, Any]) -> str:
         """Return the reason to skip an annotation, a plural noun phrase for the warning; empty if it is kept."""
         return ""
-
-    def read_image(self, location: str) -> Image.Image:
-        """Return the photo at a path."""
-        return decode_image(Path(location), location)

@@ -3,13 +3,10 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from PIL import Image
-
 from synth2_lightning.io.locations import resolve
 from synth2_lightning.io.tables import read_lines
 from synth2_lightning.sources.base import Entry, IndexedSource, SkipCounter
 from synth2_lightning.sources.image_files import SUFFIXES, is_hidden
-from synth2_lightning.sources.images import decode_image
 
 
 class FolderSource(IndexedSource):
@@ -22,10 +19,6 @@ class FolderSource(IndexedSource):
         images: The folder.
         name: Short name for logs.
         limit: Maximum number of images, in the order of their names; ``None`` keeps all.
-
-    Example:
-        >>> FolderSource("holidays", limit=10).name
-        'folder'
     """
 
     def __init__(self, images: str, name: str = "folder", limit: int | None = None) -> None:
@@ -57,7 +50,3 @@ class FolderSource(IndexedSource):
             yield Entry(path.relative_to(folder).with_suffix("").as_posix(), captions, str(path))
         for text in texts.values():
             skipped.add("texts without an image", str(text))
-
-    def read_image(self, location: str) -> Image.Image:
-        """Return the image at a path."""
-        return decode_image(Path(location), location)

@@ -3,7 +3,7 @@
 import asyncio
 from functools import cache
 from io import BytesIO
-from typing import Any
+from ssl import SSLContext
 
 
 class ImageFetcher:
@@ -15,10 +15,6 @@ class ImageFetcher:
 
     Raises:
         ValueError: If a limit is not above 0.
-
-    Example:
-        >>> ImageFetcher(max_bytes=1_000_000).timeout
-        30.0
     """
 
     def __init__(self, max_bytes: int = 64 * 2**20, timeout: float = 30.0) -> None:
@@ -65,9 +61,8 @@ class ImageFetcher:
             return (await client.get(url)).raise_for_status().content
 
 
-@cache
-def _trust() -> Any:
-    # Cached: reading the certificates takes longer than most downloads.
+@cache  # reading the certificates takes longer than most downloads
+def _trust() -> SSLContext:
     import httpx2
 
     return httpx2.create_ssl_context()

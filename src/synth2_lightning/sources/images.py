@@ -7,9 +7,9 @@ from functools import cache
 from io import BytesIO
 from pathlib import Path
 from threading import Lock
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from synth2_lightning.io.paths import refuse_special
@@ -18,9 +18,7 @@ from synth2_lightning.sources.image_metadata import find_transpose, strip_metada
 FORMATS = ("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "QOI", "TGA", "TIFF", "WEBP")
 """Pillow names of the formats that are decoded. Decoders of others may start programs: EPS starts Ghostscript."""
 _SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
-_SIXTEEN_BITS_WHITE = 65535
-DEFAULT_WANTED_SIZE = 2048
-"""Default of ``wanted_size`` in pixels, above the input size of image encoders."""
+_WHITE = 65535
 _MAX_KEPT_RATIO = 64
 """Aspect ratio above which an image is cropped to this ratio."""
 _MAX_RATIO = 1000
@@ -33,7 +31,7 @@ _large_image_lock = Lock()
 
 
 def decode_image(
-    file: Path | BytesIO, name: str, max_pixels: int | None = None, wanted_size: int = DEFAULT_WANTED_SIZE
+    file: Path | BytesIO, name: str, max_pixels: int | None = None, wanted_size: int = 2048
 ) -> Image.Image:
     """Return an image file as an RGB image, with its EXIF orientation applied.
 
@@ -50,8 +48,8 @@ def decode_image(
         name: Name of the image in errors.
         max_pixels: Maximum number of pixels, checked before decoding. Pillow refuses more than twice
             ``PIL.Image.MAX_IMAGE_PIXELS`` in any case (:func:`pixel_limit` changes it).
-        wanted_size: Side in pixels that the image will be resized to. A JPEG of more than twice that size is decoded at
-            1/2, 1/4 or 1/8 of its size, which is faster.
+        wanted_size: Side in pixels that the image will be resized to; the default is above the input size of encoders.
+            A JPEG of more than twice that size is decoded at 1/2, 1/4 or 1/8 of its size, which is faster.
 
     Raises:
         OSError: If the file is missing, damaged or no image, or the image exceeds a limit or the memory.
@@ -68,11 +66,9 @@ def decode_image(
             refuse_special(file)
         return _decode(file, max_pixels, wanted_size)
     except UnidentifiedImageError as error:
-        what = (
-            "it is empty (0 bytes)"
-            if _is_empty(file)
-            else f"it is in none of the expected formats ({', '.join(_known_formats())})"
-        )
+        num_bytes = file.stat().st_size if isinstance(file, Path) else file.getbuffer().nbytes
+        formats = f"it is in none of the expected formats ({', '.join(_known_formats())})"
+        what = formats if num_bytes else "it is empty (0 bytes)"
         raise OSError(f"The image {name} cannot be read: {type(error).__name__}: {what}") from error
     except MemoryError as error:
         raise OSError(f"The image {name} cannot be read: it does not fit into memory") from error
@@ -130,10 +126,6 @@ def keep_middle(image: Image.Image) -> Image.Image:
 
     Encoders use the central square only, and resizing an uncropped image of 1 x 1,000,000 pixels would exhaust the
     memory.
-
-    Example:
-        >>> keep_middle(Image.new("L", (2, 1000))).size
-        (2, 128)
     """
     margins = [max(0, side - _MAX_KEPT_RATIO * min(image.size)) // 2 for side in image.size]
     if not any(margins):
@@ -238,7 +230,7 @@ def _convert_band(band: Image.Image, scale: tuple[float, float] | None) -> Image
 def _find_scale(image: Image.Image) -> tuple[float, float] | None:
     """Return the values of black and white of a grayscale image with more than 8 bits; ``None`` for other modes."""
     if image.mode in _SIXTEEN_BITS:
-        return 0.0, float(_SIXTEEN_BITS_WHITE)
+        return 0.0, float(_WHITE)
     if image.mode not in ("I", "F"):
         return None
     # 32-bit modes define no white: values outside of 16 bits or [0, 1] are scaled by their extremes.
@@ -246,14 +238,14 @@ def _find_scale(image: Image.Image) -> tuple[float, float] | None:
     bands = (image.crop((0, top, image.width, min(top + rows, image.height))) for top in range(0, image.height, rows))
     extremes = [(float(values.min()), float(values.max())) for values in map(_read_values, bands)]
     low, high = min(low for low, _ in extremes), max(high for _, high in extremes)
-    if image.mode == "I" and low >= 0 and high <= _SIXTEEN_BITS_WHITE:
-        return 0.0, float(_SIXTEEN_BITS_WHITE)
+    if image.mode == "I" and low >= 0 and high <= _WHITE:
+        return 0.0, float(_WHITE)
     if image.mode == "F" and low >= 0 and high <= 1:
         return 0.0, 1.0
     return low, high
 
 
-def _read_values(image: Image.Image) -> np.ndarray[Any, np.dtype[np.float64]]:
+def _read_values(image: Image.Image) -> NDArray[np.float64]:
     return np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0, neginf=0)
 
 
@@ -262,7 +254,3 @@ def _known_formats() -> tuple[str, ...]:
     """Return those of :data:`FORMATS` that Pillow was built with; it opens MPO files of cameras as JPEG."""
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
-
-
-def _is_empty(file: Path | BytesIO) -> bool:
-    return not (file.stat().st_size if isinstance(file, Path) else file.getbuffer().nbytes)

@@ -22,7 +22,8 @@ def read_json(path: Path, expected: str) -> Any:
     """
     require_file(path)
     try:
-        _refuse_huge(path)
+        if (size := path.stat().st_size) > _MAX_BYTES:
+            raise ValueError(f"it has {size} bytes, and more than {_MAX_BYTES} are refused to limit memory")
         return parse_json(path.read_bytes())
     except ValueError as error:
         raise ValueError(f"{path} is not valid JSON ({error}); expected {expected}.") from error
@@ -51,8 +52,3 @@ def read_id(record: dict[str, Any], field: str, path: Path, expected: str) -> st
     if not isinstance(value, str | int) or isinstance(value, bool):
         raise ValueError(f"{path} has {value!r:.80} under {field!r}; expected {expected}.")
     return str(value)
-
-
-def _refuse_huge(path: Path) -> None:
-    if (size := path.stat().st_size) > _MAX_BYTES:
-        raise ValueError(f"it has {size} bytes, and more than {_MAX_BYTES} are refused to limit memory")

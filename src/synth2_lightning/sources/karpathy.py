@@ -4,12 +4,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from synth2_lightning.io.locations import resolve
 from synth2_lightning.io.tables import take_text
 from synth2_lightning.sources.base import Entry, IndexedSource, SkipCounter
-from synth2_lightning.sources.images import decode_image
 from synth2_lightning.sources.jsonfile import read_id, read_json, read_records
 
 _EXPECTED = (
@@ -30,10 +27,6 @@ class KarpathySource(IndexedSource):
 
     Raises:
         ValueError: If there is no split.
-
-    Example:
-        >>> KarpathySource("dataset_coco.json", "coco", splits=["train", "restval"]).splits
-        ('train', 'restval')
     """
 
     def __init__(
@@ -66,10 +59,6 @@ class KarpathySource(IndexedSource):
                     yield _to_entry(record, folder, path, number)
         except KeyError as error:
             raise ValueError(f"{path} has a record without {error}; expected {_EXPECTED}.") from error
-
-    def read_image(self, location: str) -> Image.Image:
-        """Return the photo at a path."""
-        return decode_image(Path(location), location)
 
 
 def _to_entry(record: dict[str, Any], folder: Path, path: Path, number: int) -> Entry:

@@ -19,10 +19,6 @@ class NocapsSource(CocoSource):
 
     Raises:
         ValueError: If the domain is unknown.
-
-    Example:
-        >>> NocapsSource("nocaps_val_4500_captions.json", "nocaps", domain="out-domain").is_evaluation
-        True
     """
 
     is_evaluation = True

@@ -22,11 +22,6 @@ class PhotoCaptions(IndexedCaptions):
 
     Raises:
         ValueError: If ``skip`` is negative.
-
-    Example:
-        >>> from synth2_lightning.sources.coco import CocoSource
-        >>> PhotoCaptions(CocoSource("captions_train.json", "images"), skip=1000).skip
-        1000
     """
 
     def __init__(

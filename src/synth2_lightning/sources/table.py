@@ -1,15 +1,12 @@
 """Photos with captions in a table: CSV, TSV, JSON Lines or Parquet."""
 
 from collections.abc import Iterator
-from pathlib import Path, PurePath
-
-from PIL import Image
+from pathlib import PurePath
 
 from synth2_lightning.io.locations import resolve
 from synth2_lightning.io.tables import read_rows, take_text
 from synth2_lightning.sources.base import Entry, IndexedSource, SkipCounter
 from synth2_lightning.sources.image_files import is_system_file
-from synth2_lightning.sources.images import decode_image
 
 
 class TableSource(IndexedSource):
@@ -72,7 +69,3 @@ class TableSource(IndexedSource):
                 captions.setdefault(file_name, []).append(caption)
         for file_name, texts in captions.items():
             yield Entry(file_name, texts, str(folder / file_name))
-
-    def read_image(self, location: str) -> Image.Image:
-        """Return the photo at a path."""
-        return decode_image(Path(location), location)

@@ -16,10 +16,6 @@ class VizwizSource(CocoSource):
         images: Folder that its ``file_name`` entries are relative to.
         name: Short name for logs.
         limit: Maximum number of images, from the first; ``None`` keeps all.
-
-    Example:
-        >>> VizwizSource("annotations/val.json", "val").name
-        'vizwiz'
     """
 
     def __init__(self, annotations: str, images: str, name: str = "vizwiz", limit: int | None = None) -> None:

@@ -9,7 +9,6 @@ from PIL import Image
 from synth2_lightning.io.locations import resolve
 from synth2_lightning.io.tables import take_text
 from synth2_lightning.sources.base import Entry, IndexedSource, SkipCounter
-from synth2_lightning.sources.images import decode_image
 from synth2_lightning.sources.jsonfile import read_id, read_json, read_records
 
 _QUESTIONS = "VQA questions: {'questions': [{'question_id': 1, 'image_id': 42, 'question': '...'}]}"
@@ -115,4 +114,4 @@ class VqaSource(IndexedSource):
 
     def read_image(self, location: dict[str, Any]) -> Image.Image:
         """Return the image of a question."""
-        return decode_image(Path(location["image"]), location["image"])
+        return super().read_image(location["image"])

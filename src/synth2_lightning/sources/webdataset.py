@@ -26,10 +26,6 @@ _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _NUM_NAMED = 5
 
 
-class _DamageError(Exception):
-    pass
-
-
 class TarSource(IndexedSource):
     """Image source of uncompressed tar files, read by random access without extracting them.
 
@@ -45,10 +41,6 @@ class TarSource(IndexedSource):
             when they are scanned.
         name: Short name for logs.
         limit: Maximum number of images, from the first; ``None`` keeps all.
-
-    Example:
-        >>> TarSource("cc12m/*.tar", name="cc12m").tars
-        ('cc12m/*.tar',)
     """
 
     def __init__(self, tars: str | Sequence[str], name: str = "webdataset", limit: int | None = None) -> None:
@@ -147,7 +139,7 @@ def _scan(path: str, skipped: SkipCounter) -> Iterator[Entry]:
                 if member.isdir():
                     continue
                 if not 0 <= member.size <= num_bytes:  # a negative size would make the scan an endless loop
-                    raise _DamageError(f"its member {member.name!r} has a size of {member.size} bytes")
+                    raise tarfile.ReadError(f"its member {member.name!r} has a size of {member.size} bytes")
                 member_path = PurePosixPath(member.name)
                 key, suffix = str(member_path.with_suffix("")) if member_path.name else "", member_path.suffix.lower()
                 name = f"{path}:{member.name}"
@@ -172,7 +164,7 @@ def _scan(path: str, skipped: SkipCounter) -> Iterator[Entry]:
                     captions[key, suffix] = _read_caption(tar, member, suffix, path)
             _check_end(Path(path), tar.offset)
     # tarfile raises errors of many classes for damaged headers.
-    except (tarfile.TarError, OverflowError, EOFError, RecursionError, UnicodeDecodeError, _DamageError) as error:
+    except (tarfile.TarError, OverflowError, EOFError, RecursionError, UnicodeDecodeError) as error:
         raise OSError(
             f"{path} cannot be read as a tar ({error}); expected an uncompressed, complete one. If it is compressed, "
             "unpack it with gunzip; if it is damaged, download it again or exclude it from the pattern."
@@ -188,11 +180,11 @@ def _check_end(path: Path, end: int) -> None:
     with path.open("rb") as file:
         file.seek(end)
         if len(file.read(tarfile.BLOCKSIZE)) < tarfile.BLOCKSIZE:
-            raise _DamageError(f"it ends after {end} bytes, without an end-of-archive block")
+            raise tarfile.ReadError(f"it ends after {end} bytes, without an end-of-archive block")
         file.seek(end)
         while rest := file.read(2**20):
             if rest.strip(b"\0"):
-                raise _DamageError(f"the data after {end} bytes is not a valid member")
+                raise tarfile.ReadError(f"the data after {end} bytes is not a valid member")
 
 
 def _is_plain(member: tarfile.TarInfo, path: PurePosixPath) -> bool:
