@@ -123,7 +123,7 @@ class PromptTemplate:
         digest = hashlib.sha256(json.dumps(self._list_texts(), sort_keys=True).encode()).hexdigest()
         return {"template": self.template_id, "num_concepts": self.num_concepts, "fingerprint": digest[:12]}
 
-    def _list_texts(self) -> list[Any]:
+    def _list_texts(self) -> list[object]:
         return [self.request, self.system, [asdict(example) for example in self.examples], self.openings]
 
     def _render_start(self) -> Prompt:

@@ -96,5 +96,5 @@ class TableConcepts(ListedConcepts):
         return weight
 
 
-def _text(row: dict[str, Any], column: str | None, where: str) -> str:
+def _text(row: dict[str, object], column: str | None, where: str) -> str:
     return take_key(row[column], where, column) if column else ""

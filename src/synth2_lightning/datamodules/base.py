@@ -40,7 +40,7 @@ class ImageTextDataModule(LightningDataModule, ABC):
         self._sampler: StratifiedBatchSampler | None = None
         self._resumed: dict[str, Any] | None = None
         self._train_pairs: BatchDataset | None = None
-        self._fingerprint: dict[str, Any] | None = None
+        self._fingerprint: dict[str, int | str] | None = None
 
     @abstractmethod
     def make_train_pairs(self) -> BatchDataset:
@@ -54,7 +54,7 @@ class ImageTextDataModule(LightningDataModule, ABC):
         """Return the number of pairs of each stratum in the batch of one rank and step."""
         return (self.batch_size,)
 
-    def fingerprint(self) -> dict[str, Any]:
+    def fingerprint(self) -> dict[str, int | str]:
         """Return number and checksum of the training pairs, which a resumed run compares; after ``setup("fit")``."""
         if self._fingerprint is None:
             self._fingerprint = {"num_pairs": len(self.train_pairs), "checksum": self.train_pairs.fingerprint()}
@@ -82,7 +82,7 @@ class ImageTextDataModule(LightningDataModule, ABC):
             self._sampler.load_state_dict(state_dict)
 
     def train_dataloader(self) -> ResumableDataLoader:
-        """Return a data loader of one epoch of shuffled pairs; the sampler is shared by all epochs."""
+        """Return a data loader of one epoch of shuffled pairs; all epochs use one sampler."""
         # The sampler keeps its state when Lightning reloads data loaders (reload_dataloaders_every_n_epochs).
         if self._sampler is None:
             self._sampler = self._make_sampler()

@@ -132,7 +132,7 @@ class RealDataModule(ImageTextDataModule):
         return self._evaluate("predict", PredictionBatchSampler, self._to_predict)
 
     def on_before_batch_transfer(self, batch: ImageTextBatch, dataloader_idx: int) -> ImageTextBatch:
-        """Count the unreadable images of a batch; not in the workers, which do not share their counts.
+        """Count the unreadable images of a batch; not in the workers, because each counts its own.
 
         Raises:
             ValueError: If there are more than ``max_bad_images``.

@@ -5,7 +5,6 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from synth2_lightning.filters.base import RecordFilter
 from synth2_lightning.interfaces import Judge
@@ -258,7 +257,7 @@ def _unescape(text: str) -> str:
         return text.replace('\\"', '"').replace("\\'", "'").replace("\\n", "\n")
 
 
-def _find_text(value: Any, depth: int = 4) -> str | None:
+def _find_text(value: object, depth: int = 4) -> str | None:
     """Return the caption in a JSON value; ``None`` if there is none."""
     if isinstance(value, str):
         return value

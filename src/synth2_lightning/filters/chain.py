@@ -89,9 +89,13 @@ class FilterChain:
         """Counts of each filter so far, in order."""
         return tuple(
             FilterCount(
-                name, self._num_seen[name], self._num_changed[name], reasons.total(), dict(reasons.most_common())
+                name=name,
+                num_seen=self._num_seen[name],
+                num_changed=self._num_changed[name],
+                num_rejected=self._reasons[name].total(),
+                num_by_reason=dict(self._reasons[name].most_common()),
             )
-            for name, reasons in ((name, self._reasons[name]) for name in self.names)
+            for name in self.names
         )
 
 

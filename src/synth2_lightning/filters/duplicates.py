@@ -117,7 +117,7 @@ class NearDuplicates(CaptionFilter):
         return frozenset(join_ngrams(split_words(caption), self.ngram_size))
 
     def find_buckets(self, ngrams: Iterable[Ngrams]) -> Iterator[list[int]]:
-        """Yield the buckets of each caption; near duplicates share at least one with high probability."""
+        """Yield the buckets of each caption; near duplicates have one in common with high probability."""
         require_extra("datasketch", "captions")
         from datasketch import MinHash, MinHashLSH
 

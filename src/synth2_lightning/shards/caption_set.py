@@ -108,7 +108,7 @@ class CaptionSetWriter(PartWriter[_Row]):
             for sample, template, completion in zip(*columns, strict=True)
         )
 
-    def make_table(self, rows: Sequence[_Row], settings: Mapping[str, Any]) -> pa.Table:
+    def make_table(self, rows: Sequence[_Row], settings: Mapping[str, object]) -> pa.Table:
         """Return the table of a part."""
         columns = dict(zip(_Row._fields, zip(*rows, strict=True), strict=True))
         return pa.table(columns, schema=_COLUMNS.with_metadata(describe_settings(settings)))
@@ -186,8 +186,8 @@ class _Answers:
 def finish_caption_set(
     folder: Path,
     judge: Callable[[Sequence[CaptionRecord]], tuple[Sequence[CaptionRecord], Sequence[Rejected]]],
-    describe_filters: Callable[[], Sequence[Mapping[str, Any]]],
-    provenance: dict[str, Any],
+    describe_filters: Callable[[], Sequence[Mapping[str, object]]],
+    provenance: Mapping[str, object],
 ) -> dict[str, Any]:
     """Write the kept captions, the rejected ones with reasons, and the manifest; called after all writers have closed.
 

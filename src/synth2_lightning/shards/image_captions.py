@@ -6,11 +6,11 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import BinaryIO, Literal
 
 from synth2_lightning.io.atomic import write_atomically
 from synth2_lightning.io.console import visible, visible_json
@@ -76,7 +76,7 @@ class ImageCaptionFile:
         {'a.jpg'}
     """
 
-    def __init__(self, path: Path, format: Format, made_by: dict[str, Any]) -> None:
+    def __init__(self, path: Path, format: Format, made_by: Mapping[str, object]) -> None:
         self.path = path
         self._layout = _LAYOUTS[format]
         self.names: set[str] = set()
@@ -108,7 +108,7 @@ class ImageCaptionFile:
                 "another, or change its permissions. Nothing was changed."
             ) from error
 
-    def _check_settings(self, made_by: dict[str, Any]) -> None:
+    def _check_settings(self, made_by: Mapping[str, object]) -> None:
         settings_file = self.path.with_name(f"{self.path.name}.made-by.json")
         if self.path.exists() and self.path.stat().st_size:
             if not settings_file.is_file():

@@ -1,6 +1,7 @@
 """Manifest of a shard folder: written last, so that a folder with a manifest is complete."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -137,7 +138,7 @@ class Manifest:
         return manifest
 
 
-def _checksum(content: dict[str, Any]) -> int:
+def _checksum(content: Mapping[str, object]) -> int:
     return crc32(json.dumps({key: value for key, value in content.items() if key != "checksum"}).encode())
 
 

@@ -67,10 +67,10 @@ class PartWriter(ABC, Generic[Row]):
         self._fingerprint: Fingerprints | None = None
 
     @abstractmethod
-    def make_table(self, rows: Sequence[Row], settings: Mapping[str, Any]) -> pa.Table:
+    def make_table(self, rows: Sequence[Row], settings: Mapping[str, object]) -> pa.Table:
         """Return the table of a part, with the settings in its schema metadata."""
 
-    def start(self, settings: Mapping[str, Any]) -> None:
+    def start(self, settings: Mapping[str, object]) -> None:
         """Set the settings of the records and create the folder; must be called before the first record.
 
         Each part stores the settings; a resumed run must have the same.

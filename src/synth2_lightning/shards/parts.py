@@ -61,7 +61,7 @@ def remove_drafts(folder: Path) -> None:
             draft.unlink(missing_ok=True)
 
 
-def make_schema(tokens: TokenFormat, settings: Mapping[str, Any]) -> pa.Schema:
+def make_schema(tokens: TokenFormat, settings: Mapping[str, object]) -> pa.Schema:
     """Return the schema of a part; its metadata has the token format and the settings, which precede the manifest."""
     return pa.schema(
         [
@@ -77,7 +77,7 @@ def make_schema(tokens: TokenFormat, settings: Mapping[str, Any]) -> pa.Schema:
     )
 
 
-def describe_settings(settings: Mapping[str, Any]) -> dict[bytes, bytes]:
+def describe_settings(settings: Mapping[str, object]) -> dict[bytes, bytes]:
     """Return the schema metadata with the settings of a part."""
     return {_SETTINGS: json.dumps(settings).encode()}
 

@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 
-def refuse_other_settings(folder: Path, found: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    """Check that the records of a folder, made with ``found``, were made with the settings ``given`` for this run.
+def refuse_other_settings(folder: Path, found: Mapping[str, object], given: Mapping[str, object]) -> None:
+    """Check that the settings of the records in a folder, ``found``, are those of this run, ``given``.
 
     Raises:
         ValueError: If they differ, with every difference.
@@ -24,12 +23,12 @@ def refuse_other_settings(folder: Path, found: Mapping[str, Any], given: Mapping
         )
 
 
-def _flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def _flatten(settings: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    flat: dict[str, object] = {}
     for name, value in settings.items():
         flat |= _flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
     return flat
 
 
-def _show(settings: Mapping[str, Any], name: str) -> str:
+def _show(settings: Mapping[str, object], name: str) -> str:
     return repr(settings[name]) if name in settings else "not set"

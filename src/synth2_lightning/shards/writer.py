@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -86,7 +86,7 @@ class ShardWriter(PartWriter[_Row]):
             for sample, captions, tokens, row_scores in zip(images.samples, images.captions, rows, scores, strict=True)
         )
 
-    def make_table(self, rows: Sequence[_Row], settings: Mapping[str, Any]) -> pa.Table:
+    def make_table(self, rows: Sequence[_Row], settings: Mapping[str, object]) -> pa.Table:
         """Return the table of a part."""
         assert self._format is not None, "append() sets the format"
         keys, sources, captions, tokens, class_names, seeds, scores = zip(*rows, strict=True)
@@ -125,7 +125,7 @@ class ShardWriter(PartWriter[_Row]):
             )
 
 
-def finish(folder: Path, provenance: dict[str, Any], is_evaluation: bool = False) -> Manifest:
+def finish(folder: Path, provenance: Mapping[str, object], is_evaluation: bool = False) -> Manifest:
     """Write the manifest of all parts of a folder and return it; called once, after all writers have closed.
 
     Args:

@@ -163,7 +163,7 @@ class IndexedSource(ImageTextSource):
         return self._index
 
 
-def _fingerprint_end(location: Any) -> str:
+def _fingerprint_end(location: object) -> str:
     match location:
         case str():
             path, start, size = Path(location), 0, None

@@ -93,6 +93,6 @@ def check_caption_column(schema: pa.Schema, path: Path) -> None:
     """
     if "caption" not in schema.names:
         raise ValueError(f"{path} has no captions; its columns are {schema.names}. Expected a column 'caption'.")
-    kind = schema.field("caption").type
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind)):
-        raise ValueError(f"{path} has the type {kind} under 'caption'; expected one string per row.")
+    found = schema.field("caption").type
+    if not (pa.types.is_string(found) or pa.types.is_large_string(found) or pa.types.is_null(found)):
+        raise ValueError(f"{path} has the type {found} under 'caption'; expected one string per row.")

@@ -1,7 +1,6 @@
 """Photos with captions in COCO's JSON format (https://cocodataset.org/#format-data)."""
 
 from collections.abc import Iterator
-from typing import Any
 
 from synth2_lightning.io.locations import resolve
 from synth2_lightning.io.tables import take_text
@@ -62,10 +61,10 @@ class CocoSource(IndexedSource):
         except KeyError as error:
             raise ValueError(f"{path} has a record without {error}; expected {_EXPECTED}.") from error
 
-    def name_image(self, image: dict[str, Any]) -> str | None:
+    def name_image(self, image: dict[str, object]) -> str | None:
         """Return the key of an image; ``None`` for an image of another part of the data set."""
         return str(image["id"])
 
-    def reject(self, annotation: dict[str, Any]) -> str:
+    def reject(self, annotation: dict[str, object]) -> str:
         """Return the reason to skip an annotation, a plural noun phrase for the warning; empty if it is kept."""
         return ""

@@ -153,7 +153,7 @@ def _refuse_merged_rows(table: Path) -> None:
             )
 
 
-def _take_texts(value: Any, field: str, where: str, column: str) -> list[str]:
+def _take_texts(value: object, field: str, where: str, column: str) -> list[str]:
     """Return the captions of a row; missing members of a list become empty strings."""
     values = value if isinstance(value, list) else [] if value is None else [value]
     if not field:
@@ -171,7 +171,7 @@ def _take_texts(value: Any, field: str, where: str, column: str) -> list[str]:
     return texts
 
 
-def _refuse_record(value: Any, where: str, column: str) -> None:
+def _refuse_record(value: object, where: str, column: str) -> None:
     if isinstance(value, dict):
         likely = [name for name, member in value.items() if isinstance(member, str | list)] or list(value)
         raise ValueError(

@@ -29,7 +29,7 @@ def read_json(path: Path, expected: str) -> Any:
         raise ValueError(f"{path} is not valid JSON ({error}); expected {expected}.") from error
 
 
-def read_records(content: Any, field: str, path: Path, expected: str) -> list[dict[str, Any]]:
+def read_records(content: object, field: str, path: Path, expected: str) -> list[dict[str, object]]:
     """Return the list of objects under a field of a JSON object.
 
     Raises:
@@ -41,7 +41,7 @@ def read_records(content: Any, field: str, path: Path, expected: str) -> list[di
     return records
 
 
-def read_id(record: dict[str, Any], field: str, path: Path, expected: str) -> str:
+def read_id(record: dict[str, object], field: str, path: Path, expected: str) -> str:
     """Return the id under a field of a record as a string.
 
     Raises:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from synth2_lightning.io.locations import resolve
 from synth2_lightning.io.tables import take_text
@@ -61,7 +60,7 @@ class KarpathySource(IndexedSource):
             raise ValueError(f"{path} has a record without {error}; expected {_EXPECTED}.") from error
 
 
-def _to_entry(record: dict[str, Any], folder: Path, path: Path, number: int) -> Entry:
+def _to_entry(record: dict[str, object], folder: Path, path: Path, number: int) -> Entry:
     where = f"{path}, image {number},"
     file_name, file_path = (take_text(record.get(field), where, field) for field in ("filename", "filepath"))
     key = read_id(record, "cocoid", path, _EXPECTED) if "cocoid" in record else file_name

@@ -1,7 +1,5 @@
 """NoCaps (Agrawal et al., arXiv 1812.08658): images of Open Images in domains by their overlap with COCO's classes."""
 
-from typing import Any
-
 from synth2_lightning.sources.coco import CocoSource
 
 _DOMAINS = ("in-domain", "near-domain", "out-domain")
@@ -33,7 +31,7 @@ class NocapsSource(CocoSource):
             )
         self.domain = domain
 
-    def name_image(self, image: dict[str, Any]) -> str | None:
+    def name_image(self, image: dict[str, object]) -> str | None:
         """Return domain and id; ``None`` for images of other domains.
 
         Raises:

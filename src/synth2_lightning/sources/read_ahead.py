@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import TypeVar
 
 Item = TypeVar("Item")
 Content = TypeVar("Content")
@@ -34,27 +34,26 @@ def read_ahead(
     """
     if num_threads < 1 or num_ahead < 1:
         raise ValueError(f"read_ahead got num_threads={num_threads}, num_ahead={num_ahead}; expected 1 or more.")
+
+    def read_one(item: Item) -> tuple[Item, Content | OSError]:
+        try:
+            return item, read(item)
+        except OSError as error:
+            return item, error
+        except MemoryError as error:  # one item is too large; continue with the next
+            failure = OSError(f"{item} cannot be read: it does not fit into memory")
+            failure.__cause__ = error
+            return item, failure
+
     with ThreadPoolExecutor(num_threads, thread_name_prefix="read-ahead") as threads:
-        running: deque[tuple[Item, Future[Content]]] = deque()
+        running: deque[Future[tuple[Item, Content | OSError]]] = deque()
         try:
             for item in items:
-                running.append((item, threads.submit(read, item)))
+                running.append(threads.submit(read_one, item))
                 if len(running) > num_ahead:
-                    yield _take_first(running)
+                    yield running.popleft().result()
             while running:
-                yield _take_first(running)
+                yield running.popleft().result()
         finally:
-            for _, future in running:  # the consumer stopped early
+            for future in running:  # the consumer stopped early
                 future.cancel()
-
-
-def _take_first(running: deque[tuple[Item, Future[Any]]]) -> tuple[Item, Any]:
-    item, future = running.popleft()
-    try:
-        return item, future.result()
-    except OSError as error:
-        return item, error
-    except MemoryError as error:  # one item is too large; continue with the next
-        failure = OSError(f"{item} cannot be read: it does not fit into memory")
-        failure.__cause__ = error
-        return item, failure

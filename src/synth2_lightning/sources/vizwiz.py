@@ -1,7 +1,5 @@
 """VizWiz-Captions (Gurari et al., arXiv 2002.08565): images taken by blind people."""
 
-from typing import Any
-
 from synth2_lightning.sources.coco import CocoSource
 
 
@@ -21,7 +19,7 @@ class VizwizSource(CocoSource):
     def __init__(self, annotations: str, images: str, name: str = "vizwiz", limit: int | None = None) -> None:
         super().__init__(annotations, images, name, limit)
 
-    def reject(self, annotation: dict[str, Any]) -> str:
+    def reject(self, annotation: dict[str, object]) -> str:
         """Return the reason to skip a rejected or canned caption; empty for others.
 
         Raises:

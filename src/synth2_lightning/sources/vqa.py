@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
@@ -99,7 +98,7 @@ class VqaSource(IndexedSource):
         for key in answers:
             skipped.add("answers to unknown questions", f"question_id {key}")
 
-    def _name_image(self, image_id: Any, path: Path) -> str:
+    def _name_image(self, image_id: object, path: Path) -> str:
         try:
             return self.file_name.format(image_id=image_id)
         except (ValueError, TypeError, LookupError) as error:
@@ -112,6 +111,6 @@ class VqaSource(IndexedSource):
         """Return the question."""
         return str(self._loaded()["location"][index].as_py()["question"])
 
-    def read_image(self, location: dict[str, Any]) -> Image.Image:
+    def read_image(self, location: dict[str, str]) -> Image.Image:
         """Return the image of a question."""
         return super().read_image(location["image"])
