@@ -43,13 +43,10 @@ class ResumableDataLoader(DataLoader[ImageTextBatch]):
 
 
 def ignore_external_sigterm(_worker: int) -> None:
-    """Let a worker process react to SIGTERM from its parent process only.
+    """Let a worker process react to SIGTERM from its parent only; for ``DataLoader(worker_init_fn=...)``.
 
     Schedulers and shells send SIGTERM to all processes of a run, but training needs batches until it stops by itself.
     SIGTERM from the parent must still work: it terminates blocked workers.
-
-    Args:
-        _worker: Worker id, passed by ``DataLoader(worker_init_fn=...)``.
     """
     parent = multiprocessing.parent_process()
     assert parent is not None, "workers have a parent process"

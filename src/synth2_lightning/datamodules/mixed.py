@@ -15,12 +15,7 @@ from synth2_lightning.types import ImageTextBatch
 
 
 class MixedPairs(BatchDataset):
-    """Concatenation of photo pairs and synthetic pairs; batches contain photos first.
-
-    Args:
-        real: Pairs with photos; ``None`` if there are none.
-        synthetic: Pairs with image tokens.
-    """
+    """Concatenation of real pairs, if there are any, and synthetic pairs; batches contain real pairs first."""
 
     def __init__(self, real: BatchDataset | None, synthetic: BatchDataset) -> None:
         self.real = real

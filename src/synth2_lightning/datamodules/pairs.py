@@ -41,12 +41,7 @@ class BatchDataset(Dataset[ImageTextBatch], ABC):
 
 
 class Selection(BatchDataset):
-    """Subset of a dataset.
-
-    Args:
-        dataset: The dataset.
-        items: Indices of the selected items, in the new order.
-    """
+    """Subset of a dataset: the items with the given indices, in their order."""
 
     def __init__(self, dataset: BatchDataset, items: Sequence[int] | NDArray[np.int64]) -> None:
         self.dataset = dataset

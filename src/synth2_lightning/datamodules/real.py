@@ -30,7 +30,7 @@ class RealDataModule(ImageTextDataModule):
         val_batch_size: Images per batch and rank in validation, test and predict.
         image_encoder: Encoder of the model, whose input size the photos get: the shorter side is resized to it and the
             central square is cropped. The command line passes the encoder of the model.
-        image_size: Height and width in pixels for a model without image encoder; ``None`` with one.
+        image_size: Height and width in pixels for a model without image encoder; it cannot differ from the encoder's.
         num_workers: Number of data loader worker processes per rank.
         max_bad_images: Maximum number of unreadable images that a rank replaces by others.
         seed: Seed of the order of the training pairs.
@@ -38,7 +38,8 @@ class RealDataModule(ImageTextDataModule):
     Example:
         >>> from synth2_lightning.scenes.source import ScenesSource
         >>> from synth2_lightning.testing import TinyImageTokenizer
-        >>> data = RealDataModule(test=ScenesSource("test", 10), val_batch_size=5, image_encoder=TinyImageTokenizer())
+        >>> encoder = TinyImageTokenizer()  # of images of 8 by 8 pixels
+        >>> data = RealDataModule(test=ScenesSource("test", 5), image_encoder=encoder, num_workers=0)
         >>> data.setup("test")
         >>> next(iter(data.test_dataloader())).image.values.shape
         torch.Size([5, 3, 8, 8])

@@ -145,10 +145,7 @@ class AnswerFilter(RecordFilter):
 
 
 def read_caption(answer: str) -> str:
-    r"""Return the caption of a raw answer; empty if there is none.
-
-    Args:
-        answer: Raw answer of the language model.
+    r"""Return the caption of a language model's raw answer; empty if there is none.
 
     Example:
         >>> read_caption("<think>Short.</think>```json\n{\"caption\": \"A cat &amp; a dog.\"}\n```")

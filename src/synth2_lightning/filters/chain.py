@@ -39,9 +39,6 @@ class FilterCount:
 class FilterChain:
     """Applies filters in order to one caption set, block by block; the block size does not affect the result.
 
-    Args:
-        filters: Filters in order.
-
     Example:
         >>> from synth2_lightning.filters.length import LengthFilter
         >>> chain = FilterChain([LengthFilter()])

@@ -58,13 +58,9 @@ _COUNTS = {2: "two", 3: "three"}
 
 
 def describe_scene(scene: Scene, num_captions: int = 5) -> tuple[str, ...]:
-    """Return captions of a scene, each from another template; deterministic.
+    """Return 1 to 9 captions of a scene, each from another template; deterministic.
 
     Not every caption names every attribute, but all captions name an attribute by the same word.
-
-    Args:
-        scene: The scene.
-        num_captions: Number of captions, 1 to 9.
 
     Raises:
         ValueError: If there are fewer templates.

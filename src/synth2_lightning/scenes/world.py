@@ -145,11 +145,6 @@ def scene_at(split: Split, index: int, seed: int = 0) -> Scene:
     No scene of ``train`` has a held-out combination, and all scenes of ``held_out`` have one; about a quarter of the
     scenes of ``val`` and ``test`` have one.
 
-    Args:
-        split: Name of the split.
-        index: Index of the scene, from zero.
-        seed: Seed of the dataset.
-
     Example:
         >>> scene_at("val", 7) == scene_at("val", 7)
         True

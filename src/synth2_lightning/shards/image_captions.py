@@ -167,9 +167,6 @@ class ImageCaptionStream:
     Control characters of names and captions are escaped (``\x1b``), because terminals would execute them. JSONL parsers
     restore them; for other formats use :class:`ImageCaptionFile`, which does not escape them.
 
-    Args:
-        format: Format of the rows.
-
     Example:
         >>> ImageCaptionStream("csv").append([("a.jpg", "a dog runs")])
         image,caption

@@ -105,10 +105,7 @@ class PartWriter(ABC, Generic[Row]):
         self._fingerprint = fingerprint
 
     def refuse_other_inputs(self, fingerprint: Fingerprints) -> None:
-        """Check that the inputs of the written records are unchanged.
-
-        Args:
-            fingerprint: As in :meth:`note_inputs`.
+        """Check that the inputs of the written records are unchanged; the argument is that of :meth:`note_inputs`.
 
         Raises:
             ValueError: If an input changed, with the part and the first record.

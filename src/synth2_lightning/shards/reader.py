@@ -36,11 +36,9 @@ class ShardReader(Loadable):
         limit: Maximum number of rows, from the first; ``None`` keeps all.
 
     Raises:
-        ValueError: If the limit is below 1.
-
-    Example:
-        >>> ShardReader("shards/coco", limit=1000).limit
-        1000
+        FileNotFoundError: On ``load()``, if the folder, its manifest or a part is missing.
+        OSError: On ``load()``, if the cache cannot be written.
+        ValueError: If the limit is below 1, or on ``load()``, if a part differs from the manifest.
     """
 
     def __init__(self, folder: str | Path, limit: int | None = None) -> None:
@@ -63,13 +61,7 @@ class ShardReader(Loadable):
         return self._manifest
 
     def _load(self) -> None:
-        """Check the parts against the manifest and map them into memory.
-
-        Raises:
-            FileNotFoundError: If the folder, its manifest or a part is missing.
-            ValueError: If a part differs from the manifest.
-            OSError: If the cache cannot be written.
-        """
+        """Check the parts against the manifest and map them into memory."""
         folder = resolve(self.folder, "folder of shards")
         manifest = Manifest.read(folder)
         _check_parts(folder, manifest)

@@ -10,11 +10,7 @@ _MAX_BYTES = 4 * 2**30
 
 
 def read_json(path: Path, expected: str) -> Any:
-    """Return the content of a JSON file.
-
-    Args:
-        path: The file.
-        expected: Description of the expected content, for errors.
+    """Return the content of a JSON file; errors describe the ``expected`` content.
 
     Raises:
         OSError: If it is a folder, a pipe or a device.
