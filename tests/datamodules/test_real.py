@@ -18,7 +18,7 @@ from synth2_lightning.modules.codebook import CodebookModule
 from synth2_lightning.scenes.source import ScenesSource
 from synth2_lightning.sources.folder import FolderSource
 from synth2_lightning.testing import TinyImageTokenizer
-from synth2_lightning.types import ImageTextBatch
+from synth2_lightning.types import ImageTextBatch, Pixels
 
 MakeSource = Callable[..., FolderSource]
 pytestmark = [
@@ -215,7 +215,9 @@ def test_a_size_that_is_not_the_encoders_is_refused(make_source: MakeSource, ima
             use()
     same = RealDataModule(source, image_encoder=encoder, image_size=8, num_workers=0)
     same.setup("fit")
-    assert next(iter(same.train_dataloader())).image.values.shape[1:] == (3, 8, 8)
+    image = next(iter(same.train_dataloader())).image
+    assert isinstance(image, Pixels)
+    assert image.values.shape[1:] == (3, 8, 8)
 
 
 def test_the_encoder_of_a_module_is_found_at_any_depth() -> None:
