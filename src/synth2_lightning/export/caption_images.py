@@ -46,7 +46,7 @@ def caption_images(
         out: Output file. Images whose caption is already in it are skipped.
         format: Format of the rows.
         batch_size: Number of images per batch.
-        max_pixels: Refuse images with more pixels.
+        max_pixels: Maximum number of pixels of an image.
         console: For progress and errors; standard error by default.
 
     Returns:

@@ -96,7 +96,7 @@ class Captioner:
         Args:
             images: Images of any size: paths, PIL images, arrays or tensors of uint8.
             batch_size: Number of images per batch.
-            max_pixels: Refuse files with more pixels.
+            max_pixels: Maximum number of pixels of a file.
 
         Raises:
             OSError: If an image cannot be read, with its name and the reason.
@@ -227,7 +227,7 @@ def load_module(
 
     Raises:
         FileNotFoundError: If the location does not exist, or a file of the run is missing.
-        ValueError: If it is not a checkpoint of a captioner, does not record the arguments of its parts, or names
+        ValueError: If it is not a checkpoint of a captioner, does not record the arguments of its components, or names
             classes of packages that are not trusted.
     """
     path = resolve(location, "trained captioner")

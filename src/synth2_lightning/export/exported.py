@@ -10,19 +10,19 @@ from typing import Any, cast
 
 import torch
 
-from synth2_lightning.export.folder import CARD, CONFIG, CONTENT, FORMAT, WEIGHTS, is_exported, refuse_taken
+from synth2_lightning.export.component_files import copy_files, find_files
+from synth2_lightning.export.folder import CARD, CONFIG, CONTENT, FORMAT, WEIGHTS, check_replaceable, is_exported
 from synth2_lightning.export.hub import locate_export
 from synth2_lightning.export.model_card import write_card
-from synth2_lightning.export.part_files import copy_files, find_files
 from synth2_lightning.export.runs import find_run, read_cards, read_data
 from synth2_lightning.export.weights import load_weights, save_weights
 from synth2_lightning.interfaces import ImageTokenizer
 from synth2_lightning.io.atomic import write_files
-from synth2_lightning.io.class_specs import build_part, copy_plain
+from synth2_lightning.io.class_specs import build_component, copy_plain
 from synth2_lightning.io.fingerprints import fingerprint_weights
 from synth2_lightning.io.json_text import parse_json
 from synth2_lightning.io.locations import HUB_SCHEME, limit_locations, note_locations, resolve
-from synth2_lightning.io.trusted_packages import refuse_foreign_packages, trusting
+from synth2_lightning.io.trusted_packages import check_packages, trusting
 from synth2_lightning.modules.captioner_checkpoint import describe_captioner, read_captioner
 from synth2_lightning.modules.captioning import VisionLanguageModule
 
@@ -50,13 +50,13 @@ def export_captioner(
         trust: Packages whose classes the checkpoint may name, besides this one, torch, lightning and transformers.
 
     Returns:
-        The folder, with ``model.safetensors`` (trained weights), ``config.json`` (parts, versions, fingerprints),
-        ``README.md`` (a model card) and ``files/`` (files that the parts read).
+        The folder, with ``model.safetensors`` (trained weights), ``config.json`` (components, versions, fingerprints),
+        ``README.md`` (a model card) and ``files/`` (files that the components read).
 
     Raises:
         FileNotFoundError: If the run or a card does not exist.
         FileExistsError: If the folder holds other files.
-        ValueError: If the checkpoint is not of a captioner, does not record the arguments of its parts, or names
+        ValueError: If the checkpoint is not of a captioner, does not record the arguments of its components, or names
             classes of packages that are not trusted.
         OSError: If the folder cannot be written.
 
@@ -66,7 +66,7 @@ def export_captioner(
         FileNotFoundError: The run or checkpoint is not at 'runs/nothing'...
     """
     target = Path(folder)
-    refuse_taken(target)
+    check_replaceable(target)
     found = find_run(run)
     description, step = describe_captioner(found.checkpoint)
     with note_locations() as locations, trusting(trust):
@@ -74,11 +74,12 @@ def export_captioner(
     scores = read_cards(found.folder, step, cards)
     with write_files(target, replaced=CONTENT) as draft:
         save_weights(module.state_dict(), draft / WEIGHTS)
+        frozen = module.frozen_components
         config = {
             "format": FORMAT,
             "format_version": _FORMAT_VERSION,
             "model": copy_files(description, locations, draft),
-            "frozen_parts": {name: fingerprint_weights(name, getattr(module, name)) for name in module.frozen_parts},
+            "frozen_parts": {name: fingerprint_weights(name, getattr(module, name)) for name in frozen},
             "codebooks": _list_codebooks(module),
             "trained_weights": module.num_trainable(),
             "step": step,
@@ -111,7 +112,7 @@ def load_exported(
         from_hub: Names of models on the Hub that may be downloaded.
 
     Returns:
-        The module on the CPU, in evaluation mode, with the weights of all parts.
+        The module on the CPU, in evaluation mode, with the weights of all components.
 
     Raises:
         FileNotFoundError: If the export or a file of it is missing.
@@ -145,8 +146,8 @@ def _read_text(folder: Path) -> bytes:
 def _load(folder: Path) -> VisionLanguageModule:
     config = _read_config(folder)
     description = copy_plain(config["model"], f"The description in {folder / CONFIG}")
-    refuse_foreign_packages(description)
-    module = cast(VisionLanguageModule, build_part(find_files(description, folder), VisionLanguageModule))
+    check_packages(description)
+    module = cast(VisionLanguageModule, build_component(find_files(description, folder), VisionLanguageModule))
     module.configure_model()
     _check_codebooks(config, module, folder)
     weights = resolve(folder / WEIGHTS, "file of the exported captioner's weights")
@@ -165,7 +166,9 @@ def _hash(path: Path) -> str:
 
 
 def _list_codebooks(module: VisionLanguageModule) -> dict[str, str]:
-    return {name: part.codebook for name, part in module.named_modules() if isinstance(part, ImageTokenizer)}
+    return {
+        name: component.codebook for name, component in module.named_modules() if isinstance(component, ImageTokenizer)
+    }
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
@@ -186,13 +189,13 @@ def _check_codebooks(config: Mapping[str, Any], module: VisionLanguageModule, fo
     expected, present = config.get("codebooks", {}), _list_codebooks(module)
     if expected != present:
         raise ValueError(
-            f"The captioner in {folder} was exported with the codebooks {expected}, but its parts have {present}. "
+            f"The captioner in {folder} was exported with the codebooks {expected}, but its components have {present}. "
             "Expected the same weights: check the files that image_encoder names."
         )
     for name, fingerprint in config.get("frozen_parts", {}).items():
         if (loaded := fingerprint_weights(name, getattr(module, name))) != fingerprint:
             warnings.warn(
-                f"The frozen part {name!r} of the captioner in {folder} has the weights {loaded}; expected "
+                f"The frozen component {name!r} of the captioner in {folder} has the weights {loaded}; expected "
                 f"{fingerprint}, as at export. Captions may differ. Check the files that its arguments name.",
                 stacklevel=3,
             )

@@ -171,8 +171,8 @@ def check_image_generator(generator: ImageGenerator, encoder: ImageEncoder) -> N
         >>> from synth2_lightning.testing import TinyImageGenerator, TinyImageTokenizer
         >>> check_image_generator(TinyImageGenerator(), TinyImageTokenizer())
     """
-    for part in (generator, encoder):
-        part.load()
+    for component in (generator, encoder):
+        component.load()
     provenance = generator.provenance()
     generator.load()
     assert generator.provenance() == json.loads(json.dumps(provenance)), "provenance: expected equal JSON values"

@@ -1,4 +1,4 @@
-"""Copies of the files that a model's parts read, so that its exported folder is self-contained."""
+"""Copies of the files that a model's components read, so that its exported folder is self-contained."""
 
 import shutil
 from collections.abc import Collection, Mapping
@@ -21,11 +21,11 @@ def copy_files(description: Any, locations: Collection[str], folder: Path, where
     """Copy local and downloaded files into an export, and return the description with the copies' locations.
 
     Names on the Hub, ``package://`` and ``weights://`` are valid on every machine and stay. A copy keeps its file
-    name, because parts derive their names from it.
+    name, because components derive their names from it.
 
     Args:
         description: Nested plain values.
-        locations: Locations that were read while the parts were built, as written in the description.
+        locations: Locations that were read while the components were built, as written in the description.
         folder: Folder of the export; copies go to ``files/ARGUMENT/``.
         where: Path of this description in the complete one.
 
@@ -107,7 +107,7 @@ def _exists(text: str) -> bool:
 
 
 def _is_local(text: str, locations: Collection[str]) -> bool:
-    # A word without a slash may be a name or prompt that equals a folder's name: it counts only if a part read it.
+    # A word without a slash may be a name or prompt that equals a folder's name: it counts only if a component read it.
     if is_remote(text):
         return text in locations and not text.startswith(_EVERYWHERE)
     if not text or "://" in text or not (text in locations or "/" in text):
