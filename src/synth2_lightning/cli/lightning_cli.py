@@ -20,6 +20,7 @@ from synth2_lightning.callbacks.trainer_settings import MonitorCheckCallback, ch
 from synth2_lightning.cli.checkpoint_selection import check_content, check_settings, find_best, find_last
 from synth2_lightning.cli.errors import hide_noise
 from synth2_lightning.cli.run_files import explain_denied_import, typed_names
+from synth2_lightning.compat.lightning import attributes_of
 from synth2_lightning.datamodules.real import find_image_encoder
 from synth2_lightning.io.trusted_packages import TRUSTED_PACKAGES, check_no_functions, trusting
 from synth2_lightning.io.yaml_text import check_run_files
@@ -132,7 +133,7 @@ class CommandLine(LightningCLI):
         settings = collect_settings(json.loads(dumped)[self.subcommand], trainer)
         watch = RunSettingsCallback(settings, self._allows_changes)
         if is_fit:
-            trainer.callbacks += [MonitorCheckCallback(), watch]  # type: ignore[attr-defined]  # Lightning's own
+            attributes_of(trainer).callbacks += [MonitorCheckCallback(), watch]
         check_launcher(trainer.strategy)
         check_trainer_settings(trainer, is_fit and given["ckpt_path"] is not None)
         # Set on the trainer instead of passed to its method, so that hooks before loading can read the path.

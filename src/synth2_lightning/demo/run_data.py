@@ -33,7 +33,7 @@ def build_data_component(folder: Path | None, expected: type[Component], name: s
         if not where.endswith(name):
             continue
         try:
-            is_match = issubclass(find_class(description["class_path"], object, where), expected)
+            is_match = issubclass(find_class(description["class_path"], (object,), where), expected)
         except ValueError:  # not trusted, or not of this version
             if name:
                 raise

@@ -57,7 +57,7 @@ def build_module(
     class_path, described = read_class_spec(content, checkpoint)
     described = {name: value for name, value in described.items() if name not in replaced}
     check_packages({"class_path": class_path or OWN_PACKAGE, "init_args": described})
-    part = expected if class_path is None else find_class(class_path, expected, "model")
+    part = expected if class_path is None else find_class(class_path, (expected,), "model")
     with hub_from_cache():
         try:
             module = build_class(part, {**described, **replaced}, "model")
