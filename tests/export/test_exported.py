@@ -19,8 +19,8 @@ from synth2_lightning.export.captioner import load
 from synth2_lightning.export.exported import export_captioner, load_exported
 from synth2_lightning.export.folder import is_exported
 from synth2_lightning.export.runs import find_run
-from synth2_lightning.export.weights import load_weights
 from synth2_lightning.io.class_specs import build_component
+from synth2_lightning.io.safetensors import read_safetensors
 from synth2_lightning.io.trusted_packages import trusting
 from synth2_lightning.modules.captioning import VisionLanguageModule
 from synth2_lightning.testing import tiny_batch
@@ -215,9 +215,9 @@ def test_an_export_that_is_replaced_while_it_is_read_is_read_again(
             with ThreadPoolExecutor(1) as another:  # as another process would
                 another.submit(export_captioner, run, folder).result()
             raise ValueError("the file is gone")
-        return load_weights(path)
+        return read_safetensors(path)
 
-    monkeypatch.setattr("synth2_lightning.export.exported.load_weights", replace_first)
+    monkeypatch.setattr("synth2_lightning.export.exported.read_safetensors", replace_first)
     assert _same_bits(load_exported(folder), _load(run))
 
 

@@ -9,7 +9,7 @@ from synth2_lightning.decoders.language_model import LoraSettings, PretrainedLan
 from synth2_lightning.encoders.vqgan import VQGANTokenizer
 from synth2_lightning.interfaces import ResamplerFactory
 from synth2_lightning.io.class_specs import build_component
-from synth2_lightning.io.trusted_packages import check_no_functions, check_packages, list_packages, trusting
+from synth2_lightning.io.trusted_packages import check_no_functions, check_packages, list_names, trusting
 from synth2_lightning.nn.perceiver import PerceiverResampler
 
 
@@ -55,7 +55,7 @@ def test_packages_of_classes_and_files_are_found_at_any_depth() -> None:
         "a": [{"class_path": "one.A"}, "package://two.inner/b"],
         "b": {"c": ["package://three"], "d": "four.x"},
     }
-    assert list_packages(description) == {"one", "two", "three"}
+    assert {package for _, package in list_names(description)} == {"one", "two", "three"}
     with trusting(["one", "two", "three"]):
         check_packages(description)
     with (

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
 from torch.distributed.checkpoint.filesystem import FileSystemReader
@@ -18,20 +17,15 @@ from torch.distributed.checkpoint.planner import ReadItem
 from torch.distributed.checkpoint.state_dict_loader import load
 
 from synth2_lightning.export.sharded_index import read_index
-from synth2_lightning.export.weights import save_weights
 from synth2_lightning.io.atomic import write_atomically
+from synth2_lightning.io.safetensors import write_safetensors
 
 _INDEX = ".metadata"  # written by torch, a pickle: the file and offset of each part of each tensor
 _REST = "meta.pt"  # written by Lightning: all but weights and optimizers
 
 
 def is_sharded(path: Path) -> bool:
-    """Return whether a checkpoint is a folder that ``ModelParallelStrategy`` or ``FSDPStrategy`` wrote.
-
-    Example:
-        >>> is_sharded(Path("last.ckpt"))
-        False
-    """
+    """Return whether a checkpoint is a folder that ``ModelParallelStrategy`` or ``FSDPStrategy`` wrote."""
     return (path / _REST).is_file()  # the same test as Lightning's
 
 
@@ -169,8 +163,8 @@ def _explained(folder: Path) -> Iterator[None]:
 
 def _save(checkpoint: dict[str, Any], suffix: str, file: Path) -> None:
     try:
-        torch.save(checkpoint, file) if suffix == ".ckpt" else save_weights(checkpoint["state_dict"], file)
-    except (RuntimeError, SafetensorError) as error:  # raised on a full disk
+        torch.save(checkpoint, file) if suffix == ".ckpt" else write_safetensors(checkpoint["state_dict"], file)
+    except RuntimeError as error:  # raised on a full disk
         raise OSError(str(error).partition("\n")[0]) from error
 
 

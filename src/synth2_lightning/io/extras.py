@@ -6,10 +6,6 @@ from importlib.util import find_spec
 def require_extra(package: str, extra: str) -> None:
     """Raise if a package is missing that only an extra of this package installs.
 
-    Args:
-        package: Its import name, such as ``"openai"``.
-        extra: The extra, such as ``"captions"``.
-
     Raises:
         ModuleNotFoundError: If the package is not installed.
 

@@ -19,9 +19,6 @@ def limit_size(max_bytes: int) -> Callable[[httpx2.Response], Coroutine[Any, Any
     It raises as soon as the limit is exceeded, also for bodies of redirects and errors. Limit the time with
     ``asyncio.timeout`` around the request: the timeouts of httpx2 apply to single reads.
 
-    Args:
-        max_bytes: Maximum size of a body.
-
     Example:
         >>> client = httpx2.AsyncClient(headers=NOT_COMPRESSED, event_hooks={"response": [limit_size(1_000_000)]})
         >>> client.headers["Accept-Encoding"]
@@ -48,9 +45,6 @@ def check_redirects(url: str) -> Callable[[httpx2.Request], Coroutine[Any, Any, 
     its network. Loopback, link-local and private addresses, and names that resolve to them, are private. A private URL
     of the user may redirect to other private hosts.
 
-    Args:
-        url: The requested URL.
-
     Example:
         >>> hook = check_redirects("https://example.org/a.jpg")
         >>> asyncio.run(hook(httpx2.Request("GET", "http://127.0.0.1/admin")))
@@ -68,12 +62,7 @@ def check_redirects(url: str) -> Callable[[httpx2.Request], Coroutine[Any, Any, 
 
 
 def run_async(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine and return its result; in a new thread if this one already runs an event loop (notebooks).
-
-    Example:
-        >>> run_async(asyncio.sleep(0, "done"))
-        'done'
-    """
+    """Run a coroutine and return its result; in a new thread if this one already runs an event loop (notebooks)."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:

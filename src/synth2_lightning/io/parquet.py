@@ -29,12 +29,6 @@ def write_tables(tables: Iterator[pa.Table], path: Path) -> int:
 
     Returns:
         The number of rows.
-
-    Example:
-        >>> from tempfile import TemporaryDirectory
-        >>> with TemporaryDirectory() as folder:
-        ...     write_tables(iter([pa.table({"caption": ["a dog"]})] * 2), Path(folder) / "captions.parquet")
-        2
     """
     first = next(tables)
     num_rows = 0
@@ -49,14 +43,9 @@ def write_tables(tables: Iterator[pa.Table], path: Path) -> int:
 def read_parquet(path: Path, columns: Sequence[str] | None = None, advice: str = "") -> pa.Table:
     """Read a table, or some of its columns.
 
-    Args:
-        path: The file.
-        columns: Names; all columns if ``None``.
-        advice: How to replace a damaged file, for the message.
-
     Raises:
-        OSError: If the file cannot be read.
-        ValueError: If it is not a Parquet file, damaged, or too large when uncompressed.
+        OSError: As :func:`open_parquet`.
+        ValueError: As :func:`open_parquet`.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -66,9 +55,9 @@ def read_parquet(path: Path, columns: Sequence[str] | None = None, advice: str =
         ['a dog']
     """
     with open_parquet(path, advice) as file:
-        return pa.Table.from_batches(
-            list(read_batches(file, columns)), _select(file.schema_arrow, columns or file.schema_arrow.names)
-        )
+        schema = file.schema_arrow
+        fields = [schema.field(name) for name in columns or schema.names]
+        return pa.Table.from_batches(list(read_batches(file, columns)), pa.schema(fields, schema.metadata))
 
 
 def read_batches(
@@ -79,7 +68,7 @@ def read_batches(
     Args:
         file: The open file.
         columns: Names; all columns if ``None``.
-        row_group: Index of the row group to read; all rows if ``None``.
+        row_group: Index of the only row group to read.
 
     Raises:
         ValueError: If the values do not match the schema, or the number of rows does not match the metadata.
@@ -131,7 +120,3 @@ def _check_group_sizes(metadata: pq.FileMetaData) -> None:
                 f"its row group {number} has {group.total_byte_size} bytes uncompressed; expected at most "
                 f"{MAX_GROUP_BYTES}; if you trust the file, write it again with smaller row groups"
             )
-
-
-def _select(schema: pa.Schema, columns: Sequence[str]) -> pa.Schema:
-    return pa.schema([schema.field(name) for name in columns], schema.metadata)

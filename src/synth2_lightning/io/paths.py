@@ -23,16 +23,10 @@ def expand_home(path: str | Path) -> Path:
 
 
 def check_not_special(path: Path) -> Path:
-    """Raise if a path is a pipe, a socket or a device, which could block the reader or never end.
-
-    Args:
-        path: Any path; folders and missing files pass.
-
-    Returns:
-        The path.
+    """Return the path; raise if it is a pipe, a socket or a device, which could block the reader or never end.
 
     Raises:
-        OSError: If it is a pipe, a socket or a device, or a link to one.
+        OSError: If it is one of them, or a link to one; folders and missing files pass.
 
     Example:
         >>> check_not_special(Path("/dev/zero"))
@@ -49,10 +43,7 @@ def check_not_special(path: Path) -> Path:
 
 
 def require_file(path: Path) -> Path:
-    """Raise if a path is a folder, a pipe, a socket or a device.
-
-    Returns:
-        The path.
+    """Return the path; raise if it is a folder, a pipe, a socket or a device.
 
     Raises:
         OSError: If it is one of them; missing files pass.
