@@ -12,13 +12,12 @@ import fsspec
 import fsspec.config
 from fsspec.asyn import AsyncFileSystem
 
-MD5 = re.compile(r"[0-9a-f]{32}")
+_MD5 = re.compile(r"[0-9a-f]{32}")
 _VERSIONS = (
     *("ETag", "etag", "md5Hash", "Content-MD5", "Digest", "blob_id", "sha"),
     *("LastModified", "Last-Modified", "last_modified", "mtime", "modify", "created"),
 )
 """Fields of fsspec listings that identify a version of a file; the first present one is used."""
-HTTP = ("http", "https")
 BASE_SECONDS = 60.0
 MIN_BYTES_PER_SECOND = 20_000
 """Required average speed of a fetch, after the base time."""
@@ -32,7 +31,7 @@ class RemoteFile:
 
     Args:
         path: Path on the file system.
-        size: Size in bytes; ``None`` if not listed.
+        size: In bytes; ``None`` if not listed.
         version: Identifies the content of the path; empty if not listed.
         modified: Seconds since 1970.
     """
@@ -45,7 +44,7 @@ class RemoteFile:
     @property
     def md5(self) -> str | None:
         """MD5 in the ETag, which S3 sets for single-part uploads without KMS encryption."""
-        return self.version if MD5.fullmatch(self.version) else None
+        return self.version if _MD5.fullmatch(self.version) else None
 
 
 def open_filesystem(address: str) -> tuple[Any, str]:
@@ -61,7 +60,7 @@ def open_filesystem(address: str) -> tuple[Any, str]:
 def _options(protocol: str) -> dict[str, Any]:
     if protocol == "s3":  # s3fs retries five times itself; 25 attempts would take minutes
         return {"config_kwargs": {"retries": {"max_attempts": 0}}}
-    if protocol in HTTP:
+    if protocol in ("http", "https"):
         import aiohttp
 
         # aiohttp's default of five minutes is too short for large files; time_limit() limits every file.
