@@ -58,10 +58,6 @@ def find_last(trainer: Trainer, watch: RunSettingsCallback, is_fit: bool) -> str
 def find_best(trainer: Trainer, watch: RunSettingsCallback) -> str:
     """Return the best-scoring checkpoint of the newest run of the same network that has a score.
 
-    Args:
-        trainer: As for :func:`find_last`.
-        watch: Callback with the settings of this run.
-
     Raises:
         FileNotFoundError: If no checkpoint has a score.
         ValueError: If the network's settings differ from those of all such checkpoints.
@@ -91,10 +87,6 @@ def check_settings(checkpoint: Path, watch: RunSettingsCallback) -> None:
 
     Remote checkpoints and folders of DeepSpeed are compared after the strategy has loaded them.
 
-    Args:
-        checkpoint: Path or URL.
-        watch: Callback with the settings of this run.
-
     Raises:
         ValueError: If the checkpoint is damaged, or settings differ.
     """
@@ -108,10 +100,6 @@ def check_content(checkpoint: Path, strategy: object) -> None:
     """Raise on a checkpoint that is damaged or may hold code, if the strategy loads it by itself, unchecked.
 
     Other strategies load files only, by :class:`~synth2_lightning.callbacks.checkpoint_io.CheckedCheckpointIO`.
-
-    Args:
-        checkpoint: Path or URL.
-        strategy: Strategy of the trainer.
 
     Raises:
         FileNotFoundError: If a file of a sharded checkpoint is missing.

@@ -33,14 +33,11 @@ _RESUME_WITH_CHANGES = (
 
 
 def run_lightning(words: Sequence[str], trust: Sequence[str]) -> "CommandLine":
-    """Run a trainer command.
+    """Run a trainer command, and return the finished command line with its trainer.
 
     Args:
         words: Arguments of the command line, with the paths of the run files.
         trust: Packages whose classes run files and checkpoints may name, besides the trusted ones.
-
-    Returns:
-        The finished command line with its trainer.
 
     Raises:
         argparse.ArgumentError: If a run file or an argument has an unknown setting or an invalid value.
@@ -77,7 +74,7 @@ class CommandLine(LightningCLI):
 
     Args:
         words: Arguments of the command line.
-        callbacks: Callbacks of every run, besides those of its run file.
+        callbacks: Callbacks of every run, in addition to those of its run file.
     """
 
     def __init__(self, words: Sequence[str], callbacks: Sequence[Callback]) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from synth2_lightning.cli.arguments import check_options
-from synth2_lightning.cli.run_files import find_configs, split_trust
+from synth2_lightning.cli.run_files import find_run_files, split_trust
 from synth2_lightning.io.paths import check_not_special
 
 if TYPE_CHECKING:
@@ -25,13 +25,10 @@ OPTIONS = {
 
 
 def run_trainer(words: Sequence[str]) -> "CommandLine":
-    """Run ``fit``, ``validate``, ``test`` or ``predict``.
+    """Run ``fit``, ``validate``, ``test`` or ``predict``, and return the finished command line with its trainer.
 
     Args:
         words: Arguments of the command line, starting with the command.
-
-    Returns:
-        The finished command line with its trainer.
 
     Raises:
         UsageError: If an option is unknown.
@@ -47,7 +44,7 @@ def run_trainer(words: Sequence[str]) -> "CommandLine":
     check_options(words[1:], OPTIONS, f"synth2 {words[0]}")
     _check_checkpoint(words)
     words, trust = split_trust(words)
-    words = find_configs(words)
+    words = find_run_files(words)
     from synth2_lightning.cli.lightning_cli import run_lightning
 
     return run_lightning(words, trust)

@@ -17,7 +17,7 @@ _PICKLES = {".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth"}
 _SAFE = {".safetensors", ".gguf"}
 
 
-def copy_files(description: Any, locations: Collection[str], folder: Path, where: str = "") -> Any:
+def copy_files(description: object, locations: Collection[str], folder: Path, where: str = "") -> Any:
     """Copy local and downloaded files into an export, and return the description with the copies' locations.
 
     Names on the Hub, ``package://`` and ``weights://`` are valid on every machine and stay. A copy keeps its file
@@ -52,12 +52,8 @@ def copy_files(description: Any, locations: Collection[str], folder: Path, where
     return f"{_HERE}{target.as_posix()}"
 
 
-def find_files(description: Any, folder: Path) -> Any:
+def find_files(description: object, folder: Path) -> Any:
     """Resolve ``here://`` locations of a description to paths.
-
-    Args:
-        description: Nested plain values that :func:`copy_files` returned.
-        folder: Folder of the export.
 
     Raises:
         ValueError: If a location is outside of the folder, is a URL, or is a file that may hold code. Other paths are

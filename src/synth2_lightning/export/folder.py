@@ -13,12 +13,7 @@ FORMAT = "synth2-lightning captioner"
 
 
 def is_exported(folder: str | Path) -> bool:
-    """Return whether a folder holds a captioner that ``synth2 export`` wrote.
-
-    Example:
-        >>> is_exported("runs/version_0")
-        False
-    """
+    """Return whether a folder holds a captioner that ``synth2 export`` wrote."""
     try:
         config = check_not_special(complete_folder(Path(folder)) / CONFIG)
         return bool(parse_json(config.read_bytes())["format"] == FORMAT)

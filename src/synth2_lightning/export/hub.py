@@ -79,9 +79,6 @@ def check_repository(name: str) -> None:
 
     Raises:
         ValueError: If it is not.
-
-    Example:
-        >>> check_repository("me/captioner")
     """
     if name.count("/") != 1 or not all(name.split("/")):
         raise ValueError(f"The repository's name is {name!r}; expected OWNER/NAME, such as 'me/captioner'.")

@@ -25,7 +25,7 @@ def write_card(
         name: Name of the captioner.
         config: Content of its ``config.json``.
         scores: Protocol cards.
-        data: Training data; ``None`` if unknown.
+        data: ``None`` if unknown.
         license: License of the weights as a Hub identifier.
     """
     from huggingface_hub import ModelCardData
@@ -133,12 +133,12 @@ def _component_lines(config: Mapping[str, Any]) -> Iterator[str]:
     yield "\nTheir classes and arguments are in `config.json`."
 
 
-def _fold(title: str, content: Any) -> str:
+def _fold(title: str, content: object) -> str:
     text = json.dumps(content, indent=2, ensure_ascii=False)
     return f"<details><summary>{title}</summary>\n\n```json\n{text}\n```\n\n</details>"
 
 
-def _shorten(value: Any) -> str:
+def _shorten(value: object) -> str:
     """Return a value as text; of absolute paths only the last component."""
     if isinstance(value, str) and expand_home(value).is_absolute():
         return f"…/{Path(value).name}"

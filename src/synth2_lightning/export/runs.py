@@ -20,10 +20,6 @@ class Run:
     Args:
         checkpoint: The file.
         folder: Folder of its run, with ``config.yaml`` and ``cider/``; ``None`` if there is none.
-
-    Example:
-        >>> Run(Path("last.ckpt"), None).folder is None
-        True
     """
 
     checkpoint: Path
@@ -31,10 +27,7 @@ class Run:
 
 
 def find_run(location: str | Path) -> Run:
-    """Return the checkpoint and the folder of a run.
-
-    Args:
-        location: As for :func:`~synth2_lightning.io.locations.find_checkpoint`.
+    """Return the checkpoint of :func:`~synth2_lightning.io.locations.find_checkpoint`, and the folder of its run.
 
     Raises:
         FileNotFoundError: If there is no checkpoint.
@@ -84,10 +77,6 @@ class DataRecord:
         components: Key in the run file, class and arguments of every component of the data.
         manifests: Manifests of the shards that the run file names; the reason if one cannot be read.
         synthetic_fraction: Class and arguments of the synthetic fraction of a batch; ``None`` if data was not mixed.
-
-    Example:
-        >>> DataRecord([], {}, None).manifests
-        {}
     """
 
     components: list[tuple[str, str, dict[str, Any]]]
@@ -116,10 +105,6 @@ def read_run_file(folder: Path | None) -> Mapping[str, Any]:
 
     Raises:
         ValueError: If it is damaged.
-
-    Example:
-        >>> read_run_file(None)
-        {}
     """
     if folder is None or not (path := folder / "config.yaml").is_file():
         return {}
@@ -131,7 +116,7 @@ def read_run_file(folder: Path | None) -> Mapping[str, Any]:
     return content
 
 
-def _list_components(node: Any, where: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
+def _list_components(node: object, where: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
     if not isinstance(node, Mapping) or "class_path" not in node:
         return
     init_args = node.get("init_args")

@@ -91,7 +91,7 @@ def read_sharded(folder: Path, weights_only: bool = False) -> dict[str, Any]:
 
     Args:
         folder: The checkpoint.
-        weights_only: Skip all else, such as the optimizers' states, which are twice as large as the weights.
+        weights_only: Skip the optimizers' states, which are twice as large as the weights, and all else.
 
     Raises:
         FileNotFoundError: If the folder is not a sharded checkpoint, or a part of it is missing.
@@ -171,8 +171,7 @@ def _save(checkpoint: dict[str, Any], suffix: str, file: Path) -> None:
 class _SafeReader(FileSystemReader):
     """Reads the index, a pickle, without running code; torch itself reads the tensors safely."""
 
-    def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
-        del args, kwargs
+    def read_metadata(self, *_: object, **__: object) -> Metadata:
         index = read_index(Path(self.path) / _INDEX)
         index.storage_meta = StorageMeta(load_id=self.load_id)
         return index
