@@ -67,7 +67,7 @@ def request_stop(trainer: Trainer) -> None:
 
 
 def is_validation_due(trainer: Trainer) -> bool:
-    """Whether a validation follows the current training batch.
+    """Return whether a validation follows the current training batch.
 
     Calls ``_TrainingEpochLoop._should_check_val_fx``; Lightning has no public method for it. Call it within
     ``on_train_batch_end``.
@@ -96,7 +96,7 @@ def save_also_after_steps(callback: ModelCheckpoint) -> None:
 
 
 def is_multiprocessing(strategy: Strategy) -> bool:
-    """Whether a strategy starts its processes by ``multiprocessing`` (``ddp_spawn``, ``ddp_fork``, ``ddp_notebook``).
+    """Return whether a strategy starts processes by ``multiprocessing`` (``ddp_spawn``, ``ddp_fork``, ``ddp_notebook``).
 
     Tests for ``_MultiProcessingLauncher``; strategies have no public attribute for it.
 

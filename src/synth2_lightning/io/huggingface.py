@@ -17,7 +17,7 @@ def read_language_model(
     location: str,
     gguf_file: str | None,
     dtype: Literal["float32", "bfloat16", "float16"],
-    attn_implementation: str | None = None,
+    attn_implementation: str | None,
 ) -> Any:
     """Read a causal language model; GGUF weights are dequantized, so that gradients flow through them.
 

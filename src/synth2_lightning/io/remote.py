@@ -14,11 +14,11 @@ import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import fsspec
 import fsspec.config
 from filelock import FileLock
+from fsspec import AbstractFileSystem
 from rich.text import Text
 
 from synth2_lightning.io.console import MessageConsole
@@ -143,7 +143,9 @@ def match_remote(pattern: str, what: str) -> list[str]:
     return sorted(found)
 
 
-def _fill(folder: Path, name: str, system: Any, files: Mapping[str, RemoteFile], request: tuple[str, str]) -> None:
+def _fill(
+    folder: Path, name: str, system: AbstractFileSystem, files: Mapping[str, RemoteFile], request: tuple[str, str]
+) -> None:
     """Fetch the missing files into a draft folder, and rename it when all are there."""
     draft = folder.with_suffix(".draft")
     targets = {draft / "whole" / name / inner: file for inner, file in files.items()}
@@ -183,7 +185,7 @@ def _limit_fetch(file: RemoteFile, seconds: float) -> fsspec.Callback:
     return fsspec.Callback(hooks={"limits": check})
 
 
-def _fetch(system: Any, file: RemoteFile, draft: Path, target: Path, request: tuple[str, str]) -> None:
+def _fetch(system: AbstractFileSystem, file: RemoteFile, draft: Path, target: Path, request: tuple[str, str]) -> None:
     """Fetch a file to a draft, compare it with the listing, and rename it."""
     digests: list[str] = []
     seconds = _MAX_SECONDS_IF_UNKNOWN if file.size is None else BASE_SECONDS + file.size / MIN_BYTES_PER_SECOND

@@ -10,6 +10,7 @@ from typing import Any
 
 import fsspec
 import fsspec.config
+from fsspec import AbstractFileSystem
 from fsspec.asyn import AsyncFileSystem
 
 _MD5 = re.compile(r"[0-9a-f]{32}")
@@ -47,7 +48,7 @@ class RemoteFile:
         return self.version if _MD5.fullmatch(self.version) else None
 
 
-def open_filesystem(address: str) -> tuple[Any, str]:
+def open_filesystem(address: str) -> tuple[AbstractFileSystem, str]:
     """Return the file system of a URL, without cached listings, and the path on it."""
     protocol = address.partition("://")[0]
     user_options = fsspec.config.conf.get(protocol, {})  # takes precedence
@@ -79,13 +80,13 @@ async def _check_encoding(response: Any) -> None:
         raise OSError(f"{response.url} is compressed by {encoding[:40]!r}; expected the identity encoding")
 
 
-def time_limit(system: Any, seconds: float) -> dict[str, Any]:
+def time_limit(system: AbstractFileSystem, seconds: float) -> dict[str, Any]:
     """Return arguments that limit the time of an operation; empty unless the file system is asynchronous."""
     return {"timeout": seconds} if isinstance(system, AsyncFileSystem) else {}
 
 
 @cache
-def _page_class() -> Any:
+def _page_class() -> type:
     import aiohttp
 
     class Page(aiohttp.ClientResponse):
@@ -102,7 +103,7 @@ def _page_class() -> Any:
     return Page
 
 
-def list_files(system: Any, path: str) -> dict[str, RemoteFile]:
+def list_files(system: AbstractFileSystem, path: str) -> dict[str, RemoteFile]:
     """Return all files by their paths relative to the folder; a single file has the empty path."""
     limit = time_limit(system, LIST_SECONDS)
     info = system.info(path, **limit)

