@@ -85,7 +85,8 @@ def trainer(*callbacks: Any, is_resumed: bool = False, **settings: Any) -> None:
 
 def monitored(callback: Any) -> None:
     """After a sanity check that logged a loss."""
-    state = Mock(spec=Trainer, callbacks=[callback], callback_metrics={"val/loss": torch.tensor(1.0)})
+    public = {"callbacks": [callback], "datamodule": None, "fast_dev_run": False, "overfit_batches": 0.0}
+    state = Mock(spec=Trainer, callback_metrics={"val/loss": torch.tensor(1.0)}, **public)
     MonitorCheckCallback().on_sanity_check_end(state, LightningModule())
 
 

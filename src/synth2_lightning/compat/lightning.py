@@ -96,7 +96,7 @@ def save_also_after_steps(callback: ModelCheckpoint) -> None:
 
 
 def is_multiprocessing(strategy: Strategy) -> bool:
-    """Return whether a strategy starts processes by ``multiprocessing`` (``ddp_spawn``, ``ddp_fork``, ``ddp_notebook``).
+    """Return whether a strategy starts processes by ``multiprocessing``, as ``ddp_spawn`` and ``ddp_notebook`` do.
 
     Tests for ``_MultiProcessingLauncher``; strategies have no public attribute for it.
 

@@ -12,8 +12,7 @@ def require_extra(package: str, extra: str) -> None:
     Example:
         >>> require_extra("nothing_of_the_kind", "captions")
         Traceback (most recent call last):
-        ModuleNotFoundError: The package nothing_of_the_kind is not installed; expected the extra `captions`. Install
-        it with `pip install "synth2-lightning[captions]"`.
+        ModuleNotFoundError: The package nothing_of_the_kind is not installed; expected the extra `captions`...
     """
     if find_spec(package) is None:
         raise ModuleNotFoundError(

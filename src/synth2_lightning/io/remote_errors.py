@@ -43,9 +43,9 @@ def fetch_errors(address: str, what: str) -> Iterator[None]:
 def explain(error: Exception, address: str, what: str) -> Exception:
     """Return an error for the user in place of one of fsspec, a client library or the system."""
     cause = error.__cause__
-    is_of_http = isinstance(cause, Exception) and type(cause).__module__.startswith("aiohttp")
-    if isinstance(error, FileNotFoundError) and is_of_http and getattr(cause, "status", 0) != 404:
-        error = cause  # fsspec raises FileNotFoundError for every HTTP failure
+    is_of_http = type(cause).__module__.startswith("aiohttp")
+    if isinstance(error, FileNotFoundError) and isinstance(cause, Exception) and is_of_http:
+        error = error if getattr(cause, "status", 0) == 404 else cause  # fsspec raises it for every HTTP failure
     protocol, name = address.partition("://")[0], type(error).__name__
     start = f"The {what} at {address!r} cannot be fetched: {name}: {error}."
     match error:

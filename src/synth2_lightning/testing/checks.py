@@ -186,7 +186,8 @@ def check_image_generator(generator: ImageGenerator, encoder: ImageEncoder) -> N
     alone = torch.cat([generator.generate([captions[row]], [seeds[row]]).ids for row in range(4)])
     assert torch.allclose(alone, ids, atol=1e-4), "seeds: tokens must not depend on the size of a batch"
     assert not torch.equal(ids[1], ids[3]), "seeds: expected other images of a caption with other seeds"
-    _check_raises(lambda: generator.generate(captions, seeds[:2]), "seeds: expected a ValueError for missing seeds")
+    rule = "seeds: expected a ValueError for captions without a seed"
+    _check_raises(lambda: generator.generate(captions, seeds[:2]), rule)
 
 
 def check_caption_generator(generator: CaptionGenerator, prompts: Sequence[Prompt]) -> None:
@@ -213,7 +214,8 @@ def check_caption_generator(generator: CaptionGenerator, prompts: Sequence[Promp
     assert alone == completions, "seeds: completions must not depend on the size of a batch"
     reseeded = generator.generate(prompts, [seed + 100 for seed in seeds])
     assert [one.text for one in reseeded] != [one.text for one in completions], "seeds: expected other texts"
-    _check_raises(lambda: generator.generate(prompts, seeds[:-1]), "seeds: expected a ValueError for missing seeds")
+    rule = "seeds: expected a ValueError for prompts without a seed"
+    _check_raises(lambda: generator.generate(prompts, seeds[:-1]), rule)
 
 
 def check_pair_scorer(scorer: PairScorer, tokens: VQTokens, captions: Sequence[str], atol: float = 1e-4) -> None:
