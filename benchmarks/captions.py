@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from report import peak_memory_mib, report
-from synth2_lightning.cli.run_files import config_folder
+from synth2_lightning.cli.run_files import run_file_folder
 from synth2_lightning.concepts.imagenet import ImageNetConcepts
 from synth2_lightning.concepts.prompts import PromptExample, PromptTemplate
 from synth2_lightning.concepts.sampling import UniformSampling
@@ -35,7 +35,7 @@ def make_prompts(count: int) -> tuple[list[Prompt], list[int]]:
     classes = [concepts.concept(index) for index in range(len(concepts))]
     chosen = [classes[index] for index in UniformSampling().sample(classes, count, seed=0)]
     seeds = [record_seed(0, concept.key) for concept in chosen]
-    template = read_template(config_folder() / "prompts" / "small_model.yaml")
+    template = read_template(run_file_folder() / "prompts" / "small_model.yaml")
     return [template.render([concept], seed) for concept, seed in zip(chosen, seeds, strict=True)], seeds
 
 

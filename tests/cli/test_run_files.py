@@ -3,11 +3,11 @@ from pathlib import Path
 import pytest
 
 from synth2_lightning.cli import main
-from synth2_lightning.cli.run_files import config_folder, find_configs, split_trust, typed_names
+from synth2_lightning.cli.run_files import find_run_files, run_file_folder, split_trust, typed_names
 
 
 def test_configs_lie_at_the_top_of_a_checkout() -> None:
-    assert (config_folder() / "mixed.yaml").is_file()
+    assert (run_file_folder() / "mixed.yaml").is_file()
 
 
 def test_an_unknown_run_file_names_those_that_ship(capsys: pytest.CaptureFixture[str]) -> None:
@@ -33,7 +33,7 @@ def test_a_run_file_is_found_by_bare_name_from_any_folder(
 def test_a_file_of_the_current_folder_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mixed.yaml").write_text("trainer: {max_steps: 3}\n")
-    assert find_configs(["fit", "-c", "mixed.yaml", "--config"]) == ["fit", "-c", "mixed.yaml", "--config"]
+    assert find_run_files(["fit", "-c", "mixed.yaml", "--config"]) == ["fit", "-c", "mixed.yaml", "--config"]
 
 
 def test_what_is_typed_is_trusted_and_files_are_not() -> None:

@@ -17,6 +17,8 @@ from torch.utils.data import DataLoader
 from synth2_lightning.compat.lightning import (
     CLASS_PATH_KEY,
     INSTANTIATOR_KEY,
+    TrainerAttributes,
+    attributes_of,
     is_multiprocessing,
     is_validation_due,
     keep_batches,
@@ -49,6 +51,11 @@ def fit(folder: Path, *callbacks: Callback, num_steps: int = 4) -> Trainer:
     data: DataLoader[Any] = DataLoader(torch.zeros(9, 1), batch_size=1)  # type: ignore[arg-type]
     trainer.fit(Model(), data, data)
     return trainer
+
+
+def test_every_typed_attribute_of_a_trainer_exists() -> None:
+    trainer = Trainer(accelerator="cpu", barebones=True)
+    assert {name for name in TrainerAttributes.__annotations__ if not hasattr(attributes_of(trainer), name)} == set()
 
 
 @dataclass(frozen=True)

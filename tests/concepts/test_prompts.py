@@ -5,12 +5,12 @@ import pytest
 import yaml
 from jsonargparse import ArgumentParser
 
-from synth2_lightning.cli.run_files import config_folder
+from synth2_lightning.cli.run_files import run_file_folder
 from synth2_lightning.concepts.prompts import PromptExample, PromptTemplate
 from synth2_lightning.types import ChatMessage, Concept
 
 DOG, BUS = Concept("n1", "dog", "a pet"), Concept("n2", "bus")
-SHIPPED = sorted((config_folder() / "prompts").glob("*.yaml"))
+SHIPPED = sorted((run_file_folder() / "prompts").glob("*.yaml"))
 
 
 def test_examples_are_asked_as_the_concept_is() -> None:

@@ -10,7 +10,7 @@ import yaml
 from lightning.pytorch import Trainer
 
 from synth2_lightning.cli import main
-from synth2_lightning.cli.run_files import config_folder
+from synth2_lightning.cli.run_files import run_file_folder
 from synth2_lightning.cli.trainer import run_trainer
 from synth2_lightning.modules.adversarial_tokenizer import AdversarialTokenizerModule
 from synth2_lightning.modules.captioning import VisionLanguageModule
@@ -18,7 +18,7 @@ from synth2_lightning.modules.muse import MuseModule
 from synth2_lightning.nn.maskgit import MaskGit
 from synth2_lightning.testing import TinyImageTokenizer, TinyTextEncoder
 
-CONFIGS = config_folder()
+CONFIGS = run_file_folder()
 TINY = Path(__file__).with_name("tiny.yaml")
 FITS = ("mixed", "real", "synthetic", "tokenizer")
 PHOTOS = ("fit", "mixed.yaml", "experiments/flickr8k/overlays/all.yaml")

@@ -9,10 +9,12 @@ import yaml
 from PIL import Image
 
 from synth2_lightning.cli import main
-from synth2_lightning.cli.run_files import config_folder
+from synth2_lightning.cli.run_files import run_file_folder
 from synth2_lightning.cli.trainer import run_trainer
 
-PROTOCOLS = sorted(path.relative_to(config_folder()).as_posix() for path in config_folder().glob("protocols/*.yaml"))
+PROTOCOLS = sorted(
+    path.relative_to(run_file_folder()).as_posix() for path in run_file_folder().glob("protocols/*.yaml")
+)
 
 
 def _write_json(path: Path, content: Any) -> None:

@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from synth2_lightning.encoders.timm import TimmEncoder, match_state_dict
-from synth2_lightning.io.registry_weights import list_weights
+from synth2_lightning.io.registry_weights import WEIGHTS
 from synth2_lightning.testing import check_image_encoder
 from synth2_lightning.types import Pixels
 
@@ -171,7 +171,7 @@ def test_unreachable_hub_names_the_way_out() -> None:
 
 
 @pytest.mark.skipif(
-    not next(entry for entry in list_weights() if entry.name == "efficientnet-lite0").is_fetched,
+    not next(entry for entry in WEIGHTS if entry.name == "efficientnet-lite0").is_fetched,
     reason="the real weights are not in the cache: run `synth2 weights efficientnet-lite0`",
 )
 def test_real_weights_of_the_registry_are_paired() -> None:

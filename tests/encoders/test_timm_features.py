@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torchvision.transforms.v2.functional import gaussian_blur
 
 from synth2_lightning.encoders.timm_features import TimmFeatures
-from synth2_lightning.io.registry_weights import list_weights
+from synth2_lightning.io.registry_weights import WEIGHTS
 from synth2_lightning.nn.perceptual import perceptual_distance
 from synth2_lightning.scenes.source import ScenesSource
 
@@ -103,7 +103,7 @@ def test_weights_that_were_not_brought_are_missed() -> None:
 
 
 @pytest.mark.skipif(
-    not next(entry for entry in list_weights() if entry.name == "efficientnet-lite0").is_fetched,
+    not next(entry for entry in WEIGHTS if entry.name == "efficientnet-lite0").is_fetched,
     reason="the real weights are not in the cache: run `synth2 weights efficientnet-lite0`",
 )
 def test_real_weights_of_the_registry_tell_sharp_scenes_from_blurred_ones() -> None:

@@ -19,8 +19,8 @@ from synth2_lightning.export.captioner import load
 from synth2_lightning.export.exported import export_captioner, load_exported
 from synth2_lightning.export.folder import is_exported
 from synth2_lightning.export.runs import find_run
-from synth2_lightning.export.weights import load_weights
-from synth2_lightning.io.class_specs import build_part
+from synth2_lightning.io.class_specs import build_component
+from synth2_lightning.io.safetensors import read_safetensors
 from synth2_lightning.io.trusted_packages import trusting
 from synth2_lightning.modules.captioning import VisionLanguageModule
 from synth2_lightning.testing import tiny_batch
@@ -70,7 +70,7 @@ def make_run(tmp_path: Path) -> MakeRun:
         folder = tmp_path / "runs" / "version_0"
         arguments = {**TINY, **parts}
         with trusting([class_path.split(".", maxsplit=1)[0]]):
-            module = build_part({"class_path": class_path, "init_args": arguments}, VisionLanguageModule)
+            module = build_component({"class_path": class_path, "init_args": arguments}, VisionLanguageModule)
         module.configure_model()
         for weight in module.parameters():
             if weight.requires_grad:
@@ -215,9 +215,9 @@ def test_an_export_that_is_replaced_while_it_is_read_is_read_again(
             with ThreadPoolExecutor(1) as another:  # as another process would
                 another.submit(export_captioner, run, folder).result()
             raise ValueError("the file is gone")
-        return load_weights(path)
+        return read_safetensors(path)
 
-    monkeypatch.setattr("synth2_lightning.export.exported.load_weights", replace_first)
+    monkeypatch.setattr("synth2_lightning.export.exported.read_safetensors", replace_first)
     assert _same_bits(load_exported(folder), _load(run))
 
 
@@ -326,10 +326,10 @@ def test_a_description_that_was_tampered_with_runs_nothing(
 
 def test_other_weights_than_those_it_was_exported_with_are_told(make_run: MakeRun, tmp_path: Path) -> None:
     folder = export_captioner(make_run(), tmp_path / "captioner")
-    _edit(folder, frozen_parts={"image_encoder": "image_encoder:00000000"})
+    _edit(folder, frozen_components={"image_encoder": "image_encoder:00000000"})
     with pytest.warns(UserWarning, match=r"image_encoder.*image_encoder:00000000"):
         load_exported(folder)
-    _edit(folder, codebooks={"image_encoder": "vqgan-512:00000000"}, frozen_parts={})
+    _edit(folder, codebooks={"image_encoder": "vqgan-512:00000000"}, frozen_components={})
     with pytest.raises(ValueError, match=r"vqgan-512:00000000.*tiny-16:00000000"):
         load_exported(folder)
 

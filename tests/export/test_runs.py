@@ -50,7 +50,7 @@ def test_data_is_read_off_the_run_file(run: Path) -> None:
     (run / "config.yaml").write_text(yaml.safe_dump({"data": data}))
     record = read_data(run)
     assert record is not None
-    assert record.parts == [("", "Data", {"shards": "nothing/there"}), ("train", "Train", {"name": "coco"})]
+    assert record.components == [("", "Data", {"shards": "nothing/there"}), ("train", "Train", {"name": "coco"})]
     assert record.manifests.keys() == {"nothing/there"}
     assert "FileNotFoundError" in str(record.manifests["nothing/there"])
     assert record.synthetic_fraction is None

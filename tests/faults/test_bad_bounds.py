@@ -25,7 +25,6 @@ from synth2_lightning.datamodules.photos import ImageReader
 from synth2_lightning.decoders.language_model import PretrainedLanguageModel
 from synth2_lightning.encoders.text import PretrainedTextEncoder
 from synth2_lightning.export.runs import read_cards, read_run_file
-from synth2_lightning.export.weights import load_weights
 from synth2_lightning.io.checkpoint_files import read_checkpoint
 from synth2_lightning.io.json_text import read_description
 from synth2_lightning.io.locations import resolve
@@ -152,7 +151,6 @@ KINDS: dict[str, Callable[[Path], object]] = {
     "checkpoint: a pipe": lambda folder: synth2_lightning.load(pipe(folder, "bad.ckpt")),
     "checkpoint: a device": lambda folder: read_checkpoint(endless(folder, "bad.ckpt")),
     "safetensors: a pipe": lambda folder: read_safetensors(pipe(folder, "bad.safetensors")),
-    "export: weights that are a pipe": lambda folder: load_weights(pipe(folder, "bad.safetensors")),
     "export: a config that is a pipe": lambda folder: synth2_lightning.load(pipe(folder, "bad/config.json").parent),
 }  # fmt: skip
 

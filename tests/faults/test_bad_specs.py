@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from torch.distributed.tensor import Shard
 
 from synth2_lightning.cli.errors import message_for_user
-from synth2_lightning.demo.run_data import build_data_part
+from synth2_lightning.demo.run_data import build_data_component
 from synth2_lightning.export.captioner import load_module
 from synth2_lightning.export.runs import read_data
 from synth2_lightning.interfaces import ImageTextSource
@@ -75,6 +76,7 @@ KINDS: dict[str, Callable[[Path], object]] = {
     "lists that double sixty times": lambda folder: load(folder, generation=doubled()),
     "what holds itself": lambda folder: load(folder, generation=circle()),
     "a tensor": lambda folder: load(folder, generation={"num_beams": torch.ones(3)}),
+    "an object that torch allows": lambda folder: load(folder, generation=Shard(0)),
     "bytes": lambda folder: load(folder, generation={"num_beams": b"3"}),
     "a complex number": lambda folder: load(folder, generation={"num_beams": 3j}),
     "a key that is no text": lambda folder: load(folder, generation={(1, 2): 3}),
@@ -136,5 +138,5 @@ def test_arguments_of_odd_types_in_a_run_file_are_no_traceback(given: Any, tmp_p
     (tmp_path / "config.yaml").write_text(yaml.safe_dump({"data": data}))
     record = read_data(tmp_path)
     assert record is not None
-    assert record.parts[0][1] == "RealDataModule"
-    assert build_data_part(tmp_path, ImageTextSource) is None  # type: ignore[type-abstract]
+    assert record.components[0][1] == "RealDataModule"
+    assert build_data_component(tmp_path, ImageTextSource) is None  # type: ignore[type-abstract]

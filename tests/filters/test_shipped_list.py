@@ -2,7 +2,7 @@
 
 from jsonargparse import ArgumentParser
 
-from synth2_lightning.cli.run_files import config_folder
+from synth2_lightning.cli.run_files import run_file_folder
 from synth2_lightning.filters.chain import FilterChain
 from synth2_lightning.interfaces import CaptionFilter
 from synth2_lightning.types import CaptionRecord
@@ -24,7 +24,7 @@ ANSWERS = {
 def build_filters() -> list[CaptionFilter]:
     parser = ArgumentParser()
     parser.add_argument("--filters", type=list[CaptionFilter], enable_path=True)
-    values = parser.parse_args(["--filters", str(config_folder() / "filters" / "captions.yaml")])
+    values = parser.parse_args(["--filters", str(run_file_folder() / "filters" / "captions.yaml")])
     filters: list[CaptionFilter] = parser.instantiate_classes(values).filters
     return filters
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from synth2_lightning.export.part_files import copy_files
-from synth2_lightning.export.weights import save_weights
+from synth2_lightning.export.component_files import copy_files
 from synth2_lightning.io.atomic import write_atomically, write_files
+from synth2_lightning.io.safetensors import write_safetensors
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_new_files_have_the_permissions_of_the_umask_whatever_their_writer_gave_
     with write_files(tmp_path) as draft:
         save_file({"weight": torch.ones(2)}, draft / "weights")
         write_for_all(draft / "config")
-    save_weights({"weight": torch.ones(2)}, tmp_path / "alone")
+    write_safetensors({"weight": torch.ones(2)}, tmp_path / "alone")
     assert {path.name: mode_of(path) for path in tmp_path.iterdir()} == dict.fromkeys(
         ("table", "weights", "config", "alone"), 0o666 & ~umask
     )

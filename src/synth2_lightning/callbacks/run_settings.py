@@ -26,6 +26,7 @@ from synth2_lightning.callbacks.settings_changes import (
     list_changes,
 )
 from synth2_lightning.callbacks.weight_averaging import WeightAveragingCallback
+from synth2_lightning.compat.lightning import attributes_of
 
 _TRAINER = (
     "accumulate_grad_batches",
@@ -205,7 +206,7 @@ class RunSettingsCallback(Callback):
 
 
 def _fingerprint(trainer: Trainer) -> dict[str, Any] | None:
-    fingerprint = getattr(trainer.datamodule, "fingerprint", None)  # type: ignore[attr-defined]  # Lightning's own
+    fingerprint = getattr(attributes_of(trainer).datamodule, "fingerprint", None)
     return fingerprint() if callable(fingerprint) else None
 
 

@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import (
 )
 
 from synth2_lightning.callbacks.corpus_score import CorpusScoreCallback
+from synth2_lightning.compat.lightning import attributes_of
 
 _INSTEAD: dict[type[Callback], str] = {
     BatchSizeFinder: (
@@ -29,8 +30,8 @@ _TRAINING_METRICS = ("train/", "data/", "speed/", "epoch", "step")
 _CONFLICT = "The trainer's settings are in conflict:"
 
 
-def refuse_settings(trainer: Trainer, is_resumed: bool) -> None:
-    """Refuse settings that would fail later, or change the run silently.
+def check_trainer_settings(trainer: Trainer, is_resumed: bool) -> None:
+    """Raise on settings that would fail later, or change the run silently.
 
     Args:
         trainer: The trainer, before ``fit``.
@@ -40,25 +41,26 @@ def refuse_settings(trainer: Trainer, is_resumed: bool) -> None:
         ValueError: If a setting conflicts with this package or with another setting.
 
     Example:
-        >>> refuse_settings(Trainer(accelerator="cpu", logger=False, enable_checkpointing=False), is_resumed=False)
+        >>> trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+        >>> check_trainer_settings(trainer, is_resumed=False)
     """
-    overfit_batches: float = trainer.overfit_batches  # type: ignore[attr-defined]  # Lightning's own
-    if overfit_batches:
+    attributes = attributes_of(trainer)
+    if attributes.overfit_batches:
         raise ValueError(
-            f"{_CONFLICT} trainer.overfit_batches={overfit_batches} replaces the batch sampler, which sets the mix of "
-            "sources. Expected 0. To train on a few pairs, set `limit` of the source or the shards."
+            f"{_CONFLICT} trainer.overfit_batches={attributes.overfit_batches} replaces the batch sampler, which sets "
+            "the mix of sources. Expected 0. To train on a few pairs, set `limit` of the source or the shards."
         )
     if trainer.accumulate_grad_batches < 1:
         raise ValueError(
             f"{_CONFLICT} trainer.accumulate_grad_batches={trainer.accumulate_grad_batches} gives no optimization "
             "step. Expected 1 or more batches per step."
         )
-    if trainer.fast_dev_run and is_resumed:  # type: ignore[attr-defined]  # Lightning's own
+    if attributes.fast_dev_run and is_resumed:
         raise ValueError(
             f"{_CONFLICT} trainer.fast_dev_run runs {trainer.max_steps} steps without checkpoints, so it cannot resume."
             " Expected it without --ckpt_path."
         )
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]  # Lightning's own
+    for callback in attributes.callbacks:
         for class_, reason in _INSTEAD.items():
             if isinstance(callback, class_):
                 raise ValueError(f"{_CONFLICT} the callbacks contain {class_.__name__}, {reason} instead.")
@@ -92,7 +94,7 @@ class MonitorCheckCallback(Callback):
         Raises:
             ValueError: If a monitored metric was not logged.
         """
-        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # Lightning's own
+        callbacks = attributes_of(trainer).callbacks
         parts = {type(part).__module__.partition(".")[0] for part in (*callbacks, pl_module)}
         logged = set(trainer.callback_metrics)
         if not logged or parts - _KNOWN_PACKAGES:

@@ -19,7 +19,7 @@ _METAVARS = {str: "TEXT", int: "INT", float: "FLOAT"}
 
 
 class Docstring(NamedTuple):
-    """The parts of a docstring that are used in help texts.
+    """The sections of a docstring that are used in help texts.
 
     Attributes:
         summary: Its first sentence.
@@ -36,9 +36,6 @@ class Docstring(NamedTuple):
 
 class CommandParser(argparse.ArgumentParser):
     """A parser without abbreviations, whose errors are raised.
-
-    Args:
-        settings: Arguments of :class:`argparse.ArgumentParser`.
 
     Example:
         >>> parser = CommandParser(prog="synth2 demo")
@@ -63,7 +60,7 @@ class CommandParser(argparse.ArgumentParser):
         Raises:
             UsageError: If an option is unknown, or an argument is missing, superfluous or invalid.
         """
-        refuse_unknown_options(words, self._names, self.prog)
+        check_options(words, self._names, self.prog)
         return vars(self.parse_args(words))
 
     def error(self, message: str) -> NoReturn:
@@ -102,12 +99,7 @@ def make_parser(command: Callable[..., object]) -> CommandParser:
 
 
 def read_docstring(command: Callable[..., object]) -> Docstring:
-    """Return the parts of a docstring in Google's style.
-
-    Example:
-        >>> read_docstring(read_docstring).summary
-        "Return the parts of a docstring in Google's style."
-    """
+    """Return the sections of a docstring in Google's style."""
     text = (inspect.getdoc(command) or "").replace("``", "`")
     description, *sections = re.split(r"^(Args|Returns|Raises|Example):\n", text, flags=re.MULTILINE)
     contents = dict(zip(sections[::2], sections[1::2], strict=True))
@@ -120,8 +112,8 @@ def read_docstring(command: Callable[..., object]) -> Docstring:
     )
 
 
-def refuse_unknown_options(words: Sequence[str], known: Collection[str], command: str) -> None:
-    """Refuse the first unknown option, and suggest a similar one.
+def check_options(words: Sequence[str], known: Collection[str], command: str) -> None:
+    """Raise on the first unknown option, and suggest a similar one.
 
     Args:
         words: Arguments of the command line. Options of run files have keys after a dot.
@@ -130,9 +122,6 @@ def refuse_unknown_options(words: Sequence[str], known: Collection[str], command
 
     Raises:
         UsageError: If an option is unknown.
-
-    Example:
-        >>> refuse_unknown_options(["--config", "mixed.yaml", "--trainer.max_steps=3"], ["--config", "--trainer"], "")
     """
     for word in words:
         if word == "--":
@@ -143,12 +132,7 @@ def refuse_unknown_options(words: Sequence[str], known: Collection[str], command
 
 
 def suggest(name: str, known: Collection[str]) -> str:
-    """Return a question that suggests a similar known name; empty if there is none.
-
-    Example:
-        >>> suggest("--confg", ["--config", "--trainer"])
-        " Did you mean '--config'?"
-    """
+    """Return a question that suggests a similar known name; empty if there is none."""
     close = get_close_matches(name, known, n=1)
     return f" Did you mean {close[0]!r}?" if close else ""
 

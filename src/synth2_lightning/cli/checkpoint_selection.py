@@ -7,7 +7,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.utilities import rank_zero_info
 
-from synth2_lightning.callbacks.checkpoint_io import find_checkpoint_to_resume, refuse_damaged, run_folders
+from synth2_lightning.callbacks.checkpoint_io import check_intact, find_checkpoint_to_resume, run_folders
 from synth2_lightning.callbacks.run_settings import RunSettingsCallback
 from synth2_lightning.callbacks.settings_changes import (
     explain_changes,
@@ -15,7 +15,7 @@ from synth2_lightning.callbacks.settings_changes import (
     list_changes,
     list_network_changes,
 )
-from synth2_lightning.export.sharded import check_sharded, is_sharded, refuse_sharded
+from synth2_lightning.export.sharded import check_not_sharded, check_sharded, is_sharded
 from synth2_lightning.io.checkpoint_files import find_best_checkpoint, read_checkpoint
 
 
@@ -58,10 +58,6 @@ def find_last(trainer: Trainer, watch: RunSettingsCallback, is_fit: bool) -> str
 def find_best(trainer: Trainer, watch: RunSettingsCallback) -> str:
     """Return the best-scoring checkpoint of the newest run of the same network that has a score.
 
-    Args:
-        trainer: As for :func:`find_last`.
-        watch: Callback with the settings of this run.
-
     Raises:
         FileNotFoundError: If no checkpoint has a score.
         ValueError: If the network's settings differ from those of all such checkpoints.
@@ -91,27 +87,19 @@ def check_settings(checkpoint: Path, watch: RunSettingsCallback) -> None:
 
     Remote checkpoints and folders of DeepSpeed are compared after the strategy has loaded them.
 
-    Args:
-        checkpoint: Path or URL.
-        watch: Callback with the settings of this run.
-
     Raises:
         ValueError: If the checkpoint is damaged, or settings differ.
     """
-    refuse_damaged(checkpoint)
+    check_intact(checkpoint)
     file = checkpoint / "meta.pt" if is_sharded(checkpoint) else checkpoint
     if file.is_file():
         watch.check(checkpoint, read_checkpoint(file))
 
 
 def check_content(checkpoint: Path, strategy: object) -> None:
-    """Refuse a checkpoint that is damaged or may hold code, if the strategy loads it by itself, unchecked.
+    """Raise on a checkpoint that is damaged or may hold code, if the strategy loads it by itself, unchecked.
 
     Other strategies load files only, by :class:`~synth2_lightning.callbacks.checkpoint_io.CheckedCheckpointIO`.
-
-    Args:
-        checkpoint: Path or URL.
-        strategy: Strategy of the trainer.
 
     Raises:
         FileNotFoundError: If a file of a sharded checkpoint is missing.
@@ -119,7 +107,7 @@ def check_content(checkpoint: Path, strategy: object) -> None:
         ValueError: If it is damaged, or holds more than tensors and plain values.
     """
     if not isinstance(strategy, FSDPStrategy | ModelParallelStrategy):
-        refuse_sharded(checkpoint)
+        check_not_sharded(checkpoint)
     elif is_sharded(checkpoint):
         check_sharded(checkpoint)
     elif checkpoint.is_file():

@@ -10,18 +10,10 @@ if TYPE_CHECKING:
 
 @contextmanager
 def open_engine(address: str | None) -> Iterator["CaptionEngine"]:
-    """Context manager that returns an engine.
-
-    Args:
-        address: Address of a Ray cluster, or ``"local"``; this process if ``None``.
+    """Yield an engine on the Ray cluster at an address, ``"local"`` for this machine; in this process if ``None``.
 
     Raises:
         OSError: If Ray is not installed or cannot be reached.
-
-    Example:
-        >>> with open_engine(None) as engine:
-        ...     type(engine).__name__
-        'SingleProcessEngine'
     """
     if address is None:
         from synth2_lightning.reports.engine import SingleProcessEngine

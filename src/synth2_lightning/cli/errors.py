@@ -28,7 +28,7 @@ _NOISE = (
     r"LightningCLI's args parameter",  # the arguments were parsed before, for names of included run files
     r".isinstance\(treespec, LeafSpec\). is deprecated",  # Lightning 2.6.6 with torch 2.15
     r"Total length of `\w+` across ranks is zero",  # no validation data, or nothing left to predict
-    r"Found \d+ module\(s\) in eval mode",  # frozen parts are in eval mode on purpose
+    r"Found \d+ module\(s\) in eval mode",  # frozen networks are in eval mode on purpose
     r"Precision .* is not supported by the model summary",
 )
 
@@ -70,13 +70,7 @@ def report_errors() -> Iterator[None]:
 
 
 def message_for_user(error: Exception) -> str | None:
-    """Return the message if this package raised the error or its cause.
-
-    Args:
-        error: Error with its traceback.
-
-    Returns:
-        The message; ``None`` for errors that the user cannot correct.
+    """Return the message if this package raised the error or its cause; ``None`` if the user cannot correct it.
 
     Example:
         >>> message_for_user(KeyError("a mistake in the code")) is None
@@ -107,11 +101,7 @@ def message_for_user(error: Exception) -> str | None:
 
 
 def hide_noise() -> None:
-    """Hide warnings that the user cannot act on.
-
-    Example:
-        >>> hide_noise()
-    """
+    """Hide warnings that the user cannot act on."""
     for message in _NOISE:
         warnings.filterwarnings("ignore", message=message)
 

@@ -16,14 +16,15 @@ from synth2_lightning.callbacks.checkpoint_io import CheckedCheckpointIO
 from synth2_lightning.callbacks.run_lock import RunLockCallback
 from synth2_lightning.callbacks.run_settings import RunSettingsCallback, collect_settings
 from synth2_lightning.callbacks.stopping import SigtermCallback
-from synth2_lightning.callbacks.trainer_settings import MonitorCheckCallback, refuse_settings
+from synth2_lightning.callbacks.trainer_settings import MonitorCheckCallback, check_trainer_settings
 from synth2_lightning.cli.checkpoint_selection import check_content, check_settings, find_best, find_last
 from synth2_lightning.cli.errors import hide_noise
 from synth2_lightning.cli.run_files import explain_denied_import, typed_names
+from synth2_lightning.compat.lightning import attributes_of
 from synth2_lightning.datamodules.real import find_image_encoder
-from synth2_lightning.io.trusted_packages import TRUSTED_PACKAGES, refuse_functions, trusting
+from synth2_lightning.io.trusted_packages import TRUSTED_PACKAGES, check_no_functions, trusting
 from synth2_lightning.io.yaml_text import check_run_files
-from synth2_lightning.modules.sharding import refuse_spawned_processes
+from synth2_lightning.modules.sharding import check_launcher
 
 _RESUME_WITH_CHANGES = (
     "with fit --ckpt_path: resume although settings or training data differ from the checkpoint's; the differences are "
@@ -32,14 +33,11 @@ _RESUME_WITH_CHANGES = (
 
 
 def run_lightning(words: Sequence[str], trust: Sequence[str]) -> "CommandLine":
-    """Run a trainer command.
+    """Run a trainer command, and return the finished command line with its trainer.
 
     Args:
         words: Arguments of the command line, with the paths of the run files.
         trust: Packages whose classes run files and checkpoints may name, besides the trusted ones.
-
-    Returns:
-        The finished command line with its trainer.
 
     Raises:
         argparse.ArgumentError: If a run file or an argument has an unknown setting or an invalid value.
@@ -76,7 +74,7 @@ class CommandLine(LightningCLI):
 
     Args:
         words: Arguments of the command line.
-        callbacks: Callbacks of every run, besides those of its run file.
+        callbacks: Callbacks of every run, in addition to those of its run file.
     """
 
     def __init__(self, words: Sequence[str], callbacks: Sequence[Callback]) -> None:
@@ -109,9 +107,9 @@ class CommandLine(LightningCLI):
         )
 
     def before_instantiate_classes(self) -> None:
-        """Refuse settings before objects are built."""
+        """Raise on settings before objects are built."""
         config = self.config[self.config.subcommand]
-        refuse_functions(config, typed_names(self._words))
+        check_no_functions(config, typed_names(self._words))
         _check_deepspeed(config.trainer.strategy)
         if config.weights_only is False:
             raise ValueError(
@@ -122,7 +120,7 @@ class CommandLine(LightningCLI):
         self._allows_changes = config.pop("resume_with_changes")
 
     def after_instantiate_classes(self) -> None:
-        """Refuse inconsistent settings, and select the checkpoint."""
+        """Raise on inconsistent settings, and select the checkpoint."""
         trainer, is_fit = self.trainer, self.subcommand == "fit"
         _check_precision(trainer.precision)
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # the default
@@ -132,9 +130,9 @@ class CommandLine(LightningCLI):
         settings = collect_settings(json.loads(dumped)[self.subcommand], trainer)
         watch = RunSettingsCallback(settings, self._allows_changes)
         if is_fit:
-            trainer.callbacks += [MonitorCheckCallback(), watch]  # type: ignore[attr-defined]  # Lightning's own
-        refuse_spawned_processes(trainer.strategy)
-        refuse_settings(trainer, is_fit and given["ckpt_path"] is not None)
+            attributes_of(trainer).callbacks += [MonitorCheckCallback(), watch]
+        check_launcher(trainer.strategy)
+        check_trainer_settings(trainer, is_fit and given["ckpt_path"] is not None)
         # Set on the trainer instead of passed to its method, so that hooks before loading can read the path.
         if given["ckpt_path"] != "hpc":
             path, given["ckpt_path"] = given["ckpt_path"], None
@@ -156,7 +154,7 @@ class CommandLine(LightningCLI):
 
 
 def _check_precision(precision: str) -> None:
-    """Refuse precisions that cast frozen weights, because that changes codebooks."""
+    """Raise on precisions that cast frozen weights, because that changes codebooks."""
     expected = ("32-true", "bf16-mixed", "16-mixed")
     if precision not in expected:
         raise ValueError(
@@ -166,7 +164,7 @@ def _check_precision(precision: str) -> None:
 
 
 def _check_deepspeed(strategy: object) -> None:
-    """Refuse DeepSpeed if it is not installed; the parser's message would be long."""
+    """Raise on DeepSpeed if it is not installed; the parser's message would be long."""
     name = str(getattr(strategy, "class_path", strategy))
     if "deepspeed" in name.lower() and find_spec("deepspeed") is None:
         raise ValueError(

@@ -58,7 +58,7 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def _run_without_command(words: Sequence[str]) -> None:
-    """Print the help or the version, or refuse an unknown command or option."""
+    """Print the help or the version, or raise on an unknown command or option."""
     names = [*TRAINER_COMMANDS, *COMMANDS]
     if not words[0].startswith("-"):
         raise UsageError(

@@ -8,35 +8,24 @@ from difflib import get_close_matches
 from itertools import pairwise
 from pathlib import Path
 
-from synth2_lightning.io.paths import refuse_special
+from synth2_lightning.io.paths import check_not_special
 
 
-def config_folder() -> Path:
-    """Return the folder of the included run files: in the wheel, or in the root of a checkout.
-
-    Example:
-        >>> (config_folder() / "mixed.yaml").is_file()
-        True
-    """
+def run_file_folder() -> Path:
+    """Return the folder of the included run files: in the wheel, or in the root of a checkout."""
     inside = Path(__file__).parents[1] / "configs"
     return inside if inside.is_dir() else Path(__file__).parents[3] / "configs"
 
 
-def find_configs(words: Sequence[str]) -> list[str]:
+def find_run_files(words: Sequence[str]) -> list[str]:
     """Replace names of included run files, such as ``--config mixed.yaml``, by their paths; existing files come first.
-
-    Args:
-        words: Arguments of the command line.
-
-    Returns:
-        The arguments with paths.
 
     Raises:
         FileNotFoundError: If a run file does not exist.
         ValueError: If a run file exceeds the limits of aliases or nesting, or is not a regular file.
 
     Example:
-        >>> find_configs(["fit", "--config=mixed.yaml"]) == ["fit", f"--config={config_folder() / 'mixed.yaml'}"]
+        >>> find_run_files(["fit", "--config=mixed.yaml"]) == ["fit", f"--config={run_file_folder() / 'mixed.yaml'}"]
         True
     """
     found = list(words)
@@ -44,19 +33,13 @@ def find_configs(words: Sequence[str]) -> list[str]:
         inline = word.startswith("--config=")
         if not inline and (word not in ("--config", "-c") or position + 1 == len(words)):
             continue
-        path = str(_find_config(word.removeprefix("--config=") if inline else words[position + 1]))
+        path = str(_find_run_file(word.removeprefix("--config=") if inline else words[position + 1]))
         found[position if inline else position + 1] = f"--config={path}" if inline else path
     return found
 
 
 def split_trust(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Separate ``--trust PACKAGE`` from the other arguments, so that a run file cannot contain it.
-
-    Args:
-        words: Arguments of the command line.
-
-    Returns:
-        The other arguments, and the packages.
+    """Return the arguments without ``--trust PACKAGE``, and the packages; a run file cannot contain it.
 
     Example:
         >>> split_trust(["fit", "--trust", "my_heads", "--config", "mixed.yaml"])
@@ -70,9 +53,6 @@ def split_trust(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def typed_names(words: Sequence[str]) -> list[str]:
     """Return the import paths among the arguments; unlike those in run files, they are trusted.
-
-    Args:
-        words: Arguments of the command line.
 
     Returns:
         Complete paths in the standard library; otherwise names of top-level packages.
@@ -107,13 +87,13 @@ def explain_denied_import(message: str) -> str:
     )
 
 
-def _find_config(name: str) -> Path:
+def _find_run_file(name: str) -> Path:
     path = Path(name)
     if path.is_file():
         _check_run_file(path)
         return path
-    refuse_special(path)
-    folder = config_folder()
+    check_not_special(path)
+    folder = run_file_folder()
     included = folder / name.removeprefix("configs/")
     if not included.is_file():
         known = sorted(str(path.relative_to(folder)) for path in folder.rglob("*.yaml"))
@@ -126,7 +106,7 @@ def _find_config(name: str) -> Path:
 
 
 def _check_run_file(path: Path) -> None:
-    """Refuse a run file with too many aliases or levels; jsonargparse refuses files that are not YAML."""
+    """Raise on a run file with too many aliases or levels; jsonargparse refuses files that are not YAML."""
     import yaml
 
     from synth2_lightning.io.yaml_text import check_yaml

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from synth2_lightning.cli.arguments import refuse_unknown_options
-from synth2_lightning.cli.run_files import find_configs, split_trust
-from synth2_lightning.io.paths import refuse_special
+from synth2_lightning.cli.arguments import check_options
+from synth2_lightning.cli.run_files import find_run_files, split_trust
+from synth2_lightning.io.paths import check_not_special
 
 if TYPE_CHECKING:
     from synth2_lightning.cli.lightning_cli import CommandLine
@@ -25,13 +25,10 @@ OPTIONS = {
 
 
 def run_trainer(words: Sequence[str]) -> "CommandLine":
-    """Run ``fit``, ``validate``, ``test`` or ``predict``.
+    """Run ``fit``, ``validate``, ``test`` or ``predict``, and return the finished command line with its trainer.
 
     Args:
         words: Arguments of the command line, starting with the command.
-
-    Returns:
-        The finished command line with its trainer.
 
     Raises:
         UsageError: If an option is unknown.
@@ -44,24 +41,24 @@ def run_trainer(words: Sequence[str]) -> "CommandLine":
         UsageError: There is no option '--confg'. Did you mean '--config'? See synth2 fit --help.
     """
     # These checks come before the imports, which take seconds.
-    refuse_unknown_options(words[1:], OPTIONS, f"synth2 {words[0]}")
+    check_options(words[1:], OPTIONS, f"synth2 {words[0]}")
     _check_checkpoint(words)
     words, trust = split_trust(words)
-    words = find_configs(words)
+    words = find_run_files(words)
     from synth2_lightning.cli.lightning_cli import run_lightning
 
     return run_lightning(words, trust)
 
 
 def _check_checkpoint(words: Sequence[str]) -> None:
-    """Refuse a checkpoint that does not exist, before the model is built."""
+    """Raise on a checkpoint that does not exist, before the model is built."""
     for position, word in enumerate(words):
         if not word.startswith("--ckpt_path"):
             continue
         name = word.partition("=")[2] or (words[position + 1] if position + 1 < len(words) else "")
         if not name or name in ("best", "last", "hpc", "null") or "://" in name:
             continue
-        if not refuse_special(Path(name)).exists():
+        if not check_not_special(Path(name)).exists():
             raise FileNotFoundError(
                 f"There is no checkpoint at {name!r} ({Path(name).absolute()}). Expected a file such as "
                 "runs/version_0/checkpoints/last.ckpt, or 'last' or 'best'."

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 from types import FrameType
-from typing import Any
+from typing import Protocol, cast, runtime_checkable
 
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
@@ -16,6 +16,21 @@ CLASS_PATH_KEY = "_class_path"
 """Key of the recorded module's import path; ``lightning.pytorch.cli`` has it as a literal."""
 
 
+@runtime_checkable
+class TrainerAttributes(Protocol):
+    """Public attributes that a trainer's connectors set; type checkers do not find them on ``Trainer``."""
+
+    callbacks: list[Callback]
+    datamodule: LightningDataModule | None
+    fast_dev_run: bool | int
+    overfit_batches: float
+
+
+def attributes_of(trainer: Trainer) -> TrainerAttributes:
+    """Return a trainer as an object whose attributes are known to type checkers."""
+    return cast(TrainerAttributes, trainer)
+
+
 def keep_batches(trainer: Trainer) -> None:
     """Turn off the trainer's conversion of batches, so that modules get them unchanged.
 
@@ -25,14 +40,8 @@ def keep_batches(trainer: Trainer) -> None:
 
     Args:
         trainer: The trainer, once its strategy has its precision plugin.
-
-    Example:
-        >>> trainer = Trainer(accelerator="cpu", precision="64-true", logger=False, barebones=True)
-        >>> keep_batches(trainer)
-        >>> trainer.precision_plugin.convert_input([1.0])
-        [1.0]
     """
-    trainer.precision_plugin.convert_input = _return  # type: ignore[method-assign]
+    trainer.precision_plugin.convert_input = lambda data: data  # type: ignore[method-assign]
 
 
 def replace_sigterm_handler(trainer: Trainer, handler: Callable[[int, FrameType | None], None]) -> None:
@@ -52,24 +61,21 @@ def request_stop(trainer: Trainer) -> None:
     """Make the trainer raise ``SIGTERMException`` after the current step or batch.
 
     Sets ``_SignalConnector.received_sigterm``, for which ``Trainer.received_sigterm`` has no setter.
-    ``Trainer.should_stop`` is no substitute: it runs one more validation.
-
-    Args:
-        trainer: The trainer, on every rank.
+    ``Trainer.should_stop`` is no substitute: it runs one more validation. Call it on every rank.
     """
     trainer._signal_connector.received_sigterm = True
 
 
 def is_validation_due(trainer: Trainer) -> bool:
-    """Whether a validation follows the current training batch.
+    """Return whether a validation follows the current training batch.
 
-    Calls ``_TrainingEpochLoop._should_check_val_fx``; Lightning has no public method for it.
-
-    Args:
-        trainer: The trainer, within ``on_train_batch_end``.
+    Calls ``_TrainingEpochLoop._should_check_val_fx``; Lightning has no public method for it. Call it within
+    ``on_train_batch_end``.
     """
-    loop = trainer.fit_loop
-    return trainer.enable_validation and loop.epoch_loop._should_check_val_fx(loop._data_fetcher)  # type: ignore[arg-type]
+    fetcher = trainer.fit_loop._data_fetcher
+    return (
+        trainer.enable_validation and fetcher is not None and trainer.fit_loop.epoch_loop._should_check_val_fx(fetcher)
+    )
 
 
 def save_also_after_steps(callback: ModelCheckpoint) -> None:
@@ -90,12 +96,9 @@ def save_also_after_steps(callback: ModelCheckpoint) -> None:
 
 
 def is_multiprocessing(strategy: Strategy) -> bool:
-    """Whether a strategy starts its processes by ``multiprocessing`` (``ddp_spawn``, ``ddp_fork``, ``ddp_notebook``).
+    """Return whether a strategy starts processes by ``multiprocessing``, as ``ddp_spawn`` and ``ddp_notebook`` do.
 
     Tests for ``_MultiProcessingLauncher``; strategies have no public attribute for it.
-
-    Args:
-        strategy: The trainer's strategy.
 
     Example:
         >>> from lightning.pytorch.strategies import SingleDeviceStrategy
@@ -103,7 +106,3 @@ def is_multiprocessing(strategy: Strategy) -> bool:
         False
     """
     return isinstance(strategy.launcher, _MultiProcessingLauncher)
-
-
-def _return(data: Any) -> Any:
-    return data

@@ -12,7 +12,7 @@ def update_model_kwargs(model: Any, outputs: Any, model_kwargs: dict[str, Any]) 
     Args:
         model: A causal language model.
         outputs: Outputs of the last call.
-        model_kwargs: Arguments of the last call, besides tokens and embeddings.
+        model_kwargs: Its arguments, besides tokens and embeddings.
     """
     updated: dict[str, Any] = model._update_model_kwargs_for_generation(outputs, model_kwargs)
     return updated
@@ -22,21 +22,15 @@ def attention_implementation(model: Any) -> str:
     """Return the implementation of attention of a model, as an argument of ``set_attn_implementation``.
 
     Reads ``PreTrainedConfig._attn_implementation``; there is a public setter, and no public getter.
-
-    Args:
-        model: A model of transformers.
     """
     implementation: str = model.config._attn_implementation
     return implementation
 
 
 def supports_attention_functions(model: Any) -> bool:
-    """Whether a model calls attention functions that were registered with ``AttentionInterface``.
+    """Return whether a model calls attention functions that were registered with ``AttentionInterface``.
 
     Reads ``PreTrainedModel._supports_attention_backend``, which custom models are documented to set; models without it
     ignore registered functions, and there is no public attribute for it.
-
-    Args:
-        model: A model of transformers.
     """
     return bool(getattr(model, "_supports_attention_backend", False))

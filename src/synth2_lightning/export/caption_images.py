@@ -46,8 +46,8 @@ def caption_images(
         out: Output file. Images whose caption is already in it are skipped.
         format: Format of the rows.
         batch_size: Number of images per batch.
-        max_pixels: Refuse images with more pixels.
-        console: For progress and errors; standard error by default.
+        max_pixels: Maximum number of pixels of an image.
+        console: Standard error by default.
 
     Returns:
         The exit code: 0; 3 if some images could not be read; 130 after Ctrl-C; 141 if the output pipe was closed.
@@ -81,13 +81,7 @@ def caption_images(
 
 
 def make_reader(image_size: int, max_pixels: int = MAX_PIXELS) -> Callable[[str], Image.Image]:
-    """Return a function that reads the image at a path or URL.
-
-    Example:
-        >>> make_reader(224)("gone.jpg")
-        Traceback (most recent call last):
-        OSError: The image gone.jpg cannot be read: FileNotFoundError: [Errno 2] No such file or directory: 'gone.jpg'
-    """
+    """Return a function that reads the image at a path or URL."""
     fetcher = ImageFetcher()
 
     def read(name: str) -> Image.Image:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, TypeVar, assert_never
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -23,7 +24,7 @@ from synth2_lightning.sources.images import center_crop, decode_image, pixel_lim
 from synth2_lightning.sources.read_ahead import read_ahead
 from synth2_lightning.types import Pixels
 
-ImageLike = str | Path | Image.Image | np.ndarray[Any, np.dtype[Any]] | Tensor
+ImageLike = str | Path | Image.Image | NDArray[Any] | Tensor
 """A path, a PIL image, or uint8 values: an array of shape ``(height, width)``, ``(height, width, 3)`` or
 ``(height, width, 4)``, or a tensor of shape ``(1, height, width)`` or ``(3, height, width)``."""
 
@@ -43,7 +44,7 @@ class Captioned(NamedTuple):
 
     Attributes:
         caption: Empty if there is an error.
-        error: ``None`` if the image could be read.
+        error: ``None`` if there is none.
     """
 
     caption: str
@@ -96,7 +97,7 @@ class Captioner:
         Args:
             images: Images of any size: paths, PIL images, arrays or tensors of uint8.
             batch_size: Number of images per batch.
-            max_pixels: Refuse files with more pixels.
+            max_pixels: Maximum number of pixels of a file.
 
         Raises:
             OSError: If an image cannot be read, with its name and the reason.
@@ -227,7 +228,7 @@ def load_module(
 
     Raises:
         FileNotFoundError: If the location does not exist, or a file of the run is missing.
-        ValueError: If it is not a checkpoint of a captioner, does not record the arguments of its parts, or names
+        ValueError: If it is not a checkpoint of a captioner, does not record the arguments of its components, or names
             classes of packages that are not trusted.
     """
     path = resolve(location, "trained captioner")
@@ -243,13 +244,13 @@ def _from_tensor(tensor: Tensor, name: str) -> Image.Image:
     return _from_array(tensor.cpu().movedim(0, -1).squeeze(-1).numpy(), name)
 
 
-def _from_array(array: np.ndarray[Any, np.dtype[Any]], name: str) -> Image.Image:
+def _from_array(array: NDArray[Any], name: str) -> Image.Image:
     if array.dtype != np.uint8 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):
         raise ValueError(_wrong_array(array, name, "(height, width), (height, width, 3) or (height, width, 4)"))
     return to_rgb(Image.fromarray(np.ascontiguousarray(array)))
 
 
-def _wrong_array(given: Any, name: str, layout: str) -> str:
+def _wrong_array(given: NDArray[Any] | Tensor, name: str, layout: str) -> str:
     return (
         f"The image {name} has dtype {given.dtype} and shape {tuple(given.shape)}; expected uint8 (0 to 255) and shape "
         f"{layout}."

@@ -1,28 +1,27 @@
 """Export and loading of captioners: safetensors, a JSON config and a model card; loading runs no untrusted code."""
 
-import hashlib
 import json
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 
-from synth2_lightning.export.folder import CARD, CONFIG, CONTENT, FORMAT, WEIGHTS, is_exported, refuse_taken
+from synth2_lightning.export.component_files import copy_files, find_files
+from synth2_lightning.export.folder import CARD, CONFIG, CONTENT, FORMAT, WEIGHTS, check_replaceable, is_exported
 from synth2_lightning.export.hub import locate_export
 from synth2_lightning.export.model_card import write_card
-from synth2_lightning.export.part_files import copy_files, find_files
 from synth2_lightning.export.runs import find_run, read_cards, read_data
-from synth2_lightning.export.weights import load_weights, save_weights
 from synth2_lightning.interfaces import ImageTokenizer
 from synth2_lightning.io.atomic import write_files
-from synth2_lightning.io.class_specs import build_part, copy_plain
-from synth2_lightning.io.fingerprints import fingerprint_weights
+from synth2_lightning.io.class_specs import build_component, copy_plain
+from synth2_lightning.io.fingerprints import fingerprint_file, fingerprint_weights
 from synth2_lightning.io.json_text import parse_json
 from synth2_lightning.io.locations import HUB_SCHEME, limit_locations, note_locations, resolve
-from synth2_lightning.io.trusted_packages import refuse_foreign_packages, trusting
+from synth2_lightning.io.safetensors import read_safetensors, write_safetensors
+from synth2_lightning.io.trusted_packages import check_packages, trusting
 from synth2_lightning.modules.captioner_checkpoint import describe_captioner, read_captioner
 from synth2_lightning.modules.captioning import VisionLanguageModule
 
@@ -45,18 +44,17 @@ def export_captioner(
         run: Folder of a run (its best checkpoint, or else its last one), or a checkpoint.
         folder: A new or empty folder, or an earlier export, which is replaced.
         license: License of the weights as a Hub identifier, such as ``"apache-2.0"``.
-        cards: Additional protocol cards, such as those of ``synth2 test``; those that the run wrote for this
-            checkpoint are found.
+        cards: Protocol cards in addition to those that the run wrote for this checkpoint.
         trust: Packages whose classes the checkpoint may name, besides this one, torch, lightning and transformers.
 
     Returns:
-        The folder, with ``model.safetensors`` (trained weights), ``config.json`` (parts, versions, fingerprints),
-        ``README.md`` (a model card) and ``files/`` (files that the parts read).
+        The folder, with ``model.safetensors`` (trained weights), ``config.json`` (components, versions, fingerprints),
+        ``README.md`` (a model card) and ``files/`` (files that the components read).
 
     Raises:
         FileNotFoundError: If the run or a card does not exist.
         FileExistsError: If the folder holds other files.
-        ValueError: If the checkpoint is not of a captioner, does not record the arguments of its parts, or names
+        ValueError: If the checkpoint is not of a captioner, does not record the arguments of its components, or names
             classes of packages that are not trusted.
         OSError: If the folder cannot be written.
 
@@ -66,23 +64,24 @@ def export_captioner(
         FileNotFoundError: The run or checkpoint is not at 'runs/nothing'...
     """
     target = Path(folder)
-    refuse_taken(target)
+    check_replaceable(target)
     found = find_run(run)
     description, step = describe_captioner(found.checkpoint)
     with note_locations() as locations, trusting(trust):
         module = read_captioner(found.checkpoint)
     scores = read_cards(found.folder, step, cards)
     with write_files(target, replaced=CONTENT) as draft:
-        save_weights(module.state_dict(), draft / WEIGHTS)
+        write_safetensors(module.state_dict(), draft / WEIGHTS)
+        frozen = module.frozen_components
         config = {
             "format": FORMAT,
             "format_version": _FORMAT_VERSION,
             "model": copy_files(description, locations, draft),
-            "frozen_parts": {name: fingerprint_weights(name, getattr(module, name)) for name in module.frozen_parts},
+            "frozen_parts": {name: fingerprint_weights(name, getattr(module, name)) for name in frozen},
             "codebooks": _list_codebooks(module),
             "trained_weights": module.num_trainable(),
             "step": step,
-            "weights_sha256": _hash(draft / WEIGHTS),
+            "weights_sha256": fingerprint_file(draft / WEIGHTS),
             "versions": {name: version(name) for name in _VERSIONS},
         }
         (draft / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", "utf-8")
@@ -111,7 +110,7 @@ def load_exported(
         from_hub: Names of models on the Hub that may be downloaded.
 
     Returns:
-        The module on the CPU, in evaluation mode, with the weights of all parts.
+        The module on the CPU, in evaluation mode.
 
     Raises:
         FileNotFoundError: If the export or a file of it is missing.
@@ -145,34 +144,31 @@ def _read_text(folder: Path) -> bytes:
 def _load(folder: Path) -> VisionLanguageModule:
     config = _read_config(folder)
     description = copy_plain(config["model"], f"The description in {folder / CONFIG}")
-    refuse_foreign_packages(description)
-    module = cast(VisionLanguageModule, build_part(find_files(description, folder), VisionLanguageModule))
+    check_packages(description)
+    module: VisionLanguageModule = build_component(find_files(description, folder), VisionLanguageModule)
     module.configure_model()
     _check_codebooks(config, module, folder)
     weights = resolve(folder / WEIGHTS, "file of the exported captioner's weights")
-    if "weights_sha256" in config and _hash(weights) != config["weights_sha256"]:  # earlier exports have none
+    if fingerprint_file(weights) != config.get("weights_sha256"):
         raise ValueError(
             f"{weights} is damaged: its SHA-256 is not the one in {CONFIG}. Expected the file that `synth2 export` "
             "wrote: copy or download the folder again."
         )
-    module.load_state_dict(load_weights(weights))
+    module.load_state_dict(read_safetensors(weights))
     return module.eval()
 
 
-def _hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _list_codebooks(module: VisionLanguageModule) -> dict[str, str]:
-    return {name: part.codebook for name, part in module.named_modules() if isinstance(part, ImageTokenizer)}
+    return {
+        name: component.codebook for name, component in module.named_modules() if isinstance(component, ImageTokenizer)
+    }
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
     if not is_exported(folder):
         raise ValueError(f"{path} does not describe a captioner; expected the file that `synth2 export` writes.")
-    config = cast(dict[str, Any], parse_json(path.read_bytes()))
+    config: dict[str, Any] = parse_json(path.read_bytes())
     if config.get("format_version") != _FORMAT_VERSION or not isinstance(config.get("model"), dict):
         raise ValueError(
             f"{path} has format version {config.get('format_version')!r}; expected {_FORMAT_VERSION}. Use the version "
@@ -186,13 +182,13 @@ def _check_codebooks(config: Mapping[str, Any], module: VisionLanguageModule, fo
     expected, present = config.get("codebooks", {}), _list_codebooks(module)
     if expected != present:
         raise ValueError(
-            f"The captioner in {folder} was exported with the codebooks {expected}, but its parts have {present}. "
+            f"The captioner in {folder} was exported with the codebooks {expected}, but its components have {present}. "
             "Expected the same weights: check the files that image_encoder names."
         )
     for name, fingerprint in config.get("frozen_parts", {}).items():
         if (loaded := fingerprint_weights(name, getattr(module, name))) != fingerprint:
             warnings.warn(
-                f"The frozen part {name!r} of the captioner in {folder} has the weights {loaded}; expected "
+                f"The frozen component {name!r} of the captioner in {folder} has the weights {loaded}; expected "
                 f"{fingerprint}, as at export. Captions may differ. Check the files that its arguments name.",
                 stacklevel=3,
             )
@@ -208,7 +204,7 @@ def _compare(module: VisionLanguageModule, loaded: VisionLanguageModule, folder:
         )
 
 
-def _is_same(one: Any, other: Any) -> bool:
+def _is_same(one: object, other: object) -> bool:
     return (
         isinstance(one, torch.Tensor)
         and isinstance(other, torch.Tensor)

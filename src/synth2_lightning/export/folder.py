@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from synth2_lightning.export.part_files import FILES
+from synth2_lightning.export.component_files import FILES
 from synth2_lightning.io.atomic import OWN_NAMES, complete_folder
 from synth2_lightning.io.json_text import parse_json
-from synth2_lightning.io.paths import refuse_special
+from synth2_lightning.io.paths import check_not_special
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 CONTENT = frozenset({CONFIG, WEIGHTS, CARD, FILES})
@@ -13,21 +13,16 @@ FORMAT = "synth2-lightning captioner"
 
 
 def is_exported(folder: str | Path) -> bool:
-    """Return whether a folder holds a captioner that ``synth2 export`` wrote.
-
-    Example:
-        >>> is_exported("runs/version_0")
-        False
-    """
+    """Return whether a folder holds a captioner that ``synth2 export`` wrote."""
     try:
-        config = refuse_special(complete_folder(Path(folder)) / CONFIG)
+        config = check_not_special(complete_folder(Path(folder)) / CONFIG)
         return bool(parse_json(config.read_bytes())["format"] == FORMAT)
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
-def refuse_taken(folder: Path) -> None:
-    """Refuse a folder that holds anything but an earlier export.
+def check_replaceable(folder: Path) -> None:
+    """Raise on a folder that holds anything but an earlier export.
 
     Raises:
         FileExistsError: If it holds other files, or is a file.

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from synth2_lightning.export.part_files import FILES
+from synth2_lightning.export.component_files import FILES
 from synth2_lightning.io.locations import resolve
 
 if TYPE_CHECKING:
@@ -75,13 +75,10 @@ def push_export(folder: Path, repository: str, api: "HfApi | None" = None) -> st
 
 
 def check_repository(name: str) -> None:
-    """Refuse a name that is not of the form ``OWNER/NAME``.
+    """Raise on a name that is not of the form ``OWNER/NAME``.
 
     Raises:
         ValueError: If it is not.
-
-    Example:
-        >>> check_repository("me/captioner")
     """
     if name.count("/") != 1 or not all(name.split("/")):
         raise ValueError(f"The repository's name is {name!r}; expected OWNER/NAME, such as 'me/captioner'.")

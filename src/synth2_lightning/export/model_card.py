@@ -1,4 +1,4 @@
-"""Model card of an exported captioner: scores, training data, parts and limitations."""
+"""Model card of an exported captioner: scores, training data, components and limitations."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +25,7 @@ def write_card(
         name: Name of the captioner.
         config: Content of its ``config.json``.
         scores: Protocol cards.
-        data: Training data; ``None`` if unknown.
+        data: ``None`` if unknown.
         license: License of the weights as a Hub identifier.
     """
     from huggingface_hub import ModelCardData
@@ -40,7 +40,7 @@ def write_card(
         "## Use\n\n" + _USE.format(name=name),
         "## Scores\n\n" + "\n".join(_score_lines(scores)),
         "## Training data\n\n" + "\n".join(_data_lines(data)),
-        "## Parts\n\n" + "\n".join(_part_lines(config)),
+        "## Components\n\n" + "\n".join(_component_lines(config)),
         "## Limitations\n\n" + _LIMITATIONS,
     )
     return "\n\n".join(sections) + "\n"
@@ -59,7 +59,7 @@ print(captioner.caption(["image.jpg"]))
 _LIMITATIONS = """* Captions imitate the training captions, including their omissions and errors.
 * Captions can be fluent and wrong. Biases were not evaluated.
 * The scores hold for the listed split, references, prompt and decoding, and do not generalize to other images.
-* Parts that are not included keep their own licenses. Models that are named on the Hub may change there."""
+* Components that are not included keep their own licenses. Models that are named on the Hub may change there."""
 
 
 def _summary(config: Mapping[str, Any], license: str | None) -> str:
@@ -111,7 +111,7 @@ def _data_lines(data: DataRecord | None) -> Iterator[str]:
     fraction = data.synthetic_fraction
     yield f"Fraction of synthetic pairs in a batch: {fraction}." if fraction else "No synthetic pairs were mixed in."
     yield "\n| key in the run file | class | arguments |\n|---|---|---|"
-    for where, name, arguments in data.parts:
+    for where, name, arguments in data.components:
         values = ", ".join(f"{key}={_shorten(value)}" for key, value in arguments.items())
         yield f"| {where or 'data'} | {name} | {values.replace('|', '/')} |"
     for location, manifest in data.manifests.items():
@@ -123,22 +123,22 @@ def _data_lines(data: DataRecord | None) -> Iterator[str]:
             yield f"\nShards {_shorten(location)}: the manifest {manifest}."
 
 
-def _part_lines(config: Mapping[str, Any]) -> Iterator[str]:
+def _component_lines(config: Mapping[str, Any]) -> Iterator[str]:
     yield f"* Trained, in `model.safetensors`: {config['trained_weights']:,d} parameters."
     for name, fingerprint in config["frozen_parts"].items():
-        part = config["model"]["init_args"].get(name, {})
-        yield f"* Frozen, loaded separately: `{name}`, {part.get('class_path', '')} (weights {fingerprint})."
+        component = config["model"]["init_args"].get(name, {})
+        yield f"* Frozen, loaded separately: `{name}`, {component.get('class_path', '')} (weights {fingerprint})."
     for name, codebook in config["codebooks"].items():
         yield f"* Codebook of `{name}`: {codebook}."
     yield "\nTheir classes and arguments are in `config.json`."
 
 
-def _fold(title: str, content: Any) -> str:
+def _fold(title: str, content: object) -> str:
     text = json.dumps(content, indent=2, ensure_ascii=False)
     return f"<details><summary>{title}</summary>\n\n```json\n{text}\n```\n\n</details>"
 
 
-def _shorten(value: Any) -> str:
+def _shorten(value: object) -> str:
     """Return a value as text; of absolute paths only the last component."""
     if isinstance(value, str) and expand_home(value).is_absolute():
         return f"…/{Path(value).name}"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from synth2_lightning.export.sharded import refuse_sharded
+from synth2_lightning.export.sharded import check_not_sharded
 from synth2_lightning.io.json_text import parse_json
 from synth2_lightning.io.locations import find_checkpoint, resolve
 from synth2_lightning.io.paths import require_file
@@ -20,10 +20,6 @@ class Run:
     Args:
         checkpoint: The file.
         folder: Folder of its run, with ``config.yaml`` and ``cider/``; ``None`` if there is none.
-
-    Example:
-        >>> Run(Path("last.ckpt"), None).folder is None
-        True
     """
 
     checkpoint: Path
@@ -31,17 +27,14 @@ class Run:
 
 
 def find_run(location: str | Path) -> Run:
-    """Return the checkpoint and the folder of a run.
-
-    Args:
-        location: As for :func:`~synth2_lightning.io.locations.find_checkpoint`.
+    """Return the checkpoint of :func:`~synth2_lightning.io.locations.find_checkpoint`, and the folder of its run.
 
     Raises:
         FileNotFoundError: If there is no checkpoint.
     """
-    refuse_sharded(resolve(location, "run or checkpoint"))
+    check_not_sharded(resolve(location, "run or checkpoint"))
     checkpoint = find_checkpoint(location)
-    refuse_sharded(checkpoint)
+    check_not_sharded(checkpoint)
     parents = checkpoint.absolute().parents[:2]
     return Run(checkpoint, next((parent for parent in parents if (parent / "config.yaml").is_file()), None))
 
@@ -81,16 +74,12 @@ class DataRecord:
     """Training data of a captioner, as recorded in its run file.
 
     Args:
-        parts: Key in the run file, class and arguments of every part of the data.
+        components: Key in the run file, class and arguments of every component of the data.
         manifests: Manifests of the shards that the run file names; the reason if one cannot be read.
         synthetic_fraction: Class and arguments of the synthetic fraction of a batch; ``None`` if data was not mixed.
-
-    Example:
-        >>> DataRecord([], {}, None).manifests
-        {}
     """
 
-    parts: list[tuple[str, str, dict[str, Any]]]
+    components: list[tuple[str, str, dict[str, Any]]]
     manifests: dict[str, Manifest | str]
     synthetic_fraction: str | None
 
@@ -104,11 +93,11 @@ def read_data(folder: Path | None) -> DataRecord | None:
     data = read_run_file(folder).get("data")
     if data is None:
         return None
-    parts = list(_list_parts(data, ""))
-    shards = {str(arguments["shards"]) for _, _, arguments in parts if arguments.get("shards")}
-    fractions = (f"{name} {arguments}" for where, name, arguments in parts if where.endswith("synthetic_fraction"))
+    components = list(_list_components(data, ""))
+    shards = {str(arguments["shards"]) for _, _, arguments in components if arguments.get("shards")}
+    fractions = (f"{name} {arguments}" for where, name, arguments in components if where.endswith("synthetic_fraction"))
     manifests = {location: _read_manifest(location) for location in sorted(shards)}
-    return DataRecord(parts, manifests, next(fractions, None))
+    return DataRecord(components, manifests, next(fractions, None))
 
 
 def read_run_file(folder: Path | None) -> Mapping[str, Any]:
@@ -116,10 +105,6 @@ def read_run_file(folder: Path | None) -> Mapping[str, Any]:
 
     Raises:
         ValueError: If it is damaged.
-
-    Example:
-        >>> read_run_file(None)
-        {}
     """
     if folder is None or not (path := folder / "config.yaml").is_file():
         return {}
@@ -131,7 +116,7 @@ def read_run_file(folder: Path | None) -> Mapping[str, Any]:
     return content
 
 
-def _list_parts(node: Any, where: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
+def _list_components(node: object, where: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
     if not isinstance(node, Mapping) or "class_path" not in node:
         return
     init_args = node.get("init_args")
@@ -140,7 +125,7 @@ def _list_parts(node: Any, where: str) -> Iterator[tuple[str, str, dict[str, Any
     plain = {name: value for name, value in arguments.items() if name not in inner and value is not None}
     yield where, str(node["class_path"]).rpartition(".")[2], plain
     for name, value in inner.items():
-        yield from _list_parts(value, f"{where}.{name}".strip("."))
+        yield from _list_components(value, f"{where}.{name}".strip("."))
 
 
 def _read_manifest(location: str) -> Manifest | str:

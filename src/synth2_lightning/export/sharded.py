@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
 from torch.distributed.checkpoint.filesystem import FileSystemReader
@@ -18,25 +17,20 @@ from torch.distributed.checkpoint.planner import ReadItem
 from torch.distributed.checkpoint.state_dict_loader import load
 
 from synth2_lightning.export.sharded_index import read_index
-from synth2_lightning.export.weights import save_weights
 from synth2_lightning.io.atomic import write_atomically
+from synth2_lightning.io.safetensors import write_safetensors
 
 _INDEX = ".metadata"  # written by torch, a pickle: the file and offset of each part of each tensor
 _REST = "meta.pt"  # written by Lightning: all but weights and optimizers
 
 
 def is_sharded(path: Path) -> bool:
-    """Return whether a checkpoint is a folder that ``ModelParallelStrategy`` or ``FSDPStrategy`` wrote.
-
-    Example:
-        >>> is_sharded(Path("last.ckpt"))
-        False
-    """
+    """Return whether a checkpoint is a folder that ``ModelParallelStrategy`` or ``FSDPStrategy`` wrote."""
     return (path / _REST).is_file()  # the same test as Lightning's
 
 
-def refuse_sharded(path: Path) -> None:
-    """Refuse a sharded checkpoint where a single file is required.
+def check_not_sharded(path: Path) -> None:
+    """Raise on a sharded checkpoint where a single file is required.
 
     Raises:
         IsADirectoryError: If the checkpoint is sharded.
@@ -76,18 +70,18 @@ def consolidate(folder: Path, file: Path) -> int:
         raise ValueError(
             f"{file} ends in {file.suffix!r}; expected .safetensors for the weights, or .ckpt for a full checkpoint."
         )
-    _refuse_taken(file)
+    _check_new(file)
     checkpoint = read_sharded(folder, weights_only=file.suffix != ".ckpt")
 
     def write(draft: Path) -> None:
-        _refuse_taken(file)  # another process may have written it in the meantime
+        _check_new(file)  # another process may have written it in the meantime
         _save(checkpoint, file.suffix, draft)
 
     write_atomically(file, write)
     return len(checkpoint["state_dict"])
 
 
-def _refuse_taken(file: Path) -> None:
+def _check_new(file: Path) -> None:
     if file.exists():
         raise FileExistsError(f"{file} exists. Expected a new file: name another, or remove it.")
 
@@ -97,7 +91,7 @@ def read_sharded(folder: Path, weights_only: bool = False) -> dict[str, Any]:
 
     Args:
         folder: The checkpoint.
-        weights_only: Skip all else, such as the optimizers' states, which are twice as large as the weights.
+        weights_only: Skip the optimizers' states, which are twice as large as the weights, and all else.
 
     Raises:
         FileNotFoundError: If the folder is not a sharded checkpoint, or a part of it is missing.
@@ -128,7 +122,7 @@ def read_sharded(folder: Path, weights_only: bool = False) -> dict[str, Any]:
 
 
 def check_sharded(folder: Path) -> None:
-    """Refuse a sharded checkpoint that may hold code; to be called before torch's own reader, which would run it.
+    """Raise on a sharded checkpoint that may hold code; to be called before torch's own reader, which would run it.
 
     Tensors are not read.
 
@@ -169,16 +163,15 @@ def _explained(folder: Path) -> Iterator[None]:
 
 def _save(checkpoint: dict[str, Any], suffix: str, file: Path) -> None:
     try:
-        torch.save(checkpoint, file) if suffix == ".ckpt" else save_weights(checkpoint["state_dict"], file)
-    except (RuntimeError, SafetensorError) as error:  # raised on a full disk
+        torch.save(checkpoint, file) if suffix == ".ckpt" else write_safetensors(checkpoint["state_dict"], file)
+    except RuntimeError as error:  # raised on a full disk
         raise OSError(str(error).partition("\n")[0]) from error
 
 
 class _SafeReader(FileSystemReader):
     """Reads the index, a pickle, without running code; torch itself reads the tensors safely."""
 
-    def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
-        del args, kwargs
+    def read_metadata(self, *_: object, **__: object) -> Metadata:
         index = read_index(Path(self.path) / _INDEX)
         index.storage_meta = StorageMeta(load_id=self.load_id)
         return index

@@ -2,7 +2,8 @@
 
 ``torch.distributed.checkpoint`` writes the index as a pickle. Unpickling calls the classes and functions that a pickle
 names. Here every name that torch writes is unpickled to an inert record, and torch's objects are built from the records
-with checked types.
+with checked types. torch's own unpickler of ``weights_only=True`` does not read the index, tried with torch 2.15: it
+raises on an instruction of pickle protocol 4.
 """
 
 import pickle
@@ -43,10 +44,7 @@ _PLAIN_TYPES: dict[tuple[str, str], type] = {  # immutable: no attribute of thei
 
 
 def read_index(path: Path) -> Metadata:
-    """Read an index without running code.
-
-    Args:
-        path: The file ``.metadata`` of a sharded checkpoint.
+    """Read an index, ``.metadata``, without running code.
 
     Raises:
         OSError: If it cannot be read.
@@ -61,19 +59,18 @@ def read_index(path: Path) -> Metadata:
 
 
 class _Record:
-    """Arguments and state of an object in the pickle."""
+    """State of an object in the pickle."""
 
-    state: Any = None
+    state: object = None
 
-    def __init__(self, *args: Any) -> None:
-        self.args = args
+    def __init__(self, *_: object) -> None: ...
 
-    def __setstate__(self, state: Any) -> None:
+    def __setstate__(self, state: object) -> None:
         self.state = state
 
 
 class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
+    def find_class(self, module: str, name: str) -> object:
         value = getattr(torch, name, None) if module == "torch" else None
         if isinstance(value, torch.dtype | torch.layout):
             return value
@@ -84,7 +81,7 @@ class _Unpickler(pickle.Unpickler):
         raise ValueError(f"Its index names {module}.{name}, which may be code; nothing was run.")
 
 
-def _fields(record: Any, kind: str) -> Mapping[str, Any]:
+def _fields(record: object, kind: str) -> Mapping[str, Any]:
     if not isinstance(record, _Record) or type(record).__name__ != kind or not isinstance(record.state, dict):
         raise ValueError(f"Its index holds {type(record).__name__} where torch writes {kind}.")
     return record.state
@@ -99,7 +96,7 @@ def _make_index(fields: Mapping[str, Any]) -> Metadata:
     )
 
 
-def _make_entry(record: Any) -> TensorStorageMetadata | BytesStorageMetadata:
+def _make_entry(record: object) -> TensorStorageMetadata | BytesStorageMetadata:
     if type(record).__name__ == "BytesStorageMetadata":
         return BytesStorageMetadata()
     fields = _fields(record, "TensorStorageMetadata")
@@ -117,7 +114,7 @@ def _make_entry(record: Any) -> TensorStorageMetadata | BytesStorageMetadata:
     )
 
 
-def _make_key(record: Any) -> MetadataIndex:
+def _make_key(record: object) -> MetadataIndex:
     fields = _fields(record, "MetadataIndex")
     offset, position = fields.get("offset"), fields.get("index")
     return MetadataIndex(
@@ -125,7 +122,7 @@ def _make_key(record: Any) -> MetadataIndex:
     )
 
 
-def _make_storage(record: Any) -> StorageInfo:
+def _make_storage(record: object) -> StorageInfo:
     fields = _fields(record, "_StorageInfo")
     name = str(fields["relative_path"])
     if Path(name).name != name:

@@ -93,29 +93,19 @@ def complete_folder(folder: Path) -> Path:
     """Return the folder to read the files of :func:`write_files` from.
 
     It is ``folder`` itself, or ``.replacement`` inside while a writer moves the files or if it was killed meanwhile.
-
-    Example:
-        >>> complete_folder(Path("captioner"))
-        PosixPath('captioner')
     """
     return folder / _REPLACEMENT if (folder / _REPLACEMENT).is_dir() else folder
 
 
 def _install(folder: Path, replaced: Collection[str], is_new: bool) -> None:
-    """Link the complete new files into ``folder``; ``.replacement`` stays complete until all are linked.
-
-    Args:
-        folder: Destination.
-        replaced: Names to delete if they are not among the new files.
-        is_new: Whether no file can have been linked yet. If linking the first one then fails, all old files are kept.
-    """
+    """Link the complete new files into ``folder``; ``.replacement`` stays complete until all are linked."""
     complete, draft = folder / _REPLACEMENT, folder / _DRAFT
     if not complete.is_dir():
         return
     _remove(draft)
     draft.mkdir()
     names = sorted(path.name for path in complete.iterdir())
-    is_untouched = is_new
+    is_untouched = is_new  # if linking the first file then fails, all old files are kept
     try:
         for name in names:
             copy, target = draft / name, folder / name
@@ -156,21 +146,7 @@ def _remove(path: Path) -> None:
 
 
 def set_default_mode(path: Path) -> None:
-    """Set the permissions of a file or folder to the umask's default.
-
-    Args:
-        path: The file or folder; its parent folder is writable.
-
-    Example:
-        >>> import tempfile
-        >>> path = Path(tempfile.mkdtemp()) / "weights"
-        >>> path.touch(0o600)
-        >>> before = os.umask(0o027)
-        >>> set_default_mode(path)
-        >>> _ = os.umask(before)
-        >>> oct(path.stat().st_mode & 0o777)
-        '0o640'
-    """
+    """Set the permissions of a file or folder to the umask's default; its parent folder must be writable."""
     sample = path.with_name(f"{path.name}.mode")  # os.umask() reads the umask only by changing it for all threads
     make, remove = (sample.mkdir, sample.rmdir) if path.is_dir() else (sample.touch, sample.unlink)
     make()

@@ -23,13 +23,6 @@ def find_damage(path: Path) -> str | None:
     """Return a description of the damage of a checkpoint file; ``None`` if it is intact.
 
     ``torch.save`` writes a zip archive with a checksum (CRC-32) of every tensor.
-
-    Example:
-        >>> import tempfile
-        >>> path = Path(tempfile.mkdtemp()) / "half.ckpt"
-        >>> _ = path.write_bytes(b"PK")
-        >>> find_damage(path)
-        'File is not a zip file'
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -51,14 +44,6 @@ def checksum(path: Path) -> str:
 
     Raises:
         OSError: If the checkpoint cannot be read.
-
-    Example:
-        >>> import tempfile
-        >>> folder = Path(tempfile.mkdtemp())
-        >>> torch.save({"global_step": 7}, folder / "one.ckpt")
-        >>> torch.save({"global_step": 8}, folder / "other.ckpt")
-        >>> checksum(folder / "one.ckpt") == checksum(folder / "other.ckpt")
-        False
     """
     total = 0
     for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
@@ -87,7 +72,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         >>> read_checkpoint(path)
         {'global_step': 7}
     """
-    with checked_checkpoint(path):
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no checkpoint at {path}. {_EXPECTED}")
+    if damage := find_damage(path):
+        raise ValueError(f"The checkpoint {path} is damaged: {damage}. Expected an intact file. {RECOVERY}")
+    with plain_values_only(path):
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     if not isinstance(content, dict):
         raise ValueError(f"{path} contains {type(content).__name__}, not a checkpoint. {_EXPECTED}")
@@ -95,12 +84,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def read_checkpoints(folder: Path) -> Iterator[tuple[Path, dict[str, Any] | Exception]]:
-    """Yield every checkpoint of a folder with its content, or with the error if it cannot be read.
-
-    Example:
-        >>> list(read_checkpoints(Path("gone")))
-        []
-    """
+    """Yield every checkpoint of a folder with its content, or with the error if it cannot be read."""
     for path in sorted(folder.glob("*.ckpt")):
         if path.is_symlink() and (path.resolve().parent == folder.resolve() or not path.exists()):
             continue  # the target is listed itself, or does not exist
@@ -124,14 +108,10 @@ def find_best_checkpoint(folder: Path, monitor: str | None = None) -> Path | Non
 
     Args:
         folder: Folder of checkpoints.
-        monitor: Name of the score; by default that of the first callback of the run.
+        monitor: Name of the score; by default that of the run's first callback.
 
     Raises:
         ValueError: If a checkpoint that may be the best one is damaged.
-
-    Example:
-        >>> find_best_checkpoint(Path("gone")) is None
-        True
     """
     own: dict[_Score, dict[Path, float]] = {}
     claimed: dict[_Score, dict[Path, float]] = {}
@@ -168,10 +148,6 @@ def find_newest_checkpoint(folder: Path) -> Path | None:
 
     Raises:
         ValueError: If all checkpoints are damaged.
-
-    Example:
-        >>> find_newest_checkpoint(Path("gone")) is None
-        True
     """
     last = (folder / "last.ckpt").resolve()
     contents = dict(read_checkpoints(folder))
@@ -211,22 +187,6 @@ def _list_scores(content: Mapping[str, Any]) -> Iterator[tuple[_Score, str, floa
 def _read_step(content: Mapping[str, Any]) -> int:
     step = content.get("global_step", 0)
     return step if isinstance(step, int) else 0
-
-
-@contextmanager
-def checked_checkpoint(path: Path) -> Iterator[None]:
-    """Raise on a damaged checkpoint file, and add its path to errors of torch inside the context.
-
-    Raises:
-        FileNotFoundError: If the file does not exist.
-        ValueError: If it is damaged, or may contain code.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no checkpoint at {path}. {_EXPECTED}")
-    if damage := find_damage(path):
-        raise ValueError(f"The checkpoint {path} is damaged: {damage}. Expected an intact file. {RECOVERY}")
-    with plain_values_only(path):
-        yield
 
 
 @contextmanager

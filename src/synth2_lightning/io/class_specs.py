@@ -12,34 +12,31 @@ from contextlib import suppress
 from dataclasses import is_dataclass
 from functools import partial
 from importlib import import_module
-from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from torch import Tensor
-
-from synth2_lightning.io.trusted_packages import refuse_foreign_packages
+from synth2_lightning.io.trusted_packages import check_packages
 
 _MAX_VALUES, _MAX_DEPTH = 100_000, 100
-_PLAIN = (str, int, float, bool, dict, list, tuple, set, object, Any)  # typing.Any is a class, too
+_PLAIN = (str, int, float, bool, dict, list, tuple, set, object, Any, NoneType)  # typing.Any is a class, too
 
 
-def find_class(class_path: Any, expected: type | tuple[type, ...], where: str) -> type:
+def find_class(class_path: object, expected: tuple[type, ...], where: str) -> type:
     """Import a class of a trusted package.
 
     Args:
         class_path: Import path of the class.
-        expected: Required base class or classes.
+        expected: Possible base classes.
         where: Position in the description, for messages.
 
     Raises:
         ValueError: If its package is not trusted, the class does not exist, or is not such a subclass.
 
     Example:
-        >>> find_class("torch.optim.AdamW", object, "optimizer").__name__
+        >>> find_class("torch.optim.AdamW", (object,), "optimizer").__name__
         'AdamW'
     """
-    refuse_foreign_packages({"class_path": class_path})
+    check_packages({"class_path": class_path})
     module_name, _, name = str(class_path).rpartition(".")
     try:
         if "__main__" in module_name.split("."):
@@ -50,16 +47,15 @@ def find_class(class_path: Any, expected: type | tuple[type, ...], where: str) -
             f"{where} has the class_path {class_path!r}, which does not exist ({error}). Expected a class of the "
             "installed version of its package: install the version that the description lists under 'versions'."
         ) from error
-    kinds = expected if isinstance(expected, tuple) else (expected,)
-    if not inspect.isclass(found) or not issubclass(found, kinds):
-        names = " or ".join(kind.__name__ for kind in kinds)
+    if not inspect.isclass(found) or not issubclass(found, expected):
+        names = " or ".join(kind.__name__ for kind in expected)
         raise ValueError(f"{where} has the class_path {class_path!r}; expected a subclass of {names}.")
     # A module of a trusted package may contain names that it imported from other packages.
-    refuse_foreign_packages({"class_path": f"{found.__module__}.{found.__qualname__}"})
+    check_packages({"class_path": f"{found.__module__}.{found.__qualname__}"})
     return found
 
 
-def build_part(description: Any, expected: Any, where: str = "model") -> Any:
+def build_component(description: Any, expected: Any, where: str = "model") -> Any:
     """Build an object from its description, as the command line builds it from a run file.
 
     Args:
@@ -74,18 +70,19 @@ def build_part(description: Any, expected: Any, where: str = "model") -> Any:
     Example:
         >>> from synth2_lightning.interfaces import ResamplerFactory
         >>> description = {"class_path": "synth2_lightning.testing.TinyResampler"}
-        >>> build_part(description, ResamplerFactory)(6, 8).num_latents
+        >>> build_component(description, ResamplerFactory)(6, 8).num_latents
         4
     """
-    kinds = _alternatives(expected)
-    parts = {kind: part for kind in kinds if (part := _part_of(kind)) is not None}
-    if isinstance(description, tuple(parts.values())) or callable(description):
+    kinds = get_args(expected) if get_origin(expected) in (Union, UnionType) else (expected,)
+    classes = {kind: found for kind in kinds if (found := _class_of(kind)) is not None}
+    if isinstance(description, tuple(classes.values())) or callable(description):
         return description  # already built
-    if isinstance(description, Mapping) and "class_path" in description and parts:
-        part = find_class(description["class_path"], tuple(parts.values()), where)
+    if isinstance(description, Mapping) and "class_path" in description and classes:
+        found = find_class(description["class_path"], tuple(classes.values()), where)
         given = _read_arguments(description, where)
-        is_factory = not any(inspect.isclass(kind) and issubclass(part, kind) for kind in parts)
-        return partial(part, **_build_arguments(part, given, where)) if is_factory else build_class(part, given, where)
+        if any(inspect.isclass(kind) and issubclass(found, kind) for kind in classes):
+            return build_class(found, given, where)
+        return partial(found, **_build_arguments(found, given, where))
     for kind in kinds:
         if isinstance(description, Mapping) and inspect.isclass(kind) and is_dataclass(kind):
             return build_class(kind, description, where)
@@ -98,18 +95,18 @@ def build_part(description: Any, expected: Any, where: str = "model") -> Any:
                         f"{where} is {description!r:.100}; expected {len(hints)} values, as `synth2 fit` or "
                         "`synth2 export` wrote them. Take the file as it was written."
                     )
-                built = [build_part(*pair, where) for pair in zip(description, hints, strict=True)]
+                built = [build_component(*pair, where) for pair in zip(description, hints, strict=True)]
                 return built if origin is list else tuple(built)
-    if description is not None and parts and len(parts) == len([kind for kind in kinds if kind is not NoneType]):
+    if description is not None and classes and len(classes) == sum(kind is not NoneType for kind in kinds):
         raise ValueError(f"{where} is {description!r}; expected a mapping with 'class_path' and 'init_args'.")
     return description
 
 
-def build_class(part: type, given: Mapping[str, Any], where: str) -> Any:
-    """Build an object of a class, and its arguments by :func:`build_part`.
+def build_class(class_: type, given: Mapping[str, Any], where: str) -> Any:
+    """Build an object of a class, and its arguments by :func:`build_component`.
 
     Args:
-        part: The class.
+        class_: The class.
         given: Arguments by name, either descriptions or objects.
         where: Position in the description, for messages.
 
@@ -121,29 +118,29 @@ def build_class(part: type, given: Mapping[str, Any], where: str) -> Any:
         >>> build_class(GenerationSettings, {"num_beams": 3}, "generation").num_beams
         3
     """
-    arguments = _build_arguments(part, given, where)
+    arguments = _build_arguments(class_, given, where)
     try:
-        inspect.signature(part).bind(**arguments)
+        inspect.signature(class_).bind(**arguments)
     except TypeError as error:
         raise ValueError(
-            f"{where} cannot be built: {part.__name__} takes other arguments ({error}). Expected a description for the "
-            "installed version of its package: install the version that it lists under 'versions'."
+            f"{where} cannot be built: {class_.__name__} takes other arguments ({error}). Expected a description for "
+            "the installed version of its package: install the version that it lists under 'versions'."
         ) from error
     try:
-        return part(**arguments)
+        return class_(**arguments)
     # Wrong types of values, or sizes beyond the memory (a RuntimeError in torch).
     except (TypeError, AttributeError, LookupError, ArithmeticError, MemoryError, RuntimeError) as error:
         raise ValueError(
-            f"{where} cannot be built: {part.__name__} rejects its arguments ({type(error).__name__}: {error}). "
+            f"{where} cannot be built: {class_.__name__} rejects its arguments ({type(error).__name__}: {error}). "
             "Expected a description written by `synth2 fit` or `synth2 export`."
         ) from error
 
 
-def copy_plain(description: Any, what: str) -> Any:
+def copy_plain(description: object, what: str) -> Any:
     """Copy a description to plain values: dictionaries, lists, strings, numbers, booleans and ``None``.
 
     Args:
-        description: Nested values; paths become strings, and settings objects become dictionaries.
+        description: Nested values, as ``torch.load(weights_only=True)`` or a parser of JSON returned them.
         what: Name of the described object, for messages.
 
     Raises:
@@ -151,12 +148,12 @@ def copy_plain(description: Any, what: str) -> Any:
             aliases can multiply a few lines beyond the memory.
 
     Example:
-        >>> copy_plain({"folder": Path("runs"), "sizes": (1, 2)}, "example")
+        >>> copy_plain({"folder": "runs", "sizes": (1, 2)}, "example")
         {'folder': 'runs', 'sizes': [1, 2]}
     """
     count = 0
 
-    def copy(value: Any, depth: int) -> Any:
+    def copy(value: object, depth: int) -> object:
         nonlocal count
         count += 1
         if count > _MAX_VALUES or depth > _MAX_DEPTH:
@@ -164,31 +161,24 @@ def copy_plain(description: Any, what: str) -> Any:
                 f"{what} has more than {_MAX_VALUES:,} values, or nests deeper than {_MAX_DEPTH} levels; expected the "
                 "few hundred settings of a model. It was not read."
             )
-        if value is None or isinstance(value, str | int | float):
-            return value
-        if isinstance(value, Path):
-            return str(value)
-        if isinstance(value, list | tuple | set | frozenset):
-            return [copy(each, depth + 1) for each in value]
-        items = value if isinstance(value, Mapping) else getattr(value, "__dict__", None)
-        if items is None or isinstance(value, Tensor):
-            raise ValueError(f"{what} contains a {type(value).__name__}; expected plain values only.")
-        return {str(key): copy(each, depth + 1) for key, each in items.items()}
+        match value:
+            case None | str() | int() | float():
+                return value
+            case list() | tuple() | set():
+                return [copy(each, depth + 1) for each in value]
+            case Mapping():
+                return {str(key): copy(each, depth + 1) for key, each in value.items()}
+        # Not read by their attributes: weights_only=True also loads classes of torch, such as DeviceMesh.
+        raise ValueError(f"{what} contains a {type(value).__name__}; expected plain values only.")
 
     return copy(description, 0)
 
 
-def _alternatives(hint: Any) -> tuple[Any, ...]:
-    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-
-
-def _part_of(kind: Any) -> type | None:
+def _class_of(kind: Any) -> type | None:
     """Return the class of a type hint, or the class that a factory returns; ``None`` for plain values."""
     if get_origin(kind) is Callable:
         kind = get_args(kind)[1]
-    if not inspect.isclass(kind) or kind in (*_PLAIN, NoneType) or is_dataclass(kind):
-        return None
-    return kind
+    return kind if inspect.isclass(kind) and kind not in _PLAIN and not is_dataclass(kind) else None
 
 
 def _read_arguments(description: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -198,10 +188,10 @@ def _read_arguments(description: Mapping[str, Any], where: str) -> dict[str, Any
     return {name: value for each in given for name, value in each.items()}
 
 
-def _build_arguments(part: type, given: Mapping[str, Any], where: str) -> dict[str, Any]:
+def _build_arguments(class_: type, given: Mapping[str, Any], where: str) -> dict[str, Any]:
     hints: dict[str, Any] = {}
-    for base in reversed(part.__mro__):  # subclasses may pass arguments to their base class by **kwargs
+    for base in reversed(class_.__mro__):  # subclasses may pass arguments to their base class by **kwargs
         if "__init__" in vars(base):
             with suppress(NameError, TypeError):  # hints that exist only for type checkers: the arguments stay plain
                 hints |= get_type_hints(vars(base)["__init__"])
-    return {name: build_part(value, hints.get(name, Any), f"{where}.{name}") for name, value in given.items()}
+    return {name: build_component(value, hints.get(name, Any), f"{where}.{name}") for name, value in given.items()}

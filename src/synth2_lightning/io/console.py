@@ -28,10 +28,7 @@ _INVISIBLE = re.compile(
 
 
 def visible(text: str) -> str:
-    r"""Return a text with control characters as Python escapes.
-
-    Args:
-        text: Any text. Tabs and line feeds are kept.
+    r"""Return a text with control characters, except tabs and line feeds, as Python escapes.
 
     Example:
         >>> visible("x\x1b]0;title\x07.png")
@@ -41,12 +38,7 @@ def visible(text: str) -> str:
 
 
 def visible_json(text: str) -> str:
-    r"""Return JSON with the control characters in its strings as JSON escapes, which parse to the same values.
-
-    Example:
-        >>> visible_json('"x\x9b2J"')
-        '"x\\u009b2J"'
-    """
+    """Return JSON with the control characters in its strings as JSON escapes, which parse to the same values."""
     return _INVISIBLE.sub(lambda match: json.dumps(match[0])[1:-1], text)
 
 
@@ -79,9 +71,6 @@ def make_output_visible() -> None:
     """Escape control characters in logs, warnings and uncaught tracebacks of this process.
 
     Sets the factory of log records, ``warnings.showwarning`` and ``sys.excepthook``.
-
-    Example:
-        >>> make_output_visible()
     """
     logging.setLogRecordFactory(_VisibleRecord)
     warnings.showwarning = _show_warning

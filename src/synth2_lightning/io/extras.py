@@ -4,11 +4,7 @@ from importlib.util import find_spec
 
 
 def require_extra(package: str, extra: str) -> None:
-    """Refuse to go on without a package that only an extra of this package installs.
-
-    Args:
-        package: Its import name, such as ``"openai"``.
-        extra: The extra, such as ``"captions"``.
+    """Raise if a package is missing that only an extra of this package installs.
 
     Raises:
         ModuleNotFoundError: If the package is not installed.
@@ -16,8 +12,7 @@ def require_extra(package: str, extra: str) -> None:
     Example:
         >>> require_extra("nothing_of_the_kind", "captions")
         Traceback (most recent call last):
-        ModuleNotFoundError: The package nothing_of_the_kind is not installed; expected the extra `captions`. Install
-        it with `pip install "synth2-lightning[captions]"`.
+        ModuleNotFoundError: The package nothing_of_the_kind is not installed; expected the extra `captions`...
     """
     if find_spec(package) is None:
         raise ModuleNotFoundError(

@@ -24,7 +24,6 @@ def fingerprint_codebook(name: str, codes: Float[Tensor, "codes dim"] | Float[Te
         codes: Vectors of one level or of several. Only the values matter, not precision and device.
 
     Example:
-        >>> import torch
         >>> fingerprint_codebook("vqgan", torch.zeros(512, 4)), fingerprint_codebook("clip", torch.zeros(2, 16, 4))
         ('vqgan-512:9f1dcbc3', 'clip-16x2:076a27c7')
     """
@@ -48,18 +47,7 @@ def fingerprint_weights(name: str, network: nn.Module) -> str:
 
 
 def fingerprint_file(path: Path) -> str:
-    """Return the SHA-256 of the content of a file, in hex.
-
-    Raises:
-        OSError: If the file cannot be read.
-
-    Example:
-        >>> import tempfile
-        >>> path = Path(tempfile.mkdtemp()) / "words.txt"
-        >>> _ = path.write_text("a fox")
-        >>> fingerprint_file(path)[:8]
-        '5ebbe2a2'
-    """
+    """Return the SHA-256 of the content of a file, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -19,9 +19,6 @@ def limit_size(max_bytes: int) -> Callable[[httpx2.Response], Coroutine[Any, Any
     It raises as soon as the limit is exceeded, also for bodies of redirects and errors. Limit the time with
     ``asyncio.timeout`` around the request: the timeouts of httpx2 apply to single reads.
 
-    Args:
-        max_bytes: Maximum size of a body.
-
     Example:
         >>> client = httpx2.AsyncClient(headers=NOT_COMPRESSED, event_hooks={"response": [limit_size(1_000_000)]})
         >>> client.headers["Accept-Encoding"]
@@ -41,39 +38,31 @@ def limit_size(max_bytes: int) -> Callable[[httpx2.Response], Coroutine[Any, Any
     return limit
 
 
-def refuse_private_redirects(url: str) -> Callable[[httpx2.Request], Coroutine[Any, Any, None]]:
+def check_redirects(url: str) -> Callable[[httpx2.Request], Coroutine[Any, Any, None]]:
     """Return a request hook for ``httpx2.AsyncClient`` that raises on redirects from public to private hosts.
 
     It prevents server-side request forgery: the owner of a public URL could otherwise reach services of this machine or
     its network. Loopback, link-local and private addresses, and names that resolve to them, are private. A private URL
     of the user may redirect to other private hosts.
 
-    Args:
-        url: The requested URL.
-
     Example:
-        >>> hook = refuse_private_redirects("https://example.org/a.jpg")
+        >>> hook = check_redirects("https://example.org/a.jpg")
         >>> asyncio.run(hook(httpx2.Request("GET", "http://127.0.0.1/admin")))
         Traceback (most recent call last):
         httpx2.RemoteProtocolError: it redirects to 127.0.0.1; expected a public address
     """
     requested = httpx2.URL(url).host
 
-    async def refuse(request: httpx2.Request) -> None:
+    async def check(request: httpx2.Request) -> None:
         host = request.url.host
         if host != requested and await _is_private(host) and not await _is_private(requested):
             raise httpx2.RemoteProtocolError(f"it redirects to {host}; expected a public address", request=request)
 
-    return refuse
+    return check
 
 
 def run_async(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine and return its result; in a new thread if this one already runs an event loop (notebooks).
-
-    Example:
-        >>> run_async(asyncio.sleep(0, "done"))
-        'done'
-    """
+    """Run a coroutine and return its result; in a new thread if this one already runs an event loop (notebooks)."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:

@@ -17,7 +17,7 @@ def read_language_model(
     location: str,
     gguf_file: str | None,
     dtype: Literal["float32", "bfloat16", "float16"],
-    attn_implementation: str | None = None,
+    attn_implementation: str | None,
 ) -> Any:
     """Read a causal language model; GGUF weights are dequantized, so that gradients flow through them.
 
@@ -25,7 +25,7 @@ def read_language_model(
         location: A folder, or an id on the Hub; the weights must be safetensors or GGUF.
         gguf_file: Name of a GGUF file in it.
         dtype: Precision of the weights.
-        attn_implementation: Attention kernel of transformers; ``None`` for its default.
+        attn_implementation: Attention kernel of transformers.
     """
     if gguf_file is not None:
         require_extra("gguf", "captions")
@@ -49,11 +49,7 @@ def read_language_model(
 
 
 def check_config(config: Any, name: str) -> None:
-    """Raise if a configuration is not that of a decoder-only language model.
-
-    Args:
-        config: Configuration of transformers.
-        name: Name of the model, for the message.
+    """Raise if a configuration of transformers is not that of a decoder-only language model.
 
     Raises:
         ValueError: If transformers has no causal language model for it, or the model has an encoder.
@@ -78,10 +74,6 @@ def check_language_model(model: Any, name: str) -> None:
 
     Runs the model on a few tokens. Logits must not depend on later tokens (as BERT's do without ``is_decoder``), and
     must be the same with and without key/value cache and padding.
-
-    Args:
-        model: A language model of transformers.
-        name: Name of the model, for the message.
 
     Raises:
         ValueError: If one of the comparisons fails.

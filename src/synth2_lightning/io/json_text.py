@@ -25,10 +25,7 @@ _LONE_ESCAPE = re.compile(  # unpaired surrogate; a pair is one character
 
 
 def find_encoding(start: bytes) -> str:
-    """Return the encoding of a text by its byte order mark: UTF-16, UTF-32 or else UTF-8.
-
-    Args:
-        start: The first four bytes or more.
+    """Return the encoding of a text by its byte order mark in the first four bytes: UTF-16, UTF-32 or else UTF-8.
 
     Example:
         >>> find_encoding("a dog".encode("utf-16")), find_encoding(b"a dog")
@@ -42,22 +39,14 @@ def decode_text(content: bytes) -> str:
 
     Raises:
         ValueError: If they are neither UTF-8 nor in the encoding of their mark.
-
-    Example:
-        >>> decode_text("\ufeffa dog".encode())
-        'a dog'
     """
     return content.decode(find_encoding(content))
 
 
 def has_surrogates(text: str) -> bool:
-    r"""Return whether a text contains surrogates, which no encoding can write.
+    """Return whether a text contains surrogates, which no encoding can write.
 
     They result from JSON escapes, and from file names that are not UTF-8.
-
-    Example:
-        >>> has_surrogates("a dog \ud83d"), has_surrogates("a dog \U0001f415")
-        (True, False)
     """
     return not text.isascii() and _SURROGATE.search(text) is not None
 

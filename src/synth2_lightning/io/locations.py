@@ -10,7 +10,7 @@ from pathlib import Path
 
 from synth2_lightning.io.atomic import complete_folder
 from synth2_lightning.io.json_text import parse_json
-from synth2_lightning.io.paths import expand_home, refuse_special
+from synth2_lightning.io.paths import check_not_special, expand_home
 from synth2_lightning.io.registry_weights import fetch
 from synth2_lightning.io.remote import fetch_remote, is_remote
 
@@ -57,8 +57,7 @@ class _Limits:
 def limit_locations(folder: Path, from_hub: Collection[str] = ()) -> Iterator[None]:
     """Restrict the locations that an untrusted model may read, inside the context that builds it.
 
-    Allowed are files in its own folder, files of installed packages, and the weights of
-    :mod:`synth2_lightning.io.registry_weights`, which are verified by checksum.
+    Allowed are files in its own folder, files of installed packages, and ``weights://``, which is verified by checksum.
 
     Args:
         folder: Folder of the model.
@@ -85,12 +84,6 @@ def hub_from_cache(from_hub: Collection[str] = ()) -> Iterator[None]:
 
     Args:
         from_hub: Ids on the Hub that the user allows to fetch, in addition to those of an enclosing context.
-
-    Example:
-        >>> with hub_from_cache():
-        ...     locate_model("owner/model", "tokenizer")
-        Traceback (most recent call last):
-        ValueError: A checkpoint refers to 'owner/model' on the Hub; expected it in the local cache...
     """
     token = _fetched.set({*(_fetched.get() or ()), *from_hub})
     try:
@@ -117,9 +110,6 @@ def check_hub_name(name: str) -> None:
 
     Raises:
         ValueError: If the user did not allow the id.
-
-    Example:
-        >>> check_hub_name("amused/amused-256")
     """
     if (noted := _notes.get()) is not None:
         noted.add(f"{HUB_SCHEME}{name}")
@@ -168,7 +158,7 @@ def resolve(location: str | Path, what: str) -> Path:
             "the current folder, package://PACKAGE/PATH for a file of an installed package, weights://NAME/PATH for "
             "weights of `synth2 weights`, or a URL such as s3://BUCKET/PATH."
         )
-    path = complete_folder(refuse_special(path))
+    path = complete_folder(check_not_special(path))
     if (limits := _limits.get()) is not None:
         limits.roots.append(_absolute(path))  # the files of a folder are resolved one by one
     return path
@@ -213,15 +203,6 @@ def find_checkpoint(location: str | Path) -> Path:
     Raises:
         FileNotFoundError: If there is no checkpoint.
         ValueError: If a checkpoint that may be the best one is damaged, or all are.
-
-    Example:
-        >>> import torch
-        >>> from tempfile import TemporaryDirectory
-        >>> with TemporaryDirectory() as folder:
-        ...     for step in (900, 1000):
-        ...         torch.save({"global_step": step}, f"{folder}/step={step}.ckpt")
-        ...     find_checkpoint(folder).name
-        'step=1000.ckpt'
     """
     path = resolve(location, "run or checkpoint")
     if path.is_file():
@@ -243,17 +224,14 @@ def find_checkpoint(location: str | Path) -> Path:
 def locate_model(model: str, what: str) -> str:
     """Return an argument for ``from_pretrained``: an existing path, or an id on the Hub.
 
-    Hub ids are ``name`` or ``owner/name``. Existing paths take precedence.
-
     Args:
-        model: A location as in :func:`resolve`; anything else is an id on the Hugging Face Hub.
+        model: A location as in :func:`resolve`, or an id on the Hugging Face Hub, ``name`` or ``owner/name``. Existing
+            paths take precedence.
         what: Name of the object, for messages.
 
     Raises:
-        FileNotFoundError: If the location does not exist.
-        OSError: If weights cannot be fetched.
-        ValueError: If the weights are unknown, a configuration file of the model is not JSON, or
-            :func:`limit_locations` forbids the location.
+        OSError: As :func:`resolve`.
+        ValueError: As :func:`resolve`, and if a configuration file of the model is not JSON.
 
     Example:
         >>> locate_model("amused/amused-256", "generator")
@@ -275,13 +253,9 @@ def locate_model(model: str, what: str) -> str:
 
 
 def is_here(model: str) -> bool:
-    """Whether a model of :func:`locate_model` is local, as the argument ``local_files_only`` of libraries.
+    """Return whether a model of :func:`locate_model` is local, as the argument ``local_files_only`` of libraries.
 
     Without it, libraries fetch models that the files of a folder refer to, such as the base model of an adapter.
-
-    Example:
-        >>> is_here("amused/amused-256")
-        False
     """
     return Path(model).exists()
 
@@ -289,7 +263,7 @@ def is_here(model: str) -> bool:
 def _check_model(path: Path) -> Path:
     """Raise if a configuration file of a model is not JSON, nests too deep for a parser, or is a pipe or device."""
     for file in (file for name in _DESCRIPTIONS for file in (path / name, *path.glob(f"*/{name}"))):
-        if refuse_special(file).is_file():
+        if check_not_special(file).is_file():
             try:
                 parse_json(file.read_bytes())
             except ValueError as error:

@@ -55,12 +55,6 @@ def lock_folder(folder: Path, seconds: float = _SECONDS_FOR_A_RUN) -> Iterator[N
     Raises:
         BlockingIOError: If another process holds the lock; the message contains its id and host.
         OSError: If the folder is not writable.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder, lock_folder(Path(folder)):
-        ...     [path.name for path in Path(folder).iterdir()]
-        ['.lock']
     """
     is_new = not folder.exists()
     try:

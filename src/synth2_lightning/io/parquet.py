@@ -29,12 +29,6 @@ def write_tables(tables: Iterator[pa.Table], path: Path) -> int:
 
     Returns:
         The number of rows.
-
-    Example:
-        >>> from tempfile import TemporaryDirectory
-        >>> with TemporaryDirectory() as folder:
-        ...     write_tables(iter([pa.table({"caption": ["a dog"]})] * 2), Path(folder) / "captions.parquet")
-        2
     """
     first = next(tables)
     num_rows = 0
@@ -49,14 +43,7 @@ def write_tables(tables: Iterator[pa.Table], path: Path) -> int:
 def read_parquet(path: Path, columns: Sequence[str] | None = None, advice: str = "") -> pa.Table:
     """Read a table, or some of its columns.
 
-    Args:
-        path: The file.
-        columns: Names; all columns if ``None``.
-        advice: How to replace a damaged file, for the message.
-
-    Raises:
-        OSError: If the file cannot be read.
-        ValueError: If it is not a Parquet file, damaged, or too large when uncompressed.
+    Arguments and errors are those of :func:`open_parquet`.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -66,9 +53,9 @@ def read_parquet(path: Path, columns: Sequence[str] | None = None, advice: str =
         ['a dog']
     """
     with open_parquet(path, advice) as file:
-        return pa.Table.from_batches(
-            list(read_batches(file, columns)), _select(file.schema_arrow, columns or file.schema_arrow.names)
-        )
+        schema = file.schema_arrow
+        fields = [schema.field(name) for name in columns or schema.names]
+        return pa.Table.from_batches(list(read_batches(file, columns)), pa.schema(fields, schema.metadata))
 
 
 def read_batches(
@@ -79,7 +66,7 @@ def read_batches(
     Args:
         file: The open file.
         columns: Names; all columns if ``None``.
-        row_group: Index of the row group to read; all rows if ``None``.
+        row_group: Index of the only row group to read.
 
     Raises:
         ValueError: If the values do not match the schema, or the number of rows does not match the metadata.
@@ -112,7 +99,7 @@ def open_parquet(path: Path, advice: str = "") -> Iterator[pq.ParquetFile]:
     require_file(path)
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            _refuse_huge(file.metadata)
+            _check_group_sizes(file.metadata)
             yield file
     except (pa.ArrowException, OSError, MemoryError, UnicodeDecodeError) as error:
         if isinstance(error, OSError) and error.errno is not None:  # Arrow's OSErrors for damage have no errno
@@ -123,7 +110,7 @@ def open_parquet(path: Path, advice: str = "") -> Iterator[pq.ParquetFile]:
         ) from error
 
 
-def _refuse_huge(metadata: pq.FileMetaData) -> None:
+def _check_group_sizes(metadata: pq.FileMetaData) -> None:
     for number in range(metadata.num_row_groups):
         group = metadata.row_group(number)
         if not 0 <= group.total_byte_size <= MAX_GROUP_BYTES or group.num_rows < 0:
@@ -131,7 +118,3 @@ def _refuse_huge(metadata: pq.FileMetaData) -> None:
                 f"its row group {number} has {group.total_byte_size} bytes uncompressed; expected at most "
                 f"{MAX_GROUP_BYTES}; if you trust the file, write it again with smaller row groups"
             )
-
-
-def _select(schema: pa.Schema, columns: Sequence[str]) -> pa.Schema:
-    return pa.schema([schema.field(name) for name in columns], schema.metadata)

@@ -22,20 +22,14 @@ def expand_home(path: str | Path) -> Path:
     return Path(os.path.expanduser(path))  # noqa: PTH111 - pathlib raises a RuntimeError for unknown users
 
 
-def refuse_special(path: Path) -> Path:
-    """Raise if a path is a pipe, a socket or a device, which could block the reader or never end.
-
-    Args:
-        path: Any path; folders and missing files pass.
-
-    Returns:
-        The path.
+def check_not_special(path: Path) -> Path:
+    """Return the path; raise if it is a pipe, a socket or a device, which could block the reader or never end.
 
     Raises:
-        OSError: If it is a pipe, a socket or a device, or a link to one.
+        OSError: If it is one of them, or a link to one; folders and missing files pass.
 
     Example:
-        >>> refuse_special(Path("/dev/zero"))
+        >>> check_not_special(Path("/dev/zero"))
         Traceback (most recent call last):
         OSError: /dev/zero is a character device; expected a regular file. Copy its content to one.
     """
@@ -49,10 +43,7 @@ def refuse_special(path: Path) -> Path:
 
 
 def require_file(path: Path) -> Path:
-    """Raise if a path is a folder, a pipe, a socket or a device.
-
-    Returns:
-        The path.
+    """Return the path; raise if it is a folder, a pipe, a socket or a device.
 
     Raises:
         OSError: If it is one of them; missing files pass.
@@ -64,7 +55,7 @@ def require_file(path: Path) -> Path:
     """
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder; expected a file. Choose a file in it.")
-    return refuse_special(path)
+    return check_not_special(path)
 
 
 def unwritable(path: Path, error: OSError) -> OSError:

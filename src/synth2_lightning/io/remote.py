@@ -1,4 +1,10 @@
-"""Fetching of URLs, such as ``s3://BUCKET/PATH``, through fsspec into a cache, once per version."""
+"""Fetching of URLs, such as ``s3://BUCKET/PATH``, through fsspec into a cache, once per version.
+
+The caches of fsspec were tried with 2026.9.0, and not used: after a broken transfer, ``filecache::`` returned the first
+half of the file, as ``simplecache::`` did after a kill; a changed remote file was written over the copy that an open
+reader used; a server that listed 10 bytes wrote 300 MB; the files of a folder lost their paths; and the cache has no
+limit. ``pooch`` needs the hash of each file in advance, and ``cached_path`` is another dependency without a limit.
+"""
 
 import hashlib
 import os
@@ -8,17 +14,17 @@ import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import fsspec
 import fsspec.config
 from filelock import FileLock
+from fsspec import AbstractFileSystem
 from rich.text import Text
 
 from synth2_lightning.io.console import MessageConsole
 from synth2_lightning.io.registry_weights import cache_folder
 from synth2_lightning.io.remote_cache import evict, pin
-from synth2_lightning.io.remote_errors import fetch_errors, refuse_secrets, storage_errors
+from synth2_lightning.io.remote_errors import check_no_secrets, fetch_errors, storage_errors
 from synth2_lightning.io.remote_filesystems import (
     BASE_SECONDS,
     LIST_SECONDS,
@@ -37,7 +43,7 @@ _MAX_SECONDS_IF_UNKNOWN = 3600.0
 
 
 def is_remote(location: str) -> bool:
-    """Whether a location is a URL.
+    """Return whether a location is a URL.
 
     Example:
         >>> is_remote("s3://bucket/shards"), is_remote("data/shards"), is_remote("A page: http://a.b")
@@ -47,7 +53,7 @@ def is_remote(location: str) -> bool:
 
 
 def remote_folder() -> Path:
-    """Folder of all files that were fetched from URLs: ``remote/`` in the cache."""
+    """Return the folder of all files that were fetched from URLs."""
     return cache_folder() / "remote"
 
 
@@ -80,7 +86,7 @@ def fetch_remote(address: str, what: str) -> Path:
         >>> fetch_remote("memory://bucket/words.txt", "words").read_text()
         'a fox'
     """
-    refuse_secrets(address)
+    check_no_secrets(address)
     with fetch_errors(address, what):
         system, path = open_filesystem(address)
         files = list_files(system, path)
@@ -127,7 +133,7 @@ def match_remote(pattern: str, what: str) -> list[str]:
         >>> match_remote("memory://tars/*.tar", "tars")
         ['memory:///tars/0.tar', 'memory:///tars/1.tar']
     """
-    refuse_secrets(pattern)
+    check_no_secrets(pattern)
     with fetch_errors(pattern, what):
         system, path = open_filesystem(pattern)
         limit = time_limit(system, LIST_SECONDS)
@@ -137,7 +143,9 @@ def match_remote(pattern: str, what: str) -> list[str]:
     return sorted(found)
 
 
-def _fill(folder: Path, name: str, system: Any, files: Mapping[str, RemoteFile], request: tuple[str, str]) -> None:
+def _fill(
+    folder: Path, name: str, system: AbstractFileSystem, files: Mapping[str, RemoteFile], request: tuple[str, str]
+) -> None:
     """Fetch the missing files into a draft folder, and rename it when all are there."""
     draft = folder.with_suffix(".draft")
     targets = {draft / "whole" / name / inner: file for inner, file in files.items()}
@@ -163,37 +171,29 @@ def _fill(folder: Path, name: str, system: Any, files: Mapping[str, RemoteFile],
         shutil.rmtree(draft)
 
 
-class _Limits(fsspec.Callback):  # type: ignore[misc]  # fsspec ships no types
-    """Callback that stops a fetch of more bytes than listed, or that is too slow.
+def _limit_fetch(file: RemoteFile, seconds: float) -> fsspec.Callback:
+    """Return a callback that stops a fetch of more bytes than listed, or that is too slow."""
+    max_bytes = _MAX_BYTES_IF_UNKNOWN if file.size is None else file.size
+    start = time.monotonic()
 
-    Args:
-        file: The listed file.
-    """
+    def check(_size: int | None, num_bytes: int, **_: object) -> None:
+        if num_bytes > max_bytes:
+            raise OSError(f"{file.path} has more than the expected {max_bytes} bytes; it was not kept")
+        if time.monotonic() - start > seconds:
+            raise OSError(f"{file.path} was incomplete after {seconds:.0f} seconds, with {num_bytes} bytes")
 
-    def __init__(self, file: RemoteFile) -> None:
-        super().__init__()
-        self.max_bytes = _MAX_BYTES_IF_UNKNOWN if file.size is None else file.size
-        self.seconds = _MAX_SECONDS_IF_UNKNOWN if file.size is None else BASE_SECONDS + file.size / MIN_BYTES_PER_SECOND
-        self._path = file.path
-        self._start = time.monotonic()
-
-    def relative_update(self, inc: int = 1) -> None:
-        """Count received bytes, and check the limits."""
-        super().relative_update(inc)
-        if self.value > self.max_bytes:
-            raise OSError(f"{self._path} has more than the expected {self.max_bytes} bytes; it was not kept")
-        if time.monotonic() - self._start > self.seconds:
-            raise OSError(f"{self._path} was incomplete after {self.seconds:.0f} seconds, with {self.value} bytes")
+    return fsspec.Callback(hooks={"limits": check})
 
 
-def _fetch(system: Any, file: RemoteFile, draft: Path, target: Path, request: tuple[str, str]) -> None:
+def _fetch(system: AbstractFileSystem, file: RemoteFile, draft: Path, target: Path, request: tuple[str, str]) -> None:
     """Fetch a file to a draft, compare it with the listing, and rename it."""
     digests: list[str] = []
+    seconds = _MAX_SECONDS_IF_UNKNOWN if file.size is None else BASE_SECONDS + file.size / MIN_BYTES_PER_SECOND
     for _ in range(2):
-        limits = _Limits(file)
+        callback = _limit_fetch(file, seconds)
         try:
             with fetch_errors(*request):
-                system.get_file(file.path, str(draft), callback=limits, **time_limit(system, limits.seconds))
+                system.get_file(file.path, str(draft), callback=callback, **time_limit(system, seconds))
         except OSError:
             draft.unlink(missing_ok=True)  # it may fill the disk
             raise

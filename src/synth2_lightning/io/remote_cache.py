@@ -21,11 +21,7 @@ class Entry:
         folder: Folder of the copy.
         address: The URL; empty if unknown.
         num_bytes: Total size of its files.
-        last_used: Time of the last use, in seconds since 1970.
-
-    Example:
-        >>> Entry(Path("remote/0f3a"), "s3://bucket/captions.csv", 512, 0.0).num_bytes
-        512
+        last_used: Seconds since 1970.
     """
 
     folder: Path
@@ -35,14 +31,10 @@ class Entry:
 
 
 def read_limit() -> int:
-    """Size limit of the cache in bytes: ``$SYNTH2_CACHE_GB`` gigabytes, or 100.
+    """Return the size limit of the cache in bytes: ``$SYNTH2_CACHE_GB`` gigabytes, or 100.
 
     Raises:
         ValueError: If the variable is not a number above zero.
-
-    Example:
-        >>> read_limit()
-        100000000000
     """
     value = os.environ.get("SYNTH2_CACHE_GB") or str(DEFAULT_GIGABYTES)
     try:
@@ -58,15 +50,7 @@ def read_limit() -> int:
 
 
 def pin(folder: Path, address: str) -> None:
-    """Prevent the deletion of an entry, existing or not, until this process and its children end.
-
-    Args:
-        folder: Folder of the entry.
-        address: The URL.
-
-    Raises:
-        OSError: If the cache is not writable.
-    """
+    """Prevent the deletion of an entry, existing or not, until this process and its children end."""
     if folder not in _pinned:
         descriptor = os.open(_marker(folder), os.O_RDWR | os.O_CREAT, 0o666)
         fcntl.flock(descriptor, fcntl.LOCK_SH)
@@ -76,12 +60,7 @@ def pin(folder: Path, address: str) -> None:
 
 
 def list_entries(cache: Path) -> list[Entry]:
-    """List all entries of the cache, least recently used first.
-
-    Example:
-        >>> list_entries(Path("nowhere"))
-        []
-    """
+    """Return all entries of the cache, least recently used first."""
     folders = [path for path in cache.glob("*") if path.is_dir() and not path.suffix]
     return sorted(map(_describe, folders), key=lambda entry: (entry.last_used, entry.folder))
 
@@ -89,24 +68,15 @@ def list_entries(cache: Path) -> list[Entry]:
 def evict(cache: Path, num_bytes: int) -> list[Entry]:
     """Delete the least recently used entries until new bytes fit below the limit; entries in use are kept.
 
-    Args:
-        cache: The folder of all entries.
-        num_bytes: Bytes to be fetched.
-
     Returns:
         The deleted entries.
-
-    Raises:
-        ValueError: If the limit is not a number.
     """
     limit = read_limit()
     entries = list_entries(cache)
     total = sum(entry.num_bytes for entry in entries) + num_bytes
     deleted = []
     for entry in entries:
-        if total <= limit:
-            break
-        if _delete(entry.folder):
+        if total > limit and _delete(entry.folder):
             total -= entry.num_bytes
             deleted.append(entry)
     return deleted

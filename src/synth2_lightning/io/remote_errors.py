@@ -16,7 +16,7 @@ _EXPECTED_CACHE = (
 )
 
 
-def refuse_secrets(address: str) -> None:
+def check_no_secrets(address: str) -> None:
     """Raise if a URL contains a password, or is an HTTP URL with a query.
 
     Raises:
@@ -43,13 +43,9 @@ def fetch_errors(address: str, what: str) -> Iterator[None]:
 def explain(error: Exception, address: str, what: str) -> Exception:
     """Return an error for the user in place of one of fsspec, a client library or the system."""
     cause = error.__cause__
-    if (
-        isinstance(error, FileNotFoundError)
-        and isinstance(cause, Exception)
-        and is_of_http(cause)
-        and getattr(cause, "status", 0) != 404
-    ):
-        error = cause  # fsspec raises FileNotFoundError for every HTTP failure
+    is_of_http = type(cause).__module__.startswith("aiohttp")
+    if isinstance(error, FileNotFoundError) and isinstance(cause, Exception) and is_of_http:
+        error = error if getattr(cause, "status", 0) == 404 else cause  # fsspec raises it for every HTTP failure
     protocol, name = address.partition("://")[0], type(error).__name__
     start = f"The {what} at {address!r} cannot be fetched: {name}: {error}."
     match error:
@@ -99,8 +95,3 @@ def storage_errors(address: str, folder: Path) -> Iterator[None]:
         yield
     except (OSError, NotImplementedError) as error:  # the latter from file systems without locks
         raise OSError(f"{address} cannot be stored at {folder}: {error}. {_EXPECTED_CACHE}") from error
-
-
-def is_of_http(error: Exception) -> bool:
-    """Whether an error is one of the HTTP client."""
-    return type(error).__module__.startswith("aiohttp")

@@ -10,15 +10,15 @@ from typing import Any
 
 import fsspec
 import fsspec.config
+from fsspec import AbstractFileSystem
 from fsspec.asyn import AsyncFileSystem
 
-MD5 = re.compile(r"[0-9a-f]{32}")
+_MD5 = re.compile(r"[0-9a-f]{32}")
 _VERSIONS = (
     *("ETag", "etag", "md5Hash", "Content-MD5", "Digest", "blob_id", "sha"),
     *("LastModified", "Last-Modified", "last_modified", "mtime", "modify", "created"),
 )
 """Fields of fsspec listings that identify a version of a file; the first present one is used."""
-HTTP = ("http", "https")
 BASE_SECONDS = 60.0
 MIN_BYTES_PER_SECOND = 20_000
 """Required average speed of a fetch, after the base time."""
@@ -32,7 +32,7 @@ class RemoteFile:
 
     Args:
         path: Path on the file system.
-        size: Size in bytes; ``None`` if not listed.
+        size: In bytes; ``None`` if not listed.
         version: Identifies the content of the path; empty if not listed.
         modified: Seconds since 1970.
     """
@@ -45,10 +45,10 @@ class RemoteFile:
     @property
     def md5(self) -> str | None:
         """MD5 in the ETag, which S3 sets for single-part uploads without KMS encryption."""
-        return self.version if MD5.fullmatch(self.version) else None
+        return self.version if _MD5.fullmatch(self.version) else None
 
 
-def open_filesystem(address: str) -> tuple[Any, str]:
+def open_filesystem(address: str) -> tuple[AbstractFileSystem, str]:
     """Return the file system of a URL, without cached listings, and the path on it."""
     protocol = address.partition("://")[0]
     user_options = fsspec.config.conf.get(protocol, {})  # takes precedence
@@ -61,32 +61,32 @@ def open_filesystem(address: str) -> tuple[Any, str]:
 def _options(protocol: str) -> dict[str, Any]:
     if protocol == "s3":  # s3fs retries five times itself; 25 attempts would take minutes
         return {"config_kwargs": {"retries": {"max_attempts": 0}}}
-    if protocol in HTTP:
+    if protocol in ("http", "https"):
         import aiohttp
 
         # aiohttp's default of five minutes is too short for large files; time_limit() limits every file.
         client = {
             "timeout": aiohttp.ClientTimeout(total=None),
             "response_class": _page_class(),
-            "raise_for_status": _refuse_compressed,
+            "raise_for_status": _check_encoding,
         }
         return {"client_kwargs": client, "headers": {"Accept-Encoding": "identity"}}
     return {}
 
 
-async def _refuse_compressed(response: Any) -> None:
+async def _check_encoding(response: Any) -> None:
     encoding = response.headers.get("Content-Encoding", "identity")
     if encoding.strip().lower() != "identity":
         raise OSError(f"{response.url} is compressed by {encoding[:40]!r}; expected the identity encoding")
 
 
-def time_limit(system: Any, seconds: float) -> dict[str, Any]:
+def time_limit(system: AbstractFileSystem, seconds: float) -> dict[str, Any]:
     """Return arguments that limit the time of an operation; empty unless the file system is asynchronous."""
     return {"timeout": seconds} if isinstance(system, AsyncFileSystem) else {}
 
 
 @cache
-def _page_class() -> Any:
+def _page_class() -> type:
     import aiohttp
 
     class Page(aiohttp.ClientResponse):
@@ -103,7 +103,7 @@ def _page_class() -> Any:
     return Page
 
 
-def list_files(system: Any, path: str) -> dict[str, RemoteFile]:
+def list_files(system: AbstractFileSystem, path: str) -> dict[str, RemoteFile]:
     """Return all files by their paths relative to the folder; a single file has the empty path."""
     limit = time_limit(system, LIST_SECONDS)
     info = system.info(path, **limit)

@@ -1,10 +1,15 @@
-"""Read and write safetensors files."""
+"""Read and write safetensors files; tied weights are stored once.
+
+``safetensors.torch.save_model`` and ``load_model`` were tried with safetensors 0.8.0. They need a module, and
+``synth2 consolidate`` has only a state dict; ``load_model`` omits all but one name of tied weights, so that a check of
+the names fails; ``save_model`` raises on parameters that are views of one tensor.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from synth2_lightning.io.atomic import set_default_mode
@@ -17,44 +22,53 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 
     Raises:
         ValueError: If it is damaged, or not a safetensors file.
-
-    Example:
-        >>> import tempfile
-        >>> path = Path(tempfile.mkdtemp()) / "half.safetensors"
-        >>> _ = path.write_bytes(b"PK")
-        >>> read_safetensors(path)
-        Traceback (most recent call last):
-        ValueError: ... is not an intact safetensors file (...header too small...); expected tensors. Copy it again...
     """
     require_file(path)
     try:
-        return load_file(path)
-    except SafetensorError as error:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+            notes = file.metadata() or {}
+        return tensors | {key[5:]: tensors[name] for key, name in notes.items() if key.startswith("tied:")}
+    except (SafetensorError, KeyError) as error:
         raise ValueError(
-            f"{path} is not an intact safetensors file ({shorten(error)}); expected tensors. {RECOVERY}"
+            f"{path} is damaged, or not a safetensors file ({shorten(error)}); expected tensors. {RECOVERY}"
         ) from error
 
 
-def write_safetensors(tensors: Mapping[str, Tensor], path: Path, notes: Mapping[str, str] | None = None) -> None:
-    """Write a safetensors file.
+def write_safetensors(tensors: Mapping[str, object], path: Path) -> None:
+    """Write a safetensors file; of tied tensors, the first name holds the values and the others refer to it.
 
     Args:
-        tensors: Contiguous tensors on the CPU that do not share memory.
+        tensors: A state dict.
         path: The file.
-        notes: Metadata for the header.
 
     Raises:
         OSError: If the file cannot be written.
+        ValueError: If a value is not a tensor.
 
     Example:
         >>> import tempfile, torch
-        >>> path = Path(tempfile.mkdtemp()) / "model.safetensors"
-        >>> write_safetensors({"scale": torch.ones(2)}, path)
+        >>> path, tied = Path(tempfile.mkdtemp()) / "model.safetensors", torch.ones(2)
+        >>> write_safetensors({"words": tied, "head": tied}, path)
         >>> read_safetensors(path)
-        {'scale': tensor([1., 1.])}
+        {'words': tensor([1., 1.]), 'head': tensor([1., 1.])}
     """
+    first: dict[object, str] = {}
+    unique, notes = {}, {"format": "pt"}
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, Tensor):
+            raise ValueError(
+                f"The model's state dict holds {name!r}, a {type(tensor).__name__}; expected only tensors, because "
+                "safetensors hold nothing else. Make it a buffer, or remove it from the state dict."
+            )
+        memory = (tensor.untyped_storage().data_ptr(), tensor.storage_offset(), tensor.shape, tensor.stride())
+        holder = first.setdefault(memory, name) if tensor.numel() else name
+        if holder == name:
+            unique[name] = tensor.detach().cpu().contiguous().clone()
+        else:
+            notes[f"tied:{name}"] = holder
     try:
-        save_file(dict(tensors), path, metadata=dict(notes or {}))
+        save_file(unique, path, metadata=notes)
         set_default_mode(path)  # safetensors creates files that only their owner can read
     except SafetensorError as error:  # raised for a full disk
         raise OSError(f"{path} cannot be written ({shorten(error)})") from error

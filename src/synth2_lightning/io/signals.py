@@ -12,13 +12,6 @@ def keep_sigterm() -> Iterator[None]:
 
     Ray and web servers replace it permanently, which would kill later training in the same process in the middle of a
     step.
-
-    Example:
-        >>> before = signal.getsignal(signal.SIGTERM)
-        >>> with keep_sigterm():
-        ...     _ = signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        >>> signal.getsignal(signal.SIGTERM) is before
-        True
     """
     handler = signal.getsignal(signal.SIGTERM)
     try:

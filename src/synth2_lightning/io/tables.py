@@ -67,20 +67,13 @@ def read_lines(path: Path) -> list[str]:
     return [line.rstrip("\r\n") for line in iterate_lines(path)]
 
 
-def take_text(value: Any, where: str, column: str) -> str:
+def take_text(value: object, where: str, column: str) -> str:
     """Return a string from a table or an index; empty for ``None``.
 
-    Args:
-        value: The value of the field.
-        where: File and row, for the message.
-        column: Name of the field.
-
     Raises:
-        ValueError: If the value is not a string.
+        ValueError: If the value is not a string; the message names file and row (``where``), and the column.
 
     Example:
-        >>> take_text("a dog", "t.jsonl, record 1,", "caption")
-        'a dog'
         >>> take_text(["a dog"], "t.jsonl, record 1,", "caption")
         Traceback (most recent call last):
         ValueError: t.jsonl, record 1, has ['a dog'] in 'caption'; expected one string. Write one row per string.
@@ -99,15 +92,11 @@ def take_text(value: Any, where: str, column: str) -> str:
     raise ValueError(f"{where} has {value!r:.80} in {column!r}; expected one string. {fix}")
 
 
-def take_key(value: Any, where: str, column: str) -> str:
-    """Return a string or an integer as a string; the arguments are those of :func:`take_text`.
+def take_key(value: object, where: str, column: str) -> str:
+    """Return a string or an integer as a string, like :func:`take_text`.
 
     Raises:
         ValueError: If the value is anything else.
-
-    Example:
-        >>> take_key(7, "captions.jsonl, record 1,", "id")
-        '7'
     """
     is_number = isinstance(value, int) and not isinstance(value, bool)
     return str(value) if is_number else take_text(value, where, column).strip()

@@ -5,7 +5,6 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pkgutil import resolve_name
-from typing import Any
 
 from jsonargparse import Namespace
 
@@ -20,9 +19,6 @@ _trusted: ContextVar[frozenset[str]] = ContextVar("_trusted", default=frozenset(
 @contextmanager
 def trusting(packages: Collection[str]) -> Iterator[None]:
     """Trust more packages inside the context: their classes may be built.
-
-    Args:
-        packages: Names of top-level packages, such as ``["my_heads"]``.
 
     Raises:
         ValueError: If a name is not that of a top-level package.
@@ -44,16 +40,11 @@ def trusting(packages: Collection[str]) -> Iterator[None]:
 
 
 def trusted_packages() -> frozenset[str]:
-    """Names of the top-level packages that are trusted in the current context.
-
-    Example:
-        >>> sorted(trusted_packages())
-        ['lightning', 'synth2_lightning', 'torch', 'transformers']
-    """
+    """Return the names of the top-level packages that are trusted in the current context."""
     return _trusted.get()
 
 
-def refuse_foreign_packages(description: Any) -> None:
+def check_packages(description: object) -> None:
     """Raise if a description names classes or files of packages that are not trusted; nothing is imported.
 
     Args:
@@ -63,7 +54,7 @@ def refuse_foreign_packages(description: Any) -> None:
         ValueError: If it does; the message lists the names.
 
     Example:
-        >>> refuse_foreign_packages({"class_path": "synth2_lightning.testing.TinyDecoder"})
+        >>> check_packages({"class_path": "synth2_lightning.testing.TinyDecoder"})
     """
     foreign = {name: package for name, package in list_names(description) if package not in trusted_packages()}
     if foreign:
@@ -76,7 +67,7 @@ def refuse_foreign_packages(description: Any) -> None:
         )
 
 
-def refuse_functions(settings: Any, typed: Collection[str] = (), where: str = "run file") -> None:
+def check_no_functions(settings: object, typed: Collection[str] = (), where: str = "run file") -> None:
     """Raise if parsed settings of a run name functions in place of classes; nothing is called.
 
     The parser accepts a function in place of a class if its return type may fit, such as ``torch.load`` for an
@@ -91,14 +82,14 @@ def refuse_functions(settings: Any, typed: Collection[str] = (), where: str = "r
         ValueError: If a function is named.
 
     Example:
-        >>> refuse_functions(Namespace(optimizer=Namespace(class_path="torch.load")))
+        >>> check_no_functions(Namespace(optimizer=Namespace(class_path="torch.load")))
         Traceback (most recent call last):
         ValueError: run file.optimizer names 'torch.load', which is a function; expected a class...
     """
     if isinstance(settings, Namespace | Mapping):
         values = vars(settings) if isinstance(settings, Namespace) else settings
         for name, value in values.items():
-            refuse_functions(value, typed, f"{where}.{name}")
+            check_no_functions(value, typed, f"{where}.{name}")
         if not isinstance(settings, Namespace) or not isinstance(path := values.get("class_path"), str):
             return
         try:
@@ -107,7 +98,7 @@ def refuse_functions(settings: Any, typed: Collection[str] = (), where: str = "r
             return
     elif isinstance(settings, list | tuple | set):
         for value in settings:
-            refuse_functions(value, typed, where)
+            check_no_functions(value, typed, where)
         return
     elif inspect.isroutine(settings):
         named, path = settings, f"{settings.__module__}.{settings.__qualname__}"
@@ -121,20 +112,13 @@ def refuse_functions(settings: Any, typed: Collection[str] = (), where: str = "r
         )
 
 
-def list_packages(description: Any) -> set[str]:
-    """Return the packages whose classes or files a description names.
+def list_names(description: object) -> Iterator[tuple[str, str]]:
+    """Yield every name of a class or file in a description with its package.
 
     Example:
-        >>> list_packages({"class_path": "mine.Decoder", "init_args": {"words": "package://ours/words"}}) == {
-        ...     "mine", "ours"
-        ... }
-        True
+        >>> list(list_names({"class_path": "mine.Decoder", "init_args": {"words": "package://ours/words"}}))
+        [('mine.Decoder', 'mine'), ('package://ours/words', 'ours')]
     """
-    return {package for _, package in list_names(description)}
-
-
-def list_names(description: Any) -> Iterator[tuple[str, str]]:
-    """Yield every name of a class or file in a description with its package."""
     if isinstance(description, Mapping):
         for key, value in description.items():
             if key == "class_path":

@@ -18,15 +18,8 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 def parse_yaml(text: str) -> Any:
     """Parse YAML.
 
-    Args:
-        text: The document.
-
     Raises:
         ValueError: If it is not YAML, or exceeds a limit of :func:`check_yaml`.
-
-    Example:
-        >>> parse_yaml("beams: [1, 3]")
-        {'beams': [1, 3]}
     """
     try:
         check_yaml(text)
@@ -39,9 +32,6 @@ def check_yaml(text: str) -> None:
     """Raise on YAML that expands beyond a limit, in time proportional to its length.
 
     Aliases (``*a``) share memory, but every traversal of the values visits each copy.
-
-    Args:
-        text: The document.
 
     Raises:
         ValueError: If it is too long, nests too deep, expands too much, or contains itself.
@@ -90,15 +80,7 @@ def check_yaml(text: str) -> None:
 
 @cache
 def check_run_files() -> None:
-    """Make jsonargparse check all YAML that it reads: run files, and files that they refer to.
-
-    Example:
-        >>> from jsonargparse import get_loader
-        >>> check_run_files()
-        >>> get_loader("yaml")("a: " + "[" * 200)
-        Traceback (most recent call last):
-        yaml.error.YAMLError: it nests more than 100 deep
-    """
+    """Make jsonargparse check all YAML that it reads: run files, and files that they refer to."""
     from jsonargparse import get_loader, set_loader
 
     load = get_loader("yaml")

@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 
-def refuse_nonfinite_loss(module: LightningModule, loss: Tensor) -> None:
-    """Refuse a training loss that is NaN or infinite on any rank; call it on all ranks, before ``backward``.
+def check_finite_loss(module: LightningModule, loss: Tensor) -> None:
+    """Raise on a training loss that is NaN or infinite on any rank; call it on all ranks, before ``backward``.
 
     ``EarlyStopping(check_finite=True)`` checks only after the optimizer's step.
 
@@ -34,8 +34,8 @@ def refuse_nonfinite_loss(module: LightningModule, loss: Tensor) -> None:
     )
 
 
-def refuse_nonfinite_weights(module: LightningModule) -> None:
-    """Refuse trained weights that are NaN or infinite on any rank; call it on all ranks, before writing them.
+def check_finite_weights(module: LightningModule) -> None:
+    """Raise on trained weights that are NaN or infinite on any rank; call it on all ranks, before writing them.
 
     Args:
         module: The module in training.

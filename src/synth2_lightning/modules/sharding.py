@@ -25,8 +25,8 @@ SPAWNED_PROCESSES = (
 )
 
 
-def refuse_spawned_processes(strategy: Strategy) -> None:
-    """Refuse strategies that start processes by ``multiprocessing``.
+def check_launcher(strategy: Strategy) -> None:
+    """Raise on strategies that start processes by ``multiprocessing``.
 
     Args:
         strategy: Strategy of the trainer.
@@ -36,13 +36,13 @@ def refuse_spawned_processes(strategy: Strategy) -> None:
 
     Example:
         >>> from lightning.pytorch.strategies import DDPStrategy
-        >>> refuse_spawned_processes(DDPStrategy())
+        >>> check_launcher(DDPStrategy())
     """
     if is_multiprocessing(strategy):
         raise ValueError(SPAWNED_PROCESSES)
 
 
-def shard_part(
+def shard_component(
     part: nn.Module,
     mesh: DeviceMesh,
     entries: tuple[str, ...] = (),
@@ -107,8 +107,8 @@ def ignore_frozen(module: nn.Module, strategy: Strategy) -> None:
             weight.data = weight.data.clone(memory_format=torch.contiguous_format)
 
 
-def refuse_matrix_optimizer(optimizer: Optimizer, strategy: Strategy) -> None:
-    """Refuse Muon under FSDP1 and DeepSpeed, whose flat weights it would silently update by AdamW.
+def check_matrix_optimizer(optimizer: Optimizer, strategy: Strategy) -> None:
+    """Raise on Muon under FSDP1 and DeepSpeed, whose flat weights it would silently update by AdamW.
 
     Raises:
         ValueError: If the optimizer is Muon, and the strategy FSDP1 or DeepSpeed.
@@ -135,8 +135,8 @@ def full_weights(strategy: Strategy) -> Iterator[None]:
         yield
 
 
-def refuse_tensor_parallel(mesh: DeviceMesh) -> None:
-    """Refuse a mesh with tensor parallelism, which modules of this package do not support.
+def check_mesh(mesh: DeviceMesh) -> None:
+    """Raise on a mesh with tensor parallelism, which modules of this package do not support.
 
     Raises:
         ValueError: If the dimension ``tensor_parallel`` is larger than 1, which is Lightning's default on one machine.

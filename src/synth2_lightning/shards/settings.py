@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 
-def refuse_other_settings(folder: Path, found: Mapping[str, object], given: Mapping[str, object]) -> None:
+def check_same_settings(folder: Path, found: Mapping[str, object], given: Mapping[str, object]) -> None:
     """Check that the settings of the records in a folder, ``found``, are those of this run, ``given``.
 
     Raises:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from synth2_lightning.io.paths import refuse_special
+from synth2_lightning.io.paths import check_not_special
 from synth2_lightning.sources.image_metadata import find_transpose, strip_metadata
 
 FORMATS = ("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "QOI", "TGA", "TIFF", "WEBP")
@@ -63,7 +63,7 @@ def decode_image(
     """
     try:
         if isinstance(file, Path) and not file.is_dir():
-            refuse_special(file)
+            check_not_special(file)
         return _decode(file, max_pixels, wanted_size)
     except UnidentifiedImageError as error:
         num_bytes = file.stat().st_size if isinstance(file, Path) else file.getbuffer().nbytes

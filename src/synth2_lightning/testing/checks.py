@@ -1,7 +1,10 @@
-"""Contract checks of the interfaces, for the tests of your own components."""
+"""Contract checks of the interfaces, for the tests of your own components.
+
+Components are given constructed, not yet loaded. A violation raises an ``AssertionError`` that names the rule.
+"""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -14,23 +17,15 @@ from synth2_lightning.interfaces import (
     PairScorer,
     TextEncoder,
 )
-from synth2_lightning.types import (
-    MixedImages,
-    Pixels,
-    Prompt,
-    VQTokens,
-)
+from synth2_lightning.types import MixedImages, Pixels, Prompt, VQTokens
 
 
 def check_image_encoder(encoder: ImageEncoder, image_size: int | None = None) -> None:
     """Check the contract of :class:`ImageEncoder`: shapes, row order, frozen weights, determinism.
 
     Args:
-        encoder: Constructed, not yet loaded.
+        encoder: The encoder.
         image_size: Side of the test images; by default the encoder's own.
-
-    Raises:
-        AssertionError: If the contract is violated; the message names the rule.
 
     Example:
         >>> from synth2_lightning.testing import TinyImageTokenizer
@@ -59,13 +54,10 @@ def check_image_tokenizer(
     """Check the contract of :class:`ImageTokenizer`, including :func:`check_image_encoder`.
 
     Args:
-        tokenizer: Constructed, not yet loaded.
+        tokenizer: The tokenizer.
         image_size: Side of the test images; by default the tokenizer's own.
         quantizes_pixels: Whether the embeddings of pixels are those of their tokens; False if the tokenizer returns
             continuous features.
-
-    Raises:
-        AssertionError: If the contract is violated; the message names the rule.
 
     Example:
         >>> from synth2_lightning.testing import TinyImageTokenizer
@@ -83,22 +75,16 @@ def check_image_tokenizer(
         if quantizes_pixels:
             same = torch.allclose(tokenizer(tokens), tokenizer(pixels), atol=1e-4)
             assert same, "quantized: expected embed(tokenize(p)) == embed(p)"
-    try:
-        tokenizer(VQTokens(tokens.ids, "other-1:0"))
-    except ValueError:
-        return
-    raise AssertionError("codebook: expected a ValueError for tokens of another codebook")
+    other = VQTokens(tokens.ids, "other-1:0")
+    _check_raises(lambda: tokenizer(other), "codebook: expected a ValueError for tokens of another codebook")
 
 
 def check_text_encoder(encoder: TextEncoder, atol: float = 1e-5) -> None:
     """Check the contract of :class:`TextEncoder`: shapes, independence of the batch, blank texts, trainable weights.
 
     Args:
-        encoder: Constructed, not yet loaded.
+        encoder: The encoder.
         atol: Tolerance between embeddings of one text in different batches; half precision needs more.
-
-    Raises:
-        AssertionError: If the contract is violated; the message names the rule.
 
     Example:
         >>> from synth2_lightning.testing import TinyTextEncoder
@@ -131,10 +117,25 @@ def check_text_encoder(encoder: TextEncoder, atol: float = 1e-5) -> None:
         assert repr(blank) in message, f"blank: expected a ValueError with {blank!r} in its message"
 
 
+def _check_provenance(component: CaptionGenerator | ImageGenerator | PairScorer) -> None:
+    component.load()
+    provenance = component.provenance()
+    component.load()
+    assert component.provenance() == json.loads(json.dumps(provenance)), "provenance: expected equal JSON values"
+
+
+def _check_raises(call: Callable[[], object], rule: str) -> None:
+    try:
+        call()
+    except ValueError:
+        return
+    raise AssertionError(rule)
+
+
 def _check_gradients(encoder: TextEncoder, texts: list[str], atol: float) -> None:
     trainable = {name: parameter for name, parameter in encoder.named_parameters() if parameter.requires_grad}
     if trainable:
-        encoder.encode(texts)[0].square().sum().backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(encoder.encode(texts)[0].square().sum())
         unused = [name for name, parameter in trainable.items() if parameter.grad is None]
         encoder.zero_grad()
         assert not unused, f"trainable: no gradient reaches {', '.join(unused)}; DDP would raise on unused parameters"
@@ -160,22 +161,18 @@ def check_image_generator(generator: ImageGenerator, encoder: ImageEncoder) -> N
     """Check the contract of :class:`ImageGenerator`.
 
     Args:
-        generator: Constructed, not yet loaded.
-        encoder: Encoder of the VLM that trains on the generated tokens; not yet loaded.
+        generator: The generator.
+        encoder: Encoder of the VLM that trains on the generated tokens.
 
     Raises:
-        AssertionError: If the contract is violated; the message names the rule.
         ValueError: If the generated ids belong to another codebook than the encoder's, or are out of its range.
 
     Example:
         >>> from synth2_lightning.testing import TinyImageGenerator, TinyImageTokenizer
         >>> check_image_generator(TinyImageGenerator(), TinyImageTokenizer())
     """
-    for part in (generator, encoder):
-        part.load()
-    provenance = generator.provenance()
-    generator.load()
-    assert generator.provenance() == json.loads(json.dumps(provenance)), "provenance: expected equal JSON values"
+    _check_provenance(generator)
+    encoder.load()
     captions = ["a bright field", "a dark field", "a field", "a dark field"]
     seeds = [0, 1, 2, 3]
     images = generator.generate(captions, seeds)
@@ -189,22 +186,16 @@ def check_image_generator(generator: ImageGenerator, encoder: ImageEncoder) -> N
     alone = torch.cat([generator.generate([captions[row]], [seeds[row]]).ids for row in range(4)])
     assert torch.allclose(alone, ids, atol=1e-4), "seeds: tokens must not depend on the size of a batch"
     assert not torch.equal(ids[1], ids[3]), "seeds: expected other images of a caption with other seeds"
-    try:
-        generator.generate(captions, seeds[:2])
-    except ValueError:
-        return
-    raise AssertionError("seeds: expected a ValueError for captions without a seed")
+    rule = "seeds: expected a ValueError for captions without a seed"
+    _check_raises(lambda: generator.generate(captions, seeds[:2]), rule)
 
 
 def check_caption_generator(generator: CaptionGenerator, prompts: Sequence[Prompt]) -> None:
     """Check the contract of :class:`CaptionGenerator`.
 
     Args:
-        generator: Constructed, not yet loaded; it samples.
+        generator: It samples.
         prompts: Three or more different ones.
-
-    Raises:
-        AssertionError: If the contract is violated; the message names the rule.
 
     Example:
         >>> from synth2_lightning.testing import TinyCaptionGenerator
@@ -212,10 +203,7 @@ def check_caption_generator(generator: CaptionGenerator, prompts: Sequence[Promp
         >>> words = ("dog", "espresso maker", "oak")
         >>> check_caption_generator(TinyCaptionGenerator(), [(ChatMessage("user", word),) for word in words])
     """
-    generator.load()
-    provenance = generator.provenance()
-    generator.load()
-    assert generator.provenance() == json.loads(json.dumps(provenance)), "provenance: expected equal JSON values"
+    _check_provenance(generator)
     seeds = list(range(len(prompts)))
     completions = generator.generate(prompts, seeds)
     assert len(completions) == len(prompts), "completions: expected one per prompt"
@@ -226,34 +214,25 @@ def check_caption_generator(generator: CaptionGenerator, prompts: Sequence[Promp
     assert alone == completions, "seeds: completions must not depend on the size of a batch"
     reseeded = generator.generate(prompts, [seed + 100 for seed in seeds])
     assert [one.text for one in reseeded] != [one.text for one in completions], "seeds: expected other texts"
-    try:
-        generator.generate(prompts, seeds[:-1])
-    except ValueError:
-        return
-    raise AssertionError("seeds: expected a ValueError for prompts without a seed")
+    rule = "seeds: expected a ValueError for prompts without a seed"
+    _check_raises(lambda: generator.generate(prompts, seeds[:-1]), rule)
 
 
 def check_pair_scorer(scorer: PairScorer, tokens: VQTokens, captions: Sequence[str], atol: float = 1e-4) -> None:
     """Check the contract of :class:`PairScorer`: one score per pair, independent of the rest of the batch.
 
     Args:
-        scorer: Constructed, not yet loaded.
+        scorer: The scorer.
         tokens: Two images or more.
         captions: One per image, of different lengths.
         atol: Tolerance between scores of one pair in different batches; half precision needs more.
-
-    Raises:
-        AssertionError: If the contract is violated; the message names the rule.
 
     Example:
         >>> from synth2_lightning.testing import TinyImageTokenizer, TinyPairScorer, tiny_batch
         >>> tokens = TinyImageTokenizer().tokenize(tiny_batch(3).image)
         >>> check_pair_scorer(TinyPairScorer(), tokens, ["a bright field", "a dark field", "dark"])
     """
-    scorer.load()
-    provenance = scorer.provenance()
-    scorer.load()
-    assert scorer.provenance() == json.loads(json.dumps(provenance)), "provenance: expected equal JSON values"
+    _check_provenance(scorer)
     scores = scorer.score(tokens, captions)
     assert scores.shape == (len(captions),), f"shape: expected ({len(captions)},), got {tuple(scores.shape)}"
     assert scores.isfinite().all(), "scores: expected finite numbers"

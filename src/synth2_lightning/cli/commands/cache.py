@@ -1,5 +1,7 @@
 """``synth2 cache``."""
 
+from datetime import datetime
+
 from rich.table import Table
 from rich.text import Text
 
@@ -15,9 +17,6 @@ def cache(*, clear: bool = False) -> None:
     Args:
         clear: Delete all entries that no running process uses.
 
-    Raises:
-        OSError: If the folder cannot be read.
-
     Example:
         synth2 cache --clear
     """
@@ -28,8 +27,6 @@ def cache(*, clear: bool = False) -> None:
 
 
 def _show() -> None:
-    from datetime import datetime
-
     from synth2_lightning.io.remote import remote_folder
     from synth2_lightning.io.remote_cache import list_entries, read_limit
 
@@ -41,9 +38,8 @@ def _show() -> None:
     if entries:
         console.print(table)
     total = sum(entry.num_bytes for entry in entries)
-    console.print(
-        Text(f"{total / 1e9:.2f} GB of {read_limit() / 1e9:g} GB are taken in {remote_folder()}"), soft_wrap=True
-    )
+    summary = f"{total / 1e9:.2f} GB of {read_limit() / 1e9:g} GB are taken in {remote_folder()}"
+    console.print(Text(summary), soft_wrap=True)
 
 
 def _clear() -> None:

@@ -40,10 +40,6 @@ def caption(
         trust: Your own package whose classes the checkpoint may name, such as a decoder.
         from_hub: Model on the Hugging Face Hub that may be downloaded for the captioner.
 
-    Raises:
-        OSError: If the run or the images do not exist, or the file cannot be written.
-        ValueError: If it is not the run of a captioner, or the file holds other content.
-
     Example:
         synth2 caption runs/version_0 holidays/ --out captions.jsonl
     """

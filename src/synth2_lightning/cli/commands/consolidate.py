@@ -12,10 +12,6 @@ def consolidate(checkpoint: Path, *, out: Path) -> None:
         checkpoint: A sharded checkpoint, which is a folder.
         out: NAME.safetensors for the weights, NAME.ckpt for a complete checkpoint.
 
-    Raises:
-        OSError: If the checkpoint is incomplete, or the file cannot be written.
-        ValueError: If the checkpoint is damaged, or the file has another suffix.
-
     Example:
         synth2 consolidate runs/version_0/checkpoints/last.ckpt --out model.safetensors
     """

@@ -16,10 +16,6 @@ def deduplicate(captions: str, *, out: Path, threshold: float = 0.7, ray: str | 
         ray: Use Ray Data for sets larger than memory: local for the cores of this machine, auto or HOST:PORT for a
             cluster with access to the same files. Needs pip install "synth2-lightning[ray]".
 
-    Raises:
-        OSError: If the set cannot be read, the folder cannot be written, or Ray cannot be reached.
-        ValueError: If the set is malformed, or the threshold is out of range.
-
     Example:
         synth2 deduplicate captions/imagenet21k --out captions/unique
     """

@@ -25,10 +25,6 @@ def demo(
         trust: Your own package whose classes the checkpoint may name, such as a decoder.
         from_hub: Model on the Hugging Face Hub that may be downloaded for the captioner.
 
-    Raises:
-        OSError: If the run does not exist, gradio is not installed, or the port is taken.
-        ValueError: If it is not the run of a captioner.
-
     Example:
         synth2 demo runs/version_0 --port 8000
     """

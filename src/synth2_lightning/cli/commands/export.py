@@ -25,10 +25,6 @@ def export(
         push_to: Repository on the Hub (OWNER/NAME) to upload to, after `hf auth login`.
         trust: Your own package whose classes the checkpoint may name, such as a decoder.
 
-    Raises:
-        OSError: If the run does not exist, the folder cannot be written, or the Hub cannot be reached.
-        ValueError: If it is not the run of a captioner, or the repository has an invalid name.
-
     Example:
         synth2 export runs/version_0 --out my-captioner --license apache-2.0
     """

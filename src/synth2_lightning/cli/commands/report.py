@@ -31,10 +31,6 @@ def report(
         ray: Use Ray Data for sets larger than memory: local for the cores of this machine, auto or HOST:PORT for a
             cluster with access to the same files. Needs pip install "synth2-lightning[ray]".
 
-    Raises:
-        OSError: If a set cannot be read, the folder cannot be written, or Ray cannot be reached.
-        ValueError: If a set is malformed or too small.
-
     Example:
         synth2 report captions/imagenet21k people=data/captions_train.json --out report
     """

@@ -37,10 +37,6 @@ def score(
         clip_model: Architecture of open_clip; the default is that of the CLIPScore paper.
         clip_pretrained: Its weights: a tag of open_clip, or a file.
 
-    Raises:
-        OSError: If a file, Java, or weights are missing.
-        ValueError: If a file is malformed, or ids do not match.
-
     Example:
         synth2 score predictions.json captions_val.json --out card.json
     """

@@ -33,10 +33,6 @@ def select(
         ray: Use Ray Data for sets larger than memory: local for the cores of this machine, auto or HOST:PORT for a
             cluster with access to the same files. Needs pip install "synth2-lightning[ray]".
 
-    Raises:
-        OSError: If the set cannot be read, the folder cannot be written, or Ray cannot be reached.
-        ValueError: If the set is malformed or has fewer captions.
-
     Example:
         synth2 select captions/imagenet21k --out captions/balanced --num 400
     """

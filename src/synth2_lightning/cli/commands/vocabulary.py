@@ -14,10 +14,6 @@ def vocabulary(captions: str, *, out: Path, min_count: int = 5) -> None:
         out: Folder of the tokenizer.
         min_count: Minimum count of a word; rarer words become <unk>.
 
-    Raises:
-        OSError: If the captions cannot be read, or the folder cannot be written.
-        ValueError: If there are no captions.
-
     Example:
         synth2 vocabulary captions.json --out runs/vocabulary
     """

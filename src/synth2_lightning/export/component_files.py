@@ -1,4 +1,4 @@
-"""Copies of the files that a model's parts read, so that its exported folder is self-contained."""
+"""Copies of the files that a model's components read, so that its exported folder is self-contained."""
 
 import shutil
 from collections.abc import Collection, Mapping
@@ -17,15 +17,15 @@ _PICKLES = {".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth"}
 _SAFE = {".safetensors", ".gguf"}
 
 
-def copy_files(description: Any, locations: Collection[str], folder: Path, where: str = "") -> Any:
+def copy_files(description: object, locations: Collection[str], folder: Path, where: str = "") -> Any:
     """Copy local and downloaded files into an export, and return the description with the copies' locations.
 
     Names on the Hub, ``package://`` and ``weights://`` are valid on every machine and stay. A copy keeps its file
-    name, because parts derive their names from it.
+    name, because components derive their names from it.
 
     Args:
         description: Nested plain values.
-        locations: Locations that were read while the parts were built, as written in the description.
+        locations: Locations that were read while the components were built, as written in the description.
         folder: Folder of the export; copies go to ``files/ARGUMENT/``.
         where: Path of this description in the complete one.
 
@@ -52,12 +52,8 @@ def copy_files(description: Any, locations: Collection[str], folder: Path, where
     return f"{_HERE}{target.as_posix()}"
 
 
-def find_files(description: Any, folder: Path) -> Any:
+def find_files(description: object, folder: Path) -> Any:
     """Resolve ``here://`` locations of a description to paths.
-
-    Args:
-        description: Nested plain values that :func:`copy_files` returned.
-        folder: Folder of the export.
 
     Raises:
         ValueError: If a location is outside of the folder, is a URL, or is a file that may hold code. Other paths are
@@ -107,7 +103,7 @@ def _exists(text: str) -> bool:
 
 
 def _is_local(text: str, locations: Collection[str]) -> bool:
-    # A word without a slash may be a name or prompt that equals a folder's name: it counts only if a part read it.
+    # A word without a slash may be a name or prompt that equals a folder's name: it counts only if a component read it.
     if is_remote(text):
         return text in locations and not text.startswith(_EVERYWHERE)
     if not text or "://" in text or not (text in locations or "/" in text):

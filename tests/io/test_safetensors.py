@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from synth2_lightning.export.weights import load_weights, save_weights
+from synth2_lightning.io.safetensors import read_safetensors, write_safetensors
 
 
 def test_every_kind_of_tensor_comes_back_bit_by_bit(tmp_path: Path) -> None:
@@ -18,8 +18,8 @@ def test_every_kind_of_tensor_comes_back_bit_by_bit(tmp_path: Path) -> None:
         "none": torch.zeros(0, 3),
         "nothing": torch.zeros(0),
     }
-    save_weights(weights, tmp_path / "model.safetensors")
-    loaded = load_weights(tmp_path / "model.safetensors")
+    write_safetensors(weights, tmp_path / "model.safetensors")
+    loaded = read_safetensors(tmp_path / "model.safetensors")
     assert loaded.keys() == weights.keys()
     for name, tensor in weights.items():
         assert loaded[name].dtype == tensor.dtype
@@ -31,18 +31,18 @@ def test_every_kind_of_tensor_comes_back_bit_by_bit(tmp_path: Path) -> None:
 
 def test_tied_tensors_are_written_once_and_come_back_tied(tmp_path: Path) -> None:
     words = torch.randn(100, 8)
-    save_weights({"words": words, "head": words}, tmp_path / "tied.safetensors")
-    save_weights({"words": words}, tmp_path / "one.safetensors")
+    write_safetensors({"words": words, "head": words}, tmp_path / "tied.safetensors")
+    write_safetensors({"words": words}, tmp_path / "one.safetensors")
     assert (tmp_path / "tied.safetensors").stat().st_size < (tmp_path / "one.safetensors").stat().st_size + 200
-    loaded = load_weights(tmp_path / "tied.safetensors")
+    loaded = read_safetensors(tmp_path / "tied.safetensors")
     assert loaded["head"].data_ptr() == loaded["words"].data_ptr()
 
 
 def test_what_is_no_tensor_and_a_damaged_file_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"'extra'.*\bdict\b.*tensors"):
-        save_weights({"extra": {}}, tmp_path / "model.safetensors")
-    save_weights({"a": torch.ones(9)}, tmp_path / "model.safetensors")
+        write_safetensors({"extra": {}}, tmp_path / "model.safetensors")
+    write_safetensors({"a": torch.ones(9)}, tmp_path / "model.safetensors")
     whole = (tmp_path / "model.safetensors").read_bytes()
     (tmp_path / "model.safetensors").write_bytes(whole[:-3])
     with pytest.raises(ValueError, match=r"model\.safetensors.*damaged"):
-        load_weights(tmp_path / "model.safetensors")
+        read_safetensors(tmp_path / "model.safetensors")
