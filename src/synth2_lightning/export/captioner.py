@@ -227,7 +227,7 @@ def load_module(
 
     Raises:
         FileNotFoundError: If the location does not exist, or a file of the run is missing.
-        ValueError: If it is not a checkpoint of a captioner, does not record the arguments of its parts, or names
+        ValueError: If it is not a checkpoint of a captioner, does not record the arguments of its components, or names
             classes of packages that are not trusted.
     """
     path = resolve(location, "trained captioner")

@@ -13,7 +13,7 @@ from synth2_lightning.types import CaptionRecord, Verdict
 
 _TITLED = re.compile(r"\b(?:Mr|Mrs|Ms|Dr|Prof|Professor|President)\.? [A-Z][a-z]+")
 # A name after "San" or "St." is usually a place or a church.
-_CAPITALISED = re.compile(r"(?<!\bSan )(?<!\bSanta )(?<!\bSt\. )(?<!\bSaint )\b[A-ZÀ-Þ][a-zß-ÿ]+\b")
+_CAPITALIZED = re.compile(r"(?<!\bSan )(?<!\bSanta )(?<!\bSt\. )(?<!\bSaint )\b[A-ZÀ-Þ][a-zß-ÿ]+\b")
 
 
 class PersonalNameFilter(RecordFilter):
@@ -36,7 +36,7 @@ class PersonalNameFilter(RecordFilter):
 
     def judge_one(self, record: CaptionRecord) -> Verdict:
         """Return the verdict on one caption."""
-        found = {word.casefold() for word in _CAPITALISED.findall(record.caption)} & self._names
+        found = {word.casefold() for word in _CAPITALIZED.findall(record.caption)} & self._names
         is_named = _TITLED.search(record.caption) or not found <= set(split_words(record.class_name))
         return Verdict(record.caption, "names a person" if is_named else "")
 

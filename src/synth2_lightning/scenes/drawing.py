@@ -43,7 +43,7 @@ _SHADES = {
     Ground.BLACK: ((14, 14, 14), (46, 46, 46)),
 }
 _NEAR, _MID, _FAR = 16, 32, 48
-_CENTRES = dict(zip(Place, [(x, y) for y in (_NEAR, _MID, _FAR) for x in (_NEAR, _MID, _FAR)], strict=True))
+_CENTERS = dict(zip(Place, [(x, y) for y in (_NEAR, _MID, _FAR) for x in (_NEAR, _MID, _FAR)], strict=True))
 
 
 def draw_scene(scene: Scene) -> Image.Image:
@@ -65,7 +65,7 @@ def place_things(content: Content, random: Random) -> list[tuple[Thing, int, int
     """Return every thing with the x and y of its center in pixels; things do not overlap and are inside the image."""
     match content:
         case Single(thing=thing, place=place):
-            x, y = _CENTRES[place]
+            x, y = _CENTERS[place]
             return [(thing, _jitter(random, x, 2), _jitter(random, y, 2))]
         case Group(thing=thing, count=count):
             corners = [(_NEAR, _NEAR), (_FAR, _NEAR), (_NEAR, _FAR), (_FAR, _FAR)]
