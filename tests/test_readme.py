@@ -6,10 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import timm
-from PIL import Image
 from safetensors.torch import save_file
 
 from synth2_lightning import VisionLanguageModule
@@ -33,24 +31,6 @@ def anchors(document: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in HEADING.findall(text)}
 
 
-def write_coco(folder: Path, annotations: str, ids: range) -> None:
-    """Write a COCO captions file, and one image of noise per id."""
-    (folder / "images").mkdir(exist_ok=True)
-    generator = np.random.default_rng(0)
-    for number in ids:
-        pixels = generator.integers(0, 256, (48, 64, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / "images" / f"{number}.jpg")
-    content = {
-        "images": [{"id": number, "file_name": f"{number}.jpg"} for number in ids],
-        "annotations": [
-            {"image_id": number, "caption": caption}
-            for number in ids
-            for caption in ("a small red circle", "a large blue square")
-        ],
-    }
-    (folder / annotations).write_text(json.dumps(content), "utf-8")
-
-
 def test_readme_has_at_most_120_lines_and_its_example_at_most_12() -> None:
     (example,) = code_blocks(README, "python")
     assert len(README.read_text("utf-8").splitlines()) <= 120
@@ -66,7 +46,10 @@ def test_readme_keeps_the_two_commands() -> None:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::lightning.fabric.utilities.warnings.PossibleUserWarning")
 def test_the_example_trains_on_a_coco_file_and_scores_its_captions(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, save_model: Callable[[str, str | None], str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    save_model: Callable[[str, str | None], str],
+    write_coco: Callable[[Path, str, range], None],
 ) -> None:
     write_coco(tmp_path, "captions_train.json", range(4))
     write_coco(tmp_path, "captions_val.json", range(4, 6))
