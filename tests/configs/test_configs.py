@@ -179,7 +179,7 @@ def test_photos_in_coco_json_train_a_pretrained_language_model(
 
 @pytest.mark.filterwarnings("ignore:The number of training batches")
 @pytest.mark.filterwarnings("ignore:Checkpoint directory")
-def test_questions_are_learnt_from_and_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_questions_are_trained_on_and_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     few = [f"--data.init_args.{split}.init_args.num_images=24" for split in ("train", "val")]
     words = ["fit", "--config", "scenes/questions.yaml", "--config", str(TINY), "--data.init_args.num_workers=0", *few]
@@ -232,7 +232,7 @@ def test_tokenize_writes_shards_that_fit_can_read(tmp_path: Path, monkeypatch: p
 @pytest.mark.slow
 @pytest.mark.long
 @pytest.mark.filterwarnings("ignore:Checkpoint directory")
-def test_a_generator_synthesises_shards_that_are_scored_and_learnt_from(
+def test_a_generator_synthesizes_shards_that_are_scored_and_trained_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -32,7 +32,7 @@ def make_records(*captions: str) -> list[CaptionRecord]:
     return [CaptionRecord(f"key-{number}", caption, "thing") for number, caption in enumerate(captions)]
 
 
-def test_each_filter_sees_what_the_earlier_ones_left() -> None:
+def test_each_filter_gets_what_the_earlier_ones_kept() -> None:
     records = make_records("A DOG RUNS", "A Zebra", "dog", "a dog runs", "a cat sleeps")
     outcome = run_filters(records, [Lowering(), LengthFilter(), ExactDuplicates()])
 

@@ -32,7 +32,7 @@ EXPLAINS, KNOWS = "says what a thing is", "says what is known of a thing"
         ("A dog \N{DOG FACE} in the snow.", "is written for a web page"),
     ],
 )
-def test_explanations_are_told(caption: str, reason: str) -> None:
+def test_explanations_are_rejected(caption: str, reason: str) -> None:
     assert ExplanationFilter().judge_one(CaptionRecord("a", caption)).reason == reason
 
 
