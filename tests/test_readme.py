@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 import timm
+import yaml
 from safetensors.torch import save_file
 
 from synth2_lightning import VisionLanguageModule
+from synth2_lightning.cli import main
 from synth2_lightning.testing import check_image_encoder
 
 ROOT = Path(__file__).parents[1]
@@ -85,6 +87,18 @@ def test_the_encoder_of_the_document_on_extending_keeps_the_contract() -> None:
     names["test_the_encoder_keeps_the_contract"]()
 
 
+def test_the_overlay_of_the_document_on_own_images_parses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (block,) = code_blocks(ROOT / "docs" / "your_own_images.md", "yaml")
+    (tmp_path / "my_photos.yaml").write_text(block, "utf-8")
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", "--config", "photos.yaml", "--config", str(tmp_path / "my_photos.yaml"), "--print_config"])
+    assert stop.value.code == 0
+    parsed = yaml.safe_load(capsys.readouterr().out)
+    language_model = parsed["model"]["init_args"]["decoder"]["init_args"]["language_model"]["init_args"]
+    assert (language_model["model"], language_model["gguf_file"]) == ("HuggingFaceTB/SmolLM2-360M", None)
+    assert parsed["data"]["init_args"]["train"]["init_args"]["annotations"] == "/disk/train.json"
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_relative_links_lead_to_files_and_headings(document: Path) -> None:
     broken = []
@@ -98,6 +112,8 @@ def test_relative_links_lead_to_files_and_headings(document: Path) -> None:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_run_files_that_commands_name_exist(document: Path) -> None:
     commands = "\n".join(code_blocks(document, "bash"))
-    names = set(re.findall(r"--config[ =](\S+\.yaml)", commands)) - set(re.findall(r"cat > (\S+)", commands))
+    written = re.findall(r"cat > (\S+)", commands)
+    written += [block.splitlines()[0].removeprefix("# ") for block in code_blocks(document, "yaml")]
+    names = set(re.findall(r"--config[ =](\S+\.yaml)", commands)) - set(written)
     named = {name for name in names if not name.startswith(("RUN/", "runs/"))}
     assert sorted(name for name in named if not (ROOT / "configs" / name.removeprefix("configs/")).exists()) == []
