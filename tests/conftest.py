@@ -1,6 +1,5 @@
 """What every test relies on: no network, fixed seeds, one thread; and language models too small to say anything."""
 
-import json
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -72,6 +71,8 @@ def write_coco() -> Callable[[Path, str, range], None]:
     """Write a COCO captions file, and one image of noise per id into ``images/``."""
 
     def write(folder: Path, annotations: str, ids: range) -> None:
+        import json
+
         import numpy as np
         from PIL import Image
 

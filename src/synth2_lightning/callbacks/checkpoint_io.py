@@ -50,7 +50,7 @@ class CheckedCheckpointIO(TorchCheckpointIO):
             refuse_damaged(Path(path))
         if "://" not in str(path) and not Path(path).exists():
             raise FileNotFoundError(
-                f"The checkpoint {path} does not exist: another run replaced it. Expected one run at a time in this "
+                f"The checkpoint {path} is gone: another run has replaced it. Expected one run at a time in this "
                 "folder. Wait until the other run has ended, and start this command again."
             )
         with plain_values_only(Path(path)):

@@ -28,7 +28,7 @@ _NOISE = (
     r"LightningCLI's args parameter",  # the arguments were parsed before, for names of included run files
     r".isinstance\(treespec, LeafSpec\). is deprecated",  # Lightning 2.6.6 with torch 2.15
     r"Total length of `\w+` across ranks is zero",  # no validation data, or nothing left to predict
-    r"Found \d+ module\(s\) in eval mode",  # frozen components are in eval mode on purpose
+    r"Found \d+ module\(s\) in eval mode",  # frozen parts are in eval mode on purpose
     r"Precision .* is not supported by the model summary",
 )
 

@@ -11,18 +11,18 @@ Part = TypeVar("Part")
 
 
 def build_data_part(folder: Path | None, expected: type[Part], name: str = "") -> Part | None:
-    """Build the first component of a run's data that is an instance of a class.
+    """Build the first part of a run's data that is an instance of a class.
 
     Args:
         folder: Folder of the run.
         expected: The class.
-        name: End of the component's key in the run file; all components match if empty.
+        name: End of the part's key in the run file; all parts match if empty.
 
     Returns:
-        The component, not loaded; ``None`` if the run has no such component or no run file.
+        The part, not loaded; ``None`` if the run has no such part or no run file.
 
     Raises:
-        ValueError: If the run file is damaged, or the component cannot be built or is of an untrusted package.
+        ValueError: If the run file is damaged, or the part cannot be built or is of an untrusted package.
 
     Example:
         >>> from synth2_lightning.interfaces import ImageTextSource

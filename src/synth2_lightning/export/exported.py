@@ -50,13 +50,13 @@ def export_captioner(
         trust: Packages whose classes the checkpoint may name, besides this one, torch, lightning and transformers.
 
     Returns:
-        The folder, with ``model.safetensors`` (trained weights), ``config.json`` (components, versions, fingerprints),
-        ``README.md`` (a model card) and ``files/`` (files that the components read).
+        The folder, with ``model.safetensors`` (trained weights), ``config.json`` (parts, versions, fingerprints),
+        ``README.md`` (a model card) and ``files/`` (files that the parts read).
 
     Raises:
         FileNotFoundError: If the run or a card does not exist.
         FileExistsError: If the folder holds other files.
-        ValueError: If the checkpoint is not of a captioner, does not record the arguments of its components, or names
+        ValueError: If the checkpoint is not of a captioner, does not record the arguments of its parts, or names
             classes of packages that are not trusted.
         OSError: If the folder cannot be written.
 
@@ -111,7 +111,7 @@ def load_exported(
         from_hub: Names of models on the Hub that may be downloaded.
 
     Returns:
-        The module on the CPU, in evaluation mode, with the weights of all components.
+        The module on the CPU, in evaluation mode, with the weights of all parts.
 
     Raises:
         FileNotFoundError: If the export or a file of it is missing.
@@ -186,13 +186,13 @@ def _check_codebooks(config: Mapping[str, Any], module: VisionLanguageModule, fo
     expected, present = config.get("codebooks", {}), _list_codebooks(module)
     if expected != present:
         raise ValueError(
-            f"The captioner in {folder} was exported with the codebooks {expected}, but its components have {present}. "
+            f"The captioner in {folder} was exported with the codebooks {expected}, but its parts have {present}. "
             "Expected the same weights: check the files that image_encoder names."
         )
     for name, fingerprint in config.get("frozen_parts", {}).items():
         if (loaded := fingerprint_weights(name, getattr(module, name))) != fingerprint:
             warnings.warn(
-                f"The frozen component {name!r} of the captioner in {folder} has the weights {loaded}; expected "
+                f"The frozen part {name!r} of the captioner in {folder} has the weights {loaded}; expected "
                 f"{fingerprint}, as at export. Captions may differ. Check the files that its arguments name.",
                 stacklevel=3,
             )

@@ -1,4 +1,4 @@
-"""Model card of an exported captioner: scores, training data, components and limitations."""
+"""Model card of an exported captioner: scores, training data, parts and limitations."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -40,7 +40,7 @@ def write_card(
         "## Use\n\n" + _USE.format(name=name),
         "## Scores\n\n" + "\n".join(_score_lines(scores)),
         "## Training data\n\n" + "\n".join(_data_lines(data)),
-        "## Components\n\n" + "\n".join(_part_lines(config)),
+        "## Parts\n\n" + "\n".join(_part_lines(config)),
         "## Limitations\n\n" + _LIMITATIONS,
     )
     return "\n\n".join(sections) + "\n"
@@ -59,7 +59,7 @@ print(captioner.caption(["image.jpg"]))
 _LIMITATIONS = """* Captions imitate the training captions, including their omissions and errors.
 * Captions can be fluent and wrong. Biases were not evaluated.
 * The scores hold for the listed split, references, prompt and decoding, and do not generalize to other images.
-* Components that are not included keep their own licenses. Models that are named on the Hub may change there."""
+* Parts that are not included keep their own licenses. Models that are named on the Hub may change there."""
 
 
 def _summary(config: Mapping[str, Any], license: str | None) -> str:

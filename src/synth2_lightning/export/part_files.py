@@ -26,7 +26,7 @@ def copy_files(description: Any, locations: Collection[str], folder: Path, where
     Args:
         description: Nested plain values.
         locations: Locations that were read while the parts were built, as written in the description.
-        folder: Folder of the export; copies are in ``files/ARGUMENT/``.
+        folder: Folder of the export; copies go to ``files/ARGUMENT/``.
         where: Path of this description in the complete one.
 
     Returns:

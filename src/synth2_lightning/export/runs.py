@@ -81,7 +81,7 @@ class DataRecord:
     """Training data of a captioner, as recorded in its run file.
 
     Args:
-        parts: Key in the run file, class and arguments of every component of the data.
+        parts: Key in the run file, class and arguments of every part of the data.
         manifests: Manifests of the shards that the run file names; the reason if one cannot be read.
         synthetic_fraction: Class and arguments of the synthetic fraction of a batch; ``None`` if data was not mixed.
 

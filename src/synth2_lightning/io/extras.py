@@ -4,7 +4,7 @@ from importlib.util import find_spec
 
 
 def require_extra(package: str, extra: str) -> None:
-    """Raise if a package that only an extra of this package installs is missing.
+    """Refuse to go on without a package that only an extra of this package installs.
 
     Args:
         package: Its import name, such as ``"openai"``.

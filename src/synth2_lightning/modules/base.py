@@ -38,7 +38,7 @@ _Module = TypeVar("_Module", bound=LightningModule)
 
 
 class BaseModule(LightningModule):
-    """LightningModule whose components are constructor arguments and whose checkpoints contain trained weights only.
+    """LightningModule whose parts are constructor arguments and whose checkpoints contain trained weights only.
 
     Args:
         optimizer: Factory of the optimizer, called with parameter groups. Biases, gains and other vectors are in a
@@ -58,7 +58,7 @@ class BaseModule(LightningModule):
         self._make_scheduler = lr_scheduler
         exclude_frozen(self, self.frozen_parts)
         self.strict_loading = False  # strategies would require frozen weights; load_state_dict checks the names
-        # LightningCLI records the arguments as class specs, from which load_from_checkpoint rebuilds components. In a
+        # LightningCLI records the arguments as class specs, from which load_from_checkpoint rebuilds the parts. In a
         # script they are objects, and only plain values are recorded. save_hyperparameters must be called in
         # __init__, because it reads the arguments of the calling frames.
         with warnings.catch_warnings():
@@ -98,7 +98,7 @@ class BaseModule(LightningModule):
                 constructed.
 
         Raises:
-            FileNotFoundError: If the checkpoint, or a file that a component loads, is missing.
+            FileNotFoundError: If the checkpoint, or a file that a part loads, is missing.
             ValueError: If the checkpoint is damaged, may contain code, is of another class or names classes that are
                 not trusted, or if an argument has another value than allowed.
         """
@@ -126,7 +126,7 @@ class BaseModule(LightningModule):
         if stage == "fit":
             refuse_spawned_processes(self.trainer.strategy)
         refuse_different_checkpoints(self.trainer)
-        keep_batches(self.trainer)  # components cast their own inputs
+        keep_batches(self.trainer)  # parts cast their own inputs
 
     def __getstate__(self) -> dict[str, Any]:
         """Refuse to be pickled for another process, which ``ddp_spawn`` does before it calls any hook.
@@ -140,7 +140,7 @@ class BaseModule(LightningModule):
         return state
 
     def configure_model(self) -> None:
-        """Load the weights of all components; called on each rank and by ``load_from_checkpoint``."""
+        """Load the weights of all parts; called on each rank and by ``load_from_checkpoint``."""
         reset_seed()  # strategies with several processes do so too; new weights then equal those of one process
         for part in self.children():
             if callable(load := getattr(part, "load", None)):
@@ -166,7 +166,7 @@ class BaseModule(LightningModule):
             return None
 
     def shard(self, mesh: DeviceMesh) -> None:
-        """Shard the trained components over the mesh; override it to support ``ModelParallelStrategy``.
+        """Shard the trained parts over the mesh; override it to support ``ModelParallelStrategy``.
 
         Args:
             mesh: Mesh of ``ModelParallelStrategy``, with a ``data_parallel`` dimension.
@@ -191,8 +191,8 @@ class BaseModule(LightningModule):
         groups = self.parameter_groups()
         if not groups:
             raise ValueError(
-                f"{type(self).__name__} has no trainable parameter: every component is frozen. Expected at least one. "
-                "Unfreeze a component, or use `synth2 validate` for a module without training."
+                f"{type(self).__name__} has no trainable parameter: every part is frozen. Expected at least one. "
+                "Unfreeze a part, or use `synth2 validate` for a module without training."
             )
         optimizer = self._make_optimizer(groups)
         if trainer := self._find_trainer():

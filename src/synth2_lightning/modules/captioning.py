@@ -153,7 +153,7 @@ class VisionLanguageModule(BaseModule):
         return CaptionOutput(keys=batch.keys, captions=captions, references=batch.references)
 
     def configure_model(self) -> None:
-        """Load the weights, then shard or compile the trained components as set."""
+        """Load the weights, then shard or compile the trained parts as set."""
         super().configure_model()
         if self._compile_trained:
             self.resampler.compile()

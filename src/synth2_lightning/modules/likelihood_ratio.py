@@ -61,7 +61,7 @@ class LikelihoodRatioScorer(PairScorer):
 
         Raises:
             FileNotFoundError: If the checkpoint or the folder is missing.
-            ValueError: If the checkpoint does not describe its components, or the folder has too few different images.
+            ValueError: If the checkpoint does not describe its parts, or the folder has too few different images.
         """
         reader = ShardReader(self.references)
         reader.load()

@@ -10,7 +10,7 @@ _NUM_GROUPS = 8
 
 
 class Discriminator(nn.Module, ABC):
-    """Scores regions of images: positive for real images, negative for reconstructions."""
+    """Tells real images from reconstructions, by a score for each of their regions."""
 
     @abstractmethod
     def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch rows columns"]:

@@ -12,7 +12,7 @@ from synth2_lightning.interfaces import FrozenModule
 
 
 class FeatureExtractor(FrozenModule, ABC):
-    """A frozen network with features at several depths, which are close for images of similar content.
+    """A frozen network that says what images hold, at several depths: images that look alike have like features.
 
     It is no :class:`ImageEncoder`, because a gradient flows through it to the images.
     """
