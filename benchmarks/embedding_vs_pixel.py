@@ -157,8 +157,8 @@ def main() -> None:
         routes = ("token", "pixel") if args.quick else ("token", "pixel", "captions_token", "captions_pixel")
         memory = {f"{route}_peak_mib": _memory_of_process(route, folder, args.quick) for route in routes}
         scores = {} if args.quick else train(resolve(args.shards, "folder of shards"), Path(folder), args.steps)
-    captions_token = seconds["draw"] + seconds["token"]
-    captions_pixel = seconds["draw"] + seconds["decode"] + seconds["pixel"]
+    captions_token = seconds["generate"] + seconds["token"]
+    captions_pixel = seconds["generate"] + seconds["decode"] + seconds["pixel"]
     report(
         "embedding_vs_pixel",
         seconds["pixel"] / seconds["token"],
@@ -167,7 +167,7 @@ def main() -> None:
         ratio_from_captions=captions_pixel / captions_token,
         captions_token_steps_per_s=1 / captions_token,
         captions_pixel_steps_per_s=1 / captions_pixel,
-        draw_seconds=seconds["draw"],
+        generate_seconds=seconds["generate"],
         decode_seconds=seconds["decode"],
         **memory,
         batch_size=batch_size,
@@ -178,7 +178,7 @@ def main() -> None:
 def race(parts: Path, batch_size: int, num_steps: int) -> dict[str, float]:
     """Alternate steps of both routes, then time generation and decoding; return median seconds of each part."""
     module, optimizer = captioner_and_optimizer(parts)
-    seconds: dict[str, list[float]] = {"token": [], "pixel": [], "draw": [], "decode": []}
+    seconds: dict[str, list[float]] = {"token": [], "pixel": [], "generate": [], "decode": []}
     for _ in range(num_steps + 1):
         for route, batch in batches(module, batch_size).items():
             seconds[route].append(step(module, optimizer, batch))
@@ -187,9 +187,9 @@ def race(parts: Path, batch_size: int, num_steps: int) -> dict[str, float]:
     for _ in range(num_steps // 2):
         started = time.perf_counter()
         generated = synthesize(generator, batch)
-        seconds["draw"].append(time.perf_counter() - started)
+        seconds["generate"].append(time.perf_counter() - started)
         decode(generator, generated)
-        seconds["decode"].append(time.perf_counter() - started - seconds["draw"][-1])
+        seconds["decode"].append(time.perf_counter() - started - seconds["generate"][-1])
     return {part: statistics.median(times) for part, times in seconds.items()}
 
 

@@ -153,7 +153,7 @@ def _is_possible(scene: Scene) -> bool:
 
 
 def _is_lacking(scene: Scene, template: int) -> bool:
-    """Return whether all scenes with this sentence are held out, whatever colors or relation it does not name."""
+    """Return whether all scenes with this sentence are held out, for all colors and relations that it does not name."""
     matching = [scene]
     for slot, (attribute, _) in enumerate(alternatives(scene)):
         if attribute in ("color", "relation") and is_held_out(scene.content):

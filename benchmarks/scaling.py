@@ -74,7 +74,7 @@ def measure(name: str, network: nn.Module, run: Callable[[], object], factor: in
 
 
 def generator_parts() -> list[Part]:
-    """Return the parts of ``overlays/model/muse_632m.yaml``."""
+    """Return the components of ``overlays/model/muse_632m.yaml``."""
     with torch.device("meta"):
         network = MaskGit(64, 8192, 1, (16, 16), 1024, width=1280, depth=24, num_heads=20).bfloat16()
         text_encoder = T5EncoderModel(
@@ -98,7 +98,7 @@ def generator_parts() -> list[Part]:
 
 
 def captioner_parts() -> list[Part]:
-    """Return the parts of ``overlays/model/paper.yaml``."""
+    """Return the components of ``overlays/model/paper.yaml``."""
     with torch.device("meta"):
         resampler = PerceiverResampler(64, 960, LATENTS, depth=6, num_heads=16, width=1024, num_positions=256)
         gates = nn.ModuleList(GatedCrossAttention(960, 960, 8, 64) for _ in range(8)).bfloat16()
@@ -138,7 +138,7 @@ def _no_grad(run: Callable[[], object]) -> Callable[[], object]:
 
 @dataclass(frozen=True)
 class Run:
-    """A training run: sums over its parts."""
+    """A training run: sums over its components."""
 
     name: str
     parts: list[Part]
@@ -248,7 +248,7 @@ def derive() -> dict[str, str]:
     sizes_head = ["", "trained", "checkpoint, GB", "weights only, GB", "DDP, GB", "FSDP2 on 8", "64", "512"]
     sizes_head += ["activations, GB"]
     return {
-        "parts": table(("part", "parameters", "trained", "forward, GFLOP", "factor", "step, GFLOP"), parts),
+        "parts": table(("component", "parameters", "trained", "forward, GFLOP", "factor", "step, GFLOP"), parts),
         "sizes": table(sizes_head, sizes),
         "weak": table(step, weak),
         "strong": table(step, strong),

@@ -64,3 +64,31 @@ def save_model(tmp_path: Path) -> Callable[[str, str | None], str]:
         return str(tmp_path / kind)
 
     return save
+
+
+@pytest.fixture
+def write_coco() -> Callable[[Path, str, range], None]:
+    """Write a COCO captions file, and one image of noise per id into ``images/``."""
+
+    def write(folder: Path, annotations: str, ids: range) -> None:
+        import json
+
+        import numpy as np
+        from PIL import Image
+
+        (folder / "images").mkdir(exist_ok=True)
+        generator = np.random.default_rng(0)
+        for number in ids:
+            pixels = generator.integers(0, 256, (48, 64, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / "images" / f"{number}.jpg")
+        content = {
+            "images": [{"id": number, "file_name": f"{number}.jpg"} for number in ids],
+            "annotations": [
+                {"image_id": number, "caption": caption}
+                for number in ids
+                for caption in ("a small red circle", "a large blue square")
+            ],
+        }
+        (folder / annotations).write_text(json.dumps(content), "utf-8")
+
+    return write

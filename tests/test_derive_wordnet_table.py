@@ -88,6 +88,6 @@ def test_words_mean_what_can_be_seen(script: ModuleType, dictionary: Path) -> No
     assert "shoes" not in chosen
 
 
-def test_forms_of_verbs_are_told_from_nouns(script: ModuleType, dictionary: Path) -> None:
+def test_forms_of_verbs_are_distinguished_from_nouns(script: ModuleType, dictionary: Path) -> None:
     tags = script.Tags(dictionary)
     assert {lemma for lemma in SENSES if tags.is_mostly_other(lemma)} == {"look", "jumping", "eats"}

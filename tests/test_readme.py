@@ -6,13 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import timm
-from PIL import Image
+import yaml
 from safetensors.torch import save_file
 
 from synth2_lightning import VisionLanguageModule
+from synth2_lightning.cli import main
 from synth2_lightning.testing import check_image_encoder
 
 ROOT = Path(__file__).parents[1]
@@ -33,24 +33,6 @@ def anchors(document: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in HEADING.findall(text)}
 
 
-def write_coco(folder: Path, annotations: str, ids: range) -> None:
-    """Write a COCO captions file, and one image of noise per id."""
-    (folder / "images").mkdir(exist_ok=True)
-    generator = np.random.default_rng(0)
-    for number in ids:
-        pixels = generator.integers(0, 256, (48, 64, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / "images" / f"{number}.jpg")
-    content = {
-        "images": [{"id": number, "file_name": f"{number}.jpg"} for number in ids],
-        "annotations": [
-            {"image_id": number, "caption": caption}
-            for number in ids
-            for caption in ("a small red circle", "a large blue square")
-        ],
-    }
-    (folder / annotations).write_text(json.dumps(content), "utf-8")
-
-
 def test_readme_has_at_most_120_lines_and_its_example_at_most_12() -> None:
     (example,) = code_blocks(README, "python")
     assert len(README.read_text("utf-8").splitlines()) <= 120
@@ -66,7 +48,10 @@ def test_readme_keeps_the_two_commands() -> None:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::lightning.fabric.utilities.warnings.PossibleUserWarning")
 def test_the_example_trains_on_a_coco_file_and_scores_its_captions(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, save_model: Callable[[str, str | None], str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    save_model: Callable[[str, str | None], str],
+    write_coco: Callable[[Path, str, range], None],
 ) -> None:
     write_coco(tmp_path, "captions_train.json", range(4))
     write_coco(tmp_path, "captions_val.json", range(4, 6))
@@ -102,6 +87,18 @@ def test_the_encoder_of_the_document_on_extending_keeps_the_contract() -> None:
     names["test_the_encoder_keeps_the_contract"]()
 
 
+def test_the_overlay_of_the_document_on_own_images_parses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (block,) = code_blocks(ROOT / "docs" / "your_own_images.md", "yaml")
+    (tmp_path / "my_photos.yaml").write_text(block, "utf-8")
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", "--config", "photos.yaml", "--config", str(tmp_path / "my_photos.yaml"), "--print_config"])
+    assert stop.value.code == 0
+    parsed = yaml.safe_load(capsys.readouterr().out)
+    language_model = parsed["model"]["init_args"]["decoder"]["init_args"]["language_model"]["init_args"]
+    assert (language_model["model"], language_model["gguf_file"]) == ("HuggingFaceTB/SmolLM2-360M", None)
+    assert parsed["data"]["init_args"]["train"]["init_args"]["annotations"] == "/disk/train.json"
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_relative_links_lead_to_files_and_headings(document: Path) -> None:
     broken = []
@@ -115,6 +112,8 @@ def test_relative_links_lead_to_files_and_headings(document: Path) -> None:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_run_files_that_commands_name_exist(document: Path) -> None:
     commands = "\n".join(code_blocks(document, "bash"))
-    names = set(re.findall(r"--config[ =](\S+\.yaml)", commands)) - set(re.findall(r"cat > (\S+)", commands))
+    written = re.findall(r"cat > (\S+)", commands)
+    written += [block.splitlines()[0].removeprefix("# ") for block in code_blocks(document, "yaml")]
+    names = set(re.findall(r"--config[ =](\S+\.yaml)", commands)) - set(written)
     named = {name for name in names if not name.startswith(("RUN/", "runs/"))}
     assert sorted(name for name in named if not (ROOT / "configs" / name.removeprefix("configs/")).exists()) == []

@@ -41,7 +41,7 @@ def others(content: Content, sentence: str) -> list[tuple[str, int, str]]:
     return [(asked.attribute, len(asked.others), asked.others[-1]) for asked in questions(content, sentence)]
 
 
-def test_what_a_sentence_names_is_asked_for_in_its_own_words() -> None:
+def test_attributes_of_a_sentence_are_queried_in_its_own_words() -> None:
     assert others(Group(ORANGE_CROSS, 3), "all three of the crosses are orange and large") == [
         ("count", 1, "all two of the crosses are orange and large"),
         ("shape", 6, "all three of the hearts are orange and large"),

@@ -81,7 +81,7 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
-def test_the_most_steps_win_whatever_the_file_times(tmp_path: Path) -> None:
+def test_the_checkpoint_with_the_most_steps_is_chosen_for_any_file_times(tmp_path: Path) -> None:
     paths = [save(tmp_path, step) for step in (9, 10, 8)]
     for age, path in enumerate(paths):
         os.utime(

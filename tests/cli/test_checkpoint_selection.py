@@ -10,7 +10,7 @@ from synth2_lightning.cli.checkpoint_selection import check_content
 
 
 @pytest.mark.parametrize("command", ["validate", "test"])
-def test_weights_that_nobody_trained_are_not_scored(
+def test_untrained_weights_are_not_scored(
     command: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

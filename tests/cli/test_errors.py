@@ -8,12 +8,12 @@ class BrokenError(Exception):
     """One that no user can act on."""
 
 
-def test_a_mistake_of_ours_keeps_its_traceback() -> None:
+def test_an_unexpected_error_keeps_its_traceback() -> None:
     with pytest.raises(BrokenError), report_errors():
         raise BrokenError
 
 
-def test_a_message_of_ours_is_shown_without_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_expected_error_is_printed_without_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["weights", "gpt-5"])
     assert stop.value.code == 1

@@ -14,7 +14,7 @@ from synth2_lightning.cli import main
         (["--model=no_such_package.Head"], "no_such_package"),
     ],
 )
-def test_a_typing_error_is_told_with_the_key(
+def test_a_typing_error_is_reported_with_the_key(
     words: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as stop:
@@ -62,7 +62,7 @@ def test_a_precision_that_casts_codebooks_is_refused(precision: str, capsys: pyt
         (["--trainer.val_check_interval=1.5"], "`val_check_interval` should be an integer or a time-based duration"),
     ],
 )
-def test_settings_of_the_trainer_that_do_not_go_together_are_told(
+def test_incompatible_settings_of_the_trainer_are_reported(
     words: list[str],
     reason: str,
     tmp_path: Path,
@@ -88,7 +88,7 @@ def test_deepspeed_that_is_missing_is_named(
     assert "DeepSpeedStrategy, but DeepSpeed is not installed" in capsys.readouterr().err
 
 
-def test_a_command_that_does_not_go_with_its_run_file_is_told(
+def test_a_command_that_does_not_match_its_run_file_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)

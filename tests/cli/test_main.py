@@ -77,7 +77,7 @@ def test_the_example_of_a_command_fits_its_parser(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", list(COMMANDS))
-def test_options_are_spelled_alike(name: str) -> None:
+def test_options_of_commands_are_consistent(name: str) -> None:
     parameters = inspect.signature(COMMANDS[name]).parameters
     described = read_docstring(COMMANDS[name]).arguments
     assert list(described) == list(parameters)

@@ -33,7 +33,7 @@ def test_the_implementation_of_attention_can_be_set_back(model: LlamaForCausalLM
     assert attention_implementation(model) == "sdpa"
 
 
-def test_models_say_whether_they_call_registered_attention_functions(model: LlamaForCausalLM) -> None:
+def test_models_declare_whether_they_call_registered_attention_functions(model: LlamaForCausalLM) -> None:
     assert supports_attention_functions(model)
     assert not supports_attention_functions(torch.nn.Linear(1, 1))
     assert "_supports_attention_backend" in vars(PreTrainedModel)

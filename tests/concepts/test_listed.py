@@ -31,7 +31,7 @@ def test_the_list_is_read_once() -> None:
     assert numbers.concept(1) == Concept("2", "number 2")
 
 
-def test_what_is_left_out_is_counted_and_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_skipped_input_is_counted_and_reported(caplog: pytest.LogCaptureFixture) -> None:
     numbers = Numbers("0", num_odd=3)
     with caplog.at_level(logging.INFO):
         numbers.load()
@@ -62,6 +62,6 @@ def test_keys_that_come_twice_are_named() -> None:
         Numbers("0", "2", "2").load()
 
 
-def test_concepts_are_asked_for_after_load_only() -> None:
+def test_concepts_are_available_after_load_only() -> None:
     with pytest.raises(RuntimeError, match=r"'numbers'.*load\(\)"):
         Numbers("0").concept(0)

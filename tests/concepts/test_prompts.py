@@ -13,7 +13,7 @@ DOG, BUS = Concept("n1", "dog", "a pet"), Concept("n2", "bus")
 SHIPPED = sorted((run_file_folder() / "prompts").glob("*.yaml"))
 
 
-def test_examples_are_asked_as_the_concept_is() -> None:
+def test_examples_are_formatted_like_the_request() -> None:
     template = PromptTemplate(
         "few-shot",
         2,
@@ -102,7 +102,7 @@ def test_the_names_of_shipped_templates_differ() -> None:
     assert sorted(names) == ["class-based", "coco-style", "free", "small-model", "two-concepts"]
 
 
-def test_openings_are_drawn_by_the_seed_and_end_the_prompt() -> None:
+def test_openings_are_sampled_by_the_seed_and_end_the_prompt() -> None:
     openings = ("{a_name} and", "the {name}", "a man holds {a_name}{gloss}")
     template = PromptTemplate("opened", 1, "{name}", openings=openings)
     prompts = [template.render([Concept("oak", "oak", "a tree")], seed) for seed in range(4)]

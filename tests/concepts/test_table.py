@@ -13,7 +13,7 @@ def read(concepts: TableConcepts) -> list[Concept]:
     return [concepts.concept(index) for index in range(len(concepts))]
 
 
-def test_a_text_file_has_one_name_a_line_and_wordnet_says_the_branch(tmp_path: Path) -> None:
+def test_a_text_file_has_one_name_a_line_and_wordnet_gives_the_branch(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("\ufeffred fox\n\n fire  hydrant \nflibber\n", encoding="utf-8")
     concepts = TableConcepts(str(tmp_path / "mine.txt"))
     assert read(concepts) == [

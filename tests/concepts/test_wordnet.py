@@ -52,7 +52,7 @@ def test_what_is_abstract_or_no_noun_is_not_found(name: str) -> None:
     assert read_wordnet().find(name) is None
 
 
-def test_verbs_and_colors_are_told_from_nouns() -> None:
+def test_verbs_and_colors_are_distinguished_from_nouns() -> None:
     nouns = {
         name for name in ("dog", "building", "stand", "red", "jumping", "fly") if read_wordnet().is_mostly_noun(name)
     }

@@ -1,6 +1,7 @@
 """Every shipped config parses; every run file runs two steps."""
 
 import json
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -45,6 +46,7 @@ BASES = {  # what an overlay goes on top of, where that is not mixed.yaml
 def test_every_run_file_is_known_to_these_tests() -> None:
     assert {path.stem for path in CONFIGS.glob("*.yaml")} == {
         *FITS,
+        "photos",
         "tokenize",
         "generator",
         "captions",
@@ -64,6 +66,7 @@ def test_every_run_file_is_known_to_these_tests() -> None:
             for name in ("own", "captions")
         ),
         "predict experiments/flickr8k/captions.yaml experiments/flickr8k/captions_beginnings.yaml",
+        "fit photos.yaml",
         "fit scenes/questions.yaml",
         "predict scenes/captions.yaml",
         "predict synthesize.yaml scenes/synthesize_captions.yaml",
@@ -148,7 +151,35 @@ def test_fit_runs_two_steps(name: str, tmp_path: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.filterwarnings("ignore:The number of training batches")
 @pytest.mark.filterwarnings("ignore:Checkpoint directory")
-def test_questions_are_learnt_from_and_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_photos_in_coco_json_train_a_pretrained_language_model(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    save_model: Callable[[str, str | None], str],
+    write_coco: Callable[[Path, str, range], None],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    write_coco(tmp_path / "data", "captions_train.json", range(16))
+    write_coco(tmp_path / "data", "captions_val.json", range(16, 18))
+    language_model = {"model": save_model("llama", None), "gguf_file": None}
+    model = {
+        "image_encoder": {"class_path": "synth2_lightning.testing.TinyImageTokenizer"},
+        "resampler": {"init_args": {"num_positions": 0}},
+        "decoder": {"init_args": {"language_model": {"init_args": language_model}}},
+    }
+    data = {"num_workers": 0, "image_size": 8}
+    overlay = {"model": {"init_args": model}, "data": {"init_args": data}}
+    (tmp_path / "my_photos.yaml").write_text(yaml.safe_dump(overlay))
+    files = [word for file in ("photos.yaml", TINY, "my_photos.yaml") for word in ("--config", str(file))]
+    trainer = run_trainer(["fit", *files]).trainer
+    assert trainer.global_step == 2
+    card = json.loads((Path(trainer.log_dir or "") / "cider" / "val-step=2" / "protocol.json").read_text())
+    assert (card["num_images"], card["sources"]) == (2, ["photos"])
+
+
+@pytest.mark.filterwarnings("ignore:The number of training batches")
+@pytest.mark.filterwarnings("ignore:Checkpoint directory")
+def test_questions_are_trained_on_and_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     few = [f"--data.init_args.{split}.init_args.num_images=24" for split in ("train", "val")]
     words = ["fit", "--config", "scenes/questions.yaml", "--config", str(TINY), "--data.init_args.num_workers=0", *few]
@@ -201,7 +232,7 @@ def test_tokenize_writes_shards_that_fit_can_read(tmp_path: Path, monkeypatch: p
 @pytest.mark.slow
 @pytest.mark.long
 @pytest.mark.filterwarnings("ignore:Checkpoint directory")
-def test_a_generator_synthesises_shards_that_are_scored_and_learnt_from(
+def test_a_generator_synthesizes_shards_that_are_scored_and_trained_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

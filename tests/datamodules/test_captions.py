@@ -36,7 +36,7 @@ def make(size: int = 7, batch_size: int = 3, seed: int = 0, num_per_caption: int
     return data
 
 
-def test_a_batch_says_all_of_its_records() -> None:
+def test_a_batch_names_all_of_its_records() -> None:
     assert batches(make(batch_size=2))[0] == CaptionBatch(
         captions=("number 0", "number 1"),
         samples=(
@@ -69,7 +69,7 @@ def test_seeds_are_fixed_for_ever_and_fit_the_shard() -> None:
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 5])
-def test_what_is_left_is_dealt_out_anew(world_size: int) -> None:
+def test_remaining_records_are_distributed_again(world_size: int) -> None:
     data = make(num_per_caption=2)
     data.skip({("numbers", "0"), ("numbers", "3~1"), ("others", "1")})
     keys = [key for rank in range(world_size) for batch in batches(data, rank, world_size) for key in batch.keys]
@@ -85,7 +85,7 @@ def test_everything_may_be_left_out() -> None:
     assert batches(data) == []
 
 
-def test_it_offers_what_a_prediction_that_goes_on_asks_for() -> None:
+def test_it_provides_what_a_resumed_prediction_requests() -> None:
     assert isinstance(make(), Skippable)
     assert isinstance(make(), HasProvenance)
     assert make(seed=5).provenance() == {"seed": 5, "is_evaluation": False}
@@ -96,7 +96,7 @@ def test_other_stages_are_refused() -> None:
         CaptionDataModule(Numbers(1)).setup("fit")
 
 
-def test_keys_that_look_like_copies_are_refused() -> None:
+def test_keys_in_the_form_of_copies_are_refused() -> None:
     data = CaptionDataModule(Numbers(1, prefix="a~"), num_per_caption=2)
     with pytest.raises(ValueError, match=r"'a~0'.*'numbers'.*'~'"):
         data.setup("predict")

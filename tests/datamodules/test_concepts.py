@@ -49,7 +49,7 @@ def records(data: ConceptDataModule, world_size: int = 1) -> list[tuple[str, str
     ]
 
 
-def test_a_batch_says_all_of_its_records() -> None:
+def test_a_batch_names_all_of_its_records() -> None:
     assert batches(make(1, size=1))[0] == PromptBatch(
         prompts=((ChatMessage("user", "Object: number 0"),),),
         samples=(SampleInfo("n0-0", "numbers", "number 0", record_seed(0, "n0-0")),),
@@ -59,9 +59,7 @@ def test_a_batch_says_all_of_its_records() -> None:
 
 @pytest.mark.parametrize("num_concepts", [0, 1, 2])
 @pytest.mark.parametrize(("batch_size", "world_size"), [(3, 1), (2, 2), (1, 3), (4, 9)])
-def test_each_record_comes_once_whatever_the_ranks_and_batches(
-    batch_size: int, world_size: int, num_concepts: int
-) -> None:
+def test_each_record_comes_once_for_any_ranks_and_batches(batch_size: int, world_size: int, num_concepts: int) -> None:
     found = records(make(7, num_concepts, batch_size=batch_size), world_size)
     assert found == records(make(7, num_concepts))
     assert len({key for key, *_ in found}) == len({seed for *_, seed in found}) == 7
@@ -92,7 +90,7 @@ def test_no_concept_is_numbered_on() -> None:
     ]
 
 
-def test_what_is_left_is_dealt_out_anew() -> None:
+def test_remaining_records_are_distributed_again() -> None:
     whole = records(make(6))
     data = make(6)
     data.skip({("numbers", whole[0][0]), ("numbers", whole[4][0]), ("others", whole[1][0])})
@@ -101,13 +99,13 @@ def test_what_is_left_is_dealt_out_anew() -> None:
     assert batches(data) == []
 
 
-def test_seeds_draw_differently() -> None:
+def test_seeds_give_different_samples() -> None:
     assert [name for _, name, *_ in records(make(30, size=30))] != [
         name for _, name, *_ in records(make(30, size=30, seed=1))
     ]
 
 
-def test_it_offers_what_a_prediction_that_goes_on_asks_for() -> None:
+def test_it_provides_what_a_resumed_prediction_requests() -> None:
     data = make(seed=5)
     assert isinstance(data, Skippable)
     assert isinstance(data, HasProvenance)
@@ -125,7 +123,7 @@ def test_other_stages_are_refused() -> None:
         ConceptDataModule(Numbers(1), prompt, 1, UniformSampling()).setup("fit")
 
 
-def test_two_concepts_cannot_be_drawn_of_one() -> None:
+def test_two_concepts_cannot_be_sampled_from_one() -> None:
     with pytest.raises(ValueError, match=r"'plain@1'.*'numbers'.*'number"):
         make(num_concepts=2, size=1)
 

@@ -59,7 +59,7 @@ def test_changed_photos_and_captions_change_it(kind: str, make_source: MakeSourc
     assert data_of(FolderSource(str(tmp_path / "real"), "real")).fingerprint() != before
 
 
-def test_drawn_images_have_one_too() -> None:
+def test_rendered_images_have_a_fingerprint() -> None:
     first, again, fewer = (data_of(ScenesSource("train", number)).fingerprint() for number in (3, 3, 2))
     assert first == again != fewer
     assert first["num_pairs"] == 15

@@ -125,10 +125,10 @@ def test_questions_go_with_the_image_that_took_the_place_of_a_bad_one(
     assert batch.prompts == tuple(f"what is {key}?" for key in batch.keys)
 
 
-def test_images_of_which_nothing_is_asked_have_no_prompts(make_source: MakeSource) -> None:
+def test_images_without_questions_have_no_prompts(make_source: MakeSource) -> None:
     assert Photos(read(make_source(2)))[[0, 1]].prompts == ()
 
 
-def test_a_source_that_asks_about_some_images_only_is_refused(make_source: MakeSource) -> None:
+def test_a_source_with_questions_for_some_images_only_is_refused(make_source: MakeSource) -> None:
     with pytest.raises(ValueError, match=r"'real'.*1 of 2.*'001'"):
         Photos(read(asking(make_source(2), silent=("001",))))[[0, 1]]

@@ -64,7 +64,7 @@ def test_a_step_does_not_depend_on_how_it_was_reached() -> None:
     assert list(resumed) == reached[12:22]
 
 
-def test_an_epoch_goes_on_where_the_last_one_ended() -> None:
+def test_an_epoch_starts_where_the_last_one_ended() -> None:
     sampler = make()
     first = list(sampler)
     sampler.step += len(first)

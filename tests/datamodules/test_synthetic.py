@@ -40,7 +40,7 @@ def test_shards_are_opened_for_training_only() -> None:
         data.setup("fit")
 
 
-def learnt_keys(shards: str, **settings: float) -> list[str]:
+def trained_keys(shards: str, **settings: float) -> list[str]:
     data = SyntheticDataModule(shards, num_workers=0, **settings)  # type: ignore[arg-type]
     data.setup("fit")
     return sorted(data.train_pairs.read(range(len(data.train_pairs))).keys)
@@ -50,24 +50,24 @@ def test_the_best_fraction_is_kept_and_counted(make_shards: MakeShards, caplog: 
     shards = make_shards(5, scores=((0.0,), (3.0,), (-1.0,), (2.0,), (2.5,)))
 
     with caplog.at_level("INFO"):
-        assert learnt_keys(shards, keep_fraction=0.6) == ["s1", "s3", "s4"]
+        assert trained_keys(shards, keep_fraction=0.6) == ["s1", "s3", "s4"]
     assert "3 of the 5 pairs of" in caplog.text
     assert "are used, those with a score of at least 2 (keep_fraction=0.6)" in caplog.text
-    assert learnt_keys(shards, keep_fraction=0.01) == ["s1"]
-    assert len(learnt_keys(shards, keep_fraction=1.0)) == 5
-    assert learnt_keys(shards, keep_fraction=0.5, limit=4) == ["s1", "s3"]
+    assert trained_keys(shards, keep_fraction=0.01) == ["s1"]
+    assert len(trained_keys(shards, keep_fraction=1.0)) == 5
+    assert trained_keys(shards, keep_fraction=0.5, limit=4) == ["s1", "s3"]
 
 
 def test_pairs_of_the_same_score_are_kept_or_left_together(make_shards: MakeShards) -> None:
     shards = make_shards(6, scores=((1.0,), (1.0,), (0.0,), (2.0,), (0.0,), (1.0,)))
-    assert learnt_keys(shards, keep_fraction=0.5) == ["s0", "s1", "s3", "s5"]
+    assert trained_keys(shards, keep_fraction=0.5) == ["s0", "s1", "s3", "s5"]
 
 
 def test_a_fraction_of_shards_without_scores_is_refused(make_shards: MakeShards) -> None:
     shards = make_shards(3)
-    assert len(learnt_keys(shards)) == 3
+    assert len(trained_keys(shards)) == 3
     with pytest.raises(ValueError, match=r"score.*3.*captions"):
-        learnt_keys(shards, keep_fraction=0.5)
+        trained_keys(shards, keep_fraction=0.5)
 
 
 @pytest.mark.parametrize("fraction", [0.0, -0.5, 1.5])

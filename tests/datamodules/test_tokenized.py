@@ -14,7 +14,7 @@ MakeSource = Callable[..., FolderSource]
 MakeShards = Callable[[int], str]
 
 
-def test_learns_from_tokens_and_is_judged_by_photos(make_source: MakeSource, make_shards: MakeShards) -> None:
+def test_it_trains_on_tokens_and_validates_on_photos(make_source: MakeSource, make_shards: MakeShards) -> None:
     data = TokenizedDataModule(
         make_shards(9),
         val=make_source(3),

@@ -91,7 +91,7 @@ def test_a_tokenizer_without_end_is_refused(letters: Any) -> None:
         CaptionTokenizer(letters, "", None)
 
 
-def test_tokens_know_the_word_that_they_are_part_of(words: Any, letters: Any) -> None:
+def test_tokens_are_mapped_to_the_word_that_contains_them(words: Any, letters: Any) -> None:
     texts = ["a red circle", "a  circle ."]
     assert CaptionTokenizer(words, "", None).word_indices(texts) == [[0, 1, 2], [0, 1, 2]]
     assert CaptionTokenizer(letters, "", None).word_indices(["so it"]) == [[0, 0, 0, 1, 1]]  # the space ends word 0

@@ -19,7 +19,7 @@ def test_a_caption_comes_with_a_map_for_each_of_its_words(module: VisionLanguage
     assert (answer.words_note, answer.neighbors) == ("", [])
 
 
-def test_a_image_is_read_by_the_rules_of_all_images(module: VisionLanguageModule, tmp_path: Path) -> None:
+def test_an_image_is_read_by_the_rules_of_all_images(module: VisionLanguageModule, tmp_path: Path) -> None:
     answerer = Answerer(Captioner(module, "cpu"), None)
     upright = draw_scene(scene_at("val", 0))
     upright.save(tmp_path / "upright.png")

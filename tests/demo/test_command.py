@@ -12,13 +12,13 @@ from synth2_lightning.export.captioner import Captioner
 from synth2_lightning.modules.captioning import VisionLanguageModule
 
 
-def test_a_run_that_is_not_there_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_run_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="1"):
         main(["demo", "runs/nothing"])
     assert re.search(r"error: .*captioner.*'runs/nothing'", capsys.readouterr().err)
 
 
-def test_without_gradio_the_way_to_it_is_told(
+def test_without_gradio_the_extra_is_named(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("synth2_lightning.io.extras.find_spec", lambda _: None)
@@ -35,7 +35,7 @@ def test_pairs_are_read_once_and_counted(run: Path, module: VisionLanguageModule
     assert re.search(r"\b150\b.*package://synth2_lightning/scenes/shards", note)
 
 
-def test_runs_without_synthetic_pairs_say_so(run: Path, module: VisionLanguageModule, tmp_path: Path) -> None:
+def test_runs_without_synthetic_pairs_are_reported(run: Path, module: VisionLanguageModule, tmp_path: Path) -> None:
     captioner, console = Captioner(module, "cpu"), Console(quiet=True)
     file = tmp_path / "means.bin"
     assert "no config.yaml" in command.read_pairs(captioner, None, file, console)[1]

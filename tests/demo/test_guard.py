@@ -50,7 +50,7 @@ def data(path: Any) -> dict[str, Any]:
     return {"data": [{"path": path}]}
 
 
-def test_what_the_page_asks_for_arrives_whole_and_under_its_policy(client: TestClient, uploads: Path) -> None:
+def test_requests_of_the_page_arrive_unchanged_under_its_policy(client: TestClient, uploads: Path) -> None:
     body = data(str(uploads / "0a1b" / "fox.png")) | {"session_hash": "x", "fn_index": 0, "note": "ü" * 1000}
     answer = client.post("/gradio_api/queue/join", json=body, headers={"Origin": "http://127.0.0.1:7860"})
     assert answer.status_code == 200
@@ -78,7 +78,7 @@ OUTSIDE = {
 
 
 @pytest.mark.parametrize("kind", OUTSIDE)
-def test_nothing_but_uploads_is_read_and_no_answer_says_what_is_there(
+def test_nothing_but_uploads_is_read_and_no_answer_reveals_other_files(
     kind: str, client: TestClient, tmp_path: Path
 ) -> None:
     path = OUTSIDE[kind].format(tmp_path)

@@ -164,7 +164,7 @@ def test_what_is_shown_is_escaped_and_a_bad_image_is_named(module: VisionLanguag
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed, such as Debian's package chromium")
-def test_a_browser_shows_what_is_said_of_a_image_and_fetches_nothing_from_elsewhere(
+def test_a_browser_shows_the_answer_for_an_image_and_fetches_nothing_from_other_hosts(
     page: str, browser: Browser, tmp_path: Path
 ) -> None:
     browser.call("Page.navigate", url=page)

@@ -5,7 +5,7 @@ import pytest
 from synth2_lightning.demo.port import HOST, check_free_port
 
 
-def test_a_port_that_somebody_listens_on_is_refused_and_free_again_afterwards() -> None:
+def test_a_port_in_use_is_refused_and_free_again_afterwards() -> None:
     with socket.socket() as other:
         other.bind((HOST, 0))
         other.listen()

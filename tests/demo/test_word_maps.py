@@ -39,7 +39,7 @@ def test_a_number_of_positions_that_is_no_square_is_refused(
         map_words(module, Pixels(torch.zeros(1, 3, 64, 64, dtype=torch.uint8)), "a circle")
 
 
-def test_the_largest_weight_is_warmest_and_zero_is_grey() -> None:
+def test_the_largest_weight_is_warmest_and_zero_is_gray() -> None:
     weights = torch.zeros(8, 8)
     weights[1, 6] = 0.5
     drawn = np.asarray(draw_map(Image.new("RGB", (64, 64), (200, 40, 40)), weights, strongest=0.5, side=128)).astype(

@@ -34,7 +34,7 @@ def loaded(preprocessing: Preprocessing) -> PatchMeans:
     return encoder
 
 
-def test_obeys_the_laws_of_image_encoders() -> None:
+def test_it_keeps_the_contract_of_image_encoders() -> None:
     check_image_encoder(PatchMeans(Preprocessing(8, HALF, HALF)), image_size=20)
 
 
@@ -102,7 +102,7 @@ def test_encoding_before_load_is_refused() -> None:
         PatchMeans(Preprocessing(8, HALF, HALF)).encode_pixels(Pixels(torch.zeros(1, 3, 8, 8, dtype=torch.uint8)))
 
 
-def test_a_processor_sees_few_images_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_processor_gets_few_images_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = loaded(Preprocessing(16, HALF, HALF))
     pixels = Pixels(torch.randint(256, (19, 3, 16, 16), dtype=torch.uint8))
     sizes: list[int] = []

@@ -88,7 +88,7 @@ def test_inner_block_comes_without_the_final_norm(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("model", list(TOWERS))
-def test_every_kind_of_tower_obeys_the_laws(model: str, tmp_path: Path) -> None:
+def test_every_kind_of_tower_keeps_the_contract(model: str, tmp_path: Path) -> None:
     _, path = save_random(model, tmp_path)
     encoder = OpenClipEncoder(model, path)
     check_image_encoder(encoder)
@@ -160,7 +160,7 @@ def test_image_size_changes_the_grid(tmp_path: Path) -> None:
     assert encoder.encode_pixels(random_pixels(32)).shape == (2, 36, 48)
 
 
-def test_name_says_model_weights_layer_and_size() -> None:
+def test_the_name_contains_model_weights_layer_and_size() -> None:
     assert OpenClipEncoder("tiny-vit", "folder/mine.pt", layer=1).name == "tiny-vit/mine/1@32"
 
 
@@ -252,6 +252,6 @@ def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
         OpenClipEncoder("tiny-vit", path).load()
 
 
-def test_unreachable_tag_names_the_way_out() -> None:
+def test_the_message_of_an_unreachable_tag_names_the_remedy() -> None:
     with pytest.raises(OSError, match=r"'laion2b_s34b_b79k'.*'ViT-B-32'.*network"):
         OpenClipEncoder("ViT-B-32", "laion2b_s34b_b79k").load()

@@ -113,13 +113,13 @@ def test_exported_codebook_quantises_as_the_learner_does(tmp_path: Path) -> None
     torch.testing.assert_close(encoder.encode_pixels(images(64, seed=5)), expected.quantized)
 
 
-def test_export_says_what_it_holds(folder: Path) -> None:
+def test_an_export_records_its_content(folder: Path) -> None:
     config = json.loads((folder / "codebook.json").read_text())
     assert config == {"encoder": "patch-means", "codebook_size": 8, "num_levels": 3}
     assert load_file(folder / "codebook.safetensors")["codes"].shape == (3, 8, 3)
 
 
-def test_obeys_the_laws_of_image_tokenizers(folder: Path) -> None:
+def test_it_keeps_the_contract_of_image_tokenizers(folder: Path) -> None:
     check_image_tokenizer(QuantizedEncoder(PatchMeans(), str(folder)), image_size=20)
     check_image_tokenizer(QuantizedEncoder(PatchMeans(), str(folder), quantize_pixels=False), quantizes_pixels=False)
 

@@ -89,13 +89,13 @@ def bert(tmp_path: Path) -> str:
     return str(tmp_path)
 
 
-def test_pretrained_families_obey_the_laws(family: str, tmp_path: Path) -> None:
+def test_pretrained_families_keep_the_contract(family: str, tmp_path: Path) -> None:
     save_network(family, tmp_path)
     check_text_encoder(PretrainedTextEncoder(str(tmp_path)))
 
 
 @pytest.mark.parametrize("model_type", sorted(CONFIGS))
-def test_new_networks_obey_the_laws(model_type: str) -> None:
+def test_new_networks_keep_the_contract(model_type: str) -> None:
     check_text_encoder(NewTextEncoder(CONFIGS[model_type], SCENES))
 
 
@@ -153,7 +153,7 @@ def test_a_new_network_loaded_in_evaluation_mode_stays_in_it() -> None:
     assert not any(module.training for module in encoder.modules())
 
 
-def test_a_new_network_is_drawn_from_the_global_seed() -> None:
+def test_a_new_network_is_initialized_by_the_global_seed() -> None:
     weights = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
@@ -247,7 +247,7 @@ def _nothing() -> Any:
 
 
 @torch.no_grad()
-def test_long_captions_are_cut_counted_and_told_once(family: str, tmp_path: Path, caplog: Any) -> None:
+def test_long_captions_are_truncated_counted_and_reported_once(family: str, tmp_path: Path, caplog: Any) -> None:
     save_network(family, tmp_path)
     encoder = PretrainedTextEncoder(str(tmp_path), max_length=6)
     encoder.load()
@@ -313,7 +313,7 @@ def test_a_network_that_reads_no_text_alone_is_refused(bert: str) -> None:
         PretrainedTextEncoder(bert).load()
 
 
-def test_weights_that_are_missing_are_not_drawn(bert: str) -> None:
+def test_missing_weights_are_not_initialized(bert: str) -> None:
     _edit_weights(bert, lambda name, tensor: None if "layer.1.attention.self.key" in name else tensor)
     with pytest.raises(OSError, match=r"2 tensors.*encoder\.layer\.1\.attention\.self\.key\.bias"):
         PretrainedTextEncoder(bert).load()
@@ -348,7 +348,7 @@ def test_a_folder_that_is_not_there_is_named() -> None:
         PretrainedTextEncoder("./nowhere").load()
 
 
-def test_a_hub_that_cannot_be_reached_names_the_way_out() -> None:
+def test_the_message_of_an_unreachable_hub_names_the_remedy() -> None:
     with pytest.raises(OSError, match=r"'owner/name'.*weights://all-minilm-l6-v2"):
         _ = PretrainedTextEncoder("owner/name").embed_dim
 
@@ -366,14 +366,14 @@ def test_a_configuration_without_type_is_refused() -> None:
         NewTextEncoder({"hidden_size": 32}, SCENES)
 
 
-def test_a_key_that_the_network_does_not_know_is_refused_with_its_neighbors() -> None:
+def test_an_unknown_key_of_a_network_is_refused_with_similar_ones() -> None:
     encoder = NewTextEncoder({"model_type": "bert", "hiden_size": 32}, SCENES)
     with pytest.raises(ValueError, match=r"'hiden_size'.*'bert'.*hidden_size"):
         encoder.load()
 
 
 @pytest.mark.slow
-def test_minilm_knows_which_captions_are_alike() -> None:
+def test_minilm_embeds_similar_captions_close_together() -> None:
     try:
         fetch("all-minilm-l6-v2")
     except OSError as error:

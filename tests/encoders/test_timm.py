@@ -31,7 +31,7 @@ def normalized(pixels: Pixels, mean: float = 0.5, std: float = 0.5) -> Tensor:
 
 
 @torch.no_grad()
-def test_transformer_gives_its_normalised_patch_tokens(tmp_path: Path) -> None:
+def test_transformer_gives_its_normalized_patch_tokens(tmp_path: Path) -> None:
     network, path = save_random("test_vit", tmp_path)
     encoder = TimmEncoder("test_vit", weights=path)
     encoder.load()
@@ -67,7 +67,7 @@ def test_convolutional_network_gives_its_last_stage(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("model", ["test_resnet", "test_convnext", "test_efficientnet"])
-def test_families_read_out_alike(model: str, tmp_path: Path) -> None:
+def test_every_family_gives_embeddings(model: str, tmp_path: Path) -> None:
     _, path = save_random(model, tmp_path)
     encoder = TimmEncoder(model, weights=path, layer=-2)
     check_image_encoder(encoder)
@@ -76,7 +76,7 @@ def test_families_read_out_alike(model: str, tmp_path: Path) -> None:
     assert embeddings.std() > 0
 
 
-def test_layers_behind_the_wanted_one_are_dropped(tmp_path: Path) -> None:
+def test_layers_after_the_selected_one_are_dropped(tmp_path: Path) -> None:
     _, path = save_random("test_vit", tmp_path)
     encoder = TimmEncoder("test_vit", weights=path, layer=1)
     encoder.load()
@@ -99,7 +99,7 @@ def test_statistics_can_be_overridden() -> None:
     assert encoder.preprocessing.interpolation == "bilinear"
 
 
-def test_name_says_model_weights_layer_and_size() -> None:
+def test_the_name_contains_model_weights_layer_and_size() -> None:
     assert TimmEncoder("test_vit").name == "test_vit/blocks.5@160"
     assert TimmEncoder("test_vit", layer=2, image_size=64).name == "test_vit/blocks.2@64"
     assert TimmEncoder("test_vit", weights="folder/mine.safetensors").name == "test_vit/mine/blocks.5@160"
@@ -165,7 +165,7 @@ def test_unknown_layer_lists_the_layers() -> None:
         TimmEncoder("test_vit", layer=6)
 
 
-def test_unreachable_hub_names_the_way_out() -> None:
+def test_the_message_of_an_unreachable_hub_names_the_remedy() -> None:
     with pytest.raises(OSError, match=r"'test_vit\.r160_in1k'.*weights://efficientnet-lite0"):
         TimmEncoder("test_vit.r160_in1k").load()
 

@@ -44,7 +44,7 @@ def tokenizer(tmp_path: Path) -> VQGANTokenizer:
     return tokenizer
 
 
-def test_the_laws_of_tokenizers_hold(tmp_path: Path) -> None:
+def test_it_keeps_the_contract_of_image_tokenizers(tmp_path: Path) -> None:
     save_model(tmp_path)
     check_image_tokenizer(VQGANTokenizer(str(tmp_path)))
 
@@ -83,7 +83,7 @@ def test_ids_vectors_and_images_are_those_of_diffusers(tmp_path: Path, settings:
     assert (tokenizer.detokenize(tokens).values - expected).abs().max() <= 1
 
 
-def test_the_pixel_range_can_be_said(tmp_path: Path) -> None:
+def test_the_pixel_range_is_an_argument(tmp_path: Path) -> None:
     model = save_model(tmp_path)
     tokenizer = VQGANTokenizer(str(tmp_path), pixel_range=(0.0, 1.0))
     tokenizer.load()
@@ -136,7 +136,7 @@ def test_images_of_another_size_are_resized(tokenizer: VQGANTokenizer) -> None:
     assert same.float().mean() > 0.5
 
 
-def test_the_image_size_can_be_said(tmp_path: Path) -> None:
+def test_the_image_size_is_an_argument(tmp_path: Path) -> None:
     save_model(tmp_path)
     assert VQGANTokenizer(str(tmp_path), image_size=32).num_tokens == 64
 
@@ -164,7 +164,7 @@ def test_images_that_are_not_square_are_not_decoded(tokenizer: VQGANTokenizer) -
         tokenizer.detokenize(VQTokens(torch.zeros(1, 15, 1, dtype=torch.long), tokenizer.codebook))
 
 
-def test_a_codebook_that_is_not_there_yet_is_said(tmp_path: Path) -> None:
+def test_a_missing_codebook_is_named(tmp_path: Path) -> None:
     save_model(tmp_path)
     with pytest.raises(RuntimeError, match=r"call load\(\)"):
         VQGANTokenizer(str(tmp_path)).tokenize(random_pixels())
@@ -178,7 +178,7 @@ def test_sizes_that_do_not_divide_are_refused(tmp_path: Path) -> None:
         TrainableVQGAN(image_size=18)
 
 
-def test_what_looks_like_a_path_is_not_looked_up_on_the_hub() -> None:
+def test_a_name_in_the_form_of_a_path_is_not_requested_from_the_hub() -> None:
     with pytest.raises(FileNotFoundError, match="VQ-GAN"):
         VQGANTokenizer("./nowhere")
 
@@ -219,5 +219,5 @@ def test_a_reconstruction_teaches_encoder_and_decoder() -> None:
     assert learning == {"encoder", "quant_conv", "post_quant_conv", "decoder"}
 
 
-def test_the_shipped_tokenizer_keeps_the_laws() -> None:
+def test_the_shipped_tokenizer_keeps_the_contract() -> None:
     check_image_tokenizer(VQGANTokenizer(SHIPPED))

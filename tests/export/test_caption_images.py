@@ -58,7 +58,7 @@ def names_in(out: Path) -> list[str]:
     return [Path(json.loads(line)["image"]).name for line in out.read_text().splitlines()]
 
 
-def test_text_goes_to_the_standard_output_and_nothing_else(
+def test_only_text_is_written_to_the_standard_output(
     run: str, images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run_command([run, str(images), "--batch_size", "3"]) == 0
@@ -68,7 +68,7 @@ def test_text_goes_to_the_standard_output_and_nothing_else(
     assert "20/20" in printed.err
 
 
-def test_bad_images_are_named_and_skipped_and_the_exit_code_says_so(
+def test_bad_images_are_named_and_skipped_with_an_exit_code(
     run: str, images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (images / "05.png").write_bytes((images / "05.png").read_bytes()[:40])
@@ -120,7 +120,7 @@ def test_ctrl_c_keeps_what_was_written(
     assert "same command" in capsys.readouterr().err
 
 
-def test_addresses_and_missing_files_are_told_before_anything_is_loaded(
+def test_addresses_and_missing_files_are_reported_before_anything_is_loaded(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("synth2_lightning.export.captioner.load", Mock(side_effect=AssertionError))
@@ -153,7 +153,7 @@ def test_a_reader_that_leaves_ends_the_run_without_a_traceback(run: str, images:
 
 
 @pytest.mark.slow
-def test_a_run_that_is_killed_goes_on_and_ends_as_if_it_had_not_been(run: str, images: Path) -> None:
+def test_a_killed_run_resumes_and_ends_like_an_uninterrupted_one(run: str, images: Path) -> None:
     for number in range(3000):
         Image.new("RGB", (64, 64), (number % 256,) * 3).save(images / f"more-{number:04d}.png")
     out = images.parent / "out.jsonl"

@@ -62,7 +62,7 @@ def test_pickles_are_refused_where_nothing_else_holds_the_tensors(here: Path) ->
         copy_files({"weights": "./net.pth"}, (), here / "export")
 
 
-def test_a_pickle_a_way_out_and_a_missing_file_are_not_read(here: Path) -> None:
+def test_a_pickle_a_path_outside_and_a_missing_file_are_not_read(here: Path) -> None:
     (here / "model.pt").touch()
     with pytest.raises(ValueError, match=r"model\.pt\b.*pickles?\b.*safetensors"):
         find_files(["here://model.pt"], here)

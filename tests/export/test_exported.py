@@ -158,7 +158,7 @@ def test_tied_words_a_vocabulary_of_this_machine_and_beams_come_back(
     assert loaded.generation.num_beams == 2
 
 
-def test_the_card_says_scores_data_and_use(make_run: MakeRun, tmp_path: Path) -> None:
+def test_the_card_has_scores_data_and_use(make_run: MakeRun, tmp_path: Path) -> None:
     other = tmp_path / "nocaps.json"
     other.write_text(json.dumps({**CARD, "score": 1.25, "split": "nocaps near-domain"}))
     export_captioner(make_run(), tmp_path / "captioner", license="cc-by-4.0", cards=[other])
@@ -324,7 +324,7 @@ def test_a_description_that_was_tampered_with_runs_nothing(
         load_exported(folder)
 
 
-def test_other_weights_than_those_it_was_exported_with_are_told(make_run: MakeRun, tmp_path: Path) -> None:
+def test_other_weights_than_those_it_was_exported_with_are_reported(make_run: MakeRun, tmp_path: Path) -> None:
     folder = export_captioner(make_run(), tmp_path / "captioner")
     _edit(folder, frozen_components={"image_encoder": "image_encoder:00000000"})
     with pytest.warns(UserWarning, match=r"image_encoder.*image_encoder:00000000"):
@@ -334,7 +334,7 @@ def test_other_weights_than_those_it_was_exported_with_are_told(make_run: MakeRu
         load_exported(folder)
 
 
-def test_a_damaged_export_is_told(make_run: MakeRun, tmp_path: Path) -> None:
+def test_a_damaged_export_is_reported(make_run: MakeRun, tmp_path: Path) -> None:
     folder = export_captioner(make_run(), tmp_path / "captioner")
     _edit(folder, format_version=2)
     with pytest.raises(ValueError, match=r"version 2\b.*\b1\b"):

@@ -9,7 +9,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from synth2_lightning.export.hub import locate_export, push_export
 
 
-def test_what_lies_here_wins_over_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_local_files_take_precedence_over_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "owner" / "name").mkdir(parents=True)
     assert locate_export("owner/name") == Path("owner/name")
@@ -29,7 +29,7 @@ def test_a_hub_name_is_downloaded_without_anything_that_could_be_code(
     download.assert_called_once_with("owner/name", revision="v1", allow_patterns=patterns)
 
 
-def test_offline_the_way_out_is_told() -> None:
+def test_offline_the_remedy_is_named() -> None:
     with pytest.raises(OSError, match=r"'nobody/nothing'.*folder.*network"):
         locate_export("nobody/nothing")
 
@@ -47,7 +47,7 @@ def test_the_repository_is_made_and_the_folder_uploaded(tmp_path: Path) -> None:
     }
 
 
-def test_a_refusal_and_a_wrong_name_are_told(tmp_path: Path) -> None:
+def test_a_refusal_and_a_wrong_name_are_reported(tmp_path: Path) -> None:
     api = Mock(spec=HfApi)
     api.create_repo.side_effect = HfHubHTTPError("401 Unauthorized", response=Mock(headers={}))
     with pytest.raises(OSError, match=r"'owner/name'.*401.*hf auth login"):

@@ -22,14 +22,14 @@ def test_the_hub_reads_the_card() -> None:
     assert card["tags"] == ["image-captioning", "synth2-lightning", "vision-language"]
 
 
-def test_what_is_not_known_is_said() -> None:
+def test_unknown_facts_are_stated() -> None:
     text = write_card("mine", CONFIG, [], None, None)
     assert len(re.findall(r"^#.*\n+None\b", text, re.MULTILINE)) == 1  # the scores
     assert re.search(r"^#.*\n+Not known.*run file", text, re.MULTILINE)
     assert "license" not in ModelCard(text).data.to_dict()  # type: ignore[no-untyped-call]
 
 
-def test_missing_shards_and_places_of_a_machine_are_said_briefly() -> None:
+def test_missing_shards_and_local_paths_are_shortened() -> None:
     data = DataRecord([("", "Data", {"shards": "/home/me/shards"})], {"/home/me/shards": "is lost"}, None)
     text = write_card("mine", CONFIG, [{"metric": "SPICE", "score": 0.2, "split": "test"}], data, None)
     assert "| data | Data | shards=…/shards |" in text

@@ -23,7 +23,7 @@ def test_a_run_and_its_checkpoint_are_found_from_either(run: Path) -> None:
     assert find_run(run).checkpoint.name == "best-step=2-cider=0.1.ckpt"
 
 
-def test_a_checkpoint_may_lie_alone_and_a_run_must_have_one(tmp_path: Path) -> None:
+def test_a_checkpoint_needs_no_run_and_a_run_must_have_one(tmp_path: Path) -> None:
     (tmp_path / "deep" / "er").mkdir(parents=True)
     (tmp_path / "deep" / "er" / "some.ckpt").touch()
     assert find_run(tmp_path / "deep" / "er" / "some.ckpt").folder is None

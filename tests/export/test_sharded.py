@@ -57,7 +57,7 @@ def test_weights_are_merged_bit_by_bit(sharded: Path, layer: nn.Linear, capsys: 
     assert [path.name for path in sharded.parent.iterdir() if path.name.startswith(".")] == []
 
 
-def test_a_merged_checkpoint_is_one_that_a_process_can_go_on_from(sharded: Path, layer: nn.Linear) -> None:
+def test_a_process_can_resume_from_a_merged_checkpoint(sharded: Path, layer: nn.Linear) -> None:
     file = sharded.parent / "merged.ckpt"
     assert consolidate(sharded, file) == 2
     content = torch.load(file, weights_only=True)
@@ -128,7 +128,7 @@ def test_a_damaged_or_incomplete_checkpoint_is_refused(sharded: Path) -> None:
     assert not (sharded.parent / "model.safetensors").exists()
 
 
-def test_what_is_there_is_not_written_over_and_ends_of_names_say_what_is_wanted(sharded: Path) -> None:
+def test_existing_files_are_kept_and_suffixes_select_the_format(sharded: Path) -> None:
     there = sharded.parent / "model.safetensors"
     there.write_bytes(b"")
     with pytest.raises(FileExistsError, match=r"model\.safetensors.*[Ee]xpected a new file"):
@@ -139,7 +139,7 @@ def test_what_is_there_is_not_written_over_and_ends_of_names_say_what_is_wanted(
         consolidate(sharded.parent, sharded.parent / "new.ckpt")
 
 
-def test_where_a_file_is_wanted_the_way_out_is_named(sharded: Path) -> None:
+def test_the_message_of_a_sharded_checkpoint_in_place_of_a_file_names_the_command(sharded: Path) -> None:
     assert is_sharded(sharded)
     for find in (load_module, find_run):
         with pytest.raises(IsADirectoryError, match=r"synth2 consolidate .*last\.ckpt .*last-merged"):

@@ -207,7 +207,7 @@ class Hungry(FolderSource):
         return super().read_image(location)
 
 
-def test_a_worker_survives_a_image_that_memory_does_not_hold(tmp_path: Path) -> None:
+def test_a_worker_survives_an_image_that_exceeds_memory(tmp_path: Path) -> None:
     for name in ("calm", "hungry"):
         Image.new("RGB", (8, 8), "red").save(tmp_path / f"{name}.png")
         write(tmp_path, f"{name}.txt", "a red square")

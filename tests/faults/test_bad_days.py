@@ -161,7 +161,7 @@ def test_what_cannot_be_written_leaves_what_was_there(
     assert snapshot(folder).keys() >= before.keys()
 
 
-def test_what_was_written_before_the_disk_was_full_is_gone_on_from(
+def test_a_run_resumes_from_what_was_written_before_the_disk_was_full(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_captions(tmp_path, 1)
@@ -292,7 +292,7 @@ def test_a_date_to_wait_until_is_held_to_the_clock_of_the_server() -> None:
     assert refusal.retry_after == 7.0
 
 
-def test_no_module_asks_the_wall_clock_for_more_than_a_note() -> None:
+def test_no_module_uses_the_wall_clock_for_more_than_a_note() -> None:
     # A server's date without its clock; when a folder was finished; since when a file is being written.
     allowed = {"server_replies.py", "part_writer.py", "locks.py"}
     root = Path(synth2_lightning.__file__).parent

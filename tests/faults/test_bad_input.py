@@ -375,7 +375,7 @@ KINDS: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.filterwarnings("ignore:torch.distributed is disabled, unavailable", "ignore:Image size")
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_refused_is_named_in_a_message_of_ours(kind: str, tmp_path: Path) -> None:
+def test_refused_input_is_named_in_a_message(kind: str, tmp_path: Path) -> None:
     with pytest.raises(Exception) as caught:  # noqa: PT011 - which one it is, is up to the file
         KINDS[kind](tmp_path)
     message = message_for_user(caught.value)
@@ -385,7 +385,7 @@ def test_what_is_refused_is_named_in_a_message_of_ours(kind: str, tmp_path: Path
     assert not (tmp_path / "ran").exists(), "code was run"
 
 
-def test_the_table_is_as_long_as_was_asked() -> None:
+def test_the_table_has_the_required_length() -> None:
     assert len(KINDS) >= 40
 
 
@@ -409,7 +409,7 @@ CONFIGS = {
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
-def test_a_run_file_is_refused_in_words(
+def test_a_run_file_is_refused_with_a_message(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -500,7 +500,7 @@ def test_tables_of_parquet_are_what_they_were_or_refused(how: tuple[str, int, in
 
 @fuzz
 @given(how=change, member=st.integers(0, 3))
-def test_a_tar_with_a_spoilt_head_loses_no_sample_in_silence(
+def test_a_tar_with_a_damaged_header_loses_no_sample_without_a_warning(
     how: tuple[str, int, int], member: int, finished: Path
 ) -> None:
     spoiled = spoil(TAR, ("flip" if how[0] == "insert" else how[0], *how[1:]), 1024 * member, 1024 * member + 512)
@@ -521,7 +521,7 @@ def test_a_checkpoint_is_what_it_was_or_refused(how: tuple[str, int, int], finis
 
 @fuzz
 @given(how=change, format=st.sampled_from(["PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP"]))
-def test_a_spoilt_image_is_a_image_or_an_error_with_its_name(how: tuple[str, int, int], format: str) -> None:
+def test_a_damaged_image_is_read_or_is_an_error_with_its_name(how: tuple[str, int, int], format: str) -> None:
     file = BytesIO()
     Image.linear_gradient("L").resize((16, 16)).convert("RGB").save(file, format)
     try:
@@ -535,7 +535,7 @@ def test_a_spoilt_image_is_a_image_or_an_error_with_its_name(how: tuple[str, int
 
 @fuzz
 @given(how=change)
-def test_a_spoilt_index_is_an_index_or_an_error_with_its_name(how: tuple[str, int, int], finished: Path) -> None:
+def test_a_damaged_index_is_read_or_is_an_error_with_its_name(how: tuple[str, int, int], finished: Path) -> None:
     try:
         coco(finished.parent, spoil(json.dumps(COCO).encode(), how))
     except Exception as error:

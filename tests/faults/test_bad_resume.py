@@ -181,7 +181,7 @@ def replace_run(folder: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_cannot_go_on_is_refused_in_words(kind: str, tmp_path: Path) -> None:
+def test_what_cannot_resume_is_refused_with_a_message(kind: str, tmp_path: Path) -> None:
     with pytest.raises(Exception) as refusal:  # noqa: PT011 - the message is what is checked
         KINDS[kind](tmp_path)
     message = message_for_user(refusal.value)
@@ -198,7 +198,7 @@ def test_the_lines_are_few_where_many_settings_differ() -> None:
     assert len(message.splitlines()) == 23
 
 
-def test_the_best_is_that_of_the_best_score_whatever_the_clock_or_its_neighbors_say(tmp_path: Path) -> None:
+def test_the_best_has_the_best_score_independent_of_times_and_other_runs(tmp_path: Path) -> None:
     low, high = scored(tmp_path, "best-step=9.ckpt", torch.tensor(0.5), 9), scored(tmp_path, "best-step=3.ckpt", 0.7, 3)
     assert find_checkpoint(tmp_path) == high
     low.touch()
@@ -223,7 +223,7 @@ def test_a_score_that_is_no_number_is_no_score(value: object, tmp_path: Path) ->
     assert find_checkpoint(tmp_path) == good
 
 
-def test_a_claim_about_another_file_does_not_overrule_what_that_says_itself(tmp_path: Path) -> None:
+def test_a_score_recorded_for_another_file_does_not_override_that_files_own(tmp_path: Path) -> None:
     good = scored(tmp_path, "best-step=2.ckpt", 0.4, 2)
     other = scored(tmp_path, "best-step=1.ckpt", 0.3, 1)
     key = "ModelCheckpoint{'monitor': 'val/cider', 'mode': 'max'}"
@@ -241,5 +241,5 @@ def test_without_scores_the_best_by_name_is_taken_and_else_the_one_with_the_most
     assert find_checkpoint(tmp_path).name == "best-step=2.ckpt"
 
 
-def test_the_table_is_as_long_as_was_asked() -> None:
+def test_the_table_has_the_required_length() -> None:
     assert len(KINDS) >= 40

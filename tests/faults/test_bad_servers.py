@@ -243,7 +243,7 @@ def limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_refused_is_named_in_a_message_of_ours_and_in_time(kind: str, tmp_path: Path) -> None:
+def test_refused_answers_are_named_in_a_message_in_time(kind: str, tmp_path: Path) -> None:
     start = time.monotonic()
     with pytest.raises(Exception) as caught:  # noqa: PT011 - which one it is, is up to the kind
         KINDS[kind](tmp_path)
@@ -256,5 +256,5 @@ def test_what_is_refused_is_named_in_a_message_of_ours_and_in_time(kind: str, tm
     assert not left, "nothing that is of no use stays on the disk"
 
 
-def test_the_table_is_as_long_as_was_asked() -> None:
+def test_the_table_has_the_required_length() -> None:
     assert len(KINDS) >= 40

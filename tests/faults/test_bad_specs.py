@@ -115,7 +115,7 @@ KINDS: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_no_description_holds_is_refused_in_words(kind: str, tmp_path: Path) -> None:
+def test_invalid_descriptions_are_refused_with_a_message(kind: str, tmp_path: Path) -> None:
     with pytest.raises(Exception) as caught:  # noqa: PT011 - ValueError, FileNotFoundError or OSError
         KINDS[kind](tmp_path)
     message = message_for_user(caught.value)

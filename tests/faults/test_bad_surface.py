@@ -114,7 +114,7 @@ KINDS: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_export_reads_its_own_files_alone_and_asks_the_hub_for_nothing(
+def test_an_export_reads_only_its_own_files_and_requests_nothing_from_the_hub(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -127,11 +127,11 @@ def test_an_export_reads_its_own_files_alone_and_asks_the_hub_for_nothing(
     assert not isinstance(caught.value, OSError), "it was looked for"
 
 
-def test_the_table_is_as_long_as_was_asked() -> None:
+def test_the_table_has_the_required_length() -> None:
     assert len(KINDS) >= 15
 
 
-def test_what_the_user_allows_is_looked_for_on_the_hub(tmp_path: Path) -> None:
+def test_allowed_models_are_requested_from_the_hub(tmp_path: Path) -> None:
     with limit_locations(tmp_path, from_hub=["good/words"]):
         assert locate_model("good/words", "tokenizer") == "good/words"
         with pytest.raises(ValueError, match=r"'bad/words'.*--from_hub bad/words"):
@@ -163,9 +163,7 @@ ESCAPES = {
 
 
 @pytest.mark.parametrize("kind", ESCAPES)
-def test_a_run_file_does_not_speak_to_the_terminal(
-    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_file_cannot_control_the_terminal(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "bad.yaml").write_text(ESCAPES[kind])
     with pytest.raises(SystemExit) as stop:
         main(["fit", "--config", str(tmp_path / "bad.yaml")])
@@ -179,7 +177,7 @@ def test_a_run_file_does_not_speak_to_the_terminal(
     "words",
     [["caption", "--\x1b[2J"], ["\x1b]0;owned\x07"], ["weights", "\x9b2J"], ["report", "\x1b[2J"], ["demo", "\u202e"]],
 )
-def test_words_that_a_shell_made_of_names_do_not_speak_to_the_terminal(
+def test_arguments_that_a_shell_made_of_names_cannot_control_the_terminal(
     words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):
@@ -248,7 +246,7 @@ def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.filterwarnings("ignore")  # of torch and Lightning, about what such small runs lack
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_file_in_place_of_a_folder_is_told_in_a_sentence(
+def test_a_file_in_place_of_a_folder_is_reported_in_a_sentence(
     command: str, inputs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (inputs / "in-the-way").touch()
@@ -275,7 +273,7 @@ WRITERS: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("what", WRITERS)
 @pytest.mark.parametrize("place", ["in-the-way", "in-the-way/out", "in-the-way/a/b"])
-def test_whatever_is_written_says_what_is_in_the_way(what: str, place: str, tmp_path: Path) -> None:
+def test_every_write_reports_what_prevents_it(what: str, place: str, tmp_path: Path) -> None:
     (tmp_path / "in-the-way").touch()
     with pytest.raises(OSError, match="in-the-way") as caught:
         WRITERS[what](tmp_path / place)
@@ -300,7 +298,7 @@ def test_whatever_is_written_says_what_is_in_the_way(what: str, place: str, tmp_
         (OSError(errno.ENAMETOOLONG, "File name too long", "x" * 300), r"xxx.*written.*too long"),
     ],
 )
-def test_what_the_system_says_of_a_folder_is_told_whichever_library_wrote_there(
+def test_system_errors_of_a_folder_are_reported_for_every_library(
     error: OSError, expected: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def write(*_: object) -> None:

@@ -285,7 +285,7 @@ LEFT_OUT: dict[str, Callable[[Path], list[str]]] = {
 
 @pytest.mark.filterwarnings("ignore:torch.distributed is disabled, unavailable")
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_refused_is_named_in_a_message_of_ours(kind: str, tmp_path: Path) -> None:
+def test_refused_input_is_named_in_a_message(kind: str, tmp_path: Path) -> None:
     with pytest.raises(Exception) as caught:  # noqa: PT011 - which one it is, is up to the file
         KINDS[kind](tmp_path)
     message = message_for_user(caught.value)
@@ -306,6 +306,6 @@ def test_what_is_left_out_is_counted_and_named(kind: str, tmp_path: Path, caplog
         assert re.search(r"\b[12] .*first: ", caplog.text)
 
 
-def test_the_tables_are_as_long_as_was_asked() -> None:
+def test_the_tables_have_the_required_length() -> None:
     assert len(KINDS) >= 50
     assert len(LEFT_OUT) >= 24

@@ -380,7 +380,7 @@ KINDS: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_would_be_lost_or_mixed_is_refused_in_words(kind: str, tmp_path: Path) -> None:
+def test_what_would_be_lost_or_mixed_is_refused_with_a_message(kind: str, tmp_path: Path) -> None:
     with pytest.raises(Exception) as caught:  # noqa: PT011 - which one it is, is up to the place
         KINDS[kind](tmp_path)
     message = message_for_user(caught.value)

@@ -317,7 +317,7 @@ def test_class_specs_under_any_in_a_run_file_are_data(tmp_path: Path, name: str)
     watch(lambda: main(["fit", "--config", "real.yaml", "--config", "hostile.yaml", *quick]))
 
 
-def test_the_watch_sees_a_process() -> None:
+def test_the_watch_detects_a_process() -> None:
     watch(lambda: os.system("true"))
     assert len(WATCH.seen) == 1
     WATCH.seen.clear()

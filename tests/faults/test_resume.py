@@ -235,7 +235,7 @@ def test_what_is_killed_at_random_moments_loses_and_repeats_nothing() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.filterwarnings("ignore")
-def test_fewer_ranks_see_what_more_ranks_left_of_the_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fewer_ranks_train_on_the_rest_of_the_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sets = (
         "--data.init_args.real.init_args.train.init_args.num_images=8",
         "--data.init_args.synthetic.init_args.limit=40",

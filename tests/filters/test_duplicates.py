@@ -57,12 +57,12 @@ def test_every_rejection_has_a_near_one_before_it_and_few_are_missed() -> None:
     assert num_missed <= 0.1 * sum(rejected)
 
 
-def test_short_and_empty_captions_are_compared_as_a_whole() -> None:
+def test_short_and_empty_captions_are_compared_entirely() -> None:
     assert judge_near(NearDuplicates(ngram_size=3), "dog", "Dog!", "dogs", "", "") == [False, True, False, False, True]
     assert NearDuplicates().judge([]) == []
 
 
-def test_arguments_are_told_and_checked() -> None:
+def test_provenance_has_the_arguments_and_bad_ones_are_refused() -> None:
     assert NearDuplicates(0.8, 3, 64, 7).provenance() == {
         **{"threshold": 0.8, "ngram_size": 3},
         **{"num_permutations": 64, "seed": 7},

@@ -3,7 +3,7 @@ import pytest
 from synth2_lightning.filters.explanations import ExplanationFilter
 from synth2_lightning.types import CaptionRecord
 
-EXPLAINS, KNOWS = "says what a thing is", "says what is known of a thing"
+EXPLAINS, STATES = "defines a thing", "states facts about a thing"
 
 
 @pytest.mark.parametrize(
@@ -15,24 +15,24 @@ EXPLAINS, KNOWS = "says what a thing is", "says what is known of a thing"
         ("A bird, also known as a yellow finch, on a branch.", EXPLAINS),
         ("A ratel (honey badger) on a rock.", EXPLAINS),
         ("A man holds an instrument that is a compass.", EXPLAINS),
-        ("A tool is used to dig.", KNOWS),
-        ("A bird native to Chile.", KNOWS),
-        ("Cheese made from milk on a plate.", KNOWS),
-        ("A fish that lives in the sea.", KNOWS),
-        ("A plant can be eaten.", KNOWS),
-        ("Goldfinches often sing.", KNOWS),
-        ("Your dog is waiting.", "speaks to the reader"),
-        ("What is on the table?", "speaks to the reader"),
-        ("Imagine a dog.", "speaks to the reader"),
-        ("Never use the brush.", "speaks to the reader"),
-        ("I see a dog.", "speaks of its writer"),
-        ("A dog in our garden.", "speaks of its writer"),
-        ("A caption with a dog.", "speaks of words"),
+        ("A tool is used to dig.", STATES),
+        ("A bird native to Chile.", STATES),
+        ("Cheese made from milk on a plate.", STATES),
+        ("A fish that lives in the sea.", STATES),
+        ("A plant can be eaten.", STATES),
+        ("Goldfinches often sing.", STATES),
+        ("Your dog is waiting.", "addresses the reader"),
+        ("What is on the table?", "addresses the reader"),
+        ("Imagine a dog.", "addresses the reader"),
+        ("Never use the brush.", "addresses the reader"),
+        ("I see a dog.", "mentions its writer"),
+        ("A dog in our garden.", "mentions its writer"),
+        ("A caption with a dog.", "mentions words"),
         ("A fresh coffee in the morning. #coffee", "is written for a web page"),
         ("A dog \N{DOG FACE} in the snow.", "is written for a web page"),
     ],
 )
-def test_explanations_are_told(caption: str, reason: str) -> None:
+def test_explanations_are_rejected(caption: str, reason: str) -> None:
     assert ExplanationFilter().judge_one(CaptionRecord("a", caption)).reason == reason
 
 
@@ -53,5 +53,5 @@ def test_explanations_are_told(caption: str, reason: str) -> None:
 )
 def test_descriptions_stay(caption: str) -> None:
     judge = ExplanationFilter()
-    assert judge.judge_one(CaptionRecord("a", caption)).reason == ("speaks of its writer" if "US" in caption else "")
+    assert judge.judge_one(CaptionRecord("a", caption)).reason == ("mentions its writer" if "US" in caption else "")
     assert judge.provenance() == {}

@@ -26,13 +26,13 @@ def reasons(judge: LanguageFilter, captions: tuple[str, ...]) -> set[str]:
     return {verdict.reason for verdict in judge.judge([CaptionRecord(text, text) for text in captions])}
 
 
-def test_english_is_told_from_other_languages() -> None:
+def test_english_is_distinguished_from_other_languages() -> None:
     judge = LanguageFilter()
     assert reasons(judge, ENGLISH) == {""}
     assert reasons(judge, FOREIGN) == {"not in en"}
 
 
-def test_another_language_may_be_wanted() -> None:
+def test_another_language_can_be_chosen() -> None:
     judge = LanguageFilter(language="de")
     assert reasons(judge, FOREIGN[:1]) == {""}
     assert reasons(judge, ENGLISH[-3:]) == {"not in de"}

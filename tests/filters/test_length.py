@@ -19,7 +19,7 @@ def test_words_are_counted(caption: str, reason: str) -> None:
     assert LengthFilter(max_words=5).judge_one(CaptionRecord("a", caption)).reason == reason
 
 
-def test_the_numbers_are_told() -> None:
+def test_provenance_has_the_numbers() -> None:
     assert LengthFilter(2, 4).provenance() == {"min_words": 2, "max_words": 4}
 
 

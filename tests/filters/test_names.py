@@ -16,7 +16,7 @@ from synth2_lightning.types import CaptionRecord
         ("Mrs Miggins bakes.", "pie"),
     ],
 )
-def test_persons_with_a_name_are_told(caption: str, class_name: str) -> None:
+def test_persons_with_a_name_are_rejected(caption: str, class_name: str) -> None:
     judge = PersonalNameFilter()
     reason = judge.judge_one(CaptionRecord("a", caption, class_name)).reason
     assert reason == "names a person"

@@ -31,7 +31,7 @@ from synth2_lightning.types import CaptionRecord
         ("dog + ball", "A ball lies beside two dogs."),
     ],
 )
-def test_names_are_found_in_whatever_form(class_name: str, caption: str) -> None:
+def test_names_are_found_in_every_form(class_name: str, caption: str) -> None:
     assert MissingObjectFilter().judge_one(CaptionRecord("a", caption, class_name)).reason == ""
 
 

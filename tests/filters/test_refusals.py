@@ -27,7 +27,7 @@ from synth2_lightning.types import CaptionRecord
         ("A sorry dog sits in the rain.", ""),
     ],
 )
-def test_refusals_are_told_from_captions(caption: str, reason: str) -> None:
+def test_refusals_are_distinguished_from_captions(caption: str, reason: str) -> None:
     verdict = RefusalFilter().judge_one(CaptionRecord("a", caption))
     assert (verdict.caption, verdict.reason) == (caption, reason)
 

@@ -15,7 +15,7 @@ from synth2_lightning.types import CaptionRecord
         ("", ""),
     ],
 )
-def test_repeats_are_told(caption: str, reason: str) -> None:
+def test_repeats_are_rejected(caption: str, reason: str) -> None:
     assert RepetitionFilter().judge_one(CaptionRecord("a", caption)).reason == reason
 
 

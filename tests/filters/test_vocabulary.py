@@ -23,7 +23,7 @@ def test_signs_that_are_unknown_are_taken_out() -> None:
     assert VocabularyFilter(SCENES).judge_one(record) == Verdict("There is a small red circle and a star")
 
 
-def test_a_tokenizer_that_is_missing_or_knows_all_words_is_told(tmp_path: Path) -> None:
+def test_a_missing_tokenizer_and_one_without_unknown_words_are_refused(tmp_path: Path) -> None:
     record = CaptionRecord("a", "a circle")
     with pytest.raises(FileNotFoundError, match=r"tokenizer"):
         VocabularyFilter(str(tmp_path / "nowhere")).judge_one(record)

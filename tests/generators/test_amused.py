@@ -113,7 +113,7 @@ def ask(pipeline: Any, captions: list[str], **settings: Any) -> Any:
     )
 
 
-def test_the_laws_of_generators_hold(folder: Path) -> None:
+def test_it_keeps_the_contract_of_image_generators(folder: Path) -> None:
     tokenizer = VQGANTokenizer(str(folder), image_size=8, subfolder="vqvae")
     check_image_generator(AmusedGenerator(str(folder), num_steps=5), tokenizer)
 
@@ -131,7 +131,7 @@ def test_the_laws_of_generators_hold(folder: Path) -> None:
         ({"aesthetic_score": 2.0}, {"micro_conditioning_aesthetic_score": 2}),
     ],
 )
-def test_a_batch_holds_the_tokens_that_diffusers_draws_one_by_one(
+def test_a_batch_has_the_tokens_that_diffusers_samples_one_by_one(
     pipeline: Any, folder: Path, ours: dict[str, Any], theirs: dict[str, Any]
 ) -> None:
     tokens = load_generator(folder, **ours).generate(CAPTIONS, SEEDS)
@@ -167,7 +167,7 @@ def test_the_fingerprint_is_that_of_the_tokenizer(folder: Path) -> None:
     assert load_generator(folder, name="amused").codebook == generator.codebook.replace("vqgan", "amused")
 
 
-def test_micro_conditions_are_the_images_own_size_unless_said(folder: Path) -> None:
+def test_micro_conditions_are_the_size_of_the_image_by_default(folder: Path) -> None:
     assert load_generator(folder).micro_conditions.tolist() == [8, 8, 0, 0, 6]
     generator = load_generator(folder, original_size=(640, 480), crop=(1, 2), aesthetic_score=5.5)
     assert generator.micro_conditions.tolist() == [640, 480, 1, 2, 5.5]
@@ -192,7 +192,7 @@ def test_a_batch_is_one_pass_a_step_and_text_is_encoded_once(folder: Path) -> No
     assert rows == {"transformer": [6] * 5, "text_encoder": [3, 1]}
 
 
-def test_weights_come_in_the_precision_that_was_asked(folder: Path) -> None:
+def test_weights_have_the_requested_precision(folder: Path) -> None:
     generator = load_generator(folder, dtype="bfloat16")
     assert {parameter.dtype for parameter in generator.parameters()} == {torch.bfloat16}
     assert generator.codebook == load_tokenizer(folder).codebook

@@ -67,7 +67,7 @@ def test_answers_are_those_of_transformers(save_model: Save, kind: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_the_laws_of_caption_generators_hold(save_model: Save, dtype: str) -> None:
+def test_it_keeps_the_contract_of_caption_generators(save_model: Save, dtype: str) -> None:
     sampling = SamplingSettings(max_new_tokens=12)
     folder = save_model("llama")
     check_caption_generator(
@@ -100,7 +100,7 @@ def test_a_model_without_a_chat_template_is_shown_paragraphs(save_model: Save) -
     assert answer.text == decode(tokenizer, ids[0, inputs.input_ids.shape[1] :])
 
 
-def test_an_answer_that_is_cut_says_so(save_model: Save) -> None:
+def test_a_truncated_answer_is_marked(save_model: Save) -> None:
     generator = LanguageModelCaptionGenerator(
         save_model("llama"), dtype="float32", num_rows=2, sampling=SamplingSettings(max_new_tokens=2, top_k=1)
     )
@@ -110,7 +110,7 @@ def test_an_answer_that_is_cut_says_so(save_model: Save) -> None:
     assert set(reasons) <= {"length", "stop"}
 
 
-def test_provenance_knows_the_weights_and_the_sampling(save_model: Save) -> None:
+def test_provenance_contains_the_weights_and_the_sampling(save_model: Save) -> None:
     folder = save_model("llama")
     one, other = (
         LanguageModelCaptionGenerator(folder, dtype="float32", sampling=SamplingSettings(temperature=value))
@@ -130,7 +130,7 @@ def test_an_attention_that_cannot_share_is_refused(save_model: Save) -> None:
         LanguageModelCaptionGenerator(save_model("gemma2")).load()
 
 
-def test_mistakes_are_told(save_model: Save) -> None:
+def test_invalid_settings_are_refused(save_model: Save) -> None:
     with pytest.raises(ValueError, match="num_rows=0"):
         LanguageModelCaptionGenerator("anything", num_rows=0)
     generator = LanguageModelCaptionGenerator(

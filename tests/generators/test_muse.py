@@ -46,7 +46,7 @@ def make_generator(folder: str, sampling: SamplingSettings = GUIDED, **arguments
 
 
 @pytest.mark.parametrize("order", [ConfidenceOrder(), HaltonOrder()])
-def test_it_keeps_the_laws_of_image_generators(folder: str, order: UnmaskingOrder) -> None:
+def test_it_keeps_the_contract_of_image_generators(folder: str, order: UnmaskingOrder) -> None:
     generator = MuseGenerator(folder, TinyImageTokenizer(), TinyTextEncoder(), GUIDED, order)
     check_image_generator(generator, TinyImageTokenizer())
 
@@ -88,7 +88,7 @@ def test_what_was_trained_comes_back(tmp_path: Path) -> None:
     assert generator.fingerprint.startswith("muse:")
 
 
-def test_provenance_tells_how_tokens_were_drawn(folder: str) -> None:
+def test_provenance_records_how_tokens_were_sampled(folder: str) -> None:
     told = make_generator(folder, order=ConfidenceOrder(noise=2.0)).provenance()
     assert told == json.loads(json.dumps(told))
     assert told["order"] == {"name": "ConfidenceOrder", "noise": 2.0}
@@ -114,7 +114,7 @@ def test_generating_without_weights_and_captions_is_refused(folder: str) -> None
         MuseGenerator("nowhere", TinyImageTokenizer(), TinyTextEncoder())
 
 
-def test_tokens_are_a_image_of_the_captioner(folder: str) -> None:
+def test_tokens_are_images_of_the_captioner(folder: str) -> None:
     tokens = make_generator(folder).generate(CAPTIONS, SEEDS)
     assert isinstance(tokens, VQTokens)
     assert TinyImageTokenizer()(tokens).shape == (3, 4, 6)

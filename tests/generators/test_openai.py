@@ -178,7 +178,7 @@ def texts(names: Sequence[str] = ANIMALS, seed: int = 7) -> list[str]:
     return [f"A {name} {seed}." for name in names]
 
 
-def test_answers_are_in_the_order_of_the_prompts_and_asked_at_once(server: FakeChatServer) -> None:
+def test_answers_are_in_the_order_of_the_prompts_and_requested_at_once(server: FakeChatServer) -> None:
     server.delays = {name: 0.16 - 0.02 * row for row, name in enumerate(ANIMALS)}
     answers = ask(make(server))
     assert answers == [Completion(text, "stop", 11, 5) for text in texts()]
@@ -220,7 +220,7 @@ def test_what_is_left_to_the_server_is_not_sent(server: FakeChatServer) -> None:
     assert "temperature" not in generator.provenance()
 
 
-def test_the_same_prompt_and_seed_are_asked_for_once(server: FakeChatServer) -> None:
+def test_the_same_prompt_and_seed_are_requested_once(server: FakeChatServer) -> None:
     assert [answer.text for answer in ask(make(server), ["dog", "cat", "dog"])] == texts(["dog", "cat", "dog"])
     assert server.asked == {"dog": 1, "cat": 1}
 
@@ -229,7 +229,7 @@ def test_no_prompts_have_no_answers(server: FakeChatServer) -> None:
     assert ask(make(server), []) == []
 
 
-def test_the_cache_answers_what_was_asked_before(server: FakeChatServer, tmp_path: Path) -> None:
+def test_repeated_requests_are_answered_by_the_cache(server: FakeChatServer, tmp_path: Path) -> None:
     first, again = make(server, tmp_path), make(server, tmp_path)
     answers = ask(first, ["dog", "cat"])
     assert ask(again, ["cat", "owl", "dog"]) == [answers[1], *ask(first, ["owl"]), answers[0]]
@@ -238,7 +238,7 @@ def test_the_cache_answers_what_was_asked_before(server: FakeChatServer, tmp_pat
 
 
 @pytest.mark.parametrize("change", [{"model": "other"}, {"top_p": 0.5}, {"temperature": 0.0}, {"seed": 8}])
-def test_the_cache_tells_requests_apart(server: FakeChatServer, tmp_path: Path, change: dict[str, Any]) -> None:
+def test_the_cache_distinguishes_requests(server: FakeChatServer, tmp_path: Path, change: dict[str, Any]) -> None:
     ask(make(server, tmp_path), ["dog"])
     seed = change.pop("seed", 7)
     other = OpenAICaptionGenerator(**{"model": "tiny", "base_url": server.url, "cache": str(tmp_path), **change})
@@ -284,7 +284,7 @@ def test_a_request_that_fails_for_good_loses_nothing(server: FakeChatServer, tmp
     assert server.answered == Counter(ANIMALS)
 
 
-def test_a_slow_answer_is_asked_for_again(server: FakeChatServer) -> None:
+def test_a_slow_answer_is_requested_again(server: FakeChatServer) -> None:
     server.faults = {"cow": [lambda _: time.sleep(0.3)]}
     assert ask(make(server, timeout=0.1), ["cow"])[0].text == "A cow 7."
     assert server.asked == {"cow": 2}
@@ -351,7 +351,7 @@ def test_requests_in_flight_do_not_hold_up_the_end_for_long(
     assert time.monotonic() - start < 0.7
 
 
-def test_a_busy_server_is_left_alone_for_as_long_as_it_says(server: FakeChatServer) -> None:
+def test_a_busy_server_gets_no_request_during_its_retry_after(server: FakeChatServer) -> None:
     server.faults = {"dog": [answer_with("slow down", 429, Retry_After="0.3")]}
     server.delays = {"cat": 0.05}
     ask(make(server, num_concurrent=2), ["dog", "cat", "owl"])
@@ -428,7 +428,7 @@ def test_the_key_is_sent_and_shown_nowhere(
     assert not [text for text in (*seen, *files) if KEY[:12] in text]
 
 
-def test_another_variable_holds_the_key(server: FakeChatServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_variable_can_contain_the_key(server: FakeChatServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "not this one")
     monkeypatch.setenv("MY_KEY", KEY)
     ask(OpenAICaptionGenerator("tiny", server.url, api_key_variable="MY_KEY"), ["dog"])
@@ -441,7 +441,7 @@ def test_a_server_of_ones_own_gets_no_key(server: FakeChatServer) -> None:
     assert server.headers[0]["authorization"] == "Bearer none"
 
 
-def test_openai_without_a_key_is_refused_before_it_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_openai_without_a_key_is_refused_before_any_request(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with pytest.raises(PermissionError, match=r"key.*OPENAI_API_KEY"):
         OpenAICaptionGenerator("gpt").load()
@@ -474,7 +474,7 @@ def test_prompts_without_seeds_are_refused(server: FakeChatServer) -> None:
         make(server).generate([], [1])
 
 
-def test_a_server_that_dies_and_comes_back_is_waited_for(server: FakeChatServer, tmp_path: Path) -> None:
+def test_a_server_that_restarts_is_waited_for(server: FakeChatServer, tmp_path: Path) -> None:
     def die_once() -> None:
         if server.answered.total() >= 3:
             server.before_answer = lambda: None
@@ -489,7 +489,7 @@ def test_a_server_that_dies_and_comes_back_is_waited_for(server: FakeChatServer,
     assert server.answered == Counter(ANIMALS)
 
 
-def test_a_server_that_dies_for_good_costs_no_answer(server: FakeChatServer, tmp_path: Path) -> None:
+def test_a_server_that_ends_loses_no_answer(server: FakeChatServer, tmp_path: Path) -> None:
     server.before_answer = lambda: server.stop() if server.answered.total() >= 3 else None
     with pytest.raises(ConnectionError, match=r"answers.*cache"):
         ask(make(server, tmp_path))
@@ -500,7 +500,7 @@ def test_a_server_that_dies_for_good_costs_no_answer(server: FakeChatServer, tmp
     assert server.answered == Counter(ANIMALS)
 
 
-def test_a_run_that_is_killed_goes_on_from_the_cache(server: FakeChatServer, tmp_path: Path) -> None:
+def test_a_killed_run_resumes_from_the_cache(server: FakeChatServer, tmp_path: Path) -> None:
     server.delays = {"cow": 30.0, "elk": 30.0}
     run = multiprocessing.get_context("fork").Process(target=ask, args=(make(server, tmp_path, timeout=60.0),))
     run.start()
@@ -539,7 +539,7 @@ def test_it_works_inside_a_running_loop(server: FakeChatServer) -> None:
     assert asyncio.run(cell())[0].text == "A dog 7."
 
 
-def test_loading_tells_what_the_cache_holds(
+def test_loading_logs_the_size_of_the_cache(
     server: FakeChatServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     generator = make(server, tmp_path)
@@ -550,7 +550,7 @@ def test_loading_tells_what_the_cache_holds(
     assert caplog.messages[-1] == f"The cache {tmp_path / 'completions.sqlite3'} holds 8 answers."
 
 
-def test_fields_have_the_names_that_the_server_knows(server: FakeChatServer) -> None:
+def test_fields_have_the_names_of_the_server(server: FakeChatServer) -> None:
     names = {"max_completion_tokens": "max_tokens", "top_p": None}
     generator = OpenAICaptionGenerator("tiny", server.url, 9, top_p=0.5, extra_body={"top_k": 4}, field_names=names)
     ask(generator, ["dog"])
@@ -559,7 +559,7 @@ def test_fields_have_the_names_that_the_server_knows(server: FakeChatServer) -> 
     assert generator.provenance()["field_names"] == names
 
 
-def test_captions_of_a_server_without_seeds_are_asked_for_one_by_one(server: FakeChatServer, tmp_path: Path) -> None:
+def test_captions_of_a_server_without_seeds_are_requested_one_by_one(server: FakeChatServer, tmp_path: Path) -> None:
     server.faults = {"dog": [answer_with(chat_completion(text)) for text in ("A dog.", "A hound.")]}
     generator = OpenAICaptionGenerator("tiny", server.url, field_names={"seed": None}, cache=str(tmp_path))
     prompts: list[Prompt] = [(ChatMessage("user", "dog"),)] * 2
@@ -608,7 +608,7 @@ def test_fields_with_two_values_are_refused(
         (404, '{"error": {"message": "no model Seed-OSS"}}', r"Check model, base_url"),
     ],
 )
-def test_a_server_that_refuses_a_field_is_told_with_the_argument_that_helps(
+def test_a_field_that_a_server_refuses_is_reported_with_its_argument(
     server: FakeChatServer, status: int, body: str, advice: str
 ) -> None:
     server.faults = {"dog": [answer_with(body, status)]}
@@ -617,7 +617,7 @@ def test_a_server_that_refuses_a_field_is_told_with_the_argument_that_helps(
 
 
 @pytest.mark.parametrize("content", [None, "", " \n"])
-def test_an_answer_without_content_is_told_and_not_kept(
+def test_an_answer_without_content_is_reported_and_not_kept(
     server: FakeChatServer, tmp_path: Path, caplog: pytest.LogCaptureFixture, content: str | None
 ) -> None:
     empty = answer_with(chat_completion(content, "length", reasoning_content="Okay, so"))
@@ -631,7 +631,7 @@ def test_an_answer_without_content_is_told_and_not_kept(
     assert server.asked == {**Counter(ANIMALS), **dict.fromkeys(ANIMALS[:3], 2)}
 
 
-def test_paid_answers_are_kept_whatever_the_limits_are(server: FakeChatServer, tmp_path: Path) -> None:
+def test_paid_answers_are_kept_under_any_limits(server: FakeChatServer, tmp_path: Path) -> None:
     server.faults = {"dog": [answer_with(chat_completion("<think>Okay, so", "length"))]}
     answers = ask(make(server, tmp_path))
     assert answers[0].text == "<think>Okay, so"
@@ -645,7 +645,7 @@ def _limited(server: FakeChatServer, cache: Path, max_new_tokens: int, **names: 
 
 
 @pytest.mark.parametrize("limit", [10, 65, 8192])
-def test_an_answer_that_ended_by_itself_is_not_asked_for_under_another_limit(
+def test_an_answer_that_ended_by_itself_is_not_requested_under_another_limit(
     server: FakeChatServer, tmp_path: Path, limit: int
 ) -> None:
     answers = ask(_limited(server, tmp_path, 64))
@@ -666,7 +666,7 @@ def test_an_answer_that_was_cut_counts_for_its_limit_alone(server: FakeChatServe
     assert server.asked == Counter([*ANIMALS, "dog"])
 
 
-def test_an_answer_of_a_cache_that_knew_limits_only_is_read(server: FakeChatServer, tmp_path: Path) -> None:
+def test_an_answer_cached_under_its_limit_is_read(server: FakeChatServer, tmp_path: Path) -> None:
     generator = _limited(server, tmp_path, 64)
     request = generator._request((ChatMessage("user", "dog"),), 7)
     with CompletionCache(tmp_path) as cache:
@@ -697,7 +697,7 @@ def test_an_answer_that_drips_ends_with_the_timeout(server: FakeChatServer) -> N
     assert server.asked == {"dog": 2}
 
 
-def test_the_text_of_an_answer_is_utf_8_whatever_it_says(server: FakeChatServer) -> None:
+def test_the_text_of_an_answer_is_utf_8_under_any_declared_charset(server: FakeChatServer) -> None:
     body = "\ufeff" + json.dumps(json.loads(chat_completion("Ein Hündchen.")), ensure_ascii=False)
     server.faults = {"dog": [answer_with(body, Content_Type="application/json; charset=punycode")]}
     assert ask(make(server), ["dog"])[0].text == "Ein Hündchen."

@@ -32,7 +32,7 @@ def test_rates_and_times_out_of_range_are_refused(change: dict[str, Any]) -> Non
         RequestLimits(**change)
 
 
-def test_a_pacer_without_a_rate_holds_back_only_when_told() -> None:
+def test_a_pacer_without_a_rate_waits_only_on_hold() -> None:
     pacer = Pacer(None)
     assert [pacer.take_turn() for _ in range(3)] == [0.0] * 3
     pacer.hold(5.0)

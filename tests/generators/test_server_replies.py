@@ -32,7 +32,7 @@ def test_what_is_no_chat_completion_is_quoted_and_worth_another_try(text: str) -
 
 
 @pytest.mark.parametrize("count", ['"many"', "NaN", "Infinity", "-3", "1e30", "null", "[]", "{}"])
-def test_an_answer_beside_spoiled_counts_is_not_paid_for_again(count: str) -> None:
+def test_an_answer_with_invalid_token_counts_is_not_paid_for_again(count: str) -> None:
     text = '{"choices": [{"message": {"content": "A dog."}, "finish_reason": 1}], "usage": {"completion_tokens": %s}}'
     expected = Completion("A dog.", "", 0, 0)
     assert read_answer(text % count) == expected
@@ -64,14 +64,14 @@ def test_what_stays_is_not_tried_again(status: int, error: type[Exception]) -> N
 
 
 @pytest.mark.parametrize(("value", "seconds"), [("2.5", 2.5), ("-1", 0.0), ("nan", 0.0), ("soon", 0.0), ("", 0.0)])
-def test_servers_say_in_seconds_how_long_to_wait(value: str, seconds: float) -> None:
+def test_retry_after_may_be_seconds(value: str, seconds: float) -> None:
     failure = read_refusal(503, {"retry-after": value}, "")
     assert isinstance(failure, Failure)
     assert failure.retry_after == seconds
     assert not failure.advice
 
 
-def test_servers_say_by_a_date_how_long_to_wait() -> None:
+def test_retry_after_may_be_a_date() -> None:
     date = format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True)
     failure = read_refusal(429, {"retry-after": date}, "")
     assert isinstance(failure, Failure)

@@ -8,7 +8,7 @@ from synth2_lightning.generators.token_sampling import SamplingSettings, sample_
 @pytest.mark.parametrize(
     "settings", [SamplingSettings(temperature=0.7, top_k=5, top_p=0.8), SamplingSettings(top_k=99)]
 )
-def test_tokens_come_as_often_as_transformers_would_draw_them(settings: SamplingSettings) -> None:
+def test_tokens_have_the_frequencies_of_transformers(settings: SamplingSettings) -> None:
     torch.manual_seed(0)
     logits = 2.0 * torch.randn(1, 12)
     warpers = LogitsProcessorList(
@@ -24,7 +24,7 @@ def test_tokens_come_as_often_as_transformers_would_draw_them(settings: Sampling
     torch.testing.assert_close(drawn.bincount(minlength=12) / 20_000, expected, atol=2e-4, rtol=0)
 
 
-def test_one_token_is_the_likeliest_whatever_the_number() -> None:
+def test_one_token_is_the_most_probable_for_any_number() -> None:
     logits = torch.tensor([[0.0, 3.0, 2.9]]).expand(3, -1)
     assert sample_tokens(logits, torch.tensor([0.0, 0.5, 0.9999999]), SamplingSettings(top_k=1)).tolist() == [1, 1, 1]
 
@@ -45,6 +45,6 @@ def test_the_highest_number_never_leaves_what_is_kept() -> None:
         ("top_p", 1.5, r"SamplingSettings\.top_p.* 1\.5"),
     ],
 )
-def test_what_cannot_be_drawn_from_is_refused(name: str, value: float, message: str) -> None:
+def test_invalid_sampling_settings_are_refused(name: str, value: float, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SamplingSettings(**{name: value})  # type: ignore[arg-type]

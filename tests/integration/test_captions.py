@@ -40,7 +40,7 @@ def names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "names.txt"
 
 
-def test_names_become_pairs_that_are_learnt_from(names: Path) -> None:
+def test_names_become_pairs_that_are_trained_on(names: Path) -> None:
     folder = names.parent
     plain: dict[str, Any] = {
         "accelerator": "cpu",
@@ -143,7 +143,7 @@ TWO = ["--trainer.devices=2", "--trainer.strategy=ddp"]
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_two_processes_killed_and_continued_end_like_one(names: Path) -> None:
+def test_two_processes_killed_and_resumed_end_like_one(names: Path) -> None:
     folder = names.parent
     killed = start([*run_file(names, "killed", slow_generator(names, 0.3)), *TWO], folder)
     while killed.poll() is None and len(list((folder / "killed").glob("part-*.parquet"))) < 3:

@@ -23,7 +23,7 @@ class NotFinite(Callback):
             part = pl_module.get_submodule(self.part)
             part.register_forward_hook(lambda module, given, output: output * float("nan"))
 
-class SpoiltGradient(Callback):
+class NonFiniteGradient(Callback):
     """The loss is finite, but the gradient is not."""
 
     def on_before_optimizer_step(self, trainer, pl_module, optimizer):
@@ -96,16 +96,16 @@ def test_a_loss_that_is_not_finite_ends_the_run(
 
 
 @pytest.mark.filterwarnings("ignore:The number of training batches")
-def test_weights_that_a_gradient_spoilt_are_not_written(capsys: pytest.CaptureFixture[str]) -> None:
-    error = refusal(words_of("generator", "SpoiltGradient"), capsys)
+def test_non_finite_weights_are_not_written(capsys: pytest.CaptureFixture[str]) -> None:
+    error = refusal(words_of("generator", "NonFiniteGradient"), capsys)
     assert re.search(r"\(text_encoder\..*not finite.*process 0\b.*\b3 steps", error)
     check_what_is_left("generator")
 
 
 @pytest.mark.filterwarnings("ignore:The number of training batches")
-def test_weights_that_the_last_step_spoilt_are_not_exported(capsys: pytest.CaptureFixture[str]) -> None:
+def test_non_finite_weights_of_the_last_step_are_not_exported(capsys: pytest.CaptureFixture[str]) -> None:
     words = words_of(
-        "generator", "SpoiltGradient", "--trainer.max_steps=3", "--trainer.callbacks=poison.SpoiltGradient"
+        "generator", "NonFiniteGradient", "--trainer.max_steps=3", "--trainer.callbacks=poison.NonFiniteGradient"
     )
     error = refusal([*words, "--trainer.enable_checkpointing=false"], capsys)
     assert re.search(r"no checkpoint.*learning rate", error)

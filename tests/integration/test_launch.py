@@ -122,7 +122,7 @@ def test_scripts_are_clean() -> None:
 @pytest.mark.parametrize(
     "script", [script for script in SCRIPTS if script.suffix == ".sbatch"], ids=lambda path: path.stem
 )
-def test_the_signal_goes_to_the_processes_and_logs_are_appended_to(script: Path) -> None:
+def test_the_signal_is_sent_to_the_processes_and_logs_are_appended_to(script: Path) -> None:
     options = dict(re.findall(r"^#SBATCH --([\w-]+)=?(\S*)", script.read_text(), re.MULTILINE))
     assert options["signal"] == "TERM@180"  # with "B:" it would end the script instead
     assert options["open-mode"] == "append"
@@ -175,7 +175,7 @@ def test_the_manifest_agrees_with_itself() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_torchrun_starts_again_where_a_process_died(undisturbed: Path, commands: Path, tmp_path: Path) -> None:
+def test_torchrun_restarts_after_a_process_failed(undisturbed: Path, commands: Path, tmp_path: Path) -> None:
     code, said = torchrun(tmp_path, commands, "death")
     assert code == 0, said
     assert (tmp_path / "happened").exists()
@@ -204,7 +204,7 @@ def test_sigterm_to_torchrun_saves_the_step(undisturbed: Path, commands: Path, t
 @pytest.mark.slow
 @pytest.mark.long
 @pytest.mark.timeout(1800)
-def test_slurm_goes_on_after_its_time_is_over(undisturbed: Path, commands: Path, tmp_path: Path) -> None:
+def test_slurm_resumes_after_its_time_limit(undisturbed: Path, commands: Path, tmp_path: Path) -> None:
     job = {
         "SLURM_JOB_ID": "4711", "SLURM_JOB_NAME": "synth2-fit", "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2",
         "SLURM_NNODES": "1", "SLURM_NODELIST": "localhost", "MASTER_PORT": str(free_port()),
@@ -246,7 +246,7 @@ def start_pods(folders: tuple[Path, Path], commands: Path, kind: str) -> "list[s
 @pytest.mark.slow
 @pytest.mark.long
 @pytest.mark.timeout(1800)
-def test_pods_go_on_after_one_was_drained(undisturbed: Path, commands: Path, tmp_path: Path) -> None:
+def test_pods_resume_after_one_was_drained(undisturbed: Path, commands: Path, tmp_path: Path) -> None:
     pods = start_pods((tmp_path, tmp_path), commands, "time-out")
     while not (tmp_path / "time-out").exists():
         assert all(pod.poll() is None for pod in pods), (tmp_path / "said.txt").read_text()

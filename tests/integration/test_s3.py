@@ -124,7 +124,7 @@ def test_a_new_object_is_noticed(bucket: s3fs.S3FileSystem) -> None:
     assert old.read_text() == "a fox"
 
 
-def test_sigkill_leaves_nothing_that_is_taken_for_whole(bucket: s3fs.S3FileSystem, tmp_path: Path) -> None:
+def test_sigkill_leaves_nothing_that_counts_as_complete(bucket: s3fs.S3FileSystem, tmp_path: Path) -> None:
     content = np.random.default_rng(0).bytes(60_000_000)
     bucket.pipe("bucket/big/large.bin", content)
     bucket.pipe("bucket/big/small.bin", b"x")
@@ -144,12 +144,12 @@ def test_sigkill_leaves_nothing_that_is_taken_for_whole(bucket: s3fs.S3FileSyste
 
 
 @pytest.mark.parametrize("address", ["s3://no-such-bucket/set", "s3://bucket/no-such-set", "s3://bucket"])
-def test_what_is_not_there_is_told(address: str, server: str) -> None:
+def test_a_missing_file_is_reported(address: str, server: str) -> None:
     with pytest.raises(FileNotFoundError, match=f"shards.*'{address}'.*AWS_ENDPOINT_URL={server}"):
         resolve(address, "shards")
 
 
-def test_missing_credentials_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_missing_credentials_are_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
@@ -158,7 +158,7 @@ def test_missing_credentials_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path:
         resolve("s3://bucket/set", "shards")
 
 
-def test_a_server_that_is_down_is_told_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_server_is_reported_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     s3fs.S3FileSystem.clear_instance_cache()
     before = time.monotonic()

@@ -93,7 +93,7 @@ def test_scored_shards_hold_all_that_the_others_did_and_scores(shards: Path) -> 
     }
 
 
-def test_a_killed_run_goes_on_and_batches_change_nothing(shards: Path) -> None:
+def test_a_killed_run_resumes_and_batches_change_nothing(shards: Path) -> None:
     score(shards, "undisturbed", batch_size=5)
     with pytest.raises(KeyError, match="killed"):
         score(shards, "killed", fail_in=3)
@@ -103,7 +103,7 @@ def test_a_killed_run_goes_on_and_batches_change_nothing(shards: Path) -> None:
     assert score(shards, "killed").keys == []
 
 
-def test_the_best_pairs_are_learnt_from(shards: Path) -> None:
+def test_the_best_pairs_are_trained_on(shards: Path) -> None:
     score(shards, "scored")
     data = SyntheticDataModule(str(shards.parent / "scored"), num_workers=0, keep_fraction=0.5)
     data.setup("fit")

@@ -66,7 +66,7 @@ def start(script: str, *words: str) -> "subprocess.CompletedProcess[str]":
 @pytest.mark.timeout(900)
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.usefixtures("_double_precision")
-def test_fsdp_goes_on_in_one_process_and_one_process_under_fsdp(tmp_path: Path) -> None:
+def test_fsdp_resumes_in_one_process_and_one_process_under_fsdp(tmp_path: Path) -> None:
     one = fit(2, 1)
     one.save_checkpoint(tmp_path / "one.ckpt")
     one = fit(4, 1, ckpt_path=tmp_path / "one.ckpt")
@@ -126,7 +126,7 @@ def test_fsdp1_learns_what_ddp_learns_and_writes_whole_checkpoints(tmp_path: Pat
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(("rank", "how"), [(0, "SIGKILL"), (1, "SIGKILL"), (1, "SIGSTOP")])
-def test_a_process_that_dies_ends_the_others_which_name_it(rank: int, how: str) -> None:
+def test_a_failed_process_ends_the_others_which_name_it(rank: int, how: str) -> None:
     ran = start("dying_rank.py", str(rank), how)
     assert ran.returncode != 0
     if how == "SIGSTOP":

@@ -105,7 +105,7 @@ def test_captions_become_shards_with_all_that_made_them(table: Path) -> None:
     }
 
 
-def test_synthetic_pairs_are_learnt_from(table: Path) -> None:
+def test_synthetic_pairs_are_trained_on(table: Path) -> None:
     synthesize(table, "shards")
     data = SyntheticDataModule(str(table.parent / "shards"), batch_size=23, num_workers=0)
     data.setup("fit")
@@ -118,7 +118,7 @@ def test_synthetic_pairs_are_learnt_from(table: Path) -> None:
     assert torch.equal(batch.image.ids.flatten(1), torch.tensor([found[key]["tokens"] for key in batch.keys]))
 
 
-def test_images_for_captions_of_an_evaluation_split_are_not_learnt_from(table: Path) -> None:
+def test_images_for_captions_of_an_evaluation_split_are_not_trained_on(table: Path) -> None:
     folder = str(table.parent / "shards")
     trainer = Trainer(
         accelerator="cpu", logger=False, enable_progress_bar=False, callbacks=[ShardWriterCallback(folder)]
@@ -130,7 +130,7 @@ def test_images_for_captions_of_an_evaluation_split_are_not_learnt_from(table: P
         SyntheticDataModule(folder).setup("fit")
 
 
-def test_a_killed_run_goes_on_without_making_anything_twice(table: Path) -> None:
+def test_a_killed_run_resumes_without_making_anything_twice(table: Path) -> None:
     synthesize(table, "undisturbed")
     with pytest.raises(KeyError, match="killed"):
         synthesize(table, "killed", fail_in=3)
@@ -225,7 +225,7 @@ def run_file(table: Path, folder: str, **generator: Any) -> list[str]:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has the device that is always full")
-def test_a_disk_that_fills_up_is_told_and_the_same_command_goes_on(
+def test_a_full_disk_is_reported_and_the_same_command_resumes(
     table: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(table.parent)
@@ -249,7 +249,7 @@ def test_a_disk_that_fills_up_is_told_and_the_same_command_goes_on(
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_two_processes_killed_and_continued_end_like_one(table: Path) -> None:
+def test_two_processes_killed_and_resumed_end_like_one(table: Path) -> None:
     folder, two = table.parent, ["--trainer.devices=2", "--trainer.strategy=ddp"]
     path = os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH"))))  # for slow.py
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "SYNTH2_TRACEBACK": "1"}

@@ -107,7 +107,7 @@ def test_foreign_codebooks_and_ids_outside_the_codebook_are_refused() -> None:
         tokenizer(VQTokens(ids + torch.tensor([0, 0, 0, 16])[:, None], tokenizer.codebook))
 
 
-def test_a_tokenizer_without_decoder_says_so() -> None:
+def test_a_tokenizer_without_decoder_raises() -> None:
     with pytest.raises(TypeError, match="no decoder"):
         TinyImageTokenizer().detokenize(VQTokens(torch.zeros(1, 4, 1, dtype=torch.long), "tiny-16:00000000"))
 

@@ -59,9 +59,7 @@ def mode_of(path: Path) -> int:
     return path.stat().st_mode & 0o777
 
 
-def test_new_files_have_the_permissions_of_the_umask_whatever_their_writer_gave_them(
-    tmp_path: Path, umask: int
-) -> None:
+def test_new_files_have_the_permissions_of_the_umask_and_not_of_their_writer(tmp_path: Path, umask: int) -> None:
     def write_for_all(draft: Path) -> None:
         draft.write_text("new")
         draft.chmod(0o666)

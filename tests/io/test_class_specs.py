@@ -29,7 +29,7 @@ def test_a_factory_inside_a_factory_is_built_as_the_command_line_does() -> None:
     assert resampler.num_latents == 3
 
 
-def test_dataclasses_and_tuples_are_what_signatures_say() -> None:
+def test_dataclasses_and_tuples_are_built_by_signatures() -> None:
     description = {
         "class_path": "synth2_lightning.decoders.language_model.PretrainedLanguageModel",
         "init_args": {"model": "owner/name", "lora": {"r": 4, "target_modules": ["q_proj", "v_proj"]}},
@@ -43,7 +43,7 @@ def test_dataclasses_and_tuples_are_what_signatures_say() -> None:
     assert isinstance(build_component(description, VQGANTokenizer), VQGANTokenizer)
 
 
-def test_what_looks_like_a_class_stays_plain_where_plain_values_go() -> None:
+def test_class_specs_stay_plain_where_plain_values_are_expected() -> None:
     config = {"class_path": "synth2_lightning.testing.TinyDecoder"}
     assert build_component(config, dict[str, Any]) == config
     assert build_component("synth2_lightning.testing.TinyDecoder", str) == "synth2_lightning.testing.TinyDecoder"
@@ -70,7 +70,7 @@ class _Settings:
     count: int
 
 
-def test_arguments_that_a_version_does_not_know_are_refused() -> None:
+def test_unknown_arguments_are_refused() -> None:
     with pytest.raises(ValueError, match=r"\bmodel\b.*_Settings.*'count'"):
         build_component({"size": 1}, _Settings)
 

@@ -4,7 +4,7 @@ from torch import nn
 from synth2_lightning.io.fingerprints import fingerprint_codebook, fingerprint_weights
 
 
-def test_a_fingerprint_says_the_name_and_the_sizes() -> None:
+def test_a_fingerprint_contains_the_name_and_the_sizes() -> None:
     assert fingerprint_codebook("vqgan", torch.zeros(512, 4)).startswith("vqgan-512:")
     assert fingerprint_codebook("clip", torch.zeros(1, 16, 4)).startswith("clip-16x1:")
     assert fingerprint_codebook("clip", torch.zeros(2, 16, 4)).startswith("clip-16x2:")

@@ -28,7 +28,7 @@ def test_weights_are_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert resolve("weights://tiny/inner", "model") == tmp_path / "tiny" / "inner"
 
 
-def test_missing_path_names_what_where_and_the_way_out(tmp_path: Path) -> None:
+def test_the_message_of_a_missing_path_names_object_path_and_remedy(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"tokenizer.*nowhere'.*weights://NAME/PATH"):
         resolve(tmp_path / "nowhere", "tokenizer")
 
@@ -39,17 +39,17 @@ def test_unknown_weights_are_refused() -> None:
 
 
 @pytest.mark.parametrize("model", ["gpt2", "amused/amused-256"])
-def test_what_does_not_look_like_a_path_is_a_hub_id(model: str) -> None:
+def test_a_name_without_the_form_of_a_path_is_a_hub_id(model: str) -> None:
     assert locate_model(model, "model") == model
 
 
 @pytest.mark.parametrize("model", ["./nowhere", "/nowhere", "~/nowhere", "a/b/c", "package://synth2_lightning/nowhere"])
-def test_what_looks_like_a_path_is_no_hub_id(model: str) -> None:
+def test_a_name_in_the_form_of_a_path_is_no_hub_id(model: str) -> None:
     with pytest.raises(FileNotFoundError, match=r"model.*(nowhere|a/b/c)'"):
         locate_model(model, "model")
 
 
-def test_what_lies_here_wins_over_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_local_files_take_precedence_over_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "gpt2").mkdir()
     monkeypatch.chdir(tmp_path)
     assert locate_model("gpt2", "model") == "gpt2"

@@ -91,7 +91,7 @@ def test_a_folder_comes_with_all_that_is_below(store: Store) -> None:
     assert len(store.fetched) == 2
 
 
-def test_it_tells_what_it_fetches_and_where_it_lies(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_message_of_a_fetch_names_the_address_and_the_folder(capsys: pytest.CaptureFixture[str]) -> None:
     path = fetch_remote("memory://bucket/set", "shards")
     assert re.search(rf"memory://bucket/set .*2 files.*{re.escape(str(path))}", capsys.readouterr().err)
 
@@ -123,7 +123,7 @@ def test_the_age_of_a_file_stays(store: Store) -> None:
     assert time.localtime(fetch_remote("memory://bucket/captions.csv", "captions").stat().st_mtime).tm_year == 2001
 
 
-def test_a_fetch_that_broke_goes_on_and_is_never_taken_for_whole(store: Store, cache: Path) -> None:
+def test_an_interrupted_fetch_resumes_and_never_counts_as_complete(store: Store, cache: Path) -> None:
     Store.arrivals["/bucket/set/manifest.json"] = [ConnectionError("reset by peer")]
     with pytest.raises(OSError, match=r"'memory://bucket/set'.*ConnectionError: reset"):
         fetch_remote("memory://bucket/set", "shards")
@@ -193,19 +193,19 @@ def test_patterns(store: Store) -> None:
 
 
 @pytest.mark.parametrize("path", ["gone.csv", "gone", "set/gone"])
-def test_what_is_not_there_is_told(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_file_is_reported(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FSSPEC_MEMORY_ENDPOINT_URL", "http://127.0.0.1:9000")
     match = rf"captions.*'memory://bucket/{path}'.*FSSPEC_MEMORY_ENDPOINT_URL=http://127"
     with pytest.raises(FileNotFoundError, match=match):
         fetch_remote(f"memory://bucket/{path}", "captions")
 
 
-def test_an_unknown_protocol_is_told() -> None:
+def test_an_unknown_protocol_is_reported() -> None:
     with pytest.raises(ValueError, match=r"Protocol not known: s4.*s3://BUCKET"):
         resolve("s4://bucket/set", "shards")
 
 
-def test_a_missing_package_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: str, **__: object) -> None:
         raise ImportError("Install s3fs to access S3")
 
@@ -216,7 +216,7 @@ def test_a_missing_package_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         resolve("gs://bucket/set", "shards")
 
 
-def test_missing_permission_is_told() -> None:
+def test_missing_permission_is_reported() -> None:
     Store.arrivals["/bucket/captions.csv"] = [PermissionError("Access Denied")]
     with pytest.raises(OSError, match=r"""Access Denied.*AWS_PROFILE.*FSSPEC_MEMORY='{"anon": true}'"""):
         fetch_remote("memory://bucket/captions.csv", "captions")
@@ -231,20 +231,20 @@ def test_an_address_with_a_secret_is_refused_and_not_repeated(address: str) -> N
     assert "geheim" not in str(caught.value)
 
 
-def test_a_cache_that_cannot_be_written_is_told(cache: Path) -> None:
+def test_a_cache_that_cannot_be_written_is_reported(cache: Path) -> None:
     cache.parent.write_bytes(b"a file where the folder should be")
     with pytest.raises(OSError, match=r"captions\.csv.*remote.*SYNTH2_CACHE"):
         fetch_remote("memory://bucket/captions.csv", "captions")
 
 
-def test_too_little_room_is_told_before_anything_is_fetched(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_space_is_reported_before_anything_is_fetched(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=3))
     with pytest.raises(OSError, match=r"0\.0 MB.*0\.0 MB.*free"):
         fetch_remote("memory://bucket/captions.csv", "captions")
     assert store.fetched == []
 
 
-def test_a_disk_that_fills_up_is_told() -> None:
+def test_a_disk_that_fills_up_is_reported() -> None:
     Store.arrivals["/bucket/captions.csv"] = [OSError(errno.ENOSPC, "No space left on device")]
     with pytest.raises(OSError, match=r"No space left on device.*local disk"):
         fetch_remote("memory://bucket/captions.csv", "captions")
@@ -254,7 +254,7 @@ def test_what_is_no_address() -> None:
     assert not any(map(is_remote, ["data/set", "C:/set", "see http://a.b for more", "s3:/bucket", "://x"]))
 
 
-def test_a_file_made_anew_with_its_old_time_and_size_is_fetched_again(tmp_path: Path) -> None:
+def test_a_file_written_again_with_its_old_time_and_size_is_fetched_again(tmp_path: Path) -> None:
     words = tmp_path / "words.txt"
     for text in ("a fox", "a dog"):
         words.write_text(text)

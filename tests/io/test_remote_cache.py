@@ -40,7 +40,7 @@ def make_entry(cache: Path, name: str, num_bytes: int, last_used: float) -> Path
     return folder
 
 
-def test_what_was_not_used_for_longest_goes_first(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_least_recently_used_entries_are_deleted_first(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SYNTH2_CACHE_GB", "0.000001")  # 1,000 bytes
     for name, last_used in (("b", 300), ("a", 200), ("c", 100)):
         make_entry(cache, name, 400, last_used)
@@ -49,7 +49,7 @@ def test_what_was_not_used_for_longest_goes_first(cache: Path, monkeypatch: pyte
     assert evict(cache, 600) == []
 
 
-def test_being_asked_for_is_being_used(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_counts_as_a_use(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SYNTH2_CACHE_GB", "0.000001")
     old, new = make_entry(cache, "old", 600, 100), make_entry(cache, "new", 600, 200)
     pin(old, "s3://bucket/old")
@@ -90,7 +90,7 @@ def test_a_limit_that_is_none_is_refused(written: str, monkeypatch: pytest.Monke
         read_limit()
 
 
-def test_fetching_makes_room_and_keeps_what_this_process_reads(
+def test_fetching_frees_space_and_keeps_what_this_process_reads(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     system = fsspec.filesystem("memory")

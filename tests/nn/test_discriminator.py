@@ -17,7 +17,7 @@ def test_hinge_is_the_mean_over_regions() -> None:
 
 
 @pytest.mark.parametrize(("num_halvings", "reach"), [(2, 34), (3, 70)])
-def test_a_score_sees_a_patch_of_the_size_that_is_said(num_halvings: int, reach: int) -> None:
+def test_a_score_depends_on_a_patch_of_the_documented_size(num_halvings: int, reach: int) -> None:
     discriminator = PatchDiscriminator(8, num_halvings)
     for layer in discriminator.layers:
         if isinstance(layer, torch.nn.GroupNorm):  # its statistics are of the whole image
@@ -31,7 +31,7 @@ def test_a_score_sees_a_patch_of_the_size_that_is_said(num_halvings: int, reach:
     assert int(rows.max() - rows.min()) + 1 == reach
 
 
-def test_it_learns_to_tell_sharp_images_from_blurred_ones() -> None:
+def test_it_learns_to_distinguish_sharp_images_from_blurred_ones() -> None:
     discriminator = PatchDiscriminator(8, num_halvings=1)
     optimizer = torch.optim.Adam(discriminator.parameters(), lr=1e-2)
     for _ in range(40):
@@ -43,7 +43,7 @@ def test_it_learns_to_tell_sharp_images_from_blurred_ones() -> None:
     assert float(loss.detach()) < 0.5
 
 
-def test_images_may_be_as_small_as_is_said() -> None:
+def test_images_may_have_the_documented_minimum_size() -> None:
     discriminator = PatchDiscriminator(8, num_halvings=2)
     assert discriminator(torch.zeros(1, 3, 12, 12)).shape == (1, 1, 1)
     with pytest.raises(ValueError, match=r"12 by 11 pixels.* 12 .*num_halvings"):

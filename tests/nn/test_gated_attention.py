@@ -39,7 +39,7 @@ def test_what_comes_through_the_gates_is_scaled() -> None:
     torch.testing.assert_close(layer(words, visual) - words, 3 * seen, atol=1e-5, rtol=1e-5)
 
 
-def test_queries_are_normalised_words() -> None:
+def test_queries_are_normalized_words() -> None:
     layer = _layer(1.0, 0.0)
     words, visual = torch.randn(2, 4, 12), torch.randn(2, 3, 6)
     louder = layer(words * 3, visual) - words * 3
@@ -55,7 +55,7 @@ def test_words_of_half_precision_stay_so() -> None:
     torch.testing.assert_close(seen.float(), layer(words.float(), visual), atol=0.05, rtol=0.02)
 
 
-def test_weights_are_those_that_words_look_with() -> None:
+def test_weights_are_the_attention_of_the_words() -> None:
     layer = _layer(0.7, 0.0)
     words, visual = torch.randn(1, 2, 12), torch.randn(1, 3, 6)
     weights = layer.weights(words, visual)

@@ -61,7 +61,7 @@ def test_dropped_texts_are_all_the_null_text() -> None:
     assert not torch.allclose(moved[0], states[0])
 
 
-def test_heads_of_later_levels_know_the_codes_before() -> None:
+def test_heads_of_later_levels_depend_on_the_codes_before() -> None:
     network = make_network()
     states = torch.randn(4, 16)
     none = torch.zeros(4, 0, dtype=torch.long)
@@ -79,7 +79,7 @@ def test_every_parameter_is_reached_by_the_loss() -> None:
     assert [name for name, weight in network.named_parameters() if weight.grad is None] == []
 
 
-def test_results_for_several_texts_lie_behind_each_other() -> None:
+def test_results_for_several_texts_are_concatenated() -> None:
     network = make_network().eval()
     text, mask = make_text()
     asked, null = (

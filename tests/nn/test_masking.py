@@ -15,7 +15,7 @@ def test_masks_follow_the_cosine_of_a_uniform_number() -> None:
     assert (shares > math.cos(math.pi / 4)).float().mean() == pytest.approx(0.5, abs=0.02)  # its median is at u = 1/2
 
 
-def test_every_position_is_hidden_alike() -> None:
+def test_every_position_is_masked_equally_often() -> None:
     rates = sample_mask(20_000, 16, torch.Generator().manual_seed(0)).float().mean(0)
     assert (rates - rates.mean()).abs().max() < 0.02
 
@@ -49,7 +49,7 @@ def test_gumbel_noise_has_its_mean_and_no_infinity() -> None:
     assert gumbel(torch.tensor([0.0, 1.0 - 2**-24])).isfinite().all()
 
 
-def test_codes_are_drawn_by_their_probabilities() -> None:
+def test_codes_are_sampled_by_their_probabilities() -> None:
     logits = torch.tensor([0.5, 1e-30, 0.3, 0.2]).log()
     logits[1] = -torch.inf
     uniform = torch.rand(50_000, generator=torch.Generator().manual_seed(0))
@@ -58,7 +58,7 @@ def test_codes_are_drawn_by_their_probabilities() -> None:
     torch.testing.assert_close(shares, torch.tensor([0.5, 0.0, 0.3, 0.2]), atol=0.01, rtol=0)
 
 
-def test_codes_that_are_ruled_out_are_drawn_at_neither_end() -> None:
+def test_codes_of_probability_zero_are_never_sampled() -> None:
     logits = torch.tensor([[-torch.inf, 0.0, -torch.inf]])
     assert sample_categorical(logits, torch.tensor([0.0])).item() == 1
     assert sample_categorical(logits, torch.tensor([1.0 - 2**-24])).item() == 1

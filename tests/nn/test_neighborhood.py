@@ -63,7 +63,7 @@ def test_it_refuses_what_has_no_neighbors() -> None:
             NeighborhoodResampler(4, 8, _perceiver, num_layers, kernel_size)
 
 
-def test_attention_is_that_of_the_inner_resampler_to_embeddings_that_know_their_neighbors() -> None:
+def test_attention_is_that_of_the_inner_resampler_over_convolved_embeddings() -> None:
     resampler = NeighborhoodResampler(4, 6, _perceiver, num_layers=1)
     embeddings = torch.randn(2, 25, 4)
     weights = resampler.attention(embeddings)
@@ -74,6 +74,6 @@ def test_attention_is_that_of_the_inner_resampler_to_embeddings_that_know_their_
     assert torch.equal(weights, resampler.resampler.attention(read[0]))
 
 
-def test_a_resampler_that_cannot_say_where_it_looks_says_so() -> None:
+def test_a_resampler_without_attention_weights_is_refused() -> None:
     with pytest.raises(TypeError, match=r"Rows.*attention\(\).*PerceiverResampler"):
         NeighborhoodResampler(4, 4, Rows, num_layers=1).attention(torch.randn(1, 25, 4))

@@ -40,7 +40,7 @@ class Studio:
 
 @pytest.mark.parametrize("order", [ConfidenceOrder(), HaltonOrder()])
 @pytest.mark.parametrize("guidance", [(0.0, 0.0), (0.0, 3.0)])
-def test_a_image_does_not_depend_on_its_batch(order: UnmaskingOrder, guidance: tuple[float, float]) -> None:
+def test_an_image_does_not_depend_on_its_batch(order: UnmaskingOrder, guidance: tuple[float, float]) -> None:
     studio, settings = Studio(), SamplingSettings(num_steps=6, guidance=guidance)
     together = studio.draw(settings, order)
     alone = torch.cat([studio.draw(settings, order, slice(row, row + 1)) for row in range(3)])
@@ -73,7 +73,7 @@ def test_guidance_moves_away_from_the_null_text() -> None:
         decode_in_parallel(studio.network, embed, studio.memory(), None, studio.uniform[:, :1], settings, order)
 
 
-def test_revealed_tokens_are_what_later_steps_see(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_later_steps_get_the_revealed_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     studio, seen = Studio(), []
     forward = studio.network.forward
 
@@ -88,7 +88,7 @@ def test_revealed_tokens_are_what_later_steps_see(monkeypatch: pytest.MonkeyPatc
         torch.testing.assert_close(embeddings[~mask], embed(ids)[~mask])
 
 
-def test_halton_order_reveals_the_same_places_whatever_it_guesses(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_halton_order_reveals_the_same_places_for_any_predictions(monkeypatch: pytest.MonkeyPatch) -> None:
     studio, seen = Studio(), []
     forward = studio.network.forward
 

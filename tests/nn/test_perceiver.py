@@ -94,7 +94,7 @@ def test_it_runs_under_autocast_and_keeps_close() -> None:
     torch.testing.assert_close(half.float(), resampler(embeddings), atol=0.05, rtol=0.05)
 
 
-def test_other_numbers_of_embeddings_are_refused_where_positions_are_learnt() -> None:
+def test_other_numbers_of_embeddings_are_refused_with_learned_positions() -> None:
     resampler = PerceiverResampler(8, 16, num_latents=3, depth=1, num_positions=6)
     with pytest.raises(ValueError, match=r"num_positions=6.* 5 .*num_tokens"):
         resampler(torch.randn(2, 5, 8))

@@ -12,7 +12,7 @@ def test_value_by_hand() -> None:
     assert float(perceptual_distance([one, one], [other, one])) == pytest.approx(3 / 2)  # the mean over layers
 
 
-def test_equal_features_have_no_distance_however_loud() -> None:
+def test_equal_features_have_no_distance_at_any_scale() -> None:
     features = torch.randn(2, 5, 4, 4)
     assert float(perceptual_distance([features], [features])) == 0
     assert float(perceptual_distance([features], [7 * features])) == pytest.approx(0, abs=1e-10)

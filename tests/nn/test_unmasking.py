@@ -13,7 +13,7 @@ def test_noise_falls_linearly_to_nothing_and_does_not_compound() -> None:
         ConfidenceOrder(noise=-1.0)
 
 
-def test_halton_order_guesses_only_what_it_reveals() -> None:
+def test_halton_order_predicts_only_what_it_reveals() -> None:
     assert HaltonOrder().num_candidates(num_masked=16, num_unmasked=3) == 3
     assert ConfidenceOrder().num_candidates(num_masked=16, num_unmasked=3) == 16
     kept = HaltonOrder().select(torch.zeros(2, 3), torch.zeros(2, 3), num_unmasked=3, fraction_left=0.5)

@@ -43,7 +43,7 @@ def test_equal_scenes_give_equal_pixels() -> None:
 
 
 @pytest.mark.parametrize("place", Place)
-def test_a_single_thing_is_where_its_place_says(place: Place) -> None:
+def test_a_single_thing_is_at_its_place(place: Place) -> None:
     rows, columns = np.nonzero(painted(draw(Single(RED_SQUARE, place))))
     height = "top" if rows.mean() < 24 else "bottom" if rows.mean() > 40 else ""
     width = "left" if columns.mean() < 24 else "right" if columns.mean() > 40 else ""
@@ -63,7 +63,7 @@ def test_relations_are_drawn_as_they_are_called(relation: Relation, axis: int) -
     assert np.nonzero(red)[axis].mean() + 20 < np.nonzero(blue)[axis].mean()
 
 
-def test_all_shapes_sizes_and_colors_look_different() -> None:
+def test_all_shapes_sizes_and_colors_differ() -> None:
     images = {
         draw(Single(Thing(size, color, shape), Place.MIDDLE)).tobytes()
         for size in Size
@@ -73,7 +73,7 @@ def test_all_shapes_sizes_and_colors_look_different() -> None:
     assert len(images) == len(Size) * len(Color) * len(Shape)
 
 
-def test_all_backgrounds_look_different() -> None:
+def test_all_backgrounds_differ() -> None:
     single = Single(RED_SQUARE, Place.MIDDLE)
     images = {draw(single, ground, pattern).tobytes() for ground in Ground for pattern in Pattern}
     assert len(images) == len(Ground) * len(Pattern)

@@ -47,7 +47,7 @@ def test_group() -> None:
     ("relation", "straight", "inverse"),
     [(Relation.LEFT_OF, "to the left of", "to the right of"), (Relation.ABOVE, "above", "below")],
 )
-def test_pair_is_told_from_both_sides(relation: Relation, straight: str, inverse: str) -> None:
+def test_a_pair_is_described_from_both_sides(relation: Relation, straight: str, inverse: str) -> None:
     captions = describe(Pair(ORANGE_CROSS, relation, PINK_STAR))
     assert f"a large orange cross {straight} a small pink star" in captions
     assert f"somebody drew a pink star {inverse} an orange cross on striped grey paper" in captions
@@ -62,7 +62,7 @@ def test_captions_are_five_different_ones_and_the_same_each_time() -> None:
         assert captions == describe_scene(scene)
 
 
-def test_captions_read_like_captions() -> None:
+def test_captions_are_short_lower_case_sentences() -> None:
     captions = [text for index in range(1000) for text in describe_scene(scene_at("val", index))]
     lengths = [len(text.split()) for text in captions]
     assert min(lengths) >= 6

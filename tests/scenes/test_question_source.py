@@ -23,6 +23,6 @@ def test_a_batch_carries_questions_and_accepted_answers() -> None:
     assert batch.captions == (source.captions(0)[0], source.captions(2)[0])
 
 
-def test_what_is_scored_is_not_learnt_from() -> None:
+def test_evaluation_splits_are_not_trained_on() -> None:
     assert not ScenesQuestionSource("train", 4).is_evaluation
     assert ScenesQuestionSource("held_out", 4).is_evaluation

@@ -89,14 +89,14 @@ def test_every_answer_is_what_the_scene_shows(split: Split) -> None:
     assert asked == KINDS
 
 
-def test_equal_scenes_are_asked_the_same() -> None:
+def test_equal_scenes_have_equal_questions() -> None:
     assert [ask_scene(scene_at("train", index)) for index in range(20)] == [
         question for _, question in ask_scenes("train")[:20]
     ]
 
 
 @pytest.mark.parametrize("split", ["train", "val", "held_out"])
-def test_little_can_be_guessed_from_the_kind_of_a_question(split: Split) -> None:
+def test_answers_are_balanced_for_each_kind_of_question(split: Split) -> None:
     answers: dict[str, Counter[str]] = defaultdict(Counter)
     for _, question in ask_scenes(split):
         answers[question.kind][question.answer] += 1
@@ -105,7 +105,7 @@ def test_little_can_be_guessed_from_the_kind_of_a_question(split: Split) -> None
     assert sum(max(counts.values()) for counts in answers.values()) / 3000 < 0.33
 
 
-def test_training_never_asks_for_a_combination_that_it_never_shows() -> None:
+def test_training_questions_have_no_held_out_combination() -> None:
     for _, question in ask_scenes("train"):
         words = question.text.removesuffix("?").split()
         if words[:2] == ["is", "there"]:

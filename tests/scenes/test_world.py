@@ -42,7 +42,7 @@ def test_scenes_are_the_same_on_every_machine() -> None:
     assert (scene.ground, scene.pattern, scene.seed) == (Ground.WHITE, Pattern.STRIPED, 2610932533)
 
 
-def test_training_never_sees_what_is_held_out() -> None:
+def test_training_has_no_held_out_combination() -> None:
     contents = [scene_at("train", index).content for index in range(3000)]
     assert not any(is_held_out(content) for content in contents)
     paints = {(thing.color, thing.shape) for content in contents for thing in things(content)}
@@ -71,7 +71,7 @@ def test_a_relation_is_held_out_by_itself() -> None:
     assert not is_held_out(pair(Relation.ABOVE))
 
 
-def test_samples_are_balanced_and_pairs_can_be_told_apart() -> None:
+def test_samples_are_balanced_and_pairs_are_distinguishable() -> None:
     random = Random(0)
     scenes = [sample_scene(random) for _ in range(2000)]
     kinds = Counter(type(scene.content) for scene in scenes)

@@ -26,7 +26,7 @@ def write(folder: Path, keys: list[str], rank: int = 0, records_per_part: int = 
     return writer
 
 
-def test_a_row_says_what_was_asked_and_answered(tmp_path: Path) -> None:
+def test_a_row_has_the_request_and_the_answer(tmp_path: Path) -> None:
     write(tmp_path, ["cat-0"])
     (row,) = pa.concat_tables(stream_answers(tmp_path)).to_pylist()
     assert row == {

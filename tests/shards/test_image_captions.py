@@ -13,7 +13,7 @@ ROWS = [("a.jpg", 'a dog, "big"'), ("b\t\\t\nb.jpg", 'one " alone'), (os.fsdecod
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_a_file_is_gone_on_with(tmp_path: Path, format: Format) -> None:
+def test_a_file_is_resumed(tmp_path: Path, format: Format) -> None:
     path = tmp_path / "new" / "captions"
     with ImageCaptionFile(path, format, {"beams": 3}) as file:
         file.append(ROWS[:2])
@@ -59,7 +59,7 @@ def test_captions_that_were_made_in_another_way_are_not_mixed(tmp_path: Path) ->
         ImageCaptionFile(tmp_path / "c", "csv", {"beams": 3})
 
 
-def test_a_file_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
+def test_a_file_of_another_program_is_unchanged(tmp_path: Path) -> None:
     (tmp_path / "diary").write_text("dear diary")
     with pytest.raises(ValueError, match=r"diary\.made-by\.json.*missing"):
         ImageCaptionFile(tmp_path / "diary", "text", {})
@@ -116,7 +116,7 @@ def test_names_and_captions_do_not_act_on_the_terminal(format: Format, capsys: p
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_a_file_keeps_them_and_is_gone_on_with(format: Format, tmp_path: Path) -> None:
+def test_a_file_keeps_them_and_is_resumed(format: Format, tmp_path: Path) -> None:
     for _ in range(2):
         with ImageCaptionFile(tmp_path / "captions", format, {}) as file:
             if not file.names:

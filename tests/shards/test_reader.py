@@ -32,7 +32,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "shards"
 
 
-def test_rows_are_read_in_the_asked_order(folder: Path) -> None:
+def test_rows_are_read_in_the_requested_order(folder: Path) -> None:
     reader = ShardReader(folder)
     reader.load()
     reader.load()
@@ -71,7 +71,7 @@ def test_all_that_is_known_of_a_row_can_be_read(tmp_path: Path, monkeypatch: pyt
     assert reader.read_keys() == [("made", "0"), ("made", "1")]
 
 
-def test_shards_without_scores_say_how_to_get_some(folder: Path) -> None:
+def test_the_message_of_shards_without_scores_names_the_command(folder: Path) -> None:
     reader = ShardReader(folder)
     reader.load()
 
@@ -164,7 +164,7 @@ def test_unwritable_cache_is_named(folder: Path, tmp_path: Path, monkeypatch: py
         ShardReader(folder).load()
 
 
-def test_shards_made_anew_under_the_same_names_sizes_and_times_are_read_anew(folder: Path, tmp_path: Path) -> None:
+def test_shards_written_again_with_equal_names_sizes_and_times_are_read_again(folder: Path, tmp_path: Path) -> None:
     seen = set()
     for order in ("ab", "ba", "ac", "ab"):
         shutil.rmtree(folder, ignore_errors=True)
@@ -196,7 +196,7 @@ def test_the_same_shards_elsewhere_or_of_another_time_are_not_copied_again(folde
     assert [path.stat().st_mtime_ns for path in (tmp_path / "cache" / "synth2_shards").iterdir()] == [before]
 
 
-def test_tokens_that_were_made_anew_change_the_fingerprint(folder: Path) -> None:
+def test_regenerated_tokens_change_the_fingerprint(folder: Path) -> None:
     part = sorted(folder.glob("*.parquet"))[-1]
     table = pq.read_table(part)
 

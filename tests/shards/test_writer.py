@@ -69,7 +69,7 @@ def test_drafts_of_killed_ranks_are_removed_in_the_end(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["manifest.json", "part-00000-00000.parquet"]
 
 
-def test_another_rank_knows_what_was_written(tmp_path: Path) -> None:
+def test_another_rank_reads_what_was_written(tmp_path: Path) -> None:
     first = ShardWriter(tmp_path, rank=0)
     first.append(images(["a"]))
     first.close()
@@ -184,7 +184,7 @@ def test_scores_are_written(tmp_path: Path) -> None:
     assert pq.read_table(tmp_path / "part-00000-00000.parquet")["scores"].to_pylist() == [[0.5, -1.0], [2.0, 0.0]]
 
 
-def test_a_run_goes_on_with_the_same_settings_only(tmp_path: Path) -> None:
+def test_a_run_resumes_with_the_same_settings_only(tmp_path: Path) -> None:
     settings = {"model": {"steps": 18, "sizes": (1, 2)}, "data": {"seed": 0}}
     writer = ShardWriter(tmp_path)
     writer.start(settings)
@@ -225,7 +225,7 @@ def test_an_unwritable_folder_is_named_before_there_is_a_record(tmp_path: Path) 
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has the device that is always full")
-def test_a_full_disk_says_what_is_safe_and_how_to_go_on(tmp_path: Path) -> None:
+def test_the_message_of_a_full_disk_names_what_is_safe_and_how_to_resume(tmp_path: Path) -> None:
     writer = ShardWriter(tmp_path, records_per_part=2)
     writer.append(images(["a", "b"]))
     (tmp_path / "part-00000-00001.parquet.tmp").symlink_to("/dev/full")

@@ -6,7 +6,7 @@ from PIL import Image
 from synth2_lightning.sources.folder import FolderSource
 
 
-def test_captions_lie_beside_the_images(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_captions_are_in_the_folder_of_their_images(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "b").mkdir()
     for name in ("b/2.png", "1.JPG", "3.png"):
         Image.new("RGB", (3, 2)).save(tmp_path / name)

@@ -150,7 +150,7 @@ def test_unknown_splits_are_named_beside_those_there_are(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("is_folder", [False, True])
-def test_a_file_made_anew_under_its_name_and_time_is_read_anew(tmp_path: Path, is_folder: bool) -> None:
+def test_a_file_written_again_with_its_name_and_time_is_read_again(tmp_path: Path, is_folder: bool) -> None:
     for text in ("first", "other"):
         shutil.rmtree(tmp_path / "data", ignore_errors=True)
         path = write(tmp_path, [text])

@@ -24,7 +24,7 @@ def test_folders_are_searched_to_the_bottom_in_order() -> None:
 
 
 @pytest.mark.usefixtures("folder")
-def test_files_that_are_named_are_taken_whatever_they_are_called() -> None:
+def test_named_files_are_taken_with_any_name() -> None:
     assert find_images(["raw", ".hidden.png"]).names == ("raw", ".hidden.png")
 
 

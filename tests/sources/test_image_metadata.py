@@ -107,7 +107,7 @@ SPOILED: dict[str, Callable[[], bytes]] = {
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, of spoiled metadata
 @pytest.mark.parametrize("kind", SPOILED)
-def test_a_whole_image_with_spoiled_metadata_is_used(kind: str, tmp_path: Path) -> None:
+def test_an_intact_image_with_damaged_metadata_is_used(kind: str, tmp_path: Path) -> None:
     (tmp_path / "image").write_bytes(SPOILED[kind]())
     image = decode_image(tmp_path / "image", kind)
     assert image.size == (8, 4)
@@ -131,13 +131,13 @@ def test_a_whole_image_with_spoiled_metadata_is_used(kind: str, tmp_path: Path) 
         tiff(TURNED, NOWHERE),
     ],
 )
-def test_an_orientation_that_is_readable_counts_beside_what_is_spoiled(content: bytes) -> None:
+def test_a_readable_orientation_is_used_despite_damaged_metadata(content: bytes) -> None:
     assert decode_image(BytesIO(content), "turned").size == (4, 8)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF"])
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_pixels_that_are_cut_are_bad_whatever_the_metadata(kind: str) -> None:
+def test_truncated_pixels_are_bad_with_any_metadata(kind: str) -> None:
     image, file = Image.effect_noise((64, 64), 50).convert("RGB"), BytesIO()
     image.save(file, kind)
     with pytest.raises(OSError, match=r"half.*read"):

@@ -53,7 +53,7 @@ def server() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("path", ["/image", "/moved"])
-def test_a_image_is_fetched_where_it_moved_to(server: str, path: str) -> None:
+def test_an_image_is_fetched_where_it_moved_to(server: str, path: str) -> None:
     assert ImageFetcher().fetch(server + path).read() == b"image"
 
 

@@ -142,7 +142,7 @@ def test_a_limit_of_nothing_is_refused() -> None:
         pass
 
 
-def test_large_jpegs_are_decoded_smaller_but_never_below_twice_what_is_wanted() -> None:
+def test_large_jpegs_are_decoded_smaller_but_never_below_twice_the_target_size() -> None:
     file = BytesIO()
     Image.new("RGB", (1600, 800), "red").save(file, "JPEG")
     assert decode_image(BytesIO(file.getvalue()), "wide", wanted_size=100).size == (400, 200)
@@ -218,7 +218,7 @@ def test_photos_keep_all_of_their_pixels() -> None:
     assert np.array_equal(np.asarray(decoded(Image.fromarray(noise), "PNG")), noise)
 
 
-def test_a_image_that_memory_does_not_hold_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_that_exceeds_memory_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     file = BytesIO()
     Image.new("L", (4, 4)).save(file, "PNG")
 
@@ -261,7 +261,7 @@ print(json.dumps(costs))
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells the peak of a while")
-def test_a_image_costs_what_its_own_pixels_take_and_little_more(tmp_path: Path) -> None:
+def test_an_image_costs_what_its_own_pixels_take_and_little_more(tmp_path: Path) -> None:
     side = 5000
     bytes_per_pixel = {"1": 1, "L": 1, "I;16": 2, "LA": 4, "RGB": 4, "P": 1}
     for mode in bytes_per_pixel:

@@ -22,7 +22,7 @@ def write(folder: Path, **changes: Any) -> str:
     return str(folder / "nocaps.json")
 
 
-def test_keys_say_the_domain_and_all_ten_captions_come(tmp_path: Path) -> None:
+def test_keys_contain_the_domain_and_all_ten_captions_are_read(tmp_path: Path) -> None:
     source = NocapsSource(write(tmp_path), str(tmp_path))
     source.load()
     assert [source.key(i) for i in range(4)] == ["in-domain/0", "near-domain/1", "out-domain/2", "near-domain/3"]

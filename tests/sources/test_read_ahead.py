@@ -39,7 +39,7 @@ def test_reading_happens_while_the_consumer_is_busy() -> None:
     assert [item for item, _ in stream] == [1]
 
 
-def test_mistakes_are_not_taken_for_bad_items() -> None:
+def test_programming_errors_are_not_taken_for_bad_items() -> None:
     with pytest.raises(ZeroDivisionError):
         list(read_ahead([0], lambda item: 1 // item))
 

@@ -34,7 +34,7 @@ def test_rejected_and_canned_captions_are_left_out_and_counted(
     assert "1 images without a caption (the first: 1)" in caplog.text
 
 
-def test_a_file_that_does_not_say_what_was_rejected_is_refused(tmp_path: Path) -> None:
+def test_a_file_without_the_rejected_field_is_refused(tmp_path: Path) -> None:
     content = {"images": [{"id": 1, "file_name": "1.jpg"}], "annotations": [{"image_id": 1, "caption": "Soup."}]}
     (tmp_path / "val.json").write_text(json.dumps(content))
     source = VizwizSource(str(tmp_path / "val.json"), str(tmp_path))

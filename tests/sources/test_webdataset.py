@@ -26,7 +26,7 @@ def write_tar(path: Path, members: dict[str, bytes], mode: str = "w") -> None:
             tar.addfile(member, BytesIO(content))
 
 
-def test_samples_are_read_where_they_lie(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_samples_are_read_at_their_offsets(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_tar(
         tmp_path / "0.tar",
         {

@@ -24,7 +24,7 @@ def images() -> list[Pixels | VQTokens]:
     ]
 
 
-def test_every_kind_of_image_moves_as_a_whole() -> None:
+def test_every_field_of_every_kind_of_image_moves() -> None:
     mixed = MixedImages(tuple(images()))
     moved = mixed.to("meta")
     assert len(moved) == 1 + 2

@@ -19,7 +19,7 @@ class CaptionSamplesCallback(ImageGridCallback):
     Args:
         num_images: Images in the grid; the first ones of the validation set, so that grids are comparable.
         num_columns: Images in a row.
-        folder: Where ``step=<n>.png`` goes; by default ``samples/`` in the run's log folder.
+        folder: Folder of ``step=<n>.png``; by default ``samples/`` in the run's log folder.
 
     Raises:
         ValueError: If a count is below one.

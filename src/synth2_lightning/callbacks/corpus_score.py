@@ -42,7 +42,7 @@ class CorpusScoreCallback(Callback, ABC):
     distributed sampler pads, are dropped. Every rank scores the whole corpus once.
 
     Attributes:
-        name: Name of the score; it is logged as ``<stage>/<name>``, its files go to ``<name>/<stage>-step=<n>/``.
+        name: Name of the score; it is logged as ``<stage>/<name>``, its files are in ``<name>/<stage>-step=<n>/``.
 
     Args:
         metric: Gathers the texts over ranks.

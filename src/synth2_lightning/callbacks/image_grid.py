@@ -19,7 +19,7 @@ class ImageGridCallback(Callback, ABC):
     Args:
         num_images: Tiles in the grid; the first images of the validation set, so that grids are comparable.
         num_columns: Tiles in a row.
-        folder: Where ``step=<n>.png`` goes; by default :attr:`folder_name` in the run's log folder.
+        folder: Folder of ``step=<n>.png``; by default :attr:`folder_name` in the run's log folder.
 
     Attributes:
         folder_name: Folder inside the log folder.

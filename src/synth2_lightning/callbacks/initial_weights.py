@@ -18,7 +18,7 @@ _EXPORTED_WEIGHTS = "model.safetensors"
 
 
 class InitialWeightsCallback(Callback):
-    """Initializes trained parts with the weights of an earlier run, before the first step.
+    """Initializes the trained weights with those of an earlier run, before the first step.
 
     Step count, optimizer and schedule are new. With ``--ckpt_path``, which resumes a run, this callback has no effect.
     Weights are matched by name. Those of this run only, such as a new head's, keep their own initialization; those of
@@ -54,7 +54,7 @@ class InitialWeightsCallback(Callback):
         if not shared:
             raise ValueError(
                 f"None of the {len(trained)} trained weights of {type(pl_module).__name__} ({_first(trained)}) is "
-                f"among the {len(given)} of {self.weights!r} ({_first(given)}); expected a run with the same parts."
+                f"among the {len(given)} of {self.weights!r} ({_first(given)}); expected a run of the same components."
             )
         mismatched = [name for name in sorted(shared) if given[name].shape != trained[name].shape]
         if mismatched:

@@ -47,7 +47,7 @@ class VisualContext:
         self._keys_values = {layer: keys_values[:, kept] for layer, keys_values in self._keys_values.items()}
 
 
-# Keyword arguments of the language model would be the plainer way, but not every model passes them to its blocks (seen
+# Keyword arguments of the language model would be the plainer way, but not every model passes them to its blocks (found
 # in transformers 5.24: Bloom, Falcon, GPT-Neo, MPT and Mamba do not), and `generate` refuses all that `forward` does
 # not name. A context variable reaches the blocks of any model, belongs to one call, and is separate in each thread.
 _active: ContextVar[VisualContext | None] = ContextVar("visual_context", default=None)

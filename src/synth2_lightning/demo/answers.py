@@ -76,6 +76,6 @@ class Answerer:
             return [], "The caption is empty."
         try:
             words, maps = map_words(self.captioner.module, image, caption)
-        except (TypeError, ValueError) as error:  # parts without attention weights
+        except (TypeError, ValueError) as error:  # components without attention weights
             return [], str(error)
         return [(draw_map(square, each, float(maps.max())), word) for word, each in zip(words, maps, strict=True)], ""

@@ -10,7 +10,7 @@ from synth2_lightning.types import CaptionRecord, Verdict
 _QUOTED = re.compile(r'"[^"]*"')
 _REASONS = {
     # "There is a dog" describes; "a bulldozer is a machine" and "a machine that is a" define.
-    "says what a thing is": re.compile(
+    "defines a thing": re.compile(
         r"^(?:an?|the) [^.]*(?<!there )(?<!this )(?<!here )(?<! it )\bis (?:an?|the|one of) "
         r"|^(?!there|this|it|here|in|on)(?:[\w'-]+ ){1,5}is (?:an?|the|one of) "
         r"|^(?!there|these|here|in|on)(?:[\w'-]+ ){0,2}\w+s are (?:an? |the |\w+ \w+s that )"
@@ -20,7 +20,7 @@ _REASONS = {
         r"|\be\.g\.|\betc\b",
         re.IGNORECASE,
     ),
-    "says what is known of a thing": re.compile(
+    "states facts about a thing": re.compile(
         r"\b(?:is|are|was|were|been|being) (?:\w+ )?(?:used|called|known|considered|defined|made|prepared|produced|"
         r"created|caused|eaten|located|found|built|associated|characteri[sz]ed)\b"
         r"|\b(?:used|known) (?:to|for|as|by|in)\b|\b(?:made|prepared|produced|created|caused) (?:by|from)\b"
@@ -30,7 +30,7 @@ _REASONS = {
         r"|\b(?:famous|well-known|renowned|century|invented|said to|regions? of)\b",
         re.IGNORECASE,
     ),
-    "speaks to the reader": re.compile(
+    "addresses the reader": re.compile(
         r"\b(?:you|your|yours|yourself|you're|you'll|let's|click|subscribe)\b|\?\W*$"
         r"|^(?:please |just |always |never |do not |don't )?(?:imagine|use|make|create|write|describe|take|try|add|"
         r"consider|note|remember|get|enjoy|explore|discover|learn|visit|meet|welcome|check|think|keep|find|capture|"
@@ -38,8 +38,8 @@ _REASONS = {
         r"tell|turn|wear) (?:an?|the|this|that|these|some|it|in|on|to|out|of|for|how|with|up|at|all)\b",
         re.IGNORECASE,
     ),
-    "speaks of its writer": re.compile(r"\bI(?:'m|'ve|'ll|'d)?\b(?!-)|\b(?i:my|myself|we|our|ours|us)\b"),
-    "speaks of words": re.compile(
+    "mentions its writer": re.compile(r"\bI(?:'m|'ve|'ll|'d)?\b(?!-)|\b(?i:my|myself|we|our|ours|us)\b"),
+    "mentions words": re.compile(
         r"\b(?:caption|sentence|prompt|definition|paragraph)s?\b"
         r"|\b(?:the|this) (?:word|term|phrase) (?:means|refers|is|comes|has)\b",
         re.IGNORECASE,
@@ -58,7 +58,7 @@ class ExplanationFilter(RecordFilter):
     Example:
         >>> texts = ("Goldfinches are known for their song.", "A goldfinch sings on a branch.", "Enjoy the view!")
         >>> [ExplanationFilter().judge_one(CaptionRecord("a", text)).reason for text in texts]
-        ['says what is known of a thing', '', 'speaks to the reader']
+        ['states facts about a thing', '', 'addresses the reader']
     """
 
     def judge_one(self, record: CaptionRecord) -> Verdict:

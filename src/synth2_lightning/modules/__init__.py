@@ -1,1 +1,1 @@
-"""LightningModules for training and prediction, and their parts."""
+"""LightningModules for training and prediction, and their components."""

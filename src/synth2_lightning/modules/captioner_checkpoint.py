@@ -22,7 +22,7 @@ def describe_captioner(checkpoint: Path) -> tuple[dict[str, Any], int]:
 
     Raises:
         FileNotFoundError: If it is missing.
-        ValueError: If it is damaged, may contain code, or does not record the arguments of a captioner's parts.
+        ValueError: If it is damaged, may contain code, or does not record the arguments of a captioner's components.
     """
     content = read_checkpoint(checkpoint)
     class_path, arguments = _read_spec(content, checkpoint)
@@ -42,7 +42,7 @@ def read_captioner(checkpoint: Path) -> VisionLanguageModule:
         checkpoint: The file.
 
     Raises:
-        FileNotFoundError: If it is missing, or a file that a part reads.
+        FileNotFoundError: If it is missing, or a file that a component reads.
         ValueError: If it is damaged, may contain code, is not of a captioner, does not record the arguments of its
             parts, or names classes that are not trusted.
     """
@@ -55,8 +55,8 @@ def _read_spec(content: Mapping[str, Any], checkpoint: Path) -> tuple[str, dict[
     class_path, arguments = read_class_spec(content, checkpoint)
     if "image_encoder" not in arguments:
         raise ValueError(
-            f"The checkpoint {checkpoint} records no parts of a captioner (class {class_path!r}, arguments "
+            f"The checkpoint {checkpoint} records no components of a captioner (class {class_path!r}, arguments "
             f"{sorted(arguments)}); expected one of a captioner that `synth2 fit` trained. Checkpoints of a script do "
-            "not record their parts: build the module and pass it to Captioner. Other models have their own exports."
+            "not record their components: build the module and pass it to Captioner. Other models have other exports."
         )
     return class_path or f"{VisionLanguageModule.__module__}.{VisionLanguageModule.__qualname__}", arguments

@@ -11,7 +11,7 @@ def exclude_frozen(module: nn.Module, frozen: Collection[str] = ()) -> None:
     """Exclude frozen weights from ``module.state_dict()``; ``module.load_state_dict()`` keeps the present ones.
 
     Excluded are parameters that require no gradient, buffers of modules whose parameters all require none, and
-    everything in the frozen parts. Modules that contain the module, such as ``AveragedModel``, exclude them too.
+    everything in the frozen components. Modules that contain the module, such as ``AveragedModel``, exclude them too.
 
     Args:
         module: A module; its children may be added later.
@@ -49,7 +49,7 @@ def check_weight_names(module: nn.Module, state: Mapping[str, Any]) -> None:
         raise ValueError(
             f"The checkpoint does not fit {type(module).__name__}: {len(missing)} trained weights are missing "
             f"({', '.join(missing[:3]) or 'none'}) and {len(unknown)} are unknown ({', '.join(unknown[:3]) or 'none'})"
-            "; expected the same parts as in training. Use the config.yaml of the checkpoint's run."
+            "; expected the same components as in training. Use the config.yaml of the checkpoint's run."
         )
 
 

@@ -17,7 +17,7 @@ class MovingCodebook(nn.Module):
 
     Codes are initialized after ``num_free_batches`` training batches; until then vectors pass unquantized. Vectors of
     an untrained encoder vary in few directions. Codes initialized from them can distinguish no others, and the encoder
-    gets no gradient towards more.
+    gets no gradient for others.
 
     Codes are initialized and re-initialized to vectors of the current batch, sampled with probability proportional to
     the squared distance to the nearest code, as in k-means++ (Arthur and Vassilvitskii, 2007). Most positions of an

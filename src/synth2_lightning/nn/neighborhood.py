@@ -12,7 +12,7 @@ from synth2_lightning.interfaces import Resampler, ResamplerFactory
 class NeighborhoodResampler(Resampler):
     """ConvNeXt layers (arXiv 2201.03545) followed by a resampler, for embeddings with little spatial context.
 
-    Cross-attention sums over positions, so a Perceiver learns late what only several neighboring codes of a VQ-GAN
+    Cross-attention sums over positions, so a Perceiver slowly learns what only several neighboring codes of a VQ-GAN
     determine together, such as an outline. Honeybee (arXiv 2312.06742) found that convolutions in the connector keep
     local context. Its abstractor pools; here the grid keeps its size, and any resampler can follow.
 

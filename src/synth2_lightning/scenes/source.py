@@ -17,7 +17,7 @@ class ScenesSource(ImageTextSource):
     Some combinations of shape and color, and of relation and shapes, occur in ``val`` and ``test`` only (see
     :func:`~synth2_lightning.scenes.world.is_held_out`), so that scores measure compositional generalization. Only
     ``val`` and ``test`` of seed 0 are evaluation splits. With other seeds they are other scenes; a model trained on
-    them, or on their captions, has seen the held-out combinations.
+    them, or on their captions, was trained on the held-out combinations.
 
     Args:
         split: ``train``, ``val``, ``test``, or ``held_out``, whose scenes all have a held-out combination.
