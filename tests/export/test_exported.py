@@ -326,10 +326,10 @@ def test_a_description_that_was_tampered_with_runs_nothing(
 
 def test_other_weights_than_those_it_was_exported_with_are_reported(make_run: MakeRun, tmp_path: Path) -> None:
     folder = export_captioner(make_run(), tmp_path / "captioner")
-    _edit(folder, frozen_components={"image_encoder": "image_encoder:00000000"})
+    _edit(folder, frozen_parts={"image_encoder": "image_encoder:00000000"})
     with pytest.warns(UserWarning, match=r"image_encoder.*image_encoder:00000000"):
         load_exported(folder)
-    _edit(folder, codebooks={"image_encoder": "vqgan-512:00000000"}, frozen_components={})
+    _edit(folder, codebooks={"image_encoder": "vqgan-512:00000000"}, frozen_parts={})
     with pytest.raises(ValueError, match=r"vqgan-512:00000000.*tiny-16:00000000"):
         load_exported(folder)
 
