@@ -41,7 +41,7 @@ def _expressive(decoder: CausalDecoder) -> CausalDecoder:
     with torch.no_grad():
         for part in decoder.modules():
             if isinstance(part, GatedBlock):
-                part.cross_attention.attention_gate.fill_(1.0)
+                part.gated_cross_attn_layer.attn_gate.fill_(1.0)
         head = nn.Linear(32, decoder.lm.get_input_embeddings().num_embeddings, bias=False)
         decoder.lm.set_output_embeddings(head)  # untied from the input embeddings, which would repeat the last token
         nn.init.normal_(head.weight, std=0.3)

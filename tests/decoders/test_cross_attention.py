@@ -26,7 +26,7 @@ def _gated(decoder: CrossAttentionDecoder) -> list[GatedBlock]:
 @torch.no_grad()
 def _open_gates(decoder: CrossAttentionDecoder) -> None:
     for block in _gated(decoder):
-        block.cross_attention.attention_gate.fill_(1.0)
+        block.gated_cross_attn_layer.attn_gate.fill_(1.0)
     # Untied from the input embeddings, which would repeat the last token.
     head = torch.nn.Linear(32, decoder.lm.get_input_embeddings().num_embeddings, bias=False)
     decoder.lm.set_output_embeddings(head)
@@ -52,14 +52,14 @@ def test_with_zero_gates_the_logits_are_those_of_the_model_alone(
 def test_gates_are_scaled_by_the_hidden_states_that_they_add_to() -> None:
     large = {"model_type": "gpt2", "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 64, "initializer_range": 5.0}
     decoder = _decoder(NewLanguageModel(large, "package://synth2_lightning/scenes/vocabulary"))
-    first, second = (block.cross_attention.scale for block in _gated(decoder))
+    first, second = (block.gated_cross_attn_layer.scale for block in _gated(decoder))
     assert (
         2 < first < second
     )  # token and position, half of them within 0.67 * 5 * sqrt(2); then the first block's output
     small = _decoder(
         NewLanguageModel(large | {"initializer_range": 0.02}, "package://synth2_lightning/scenes/vocabulary")
     )
-    assert [block.cross_attention.scale for block in _gated(small)] == [1.0, 1.0]
+    assert [block.gated_cross_attn_layer.scale for block in _gated(small)] == [1.0, 1.0]
 
 
 def test_every_kth_block_has_cross_attention(gpt2: NewLanguageModel) -> None:
@@ -144,7 +144,7 @@ def test_attention_is_weighted_by_the_gates(gpt2: NewLanguageModel) -> None:
     decoder.load()
     gates = [part for part in decoder.lm.modules() if isinstance(part, GatedCrossAttention)]
     for gate, opening in zip(gates, (0.5, 0.0), strict=True):
-        gate.attention_gate.fill_(opening)
+        gate.attn_gate.fill_(opening)
     visual = torch.randn(1, 3, 32)
     [weights] = decoder.eval().attention(visual, ["a red circle"])
     torch.testing.assert_close(weights.sum(-1), torch.ones(3))

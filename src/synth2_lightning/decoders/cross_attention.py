@@ -82,9 +82,9 @@ class CrossAttentionDecoder(CausalDecoder):
         """
         of_layers: list[Tensor] = []
 
-        def record(layer: GatedCrossAttention, inputs: tuple[Tensor, ...]) -> None:
+        def record(layer: GatedCrossAttention, inputs: tuple[Any, ...]) -> None:
             hidden_states, visual, *_ = inputs
-            of_layers.append(layer.attention_gate.tanh().abs() * layer.weights(hidden_states, visual))
+            of_layers.append(layer.attn_gate.tanh().abs() * layer.weights(hidden_states, visual))
 
         layers = [part for part in self.lm.modules() if isinstance(part, GatedCrossAttention)]
         handles = [layer.register_forward_pre_hook(record) for layer in layers]
@@ -105,9 +105,9 @@ class CrossAttentionDecoder(CausalDecoder):
 class GatedBlock(BlockWrapper):
     """A block of a language model preceded by gated cross-attention to the active :class:`VisualContext`."""
 
-    def __init__(self, cross_attention: GatedCrossAttention, block: nn.Module, checkpoint_activations: bool) -> None:
+    def __init__(self, layer: GatedCrossAttention, block: nn.Module, checkpoint_activations: bool) -> None:
         super().__init__(block)
-        self.cross_attention = cross_attention
+        self.gated_cross_attn_layer = layer
         self.checkpoint_activations = checkpoint_activations
 
     def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -117,16 +117,21 @@ class GatedBlock(BlockWrapper):
             RuntimeError: If there is no active visual context.
         """
         context = active_context()
-        if not torch.is_grad_enabled():
-            keys_values = context.keys_values(self.cross_attention)
-            return self._run(hidden_states, context.visual, keys_values, *args, **kwargs)
-        if self.checkpoint_activations:
+        keys_values = None if torch.is_grad_enabled() else context.keys_values(self.gated_cross_attn_layer.attn)
+        if keys_values is None and self.checkpoint_activations:
             # An argument, because no context is active when the backward pass recomputes the block.
             return checkpoint(self._run, hidden_states, context.visual, None, *args, use_reentrant=False, **kwargs)
-        return self._run(hidden_states, context.visual, None, *args, **kwargs)
+        return self._run(hidden_states, context.visual, keys_values, *args, **kwargs)
 
-    def _run(self, hidden_states: Tensor, visual: Tensor, keys_values: Tensor | None, *args: Any, **kwargs: Any) -> Any:
-        return self.block(self.cross_attention(hidden_states, visual, keys_values), *args, **kwargs)
+    def _run(
+        self,
+        hidden_states: Tensor,
+        visual: Tensor,
+        keys_values: tuple[Tensor, Tensor] | None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        return self.decoder_layer(self.gated_cross_attn_layer(hidden_states, visual, keys_values), *args, **kwargs)
 
 
 @torch.no_grad()

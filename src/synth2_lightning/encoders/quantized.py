@@ -191,7 +191,7 @@ class ResidualCodebookLearner(CodebookLearner):
         torch.Size([2, 4, 2])
     """
 
-    started: Tensor
+    initted: Tensor
 
     def __init__(
         self,
@@ -207,7 +207,7 @@ class ResidualCodebookLearner(CodebookLearner):
         self.codebook_size = codebook_size
         self.num_levels = num_levels
         self.quantizer: nn.Module | None = None
-        self.register_buffer("started", torch.tensor(False))
+        self.register_buffer("initted", torch.tensor(False))
         self._decay = decay
         self._revival_threshold = revival_threshold
 
@@ -226,7 +226,7 @@ class ResidualCodebookLearner(CodebookLearner):
             commitment_weight=0.0,  # codes are moving averages and need no loss
             rotation_trick=False,
             sync_codebook=torch.distributed.is_initialized(),
-        ).to(self.started.device)
+        ).to(self.initted.device)
 
     def quantize(self, pixels: Pixels) -> Quantization:
         """Encode and quantize images; in training mode, update the codebook.
@@ -245,8 +245,8 @@ class ResidualCodebookLearner(CodebookLearner):
         """
         quantizer = self._loaded()
         if self.training:
-            self.started.fill_(True)
-        elif not self.started:
+            self.initted.fill_(True)
+        elif not self.initted:
             # Otherwise the library would initialize the codes with held-out images.
             raise RuntimeError("The codebook is not initialized; expected a batch in training mode first.")
         # float32: distances of neighboring codes often differ only in the third digit.
@@ -267,7 +267,7 @@ class ResidualCodebookLearner(CodebookLearner):
             RuntimeError: If ``load()`` was not called, or there was no training batch yet.
         """
         quantizer = self._loaded()
-        if not self.started:
+        if not self.initted:
             raise RuntimeError("The codebook is not initialized; train for at least one step before export().")
         config = {"encoder": self.encoder.name, "codebook_size": self.codebook_size, "num_levels": self.num_levels}
         with write_files(folder) as draft:

@@ -246,7 +246,7 @@ class TrainableVQGAN(TrainableTokenizer):
         Raises:
             OSError: If the folder cannot be written.
         """
-        if not self.codebook.has_started:
+        if not self.codebook.initted:
             warnings.warn(
                 f"No VQ-GAN was written to {folder}: it was trained on {int(self.codebook.num_batches)} training "
                 f"batches, and quantization starts after num_free_batches={self.codebook.num_free_batches}. Train "
@@ -254,7 +254,7 @@ class TrainableVQGAN(TrainableTokenizer):
                 stacklevel=2,
             )
             return
-        self.network.quantize.embedding.weight.copy_(self.codebook.vectors)
+        self.network.quantize.embedding.weight.copy_(self.codebook.embed)
         with write_files(folder) as draft:
             self.network.save_pretrained(draft)
 
