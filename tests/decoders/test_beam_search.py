@@ -28,7 +28,10 @@ SETTINGS = [
 ]
 
 
-@pytest.fixture(params=[PrefixDecoder, partial(CrossAttentionDecoder, every=1)], ids=["prefix", "cross_attention"])
+@pytest.fixture(
+    params=[PrefixDecoder, partial(CrossAttentionDecoder, cross_attn_every_n_layers=1)],
+    ids=["prefix", "cross_attention"],
+)
 def decoder(request: pytest.FixtureRequest, language_model: NewLanguageModel) -> CausalDecoder:
     made: CausalDecoder = request.param(language_model)
     return _expressive(made)
@@ -78,7 +81,7 @@ def test_texts_are_those_of_transformers(decoder: CausalDecoder) -> None:
 
 
 def test_finished_texts_cost_nothing(gpt2: NewLanguageModel) -> None:
-    decoder = _expressive(CrossAttentionDecoder(gpt2, every=1))
+    decoder = _expressive(CrossAttentionDecoder(gpt2, cross_attn_every_n_layers=1))
     rows: list[int] = []
     decoder.lm.register_forward_pre_hook(
         lambda _, __, given: rows.append(len(given["input_ids"] if given.get("input_ids") is not None else [])),

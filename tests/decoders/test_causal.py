@@ -33,7 +33,12 @@ def _cross_attention(
     source: LanguageModelSource, prompt: str = "", checkpoint_activations: bool = False
 ) -> CausalDecoder:
     return CrossAttentionDecoder(
-        source, every=1, num_heads=2, head_dim=8, prompt=prompt, checkpoint_activations=checkpoint_activations
+        source,
+        cross_attn_every_n_layers=1,
+        num_heads=2,
+        head_dim=8,
+        prompt=prompt,
+        checkpoint_activations=checkpoint_activations,
     )
 
 

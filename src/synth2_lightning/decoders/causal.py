@@ -32,7 +32,7 @@ class CausalDecoder(LanguageDecoder, ABC):
 
     Args:
         language_model: Builds the language model. A model without trainable weights stays in ``eval()``.
-        prompt: Text before captions that have no prompt of their own.
+        prompt: Prompt of texts that have none of their own, see :class:`~synth2_lightning.interfaces.LanguageDecoder`.
         max_text_tokens: Truncate captions to this number of tokens; ``None`` truncates none.
         checkpoint_activations: Recompute the activations of the model's blocks in the backward pass.
     """
@@ -113,17 +113,7 @@ class CausalDecoder(LanguageDecoder, ABC):
         texts: Sequence[str],
         prompts: Sequence[str] | None = None,
     ) -> TokenLoss:
-        """Return the negative log-likelihood of each text and its end-of-text token, given its image and its prompt.
-
-        Args:
-            visual: Visual tokens.
-            texts: One per image.
-            prompts: One per image; by default the decoder's ``prompt``.
-
-        Raises:
-            ValueError: If a text is empty, or longer than the language model's context, or the number of prompts is not
-                that of the texts.
-        """
+        """Return the loss of each text; logits are computed at the targets only."""
         tokens = self.caption_tokenizer.encode(texts, prompts)
         device = visual.device
         with self.visual_context(visual) as context:
@@ -146,17 +136,7 @@ class CausalDecoder(LanguageDecoder, ABC):
         settings: GenerationSettings,
         prompts: Sequence[str] | None = None,
     ) -> list[str]:
-        """Generate one text per image.
-
-        Args:
-            visual: Visual tokens.
-            settings: Parameters of the decoding.
-            prompts: One per image; by default the decoder's ``prompt``.
-
-        Raises:
-            ValueError: If prompt and text may exceed the language model's context, or the number of prompts is not that
-                of the images.
-        """
+        """Generate one text per image: greedily or by :func:`beam_search`, or by sampling of transformers."""
         tokens = self.caption_tokenizer.encode_prompts(self.caption_tokenizer.fill_prompts(prompts, len(visual)))
         with self.visual_context(visual) as context, _without_irrelevant_warnings():
             prefix = context.prefix
@@ -187,9 +167,9 @@ class CausalDecoder(LanguageDecoder, ABC):
     def attention(
         self, visual: Float[Tensor, "batch queries width"], texts: Sequence[str]
     ) -> list[Float[Tensor, "words queries"]]:
-        """Return the attention to the visual tokens with which each word of each text is predicted; rows sum to one.
+        """Return the attention with which each word is predicted; a word of several tokens has their mean.
 
-        A word of several tokens has their mean. A truncated text has rows for the words that are left.
+        A truncated text has rows for the words that are left.
 
         Raises:
             ValueError: If a text is empty, or longer than the language model's context.

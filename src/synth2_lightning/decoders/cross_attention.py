@@ -16,28 +16,28 @@ from synth2_lightning.nn.gated_attention import GatedCrossAttention
 
 
 class CrossAttentionDecoder(CausalDecoder):
-    """Inserts gated cross-attention before every k-th block of the language model (Flamingo, arXiv 2204.14198).
+    """Inserts gated cross-attention before blocks of the language model (Flamingo, arXiv 2204.14198).
 
     The gates are initialized to zero, so that at step 0 the logits are those of the language model alone.
 
     Args:
         language_model: Builds the language model. Modules without trainable weights stay in ``eval()``.
-        every: k. With 1, cross-attention precedes every block. It precedes the last block if the number of blocks is a
-            multiple of k.
+        cross_attn_every_n_layers: With n, cross-attention precedes every n-th block: all with 1, and the last if the
+            number of blocks is a multiple of n.
         num_heads: Heads of the cross-attention.
         head_dim: Channels of a head.
-        prompt: Text before captions that have no prompt of their own.
-        max_text_tokens: Truncate captions to this number of tokens; ``None`` truncates none.
-        checkpoint_activations: Recompute the activations of the model's blocks in the backward pass.
+        prompt: See :class:`~synth2_lightning.decoders.causal.CausalDecoder`.
+        max_text_tokens: See :class:`~synth2_lightning.decoders.causal.CausalDecoder`.
+        checkpoint_activations: See :class:`~synth2_lightning.decoders.causal.CausalDecoder`.
 
     Raises:
-        ValueError: If ``every`` is below one, or above the number of blocks.
+        ValueError: If ``cross_attn_every_n_layers`` is below one, or above the number of blocks.
     """
 
     def __init__(
         self,
         language_model: LanguageModelSource,
-        every: int = 4,
+        cross_attn_every_n_layers: int = 4,
         num_heads: int = 8,
         head_dim: int = 64,
         prompt: str = "",
@@ -46,21 +46,22 @@ class CrossAttentionDecoder(CausalDecoder):
     ) -> None:
         super().__init__(language_model, prompt, max_text_tokens, checkpoint_activations)
         self.num_blocks: int = language_model.config.get_text_config().num_hidden_layers
-        if not 1 <= every <= self.num_blocks:
+        if not 1 <= cross_attn_every_n_layers <= self.num_blocks:
             raise ValueError(
-                f"CrossAttentionDecoder.every is {every}; expected 1 to {self.num_blocks}, the number of blocks of the "
-                "language model. With another value no block has cross-attention."
+                f"CrossAttentionDecoder.cross_attn_every_n_layers is {cross_attn_every_n_layers}; expected 1 to "
+                f"{self.num_blocks}, the number of blocks of the language model. With another value no block has "
+                "cross-attention."
             )
-        self.every = every
+        self.cross_attn_every_n_layers = cross_attn_every_n_layers
         self.num_heads = num_heads
         self.head_dim = head_dim
 
     def attach(self, lm: Any) -> None:
-        """Insert gated cross-attention before every k-th block; checkpoint the other blocks if that is set."""
+        """Insert the gated cross-attention; checkpoint the other blocks if that is set."""
         scales = _hidden_state_scales(lm)
         blocks = find_blocks(lm, self.num_blocks)
         for index, block in enumerate(blocks):
-            if (index + 1) % self.every == 0:
+            if (index + 1) % self.cross_attn_every_n_layers == 0:
                 layer = GatedCrossAttention(
                     self.embed_dim, self.embed_dim, self.num_heads, self.head_dim, max(1.0, scales[index])
                 )
@@ -140,5 +141,7 @@ def _hidden_state_scales(lm: Any) -> list[float]:
     # first position may be a hundred times larger than the rest.
     vocabulary = lm.get_input_embeddings().num_embeddings
     ids = torch.arange(0, vocabulary, max(1, vocabulary // 16), device=lm.device)[None, :16]
+    was_training = lm.training
     states = lm.eval()(ids, use_cache=False, output_hidden_states=True).hidden_states
+    lm.train(was_training)
     return [float(state[:, 1:].float().abs().median()) for state in states]

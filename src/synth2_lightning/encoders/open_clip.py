@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import open_clip
 import torch
@@ -20,7 +20,37 @@ from synth2_lightning.io.locations import check_hub_name, resolve
 from synth2_lightning.types import Pixels
 
 
-class OpenClipEncoder(FrozenEncoder):
+@runtime_checkable
+class ImageTower(Protocol):
+    """What open_clip's image towers have in common."""
+
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        *,
+        indices: list[int] | None,
+        normalize_intermediates: bool,
+        stop_early: bool,
+        intermediates_only: bool,
+    ) -> dict[str, list[Tensor]]:
+        """Return the feature maps of the given blocks, or of all."""
+
+
+@runtime_checkable
+class DualEncoder(Protocol):
+    """What open_clip's models have in common."""
+
+    def encode_image(self, image: Tensor) -> Tensor:
+        """Embed preprocessed images."""
+
+    def encode_text(self, text: Tensor) -> Tensor:
+        """Embed token ids."""
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Return the weights."""
+
+
+class OpenClipEncoder(FrozenEncoder[ImageTower]):
     """Patch embeddings of an open_clip image tower, without class tokens; the text tower is discarded.
 
     The last block includes the tower's final normalization where that applies to patches; inner blocks do not.
@@ -83,17 +113,18 @@ class OpenClipEncoder(FrozenEncoder):
         name = f"{model}/{Path(pretrained).stem}/{self._layer}@{preprocessing.image_size}"
         super().__init__(name, preprocessing, blueprint)
 
-    def build_network(self) -> nn.Module:
+    def build_network(self) -> ImageTower:
         """Return the image tower with its weights.
 
         Raises:
             FileNotFoundError: If ``pretrained`` is neither a tag nor an existing file.
             OSError: If the weights cannot be read or do not match the architecture.
         """
-        return cast(nn.Module, _load_model(self._model, self._pretrained, self.image_size).visual)
+        tower: ImageTower = _load_model(self._model, self._pretrained, self.image_size).visual
+        return tower
 
     def feature_map(
-        self, network: nn.Module, images: Float[Tensor, "batch 3 size size"]
+        self, network: ImageTower, images: Float[Tensor, "batch 3 size size"]
     ) -> Float[Tensor, "batch dim height width"]:
         """Return the features of ``layer``."""
         return _intermediates(network, images, [self._layer], self._normalize)[0]
@@ -120,7 +151,7 @@ class OpenClipImageTextEncoder(ImageTextEncoder):
         _check_architecture(model)
         self.model = model
         self.pretrained = pretrained
-        self.network: nn.Module | None = None
+        self.network: DualEncoder | None = None
 
     def _load(self) -> None:
         """Read the weights.
@@ -150,7 +181,7 @@ class OpenClipImageTextEncoder(ImageTextEncoder):
         weight = next(network.parameters())
         framed = self._preprocessing.frame(pixels.values.to(weight.device))
         images = vision.normalize(framed.float() / 255, list(self._preprocessing.mean), list(self._preprocessing.std))
-        return normalize(network.encode_image(images.to(weight.dtype)).float(), dim=1)  # type: ignore[operator]
+        return normalize(network.encode_image(images.to(weight.dtype)).float(), dim=1)
 
     @torch.no_grad()
     def embed_texts(self, texts: Sequence[str]) -> Float[Tensor, "texts dim"]:
@@ -161,9 +192,9 @@ class OpenClipImageTextEncoder(ImageTextEncoder):
         """
         network = self._loaded("texts")
         ids = self._tokenizer(list(texts)).to(next(network.parameters()).device)
-        return normalize(network.encode_text(ids).float(), dim=1)  # type: ignore[operator]
+        return normalize(network.encode_text(ids).float(), dim=1)
 
-    def _loaded(self, inputs: str) -> nn.Module:
+    def _loaded(self, inputs: str) -> DualEncoder:
         if self.network is None:
             raise RuntimeError(
                 f"The weights of encoder {self.model!r} are not loaded; call load() before embedding {inputs}."
@@ -236,14 +267,14 @@ def _statistics(config: Mapping[str, Any]) -> dict[str, Any]:
     return {name: config[name] for name in ("mean", "std", "interpolation", "resize_mode") if name in config}
 
 
-def _intermediates(network: nn.Module, images: Tensor, layers: list[int] | None, normalize: bool) -> list[Tensor]:
-    output = network.forward_intermediates(  # type: ignore[operator]
+def _intermediates(network: ImageTower, images: Tensor, layers: list[int] | None, normalize: bool) -> list[Tensor]:
+    output = network.forward_intermediates(
         images, indices=layers, normalize_intermediates=normalize, stop_early=True, intermediates_only=True
     )
-    return cast(list[Tensor], output["image_intermediates"])
+    return output["image_intermediates"]
 
 
-def _count_layers(blueprint: nn.Module, image_size: int) -> int:
+def _count_layers(blueprint: ImageTower, image_size: int) -> int:
     with torch.device("meta"):
         return len(_intermediates(blueprint, torch.zeros(1, 3, image_size, image_size), None, normalize=False))
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -53,7 +53,7 @@ class OpenClipScorer(PairScorer):
         self.tokenizer.load()
         self.encoder.load()
         # Module names enter the fingerprint; these match the fingerprints in existing shards.
-        networks = nn.ModuleDict({"tokenizer": self.tokenizer, "network": cast(nn.Module, self.encoder.network)})
+        networks = nn.ModuleDict({"tokenizer": self.tokenizer, "network": self.encoder.get_submodule("network")})
         self._fingerprint = fingerprint_weights("open_clip", networks)
 
     def provenance(self) -> dict[str, Any]:

@@ -7,7 +7,7 @@ Each level after the first quantizes the residual of the levels before (Juang an
 import json
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -206,7 +206,7 @@ class ResidualCodebookLearner(CodebookLearner):
         self.encoder = encoder
         self.codebook_size = codebook_size
         self.num_levels = num_levels
-        self.quantizer: nn.Module | None = None
+        self.quantizer: Any = None
         self.register_buffer("initted", torch.tensor(False))
         self._decay = decay
         self._revival_threshold = revival_threshold
@@ -255,7 +255,7 @@ class ResidualCodebookLearner(CodebookLearner):
             quantized, ids, _ = quantizer(flat)
         return Quantization(
             features=features.float(),
-            quantized=cast(Tensor, quantized).view_as(features),
+            quantized=quantized.view_as(features),
             ids=rearrange(ids, "1 (b n) l -> b n l", b=len(features)),
         )
 
@@ -271,11 +271,11 @@ class ResidualCodebookLearner(CodebookLearner):
             raise RuntimeError("The codebook is not initialized; train for at least one step before export().")
         config = {"encoder": self.encoder.name, "codebook_size": self.codebook_size, "num_levels": self.num_levels}
         with write_files(folder) as draft:
-            codes = cast(Tensor, quantizer.codebooks).float().cpu().contiguous()
+            codes = quantizer.codebooks.float().cpu().contiguous()
             write_safetensors({"codes": codes}, draft / _CODES)
             (draft / _CONFIG).write_text(json.dumps(config, indent=2) + "\n")
 
-    def _loaded(self) -> nn.Module:
+    def _loaded(self) -> Any:
         if self.quantizer is None:
             raise RuntimeError("The codebook is not loaded; call load() first.")
         return self.quantizer

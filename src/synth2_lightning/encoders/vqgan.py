@@ -5,7 +5,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from diffusers import VQModel
@@ -24,7 +24,7 @@ from synth2_lightning.types import Pixels, Reconstruction, VQTokens
 _HALF = (0.5, 0.5, 0.5)
 
 
-class VQGANTokenizer(FrozenEncoder, ImageTokenizer):
+class VQGANTokenizer(FrozenEncoder[VQModel], ImageTokenizer):
     """Pretrained VQ-GAN: encodes images as codebook ids in raster order, decodes ids to codebook vectors or images.
 
     Args:
@@ -62,19 +62,18 @@ class VQGANTokenizer(FrozenEncoder, ImageTokenizer):
         image_size = image_size or int(config["sample_size"])
         _check_size(image_size, len(config["block_out_channels"]))
         with torch.device("meta"):
-            blueprint = VQModel.from_config(config)
+            blueprint = VQModel.from_config(config).eval()
         low, high = pixel_range
         mean, std = -low / (high - low), 1 / (high - low)
         super().__init__(name, Preprocessing(image_size, mean=(mean,) * 3, std=(std,) * 3), blueprint)
         self.codebook_size = config["num_vq_embeddings"]
         self.codebook = ""
 
-    def build_network(self) -> nn.Module:
+    def build_network(self) -> VQModel:
         """Return the VQ-GAN with its weights."""
-        network = VQModel.from_pretrained(
+        return VQModel.from_pretrained(
             self._model, subfolder=self._subfolder, use_safetensors=True, local_files_only=is_here(self._model)
         )
-        return cast(nn.Module, network)
 
     def _load(self) -> None:
         """Read the weights and fingerprint the codebook."""
@@ -82,10 +81,11 @@ class VQGANTokenizer(FrozenEncoder, ImageTokenizer):
         self.codebook = fingerprint_codebook(self.name, self._vectors)
 
     def feature_map(
-        self, network: nn.Module, images: Float[Tensor, "batch 3 size size"]
+        self, network: VQModel, images: Float[Tensor, "batch 3 size size"]
     ) -> Float[Tensor, "batch dim height width"]:
         """Return the encoder's output before quantization."""
-        return cast(Tensor, cast(VQModel, network).encode(images).latents)
+        latents: Tensor = network.encode(images).latents
+        return latents
 
     @torch.no_grad()
     def tokenize(self, pixels: Pixels) -> VQTokens:
@@ -122,14 +122,15 @@ class VQGANTokenizer(FrozenEncoder, ImageTokenizer):
                 f"as the {self.num_tokens} of {self.name!r}."
             )
         codes = rearrange(self.embed_tokens(tokens), "b (h w) d -> b d h w", h=side)
-        images = _decode(cast(VQModel, self.network), codes).float() * self.std + self.mean
+        images = _decode(self.network, codes).float() * self.std + self.mean
         return Pixels((images * 255).round().clamp(0, 255).to(torch.uint8))
 
     @property
     def _vectors(self) -> Float[Tensor, "codes dim"]:
         if self.network is None:
             raise RuntimeError(f"The codebook of tokenizer {self.name!r} is not loaded; call load() first.")
-        return cast(Tensor, cast(VQModel, self.network).quantize.embedding.weight)
+        vectors: Tensor = self.network.quantize.embedding.weight
+        return vectors
 
     def _check(self, codebook: str, ids: Tensor) -> None:
         self.check_codebook(codebook)
@@ -261,13 +262,14 @@ class TrainableVQGAN(TrainableTokenizer):
 
 def _read_config(model: str, subfolder: str | None) -> dict[str, Any]:
     try:
-        return cast(dict[str, Any], VQModel.load_config(model, subfolder=subfolder, local_files_only=is_here(model)))
+        config: dict[str, Any] = VQModel.load_config(model, subfolder=subfolder, local_files_only=is_here(model))
     except OSError as error:
         reason = " ".join(str(error).split())[:300]
         raise OSError(
             f"The config.json of VQ-GAN {model} cannot be read: {reason}. Expected the folder or Hub id of a diffusers "
             "VQModel, and its subfolder."
         ) from error
+    return config
 
 
 def _check_size(image_size: int, num_blocks: int) -> None:
@@ -291,4 +293,5 @@ def _nearest(
 def _decode(network: VQModel, codes: Float[Tensor, "batch dim h w"]) -> Float[Tensor, "batch 3 height width"]:
     # VQModel.decode would quantize again or look ids up, depending on the configuration.
     spatial = codes if network.config.norm_type == "spatial" else None
-    return cast(Tensor, network.decoder(network.post_quant_conv(codes), spatial))
+    images: Tensor = network.decoder(network.post_quant_conv(codes), spatial)
+    return images

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from einops import rearrange
@@ -178,16 +178,16 @@ class AmusedGenerator(ImageGenerator):
         self, ids: Int[Tensor, "batch side side"], pooled: Tensor, hidden: Tensor
     ) -> Float[Tensor, "batch codes side side"]:
         copies = len(pooled) // len(ids)  # two with guidance: unconditional and conditional
-        logits = self.transformer(
+        logits: Tensor = self.transformer(
             ids.repeat(copies, 1, 1),
             encoder_hidden_states=hidden,
             pooled_text_emb=pooled,
             micro_conds=self.micro_conditions.expand(len(pooled), -1),
         ).float()
         if copies == 1:
-            return cast(Tensor, logits)
+            return logits
         null, conditional = logits.chunk(2)
-        return cast(Tensor, null + self.guidance_scale * (conditional - null))
+        return null + self.guidance_scale * (conditional - null)
 
     def _is_too_long(self, text: str) -> bool:
         return len(self._tokenizer(text, verbose=False).input_ids) > self._text_length

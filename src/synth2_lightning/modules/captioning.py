@@ -84,7 +84,7 @@ class VisionLanguageModule(BaseModule):
         Args:
             images: ``Pixels`` ``(batch, 3, height, width)`` of uint8, ``VQTokens`` ``(batch, tokens, levels)``,
                 or ``MixedImages`` of both; on any device.
-            prompts: One text per image that its caption continues; by default the decoder's own prompt.
+            prompts: One per image, see :class:`LanguageDecoder`; by default its ``prompt`` for all.
 
         Raises:
             ValueError: If the number of prompts is not that of the images.
@@ -110,7 +110,7 @@ class VisionLanguageModule(BaseModule):
         """Return the settings that generated texts depend on, for the protocol card of a score."""
         return {
             "decoder": type(self.decoder).__name__,
-            "prompt": getattr(self.decoder, "prompt", ""),
+            "prompt": self.decoder.prompt,
             "generation": asdict(self.generation),
         }
 
