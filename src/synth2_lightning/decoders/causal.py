@@ -1,6 +1,5 @@
 """Decoders that wrap a causal language model of transformers."""
 
-import logging
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -23,6 +22,7 @@ from synth2_lightning.decoders.tokens import CaptionTokenizer
 from synth2_lightning.decoders.visual_context import VisualContext
 from synth2_lightning.interfaces import LanguageDecoder
 from synth2_lightning.io.fingerprints import fingerprint_texts
+from synth2_lightning.io.log_filters import without_messages
 from synth2_lightning.nn.cpu_kernels import negative_log_likelihood
 from synth2_lightning.types import GenerationSettings, TokenLoss
 
@@ -138,7 +138,14 @@ class CausalDecoder(LanguageDecoder, ABC):
     ) -> list[str]:
         """Generate one text per image: greedily or by :func:`beam_search`, or by sampling of transformers."""
         tokens = self.caption_tokenizer.encode_prompts(self.caption_tokenizer.fill_prompts(prompts, len(visual)))
-        with self.visual_context(visual) as context, _without_irrelevant_warnings():
+        with (
+            self.visual_context(visual) as context,
+            # transformers drops a mask without zeros, then warns that the padding of finished texts is not masked.
+            without_messages("transformers.modeling_utils", "passing in an `attention_mask`"),
+            warnings.catch_warnings(),
+        ):
+            # Repeated n-grams are counted in the generated text only, which is intended.
+            warnings.filterwarnings("ignore", message="Passing `no_repeat_ngram_size` with `inputs_embeds`")
             prefix = context.prefix
             self._check_length(prefix.shape[1] + tokens.inputs.shape[1] + settings.max_new_tokens, "generated texts")
             synced = _is_sharded(self.lm)
@@ -232,24 +239,6 @@ def _only_at(head: nn.Module, positions: Int[Tensor, " targets"]) -> Iterator[No
         yield
     finally:
         handle.remove()
-
-
-@contextmanager
-def _without_irrelevant_warnings() -> Iterator[None]:
-    # Repeated n-grams are counted in the generated text only, which is intended. And transformers itself drops a mask
-    # without zeros, then warns that the padding after finished texts is not masked.
-    logger = logging.getLogger("transformers.modeling_utils")
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Passing `no_repeat_ngram_size` with `inputs_embeds`")
-        logger.addFilter(_is_not_about_padding)
-        try:
-            yield
-        finally:
-            logger.removeFilter(_is_not_about_padding)
-
-
-def _is_not_about_padding(record: logging.LogRecord) -> bool:
-    return "passing in an `attention_mask`" not in record.getMessage()
 
 
 def _repetition_penalty(settings: GenerationSettings) -> Any:

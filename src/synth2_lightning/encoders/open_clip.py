@@ -1,8 +1,6 @@
 """open_clip models (CLIP, SigLIP, ...): patch embeddings of the image tower, and joint image-text embeddings."""
 
-import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -17,6 +15,7 @@ from synth2_lightning.encoders.frozen import RGB, FrozenEncoder, Preprocessing
 from synth2_lightning.interfaces import ImageTextEncoder
 from synth2_lightning.io.fingerprints import fingerprint_weights
 from synth2_lightning.io.locations import check_hub_name, resolve
+from synth2_lightning.io.log_filters import without_messages
 from synth2_lightning.types import Pixels
 
 
@@ -24,30 +23,16 @@ from synth2_lightning.types import Pixels
 class ImageTower(Protocol):
     """What open_clip's image towers have in common."""
 
-    def forward_intermediates(
-        self,
-        x: Tensor,
-        *,
-        indices: list[int] | None,
-        normalize_intermediates: bool,
-        stop_early: bool,
-        intermediates_only: bool,
-    ) -> dict[str, list[Tensor]]:
-        """Return the feature maps of the given blocks, or of all."""
+    forward_intermediates: Callable[..., dict[str, list[Tensor]]]
 
 
 @runtime_checkable
 class DualEncoder(Protocol):
     """What open_clip's models have in common."""
 
-    def encode_image(self, image: Tensor) -> Tensor:
-        """Embed preprocessed images."""
-
-    def encode_text(self, text: Tensor) -> Tensor:
-        """Embed token ids."""
-
-    def parameters(self) -> Iterator[nn.Parameter]:
-        """Return the weights."""
+    encode_image: Callable[[Tensor], Tensor]
+    encode_text: Callable[[Tensor], Tensor]
+    parameters: Callable[[], Iterator[nn.Parameter]]
 
 
 class OpenClipEncoder(FrozenEncoder[ImageTower]):
@@ -92,7 +77,7 @@ class OpenClipEncoder(FrozenEncoder[ImageTower]):
         _check_architecture(model)
         self._model = model
         self._pretrained = pretrained
-        with torch.device("meta"), _without_warning_of_random_weights():
+        with torch.device("meta"), without_messages(None, "No pretrained weights loaded for model"):
             blueprint = open_clip.create_model(
                 model, load_weights=False, pretrained_text=False, force_image_size=image_size, device="meta"
             ).visual.eval()
@@ -245,8 +230,9 @@ def _load_model(model: str, pretrained: str, image_size: int | None = None) -> A
 
 def _read_preprocessing(tower: Any, model: str, pretrained: str) -> Preprocessing:
     config = {**tower.preprocess_cfg, **_tag_statistics(model, pretrained)}
+    size = tower.image_size
     return Preprocessing(
-        image_size=_side(tower.image_size),
+        image_size=size if isinstance(size, int) else size[0],
         mean=tuple(config["mean"]),
         std=tuple(config["std"]),
         interpolation=config["interpolation"],
@@ -277,20 +263,3 @@ def _intermediates(network: ImageTower, images: Tensor, layers: list[int] | None
 def _count_layers(blueprint: ImageTower, image_size: int) -> int:
     with torch.device("meta"):
         return len(_intermediates(blueprint, torch.zeros(1, 3, image_size, image_size), None, normalize=False))
-
-
-def _side(image_size: int | tuple[int, int]) -> int:
-    return image_size if isinstance(image_size, int) else image_size[0]
-
-
-@contextmanager
-def _without_warning_of_random_weights() -> Iterator[None]:
-    # Blueprints need no weights. open_clip logs to the root logger and has no option to disable the warning.
-    def is_other(record: logging.LogRecord) -> bool:
-        return not record.getMessage().startswith("No pretrained weights loaded for model")
-
-    logging.root.addFilter(is_other)
-    try:
-        yield
-    finally:
-        logging.root.removeFilter(is_other)

@@ -21,6 +21,7 @@ from synth2_lightning.io.fingerprints import fingerprint_codebook
 from synth2_lightning.io.json_text import read_description
 from synth2_lightning.io.locations import resolve
 from synth2_lightning.io.safetensors import read_safetensors, write_safetensors
+from synth2_lightning.nn.nearest_codes import nearest_codes
 from synth2_lightning.types import Pixels, Quantization, VQTokens
 
 _CONFIG = "codebook.json"
@@ -107,7 +108,7 @@ class QuantizedEncoder(ImageTokenizer):
     def tokenize(self, pixels: Pixels) -> VQTokens:
         """Return the ids of the nearest codes, level by level."""
         self._check_loaded()
-        return VQTokens(_nearest(self.encoder.encode_pixels(pixels), self.codes), self.codebook)
+        return VQTokens(nearest_codes(self.encoder.encode_pixels(pixels), self.codes), self.codebook)
 
     @torch.no_grad()
     def encode_pixels(self, pixels: Pixels) -> Float[Tensor, "batch tokens dim"]:
@@ -123,23 +124,12 @@ class QuantizedEncoder(ImageTokenizer):
         Raises:
             ValueError: If the ids belong to another codebook, are out of range, or have another number of levels.
         """
-        self._check(tokens.codebook, tokens.ids)
+        self._check_loaded()
+        self.check_tokens(tokens)
         return self._look_up(tokens.ids)
 
     def _look_up(self, ids: Int[Tensor, "batch tokens levels"]) -> Float[Tensor, "batch tokens dim"]:
         return torch.stack([codes[level] for codes, level in zip(self.codes, ids.unbind(2), strict=True)]).sum(0)
-
-    def _check(self, codebook: str, ids: Tensor) -> None:
-        self._check_loaded()
-        self.check_codebook(codebook)
-        if ids.shape[2] != self.num_levels:
-            raise ValueError(
-                f"The image tokens have {ids.shape[2]} levels, but codebook {self.codebook!r} has {self.num_levels}. "
-                "The shard is damaged; generate it again."
-            )
-        # On a GPU the check would synchronize in every step; the indexing kernel asserts the range there.
-        if not ids.is_cuda:
-            self.check_ids(ids)
 
     def _check_loaded(self) -> None:
         if not self.codebook:
@@ -279,16 +269,3 @@ class ResidualCodebookLearner(CodebookLearner):
         if self.quantizer is None:
             raise RuntimeError("The codebook is not loaded; call load() first.")
         return self.quantizer
-
-
-def _nearest(
-    features: Float[Tensor, "batch tokens dim"], codes: Float[Tensor, "levels codes dim"]
-) -> Int[Tensor, "batch tokens levels"]:
-    ids: list[Tensor] = []
-    with torch.autocast(features.device.type, enabled=False):  # as in ResidualCodebookLearner.quantize_features
-        residual = features.float()
-        for level in codes:
-            # |x - c|^2 without |x|^2, which is constant over codes.
-            ids.append((level.square().sum(-1) - 2 * residual @ level.T).argmin(-1))
-            residual = residual - level[ids[-1]]
-    return torch.stack(ids, dim=-1)

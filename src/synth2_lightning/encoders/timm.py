@@ -1,6 +1,6 @@
 """Image encoders from timm: the feature map before pooling."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -18,21 +18,13 @@ from synth2_lightning.io.locations import check_hub_name, resolve
 
 @runtime_checkable
 class TimmNetwork(Protocol):
-    """What timm's networks with ``forward_intermediates`` have in common."""
+    """What timm's networks with intermediate feature maps have in common."""
 
     pretrained_cfg: dict[str, Any]
     feature_info: Sequence[Mapping[str, Any]]
-
-    def forward_intermediates(
-        self, x: Tensor, *, indices: list[int], norm: bool, stop_early: bool, intermediates_only: bool
-    ) -> list[Tensor]:
-        """Return the feature maps of the given stages."""
-
-    def prune_intermediate_layers(self, indices: list[int], *, prune_norm: bool) -> object:
-        """Drop the layers after the given stages."""
-
-    def to(self, device: torch.device, *, memory_format: torch.memory_format) -> "TimmNetwork":
-        """Move the weights."""
+    forward_intermediates: Callable[..., list[Tensor]]
+    prune_intermediate_layers: Callable[..., object]
+    to: Callable[..., "TimmNetwork"]
 
 
 class TimmEncoder(FrozenEncoder[TimmNetwork]):

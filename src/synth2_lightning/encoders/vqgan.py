@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from diffusers import VQModel
 from einops import rearrange
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from synth2_lightning.encoders.frozen import FrozenEncoder, Preprocessing
@@ -19,6 +19,7 @@ from synth2_lightning.io.atomic import write_files
 from synth2_lightning.io.fingerprints import fingerprint_codebook
 from synth2_lightning.io.locations import is_here, locate_model
 from synth2_lightning.nn.moving_codebook import MovingCodebook, spherical
+from synth2_lightning.nn.nearest_codes import nearest_codes
 from synth2_lightning.types import Pixels, Reconstruction, VQTokens
 
 _HALF = (0.5, 0.5, 0.5)
@@ -91,7 +92,7 @@ class VQGANTokenizer(FrozenEncoder[VQModel], ImageTokenizer):
     def tokenize(self, pixels: Pixels) -> VQTokens:
         """Return the ids of the nearest codes."""
         latents = super().encode_pixels(pixels)
-        return VQTokens(_nearest(latents, self._vectors), self.codebook)
+        return VQTokens(nearest_codes(latents, self._vectors[None]), self.codebook)
 
     @torch.no_grad()
     def encode_pixels(self, pixels: Pixels) -> Float[Tensor, "batch tokens dim"]:
@@ -105,7 +106,7 @@ class VQGANTokenizer(FrozenEncoder[VQModel], ImageTokenizer):
         Raises:
             ValueError: If the ids belong to another codebook, are out of range, or have more than one level.
         """
-        self._check(tokens.codebook, tokens.ids)
+        self.check_tokens(tokens)
         return self._vectors[tokens.ids[..., 0]]
 
     @torch.no_grad()
@@ -131,17 +132,6 @@ class VQGANTokenizer(FrozenEncoder[VQModel], ImageTokenizer):
             raise RuntimeError(f"The codebook of tokenizer {self.name!r} is not loaded; call load() first.")
         vectors: Tensor = self.network.quantize.embedding.weight
         return vectors
-
-    def _check(self, codebook: str, ids: Tensor) -> None:
-        self.check_codebook(codebook)
-        if ids.shape[2] != self.num_levels:
-            raise ValueError(
-                f"The image tokens have {ids.shape[2]} levels; {self.name!r} expected one. Use the tokenizer that "
-                "created them."
-            )
-        # On a GPU the check would synchronize in every step; the indexing kernel asserts the range there.
-        if not ids.is_cuda:
-            self.check_ids(ids)
 
 
 class TrainableTokenizer(Loadable, nn.Module, ABC):
@@ -279,15 +269,6 @@ def _check_size(image_size: int, num_blocks: int) -> None:
             f"image_size={image_size} is not divisible by the patch size of {stride} pixels; expected a multiple of "
             f"{stride}."
         )
-
-
-def _nearest(
-    latents: Float[Tensor, "batch tokens dim"], vectors: Float[Tensor, "codes dim"]
-) -> Int[Tensor, "batch tokens 1"]:
-    # |x - v|^2 without |x|^2, which is constant over codes; float32, because half precision confuses near codes.
-    with torch.autocast(latents.device.type, enabled=False):
-        distances = vectors.float().square().sum(-1) - 2 * latents.float() @ vectors.float().T
-    return distances.argmin(-1, keepdim=True)
 
 
 def _decode(network: VQModel, codes: Float[Tensor, "batch dim h w"]) -> Float[Tensor, "batch 3 height width"]:

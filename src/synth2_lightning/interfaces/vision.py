@@ -9,12 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from synth2_lightning.interfaces.loading import FrozenModule
-from synth2_lightning.types import (
-    ImageInput,
-    MixedImages,
-    Pixels,
-    VQTokens,
-)
+from synth2_lightning.types import ImageInput, MixedImages, Pixels, VQTokens
 
 
 class ImageEncoder(FrozenModule, ABC):
@@ -25,8 +20,8 @@ class ImageEncoder(FrozenModule, ABC):
 
     Attributes:
         name: Name of the network; part of the fingerprint of a codebook over its features.
-        num_tokens: N, embeddings per image.
-        embed_dim: D, width of an embedding.
+        num_tokens: Embeddings per image.
+        embed_dim: Width of an embedding.
         image_size: Height and width in pixels of the training images.
     """
 
@@ -76,7 +71,7 @@ class ImageTokenizer(ImageEncoder, ABC):
     Attributes:
         codebook: Fingerprint of the codebook; available after ``load()``.
         codebook_size: Number of codes per level.
-        num_levels: L, residual levels; 1 for a plain codebook.
+        num_levels: Residual levels; 1 for a plain codebook.
     """
 
     codebook: str
@@ -98,26 +93,26 @@ class ImageTokenizer(ImageEncoder, ABC):
             "that has one. Use encoders.vqgan.VQGANTokenizer to display images."
         )
 
-    def check_codebook(self, codebook: str) -> None:
-        """Raise if tokens belong to another codebook.
+    def check_tokens(self, tokens: VQTokens) -> None:
+        """Raise if tokens are not of this codebook.
 
         Raises:
-            ValueError: If the fingerprint is not this tokenizer's.
+            ValueError: If fingerprint or number of levels differ, or an id is negative or not below ``codebook_size``.
         """
-        if codebook != self.codebook:
+        if tokens.codebook != self.codebook:
             raise ValueError(
-                f"The image tokens belong to codebook {codebook!r}; expected {self.codebook!r}, the codebook of this "
-                "run's tokenizer. Make the tokens again with this tokenizer (`synth2 predict --config tokenize.yaml`), "
-                "or use the tokenizer that made them."
+                f"The image tokens belong to codebook {tokens.codebook!r}; expected {self.codebook!r}, the codebook of "
+                "this run's tokenizer. Make the tokens again with this tokenizer (`synth2 predict --config "
+                "tokenize.yaml`), or use the tokenizer that made them."
             )
-
-    def check_ids(self, ids: Tensor) -> None:
-        """Raise if an id is outside the codebook.
-
-        Raises:
-            ValueError: If an id is negative or not below ``codebook_size``.
-        """
-        low, high = int(ids.min()), int(ids.max())
+        if tokens.ids.shape[2] != self.num_levels:
+            raise ValueError(
+                f"The image tokens have {tokens.ids.shape[2]} levels, but {self.name!r} with codebook "
+                f"{self.codebook!r} has {self.num_levels}. Use the tokenizer that made them."
+            )
+        if tokens.ids.is_cuda:
+            return  # The check would synchronize in every step; the indexing kernel asserts the range there.
+        low, high = int(tokens.ids.min()), int(tokens.ids.max())
         if low < 0 or high >= self.codebook_size:
             raise ValueError(
                 f"The image tokens have ids from {low} to {high}; codebook {self.codebook!r} is expected to have ids "

@@ -77,6 +77,7 @@ class MaskGit(nn.Module):
         self.codebook_size = codebook_size
         self.num_levels = num_levels
         self.grid = (grid[0], grid[1])
+        self.num_tokens = grid[0] * grid[1]
         self.sizes: dict[str, Any] = {
             "embed_dim": embed_dim,
             "codebook_size": codebook_size,
@@ -98,11 +99,6 @@ class MaskGit(nn.Module):
         self.norm = RMSNorm(width)
         self.heads = nn.ModuleList(nn.Linear(width, codebook_size) for _ in range(num_levels))
         self.level_embeddings = nn.ModuleList(nn.Embedding(codebook_size, width) for _ in range(num_levels - 1))
-
-    @property
-    def num_tokens(self) -> int:
-        """Tokens per image."""
-        return self.grid[0] * self.grid[1]
 
     def encode_text(
         self,

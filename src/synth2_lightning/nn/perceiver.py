@@ -13,7 +13,7 @@ from synth2_lightning.nn.feedforward import FeedForward
 
 
 class PerceiverResampler(Resampler):
-    """Maps N image embeddings to Q visual tokens (Flamingo, arXiv 2204.14198, appendix A.1.1).
+    """Maps image embeddings to a fixed number of visual tokens (Flamingo, arXiv 2204.14198, appendix A.1.1).
 
     In every layer the latents attend to the image embeddings and to themselves: the keys and values of the latents are
     appended to those of the image. Image embeddings pass a LayerNorm and a two-layer GELU MLP first, and the latents
@@ -24,7 +24,7 @@ class PerceiverResampler(Resampler):
     Args:
         input_dim: Width of the image embeddings.
         output_dim: Width of the visual tokens.
-        num_latents: Q, visual tokens per image.
+        num_latents: Visual tokens per image.
         depth: Layers.
         num_heads: Attention heads.
         head_dim: Channels of a head.
