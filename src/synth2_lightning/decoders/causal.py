@@ -54,7 +54,6 @@ class CausalDecoder(LanguageDecoder, ABC):
         self._lm_is_trainable = False
 
     def _load(self) -> None:
-        """Read the language model."""
         from transformers import GenerationConfig
 
         lm = self.source.build()

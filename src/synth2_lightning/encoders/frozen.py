@@ -97,11 +97,7 @@ class FrozenEncoder(ImageEncoder, ABC, Generic[Network]):
 
     @torch.no_grad()
     def encode_pixels(self, pixels: Pixels) -> Float[Tensor, "batch tokens dim"]:
-        """Embed images of any height and width.
-
-        Raises:
-            RuntimeError: If ``load()`` was not called.
-        """
+        """Embed images of any height and width."""
         if self.network is None:
             raise RuntimeError(f"The weights of encoder {self.name!r} are not loaded; call load() first.")
         num_images = FROZEN_CHUNK if self.mean.is_cpu else max(1, len(pixels.values))

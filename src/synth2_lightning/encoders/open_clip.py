@@ -125,10 +125,6 @@ class OpenClipImageTextEncoder(ImageTextEncoder):
 
     Raises:
         ValueError: If ``model`` is not an open_clip architecture.
-
-    Example:
-        >>> OpenClipImageTextEncoder("ViT-B-32", "openai").model  # weights not read yet
-        'ViT-B-32'
     """
 
     def __init__(self, model: str, pretrained: str) -> None:
@@ -139,12 +135,6 @@ class OpenClipImageTextEncoder(ImageTextEncoder):
         self.network: DualEncoder | None = None
 
     def _load(self) -> None:
-        """Read the weights.
-
-        Raises:
-            FileNotFoundError: If ``pretrained`` is neither a tag nor an existing file.
-            OSError: If the weights or the text tower's vocabulary cannot be read.
-        """
         network = _load_model(self.model, self.pretrained)
         self._preprocessing = _read_preprocessing(network.visual, self.model, self.pretrained)
         self._tokenizer = open_clip.get_tokenizer(self.model)
@@ -157,12 +147,8 @@ class OpenClipImageTextEncoder(ImageTextEncoder):
 
     @torch.no_grad()
     def embed_images(self, pixels: Pixels) -> Float[Tensor, "batch dim"]:
-        """Embed images of any height and width on the network's device.
-
-        Raises:
-            RuntimeError: If ``load()`` was not called.
-        """
-        network = self._loaded("images")
+        """Embed images of any height and width on the network's device."""
+        network = self._loaded()
         weight = next(network.parameters())
         framed = self._preprocessing.frame(pixels.values.to(weight.device))
         images = vision.normalize(framed.float() / 255, list(self._preprocessing.mean), list(self._preprocessing.std))
@@ -170,20 +156,14 @@ class OpenClipImageTextEncoder(ImageTextEncoder):
 
     @torch.no_grad()
     def embed_texts(self, texts: Sequence[str]) -> Float[Tensor, "texts dim"]:
-        """Embed texts on the network's device; texts are truncated to the context length.
-
-        Raises:
-            RuntimeError: If ``load()`` was not called.
-        """
-        network = self._loaded("texts")
+        """Embed texts on the network's device; texts are truncated to the context length."""
+        network = self._loaded()
         ids = self._tokenizer(list(texts)).to(next(network.parameters()).device)
         return normalize(network.encode_text(ids).float(), dim=1)
 
-    def _loaded(self, inputs: str) -> DualEncoder:
+    def _loaded(self) -> DualEncoder:
         if self.network is None:
-            raise RuntimeError(
-                f"The weights of encoder {self.model!r} are not loaded; call load() before embedding {inputs}."
-            )
+            raise RuntimeError(f"The weights of encoder {self.model!r} are not loaded; call load() first.")
         return self.network
 
 

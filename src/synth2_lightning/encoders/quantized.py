@@ -97,7 +97,6 @@ class QuantizedEncoder(ImageTokenizer):
         self.register_buffer("codes", codes, persistent=False)
 
     def _load(self) -> None:
-        """Read encoder and codes, and fingerprint the codebook."""
         self.encoder.load()
         codes = read_safetensors(resolve(self._folder / _CODES, "codebook's codes"))["codes"]
         codes = codes[: self.num_levels].contiguous()
@@ -219,11 +218,7 @@ class ResidualCodebookLearner(CodebookLearner):
         ).to(self.initted.device)
 
     def quantize(self, pixels: Pixels) -> Quantization:
-        """Encode and quantize images; in training mode, update the codebook.
-
-        Raises:
-            RuntimeError: If ``load()`` was not called, or there was no training batch yet.
-        """
+        """Encode and quantize images as :meth:`quantize_features` does."""
         return self.quantize_features(self.encoder.encode_pixels(pixels))
 
     @torch.no_grad()
@@ -231,7 +226,7 @@ class ResidualCodebookLearner(CodebookLearner):
         """Quantize precomputed features; in training mode, update the codebook.
 
         Raises:
-            RuntimeError: If ``load()`` was not called, or there was no training batch yet.
+            RuntimeError: If there was no training batch yet.
         """
         quantizer = self._loaded()
         if self.training:
@@ -254,7 +249,7 @@ class ResidualCodebookLearner(CodebookLearner):
 
         Raises:
             OSError: If the folder cannot be written.
-            RuntimeError: If ``load()`` was not called, or there was no training batch yet.
+            RuntimeError: If there was no training batch yet.
         """
         quantizer = self._loaded()
         if not self.initted:

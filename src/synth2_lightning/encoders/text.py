@@ -90,12 +90,10 @@ class TransformersTextEncoder(TextEncoder, ABC):
 
         Raises:
             ValueError: If a text contains no word.
-            RuntimeError: If ``load()`` was not called.
         """
         if self.network is None:
             raise RuntimeError(f"The weights of {type(self).__name__} are not loaded; call load() first.")
-        tokens = self.caption_tokenizer.tokenize(texts)
-        ids, mask = tokens.ids.to(self.anchor.device), tokens.mask.to(self.anchor.device)
+        ids, mask = (each.to(self.anchor.device) for each in self.caption_tokenizer.tokenize(texts))
         hidden: Tensor = self.network(input_ids=ids, attention_mask=mask.long()).last_hidden_state
         return hidden.to(self.anchor.dtype), mask
 
@@ -108,11 +106,6 @@ class PretrainedTextEncoder(FrozenModule, TransformersTextEncoder):
             be safetensors; remote code is not executed.
         max_length: Maximum number of tokens per text, including special tokens; longer texts are truncated and counted.
         dtype: Precision of the weights. Half precision suffices, and is faster on CPUs with bfloat16 instructions.
-
-    Example:
-        >>> encoder = PretrainedTextEncoder("google-t5/t5-small", max_length=32)  # reads no file
-        >>> encoder.name
-        't5-small'
     """
 
     def __init__(

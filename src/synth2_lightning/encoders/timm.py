@@ -143,17 +143,17 @@ def make_network(model: str, weights: str | None) -> TimmNetwork:
         OSError: If the weights cannot be read.
         ValueError: If the state dict does not match the network.
     """
-    network: TimmNetwork
     if weights is not None:
-        network = timm.create_model(model, pretrained=False)
+        blank = timm.create_model(model, pretrained=False)
         path = resolve(weights, f"state dict of {model}")
         with plain_values_only(path):
             state = load_state_dict(str(path), device="cpu", weights_only=True)
-        match_state_dict(network, state, path)
-        return network
+        match_state_dict(blank, state, path)
+        local: TimmNetwork = blank
+        return local
     check_hub_name(model)
     try:
-        network = timm.create_model(model, pretrained=True)
+        network: TimmNetwork = timm.create_model(model, pretrained=True)
     except Exception as error:  # the Hub client's errors have no common base class
         raise OSError(
             f"The weights of timm's {model!r} could not be read: {error}. Without a network connection, pass a local "

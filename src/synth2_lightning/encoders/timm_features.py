@@ -52,22 +52,12 @@ class TimmFeatures(FeatureExtractor):
         self.network: TimmNetwork | None = None
 
     def _load(self) -> None:
-        """Read the weights.
-
-        Raises:
-            OSError: If the weights cannot be read.
-            ValueError: If the weights do not match the network.
-        """
         network = make_network(self._model, self._weights)
         network.prune_intermediate_layers(self._layers, prune_norm=True)
         self.network = network.to(self.mean.device, memory_format=torch.channels_last)
 
     def extract(self, images: Float[Tensor, "batch 3 height width"]) -> list[Float[Tensor, "batch _ _ _"]]:
-        """Return one feature map per layer.
-
-        Raises:
-            RuntimeError: If ``load()`` was not called.
-        """
+        """Return one feature map per layer."""
         if self.network is None:
             raise RuntimeError(f"The weights of {self._model!r} are not loaded; call load() first.")
         normalized = ((images + 1) / 2 - self.mean) / self.std

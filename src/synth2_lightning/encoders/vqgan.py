@@ -77,7 +77,6 @@ class VQGANTokenizer(FrozenEncoder[VQModel], ImageTokenizer):
         )
 
     def _load(self) -> None:
-        """Read the weights and fingerprint the codebook."""
         super()._load()
         self.codebook = fingerprint_codebook(self.name, self._vectors)
 
@@ -214,11 +213,10 @@ class TrainableVQGAN(TrainableTokenizer):
         self.codebook = MovingCodebook(codebook_size, embed_dim, decay, revival_threshold, num_free_batches)
 
     def reconstruct(self, pixels: Pixels) -> Reconstruction:
-        """Encode, quantize and decode; in training mode, update the codebook."""
+        """Return the reconstruction; in training mode, update the codebook."""
         images = self.preprocessing.frame(pixels.values).to(self.network.dtype) / 127.5 - 1
         latents = self.network.encode(images.contiguous(memory_format=torch.channels_last)).latents
-        flat = rearrange(latents, "b d h w -> (b h w) d")
-        flat = spherical(flat)
+        flat = spherical(rearrange(latents, "b d h w -> (b h w) d"))
         codes, ids = self.codebook(flat)
         commitment = (flat - codes.detach()).square().mean()
         decoded = _decode(self.network, rearrange(codes, "(b h w) d -> b d h w", b=len(images), h=latents.shape[2]))
@@ -232,11 +230,7 @@ class TrainableVQGAN(TrainableTokenizer):
 
     @torch.no_grad()
     def export(self, folder: Path) -> None:
-        """Write the weights for :class:`VQGANTokenizer`; warn and write nothing if quantization has not started.
-
-        Raises:
-            OSError: If the folder cannot be written.
-        """
+        """Write the weights for :class:`VQGANTokenizer`; warn and write nothing if quantization has not started."""
         if not self.codebook.initted:
             warnings.warn(
                 f"No VQ-GAN was written to {folder}: it was trained on {int(self.codebook.num_batches)} training "

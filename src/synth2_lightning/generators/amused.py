@@ -48,11 +48,6 @@ class AmusedGenerator(ImageGenerator):
     Raises:
         FileNotFoundError: If the folder or one of its subfolders does not exist.
         ValueError: If ``num_steps`` or ``guidance_scale`` is below 1.
-
-    Example:
-        >>> generator = AmusedGenerator("amused/amused-256", num_steps=8)  # weights not read yet
-        >>> generator.num_steps, generator.guidance_scale
-        (8, 10.0)
     """
 
     micro_conditions: Float[Tensor, "5"]
@@ -93,12 +88,6 @@ class AmusedGenerator(ImageGenerator):
         self.register_buffer("micro_conditions", conditions, persistent=False)
 
     def _load(self) -> None:
-        """Read the weights and fingerprint the codebook.
-
-        Raises:
-            OSError: If the weights cannot be read.
-            ValueError: If ``negative_text`` exceeds the text encoder's context length.
-        """
         from diffusers import AmusedScheduler, UVit2DModel, VQModel
         from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
@@ -124,7 +113,7 @@ class AmusedGenerator(ImageGenerator):
         self.codebook_size = int(vqgan.config.num_vq_embeddings)
 
     def provenance(self) -> dict[str, Any]:
-        """Return the settings that determine the tokens, besides caption and seed."""
+        """Return fingerprints of the weights and every argument of the sampler."""
         return {
             "generator": f"amused:{self._model}",
             "weights": fingerprint_weights("amused", self),
@@ -139,12 +128,7 @@ class AmusedGenerator(ImageGenerator):
 
     @torch.no_grad()
     def generate(self, captions: Sequence[str], seeds: Sequence[int]) -> VQTokens:
-        """Return the tokens of one image per caption, in raster order.
-
-        Raises:
-            RuntimeError: If ``load()`` was not called.
-            ValueError: If a caption is empty, or the numbers of captions and seeds differ.
-        """
+        """Return the tokens of one image per caption, in raster order."""
         self.check_request(captions, seeds)
         if self.transformer is None:
             raise RuntimeError("AmusedGenerator is not loaded; call load() before generate().")

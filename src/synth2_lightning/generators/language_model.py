@@ -52,10 +52,6 @@ class LanguageModelCaptionGenerator(CaptionGenerator):
 
     Raises:
         ValueError: If ``num_rows`` is below 1.
-
-    Example:
-        >>> LanguageModelCaptionGenerator("HuggingFaceTB/SmolLM2-135M-Instruct").model_name
-        'HuggingFaceTB/SmolLM2-135M-Instruct'
     """
 
     anchor: Tensor
@@ -98,11 +94,6 @@ class LanguageModelCaptionGenerator(CaptionGenerator):
         )
 
     def _load(self) -> None:
-        """Read the weights.
-
-        Raises:
-            ValueError: If the model is not a causal language model, or its attention does not support a shared prefix.
-        """
         from transformers import AttentionInterface
 
         AttentionInterface.register(_ATTENTION, attend_to_prefix_and_suffix)
@@ -125,7 +116,6 @@ class LanguageModelCaptionGenerator(CaptionGenerator):
 
         Raises:
             ValueError: If the numbers of seeds and prompts differ, or a prompt exceeds the model's positions.
-            RuntimeError: If ``load()`` was not called.
         """
         if self.network is None:
             raise RuntimeError("LanguageModelCaptionGenerator is not loaded; call load() before generate().")

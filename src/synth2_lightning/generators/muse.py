@@ -120,11 +120,6 @@ class MuseGenerator(ImageGenerator):
         self._compile_network = compile_network
 
     def _load(self) -> None:
-        """Read the weights of tokenizer, text encoder and network.
-
-        Raises:
-            ValueError: If the generator was trained on another codebook than the tokenizer's.
-        """
         self.tokenizer.load()
         self.text_encoder.load()
         if self._codebook != self.tokenizer.codebook:
@@ -143,7 +138,7 @@ class MuseGenerator(ImageGenerator):
             self.fingerprint = f"muse:{hashlib.file_digest(file, 'sha256').hexdigest()[:8]}"
 
     def provenance(self) -> dict[str, Any]:
-        """Return the settings that determine the tokens, besides caption and seed."""
+        """Return fingerprints of the weights and every argument of the sampler."""
         return {
             "generator": self.fingerprint,
             "codebook": self._codebook,
@@ -156,12 +151,7 @@ class MuseGenerator(ImageGenerator):
 
     @torch.no_grad()
     def generate(self, captions: Sequence[str], seeds: Sequence[int]) -> VQTokens:
-        """Return the tokens of one image per caption; they depend on caption and seed, not on the batch.
-
-        Raises:
-            RuntimeError: If ``load()`` was not called.
-            ValueError: If a caption is empty, or the numbers of captions and seeds differ.
-        """
+        """Return the tokens of one image per caption; they depend on caption and seed, not on the batch."""
         self.check_request(captions, seeds)
         if not self.fingerprint:
             raise RuntimeError("MuseGenerator is not loaded; call load() before generate().")

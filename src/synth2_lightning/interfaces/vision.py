@@ -94,7 +94,7 @@ class ImageTokenizer(ImageEncoder, ABC):
         )
 
     def check_tokens(self, tokens: VQTokens) -> None:
-        """Raise if tokens are not of this codebook.
+        """Check that tokens are of this codebook.
 
         Raises:
             ValueError: If fingerprint or number of levels differ, or an id is negative or not below ``codebook_size``.
@@ -157,14 +157,14 @@ class ImageGenerator(FrozenModule, ABC):
 
     @abstractmethod
     def generate(self, captions: Sequence[str], seeds: Sequence[int]) -> VQTokens:
-        """Generate the tokens of one image per caption."""
-
-    def check_request(self, captions: Sequence[str], seeds: Sequence[int]) -> None:
-        """Validate captions and seeds.
+        """Generate the tokens of one image per caption.
 
         Raises:
             ValueError: If a caption is empty, or there are not as many seeds as captions.
         """
+
+    def check_request(self, captions: Sequence[str], seeds: Sequence[int]) -> None:
+        """Raise the errors of :meth:`generate`."""
         if len(captions) != len(seeds):
             raise ValueError(
                 f"{type(self).__name__} received {len(captions)} captions and {len(seeds)} seeds; expected one seed "
@@ -199,10 +199,7 @@ class PairScorer(FrozenModule, ABC):
 
     @abstractmethod
     def provenance(self) -> dict[str, Any]:
-        """Return fingerprints of the weights and every argument, as JSON values.
-
-        Call it after ``load()``. Shards store it, and a run resumes only in a folder with equal provenance.
-        """
+        """Return fingerprints of the weights and every argument, as :meth:`ImageGenerator.provenance` does."""
 
 
 class ImageTextEncoder(FrozenModule, ABC):
@@ -222,4 +219,4 @@ class ImageTextEncoder(FrozenModule, ABC):
 
     @abstractmethod
     def provenance(self) -> dict[str, Any]:
-        """Return a fingerprint of the weights and every argument, as JSON values; call after ``load()``."""
+        """Return a fingerprint of the weights and every argument, as JSON values; call it after ``load()``."""

@@ -20,10 +20,6 @@ def sample_mask(
         num_tokens: Tokens per image.
         generator: Random generator; the global one of torch by default.
         device: Device of the generator and of the mask.
-
-    Example:
-        >>> sample_mask(2, 64).shape
-        torch.Size([2, 64])
     """
     fractions = (math.pi / 2 * torch.rand(num_rows, 1, generator=generator, device=device)).cos()
     num_masked = (fractions * num_tokens).round().clamp(min=1)
