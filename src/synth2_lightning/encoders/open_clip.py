@@ -18,6 +18,8 @@ from synth2_lightning.io.locations import check_hub_name, resolve
 from synth2_lightning.io.log_filters import without_messages
 from synth2_lightning.types import Pixels
 
+_STATISTICS = ("mean", "std", "interpolation", "resize_mode")
+
 
 @runtime_checkable
 class ImageTower(Protocol):
@@ -89,7 +91,9 @@ class OpenClipEncoder(FrozenEncoder[ImageTower]):
             interpolation=interpolation or own.interpolation,
             resize_mode=resize_mode or own.resize_mode,
         )
-        num_layers = _count_layers(blueprint, preprocessing.image_size)
+        with torch.device("meta"):
+            image = torch.zeros(1, 3, preprocessing.image_size, preprocessing.image_size)
+            num_layers = len(_intermediates(blueprint, image, None, normalize=False))
         if not -num_layers <= layer < num_layers:
             raise ValueError(f"{model!r} has no layer {layer}; expected {-num_layers} to {num_layers - 1}.")
         self._layer = layer % num_layers
@@ -221,16 +225,14 @@ def _read_preprocessing(tower: Any, model: str, pretrained: str) -> Preprocessin
 
 
 def _tag_statistics(model: str, pretrained: str) -> Mapping[str, Any]:
-    tags = open_clip.list_pretrained_tags_by_model(model)
-    known = {tag: _statistics(open_clip.get_pretrained_cfg(model, tag)) for tag in tags}
+    known: dict[str, dict[str, Any]] = {}
+    for tag in open_clip.list_pretrained_tags_by_model(model):
+        config = open_clip.get_pretrained_cfg(model, tag)
+        known[tag] = {name: config[name] for name in _STATISTICS if name in config}
     if pretrained in known:
         return known[pretrained]
     agreed = list(known.values())
     return agreed[0] if agreed and all(config == agreed[0] for config in agreed) else {}
-
-
-def _statistics(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: config[name] for name in ("mean", "std", "interpolation", "resize_mode") if name in config}
 
 
 def _intermediates(network: ImageTower, images: Tensor, layers: list[int] | None, normalize: bool) -> list[Tensor]:
@@ -238,8 +240,3 @@ def _intermediates(network: ImageTower, images: Tensor, layers: list[int] | None
         images, indices=layers, normalize_intermediates=normalize, stop_early=True, intermediates_only=True
     )
     return output["image_intermediates"]
-
-
-def _count_layers(blueprint: ImageTower, image_size: int) -> int:
-    with torch.device("meta"):
-        return len(_intermediates(blueprint, torch.zeros(1, 3, image_size, image_size), None, normalize=False))

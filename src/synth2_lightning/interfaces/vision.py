@@ -40,7 +40,11 @@ class ImageEncoder(FrozenModule, ABC):
         Raises:
             TypeError: If the encoder has no codebook.
         """
-        raise TypeError(self._no_codebook(tokens.codebook))
+        raise TypeError(
+            f"{type(self).__name__} {self.name!r} has no codebook and cannot embed image tokens of codebook "
+            f"{tokens.codebook!r}; expected pixels. Use the encoder that made the tokens "
+            "(encoders.vqgan.VQGANTokenizer or encoders.quantized.QuantizedEncoder)."
+        )
 
     @final  # type: ignore[misc]  # torch declares forward as an attribute
     def forward(self, image: ImageInput) -> Float[Tensor, "batch tokens dim"]:
@@ -54,13 +58,6 @@ class ImageEncoder(FrozenModule, ABC):
                 return torch.cat([self(part) for part in image.parts])
             case _:
                 assert_never(image)
-
-    def _no_codebook(self, codebook: str) -> str:
-        return (
-            f"{type(self).__name__} {self.name!r} has no codebook and cannot embed image tokens of codebook "
-            f"{codebook!r}; expected pixels. Use the encoder that made the tokens (encoders.vqgan.VQGANTokenizer or "
-            "encoders.quantized.QuantizedEncoder)."
-        )
 
 
 class ImageTokenizer(ImageEncoder, ABC):
