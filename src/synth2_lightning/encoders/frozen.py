@@ -7,7 +7,7 @@ from typing import Any, Generic, Literal, TypeVar
 import torch
 from einops import rearrange
 from jaxtyping import Float, UInt8
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as vision
 
@@ -62,7 +62,7 @@ class FrozenEncoder(ImageEncoder, ABC, Generic[Network]):
     Args:
         name: Identity of the embeddings.
         preprocessing: Preprocessing of the input images.
-        blueprint: The network on the ``meta`` device, in evaluation mode.
+        blueprint: The network on the ``meta`` device.
     """
 
     mean: Tensor
@@ -76,6 +76,8 @@ class FrozenEncoder(ImageEncoder, ABC, Generic[Network]):
         self.register_buffer("mean", torch.tensor(preprocessing.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(preprocessing.std).view(1, 3, 1, 1), persistent=False)
         self.network: Network | None = None
+        if isinstance(blueprint, nn.Module):
+            blueprint.eval()
         with torch.device("meta"):
             image = torch.zeros(1, 3, self.image_size, self.image_size)
             _, self.embed_dim, height, width = self.feature_map(blueprint, image).shape

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import timm
 import torch
@@ -20,8 +20,8 @@ from synth2_lightning.io.locations import check_hub_name, resolve
 class TimmNetwork(Protocol):
     """What timm's networks with intermediate feature maps have in common."""
 
-    pretrained_cfg: dict[str, Any]
-    feature_info: Sequence[Mapping[str, Any]]
+    pretrained_cfg: Mapping[str, object]
+    feature_info: Sequence[Mapping[str, object]]
     forward_intermediates: Callable[..., list[Tensor]]
     prune_intermediate_layers: Callable[..., object]
     to: Callable[..., "TimmNetwork"]
@@ -113,7 +113,7 @@ def make_blueprint(model: str) -> TimmNetwork:
             "timm.list_models(), with or without a tag of timm.list_pretrained() after a dot."
         )
     with torch.device("meta"):
-        network: TimmNetwork = timm.create_model(model, pretrained=False).eval()
+        network: TimmNetwork = timm.create_model(model, pretrained=False)
         return network
 
 

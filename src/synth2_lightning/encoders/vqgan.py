@@ -63,7 +63,7 @@ class VQGANTokenizer(FrozenEncoder[VQModel], ImageTokenizer):
         image_size = image_size or int(config["sample_size"])
         _check_size(image_size, len(config["block_out_channels"]))
         with torch.device("meta"):
-            blueprint = VQModel.from_config(config).eval()
+            blueprint = VQModel.from_config(config)
         low, high = pixel_range
         mean, std = -low / (high - low), 1 / (high - low)
         super().__init__(name, Preprocessing(image_size, mean=(mean,) * 3, std=(std,) * 3), blueprint)

@@ -68,6 +68,7 @@ class LanguageModelCaptionGenerator(CaptionGenerator):
         if num_rows < 1:
             raise ValueError(f"LanguageModelCaptionGenerator got num_rows={num_rows}; expected 1 or more.")
         self.model = model
+        self.model_name = gguf_file.removesuffix(".gguf") if gguf_file else model
         self.gguf_file = gguf_file
         self.dtype: Literal["float32", "bfloat16", "float16"] = dtype
         self.num_rows = num_rows
@@ -75,11 +76,6 @@ class LanguageModelCaptionGenerator(CaptionGenerator):
         self.network: Any = None
         self._prefixes: dict[tuple[int, ...], list[KeysAndValues]] = {}
         self.register_buffer("anchor", torch.zeros(()), persistent=False)
-
-    @property
-    def model_name(self) -> str:  # type: ignore[override]  # derived from the arguments
-        """Name of the model in caption records."""
-        return self.gguf_file.removesuffix(".gguf") if self.gguf_file else self.model
 
     @cached_property
     def tokenizer(self) -> Any:
