@@ -140,6 +140,7 @@ def test_activation_is_the_tags(tag: str, activation: type[nn.Module], monkeypat
     monkeypatch.setattr(open_clip, "create_model", build_without_download)
     encoder = OpenClipEncoder("ViT-B-32", tag)
     network = encoder.build_network()
+    assert isinstance(network, torch.nn.Module)
     assert any(isinstance(module, activation) for module in network.modules())
 
 
