@@ -54,7 +54,7 @@ class PatchDiscriminator(Discriminator):
                 nn.GroupNorm(_NUM_GROUPS, widths[depth]),
                 nn.LeakyReLU(0.2),
             ]
-        self.layers = nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, 4, padding=1))
+        self.main = nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, 4, padding=1))
 
     def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch rows columns"]:
         """Return one score per patch.
@@ -68,7 +68,7 @@ class PatchDiscriminator(Discriminator):
                 f"PatchDiscriminator was given images of {height} by {width} pixels; expected {self.smallest_size} "
                 "or more of each. Lower num_halvings."
             )
-        scores: Tensor = self.layers(images)
+        scores: Tensor = self.main(images)
         return scores.squeeze(1)
 
 
