@@ -9,7 +9,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from synth2_lightning.callbacks.sharded_weights import distribute_like, refuse_flat_weights
+from synth2_lightning.callbacks.sharded_weights import distribute_like, check_not_flattened
 
 _CURRENT = "current_model_state"  # same key as Lightning's own callback, whose checkpoints can be resumed from
 
@@ -51,7 +51,7 @@ class WeightAveragingCallback(Callback):
         Raises:
             ValueError: Under FSDP1 and DeepSpeed.
         """
-        refuse_flat_weights(trainer.strategy, "WeightAveragingCallback")
+        check_not_flattened(trainer.strategy, "WeightAveragingCallback")
         self._averages = self._resumed = None
 
     @torch.no_grad()
