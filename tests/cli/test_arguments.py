@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 import pytest
 
-from synth2_lightning.cli.arguments import make_parser, read_docstring, check_options
+from synth2_lightning.cli.arguments import check_options, make_parser, read_docstring
 from synth2_lightning.cli.errors import UsageError
 
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from synth2_lightning.export.folder import is_exported, check_replaceable
+from synth2_lightning.export.folder import check_replaceable, is_exported
 
 
 def test_what_a_killed_writer_left_is_no_foreign_content(tmp_path: Path) -> None:

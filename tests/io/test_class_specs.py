@@ -9,7 +9,7 @@ from synth2_lightning.decoders.language_model import LoraSettings, PretrainedLan
 from synth2_lightning.encoders.vqgan import VQGANTokenizer
 from synth2_lightning.interfaces import ResamplerFactory
 from synth2_lightning.io.class_specs import build_component
-from synth2_lightning.io.trusted_packages import list_packages, check_packages, check_no_functions, trusting
+from synth2_lightning.io.trusted_packages import check_no_functions, check_packages, list_packages, trusting
 from synth2_lightning.nn.perceiver import PerceiverResampler
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from synth2_lightning.io.http_limits import limit_size, check_redirects, run_async
+from synth2_lightning.io.http_limits import check_redirects, limit_size, run_async
 
 NAMES = {"example.org": "93.184.216.34", "internal.test": "10.0.0.7", "metadata.test": "169.254.169.254"}
 

@@ -8,7 +8,7 @@ import torch.distributed as dist
 from lightning.pytorch import Trainer
 from torch import Tensor
 
-from synth2_lightning.modules.ranks import locate_rows, mean_over_ranks, check_same_checkpoint
+from synth2_lightning.modules.ranks import check_same_checkpoint, locate_rows, mean_over_ranks
 from synth2_lightning.types import TokenLoss
 
 NOTHING = TokenLoss(torch.zeros(2), torch.zeros(2, dtype=torch.long))

@@ -7,10 +7,10 @@ from torch.optim import AdamW
 
 from synth2_lightning.modules.muon import Muon
 from synth2_lightning.modules.sharding import (
+    check_matrix_optimizer,
     choose_precision,
     find_blocks,
     ignore_frozen,
-    check_matrix_optimizer,
 )
 
 

@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from synth2_lightning.callbacks.sharded_weights import distribute_like, check_not_flattened
+from synth2_lightning.callbacks.sharded_weights import check_not_flattened, distribute_like
 from synth2_lightning.io.checkpoint_files import read_checkpoint
 from synth2_lightning.io.locations import find_checkpoint, resolve
 from synth2_lightning.io.safetensors import read_safetensors

@@ -7,7 +7,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.utilities import rank_zero_info
 
-from synth2_lightning.callbacks.checkpoint_io import find_checkpoint_to_resume, check_intact, run_folders
+from synth2_lightning.callbacks.checkpoint_io import check_intact, find_checkpoint_to_resume, run_folders
 from synth2_lightning.callbacks.run_settings import RunSettingsCallback
 from synth2_lightning.callbacks.settings_changes import (
     explain_changes,
@@ -15,7 +15,7 @@ from synth2_lightning.callbacks.settings_changes import (
     list_changes,
     list_network_changes,
 )
-from synth2_lightning.export.sharded import check_sharded, is_sharded, check_not_sharded
+from synth2_lightning.export.sharded import check_not_sharded, check_sharded, is_sharded
 from synth2_lightning.io.checkpoint_files import find_best_checkpoint, read_checkpoint
 
 

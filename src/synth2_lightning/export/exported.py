@@ -10,10 +10,10 @@ from typing import Any, cast
 
 import torch
 
-from synth2_lightning.export.folder import CARD, CONFIG, CONTENT, FORMAT, WEIGHTS, is_exported, check_replaceable
+from synth2_lightning.export.component_files import copy_files, find_files
+from synth2_lightning.export.folder import CARD, CONFIG, CONTENT, FORMAT, WEIGHTS, check_replaceable, is_exported
 from synth2_lightning.export.hub import locate_export
 from synth2_lightning.export.model_card import write_card
-from synth2_lightning.export.component_files import copy_files, find_files
 from synth2_lightning.export.runs import find_run, read_cards, read_data
 from synth2_lightning.export.weights import load_weights, save_weights
 from synth2_lightning.interfaces import ImageTokenizer
@@ -78,7 +78,9 @@ def export_captioner(
             "format": FORMAT,
             "format_version": _FORMAT_VERSION,
             "model": copy_files(description, locations, draft),
-            "frozen_parts": {name: fingerprint_weights(name, getattr(module, name)) for name in module.frozen_components},
+            "frozen_parts": {
+                name: fingerprint_weights(name, getattr(module, name)) for name in module.frozen_components
+            },
             "codebooks": _list_codebooks(module),
             "trained_weights": module.num_trainable(),
             "step": step,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from synth2_lightning.io.atomic import complete_folder
 from synth2_lightning.io.json_text import parse_json
-from synth2_lightning.io.paths import expand_home, check_not_special
+from synth2_lightning.io.paths import check_not_special, expand_home
 from synth2_lightning.io.registry_weights import fetch
 from synth2_lightning.io.remote import fetch_remote, is_remote
 

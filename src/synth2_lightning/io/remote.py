@@ -18,7 +18,7 @@ from rich.text import Text
 from synth2_lightning.io.console import MessageConsole
 from synth2_lightning.io.registry_weights import cache_folder
 from synth2_lightning.io.remote_cache import evict, pin
-from synth2_lightning.io.remote_errors import fetch_errors, check_no_secrets, storage_errors
+from synth2_lightning.io.remote_errors import check_no_secrets, fetch_errors, storage_errors
 from synth2_lightning.io.remote_filesystems import (
     BASE_SECONDS,
     LIST_SECONDS,

@@ -22,16 +22,16 @@ from synth2_lightning.io.locations import resolve
 from synth2_lightning.io.trusted_packages import trusting
 from synth2_lightning.modules.divergence import check_finite_loss, check_finite_weights
 from synth2_lightning.modules.optimizers import OptimizerFactory, SchedulerFactory, decay_groups, name_states
-from synth2_lightning.modules.partial_checkpoints import exclude_frozen, check_weight_names
+from synth2_lightning.modules.partial_checkpoints import check_weight_names, exclude_frozen
 from synth2_lightning.modules.ranks import check_same_checkpoint
 from synth2_lightning.modules.saved_module import build_module
 from synth2_lightning.modules.seeding import StepSeeds
 from synth2_lightning.modules.sharding import (
     SPAWNED_PROCESSES,
-    ignore_frozen,
-    check_matrix_optimizer,
     check_launcher,
+    check_matrix_optimizer,
     check_mesh,
+    ignore_frozen,
 )
 
 _Module = TypeVar("_Module", bound=LightningModule)

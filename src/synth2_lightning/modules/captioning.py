@@ -27,7 +27,7 @@ from synth2_lightning.modules.base import BaseModule
 from synth2_lightning.modules.losses import source_losses
 from synth2_lightning.modules.optimizers import OptimizerFactory, SchedulerFactory
 from synth2_lightning.modules.ranks import mean_over_ranks
-from synth2_lightning.modules.sharding import choose_precision, shard_frozen, shard_component
+from synth2_lightning.modules.sharding import choose_precision, shard_component, shard_frozen
 from synth2_lightning.types import CaptionOutput, GenerationSettings, ImageInput, ImageTextBatch, TokenLoss
 
 

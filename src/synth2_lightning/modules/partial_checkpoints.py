@@ -53,12 +53,16 @@ def check_weight_names(module: nn.Module, state: Mapping[str, Any]) -> None:
         )
 
 
-def _exclude(frozen_components: Collection[str], module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+def _exclude(
+    frozen_components: Collection[str], module: nn.Module, state: dict[str, Any], prefix: str, *_: Any
+) -> None:
     for name in _frozen_names(module, frozen_components):
         state.pop(prefix + name, None)
 
 
-def _fill_in(frozen_components: Collection[str], module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+def _fill_in(
+    frozen_components: Collection[str], module: nn.Module, state: dict[str, Any], prefix: str, *_: Any
+) -> None:
     present: dict[str, Any] = dict(module.named_parameters(recurse=False))
     for name, part in module.named_children():
         part.state_dict(destination=present, prefix=f"{name}.")

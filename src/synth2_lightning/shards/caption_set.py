@@ -15,11 +15,11 @@ from synth2_lightning.io.atomic import write_atomically
 from synth2_lightning.io.parquet import write_tables
 from synth2_lightning.shards.part_writer import PartWriter
 from synth2_lightning.shards.parts import (
+    check_no_repeated,
     describe_settings,
     list_parts,
     read_part,
     read_settings,
-    check_no_repeated,
     remove_drafts,
 )
 from synth2_lightning.shards.settings import check_same_settings

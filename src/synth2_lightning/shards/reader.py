@@ -19,7 +19,7 @@ from synth2_lightning.io.locations import resolve
 from synth2_lightning.io.locks import lock_file
 from synth2_lightning.io.parquet import open_parquet, read_batches
 from synth2_lightning.shards.manifest import Manifest
-from synth2_lightning.shards.parts import checksum_footer, largest_id, list_parts, read_footer, check_no_repeated
+from synth2_lightning.shards.parts import check_no_repeated, checksum_footer, largest_id, list_parts, read_footer
 from synth2_lightning.types import SampleInfo, TokenizedImages, VQTokens
 
 

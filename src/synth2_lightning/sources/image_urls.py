@@ -50,7 +50,7 @@ class ImageFetcher:
     async def _fetch(self, url: str) -> bytes:
         import httpx2
 
-        from synth2_lightning.io.http_limits import NOT_COMPRESSED, limit_size, check_redirects
+        from synth2_lightning.io.http_limits import NOT_COMPRESSED, check_redirects, limit_size
 
         async with (
             httpx2.AsyncClient(
