@@ -141,7 +141,10 @@ def main() -> None:
         build_vocabulary(captions, 1, Path(folder))
         source = RandomLanguageModel(getattr(torch, args.dtype), args.attention, Path(folder))
         bare = source.build()
-        decoders = {"prefix": PrefixDecoder(source), "cross_attention": CrossAttentionDecoder(source, every=5)}
+        decoders = {
+            "prefix": PrefixDecoder(source),
+            "cross_attention": CrossAttentionDecoder(source, cross_attn_every_n_layers=5),
+        }
         figures: dict[str, float] = {}
         for name, decoder in decoders.items():
             decoder.load()

@@ -28,7 +28,10 @@ SETTINGS = [
 ]
 
 
-@pytest.fixture(params=[PrefixDecoder, partial(CrossAttentionDecoder, every=1)], ids=["prefix", "cross_attention"])
+@pytest.fixture(
+    params=[PrefixDecoder, partial(CrossAttentionDecoder, cross_attn_every_n_layers=1)],
+    ids=["prefix", "cross_attention"],
+)
 def decoder(request: pytest.FixtureRequest, language_model: NewLanguageModel) -> CausalDecoder:
     made: CausalDecoder = request.param(language_model)
     return _expressive(made)
@@ -41,7 +44,7 @@ def _expressive(decoder: CausalDecoder) -> CausalDecoder:
     with torch.no_grad():
         for part in decoder.modules():
             if isinstance(part, GatedBlock):
-                part.cross_attention.attention_gate.fill_(1.0)
+                part.gated_cross_attn_layer.attn_gate.fill_(1.0)
         head = nn.Linear(32, decoder.lm.get_input_embeddings().num_embeddings, bias=False)
         decoder.lm.set_output_embeddings(head)  # untied from the input embeddings, which would repeat the last token
         nn.init.normal_(head.weight, std=0.3)
@@ -78,7 +81,7 @@ def test_texts_are_those_of_transformers(decoder: CausalDecoder) -> None:
 
 
 def test_finished_texts_cost_nothing(gpt2: NewLanguageModel) -> None:
-    decoder = _expressive(CrossAttentionDecoder(gpt2, every=1))
+    decoder = _expressive(CrossAttentionDecoder(gpt2, cross_attn_every_n_layers=1))
     rows: list[int] = []
     decoder.lm.register_forward_pre_hook(
         lambda _, __, given: rows.append(len(given["input_ids"] if given.get("input_ids") is not None else [])),

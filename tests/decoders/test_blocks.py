@@ -38,7 +38,7 @@ def test_ambiguous_blocks_are_refused(num_blocks: int, found: str) -> None:
 def test_a_wrapper_lets_attributes_through() -> None:
     wrapper = BlockWrapper(Doubler())
     assert wrapper.kind == "full_attention"
-    assert wrapper.linear is wrapper.block.linear
+    assert wrapper.linear is wrapper.decoder_layer.linear
     with pytest.raises(AttributeError, match="color"):
         _ = wrapper.color
 

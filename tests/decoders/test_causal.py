@@ -33,7 +33,12 @@ def _cross_attention(
     source: LanguageModelSource, prompt: str = "", checkpoint_activations: bool = False
 ) -> CausalDecoder:
     return CrossAttentionDecoder(
-        source, every=1, num_heads=2, head_dim=8, prompt=prompt, checkpoint_activations=checkpoint_activations
+        source,
+        cross_attn_every_n_layers=1,
+        num_heads=2,
+        head_dim=8,
+        prompt=prompt,
+        checkpoint_activations=checkpoint_activations,
     )
 
 
@@ -45,8 +50,8 @@ def make_decoder(request: pytest.FixtureRequest) -> MakeDecoder:
         with torch.no_grad():
             for part in decoder.modules():  # open gates and large logits, or all captions would be the same
                 if isinstance(part, GatedBlock):
-                    part.cross_attention.attention_gate.fill_(1.0)
-                    part.cross_attention.feedforward_gate.fill_(0.5)
+                    part.gated_cross_attn_layer.attn_gate.fill_(1.0)
+                    part.gated_cross_attn_layer.ff_gate.fill_(0.5)
             decoder.lm.get_output_embeddings().weight.mul_(20)
         return decoder
 
@@ -159,7 +164,7 @@ def test_a_frozen_model_stays_in_evaluation_and_is_not_trained(
     assert not any(part.training for part in frozen.lm.modules())
     learned = [name for name, parameter in frozen.named_parameters() if parameter.requires_grad]
     assert learned
-    assert all("norm" in name or "cross_attention" in name for name in learned)
+    assert all("norm" in name or "gated_cross_attn_layer" in name for name in learned)
     trained = make_decoder(PretrainedLanguageModel(str(tmp_path), trainable=True))
     trained.train()
     assert all(part.training for part in trained.modules())

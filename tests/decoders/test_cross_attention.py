@@ -13,8 +13,10 @@ from synth2_lightning.types import GenerationSettings
 LAYERS = {"num_hidden_layers": 2, "num_attention_heads": 2}
 
 
-def _decoder(source: NewLanguageModel, every: int = 1) -> CrossAttentionDecoder:
-    decoder = CrossAttentionDecoder(source, every=every, num_heads=2, head_dim=8)
+def _decoder(source: NewLanguageModel, cross_attn_every_n_layers: int = 1) -> CrossAttentionDecoder:
+    decoder = CrossAttentionDecoder(
+        source, cross_attn_every_n_layers=cross_attn_every_n_layers, num_heads=2, head_dim=8
+    )
     decoder.load()
     return decoder.eval()
 
@@ -26,7 +28,7 @@ def _gated(decoder: CrossAttentionDecoder) -> list[GatedBlock]:
 @torch.no_grad()
 def _open_gates(decoder: CrossAttentionDecoder) -> None:
     for block in _gated(decoder):
-        block.cross_attention.attention_gate.fill_(1.0)
+        block.gated_cross_attn_layer.attn_gate.fill_(1.0)
     # Untied from the input embeddings, which would repeat the last token.
     head = torch.nn.Linear(32, decoder.lm.get_input_embeddings().num_embeddings, bias=False)
     decoder.lm.set_output_embeddings(head)
@@ -49,22 +51,28 @@ def test_with_zero_gates_the_logits_are_those_of_the_model_alone(
         assert torch.equal(decoder.lm(ids).logits, bare(ids).logits)
 
 
+def test_measuring_hidden_states_keeps_the_mode(gpt2: NewLanguageModel) -> None:
+    lm = gpt2.build().train()
+    CrossAttentionDecoder(gpt2, cross_attn_every_n_layers=1, num_heads=2, head_dim=8).attach(lm)
+    assert all(part.training for part in lm.modules())
+
+
 def test_gates_are_scaled_by_the_hidden_states_that_they_add_to() -> None:
     large = {"model_type": "gpt2", "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 64, "initializer_range": 5.0}
     decoder = _decoder(NewLanguageModel(large, "package://synth2_lightning/scenes/vocabulary"))
-    first, second = (block.cross_attention.scale for block in _gated(decoder))
+    first, second = (block.gated_cross_attn_layer.scale for block in _gated(decoder))
     assert (
         2 < first < second
     )  # token and position, half of them within 0.67 * 5 * sqrt(2); then the first block's output
     small = _decoder(
         NewLanguageModel(large | {"initializer_range": 0.02}, "package://synth2_lightning/scenes/vocabulary")
     )
-    assert [block.cross_attention.scale for block in _gated(small)] == [1.0, 1.0]
+    assert [block.gated_cross_attn_layer.scale for block in _gated(small)] == [1.0, 1.0]
 
 
 def test_every_kth_block_has_cross_attention(gpt2: NewLanguageModel) -> None:
-    assert len(_gated(_decoder(gpt2, every=1))) == 2
-    decoder = _decoder(gpt2, every=2)
+    assert len(_gated(_decoder(gpt2, cross_attn_every_n_layers=1))) == 2
+    decoder = _decoder(gpt2, cross_attn_every_n_layers=2)
     assert [isinstance(block, GatedBlock) for block in decoder.lm.transformer.h] == [False, True]
 
 
@@ -132,19 +140,19 @@ def test_concurrent_calls_do_not_mix_their_images(gpt2: NewLanguageModel) -> Non
     assert len(set(map(tuple, alone))) > 2
 
 
-@pytest.mark.parametrize("every", [0, 3])
-def test_a_step_without_cross_attention_is_refused(gpt2: NewLanguageModel, every: int) -> None:
-    with pytest.raises(ValueError, match=rf"every is {every}.*1 to 2"):
-        CrossAttentionDecoder(gpt2, every=every)
+@pytest.mark.parametrize("cross_attn_every_n_layers", [0, 3])
+def test_a_step_without_cross_attention_is_refused(gpt2: NewLanguageModel, cross_attn_every_n_layers: int) -> None:
+    with pytest.raises(ValueError, match=rf"every_n_layers is {cross_attn_every_n_layers}.*1 to 2"):
+        CrossAttentionDecoder(gpt2, cross_attn_every_n_layers=cross_attn_every_n_layers)
 
 
 @torch.no_grad()
 def test_attention_is_weighted_by_the_gates(gpt2: NewLanguageModel) -> None:
-    decoder = CrossAttentionDecoder(gpt2, every=1, num_heads=2, head_dim=16)
+    decoder = CrossAttentionDecoder(gpt2, cross_attn_every_n_layers=1, num_heads=2, head_dim=16)
     decoder.load()
     gates = [part for part in decoder.lm.modules() if isinstance(part, GatedCrossAttention)]
     for gate, opening in zip(gates, (0.5, 0.0), strict=True):
-        gate.attention_gate.fill_(opening)
+        gate.attn_gate.fill_(opening)
     visual = torch.randn(1, 3, 32)
     [weights] = decoder.eval().attention(visual, ["a red circle"])
     torch.testing.assert_close(weights.sum(-1), torch.ones(3))
@@ -156,7 +164,7 @@ def test_attention_is_weighted_by_the_gates(gpt2: NewLanguageModel) -> None:
 
 @torch.no_grad()
 def test_attention_with_zero_gates_is_refused(gpt2: NewLanguageModel) -> None:
-    decoder = CrossAttentionDecoder(gpt2, every=1, num_heads=2, head_dim=16)
+    decoder = CrossAttentionDecoder(gpt2, cross_attn_every_n_layers=1, num_heads=2, head_dim=16)
     decoder.load()
     with pytest.raises(TypeError, match="2 gates"):
         decoder.attention(torch.randn(1, 3, 32), ["a red circle"])

@@ -10,7 +10,7 @@ from synth2_lightning.types import Pixels
 HALF = (0.5, 0.5, 0.5)
 
 
-class PatchMeans(FrozenEncoder):
+class PatchMeans(FrozenEncoder[nn.Module]):
     """Its features are the means of 4x4 patches, so what comes out says what went in."""
 
     def __init__(self, preprocessing: Preprocessing) -> None:

@@ -140,6 +140,7 @@ def test_activation_is_the_tags(tag: str, activation: type[nn.Module], monkeypat
     monkeypatch.setattr(open_clip, "create_model", build_without_download)
     encoder = OpenClipEncoder("ViT-B-32", tag)
     network = encoder.build_network()
+    assert isinstance(network, torch.nn.Module)
     assert any(isinstance(module, activation) for module in network.modules())
 
 
@@ -225,7 +226,7 @@ def test_towers_need_weights_and_a_known_architecture() -> None:
     encoder = OpenClipImageTextEncoder("tiny-clip", "x.pt")
     with pytest.raises(RuntimeError, match=r"'tiny-clip'.*load\(\)"):
         encoder.embed_images(random_pixels(32))
-    with pytest.raises(RuntimeError, match=r"'tiny-clip'.*load\(\).*texts"):
+    with pytest.raises(RuntimeError, match=r"'tiny-clip'.*load\(\)"):
         encoder.embed_texts(CAPTIONS)
     with pytest.raises(ValueError, match="architecture 'ViT-X'"):
         OpenClipImageTextEncoder("ViT-X", "x.pt")

@@ -57,7 +57,7 @@ def test_features_are_those_of_the_network_on_normalised_images(network: nn.Modu
 
 
 def test_what_lies_behind_the_last_layer_is_dropped(features: TimmFeatures) -> None:
-    assert len(features.network.blocks) == 3  # type: ignore[arg-type,union-attr]
+    assert len(list(features.get_submodule("network.blocks").children())) == 3
 
 
 def test_equal_images_have_no_distance_and_blur_grows_it(features: TimmFeatures) -> None:

@@ -78,7 +78,7 @@ def make_run(tmp_path: Path) -> MakeRun:
         settings = {"_class_path": class_path, "_instantiator": "lightning.pytorch.cli.instantiate_module", **arguments}
         checkpoint = {
             "state_dict": module.state_dict(),
-            "hyper_parameters": {**settings, "compile_trained": False},
+            "hyper_parameters": {**settings, "lr_scheduler": None},
             "global_step": 2,
             "pytorch-lightning_version": __version__,
         }

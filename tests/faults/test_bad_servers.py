@@ -136,7 +136,11 @@ def match_files(address: str, _: Path) -> object:
 
 def build(decoder: type[PrefixDecoder] | type[CrossAttentionDecoder], config: dict[str, Any], _: Path) -> object:
     source = NewLanguageModel(config, VOCABULARY)
-    made = CrossAttentionDecoder(source, every=1) if decoder is CrossAttentionDecoder else decoder(source)
+    made = (
+        CrossAttentionDecoder(source, cross_attn_every_n_layers=1)
+        if decoder is CrossAttentionDecoder
+        else decoder(source)
+    )
     made.load()
     return made
 

@@ -53,7 +53,6 @@ HYPER_PARAMETERS: dict[str, Any] = {
         "class_path": "synth2_lightning.modules.schedules.WarmupCosineSchedule",
         "init_args": {"warmup_steps": 1},
     },
-    "compile_trained": False,
 }
 UNDER_ANY = ("decoder", "init_args", "language_model", "init_args", "config", "problem_type")
 HOSTILE: dict[str, dict[str, Any]] = {

@@ -54,7 +54,7 @@ def test_it_keeps_the_contract_of_image_generators(folder: str, order: Unmasking
 def test_the_null_text_of_the_training_is_what_guidance_moves_away_from(folder: str) -> None:
     generator, reference = make_generator(folder), make_generator(folder)
     with torch.no_grad():
-        generator.network.null_text.add_(5 * torch.randn(8, generator=torch.Generator().manual_seed(0)))
+        generator.network.null_text_embedding.add_(5 * torch.randn(8, generator=torch.Generator().manual_seed(0)))
     tokens, others = (part.generate(CAPTIONS * 8, list(range(24))) for part in (generator, reference))
     assert not torch.equal(tokens.ids, others.ids)
     unguided = SamplingSettings(num_steps=3)

@@ -84,7 +84,7 @@ def test_it_learns_from_captions_and_writes_a_generator(tmp_path: Path) -> None:
         str(tmp_path / "generator"), TinyImageTokenizer(), TinyTextEncoder(), SamplingSettings(num_steps=2)
     )
     generator.load()
-    assert torch.equal(generator.network.null_text, module.network.null_text.half().float())
+    assert torch.equal(generator.network.null_text_embedding, module.network.null_text_embedding.half().float())
     bright = generator.generate(["a bright field"] * 16, list(range(16))).ids.float().mean()
     dark = generator.generate(["a dark field"] * 16, list(range(16))).ids.float().mean()
     assert bright > dark + 5

@@ -19,7 +19,7 @@ def test_hinge_is_the_mean_over_regions() -> None:
 @pytest.mark.parametrize(("num_halvings", "reach"), [(2, 34), (3, 70)])
 def test_a_score_depends_on_a_patch_of_the_documented_size(num_halvings: int, reach: int) -> None:
     discriminator = PatchDiscriminator(8, num_halvings)
-    for layer in discriminator.layers:
+    for layer in discriminator.main:
         if isinstance(layer, torch.nn.GroupNorm):  # its statistics are of the whole image
             layer.forward = lambda inputs: inputs  # type: ignore[method-assign,assignment]
     images = torch.randn(1, 3, 128, 128, requires_grad=True)

@@ -4,10 +4,10 @@ from torch.nn.functional import layer_norm
 from synth2_lightning.nn.gated_attention import GatedCrossAttention
 
 
-def _layer(attention_gate: float, feedforward_gate: float) -> GatedCrossAttention:
+def _layer(attn_gate: float, ff_gate: float) -> GatedCrossAttention:
     layer = GatedCrossAttention(width=12, visual_dim=6, num_heads=2, head_dim=4)
-    layer.attention_gate.data.fill_(attention_gate)
-    layer.feedforward_gate.data.fill_(feedforward_gate)
+    layer.attn_gate.data.fill_(attn_gate)
+    layer.ff_gate.data.fill_(ff_gate)
     return layer
 
 
@@ -17,17 +17,17 @@ def test_shut_gates_change_nothing_and_can_open() -> None:
     seen = layer(words, torch.randn(2, 3, 6))
     assert torch.equal(seen, words)
     seen.square().sum().backward()
-    assert layer.attention_gate.grad is not None
-    assert layer.attention_gate.grad.abs() > 0
+    assert layer.attn_gate.grad is not None
+    assert layer.attn_gate.grad.abs() > 0
 
 
 def test_it_is_attention_and_feedforward_behind_tanh_gates() -> None:
     layer = _layer(0.7, -0.4)
     words, visual = torch.randn(1, 1, 12), torch.randn(1, 1, 6)
     # One visual token gets all the attention, so that what is read is its value.
-    values = (visual @ layer.to_kv.weight.T)[..., 8:]
-    read = words + torch.tanh(torch.tensor(0.7)) * (values @ layer.to_out.weight.T)
-    expected = read + torch.tanh(torch.tensor(-0.4)) * layer.feedforward(read)
+    values = (visual @ layer.attn.to_kv.weight.T)[..., 8:]
+    read = words + torch.tanh(torch.tensor(0.7)) * (values @ layer.attn.to_out.weight.T)
+    expected = read + torch.tanh(torch.tensor(-0.4)) * layer.ff(read)
     torch.testing.assert_close(layer(words, visual), expected)
 
 
@@ -60,7 +60,7 @@ def test_weights_are_the_attention_of_the_words() -> None:
     words, visual = torch.randn(1, 2, 12), torch.randn(1, 3, 6)
     weights = layer.weights(words, visual)
     torch.testing.assert_close(weights.sum(-1), torch.ones(1, 2))
-    queries = layer.to_q(layer_norm(words, (12,), layer.norm.weight, layer.norm.bias)).view(2, 2, 4)
-    keys = layer.to_kv(visual)[..., :8].view(3, 2, 4)
+    queries = layer.attn.to_q(layer_norm(words, (12,), layer.norm.weight, layer.norm.bias)).view(2, 2, 4)
+    keys = layer.attn.to_kv(visual)[..., :8].view(3, 2, 4)
     expected = torch.stack([(queries[:, head] @ keys[:, head].T / 2).softmax(-1) for head in range(2)]).mean(0)
     torch.testing.assert_close(weights[0], expected)

@@ -56,7 +56,7 @@ def test_dropped_texts_are_all_the_null_text() -> None:
     assert torch.equal(states[1], kept[1])
     assert not torch.allclose(states[0], kept[0])
     with torch.no_grad():
-        network.null_text.add_(1)
+        network.null_text_embedding.add_(1)
     moved = network(torch.zeros(3, 8, 6), hide(0), network.encode_text(text, mask, torch.tensor([True, False, True])))
     assert not torch.allclose(moved[0], states[0])
 

@@ -36,9 +36,9 @@ def test_every_vector_gets_its_nearest_code() -> None:
     vectors = torch.randn(32, 3)
     codes, ids = codebook(vectors)
     # On the sphere or off it: the nearest code is the same.
-    expected = torch.stack([(codebook.vectors - vector).norm(dim=1).argmin() for vector in vectors])
+    expected = torch.stack([(codebook.embed - vector).norm(dim=1).argmin() for vector in vectors])
     assert torch.equal(ids, expected)
-    assert torch.allclose(codes, codebook.vectors[expected], atol=1e-6)
+    assert torch.allclose(codes, codebook.embed[expected], atol=1e-6)
     assert torch.allclose(codes.square().mean(1), torch.ones(32), atol=1e-5)
 
 
@@ -72,13 +72,13 @@ def test_vectors_pass_as_they_are_until_the_codes_start() -> None:
 def test_codes_move_in_training_only() -> None:
     codebook = MovingCodebook(num_codes=4, dim=3)
     codebook(clusters())
-    before = codebook.vectors.clone()
+    before = codebook.embed.clone()
     codebook.eval()
     codebook(clusters(seed=1) + 1)
-    assert torch.equal(codebook.vectors, before)
+    assert torch.equal(codebook.embed, before)
     codebook.train()
     codebook(clusters(seed=1) + 1)
-    assert not torch.equal(codebook.vectors, before)
+    assert not torch.equal(codebook.embed, before)
 
 
 def test_a_code_becomes_the_mean_direction_of_what_chooses_it() -> None:
@@ -86,25 +86,25 @@ def test_a_code_becomes_the_mean_direction_of_what_chooses_it() -> None:
     vectors = torch.randn(100, 3) + 2
     for _ in range(30):
         codebook(vectors)
-    assert torch.allclose(codebook.vectors[0], spherical(spherical(vectors).mean(0, keepdim=True))[0], atol=1e-4)
+    assert torch.allclose(codebook.embed[0], spherical(spherical(vectors).mean(0, keepdim=True))[0], atol=1e-4)
 
 
 def test_unused_codes_start_again_at_vectors_of_the_batch() -> None:
     codebook = MovingCodebook(num_codes=8, dim=3, decay=0.5, revival_threshold=0.5)
     codebook(clusters())
-    codebook.vectors[3] = 1e3
-    codebook.sums[3] = 1e3 * codebook.counts[3]
+    codebook.embed[3] = 1e3
+    codebook.embed_avg[3] = 1e3 * codebook.cluster_size[3]
     vectors = clusters(seed=1)
     for _ in range(12):
         codebook(vectors)
-    assert codebook.vectors.abs().max() < 50
+    assert codebook.embed.abs().max() < 50
     assert codebook.num_revived > 0
 
 
 def test_revivals_are_counted() -> None:
     codebook = MovingCodebook(num_codes=4, dim=3, decay=0.0, revival_threshold=0.5)
     codebook(clusters())
-    codebook.vectors.copy_(torch.tensor([1.0, 0, 0]).expand(4, 3))  # all vectors choose the first of equals
+    codebook.embed.copy_(torch.tensor([1.0, 0, 0]).expand(4, 3))  # all vectors choose the first of equals
     before = codebook.num_revived
     codebook(clusters())
     assert codebook.num_revived == before + 3

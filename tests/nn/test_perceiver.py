@@ -11,13 +11,13 @@ def _copy_weights(ours: PerceiverResampler, reference: Reference) -> None:
     reference.media_pos_emb.data.zero_()
     for layer, (attention, feedforward) in zip(ours.layers, reference.layers, strict=True):
         assert isinstance(layer, PerceiverLayer)
-        attention.norm_media.load_state_dict(layer.attention.image_norm.state_dict())
-        attention.norm_latents.load_state_dict(layer.attention.latent_norm.state_dict())
-        attention.to_q.load_state_dict(layer.attention.to_q.state_dict())
-        attention.to_kv.load_state_dict(layer.attention.to_kv.state_dict())
-        attention.to_out.load_state_dict(layer.attention.to_out.state_dict())
-        feedforward.load_state_dict(layer.feedforward.state_dict())
-    reference.norm.load_state_dict(ours.output[0].state_dict())
+        attention.norm_media.load_state_dict(layer.norm_media.state_dict())
+        attention.norm_latents.load_state_dict(layer.norm_latents.state_dict())
+        attention.to_q.load_state_dict(layer.attn.to_q.state_dict())
+        attention.to_kv.load_state_dict(layer.attn.to_kv.state_dict())
+        attention.to_out.load_state_dict(layer.attn.to_out.state_dict())
+        feedforward.load_state_dict(layer.ff.state_dict())
+    reference.norm.load_state_dict(ours.norm.state_dict())
 
 
 def _shake(module: nn.Module) -> None:
@@ -32,7 +32,7 @@ def test_it_equals_an_independent_implementation() -> None:
     reference = Reference(dim=16, depth=3, dim_head=8, heads=2, num_latents=5)
     _copy_weights(ours, reference)
     embeddings = torch.randn(4, 7, 24)
-    expected = ours.output[1](reference(ours.input(embeddings) + ours.positions).squeeze(1))
+    expected = ours.output_proj(reference(ours.input_proj(embeddings) + ours.position_embeddings).squeeze(1))
     torch.testing.assert_close(ours(embeddings), expected, atol=1e-5, rtol=0)
 
 
@@ -108,14 +108,14 @@ def test_counts_below_one_are_refused() -> None:
 def _weights(resampler: PerceiverResampler, layer: int, latents: Tensor, image: Tensor) -> Tensor:
     part = resampler.layers[layer]
     assert isinstance(part, PerceiverLayer)
-    return part.attention.weights(latents, image)
+    return part.weights(latents, image)
 
 
 def test_attention_of_one_layer_is_that_of_its_queries_to_the_image() -> None:
     resampler = PerceiverResampler(8, 12, num_latents=3, depth=1, num_heads=2, num_positions=5)
     _shake(resampler)
     embeddings = torch.randn(2, 5, 8)
-    image = resampler.input(embeddings) + resampler.positions
+    image = resampler.input_proj(embeddings) + resampler.position_embeddings
     weights = _weights(resampler, 0, resampler.latents.expand(2, -1, -1), image)
     torch.testing.assert_close(weights.sum(-1), torch.ones(2, 3))
     expected = weights[..., :5] / weights[..., :5].sum(-1, keepdim=True)  # latents know nothing of the image yet
@@ -126,7 +126,7 @@ def test_attention_of_two_layers_follows_what_latents_read_of_each_other() -> No
     resampler = PerceiverResampler(8, 12, num_latents=3, depth=2, num_heads=2)
     _shake(resampler)
     embeddings = torch.randn(1, 5, 8)
-    image, latents = resampler.input(embeddings), resampler.latents.expand(1, -1, -1)
+    image, latents = resampler.input_proj(embeddings), resampler.latents.expand(1, -1, -1)
     first = _weights(resampler, 0, latents, image)[0]
     second = _weights(resampler, 1, resampler.layers[0](latents, image), image)[0]
     # By hand, place by place: half of what was known before, and half of what is read now.

@@ -42,14 +42,14 @@ class BlockWrapper(nn.Module):
 
     def __init__(self, block: nn.Module) -> None:
         super().__init__()
-        self.block = block
+        self.decoder_layer = block
 
     def __getattr__(self, name: str) -> Any:
         """Return an attribute of the wrapper, or else of the block."""
         try:
             return super().__getattr__(name)
         except AttributeError:
-            return getattr(super().__getattr__("block"), name)
+            return getattr(super().__getattr__("decoder_layer"), name)
 
 
 class CheckpointedBlock(BlockWrapper):
@@ -61,5 +61,5 @@ class CheckpointedBlock(BlockWrapper):
     def forward(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         """Call the block with its own arguments."""
         if not torch.is_grad_enabled():
-            return self.block(hidden_states, *args, **kwargs)
-        return checkpoint(self.block, hidden_states, *args, use_reentrant=False, **kwargs)
+            return self.decoder_layer(hidden_states, *args, **kwargs)
+        return checkpoint(self.decoder_layer, hidden_states, *args, use_reentrant=False, **kwargs)

@@ -1,6 +1,5 @@
 """Decoders that wrap a causal language model of transformers."""
 
-import logging
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -23,6 +22,7 @@ from synth2_lightning.decoders.tokens import CaptionTokenizer
 from synth2_lightning.decoders.visual_context import VisualContext
 from synth2_lightning.interfaces import LanguageDecoder
 from synth2_lightning.io.fingerprints import fingerprint_texts
+from synth2_lightning.io.log_filters import without_messages
 from synth2_lightning.nn.cpu_kernels import negative_log_likelihood
 from synth2_lightning.types import GenerationSettings, TokenLoss
 
@@ -32,7 +32,7 @@ class CausalDecoder(LanguageDecoder, ABC):
 
     Args:
         language_model: Builds the language model. A model without trainable weights stays in ``eval()``.
-        prompt: Text before captions that have no prompt of their own.
+        prompt: Prompt of texts that have none of their own, see :class:`~synth2_lightning.interfaces.LanguageDecoder`.
         max_text_tokens: Truncate captions to this number of tokens; ``None`` truncates none.
         checkpoint_activations: Recompute the activations of the model's blocks in the backward pass.
     """
@@ -54,7 +54,6 @@ class CausalDecoder(LanguageDecoder, ABC):
         self._lm_is_trainable = False
 
     def _load(self) -> None:
-        """Read the language model."""
         from transformers import GenerationConfig
 
         lm = self.source.build()
@@ -113,17 +112,7 @@ class CausalDecoder(LanguageDecoder, ABC):
         texts: Sequence[str],
         prompts: Sequence[str] | None = None,
     ) -> TokenLoss:
-        """Return the negative log-likelihood of each text and its end-of-text token, given its image and its prompt.
-
-        Args:
-            visual: Visual tokens.
-            texts: One per image.
-            prompts: One per image; by default the decoder's ``prompt``.
-
-        Raises:
-            ValueError: If a text is empty, or longer than the language model's context, or the number of prompts is not
-                that of the texts.
-        """
+        """Return the loss of each text; logits are computed at the targets only."""
         tokens = self.caption_tokenizer.encode(texts, prompts)
         device = visual.device
         with self.visual_context(visual) as context:
@@ -146,19 +135,16 @@ class CausalDecoder(LanguageDecoder, ABC):
         settings: GenerationSettings,
         prompts: Sequence[str] | None = None,
     ) -> list[str]:
-        """Generate one text per image.
-
-        Args:
-            visual: Visual tokens.
-            settings: Parameters of the decoding.
-            prompts: One per image; by default the decoder's ``prompt``.
-
-        Raises:
-            ValueError: If prompt and text may exceed the language model's context, or the number of prompts is not that
-                of the images.
-        """
+        """Generate one text per image: greedily or by :func:`beam_search`, or by sampling of transformers."""
         tokens = self.caption_tokenizer.encode_prompts(self.caption_tokenizer.fill_prompts(prompts, len(visual)))
-        with self.visual_context(visual) as context, _without_irrelevant_warnings():
+        with (
+            self.visual_context(visual) as context,
+            # transformers drops a mask without zeros, then warns that the padding of finished texts is not masked.
+            without_messages("transformers.modeling_utils", "passing in an `attention_mask`"),
+            warnings.catch_warnings(),
+        ):
+            # Repeated n-grams are counted in the generated text only, which is intended.
+            warnings.filterwarnings("ignore", message="Passing `no_repeat_ngram_size` with `inputs_embeds`")
             prefix = context.prefix
             self._check_length(prefix.shape[1] + tokens.inputs.shape[1] + settings.max_new_tokens, "generated texts")
             synced = _is_sharded(self.lm)
@@ -187,9 +173,9 @@ class CausalDecoder(LanguageDecoder, ABC):
     def attention(
         self, visual: Float[Tensor, "batch queries width"], texts: Sequence[str]
     ) -> list[Float[Tensor, "words queries"]]:
-        """Return the attention to the visual tokens with which each word of each text is predicted; rows sum to one.
+        """Return the attention with which each word is predicted; a word of several tokens has their mean.
 
-        A word of several tokens has their mean. A truncated text has rows for the words that are left.
+        A truncated text has rows for the words that are left.
 
         Raises:
             ValueError: If a text is empty, or longer than the language model's context.
@@ -252,24 +238,6 @@ def _only_at(head: nn.Module, positions: Int[Tensor, " targets"]) -> Iterator[No
         yield
     finally:
         handle.remove()
-
-
-@contextmanager
-def _without_irrelevant_warnings() -> Iterator[None]:
-    # Repeated n-grams are counted in the generated text only, which is intended. And transformers itself drops a mask
-    # without zeros, then warns that the padding after finished texts is not masked.
-    logger = logging.getLogger("transformers.modeling_utils")
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Passing `no_repeat_ngram_size` with `inputs_embeds`")
-        logger.addFilter(_is_not_about_padding)
-        try:
-            yield
-        finally:
-            logger.removeFilter(_is_not_about_padding)
-
-
-def _is_not_about_padding(record: logging.LogRecord) -> bool:
-    return "passing in an `attention_mask`" not in record.getMessage()
 
 
 def _repetition_penalty(settings: GenerationSettings) -> Any:

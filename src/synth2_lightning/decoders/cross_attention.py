@@ -16,28 +16,28 @@ from synth2_lightning.nn.gated_attention import GatedCrossAttention
 
 
 class CrossAttentionDecoder(CausalDecoder):
-    """Inserts gated cross-attention before every k-th block of the language model (Flamingo, arXiv 2204.14198).
+    """Inserts gated cross-attention before blocks of the language model (Flamingo, arXiv 2204.14198).
 
     The gates are initialized to zero, so that at step 0 the logits are those of the language model alone.
 
     Args:
         language_model: Builds the language model. Modules without trainable weights stay in ``eval()``.
-        every: k. With 1, cross-attention precedes every block. It precedes the last block if the number of blocks is a
-            multiple of k.
+        cross_attn_every_n_layers: With n, cross-attention precedes every n-th block: all with 1, and the last if the
+            number of blocks is a multiple of n.
         num_heads: Heads of the cross-attention.
         head_dim: Channels of a head.
-        prompt: Text before captions that have no prompt of their own.
-        max_text_tokens: Truncate captions to this number of tokens; ``None`` truncates none.
-        checkpoint_activations: Recompute the activations of the model's blocks in the backward pass.
+        prompt: See :class:`~synth2_lightning.decoders.causal.CausalDecoder`.
+        max_text_tokens: See :class:`~synth2_lightning.decoders.causal.CausalDecoder`.
+        checkpoint_activations: See :class:`~synth2_lightning.decoders.causal.CausalDecoder`.
 
     Raises:
-        ValueError: If ``every`` is below one, or above the number of blocks.
+        ValueError: If ``cross_attn_every_n_layers`` is below one, or above the number of blocks.
     """
 
     def __init__(
         self,
         language_model: LanguageModelSource,
-        every: int = 4,
+        cross_attn_every_n_layers: int = 4,
         num_heads: int = 8,
         head_dim: int = 64,
         prompt: str = "",
@@ -46,21 +46,22 @@ class CrossAttentionDecoder(CausalDecoder):
     ) -> None:
         super().__init__(language_model, prompt, max_text_tokens, checkpoint_activations)
         self.num_blocks: int = language_model.config.get_text_config().num_hidden_layers
-        if not 1 <= every <= self.num_blocks:
+        if not 1 <= cross_attn_every_n_layers <= self.num_blocks:
             raise ValueError(
-                f"CrossAttentionDecoder.every is {every}; expected 1 to {self.num_blocks}, the number of blocks of the "
-                "language model. With another value no block has cross-attention."
+                f"CrossAttentionDecoder.cross_attn_every_n_layers is {cross_attn_every_n_layers}; expected 1 to "
+                f"{self.num_blocks}, the number of blocks of the language model. With another value no block has "
+                "cross-attention."
             )
-        self.every = every
+        self.cross_attn_every_n_layers = cross_attn_every_n_layers
         self.num_heads = num_heads
         self.head_dim = head_dim
 
     def attach(self, lm: Any) -> None:
-        """Insert gated cross-attention before every k-th block; checkpoint the other blocks if that is set."""
+        """Insert the gated cross-attention; checkpoint the other blocks if that is set."""
         scales = _hidden_state_scales(lm)
         blocks = find_blocks(lm, self.num_blocks)
         for index, block in enumerate(blocks):
-            if (index + 1) % self.every == 0:
+            if (index + 1) % self.cross_attn_every_n_layers == 0:
                 layer = GatedCrossAttention(
                     self.embed_dim, self.embed_dim, self.num_heads, self.head_dim, max(1.0, scales[index])
                 )
@@ -82,9 +83,9 @@ class CrossAttentionDecoder(CausalDecoder):
         """
         of_layers: list[Tensor] = []
 
-        def record(layer: GatedCrossAttention, inputs: tuple[Tensor, ...]) -> None:
+        def record(layer: GatedCrossAttention, inputs: tuple[Any, ...]) -> None:
             hidden_states, visual, *_ = inputs
-            of_layers.append(layer.attention_gate.tanh().abs() * layer.weights(hidden_states, visual))
+            of_layers.append(layer.attn_gate.tanh().abs() * layer.weights(hidden_states, visual))
 
         layers = [part for part in self.lm.modules() if isinstance(part, GatedCrossAttention)]
         handles = [layer.register_forward_pre_hook(record) for layer in layers]
@@ -105,9 +106,9 @@ class CrossAttentionDecoder(CausalDecoder):
 class GatedBlock(BlockWrapper):
     """A block of a language model preceded by gated cross-attention to the active :class:`VisualContext`."""
 
-    def __init__(self, cross_attention: GatedCrossAttention, block: nn.Module, checkpoint_activations: bool) -> None:
+    def __init__(self, layer: GatedCrossAttention, block: nn.Module, checkpoint_activations: bool) -> None:
         super().__init__(block)
-        self.cross_attention = cross_attention
+        self.gated_cross_attn_layer = layer
         self.checkpoint_activations = checkpoint_activations
 
     def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -117,16 +118,21 @@ class GatedBlock(BlockWrapper):
             RuntimeError: If there is no active visual context.
         """
         context = active_context()
-        if not torch.is_grad_enabled():
-            keys_values = context.keys_values(self.cross_attention)
-            return self._run(hidden_states, context.visual, keys_values, *args, **kwargs)
-        if self.checkpoint_activations:
+        keys_values = None if torch.is_grad_enabled() else context.keys_values(self.gated_cross_attn_layer.attn)
+        if keys_values is None and self.checkpoint_activations:
             # An argument, because no context is active when the backward pass recomputes the block.
             return checkpoint(self._run, hidden_states, context.visual, None, *args, use_reentrant=False, **kwargs)
-        return self._run(hidden_states, context.visual, None, *args, **kwargs)
+        return self._run(hidden_states, context.visual, keys_values, *args, **kwargs)
 
-    def _run(self, hidden_states: Tensor, visual: Tensor, keys_values: Tensor | None, *args: Any, **kwargs: Any) -> Any:
-        return self.block(self.cross_attention(hidden_states, visual, keys_values), *args, **kwargs)
+    def _run(
+        self,
+        hidden_states: Tensor,
+        visual: Tensor,
+        keys_values: tuple[Tensor, Tensor] | None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        return self.decoder_layer(self.gated_cross_attn_layer(hidden_states, visual, keys_values), *args, **kwargs)
 
 
 @torch.no_grad()
@@ -135,5 +141,7 @@ def _hidden_state_scales(lm: Any) -> list[float]:
     # first position may be a hundred times larger than the rest.
     vocabulary = lm.get_input_embeddings().num_embeddings
     ids = torch.arange(0, vocabulary, max(1, vocabulary // 16), device=lm.device)[None, :16]
+    was_training = lm.training
     states = lm.eval()(ids, use_cache=False, output_hidden_states=True).hidden_states
+    lm.train(was_training)
     return [float(state[:, 1:].float().abs().median()) for state in states]

@@ -50,10 +50,6 @@ class LoraSettings:
         alpha: The updates are scaled by ``alpha / r``.
         dropout: Dropout probability of the updates' input.
         target_modules: Names of the linear layers to update; ``("all-linear",)`` is all but the output layer.
-
-    Example:
-        >>> LoraSettings(r=4).alpha
-        16.0
     """
 
     r: int = 8

@@ -71,9 +71,9 @@ class CaptionTokenizer:
             ValueError: If a text is empty, or the number of prompts is not that of the texts.
         """
         prompts = self.fill_prompts(prompts, len(texts))
-        prompt_ids = self._encode_prompts(prompts)
+        text_ids = self.tokenizer(_join(texts, prompts), add_special_tokens=False)["input_ids"]
         inputs, targets, is_target = [], [], []
-        for text, before, ids in zip(texts, prompt_ids, self._encode_texts(texts, prompts), strict=True):
+        for text, before, ids in zip(texts, self._encode_prompts(prompts), text_ids, strict=True):
             if not ids:
                 raise ValueError(
                     f"The caption {text!r} has no word; expected at least one, because an empty caption has no loss. "
@@ -126,10 +126,6 @@ class CaptionTokenizer:
         encoded = self.tokenizer([prompt.rstrip(" ") for prompt in distinct])["input_ids"]
         ids = {prompt: row or [self.bos_id] for prompt, row in zip(distinct, encoded, strict=True)}
         return [ids[prompt] for prompt in prompts]
-
-    def _encode_texts(self, texts: Sequence[str], prompts: Sequence[str]) -> list[list[int]]:
-        encoded: list[list[int]] = self.tokenizer(_join(texts, prompts), add_special_tokens=False)["input_ids"]
-        return encoded
 
 
 def _join(texts: Sequence[str], prompts: Sequence[str]) -> list[str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from synth2_lightning.nn.gated_attention import GatedCrossAttention
+from synth2_lightning.nn.attention import CrossAttention
 
 
 @dataclass
@@ -29,13 +29,13 @@ class VisualContext:
 
     prefix: Float[Tensor, "batch prefix width"]
     visual: Float[Tensor, "batch queries width"]
-    _keys_values: dict[GatedCrossAttention, Tensor] = field(default_factory=dict, init=False, repr=False)
+    _keys_values: dict[CrossAttention, tuple[Tensor, Tensor]] = field(default_factory=dict, init=False, repr=False)
 
-    def keys_values(self, layer: GatedCrossAttention) -> Float[Tensor, "two batch heads queries channels"]:
+    def keys_values(self, attention: CrossAttention) -> tuple[Tensor, Tensor]:
         """Return the keys and values of the visual tokens in a layer, computed once."""
-        if layer not in self._keys_values:
-            self._keys_values[layer] = layer.keys_values(self.visual)
-        return self._keys_values[layer]
+        if attention not in self._keys_values:
+            self._keys_values[attention] = attention.keys_values(self.visual)
+        return self._keys_values[attention]
 
     def select_images(self, kept: Int[Tensor, " images"]) -> None:
         """Drop the images whose texts are finished.
@@ -44,7 +44,7 @@ class VisualContext:
             kept: Indices of the images to keep. The prefix stays: its keys and values are in the key/value cache.
         """
         self.visual = self.visual[kept]
-        self._keys_values = {layer: keys_values[:, kept] for layer, keys_values in self._keys_values.items()}
+        self._keys_values = {layer: (keys[kept], values[kept]) for layer, (keys, values) in self._keys_values.items()}
 
 
 # Keyword arguments of the language model would be the plainer way, but not every model passes them to its blocks (found

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Any, Generic, Literal, TypeVar
 
 import torch
 from einops import rearrange
@@ -16,6 +16,7 @@ from synth2_lightning.nn.cpu_kernels import FROZEN_CHUNK
 from synth2_lightning.types import Pixels
 
 RGB = tuple[float, float, float]
+Network = TypeVar("Network")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +49,12 @@ class Preprocessing:
             return images
         size = target if self.resize_mode == "squash" else [self.image_size]
         resized = vision.resize(images, size, InterpolationMode(self.interpolation), antialias=True)
-        return cast(Tensor, vision.center_crop(resized, target))
+        cropped: Tensor = vision.center_crop(resized, target)
+        return cropped
 
 
-class FrozenEncoder(ImageEncoder, ABC):
-    """Image encoder that wraps one frozen network.
+class FrozenEncoder(ImageEncoder, ABC, Generic[Network]):
+    """Image encoder that wraps one frozen network, of a library's class or a protocol.
 
     Subclasses define how the network is built and which feature map is used; each position of the map becomes one
     embedding, in raster order. A forward pass on torch's ``meta`` device determines the sizes without weights.
@@ -66,46 +68,44 @@ class FrozenEncoder(ImageEncoder, ABC):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, name: str, preprocessing: Preprocessing, blueprint: nn.Module) -> None:
+    def __init__(self, name: str, preprocessing: Preprocessing, blueprint: Network) -> None:
         super().__init__()
         self.name = name
         self.preprocessing = preprocessing
         self.image_size = preprocessing.image_size
         self.register_buffer("mean", torch.tensor(preprocessing.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(preprocessing.std).view(1, 3, 1, 1), persistent=False)
-        self.network: nn.Module | None = None
+        self.network: Network | None = None
+        if isinstance(blueprint, nn.Module):
+            blueprint.eval()
         with torch.device("meta"):
             image = torch.zeros(1, 3, self.image_size, self.image_size)
-            _, self.embed_dim, height, width = self.feature_map(blueprint.eval(), image).shape
+            _, self.embed_dim, height, width = self.feature_map(blueprint, image).shape
         self.num_tokens = height * width
 
     @abstractmethod
-    def build_network(self) -> nn.Module:
+    def build_network(self) -> Network:
         """Return the network with its weights."""
 
     @abstractmethod
     def feature_map(
-        self, network: nn.Module, images: Float[Tensor, "batch 3 size size"]
+        self, network: Network, images: Float[Tensor, "batch 3 size size"]
     ) -> Float[Tensor, "batch dim height width"]:
         """Return the feature map that becomes the embeddings."""
 
     def _load(self) -> None:
-        network = self.build_network()
-        self.network = network.to(self.mean.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network: Any = self.build_network()
+        self.network = network.to(self.mean.device, memory_format=torch.channels_last)
 
     @torch.no_grad()
     def encode_pixels(self, pixels: Pixels) -> Float[Tensor, "batch tokens dim"]:
-        """Embed images of any height and width.
-
-        Raises:
-            RuntimeError: If ``load()`` was not called.
-        """
+        """Embed images of any height and width."""
         if self.network is None:
             raise RuntimeError(f"The weights of encoder {self.name!r} are not loaded; call load() first.")
-        network, num_images = self.network, FROZEN_CHUNK if self.mean.is_cpu else max(1, len(pixels.values))
-        return torch.cat([self._encode(network, part) for part in torch.split(pixels.values, num_images)])
+        num_images = FROZEN_CHUNK if self.mean.is_cpu else max(1, len(pixels.values))
+        return torch.cat([self._encode(self.network, part) for part in torch.split(pixels.values, num_images)])
 
-    def _encode(self, network: nn.Module, values: Tensor) -> Tensor:
+    def _encode(self, network: Network, values: Tensor) -> Tensor:
         images = self.preprocessing.frame(values).to(self.mean.dtype) / 255
         images = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         return rearrange(self.feature_map(network, images), "b d h w -> b (h w) d")

@@ -1,10 +1,8 @@
 """open_clip models (CLIP, SigLIP, ...): patch embeddings of the image tower, and joint image-text embeddings."""
 
-import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import open_clip
 import torch
@@ -17,10 +15,29 @@ from synth2_lightning.encoders.frozen import RGB, FrozenEncoder, Preprocessing
 from synth2_lightning.interfaces import ImageTextEncoder
 from synth2_lightning.io.fingerprints import fingerprint_weights
 from synth2_lightning.io.locations import check_hub_name, resolve
+from synth2_lightning.io.log_filters import without_messages
 from synth2_lightning.types import Pixels
 
+_STATISTICS = ("mean", "std", "interpolation", "resize_mode")
 
-class OpenClipEncoder(FrozenEncoder):
+
+@runtime_checkable
+class ImageTower(Protocol):
+    """What open_clip's image towers have in common."""
+
+    forward_intermediates: Callable[..., dict[str, list[Tensor]]]
+
+
+@runtime_checkable
+class DualEncoder(Protocol):
+    """What open_clip's models have in common."""
+
+    encode_image: Callable[[Tensor], Tensor]
+    encode_text: Callable[[Tensor], Tensor]
+    parameters: Callable[[], Iterator[nn.Parameter]]
+
+
+class OpenClipEncoder(FrozenEncoder[ImageTower]):
     """Patch embeddings of an open_clip image tower, without class tokens; the text tower is discarded.
 
     The last block includes the tower's final normalization where that applies to patches; inner blocks do not.
@@ -62,7 +79,7 @@ class OpenClipEncoder(FrozenEncoder):
         _check_architecture(model)
         self._model = model
         self._pretrained = pretrained
-        with torch.device("meta"), _without_warning_of_random_weights():
+        with torch.device("meta"), without_messages(None, "No pretrained weights loaded for model"):
             blueprint = open_clip.create_model(
                 model, load_weights=False, pretrained_text=False, force_image_size=image_size, device="meta"
             ).visual.eval()
@@ -74,7 +91,9 @@ class OpenClipEncoder(FrozenEncoder):
             interpolation=interpolation or own.interpolation,
             resize_mode=resize_mode or own.resize_mode,
         )
-        num_layers = _count_layers(blueprint, preprocessing.image_size)
+        with torch.device("meta"):
+            image = torch.zeros(1, 3, preprocessing.image_size, preprocessing.image_size)
+            num_layers = len(_intermediates(blueprint, image, None, normalize=False))
         if not -num_layers <= layer < num_layers:
             raise ValueError(f"{model!r} has no layer {layer}; expected {-num_layers} to {num_layers - 1}.")
         self._layer = layer % num_layers
@@ -83,17 +102,18 @@ class OpenClipEncoder(FrozenEncoder):
         name = f"{model}/{Path(pretrained).stem}/{self._layer}@{preprocessing.image_size}"
         super().__init__(name, preprocessing, blueprint)
 
-    def build_network(self) -> nn.Module:
+    def build_network(self) -> ImageTower:
         """Return the image tower with its weights.
 
         Raises:
             FileNotFoundError: If ``pretrained`` is neither a tag nor an existing file.
             OSError: If the weights cannot be read or do not match the architecture.
         """
-        return cast(nn.Module, _load_model(self._model, self._pretrained, self.image_size).visual)
+        tower: ImageTower = _load_model(self._model, self._pretrained, self.image_size).visual
+        return tower
 
     def feature_map(
-        self, network: nn.Module, images: Float[Tensor, "batch 3 size size"]
+        self, network: ImageTower, images: Float[Tensor, "batch 3 size size"]
     ) -> Float[Tensor, "batch dim height width"]:
         """Return the features of ``layer``."""
         return _intermediates(network, images, [self._layer], self._normalize)[0]
@@ -109,10 +129,6 @@ class OpenClipImageTextEncoder(ImageTextEncoder):
 
     Raises:
         ValueError: If ``model`` is not an open_clip architecture.
-
-    Example:
-        >>> OpenClipImageTextEncoder("ViT-B-32", "openai").model  # weights not read yet
-        'ViT-B-32'
     """
 
     def __init__(self, model: str, pretrained: str) -> None:
@@ -120,15 +136,9 @@ class OpenClipImageTextEncoder(ImageTextEncoder):
         _check_architecture(model)
         self.model = model
         self.pretrained = pretrained
-        self.network: nn.Module | None = None
+        self.network: DualEncoder | None = None
 
     def _load(self) -> None:
-        """Read the weights.
-
-        Raises:
-            FileNotFoundError: If ``pretrained`` is neither a tag nor an existing file.
-            OSError: If the weights or the text tower's vocabulary cannot be read.
-        """
         network = _load_model(self.model, self.pretrained)
         self._preprocessing = _read_preprocessing(network.visual, self.model, self.pretrained)
         self._tokenizer = open_clip.get_tokenizer(self.model)
@@ -141,33 +151,23 @@ class OpenClipImageTextEncoder(ImageTextEncoder):
 
     @torch.no_grad()
     def embed_images(self, pixels: Pixels) -> Float[Tensor, "batch dim"]:
-        """Embed images of any height and width on the network's device.
-
-        Raises:
-            RuntimeError: If ``load()`` was not called.
-        """
-        network = self._loaded("images")
+        """Embed images of any height and width on the network's device."""
+        network = self._loaded()
         weight = next(network.parameters())
         framed = self._preprocessing.frame(pixels.values.to(weight.device))
         images = vision.normalize(framed.float() / 255, list(self._preprocessing.mean), list(self._preprocessing.std))
-        return normalize(network.encode_image(images.to(weight.dtype)).float(), dim=1)  # type: ignore[operator]
+        return normalize(network.encode_image(images.to(weight.dtype)).float(), dim=1)
 
     @torch.no_grad()
     def embed_texts(self, texts: Sequence[str]) -> Float[Tensor, "texts dim"]:
-        """Embed texts on the network's device; texts are truncated to the context length.
-
-        Raises:
-            RuntimeError: If ``load()`` was not called.
-        """
-        network = self._loaded("texts")
+        """Embed texts on the network's device; texts are truncated to the context length."""
+        network = self._loaded()
         ids = self._tokenizer(list(texts)).to(next(network.parameters()).device)
-        return normalize(network.encode_text(ids).float(), dim=1)  # type: ignore[operator]
+        return normalize(network.encode_text(ids).float(), dim=1)
 
-    def _loaded(self, inputs: str) -> nn.Module:
+    def _loaded(self) -> DualEncoder:
         if self.network is None:
-            raise RuntimeError(
-                f"The weights of encoder {self.model!r} are not loaded; call load() before embedding {inputs}."
-            )
+            raise RuntimeError(f"The weights of encoder {self.model!r} are not loaded; call load() first.")
         return self.network
 
 
@@ -214,8 +214,9 @@ def _load_model(model: str, pretrained: str, image_size: int | None = None) -> A
 
 def _read_preprocessing(tower: Any, model: str, pretrained: str) -> Preprocessing:
     config = {**tower.preprocess_cfg, **_tag_statistics(model, pretrained)}
+    size = tower.image_size
     return Preprocessing(
-        image_size=_side(tower.image_size),
+        image_size=size if isinstance(size, int) else size[0],
         mean=tuple(config["mean"]),
         std=tuple(config["std"]),
         interpolation=config["interpolation"],
@@ -224,42 +225,18 @@ def _read_preprocessing(tower: Any, model: str, pretrained: str) -> Preprocessin
 
 
 def _tag_statistics(model: str, pretrained: str) -> Mapping[str, Any]:
-    tags = open_clip.list_pretrained_tags_by_model(model)
-    known = {tag: _statistics(open_clip.get_pretrained_cfg(model, tag)) for tag in tags}
+    known: dict[str, dict[str, Any]] = {}
+    for tag in open_clip.list_pretrained_tags_by_model(model):
+        config = open_clip.get_pretrained_cfg(model, tag)
+        known[tag] = {name: config[name] for name in _STATISTICS if name in config}
     if pretrained in known:
         return known[pretrained]
     agreed = list(known.values())
     return agreed[0] if agreed and all(config == agreed[0] for config in agreed) else {}
 
 
-def _statistics(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: config[name] for name in ("mean", "std", "interpolation", "resize_mode") if name in config}
-
-
-def _intermediates(network: nn.Module, images: Tensor, layers: list[int] | None, normalize: bool) -> list[Tensor]:
-    output = network.forward_intermediates(  # type: ignore[operator]
+def _intermediates(network: ImageTower, images: Tensor, layers: list[int] | None, normalize: bool) -> list[Tensor]:
+    output = network.forward_intermediates(
         images, indices=layers, normalize_intermediates=normalize, stop_early=True, intermediates_only=True
     )
-    return cast(list[Tensor], output["image_intermediates"])
-
-
-def _count_layers(blueprint: nn.Module, image_size: int) -> int:
-    with torch.device("meta"):
-        return len(_intermediates(blueprint, torch.zeros(1, 3, image_size, image_size), None, normalize=False))
-
-
-def _side(image_size: int | tuple[int, int]) -> int:
-    return image_size if isinstance(image_size, int) else image_size[0]
-
-
-@contextmanager
-def _without_warning_of_random_weights() -> Iterator[None]:
-    # Blueprints need no weights. open_clip logs to the root logger and has no option to disable the warning.
-    def is_other(record: logging.LogRecord) -> bool:
-        return not record.getMessage().startswith("No pretrained weights loaded for model")
-
-    logging.root.addFilter(is_other)
-    try:
-        yield
-    finally:
-        logging.root.removeFilter(is_other)
+    return output["image_intermediates"]

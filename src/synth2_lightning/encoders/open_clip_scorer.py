@@ -1,8 +1,7 @@
 """CLIPScore of image tokens and captions by an open_clip model."""
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -27,49 +26,34 @@ class OpenClipScorer(PairScorer):
 
     Raises:
         ValueError: If ``model`` is not an open_clip architecture.
-
-    Example:
-        >>> from synth2_lightning.encoders.vqgan import VQGANTokenizer
-        >>> tokenizer = VQGANTokenizer("package://synth2_lightning/scenes/tokenizer")
-        >>> OpenClipScorer(tokenizer, "ViT-B-32", "laion2b_s34b_b79k").model  # weights not read yet
-        'ViT-B-32'
     """
 
     def __init__(self, tokenizer: ImageTokenizer, model: str, pretrained: str) -> None:
         super().__init__()
         self.encoder = OpenClipImageTextEncoder(model, pretrained)
         self.tokenizer = tokenizer
-        self.model = model
-        self.pretrained = pretrained
         self._fingerprint: str | None = None
 
     def _load(self) -> None:
-        """Read the weights of tokenizer and model.
-
-        Raises:
-            FileNotFoundError: If ``pretrained`` is neither a tag nor an existing file.
-            OSError: If the weights or the text tower's vocabulary cannot be read.
-        """
         self.tokenizer.load()
         self.encoder.load()
         # Module names enter the fingerprint; these match the fingerprints in existing shards.
-        networks = nn.ModuleDict({"tokenizer": self.tokenizer, "network": cast(nn.Module, self.encoder.network)})
+        networks = nn.ModuleDict({"tokenizer": self.tokenizer, "network": self.encoder.get_submodule("network")})
         self._fingerprint = fingerprint_weights("open_clip", networks)
 
     def provenance(self) -> dict[str, Any]:
         """Return the model's name and a fingerprint of all weights, including the tokenizer's."""
-        return {"model": self.model, "pretrained": Path(self.pretrained).stem, "weights": self._fingerprint}
+        return self.encoder.provenance() | {"weights": self._fingerprint}
 
     @torch.no_grad()
     def score(self, tokens: VQTokens, captions: Sequence[str]) -> Float[Tensor, " batch"]:
         """Return one score per image-caption pair.
 
         Raises:
-            RuntimeError: If ``load()`` was not called.
             TypeError: If the tokenizer has no decoder.
             ValueError: If the tokens belong to another codebook.
         """
         if self._fingerprint is None:
-            raise RuntimeError(f"The weights of scorer {self.model!r} are not loaded; call load() before score().")
+            raise RuntimeError(f"The weights of scorer {self.encoder.model!r} are not loaded; call load() first.")
         images = self.encoder.embed_images(self.tokenizer.detokenize(tokens))
         return (images * self.encoder.embed_texts(captions)).sum(1)

@@ -7,7 +7,7 @@ Each level after the first quantizes the residual of the levels before (Juang an
 import json
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -21,6 +21,7 @@ from synth2_lightning.io.fingerprints import fingerprint_codebook
 from synth2_lightning.io.json_text import read_description
 from synth2_lightning.io.locations import resolve
 from synth2_lightning.io.safetensors import read_safetensors, write_safetensors
+from synth2_lightning.nn.nearest_codes import nearest_codes
 from synth2_lightning.types import Pixels, Quantization, VQTokens
 
 _CONFIG = "codebook.json"
@@ -96,7 +97,6 @@ class QuantizedEncoder(ImageTokenizer):
         self.register_buffer("codes", codes, persistent=False)
 
     def _load(self) -> None:
-        """Read encoder and codes, and fingerprint the codebook."""
         self.encoder.load()
         codes = read_safetensors(resolve(self._folder / _CODES, "codebook's codes"))["codes"]
         codes = codes[: self.num_levels].contiguous()
@@ -107,7 +107,7 @@ class QuantizedEncoder(ImageTokenizer):
     def tokenize(self, pixels: Pixels) -> VQTokens:
         """Return the ids of the nearest codes, level by level."""
         self._check_loaded()
-        return VQTokens(_nearest(self.encoder.encode_pixels(pixels), self.codes), self.codebook)
+        return VQTokens(nearest_codes(self.encoder.encode_pixels(pixels), self.codes), self.codebook)
 
     @torch.no_grad()
     def encode_pixels(self, pixels: Pixels) -> Float[Tensor, "batch tokens dim"]:
@@ -123,23 +123,12 @@ class QuantizedEncoder(ImageTokenizer):
         Raises:
             ValueError: If the ids belong to another codebook, are out of range, or have another number of levels.
         """
-        self._check(tokens.codebook, tokens.ids)
+        self._check_loaded()
+        self.check_tokens(tokens)
         return self._look_up(tokens.ids)
 
     def _look_up(self, ids: Int[Tensor, "batch tokens levels"]) -> Float[Tensor, "batch tokens dim"]:
         return torch.stack([codes[level] for codes, level in zip(self.codes, ids.unbind(2), strict=True)]).sum(0)
-
-    def _check(self, codebook: str, ids: Tensor) -> None:
-        self._check_loaded()
-        self.check_codebook(codebook)
-        if ids.shape[2] != self.num_levels:
-            raise ValueError(
-                f"The image tokens have {ids.shape[2]} levels, but codebook {self.codebook!r} has {self.num_levels}. "
-                "The shard is damaged; generate it again."
-            )
-        # On a GPU the check would synchronize in every step; the indexing kernel asserts the range there.
-        if not ids.is_cuda:
-            self.check_ids(ids)
 
     def _check_loaded(self) -> None:
         if not self.codebook:
@@ -191,7 +180,7 @@ class ResidualCodebookLearner(CodebookLearner):
         torch.Size([2, 4, 2])
     """
 
-    started: Tensor
+    initted: Tensor
 
     def __init__(
         self,
@@ -206,8 +195,8 @@ class ResidualCodebookLearner(CodebookLearner):
         self.encoder = encoder
         self.codebook_size = codebook_size
         self.num_levels = num_levels
-        self.quantizer: nn.Module | None = None
-        self.register_buffer("started", torch.tensor(False))
+        self.quantizer: Any = None
+        self.register_buffer("initted", torch.tensor(False))
         self._decay = decay
         self._revival_threshold = revival_threshold
 
@@ -226,14 +215,10 @@ class ResidualCodebookLearner(CodebookLearner):
             commitment_weight=0.0,  # codes are moving averages and need no loss
             rotation_trick=False,
             sync_codebook=torch.distributed.is_initialized(),
-        ).to(self.started.device)
+        ).to(self.initted.device)
 
     def quantize(self, pixels: Pixels) -> Quantization:
-        """Encode and quantize images; in training mode, update the codebook.
-
-        Raises:
-            RuntimeError: If ``load()`` was not called, or there was no training batch yet.
-        """
+        """Encode and quantize images as :meth:`quantize_features` does."""
         return self.quantize_features(self.encoder.encode_pixels(pixels))
 
     @torch.no_grad()
@@ -241,12 +226,12 @@ class ResidualCodebookLearner(CodebookLearner):
         """Quantize precomputed features; in training mode, update the codebook.
 
         Raises:
-            RuntimeError: If ``load()`` was not called, or there was no training batch yet.
+            RuntimeError: If there was no training batch yet.
         """
         quantizer = self._loaded()
         if self.training:
-            self.started.fill_(True)
-        elif not self.started:
+            self.initted.fill_(True)
+        elif not self.initted:
             # Otherwise the library would initialize the codes with held-out images.
             raise RuntimeError("The codebook is not initialized; expected a batch in training mode first.")
         # float32: distances of neighboring codes often differ only in the third digit.
@@ -255,7 +240,7 @@ class ResidualCodebookLearner(CodebookLearner):
             quantized, ids, _ = quantizer(flat)
         return Quantization(
             features=features.float(),
-            quantized=cast(Tensor, quantized).view_as(features),
+            quantized=quantized.view_as(features),
             ids=rearrange(ids, "1 (b n) l -> b n l", b=len(features)),
         )
 
@@ -264,31 +249,18 @@ class ResidualCodebookLearner(CodebookLearner):
 
         Raises:
             OSError: If the folder cannot be written.
-            RuntimeError: If ``load()`` was not called, or there was no training batch yet.
+            RuntimeError: If there was no training batch yet.
         """
         quantizer = self._loaded()
-        if not self.started:
+        if not self.initted:
             raise RuntimeError("The codebook is not initialized; train for at least one step before export().")
         config = {"encoder": self.encoder.name, "codebook_size": self.codebook_size, "num_levels": self.num_levels}
         with write_files(folder) as draft:
-            codes = cast(Tensor, quantizer.codebooks).float().cpu().contiguous()
+            codes = quantizer.codebooks.float().cpu().contiguous()
             write_safetensors({"codes": codes}, draft / _CODES)
             (draft / _CONFIG).write_text(json.dumps(config, indent=2) + "\n")
 
-    def _loaded(self) -> nn.Module:
+    def _loaded(self) -> Any:
         if self.quantizer is None:
             raise RuntimeError("The codebook is not loaded; call load() first.")
         return self.quantizer
-
-
-def _nearest(
-    features: Float[Tensor, "batch tokens dim"], codes: Float[Tensor, "levels codes dim"]
-) -> Int[Tensor, "batch tokens levels"]:
-    ids: list[Tensor] = []
-    with torch.autocast(features.device.type, enabled=False):  # as in ResidualCodebookLearner.quantize_features
-        residual = features.float()
-        for level in codes:
-            # |x - c|^2 without |x|^2, which is constant over codes.
-            ids.append((level.square().sum(-1) - 2 * residual @ level.T).argmin(-1))
-            residual = residual - level[ids[-1]]
-    return torch.stack(ids, dim=-1)

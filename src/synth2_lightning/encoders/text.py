@@ -1,6 +1,5 @@
 """Text encoders of transformers that condition the image generator: pretrained and frozen, or trained jointly."""
 
-import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from synth2_lightning.encoders.text_tokens import CaptionTokenizer
 from synth2_lightning.interfaces import FrozenModule, TextEncoder
 from synth2_lightning.io.huggingface import NewNetwork
 from synth2_lightning.io.locations import is_here, locate_model
+from synth2_lightning.io.log_filters import without_messages
 
 
 class TransformersTextEncoder(TextEncoder, ABC):
@@ -90,12 +90,10 @@ class TransformersTextEncoder(TextEncoder, ABC):
 
         Raises:
             ValueError: If a text contains no word.
-            RuntimeError: If ``load()`` was not called.
         """
         if self.network is None:
             raise RuntimeError(f"The weights of {type(self).__name__} are not loaded; call load() first.")
-        tokens = self.caption_tokenizer.tokenize(texts)
-        ids, mask = tokens.ids.to(self.anchor.device), tokens.mask.to(self.anchor.device)
+        ids, mask = (each.to(self.anchor.device) for each in self.caption_tokenizer.tokenize(texts))
         hidden: Tensor = self.network(input_ids=ids, attention_mask=mask.long()).last_hidden_state
         return hidden.to(self.anchor.dtype), mask
 
@@ -108,11 +106,6 @@ class PretrainedTextEncoder(FrozenModule, TransformersTextEncoder):
             be safetensors; remote code is not executed.
         max_length: Maximum number of tokens per text, including special tokens; longer texts are truncated and counted.
         dtype: Precision of the weights. Half precision suffices, and is faster on CPUs with bfloat16 instructions.
-
-    Example:
-        >>> encoder = PretrainedTextEncoder("google-t5/t5-small", max_length=32)  # reads no file
-        >>> encoder.name
-        't5-small'
     """
 
     def __init__(
@@ -152,7 +145,8 @@ class PretrainedTextEncoder(FrozenModule, TransformersTextEncoder):
         from transformers import AutoModelForTextEncoding
 
         config = self.config
-        with self._reading() as location, _without_report():
+        # transformers lists every unused tensor, such as those of CLIP's image tower.
+        with self._reading() as location, without_messages("transformers.modeling_utils", "LOAD REPORT"):
             network, info = AutoModelForTextEncoding.from_pretrained(
                 location,
                 config=config,
@@ -228,18 +222,3 @@ class NewTextEncoder(TransformersTextEncoder):
         from transformers import AutoModelForTextEncoding
 
         return AutoModelForTextEncoding.from_config(self.config)
-
-
-@contextmanager
-def _without_report() -> Iterator[None]:
-    # transformers lists every unused tensor, such as CLIP's image tower. Missing tensors raise an error in the caller.
-    logger = logging.getLogger("transformers.modeling_utils")
-    logger.addFilter(_is_no_report)
-    try:
-        yield
-    finally:
-        logger.removeFilter(_is_no_report)
-
-
-def _is_no_report(record: logging.LogRecord) -> bool:
-    return "LOAD REPORT" not in record.getMessage()

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,14 +10,6 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 _logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class TextTokens:
-    """Token ids of a batch of texts, padded on the right; ``mask`` is false at padding."""
-
-    ids: Int[Tensor, "batch length"]
-    mask: Bool[Tensor, "batch length"]
 
 
 class CaptionTokenizer:
@@ -50,8 +41,8 @@ class CaptionTokenizer:
         self.max_length = max_length
         self.num_truncated = 0
 
-    def tokenize(self, texts: Sequence[str]) -> TextTokens:
-        """Return the padded token ids of captions.
+    def tokenize(self, texts: Sequence[str]) -> tuple[Int[Tensor, "batch length"], Bool[Tensor, "batch length"]]:
+        """Return token ids, padded on the right, and a mask that is false at padding.
 
         Raises:
             ValueError: If a caption contains no word.
@@ -65,7 +56,7 @@ class CaptionTokenizer:
         self._count_truncated([text for text, encoding in zip(texts, encodings, strict=True) if encoding.overflowing])
         rows = [torch.tensor(encoding.ids) for encoding in encodings]
         masks = [torch.ones(len(row), dtype=torch.bool) for row in rows]
-        return TextTokens(pad_sequence(rows, batch_first=True), pad_sequence(masks, batch_first=True))
+        return pad_sequence(rows, batch_first=True), pad_sequence(masks, batch_first=True)
 
     def _count_truncated(self, truncated: list[str]) -> None:
         if truncated and not self.num_truncated:

@@ -1,8 +1,8 @@
 """Image encoders from timm: the feature map before pooling."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal, Protocol, runtime_checkable
 
 import timm
 import torch
@@ -16,7 +16,18 @@ from synth2_lightning.io.checkpoint_files import plain_values_only
 from synth2_lightning.io.locations import check_hub_name, resolve
 
 
-class TimmEncoder(FrozenEncoder):
+@runtime_checkable
+class TimmNetwork(Protocol):
+    """What timm's networks with intermediate feature maps have in common."""
+
+    pretrained_cfg: Mapping[str, object]
+    feature_info: Sequence[Mapping[str, object]]
+    forward_intermediates: Callable[..., list[Tensor]]
+    prune_intermediate_layers: Callable[..., object]
+    to: Callable[..., "TimmNetwork"]
+
+
+class TimmEncoder(FrozenEncoder[TimmNetwork]):
     """Frozen timm network: patch tokens of a transformer, or the feature map of a convolutional network.
 
     Class and register tokens are dropped. The last block includes the network's final normalization, if any; inner
@@ -70,27 +81,27 @@ class TimmEncoder(FrozenEncoder):
         name = f"{origin}/{stages[self._layer]}@{preprocessing.image_size}"
         super().__init__(name, preprocessing, _resized(blueprint, preprocessing.image_size))
 
-    def build_network(self) -> nn.Module:
+    def build_network(self) -> TimmNetwork:
         """Return the network with its weights, without the layers after ``layer``.
 
         Raises:
             OSError: If the Hub's weights cannot be read.
         """
         network = _resized(make_network(self._model, self._weights), self.image_size)
-        network.prune_intermediate_layers([self._layer], prune_norm=not self._is_last)  # type: ignore[operator]
+        network.prune_intermediate_layers([self._layer], prune_norm=not self._is_last)
         return network
 
     def feature_map(
-        self, network: nn.Module, images: Float[Tensor, "batch 3 size size"]
+        self, network: TimmNetwork, images: Float[Tensor, "batch 3 size size"]
     ) -> Float[Tensor, "batch dim height width"]:
         """Return the features of ``layer``."""
-        (features,) = network.forward_intermediates(  # type: ignore[operator]
+        (features,) = network.forward_intermediates(
             images, indices=[self._layer], norm=self._is_last, stop_early=True, intermediates_only=True
         )
-        return cast(Tensor, features)
+        return features
 
 
-def make_blueprint(model: str) -> nn.Module:
+def make_blueprint(model: str) -> TimmNetwork:
     """Return a network on torch's ``meta`` device, for its shapes and configuration.
 
     Raises:
@@ -102,12 +113,13 @@ def make_blueprint(model: str) -> nn.Module:
             "timm.list_models(), with or without a tag of timm.list_pretrained() after a dot."
         )
     with torch.device("meta"):
-        return cast(nn.Module, timm.create_model(model, pretrained=False))
+        network: TimmNetwork = timm.create_model(model, pretrained=False)
+        return network
 
 
-def stage_names(network: nn.Module) -> list[str]:
+def stage_names(network: TimmNetwork) -> list[str]:
     """Return the module names of the feature maps in timm's ``feature_info``."""
-    return [str(stage["module"]) for stage in network.feature_info]  # type: ignore[union-attr]
+    return [str(stage["module"]) for stage in network.feature_info]
 
 
 def find_stage(model: str, stages: Sequence[str], layer: int) -> int:
@@ -124,7 +136,7 @@ def find_stage(model: str, stages: Sequence[str], layer: int) -> int:
     return layer % len(stages)
 
 
-def make_network(model: str, weights: str | None) -> nn.Module:
+def make_network(model: str, weights: str | None) -> TimmNetwork:
     """Return a network with the weights of a local state dict, or of the Hub if ``weights`` is None.
 
     Raises:
@@ -132,21 +144,23 @@ def make_network(model: str, weights: str | None) -> nn.Module:
         ValueError: If the state dict does not match the network.
     """
     if weights is not None:
-        network = timm.create_model(model, pretrained=False)
+        blank = timm.create_model(model, pretrained=False)
         path = resolve(weights, f"state dict of {model}")
         with plain_values_only(path):
             state = load_state_dict(str(path), device="cpu", weights_only=True)
-        match_state_dict(network, state, path)
-        return cast(nn.Module, network)
+        match_state_dict(blank, state, path)
+        local: TimmNetwork = blank
+        return local
     check_hub_name(model)
     try:
-        return cast(nn.Module, timm.create_model(model, pretrained=True))
+        network: TimmNetwork = timm.create_model(model, pretrained=True)
     except Exception as error:  # the Hub client's errors have no common base class
         raise OSError(
             f"The weights of timm's {model!r} could not be read: {error}. Without a network connection, pass a local "
             "state dict as `weights`, such as weights://efficientnet-lite0/efficientnet-lite0-57934424.pth for "
             "tf_efficientnet_lite0."
         ) from error
+    return network
 
 
 def match_state_dict(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
@@ -191,7 +205,7 @@ def _without_counters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in state.items() if not name.endswith("num_batches_tracked")}
 
 
-def _resized(network: nn.Module, image_size: int) -> nn.Module:
+def _resized(network: TimmNetwork, image_size: int) -> TimmNetwork:
     # Convolutional networks accept any size and lack this method.
     if callable(resize := getattr(network, "set_input_size", None)):
         resize(image_size)

@@ -1,13 +1,12 @@
 """Feature maps of a timm network at several depths, for perceptual losses."""
 
 from collections.abc import Sequence
-from typing import cast
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from synth2_lightning.encoders.timm import find_stage, make_blueprint, make_network, stage_names
+from synth2_lightning.encoders.timm import TimmNetwork, find_stage, make_blueprint, make_network, stage_names
 from synth2_lightning.nn.perceptual import FeatureExtractor
 
 
@@ -48,35 +47,24 @@ class TimmFeatures(FeatureExtractor):
         self._weights = weights
         self._layers = sorted({find_stage(model, names, layer) for layer in layers})
         self.stages = tuple(names[layer] for layer in self._layers)
-        statistics = cast(dict[str, tuple[float, float, float]], blueprint.pretrained_cfg)
         for name in ("mean", "std"):
-            self.register_buffer(name, torch.tensor(statistics[name]).view(1, 3, 1, 1), persistent=False)
-        self.network: nn.Module | None = None
+            self.register_buffer(name, torch.tensor(blueprint.pretrained_cfg[name]).view(1, 3, 1, 1), persistent=False)
+        self.network: TimmNetwork | None = None
 
     def _load(self) -> None:
-        """Read the weights.
-
-        Raises:
-            OSError: If the weights cannot be read.
-            ValueError: If the weights do not match the network.
-        """
         network = make_network(self._model, self._weights)
-        network.prune_intermediate_layers(self._layers, prune_norm=True)  # type: ignore[operator]
-        self.network = network.to(self.mean.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network.prune_intermediate_layers(self._layers, prune_norm=True)
+        self.network = network.to(self.mean.device, memory_format=torch.channels_last)
 
     def extract(self, images: Float[Tensor, "batch 3 height width"]) -> list[Float[Tensor, "batch _ _ _"]]:
-        """Return one feature map per layer.
-
-        Raises:
-            RuntimeError: If ``load()`` was not called.
-        """
+        """Return one feature map per layer."""
         if self.network is None:
             raise RuntimeError(f"The weights of {self._model!r} are not loaded; call load() first.")
         normalized = ((images + 1) / 2 - self.mean) / self.std
-        return cast(
-            list[Tensor],
-            self.network.forward_intermediates(  # type: ignore[operator]
-                normalized.contiguous(memory_format=torch.channels_last),
-                indices=self._layers, norm=False, stop_early=True, intermediates_only=True,
-            ),
-        )  # fmt: skip
+        return self.network.forward_intermediates(
+            normalized.contiguous(memory_format=torch.channels_last),
+            indices=self._layers,
+            norm=False,
+            stop_early=True,
+            intermediates_only=True,
+        )

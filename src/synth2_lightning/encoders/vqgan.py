@@ -5,12 +5,12 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from diffusers import VQModel
 from einops import rearrange
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from synth2_lightning.encoders.frozen import FrozenEncoder, Preprocessing
@@ -19,12 +19,13 @@ from synth2_lightning.io.atomic import write_files
 from synth2_lightning.io.fingerprints import fingerprint_codebook
 from synth2_lightning.io.locations import is_here, locate_model
 from synth2_lightning.nn.moving_codebook import MovingCodebook, spherical
+from synth2_lightning.nn.nearest_codes import nearest_codes
 from synth2_lightning.types import Pixels, Reconstruction, VQTokens
 
 _HALF = (0.5, 0.5, 0.5)
 
 
-class VQGANTokenizer(FrozenEncoder, ImageTokenizer):
+class VQGANTokenizer(FrozenEncoder[VQModel], ImageTokenizer):
     """Pretrained VQ-GAN: encodes images as codebook ids in raster order, decodes ids to codebook vectors or images.
 
     Args:
@@ -69,29 +70,28 @@ class VQGANTokenizer(FrozenEncoder, ImageTokenizer):
         self.codebook_size = config["num_vq_embeddings"]
         self.codebook = ""
 
-    def build_network(self) -> nn.Module:
+    def build_network(self) -> VQModel:
         """Return the VQ-GAN with its weights."""
-        network = VQModel.from_pretrained(
+        return VQModel.from_pretrained(
             self._model, subfolder=self._subfolder, use_safetensors=True, local_files_only=is_here(self._model)
         )
-        return cast(nn.Module, network)
 
     def _load(self) -> None:
-        """Read the weights and fingerprint the codebook."""
         super()._load()
         self.codebook = fingerprint_codebook(self.name, self._vectors)
 
     def feature_map(
-        self, network: nn.Module, images: Float[Tensor, "batch 3 size size"]
+        self, network: VQModel, images: Float[Tensor, "batch 3 size size"]
     ) -> Float[Tensor, "batch dim height width"]:
         """Return the encoder's output before quantization."""
-        return cast(Tensor, cast(VQModel, network).encode(images).latents)
+        latents: Tensor = network.encode(images).latents
+        return latents
 
     @torch.no_grad()
     def tokenize(self, pixels: Pixels) -> VQTokens:
         """Return the ids of the nearest codes."""
         latents = super().encode_pixels(pixels)
-        return VQTokens(_nearest(latents, self._vectors), self.codebook)
+        return VQTokens(nearest_codes(latents, self._vectors[None]), self.codebook)
 
     @torch.no_grad()
     def encode_pixels(self, pixels: Pixels) -> Float[Tensor, "batch tokens dim"]:
@@ -105,7 +105,7 @@ class VQGANTokenizer(FrozenEncoder, ImageTokenizer):
         Raises:
             ValueError: If the ids belong to another codebook, are out of range, or have more than one level.
         """
-        self._check(tokens.codebook, tokens.ids)
+        self.check_tokens(tokens)
         return self._vectors[tokens.ids[..., 0]]
 
     @torch.no_grad()
@@ -122,25 +122,15 @@ class VQGANTokenizer(FrozenEncoder, ImageTokenizer):
                 f"as the {self.num_tokens} of {self.name!r}."
             )
         codes = rearrange(self.embed_tokens(tokens), "b (h w) d -> b d h w", h=side)
-        images = _decode(cast(VQModel, self.network), codes).float() * self.std + self.mean
+        images = _decode(self.network, codes).float() * self.std + self.mean
         return Pixels((images * 255).round().clamp(0, 255).to(torch.uint8))
 
     @property
     def _vectors(self) -> Float[Tensor, "codes dim"]:
         if self.network is None:
             raise RuntimeError(f"The codebook of tokenizer {self.name!r} is not loaded; call load() first.")
-        return cast(Tensor, cast(VQModel, self.network).quantize.embedding.weight)
-
-    def _check(self, codebook: str, ids: Tensor) -> None:
-        self.check_codebook(codebook)
-        if ids.shape[2] != self.num_levels:
-            raise ValueError(
-                f"The image tokens have {ids.shape[2]} levels; {self.name!r} expected one. Use the tokenizer that "
-                "created them."
-            )
-        # On a GPU the check would synchronize in every step; the indexing kernel asserts the range there.
-        if not ids.is_cuda:
-            self.check_ids(ids)
+        vectors: Tensor = self.network.quantize.embedding.weight
+        return vectors
 
 
 class TrainableTokenizer(Loadable, nn.Module, ABC):
@@ -223,11 +213,10 @@ class TrainableVQGAN(TrainableTokenizer):
         self.codebook = MovingCodebook(codebook_size, embed_dim, decay, revival_threshold, num_free_batches)
 
     def reconstruct(self, pixels: Pixels) -> Reconstruction:
-        """Encode, quantize and decode; in training mode, update the codebook."""
+        """Return the reconstruction; in training mode, update the codebook."""
         images = self.preprocessing.frame(pixels.values).to(self.network.dtype) / 127.5 - 1
         latents = self.network.encode(images.contiguous(memory_format=torch.channels_last)).latents
-        flat = rearrange(latents, "b d h w -> (b h w) d")
-        flat = spherical(flat)
+        flat = spherical(rearrange(latents, "b d h w -> (b h w) d"))
         codes, ids = self.codebook(flat)
         commitment = (flat - codes.detach()).square().mean()
         decoded = _decode(self.network, rearrange(codes, "(b h w) d -> b d h w", b=len(images), h=latents.shape[2]))
@@ -241,12 +230,8 @@ class TrainableVQGAN(TrainableTokenizer):
 
     @torch.no_grad()
     def export(self, folder: Path) -> None:
-        """Write the weights for :class:`VQGANTokenizer`; warn and write nothing if quantization has not started.
-
-        Raises:
-            OSError: If the folder cannot be written.
-        """
-        if not self.codebook.has_started:
+        """Write the weights for :class:`VQGANTokenizer`; warn and write nothing if quantization has not started."""
+        if not self.codebook.initted:
             warnings.warn(
                 f"No VQ-GAN was written to {folder}: it was trained on {int(self.codebook.num_batches)} training "
                 f"batches, and quantization starts after num_free_batches={self.codebook.num_free_batches}. Train "
@@ -254,20 +239,21 @@ class TrainableVQGAN(TrainableTokenizer):
                 stacklevel=2,
             )
             return
-        self.network.quantize.embedding.weight.copy_(self.codebook.vectors)
+        self.network.quantize.embedding.weight.copy_(self.codebook.embed)
         with write_files(folder) as draft:
             self.network.save_pretrained(draft)
 
 
 def _read_config(model: str, subfolder: str | None) -> dict[str, Any]:
     try:
-        return cast(dict[str, Any], VQModel.load_config(model, subfolder=subfolder, local_files_only=is_here(model)))
+        config: dict[str, Any] = VQModel.load_config(model, subfolder=subfolder, local_files_only=is_here(model))
     except OSError as error:
         reason = " ".join(str(error).split())[:300]
         raise OSError(
             f"The config.json of VQ-GAN {model} cannot be read: {reason}. Expected the folder or Hub id of a diffusers "
             "VQModel, and its subfolder."
         ) from error
+    return config
 
 
 def _check_size(image_size: int, num_blocks: int) -> None:
@@ -279,16 +265,8 @@ def _check_size(image_size: int, num_blocks: int) -> None:
         )
 
 
-def _nearest(
-    latents: Float[Tensor, "batch tokens dim"], vectors: Float[Tensor, "codes dim"]
-) -> Int[Tensor, "batch tokens 1"]:
-    # |x - v|^2 without |x|^2, which is constant over codes; float32, because half precision confuses near codes.
-    with torch.autocast(latents.device.type, enabled=False):
-        distances = vectors.float().square().sum(-1) - 2 * latents.float() @ vectors.float().T
-    return distances.argmin(-1, keepdim=True)
-
-
 def _decode(network: VQModel, codes: Float[Tensor, "batch dim h w"]) -> Float[Tensor, "batch 3 height width"]:
     # VQModel.decode would quantize again or look ids up, depending on the configuration.
     spatial = codes if network.config.norm_type == "spatial" else None
-    return cast(Tensor, network.decoder(network.post_quant_conv(codes), spatial))
+    images: Tensor = network.decoder(network.post_quant_conv(codes), spatial)
+    return images

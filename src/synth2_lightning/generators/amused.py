@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from einops import rearrange
@@ -48,11 +48,6 @@ class AmusedGenerator(ImageGenerator):
     Raises:
         FileNotFoundError: If the folder or one of its subfolders does not exist.
         ValueError: If ``num_steps`` or ``guidance_scale`` is below 1.
-
-    Example:
-        >>> generator = AmusedGenerator("amused/amused-256", num_steps=8)  # weights not read yet
-        >>> generator.num_steps, generator.guidance_scale
-        (8, 10.0)
     """
 
     micro_conditions: Float[Tensor, "5"]
@@ -93,12 +88,6 @@ class AmusedGenerator(ImageGenerator):
         self.register_buffer("micro_conditions", conditions, persistent=False)
 
     def _load(self) -> None:
-        """Read the weights and fingerprint the codebook.
-
-        Raises:
-            OSError: If the weights cannot be read.
-            ValueError: If ``negative_text`` exceeds the text encoder's context length.
-        """
         from diffusers import AmusedScheduler, UVit2DModel, VQModel
         from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
@@ -124,7 +113,7 @@ class AmusedGenerator(ImageGenerator):
         self.codebook_size = int(vqgan.config.num_vq_embeddings)
 
     def provenance(self) -> dict[str, Any]:
-        """Return the settings that determine the tokens, besides caption and seed."""
+        """Return fingerprints of the weights and every argument of the sampler."""
         return {
             "generator": f"amused:{self._model}",
             "weights": fingerprint_weights("amused", self),
@@ -139,12 +128,7 @@ class AmusedGenerator(ImageGenerator):
 
     @torch.no_grad()
     def generate(self, captions: Sequence[str], seeds: Sequence[int]) -> VQTokens:
-        """Return the tokens of one image per caption, in raster order.
-
-        Raises:
-            RuntimeError: If ``load()`` was not called.
-            ValueError: If a caption is empty, or the numbers of captions and seeds differ.
-        """
+        """Return the tokens of one image per caption, in raster order."""
         self.check_request(captions, seeds)
         if self.transformer is None:
             raise RuntimeError("AmusedGenerator is not loaded; call load() before generate().")
@@ -178,16 +162,16 @@ class AmusedGenerator(ImageGenerator):
         self, ids: Int[Tensor, "batch side side"], pooled: Tensor, hidden: Tensor
     ) -> Float[Tensor, "batch codes side side"]:
         copies = len(pooled) // len(ids)  # two with guidance: unconditional and conditional
-        logits = self.transformer(
+        logits: Tensor = self.transformer(
             ids.repeat(copies, 1, 1),
             encoder_hidden_states=hidden,
             pooled_text_emb=pooled,
             micro_conds=self.micro_conditions.expand(len(pooled), -1),
         ).float()
         if copies == 1:
-            return cast(Tensor, logits)
+            return logits
         null, conditional = logits.chunk(2)
-        return cast(Tensor, null + self.guidance_scale * (conditional - null))
+        return null + self.guidance_scale * (conditional - null)
 
     def _is_too_long(self, text: str) -> bool:
         return len(self._tokenizer(text, verbose=False).input_ids) > self._text_length

@@ -36,11 +36,6 @@ class ChatServer:
     Attributes:
         num_answers: Number of answers received so far.
         num_retries: Number of retries so far.
-
-    Example:
-        >>> server = ChatServer("http://127.0.0.1:8000/v1", RequestLimits(num_concurrent=64))
-        >>> asyncio.run(server.send_all({}, "", print)) is None  # no request, no failure
-        True
     """
 
     def __init__(self, base_url: str, limits: RequestLimits) -> None:
@@ -94,7 +89,7 @@ class ChatServer:
     async def _request(
         self, client: "AsyncOpenAI", request: dict[str, Any], key: str, stop: asyncio.Event
     ) -> Completion | Failure | None:
-        """Send a request until it is answered or finally fails; return ``None`` if ``stop`` was set before."""
+        """Return the answer or the final failure; ``None`` if ``stop`` was set before."""
         num_tries, num_answers = 0, self.num_answers
         for num_failures in count(1):
             while not stop.is_set() and (seconds := self._pacer.take_turn()) > 0:

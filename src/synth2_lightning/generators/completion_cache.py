@@ -2,9 +2,8 @@
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from types import TracebackType
 
 from synth2_lightning.io.paths import expand_home
 from synth2_lightning.types import Completion
@@ -19,7 +18,7 @@ CREATE TABLE IF NOT EXISTS completions (
 """
 
 
-class CompletionCache:
+class CompletionCache(AbstractContextManager["CompletionCache"]):
     """Completions by the fingerprint of their request, in one SQLite file.
 
     ``put`` commits before it returns, so that answers survive a crash of the process. Processes of one machine can
@@ -29,7 +28,7 @@ class CompletionCache:
         folder: Folder of the file; created if it does not exist.
 
     Raises:
-        OSError: If the file cannot be opened.
+        OSError: If the file cannot be opened, read or written.
         ValueError: If the file is not a cache, or is damaged.
 
     Example:
@@ -53,12 +52,7 @@ class CompletionCache:
             raise
 
     def get(self, request: bytes) -> Completion | None:
-        """Return the completion of a request, or ``None`` if it is not cached.
-
-        Raises:
-            OSError: If the file cannot be read.
-            ValueError: If the file is damaged.
-        """
+        """Return the completion of a request, or ``None`` if it is not cached; raises as the constructor does."""
         with self._translate_errors():
             row = self._connection.execute(
                 "SELECT text, finish_reason, num_prompt_tokens, num_tokens FROM completions WHERE request = ?",
@@ -67,12 +61,7 @@ class CompletionCache:
         return None if row is None else Completion(*row)
 
     def put(self, request: bytes, completion: Completion) -> None:
-        """Store a completion; if the request is already cached, keep the first one.
-
-        Raises:
-            OSError: If the file cannot be written.
-            ValueError: If the file is damaged.
-        """
+        """Store a completion; if the request is already cached, keep the first one. Raises as the constructor does."""
         row = (completion.text, completion.finish_reason, completion.num_prompt_tokens, completion.num_tokens)
         with self._translate_errors():
             self._connection.execute("INSERT OR IGNORE INTO completions VALUES (?, ?, ?, ?, ?)", (request, *row))
@@ -82,13 +71,7 @@ class CompletionCache:
         with self._translate_errors():
             return int(self._connection.execute("SELECT count(*) FROM completions").fetchone()[0])
 
-    def __enter__(self) -> "CompletionCache":
-        """Return the cache."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Close the file."""
         self._connection.close()
 

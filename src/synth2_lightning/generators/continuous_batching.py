@@ -25,16 +25,7 @@ KeysAndValues = tuple[Float[Tensor, "groups length dim"], Float[Tensor, "groups 
 
 @dataclass(frozen=True, slots=True)
 class TokenRequest:
-    """Prompt and seed of one completion.
-
-    Args:
-        prompt: Token ids after the shared prefix; at least one.
-        seed: Seed of the sampling.
-
-    Example:
-        >>> TokenRequest((5, 7), seed=3).prompt
-        (5, 7)
-    """
+    """Prompt and seed of one completion; the prompt is one or more token ids after the shared prefix."""
 
     prompt: tuple[int, ...]
     seed: int
@@ -42,16 +33,7 @@ class TokenRequest:
 
 @dataclass(frozen=True, slots=True)
 class TokenCompletion:
-    """Token ids of one completion.
-
-    Args:
-        tokens: Token ids without the end token.
-        is_finished: Whether the model ended the text; false if it was cut at ``max_new_tokens``.
-
-    Example:
-        >>> TokenCompletion((5, 7), is_finished=True).tokens
-        (5, 7)
-    """
+    """Token ids of one completion without the end token; not finished if cut at ``max_new_tokens``."""
 
     tokens: tuple[int, ...]
     is_finished: bool
@@ -185,18 +167,16 @@ class ContinuousBatch:
         while len(completions) < len(requests):
             for slot, row in enumerate(rows):
                 if row is None and waiting:
-                    rows[slot] = self._begin(*waiting.popleft())
+                    index, request = waiting.popleft()
+                    generator = torch.Generator().manual_seed(request.seed)
+                    uniforms = torch.rand(self.settings.max_new_tokens, generator=generator).tolist()
+                    rows[slot] = _Row(index, request.prompt, uniforms)
             self._step(rows)
             for slot, row in enumerate(rows):
                 if row is not None and (completion := self._finish(row)) is not None:
                     completions[row.index] = completion
                     rows[slot] = None
         return [completions[index] for index in range(len(requests))]
-
-    def _begin(self, index: int, request: TokenRequest) -> _Row:
-        generator = torch.Generator().manual_seed(request.seed)
-        uniforms = torch.rand(self.settings.max_new_tokens, generator=generator).tolist()
-        return _Row(index, request.prompt, uniforms)
 
     def _step(self, rows: Sequence[_Row | None]) -> None:
         """Process one token per row; idle rows process token 0 to keep the shapes constant."""
@@ -215,16 +195,16 @@ class ContinuousBatch:
             use_cache=True,
             prefix=self.prefix,
         ).logits[:, -1]
-        sampling_rows = []
+        sampling = {}
         for slot, row in enumerate(rows):
             if row is not None:
                 row.num_read += 1
                 if row.num_read >= len(row.prompt):
-                    sampling_rows.append((slot, row))
-        if sampling_rows:
-            uniforms = torch.tensor([row.uniforms[len(row.tokens)] for _, row in sampling_rows], device=self._device)
-            sampled = sample_tokens(logits[[slot for slot, _ in sampling_rows]], uniforms, self.settings)
-            for (_, row), token in zip(sampling_rows, sampled.tolist(), strict=True):
+                    sampling[slot] = row
+        if sampling:
+            uniforms = [row.uniforms[len(row.tokens)] for row in sampling.values()]
+            sampled = sample_tokens(logits[list(sampling)], torch.tensor(uniforms, device=self._device), self.settings)
+            for row, token in zip(sampling.values(), sampled.tolist(), strict=True):
                 row.tokens.append(token)
 
     def _finish(self, row: _Row) -> TokenCompletion | None:

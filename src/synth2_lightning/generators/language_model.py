@@ -52,10 +52,6 @@ class LanguageModelCaptionGenerator(CaptionGenerator):
 
     Raises:
         ValueError: If ``num_rows`` is below 1.
-
-    Example:
-        >>> LanguageModelCaptionGenerator("HuggingFaceTB/SmolLM2-135M-Instruct").model_name
-        'HuggingFaceTB/SmolLM2-135M-Instruct'
     """
 
     anchor: Tensor
@@ -72,6 +68,7 @@ class LanguageModelCaptionGenerator(CaptionGenerator):
         if num_rows < 1:
             raise ValueError(f"LanguageModelCaptionGenerator got num_rows={num_rows}; expected 1 or more.")
         self.model = model
+        self.model_name = gguf_file.removesuffix(".gguf") if gguf_file else model
         self.gguf_file = gguf_file
         self.dtype: Literal["float32", "bfloat16", "float16"] = dtype
         self.num_rows = num_rows
@@ -79,11 +76,6 @@ class LanguageModelCaptionGenerator(CaptionGenerator):
         self.network: Any = None
         self._prefixes: dict[tuple[int, ...], list[KeysAndValues]] = {}
         self.register_buffer("anchor", torch.zeros(()), persistent=False)
-
-    @property
-    def model_name(self) -> str:  # type: ignore[override]  # derived from the arguments
-        """Name of the model in caption records."""
-        return self.gguf_file.removesuffix(".gguf") if self.gguf_file else self.model
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -98,11 +90,6 @@ class LanguageModelCaptionGenerator(CaptionGenerator):
         )
 
     def _load(self) -> None:
-        """Read the weights.
-
-        Raises:
-            ValueError: If the model is not a causal language model, or its attention does not support a shared prefix.
-        """
         from transformers import AttentionInterface
 
         AttentionInterface.register(_ATTENTION, attend_to_prefix_and_suffix)
@@ -125,7 +112,6 @@ class LanguageModelCaptionGenerator(CaptionGenerator):
 
         Raises:
             ValueError: If the numbers of seeds and prompts differ, or a prompt exceeds the model's positions.
-            RuntimeError: If ``load()`` was not called.
         """
         if self.network is None:
             raise RuntimeError("LanguageModelCaptionGenerator is not loaded; call load() before generate().")

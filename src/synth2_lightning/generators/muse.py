@@ -120,11 +120,6 @@ class MuseGenerator(ImageGenerator):
         self._compile_network = compile_network
 
     def _load(self) -> None:
-        """Read the weights of tokenizer, text encoder and network.
-
-        Raises:
-            ValueError: If the generator was trained on another codebook than the tokenizer's.
-        """
         self.tokenizer.load()
         self.text_encoder.load()
         if self._codebook != self.tokenizer.codebook:
@@ -143,7 +138,7 @@ class MuseGenerator(ImageGenerator):
             self.fingerprint = f"muse:{hashlib.file_digest(file, 'sha256').hexdigest()[:8]}"
 
     def provenance(self) -> dict[str, Any]:
-        """Return the settings that determine the tokens, besides caption and seed."""
+        """Return fingerprints of the weights and every argument of the sampler."""
         return {
             "generator": self.fingerprint,
             "codebook": self._codebook,
@@ -156,25 +151,12 @@ class MuseGenerator(ImageGenerator):
 
     @torch.no_grad()
     def generate(self, captions: Sequence[str], seeds: Sequence[int]) -> VQTokens:
-        """Return the tokens of one image per caption; they depend on caption and seed, not on the batch.
-
-        Raises:
-            RuntimeError: If ``load()`` was not called.
-            ValueError: If a caption is empty, or the numbers of captions and seeds differ.
-        """
+        """Return the tokens of one image per caption; they depend on caption and seed, not on the batch."""
         self.check_request(captions, seeds)
         if not self.fingerprint:
             raise RuntimeError("MuseGenerator is not loaded; call load() before generate().")
-        return sample_tokens(
-            self.network,
-            self.tokenizer,
-            self.text_encoder,
-            captions,
-            seeds,
-            self.sampling,
-            self.order,
-            self.negative_text,
-        )
+        networks = self.network, self.tokenizer, self.text_encoder
+        return sample_tokens(*networks, captions, seeds, self.sampling, self.order, self.negative_text)
 
 
 def sample_tokens(
@@ -197,23 +179,16 @@ def sample_tokens(
         null = embeddings[-1:, :length].expand(len(captions), -1, -1), mask[-1:, :length].expand(len(captions), -1)
         is_null = torch.full((len(captions),), not negative_text, device=embeddings.device)
         null_text = network.encode_text(*null, is_null)
-    uniform = torch.stack([_sample_uniform(seed, noise_shape(network, sampling)) for seed in seeds])
-    codebook = tokenizer.codebook
-    ids = decode_in_parallel(
-        network,
-        lambda ids: tokenizer.embed_tokens(VQTokens(ids, codebook)),
-        text,
-        null_text,
-        uniform.to(embeddings.device),
-        sampling,
-        order,
-    )
-    return VQTokens(ids, codebook)
-
-
-def _sample_uniform(seed: int, shape: tuple[int, ...]) -> Tensor:
+    shape = noise_shape(network, sampling)
     # On the CPU, so that the numbers do not depend on the GPU.
-    return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+    uniform = torch.stack([torch.rand(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+    codebook = tokenizer.codebook
+
+    def embed(ids: Tensor) -> Tensor:
+        return tokenizer.embed_tokens(VQTokens(ids, codebook))
+
+    uniform = uniform.to(embeddings.device)
+    return VQTokens(decode_in_parallel(network, embed, text, null_text, uniform, sampling, order), codebook)
 
 
 def _gather(weight: Tensor) -> Tensor:

@@ -103,13 +103,7 @@ class OpenAICaptionGenerator(CaptionGenerator):
         self.num_cached = 0
 
     def _load(self) -> None:
-        """Check the API key and the cache; send no request.
-
-        Raises:
-            OSError: If the cache cannot be opened.
-            PermissionError: If OpenAI's server is used without a key.
-            ValueError: If the key is malformed, or the cache is damaged.
-        """
+        """Check the API key and the cache; send no request."""
         self._read_key()
         if self.cache is not None:
             with CompletionCache(self.cache) as cache:

@@ -30,10 +30,6 @@ class Failure:
         error: Exception type to raise after the last try.
         is_busy: Whether the server reported a rate limit.
         retry_after: Seconds until the server accepts a retry; 0 if unknown.
-
-    Example:
-        >>> Failure(reason="answered 500").advice
-        ''
     """
 
     reason: str

@@ -20,10 +20,6 @@ class SamplingSettings:
 
     Raises:
         ValueError: If a value is out of range.
-
-    Example:
-        >>> SamplingSettings(temperature=0.7).top_k
-        50
     """
 
     max_new_tokens: int = 64

@@ -9,11 +9,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 from PIL import Image
 
 from synth2_lightning.interfaces.loading import Loadable
-from synth2_lightning.types import (
-    CaptionRecord,
-    Concept,
-    Verdict,
-)
+from synth2_lightning.types import CaptionRecord, Concept, Verdict
 
 
 @runtime_checkable

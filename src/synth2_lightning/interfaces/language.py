@@ -8,22 +8,22 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from synth2_lightning.interfaces.loading import FrozenModule, Loadable
-from synth2_lightning.types import (
-    Completion,
-    GenerationSettings,
-    Prompt,
-    TokenLoss,
-)
+from synth2_lightning.types import Completion, GenerationSettings, Prompt, TokenLoss
 
 
 class LanguageDecoder(Loadable, nn.Module, ABC):
     """Generates text from visual tokens. Owns the tokenizer and defines how visual tokens condition the LM.
 
+    A prompt is text between the visual tokens and a row's text, such as a question. It is given and never a target:
+    :meth:`loss` and :meth:`generate` condition on it in the same way.
+
     Attributes:
-        embed_dim: E, expected width of the visual tokens.
+        embed_dim: Expected width of the visual tokens.
+        prompt: Prompt of all rows if a call passes no ``prompts``; empty for none.
     """
 
     embed_dim: int
+    prompt: str = ""
 
     @abstractmethod
     def loss(
@@ -34,7 +34,14 @@ class LanguageDecoder(Loadable, nn.Module, ABC):
     ) -> TokenLoss:
         """Negative log-likelihood of each text and its end-of-text token, given its visual tokens and its prompt.
 
-        Prompt tokens are not targets.
+        Args:
+            visual: Visual tokens, one row per text.
+            texts: Captions or answers.
+            prompts: One per text, each used instead of ``prompt``; ``None`` uses ``prompt`` for all.
+
+        Raises:
+            ValueError: If a text is empty, or too long for the language model, or the number of prompts is not that of
+                the texts.
         """
 
     @abstractmethod
@@ -44,7 +51,17 @@ class LanguageDecoder(Loadable, nn.Module, ABC):
         settings: GenerationSettings,
         prompts: Sequence[str] | None = None,
     ) -> list[str]:
-        """Generate one text per row."""
+        """Generate one text per row, without its prompt.
+
+        Args:
+            visual: Visual tokens.
+            settings: Decoding settings.
+            prompts: One per row, each used instead of ``prompt``; ``None`` uses ``prompt`` for all.
+
+        Raises:
+            ValueError: If the texts may get too long for the language model, or the number of prompts is not that of
+                the rows.
+        """
 
     def fingerprint_vocabulary(self) -> str | None:
         """Return a checksum of the vocabulary and its ids; ``None`` disables the comparison on loading weights."""
@@ -53,7 +70,7 @@ class LanguageDecoder(Loadable, nn.Module, ABC):
     def attention(
         self, visual: Float[Tensor, "batch queries width"], texts: Sequence[str]
     ) -> list[Float[Tensor, "words queries"]]:
-        """Attention of each word of each text over the visual tokens, for visualization; rows sum to one.
+        """Attention of each word of each text, after ``prompt``, over the visual tokens; rows sum to one.
 
         Words are those of ``text.split()``.
 

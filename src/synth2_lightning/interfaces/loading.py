@@ -11,7 +11,7 @@ class Loadable:
     """Base class of components that read weights, an index or a vocabulary after construction.
 
     ``__init__`` may read a configuration or a tokenizer, so that widths are known. Subclasses override :meth:`_load` to
-    read the rest.
+    read the rest. Methods that need it raise a ``RuntimeError`` before :meth:`load`.
 
     Example:
         >>> class Words(Loadable):
@@ -26,7 +26,12 @@ class Loadable:
     _is_loaded = False  # a class attribute, so that it exists without __init__
 
     def load(self) -> None:
-        """Call :meth:`_load` once; calls after the first successful one have no effect."""
+        """Call :meth:`_load` once; calls after the first successful one have no effect.
+
+        Raises:
+            OSError: If a file is missing or cannot be read.
+            ValueError: If its content does not match the component's arguments.
+        """
         if not self._is_loaded:
             self._load()
             self._is_loaded = True

@@ -9,12 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from synth2_lightning.interfaces.loading import FrozenModule
-from synth2_lightning.types import (
-    ImageInput,
-    MixedImages,
-    Pixels,
-    VQTokens,
-)
+from synth2_lightning.types import ImageInput, MixedImages, Pixels, VQTokens
 
 
 class ImageEncoder(FrozenModule, ABC):
@@ -25,8 +20,8 @@ class ImageEncoder(FrozenModule, ABC):
 
     Attributes:
         name: Name of the network; part of the fingerprint of a codebook over its features.
-        num_tokens: N, embeddings per image.
-        embed_dim: D, width of an embedding.
+        num_tokens: Embeddings per image.
+        embed_dim: Width of an embedding.
         image_size: Height and width in pixels of the training images.
     """
 
@@ -45,7 +40,11 @@ class ImageEncoder(FrozenModule, ABC):
         Raises:
             TypeError: If the encoder has no codebook.
         """
-        raise TypeError(self._no_codebook(tokens.codebook))
+        raise TypeError(
+            f"{type(self).__name__} {self.name!r} has no codebook and cannot embed image tokens of codebook "
+            f"{tokens.codebook!r}; expected pixels. Use the encoder that made the tokens "
+            "(encoders.vqgan.VQGANTokenizer or encoders.quantized.QuantizedEncoder)."
+        )
 
     @final  # type: ignore[misc]  # torch declares forward as an attribute
     def forward(self, image: ImageInput) -> Float[Tensor, "batch tokens dim"]:
@@ -60,13 +59,6 @@ class ImageEncoder(FrozenModule, ABC):
             case _:
                 assert_never(image)
 
-    def _no_codebook(self, codebook: str) -> str:
-        return (
-            f"{type(self).__name__} {self.name!r} has no codebook and cannot embed image tokens of codebook "
-            f"{codebook!r}; expected pixels. Use the encoder that made the tokens (encoders.vqgan.VQGANTokenizer or "
-            "encoders.quantized.QuantizedEncoder)."
-        )
-
 
 class ImageTokenizer(ImageEncoder, ABC):
     """Image encoder with a codebook: tokenizes images, and embeds the ids.
@@ -76,7 +68,7 @@ class ImageTokenizer(ImageEncoder, ABC):
     Attributes:
         codebook: Fingerprint of the codebook; available after ``load()``.
         codebook_size: Number of codes per level.
-        num_levels: L, residual levels; 1 for a plain codebook.
+        num_levels: Residual levels; 1 for a plain codebook.
     """
 
     codebook: str
@@ -98,26 +90,26 @@ class ImageTokenizer(ImageEncoder, ABC):
             "that has one. Use encoders.vqgan.VQGANTokenizer to display images."
         )
 
-    def check_codebook(self, codebook: str) -> None:
-        """Raise if tokens belong to another codebook.
+    def check_tokens(self, tokens: VQTokens) -> None:
+        """Check that tokens are of this codebook.
 
         Raises:
-            ValueError: If the fingerprint is not this tokenizer's.
+            ValueError: If fingerprint or number of levels differ, or an id is negative or not below ``codebook_size``.
         """
-        if codebook != self.codebook:
+        if tokens.codebook != self.codebook:
             raise ValueError(
-                f"The image tokens belong to codebook {codebook!r}; expected {self.codebook!r}, the codebook of this "
-                "run's tokenizer. Make the tokens again with this tokenizer (`synth2 predict --config tokenize.yaml`), "
-                "or use the tokenizer that made them."
+                f"The image tokens belong to codebook {tokens.codebook!r}; expected {self.codebook!r}, the codebook of "
+                "this run's tokenizer. Make the tokens again with this tokenizer (`synth2 predict --config "
+                "tokenize.yaml`), or use the tokenizer that made them."
             )
-
-    def check_ids(self, ids: Tensor) -> None:
-        """Raise if an id is outside the codebook.
-
-        Raises:
-            ValueError: If an id is negative or not below ``codebook_size``.
-        """
-        low, high = int(ids.min()), int(ids.max())
+        if tokens.ids.shape[2] != self.num_levels:
+            raise ValueError(
+                f"The image tokens have {tokens.ids.shape[2]} levels, but {self.name!r} with codebook "
+                f"{self.codebook!r} has {self.num_levels}. Use the tokenizer that made them."
+            )
+        if tokens.ids.is_cuda:
+            return  # The check would synchronize in every step; the indexing kernel asserts the range there.
+        low, high = int(tokens.ids.min()), int(tokens.ids.max())
         if low < 0 or high >= self.codebook_size:
             raise ValueError(
                 f"The image tokens have ids from {low} to {high}; codebook {self.codebook!r} is expected to have ids "
@@ -162,14 +154,14 @@ class ImageGenerator(FrozenModule, ABC):
 
     @abstractmethod
     def generate(self, captions: Sequence[str], seeds: Sequence[int]) -> VQTokens:
-        """Generate the tokens of one image per caption."""
-
-    def check_request(self, captions: Sequence[str], seeds: Sequence[int]) -> None:
-        """Validate captions and seeds.
+        """Generate the tokens of one image per caption.
 
         Raises:
             ValueError: If a caption is empty, or there are not as many seeds as captions.
         """
+
+    def check_request(self, captions: Sequence[str], seeds: Sequence[int]) -> None:
+        """Raise the errors of :meth:`generate`."""
         if len(captions) != len(seeds):
             raise ValueError(
                 f"{type(self).__name__} received {len(captions)} captions and {len(seeds)} seeds; expected one seed "
@@ -204,10 +196,7 @@ class PairScorer(FrozenModule, ABC):
 
     @abstractmethod
     def provenance(self) -> dict[str, Any]:
-        """Return fingerprints of the weights and every argument, as JSON values.
-
-        Call it after ``load()``. Shards store it, and a run resumes only in a folder with equal provenance.
-        """
+        """Return fingerprints of the weights and every argument, as :meth:`ImageGenerator.provenance` does."""
 
 
 class ImageTextEncoder(FrozenModule, ABC):
@@ -227,4 +216,4 @@ class ImageTextEncoder(FrozenModule, ABC):
 
     @abstractmethod
     def provenance(self) -> dict[str, Any]:
-        """Return a fingerprint of the weights and every argument, as JSON values; call after ``load()``."""
+        """Return a fingerprint of the weights and every argument, as JSON values; call it after ``load()``."""

@@ -10,7 +10,7 @@ from synth2_lightning.io.checkpoint_files import read_checkpoint
 from synth2_lightning.modules.captioning import VisionLanguageModule
 from synth2_lightning.modules.saved_module import build_module, read_class_spec
 
-_OF_TRAINING: dict[str, Any] = {"optimizer": AdamW, "lr_scheduler": None, "compile_trained": False}
+_OF_TRAINING: dict[str, Any] = {"optimizer": AdamW, "lr_scheduler": None}
 """Arguments that concern training only, and the values that replace them."""
 
 

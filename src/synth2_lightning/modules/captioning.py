@@ -28,7 +28,6 @@ from synth2_lightning.modules.losses import source_losses
 from synth2_lightning.modules.optimizers import OptimizerFactory, SchedulerFactory
 from synth2_lightning.modules.ranks import mean_over_ranks
 from synth2_lightning.modules.sharding import choose_precision, shard_component, shard_frozen
-from synth2_lightning.nn.gated_attention import GatedCrossAttention
 from synth2_lightning.types import CaptionOutput, GenerationSettings, ImageInput, ImageTextBatch, TokenLoss
 
 
@@ -46,7 +45,6 @@ class VisionLanguageModule(BaseModule):
         generation: Parameters of the decoding in validation, test, prediction and :meth:`caption`.
         optimizer: See :class:`BaseModule`.
         lr_scheduler: See :class:`BaseModule`.
-        compile_trained: Compile the resampler and the gated cross-attention with ``torch.compile``.
 
     Example:
         >>> from synth2_lightning.testing import TinyDecoder, TinyImageTokenizer, TinyResampler, tiny_batch
@@ -67,7 +65,6 @@ class VisionLanguageModule(BaseModule):
         generation: GenerationSettings = GenerationSettings(),  # noqa: B008 - frozen, and read by the command line
         optimizer: OptimizerFactory = AdamW,
         lr_scheduler: SchedulerFactory | None = None,
-        compile_trained: bool = False,
     ) -> None:
         super().__init__(optimizer, lr_scheduler)
         self.image_encoder = image_encoder.requires_grad_(False)
@@ -75,7 +72,6 @@ class VisionLanguageModule(BaseModule):
         self.decoder = decoder
         self.generation = generation
         self.token_loss = MeanTokenLoss()
-        self._compile_trained = compile_trained
 
     @torch.no_grad()
     def caption(self, images: ImageInput, prompts: Sequence[str] | None = None) -> list[str]:
@@ -84,7 +80,7 @@ class VisionLanguageModule(BaseModule):
         Args:
             images: ``Pixels`` ``(batch, 3, height, width)`` of uint8, ``VQTokens`` ``(batch, tokens, levels)``,
                 or ``MixedImages`` of both; on any device.
-            prompts: One text per image that its caption continues; by default the decoder's own prompt.
+            prompts: One per image, see :class:`LanguageDecoder`; by default its ``prompt`` for all.
 
         Raises:
             ValueError: If the number of prompts is not that of the images.
@@ -110,7 +106,7 @@ class VisionLanguageModule(BaseModule):
         """Return the settings that generated texts depend on, for the protocol card of a score."""
         return {
             "decoder": type(self.decoder).__name__,
-            "prompt": getattr(self.decoder, "prompt", ""),
+            "prompt": self.decoder.prompt,
             "generation": asdict(self.generation),
         }
 
@@ -151,15 +147,6 @@ class VisionLanguageModule(BaseModule):
         self.log(f"{stage}/loss", self.token_loss, on_step=False, on_epoch=True, prog_bar=True)
         captions = tuple(self.generate(visual, batch.prompts or None))
         return CaptionOutput(keys=batch.keys, captions=captions, references=batch.references)
-
-    def configure_model(self) -> None:
-        """Load the weights, then shard or compile the trained parts as set."""
-        super().configure_model()
-        if self._compile_trained:
-            self.resampler.compile()
-            for part in self.decoder.modules():
-                if isinstance(part, GatedCrossAttention):
-                    part.compile()
 
     def shard(self, mesh: DeviceMesh) -> None:
         """Shard the resampler, the decoder and the encoder's blocks over the mesh."""

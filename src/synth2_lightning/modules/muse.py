@@ -106,9 +106,8 @@ class MuseModule(BaseModule):
         """Shard the network over the mesh, and the text encoder if it is trained."""
         policy = choose_precision(self.trainer.precision)
         for layer in self.network.layers:
-            shard_component(
-                layer.get_submodule("text_attention"), mesh, entries=("keys_values", "project_out"), policy=policy
-            )
+            cross_attn = layer.get_submodule("cross_attn")
+            shard_component(cross_attn, mesh, entries=("keys_values", "project_out"), policy=policy)
         shard_component(self.network, mesh, entries=("encode_text", "level_logits"), policy=policy)
         if any(weight.requires_grad for weight in self.text_encoder.parameters()):
             shard_component(self.text_encoder, mesh, entries=("encode",), policy=policy)

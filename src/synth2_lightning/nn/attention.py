@@ -1,22 +1,90 @@
-"""Attention weights, for analysis."""
+"""Multi-head attention."""
 
-from jaxtyping import Float
-from torch import Tensor
+from einops import rearrange
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+from synth2_lightning.nn.normalization import RMSNorm
 
 
-def attention_weights(
-    queries: Float[Tensor, "batch heads targets channels"], keys: Float[Tensor, "batch heads positions channels"]
-) -> Float[Tensor, "batch targets positions"]:
-    """Return softmax(Q K^T / sqrt(channels)), averaged over heads; rows sum to one.
+class CrossAttention(nn.Module):
+    """Multi-head attention to a context, without biases; keys and values are an argument, so that they can be cached.
 
     Args:
-        queries: One per target.
-        keys: One per position.
+        width: Width of the inputs and outputs.
+        context_dim: Width of the context.
+        num_heads: Attention heads.
+        head_dim: Channels of a head.
+        qk_norm: Apply an RMSNorm to the queries and keys of every head (Henry et al., arXiv 2010.04245).
 
     Example:
         >>> import torch
-        >>> attention_weights(torch.zeros(1, 2, 1, 8), torch.randn(1, 2, 4, 8))
-        tensor([[[0.2500, 0.2500, 0.2500, 0.2500]]])
+        >>> attention, states = CrossAttention(32, 16, num_heads=2, head_dim=8), torch.randn(2, 3, 32)
+        >>> keys, values = attention.keys_values(torch.randn(2, 5, 16))
+        >>> attention(states, keys, values).shape, attention.weights(states, keys).shape
+        (torch.Size([2, 3, 32]), torch.Size([2, 3, 5]))
     """
-    scores: Tensor = queries.float() * queries.shape[-1] ** -0.5 @ keys.float().transpose(-2, -1)
-    return scores.softmax(-1).mean(1)
+
+    def __init__(self, width: int, context_dim: int, num_heads: int, head_dim: int, qk_norm: bool = False) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.to_q = nn.Linear(width, num_heads * head_dim, bias=False)
+        self.to_kv = nn.Linear(context_dim, 2 * num_heads * head_dim, bias=False)
+        self.q_norm = RMSNorm(head_dim) if qk_norm else nn.Identity()
+        self.k_norm = RMSNorm(head_dim) if qk_norm else nn.Identity()
+        self.to_out = nn.Linear(num_heads * head_dim, width, bias=False)
+
+    def keys_values(
+        self, context: Float[Tensor, "batch positions dim"]
+    ) -> tuple[Float[Tensor, "batch heads positions channels"], Float[Tensor, "batch heads positions channels"]]:
+        """Return keys and values of a context."""
+        keys, values = rearrange(self.to_kv(context), "b n (two h c) -> two b h n c", two=2, h=self.num_heads)
+        return self.k_norm(keys), values
+
+    def forward(
+        self,
+        states: Float[Tensor, "batch targets width"],
+        keys: Float[Tensor, "batch heads positions channels"],
+        values: Float[Tensor, "batch heads positions channels"],
+        mask: Bool[Tensor, "batch 1 1 positions"] | None = None,
+    ) -> Float[Tensor, "batch targets width"]:
+        """Return the attention output; positions where the mask is false are excluded."""
+        return self.project_out(scaled_dot_product_attention(self._queries(states), keys, values, mask))
+
+    def project_out(self, heads: Float[Tensor, "batch heads targets channels"]) -> Float[Tensor, "batch targets width"]:
+        """Concatenate the heads and project them to ``width``."""
+        output: Tensor = self.to_out(rearrange(heads, "b h n c -> b n (h c)"))
+        return output
+
+    def weights(
+        self, states: Float[Tensor, "batch targets width"], keys: Float[Tensor, "batch heads positions channels"]
+    ) -> Float[Tensor, "batch targets positions"]:
+        """Return attention weights in float32, averaged over heads, for analysis; rows sum to one."""
+        queries = self._queries(states).float()
+        scores: Tensor = queries * queries.shape[-1] ** -0.5 @ keys.float().transpose(-2, -1)
+        return scores.softmax(-1).mean(1)
+
+    def _queries(self, states: Tensor) -> Tensor:
+        queries: Tensor = self.q_norm(rearrange(self.to_q(states), "b n (h c) -> b h n c", h=self.num_heads))
+        return queries
+
+
+class SelfAttention(nn.Module):
+    """Bidirectional multi-head self-attention without biases, with normalized queries and keys."""
+
+    def __init__(self, width: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.to_qkv = nn.Linear(width, 3 * width, bias=False)
+        self.q_norm = RMSNorm(width // num_heads)
+        self.k_norm = RMSNorm(width // num_heads)
+        self.to_out = nn.Linear(width, width, bias=False)
+
+    def forward(self, states: Float[Tensor, "batch tokens width"]) -> Float[Tensor, "batch tokens width"]:
+        """Return the attention output."""
+        qkv = rearrange(self.to_qkv(states), "b n (three h c) -> three b h n c", three=3, h=self.num_heads)
+        queries, keys, values = qkv
+        heads = scaled_dot_product_attention(self.q_norm(queries), self.k_norm(keys), values)
+        output: Tensor = self.to_out(rearrange(heads, "b h n c -> b n (h c)"))
+        return output

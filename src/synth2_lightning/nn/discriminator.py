@@ -10,11 +10,11 @@ _NUM_GROUPS = 8
 
 
 class Discriminator(nn.Module, ABC):
-    """Tells real images from reconstructions, by a score for each of their regions."""
+    """Scores how real the regions of images are."""
 
     @abstractmethod
     def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch rows columns"]:
-        """Score regions: above 0 what seems real; -1 is black in the images, 1 is white."""
+        """Return one score per region, above 0 where it seems real; -1 is black in the images, 1 is white."""
 
 
 class PatchDiscriminator(Discriminator):
@@ -54,13 +54,13 @@ class PatchDiscriminator(Discriminator):
                 nn.GroupNorm(_NUM_GROUPS, widths[depth]),
                 nn.LeakyReLU(0.2),
             ]
-        self.layers = nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, 4, padding=1))
+        self.main = nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, 4, padding=1))
 
     def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch rows columns"]:
         """Return one score per patch.
 
         Raises:
-            ValueError: If the images are smaller than the convolutions need.
+            ValueError: If the images are too small for the convolutions.
         """
         height, width = images.shape[-2:]
         if min(height, width) < self.smallest_size:
@@ -68,7 +68,7 @@ class PatchDiscriminator(Discriminator):
                 f"PatchDiscriminator was given images of {height} by {width} pixels; expected {self.smallest_size} "
                 "or more of each. Lower num_halvings."
             )
-        scores: Tensor = self.layers(images)
+        scores: Tensor = self.main(images)
         return scores.squeeze(1)
 
 

@@ -4,16 +4,7 @@ from torch import nn
 
 
 class FeedForward(nn.Sequential):
-    """LayerNorm and a two-layer GELU MLP without biases, with a hidden width of ``4 * width``.
-
-    Args:
-        width: Width of inputs and outputs.
-
-    Example:
-        >>> import torch
-        >>> FeedForward(8)(torch.randn(2, 3, 8)).shape
-        torch.Size([2, 3, 8])
-    """
+    """LayerNorm and a two-layer GELU MLP without biases, with a hidden width of ``4 * width``."""
 
     def __init__(self, width: int) -> None:
         super().__init__(

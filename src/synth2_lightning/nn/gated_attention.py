@@ -4,9 +4,8 @@ import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
 
-from synth2_lightning.nn.attention import attention_weights
+from synth2_lightning.nn.attention import CrossAttention
 from synth2_lightning.nn.feedforward import FeedForward
 
 
@@ -33,57 +32,38 @@ class GatedCrossAttention(nn.Module):
 
     def __init__(self, width: int, visual_dim: int, num_heads: int, head_dim: int, scale: float = 1.0) -> None:
         super().__init__()
-        self.num_heads = num_heads
         self.scale = scale
         self.norm = nn.LayerNorm(width)
-        self.to_q = nn.Linear(width, num_heads * head_dim, bias=False)
-        self.to_kv = nn.Linear(visual_dim, 2 * num_heads * head_dim, bias=False)
-        self.to_out = nn.Linear(num_heads * head_dim, width, bias=False)
-        self.attention_gate = nn.Parameter(torch.zeros(1))
-        self.feedforward = FeedForward(width)
-        self.feedforward_gate = nn.Parameter(torch.zeros(1))
-
-    def keys_values(
-        self, visual: Float[Tensor, "images queries visual_dim"]
-    ) -> Float[Tensor, "two images heads queries channels"]:
-        """Return keys and values of visual tokens, which :meth:`forward` accepts as a cache."""
-        projected: Tensor = self.to_kv(visual)
-        return rearrange(projected, "b q (two h c) -> two b h q c", two=2, h=self.num_heads)
+        self.attn = CrossAttention(width, visual_dim, num_heads, head_dim)
+        self.attn_gate = nn.Parameter(torch.zeros(1))
+        self.ff = FeedForward(width)
+        self.ff_gate = nn.Parameter(torch.zeros(1))
 
     def forward(
         self,
         text: Float[Tensor, "rows length width"],
         visual: Float[Tensor, "images queries visual_dim"],
-        keys_values: Float[Tensor, "two images heads queries channels"] | None = None,
+        keys_values: tuple[Tensor, Tensor] | None = None,
     ) -> Float[Tensor, "rows length width"]:
         """Return hidden states conditioned on the visual tokens.
 
         Args:
             text: Hidden states. The rows of an image follow each other; all images have the same number of rows.
             visual: Visual tokens.
-            keys_values: Output of :meth:`keys_values`; computed from ``visual`` by default.
+            keys_values: Keys and values of the visual tokens by ``attn.keys_values``; computed by default.
         """
-        keys_values = self.keys_values(visual) if keys_values is None else keys_values
+        keys, values = self.attn.keys_values(visual) if keys_values is None else keys_values
         # The precision of this trained layer may be higher than that of the frozen language model.
         states: Tensor = text.to(self.norm.weight.dtype)
-        states = states + self.scale * self.attention_gate.tanh() * self._attend(states, keys_values)
-        states = states + self.scale * self.feedforward_gate.tanh() * self.feedforward(states)
+        # One attention over all rows of an image.
+        rows = rearrange(self.norm(states), "(b r) t w -> b (r t) w", b=len(keys))
+        states = states + self.scale * self.attn_gate.tanh() * self.attn(rows, keys, values).view_as(states)
+        states = states + self.scale * self.ff_gate.tanh() * self.ff(states)
         return states.to(text.dtype)
 
     def weights(
         self, text: Float[Tensor, "batch length width"], visual: Float[Tensor, "batch queries visual_dim"]
     ) -> Float[Tensor, "batch length queries"]:
         """Return attention weights, averaged over heads."""
-        keys, _ = self.keys_values(visual)
-        return attention_weights(self._queries(text.to(self.norm.weight.dtype), len(keys)), keys)
-
-    def _attend(self, text: Tensor, keys_values: Tensor) -> Tensor:
-        keys, values = keys_values
-        heads = scaled_dot_product_attention(self._queries(text, len(keys)), keys, values)
-        output: Tensor = self.to_out(rearrange(heads, "b h (r t) c -> (b r) t (h c)", t=text.shape[1]))
-        return output
-
-    def _queries(self, text: Tensor, num_images: int) -> Tensor:
-        # One attention over all rows of an image.
-        queries: Tensor = self.to_q(self.norm(text))
-        return rearrange(queries, "(b r) t (h c) -> b h (r t) c", b=num_images, h=self.num_heads)
+        keys, _ = self.attn.keys_values(visual)
+        return self.attn.weights(self.norm(text.to(self.norm.weight.dtype)), keys)

@@ -1,18 +1,15 @@
-"""MaskGit: a bidirectional transformer that predicts masked image tokens, conditioned on text.
-
-Shape legend in addition to that of ``types.py``: heads H, channels of a head C, text length T, layers Y.
-"""
+"""MaskGit: a bidirectional transformer that predicts masked image tokens, conditioned on text."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import gelu, scaled_dot_product_attention
+from torch.nn.functional import gelu
 
+from synth2_lightning.nn.attention import CrossAttention, SelfAttention
 from synth2_lightning.nn.normalization import RMSNorm
 
 
@@ -39,14 +36,14 @@ class MaskGit(nn.Module):
     head, conditioned on the codes of the previous levels, because codes of one token are not independent.
 
     Args:
-        embed_dim: D, width of the tokenizer's embeddings.
-        codebook_size: K, codes of a level.
-        num_levels: L, residual levels.
+        embed_dim: Width of the tokenizer's embeddings.
+        codebook_size: Codes of a level.
+        num_levels: Residual levels.
         grid: Rows and columns of tokens.
         text_dim: Width of the text's embeddings.
         width: Inner width.
-        depth: Y, layers.
-        num_heads: H, attention heads; divides ``width``.
+        depth: Layers.
+        num_heads: Attention heads; divides ``width``.
         dropout: Dropout probability of the output of each sublayer.
 
     Attributes:
@@ -80,6 +77,7 @@ class MaskGit(nn.Module):
         self.codebook_size = codebook_size
         self.num_levels = num_levels
         self.grid = (grid[0], grid[1])
+        self.num_tokens = grid[0] * grid[1]
         self.sizes: dict[str, Any] = {
             "embed_dim": embed_dim,
             "codebook_size": codebook_size,
@@ -91,21 +89,16 @@ class MaskGit(nn.Module):
             "num_heads": num_heads,
             "dropout": dropout,
         }
-        self.input = nn.Sequential(nn.LayerNorm(embed_dim), nn.Linear(embed_dim, width))
+        self.input_proj = nn.Sequential(nn.LayerNorm(embed_dim), nn.Linear(embed_dim, width))
         self.mask_token = nn.Parameter(0.5 * torch.randn(width))
-        self.rows = nn.Parameter(0.5 * torch.randn(grid[0], 1, width))
-        self.columns = nn.Parameter(0.5 * torch.randn(1, grid[1], width))
+        self.row_embeddings = nn.Parameter(0.5 * torch.randn(grid[0], 1, width))
+        self.column_embeddings = nn.Parameter(0.5 * torch.randn(1, grid[1], width))
         self.text_norm = nn.LayerNorm(text_dim)
-        self.null_text = nn.Parameter(torch.randn(text_dim))
+        self.null_text_embedding = nn.Parameter(torch.randn(text_dim))
         self.layers = nn.ModuleList(MaskGitLayer(width, text_dim, num_heads, dropout) for _ in range(depth))
-        self.output_norm = RMSNorm(width)
+        self.norm = RMSNorm(width)
         self.heads = nn.ModuleList(nn.Linear(width, codebook_size) for _ in range(num_levels))
         self.level_embeddings = nn.ModuleList(nn.Embedding(codebook_size, width) for _ in range(num_levels - 1))
-
-    @property
-    def num_tokens(self) -> int:
-        """N, tokens per image."""
-        return self.grid[0] * self.grid[1]
 
     def encode_text(
         self,
@@ -124,9 +117,9 @@ class MaskGit(nn.Module):
         text = self.text_norm(text)
         if drop_text is not None:
             first = torch.arange(text.shape[1], device=text.device) == 0
-            text = torch.where(drop_text[:, None, None], self.null_text.to(text.dtype), text)
+            text = torch.where(drop_text[:, None, None], self.null_text_embedding.to(text.dtype), text)
             mask = torch.where(drop_text[:, None], first, mask)
-        keys_values = tuple(cast(MaskGitLayer, layer).text_attention.keys_values(text) for layer in self.layers)
+        keys_values = tuple(cast(MaskGitLayer, layer).cross_attn.keys_values(text) for layer in self.layers)
         return TextKeyValues(keys_values, mask[:, None, None, :])
 
     def forward(
@@ -143,13 +136,13 @@ class MaskGit(nn.Module):
             texts: Output of :meth:`encode_text`. With several, each image is conditioned on each, and the results are
                 concatenated along the batch.
         """
-        states = self.input(embeddings)
+        states = self.input_proj(embeddings)
         states = torch.where(mask[..., None], self.mask_token.to(states.dtype), states)
-        states = states + (self.rows + self.columns).flatten(0, 1).to(states.dtype)
+        states = states + (self.row_embeddings + self.column_embeddings).flatten(0, 1).to(states.dtype)
         states = torch.cat([states] * len(texts)) if len(texts) > 1 else states
         for number, layer in enumerate(self.layers):
             states = layer(states, [(*text.keys_values[number], text.mask) for text in texts])
-        normed: Tensor = self.output_norm(states)
+        normed: Tensor = self.norm(states)
         return normed
 
     def level_logits(
@@ -172,11 +165,13 @@ class MaskGitLayer(nn.Module):
 
     def __init__(self, width: int, text_dim: int, num_heads: int, dropout: float) -> None:
         super().__init__()
-        self.attention = SelfAttention(width, num_heads)
-        self.text_attention = TextAttention(width, text_dim, num_heads)
-        self.norms = nn.ModuleList(RMSNorm(width) for _ in range(3))
-        self.expand = nn.Linear(width, 4 * width, bias=False)
-        self.contract = nn.Linear(4 * width, width, bias=False)
+        self.self_attn = SelfAttention(width, num_heads)
+        self.cross_attn = CrossAttention(width, text_dim, num_heads, width // num_heads, qk_norm=True)
+        self.norm1 = RMSNorm(width)
+        self.norm2 = RMSNorm(width)
+        self.norm3 = RMSNorm(width)
+        self.up_proj = nn.Linear(width, 4 * width, bias=False)
+        self.down_proj = nn.Linear(4 * width, width, bias=False)
         self.dropout = nn.Dropout(dropout)
 
     def forward(
@@ -188,70 +183,15 @@ class MaskGitLayer(nn.Module):
             states: Hidden states; equal chunks along the batch, one for each of the texts.
             texts: Keys, values and mask of each text.
         """
-        states = states + self.dropout(self.attention(self.norms[0](states)))
+        states = states + self.dropout(self.self_attn(self.norm1(states)))
         parts = zip(states.chunk(len(texts)), texts, strict=True)
         attended = [part + self.dropout(self._attend_to_text(part, *text)) for part, text in parts]
         states = torch.cat(attended) if len(attended) > 1 else attended[0]
-        output: Tensor = states + self.dropout(self.contract(gelu(self.expand(self.norms[2](states)))))
+        output: Tensor = states + self.dropout(self.down_proj(gelu(self.up_proj(self.norm3(states)))))
         return output
 
     def _attend_to_text(self, states: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
         if keys.shape[2] == 1 and not self.training:
-            return self.text_attention.project_out(values)  # attention over a single key is the identity on its value
-        output: Tensor = self.text_attention(self.norms[1](states), keys, values, mask)
-        return output
-
-
-class SelfAttention(nn.Module):
-    """Bidirectional self-attention with normalized queries and keys."""
-
-    def __init__(self, width: int, num_heads: int) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.to_qkv = nn.Linear(width, 3 * width, bias=False)
-        self.query_norm = RMSNorm(width // num_heads)
-        self.key_norm = RMSNorm(width // num_heads)
-        self.to_out = nn.Linear(width, width, bias=False)
-
-    def forward(self, states: Float[Tensor, "batch tokens width"]) -> Float[Tensor, "batch tokens width"]:
-        """Return the attention output."""
-        parts = self.to_qkv(states)
-        queries, keys, values = rearrange(parts, "b n (three h c) -> three b h n c", three=3, h=self.num_heads)
-        heads = scaled_dot_product_attention(self.query_norm(queries), self.key_norm(keys), values)
-        output: Tensor = self.to_out(rearrange(heads, "b h n c -> b n (h c)"))
-        return output
-
-
-class TextAttention(nn.Module):
-    """Cross-attention to a text with precomputed keys and values."""
-
-    def __init__(self, width: int, text_dim: int, num_heads: int) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.to_q = nn.Linear(width, width, bias=False)
-        self.to_kv = nn.Linear(text_dim, 2 * width, bias=False)
-        self.query_norm = RMSNorm(width // num_heads)
-        self.key_norm = RMSNorm(width // num_heads)
-        self.to_out = nn.Linear(width, width, bias=False)
-
-    def keys_values(self, text: Float[Tensor, "batch text dim"]) -> tuple[Tensor, Tensor]:
-        """Return keys and values of a text, each of shape (batch, heads, text, channels)."""
-        parts = self.to_kv(text)
-        keys, values = rearrange(parts, "b t (two h c) -> two b h t c", two=2, h=self.num_heads)
-        return self.key_norm(keys), values
-
-    def forward(
-        self,
-        states: Float[Tensor, "batch tokens width"],
-        keys: Float[Tensor, "batch heads text channels"],
-        values: Float[Tensor, "batch heads text channels"],
-        mask: Bool[Tensor, "batch 1 1 text"],
-    ) -> Float[Tensor, "batch tokens width"]:
-        """Return the attention output."""
-        queries = rearrange(self.to_q(states), "b n (h c) -> b h n c", h=self.num_heads)
-        return self.project_out(scaled_dot_product_attention(self.query_norm(queries), keys, values, mask))
-
-    def project_out(self, heads: Float[Tensor, "batch heads tokens channels"]) -> Float[Tensor, "batch tokens width"]:
-        """Concatenate the heads and project them to ``width``."""
-        output: Tensor = self.to_out(rearrange(heads, "b h n c -> b n (h c)"))
+            return self.cross_attn.project_out(values)  # attention over a single key is the identity on its value
+        output: Tensor = self.cross_attn(self.norm2(states), keys, values, mask)
         return output

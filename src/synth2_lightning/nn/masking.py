@@ -16,17 +16,10 @@ def sample_mask(
     """Mask a fraction cos(pi u / 2) of the tokens of each training image, u uniform in [0, 1), and at least one token.
 
     Args:
-        num_rows: Images.
-        num_tokens: N, tokens per image.
+        num_rows: Number of images.
+        num_tokens: Tokens per image.
         generator: Random generator; the global one of torch by default.
         device: Device of the generator and of the mask.
-
-    Returns:
-        True where a token is masked.
-
-    Example:
-        >>> sample_mask(2, 64).shape
-        torch.Size([2, 64])
     """
     fractions = (math.pi / 2 * torch.rand(num_rows, 1, generator=generator, device=device)).cos()
     num_masked = (fractions * num_tokens).round().clamp(min=1)
@@ -35,13 +28,9 @@ def sample_mask(
 
 
 def count_masked(num_tokens: int, num_steps: int) -> tuple[int, ...]:
-    """Return the number of tokens still masked after each generation step: N cos(pi/2 step/steps), rounded down.
+    """Return the number of tokens still masked after each generation step, a fraction cos(pi/2 step/steps) of all.
 
     Each step unmasks at least one token; the last step unmasks the rest.
-
-    Args:
-        num_tokens: N, tokens per image.
-        num_steps: Steps, 1 to N.
 
     Raises:
         ValueError: If there are more steps than tokens, or none.
@@ -98,14 +87,7 @@ def halton_order(height: int, width: int) -> Int[Tensor, " tokens"]:
     """Return an order of grid positions that puts neighbors far apart (Besnier et al., arXiv 2503.17076).
 
     The points of the Halton sequence in bases 2 and 3 cover the unit square evenly. The order is that in which the
-    sequence first falls into each cell.
-
-    Args:
-        height: Rows.
-        width: Columns.
-
-    Returns:
-        All positions as raster indices, each once.
+    sequence first falls into each cell. Positions are raster indices.
 
     Example:
         >>> halton_order(2, 2)

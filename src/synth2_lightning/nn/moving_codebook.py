@@ -48,10 +48,10 @@ class MovingCodebook(nn.Module):
         (torch.Size([8, 2]), torch.Size([8]))
     """
 
-    vectors: Tensor
-    sums: Tensor
-    counts: Tensor
-    has_started: Tensor
+    embed: Tensor
+    embed_avg: Tensor
+    cluster_size: Tensor
+    initted: Tensor
     num_batches: Tensor
 
     def __init__(
@@ -71,10 +71,10 @@ class MovingCodebook(nn.Module):
         self.num_free_batches = num_free_batches
         self.revival_threshold = revival_threshold
         self.num_revived = 0
-        self.register_buffer("vectors", torch.zeros(num_codes, dim))
-        self.register_buffer("sums", torch.zeros(num_codes, dim))
-        self.register_buffer("counts", torch.ones(num_codes))
-        self.register_buffer("has_started", torch.tensor(False))
+        self.register_buffer("embed", torch.zeros(num_codes, dim))
+        self.register_buffer("embed_avg", torch.zeros(num_codes, dim))
+        self.register_buffer("cluster_size", torch.ones(num_codes))
+        self.register_buffer("initted", torch.tensor(False))
         self.register_buffer("num_batches", torch.tensor(0))
 
     def forward(
@@ -87,14 +87,14 @@ class MovingCodebook(nn.Module):
         """
         inputs = spherical(inputs)
         values = inputs.detach().float()
-        if self.training and not self.has_started:
+        if self.training and not self.initted:
             self.num_batches += 1
             if self.num_batches > self.num_free_batches:
                 self._start(values)
-        if not self.has_started:
+        if not self.initted:
             return inputs, torch.zeros(len(inputs), dtype=torch.long, device=inputs.device)
-        distances, ids = torch.cdist(values, self.vectors).min(dim=1)
-        codes = self.vectors[ids].to(inputs.dtype)
+        distances, ids = torch.cdist(values, self.embed).min(dim=1)
+        codes = self.embed[ids].to(inputs.dtype)
         if self.training:
             self._follow(values, ids)
             self._revive(values, distances)
@@ -103,35 +103,36 @@ class MovingCodebook(nn.Module):
     @torch.no_grad()
     def _start(self, values: Float[Tensor, "vectors dim"]) -> None:
         vectors = values[:1]
-        while len(vectors) < len(self.vectors):
+        while len(vectors) < len(self.embed):
             distances = torch.cdist(values, vectors).amin(dim=1)
-            num_new = min(len(vectors), len(self.vectors) - len(vectors))  # doubling needs few rounds
+            num_new = min(len(vectors), len(self.embed) - len(vectors))  # doubling needs few rounds
             vectors = torch.cat([vectors, _sample_far(values, distances, num_new)])
-        self.vectors.copy_(_of_first_process(vectors))
-        self.sums.copy_(self.vectors)
-        self.has_started.fill_(True)
+        self.embed.copy_(_of_first_process(vectors))
+        self.embed_avg.copy_(self.embed)
+        self.initted.fill_(True)
 
     @torch.no_grad()
     def _follow(self, values: Float[Tensor, "vectors dim"], ids: Int[Tensor, " vectors"]) -> None:
-        counts = torch.zeros_like(self.counts).index_add_(0, ids, torch.ones_like(values[:, 0]))
-        sums = torch.zeros_like(self.sums).index_add_(0, ids, values)
+        counts = torch.zeros_like(self.cluster_size).index_add_(0, ids, torch.ones_like(values[:, 0]))
+        sums = torch.zeros_like(self.embed_avg).index_add_(0, ids, values)
         if distributed.is_initialized():
             distributed.all_reduce(counts)
             distributed.all_reduce(sums)
-        self.counts.lerp_(counts, 1 - self.decay)
-        self.sums.lerp_(sums, 1 - self.decay)
-        self.vectors.copy_(spherical(self.sums))
+        self.cluster_size.lerp_(counts, 1 - self.decay)
+        self.embed_avg.lerp_(sums, 1 - self.decay)
+        self.embed.copy_(spherical(self.embed_avg))
 
     @torch.no_grad()
     def _revive(self, values: Float[Tensor, "vectors dim"], distances: Float[Tensor, " vectors"]) -> None:
-        unused = self.counts < self.revival_threshold
+        unused = self.cluster_size < self.revival_threshold
         num_unused = int(unused.sum())
         if num_unused == 0:
             return
         self.num_revived += num_unused
-        self.vectors[unused] = _of_first_process(_sample_far(values, distances, num_unused))
-        self.counts[unused] = 2 * self.revival_threshold  # several steps until it can fall below the threshold again
-        self.sums[unused] = self.vectors[unused] * 2 * self.revival_threshold
+        self.embed[unused] = _of_first_process(_sample_far(values, distances, num_unused))
+        cluster_size = 2 * self.revival_threshold  # several steps until it can fall below the threshold again
+        self.cluster_size[unused] = cluster_size
+        self.embed_avg[unused] = self.embed[unused] * cluster_size
 
 
 def spherical(vectors: Float[Tensor, "vectors dim"]) -> Float[Tensor, "vectors dim"]:

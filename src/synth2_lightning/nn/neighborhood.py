@@ -5,6 +5,7 @@ import math
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.functional import gelu
 
 from synth2_lightning.interfaces import Resampler, ResamplerFactory
 
@@ -52,7 +53,7 @@ class NeighborhoodResampler(Resampler):
                 "layer or more, and an odd size. Without convolutions, use the inner resampler alone."
             )
         width = output_dim if width is None else width
-        self.input = nn.Sequential(nn.LayerNorm(input_dim), nn.Linear(input_dim, width))
+        self.input_proj = nn.Sequential(nn.LayerNorm(input_dim), nn.Linear(input_dim, width))
         self.layers = nn.ModuleList(ConvNeXtLayer(width, kernel_size) for _ in range(num_layers))
         self.resampler = resampler(width, output_dim)
         self.num_latents = self.resampler.num_latents
@@ -73,7 +74,7 @@ class NeighborhoodResampler(Resampler):
                 f"NeighborhoodResampler was given {embeddings.shape[1]} embeddings per image; expected those of a "
                 "square grid. Use the inner resampler alone for this encoder."
             )
-        grid = rearrange(self.input(embeddings), "b (h w) c -> b c h w", h=side)
+        grid = rearrange(self.input_proj(embeddings), "b (h w) c -> b c h w", h=side)
         for layer in self.layers:
             grid = layer(grid)
         mixed: Tensor = rearrange(grid, "b c h w -> b (h w) c")
@@ -85,13 +86,14 @@ class ConvNeXtLayer(nn.Module):
 
     def __init__(self, width: int, kernel_size: int) -> None:
         super().__init__()
-        self.convolution = nn.Conv2d(width, width, kernel_size, padding=kernel_size // 2, groups=width)
-        self.feedforward = nn.Sequential(
-            nn.LayerNorm(width, eps=1e-6), nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
-        )
+        self.dwconv = nn.Conv2d(width, width, kernel_size, padding=kernel_size // 2, groups=width)
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.pwconv1 = nn.Linear(width, 4 * width)
+        self.pwconv2 = nn.Linear(4 * width, width)
 
     def forward(self, grid: Float[Tensor, "batch width rows columns"]) -> Float[Tensor, "batch width rows columns"]:
         """Apply the layer."""
-        convolved = rearrange(self.convolution(grid), "b c h w -> b h w c")
-        output: Tensor = grid + rearrange(self.feedforward(convolved), "b h w c -> b c h w")
+        channels_last = self.norm(rearrange(self.dwconv(grid), "b c h w -> b h w c"))
+        mixed = self.pwconv2(gelu(self.pwconv1(channels_last)))
+        output: Tensor = grid + rearrange(mixed, "b h w c -> b c h w")
         return output

@@ -3,19 +3,17 @@
 from typing import cast
 
 import torch
-from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 
 from synth2_lightning.interfaces import Resampler
-from synth2_lightning.nn.attention import attention_weights
+from synth2_lightning.nn.attention import CrossAttention
 from synth2_lightning.nn.feedforward import FeedForward
 
 
 class PerceiverResampler(Resampler):
-    """Maps N image embeddings to Q visual tokens (Flamingo, arXiv 2204.14198, appendix A.1.1).
+    """Maps image embeddings to a fixed number of visual tokens (Flamingo, arXiv 2204.14198, appendix A.1.1).
 
     In every layer the latents attend to the image embeddings and to themselves: the keys and values of the latents are
     appended to those of the image. Image embeddings pass a LayerNorm and a two-layer GELU MLP first, and the latents
@@ -26,7 +24,7 @@ class PerceiverResampler(Resampler):
     Args:
         input_dim: Width of the image embeddings.
         output_dim: Width of the visual tokens.
-        num_latents: Q, visual tokens per image.
+        num_latents: Visual tokens per image.
         depth: Layers.
         num_heads: Attention heads.
         head_dim: Channels of a head.
@@ -67,14 +65,15 @@ class PerceiverResampler(Resampler):
         self.num_latents = num_latents
         self.num_positions = num_positions
         self.checkpoint_activations = checkpoint_activations
-        self.input = nn.Sequential(
+        self.input_proj = nn.Sequential(
             nn.LayerNorm(input_dim), nn.Linear(input_dim, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
         )
         # The magnitude of the MLP's outputs at initialization: positions initialized to zero are learned late.
-        self.positions = nn.Parameter(0.3 * torch.randn(num_positions, width))
+        self.position_embeddings = nn.Parameter(0.3 * torch.randn(num_positions, width))
         self.latents = nn.Parameter(torch.randn(num_latents, width))
         self.layers = nn.ModuleList(PerceiverLayer(width, num_heads, head_dim, dropout) for _ in range(depth))
-        self.output = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, output_dim))
+        self.norm = nn.LayerNorm(width)
+        self.output_proj = nn.Linear(width, output_dim)
 
     def forward(self, embeddings: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch queries width"]:
         """Return visual tokens."""
@@ -85,8 +84,8 @@ class PerceiverResampler(Resampler):
                 latents = checkpoint(layer, latents, image, use_reentrant=False)
             else:
                 latents = layer(latents, image)
-        output: Tensor = self.output(latents)
-        return output
+        visual: Tensor = self.output_proj(self.norm(latents))
+        return visual
 
     def attention(self, embeddings: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch queries tokens"]:
         """Return attention rollout over all layers (Abnar and Zuidema, arXiv 2005.00928); rows sum to one.
@@ -99,23 +98,22 @@ class PerceiverResampler(Resampler):
         latents = self.latents.expand(len(image), -1, -1)
         rollout = image.new_zeros(len(image), self.num_latents, image.shape[1])
         for layer in self.layers:
-            weights = cast(PerceiverLayer, layer).attention.weights(latents, image)
+            weights = cast(PerceiverLayer, layer).weights(latents, image)
             of_image, of_latents = weights[..., : image.shape[1]], weights[..., image.shape[1] :]
             rollout = (rollout + of_image + of_latents @ rollout) / 2
             latents = layer(latents, image)
         return rollout / rollout.sum(-1, keepdim=True)
 
     def _project(self, embeddings: Tensor) -> Tensor:
-        image: Tensor = self.input(embeddings)
-        return image + self._positions_of(image) if self.num_positions else image
-
-    def _positions_of(self, image: Tensor) -> Tensor:
+        image: Tensor = self.input_proj(embeddings)
+        if not self.num_positions:
+            return image
         if image.shape[1] != self.num_positions:
             raise ValueError(
                 f"The resampler has num_positions={self.num_positions} position embeddings, but was given "
                 f"{image.shape[1]} image embeddings. Set num_positions to the encoder's num_tokens, or to 0 for none."
             )
-        return self.positions
+        return image + self.position_embeddings
 
 
 class PerceiverLayer(nn.Module):
@@ -123,50 +121,28 @@ class PerceiverLayer(nn.Module):
 
     def __init__(self, width: int, num_heads: int, head_dim: int, dropout: float) -> None:
         super().__init__()
-        self.attention = PerceiverAttention(width, num_heads, head_dim)
-        self.feedforward = FeedForward(width)
+        self.norm_media = nn.LayerNorm(width)
+        self.norm_latents = nn.LayerNorm(width)
+        self.attn = CrossAttention(width, width, num_heads, head_dim)
+        self.ff = FeedForward(width)
         self.dropout = nn.Dropout(dropout)
 
     def forward(
-        self, latents: Float[Tensor, "batch queries width"], image: Float[Tensor, "batch tokens width"]
-    ) -> Float[Tensor, "batch queries width"]:
+        self, latents: Float[Tensor, "batch latents width"], image: Float[Tensor, "batch tokens width"]
+    ) -> Float[Tensor, "batch latents width"]:
         """Apply the layer."""
-        latents = latents + self.dropout(self.attention(latents, image))
-        output: Tensor = latents + self.dropout(self.feedforward(latents))
-        return output
-
-
-class PerceiverAttention(nn.Module):
-    """Attention with latents as queries, and image embeddings and latents as keys and values."""
-
-    def __init__(self, width: int, num_heads: int, head_dim: int) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.image_norm = nn.LayerNorm(width)
-        self.latent_norm = nn.LayerNorm(width)
-        self.to_q = nn.Linear(width, num_heads * head_dim, bias=False)
-        self.to_kv = nn.Linear(width, 2 * num_heads * head_dim, bias=False)
-        self.to_out = nn.Linear(num_heads * head_dim, width, bias=False)
-
-    def forward(
-        self, latents: Float[Tensor, "batch queries width"], image: Float[Tensor, "batch tokens width"]
-    ) -> Float[Tensor, "batch queries width"]:
-        """Return the attention output."""
-        queries, keys, values = self._project(latents, image)
-        heads = scaled_dot_product_attention(queries, keys, values)
-        output: Tensor = self.to_out(rearrange(heads, "b h q c -> b q (h c)"))
+        normed, keys, values = self._project(latents, image)
+        latents = latents + self.dropout(self.attn(normed, keys, values))
+        output: Tensor = latents + self.dropout(self.ff(latents))
         return output
 
     def weights(
-        self, latents: Float[Tensor, "batch queries width"], image: Float[Tensor, "batch tokens width"]
-    ) -> Float[Tensor, "batch queries positions"]:
+        self, latents: Float[Tensor, "batch latents width"], image: Float[Tensor, "batch tokens width"]
+    ) -> Float[Tensor, "batch latents positions"]:
         """Return attention weights, averaged over heads; positions are the image embeddings, then the latents."""
-        queries, keys, _ = self._project(latents, image)
-        return attention_weights(queries, keys)
+        normed, keys, _ = self._project(latents, image)
+        return self.attn.weights(normed, keys)
 
     def _project(self, latents: Tensor, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        latents = self.latent_norm(latents)
-        queries = rearrange(self.to_q(latents), "b q (h c) -> b h q c", h=self.num_heads)
-        keys_values = self.to_kv(torch.cat([self.image_norm(image), latents], dim=1))
-        keys, values = rearrange(keys_values, "b n (two h c) -> two b h n c", two=2, h=self.num_heads)
-        return queries, keys, values
+        normed = self.norm_latents(latents)
+        return normed, *self.attn.keys_values(torch.cat([self.norm_media(image), normed], dim=1))

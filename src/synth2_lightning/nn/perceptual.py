@@ -12,14 +12,14 @@ from synth2_lightning.interfaces import FrozenModule
 
 
 class FeatureExtractor(FrozenModule, ABC):
-    """A frozen network that says what images hold, at several depths: images that look alike have like features.
+    """Frozen network whose feature maps at several depths measure the similarity of images.
 
-    It is no :class:`ImageEncoder`, because a gradient flows through it to the images.
+    Unlike an :class:`ImageEncoder`, it passes gradients to the images.
     """
 
     @abstractmethod
     def extract(self, images: Float[Tensor, "batch 3 height width"]) -> list[Float[Tensor, "batch _ _ _"]]:
-        """Make one feature map ``(batch, dim, height, width)`` per layer; -1 is black in the images, 1 is white."""
+        """Return one feature map ``(batch, dim, height, width)`` per layer; -1 is black in the images, 1 is white."""
 
 
 def perceptual_distance(
@@ -32,7 +32,7 @@ def perceptual_distance(
 
     Args:
         features: One feature map ``(batch, dim, height, width)`` per layer.
-        others: The same of the other images.
+        others: Those of the other images.
 
     Example:
         >>> right, up = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 3.0])

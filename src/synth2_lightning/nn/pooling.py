@@ -21,7 +21,7 @@ def embed_sentences(
     Args:
         encoder: After ``load()``.
         sentences: Not blank.
-        batch_size: Sentences per batch.
+        batch_size: Sentences per forward pass.
 
     Returns:
         Embeddings in the order of the sentences, float32 on the CPU.

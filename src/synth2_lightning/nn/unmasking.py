@@ -88,10 +88,6 @@ class HaltonOrder(UnmaskingOrder):
 
     Tokens of one step are sampled independently, which costs least where they depend least on each other. Only the
     tokens that a step unmasks are predicted.
-
-    Example:
-        >>> HaltonOrder().start((2, 2))
-        tensor([2, 1, 0, 3])
     """
 
     def start(self, grid: tuple[int, int]) -> Int[Tensor, " tokens"]:

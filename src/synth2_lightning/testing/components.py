@@ -85,8 +85,7 @@ class TinyImageTokenizer(ImageTokenizer):
 
     def embed_tokens(self, tokens: VQTokens) -> Float[Tensor, "batch tokens dim"]:
         """Embed codebook ids."""
-        self.check_codebook(tokens.codebook)
-        self.check_ids(tokens.ids)
+        self.check_tokens(tokens)
         return self.vectors[tokens.ids[..., 0]]
 
 

@@ -2,11 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 
 from synth2_lightning.types.captions import Completion, Prompt
 from synth2_lightning.types.images import ImageInput, MixedImages, VQTokens
+
+_Batch = TypeVar("_Batch", bound="SampleBatch")
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,10 +22,6 @@ class SampleInfo:
         class_name: Class that the caption was written for; empty if unknown.
         seed: Generation seed, from 0 to 2**63 - 1; ``None`` if the record was not generated. It does not depend on
             ranks, order or batches.
-
-    Example:
-        >>> SampleInfo("7", "coco").class_name
-        ''
     """
 
     key: str
@@ -40,6 +39,10 @@ class SampleBatch:
     def __len__(self) -> int:
         """Number of rows."""
         return len(self.samples)
+
+    def to(self: _Batch, device: torch.device | str, non_blocking: bool = False) -> _Batch:
+        """Move tensors to a device; a batch without tensors is returned unchanged."""
+        return self
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -128,21 +131,11 @@ class PromptBatch(SampleBatch):
         samples: One per caption, with a seed each: prompt and seed determine a caption. The names of several classes
             are joined by ``CLASS_NAME_SEPARATOR``.
         templates: Name and version of the template of each prompt.
-
-    Example:
-        >>> from synth2_lightning.types import ChatMessage
-        >>> prompts = ((ChatMessage("user", "dog"),),)
-        >>> len(PromptBatch(prompts, (SampleInfo("n02084071-0", "imagenet-21k", "dog", 1234),), ("class-based@1",)))
-        1
     """
 
     prompts: tuple[Prompt, ...]
     samples: tuple[SampleInfo, ...]
     templates: tuple[str, ...]
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> "PromptBatch":
-        """Return the batch unchanged: it has no tensors."""
-        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,11 +146,6 @@ class WrittenCaptions:
         batch: The prompts.
         completions: One per prompt.
         model: Name of the language model.
-
-    Example:
-        >>> batch = PromptBatch((), (), ())
-        >>> len(WrittenCaptions(batch, (), "smollm2"))
-        0
     """
 
     batch: PromptBatch
@@ -176,18 +164,10 @@ class CaptionBatch(SampleBatch):
     Args:
         captions: One text per image.
         samples: One per image, with a seed each: caption and seed determine an image. The synthetic pairs keep them.
-
-    Example:
-        >>> len(CaptionBatch(("a red circle",), (SampleInfo("7", "synthetic", seed=1234),)))
-        1
     """
 
     captions: tuple[str, ...]
     samples: tuple[SampleInfo, ...]
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> "CaptionBatch":
-        """Return the batch unchanged: it has no tensors."""
-        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,11 +180,6 @@ class TokenizedImages(SampleBatch):
         tokens: The codebook ids.
         codebook_size: Number of codes per level, an exclusive upper bound of the ids.
         scores: Image-text scores of each caption of each image; empty if not scored.
-
-    Example:
-        >>> tokens = VQTokens(torch.zeros(1, 64, 1, dtype=torch.long), "vqgan-512:1f3c9a02")
-        >>> len(TokenizedImages((SampleInfo("7", "scenes"),), (("a red circle",),), tokens, codebook_size=512))
-        1
     """
 
     samples: tuple[SampleInfo, ...]

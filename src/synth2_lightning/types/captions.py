@@ -13,10 +13,6 @@ class CaptionRecord:
         caption: The text.
         class_name: Class that the caption was written for; empty if unknown.
         is_cut: Whether generation stopped before the end of the text.
-
-    Example:
-        >>> CaptionRecord("7", "a red circle").class_name
-        ''
     """
 
     key: str
@@ -35,10 +31,6 @@ class Concept:
         definition: Gloss that disambiguates the name; empty if unknown.
         branch: Top-level category, such as ``"animal"``; empty if unknown.
         weight: Relative frequency within the source, above 0, such as a count.
-
-    Example:
-        >>> Concept("n02084071", "dog", branch="animal").definition
-        ''
     """
 
     key: str
@@ -50,12 +42,7 @@ class Concept:
 
 @dataclass(frozen=True, slots=True)
 class ChatMessage:
-    """One turn of a conversation; the fields are those of the chat completions API.
-
-    Example:
-        >>> ChatMessage("user", "dog").role
-        'user'
-    """
+    """One turn of a conversation; the fields are those of the chat completions API."""
 
     role: Literal["system", "user", "assistant"]
     content: str
@@ -78,10 +65,6 @@ class Completion:
         finish_reason: ``"stop"`` at the end of the text, ``"length"`` at the token limit, or a value of the server.
         num_prompt_tokens: Tokens of the prompt.
         num_tokens: Tokens of the output.
-
-    Example:
-        >>> Completion("A dog runs.", "stop", 80, 5).finish_reason
-        'stop'
     """
 
     text: str
@@ -97,10 +80,6 @@ class Verdict:
     Args:
         caption: The caption, cleaned if the filter cleans.
         reason: Why the caption is rejected; empty if it is kept.
-
-    Example:
-        >>> Verdict("A dog runs.").reason
-        ''
     """
 
     caption: str
@@ -123,10 +102,6 @@ class GenerationSettings:
 
     Raises:
         ValueError: If a count is below one.
-
-    Example:
-        >>> GenerationSettings(num_beams=3).num_beams
-        3
     """
 
     max_new_tokens: int = 30

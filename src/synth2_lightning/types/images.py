@@ -9,12 +9,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Pixels:
-    """RGB images, *not* normalized: the encoder owns the normalization.
-
-    Example:
-        >>> len(Pixels(torch.zeros(2, 3, 64, 64, dtype=torch.uint8)))
-        2
-    """
+    """RGB images, *not* normalized: the encoder owns the normalization."""
 
     values: UInt8[Tensor, "batch 3 height width"]
 
@@ -37,10 +32,6 @@ class VQTokens:
 
     ``ids`` has one column per residual level; a plain VQ-GAN has one level. A fingerprint has the form
     ``"vqgan-512:1f3c9a02"``. Encoders raise on ids of another codebook.
-
-    Example:
-        >>> len(VQTokens(torch.zeros(2, 64, 1, dtype=torch.long), "vqgan-512:1f3c9a02"))
-        2
     """
 
     ids: Int[Tensor, "batch tokens levels"]
