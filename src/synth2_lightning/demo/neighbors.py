@@ -47,7 +47,7 @@ class Neighbors:
         >>> from tempfile import TemporaryDirectory
         >>> from synth2_lightning.testing import TinyDecoder, TinyImageTokenizer, TinyResampler
         >>> module = VisionLanguageModule(TinyImageTokenizer(), TinyResampler, TinyDecoder())
-        >>> Neighbors(module, pairs=[], file=Path("means.bin")).num_images  # type: ignore[arg-type]
+        >>> Neighbors(module, pairs=[], file=Path("means.bin")).num_images
         0
     """
 
