@@ -61,8 +61,8 @@ class VQAAccuracyCallback(CorpusScoreCallback):
     def score(self, hypotheses: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> CorpusScore:
         """Return the score of answers against the reference answers, both by key."""
         questions = _gather(self._questions)
-        accuracies = vqa_accuracy(hypotheses, references).accuracies
-        blind = vqa_accuracy(_most_frequent_answers(questions, references), references).accuracies
+        accuracies = vqa_accuracy(hypotheses, references).scores
+        blind = vqa_accuracy(_most_frequent_answers(questions, references), references).scores
         types = _group(questions, hypotheses)
         card = {
             "metric": "VQA accuracy",
