@@ -31,10 +31,6 @@ class RowCounts:
         num_captions: Number of captions that are not blank.
         class_sizes: Number of captions by class name, in the order of the rows; the name is empty if unknown.
         num_long: Number of captions that are truncated for measurements.
-
-    Example:
-        >>> RowCounts(3, 2, Counter({"fox": 2})).num_captions
-        2
     """
 
     num_rows: int = 0
