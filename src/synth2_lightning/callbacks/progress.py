@@ -12,9 +12,6 @@ from rich.text import Text
 class RecordRateColumn(ProgressColumn):
     """Records per second over all ranks: rich's estimate of batches per second, times the mean batch size.
 
-    Args:
-        noun: Name of the records, in the plural.
-
     Example:
         >>> column = RecordRateColumn("pairs")
         >>> column.count(64)
@@ -80,7 +77,7 @@ class PredictionProgressBar(RichProgressBar):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Count the records of a batch."""
+        """Run after each batch: counts its records."""
         if self._record_rate is not None:
             self._record_rate.count(len(batch) * trainer.world_size)
         super().on_predict_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)

@@ -25,10 +25,6 @@ class VQAAccuracyCallback(CorpusScoreCallback):
     Args:
         folder: Parent of the output folder; by default the run's log folder. Each epoch writes to
             ``vqa_accuracy/<stage>-step=<n>/``.
-
-    Example:
-        >>> VQAAccuracyCallback().folder is None
-        True
     """
 
     name = "vqa_accuracy"
@@ -38,7 +34,7 @@ class VQAAccuracyCallback(CorpusScoreCallback):
         self._questions: dict[str, str] = {}
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Reset the metric and the questions."""
+        """Run at the start of a validation or test: resets the metric and the questions."""
         super().on_validation_epoch_start(trainer, pl_module)
         self._questions = {}
 
@@ -68,23 +64,14 @@ class VQAAccuracyCallback(CorpusScoreCallback):
             "metric": "VQA accuracy",
             "blind_score": _mean(blind, blind),
             "by_first_words": {
-                words: {
-                    "num_questions": len(keys),
-                    "score": _mean(accuracies, keys),
-                    "blind_score": _mean(blind, keys),
-                }
+                words: {"num_questions": len(keys), "score": _mean(accuracies, keys), "blind_score": _mean(blind, keys)}
                 for words, keys in sorted(types.items(), key=lambda item: -len(item[1]))
                 if len(keys) >= _MIN_FRACTION * len(hypotheses)
             },
         }
         rows = [
-            {
-                "key": key,
-                "question": questions[key],
-                "answer": answer,
-                "references": references[key],
-                "vqa_accuracy": round(accuracies[key], 6),
-            }
+            {"key": key, "question": questions[key], "answer": answer, "references": references[key]}
+            | {"vqa_accuracy": round(accuracies[key], 6)}
             for key, answer in hypotheses.items()
         ]
         return CorpusScore(_mean(accuracies, accuracies), card, rows)
