@@ -144,11 +144,11 @@ def make_muse_maskgit(text: Tensor) -> tuple[Generate, nn.Module]:
     return lambda: baseline.generate(captions, timesteps=STEPS, cond_scale=GUIDANCE), network
 
 
-class MatmulSizes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class MatmulSizes(TorchDispatchMode):
     """Counts matmuls by ``(batch, rows, inner, columns)`` and dtype."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.counts: Counter[tuple[int, int, int, int, torch.dtype]] = Counter()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

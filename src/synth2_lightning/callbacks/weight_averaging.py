@@ -40,7 +40,7 @@ class WeightAveragingCallback(Callback):
             )
         self.decay = decay
         self.start_step = start_step
-        self._update = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+        self._update = get_ema_multi_avg_fn(decay)
         self._averages: dict[str, Tensor] | None = None
         self._resumed: dict[str, Tensor] | None = None
         self._num_steps = 0

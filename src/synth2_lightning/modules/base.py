@@ -1,5 +1,6 @@
 """Base class of trained modules: injected optimizers, deferred loading, checkpoints without frozen weights."""
 
+import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
@@ -114,33 +115,24 @@ class BaseModule(LightningModule):
             )
         path = resolve(checkpoint_path, "checkpoint")
         with trusting([cls.__module__.partition(".")[0]]):
-            module: _Module = build_module(cls, read_checkpoint(path), path, kwargs)
-        return module
+            return build_module(cls, read_checkpoint(path), path, kwargs)
 
     def setup(self, stage: str) -> None:
-        """Check the strategy and the checkpoint to resume from, and turn off the conversion of batches.
-
-        Raises:
-            ValueError: If the strategy starts processes by ``multiprocessing``, or the ranks' checkpoints differ.
-        """
+        """Run before a stage: checks the strategy and the ranks' checkpoints, and turns off conversion of batches."""
         if stage == "fit":
             refuse_spawned_processes(self.trainer.strategy)
         refuse_different_checkpoints(self.trainer)
         keep_batches(self.trainer)  # parts cast their own inputs
 
     def __getstate__(self) -> dict[str, Any]:
-        """Refuse to be pickled for another process, which ``ddp_spawn`` does before it calls any hook.
-
-        Raises:
-            ValueError: While a process is being spawned.
-        """
+        """Refuse to be pickled for another process, which ``ddp_spawn`` does before it calls any hook."""
         if get_spawning_popen() is not None:
             raise ValueError(SPAWNED_PROCESSES)
         state: dict[str, Any] = super().__getstate__()
         return state
 
     def configure_model(self) -> None:
-        """Load the weights of all parts; called on each rank and by ``load_from_checkpoint``."""
+        """Run on each rank before a stage, and by ``load_from_checkpoint``: loads the weights of all components."""
         reset_seed()  # strategies with several processes do so too; new weights then equal those of one process
         for part in self.children():
             if callable(load := getattr(part, "load", None)):
@@ -186,7 +178,8 @@ class BaseModule(LightningModule):
         """Return the optimizer of the trainable parameters, and its schedule.
 
         Raises:
-            ValueError: If no parameter is trainable, or the optimizer needs matrices and the strategy flattens them.
+            ValueError: If no parameter is trainable, the optimizer needs matrices and the strategy flattens them, or
+                the schedule needs a number of steps and the trainer has no limit.
         """
         groups = self.parameter_groups()
         if not groups:
@@ -199,9 +192,18 @@ class BaseModule(LightningModule):
             refuse_matrix_optimizer(optimizer, trainer.strategy)
         if self._make_scheduler is None:
             return optimizer
-        num_steps = self.trainer.estimated_stepping_batches
-        schedule = self._make_scheduler(optimizer, int(num_steps) if num_steps != float("inf") else 1_000_000)
+        schedule = self._make_scheduler(optimizer, self._count_steps())
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _count_steps(self) -> int:
+        num_steps = self.trainer.estimated_stepping_batches
+        if not 0 <= num_steps < math.inf:  # without max_steps it is -1 for an iterable dataset of unknown length
+            raise ValueError(
+                f"The learning-rate schedule needs the number of optimization steps, which is unknown with max_steps="
+                f"{self.trainer.max_steps} and max_epochs={self.trainer.max_epochs}. Expected a limit. Set "
+                "--trainer.max_steps, also in addition to max_time, or remove model.init_args.lr_scheduler."
+            )
+        return int(num_steps)
 
     def configure_gradient_clipping(
         self,
@@ -209,7 +211,7 @@ class BaseModule(LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip as Lightning does, and also by norm under FSDP1, whose norm is over all ranks."""
+        """Run before an optimization step: clips as Lightning does, and also by norm over all ranks under FSDP1."""
         model = self.trainer.strategy.model
         if isinstance(model, FullyShardedDataParallel) and gradient_clip_val and gradient_clip_algorithm != "value":
             model.clip_grad_norm_(gradient_clip_val)
@@ -221,12 +223,12 @@ class BaseModule(LightningModule):
         return decay_groups(self.parameters(), self._matrices)
 
     def on_train_start(self) -> None:
-        """Set the run's seed, unless it was restored from a checkpoint."""
+        """Run before the first step: sets the run's seed, unless it was restored from a checkpoint."""
         if self._seeds.run_seed is None:
             self._seeds.run_seed = self.trainer.strategy.broadcast(torch.initial_seed())
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Seed the step."""
+        """Run before each batch: seeds the step."""
         self._seeds.start_step(self.trainer.fit_loop.total_batch_idx, self.global_rank)
 
     def shared_generator(self) -> torch.Generator:
@@ -234,19 +236,11 @@ class BaseModule(LightningModule):
         return self._seeds.shared_generator()
 
     def on_before_backward(self, loss: Tensor) -> None:
-        """Refuse a loss that is not finite.
-
-        Raises:
-            FloatingPointError: If the loss of any rank is NaN or infinite.
-        """
+        """Run before each backward pass: raises ``FloatingPointError`` if the loss of any rank is not finite."""
         refuse_nonfinite_loss(self, loss)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the run's seed and the names of optimizer states; refuse weights that are not finite.
-
-        Raises:
-            FloatingPointError: If a trained weight of any rank is NaN or infinite.
-        """
+        """Run when a checkpoint is saved: checks that weights are finite; adds seed and names of optimizer states."""
         refuse_nonfinite_weights(self)
         checkpoint["seed"] = self._seeds.run_seed
         # FSDP2 numbers weights by their order in the model, torch's optimizers by that in their groups.
@@ -254,7 +248,7 @@ class BaseModule(LightningModule):
             name_states(state, optimizer, self)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the run's seed."""
+        """Run when a checkpoint is loaded: restores the run's seed."""
         self._seeds.run_seed = checkpoint.get("seed")
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:

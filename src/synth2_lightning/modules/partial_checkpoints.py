@@ -25,23 +25,15 @@ def exclude_frozen(module: nn.Module, frozen_parts: Collection[str] = ()) -> Non
         >>> model.load_state_dict(model.state_dict())
         <All keys matched successfully>
     """
-    module.register_state_dict_post_hook(partial(_exclude, frozen_parts))  # type: ignore[no-untyped-call]
-    module.register_load_state_dict_pre_hook(partial(_fill_in, frozen_parts))  # type: ignore[no-untyped-call]
+    module.register_state_dict_post_hook(partial(_exclude, frozen_parts))
+    module.register_load_state_dict_pre_hook(partial(_fill_in, frozen_parts))
 
 
 def refuse_other_weights(module: nn.Module, state: Mapping[str, Any]) -> None:
-    """Refuse a state dict with other names than the module's.
-
-    Args:
-        module: Module after :func:`exclude_frozen`.
-        state: State dict to be loaded.
+    """Refuse a state dict with other names than those of a module after :func:`exclude_frozen`.
 
     Raises:
         ValueError: If a trained weight is missing, or a name is unknown.
-
-    Example:
-        >>> layer = nn.Linear(1, 1)
-        >>> refuse_other_weights(layer, layer.state_dict())
     """
     expected, given = set(module.state_dict()), set(state)
     if expected != given:

@@ -58,9 +58,6 @@ def locate_rows(num_rows: int) -> tuple[int, slice]:
 def refuse_different_checkpoints(trainer: Trainer) -> None:
     """Refuse ranks that would load different checkpoints, since each rank finds and reads its own; call on all ranks.
 
-    Args:
-        trainer: The trainer.
-
     Raises:
         ValueError: On all ranks, if the checkpoints of two ranks have different content.
     """
