@@ -148,7 +148,7 @@ class MatmulSizes(TorchDispatchMode):
     """Counts matmuls by ``(batch, rows, inner, columns)`` and dtype."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.counts: Counter[tuple[int, int, int, int, torch.dtype]] = Counter()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -47,10 +47,10 @@ def test_parts_without_maps_give_the_reason_beside_the_caption(tmp_path: Path) -
 
 def test_closing_waits_for_the_running_answer(tmp_path: Path) -> None:
     class BlockedCaptioner(Captioner):
-        def caption(self, images: Any, **options: Any) -> list[str]:
+        def caption(self, *args: Any, **options: Any) -> list[str]:
             started.set()
             assert goes_on.wait(30)
-            return super().caption(images, **options)
+            return super().caption(*args, **options)
 
     started, goes_on = Event(), Event()
     Image.new("RGB", (9, 8), "white").save(tmp_path / "white.png")

@@ -61,7 +61,9 @@ class SigtermCallback(Callback):
         """Run after each batch, of which all ranks have equally many: stops if any rank received the signal."""
         self._stop_together(trainer)
 
-    on_test_batch_end = on_validation_batch_end
+    def on_test_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        """Run after each batch of a test: does the same as in a validation."""
+        self._stop_together(trainer)
 
     def on_predict_batch_end(self, trainer: Trainer, *args: Any) -> None:
         """Run after each batch of a prediction: stops this rank if it received the signal."""

@@ -48,7 +48,8 @@ class Groups:
     @property
     def sizes(self) -> list[int]:
         """Number of members of each group."""
-        return np.bincount(self.labels[self.labels != NO_GROUP], minlength=len(self.names)).tolist()
+        counts = np.bincount(self.labels[self.labels != NO_GROUP], minlength=len(self.names))
+        return [int(count) for count in counts]
 
 
 @dataclass(frozen=True, slots=True)
