@@ -70,13 +70,7 @@ class CorpusScoreCallback(Callback, ABC):
         self._sources = set()
 
     def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *args: Any
     ) -> None:
         """Run after each batch: adds its texts to the metric."""
         if not isinstance(outputs, Mapping) or "captions" not in outputs:
@@ -132,6 +126,5 @@ class CorpusScoreCallback(Callback, ABC):
                 (draft / "protocol.json").write_text(text, "utf-8")
         except OSError as error:
             raise OSError(
-                f"{type(self).__name__} could not write to {folder}: {error}. Expected a folder that is writable. "
-                "Choose another with --trainer.default_root_dir or the callback's `folder`."
+                f"{type(self).__name__}: {error} Set --trainer.default_root_dir or the callback's `folder`."
             ) from error

@@ -53,13 +53,7 @@ class ImageGridCallback(Callback, ABC):
         self._tiles = []
 
     def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: ImageTextBatch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: ImageTextBatch, *args: Any
     ) -> None:
         """Run after each batch of a validation: adds its tiles, until the grid is full."""
         num_missing = self.num_images - len(self._tiles)
@@ -77,8 +71,7 @@ class ImageGridCallback(Callback, ABC):
             write_atomically(folder / f"step={trainer.global_step}.png", lambda draft: grid.save(draft, "PNG"))
         except OSError as error:
             raise OSError(
-                f"{type(self).__name__} could not write to {folder}: {error}. Expected a folder that is writable. "
-                "Choose another with --trainer.default_root_dir or the callback's `folder`."
+                f"{type(self).__name__}: {error} Set --trainer.default_root_dir or the callback's `folder`."
             ) from error
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):

@@ -63,7 +63,7 @@ class LastCheckpointCallback(ModelCheckpoint):
                 "move the checkpoints. To resume that run, use --ckpt_path."
             )
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         """Run before each step: deletes the checkpoint that the run resumed from, once there are enough newer ones."""
         if trainer.ckpt_path is None or len(self.best_k_models) < self.save_top_k:
             return
@@ -72,9 +72,7 @@ class LastCheckpointCallback(ModelCheckpoint):
         if start.parent == Path(self.dirpath or "") and step.isdecimal() and int(step) < self.kth_value:
             trainer.strategy.remove_checkpoint(start)
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         """Run after each batch: saves if a checkpoint is due.
 
         If a validation follows, the checkpoint is saved after it: a run resumed from here would skip the validation. No
@@ -86,7 +84,7 @@ class LastCheckpointCallback(ModelCheckpoint):
         last_saved = self._start_step if self.best_model_score is None else int(self.best_model_score)
         is_due = self._is_step_complete and trainer.global_step - last_saved >= self._interval
         if is_due and not is_validation_due(trainer) and not trainer.is_last_batch:
-            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+            super().on_train_batch_end(trainer, pl_module, *args)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Run after a validation: saves, except during gradient accumulation, as checkpoints contain no gradients."""

@@ -102,15 +102,7 @@ class PartWriterCallback(Callback, ABC):
         assert self._writer is not None, "set by setup"
         self._writer.start(_gather_settings(trainer, pl_module))
 
-    def on_predict_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
+    def on_predict_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *args: Any) -> None:
         """Run after each batch: writes its records."""
         assert self._writer is not None, "set by setup"
         num_new = self.append(self._writer, outputs, pl_module)

@@ -46,9 +46,7 @@ class SigtermCallback(Callback):
         """Run before the first step: starts to count."""
         self._num_steps = trainer.global_step
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
         """Run after each batch: stops if any rank received the signal, after an optimization step.
 
         The last step of an epoch is skipped, unless the epoch has one step: Lightning cannot resume from there.

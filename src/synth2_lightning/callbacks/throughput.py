@@ -46,7 +46,7 @@ class DataWaitCallback(Callback):
         """Run after a validation: excludes its time."""
         self._ended = None
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(self, trainer: Trainer, *args: Any) -> None:
         """Run before each step: counts the time since the last one as waiting for data."""
         self._started = perf_counter()
         if self._ended is not None:

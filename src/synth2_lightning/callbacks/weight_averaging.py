@@ -62,9 +62,7 @@ class WeightAveragingCallback(Callback):
         self._resumed = None
 
     @torch.no_grad()
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         """Run after each batch: updates the average, if the batch ended an optimization step."""
         if trainer.global_step == self._num_steps:
             return

@@ -170,16 +170,7 @@ class ClipScore(_ImageMetric):
 
 
 class RefClipScore(_ImageMetric):
-    """Mean CLIPScore and RefCLIPScore over the images of all ranks; see :class:`ClipScore` for the arguments.
-
-    Example:
-        >>> from synth2_lightning.testing import TinyImageTextEncoder
-        >>> metric = RefClipScore(TinyImageTextEncoder())
-        >>> images = Pixels(torch.full((1, 3, 8, 8), 255, dtype=torch.uint8))
-        >>> metric.update(["1"], images, ["a bright field"], [["a bright lawn", "a dark lawn"]])
-        >>> metric.compute()
-        {'clip_score': tensor(2.5000), 'ref_clip_score': tensor(1.4286)}
-    """
+    """Mean CLIPScore and RefCLIPScore over the images of all ranks; see :class:`ClipScore` for the arguments."""
 
     def update(
         self, keys: Sequence[str], images: Pixels, hypotheses: Sequence[str], references: Sequence[Sequence[str]]

@@ -86,14 +86,7 @@ def spice(hypotheses: Mapping[str, str], references: Mapping[str, Sequence[str]]
 
 
 class Meteor(CorpusMetric):
-    """METEOR of a corpus; each rank starts Java once.
-
-    Example:
-        >>> metric = Meteor()
-        >>> metric.update(["1"], ["a red circle"], [["a big red circle"]])
-        >>> metric.corpus()[0]
-        {'1': 'a red circle'}
-    """
+    """METEOR of a corpus; each rank starts Java once."""
 
     _score = staticmethod(meteor)
 

@@ -32,13 +32,6 @@ def rouge(hypotheses: Mapping[str, str], references: Mapping[str, Sequence[str]]
 
 
 class Rouge(CorpusMetric):
-    """ROUGE-L of a corpus.
-
-    Example:
-        >>> metric = Rouge()
-        >>> metric.update(["1"], ["a red circle"], [["a big red circle"]])
-        >>> metric.compute()
-        tensor(0.8356)
-    """
+    """ROUGE-L of a corpus."""
 
     _score = staticmethod(rouge)

@@ -67,14 +67,7 @@ def vqa_accuracy(answers: Mapping[str, str], references: Mapping[str, Sequence[s
 
 
 class VqaAccuracy(CorpusMetric):
-    """VQA accuracy of the answers to all questions.
-
-    Example:
-        >>> metric = VqaAccuracy()
-        >>> metric.update(["1", "2"], ["two", "a dog"], [["2"] * 9 + ["3"], ["cat"] * 10])
-        >>> metric.compute()
-        tensor(0.5000)
-    """
+    """VQA accuracy of the answers to all questions."""
 
     _score = staticmethod(vqa_accuracy)
 

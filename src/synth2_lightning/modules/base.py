@@ -95,8 +95,7 @@ class BaseModule(LightningModule):
             hparams_file: Must be None: the checkpoint contains the hyperparameters.
             strict: Must not be ``False``: all trained weights are required.
             weights_only: Must not be ``False``: checkpoints contain tensors and plain values only.
-            **kwargs: Arguments of the module that replace those in the checkpoint; required for parts that a script
-                constructed.
+            **kwargs: Arguments that replace those in the checkpoint; required for components that a script constructed.
 
         Raises:
             FileNotFoundError: If the checkpoint, or a file that a part loads, is missing.
@@ -219,7 +218,7 @@ class BaseModule(LightningModule):
             super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Return the trainable parameters in groups for the optimizer; override it for other settings per part."""
+        """Return the trainable parameters in groups for the optimizer; override it for other settings per component."""
         return decay_groups(self.parameters(), self._matrices)
 
     def on_train_start(self) -> None:

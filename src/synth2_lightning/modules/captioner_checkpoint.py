@@ -38,7 +38,7 @@ def read_captioner(checkpoint: Path) -> VisionLanguageModule:
     Raises:
         FileNotFoundError: If it is missing, or a file that a part reads.
         ValueError: If it is damaged, may contain code, is not of a captioner, does not record the arguments of its
-            parts, or names classes that are not trusted.
+            components, or names classes that are not trusted.
     """
     content = read_checkpoint(checkpoint)
     _read_spec(content, checkpoint)

@@ -132,14 +132,7 @@ class _SampleCaptions:
 
 
 def count_rows(partition: Partition) -> RowCounts:
-    """Return the counts of a partition.
-
-    Example:
-        >>> import pyarrow as pa
-        >>> from synth2_lightning.reports.partitions import TablePartition
-        >>> count_rows(TablePartition(pa.table({"caption": ["a fox", ""]})))
-        RowCounts(num_rows=2, num_captions=1, class_sizes=Counter({'': 1}), num_long=0)
-    """
+    """Return the counts of a partition."""
     counts = RowCounts()
     for _, rows in partition.read(["caption", "class_name"]):
         captions = list_captions(rows)

@@ -89,15 +89,6 @@ def group_by_class(captions: CaptionSet) -> Groups:
 
     Raises:
         ValueError: If no row has a class name.
-
-    Example:
-        >>> import pyarrow as pa
-        >>> from pathlib import Path
-        >>> from synth2_lightning.reports.caption_set import count_captions
-        >>> from synth2_lightning.reports.partitions import TablePartition
-        >>> rows = pa.table({"caption": ["a fox", "a dog"], "class_name": ["fox", "dog"]})
-        >>> group_by_class(count_captions("animals", Path(), [TablePartition(rows)])).names
-        ['fox', 'dog']
     """
     names = [name for name, _ in captions.counts.class_sizes.most_common()]
     if not any(names):

@@ -182,9 +182,9 @@ def _print_scores(card: Mapping[str, Any], console: Console) -> None:
         table.add_row(name, *cells)
     console.print(table)
     console.print(f"{card['num_images']} images with {card['num_references']} references")
-    for kind in ("missing", "unknown", "duplicates"):
-        if card[kind]["count"]:
-            console.print(f"{kind}: {card[kind]['count']}, treated as {card[kind]['treated']!r}")
+    for mismatch in ("missing", "unknown", "duplicates"):
+        if card[mismatch]["count"]:
+            console.print(f"{mismatch}: {card[mismatch]['count']}, treated as {card[mismatch]['treated']!r}")
     if clip := card["clip"]:
         settings = ", ".join(f"{name} {value!r}" for name, value in clip.items())
         console.print(f"CLIPScore settings: {settings}", soft_wrap=True)
