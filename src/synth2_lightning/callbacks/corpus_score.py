@@ -70,7 +70,13 @@ class CorpusScoreCallback(Callback, ABC):
         self._sources = set()
 
     def on_validation_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *args: Any
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         """Run after each batch: adds its texts to the metric."""
         if not isinstance(outputs, Mapping) or "captions" not in outputs:
