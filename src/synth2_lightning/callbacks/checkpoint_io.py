@@ -68,7 +68,8 @@ def refuse_damaged(path: Path) -> None:
     """
     if not path.is_file() or not (damage := find_damage(path)):
         return
-    others = [candidate for candidate in _list_valid(path.parent, [], lambda content: []) if candidate.path != path]
+    good, _ = _list_valid(path.parent, lambda content: [])
+    others = [candidate for candidate in good if candidate.path != path]
     advice = "No good checkpoint is in the same folder"
     if others:
         advice = f"Resume from {others[-1].path}, of step {others[-1].step}"
@@ -80,9 +81,9 @@ def find_checkpoint_to_resume(
 ) -> tuple[Path, list[str]] | None:
     """Return the newest valid checkpoint with unchanged settings, or else the newest one with its changed settings.
 
-    Of a folder, the valid checkpoint with the most steps is the newest; a warning lists the damaged ones. File times
-    are not compared: of two of the same step, ``last.ckpt`` or its target is preferred. Checkpoints with names other
-    than those of ``LastCheckpointCallback`` come last: they may be from the middle of a step.
+    The newest of a folder is the one with the most steps: file times are not compared, and of two of the same step,
+    ``last.ckpt`` or its target is preferred. Checkpoints with names other than those of ``LastCheckpointCallback`` come
+    last: they may be from the middle of a step. A warning lists the damaged ones.
 
     Args:
         folders: Folders of checkpoints, the newest run first; missing ones are skipped.
@@ -98,7 +99,8 @@ def find_checkpoint_to_resume(
     damaged: list[str] = []
     newest: _Candidate | None = None
     for folder in folders:
-        good = _list_valid(folder, damaged, list_changes)
+        good, unreadable = _list_valid(folder, list_changes)
+        damaged += unreadable
         if not good:
             continue
         newest = newest or _last(good)
@@ -172,10 +174,11 @@ def _warn_of_damage(damaged: list[str], used: _Candidate) -> None:
 
 
 def _list_valid(
-    folder: Path, damaged: list[str], list_changes: Callable[[Mapping[str, Any]], list[str]]
-) -> list[_Candidate]:
-    """Return the readable checkpoints, in the order in which they were written, and extend ``damaged``."""
+    folder: Path, list_changes: Callable[[Mapping[str, Any]], list[str]]
+) -> tuple[list[_Candidate], list[str]]:
+    """Return the readable checkpoints, in the order in which they were written, and the errors of the others."""
     good: list[_Candidate] = []
+    damaged: list[str] = []
     last = (folder / "last.ckpt").resolve()
     for path, content in read_checkpoints(folder):
         try:
@@ -185,4 +188,4 @@ def _list_valid(
             good.append(_Candidate(step, path.resolve() == last, path, list_changes(content)))
         except (ValueError, TypeError, OSError) as error:
             damaged.append(str(error))
-    return sorted(good, key=lambda candidate: (candidate.step, candidate.is_last, candidate.path.name))
+    return sorted(good, key=lambda candidate: (candidate.step, candidate.is_last, candidate.path.name)), damaged

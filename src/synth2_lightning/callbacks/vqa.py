@@ -70,8 +70,13 @@ class VQAAccuracyCallback(CorpusScoreCallback):
             },
         }
         rows = [
-            {"key": key, "question": questions[key], "answer": answer, "references": references[key]}
-            | {"vqa_accuracy": round(accuracies[key], 6)}
+            {
+                "key": key,
+                "question": questions[key],
+                "answer": answer,
+                "references": references[key],
+                "vqa_accuracy": round(accuracies[key], 6),
+            }
             for key, answer in hypotheses.items()
         ]
         return CorpusScore(_mean(accuracies, accuracies), card, rows)

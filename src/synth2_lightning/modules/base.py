@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from multiprocessing.context import get_spawning_popen
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import torch
 from lightning.fabric.utilities.seed import reset_seed
@@ -25,7 +25,7 @@ from synth2_lightning.modules.divergence import refuse_nonfinite_loss, refuse_no
 from synth2_lightning.modules.optimizers import OptimizerFactory, SchedulerFactory, decay_groups, name_states
 from synth2_lightning.modules.partial_checkpoints import exclude_frozen, refuse_other_weights
 from synth2_lightning.modules.ranks import refuse_different_checkpoints
-from synth2_lightning.modules.saved_module import build_module
+from synth2_lightning.modules.saved_module import Module, build_module
 from synth2_lightning.modules.seeding import StepSeeds
 from synth2_lightning.modules.sharding import (
     SPAWNED_PROCESSES,
@@ -35,8 +35,6 @@ from synth2_lightning.modules.sharding import (
     refuse_tensor_parallel,
 )
 
-_Module = TypeVar("_Module", bound=LightningModule)
-
 
 class BaseModule(LightningModule):
     """LightningModule whose parts are constructor arguments and whose checkpoints contain trained weights only.
@@ -45,7 +43,8 @@ class BaseModule(LightningModule):
         optimizer: Factory of the optimizer, called with parameter groups. Biases, gains and other vectors are in a
             group without weight decay.
         lr_scheduler: Factory of the learning-rate schedule, called with the optimizer and the number of optimization
-            steps; the schedule advances after every step. None keeps the learning rate constant.
+            steps, which the trainer must limit; the schedule advances after every step. None keeps the learning rate
+            constant.
 
     Attributes:
         frozen_parts: Names of children that are never trained or saved; their ``load()`` restores them.
@@ -75,14 +74,14 @@ class BaseModule(LightningModule):
 
     @classmethod
     def load_from_checkpoint(
-        cls: type[_Module],
+        cls: type[Module],
         checkpoint_path: Any,
         map_location: Any = None,
         hparams_file: Any = None,
         strict: bool | None = None,
         weights_only: bool | None = None,
         **kwargs: Any,
-    ) -> _Module:
+    ) -> Module:
         """Return the module of a checkpoint, with its weights, on the CPU.
 
         Lightning would construct any class that a checkpoint names. Here every class must be of a trusted package and
