@@ -66,14 +66,7 @@ def ref_clip_scores(
     references: Sequence[Sequence[str]],
     prefix: str = PREFIX,
 ) -> RefClipScores:
-    """Return CLIPScore and RefCLIPScore of captions.
-
-    Args:
-        encoder: See :func:`clip_scores`.
-        images: See :func:`clip_scores`.
-        captions: See :func:`clip_scores`.
-        references: Reference captions of each image, at least one.
-        prefix: Prompt prefix of captions and references, including the space.
+    """Return CLIPScore and RefCLIPScore of captions with at least one reference each; see :func:`clip_scores`.
 
     Raises:
         ValueError: If the numbers of images, captions and references differ, or an image has no references.

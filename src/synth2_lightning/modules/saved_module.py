@@ -17,10 +17,6 @@ Module = TypeVar("Module", bound=LightningModule)
 def read_class_spec(content: Mapping[str, Any], checkpoint: Path) -> tuple[str | None, dict[str, Any]]:
     """Return the class path of the module in a checkpoint, and its arguments as plain values.
 
-    Args:
-        content: Content of the checkpoint.
-        checkpoint: Its path, for error messages.
-
     Returns:
         The class path and the arguments; None and the plain arguments only, if a script constructed the module.
 

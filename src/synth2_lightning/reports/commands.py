@@ -33,18 +33,10 @@ def report_on_sets(
     console: Console | None = None,
     engine: CaptionEngine | None = None,
 ) -> None:
-    """Compare caption sets, print a table of measures, and write the report.
+    """Compare caption sets, print a table of measures, and write the report to a folder.
 
-    Args:
-        locations: Caption sets, see :func:`read_caption_set`.
-        folder: Output folder.
-        encoder: See :func:`compare_sets`.
-        num_clusters: See :func:`compare_sets`.
-        sample: See :func:`compare_sets`.
-        seed: See :func:`compare_sets`.
-        evaluation: Caption set to measure overlap with, such as test captions.
-        console: Console for messages.
-        engine: Processes the sets; by default in this process.
+    Sets are given as for :func:`read_caption_set`; the other arguments are those of :func:`compare_sets`. The engine
+    processes the sets; by default they are processed in this process.
     """
     console = console or MessageConsole()
     with lock_folder(folder):
@@ -69,16 +61,10 @@ def select_by_class(
     console: Console | None = None,
     engine: CaptionEngine | None = None,
 ) -> None:
-    """Select a subset of a caption set, balanced over all classes or the largest ones.
+    """Select a subset of a caption set, balanced over all classes or the largest ones, and write it to a folder.
 
-    Args:
-        location: Caption set, see :func:`read_caption_set`.
-        folder: Output folder.
-        num: See :func:`select_rows`.
-        num_groups: See :func:`select_rows`.
-        seed: See :func:`select_rows`.
-        console: Console for messages.
-        engine: Processes the set; by default in this process.
+    The set is given as for :func:`read_caption_set`; ``num``, ``num_groups`` and ``seed`` are those of
+    :func:`select_rows`. The engine processes the set; by default it is processed in this process.
     """
     with lock_folder(folder):
         check_no_caption_set(folder)
