@@ -85,7 +85,7 @@ class VQAAccuracyCallback(CorpusScoreCallback):
 def _gather(questions: dict[str, str]) -> dict[str, str]:
     if not dist.is_initialized():
         return questions
-    gathered: list[Any] = [None] * dist.get_world_size()
+    gathered = [questions] * dist.get_world_size()
     dist.all_gather_object(gathered, questions)
     return {key: question for part in gathered for key, question in part.items()}
 

@@ -64,7 +64,7 @@ class KeyedMetric(Metric, ABC):
     # torchmetrics has no public hook for states that are not tensors; its MeanAveragePrecision overrides the same two.
     def _sync_dist(self, dist_sync_fn: Callable[..., Any] | None = None, process_group: Any | None = None) -> None:
         group = process_group or self.process_group
-        gathered: list[Any] = [None] * dist.get_world_size(group)
+        gathered = [self.rows] * dist.get_world_size(group)
         dist.all_gather_object(gathered, self.rows, group=group)
         self.rows = list(chain.from_iterable(gathered))
 
