@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 import pytest
 
-from synth2_lightning.cli.arguments import make_parser, read_docstring, refuse_unknown_options
+from synth2_lightning.cli.arguments import check_options, make_parser, read_docstring
 from synth2_lightning.cli.errors import UsageError
 
 
@@ -95,7 +95,7 @@ def test_wrong_words_are_refused(words: list[str], named: str) -> None:
 
 def test_what_follows_two_dashes_is_no_option() -> None:
     assert parse("--out", "o", "--", "run", "--x")["images"] == ["--x"]
-    refuse_unknown_options(["--", "--x"], [], "synth2")
+    check_options(["--", "--x"], [], "synth2")
 
 
 def test_the_docstring_is_the_help(capsys: pytest.CaptureFixture[str]) -> None:

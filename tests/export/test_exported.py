@@ -20,7 +20,7 @@ from synth2_lightning.export.exported import export_captioner, load_exported
 from synth2_lightning.export.folder import is_exported
 from synth2_lightning.export.runs import find_run
 from synth2_lightning.export.weights import load_weights
-from synth2_lightning.io.class_specs import build_part
+from synth2_lightning.io.class_specs import build_component
 from synth2_lightning.io.trusted_packages import trusting
 from synth2_lightning.modules.captioning import VisionLanguageModule
 from synth2_lightning.testing import tiny_batch
@@ -70,7 +70,7 @@ def make_run(tmp_path: Path) -> MakeRun:
         folder = tmp_path / "runs" / "version_0"
         arguments = {**TINY, **parts}
         with trusting([class_path.split(".", maxsplit=1)[0]]):
-            module = build_part({"class_path": class_path, "init_args": arguments}, VisionLanguageModule)
+            module = build_component({"class_path": class_path, "init_args": arguments}, VisionLanguageModule)
         module.configure_model()
         for weight in module.parameters():
             if weight.requires_grad:

@@ -2,14 +2,14 @@ from pathlib import Path
 
 import pytest
 
-from synth2_lightning.export.folder import is_exported, refuse_taken
+from synth2_lightning.export.folder import check_replaceable, is_exported
 
 
 def test_what_a_killed_writer_left_is_no_foreign_content(tmp_path: Path) -> None:
     for name in (".draft", ".replacement"):
         (tmp_path / name).mkdir()
     (tmp_path / ".lock").touch()
-    refuse_taken(tmp_path)
+    check_replaceable(tmp_path)
     (tmp_path / ".replacement" / "config.json").write_text('{"format": "synth2-lightning captioner"}')
     assert is_exported(tmp_path)
 
@@ -17,11 +17,11 @@ def test_what_a_killed_writer_left_is_no_foreign_content(tmp_path: Path) -> None
 def test_a_file_in_the_way_is_refused(tmp_path: Path) -> None:
     (tmp_path / "export").touch()
     with pytest.raises(FileExistsError, match=r"'export'.*[Ee]xpected a folder"):
-        refuse_taken(tmp_path / "export")
+        check_replaceable(tmp_path / "export")
 
 
 def test_the_first_things_in_the_way_are_named(tmp_path: Path) -> None:
     for name in "abcd":
         (tmp_path / name).touch()
     with pytest.raises(FileExistsError, match=r"'a', 'b', 'c' and more"):
-        refuse_taken(tmp_path)
+        check_replaceable(tmp_path)

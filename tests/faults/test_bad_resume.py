@@ -24,11 +24,11 @@ from synth2_lightning.callbacks.checkpoint_io import find_checkpoint_to_resume
 from synth2_lightning.callbacks.last_checkpoint import LastCheckpointCallback
 from synth2_lightning.callbacks.run_settings import RunSettingsCallback
 from synth2_lightning.callbacks.settings_changes import RECORD, explain_changes, list_changes
-from synth2_lightning.callbacks.trainer_settings import MonitorCheckCallback, refuse_settings
+from synth2_lightning.callbacks.trainer_settings import MonitorCheckCallback, check_trainer_settings
 from synth2_lightning.cli.errors import message_for_user
 from synth2_lightning.io.checkpoint_files import find_best_checkpoint
 from synth2_lightning.io.locations import find_checkpoint
-from synth2_lightning.modules.sharding import refuse_spawned_processes
+from synth2_lightning.modules.sharding import check_launcher
 
 SETTINGS: dict[str, Any] = {
     "exact": {
@@ -79,8 +79,8 @@ def raise_as_cli(found: tuple[Path, list[str]]) -> None:
 def trainer(*callbacks: Any, is_resumed: bool = False, **settings: Any) -> None:
     options: dict[str, Any] = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False, **settings}
     built = Trainer(callbacks=list(callbacks), **options)
-    refuse_spawned_processes(built.strategy)
-    refuse_settings(built, is_resumed)
+    check_launcher(built.strategy)
+    check_trainer_settings(built, is_resumed)
 
 
 def monitored(callback: Any) -> None:

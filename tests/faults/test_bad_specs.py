@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from synth2_lightning.cli.errors import message_for_user
-from synth2_lightning.demo.run_data import build_data_part
+from synth2_lightning.demo.run_data import build_data_component
 from synth2_lightning.export.captioner import load_module
 from synth2_lightning.export.runs import read_data
 from synth2_lightning.interfaces import ImageTextSource
@@ -137,4 +137,4 @@ def test_arguments_of_odd_types_in_a_run_file_are_no_traceback(given: Any, tmp_p
     record = read_data(tmp_path)
     assert record is not None
     assert record.parts[0][1] == "RealDataModule"
-    assert build_data_part(tmp_path, ImageTextSource) is None
+    assert build_data_component(tmp_path, ImageTextSource) is None

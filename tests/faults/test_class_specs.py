@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from synth2_lightning.cli import main
-from synth2_lightning.demo.run_data import build_data_part
+from synth2_lightning.demo.run_data import build_data_component
 from synth2_lightning.export.captioner import load_module
 from synth2_lightning.interfaces import ImageTextSource
 from synth2_lightning.io.locations import resolve
@@ -223,7 +223,7 @@ def test_no_run_folder_runs_what_its_config_names(tmp_path: Path, value: Any, pl
     source = {"class_path": "synth2_lightning.scenes.source.ScenesSource", "init_args": {"split": "val"}}
     data = {"class_path": "synth2_lightning.datamodules.real.RealDataModule", "init_args": {"val": source}}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump({"data": put(data, place, value)}))
-    watch(partial(build_data_part, tmp_path, ImageTextSource, ".val"))
+    watch(partial(build_data_component, tmp_path, ImageTextSource, ".val"))
     check_that_nothing_ran(tmp_path)
 
 

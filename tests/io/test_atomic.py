@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from synth2_lightning.export.part_files import copy_files
+from synth2_lightning.export.component_files import copy_files
 from synth2_lightning.export.weights import save_weights
 from synth2_lightning.io.atomic import write_atomically, write_files
 

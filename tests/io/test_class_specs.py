@@ -8,8 +8,8 @@ from jsonargparse import Namespace
 from synth2_lightning.decoders.language_model import LoraSettings, PretrainedLanguageModel
 from synth2_lightning.encoders.vqgan import VQGANTokenizer
 from synth2_lightning.interfaces import ResamplerFactory
-from synth2_lightning.io.class_specs import build_part
-from synth2_lightning.io.trusted_packages import list_packages, refuse_foreign_packages, refuse_functions, trusting
+from synth2_lightning.io.class_specs import build_component
+from synth2_lightning.io.trusted_packages import check_no_functions, check_packages, list_packages, trusting
 from synth2_lightning.nn.perceiver import PerceiverResampler
 
 
@@ -22,7 +22,7 @@ def test_a_factory_inside_a_factory_is_built_as_the_command_line_does() -> None:
         "class_path": "synth2_lightning.nn.neighborhood.NeighborhoodResampler",
         "init_args": {"resampler": inner, "num_layers": 1},
     }
-    factory = build_part(outer, ResamplerFactory)
+    factory = build_component(outer, ResamplerFactory)
     assert isinstance(factory, partial)
     resampler = factory(6, 8)
     assert isinstance(resampler.resampler, PerceiverResampler)
@@ -34,20 +34,20 @@ def test_dataclasses_and_tuples_are_what_signatures_say() -> None:
         "class_path": "synth2_lightning.decoders.language_model.PretrainedLanguageModel",
         "init_args": {"model": "owner/name", "lora": {"r": 4, "target_modules": ["q_proj", "v_proj"]}},
     }
-    model = build_part(description, PretrainedLanguageModel)
+    model = build_component(description, PretrainedLanguageModel)
     assert model.lora == LoraSettings(r=4, target_modules=("q_proj", "v_proj"))
     description = {
         "class_path": "synth2_lightning.encoders.vqgan.VQGANTokenizer",
         "init_args": {"model": "package://synth2_lightning/scenes/tokenizer", "pixel_range": [0.0, 1.0]},
     }
-    assert isinstance(build_part(description, VQGANTokenizer), VQGANTokenizer)
+    assert isinstance(build_component(description, VQGANTokenizer), VQGANTokenizer)
 
 
 def test_what_looks_like_a_class_stays_plain_where_plain_values_go() -> None:
     config = {"class_path": "synth2_lightning.testing.TinyDecoder"}
-    assert build_part(config, dict[str, Any]) == config
-    assert build_part("synth2_lightning.testing.TinyDecoder", str) == "synth2_lightning.testing.TinyDecoder"
-    assert build_part(None, PerceiverResampler | None) is None
+    assert build_component(config, dict[str, Any]) == config
+    assert build_component("synth2_lightning.testing.TinyDecoder", str) == "synth2_lightning.testing.TinyDecoder"
+    assert build_component(None, PerceiverResampler | None) is None
 
 
 def test_packages_of_classes_and_files_are_found_at_any_depth() -> None:
@@ -57,12 +57,12 @@ def test_packages_of_classes_and_files_are_found_at_any_depth() -> None:
     }
     assert list_packages(description) == {"one", "two", "three"}
     with trusting(["one", "two", "three"]):
-        refuse_foreign_packages(description)
+        check_packages(description)
     with (
         trusting(["one"]),
         pytest.raises(ValueError, match=r"'package://three', 'package://two.inner/b'.*--trust three --trust two"),
     ):
-        refuse_foreign_packages(description)
+        check_packages(description)
 
 
 @dataclass
@@ -72,19 +72,19 @@ class _Settings:
 
 def test_arguments_that_a_version_does_not_know_are_refused() -> None:
     with pytest.raises(ValueError, match=r"\bmodel\b.*_Settings.*'count'"):
-        build_part({"size": 1}, _Settings)
+        build_component({"size": 1}, _Settings)
 
 
 def test_functions_are_allowed_where_the_user_typed_them() -> None:
     named = Namespace({"class_path": "builtins.len"})  # type: ignore[no-untyped-call]
     for settings in ({"batch_size_fn": len}, {"lr_scheduler": named}):
         with pytest.raises(ValueError, match=r"'builtins\.len'.*function.*--trust"):
-            refuse_functions(settings)
-        refuse_functions(settings, ["builtins.len"])
+            check_no_functions(settings)
+        check_no_functions(settings, ["builtins.len"])
 
 
 @pytest.mark.parametrize("values", [[1], [1, 2, 3]])
 def test_tuples_of_another_length_are_refused(values: list[int]) -> None:
-    assert build_part([1, 2], tuple[int, int]) == (1, 2)
+    assert build_component([1, 2], tuple[int, int]) == (1, 2)
     with pytest.raises(ValueError, match=r"betas.*\[1.*2 values"):
-        build_part(values, tuple[int, int], "betas")
+        build_component(values, tuple[int, int], "betas")

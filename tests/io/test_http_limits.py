@@ -5,7 +5,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from synth2_lightning.io.http_limits import limit_size, refuse_private_redirects, run_async
+from synth2_lightning.io.http_limits import check_redirects, limit_size, run_async
 
 NAMES = {"example.org": "93.184.216.34", "internal.test": "10.0.0.7", "metadata.test": "169.254.169.254"}
 
@@ -22,7 +22,7 @@ def names(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def lead(first: str, then: str) -> None:
-    asyncio.run(refuse_private_redirects(first)(httpx2.Request("GET", then)))
+    asyncio.run(check_redirects(first)(httpx2.Request("GET", then)))
 
 
 @pytest.mark.parametrize(

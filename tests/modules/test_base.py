@@ -31,7 +31,7 @@ class FrozenPart(nn.Module):
 
 
 class SmallModule(BaseModule):
-    frozen_parts: ClassVar[tuple[str, ...]] = ("frozen",)
+    frozen_components: ClassVar[tuple[str, ...]] = ("frozen",)
 
     def __init__(self, width: int = 3, **kwargs: Any) -> None:
         super().__init__(**kwargs)

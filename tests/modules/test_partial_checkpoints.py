@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from synth2_lightning.modules.partial_checkpoints import exclude_frozen, refuse_other_weights
+from synth2_lightning.modules.partial_checkpoints import check_weight_names, exclude_frozen
 
 TRAINED = {"head.weight", "head.bias", "counts.running_mean", "counts.running_var", "counts.num_batches_tracked"}
 
@@ -70,7 +70,7 @@ def test_an_average_of_the_model_loads_strictly_what_it_saved() -> None:
 
 def test_weights_of_another_model_are_refused() -> None:
     state = Model().state_dict()
-    refuse_other_weights(Model(), state)
+    check_weight_names(Model(), state)
     state["tail.weight"] = state.pop("head.weight")
     with pytest.raises(ValueError, match=r"Model.*1 .*head\.weight.*1 .*tail\.weight"):
-        refuse_other_weights(Model(), state)
+        check_weight_names(Model(), state)

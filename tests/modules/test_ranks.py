@@ -8,7 +8,7 @@ import torch.distributed as dist
 from lightning.pytorch import Trainer
 from torch import Tensor
 
-from synth2_lightning.modules.ranks import locate_rows, mean_over_ranks, refuse_different_checkpoints
+from synth2_lightning.modules.ranks import check_same_checkpoint, locate_rows, mean_over_ranks
 from synth2_lightning.types import TokenLoss
 
 NOTHING = TokenLoss(torch.zeros(2), torch.zeros(2, dtype=torch.long))
@@ -64,7 +64,7 @@ def agree(monkeypatch: pytest.MonkeyPatch, paths: list[Path | None]) -> None:
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
     for path in paths:
-        refuse_different_checkpoints(Mock(spec=Trainer, world_size=len(paths), ckpt_path=path))
+        check_same_checkpoint(Mock(spec=Trainer, world_size=len(paths), ckpt_path=path))
 
 
 def save_as(folder: Path, rank: int, step: int, name: str = "last.ckpt") -> Path:

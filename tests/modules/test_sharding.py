@@ -7,10 +7,10 @@ from torch.optim import AdamW
 
 from synth2_lightning.modules.muon import Muon
 from synth2_lightning.modules.sharding import (
+    check_matrix_optimizer,
     choose_precision,
     find_blocks,
     ignore_frozen,
-    refuse_matrix_optimizer,
 )
 
 
@@ -62,6 +62,6 @@ def test_muon_is_refused_for_flat_weights() -> None:
     matrix = nn.Parameter(torch.eye(2))
     muon, adamw = Muon([matrix], lr=0.1), AdamW([matrix])
     with pytest.raises(ValueError, match=r"Muon.*matrices.*FSDPStrategy.*AdamW"):
-        refuse_matrix_optimizer(muon, FSDPStrategy())
-    refuse_matrix_optimizer(adamw, FSDPStrategy())
-    refuse_matrix_optimizer(muon, SingleDeviceStrategy("cpu"))
+        check_matrix_optimizer(muon, FSDPStrategy())
+    check_matrix_optimizer(adamw, FSDPStrategy())
+    check_matrix_optimizer(muon, SingleDeviceStrategy("cpu"))

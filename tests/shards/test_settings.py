@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from synth2_lightning.shards.settings import refuse_other_settings
+from synth2_lightning.shards.settings import check_same_settings
 
 
 def test_every_difference_is_named_by_its_path() -> None:
@@ -11,8 +11,8 @@ def test_every_difference_is_named_by_its_path() -> None:
         "'x' in this run. Expected one set"
     )
     with pytest.raises(ValueError, match=message):
-        refuse_other_settings(Path("shards"), {"a": {"b": 1, "d": 0}}, {"a": {"b": 2, "d": 0}, "c": "x"})
+        check_same_settings(Path("shards"), {"a": {"b": 1, "d": 0}}, {"a": {"b": 2, "d": 0}, "c": "x"})
 
 
 def test_order_does_not_matter() -> None:
-    refuse_other_settings(Path("shards"), {"a": {"b": 1, "c": 2}, "d": 3}, {"d": 3, "a": {"c": 2, "b": 1}})
+    check_same_settings(Path("shards"), {"a": {"b": 1, "c": 2}, "d": 3}, {"d": 3, "a": {"c": 2, "b": 1}})

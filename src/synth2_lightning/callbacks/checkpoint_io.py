@@ -47,7 +47,7 @@ class CheckedCheckpointIO(TorchCheckpointIO):
                 the same folder.
         """
         if "://" not in str(path):
-            refuse_damaged(Path(path))
+            check_intact(Path(path))
             if not Path(path).exists():
                 raise FileNotFoundError(
                     f"The checkpoint {path} does not exist: another run replaced it. Expected one run at a time in "
@@ -57,14 +57,14 @@ class CheckedCheckpointIO(TorchCheckpointIO):
             return super().load_checkpoint(path, map_location, weights_only is not False)
 
 
-def refuse_damaged(path: Path) -> None:
+def check_intact(path: Path) -> None:
     """Refuse a damaged checkpoint file; folders and missing files are not checked.
 
     Raises:
         ValueError: If it is damaged; the message names the newest valid checkpoint in the same folder.
 
     Example:
-        >>> refuse_damaged(Path("gone.ckpt"))
+        >>> check_intact(Path("gone.ckpt"))
     """
     if not path.is_file() or not (damage := find_damage(path)):
         return

@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from synth2_lightning.callbacks.sharded_weights import distribute_like, refuse_flat_weights
+from synth2_lightning.callbacks.sharded_weights import check_not_flattened, distribute_like
 from synth2_lightning.io.checkpoint_files import read_checkpoint
 from synth2_lightning.io.locations import find_checkpoint, resolve
 from synth2_lightning.io.safetensors import read_safetensors
@@ -45,7 +45,7 @@ class InitialWeightsCallback(Callback):
         """Run at the start of a fit: copies the weights into the module."""
         if trainer.ckpt_path is not None:
             return
-        refuse_flat_weights(trainer.strategy, "InitialWeightsCallback")
+        check_not_flattened(trainer.strategy, "InitialWeightsCallback")
         given = read_weights(self.weights)
         trained = {name: weight for name, weight in pl_module.named_parameters() if weight.requires_grad}
         shared = trained.keys() & given.keys()

@@ -48,11 +48,11 @@ class LastCheckpointCallback(ModelCheckpoint):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Run before the first step: starts to count, and refuses a folder with checkpoints of another run."""
-        self._refuse_folder_of_another_run(trainer)
+        self._check_folder(trainer)
         super().on_train_start(trainer, pl_module)
         self._num_steps = self._start_step = trainer.global_step
 
-    def _refuse_folder_of_another_run(self, trainer: Trainer) -> None:
+    def _check_folder(self, trainer: Trainer) -> None:
         folder = Path(self.dirpath or "")
         is_same_run = trainer.ckpt_path is not None and Path(trainer.ckpt_path).parent.resolve() == folder.resolve()
         others = [] if is_same_run else sorted(path.name for path in folder.glob("step=*.ckpt"))

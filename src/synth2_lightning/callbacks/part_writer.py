@@ -85,7 +85,7 @@ class PartWriterCallback(Callback, ABC):
         if isinstance(datamodule, HasInputs):
             self._writer.note_inputs(datamodule.fingerprint_inputs)
             if trainer.is_global_zero:  # one rank only: it reads a part of every image file
-                self._writer.refuse_other_inputs(datamodule.fingerprint_inputs)
+                self._writer.check_same_inputs(datamodule.fingerprint_inputs)
         if isinstance(datamodule, Skippable):
             if len(self._writer):
                 rank_zero_info(f"{len(self._writer)} {self.noun} are in {self.folder} already and are skipped")

@@ -22,7 +22,7 @@ def distribute_like(full: Tensor, weight: Tensor) -> Tensor:
     return full
 
 
-def refuse_flat_weights(strategy: Strategy, name: str) -> None:
+def check_not_flattened(strategy: Strategy, name: str) -> None:
     """Refuse FSDP1 and DeepSpeed, which train flat copies of the weights: changes of the module's would be lost.
 
     Raises:

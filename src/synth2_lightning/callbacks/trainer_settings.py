@@ -29,7 +29,7 @@ _TRAINING_METRICS = ("train/", "data/", "speed/", "epoch", "step")
 _CONFLICT = "The trainer's settings are in conflict:"
 
 
-def refuse_settings(trainer: Trainer, is_resumed: bool) -> None:
+def check_trainer_settings(trainer: Trainer, is_resumed: bool) -> None:
     """Refuse settings that would fail later, or change the run silently.
 
     Args:
@@ -40,7 +40,7 @@ def refuse_settings(trainer: Trainer, is_resumed: bool) -> None:
         ValueError: If a setting conflicts with this package or with another setting.
 
     Example:
-        >>> refuse_settings(Trainer(accelerator="cpu", logger=False, enable_checkpointing=False), is_resumed=False)
+        >>> check_trainer_settings(Trainer(accelerator="cpu", logger=False, enable_checkpointing=False), is_resumed=False)
     """
     overfit_batches: float = trainer.overfit_batches  # type: ignore[attr-defined]  # Lightning's own
     if overfit_batches:

@@ -9,7 +9,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from synth2_lightning.callbacks.sharded_weights import distribute_like, refuse_flat_weights
+from synth2_lightning.callbacks.sharded_weights import check_not_flattened, distribute_like
 
 _CURRENT = "current_model_state"  # same key as Lightning's own callback, whose checkpoints can be resumed from
 
@@ -47,7 +47,7 @@ class WeightAveragingCallback(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Run before a stage: resets the averages."""
-        refuse_flat_weights(trainer.strategy, "WeightAveragingCallback")
+        check_not_flattened(trainer.strategy, "WeightAveragingCallback")
         self._averages = self._resumed = None
 
     @torch.no_grad()

@@ -63,7 +63,7 @@ class CommandParser(argparse.ArgumentParser):
         Raises:
             UsageError: If an option is unknown, or an argument is missing, superfluous or invalid.
         """
-        refuse_unknown_options(words, self._names, self.prog)
+        check_options(words, self._names, self.prog)
         return vars(self.parse_args(words))
 
     def error(self, message: str) -> NoReturn:
@@ -120,7 +120,7 @@ def read_docstring(command: Callable[..., object]) -> Docstring:
     )
 
 
-def refuse_unknown_options(words: Sequence[str], known: Collection[str], command: str) -> None:
+def check_options(words: Sequence[str], known: Collection[str], command: str) -> None:
     """Refuse the first unknown option, and suggest a similar one.
 
     Args:
@@ -132,7 +132,7 @@ def refuse_unknown_options(words: Sequence[str], known: Collection[str], command
         UsageError: If an option is unknown.
 
     Example:
-        >>> refuse_unknown_options(["--config", "mixed.yaml", "--trainer.max_steps=3"], ["--config", "--trainer"], "")
+        >>> check_options(["--config", "mixed.yaml", "--trainer.max_steps=3"], ["--config", "--trainer"], "")
     """
     for word in words:
         if word == "--":

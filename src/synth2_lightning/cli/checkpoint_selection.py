@@ -7,7 +7,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.utilities import rank_zero_info
 
-from synth2_lightning.callbacks.checkpoint_io import find_checkpoint_to_resume, refuse_damaged, run_folders
+from synth2_lightning.callbacks.checkpoint_io import check_intact, find_checkpoint_to_resume, run_folders
 from synth2_lightning.callbacks.run_settings import RunSettingsCallback
 from synth2_lightning.callbacks.settings_changes import (
     explain_changes,
@@ -15,7 +15,7 @@ from synth2_lightning.callbacks.settings_changes import (
     list_changes,
     list_network_changes,
 )
-from synth2_lightning.export.sharded import check_sharded, is_sharded, refuse_sharded
+from synth2_lightning.export.sharded import check_not_sharded, check_sharded, is_sharded
 from synth2_lightning.io.checkpoint_files import find_best_checkpoint, read_checkpoint
 
 
@@ -98,7 +98,7 @@ def check_settings(checkpoint: Path, watch: RunSettingsCallback) -> None:
     Raises:
         ValueError: If the checkpoint is damaged, or settings differ.
     """
-    refuse_damaged(checkpoint)
+    check_intact(checkpoint)
     file = checkpoint / "meta.pt" if is_sharded(checkpoint) else checkpoint
     if file.is_file():
         watch.check(checkpoint, read_checkpoint(file))
@@ -119,7 +119,7 @@ def check_content(checkpoint: Path, strategy: object) -> None:
         ValueError: If it is damaged, or holds more than tensors and plain values.
     """
     if not isinstance(strategy, FSDPStrategy | ModelParallelStrategy):
-        refuse_sharded(checkpoint)
+        check_not_sharded(checkpoint)
     elif is_sharded(checkpoint):
         check_sharded(checkpoint)
     elif checkpoint.is_file():

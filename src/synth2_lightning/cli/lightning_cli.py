@@ -16,14 +16,14 @@ from synth2_lightning.callbacks.checkpoint_io import CheckedCheckpointIO
 from synth2_lightning.callbacks.run_lock import RunLockCallback
 from synth2_lightning.callbacks.run_settings import RunSettingsCallback, collect_settings
 from synth2_lightning.callbacks.stopping import SigtermCallback
-from synth2_lightning.callbacks.trainer_settings import MonitorCheckCallback, refuse_settings
+from synth2_lightning.callbacks.trainer_settings import MonitorCheckCallback, check_trainer_settings
 from synth2_lightning.cli.checkpoint_selection import check_content, check_settings, find_best, find_last
 from synth2_lightning.cli.errors import hide_noise
 from synth2_lightning.cli.run_files import explain_denied_import, typed_names
 from synth2_lightning.datamodules.real import find_image_encoder
-from synth2_lightning.io.trusted_packages import TRUSTED_PACKAGES, refuse_functions, trusting
+from synth2_lightning.io.trusted_packages import TRUSTED_PACKAGES, check_no_functions, trusting
 from synth2_lightning.io.yaml_text import check_run_files
-from synth2_lightning.modules.sharding import refuse_spawned_processes
+from synth2_lightning.modules.sharding import check_launcher
 
 _RESUME_WITH_CHANGES = (
     "with fit --ckpt_path: resume although settings or training data differ from the checkpoint's; the differences are "
@@ -111,7 +111,7 @@ class CommandLine(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Refuse settings before objects are built."""
         config = self.config[self.config.subcommand]
-        refuse_functions(config, typed_names(self._words))
+        check_no_functions(config, typed_names(self._words))
         _check_deepspeed(config.trainer.strategy)
         if config.weights_only is False:
             raise ValueError(
@@ -133,8 +133,8 @@ class CommandLine(LightningCLI):
         watch = RunSettingsCallback(settings, self._allows_changes)
         if is_fit:
             trainer.callbacks += [MonitorCheckCallback(), watch]  # type: ignore[attr-defined]  # Lightning's own
-        refuse_spawned_processes(trainer.strategy)
-        refuse_settings(trainer, is_fit and given["ckpt_path"] is not None)
+        check_launcher(trainer.strategy)
+        check_trainer_settings(trainer, is_fit and given["ckpt_path"] is not None)
         # Set on the trainer instead of passed to its method, so that hooks before loading can read the path.
         if given["ckpt_path"] != "hpc":
             path, given["ckpt_path"] = given["ckpt_path"], None

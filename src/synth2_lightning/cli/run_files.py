@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from itertools import pairwise
 from pathlib import Path
 
-from synth2_lightning.io.paths import refuse_special
+from synth2_lightning.io.paths import check_not_special
 
 
 def config_folder() -> Path:
@@ -112,7 +112,7 @@ def _find_config(name: str) -> Path:
     if path.is_file():
         _check_run_file(path)
         return path
-    refuse_special(path)
+    check_not_special(path)
     folder = config_folder()
     included = folder / name.removeprefix("configs/")
     if not included.is_file():

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from synth2_lightning.cli.arguments import refuse_unknown_options
+from synth2_lightning.cli.arguments import check_options
 from synth2_lightning.cli.run_files import find_configs, split_trust
-from synth2_lightning.io.paths import refuse_special
+from synth2_lightning.io.paths import check_not_special
 
 if TYPE_CHECKING:
     from synth2_lightning.cli.lightning_cli import CommandLine
@@ -44,7 +44,7 @@ def run_trainer(words: Sequence[str]) -> "CommandLine":
         UsageError: There is no option '--confg'. Did you mean '--config'? See synth2 fit --help.
     """
     # These checks come before the imports, which take seconds.
-    refuse_unknown_options(words[1:], OPTIONS, f"synth2 {words[0]}")
+    check_options(words[1:], OPTIONS, f"synth2 {words[0]}")
     _check_checkpoint(words)
     words, trust = split_trust(words)
     words = find_configs(words)
@@ -61,7 +61,7 @@ def _check_checkpoint(words: Sequence[str]) -> None:
         name = word.partition("=")[2] or (words[position + 1] if position + 1 < len(words) else "")
         if not name or name in ("best", "last", "hpc", "null") or "://" in name:
             continue
-        if not refuse_special(Path(name)).exists():
+        if not check_not_special(Path(name)).exists():
             raise FileNotFoundError(
                 f"There is no checkpoint at {name!r} ({Path(name).absolute()}). Expected a file such as "
                 "runs/version_0/checkpoints/last.ckpt, or 'last' or 'best'."

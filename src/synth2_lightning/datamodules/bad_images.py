@@ -42,10 +42,10 @@ class BadImages:
             if name not in self.names:
                 _logger.warning("Replaced by another image: %s", name)
                 self.names[name] = None
-        refuse_too_many(self.names.keys(), self.limit)
+        check_num_bad(self.names.keys(), self.limit)
 
 
-def refuse_too_many(names: Set[str], limit: int) -> None:
+def check_num_bad(names: Set[str], limit: int) -> None:
     """Check the number of unreadable images.
 
     Raises:

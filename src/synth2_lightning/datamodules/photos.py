@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from synth2_lightning.datamodules.bad_images import refuse_too_many
+from synth2_lightning.datamodules.bad_images import check_num_bad
 from synth2_lightning.datamodules.pairs import BatchDataset, PairIndex
 from synth2_lightning.interfaces import ImageTextSource
 from synth2_lightning.sources.images import center_crop
@@ -57,7 +57,7 @@ class ImageReader:
                 square = center_crop(self.source.image(index), self.image_size)
             except (OSError, MemoryError) as error:
                 bad[f"{self.source.name}/{self.source.key(index)}: {str(error) or type(error).__name__}"] = None
-                refuse_too_many(bad.keys(), self.max_bad_images)
+                check_num_bad(bad.keys(), self.max_bad_images)
                 continue
             out[:] = np.asarray(square).transpose(2, 0, 1)
             return index

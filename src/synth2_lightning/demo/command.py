@@ -16,8 +16,8 @@ from rich.progress import track
 from synth2_lightning.datamodules.synthetic import SyntheticDataModule
 from synth2_lightning.demo.answers import Answerer
 from synth2_lightning.demo.neighbors import Neighbors
-from synth2_lightning.demo.port import refuse_taken_port
-from synth2_lightning.demo.run_data import build_data_part
+from synth2_lightning.demo.port import check_free_port
+from synth2_lightning.demo.run_data import build_data_component
 from synth2_lightning.export.captioner import Captioner, load
 from synth2_lightning.export.folder import is_exported
 from synth2_lightning.export.runs import find_run
@@ -67,7 +67,7 @@ def open_demo(
     """
     require_extra("gradio", "demo")
     require_extra("matplotlib", "demo")
-    refuse_taken_port(port)
+    check_free_port(port)
     captioner = load(run, device, from_hub=from_hub)
     folder = find_folder(run)
     with (
@@ -98,7 +98,7 @@ def read_pairs(captioner: Captioner, folder: Path | None, file: Path, console: C
     if folder is None:
         return None, "The training data are unknown: there is no config.yaml of the run."
     try:
-        data: SyntheticDataModule | None = build_data_part(folder, SyntheticDataModule)
+        data: SyntheticDataModule | None = build_data_component(folder, SyntheticDataModule)
         if data is None:
             return None, "The run was not trained on synthetic pairs: its config.yaml names no shards."
         data.setup("fit")
@@ -118,7 +118,7 @@ def save_examples(folder: Path | None, scratch: Path, console: Console) -> list[
     """Save the first validation images of a run, and return their paths; empty if there are none."""
     paths = []
     try:
-        source: ImageTextSource | None = build_data_part(folder, ImageTextSource, ".val")
+        source: ImageTextSource | None = build_data_component(folder, ImageTextSource, ".val")
         if source is not None:
             source.load()
             for index in range(min(NUM_EXAMPLES, len(source))):

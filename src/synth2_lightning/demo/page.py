@@ -11,7 +11,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from synth2_lightning.demo.answers import Answerer
 from synth2_lightning.demo.figures import STYLE, render_figures, render_note
 from synth2_lightning.demo.guard import TRUSTED_HOSTS, OwnPageOnly
-from synth2_lightning.demo.port import HOST, refuse_taken_port
+from synth2_lightning.demo.port import HOST, check_free_port
 
 MAX_FILE_SIZE = "100mb"
 _FONT = ("system-ui", "sans-serif")  # gradio's defaults are downloaded from a font server
@@ -44,7 +44,7 @@ def serve_page(
     Raises:
         OSError: If the port is taken.
     """
-    refuse_taken_port(port)
+    check_free_port(port)
     page = _build(answerer, title, [str(path) for path in examples], pairs_note)
     page.queue(default_concurrency_limit=1).launch(
         server_name=HOST,

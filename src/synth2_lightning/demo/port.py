@@ -6,7 +6,7 @@ import socket
 HOST = "127.0.0.1"
 
 
-def refuse_taken_port(port: int) -> None:
+def check_free_port(port: int) -> None:
     """Refuse a port that the server cannot bind, before the model is loaded.
 
     Raises:
@@ -14,7 +14,7 @@ def refuse_taken_port(port: int) -> None:
         ValueError: If the number is out of range.
 
     Example:
-        >>> refuse_taken_port(70000)
+        >>> check_free_port(70000)
         Traceback (most recent call last):
         ValueError: The port is 70000; expected 1 to 65535.
     """

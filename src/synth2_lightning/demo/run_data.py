@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from synth2_lightning.export.runs import read_run_file
-from synth2_lightning.io.class_specs import build_part, find_class
+from synth2_lightning.io.class_specs import build_component, find_class
 
 
-def build_data_part(folder: Path | None, expected: type, name: str = "") -> Any:
+def build_data_component(folder: Path | None, expected: type, name: str = "") -> Any:
     """Build the first part of a run's data that is an instance of a class.
 
     Args:
@@ -24,10 +24,10 @@ def build_data_part(folder: Path | None, expected: type, name: str = "") -> Any:
 
     Example:
         >>> from synth2_lightning.interfaces import ImageTextSource
-        >>> build_data_part(None, ImageTextSource, "val") is None
+        >>> build_data_component(None, ImageTextSource, "val") is None
         True
     """
-    for where, description in _list_parts(read_run_file(folder).get("data"), "data"):
+    for where, description in _list_components(read_run_file(folder).get("data"), "data"):
         if not where.endswith(name):
             continue
         try:
@@ -37,13 +37,13 @@ def build_data_part(folder: Path | None, expected: type, name: str = "") -> Any:
                 raise
             continue
         if is_match:
-            return build_part(description, expected, where)
+            return build_component(description, expected, where)
     return None
 
 
-def _list_parts(node: Any, where: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _list_components(node: Any, where: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     if isinstance(node, Mapping) and "class_path" in node:
         yield where, node
         arguments = node.get("init_args")
         for name, value in arguments.items() if isinstance(arguments, Mapping) else ():
-            yield from _list_parts(value, f"{where}.{name}")
+            yield from _list_components(value, f"{where}.{name}")

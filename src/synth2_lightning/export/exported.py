@@ -10,19 +10,19 @@ from typing import Any, cast
 
 import torch
 
-from synth2_lightning.export.folder import CARD, CONFIG, CONTENT, FORMAT, WEIGHTS, is_exported, refuse_taken
+from synth2_lightning.export.component_files import copy_files, find_files
+from synth2_lightning.export.folder import CARD, CONFIG, CONTENT, FORMAT, WEIGHTS, check_replaceable, is_exported
 from synth2_lightning.export.hub import locate_export
 from synth2_lightning.export.model_card import write_card
-from synth2_lightning.export.part_files import copy_files, find_files
 from synth2_lightning.export.runs import find_run, read_cards, read_data
 from synth2_lightning.export.weights import load_weights, save_weights
 from synth2_lightning.interfaces import ImageTokenizer
 from synth2_lightning.io.atomic import write_files
-from synth2_lightning.io.class_specs import build_part, copy_plain
+from synth2_lightning.io.class_specs import build_component, copy_plain
 from synth2_lightning.io.fingerprints import fingerprint_weights
 from synth2_lightning.io.json_text import parse_json
 from synth2_lightning.io.locations import HUB_SCHEME, limit_locations, note_locations, resolve
-from synth2_lightning.io.trusted_packages import refuse_foreign_packages, trusting
+from synth2_lightning.io.trusted_packages import check_packages, trusting
 from synth2_lightning.modules.captioner_checkpoint import describe_captioner, read_captioner
 from synth2_lightning.modules.captioning import VisionLanguageModule
 
@@ -66,7 +66,7 @@ def export_captioner(
         FileNotFoundError: The run or checkpoint is not at 'runs/nothing'...
     """
     target = Path(folder)
-    refuse_taken(target)
+    check_replaceable(target)
     found = find_run(run)
     description, step = describe_captioner(found.checkpoint)
     with note_locations() as locations, trusting(trust):
@@ -78,7 +78,9 @@ def export_captioner(
             "format": FORMAT,
             "format_version": _FORMAT_VERSION,
             "model": copy_files(description, locations, draft),
-            "frozen_parts": {name: fingerprint_weights(name, getattr(module, name)) for name in module.frozen_parts},
+            "frozen_parts": {
+                name: fingerprint_weights(name, getattr(module, name)) for name in module.frozen_components
+            },
             "codebooks": _list_codebooks(module),
             "trained_weights": module.num_trainable(),
             "step": step,
@@ -145,8 +147,8 @@ def _read_text(folder: Path) -> bytes:
 def _load(folder: Path) -> VisionLanguageModule:
     config = _read_config(folder)
     description = copy_plain(config["model"], f"The description in {folder / CONFIG}")
-    refuse_foreign_packages(description)
-    module = cast(VisionLanguageModule, build_part(find_files(description, folder), VisionLanguageModule))
+    check_packages(description)
+    module = cast(VisionLanguageModule, build_component(find_files(description, folder), VisionLanguageModule))
     module.configure_model()
     _check_codebooks(config, module, folder)
     weights = resolve(folder / WEIGHTS, "file of the exported captioner's weights")

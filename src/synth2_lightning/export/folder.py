@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from synth2_lightning.export.part_files import FILES
+from synth2_lightning.export.component_files import FILES
 from synth2_lightning.io.atomic import OWN_NAMES, complete_folder
 from synth2_lightning.io.json_text import parse_json
-from synth2_lightning.io.paths import refuse_special
+from synth2_lightning.io.paths import check_not_special
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 CONTENT = frozenset({CONFIG, WEIGHTS, CARD, FILES})
@@ -20,13 +20,13 @@ def is_exported(folder: str | Path) -> bool:
         False
     """
     try:
-        config = refuse_special(complete_folder(Path(folder)) / CONFIG)
+        config = check_not_special(complete_folder(Path(folder)) / CONFIG)
         return bool(parse_json(config.read_bytes())["format"] == FORMAT)
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
-def refuse_taken(folder: Path) -> None:
+def check_replaceable(folder: Path) -> None:
     """Refuse a folder that holds anything but an earlier export.
 
     Raises:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from synth2_lightning.export.part_files import FILES
+from synth2_lightning.export.component_files import FILES
 from synth2_lightning.io.locations import resolve
 
 if TYPE_CHECKING:

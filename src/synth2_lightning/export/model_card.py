@@ -40,7 +40,7 @@ def write_card(
         "## Use\n\n" + _USE.format(name=name),
         "## Scores\n\n" + "\n".join(_score_lines(scores)),
         "## Training data\n\n" + "\n".join(_data_lines(data)),
-        "## Parts\n\n" + "\n".join(_part_lines(config)),
+        "## Parts\n\n" + "\n".join(_component_lines(config)),
         "## Limitations\n\n" + _LIMITATIONS,
     )
     return "\n\n".join(sections) + "\n"
@@ -123,7 +123,7 @@ def _data_lines(data: DataRecord | None) -> Iterator[str]:
             yield f"\nShards {_shorten(location)}: the manifest {manifest}."
 
 
-def _part_lines(config: Mapping[str, Any]) -> Iterator[str]:
+def _component_lines(config: Mapping[str, Any]) -> Iterator[str]:
     yield f"* Trained, in `model.safetensors`: {config['trained_weights']:,d} parameters."
     for name, fingerprint in config["frozen_parts"].items():
         part = config["model"]["init_args"].get(name, {})

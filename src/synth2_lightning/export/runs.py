@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from synth2_lightning.export.sharded import refuse_sharded
+from synth2_lightning.export.sharded import check_not_sharded
 from synth2_lightning.io.json_text import parse_json
 from synth2_lightning.io.locations import find_checkpoint, resolve
 from synth2_lightning.io.paths import require_file
@@ -39,9 +39,9 @@ def find_run(location: str | Path) -> Run:
     Raises:
         FileNotFoundError: If there is no checkpoint.
     """
-    refuse_sharded(resolve(location, "run or checkpoint"))
+    check_not_sharded(resolve(location, "run or checkpoint"))
     checkpoint = find_checkpoint(location)
-    refuse_sharded(checkpoint)
+    check_not_sharded(checkpoint)
     parents = checkpoint.absolute().parents[:2]
     return Run(checkpoint, next((parent for parent in parents if (parent / "config.yaml").is_file()), None))
 
@@ -104,7 +104,7 @@ def read_data(folder: Path | None) -> DataRecord | None:
     data = read_run_file(folder).get("data")
     if data is None:
         return None
-    parts = list(_list_parts(data, ""))
+    parts = list(_list_components(data, ""))
     shards = {str(arguments["shards"]) for _, _, arguments in parts if arguments.get("shards")}
     fractions = (f"{name} {arguments}" for where, name, arguments in parts if where.endswith("synthetic_fraction"))
     manifests = {location: _read_manifest(location) for location in sorted(shards)}
@@ -131,7 +131,7 @@ def read_run_file(folder: Path | None) -> Mapping[str, Any]:
     return content
 
 
-def _list_parts(node: Any, where: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
+def _list_components(node: Any, where: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
     if not isinstance(node, Mapping) or "class_path" not in node:
         return
     init_args = node.get("init_args")
@@ -140,7 +140,7 @@ def _list_parts(node: Any, where: str) -> Iterator[tuple[str, str, dict[str, Any
     plain = {name: value for name, value in arguments.items() if name not in inner and value is not None}
     yield where, str(node["class_path"]).rpartition(".")[2], plain
     for name, value in inner.items():
-        yield from _list_parts(value, f"{where}.{name}".strip("."))
+        yield from _list_components(value, f"{where}.{name}".strip("."))
 
 
 def _read_manifest(location: str) -> Manifest | str:

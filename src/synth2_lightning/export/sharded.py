@@ -35,7 +35,7 @@ def is_sharded(path: Path) -> bool:
     return (path / _REST).is_file()  # the same test as Lightning's
 
 
-def refuse_sharded(path: Path) -> None:
+def check_not_sharded(path: Path) -> None:
     """Refuse a sharded checkpoint where a single file is required.
 
     Raises:
@@ -76,18 +76,18 @@ def consolidate(folder: Path, file: Path) -> int:
         raise ValueError(
             f"{file} ends in {file.suffix!r}; expected .safetensors for the weights, or .ckpt for a full checkpoint."
         )
-    _refuse_taken(file)
+    _check_new(file)
     checkpoint = read_sharded(folder, weights_only=file.suffix != ".ckpt")
 
     def write(draft: Path) -> None:
-        _refuse_taken(file)  # another process may have written it in the meantime
+        _check_new(file)  # another process may have written it in the meantime
         _save(checkpoint, file.suffix, draft)
 
     write_atomically(file, write)
     return len(checkpoint["state_dict"])
 
 
-def _refuse_taken(file: Path) -> None:
+def _check_new(file: Path) -> None:
     if file.exists():
         raise FileExistsError(f"{file} exists. Expected a new file: name another, or remove it.")
 

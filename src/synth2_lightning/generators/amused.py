@@ -15,7 +15,7 @@ from synth2_lightning.io.fingerprints import fingerprint_codebook, fingerprint_w
 from synth2_lightning.io.locations import locate_model
 from synth2_lightning.types import VQTokens
 
-_PARTS = ("transformer", "vqvae", "text_encoder", "tokenizer", "scheduler")
+_COMPONENTS = ("transformer", "vqvae", "text_encoder", "tokenizer", "scheduler")
 _logger = logging.getLogger(__name__)
 
 
@@ -77,7 +77,7 @@ class AmusedGenerator(ImageGenerator):
                 "each. A guidance_scale of 1 disables guidance."
             )
         self._model = locate_model(model, "aMUSEd model")
-        _check_parts(self._model)
+        _check_components(self._model)
         self.num_steps = num_steps
         self.guidance_scale = guidance_scale
         self.temperature = temperature
@@ -203,11 +203,11 @@ class AmusedGenerator(ImageGenerator):
             )
 
 
-def _check_parts(model: str) -> None:
+def _check_components(model: str) -> None:
     folder = Path(model)
-    missing = [part for part in _PARTS if not (folder / part).is_dir()]
+    missing = [part for part in _COMPONENTS if not (folder / part).is_dir()]
     if folder.is_dir() and missing:
         raise FileNotFoundError(
-            f"The aMUSEd model at {model!r} has no subfolder {', '.join(missing)}; expected {', '.join(_PARTS)}, as in "
+            f"The aMUSEd model at {model!r} has no subfolder {', '.join(missing)}; expected {', '.join(_COMPONENTS)}, as in "
             "amused/amused-256 on the Hugging Face Hub. Copy all subfolders."
         )

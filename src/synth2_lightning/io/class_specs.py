@@ -18,7 +18,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from torch import Tensor
 
-from synth2_lightning.io.trusted_packages import refuse_foreign_packages
+from synth2_lightning.io.trusted_packages import check_packages
 
 _MAX_VALUES, _MAX_DEPTH = 100_000, 100
 _PLAIN = (str, int, float, bool, dict, list, tuple, set, object, Any)  # typing.Any is a class, too
@@ -39,7 +39,7 @@ def find_class(class_path: Any, expected: type | tuple[type, ...], where: str) -
         >>> find_class("torch.optim.AdamW", object, "optimizer").__name__
         'AdamW'
     """
-    refuse_foreign_packages({"class_path": class_path})
+    check_packages({"class_path": class_path})
     module_name, _, name = str(class_path).rpartition(".")
     try:
         if "__main__" in module_name.split("."):
@@ -55,11 +55,11 @@ def find_class(class_path: Any, expected: type | tuple[type, ...], where: str) -
         names = " or ".join(kind.__name__ for kind in kinds)
         raise ValueError(f"{where} has the class_path {class_path!r}; expected a subclass of {names}.")
     # A module of a trusted package may contain names that it imported from other packages.
-    refuse_foreign_packages({"class_path": f"{found.__module__}.{found.__qualname__}"})
+    check_packages({"class_path": f"{found.__module__}.{found.__qualname__}"})
     return found
 
 
-def build_part(description: Any, expected: Any, where: str = "model") -> Any:
+def build_component(description: Any, expected: Any, where: str = "model") -> Any:
     """Build an object from its description, as the command line builds it from a run file.
 
     Args:
@@ -74,11 +74,11 @@ def build_part(description: Any, expected: Any, where: str = "model") -> Any:
     Example:
         >>> from synth2_lightning.interfaces import ResamplerFactory
         >>> description = {"class_path": "synth2_lightning.testing.TinyResampler"}
-        >>> build_part(description, ResamplerFactory)(6, 8).num_latents
+        >>> build_component(description, ResamplerFactory)(6, 8).num_latents
         4
     """
     kinds = _alternatives(expected)
-    parts = {kind: part for kind in kinds if (part := _part_of(kind)) is not None}
+    parts = {kind: part for kind in kinds if (part := _component_of(kind)) is not None}
     if isinstance(description, tuple(parts.values())) or callable(description):
         return description  # already built
     if isinstance(description, Mapping) and "class_path" in description and parts:
@@ -98,7 +98,7 @@ def build_part(description: Any, expected: Any, where: str = "model") -> Any:
                         f"{where} is {description!r:.100}; expected {len(hints)} values, as `synth2 fit` or "
                         "`synth2 export` wrote them. Take the file as it was written."
                     )
-                built = [build_part(*pair, where) for pair in zip(description, hints, strict=True)]
+                built = [build_component(*pair, where) for pair in zip(description, hints, strict=True)]
                 return built if origin is list else tuple(built)
     if description is not None and parts and len(parts) == len([kind for kind in kinds if kind is not NoneType]):
         raise ValueError(f"{where} is {description!r}; expected a mapping with 'class_path' and 'init_args'.")
@@ -106,7 +106,7 @@ def build_part(description: Any, expected: Any, where: str = "model") -> Any:
 
 
 def build_class(part: type, given: Mapping[str, Any], where: str) -> Any:
-    """Build an object of a class, and its arguments by :func:`build_part`.
+    """Build an object of a class, and its arguments by :func:`build_component`.
 
     Args:
         part: The class.
@@ -182,7 +182,7 @@ def _alternatives(hint: Any) -> tuple[Any, ...]:
     return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
 
 
-def _part_of(kind: Any) -> type | None:
+def _component_of(kind: Any) -> type | None:
     """Return the class of a type hint, or the class that a factory returns; ``None`` for plain values."""
     if get_origin(kind) is Callable:
         kind = get_args(kind)[1]
@@ -204,4 +204,4 @@ def _build_arguments(part: type, given: Mapping[str, Any], where: str) -> dict[s
         if "__init__" in vars(base):
             with suppress(NameError, TypeError):  # hints that exist only for type checkers: the arguments stay plain
                 hints |= get_type_hints(vars(base)["__init__"])
-    return {name: build_part(value, hints.get(name, Any), f"{where}.{name}") for name, value in given.items()}
+    return {name: build_component(value, hints.get(name, Any), f"{where}.{name}") for name, value in given.items()}

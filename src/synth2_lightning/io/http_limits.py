@@ -41,7 +41,7 @@ def limit_size(max_bytes: int) -> Callable[[httpx2.Response], Coroutine[Any, Any
     return limit
 
 
-def refuse_private_redirects(url: str) -> Callable[[httpx2.Request], Coroutine[Any, Any, None]]:
+def check_redirects(url: str) -> Callable[[httpx2.Request], Coroutine[Any, Any, None]]:
     """Return a request hook for ``httpx2.AsyncClient`` that raises on redirects from public to private hosts.
 
     It prevents server-side request forgery: the owner of a public URL could otherwise reach services of this machine or
@@ -52,7 +52,7 @@ def refuse_private_redirects(url: str) -> Callable[[httpx2.Request], Coroutine[A
         url: The requested URL.
 
     Example:
-        >>> hook = refuse_private_redirects("https://example.org/a.jpg")
+        >>> hook = check_redirects("https://example.org/a.jpg")
         >>> asyncio.run(hook(httpx2.Request("GET", "http://127.0.0.1/admin")))
         Traceback (most recent call last):
         httpx2.RemoteProtocolError: it redirects to 127.0.0.1; expected a public address

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from synth2_lightning.io.atomic import complete_folder
 from synth2_lightning.io.json_text import parse_json
-from synth2_lightning.io.paths import expand_home, refuse_special
+from synth2_lightning.io.paths import check_not_special, expand_home
 from synth2_lightning.io.registry_weights import fetch
 from synth2_lightning.io.remote import fetch_remote, is_remote
 
@@ -168,7 +168,7 @@ def resolve(location: str | Path, what: str) -> Path:
             "the current folder, package://PACKAGE/PATH for a file of an installed package, weights://NAME/PATH for "
             "weights of `synth2 weights`, or a URL such as s3://BUCKET/PATH."
         )
-    path = complete_folder(refuse_special(path))
+    path = complete_folder(check_not_special(path))
     if (limits := _limits.get()) is not None:
         limits.roots.append(_absolute(path))  # the files of a folder are resolved one by one
     return path
@@ -289,7 +289,7 @@ def is_here(model: str) -> bool:
 def _check_model(path: Path) -> Path:
     """Raise if a configuration file of a model is not JSON, nests too deep for a parser, or is a pipe or device."""
     for file in (file for name in _DESCRIPTIONS for file in (path / name, *path.glob(f"*/{name}"))):
-        if refuse_special(file).is_file():
+        if check_not_special(file).is_file():
             try:
                 parse_json(file.read_bytes())
             except ValueError as error:

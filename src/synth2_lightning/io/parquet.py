@@ -112,7 +112,7 @@ def open_parquet(path: Path, advice: str = "") -> Iterator[pq.ParquetFile]:
     require_file(path)
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            _refuse_huge(file.metadata)
+            _check_group_sizes(file.metadata)
             yield file
     except (pa.ArrowException, OSError, MemoryError, UnicodeDecodeError) as error:
         if isinstance(error, OSError) and error.errno is not None:  # Arrow's OSErrors for damage have no errno
@@ -123,7 +123,7 @@ def open_parquet(path: Path, advice: str = "") -> Iterator[pq.ParquetFile]:
         ) from error
 
 
-def _refuse_huge(metadata: pq.FileMetaData) -> None:
+def _check_group_sizes(metadata: pq.FileMetaData) -> None:
     for number in range(metadata.num_row_groups):
         group = metadata.row_group(number)
         if not 0 <= group.total_byte_size <= MAX_GROUP_BYTES or group.num_rows < 0:

@@ -22,7 +22,7 @@ def expand_home(path: str | Path) -> Path:
     return Path(os.path.expanduser(path))  # noqa: PTH111 - pathlib raises a RuntimeError for unknown users
 
 
-def refuse_special(path: Path) -> Path:
+def check_not_special(path: Path) -> Path:
     """Raise if a path is a pipe, a socket or a device, which could block the reader or never end.
 
     Args:
@@ -35,7 +35,7 @@ def refuse_special(path: Path) -> Path:
         OSError: If it is a pipe, a socket or a device, or a link to one.
 
     Example:
-        >>> refuse_special(Path("/dev/zero"))
+        >>> check_not_special(Path("/dev/zero"))
         Traceback (most recent call last):
         OSError: /dev/zero is a character device; expected a regular file. Copy its content to one.
     """
@@ -64,7 +64,7 @@ def require_file(path: Path) -> Path:
     """
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder; expected a file. Choose a file in it.")
-    return refuse_special(path)
+    return check_not_special(path)
 
 
 def unwritable(path: Path, error: OSError) -> OSError:

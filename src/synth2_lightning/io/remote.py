@@ -18,7 +18,7 @@ from rich.text import Text
 from synth2_lightning.io.console import MessageConsole
 from synth2_lightning.io.registry_weights import cache_folder
 from synth2_lightning.io.remote_cache import evict, pin
-from synth2_lightning.io.remote_errors import fetch_errors, refuse_secrets, storage_errors
+from synth2_lightning.io.remote_errors import check_no_secrets, fetch_errors, storage_errors
 from synth2_lightning.io.remote_filesystems import (
     BASE_SECONDS,
     LIST_SECONDS,
@@ -80,7 +80,7 @@ def fetch_remote(address: str, what: str) -> Path:
         >>> fetch_remote("memory://bucket/words.txt", "words").read_text()
         'a fox'
     """
-    refuse_secrets(address)
+    check_no_secrets(address)
     with fetch_errors(address, what):
         system, path = open_filesystem(address)
         files = list_files(system, path)
@@ -127,7 +127,7 @@ def match_remote(pattern: str, what: str) -> list[str]:
         >>> match_remote("memory://tars/*.tar", "tars")
         ['memory:///tars/0.tar', 'memory:///tars/1.tar']
     """
-    refuse_secrets(pattern)
+    check_no_secrets(pattern)
     with fetch_errors(pattern, what):
         system, path = open_filesystem(pattern)
         limit = time_limit(system, LIST_SECONDS)

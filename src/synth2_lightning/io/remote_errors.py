@@ -16,7 +16,7 @@ _EXPECTED_CACHE = (
 )
 
 
-def refuse_secrets(address: str) -> None:
+def check_no_secrets(address: str) -> None:
     """Raise if a URL contains a password, or is an HTTP URL with a query.
 
     Raises:

@@ -68,13 +68,13 @@ def _options(protocol: str) -> dict[str, Any]:
         client = {
             "timeout": aiohttp.ClientTimeout(total=None),
             "response_class": _page_class(),
-            "raise_for_status": _refuse_compressed,
+            "raise_for_status": _check_encoding,
         }
         return {"client_kwargs": client, "headers": {"Accept-Encoding": "identity"}}
     return {}
 
 
-async def _refuse_compressed(response: Any) -> None:
+async def _check_encoding(response: Any) -> None:
     encoding = response.headers.get("Content-Encoding", "identity")
     if encoding.strip().lower() != "identity":
         raise OSError(f"{response.url} is compressed by {encoding[:40]!r}; expected the identity encoding")

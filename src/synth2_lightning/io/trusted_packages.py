@@ -53,7 +53,7 @@ def trusted_packages() -> frozenset[str]:
     return _trusted.get()
 
 
-def refuse_foreign_packages(description: Any) -> None:
+def check_packages(description: Any) -> None:
     """Raise if a description names classes or files of packages that are not trusted; nothing is imported.
 
     Args:
@@ -63,7 +63,7 @@ def refuse_foreign_packages(description: Any) -> None:
         ValueError: If it does; the message lists the names.
 
     Example:
-        >>> refuse_foreign_packages({"class_path": "synth2_lightning.testing.TinyDecoder"})
+        >>> check_packages({"class_path": "synth2_lightning.testing.TinyDecoder"})
     """
     foreign = {name: package for name, package in list_names(description) if package not in trusted_packages()}
     if foreign:
@@ -76,7 +76,7 @@ def refuse_foreign_packages(description: Any) -> None:
         )
 
 
-def refuse_functions(settings: Any, typed: Collection[str] = (), where: str = "run file") -> None:
+def check_no_functions(settings: Any, typed: Collection[str] = (), where: str = "run file") -> None:
     """Raise if parsed settings of a run name functions in place of classes; nothing is called.
 
     The parser accepts a function in place of a class if its return type may fit, such as ``torch.load`` for an
@@ -91,14 +91,14 @@ def refuse_functions(settings: Any, typed: Collection[str] = (), where: str = "r
         ValueError: If a function is named.
 
     Example:
-        >>> refuse_functions(Namespace(optimizer=Namespace(class_path="torch.load")))
+        >>> check_no_functions(Namespace(optimizer=Namespace(class_path="torch.load")))
         Traceback (most recent call last):
         ValueError: run file.optimizer names 'torch.load', which is a function; expected a class...
     """
     if isinstance(settings, Namespace | Mapping):
         values = vars(settings) if isinstance(settings, Namespace) else settings
         for name, value in values.items():
-            refuse_functions(value, typed, f"{where}.{name}")
+            check_no_functions(value, typed, f"{where}.{name}")
         if not isinstance(settings, Namespace) or not isinstance(path := values.get("class_path"), str):
             return
         try:
@@ -107,7 +107,7 @@ def refuse_functions(settings: Any, typed: Collection[str] = (), where: str = "r
             return
     elif isinstance(settings, list | tuple | set):
         for value in settings:
-            refuse_functions(value, typed, where)
+            check_no_functions(value, typed, where)
         return
     elif inspect.isroutine(settings):
         named, path = settings, f"{settings.__module__}.{settings.__qualname__}"

@@ -21,18 +21,18 @@ from synth2_lightning.compat.lightning import keep_batches
 from synth2_lightning.io.checkpoint_files import read_checkpoint
 from synth2_lightning.io.locations import resolve
 from synth2_lightning.io.trusted_packages import trusting
-from synth2_lightning.modules.divergence import refuse_nonfinite_loss, refuse_nonfinite_weights
+from synth2_lightning.modules.divergence import check_finite_loss, check_finite_weights
 from synth2_lightning.modules.optimizers import OptimizerFactory, SchedulerFactory, decay_groups, name_states
-from synth2_lightning.modules.partial_checkpoints import exclude_frozen, refuse_other_weights
-from synth2_lightning.modules.ranks import refuse_different_checkpoints
+from synth2_lightning.modules.partial_checkpoints import check_weight_names, exclude_frozen
+from synth2_lightning.modules.ranks import check_same_checkpoint
 from synth2_lightning.modules.saved_module import Module, build_module
 from synth2_lightning.modules.seeding import StepSeeds
 from synth2_lightning.modules.sharding import (
     SPAWNED_PROCESSES,
+    check_launcher,
+    check_matrix_optimizer,
+    check_mesh,
     ignore_frozen,
-    refuse_matrix_optimizer,
-    refuse_spawned_processes,
-    refuse_tensor_parallel,
 )
 
 
@@ -47,16 +47,16 @@ class BaseModule(LightningModule):
             constant.
 
     Attributes:
-        frozen_parts: Names of children that are never trained or saved; their ``load()`` restores them.
+        frozen_components: Names of children that are never trained or saved; their ``load()`` restores them.
     """
 
-    frozen_parts: ClassVar[tuple[str, ...]] = ()
+    frozen_components: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, optimizer: OptimizerFactory = AdamW, lr_scheduler: SchedulerFactory | None = None) -> None:
         super().__init__()
         self._make_optimizer = optimizer
         self._make_scheduler = lr_scheduler
-        exclude_frozen(self, self.frozen_parts)
+        exclude_frozen(self, self.frozen_components)
         self.strict_loading = False  # strategies would require frozen weights; load_state_dict checks the names
         # LightningCLI records the arguments as class specs, from which load_from_checkpoint rebuilds the parts. In a
         # script they are objects, and only plain values are recorded. save_hyperparameters must be called in
@@ -118,8 +118,8 @@ class BaseModule(LightningModule):
     def setup(self, stage: str) -> None:
         """Run before a stage: checks the strategy and the ranks' checkpoints, and turns off conversion of batches."""
         if stage == "fit":
-            refuse_spawned_processes(self.trainer.strategy)
-        refuse_different_checkpoints(self.trainer)
+            check_launcher(self.trainer.strategy)
+        check_same_checkpoint(self.trainer)
         keep_batches(self.trainer)  # parts cast their own inputs
 
     def __getstate__(self) -> dict[str, Any]:
@@ -135,7 +135,7 @@ class BaseModule(LightningModule):
         for part in self.children():
             if callable(load := getattr(part, "load", None)):
                 load()
-        for name in self.frozen_parts:
+        for name in self.frozen_components:
             if isinstance(part := getattr(self, name), nn.Module):
                 part.requires_grad_(False)
         if trainer := self._find_trainer():
@@ -146,7 +146,7 @@ class BaseModule(LightningModule):
                 self._matrices = {weight for weight in self.parameters() if weight.ndim > 1}
             ignore_frozen(self, strategy)
         if self.device_mesh is not None:
-            refuse_tensor_parallel(self.device_mesh)
+            check_mesh(self.device_mesh)
             self.shard(self.device_mesh)
 
     def _find_trainer(self) -> Trainer | None:
@@ -187,7 +187,7 @@ class BaseModule(LightningModule):
             )
         optimizer = self._make_optimizer(groups)
         if trainer := self._find_trainer():
-            refuse_matrix_optimizer(optimizer, trainer.strategy)
+            check_matrix_optimizer(optimizer, trainer.strategy)
         if self._make_scheduler is None:
             return optimizer
         schedule = self._make_scheduler(optimizer, self._count_steps())
@@ -235,11 +235,11 @@ class BaseModule(LightningModule):
 
     def on_before_backward(self, loss: Tensor) -> None:
         """Run before each backward pass: raises ``FloatingPointError`` if the loss of any rank is not finite."""
-        refuse_nonfinite_loss(self, loss)
+        check_finite_loss(self, loss)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Run when a checkpoint is saved: checks that weights are finite; adds seed and names of optimizer states."""
-        refuse_nonfinite_weights(self)
+        check_finite_weights(self)
         checkpoint["seed"] = self._seeds.run_seed
         # FSDP2 numbers weights by their order in the model, torch's optimizers by that in their groups.
         for state, optimizer in zip(checkpoint.get("optimizer_states", ()), self.trainer.optimizers, strict=False):
@@ -255,7 +255,7 @@ class BaseModule(LightningModule):
         Raises:
             ValueError: If a trained weight is missing, or a name is unknown.
         """
-        refuse_other_weights(self, state_dict)
+        check_weight_names(self, state_dict)
         return super().load_state_dict(state_dict, strict=strict, assign=assign)
 
     def num_trainable(self) -> int:

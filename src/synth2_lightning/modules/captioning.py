@@ -27,7 +27,7 @@ from synth2_lightning.modules.base import BaseModule
 from synth2_lightning.modules.losses import source_losses
 from synth2_lightning.modules.optimizers import OptimizerFactory, SchedulerFactory
 from synth2_lightning.modules.ranks import mean_over_ranks
-from synth2_lightning.modules.sharding import choose_precision, shard_frozen, shard_part
+from synth2_lightning.modules.sharding import choose_precision, shard_component, shard_frozen
 from synth2_lightning.nn.gated_attention import GatedCrossAttention
 from synth2_lightning.types import CaptionOutput, GenerationSettings, ImageInput, ImageTextBatch, TokenLoss
 
@@ -57,7 +57,7 @@ class VisionLanguageModule(BaseModule):
         2
     """
 
-    frozen_parts: ClassVar[tuple[str, ...]] = ("image_encoder",)
+    frozen_components: ClassVar[tuple[str, ...]] = ("image_encoder",)
 
     def __init__(
         self,
@@ -165,8 +165,8 @@ class VisionLanguageModule(BaseModule):
         """Shard the resampler, the decoder and the encoder's blocks over the mesh."""
         policy = choose_precision(self.trainer.precision)
         shard_frozen(self.image_encoder, mesh)
-        shard_part(self.resampler, mesh, policy=policy)
-        shard_part(self.decoder, mesh, entries=("loss", "generate"), policy=policy)
+        shard_component(self.resampler, mesh, policy=policy)
+        shard_component(self.decoder, mesh, entries=("loss", "generate"), policy=policy)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Run when a checkpoint is saved: adds the fingerprint of the vocabulary, which is not part of it."""

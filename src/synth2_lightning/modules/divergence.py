@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 
-def refuse_nonfinite_loss(module: LightningModule, loss: Tensor) -> None:
+def check_finite_loss(module: LightningModule, loss: Tensor) -> None:
     """Refuse a training loss that is NaN or infinite on any rank; call it on all ranks, before ``backward``.
 
     ``EarlyStopping(check_finite=True)`` checks only after the optimizer's step.
@@ -30,7 +30,7 @@ def refuse_nonfinite_loss(module: LightningModule, loss: Tensor) -> None:
     )
 
 
-def refuse_nonfinite_weights(module: LightningModule) -> None:
+def check_finite_weights(module: LightningModule) -> None:
     """Refuse trained weights that are NaN or infinite on any rank; call it on all ranks, before writing them.
 
     Raises:

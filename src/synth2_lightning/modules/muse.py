@@ -16,10 +16,10 @@ from synth2_lightning.generators.muse import sample_tokens, save_generator
 from synth2_lightning.interfaces import ImageTokenizer, TextEncoder
 from synth2_lightning.metrics.retrieval import RetrievalRecall
 from synth2_lightning.modules.base import BaseModule
-from synth2_lightning.modules.divergence import refuse_nonfinite_weights
+from synth2_lightning.modules.divergence import check_finite_weights
 from synth2_lightning.modules.optimizers import OptimizerFactory, SchedulerFactory
 from synth2_lightning.modules.ranks import locate_rows, mean_over_ranks
-from synth2_lightning.modules.sharding import choose_precision, full_weights, shard_part
+from synth2_lightning.modules.sharding import choose_precision, full_weights, shard_component
 from synth2_lightning.nn.maskgit import MaskGit
 from synth2_lightning.nn.masking import sample_mask
 from synth2_lightning.nn.parallel_decoding import SamplingSettings
@@ -72,7 +72,7 @@ class MuseModule(BaseModule):
         4
     """
 
-    frozen_parts: ClassVar[tuple[str, ...]] = ("tokenizer",)
+    frozen_components: ClassVar[tuple[str, ...]] = ("tokenizer",)
 
     def __init__(
         self,
@@ -106,12 +106,12 @@ class MuseModule(BaseModule):
         """Shard the network over the mesh, and the text encoder if it is trained."""
         policy = choose_precision(self.trainer.precision)
         for layer in self.network.layers:
-            shard_part(
+            shard_component(
                 layer.get_submodule("text_attention"), mesh, entries=("keys_values", "project_out"), policy=policy
             )
-        shard_part(self.network, mesh, entries=("encode_text", "level_logits"), policy=policy)
+        shard_component(self.network, mesh, entries=("encode_text", "level_logits"), policy=policy)
         if any(weight.requires_grad for weight in self.text_encoder.parameters()):
-            shard_part(self.text_encoder, mesh, entries=("encode",), policy=policy)
+            shard_component(self.text_encoder, mesh, entries=("encode",), policy=policy)
 
     def training_step(self, batch: ImageTextBatch, batch_idx: int) -> Tensor:
         """Return the loss of a batch on randomly masked tokens."""
@@ -138,7 +138,7 @@ class MuseModule(BaseModule):
 
     def on_fit_end(self) -> None:
         """Run at the end of a fit: writes the trained generator."""
-        refuse_nonfinite_weights(self)
+        check_finite_weights(self)
         folder = Path(self.trainer.log_dir or self.trainer.default_root_dir) / "generator"  # log_dir is collective
         is_writer = self.trainer.is_global_zero
         with full_weights(self.trainer.strategy):

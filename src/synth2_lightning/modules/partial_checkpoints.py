@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 
-def exclude_frozen(module: nn.Module, frozen_parts: Collection[str] = ()) -> None:
+def exclude_frozen(module: nn.Module, frozen_components: Collection[str] = ()) -> None:
     """Exclude frozen weights from ``module.state_dict()``; ``module.load_state_dict()`` keeps the present ones.
 
     Excluded are parameters that require no gradient, buffers of modules whose parameters all require none, and
@@ -15,7 +15,7 @@ def exclude_frozen(module: nn.Module, frozen_parts: Collection[str] = ()) -> Non
 
     Args:
         module: A module; its children may be added later.
-        frozen_parts: Names of children that are never trained.
+        frozen_components: Names of children that are never trained.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(1, 1).requires_grad_(False), nn.Linear(1, 1))
@@ -25,11 +25,11 @@ def exclude_frozen(module: nn.Module, frozen_parts: Collection[str] = ()) -> Non
         >>> model.load_state_dict(model.state_dict())
         <All keys matched successfully>
     """
-    module.register_state_dict_post_hook(partial(_exclude, frozen_parts))
-    module.register_load_state_dict_pre_hook(partial(_fill_in, frozen_parts))
+    module.register_state_dict_post_hook(partial(_exclude, frozen_components))
+    module.register_load_state_dict_pre_hook(partial(_fill_in, frozen_components))
 
 
-def refuse_other_weights(module: nn.Module, state: Mapping[str, Any]) -> None:
+def check_weight_names(module: nn.Module, state: Mapping[str, Any]) -> None:
     """Refuse a state dict with other names than those of a module after :func:`exclude_frozen`.
 
     Raises:
@@ -45,27 +45,31 @@ def refuse_other_weights(module: nn.Module, state: Mapping[str, Any]) -> None:
         )
 
 
-def _exclude(frozen_parts: Collection[str], module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    for name in _frozen_names(module, frozen_parts):
+def _exclude(
+    frozen_components: Collection[str], module: nn.Module, state: dict[str, Any], prefix: str, *_: Any
+) -> None:
+    for name in _frozen_names(module, frozen_components):
         state.pop(prefix + name, None)
 
 
-def _fill_in(frozen_parts: Collection[str], module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+def _fill_in(
+    frozen_components: Collection[str], module: nn.Module, state: dict[str, Any], prefix: str, *_: Any
+) -> None:
     present: dict[str, Any] = dict(module.named_parameters(recurse=False))
     for name, part in module.named_children():
         part.state_dict(destination=present, prefix=f"{name}.")
-    for name in _frozen_names(module, frozen_parts) & present.keys():
+    for name in _frozen_names(module, frozen_components) & present.keys():
         state.setdefault(prefix + name, present[name])
 
 
-def _frozen_names(module: nn.Module, frozen_parts: Collection[str]) -> set[str]:
+def _frozen_names(module: nn.Module, frozen_components: Collection[str]) -> set[str]:
     names = {name for name, weight in module.named_parameters(remove_duplicate=False) if not weight.requires_grad}
     for path, inner in module.named_modules(remove_duplicate=False):
-        is_frozen_part = path.split(".")[0] in frozen_parts
+        is_frozen_component = path.split(".")[0] in frozen_components
         own = list(inner.parameters(recurse=False))
         # Buffers of modules with frozen parameters only, such as running statistics, are frozen too.
-        if is_frozen_part or (own and not any(weight.requires_grad for weight in own)):
+        if is_frozen_component or (own and not any(weight.requires_grad for weight in own)):
             names |= {f"{path}.{name}" for name, _ in inner.named_buffers(recurse=False)}
-        if is_frozen_part:
+        if is_frozen_component:
             names |= {f"{path}.{name}" for name, _ in inner.named_parameters(recurse=False)}
     return names

@@ -52,7 +52,7 @@ def locate_rows(num_rows: int) -> tuple[int, slice]:
     return world_size * num_rows, slice(rank * num_rows, (rank + 1) * num_rows)
 
 
-def refuse_different_checkpoints(trainer: Trainer) -> None:
+def check_same_checkpoint(trainer: Trainer) -> None:
     """Refuse ranks that would load different checkpoints, since each rank finds and reads its own; call on all ranks.
 
     Raises:

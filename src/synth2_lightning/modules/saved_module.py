@@ -9,7 +9,7 @@ from lightning.pytorch import LightningModule
 from synth2_lightning.compat.lightning import CLASS_PATH_KEY, INSTANTIATOR_KEY
 from synth2_lightning.io.class_specs import build_class, copy_plain, find_class
 from synth2_lightning.io.locations import hub_from_cache
-from synth2_lightning.io.trusted_packages import OWN_PACKAGE, refuse_foreign_packages
+from synth2_lightning.io.trusted_packages import OWN_PACKAGE, check_packages
 
 Module = TypeVar("Module", bound=LightningModule)
 
@@ -55,7 +55,7 @@ def build_module(
     """
     class_path, described = read_class_spec(content, checkpoint)
     described = {name: value for name, value in described.items() if name not in replaced}
-    refuse_foreign_packages({"class_path": class_path or OWN_PACKAGE, "init_args": described})
+    check_packages({"class_path": class_path or OWN_PACKAGE, "init_args": described})
     part = expected if class_path is None else find_class(class_path, expected, "model")
     with hub_from_cache():
         try:

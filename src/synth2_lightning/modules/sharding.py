@@ -25,7 +25,7 @@ SPAWNED_PROCESSES = (
 )
 
 
-def refuse_spawned_processes(strategy: Strategy) -> None:
+def check_launcher(strategy: Strategy) -> None:
     """Refuse strategies that start processes by ``multiprocessing``.
 
     Raises:
@@ -35,7 +35,7 @@ def refuse_spawned_processes(strategy: Strategy) -> None:
         raise ValueError(SPAWNED_PROCESSES)
 
 
-def shard_part(
+def shard_component(
     part: nn.Module,
     mesh: DeviceMesh,
     entries: tuple[str, ...] = (),
@@ -93,7 +93,7 @@ def ignore_frozen(module: nn.Module, strategy: Strategy) -> None:
             weight.data = weight.data.clone(memory_format=torch.contiguous_format)
 
 
-def refuse_matrix_optimizer(optimizer: Optimizer, strategy: Strategy) -> None:
+def check_matrix_optimizer(optimizer: Optimizer, strategy: Strategy) -> None:
     """Refuse Muon under FSDP1 and DeepSpeed, whose flat weights it would silently update by AdamW.
 
     Raises:
@@ -117,7 +117,7 @@ def full_weights(strategy: Strategy) -> Iterator[None]:
         yield
 
 
-def refuse_tensor_parallel(mesh: DeviceMesh) -> None:
+def check_mesh(mesh: DeviceMesh) -> None:
     """Refuse a mesh with tensor parallelism, which modules of this package do not support.
 
     Raises:

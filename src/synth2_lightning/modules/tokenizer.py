@@ -10,7 +10,7 @@ from torch.optim import AdamW
 from synth2_lightning.encoders.vqgan import TrainableTokenizer
 from synth2_lightning.metrics.codebook import CodebookPerplexity, CodebookUsage
 from synth2_lightning.modules.base import BaseModule
-from synth2_lightning.modules.divergence import refuse_nonfinite_weights
+from synth2_lightning.modules.divergence import check_finite_weights
 from synth2_lightning.modules.optimizers import OptimizerFactory, SchedulerFactory
 from synth2_lightning.modules.pixels import get_pixels
 from synth2_lightning.nn.perceptual import FeatureExtractor, perceptual_distance
@@ -51,7 +51,7 @@ class TokenizerModule(BaseModule):
         True
     """
 
-    frozen_parts: ClassVar[tuple[str, ...]] = ("features",)
+    frozen_components: ClassVar[tuple[str, ...]] = ("features",)
 
     def __init__(
         self,
@@ -114,7 +114,7 @@ class TokenizerModule(BaseModule):
 
     def on_fit_end(self) -> None:
         """Run at the end of a fit: writes the trained tokenizer."""
-        refuse_nonfinite_weights(self)
+        check_finite_weights(self)
         folder = Path(self.trainer.log_dir or self.trainer.default_root_dir) / "tokenizer"  # log_dir is collective
         if self.trainer.is_global_zero:
             self.tokenizer.export(folder)

@@ -15,14 +15,14 @@ from synth2_lightning.io.atomic import write_atomically
 from synth2_lightning.io.parquet import write_tables
 from synth2_lightning.shards.part_writer import PartWriter
 from synth2_lightning.shards.parts import (
+    check_no_repeated,
     describe_settings,
     list_parts,
     read_part,
     read_settings,
-    refuse_repeated,
     remove_drafts,
 )
-from synth2_lightning.shards.settings import refuse_other_settings
+from synth2_lightning.shards.settings import check_same_settings
 from synth2_lightning.types import CaptionRecord, WrittenCaptions
 
 CAPTIONS = "captions.parquet"
@@ -139,8 +139,8 @@ def stream_answers(folder: Path) -> Iterator[pa.Table]:
         raise ValueError(f"{folder} has no answers; expected at least one part file.")
     settings = read_settings(parts[0])
     for part in parts:
-        refuse_other_settings(part, read_settings(part), settings)
-    refuse_repeated(parts)
+        check_same_settings(part, read_settings(part), settings)
+    check_no_repeated(parts)
     copy = folder / _UNPACKED
     seeds, firsts = [], [0]
     try:

@@ -16,7 +16,7 @@ from synth2_lightning.io.atomic import write_atomically
 from synth2_lightning.io.console import visible, visible_json
 from synth2_lightning.io.json_text import parse_json
 from synth2_lightning.io.locks import lock_file
-from synth2_lightning.shards.settings import refuse_other_settings
+from synth2_lightning.shards.settings import check_same_settings
 
 Row = tuple[str, str]
 """Image name and caption."""
@@ -125,7 +125,7 @@ class ImageCaptionFile:
                     f"{settings_file}, the file with the settings of {self.path.name}, is damaged ({error}). Expected "
                     "it unchanged: restore it, choose another file, or delete both."
                 ) from error
-            refuse_other_settings(self.path, before, made_by)
+            check_same_settings(self.path, before, made_by)
         else:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             content = json.dumps(made_by, indent=2, ensure_ascii=False) + "\n"

@@ -12,7 +12,7 @@ import pyarrow as pa
 from synth2_lightning.io.atomic import write_atomically
 from synth2_lightning.io.parquet import write_parquet
 from synth2_lightning.shards.parts import list_parts, part_name, read_footer, read_keys, read_part, read_settings
-from synth2_lightning.shards.settings import refuse_other_settings
+from synth2_lightning.shards.settings import check_same_settings
 
 
 @runtime_checkable
@@ -84,7 +84,7 @@ class PartWriter(ABC, Generic[Row]):
         """
         plain = json.loads(json.dumps(settings))
         if self._written:
-            refuse_other_settings(self.folder, self._settings, plain)
+            check_same_settings(self.folder, self._settings, plain)
         self._settings = plain
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -104,7 +104,7 @@ class PartWriter(ABC, Generic[Row]):
         """
         self._fingerprint = fingerprint
 
-    def refuse_other_inputs(self, fingerprint: Fingerprints) -> None:
+    def check_same_inputs(self, fingerprint: Fingerprints) -> None:
         """Check that the inputs of the written records are unchanged.
 
         Args:

@@ -186,7 +186,7 @@ def _hash_keys(part: Path) -> np.ndarray[Any, np.dtype[np.uint64]]:
     return np.frombuffer(digests, np.uint64)
 
 
-def refuse_repeated(parts: Sequence[Path]) -> None:
+def check_no_repeated(parts: Sequence[Path]) -> None:
     """Check that each record occurs once, which is not so after a part was copied.
 
     Raises:

@@ -19,7 +19,7 @@ from synth2_lightning.io.locations import resolve
 from synth2_lightning.io.locks import lock_file
 from synth2_lightning.io.parquet import open_parquet, read_batches
 from synth2_lightning.shards.manifest import Manifest
-from synth2_lightning.shards.parts import checksum_footer, largest_id, list_parts, read_footer, refuse_repeated
+from synth2_lightning.shards.parts import check_no_repeated, checksum_footer, largest_id, list_parts, read_footer
 from synth2_lightning.types import SampleInfo, TokenizedImages, VQTokens
 
 
@@ -196,7 +196,7 @@ def _map_parts(folder: Path, manifest: Manifest) -> Any:
 
 
 def _copy_parts(parts: Sequence[Path], digests: Mapping[str, str], copy: Path) -> None:
-    refuse_repeated(parts)
+    check_no_repeated(parts)
     with open_parquet(parts[0], _REMEDY) as file:
         schema = pa.schema([field for field in file.schema_arrow if field.name in _COLUMNS])
     with pa.OSFile(str(copy), "wb") as out, pa.ipc.new_stream(out, schema) as writer:

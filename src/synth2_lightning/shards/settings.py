@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 
-def refuse_other_settings(folder: Path, found: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+def check_same_settings(folder: Path, found: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     """Check that the records of a folder were made with the settings of this run.
 
     Args:
@@ -17,7 +17,7 @@ def refuse_other_settings(folder: Path, found: Mapping[str, Any], given: Mapping
         ValueError: If they differ, with every difference.
 
     Example:
-        >>> refuse_other_settings(Path("shards"), {"data": {"seed": 0}}, {"data": {"seed": 0}})
+        >>> check_same_settings(Path("shards"), {"data": {"seed": 0}}, {"data": {"seed": 0}})
     """
     before, now = _flatten(found), _flatten(given)
     differences = [

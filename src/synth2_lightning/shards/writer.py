@@ -27,7 +27,7 @@ from synth2_lightning.shards.parts import (
     read_part,
     remove_drafts,
 )
-from synth2_lightning.shards.settings import refuse_other_settings
+from synth2_lightning.shards.settings import check_same_settings
 from synth2_lightning.types import TokenizedImages
 
 _logger = logging.getLogger(__name__)
@@ -147,7 +147,7 @@ def finish(folder: Path, provenance: dict[str, Any], is_evaluation: bool = False
                 f"{part} has the token format {other_tokens}, but {parts[0].name} has {tokens}. Expected one format "
                 "per folder: delete the unwanted parts."
             )
-        refuse_other_settings(part, other_settings, settings)
+        check_same_settings(part, other_settings, settings)
     parts = _drop_repeated(parts)
     manifest = Manifest(
         tokens=tokens,

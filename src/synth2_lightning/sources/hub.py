@@ -106,7 +106,7 @@ class HubSource(IndexedSource):
         local = resolve(self.path, f"dataset of source {self.name!r}") if is_address else expand_home(self.path)
         for table in [local] if local.is_file() else sorted(local.rglob("*")):
             if table.suffix.lower() in {".csv", ".tsv"} and not is_hidden(table.relative_to(local)):
-                _refuse_merged_rows(table)
+                _check_rows(table)
         if local.is_dir():
             return self._read(str(local), revision=self.revision, cache_dir=_cache_folder(local))
         if not local.is_file():
@@ -142,7 +142,7 @@ class HubSource(IndexedSource):
             ) from error
 
 
-def _refuse_merged_rows(table: Path) -> None:
+def _check_rows(table: Path) -> None:
     """Check a table with :func:`read_rows`: ``datasets`` silently merges rows after an unmatched quotation mark."""
     for number, row in enumerate(read_rows(table, []), start=1):
         if table.suffix.lower() == ".tsv" and any((value or "").startswith('"') for value in row.values()):
@@ -158,7 +158,7 @@ def _take_texts(value: Any, field: str, where: str, column: str) -> list[str]:
     values = value if isinstance(value, list) else [] if value is None else [value]
     if not field:
         for member in values:
-            _refuse_record(member, where, column)
+            _check_not_record(member, where, column)
         return [take_text(member, where, column) for member in values]
     texts: list[str] = []
     for record in values:
@@ -171,7 +171,7 @@ def _take_texts(value: Any, field: str, where: str, column: str) -> list[str]:
     return texts
 
 
-def _refuse_record(value: Any, where: str, column: str) -> None:
+def _check_not_record(value: Any, where: str, column: str) -> None:
     if isinstance(value, dict):
         likely = [name for name, member in value.items() if isinstance(member, str | list)] or list(value)
         raise ValueError(

@@ -50,7 +50,7 @@ class ImageFetcher:
     async def _fetch(self, url: str) -> bytes:
         import httpx2
 
-        from synth2_lightning.io.http_limits import NOT_COMPRESSED, limit_size, refuse_private_redirects
+        from synth2_lightning.io.http_limits import NOT_COMPRESSED, check_redirects, limit_size
 
         async with (
             httpx2.AsyncClient(
@@ -58,7 +58,7 @@ class ImageFetcher:
                 headers={"User-Agent": "synth2-lightning", **NOT_COMPRESSED},
                 timeout=None,  # asyncio.timeout() limits the whole download
                 follow_redirects=True,
-                event_hooks={"request": [refuse_private_redirects(url)], "response": [limit_size(self.max_bytes)]},
+                event_hooks={"request": [check_redirects(url)], "response": [limit_size(self.max_bytes)]},
             ) as client,
             asyncio.timeout(self.timeout),
         ):

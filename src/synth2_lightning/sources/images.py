@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from synth2_lightning.io.paths import refuse_special
+from synth2_lightning.io.paths import check_not_special
 from synth2_lightning.sources.image_metadata import find_transpose, strip_metadata
 
 FORMATS = ("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "QOI", "TGA", "TIFF", "WEBP")
@@ -65,7 +65,7 @@ def decode_image(
     """
     try:
         if isinstance(file, Path) and not file.is_dir():
-            refuse_special(file)
+            check_not_special(file)
         return _decode(file, max_pixels, wanted_size)
     except UnidentifiedImageError as error:
         what = (

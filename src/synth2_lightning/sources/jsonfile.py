@@ -22,7 +22,7 @@ def read_json(path: Path, expected: str) -> Any:
     """
     require_file(path)
     try:
-        _refuse_huge(path)
+        _check_size(path)
         return parse_json(path.read_bytes())
     except ValueError as error:
         raise ValueError(f"{path} is not valid JSON ({error}); expected {expected}.") from error
@@ -53,6 +53,6 @@ def read_id(record: dict[str, Any], field: str, path: Path, expected: str) -> st
     return str(value)
 
 
-def _refuse_huge(path: Path) -> None:
+def _check_size(path: Path) -> None:
     if (size := path.stat().st_size) > _MAX_BYTES:
         raise ValueError(f"it has {size} bytes, and more than {_MAX_BYTES} are refused to limit memory")

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from synth2_lightning.export.part_files import copy_files, find_files
+from synth2_lightning.export.component_files import copy_files, find_files
 
 
 @pytest.fixture
