@@ -52,7 +52,7 @@ def write_one_by_one(model: str, gguf_file: str, prompts: Sequence[Prompt]) -> t
 
     location = locate_model(model, "language model")
     tokenizer = AutoTokenizer.from_pretrained(location, gguf_file=gguf_file)
-    network = read_language_model(location, gguf_file, "bfloat16")  # with transformers' default attention
+    network = read_language_model(location, gguf_file, "bfloat16", None)  # with transformers' default attention
     torch.manual_seed(0)
     num_tokens = 0
     start = time.perf_counter()

@@ -144,7 +144,7 @@ def make_muse_maskgit(text: Tensor) -> tuple[Generate, nn.Module]:
     return lambda: baseline.generate(captions, timesteps=STEPS, cond_scale=GUIDANCE), network
 
 
-class MatmulSizes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class MatmulSizes(TorchDispatchMode):
     """Counts matmuls by ``(batch, rows, inner, columns)`` and dtype."""
 
     def __init__(self) -> None:

@@ -282,7 +282,7 @@ def check_operations() -> dict[str, float]:
     with FlopCounterMode(display=False) as forward:
         loss = predict().square().mean()
     with FlopCounterMode(display=False) as backward:
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
     expected = 2 * closed_form(192, 4, 128, 64, 16, 32, 512)
     steps = (forward.get_total_flops() + backward.get_total_flops()) / forward.get_total_flops()
     return {"forward_over_closed_form": forward.get_total_flops() / expected, "step_over_forward": steps}
@@ -314,7 +314,7 @@ def check_traffic() -> dict[str, float]:
     figures = {}
     for name, times in (("ddp", 2), ("fsdp2", 3), ("reduce_scatter", 1)):
         with tempfile.TemporaryDirectory() as folder:
-            spawn(_send, (name, folder), nprocs=2)  # type: ignore[no-untyped-call]
+            spawn(_send, (name, folder), nprocs=2)
             sent, parameters = torch.load(Path(folder) / "sent", weights_only=True)
         figures[f"{name}_bytes_over_formula"] = sent / (4 * parameters * times)  # of both processes, in float32
     return figures

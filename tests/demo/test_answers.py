@@ -1,4 +1,6 @@
 from pathlib import Path
+from threading import Event, Thread
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -41,3 +43,30 @@ def test_parts_without_maps_give_the_reason_beside_the_caption(tmp_path: Path) -
     assert answer.words == []
     reason = "TinyResampler" if answer.caption else "empty"
     assert reason in answer.words_note
+
+
+def test_closing_waits_for_the_running_answer(tmp_path: Path) -> None:
+    class BlockedCaptioner(Captioner):
+        def caption(self, *args: Any, **options: Any) -> list[str]:
+            started.set()
+            assert goes_on.wait(30)
+            return super().caption(*args, **options)
+
+    started, goes_on = Event(), Event()
+    Image.new("RGB", (9, 8), "white").save(tmp_path / "white.png")
+    tiny = VisionLanguageModule(TinyImageTokenizer(), TinyResampler, TinyDecoder())
+    answerer = Answerer(BlockedCaptioner(tiny, "cpu"), None)
+    answers: list[Any] = []
+    running = Thread(target=lambda: answers.append(answerer.answer(tmp_path / "white.png")))
+    running.start()
+    assert started.wait(30)
+    closing = Thread(target=answerer.close)
+    closing.start()
+    closing.join(0.2)
+    assert closing.is_alive()
+    assert answers == []
+    goes_on.set()
+    for thread in (running, closing):
+        thread.join(30)
+        assert not thread.is_alive()
+    assert len(answers) == 1

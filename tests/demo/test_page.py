@@ -134,7 +134,7 @@ def page(run: Path, tmp_path: Path) -> Iterator[str]:
         server.send_signal(signal.SIGTERM)  # Ctrl-C is the same to it, but for shells that keep it from children
         rest = server.stderr.read()
         assert "Traceback" not in rest
-        assert server.wait(timeout=60) in (0, -signal.SIGABRT)  # torch's threads may abort at the very end
+        assert server.wait(timeout=60) == 0  # although an answer is still computed
     assert list(scratch.glob("synth2-demo-*")) == []  # no dropped image is left
 
 

@@ -175,7 +175,7 @@ def test_a_new_network_learns() -> None:
         means = (embeddings * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)  # the same words: order must tell
         loss = nn.functional.binary_cross_entropy_with_logits(head(means)[:, 0], torch.tensor([0.0, 1.0]))
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         losses.append(loss.item())
     assert losses[0] > 0.5

@@ -20,7 +20,7 @@ from PIL import Image
 from transformers import AutoTokenizer
 
 import synth2_lightning
-from synth2_lightning.callbacks.checkpoint_io import CheckedCheckpointIO, find_last_checkpoint
+from synth2_lightning.callbacks.checkpoint_io import CheckedCheckpointIO, find_checkpoint_to_resume
 from synth2_lightning.decoders.vocabulary import build_vocabulary
 from synth2_lightning.generators.completion_cache import CompletionCache
 from synth2_lightning.generators.muse import save_generator
@@ -281,7 +281,7 @@ def test_a_clock_that_jumps_changes_no_pace_and_no_choice(
         os.utime(path, (time.time() + step * jump,) * 2)
     monkeypatch.setattr(time, "time", lambda: 1.8e9 + jump)
     assert 0 < pacer.take_turn() <= 1.0
-    assert find_last_checkpoint([tmp_path]) == tmp_path / "step=2.ckpt"
+    assert find_checkpoint_to_resume([tmp_path], lambda content: []) == (tmp_path / "step=2.ckpt", [])
 
 
 def test_a_date_to_wait_until_is_held_to_the_clock_of_the_server() -> None:

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import synth2_lightning
-from synth2_lightning.callbacks.checkpoint_io import CheckedCheckpointIO, find_last_checkpoint
+from synth2_lightning.callbacks.checkpoint_io import CheckedCheckpointIO, find_checkpoint_to_resume
 from synth2_lightning.cli import main
 from synth2_lightning.cli.errors import message_for_user
 from synth2_lightning.concepts.suitability import SuitabilityList
@@ -342,8 +342,8 @@ KINDS: dict[str, Callable[[Path], object]] = {
     "checkpoint: code, gone on with": lambda folder: CheckedCheckpointIO().load_checkpoint(
         checkpoint(folder, {"state_dict": Code(folder / "ran")})
     ),
-    "checkpoint: code, as the last of a run": lambda folder: find_last_checkpoint(
-        [Path(checkpoint(folder, {"global_step": Code(folder / "ran")})).parent]
+    "checkpoint: code, as the last of a run": lambda folder: find_checkpoint_to_resume(
+        [Path(checkpoint(folder, {"global_step": Code(folder / "ran")})).parent], lambda content: []
     ),
     "checkpoint: a bare pickle": lambda folder: synth2_lightning.load(
         write(folder, "bad.ckpt", pickle.dumps(Code(folder / "ran")))
@@ -436,7 +436,7 @@ def test_a_damaged_checkpoint_does_not_hide_the_good_one(tmp_path: Path) -> None
     CheckedCheckpointIO().save_checkpoint({"global_step": 2}, tmp_path / "good.ckpt")
     checkpoint(tmp_path, {"global_step": Code(tmp_path / "ran")})
     with pytest.warns(UserWarning, match=r"bad\.ckpt.*\bcode\b.*good\.ckpt"):
-        assert find_last_checkpoint([tmp_path]) == tmp_path / "good.ckpt"
+        assert find_checkpoint_to_resume([tmp_path], lambda content: []) == (tmp_path / "good.ckpt", [])
     assert not (tmp_path / "ran").exists()
 
 

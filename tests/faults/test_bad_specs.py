@@ -139,4 +139,4 @@ def test_arguments_of_odd_types_in_a_run_file_are_no_traceback(given: Any, tmp_p
     record = read_data(tmp_path)
     assert record is not None
     assert record.components[0][1] == "RealDataModule"
-    assert build_data_component(tmp_path, ImageTextSource) is None  # type: ignore[type-abstract]
+    assert build_data_component(tmp_path, ImageTextSource) is None

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from synth2_lightning.metrics.cider import Cider, CiderResult, cider, human_cider
+from synth2_lightning.metrics.cider import Cider, cider, human_cider
+from synth2_lightning.metrics.corpus import CorpusResult
 from synth2_lightning.metrics.ptb import tokenize
 
 REFERENCES = {
@@ -18,14 +19,14 @@ REFERENCES = {
 HYPOTHESES = {"1": "A red dot.", "2": "two blue boxes", "3": "a man on a horse"}
 
 
-def reference_cider(hypotheses: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> CiderResult:
+def reference_cider(hypotheses: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> CorpusResult:
     from pycocoevalcap.cider.cider import Cider as CocoCider
 
     score, scores = CocoCider().compute_score(
         {key: [tokenize(text) for text in references[key]] for key in hypotheses},
         {key: [tokenize(text)] for key, text in hypotheses.items()},
     )
-    return CiderResult(float(score), dict(zip(hypotheses, map(float, scores), strict=True)))
+    return CorpusResult(float(score), dict(zip(hypotheses, map(float, scores), strict=True)))
 
 
 def random_corpus(seed: int, num_images: int) -> tuple[dict[str, str], dict[str, list[str]]]:

@@ -7,7 +7,8 @@ from unittest.mock import Mock
 import pytest
 
 from synth2_lightning.metrics import java
-from synth2_lightning.metrics.java import JavaResult, Meteor, Spice, check_java, meteor, spice
+from synth2_lightning.metrics.corpus import CorpusResult
+from synth2_lightning.metrics.java import Meteor, Spice, check_java, meteor, spice
 
 REFERENCES = {"2": ["a red dog runs", "a dog"], "1": ["two blue squares"]}
 HYPOTHESES = {"2": "A red dog runs.", "1": "two green boxes"}
@@ -64,7 +65,7 @@ def test_spice_scores_are_assigned_to_their_images(monkeypatch: pytest.MonkeyPat
             return 0.3, [{"All": {"f": len(references[key]) / 10}} for key in sorted(hypotheses)]
 
     monkeypatch.setattr("pycocoevalcap.spice.spice.Spice", Parsed)
-    assert spice(HYPOTHESES, REFERENCES) == JavaResult(0.3, {"2": 0.2, "1": 0.1})
+    assert spice(HYPOTHESES, REFERENCES) == CorpusResult(0.3, {"2": 0.2, "1": 0.1})
     metric = Spice()
     metric.update(["1"], ["a dog"], [["a dog"]])
     assert metric.compute().item() == pytest.approx(0.3)

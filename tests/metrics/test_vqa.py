@@ -25,30 +25,30 @@ def test_accuracies_are_those_of_the_public_evaluation() -> None:
         {key: question["answer"] for key, question in questions.items()},
         {key: question["people"] for key, question in questions.items()},
     )
-    assert result.accuracies == {key: question["accuracy"] for key, question in questions.items()}
-    assert {0.0, 0.6, 0.9, 1.0} < {round(accuracy, 6) for accuracy in result.accuracies.values()}
+    assert result.scores == {key: question["accuracy"] for key, question in questions.items()}
+    assert {0.0, 0.6, 0.9, 1.0} < {round(accuracy, 6) for accuracy in result.scores.values()}
 
 
 @pytest.mark.parametrize(("matching", "accuracy"), [(0, 0.0), (1, 0.3), (2, 0.6), (3, 0.9), (4, 1.0), (10, 1.0)])
 def test_accuracy_grows_with_the_number_of_agreeing_annotators(matching: int, accuracy: float) -> None:
     # As published: each of ten annotators is left out in turn.
     people = ["yes"] * matching + [f"other {number}" for number in range(10 - matching)]
-    assert vqa_accuracy({"1": "yes"}, {"1": people}).accuracy == pytest.approx(accuracy)
+    assert vqa_accuracy({"1": "yes"}, {"1": people}).score == pytest.approx(accuracy)
 
 
 def test_answers_are_normalized_only_if_annotators_disagree() -> None:
-    assert vqa_accuracy({"1": "Yes."}, {"1": ["yes"] * 10}).accuracy == 0.0  # as in the public evaluation
-    assert vqa_accuracy({"1": " yes\n"}, {"1": ["yes", "yes "] * 5}).accuracy == 1.0
-    assert vqa_accuracy({"1": "t-shirt"}, {"1": ["t-shirt"] * 10}).accuracy == 1.0
-    assert vqa_accuracy({"1": "t shirt"}, {"1": ["T-shirt."] * 9 + ["shirt"]}).accuracy == pytest.approx(1.0)
-    assert vqa_accuracy({"1": "Two"}, {"1": ["two"] * 8 + ["2", "a lot"]}).accuracy == pytest.approx(1.0)
+    assert vqa_accuracy({"1": "Yes."}, {"1": ["yes"] * 10}).score == 0.0  # as in the public evaluation
+    assert vqa_accuracy({"1": " yes\n"}, {"1": ["yes", "yes "] * 5}).score == 1.0
+    assert vqa_accuracy({"1": "t-shirt"}, {"1": ["t-shirt"] * 10}).score == 1.0
+    assert vqa_accuracy({"1": "t shirt"}, {"1": ["T-shirt."] * 9 + ["shirt"]}).score == pytest.approx(1.0)
+    assert vqa_accuracy({"1": "Two"}, {"1": ["two"] * 8 + ["2", "a lot"]}).score == pytest.approx(1.0)
 
 
 def test_corpus_is_the_mean_of_questions_and_metric_agrees() -> None:
     answers, people = {"b": "no", "a": "Red."}, {"a": ["red"] * 2 + ["blue"] * 8, "b": ["no"] * 10}
     result = vqa_accuracy(answers, people)
-    assert result.accuracies == pytest.approx({"b": 1.0, "a": 0.6})
-    assert result.accuracy == pytest.approx(0.8)
+    assert result.scores == pytest.approx({"b": 1.0, "a": 0.6})
+    assert result.score == pytest.approx(0.8)
     metric = VqaAccuracy()
     for key in ("b", "a", "b"):
         metric.update([key], [answers[key]], [people[key]])

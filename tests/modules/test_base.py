@@ -1,5 +1,6 @@
 import math
 import random
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 from unittest.mock import MagicMock, Mock
@@ -11,7 +12,7 @@ from lightning.pytorch.plugins.environments import LightningEnvironment  # type:
 from lightning.pytorch.strategies import FSDPStrategy
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.optim import SGD
+from torch.optim import SGD, Optimizer
 
 from synth2_lightning.modules.base import BaseModule
 from synth2_lightning.modules.schedules import WarmupCosineSchedule
@@ -205,3 +206,30 @@ def test_a_module_is_not_trained_in_forked_processes(tmp_path: Path) -> None:
     )
     with pytest.raises(ValueError, match=r"ddp_fork.*strategy='ddp'"):
         module.setup("fit")
+
+
+@pytest.mark.parametrize("limits", [{"max_epochs": -1}, {"max_epochs": 3}])
+def test_a_schedule_needs_a_limit_of_the_steps(limits: dict[str, int]) -> None:
+    class Endless(torch.utils.data.IterableDataset[torch.Tensor]):
+        def __iter__(self) -> Iterator[torch.Tensor]:
+            while True:
+                yield torch.ones(2)
+
+    def fit(**settings: Any) -> None:
+        module = SmallModule(lr_scheduler=schedule)
+        trainer = Trainer(
+            accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False, **settings
+        )
+        trainer.fit(module, torch.utils.data.DataLoader(Endless(), batch_size=2))
+
+    def schedule(optimizer: Optimizer, num_steps: int) -> WarmupCosineSchedule:
+        given.append(num_steps)
+        return WarmupCosineSchedule(optimizer, num_steps)
+
+    given: list[int] = []
+    unknown = rf"schedule.*max_steps=-1.*max_epochs={limits['max_epochs']}.*--trainer\.max_steps"
+    with pytest.raises(ValueError, match=unknown):
+        fit(**limits)
+    assert given == []
+    fit(**limits, max_steps=2)
+    assert given == [2]

@@ -22,7 +22,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=0.05)
     for step in range(60):
         optimizer.zero_grad()
-        module.training_step(tiny_batch(16, seed=step), step).backward()  # type: ignore[no-untyped-call]
+        module.training_step(tiny_batch(16, seed=step), step).backward()
         optimizer.step()
     parts = {"image_encoder": "TinyImageTokenizer", "resampler": "TinyResampler", "decoder": "TinyDecoder"}
     settings = {name: {"class_path": f"synth2_lightning.testing.{part}"} for name, part in parts.items()}

@@ -83,7 +83,7 @@ def test_the_closure_is_called_with_gradients() -> None:
 
     def closure() -> torch.Tensor:
         loss = weight.square().sum()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return loss.detach()
 
     assert float(Muon([weight]).step(closure)) == 16.0

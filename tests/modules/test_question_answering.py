@@ -46,7 +46,7 @@ def test_the_new_head_learns_to_answer_questions(tmp_path: Path) -> None:
     optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=5e-3)
     for step in range(100):
         optimizer.zero_grad()
-        module.training_step(questions(seed=step), step).backward()  # type: ignore[no-untyped-call]
+        module.training_step(questions(seed=step), step).backward()
         optimizer.step()
     module.eval()
     held_out = questions(seed=999)

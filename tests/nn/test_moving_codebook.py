@@ -48,7 +48,7 @@ def test_the_gradient_passes_as_if_nothing_was_replaced() -> None:
     codes, _ = codebook(vectors)
     (codes * torch.arange(3.0)).sum().backward()
     same = vectors.detach().requires_grad_()
-    (spherical(same) * torch.arange(3.0)).sum().backward()  # type: ignore[no-untyped-call]
+    (spherical(same) * torch.arange(3.0)).sum().backward()
     assert vectors.grad is not None
     assert same.grad is not None
     assert torch.allclose(vectors.grad, same.grad)
@@ -148,6 +148,6 @@ def follow_in_process(rank: int, folder: str) -> None:
 
 @pytest.mark.slow
 def test_two_processes_keep_one_codebook(tmp_path: Path) -> None:
-    start_processes(follow_in_process, (str(tmp_path),), nprocs=2, start_method="fork")  # type: ignore[no-untyped-call]
+    start_processes(follow_in_process, (str(tmp_path),), nprocs=2, start_method="fork")
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)

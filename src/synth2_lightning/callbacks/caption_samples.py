@@ -21,9 +21,6 @@ class CaptionSamplesCallback(ImageGridCallback):
         num_columns: Images in a row.
         folder: Folder of ``step=<n>.png``; by default ``samples/`` in the run's log folder.
 
-    Raises:
-        ValueError: If a count is below one.
-
     Example:
         >>> CaptionSamplesCallback(num_images=4).num_columns
         4
@@ -49,13 +46,7 @@ class CaptionSamplesCallback(ImageGridCallback):
 
 
 def draw_tile(image: UInt8[np.ndarray, "3 height width"], caption: str, reference: str) -> Image.Image:
-    """Return an image with a caption (black) and a reference (gray) below it, at most three lines each.
-
-    Args:
-        image: RGB image.
-        caption: Generated caption.
-        reference: Reference caption.
-    """
+    """Return an image with a caption (black) and a reference (gray) below it, at most three lines each."""
     resized = Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0)))
     # Small images are synthetic scenes with sharp pixel edges.
     smooth = Image.Resampling.BICUBIC if max(resized.size) > _WIDTH // 2 else Image.Resampling.NEAREST

@@ -33,10 +33,6 @@ class CaptionWriterCallback(PartWriterCallback):
         folder: Folder of the caption set.
         filters: Applied in this order, after ``AnswerFilter``; each gets the captions that the earlier ones kept.
         records_per_part: Answers per file; a kill loses at most these, on each rank.
-
-    Example:
-        >>> CaptionWriterCallback("captions/imagenet21k").folder
-        'captions/imagenet21k'
     """
 
     noun = "captions"
@@ -50,11 +46,7 @@ class CaptionWriterCallback(PartWriterCallback):
         return CaptionSetWriter(folder, rank, self.records_per_part)
 
     def append(self, writer: CaptionSetWriter, outputs: Any, pl_module: LightningModule) -> int:
-        """Write the answers of a step.
-
-        Raises:
-            TypeError: If the step did not return ``WrittenCaptions``.
-        """
+        """Write the answers of a step."""
         if not isinstance(outputs, WrittenCaptions):
             raise TypeError(
                 f"CaptionWriterCallback got {type(outputs).__name__} from {type(pl_module).__name__}.predict_step; "

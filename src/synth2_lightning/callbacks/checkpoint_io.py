@@ -48,11 +48,11 @@ class CheckedCheckpointIO(TorchCheckpointIO):
         """
         if "://" not in str(path):
             check_intact(Path(path))
-        if "://" not in str(path) and not Path(path).exists():
-            raise FileNotFoundError(
-                f"The checkpoint {path} is gone: another run has replaced it. Expected one run at a time in this "
-                "folder. Wait until the other run has ended, and start this command again."
-            )
+            if not Path(path).exists():
+                raise FileNotFoundError(
+                    f"The checkpoint {path} does not exist: another run replaced it. Expected one run at a time in "
+                    "this folder. Wait until the other run has ended, and start this command again."
+                )
         with plain_values_only(Path(path)):
             return super().load_checkpoint(path, map_location, weights_only is not False)
 
@@ -68,31 +68,12 @@ def check_intact(path: Path) -> None:
     """
     if not path.is_file() or not (damage := find_damage(path)):
         return
-    others = [candidate for candidate in _list_valid([path.parent]) if candidate.path != path]
+    good, _ = _list_valid(path.parent, lambda content: [])
+    others = [candidate for candidate in good if candidate.path != path]
     advice = "No good checkpoint is in the same folder"
     if others:
         advice = f"Resume from {others[-1].path}, of step {others[-1].step}"
     raise ValueError(f"The checkpoint {path} is damaged: {damage}. Expected the file as it was written. {advice}.")
-
-
-def find_last_checkpoint(folders: Iterable[Path]) -> Path | None:
-    """Return the valid checkpoint with the most steps in the first folder that has one, and warn of damaged ones.
-
-    File times are not compared: of two of the same step, ``last.ckpt`` or its target is preferred. Checkpoints with
-    names other than those of ``LastCheckpointCallback`` come last: they may be from the middle of a step.
-
-    Args:
-        folders: Searched in this order; missing ones are skipped.
-
-    Raises:
-        ValueError: If there are checkpoints, and all are damaged or of DeepSpeed.
-
-    Example:
-        >>> find_last_checkpoint([Path("gone")]) is None
-        True
-    """
-    found = find_checkpoint_to_resume(folders, lambda content: [])
-    return found and found[0]
 
 
 def find_checkpoint_to_resume(
@@ -100,8 +81,12 @@ def find_checkpoint_to_resume(
 ) -> tuple[Path, list[str]] | None:
     """Return the newest valid checkpoint with unchanged settings, or else the newest one with its changed settings.
 
+    The newest of a folder is the one with the most steps: file times are not compared, and of two of the same step,
+    ``last.ckpt`` or its target is preferred. Checkpoints with names other than those of ``LastCheckpointCallback`` come
+    last: they may be from the middle of a step. A warning lists the damaged ones.
+
     Args:
-        folders: Folders of checkpoints, the newest run first; see :func:`find_last_checkpoint` for the order in each.
+        folders: Folders of checkpoints, the newest run first; missing ones are skipped.
         list_changes: Returns one line for each setting in a checkpoint that differs from the present one.
 
     Raises:
@@ -114,7 +99,8 @@ def find_checkpoint_to_resume(
     damaged: list[str] = []
     newest: _Candidate | None = None
     for folder in folders:
-        good = _list_valid([folder], damaged, list_changes)
+        good, unreadable = _list_valid(folder, list_changes)
+        damaged += unreadable
         if not good:
             continue
         newest = newest or _last(good)
@@ -188,21 +174,18 @@ def _warn_of_damage(damaged: list[str], used: _Candidate) -> None:
 
 
 def _list_valid(
-    folders: Iterable[Path],
-    damaged: list[str] | None = None,
-    list_changes: Callable[[Mapping[str, Any]], list[str]] = lambda content: [],
-) -> list[_Candidate]:
-    """Return the readable checkpoints, in the order in which they were written."""
+    folder: Path, list_changes: Callable[[Mapping[str, Any]], list[str]]
+) -> tuple[list[_Candidate], list[str]]:
+    """Return the readable checkpoints, in the order in which they were written, and the errors of the others."""
     good: list[_Candidate] = []
-    for folder in folders:
-        last = (folder / "last.ckpt").resolve()
-        for path, content in read_checkpoints(folder):
-            try:
-                if isinstance(content, Exception):
-                    raise content
-                step = int(content.get("global_step", 0))
-                good.append(_Candidate(step, path.resolve() == last, path, list_changes(content)))
-            except (ValueError, TypeError, OSError) as error:
-                if damaged is not None:
-                    damaged.append(str(error))
-    return sorted(good, key=lambda candidate: (candidate.step, candidate.is_last, candidate.path.name))
+    damaged: list[str] = []
+    last = (folder / "last.ckpt").resolve()
+    for path, content in read_checkpoints(folder):
+        try:
+            if isinstance(content, Exception):
+                raise content
+            step = int(content.get("global_step", 0))
+            good.append(_Candidate(step, path.resolve() == last, path, list_changes(content)))
+        except (ValueError, TypeError, OSError) as error:
+            damaged.append(str(error))
+    return sorted(good, key=lambda candidate: (candidate.step, candidate.is_last, candidate.path.name)), damaged

@@ -65,7 +65,7 @@ class CorpusScoreCallback(Callback, ABC):
         self._metric.update(outputs["keys"], outputs["captions"], outputs["references"])
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Reset the metric."""
+        """Run at the start of a validation or test: resets the metric."""
         self._metric.to(pl_module.device).reset()
         self._sources = set()
 
@@ -78,7 +78,7 @@ class CorpusScoreCallback(Callback, ABC):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Add the texts of a batch to the metric."""
+        """Run after each batch: adds its texts to the metric."""
         if not isinstance(outputs, Mapping) or "captions" not in outputs:
             raise TypeError(
                 f"{type(self).__name__} got {type(outputs).__name__} from the step; expected a CaptionOutput with "
@@ -88,7 +88,7 @@ class CorpusScoreCallback(Callback, ABC):
         self._sources.update(batch.sources)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the score and write its files."""
+        """Run at the end of a validation: logs the score, and writes its files."""
         if not trainer.sanity_checking:  # a score of two batches of an untrained model would be misleading
             self._score(trainer, pl_module, "val")
 
@@ -96,7 +96,7 @@ class CorpusScoreCallback(Callback, ABC):
     on_test_batch_end = on_validation_batch_end
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the score and write its files."""
+        """Run at the end of a test: logs the score, and writes its files."""
         self._score(trainer, pl_module, "test")
 
     def _score(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -132,6 +132,5 @@ class CorpusScoreCallback(Callback, ABC):
                 (draft / "protocol.json").write_text(text, "utf-8")
         except OSError as error:
             raise OSError(
-                f"{type(self).__name__} could not write to {folder}: {error}. Expected a folder that is writable. "
-                "Choose another with --trainer.default_root_dir or the callback's `folder`."
+                f"{type(self).__name__}: {error} Set --trainer.default_root_dir or the callback's `folder`."
             ) from error

@@ -24,13 +24,6 @@ class GeneratedSamplesCallback(ImageGridCallback):
         num_images: Pairs in the grid; the first ones of the validation set, so that grids are comparable.
         num_columns: Pairs in a row.
         folder: Where ``step=<n>.png`` goes; by default ``generated/`` in the run's log folder.
-
-    Raises:
-        ValueError: If a count is below one.
-
-    Example:
-        >>> GeneratedSamplesCallback(num_images=8).num_columns
-        4
     """
 
     folder_name = "generated"
@@ -42,11 +35,7 @@ class GeneratedSamplesCallback(ImageGridCallback):
         self._tokenizer: ImageTokenizer | None = None
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Clear the grid and get the module's tokenizer.
-
-        Raises:
-            TypeError: If the module has none.
-        """
+        """Run at the start of a validation: clears the grid, and gets the module's tokenizer."""
         super().on_validation_epoch_start(trainer, pl_module)
         tokenizer = getattr(pl_module, "tokenizer", None)
         if not isinstance(tokenizer, ImageTokenizer):

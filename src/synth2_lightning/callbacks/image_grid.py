@@ -46,38 +46,22 @@ class ImageGridCallback(Callback, ABC):
 
     @abstractmethod
     def draw_tiles(self, outputs: Any, batch: ImageTextBatch, num_tiles: int) -> list[Image.Image]:
-        """Return tiles of the first images of a batch, all of one size.
-
-        Args:
-            outputs: Output of ``validation_step``.
-            batch: Its batch.
-            num_tiles: Maximum number of tiles.
-        """
+        """Return at most ``num_tiles`` tiles of one size, of the first images of a validation step's batch."""
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Clear the grid."""
+        """Run at the start of a validation: clears the grid."""
         self._tiles = []
 
     def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: ImageTextBatch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: ImageTextBatch, *args: Any
     ) -> None:
-        """Add the tiles of a batch, until the grid is full."""
+        """Run after each batch of a validation: adds its tiles, until the grid is full."""
         num_missing = self.num_images - len(self._tiles)
         if num_missing > 0 and trainer.is_global_zero and not trainer.sanity_checking:
             self._tiles += self.draw_tiles(outputs, batch, num_missing)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the grid.
-
-        Raises:
-            OSError: If the folder cannot be written.
-        """
+        """Run at the end of a validation: writes the grid."""
         run_folder = trainer.log_dir or trainer.default_root_dir  # on every rank: log_dir is a collective call
         if not self._tiles:
             return
@@ -87,8 +71,7 @@ class ImageGridCallback(Callback, ABC):
             write_atomically(folder / f"step={trainer.global_step}.png", lambda draft: grid.save(draft, "PNG"))
         except OSError as error:
             raise OSError(
-                f"{type(self).__name__} could not write to {folder}: {error}. Expected a folder that is writable. "
-                "Choose another with --trainer.default_root_dir or the callback's `folder`."
+                f"{type(self).__name__}: {error} Set --trainer.default_root_dir or the callback's `folder`."
             ) from error
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):

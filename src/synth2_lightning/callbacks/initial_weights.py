@@ -28,6 +28,10 @@ class InitialWeightsCallback(Callback):
         weights: Location of a checkpoint, of a run (its best checkpoint, or else its last), or of a folder written by
             ``synth2 export``.
 
+    Raises:
+        FileNotFoundError: If there are no weights at this location.
+        ValueError: If they are damaged, of another shape, or none of their names matches; under FSDP1 and DeepSpeed.
+
     Example:
         >>> InitialWeightsCallback("runs/version_0").weights
         'runs/version_0'
@@ -38,13 +42,7 @@ class InitialWeightsCallback(Callback):
 
     @torch.no_grad()
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Copy the weights into the module.
-
-        Raises:
-            FileNotFoundError: If there are no weights at this location.
-            ValueError: If they are damaged, of another shape, or none of their names matches; under FSDP1 and
-                DeepSpeed.
-        """
+        """Run at the start of a fit: copies the weights into the module."""
         if trainer.ckpt_path is not None:
             return
         check_not_flattened(trainer.strategy, "InitialWeightsCallback")
@@ -76,9 +74,6 @@ class InitialWeightsCallback(Callback):
 
 def read_weights(location: str | Path) -> dict[str, Tensor]:
     """Return the weights of a checkpoint, of a run, or of an exported captioner, without running code in them.
-
-    Args:
-        location: See :class:`InitialWeightsCallback`.
 
     Raises:
         FileNotFoundError: If there are no weights at this location.

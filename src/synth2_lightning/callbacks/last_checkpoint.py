@@ -47,11 +47,7 @@ class LastCheckpointCallback(ModelCheckpoint):
         self._is_step_complete = True
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start to count steps.
-
-        Raises:
-            FileExistsError: If the folder contains checkpoints of another run, which this one would replace.
-        """
+        """Run before the first step: starts to count, and refuses a folder with checkpoints of another run."""
         self._check_folder(trainer)
         super().on_train_start(trainer, pl_module)
         self._num_steps = self._start_step = trainer.global_step
@@ -67,8 +63,8 @@ class LastCheckpointCallback(ModelCheckpoint):
                 "move the checkpoints. To resume that run, use --ckpt_path."
             )
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Delete the checkpoint that the run resumed from, once there are enough newer ones; Lightning never does."""
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        """Run before each step: deletes the checkpoint that the run resumed from, once there are enough newer ones."""
         if trainer.ckpt_path is None or len(self.best_k_models) < self.save_top_k:
             return
         start = Path(trainer.ckpt_path)
@@ -76,10 +72,8 @@ class LastCheckpointCallback(ModelCheckpoint):
         if start.parent == Path(self.dirpath or "") and step.isdecimal() and int(step) < self.kth_value:
             trainer.strategy.remove_checkpoint(start)
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Save if a checkpoint is due.
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        """Run after each batch: saves if a checkpoint is due.
 
         If a validation follows, the checkpoint is saved after it: a run resumed from here would skip the validation. No
         checkpoint is saved at the end of an epoch; see :meth:`on_exception`.
@@ -90,15 +84,15 @@ class LastCheckpointCallback(ModelCheckpoint):
         last_saved = self._start_step if self.best_model_score is None else int(self.best_model_score)
         is_due = self._is_step_complete and trainer.global_step - last_saved >= self._interval
         if is_due and not is_validation_due(trainer) and not trainer.is_last_batch:
-            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+            super().on_train_batch_end(trainer, pl_module, *args)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save, except during gradient accumulation: checkpoints do not contain gradients."""
+        """Run after a validation: saves, except during gradient accumulation, as checkpoints contain no gradients."""
         if self._is_step_complete:
             super().on_validation_end(trainer, pl_module)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Save if SIGTERM ended the run after a complete step.
+        """Run at an error: saves if it is SIGTERM after a complete step.
 
         No checkpoint is saved within a validation, which the resumed run repeats, or at the end of an epoch, from which
         Lightning would resume with one batch too many. The run then resumes from an earlier checkpoint.

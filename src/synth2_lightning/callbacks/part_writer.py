@@ -65,18 +65,14 @@ class PartWriterCallback(Callback, ABC):
 
     @abstractmethod
     def append(self, writer: Any, outputs: Any, pl_module: LightningModule) -> int:
-        """Write the records of a step, and return how many of them were new.
-
-        Raises:
-            TypeError: If the step returned another type.
-        """
+        """Write the records of a step, and return how many were new; raise ``TypeError`` for another output."""
 
     @abstractmethod
     def finish(self, folder: Path, provenance: dict[str, Any], settings: dict[str, Any]) -> str:
         """Write the manifest, on rank 0 after all ranks have written their parts; return a message for the log."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Lock the folder, and have the datamodule skip the written records."""
+        """Run before a prediction: locks the folder, and lets the datamodule skip the written records."""
         if stage != "predict":
             return
         trainer.predict_loop.return_predictions = False
@@ -102,32 +98,24 @@ class PartWriterCallback(Callback, ABC):
             )
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Check the settings of the run against those of the folder."""
+        """Run before the first batch: checks the settings of the run against those of the folder."""
         assert self._writer is not None, "set by setup"
         self._writer.start(_gather_settings(trainer, pl_module))
 
-    def on_predict_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Write the records of a batch."""
+    def on_predict_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *args: Any) -> None:
+        """Run after each batch: writes its records."""
         assert self._writer is not None, "set by setup"
         num_new = self.append(self._writer, outputs, pl_module)
         self._num_repeated += len(outputs) - num_new
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Write the buffered records, unless the error is that of a disk."""
+        """Run at an error: writes the buffered records, unless the error is that of a disk."""
         with self._locks:
             if self._writer is not None and not isinstance(exception, OSError):
                 self._writer.close()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write the buffered records, then the manifest once every rank has done so.
+        """Run after a prediction: writes the buffered records, then the manifest once every rank has done so.
 
         ``on_predict_end`` is not called on a rank without batches, so a barrier there would deadlock. After an error
         neither hook is called.
@@ -153,11 +141,7 @@ class PartWriterCallback(Callback, ABC):
         self._locks.close()
 
     def _lock(self, trainer: Trainer, number: int, task: ArrayTaskCallback | None) -> None:
-        """Lock the folder for this run, and the parts of this process.
-
-        Raises:
-            BlockingIOError: If another run, or another process with the same number, writes to the folder.
-        """
+        """Lock the folder for this run, and the parts of this process."""
         self._locks.close()
         path = self._path
         if task is None and trainer.is_global_zero:

@@ -12,9 +12,6 @@ from rich.text import Text
 class RecordRateColumn(ProgressColumn):
     """Records per second over all ranks: rich's estimate of batches per second, times the mean batch size.
 
-    Args:
-        noun: Name of the records, in the plural.
-
     Example:
         >>> column = RecordRateColumn("pairs")
         >>> column.count(64)
@@ -72,15 +69,9 @@ class PredictionProgressBar(RichProgressBar):
         return [*super().configure_columns(trainer)[:-1], self._record_rate]
 
     def on_predict_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *args: Any
     ) -> None:
-        """Count the records of a batch."""
+        """Run after each batch: counts its records."""
         if self._record_rate is not None:
             self._record_rate.count(len(batch) * trainer.world_size)
-        super().on_predict_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
+        super().on_predict_batch_end(trainer, pl_module, outputs, batch, *args)

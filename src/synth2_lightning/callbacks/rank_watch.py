@@ -48,7 +48,7 @@ class RankWatchCallback(Callback):
         self._watch: _Watch | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Start the heartbeat thread."""
+        """Run before a stage: starts the heartbeat thread."""
         if self._watch is not None or trainer.world_size == 1 or not dist.is_initialized():
             return
         store = default_store().clone()
@@ -59,11 +59,7 @@ class RankWatchCallback(Callback):
         self._watch.start()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Publish why this process ends; after a broken connection, raise an error that names the lost process.
-
-        Raises:
-            ConnectionError: If the connection to another process broke.
-        """
+        """Run at an error: publishes it; after a broken connection, raises an error that names the lost process."""
         if self._watch is None:
             return
         if isinstance(exception, RuntimeError) and _is_broken_connection(str(exception)):
@@ -72,7 +68,7 @@ class RankWatchCallback(Callback):
         self._watch.end(f"{_FAILED}{type(exception).__name__}: {str(exception)[:200]}")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Stop the heartbeats after all processes have ended."""
+        """Run after a stage: stops the heartbeats once all processes have ended."""
         if self._watch is None:
             return
         trainer.strategy.barrier("no more heartbeats")

@@ -18,13 +18,6 @@ class ReconstructionsCallback(ImageGridCallback):
         num_images: Images to draw; the first ones of the validation set, so that grids are comparable.
         num_columns: Images in a row.
         folder: Where ``step=<n>.png`` goes; by default ``reconstructions/`` in the run's log folder.
-
-    Raises:
-        ValueError: If a count is below one.
-
-    Example:
-        >>> ReconstructionsCallback(num_images=8, num_columns=4).num_columns
-        4
     """
 
     folder_name = "reconstructions"
@@ -35,11 +28,7 @@ class ReconstructionsCallback(ImageGridCallback):
         super().__init__(num_images, num_columns, folder)
 
     def draw_tiles(self, outputs: Any, batch: ImageTextBatch, num_tiles: int) -> list[Image.Image]:
-        """Return tiles of images above their reconstructions.
-
-        Raises:
-            TypeError: If the step returned no reconstruction.
-        """
+        """Return tiles of images above their reconstructions."""
         if not isinstance(outputs, dict) or not isinstance(outputs.get("reconstruction"), Reconstruction):
             raise TypeError(
                 f"ReconstructionsCallback got {type(outputs).__name__} from the step; expected a "

@@ -18,9 +18,8 @@ class RunLockCallback(Callback):
     the same folder. ``synth2`` adds this callback; add it to the callbacks of a trainer that you construct yourself.
     Remote folders are not locked.
 
-    Example:
-        >>> RunLockCallback().state_key
-        'RunLockCallback'
+    Raises:
+        BlockingIOError: At the start of a stage, if another run holds a lock.
     """
 
     def __init__(self) -> None:
@@ -28,11 +27,7 @@ class RunLockCallback(Callback):
         self._locked: set[Path] = set()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Lock the log folder, before the run file is written to it.
-
-        Raises:
-            BlockingIOError: If another run holds the lock.
-        """
+        """Run before a stage: locks the log folder, before the run file is written to it."""
         self.release()
         folder = trainer.log_dir  # on every rank: log_dir is a collective call
         if folder is not None and any(
@@ -41,22 +36,18 @@ class RunLockCallback(Callback):
             self._lock(trainer, folder)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Lock the checkpoint folders, whose paths are known by now.
-
-        Raises:
-            BlockingIOError: If another run holds the lock.
-        """
+        """Run at the start of a fit: locks the checkpoint folders, whose paths are known by now."""
         for saver in trainer.checkpoint_callbacks:
             if isinstance(saver, ModelCheckpoint) and saver.dirpath is not None:
                 self._lock(trainer, saver.dirpath)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Release the locks, except after ``SystemExit`` (SIGTERM): the last checkpoint is not yet saved."""
+        """Run at an error: releases the locks, except after SIGTERM, as the last checkpoint is not yet saved."""
         if not isinstance(exception, SystemExit):
             self.release()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Release the locks."""
+        """Run after a stage: releases the locks."""
         self.release()
 
     def _lock(self, trainer: Trainer, folder: str | Path) -> None:

@@ -1,6 +1,6 @@
 """The settings that a run was trained with: saved in its checkpoints and compared on resume."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pydoc import locate
 from typing import Any
 
@@ -99,9 +99,8 @@ class RunSettingsCallback(Callback):
         settings: Settings of the present run, from :func:`collect_settings`.
         allows_changes: Resume although settings or data differ.
 
-    Example:
-        >>> RunSettingsCallback({"exact": {}, "other": {}}).allows_changes
-        False
+    Raises:
+        ValueError: On resume, if a difference breaks an exact resume, and changes are not allowed.
     """
 
     def __init__(self, settings: Settings, allows_changes: bool = False) -> None:
@@ -113,15 +112,11 @@ class RunSettingsCallback(Callback):
         self._is_trained = False
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Add the settings and the fingerprint of the training data."""
+        """Run when a checkpoint is saved: adds the settings and the fingerprint of the training data."""
         checkpoint[RECORD] = {**self.settings, "data": _fingerprint(trainer) if trainer.is_global_zero else None}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Compare settings and training data.
-
-        Raises:
-            ValueError: If a difference breaks an exact resume, and changes are not allowed.
-        """
+        """Run when a checkpoint is loaded: compares settings and training data."""
         self.check(trainer.ckpt_path, checkpoint)
         record = checkpoint.get(RECORD)
         saved, present = record.get("data") if isinstance(record, Mapping) else None, _fingerprint(trainer)
@@ -136,19 +131,21 @@ class RunSettingsCallback(Callback):
         """
         changes = list_changes(checkpoint, self.settings)
         if changes == [NO_RECORD]:
-            self._warn(
+            self._tell_once(
+                rank_zero_warn,
                 f"The checkpoint {path} contains no settings, as if saved in a notebook. They cannot be compared with "
-                "the present ones."
+                "the present ones.",
             )
             return
         self._handle_changes(path, changes)
         if other := list(compare(checkpoint[RECORD].get("other"), self.settings["other"])):
-            self._log(
-                f"Resuming with other settings than those of the checkpoint (saved -> now):{format_changes(other)}"
+            self._tell_once(
+                rank_zero_info,
+                f"Resuming with other settings than those of the checkpoint (saved -> now):{format_changes(other)}",
             )
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Store the settings of the optimizers, before a checkpoint replaces them."""
+        """Run at the start of a fit: stores the settings of the optimizers, before a checkpoint replaces them."""
         self._is_trained = False
         self._groups = [
             [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
@@ -156,7 +153,7 @@ class RunSettingsCallback(Callback):
         ]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Restore the present settings of the optimizers, if changes are allowed."""
+        """Run before the first step: restores the present settings of the optimizers, if changes are allowed."""
         self._is_trained = True
         if not self._changes:
             return
@@ -170,7 +167,7 @@ class RunSettingsCallback(Callback):
                 entry.scheduler.base_lrs = [group["initial_lr"] for group in entry.scheduler.optimizer.param_groups]
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log that the resumed run had already finished."""
+        """Run at the end of a fit: logs that the resumed run had already finished, if it had."""
         if trainer.ckpt_path and not self._is_trained:
             rank_zero_info(
                 f"The run of {trainer.ckpt_path} is finished: it has {trainer.global_step} steps, with "
@@ -189,20 +186,16 @@ class RunSettingsCallback(Callback):
                 "the same class. To start a new run with the weights alone, use InitialWeightsCallback."
             )
         self._changes += changes
-        self._warn(
+        self._tell_once(
+            rank_zero_warn,
             f"Resuming from {path} with changes, as --resume_with_changes=true allows. The run will differ from one "
-            f"that was not stopped (saved -> now):{format_changes(changes)}"
+            f"that was not stopped (saved -> now):{format_changes(changes)}",
         )
 
-    def _warn(self, text: str) -> None:
+    def _tell_once(self, log: Callable[[str], None], text: str) -> None:
         if text not in self._logged:
             self._logged.add(text)
-            rank_zero_warn(text)
-
-    def _log(self, text: str) -> None:
-        if text not in self._logged:
-            self._logged.add(text)
-            rank_zero_info(text)
+            log(text)
 
 
 def _fingerprint(trainer: Trainer) -> dict[str, Any] | None:

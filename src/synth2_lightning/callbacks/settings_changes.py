@@ -12,6 +12,7 @@ _OPTIMIZATION = {"optimizer", "lr_scheduler", "generation"}
 """Arguments of modules that are not part of the network."""
 _MAX_LINES = 20
 _MAX_CHARACTERS = 60
+_LISTS = (list, tuple)
 
 Settings = dict[str, Any]
 
@@ -82,7 +83,7 @@ def drop_arguments(node: Any, names: set[str]) -> Any:
     return {name: drop_arguments(value, names) for name, value in node.items() if name not in names}
 
 
-def compare(saved: Any, present: Any, key: str = "") -> Iterator[str]:
+def compare(saved: object, present: object, key: str = "") -> Iterator[str]:
     """Yield one line for each value that differs, as ``key: saved -> present``.
 
     The recursion follows the present settings: saved ones come from a file and may be of any depth.
@@ -95,28 +96,24 @@ def compare(saved: Any, present: Any, key: str = "") -> Iterator[str]:
             yield from compare(saved.get(name), present[name], f"{key}.{name}".strip("."))
         for name in sorted(str(name) for name in saved.keys() - present.keys() if saved[name] is not None):
             yield f"{key}.{_format(name)[1:-1]}: {_format(saved.get(name))} -> none"
-    elif _is_list(saved) and _is_list(present) and len(saved) == len(present):
+    elif isinstance(saved, _LISTS) and isinstance(present, _LISTS) and len(saved) == len(present):
         for number, (old, new) in enumerate(zip(saved, present, strict=True)):
             yield from compare(old, new, f"{key}[{number}]")
     elif _differ(saved, present):
         yield f"{key}: {_format(saved)} -> {_format(present)}"
 
 
-def _differ(saved: Any, present: Any) -> bool:
+def _differ(saved: object, present: object) -> bool:
     are_numbers = {type(saved), type(present)} == {int, float}
     return (type(saved) is not type(present) and not are_numbers) or bool(saved != present)
 
 
-def _is_list(value: Any) -> bool:
-    return isinstance(value, list | tuple)
-
-
-def _format(value: Any) -> str:
+def _format(value: object) -> str:
     """Return a value as one short line without control characters."""
     if isinstance(value, Mapping):
         name = value.get("class_path")
         return _format(name) if isinstance(name, str) else f"{len(value)} values"
-    if _is_list(value):
+    if isinstance(value, _LISTS):
         return f"a list of {len(value)}"
     if value is None:
         return "none"

@@ -34,11 +34,7 @@ class ShardWriterCallback(PartWriterCallback):
         return ShardWriter(folder, rank, self.records_per_part)
 
     def append(self, writer: ShardWriter, outputs: Any, pl_module: LightningModule) -> int:
-        """Write the images of a step.
-
-        Raises:
-            TypeError: If the step did not return ``TokenizedImages``.
-        """
+        """Write the images of a step."""
         if not isinstance(outputs, TokenizedImages):
             raise TypeError(
                 f"ShardWriterCallback got {type(outputs).__name__} from {type(pl_module).__name__}.predict_step; "

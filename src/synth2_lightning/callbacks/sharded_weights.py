@@ -25,16 +25,8 @@ def distribute_like(full: Tensor, weight: Tensor) -> Tensor:
 def check_not_flattened(strategy: Strategy, name: str) -> None:
     """Raise on FSDP1 and DeepSpeed, which train flat copies of the weights: changes of the module's would be lost.
 
-    Args:
-        strategy: Strategy of the trainer.
-        name: Name of the callback that changes weights, for the error message.
-
     Raises:
-        ValueError: If the strategy is one of them.
-
-    Example:
-        >>> from lightning.pytorch.strategies import SingleDeviceStrategy
-        >>> check_not_flattened(SingleDeviceStrategy("cpu"), "WeightAveragingCallback")
+        ValueError: If the strategy is one of them; the message names the callback.
     """
     if isinstance(strategy, FSDPStrategy | DeepSpeedStrategy):
         raise ValueError(

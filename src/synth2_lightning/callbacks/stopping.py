@@ -37,19 +37,17 @@ class SigtermCallback(Callback):
         self._launcher: Any = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Replace Lightning's handler before it is registered."""
+        """Run before a stage: replaces Lightning's handler before it is registered."""
         self.is_requested = False
         self._launcher = trainer.strategy.launcher
         replace_sigterm_handler(trainer, self._handle)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start to count steps."""
+        """Run before the first step: starts to count."""
         self._num_steps = trainer.global_step
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Stop if any rank received the signal, after an optimization step.
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        """Run after each batch: stops if any rank received the signal, after an optimization step.
 
         The last step of an epoch is skipped, unless the epoch has one step: Lightning cannot resume from there.
         """
@@ -58,24 +56,20 @@ class SigtermCallback(Callback):
             self._stop_together(trainer)
 
     def on_validation_batch_end(self, trainer: Trainer, *args: Any) -> None:
-        """Stop if any rank received the signal; all ranks have the same number of batches."""
+        """Run after each batch, of which all ranks have equally many: stops if any rank received the signal."""
         self._stop_together(trainer)
 
     def on_test_batch_end(self, trainer: Trainer, *args: Any) -> None:
-        """Stop if any rank received the signal; all ranks have the same number of batches."""
+        """Run after each batch of a test: does the same as in a validation."""
         self._stop_together(trainer)
 
     def on_predict_batch_end(self, trainer: Trainer, *args: Any) -> None:
-        """Stop this rank.
-
-        Raises:
-            SIGTERMException: If this rank received the signal.
-        """
+        """Run after each batch of a prediction: stops this rank if it received the signal."""
         if self.is_requested:
             raise SIGTERMException
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Set the exit code of the process."""
+        """Run at an error: sets the exit code of the process."""
         if isinstance(exception, SIGTERMException):
             environment = getattr(trainer.strategy, "cluster_environment", None)
             is_child = isinstance(environment, LightningEnvironment) and trainer.local_rank > 0

@@ -30,23 +30,24 @@ class DataWaitCallback(Callback):
         if window < 1:
             raise ValueError(f"DataWaitCallback.window is {window}; expected 1 or more training steps.")
         self.window = window
+        self._ended: float | None = None
         self._clear()
 
     def _clear(self) -> None:
-        self._ended: float | None = None
         self._waited = self._worked = 0.0
         self._num_samples = self._num_steps = 0
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Reset the counters: time between epochs is excluded."""
+        """Run at the start of an epoch: resets the counters, so that time between epochs is excluded."""
+        self._ended = None
         self._clear()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Exclude the time of the validation."""
+        """Run after a validation: excludes its time."""
         self._ended = None
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Count the time since the last step as waiting for data."""
+    def on_train_batch_start(self, trainer: Trainer, *args: Any) -> None:
+        """Run before each step: counts the time since the last one as waiting for data."""
         self._started = perf_counter()
         if self._ended is not None:
             self._waited += self._started - self._ended
@@ -54,7 +55,7 @@ class DataWaitCallback(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: ImageTextBatch, batch_idx: int
     ) -> None:
-        """Count the time of the step, and log once per window."""
+        """Run after each step: counts its time, and logs once per window."""
         self._ended = perf_counter()
         self._worked += self._ended - self._started
         self._num_samples += len(batch)
@@ -64,5 +65,4 @@ class DataWaitCallback(Callback):
             rate = self._num_samples * trainer.world_size / seconds
             pl_module.log("speed/samples_per_s", rate, prog_bar=True, batch_size=len(batch))
             pl_module.log("speed/data_wait", self._waited / seconds, prog_bar=True, batch_size=len(batch))
-            self._waited = self._worked = 0.0
-            self._num_samples = self._num_steps = 0
+            self._clear()

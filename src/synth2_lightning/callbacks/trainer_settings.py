@@ -83,17 +83,12 @@ class MonitorCheckCallback(Callback):
 
     Checks only if the module and all callbacks belong to Lightning or this package, since others may log more metrics.
 
-    Example:
-        >>> MonitorCheckCallback().state_dict()
-        {}
+    Raises:
+        ValueError: After the sanity check, if a monitored metric was not logged.
     """
 
     def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Compare monitored metrics with those that the sanity check logged.
-
-        Raises:
-            ValueError: If a monitored metric was not logged.
-        """
+        """Run after the sanity check: compares monitored metrics with those that it logged."""
         callbacks = attributes_of(trainer).callbacks
         parts = {type(part).__module__.partition(".")[0] for part in (*callbacks, pl_module)}
         logged = set(trainer.callback_metrics)

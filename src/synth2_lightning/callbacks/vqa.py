@@ -25,10 +25,6 @@ class VQAAccuracyCallback(CorpusScoreCallback):
     Args:
         folder: Parent of the output folder; by default the run's log folder. Each epoch writes to
             ``vqa_accuracy/<stage>-step=<n>/``.
-
-    Example:
-        >>> VQAAccuracyCallback().folder is None
-        True
     """
 
     name = "vqa_accuracy"
@@ -38,7 +34,7 @@ class VQAAccuracyCallback(CorpusScoreCallback):
         self._questions: dict[str, str] = {}
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Reset the metric and the questions."""
+        """Run at the start of a validation or test: resets the metric and the questions."""
         super().on_validation_epoch_start(trainer, pl_module)
         self._questions = {}
 
@@ -61,18 +57,14 @@ class VQAAccuracyCallback(CorpusScoreCallback):
     def score(self, hypotheses: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> CorpusScore:
         """Return the score of answers against the reference answers, both by key."""
         questions = _gather(self._questions)
-        accuracies = vqa_accuracy(hypotheses, references).accuracies
-        blind = vqa_accuracy(_most_frequent_answers(questions, references), references).accuracies
+        accuracies = vqa_accuracy(hypotheses, references).scores
+        blind = vqa_accuracy(_most_frequent_answers(questions, references), references).scores
         types = _group(questions, hypotheses)
         card = {
             "metric": "VQA accuracy",
             "blind_score": _mean(blind, blind),
             "by_first_words": {
-                words: {
-                    "num_questions": len(keys),
-                    "score": _mean(accuracies, keys),
-                    "blind_score": _mean(blind, keys),
-                }
+                words: {"num_questions": len(keys), "score": _mean(accuracies, keys), "blind_score": _mean(blind, keys)}
                 for words, keys in sorted(types.items(), key=lambda item: -len(item[1]))
                 if len(keys) >= _MIN_FRACTION * len(hypotheses)
             },
@@ -93,7 +85,7 @@ class VQAAccuracyCallback(CorpusScoreCallback):
 def _gather(questions: dict[str, str]) -> dict[str, str]:
     if not dist.is_initialized():
         return questions
-    gathered: list[Any] = [None] * dist.get_world_size()
+    gathered = [questions] * dist.get_world_size()
     dist.all_gather_object(gathered, questions)
     return {key: question for part in gathered for key, question in part.items()}
 

@@ -25,7 +25,7 @@ class WeightAveragingCallback(Callback):
         start_step: Optimization step up to which the average equals the weights.
 
     Raises:
-        ValueError: If an argument is out of range.
+        ValueError: If an argument is out of range; in training, under FSDP1 and DeepSpeed.
 
     Example:
         >>> WeightAveragingCallback(decay=0.99).start_step
@@ -40,23 +40,19 @@ class WeightAveragingCallback(Callback):
             )
         self.decay = decay
         self.start_step = start_step
-        self._update = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+        self._update = get_ema_multi_avg_fn(decay)
         self._averages: dict[str, Tensor] | None = None
         self._resumed: dict[str, Tensor] | None = None
         self._num_steps = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Reset the averages.
-
-        Raises:
-            ValueError: Under FSDP1 and DeepSpeed.
-        """
+        """Run before a stage: resets the averages."""
         check_not_flattened(trainer.strategy, "WeightAveragingCallback")
         self._averages = self._resumed = None
 
     @torch.no_grad()
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Initialize the average with the module's weights; in a resumed run, then restore the weights."""
+        """Run before the first step: initializes the average with the module's weights; on resume, restores these."""
         weights = _trained(pl_module)
         self._averages = {name: weight.clone() for name, weight in weights.items()}
         self._num_steps = trainer.global_step
@@ -66,10 +62,8 @@ class WeightAveragingCallback(Callback):
         self._resumed = None
 
     @torch.no_grad()
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Update the average after an optimization step; with accumulation, not every batch has one."""
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        """Run after each batch: updates the average, if the batch ended an optimization step."""
         if trainer.global_step == self._num_steps:
             return
         self._num_steps = trainer.global_step
@@ -81,21 +75,21 @@ class WeightAveragingCallback(Callback):
             self._update(averages, weights, 0)
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Copy the average into the module."""
+        """Run at the start of a validation: copies the average into the module."""
         self._swap(pl_module)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Copy the weights back into the module."""
+        """Run at the end of a validation: copies the weights back into the module."""
         self._swap(pl_module)
 
     @torch.no_grad()
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Copy the average into the module."""
+        """Run at the end of training: copies the average into the module."""
         for average, weight in zip(*self._pairs(pl_module), strict=True):
             weight.copy_(average)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Save the average as the model's weights, and the weights themselves for resuming."""
+        """Run when a checkpoint is saved: saves the average as the model's weights, and the weights for resuming."""
         if self._averages is None:
             return
         checkpoint[_CURRENT] = {name: _full(weight) for name, weight in _trained(pl_module).items()}
@@ -109,7 +103,7 @@ class WeightAveragingCallback(Callback):
         }
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Store the weights until training starts."""
+        """Run when a checkpoint is loaded: stores the weights until training starts."""
         self._resumed = checkpoint.get(_CURRENT)
 
     @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import torch
@@ -32,7 +33,7 @@ class Answer:
 
 
 class Answerer:
-    """Computes the contents of the demo page.
+    """Computes the contents of the demo page, for one image at a time.
 
     Args:
         captioner: Generates the captions.
@@ -52,6 +53,7 @@ class Answerer:
         self.captioner = captioner
         self.neighbors = neighbors
         self.num_neighbors = num_neighbors
+        self._running = Lock()
 
     def answer(self, file: Path) -> Answer:
         """Caption an image file, compute the attention map of each word, and find similar pairs.
@@ -59,6 +61,14 @@ class Answerer:
         Raises:
             OSError: If the file cannot be read; see :func:`~synth2_lightning.sources.images.decode_image`.
         """
+        with self._running:
+            return self._compute(file)
+
+    def close(self) -> None:
+        """Wait for the running answer, and start no other: the process aborts if it exits while torch computes."""
+        self._running.acquire()
+
+    def _compute(self, file: Path) -> Answer:
         size = self.captioner.image_size
         with pixel_limit(MAX_PIXELS):
             square = center_crop(decode_image(file, file.name, MAX_PIXELS, wanted_size=size), size)

@@ -61,19 +61,9 @@ def serve_demo(
 def open_demo(
     run: str, port: int, device: torch.device | str | None, console: Console, from_hub: Collection[str] = ()
 ) -> Iterator[Any]:
-    """Context manager that serves the demo page; uploaded images are deleted on exit.
+    """Context manager that serves the demo page; on exit the running answer ends, and uploaded images are deleted.
 
-    Args:
-        run: As for :func:`serve_demo`.
-        port: As for :func:`serve_demo`.
-        device: As for :func:`serve_demo`.
-        console: For progress messages.
-        from_hub: As for :func:`serve_demo`.
-
-    Raises:
-        FileNotFoundError: As for :func:`serve_demo`.
-        OSError: As for :func:`serve_demo`.
-        ValueError: As for :func:`serve_demo`.
+    Arguments and errors are those of :func:`serve_demo`; the console shows progress.
     """
     require_extra("gradio", "demo")
     require_extra("matplotlib", "demo")
@@ -88,11 +78,13 @@ def open_demo(
 
         neighbors, note = read_pairs(captioner, folder, Path(scratch) / "means.bin", console)
         examples = save_examples(folder, Path(scratch), console)
-        page = serve_page(Answerer(captioner, neighbors), run, examples, note, port, uploads)
+        answerer = Answerer(captioner, neighbors)
+        page = serve_page(answerer, run, examples, note, port, uploads)
         try:
             yield page
         finally:
             page.close(verbose=False)
+            answerer.close()
 
 
 def find_folder(run: str) -> Path | None:
@@ -106,7 +98,7 @@ def read_pairs(captioner: Captioner, folder: Path | None, file: Path, console: C
     if folder is None:
         return None, "The training data are unknown: there is no config.yaml of the run."
     try:
-        data = build_data_component(folder, SyntheticDataModule)
+        data: SyntheticDataModule | None = build_data_component(folder, SyntheticDataModule)
         if data is None:
             return None, "The run was not trained on synthetic pairs: its config.yaml names no shards."
         data.setup("fit")
@@ -126,7 +118,7 @@ def save_examples(folder: Path | None, scratch: Path, console: Console) -> list[
     """Save the first validation images of a run, and return their paths; empty if there are none."""
     paths = []
     try:
-        source: ImageTextSource | None = build_data_component(folder, ImageTextSource, ".val")  # type: ignore[type-abstract]
+        source: ImageTextSource | None = build_data_component(folder, ImageTextSource, ".val")
         if source is not None:
             source.load()
             for index in range(min(NUM_EXAMPLES, len(source))):

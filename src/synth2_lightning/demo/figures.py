@@ -19,27 +19,22 @@ STYLE = """
 """
 
 
-def render_figures(figures: Iterable[tuple[Image.Image | None, str]], kind: str = "") -> str:
+def render_figures(figures: Iterable[tuple[Image.Image | None, str]], style: str = "") -> str:
     """Return HTML of images in a row with text below each.
 
     Args:
         figures: Images (``None`` if missing) and their texts, which are escaped.
-        kind: Additional CSS class.
+        style: Additional CSS class.
 
     Example:
         >>> render_figures([(None, "a < b")])
         '<div class="figures "><figure><div class="missing">no image</div><figcaption>a &lt; b</figcaption>...'
     """
-    return f'<div class="figures {kind}">{"".join(_render(*figure) for figure in figures)}</div>'
+    return f'<div class="figures {style}">{"".join(_render(*figure) for figure in figures)}</div>'
 
 
 def render_note(text: str) -> str:
-    """Return HTML of a secondary text, which is escaped.
-
-    Example:
-        >>> render_note("a < b")
-        '<div class="note">a &lt; b</div>'
-    """
+    """Return HTML of a secondary text, which is escaped."""
     return f'<div class="note">{escape(text)}</div>'
 
 

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from jaxtyping import Float
 from PIL import Image
@@ -47,7 +48,7 @@ class Neighbors:
         >>> from tempfile import TemporaryDirectory
         >>> from synth2_lightning.testing import TinyDecoder, TinyImageTokenizer, TinyResampler
         >>> module = VisionLanguageModule(TinyImageTokenizer(), TinyResampler, TinyDecoder())
-        >>> Neighbors(module, pairs=[], file=Path("means.bin")).num_images  # type: ignore[arg-type]
+        >>> Neighbors(module, pairs=[], file=Path("means.bin")).num_images
         0
     """
 
@@ -73,7 +74,7 @@ class Neighbors:
         Raises:
             ValueError: If the image tokens of the pairs do not belong to the codebook of the captioner's encoder.
         """
-        rows: list[np.ndarray[Any, np.dtype[np.int64]]] = []
+        rows: list[npt.NDArray[np.int64]] = []
         total = torch.zeros(self.width, dtype=torch.float64)
         last: tuple[str, str] | None = None
         with self.file.open("wb") as out:

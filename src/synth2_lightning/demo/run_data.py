@@ -2,15 +2,13 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any
 
 from synth2_lightning.export.runs import read_run_file
 from synth2_lightning.io.class_specs import build_component, find_class
 
-Component = TypeVar("Component")
 
-
-def build_data_component(folder: Path | None, expected: type[Component], name: str = "") -> Component | None:
+def build_data_component(folder: Path | None, expected: type, name: str = "") -> Any:
     """Build the first component of a run's data that is an instance of a class.
 
     Args:
@@ -26,7 +24,7 @@ def build_data_component(folder: Path | None, expected: type[Component], name: s
 
     Example:
         >>> from synth2_lightning.interfaces import ImageTextSource
-        >>> build_data_component(None, ImageTextSource, "val") is None  # type: ignore[type-abstract]
+        >>> build_data_component(None, ImageTextSource, "val") is None
         True
     """
     for where, description in _list_components(read_run_file(folder).get("data"), "data"):
@@ -39,7 +37,7 @@ def build_data_component(folder: Path | None, expected: type[Component], name: s
                 raise
             continue
         if is_match:
-            return cast(Component, build_component(description, expected, where))
+            return build_component(description, expected, where)
     return None
 
 

@@ -1,7 +1,6 @@
 """Attention maps of the words of a caption over its image."""
 
 import math
-from typing import Any
 
 import numpy as np
 import torch
@@ -73,7 +72,7 @@ def draw_map(
 
     gray = np.asarray(image.convert("L").resize((side, side), Image.Resampling.BICUBIC), dtype=np.float32)
     heat = Image.fromarray((weights / max(strongest, 1e-9)).clamp(0, 1).numpy().astype(np.float32))
-    heat_level: Any = np.asarray(heat.resize((side, side), Image.Resampling.BICUBIC)).clip(0, 1)
+    heat_level = np.asarray(heat.resize((side, side), Image.Resampling.BICUBIC)).clip(0, 1)
     colors = colormaps["inferno"](0.25 + 0.75 * heat_level)[..., :3] * 255
     alpha = 0.75 * heat_level[..., None] ** 0.75
     return Image.fromarray((gray[..., None] * (1 - alpha) + colors * alpha).round().astype(np.uint8))

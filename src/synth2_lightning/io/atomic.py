@@ -1,10 +1,12 @@
 """Write files and folders atomically."""
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from synth2_lightning.io.locks import LOCK, SECONDS_FOR_A_FILE, lock_file, lock_folder
 from synth2_lightning.io.paths import unwritable
@@ -42,6 +44,12 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         finally:
             with suppress(OSError):
                 draft.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write indented JSON atomically; raises as :func:`write_atomically` does."""
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    write_atomically(path, lambda draft: draft.write_text(text, "utf-8"))
 
 
 @contextmanager

@@ -16,10 +16,6 @@ class Balance:
         evenness: Entropy divided by log2(num_groups) (Pielou 1966), in [0, 1]; 1 for a single group.
         top_five_fraction: Fraction of members in the five largest groups, in [0, 1].
         gini: Gini coefficient of the sizes: 0 for equal sizes, near 1 if one group has all members.
-
-    Example:
-        >>> measure_balance([2, 2, 2, 2]).evenness
-        1.0
     """
 
     num_groups: int
@@ -30,10 +26,7 @@ class Balance:
 
 
 def measure_balance(sizes: Collection[int]) -> Balance:
-    """Return balance statistics of group sizes.
-
-    Args:
-        sizes: Number of members of each group, 0 for empty groups.
+    """Return balance statistics of group sizes, which are 0 for empty groups.
 
     Raises:
         ValueError: If all groups are empty, or a size is negative.

@@ -16,12 +16,7 @@ from synth2_lightning.metrics.ngrams import MAX_N
 
 @dataclass(frozen=True, slots=True)
 class BleuResult:
-    """BLEU-1 to BLEU-4 of a corpus and of each image.
-
-    Example:
-        >>> BleuResult((0.7, 0.5, 0.4, 0.3), {"7": (0.7, 0.5, 0.4, 0.3)}).corpus[3]
-        0.3
-    """
+    """BLEU-1 to BLEU-4 of a corpus, and of each image by key."""
 
     corpus: tuple[float, ...]
     scores: dict[str, tuple[float, ...]]
@@ -51,7 +46,7 @@ def bleu(hypotheses: Mapping[str, str], references: Mapping[str, Sequence[str]])
 
 
 class Bleu(CorpusMetric):
-    """Corpus BLEU-1 to BLEU-4 over all ranks, independent of the number of ranks.
+    """BLEU-1 to BLEU-4 of a corpus.
 
     Example:
         >>> metric = Bleu()
@@ -61,10 +56,6 @@ class Bleu(CorpusMetric):
     """
 
     def compute(self) -> dict[str, Tensor]:
-        """Return ``bleu_1`` to ``bleu_4`` of the images of all ranks.
-
-        Raises:
-            ValueError: If there is no image, or two images share a key.
-        """
+        """Return ``bleu_1`` to ``bleu_4`` of the images of all ranks."""
         scores = bleu(*self.corpus()).corpus
         return {f"bleu_{n}": torch.tensor(score, device=self.device) for n, score in enumerate(scores, start=1)}

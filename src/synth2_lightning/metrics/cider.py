@@ -13,14 +13,11 @@ set, images can be scored one by one, and CIDEr is the mean of their scores.
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from synth2_lightning.metrics.corpus import CorpusMetric, check_corpus
+from synth2_lightning.metrics.corpus import CorpusMetric, CorpusResult, check_corpus
 from synth2_lightning.metrics.document_frequencies import DocumentFrequencies
 from synth2_lightning.metrics.ngrams import MAX_N, Floats, Ints, NGrams, count_ngrams, indices, numbering, split_words
 
@@ -29,24 +26,11 @@ _logger = logging.getLogger(__name__)
 _SIGMA = 6.0  # of the length penalty, in words
 
 
-@dataclass(frozen=True, slots=True)
-class CiderResult:
-    """CIDEr-D of a corpus and of each image; papers report it times 100.
-
-    Example:
-        >>> CiderResult(score=0.5, scores={"7": 0.4, "8": 0.6}).score
-        0.5
-    """
-
-    score: float
-    scores: dict[str, float]
-
-
 def cider(
     hypotheses: Mapping[str, str],
     references: Mapping[str, Sequence[str]],
     frequencies: DocumentFrequencies | None = None,
-) -> CiderResult:
+) -> CorpusResult:
     """Return CIDEr-D of captions against reference captions.
 
     Args:
@@ -70,11 +54,11 @@ def cider(
             "images, or pass document frequencies.",
             next(iter(hypotheses)),
         )
-    scores = _score(list(hypotheses.values()), [references[key] for key in hypotheses], frequencies)
-    return CiderResult(float(scores.mean()), dict(zip(hypotheses, scores.tolist(), strict=True)))
+    scores = _score_images(list(hypotheses.values()), [references[key] for key in hypotheses], frequencies)
+    return CorpusResult(float(scores.mean()), dict(zip(hypotheses, scores.tolist(), strict=True)))
 
 
-def human_cider(references: Mapping[str, Sequence[str]]) -> CiderResult:
+def human_cider(references: Mapping[str, Sequence[str]]) -> CorpusResult:
     """Return the human level: the leave-one-out CIDEr-D of each reference against the other ones of its image.
 
     In round j, reference j of each image is scored against the remaining ones; the scores of all rounds are averaged.
@@ -103,11 +87,11 @@ def human_cider(references: Mapping[str, Sequence[str]]) -> CiderResult:
         rest = {key: [*texts[: chosen[key]], *texts[chosen[key] + 1 :]] for key, texts in references.items()}
         rounds.append(cider({key: texts[chosen[key]] for key, texts in references.items()}, rest))
     scores = {key: sum(result.scores[key] for result in rounds) / len(rounds) for key in references}
-    return CiderResult(sum(result.score for result in rounds) / len(rounds), scores)
+    return CorpusResult(sum(result.score for result in rounds) / len(rounds), scores)
 
 
 class Cider(CorpusMetric):
-    """Corpus CIDEr-D over all ranks, independent of the number of ranks.
+    """CIDEr-D of a corpus.
 
     Args:
         frequencies: Document frequencies of a separate reference set. By default they are counted in the references
@@ -124,16 +108,11 @@ class Cider(CorpusMetric):
         super().__init__()
         self.frequencies = frequencies
 
-    def compute(self) -> Tensor:
-        """Return CIDEr-D of the images of all ranks.
-
-        Raises:
-            ValueError: If there is no image, or two images share a key.
-        """
-        return torch.tensor(cider(*self.corpus(), self.frequencies).score, device=self.device)
+    def _score(self, hypotheses: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> CorpusResult:
+        return cider(hypotheses, references, self.frequencies)
 
 
-def _score(
+def _score_images(
     hypotheses: Sequence[str], references: Sequence[Sequence[str]], frequencies: DocumentFrequencies | None
 ) -> Floats:
     """Return CIDEr-D of each image."""

@@ -27,12 +27,7 @@ _WEIGHT = 2.5
 
 @dataclass(frozen=True, slots=True)
 class RefClipScores:
-    """CLIPScore in [0, 2.5] and RefCLIPScore in [0, 10/7] of each image.
-
-    Example:
-        >>> RefClipScores(torch.tensor([2.0]), torch.tensor([1.0])).clip_scores
-        tensor([2.])
-    """
+    """CLIPScore in [0, 2.5] and RefCLIPScore in [0, 10/7] of each image."""
 
     clip_scores: Float[Tensor, " batch"]
     ref_clip_scores: Float[Tensor, " batch"]
@@ -41,16 +36,13 @@ class RefClipScores:
 def clip_scores(
     encoder: ImageTextEncoder, images: Pixels, captions: Sequence[str], prefix: str = PREFIX
 ) -> Float[Tensor, " batch"]:
-    """Return CLIPScore of captions, which needs no references.
+    """Return CLIPScore in [0, 2.5] of captions, one per image, which needs no references.
 
     Args:
         encoder: Loaded CLIP encoder.
         images: The images.
         captions: One per image.
         prefix: Prompt prefix of the captions, including the space.
-
-    Returns:
-        One score in [0, 2.5] per image.
 
     Raises:
         ValueError: If the numbers of captions and images differ.
@@ -74,14 +66,7 @@ def ref_clip_scores(
     references: Sequence[Sequence[str]],
     prefix: str = PREFIX,
 ) -> RefClipScores:
-    """Return CLIPScore and RefCLIPScore of captions.
-
-    Args:
-        encoder: Loaded CLIP encoder.
-        images: The images.
-        captions: One per image.
-        references: Reference captions of each image, at least one.
-        prefix: Prompt prefix of captions and references, including the space.
+    """Return CLIPScore and RefCLIPScore of captions with at least one reference each; see :func:`clip_scores`.
 
     Raises:
         ValueError: If the numbers of images, captions and references differ, or an image has no references.
@@ -111,7 +96,10 @@ def ref_clip_scores(
 
 
 class _ImageMetric(KeyedMetric):
-    """Metric whose rows hold an image's key, the hash of its pixels, and its scores."""
+    """Metric whose rows hold an image's key, the hash of its pixels, and its scores.
+
+    Independent of the number of ranks if the encoder's embeddings do not depend on the batch.
+    """
 
     def __init__(self, encoder: ImageTextEncoder, prefix: str = PREFIX) -> None:
         super().__init__()
@@ -143,8 +131,6 @@ class _ImageMetric(KeyedMetric):
 class ClipScore(_ImageMetric):
     """Mean CLIPScore over the images of all ranks.
 
-    Independent of the number of ranks if the encoder's embeddings do not depend on the batch.
-
     Args:
         encoder: CLIP encoder; load it before the first ``update()``.
         prefix: Prompt prefix of the captions, including the space.
@@ -159,12 +145,7 @@ class ClipScore(_ImageMetric):
     """
 
     def update(self, keys: Sequence[str], images: Pixels, hypotheses: Sequence[str]) -> None:
-        """Score a batch.
-
-        Args:
-            keys: One key per image, the same in all epochs and on all ranks.
-            images: The images.
-            hypotheses: Generated captions, one per image.
+        """Score a batch; a key identifies its image in all epochs and on all ranks.
 
         Raises:
             ValueError: If the arguments have different lengths.
@@ -182,33 +163,12 @@ class ClipScore(_ImageMetric):
 
 
 class RefClipScore(_ImageMetric):
-    """Mean CLIPScore and RefCLIPScore over the images of all ranks.
-
-    Independent of the number of ranks if the encoder's embeddings do not depend on the batch.
-
-    Args:
-        encoder: CLIP encoder; load it before the first ``update()``.
-        prefix: Prompt prefix of captions and references, including the space.
-
-    Example:
-        >>> from synth2_lightning.testing import TinyImageTextEncoder
-        >>> metric = RefClipScore(TinyImageTextEncoder())
-        >>> images = Pixels(torch.full((1, 3, 8, 8), 255, dtype=torch.uint8))
-        >>> metric.update(["1"], images, ["a bright field"], [["a bright lawn", "a dark lawn"]])
-        >>> metric.compute()
-        {'clip_score': tensor(2.5000), 'ref_clip_score': tensor(1.4286)}
-    """
+    """Mean CLIPScore and RefCLIPScore over the images of all ranks; see :class:`ClipScore` for the arguments."""
 
     def update(
         self, keys: Sequence[str], images: Pixels, hypotheses: Sequence[str], references: Sequence[Sequence[str]]
     ) -> None:
-        """Score a batch.
-
-        Args:
-            keys: One key per image, the same in all epochs and on all ranks.
-            images: The images.
-            hypotheses: Generated captions, one per image.
-            references: Reference captions of each image, at least one.
+        """Score a batch; see :meth:`ClipScore.update`.
 
         Raises:
             ValueError: If the arguments have different lengths, or an image has no references.
@@ -220,11 +180,7 @@ class RefClipScore(_ImageMetric):
         self._add(keys, images, scores.clip_scores, scores.ref_clip_scores)
 
     def compute(self) -> dict[str, Tensor]:
-        """Return the means ``clip_score`` and ``ref_clip_score`` over the images of all ranks.
-
-        Raises:
-            ValueError: If there is no image, or two images share a key.
-        """
+        """Return the means ``clip_score`` and ``ref_clip_score`` over the images of all ranks."""
         return {"clip_score": self._mean(2), "ref_clip_score": self._mean(3)}
 
 

@@ -31,10 +31,6 @@ class Clusters:
     Args:
         centers: Mean of each cluster.
         labels: Cluster of each embedding.
-
-    Example:
-        >>> Clusters(torch.eye(2), torch.tensor([0, 0, 1])).sizes
-        [2, 1]
     """
 
     centers: Float[Tensor, "clusters dim"]

@@ -2,9 +2,11 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from torch import nn
 from torchmetrics import Metric
@@ -12,6 +14,19 @@ from torchmetrics import Metric
 from synth2_lightning.metrics.ptb import tokenize
 
 Row = tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CorpusResult:
+    """Score of a corpus, and the score of each image by key.
+
+    Example:
+        >>> CorpusResult(score=0.5, scores={"7": 0.4, "8": 0.6}).score
+        0.5
+    """
+
+    score: float
+    scores: dict[str, float]
 
 
 class KeyedMetric(Metric, ABC):
@@ -44,17 +59,12 @@ class KeyedMetric(Metric, ABC):
         return [unique[key] for key in sorted(unique)]
 
     def check_repeat(self, first: Row, row: Row) -> None:
-        """Check that two rows of the same key belong to the same image.
-
-        Args:
-            first: First row of the key.
-            row: Another row of the key.
-        """
+        """Check that the first row of a key and another one belong to the same image."""
 
     # torchmetrics has no public hook for states that are not tensors; its MeanAveragePrecision overrides the same two.
     def _sync_dist(self, dist_sync_fn: Callable[..., Any] | None = None, process_group: Any | None = None) -> None:
         group = process_group or self.process_group
-        gathered: list[Any] = [None] * dist.get_world_size(group)
+        gathered = [self.rows] * dist.get_world_size(group)
         dist.all_gather_object(gathered, self.rows, group=group)
         self.rows = list(chain.from_iterable(gathered))
 
@@ -67,7 +77,9 @@ class KeyedMetric(Metric, ABC):
 
 
 class CorpusMetric(KeyedMetric):
-    """Metric of texts against reference texts."""
+    """Metric of texts against reference texts over all ranks, independent of the number of ranks."""
+
+    _score: Callable[[Mapping[str, str], Mapping[str, Sequence[str]]], CorpusResult]
 
     def update(self, keys: Sequence[str], hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> None:
         """Add a batch.
@@ -110,20 +122,20 @@ class CorpusMetric(KeyedMetric):
         rows = self.unique_rows()
         return {key: hypothesis for key, hypothesis, _ in rows}, {key: texts for key, _, texts in rows}
 
+    def compute(self) -> Any:
+        """Return the score of the images of all ranks.
+
+        Raises:
+            ValueError: If there is no image, or two images share a key.
+        """
+        return torch.tensor(self._score(*self.corpus()).score, device=self.device)
+
 
 def check_corpus(name: str, hypotheses: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> None:
-    """Check that a corpus has images and that each one has references.
-
-    Args:
-        name: Metric named in the error message.
-        hypotheses: Generated text by key.
-        references: Reference texts by key; additional keys are ignored.
+    """Check that a corpus has images and that each one has references; the name is that of the metric.
 
     Raises:
         ValueError: If there is no image, or an image has no references.
-
-    Example:
-        >>> check_corpus("BLEU", {"1": "a dog"}, {"1": ["a dog runs"], "2": ["a cat"]})
     """
     if not hypotheses:
         raise ValueError(f"{name} got no images; expected at least one caption with references.")
@@ -136,9 +148,6 @@ def check_references(key: str, texts: Sequence[str]) -> None:
 
     Raises:
         ValueError: If there are none, or they are a string instead of a sequence of strings.
-
-    Example:
-        >>> check_references("1", ["a dog"])
     """
     if isinstance(texts, str) or not texts:
         raise ValueError(f"Image {key!r} has the references {texts!r}; expected a sequence of at least one caption.")

@@ -29,10 +29,6 @@ class WordStatistics:
         entropy: Entropy of the word distribution, in bits.
         distinct: Distinct-1, -2 and -3: distinct n-grams divided by all n-grams, in [0, 1] (J. Li et al. 2016,
             arXiv 1510.03055).
-
-    Example:
-        >>> measure_words(["A dog runs."]).lengths
-        {3: 1}
     """
 
     num_captions: int

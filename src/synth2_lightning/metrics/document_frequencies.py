@@ -40,11 +40,7 @@ class DocumentFrequencies:
         return indices(self.counts.get(ngram, 0) for ngram in ngrams)
 
     def save(self, path: Path) -> None:
-        """Write a Parquet file.
-
-        Args:
-            path: Output path in an existing folder.
-        """
+        """Write a Parquet file in an existing folder."""
         names, counts = list(self.counts), list(self.counts.values())
         table = pa.table({"ngram": pa.array(names, pa.string()), "images": pa.array(counts, pa.int32())})
         metadata = {_FORMAT: b"1", _NUM_IMAGES: str(self.num_images).encode()}
@@ -79,10 +75,7 @@ def load_document_frequencies(path: Path) -> DocumentFrequencies:
 
 
 def count_document_frequencies(references: Mapping[str, Sequence[str]]) -> DocumentFrequencies:
-    """Count the document frequencies of n-grams in references.
-
-    Args:
-        references: Reference captions by image key.
+    """Count the document frequencies of n-grams in references, which are given by image key.
 
     Raises:
         ValueError: If there is no image.

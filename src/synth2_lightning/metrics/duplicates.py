@@ -21,9 +21,6 @@ def find_near_duplicates(captions: Sequence[str], among: Sequence[str] | None = 
         captions: The captions to test.
         among: Captions to compare with, such as those of an evaluation set. By default, the other ``captions``.
 
-    Returns:
-        One boolean per caption.
-
     Example:
         >>> find_near_duplicates(["a dog runs", "A dog runs.", "two cats"])
         [True, True, False]

@@ -5,18 +5,14 @@ Java runs with the US English locale and UTF-8: METEOR formats numbers by locale
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from subprocess import CalledProcessError
+from threading import Lock
 
-import torch
-from torch import Tensor
-
-from synth2_lightning.metrics.corpus import CorpusMetric, check_corpus
-from synth2_lightning.metrics.ptb import tokenize
+from synth2_lightning.metrics.corpus import CorpusMetric, CorpusResult, check_corpus, tokenize_corpus
 
 _LOCALE = "-Duser.language=en -Duser.country=US -Dfile.encoding=UTF-8"
 _METEOR_FILES = ("meteor/meteor-1.5.jar", "meteor/data/paraphrase-en.gz")
@@ -27,21 +23,8 @@ _SPICE_FILES = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class JavaResult:
-    """Score in [0, 1] of a corpus and of each image.
-
-    Example:
-        >>> JavaResult(score=0.25, scores={"7": 0.2, "8": 0.3}).score
-        0.25
-    """
-
-    score: float
-    scores: dict[str, float]
-
-
-def meteor(hypotheses: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> JavaResult:
-    """Return METEOR 1.5 (M. Denkowski and A. Lavie 2014): matches of words, stems, synonyms and paraphrases.
+def meteor(hypotheses: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> CorpusResult:
+    """Return METEOR 1.5 in [0, 1] (M. Denkowski and A. Lavie 2014): matches of words, stems, synonyms and paraphrases.
 
     Args:
         hypotheses: Generated caption by key.
@@ -57,14 +40,14 @@ def meteor(hypotheses: Mapping[str, str], references: Mapping[str, Sequence[str]
         Traceback (most recent call last):
         ValueError: METEOR got no images; expected at least one caption with references.
     """
-    with _java("METEOR", _METEOR_FILES, hypotheses, references) as tokens:
+    with _java("METEOR", _METEOR_FILES, hypotheses, references) as (words, wanted):
         from pycocoevalcap.meteor.meteor import Meteor as CocoMeteor
 
         scorer = CocoMeteor()
         try:
-            score, scores = scorer.compute_score(*tokens)
+            score, scores = scorer.compute_score(wanted, words)
         except (ValueError, OSError) as error:
-            scorer.lock = _NoLock()  # the destructor would wait for the lock, which is still held
+            scorer.lock = Lock()  # the destructor would wait for the other one, which is still held
             raise OSError(
                 f"METEOR's Java process stopped without returning scores ({error}). Expected Java 8 or later with 2 GB "
                 "of free memory; check `java -version`."
@@ -72,11 +55,11 @@ def meteor(hypotheses: Mapping[str, str], references: Mapping[str, Sequence[str]
         finally:
             scorer.meteor_p.stdout.close()  # the destructor does not close these
             scorer.meteor_p.stderr.close()
-    return JavaResult(float(score), dict(zip(hypotheses, map(float, scores), strict=True)))
+    return CorpusResult(float(score), dict(zip(hypotheses, map(float, scores), strict=True)))
 
 
-def spice(hypotheses: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> JavaResult:
-    """Return SPICE (P. Anderson et al. 2016): matches of objects, attributes and relations in scene graphs.
+def spice(hypotheses: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> CorpusResult:
+    """Return SPICE in [0, 1] (P. Anderson et al. 2016): matches of objects, attributes and relations in scene graphs.
 
     Args:
         hypotheses: Generated caption by key.
@@ -86,17 +69,12 @@ def spice(hypotheses: Mapping[str, str], references: Mapping[str, Sequence[str]]
         FileNotFoundError: If Java or a SPICE file is missing; files are not downloaded.
         OSError: If Java fails.
         ValueError: If there is no image, or an image has no references.
-
-    Example:
-        >>> spice({}, {})
-        Traceback (most recent call last):
-        ValueError: SPICE got no images; expected at least one caption with references.
     """
-    with _java("SPICE", _SPICE_FILES, hypotheses, references) as tokens:
+    with _java("SPICE", _SPICE_FILES, hypotheses, references) as (words, wanted):
         from pycocoevalcap.spice.spice import Spice as CocoSpice
 
         try:
-            score, scores = CocoSpice().compute_score(*tokens)
+            score, scores = CocoSpice().compute_score(wanted, words)
         except CalledProcessError as error:
             raise OSError(
                 f"SPICE's Java process failed with exit code {error.returncode}. Expected Java 8 with 8 GB of free "
@@ -104,49 +82,23 @@ def spice(hypotheses: Mapping[str, str], references: Mapping[str, Sequence[str]]
             ) from error
     # SPICE returns scores in the order of the sorted keys.
     by_key = dict(zip(sorted(hypotheses), (float(each["All"]["f"]) for each in scores), strict=True))
-    return JavaResult(float(score), {key: by_key[key] for key in hypotheses})
+    return CorpusResult(float(score), {key: by_key[key] for key in hypotheses})
 
 
-class _JavaMetric(CorpusMetric):
-    _score: Callable[[Mapping[str, str], Mapping[str, Sequence[str]]], JavaResult]
-
-    def compute(self) -> Tensor:
-        """Return the score of the images of all ranks; raises like the function of the same name."""
-        return torch.tensor(self._score(*self.corpus()).score, device=self.device)
-
-
-class Meteor(_JavaMetric):
-    """Corpus METEOR over all ranks, independent of their number; each rank starts Java once.
-
-    Example:
-        >>> metric = Meteor()
-        >>> metric.update(["1"], ["a red circle"], [["a big red circle"]])
-        >>> metric.corpus()[0]
-        {'1': 'a red circle'}
-    """
+class Meteor(CorpusMetric):
+    """METEOR of a corpus; each rank starts Java once."""
 
     _score = staticmethod(meteor)
 
 
-class Spice(_JavaMetric):
-    """Corpus SPICE over all ranks, independent of their number; each rank starts Java once.
-
-    Example:
-        >>> metric = Spice()
-        >>> metric.update(["1"], ["a red circle"], [["a big red circle"]])
-        >>> metric.corpus()[0]
-        {'1': 'a red circle'}
-    """
+class Spice(CorpusMetric):
+    """SPICE of a corpus; each rank starts Java once."""
 
     _score = staticmethod(spice)
 
 
 def check_java(name: str, files: Sequence[str]) -> None:
-    """Check that Java and the files of a metric are installed.
-
-    Args:
-        name: Metric named in the error message.
-        files: Required files, relative to pycocoevalcap's folder.
+    """Check that Java and the files of a metric, relative to pycocoevalcap's folder, are installed.
 
     Raises:
         FileNotFoundError: If Java or a file is missing.
@@ -167,40 +119,24 @@ def check_java(name: str, files: Sequence[str]) -> None:
 
 
 def package_folder() -> Path:
-    """Return the folder of pycocoevalcap.
-
-    Example:
-        >>> package_folder().name
-        'pycocoevalcap'
-    """
+    """Return the folder of pycocoevalcap."""
     spec = find_spec("pycocoevalcap")
     assert spec is not None  # a dependency
     assert spec.submodule_search_locations is not None
     return Path(next(iter(spec.submodule_search_locations)))
 
 
-class _NoLock:
-    def acquire(self) -> None:
-        pass
-
-    def release(self) -> None:
-        pass
-
-
 @contextmanager
 def _java(
     name: str, files: Sequence[str], hypotheses: Mapping[str, str], references: Mapping[str, Sequence[str]]
 ) -> Iterator[tuple[dict[str, list[str]], dict[str, list[str]]]]:
-    """Set Java's locale, and yield tokenized references and hypotheses."""
+    """Set Java's locale, and yield tokenized hypotheses and references."""
     check_corpus(name, hypotheses, references)
     check_java(name, files)
     before = os.environ.get("JAVA_TOOL_OPTIONS")
     os.environ["JAVA_TOOL_OPTIONS"] = f"{before or ''} {_LOCALE}".strip()
     try:
-        yield (
-            {key: [tokenize(text) for text in references[key]] for key in hypotheses},
-            {key: [tokenize(text)] for key, text in hypotheses.items()},
-        )
+        yield tokenize_corpus(hypotheses, references)
     finally:
         if before is None:
             del os.environ["JAVA_TOOL_OPTIONS"]

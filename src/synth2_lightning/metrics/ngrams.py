@@ -60,24 +60,14 @@ class NGrams:
         return found, entries[found]
 
     def count_images(self, captions: Ints, images: Ints) -> Ints:
-        """Return the document frequency of each n-gram: the number of images with a caption that contains it.
-
-        Args:
-            captions: Caption indices.
-            images: Image of each caption.
-        """
+        """Return the document frequency of each n-gram: the number of images with a caption that contains it."""
         rows, entries = self.select(captions)
         # With return_counts numpy sorts, which is ten times faster here than its hash table.
         pairs, _ = np.unique(images[rows] * self.num_ids + self.ids[entries], return_counts=True)
         return np.bincount(pairs % self.num_ids, minlength=self.num_ids)
 
     def to_strings(self, words: Ints, vocabulary: Sequence[str]) -> Iterator[str]:
-        """Yield the n-grams in the order of their ids, as words separated by single spaces.
-
-        Args:
-            words: Word ids of all captions.
-            vocabulary: String of each word id.
-        """
+        """Yield the n-grams in the order of their ids, as words separated by single spaces."""
         positions = self.places[:, None] + np.arange(self.size)
         for row in words[positions].tolist() if len(words) else ():
             yield " ".join(vocabulary[word] for word in row)
@@ -102,12 +92,7 @@ def split_words(texts: Iterable[str]) -> tuple[list[str], Ints, Ints]:
 
 
 def count_ngrams(words: Ints, captions: Ints) -> Iterator[NGrams]:
-    """Yield the n-gram counts of all captions for each length from 1 to 4.
-
-    Args:
-        words: Word ids of all captions.
-        captions: Caption index of each word.
-    """
+    """Yield the n-gram counts for each length from 1 to 4, from the output of :func:`split_words`."""
     ids, base = words.copy(), int(words.max(initial=0)) + 1
     starts = np.arange(len(words))
     num_ids = base
@@ -138,10 +123,5 @@ def numbering() -> defaultdict[str, int]:
 
 
 def indices(numbers: Iterable[int]) -> Ints:
-    """Return integers as an array.
-
-    Example:
-        >>> indices(range(3)).tolist()
-        [0, 1, 2]
-    """
+    """Return integers as an array."""
     return np.fromiter(numbers, dtype=np.int64)

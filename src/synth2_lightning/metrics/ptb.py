@@ -229,12 +229,10 @@ def _spell(kind: str, token: str) -> tuple[str, ...]:
     match kind:
         case "pause":
             return ()
-        case "negated":
+        case "negated" | "clitic":
             return (_plain_quotes(token),)
         case "assimilated":
             return token[:3], token[3:]
-        case "clitic":
-            return (_plain_quotes(token),)
         case "quote":
             return (_plain_quotes(token.replace("&quot;", '"')),)
         case "ampersand":

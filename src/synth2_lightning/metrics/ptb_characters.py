@@ -24,16 +24,11 @@ _UNKNOWN = """
 _PRIVATE_USE = 0xF0000  # in no character class of a pattern
 
 
-def _map_unknown() -> dict[int, int]:
-    ranges = (each.partition("-") for each in _UNKNOWN.split())
-    return {
-        character: _PRIVATE_USE + character
-        for first, _, last in ranges
-        for character in range(int(first, 16), int(last or first, 16) + 1)
-    }
-
-
-_TO_PRIVATE_USE = _map_unknown()
+_TO_PRIVATE_USE = {
+    character: _PRIVATE_USE + character
+    for first, _, last in (each.partition("-") for each in _UNKNOWN.split())
+    for character in range(int(first, 16), int(last or first, 16) + 1)
+}
 _FROM_PRIVATE_USE = {private: character for character, private in _TO_PRIVATE_USE.items()}
 
 

@@ -5,28 +5,11 @@ with beta = 1.2 and averaged over images. Scores are in [0, 1]; papers report th
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
-from synth2_lightning.metrics.corpus import CorpusMetric, check_corpus, tokenize_corpus
+from synth2_lightning.metrics.corpus import CorpusMetric, CorpusResult, check_corpus, tokenize_corpus
 
 
-@dataclass(frozen=True, slots=True)
-class RougeResult:
-    """ROUGE-L of a corpus and of each image.
-
-    Example:
-        >>> RougeResult(score=0.5, scores={"7": 0.4, "8": 0.6}).score
-        0.5
-    """
-
-    score: float
-    scores: dict[str, float]
-
-
-def rouge(hypotheses: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> RougeResult:
+def rouge(hypotheses: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> CorpusResult:
     """Return ROUGE-L of captions against reference captions.
 
     Args:
@@ -45,23 +28,10 @@ def rouge(hypotheses: Mapping[str, str], references: Mapping[str, Sequence[str]]
     check_corpus("ROUGE-L", hypotheses, references)
     words, wanted = tokenize_corpus(hypotheses, references)
     score, scores = CocoRouge().compute_score(wanted, words)
-    return RougeResult(float(score), dict(zip(words, scores.tolist(), strict=True)))
+    return CorpusResult(float(score), dict(zip(words, scores.tolist(), strict=True)))
 
 
 class Rouge(CorpusMetric):
-    """Corpus ROUGE-L over all ranks, independent of the number of ranks.
+    """ROUGE-L of a corpus."""
 
-    Example:
-        >>> metric = Rouge()
-        >>> metric.update(["1"], ["a red circle"], [["a big red circle"]])
-        >>> metric.compute()
-        tensor(0.8356)
-    """
-
-    def compute(self) -> Tensor:
-        """Return ROUGE-L of the images of all ranks.
-
-        Raises:
-            ValueError: If there is no image, or two images share a key.
-        """
-        return torch.tensor(rouge(*self.corpus()).score, device=self.device)
+    _score = staticmethod(rouge)

@@ -24,12 +24,7 @@ class MeanTokenLoss(KeyedMetric):
     higher_is_better = False
 
     def update(self, keys: Sequence[str], losses: TokenLoss) -> None:
-        """Add a batch.
-
-        Args:
-            keys: One key per image, the same in all epochs and on all ranks.
-            losses: Loss sums and token counts of the images.
-        """
+        """Add a batch; a key identifies its image in all epochs and on all ranks."""
         self.rows += zip(keys, losses.sums.tolist(), losses.counts.tolist(), strict=True)
 
     def compute(self) -> Tensor:

@@ -17,12 +17,8 @@ equal those of the public evaluation (``vqaEval.py`` of GT-Vision-Lab/VQA, commi
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
-from synth2_lightning.metrics.corpus import CorpusMetric
+from synth2_lightning.metrics.corpus import CorpusMetric, CorpusResult
 
 _NUM_AGREEING = 3  # annotators, for an accuracy of 1
 
@@ -50,21 +46,8 @@ _APOSTROPHES_BACK = {
 } | {"somebody'd": "somebodyd"}  # reversed in the public evaluation, too
 
 
-@dataclass(frozen=True, slots=True)
-class VqaResult:
-    """Mean VQA accuracy in [0, 1], and the accuracy of each question.
-
-    Example:
-        >>> VqaResult(accuracy=0.65, accuracies={"7": 0.3, "8": 1.0}).accuracy
-        0.65
-    """
-
-    accuracy: float
-    accuracies: dict[str, float]
-
-
-def vqa_accuracy(answers: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> VqaResult:
-    """Return VQA accuracy, averaged over leaving out each annotator in turn.
+def vqa_accuracy(answers: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> CorpusResult:
+    """Return VQA accuracy in [0, 1], averaged over leaving out each annotator in turn.
 
     Args:
         answers: Generated answer by question key.
@@ -74,32 +57,19 @@ def vqa_accuracy(answers: Mapping[str, str], references: Mapping[str, Sequence[s
         ValueError: If there is no question, or a question has fewer than two reference answers.
 
     Example:
-        >>> round(vqa_accuracy({"1": "Yes."}, {"1": ["yes"] * 3 + ["no"] * 7}).accuracy, 3)
+        >>> round(vqa_accuracy({"1": "Yes."}, {"1": ["yes"] * 3 + ["no"] * 7}).score, 3)
         0.9
     """
     if not answers:
         raise ValueError("VQA accuracy got no questions; expected at least one with reference answers.")
     accuracies = {key: _accuracy(key, answer, references.get(key, ())) for key, answer in answers.items()}
-    return VqaResult(sum(accuracies.values()) / len(accuracies), accuracies)
+    return CorpusResult(sum(accuracies.values()) / len(accuracies), accuracies)
 
 
 class VqaAccuracy(CorpusMetric):
-    """VQA accuracy over the questions of all ranks, independent of the number of ranks.
+    """VQA accuracy of the answers to all questions."""
 
-    Example:
-        >>> metric = VqaAccuracy()
-        >>> metric.update(["1", "2"], ["two", "a dog"], [["2"] * 9 + ["3"], ["cat"] * 10])
-        >>> metric.compute()
-        tensor(0.5000)
-    """
-
-    def compute(self) -> Tensor:
-        """Return the VQA accuracy over the questions of all ranks.
-
-        Raises:
-            ValueError: If there is no question, two share a key, or one has fewer than two reference answers.
-        """
-        return torch.tensor(vqa_accuracy(*self.corpus()).accuracy, device=self.device)
+    _score = staticmethod(vqa_accuracy)
 
 
 def normalize_answer(answer: str) -> str:

@@ -94,7 +94,7 @@ class AdversarialTokenizerModule(TokenizerModule):
         return decay_groups(self.tokenizer.parameters()) + [group | rate for group in groups]
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Drop the discriminator's gradients before ``start_step``: with gradients of 0 its weights would decay."""
+        """Run before each step: drops the discriminator's gradients until ``start_step``: its weights would decay."""
         if not self.has_started:
             self.discriminator.zero_grad()
 
@@ -104,7 +104,7 @@ class AdversarialTokenizerModule(TokenizerModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip the gradient norms of tokenizer and discriminator separately."""
+        """Run before each step: clips the gradient norms of tokenizer and discriminator separately."""
         if gradient_clip_algorithm == "value" or not gradient_clip_val:
             super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
         else:

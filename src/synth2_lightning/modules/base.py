@@ -1,10 +1,11 @@
 """Base class of trained modules: injected optimizers, deferred loading, checkpoints without frozen weights."""
 
+import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from multiprocessing.context import get_spawning_popen
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import torch
 from lightning.fabric.utilities.seed import reset_seed
@@ -24,7 +25,7 @@ from synth2_lightning.modules.divergence import check_finite_loss, check_finite_
 from synth2_lightning.modules.optimizers import OptimizerFactory, SchedulerFactory, decay_groups, name_states
 from synth2_lightning.modules.partial_checkpoints import check_weight_names, exclude_frozen
 from synth2_lightning.modules.ranks import check_same_checkpoint
-from synth2_lightning.modules.saved_module import build_module
+from synth2_lightning.modules.saved_module import Module, build_module
 from synth2_lightning.modules.seeding import StepSeeds
 from synth2_lightning.modules.sharding import (
     SPAWNED_PROCESSES,
@@ -34,8 +35,6 @@ from synth2_lightning.modules.sharding import (
     ignore_frozen,
 )
 
-_Module = TypeVar("_Module", bound=LightningModule)
-
 
 class BaseModule(LightningModule):
     """LightningModule whose parts are constructor arguments and whose checkpoints contain trained weights only.
@@ -44,7 +43,8 @@ class BaseModule(LightningModule):
         optimizer: Factory of the optimizer, called with parameter groups. Biases, gains and other vectors are in a
             group without weight decay.
         lr_scheduler: Factory of the learning-rate schedule, called with the optimizer and the number of optimization
-            steps; the schedule advances after every step. None keeps the learning rate constant.
+            steps, which the trainer must limit; the schedule advances after every step. None keeps the learning rate
+            constant.
 
     Attributes:
         frozen_components: Names of children that are never trained or saved; their ``load()`` restores them.
@@ -74,14 +74,14 @@ class BaseModule(LightningModule):
 
     @classmethod
     def load_from_checkpoint(
-        cls: type[_Module],
+        cls: type[Module],
         checkpoint_path: Any,
         map_location: Any = None,
         hparams_file: Any = None,
         strict: bool | None = None,
         weights_only: bool | None = None,
         **kwargs: Any,
-    ) -> _Module:
+    ) -> Module:
         """Return the module of a checkpoint, with its weights, on the CPU.
 
         Lightning would construct any class that a checkpoint names. Here every class must be of a trusted package and
@@ -94,8 +94,7 @@ class BaseModule(LightningModule):
             hparams_file: Must be None: the checkpoint contains the hyperparameters.
             strict: Must not be ``False``: all trained weights are required.
             weights_only: Must not be ``False``: checkpoints contain tensors and plain values only.
-            **kwargs: Arguments of the module that replace those in the checkpoint; required for parts that a script
-                constructed.
+            **kwargs: Arguments that replace those in the checkpoint; required for components that a script constructed.
 
         Raises:
             FileNotFoundError: If the checkpoint, or a file that a part loads, is missing.
@@ -114,33 +113,24 @@ class BaseModule(LightningModule):
             )
         path = resolve(checkpoint_path, "checkpoint")
         with trusting([cls.__module__.partition(".")[0]]):
-            module: _Module = build_module(cls, read_checkpoint(path), path, kwargs)
-        return module
+            return build_module(cls, read_checkpoint(path), path, kwargs)
 
     def setup(self, stage: str) -> None:
-        """Check the strategy and the checkpoint to resume from, and turn off the conversion of batches.
-
-        Raises:
-            ValueError: If the strategy starts processes by ``multiprocessing``, or the ranks' checkpoints differ.
-        """
+        """Run before a stage: checks the strategy and the ranks' checkpoints, and turns off conversion of batches."""
         if stage == "fit":
             check_launcher(self.trainer.strategy)
         check_same_checkpoint(self.trainer)
         keep_batches(self.trainer)  # parts cast their own inputs
 
     def __getstate__(self) -> dict[str, Any]:
-        """Raise if pickled for another process, which ``ddp_spawn`` does before it calls any hook.
-
-        Raises:
-            ValueError: While a process is being spawned.
-        """
+        """Raise if pickled for another process, which ``ddp_spawn`` does before it calls any hook."""
         if get_spawning_popen() is not None:
             raise ValueError(SPAWNED_PROCESSES)
         state: dict[str, Any] = super().__getstate__()
         return state
 
     def configure_model(self) -> None:
-        """Load the weights of all parts; called on each rank and by ``load_from_checkpoint``."""
+        """Run on each rank before a stage, and by ``load_from_checkpoint``: loads the weights of all components."""
         reset_seed()  # strategies with several processes do so too; new weights then equal those of one process
         for part in self.children():
             if callable(load := getattr(part, "load", None)):
@@ -186,7 +176,8 @@ class BaseModule(LightningModule):
         """Return the optimizer of the trainable parameters, and its schedule.
 
         Raises:
-            ValueError: If no parameter is trainable, or the optimizer needs matrices and the strategy flattens them.
+            ValueError: If no parameter is trainable, the optimizer needs matrices and the strategy flattens them, or
+                the schedule needs a number of steps and the trainer has no limit.
         """
         groups = self.parameter_groups()
         if not groups:
@@ -199,9 +190,18 @@ class BaseModule(LightningModule):
             check_matrix_optimizer(optimizer, trainer.strategy)
         if self._make_scheduler is None:
             return optimizer
-        num_steps = self.trainer.estimated_stepping_batches
-        schedule = self._make_scheduler(optimizer, int(num_steps) if num_steps != float("inf") else 1_000_000)
+        schedule = self._make_scheduler(optimizer, self._count_steps())
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _count_steps(self) -> int:
+        num_steps = self.trainer.estimated_stepping_batches
+        if not 0 <= num_steps < math.inf:  # without max_steps it is -1 for an iterable dataset of unknown length
+            raise ValueError(
+                f"The learning-rate schedule needs the number of optimization steps, which is unknown with max_steps="
+                f"{self.trainer.max_steps} and max_epochs={self.trainer.max_epochs}. Expected a limit. Set "
+                "--trainer.max_steps, also in addition to max_time, or remove model.init_args.lr_scheduler."
+            )
+        return int(num_steps)
 
     def configure_gradient_clipping(
         self,
@@ -209,7 +209,7 @@ class BaseModule(LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip as Lightning does, and also by norm under FSDP1, whose norm is over all ranks."""
+        """Run before an optimization step: clips as Lightning does, and also by norm over all ranks under FSDP1."""
         model = self.trainer.strategy.model
         if isinstance(model, FullyShardedDataParallel) and gradient_clip_val and gradient_clip_algorithm != "value":
             model.clip_grad_norm_(gradient_clip_val)
@@ -217,16 +217,16 @@ class BaseModule(LightningModule):
             super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Return the trainable parameters in groups for the optimizer; override it for other settings per part."""
+        """Return the trainable parameters in groups for the optimizer; override it for other settings per component."""
         return decay_groups(self.parameters(), self._matrices)
 
     def on_train_start(self) -> None:
-        """Set the run's seed, unless it was restored from a checkpoint."""
+        """Run before the first step: sets the run's seed, unless it was restored from a checkpoint."""
         if self._seeds.run_seed is None:
             self._seeds.run_seed = self.trainer.strategy.broadcast(torch.initial_seed())
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Seed the step."""
+        """Run before each batch: seeds the step."""
         self._seeds.start_step(self.trainer.fit_loop.total_batch_idx, self.global_rank)
 
     def shared_generator(self) -> torch.Generator:
@@ -234,19 +234,11 @@ class BaseModule(LightningModule):
         return self._seeds.shared_generator()
 
     def on_before_backward(self, loss: Tensor) -> None:
-        """Raise on a loss that is not finite.
-
-        Raises:
-            FloatingPointError: If the loss of any rank is NaN or infinite.
-        """
+        """Run before each backward pass: raises ``FloatingPointError`` if the loss of any rank is not finite."""
         check_finite_loss(self, loss)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the run's seed and the names of optimizer states; raise on weights that are not finite.
-
-        Raises:
-            FloatingPointError: If a trained weight of any rank is NaN or infinite.
-        """
+        """Run when a checkpoint is saved: checks that weights are finite; adds seed and names of optimizer states."""
         check_finite_weights(self)
         checkpoint["seed"] = self._seeds.run_seed
         # FSDP2 numbers weights by their order in the model, torch's optimizers by that in their groups.
@@ -254,7 +246,7 @@ class BaseModule(LightningModule):
             name_states(state, optimizer, self)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the run's seed."""
+        """Run when a checkpoint is loaded: restores the run's seed."""
         self._seeds.run_seed = checkpoint.get("seed")
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:

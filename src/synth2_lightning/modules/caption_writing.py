@@ -36,12 +36,7 @@ class CaptionWritingModule(LightningModule):
         return {"generator_class": type(self.generator).__name__, **self.generator.provenance()}
 
     def predict_step(self, batch: PromptBatch | CaptionBatch, batch_idx: int) -> WrittenCaptions:
-        """Generate one answer per prompt.
-
-        Raises:
-            TypeError: If the batch contains no prompts.
-            ValueError: If the number of answers is not that of the prompts.
-        """
+        """Generate one answer per prompt."""
         if not isinstance(batch, PromptBatch):
             raise TypeError(
                 f"CaptionWritingModule got {type(batch).__name__}; expected PromptBatch. Use a ConceptDataModule."

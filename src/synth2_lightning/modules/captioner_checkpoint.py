@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from torch.optim import AdamW
 
@@ -16,9 +16,6 @@ _OF_TRAINING: dict[str, Any] = {"optimizer": AdamW, "lr_scheduler": None}
 
 def describe_captioner(checkpoint: Path) -> tuple[dict[str, Any], int]:
     """Return the class and arguments of the captioner in a checkpoint, as plain values, and its number of steps.
-
-    Args:
-        checkpoint: The file.
 
     Raises:
         FileNotFoundError: If it is missing.
@@ -38,17 +35,14 @@ def read_captioner(checkpoint: Path) -> VisionLanguageModule:
     Only tensors and plain values are unpickled. The classes that they name must be of trusted packages (see
     :func:`~synth2_lightning.io.trusted_packages.trusting`) and of the type of the argument.
 
-    Args:
-        checkpoint: The file.
-
     Raises:
         FileNotFoundError: If it is missing, or a file that a component reads.
         ValueError: If it is damaged, may contain code, is not of a captioner, does not record the arguments of its
-            parts, or names classes that are not trusted.
+            components, or names classes that are not trusted.
     """
     content = read_checkpoint(checkpoint)
     _read_spec(content, checkpoint)
-    return cast(VisionLanguageModule, build_module(VisionLanguageModule, content, checkpoint, _OF_TRAINING))
+    return build_module(VisionLanguageModule, content, checkpoint, _OF_TRAINING)
 
 
 def _read_spec(content: Mapping[str, Any], checkpoint: Path) -> tuple[str, dict[str, Any]]:

@@ -156,16 +156,12 @@ class VisionLanguageModule(BaseModule):
         shard_component(self.decoder, mesh, entries=("loss", "generate"), policy=policy)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the fingerprint of the vocabulary, which is not part of the checkpoint."""
+        """Run when a checkpoint is saved: adds the fingerprint of the vocabulary, which is not part of it."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["vocabulary"] = self.decoder.fingerprint_vocabulary()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Raise on weights that were trained with another vocabulary.
-
-        Raises:
-            ValueError: If the fingerprints of the vocabularies differ.
-        """
+        """Run when a checkpoint is loaded: raises ``ValueError`` if it was trained with another vocabulary."""
         super().on_load_checkpoint(checkpoint)
         saved, present = checkpoint.get("vocabulary"), self.decoder.fingerprint_vocabulary()
         if saved is not None and present is not None and saved != present:

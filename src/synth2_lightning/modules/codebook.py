@@ -10,7 +10,8 @@ from torchmetrics import ExplainedVariance
 from synth2_lightning.encoders.quantized import CodebookLearner
 from synth2_lightning.metrics.codebook import CodebookPerplexity
 from synth2_lightning.modules.base import BaseModule
-from synth2_lightning.types import ImageTextBatch, Pixels, Quantization
+from synth2_lightning.modules.pixels import get_pixels
+from synth2_lightning.types import ImageTextBatch, Quantization
 
 
 class CodebookModule(BaseModule):
@@ -44,7 +45,7 @@ class CodebookModule(BaseModule):
 
     def training_step(self, batch: ImageTextBatch, batch_idx: int) -> Tensor:
         """Update the codebook with a batch, and return the quantization error."""
-        quantization = self.learner.quantize(_pixels(batch))
+        quantization = self.learner.quantize(get_pixels(batch, "CodebookModule"))
         loss = (quantization.quantized - quantization.features).square().mean()
         explained = self.train_explained(*_rows(quantization))
         perplexity = self.train_perplexity(_all_codes(quantization.ids, self.learner.codebook_size))
@@ -64,13 +65,13 @@ class CodebookModule(BaseModule):
         self._measure(batch, "test")
 
     def on_fit_end(self) -> None:
-        """Write the codebook."""
+        """Run at the end of a fit: writes the codebook."""
         folder = Path(self.trainer.log_dir or self.trainer.default_root_dir) / "codebook"
         if self.trainer.is_global_zero:
             self.learner.export(folder)
 
     def _measure(self, batch: ImageTextBatch, stage: str) -> None:
-        quantization = self.learner.quantize(_pixels(batch))
+        quantization = self.learner.quantize(get_pixels(batch, "CodebookModule"))
         self.eval_explained(*_rows(quantization))
         self.eval_perplexity(_all_codes(quantization.ids, self.learner.codebook_size))
         self.log(f"{stage}/explained_variance", self.eval_explained, prog_bar=True, on_step=False, on_epoch=True)
@@ -84,12 +85,3 @@ def _rows(quantization: Quantization) -> tuple[Tensor, Tensor]:
 def _all_codes(ids: Int[Tensor, "batch tokens levels"], codebook_size: int) -> Int[Tensor, "batch tokens levels"]:
     # Each level has its own codes, so the same id on two levels is two codes.
     return ids + codebook_size * torch.arange(ids.shape[2], device=ids.device)
-
-
-def _pixels(batch: ImageTextBatch) -> Pixels:
-    if not isinstance(batch.image, Pixels):
-        raise TypeError(
-            f"CodebookModule got {type(batch.image).__name__}; expected Pixels, because a codebook is trained on "
-            "images. Use datamodules.real.RealDataModule."
-        )
-    return batch.image

@@ -12,10 +12,6 @@ def check_finite_loss(module: LightningModule, loss: Tensor) -> None:
 
     ``EarlyStopping(check_finite=True)`` checks only after the optimizer's step.
 
-    Args:
-        module: The module in training.
-        loss: The loss of this rank.
-
     Raises:
         FloatingPointError: If the loss of any rank is not finite.
     """
@@ -36,9 +32,6 @@ def check_finite_loss(module: LightningModule, loss: Tensor) -> None:
 
 def check_finite_weights(module: LightningModule) -> None:
     """Raise on trained weights that are NaN or infinite on any rank; call it on all ranks, before writing them.
-
-    Args:
-        module: The module in training.
 
     Raises:
         FloatingPointError: If a trained weight of any rank is not finite.

@@ -35,7 +35,8 @@ class LikelihoodRatioScorer(PairScorer):
         num_references: Number of reference images; the cost grows in proportion.
 
     Raises:
-        ValueError: If ``num_references`` is below two.
+        ValueError: If ``num_references`` is below two; on ``load()``, if the checkpoint does not describe its
+            components, or the folder has too few different images.
 
     Example:
         >>> LikelihoodRatioScorer("runs/version_0/checkpoints/last.ckpt", "shards/scenes").num_references
@@ -57,25 +58,17 @@ class LikelihoodRatioScorer(PairScorer):
     reference_ids: Tensor
 
     def _load(self) -> None:
-        """Load the captioner and the reference images.
-
-        Raises:
-            FileNotFoundError: If the checkpoint or the folder is missing.
-            ValueError: If the checkpoint does not describe its parts, or the folder has too few different images.
-        """
         reader = ShardReader(self.references)
         reader.load()
-        tokens = reader.read(
-            [number * len(reader) // self.num_references for number in range(self.num_references)]
-        ).tokens
+        rows = [number * len(reader) // self.num_references for number in range(self.num_references)]
+        tokens = reader.read(rows).tokens
         ids = torch.unique(tokens.ids, dim=0)
         if len(ids) < 2:
             raise ValueError(
                 f"The references {self.references!r} contain only one different image; expected 2 or more. Use a "
                 "folder with more images."
             )
-        path = resolve(self.checkpoint, "captioner's checkpoint")
-        captioner = read_captioner(path)
+        captioner = read_captioner(resolve(self.checkpoint, "captioner's checkpoint"))
         self.register_buffer("reference_ids", ids, persistent=False)
         self._provenance = {
             "captioner": fingerprint_weights("captioner", captioner),

@@ -62,14 +62,7 @@ class Muon(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Perform one optimization step.
-
-        Args:
-            closure: Computes the loss and its gradients.
-
-        Returns:
-            What the closure returned.
-        """
+        """Perform one optimization step, and return what the closure returned."""
         loss = None
         if closure is not None:
             with torch.enable_grad():

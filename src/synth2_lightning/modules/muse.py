@@ -136,7 +136,7 @@ class MuseModule(BaseModule):
         return self._evaluate(batch, batch_idx, "test")
 
     def on_fit_end(self) -> None:
-        """Write the trained generator."""
+        """Run at the end of a fit: writes the trained generator."""
         check_finite_weights(self)
         folder = Path(self.trainer.log_dir or self.trainer.default_root_dir) / "generator"  # log_dir is collective
         is_writer = self.trainer.is_global_zero

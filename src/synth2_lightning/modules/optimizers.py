@@ -43,11 +43,6 @@ def name_states(state: dict[str, Any], optimizer: Optimizer, module: nn.Module) 
 
     A state that is not numbered as in torch's ``state_dict`` is not changed.
 
-    Args:
-        state: The optimizer's ``state_dict``.
-        optimizer: The optimizer.
-        module: Module with the named parameters.
-
     Example:
         >>> from torch.optim import AdamW
         >>> layer = nn.Linear(2, 1)

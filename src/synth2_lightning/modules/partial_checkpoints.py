@@ -25,23 +25,15 @@ def exclude_frozen(module: nn.Module, frozen: Collection[str] = ()) -> None:
         >>> model.load_state_dict(model.state_dict())
         <All keys matched successfully>
     """
-    module.register_state_dict_post_hook(partial(_exclude, frozen))  # type: ignore[no-untyped-call]
-    module.register_load_state_dict_pre_hook(partial(_fill_in, frozen))  # type: ignore[no-untyped-call]
+    module.register_state_dict_post_hook(partial(_exclude, frozen))
+    module.register_load_state_dict_pre_hook(partial(_fill_in, frozen))
 
 
 def check_weight_names(module: nn.Module, state: Mapping[str, Any]) -> None:
-    """Raise on a state dict with other names than the module's.
-
-    Args:
-        module: Module after :func:`exclude_frozen`.
-        state: State dict to be loaded.
+    """Raise on a state dict with other names than those of a module after :func:`exclude_frozen`.
 
     Raises:
         ValueError: If a trained weight is missing, or a name is unknown.
-
-    Example:
-        >>> layer = nn.Linear(1, 1)
-        >>> check_weight_names(layer, layer.state_dict())
     """
     expected, given = set(module.state_dict()), set(state)
     if expected != given:

@@ -23,7 +23,7 @@ class QuestionAnsweringModule(VisionLanguageModule):
         kwargs: Those of :class:`VisionLanguageModule`.
 
     Raises:
-        ValueError: If the prompt does not contain ``{question}``.
+        ValueError: If the prompt does not contain ``{question}``; on batches without one question per image.
 
     Example:
         >>> from synth2_lightning.testing import TinyDecoder, TinyImageTokenizer, TinyResampler, tiny_batch
@@ -41,23 +41,11 @@ class QuestionAnsweringModule(VisionLanguageModule):
         self.question_prompt = question_prompt
 
     def compute_loss(self, visual: Float[Tensor, "batch queries width"], batch: ImageTextBatch) -> TokenLoss:
-        """Return the negative log-likelihood of each answer, given its image and its question.
-
-        Raises:
-            ValueError: If there is not one question per image.
-        """
+        """Return the negative log-likelihood of each answer, given its image and its question."""
         return self.decoder.loss(visual, batch.captions, self._format(batch.prompts, len(visual)))
 
     def generate(self, visual: Float[Tensor, "batch queries width"], prompts: Sequence[str] | None = None) -> list[str]:
-        """Return one answer per image.
-
-        Args:
-            visual: Visual tokens.
-            prompts: One question per image.
-
-        Raises:
-            ValueError: If there is not one question per image.
-        """
+        """Return one answer per image; the prompts are its questions."""
         return super().generate(visual, self._format(prompts or (), len(visual)))
 
     def protocol(self) -> dict[str, Any]:

@@ -18,9 +18,6 @@ def mean_over_ranks(losses: TokenLoss) -> tuple[Tensor, Tensor]:
     tokens, because ranks have different numbers of tokens. So each rank's sum is scaled by the world size and divided
     by the global number of tokens. A rank without target tokens contributes 0 and still joins the all-reduce.
 
-    Args:
-        losses: Losses of this rank's batch.
-
     Returns:
         The loss to differentiate, whose average over ranks is the mean, and the mean itself (nats), equal on all ranks.
 
@@ -57,9 +54,6 @@ def locate_rows(num_rows: int) -> tuple[int, slice]:
 
 def check_same_checkpoint(trainer: Trainer) -> None:
     """Raise on ranks that would load different checkpoints, since each rank finds and reads its own; call on all ranks.
-
-    Args:
-        trainer: The trainer.
 
     Raises:
         ValueError: On all ranks, if the checkpoints of two ranks have different content.

@@ -2,21 +2,20 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
+
+from lightning.pytorch import LightningModule
 
 from synth2_lightning.compat.lightning import CLASS_PATH_KEY, INSTANTIATOR_KEY
 from synth2_lightning.io.class_specs import build_class, copy_plain, find_class
 from synth2_lightning.io.locations import hub_from_cache
 from synth2_lightning.io.trusted_packages import OWN_PACKAGE, check_packages
 
+Module = TypeVar("Module", bound=LightningModule)
+
 
 def read_class_spec(content: Mapping[str, Any], checkpoint: Path) -> tuple[str | None, dict[str, Any]]:
     """Return the class path of the module in a checkpoint, and its arguments as plain values.
-
-    Args:
-        content: Content of the checkpoint.
-        checkpoint: Its path, for error messages.
 
     Returns:
         The class path and the arguments; None and the plain arguments only, if a script constructed the module.
@@ -41,8 +40,8 @@ def read_class_spec(content: Mapping[str, Any], checkpoint: Path) -> tuple[str |
 
 
 def build_module(
-    expected: type, content: dict[str, Any], checkpoint: Path, replaced: Mapping[str, Any] = MappingProxyType({})
-) -> Any:
+    expected: type[Module], content: dict[str, Any], checkpoint: Path, replaced: Mapping[str, Any]
+) -> Module:
     """Return the module of a checkpoint, with its weights, on the CPU.
 
     Args:
@@ -60,18 +59,14 @@ def build_module(
     part = expected if class_path is None else find_class(class_path, (expected,), "model")
     with hub_from_cache():
         try:
-            module = build_class(part, {**described, **replaced}, "model")
+            module: Module = build_class(part, {**described, **replaced}, "model")
         except ValueError as error:
             raise ValueError(f"The module of the checkpoint {checkpoint} cannot be constructed. {error}") from error
         module.configure_model()
     module.on_load_checkpoint(content)
     try:
         module.load_state_dict(content.get("state_dict", {}))
-    except (
-        RuntimeError,
-        TypeError,
-        AttributeError,
-    ) as error:  # from torch, for other shapes and for values that are not tensors
+    except (RuntimeError, TypeError, AttributeError) as error:  # of other shapes, and of values that are not tensors
         raise ValueError(
             f"The weights in {checkpoint} do not fit the module that it describes: "
             f"{' '.join(str(error).split())[:300]} Expected an unchanged checkpoint of `synth2 fit`."

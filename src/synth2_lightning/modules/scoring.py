@@ -39,12 +39,7 @@ class ScoringModule(LightningModule):
         return {"scorer_class": type(self.scorer).__name__, **self.scorer.provenance()}
 
     def predict_step(self, batch: TokenizedImages | CaptionBatch | ImageTextBatch, batch_idx: int) -> TokenizedImages:
-        """Return the batch with a score of every caption of every image, in place of earlier scores.
-
-        Raises:
-            TypeError: If the batch does not come from shards.
-            ValueError: If a score is not finite.
-        """
+        """Return the batch with a score of every caption of every image, in place of earlier scores."""
         if not isinstance(batch, TokenizedImages):
             raise TypeError(
                 f"ScoringModule got {type(batch).__name__}; expected TokenizedImages. Use a ShardDataModule."

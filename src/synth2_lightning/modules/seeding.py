@@ -30,12 +30,7 @@ class StepSeeds:
         self._step_seed: int | None = None
 
     def start_step(self, step: int, rank: int) -> None:
-        """Seed the generators of torch, Python and NumPy.
-
-        Args:
-            step: Number of the batch, over all epochs.
-            rank: Rank of this process.
-        """
+        """Seed the generators of torch, Python and NumPy; the step is the number of the batch over all epochs."""
         key = [self.run_seed or 0, step]
         self._step_seed = _derive_seed(key)
         seed = _derive_seed([*key, rank])

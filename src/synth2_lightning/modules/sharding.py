@@ -28,15 +28,8 @@ SPAWNED_PROCESSES = (
 def check_launcher(strategy: Strategy) -> None:
     """Raise on strategies that start processes by ``multiprocessing``.
 
-    Args:
-        strategy: Strategy of the trainer.
-
     Raises:
         ValueError: If the strategy is one of them.
-
-    Example:
-        >>> from lightning.pytorch.strategies import DDPStrategy
-        >>> check_launcher(DDPStrategy())
     """
     if is_multiprocessing(strategy):
         raise ValueError(SPAWNED_PROCESSES)
@@ -64,7 +57,7 @@ def shard_component(
         register_fsdp_forward_method(part, entry)
 
 
-def shard_frozen(part: nn.Module, mesh: DeviceMesh, entries: tuple[str, ...] = ()) -> None:
+def shard_frozen(part: nn.Module, mesh: DeviceMesh) -> None:
     """Shard the blocks of a frozen part; weights outside of blocks and convolutional networks are not sharded.
 
     Other parts may read weights outside of blocks directly, such as a codebook. FSDP2 does not support the
@@ -73,7 +66,6 @@ def shard_frozen(part: nn.Module, mesh: DeviceMesh, entries: tuple[str, ...] = (
     Args:
         part: Encoder; :func:`find_blocks` finds its blocks.
         mesh: Mesh of the strategy, with a ``data_parallel`` dimension.
-        entries: Methods besides ``forward`` that call the blocks.
     """
     blocks = [block for block in find_blocks(part) if all(weight.is_contiguous() for weight in block.parameters())]
     if not blocks:
@@ -83,19 +75,13 @@ def shard_frozen(part: nn.Module, mesh: DeviceMesh, entries: tuple[str, ...] = (
         fully_shard(block, mesh=data_parallel)
     unsharded = {weight for weight in part.parameters() if not isinstance(weight, DTensor)}
     fully_shard(part, mesh=data_parallel, ignored_params=unsharded)  # overlaps gathering of blocks with computation
-    for entry in entries:
-        register_fsdp_forward_method(part, entry)
 
 
 def ignore_frozen(module: nn.Module, strategy: Strategy) -> None:
     """Exclude frozen weights from FSDP1, and make weights contiguous for DeepSpeed.
 
     FSDP1 would require frozen weights in checkpoints, and DeepSpeed does not support ``channels_last``. Under other
-    strategies the function has no effect.
-
-    Args:
-        module: Module with its weights, before the strategy wraps it.
-        strategy: Strategy of the trainer.
+    strategies the function has no effect. Call it before the strategy wraps the module.
     """
     if isinstance(strategy, FSDPStrategy):
         frozen = [weight for weight in module.parameters() if not weight.requires_grad]
@@ -123,11 +109,7 @@ def check_matrix_optimizer(optimizer: Optimizer, strategy: Strategy) -> None:
 
 @contextmanager
 def full_weights(strategy: Strategy) -> Iterator[None]:
-    """Gather the trained weights of FSDP1 within the context, which all ranks must enter.
-
-    Args:
-        strategy: Strategy of the trainer; with any other the context has no effect.
-    """
+    """Gather the trained weights of FSDP1 within the context, which all ranks must enter; else it has no effect."""
     if isinstance(strategy.model, FullyShardedDataParallel):
         with FullyShardedDataParallel.summon_full_params(strategy.model, writeback=False):
             yield

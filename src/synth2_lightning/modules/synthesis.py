@@ -38,7 +38,7 @@ class SynthesisModule(LightningModule):
         return {"generator_class": type(self.generator).__name__, **self.generator.provenance()}
 
     def on_predict_end(self) -> None:
-        """Log the number of captions that the text encoder truncated."""
+        """Run after a prediction: logs the number of captions that the text encoder truncated."""
         num_truncated = sum(int(getattr(part, "num_truncated", 0)) for part in self.generator.modules())
         if num_truncated:
             _logger.warning(
@@ -48,12 +48,7 @@ class SynthesisModule(LightningModule):
             )
 
     def predict_step(self, batch: CaptionBatch | ImageTextBatch, batch_idx: int) -> TokenizedImages:
-        """Return the tokens of one image per caption.
-
-        Raises:
-            TypeError: If the batch contains no captions.
-            ValueError: If the number of images is not that of the captions.
-        """
+        """Return the tokens of one image per caption."""
         if not isinstance(batch, CaptionBatch):
             raise TypeError(
                 f"SynthesisModule got {type(batch).__name__}; expected CaptionBatch. Use a CaptionDataModule."

@@ -6,7 +6,8 @@ from lightning.pytorch import LightningModule
 
 from synth2_lightning.interfaces import ImageTokenizer
 from synth2_lightning.io.fingerprints import fingerprint_weights
-from synth2_lightning.types import ImageTextBatch, Pixels, TokenizedImages
+from synth2_lightning.modules.pixels import get_pixels
+from synth2_lightning.types import ImageTextBatch, TokenizedImages
 
 
 class TokenizationModule(LightningModule):
@@ -37,19 +38,10 @@ class TokenizationModule(LightningModule):
         return {"tokenizer_class": name, "codebook": self.tokenizer.codebook, "weights": weights}
 
     def predict_step(self, batch: ImageTextBatch, batch_idx: int) -> TokenizedImages:
-        """Return the tokens and captions of a batch.
-
-        Raises:
-            TypeError: If the batch contains no photos.
-        """
-        if not isinstance(batch.image, Pixels):
-            raise TypeError(
-                f"TokenizationModule got {type(batch.image).__name__}; expected Pixels, because only photos can be "
-                "tokenized. Use a RealDataModule."
-            )
+        """Return the tokens and captions of a batch of photos."""
         return TokenizedImages(
             samples=batch.samples,
             captions=batch.references or tuple((caption,) for caption in batch.captions),
-            tokens=self.tokenizer.tokenize(batch.image),
+            tokens=self.tokenizer.tokenize(get_pixels(batch, "TokenizationModule")),
             codebook_size=self.tokenizer.codebook_size,
         )

@@ -12,8 +12,9 @@ from synth2_lightning.metrics.codebook import CodebookPerplexity, CodebookUsage
 from synth2_lightning.modules.base import BaseModule
 from synth2_lightning.modules.divergence import check_finite_weights
 from synth2_lightning.modules.optimizers import OptimizerFactory, SchedulerFactory
+from synth2_lightning.modules.pixels import get_pixels
 from synth2_lightning.nn.perceptual import FeatureExtractor, perceptual_distance
-from synth2_lightning.types import ImageTextBatch, Pixels, Reconstruction
+from synth2_lightning.types import ImageTextBatch, Reconstruction
 
 
 class ReconstructionOutput(TypedDict):
@@ -95,7 +96,7 @@ class TokenizerModule(BaseModule):
 
     def training_step(self, batch: ImageTextBatch, batch_idx: int) -> Tensor:
         """Return the loss; log its terms, the codebook perplexity, and the number of re-initialized codes."""
-        reconstruction = self.tokenizer.reconstruct(_pixels(batch))
+        reconstruction = self.tokenizer.reconstruct(get_pixels(batch, "TokenizerModule"))
         losses = self.compute_losses(reconstruction)
         for name, value in losses.items():
             self.log(f"train/{name}", value.detach(), prog_bar=name == "loss", batch_size=len(batch))
@@ -112,14 +113,14 @@ class TokenizerModule(BaseModule):
         return self._evaluate(batch, "test")
 
     def on_fit_end(self) -> None:
-        """Write the trained tokenizer."""
+        """Run at the end of a fit: writes the trained tokenizer."""
         check_finite_weights(self)
         folder = Path(self.trainer.log_dir or self.trainer.default_root_dir) / "tokenizer"  # log_dir is collective
         if self.trainer.is_global_zero:
             self.tokenizer.export(folder)
 
     def _evaluate(self, batch: ImageTextBatch, stage: str) -> ReconstructionOutput:
-        reconstruction = self.tokenizer.reconstruct(_pixels(batch))
+        reconstruction = self.tokenizer.reconstruct(get_pixels(batch, "TokenizerModule"))
         losses = self.compute_losses(reconstruction)
         for name, value in losses.items():
             self.log(f"{stage}/{name}", value, prog_bar=name == "loss", batch_size=len(batch), sync_dist=True)
@@ -128,12 +129,3 @@ class TokenizerModule(BaseModule):
         self.log(f"{stage}/perplexity", self.eval_perplexity, on_step=False, on_epoch=True)
         self.log(f"{stage}/used_codes", self.eval_usage, on_step=False, on_epoch=True)
         return ReconstructionOutput(loss=losses["loss"], reconstruction=reconstruction)
-
-
-def _pixels(batch: ImageTextBatch) -> Pixels:
-    if not isinstance(batch.image, Pixels):
-        raise TypeError(
-            f"TokenizerModule got {type(batch.image).__name__}; expected Pixels, because a tokenizer is trained on "
-            "images. Use datamodules.real.RealDataModule."
-        )
-    return batch.image

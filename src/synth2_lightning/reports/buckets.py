@@ -33,8 +33,6 @@ UNDECIDED, FREE, BLOCKED, KEPT, DROPPED = range(5)
 _ROWS_PER_SHARD = 500_000  # about 100 MB of captions, sorted by one worker
 _NO_ROWS = np.empty(0, np.int64)
 
-Verdicts = npt.NDArray[np.int8]
-
 
 def find_near_duplicates(near: NearDuplicates, partitions: Any, num_rows: int, num_workers: int) -> Ints:
     """Return the sorted row numbers of captions that are near duplicates of an earlier kept one.
@@ -115,9 +113,6 @@ def judge_buckets(buckets: pa.Table, near: NearDuplicates, kept: Ints, dropped: 
         kept: Rows that are decided as kept.
         dropped: Rows that are decided as dropped.
 
-    Returns:
-        A table with the columns ``row`` and ``verdict``.
-
     Example:
         >>> buckets = pa.table({"rows": [[2, 9]], "captions": [["A fox.", "a fox"]]})
         >>> judge_buckets(buckets, NearDuplicates(), kept=np.array([2]), dropped=np.array([])).to_pylist()
@@ -177,14 +172,9 @@ def _assign_buckets(batch: pa.Table, near: NearDuplicates, num_shards: int) -> I
         yield from assign_buckets(cloudpickle.loads(item), near, num_shards)
 
 
-def _collect(verdicts: Any) -> tuple[Ints, Verdicts]:
+def _collect(verdicts: Any) -> tuple[Ints, npt.NDArray[np.int8]]:
     """Return the distinct rows, and the maximum status of each over its buckets."""
-    rows, statuses = [_NO_ROWS], [np.empty(0, np.int8)]
-    for batch in verdicts.iter_batches(batch_size=None, batch_format="pyarrow"):
-        rows.append(batch["row"].to_numpy())
-        statuses.append(batch["verdict"].to_numpy())
-    all_rows, all_statuses = np.concatenate(rows), np.concatenate(statuses)
-    order = np.lexsort((all_statuses, all_rows))
-    distinct, firsts = np.unique(all_rows[order], return_index=True)
-    lasts = np.append(firsts[1:], len(order)) - 1 if len(order) else firsts
-    return distinct, all_statuses[order][lasts]
+    none = pa.table({"row": _NO_ROWS, "verdict": np.empty(0, np.int8)})
+    batches = verdicts.iter_batches(batch_size=None, batch_format="pyarrow")
+    table = pa.concat_tables([none, *batches]).group_by("row").aggregate([("verdict", "max")])
+    return table["row"].to_numpy(), table["verdict_max"].to_numpy()

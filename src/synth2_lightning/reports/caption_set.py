@@ -31,10 +31,6 @@ class RowCounts:
         num_captions: Number of captions that are not blank.
         class_sizes: Number of captions by class name, in the order of the rows; the name is empty if unknown.
         num_long: Number of captions that are truncated for measurements.
-
-    Example:
-        >>> RowCounts(3, 2, Counter({"fox": 2})).num_captions
-        2
     """
 
     num_rows: int = 0
@@ -136,14 +132,7 @@ class _SampleCaptions:
 
 
 def count_rows(partition: Partition) -> RowCounts:
-    """Return the counts of a partition.
-
-    Example:
-        >>> import pyarrow as pa
-        >>> from synth2_lightning.reports.partitions import TablePartition
-        >>> count_rows(TablePartition(pa.table({"caption": ["a fox", ""]})))
-        RowCounts(num_rows=2, num_captions=1, class_sizes=Counter({'': 1}), num_long=0)
-    """
+    """Return the counts of a partition."""
     counts = RowCounts()
     for _, rows in partition.read(["caption", "class_name"]):
         captions = list_captions(rows)

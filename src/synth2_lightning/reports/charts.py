@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from synth2_lightning.metrics.balance import measure_balance
 from synth2_lightning.reports.comparison import Comparison
 
 if TYPE_CHECKING:
@@ -70,11 +71,7 @@ def draw_lengths(axes: "Axes", comparison: Comparison) -> None:
 
 def draw_own_clusters(axes: "Axes", comparison: Comparison) -> None:
     """Plot the cluster sizes of each set's own clusters, largest first."""
-    labels = [
-        f"{one.captions.name}: top-5 {one.own_balance.top_five_fraction:.1%}, {one.own_balance.entropy:.2f} bits"
-        for one in comparison.sets
-    ]
-    _draw_bars(axes, [one.own_sizes for one in comparison.sets], comparison.sample_size, labels)
+    _draw_bars(axes, comparison, [one.own_sizes for one in comparison.sets])
     num = len(comparison.sets[0].own_sizes)
     axes.set_xticks(range(num), [str(rank + 1) for rank in range(num)], fontsize=8)
     axes.set(title="Own clusters of each set", xlabel="cluster, by size", ylabel="% of captions")
@@ -83,12 +80,7 @@ def draw_own_clusters(axes: "Axes", comparison: Comparison) -> None:
 
 def draw_common_clusters(axes: "Axes", comparison: Comparison) -> None:
     """Plot the sizes of the common clusters in each set."""
-    labels = [
-        f"{one.captions.name}: top-5 {balance.top_five_fraction:.1%}, {balance.entropy:.2f} bits"
-        for one in comparison.sets
-        if (balance := one.common_balance)
-    ]
-    _draw_bars(axes, [one.common_sizes for one in comparison.sets], comparison.sample_size, labels)
+    _draw_bars(axes, comparison, [one.common_sizes for one in comparison.sets])
     names = [" ".join(topic.words[:2]) for topic in comparison.topics]
     axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor", fontsize=9)
     axes.set(title="Common clusters", ylabel="% of captions")
@@ -102,13 +94,8 @@ def draw_class_balance(axes: "Axes", comparison: Comparison) -> None:
         if one.statistics.classes:
             sizes = np.sort(list(one.statistics.classes.values()))
             percentages = np.concatenate([[0], 100 * np.cumsum(sizes) / sizes.sum()])
-            axes.plot(
-                np.linspace(0, 100, len(percentages)),
-                percentages,
-                color=color_of(number),
-                linewidth=1.8,
-                label=one.captions.name,
-            )
+            x = np.linspace(0, 100, len(percentages))
+            axes.plot(x, percentages, color=color_of(number), linewidth=1.8, label=one.captions.name)
     axes.set(title="Class balance (Lorenz curve)", xlabel="% of classes, smallest first", ylabel="% of captions")
     axes.set(xlim=(0, 100), ylim=(0, 100))
     axes.legend()
@@ -125,13 +112,8 @@ def draw_branches(axes: "Axes", comparison: Comparison) -> None:
     height = 0.8 / len(percentages)
     for number, (one, values) in enumerate(zip(comparison.sets, percentages, strict=True)):
         rows = np.arange(len(branches)) + (number - (len(percentages) - 1) / 2) * height
-        axes.barh(
-            rows,
-            [values.get(branch, 0) for branch in branches],
-            height,
-            color=color_of(number),
-            label=one.captions.name,
-        )
+        widths = [values.get(branch, 0) for branch in branches]
+        axes.barh(rows, widths, height, color=color_of(number), label=one.captions.name)
     axes.set_yticks(range(len(branches)), branches)
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
@@ -143,17 +125,9 @@ def draw_map(axes: "Axes", comparison: Comparison) -> None:
     """Plot captions as points, labeled with the typical words of the common clusters."""
     plane = comparison.map
     for number, one in enumerate(comparison.sets):
-        points = plane.positions[plane.sets == number].numpy()
-        axes.scatter(
-            points[:, 0],
-            points[:, 1],
-            s=14,
-            color=color_of(number),
-            alpha=0.55,
-            linewidths=0,
-            label=one.captions.name,
-            gid=MAP_GROUP.format(number),
-        )
+        x, y = plane.positions[plane.sets == number].numpy().T
+        label, group = one.captions.name, MAP_GROUP.format(number)
+        axes.scatter(x, y, s=14, color=color_of(number), alpha=0.55, linewidths=0, label=label, gid=group)
     _label_topics(axes, comparison)
     axes.set(title="Caption map (t-SNE)", xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
@@ -188,10 +162,13 @@ def _label_topics(axes: "Axes", comparison: Comparison) -> None:
         axes.text(x, y, text, fontsize=10, ha="center", va="center", color="#111111", bbox=box)
 
 
-def _draw_bars(axes: "Axes", sizes: Sequence[Sequence[int]], total: int, labels: Sequence[str]) -> None:
+def _draw_bars(axes: "Axes", comparison: Comparison, sizes: Sequence[Sequence[int]]) -> None:
     width = 0.8 / len(sizes)
-    for number, (row, label) in enumerate(zip(sizes, labels, strict=True)):
+    for number, (one, row) in enumerate(zip(comparison.sets, sizes, strict=True)):
+        balance = measure_balance(row)
+        label = f"{one.captions.name}: top-5 {balance.top_five_fraction:.1%}, {balance.entropy:.2f} bits"
         places = np.arange(len(row)) + (number - (len(sizes) - 1) / 2) * width
-        axes.bar(places, 100 * np.asarray(row) / total, width, color=color_of(number), label=label)
+        percentages = 100 * np.asarray(row) / comparison.sample_size
+        axes.bar(places, percentages, width, color=color_of(number), label=label)
     axes.grid(visible=False, axis="x")
     axes.margins(x=0.01, y=0.22)  # space for the legend above the bars

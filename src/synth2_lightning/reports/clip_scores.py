@@ -28,22 +28,13 @@ class ImageFolder:
     Args:
         location: Folder of the ``file_name`` entries in the references.
         encoder: CLIP encoder; loaded when needed.
-
-    Example:
-        >>> from synth2_lightning.encoders.open_clip import OpenClipImageTextEncoder
-        >>> ImageFolder("val2014", OpenClipImageTextEncoder("ViT-B-32-quickgelu", "openai")).location
-        'val2014'
     """
 
     location: str
     encoder: ImageTextEncoder
 
     def find(self, references: str, keys: Sequence[str]) -> dict[str, Path]:
-        """Return the file of each image.
-
-        Args:
-            references: Location of COCO captions.
-            keys: Image ids.
+        """Return the file of each image, by the file names in COCO captions.
 
         Raises:
             FileNotFoundError: If the folder or an image does not exist.

@@ -16,7 +16,7 @@ from synth2_lightning.reports.comparison import compare_sets
 from synth2_lightning.reports.deduplication import remove_near_duplicates
 from synth2_lightning.reports.engine import CaptionEngine
 from synth2_lightning.reports.groups import group_by_class, group_by_cluster
-from synth2_lightning.reports.measures import list_measures
+from synth2_lightning.reports.measures import tabulate
 from synth2_lightning.reports.page import write_report
 from synth2_lightning.reports.rows import check_no_caption_set
 from synth2_lightning.reports.selection import Selection, select_rows, write_selection
@@ -33,18 +33,10 @@ def report_on_sets(
     console: Console | None = None,
     engine: CaptionEngine | None = None,
 ) -> None:
-    """Compare caption sets, print a table of measures, and write the report.
+    """Compare caption sets, print a table of measures, and write the report to a folder.
 
-    Args:
-        locations: Caption sets, see :func:`read_caption_set`.
-        folder: Output folder.
-        encoder: Sentence encoder.
-        num_clusters: Number of clusters; 20 in the paper.
-        sample: Maximum number of captions per set to compare.
-        seed: Seed of samples and clusters.
-        evaluation: Caption set to measure overlap with, such as test captions.
-        console: Console for messages.
-        engine: Processes the set; by default in this process.
+    Sets are given as for :func:`read_caption_set`; the other arguments are those of :func:`compare_sets`. The engine
+    processes the sets; by default they are processed in this process.
     """
     console = console or MessageConsole()
     with lock_folder(folder):
@@ -54,8 +46,8 @@ def report_on_sets(
         table = Table("measure", box=None)
         for one in comparison.sets:
             table.add_column(Text(one.captions.name), justify="right")
-        for measure in list_measures(comparison.sets):
-            table.add_row(measure.label, *(measure.format(one) for one in comparison.sets))
+        for measure, values in tabulate(comparison.sets):
+            table.add_row(measure.label, *values)
         console.print(table)
         console.print(f"The report is at {write_report(comparison, folder)}", soft_wrap=True)
 
@@ -69,23 +61,17 @@ def select_by_class(
     console: Console | None = None,
     engine: CaptionEngine | None = None,
 ) -> None:
-    """Select a subset of a caption set, balanced over all classes or the largest ones.
+    """Select a subset of a caption set, balanced over all classes or the largest ones, and write it to a folder.
 
-    Args:
-        location: Caption set, see :func:`read_caption_set`.
-        folder: Output folder.
-        num: Number of captions to select.
-        num_groups: Select from this number of largest classes; from all by default.
-        seed: Seed of the sample in each class.
-        console: Console for messages.
-        engine: Processes the set; by default in this process.
+    The set is given as for :func:`read_caption_set`; ``num``, ``num_groups`` and ``seed`` are those of
+    :func:`select_rows`. The engine processes the set; by default it is processed in this process.
     """
     with lock_folder(folder):
         check_no_caption_set(folder)
         captions = read_caption_set(location, engine)
         selection = select_rows(group_by_class(captions), num, num_groups, seed)
         write_selection(captions, selection, {"groups": "class", "num_groups": num_groups, "seed": seed}, folder)
-    _show(selection, folder, console or MessageConsole())
+    _print_balance(selection, folder, console or MessageConsole())
 
 
 def select_by_cluster(
@@ -101,16 +87,7 @@ def select_by_cluster(
 ) -> None:
     """Select a subset of a caption set, balanced over all clusters of its embeddings or the largest ones.
 
-    Args:
-        location: Caption set, see :func:`read_caption_set`.
-        folder: Output folder.
-        num: Number of captions to select.
-        encoder: Sentence encoder.
-        num_clusters: Number of clusters.
-        num_groups: Select from this number of largest clusters; from all by default.
-        seed: Seed of the clusters and of the sample in each.
-        console: Console for messages.
-        engine: Processes the set; by default in this process.
+    The arguments are those of :func:`select_by_class`, and encoder, number and seed of the clusters.
     """
     console = console or MessageConsole()
     with lock_folder(folder):
@@ -118,15 +95,9 @@ def select_by_cluster(
         captions = read_caption_set(location, engine)
         groups = group_by_cluster(captions, encoder, num_clusters, seed, console)
         selection = select_rows(groups, num, num_groups, seed)
-        how = {
-            "groups": "clusters",
-            "num_clusters": num_clusters,
-            "encoder": encoder.name,
-            "num_groups": num_groups,
-            "seed": seed,
-        }
-        write_selection(captions, selection, how, folder)
-    _show(selection, folder, console)
+        clusters = {"groups": "clusters", "num_clusters": num_clusters, "encoder": encoder.name}
+        write_selection(captions, selection, {**clusters, "num_groups": num_groups, "seed": seed}, folder)
+    _print_balance(selection, folder, console)
 
 
 def deduplicate(
@@ -136,15 +107,7 @@ def deduplicate(
     console: Console | None = None,
     engine: CaptionEngine | None = None,
 ) -> None:
-    """Write a caption set without near duplicates of earlier captions.
-
-    Args:
-        location: Caption set, see :func:`read_caption_set`.
-        folder: Output folder.
-        near: Near-duplicate criterion.
-        console: Console for messages.
-        engine: Processes the set; by default in this process.
-    """
+    """Write a caption set without near duplicates of earlier captions; see :func:`select_by_class`."""
     with lock_folder(folder):
         check_no_caption_set(folder)
         captions = read_caption_set(location, engine)
@@ -155,7 +118,7 @@ def deduplicate(
     )
 
 
-def _show(selection: Selection, folder: Path, console: Console) -> None:
+def _print_balance(selection: Selection, folder: Path, console: Console) -> None:
     table = Table("", "before", "after", box=None)
     before, after = selection.balance_before, selection.balance_after
     table.add_row("captions", f"{sum(selection.sizes_before.values()):,d}", f"{len(selection.rows):,d}")

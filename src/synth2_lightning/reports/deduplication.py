@@ -1,34 +1,26 @@
 """Removal of near duplicates from a caption set."""
 
-import json
 from pathlib import Path
 
 import pyarrow as pa
 
 from synth2_lightning.filters.duplicates import REASON_NEAR, NearDuplicates
-from synth2_lightning.io.atomic import write_atomically
+from synth2_lightning.io.atomic import write_json
 from synth2_lightning.reports.caption_set import MANIFEST, CaptionSet
-from synth2_lightning.reports.rows import check_no_caption_set, drop_rows, split_rows, take_rows, write_rows
+from synth2_lightning.reports.rows import drop_rows, split_rows, take_rows, write_rows
 from synth2_lightning.shards.caption_set import REJECTED
 from synth2_lightning.sources.caption_files import CAPTION_SET_TABLE
 
 
 def remove_near_duplicates(captions: CaptionSet, near: NearDuplicates, folder: Path) -> int:
-    """Write a caption set without near duplicates, the rejected captions with reasons, and a manifest.
-
-    Args:
-        captions: The set; blank captions are dropped.
-        near: Near-duplicate criterion.
-        folder: Output folder.
+    """Write a caption set without near duplicates and blank captions, the rejected captions, and a manifest.
 
     Returns:
         The number of kept captions.
 
     Raises:
-        FileExistsError: If the folder contains a caption set.
         OSError: If the folder cannot be written to.
     """
-    check_no_caption_set(folder)
     name = type(near).__name__
     parts = split_rows(captions.partitions, captions.engine.find_near_duplicates(near, captions.partitions))
     num_kept = write_rows(captions.engine.map(drop_rows, parts), folder / CAPTION_SET_TABLE)
@@ -43,8 +35,7 @@ def remove_near_duplicates(captions: CaptionSet, near: NearDuplicates, folder: P
         "filters": [{**count, "num_by_reason": {REASON_NEAR: num_rejected}, "settings": near.provenance()}],
         "manifest_of_source": captions.manifest,
     }
-    text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
-    write_atomically(folder / MANIFEST, lambda path: path.write_text(text, "utf-8"))
+    write_json(folder / MANIFEST, manifest)
     return num_kept
 
 

@@ -18,13 +18,7 @@ BATCH_SIZE = 64
 def embed_captions(
     encoder: TextEncoder, captions: Sequence[str], label: str, console: Console
 ) -> Float[Tensor, "captions dim"]:
-    """Return caption embeddings as unit vectors, and show a progress bar.
-
-    Args:
-        encoder: Loaded sentence encoder.
-        captions: At least one caption; none is blank.
-        label: Label of the progress bar.
-        console: Console of the progress bar.
+    """Return embeddings of captions, none of which is blank, as unit vectors, and show a progress bar.
 
     Example:
         >>> from synth2_lightning.testing import TinyTextEncoder

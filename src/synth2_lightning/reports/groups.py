@@ -5,7 +5,7 @@ nearest center. Memory is independent of the size of the set, and partitions are
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,15 +89,6 @@ def group_by_class(captions: CaptionSet) -> Groups:
 
     Raises:
         ValueError: If no row has a class name.
-
-    Example:
-        >>> import pyarrow as pa
-        >>> from pathlib import Path
-        >>> from synth2_lightning.reports.caption_set import count_captions
-        >>> from synth2_lightning.reports.partitions import TablePartition
-        >>> rows = pa.table({"caption": ["a fox", "a dog"], "class_name": ["fox", "dog"]})
-        >>> group_by_class(count_captions("animals", Path(), [TablePartition(rows)])).names
-        ['fox', 'dog']
     """
     names = [name for name, _ in captions.counts.class_sizes.most_common()]
     if not any(names):
@@ -106,7 +97,7 @@ def group_by_class(captions: CaptionSet) -> Groups:
             "select by clusters."
         )
     label = _LabelByClass({name: number for number, name in enumerate(names)})
-    return Groups(names, _join(captions.engine.map(label, captions.partitions)))
+    return Groups(names, np.concatenate(list(captions.engine.map(label, captions.partitions))))
 
 
 def group_by_cluster(
@@ -139,13 +130,9 @@ def group_by_cluster(
         parts.append(labels)
         for count, more in zip(words, counts, strict=True):
             count.update(more)
-    groups = Groups([""] * num_clusters, _join(parts))
+    groups = Groups([""] * num_clusters, np.concatenate(parts))
     order = np.argsort(-np.asarray(groups.sizes), kind="stable")
     typical = name_groups([words[number] for number in order])
     names = [" ".join([str(number), *some]) for number, some in enumerate(typical, start=1)]
     ranks = np.append(np.argsort(order), NO_GROUP).astype(np.int32)  # index -1 selects the last element
     return Groups(names, ranks[groups.labels])
-
-
-def _join(parts: Iterable[Labels]) -> Labels:
-    return np.concatenate(list(parts))

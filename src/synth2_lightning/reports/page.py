@@ -1,6 +1,5 @@
 """Writing of a report as a self-contained HTML page, a PNG image and JSON."""
 
-import json
 from importlib.resources import files
 from io import StringIO
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from synth2_lightning import __version__
-from synth2_lightning.io.atomic import write_atomically
+from synth2_lightning.io.atomic import write_atomically, write_json
 from synth2_lightning.io.extras import require_extra
 from synth2_lightning.reports.charts import (
     MAP_GROUP,
@@ -20,7 +19,7 @@ from synth2_lightning.reports.charts import (
     list_charts,
 )
 from synth2_lightning.reports.comparison import ComparedSet, Comparison
-from synth2_lightning.reports.measures import MEASURES, list_measures
+from synth2_lightning.reports.measures import compute_measures, tabulate
 from synth2_lightning.reports.partitions import MAX_CHARACTERS
 
 _SVG = "http://www.w3.org/2000/svg"
@@ -28,22 +27,14 @@ _XLINK = "http://www.w3.org/1999/xlink"
 
 
 def write_report(comparison: Comparison, folder: Path) -> Path:
-    """Write ``report.html``, ``report.png`` and ``report.json``.
+    """Write ``report.html``, ``report.png`` and ``report.json``, and return the path of the page.
 
     The page has no scripts and no external resources; captions are escaped.
-
-    Args:
-        comparison: Data of the report.
-        folder: Output folder; existing reports are replaced.
-
-    Returns:
-        Path of the HTML page.
 
     Raises:
         OSError: If the folder cannot be written to. Each file is written atomically.
     """
-    numbers = json.dumps(describe(comparison), indent=2, ensure_ascii=False) + "\n"
-    write_atomically(folder / "report.json", lambda draft: draft.write_text(numbers, "utf-8"))
+    write_json(folder / "report.json", describe(comparison))
     with chart_style():
         write_atomically(folder / "report.png", lambda draft: _write_image(comparison, draft))
         page = _render_page(comparison)
@@ -69,7 +60,7 @@ def _describe_set(one: ComparedSet) -> dict[str, Any]:
         "name": one.captions.name,
         "num_blank": one.captions.num_blank,
         "num_cut": one.captions.counts.num_long,
-        "figures": {measure.key: measure.get(one) for measure in MEASURES},
+        "figures": compute_measures(one),
         "lengths": one.statistics.words.lengths,
         "own_cluster_sizes": one.own_sizes,
         "common_cluster_sizes": one.common_sizes,
@@ -88,7 +79,7 @@ def _render_page(comparison: Comparison) -> str:
     template = environment.from_string(files(__package__).joinpath("page.html.jinja").read_text("utf-8"))
     return template.render(
         comparison=comparison,
-        measures=list_measures(comparison.sets),
+        measures=tabulate(comparison.sets),
         charts=[_draw_svg(chart, comparison, 6.4, 4.0) for chart in list_charts(comparison)],
         common_clusters=_draw_svg(draw_common_clusters, comparison, 12.0, 4.6),
         map=_add_tooltips(_draw_svg(draw_map, comparison, 12.0, 8.4), comparison),

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
@@ -39,7 +39,7 @@ class Partition(ABC):
         """
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class TablePartition(Partition):
     """Rows in memory.
 
@@ -50,11 +50,11 @@ class TablePartition(Partition):
 
     table: pa.Table
     first_row: int = 0
+    num_rows: int = field(init=False)
 
-    @property
-    def num_rows(self) -> int:  # type: ignore[override]
-        """Number of rows."""
-        return int(self.table.num_rows)
+    def __post_init__(self) -> None:
+        """Count the rows."""
+        self.num_rows = len(self.table)
 
     def read(self, columns: Sequence[str] | None = None) -> Iterator[tuple[int, pa.Table]]:
         """Slice the rows."""
@@ -126,12 +126,7 @@ def list_captions(rows: pa.Table) -> list[str]:
 
 
 def truncate_captions(rows: pa.Table) -> list[str]:
-    """Return the captions truncated to ``MAX_CHARACTERS``, which limits the time for pages of text among captions.
-
-    Example:
-        >>> [len(beginning) for beginning in truncate_captions(pa.table({"caption": ["a fox", "fo" * 10_000]}))]
-        [5, 2000]
-    """
+    """Return the captions truncated to ``MAX_CHARACTERS``, which limits the time for pages of text among captions."""
     return [caption[:MAX_CHARACTERS].rstrip() for caption in list_captions(rows)]
 
 

@@ -27,10 +27,6 @@ class ScoredPairs:
         num_missing: Number of images without a prediction.
         num_unknown: Number of predicted ids without references.
         num_duplicates: Number of predictions beyond the first one of an id.
-
-    Example:
-        >>> ScoredPairs({"1": "a dog"}, {"1": ["a dog"]}, num_missing=2, num_unknown=0, num_duplicates=0).num_missing
-        2
     """
 
     hypotheses: dict[str, str]

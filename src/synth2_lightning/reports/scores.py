@@ -1,7 +1,6 @@
 """Implementation of ``synth2 score``: caption metrics, a table, and a protocol card."""
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from synth2_lightning.io.atomic import write_atomically
+from synth2_lightning.io.atomic import write_json
 from synth2_lightning.io.console import MessageConsole
 from synth2_lightning.io.locations import resolve
 from synth2_lightning.metrics.bleu import bleu
@@ -40,12 +39,7 @@ def score_captions(
     references: Mapping[str, Sequence[str]],
     frequencies: DocumentFrequencies | None = None,
 ) -> dict[str, float]:
-    """Return all caption metrics that do not require Java.
-
-    Args:
-        hypotheses: Generated caption by key.
-        references: Reference captions by key.
-        frequencies: Document frequencies for CIDEr; by default, they are counted in ``references``.
+    """Return all caption metrics that do not require Java; see :func:`cider` for the arguments.
 
     Returns:
         Scores by name, in [0, 1] (CIDEr-D in [0, 10]); papers report them times 100.
@@ -83,16 +77,13 @@ def score_predictions(
             (``.jsonl``).
         references: Location of COCO captions.
         out: JSON file for the protocol card.
-        missing: Treatment of images without a prediction, see :func:`join_predictions`.
-        unknown: Treatment of predictions without references.
-        duplicates: Treatment of several predictions of one image.
+        missing: See :func:`join_predictions`.
+        unknown: See :func:`join_predictions`.
+        duplicates: See :func:`join_predictions`.
         document_frequencies: Location of stored document frequencies (``.parquet``), or of COCO captions to count.
         java_metrics: Additional metrics: ``METEOR``, ``SPICE``.
         compare_java: Also score with pycocoevalcap and its Java tokenizer, and print the differences.
         images: Image folder for CLIPScore and RefCLIPScore; requires ``file_name`` entries in the references.
-
-    Returns:
-        The protocol card.
 
     Raises:
         FileNotFoundError: If a file, an image, Java, or a Java library is missing.
@@ -135,7 +126,7 @@ def score_predictions(
     }
     _print_scores(card, console)
     if out is not None:
-        _write(out, card)
+        write_json(out, card)
         console.print(f"The protocol card is at {out}", soft_wrap=True)
     return card
 
@@ -191,14 +182,9 @@ def _print_scores(card: Mapping[str, Any], console: Console) -> None:
         table.add_row(name, *cells)
     console.print(table)
     console.print(f"{card['num_images']} images with {card['num_references']} references")
-    for kind in ("missing", "unknown", "duplicates"):
-        if card[kind]["count"]:
-            console.print(f"{kind}: {card[kind]['count']}, treated as {card[kind]['treated']!r}")
+    for mismatch in ("missing", "unknown", "duplicates"):
+        if card[mismatch]["count"]:
+            console.print(f"{mismatch}: {card[mismatch]['count']}, treated as {card[mismatch]['treated']!r}")
     if clip := card["clip"]:
         settings = ", ".join(f"{name} {value!r}" for name, value in clip.items())
         console.print(f"CLIPScore settings: {settings}", soft_wrap=True)
-
-
-def _write(path: Path, card: Mapping[str, Any]) -> None:
-    text = json.dumps(card, indent=2, ensure_ascii=False) + "\n"
-    write_atomically(path, lambda draft: draft.write_text(text, "utf-8"))

@@ -4,7 +4,6 @@ Synth² (arXiv 2403.07750) finds that synthetic pairs help more if their caption
 narrow selections of equal size from one set measure this effect.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from synth2_lightning.io.atomic import write_atomically
+from synth2_lightning.io.atomic import write_json
 from synth2_lightning.metrics.balance import Balance, measure_balance
 from synth2_lightning.metrics.ngrams import Ints
 from synth2_lightning.reports.caption_set import MANIFEST, CaptionSet
 from synth2_lightning.reports.groups import NO_GROUP, Groups, Labels
-from synth2_lightning.reports.rows import check_no_caption_set, split_rows, take_rows, write_rows
+from synth2_lightning.reports.rows import split_rows, take_rows, write_rows
 from synth2_lightning.reports.sampling import Priorities, bound_priorities, compute_priorities
 from synth2_lightning.sources.caption_files import CAPTION_SET_TABLE
 
@@ -32,11 +31,6 @@ class Selection:
         rows: Sorted row numbers.
         sizes_before: Number of captions per group in the set, largest first.
         sizes_after: Number of captions per group in the selection, in the same order.
-
-    Example:
-        >>> groups = Groups(["dog", "cat", "fox"], np.array([0] * 5 + [1] * 2 + [2], np.int32))
-        >>> select_rows(groups, num=5).sizes_after
-        {'dog': 2, 'cat': 2, 'fox': 1}
     """
 
     rows: Ints
@@ -70,6 +64,8 @@ def select_rows(groups: Groups, num: int, num_groups: int | None = None, seed: i
 
     Example:
         >>> groups = Groups(["dog", "cat", "fox"], np.array([0] * 5 + [1] * 2 + [2], np.int32))
+        >>> select_rows(groups, num=5).sizes_after
+        {'dog': 2, 'cat': 2, 'fox': 1}
         >>> select_rows(groups, num=4, num_groups=1).sizes_after
         {'dog': 4, 'cat': 0, 'fox': 0}
     """
@@ -140,19 +136,11 @@ def fill_groups(sizes: Sequence[int], num: int) -> list[int]:
 
 
 def write_selection(captions: CaptionSet, selection: Selection, settings: dict[str, Any], folder: Path) -> None:
-    """Write a selection as a caption set: unmodified rows in their order, and a manifest.
-
-    Args:
-        captions: The original set.
-        selection: The selected rows.
-        settings: JSON-serializable settings of the selection.
-        folder: Output folder.
+    """Write a selection as a caption set: unmodified rows in their order, and a manifest with the settings.
 
     Raises:
-        FileExistsError: If the folder contains a caption set.
         OSError: If the folder cannot be written to.
     """
-    check_no_caption_set(folder)
     groups = [
         {"name": name, "num_before": size, "num_after": selection.sizes_after[name]}
         for name, size in selection.sizes_before.items()
@@ -168,5 +156,4 @@ def write_selection(captions: CaptionSet, selection: Selection, settings: dict[s
     }
     parts = [part for part in split_rows(captions.partitions, selection.rows) if len(part[1])]
     write_rows(captions.engine.map(take_rows, parts), folder / CAPTION_SET_TABLE)
-    text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
-    write_atomically(folder / MANIFEST, lambda path: path.write_text(text, "utf-8"))
+    write_json(folder / MANIFEST, manifest)

@@ -135,7 +135,7 @@ def _check_raises(call: Callable[[], object], rule: str) -> None:
 def _check_gradients(encoder: TextEncoder, texts: list[str], atol: float) -> None:
     trainable = {name: parameter for name, parameter in encoder.named_parameters() if parameter.requires_grad}
     if trainable:
-        torch.autograd.backward(encoder.encode(texts)[0].square().sum())
+        encoder.encode(texts)[0].square().sum().backward()
         unused = [name for name, parameter in trainable.items() if parameter.grad is None]
         encoder.zero_grad()
         assert not unused, f"trainable: no gradient reaches {', '.join(unused)}; DDP would raise on unused parameters"
