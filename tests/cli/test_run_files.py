@@ -6,7 +6,7 @@ from synth2_lightning.cli import main
 from synth2_lightning.cli.run_files import find_run_files, run_file_folder, split_trust, typed_names
 
 
-def test_configs_lie_at_the_top_of_a_checkout() -> None:
+def test_configs_are_at_the_top_of_a_checkout() -> None:
     assert (run_file_folder() / "mixed.yaml").is_file()
 
 

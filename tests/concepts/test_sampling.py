@@ -15,7 +15,7 @@ CONCEPTS = [
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_a_draw_is_a_function_of_its_arguments_and_begins_like_a_shorter_one(sampler: ConceptSampler) -> None:
+def test_a_sample_is_a_function_of_its_arguments_and_begins_like_a_shorter_one(sampler: ConceptSampler) -> None:
     long = sampler.sample(CONCEPTS, 50, seed=3)
     assert sampler.sample(CONCEPTS, 50, seed=3) == long
     assert [sampler.sample(CONCEPTS, count, seed=3) for count in (0, 1, 7, 20)] == [long[:n] for n in (0, 1, 7, 20)]
@@ -23,19 +23,19 @@ def test_a_draw_is_a_function_of_its_arguments_and_begins_like_a_shorter_one(sam
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_nothing_to_draw_from_is_refused(sampler: ConceptSampler) -> None:
+def test_a_source_without_concepts_is_refused(sampler: ConceptSampler) -> None:
     with pytest.raises(ValueError, match=r"no concept\b"):
         sampler.sample([], 3, seed=0)
 
 
-def test_uniform_draws_have_every_concept_once_before_any_comes_twice() -> None:
+def test_uniform_samples_have_every_concept_once_before_any_twice() -> None:
     drawn = UniformSampling().sample(CONCEPTS, 24, seed=0)
     passes = [drawn[start : start + 8] for start in (0, 8, 16)]
     assert all(sorted(one) == list(range(8)) for one in passes)
     assert passes[0] != passes[1]
 
 
-def test_balanced_draws_take_turns_and_pass_through_each_branch() -> None:
+def test_balanced_samples_alternate_and_cycle_through_each_branch() -> None:
     drawn = BalancedSampling().sample(CONCEPTS, 30, seed=0)
     for start in range(0, 30, 3):
         assert {BRANCHES[index] for index in drawn[start : start + 3]} == {"animal", "plant", "food"}
@@ -50,12 +50,12 @@ def test_small_branches_take_one_turn_together() -> None:
 
 
 @pytest.mark.parametrize(("exponent", "fraction"), [(1.0, 8 / 36), (0.0, 1 / 8), (2.0, 64 / 204)])
-def test_weighted_draws_follow_the_weights(exponent: float, fraction: float) -> None:
+def test_weighted_samples_follow_the_weights(exponent: float, fraction: float) -> None:
     drawn = WeightedSampling(exponent).sample(CONCEPTS, 20_000, seed=0)
     assert drawn.count(7) / 20_000 == pytest.approx(fraction, abs=0.01)
 
 
-def test_samplers_say_their_arguments() -> None:
+def test_samplers_record_their_arguments() -> None:
     assert [sampler.provenance() for sampler in SAMPLERS[1:]] == [
         {"sampler": "balanced", "min_concepts": 1},
         {"sampler": "balanced", "min_concepts": 3},

@@ -89,7 +89,7 @@ def test_every_split_is_read(make_source: MakeSource, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("num_workers", "stop_after"), [(0, 2), (0, 3), (2, 5)])
-def test_a_resumed_run_goes_on_with_the_next_batch(
+def test_a_resumed_run_starts_with_the_next_batch(
     make_source: MakeSource, tmp_path: Path, num_workers: int, stop_after: int
 ) -> None:
     def make_data() -> RealDataModule:
@@ -106,7 +106,7 @@ def test_a_resumed_run_goes_on_with_the_next_batch(
     assert resumed.seen == straight.seen[stop_after:]
 
 
-def test_limited_and_reloaded_epochs_go_on_where_they_ended(make_source: MakeSource, tmp_path: Path) -> None:
+def test_limited_and_reloaded_epochs_start_where_the_last_one_ended(make_source: MakeSource, tmp_path: Path) -> None:
     data = RealDataModule(make_source(6), batch_size=4, image_size=8, num_workers=0)
     straight, limited = KeyKeeper(), KeyKeeper()
     make_trainer(tmp_path).fit(straight, data)
@@ -138,7 +138,7 @@ def test_bad_images_are_counted_over_the_run(
         make_trainer(tmp_path).fit(KeyKeeper(), strict)
 
 
-def test_evaluation_splits_are_not_learnt_from() -> None:
+def test_evaluation_splits_are_not_trained_on() -> None:
     data = RealDataModule(train=ScenesSource("test", num_images=4), val=ScenesSource("val", num_images=4))
     with pytest.raises(ValueError, match=r"'scenes'.*evaluation.*split"):
         data.setup("fit")
@@ -181,7 +181,7 @@ def test_what_is_left_out_is_not_predicted(make_source: MakeSource, tmp_path: Pa
     assert data.provenance() == {"image_size": 8, "is_evaluation": False}
 
 
-def test_provenance_says_whether_an_evaluation_split_is_predicted() -> None:
+def test_provenance_records_whether_an_evaluation_split_is_predicted() -> None:
     assert RealDataModule(predict=ScenesSource("val", num_images=4), image_size=8).provenance()["is_evaluation"]
     assert not RealDataModule(predict=ScenesSource("train", num_images=4), image_size=8).provenance()["is_evaluation"]
 

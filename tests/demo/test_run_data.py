@@ -9,7 +9,7 @@ from synth2_lightning.interfaces import ImageTextSource
 from synth2_lightning.scenes.source import ScenesSource
 
 
-def test_parts_of_the_data_are_built_as_the_run_file_says(run: Path) -> None:
+def test_components_of_the_data_are_built_by_the_run_file(run: Path) -> None:
     shards = build_data_component(run, SyntheticDataModule)
     assert shards is not None
     assert (shards.reader.limit, shards.keep_fraction) == (300, 0.5)

@@ -45,7 +45,7 @@ def blurred_distances(features: TimmFeatures, images: Tensor) -> list[float]:
         return [float(perceptual_distance(features.extract(copy), wanted)) for copy in copies]
 
 
-def test_features_are_those_of_the_network_on_normalised_images(network: nn.Module, features: TimmFeatures) -> None:
+def test_features_are_those_of_the_network_on_normalized_images(network: nn.Module, features: TimmFeatures) -> None:
     mean, std = (torch.tensor(network.pretrained_cfg[name]).view(1, 3, 1, 1) for name in ("mean", "std"))  # type: ignore[index]
     with torch.no_grad():
         stem = network.bn1(network.conv_stem(((noise() + 1) / 2 - mean) / std))  # type: ignore[operator]
@@ -56,7 +56,7 @@ def test_features_are_those_of_the_network_on_normalised_images(network: nn.Modu
     torch.testing.assert_close(given, [first, third])
 
 
-def test_what_lies_behind_the_last_layer_is_dropped(features: TimmFeatures) -> None:
+def test_modules_after_the_last_layer_are_dropped(features: TimmFeatures) -> None:
     assert len(list(features.get_submodule("network.blocks").children())) == 3
 
 
@@ -106,7 +106,7 @@ def test_weights_that_were_not_brought_are_missed() -> None:
     not next(entry for entry in WEIGHTS if entry.name == "efficientnet-lite0").is_fetched,
     reason="the real weights are not in the cache: run `synth2 weights efficientnet-lite0`",
 )
-def test_real_weights_of_the_registry_tell_sharp_scenes_from_blurred_ones() -> None:
+def test_downloaded_weights_distinguish_sharp_scenes_from_blurred_ones() -> None:
     features = TimmFeatures("tf_efficientnet_lite0", weights=LITE0)
     features.load()
     source = ScenesSource("val", num_images=4)

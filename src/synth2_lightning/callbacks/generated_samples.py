@@ -23,7 +23,7 @@ class GeneratedSamplesCallback(ImageGridCallback):
     Args:
         num_images: Pairs in the grid; the first ones of the validation set, so that grids are comparable.
         num_columns: Pairs in a row.
-        folder: Where ``step=<n>.png`` goes; by default ``generated/`` in the run's log folder.
+        folder: Folder of ``step=<n>.png``; by default ``generated/`` in the run's log folder.
     """
 
     folder_name = "generated"

@@ -17,7 +17,7 @@ class ReconstructionsCallback(ImageGridCallback):
     Args:
         num_images: Images to draw; the first ones of the validation set, so that grids are comparable.
         num_columns: Images in a row.
-        folder: Where ``step=<n>.png`` goes; by default ``reconstructions/`` in the run's log folder.
+        folder: Folder of ``step=<n>.png``; by default ``reconstructions/`` in the run's log folder.
     """
 
     folder_name = "reconstructions"

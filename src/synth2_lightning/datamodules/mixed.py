@@ -45,7 +45,7 @@ class MixedPairs(BatchDataset):
 class MixedDataModule(ImageTextDataModule):
     """Datamodule with batches of photos and synthetic pairs, in the same numbers on all ranks in each step.
 
-    Training uses ``batch_size``, ``seed`` and ``num_workers`` of this datamodule and ignores those of its two parts.
+    Training uses ``batch_size``, ``seed`` and ``num_workers`` of this datamodule and ignores those of the two others.
     Validation, test and predict use the photos. An epoch has as many full batches as real and synthetic pairs
     fill together, independent of the fraction, so that runs with different fractions are equally long.
 
@@ -92,7 +92,7 @@ class MixedDataModule(ImageTextDataModule):
         return self.batch_size - num_synthetic, num_synthetic
 
     def setup(self, stage: str) -> None:
-        """Set up both parts."""
+        """Set up both datamodules."""
         super().setup(stage)
         for part in (self.real, self.synthetic):
             part.trainer = self.trainer

@@ -11,7 +11,7 @@ from synth2_lightning.interfaces import CaptionFilter, Judge
 from synth2_lightning.io.extras import require_extra
 from synth2_lightning.types import CaptionRecord, Verdict
 
-REASON_NEAR = "says nearly the same as an earlier one"
+REASON_NEAR = "nearly repeats an earlier one"
 Ngrams = frozenset[tuple[str, ...]]
 
 
@@ -22,7 +22,7 @@ class ExactDuplicates(CaptionFilter):
     Example:
         >>> records = [CaptionRecord(str(number), text) for number, text in enumerate(["A dog.", "a dog", "Dogs."])]
         >>> [verdict.reason for verdict in ExactDuplicates().judge(records)]
-        ['', 'says the same as an earlier one', '']
+        ['', 'repeats an earlier one', '']
     """
 
     def start(self) -> Judge:
@@ -31,7 +31,7 @@ class ExactDuplicates(CaptionFilter):
 
         def judge_one(record: CaptionRecord) -> Verdict:
             words = blake2b("\0".join(split_words(record.caption)).encode(), digest_size=16).digest()
-            verdict = Verdict(record.caption, "says the same as an earlier one" if words in seen else "")
+            verdict = Verdict(record.caption, "repeats an earlier one" if words in seen else "")
             seen.add(words)
             return verdict
 
@@ -59,7 +59,7 @@ class NearDuplicates(CaptionFilter):
         >>> texts = ("A brown dog runs over the green grass.", "A brown dog runs over the green lawn.", "A cat sleeps.")
         >>> records = [CaptionRecord(str(number), text) for number, text in enumerate(texts)]
         >>> [verdict.reason for verdict in NearDuplicates().judge(records)]
-        ['', 'says nearly the same as an earlier one', '']
+        ['', 'nearly repeats an earlier one', '']
     """
 
     threshold: float = 0.7

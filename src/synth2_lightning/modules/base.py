@@ -37,7 +37,7 @@ from synth2_lightning.modules.sharding import (
 
 
 class BaseModule(LightningModule):
-    """LightningModule whose parts are constructor arguments and whose checkpoints contain trained weights only.
+    """LightningModule whose components are constructor arguments and whose checkpoints contain trained weights only.
 
     Args:
         optimizer: Factory of the optimizer, called with parameter groups. Biases, gains and other vectors are in a
@@ -58,7 +58,7 @@ class BaseModule(LightningModule):
         self._make_scheduler = lr_scheduler
         exclude_frozen(self, self.frozen_components)
         self.strict_loading = False  # strategies would require frozen weights; load_state_dict checks the names
-        # LightningCLI records the arguments as class specs, from which load_from_checkpoint rebuilds the parts. In a
+        # LightningCLI records the arguments as class specs, from which load_from_checkpoint rebuilds components. In a
         # script they are objects, and only plain values are recorded. save_hyperparameters must be called in
         # __init__, because it reads the arguments of the calling frames.
         with warnings.catch_warnings():
@@ -97,7 +97,7 @@ class BaseModule(LightningModule):
             **kwargs: Arguments that replace those in the checkpoint; required for components that a script constructed.
 
         Raises:
-            FileNotFoundError: If the checkpoint, or a file that a part loads, is missing.
+            FileNotFoundError: If the checkpoint, or a file that a component loads, is missing.
             ValueError: If the checkpoint is damaged, may contain code, is of another class or names classes that are
                 not trusted, or if an argument has another value than allowed.
         """
@@ -120,7 +120,7 @@ class BaseModule(LightningModule):
         if stage == "fit":
             check_launcher(self.trainer.strategy)
         check_same_checkpoint(self.trainer)
-        keep_batches(self.trainer)  # parts cast their own inputs
+        keep_batches(self.trainer)  # components cast their own inputs
 
     def __getstate__(self) -> dict[str, Any]:
         """Raise if pickled for another process, which ``ddp_spawn`` does before it calls any hook."""
@@ -156,7 +156,7 @@ class BaseModule(LightningModule):
             return None
 
     def shard(self, mesh: DeviceMesh) -> None:
-        """Shard the trained parts over the mesh; override it to support ``ModelParallelStrategy``.
+        """Shard the trained components over the mesh; override it to support ``ModelParallelStrategy``.
 
         Args:
             mesh: Mesh of ``ModelParallelStrategy``, with a ``data_parallel`` dimension.
@@ -182,8 +182,8 @@ class BaseModule(LightningModule):
         groups = self.parameter_groups()
         if not groups:
             raise ValueError(
-                f"{type(self).__name__} has no trainable parameter: every part is frozen. Expected at least one. "
-                "Unfreeze a part, or use `synth2 validate` for a module without training."
+                f"{type(self).__name__} has no trainable parameter: every component is frozen. Expected at least one. "
+                "Unfreeze a component, or use `synth2 validate` for a module without training."
             )
         optimizer = self._make_optimizer(groups)
         if trainer := self._find_trainer():

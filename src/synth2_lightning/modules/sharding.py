@@ -41,12 +41,12 @@ def shard_component(
     entries: tuple[str, ...] = (),
     policy: MixedPrecisionPolicy = MixedPrecisionPolicy(),  # noqa: B008 - frozen
 ) -> None:
-    """Shard a trained part over the data-parallel dimension: one group per block, and one for the other weights.
+    """Shard a trained component over the data-parallel dimension: one group per block, and one for the other weights.
 
     Args:
         part: Resampler, decoder or the like; :func:`find_blocks` finds its blocks.
         mesh: Mesh of the strategy, with a ``data_parallel`` dimension.
-        entries: Methods besides ``forward`` that use the part's own parameters and must gather them.
+        entries: Methods besides ``forward`` that use the component's own parameters and must gather them.
         policy: Precision of gathered weights and reduced gradients.
     """
     data_parallel = mesh["data_parallel"]
@@ -58,9 +58,9 @@ def shard_component(
 
 
 def shard_frozen(part: nn.Module, mesh: DeviceMesh) -> None:
-    """Shard the blocks of a frozen part; weights outside of blocks and convolutional networks are not sharded.
+    """Shard the blocks of a frozen component; weights outside of blocks and convolutional networks are not sharded.
 
-    Other parts may read weights outside of blocks directly, such as a codebook. FSDP2 does not support the
+    Other components may read weights outside of blocks directly, such as a codebook. FSDP2 does not support the
     ``channels_last`` format of convolutional weights; those networks are small.
 
     Args:
@@ -133,7 +133,7 @@ def check_mesh(mesh: DeviceMesh) -> None:
 
 
 def find_blocks(part: nn.Module) -> list[nn.Module]:
-    """Return the repeated blocks of a part: members of a ``ModuleList``, or of a ``Sequential`` of a single class.
+    """Return the repeated blocks of a component: members of a ``ModuleList``, or of a ``Sequential`` of a single class.
 
     Modules without parameters are skipped; a module in two lists is returned once.
 

