@@ -1,8 +1,9 @@
 """What every test relies on: no network, fixed seeds, one thread; and language models too small to say anything."""
 
+import gc
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,19 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "llama": {"model_type": "llama", "intermediate_size": 48, "num_key_value_heads": 2, **SIZES},
     "gemma2": {"model_type": "gemma2", "intermediate_size": 48, "num_key_value_heads": 2, "head_dim": 8, **SIZES},
 }
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    gc.disable()  # imports allocate many objects and free hardly any of them
+    collected = yield
+    gc.freeze()  # or each full collection of garbage goes through all imported modules
+    gc.enable()
+    return collected
+
+
+def pytest_unconfigure() -> None:
+    gc.unfreeze()  # some libraries report what is left when Python ends
 
 
 @pytest.fixture(autouse=True)

@@ -131,11 +131,11 @@ def check_checkpoint(trainer: Trainer) -> None:
 def test_fit_runs_two_steps(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     photos = "--data.init_args.real.init_args" if name in ("mixed", "synthetic") else "--data.init_args"
-    few = [f"{photos}.num_workers=0", f"{photos}.val.init_args.num_images=24"]
-    few += [f"{photos}.train.init_args.num_images=32"]  # each is described before the first step
-    words = ["fit", "--config", f"{name}.yaml", "--config", str(TINY), "--data.init_args.num_workers=0", *few]
+    few = [f"{photos}.num_workers=0", f"{photos}.val.init_args.num_images=8"]
+    few += [f"{photos}.train.init_args.num_images=16"]  # each is described before the first step
+    few += ["--data.init_args.num_workers=0", "--data.init_args.batch_size=4"]
+    words = ["fit", "--config", f"{name}.yaml", "--config", str(TINY), *few]
     if name == "tokenizer":
-        words += ["--data.init_args.batch_size=4"]
         words += ["--model.init_args.tokenizer.init_args.num_free_batches=0"]  # or there is no codebook after two steps
     trainer = run_trainer(words).trainer
     assert trainer.global_step == 2
@@ -145,7 +145,7 @@ def test_fit_runs_two_steps(name: str, tmp_path: Path, monkeypatch: pytest.Monke
         assert (Path(trainer.log_dir or "") / "tokenizer" / "config.json").is_file()
     else:
         card = json.loads((Path(trainer.log_dir or "") / "cider" / "val-step=2" / "protocol.json").read_text())
-        assert card["num_images"] == 24
+        assert card["num_images"] == 8
         check_checkpoint(trainer)
 
 
@@ -181,12 +181,13 @@ def test_photos_in_coco_json_train_a_pretrained_language_model(
 @pytest.mark.filterwarnings("ignore:Checkpoint directory")
 def test_questions_are_trained_on_and_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    few = [f"--data.init_args.{split}.init_args.num_images=24" for split in ("train", "val")]
-    words = ["fit", "--config", "scenes/questions.yaml", "--config", str(TINY), "--data.init_args.num_workers=0", *few]
+    few = [f"--data.init_args.{split}.init_args.num_images=8" for split in ("train", "val")]
+    few += ["--data.init_args.num_workers=0", "--data.init_args.batch_size=4"]
+    words = ["fit", "--config", "scenes/questions.yaml", "--config", str(TINY), *few]
     trainer = run_trainer(words).trainer
     assert trainer.global_step == 2
     card = json.loads((Path(trainer.log_dir or "") / "vqa_accuracy" / "val-step=2" / "protocol.json").read_text())
-    assert card["num_images"] == 24
+    assert card["num_images"] == 8
     assert (card["prompt"], card["generation"]["max_new_tokens"]) == ("{question}", 4)
 
 
@@ -201,7 +202,8 @@ def test_the_adversary_joins_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         for file in ("tokenizer.yaml", "overlays/model/vqgan_losses.yaml", TINY)
         for word in ("--config", str(file))
     ]
-    words += [f"--data.init_args.{split}.init_args.num_images=32" for split in ("train", "val")]
+    words += [f"--data.init_args.{split}.init_args.num_images=8" for split in ("train", "val")]
+    words += ["--data.init_args.batch_size=4"]
     trainer = run_trainer(["fit", *files, *words]).trainer
     assert trainer.global_step == 2
     assert 0 < float(trainer.callback_metrics["train/discriminator"]) < 4
@@ -216,15 +218,15 @@ def test_the_adversary_joins_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.filterwarnings("ignore:Checkpoint directory")
 def test_tokenize_writes_shards_that_fit_can_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    few = ["num_workers=0", "val_batch_size=32", "predict.init_args.num_images=128"]
+    few = ["num_workers=0", "val_batch_size=4", "predict.init_args.num_images=16"]
     sizes = [f"--data.init_args.{each}" for each in few]
     run_trainer(["predict", "--config", "tokenize.yaml", "--config", str(TINY), *sizes])
     manifest = json.loads((tmp_path / "shards" / "scenes" / "manifest.json").read_text())
-    assert manifest["num_records"] == 64
+    assert manifest["num_records"] == 8
     shards = "--data.init_args.synthetic.init_args"
     words = [f"{shards}.shards=shards/scenes", f"{shards}.keep_fraction=1", "--data.init_args.num_workers=0"]
-    few = ["num_workers=0", "train.init_args.num_images=32", "val.init_args.num_images=24"]
-    words += [f"--data.init_args.real.init_args.{each}" for each in few]
+    few = ["num_workers=0", "train.init_args.num_images=8", "val.init_args.num_images=8"]
+    words += ["--data.init_args.batch_size=4", *(f"--data.init_args.real.init_args.{each}" for each in few)]
     trainer = run_trainer(["fit", "--config", "synthetic.yaml", "--config", str(TINY), *words]).trainer
     assert trainer.global_step == 2
 

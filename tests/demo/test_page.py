@@ -21,7 +21,6 @@ import pytest
 from PIL import Image
 
 from synth2_lightning.demo.answers import Answerer
-from synth2_lightning.demo.page import describe
 from synth2_lightning.export.captioner import Captioner
 from synth2_lightning.modules.captioning import VisionLanguageModule
 from synth2_lightning.scenes.drawing import draw_scene
@@ -150,6 +149,8 @@ NUM_IMAGES = "[...document.querySelectorAll('.{} figure img')].filter(each => ea
 
 
 def test_what_is_shown_is_escaped_and_a_bad_image_is_named(module: VisionLanguageModule, tmp_path: Path) -> None:
+    from synth2_lightning.demo.page import describe  # gradio takes seconds to import
+
     answerer = Answerer(Captioner(module, "cpu"), None)
     draw_scene(scene_at("val", 0)).save(tmp_path / "scene.png")
     caption, words, pairs = describe(answerer, tmp_path / "scene.png", "no <shards>")

@@ -135,7 +135,8 @@ def test_activation_is_the_tags(tag: str, activation: type[nn.Module], monkeypat
     build = open_clip.create_model
 
     def build_without_download(model: str, **options: Any) -> Any:
-        return build(model, **options | {"pretrained": None})
+        with torch.device("meta"):
+            return build(model, **options | {"pretrained": None, "device": "meta"})
 
     monkeypatch.setattr(open_clip, "create_model", build_without_download)
     encoder = OpenClipEncoder("ViT-B-32", tag)

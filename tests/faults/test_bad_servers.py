@@ -33,7 +33,7 @@ Answer = Callable[[socket.socket], None]
 
 
 def drip(connection: socket.socket) -> None:
-    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 100000\r\n\r\n")
+    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 10000\r\n\r\n")
     while True:
         connection.sendall(b" ")
         time.sleep(0.05)

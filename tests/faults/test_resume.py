@@ -8,6 +8,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +57,20 @@ def fit(folder: Path, monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
     run_trainer(["fit", *FIT, "--trainer.max_steps=12", *words, "--ckpt_path=last"])
 
 
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Return the folder of a run with certain words that was not stopped; it is run once."""
+
+    @cache
+    def run(*words: str) -> Path:
+        folder = tmp_path_factory.mktemp("whole")
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            fit(folder, monkeypatch, *words)
+        return folder
+
+    return run
+
+
 def outcome(folder: Path) -> tuple[list[str], dict[str, Any]]:
     lines = (folder / "batches-0.jsonl").read_text().splitlines()
     content = torch.load(next(folder.glob("runs/version_0/checkpoints/step=12.ckpt")), weights_only=True)
@@ -95,8 +111,9 @@ def test_a_run_that_was_stopped_ends_as_if_it_had_not(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     stop_at: dict[int, str],
+    whole_run: Callable[..., Path],
 ) -> None:
-    fit(tmp_path / "whole", monkeypatch, *words)
+    whole = whole_run(*words)
     stop_at[step] = how
     with pytest.raises(RuntimeError if how == "error" else SystemExit) as stop:
         fit(tmp_path / "stopped", monkeypatch, *words)
@@ -107,13 +124,11 @@ def test_a_run_that_was_stopped_ends_as_if_it_had_not(
     fit(tmp_path / "stopped", monkeypatch, *words)
 
     batches, state = outcome(tmp_path / "stopped")
-    expected_batches, expected = outcome(tmp_path / "whole")
+    expected_batches, expected = outcome(whole)
     assert len(batches) == 12
     assert batches == expected_batches
     assert_equal(state, expected)
-    scores = [
-        sorted(path.parent.name for path in (tmp_path / name).rglob("protocol.json")) for name in ("whole", "stopped")
-    ]
+    scores = [sorted(path.parent.name for path in run.rglob("protocol.json")) for run in (whole, tmp_path / "stopped")]
     assert scores[0] == scores[1]
 
 
@@ -135,9 +150,13 @@ def assert_equal(found: Any, expected: Any, place: str = "") -> None:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_a_damaged_last_checkpoint_costs_no_more_than_the_steps_since_the_one_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_at: dict[int, str], capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stop_at: dict[int, str],
+    whole_run: Callable[..., Path],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    fit(tmp_path / "whole", monkeypatch)
+    whole = whole_run()
     stop_at[10] = "SIGTERM"
     with pytest.raises(SystemExit) as stop:
         fit(tmp_path / "stopped", monkeypatch)
@@ -152,7 +171,7 @@ def test_a_damaged_last_checkpoint_costs_no_more_than_the_steps_since_the_one_be
 
     with pytest.warns(UserWarning, match=r"[Dd]amaged.*step=10\.ckpt.*step=8\.ckpt"):
         fit(tmp_path / "stopped", monkeypatch)
-    assert_equal(outcome(tmp_path / "stopped")[1]["state_dict"], outcome(tmp_path / "whole")[1]["state_dict"])
+    assert_equal(outcome(tmp_path / "stopped")[1]["state_dict"], outcome(whole)[1]["state_dict"])
 
 
 def files_of(run: Path) -> dict[str, tuple[int, int]]:

@@ -17,7 +17,13 @@ TINY = Path(__file__).parents[1] / "configs" / "tiny.yaml"
 TWO = ("--config", "overlays/strategy/ddp.yaml", "--trainer.devices=2")
 FEW_IMAGES = tuple(
     f"--data.init_args.{few}"
-    for few in ("batch_size=8", "val_batch_size=8", "val.init_args.num_images=16", "num_workers=0")
+    for few in (
+        "batch_size=8",
+        "val_batch_size=8",
+        "train.init_args.num_images=128",
+        "val.init_args.num_images=16",
+        "num_workers=0",
+    )
 )
 
 
@@ -54,9 +60,10 @@ def card_of(folder: Path, pattern: str) -> dict[str, object]:
     ],
 )
 def test_two_processes_train_mixed_and_score_like_one(strategy: tuple[str, ...], tmp_path: Path) -> None:
-    few = ("--config", str(TINY), "--data.init_args.real.init_args.val.init_args.num_images=75")
+    photos = "--data.init_args.real.init_args"
+    few = ("--config", str(TINY), f"{photos}.train.init_args.num_images=128", f"{photos}.val.init_args.num_images=75")
     common = ("--config", "mixed.yaml", *few)
-    small = ("--data.init_args.batch_size=8", "--data.init_args.real.init_args.val_batch_size=16")
+    small = ("--data.init_args.batch_size=8", f"{photos}.val_batch_size=16")
     synth2(tmp_path, "fit", *common, *small, *strategy, "--trainer.max_steps=4", "--trainer.val_check_interval=4")
     checkpoint = next(tmp_path.rglob("last.ckpt"))
 

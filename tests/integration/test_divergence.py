@@ -42,11 +42,13 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def words_of(name: str, poison: str, *further: str) -> list[str]:
     photos = "--data.init_args.real.init_args" if name == "mixed" else "--data.init_args"
     few = [f"{photos}.val.init_args.num_images=4", f"{photos}.num_workers=0"]
-    if name != "mixed":
-        few += [f"{photos}.train.init_args.num_images=16"]  # each is described before the first step
+    few += [f"{photos}.train.init_args.num_images=16"]  # each is described before the first step
+    if name == "generator":
+        few += ["--model.init_args.sampling.num_steps=2"]
+        few += ["--model.init_args.network.init_args.depth=1"]
     if name == "tokenizer":
         few += ["--model.init_args.tokenizer.init_args.num_free_batches=0"]
-    few += ["--data.init_args.batch_size=8", "--trainer.precision=32-true"]  # not all processors have bfloat16
+    few += ["--data.init_args.batch_size=4", "--trainer.precision=32-true"]  # not all processors have bfloat16
     words = ["fit", "--config", f"{name}.yaml", "--config", str(TINY), "--data.init_args.num_workers=0"]
     return [*words, *few, "--trainer.max_steps=5", f"--trainer.callbacks+=poison.{poison}", *further]
 
