@@ -78,7 +78,7 @@ def test_it_learns_from_captions_and_writes_a_generator(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, max_epochs=1, callbacks=[WeightAveragingCallback(decay=0.9)])
     trainer.fit(module, make_loader(batches), make_loader([tiny_batch(32, 100)]))
     assert trainer.callback_metrics["val/loss"] < 2.0  # of log 16 = 2.77 nats
-    assert {"train/loss_hidden_50", "train/loss_hidden_100", "val/recall_at_10"} <= set(trainer.callback_metrics)
+    assert {"train/loss_masked_50", "train/loss_masked_100", "val/recall_at_10"} <= set(trainer.callback_metrics)
     assert 1 <= trainer.callback_metrics["val/codes_per_grid"] <= 4
     generator = MuseGenerator(
         str(tmp_path / "generator"), TinyImageTokenizer(), TinyTextEncoder(), SamplingSettings(num_steps=2)

@@ -43,7 +43,7 @@ class GenerationOutput(TypedDict):
 class MuseModule(BaseModule):
     """Trains a masked image token predictor, conditioned on captions; samples images in validation.
 
-    Logs the loss by fraction of masked tokens (``train/loss_hidden_25``: images with up to 25 % masked) and the
+    Logs the loss by fraction of masked tokens (``train/loss_masked_25``: images with up to 25 % masked) and the
     accuracy. Validation also logs, for sampled and real images, the number of different codes per image, and the
     recall at 10 of the real image among the nearest neighbors of the image sampled for its caption. At the end of the
     fit the generator is written to ``generator/`` in the log folder, for
@@ -205,7 +205,7 @@ class MuseModule(BaseModule):
             rows = bins == number
             if rows.any():
                 value = losses[rows].sum() / counts[rows].sum()
-                self.log(f"train/loss_hidden_{100 * (number + 1) // _NUM_BINS}", value, batch_size=int(rows.sum()))
+                self.log(f"train/loss_masked_{100 * (number + 1) // _NUM_BINS}", value, batch_size=int(rows.sum()))
 
     def _pool(self, tokens: VQTokens) -> Float[Tensor, "batch dim"]:
         return self.tokenizer.embed_tokens(tokens).float().mean(1)
