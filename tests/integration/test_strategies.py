@@ -133,7 +133,7 @@ def test_a_failed_process_ends_the_others_which_name_it(rank: int, how: str) -> 
         os.kill(int(re.findall(r"pid (\d+)", ran.stderr)[0]), signal.SIGKILL)  # nobody else can
     # Lightning's launcher looks after those that it started, every five seconds, and may be quicker.
     launcher = f"[rank: {rank}] Child process with PID" in ran.stderr
-    assert launcher or f"error: Process {rank} of 2" in ran.stderr, ran.stderr[-3000:]
+    assert launcher or f"rror: Process {rank} of 2" in ran.stderr, ran.stderr[-3000:]
 
 
 @pytest.mark.slow
