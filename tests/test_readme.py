@@ -53,8 +53,9 @@ def test_the_example_trains_on_a_coco_file_and_scores_its_captions(
     save_model: Callable[[str, str | None], str],
     write_coco: Callable[[Path, str, range], None],
 ) -> None:
-    write_coco(tmp_path, "captions_train.json", range(4))
-    write_coco(tmp_path, "captions_val.json", range(4, 6))
+    (tmp_path / "data").mkdir()
+    write_coco(tmp_path / "data", "captions_train.json", range(4))
+    write_coco(tmp_path / "data", "captions_val.json", range(4, 6))
     weights = tmp_path / "efficientnet-lite0.safetensors"
     save_file(timm.create_model("tf_efficientnet_lite0", pretrained=False).state_dict(), weights)
     (example,) = code_blocks(README, "python")
