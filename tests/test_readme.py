@@ -53,8 +53,9 @@ def test_the_example_trains_on_a_coco_file_and_scores_its_captions(
     save_model: Callable[[str, str | None], str],
     write_coco: Callable[[Path, str, range], None],
 ) -> None:
-    write_coco(tmp_path, "captions_train.json", range(4))
-    write_coco(tmp_path, "captions_val.json", range(4, 6))
+    (tmp_path / "data").mkdir()
+    write_coco(tmp_path / "data", "captions_train.json", range(4))
+    write_coco(tmp_path / "data", "captions_val.json", range(4, 6))
     weights = tmp_path / "efficientnet-lite0.safetensors"
     save_file(timm.create_model("tf_efficientnet_lite0", pretrained=False).state_dict(), weights)
     (example,) = code_blocks(README, "python")
@@ -112,6 +113,8 @@ def test_relative_links_lead_to_files_and_headings(document: Path) -> None:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_run_files_that_commands_name_exist(document: Path) -> None:
     commands = "\n".join(code_blocks(document, "bash"))
+    for folder, copy in re.findall(r"cp -r configs/(\S+) (\S+)", commands):
+        commands = commands.replace(f"--config {copy}/", f"--config {folder}/")
     written = re.findall(r"cat > (\S+)", commands)
     written += [block.splitlines()[0].removeprefix("# ") for block in code_blocks(document, "yaml")]
     names = set(re.findall(r"--config[ =](\S+\.yaml)", commands)) - set(written)
