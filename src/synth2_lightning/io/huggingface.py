@@ -2,12 +2,13 @@
 
 from difflib import get_close_matches
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from synth2_lightning.io.extras import require_extra
 from synth2_lightning.io.locations import is_here, locate_model
+from synth2_lightning.io.precision import WeightType, weight_dtype
 
 _NUM_CHECKED = 12
 _Steps = tuple[torch.Tensor, torch.Tensor]
@@ -16,7 +17,7 @@ _Steps = tuple[torch.Tensor, torch.Tensor]
 def read_language_model(
     location: str,
     gguf_file: str | None,
-    dtype: Literal["float32", "bfloat16", "float16"],
+    dtype: WeightType,
     attn_implementation: str | None,
 ) -> Any:
     """Read a causal language model; GGUF weights are dequantized, so that gradients flow through them.
@@ -38,7 +39,7 @@ def read_language_model(
         location,
         gguf_file=gguf_file,
         quantization_config=GgufConfig(dequantize=True) if gguf_file else None,
-        dtype=getattr(torch, dtype),
+        dtype=weight_dtype(dtype, location),
         attn_implementation=attn_implementation,
         use_safetensors=None if gguf_file else True,
         trust_remote_code=False,
