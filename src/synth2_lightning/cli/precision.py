@@ -45,7 +45,10 @@ def resolve_precision(precision: Precision, accelerator: str) -> Precision:
     if precision == "auto":
         precision = "bf16-mixed" if is_fast else "32-true"
         _logger.info(
-            "Precision %s: this %s has %s bfloat16 instructions.", precision, "GPU" if uses_gpu else "CPU", "" if is_fast else "no"
+            "Precision %s: this %s has %s bfloat16 instructions.",
+            precision,
+            "GPU" if uses_gpu else "CPU",
+            "" if is_fast else "no",
         )
     elif precision == "bf16-mixed" and not is_fast and device.type == "cpu":
         warn_of_emulation("trainer.precision is bf16-mixed", "auto")
