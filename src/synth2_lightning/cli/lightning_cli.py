@@ -13,6 +13,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from synth2_lightning import __version__
 from synth2_lightning.callbacks.checkpoint_io import CheckedCheckpointIO
+from synth2_lightning.callbacks.progress_log import ProgressLogCallback
 from synth2_lightning.callbacks.run_lock import RunLockCallback
 from synth2_lightning.callbacks.run_settings import RunSettingsCallback, collect_settings
 from synth2_lightning.callbacks.stopping import SigtermCallback
@@ -57,7 +58,7 @@ def run_lightning(words: Sequence[str], trust: Sequence[str]) -> "CommandLine":
     run_lock = RunLockCallback()
     try:
         with trusting(trust):
-            return CommandLine(words, [SigtermCallback(), run_lock])
+            return CommandLine(words, [SigtermCallback(), run_lock, ProgressLogCallback()])
     finally:
         run_lock.release()  # the process may continue after SIGTERM, if a caller catches it
 
