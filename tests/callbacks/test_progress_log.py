@@ -11,7 +11,6 @@ from torch.utils.data import DataLoader
 from synth2_lightning.callbacks import progress_log
 from synth2_lightning.callbacks.progress_log import ProgressLogCallback
 
-
 pytestmark = pytest.mark.filterwarnings("ignore:You defined a `validation_step`", "ignore:The .* does not have many")
 
 
