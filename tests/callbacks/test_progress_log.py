@@ -57,7 +57,7 @@ def lines(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def set_terminal(monkeypatch: pytest.MonkeyPatch, is_terminal: bool) -> None:
     console = Console(file=StringIO(), force_terminal=is_terminal)
-    monkeypatch.setattr(progress_log.rich, "get_console", lambda: console)
+    monkeypatch.setattr("rich.get_console", lambda: console)
 
 
 def loader(num_batches: int) -> DataLoader[Any]:

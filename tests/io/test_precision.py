@@ -55,7 +55,9 @@ def test_a_cpu_that_emulates_bfloat16_is_warned_of_with_the_factor(
     (record,) = caplog.records
     assert "T5 has dtype=bfloat16" in record.message
     assert "dtype=auto" in record.message
-    factor = record.args[1]  # type: ignore[index]
+    assert isinstance(record.args, tuple)
+    factor = record.args[1]
+    assert isinstance(factor, float)
     assert factor > 0
     assert f"{factor:.0f} times as long" in record.message
 

@@ -1,17 +1,16 @@
 """The trainer's precision, selected by the hardware."""
 
-import logging
 import os
 from typing import Any, Literal
 
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.utilities import rank_zero_info
 
 from synth2_lightning.io.precision import computes_bfloat16, warn_of_emulation
 
-Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
-
-_logger = logging.getLogger(__name__)
+Resolved = Literal["32-true", "bf16-mixed", "16-mixed"]
+Precision = Literal["auto"] | Resolved
 
 
 class HardwareTrainer(Trainer):
@@ -28,7 +27,7 @@ class HardwareTrainer(Trainer):
         super().__init__(*args, precision=resolve_precision(precision, kwargs.get("accelerator", "auto")), **kwargs)
 
 
-def resolve_precision(precision: Precision, accelerator: str) -> Precision:
+def resolve_precision(precision: Precision, accelerator: str) -> Resolved:
     """Return a precision of Lightning's trainer, and log what ``"auto"`` selects.
 
     Args:
@@ -43,13 +42,10 @@ def resolve_precision(precision: Precision, accelerator: str) -> Precision:
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if uses_gpu else torch.device("cpu")
     is_fast = computes_bfloat16(device)
     if precision == "auto":
-        precision = "bf16-mixed" if is_fast else "32-true"
-        _logger.info(
-            "Precision %s: this %s has %s bfloat16 instructions.",
-            precision,
-            "GPU" if uses_gpu else "CPU",
-            "" if is_fast else "no",
-        )
-    elif precision == "bf16-mixed" and not is_fast and device.type == "cpu":
+        resolved: Resolved = "bf16-mixed" if is_fast else "32-true"
+        kind, has = "GPU" if uses_gpu else "CPU", "has" if is_fast else "has no"
+        rank_zero_info(f"Precision {resolved}: this {kind} {has} bfloat16 instructions.")
+        return resolved
+    if precision == "bf16-mixed" and not is_fast and device.type == "cpu":
         warn_of_emulation("trainer.precision is bf16-mixed", "auto")
     return precision

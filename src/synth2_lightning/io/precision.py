@@ -25,7 +25,7 @@ def computes_bfloat16(device: torch.device) -> bool:
         False
     """
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capabilities = torch.cpu.get_capabilities()
     return device.type == "cpu" and any(capabilities.get(name, False) for name in _BFLOAT16_INSTRUCTIONS)
 

@@ -140,7 +140,8 @@ class ArrowSource(ImageTextSource):
 
     def count_captions(self) -> NDArray[np.int64]:
         """Return the number of captions of each image."""
-        return pc.list_value_length(self._loaded()["captions"]).to_numpy().astype(np.int64)
+        lengths: NDArray[np.int64] = pc.list_value_length(self._loaded()["captions"]).to_numpy().astype(np.int64)
+        return lengths
 
     def image(self, index: int) -> Image.Image:
         """Return an image in RGB, with its EXIF orientation applied."""

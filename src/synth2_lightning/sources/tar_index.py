@@ -113,7 +113,6 @@ def _read_members(
     try:
         with tarfile.open(path, mode="r:") as tar:
             for member in tar:
-                tar.members.clear()  # or tarfile keeps all headers in memory
                 if member.isdir():
                     continue
                 if not 0 <= member.size <= num_bytes:  # a negative size would make the scan an endless loop
