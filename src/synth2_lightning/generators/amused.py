@@ -106,11 +106,12 @@ class AmusedGenerator(ImageGenerator):
                 f"AmusedGenerator.negative_text exceeds the context length of the text encoder; expected at most "
                 f"{self._text_length} tokens, got {self.negative_text!r}. Shorten it."
             )
+        image_size = transformer.config.sample_size * 2 ** (len(vqgan.config.block_out_channels) - 1)
         if self.original_size is None:
-            self.micro_conditions[:2] = transformer.config.sample_size * 2 ** (len(vqgan.config.block_out_channels) - 1)
+            self.micro_conditions[:2] = image_size
         self.text_encoder = text_encoder.to(device)
         self.transformer = transformer.to(device)
-        self.codebook = fingerprint_codebook(self.name, vqgan.quantize.embedding.weight)
+        self.codebook = fingerprint_codebook(self.name, vqgan.quantize.embedding.weight, image_size)
         self.codebook_size = int(vqgan.config.num_vq_embeddings)
 
     def provenance(self) -> dict[str, Any]:
