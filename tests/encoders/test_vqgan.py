@@ -228,7 +228,7 @@ def test_the_shipped_tokenizer_keeps_the_contract() -> None:
 def test_a_swapped_pixel_range_is_another_codebook() -> None:
     fingerprints = set()
     for settings in ({}, {"pixel_range": (0.0, 1.0)}, {"image_size": 128}):
-        tokenizer = VQGANTokenizer(SHIPPED, **settings)  # type: ignore[arg-type]
+        tokenizer = VQGANTokenizer(SHIPPED, **settings)
         tokenizer.load()
         fingerprints.add(tokenizer.codebook)
     assert len(fingerprints) == 3

@@ -10,7 +10,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from synth2_lightning.io.precision import computes_bfloat16, warn_of_emulation
 
 Resolved = Literal["32-true", "bf16-mixed", "16-mixed"]
-Precision = Literal["auto"] | Resolved
+Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
 
 
 class HardwareTrainer(Trainer):
