@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from synth2_lightning.compat.transformers import supports_attention_functions
+from synth2_lightning.compat.transformers import cache_name, supports_attention_functions
 from synth2_lightning.generators.continuous_batching import (
     ContinuousBatch,
     KeysAndValues,
@@ -204,7 +204,7 @@ class LanguageModelCaptionGenerator(CaptionGenerator):
         if prefix not in self._prefixes:
             self.network.set_attn_implementation("eager")
             ids = torch.tensor([prefix], device=self.anchor.device)
-            layers = self.network(input_ids=ids, use_cache=True, logits_to_keep=1).past_key_values.layers
+            layers = self.network(input_ids=ids, use_cache=True, logits_to_keep=1)[cache_name()].layers
             self._prefixes[prefix] = [(layer.keys[0], layer.values[0]) for layer in layers]
             self.network.set_attn_implementation(_ATTENTION)
         return self._prefixes[prefix]

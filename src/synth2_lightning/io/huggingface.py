@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from synth2_lightning.compat.transformers import cache_name
 from synth2_lightning.io.extras import require_extra
 from synth2_lightning.io.locations import is_here, locate_model
 from synth2_lightning.io.precision import WeightType, weight_dtype
@@ -123,8 +124,8 @@ def _logits_of_two_steps(model: Any, embeds: torch.Tensor, mask: torch.Tensor) -
         max_new_tokens=2, min_new_tokens=2, output_logits=True, return_dict_in_generate=True, pad_token_id=0
     )
     output = model.generate(inputs_embeds=embeds, attention_mask=mask, generation_config=settings)
-    if not isinstance(output.past_key_values, Cache):
-        raise TypeError(f"its cache is {type(output.past_key_values).__name__}, not the Cache of transformers")
+    if not isinstance(output[cache_name()], Cache):
+        raise TypeError(f"its cache is {type(output[cache_name()]).__name__}, not the Cache of transformers")
     first, second = (logits[0] for logits in output.logits)
     generated = model.get_input_embeddings()(output.sequences[:, :1])
     sequence = torch.cat([embeds[:, mask[0].bool()], generated], dim=1)
