@@ -103,7 +103,7 @@ def make_controls(folder: Path) -> None:
 
 def _find_nearest(synthetic: ShardReader, real: ShardReader) -> list[int]:
     """Return the row of the most similar real caption for every synthetic row."""
-    encoder = PretrainedTextEncoder("weights://all-minilm-l6-v2", max_length=32, dtype="bfloat16")
+    encoder = PretrainedTextEncoder("weights://all-minilm-l6-v2", max_length=32, dtype="auto")
     encoder.load()
     owners = [row for row in range(len(real)) for _ in real.read([row]).captions[0]]
     keys = _embed(encoder, [caption for row in range(len(real)) for caption in real.read([row]).captions[0]])

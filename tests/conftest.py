@@ -58,6 +58,14 @@ def _sigterm_is_given_back() -> Iterator[None]:
 
 
 @pytest.fixture
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Set the cache of fetched files and of indexes to an empty folder."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("SYNTH2_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture
 def save_model(tmp_path: Path) -> Callable[[str, str | None], str]:
     """Save a new model of a kind, with a chat template or without, and give its folder."""
 

@@ -1,9 +1,12 @@
+from dataclasses import dataclass
+
 import pytest
 import torch
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from synth2_lightning.compat.transformers import (
     attention_implementation,
+    cache_name,
     supports_attention_functions,
     update_model_kwargs,
 )
@@ -22,7 +25,7 @@ def test_the_arguments_of_the_next_call_hold_the_cache_and_one_more_position(mod
     kwargs = {"attention_mask": torch.ones(1, 3, dtype=torch.long), "position_ids": torch.arange(3)[None]}
     outputs = model(torch.tensor([[1, 2, 3]]), use_cache=True, **kwargs)
     updated = update_model_kwargs(model, outputs, dict(kwargs))
-    assert isinstance(updated["cache"], DynamicCache)
+    assert isinstance(updated[cache_name()], DynamicCache)
     assert updated["attention_mask"].tolist() == [[1, 1, 1, 1]]
     assert updated["position_ids"].tolist() == [[0, 1, 2, 3]]
 
@@ -37,3 +40,24 @@ def test_models_declare_whether_they_call_registered_attention_functions(model: 
     assert supports_attention_functions(model)
     assert not supports_attention_functions(torch.nn.Linear(1, 1))
     assert "_supports_attention_backend" in vars(PreTrainedModel)
+
+
+def test_the_cache_has_the_name_that_causes_no_warning(
+    model: LlamaForCausalLM, caplog: pytest.LogCaptureFixture
+) -> None:
+    ids = torch.tensor([[1, 2, 3]])
+    cache = model(ids, use_cache=True)[cache_name()]
+    assert isinstance(cache, DynamicCache)
+    model(ids[:, :1], **{cache_name(): cache})
+    assert cache.get_seq_length() == 4
+    assert "deprecated" not in caplog.text
+
+
+def test_older_versions_have_another_name_for_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    @dataclass
+    class Output:
+        logits: torch.Tensor
+        past_key_values: object
+
+    monkeypatch.setattr("transformers.modeling_outputs.CausalLMOutputWithPast", Output)
+    assert cache_name.__wrapped__() == "past_key_values"

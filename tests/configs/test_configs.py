@@ -1,9 +1,10 @@
 """Every shipped config parses; every run file runs two steps."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -53,6 +54,19 @@ def test_every_run_file_is_known_to_these_tests() -> None:
         "synthesize",
         "score",
     }
+
+
+def test_amuseds_vqgan_has_its_pixel_range() -> None:
+    def find(value: object) -> Iterator[dict[str, Any]]:
+        members = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        if isinstance(value, dict) and str(value.get("model", "")).startswith("amused/") and "subfolder" in value:
+            yield value
+        for member in members:
+            yield from find(member)
+
+    tokenizers = [found for path in CONFIGS.rglob("*.yaml") for found in find(yaml.safe_load(path.read_text()))]
+    assert len(tokenizers) >= 2  # in paper.yaml and muse_632m.yaml
+    assert all(tokenizer["pixel_range"] == [0, 1] for tokenizer in tokenizers)
 
 
 @pytest.mark.parametrize(

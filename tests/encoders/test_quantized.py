@@ -39,7 +39,7 @@ def learner(codebook_size: int = 8, num_levels: int = 3, num_steps: int = 1) -> 
 
 
 def unexplained(codebook: ResidualCodebookLearner) -> float:
-    """Share of the variance of held-out features that the codes leave."""
+    """Fraction of the variance of held-out features that the codes leave."""
     quantization = codebook.eval().quantize(images(256, seed=99))
     centerd = quantization.features - quantization.features.mean((0, 1))
     return float((quantization.features - quantization.quantized).square().sum() / centerd.square().sum())
@@ -104,7 +104,7 @@ def test_autocast_does_not_round_distances() -> None:
         assert torch.equal(codebook.quantize(images(64)).ids, exact)
 
 
-def test_exported_codebook_quantises_as_the_learner_does(tmp_path: Path) -> None:
+def test_exported_codebook_quantizes_as_the_learner_does(tmp_path: Path) -> None:
     codebook = learner(num_steps=3).eval()
     codebook.export(tmp_path)
     encoder = loaded(tmp_path)

@@ -3,8 +3,10 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import VQModel
+from torchvision.transforms.functional import pil_to_tensor
 
 from synth2_lightning.encoders.vqgan import TrainableVQGAN, VQGANTokenizer
+from synth2_lightning.scenes.source import ScenesSource
 from synth2_lightning.testing import check_image_tokenizer
 from synth2_lightning.types import Pixels, VQTokens
 
@@ -221,3 +223,23 @@ def test_a_reconstruction_teaches_encoder_and_decoder() -> None:
 
 def test_the_shipped_tokenizer_keeps_the_contract() -> None:
     check_image_tokenizer(VQGANTokenizer(SHIPPED))
+
+
+def test_a_swapped_pixel_range_is_another_codebook() -> None:
+    fingerprints = set()
+    for settings in ({}, {"pixel_range": (0.0, 1.0)}, {"image_size": 128}):
+        tokenizer = VQGANTokenizer(SHIPPED, **settings)
+        tokenizer.load()
+        fingerprints.add(tokenizer.codebook)
+    assert len(fingerprints) == 3
+
+
+def test_features_are_not_rounded_before_they_are_quantized() -> None:
+    tokenizer = VQGANTokenizer(SHIPPED)
+    tokenizer.load()
+    source = ScenesSource("val", 16)
+    pixels = Pixels(torch.stack([pil_to_tensor(source.image(index)) for index in range(16)]))
+    expected, embeddings = tokenizer.tokenize(pixels).ids, tokenizer.encode_pixels(pixels)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert tokenizer.tokenize(pixels).ids.equal(expected)
+        assert tokenizer.encode_pixels(pixels).equal(embeddings)

@@ -174,7 +174,7 @@ def test_the_card_has_scores_data_and_use(make_run: MakeRun, tmp_path: Path) -> 
     assert "| CIDEr-D | 1.2500 | 0.5000 | nocaps near-domain |" in body
     assert "0.1000" not in body  # of another checkpoint
     assert re.search(r"Constant\w+ \{'\w+': 0\.5\}", body)
-    assert "vqgan-512:7d4881f3" in body
+    assert "vqgan-512:897db351" in body
     assert "| images=…/train |" in body
     assert "secret" not in text
     assert 'synth2_lightning.load("captioner")' in body

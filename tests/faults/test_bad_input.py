@@ -56,6 +56,8 @@ from synth2_lightning.sources.vqa import VqaSource
 from synth2_lightning.sources.webdataset import TarSource
 from synth2_lightning.types import SampleInfo, TokenizedImages, VQTokens
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 DEEP = "[" * 100_000
 CAPTIONS = ["a red circle", "two blue squares"]
 COCO: dict[str, Any] = {

@@ -41,6 +41,7 @@ NOT_UTF8 = os.fsdecode(b"bad-caf\xe9")
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("SYNTH2_CACHE", str(tmp_path / "cache"))
 
 
 def png() -> bytes:

@@ -71,6 +71,7 @@ PART = "part-00000-00000.parquet"
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setenv("SYNTH2_CACHE", str(tmp_path / "cache"))
 
 
 def while_locked(lock: Any, path: Path, write: Callable[[], object]) -> None:

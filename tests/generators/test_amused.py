@@ -114,7 +114,7 @@ def ask(pipeline: Any, captions: list[str], **settings: Any) -> Any:
 
 
 def test_it_keeps_the_contract_of_image_generators(folder: Path) -> None:
-    tokenizer = VQGANTokenizer(str(folder), image_size=8, subfolder="vqvae")
+    tokenizer = load_tokenizer(folder)
     check_image_generator(AmusedGenerator(str(folder), num_steps=5), tokenizer)
 
 

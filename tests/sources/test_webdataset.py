@@ -11,6 +11,8 @@ from PIL import Image
 
 from synth2_lightning.sources.webdataset import TarSource
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 
 def png(color: str) -> bytes:
     file = BytesIO()

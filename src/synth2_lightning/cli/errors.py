@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import logging
 import os
 import re
 import sys
@@ -31,6 +32,7 @@ _NOISE = (
     r"Found \d+ module\(s\) in eval mode",  # frozen networks are in eval mode on purpose
     r"Precision .* is not supported by the model summary",
 )
+_NOISY_INFO = ("💡 Tip:", "TPU available: False")  # advertisements of Lightning, hardware that is not there
 
 
 class UsageError(Exception):
@@ -101,9 +103,14 @@ def message_for_user(error: Exception) -> str | None:
 
 
 def hide_noise() -> None:
-    """Hide warnings that the user cannot act on."""
+    """Hide warnings and messages of Lightning that the user cannot act on."""
     for message in _NOISE:
         warnings.filterwarnings("ignore", message=message)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_noise)
+
+
+def _is_no_noise(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith(_NOISY_INFO)
 
 
 def _print_error(message: str) -> None:

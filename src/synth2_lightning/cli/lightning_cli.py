@@ -13,12 +13,14 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from synth2_lightning import __version__
 from synth2_lightning.callbacks.checkpoint_io import CheckedCheckpointIO
+from synth2_lightning.callbacks.progress_log import ProgressLogCallback
 from synth2_lightning.callbacks.run_lock import RunLockCallback
 from synth2_lightning.callbacks.run_settings import RunSettingsCallback, collect_settings
 from synth2_lightning.callbacks.stopping import SigtermCallback
 from synth2_lightning.callbacks.trainer_settings import MonitorCheckCallback, check_trainer_settings
 from synth2_lightning.cli.checkpoint_selection import check_content, check_settings, find_best, find_last
 from synth2_lightning.cli.errors import hide_noise
+from synth2_lightning.cli.precision import HardwareTrainer, resolve_precision
 from synth2_lightning.cli.run_files import explain_denied_import, typed_names
 from synth2_lightning.compat.lightning import attributes_of
 from synth2_lightning.datamodules.real import find_image_encoder
@@ -56,7 +58,7 @@ def run_lightning(words: Sequence[str], trust: Sequence[str]) -> "CommandLine":
     run_lock = RunLockCallback()
     try:
         with trusting(trust):
-            return CommandLine(words, [SigtermCallback(), run_lock])
+            return CommandLine(words, [SigtermCallback(), run_lock, ProgressLogCallback()])
     finally:
         run_lock.release()  # the process may continue after SIGTERM, if a caller catches it
 
@@ -82,6 +84,7 @@ class CommandLine(LightningCLI):
         super().__init__(
             LightningModule,
             LightningDataModule,
+            trainer_class=HardwareTrainer,
             subclass_mode_model=True,
             subclass_mode_data=True,
             auto_configure_optimizers=False,
@@ -116,13 +119,14 @@ class CommandLine(LightningCLI):
                 "weights_only is false, with which a checkpoint may run code; expected true, or no value. Checkpoints "
                 "of `synth2 fit` hold tensors and plain values only."
             )
+        # The run's config.yaml names the precision that was used.
+        config.trainer.precision = resolve_precision(config.trainer.precision, config.trainer.accelerator)
         # Removed, because in the run's config.yaml it would allow changes to all later commands.
         self._allows_changes = config.pop("resume_with_changes")
 
     def after_instantiate_classes(self) -> None:
         """Raise on inconsistent settings, and select the checkpoint."""
         trainer, is_fit = self.trainer, self.subcommand == "fit"
-        _check_precision(trainer.precision)
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # the default
             trainer.strategy.checkpoint_io = CheckedCheckpointIO()
         given = self.config_init[self.subcommand]
@@ -151,16 +155,6 @@ class CommandLine(LightningCLI):
         # number of beams. These settings are used only without a run file.
         if not self.config[self.config.subcommand].config:
             super()._parse_ckpt_path()
-
-
-def _check_precision(precision: str) -> None:
-    """Raise on precisions that cast frozen weights, because that changes codebooks."""
-    expected = ("32-true", "bf16-mixed", "16-mixed")
-    if precision not in expected:
-        raise ValueError(
-            f"trainer.precision is {precision!r}, which would cast frozen networks and codebooks; expected one of "
-            f"{', '.join(expected)}."
-        )
 
 
 def _check_deepspeed(strategy: object) -> None:

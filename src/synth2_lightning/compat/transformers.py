@@ -1,5 +1,7 @@
-"""Private APIs of transformers; checked with 5.24."""
+"""Private APIs of transformers, and names that it changed; checked with 5.24."""
 
+from dataclasses import fields
+from functools import cache
 from typing import Any
 
 
@@ -34,3 +36,19 @@ def supports_attention_functions(model: Any) -> bool:
     ignore registered functions, and there is no public attribute for it.
     """
     return bool(getattr(model, "_supports_attention_backend", False))
+
+
+@cache
+def cache_name() -> str:
+    """Return the name of the key/value cache in arguments and outputs of models.
+
+    ``cache`` in recent versions, where ``past_key_values`` causes a warning; the latter in older ones.
+
+    Example:
+        >>> cache_name()
+        'cache'
+    """
+    from transformers.modeling_outputs import CausalLMOutputWithPast
+
+    names = {field.name for field in fields(CausalLMOutputWithPast)}
+    return "cache" if "cache" in names else "past_key_values"

@@ -71,7 +71,7 @@ class PhotoPairs(BatchDataset):
     def __init__(self, reader: ImageReader) -> None:
         self.reader = reader
         self.source = reader.source
-        self._pairs = PairIndex(np.array([self.source.num_captions(index) for index in range(len(self.source))]))
+        self._pairs = PairIndex(self.source.count_captions())
 
     def __len__(self) -> int:
         return len(self._pairs)

@@ -3,11 +3,12 @@
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 from synth2_lightning.io.extras import require_extra
 from synth2_lightning.io.huggingface import NewNetwork, check_config, check_language_model, read_language_model
 from synth2_lightning.io.locations import is_here, locate_model
+from synth2_lightning.io.precision import WeightType
 
 
 class LanguageModelSource(ABC):
@@ -65,8 +66,8 @@ class PretrainedLanguageModel(LanguageModelSource):
         model: Name on the Hugging Face Hub, or a folder: a path, ``package://PACKAGE/PATH`` or ``weights://NAME``.
         gguf_file: Name of a GGUF file in it. Its weights are dequantized, because gradients cannot pass through
             quantized ones.
-        dtype: Precision of the weights. For frozen weights half precision is enough, and two to three times as fast on
-            CPUs with bfloat16 instructions; train in float32.
+        dtype: Type of the weights. ``"auto"``, bfloat16 where the hardware computes it, is enough for frozen weights;
+            train in float32.
         trainable: Train all weights.
         lora: Train low-rank updates of the weights.
         attn_implementation: Attention kernel of transformers; ``None`` is the default of transformers. ``"eager"``
@@ -84,7 +85,7 @@ class PretrainedLanguageModel(LanguageModelSource):
         self,
         model: str,
         gguf_file: str | None = None,
-        dtype: Literal["float32", "bfloat16", "float16"] = "float32",
+        dtype: WeightType = "float32",
         trainable: bool = False,
         lora: LoraSettings | None = None,
         attn_implementation: str | None = None,

@@ -101,11 +101,9 @@ class QuantizedEncoder(ImageTokenizer):
         codes = read_safetensors(resolve(self._folder / _CODES, "codebook's codes"))["codes"]
         codes = codes[: self.num_levels].contiguous()
         self.codes.copy_(codes)
-        self.codebook = fingerprint_codebook(self.name, codes)
+        self.codebook = fingerprint_codebook(self.name, codes, self.image_size)
 
-    @torch.no_grad()
-    def tokenize(self, pixels: Pixels) -> VQTokens:
-        """Return the ids of the nearest codes, level by level."""
+    def _tokenize(self, pixels: Pixels) -> VQTokens:
         self._check_loaded()
         return VQTokens(nearest_codes(self.encoder.encode_pixels(pixels), self.codes), self.codebook)
 
@@ -218,8 +216,9 @@ class ResidualCodebookLearner(CodebookLearner):
         ).to(self.initted.device)
 
     def quantize(self, pixels: Pixels) -> Quantization:
-        """Encode and quantize images as :meth:`quantize_features` does."""
-        return self.quantize_features(self.encoder.encode_pixels(pixels))
+        """Encode images outside autocast, and quantize them as :meth:`quantize_features` does."""
+        with torch.autocast(pixels.values.device.type, enabled=False):
+            return self.quantize_features(self.encoder.encode_pixels(pixels))
 
     @torch.no_grad()
     def quantize_features(self, features: Float[Tensor, "batch tokens dim"]) -> Quantization:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -16,6 +16,7 @@ from synth2_lightning.interfaces import FrozenModule, TextEncoder
 from synth2_lightning.io.huggingface import NewNetwork
 from synth2_lightning.io.locations import is_here, locate_model
 from synth2_lightning.io.log_filters import without_messages
+from synth2_lightning.io.precision import WeightType, weight_dtype
 
 
 class TransformersTextEncoder(TextEncoder, ABC):
@@ -105,14 +106,14 @@ class PretrainedTextEncoder(FrozenModule, TransformersTextEncoder):
         model: Hugging Face Hub id, or a folder: a path, ``package://PACKAGE/PATH`` or ``weights://NAME``. Weights must
             be safetensors; remote code is not executed.
         max_length: Maximum number of tokens per text, including special tokens; longer texts are truncated and counted.
-        dtype: Precision of the weights. Half precision suffices, and is faster on CPUs with bfloat16 instructions.
+        dtype: Type of the weights; ``"auto"`` is bfloat16 where the hardware computes it, which is precise enough.
     """
 
     def __init__(
         self,
         model: str,
         max_length: int = 64,
-        dtype: Literal["float32", "bfloat16", "float16"] = "float32",
+        dtype: WeightType = "float32",
     ) -> None:
         super().__init__(max_length)
         self.name = Path(model).name
@@ -150,7 +151,7 @@ class PretrainedTextEncoder(FrozenModule, TransformersTextEncoder):
             network, info = AutoModelForTextEncoding.from_pretrained(
                 location,
                 config=config,
-                dtype=getattr(torch, self.dtype),
+                dtype=weight_dtype(self.dtype, self.model),
                 use_safetensors=True,
                 trust_remote_code=False,
                 local_files_only=is_here(location),

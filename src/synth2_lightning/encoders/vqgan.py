@@ -69,6 +69,7 @@ class VQGANTokenizer(FrozenEncoder[VQModel], ImageTokenizer):
         super().__init__(name, Preprocessing(image_size, mean=(mean,) * 3, std=(std,) * 3), blueprint)
         self.codebook_size = config["num_vq_embeddings"]
         self.codebook = ""
+        self._pixel_range = pixel_range
 
     def build_network(self) -> VQModel:
         """Return the VQ-GAN with its weights."""
@@ -78,7 +79,7 @@ class VQGANTokenizer(FrozenEncoder[VQModel], ImageTokenizer):
 
     def _load(self) -> None:
         super()._load()
-        self.codebook = fingerprint_codebook(self.name, self._vectors)
+        self.codebook = fingerprint_codebook(self.name, self._vectors, self.image_size, self._pixel_range)
 
     def feature_map(
         self, network: VQModel, images: Float[Tensor, "batch 3 size size"]
@@ -87,9 +88,7 @@ class VQGANTokenizer(FrozenEncoder[VQModel], ImageTokenizer):
         latents: Tensor = network.encode(images).latents
         return latents
 
-    @torch.no_grad()
-    def tokenize(self, pixels: Pixels) -> VQTokens:
-        """Return the ids of the nearest codes."""
+    def _tokenize(self, pixels: Pixels) -> VQTokens:
         latents = super().encode_pixels(pixels)
         return VQTokens(nearest_codes(latents, self._vectors[None]), self.codebook)
 

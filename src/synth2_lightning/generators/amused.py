@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -13,6 +13,7 @@ from torch import Tensor
 from synth2_lightning.interfaces import ImageGenerator
 from synth2_lightning.io.fingerprints import fingerprint_codebook, fingerprint_weights
 from synth2_lightning.io.locations import locate_model
+from synth2_lightning.io.precision import WeightType, weight_dtype
 from synth2_lightning.types import VQTokens
 
 _COMPONENTS = ("transformer", "vqvae", "text_encoder", "tokenizer", "scheduler")
@@ -62,7 +63,7 @@ class AmusedGenerator(ImageGenerator):
         original_size: tuple[int, int] | None = None,
         crop: tuple[int, int] = (0, 0),
         aesthetic_score: float = 6.0,
-        dtype: Literal["float32", "bfloat16", "float16"] = "float32",
+        dtype: WeightType = "float32",
         name: str = "vqgan",
     ) -> None:
         super().__init__()
@@ -91,7 +92,7 @@ class AmusedGenerator(ImageGenerator):
         from diffusers import AmusedScheduler, UVit2DModel, VQModel
         from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
-        dtype, device = getattr(torch, self.dtype), self.micro_conditions.device
+        dtype, device = weight_dtype(self.dtype, self._model), self.micro_conditions.device
         self._tokenizer = CLIPTokenizer.from_pretrained(self._model, subfolder="tokenizer")
         self._scheduler = AmusedScheduler.from_pretrained(self._model, subfolder="scheduler")
         vqgan = VQModel.from_pretrained(self._model, subfolder="vqvae", use_safetensors=True)
@@ -105,11 +106,12 @@ class AmusedGenerator(ImageGenerator):
                 f"AmusedGenerator.negative_text exceeds the context length of the text encoder; expected at most "
                 f"{self._text_length} tokens, got {self.negative_text!r}. Shorten it."
             )
+        image_size = transformer.config.sample_size * 2 ** (len(vqgan.config.block_out_channels) - 1)
         if self.original_size is None:
-            self.micro_conditions[:2] = transformer.config.sample_size * 2 ** (len(vqgan.config.block_out_channels) - 1)
+            self.micro_conditions[:2] = image_size
         self.text_encoder = text_encoder.to(device)
         self.transformer = transformer.to(device)
-        self.codebook = fingerprint_codebook(self.name, vqgan.quantize.embedding.weight)
+        self.codebook = fingerprint_codebook(self.name, vqgan.quantize.embedding.weight, image_size)
         self.codebook_size = int(vqgan.config.num_vq_embeddings)
 
     def provenance(self) -> dict[str, Any]:
@@ -123,7 +125,7 @@ class AmusedGenerator(ImageGenerator):
             "temperature": list(self.temperature),
             "negative_text": self.negative_text,
             "micro_conditions": self.micro_conditions.tolist(),
-            "dtype": self.dtype,
+            "dtype": str(self.transformer.dtype).removeprefix("torch."),
         }
 
     @torch.no_grad()

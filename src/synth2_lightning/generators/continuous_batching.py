@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from synth2_lightning.compat.transformers import cache_name
 from synth2_lightning.generators.token_sampling import SamplingSettings, sample_tokens
 
 KeysAndValues = tuple[Float[Tensor, "groups length dim"], Float[Tensor, "groups length dim"]]
@@ -191,9 +192,9 @@ class ContinuousBatch:
             input_ids=tokens.unsqueeze(1),
             position_ids=(self.prefix[0][0].shape[1] + positions).unsqueeze(1),
             attention_mask=mask[:, None, None],
-            cache=self._cache,
             use_cache=True,
             prefix=self.prefix,
+            **{cache_name(): self._cache},
         ).logits[:, -1]
         sampling = {}
         for slot, row in enumerate(rows):

@@ -5,12 +5,12 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from synth2_lightning.compat.transformers import supports_attention_functions
+from synth2_lightning.compat.transformers import cache_name, supports_attention_functions
 from synth2_lightning.generators.continuous_batching import (
     ContinuousBatch,
     KeysAndValues,
@@ -22,6 +22,7 @@ from synth2_lightning.interfaces import CaptionGenerator
 from synth2_lightning.io.fingerprints import fingerprint_weights
 from synth2_lightning.io.huggingface import read_language_model
 from synth2_lightning.io.locations import is_here, locate_model
+from synth2_lightning.io.precision import WeightType
 from synth2_lightning.types import Completion, Prompt
 
 _ATTENTION = "synth2_prefix_and_suffix"
@@ -46,7 +47,7 @@ class LanguageModelCaptionGenerator(CaptionGenerator):
     Args:
         model: Hugging Face Hub id, or a folder: a path, ``package://PACKAGE/PATH`` or ``weights://NAME``.
         gguf_file: Name of a GGUF file in the model's folder; its weights are dequantized.
-        dtype: Precision of the weights; ``"bfloat16"`` is two to three times as fast on CPUs that support it.
+        dtype: Type of the weights; ``"auto"`` is bfloat16 where the hardware computes it.
         num_rows: Number of completions generated at once.
         sampling: Sampling settings.
 
@@ -60,7 +61,7 @@ class LanguageModelCaptionGenerator(CaptionGenerator):
         self,
         model: str,
         gguf_file: str | None = None,
-        dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16",
+        dtype: WeightType = "auto",
         num_rows: int = 64,
         sampling: SamplingSettings = SamplingSettings(),  # noqa: B008 - frozen
     ) -> None:
@@ -70,7 +71,7 @@ class LanguageModelCaptionGenerator(CaptionGenerator):
         self.model = model
         self.model_name = gguf_file.removesuffix(".gguf") if gguf_file else model
         self.gguf_file = gguf_file
-        self.dtype: Literal["float32", "bfloat16", "float16"] = dtype
+        self.dtype: WeightType = dtype
         self.num_rows = num_rows
         self.sampling = sampling
         self.network: Any = None
@@ -155,7 +156,7 @@ class LanguageModelCaptionGenerator(CaptionGenerator):
         return {
             "model": self.model_name,
             "weights": fingerprint_weights(self.network.config.model_type, self.network),
-            "dtype": self.dtype,
+            "dtype": str(self.network.dtype).removeprefix("torch."),
             "num_rows": self.num_rows,
             "sampling": asdict(self.sampling),
         }
@@ -203,7 +204,7 @@ class LanguageModelCaptionGenerator(CaptionGenerator):
         if prefix not in self._prefixes:
             self.network.set_attn_implementation("eager")
             ids = torch.tensor([prefix], device=self.anchor.device)
-            layers = self.network(input_ids=ids, use_cache=True, logits_to_keep=1).past_key_values.layers
+            layers = self.network(input_ids=ids, use_cache=True, logits_to_keep=1)[cache_name()].layers
             self._prefixes[prefix] = [(layer.keys[0], layer.values[0]) for layer in layers]
             self.network.set_attn_implementation(_ATTENTION)
         return self._prefixes[prefix]

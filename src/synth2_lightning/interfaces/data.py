@@ -6,6 +6,8 @@ from collections.abc import Callable, Container, Sequence
 from dataclasses import asdict
 from typing import Any, Protocol, cast, runtime_checkable
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from synth2_lightning.interfaces.loading import Loadable
@@ -152,9 +154,9 @@ class ImageTextSource(Loadable, ABC):
     def captions(self, index: int) -> tuple[str, ...]:
         """Captions of an image, or the accepted answers to its prompt; at least one, none of them empty."""
 
-    def num_captions(self, index: int) -> int:
-        """Number of captions of an image; override it if it is known without making them."""
-        return len(self.captions(index))
+    def count_captions(self) -> NDArray[np.int64]:
+        """Number of captions of each image; override it if they are known without making the captions."""
+        return np.array([len(self.captions(index)) for index in range(len(self))], dtype=np.int64)
 
     def prompt(self, index: int) -> str | None:
         """Prompt of an image, such as a question; ``None`` for every image of a captioning set.

@@ -75,8 +75,15 @@ class ImageTokenizer(ImageEncoder, ABC):
     codebook_size: int
     num_levels: int
 
-    @abstractmethod
+    @final
+    @torch.no_grad()
     def tokenize(self, pixels: Pixels) -> VQTokens:
+        """Return the codebook ids of images, without autocast: rounded features have other ids."""
+        with torch.autocast(pixels.values.device.type, enabled=False):
+            return self._tokenize(pixels)
+
+    @abstractmethod
+    def _tokenize(self, pixels: Pixels) -> VQTokens:
         """Return the codebook ids of images."""
 
     def detokenize(self, tokens: VQTokens) -> Pixels:

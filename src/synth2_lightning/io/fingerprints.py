@@ -13,8 +13,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 
-def fingerprint_codebook(name: str, codes: Float[Tensor, "codes dim"] | Float[Tensor, "levels codes dim"]) -> str:
-    """Return the fingerprint of a codebook: name, size and a hash of the codes.
+def fingerprint_codebook(
+    name: str,
+    codes: Float[Tensor, "codes dim"] | Float[Tensor, "levels codes dim"],
+    image_size: int,
+    pixel_range: tuple[float, float] = (0.0, 1.0),
+) -> str:
+    """Return the fingerprint of a codebook: name, size, and a hash of the codes and of the input that they quantize.
 
     Image tokens carry it, and encoders compare it with their own. Equal codes have equal fingerprints in tokenizers and
     generators.
@@ -22,12 +27,15 @@ def fingerprint_codebook(name: str, codes: Float[Tensor, "codes dim"] | Float[Te
     Args:
         name: Name of the codebook, the prefix of the fingerprint.
         codes: Vectors of one level or of several. Only the values matter, not precision and device.
+        image_size: Height and width in pixels of the images that are quantized.
+        pixel_range: Values of their black and white pixels.
 
     Example:
-        >>> fingerprint_codebook("vqgan", torch.zeros(512, 4)), fingerprint_codebook("clip", torch.zeros(2, 16, 4))
-        ('vqgan-512:9f1dcbc3', 'clip-16x2:076a27c7')
+        >>> fingerprint_codebook("clip", torch.zeros(2, 16, 4), image_size=224)
+        'clip-16x2:3b60067b'
     """
     content = codes.detach().float().cpu().contiguous().numpy().tobytes()
+    content += f"{image_size} {float(pixel_range[0])} {float(pixel_range[1])}".encode()
     size = "x".join(str(count) for count in reversed(codes.shape[:-1]))
     return f"{name}-{size}:{hashlib.sha256(content).hexdigest()[:8]}"
 

@@ -2,12 +2,14 @@
 
 from difflib import get_close_matches
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
+from synth2_lightning.compat.transformers import cache_name
 from synth2_lightning.io.extras import require_extra
 from synth2_lightning.io.locations import is_here, locate_model
+from synth2_lightning.io.precision import WeightType, weight_dtype
 
 _NUM_CHECKED = 12
 _Steps = tuple[torch.Tensor, torch.Tensor]
@@ -16,7 +18,7 @@ _Steps = tuple[torch.Tensor, torch.Tensor]
 def read_language_model(
     location: str,
     gguf_file: str | None,
-    dtype: Literal["float32", "bfloat16", "float16"],
+    dtype: WeightType,
     attn_implementation: str | None,
 ) -> Any:
     """Read a causal language model; GGUF weights are dequantized, so that gradients flow through them.
@@ -38,7 +40,7 @@ def read_language_model(
         location,
         gguf_file=gguf_file,
         quantization_config=GgufConfig(dequantize=True) if gguf_file else None,
-        dtype=getattr(torch, dtype),
+        dtype=weight_dtype(dtype, location),
         attn_implementation=attn_implementation,
         use_safetensors=None if gguf_file else True,
         trust_remote_code=False,
@@ -122,8 +124,8 @@ def _logits_of_two_steps(model: Any, embeds: torch.Tensor, mask: torch.Tensor) -
         max_new_tokens=2, min_new_tokens=2, output_logits=True, return_dict_in_generate=True, pad_token_id=0
     )
     output = model.generate(inputs_embeds=embeds, attention_mask=mask, generation_config=settings)
-    if not isinstance(output.past_key_values, Cache):
-        raise TypeError(f"its cache is {type(output.past_key_values).__name__}, not the Cache of transformers")
+    if not isinstance(output[cache_name()], Cache):
+        raise TypeError(f"its cache is {type(output[cache_name()]).__name__}, not the Cache of transformers")
     first, second = (logits[0] for logits in output.logits)
     generated = model.get_input_embeddings()(output.sequences[:, :1])
     sequence = torch.cat([embeds[:, mask[0].bool()], generated], dim=1)

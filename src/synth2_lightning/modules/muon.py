@@ -9,6 +9,8 @@ from timm.optim.muon import get_lr_scale, zeropower_via_newtonschulz
 from torch import Tensor
 from torch.optim import Optimizer
 
+from synth2_lightning.io.precision import computes_bfloat16
+
 # Newton-Schulz steps, one triple each: https://leloykun.github.io/ponder/muon-opt-coeffs/
 _COEFFICIENTS = [
     (4.0848, -6.8946, 2.9270),
@@ -17,7 +19,6 @@ _COEFFICIENTS = [
     (2.8769, -3.1427, 1.2046),
     (2.8366, -3.0525, 1.2012),
 ]
-_BFLOAT16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16")
 
 
 class Muon(Optimizer):
@@ -85,7 +86,7 @@ class Muon(Optimizer):
             steps=len(_COEFFICIENTS),
             coefficients=_COEFFICIENTS,
             eps=group["eps"],
-            dtype=torch.float32 if _emulates_bfloat16(weight.device) else torch.bfloat16,
+            dtype=torch.bfloat16 if computes_bfloat16(weight.device) else torch.float32,
         )
         weight.add_(update.reshape(weight.shape), alpha=-group["lr"] * get_lr_scale(update.shape))
 
@@ -119,8 +120,3 @@ def _is_matrix(weight: Tensor) -> bool:
         return False
     rows, columns = len(weight), weight.numel() // len(weight)
     return min(rows, columns) >= 4 and max(rows, columns) <= 128 * min(rows, columns)
-
-
-def _emulates_bfloat16(device: torch.device) -> bool:
-    capabilities = torch.cpu.get_capabilities()
-    return device.type == "cpu" and not any(capabilities.get(name, False) for name in _BFLOAT16_INSTRUCTIONS)

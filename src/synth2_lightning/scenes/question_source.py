@@ -1,5 +1,8 @@
 """Visual question answering dataset of scenes."""
 
+import numpy as np
+from numpy.typing import NDArray
+
 from synth2_lightning.scenes.questions import ask_scene
 from synth2_lightning.scenes.source import ScenesSource
 
@@ -25,6 +28,6 @@ class ScenesQuestionSource(ScenesSource):
         """Return the answer ten times, because VQA accuracy compares with the answers of ten annotators."""
         return (ask_scene(self.scene(index)).answer,) * _NUM_ANSWERS
 
-    def num_captions(self, index: int) -> int:
-        """Return ten."""
-        return _NUM_ANSWERS
+    def count_captions(self) -> NDArray[np.int64]:
+        """Return ten for each image."""
+        return np.full(len(self), _NUM_ANSWERS)

@@ -1,5 +1,7 @@
 """Captioning dataset of scenes, rendered on access."""
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from synth2_lightning.interfaces import ImageTextSource
@@ -54,9 +56,9 @@ class ScenesSource(ImageTextSource):
         """Return five captions."""
         return describe_scene(self.scene(index), _NUM_CAPTIONS)
 
-    def num_captions(self, index: int) -> int:
-        """Return five."""
-        return _NUM_CAPTIONS
+    def count_captions(self) -> NDArray[np.int64]:
+        """Return five for each image."""
+        return np.full(len(self), _NUM_CAPTIONS)
 
     def fingerprint(self) -> str:
         """Return a checksum of split, seed, number of images, and the captions of 100 images."""

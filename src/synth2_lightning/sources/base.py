@@ -2,13 +2,16 @@
 
 import logging
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 from zlib import crc32
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 from PIL import Image
 
 from synth2_lightning.interfaces import ImageTextSource
@@ -49,8 +52,17 @@ class SkipCounter:
             reason: Plural noun phrase that the warning counts, such as ``"empty captions"``.
             example: Name of the item; the warning shows the first one of each reason.
         """
-        self._counts[reason] = self._counts.get(reason, 0) + 1
-        self._examples.setdefault(reason, example)
+        self.add_counts({reason: (1, example)})
+
+    def counts(self) -> dict[str, tuple[int, str]]:
+        """Return count and first example of each reason."""
+        return {reason: (count, self._examples[reason]) for reason, count in self._counts.items()}
+
+    def add_counts(self, counts: Mapping[str, tuple[int, str]]) -> None:
+        """Add the counts of another counter."""
+        for reason, (count, example) in counts.items():
+            self._counts[reason] = self._counts.get(reason, 0) + count
+            self._examples.setdefault(reason, example)
 
     def warn(self, name: str) -> None:
         """Log one warning if an item was skipped."""
@@ -68,11 +80,11 @@ def warn_of_damaged(name: str, keys: Sequence[str]) -> None:
         _logger.warning(message, name, len(keys), keys[0])
 
 
-class IndexedSource(ImageTextSource):
-    """Image source that reads its whole index in ``load()`` and its images one at a time.
+class ArrowSource(ImageTextSource):
+    """Image source with an index in Arrow arrays that reads its images one at a time.
 
-    The index is stored in Arrow arrays, not in Python objects: this needs less memory, and data loader workers share
-    its pages, because no reference counts are written into them.
+    Unlike Python objects, Arrow arrays can be memory-mapped files, and data loader workers share their pages, because
+    no reference counts are written into them.
 
     Args:
         name: Short name for logs.
@@ -87,46 +99,33 @@ class IndexedSource(ImageTextSource):
             raise ValueError(f"Source {name!r} got limit={limit}; expected 1 or more images, or null for all of them.")
         self.name = name
         self.limit = limit
-        self._index: pa.RecordBatch | None = None
+        self._index: pa.Table | None = None
 
     @abstractmethod
-    def read_index(self, skipped: SkipCounter) -> Iterable[Entry]:
-        """Yield the entries of the index in its order; ``skipped`` counts the items that form no entry."""
+    def build_index(self, skipped: SkipCounter) -> pa.Table:
+        """Return the columns ``key``, ``captions`` (lists of strings) and ``location``; ``skipped`` counts the rest.
+
+        Keys are unique, and each row has a caption.
+        """
 
     def read_image(self, location: Any) -> Image.Image:
         """Return the image at a location that :meth:`read_index` yielded; by default, a location is a path."""
         return decode_image(Path(location), location)
 
     def _load(self) -> None:
-        """Read the index; a repeated key is an error, and so is an index without a caption."""
+        """Read the index; one without a caption is an error."""
         skipped = SkipCounter()
-        kept: dict[str, Entry] = {}
-        for entry in self.read_index(skipped):
-            if entry.key in kept:
-                raise ValueError(
-                    f"Source {self.name!r} has two images with the key {entry.key!r}; expected unique keys, because "
-                    "scores and shards identify images by them. Remove one of the images from the index."
-                )
-            if (checked := _check_entry(entry, skipped)) is not None:
-                kept[entry.key] = checked
-            if len(kept) == self.limit:
-                break
+        index = self.build_index(skipped)
         skipped.warn(self.name)
-        warn_of_damaged(
-            self.name, [key for key, entry in kept.items() for caption in entry.captions if REPLACEMENT in caption]
-        )
-        if not kept:
+        is_damaged = pc.match_substring(pc.list_flatten(index["captions"]), REPLACEMENT)
+        damaged = pc.list_parent_indices(index["captions"]).filter(is_damaged)
+        warn_of_damaged(self.name, index["key"].take(damaged).to_pylist())
+        if not index.num_rows:
             raise ValueError(
                 f"Source {self.name!r} has no image with a caption; expected at least one. Check the warning above, "
                 "which lists the skipped items, and the arguments that name its files and columns."
             )
-        self._index = pa.record_batch(
-            {
-                "key": pa.array(kept, pa.large_string()),
-                "captions": pa.array([entry.captions for entry in kept.values()], pa.large_list(pa.large_string())),
-                "location": pa.array([entry.location for entry in kept.values()]),
-            }
-        )
+        self._index = index
 
     def __len__(self) -> int:
         return int(self._loaded().num_rows)
@@ -138,6 +137,11 @@ class IndexedSource(ImageTextSource):
     def captions(self, index: int) -> tuple[str, ...]:
         """Captions of an image."""
         return tuple(self._loaded()["captions"][index].as_py())
+
+    def count_captions(self) -> NDArray[np.int64]:
+        """Return the number of captions of each image."""
+        lengths: NDArray[np.int64] = pc.list_value_length(self._loaded()["captions"]).to_numpy().astype(np.int64)
+        return lengths
 
     def image(self, index: int) -> Image.Image:
         """Return an image in RGB, with its EXIF orientation applied."""
@@ -157,10 +161,53 @@ class IndexedSource(ImageTextSource):
             images = list(readers.map(self.image_fingerprint, compared))
         return f"{texts}-{crc32(repr([*prompts, images]).encode()):08x}"
 
-    def _loaded(self) -> pa.RecordBatch:
+    def _loaded(self) -> pa.Table:
         if self._index is None:
             raise RuntimeError(f"Source {self.name!r} was read before load(); call load() first.")
         return self._index
+
+
+class IndexedSource(ArrowSource):
+    """Image source that reads its whole index in ``load()`` and its images one at a time.
+
+    Args:
+        name: Short name for logs.
+        limit: Maximum number of images, from the first; ``None`` keeps all.
+
+    Raises:
+        ValueError: If the limit is below 1.
+    """
+
+    @abstractmethod
+    def read_index(self, skipped: SkipCounter) -> Iterable[Entry]:
+        """Yield the entries of the index in its order; ``skipped`` counts the items that form no entry."""
+
+    def build_index(self, skipped: SkipCounter) -> pa.Table:
+        """Check the entries; a repeated key is an error."""
+        kept: dict[str, Entry] = {}
+        for entry in self.read_index(skipped):
+            if entry.key in kept:
+                raise ValueError(
+                    f"Source {self.name!r} has two images with the key {entry.key!r}; expected unique keys, because "
+                    "scores and shards identify images by them. Remove one of the images from the index."
+                )
+            if (checked := check_entry(entry, skipped)) is not None:
+                kept[entry.key] = checked
+            if len(kept) == self.limit:
+                break
+        return tabulate(kept.values())
+
+
+def tabulate(entries: Collection[Entry]) -> pa.Table:
+    """Return checked entries as the columns of an index."""
+    captions = pa.large_list(pa.large_string())
+    return pa.table(
+        {
+            "key": pa.array([entry.key for entry in entries], pa.large_string()),
+            "captions": pa.array([entry.captions for entry in entries], captions),
+            "location": pa.array([entry.location for entry in entries]),
+        }
+    )
 
 
 def _fingerprint_end(location: object) -> str:
@@ -182,7 +229,8 @@ def _fingerprint_end(location: object) -> str:
         return "missing"
 
 
-def _check_entry(entry: Entry, skipped: SkipCounter) -> Entry | None:
+def check_entry(entry: Entry, skipped: SkipCounter) -> Entry | None:
+    """Return an entry without empty captions; count it and return ``None`` if nothing is left or it is not text."""
     if entry.location is None:
         skipped.add("captions without an image", ascii(entry.key)[1:-1] if has_surrogates(entry.key) else entry.key)
         return None

@@ -1,8 +1,7 @@
 """Tar files of images and captions in the format of img2dataset (https://github.com/rom1504/img2dataset)."""
 
 import re
-import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from glob import glob
 from io import BytesIO
 from itertools import product
@@ -10,26 +9,27 @@ from math import prod
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 from PIL import Image
 
-from synth2_lightning.io.json_text import decode_text, parse_json
 from synth2_lightning.io.locations import resolve
-from synth2_lightning.io.paths import expand_home, require_file
+from synth2_lightning.io.paths import expand_home
 from synth2_lightning.io.remote import is_remote, match_remote
-from synth2_lightning.sources.base import Entry, IndexedSource, SkipCounter
-from synth2_lightning.sources.image_files import SUFFIXES, is_hidden
+from synth2_lightning.sources.base import ArrowSource, SkipCounter
 from synth2_lightning.sources.images import decode_image
+from synth2_lightning.sources.tar_index import open_tar_index
 
-_MAX_CAPTION_BYTES = 2**20
 _MAX_TARS = 1_000_000
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _NUM_NAMED = 5
 
 
-class TarSource(IndexedSource):
+class TarSource(ArrowSource):
     """Image source of uncompressed tar files, read by random access without extracting them.
 
-    ``load()`` scans the tars for the offsets of their members. Members with the same path up to the last suffix form a
+    ``load()`` scans each tar once for the offsets of its members; other processes and later runs read them from the
+    cache (see :mod:`synth2_lightning.sources.tar_index`). Members with the same path up to the last suffix form a
     sample: ``000012.jpg`` with ``000012.txt``, or with ``000012.json`` and its field ``caption``. That path is the key,
     prefixed by the name of the tar if an earlier tar has the same key, as in ``00001/000012``. Members without a
     counterpart, such as ``000012.seg.png``, and further images or captions of a key are skipped and counted. Suffixes
@@ -38,7 +38,7 @@ class TarSource(IndexedSource):
     Args:
         tars: A file, a pattern such as ``cc12m/*.tar`` or ``s3://bucket/cc12m/*.tar``, a range such as
             ``cc12m/{00000..00012}.tar``, all tars of which must exist, or a list of these. Remote tars are downloaded
-            when they are scanned.
+            when they are indexed.
         name: Short name for logs.
         limit: Maximum number of images, from the first; ``None`` keeps all.
     """
@@ -47,21 +47,30 @@ class TarSource(IndexedSource):
         super().__init__(name, limit)
         self.tars = (tars,) if isinstance(tars, str) else tuple(tars)
 
-    def read_index(self, skipped: SkipCounter) -> Iterator[Entry]:
-        """Yield the samples of all tars, in the order of their names.
+    def build_index(self, skipped: SkipCounter) -> pa.Table:
+        """Return the samples of all tars, in the order of their names.
 
         Raises:
             FileNotFoundError: If a pattern matches nothing, or tars of a range are missing.
             OSError: If a tar is damaged.
-            ValueError: If a range is empty or too long.
+            ValueError: If a range is empty or too long, or a caption cannot be read.
         """
-        used: set[str] = set()
-        for tar in self._find():
-            path = str(resolve(tar, f"tar of source {self.name!r}")) if is_remote(tar) else tar
-            for entry in _scan(path, skipped):
-                key = _make_unique(entry.key, PurePosixPath(tar), used)
-                used.add(key)
-                yield entry._replace(key=key)
+        tars = self._find()
+        paths = {tar: str(resolve(tar, f"tar of source {self.name!r}")) if is_remote(tar) else tar for tar in tars}
+        samples, hashes, num_samples = [], [], 0
+        for path in paths.values():
+            index = open_tar_index(Path(path))
+            skipped.add_counts(index.skipped)
+            hashes.append(index.samples["hash"].to_numpy())
+            samples.append(_locate(index.samples, path))
+            num_samples += len(index.samples)
+            if self.limit is not None and num_samples >= self.limit:
+                break
+        table = pa.concat_tables(samples)
+        if len(np.unique(np.concatenate(hashes))) < num_samples:
+            keys = _make_unique(list(paths)[: len(samples)], [part["key"].to_pylist() for part in samples])
+            table = table.set_column(0, "key", pa.array(keys, pa.large_string()))
+        return table.slice(0, self.limit)
 
     def _find(self) -> list[str]:
         """Return the unique paths and URLs of all tars in order."""
@@ -122,85 +131,20 @@ def _expand_range(pattern: str) -> list[str]:
     return list(map("".join, product(*choices)))
 
 
-def _make_unique(key: str, tar: PurePosixPath, used: set[str]) -> str:
-    """Return the key, prefixed by as many parts of the tar's path as make it unique."""
-    parts = tar.with_suffix("").parts
-    candidates = (key, *("/".join((*parts[-count:], key)) for count in range(1, len(parts) + 1)))
-    return next((candidate for candidate in candidates if candidate not in used), key)
+def _locate(samples: pa.Table, path: str) -> pa.Table:
+    """Return keys, captions and locations of the samples of a tar; the path is stored once."""
+    tar = pa.DictionaryArray.from_arrays(np.zeros(len(samples), np.int8), pa.array([path]))
+    columns = {name: samples[name].combine_chunks() for name in ("member", "offset", "size")}
+    location = pa.StructArray.from_arrays([tar, *columns.values()], ["tar", *columns])
+    return pa.table({"key": samples["key"], "captions": samples["captions"], "location": location})
 
 
-def _scan(path: str, skipped: SkipCounter) -> Iterator[Entry]:
-    captions: dict[tuple[str, str], str] = {}
-    locations: dict[str, dict[str, Any] | None] = {}
-    num_bytes = require_file(Path(path)).stat().st_size
-    try:
-        with tarfile.open(path, mode="r:") as tar:
-            for member in tar:
-                if member.isdir():
-                    continue
-                if not 0 <= member.size <= num_bytes:  # a negative size would make the scan an endless loop
-                    raise tarfile.ReadError(f"its member {member.name!r} has a size of {member.size} bytes")
-                member_path = PurePosixPath(member.name)
-                key, suffix = str(member_path.with_suffix("")) if member_path.name else "", member_path.suffix.lower()
-                name = f"{path}:{member.name}"
-                if not _is_plain(member, member_path):
-                    skipped.add("members that are not plain files below the tar's root", name)
-                elif is_hidden(member_path):
-                    skipped.add("hidden members", name)
-                elif suffix in SUFFIXES:
-                    if locations.get(key) is not None:
-                        skipped.add("repeated images of a key in a tar", name)
-                        continue
-                    start = member.offset_data
-                    locations[key] = {"tar": path, "member": member.name, "offset": start, "size": member.size}
-                elif suffix not in {".txt", ".json"}:
-                    skipped.add("members that are neither images nor captions", name)
-                elif member.size > _MAX_CAPTION_BYTES:
-                    skipped.add(f"captions of more than {_MAX_CAPTION_BYTES} bytes", name)
-                elif (key, suffix) in captions:
-                    skipped.add("repeated captions of a key in a tar", name)
-                else:
-                    locations.setdefault(key, None)
-                    captions[key, suffix] = _read_caption(tar, member, suffix, path)
-            _check_end(Path(path), tar.offset)
-    # tarfile raises errors of many classes for damaged headers.
-    except (tarfile.TarError, OverflowError, EOFError, RecursionError, UnicodeDecodeError) as error:
-        raise OSError(
-            f"{path} cannot be read as a tar ({error}); expected an uncompressed, complete one. If it is compressed, "
-            "unpack it with gunzip; if it is damaged, download it again or exclude it from the pattern."
-        ) from error
-    for key, location in locations.items():
-        # img2dataset writes the caption to both files; .txt takes precedence.
-        texts = [captions[key, suffix] for suffix in (".txt", ".json") if (key, suffix) in captions]
-        yield Entry(key, texts[:1], location)
-
-
-def _check_end(path: Path, end: int) -> None:
-    """Check that only zeros follow the last member: tarfile treats damaged headers and truncation as the end."""
-    with path.open("rb") as file:
-        file.seek(end)
-        if len(file.read(tarfile.BLOCKSIZE)) < tarfile.BLOCKSIZE:
-            raise tarfile.ReadError(f"it ends after {end} bytes, without an end-of-archive block")
-        file.seek(end)
-        while rest := file.read(2**20):
-            if rest.strip(b"\0"):
-                raise tarfile.ReadError(f"the data after {end} bytes is not a valid member")
-
-
-def _is_plain(member: tarfile.TarInfo, path: PurePosixPath) -> bool:
-    return member.isreg() and not member.issparse() and not path.is_absolute() and ".." not in path.parts
-
-
-def _read_caption(tar: tarfile.TarFile, member: tarfile.TarInfo, suffix: str, path: str) -> str:
-    file = tar.extractfile(member)
-    assert file is not None, "plain files can be extracted"
-    content = file.read()
-    try:
-        caption = parse_json(content).get("caption") if suffix == ".json" else decode_text(content)
-        if not isinstance(caption, str | None):
-            raise ValueError(f"it is {caption!r:.80}")
-    except (ValueError, AttributeError) as error:
-        raise ValueError(
-            f"{path}:{member.name} has no caption ({error}); expected UTF-8 text, or a JSON object with 'caption'."
-        ) from error
-    return " ".join((caption or "").split())
+def _make_unique(tars: Sequence[str], keys: Sequence[Sequence[str]]) -> list[str]:
+    """Return the keys of all tars, prefixed by as many parts of the tar's path as make them unique."""
+    used: dict[str, None] = {}
+    for tar, of_tar in zip(tars, keys, strict=True):
+        parts = PurePosixPath(tar).with_suffix("").parts
+        for key in of_tar:
+            candidates = (key, *("/".join((*parts[-count:], key)) for count in range(1, len(parts) + 1)))
+            used[next(candidate for candidate in candidates if candidate not in used)] = None
+    return list(used)

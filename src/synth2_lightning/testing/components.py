@@ -74,7 +74,7 @@ class TinyImageTokenizer(ImageTokenizer):
 
     vectors: Tensor
 
-    def tokenize(self, pixels: Pixels) -> VQTokens:
+    def _tokenize(self, pixels: Pixels) -> VQTokens:
         """Quantize the mean brightness of each quadrant."""
         means = nn.functional.adaptive_avg_pool2d(pixels.values.float().mean(1, keepdim=True), 2)
         return VQTokens((means.flatten(1) / 16).long().clamp(0, 15).unsqueeze(-1), self.codebook)

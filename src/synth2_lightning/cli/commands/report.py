@@ -37,6 +37,6 @@ def report(
     from synth2_lightning.encoders.text import PretrainedTextEncoder
     from synth2_lightning.reports.commands import report_on_sets
 
-    text_encoder = PretrainedTextEncoder(encoder, dtype="bfloat16")
+    text_encoder = PretrainedTextEncoder(encoder, dtype="auto")
     with open_engine(ray) as engine:
         report_on_sets(sets, out, text_encoder, num_clusters, sample, seed, evaluation, engine=engine)

@@ -43,5 +43,5 @@ def select(
         if by == "class":
             select_by_class(captions, out, num, num_groups, seed, engine=engine)
         else:
-            text_encoder = PretrainedTextEncoder(encoder, dtype="bfloat16")
+            text_encoder = PretrainedTextEncoder(encoder, dtype="auto")
             select_by_cluster(captions, out, num, text_encoder, num_clusters, num_groups, seed, engine=engine)

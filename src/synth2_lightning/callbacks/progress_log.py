@@ -1,0 +1,114 @@
+"""Lines of progress for runs without a terminal."""
+
+from datetime import timedelta
+from time import monotonic
+from typing import Any
+
+import rich
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_info
+
+
+class ProgressLogCallback(Callback):
+    """Logs a line of progress about once a minute if there is no terminal, where progress bars are not shown.
+
+    A line has the step or batch, the logged metrics of the progress bar, the seconds per step, and the remaining time
+    at this speed. Lines appear in the logs of SLURM, Kubernetes, ``nohup`` and continuous integration.
+
+    Args:
+        interval: Seconds between two lines.
+
+    Example:
+        >>> ProgressLogCallback(interval=10).interval
+        10
+    """
+
+    def __init__(self, interval: float = 60) -> None:
+        self.interval = interval
+        self._start(0)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Run at the start and at a resume: starts the clock."""
+        self._start(trainer.global_step)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Run after each batch: logs the step."""
+        if self._is_due():
+            metrics = [f"{name} {float(value):.4g}" for name, value in trainer.progress_bar_metrics.items()]
+            self._log("Step", trainer.global_step, trainer.estimated_stepping_batches, metrics)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Run before each validation: starts the clock, except within ``fit``."""
+        if trainer.state.fn is not TrainerFn.FITTING:
+            self._start(0)
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Run after each batch of a validation: logs its number."""
+        if self._is_due():
+            rank_zero_info(f"Validation: batch {batch_idx + 1} of {trainer.num_val_batches[dataloader_idx]}.")
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Run before a test: starts the clock."""
+        self._start(0)
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Run after each batch of a test: logs its number."""
+        if self._is_due():
+            self._log("Batch", batch_idx + 1, trainer.num_test_batches[dataloader_idx])
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Run before a prediction: starts the clock."""
+        self._start(0)
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Run after each batch of a prediction: logs its number."""
+        if self._is_due():
+            self._log("Batch", batch_idx + 1, trainer.num_predict_batches[dataloader_idx])
+
+    def _start(self, count: int) -> None:
+        self._started = self._logged = monotonic()
+        self._first = count
+
+    def _is_due(self) -> bool:
+        console = rich.get_console()
+        if monotonic() - self._logged < self.interval or console.is_terminal or console.is_jupyter:
+            return False
+        self._logged = monotonic()
+        return True
+
+    def _log(self, noun: str, count: int, total: float, metrics: list[str] | None = None) -> None:
+        speed = (self._logged - self._started) / max(count - self._first, 1)
+        words = [*(metrics or []), f"{speed:.3g} s per {noun.lower()}"]
+        if total < float("inf"):
+            words.append(f"{timedelta(seconds=round(speed * (total - count)))} left")
+            noun = f"{noun} {count} of {int(total)}"
+        else:
+            noun = f"{noun} {count}"
+        rank_zero_info(f"{noun}: {', '.join(words)}.")

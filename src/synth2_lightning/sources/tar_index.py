@@ -1,0 +1,195 @@
+"""Indexes of tar files: keys, captions and offsets of images, kept in the cache and memory-mapped."""
+
+import hashlib
+import json
+import logging
+import tarfile
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from synth2_lightning.io.atomic import write_atomically
+from synth2_lightning.io.json_text import decode_text, parse_json
+from synth2_lightning.io.locks import lock_file
+from synth2_lightning.io.paths import require_file
+from synth2_lightning.io.registry_weights import cache_folder
+from synth2_lightning.sources.base import Entry, SkipCounter, check_entry
+from synth2_lightning.sources.image_files import SUFFIXES, is_hidden
+
+_FORMAT = 1  # part of the file name: indexes of another format are not read
+_MAX_CAPTION_BYTES = 2**20
+_SECONDS_FOR_A_SCAN = 3600.0
+_SKIPPED = b"skipped"
+_SCHEMA = pa.schema(
+    {
+        "key": pa.large_string(),
+        "hash": pa.uint64(),
+        "captions": pa.large_list(pa.large_string()),
+        "member": pa.large_string(),
+        "offset": pa.int64(),
+        "size": pa.int64(),
+    }
+)
+_logger = logging.getLogger(__name__)
+
+
+class TarIndex(NamedTuple):
+    """The samples of a tar.
+
+    Attributes:
+        samples: ``key``, ``hash`` (of the key), ``captions``, and ``member``, ``offset`` and ``size`` of the image.
+        skipped: Count and first example of the items that form no sample, by reason.
+    """
+
+    samples: pa.Table
+    skipped: Mapping[str, tuple[int, str]]
+
+
+def open_tar_index(path: Path) -> TarIndex:
+    """Return the index of a tar, memory-mapped from the cache; the first call scans the tar.
+
+    The index is kept under path, size and modification time of the tar. Of several processes that need it, one scans
+    and the others wait. Without a writable cache it is kept in memory.
+
+    Args:
+        path: The tar.
+
+    Raises:
+        OSError: If the tar cannot be read or is damaged.
+        ValueError: If a caption cannot be read.
+    """
+    status = require_file(path).stat()
+    name = hashlib.sha256(str(path.absolute()).encode(errors="surrogateescape")).hexdigest()[:24]
+    folder = cache_folder() / "tars" / name[:2]
+    file = folder / f"{name}-{status.st_size}-{status.st_mtime_ns}-{_FORMAT}.arrow"
+    with ExitStack() as locks:
+        if not file.exists():
+            try:
+                locks.enter_context(lock_file(folder / name, _SECONDS_FOR_A_SCAN))
+            except OSError as error:
+                return _scan_without_cache(path, error)
+        if not file.exists():
+            index = scan_tar(path)
+            try:
+                write_atomically(file, lambda draft: _write(index, draft))
+            except OSError as error:
+                return _scan_without_cache(path, error, index)
+            for outdated in set(folder.glob(f"{name}-*.arrow")) - {file}:
+                outdated.unlink(missing_ok=True)
+    samples = pa.ipc.open_file(pa.memory_map(str(file))).read_all()
+    return TarIndex(samples, json.loads(samples.schema.metadata[_SKIPPED]))
+
+
+def scan_tar(path: Path) -> TarIndex:
+    """Return the index of a tar by reading its headers and captions.
+
+    Raises:
+        OSError: If the tar cannot be read or is damaged.
+        ValueError: If a caption cannot be read.
+    """
+    skipped = SkipCounter()
+    images, captions = _read_members(path, skipped)
+    entries = [check_entry(Entry(key, captions.get(key, ()), image), skipped) for key, image in images.items()]
+    kept = [entry for entry in entries if entry is not None]
+    columns = {
+        "key": [entry.key for entry in kept],
+        "hash": [_hash(entry.key) for entry in kept],
+        "captions": [entry.captions for entry in kept],
+        **{name: [entry.location[name] for entry in kept] for name in ("member", "offset", "size")},
+    }
+    return TarIndex(pa.table(columns, _SCHEMA), skipped.counts())
+
+
+def _read_members(
+    path: Path, skipped: SkipCounter
+) -> tuple[dict[str, dict[str, str | int] | None], dict[str, list[str]]]:
+    """Return the location of the image and the caption of each key."""
+    images: dict[str, dict[str, str | int] | None] = {}
+    captions: dict[tuple[str, str], str] = {}
+    num_bytes = path.stat().st_size
+    try:
+        with tarfile.open(path, mode="r:") as tar:
+            for member in tar:
+                if member.isdir():
+                    continue
+                if not 0 <= member.size <= num_bytes:  # a negative size would make the scan an endless loop
+                    raise tarfile.ReadError(f"its member {member.name!r} has a size of {member.size} bytes")
+                member_path = PurePosixPath(member.name)
+                key, suffix = str(member_path.with_suffix("")) if member_path.name else "", member_path.suffix.lower()
+                name = f"{path}:{member.name}"
+                if not _is_plain(member, member_path):
+                    skipped.add("members that are not plain files below the tar's root", name)
+                elif is_hidden(member_path):
+                    skipped.add("hidden members", name)
+                elif suffix in SUFFIXES:
+                    if images.get(key) is not None:
+                        skipped.add("repeated images of a key in a tar", name)
+                        continue
+                    images[key] = {"member": member.name, "offset": member.offset_data, "size": member.size}
+                elif suffix not in {".txt", ".json"}:
+                    skipped.add("members that are neither images nor captions", name)
+                elif member.size > _MAX_CAPTION_BYTES:
+                    skipped.add(f"captions of more than {_MAX_CAPTION_BYTES} bytes", name)
+                elif (key, suffix) in captions:
+                    skipped.add("repeated captions of a key in a tar", name)
+                else:
+                    images.setdefault(key, None)
+                    captions[key, suffix] = _read_caption(tar, member, suffix, path)
+            _check_end(path, tar.offset)
+    # tarfile raises errors of many classes for damaged headers.
+    except (tarfile.TarError, OverflowError, EOFError, RecursionError, UnicodeDecodeError) as error:
+        raise OSError(
+            f"{path} cannot be read as a tar ({error}); expected an uncompressed, complete one. If it is compressed, "
+            "unpack it with gunzip; if it is damaged, download it again or exclude it from the pattern."
+        ) from error
+    # img2dataset writes the caption to both files; .txt takes precedence.
+    return images, {key: [captions.get((key, ".txt"), captions[key, suffix])] for key, suffix in captions}
+
+
+def _write(index: TarIndex, file: Path) -> None:
+    table = index.samples.replace_schema_metadata({_SKIPPED: json.dumps(index.skipped)})
+    with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table.combine_chunks())
+
+
+def _scan_without_cache(path: Path, error: OSError, index: TarIndex | None = None) -> TarIndex:
+    _logger.warning("The index of %s is not kept, so that the next run scans the tar again: %s", path, error)
+    return index or scan_tar(path)
+
+
+def _hash(key: str) -> int:
+    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "little")
+
+
+def _check_end(path: Path, end: int) -> None:
+    """Check that only zeros follow the last member: tarfile treats damaged headers and truncation as the end."""
+    with path.open("rb") as file:
+        file.seek(end)
+        if len(file.read(tarfile.BLOCKSIZE)) < tarfile.BLOCKSIZE:
+            raise tarfile.ReadError(f"it ends after {end} bytes, without an end-of-archive block")
+        file.seek(end)
+        while rest := file.read(2**20):
+            if rest.strip(b"\0"):
+                raise tarfile.ReadError(f"the data after {end} bytes is not a valid member")
+
+
+def _is_plain(member: tarfile.TarInfo, path: PurePosixPath) -> bool:
+    return member.isreg() and not member.issparse() and not path.is_absolute() and ".." not in path.parts
+
+
+def _read_caption(tar: tarfile.TarFile, member: tarfile.TarInfo, suffix: str, path: Path) -> str:
+    file = tar.extractfile(member)
+    assert file is not None, "plain files can be extracted"
+    content = file.read()
+    try:
+        caption = parse_json(content).get("caption") if suffix == ".json" else decode_text(content)
+        if not isinstance(caption, str | None):
+            raise ValueError(f"it is {caption!r:.80}")
+    except (ValueError, AttributeError) as error:
+        raise ValueError(
+            f"{path}:{member.name} has no caption ({error}); expected UTF-8 text, or a JSON object with 'caption'."
+        ) from error
+    return " ".join((caption or "").split())

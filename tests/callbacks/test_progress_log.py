@@ -1,0 +1,105 @@
+from io import StringIO
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from rich.console import Console
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from synth2_lightning.callbacks import progress_log
+from synth2_lightning.callbacks.progress_log import ProgressLogCallback
+
+pytestmark = pytest.mark.filterwarnings("ignore:You defined a `validation_step`", "ignore:The .* does not have many")
+
+
+class Model(LightningModule):
+    """A module whose steps take ten seconds of the tests' clock."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(1))
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        Clock.now += 10
+        loss = self.weight.sum()
+        self.log("train/loss", loss, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: Tensor, batch_idx: int) -> None:
+        Clock.now += 10
+
+    test_step = validation_step
+
+    def predict_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        Clock.now += 10
+        return batch
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD([self.weight], lr=0.0)
+
+
+class Clock:
+    now = 0.0
+
+
+@pytest.fixture
+def lines(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Lines that are logged, without a terminal."""
+    logged: list[str] = []
+    Clock.now = 100.0
+    monkeypatch.setattr(progress_log, "monotonic", lambda: Clock.now)
+    monkeypatch.setattr(progress_log, "rank_zero_info", logged.append)
+    set_terminal(monkeypatch, False)
+    return logged
+
+
+def set_terminal(monkeypatch: pytest.MonkeyPatch, is_terminal: bool) -> None:
+    console = Console(file=StringIO(), force_terminal=is_terminal)
+    monkeypatch.setattr("rich.get_console", lambda: console)
+
+
+def loader(num_batches: int) -> DataLoader[Any]:
+    return DataLoader(torch.zeros(num_batches, 1), batch_size=1)  # type: ignore[arg-type]
+
+
+def trainer(*callbacks: Callback, **settings: Any) -> Trainer:
+    return Trainer(
+        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, callbacks=[*callbacks, ProgressLogCallback(interval=30)], **settings,
+    )  # fmt: skip
+
+
+def test_training_logs_step_loss_speed_and_remaining_time(lines: list[str]) -> None:
+    trainer(max_steps=8).fit(Model(), loader(20))
+    assert lines == [
+        "Step 3 of 8: train/loss 1, 10 s per step, 0:00:50 left.",
+        "Step 6 of 8: train/loss 1, 10 s per step, 0:00:20 left.",
+    ]
+
+
+def test_a_training_without_end_logs_no_remaining_time(lines: list[str]) -> None:
+    class Stop(Callback):
+        def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+            trainer.should_stop = trainer.global_step == 4
+
+    trainer(Stop(), max_epochs=-1).fit(Model(), loader(20))
+    assert lines == ["Step 3: train/loss 1, 10 s per step."]
+
+
+def test_validation_in_training_is_logged(lines: list[str]) -> None:
+    trainer(max_steps=1, num_sanity_val_steps=0).fit(Model(), loader(1), loader(7))
+    assert lines == ["Validation: batch 2 of 7.", "Validation: batch 5 of 7."]
+
+
+@pytest.mark.parametrize("method", ["test", "predict"])
+def test_test_and_predict_log_batches(lines: list[str], method: str) -> None:
+    getattr(trainer(), method)(Model(), loader(7))
+    assert lines == ["Batch 3 of 7: 10 s per batch, 0:00:40 left.", "Batch 6 of 7: 10 s per batch, 0:00:10 left."]
+
+
+def test_nothing_is_logged_in_a_terminal(lines: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    set_terminal(monkeypatch, True)
+    trainer(max_steps=8).fit(Model(), loader(20))
+    assert lines == []

@@ -1,0 +1,71 @@
+import logging
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from synth2_lightning.io.precision import WeightType, computes_bfloat16, weight_dtype
+
+
+def set_cpu(monkeypatch: pytest.MonkeyPatch, **capabilities: bool) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "expected"),
+    [({}, False), ({"avx2": True, "avx512_f": True}, False), ({"avx512_bf16": True}, True), ({"amx_bf16": True}, True),
+     ({"bf16": True}, True)],
+)  # fmt: skip
+def test_cpus_with_bfloat16_instructions_compute_it(
+    monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool], expected: bool
+) -> None:
+    set_cpu(monkeypatch, **capabilities)
+    assert computes_bfloat16(torch.device("cpu")) is expected
+    assert weight_dtype("auto", "T5") is (torch.bfloat16 if expected else torch.float32)
+
+
+@pytest.mark.parametrize(("major", "expected"), [(7, False), (8, True), (9, True)])
+def test_gpus_of_compute_capability_8_compute_bfloat16(
+    monkeypatch: pytest.MonkeyPatch, major: int, expected: bool
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(major=major))
+    assert computes_bfloat16(torch.device("cuda")) is expected
+    assert weight_dtype("auto", "T5") is (torch.bfloat16 if expected else torch.float32)
+
+
+def test_other_devices_do_not() -> None:
+    assert not computes_bfloat16(torch.device("meta"))
+
+
+@pytest.mark.parametrize("name", ["float32", "float16", "bfloat16"])
+def test_named_types_are_kept(monkeypatch: pytest.MonkeyPatch, name: WeightType) -> None:
+    set_cpu(monkeypatch)
+    assert weight_dtype(name, "T5") is getattr(torch, name)
+
+
+def test_a_cpu_that_emulates_bfloat16_is_warned_of_with_the_factor(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    set_cpu(monkeypatch)
+    with caplog.at_level(logging.WARNING):
+        weight_dtype("bfloat16", "T5")
+    (record,) = caplog.records
+    assert "T5 has dtype=bfloat16" in record.message
+    assert "dtype=auto" in record.message
+    assert isinstance(record.args, tuple)
+    factor = record.args[1]
+    assert isinstance(factor, float)
+    assert factor > 0
+    assert f"{factor:.0f} times as long" in record.message
+
+
+def test_no_warning_where_bfloat16_is_computed(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    set_cpu(monkeypatch, amx_bf16=True)
+    with caplog.at_level(logging.WARNING):
+        assert weight_dtype("bfloat16", "T5") is torch.bfloat16
+    assert not caplog.records

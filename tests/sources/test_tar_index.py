@@ -1,0 +1,124 @@
+import logging
+import multiprocessing
+import os
+import tarfile
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+
+from synth2_lightning.sources import tar_index
+from synth2_lightning.sources.tar_index import TarIndex, open_tar_index, scan_tar
+from synth2_lightning.sources.webdataset import TarSource
+
+
+def write_tar(path: Path, members: dict[str, bytes]) -> Path:
+    with tarfile.open(path, "w") as tar:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, BytesIO(content))
+    return path
+
+
+def sample(key: str, caption: str) -> dict[str, bytes]:
+    return {f"{key}.png": b"image of " + key.encode(), f"{key}.txt": caption.encode()}
+
+
+@pytest.fixture
+def tar(tmp_path: Path) -> Path:
+    return write_tar(tmp_path / "0.tar", {**sample("00", "zero"), **sample("01", "one"), "02.png": b"no caption"})
+
+
+def forbid_scans(monkeypatch: pytest.MonkeyPatch) -> None:
+    def scan(path: Path) -> TarIndex:
+        raise AssertionError(f"{path} is scanned")
+
+    monkeypatch.setattr(tar_index, "scan_tar", scan)
+
+
+def test_offsets_are_those_of_the_images(tar: Path) -> None:
+    samples, skipped = scan_tar(tar)
+    assert samples["key"].to_pylist() == ["00", "01"]
+    assert samples["captions"].to_pylist() == [["zero"], ["one"]]
+    assert skipped == {"images without a caption": (1, "02")}
+    content = tar.read_bytes()
+    starts, sizes = samples["offset"].to_pylist(), samples["size"].to_pylist()
+    images = [content[start : start + size] for start, size in zip(starts, sizes, strict=True)]
+    assert images == [b"image of 00", b"image of 01"]
+
+
+@pytest.mark.usefixtures("own_cache")
+def test_a_tar_is_scanned_once(tar: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = open_tar_index(tar)
+    forbid_scans(monkeypatch)
+    again = open_tar_index(tar)
+    assert again.samples.equals(first.samples)
+    assert {reason: tuple(count) for reason, count in again.skipped.items()} == {"images without a caption": (1, "02")}
+
+
+def test_a_changed_tar_is_scanned_again(tar: Path, own_cache: Path) -> None:
+    open_tar_index(tar)
+    status = tar.stat()
+    write_tar(tar, {**sample("00", "new."), **sample("01", "one"), "02.png": b"no caption"})
+    assert tar.stat().st_size == status.st_size
+    os.utime(tar, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+    assert open_tar_index(tar).samples["captions"].to_pylist() == [["new."], ["one"]]
+    assert len(list(own_cache.rglob("*.arrow"))) == 1  # the outdated one is gone
+
+
+@pytest.mark.usefixtures("own_cache")
+def test_a_damaged_tar_is_not_kept(tar: Path, own_cache: Path) -> None:
+    tar.write_bytes(tar.read_bytes()[:600])
+    with pytest.raises(OSError, match=r"0\.tar cannot be read as a tar"):
+        open_tar_index(tar)
+    assert not list(own_cache.rglob("*.arrow"))
+
+
+def test_without_a_writable_cache_the_index_is_in_memory(
+    tar: Path, own_cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (own_cache / "tars").write_text("a file in the way")
+    with caplog.at_level(logging.WARNING):
+        assert open_tar_index(tar).samples["key"].to_pylist() == ["00", "01"]
+    assert "0.tar is not kept" in caplog.text
+    assert str(own_cache) in caplog.text
+
+
+def _open(tar: Path) -> list[str]:
+    keys: list[str] = open_tar_index(tar).samples["key"].to_pylist()
+    return keys
+
+
+def test_processes_share_one_index(tar: Path, own_cache: Path) -> None:
+    with multiprocessing.get_context("fork").Pool(4) as pool:
+        assert pool.map(_open, [tar] * 8) == [["00", "01"]] * 8
+    assert len(list(own_cache.rglob("*.arrow"))) == 1
+    assert not list(own_cache.rglob("*.tmp"))
+
+
+@pytest.mark.usefixtures("own_cache")
+def test_a_source_reads_images_by_a_kept_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(3):
+        write_tar(tmp_path / f"{number}.tar", {**sample(f"{number}0", "zero"), **sample(f"{number}1", "one"), "x": b""})
+    TarSource(str(tmp_path / "*.tar")).load()
+    forbid_scans(monkeypatch)
+    caplog.clear()
+    source = TarSource(str(tmp_path / "*.tar"), limit=5)
+    source.load()
+    assert [source.key(index) for index in range(len(source))] == ["00", "01", "10", "11", "20"]
+    assert source.count_captions().tolist() == [1] * 5
+    assert "3 members that are neither images nor captions" in caplog.text
+    with pytest.raises(OSError, match=r"2\.tar:20\.png"):  # no image, but found
+        source.image(4)
+
+
+@pytest.mark.usefixtures("own_cache")
+def test_tars_behind_the_limit_are_not_scanned(tmp_path: Path) -> None:
+    write_tar(tmp_path / "0.tar", sample("00", "zero"))
+    (tmp_path / "1.tar").write_bytes(b"damaged")
+    source = TarSource(str(tmp_path / "*.tar"), limit=1)
+    source.load()
+    assert len(source) == 1
