@@ -8,7 +8,7 @@ split, at the last step, without checkpoint selection.
 Regimes besides ``real`` (1,000 photos only) and ``mixed`` (half of every batch is generated):
 
 * ``blank``: the same captions, all with the same tokens: the gain from text alone;
-* ``shuffled``: the generated tokens, permuted over the captions;
+* ``shuffled``: the generated tokens, paired with captions of other images;
 * ``nearest``: the tokens of the photo among the 1,000 with the most similar caption (by MiniLM);
 * ``photos``: all 6,000 photos, the upper bound;
 * ``continuous``: 1,000 photos with unquantized features;
@@ -19,7 +19,7 @@ Regimes besides ``real`` (1,000 photos only) and ``mixed`` (half of every batch 
   captions, all with the same tokens; ``beginnings-first``: a synthetic fraction that falls from three quarters to zero,
   so that training ends on human captions;
 * ``mixed-equal``: as many human captions as ``beginnings`` has captions;
-* ``balanced`` and ``narrow``: selections of ``beginnings`` of equal size, even over all clusters of sentence
+* ``balanced`` and ``narrow``: selections of ``beginnings`` of equal size, balanced over all clusters of sentence
   embeddings, and from the largest clusters only.
 
 Run it in the folder of ``data/flickr8k``, after the commands of ``configs/experiments/flickr8k/README.md``.

@@ -35,7 +35,7 @@ from synth2_lightning.nn.perceiver import PerceiverResampler
 
 PEAK_FLOPS, UTILIZATION = 989e12, 0.4  # H100 SXM, bfloat16 without sparsity
 LINK_BYTES = 50e9  # per second and GPU between machines: a port of 400 Gbit/s each
-PAIRS, GLOBAL_BATCH, LOCAL_BATCH = 10_100_000, 512, 64  # the paper's CC12M (second-hand); MUSE's batch; ours
+PAIRS, GLOBAL_BATCH, LOCAL_BATCH = 10_100_000, 512, 64  # the paper's CC12M (as quoted elsewhere); MUSE's batch; ours
 TEXT, IMAGE, LATENTS, CAPTION = 64, 256, 64, 80  # tokens of: the generator's text, an image, the resampler, a caption
 PHOTO_BYTES, CAPTION_BYTES = 50_000, 200  # a JPEG of 256 pixels; an uncompressed caption of 40 words
 STEPS = 24  # of parallel decoding, each conditional and unconditional

@@ -6,8 +6,8 @@ same real images, generates tokens for captions that name them, and the captione
 images; CIDEr is measured on the validation images that have such a combination.
 
 Two controls measure the gain from the text of the captions: ``blank``, all captions with the same tokens, and
-``shuffled``, the generated tokens permuted over the captions. ``--written`` adds a regime with captions by a language
-model (`scenes/captions.yaml`) instead of the grammar's.
+``shuffled``, the generated tokens paired with captions of other images. ``--written`` adds a regime with captions by a
+language model (`scenes/captions.yaml`) instead of the grammar's.
 """
 
 import argparse

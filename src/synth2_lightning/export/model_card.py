@@ -46,7 +46,8 @@ def write_card(
     return "\n\n".join(sections) + "\n"
 
 
-_USE = """`pip install synth2-lightning`, then load this folder or its repository by name:
+_USE = """`pip install synth2-lightning`, then load this folder (`hf download OWNER/NAME --local-dir {name}` fetches it
+from the Hub):
 
 ```python
 import synth2_lightning

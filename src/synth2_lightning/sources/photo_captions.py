@@ -10,7 +10,7 @@ from synth2_lightning.types import CaptionRecord
 class PhotoCaptions(IndexedCaptions):
     """Caption source with one record per caption of an image source; no image is opened.
 
-    SynthPair of Synth² (arXiv 2403.07750, section 4) trains on some photos and on the captions of all others: the same
+    SynthPair of Synth² (arXiv 2403.07750) trains on some photos and on the captions of all others: the same
     source with ``limit=1000`` provides the photos, and with ``skip=1000`` the captions of the others. Captions of an
     evaluation split belong to it: images made from them must not be trained on.
 
