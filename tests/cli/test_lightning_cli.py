@@ -2,8 +2,10 @@ import re
 from pathlib import Path
 
 import pytest
+from jsonargparse import Namespace
 
 from synth2_lightning.cli import main
+from synth2_lightning.cli.lightning_cli import restore_nulls
 
 
 @pytest.mark.parametrize(
@@ -99,3 +101,11 @@ def test_a_command_that_does_not_match_its_run_file_is_reported(
     assert error.startswith("error: ")
     assert "run file" in error
     assert "No `training_step()` method" in error
+
+
+@pytest.mark.parametrize("given", [["--data.train.init_args.column=null"], ["--data.train.init_args.column", "null"]])
+def test_null_on_the_command_line_is_no_text(given: list[str]) -> None:
+    config = Namespace(data=Namespace(train=Namespace(init_args=Namespace(column="None", name="None"))))
+    restore_nulls(config, ["fit", "--config", "photos.yaml", *given, "--data.train.init_args.name=None"])
+    assert config.data.train.init_args.column is None
+    assert config.data.train.init_args.name == "None"

@@ -3,10 +3,11 @@
 import json
 from collections.abc import Sequence
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import NoReturn
 
-from jsonargparse import set_parsing_settings
+from jsonargparse import Namespace, set_parsing_settings
 from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch import Callback, LightningDataModule, LightningModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -112,6 +113,7 @@ class CommandLine(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Raise on settings before objects are built."""
         config = self.config[self.config.subcommand]
+        restore_nulls(config, self._words)
         check_no_functions(config, typed_names(self._words))
         _check_deepspeed(config.trainer.strategy)
         if config.weights_only is False:
@@ -155,6 +157,22 @@ class CommandLine(LightningCLI):
         # number of beams. These settings are used only without a run file.
         if not self.config[self.config.subcommand].config:
             super()._parse_ckpt_path()
+
+
+def restore_nulls(config: Namespace, words: Sequence[str]) -> None:
+    """Set settings that the command line gives as ``null`` to ``None``.
+
+    jsonargparse 4.53 sets those of a class in the settings of another class to the text ``"None"`` if they may be text.
+
+    Args:
+        config: Settings of the command, changed in place.
+        words: Arguments of the command line.
+    """
+    for word, following in pairwise([*words, ""]):
+        option, _, value = word.partition("=")
+        key = option.removeprefix("--")
+        if (value or following) == "null" and key != option and config.get(key) == "None":
+            config[key] = None
 
 
 def _check_deepspeed(strategy: object) -> None:
