@@ -76,7 +76,7 @@ def test_unknown_arguments_are_refused() -> None:
 
 
 def test_functions_are_allowed_where_the_user_typed_them() -> None:
-    named = Namespace({"class_path": "builtins.len"})  # type: ignore[no-untyped-call]
+    named = Namespace({"class_path": "builtins.len"})
     for settings in ({"batch_size_fn": len}, {"lr_scheduler": named}):
         with pytest.raises(ValueError, match=r"'builtins\.len'.*function.*--trust"):
             check_no_functions(settings)

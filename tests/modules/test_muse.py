@@ -13,7 +13,7 @@ from synth2_lightning.modules.muse import MuseModule
 from synth2_lightning.nn.maskgit import MaskGit
 from synth2_lightning.nn.parallel_decoding import SamplingSettings
 from synth2_lightning.testing import TinyImageTokenizer, TinyTextEncoder, tiny_batch
-from synth2_lightning.types import ImageTextBatch, MixedImages
+from synth2_lightning.types import ImageTextBatch, MixedImages, Pixels
 
 NETWORK = partial(MaskGit, width=32, depth=2, num_heads=2)
 
@@ -61,7 +61,7 @@ def test_only_masked_tokens_contribute_to_the_loss() -> None:
     module = make_module(text_dropout=0.0, label_smoothing=0.0)
     tokens, captions = module.tokenizer.tokenize(tiny_batch(3).image), tiny_batch(3).captions  # type: ignore[arg-type]
     mask = torch.tensor([[True, False, False, False]] * 3)
-    losses, _ = module._masked_loss(tokens, captions, mask, torch.zeros(3, dtype=torch.bool))
+    losses, _ = module._masked_loss(tokens, captions, mask, torch.zeros(3, dtype=torch.bool), 0.0)
     assert (losses[:, 1:] == 0).all()
     states = module.network(
         module.tokenizer.embed_tokens(tokens), mask, module.network.encode_text(*module.text_encoder.encode(captions))
@@ -103,6 +103,23 @@ def test_validation_masks_the_same_tokens_every_time() -> None:
     module = make_module().eval()
     first, second = (module.validation_step(tiny_batch(4), 0) for _ in range(2))
     assert torch.equal(first["generated"].ids, second["generated"].ids)
+
+
+def test_validation_depends_on_neither_batches_nor_label_smoothing() -> None:
+    batch = tiny_batch(6)
+    halves = [select(batch, slice(0, 3)), select(batch, slice(3, 6))]
+    whole, split = make_module(label_smoothing=0.2).eval(), make_module(label_smoothing=0.0).eval()
+    expected = whole.validation_step(batch, 0)["generated"].ids
+    found = [split.validation_step(half, number)["generated"].ids for number, half in enumerate(reversed(halves))]
+    split.validation_step(halves[0], 2)  # as samplers repeat images, so that ranks have equally many
+    assert torch.equal(torch.cat(found[::-1]), expected)
+    torch.testing.assert_close(split.token_loss.compute(), whole.token_loss.compute())
+
+
+def select(batch: ImageTextBatch, rows: slice) -> ImageTextBatch:
+    assert isinstance(batch.image, Pixels)
+    image = Pixels(batch.image.values[rows])
+    return ImageTextBatch(image=image, captions=batch.captions[rows], samples=batch.samples[rows])
 
 
 def test_checkpoints_contain_the_trained_parts() -> None:

@@ -8,7 +8,7 @@ import torch.distributed as dist
 from lightning.pytorch import Trainer
 from torch import Tensor
 
-from synth2_lightning.modules.ranks import check_same_checkpoint, locate_rows, mean_over_ranks
+from synth2_lightning.modules.ranks import check_same_checkpoint, mean_over_ranks
 from synth2_lightning.types import TokenLoss
 
 NOTHING = TokenLoss(torch.zeros(2), torch.zeros(2, dtype=torch.long))
@@ -46,11 +46,6 @@ def test_no_target_token_on_any_rank_is_an_error_on_all(beside: Tensor) -> None:
     assert not beside.any()
     with pytest.raises(ValueError, match=r"2 captions.*target"):
         mean_over_ranks(NOTHING)
-
-
-@pytest.mark.usefixtures("beside")
-def test_ranks_slice_different_rows_of_the_global_batch() -> None:
-    assert locate_rows(3) == (6, slice(3, 6))
 
 
 def agree(monkeypatch: pytest.MonkeyPatch, paths: list[Path | None]) -> None:

@@ -8,6 +8,7 @@ from multiprocessing.context import get_spawning_popen
 from typing import Any, ClassVar
 
 import torch
+from jaxtyping import Float
 from lightning.fabric.utilities.seed import reset_seed
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.strategies import FSDPStrategy
@@ -229,9 +230,12 @@ class BaseModule(LightningModule):
         """Run before each batch: seeds the step."""
         self._seeds.start_step(self.trainer.fit_loop.total_batch_idx, self.global_rank)
 
-    def shared_generator(self) -> torch.Generator:
-        """Return a generator with the same state on all ranks in a training step, such as for masks of the batch."""
-        return self._seeds.shared_generator()
+    def sample_rows(self, num_rows: int, width: int) -> Float[Tensor, "rows width"]:
+        """Return uniform numbers in [0, 1) for the rows of a training step, such as for masks of its images.
+
+        They do not depend on the number of ranks: each rank gets its rows of those that one process would sample.
+        """
+        return self._seeds.sample_rows(num_rows, width)
 
     def on_before_backward(self, loss: Tensor) -> None:
         """Run before each backward pass: raises ``FloatingPointError`` if the loss of any rank is not finite."""

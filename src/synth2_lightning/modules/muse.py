@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from hashlib import blake2b
 from pathlib import Path
 from typing import ClassVar, TypedDict, assert_never
 
@@ -15,10 +16,11 @@ from torch.optim import AdamW
 from synth2_lightning.generators.muse import sample_tokens, save_generator
 from synth2_lightning.interfaces import ImageTokenizer, TextEncoder
 from synth2_lightning.metrics.retrieval import RetrievalRecall
+from synth2_lightning.metrics.token_loss import MeanTokenLoss
 from synth2_lightning.modules.base import BaseModule
 from synth2_lightning.modules.divergence import check_finite_weights
 from synth2_lightning.modules.optimizers import OptimizerFactory, SchedulerFactory
-from synth2_lightning.modules.ranks import locate_rows, mean_over_ranks
+from synth2_lightning.modules.ranks import mean_over_ranks
 from synth2_lightning.modules.sharding import choose_precision, full_weights, shard_component
 from synth2_lightning.nn.maskgit import MaskGit
 from synth2_lightning.nn.masking import sample_mask
@@ -101,6 +103,7 @@ class MuseModule(BaseModule):
         self.sampling = sampling
         self.order = order
         self.recall = RetrievalRecall(k=10)
+        self.token_loss = MeanTokenLoss()
 
     def shard(self, mesh: DeviceMesh) -> None:
         """Shard the network over the mesh, and the text encoder if it is trained."""
@@ -115,11 +118,9 @@ class MuseModule(BaseModule):
     def training_step(self, batch: ImageTextBatch, batch_idx: int) -> Tensor:
         """Return the loss of a batch on randomly masked tokens."""
         tokens = self._tokens(batch.image)
-        num_rows, own = locate_rows(len(batch))
-        generator = self.shared_generator()
-        drop_text = (torch.rand(num_rows, generator=generator) < self.text_dropout)[own].to(self.device)
-        mask = sample_mask(num_rows, self.network.num_tokens, generator)[own].to(self.device)
-        losses, accuracy = self._masked_loss(tokens, batch.captions, mask, drop_text)
+        uniform = self.sample_rows(len(batch), 2 + self.network.num_tokens).to(self.device)
+        drop_text, mask = uniform[:, 0] < self.text_dropout, sample_mask(uniform[:, 1:])
+        losses, accuracy = self._masked_loss(tokens, batch.captions, mask, drop_text, self.label_smoothing)
         loss, mean = mean_over_ranks(TokenLoss(losses.sum(1), mask.sum(1)))
         self.log("train/loss", mean, prog_bar=True, batch_size=len(batch))
         self.log("train/accuracy", accuracy, prog_bar=True, batch_size=len(batch))
@@ -128,7 +129,10 @@ class MuseModule(BaseModule):
         return loss
 
     def validation_step(self, batch: ImageTextBatch, batch_idx: int) -> GenerationOutput:
-        """Measure the loss with the same masks in every epoch, and sample an image for every caption."""
+        """Measure the loss without label smoothing, and sample an image for every caption.
+
+        Masks and samples follow from the key of an image: they are the same in all epochs and on any number of ranks.
+        """
         return self._evaluate(batch, batch_idx, "val")
 
     def test_step(self, batch: ImageTextBatch, batch_idx: int) -> GenerationOutput:
@@ -145,22 +149,23 @@ class MuseModule(BaseModule):
 
     def _evaluate(self, batch: ImageTextBatch, batch_idx: int, stage: str) -> GenerationOutput:
         real = self._tokens(batch.image)
-        generator = torch.Generator().manual_seed(batch_idx)
-        mask = sample_mask(len(batch), self.network.num_tokens, generator).to(self.device)
-        losses, accuracy = self._masked_loss(real, batch.captions, mask, torch.zeros_like(mask[:, 0]))
-        seeds = [batch_idx * len(batch) + row for row in range(len(batch))]
+        seeds = [_seed(key) for key in batch.keys]
+        uniform = [torch.rand(1 + self.network.num_tokens, generator=torch.Generator().manual_seed(s)) for s in seeds]
+        mask = sample_mask(torch.stack(uniform)).to(self.device)
+        losses, accuracy = self._masked_loss(real, batch.captions, mask, torch.zeros_like(mask[:, 0]), 0.0)
+        self.token_loss.update(batch.keys, TokenLoss(losses.sum(1), mask.sum(1)))
         generated = sample_tokens(
             self.network, self.tokenizer, self.text_encoder, batch.captions, seeds, self.sampling, self.order
         )
         self.recall.update(self._pool(generated), self._pool(real))
         figures = {
-            "loss": losses[mask].mean(),
             "accuracy": accuracy,
             "codes_per_grid": _count_codes(generated),
             "codes_per_grid_real": _count_codes(real),
         }
         for name, value in figures.items():
-            self.log(f"{stage}/{name}", value, prog_bar=name == "loss", batch_size=len(batch), sync_dist=True)
+            self.log(f"{stage}/{name}", value, batch_size=len(batch), sync_dist=True)
+        self.log(f"{stage}/loss", self.token_loss, prog_bar=True, on_step=False, on_epoch=True)
         self.log(f"{stage}/recall_at_10", self.recall, prog_bar=True, on_step=False, on_epoch=True)
         return GenerationOutput(captions=batch.captions, generated=generated, real=real)
 
@@ -182,6 +187,7 @@ class MuseModule(BaseModule):
         captions: tuple[str, ...],
         mask: Bool[Tensor, "batch tokens"],
         drop_text: Bool[Tensor, " batch"],
+        label_smoothing: float,
     ) -> tuple[Float[Tensor, "batch tokens"], Float[Tensor, ""]]:
         """Return the loss per masked token (nats, mean over levels; 0 where not masked), and the accuracy."""
         with torch.no_grad():
@@ -193,7 +199,7 @@ class MuseModule(BaseModule):
         for level in range(self.network.num_levels):
             logits = self.network.level_logits(states, targets[:, :level]).float()
             target = targets[:, level]
-            losses.append(cross_entropy(logits, target, reduction="none", label_smoothing=self.label_smoothing))
+            losses.append(cross_entropy(logits, target, reduction="none", label_smoothing=label_smoothing))
             hits.append(logits.detach().argmax(-1) == target)
         mean = torch.stack(losses).mean(0)
         return mean.new_zeros(mask.shape).masked_scatter(mask, mean), torch.stack(hits).float().mean()
@@ -219,6 +225,10 @@ def _square(num_tokens: int) -> tuple[int, int]:
             "Use a tokenizer of square images."
         )
     return side, side
+
+
+def _seed(key: str) -> int:
+    return int.from_bytes(blake2b(key.encode(), digest_size=6).digest(), "little")
 
 
 def _count_codes(tokens: VQTokens) -> Float[Tensor, ""]:

@@ -1,4 +1,4 @@
-"""Consistency between ranks: losses and rows of the global batch, and checkpoints."""
+"""Consistency between ranks: losses of the global batch, and checkpoints."""
 
 from pathlib import Path
 
@@ -37,19 +37,6 @@ def mean_over_ranks(losses: TokenLoss) -> tuple[Tensor, Tensor]:
     if not int(over_ranks[1]):
         losses.mean()  # raises the ValueError
     return total * (dist.get_world_size() / over_ranks[1]), over_ranks[0] / over_ranks[1]
-
-
-def locate_rows(num_rows: int) -> tuple[int, slice]:
-    """Return the number of rows of the global batch, and the slice of this rank; all ranks have equally many rows.
-
-    Random numbers that are sampled for the global batch and sliced so equal those of a single process.
-
-    Example:
-        >>> locate_rows(4)
-        (4, slice(0, 4, None))
-    """
-    rank, world_size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-    return world_size * num_rows, slice(rank * num_rows, (rank + 1) * num_rows)
 
 
 def check_same_checkpoint(trainer: Trainer) -> None:

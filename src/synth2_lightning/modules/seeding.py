@@ -4,6 +4,10 @@ import random
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
+
+_FLOATS_PER_COUNT = 8  # float32 numbers that Philox-4x64 makes of one count
 
 
 class StepSeeds:
@@ -28,21 +32,33 @@ class StepSeeds:
     def __init__(self) -> None:
         self.run_seed: int | None = None
         self._step_seed: int | None = None
+        self._rank = 0
 
     def start_step(self, step: int, rank: int) -> None:
         """Seed the generators of torch, Python and NumPy; the step is the number of the batch over all epochs."""
         key = [self.run_seed or 0, step]
-        self._step_seed = _derive_seed(key)
+        self._step_seed, self._rank = _derive_seed(key), rank
         seed = _derive_seed([*key, rank])
         torch.manual_seed(seed)
         random.seed(seed)
         np.random.seed(seed % 2**32)  # noqa: NPY002 - third parties use it
 
-    def shared_generator(self) -> torch.Generator:
-        """Return a generator with the same state on all ranks; torch's default generator outside of a fit."""
-        if self._step_seed is None:
-            return torch.default_generator
-        return torch.Generator().manual_seed(self._step_seed)
+    def sample_rows(self, num_rows: int, width: int) -> Float[Tensor, "rows width"]:
+        """Return uniform numbers in [0, 1) for this rank's rows of the global batch, as one process would sample them.
+
+        Ranks have equally many rows. The numbers are those of one stream of Philox (Salmon et al., SC 2011), whose
+        counter is set to the first row of the rank, so that no rank computes those of others.
+
+        Args:
+            num_rows: Number of rows of this rank.
+            width: Numbers per row.
+        """
+        if self._step_seed is None:  # outside of a fit
+            return torch.rand(num_rows, width)
+        num_blocks = -(-width // _FLOATS_PER_COUNT)
+        stream = np.random.Philox(self._step_seed, counter=self._rank * num_rows * num_blocks)
+        values = np.random.Generator(stream).random((num_rows, num_blocks * _FLOATS_PER_COUNT), dtype=np.float32)
+        return torch.from_numpy(values[:, :width])
 
 
 def _derive_seed(key: list[int]) -> int:

@@ -10,21 +10,19 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
-def sample_mask(
-    num_rows: int, num_tokens: int, generator: torch.Generator | None = None, device: torch.device | str = "cpu"
-) -> Bool[Tensor, "rows tokens"]:
-    """Mask a fraction cos(pi u / 2) of the tokens of each training image, u uniform in [0, 1), and at least one token.
+def sample_mask(uniform: Float[Tensor, "rows numbers"]) -> Bool[Tensor, "rows numbers-1"]:
+    """Mask a fraction cos(pi u / 2) of the tokens of each training image, and at least one token.
 
     Args:
-        num_rows: Number of images.
-        num_tokens: Tokens per image.
-        generator: Random generator; the global one of torch by default.
-        device: Device of the generator and of the mask.
+        uniform: Numbers in [0, 1): u, and one for each token; those with the smallest are masked.
+
+    Example:
+        >>> sample_mask(torch.tensor([[0.5, 0.9, 0.1, 0.8, 0.2]]))
+        tensor([[False,  True,  True,  True]])
     """
-    fractions = (math.pi / 2 * torch.rand(num_rows, 1, generator=generator, device=device)).cos()
-    num_masked = (fractions * num_tokens).round().clamp(min=1)
-    ranks = torch.rand(num_rows, num_tokens, generator=generator, device=device).argsort(1).argsort(1)
-    return ranks < num_masked
+    order = uniform[:, 1:]
+    num_masked = ((math.pi / 2 * uniform[:, :1]).cos() * order.shape[1]).round().clamp(min=1)
+    return order.argsort(1).argsort(1) < num_masked
 
 
 def count_masked(num_tokens: int, num_steps: int) -> tuple[int, ...]:
