@@ -32,7 +32,7 @@ class RealDataModule(ImageTextDataModule):
             central square is cropped. The command line passes the encoder of the model.
         image_size: Height and width in pixels for a model without image encoder; it cannot differ from the encoder's.
         num_workers: Number of data loader worker processes per rank.
-        max_bad_images: Maximum number of unreadable images that a rank replaces by others.
+        max_bad_images: Maximum number of unreadable images, of 1,000 in succession, that a rank replaces by others.
         seed: Seed of the order of the training pairs.
 
     Example:
@@ -136,9 +136,9 @@ class RealDataModule(ImageTextDataModule):
         """Count the unreadable images of a batch; not in the workers, because each counts its own.
 
         Raises:
-            ValueError: If there are more than ``max_bad_images``.
+            ValueError: If there are more than ``max_bad_images`` of 1,000.
         """
-        self.bad_images.add(batch.skipped)
+        self.bad_images.add(batch.skipped, len(batch))
         return batch
 
     def _evaluate(

@@ -20,7 +20,7 @@ class TokenizedDataModule(RealDataModule):
         val_batch_size: Images per batch and rank in validation and test.
         image_encoder: Encoder of the model, whose input size the photos get in validation and test.
         num_workers: Number of data loader worker processes per rank.
-        max_bad_images: Maximum number of unreadable images that a rank replaces by others.
+        max_bad_images: Maximum number of unreadable images, of 1,000 in succession, that a rank replaces by others.
         seed: Seed of the order of the training pairs.
         limit: Maximum number of training rows, from the first; ``None`` keeps all.
     """
