@@ -1,5 +1,6 @@
 """Lines of progress for runs without a terminal."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 from time import monotonic
 from typing import Any
@@ -32,9 +33,7 @@ class ProgressLogCallback(Callback):
         """Run at the start and at a resume: starts the clock."""
         self._start(trainer.global_step)
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         """Run after each batch: logs the step."""
         if self._is_due():
             metrics = [f"{name} {float(value):.4g}" for name, value in trainer.progress_bar_metrics.items()]
@@ -42,59 +41,43 @@ class ProgressLogCallback(Callback):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Run before each validation: starts the clock, except within ``fit``."""
+        self._num_batches = 0
         if trainer.state.fn is not TrainerFn.FITTING:
             self._start(0)
 
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
+    def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         """Run after each batch of a validation: logs its number."""
+        self._num_batches += 1
         if self._is_due():
-            rank_zero_info(f"Validation: batch {batch_idx + 1} of {trainer.num_val_batches[dataloader_idx]}.")
+            if trainer.state.fn is TrainerFn.FITTING:
+                rank_zero_info(f"Validation: batch {self._num_batches} of {sum(trainer.num_val_batches)}.")
+            else:
+                self._log("Batch", self._num_batches, sum(trainer.num_val_batches))
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Run before a test: starts the clock."""
         self._start(0)
 
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
+    def on_test_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         """Run after each batch of a test: logs its number."""
+        self._num_batches += 1
         if self._is_due():
-            self._log("Batch", batch_idx + 1, trainer.num_test_batches[dataloader_idx])
+            self._log("Batch", self._num_batches, sum(trainer.num_test_batches))
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Run before a prediction: starts the clock."""
         self._start(0)
 
-    def on_predict_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
+    def on_predict_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         """Run after each batch of a prediction: logs its number."""
+        self._num_batches += 1
         if self._is_due():
-            self._log("Batch", batch_idx + 1, trainer.num_predict_batches[dataloader_idx])
+            self._log("Batch", self._num_batches, sum(trainer.num_predict_batches))
 
     def _start(self, count: int) -> None:
         self._started = self._logged = monotonic()
         self._first = count
+        self._num_batches = 0
 
     def _is_due(self) -> bool:
         console = rich.get_console()
@@ -103,9 +86,9 @@ class ProgressLogCallback(Callback):
         self._logged = monotonic()
         return True
 
-    def _log(self, noun: str, count: int, total: float, metrics: list[str] | None = None) -> None:
+    def _log(self, noun: str, count: int, total: float, metrics: Sequence[str] = ()) -> None:
         speed = (self._logged - self._started) / max(count - self._first, 1)
-        words = [*(metrics or []), f"{speed:.3g} s per {noun.lower()}"]
+        words = [*metrics, f"{speed:.3g} s per {noun.lower()}"]
         if total < float("inf"):
             words.append(f"{timedelta(seconds=round(speed * (total - count)))} left")
             noun = f"{noun} {count} of {int(total)}"
