@@ -1,7 +1,9 @@
+import logging
+
 import pytest
 
 from synth2_lightning.cli import main
-from synth2_lightning.cli.errors import UsageError, report_errors
+from synth2_lightning.cli.errors import UsageError, hide_noise, report_errors
 
 
 class BrokenError(Exception):
@@ -35,3 +37,16 @@ def test_a_traceback_is_shown_on_demand(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("SYNTH2_TRACEBACK", "1")
     with pytest.raises(ValueError, match="gpt-5"):
         main(["weights", "gpt-5"])
+
+
+def test_advertisements_of_lightning_are_hidden(caplog: pytest.LogCaptureFixture) -> None:
+    hide_noise()
+    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    with caplog.at_level(logging.INFO):
+        for message in (
+            "💡 Tip: For seamless cloud logging, try",
+            "TPU available: False, using: 0",
+            "Restored all states",
+        ):
+            logger.info(message)
+    assert caplog.messages == ["Restored all states"]

@@ -75,6 +75,21 @@ def test_a_damaged_tar_is_not_kept(tar: Path, own_cache: Path) -> None:
     assert not list(own_cache.rglob("*.arrow"))
 
 
+@pytest.mark.parametrize("content", [b"", b"cut", None])
+def test_a_damaged_index_is_made_again(
+    tar: Path, own_cache: Path, caplog: pytest.LogCaptureFixture, content: bytes | None
+) -> None:
+    open_tar_index(tar)
+    (file,) = own_cache.rglob("*.arrow")
+    file.write_bytes(file.read_bytes()[:-100] if content is None else content)
+    assert open_tar_index(tar).samples["key"].to_pylist() == ["00", "01"]
+    assert "is damaged" in caplog.text
+    caplog.clear()
+    assert open_tar_index(tar).samples["key"].to_pylist() == ["00", "01"]
+    assert open_tar_index(tar).samples["key"].to_pylist() == ["00", "01"]
+    assert not caplog.records
+
+
 def test_without_a_writable_cache_the_index_is_in_memory(
     tar: Path, own_cache: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -79,8 +79,13 @@ def open_tar_index(path: Path) -> TarIndex:
                 return _scan_without_cache(path, error, index)
             for outdated in set(folder.glob(f"{name}-*.arrow")) - {file}:
                 outdated.unlink(missing_ok=True)
-    samples = pa.ipc.open_file(pa.memory_map(str(file))).read_all()
-    return TarIndex(samples, json.loads(samples.schema.metadata[_SKIPPED]))
+    try:
+        samples = pa.ipc.open_file(pa.memory_map(str(file))).read_all()
+        return TarIndex(samples, json.loads(samples.schema.metadata[_SKIPPED]))
+    except (OSError, ValueError) as error:  # ValueError: of Arrow and JSON
+        _logger.warning("%s, the index of %s, is damaged and deleted; the tar is scanned again: %s", file, path, error)
+        file.unlink(missing_ok=True)
+        return scan_tar(path)
 
 
 def scan_tar(path: Path) -> TarIndex:
