@@ -14,6 +14,7 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from synth2_lightning.encoders.feature_cache import FeatureCache
 from synth2_lightning.interfaces import ImageEncoder, ImageTokenizer, Loadable
 from synth2_lightning.io.atomic import write_files
 from synth2_lightning.io.extras import require_extra
@@ -161,7 +162,8 @@ class ResidualCodebookLearner(CodebookLearner):
     """Residual codebook under training over a frozen encoder's features.
 
     K-means on the first batch initializes every level; later batches update the codes by moving averages (van den Oord
-    et al., arXiv 1711.00937, appendix A.1). Dead codes are re-initialized with features of the batch.
+    et al., arXiv 1711.00937, appendix A.1). Dead codes are re-initialized with features of the batch. Features are kept
+    in a :class:`~synth2_lightning.encoders.feature_cache.FeatureCache`, so that each process encodes an image once.
 
     Args:
         encoder: Frozen encoder of the features.
@@ -169,6 +171,10 @@ class ResidualCodebookLearner(CodebookLearner):
         num_levels: Number of residual levels.
         decay: Decay of the moving averages, in [0, 1].
         revival_threshold: Codes whose average count per step falls below this are re-initialized.
+        cache_gb: Maximum size of the features on disk, in gigabytes per process; 0 encodes an image in every epoch.
+
+    Raises:
+        ValueError: If ``cache_gb`` is negative.
 
     Example:
         >>> from synth2_lightning.testing import TinyImageTokenizer, tiny_batch
@@ -187,6 +193,7 @@ class ResidualCodebookLearner(CodebookLearner):
         num_levels: int = 4,
         decay: float = 0.95,
         revival_threshold: float = 0.1,
+        cache_gb: float = 4.0,
     ) -> None:
         require_extra("vector_quantize_pytorch", "codebook")
         super().__init__()
@@ -197,6 +204,7 @@ class ResidualCodebookLearner(CodebookLearner):
         self.register_buffer("initted", torch.tensor(False))
         self._decay = decay
         self._revival_threshold = revival_threshold
+        self._features = FeatureCache(encoder, cache_gb)
 
     def _load(self) -> None:
         """Read the encoder and create the codebook, which synchronizes over an initialized process group."""
@@ -218,7 +226,7 @@ class ResidualCodebookLearner(CodebookLearner):
     def quantize(self, pixels: Pixels) -> Quantization:
         """Encode images outside autocast, and quantize them as :meth:`quantize_features` does."""
         with torch.autocast(pixels.values.device.type, enabled=False):
-            return self.quantize_features(self.encoder.encode_pixels(pixels))
+            return self.quantize_features(self._features.encode(pixels))
 
     @torch.no_grad()
     def quantize_features(self, features: Float[Tensor, "batch tokens dim"]) -> Quantization:
