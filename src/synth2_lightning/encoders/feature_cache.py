@@ -95,7 +95,7 @@ class FeatureCache:
 
     def _append(self, digest: bytes, features: Float[Tensor, "tokens dim"]) -> None:
         if self._file is None:
-            self._file = TemporaryFile(buffering=0)
+            self._file = TemporaryFile(buffering=0)  # noqa: SIM115 - closed with the cache
             weakref.finalize(self, self._file.close)
         self._file.seek(len(self._rows) * self._row_bytes)
         if self._file.write(features.contiguous().numpy().tobytes()) < self._row_bytes:
