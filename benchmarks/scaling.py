@@ -1,18 +1,19 @@
-"""Cost of training runs of the paper's sizes on 8, 64 and 512 GPUs: prints the tables of docs/scaling.md.
+"""Cost of the chain in configs/experiments/paper on 8, 64 and 512 GPUs: prints the tables of docs/scaling.md.
 
 Networks of full size are built without memory (torch's meta device). Their parameters, the operations of a forward pass
 and the bytes saved for the backward pass are counted; the rest is arithmetic below. ``--check`` measures on this
 machine, at small size: operations of a training step, sizes of a checkpoint and of shards, bytes that two processes
 send per step with DDP and FSDP2.
 
-The GPU is an assumption: H100 SXM by its data sheet, at 40 % of its bfloat16 peak.
+The GPU is an assumption: H100 SXM by its data sheet, at 40 % of its peaks.
 """
 
 import argparse
+import math
 import os
 import tempfile
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import dropwhile
 from pathlib import Path
 
@@ -30,15 +31,21 @@ from transformers import AutoModelForCausalLM, LlamaConfig, T5Config, T5EncoderM
 from report import report
 from synth2_lightning.io.locations import resolve
 from synth2_lightning.nn.gated_attention import GatedCrossAttention
-from synth2_lightning.nn.maskgit import MaskGit
+from synth2_lightning.nn.maskgit import MaskGit, TextKeyValues
 from synth2_lightning.nn.perceiver import PerceiverResampler
 
-PEAK_FLOPS, UTILIZATION = 989e12, 0.4  # H100 SXM, bfloat16 without sparsity
+BFLOAT16, FLOAT32 = 0.4 * 989e12, 0.4 * 67e12  # operations per second: 40 % of the peaks of an H100 SXM
+MEMORY_BYTES = 3.35e12  # per second, from the memory of an H100 SXM
 LINK_BYTES = 50e9  # per second and GPU between machines: a port of 400 Gbit/s each
 PAIRS, GLOBAL_BATCH, LOCAL_BATCH = 10_100_000, 512, 64  # the paper's CC12M (as quoted elsewhere); MUSE's batch; ours
 TEXT, IMAGE, LATENTS, CAPTION = 64, 256, 64, 80  # tokens of: the generator's text, an image, the resampler, a caption
 PHOTO_BYTES, CAPTION_BYTES = 50_000, 200  # a JPEG of 256 pixels; an uncompressed caption of 40 words
+TOKEN_BYTES = 2 * IMAGE  # ids of an image
 STEPS = 24  # of parallel decoding, each conditional and unconditional
+MASKED = round(IMAGE * 2 / math.pi)  # mean of training and decoding: cos(pi u / 2), u uniform, has the mean 2 / pi
+TRAIN_STEPS, VALIDATIONS, GENPAIR = 500_000, 50, 1_000_000  # of experiments/paper
+VAL_IMAGES, BEAMS = 5_000, 3  # COCO's validation split; beam search of the captioner
+KEPT = 3  # checkpoints: the best, and the last two
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,7 @@ class Part:
     kept: float  # bytes of bfloat16 activations of one pair that are saved for the backward pass
     factor: int  # step over forward pass: 1 frozen, 2 frozen with gradients of inputs, 3 trained; +1 recomputed
     is_trained: bool = False
+    bytes_per_weight: int = 2  # if frozen: bfloat16; the VQ-GAN is float32, because rounded features have other codes
 
 
 def measure(name: str, network: nn.Module, run: Callable[[], object], factor: int, is_trained: bool = False) -> Part:
@@ -73,8 +81,21 @@ def measure(name: str, network: nn.Module, run: Callable[[], object], factor: in
     return Part(name, parameters, counter.get_total_flops(), size, factor, is_trained)
 
 
-def generator_parts() -> list[Part]:
-    """Return the components of ``overlays/model/muse_632m.yaml``."""
+@dataclass(frozen=True)
+class Decoding:
+    """Operations of sampling the tokens of one image: text encoder and keys once, each step with and without text."""
+
+    text: float
+    step: float
+
+    @property
+    def total(self) -> float:
+        """Operations per image."""
+        return self.text + 2 * STEPS * self.step
+
+
+def generator_parts() -> tuple[list[Part], Decoding]:
+    """Return the components of ``experiments/paper/generator.yaml``, and the cost of sampling with them."""
     with torch.device("meta"):
         network = MaskGit(64, 8192, 1, (16, 16), 1024, width=1280, depth=24, num_heads=20).bfloat16()
         text_encoder = T5EncoderModel(
@@ -84,21 +105,20 @@ def generator_parts() -> list[Part]:
         states, mask = torch.zeros(1, TEXT, 1024, dtype=torch.bfloat16), torch.ones(1, TEXT, dtype=torch.bool)
         image, is_masked = torch.zeros(1, IMAGE, 64, dtype=torch.bfloat16), torch.ones(1, IMAGE, dtype=torch.bool)
 
-        def predict() -> Tensor:
-            hidden_states = network(image, is_masked, network.encode_text(states, mask))
-            # A masked fraction of cos(pi u / 2), u uniform, has the mean 2 / pi; only masked tokens reach the head.
-            masked = hidden_states[0, : round(IMAGE * 2 / torch.pi)]
-            return network.level_logits(masked, torch.zeros(163, 0, dtype=torch.long))
+        def predict(text: TextKeyValues | None = None) -> Tensor:
+            hidden_states = network(image, is_masked, text or network.encode_text(states, mask))
+            masked = hidden_states[0, :MASKED]  # only masked tokens reach the head
+            return network.level_logits(masked, torch.zeros(MASKED, 0, dtype=torch.long))
 
-        return [
-            measure("VQ-GAN, encoder", *_vqgan(), factor=1),
-            measure("T5-large, encoder", text_encoder, _no_grad(lambda: text_encoder(words)), factor=1),
-            measure("masked-token transformer", network, predict, factor=3, is_trained=True),
-        ]
+        t5 = measure("T5-large, encoder", text_encoder, _no_grad(lambda: text_encoder(words)), factor=1)
+        trained = measure("masked-token transformer", network, predict, factor=3, is_trained=True)
+        known = network.encode_text(states, mask)
+        step = measure("decoding", network, _no_grad(lambda: predict(known)), factor=1)
+        return [t5, trained], Decoding(t5.forward + trained.forward - step.forward, step.forward)
 
 
 def captioner_parts() -> list[Part]:
-    """Return the components of ``overlays/model/paper.yaml``."""
+    """Return the components of ``experiments/paper/mixed.yaml``, which trains on image tokens."""
     with torch.device("meta"):
         resampler = PerceiverResampler(64, 960, LATENTS, depth=6, num_heads=16, width=1024, num_positions=256)
         gates = nn.ModuleList(GatedCrossAttention(960, 960, 8, 64) for _ in range(8)).bfloat16()
@@ -115,21 +135,23 @@ def captioner_parts() -> list[Part]:
         ids = torch.ones(1, CAPTION, dtype=torch.long)
         mask = torch.ones(1, 1, CAPTION, CAPTION, dtype=torch.bool)
         return [
-            measure("VQ-GAN, encoder", *_vqgan(), factor=1),
             measure("Perceiver resampler", resampler, lambda: resampler(image), factor=4, is_trained=True),
             measure("gated cross-attention", gates, lambda: [g(words, visual) for g in gates], 4, is_trained=True),
             measure("SmolLM2-360M", lm, _no_grad(lambda: lm(ids, mask, use_cache=False)), factor=3),
         ]
 
 
-def _vqgan() -> tuple[nn.Module, Callable[[], object]]:
-    network = VQModel(  # aMUSEd's shape, from memory
-        block_out_channels=(128, 256, 256, 512, 768), layers_per_block=2, latent_channels=64, num_vq_embeddings=8192,
-        vq_embed_dim=64, down_block_types=("DownEncoderBlock2D",) * 5, up_block_types=("UpDecoderBlock2D",) * 5,
-        mid_block_add_attention=False,
-    ).bfloat16()  # fmt: skip
-    image = torch.zeros(1, 3, 256, 256, dtype=torch.bfloat16)
-    return network.encoder, _no_grad(lambda: network.encoder(image))
+def vqgan_part() -> Part:
+    """Return the VQ-GAN, which encodes photos for token shards and in validation."""
+    with torch.device("meta"):
+        network = VQModel(  # aMUSEd's shape, from memory
+            block_out_channels=(128, 256, 256, 512, 768), layers_per_block=2, latent_channels=64,
+            num_vq_embeddings=8192, vq_embed_dim=64, down_block_types=("DownEncoderBlock2D",) * 5,
+            up_block_types=("UpDecoderBlock2D",) * 5, mid_block_add_attention=False,
+        )  # fmt: skip
+        image = torch.zeros(1, 3, 256, 256)
+        part = measure("VQ-GAN", network, _no_grad(lambda: network.encoder(image)), factor=0)
+        return replace(part, bytes_per_weight=4)
 
 
 def _no_grad(run: Callable[[], object]) -> Callable[[], object]:
@@ -142,6 +164,7 @@ class Run:
 
     name: str
     parts: list[Part]
+    is_averaged: bool  # whether its trainer keeps a moving average of the weights
 
     @property
     def trained(self) -> int:
@@ -149,9 +172,9 @@ class Run:
         return sum(part.parameters for part in self.parts if part.is_trained)
 
     @property
-    def frozen(self) -> int:
-        """Number of frozen parameters."""
-        return sum(part.parameters for part in self.parts if not part.is_trained)
+    def frozen_bytes(self) -> int:
+        """Bytes of frozen weights."""
+        return sum(part.parameters * part.bytes_per_weight for part in self.parts if not part.is_trained)
 
     @property
     def step(self) -> float:
@@ -163,9 +186,14 @@ class Run:
         """Bytes of saved activations per pair."""
         return sum(part.kept for part in self.parts)
 
+    @property
+    def saved_bytes(self) -> int:
+        """Bytes of a checkpoint: weights and two moments in float32, and the average."""
+        return (16 if self.is_averaged else 12) * self.trained
+
     def memory(self, num_gpus: int, is_sharded: bool) -> float:
-        """Return the bytes of weights and optimizer: 4 each for weight, gradient and two moments; 2 if frozen."""
-        return 16 * self.trained / (num_gpus if is_sharded else 1) + 2 * self.frozen
+        """Return the bytes of what a checkpoint has, of gradients, autocast's bfloat16 copies and frozen weights."""
+        return (self.saved_bytes + 6 * self.trained) / (num_gpus if is_sharded else 1) + self.frozen_bytes
 
     def traffic(self, num_gpus: int, is_sharded: bool) -> float:
         """Return the bytes that a GPU sends per step.
@@ -177,11 +205,6 @@ class Run:
         return numbers * (2 * 4 if not is_sharded else 2 * 2 + 4)  # gathered in bfloat16, reduced in float32
 
 
-def runs() -> tuple[Run, Run]:
-    """Return the generator's and the captioner's run."""
-    return Run("generator", generator_parts()), Run("captioner", captioner_parts())
-
-
 def table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
     """Return a Markdown table."""
     head = list(head)
@@ -191,72 +214,110 @@ def table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
 
 def derive() -> dict[str, str]:
     """Return all tables by name."""
-    both = runs()
-    generator, _ = both
-    rate = PEAK_FLOPS * UTILIZATION
-    parts = [
+    vqgan = vqgan_part()
+    parts, decoding = generator_parts()
+    generator = Run("generator", [vqgan, *parts], is_averaged=True)
+    captioner = Run("captioner", [vqgan, *captioner_parts()], is_averaged=False)
+    both = (generator, captioner)
+    rows = [
         (
-            f"{run.name}: {part.name}", f"{part.parameters / 1e6:,.0f} M", "yes" if part.is_trained else "no",
+            f"{run.name}: {part.name}", f"{part.parameters / 1e6:,.1f} M", "yes" if part.is_trained else "no",
             f"{part.forward / 1e9:,.1f}", part.factor, f"{part.forward * part.factor / 1e9:,.1f}",
         )
         for run in both for part in run.parts
     ]  # fmt: skip
     sizes = [
         (
-            run.name, f"{run.trained / 1e6:,.0f} M", f"{12 * run.trained / 1e9:.1f}", f"{4 * run.trained / 1e9:.1f}",
+            run.name, f"{run.trained / 1e6:,.1f} M", f"{run.saved_bytes / 1e9:.1f}",
+            f"{KEPT * run.saved_bytes / 1e9:.1f}",
             f"{run.memory(1, False) / 1e9:.1f}", *(f"{run.memory(gpus, True) / 1e9:.1f}" for gpus in (8, 64, 512)),
             f"{LOCAL_BATCH * run.kept / 1e9:.1f}",
         )
         for run in both
     ]  # fmt: skip
-    weak: list[tuple[str, ...]] = []
-    strong: list[tuple[str, ...]] = []
-    for run in both:
-        for gpus in (8, 64, 512):
-            for rows, local in ((weak, LOCAL_BATCH), (strong, GLOBAL_BATCH / gpus)):
-                compute = local * run.step / rate
-                sent = [run.traffic(gpus, is_sharded) for is_sharded in (False, True)]
-                seconds = max(compute, sent[0] / LINK_BYTES)
-                pairs = gpus * local / seconds
-                rows.append(
-                    (
-                        f"{run.name}, {gpus} GPUs", f"{gpus * local:,.0f}", f"{compute * 1e3:,.1f}",
-                        *(f"{each / 1e9:.2f} GB, {each / LINK_BYTES * 1e3:.0f} ms" for each in sent),
-                        f"{pairs:,.0f}", f"{PAIRS / pairs / 3600:.2f}",
-                        f"{pairs / gpus * 8 * PHOTO_BYTES / 1e6:,.0f}", f"{pairs / gpus * 8 * 2 * IMAGE / 1e6:.1f}",
-                    )
-                )  # fmt: skip
     saturation = [
         (
             run.name,
-            f"{GLOBAL_BATCH * run.step / rate / (8 * run.trained / LINK_BYTES):,.0f}",
-            f"{8 * run.trained / LINK_BYTES * rate / run.step:,.1f}",
+            f"{GLOBAL_BATCH * run.step / BFLOAT16 / (8 * run.trained / LINK_BYTES):,.0f}",
+            f"{8 * run.trained / LINK_BYTES * BFLOAT16 / run.step:,.1f}",
         )
         for run in both
     ]
-    seconds_per_image = 2 * STEPS * generator.parts[-1].forward / rate
-    data = [
-        (
-            f"{millions} M", f"{millions * 1e6 * 2 * IMAGE / 1e9:.1f}", f"{millions * 1e6 * CAPTION_BYTES / 1e9:.1f}",
-            f"{millions * 1e6 * PHOTO_BYTES / 1e9:,.0f}", f"{millions * 1e6 * IMAGE * 64 * 2 / 1e9:,.0f}",
-            f"{millions * 1e6 * seconds_per_image / 3600:,.1f}",
-        )
-        for millions in (1, 10, 100)
-    ]  # fmt: skip
-    step = ["", "global batch", "compute, ms", "DDP sends", "FSDP2 sends", "pairs/s", "hours for 10.1 M"]
-    step += ["JPEGs, MB/s", "tokens, MB/s"]
-    sizes_head = ["", "trained", "checkpoint, GB", "weights only, GB", "DDP, GB", "FSDP2 on 8", "64", "512"]
-    sizes_head += ["activations, GB"]
+    step = [
+        "",
+        "global batch",
+        "compute, ms",
+        "DDP sends",
+        "FSDP2 sends",
+        "pairs/s",
+        "hours for 10.1 M",
+        "tokens, MB/s",
+    ]
+    size_columns = ["", "trained", "checkpoint, GB", f"{KEPT} are kept, GB", "DDP, GB", "FSDP2 on 8", "64", "512"]
     return {
-        "parts": table(("component", "parameters", "trained", "forward, GFLOP", "factor", "step, GFLOP"), parts),
-        "sizes": table(sizes_head, sizes),
-        "weak": table(step, weak),
-        "strong": table(step, strong),
+        "parts": table(("component", "parameters", "trained", "forward, GFLOP", "factor", "step, GFLOP"), rows),
+        "sizes": table([*size_columns, "activations, GB"], sizes),
+        "weak": table(step, [_step(run, gpus, LOCAL_BATCH) for run in both for gpus in (8, 64, 512)]),
+        "strong": table(step, [_step(run, gpus, GLOBAL_BATCH / gpus) for run in both for gpus in (8, 64, 512)]),
         "saturation": table(("", "max. GPUs for a batch of 512", "min. pairs per GPU"), saturation),
+        "chain": table(("command", "work", "GPU hours", "writes, GB"), _chain(vqgan, decoding, generator, captioner)),
         "data": table(
-            ("pairs", "tokens, GB", "captions, GB", "JPEGs, GB", "embeddings, GB", "GPU hours to generate"), data
+            ("pairs", "tokens, GB", "captions, GB", "JPEGs, GB", "embeddings, GB", "shuffled order, GB per rank"),
+            [
+                (
+                    f"{millions} M",
+                    f"{millions * TOKEN_BYTES / 1e3:.1f}",
+                    f"{millions * CAPTION_BYTES / 1e3:.1f}",
+                    f"{millions * PHOTO_BYTES / 1e3:,.0f}",
+                    f"{millions * IMAGE * 64 * 2 / 1e3:,.0f}",
+                    f"{millions * 8 / 1e3:.2f}",
+                )
+                for millions in (1, 10, 100)
+            ],
         ),
     }
+
+
+def _step(run: Run, gpus: int, local: float) -> tuple[str, ...]:
+    compute = local * run.step / BFLOAT16
+    sent = [run.traffic(gpus, is_sharded) for is_sharded in (False, True)]
+    pairs = gpus * local / max(compute, sent[0] / LINK_BYTES)
+    return (
+        f"{run.name}, {gpus} GPUs", f"{gpus * local:,.0f}", f"{compute * 1e3:,.1f}",
+        *(f"{each / 1e9:.2f} GB, {each / LINK_BYTES * 1e3:.0f} ms" for each in sent),
+        f"{pairs:,.0f}", f"{PAIRS / pairs / 3600:.2f}", f"{pairs / gpus * 8 * TOKEN_BYTES / 1e6:.1f}",
+    )  # fmt: skip
+
+
+def _chain(vqgan: Part, decoding: Decoding, generator: Run, captioner: Run) -> list[tuple[str, ...]]:
+    """Return the commands of ``experiments/paper/README.md``, on eight GPUs."""
+    encode, sample = vqgan.forward / FLOAT32, decoding.total / BFLOAT16  # seconds per image
+    pairs = TRAIN_STEPS * GLOBAL_BATCH
+    sampled = VALIDATIONS * 16 * GLOBAL_BATCH  # limit_val_batches: 16
+    captioned = VALIDATIONS * VAL_IMAGES
+    # Each token of a beam search reads the weights of the language model, for a batch of 64 images.
+    weights = 2 * sum(part.parameters for part in captioner.parts[1:])
+    caption = max(BEAMS * CAPTION * weights / BFLOAT16, CAPTION * weights / MEMORY_BYTES / LOCAL_BATCH)
+    half, caption_validation = 2 * generator.trained / 1e9, captioned * (encode + caption)
+    rows = [
+        ("`tokenize.yaml`", f"{PAIRS:,} photos", PAIRS * encode, PAIRS * (TOKEN_BYTES + CAPTION_BYTES) / 1e9),
+        (
+            "`generator.yaml`",
+            f"{pairs:,} pairs",
+            pairs * generator.step / BFLOAT16,
+            KEPT * generator.saved_bytes / 1e9 + half,
+        ),
+        ("its validation", f"{sampled:,} images sampled", sampled * (encode + sample), 0.0),
+        ("`synthesize.yaml`", f"{GENPAIR:,} captions", GENPAIR * sample, GENPAIR * (TOKEN_BYTES + CAPTION_BYTES) / 1e9),
+        (
+            "`real.yaml`, `mixed.yaml`, each",
+            f"{pairs:,} pairs",
+            pairs * captioner.step / BFLOAT16,
+            KEPT * captioner.saved_bytes / 1e9,
+        ),
+        ("its validation", f"{captioned:,} photos captioned", caption_validation, 0.0),
+    ]
+    return [(name, work, f"{seconds / 3600:,.1f}", f"{size:.1f}") for name, work, seconds, size in rows]
 
 
 def closed_form(width: int, depth: int, text_dim: int, tokens: int, words: int, dim: int, codes: int) -> float:
@@ -289,7 +350,7 @@ def check_operations() -> dict[str, float]:
 
 
 def check_sizes() -> dict[str, float]:
-    """Return bytes per parameter of a checkpoint of weights and Adam's state, and bytes per pair of shards."""
+    """Return bytes per parameter of a checkpoint with averaged weights and Adam's state, and per pair of shards."""
     network = MaskGit(32, 512, 1, (8, 8), 128, width=192, depth=4, num_heads=6)
     optimizer = torch.optim.AdamW(network.parameters())
     for parameter in network.parameters():
@@ -298,7 +359,9 @@ def check_sizes() -> dict[str, float]:
     parameters = sum(parameter.numel() for parameter in network.parameters())
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "checkpoint"
-        torch.save({"state_dict": network.state_dict(), "optimizer": optimizer.state_dict()}, path)
+        averages = {name: weight.clone() for name, weight in network.state_dict().items()}
+        state = {"state_dict": averages, "current_model_state": network.state_dict()}
+        torch.save(state | {"optimizer": optimizer.state_dict()}, path)
         size = path.stat().st_size
     (part,) = resolve("package://synth2_lightning/scenes/shards", "shards").glob("*.parquet")
     rows = pq.read_metadata(part).num_rows
