@@ -25,6 +25,7 @@ from synth2_lightning.cli import main
 from synth2_lightning.cli.run_files import run_file_folder
 from synth2_lightning.cli.trainer import run_trainer
 from synth2_lightning.io.huggingface import NewNetwork
+from synth2_lightning.nn.maskgit import MaskGit
 
 EXPERIMENTS = run_file_folder() / "experiments"
 TINY = str(Path(__file__).with_name("tiny.yaml"))
@@ -74,6 +75,36 @@ def find_names(value: object) -> Iterator[str]:
     elif isinstance(value, list):
         for member in value:
             yield from find_names(member)
+
+
+PAPER, COCO = ("experiments/paper/generator.yaml",), ("experiments/coco/generator.yaml",)
+VQGAN_SIZES, CLIP_SIZES = (64, 8192, 1, (16, 16)), (768, 1024, 4, (7, 7))  # width, codes, levels, grid
+
+
+@pytest.mark.parametrize(
+    ("files", "sizes", "text_dim"),
+    [
+        (PAPER, VQGAN_SIZES, 1024),
+        ((*PAPER, "overlays/model/muse_411m.yaml"), VQGAN_SIZES, 1024),
+        ((*PAPER, "overlays/model/muse_40m.yaml"), VQGAN_SIZES, 768),
+        (COCO, CLIP_SIZES, 768),
+    ],
+)
+def test_generators_have_the_stated_number_of_parameters(
+    files: tuple[str, ...], sizes: tuple[int, int, int, tuple[int, int]], text_dim: int
+) -> None:
+    arguments: dict[str, Any] = {}
+    for file in files:
+        text = (EXPERIMENTS.parent / file).read_text("utf-8")
+        arguments |= yaml.safe_load(text)["model"]["init_args"]["network"]["init_args"]
+    with torch.device("meta"):
+        network = MaskGit(*sizes, text_dim, **arguments)
+    millions = sum(weight.numel() for weight in network.parameters()) / 1e6
+    stated = re.search(r"^# Muse generator of ([\d.]+) million parameters", text)
+    assert stated is not None
+    assert stated[1] == f"{millions:.1f}"
+    if name := re.search(r"_(\d+)m\.yaml", files[-1]):
+        assert name[1] == f"{millions:.0f}"
 
 
 def noise(number: int) -> bytes:
