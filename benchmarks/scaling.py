@@ -58,7 +58,12 @@ class Part:
     kept: float  # bytes of bfloat16 activations of one pair that are saved for the backward pass
     factor: int  # step over forward pass: 1 frozen, 2 frozen with gradients of inputs, 3 trained; +1 recomputed
     is_trained: bool = False
-    bytes_per_weight: int = 2  # if frozen: bfloat16; the VQ-GAN is float32, because rounded features have other codes
+    is_float32: bool = False  # the VQ-GAN, because rounded features have other codes; all others use bfloat16
+
+    @property
+    def seconds(self) -> float:
+        """Time of the forward pass of one pair."""
+        return self.forward / (FLOAT32 if self.is_float32 else BFLOAT16)
 
 
 def measure(name: str, network: nn.Module, run: Callable[[], object], factor: int, is_trained: bool = False) -> Part:
@@ -151,7 +156,7 @@ def vqgan_part() -> Part:
         )  # fmt: skip
         image = torch.zeros(1, 3, 256, 256)
         part = measure("VQ-GAN", network, _no_grad(lambda: network.encoder(image)), factor=0)
-        return replace(part, bytes_per_weight=4)
+        return replace(part, is_float32=True)
 
 
 def _no_grad(run: Callable[[], object]) -> Callable[[], object]:
@@ -174,7 +179,7 @@ class Run:
     @property
     def frozen_bytes(self) -> int:
         """Bytes of frozen weights."""
-        return sum(part.parameters * part.bytes_per_weight for part in self.parts if not part.is_trained)
+        return sum((4 if part.is_float32 else 2) * part.parameters for part in self.parts if not part.is_trained)
 
     @property
     def step(self) -> float:
@@ -222,7 +227,8 @@ def derive() -> dict[str, str]:
     rows = [
         (
             f"{run.name}: {part.name}", f"{part.parameters / 1e6:,.1f} M", "yes" if part.is_trained else "no",
-            f"{part.forward / 1e9:,.1f}", part.factor, f"{part.forward * part.factor / 1e9:,.1f}",
+            f"{part.forward / 1e9:,.1f}", f"{1e3 * part.seconds:.2f}", part.factor,
+            f"{1e3 * part.seconds * part.factor:.2f}",
         )
         for run in both for part in run.parts
     ]  # fmt: skip
@@ -255,7 +261,9 @@ def derive() -> dict[str, str]:
     ]
     size_columns = ["", "trained", "checkpoint, GB", f"{KEPT} are kept, GB", "DDP, GB", "FSDP2 on 8", "64", "512"]
     return {
-        "parts": table(("component", "parameters", "trained", "forward, GFLOP", "factor", "step, GFLOP"), rows),
+        "parts": table(
+            ("component", "parameters", "trained", "forward, GFLOP", "forward, ms", "factor", "step, ms"), rows
+        ),
         "sizes": table([*size_columns, "activations, GB"], sizes),
         "weak": table(step, [_step(run, gpus, LOCAL_BATCH) for run in both for gpus in (8, 64, 512)]),
         "strong": table(step, [_step(run, gpus, GLOBAL_BATCH / gpus) for run in both for gpus in (8, 64, 512)]),
@@ -291,23 +299,22 @@ def _step(run: Run, gpus: int, local: float) -> tuple[str, ...]:
 
 def _chain(vqgan: Part, decoding: Decoding, generator: Run, captioner: Run) -> list[tuple[str, ...]]:
     """Return the commands of ``experiments/paper/README.md``, on eight GPUs."""
-    encode, sample = vqgan.forward / FLOAT32, decoding.total / BFLOAT16  # seconds per image
+    encode, sample = vqgan.seconds, decoding.total / BFLOAT16  # seconds per image
     pairs = TRAIN_STEPS * GLOBAL_BATCH
-    sampled = VALIDATIONS * 16 * GLOBAL_BATCH  # limit_val_batches: 16
-    captioned = VALIDATIONS * VAL_IMAGES
+    validated = VALIDATIONS * VAL_IMAGES
     # Each token of a beam search reads the weights of the language model, for a batch of 64 images.
     weights = 2 * sum(part.parameters for part in captioner.parts[1:])
     caption = max(BEAMS * CAPTION * weights / BFLOAT16, CAPTION * weights / MEMORY_BYTES / LOCAL_BATCH)
-    half, caption_validation = 2 * generator.trained / 1e9, captioned * (encode + caption)
+    exported = 2 * generator.trained / 1e9  # in half precision
     rows = [
         ("`tokenize.yaml`", f"{PAIRS:,} photos", PAIRS * encode, PAIRS * (TOKEN_BYTES + CAPTION_BYTES) / 1e9),
         (
             "`generator.yaml`",
             f"{pairs:,} pairs",
             pairs * generator.step / BFLOAT16,
-            KEPT * generator.saved_bytes / 1e9 + half,
+            KEPT * generator.saved_bytes / 1e9 + exported,
         ),
-        ("its validation", f"{sampled:,} images sampled", sampled * (encode + sample), 0.0),
+        ("its validation", f"{validated:,} images sampled", validated * (encode + sample), 0.0),
         ("`synthesize.yaml`", f"{GENPAIR:,} captions", GENPAIR * sample, GENPAIR * (TOKEN_BYTES + CAPTION_BYTES) / 1e9),
         (
             "`real.yaml`, `mixed.yaml`, each",
@@ -315,7 +322,7 @@ def _chain(vqgan: Part, decoding: Decoding, generator: Run, captioner: Run) -> l
             pairs * captioner.step / BFLOAT16,
             KEPT * captioner.saved_bytes / 1e9,
         ),
-        ("its validation", f"{captioned:,} photos captioned", caption_validation, 0.0),
+        ("its validation", f"{validated:,} photos captioned", validated * (encode + caption), 0.0),
     ]
     return [(name, work, f"{seconds / 3600:,.1f}", f"{size:.1f}") for name, work, seconds, size in rows]
 
