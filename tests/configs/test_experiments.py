@@ -148,21 +148,21 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, save_model: Callable
     return tmp_path
 
 
-NO_WORKERS = {"data.init_args.num_workers": 0}
-SMALL_GENERATOR = {
+NO_WORKERS: dict[str, Any] = {"data.init_args.num_workers": 0}
+SMALL_GENERATOR: dict[str, Any] = {
     "model.init_args.network.init_args": {"width": 32, "depth": 1, "num_heads": 2},
     "model.init_args.sampling": {"num_steps": 2},
     "data.init_args.batch_size": 4,
     "trainer.precision": "32-true",  # processors that emulate bfloat16 take minutes
 }
-SMALL_CAPTIONER = {
+SMALL_CAPTIONER: dict[str, Any] = {
     "model.init_args.resampler.init_args": {"num_latents": 4, "depth": 1, "num_heads": 2, "head_dim": 8, "width": 16},
     "model.init_args.decoder.init_args": {"cross_attn_every_n_layers": 1, "num_heads": 2, "head_dim": 8},
     "model.init_args.generation": {"max_new_tokens": 4},
     "data.init_args.batch_size": 4,
     "trainer.precision": "32-true",
 }
-SMALL = {
+SMALL: dict[str, dict[str, Any]] = {
     "tokenize": {"data.init_args.val_batch_size": 4},
     "generator": SMALL_GENERATOR,
     "captions": {
@@ -239,14 +239,21 @@ def test_the_chain_of_coco_runs(folder: Path) -> None:
     encoder = {"init_args": {"model": "tiny-coco", "pretrained": "tiny-coco.safetensors"}}
     quantized = {"init_args": {"encoder": encoder}}
     codebook = {"encoder": encoder, "codebook_size": 16, "num_levels": 2}
-    sizes = {"data.init_args.batch_size": 8, "data.init_args.val_batch_size": 2}
-    changes = {"codebook": {"model.init_args.learner.init_args": codebook} | sizes | NO_WORKERS}
-    changes["tokenize"] = SMALL["tokenize"] | {"model.init_args.tokenizer": quantized}
-    changes["generator"] = SMALL["generator"] | {"model.init_args.tokenizer": quantized}
-    changes["captions"] = SMALL["captions"]
-    changes["synthesize"] = SMALL["synthesize"] | {"model.init_args.generator.init_args.tokenizer": quantized}
-    resampler = {"model.init_args.resampler.init_args.num_positions": 16, "model.init_args.image_encoder": quantized}
-    changes |= {name: SMALL[name] | resampler for name in ("real", "mixed")}
+    changes: dict[str, dict[str, Any]] = {
+        "codebook": {
+            "model.init_args.learner.init_args": codebook,
+            "data.init_args.batch_size": 8,
+            "data.init_args.val_batch_size": 2,
+            **NO_WORKERS,
+        },
+        "tokenize": {"model.init_args.tokenizer": quantized},
+        "generator": {"model.init_args.tokenizer": quantized},
+        "captions": {},
+        "synthesize": {"model.init_args.generator.init_args.tokenizer": quantized},
+        "real": {"model.init_args.image_encoder": quantized, "model.init_args.resampler.init_args.num_positions": 16},
+    }
+    changes["mixed"] = changes["real"]
+    changes = {step: SMALL.get(step, {}) | changed for step, changed in changes.items()}
     trainers = run_chain("coco", changes)
     for shards in ("coco", "coco-synthetic"):
         manifest = json.loads((folder / "shards" / shards / "manifest.json").read_text())
