@@ -23,7 +23,7 @@ from synth2_lightning.io.checkpoint_files import read_checkpoint
 from synth2_lightning.io.locations import resolve
 from synth2_lightning.io.trusted_packages import trusting
 from synth2_lightning.modules.divergence import check_finite_loss, check_finite_weights
-from synth2_lightning.modules.optimizers import OptimizerFactory, SchedulerFactory, decay_groups, name_states
+from synth2_lightning.modules.optimizers import OptimizerFactory, SchedulerFactory, decay_groups, find_weights, name_states
 from synth2_lightning.modules.partial_checkpoints import check_weight_names, exclude_frozen
 from synth2_lightning.modules.ranks import check_same_checkpoint
 from synth2_lightning.modules.saved_module import Module, build_module
@@ -41,8 +41,8 @@ class BaseModule(LightningModule):
     """LightningModule whose components are constructor arguments and whose checkpoints contain trained weights only.
 
     Args:
-        optimizer: Factory of the optimizer, called with parameter groups. Biases, gains and other vectors are in a
-            group without weight decay.
+        optimizer: Factory of the optimizer, called with :func:`~synth2_lightning.modules.optimizers.decay_groups`: biases,
+            gains, embeddings and positions have no weight decay.
         lr_scheduler: Factory of the learning-rate schedule, called with the optimizer and the number of optimization
             steps, which the trainer must limit; the schedule advances after every step. None keeps the learning rate
             constant.
@@ -66,7 +66,7 @@ class BaseModule(LightningModule):
             warnings.filterwarnings("ignore", message=".*is an instance of `nn.Module`.*")
             self.save_hyperparameters(logger=False)
         self._seeds = StepSeeds()
-        self._matrices: set[nn.Parameter] = set()
+        self._weights: set[nn.Parameter] = set()
         live = [name for name, value in self.hparams.items() if isinstance(value, nn.Module) or callable(value)]
         self.remove_ignored_hparams(live)
         # As run files write them: a checkpoint is read with tensors and plain values only.
@@ -144,7 +144,7 @@ class BaseModule(LightningModule):
             if isinstance(strategy, FSDPStrategy):
                 if type(self).shard is BaseModule.shard:
                     raise self._cannot_shard("FSDPStrategy")
-                self._matrices = {weight for weight in self.parameters() if weight.ndim > 1}
+                self._weights = find_weights(self)
             ignore_frozen(self, strategy)
         if self.device_mesh is not None:
             check_mesh(self.device_mesh)
@@ -219,7 +219,7 @@ class BaseModule(LightningModule):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return the trainable parameters in groups for the optimizer; override it for other settings per component."""
-        return decay_groups(self.parameters(), self._matrices)
+        return decay_groups(self, self._weights)
 
     def on_train_start(self) -> None:
         """Run before the first step: sets the run's seed, unless it was restored from a checkpoint."""
