@@ -23,7 +23,13 @@ from synth2_lightning.io.checkpoint_files import read_checkpoint
 from synth2_lightning.io.locations import resolve
 from synth2_lightning.io.trusted_packages import trusting
 from synth2_lightning.modules.divergence import check_finite_loss, check_finite_weights
-from synth2_lightning.modules.optimizers import OptimizerFactory, SchedulerFactory, decay_groups, find_weights, name_states
+from synth2_lightning.modules.optimizers import (
+    OptimizerFactory,
+    SchedulerFactory,
+    decay_groups,
+    find_weights,
+    name_states,
+)
 from synth2_lightning.modules.partial_checkpoints import check_weight_names, exclude_frozen
 from synth2_lightning.modules.ranks import check_same_checkpoint
 from synth2_lightning.modules.saved_module import Module, build_module
@@ -41,8 +47,9 @@ class BaseModule(LightningModule):
     """LightningModule whose components are constructor arguments and whose checkpoints contain trained weights only.
 
     Args:
-        optimizer: Factory of the optimizer, called with :func:`~synth2_lightning.modules.optimizers.decay_groups`: biases,
-            gains, embeddings and positions have no weight decay.
+        optimizer: Factory of the optimizer, called with the groups of
+            :func:`~synth2_lightning.modules.optimizers.decay_groups`: biases, gains, embeddings and positions have no
+            weight decay.
         lr_scheduler: Factory of the learning-rate schedule, called with the optimizer and the number of optimization
             steps, which the trainer must limit; the schedule advances after every step. None keeps the learning rate
             constant.

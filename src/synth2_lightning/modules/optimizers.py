@@ -19,12 +19,12 @@ SchedulerFactory = Callable[[Optimizer, int], LRScheduler]
 def decay_groups(module: nn.Module, weights: Container[nn.Parameter] = ()) -> list[dict[str, Any]]:
     """Return groups of a module's trainable parameters by their role, without empty groups.
 
-    1. Weights of hidden layers: matrices and convolutions, the only ones for :class:`~synth2_lightning.modules.muon.Muon`.
-    2. Weights of output layers, for AdamW (``use_muon`` is False, the key of Muon's reference implementation and timm).
+    1. Weights of hidden layers: matrices and convolutions, the only ones that Muon orthogonalizes.
+    2. Weights of output layers, for AdamW: ``use_muon`` is False, the key of Muon's reference implementation and timm.
     3. Biases, gains, embeddings, positions and learned queries, for AdamW without weight decay.
 
-    Roles follow conventions of torch and transformers. A weight is a parameter of two or more dimensions with ``weight``
-    in its name, as in ``nn.Linear``, convolutions, attention and recurrent layers, unless its module is an
+    Roles follow conventions of torch and transformers. A weight is a parameter of two or more dimensions with
+    ``weight`` in its name, as in ``nn.Linear``, convolutions, attention and recurrent layers, unless its module is an
     ``nn.Embedding``; a tied output layer is an embedding. Output layers are those that a module returns as
     ``get_output_embeddings()``. Override :meth:`~synth2_lightning.modules.base.BaseModule.parameter_groups` for
     modules with other names.

@@ -101,7 +101,7 @@ class MaskGit(nn.Module):
         self.level_embeddings = nn.ModuleList(nn.Embedding(codebook_size, width) for _ in range(num_levels - 1))
 
     def get_output_embeddings(self) -> nn.ModuleList:
-        """Return the heads, under the name that transformers uses; AdamW updates them also where Muon is the optimizer."""
+        """Return the heads, which Muon leaves to AdamW; the name is that of transformers."""
         return self.heads
 
     def encode_text(
