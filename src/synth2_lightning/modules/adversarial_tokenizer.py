@@ -95,6 +95,7 @@ class AdversarialTokenizerModule(TokenizerModule):
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Run before each step: drops the discriminator's gradients until ``start_step``: its weights would decay."""
+        super().on_before_optimizer_step(optimizer)
         if not self.has_started:
             self.discriminator.zero_grad()
 
