@@ -13,6 +13,7 @@ from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 from torch.optim import SGD
 from torch.utils.data import DataLoader
 
@@ -87,11 +88,9 @@ def fit_on_two_ranks(name: str, folder: Path) -> None:
     strategy = DDPStrategy() if name == "ddp" else ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1)
     rank = int(os.environ.get("LOCAL_RANK", 0))
     module = fit(folder, split(rows(20), 2)[rank::2], strategy=strategy, devices=2, accumulate_grad_batches=2)
-    weights = [
-        getattr(weight, "full_tensor", lambda weight=weight: weight)().detach() for weight in module.parameters()
-    ]
+    whole = [weight.full_tensor() if isinstance(weight, DTensor) else weight for weight in module.parameters()]
     if rank == 0:
-        torch.save(weights, folder / "weights.pt")
+        torch.save([weight.detach() for weight in whole], folder / "weights.pt")
 
 
 if __name__ == "__main__":
