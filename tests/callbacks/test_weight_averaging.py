@@ -69,7 +69,7 @@ def test_the_mean_age_is_a_fraction_of_any_number_of_steps(fraction: float, num_
 
 
 def test_the_default_has_a_width_that_edm2_uses() -> None:
-    exponent = 1 / WeightAveragingCallback().fraction - 1  # gamma + 1 of equations 121 and 123
+    exponent = 1 / WeightAveragingCallback().fraction - 1  # gamma + 1 of equations 123 and 127
     assert exponent**0.5 / (exponent + 1) / (exponent + 2) ** 0.5 == pytest.approx(0.09, abs=0.001)
 
 

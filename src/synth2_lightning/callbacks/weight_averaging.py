@@ -18,7 +18,7 @@ class WeightAveragingCallback(Callback):
     """Validates and saves a moving average of the trained weights, and copies it into the module at the end.
 
     After step t the average is ``b * average + (1 - b) * weights`` with ``b = (1 - 1 / t) ** (1 / fraction - 1)``, the
-    power function of EDM2 (equation 121, with ``fraction = 1 / (gamma + 2)``). So one setting suits runs of 500 and of
+    power function of EDM2 (equation 127, with ``fraction = 1 / (gamma + 2)``). So one setting suits runs of 500 and of
     500,000 steps, and their number need not be known in advance. A constant decay would average the same number of
     steps in all runs.
 
