@@ -57,7 +57,7 @@ def fit(folder: Path, batches: list[Batch], **settings: Any) -> Regression:
 
 
 def split(rows: Batch, size: int) -> list[Batch]:
-    return list(zip(*(part.split(size) for part in rows), strict=True))  # type: ignore[arg-type]
+    return list(zip(*(part.split(size) for part in rows), strict=True))
 
 
 @pytest.mark.parametrize("clip", [None, 0.1])
