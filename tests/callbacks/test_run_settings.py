@@ -46,7 +46,7 @@ CONFIG: dict[str, Any] = {
             {"class_path": "lightning.pytorch.callbacks.RichProgressBar"},
             {
                 "class_path": "synth2_lightning.callbacks.weight_averaging.WeightAveragingCallback",
-                "init_args": {"decay": 0.9},
+                "init_args": {"fraction": 0.1},
             },
         ],
     },
@@ -85,8 +85,8 @@ BREAKING = {
     "length of an epoch": ("trainer.limit_train_batches", 3, "trainer.limit_train_batches: none -> 3"),
     "averaging": (
         "trainer.callbacks.1.init_args",
-        {"decay": 0.5},
-        "callbacks.WeightAveragingCallback.decay: 0.9 -> 0.5",
+        {"fraction": 0.2},
+        "callbacks.WeightAveragingCallback.fraction: 0.1 -> 0.2",
     ),
     "no averaging": ("trainer.callbacks", [], "callbacks.WeightAveragingCallback: 1 values -> none"),
 }

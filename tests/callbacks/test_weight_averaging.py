@@ -46,16 +46,31 @@ def fit(
 
 
 def test_the_average_is_validated_and_kept_at_the_end(tmp_path: Path) -> None:
-    module, _ = fit(tmp_path, WeightAveragingCallback(decay=0.5, start_step=1), 4, num_sanity_val_steps=1)
-    # The weights were 1, 2, 3, 4; the average follows up to the step after the first.
-    assert module.validated == [0.0, 1.0, 2.0, 2.5, 3.25]
-    assert module.weight.item() == 3.25
+    module, _ = fit(tmp_path, WeightAveragingCallback(fraction=0.5), 4, num_sanity_val_steps=1)
+    # The weights were 1, 2, 3, 4; half of the steps is the mean age of all of them.
+    assert module.validated == pytest.approx([0.0, 1.0, 1.5, 2.0, 2.5])
+    assert module.weight.item() == module.validated[-1]
     assert module.frozen.item() == 7.0
 
 
 def test_batches_without_an_optimization_step_do_not_update_the_average(tmp_path: Path) -> None:
-    module, _ = fit(tmp_path, WeightAveragingCallback(decay=0.5), 3, num_sanity_val_steps=0, accumulate_grad_batches=2)
-    assert module.weight.item() == 0.25 * 1 + 0.25 * 2 + 0.5 * 3
+    average = WeightAveragingCallback(fraction=0.5)
+    module, _ = fit(tmp_path, average, 3, num_sanity_val_steps=0, accumulate_grad_batches=2)
+    assert module.weight.item() == pytest.approx((1 + 2 + 3) / 3)
+
+
+@pytest.mark.parametrize("num_steps", [500, 50_000])
+@pytest.mark.parametrize("fraction", [0.05, 0.1, 0.25])
+def test_the_mean_age_is_a_fraction_of_any_number_of_steps(fraction: float, num_steps: int) -> None:
+    average, age = WeightAveragingCallback(fraction), 0.0
+    for step in range(1, num_steps + 1):
+        age = average.decay(step) * (age + 1)  # the new weights have an age of 0
+    assert age / num_steps == pytest.approx(fraction, abs=1 / num_steps)
+
+
+def test_the_default_has_a_width_that_edm2_uses() -> None:
+    exponent = 1 / WeightAveragingCallback().fraction - 1  # gamma + 1 of equations 123 and 127
+    assert exponent**0.5 / (exponent + 1) / (exponent + 2) ** 0.5 == pytest.approx(0.09, abs=0.001)
 
 
 class Stopping(WeightAveragingCallback):
@@ -69,13 +84,14 @@ class Stopping(WeightAveragingCallback):
 
 @pytest.mark.filterwarnings("ignore:You.re resuming from a checkpoint that ended before the epoch")
 def test_a_resumed_run_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
-    whole, _ = fit(tmp_path, Stopping(decay=0.5), 6, num_sanity_val_steps=0)
+    whole, _ = fit(tmp_path, Stopping(fraction=0.5), 6, num_sanity_val_steps=0)
     saved = torch.load(tmp_path / "third.ckpt", weights_only=True)
-    assert float(saved["state_dict"]["weight"]) == 0.25 * 1 + 0.25 * 2 + 0.5 * 3
+    assert float(saved["state_dict"]["weight"]) == pytest.approx(2.0)
     assert saved["state_dict"]["frozen"] == 7.0
     assert {name: float(weight) for name, weight in saved["current_model_state"].items()} == {"weight": 3.0}
 
-    resumed, _ = fit(tmp_path, WeightAveragingCallback(decay=0.5), 6, tmp_path / "third.ckpt", num_sanity_val_steps=0)
+    average = WeightAveragingCallback(fraction=0.5)
+    resumed, _ = fit(tmp_path, average, 6, tmp_path / "third.ckpt", num_sanity_val_steps=0)
     assert resumed.weight.item() == whole.weight.item()
     assert resumed.validated == whole.validated[3:]
 
@@ -86,7 +102,7 @@ def test_a_weight_with_two_names_is_averaged_under_both(tmp_path: Path) -> None:
             super().__init__()
             self.same = self.weight
 
-    module, callback = Tied(), WeightAveragingCallback(decay=0.5)
+    module, callback = Tied(), WeightAveragingCallback(fraction=0.5)
     trainer = Trainer(logger=False, enable_checkpointing=False, default_root_dir=tmp_path)
     callback.on_train_start(trainer, module)
     module.weight.data.fill_(3.0)
@@ -97,10 +113,10 @@ def test_a_weight_with_two_names_is_averaged_under_both(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(("decay", "start_step"), [(1.0, 0), (-0.1, 0), (0.9, -1)])
-def test_settings_out_of_range_are_refused(decay: float, start_step: int) -> None:
-    with pytest.raises(ValueError, match=f"decay={decay}.*start_step={start_step}"):
-        WeightAveragingCallback(decay, start_step)
+@pytest.mark.parametrize("fraction", [0.0, -0.1, 0.6, float("nan")])
+def test_fractions_out_of_range_are_refused(fraction: float) -> None:
+    with pytest.raises(ValueError, match=rf"fraction={fraction}.*0\.5"):
+        WeightAveragingCallback(fraction)
 
 
 def test_fsdp1_is_refused_here_and_for_initial_weights() -> None:

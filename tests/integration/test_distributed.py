@@ -86,7 +86,7 @@ def test_two_processes_train_mixed_and_score_like_one(strategy: tuple[str, ...],
 def test_the_generator_learns_the_same_on_one_process_and_under_ddp_and_fsdp(tmp_path: Path) -> None:
     few = (*FEW_IMAGES, "--trainer.precision=32-true", "--trainer.val_check_interval=2")
     callbacks = (
-        "{class_path: synth2_lightning.callbacks.weight_averaging.WeightAveragingCallback, init_args: {decay: 0.5}}",
+        "{class_path: synth2_lightning.callbacks.weight_averaging.WeightAveragingCallback, init_args: {fraction: 0.5}}",
         "{class_path: synth2_lightning.callbacks.generated_samples.GeneratedSamplesCallback}",
         "{class_path: lightning.pytorch.callbacks.ModelCheckpoint, init_args: {save_last: true}}",
     )

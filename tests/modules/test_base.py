@@ -124,7 +124,7 @@ def test_matrices_flattened_by_fsdp1_keep_their_decay() -> None:
         weight.data = weight.data.flatten()
     decayed, others = module.parameter_groups()
     assert decayed["params"] == [module.head.weight]
-    assert others == {"params": [module.head.bias], "weight_decay": 0.0}
+    assert others == {"params": [module.head.bias], "use_muon": False, "weight_decay": 0.0}
 
 
 def test_fit_loads_parts_steps_the_schedule_and_is_restored(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import timm.optim.muon
 import torch
 from torch import nn
 from torch.nn import Parameter
-from torch.optim import Optimizer
+from torch.optim import AdamW, Optimizer
 
 from synth2_lightning.modules.muon import Muon
 
@@ -42,6 +42,16 @@ def test_updates_equal_timms_in_the_precision_that_the_processor_computes_in(
     monkeypatch.setattr(timm.optim.muon, "zeropower_via_newtonschulz", orthogonalize)
     for own, reference in zip(ours, train(timm.optim.Muon), strict=True):
         assert torch.equal(own, reference)
+
+
+def test_groups_without_muon_are_updated_by_adamw() -> None:
+    weights = [Parameter(torch.eye(4)) for _ in range(2)]
+    groups = [{"params": weights[:1], "use_muon": False}]
+    optimizers = [Muon(groups, lr=0.1, eps=1e-8), AdamW(weights[1:], lr=0.1, betas=(0.9, 0.95), weight_decay=0.0)]
+    for weight, optimizer in zip(weights, optimizers, strict=True):
+        weight.grad = torch.arange(16.0).reshape(4, 4)
+        optimizer.step()
+    torch.testing.assert_close(weights[0], weights[1])
 
 
 def test_devices_compute_in_bfloat16_if_they_have_its_instructions(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,7 +75,7 @@ def test_only_masked_tokens_contribute_to_the_loss() -> None:
 def test_it_learns_from_captions_and_writes_a_generator(tmp_path: Path) -> None:
     module = make_module()
     batches = [tiny_batch(16, seed) for seed in range(60)]
-    trainer = make_trainer(tmp_path, max_epochs=1, callbacks=[WeightAveragingCallback(decay=0.9)])
+    trainer = make_trainer(tmp_path, max_epochs=1, callbacks=[WeightAveragingCallback(fraction=0.1)])
     trainer.fit(module, make_loader(batches), make_loader([tiny_batch(32, 100)]))
     assert trainer.callback_metrics["val/loss"] < 2.0  # of log 16 = 2.77 nats
     assert {"train/loss_masked_50", "train/loss_masked_100", "val/recall_at_10"} <= set(trainer.callback_metrics)

@@ -4,19 +4,56 @@ import torch
 from torch import nn
 from torch.optim import AdamW
 
-from synth2_lightning.modules.optimizers import decay_groups, name_states
+from synth2_lightning.modules.optimizers import decay_groups, find_weights, name_states
 
 
-def test_matrices_decay_and_vectors_do_not() -> None:
-    layer, frozen = nn.Linear(2, 3), nn.Linear(2, 3).requires_grad_(False)
-    decayed, others = decay_groups([*layer.parameters(), *frozen.parameters()])
-    assert decayed == {"params": [layer.weight]}
-    assert others == {"params": [layer.bias], "weight_decay": 0.0}
+class Model(nn.Module):
+    """Its parameters have the shapes of matrices, and different roles."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.positions = nn.Parameter(torch.zeros(4, 8))
+        self.embeddings = nn.Embedding(8, 8)
+        self.attn = nn.MultiheadAttention(8, 2)
+        self.conv = nn.Conv1d(8, 8, 3)
+        self.frozen = nn.Linear(8, 8).requires_grad_(False)
+        self.head = nn.Linear(8, 8)
+        self.tied = nn.Linear(8, 8, bias=False)
+        self.tied.weight = self.embeddings.weight
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.head
 
 
-def test_flat_matrices_decay_and_empty_groups_are_dropped() -> None:
-    flat = nn.Parameter(torch.zeros(6))
-    assert decay_groups([flat], matrices={flat}) == [{"params": [flat]}]
+def test_parameters_are_grouped_by_role() -> None:
+    model = Model()
+    hidden, output, others = decay_groups(model)
+    assert set(hidden["params"]) == {model.attn.in_proj_weight, model.attn.out_proj.weight, model.conv.weight}
+    assert output == {"params": [model.head.weight], "use_muon": False}
+    vectors = {model.attn.in_proj_bias, model.attn.out_proj.bias, model.conv.bias, model.head.bias}
+    assert set(others.pop("params")) == {model.positions, model.embeddings.weight, *vectors}
+    assert others == {"use_muon": False, "weight_decay": 0.0}
+
+
+def test_output_layers_of_transformers_are_found() -> None:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    config = GPT2Config(vocab_size=9, n_positions=8, n_embd=8, n_layer=1, n_head=2, tie_word_embeddings=False)
+    model = GPT2LMHeadModel(config)
+    hidden, output, others = decay_groups(model)
+    assert {tuple(weight.shape) for weight in hidden["params"]} == {(8, 24), (8, 8), (8, 32), (32, 8)}
+    assert output["params"] == [model.lm_head.weight]
+    assert {id(weight) for weight in others["params"]} >= {
+        id(model.transformer.wte.weight),
+        id(model.transformer.wpe.weight),
+    }
+
+
+def test_flattened_weights_keep_their_role_and_empty_groups_are_dropped() -> None:
+    layer = nn.Linear(2, 3, bias=False)
+    weights = find_weights(layer)
+    layer.weight.data = layer.weight.data.flatten()
+    assert decay_groups(layer, weights) == [{"params": [layer.weight]}]
 
 
 def test_states_are_named_by_weight() -> None:

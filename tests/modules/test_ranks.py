@@ -28,8 +28,9 @@ def beside(monkeypatch: pytest.MonkeyPatch) -> Tensor:
 def test_the_mean_is_over_all_tokens_and_the_average_of_ranks_equals_it(beside: Tensor) -> None:
     beside.copy_(torch.tensor([3.0, 1.0]))
     sums = torch.tensor([2.0, 4.0], requires_grad=True)
-    share, mean = mean_over_ranks(TokenLoss(sums, torch.tensor([2, 3])))
+    share, mean, num_tokens = mean_over_ranks(TokenLoss(sums, torch.tensor([2, 3])))
     assert float(mean) == pytest.approx(9 / 6)
+    assert float(num_tokens) == 6
     assert float(share.detach()) == pytest.approx(2 * 6 / 6)  # that of the other is 2 * 3 / 6: half of both is 9 / 6
     (gradient,) = torch.autograd.grad(share / 2, sums)
     assert gradient.tolist() == pytest.approx([1 / 6, 1 / 6])
@@ -38,8 +39,8 @@ def test_the_mean_is_over_all_tokens_and_the_average_of_ranks_equals_it(beside: 
 
 def test_a_rank_without_a_target_token_contributes_nothing(beside: Tensor) -> None:
     beside.copy_(torch.tensor([3.0, 1.0]))
-    share, mean = mean_over_ranks(NOTHING)
-    assert (float(share), float(mean)) == (0, 3)
+    share, mean, num_tokens = mean_over_ranks(NOTHING)
+    assert (float(share), float(mean), float(num_tokens)) == (0, 3, 1)
 
 
 def test_no_target_token_on_any_rank_is_an_error_on_all(beside: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""An exponential moving average of the trained weights (Polyak and Juditsky, 1992)."""
+"""A moving average of the trained weights whose window grows with the run (Karras et al., arXiv 2312.02696)."""
 
 from typing import Any
 
@@ -17,33 +17,41 @@ _CURRENT = "current_model_state"  # same key as Lightning's own callback, whose 
 class WeightAveragingCallback(Callback):
     """Validates and saves a moving average of the trained weights, and copies it into the module at the end.
 
+    After step t the average is ``b * average + (1 - b) * weights`` with ``b = (1 - 1 / t) ** (1 / fraction - 1)``, the
+    power function of EDM2 (equation 127, with ``fraction = 1 / (gamma + 2)``). So one setting suits runs of 500 and of
+    500,000 steps, and their number need not be known in advance. A constant decay would average the same number of
+    steps in all runs.
+
     Unlike Lightning's ``EMAWeightAveraging`` it copies trained weights only, each with its own sharding. So it works
     under FSDP2, and under DDP, where a copy of the whole module fails. Buffers are not averaged.
 
     Args:
-        decay: Weight of the old average in the new one, from 0 to below 1.
-        start_step: Optimization step up to which the average equals the weights.
+        fraction: Mean age of the averaged weights, as a fraction of the steps taken so far: above 0, up to 0.5, which
+            is the mean of all steps. The default is a relative standard deviation (EDM2's ``sigma_rel``) of 0.09.
 
     Raises:
-        ValueError: If an argument is out of range; in training, under FSDP1 and DeepSpeed.
+        ValueError: If the fraction is out of range; in training, under FSDP1 and DeepSpeed.
 
     Example:
-        >>> WeightAveragingCallback(decay=0.99).start_step
-        0
+        >>> average = WeightAveragingCallback(fraction=0.1)
+        >>> [round(average.decay(step), 4) for step in (1, 10, 1000)]
+        [0.0, 0.3874, 0.991]
     """
 
-    def __init__(self, decay: float = 0.999, start_step: int = 0) -> None:
-        if not 0 <= decay < 1 or start_step < 0:
+    def __init__(self, fraction: float = 0.1) -> None:
+        if not 0 < fraction <= 0.5:
             raise ValueError(
-                f"WeightAveragingCallback got decay={decay} and start_step={start_step}; expected a decay from 0 to "
-                "below 1, and a step of 0 or more."
+                f"WeightAveragingCallback got fraction={fraction}; expected the mean age of the averaged weights as a "
+                "fraction of the steps, above 0 and up to 0.5."
             )
-        self.decay = decay
-        self.start_step = start_step
-        self._update = get_ema_multi_avg_fn(decay)
+        self.fraction = fraction
         self._averages: dict[str, Tensor] | None = None
         self._resumed: dict[str, Tensor] | None = None
         self._num_steps = 0
+
+    def decay(self, step: int) -> float:
+        """Return the weight of the old average in the new one after an optimization step, counted from 1."""
+        return float((1 - 1 / step) ** (1 / self.fraction - 1))
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Run before a stage: resets the averages."""
@@ -68,11 +76,7 @@ class WeightAveragingCallback(Callback):
             return
         self._num_steps = trainer.global_step
         averages, weights = self._pairs(pl_module)
-        if trainer.global_step <= self.start_step + 1:
-            for average, weight in zip(averages, weights, strict=True):
-                average.copy_(weight)
-        else:
-            self._update(averages, weights, 0)
+        get_ema_multi_avg_fn(self.decay(trainer.global_step))(averages, weights, 0)
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Run at the start of a validation: copies the average into the module."""

@@ -90,11 +90,12 @@ class AdversarialTokenizerModule(TokenizerModule):
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return the tokenizer's groups, then the discriminator's with their own learning rate."""
         rate = {} if self.discriminator_lr is None else {"lr": self.discriminator_lr}
-        groups = decay_groups(self.discriminator.parameters())
-        return decay_groups(self.tokenizer.parameters()) + [group | rate for group in groups]
+        groups = decay_groups(self.discriminator)
+        return decay_groups(self.tokenizer) + [group | rate for group in groups]
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Run before each step: drops the discriminator's gradients until ``start_step``: its weights would decay."""
+        super().on_before_optimizer_step(optimizer)
         if not self.has_started:
             self.discriminator.zero_grad()
 

@@ -22,10 +22,17 @@ from synth2_lightning.compat.lightning import keep_batches
 from synth2_lightning.io.checkpoint_files import read_checkpoint
 from synth2_lightning.io.locations import resolve
 from synth2_lightning.io.trusted_packages import trusting
+from synth2_lightning.modules.accumulation import TokenWeights
 from synth2_lightning.modules.divergence import check_finite_loss, check_finite_weights
-from synth2_lightning.modules.optimizers import OptimizerFactory, SchedulerFactory, decay_groups, name_states
+from synth2_lightning.modules.optimizers import (
+    OptimizerFactory,
+    SchedulerFactory,
+    decay_groups,
+    find_weights,
+    name_states,
+)
 from synth2_lightning.modules.partial_checkpoints import check_weight_names, exclude_frozen
-from synth2_lightning.modules.ranks import check_same_checkpoint
+from synth2_lightning.modules.ranks import check_same_checkpoint, mean_over_ranks
 from synth2_lightning.modules.saved_module import Module, build_module
 from synth2_lightning.modules.seeding import StepSeeds
 from synth2_lightning.modules.sharding import (
@@ -35,14 +42,16 @@ from synth2_lightning.modules.sharding import (
     check_mesh,
     ignore_frozen,
 )
+from synth2_lightning.types import TokenLoss
 
 
 class BaseModule(LightningModule):
     """LightningModule whose components are constructor arguments and whose checkpoints contain trained weights only.
 
     Args:
-        optimizer: Factory of the optimizer, called with parameter groups. Biases, gains and other vectors are in a
-            group without weight decay.
+        optimizer: Factory of the optimizer, called with the groups of
+            :func:`~synth2_lightning.modules.optimizers.decay_groups`: biases, gains, embeddings and positions have no
+            weight decay.
         lr_scheduler: Factory of the learning-rate schedule, called with the optimizer and the number of optimization
             steps, which the trainer must limit; the schedule advances after every step. None keeps the learning rate
             constant.
@@ -66,7 +75,8 @@ class BaseModule(LightningModule):
             warnings.filterwarnings("ignore", message=".*is an instance of `nn.Module`.*")
             self.save_hyperparameters(logger=False)
         self._seeds = StepSeeds()
-        self._matrices: set[nn.Parameter] = set()
+        self._weights: set[nn.Parameter] = set()
+        self._token_weights = TokenWeights()
         live = [name for name, value in self.hparams.items() if isinstance(value, nn.Module) or callable(value)]
         self.remove_ignored_hparams(live)
         # As run files write them: a checkpoint is read with tensors and plain values only.
@@ -144,7 +154,7 @@ class BaseModule(LightningModule):
             if isinstance(strategy, FSDPStrategy):
                 if type(self).shard is BaseModule.shard:
                     raise self._cannot_shard("FSDPStrategy")
-                self._matrices = {weight for weight in self.parameters() if weight.ndim > 1}
+                self._weights = find_weights(self)
             ignore_frozen(self, strategy)
         if self.device_mesh is not None:
             check_mesh(self.device_mesh)
@@ -204,6 +214,22 @@ class BaseModule(LightningModule):
             )
         return int(num_steps)
 
+    def mean_over_ranks(self, losses: TokenLoss) -> tuple[Tensor, Tensor]:
+        """Return the loss of a training step to differentiate, and the mean per target token over all ranks (nats).
+
+        Accumulated batches have the gradient of one joined batch, except under strategies that accumulate themselves
+        (DeepSpeed), which average the means of the batches.
+        """
+        loss, mean, num_tokens = mean_over_ranks(losses)
+        trainer = self._find_trainer()
+        if trainer is None or trainer.accumulate_grad_batches == 1 or trainer.strategy.handles_gradient_accumulation:
+            return loss, mean
+        return self._token_weights.scale_loss(loss, num_tokens), mean
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Run before each optimization step: weights accumulated batches by their numbers of target tokens."""
+        self._token_weights.scale_gradients(self.parameters(), self.trainer.accumulate_grad_batches)
+
     def configure_gradient_clipping(
         self,
         optimizer: Optimizer,
@@ -219,10 +245,11 @@ class BaseModule(LightningModule):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return the trainable parameters in groups for the optimizer; override it for other settings per component."""
-        return decay_groups(self.parameters(), self._matrices)
+        return decay_groups(self, self._weights)
 
     def on_train_start(self) -> None:
         """Run before the first step: sets the run's seed, unless it was restored from a checkpoint."""
+        self._token_weights = TokenWeights()
         if self._seeds.run_seed is None:
             self._seeds.run_seed = self.trainer.strategy.broadcast(torch.initial_seed())
 

@@ -8,7 +8,7 @@ The path of a batch from the datamodule to the loss:
 3. ``resampler`` maps these to visual tokens ``(batch, queries, width)``.
 4. ``decoder.loss`` returns the negative log-likelihood of each caption, given its visual tokens: a sum over tokens and
    their number per image (``TokenLoss``).
-5. ``mean_over_ranks`` divides by the number of tokens on all ranks, and Lightning calls ``backward``.
+5. ``mean_over_ranks`` of the base class divides by the number of tokens on all ranks, and Lightning calls ``backward``.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,6 @@ from synth2_lightning.metrics.token_loss import MeanTokenLoss
 from synth2_lightning.modules.base import BaseModule
 from synth2_lightning.modules.losses import source_losses
 from synth2_lightning.modules.optimizers import OptimizerFactory, SchedulerFactory
-from synth2_lightning.modules.ranks import mean_over_ranks
 from synth2_lightning.modules.sharding import choose_precision, shard_component, shard_frozen
 from synth2_lightning.types import CaptionOutput, GenerationSettings, ImageInput, ImageTextBatch, TokenLoss
 
@@ -114,7 +113,7 @@ class VisionLanguageModule(BaseModule):
     def training_step(self, batch: ImageTextBatch, batch_idx: int) -> Tensor:
         """Return the loss of a batch; log it, and the loss and the fraction of each source."""
         losses = self.compute_loss(self.encode_images(batch.image), batch)
-        loss, mean = mean_over_ranks(losses)
+        loss, mean = self.mean_over_ranks(losses)
         self.log("train/loss", mean, prog_bar=True, batch_size=len(batch))
         for source, value in source_losses(losses.sums.detach(), losses.counts, batch.sources).items():
             # In the progress bar even if it is the only source: Lightning requires the same arguments in every step,

@@ -22,14 +22,16 @@ _COEFFICIENTS = [
 
 
 class Muon(Optimizer):
-    """Muon (Jordan et al., 2024) for matrices and convolutions, AdamW for all other parameters.
+    """Muon (Jordan et al., 2024) for weights of hidden layers, AdamW for all other parameters.
 
     The updates equal those of ``timm.optim.Muon`` with its default algorithm, except on processors without bfloat16
     instructions: timm and ``torch.optim.Muon`` always orthogonalize in bfloat16, and emulating it takes most of a
     training step there. This class computes in float32 on such processors.
 
-    A parameter is updated by AdamW if its first or second dimension is 1, or if, flattened to a matrix, it has fewer
-    than 4 rows or columns or an aspect ratio above 128.
+    A group with ``use_muon=False`` is updated by AdamW, as :func:`~synth2_lightning.modules.optimizers.decay_groups`
+    sets it for embeddings, positions and output layers: Jordan et al. recommend it there, because these
+    are no maps between hidden states. So is a parameter whose first or second dimension is 1, or that, flattened to a
+    matrix, has fewer than 4 rows or columns or an aspect ratio above 128.
 
     Args:
         params: Parameters, or groups of them.
@@ -59,7 +61,7 @@ class Muon(Optimizer):
         eps: float = 1e-7,
     ) -> None:
         settings = {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "betas": betas, "eps": eps}
-        super().__init__(params, settings)
+        super().__init__(params, {**settings, "use_muon": True})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -70,9 +72,11 @@ class Muon(Optimizer):
                 loss = closure()
         for group in self.param_groups:
             weights = [weight for weight in group["params"] if weight.grad is not None]
-            for weight in filter(_is_matrix, weights):
+            matrices = list(filter(_is_matrix, weights)) if group["use_muon"] else []
+            for weight in matrices:
                 self._update_matrix(weight, group)
-            self._update_others([weight for weight in weights if not _is_matrix(weight)], group)
+            updated = set(matrices)
+            self._update_others([weight for weight in weights if weight not in updated], group)
         return loss
 
     def _update_matrix(self, weight: Tensor, group: dict[str, Any]) -> None:

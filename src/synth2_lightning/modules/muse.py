@@ -20,7 +20,6 @@ from synth2_lightning.metrics.token_loss import MeanTokenLoss
 from synth2_lightning.modules.base import BaseModule
 from synth2_lightning.modules.divergence import check_finite_weights
 from synth2_lightning.modules.optimizers import OptimizerFactory, SchedulerFactory
-from synth2_lightning.modules.ranks import mean_over_ranks
 from synth2_lightning.modules.sharding import choose_precision, full_weights, shard_component
 from synth2_lightning.nn.maskgit import MaskGit
 from synth2_lightning.nn.masking import sample_mask
@@ -121,7 +120,7 @@ class MuseModule(BaseModule):
         uniform = self.sample_rows(len(batch), 2 + self.network.num_tokens).to(self.device)
         drop_text, mask = uniform[:, 0] < self.text_dropout, sample_mask(uniform[:, 1:])
         losses, accuracy = self._masked_loss(tokens, batch.captions, mask, drop_text, self.label_smoothing)
-        loss, mean = mean_over_ranks(TokenLoss(losses.sum(1), mask.sum(1)))
+        loss, mean = self.mean_over_ranks(TokenLoss(losses.sum(1), mask.sum(1)))
         self.log("train/loss", mean, prog_bar=True, batch_size=len(batch))
         self.log("train/accuracy", accuracy, prog_bar=True, batch_size=len(batch))
         self.log("train/text_dropped", drop_text.float().mean(), batch_size=len(batch))

@@ -14,26 +14,68 @@ SchedulerFactory = Callable[[Optimizer, int], LRScheduler]
 """``(optimizer, number of optimization steps) -> schedule``; the trainer sets the number."""
 
 
-# timm.optim.param_groups_weight_decay has the same rule, but needs the weight decay, which is an argument of the
-# optimizer's factory, and treats the flat matrices of FSDP1 as vectors.
-def decay_groups(parameters: Iterable[nn.Parameter], matrices: Container[nn.Parameter] = ()) -> list[dict[str, Any]]:
-    """Return groups of trainable parameters: matrices, and vectors without weight decay; empty groups are dropped.
+# timm.optim.param_groups_weight_decay decays embeddings unless it is given their names, and treats the flat matrices of
+# FSDP1 as vectors.
+def decay_groups(module: nn.Module, weights: Container[nn.Parameter] = ()) -> list[dict[str, Any]]:
+    """Return groups of a module's trainable parameters by their role, without empty groups.
+
+    1. Weights of hidden layers: matrices and convolutions, the only ones that Muon orthogonalizes.
+    2. Weights of output layers, for AdamW: ``use_muon`` is False, the key of Muon's reference implementation and timm.
+    3. Biases, gains, embeddings, positions and learned queries, for AdamW without weight decay.
+
+    Roles follow conventions of torch and transformers. A weight is a parameter of two or more dimensions with
+    ``weight`` in its name, as in ``nn.Linear``, convolutions, attention and recurrent layers, unless its module is an
+    ``nn.Embedding``; a tied output layer is an embedding. Output layers are those that a module returns as
+    ``get_output_embeddings()``. Override :meth:`~synth2_lightning.modules.base.BaseModule.parameter_groups` for
+    modules with other names.
 
     Args:
-        parameters: All parameters.
-        matrices: Parameters to treat as matrices although they are flat, as under FSDP1.
+        module: Module whose trainable parameters are grouped.
+        weights: Weights that were flattened since, as under FSDP1; see :func:`find_weights`.
 
     Example:
-        >>> [group.get("weight_decay") for group in decay_groups(nn.Linear(2, 3).parameters())]
-        [None, 0.0]
+        >>> model = nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 4))
+        >>> [len(group["params"]) for group in decay_groups(model)]
+        [1, 2]
     """
-    decayed: list[nn.Parameter] = []
+    found, heads = find_weights(module), _find_output_weights(module)
+    hidden: list[nn.Parameter] = []
+    output: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
-    for parameter in parameters:
+    for parameter in module.parameters():
         if parameter.requires_grad:
-            (decayed if parameter.ndim > 1 or parameter in matrices else others).append(parameter)
-    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
+            is_weight = parameter in found or parameter in weights
+            (others if not is_weight else output if parameter in heads else hidden).append(parameter)
+    groups: list[dict[str, Any]] = [
+        {"params": hidden},
+        {"params": output, "use_muon": False},
+        {"params": others, "use_muon": False, "weight_decay": 0.0},
+    ]
     return [group for group in groups if group["params"]]
+
+
+def find_weights(module: nn.Module) -> set[nn.Parameter]:
+    """Return the weights of hidden and output layers, see :func:`decay_groups`.
+
+    Example:
+        >>> [weight.shape for weight in find_weights(nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 2)))]
+        [torch.Size([2, 4])]
+    """
+    embeddings: set[nn.Parameter] = set()
+    weights: set[nn.Parameter] = set()
+    for part in module.modules():
+        own = dict(part.named_parameters(recurse=False))
+        if isinstance(part, nn.Embedding | nn.EmbeddingBag):
+            embeddings.update(own.values())
+        else:
+            weights.update(weight for name, weight in own.items() if weight.ndim > 1 and "weight" in name)
+    return weights - embeddings
+
+
+def _find_output_weights(module: nn.Module) -> set[nn.Parameter]:
+    methods = (getattr(part, "get_output_embeddings", None) for part in module.modules())
+    layers = [method() for method in methods if callable(method)]
+    return {weight for layer in layers if isinstance(layer, nn.Module) for weight in layer.parameters()}
 
 
 # torch.distributed.checkpoint.state_dict.get_optimizer_state_dict does the same from the optimizer itself, but takes a

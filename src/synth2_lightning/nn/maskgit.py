@@ -100,6 +100,10 @@ class MaskGit(nn.Module):
         self.heads = nn.ModuleList(nn.Linear(width, codebook_size) for _ in range(num_levels))
         self.level_embeddings = nn.ModuleList(nn.Embedding(codebook_size, width) for _ in range(num_levels - 1))
 
+    def get_output_embeddings(self) -> nn.ModuleList:
+        """Return the heads, which Muon leaves to AdamW; the name is that of transformers."""
+        return self.heads
+
     def encode_text(
         self,
         text: Float[Tensor, "batch text dim"],
