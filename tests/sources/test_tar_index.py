@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from synth2_lightning.sources import tar_index
-from synth2_lightning.sources.tar_index import TarIndex, open_tar_index, scan_tar
+from synth2_lightning.sources.tar_files import TarFile
+from synth2_lightning.sources.tar_index import TarIndex, open_tar_indexes, scan_tar
 from synth2_lightning.sources.webdataset import TarSource
 
 
@@ -30,15 +31,20 @@ def tar(tmp_path: Path) -> Path:
     return write_tar(tmp_path / "0.tar", {**sample("00", "zero"), **sample("01", "one"), "02.png": b"no caption"})
 
 
+def open_one(tar: Path) -> TarIndex:
+    (index,) = open_tar_indexes([TarFile.of_path(tar)])
+    return index
+
+
 def forbid_scans(monkeypatch: pytest.MonkeyPatch) -> None:
-    def scan(path: Path) -> TarIndex:
-        raise AssertionError(f"{path} is scanned")
+    def scan(tar: TarFile) -> TarIndex:
+        raise AssertionError(f"{tar} is scanned")
 
     monkeypatch.setattr(tar_index, "scan_tar", scan)
 
 
 def test_offsets_are_those_of_the_images(tar: Path) -> None:
-    samples, skipped = scan_tar(tar)
+    samples, skipped = scan_tar(TarFile.of_path(tar))
     assert samples["key"].to_pylist() == ["00", "01"]
     assert samples["captions"].to_pylist() == [["zero"], ["one"]]
     assert skipped == {"images without a caption": (1, "02")}
@@ -50,20 +56,20 @@ def test_offsets_are_those_of_the_images(tar: Path) -> None:
 
 @pytest.mark.usefixtures("own_cache")
 def test_a_tar_is_scanned_once(tar: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = open_tar_index(tar)
+    first = open_one(tar)
     forbid_scans(monkeypatch)
-    again = open_tar_index(tar)
+    again = open_one(tar)
     assert again.samples.equals(first.samples)
     assert {reason: tuple(count) for reason, count in again.skipped.items()} == {"images without a caption": (1, "02")}
 
 
 def test_a_changed_tar_is_scanned_again(tar: Path, own_cache: Path) -> None:
-    open_tar_index(tar)
+    open_one(tar)
     status = tar.stat()
     write_tar(tar, {**sample("00", "new."), **sample("01", "one"), "02.png": b"no caption"})
     assert tar.stat().st_size == status.st_size
     os.utime(tar, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
-    assert open_tar_index(tar).samples["captions"].to_pylist() == [["new."], ["one"]]
+    assert open_one(tar).samples["captions"].to_pylist() == [["new."], ["one"]]
     assert len(list(own_cache.rglob("*.arrow"))) == 1  # the outdated one is gone
 
 
@@ -71,7 +77,7 @@ def test_a_changed_tar_is_scanned_again(tar: Path, own_cache: Path) -> None:
 def test_a_damaged_tar_is_not_kept(tar: Path, own_cache: Path) -> None:
     tar.write_bytes(tar.read_bytes()[:600])
     with pytest.raises(OSError, match=r"0\.tar cannot be read as a tar"):
-        open_tar_index(tar)
+        open_one(tar)
     assert not list(own_cache.rglob("*.arrow"))
 
 
@@ -79,14 +85,14 @@ def test_a_damaged_tar_is_not_kept(tar: Path, own_cache: Path) -> None:
 def test_a_damaged_index_is_made_again(
     tar: Path, own_cache: Path, caplog: pytest.LogCaptureFixture, content: bytes | None
 ) -> None:
-    open_tar_index(tar)
+    open_one(tar)
     (file,) = own_cache.rglob("*.arrow")
     file.write_bytes(file.read_bytes()[:-100] if content is None else content)
-    assert open_tar_index(tar).samples["key"].to_pylist() == ["00", "01"]
+    assert open_one(tar).samples["key"].to_pylist() == ["00", "01"]
     assert "is damaged" in caplog.text
     caplog.clear()
-    assert open_tar_index(tar).samples["key"].to_pylist() == ["00", "01"]
-    assert open_tar_index(tar).samples["key"].to_pylist() == ["00", "01"]
+    assert open_one(tar).samples["key"].to_pylist() == ["00", "01"]
+    assert open_one(tar).samples["key"].to_pylist() == ["00", "01"]
     assert not caplog.records
 
 
@@ -95,13 +101,13 @@ def test_without_a_writable_cache_the_index_is_in_memory(
 ) -> None:
     (own_cache / "tars").write_text("a file in the way")
     with caplog.at_level(logging.WARNING):
-        assert open_tar_index(tar).samples["key"].to_pylist() == ["00", "01"]
+        assert open_one(tar).samples["key"].to_pylist() == ["00", "01"]
     assert "0.tar is not kept" in caplog.text
     assert str(own_cache) in caplog.text
 
 
 def _open(tar: Path) -> list[str]:
-    keys: list[str] = open_tar_index(tar).samples["key"].to_pylist()
+    keys: list[str] = open_one(tar).samples["key"].to_pylist()
     return keys
 
 

@@ -91,6 +91,9 @@ def fingerprint_captions(keys: pa.Array | pa.ChunkedArray, captions: pa.Array | 
     for length in (pc.list_value_length(captions), pc.binary_length(texts), pc.binary_length(keys)):
         digest.update(np.asarray(length, dtype=np.int64).tobytes())
     for column in (texts, keys):
-        for start in range(0, len(column), 10_000):
-            digest.update("".join(column[start : start + 10_000].to_pylist()).encode())
+        for chunk in column.chunks if isinstance(column, pa.ChunkedArray) else [column]:
+            _, ends, content = chunk.cast(pa.large_string()).buffers()
+            bounds = np.frombuffer(ends, np.int64)[chunk.offset : chunk.offset + len(chunk) + 1]
+            if len(chunk) and content is not None:
+                digest.update(memoryview(content)[bounds[0] : bounds[-1]])
     return digest.hexdigest()

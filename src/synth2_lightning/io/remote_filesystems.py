@@ -68,13 +68,18 @@ def _options(protocol: str) -> dict[str, Any]:
         client = {
             "timeout": aiohttp.ClientTimeout(total=None),
             "response_class": _page_class(),
-            "raise_for_status": _check_encoding,
+            "raise_for_status": _check_response,
         }
         return {"client_kwargs": client, "headers": {"Accept-Encoding": "identity"}}
     return {}
 
 
-async def _check_encoding(response: Any) -> None:
+async def _check_response(response: Any) -> None:
+    requested = response.request_info.headers.get("Range")
+    if requested is not None and response.status == 200:  # it would send the whole file
+        raise OSError(
+            f"{response.url} was requested in part ({requested}), and the server ignores ranges; copy the file"
+        )
     encoding = response.headers.get("Content-Encoding", "identity")
     if encoding.strip().lower() != "identity":
         raise OSError(f"{response.url} is compressed by {encoding[:40]!r}; expected the identity encoding")
@@ -108,18 +113,19 @@ def list_files(system: AbstractFileSystem, path: str) -> dict[str, RemoteFile]:
     limit = time_limit(system, LIST_SECONDS)
     info = system.info(path, **limit)
     if info["type"] == "file":
-        return {"": _to_file(info)}
+        return {"": describe_file(info)}
     files = {}
     for found in system.find(path, detail=True, **limit).values():
         inner = PurePosixPath("/", found["name"]).relative_to(PurePosixPath("/", path))
         if found["type"] == "file" and not found["name"].endswith("/"):  # S3 browsers create such objects for folders
-            files[inner.as_posix()] = _to_file(found)
+            files[inner.as_posix()] = describe_file(found)
     if not files:
         raise FileNotFoundError("the folder has no files")
     return files
 
 
-def _to_file(info: Mapping[str, Any]) -> RemoteFile:
+def describe_file(info: Mapping[str, Any]) -> RemoteFile:
+    """Return size and version of a file in a listing of fsspec."""
     version = next((str(info[name]) for name in _VERSIONS if info.get(name)), "")
     if "ino" in info:  # a local file (file://): a copy may keep the modification time
         version += f" {info['ino']} {info.get('created')}"

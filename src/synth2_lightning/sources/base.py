@@ -22,6 +22,7 @@ from synth2_lightning.sources.images import decode_image
 _logger = logging.getLogger(__name__)
 _NUM_END_BYTES = 4096
 _MAX_COMPARED = 10_000
+_DAMAGED = "captions with U+FFFD in place of an invalid character"
 
 
 class Entry(NamedTuple):
@@ -39,9 +40,14 @@ class Entry(NamedTuple):
 
 
 class SkipCounter:
-    """Counts the items that a source skips, by reason, and logs them in one warning."""
+    """Counts the items that a source skips, by reason, and logs them in one warning.
+
+    Attributes:
+        scope: Part of the source that the counts are of, such as ``"2 of 9 tars"``; empty if they are of all.
+    """
 
     def __init__(self) -> None:
+        self.scope = ""
         self._counts: dict[str, int] = {}
         self._examples: dict[str, str] = {}
 
@@ -65,19 +71,23 @@ class SkipCounter:
             self._examples.setdefault(reason, example)
 
     def warn(self, name: str) -> None:
-        """Log one warning if an item was skipped."""
-        if self._counts:
-            reasons = ", ".join(
-                f"{count} {reason} (the first: {self._examples[reason]})" for reason, count in self._counts.items()
-            )
-            _logger.warning("Source %r skips %s.", name, reasons)
+        """Log one warning if an item was skipped, and one if captions are damaged, which are kept."""
+        texts = {
+            reason: f"{count} {reason} (the first: {self._examples[reason]})" for reason, count in self._counts.items()
+        }
+        scope = f", in {self.scope}" if self.scope else ""
+        if damaged := texts.pop(_DAMAGED, ""):
+            _logger.warning("%r keeps %s%s.", name, damaged, scope)
+        if texts:
+            _logger.warning("Source %r skips %s%s.", name, ", ".join(texts.values()), scope)
 
 
 def warn_of_damaged(name: str, keys: Sequence[str]) -> None:
     """Log one warning if a source or file keeps captions with U+FFFD, the replacement of an invalid character."""
-    if keys:
-        message = "%r keeps %d captions with U+FFFD in place of an invalid character (the first: %s)."
-        _logger.warning(message, name, len(keys), keys[0])
+    counter = SkipCounter()
+    for key in keys:
+        counter.add(_DAMAGED, key)
+    counter.warn(name)
 
 
 class ArrowSource(ImageTextSource):
@@ -117,9 +127,6 @@ class ArrowSource(ImageTextSource):
         skipped = SkipCounter()
         index = self.build_index(skipped)
         skipped.warn(self.name)
-        is_damaged = pc.match_substring(pc.list_flatten(index["captions"]), REPLACEMENT)
-        damaged = pc.list_parent_indices(index["captions"]).filter(is_damaged)
-        warn_of_damaged(self.name, index["key"].take(damaged).to_pylist())
         if not index.num_rows:
             raise ValueError(
                 f"Source {self.name!r} has no image with a caption; expected at least one. Check the warning above, "
@@ -244,4 +251,6 @@ def check_entry(entry: Entry, skipped: SkipCounter) -> Entry | None:
     if not captions:
         skipped.add("images without a caption", entry.key)
         return None
+    for _ in range(sum(REPLACEMENT in caption for caption in captions)):
+        skipped.add(_DAMAGED, entry.key)
     return entry._replace(captions=captions)

@@ -1,23 +1,27 @@
-"""Indexes of tar files: keys, captions and offsets of images, kept in the cache and memory-mapped."""
+"""Indexes of tar files: keys, captions and offsets of images, kept in the cache and memory-mapped.
+
+An index is kept under name, size and version of its tar (:class:`~synth2_lightning.sources.tar_files.TarFile`).
+"""
 
 import hashlib
 import json
 import logging
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import pyarrow as pa
 
 from synth2_lightning.io.atomic import write_atomically
 from synth2_lightning.io.json_text import decode_text, parse_json
 from synth2_lightning.io.locks import lock_file
-from synth2_lightning.io.paths import require_file
 from synth2_lightning.io.registry_weights import cache_folder
+from synth2_lightning.io.remote import is_remote
 from synth2_lightning.sources.base import Entry, SkipCounter, check_entry
 from synth2_lightning.sources.image_files import SUFFIXES, is_hidden
+from synth2_lightning.sources.tar_files import TarFile
 
 _FORMAT = 1  # part of the file name: indexes of another format are not read
 _MAX_CAPTION_BYTES = 2**20
@@ -44,59 +48,86 @@ class TarIndex(NamedTuple):
         skipped: Count and first example of the items that form no sample, by reason.
     """
 
-    samples: pa.Table
+    samples: pa.RecordBatch
     skipped: Mapping[str, tuple[int, str]]
 
 
-def open_tar_index(path: Path) -> TarIndex:
-    """Return the index of a tar, memory-mapped from the cache; the first call scans the tar.
+def open_tar_indexes(tars: Sequence[TarFile], limit: int | None = None) -> list[TarIndex]:
+    """Return the indexes of tars, memory-mapped from the cache; tars without one are scanned.
 
-    The index is kept under path, size and modification time of the tar. Of several processes that need it, one scans
-    and the others wait. Without a writable cache it is kept in memory.
+    Processes that start together share the scans: each leaves to the others what they scan, and waits at the end.
+    Without a writable cache each scans all tars, and keeps their indexes in memory.
 
     Args:
-        path: The tar.
+        tars: The tars.
+        limit: Number of samples; tars behind those that have as many are left out.
 
     Raises:
-        OSError: If the tar cannot be read or is damaged.
+        OSError: If a tar cannot be read or is damaged.
         ValueError: If a caption cannot be read.
     """
-    status = require_file(path).stat()
-    name = hashlib.sha256(str(path.absolute()).encode(errors="surrogateescape")).hexdigest()[:24]
-    folder = cache_folder() / "tars" / name[:2]
-    file = folder / f"{name}-{status.st_size}-{status.st_mtime_ns}-{_FORMAT}.arrow"
+    found: dict[TarFile, TarIndex] = {}
+    num_samples = 0
+    for number, tar in enumerate(tars, start=1):
+        try:
+            found[tar] = _open(tar, 0.0 if limit is None else _SECONDS_FOR_A_SCAN)
+        except BlockingIOError:  # another process scans it
+            continue
+        num_samples += len(found[tar].samples)
+        if limit is not None and num_samples >= limit:
+            return [found[tar] for tar in tars[:number]]
+    return [found[tar] if tar in found else _open(tar, _SECONDS_FOR_A_SCAN) for tar in tars]
+
+
+def _open(tar: TarFile, seconds: float) -> TarIndex:
+    """Return the index of a tar; raise ``BlockingIOError`` if another process still scans it after some seconds."""
+    path = tar.name if is_remote(tar.name) else str(Path(tar.name).absolute())
+    name = hashlib.sha256(path.encode(errors="surrogateescape")).hexdigest()[:24]
+    version = hashlib.sha256(tar.version.encode()).hexdigest()[:16]
+    folder = indexes_folder() / name[:2]
+    file = folder / f"{name}-{tar.num_bytes}-{version}-{_FORMAT}.arrow"
     with ExitStack() as locks:
         if not file.exists():
             try:
-                locks.enter_context(lock_file(folder / name, _SECONDS_FOR_A_SCAN))
+                locks.enter_context(lock_file(folder / name, seconds))
+            except BlockingIOError:
+                raise
             except OSError as error:
-                return _scan_without_cache(path, error)
+                return _scan_without_cache(tar, error)
         if not file.exists():
-            index = scan_tar(path)
+            index = scan_tar(tar)
             try:
                 write_atomically(file, lambda draft: _write(index, draft))
             except OSError as error:
-                return _scan_without_cache(path, error, index)
+                return _scan_without_cache(tar, error, index)
             for outdated in set(folder.glob(f"{name}-*.arrow")) - {file}:
                 outdated.unlink(missing_ok=True)
     try:
-        samples = pa.ipc.open_file(pa.memory_map(str(file))).read_all()
+        with pa.memory_map(str(file)) as mapped:  # the batch keeps the mapping, without a file descriptor
+            samples = pa.ipc.open_file(mapped).get_batch(0)
         return TarIndex(samples, json.loads(samples.schema.metadata[_SKIPPED]))
-    except (OSError, ValueError) as error:  # ValueError: of Arrow and JSON
-        _logger.warning("%s, the index of %s, is damaged and deleted; the tar is scanned again: %s", file, path, error)
+    except (OSError, ValueError, LookupError) as error:  # ValueError: of Arrow and JSON
+        _logger.warning(
+            "%s, the index of %s, is damaged and deleted; the tar is scanned again: %s", file, tar.name, error
+        )
         file.unlink(missing_ok=True)
-        return scan_tar(path)
+        return scan_tar(tar)
 
 
-def scan_tar(path: Path) -> TarIndex:
-    """Return the index of a tar by reading its headers and captions.
+def indexes_folder() -> Path:
+    """Return the folder of the indexes of tars in the cache."""
+    return cache_folder() / "tars"
+
+
+def scan_tar(tar: TarFile) -> TarIndex:
+    """Return the index of a tar by reading its headers and captions, in one pass.
 
     Raises:
         OSError: If the tar cannot be read or is damaged.
         ValueError: If a caption cannot be read.
     """
     skipped = SkipCounter()
-    images, captions = _read_members(path, skipped)
+    images, captions = _read_members(tar, skipped)
     entries = [check_entry(Entry(key, captions.get(key, ()), image), skipped) for key, image in images.items()]
     kept = [entry for entry in entries if entry is not None]
     columns = {
@@ -105,18 +136,18 @@ def scan_tar(path: Path) -> TarIndex:
         "captions": [entry.captions for entry in kept],
         **{name: [entry.location[name] for entry in kept] for name in ("member", "offset", "size")},
     }
-    return TarIndex(pa.table(columns, _SCHEMA), skipped.counts())
+    return TarIndex(pa.RecordBatch.from_pydict(columns, _SCHEMA), skipped.counts())
 
 
 def _read_members(
-    path: Path, skipped: SkipCounter
+    tar_file: TarFile, skipped: SkipCounter
 ) -> tuple[dict[str, dict[str, str | int] | None], dict[str, list[str]]]:
     """Return the location of the image and the caption of each key."""
     images: dict[str, dict[str, str | int] | None] = {}
     captions: dict[tuple[str, str], str] = {}
-    num_bytes = path.stat().st_size
+    path, num_bytes = tar_file.name, tar_file.num_bytes
     try:
-        with tarfile.open(path, mode="r:") as tar:
+        with tar_file.open() as file, tarfile.open(fileobj=file, mode="r:") as tar:
             for member in tar:
                 if member.isdir():
                     continue
@@ -143,7 +174,7 @@ def _read_members(
                 else:
                     images.setdefault(key, None)
                     captions[key, suffix] = _read_caption(tar, member, suffix, path)
-            _check_end(path, tar.offset)
+            _check_end(file, tar.offset)
     # tarfile raises errors of many classes for damaged headers.
     except (tarfile.TarError, OverflowError, EOFError, RecursionError, UnicodeDecodeError) as error:
         raise OSError(
@@ -155,37 +186,36 @@ def _read_members(
 
 
 def _write(index: TarIndex, file: Path) -> None:
-    table = index.samples.replace_schema_metadata({_SKIPPED: json.dumps(index.skipped)})
-    with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table.combine_chunks())
+    samples = index.samples.replace_schema_metadata({_SKIPPED: json.dumps(index.skipped)})
+    with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, samples.schema) as writer:
+        writer.write_batch(samples)
 
 
-def _scan_without_cache(path: Path, error: OSError, index: TarIndex | None = None) -> TarIndex:
-    _logger.warning("The index of %s is not kept, so that the next run scans the tar again: %s", path, error)
-    return index or scan_tar(path)
+def _scan_without_cache(tar: TarFile, error: OSError, index: TarIndex | None = None) -> TarIndex:
+    _logger.warning("The index of %s is not kept, so that the next run scans the tar again: %s", tar.name, error)
+    return index or scan_tar(tar)
 
 
 def _hash(key: str) -> int:
     return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "little")
 
 
-def _check_end(path: Path, end: int) -> None:
+def _check_end(file: BinaryIO, end: int) -> None:
     """Check that only zeros follow the last member: tarfile treats damaged headers and truncation as the end."""
-    with path.open("rb") as file:
-        file.seek(end)
-        if len(file.read(tarfile.BLOCKSIZE)) < tarfile.BLOCKSIZE:
-            raise tarfile.ReadError(f"it ends after {end} bytes, without an end-of-archive block")
-        file.seek(end)
-        while rest := file.read(2**20):
-            if rest.strip(b"\0"):
-                raise tarfile.ReadError(f"the data after {end} bytes is not a valid member")
+    file.seek(end)
+    if len(file.read(tarfile.BLOCKSIZE)) < tarfile.BLOCKSIZE:
+        raise tarfile.ReadError(f"it ends after {end} bytes, without an end-of-archive block")
+    file.seek(end)
+    while rest := file.read(2**20):
+        if rest.strip(b"\0"):
+            raise tarfile.ReadError(f"the data after {end} bytes is not a valid member")
 
 
 def _is_plain(member: tarfile.TarInfo, path: PurePosixPath) -> bool:
     return member.isreg() and not member.issparse() and not path.is_absolute() and ".." not in path.parts
 
 
-def _read_caption(tar: tarfile.TarFile, member: tarfile.TarInfo, suffix: str, path: Path) -> str:
+def _read_caption(tar: tarfile.TarFile, member: tarfile.TarInfo, suffix: str, path: str) -> str:
     file = tar.extractfile(member)
     assert file is not None, "plain files can be extracted"
     content = file.read()
