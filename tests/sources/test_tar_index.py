@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from synth2_lightning.io.index_files import Index
 from synth2_lightning.sources import tar_index
 from synth2_lightning.sources.tar_files import TarFile
-from synth2_lightning.sources.tar_index import TarIndex, open_tar_indexes, scan_tar
+from synth2_lightning.sources.tar_index import open_tar_indexes, scan_tar
 from synth2_lightning.sources.webdataset import TarSource
 
 
@@ -31,13 +32,13 @@ def tar(tmp_path: Path) -> Path:
     return write_tar(tmp_path / "0.tar", {**sample("00", "zero"), **sample("01", "one"), "02.png": b"no caption"})
 
 
-def open_one(tar: Path) -> TarIndex:
+def open_one(tar: Path) -> Index:
     (index,) = open_tar_indexes([TarFile.of_path(tar)])
     return index
 
 
 def forbid_scans(monkeypatch: pytest.MonkeyPatch) -> None:
-    def scan(tar: TarFile) -> TarIndex:
+    def scan(tar: TarFile) -> Index:
         raise AssertionError(f"{tar} is scanned")
 
     monkeypatch.setattr(tar_index, "scan_tar", scan)
@@ -59,8 +60,8 @@ def test_a_tar_is_scanned_once(tar: Path, monkeypatch: pytest.MonkeyPatch) -> No
     first = open_one(tar)
     forbid_scans(monkeypatch)
     again = open_one(tar)
-    assert again.samples.equals(first.samples)
-    assert {reason: tuple(count) for reason, count in again.skipped.items()} == {"images without a caption": (1, "02")}
+    assert again.rows.equals(first.rows)
+    assert {reason: tuple(count) for reason, count in again.notes.items()} == {"images without a caption": (1, "02")}
 
 
 def test_a_changed_tar_is_scanned_again(tar: Path, own_cache: Path) -> None:
@@ -69,7 +70,7 @@ def test_a_changed_tar_is_scanned_again(tar: Path, own_cache: Path) -> None:
     write_tar(tar, {**sample("00", "new."), **sample("01", "one"), "02.png": b"no caption"})
     assert tar.stat().st_size == status.st_size
     os.utime(tar, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
-    assert open_one(tar).samples["captions"].to_pylist() == [["new."], ["one"]]
+    assert open_one(tar).rows["captions"].to_pylist() == [["new."], ["one"]]
     assert len(list(own_cache.rglob("*.arrow"))) == 1  # the outdated one is gone
 
 
@@ -88,26 +89,26 @@ def test_a_damaged_index_is_made_again(
     open_one(tar)
     (file,) = own_cache.rglob("*.arrow")
     file.write_bytes(file.read_bytes()[:-100] if content is None else content)
-    assert open_one(tar).samples["key"].to_pylist() == ["00", "01"]
+    assert open_one(tar).rows["key"].to_pylist() == ["00", "01"]
     assert "is damaged" in caplog.text
     caplog.clear()
-    assert open_one(tar).samples["key"].to_pylist() == ["00", "01"]
-    assert open_one(tar).samples["key"].to_pylist() == ["00", "01"]
+    assert open_one(tar).rows["key"].to_pylist() == ["00", "01"]
+    assert open_one(tar).rows["key"].to_pylist() == ["00", "01"]
     assert not caplog.records
 
 
 def test_without_a_writable_cache_the_index_is_in_memory(
     tar: Path, own_cache: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (own_cache / "tars").write_text("a file in the way")
+    (own_cache / "indexes").write_text("a file in the way")
     with caplog.at_level(logging.WARNING):
-        assert open_one(tar).samples["key"].to_pylist() == ["00", "01"]
+        assert open_one(tar).rows["key"].to_pylist() == ["00", "01"]
     assert "0.tar is not kept" in caplog.text
     assert str(own_cache) in caplog.text
 
 
 def _open(tar: Path) -> list[str]:
-    keys: list[str] = open_one(tar).samples["key"].to_pylist()
+    keys: list[str] = open_one(tar).rows["key"].to_pylist()
     return keys
 
 

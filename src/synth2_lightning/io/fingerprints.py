@@ -75,6 +75,16 @@ def fingerprint_texts(texts: Iterable[str]) -> str:
     return digest.hexdigest()[:12]
 
 
+def hash_record(record: tuple[str, str]) -> int:
+    """Return a hash of a record, given as its source and key, below 2**64.
+
+    Example:
+        >>> hash_record(("coco", "7")) == hash_record(("coc", "o7"))
+        False
+    """
+    return int.from_bytes(hashlib.blake2b("\0".join(record).encode(), digest_size=8).digest())
+
+
 def fingerprint_captions(keys: pa.Array | pa.ChunkedArray, captions: pa.Array | pa.ChunkedArray) -> str:
     """Return a checksum of keys and their captions, in order.
 

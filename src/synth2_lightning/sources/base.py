@@ -16,8 +16,10 @@ from PIL import Image
 
 from synth2_lightning.interfaces import ImageTextSource
 from synth2_lightning.io.fingerprints import fingerprint_captions
+from synth2_lightning.io.index_files import Index
 from synth2_lightning.io.json_text import REPLACEMENT, has_surrogates
 from synth2_lightning.sources.images import decode_image
+from synth2_lightning.sources.kept_index import keep_index
 
 _logger = logging.getLogger(__name__)
 _NUM_END_BYTES = 4096
@@ -177,6 +179,9 @@ class ArrowSource(ImageTextSource):
 class IndexedSource(ArrowSource):
     """Image source that reads its whole index in ``load()`` and its images one at a time.
 
+    Indexes of large files are kept in the cache, so that later runs and other processes do not parse the files again;
+    see :func:`~synth2_lightning.sources.kept_index.keep_index`.
+
     Args:
         name: Short name for logs.
         limit: Maximum number of images, from the first; ``None`` keeps all.
@@ -189,8 +194,18 @@ class IndexedSource(ArrowSource):
     def read_index(self, skipped: SkipCounter) -> Iterable[Entry]:
         """Yield the entries of the index in its order; ``skipped`` counts the items that form no entry."""
 
+    def list_files(self) -> Sequence[Path]:
+        """Return the files that, with the arguments, determine the index; none if others do, so that it is not kept."""
+        return ()
+
     def build_index(self, skipped: SkipCounter) -> pa.Table:
         """Check the entries; a repeated key is an error."""
+        index = keep_index(self, self.list_files(), self._make_index)
+        skipped.add_counts(index.notes)
+        return pa.Table.from_batches([index.rows])
+
+    def _make_index(self) -> Index:
+        skipped = SkipCounter()
         kept: dict[str, Entry] = {}
         for entry in self.read_index(skipped):
             if entry.key in kept:
@@ -202,13 +217,13 @@ class IndexedSource(ArrowSource):
                 kept[entry.key] = checked
             if len(kept) == self.limit:
                 break
-        return tabulate(kept.values())
+        return Index(tabulate(kept.values()), skipped.counts())
 
 
-def tabulate(entries: Collection[Entry]) -> pa.Table:
+def tabulate(entries: Collection[Entry]) -> pa.RecordBatch:
     """Return checked entries as the columns of an index."""
     captions = pa.large_list(pa.large_string())
-    return pa.table(
+    return pa.record_batch(
         {
             "key": pa.array([entry.key for entry in entries], pa.large_string()),
             "captions": pa.array([entry.captions for entry in entries], captions),

@@ -4,29 +4,22 @@ An index is kept under name, size and version of its tar (:class:`~synth2_lightn
 """
 
 import hashlib
-import json
-import logging
 import tarfile
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 import pyarrow as pa
 
-from synth2_lightning.io.atomic import write_atomically
+from synth2_lightning.io.index_files import SECONDS_TO_WAIT, Index, open_index
 from synth2_lightning.io.json_text import decode_text, parse_json
-from synth2_lightning.io.locks import lock_file
-from synth2_lightning.io.registry_weights import cache_folder
 from synth2_lightning.io.remote import is_remote
 from synth2_lightning.sources.base import Entry, SkipCounter, check_entry
 from synth2_lightning.sources.image_files import SUFFIXES, is_hidden
 from synth2_lightning.sources.tar_files import TarFile
 
-_FORMAT = 1  # part of the file name: indexes of another format are not read
+_FORMAT = 1  # of the columns
 _MAX_CAPTION_BYTES = 2**20
-_SECONDS_FOR_A_SCAN = 3600.0
-_SKIPPED = b"skipped"
 _SCHEMA = pa.schema(
     {
         "key": pa.large_string(),
@@ -37,22 +30,9 @@ _SCHEMA = pa.schema(
         "size": pa.int64(),
     }
 )
-_logger = logging.getLogger(__name__)
 
 
-class TarIndex(NamedTuple):
-    """The samples of a tar.
-
-    Attributes:
-        samples: ``key``, ``hash`` (of the key), ``captions``, and ``member``, ``offset`` and ``size`` of the image.
-        skipped: Count and first example of the items that form no sample, by reason.
-    """
-
-    samples: pa.RecordBatch
-    skipped: Mapping[str, tuple[int, str]]
-
-
-def open_tar_indexes(tars: Sequence[TarFile], limit: int | None = None) -> list[TarIndex]:
+def open_tar_indexes(tars: Sequence[TarFile], limit: int | None = None) -> list[Index]:
     """Return the indexes of tars, memory-mapped from the cache; tars without one are scanned.
 
     Processes that start together share the scans: each leaves to the others what they scan, and waits at the end.
@@ -66,61 +46,30 @@ def open_tar_indexes(tars: Sequence[TarFile], limit: int | None = None) -> list[
         OSError: If a tar cannot be read or is damaged.
         ValueError: If a caption cannot be read.
     """
-    found: dict[TarFile, TarIndex] = {}
+    found: dict[TarFile, Index] = {}
     num_samples = 0
     for number, tar in enumerate(tars, start=1):
         try:
-            found[tar] = _open(tar, 0.0 if limit is None else _SECONDS_FOR_A_SCAN)
+            found[tar] = _open(tar, 0.0) if limit is None else _open(tar)
         except BlockingIOError:  # another process scans it
             continue
-        num_samples += len(found[tar].samples)
+        num_samples += len(found[tar].rows)
         if limit is not None and num_samples >= limit:
             return [found[tar] for tar in tars[:number]]
-    return [found[tar] if tar in found else _open(tar, _SECONDS_FOR_A_SCAN) for tar in tars]
+    return [found[tar] if tar in found else _open(tar) for tar in tars]
 
 
-def _open(tar: TarFile, seconds: float) -> TarIndex:
-    """Return the index of a tar; raise ``BlockingIOError`` if another process still scans it after some seconds."""
+def _open(tar: TarFile, seconds: float = SECONDS_TO_WAIT) -> Index:
     path = tar.name if is_remote(tar.name) else str(Path(tar.name).absolute())
-    name = hashlib.sha256(path.encode(errors="surrogateescape")).hexdigest()[:24]
-    version = hashlib.sha256(tar.version.encode()).hexdigest()[:16]
-    folder = indexes_folder() / name[:2]
-    file = folder / f"{name}-{tar.num_bytes}-{version}-{_FORMAT}.arrow"
-    with ExitStack() as locks:
-        if not file.exists():
-            try:
-                locks.enter_context(lock_file(folder / name, seconds))
-            except BlockingIOError:
-                raise
-            except OSError as error:
-                return _scan_without_cache(tar, error)
-        if not file.exists():
-            index = scan_tar(tar)
-            try:
-                write_atomically(file, lambda draft: _write(index, draft))
-            except OSError as error:
-                return _scan_without_cache(tar, error, index)
-            for outdated in set(folder.glob(f"{name}-*.arrow")) - {file}:
-                outdated.unlink(missing_ok=True)
-    try:
-        with pa.memory_map(str(file)) as mapped:  # the batch keeps the mapping, without a file descriptor
-            samples = pa.ipc.open_file(mapped).get_batch(0)
-        return TarIndex(samples, json.loads(samples.schema.metadata[_SKIPPED]))
-    except (OSError, ValueError, LookupError) as error:  # ValueError: of Arrow and JSON
-        _logger.warning(
-            "%s, the index of %s, is damaged and deleted; the tar is scanned again: %s", file, tar.name, error
-        )
-        file.unlink(missing_ok=True)
-        return scan_tar(tar)
+    return open_index(path, f"{_FORMAT} {tar.num_bytes} {tar.version}", lambda: scan_tar(tar), seconds)
 
 
-def indexes_folder() -> Path:
-    """Return the folder of the indexes of tars in the cache."""
-    return cache_folder() / "tars"
-
-
-def scan_tar(tar: TarFile) -> TarIndex:
+def scan_tar(tar: TarFile) -> Index:
     """Return the index of a tar by reading its headers and captions, in one pass.
+
+    Returns:
+        ``key``, ``hash`` (of the key), ``captions``, and ``member``, ``offset`` and ``size`` of the image. The notes are
+        count and first example of the items that form no sample, by reason.
 
     Raises:
         OSError: If the tar cannot be read or is damaged.
@@ -136,7 +85,7 @@ def scan_tar(tar: TarFile) -> TarIndex:
         "captions": [entry.captions for entry in kept],
         **{name: [entry.location[name] for entry in kept] for name in ("member", "offset", "size")},
     }
-    return TarIndex(pa.RecordBatch.from_pydict(columns, _SCHEMA), skipped.counts())
+    return Index(pa.RecordBatch.from_pydict(columns, _SCHEMA), skipped.counts())
 
 
 def _read_members(
@@ -183,17 +132,6 @@ def _read_members(
         ) from error
     # img2dataset writes the caption to both files; .txt takes precedence.
     return images, {key: [captions.get((key, ".txt"), captions[key, suffix])] for key, suffix in captions}
-
-
-def _write(index: TarIndex, file: Path) -> None:
-    samples = index.samples.replace_schema_metadata({_SKIPPED: json.dumps(index.skipped)})
-    with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, samples.schema) as writer:
-        writer.write_batch(samples)
-
-
-def _scan_without_cache(tar: TarFile, error: OSError, index: TarIndex | None = None) -> TarIndex:
-    _logger.warning("The index of %s is not kept, so that the next run scans the tar again: %s", tar.name, error)
-    return index or scan_tar(tar)
 
 
 def _hash(key: str) -> int:

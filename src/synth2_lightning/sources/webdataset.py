@@ -51,14 +51,14 @@ class TarSource(ArrowSource):
         indexes = open_tar_indexes(tars, self.limit)
         used = tars[: len(indexes)]
         for index in indexes:
-            skipped.add_counts(index.skipped)
+            skipped.add_counts(index.notes)
         if self.limit is not None:
             skipped.scope = f"the {len(used)} of {len(tars)} tars that limit={self.limit} needs"
         self._versions = {tar.name: f"{tar.num_bytes}-{tar.version}" for tar in used if is_remote(tar.name)}
-        table = pa.concat_tables([_locate(index.samples, tar.name) for index, tar in zip(indexes, used, strict=True)])
-        hashes = np.sort(np.concatenate([index.samples["hash"].to_numpy() for index in indexes]))
+        table = pa.concat_tables([_locate(index.rows, tar.name) for index, tar in zip(indexes, used, strict=True)])
+        hashes = np.sort(np.concatenate([index.rows["hash"].to_numpy() for index in indexes]))
         if (hashes[1:] == hashes[:-1]).any():
-            keys = _make_unique([tar.name for tar in used], [index.samples["key"].to_pylist() for index in indexes])
+            keys = _make_unique([tar.name for tar in used], [index.rows["key"].to_pylist() for index in indexes])
             table = table.set_column(0, "key", pa.array(keys, pa.large_string()))
         return table.slice(0, self.limit)
 
