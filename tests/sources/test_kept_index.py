@@ -109,7 +109,7 @@ def test_classes_of_users_are_read_each_time() -> None:
 
 
 def test_a_missing_caption_is_an_error_each_time() -> None:
-    Path("table.csv").write_text("caption\n\na fox\n")
+    Path("table.csv").write_text("file_name,caption\n0.jpg,\n1.jpg,a fox\n")
     for _ in range(2):
         with pytest.raises(ValueError, match=r"1 captions of 'synthetic' are empty.*max_empty_captions=0"):
             CaptionTable("table.csv", max_empty_captions=0).load()

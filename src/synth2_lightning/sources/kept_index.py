@@ -6,7 +6,7 @@ from pathlib import Path
 from synth2_lightning import __version__
 from synth2_lightning.io.index_files import Index, describe_files, open_index
 
-_MIN_BYTES_TO_KEEP = 2**24  # smaller files are parsed within about a second
+_MIN_BYTES_TO_KEEP = 2**20  # smaller files are parsed within about 0.1 s, or 1 s if they are compressed
 
 
 def keep_index(source: object, files: Sequence[Path], make: Callable[[], Index]) -> Index:
@@ -21,10 +21,8 @@ def keep_index(source: object, files: Sequence[Path], make: Callable[[], Index])
         make: Returns the index.
     """
     class_ = type(source)
-    if (
-        sum(file.stat().st_size for file in files) < _MIN_BYTES_TO_KEEP
-        or class_.__module__.split(".")[0] != "synth2_lightning"
-    ):
+    is_ours = class_.__module__.startswith("synth2_lightning.")
+    if not is_ours or sum(file.stat().st_size for file in files) < _MIN_BYTES_TO_KEEP:
         return make()
     settings = {name: value for name, value in sorted(vars(source).items()) if not name.startswith("_")}
     return open_index(f"{class_.__name__}({settings})", f"{__version__} {describe_files(*files)}", make)

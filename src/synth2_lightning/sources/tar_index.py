@@ -68,8 +68,8 @@ def scan_tar(tar: TarFile) -> Index:
     """Return the index of a tar by reading its headers and captions, in one pass.
 
     Returns:
-        ``key``, ``hash`` (of the key), ``captions``, and ``member``, ``offset`` and ``size`` of the image. The notes are
-        count and first example of the items that form no sample, by reason.
+        ``key``, ``hash`` (of the key), ``captions``, and ``member``, ``offset`` and ``size`` of the image. The notes
+        are count and first example of the items that form no sample, by reason.
 
     Raises:
         OSError: If the tar cannot be read or is damaged.
