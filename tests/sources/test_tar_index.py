@@ -2,12 +2,13 @@ import logging
 import multiprocessing
 import os
 import tarfile
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 
 import pytest
 
-from synth2_lightning.io.index_files import Index
+from synth2_lightning.io.index_files import SECONDS_TO_WAIT, Index
 from synth2_lightning.sources import tar_index
 from synth2_lightning.sources.tar_files import TarFile
 from synth2_lightning.sources.tar_index import open_tar_indexes, scan_tar
@@ -135,6 +136,24 @@ def test_a_source_reads_images_by_a_kept_index(
     assert "3 members that are neither images nor captions" in caplog.text
     with pytest.raises(OSError, match=r"2\.tar:20\.png"):  # no image, but found
         source.image(4)
+
+
+@pytest.mark.usefixtures("own_cache")
+def test_what_another_process_scans_is_left_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tars = [TarFile.of_path(write_tar(tmp_path / f"{number}.tar", sample("0", f"{number}"))) for number in range(3)]
+    opened: list[tuple[str, float]] = []
+    open_index = tar_index.open_index
+
+    def watch(name: str, version: str, make: Callable[[], Index], seconds: float) -> Index:
+        opened.append((Path(name).name, seconds))
+        if opened == [("0.tar", 0.0)]:
+            raise BlockingIOError("process 7 scans it")
+        return open_index(name, version, make, seconds)
+
+    monkeypatch.setattr(tar_index, "open_index", watch)
+    indexes = open_tar_indexes(tars)
+    assert [index.rows["captions"].to_pylist() for index in indexes] == [[["0"]], [["1"]], [["2"]]]
+    assert opened == [("0.tar", 0.0), ("1.tar", 0.0), ("2.tar", 0.0), ("0.tar", SECONDS_TO_WAIT)]
 
 
 @pytest.mark.usefixtures("own_cache")
