@@ -5,7 +5,7 @@ An index is kept under name, size and version of its tar (:class:`~synth2_lightn
 
 import hashlib
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
@@ -20,7 +20,7 @@ from synth2_lightning.sources.tar_files import TarFile
 
 _FORMAT = 1  # of the columns
 _MAX_CAPTION_BYTES = 2**20
-_SCHEMA = pa.schema(
+SCHEMA = pa.schema(
     {
         "key": pa.large_string(),
         "hash": pa.uint64(),
@@ -50,18 +50,32 @@ def open_tar_indexes(tars: Sequence[TarFile], limit: int | None = None) -> list[
     num_samples = 0
     for number, tar in enumerate(tars, start=1):
         try:
-            found[tar] = _open(tar, 0.0) if limit is None else _open(tar)
+            found[tar] = open_tar_index(tar, 0.0) if limit is None else open_tar_index(tar)
         except BlockingIOError:  # another process scans it
             continue
         num_samples += len(found[tar].rows)
         if limit is not None and num_samples >= limit:
             return [found[tar] for tar in tars[:number]]
-    return [found[tar] if tar in found else _open(tar) for tar in tars]
+    return [found[tar] if tar in found else open_tar_index(tar) for tar in tars]
 
 
-def _open(tar: TarFile, seconds: float = SECONDS_TO_WAIT) -> Index:
+def open_tar_index(
+    tar: TarFile, seconds: float = SECONDS_TO_WAIT, scan: Callable[[TarFile], Index] | None = None
+) -> Index:
+    """Return the index of a tar, memory-mapped from the cache; a tar without one is scanned.
+
+    Args:
+        tar: The tar.
+        seconds: Maximum time to wait for another process that scans it.
+        scan: Returns the index of a tar; :func:`scan_tar` by default.
+
+    Raises:
+        BlockingIOError: If another process still scans it after that time.
+        OSError: If the tar cannot be read or is damaged.
+        ValueError: If a caption cannot be read.
+    """
     path = tar.name if is_remote(tar.name) else str(Path(tar.name).absolute())
-    return open_index(path, f"{_FORMAT} {tar.num_bytes} {tar.version}", lambda: scan_tar(tar), seconds)
+    return open_index(path, f"{_FORMAT} {tar.num_bytes} {tar.version}", lambda: (scan or scan_tar)(tar), seconds)
 
 
 def scan_tar(tar: TarFile) -> Index:
@@ -85,7 +99,7 @@ def scan_tar(tar: TarFile) -> Index:
         "captions": [entry.captions for entry in kept],
         **{name: [entry.location[name] for entry in kept] for name in ("member", "offset", "size")},
     }
-    return Index(pa.RecordBatch.from_pydict(columns, _SCHEMA), skipped.counts())
+    return Index(pa.RecordBatch.from_pydict(columns, SCHEMA), skipped.counts())
 
 
 def _read_members(
