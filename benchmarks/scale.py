@@ -304,7 +304,7 @@ def main() -> None:
         step_growth=round(growth, 3),
         steps=steps,
         starts=starts,
-        former_start_seconds=round(former["seconds_per_pair"] * sizes[-1], 1),
+        former_start_seconds=round(former["seconds_per_pair"] * sizes[-1], 3),
         former_start_mib=round(former["bytes_per_pair"] * sizes[-1] / MIB),
         resumes=resumes,
         failures=failures,
