@@ -95,15 +95,25 @@ def _page_class() -> type:
     import aiohttp
 
     class Page(aiohttp.ClientResponse):
-        """HTTP response with a size limit for text, the page that a pattern is matched with."""
+        """HTTP response with size limits for text, the page that a pattern is matched with, and for ranges."""
 
         async def text(self, encoding: str | None = None, errors: str = "strict") -> str:
+            body = await self._read_limited(_MAX_PAGE_BYTES, "the page")
+            return body.decode(encoding or "utf-8", errors)
+
+        async def read(self) -> bytes:
+            requested = re.fullmatch(r"bytes=(\d+)-(\d+)", self.request_info.headers.get("Range", ""))
+            if requested is None:
+                return await super().read()
+            return await self._read_limited(int(requested[2]) - int(requested[1]) + 1, "the range")
+
+        async def _read_limited(self, max_bytes: int, what: str) -> bytes:
             body = bytearray()
             async for chunk in self.content.iter_chunked(2**16):
                 body += chunk
-                if len(body) > _MAX_PAGE_BYTES:
-                    raise OSError(f"the page has more than {_MAX_PAGE_BYTES} bytes; list the files instead")
-            return body.decode(encoding or "utf-8", errors)
+                if len(body) > max_bytes:
+                    raise OSError(f"{what} has more than {max_bytes} bytes; list or copy the files instead")
+            return bytes(body)
 
     return Page
 
