@@ -9,8 +9,9 @@ reads the headers and captions of all tars into Python objects (measured on few 
 shuffles a list of all pairs.
 
 Times are of the CPU, of one thread. ``private_mib`` is what a process allocates; the pages of indexes (``mapped_mib``)
-are shared by all processes of a machine. It fails if a step of many ranks costs 1.5 times that of one, if a start takes
-10 seconds or 1 GB, or if a resumed run has other batches.
+are shared by all processes of a machine. Shuffling all pairs once per pass is listed apart, divided by the steps of a
+pass (``shuffle_ms``), because these become fewer with more ranks. It fails if a step of many ranks costs 1.5 times that
+of one, if shuffling takes 5 ms a step, if a start takes 10 seconds or 1 GB, or if a resumed run has other batches.
 """
 
 import argparse
@@ -47,7 +48,7 @@ from synth2_lightning.sources.webdataset import TarSource
 
 BATCH_SIZE, NUM_TOKENS = 64, 256
 PER_TAR = 10_000
-MAX_GROWTH, MAX_SECONDS, MAX_MIB = 1.5, 10.0, 1e9 / 2**20
+MAX_GROWTH, MAX_SHUFFLE_MS, MAX_SECONDS, MAX_MIB = 1.5, 5.0, 10.0, 1e9 / 2**20
 LATE_STEP = 1_000_000
 MIB = 2**20
 
@@ -198,17 +199,22 @@ def former_masks(num_ranks: int, step: int) -> Tensor:
 
 
 def measure_steps(num_ranks: int, num_pairs: int, repeats: int) -> dict[str, float]:
-    """Return CPU milliseconds per step of the last rank, of masks and of the sampler, and of masks the former way."""
+    """Return CPU milliseconds per step of the last rank, of masks and of the sampler, and of masks the former way.
+
+    The repetitions of the sampler fit into one pass, if there are enough pairs.
+    """
     seeds = StepSeeds()
     seeds.run_seed = 0
     sampler = StratifiedBatchSampler(
-        sizes=(num_pairs, num_pairs),
+        sizes=(num_pairs // 2, num_pairs // 2),
         counts=lambda step: (BATCH_SIZE // 2, BATCH_SIZE // 2),
         num_steps=LATE_STEP,
         rank=num_ranks - 1,
         world_size=num_ranks,
     )
-    sampler.batch(0)
+    begin = time.process_time()
+    sampler.batch(0)  # shuffles both strata
+    shuffle = 1000 * (time.process_time() - begin)
 
     def masks(step: int) -> None:
         seeds.start_step(step, num_ranks - 1)
@@ -222,7 +228,8 @@ def measure_steps(num_ranks: int, num_pairs: int, repeats: int) -> dict[str, flo
 
     return {
         "masks_ms": cpu_ms(masks, repeats),
-        "sampler_ms": cpu_ms(batch, repeats),
+        "sampler_ms": cpu_ms(batch, max(1, min(repeats, num_pairs // (6 * BATCH_SIZE * num_ranks)))),
+        "shuffle_ms": round(shuffle * min(1.0, num_ranks * BATCH_SIZE / num_pairs), 4),
         "former_masks_ms": cpu_ms(former, max(1, repeats // num_ranks), num_rounds=2),
     }
 
@@ -276,7 +283,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         os.environ["SYNTH2_CACHE"] = str(folder / "cache")
-        steps = {ranks: measure_steps(ranks, min(10**6, max(sizes)), repeats) for ranks in settings.ranks}
+        steps = {ranks: measure_steps(ranks, max(sizes), repeats) for ranks in settings.ranks}
         former = measure_former_start(folder, min(5_000 if settings.quick else 20_000, max(sizes)))
         starts = []
         for size in sizes:
@@ -290,6 +297,7 @@ def main() -> None:
         text
         for is_failure, text in (
             (growth > MAX_GROWTH, f"a step costs {growth:.2f} times as much with {settings.ranks[-1]} ranks"),
+            (many["shuffle_ms"] > MAX_SHUFFLE_MS, f"shuffling takes {many['shuffle_ms']} ms a step"),
             (largest["cpu_seconds"] > MAX_SECONDS, f"a start takes {largest['cpu_seconds']} s"),
             (largest["private_mib"] > MAX_MIB, f"a start takes {largest['private_mib']} MiB"),
             (not all(resume["is_equal"] for resume in resumes), "a resumed run has other batches"),

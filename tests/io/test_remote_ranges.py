@@ -37,7 +37,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
     Store.replies.clear()
     fsspec.filesystem("memory").pipe("/bucket/a.tar", CONTENT)
     seconds: list[float] = []
-    monkeypatch.setattr(remote_ranges.time, "sleep", seconds.append)
+    monkeypatch.setattr("synth2_lightning.io.remote_ranges.time.sleep", seconds.append)
     yield seconds
     fsspec.register_implementation("memory", MemoryFileSystem, clobber=True)
 
