@@ -26,6 +26,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -61,10 +62,10 @@ def write_tars(folder: Path, num_pairs: int) -> None:
         num_samples = min(PER_TAR, num_pairs - start)
         with path.open("wb") as file:
             file.truncate(2048 * num_samples)
-        open_tar_index(TarFile.of_path(path), scan=lambda _, rows=range(start, start + num_samples): make_index(rows))
+        open_tar_index(TarFile.of_path(path), scan=partial(make_index, range(start, start + num_samples)))
 
 
-def make_index(rows: range) -> Index:
+def make_index(rows: range, _: TarFile) -> Index:
     """Return the index of a tar with one caption of 60 characters per image."""
     key = pc.utf8_lpad(pa.array(rows).cast(pa.large_string()), 9, "0")
     empty, text = (

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from synth2_lightning.io.index_files import SECONDS_TO_WAIT, Index
+from synth2_lightning.io.index_files import SECONDS_TO_WAIT, Index, open_index
 from synth2_lightning.sources import tar_index
 from synth2_lightning.sources.tar_files import TarFile
 from synth2_lightning.sources.tar_index import open_tar_indexes, scan_tar
@@ -142,7 +142,6 @@ def test_a_source_reads_images_by_a_kept_index(
 def test_what_another_process_scans_is_left_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tars = [TarFile.of_path(write_tar(tmp_path / f"{number}.tar", sample("0", f"{number}"))) for number in range(3)]
     opened: list[tuple[str, float]] = []
-    open_index = tar_index.open_index
 
     def watch(name: str, version: str, make: Callable[[], Index], seconds: float) -> Index:
         opened.append((Path(name).name, seconds))
