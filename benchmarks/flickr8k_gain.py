@@ -68,7 +68,7 @@ def make_regimes(folder: Path) -> list[Regime]:
         "narrow": Path("shards/flickr8k-narrow"),
     }
     real = ("--config", "experiments/flickr8k/real.yaml", _LAST)
-    regimes = [Regime("real", real), Regime("photos", (*real, "--data.init_args.limit=null"))]
+    regimes = [Regime("real", real), Regime("photos", (*real, "--data.init_args.photos=null"))]
     for name, path in shards.items():
         if (path / "manifest.json").exists():
             option = f"--data.init_args.synthetic.init_args.shards={path}"

@@ -22,7 +22,7 @@ from synth2_lightning.decoders.language_model import NewLanguageModel
 from synth2_lightning.decoders.prefix import PrefixDecoder
 from synth2_lightning.generators.openai import OpenAICaptionGenerator
 from synth2_lightning.generators.request_limits import RequestLimits
-from synth2_lightning.io import remote, remote_filesystems
+from synth2_lightning.io import remote, remote_filesystems, remote_ranges
 from synth2_lightning.sources.image_urls import ImageFetcher
 from synth2_lightning.types import ChatMessage
 
@@ -71,6 +71,12 @@ def send_interim(connection: socket.socket) -> None:
 
 def send_chunks(connection: socket.socket) -> None:
     connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nTransfer-Encoding: chunked\r\n\r\n")
+    while True:
+        connection.sendall(b"10000\r\n" + BLANKS + b"\r\n")
+
+
+def send_endless_part(connection: socket.socket) -> None:
+    connection.sendall(b"HTTP/1.1 206 Partial Content\r\nTransfer-Encoding: chunked\r\n\r\n")
     while True:
         connection.sendall(b"10000\r\n" + BLANKS + b"\r\n")
 
@@ -128,6 +134,10 @@ def fetch_image(address: str, _: Path) -> object:
 
 def fetch_file(address: str, _: Path) -> object:
     return remote.fetch_remote(f"{address}/bad.tar", "tar")
+
+
+def read_part(address: str, _: Path) -> object:
+    return remote_ranges.read_range(f"{address}/bad.tar", 512, 2**21, "tar")
 
 
 def match_files(address: str, _: Path) -> object:
@@ -191,6 +201,17 @@ CLIENTS: tuple[tuple[str, Callable[[str, Path], object], dict[str, Answer]], ...
         },
     ),
     (
+        "a part of a file",
+        read_part,
+        {
+            "a drip of headers": drip_headers,
+            "silence": say_nothing,
+            "the whole file": send_until_closed,
+            "an endless part": send_endless_part,
+            "a bomb of gzip": partial(send_compressed, "gzip"),
+        },
+    ),
+    (
         "a pattern",
         match_files,
         {"a drip": drip, "endless chunks": send_chunks, "a bomb of deflate": partial(send_compressed, "deflate")},
@@ -238,6 +259,8 @@ def limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         (remote, "BASE_SECONDS", 1.0),
         (remote, "_MAX_SECONDS_IF_UNKNOWN", 1.0),
         (remote, "_MAX_BYTES_IF_UNKNOWN", 2**22),
+        (remote_ranges, "_SECONDS_PER_TRY", 1.0),
+        (remote_ranges, "_NUM_TRIES", 2),
         (remote_filesystems, "LIST_SECONDS", 1.0),
         (remote_filesystems, "_MAX_PAGE_BYTES", 2**22),
     ):
@@ -258,6 +281,11 @@ def test_refused_answers_are_named_in_a_message_in_time(kind: str, tmp_path: Pat
     assert len(message) > 60, "it says what was expected, or the way out"
     left = [path for path in tmp_path.rglob("*") if path.is_file() and path.stat().st_size > 2**10]
     assert not left, "nothing that is of no use stays on the disk"
+
+
+def test_a_part_is_not_larger_than_its_range(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=r"the range has more than 2097152 bytes"):
+        with_server(read_part, send_endless_part, tmp_path)
 
 
 def test_the_table_has_the_required_length() -> None:

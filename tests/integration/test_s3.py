@@ -15,10 +15,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import s3fs
+import torch
 from moto.server import ThreadedMotoServer
 from PIL import Image
 
 from synth2_lightning.cli import main
+from synth2_lightning.datamodules.real import RealDataModule
 from synth2_lightning.interfaces import ImageTextSource
 from synth2_lightning.io.locations import resolve
 from synth2_lightning.sources.coco import CocoSource
@@ -113,7 +115,27 @@ def test_photos_from_s3_are_those_from_disk(bucket: s3fs.S3FileSystem, tmp_path:
         CocoSource("s3://bucket/captions.json", "s3://bucket/images"),
         CocoSource(str(tmp_path / "captions.json"), str(images)),
     )
+    shutil.rmtree(tmp_path / "cache" / "remote")
     assert_same(TarSource("s3://bucket/tars/*.tar"), TarSource(str(tmp_path / "tars" / "*.tar")))
+    assert not (tmp_path / "cache" / "remote").exists()  # tars are not copied
+
+
+def test_workers_read_tars_in_s3(bucket: s3fs.S3FileSystem, tmp_path: Path) -> None:
+    batches = []
+    with tarfile.open(tmp_path / "0.tar", "w") as tar:
+        for number in range(8):
+            Image.new("RGB", (8, 8), (30 * number, 0, 0)).save(tmp_path / f"{number}.png")
+            (tmp_path / f"{number}.txt").write_text(f"a {number}")
+            for suffix in ("png", "txt"):
+                tar.add(tmp_path / f"{number}.{suffix}", f"{number}.{suffix}")
+    bucket.put(str(tmp_path / "0.tar"), "bucket/tars/0.tar")
+    for location in (str(tmp_path / "0.tar"), "s3://bucket/tars/0.tar"):
+        data = RealDataModule(TarSource(location), batch_size=4, image_size=8, num_workers=2)
+        data.setup("fit")
+        batches.append(list(data.train_dataloader()))
+    for local, remote in zip(*batches, strict=True):
+        assert remote.keys == local.keys
+        assert torch.equal(remote.image.values, local.image.values)
 
 
 def test_a_new_object_is_noticed(bucket: s3fs.S3FileSystem) -> None:

@@ -184,10 +184,10 @@ def test_a_name_that_leads_out_of_the_folder_is_refused(store: Store, cache: Pat
 
 def test_patterns(store: Store) -> None:
     store.pipe({"/bucket/tars/1.tar": b"", "/bucket/tars/0.tar": b"", "/bucket/tars/0.txt": b""})
-    assert match_remote("memory://bucket/tars/*.tar", "tars") == [
-        "memory:///bucket/tars/0.tar",
-        "memory:///bucket/tars/1.tar",
-    ]
+    found = match_remote("memory://bucket/tars/*.tar", "tars")
+    assert list(found) == ["memory:///bucket/tars/0.tar", "memory:///bucket/tars/1.tar"]
+    assert found["memory:///bucket/tars/0.tar"].size == 0
+    assert found["memory:///bucket/tars/0.tar"].version
     with pytest.raises(FileNotFoundError, match=r"tars.*'memory://bucket/\*\.gz'"):
         match_remote("memory://bucket/*.gz", "tars")
 
@@ -284,7 +284,8 @@ class QuietHandler(SimpleHTTPRequestHandler):
 
 def test_files_come_by_http(web: str) -> None:
     assert fetch_remote(f"{web}/a.tar", "tar").read_bytes() == b"a.tar" * 1000
-    assert match_remote(f"{web}/*.tar", "tars") == [f"{web}/a.tar", f"{web}/b.tar"]
+    found = match_remote(f"{web}/*.tar", "tars")
+    assert {address: file.size for address, file in found.items()} == {f"{web}/a.tar": 5000, f"{web}/b.tar": 5000}
     with pytest.raises(FileNotFoundError, match=r"\btar\b.*/d\.tar"):
         fetch_remote(f"{web}/d.tar", "tar")
 

@@ -204,3 +204,38 @@ def test_ranges_of_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert load("memory://ranges/{00000..00001}.tar") == {"000": ("number 0",), "00001/000": ("number 1",)}
     with pytest.raises(FileNotFoundError, match=r"1.*missing.*memory://ranges/00002\.tar"):
         load("memory://ranges/{00000..00002}.tar")
+
+
+def test_tars_at_addresses_are_read_in_parts(own_cache: Path, tmp_path: Path) -> None:
+    system = fsspec.filesystem("memory")
+    for number in range(2):
+        write_tar(tmp_path / f"{number}.tar", sample(f"{number}0", "zero") | sample(f"{number}1", "one"))
+        system.pipe(f"/parts/{number}.tar", (tmp_path / f"{number}.tar").read_bytes())
+    expected = TarSource(str(tmp_path / "*.tar"))
+    expected.load()
+    source = TarSource("memory://parts/*.tar")
+    source.load()
+    assert [source.key(index) for index in range(4)] == [expected.key(index) for index in range(4)]
+    assert source.image(3).tobytes() == expected.image(3).tobytes()
+    assert not (own_cache / "remote").exists()  # no copy
+
+    before = source.fingerprint()
+    again = TarSource("memory://parts/*.tar")
+    again.load()
+    assert again.fingerprint() == before
+    content = (tmp_path / "1.tar").read_bytes().replace(b"one", b"two")
+    system.pipe("/parts/1.tar", content)
+    changed = TarSource("memory://parts/*.tar")
+    changed.load()
+    assert changed.captions(3) == ("two",)
+    assert changed.fingerprint() != before
+    system.rm("/parts/1.tar")
+    with pytest.raises(OSError, match=r"memory:///parts/1\.tar"):
+        changed.image(3)
+
+
+def test_counts_under_a_limit_are_of_the_tars_that_were_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for number in range(3):
+        write_tar(tmp_path / f"{number}.tar", sample(f"{number}0", "zero") | {"x": b"", f"{number}1.png": png("red")})
+    TarSource(str(tmp_path / "*.tar"), limit=2).load()
+    assert "2 images without a caption (the first: 01), in the 2 of 3 tars that limit=2 needs." in caplog.text

@@ -1,8 +1,8 @@
 """Splitting a prediction into independent tasks, such as those of a SLURM array."""
 
-import hashlib
-
 from lightning.pytorch import Callback
+
+from synth2_lightning.io.fingerprints import hash_record
 
 
 class ArrayTaskCallback(Callback):
@@ -38,5 +38,4 @@ class ArrayTaskCallback(Callback):
 
     def has(self, record: tuple[str, str]) -> bool:
         """Whether a record, given as its source and key, belongs to this task."""
-        digest = hashlib.blake2b("\0".join(record).encode(), digest_size=8).digest()
-        return int.from_bytes(digest) % self.num_tasks == self.task
+        return hash_record(record) % self.num_tasks == self.task

@@ -72,14 +72,13 @@ class PairIndex:
     """
 
     def __init__(self, num_captions: NDArray[np.int64]) -> None:
-        self._ends = np.cumsum(num_captions)
-        self._starts = self._ends - num_captions
+        self._starts = np.concatenate([[0], np.cumsum(num_captions)])
 
     def __len__(self) -> int:
-        return int(self._ends[-1]) if len(self._ends) else 0
+        return int(self._starts[-1])
 
     def locate(self, pairs: Sequence[int]) -> tuple[list[int], list[int]]:
         """Return the image of each pair, and the number of its caption among those of the image."""
-        images = np.searchsorted(self._ends, np.asarray(pairs), side="right")
+        images = np.searchsorted(self._starts, np.asarray(pairs), side="right") - 1
         captions = np.asarray(pairs) - self._starts[images]
         return images.tolist(), captions.tolist()

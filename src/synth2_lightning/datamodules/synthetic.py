@@ -1,9 +1,11 @@
 """Datamodule of synthetic pairs: captions and image tokens from shards."""
 
 from collections.abc import Sequence
+from zlib import crc32
 
 import numpy as np
 from lightning.pytorch.utilities import rank_zero_info
+from numpy.typing import NDArray
 
 from synth2_lightning.datamodules.base import ImageTextDataModule
 from synth2_lightning.datamodules.pairs import BatchDataset, PairIndex, Selection
@@ -12,23 +14,31 @@ from synth2_lightning.types import ImageTextBatch
 
 
 class ShardPairs(BatchDataset):
-    """Training pairs of the image tokens of a row and one of its captions; the reader must be loaded."""
+    """Training pairs of the image tokens of a row and one of its captions.
 
-    def __init__(self, reader: ShardReader) -> None:
+    Args:
+        reader: Loaded reader.
+        rows: Numbers of the rows to use, in this order; ``None`` uses all.
+    """
+
+    def __init__(self, reader: ShardReader, rows: NDArray[np.int64] | None = None) -> None:
         self.reader = reader
-        self._pairs = PairIndex(reader.count_captions())
+        self.rows = rows
+        num_captions = reader.count_captions()
+        self._pairs = PairIndex(num_captions if rows is None else num_captions[rows])
 
     def __len__(self) -> int:
         return len(self._pairs)
 
     def fingerprint(self) -> str:
-        """Return the checksum of the shards."""
-        return self.reader.fingerprint()
+        """Return the checksum of the shards, and of the selection of rows if there is one."""
+        selection = "" if self.rows is None else f"[{crc32(self.rows.tobytes()):08x}]"
+        return f"{self.reader.fingerprint()}{selection}"
 
     def read(self, indices: Sequence[int]) -> ImageTextBatch:
         """Return a batch of pairs; all rows are read together."""
         rows, ordinals = self._pairs.locate(indices)
-        images = self.reader.read(rows)
+        images = self.reader.read(rows if self.rows is None else self.rows[rows].tolist())
         return ImageTextBatch(
             image=images.tokens,
             captions=tuple(texts[ordinal] for texts, ordinal in zip(images.captions, ordinals, strict=True)),

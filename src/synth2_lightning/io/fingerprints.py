@@ -75,6 +75,16 @@ def fingerprint_texts(texts: Iterable[str]) -> str:
     return digest.hexdigest()[:12]
 
 
+def hash_record(record: tuple[str, str]) -> int:
+    """Return a hash of a record, given as its source and key, below 2**64.
+
+    Example:
+        >>> hash_record(("coco", "7")) == hash_record(("coc", "o7"))
+        False
+    """
+    return int.from_bytes(hashlib.blake2b("\0".join(record).encode(), digest_size=8).digest())
+
+
 def fingerprint_captions(keys: pa.Array | pa.ChunkedArray, captions: pa.Array | pa.ChunkedArray) -> str:
     """Return a checksum of keys and their captions, in order.
 
@@ -91,6 +101,9 @@ def fingerprint_captions(keys: pa.Array | pa.ChunkedArray, captions: pa.Array | 
     for length in (pc.list_value_length(captions), pc.binary_length(texts), pc.binary_length(keys)):
         digest.update(np.asarray(length, dtype=np.int64).tobytes())
     for column in (texts, keys):
-        for start in range(0, len(column), 10_000):
-            digest.update("".join(column[start : start + 10_000].to_pylist()).encode())
+        for chunk in column.chunks if isinstance(column, pa.ChunkedArray) else [column]:
+            _, ends, content = chunk.cast(pa.large_string()).buffers()
+            bounds = np.frombuffer(ends, np.int64)[chunk.offset : chunk.offset + len(chunk) + 1]
+            if len(chunk) and content is not None:
+                digest.update(memoryview(content)[bounds[0] : bounds[-1]])
     return digest.hexdigest()

@@ -139,9 +139,7 @@ def resolve(location: str | Path, what: str) -> Path:
         'py.typed'
     """
     text = str(location)
-    if (noted := _notes.get()) is not None:
-        noted.add(text)
-    _check_limits(text)
+    check_location(text)
     if text.startswith(PACKAGE_SCHEME):
         package, _, inner = text.removeprefix(PACKAGE_SCHEME).partition("/")
         path = _find_package(package, text) / inner
@@ -176,7 +174,14 @@ def _find_package(package: str, location: str) -> Path:
     return Path(spec.submodule_search_locations[0], *inner)
 
 
-def _check_limits(location: str) -> None:
+def check_location(location: str) -> None:
+    """Record a location that is read without :func:`resolve`, such as a URL of which parts are read.
+
+    Raises:
+        ValueError: If :func:`limit_locations` forbids the location.
+    """
+    if (noted := _notes.get()) is not None:
+        noted.add(location)
     limits = _limits.get()
     if limits is None or location.startswith((PACKAGE_SCHEME, _WEIGHTS)):
         return

@@ -30,6 +30,7 @@ from synth2_lightning.io.remote_filesystems import (
     LIST_SECONDS,
     MIN_BYTES_PER_SECOND,
     RemoteFile,
+    describe_file,
     list_files,
     open_filesystem,
     time_limit,
@@ -119,8 +120,8 @@ def fetch_remote(address: str, what: str) -> Path:
     return folder / name
 
 
-def match_remote(pattern: str, what: str) -> list[str]:
-    """Return the URLs that match a pattern with ``*``, ``?`` and ``[...]``, sorted.
+def match_remote(pattern: str, what: str) -> dict[str, RemoteFile]:
+    """Return the files that match a pattern with ``*``, ``?`` and ``[...]``, by their URLs in order.
 
     Raises:
         FileNotFoundError: If nothing matches.
@@ -130,17 +131,23 @@ def match_remote(pattern: str, what: str) -> list[str]:
     Example:
         >>> for number in range(2):
         ...     fsspec.filesystem("memory").pipe(f"/tars/{number}.tar", b"")
-        >>> match_remote("memory://tars/*.tar", "tars")
+        >>> list(match_remote("memory://tars/*.tar", "tars"))
         ['memory:///tars/0.tar', 'memory:///tars/1.tar']
     """
     check_no_secrets(pattern)
     with fetch_errors(pattern, what):
         system, path = open_filesystem(pattern)
         limit = time_limit(system, LIST_SECONDS)
-        found = [str(system.unstrip_protocol(name)) for name in system.glob(path, **limit)]
+        found = {
+            str(system.unstrip_protocol(name)): describe_file(
+                info if info["size"] is not None else system.info(name, **limit)  # pages of http list no sizes
+            )
+            for name, info in system.glob(path, detail=True, **limit).items()
+            if info["type"] == "file"
+        }
         if not found:
             raise FileNotFoundError("nothing matches the pattern")
-    return sorted(found)
+    return dict(sorted(found.items()))
 
 
 def _fill(

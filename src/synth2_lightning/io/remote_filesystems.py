@@ -68,13 +68,18 @@ def _options(protocol: str) -> dict[str, Any]:
         client = {
             "timeout": aiohttp.ClientTimeout(total=None),
             "response_class": _page_class(),
-            "raise_for_status": _check_encoding,
+            "raise_for_status": _check_response,
         }
         return {"client_kwargs": client, "headers": {"Accept-Encoding": "identity"}}
     return {}
 
 
-async def _check_encoding(response: Any) -> None:
+async def _check_response(response: Any) -> None:
+    requested = response.request_info.headers.get("Range")
+    if requested is not None and response.status == 200:  # it would send the whole file
+        raise OSError(
+            f"{response.url} was requested in part ({requested}), and the server ignores ranges; copy the file"
+        )
     encoding = response.headers.get("Content-Encoding", "identity")
     if encoding.strip().lower() != "identity":
         raise OSError(f"{response.url} is compressed by {encoding[:40]!r}; expected the identity encoding")
@@ -90,15 +95,25 @@ def _page_class() -> type:
     import aiohttp
 
     class Page(aiohttp.ClientResponse):
-        """HTTP response with a size limit for text, the page that a pattern is matched with."""
+        """HTTP response with size limits for text, the page that a pattern is matched with, and for ranges."""
 
         async def text(self, encoding: str | None = None, errors: str = "strict") -> str:
+            body = await self._read_limited(_MAX_PAGE_BYTES, "the page")
+            return body.decode(encoding or "utf-8", errors)
+
+        async def read(self) -> bytes:
+            requested = re.fullmatch(r"bytes=(\d+)-(\d+)", self.request_info.headers.get("Range", ""))
+            if requested is None:
+                return await super().read()
+            return await self._read_limited(int(requested[2]) - int(requested[1]) + 1, "the range")
+
+        async def _read_limited(self, max_bytes: int, what: str) -> bytes:
             body = bytearray()
             async for chunk in self.content.iter_chunked(2**16):
                 body += chunk
-                if len(body) > _MAX_PAGE_BYTES:
-                    raise OSError(f"the page has more than {_MAX_PAGE_BYTES} bytes; list the files instead")
-            return body.decode(encoding or "utf-8", errors)
+                if len(body) > max_bytes:
+                    raise OSError(f"{what} has more than {max_bytes} bytes; list or copy the files instead")
+            return bytes(body)
 
     return Page
 
@@ -108,18 +123,19 @@ def list_files(system: AbstractFileSystem, path: str) -> dict[str, RemoteFile]:
     limit = time_limit(system, LIST_SECONDS)
     info = system.info(path, **limit)
     if info["type"] == "file":
-        return {"": _to_file(info)}
+        return {"": describe_file(info)}
     files = {}
     for found in system.find(path, detail=True, **limit).values():
         inner = PurePosixPath("/", found["name"]).relative_to(PurePosixPath("/", path))
         if found["type"] == "file" and not found["name"].endswith("/"):  # S3 browsers create such objects for folders
-            files[inner.as_posix()] = _to_file(found)
+            files[inner.as_posix()] = describe_file(found)
     if not files:
         raise FileNotFoundError("the folder has no files")
     return files
 
 
-def _to_file(info: Mapping[str, Any]) -> RemoteFile:
+def describe_file(info: Mapping[str, Any]) -> RemoteFile:
+    """Return size and version of a file in a listing of fsspec."""
     version = next((str(info[name]) for name in _VERSIONS if info.get(name)), "")
     if "ino" in info:  # a local file (file://): a copy may keep the modification time
         version += f" {info['ino']} {info.get('created')}"

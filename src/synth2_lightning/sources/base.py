@@ -16,12 +16,15 @@ from PIL import Image
 
 from synth2_lightning.interfaces import ImageTextSource
 from synth2_lightning.io.fingerprints import fingerprint_captions
+from synth2_lightning.io.index_files import Index
 from synth2_lightning.io.json_text import REPLACEMENT, has_surrogates
 from synth2_lightning.sources.images import decode_image
+from synth2_lightning.sources.kept_index import keep_index
 
 _logger = logging.getLogger(__name__)
 _NUM_END_BYTES = 4096
 _MAX_COMPARED = 10_000
+_DAMAGED = "captions with U+FFFD in place of an invalid character"
 
 
 class Entry(NamedTuple):
@@ -39,9 +42,14 @@ class Entry(NamedTuple):
 
 
 class SkipCounter:
-    """Counts the items that a source skips, by reason, and logs them in one warning."""
+    """Counts the items that a source skips, by reason, and logs them in one warning.
+
+    Attributes:
+        scope: Part of the source that the counts are of, such as ``"2 of 9 tars"``; empty if they are of all.
+    """
 
     def __init__(self) -> None:
+        self.scope = ""
         self._counts: dict[str, int] = {}
         self._examples: dict[str, str] = {}
 
@@ -65,19 +73,23 @@ class SkipCounter:
             self._examples.setdefault(reason, example)
 
     def warn(self, name: str) -> None:
-        """Log one warning if an item was skipped."""
-        if self._counts:
-            reasons = ", ".join(
-                f"{count} {reason} (the first: {self._examples[reason]})" for reason, count in self._counts.items()
-            )
-            _logger.warning("Source %r skips %s.", name, reasons)
+        """Log one warning if an item was skipped, and one if captions are damaged, which are kept."""
+        texts = {
+            reason: f"{count} {reason} (the first: {self._examples[reason]})" for reason, count in self._counts.items()
+        }
+        scope = f", in {self.scope}" if self.scope else ""
+        if damaged := texts.pop(_DAMAGED, ""):
+            _logger.warning("%r keeps %s%s.", name, damaged, scope)
+        if texts:
+            _logger.warning("Source %r skips %s%s.", name, ", ".join(texts.values()), scope)
 
 
 def warn_of_damaged(name: str, keys: Sequence[str]) -> None:
     """Log one warning if a source or file keeps captions with U+FFFD, the replacement of an invalid character."""
-    if keys:
-        message = "%r keeps %d captions with U+FFFD in place of an invalid character (the first: %s)."
-        _logger.warning(message, name, len(keys), keys[0])
+    counter = SkipCounter()
+    for key in keys:
+        counter.add(_DAMAGED, key)
+    counter.warn(name)
 
 
 class ArrowSource(ImageTextSource):
@@ -117,9 +129,6 @@ class ArrowSource(ImageTextSource):
         skipped = SkipCounter()
         index = self.build_index(skipped)
         skipped.warn(self.name)
-        is_damaged = pc.match_substring(pc.list_flatten(index["captions"]), REPLACEMENT)
-        damaged = pc.list_parent_indices(index["captions"]).filter(is_damaged)
-        warn_of_damaged(self.name, index["key"].take(damaged).to_pylist())
         if not index.num_rows:
             raise ValueError(
                 f"Source {self.name!r} has no image with a caption; expected at least one. Check the warning above, "
@@ -170,6 +179,9 @@ class ArrowSource(ImageTextSource):
 class IndexedSource(ArrowSource):
     """Image source that reads its whole index in ``load()`` and its images one at a time.
 
+    Indexes of large files are kept in the cache, so that later runs and other processes do not parse the files again;
+    see :func:`~synth2_lightning.sources.kept_index.keep_index`.
+
     Args:
         name: Short name for logs.
         limit: Maximum number of images, from the first; ``None`` keeps all.
@@ -182,8 +194,18 @@ class IndexedSource(ArrowSource):
     def read_index(self, skipped: SkipCounter) -> Iterable[Entry]:
         """Yield the entries of the index in its order; ``skipped`` counts the items that form no entry."""
 
+    def list_files(self) -> Sequence[Path]:
+        """Return the files that, with the arguments, determine the index; none if others do, so that it is not kept."""
+        return ()
+
     def build_index(self, skipped: SkipCounter) -> pa.Table:
         """Check the entries; a repeated key is an error."""
+        index = keep_index(self, self.list_files(), self._make_index)
+        skipped.add_counts(index.notes)
+        return pa.Table.from_batches([index.rows])
+
+    def _make_index(self) -> Index:
+        skipped = SkipCounter()
         kept: dict[str, Entry] = {}
         for entry in self.read_index(skipped):
             if entry.key in kept:
@@ -195,13 +217,13 @@ class IndexedSource(ArrowSource):
                 kept[entry.key] = checked
             if len(kept) == self.limit:
                 break
-        return tabulate(kept.values())
+        return Index(tabulate(kept.values()), skipped.counts())
 
 
-def tabulate(entries: Collection[Entry]) -> pa.Table:
+def tabulate(entries: Collection[Entry]) -> pa.RecordBatch:
     """Return checked entries as the columns of an index."""
     captions = pa.large_list(pa.large_string())
-    return pa.table(
+    return pa.record_batch(
         {
             "key": pa.array([entry.key for entry in entries], pa.large_string()),
             "captions": pa.array([entry.captions for entry in entries], captions),
@@ -244,4 +266,6 @@ def check_entry(entry: Entry, skipped: SkipCounter) -> Entry | None:
     if not captions:
         skipped.add("images without a caption", entry.key)
         return None
+    for _ in range(sum(REPLACEMENT in caption for caption in captions)):
+        skipped.add(_DAMAGED, entry.key)
     return entry._replace(captions=captions)

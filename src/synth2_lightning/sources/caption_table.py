@@ -1,6 +1,8 @@
 """Captions in a table: CSV, TSV, JSON Lines or Parquet."""
 
 from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
 
 from synth2_lightning.io.locations import resolve
 from synth2_lightning.io.tables import read_rows, take_key, take_text
@@ -45,6 +47,14 @@ class CaptionTable(IndexedCaptions):
         self.class_column = class_column
         self.delimiter = delimiter
 
+    @cached_property
+    def _path(self) -> Path:
+        return resolve(self.table, f"table of captions {self.name!r}")
+
+    def list_files(self) -> list[Path]:
+        """Return the table."""
+        return [self._path]
+
     def read_captions(self) -> Iterator[CaptionRecord]:
         """Yield the captions row by row.
 
@@ -52,7 +62,7 @@ class CaptionTable(IndexedCaptions):
             FileNotFoundError: If the table does not exist.
             ValueError: If the suffix is not supported, a column or a key is missing, or a caption is not a string.
         """
-        path = resolve(self.table, f"table of captions {self.name!r}")
+        path = self._path
         columns = [name for name in (self.caption_column, self.key_column, self.class_column) if name is not None]
         for number, row in enumerate(read_rows(path, columns, self.delimiter), start=1):
             where = f"{path}, record {number},"

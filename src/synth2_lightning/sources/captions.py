@@ -2,14 +2,17 @@
 
 import logging
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from synth2_lightning.interfaces import CaptionSource
+from synth2_lightning.io.index_files import Index
 from synth2_lightning.io.json_text import REPLACEMENT
 from synth2_lightning.sources.base import warn_of_damaged
+from synth2_lightning.sources.kept_index import keep_index
 from synth2_lightning.types import CaptionRecord
 
 _logger = logging.getLogger(__name__)
@@ -18,6 +21,8 @@ _NUM_NAMED = 5
 
 class IndexedCaptions(CaptionSource):
     """Caption source that reads all captions in ``load()`` and stores them as Arrow arrays, not as Python objects.
+
+    Indexes of large files are kept in the cache; see :func:`~synth2_lightning.sources.kept_index.keep_index`.
 
     Args:
         name: Name of the source in logs and shards.
@@ -42,8 +47,19 @@ class IndexedCaptions(CaptionSource):
     def read_captions(self) -> Iterable[CaptionRecord]:
         """Yield the captions in their order, empty ones included."""
 
+    def list_files(self) -> Sequence[Path]:
+        """Return the files that, with the arguments, determine them; none if others do, so that no index is kept."""
+        return ()
+
     def _load(self) -> None:
         """Read the captions; a repeated key, too many empty captions and a source without one are errors."""
+        index = keep_index(self, self.list_files(), self._make_index)
+        if empty := index.notes["empty"]:
+            _logger.warning("Captions %r skip %d empty ones: %s", self.name, len(empty), _join_first(empty))
+        warn_of_damaged(self.name, index.notes["damaged"])
+        self._index = index.rows
+
+    def _make_index(self) -> Index:
         columns: tuple[list[str], list[str], list[str]] = ([], [], [])
         empty: list[str] = []
         for record in self.read_captions():
@@ -60,8 +76,8 @@ class IndexedCaptions(CaptionSource):
             [pa.array(column, pa.large_string()) for column in columns], names=["key", "caption", "class_name"]
         )
         self._check_keys(index)
-        warn_of_damaged(self.name, [key for key, text in zip(*columns[:2], strict=True) if REPLACEMENT in text])
-        self._index = index
+        damaged = [key for key, text in zip(*columns[:2], strict=True) if REPLACEMENT in text]
+        return Index(index, {"empty": empty, "damaged": damaged})
 
     def __len__(self) -> int:
         return int(self._loaded().num_rows)
@@ -83,8 +99,6 @@ class IndexedCaptions(CaptionSource):
                 f"max_empty_captions={self.max_empty_captions}. Write or remove them, set another caption column, or "
                 "raise max_empty_captions."
             )
-        if keys:
-            _logger.warning("Captions %r skip %d empty ones: %s", self.name, len(keys), _join_first(keys))
 
     def _check_keys(self, index: pa.RecordBatch) -> None:
         if index.num_rows == 0:

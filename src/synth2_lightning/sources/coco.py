@@ -1,6 +1,8 @@
 """Photos with captions in COCO's JSON format (https://cocodataset.org/#format-data)."""
 
 from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
 
 from synth2_lightning.io.locations import resolve
 from synth2_lightning.io.tables import take_text
@@ -32,6 +34,17 @@ class CocoSource(IndexedSource):
         self.annotations = annotations
         self.images = images
 
+    @cached_property
+    def _paths(self) -> tuple[Path, Path]:
+        return (
+            resolve(self.annotations, f"annotations file of source {self.name!r}"),
+            resolve(self.images, f"images folder of source {self.name!r}"),
+        )
+
+    def list_files(self) -> list[Path]:
+        """Return the JSON file."""
+        return [self._paths[0]]
+
     def read_index(self, skipped: SkipCounter) -> Iterator[Entry]:
         """Yield the images with the captions of their annotations.
 
@@ -39,8 +52,7 @@ class CocoSource(IndexedSource):
             FileNotFoundError: If the file or the folder does not exist.
             ValueError: If the file is not in COCO's format.
         """
-        path = resolve(self.annotations, f"annotations file of source {self.name!r}")
-        folder = resolve(self.images, f"images folder of source {self.name!r}")
+        path, folder = self._paths
         content = read_json(path, _EXPECTED)
         try:
             images = read_records(content, "images", path, _EXPECTED)

@@ -1,6 +1,7 @@
 """Karpathy's splits of COCO, Flickr30k and Flickr8k (https://cs.stanford.edu/people/karpathy/deepimagesent/)."""
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 
 from synth2_lightning.io.locations import resolve
@@ -39,6 +40,17 @@ class KarpathySource(IndexedSource):
         self.splits = tuple(splits)
         self.is_evaluation = not {"val", "test"}.isdisjoint(self.splits)
 
+    @cached_property
+    def _paths(self) -> tuple[Path, Path]:
+        return (
+            resolve(self.file, f"split file of source {self.name!r}"),
+            resolve(self.images, f"images folder of source {self.name!r}"),
+        )
+
+    def list_files(self) -> list[Path]:
+        """Return the JSON file."""
+        return [self._paths[0]]
+
     def read_index(self, skipped: SkipCounter) -> Iterator[Entry]:
         """Yield the images of the requested splits.
 
@@ -46,8 +58,7 @@ class KarpathySource(IndexedSource):
             FileNotFoundError: If the file or the folder does not exist.
             ValueError: If the file has another format, or lacks a split.
         """
-        path = resolve(self.file, f"split file of source {self.name!r}")
-        folder = resolve(self.images, f"images folder of source {self.name!r}")
+        path, folder = self._paths
         records = read_records(read_json(path, _EXPECTED), "images", path, _EXPECTED)
         present = {str(record.get("split")) for record in records}
         if unknown := set(self.splits) - present:

@@ -1,7 +1,8 @@
 """Photos with captions in a table: CSV, TSV, JSON Lines or Parquet."""
 
 from collections.abc import Iterator
-from pathlib import PurePath
+from functools import cached_property
+from pathlib import Path, PurePath
 
 from synth2_lightning.io.locations import resolve
 from synth2_lightning.io.tables import read_rows, take_text
@@ -46,6 +47,17 @@ class TableSource(IndexedSource):
         self.caption_column = caption_column
         self.delimiter = delimiter
 
+    @cached_property
+    def _paths(self) -> tuple[Path, Path]:
+        return (
+            resolve(self.table, f"table of source {self.name!r}"),
+            resolve(self.images, f"images folder of source {self.name!r}"),
+        )
+
+    def list_files(self) -> list[Path]:
+        """Return the table."""
+        return [self._paths[0]]
+
     def read_index(self, skipped: SkipCounter) -> Iterator[Entry]:
         """Yield the images, with the captions of all rows of a file name.
 
@@ -53,8 +65,7 @@ class TableSource(IndexedSource):
             FileNotFoundError: If the table or the folder does not exist.
             ValueError: If the suffix is not supported, a column is missing, or a value is not a string.
         """
-        path = resolve(self.table, f"table of source {self.name!r}")
-        folder = resolve(self.images, f"images folder of source {self.name!r}")
+        path, folder = self._paths
         captions: dict[str, list[str]] = {}
         columns = (self.file_column, self.caption_column)
         for number, row in enumerate(read_rows(path, columns, self.delimiter), start=1):

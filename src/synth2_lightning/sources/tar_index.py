@@ -1,29 +1,26 @@
-"""Indexes of tar files: keys, captions and offsets of images, kept in the cache and memory-mapped."""
+"""Indexes of tar files: keys, captions and offsets of images, kept in the cache and memory-mapped.
+
+An index is kept under name, size and version of its tar (:class:`~synth2_lightning.sources.tar_files.TarFile`).
+"""
 
 import hashlib
-import json
-import logging
 import tarfile
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import BinaryIO
 
 import pyarrow as pa
 
-from synth2_lightning.io.atomic import write_atomically
+from synth2_lightning.io.index_files import SECONDS_TO_WAIT, Index, open_index
 from synth2_lightning.io.json_text import decode_text, parse_json
-from synth2_lightning.io.locks import lock_file
-from synth2_lightning.io.paths import require_file
-from synth2_lightning.io.registry_weights import cache_folder
+from synth2_lightning.io.remote import is_remote
 from synth2_lightning.sources.base import Entry, SkipCounter, check_entry
 from synth2_lightning.sources.image_files import SUFFIXES, is_hidden
+from synth2_lightning.sources.tar_files import TarFile
 
-_FORMAT = 1  # part of the file name: indexes of another format are not read
+_FORMAT = 1  # of the columns
 _MAX_CAPTION_BYTES = 2**20
-_SECONDS_FOR_A_SCAN = 3600.0
-_SKIPPED = b"skipped"
-_SCHEMA = pa.schema(
+SCHEMA = pa.schema(
     {
         "key": pa.large_string(),
         "hash": pa.uint64(),
@@ -33,70 +30,67 @@ _SCHEMA = pa.schema(
         "size": pa.int64(),
     }
 )
-_logger = logging.getLogger(__name__)
 
 
-class TarIndex(NamedTuple):
-    """The samples of a tar.
+def open_tar_indexes(tars: Sequence[TarFile], limit: int | None = None) -> list[Index]:
+    """Return the indexes of tars, memory-mapped from the cache; tars without one are scanned.
 
-    Attributes:
-        samples: ``key``, ``hash`` (of the key), ``captions``, and ``member``, ``offset`` and ``size`` of the image.
-        skipped: Count and first example of the items that form no sample, by reason.
-    """
-
-    samples: pa.Table
-    skipped: Mapping[str, tuple[int, str]]
-
-
-def open_tar_index(path: Path) -> TarIndex:
-    """Return the index of a tar, memory-mapped from the cache; the first call scans the tar.
-
-    The index is kept under path, size and modification time of the tar. Of several processes that need it, one scans
-    and the others wait. Without a writable cache it is kept in memory.
+    Processes that start together share the scans: each leaves to the others what they scan, and waits at the end.
+    Without a writable cache each scans all tars, and keeps their indexes in memory.
 
     Args:
-        path: The tar.
+        tars: The tars.
+        limit: Number of samples; tars behind those that have as many are left out.
 
     Raises:
+        OSError: If a tar cannot be read or is damaged.
+        ValueError: If a caption cannot be read.
+    """
+    found: dict[TarFile, Index] = {}
+    num_samples = 0
+    for number, tar in enumerate(tars, start=1):
+        try:
+            found[tar] = open_tar_index(tar, 0.0) if limit is None else open_tar_index(tar)
+        except BlockingIOError:  # another process scans it
+            continue
+        num_samples += len(found[tar].rows)
+        if limit is not None and num_samples >= limit:
+            return [found[tar] for tar in tars[:number]]
+    return [found[tar] if tar in found else open_tar_index(tar) for tar in tars]
+
+
+def open_tar_index(
+    tar: TarFile, seconds: float = SECONDS_TO_WAIT, scan: Callable[[TarFile], Index] | None = None
+) -> Index:
+    """Return the index of a tar, memory-mapped from the cache; a tar without one is scanned.
+
+    Args:
+        tar: The tar.
+        seconds: Maximum time to wait for another process that scans it.
+        scan: Returns the index of a tar; :func:`scan_tar` by default.
+
+    Raises:
+        BlockingIOError: If another process still scans it after that time.
         OSError: If the tar cannot be read or is damaged.
         ValueError: If a caption cannot be read.
     """
-    status = require_file(path).stat()
-    name = hashlib.sha256(str(path.absolute()).encode(errors="surrogateescape")).hexdigest()[:24]
-    folder = cache_folder() / "tars" / name[:2]
-    file = folder / f"{name}-{status.st_size}-{status.st_mtime_ns}-{_FORMAT}.arrow"
-    with ExitStack() as locks:
-        if not file.exists():
-            try:
-                locks.enter_context(lock_file(folder / name, _SECONDS_FOR_A_SCAN))
-            except OSError as error:
-                return _scan_without_cache(path, error)
-        if not file.exists():
-            index = scan_tar(path)
-            try:
-                write_atomically(file, lambda draft: _write(index, draft))
-            except OSError as error:
-                return _scan_without_cache(path, error, index)
-            for outdated in set(folder.glob(f"{name}-*.arrow")) - {file}:
-                outdated.unlink(missing_ok=True)
-    try:
-        samples = pa.ipc.open_file(pa.memory_map(str(file))).read_all()
-        return TarIndex(samples, json.loads(samples.schema.metadata[_SKIPPED]))
-    except (OSError, ValueError) as error:  # ValueError: of Arrow and JSON
-        _logger.warning("%s, the index of %s, is damaged and deleted; the tar is scanned again: %s", file, path, error)
-        file.unlink(missing_ok=True)
-        return scan_tar(path)
+    path = tar.name if is_remote(tar.name) else str(Path(tar.name).absolute())
+    return open_index(path, f"{_FORMAT} {tar.num_bytes} {tar.version}", lambda: (scan or scan_tar)(tar), seconds)
 
 
-def scan_tar(path: Path) -> TarIndex:
-    """Return the index of a tar by reading its headers and captions.
+def scan_tar(tar: TarFile) -> Index:
+    """Return the index of a tar by reading its headers and captions, in one pass.
+
+    Returns:
+        ``key``, ``hash`` (of the key), ``captions``, and ``member``, ``offset`` and ``size`` of the image. The notes
+        are count and first example of the items that form no sample, by reason.
 
     Raises:
         OSError: If the tar cannot be read or is damaged.
         ValueError: If a caption cannot be read.
     """
     skipped = SkipCounter()
-    images, captions = _read_members(path, skipped)
+    images, captions = _read_members(tar, skipped)
     entries = [check_entry(Entry(key, captions.get(key, ()), image), skipped) for key, image in images.items()]
     kept = [entry for entry in entries if entry is not None]
     columns = {
@@ -105,18 +99,18 @@ def scan_tar(path: Path) -> TarIndex:
         "captions": [entry.captions for entry in kept],
         **{name: [entry.location[name] for entry in kept] for name in ("member", "offset", "size")},
     }
-    return TarIndex(pa.table(columns, _SCHEMA), skipped.counts())
+    return Index(pa.RecordBatch.from_pydict(columns, SCHEMA), skipped.counts())
 
 
 def _read_members(
-    path: Path, skipped: SkipCounter
+    tar_file: TarFile, skipped: SkipCounter
 ) -> tuple[dict[str, dict[str, str | int] | None], dict[str, list[str]]]:
     """Return the location of the image and the caption of each key."""
     images: dict[str, dict[str, str | int] | None] = {}
     captions: dict[tuple[str, str], str] = {}
-    num_bytes = path.stat().st_size
+    path, num_bytes = tar_file.name, tar_file.num_bytes
     try:
-        with tarfile.open(path, mode="r:") as tar:
+        with tar_file.open() as file, tarfile.open(fileobj=file, mode="r:") as tar:
             for member in tar:
                 if member.isdir():
                     continue
@@ -143,7 +137,7 @@ def _read_members(
                 else:
                     images.setdefault(key, None)
                     captions[key, suffix] = _read_caption(tar, member, suffix, path)
-            _check_end(path, tar.offset)
+            _check_end(file, tar.offset)
     # tarfile raises errors of many classes for damaged headers.
     except (tarfile.TarError, OverflowError, EOFError, RecursionError, UnicodeDecodeError) as error:
         raise OSError(
@@ -154,38 +148,26 @@ def _read_members(
     return images, {key: [captions.get((key, ".txt"), captions[key, suffix])] for key, suffix in captions}
 
 
-def _write(index: TarIndex, file: Path) -> None:
-    table = index.samples.replace_schema_metadata({_SKIPPED: json.dumps(index.skipped)})
-    with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table.combine_chunks())
-
-
-def _scan_without_cache(path: Path, error: OSError, index: TarIndex | None = None) -> TarIndex:
-    _logger.warning("The index of %s is not kept, so that the next run scans the tar again: %s", path, error)
-    return index or scan_tar(path)
-
-
 def _hash(key: str) -> int:
     return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "little")
 
 
-def _check_end(path: Path, end: int) -> None:
+def _check_end(file: BinaryIO, end: int) -> None:
     """Check that only zeros follow the last member: tarfile treats damaged headers and truncation as the end."""
-    with path.open("rb") as file:
-        file.seek(end)
-        if len(file.read(tarfile.BLOCKSIZE)) < tarfile.BLOCKSIZE:
-            raise tarfile.ReadError(f"it ends after {end} bytes, without an end-of-archive block")
-        file.seek(end)
-        while rest := file.read(2**20):
-            if rest.strip(b"\0"):
-                raise tarfile.ReadError(f"the data after {end} bytes is not a valid member")
+    file.seek(end)
+    if len(file.read(tarfile.BLOCKSIZE)) < tarfile.BLOCKSIZE:
+        raise tarfile.ReadError(f"it ends after {end} bytes, without an end-of-archive block")
+    file.seek(end)
+    while rest := file.read(2**20):
+        if rest.strip(b"\0"):
+            raise tarfile.ReadError(f"the data after {end} bytes is not a valid member")
 
 
 def _is_plain(member: tarfile.TarInfo, path: PurePosixPath) -> bool:
     return member.isreg() and not member.issparse() and not path.is_absolute() and ".." not in path.parts
 
 
-def _read_caption(tar: tarfile.TarFile, member: tarfile.TarInfo, suffix: str, path: Path) -> str:
+def _read_caption(tar: tarfile.TarFile, member: tarfile.TarInfo, suffix: str, path: str) -> str:
     file = tar.extractfile(member)
     assert file is not None, "plain files can be extracted"
     content = file.read()

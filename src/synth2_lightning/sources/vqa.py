@@ -1,6 +1,7 @@
 """Questions about images of COCO, in the files of VQAv2 (arXiv 1612.00837) and OK-VQA (arXiv 1906.00067)."""
 
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 
 from PIL import Image
@@ -60,6 +61,18 @@ class VqaSource(IndexedSource):
         self.images = images
         self.file_name = file_name
 
+    @cached_property
+    def _paths(self) -> tuple[Path, Path, Path]:
+        return (
+            resolve(self.questions, f"questions of source {self.name!r}"),
+            resolve(self.annotations, f"annotations of source {self.name!r}"),
+            resolve(self.images, f"images folder of source {self.name!r}"),
+        )
+
+    def list_files(self) -> list[Path]:
+        """Return the two JSON files."""
+        return list(self._paths[:2])
+
     def read_index(self, skipped: SkipCounter) -> Iterator[Entry]:
         """Yield the questions with their answers.
 
@@ -67,9 +80,7 @@ class VqaSource(IndexedSource):
             FileNotFoundError: If a file or the folder does not exist.
             ValueError: If a file has another format.
         """
-        questions = resolve(self.questions, f"questions of source {self.name!r}")
-        annotations = resolve(self.annotations, f"annotations of source {self.name!r}")
-        folder = resolve(self.images, f"images folder of source {self.name!r}")
+        questions, annotations, folder = self._paths
         question_records = read_records(read_json(questions, _QUESTIONS), "questions", questions, _QUESTIONS)
         answer_records = read_records(read_json(annotations, _ANSWERS), "annotations", annotations, _ANSWERS)
         try:
