@@ -4,9 +4,10 @@
     python benchmarks/gpu.py --quick    # tiny sizes, also on a CPU
 
 All weights and images are random or ship with the package; nothing is downloaded. Each section runs in a process of its
-own, because an error of CUDA makes a process useless. A section that does not fit into the remaining time is skipped or
-stopped. The figures of all sections are in the last line, with the error of a section that failed: what it had measured
-before is kept. ``ratio`` is our images per second over those of diffusers, for the largest batch that both finished.
+own, except with ``--quick``, because an error of CUDA makes a process useless. A section that does not fit into the
+remaining time is skipped or stopped. The last line has the figures of all sections, and the error of a section that
+failed beside what it had measured before. ``ratio`` is our images per second over those of diffusers, for the largest
+batch that both finished.
 
 | section | figures |
 |---|---|
@@ -25,9 +26,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from importlib import import_module
-from pathlib import Path
+from io import StringIO
 from tempfile import TemporaryFile
 from typing import Any
 
@@ -117,23 +118,40 @@ def find_ratio(figures: Any) -> float:
     return round(ratio, 3)
 
 
+def run_here(name: str, is_quick: bool) -> dict[str, Any]:
+    """Run a section in this process, and return its figures, with its error if it fails."""
+    output = StringIO()
+    error = {}
+    with redirect_stdout(output):
+        try:
+            section(name)(is_quick)
+        except (Exception, SystemExit) as failure:
+            error = {"error": f"{type(failure).__name__}: {str(failure)[-1500:]}"}
+    return parse_figures(output.getvalue()) | error
+
+
+def section(name: str) -> Callable[[bool], None]:
+    """Return the function of a section."""
+    function: Callable[[bool], None] = getattr(import_module(SECTIONS[name][0]), name)
+    return function
+
+
 def main() -> None:
-    """Run one section in this process, or all of them in processes."""
+    """Run all sections, or one of them in a process that this script started."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="tiny sizes")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, in one process")
     parser.add_argument("--seconds", type=float, default=470, help="time for all sections")
     parser.add_argument("--sections", nargs="+", choices=list(SECTIONS), default=list(SECTIONS))
-    parser.add_argument("--in-process", action="store_true", help="run the sections in this process, without limits")
+    parser.add_argument("--only", choices=list(SECTIONS), help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.in_process:
-        for name in args.sections:
-            getattr(import_module(SECTIONS[name][0]), name)(args.quick)
+    if args.only:
+        section(args.only)(args.quick)
         return
 
     def launch(name: str, left: float) -> dict[str, Any]:
-        quick = ["--quick"] if args.quick else []
-        command = [sys.executable, str(Path(__file__)), "--in-process", "--sections", name, *quick]
-        return run_process(command, min(left, SECTIONS[name][1]))
+        if args.quick:
+            return run_here(name, is_quick=True)
+        return run_process([sys.executable, __file__, "--only", name], min(left, SECTIONS[name][1]))
 
     results = run_sections(launch, args.sections, args.seconds)
     report("gpu", find_ratio(results.get("sample")), is_quick=args.quick, sections=results)

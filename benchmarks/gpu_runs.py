@@ -1,7 +1,6 @@
 """Commands as users run them, on the GPU if there is one; sections of ``gpu.py``."""
 
-import subprocess
-import sys
+import contextlib
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,6 +10,7 @@ import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from gpu_measure import count_host_stops, emit, profiled
+from synth2_lightning.cli.main import main
 from synth2_lightning.cli.trainer import run_trainer
 from synth2_lightning.scenes.source import ScenesSource
 
@@ -19,35 +19,35 @@ GGUF_FILE = "random.gguf"
 
 def smoke(is_quick: bool) -> None:
     """Emit the seconds of a fit, its resumption, captions of images, and captions by a GGUF language model."""
-    steps = 4 if is_quick else 100
-    with TemporaryDirectory() as name:
-        folder = Path(name)
-        fit = ["fit", "--config", "mixed.yaml", f"--trainer.val_check_interval={steps // 2}"]
-        fit += ["--trainer.limit_val_batches=1", "--trainer.precision=auto", "--data.batch_size=16"]
-        command(folder, "fit", [*fit, f"--trainer.max_steps={steps}"])
-        resumed = [*fit, f"--trainer.max_steps={2 * steps}", "--resume_with_changes=true", "--ckpt_path=last"]
-        command(folder, "resume", resumed)
-        write_images(folder / "images", 8 if is_quick else 256)
-        command(folder, "caption", ["caption", "runs/version_0", "images", "--out", "captions.jsonl"])
-        emit(num_captions=len((folder / "captions.jsonl").read_text().splitlines()))
-        write_language_model(folder / "lm", is_quick)
-        gguf = ["predict", "--config", "captions.yaml", f"--model.generator.model={folder / 'lm'}"]
-        gguf += [f"--model.generator.gguf_file={GGUF_FILE}", "--model.generator.sampling.max_new_tokens=8"]
-        command(folder, "gguf_captions", [*gguf, f"--data.num_captions={8 if is_quick else 512}"])
+    steps, num_images = (2, 8) if is_quick else (100, 256)
+    with TemporaryDirectory() as folder, contextlib.chdir(folder):
+        fit = ["fit", "--config", "mixed.yaml", "--trainer.precision=auto"]
+        fit += [f"--trainer.val_check_interval={steps}", f"--data.batch_size={num_images // 4}"]
+        fit += [f"--data.real.init_args.val.init_args.num_images={num_images}"]
+        run("fit", [*fit, f"--trainer.max_steps={steps}"])
+        run("resume", [*fit, f"--trainer.max_steps={2 * steps}", "--resume_with_changes=true", "--ckpt_path=last"])
+        write_images(Path("images"), num_images)
+        run("caption", ["caption", "runs/version_0", "images", "--out", "captions.jsonl"])
+        emit(num_captions=len(Path("captions.jsonl").read_text().splitlines()))
+        write_language_model(Path("lm"), is_quick)
+        gguf = ["predict", "--config", "captions.yaml", f"--data.num_captions={2 * num_images}"]
+        gguf += ["--model.generator.init_args.model=lm", f"--model.generator.init_args.gguf_file={GGUF_FILE}"]
+        gguf += ["--model.generator.init_args.sampling.max_new_tokens=8"]
+        run("gguf_captions", gguf)
 
 
-def command(folder: Path, name: str, words: list[str]) -> None:
-    """Run a command in a folder, and emit its seconds.
+def run(name: str, words: list[str]) -> None:
+    """Run a command, and emit its seconds.
 
     Raises:
-        RuntimeError: If it fails; the message has the end of its output.
+        RuntimeError: If it fails; it has printed why.
     """
     start = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, "-m", "synth2_lightning", *words], cwd=folder, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise RuntimeError(f"synth2 {words[0]} ended with {done.returncode}: {(done.stdout + done.stderr)[-1500:]}")
+    try:
+        main(words)
+    except SystemExit as end:
+        if end.code:
+            raise RuntimeError(f"synth2 {' '.join(words)} ended with {end.code}.") from end
     emit(**{f"{name}_seconds": time.perf_counter() - start})
 
 
@@ -56,7 +56,7 @@ def write_images(folder: Path, number: int) -> None:
     folder.mkdir()
     scenes = ScenesSource("test", number)
     for index in range(number):
-        scenes.read_image(index).save(folder / f"{index:04d}.jpg")
+        scenes.image(index).save(folder / f"{index:04d}.jpg")
 
 
 def write_language_model(folder: Path, is_quick: bool) -> None:
@@ -142,7 +142,7 @@ def host(is_quick: bool) -> None:
     """Emit host stops, idle time and attention kernels of steps of the shipped run files, with all their callbacks."""
     first, number = (2, 1) if is_quick else (40, 20)
     with TemporaryDirectory() as folder:
-        for name in ("generator", "mixed"):
+        for name in ("generator", "mixed")[: 1 if is_quick else 2]:
             words = ["fit", "--config", f"{name}.yaml", "--trainer.precision=auto", "--trainer.limit_val_batches=0"]
             words += [f"--trainer.default_root_dir={folder}", f"--trainer.max_steps={first + 2 * number + 1}"]
             words += ["--trainer.logger.save_dir", folder]
