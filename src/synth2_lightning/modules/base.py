@@ -23,7 +23,13 @@ from synth2_lightning.io.checkpoint_files import read_checkpoint
 from synth2_lightning.io.locations import resolve
 from synth2_lightning.io.trusted_packages import trusting
 from synth2_lightning.modules.divergence import check_finite_loss, check_finite_weights
-from synth2_lightning.modules.optimizers import OptimizerFactory, SchedulerFactory, decay_groups, name_states
+from synth2_lightning.modules.optimizers import (
+    OptimizerFactory,
+    SchedulerFactory,
+    decay_groups,
+    name_states,
+    use_fused_kernels,
+)
 from synth2_lightning.modules.partial_checkpoints import check_weight_names, exclude_frozen
 from synth2_lightning.modules.ranks import check_same_checkpoint
 from synth2_lightning.modules.saved_module import Module, build_module
@@ -187,6 +193,7 @@ class BaseModule(LightningModule):
                 "Unfreeze a component, or use `synth2 validate` for a module without training."
             )
         optimizer = self._make_optimizer(groups)
+        use_fused_kernels(optimizer)
         if trainer := self._find_trainer():
             check_matrix_optimizer(optimizer, trainer.strategy)
         if self._make_scheduler is None:
