@@ -14,7 +14,7 @@ import torch
 from diffusers import VQModel
 
 from embedding_vs_pixel import CAPTION, VQGAN
-from gpu_measure import DEVICE, emit, emit_if_it_fits, peak_gib, profiled, seconds_of
+from gpu_measure import DEVICE, emit, emit_if_it_fits, emit_profile, peak_gib, seconds_of
 from gpu_muse import autocast
 from synth2_lightning.decoders.cross_attention import CrossAttentionDecoder
 from synth2_lightning.decoders.language_model import NewLanguageModel
@@ -82,9 +82,10 @@ def make_module(sizes: Sizes, folder: Path) -> VisionLanguageModule:
         head_dim=sizes.head_dim,
         width=sizes.width,
         num_positions=tokenizer.num_tokens,
+        checkpoint_activations=True,
     )
     source = NewLanguageModel(sizes.language_model, str(folder / "vocabulary"))
-    decoder = CrossAttentionDecoder(source, sizes.cross_attn_every_n_layers)
+    decoder = CrossAttentionDecoder(source, sizes.cross_attn_every_n_layers, checkpoint_activations=True)
     module = VisionLanguageModule(tokenizer, resampler, decoder)
     module.configure_model()
     for name, weight in module.decoder.named_parameters():
@@ -126,9 +127,7 @@ def caption(is_quick: bool) -> None:
 
     for name, batch in batches.items():
         emit_if_it_fits(name, partial(measure, partial(step, batch)))
-    with profiled() as figures:
-        step(batches["tokens"])
-    emit(**{f"tokens_{name}": value for name, value in figures.items()})
+    emit_profile("tokens", lambda: [step(batches["tokens"]) for _ in range(3)])
     module.eval()
 
     def generate(settings: GenerationSettings) -> dict[str, float]:

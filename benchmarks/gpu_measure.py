@@ -70,6 +70,16 @@ def emit_if_it_fits(name: str, measure: Callable[[], dict[str, float]]) -> None:
         emit(**{f"{name}_out_of_memory": str(error)[:200]})
 
 
+def emit_profile(name: str, run: Callable[[], object]) -> None:
+    """Emit the figures of :func:`profiled` with a prefix; if the profiler fails, emit that."""
+    try:
+        with profiled() as figures:
+            run()
+        emit(**{f"{name}_{key}": value for key, value in figures.items()})
+    except RuntimeError as error:
+        emit(**{f"{name}_profile_error": str(error)[:200]})
+
+
 @contextmanager
 def count_host_stops() -> Iterator[Counter[str]]:
     """Count operations that make the CPU wait for the GPU, by the innermost line of the package that caused them.

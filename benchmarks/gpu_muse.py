@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from gpu_measure import DEVICE, HAS_GPU, emit, emit_if_it_fits, peak_gib, profiled, seconds_of
+from gpu_measure import DEVICE, HAS_GPU, emit, emit_if_it_fits, emit_profile, peak_gib, seconds_of
 from synth2_lightning.generators.muse import sample_tokens
 from synth2_lightning.interfaces import TextEncoder
 from synth2_lightning.modules.muse import MuseModule
@@ -129,10 +129,8 @@ def train(is_quick: bool) -> None:
     for size in sizes.train_batches:
         emit_if_it_fits(f"eager_{size}", partial(measure, size))
     largest = max(sizes.train_batches)
-    with profiled() as figures:
-        for _ in range(3):
-            step(make_batch(sizes, min(sizes.train_batches)))
-    emit(**{f"eager_{name}": value for name, value in figures.items()})
+    batch = make_batch(sizes, min(sizes.train_batches))
+    emit_profile("eager", lambda: [step(batch) for _ in range(3)])
     module.network.checkpoint_activations = True
     emit_if_it_fits(f"checkpointed_{largest}", partial(measure, largest))
     module.network.checkpoint_activations = False
@@ -164,9 +162,7 @@ def sample(is_quick: bool) -> None:
     del rival
     for size in sizes.sample_batches[:-1]:  # the largest takes 20 seconds on an H200
         emit_if_it_fits(f"eager_{size}", partial(measure, ours, size, sizes.num_steps))
-    with profiled() as figures:
-        ours(min(sizes.sample_batches), 4)
-    emit(**{f"eager_{name}": value for name, value in figures.items()})
+    emit_profile("eager", partial(ours, min(sizes.sample_batches), 4))
     if HAS_GPU:  # on a CPU, compilation takes minutes
         module.network.compile_layers()
         for size in sizes.sample_batches:
