@@ -13,7 +13,6 @@ from statistics import median
 from typing import Any
 
 import torch
-from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 import synth2_lightning
@@ -98,7 +97,7 @@ def count_host_stops() -> Iterator[Counter[str]]:
 
     with warnings.catch_warnings():
         warnings.simplefilter("always")
-        warnings.showwarning = count  # restored by the context
+        warnings.showwarning = count  # type: ignore[assignment]  # restored by the context
         torch.cuda.set_sync_debug_mode("warn")
         try:
             yield counts
@@ -131,7 +130,7 @@ def profiled() -> Iterator[dict[str, Any]]:
     intervals = sorted(
         (event.time_range.start, event.time_range.end)
         for event in events
-        if event.device_type == DeviceType.CUDA and not event.is_user_annotation
+        if event.device_type.name == "CUDA" and not event.is_user_annotation
     )
     figures |= {"attention": dict(attention), "kernels": len(intervals), "gpu_idle": idle_fraction(intervals)}
 

@@ -108,7 +108,7 @@ def train(is_quick: bool) -> None:
     def step(batch: ImageTextBatch) -> None:
         with autocast():
             loss = module.training_step(batch, 0)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         optimizer.zero_grad()
 

@@ -50,7 +50,7 @@ def test_states_that_are_not_numbered_by_torch_or_of_other_weights_are_not_chang
     [({}, "gg", True), ({}, "gc", None), ({"foreach": True}, "gg", None), ({"fused": False}, "gg", False)],
 )
 def test_updates_are_fused_on_gpus_unless_settings_say_otherwise(
-    settings: dict[str, bool], devices: str, expected: bool | None
+    settings: dict[str, Any], devices: str, expected: bool | None
 ) -> None:
     for kind in (AdamW, SGD):
         optimizer = kind([nn.Parameter(torch.ones(2))], **settings)

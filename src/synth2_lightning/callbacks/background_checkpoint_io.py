@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.fabric.utilities.apply_func import apply_to_collection
+from lightning_utilities.core.apply_func import apply_to_collection
 
 from synth2_lightning.callbacks.checkpoint_io import CheckedCheckpointIO
 from synth2_lightning.io.paths import unwritable

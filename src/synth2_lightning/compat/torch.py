@@ -1,7 +1,7 @@
 """Private APIs of torch; checked with 2.15."""
 
 from torch import nn
-from torch.distributed._composable import checkpoint
+from torch.distributed._composable.checkpoint_activation import checkpoint
 from torch.distributed.checkpoint.filesystem import _StorageInfo
 from torch.distributed.distributed_c10d import Store, _get_default_store
 
@@ -25,7 +25,7 @@ def default_store() -> Store:
 def checkpoint_activations(module: nn.Module) -> None:
     """Make a module recompute its activations in the backward pass, by hooks that leave its names as they are.
 
-    Calls ``torch.distributed._composable.checkpoint``. With ``torch.utils.checkpoint``, a module of another library
+    Calls ``torch.distributed._composable.checkpoint_activation.checkpoint``. With ``torch.utils.checkpoint``, a module of another library
     needs a wrapper, so that names of weights in checkpoints would depend on the setting. The gradient checkpointing of
     transformers is off in ``eval()``, the mode of a frozen language model.
 
