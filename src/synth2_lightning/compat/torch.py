@@ -25,9 +25,9 @@ def default_store() -> Store:
 def checkpoint_activations(module: nn.Module) -> None:
     """Make a module recompute its activations in the backward pass, by hooks that leave its names as they are.
 
-    Calls ``torch.distributed._composable.checkpoint_activation.checkpoint``. With ``torch.utils.checkpoint``, a module of another library
-    needs a wrapper, so that names of weights in checkpoints would depend on the setting. The gradient checkpointing of
-    transformers is off in ``eval()``, the mode of a frozen language model.
+    Calls ``torch.distributed._composable.checkpoint_activation.checkpoint``. With ``torch.utils.checkpoint``, a module
+    of another library needs a wrapper, so that names of weights in checkpoints would depend on the setting. The
+    gradient checkpointing of transformers is off in ``eval()``, the mode of a frozen language model.
 
     Example:
         >>> layer = nn.Linear(2, 2)
