@@ -127,7 +127,7 @@ def caption(is_quick: bool) -> None:
 
     for name, batch in batches.items():
         emit_if_it_fits(name, partial(measure, partial(step, batch)))
-    emit_profile("tokens", lambda: [step(batches["tokens"]) for _ in range(3)])
+    emit_profile("tokens", partial(step, batches["tokens"]), times=3)
     module.eval()
 
     def generate(settings: GenerationSettings) -> dict[str, float]:

@@ -69,11 +69,12 @@ def emit_if_it_fits(name: str, measure: Callable[[], dict[str, float]]) -> None:
         emit(**{f"{name}_out_of_memory": str(error)[:200]})
 
 
-def emit_profile(name: str, run: Callable[[], object]) -> None:
-    """Emit the figures of :func:`profiled` with a prefix; if the profiler fails, emit that."""
+def emit_profile(name: str, run: Callable[[], object], times: int = 1) -> None:
+    """Emit the figures of :func:`profiled` of some calls with a prefix; if the profiler fails, emit that."""
     try:
         with profiled() as figures:
-            run()
+            for _ in range(times):
+                run()
         emit(**{f"{name}_{key}": value for key, value in figures.items()})
     except RuntimeError as error:
         emit(**{f"{name}_profile_error": str(error)[:200]})
