@@ -50,6 +50,22 @@ def _scripts_import_their_neighbors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONSAFEPATH", "")
 
 
+@pytest.fixture
+def graph_counts() -> Iterator[dict[str, int]]:
+    """Counts of what ``torch.compile`` traces, without shape checks, which it cannot trace, and without kernels."""
+    import jaxtyping
+    import torch
+    from torch._dynamo.utils import counters
+
+    torch._dynamo.reset()
+    counters.clear()
+    jaxtyping.config.update("jaxtyping_disable", True)
+    with torch.compiler.set_stance("default", force_backend="eager"):
+        yield counters["stats"]
+    jaxtyping.config.update("jaxtyping_disable", False)
+    assert not counters["graph_break"]
+
+
 @pytest.fixture(autouse=True)
 def _sigterm_is_given_back() -> Iterator[None]:
     before = signal.getsignal(signal.SIGTERM)

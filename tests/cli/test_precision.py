@@ -2,6 +2,7 @@ import logging
 
 import pytest
 import torch
+from lightning.pytorch import Trainer
 
 from synth2_lightning.cli.precision import HardwareTrainer, Precision, resolve_precision
 
@@ -46,3 +47,14 @@ def test_the_accelerator_decides_and_not_the_machine(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
     assert resolve_precision("auto", "cpu") == "32-true"
     assert resolve_precision("auto", "gpu") == "bf16-mixed"
+
+
+@pytest.mark.parametrize(("accelerator", "expected"), [("cpu", []), ("gpu", ["high"])])
+def test_products_use_tf32_on_gpus(monkeypatch: pytest.MonkeyPatch, accelerator: str, expected: list[str]) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
+    chosen: list[str] = []
+    monkeypatch.setattr(torch, "set_float32_matmul_precision", chosen.append)
+    monkeypatch.setattr(Trainer, "__init__", lambda *args, **kwargs: None)
+    HardwareTrainer(accelerator=accelerator, precision="32-true")
+    assert chosen == expected

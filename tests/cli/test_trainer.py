@@ -5,7 +5,7 @@ from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from synth2_lightning.cli import main
-from synth2_lightning.cli.trainer import OPTIONS, TRAINER_COMMANDS
+from synth2_lightning.cli.trainer import OPTIONS, TRAINER_COMMANDS, run_trainer
 
 
 class ParserOnly(LightningCLI):
@@ -46,3 +46,10 @@ def test_a_checkpoint_that_does_not_exist_is_refused_before_anything_is_loaded(
     error = capsys.readouterr().err
     assert "error: There is no checkpoint at 'gone.ckpt'" in error
     assert str(tmp_path) in error
+
+
+def test_a_link_to_a_checkpoint_that_was_not_completed_is_explained(tmp_path: Path) -> None:
+    last = tmp_path / "last.ckpt"
+    last.symlink_to("step=5.ckpt")
+    with pytest.raises(FileNotFoundError, match=r"last\.ckpt.*step=5\.ckpt.*--ckpt_path=last"):
+        run_trainer(["fit", "--config", "mixed.yaml", f"--ckpt_path={last}"])

@@ -15,7 +15,7 @@ DOCUMENTED = {"_asdict", "_fields", "_make", "_replace", "_exit"}  # of named tu
 KINDS = (
     ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Name, ast.Attribute, ast.Call, ast.Import, ast.ImportFrom,
 )  # fmt: skip
-SETTINGS = {"MAX_IMAGE_PIXELS"}  # Pillow documents it to be set so
+SETTINGS = {"MAX_IMAGE_PIXELS", "allow_tf32"}  # Pillow and torch document them to be set so
 
 
 def is_private(name: str) -> bool:

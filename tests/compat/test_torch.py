@@ -1,3 +1,4 @@
+import copy
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
@@ -5,9 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
+from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict_saver import save
 
-from synth2_lightning.compat.torch import StorageInfo, default_store
+from synth2_lightning.compat.torch import StorageInfo, checkpoint_activations, default_store
 
 
 @pytest.mark.filterwarnings("ignore:torch.distributed is disabled, unavailable or uninitialized")
@@ -31,3 +33,32 @@ def test_the_default_store_can_be_used() -> None:
     store = default_store()
     store.set("key", "value")
     assert store.get("key") == b"value"
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 3)
+        self.num_calls = 0
+
+    def forward(self, states: Tensor, scale: float = 1.0) -> Tensor:
+        self.num_calls += 1
+        scaled: Tensor = scale * self.linear(states).tanh()
+        return scaled
+
+
+def test_a_checkpointed_module_runs_again_in_the_backward_pass_even_in_evaluation() -> None:
+    block = Block().eval()
+    names = list(block.state_dict())
+    states = torch.randn(2, 3, requires_grad=True)
+    expected = torch.autograd.grad(block(states, scale=3.0).sum(), states)[0]
+    checkpoint_activations(block)
+    copied = copy.deepcopy(block)  # as averaged weights are
+    for part in (block, copied):
+        part.num_calls = 0
+        assert torch.equal(torch.autograd.grad(part(states, scale=3.0).sum(), states)[0], expected)
+        assert part.num_calls == 2
+        with torch.no_grad():
+            part(states)
+        assert part.num_calls == 3
+        assert list(part.state_dict()) == names

@@ -1,8 +1,7 @@
 import pytest
-import torch
 from torch import Tensor, nn
 
-from synth2_lightning.decoders.blocks import BlockWrapper, CheckpointedBlock, find_blocks
+from synth2_lightning.decoders.blocks import BlockWrapper, find_blocks
 from synth2_lightning.decoders.language_model import NewLanguageModel
 
 
@@ -41,17 +40,3 @@ def test_a_wrapper_lets_attributes_through() -> None:
     assert wrapper.linear is wrapper.decoder_layer.linear
     with pytest.raises(AttributeError, match="color"):
         _ = wrapper.color
-
-
-def test_a_checkpointed_block_runs_again_in_the_backward_pass_even_in_evaluation() -> None:
-    block = Doubler().eval()
-    wrapper = CheckpointedBlock(block).eval()
-    states = torch.randn(2, 3, requires_grad=True)
-    wrapper(states, scale=3.0).sum().backward()
-    assert block.num_calls == 2
-    assert states.grad is not None
-    expected = torch.autograd.grad(block(states, scale=3.0).sum(), states)[0]
-    torch.testing.assert_close(states.grad, expected)
-    with torch.no_grad():
-        wrapper(states)
-    assert block.num_calls == 4

@@ -137,6 +137,11 @@ def test_checkpointing_changes_no_gradient(make_decoder: MakeDecoder, language_m
     torch.testing.assert_close(gradients[0], gradients[1])
 
 
+def test_checkpointing_changes_no_name(make_decoder: MakeDecoder, language_model: NewLanguageModel) -> None:
+    plain, checkpointed = (make_decoder(language_model, checkpoint_activations=setting) for setting in (False, True))
+    assert list(checkpointed.state_dict()) == list(plain.state_dict())
+
+
 def test_checkpointing_keeps_less(make_decoder: MakeDecoder, llama: NewLanguageModel) -> None:
     kept: dict[bool, int] = {}
     for checkpoint_activations in (False, True):

@@ -118,3 +118,10 @@ def test_tokens_are_images_of_the_captioner(folder: str) -> None:
     tokens = make_generator(folder).generate(CAPTIONS, SEEDS)
     assert isinstance(tokens, VQTokens)
     assert TinyImageTokenizer()(tokens).shape == (3, 4, 6)
+
+
+def test_a_compiled_generator_samples_the_same_tokens(folder: str, graph_counts: dict[str, int]) -> None:
+    compiled = make_generator(folder, compile_network=True)
+    tokens = compiled.generate(CAPTIONS, SEEDS)
+    assert graph_counts["unique_graphs"] == 1
+    assert torch.equal(tokens.ids, make_generator(folder).generate(CAPTIONS, SEEDS).ids)

@@ -1,10 +1,11 @@
 import logging
+from contextlib import suppress
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from synth2_lightning.io.precision import WeightType, computes_bfloat16, weight_dtype
+from synth2_lightning.io.precision import WeightType, computes_bfloat16, full_float32, weight_dtype
 
 
 def set_cpu(monkeypatch: pytest.MonkeyPatch, **capabilities: bool) -> None:
@@ -69,3 +70,23 @@ def test_no_warning_where_bfloat16_is_computed(
     with caplog.at_level(logging.WARNING):
         assert weight_dtype("bfloat16", "T5") is torch.bfloat16
     assert not caplog.records
+
+
+def read_tf32() -> tuple[str, bool]:
+    return torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+
+
+@pytest.mark.parametrize(("device", "expected"), [("cuda", ("highest", False)), ("cpu", ("high", True))])
+def test_codebooks_compute_without_tf32_and_autocast(
+    monkeypatch: pytest.MonkeyPatch, device: str, expected: tuple[str, bool]
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    torch.set_float32_matmul_precision("high")
+    try:
+        with suppress(ValueError), full_float32(torch.device(device)):
+            assert read_tf32() == expected
+            assert not torch.is_autocast_enabled(device)
+            raise ValueError
+        assert read_tf32() == ("high", True)
+    finally:
+        torch.set_float32_matmul_precision("highest")

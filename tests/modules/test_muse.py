@@ -116,6 +116,17 @@ def test_validation_depends_on_neither_batches_nor_label_smoothing() -> None:
     torch.testing.assert_close(split.token_loss.compute(), whole.token_loss.compute())
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
+def test_a_compiled_network_has_the_same_losses_and_names(graph_counts: dict[str, int]) -> None:
+    losses = []
+    for compile_network in (False, True):
+        module = make_module(compile_network=compile_network)
+        losses.append(module.training_step(tiny_batch(4), 0))
+        assert list(module.state_dict()) == list(make_module().state_dict())
+    assert graph_counts["unique_graphs"] == 1
+    torch.testing.assert_close(losses[0], losses[1])
+
+
 def select(batch: ImageTextBatch, rows: slice) -> ImageTextBatch:
     assert isinstance(batch.image, Pixels)
     image = Pixels(batch.image.values[rows])

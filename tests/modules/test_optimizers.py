@@ -1,10 +1,12 @@
+from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import torch
 from torch import nn
-from torch.optim import AdamW
+from torch.optim import SGD, AdamW, NAdam, Optimizer
 
-from synth2_lightning.modules.optimizers import decay_groups, find_weights, name_states
+from synth2_lightning.modules.optimizers import decay_groups, find_weights, name_states, use_fused_kernels
 
 
 class Model(nn.Module):
@@ -78,3 +80,25 @@ def test_states_that_are_not_numbered_by_torch_or_of_other_weights_are_not_chang
     state = optimizer.state_dict()
     name_states(state, optimizer, nn.Linear(2, 1))
     assert state["param_groups"][0]["params"] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "devices", "expected"),
+    [({}, "gg", True), ({}, "gc", None), ({"foreach": True}, "gg", None), ({"fused": False}, "gg", False)],
+)
+def test_updates_are_fused_on_gpus_unless_settings_say_otherwise(
+    settings: dict[str, Any], devices: str, expected: bool | None
+) -> None:
+    for kind in (AdamW, SGD):
+        optimizer = kind([nn.Parameter(torch.ones(2))], **settings)
+        optimizer.param_groups[0]["params"] = [SimpleNamespace(is_cuda=device == "g") for device in devices]
+        use_fused_kernels(optimizer)
+        assert optimizer.param_groups[0]["fused"] is expected
+
+
+def test_optimizers_without_a_fused_kernel_are_not_changed() -> None:
+    optimizer: Optimizer = NAdam([nn.Parameter(torch.ones(2))])
+    groups = [dict(group) for group in optimizer.param_groups]
+    optimizer.param_groups[0]["params"] = [SimpleNamespace(is_cuda=True)]
+    use_fused_kernels(optimizer)
+    assert optimizer.param_groups[0].keys() == groups[0].keys()

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -5,9 +7,9 @@ from torch import Tensor
 from synth2_lightning.nn.maskgit import MaskGit
 
 
-def make_network(num_levels: int = 2, dropout: float = 0.0) -> MaskGit:
+def make_network(num_levels: int = 2, **arguments: Any) -> MaskGit:
     torch.manual_seed(0)
-    return MaskGit(6, 16, num_levels, (2, 4), text_dim=5, width=16, depth=2, num_heads=2, dropout=dropout).eval()
+    return MaskGit(6, 16, num_levels, (2, 4), text_dim=5, width=16, depth=2, num_heads=2, **arguments).eval()
 
 
 def make_text(batch: int = 3, length: int = 4) -> tuple[Tensor, Tensor]:
@@ -121,3 +123,43 @@ def test_a_single_word_is_read_as_one_of_many_with_the_others_masked() -> None:
     single = network.encode_text(text[:, :1], mask[:, :1])
     torch.testing.assert_close(network(embeddings, hide(1), single), padded)
     torch.testing.assert_close(network.train()(embeddings, hide(1), single), padded)
+
+
+def test_checkpointed_layers_have_equal_gradients_and_keep_less() -> None:
+    kept: list[int] = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept[-1] += tensor.numel()
+        return tensor
+
+    gradients = []
+    for checkpoint_activations in (False, True):
+        network = make_network(dropout=0.5, checkpoint_activations=checkpoint_activations).train()
+        assert "checkpoint_activations" not in network.sizes  # weights and outputs do not depend on it
+        torch.manual_seed(1)
+        kept.append(0)
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            states = network(torch.randn(3, 8, 6), hide(1, 2), network.encode_text(*make_text()))
+        torch.autograd.backward(network.level_logits(states, torch.zeros(3, 8, 0, dtype=torch.long)).square().sum())
+        gradients.append({name: weight.grad for name, weight in network.named_parameters() if weight.grad is not None})
+    plain, recomputed = gradients
+    assert plain.keys() == recomputed.keys()
+    assert all(torch.equal(gradient, recomputed[name]) for name, gradient in plain.items())
+    assert kept[1] < kept[0] / 2
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
+@pytest.mark.parametrize("checkpoint_activations", [False, True])
+def test_compiled_layers_share_one_graph(checkpoint_activations: bool, graph_counts: dict[str, int]) -> None:
+    results = []
+    for is_compiled in (False, True):
+        network = make_network(checkpoint_activations=checkpoint_activations).train()
+        names = list(network.state_dict())
+        if is_compiled:
+            network.compile_layers()
+        states = network(torch.ones(3, 8, 6), hide(1, 2), network.encode_text(*make_text()))
+        states.square().sum().backward()
+        assert list(network.state_dict()) == names
+        results.append([states, *(weight.grad for weight in network.layers.parameters())])
+    assert graph_counts["unique_graphs"] == 1
+    torch.testing.assert_close(results[0], results[1])

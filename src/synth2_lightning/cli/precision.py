@@ -19,12 +19,16 @@ class HardwareTrainer(Trainer):
     Args:
         args: Positional arguments of Lightning's trainer.
         precision: ``"auto"`` is ``"bf16-mixed"`` on devices with bfloat16 instructions, and ``"32-true"`` on others.
-            Lightning's other precisions would cast frozen networks and codebooks.
+            Lightning's other precisions would cast frozen networks and codebooks. On GPUs, products in float32 use
+            TF32, except those of codebooks.
         kwargs: Other arguments of Lightning's trainer.
     """
 
     def __init__(self, *args: Any, precision: Precision = "auto", **kwargs: Any) -> None:
-        super().__init__(*args, precision=resolve_precision(precision, kwargs.get("accelerator", "auto")), **kwargs)
+        accelerator = kwargs.get("accelerator", "auto")
+        if _uses_gpu(accelerator):
+            torch.set_float32_matmul_precision("high")
+        super().__init__(*args, precision=resolve_precision(precision, accelerator), **kwargs)
 
 
 def resolve_precision(precision: Precision, accelerator: str) -> Resolved:
@@ -38,7 +42,7 @@ def resolve_precision(precision: Precision, accelerator: str) -> Resolved:
         >>> resolve_precision("32-true", "cpu")
         '32-true'
     """
-    uses_gpu = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    uses_gpu = _uses_gpu(accelerator)
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if uses_gpu else torch.device("cpu")
     is_fast = computes_bfloat16(device)
     if precision == "auto":
@@ -49,3 +53,7 @@ def resolve_precision(precision: Precision, accelerator: str) -> Resolved:
     if precision == "bf16-mixed" and not is_fast and device.type == "cpu":
         warn_of_emulation("trainer.precision is bf16-mixed", "auto")
     return precision
+
+
+def _uses_gpu(accelerator: str) -> bool:
+    return accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()

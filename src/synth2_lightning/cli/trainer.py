@@ -59,6 +59,12 @@ def _check_checkpoint(words: Sequence[str]) -> None:
         if not name or name in ("best", "last", "hpc", "null") or "://" in name:
             continue
         if not check_not_special(Path(name)).exists():
+            if Path(name).is_symlink():
+                raise FileNotFoundError(
+                    f"The checkpoint {name!r} links to {Path(name).readlink()}, which does not exist: the run was "
+                    "killed before that file was complete. Expected a complete checkpoint. Use --ckpt_path=last, which "
+                    "finds the newest one, or name one of the same folder."
+                )
             raise FileNotFoundError(
                 f"There is no checkpoint at {name!r} ({Path(name).absolute()}). Expected a file such as "
                 "runs/version_0/checkpoints/last.ckpt, or 'last' or 'best'."

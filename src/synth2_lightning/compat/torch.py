@@ -1,5 +1,7 @@
 """Private APIs of torch; checked with 2.15."""
 
+from torch import nn
+from torch.distributed._composable.checkpoint_activation import checkpoint
 from torch.distributed.checkpoint.filesystem import _StorageInfo
 from torch.distributed.distributed_c10d import Store, _get_default_store
 
@@ -18,3 +20,19 @@ def default_store() -> Store:
     would need an address and a port of its own.
     """
     return _get_default_store()
+
+
+def checkpoint_activations(module: nn.Module) -> None:
+    """Make a module recompute its activations in the backward pass, by hooks that leave its names as they are.
+
+    Calls ``torch.distributed._composable.checkpoint_activation.checkpoint``. With ``torch.utils.checkpoint``, a module
+    of another library needs a wrapper, so that names of weights in checkpoints would depend on the setting. The
+    gradient checkpointing of transformers is off in ``eval()``, the mode of a frozen language model.
+
+    Example:
+        >>> layer = nn.Linear(2, 2)
+        >>> checkpoint_activations(layer)
+        >>> list(layer.state_dict())
+        ['weight', 'bias']
+    """
+    checkpoint(module)

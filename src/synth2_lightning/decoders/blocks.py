@@ -2,9 +2,7 @@
 
 from typing import Any
 
-import torch
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 
 
 def find_blocks(model: nn.Module, num_blocks: int) -> nn.ModuleList:
@@ -50,16 +48,3 @@ class BlockWrapper(nn.Module):
             return super().__getattr__(name)
         except AttributeError:
             return getattr(super().__getattr__("decoder_layer"), name)
-
-
-class CheckpointedBlock(BlockWrapper):
-    """Recomputes its block's activations in the backward pass (gradient checkpointing).
-
-    The gradient checkpointing of transformers is off in ``eval()``, the mode of a frozen language model.
-    """
-
-    def forward(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        """Call the block with its own arguments."""
-        if not torch.is_grad_enabled():
-            return self.decoder_layer(hidden_states, *args, **kwargs)
-        return checkpoint(self.decoder_layer, hidden_states, *args, use_reentrant=False, **kwargs)

@@ -8,7 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from synth2_lightning.decoders.blocks import BlockWrapper, CheckpointedBlock, find_blocks
+from synth2_lightning.compat.torch import checkpoint_activations
+from synth2_lightning.decoders.blocks import BlockWrapper, find_blocks
 from synth2_lightning.decoders.causal import CausalDecoder
 from synth2_lightning.decoders.language_model import LanguageModelSource
 from synth2_lightning.decoders.visual_context import VisualContext, activate, active_context
@@ -67,7 +68,7 @@ class CrossAttentionDecoder(CausalDecoder):
                 )
                 blocks[index] = GatedBlock(layer.to(lm.device), block, self.checkpoint_activations)
             elif self.checkpoint_activations:
-                blocks[index] = CheckpointedBlock(block)
+                checkpoint_activations(block)
 
     def visual_context(self, visual: Float[Tensor, "batch queries width"]) -> AbstractContextManager[VisualContext]:
         """Return a context in which the cross-attention attends to the visual tokens; its prefix is empty."""

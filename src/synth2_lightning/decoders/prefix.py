@@ -7,8 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from synth2_lightning.compat.torch import checkpoint_activations
 from synth2_lightning.compat.transformers import attention_implementation
-from synth2_lightning.decoders.blocks import CheckpointedBlock, find_blocks
+from synth2_lightning.decoders.blocks import find_blocks
 from synth2_lightning.decoders.causal import CausalDecoder
 from synth2_lightning.decoders.visual_context import VisualContext, activate
 
@@ -24,13 +25,12 @@ class PrefixDecoder(CausalDecoder):
     """
 
     def attach(self, lm: Any) -> None:
-        """Initialize the scale of the visual tokens; wrap the blocks if activations are checkpointed."""
+        """Initialize the scale of the visual tokens; checkpoint the activations of the blocks if that is set."""
         self.norm = nn.LayerNorm(self.embed_dim).to(lm.device)
         nn.init.constant_(self.norm.weight, _embedding_scale(lm))
         if self.checkpoint_activations:
-            blocks = find_blocks(lm, lm.config.get_text_config().num_hidden_layers)
-            for index, block in enumerate(blocks):
-                blocks[index] = CheckpointedBlock(block)
+            for block in find_blocks(lm, lm.config.get_text_config().num_hidden_layers):
+                checkpoint_activations(block)
 
     def visual_context(self, visual: Float[Tensor, "batch queries width"]) -> AbstractContextManager[VisualContext]:
         """Return a context whose prefix is the normalized visual tokens."""

@@ -21,6 +21,7 @@ from synth2_lightning.io.extras import require_extra
 from synth2_lightning.io.fingerprints import fingerprint_codebook
 from synth2_lightning.io.json_text import read_description
 from synth2_lightning.io.locations import resolve
+from synth2_lightning.io.precision import full_float32
 from synth2_lightning.io.safetensors import read_safetensors, write_safetensors
 from synth2_lightning.nn.nearest_codes import nearest_codes
 from synth2_lightning.types import Pixels, Quantization, VQTokens
@@ -224,8 +225,8 @@ class ResidualCodebookLearner(CodebookLearner):
         ).to(self.initted.device)
 
     def quantize(self, pixels: Pixels) -> Quantization:
-        """Encode images outside autocast, and quantize them as :meth:`quantize_features` does."""
-        with torch.autocast(pixels.values.device.type, enabled=False):
+        """Encode images in float32, and quantize them as :meth:`quantize_features` does."""
+        with full_float32(pixels.values.device):
             return self.quantize_features(self._features.encode(pixels))
 
     @torch.no_grad()
@@ -241,8 +242,7 @@ class ResidualCodebookLearner(CodebookLearner):
         elif not self.initted:
             # Otherwise the library would initialize the codes with held-out images.
             raise RuntimeError("The codebook is not initialized; expected a batch in training mode first.")
-        # float32: distances of neighboring codes often differ only in the third digit.
-        with torch.autocast(features.device.type, enabled=False):
+        with full_float32(features.device):  # distances of neighboring codes often differ only in the third digit
             flat = rearrange(features.float(), "b n d -> 1 (b n) d")
             quantized, ids, _ = quantizer(flat)
         return Quantization(

@@ -18,6 +18,7 @@ from synth2_lightning.interfaces import ImageTokenizer, Loadable
 from synth2_lightning.io.atomic import write_files
 from synth2_lightning.io.fingerprints import fingerprint_codebook
 from synth2_lightning.io.locations import is_here, locate_model
+from synth2_lightning.io.precision import full_float32
 from synth2_lightning.nn.moving_codebook import MovingCodebook, spherical
 from synth2_lightning.nn.nearest_codes import nearest_codes
 from synth2_lightning.types import Pixels, Reconstruction, VQTokens
@@ -216,7 +217,8 @@ class TrainableVQGAN(TrainableTokenizer):
         images = self.preprocessing.frame(pixels.values).to(self.network.dtype) / 127.5 - 1
         latents = self.network.encode(images.contiguous(memory_format=torch.channels_last)).latents
         flat = spherical(rearrange(latents, "b d h w -> (b h w) d"))
-        codes, ids = self.codebook(flat)
+        with full_float32(flat.device):
+            codes, ids = self.codebook(flat)
         commitment = (flat - codes.detach()).square().mean()
         decoded = _decode(self.network, rearrange(codes, "(b h w) d -> b d h w", b=len(images), h=latents.shape[2]))
         return Reconstruction(

@@ -66,7 +66,7 @@ class MuseGenerator(ImageGenerator):
         sampling: Steps, guidance and temperature.
         order: Order in which tokens are unmasked.
         negative_text: Text of the unconditional branch of guidance; null conditioning if empty.
-        compile_network: Whether to compile the network with ``torch.compile``, which pays off for many captions.
+        compile_network: Compile the network's layers by ``torch.compile``, which pays off for many captions.
 
     Raises:
         FileNotFoundError: If the generator does not exist.
@@ -133,7 +133,7 @@ class MuseGenerator(ImageGenerator):
         self.network.load_state_dict(_without_prefix(weights, _NETWORK))
         self.text_encoder.load_state_dict(self.text_encoder.state_dict() | _without_prefix(weights, _TEXT))
         if self._compile_network:
-            self.network.compile()
+            self.network.compile_layers()
         with path.open("rb") as file:
             self.fingerprint = f"muse:{hashlib.file_digest(file, 'sha256').hexdigest()[:8]}"
 

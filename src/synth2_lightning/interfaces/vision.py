@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from synth2_lightning.interfaces.loading import FrozenModule
+from synth2_lightning.io.precision import full_float32
 from synth2_lightning.types import ImageInput, MixedImages, Pixels, VQTokens
 
 
@@ -78,8 +79,8 @@ class ImageTokenizer(ImageEncoder, ABC):
     @final
     @torch.no_grad()
     def tokenize(self, pixels: Pixels) -> VQTokens:
-        """Return the codebook ids of images, without autocast: rounded features have other ids."""
-        with torch.autocast(pixels.values.device.type, enabled=False):
+        """Return the codebook ids of images, computed in float32: rounded features have other ids."""
+        with full_float32(pixels.values.device):
             return self._tokenize(pixels)
 
     @abstractmethod

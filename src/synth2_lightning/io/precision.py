@@ -2,6 +2,8 @@
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -28,6 +30,33 @@ def computes_bfloat16(device: torch.device) -> bool:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capabilities = torch.cpu.get_capabilities()
     return device.type == "cpu" and any(capabilities.get(name, False) for name in _BFLOAT16_INSTRUCTIONS)
+
+
+@contextmanager
+def full_float32(device: torch.device) -> Iterator[None]:
+    """Compute in float32 within the context: without autocast, and on GPUs without TF32, which has 10 bits of mantissa.
+
+    For features and distances of a codebook: rounded, they have other nearest codes.
+
+    Args:
+        device: Device of the computation.
+
+    Example:
+        >>> with torch.autocast("cpu", torch.bfloat16), full_float32(torch.device("cpu")):
+        ...     (torch.ones(1, 1) @ torch.ones(1, 1)).dtype
+        torch.float32
+    """
+    products, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    try:
+        if device.type == "cuda":
+            torch.set_float32_matmul_precision("highest")
+            torch.backends.cudnn.allow_tf32 = False
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        if device.type == "cuda":
+            torch.set_float32_matmul_precision(products)
+            torch.backends.cudnn.allow_tf32 = convolutions
 
 
 def weight_dtype(name: WeightType, owner: str) -> torch.dtype:

@@ -30,6 +30,7 @@ from synth2_lightning.modules.optimizers import (
     decay_groups,
     find_weights,
     name_states,
+    use_fused_kernels,
 )
 from synth2_lightning.modules.partial_checkpoints import check_weight_names, exclude_frozen
 from synth2_lightning.modules.ranks import check_same_checkpoint, mean_over_ranks
@@ -197,6 +198,7 @@ class BaseModule(LightningModule):
                 "Unfreeze a component, or use `synth2 validate` for a module without training."
             )
         optimizer = self._make_optimizer(groups)
+        use_fused_kernels(optimizer)
         if trainer := self._find_trainer():
             check_matrix_optimizer(optimizer, trainer.strategy)
         if self._make_scheduler is None:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Container, Iterable
 from typing import Any
 
 from torch import nn
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -103,3 +104,22 @@ def name_states(state: dict[str, Any], optimizer: Optimizer, module: nn.Module) 
     state["param_groups"] = [
         {**group, "params": [names[number] for number in group["params"]]} for group in state["param_groups"]
     ]
+
+
+def use_fused_kernels(optimizer: Optimizer) -> None:
+    """Let Adam, AdamW and SGD update the weights on a GPU by one kernel per group, unless their settings say otherwise.
+
+    Torch's default on GPUs is a kernel per operation. Settings that were given (``fused``, ``foreach``) are kept, as
+    are groups with weights elsewhere, and those of which FSDP2 shards a part.
+
+    Example:
+        >>> from torch.optim import AdamW
+        >>> optimizer = AdamW(nn.Linear(2, 1).parameters())  # on the CPU
+        >>> use_fused_kernels(optimizer)
+        >>> optimizer.param_groups[0]["fused"]
+    """
+    for group in optimizer.param_groups:
+        is_default = "fused" in group and group["fused"] is None and group.get("foreach") is None
+        is_uniform = len({isinstance(weight, DTensor) for weight in group["params"]}) == 1
+        if is_default and is_uniform and all(weight.is_cuda for weight in group["params"]):
+            group["fused"] = True

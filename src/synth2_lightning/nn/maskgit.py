@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import gelu
+from torch.utils.checkpoint import checkpoint
 
 from synth2_lightning.nn.attention import CrossAttention, SelfAttention
 from synth2_lightning.nn.normalization import RMSNorm
@@ -45,9 +46,10 @@ class MaskGit(nn.Module):
         depth: Layers.
         num_heads: Attention heads; divides ``width``.
         dropout: Dropout probability of the output of each sublayer.
+        checkpoint_activations: Recompute the layers in the backward pass instead of storing their activations.
 
     Attributes:
-        sizes: The constructor arguments, to save with the weights.
+        sizes: The constructor arguments that determine weights and outputs, to save with the weights.
 
     Raises:
         ValueError: If ``num_heads`` does not divide ``width``.
@@ -70,6 +72,7 @@ class MaskGit(nn.Module):
         depth: int = 4,
         num_heads: int = 4,
         dropout: float = 0.0,
+        checkpoint_activations: bool = False,
     ) -> None:
         super().__init__()
         if width % num_heads:
@@ -78,6 +81,7 @@ class MaskGit(nn.Module):
         self.num_levels = num_levels
         self.grid = (grid[0], grid[1])
         self.num_tokens = grid[0] * grid[1]
+        self.checkpoint_activations = checkpoint_activations
         self.sizes: dict[str, Any] = {
             "embed_dim": embed_dim,
             "codebook_size": codebook_size,
@@ -103,6 +107,15 @@ class MaskGit(nn.Module):
     def get_output_embeddings(self) -> nn.ModuleList:
         """Return the heads, which Muon leaves to AdamW; the name is that of transformers."""
         return self.heads
+
+    def compile_layers(self) -> None:
+        """Compile the layers by ``torch.compile``; names of weights do not change.
+
+        All layers have equal shapes and share one graph, so that compilation takes a ``depth``-th of the time that the
+        whole network would take.
+        """
+        for layer in self.layers:
+            layer.compile()
 
     def encode_text(
         self,
@@ -145,7 +158,11 @@ class MaskGit(nn.Module):
         states = states + (self.row_embeddings + self.column_embeddings).flatten(0, 1).to(states.dtype)
         states = torch.cat([states] * len(texts)) if len(texts) > 1 else states
         for number, layer in enumerate(self.layers):
-            states = layer(states, [(*text.keys_values[number], text.mask) for text in texts])
+            of_layer = [(*text.keys_values[number], text.mask) for text in texts]
+            if self.checkpoint_activations and torch.is_grad_enabled():
+                states = checkpoint(layer, states, of_layer, use_reentrant=False)
+            else:
+                states = layer(states, of_layer)
         normed: Tensor = self.norm(states)
         return normed
 
