@@ -2,14 +2,17 @@ import copy
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict_saver import save
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from synth2_lightning.compat.torch import StorageInfo, checkpoint_activations, default_store
+from synth2_lightning.compat.torch import StorageInfo, checkpoint_activations, default_store, keep_buffers
 
 
 @pytest.mark.filterwarnings("ignore:torch.distributed is disabled, unavailable or uninitialized")
@@ -62,3 +65,23 @@ def test_a_checkpointed_module_runs_again_in_the_backward_pass_even_in_evaluatio
             part(states)
         assert part.num_calls == 3
         assert list(part.state_dict()) == names
+
+
+class Broadcasts(TorchDispatchMode):
+    num = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.num += func is torch.ops.c10d.broadcast_.default
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.usefixtures("_process_group")
+@pytest.mark.parametrize("are_kept", [False, True])
+def test_kept_buffers_are_not_broadcast_in_a_step(are_kept: bool) -> None:
+    module = nn.Sequential(nn.BatchNorm1d(2))
+    if are_kept:
+        keep_buffers(module)
+    wrapped = DistributedDataParallel(module)
+    with Broadcasts() as broadcasts:  # type: ignore[no-untyped-call]
+        wrapped(torch.ones(3, 2)).sum().backward()
+    assert (broadcasts.num == 0) is are_kept

@@ -1,12 +1,22 @@
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
-from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForTextEncoding,
+    DynamicCache,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+)
 
 from synth2_lightning.compat.transformers import (
     attention_implementation,
     cache_name,
+    run_network,
     supports_attention_functions,
     update_model_kwargs,
 )
@@ -34,6 +44,41 @@ def test_the_implementation_of_attention_can_be_set_back(model: LlamaForCausalLM
     assert attention_implementation(model) == "eager"
     model.set_attn_implementation("sdpa")
     assert attention_implementation(model) == "sdpa"
+
+
+NETWORKS: dict[str, dict[str, Any]] = {
+    "gpt2": {"n_embd": 8, "n_layer": 2, "n_head": 2},
+    "llama": {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2},
+    # The second layer attends to the last two positions only.
+    "gemma2": {
+        "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "head_dim": 4,
+        "num_key_value_heads": 2, "sliding_window": 2,
+    },
+    "bert": {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2},
+    "clip_text_model": {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2},
+    "t5": {"d_model": 8, "d_kv": 4, "d_ff": 8, "num_layers": 2, "num_heads": 2},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("has_padding", [False, True])
+@pytest.mark.parametrize("model_type", NETWORKS)
+@torch.no_grad()
+def test_a_network_runs_with_the_same_result_and_reads_nothing(model_type: str, has_padding: bool) -> None:
+    config = AutoConfig.for_model(model_type, vocab_size=7, pad_token_id=0, **NETWORKS[model_type])
+    is_text_encoder = model_type in ("bert", "clip_text_model", "t5")
+    network = (AutoModelForTextEncoding if is_text_encoder else AutoModel).from_config(config).eval()
+    before = attention_implementation(network)
+    ids = torch.tensor([[1, 2, 3, 4, 5], [3, 2, 6, 1, 4]])
+    mask = torch.ones_like(ids)
+    if has_padding:
+        mask[0, 3:] = 0
+    found = run_network(network, has_padding, input_ids=ids, attention_mask=mask).last_hidden_state
+    expected = network(input_ids=ids, attention_mask=mask).last_hidden_state
+    assert torch.equal(found[mask.bool()], expected[mask.bool()])
+    assert attention_implementation(network) == before
+    if model_type != "t5":  # it calls no attention functions
+        network.to("meta")  # where nothing can be read
+        run_network(network, has_padding, input_ids=ids.to("meta"), attention_mask=mask.to("meta"))
 
 
 def test_models_declare_whether_they_call_registered_attention_functions(model: LlamaForCausalLM) -> None:

@@ -14,6 +14,7 @@ from synth2_lightning.datamodules.synthetic import SyntheticDataModule
 from synth2_lightning.sources.folder import FolderSource
 from synth2_lightning.types import MixedImages, Pixels, VQTokens
 
+CPU = SimpleNamespace(root_device=torch.device("cpu"))
 MakeSource = Callable[..., FolderSource]
 MakeShards = Callable[[int], str]
 
@@ -23,7 +24,8 @@ def mix(
 ) -> MixedDataModule:
     real = RealDataModule(source, val=source, batch_size=99, image_size=8, num_workers=0, val_batch_size=3)
     data = MixedDataModule(real, SyntheticDataModule(shards, batch_size=99), 4, fraction, num_workers=0)
-    trainer: Any = SimpleNamespace(global_rank=rank, world_size=world_size, state=SimpleNamespace(fn="fit"))
+    state = SimpleNamespace(fn="fit")
+    trainer: Any = SimpleNamespace(global_rank=rank, world_size=world_size, state=state, strategy=CPU)
     data.trainer = trainer
     data.setup("fit")
     return data

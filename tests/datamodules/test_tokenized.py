@@ -47,7 +47,8 @@ def test_is_mixed_with_synthetic_pairs_in_token_space(make_source: MakeSource, m
     shards = make_shards(8)
     real = TokenizedDataModule(shards, val=make_source(2), num_workers=0, limit=2)
     data = MixedDataModule(real, SyntheticDataModule(shards), 4, ConstantFraction(0.5), num_workers=0)
-    trainer: Any = SimpleNamespace(global_rank=0, world_size=1, state=SimpleNamespace(fn="fit"))
+    cpu = SimpleNamespace(root_device=torch.device("cpu"))
+    trainer: Any = SimpleNamespace(global_rank=0, world_size=1, state=SimpleNamespace(fn="fit"), strategy=cpu)
     data.trainer = trainer
     data.setup("fit")
     batches = list(data.train_dataloader())

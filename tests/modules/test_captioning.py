@@ -162,9 +162,12 @@ class TargetlessModule(VisionLanguageModule):
         return TokenLoss(visual.sum((1, 2)) * 0, torch.zeros(len(batch), dtype=torch.long))
 
 
-def test_a_batch_without_targets_stops_the_run() -> None:
-    with pytest.raises(ValueError, match=r"2 captions.*target token"):
-        TargetlessModule(TinyImageTokenizer(), TinyResampler, TinyDecoder()).training_step(tiny_batch(), 0)
+@pytest.mark.parametrize("num_batches", [1, 2])
+def test_a_batch_without_targets_stops_the_run(num_batches: int, tmp_path: Path) -> None:
+    module = TargetlessModule(TinyImageTokenizer(), TinyResampler, TinyDecoder())
+    trainer = tiny_trainer(tmp_path, max_epochs=1, num_sanity_val_steps=0)
+    with pytest.raises(ValueError, match=r"batch of step 1\b.*target token"):
+        trainer.fit(module, loader(batches(num_batches)), loader(batches(1)))
 
 
 class UpperCaseModule(VisionLanguageModule):

@@ -61,7 +61,8 @@ def test_only_masked_tokens_contribute_to_the_loss() -> None:
     module = make_module(text_dropout=0.0, label_smoothing=0.0)
     tokens, captions = module.tokenizer.tokenize(tiny_batch(3).image), tiny_batch(3).captions  # type: ignore[arg-type]
     mask = torch.tensor([[True, False, False, False]] * 3)
-    losses, _ = module._masked_loss(tokens, captions, mask, torch.zeros(3, dtype=torch.bool), 0.0)
+    losses, counts, _ = module._masked_loss(tokens, captions, mask, torch.zeros(3, dtype=torch.bool), 0.0)
+    assert counts.tolist() == [1, 1, 1]
     assert (losses[:, 1:] == 0).all()
     states = module.network(
         module.tokenizer.embed_tokens(tokens), mask, module.network.encode_text(*module.text_encoder.encode(captions))

@@ -151,3 +151,12 @@ def test_two_processes_keep_one_codebook(tmp_path: Path) -> None:
     start_processes(follow_in_process, (str(tmp_path),), nprocs=2, start_method="fork")
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_loaded_state_decides_whether_codes_are_used() -> None:
+    started, new = MovingCodebook(num_codes=4, dim=3), MovingCodebook(num_codes=4, dim=3)
+    started(clusters())
+    new.eval()
+    assert not new(clusters())[1].any()
+    new.load_state_dict(started.state_dict())
+    assert torch.equal(new(clusters())[0], started.eval()(clusters())[0])

@@ -35,6 +35,21 @@ def test_every_field_of_every_kind_of_image_moves() -> None:
         assert all(tensor.device.type == "meta" for tensor in tensors)
 
 
+@pytest.mark.parametrize("is_pinned", [False, True])
+def test_only_page_locked_memory_is_copied_without_waiting(is_pinned: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[bool] = []
+    move = torch.Tensor.to
+
+    def record(tensor: torch.Tensor, device: str, non_blocking: bool = False) -> torch.Tensor:
+        found.append(non_blocking)
+        return move(tensor, device, non_blocking=non_blocking)
+
+    monkeypatch.setattr(torch.Tensor, "is_pinned", lambda tensor: is_pinned)  # there is no GPU to pin memory for
+    monkeypatch.setattr(torch.Tensor, "to", record)
+    MixedImages(tuple(images())).to("meta")
+    assert found == [is_pinned] * 2
+
+
 def test_concat_keeps_rows_in_order_and_shares_memory() -> None:
     first, second = tiny_batch(2, seed=0), tiny_batch(3, seed=1)
     joined = ImageTextBatch.concat([first, second])

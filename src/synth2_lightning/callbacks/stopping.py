@@ -9,6 +9,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from synth2_lightning.compat.lightning import replace_sigterm_handler, request_stop
+from synth2_lightning.interfaces import StopsTogether
 
 _STOPPED_BY_SIGTERM = 143
 
@@ -18,8 +19,8 @@ class SigtermCallback(Callback):
 
     Lightning's handler runs a collective call within the signal handler, which deadlocks if a rank gets the signal
     twice, and Lightning's predictions ignore the signal. This handler only sets a flag. In training all ranks combine
-    their flags after every optimization step, and
-    :class:`~synth2_lightning.callbacks.last_checkpoint.LastCheckpointCallback` saves a checkpoint. A validation is
+    their flags in every batch, those of a :class:`~synth2_lightning.interfaces.StopsTogether` one or two batches late,
+    and :class:`~synth2_lightning.callbacks.last_checkpoint.LastCheckpointCallback` saves a checkpoint. A validation is
     aborted, and the resumed run repeats it. In predictions each rank stops by itself.
 
     The run ends with Lightning's ``SIGTERMException``, a ``SystemExit``, and exit code 143, as in shells. In child
@@ -46,14 +47,22 @@ class SigtermCallback(Callback):
         """Run before the first step: starts to count."""
         self._num_steps = trainer.global_step
 
-    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        """Run before each batch: passes the signal to the module."""
+        if isinstance(pl_module, StopsTogether):
+            pl_module.is_stop_requested = self.is_requested
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         """Run after each batch: stops if any rank received the signal, after an optimization step.
 
         The last step of an epoch is skipped, unless the epoch has one step: Lightning cannot resume from there.
         """
         if trainer.global_step > self._num_steps and (not trainer.is_last_batch or trainer.num_training_batches == 1):
             self._num_steps = trainer.global_step
-            self._stop_together(trainer)
+            if trainer.world_size > 1 and isinstance(pl_module, StopsTogether):
+                self._stop(trainer, pl_module.is_stop_agreed)
+            else:
+                self._stop_together(trainer)
 
     def on_validation_batch_end(self, trainer: Trainer, *args: Any) -> None:
         """Run after each batch, of which all ranks have equally many: stops if any rank received the signal."""
@@ -81,6 +90,9 @@ class SigtermCallback(Callback):
         self.is_requested = True
 
     def _stop_together(self, trainer: Trainer) -> None:
-        if trainer.strategy.reduce_boolean_decision(self.is_requested, all=False):
+        self._stop(trainer, trainer.strategy.reduce_boolean_decision(self.is_requested, all=False))
+
+    def _stop(self, trainer: Trainer, is_agreed: bool) -> None:
+        if is_agreed:
             rank_zero_info(f"SIGTERM received: the run stops after step {trainer.global_step}.")
             request_stop(trainer)

@@ -50,11 +50,15 @@ def replace_sigterm_handler(trainer: Trainer, handler: Callable[[int, FrameType 
     Replaces ``_SignalConnector._sigterm_notifier_fn``, which broadcasts within the signal: a rank that receives the
     signal twice deadlocks. A handler that a hook registered with ``signal`` would run after Lightning's.
 
+    Also replaces ``_TrainingEpochLoop._broadcast_sigterm_tensor``, which broadcasts the flag of rank 0 before each
+    batch and waits for the device. The handler must make all ranks call :func:`request_stop`, which needs no broadcast.
+
     Args:
         trainer: The trainer, before it registers its handlers, as in the ``setup`` hook.
         handler: Called with the signal's number and the interrupted frame.
     """
     trainer._signal_connector._sigterm_notifier_fn = handler  # type: ignore[assignment, method-assign]
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
 
 
 def request_stop(trainer: Trainer) -> None:

@@ -4,6 +4,7 @@ from torch import nn
 from torch.distributed._composable.checkpoint_activation import checkpoint
 from torch.distributed.checkpoint.filesystem import _StorageInfo
 from torch.distributed.distributed_c10d import Store, _get_default_store
+from torch.nn.parallel import DistributedDataParallel
 
 StorageInfo = _StorageInfo
 """Location of one piece of a tensor in a sharded checkpoint: file, offset, length.
@@ -11,6 +12,19 @@ StorageInfo = _StorageInfo
 ``FileSystemReader`` expects it in the index of every sharded checkpoint that torch writes, and torch exports no other
 name for it.
 """
+
+
+def keep_buffers(module: nn.Module) -> None:
+    """Make DDP leave all buffers of a module as they are, instead of broadcasting those of rank 0 in every step.
+
+    Sets the attribute of ``DistributedDataParallel._set_params_and_buffers_to_ignore_for_model``. The public argument
+    ``broadcast_buffers`` would have to be set in every script.
+
+    Args:
+        module: The module, before it is wrapped; its buffers are equal on all ranks, or need not be.
+    """
+    names = [name for name, _ in module.named_buffers(remove_duplicate=False)]
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(module, names)
 
 
 def default_store() -> Store:

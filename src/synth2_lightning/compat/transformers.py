@@ -38,6 +38,50 @@ def supports_attention_functions(model: Any) -> bool:
     return bool(getattr(model, "_supports_attention_backend", False))
 
 
+def run_network(network: Any, has_padding: bool, **inputs: Any) -> Any:
+    """Return the outputs of a network, for which transformers does not read the attention mask from the device.
+
+    It reads it in every call to find out whether there is padding, or without a mask the positions, to find out whether
+    rows hold several texts. Both wait for a GPU. Here the caller knows: the network runs with a mask function that does
+    not read, registered with ``AttentionMaskInterface``. Its name is set as ``PreTrainedConfig._attn_implementation``
+    during the call; the public setter would go through all modules of the network. Networks with another attention than
+    torch's are called as they are, without a mask if there is no padding.
+
+    Args:
+        network: A network of transformers.
+        has_padding: Whether the attention mask is 0 anywhere.
+        **inputs: Its arguments, with an ``attention_mask`` of two dimensions.
+    """
+    if not supports_attention_functions(network) or attention_implementation(network) != "sdpa":
+        return network(**inputs if has_padding else inputs | {"attention_mask": None})
+    network.config._attn_implementation = _register_masks()[has_padding]
+    try:
+        return network(**inputs)
+    finally:
+        network.config._attn_implementation = "sdpa"
+
+
+@cache
+def _register_masks() -> tuple[str, str]:
+    """Register attention without and with padding, and return their names."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+    from transformers.masking_utils import sdpa_mask
+
+    def without_padding(*args: Any, **kwargs: Any) -> Any:
+        return sdpa_mask(*args, **kwargs | {"attention_mask": None})
+
+    def with_padding(*args: Any, **kwargs: Any) -> Any:
+        never = {"allow_is_causal_skip": False, "allow_is_bidirectional_skip": False}
+        return sdpa_mask(*args, **kwargs | never)
+
+    names = "sdpa_without_padding", "sdpa_with_padding"
+    for name, mask in zip(names, (without_padding, with_padding), strict=True):
+        AttentionInterface.register(name, sdpa_attention_forward)
+        AttentionMaskInterface.register(name, mask)
+    return names
+
+
 @cache
 def cache_name() -> str:
     """Return the name of the key/value cache in arguments and outputs of models.

@@ -88,7 +88,10 @@ class ImageTextDataModule(LightningDataModule, ABC):
             self._sampler = self._make_sampler()
             if self._resumed is not None:
                 self._sampler.load_state_dict(self._resumed)
-        return ResumableDataLoader(dataset=self.train_pairs, sampler=self._sampler, **self.loader_settings())
+        device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+        return ResumableDataLoader(
+            dataset=self.train_pairs, sampler=self._sampler, device=device, **self.loader_settings()
+        )
 
     @property
     def train_pairs(self) -> BatchDataset:

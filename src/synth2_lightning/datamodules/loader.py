@@ -7,8 +7,10 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch.utils.data import DataLoader
 
+from synth2_lightning.datamodules.copy_ahead import copy_ahead
 from synth2_lightning.datamodules.sampling import StratifiedBatchSampler
 from synth2_lightning.types import ImageTextBatch
 
@@ -19,6 +21,11 @@ class ResumableDataLoader(DataLoader[ImageTextBatch]):
     Lightning saves and restores data loaders with ``state_dict``. Prefetched batches are not counted, so that a resumed
     run reads them again.
 
+    Args:
+        *args: Those of ``DataLoader``.
+        device: Device of the batches; see :func:`~synth2_lightning.datamodules.copy_ahead.copy_ahead`.
+        **kwargs: Those of ``DataLoader``.
+
     Example:
         >>> sampler = StratifiedBatchSampler([8], counts=lambda step: (2,), num_steps=4)
         >>> loader = ResumableDataLoader(list(range(8)), batch_size=None, sampler=sampler)
@@ -28,8 +35,12 @@ class ResumableDataLoader(DataLoader[ImageTextBatch]):
 
     sampler: StratifiedBatchSampler
 
+    def __init__(self, *args: Any, device: torch.device = torch.device("cpu"), **kwargs: Any) -> None:  # noqa: B008
+        super().__init__(*args, **kwargs)
+        self.device = device
+
     def __iter__(self) -> Iterator[ImageTextBatch]:  # type: ignore[override]  # torch promises its own class of iterator
-        for batch in super().__iter__():
+        for batch in copy_ahead(super().__iter__(), self.device):
             self.sampler.step += 1
             yield batch
 

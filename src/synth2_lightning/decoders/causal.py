@@ -16,6 +16,7 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.distributed.tensor import DTensor
 from torch.nn.functional import one_hot, pad
 
+from synth2_lightning.compat.transformers import run_network
 from synth2_lightning.decoders.beam_search import beam_search
 from synth2_lightning.decoders.language_model import LanguageModelSource
 from synth2_lightning.decoders.tokens import CaptionTokenizer
@@ -24,6 +25,7 @@ from synth2_lightning.interfaces import LanguageDecoder
 from synth2_lightning.io.fingerprints import fingerprint_texts
 from synth2_lightning.io.log_filters import without_messages
 from synth2_lightning.nn.cpu_kernels import negative_log_likelihood
+from synth2_lightning.nn.transfer import to_device
 from synth2_lightning.types import GenerationSettings, TokenLoss
 
 
@@ -118,13 +120,17 @@ class CausalDecoder(LanguageDecoder, ABC):
         with self.visual_context(visual) as context:
             prefix = context.prefix
             self._check_length(prefix.shape[1] + tokens.inputs.shape[1], "captions")
-            # No attention mask: padding is on the right, so causal attention excludes it.
-            embeds = self._embed(prefix, tokens.inputs.to(device))
+            embeds = self._embed(prefix, to_device(tokens.inputs, device))
             target_positions = pad(tokens.is_target, (prefix.shape[1], 0)).flatten().nonzero().squeeze(1)
-            with _only_at(self.lm.get_output_embeddings(), target_positions.to(device)):
-                logits = self.lm(inputs_embeds=embeds, use_cache=False).logits
-        is_target = tokens.is_target.to(device)
-        losses = negative_log_likelihood(logits, tokens.targets[tokens.is_target].to(device))
+            with _only_at(self.lm.get_output_embeddings(), to_device(target_positions, device)):
+                # Padding is on the right, so causal attention excludes it.
+                mask = torch.ones(embeds.shape[:2], dtype=torch.long, device=device)
+                outputs = run_network(
+                    self.lm, has_padding=False, inputs_embeds=embeds, attention_mask=mask, use_cache=False
+                )
+                logits = outputs.logits
+        is_target = to_device(tokens.is_target, device)
+        losses = negative_log_likelihood(logits, to_device(tokens.targets[tokens.is_target], device))
         sums = losses.new_zeros(is_target.shape).masked_scatter(is_target, losses).sum(1)
         return TokenLoss(sums, is_target.sum(1))
 

@@ -8,15 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
+from synth2_lightning.compat.transformers import run_network
+from synth2_lightning.encoders.text_cache import TextCache, encode_independently
 from synth2_lightning.encoders.text_tokens import CaptionTokenizer
 from synth2_lightning.interfaces import FrozenModule, TextEncoder
 from synth2_lightning.io.huggingface import NewNetwork
 from synth2_lightning.io.locations import is_here, locate_model
 from synth2_lightning.io.log_filters import without_messages
 from synth2_lightning.io.precision import WeightType, weight_dtype
+from synth2_lightning.nn.transfer import to_device
 
 
 class TransformersTextEncoder(TextEncoder, ABC):
@@ -75,7 +79,7 @@ class TransformersTextEncoder(TextEncoder, ABC):
 
     @property
     def num_truncated(self) -> int:
-        """Number of texts truncated to ``max_length`` so far."""
+        """Number of texts truncated to ``max_length`` so far; those in a cache count once."""
         return self.caption_tokenizer.num_truncated
 
     def _load(self) -> None:
@@ -92,11 +96,17 @@ class TransformersTextEncoder(TextEncoder, ABC):
         Raises:
             ValueError: If a text contains no word.
         """
+        ids, mask = self.caption_tokenizer.tokenize(texts)
+        return self._run(ids, mask).to(self.anchor.dtype), to_device(mask, self.anchor.device)
+
+    def _run(self, ids: Int[Tensor, "batch length"], mask: Bool[Tensor, "batch length"]) -> Tensor:
+        """Return the last hidden states of token ids on the host."""
         if self.network is None:
             raise RuntimeError(f"The weights of {type(self).__name__} are not loaded; call load() first.")
-        ids, mask = (each.to(self.anchor.device) for each in self.caption_tokenizer.tokenize(texts))
-        hidden: Tensor = self.network(input_ids=ids, attention_mask=mask.long()).last_hidden_state
-        return hidden.to(self.anchor.dtype), mask
+        has_padding = not bool(mask.all())
+        ids, mask = to_device(ids, self.anchor.device), to_device(mask.long(), self.anchor.device)
+        hidden: Tensor = run_network(self.network, has_padding, input_ids=ids, attention_mask=mask).last_hidden_state
+        return hidden
 
 
 class PretrainedTextEncoder(FrozenModule, TransformersTextEncoder):
@@ -107,6 +117,11 @@ class PretrainedTextEncoder(FrozenModule, TransformersTextEncoder):
             be safetensors; remote code is not executed.
         max_length: Maximum number of tokens per text, including special tokens; longer texts are truncated and counted.
         dtype: Type of the weights; ``"auto"`` is bfloat16 where the hardware computes it, which is precise enough.
+        cache_gib: Memory for the embeddings of texts, which are encoded once, in GiB on the device; 0 stores none. A
+            caption of 15 tokens takes 11 KiB with MiniLM in bfloat16.
+
+    Raises:
+        ValueError: If ``cache_gib`` is negative.
     """
 
     def __init__(
@@ -114,11 +129,17 @@ class PretrainedTextEncoder(FrozenModule, TransformersTextEncoder):
         model: str,
         max_length: int = 64,
         dtype: WeightType = "float32",
+        cache_gib: float = 1.0,
     ) -> None:
         super().__init__(max_length)
+        if cache_gib < 0:
+            raise ValueError(f"PretrainedTextEncoder got cache_gib={cache_gib}; expected 0 or more GiB.")
         self.name = Path(model).name
         self.model = model
         self.dtype = dtype
+        self._max_cached = int(cache_gib * 2**30)
+        self._cache = TextCache(self._max_cached)
+        self._cached_on = self.anchor.device
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -164,8 +185,16 @@ class PretrainedTextEncoder(FrozenModule, TransformersTextEncoder):
 
     @torch.no_grad()
     def encode(self, texts: Sequence[str]) -> tuple[Float[Tensor, "batch length dim"], Bool[Tensor, "batch length"]]:
-        """Return token embeddings and a mask that is true at text tokens, without gradients."""
-        return super().encode(texts)
+        """Return token embeddings, 0 at padding, and a mask that is true at text tokens, without gradients."""
+        if self._cached_on != self.anchor.device:
+            self._cache, self._cached_on = TextCache(self._max_cached), self.anchor.device
+        rows = self._cache.look_up(texts, self._encode_new)
+        lengths = torch.tensor([len(row) for row in rows])
+        mask = torch.arange(int(lengths.max())) < lengths[:, None]
+        return pad_sequence(rows, batch_first=True).to(self.anchor.dtype), to_device(mask, self.anchor.device)
+
+    def _encode_new(self, texts: list[str]) -> list[Float[Tensor, "length dim"]]:
+        return encode_independently(*self.caption_tokenizer.tokenize(texts), self.max_length, self._run)
 
     @contextmanager
     def _reading(self) -> Iterator[str]:

@@ -13,6 +13,7 @@ from synth2_lightning.interfaces.data import (
 )
 from synth2_lightning.interfaces.language import CaptionGenerator, LanguageDecoder, TextEncoder
 from synth2_lightning.interfaces.loading import FrozenModule, Loadable
+from synth2_lightning.interfaces.stopping import StopsTogether
 from synth2_lightning.interfaces.vision import (
     ImageEncoder,
     ImageGenerator,
@@ -44,5 +45,6 @@ __all__ = [
     "Resampler",
     "ResamplerFactory",
     "Skippable",
+    "StopsTogether",
     "TextEncoder",
 ]

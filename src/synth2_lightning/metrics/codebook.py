@@ -16,7 +16,8 @@ class _CodeCounts(Metric):
 
     def update(self, ids: Int[Tensor, "batch tokens levels"]) -> None:
         """Count the codes of a batch."""
-        self.counts += ids.flatten().bincount(minlength=len(self.counts))
+        flat = ids.flatten()
+        self.counts.index_add_(0, flat, torch.ones_like(flat, dtype=self.counts.dtype))  # bincount reads the largest id
 
 
 class CodebookPerplexity(_CodeCounts):

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from jaxtyping import Float
 from lightning.fabric.utilities.seed import reset_seed
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import FSDPStrategy
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
@@ -23,7 +23,7 @@ from synth2_lightning.io.checkpoint_files import read_checkpoint
 from synth2_lightning.io.locations import resolve
 from synth2_lightning.io.trusted_packages import trusting
 from synth2_lightning.modules.accumulation import TokenWeights
-from synth2_lightning.modules.divergence import check_finite_loss, check_finite_weights
+from synth2_lightning.modules.divergence import check_finite_weights
 from synth2_lightning.modules.optimizers import (
     OptimizerFactory,
     SchedulerFactory,
@@ -33,7 +33,7 @@ from synth2_lightning.modules.optimizers import (
     use_fused_kernels,
 )
 from synth2_lightning.modules.partial_checkpoints import check_weight_names, exclude_frozen
-from synth2_lightning.modules.ranks import check_same_checkpoint, mean_over_ranks
+from synth2_lightning.modules.ranks import check_same_checkpoint
 from synth2_lightning.modules.saved_module import Module, build_module
 from synth2_lightning.modules.seeding import StepSeeds
 from synth2_lightning.modules.sharding import (
@@ -43,10 +43,11 @@ from synth2_lightning.modules.sharding import (
     check_mesh,
     ignore_frozen,
 )
+from synth2_lightning.modules.status_module import StatusModule
 from synth2_lightning.types import TokenLoss
 
 
-class BaseModule(LightningModule):
+class BaseModule(StatusModule):
     """LightningModule whose components are constructor arguments and whose checkpoints contain trained weights only.
 
     Args:
@@ -222,11 +223,11 @@ class BaseModule(LightningModule):
         Accumulated batches have the gradient of one joined batch, except under strategies that accumulate themselves
         (DeepSpeed), which average the means of the batches.
         """
-        loss, mean, num_tokens = mean_over_ranks(losses)
+        loss, mean = super().mean_over_ranks(losses)
         trainer = self._find_trainer()
         if trainer is None or trainer.accumulate_grad_batches == 1 or trainer.strategy.handles_gradient_accumulation:
             return loss, mean
-        return self._token_weights.scale_loss(loss, num_tokens), mean
+        return self._token_weights.scale_loss(loss, self._status.num_tokens), mean
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Run before each optimization step: weights accumulated batches by their numbers of target tokens."""
@@ -251,6 +252,7 @@ class BaseModule(LightningModule):
 
     def on_train_start(self) -> None:
         """Run before the first step: sets the run's seed, unless it was restored from a checkpoint."""
+        super().on_train_start()
         self._token_weights = TokenWeights()
         if self._seeds.run_seed is None:
             self._seeds.run_seed = self.trainer.strategy.broadcast(torch.initial_seed())
@@ -266,12 +268,9 @@ class BaseModule(LightningModule):
         """
         return self._seeds.sample_rows(num_rows, width)
 
-    def on_before_backward(self, loss: Tensor) -> None:
-        """Run before each backward pass: raises ``FloatingPointError`` if the loss of any rank is not finite."""
-        check_finite_loss(self, loss)
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Run when a checkpoint is saved: checks that weights are finite; adds seed and names of optimizer states."""
+        super().on_save_checkpoint(checkpoint)
         check_finite_weights(self)
         checkpoint["seed"] = self._seeds.run_seed
         # FSDP2 numbers weights by their order in the model, torch's optimizers by that in their groups.

@@ -114,12 +114,13 @@ class VisionLanguageModule(BaseModule):
         """Return the loss of a batch; log it, and the loss and the fraction of each source."""
         losses = self.compute_loss(self.encode_images(batch.image), batch)
         loss, mean = self.mean_over_ranks(losses)
-        self.log("train/loss", mean, prog_bar=True, batch_size=len(batch))
+        metrics: dict[str, Tensor | float] = {"train/loss": mean}
         for source, value in source_losses(losses.sums.detach(), losses.counts, batch.sources).items():
-            # In the progress bar even if it is the only source: Lightning requires the same arguments in every step,
-            # and with a schedule of sources some batches of an epoch have one source and others two.
-            self.log(f"train/loss_{source}", value, prog_bar=True, batch_size=len(batch))
-            self.log(f"data/fraction_{source}", batch.sources.count(source) / len(batch), batch_size=len(batch))
+            metrics[f"train/loss_{source}"] = value
+        shown = tuple(metrics)
+        for source in set(batch.sources):
+            metrics[f"data/fraction_{source}"] = batch.sources.count(source) / len(batch)
+        self.log_training(metrics, len(batch), shown)
         return loss
 
     @final

@@ -49,9 +49,8 @@ class CodebookModule(BaseModule):
         loss = (quantization.quantized - quantization.features).square().mean()
         explained = self.train_explained(*_rows(quantization))
         perplexity = self.train_perplexity(_all_codes(quantization.ids, self.learner.codebook_size))
-        self.log("train/loss", loss, batch_size=len(batch))
-        self.log("train/explained_variance", explained, prog_bar=True, batch_size=len(batch))
-        self.log("train/perplexity", perplexity, prog_bar=True, batch_size=len(batch))
+        metrics = {"train/loss": loss, "train/explained_variance": explained, "train/perplexity": perplexity}
+        self.log_training(metrics, len(batch), shown=("train/explained_variance", "train/perplexity"))
         return loss + 0.0 * self.anchor
 
     def validation_step(self, batch: ImageTextBatch, batch_idx: int) -> None:

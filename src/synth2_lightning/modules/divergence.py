@@ -3,28 +3,33 @@
 import math
 
 from lightning.pytorch import LightningModule, Trainer
-from torch import Tensor
 from torch.distributed.tensor import DTensor
 
+from synth2_lightning.modules.step_status import BatchStatus
 
-def check_finite_loss(module: LightningModule, loss: Tensor) -> None:
-    """Raise on a training loss that is NaN or infinite on any rank; call it on all ranks, before ``backward``.
 
-    ``EarlyStopping(check_finite=True)`` checks only after the optimizer's step.
+def check_batch(module: LightningModule, status: BatchStatus) -> None:
+    """Raise on a batch without a target token, and on a loss that is NaN or infinite on any rank.
 
     Raises:
-        FloatingPointError: If the loss of any rank is not finite.
+        ValueError: On all ranks, if no rank has a target token.
+        FloatingPointError: On all ranks, if the loss of any rank is not finite.
     """
-    trainer, value = module.trainer, float(loss.detach())
+    if status.num_tokens == 0:
+        raise ValueError(
+            f"No caption in the batch of step {status.step} has a target token; expected at least one. Check the data "
+            "for empty captions, or for a prompt that fills the decoder's maximum length."
+        )
+    trainer, value = module.trainer, status.loss
     is_nonfinite = not math.isfinite(value)
-    if not trainer.strategy.reduce_boolean_decision(is_nonfinite, all=False):
+    if not is_nonfinite and math.isfinite(status.loss_sum):
         return
     logged = {name: f"{value:.4g}" for name, value in trainer.callback_metrics.items() if "train/" in name}
     rates = {f"{group['lr']:.4g}" for optimizer in trainer.optimizers for group in optimizer.param_groups}
     raise FloatingPointError(
-        f"The training loss of step {trainer.global_step + 1} is {value:.4g} on process {module.global_rank}"
-        f"{'' if is_nonfinite else ', but not finite on another process'}; expected a finite loss on all. No weight "
-        "was updated with it, and no checkpoint is written. Last logged on this process: "
+        f"The training loss of step {status.step} is {value:.4g} on process {module.global_rank}"
+        f"{'' if is_nonfinite else ', but not finite on another process'}; expected a finite loss on all. No "
+        "checkpoint is written with the weights of that step. Last logged on this process: "
         f"{', '.join(map('='.join, logged.items())) or 'nothing'}. Learning rate: {', '.join(sorted(rates))}. "
         f"{_advice(trainer)}"
     )

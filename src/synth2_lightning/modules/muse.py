@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar, TypedDict, assert_never
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 from torch.nn.functional import cross_entropy
@@ -24,6 +24,7 @@ from synth2_lightning.modules.sharding import choose_precision, full_weights, sh
 from synth2_lightning.nn.maskgit import MaskGit
 from synth2_lightning.nn.masking import sample_mask
 from synth2_lightning.nn.parallel_decoding import SamplingSettings
+from synth2_lightning.nn.transfer import to_device
 from synth2_lightning.nn.unmasking import ConfidenceOrder, UnmaskingOrder
 from synth2_lightning.types import ImageInput, ImageTextBatch, MixedImages, Pixels, TokenLoss, VQTokens
 
@@ -122,13 +123,12 @@ class MuseModule(BaseModule):
     def training_step(self, batch: ImageTextBatch, batch_idx: int) -> Tensor:
         """Return the loss of a batch on randomly masked tokens."""
         tokens = self._tokens(batch.image)
-        uniform = self.sample_rows(len(batch), 2 + self.network.num_tokens).to(self.device)
+        uniform = self.sample_rows(len(batch), 2 + self.network.num_tokens)
         drop_text, mask = uniform[:, 0] < self.text_dropout, sample_mask(uniform[:, 1:])
-        losses, accuracy = self._masked_loss(tokens, batch.captions, mask, drop_text, self.label_smoothing)
-        loss, mean = self.mean_over_ranks(TokenLoss(losses.sum(1), mask.sum(1)))
-        self.log("train/loss", mean, prog_bar=True, batch_size=len(batch))
-        self.log("train/accuracy", accuracy, prog_bar=True, batch_size=len(batch))
-        self.log("train/text_dropped", drop_text.float().mean(), batch_size=len(batch))
+        losses, counts, accuracy = self._masked_loss(tokens, batch.captions, mask, drop_text, self.label_smoothing)
+        loss, mean = self.mean_over_ranks(TokenLoss(losses.sum(1), counts))
+        metrics = {"train/loss": mean, "train/accuracy": accuracy, "train/text_dropped": drop_text.float().mean()}
+        self.log_training(metrics, len(batch), shown=("train/loss", "train/accuracy"))
         self._log_bins(losses.detach(), mask)
         return loss
 
@@ -155,9 +155,9 @@ class MuseModule(BaseModule):
         real = self._tokens(batch.image)
         seeds = [_seed(key) for key in batch.keys]
         uniform = [torch.rand(1 + self.network.num_tokens, generator=torch.Generator().manual_seed(s)) for s in seeds]
-        mask = sample_mask(torch.stack(uniform)).to(self.device)
-        losses, accuracy = self._masked_loss(real, batch.captions, mask, torch.zeros_like(mask[:, 0]), 0.0)
-        self.token_loss.update(batch.keys, TokenLoss(losses.sum(1), mask.sum(1)))
+        mask = sample_mask(torch.stack(uniform))
+        losses, counts, accuracy = self._masked_loss(real, batch.captions, mask, torch.zeros_like(mask[:, 0]), 0.0)
+        self.token_loss.update(batch.keys, TokenLoss(losses.sum(1), counts))
         generated = sample_tokens(
             self.network, self.tokenizer, self.text_encoder, batch.captions, seeds, self.sampling, self.order
         )
@@ -192,13 +192,19 @@ class MuseModule(BaseModule):
         mask: Bool[Tensor, "batch tokens"],
         drop_text: Bool[Tensor, " batch"],
         label_smoothing: float,
-    ) -> tuple[Float[Tensor, "batch tokens"], Float[Tensor, ""]]:
-        """Return the loss per masked token (nats, mean over levels; 0 where not masked), and the accuracy."""
+    ) -> tuple[Float[Tensor, "batch tokens"], Int[Tensor, " batch"], Float[Tensor, ""]]:
+        """Return loss per masked token (nats, mean over levels; 0 elsewhere), their number per image, and accuracy.
+
+        ``mask`` and ``drop_text`` are on the host: the number of masked tokens determines the shapes on the device.
+        """
+        device = tokens.ids.device
+        positions = to_device(mask.flatten().nonzero().squeeze(1), device)
+        mask, drop_text = to_device(mask, device), to_device(drop_text, device)
         with torch.no_grad():
             embeddings = self.tokenizer.embed_tokens(tokens)
         text = self.network.encode_text(*self.text_encoder.encode(captions), drop_text)
-        states = self.network(embeddings, mask, text)[mask]
-        targets = tokens.ids[mask]
+        states = self.network(embeddings, mask, text).flatten(0, 1).index_select(0, positions)
+        targets = tokens.ids.flatten(0, 1).index_select(0, positions)
         losses, hits = [], []
         for level in range(self.network.num_levels):
             logits = self.network.level_logits(states, targets[:, :level]).float()
@@ -206,16 +212,17 @@ class MuseModule(BaseModule):
             losses.append(cross_entropy(logits, target, reduction="none", label_smoothing=label_smoothing))
             hits.append(logits.detach().argmax(-1) == target)
         mean = torch.stack(losses).mean(0)
-        return mean.new_zeros(mask.shape).masked_scatter(mask, mean), torch.stack(hits).float().mean()
+        scattered = mean.new_zeros(mask.shape).masked_scatter(mask, mean)
+        return scattered, mask.sum(1), torch.stack(hits).float().mean()
 
     def _log_bins(self, losses: Float[Tensor, "batch tokens"], mask: Bool[Tensor, "batch tokens"]) -> None:
         counts = mask.sum(1)
         bins = (counts / mask.shape[1] * _NUM_BINS).ceil().long() - 1
         for number in range(_NUM_BINS):
-            rows = bins == number
-            if rows.any():
-                value = losses[rows].sum() / counts[rows].sum()
-                self.log(f"train/loss_masked_{100 * (number + 1) // _NUM_BINS}", value, batch_size=int(rows.sum()))
+            rows = (bins == number).nonzero().squeeze(1)
+            if len(rows):
+                value = losses.index_select(0, to_device(rows, losses.device)).sum() / int(counts[rows].sum())
+                self.log(f"train/loss_masked_{100 * (number + 1) // _NUM_BINS}", value, batch_size=len(rows))
 
     def _pool(self, tokens: VQTokens) -> Float[Tensor, "batch dim"]:
         return self.tokenizer.embed_tokens(tokens).float().mean(1)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, Strategy
+from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, FSDPStrategy, Strategy
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import (
@@ -17,6 +17,7 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from synth2_lightning.compat.lightning import is_multiprocessing
+from synth2_lightning.compat.torch import keep_buffers
 
 SPAWNED_PROCESSES = (
     "The strategy starts processes by spawn or fork (ddp_spawn, ddp_fork, ddp_notebook), whose trained weights are "
@@ -78,7 +79,7 @@ def shard_frozen(part: nn.Module, mesh: DeviceMesh) -> None:
 
 
 def ignore_frozen(module: nn.Module, strategy: Strategy) -> None:
-    """Exclude frozen weights from FSDP1, and make weights contiguous for DeepSpeed.
+    """Exclude buffers from DDP and frozen weights from FSDP1, and make weights contiguous for DeepSpeed.
 
     FSDP1 would require frozen weights in checkpoints, and DeepSpeed does not support ``channels_last``. Under other
     strategies the function has no effect. Call it before the strategy wraps the module.
@@ -91,6 +92,9 @@ def ignore_frozen(module: nn.Module, strategy: Strategy) -> None:
     elif isinstance(strategy, DeepSpeedStrategy):
         for weight in module.parameters():
             weight.data = weight.data.clone(memory_format=torch.contiguous_format)
+    elif isinstance(strategy, DDPStrategy):  # after DeepSpeedStrategy, its subclass
+        # They are constants, or averages over all ranks, or running statistics, of which rank 0's are saved.
+        keep_buffers(module)
 
 
 def check_matrix_optimizer(optimizer: Optimizer, strategy: Strategy) -> None:

@@ -98,10 +98,10 @@ class TokenizerModule(BaseModule):
         """Return the loss; log its terms, the codebook perplexity, and the number of re-initialized codes."""
         reconstruction = self.tokenizer.reconstruct(get_pixels(batch, "TokenizerModule"))
         losses = self.compute_losses(reconstruction)
-        for name, value in losses.items():
-            self.log(f"train/{name}", value.detach(), prog_bar=name == "loss", batch_size=len(batch))
-        self.log("train/perplexity", self.train_perplexity(reconstruction.ids), prog_bar=True, batch_size=len(batch))
-        self.log("train/revived_codes", float(reconstruction.num_revived), batch_size=len(batch))
+        metrics: dict[str, Tensor | float] = {f"train/{name}": value.detach() for name, value in losses.items()}
+        metrics["train/perplexity"] = self.train_perplexity(reconstruction.ids)
+        metrics["train/revived_codes"] = float(reconstruction.num_revived)
+        self.log_training(metrics, len(batch), shown=("train/loss", "train/perplexity"))
         return losses["loss"]
 
     def validation_step(self, batch: ImageTextBatch, batch_idx: int) -> ReconstructionOutput:

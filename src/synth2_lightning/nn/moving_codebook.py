@@ -1,6 +1,7 @@
 """Codebook trained by exponential moving averages (van den Oord et al., arXiv 1711.00937, appendix A.1)."""
 
 import math
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -76,6 +77,9 @@ class MovingCodebook(nn.Module):
         self.register_buffer("cluster_size", torch.ones(num_codes))
         self.register_buffer("initted", torch.tensor(False))
         self.register_buffer("num_batches", torch.tensor(0))
+        # Of `initted` on the host, so that a step does not read it from the device; None after loading a state.
+        self._is_started: bool | None = None
+        self.register_load_state_dict_post_hook(_forget)  # type: ignore[no-untyped-call]
 
     def forward(
         self, inputs: Float[Tensor, "vectors dim"]
@@ -87,11 +91,13 @@ class MovingCodebook(nn.Module):
         """
         inputs = spherical(inputs)
         values = inputs.detach().float()
-        if self.training and not self.initted:
+        if self._is_started is None:
+            self._is_started = bool(self.initted)
+        if self.training and not self._is_started:
             self.num_batches += 1
             if self.num_batches > self.num_free_batches:
                 self._start(values)
-        if not self.initted:
+        if not self._is_started:
             return inputs, torch.zeros(len(inputs), dtype=torch.long, device=inputs.device)
         distances, ids = torch.cdist(values, self.embed).min(dim=1)
         codes = self.embed[ids].to(inputs.dtype)
@@ -110,14 +116,16 @@ class MovingCodebook(nn.Module):
         self.embed.copy_(_of_first_process(vectors))
         self.embed_avg.copy_(self.embed)
         self.initted.fill_(True)
+        self._is_started = True
 
     @torch.no_grad()
     def _follow(self, values: Float[Tensor, "vectors dim"], ids: Int[Tensor, " vectors"]) -> None:
         counts = torch.zeros_like(self.cluster_size).index_add_(0, ids, torch.ones_like(values[:, 0]))
         sums = torch.zeros_like(self.embed_avg).index_add_(0, ids, values)
         if distributed.is_initialized():
-            distributed.all_reduce(counts)
-            distributed.all_reduce(sums)
+            both = torch.cat([counts[:, None], sums], dim=1)
+            distributed.all_reduce(both)
+            counts, sums = both[:, 0], both[:, 1:]
         self.cluster_size.lerp_(counts, 1 - self.decay)
         self.embed_avg.lerp_(sums, 1 - self.decay)
         self.embed.copy_(spherical(self.embed_avg))
@@ -133,6 +141,10 @@ class MovingCodebook(nn.Module):
         cluster_size = 2 * self.revival_threshold  # several steps until it can fall below the threshold again
         self.cluster_size[unused] = cluster_size
         self.embed_avg[unused] = self.embed[unused] * cluster_size
+
+
+def _forget(codebook: MovingCodebook, _: Any) -> None:
+    codebook._is_started = None
 
 
 def spherical(vectors: Float[Tensor, "vectors dim"]) -> Float[Tensor, "vectors dim"]:

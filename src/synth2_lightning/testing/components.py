@@ -21,6 +21,7 @@ from synth2_lightning.interfaces import (
     Resampler,
     TextEncoder,
 )
+from synth2_lightning.nn.transfer import to_device
 from synth2_lightning.types import (
     Completion,
     GenerationSettings,
@@ -285,5 +286,5 @@ class TinyTextEncoder(TextEncoder):
                 raise ValueError(f"The caption {text!r} has no word; expected at least one.")
         rows = [[crc32(word.encode()) % len(self.vectors) for word in text.split()] for text in texts]
         ids = pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=-1)
-        ids = ids.to(self.vectors.device)
+        ids = to_device(ids, self.vectors.device)
         return self.vectors[ids], ids >= 0

@@ -18,8 +18,8 @@ class Pixels:
         return len(self.values)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Pixels":
-        """Move to a device."""
-        return replace(self, values=self.values.to(device, non_blocking=non_blocking))
+        """Move to a device; page-locked memory is copied to a GPU without waiting."""
+        return replace(self, values=self.values.to(device, non_blocking=non_blocking or self.values.is_pinned()))
 
     def pin_memory(self) -> "Pixels":
         """Copy to page-locked memory."""
@@ -42,8 +42,8 @@ class VQTokens:
         return len(self.ids)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "VQTokens":
-        """Move to a device."""
-        return replace(self, ids=self.ids.to(device, non_blocking=non_blocking))
+        """Move to a device; page-locked memory is copied to a GPU without waiting."""
+        return replace(self, ids=self.ids.to(device, non_blocking=non_blocking or self.ids.is_pinned()))
 
     def pin_memory(self) -> "VQTokens":
         """Copy to page-locked memory."""
