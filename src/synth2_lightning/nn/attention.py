@@ -1,7 +1,8 @@
 """Multi-head attention."""
 
+import torch
 from einops import rearrange
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -71,7 +72,17 @@ class CrossAttention(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Bidirectional multi-head self-attention without biases, with normalized queries and keys."""
+    """Bidirectional multi-head self-attention without biases, with normalized queries and keys.
+
+    Example:
+        >>> import torch
+        >>> attention, states = SelfAttention(32, num_heads=2), torch.randn(3, 5, 32)
+        >>> kept, positions = torch.zeros(2, 3, 5, 32), torch.arange(5).expand(3, -1)
+        >>> output = attention(states, kept, positions)
+        >>> last = attention(states[:, -2:], kept, positions[:, -2:])
+        >>> torch.allclose(last, output[:, -2:], atol=1e-6)
+        True
+    """
 
     def __init__(self, width: int, num_heads: int) -> None:
         super().__init__()
@@ -81,10 +92,27 @@ class SelfAttention(nn.Module):
         self.k_norm = RMSNorm(width // num_heads)
         self.to_out = nn.Linear(width, width, bias=False)
 
-    def forward(self, states: Float[Tensor, "batch tokens width"]) -> Float[Tensor, "batch tokens width"]:
-        """Return the attention output."""
+    def forward(
+        self,
+        states: Float[Tensor, "batch tokens width"],
+        kept: Float[Tensor, "2 batch all_tokens width"] | None = None,
+        positions: Int[Tensor, "batch tokens"] | None = None,
+    ) -> Float[Tensor, "batch tokens width"]:
+        """Return the attention output.
+
+        Args:
+            states: All tokens of a sequence; with ``positions``, some of them.
+            kept: Keys and values of all tokens. Those at ``positions`` are replaced, and attention is over all.
+            positions: Distinct positions of the tokens in their sequence.
+        """
         qkv = rearrange(self.to_qkv(states), "b n (three h c) -> three b h n c", three=3, h=self.num_heads)
         queries, keys, values = qkv
-        heads = scaled_dot_product_attention(self.q_norm(queries), self.k_norm(keys), values)
+        keys = self.k_norm(keys)
+        if kept is not None and positions is not None:
+            rows = torch.arange(len(states), device=states.device)[:, None]
+            for old, new in zip(kept, (keys, values), strict=True):
+                old[rows, positions] = rearrange(new, "b h n c -> b n (h c)")
+            keys, values = rearrange(kept, "two b n (h c) -> two b h n c", h=self.num_heads)
+        heads = scaled_dot_product_attention(self.q_norm(queries), keys, values)
         output: Tensor = self.to_out(rearrange(heads, "b h n c -> b n (h c)"))
         return output

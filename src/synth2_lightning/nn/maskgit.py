@@ -127,6 +127,8 @@ class MaskGit(nn.Module):
         embeddings: Float[Tensor, "batch tokens dim"],
         mask: Bool[Tensor, "batch tokens"],
         *texts: TextKeyValues,
+        kept: Float[Tensor, "layers 2 states all_tokens width"] | None = None,
+        positions: Int[Tensor, "batch tokens"] | None = None,
     ) -> Float[Tensor, "states tokens width"]:
         """Return hidden states of shape (batch, tokens, width), the input of :meth:`level_logits`.
 
@@ -135,13 +137,20 @@ class MaskGit(nn.Module):
             mask: True where the token is masked.
             texts: Output of :meth:`encode_text`. With several, each image is conditioned on each, and the results are
                 concatenated along the batch.
+            kept: Keys and values of the self-attention for all tokens; those of the given tokens are replaced.
+            positions: Raster positions of the given tokens, if they are not all. The others take part in attention by
+                their ``kept`` keys and values.
         """
         states = self.input_proj(embeddings)
         states = torch.where(mask[..., None], self.mask_token.to(states.dtype), states)
-        states = states + (self.row_embeddings + self.column_embeddings).flatten(0, 1).to(states.dtype)
-        states = torch.cat([states] * len(texts)) if len(texts) > 1 else states
+        places = (self.row_embeddings + self.column_embeddings).flatten(0, 1).to(states.dtype)
+        states = states + (places if positions is None else places[positions])
+        if len(texts) > 1:
+            states = torch.cat([states] * len(texts))
+            positions = torch.cat([positions] * len(texts)) if positions is not None else None
         for number, layer in enumerate(self.layers):
-            states = layer(states, [(*text.keys_values[number], text.mask) for text in texts])
+            attended = [(*text.keys_values[number], text.mask) for text in texts]
+            states = layer(states, attended, None if kept is None else kept[number], positions)
         normed: Tensor = self.norm(states)
         return normed
 
@@ -175,15 +184,21 @@ class MaskGitLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(
-        self, states: Float[Tensor, "states tokens width"], texts: Sequence[tuple[Tensor, Tensor, Tensor]]
+        self,
+        states: Float[Tensor, "states tokens width"],
+        texts: Sequence[tuple[Tensor, Tensor, Tensor]],
+        kept: Float[Tensor, "2 states all_tokens width"] | None = None,
+        positions: Int[Tensor, "states tokens"] | None = None,
     ) -> Float[Tensor, "states tokens width"]:
         """Apply the layer.
 
         Args:
             states: Hidden states; equal chunks along the batch, one for each of the texts.
             texts: Keys, values and mask of each text.
+            kept: Keys and values of the self-attention for all tokens, to update.
+            positions: Positions of the tokens, if they are not all.
         """
-        states = states + self.dropout(self.self_attn(self.norm1(states)))
+        states = states + self.dropout(self.self_attn(self.norm1(states), kept, positions))
         parts = zip(states.chunk(len(texts)), texts, strict=True)
         attended = [part + self.dropout(self._attend_to_text(part, *text)) for part, text in parts]
         states = torch.cat(attended) if len(attended) > 1 else attended[0]
