@@ -71,18 +71,46 @@ class CrossAttention(nn.Module):
         return queries
 
 
-class SelfAttention(nn.Module):
-    """Bidirectional multi-head self-attention without biases, with normalized queries and keys.
+class KeyValueCache:
+    """Keys and values of all tokens of a self-attention, some of which are replaced in later calls.
 
     Example:
         >>> import torch
-        >>> attention, states = SelfAttention(32, num_heads=2), torch.randn(3, 5, 32)
-        >>> kept, positions = torch.zeros(2, 3, 5, 32), torch.arange(5).expand(3, -1)
-        >>> output = attention(states, kept, positions)
-        >>> last = attention(states[:, -2:], kept, positions[:, -2:])
-        >>> torch.allclose(last, output[:, -2:], atol=1e-6)
+        >>> attention, states, cache = SelfAttention(32, num_heads=2), torch.randn(3, 5, 32), KeyValueCache()
+        >>> output = attention(states, cache)
+        >>> last = attention(states[:, 3:], cache, torch.tensor([[3, 4]] * 3))
+        >>> torch.allclose(last, output[:, 3:], atol=1e-6)
         True
     """
+
+    def __init__(self) -> None:
+        self._kept: tuple[Tensor, ...] = ()
+
+    def replace(
+        self,
+        keys: Float[Tensor, "batch heads tokens channels"],
+        values: Float[Tensor, "batch heads tokens channels"],
+        positions: Int[Tensor, "batch tokens"] | None = None,
+    ) -> tuple[Float[Tensor, "batch heads all channels"], Float[Tensor, "batch heads all channels"]]:
+        """Replace keys and values, and return those of all tokens.
+
+        Args:
+            keys: Of some tokens; those of the first sequences, if there are fewer of them than before.
+            values: Of the same tokens.
+            positions: Distinct positions of these tokens; without it, they are all tokens.
+        """
+        if positions is None:
+            self._kept = keys, values
+            return keys, values
+        rows = torch.arange(len(positions), device=positions.device)[:, None]
+        kept_keys, kept_values = (old[: len(positions)] for old in self._kept)
+        for old, new in ((kept_keys, keys), (kept_values, values)):
+            old.transpose(1, 2)[rows, positions] = new.transpose(1, 2)
+        return kept_keys, kept_values
+
+
+class SelfAttention(nn.Module):
+    """Bidirectional multi-head self-attention without biases, with normalized queries and keys."""
 
     def __init__(self, width: int, num_heads: int) -> None:
         super().__init__()
@@ -95,24 +123,21 @@ class SelfAttention(nn.Module):
     def forward(
         self,
         states: Float[Tensor, "batch tokens width"],
-        kept: Float[Tensor, "2 batch all_tokens width"] | None = None,
+        cache: KeyValueCache | None = None,
         positions: Int[Tensor, "batch tokens"] | None = None,
     ) -> Float[Tensor, "batch tokens width"]:
         """Return the attention output.
 
         Args:
             states: All tokens of a sequence; with ``positions``, some of them.
-            kept: Keys and values of all tokens. Those at ``positions`` are replaced, and attention is over all.
-            positions: Distinct positions of the tokens in their sequence.
+            cache: Receives the keys and values.
+            positions: Positions of the tokens, which attend to all tokens in the cache.
         """
         qkv = rearrange(self.to_qkv(states), "b n (three h c) -> three b h n c", three=3, h=self.num_heads)
         queries, keys, values = qkv
         keys = self.k_norm(keys)
-        if kept is not None and positions is not None:
-            rows = torch.arange(len(states), device=states.device)[:, None]
-            for old, new in zip(kept, (keys, values), strict=True):
-                old[rows, positions] = rearrange(new, "b h n c -> b n (h c)")
-            keys, values = rearrange(kept, "two b n (h c) -> two b h n c", h=self.num_heads)
+        if cache is not None:
+            keys, values = cache.replace(keys, values, positions)
         heads = scaled_dot_product_attention(self.q_norm(queries), keys, values)
         output: Tensor = self.to_out(rearrange(heads, "b h n c -> b n (h c)"))
         return output

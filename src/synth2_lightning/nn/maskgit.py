@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import gelu
 
-from synth2_lightning.nn.attention import CrossAttention, SelfAttention
+from synth2_lightning.nn.attention import CrossAttention, KeyValueCache, SelfAttention
 from synth2_lightning.nn.normalization import RMSNorm
 
 
@@ -127,7 +127,7 @@ class MaskGit(nn.Module):
         embeddings: Float[Tensor, "batch tokens dim"],
         mask: Bool[Tensor, "batch tokens"],
         *texts: TextKeyValues,
-        kept: Float[Tensor, "layers 2 states all_tokens width"] | None = None,
+        caches: Sequence[KeyValueCache] = (),
         positions: Int[Tensor, "batch tokens"] | None = None,
     ) -> Float[Tensor, "states tokens width"]:
         """Return hidden states of shape (batch, tokens, width), the input of :meth:`level_logits`.
@@ -137,9 +137,9 @@ class MaskGit(nn.Module):
             mask: True where the token is masked.
             texts: Output of :meth:`encode_text`. With several, each image is conditioned on each, and the results are
                 concatenated along the batch.
-            kept: Keys and values of the self-attention for all tokens; those of the given tokens are replaced.
-            positions: Raster positions of the given tokens, if they are not all. The others take part in attention by
-                their ``kept`` keys and values.
+            caches: Receive the keys and values of each layer's self-attention.
+            positions: Raster positions of the tokens, if they are not all. They attend to the others by the keys and
+                values in the caches.
         """
         states = self.input_proj(embeddings)
         states = torch.where(mask[..., None], self.mask_token.to(states.dtype), states)
@@ -150,7 +150,7 @@ class MaskGit(nn.Module):
             positions = torch.cat([positions] * len(texts)) if positions is not None else None
         for number, layer in enumerate(self.layers):
             attended = [(*text.keys_values[number], text.mask) for text in texts]
-            states = layer(states, attended, None if kept is None else kept[number], positions)
+            states = layer(states, attended, caches[number] if caches else None, positions)
         normed: Tensor = self.norm(states)
         return normed
 
@@ -187,7 +187,7 @@ class MaskGitLayer(nn.Module):
         self,
         states: Float[Tensor, "states tokens width"],
         texts: Sequence[tuple[Tensor, Tensor, Tensor]],
-        kept: Float[Tensor, "2 states all_tokens width"] | None = None,
+        cache: KeyValueCache | None = None,
         positions: Int[Tensor, "states tokens"] | None = None,
     ) -> Float[Tensor, "states tokens width"]:
         """Apply the layer.
@@ -195,10 +195,10 @@ class MaskGitLayer(nn.Module):
         Args:
             states: Hidden states; equal chunks along the batch, one for each of the texts.
             texts: Keys, values and mask of each text.
-            kept: Keys and values of the self-attention for all tokens, to update.
+            cache: Keys and values of the self-attention.
             positions: Positions of the tokens, if they are not all.
         """
-        states = states + self.dropout(self.self_attn(self.norm1(states), kept, positions))
+        states = states + self.dropout(self.self_attn(self.norm1(states), cache, positions))
         parts = zip(states.chunk(len(texts)), texts, strict=True)
         attended = [part + self.dropout(self._attend_to_text(part, *text)) for part, text in parts]
         states = torch.cat(attended) if len(attended) > 1 else attended[0]
