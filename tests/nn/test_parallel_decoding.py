@@ -136,18 +136,18 @@ def test_unconditional_states_are_computed_in_guided_steps_only(monkeypatch: pyt
     assert sizes[5:] == [(1, 16), *[(2, 16)] * 4]
 
 
-@pytest.mark.parametrize("order", [ConfidenceOrder(), HaltonOrder()])
-def test_steps_between_full_ones_compute_what_they_and_the_last_step_unmask(
-    order: UnmaskingOrder, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("order", "candidates"), [(ConfidenceOrder(), (14, 11)), (HaltonOrder(), (3, 5))])
+def test_steps_between_full_ones_compute_candidates_and_what_the_last_step_unmasked(
+    order: UnmaskingOrder, candidates: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     studio = Studio()
     sizes = spy_on_sizes(studio, monkeypatch)
-    ids = studio.draw(SamplingSettings(num_steps=4, full_every=3), order)  # 2, 3, 5 and 6 tokens
-    assert sizes == [(1, 16), (1, 5), (1, 8), (1, 16)]
+    ids = studio.draw(SamplingSettings(num_steps=4, full_every=3), order)  # unmask 2, 3, 5 and 6 tokens
+    assert sizes == [(1, 16), (1, candidates[0] + 2), (1, candidates[1] + 3), (1, 16)]
     assert len(set(ids.flatten().tolist())) > 4
     # The step in which guidance starts is a full one, because there are no unconditional keys and values yet.
     studio.draw(SamplingSettings(num_steps=4, full_every=4, guidance=(2.0, 2.0), guided=(0.5, 1.0)), order)
-    assert sizes[4:] == [(1, 16), (1, 5), (2, 16), (2, 11)]
+    assert sizes[4:] == [(1, 16), (1, candidates[0] + 2), (2, 16), (2, 11)]
 
 
 def test_steps_between_full_ones_equal_full_ones_where_no_other_token_has_changed() -> None:

@@ -3,7 +3,8 @@
 For speed, the keys and values of the text are computed once per caption; the conditional and unconditional states of
 guidance run in one batch and are combined before the heads; the unconditional states are computed only in steps with
 guidance; the heads are evaluated at candidates only, in chunks of bounded memory; the tokens of a step are written in
-place; and steps between full ones compute few tokens (ReCAP, arXiv 2505.19089). No step waits for the device.
+place; and steps between full ones do not compute settled tokens again (ReCAP, arXiv 2505.19089). No step waits for the
+device.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,10 +35,9 @@ class SamplingSettings:
             section 2.7). 0 disables it and halves the computation. MUSE increases it over the steps.
         guided: First and last progress of the steps with guidance, from 0 at the first step to 1 at the last
             (Kynkäänniemi et al., arXiv 2404.07724). The computation of the other steps is halved.
-        full_every: Period of the steps that compute all tokens. The steps between them unmask the tokens that were next
-            in the order of the last full step. They compute these tokens and those that the step before unmasked, and
-            attend to the others by their previous keys and values (ReCAP, arXiv 2505.19089). 1 computes all tokens in
-            each step.
+        full_every: Period of the steps that compute all tokens. The steps between them compute the candidates and the
+            tokens that the step before unmasked, and attend to the others by their previous keys and values (ReCAP,
+            arXiv 2505.19089). 1 computes all tokens in each step.
         temperature: Divides the logits of the codes.
         top_k: Sample from the k most likely codes; ``None`` samples from all.
 
@@ -119,13 +119,11 @@ def decode_in_parallel(
     masked = order.start(network.grid).to(uniform.device).expand(len(text), -1)
     for step, num_left in enumerate(count_masked(network.num_tokens, settings.num_steps)):
         num_unmasked = masked.shape[1] - num_left
-        is_full = step % settings.full_every == 0
-        num_candidates = order.num_candidates(masked.shape[1], num_unmasked) if is_full else num_unmasked
-        candidates, rest = masked.tensor_split([num_candidates], dim=1)
+        candidates, rest = masked.tensor_split([order.num_candidates(masked.shape[1], num_unmasked)], dim=1)
         noise = _at(uniform[:, step], candidates)
         guidance, temperature = settings.at(step / max(1, settings.num_steps - 1))
         texts = (text, null_text) if guidance and null_text else (text,)
-        states = canvas.predict(texts, candidates, is_full)
+        states = canvas.predict(texts, candidates, is_full=step % settings.full_every == 0)
         # The heads are linear and the level embeddings equal for all texts: guidance of states is guidance of logits.
         states = torch.lerp(states[1], states[0], 1 + guidance) if len(states) == 2 else states[0]
         ids, log_probabilities = _sample(network, states, noise, temperature, settings.top_k)
