@@ -72,13 +72,14 @@ class CrossAttention(nn.Module):
 
 
 class KeyValueCache:
-    """Keys and values of all tokens of a self-attention, some of which are replaced in later calls.
+    """Keys and values of all tokens of a self-attention, some of which are replaced in later calls; without gradients.
 
     Example:
         >>> import torch
         >>> attention, states, cache = SelfAttention(32, num_heads=2), torch.randn(3, 5, 32), KeyValueCache()
-        >>> output = attention(states, cache)
-        >>> last = attention(states[:, 3:], cache, torch.tensor([[3, 4]] * 3))
+        >>> with torch.no_grad():
+        ...     output = attention(states, cache)
+        ...     last = attention(states[:, 3:], cache, torch.tensor([[3, 4]] * 3))
         >>> torch.allclose(last, output[:, 3:], atol=1e-6)
         True
     """
