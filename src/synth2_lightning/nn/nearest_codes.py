@@ -49,4 +49,5 @@ def _quantize(
 
 
 def _chunk(vectors: Float[Tensor, "vectors dim"], num_codes: int) -> tuple[Tensor, ...]:
-    return vectors.split(max(1, MAX_DISTANCES // num_codes))
+    chunks: tuple[Tensor, ...] = vectors.split(max(1, MAX_DISTANCES // num_codes))
+    return chunks

@@ -188,8 +188,9 @@ def _sample(
 ) -> tuple[Int[Tensor, "batch positions levels"], Float[Tensor, "batch positions"]]:
     """Sample codes in chunks of tokens; return their log-probabilities, too."""
     num_rows = max(1, MAX_LOGITS // network.codebook_size)
-    chunks = zip(*(rows.flatten(0, 1).split(num_rows) for rows in (states, noise)), strict=True)
-    ids, log_probabilities = zip(*(_sample_rows(network, *rows, temperature, top_k) for rows in chunks), strict=True)
+    chunks = zip(states.flatten(0, 1).split(num_rows), noise.flatten(0, 1).split(num_rows), strict=True)
+    sampled = [_sample_rows(network, rows, numbers, temperature, top_k) for rows, numbers in chunks]
+    ids, log_probabilities = zip(*sampled, strict=True)
     return torch.cat(ids).view(*states.shape[:2], -1), torch.cat(log_probabilities).view(states.shape[:2])
 
 
