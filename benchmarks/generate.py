@@ -1,14 +1,16 @@
 """Throughput of MuseGenerator in images per second, against two generators of the same size and against bare matmuls.
 
-Ours is :class:`~synth2_lightning.generators.muse.MuseGenerator` as built from a run file. Baselines: diffusers'
+Ours is :class:`~synth2_lightning.generators.muse.MuseGenerator` with the sampling of ``configs/synthesize.yaml``, and,
+as ``ours_full``, the same steps with all tokens and guidance computed in each of them. Baselines: diffusers'
 UVit2DModel in the loop of AmusedPipeline with its scheduler (aMUSEd with a quarter of every width), and
-muse-maskgit-pytorch's ``MaskGit.generate``. All three generate 16 x 16 tokens of 8,192 codes in 12 steps with guidance,
-from 77 precomputed text embeddings of width 768, with random weights in the same precision and numbers of parameters
-within 5 %. They alternate in one process; ratios are medians over the rounds. Architectures differ in operations per
-parameter, so the FLOPs per image are reported as well.
+muse-maskgit-pytorch's ``MaskGit.generate``. All generate 16 x 16 tokens of 8,192 codes in the same number of steps,
+with guidance, from 77 precomputed text embeddings of width 768, with random weights in the same precision and numbers
+of parameters within 5 %. They alternate in one process; ratios are medians over the rounds. Architectures differ in
+operations per parameter, so the FLOPs per image are reported as well. ``read_back.py`` measures what the work that is
+left out does to the tokens.
 
 ``matmul_fraction`` compares ours with bare ``torch.matmul`` calls of the same sizes and number: FLOP/s of ``generate``
-over FLOP/s of these calls.
+over FLOP/s of these calls. ``operations`` are the fractions of the time of ours in the operations that take most of it.
 
     python benchmarks/generate.py --quick
     python benchmarks/generate.py --threads 2 --dtype bfloat16
@@ -18,17 +20,21 @@ import argparse
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from math import prod
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+import yaml
 from torch import Tensor, nn
+from torch.profiler import profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from report import report
+from synth2_lightning.cli.run_files import run_file_folder
 from synth2_lightning.generators.muse import MuseGenerator, save_generator
 from synth2_lightning.interfaces import TextEncoder
 from synth2_lightning.nn.maskgit import MaskGit
@@ -37,11 +43,31 @@ from synth2_lightning.testing import TinyImageTokenizer
 
 SIDE, CODES, CODE_DIM = 16, 8192, 64
 TEXT_LENGTH, TEXT_DIM = 77, 768  # of CLIP's text encoder, as in aMUSEd
-WIDTH, HEAD_DIM = 512, 64
-STEPS, GUIDANCE = 12, 3.0
+HEAD_DIM = 64
 TOLERANCE = 0.05  # of the number of parameters
 
 Generate = Callable[[], object]
+
+
+class Size(NamedTuple):
+    """Size of the networks; the last two make the numbers of parameters nearly equal.
+
+    Args:
+        width: Width of ours and of muse-maskgit-pytorch's; twice that of diffusers'.
+        diffusers_mlp: Inner width of the MLPs of diffusers', in quarters of its width.
+        muse_depth: Layers of muse-maskgit-pytorch's; ours has 8.
+    """
+
+    width: int = 512
+    diffusers_mlp: int = 11
+    muse_depth: int = 7
+
+
+def read_sampling() -> SamplingSettings:
+    """Return the sampling of the run file of synthesis."""
+    run = yaml.safe_load((run_file_folder() / "synthesize.yaml").read_text())
+    arguments = run["model"]["init_args"]["generator"]["init_args"]["sampling"]
+    return SamplingSettings(**{name: tuple(v) if isinstance(v, list) else v for name, v in arguments.items()})
 
 
 class RandomCodebook(TinyImageTokenizer):
@@ -69,12 +95,12 @@ class PreparedText(TextEncoder):
         return embeddings, torch.ones(embeddings.shape[:2], dtype=torch.bool)
 
 
-def make_ours(text: Tensor, folder: Path) -> tuple[Generate, nn.Module]:
+def make_ours(text: Tensor, folder: Path, size: Size, sampling: SamplingSettings) -> tuple[Generate, nn.Module]:
     """Return our generator, saved and loaded."""
     tokenizer, text_encoder = RandomCodebook(), PreparedText(text)
-    network = MaskGit(CODE_DIM, CODES, 1, (SIDE, SIDE), TEXT_DIM, width=WIDTH, depth=8, num_heads=WIDTH // HEAD_DIM)
+    num_heads = size.width // HEAD_DIM
+    network = MaskGit(CODE_DIM, CODES, 1, (SIDE, SIDE), TEXT_DIM, width=size.width, depth=8, num_heads=num_heads)
     save_generator(folder, network, text_encoder, tokenizer.codebook)
-    sampling = SamplingSettings(num_steps=STEPS, guidance=(GUIDANCE - 1, GUIDANCE - 1))
     generator = MuseGenerator(str(folder), tokenizer, text_encoder, sampling)
     generator.load()
     generator.to(text.dtype)
@@ -82,11 +108,11 @@ def make_ours(text: Tensor, folder: Path) -> tuple[Generate, nn.Module]:
     return lambda: generator.generate(captions, seeds), generator.network
 
 
-def make_diffusers(text: Tensor) -> tuple[Generate, nn.Module]:
+def make_diffusers(text: Tensor, size: Size, sampling: SamplingSettings) -> tuple[Generate, nn.Module]:
     """Return a small version of aMUSEd's transformer, in the loop of its pipeline."""
     from diffusers import AmusedScheduler, UVit2DModel
 
-    width = 256
+    width, guidance = size.width // 2, 1 + sampling.guidance[0]
     network = UVit2DModel(
         hidden_size=width,
         cond_embed_dim=TEXT_DIM,
@@ -94,8 +120,8 @@ def make_diffusers(text: Tensor) -> tuple[Generate, nn.Module]:
         in_channels=width * 3 // 4,
         block_out_channels=width * 3 // 4,
         block_num_heads=3,
-        num_attention_heads=4,
-        intermediate_size=width * 11 // 4,
+        num_attention_heads=width // HEAD_DIM,
+        intermediate_size=width * size.diffusers_mlp // 4,
         sample_size=SIDE,
     )
     network.requires_grad_(False).eval().to(text.dtype)
@@ -107,17 +133,17 @@ def make_diffusers(text: Tensor) -> tuple[Generate, nn.Module]:
     @torch.no_grad()
     def generate() -> Tensor:
         ids = torch.full((len(text), SIDE, SIDE), CODES)
-        scheduler.set_timesteps(STEPS)
+        scheduler.set_timesteps(sampling.num_steps)
         for step in scheduler.timesteps:
             logits = network(torch.cat([ids] * 2), hidden, pooled, conditions)
             null, conditional = logits.chunk(2)
-            ids = scheduler.step(null + GUIDANCE * (conditional - null), step, ids).prev_sample
+            ids = scheduler.step(null + guidance * (conditional - null), step, ids).prev_sample
         return ids
 
     return generate, network
 
 
-def make_muse_maskgit(text: Tensor) -> tuple[Generate, nn.Module]:
+def make_muse_maskgit(text: Tensor, size: Size, sampling: SamplingSettings) -> tuple[Generate, nn.Module]:
     """Return muse-maskgit-pytorch's generator; its VQ-GAN returns the ids instead of pixels."""
     from muse_maskgit_pytorch import MaskGit as BaselineMaskGit
     from muse_maskgit_pytorch import MaskGitTransformer, VQGanVAE, muse_maskgit_pytorch, t5
@@ -128,9 +154,9 @@ def make_muse_maskgit(text: Tensor) -> tuple[Generate, nn.Module]:
     network: Any = MaskGitTransformer(
         num_tokens=CODES,
         seq_len=SIDE * SIDE,
-        dim=WIDTH,
-        depth=7,
-        heads=WIDTH // HEAD_DIM,
+        dim=size.width,
+        depth=size.muse_depth,
+        heads=size.width // HEAD_DIM,
         t5_name="prepared",
         flash=False,  # its CPU flash attention is in Python, is slower in float32, and does not support bfloat16
     )
@@ -140,8 +166,8 @@ def make_muse_maskgit(text: Tensor) -> tuple[Generate, nn.Module]:
     baseline: Any = BaselineMaskGit(image_size=16 * SIDE, transformer=network, vae=vae)
     baseline.vae.decode_from_ids = lambda ids: ids
     baseline.requires_grad_(False).eval().to(text.dtype)
-    captions = ["an image"] * len(text)
-    return lambda: baseline.generate(captions, timesteps=STEPS, cond_scale=GUIDANCE), network
+    captions, scale = ["an image"] * len(text), 1 + sampling.guidance[0]
+    return lambda: baseline.generate(captions, timesteps=sampling.num_steps, cond_scale=scale), network
 
 
 class MatmulSizes(TorchDispatchMode):
@@ -202,6 +228,16 @@ def count_matmuls(generate: Generate) -> MatmulSizes:
     return sizes
 
 
+def profile_operations(generate: Generate, num_operations: int = 8) -> dict[str, float]:
+    """Return the operations that take most of the time, without the operations that they call, and their fractions."""
+    with profile() as profiled:
+        generate()
+    averages = profiled.key_averages()
+    total = sum(each.self_cpu_time_total for each in averages)
+    longest = sorted(averages, key=lambda each: -each.self_cpu_time_total)[:num_operations]
+    return {each.key.removeprefix("aten::"): round(each.self_cpu_time_total / total, 3) for each in longest}
+
+
 def race(runners: dict[str, Generate], rounds: int, clock: Callable[[], float]) -> list[dict[str, float]]:
     """Run all in turn; return the seconds of each in every round."""
     times = []
@@ -230,19 +266,21 @@ def check_sizes(networks: dict[str, nn.Module]) -> dict[str, int]:
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="batch size one instead of four, and fewer rounds")
+    parser.add_argument("--quick", action="store_true", help="half the width, one image instead of four, fewer rounds")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="bfloat16", help="of weights and states")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="of weights and states")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    batch, rounds = (1, 3) if args.quick else (4, 5)
+    batch, rounds, size = (1, 2, Size(256, 15, 8)) if args.quick else (4, 5, Size())
     text = torch.randn(batch, TEXT_LENGTH, TEXT_DIM, dtype=getattr(torch, args.dtype))
+    sampling = read_sampling()
     with TemporaryDirectory() as folder:
         made = {
-            "ours": make_ours(text, Path(folder)),
-            "diffusers": make_diffusers(text),
-            "muse_maskgit": make_muse_maskgit(text),
+            "ours": make_ours(text, Path(folder), size, sampling),
+            "ours_full": make_ours(text, Path(folder), size, replace(sampling, full_every=1, guided=(0.0, 1.0))),
+            "diffusers": make_diffusers(text, size, sampling),
+            "muse_maskgit": make_muse_maskgit(text, size, sampling),
         }
     parameters = check_sizes({name: network for name, (_, network) in made.items()})
     # CPU time excludes other processes on the same cores, but sums over threads.
@@ -251,17 +289,23 @@ def main() -> None:
     matmuls = {name: count_matmuls(generate) for name, generate in runners.items()}  # also warms up
     times = race(runners | {"matmul": matmuls["ours"].bare()}, rounds, clock)
     seconds = {name: median(row[name] for row in times) for name in times[0]}
-    ratios = {name: median(row[name] / row["ours"] for row in times) for name in ("diffusers", "muse_maskgit")}
+    ratios = {
+        f"ratio{suffix}_{name}": round(median(row[name] / row[f"ours{suffix}"] for row in times), 3)
+        for suffix in ("", "_full")
+        for name in ("diffusers", "muse_maskgit")
+    }
     report(
         "generate",
-        round(min(ratios.values()), 3),
-        **{f"ratio_{name}": round(ratio, 3) for name, ratio in ratios.items()},
+        min(ratios["ratio_diffusers"], ratios["ratio_muse_maskgit"]),
+        **ratios,
         matmul_fraction=round(median(row["matmul"] / row["ours"] for row in times), 3),
         **{f"{name}_images_per_second": round(batch / seconds[name], 4) for name in made},
         ours_gflops_per_second=round(matmuls["ours"].flops / seconds["ours"] / 1e9, 1),
         matmul_gflops_per_second=round(matmuls["ours"].flops / seconds["matmul"] / 1e9, 1),
         **{f"{name}_gflops_per_image": round(sizes.flops / batch / 1e9, 1) for name, sizes in matmuls.items()},
-        **{f"{name}_parameters": size for name, size in parameters.items()},
+        **{f"{name}_parameters": number for name, number in parameters.items()},
+        operations=profile_operations(runners["ours"]),
+        sampling=asdict(sampling),
         batch=batch,
         rounds=rounds,
         threads=args.threads,

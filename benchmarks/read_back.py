@@ -53,7 +53,7 @@ from synth2_lightning.scenes.world import (
     scene_at,
 )
 from synth2_lightning.shards.reader import ShardReader
-from synth2_lightning.types import ImageTextBatch, Pixels
+from synth2_lightning.types import ImageTextBatch, Pixels, VQTokens
 
 NUM_SENTENCES = 9  # the grammar's number of templates per scene; the scene's seed decides their order
 NAMES = ("shape", "color", "relation", "size", "count", "place", "ground", "pattern")
@@ -195,6 +195,13 @@ def read_batch(module: VisionLanguageModule, batch: ImageTextBatch, seed: int) -
     return list(zip(questions, zip(*views, strict=True), strict=True))
 
 
+def count_codes(batch: ImageTextBatch) -> list[int]:
+    """Return the number of different tokens of each image; few of them mean that the images have little detail."""
+    if not isinstance(batch.image, VQTokens):
+        raise SystemExit(f"The shards have {type(batch.image).__name__}; expected image tokens.")
+    return [len(image.unique(dim=0)) for image in batch.image.ids]
+
+
 def summarize(answers: Answers, split: str) -> list[dict[str, Any]]:
     """Return the accuracy of each kind of tokens by attribute; the last row is the mean over ``HEADLINE``."""
     rows = []
@@ -242,9 +249,12 @@ def main() -> None:
     pairs = ShardPairs(reader)
     num_captions = min(200 if args.quick else args.captions, len(pairs))
     answers: Answers = []
+    num_codes: list[int] = []
     # Shuffled, because the tokens of "another caption" are those of the next one, which must be of another scene.
     for indices in torch.randperm(len(pairs))[:num_captions].tensor_split(math.ceil(num_captions / 64)):
-        answers += read_batch(module, pairs.read(indices.tolist()), args.seed)
+        batch = pairs.read(indices.tolist())
+        answers += read_batch(module, batch, args.seed)
+        num_codes += count_codes(batch)
     tables = {split: summarize(answers, split) for split in ("all", "seen", "held_out")}
     show([row for rows in tables.values() for row in rows])
     *attributes, means = tables["all"]
@@ -254,6 +264,7 @@ def main() -> None:
         accuracy=means["generated"],
         accuracy_held_out=tables["held_out"][-1].get("generated"),
         **{f"accuracy_{row['attribute']}": row["generated"] for row in attributes},
+        codes_per_grid=round(statistics.mean(num_codes), 2),
         num_captions=num_captions,
         rows=[row for rows in tables.values() for row in rows],
     )

@@ -4,7 +4,7 @@ from typing import Any, cast
 import pytest
 import torch
 
-from read_back import NUM_SENTENCES, Question, find_scene, make_questions, read
+from read_back import NUM_SENTENCES, Question, count_codes, find_scene, make_questions, read
 from synth2_lightning.modules.captioning import VisionLanguageModule
 from synth2_lightning.scenes.grammar import describe_scene
 from synth2_lightning.scenes.world import (
@@ -24,7 +24,7 @@ from synth2_lightning.scenes.world import (
     is_held_out,
     scene_at,
 )
-from synth2_lightning.types import TokenLoss
+from synth2_lightning.types import ImageTextBatch, Pixels, SampleInfo, TokenLoss, VQTokens
 
 ORANGE_CROSS = Thing(Size.LARGE, Color.ORANGE, Shape.CROSS)
 PINK_STAR = Thing(Size.SMALL, Color.PINK, Shape.STAR)
@@ -112,3 +112,12 @@ def test_the_likeliest_sentence_is_what_is_read() -> None:
                         ((0, "b"), (0, "a"), (1, "b"), (1, "c"))]  # fmt: skip
     assert read(module, torch.arange(2.0).view(2, 1, 1), asked) == [True, False, False, True]
     assert read(module, torch.arange(2.0).view(2, 1, 1), asked * 100) == [True, False, False, True] * 100
+
+
+def test_the_different_tokens_of_each_image_are_counted() -> None:
+    ids = torch.tensor([[[0, 1], [0, 1], [0, 2]], [[3, 3], [1, 3], [3, 1]]])
+    samples = (SampleInfo("0", "scenes"), SampleInfo("1", "scenes"))
+    batch = ImageTextBatch(VQTokens(ids, "tiny"), ("a", "b"), samples)
+    assert count_codes(batch) == [2, 3]
+    with pytest.raises(SystemExit, match=r"Pixels.*expected image tokens"):
+        count_codes(ImageTextBatch(Pixels(torch.zeros(2, 3, 4, 4, dtype=torch.uint8)), ("a", "b"), samples))

@@ -1,7 +1,11 @@
+from dataclasses import replace
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
+from synth2_lightning.nn import parallel_decoding
 from synth2_lightning.nn.maskgit import MaskGit, TextKeyValues
 from synth2_lightning.nn.parallel_decoding import (
     SamplingSettings,
@@ -39,11 +43,18 @@ class Studio:
 
 
 @pytest.mark.parametrize("order", [ConfidenceOrder(), HaltonOrder()])
-@pytest.mark.parametrize("guidance", [(0.0, 0.0), (0.0, 3.0)])
-def test_an_image_does_not_depend_on_its_batch(order: UnmaskingOrder, guidance: tuple[float, float]) -> None:
-    studio, settings = Studio(), SamplingSettings(num_steps=6, guidance=guidance)
-    together = studio.draw(settings, order)
-    alone = torch.cat([studio.draw(settings, order, slice(row, row + 1)) for row in range(3)])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"guidance": (0.0, 3.0)},
+        {"guidance": (2.0, 2.0), "full_every": 3, "guided": (0.2, 0.6)},
+    ],
+)
+def test_an_image_does_not_depend_on_its_batch(order: UnmaskingOrder, settings: dict[str, Any]) -> None:
+    studio, sampling = Studio(), SamplingSettings(num_steps=6, **settings)
+    together = studio.draw(sampling, order)
+    alone = torch.cat([studio.draw(sampling, order, slice(row, row + 1)) for row in range(3)])
     assert torch.equal(together, alone)
     assert len(set(together.flatten().tolist())) > 4
 
@@ -77,9 +88,9 @@ def test_later_steps_get_the_revealed_tokens(monkeypatch: pytest.MonkeyPatch) ->
     studio, seen = Studio(), []
     forward = studio.network.forward
 
-    def spy(embeddings: Tensor, mask: Tensor, memory: TextKeyValues) -> Tensor:
+    def spy(embeddings: Tensor, mask: Tensor, memory: TextKeyValues, **caches: Any) -> Tensor:
         seen.append((embeddings.clone(), mask.clone()))
-        return forward(embeddings, mask, memory)
+        return forward(embeddings, mask, memory, **caches)
 
     monkeypatch.setattr(studio.network, "forward", spy)
     ids = studio.draw(SamplingSettings(num_steps=4), ConfidenceOrder())
@@ -92,9 +103,9 @@ def test_halton_order_reveals_the_same_places_for_any_predictions(monkeypatch: p
     studio, seen = Studio(), []
     forward = studio.network.forward
 
-    def spy(embeddings: Tensor, mask: Tensor, memory: TextKeyValues) -> Tensor:
+    def spy(embeddings: Tensor, mask: Tensor, memory: TextKeyValues, **caches: Any) -> Tensor:
         seen.append(mask.clone())
-        return forward(embeddings, mask, memory)
+        return forward(embeddings, mask, memory, **caches)
 
     monkeypatch.setattr(studio.network, "forward", spy)
     studio.draw(SamplingSettings(num_steps=4), HaltonOrder())
@@ -103,16 +114,91 @@ def test_halton_order_reveals_the_same_places_for_any_predictions(monkeypatch: p
     assert all(torch.equal(row, hidden[0]) for hidden in seen for row in hidden)
 
 
+def spy_on_sizes(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """Return a list that receives the numbers of texts and tokens of each step."""
+    sizes: list[tuple[int, int]] = []
+    forward = studio.network.forward
+
+    def spy(embeddings: Tensor, mask: Tensor, *texts: TextKeyValues, **caches: Any) -> Tensor:
+        sizes.append((len(texts), embeddings.shape[1]))
+        return forward(embeddings, mask, *texts, **caches)
+
+    monkeypatch.setattr(studio.network, "forward", spy)
+    return sizes
+
+
+def test_unconditional_states_are_computed_in_guided_steps_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    studio = Studio()
+    sizes = spy_on_sizes(studio, monkeypatch)
+    studio.draw(SamplingSettings(num_steps=5, guidance=(2.0, 2.0), guided=(0.25, 0.5)), ConfidenceOrder())
+    assert sizes == [(1, 16), (2, 16), (2, 16), (1, 16), (1, 16)]
+    studio.draw(SamplingSettings(num_steps=5, guidance=(0.0, 2.0)), ConfidenceOrder())
+    assert sizes[5:] == [(1, 16), *[(2, 16)] * 4]
+
+
+@pytest.mark.parametrize(("order", "candidates"), [(ConfidenceOrder(), (14, 11)), (HaltonOrder(), (3, 5))])
+def test_steps_between_full_ones_compute_candidates_and_what_the_last_step_unmasked(
+    order: UnmaskingOrder, candidates: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    studio = Studio()
+    sizes = spy_on_sizes(studio, monkeypatch)
+    ids = studio.draw(SamplingSettings(num_steps=4, full_every=3), order)  # unmask 2, 3, 5 and 6 tokens
+    assert sizes == [(1, 16), (1, candidates[0] + 2), (1, candidates[1] + 3), (1, 16)]
+    assert len(set(ids.flatten().tolist())) > 4
+    # The step in which guidance starts is a full one, because there are no unconditional keys and values yet.
+    studio.draw(SamplingSettings(num_steps=4, full_every=4, guidance=(2.0, 2.0), guided=(0.5, 1.0)), order)
+    assert sizes[4:] == [(1, 16), (1, candidates[0] + 2), (2, 16), (2, 11)]
+
+
+def test_steps_between_full_ones_equal_full_ones_where_no_other_token_has_changed() -> None:
+    studio, settings = Studio(), SamplingSettings(num_steps=2, top_k=1)
+    for layer in studio.network.layers[1:]:
+        for parameter in layer.parameters():
+            torch.nn.init.zeros_(parameter)
+    # Keys and values of the only layer with weights depend on the token itself, so that those in the cache are right.
+    full = studio.draw(settings, HaltonOrder())
+    kept = studio.draw(replace(settings, full_every=2), HaltonOrder())
+    assert torch.equal(full, kept)
+
+
+def test_chunks_of_candidates_have_the_same_tokens_and_bounded_logits(monkeypatch: pytest.MonkeyPatch) -> None:
+    studio, settings = Studio(), SamplingSettings(num_steps=4)
+    whole, rows = studio.draw(settings, ConfidenceOrder()), []
+    level_logits = studio.network.level_logits
+
+    def spy(states: Tensor, codes: Tensor) -> Tensor:
+        rows.append(len(states))
+        return level_logits(states, codes)
+
+    monkeypatch.setattr(studio.network, "level_logits", spy)
+    monkeypatch.setattr(parallel_decoding, "MAX_LOGITS", 10 * 16)
+    assert torch.equal(studio.draw(settings, ConfidenceOrder()), whole)
+    assert max(rows) == 10
+
+
 def test_values_go_linearly_from_the_first_step_to_the_last() -> None:
     settings = SamplingSettings(guidance=(0.0, 4.0), temperature=(1.0, 0.5))
     assert [settings.at(progress) for progress in (0.0, 0.5, 1.0)] == [(0.0, 1.0), (2.0, 0.75), (4.0, 0.5)]
     assert settings.is_guided
+    settings = replace(settings, guided=(0.5, 0.7))
+    assert [settings.at(progress)[0] for progress in (0.4, 0.5, 0.6, 0.8)] == [0.0, 2.0, pytest.approx(2.4), 0.0]
     assert noise_shape(Studio().network, settings) == (12, 16, 3)
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"num_steps": 0}, {"guidance": (-1.0, 0.0)}, {"temperature": (1.0, 0.0)}, {"top_k": 0}]
+    "wrong",
+    [
+        {"num_steps": 0},
+        {"guidance": (-1.0, 0.0)},
+        {"guided": (0.5, 0.2)},
+        {"guided": (0.0, 1.1)},
+        {"full_every": 0},
+        {"temperature": (1.0, 0.0)},
+        {"top_k": 0},
+    ],
 )
 def test_settings_out_of_range_are_refused(wrong: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match=r"SamplingSettings.*num_steps.*top_k.*guidance.*temperature"):
+    with pytest.raises(
+        ValueError, match=r"SamplingSettings.*num_steps, full_every.*top_k.*guidance.*guided.*temperature"
+    ):
         SamplingSettings(**wrong)  # type: ignore[arg-type]

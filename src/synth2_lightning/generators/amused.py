@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from synth2_lightning.generators.amused_scheduler import count_masked, sample_step
 from synth2_lightning.interfaces import ImageGenerator
 from synth2_lightning.io.fingerprints import fingerprint_codebook, fingerprint_weights
 from synth2_lightning.io.locations import locate_model
@@ -142,15 +142,14 @@ class AmusedGenerator(ImageGenerator):
             pooled = torch.cat([null_pooled.expand_as(pooled), pooled])
             hidden = torch.cat([null_hidden.expand_as(hidden), hidden])
         noises = [torch.Generator(device).manual_seed(seed) for seed in seeds]
-        ids = torch.full((len(captions), side, side), self._scheduler.config.mask_token_id, device=device)
-        self._scheduler.set_timesteps(self.num_steps, self.temperature, device)
-        for step in reversed(range(self.num_steps)):
-            logits = self._predict(ids, pooled, hidden)
-            # One record at a time, so that a record's noise does not depend on its batch.
-            rows = zip(logits.chunk(len(ids)), ids.chunk(len(ids)), noises, strict=True)
-            steps = [self._scheduler.step(row, step, known, generator=noise) for row, known, noise in rows]
-            ids = torch.cat([output.prev_sample for output in steps])
-        return VQTokens(rearrange(ids, "b h w -> b (h w) 1"), self.codebook)
+        mask_id = self._scheduler.config.mask_token_id
+        ids = torch.full((len(captions), side * side), mask_id, device=device)
+        num_masked = count_masked(side * side, self.num_steps, self._scheduler.config.masking_schedule)
+        temperatures = torch.linspace(*self.temperature, self.num_steps, device=device)
+        for number, temperature in zip([*num_masked, None], temperatures, strict=True):
+            logits = self._predict(ids.view(-1, side, side), pooled, hidden).flatten(2)
+            ids = sample_step(logits, ids, noises, mask_id, number, temperature)
+        return VQTokens(ids[..., None], self.codebook)
 
     def _encode(self, texts: Sequence[str]) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, "batch length width"]]:
         ids = self._tokenizer(

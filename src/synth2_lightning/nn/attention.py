@@ -1,7 +1,8 @@
 """Multi-head attention."""
 
+import torch
 from einops import rearrange
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -70,6 +71,45 @@ class CrossAttention(nn.Module):
         return queries
 
 
+class KeyValueCache:
+    """Keys and values of all tokens of a self-attention, some of which are replaced in later calls; without gradients.
+
+    Example:
+        >>> import torch
+        >>> attention, states, cache = SelfAttention(32, num_heads=2), torch.randn(3, 5, 32), KeyValueCache()
+        >>> with torch.no_grad():
+        ...     output = attention(states, cache)
+        ...     last = attention(states[:, 3:], cache, torch.tensor([[3, 4]] * 3))
+        >>> torch.allclose(last, output[:, 3:], atol=1e-6)
+        True
+    """
+
+    def __init__(self) -> None:
+        self._kept: tuple[Tensor, ...] = ()
+
+    def replace(
+        self,
+        keys: Float[Tensor, "batch heads tokens channels"],
+        values: Float[Tensor, "batch heads tokens channels"],
+        positions: Int[Tensor, "batch tokens"] | None = None,
+    ) -> tuple[Float[Tensor, "batch heads all channels"], Float[Tensor, "batch heads all channels"]]:
+        """Replace keys and values, and return those of all tokens.
+
+        Args:
+            keys: Of some tokens; those of the first sequences, if there are fewer of them than before.
+            values: Of the same tokens.
+            positions: Distinct positions of these tokens; without it, they are all tokens.
+        """
+        if positions is None:
+            self._kept = keys, values
+            return keys, values
+        rows = torch.arange(len(positions), device=positions.device)[:, None]
+        kept_keys, kept_values = (old[: len(positions)] for old in self._kept)
+        for old, new in ((kept_keys, keys), (kept_values, values)):
+            old.transpose(1, 2)[rows, positions] = new.transpose(1, 2)
+        return kept_keys, kept_values
+
+
 class SelfAttention(nn.Module):
     """Bidirectional multi-head self-attention without biases, with normalized queries and keys."""
 
@@ -81,10 +121,24 @@ class SelfAttention(nn.Module):
         self.k_norm = RMSNorm(width // num_heads)
         self.to_out = nn.Linear(width, width, bias=False)
 
-    def forward(self, states: Float[Tensor, "batch tokens width"]) -> Float[Tensor, "batch tokens width"]:
-        """Return the attention output."""
+    def forward(
+        self,
+        states: Float[Tensor, "batch tokens width"],
+        cache: KeyValueCache | None = None,
+        positions: Int[Tensor, "batch tokens"] | None = None,
+    ) -> Float[Tensor, "batch tokens width"]:
+        """Return the attention output.
+
+        Args:
+            states: All tokens of a sequence; with ``positions``, some of them.
+            cache: Receives the keys and values.
+            positions: Positions of the tokens, which attend to all tokens in the cache.
+        """
         qkv = rearrange(self.to_qkv(states), "b n (three h c) -> three b h n c", three=3, h=self.num_heads)
         queries, keys, values = qkv
-        heads = scaled_dot_product_attention(self.q_norm(queries), self.k_norm(keys), values)
+        keys = self.k_norm(keys)
+        if cache is not None:
+            keys, values = cache.replace(keys, values, positions)
+        heads = scaled_dot_product_attention(self.q_norm(queries), keys, values)
         output: Tensor = self.to_out(rearrange(heads, "b h n c -> b n (h c)"))
         return output

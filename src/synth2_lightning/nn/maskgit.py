@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu
 from torch.utils.checkpoint import checkpoint
 
-from synth2_lightning.nn.attention import CrossAttention, SelfAttention
+from synth2_lightning.nn.attention import CrossAttention, KeyValueCache, SelfAttention
 from synth2_lightning.nn.normalization import RMSNorm
 
 
@@ -144,6 +144,8 @@ class MaskGit(nn.Module):
         embeddings: Float[Tensor, "batch tokens dim"],
         mask: Bool[Tensor, "batch tokens"],
         *texts: TextKeyValues,
+        caches: Sequence[KeyValueCache] = (),
+        positions: Int[Tensor, "batch tokens"] | None = None,
     ) -> Float[Tensor, "states tokens width"]:
         """Return hidden states of shape (batch, tokens, width), the input of :meth:`level_logits`.
 
@@ -152,17 +154,23 @@ class MaskGit(nn.Module):
             mask: True where the token is masked.
             texts: Output of :meth:`encode_text`. With several, each image is conditioned on each, and the results are
                 concatenated along the batch.
+            caches: Receive the keys and values of each layer's self-attention.
+            positions: Raster positions of the tokens, if they are not all. They attend to the others by the keys and
+                values in the caches.
         """
         states = self.input_proj(embeddings)
         states = torch.where(mask[..., None], self.mask_token.to(states.dtype), states)
-        states = states + (self.row_embeddings + self.column_embeddings).flatten(0, 1).to(states.dtype)
-        states = torch.cat([states] * len(texts)) if len(texts) > 1 else states
+        places = (self.row_embeddings + self.column_embeddings).flatten(0, 1).to(states.dtype)
+        states = states + (places if positions is None else places[positions])
+        if len(texts) > 1:
+            states = torch.cat([states] * len(texts))
+            positions = torch.cat([positions] * len(texts)) if positions is not None else None
         for number, layer in enumerate(self.layers):
-            of_layer = [(*text.keys_values[number], text.mask) for text in texts]
+            attended = [(*text.keys_values[number], text.mask) for text in texts]
             if self.checkpoint_activations and torch.is_grad_enabled():
-                states = checkpoint(layer, states, of_layer, use_reentrant=False)
+                states = checkpoint(layer, states, attended, use_reentrant=False)
             else:
-                states = layer(states, of_layer)
+                states = layer(states, attended, caches[number] if caches else None, positions)
         normed: Tensor = self.norm(states)
         return normed
 
@@ -196,15 +204,21 @@ class MaskGitLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(
-        self, states: Float[Tensor, "states tokens width"], texts: Sequence[tuple[Tensor, Tensor, Tensor]]
+        self,
+        states: Float[Tensor, "states tokens width"],
+        texts: Sequence[tuple[Tensor, Tensor, Tensor]],
+        cache: KeyValueCache | None = None,
+        positions: Int[Tensor, "states tokens"] | None = None,
     ) -> Float[Tensor, "states tokens width"]:
         """Apply the layer.
 
         Args:
             states: Hidden states; equal chunks along the batch, one for each of the texts.
             texts: Keys, values and mask of each text.
+            cache: Keys and values of the self-attention.
+            positions: Positions of the tokens, if they are not all.
         """
-        states = states + self.dropout(self.self_attn(self.norm1(states)))
+        states = states + self.dropout(self.self_attn(self.norm1(states), cache, positions))
         parts = zip(states.chunk(len(texts)), texts, strict=True)
         attended = [part + self.dropout(self._attend_to_text(part, *text)) for part, text in parts]
         states = torch.cat(attended) if len(attended) > 1 else attended[0]

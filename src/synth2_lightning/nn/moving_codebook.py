@@ -8,6 +8,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, distributed, nn
 from torch.nn.functional import normalize
 
+from synth2_lightning.nn.nearest_codes import distances_to_nearest
+
 
 class MovingCodebook(nn.Module):
     """Vector quantizer whose codes are moving averages of their assigned vectors. Dead codes are re-initialized.
@@ -99,7 +101,7 @@ class MovingCodebook(nn.Module):
                 self._start(values)
         if not self._is_started:
             return inputs, torch.zeros(len(inputs), dtype=torch.long, device=inputs.device)
-        distances, ids = torch.cdist(values, self.embed).min(dim=1)
+        distances, ids = distances_to_nearest(values, self.embed)
         codes = self.embed[ids].to(inputs.dtype)
         if self.training:
             self._follow(values, ids)
@@ -110,7 +112,7 @@ class MovingCodebook(nn.Module):
     def _start(self, values: Float[Tensor, "vectors dim"]) -> None:
         vectors = values[:1]
         while len(vectors) < len(self.embed):
-            distances = torch.cdist(values, vectors).amin(dim=1)
+            distances, _ = distances_to_nearest(values, vectors)
             num_new = min(len(vectors), len(self.embed) - len(vectors))  # doubling needs few rounds
             vectors = torch.cat([vectors, _sample_far(values, distances, num_new)])
         self.embed.copy_(_of_first_process(vectors))

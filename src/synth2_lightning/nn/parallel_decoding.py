@@ -1,8 +1,10 @@
 """Parallel decoding: each of a few steps unmasks many image tokens (MaskGIT, arXiv 2202.04200).
 
 For speed, the keys and values of the text are computed once per caption; the conditional and unconditional states of
-guidance run in one batch and are combined before the heads; the heads are evaluated at masked tokens only; and the
-tokens of a step are written in place.
+guidance run in one batch and are combined before the heads; the unconditional states are computed only in steps with
+guidance; the heads are evaluated at candidates only, in chunks of bounded memory; the tokens of a step are written in
+place; and steps between full ones do not compute settled tokens again (ReCAP, arXiv 2505.19089). No step waits for the
+device.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,9 +14,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from synth2_lightning.nn.attention import KeyValueCache
 from synth2_lightning.nn.maskgit import MaskGit, TextKeyValues
 from synth2_lightning.nn.masking import count_masked, sample_categorical
 from synth2_lightning.nn.unmasking import UnmaskingOrder
+
+MAX_LOGITS = 2**25
+"""Logits computed at once: 128 MiB in float32, and as much for each of a few intermediate results."""
 
 Embed = Callable[[Int[Tensor, "batch tokens levels"]], Float[Tensor, "batch tokens dim"]]
 
@@ -27,6 +33,11 @@ class SamplingSettings:
         num_steps: Steps of parallel decoding.
         guidance: Scale t of classifier-free guidance, (1 + t) conditional - t unconditional (MUSE, arXiv 2301.00704,
             section 2.7). 0 disables it and halves the computation. MUSE increases it over the steps.
+        guided: First and last progress of the steps with guidance, from 0 at the first step to 1 at the last
+            (Kynkäänniemi et al., arXiv 2404.07724). The computation of the other steps is halved.
+        full_every: Period of the steps that compute all tokens. The steps between them compute the candidates and the
+            tokens that the step before unmasked, and attend to the others by their previous keys and values (ReCAP,
+            arXiv 2505.19089). 1 computes all tokens in each step.
         temperature: Divides the logits of the codes.
         top_k: Sample from the k most likely codes; ``None`` samples from all.
 
@@ -36,20 +47,25 @@ class SamplingSettings:
     Example:
         >>> SamplingSettings(num_steps=8, guidance=(0.0, 3.0)).at(1.0)
         (3.0, 1.0)
+        >>> SamplingSettings(num_steps=8, guidance=(2.0, 2.0), guided=(0.0, 0.5)).at(1.0)
+        (0.0, 1.0)
     """
 
     num_steps: int = 12
     guidance: tuple[float, float] = (0.0, 0.0)
+    guided: tuple[float, float] = (0.0, 1.0)
+    full_every: int = 1
     temperature: tuple[float, float] = (1.0, 1.0)
     top_k: int | None = None
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        too_few = self.num_steps < 1 or (self.top_k is not None and self.top_k < 1)
-        if too_few or min(self.guidance) < 0 or min(self.temperature) <= 0:
+        too_few = min(self.num_steps, self.full_every, 1 if self.top_k is None else self.top_k) < 1
+        is_interval = 0 <= self.guided[0] <= self.guided[1] <= 1
+        if too_few or not is_interval or min(self.guidance) < 0 or min(self.temperature) <= 0:
             raise ValueError(
-                f"{self} is out of range; expected num_steps and top_k of 1 or more, guidance of 0 or more, and a "
-                "temperature above 0. Set top_k to 1 for greedy decoding."
+                f"{self} is out of range; expected num_steps, full_every and top_k of 1 or more, guidance of 0 or "
+                "more, 0 <= guided[0] <= guided[1] <= 1, and a temperature above 0. Set top_k to 1 for greedy decoding."
             )
 
     @property
@@ -60,7 +76,7 @@ class SamplingSettings:
     def at(self, progress: float) -> tuple[float, float]:
         """Return guidance and temperature of a step; progress is 0 at the first step and 1 at the last."""
         guidance, temperature = (first + (last - first) * progress for first, last in (self.guidance, self.temperature))
-        return guidance, temperature
+        return guidance if self.guided[0] <= progress <= self.guided[1] else 0.0, temperature
 
 
 def noise_shape(network: MaskGit, settings: SamplingSettings) -> tuple[int, int, int]:
@@ -99,28 +115,31 @@ def decode_in_parallel(
             f"Guidance {settings.guidance} needs an unconditional text; expected null_text, got None. Compute it by "
             "MaskGit.encode_text, or set guidance to 0."
         )
-    texts = (text, null_text) if settings.is_guided and null_text else (text,)
-    canvas = _Canvas(network, embed, len(text), uniform.device)
+    canvas = _Canvas(network, embed, len(text), uniform.device, settings)
     masked = order.start(network.grid).to(uniform.device).expand(len(text), -1)
     for step, num_left in enumerate(count_masked(network.num_tokens, settings.num_steps)):
         num_unmasked = masked.shape[1] - num_left
-        masked_positions, rest = masked.tensor_split([order.num_candidates(masked.shape[1], num_unmasked)], dim=1)
-        noise = _at(uniform[:, step], masked_positions)
+        candidates, rest = masked.tensor_split([order.num_candidates(masked.shape[1], num_unmasked)], dim=1)
+        noise = _at(uniform[:, step], candidates)
         guidance, temperature = settings.at(step / max(1, settings.num_steps - 1))
-        states = canvas.predict(texts, masked_positions)
-        ids, log_probabilities = _sample(network, states, noise, guidance, temperature, settings.top_k)
-        fraction_left = 1 - (step + 1) / settings.num_steps
-        kept = order.select(log_probabilities, noise[..., -1], num_unmasked, fraction_left)
-        canvas.commit(_at(masked_positions, kept), _at(ids, kept))
-        is_left = torch.ones_like(masked_positions, dtype=torch.bool).scatter(1, kept, False)
-        masked = torch.cat([masked_positions[is_left].view(len(masked), -1), rest], dim=1)
+        texts = (text, null_text) if guidance and null_text else (text,)
+        states = canvas.predict(texts, candidates, is_full=step % settings.full_every == 0)
+        # The heads are linear and the level embeddings equal for all texts: guidance of states is guidance of logits.
+        states = torch.lerp(states[1], states[0], 1 + guidance) if len(states) == 2 else states[0]
+        ids, log_probabilities = _sample(network, states, noise, temperature, settings.top_k)
+        ranking = order.rank(log_probabilities, noise[..., -1], 1 - (step + 1) / settings.num_steps)
+        unmasked, left = ranking.tensor_split([num_unmasked], dim=1)
+        canvas.commit(_at(candidates, unmasked), _at(ids, unmasked))
+        masked = torch.cat([_at(candidates, left), rest], dim=1)
     return canvas.ids
 
 
 class _Canvas:
     """State of the images during decoding: sampled codes, and the inputs of the network."""
 
-    def __init__(self, network: MaskGit, embed: Embed, batch: int, device: torch.device) -> None:
+    def __init__(
+        self, network: MaskGit, embed: Embed, batch: int, device: torch.device, settings: SamplingSettings
+    ) -> None:
         num_tokens, num_levels = network.num_tokens, network.num_levels
         self.network = network
         self.embed = embed
@@ -128,11 +147,28 @@ class _Canvas:
         self._embeddings = torch.zeros_like(embed(self.ids[:1])).repeat(batch, 1, 1)
         self._mask = torch.ones(batch, num_tokens, dtype=torch.bool, device=device)
         self._rows = torch.arange(batch, device=device)[:, None]
+        self._caches = [KeyValueCache() for _ in network.layers] if settings.full_every > 1 else []
+        self._last_unmasked = torch.zeros(batch, 0, dtype=torch.long, device=device)
+        self._num_texts = 0
 
-    def predict(self, texts: Sequence[TextKeyValues], masked_positions: Tensor) -> Tensor:
-        """Return hidden states of shape (texts, batch, positions, width)."""
-        states: Tensor = self.network(self._embeddings, self._mask, *texts)
-        return states.view(len(texts), *self._embeddings.shape[:2], -1)[:, self._rows, masked_positions]
+    def predict(self, texts: Sequence[TextKeyValues], candidates: Tensor, is_full: bool) -> Tensor:
+        """Return hidden states of the candidates, of shape (texts, batch, candidates, width).
+
+        Args:
+            texts: Conditions of each image.
+            candidates: Positions.
+            is_full: Whether to compute all tokens. They are also computed if there are more texts than in the last
+                call, because the caches have no keys and values for the new ones.
+        """
+        is_full = is_full or len(texts) > self._num_texts
+        self._num_texts = len(texts)
+        if is_full:
+            states: Tensor = self.network(self._embeddings, self._mask, *texts, caches=self._caches)
+            return states.view(len(texts), *self._mask.shape, -1)[:, self._rows, candidates]
+        positions = torch.cat([candidates, self._last_unmasked], dim=1)
+        tokens = self._embeddings[self._rows, positions], self._mask[self._rows, positions]
+        states = self.network(*tokens, *texts, caches=self._caches, positions=positions)
+        return states.view(len(texts), *positions.shape, -1)[:, :, : candidates.shape[1]]
 
     def commit(self, positions: Tensor, ids: Tensor) -> None:
         """Write the sampled codes and unmask their positions."""
@@ -140,26 +176,39 @@ class _Canvas:
         self.ids[at] = ids
         self._embeddings[at] = self.embed(ids)
         self._mask[at] = False
+        self._last_unmasked = positions
 
 
 def _sample(
     network: MaskGit,
-    states: Float[Tensor, "texts batch positions width"],
+    states: Float[Tensor, "batch positions width"],
     noise: Float[Tensor, "batch positions numbers"],
-    guidance: float,
     temperature: float,
     top_k: int | None,
 ) -> tuple[Int[Tensor, "batch positions levels"], Float[Tensor, "batch positions"]]:
-    """Sample a code of each level in turn, given those of the previous levels; return log-probabilities, too."""
-    # The heads are linear and the level embeddings equal for all texts: guidance of states is guidance of logits.
-    states = torch.lerp(states[1], states[0], 1 + guidance) if len(states) == 2 else states[0]
-    ids = torch.zeros(*states.shape[:2], 0, dtype=torch.long, device=states.device)
-    log_probabilities = torch.zeros(states.shape[:2], device=states.device)
+    """Sample codes in chunks of tokens; return their log-probabilities, too."""
+    num_rows = max(1, MAX_LOGITS // network.codebook_size)
+    chunks = zip(states.flatten(0, 1).split(num_rows), noise.flatten(0, 1).split(num_rows), strict=True)
+    sampled = [_sample_rows(network, rows, numbers, temperature, top_k) for rows, numbers in chunks]
+    ids, log_probabilities = zip(*sampled, strict=True)
+    return torch.cat(ids).view(*states.shape[:2], -1), torch.cat(log_probabilities).view(states.shape[:2])
+
+
+def _sample_rows(
+    network: MaskGit,
+    states: Float[Tensor, "rows width"],
+    noise: Float[Tensor, "rows numbers"],
+    temperature: float,
+    top_k: int | None,
+) -> tuple[Int[Tensor, "rows levels"], Float[Tensor, " rows"]]:
+    """Sample a code of each level in turn, given those of the previous levels."""
+    ids = torch.zeros(len(states), 0, dtype=torch.long, device=states.device)
+    log_probabilities = torch.zeros(len(states), device=states.device)
     for level in range(network.num_levels):
         logits = network.level_logits(states, ids).float() / temperature
         level_log_probabilities = _keep_top(logits, top_k).log_softmax(-1)
-        codes = sample_categorical(level_log_probabilities, noise[..., level])[..., None]
-        log_probabilities += level_log_probabilities.gather(-1, codes)[..., 0]
+        codes = sample_categorical(level_log_probabilities, noise[:, level])[:, None]
+        log_probabilities += level_log_probabilities.gather(-1, codes)[:, 0]
         ids = torch.cat([ids, codes], dim=-1)
     return ids, log_probabilities
 

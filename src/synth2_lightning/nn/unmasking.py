@@ -1,4 +1,4 @@
-"""Selection of the tokens that a step of parallel decoding unmasks."""
+"""Order in which parallel decoding unmasks tokens."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from synth2_lightning.nn.masking import gumbel, halton_order
 
 
 class UnmaskingOrder(ABC):
-    """Selects the tokens that a step unmasks."""
+    """Order in which tokens are unmasked."""
 
     @abstractmethod
     def start(self, grid: tuple[int, int]) -> Int[Tensor, " tokens"]:
@@ -22,19 +22,17 @@ class UnmaskingOrder(ABC):
         """Return how many of the next positions to predict in order to unmask ``num_unmasked`` of them."""
 
     @abstractmethod
-    def select(
+    def rank(
         self,
         log_probabilities: Float[Tensor, "batch candidates"],
         uniform: Float[Tensor, "batch candidates"],
-        num_unmasked: int,
         fraction_left: float,
-    ) -> Int[Tensor, "batch unmasked"]:
-        """Return the indices of the candidates to unmask.
+    ) -> Int[Tensor, "batch candidates"]:
+        """Return the indices of the candidates in the order in which to unmask them.
 
         Args:
             log_probabilities: Log-probabilities of the sampled codes, summed over levels.
             uniform: Random numbers in [0, 1).
-            num_unmasked: Number of tokens to unmask.
             fraction_left: Fraction of the steps that remains after this one.
         """
 
@@ -52,8 +50,8 @@ class ConfidenceOrder(UnmaskingOrder):
 
     Example:
         >>> order = ConfidenceOrder(noise=0.0)
-        >>> order.select(torch.tensor([[-1.0, -3.0, -2.0]]), torch.rand(1, 3), num_unmasked=2, fraction_left=0.5)
-        tensor([[0, 2]])
+        >>> order.rank(torch.tensor([[-1.0, -3.0, -2.0]]), torch.rand(1, 3), fraction_left=0.5)
+        tensor([[0, 2, 1]])
     """
 
     noise: float = 4.5
@@ -71,16 +69,15 @@ class ConfidenceOrder(UnmaskingOrder):
         """Return the number of masked tokens."""
         return num_masked
 
-    def select(
+    def rank(
         self,
         log_probabilities: Float[Tensor, "batch candidates"],
         uniform: Float[Tensor, "batch candidates"],
-        num_unmasked: int,
         fraction_left: float,
-    ) -> Int[Tensor, "batch unmasked"]:
-        """Return the most confident candidates, noise included."""
+    ) -> Int[Tensor, "batch candidates"]:
+        """Return the candidates by decreasing confidence, noise included."""
         confidence = log_probabilities + self.noise * fraction_left * gumbel(uniform)
-        return confidence.topk(num_unmasked, dim=1).indices
+        return confidence.argsort(dim=1, descending=True)
 
 
 class HaltonOrder(UnmaskingOrder):
@@ -98,12 +95,11 @@ class HaltonOrder(UnmaskingOrder):
         """Return the number of tokens to unmask."""
         return num_unmasked
 
-    def select(
+    def rank(
         self,
         log_probabilities: Float[Tensor, "batch candidates"],
         uniform: Float[Tensor, "batch candidates"],
-        num_unmasked: int,
         fraction_left: float,
-    ) -> Int[Tensor, "batch unmasked"]:
-        """Return all candidates."""
-        return torch.arange(num_unmasked, device=uniform.device).expand(len(uniform), -1)
+    ) -> Int[Tensor, "batch candidates"]:
+        """Return the order of the Halton sequence, which the candidates have."""
+        return torch.arange(uniform.shape[1], device=uniform.device).expand(len(uniform), -1)
