@@ -124,7 +124,7 @@ def resident_kib(pid: int) -> int:
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="one round instead of five")
+    parser.add_argument("--quick", action="store_true", help="2,000 images instead of 5,000, one round instead of five")
     parser.add_argument("--images", type=int, help="number of images (default: 5,000)")
     args = parser.parse_args()
     num_images = args.images or (2000 if args.quick else 5000)

@@ -140,7 +140,7 @@ def step(module: VisionLanguageModule, optimizer: torch.optim.Optimizer, batch: 
 def main() -> None:
     """Run the benchmark; ``ratio`` is steps per second on tokens over steps per second on pixels."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="one image instead of eight, one step, no memory, no CIDEr")
+    parser.add_argument("--quick", action="store_true", help="one image instead of eight, one step, no CIDEr")
     parser.add_argument("--shards", default=SHIPPED, help="generated pairs to train on (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=600, help="training steps (default: %(default)s)")
     parser.add_argument("--only", nargs=2, metavar=("ROUTE", "PARTS"), help="print the peak memory of one route")

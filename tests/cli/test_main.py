@@ -3,6 +3,7 @@ import os
 import pty
 import subprocess
 import sys
+import termios
 
 import pytest
 
@@ -36,6 +37,7 @@ def test_bars_of_other_libraries_are_for_terminals(is_terminal: bool) -> None:
         "list(tqdm(range(3), desc='Loading weights'))"
     )
     terminal, error_stream = pty.openpty()
+    termios.tcsetwinsize(terminal, (24, 80))  # tqdm prints nothing into no columns
     environment = {name: value for name, value in os.environ.items() if name != "TQDM_DISABLE"}
     process = subprocess.run(
         [sys.executable, "-c", code],
