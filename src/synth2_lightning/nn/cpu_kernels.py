@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-FROZEN_CHUNK = 8
+FROZEN_CHUNK = 2
 """Images per forward pass of a frozen network on a CPU: the feature maps of larger batches exceed the cache."""
 
 
