@@ -74,6 +74,19 @@ def _sigterm_is_given_back() -> Iterator[None]:
 
 
 @pytest.fixture
+def set_cpu(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Set the instructions of the processor, as ``set_cpu(avx512_bf16=True)``, on a machine without a GPU."""
+
+    def set(**capabilities: bool) -> None:
+        import torch
+
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+
+    return set
+
+
+@pytest.fixture
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Set the cache of fetched files and of indexes to an empty folder."""
     folder = tmp_path_factory.mktemp("cache")

@@ -1,6 +1,9 @@
 import inspect
+import os
+import pty
 import subprocess
 import sys
+import termios
 
 import pytest
 
@@ -22,6 +25,31 @@ def test_help_and_typing_errors_import_nothing_heavy(words: list[str]) -> None:
     )
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert output.endswith("[]\n")
+
+
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_bars_of_other_libraries_are_for_terminals(is_terminal: bool) -> None:
+    code = (
+        "from synth2_lightning.cli import main\n"
+        "try: main(['--version'])\n"
+        "except SystemExit: pass\n"
+        "from tqdm.auto import tqdm\n"
+        "list(tqdm(range(3), desc='Loading weights'))"
+    )
+    terminal, error_stream = pty.openpty()
+    termios.tcsetwinsize(terminal, (24, 80))  # tqdm prints nothing into no columns
+    environment = {name: value for name, value in os.environ.items() if name != "TQDM_DISABLE"}
+    process = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=error_stream if is_terminal else subprocess.PIPE,
+        check=True,
+    )
+    os.close(error_stream)
+    shown = os.read(terminal, 4096) if is_terminal else process.stderr
+    os.close(terminal)
+    assert (b"Loading weights" in shown) is is_terminal
 
 
 @pytest.mark.parametrize("words", [[], ["--help"], ["-h"]])

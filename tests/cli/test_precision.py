@@ -1,4 +1,5 @@
 import logging
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -7,16 +8,11 @@ from lightning.pytorch import Trainer
 from synth2_lightning.cli.precision import HardwareTrainer, Precision, resolve_precision
 
 
-def set_cpu(monkeypatch: pytest.MonkeyPatch, **capabilities: bool) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
-
-
 @pytest.mark.parametrize(("is_native", "expected"), [(True, "bf16-mixed"), (False, "32-true")])
 def test_auto_is_bfloat16_where_the_hardware_computes_it(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, is_native: bool, expected: str
+    set_cpu: Callable[..., None], caplog: pytest.LogCaptureFixture, is_native: bool, expected: str
 ) -> None:
-    set_cpu(monkeypatch, avx512_bf16=is_native)
+    set_cpu(avx512_bf16=is_native)
     with caplog.at_level(logging.INFO):
         trainer = HardwareTrainer(accelerator="cpu", precision="auto", barebones=True)
     assert trainer.precision == expected
@@ -26,23 +22,25 @@ def test_auto_is_bfloat16_where_the_hardware_computes_it(
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
-def test_a_named_precision_is_kept(monkeypatch: pytest.MonkeyPatch, precision: Precision) -> None:
-    set_cpu(monkeypatch)
+def test_a_named_precision_is_kept(set_cpu: Callable[..., None], precision: Precision) -> None:
+    set_cpu()
     assert resolve_precision(precision, "cpu") == precision
 
 
 def test_bfloat16_on_a_cpu_that_emulates_it_is_warned_of(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    set_cpu: Callable[..., None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    set_cpu(monkeypatch)
+    set_cpu()
     with caplog.at_level(logging.WARNING):
         resolve_precision("bf16-mixed", "auto")
     assert "trainer.precision is bf16-mixed" in caplog.text
     assert "times as long as in float32" in caplog.text
 
 
-def test_the_accelerator_decides_and_not_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    set_cpu(monkeypatch)
+def test_the_accelerator_decides_and_not_the_machine(
+    monkeypatch: pytest.MonkeyPatch, set_cpu: Callable[..., None]
+) -> None:
+    set_cpu()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
     assert resolve_precision("auto", "cpu") == "32-true"

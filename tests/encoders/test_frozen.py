@@ -104,11 +104,11 @@ def test_encoding_before_load_is_refused() -> None:
 
 def test_a_processor_gets_few_images_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = loaded(Preprocessing(16, HALF, HALF))
-    pixels = Pixels(torch.randint(256, (19, 3, 16, 16), dtype=torch.uint8))
+    pixels = Pixels(torch.randint(256, (5, 3, 16, 16), dtype=torch.uint8))
     sizes: list[int] = []
     encoder.network.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))  # type: ignore[union-attr]
     features = encoder.encode_pixels(pixels)
-    assert sizes == [8, 8, 3]
-    monkeypatch.setattr("synth2_lightning.encoders.frozen.FROZEN_CHUNK", 19)
+    assert sizes == [2, 2, 1]
+    monkeypatch.setattr("synth2_lightning.encoders.frozen.FROZEN_CHUNK", 5)
     torch.testing.assert_close(encoder.encode_pixels(pixels), features)
     assert encoder.encode_pixels(Pixels(pixels.values[:0])).shape == (0, 16, 3)

@@ -1,5 +1,5 @@
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -128,8 +128,8 @@ def test_a_run_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str]) ->
     assert re.search("error: .*captioner.*nowhere", capsys.readouterr().err)
 
 
-def test_a_cpu_computes_in_float32_even_with_bfloat16_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True, "amx_bf16": True})
+def test_a_cpu_computes_in_float32_even_with_bfloat16_instructions(set_cpu: Callable[..., None]) -> None:
+    set_cpu(avx512_bf16=True, amx_bf16=True)
     seen: list[torch.dtype] = []
 
     class Encoder(TinyImageTokenizer):

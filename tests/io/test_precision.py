@@ -1,4 +1,5 @@
 import logging
+from collections.abc import Callable
 from contextlib import suppress
 from types import SimpleNamespace
 
@@ -8,20 +9,15 @@ import torch
 from synth2_lightning.io.precision import WeightType, computes_bfloat16, full_float32, weight_dtype
 
 
-def set_cpu(monkeypatch: pytest.MonkeyPatch, **capabilities: bool) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
-
-
 @pytest.mark.parametrize(
     ("capabilities", "expected"),
     [({}, False), ({"avx2": True, "avx512_f": True}, False), ({"avx512_bf16": True}, True), ({"amx_bf16": True}, True),
      ({"bf16": True}, True)],
 )  # fmt: skip
 def test_cpus_with_bfloat16_instructions_compute_it(
-    monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool], expected: bool
+    set_cpu: Callable[..., None], capabilities: dict[str, bool], expected: bool
 ) -> None:
-    set_cpu(monkeypatch, **capabilities)
+    set_cpu(**capabilities)
     assert computes_bfloat16(torch.device("cpu")) is expected
     assert weight_dtype("auto", "T5") is (torch.bfloat16 if expected else torch.float32)
 
@@ -42,15 +38,15 @@ def test_other_devices_do_not() -> None:
 
 
 @pytest.mark.parametrize("name", ["float32", "float16", "bfloat16"])
-def test_named_types_are_kept(monkeypatch: pytest.MonkeyPatch, name: WeightType) -> None:
-    set_cpu(monkeypatch)
+def test_named_types_are_kept(set_cpu: Callable[..., None], name: WeightType) -> None:
+    set_cpu()
     assert weight_dtype(name, "T5") is getattr(torch, name)
 
 
 def test_a_cpu_that_emulates_bfloat16_is_warned_of_with_the_factor(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    set_cpu: Callable[..., None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    set_cpu(monkeypatch)
+    set_cpu()
     with caplog.at_level(logging.WARNING):
         weight_dtype("bfloat16", "T5")
     (record,) = caplog.records
@@ -63,10 +59,8 @@ def test_a_cpu_that_emulates_bfloat16_is_warned_of_with_the_factor(
     assert f"{factor:.0f} times as long" in record.message
 
 
-def test_no_warning_where_bfloat16_is_computed(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    set_cpu(monkeypatch, amx_bf16=True)
+def test_no_warning_where_bfloat16_is_computed(set_cpu: Callable[..., None], caplog: pytest.LogCaptureFixture) -> None:
+    set_cpu(amx_bf16=True)
     with caplog.at_level(logging.WARNING):
         assert weight_dtype("bfloat16", "T5") is torch.bfloat16
     assert not caplog.records

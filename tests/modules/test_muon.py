@@ -34,9 +34,12 @@ def train(make: Callable[..., Optimizer], num_steps: int = 5) -> list[torch.Tens
     ids=["emulated", "native"],
 )
 def test_updates_equal_timms_in_the_precision_that_the_processor_computes_in(
-    monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool], dtype: torch.dtype
+    monkeypatch: pytest.MonkeyPatch,
+    set_cpu: Callable[..., None],
+    capabilities: dict[str, bool],
+    dtype: torch.dtype,
 ) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    set_cpu(**capabilities)
     ours = train(Muon)
     orthogonalize = partial(timm.optim.muon.zeropower_via_newtonschulz, dtype=dtype)
     monkeypatch.setattr(timm.optim.muon, "zeropower_via_newtonschulz", orthogonalize)

@@ -45,6 +45,9 @@ def main(args: Sequence[str] | None = None) -> None:
     # Child processes (ranks, data loader workers, compilers) must not import from the current folder.
     os.environ["PYTHONSAFEPATH"] = "1"
     make_output_visible()
+    if not sys.stderr.isatty():
+        # Bars of tqdm (transformers, datasets) would fill a log with unreadable lines; also of child processes.
+        os.environ.setdefault("TQDM_DISABLE", "1")
     words = list(sys.argv[1:] if args is None else args) or ["--help"]
     with report_errors():
         if words[0] in TRAINER_COMMANDS:

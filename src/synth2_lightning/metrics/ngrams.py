@@ -1,13 +1,15 @@
 """Vectorized n-gram counts of many captions."""
 
+from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
 
-from synth2_lightning.metrics.ptb import tokenize
+from synth2_lightning.metrics.ptb import split_parts, tokenize_part
 
 MAX_N = 4  # as in BLEU and CIDEr
 
@@ -47,9 +49,7 @@ class NGrams:
         """Return the entries of some captions: indices into ``captions``, and indices into the matrix."""
         starts = np.searchsorted(self.captions, captions, side="left")
         lengths = np.searchsorted(self.captions, captions, side="right") - starts
-        rows = np.repeat(np.arange(len(captions)), lengths)
-        entries = np.arange(len(rows)) + np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
-        return rows, entries
+        return expand(starts, lengths)
 
     def find(self, captions: Ints, ids: Ints) -> tuple[npt.NDArray[np.bool_], Ints]:
         """Return whether each caption contains its n-gram, and the entries of those that do."""
@@ -84,11 +84,24 @@ def split_words(texts: Iterable[str]) -> tuple[list[str], Ints, Ints]:
         >>> [vocabulary[word] for word in words], captions.tolist()
         (['a', 'dog', 'a', 'cat'], [0, 0, 1, 1])
     """
-    number_of = numbering()
-    end = number_of["\0"]  # never a token
-    words = indices(map(number_of.__getitem__, " \0 ".join(map(tokenize, texts)).split()))
-    captions = np.cumsum(words == end)
-    return list(number_of), words[words != end], captions[words != end]
+    parts, part_of, num_parts = _number_strings(map(split_parts, texts))
+    # Each distinct part is tokenized once; its words are a slice of `word_of`.
+    vocabulary, word_of, num_words = _number_strings(tokenize_part(part).split() for part in parts)
+    rows, places = expand((np.cumsum(num_words) - num_words)[part_of], num_words[part_of])
+    return vocabulary, word_of[places], np.repeat(np.arange(len(num_parts)), num_parts)[rows]
+
+
+def _number_strings(lists: Iterable[list[str]]) -> tuple[list[str], Ints, Ints]:
+    """Return the distinct strings, the number of each string of each list, and the lengths of the lists."""
+    number_of, lengths = numbering(), array("q")
+
+    def count() -> Iterator[list[str]]:
+        for each in lists:  # none is kept: the garbage collector would visit all of them again and again
+            lengths.append(len(each))
+            yield each
+
+    numbers = indices(map(number_of.__getitem__, chain.from_iterable(count())))
+    return list(number_of), numbers, indices(lengths)
 
 
 def count_ngrams(words: Ints, captions: Ints) -> Iterator[NGrams]:
@@ -107,6 +120,17 @@ def count_ngrams(words: Ints, captions: Ints) -> Iterator[NGrams]:
         places[ids[starts]] = starts
         pairs, counts = np.unique(captions[starts] * num_ids + ids[starts], return_counts=True)
         yield NGrams(pairs // num_ids, pairs % num_ids, counts, places, size)
+
+
+def expand(starts: Ints, lengths: Ints) -> tuple[Ints, Ints]:
+    """Return the elements of slices: the slice of each, and its place.
+
+    Example:
+        >>> [values.tolist() for values in expand(np.array([7, 3]), np.array([2, 1]))]
+        [[0, 0, 1], [7, 8, 3]]
+    """
+    rows = np.repeat(np.arange(len(lengths)), lengths)
+    return rows, np.arange(len(rows)) + np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
 
 
 def numbering() -> defaultdict[str, int]:

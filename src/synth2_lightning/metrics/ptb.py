@@ -21,6 +21,8 @@ Remaining differences from pycocoevalcap, all of them outside of ordinary captio
   prints an example of each class of differences.
 """
 
+import re
+import string
 from collections.abc import Iterator
 from functools import lru_cache
 
@@ -156,14 +158,15 @@ _KINDS = {
 }
 _SCANNER = regex.compile("|".join(f"(?P<{kind}>{pattern})" for kind, pattern in _KINDS.items()), regex.POSIX)
 
-# Finds tokens that may contain white space or depend on what follows it. The leading character class lets the
-# search reject most captions fast.
+# Finds tokens that may contain white space or depend on what follows it. None begins with one of these characters,
+# nor with a period that ends the caption.
+_UNREACHING = (string.ascii_letters + " ,;:!?'\"-").encode()
 _REACHING = regex.compile(
     rf"[<.{_DIGIT}\x1C-\x1F](?:(?<=[<\x1C-\x1F])|(?<={_DIGIT})\)?\s+{_DIGIT}"
     rf"|(?<=(?<![A-Za-z])(?i:[a-z]|{'|'.join(_BEFORE_NUMBERS)})\.)\s+[{_DIGIT}A-Z])"
 )
 # Fast path for ordinary words; the scanner would try all kinds.
-_PLAIN = regex.compile(r'"?([A-Za-z]{2,}(?:-[A-Za-z]+)*)(\'s)?[.,!?]?"?')
+_PLAIN = re.compile(r'"?([A-Za-z]{2,}(?:-[A-Za-z]+)*)(\'s)?[.,!?]?"?')
 _NOT_PLAIN = frozenset([*_ASSIMILATED, *_ABBREVIATIONS, *_NEVER_IN_CAPITALS])
 
 # Replacements in the output.
@@ -196,19 +199,34 @@ def tokenize(caption: str) -> str:
         >>> tokenize('Two dogs can\'t reach the "frisbee" (it\'s red).')
         "two dogs ca n't reach the frisbee -lrb- it 's red -rrb-"
     """
-    if _REACHING.search(caption):
-        return " ".join(_scan(caption)).rstrip()
-    return " ".join(filter(None, map(_tokenize_chunk, caption.split())))
+    return " ".join(filter(None, map(tokenize_part, split_parts(caption))))
+
+
+def split_parts(caption: str) -> list[str]:
+    """Split a caption at white space, unless a token may extend over it.
+
+    Example:
+        >>> split_parts("A dog."), split_parts("No. 5 is up")
+        (['A', 'dog.'], ['No. 5 is up'])
+    """
+    is_suspect = caption.rstrip(" .").encode(errors="replace").translate(None, _UNREACHING)  # far faster than a search
+    return [caption] if is_suspect and _REACHING.search(caption) else caption.split()
 
 
 @lru_cache(maxsize=1 << 17)
-def _tokenize_chunk(chunk: str) -> str:
-    plain = _PLAIN.fullmatch(chunk)
+def tokenize_part(part: str) -> str:
+    """Return the tokens of a part of a caption, separated by single spaces.
+
+    Example:
+        >>> tokenize_part("dog's")
+        "dog 's"
+    """
+    plain = _PLAIN.fullmatch(part)
     if plain:
         word: str = plain[1].lower()
         if word not in _NOT_PLAIN:
             return f"{word} 's" if plain[2] else word
-    return " ".join(_scan(chunk))
+    return " ".join(_scan(part)).rstrip()
 
 
 def _scan(text: str) -> Iterator[str]:
