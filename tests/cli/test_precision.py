@@ -6,16 +6,16 @@ import torch
 from synth2_lightning.cli.precision import HardwareTrainer, Precision, resolve_precision
 
 
-def set_cpu(monkeypatch: pytest.MonkeyPatch, **capabilities: bool) -> None:
+def set_cpu(monkeypatch: pytest.MonkeyPatch, has_bfloat16: bool = False) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    monkeypatch.setattr("synth2_lightning.io.precision.has_bfloat16_instructions", lambda: has_bfloat16)
 
 
 @pytest.mark.parametrize(("is_native", "expected"), [(True, "bf16-mixed"), (False, "32-true")])
 def test_auto_is_bfloat16_where_the_hardware_computes_it(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, is_native: bool, expected: str
 ) -> None:
-    set_cpu(monkeypatch, avx512_bf16=is_native)
+    set_cpu(monkeypatch, is_native)
     with caplog.at_level(logging.INFO):
         trainer = HardwareTrainer(accelerator="cpu", precision="auto", barebones=True)
     assert trainer.precision == expected

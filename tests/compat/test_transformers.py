@@ -1,4 +1,6 @@
+import sys
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -7,6 +9,7 @@ from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM, PreTrained
 from synth2_lightning.compat.transformers import (
     attention_implementation,
     cache_name,
+    dequantizing,
     supports_attention_functions,
     update_model_kwargs,
 )
@@ -61,3 +64,11 @@ def test_older_versions_have_another_name_for_the_cache(monkeypatch: pytest.Monk
 
     monkeypatch.setattr("transformers.modeling_outputs.CausalLMOutputWithPast", Output)
     assert cache_name.__wrapped__() == "past_key_values"
+
+
+@pytest.mark.parametrize(("names", "expected"), [({"GgufConfig": dict}, {"dequantize": True}), ({}, None)])
+def test_gguf_weights_are_dequantized_by_a_setting_or_always(
+    monkeypatch: pytest.MonkeyPatch, names: dict[str, type], expected: dict[str, bool] | None
+) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", SimpleNamespace(**names))
+    assert dequantizing() == expected
