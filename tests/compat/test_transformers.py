@@ -4,12 +4,21 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    Cache,
+    DynamicCache,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+)
 
 from synth2_lightning.compat.transformers import (
     attention_implementation,
     cache_name,
     dequantizing,
+    find_cache,
     supports_attention_functions,
     update_model_kwargs,
 )
@@ -64,6 +73,14 @@ def test_older_versions_have_another_name_for_the_cache(monkeypatch: pytest.Monk
 
     monkeypatch.setattr("transformers.modeling_outputs.CausalLMOutputWithPast", Output)
     assert cache_name.__wrapped__() == "past_key_values"
+
+
+@pytest.mark.parametrize("model_type", ["gpt2", "mamba"])
+def test_the_cache_is_found_among_the_arguments(model_type: str) -> None:
+    config = AutoConfig.for_model(model_type, vocab_size=7, num_hidden_layers=1, hidden_size=8, num_attention_heads=1)
+    model = AutoModelForCausalLM.from_config(config)
+    outputs = model(torch.tensor([[1, 2]]), use_cache=True)
+    assert isinstance(find_cache(update_model_kwargs(model, outputs, {"use_cache": True})), Cache)
 
 
 @pytest.mark.parametrize(("names", "expected"), [({"GgufConfig": dict}, {"dequantize": True}), ({}, None)])

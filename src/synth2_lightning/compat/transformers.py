@@ -54,6 +54,18 @@ def cache_name() -> str:
     return "cache" if "cache" in names else "past_key_values"
 
 
+def find_cache(model_kwargs: dict[str, Any]) -> Any:
+    """Return the key/value cache among the arguments of a model.
+
+    It has the name :func:`cache_name`, except for Mamba in older versions, where it is ``cache_params``.
+
+    Example:
+        >>> find_cache({cache_name(): "cache", "use_cache": True})
+        'cache'
+    """
+    return model_kwargs[cache_name() if cache_name() in model_kwargs else "cache_params"]
+
+
 def dequantizing() -> Any:
     """Return the ``quantization_config`` with which transformers dequantizes the weights of a GGUF file.
 
