@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
+from lightning.fabric.plugins.environments.lightning import find_free_network_port
 from torch.distributed.checkpoint.state_dict_saver import save
 
 from synth2_lightning.compat.torch import StorageInfo, clone_default_store
@@ -21,7 +22,7 @@ def test_the_index_of_a_sharded_checkpoint_locates_tensors_by_this_type(tmp_path
 
 @pytest.fixture
 def _process_group() -> Iterator[None]:
-    dist.init_process_group("gloo", "tcp://127.0.0.1:0", rank=0, world_size=1)
+    dist.init_process_group("gloo", f"tcp://127.0.0.1:{find_free_network_port()}", rank=0, world_size=1)
     yield
     dist.destroy_process_group()
 
