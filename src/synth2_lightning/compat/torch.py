@@ -1,6 +1,6 @@
 """Private APIs of torch; checked with 2.7 and 2.15."""
 
-from torch.distributed import TCPStore
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from torch.distributed.checkpoint.filesystem import _StorageInfo
 from torch.distributed.distributed_c10d import PrefixStore, Store, _get_default_store
 
@@ -24,4 +24,5 @@ def clone_default_store() -> Store:
         return store.clone()
     while isinstance(store, PrefixStore):
         store = store.underlying_store
+    assert isinstance(store, TCPStore)
     return TCPStore(store.host, store.port, is_master=False, wait_for_workers=False)
