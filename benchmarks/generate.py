@@ -66,8 +66,9 @@ class Size(NamedTuple):
 def read_sampling() -> SamplingSettings:
     """Return the sampling of the run file of synthesis."""
     run = yaml.safe_load((run_file_folder() / "synthesize.yaml").read_text())
-    arguments = run["model"]["init_args"]["generator"]["init_args"]["sampling"]
-    return SamplingSettings(**{name: tuple(v) if isinstance(v, list) else v for name, v in arguments.items()})
+    sampling = run["model"]["init_args"]["generator"]["init_args"]["sampling"]
+    arguments: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in sampling.items()}
+    return SamplingSettings(**arguments)
 
 
 class RandomCodebook(TinyImageTokenizer):

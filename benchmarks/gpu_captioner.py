@@ -1,4 +1,4 @@
-"""Training and captioning at the sizes of ``overlays/model/paper.yaml``; a section of ``gpu.py``.
+"""Training and captioning at the sizes of ``experiments/paper/mixed.yaml``; a section of ``gpu.py``.
 
 The VQ-GAN, the resampler and the frozen language model (the shape of SmolLM2-360M) have random weights.
 """

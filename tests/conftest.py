@@ -75,13 +75,13 @@ def _sigterm_is_given_back() -> Iterator[None]:
 
 @pytest.fixture
 def set_cpu(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Set the instructions of the processor, as ``set_cpu(avx512_bf16=True)``, on a machine without a GPU."""
+    """Set whether the processor has bfloat16 instructions, on a machine without a GPU."""
 
-    def set(**capabilities: bool) -> None:
+    def set(has_bfloat16: bool) -> None:
         import torch
 
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+        monkeypatch.setattr("synth2_lightning.io.precision.has_bfloat16_instructions", lambda: has_bfloat16)
 
     return set
 

@@ -12,7 +12,7 @@ from synth2_lightning.cli.precision import HardwareTrainer, Precision, resolve_p
 def test_auto_is_bfloat16_where_the_hardware_computes_it(
     set_cpu: Callable[..., None], caplog: pytest.LogCaptureFixture, is_native: bool, expected: str
 ) -> None:
-    set_cpu(avx512_bf16=is_native)
+    set_cpu(has_bfloat16=is_native)
     with caplog.at_level(logging.INFO):
         trainer = HardwareTrainer(accelerator="cpu", precision="auto", barebones=True)
     assert trainer.precision == expected
@@ -23,14 +23,14 @@ def test_auto_is_bfloat16_where_the_hardware_computes_it(
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
 def test_a_named_precision_is_kept(set_cpu: Callable[..., None], precision: Precision) -> None:
-    set_cpu()
+    set_cpu(has_bfloat16=False)
     assert resolve_precision(precision, "cpu") == precision
 
 
 def test_bfloat16_on_a_cpu_that_emulates_it_is_warned_of(
     set_cpu: Callable[..., None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    set_cpu()
+    set_cpu(has_bfloat16=False)
     with caplog.at_level(logging.WARNING):
         resolve_precision("bf16-mixed", "auto")
     assert "trainer.precision is bf16-mixed" in caplog.text
@@ -40,7 +40,7 @@ def test_bfloat16_on_a_cpu_that_emulates_it_is_warned_of(
 def test_the_accelerator_decides_and_not_the_machine(
     monkeypatch: pytest.MonkeyPatch, set_cpu: Callable[..., None]
 ) -> None:
-    set_cpu()
+    set_cpu(has_bfloat16=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
     assert resolve_precision("auto", "cpu") == "32-true"

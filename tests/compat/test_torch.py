@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from lightning.fabric.plugins.environments.lightning import find_free_network_port
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict_saver import save
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from synth2_lightning.compat.torch import StorageInfo, checkpoint_activations, default_store, keep_buffers
+from synth2_lightning.compat.torch import StorageInfo, checkpoint_activations, clone_default_store, keep_buffers
 
 
 @pytest.mark.filterwarnings("ignore:torch.distributed is disabled, unavailable or uninitialized")
@@ -25,15 +26,15 @@ def test_the_index_of_a_sharded_checkpoint_locates_tensors_by_this_type(tmp_path
 
 
 @pytest.fixture
-def _process_group(tmp_path: Path) -> Iterator[None]:
-    dist.init_process_group("gloo", f"file://{tmp_path}/store", rank=0, world_size=1)
+def _process_group() -> Iterator[None]:
+    dist.init_process_group("gloo", f"tcp://127.0.0.1:{find_free_network_port()}", rank=0, world_size=1)
     yield
     dist.destroy_process_group()
 
 
 @pytest.mark.usefixtures("_process_group")
-def test_the_default_store_can_be_used() -> None:
-    store = default_store()
+def test_the_default_store_is_reached_by_a_second_connection() -> None:
+    store = clone_default_store()
     store.set("key", "value")
     assert store.get("key") == b"value"
 

@@ -1,4 +1,6 @@
+import sys
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -6,7 +8,9 @@ import torch
 from transformers import (
     AutoConfig,
     AutoModel,
+    AutoModelForCausalLM,
     AutoModelForTextEncoding,
+    Cache,
     DynamicCache,
     LlamaConfig,
     LlamaForCausalLM,
@@ -16,6 +20,8 @@ from transformers import (
 from synth2_lightning.compat.transformers import (
     attention_implementation,
     cache_name,
+    dequantizing,
+    find_cache,
     run_network,
     supports_attention_functions,
     update_model_kwargs,
@@ -106,3 +112,19 @@ def test_older_versions_have_another_name_for_the_cache(monkeypatch: pytest.Monk
 
     monkeypatch.setattr("transformers.modeling_outputs.CausalLMOutputWithPast", Output)
     assert cache_name.__wrapped__() == "past_key_values"
+
+
+@pytest.mark.parametrize("model_type", ["gpt2", "mamba"])
+def test_the_cache_is_found_among_the_arguments(model_type: str) -> None:
+    config = AutoConfig.for_model(model_type, vocab_size=7, num_hidden_layers=1, hidden_size=8, num_attention_heads=1)
+    model = AutoModelForCausalLM.from_config(config)
+    outputs = model(torch.tensor([[1, 2]]), use_cache=True)
+    assert isinstance(find_cache(update_model_kwargs(model, outputs, {"use_cache": True})), Cache)
+
+
+@pytest.mark.parametrize(("names", "expected"), [({"GgufConfig": dict}, {"dequantize": True}), ({}, None)])
+def test_gguf_weights_are_dequantized_by_a_setting_or_always(
+    monkeypatch: pytest.MonkeyPatch, names: dict[str, type], expected: dict[str, bool] | None
+) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", SimpleNamespace(**names))
+    assert dequantizing() == expected

@@ -92,7 +92,7 @@ def test_finished_texts_cost_nothing(gpt2: NewLanguageModel) -> None:
     assert rows[0] == 0  # embeddings, once per text
     assert rows[1] == 3 * NUM_TEXTS
     assert rows[1:] == sorted(rows[1:], reverse=True)
-    assert len(set(rows[1:])) > 3
+    assert len(set(rows[1:])) > 2
     assert len({len(text.split()) for text in texts}) > 2
 
 

@@ -129,7 +129,7 @@ def test_a_run_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_a_cpu_computes_in_float32_even_with_bfloat16_instructions(set_cpu: Callable[..., None]) -> None:
-    set_cpu(avx512_bf16=True, amx_bf16=True)
+    set_cpu(has_bfloat16=True)
     seen: list[torch.dtype] = []
 
     class Encoder(TinyImageTokenizer):

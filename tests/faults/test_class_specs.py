@@ -54,7 +54,7 @@ HYPER_PARAMETERS: dict[str, Any] = {
         "init_args": {"warmup_steps": 1},
     },
 }
-UNDER_ANY = ("decoder", "init_args", "language_model", "init_args", "config", "problem_type")
+UNDER_ANY = ("decoder", "init_args", "language_model", "init_args", "config", "output_attentions")
 HOSTILE: dict[str, dict[str, Any]] = {
     "os.system": {"command": "touch RAN"},
     "posix.system": {"command": "touch RAN"},

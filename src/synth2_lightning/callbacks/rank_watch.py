@@ -10,7 +10,7 @@ import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.distributed.distributed_c10d import PrefixStore, Store
 
-from synth2_lightning.compat.torch import default_store
+from synth2_lightning.compat.torch import clone_default_store
 from synth2_lightning.io.console import visible
 
 _NUM_MISSED = 3  # heartbeats, to find the lost process after a connection broke
@@ -51,7 +51,7 @@ class RankWatchCallback(Callback):
         """Run before a stage: starts the heartbeat thread."""
         if self._watch is not None or trainer.world_size == 1 or not dist.is_initialized():
             return
-        store = default_store().clone()
+        store = clone_default_store()
         store.set_timeout(timedelta(seconds=self.timeout))
         beats = PrefixStore("heartbeats", store)
         self._watch = _Watch(beats, trainer.global_rank, trainer.world_size, self.timeout, self.interval)

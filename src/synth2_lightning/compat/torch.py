@@ -1,9 +1,10 @@
-"""Private APIs of torch; checked with 2.15."""
+"""Private APIs of torch; checked with 2.7 and 2.15."""
 
 from torch import nn
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from torch.distributed._composable.checkpoint_activation import checkpoint
 from torch.distributed.checkpoint.filesystem import _StorageInfo
-from torch.distributed.distributed_c10d import Store, _get_default_store
+from torch.distributed.distributed_c10d import PrefixStore, Store, _get_default_store
 from torch.nn.parallel import DistributedDataParallel
 
 StorageInfo = _StorageInfo
@@ -27,13 +28,20 @@ def keep_buffers(module: nn.Module) -> None:
     DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(module, names)
 
 
-def default_store() -> Store:
-    """Return the key-value store of the default process group.
+def clone_default_store() -> Store:
+    """Return a second connection to the key-value store of the default process group.
 
     Calls ``_get_default_store``; torch has no public way to the store that ``init_process_group`` made, and another one
-    would need an address and a port of its own.
+    would need an address and a port of its own. ``Store.clone`` is newer than torch 2.7, where the store is that of an
+    address (``tcp://`` or ``env://``).
     """
-    return _get_default_store()
+    store = _get_default_store()
+    if hasattr(store, "clone"):
+        return store.clone()
+    while isinstance(store, PrefixStore):
+        store = store.underlying_store
+    assert isinstance(store, TCPStore)
+    return TCPStore(store.host, store.port, is_master=False, wait_for_workers=False)
 
 
 def checkpoint_activations(module: nn.Module) -> None:

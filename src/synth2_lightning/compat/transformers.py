@@ -1,4 +1,4 @@
-"""Private APIs of transformers, and names that it changed; checked with 5.24."""
+"""Private APIs of transformers, and names that it changed; checked with 5.5 and 5.24."""
 
 from dataclasses import fields
 from functools import cache
@@ -89,10 +89,36 @@ def cache_name() -> str:
     ``cache`` in recent versions, where ``past_key_values`` causes a warning; the latter in older ones.
 
     Example:
-        >>> cache_name()
-        'cache'
+        >>> cache_name() in ("cache", "past_key_values")
+        True
     """
     from transformers.modeling_outputs import CausalLMOutputWithPast
 
     names = {field.name for field in fields(CausalLMOutputWithPast)}
     return "cache" if "cache" in names else "past_key_values"
+
+
+def find_cache(model_kwargs: dict[str, Any]) -> Any:
+    """Return the key/value cache among the arguments of a model.
+
+    It has the name :func:`cache_name`, except for Mamba in older versions, where it is ``cache_params``.
+
+    Example:
+        >>> find_cache({cache_name(): "cache", "use_cache": True})
+        'cache'
+    """
+    return model_kwargs[cache_name() if cache_name() in model_kwargs else "cache_params"]
+
+
+def dequantizing() -> Any:
+    """Return the ``quantization_config`` with which transformers dequantizes the weights of a GGUF file.
+
+    None in versions before 5.17, which have no ``GgufConfig`` and always dequantize.
+
+    Example:
+        >>> getattr(dequantizing(), "dequantize", True)
+        True
+    """
+    import transformers
+
+    return transformers.GgufConfig(dequantize=True) if hasattr(transformers, "GgufConfig") else None

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from synth2_lightning.compat.transformers import cache_name, update_model_kwargs
+from synth2_lightning.compat.transformers import find_cache, update_model_kwargs
 from synth2_lightning.types import GenerationSettings
 
 _KWARGS_BY_ROW = ("attention_mask", "position_ids")
@@ -158,7 +158,7 @@ def beam_search(
                 if len(beams.texts) < len(before):
                     select_images(torch.isin(before, beams.texts).nonzero().squeeze(1))
                 ids = beams.tokens.flatten(0, 1)
-                model_kwargs[cache_name()].reorder_cache(rows)
+                find_cache(model_kwargs).reorder_cache(rows)
                 for name in _KWARGS_BY_ROW:
                     if model_kwargs.get(name) is not None:
                         model_kwargs[name] = model_kwargs[name][rows]

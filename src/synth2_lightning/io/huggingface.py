@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from synth2_lightning.compat.transformers import cache_name
+from synth2_lightning.compat.transformers import cache_name, dequantizing
 from synth2_lightning.io.extras import require_extra
 from synth2_lightning.io.locations import is_here, locate_model
 from synth2_lightning.io.precision import WeightType, weight_dtype
@@ -32,14 +32,14 @@ def read_language_model(
     if gguf_file is not None:
         require_extra("gguf", "captions")
         require_extra("accelerate", "captions")
-    from transformers import AutoConfig, AutoModelForCausalLM, GgufConfig
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     if gguf_file is None:
         check_config(AutoConfig.from_pretrained(location, trust_remote_code=False), location)
     model = AutoModelForCausalLM.from_pretrained(
         location,
         gguf_file=gguf_file,
-        quantization_config=GgufConfig(dequantize=True) if gguf_file else None,
+        quantization_config=dequantizing() if gguf_file else None,
         dtype=weight_dtype(dtype, location),
         attn_implementation=attn_implementation,
         use_safetensors=None if gguf_file else True,

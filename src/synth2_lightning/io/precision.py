@@ -8,10 +8,11 @@ from typing import Literal
 
 import torch
 
+from synth2_lightning.compat.cpu import has_bfloat16_instructions
+
 WeightType = Literal["auto", "float32", "bfloat16", "float16"]
 """Type of frozen weights; ``"auto"`` is bfloat16 if the GPU, or else the CPU, has instructions for it, else float32."""
 
-_BFLOAT16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16")
 _logger = logging.getLogger(__name__)
 
 
@@ -28,8 +29,7 @@ def computes_bfloat16(device: torch.device) -> bool:
     """
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    capabilities = torch.cpu.get_capabilities()
-    return device.type == "cpu" and any(capabilities.get(name, False) for name in _BFLOAT16_INSTRUCTIONS)
+    return device.type == "cpu" and has_bfloat16_instructions()
 
 
 @contextmanager
