@@ -119,7 +119,7 @@ def test_the_command_lists_and_clears(cache: Path, capsys: pytest.CaptureFixture
     assert "2.5 MB" in listed
     assert "0.00 GB of 100 GB" in listed
     main(["cache", "--clear"])
-    assert "1 entries, 2.5 MB" in capsys.readouterr().out
+    assert "1 downloads, 2.5 MB, and 0 indexes" in capsys.readouterr().out
     assert list_entries(cache) == []
     main(["cache", "--clear"])  # nothing left, nothing wrong
-    assert "Deleted 0 entries" in capsys.readouterr().out
+    assert "Deleted 0 downloads" in capsys.readouterr().out
