@@ -1,7 +1,7 @@
 """Training and sampling of MaskGit with 624 million parameters; a section of ``gpu.py``.
 
-Codes, code embeddings and texts have the sizes of ``experiments/paper/generator.yaml``: 16 by 16 tokens, 8,192 codes, 64
-words of a frozen T5-large. Tokens, texts and weights are random.
+Codes, code embeddings and texts have the sizes of ``experiments/paper/generator.yaml``: 16 by 16 tokens, 8,192 codes,
+64 words of a frozen T5-large. Tokens, texts and weights are random.
 """
 
 import warnings
