@@ -279,7 +279,7 @@ def main() -> None:
     with TemporaryDirectory() as folder:
         made = {
             "ours": make_ours(text, Path(folder), size, sampling),
-            "ours_full": make_ours(text, Path(folder), size, replace(sampling, full_every=1, guided=(0.0, 1.0))),
+            "ours_full": make_ours(text, Path(folder), size, replace(sampling, full_every=1, guidance_every=1)),
             "diffusers": make_diffusers(text, size, sampling),
             "muse_maskgit": make_muse_maskgit(text, size, sampling),
         }

@@ -48,7 +48,7 @@ class Studio:
     [
         {},
         {"guidance": (0.0, 3.0)},
-        {"guidance": (2.0, 2.0), "full_every": 3, "guided": (0.2, 0.6)},
+        {"guidance": (2.0, 2.0), "guidance_every": 2, "full_every": 3},
     ],
 )
 def test_an_image_does_not_depend_on_its_batch(order: UnmaskingOrder, settings: dict[str, Any]) -> None:
@@ -127,13 +127,26 @@ def spy_on_sizes(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> list[tuple[
     return sizes
 
 
-def test_unconditional_states_are_computed_in_guided_steps_only(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unconditional_states_are_computed_in_some_guided_steps_only(monkeypatch: pytest.MonkeyPatch) -> None:
     studio = Studio()
     sizes = spy_on_sizes(studio, monkeypatch)
-    studio.draw(SamplingSettings(num_steps=5, guidance=(2.0, 2.0), guided=(0.25, 0.5)), ConfidenceOrder())
-    assert sizes == [(1, 16), (2, 16), (2, 16), (1, 16), (1, 16)]
-    studio.draw(SamplingSettings(num_steps=5, guidance=(0.0, 2.0)), ConfidenceOrder())
-    assert sizes[5:] == [(1, 16), *[(2, 16)] * 4]
+    rising = SamplingSettings(num_steps=5, guidance=(0.0, 2.0))
+    studio.draw(rising, ConfidenceOrder())
+    assert sizes == [(1, 16), *[(2, 16)] * 4]
+    studio.draw(replace(rising, guidance_every=2), ConfidenceOrder())
+    assert sizes[5:] == [(1, 16), (2, 16), (1, 16), (2, 16), (1, 16)]
+    studio.draw(replace(rising, guidance_every=2), HaltonOrder())  # has no states of the tokens of later steps
+    assert sizes[10:] == [(1, 16), *[(2, 16)] * 4]
+
+
+def test_steps_between_add_the_last_difference_at_the_scale_of_their_own() -> None:
+    studio = Studio()
+    for layer in studio.network.layers:  # states of masked tokens are the same in both steps, except those of the text
+        torch.nn.init.zeros_(layer.self_attn.to_out.weight)
+    settings = SamplingSettings(num_steps=2, guidance=(1.0, 3.0), top_k=1)
+    expected = studio.draw(settings, ConfidenceOrder(noise=0.0))
+    assert torch.equal(studio.draw(replace(settings, guidance_every=2), ConfidenceOrder(noise=0.0)), expected)
+    assert not torch.equal(studio.draw(replace(settings, guidance=(1.0, 0.0)), ConfidenceOrder(noise=0.0)), expected)
 
 
 @pytest.mark.parametrize(("order", "candidates"), [(ConfidenceOrder(), (14, 11)), (HaltonOrder(), (3, 5))])
@@ -146,8 +159,18 @@ def test_steps_between_full_ones_compute_candidates_and_what_the_last_step_unmas
     assert sizes == [(1, 16), (1, candidates[0] + 2), (1, candidates[1] + 3), (1, 16)]
     assert len(set(ids.flatten().tolist())) > 4
     # The step in which guidance starts is a full one, because there are no unconditional keys and values yet.
-    studio.draw(SamplingSettings(num_steps=4, full_every=4, guidance=(2.0, 2.0), guided=(0.5, 1.0)), order)
-    assert sizes[4:] == [(1, 16), (1, candidates[0] + 2), (2, 16), (2, 11)]
+    studio.draw(SamplingSettings(num_steps=4, full_every=4, guidance=(0.0, 2.0)), order)
+    assert sizes[4:] == [(1, 16), (2, 16), (2, candidates[1] + 3), (2, 11)]
+
+
+def test_unconditional_keys_and_values_are_renewed_for_all_tokens_unmasked_since(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    studio = Studio()
+    sizes = spy_on_sizes(studio, monkeypatch)
+    settings = SamplingSettings(num_steps=4, guidance=(2.0, 2.0), guidance_every=2, full_every=4)
+    studio.draw(settings, ConfidenceOrder())  # 16, 14, 11 and 6 tokens are masked
+    assert sizes == [(2, 16), (1, 14 + 2), (2, 11 + 5), (1, 6 + 5)]
 
 
 def test_steps_between_full_ones_equal_full_ones_where_no_other_token_has_changed() -> None:
@@ -180,8 +203,6 @@ def test_values_go_linearly_from_the_first_step_to_the_last() -> None:
     settings = SamplingSettings(guidance=(0.0, 4.0), temperature=(1.0, 0.5))
     assert [settings.at(progress) for progress in (0.0, 0.5, 1.0)] == [(0.0, 1.0), (2.0, 0.75), (4.0, 0.5)]
     assert settings.is_guided
-    settings = replace(settings, guided=(0.5, 0.7))
-    assert [settings.at(progress)[0] for progress in (0.4, 0.5, 0.6, 0.8)] == [0.0, 2.0, pytest.approx(2.4), 0.0]
     assert noise_shape(Studio().network, settings) == (12, 16, 3)
 
 
@@ -190,8 +211,7 @@ def test_values_go_linearly_from_the_first_step_to_the_last() -> None:
     [
         {"num_steps": 0},
         {"guidance": (-1.0, 0.0)},
-        {"guided": (0.5, 0.2)},
-        {"guided": (0.0, 1.1)},
+        {"guidance_every": 0},
         {"full_every": 0},
         {"temperature": (1.0, 0.0)},
         {"top_k": 0},
@@ -199,6 +219,6 @@ def test_values_go_linearly_from_the_first_step_to_the_last() -> None:
 )
 def test_settings_out_of_range_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(
-        ValueError, match=r"SamplingSettings.*num_steps, full_every.*top_k.*guidance.*guided.*temperature"
+        ValueError, match=r"SamplingSettings.*num_steps, guidance_every, full_every.*top_k.*guidance.*temperature"
     ):
         SamplingSettings(**wrong)  # type: ignore[arg-type]

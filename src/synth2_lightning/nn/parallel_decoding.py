@@ -1,10 +1,10 @@
 """Parallel decoding: each of a few steps unmasks many image tokens (MaskGIT, arXiv 2202.04200).
 
 For speed, the keys and values of the text are computed once per caption; the conditional and unconditional states of
-guidance run in one batch and are combined before the heads; the unconditional states are computed only in steps with
-guidance; the heads are evaluated at candidates only, in chunks of bounded memory; the tokens of a step are written in
-place; and steps between full ones do not compute settled tokens again (ReCAP, arXiv 2505.19089). No step waits for the
-device.
+guidance run in one batch and are combined before the heads; the heads are evaluated at candidates only, in chunks of
+bounded memory; and the tokens of a step are written in place. Two settings leave out work: steps between full ones do
+not compute settled tokens again (ReCAP, arXiv 2505.19089), and steps can guide by the last difference between
+conditional and unconditional states (FasterCache, arXiv 2410.19355). No step waits for the device.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,8 +33,9 @@ class SamplingSettings:
         num_steps: Steps of parallel decoding.
         guidance: Scale t of classifier-free guidance, (1 + t) conditional - t unconditional (MUSE, arXiv 2301.00704,
             section 2.7). 0 disables it and halves the computation. MUSE increases it over the steps.
-        guided: First and last progress of the steps with guidance, from 0 at the first step to 1 at the last
-            (Kynkäänniemi et al., arXiv 2404.07724). The computation of the other steps is halved.
+        guidance_every: Period of the guided steps that compute unconditional states. Those between them add the last
+            difference to the conditional states, for half of the computation. Orders that do not predict all masked
+            tokens, such as Halton's, compute both in each step.
         full_every: Period of the steps that compute all tokens. The steps between them compute the candidates and the
             tokens that the step before unmasked, and attend to the others by their previous keys and values (ReCAP,
             arXiv 2505.19089). 1 computes all tokens in each step.
@@ -47,25 +48,22 @@ class SamplingSettings:
     Example:
         >>> SamplingSettings(num_steps=8, guidance=(0.0, 3.0)).at(1.0)
         (3.0, 1.0)
-        >>> SamplingSettings(num_steps=8, guidance=(2.0, 2.0), guided=(0.0, 0.5)).at(1.0)
-        (0.0, 1.0)
     """
 
     num_steps: int = 12
     guidance: tuple[float, float] = (0.0, 0.0)
-    guided: tuple[float, float] = (0.0, 1.0)
+    guidance_every: int = 1
     full_every: int = 1
     temperature: tuple[float, float] = (1.0, 1.0)
     top_k: int | None = None
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        too_few = min(self.num_steps, self.full_every, 1 if self.top_k is None else self.top_k) < 1
-        is_interval = 0 <= self.guided[0] <= self.guided[1] <= 1
-        if too_few or not is_interval or min(self.guidance) < 0 or min(self.temperature) <= 0:
+        counts = (self.num_steps, self.guidance_every, self.full_every, 1 if self.top_k is None else self.top_k)
+        if min(counts) < 1 or min(self.guidance) < 0 or min(self.temperature) <= 0:
             raise ValueError(
-                f"{self} is out of range; expected num_steps, full_every and top_k of 1 or more, guidance of 0 or "
-                "more, 0 <= guided[0] <= guided[1] <= 1, and a temperature above 0. Set top_k to 1 for greedy decoding."
+                f"{self} is out of range; expected num_steps, guidance_every, full_every and top_k of 1 or more, "
+                "guidance of 0 or more, and a temperature above 0. Set top_k to 1 for greedy decoding."
             )
 
     @property
@@ -76,7 +74,7 @@ class SamplingSettings:
     def at(self, progress: float) -> tuple[float, float]:
         """Return guidance and temperature of a step; progress is 0 at the first step and 1 at the last."""
         guidance, temperature = (first + (last - first) * progress for first, last in (self.guidance, self.temperature))
-        return guidance if self.guided[0] <= progress <= self.guided[1] else 0.0, temperature
+        return guidance, temperature
 
 
 def noise_shape(network: MaskGit, settings: SamplingSettings) -> tuple[int, int, int]:
@@ -122,10 +120,12 @@ def decode_in_parallel(
         candidates, rest = masked.tensor_split([order.num_candidates(masked.shape[1], num_unmasked)], dim=1)
         noise = _at(uniform[:, step], candidates)
         guidance, temperature = settings.at(step / max(1, settings.num_steps - 1))
-        texts = (text, null_text) if guidance and null_text else (text,)
-        states = canvas.predict(texts, candidates, is_full=step % settings.full_every == 0)
-        # The heads are linear and the level embeddings equal for all texts: guidance of states is guidance of logits.
-        states = torch.lerp(states[1], states[0], 1 + guidance) if len(states) == 2 else states[0]
+        is_full = step % settings.full_every == 0
+        if guidance and null_text is not None:
+            is_complete = candidates.shape[1] == masked.shape[1]
+            states = canvas.predict_guided(text, null_text, guidance, candidates, is_full, is_complete)
+        else:
+            states = canvas.predict((text,), candidates, is_full)[0]
         ids, log_probabilities = _sample(network, states, noise, temperature, settings.top_k)
         ranking = order.rank(log_probabilities, noise[..., -1], 1 - (step + 1) / settings.num_steps)
         unmasked, left = ranking.tensor_split([num_unmasked], dim=1)
@@ -148,8 +148,45 @@ class _Canvas:
         self._mask = torch.ones(batch, num_tokens, dtype=torch.bool, device=device)
         self._rows = torch.arange(batch, device=device)[:, None]
         self._caches = [KeyValueCache() for _ in network.layers] if settings.full_every > 1 else []
-        self._last_unmasked = torch.zeros(batch, 0, dtype=torch.long, device=device)
-        self._num_texts = 0
+        self._num_cached = 0
+        # For one text and for two: tokens that were unmasked since their keys and values were computed last.
+        nothing = torch.zeros(batch, 0, dtype=torch.long, device=device)
+        self._uncached = [nothing, nothing]
+        self._guidance_every = settings.guidance_every
+        self._num_guided = 0
+        self._difference: Tensor | None = None
+
+    def predict_guided(
+        self,
+        text: TextKeyValues,
+        null_text: TextKeyValues,
+        guidance: float,
+        candidates: Tensor,
+        is_full: bool,
+        is_complete: bool,
+    ) -> Tensor:
+        """Return guided hidden states of the candidates, of shape (batch, candidates, width).
+
+        The heads are linear and the level embeddings equal for all texts: guidance of states is guidance of logits.
+
+        Args:
+            text: Conditions of each image.
+            null_text: Unconditional texts.
+            guidance: Scale.
+            candidates: Positions.
+            is_full: Whether to compute all tokens.
+            is_complete: Whether the candidates are all masked tokens, among which are those of later steps.
+        """
+        self._num_guided += 1
+        if self._difference is not None and (self._num_guided - 1) % self._guidance_every:
+            states = self.predict((text,), candidates, is_full)[0]
+            return states + guidance * _at(self._difference, candidates)
+        conditional, unconditional = self.predict((text, null_text), candidates, is_full)
+        if self._guidance_every > 1 and is_complete:
+            difference = conditional - unconditional
+            self._difference = difference.new_zeros(*self._mask.shape, difference.shape[-1])
+            self._difference[self._rows, candidates] = difference
+        return torch.lerp(unconditional, conditional, 1 + guidance)
 
     def predict(self, texts: Sequence[TextKeyValues], candidates: Tensor, is_full: bool) -> Tensor:
         """Return hidden states of the candidates, of shape (texts, batch, candidates, width).
@@ -158,14 +195,16 @@ class _Canvas:
             texts: Conditions of each image.
             candidates: Positions.
             is_full: Whether to compute all tokens. They are also computed if there are more texts than in the last
-                call, because the caches have no keys and values for the new ones.
+                such call, because the caches have no keys and values for the new ones.
         """
-        is_full = is_full or len(texts) > self._num_texts
-        self._num_texts = len(texts)
-        if is_full:
+        uncached = self._uncached[len(texts) - 1]
+        for number in range(len(texts)):
+            self._uncached[number] = uncached[:, :0]
+        if is_full or len(texts) > self._num_cached:
+            self._num_cached = len(texts)
             states: Tensor = self.network(self._embeddings, self._mask, *texts, caches=self._caches)
             return states.view(len(texts), *self._mask.shape, -1)[:, self._rows, candidates]
-        positions = torch.cat([candidates, self._last_unmasked], dim=1)
+        positions = torch.cat([candidates, uncached], dim=1)
         tokens = self._embeddings[self._rows, positions], self._mask[self._rows, positions]
         states = self.network(*tokens, *texts, caches=self._caches, positions=positions)
         return states.view(len(texts), *positions.shape, -1)[:, :, : candidates.shape[1]]
@@ -176,7 +215,7 @@ class _Canvas:
         self.ids[at] = ids
         self._embeddings[at] = self.embed(ids)
         self._mask[at] = False
-        self._last_unmasked = positions
+        self._uncached = [torch.cat([before, positions], dim=1) for before in self._uncached]
 
 
 def _sample(
