@@ -142,7 +142,7 @@ def test_unconditional_states_are_computed_in_some_guided_steps_only(monkeypatch
 def test_steps_between_add_the_last_difference_at_the_scale_of_their_own() -> None:
     studio = Studio()
     for layer in studio.network.layers:  # states of masked tokens are the same in both steps, except those of the text
-        torch.nn.init.zeros_(layer.self_attn.to_out.weight)
+        layer.get_parameter("self_attn.to_out.weight").data.zero_()
     settings = SamplingSettings(num_steps=2, guidance=(1.0, 3.0), top_k=1)
     expected = studio.draw(settings, ConfidenceOrder(noise=0.0))
     assert torch.equal(studio.draw(replace(settings, guidance_every=2), ConfidenceOrder(noise=0.0)), expected)

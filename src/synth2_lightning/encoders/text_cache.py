@@ -74,6 +74,7 @@ def encode_independently(
         network: Returns the embeddings of ids, given a mask.
 
     Example:
+        >>> import torch
         >>> encode_independently(
         ...     torch.tensor([[5, 6], [7, 0]]),
         ...     torch.tensor([[True, True], [True, False]]),
