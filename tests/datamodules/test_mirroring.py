@@ -25,27 +25,27 @@ def make_batch(image: ImageInput, *captions: str, prompts: tuple[str, ...] = ())
     return ImageTextBatch(image, captions, samples, prompts=prompts)
 
 
-def flip(batch: ImageTextBatch, *rows: bool) -> ImageTextBatch:
-    return Mirroring().flip(batch, torch.tensor(rows))
+def mirror(batch: ImageTextBatch, *rows: bool) -> ImageTextBatch:
+    return Mirroring().mirror(batch, torch.tensor(rows))
 
 
 def test_the_columns_of_a_token_grid_change_places() -> None:
-    image = flip(make_batch(GRIDS, "a dog", "a cat"), False, True).image
+    image = mirror(make_batch(GRIDS, "a dog", "a cat"), False, True).image
     assert isinstance(image, VQTokens)
     assert image.codebook == GRIDS.codebook
     assert torch.equal(image.ids[0], GRIDS.ids[0])
     assert torch.equal(image.ids[1], GRIDS.ids[1, COLUMNS_SWAPPED])
 
 
-def test_pixels_are_flipped_as_numpy_does() -> None:
-    image = flip(make_batch(PIXELS, "a dog", "a cat"), True, False).image
+def test_pixels_are_mirrored() -> None:
+    image = mirror(make_batch(PIXELS, "a dog", "a cat"), True, False).image
     assert isinstance(image, Pixels)
     assert np.array_equal(image.values[0].numpy(), PIXELS.values[0].numpy()[:, :, ::-1])
     assert torch.equal(image.values[1], PIXELS.values[1])
 
 
 def test_rows_of_mixed_images_are_those_of_the_parts_in_order() -> None:
-    image = flip(make_batch(MixedImages((PIXELS, GRIDS)), *["a dog"] * 4), False, True, True, False).image
+    image = mirror(make_batch(MixedImages((PIXELS, GRIDS)), *["a dog"] * 4), False, True, True, False).image
     assert isinstance(image, MixedImages)
     pixels, grids = image.parts
     assert isinstance(pixels, Pixels)
@@ -55,7 +55,7 @@ def test_rows_of_mixed_images_are_those_of_the_parts_in_order() -> None:
 
 
 @pytest.mark.parametrize(
-    ("caption", "prompt", "is_flipped"),
+    ("caption", "prompt", "is_mirrored"),
     [
         ("a brightly lit copyright sign", "", True),
         ("a dog on the Left.", "", False),
@@ -65,17 +65,17 @@ def test_rows_of_mixed_images_are_those_of_the_parts_in_order() -> None:
         ("top", "where is the dog?", True),
     ],
 )
-def test_images_whose_text_depends_on_the_side_stay(caption: str, prompt: str, is_flipped: bool) -> None:
+def test_images_whose_text_depends_on_the_side_stay(caption: str, prompt: str, is_mirrored: bool) -> None:
     batch = make_batch(GRIDS, caption, "a cat", prompts=(prompt, "") if prompt else ())
-    image = flip(batch, True, True).image
+    image = mirror(batch, True, True).image
     assert isinstance(image, VQTokens)
-    assert torch.equal(image.ids[0], GRIDS.ids[0]) != is_flipped
+    assert torch.equal(image.ids[0], GRIDS.ids[0]) != is_mirrored
     assert torch.equal(image.ids[1], GRIDS.ids[1, COLUMNS_SWAPPED])
 
 
 def test_words_of_another_language_can_be_named() -> None:
     batch = make_batch(GRIDS, "ein Hund links", "left over")
-    image = Mirroring(words=["links", "rechts"]).flip(batch, torch.tensor([True, True])).image
+    image = Mirroring(words=["links", "rechts"]).mirror(batch, torch.tensor([True, True])).image
     assert isinstance(image, VQTokens)
     assert torch.equal(image.ids[0], GRIDS.ids[0])
     assert torch.equal(image.ids[1], GRIDS.ids[1, COLUMNS_SWAPPED])
@@ -84,7 +84,7 @@ def test_words_of_another_language_can_be_named() -> None:
 def test_tokens_without_a_square_grid_are_refused() -> None:
     tokens = VQTokens(torch.zeros(1, 8, 1, dtype=torch.long), "tiny-64:00000000")
     with pytest.raises(ValueError, match=r"tiny-64:00000000.*8 tokens.*square.*mirroring"):
-        flip(make_batch(tokens, "a dog"), True)
+        mirror(make_batch(tokens, "a dog"), True)
 
 
 class Grids(BatchDataset):
@@ -144,7 +144,7 @@ def test_a_datamodule_mirrors_half_of_its_photos_in_the_same_order(tmp_path: Pat
     by_key = {key: [is_left for other, is_left in mirrored if other == key] for key, _ in plain}
     sides = by_key.pop("5")
     assert not any(sides)
-    assert all(2 < sum(flipped) < 18 for flipped in by_key.values())
+    assert all(2 < sum(sides) < 18 for sides in by_key.values())
 
 
 def test_mixed_batches_are_mirrored_in_both_parts(tmp_path: Path, make_shards: object) -> None:

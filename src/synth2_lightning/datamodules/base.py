@@ -23,7 +23,7 @@ class ImageTextDataModule(LightningDataModule, ABC):
         batch_size: Pairs per step and rank.
         num_workers: Number of data loader worker processes per rank.
         seed: Seed of the order of the training pairs.
-        mirroring: Flips half of the training images, others in each pass over the pairs; ``None`` flips none.
+        mirroring: Mirrors each training image with probability 1/2 in each pass over the pairs; ``None`` mirrors none.
 
     Raises:
         ValueError: If the batch size is below 1.

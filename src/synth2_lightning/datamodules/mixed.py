@@ -58,7 +58,7 @@ class MixedDataModule(ImageTextDataModule):
         num_workers: Number of data loader worker processes per rank.
         seed: Seed of the order of the pairs.
         image_encoder: Encoder of the model, passed to ``real``; set by the command line.
-        mirroring: Flips half of the training images of both, others in each pass; ``None`` leaves it to their own.
+        mirroring: Set for ``real`` and ``synthetic``; ``None`` leaves theirs as they are.
 
     Raises:
         ValueError: If a constant fraction of a batch is not an integer number of pairs.

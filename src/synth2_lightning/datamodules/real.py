@@ -35,7 +35,7 @@ class RealDataModule(ImageTextDataModule):
         num_workers: Number of data loader worker processes per rank.
         max_bad_images: Maximum number of unreadable images, of 1,000 in succession, that a rank replaces by others.
         seed: Seed of the order of the training pairs.
-        mirroring: Flips half of the training images, others in each pass over the pairs; ``None`` flips none.
+        mirroring: Mirrors each training image with probability 1/2 in each pass over the pairs; ``None`` mirrors none.
 
     Example:
         >>> from synth2_lightning.scenes.source import ScenesSource

@@ -75,7 +75,7 @@ class SyntheticDataModule(ImageTextDataModule):
         limit: Maximum number of rows, from the first; ``None`` keeps all.
         keep_fraction: Fraction of the pairs to keep, those with the highest scores (written by ``synth2 predict
             --config score.yaml``); pairs with the lowest kept score are all kept. 1 keeps all and needs no scores.
-        mirroring: Flips half of the training images, others in each pass over the pairs; ``None`` flips none.
+        mirroring: Mirrors each training image with probability 1/2 in each pass over the pairs; ``None`` mirrors none.
 
     Raises:
         ValueError: If ``keep_fraction`` is not above 0 and at most 1.

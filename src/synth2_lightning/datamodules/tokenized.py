@@ -32,7 +32,7 @@ class TokenizedDataModule(RealDataModule):
             ``None`` uses all rows.
         limit: Maximum number of these rows: those with the lowest hashes of source and key, a sample that does not
             depend on how the shards were written. ``None`` uses all.
-        mirroring: Flips half of the training images, others in each pass over the pairs; ``None`` flips none.
+        mirroring: Mirrors each training image with probability 1/2 in each pass over the pairs; ``None`` mirrors none.
 
     Raises:
         ValueError: If the limit is below 1.
