@@ -11,6 +11,8 @@ is the third over the second.
     python benchmarks/mirrored_tokens.py --tokenizer MY_TOKENIZER.yaml --photos MY_PHOTOS.yaml
 """
 
+import sys
+
 import torch
 from jaxtyping import Float
 from jsonargparse import ArgumentParser
@@ -24,8 +26,7 @@ from synth2_lightning.encoders.quantized import QuantizedEncoder
 from synth2_lightning.interfaces import ImageTextSource
 from synth2_lightning.types import Pixels, VQTokens
 
-MODEL = run_file_folder() / "experiments" / "flickr8k" / "model" / "tokenizer.yaml"
-PHOTOS = run_file_folder() / "experiments" / "flickr8k" / "data" / "val.yaml"
+FLICKR8K = run_file_folder() / "experiments" / "flickr8k"
 
 
 def explained_variance(
@@ -55,10 +56,11 @@ def measure(tokenizer: QuantizedEncoder, pixels: Pixels) -> dict[str, float]:
 def main() -> None:
     """Run the benchmark."""
     parser = ArgumentParser(description=__doc__)
-    parser.add_argument("--tokenizer", type=QuantizedEncoder, default=str(MODEL), help="YAML of a QuantizedEncoder")
-    parser.add_argument("--photos", type=ImageTextSource, default=str(PHOTOS), help="YAML of a source of photos")
+    parser.add_argument("--tokenizer", type=QuantizedEncoder, sub_configs=True, help="YAML file of a QuantizedEncoder")
+    parser.add_argument("--photos", type=ImageTextSource, sub_configs=True, help="YAML file of a source of photos")
     parser.add_argument("--num_photos", type=int, default=64, help="number of photos, from the first")
-    args = parser.instantiate_classes(parser.parse_args())
+    defaults = [f"--tokenizer={FLICKR8K / 'model' / 'tokenizer.yaml'}", f"--photos={FLICKR8K / 'data' / 'val.yaml'}"]
+    args = parser.instantiate(parser.parse_args([*defaults, *sys.argv[1:]]))
     args.photos.load()
     args.tokenizer.load()
     pixels, _, _ = ImageReader(args.photos, args.tokenizer.image_size, max_bad_images=0).read(range(args.num_photos))
