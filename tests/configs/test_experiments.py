@@ -25,6 +25,7 @@ from synth2_lightning.cli import main
 from synth2_lightning.cli.run_files import run_file_folder
 from synth2_lightning.cli.trainer import run_trainer
 from synth2_lightning.compat.lightning import attributes_of
+from synth2_lightning.datamodules.base import ImageTextDataModule
 from synth2_lightning.io.huggingface import NewNetwork
 from synth2_lightning.nn.maskgit import MaskGit
 
@@ -283,6 +284,12 @@ def check_captioner(trainer: Trainer, source: str) -> None:
     assert (card["num_images"], card["sources"]) == (2, [source])
 
 
+def data_of(trainer: Trainer) -> ImageTextDataModule:
+    data = attributes_of(trainer).datamodule
+    assert isinstance(data, ImageTextDataModule)
+    return data
+
+
 def check_shards(*names: str) -> None:
     for name in names:
         manifest = json.loads(Path("shards", name, "manifest.json").read_text())
@@ -327,9 +334,9 @@ def test_the_chain_of_coco_with_1_percent_of_its_images_runs(encoder: dict[str, 
     changes["mixed"]["data.init_args.synthetic_fraction.init_args.fraction"] = 0.75
     trainers = run_chain("coco_1_percent", changes)
     check_shards("coco", "coco-1-percent")
-    pairs = [attributes_of(trainers[step]).datamodule for step in ("generator", "real", "mixed")]
-    assert [each.count_train_pairs() for each in pairs] == [(4,), (4,), (4, 8)]
-    keys = [set(each.train_pairs.read(range(4)).keys) for each in pairs]
+    data = [data_of(trainers[step]) for step in ("generator", "real", "mixed")]
+    assert [each.count_train_pairs() for each in data] == [(4,), (4,), (4, 8)]
+    keys = [set(each.train_pairs.read(range(4)).keys) for each in data]
     assert keys[0] == keys[1] == keys[2]
     for step in ("real", "mixed"):
         check_captioner(trainers[step], "coco")
@@ -355,9 +362,9 @@ def test_the_chain_of_captions_only_runs(encoder: dict[str, Any]) -> None:
         changes[f"captioner_{name}"] = changes["mixed"]
     trainers = run_chain("text_only", changes)
     check_shards("cc3m", "text-only-coco", "text-only-flickr30k")
-    assert attributes_of(trainers["generator"]).datamodule.train_pairs.read([0]).sources == ("cc3m",)
+    assert data_of(trainers["generator"]).train_pairs.read([0]).sources == ("cc3m",)
     for name in ("coco", "flickr30k"):
         trainer = trainers[f"captioner_{name}"]
-        assert attributes_of(trainer).datamodule.count_train_pairs() == (0, 8)
+        assert data_of(trainer).count_train_pairs() == (0, 8)
         check_captioner(trainer, name)
         assert trainer.callback_metrics[f"data/fraction_text-only-{name}"] == 1.0
