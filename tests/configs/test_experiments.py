@@ -45,11 +45,13 @@ class Command(NamedTuple):
 
     Attributes:
         words: Its words, without ``synth2``.
-        copied: Name of the folder that a comment says to copy, and its target; ``None`` without such a comment.
+        made: Folder that its comment names: what the command writes, or where to copy what it exports.
+        exported: Name of the folder to copy; empty if there is none.
     """
 
     words: list[str]
-    copied: tuple[str, str] | None
+    made: str
+    exported: str
 
 
 def read_commands(name: str) -> list[Command]:
@@ -58,39 +60,42 @@ def read_commands(name: str) -> list[Command]:
     lines = [line for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
     commands = []
     for line in lines:
-        words, copied = shlex.split(line, comments=True), re.search(r"# copy its (\w+)/ to (\S+)", line)
+        words = shlex.split(line, comments=True)
+        comment = re.search(r"# (?:copy its (\w+)/ to )?((?:runs|shards|captions)/\S+)", line)
         if words[:2] in (["synth2", "fit"], ["synth2", "predict"]):
-            commands.append(Command(words[1:], (copied[1], copied[2]) if copied else None))
+            exported, made = (comment[1] or "", comment[2]) if comment else ("", "")
+            commands.append(Command(words[1:], made, exported))
     return commands
 
 
-CHAINS = ("paper", "coco", "coco_1_percent", "text_only")
+CHAINS = {name: read_commands(name) for name in ("paper", "coco", "coco_1_percent", "text_only")}
+COMMANDS = [(name, number) for name, commands in CHAINS.items() for number in range(len(commands))]
 
 
 @pytest.mark.parametrize("name", CHAINS)
 def test_the_readmes_name_every_run_file(name: str) -> None:
-    named = {word for command in read_commands(name) for word in command.words}
+    named = {word for command in CHAINS[name] for word in command.words}
     files = {path.relative_to(EXPERIMENTS.parent).as_posix() for path in (EXPERIMENTS / name).glob("*.yaml")}
     assert len(files) >= 4
     assert files <= named
 
 
-@pytest.mark.parametrize("name", CHAINS)
-def test_commands_parse_and_read_what_earlier_ones_make(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    made: set[str] = set()
-    for command in read_commands(name):
-        with pytest.raises(SystemExit) as stop:
-            main([*command.words, "--print_config"])
-        assert stop.value.code == 0
-        settings = yaml.safe_load(capsys.readouterr().out)
-        callbacks = settings["trainer"].pop("callbacks")
-        names = list(find_names(settings))
-        assert not (unwanted := [name for name in names if "scenes" in name]), unwanted
-        read = {"/".join(name.split("/")[:3]) for name in names if name.startswith("runs/")}
-        read |= {"/".join(name.split("/")[:2]) for name in names if name.startswith(("shards/", "captions/"))}
-        assert read <= made, command.words
-        made |= {folder for spec in callbacks if (folder := spec.get("init_args", {}).get("folder"))}
-        made |= {command.copied[1]} if command.copied else set()
+@pytest.mark.parametrize(("name", "number"), COMMANDS)
+def test_commands_parse_and_read_what_earlier_ones_make(
+    name: str, number: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = CHAINS[name][number]
+    with pytest.raises(SystemExit) as stop:
+        main([*command.words, "--print_config"])
+    assert stop.value.code == 0
+    settings = yaml.safe_load(capsys.readouterr().out)
+    written = {spec.get("init_args", {}).get("folder") for spec in settings["trainer"].pop("callbacks")} - {None}
+    assert written == ({command.made} if command.words[0] == "predict" else set())
+    names = list(find_names(settings))
+    assert not (unwanted := [name for name in names if "scenes" in name]), unwanted
+    made = {earlier.made for earlier in CHAINS[name][:number]}
+    read = {name.removesuffix("/captions.parquet") for name in names if re.match("(runs|shards|captions)/", name)}
+    assert read <= made
 
 
 def find_names(value: object) -> Iterator[str]:
@@ -250,12 +255,11 @@ def run(words: list[str], changes: dict[str, Any]) -> Trainer:
 def run_chain(name: str, changes: dict[str, dict[str, Any]]) -> dict[str, Trainer]:
     """Run all commands of a README; copy what its comments say."""
     trainers = {}
-    for command in read_commands(name):
+    for command in CHAINS[name]:
         step = Path(command.words[-1]).stem
         trainers[step] = run(command.words, changes[step])
-        if command.copied is not None:
-            exported, target = command.copied
-            shutil.copytree(Path(trainers[step].log_dir or "") / exported, target)
+        if command.exported:
+            shutil.copytree(Path(trainers[step].log_dir or "") / command.exported, command.made)
     return trainers
 
 
