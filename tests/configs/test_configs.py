@@ -69,6 +69,7 @@ def test_amuseds_vqgan_has_its_pixel_range() -> None:
     [
         *(f"fit experiments/flickr8k/{name}.yaml" for name in ("codebook", "generator", "real", "mixed", "continuous")),
         "fit experiments/flickr8k/generator.yaml experiments/flickr8k/generator_own.yaml",
+        *(f"fit experiments/flickr8k/{name}.yaml overlays/data/mirroring.yaml" for name in ("generator", "mixed")),
         *(f"predict experiments/flickr8k/{name}.yaml" for name in ("tokenize", "captions", "synthesize")),
         *(
             f"predict experiments/flickr8k/synthesize.yaml experiments/flickr8k/synthesize_{name}.yaml"

@@ -1,5 +1,6 @@
 from collections import Counter
 
+import numpy as np
 import pytest
 from torch.utils.data.distributed import DistributedSampler
 
@@ -87,6 +88,45 @@ def test_an_empty_stream_is_left_alone_or_refused() -> None:
     assert len(StratifiedBatchSampler([3, 0], lambda step: (2, 0), num_steps=1).batch(5)) == 2
     with pytest.raises(ValueError, match=r"1 items of stratum 1"):
         StratifiedBatchSampler([3, 0], lambda step: (2, 1), num_steps=1).batch(0)
+
+
+def make_variants(rank: int = 0, world_size: int = 1) -> StratifiedBatchSampler:
+    num_steps, num_variants = 10, (2, 1)
+    return StratifiedBatchSampler(
+        (23, 7), counts, num_steps, rank=rank, world_size=world_size, num_variants=num_variants
+    )
+
+
+def test_the_order_is_that_of_numpys_permutation() -> None:
+    order = np.random.default_rng([5, 0, 0]).permutation(23).tolist()
+    assert make(seed=5).batch(0) == order[:4]
+
+
+def test_variants_do_not_change_which_pairs_are_in_a_batch() -> None:
+    for step in range(40):
+        batch = make_variants().batch(step)
+        assert [item % 23 if item < 46 else item - 23 for item in batch] == make().batch(step)
+        assert [item >= 46 for item in batch] == [item >= 23 for item in make().batch(step)]
+
+
+def test_a_pass_uses_each_item_in_one_variant_and_passes_differ() -> None:
+    drawn = [item for step in range(200) for item in make_variants().batch(step) if item < 46]
+    passes = [drawn[start : start + 23] for start in range(0, len(drawn) - 22, 23)]
+    assert len(passes) >= 20
+    assert all(sorted(item % 23 for item in one) == list(range(23)) for one in passes)
+    assert len({frozenset(one) for one in passes}) == len(passes)
+    assert 0.4 < np.mean([item >= 23 for one in passes for item in one]) < 0.6
+
+
+def test_variants_do_not_depend_on_ranks_or_on_a_stop() -> None:
+    one = StratifiedBatchSampler([50], lambda step: (6,), num_steps=9, num_variants=[2])
+    ranks = [StratifiedBatchSampler([50], lambda step: (2,), 9, 0, rank, 3, num_variants=[2]) for rank in range(3)]
+    for step in (0, 7, 8, 30):
+        assert one.batch(step) == [item for sampler in ranks for item in sampler.batch(step)]
+    stopped, resumed = make_variants(), make_variants()
+    stopped.step = 7
+    resumed.load_state_dict(stopped.state_dict())
+    assert list(resumed) == [make_variants().batch(step) for step in range(7, 17)]
 
 
 def test_an_epoch_without_steps_is_refused() -> None:

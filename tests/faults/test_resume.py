@@ -83,6 +83,7 @@ SYNTHETIC = (
     "--data.init_args.synthetic_fraction.init_args.end=1",
 )
 WORKERS = ("--data.init_args.num_workers=2",)
+MIRRORED = (*WORKERS, "--data.init_args.mirroring=synth2_lightning.datamodules.mirroring.Mirroring")
 BY_EPOCH = (
     "--trainer.max_steps=-1", "--trainer.max_epochs=4", "--trainer.limit_val_batches=0",
     "--trainer.check_val_every_n_epoch=1", "--trainer.val_check_interval=1.0", "--trainer.limit_train_batches=3",
@@ -102,6 +103,7 @@ BY_EPOCH = (
         pytest.param("error", 8, BY_EPOCH, marks=pytest.mark.slow, id="from the end of an epoch"),
         pytest.param("error", 11, REAL, marks=pytest.mark.slow, id="photos alone"),
         pytest.param("ctrl-C", 7, SYNTHETIC, marks=pytest.mark.slow, id="image tokens alone"),
+        pytest.param("SIGTERM", 7, MIRRORED, marks=pytest.mark.slow, id="mirrored images"),
     ],
 )
 def test_a_run_that_was_stopped_ends_as_if_it_had_not(

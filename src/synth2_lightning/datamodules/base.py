@@ -7,6 +7,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 
 from synth2_lightning.datamodules.loader import ResumableDataLoader, ignore_external_sigterm
+from synth2_lightning.datamodules.mirroring import MirroredPairs, Mirroring
 from synth2_lightning.datamodules.pairs import BatchDataset
 from synth2_lightning.datamodules.sampling import StratifiedBatchSampler
 
@@ -22,12 +23,13 @@ class ImageTextDataModule(LightningDataModule, ABC):
         batch_size: Pairs per step and rank.
         num_workers: Number of data loader worker processes per rank.
         seed: Seed of the order of the training pairs.
+        mirroring: Mirrors each training image with probability 1/2 in each pass over the pairs; ``None`` mirrors none.
 
     Raises:
         ValueError: If the batch size is below 1.
     """
 
-    def __init__(self, batch_size: int, num_workers: int, seed: int) -> None:
+    def __init__(self, batch_size: int, num_workers: int, seed: int, mirroring: Mirroring | None = None) -> None:
         super().__init__()
         # With more ranks than images to predict, some ranks have no batch; that is not an error. Set here, because
         # Lightning's __init__ overwrites a class attribute.
@@ -37,6 +39,7 @@ class ImageTextDataModule(LightningDataModule, ABC):
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.seed = seed
+        self.mirroring = mirroring
         self._sampler: StratifiedBatchSampler | None = None
         self._resumed: dict[str, Any] | None = None
         self._train_pairs: BatchDataset | None = None
@@ -47,8 +50,12 @@ class ImageTextDataModule(LightningDataModule, ABC):
         """Return the training pairs, ordered by stratum."""
 
     def count_train_pairs(self) -> tuple[int, ...]:
-        """Return the number of training pairs of each stratum."""
-        return (len(self.train_pairs),)
+        """Return the number of training pairs of each stratum, without further variants."""
+        return (len(self.train_pairs) // self.train_pairs.num_variants,)
+
+    def count_variants(self) -> tuple[int, ...]:
+        """Return the number of variants of the pairs of each stratum."""
+        return (self.train_pairs.num_variants,)
 
     def count_pairs(self, step: int) -> tuple[int, ...]:
         """Return the number of pairs of each stratum in the batch of one rank and step."""
@@ -57,7 +64,8 @@ class ImageTextDataModule(LightningDataModule, ABC):
     def fingerprint(self) -> dict[str, int | str]:
         """Return number and checksum of the training pairs, which a resumed run compares; after ``setup("fit")``."""
         if self._fingerprint is None:
-            self._fingerprint = {"num_pairs": len(self.train_pairs), "checksum": self.train_pairs.fingerprint()}
+            num_pairs = sum(self.count_train_pairs())
+            self._fingerprint = {"num_pairs": num_pairs, "checksum": self.train_pairs.fingerprint()}
         return self._fingerprint
 
     def setup(self, stage: str) -> None:
@@ -95,9 +103,10 @@ class ImageTextDataModule(LightningDataModule, ABC):
 
     @property
     def train_pairs(self) -> BatchDataset:
-        """Training pairs; available after ``setup("fit")``."""
+        """Training pairs, in both variants if they are mirrored; available after ``setup("fit")``."""
         if self._train_pairs is None:
-            self._train_pairs = self.make_train_pairs()
+            pairs = self.make_train_pairs()
+            self._train_pairs = pairs if self.mirroring is None else MirroredPairs(pairs, self.mirroring)
         return self._train_pairs
 
     @property
@@ -111,13 +120,15 @@ class ImageTextDataModule(LightningDataModule, ABC):
         return self.trainer.world_size if self.trainer else 1
 
     def _make_sampler(self) -> StratifiedBatchSampler:
+        sizes = self.count_train_pairs()
         return StratifiedBatchSampler(
-            sizes=self.count_train_pairs(),
+            sizes=sizes,
             counts=self.count_pairs,
-            num_steps=max(1, len(self.train_pairs) // (self.batch_size * self.world_size)),
+            num_steps=max(1, sum(sizes) // (self.batch_size * self.world_size)),
             seed=self.seed,
             rank=self.rank,
             world_size=self.world_size,
+            num_variants=self.count_variants(),
         )
 
     def loader_settings(self) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from torch.utils.data import DataLoader
 
 from synth2_lightning.datamodules.base import ImageTextDataModule
 from synth2_lightning.datamodules.fraction import FractionSchedule
+from synth2_lightning.datamodules.mirroring import Mirroring
 from synth2_lightning.datamodules.pairs import BatchDataset
 from synth2_lightning.datamodules.real import RealDataModule
 from synth2_lightning.datamodules.synthetic import SyntheticDataModule
@@ -57,6 +58,7 @@ class MixedDataModule(ImageTextDataModule):
         num_workers: Number of data loader worker processes per rank.
         seed: Seed of the order of the pairs.
         image_encoder: Encoder of the model, passed to ``real``; set by the command line.
+        mirroring: Set for ``real`` and ``synthetic``; ``None`` leaves theirs as they are.
 
     Raises:
         ValueError: If a constant fraction of a batch is not an integer number of pairs.
@@ -77,12 +79,15 @@ class MixedDataModule(ImageTextDataModule):
         num_workers: int = 2,
         seed: int = 0,
         image_encoder: ImageEncoder | None = None,
+        mirroring: Mirroring | None = None,
     ) -> None:
         super().__init__(batch_size, num_workers, seed)
         synthetic_fraction.check(batch_size)
         self.real = real
         if image_encoder is not None:
             real.image_encoder = image_encoder
+        if mirroring is not None:
+            real.mirroring = synthetic.mirroring = mirroring
         self.synthetic = synthetic
         self.synthetic_fraction = synthetic_fraction
 
@@ -111,10 +116,15 @@ class MixedDataModule(ImageTextDataModule):
         real = self.real.train_pairs if self.real.has_train else None
         return MixedPairs(real, self.synthetic.train_pairs)
 
-    def count_train_pairs(self) -> tuple[int, int]:
+    def count_train_pairs(self) -> tuple[int, ...]:
         """Return the numbers of real and of synthetic training pairs."""
-        num_synthetic = len(self.synthetic.train_pairs)
-        return len(self.train_pairs) - num_synthetic, num_synthetic
+        num_real = self.real.count_train_pairs() if self.real.has_train else (0,)
+        return *num_real, *self.synthetic.count_train_pairs()
+
+    def count_variants(self) -> tuple[int, ...]:
+        """Return the numbers of variants of real and of synthetic training pairs."""
+        num_real = self.real.count_variants() if self.real.has_train else (1,)
+        return *num_real, *self.synthetic.count_variants()
 
     def val_dataloader(self) -> DataLoader[ImageTextBatch] | Sequence[DataLoader[ImageTextBatch]]:
         """Return the data loader of the validation photos."""

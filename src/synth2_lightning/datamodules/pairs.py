@@ -12,7 +12,14 @@ from synth2_lightning.types import ImageTextBatch
 
 
 class BatchDataset(Dataset[ImageTextBatch], ABC):
-    """Dataset that is indexed by all items of a batch, so that it can read them together."""
+    """Dataset that is indexed by all items of a batch, so that it can read them together.
+
+    Attributes:
+        num_variants: Number of variants of each item, such as an image and its mirror image: the items are those of the
+            first variant, then those of the second, and so on, each in the same order.
+    """
+
+    num_variants: int = 1
 
     @abstractmethod
     def __len__(self) -> int:

@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader
 
 from synth2_lightning.datamodules.bad_images import BadImages
 from synth2_lightning.datamodules.base import ImageTextDataModule
+from synth2_lightning.datamodules.mirroring import Mirroring
 from synth2_lightning.datamodules.pairs import BatchDataset, Selection
 from synth2_lightning.datamodules.photos import ImageReader, PhotoPairs, Photos
 from synth2_lightning.datamodules.sampling import EvaluationBatchSampler, PredictionBatchSampler
@@ -34,6 +35,7 @@ class RealDataModule(ImageTextDataModule):
         num_workers: Number of data loader worker processes per rank.
         max_bad_images: Maximum number of unreadable images, of 1,000 in succession, that a rank replaces by others.
         seed: Seed of the order of the training pairs.
+        mirroring: Mirrors each training image with probability 1/2 in each pass over the pairs; ``None`` mirrors none.
 
     Example:
         >>> from synth2_lightning.scenes.source import ScenesSource
@@ -58,8 +60,9 @@ class RealDataModule(ImageTextDataModule):
         num_workers: int = 2,
         max_bad_images: int = 10,
         seed: int = 0,
+        mirroring: Mirroring | None = None,
     ) -> None:
-        super().__init__(batch_size, num_workers, seed)
+        super().__init__(batch_size, num_workers, seed, mirroring)
         self.sources = {"train": train, "val": val, "test": test, "predict": predict}
         self.val_batch_size = val_batch_size
         self.image_encoder = image_encoder

@@ -28,6 +28,9 @@ class StratifiedBatchSampler(DistributedSampler[list[int]]):
         seed: Non-negative seed, the same on all ranks.
         rank: Rank whose batches are yielded.
         world_size: Number of ranks.
+        num_variants: Number of variants of the items of each stratum, such as an image and its mirror image; ``None``
+            is one each. A pass uses a random variant of each item. Item numbers of the second variant follow those of
+            the first.
 
     Attributes:
         step: First step of the next iteration.
@@ -49,6 +52,7 @@ class StratifiedBatchSampler(DistributedSampler[list[int]]):
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        num_variants: Sequence[int] | None = None,
     ) -> None:
         items: Any = range(sum(sizes))
         super().__init__(items, num_replicas=world_size, rank=rank, seed=seed)
@@ -57,6 +61,7 @@ class StratifiedBatchSampler(DistributedSampler[list[int]]):
         self.sizes = tuple(sizes)
         self.counts = counts
         self.num_steps = num_steps
+        self.num_variants = tuple(num_variants or [1] * len(sizes))
         self.step = 0
         self._start = self._saved = self._counted = (0, (0,) * len(self.sizes))
         self._passes: dict[int, tuple[int, NDArray[np.int64]]] = {}
@@ -119,17 +124,22 @@ class StratifiedBatchSampler(DistributedSampler[list[int]]):
                 f"A batch needs {count} items of stratum {stratum}, which has none; expected at least one. Add data, "
                 "or set its count to 0."
             )
-        offset = sum(self.sizes[:stratum])
+        num_items = [items * variants for items, variants in zip(self.sizes, self.num_variants, strict=True)]
+        offset = sum(num_items[:stratum])
         positions = np.arange(start, start + count)
         passes = positions // size
         orders = [self._shuffle(stratum, int(pass_))[positions[passes == pass_] % size] for pass_ in np.unique(passes)]
         return [int(item) for item in np.concatenate(orders) + offset]
 
     def _shuffle(self, stratum: int, pass_: int) -> NDArray[np.int64]:
-        """Return the order of a stratum in one of its passes; the latest is cached."""
+        """Return the order of a stratum in one of its passes, with a variant of each item; the latest is cached."""
         if stratum not in self._passes or self._passes[stratum][0] != pass_:
             generator = np.random.default_rng([self.seed, stratum, pass_])
-            self._passes[stratum] = (pass_, generator.permutation(self.sizes[stratum]))
+            size = self.sizes[stratum]
+            order = generator.permutation(size)  # before the variants, so that their number does not change it
+            if self.num_variants[stratum] > 1:
+                order += size * generator.integers(self.num_variants[stratum], size=size)
+            self._passes[stratum] = (pass_, order)
         return self._passes[stratum][1]
 
 

@@ -8,6 +8,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from numpy.typing import NDArray
 
 from synth2_lightning.datamodules.base import ImageTextDataModule
+from synth2_lightning.datamodules.mirroring import Mirroring
 from synth2_lightning.datamodules.pairs import BatchDataset, PairIndex, Selection
 from synth2_lightning.shards.reader import ShardReader
 from synth2_lightning.types import ImageTextBatch
@@ -74,6 +75,7 @@ class SyntheticDataModule(ImageTextDataModule):
         limit: Maximum number of rows, from the first; ``None`` keeps all.
         keep_fraction: Fraction of the pairs to keep, those with the highest scores (written by ``synth2 predict
             --config score.yaml``); pairs with the lowest kept score are all kept. 1 keeps all and needs no scores.
+        mirroring: Mirrors each training image with probability 1/2 in each pass over the pairs; ``None`` mirrors none.
 
     Raises:
         ValueError: If ``keep_fraction`` is not above 0 and at most 1.
@@ -87,8 +89,9 @@ class SyntheticDataModule(ImageTextDataModule):
         seed: int = 0,
         limit: int | None = None,
         keep_fraction: float = 1.0,
+        mirroring: Mirroring | None = None,
     ) -> None:
-        super().__init__(batch_size, num_workers, seed)
+        super().__init__(batch_size, num_workers, seed, mirroring)
         if not 0.0 < keep_fraction <= 1.0:
             raise ValueError(
                 f"SyntheticDataModule got keep_fraction={keep_fraction}; expected a fraction above 0 and at most 1."

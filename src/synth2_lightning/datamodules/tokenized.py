@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from synth2_lightning.datamodules.mirroring import Mirroring
 from synth2_lightning.datamodules.real import RealDataModule
 from synth2_lightning.datamodules.synthetic import ShardPairs, load_for_training
 from synth2_lightning.interfaces import ImageEncoder, ImageTextSource
@@ -31,6 +32,7 @@ class TokenizedDataModule(RealDataModule):
             ``None`` uses all rows.
         limit: Maximum number of these rows: those with the lowest hashes of source and key, a sample that does not
             depend on how the shards were written. ``None`` uses all.
+        mirroring: Mirrors each training image with probability 1/2 in each pass over the pairs; ``None`` mirrors none.
 
     Raises:
         ValueError: If the limit is below 1.
@@ -49,6 +51,7 @@ class TokenizedDataModule(RealDataModule):
         seed: int = 0,
         photos: ImageTextSource | None = None,
         limit: int | None = None,
+        mirroring: Mirroring | None = None,
     ) -> None:
         super().__init__(
             val=val,
@@ -59,6 +62,7 @@ class TokenizedDataModule(RealDataModule):
             num_workers=num_workers,
             max_bad_images=max_bad_images,
             seed=seed,
+            mirroring=mirroring,
         )
         if limit is not None and limit < 1:
             raise ValueError(
