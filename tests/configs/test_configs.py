@@ -34,6 +34,14 @@ BASES = {  # what an overlay goes on top of, where that is not mixed.yaml
         "experiments/flickr8k/overlays/all.yaml",
     ),
     "experiments/flickr8k/overlays/smollm2_cross.yaml": PHOTOS,
+    **{
+        f"experiments/flickr8k/overlays/{name}.yaml": ("predict", "experiments/flickr8k/synthesize.yaml")
+        for name in ("draws", "scenes")
+    },
+    **{
+        f"experiments/flickr8k/overlays/{name}.yaml": ("fit", "experiments/flickr8k/mixed.yaml")
+        for name in ("best_draw", "weights", "reassigned")
+    },
     "overlays/model/muse_411m.yaml": ("fit", "generator.yaml", "experiments/paper/generator.yaml"),
     "overlays/model/muse_40m.yaml": ("fit", "generator.yaml", "experiments/paper/generator.yaml"),
 }
@@ -69,7 +77,10 @@ def test_amuseds_vqgan_has_its_pixel_range() -> None:
     [
         *(f"fit experiments/flickr8k/{name}.yaml" for name in ("codebook", "generator", "real", "mixed", "continuous")),
         "fit experiments/flickr8k/generator.yaml experiments/flickr8k/generator_own.yaml",
-        *(f"predict experiments/flickr8k/{name}.yaml" for name in ("tokenize", "captions", "synthesize")),
+        *(
+            f"predict experiments/flickr8k/{name}.yaml"
+            for name in ("tokenize", "captions", "synthesize", "score", "recaption", "reassign")
+        ),
         *(
             f"predict experiments/flickr8k/synthesize.yaml experiments/flickr8k/synthesize_{name}.yaml"
             for name in ("own", "captions")
