@@ -31,7 +31,7 @@ def original_key(key: str) -> str:
 def rank_draws(reader: ShardReader, scores: NDArray[np.float32]) -> NDArray[np.int64]:
     """Return the rank of the score of each pair among the images of its caption, from 0 for the highest.
 
-    Equal scores are ranked by key, so that the order of the rows does not matter.
+    Equal scores are ranked by key, so that the order of the rows does not matter. Memory is about 100 bytes per pair.
 
     Args:
         reader: Loaded reader.
