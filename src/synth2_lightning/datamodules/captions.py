@@ -101,7 +101,8 @@ class CaptionDataModule(PredictDataModule[int, CaptionBatch]):
 
     def read(self, items: Sequence[int]) -> CaptionBatch:
         """Return a batch of captions."""
-        copies, numbers = zip(*(divmod(item, len(self.records)) for item in items), strict=True)
+        numbers = [item % len(self.records) for item in items]
+        copies = [item // len(self.records) for item in items]
         records = [self.records.read(number) for number in numbers]
         keys = [copy_key(self.records.key(number), copy) for number, copy in zip(numbers, copies, strict=True)]
         captions = tuple(tuple(each.caption for each in record) for record in records)
