@@ -275,6 +275,7 @@ def read_shards(folder: str) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.usefixtures("own_cache")
 @pytest.mark.filterwarnings("ignore:The number of training batches")
 @pytest.mark.filterwarnings("ignore:Checkpoint directory")
