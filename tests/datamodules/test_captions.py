@@ -165,4 +165,4 @@ def test_keys_in_the_form_of_copies_are_refused() -> None:
 @pytest.mark.parametrize("name", ["batch_size", "num_per_caption", "num_conditions"])
 def test_numbers_below_one_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match=f"CaptionDataModule got {name}=0; expected 1 or more"):
-        CaptionDataModule(Numbers(1), **{name: 0})
+        CaptionDataModule(Numbers(1), **{name: 0})  # type: ignore[arg-type]

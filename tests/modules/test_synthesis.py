@@ -6,14 +6,14 @@ import torch
 
 from synth2_lightning.modules.synthesis import SynthesisModule
 from synth2_lightning.testing import TinyImageGenerator, TinyTextEncoder, tiny_batch
-from synth2_lightning.types import CaptionBatch, SampleInfo, VQTokens
+from synth2_lightning.types import CaptionBatch, Condition, SampleInfo, VQTokens
 
 SAMPLES = (SampleInfo("k0", "synthetic", "fox", 3), SampleInfo("k1", "synthetic", "", 4))
 BATCH = CaptionBatch((("a fox",), ("an otter", "an animal")), (("a fox",), ("an otter",)), SAMPLES)
 
 
 class Lazy(TinyImageGenerator):
-    def generate(self, captions: Sequence[str], seeds: Sequence[int]) -> VQTokens:
+    def generate(self, captions: Sequence[Condition], seeds: Sequence[int]) -> VQTokens:
         return super().generate(captions[1:], seeds[1:])
 
 

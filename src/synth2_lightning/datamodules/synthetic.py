@@ -154,7 +154,7 @@ class SyntheticDataModule(ImageTextDataModule):
             return kept
         num_kept = max(1, round(self.keep_fraction * len(kept)))
         lowest = np.partition(scores[kept], -num_kept)[-num_kept]
-        best = kept[scores[kept] >= lowest]
+        best: NDArray[np.int64] = kept[scores[kept] >= lowest]
         rank_zero_info(
             f"{len(best)} of the {len(kept)} pairs of {self.reader.folder} are used, those with a score of at "
             f"least {lowest:.4g} (keep_fraction={self.keep_fraction})"

@@ -136,12 +136,12 @@ class AmusedGenerator(ImageGenerator):
             ValueError: If an image has several captions: aMUSEd is conditioned on one pooled embedding as well.
         """
         self.check_request(captions, seeds)
-        captions = [_get_only_caption(caption) for caption in captions]
+        texts = [_get_only_caption(caption) for caption in captions]
         if self.transformer is None:
             raise RuntimeError("AmusedGenerator is not loaded; call load() before generate().")
         device, side = self.micro_conditions.device, self.transformer.config.sample_size
-        self._count_truncated(captions)
-        pooled, hidden = self._encode(captions)
+        self._count_truncated(texts)
+        pooled, hidden = self._encode(texts)
         if self.guidance_scale > 1:
             null_pooled, null_hidden = self._encode([self.negative_text])
             pooled = torch.cat([null_pooled.expand_as(pooled), pooled])
