@@ -29,8 +29,8 @@ class ExponentialWeights(ScoreWeights):
         ValueError: If an argument is out of range.
 
     Example:
-        >>> ExponentialWeights(temperature=1.0)(np.array([-1.0, 1.0], np.float32)).round(2).tolist()
-        [0.24, 1.76]
+        >>> ExponentialWeights(temperature=1.0)(np.array([-1.0, 1.0], np.float32)).round(2)
+        array([0.24, 1.76], dtype=float32)
     """
 
     def __init__(self, temperature: float = 1.0, max_weight: float = 20.0) -> None:

@@ -65,6 +65,8 @@ def load_for_training(reader: ShardReader) -> None:
 class SyntheticDataModule(ImageTextDataModule):
     """Datamodule of training pairs of a caption and image tokens from a shard folder.
 
+    An image with several captions is as many pairs: each of its captions is used once in a pass, as with photos.
+
     To train on synthetic pairs only and validate on photos, use it in a ``MixedDataModule`` with a constant fraction of
     1.
 
