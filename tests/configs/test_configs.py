@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
@@ -34,6 +35,14 @@ BASES = {  # what an overlay goes on top of, where that is not mixed.yaml
         "experiments/flickr8k/overlays/all.yaml",
     ),
     "experiments/flickr8k/overlays/smollm2_cross.yaml": PHOTOS,
+    **{
+        f"experiments/flickr8k/overlays/{name}.yaml": ("predict", "experiments/flickr8k/synthesize.yaml")
+        for name in ("draws", "scenes")
+    },
+    **{
+        f"experiments/flickr8k/overlays/{name}.yaml": ("fit", "experiments/flickr8k/mixed.yaml")
+        for name in ("best_draw", "weights", "reassigned")
+    },
     "overlays/model/muse_411m.yaml": ("fit", "generator.yaml", "experiments/paper/generator.yaml"),
     "overlays/model/muse_40m.yaml": ("fit", "generator.yaml", "experiments/paper/generator.yaml"),
 }
@@ -70,7 +79,10 @@ def test_amuseds_vqgan_has_its_pixel_range() -> None:
         *(f"fit experiments/flickr8k/{name}.yaml" for name in ("codebook", "generator", "real", "mixed", "continuous")),
         "fit experiments/flickr8k/generator.yaml experiments/flickr8k/generator_own.yaml",
         *(f"fit experiments/flickr8k/{name}.yaml overlays/data/mirroring.yaml" for name in ("generator", "mixed")),
-        *(f"predict experiments/flickr8k/{name}.yaml" for name in ("tokenize", "captions", "synthesize")),
+        *(
+            f"predict experiments/flickr8k/{name}.yaml"
+            for name in ("tokenize", "captions", "synthesize", "score", "recaption", "reassign")
+        ),
         *(
             f"predict experiments/flickr8k/synthesize.yaml experiments/flickr8k/synthesize_{name}.yaml"
             for name in ("own", "captions")
@@ -255,6 +267,73 @@ def test_a_generator_synthesizes_shards_that_are_scored_and_trained_on(
     words += ["--data.init_args.batch_size=8", "--data.init_args.synthetic.init_args.keep_fraction=0.5"]
     trainer = run_trainer(["fit", "--config", "synthetic.yaml", "--config", str(TINY), *words]).trainer
     assert trainer.global_step == 2
+
+
+def read_shards(folder: str) -> dict[str, dict[str, Any]]:
+    """Return the rows of shards by their keys."""
+    parts = sorted(Path(folder).glob("*.parquet"))
+    return {row["key"]: row for part in parts for row in pq.read_table(part).to_pylist()}
+
+
+@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.usefixtures("own_cache")
+@pytest.mark.filterwarnings("ignore:The number of training batches")
+@pytest.mark.filterwarnings("ignore:Checkpoint directory")
+def test_draws_are_scored_weighted_and_reassigned_by_run_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The overlays and run files of Flickr8k, on Scenes."""
+    monkeypatch.chdir(tmp_path)
+    experiment = "experiments/flickr8k"
+
+    def run(command: str, *files: str, **settings: object) -> Trainer:
+        words = [word for file in (*files, str(TINY)) for word in ("--config", file)]
+        return run_trainer([command, *words, *(f"--{name}={value}" for name, value in settings.items())]).trainer
+
+    captions = "data.init_args.captions.init_args.photos.init_args"
+    few = {f"{captions}.num_images": 2, "data.init_args.batch_size": 16, "trainer.precision": "32-true"}
+    run("predict", "synthesize.yaml", f"{experiment}/overlays/draws.yaml", **few)
+    draws = read_shards("shards/flickr8k-draws")
+    originals = {key for key in draws if "~" not in key}
+    assert set(draws) == {f"{key}{copy}" for key in originals for copy in ("", "~1", "~2")}
+    run("predict", "synthesize.yaml", f"{experiment}/overlays/scenes.yaml", **few)
+    scenes = read_shards("shards/flickr8k-scenes")
+    assert len(scenes) == 2 * 5
+    assert {text for row in scenes.values() for text in row["captions"]} == {
+        text for row in draws.values() for text in row["captions"]
+    }
+
+    small = {"data.init_args.num_workers": 0, "data.init_args.val.init_args.num_images": 24}
+    checkpoint = Path(run("fit", "real.yaml", **small).log_dir or "") / "checkpoints" / "last.ckpt"
+    scorer = "model.init_args.scorer.init_args"
+    run(
+        "predict", f"{experiment}/score.yaml",
+        **{f"{scorer}.checkpoint": checkpoint, f"{scorer}.references": "shards/flickr8k-draws"},
+    )  # fmt: skip
+    assert all(len(row["scores"]) == 1 for row in read_shards("shards/flickr8k-draws-scored").values())
+    run("predict", f"{experiment}/recaption.yaml", **{"model.init_args.checkpoint": checkpoint})
+    assert read_shards("shards/flickr8k-pool").keys() == draws.keys()
+    run(
+        "predict", f"{experiment}/reassign.yaml",
+        **{
+            "model.init_args.encoder": "synth2_lightning.testing.TinyTextEncoder",
+            "model.init_args.pool": "shards/flickr8k-draws",  # two steps of training are too few for captions
+            "data.init_args.shards": "shards/flickr8k-scenes",
+        },
+    )  # fmt: skip
+    pool = {tuple(row["tokens"]) for row in draws.values()}
+    assert all(tuple(row["tokens"]) in pool for row in read_shards("shards/flickr8k-reassigned").values())
+
+    data = {
+        "data.init_args.num_workers": 0,
+        "data.init_args.batch_size": 8,
+        "data.init_args.real.init_args.num_workers": 0,
+        "data.init_args.real.init_args.val.init_args.num_images": 24,
+    }
+    for overlays in (["best_draw", "weights"], ["reassigned"]):
+        files = [f"{experiment}/overlays/{name}.yaml" for name in overlays]
+        trainer = run("fit", "mixed.yaml", *files, **data)
+        assert trainer.global_step == 2
+        assert trainer.callback_metrics["train/loss"].isfinite()
 
 
 def test_names_become_captions_by_a_run_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,16 +34,23 @@ def make_source(tmp_path: Path) -> MakeSource:
 
 @pytest.fixture
 def make_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
-    def make(num_rows: int, scores: tuple[tuple[float, ...], ...] = ()) -> str:
+    def make(
+        num_rows: int,
+        scores: tuple[tuple[float, ...], ...] = (),
+        keys: Sequence[str] = (),
+        captions: tuple[tuple[str, ...], ...] = (),
+    ) -> str:
         monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-        writer = ShardWriter(tmp_path / "shards")
+        folder = tmp_path / f"shards{len(list(tmp_path.glob('shards*'))) or ''}"
+        writer = ShardWriter(folder)
         ids = torch.arange(num_rows)[:, None, None].expand(num_rows, 4, 1)
-        samples = tuple(SampleInfo(f"s{number}", "synthetic") for number in range(num_rows))
-        captions = tuple((f"synthetic {number}",) for number in range(num_rows))
+        names = keys or [f"s{number}" for number in range(num_rows)]
+        samples = tuple(SampleInfo(name, "synthetic") for name in names)
+        texts = captions or tuple((f"synthetic {number}",) for number in range(num_rows))
         tokens = VQTokens(ids, "tiny-16:00000000")
-        writer.append(TokenizedImages(samples, captions, tokens, 512, scores))
+        writer.append(TokenizedImages(samples, texts, tokens, 512, scores))
         writer.close()
-        finish(tmp_path / "shards", {})
-        return str(tmp_path / "shards")
+        finish(folder, {})
+        return str(folder)
 
     return make

@@ -1,10 +1,12 @@
 from collections.abc import Sequence
+from dataclasses import replace
 from unittest.mock import Mock
 
 import pytest
 
 from synth2_lightning.datamodules.captions import CaptionDataModule, record_seed
 from synth2_lightning.interfaces import CaptionSource, HasProvenance, Skippable
+from synth2_lightning.io.fingerprints import fingerprint_texts
 from synth2_lightning.types import CaptionBatch, CaptionRecord, SampleInfo
 
 
@@ -38,7 +40,8 @@ def make(size: int = 7, batch_size: int = 3, seed: int = 0, num_per_caption: int
 
 def test_a_batch_names_all_of_its_records() -> None:
     assert batches(make(batch_size=2))[0] == CaptionBatch(
-        captions=("number 0", "number 1"),
+        captions=(("number 0",), ("number 1",)),
+        conditions=(("number 0",), ("number 1",)),
         samples=(
             SampleInfo("0", "numbers", "", record_seed(0, "0")),
             SampleInfo("1", "numbers", "odd", record_seed(0, "1")),
@@ -58,7 +61,7 @@ def test_each_record_comes_once_over_all_ranks_with_the_same_seed(batch_size: in
     ]
 
     keys = [f"{number}{copy}" for copy in ("", "~1") for number in range(7)]
-    assert records == [(key, f"number {key[0]}", record_seed(0, key)) for key in keys]
+    assert records == [(key, (f"number {key[0]}",), record_seed(0, key)) for key in keys]
 
 
 def test_seeds_are_fixed_for_ever_and_fit_the_shard() -> None:
@@ -88,7 +91,63 @@ def test_everything_may_be_left_out() -> None:
 def test_it_provides_what_a_resumed_prediction_requests() -> None:
     assert isinstance(make(), Skippable)
     assert isinstance(make(), HasProvenance)
-    assert make(seed=5).provenance() == {"seed": 5, "is_evaluation": False}
+    assert make(seed=5).provenance() == {
+        "seed": 5,
+        "by_scene": False,
+        "num_conditions": 1,
+        "is_evaluation": False,
+    }
+
+
+class Scenes(Numbers):
+    """Captions 0, 2 and 4 describe one scene, 1 and 3 another."""
+
+    def record(self, index: int) -> CaptionRecord:
+        return replace(super().record(index), scene="odd" if index % 2 else "even")
+
+
+def read_scenes(num_conditions: int | None, num_per_caption: int = 1) -> CaptionBatch:
+    data = CaptionDataModule(Scenes(5), 99, 0, num_per_caption, by_scene=True, num_conditions=num_conditions)
+    data.setup("predict")
+    (batch,) = batches(data)
+    return batch
+
+
+EVEN, ODD = ("number 0", "number 2", "number 4"), ("number 1", "number 3")
+
+
+def test_a_scene_is_one_record_with_all_its_captions() -> None:
+    batch = read_scenes(num_conditions=None)
+    assert batch.captions == batch.conditions == (EVEN, ODD)
+    assert batch.samples == (
+        SampleInfo("even", "numbers", "", record_seed(0, "even")),
+        SampleInfo("odd", "numbers", "odd", record_seed(0, "odd")),
+    )
+
+
+def test_images_of_a_scene_are_generated_from_its_captions_in_turn() -> None:
+    batch = read_scenes(num_conditions=1, num_per_caption=4)
+    assert batch.keys == ("even", "odd", "even~1", "odd~1", "even~2", "odd~2", "even~3", "odd~3")
+    assert batch.captions == (EVEN, ODD) * 4
+    assert batch.conditions[::2] == (EVEN[:1], EVEN[1:2], EVEN[2:], EVEN[:1])
+    assert batch.conditions[1::2] == (ODD[:1], ODD[1:], ODD[:1], ODD[1:])
+    assert read_scenes(num_conditions=2, num_per_caption=2).conditions == (EVEN[:2], ODD, EVEN[2:] + EVEN[:1], ODD)
+
+
+def test_a_changed_caption_of_a_scene_is_noticed() -> None:
+    data = CaptionDataModule(Scenes(5), by_scene=True)
+    data.setup("predict")
+    before = data.fingerprint_inputs([("numbers", "odd"), ("numbers", "odd~1"), ("numbers", "k0"), ("other", "odd")])
+    assert before[0] == before[1] == fingerprint_texts([*ODD, "odd"])
+    assert before[2:] == ["", None]
+    data.captions = Scenes(7)
+    data.setup("predict")
+    assert data.fingerprint_inputs([("numbers", "odd")]) == [fingerprint_texts([*ODD, "number 5", "odd"])]
+
+
+def test_reading_before_setup_is_refused() -> None:
+    with pytest.raises(RuntimeError, match=r"setup\(\"predict\"\)"):
+        CaptionDataModule(Numbers(1)).read([0])
 
 
 def test_other_stages_are_refused() -> None:
@@ -103,7 +162,7 @@ def test_keys_in_the_form_of_copies_are_refused() -> None:
     CaptionDataModule(Numbers(1, prefix="a~")).setup("predict")
 
 
-@pytest.mark.parametrize("name", ["batch_size", "num_per_caption"])
+@pytest.mark.parametrize("name", ["batch_size", "num_per_caption", "num_conditions"])
 def test_numbers_below_one_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match=f"CaptionDataModule got {name}=0; expected 1 or more"):
-        CaptionDataModule(Numbers(1), **{name: 0})
+        CaptionDataModule(Numbers(1), **{name: 0})  # type: ignore[arg-type]

@@ -3,6 +3,7 @@ from itertools import islice
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
@@ -10,6 +11,7 @@ from torch.utils.data import DataLoader
 from synth2_lightning.datamodules.fraction import ConstantFraction, FractionSchedule, LinearFraction
 from synth2_lightning.datamodules.mixed import MixedDataModule
 from synth2_lightning.datamodules.real import RealDataModule
+from synth2_lightning.datamodules.score_weights import ExponentialWeights
 from synth2_lightning.datamodules.synthetic import SyntheticDataModule
 from synth2_lightning.sources.folder import FolderSource
 from synth2_lightning.types import MixedImages, Pixels, VQTokens
@@ -17,6 +19,7 @@ from synth2_lightning.types import MixedImages, Pixels, VQTokens
 CPU = SimpleNamespace(root_device=torch.device("cpu"))
 MakeSource = Callable[..., FolderSource]
 MakeShards = Callable[[int], str]
+MakeScored = Callable[..., str]
 
 
 def mix(
@@ -136,3 +139,14 @@ def test_batches_move_between_devices(make_source: MakeSource, make_shards: Make
     assert isinstance(moved.image, MixedImages)
     assert isinstance(moved.image.parts[1], VQTokens)
     assert moved.image.parts[1].ids.device == torch.device("meta")
+
+
+def test_photos_beside_weighted_pairs_have_the_weight_one(make_source: MakeSource, make_shards: MakeScored) -> None:
+    shards = make_shards(4, scores=((0.0,), (1.0,), (2.0,), (3.0,)))
+    data = mix(make_source(4), shards, ConstantFraction(0.5))
+    data.synthetic.weights = ExponentialWeights()
+    expected = ExponentialWeights()(np.arange(4, dtype=np.float32))
+    batch = next(iter(data.train_dataloader()))
+    assert batch.weights is not None
+    rows = [int(key.removeprefix("s")) for key in batch.keys[2:]]
+    assert batch.weights.tolist() == [1.0, 1.0, *expected[rows].tolist()]

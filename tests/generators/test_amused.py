@@ -229,6 +229,13 @@ def test_empty_captions_and_missing_seeds_are_refused(folder: Path) -> None:
         generator.generate(["a dog", "a cat"], [0, 1, 2])
 
 
+def test_several_captions_of_an_image_are_refused(folder: Path) -> None:
+    generator = load_generator(folder)
+    assert torch.equal(generator.generate([("a dog",)], [0]).ids, generator.generate(["a dog"], [0]).ids)
+    with pytest.raises(ValueError, match=r"2 captions of one image.*'a dog'.*num_conditions"):
+        generator.generate([("a dog", "a brown dog")], [0])
+
+
 def test_generating_before_loading_is_refused(folder: Path) -> None:
     with pytest.raises(RuntimeError, match=r"load\(\)"):
         AmusedGenerator(str(folder)).generate(CAPTIONS, SEEDS)

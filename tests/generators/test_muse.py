@@ -51,6 +51,18 @@ def test_it_keeps_the_contract_of_image_generators(folder: str, order: Unmasking
     check_image_generator(generator, TinyImageTokenizer())
 
 
+def test_an_image_depends_on_all_its_captions_but_not_on_their_order_or_the_batch(folder: str) -> None:
+    generator = make_generator(folder)
+    seeds = list(range(40, 64))
+    both = generator.generate([("a bright field", "a dark line")] * 24, seeds).ids
+    assert torch.equal(both, generator.generate([("a dark line", "a bright field")] * 24, seeds).ids)
+    assert torch.equal(both[:1], generator.generate([("a bright field", "a dark line"), "a field"], seeds[:2]).ids[:1])
+    one, other = (generator.generate([text] * 24, seeds).ids for text in ("a bright field", ("a dark line",)))
+    assert not torch.equal(both, one)
+    assert not torch.equal(both, other)
+    assert torch.equal(one, generator.generate([("a bright field",)] * 24, seeds).ids)
+
+
 def test_the_null_text_of_the_training_is_what_guidance_moves_away_from(folder: str) -> None:
     generator, reference = make_generator(folder), make_generator(folder)
     with torch.no_grad():

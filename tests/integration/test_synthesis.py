@@ -29,7 +29,10 @@ from synth2_lightning.testing import TinyImageGenerator
 from synth2_lightning.types import CaptionBatch, TokenizedImages, VQTokens
 
 pytestmark = pytest.mark.filterwarnings("ignore:Total length of `PredictBatches` across ranks is zero")
-ROWS = [{"caption": f"image {number}", "id": f"k{number}", "of": f"class {number % 3}"} for number in range(23)]
+ROWS = [
+    {"caption": f"image {number}", "id": f"k{number}", "of": f"class {number % 3}", "scene": number % 3}
+    for number in range(23)
+]
 
 
 @pytest.fixture
@@ -56,7 +59,7 @@ class Synthesis(SynthesisModule):
 
 
 def synthesize(table: Path, folder: str, salt: int = 0, fail_in: int | None = None, **settings: Any) -> Synthesis:
-    source = CaptionTable(str(table), key_column="id", class_column="of")
+    source = CaptionTable(str(table), key_column="id", class_column="of", scene_column="scene")
     module = Synthesis(TinyImageGenerator(salt), fail_in)
     trainer = Trainer(
         accelerator="cpu",
@@ -100,7 +103,7 @@ def test_captions_become_shards_with_all_that_made_them(table: Path) -> None:
     manifest = json.loads((table.parent / "shards" / "manifest.json").read_text())
     assert manifest["provenance"]["settings"] == {
         "model": {"generator_class": "TinyImageGenerator", "codebook": "tiny-16:00000000", "sampler": {"salt": 0}},
-        "data": {"seed": 0, "is_evaluation": False},
+        "data": {"seed": 0, "by_scene": False, "num_conditions": 1, "is_evaluation": False},
         "trainer": {"precision": "32-true"},
     }
 
@@ -164,6 +167,24 @@ def test_more_images_per_caption_are_added(table: Path) -> None:
     assert before.items() <= found.items()
     assert found["k5~1"]["captions"] == found["k5"]["captions"]
     assert found["k5~1"]["tokens"] != found["k5"]["tokens"]
+
+
+def test_a_killed_run_of_scenes_resumes_exactly(table: Path) -> None:
+    settings = {"by_scene": True, "num_per_caption": 5, "num_conditions": 2}
+    synthesize(table, "undisturbed", **settings)
+    with pytest.raises(KeyError, match="killed"):
+        synthesize(table, "killed", fail_in=3, **settings)
+    synthesize(table, "killed", batch_size=2, **settings)
+
+    found = records(table.parent / "killed")
+    assert found == records(table.parent / "undisturbed")
+    assert set(found) == {f"{scene}{copy}" for scene in "012" for copy in ("", "~1", "~2", "~3", "~4")}
+    captions = [f"image {number}" for number in range(1, 23, 3)]
+    assert all(found[f"1{copy}"]["captions"] == captions for copy in ("", "~1"))
+    pair = TinyImageGenerator().generate([("image 7", "image 10")], [record_seed(0, "1~1")]).ids
+    assert found["1~1"]["tokens"] == pair.flatten().tolist()
+    with pytest.raises(ValueError, match=r"data\.num_conditions is 2 there and 1 in this run"):
+        synthesize(table, "killed", by_scene=True, num_per_caption=5)
 
 
 @pytest.mark.parametrize("fail_in", [3, None])

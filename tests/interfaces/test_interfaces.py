@@ -118,3 +118,5 @@ def test_captions_that_are_empty_or_have_no_seed_are_refused() -> None:
         generator.generate(["a field", "a field"], [0])
     with pytest.raises(ValueError, match=r"2 of 3 captions.*\b1\b"):
         generator.generate(["a field", " ", ""], [0, 1, 2])
+    with pytest.raises(ValueError, match=r"2 of 3 captions.*\b1\b"):
+        generator.generate([("a field", "a dark field"), ("a field", " "), ()], [0, 1, 2])

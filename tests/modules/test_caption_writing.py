@@ -39,7 +39,7 @@ def test_the_language_model_is_loaded_in_configure_model() -> None:
 def test_other_batches_and_missing_answers_are_refused() -> None:
     module = CaptionWritingModule(TinyCaptionGenerator())
     with pytest.raises(TypeError, match=r"CaptionBatch.*PromptBatch.*ConceptDataModule"):
-        module.predict_step(CaptionBatch((), ()), 0)
+        module.predict_step(CaptionBatch((), (), ()), 0)
     module.generator.generate = lambda prompts, seeds: [Completion("", "stop", 0, 0)]  # type: ignore[method-assign]
     with pytest.raises(ValueError, match=r"TinyCaptionGenerator.* 1 .* 2 prompts"):
         module.predict_step(BATCH, 0)

@@ -66,6 +66,38 @@ def test_trains_on_pixels_and_tokens_and_logs_each_source(tmp_path: Path) -> Non
     assert outputs[0]["captions"] == tiny_batch(8, seed=9).captions  # type: ignore[call-overload]
 
 
+def weigh(batch: ImageTextBatch, weights: list[float]) -> ImageTextBatch:
+    return replace(batch, weights=torch.tensor(weights))
+
+
+def fitted(folder: Path, items: list[ImageTextBatch], **settings: object) -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    module = VisionLanguageModule(
+        TinyImageTokenizer(), TinyResampler, TinyDecoder(), optimizer=lambda groups: torch.optim.SGD(groups, lr=0.5)
+    )
+    trainer = tiny_trainer(folder, max_epochs=1, limit_val_batches=0, **settings)
+    trainer.fit(module, loader(items), loader([tiny_batch()]))
+    return module.state_dict()
+
+
+def test_a_weight_of_two_counts_like_a_second_copy_of_the_row(tmp_path: Path) -> None:
+    first, second = tiny_batch(2, seed=3), tiny_batch(2, seed=1)  # dark and bright
+    twice = ImageTextBatch.concat([first, first, second])
+    weighted = weigh(ImageTextBatch.concat([first, second]), [2.0, 2.0, 1.0, 1.0])
+    expected = fitted(tmp_path, [twice])
+    torch.testing.assert_close(fitted(tmp_path, [weighted]), expected)
+    # Also if the batches are accumulated: the sum of the weighted tokens of both divides the loss.
+    parts = [weigh(first, [2.0, 2.0]), second]
+    torch.testing.assert_close(fitted(tmp_path, parts, accumulate_grad_batches=2), expected)
+    plain = fitted(tmp_path, [ImageTextBatch.concat([first, second])])
+    assert not torch.allclose(plain["decoder.head.weight"], expected["decoder.head.weight"])
+
+
+def test_equal_weights_change_nothing(tmp_path: Path) -> None:
+    batch = tiny_batch(4, seed=3)
+    torch.testing.assert_close(fitted(tmp_path, [weigh(batch, [0.5] * 4)]), fitted(tmp_path, [batch]))
+
+
 def test_a_source_may_be_missing_in_some_batches_of_an_epoch(tmp_path: Path) -> None:
     mixed, alone = batches(2), [tiny_batch(4, seed=1), tiny_batch(4, seed=2)]
     trainer = tiny_trainer(tmp_path, max_epochs=1)

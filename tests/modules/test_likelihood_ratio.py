@@ -122,6 +122,12 @@ def test_provenance_names_captioner_and_references(folder: Path) -> None:
     assert other.provenance()["captioner"] != provenance["captioner"]
 
 
+def test_references_are_taken_from_the_first_rows(folder: Path) -> None:
+    scorer = LikelihoodRatioScorer(str(folder / "captioner.ckpt"), str(folder / "references"), 3, limit=3)
+    scorer.load()
+    assert torch.equal(scorer.reference_ids, torch.unique(reference_ids()[:3], dim=0))
+
+
 def test_too_few_references_are_refused(folder: Path) -> None:
     with pytest.raises(ValueError, match=r"num_references=1.*2 or more"):
         LikelihoodRatioScorer("captioner.ckpt", "shards", num_references=1)

@@ -33,6 +33,17 @@ def test_the_mean_is_over_all_tokens_and_the_average_of_ranks_equals_it(beside: 
     assert not mean.requires_grad
 
 
+def test_weighted_rows_have_a_weighted_mean_over_all_ranks(beside: Tensor) -> None:
+    beside.copy_(torch.tensor([3.0, 1.0, 0.0]))  # weighted as well
+    sums = torch.tensor([2.0, 4.0], requires_grad=True)
+    losses = TokenLoss(sums, torch.tensor([2, 3])).weighted(torch.tensor([0.5, 2.0]))
+    share, mean = StepStatus().mean_over_ranks(losses)
+    num_tokens = 0.5 * 2 + 2.0 * 3 + 1
+    assert float(mean) == pytest.approx((0.5 * 2 + 2.0 * 4 + 3) / num_tokens)
+    (gradient,) = torch.autograd.grad(share / 2, sums)
+    assert gradient.tolist() == pytest.approx([0.5 / num_tokens, 2.0 / num_tokens])
+
+
 def test_a_rank_without_a_target_token_contributes_nothing(beside: Tensor) -> None:
     beside.copy_(torch.tensor([3.0, 1.0, 0.0]))
     share, mean = StepStatus().mean_over_ranks(NOTHING)

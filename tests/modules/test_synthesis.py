@@ -6,14 +6,14 @@ import torch
 
 from synth2_lightning.modules.synthesis import SynthesisModule
 from synth2_lightning.testing import TinyImageGenerator, TinyTextEncoder, tiny_batch
-from synth2_lightning.types import CaptionBatch, SampleInfo, VQTokens
+from synth2_lightning.types import CaptionBatch, Condition, SampleInfo, VQTokens
 
 SAMPLES = (SampleInfo("k0", "synthetic", "fox", 3), SampleInfo("k1", "synthetic", "", 4))
-BATCH = CaptionBatch(("a fox", "an otter"), SAMPLES)
+BATCH = CaptionBatch((("a fox",), ("an otter", "an animal")), (("a fox",), ("an otter",)), SAMPLES)
 
 
 class Lazy(TinyImageGenerator):
-    def generate(self, captions: Sequence[str], seeds: Sequence[int]) -> VQTokens:
+    def generate(self, captions: Sequence[Condition], seeds: Sequence[int]) -> VQTokens:
         return super().generate(captions[1:], seeds[1:])
 
 
@@ -23,7 +23,7 @@ def test_captions_become_tokens_with_the_same_keys() -> None:
     images = module.predict_step(BATCH, 0)
 
     assert (images.keys, images.sources) == (BATCH.keys, BATCH.sources)
-    assert images.captions == (("a fox",), ("an otter",))
+    assert images.captions == (("a fox",), ("an otter", "an animal"))
     assert images.samples == SAMPLES
     assert torch.equal(images.tokens.ids, TinyImageGenerator().generate(["a fox", "an otter"], [3, 4]).ids)
     assert images.codebook_size == 16

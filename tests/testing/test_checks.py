@@ -16,7 +16,7 @@ from synth2_lightning.testing import (
     check_pair_scorer,
     check_text_encoder,
 )
-from synth2_lightning.types import Pixels, VQTokens
+from synth2_lightning.types import Condition, Pixels, VQTokens
 
 
 class LearningTokenizer(TinyImageTokenizer):
@@ -148,33 +148,38 @@ def test_the_tiny_text_encoder_is_the_same_in_every_process() -> None:
 
 
 class NarrowGenerator(TinyImageGenerator):
-    def generate(self, captions: Sequence[str], seeds: Sequence[int]) -> VQTokens:
+    def generate(self, captions: Sequence[Condition], seeds: Sequence[int]) -> VQTokens:
         tokens = super().generate(captions, seeds)
         return VQTokens(tokens.ids[:, :3], tokens.codebook)
 
 
 class OrderedGenerator(TinyImageGenerator):
-    def generate(self, captions: Sequence[str], seeds: Sequence[int]) -> VQTokens:
+    def generate(self, captions: Sequence[Condition], seeds: Sequence[int]) -> VQTokens:
         tokens = super().generate(captions, seeds)
         return VQTokens((tokens.ids + torch.arange(len(captions))[:, None, None]) % 16, tokens.codebook)
 
 
 class CrowdedGenerator(TinyImageGenerator):
-    def generate(self, captions: Sequence[str], seeds: Sequence[int]) -> VQTokens:
+    def generate(self, captions: Sequence[Condition], seeds: Sequence[int]) -> VQTokens:
         tokens = super().generate(captions, seeds)
         return VQTokens((tokens.ids + len(captions)) % 16, tokens.codebook)
 
 
 class SeedlessGenerator(TinyImageGenerator):
-    def generate(self, captions: Sequence[str], seeds: Sequence[int]) -> VQTokens:
+    def generate(self, captions: Sequence[Condition], seeds: Sequence[int]) -> VQTokens:
         return super().generate(captions, [0] * len(seeds))
 
 
+class LiteralGenerator(TinyImageGenerator):
+    def generate(self, captions: Sequence[Condition], seeds: Sequence[int]) -> VQTokens:
+        return super().generate([str(caption) for caption in captions], seeds)
+
+
 class TrustingGenerator(TinyImageGenerator):
-    def check_request(self, captions: Sequence[str], seeds: Sequence[int]) -> None:
+    def check_request(self, captions: Sequence[Condition], seeds: Sequence[int]) -> None:
         pass
 
-    def generate(self, captions: Sequence[str], seeds: Sequence[int]) -> VQTokens:
+    def generate(self, captions: Sequence[Condition], seeds: Sequence[int]) -> VQTokens:
         return super().generate(captions[: len(seeds)], seeds)
 
 
@@ -185,6 +190,7 @@ class TrustingGenerator(TinyImageGenerator):
         (OrderedGenerator(), "order of a batch"),
         (CrowdedGenerator(), "size of a batch"),
         (SeedlessGenerator(), "other seeds"),
+        (LiteralGenerator(), "tuple of one caption"),
         (TrustingGenerator(), "without a seed"),
     ],
 )

@@ -1,4 +1,5 @@
 import pickle
+from dataclasses import replace
 
 import pytest
 import torch
@@ -83,6 +84,25 @@ def test_a_batch_without_a_target_is_an_error_not_a_zero_loss() -> None:
         TokenLoss(torch.zeros(2), torch.zeros(2, dtype=torch.long)).mean()
 
 
+def test_weighted_rows_count_as_often_as_their_weights_say() -> None:
+    losses = TokenLoss(torch.tensor([6.0, 2.0]), torch.tensor([3, 2]))
+    twice = TokenLoss(torch.tensor([6.0, 6.0, 2.0]), torch.tensor([3, 3, 2]))
+    assert torch.equal(losses.weighted(torch.tensor([2.0, 1.0])).mean(), twice.mean())
+    assert losses.weighted(None) is losses
+    assert float(losses.weighted(torch.tensor([0.1, 0.0])).mean()) == pytest.approx(2.0)  # of 0.3 tokens
+
+
+def test_rows_without_weights_have_the_weight_one_beside_others() -> None:
+    plain, weighted = tiny_batch(2), replace(tiny_batch(1), weights=torch.tensor([0.5]))
+    assert ImageTextBatch.concat([plain, plain]).weights is None
+    joined = ImageTextBatch.concat([plain, weighted])
+    assert joined.weights is not None
+    assert joined.weights.tolist() == [1.0, 1.0, 0.5]
+    moved = joined.to("meta")
+    assert moved.weights is not None
+    assert moved.weights.device.type == "meta"
+
+
 def test_generation_settings_refuse_zero_tokens() -> None:
     with pytest.raises(ValueError, match=r"GenerationSettings.*max_new_tokens.*0.*1"):
         GenerationSettings(max_new_tokens=0)
@@ -90,6 +110,6 @@ def test_generation_settings_refuse_zero_tokens() -> None:
 
 def test_columns_are_those_of_the_samples() -> None:
     samples = (SampleInfo("0", "coco"), SampleInfo("1", "made", "otter", 7))
-    batch = CaptionBatch(("a", "b"), samples)
+    batch = CaptionBatch((("a", "c"), ("b",)), (("a",), ("b",)), samples)
     assert (len(batch), batch.keys, batch.sources, batch.seeds) == (2, ("0", "1"), ("coco", "made"), (7,))
     assert pickle.loads(pickle.dumps(batch)) == batch

@@ -38,7 +38,7 @@ class ShardWriterCallback(PartWriterCallback):
         if not isinstance(outputs, TokenizedImages):
             raise TypeError(
                 f"ShardWriterCallback got {type(outputs).__name__} from {type(pl_module).__name__}.predict_step; "
-                "expected TokenizedImages. Use TokenizationModule, SynthesisModule or ScoringModule."
+                "expected TokenizedImages. Use a module that makes shards, such as SynthesisModule or ScoringModule."
             )
         return writer.append(outputs)
 

@@ -4,6 +4,8 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any
 
+from synth2_lightning.datamodules.caption_records import CaptionRecords
+from synth2_lightning.datamodules.draws import copy_key, original_key
 from synth2_lightning.datamodules.predict import PredictDataModule
 from synth2_lightning.interfaces import CaptionSource
 from synth2_lightning.io.fingerprints import fingerprint_texts
@@ -27,11 +29,18 @@ class CaptionDataModule(PredictDataModule[int, CaptionBatch]):
     The first image of a caption has the caption's key, further ones ``KEY~1``, ``KEY~2`` and so on: a later run with
     more images per caption creates only the missing ones.
 
+    With ``by_scene``, each scene is one record in place of its captions, with the scene's key. Its image has all its
+    captions, and a captioner learns each of them, as with photos.
+
     Args:
         captions: Source of the captions.
-        batch_size: Captions per step and rank; it does not change the images.
+        batch_size: Images per step and rank; it does not change the images.
         seed: Base seed of all records.
-        num_per_caption: Number of images per caption.
+        num_per_caption: Number of images per caption, or per scene.
+        by_scene: Whether images belong to scenes: all captions of a photo (``PhotoCaptions``), or all with the same
+            value in ``scene_column`` (``CaptionTable``).
+        num_conditions: Maximum number of captions of a scene that an image is generated from; ``None`` uses all.
+            Further images of the scene are generated from its next captions, cyclically.
 
     Raises:
         ValueError: If a number is below 1.
@@ -42,81 +51,105 @@ class CaptionDataModule(PredictDataModule[int, CaptionBatch]):
         "SyntheticDataModule."
     )
 
-    def __init__(self, captions: CaptionSource, batch_size: int = 64, seed: int = 0, num_per_caption: int = 1) -> None:
+    def __init__(
+        self,
+        captions: CaptionSource,
+        batch_size: int = 64,
+        seed: int = 0,
+        num_per_caption: int = 1,
+        by_scene: bool = False,
+        num_conditions: int | None = 1,
+    ) -> None:
         super().__init__(batch_size)
-        if num_per_caption < 1:
-            raise ValueError(f"CaptionDataModule got num_per_caption={num_per_caption}; expected 1 or more.")
+        for name, number in (("num_per_caption", num_per_caption), ("num_conditions", num_conditions)):
+            if number is not None and number < 1:
+                raise ValueError(f"CaptionDataModule got {name}={number}; expected 1 or more.")
         self.captions = captions
         self.seed = seed
         self.num_per_caption = num_per_caption
-        self._indices: dict[str, int] = {}
+        self.by_scene = by_scene
+        self.num_conditions = num_conditions
+        self._records: CaptionRecords | None = None
+        self._numbers: dict[str, int] = {}
 
     def provenance(self) -> dict[str, Any]:
-        """Return the seed, and whether the captions are of an evaluation split."""
-        return {"seed": self.seed, "is_evaluation": self.captions.is_evaluation}
+        """Return the settings that determine the images, and whether the captions are of an evaluation split."""
+        return {
+            "seed": self.seed,
+            "by_scene": self.by_scene,
+            "num_conditions": self.num_conditions,
+            "is_evaluation": self.captions.is_evaluation,
+        }
 
     def list_items(self) -> range:
-        """Load the captions and return one number per image; each caption occurs ``num_per_caption`` times.
+        """Load the captions and return one number per image; each record occurs ``num_per_caption`` times.
 
         Raises:
-            ValueError: If a key contains ``~`` and there are several images per caption.
+            ValueError: If a key contains ``~`` and there are several images per caption, or a caption has no scene.
         """
         self.captions.load()
-        self._indices = {}
+        self._records = CaptionRecords(self.captions, self.by_scene)
+        self._numbers = {}
         if self.num_per_caption > 1:
             self._check_keys()
-        return range(self.num_per_caption * len(self.captions))
+        return range(self.num_per_caption * len(self._records))
 
     def name_items(self, items: Sequence[int]) -> list[tuple[str, str]]:
         """Return source and key of each image."""
-        keys = [self.captions.record(index).key for index in range(len(self.captions))]
-        return [(self.captions.name, _copy_key(keys[item % len(keys)], item // len(keys))) for item in items]
+        keys = [self.records.key(number) for number in range(len(self.records))]
+        return [(self.captions.name, copy_key(keys[item % len(keys)], item // len(keys))) for item in items]
 
     def read(self, items: Sequence[int]) -> CaptionBatch:
         """Return a batch of captions."""
-        records = [self.captions.record(item % len(self.captions)) for item in items]
-        copies = [item // len(self.captions) for item in items]
-        keys = [_copy_key(record.key, copy) for record, copy in zip(records, copies, strict=True)]
+        numbers = [item % len(self.records) for item in items]
+        copies = [item // len(self.records) for item in items]
+        records = [self.records.read(number) for number in numbers]
+        keys = [copy_key(self.records.key(number), copy) for number, copy in zip(numbers, copies, strict=True)]
+        captions = tuple(tuple(each.caption for each in record) for record in records)
         return CaptionBatch(
-            captions=tuple(record.caption for record in records),
+            captions=captions,
+            conditions=tuple(self._choose(texts, copy) for texts, copy in zip(captions, copies, strict=True)),
             samples=tuple(
-                SampleInfo(key, self.captions.name, record.class_name, record_seed(self.seed, key))
+                SampleInfo(key, self.captions.name, record[0].class_name, record_seed(self.seed, key))
                 for key, record in zip(keys, records, strict=True)
             ),
         )
 
     def fingerprint_inputs(self, records: Sequence[tuple[str, str]]) -> list[str | None]:
         """Return fingerprints of the captions and class names of records."""
-        if not self._indices:
-            self._indices = {self.captions.record(index).key: index for index in range(len(self.captions))}
-        indices = self._indices
+        if not self._numbers:
+            self._numbers = {self.records.key(number): number for number in range(len(self.records))}
+        numbers = self._numbers
         return [
-            self._fingerprint(indices.get(key, indices.get(_original_key(key))))
+            self._fingerprint(numbers.get(key, numbers.get(original_key(key))))
             if source == self.captions.name
             else None
             for source, key in records
         ]
 
-    def _fingerprint(self, index: int | None) -> str:
-        if index is None:
+    @property
+    def records(self) -> CaptionRecords:
+        """Records; available after ``setup("predict")``."""
+        if self._records is None:
+            raise RuntimeError('The captions were read before setup(); call setup("predict") first.')
+        return self._records
+
+    def _choose(self, texts: tuple[str, ...], copy: int) -> tuple[str, ...]:
+        """Return the captions that one of the images of a record is generated from."""
+        num = min(self.num_conditions or len(texts), len(texts))
+        return tuple(texts[(copy * num + offset) % len(texts)] for offset in range(num))
+
+    def _fingerprint(self, number: int | None) -> str:
+        if number is None:
             return ""
-        record = self.captions.record(index)
-        return fingerprint_texts([record.caption, record.class_name])
+        record = self.records.read(number)
+        return fingerprint_texts([*(each.caption for each in record), record[0].class_name])
 
     def _check_keys(self) -> None:
-        for index in range(len(self.captions)):
-            if "~" in (key := self.captions.record(index).key):
+        for number in range(len(self.records)):
+            if "~" in (key := self.records.key(number)):
                 raise ValueError(
                     f"The key {key!r} of captions {self.captions.name!r} contains '~', which numbers the images of a "
                     f"caption if num_per_caption is above 1 (it is {self.num_per_caption}). Expected keys without it: "
                     "rename them, set another key column, or create one image per caption."
                 )
-
-
-def _copy_key(key: str, copy: int) -> str:
-    return f"{key}~{copy}" if copy else key
-
-
-def _original_key(key: str) -> str:
-    original, _, copy = key.rpartition("~")
-    return original if copy.isdecimal() else key

@@ -2,9 +2,11 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from zlib import crc32
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
@@ -65,6 +67,25 @@ class Selection(BatchDataset):
     def read(self, indices: Sequence[int]) -> ImageTextBatch:
         """Return the batch of some items."""
         return self.dataset.read([int(self.items[index]) for index in indices])
+
+
+class WeightedPairs(BatchDataset):
+    """Dataset with a weight of the loss of each item."""
+
+    def __init__(self, dataset: BatchDataset, weights: NDArray[np.float32]) -> None:
+        self.dataset = dataset
+        self.weights = weights
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def fingerprint(self) -> str:
+        """Return a checksum of the dataset and the weights."""
+        return f"{self.dataset.fingerprint()}*{crc32(self.weights.tobytes()):08x}"
+
+    def read(self, indices: Sequence[int]) -> ImageTextBatch:
+        """Return the batch of some items, with their weights."""
+        return replace(self.dataset.read(indices), weights=torch.from_numpy(self.weights[list(indices)]))
 
 
 class PairIndex:

@@ -14,7 +14,7 @@ from synth2_lightning.interfaces import ImageGenerator
 from synth2_lightning.io.fingerprints import fingerprint_codebook, fingerprint_weights
 from synth2_lightning.io.locations import locate_model
 from synth2_lightning.io.precision import WeightType, weight_dtype
-from synth2_lightning.types import VQTokens
+from synth2_lightning.types import Condition, VQTokens
 
 _COMPONENTS = ("transformer", "vqvae", "text_encoder", "tokenizer", "scheduler")
 _logger = logging.getLogger(__name__)
@@ -129,14 +129,19 @@ class AmusedGenerator(ImageGenerator):
         }
 
     @torch.no_grad()
-    def generate(self, captions: Sequence[str], seeds: Sequence[int]) -> VQTokens:
-        """Return the tokens of one image per caption, in raster order."""
+    def generate(self, captions: Sequence[Condition], seeds: Sequence[int]) -> VQTokens:
+        """Return the tokens of one image per caption, in raster order.
+
+        Raises:
+            ValueError: If an image has several captions: aMUSEd is conditioned on one pooled embedding as well.
+        """
         self.check_request(captions, seeds)
+        texts = [_get_only_caption(caption) for caption in captions]
         if self.transformer is None:
             raise RuntimeError("AmusedGenerator is not loaded; call load() before generate().")
         device, side = self.micro_conditions.device, self.transformer.config.sample_size
-        self._count_truncated(captions)
-        pooled, hidden = self._encode(captions)
+        self._count_truncated(texts)
+        pooled, hidden = self._encode(texts)
         if self.guidance_scale > 1:
             null_pooled, null_hidden = self._encode([self.negative_text])
             pooled = torch.cat([null_pooled.expand_as(pooled), pooled])
@@ -186,6 +191,17 @@ class AmusedGenerator(ImageGenerator):
                 "far), such as %r",
                 *(len(truncated), len(captions), self._text_length, self.num_truncated, truncated[0]),
             )
+
+
+def _get_only_caption(captions: Condition) -> str:
+    if isinstance(captions, str):
+        return captions
+    if len(captions) > 1:
+        raise ValueError(
+            f"AmusedGenerator got {len(captions)} captions of one image, the first of them {captions[0]!r}; expected "
+            "one. Set data.init_args.num_conditions to 1, or use MuseGenerator."
+        )
+    return captions[0]
 
 
 def _check_components(model: str) -> None:

@@ -19,8 +19,9 @@ from synth2_lightning.io.locations import resolve
 from synth2_lightning.io.safetensors import read_safetensors, write_safetensors
 from synth2_lightning.nn.maskgit import MaskGit
 from synth2_lightning.nn.parallel_decoding import SamplingSettings, decode_in_parallel, noise_shape
+from synth2_lightning.nn.scene_text import encode_scenes
 from synth2_lightning.nn.unmasking import ConfidenceOrder, UnmaskingOrder
-from synth2_lightning.types import VQTokens
+from synth2_lightning.types import Condition, VQTokens
 
 _CONFIG = "generator.json"
 _WEIGHTS = "generator.safetensors"
@@ -150,8 +151,11 @@ class MuseGenerator(ImageGenerator):
         }
 
     @torch.no_grad()
-    def generate(self, captions: Sequence[str], seeds: Sequence[int]) -> VQTokens:
-        """Return the tokens of one image per caption; they depend on caption and seed, not on the batch."""
+    def generate(self, captions: Sequence[Condition], seeds: Sequence[int]) -> VQTokens:
+        """Return the tokens of one image per caption; they depend on caption and seed, not on the batch.
+
+        An image of several captions attends to the token embeddings of all of them.
+        """
         self.check_request(captions, seeds)
         if not self.fingerprint:
             raise RuntimeError("MuseGenerator is not loaded; call load() before generate().")
@@ -163,7 +167,7 @@ def sample_tokens(
     network: MaskGit,
     tokenizer: ImageTokenizer,
     text_encoder: TextEncoder,
-    captions: Sequence[str],
+    captions: Sequence[Condition],
     seeds: Sequence[int],
     sampling: SamplingSettings,
     order: UnmaskingOrder,
@@ -171,7 +175,7 @@ def sample_tokens(
 ) -> VQTokens:
     """Sample the tokens of one image per caption; the networks must be in evaluation mode."""
     texts = [*captions, negative_text] if sampling.is_guided and negative_text else captions
-    embeddings, mask = text_encoder.encode(texts)
+    embeddings, mask = encode_scenes(text_encoder, texts)
     text = network.encode_text(embeddings[: len(captions)], mask[: len(captions)])
     null_text = None
     if sampling.is_guided:

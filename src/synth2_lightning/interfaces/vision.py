@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from synth2_lightning.interfaces.loading import FrozenModule
 from synth2_lightning.io.precision import full_float32
-from synth2_lightning.types import ImageInput, MixedImages, Pixels, VQTokens
+from synth2_lightning.types import Condition, ImageInput, MixedImages, Pixels, VQTokens
 
 
 class ImageEncoder(FrozenModule, ABC):
@@ -161,21 +161,23 @@ class ImageGenerator(FrozenModule, ABC):
     codebook_size: int
 
     @abstractmethod
-    def generate(self, captions: Sequence[str], seeds: Sequence[int]) -> VQTokens:
-        """Generate the tokens of one image per caption.
+    def generate(self, captions: Sequence[Condition], seeds: Sequence[int]) -> VQTokens:
+        """Generate the tokens of one image per caption, or per tuple of captions of one scene.
 
         Raises:
-            ValueError: If a caption is empty, or there are not as many seeds as captions.
+            ValueError: If a caption is empty, there are not as many seeds as captions, or the generator does not
+                support several captions of a scene.
         """
 
-    def check_request(self, captions: Sequence[str], seeds: Sequence[int]) -> None:
+    def check_request(self, captions: Sequence[Condition], seeds: Sequence[int]) -> None:
         """Raise the errors of :meth:`generate`."""
         if len(captions) != len(seeds):
             raise ValueError(
                 f"{type(self).__name__} received {len(captions)} captions and {len(seeds)} seeds; expected one seed "
                 "per caption."
             )
-        empty = [row for row, caption in enumerate(captions) if not caption.strip()]
+        groups = [(caption,) if isinstance(caption, str) else caption for caption in captions]
+        empty = [row for row, group in enumerate(groups) if not group or not all(text.strip() for text in group)]
         if empty:
             raise ValueError(
                 f"{len(empty)} of {len(captions)} captions are empty (the first at index {empty[0]} of the batch); "

@@ -111,8 +111,8 @@ class VisionLanguageModule(BaseModule):
 
     @final
     def training_step(self, batch: ImageTextBatch, batch_idx: int) -> Tensor:
-        """Return the loss of a batch; log it, and the loss and the fraction of each source."""
-        losses = self.compute_loss(self.encode_images(batch.image), batch)
+        """Return the weighted loss of a batch; log it, and the loss and the fraction of each source."""
+        losses = self.compute_loss(self.encode_images(batch.image), batch).weighted(batch.weights)
         loss, mean = self.mean_over_ranks(losses)
         metrics: dict[str, Tensor | float] = {"train/loss": mean}
         for source, value in source_losses(losses.sums.detach(), losses.counts, batch.sources).items():

@@ -33,23 +33,25 @@ class LikelihoodRatioScorer(PairScorer):
         references: Folder of shards with reference images, which are taken at even distances: images like those that
             the captioner was trained on, with its codebook. A scored image is excluded from its own references.
         num_references: Number of reference images; the cost grows in proportion.
+        limit: Maximum number of rows of the folder to take references from, from the first; ``None`` uses all.
 
     Raises:
-        ValueError: If ``num_references`` is below two; on ``load()``, if the checkpoint does not describe its
-            components, or the folder has too few different images.
+        ValueError: If ``num_references`` is below two or the limit below one; on ``load()``, if the checkpoint does not
+            describe its components, or the folder has too few different images.
 
     Example:
         >>> LikelihoodRatioScorer("runs/version_0/checkpoints/last.ckpt", "shards/scenes").num_references
         16
     """
 
-    def __init__(self, checkpoint: str, references: str, num_references: int = 16) -> None:
+    def __init__(self, checkpoint: str, references: str, num_references: int = 16, limit: int | None = None) -> None:
         super().__init__()
         if num_references < 2:
             raise ValueError(f"LikelihoodRatioScorer got num_references={num_references}; expected 2 or more images.")
         self.checkpoint = checkpoint
         self.references = references
         self.num_references = num_references
+        self._reader = ShardReader(references, limit)
         self.captioner: VisionLanguageModule | None = None
         self._provenance: dict[str, Any] = {}
         self._codebook = ""
@@ -58,7 +60,7 @@ class LikelihoodRatioScorer(PairScorer):
     reference_ids: Tensor
 
     def _load(self) -> None:
-        reader = ShardReader(self.references)
+        reader = self._reader
         reader.load()
         rows = [number * len(reader) // self.num_references for number in range(self.num_references)]
         tokens = reader.read(rows).tokens

@@ -126,7 +126,7 @@ class MuseModule(BaseModule):
         uniform = self.sample_rows(len(batch), 2 + self.network.num_tokens)
         drop_text, mask = uniform[:, 0] < self.text_dropout, sample_mask(uniform[:, 1:])
         losses, counts, accuracy = self._masked_loss(tokens, batch.captions, mask, drop_text, self.label_smoothing)
-        loss, mean = self.mean_over_ranks(TokenLoss(losses.sum(1), counts))
+        loss, mean = self.mean_over_ranks(TokenLoss(losses.sum(1), counts).weighted(batch.weights))
         metrics = {"train/loss": mean, "train/accuracy": accuracy, "train/text_dropped": drop_text.float().mean()}
         self.log_training(metrics, len(batch), shown=("train/loss", "train/accuracy"))
         self._log_bins(losses.detach(), mask)

@@ -20,7 +20,8 @@ class SynthesisModule(LightningModule):
     Example:
         >>> from synth2_lightning.testing import TinyImageGenerator
         >>> from synth2_lightning.types import SampleInfo
-        >>> batch = CaptionBatch(("a red circle",), (SampleInfo("7", "synthetic", seed=1234),))
+        >>> captions = (("a red circle", "a circle"),)
+        >>> batch = CaptionBatch(captions, (("a red circle",),), (SampleInfo("7", "synthetic", seed=1234),))
         >>> SynthesisModule(TinyImageGenerator()).predict_step(batch, 0).tokens.ids.shape
         torch.Size([1, 4, 1])
     """
@@ -48,12 +49,12 @@ class SynthesisModule(LightningModule):
             )
 
     def predict_step(self, batch: CaptionBatch | ImageTextBatch, batch_idx: int) -> TokenizedImages:
-        """Return the tokens of one image per caption."""
+        """Return the tokens of one image per row, with all its captions."""
         if not isinstance(batch, CaptionBatch):
             raise TypeError(
                 f"SynthesisModule got {type(batch).__name__}; expected CaptionBatch. Use a CaptionDataModule."
             )
-        tokens = self.generator.generate(batch.captions, batch.seeds)
+        tokens = self.generator.generate(batch.conditions, batch.seeds)
         if len(tokens) != len(batch):
             raise ValueError(
                 f"{type(self.generator).__name__} returned {len(tokens)} images for {len(batch)} captions; expected "
@@ -61,7 +62,7 @@ class SynthesisModule(LightningModule):
             )
         return TokenizedImages(
             samples=batch.samples,
-            captions=tuple((caption,) for caption in batch.captions),
+            captions=batch.captions,
             tokens=tokens,
             codebook_size=self.generator.codebook_size,
         )

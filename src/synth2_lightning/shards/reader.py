@@ -112,10 +112,15 @@ class ShardReader(Loadable):
             scores=() if None in scores else tuple(map(tuple, scores)),
         )
 
+    def read_columns(self, names: Sequence[str]) -> pa.Table:
+        """Return columns of all rows."""
+        self.manifest  # noqa: B018  # raises before load()
+        table: pa.Table = self._rows.select_columns(list(names))[:]
+        return table
+
     def read_keys(self) -> list[tuple[str, str]]:
         """Return source and key of each row."""
-        self.manifest  # noqa: B018  # raises before load()
-        names = self._rows.select_columns(["source", "key"])[:]
+        names = self.read_columns(["source", "key"])
         return list(zip(names["source"].to_pylist(), names["key"].to_pylist(), strict=True))
 
     def read_scores(self) -> NDArray[np.float32]:
@@ -130,7 +135,7 @@ class ShardReader(Loadable):
             raise ValueError(
                 f"{self.folder} does not have a score for each of its {num_captions.sum()} captions. Expected scored "
                 "shards: write them with `synth2 predict --config score.yaml` and use their folder, or train on all "
-                "pairs with keep_fraction=1."
+                "pairs alike with keep_fraction=1, best_draws=null and weights=null."
             )
         return np.asarray(pc.list_flatten(scores), dtype=np.float32)
 

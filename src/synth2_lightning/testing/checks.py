@@ -186,6 +186,8 @@ def check_image_generator(generator: ImageGenerator, encoder: ImageEncoder) -> N
     alone = torch.cat([generator.generate([captions[row]], [seeds[row]]).ids for row in range(4)])
     assert torch.allclose(alone, ids, atol=1e-4), "seeds: tokens must not depend on the size of a batch"
     assert not torch.equal(ids[1], ids[3]), "seeds: expected other images of a caption with other seeds"
+    tuples = generator.generate([(caption,) for caption in captions], seeds).ids
+    assert torch.allclose(tuples, ids, atol=1e-4), "captions: a tuple of one caption must give the caption's image"
     rule = "seeds: expected a ValueError for captions without a seed"
     _check_raises(lambda: generator.generate(captions, seeds[:2]), rule)
 

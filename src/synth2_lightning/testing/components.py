@@ -24,6 +24,7 @@ from synth2_lightning.interfaces import (
 from synth2_lightning.nn.transfer import to_device
 from synth2_lightning.types import (
     Completion,
+    Condition,
     GenerationSettings,
     ImageTextBatch,
     Pixels,
@@ -107,10 +108,11 @@ class TinyImageGenerator(ImageGenerator):
         super().__init__()
         self.salt = salt
 
-    def generate(self, captions: Sequence[str], seeds: Sequence[int]) -> VQTokens:
-        """Hash every caption with its seed to tokens."""
+    def generate(self, captions: Sequence[Condition], seeds: Sequence[int]) -> VQTokens:
+        """Hash every caption, or the captions of a scene, with its seed to tokens."""
         self.check_request(captions, seeds)
-        texts = [f"{self.salt} {seed} {caption}" for caption, seed in zip(captions, seeds, strict=True)]
+        joined = [caption if isinstance(caption, str) else "\n".join(caption) for caption in captions]
+        texts = [f"{self.salt} {seed} {caption}" for caption, seed in zip(joined, seeds, strict=True)]
         digests = [hashlib.sha256(text.encode()).digest()[:4] for text in texts]
         return VQTokens(torch.tensor([[[byte % 16] for byte in digest] for digest in digests]), _CODEBOOK)
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from synth2_lightning.types.captions import Completion, Prompt
 from synth2_lightning.types.images import ImageInput, MixedImages, VQTokens
@@ -71,6 +73,7 @@ class ImageTextBatch(SampleBatch):
         references: All captions of every image, in evaluation only.
         prompts: One text per image without a loss, such as a question; empty for captioning.
         skipped: Names of unreadable images that were replaced in this batch.
+        weights: Weight of the loss of every row, above 0; ``None`` weights all equally.
 
     Example:
         >>> from synth2_lightning.types import Pixels
@@ -87,18 +90,25 @@ class ImageTextBatch(SampleBatch):
     references: tuple[tuple[str, ...], ...] = ()
     prompts: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
+    weights: Float[Tensor, " batch"] | None = None
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "ImageTextBatch":
-        """Move the images to a device."""
-        return replace(self, image=self.image.to(device, non_blocking))
+        """Move images and weights to a device."""
+        weights = self.weights
+        if weights is not None:
+            weights = weights.to(device, non_blocking=non_blocking or weights.is_pinned())
+        return replace(self, image=self.image.to(device, non_blocking), weights=weights)
 
     def pin_memory(self) -> "ImageTextBatch":
-        """Copy the images to page-locked memory."""
-        return replace(self, image=self.image.pin_memory())
+        """Copy images and weights to page-locked memory."""
+        weights = None if self.weights is None else self.weights.pin_memory()
+        return replace(self, image=self.image.pin_memory(), weights=weights)
 
     @classmethod
     def concat(cls, batches: "Sequence[ImageTextBatch]") -> "ImageTextBatch":
-        """Concatenate batches along the rows, without copying tensors.
+        """Concatenate batches along the rows, without copying images.
+
+        If only some batches have weights, the rows of the others have the weight 1.
 
         Raises:
             ValueError: If ``batches`` is empty.
@@ -119,7 +129,14 @@ class ImageTextBatch(SampleBatch):
             references=tuple(texts for batch in batches for texts in batch.references),
             prompts=tuple(prompt for batch in batches for prompt in batch.prompts),
             skipped=tuple(name for batch in batches for name in batch.skipped),
+            weights=_concat_weights(batches),
         )
+
+
+def _concat_weights(batches: Sequence[ImageTextBatch]) -> Tensor | None:
+    if all(batch.weights is None for batch in batches):
+        return None
+    return torch.cat([torch.ones(len(batch)) if batch.weights is None else batch.weights for batch in batches])
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,11 +179,13 @@ class CaptionBatch(SampleBatch):
     """Captions for an image generator; the outputs are :class:`TokenizedImages`.
 
     Args:
-        captions: One text per image.
-        samples: One per image, with a seed each: caption and seed determine an image. The synthetic pairs keep them.
+        captions: All captions of every image.
+        conditions: Those of them that the image is generated from.
+        samples: One per image, with a seed each: conditions and seed determine an image. The synthetic pairs keep them.
     """
 
-    captions: tuple[str, ...]
+    captions: tuple[tuple[str, ...], ...]
+    conditions: tuple[tuple[str, ...], ...]
     samples: tuple[SampleInfo, ...]
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class TokenLoss:
-    """Summed negative log-likelihood (nats) and number of target tokens of every row of a batch.
+    """Summed negative log-likelihood (nats) and number of target tokens of every row of a batch, or weighted ones.
 
     Sums and counts, unlike means, can be added over sources, ranks and accumulated steps.
 
@@ -20,7 +20,21 @@ class TokenLoss:
     """
 
     sums: Float[Tensor, " batch"]
-    counts: Int[Tensor, " batch"]
+    counts: Int[Tensor, " batch"] | Float[Tensor, " batch"]
+
+    def weighted(self, weights: Float[Tensor, " batch"] | None) -> "TokenLoss":
+        """Return the loss with weighted rows; unchanged for ``None``.
+
+        Sums and numbers of tokens are multiplied, so that each mean over tokens is a weighted one, also over ranks and
+        accumulated batches.
+
+        Example:
+            >>> import torch
+            >>> losses = TokenLoss(torch.tensor([2.0, 4.0]), torch.tensor([1, 2]))
+            >>> losses.weighted(torch.tensor([1.0, 0.5])).counts
+            tensor([1., 1.])
+        """
+        return self if weights is None else TokenLoss(self.sums * weights, self.counts * weights)
 
     def mean(self) -> Float[Tensor, ""]:
         """Mean loss per target token (nats).
@@ -29,7 +43,7 @@ class TokenLoss:
             ValueError: If no row has a target token.
         """
         total = self.counts.sum()
-        if int(total) == 0:
+        if total == 0:
             raise ValueError(
                 f"None of the {len(self.counts)} captions of this batch has a target token; expected at least one. "
                 "Check the data for empty captions, or for a prompt that fills the decoder's maximum length."
