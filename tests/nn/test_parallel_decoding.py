@@ -224,7 +224,7 @@ def test_chunks_of_candidates_have_the_same_tokens_and_bounded_logits(monkeypatc
         return level_logits(states, codes)
 
     monkeypatch.setattr(studio.network, "level_logits", spy)
-    monkeypatch.setattr(parallel_decoding, "MAX_LOGITS", 10 * 16)
+    monkeypatch.setattr(parallel_decoding, "MAX_LOGITS_ON_CPU", 10 * 16)
     assert torch.equal(studio.draw(settings, ConfidenceOrder()), whole)
     assert max(rows) == 10
 

@@ -20,8 +20,9 @@ from synth2_lightning.nn.maskgit import MaskGit, TextKeyValues
 from synth2_lightning.nn.masking import count_masked, sample_categorical
 from synth2_lightning.nn.unmasking import UnmaskingOrder
 
-MAX_LOGITS = 2**25
-"""Logits computed at once: 128 MiB in float32, and as much for each of a few intermediate results."""
+MAX_LOGITS, MAX_LOGITS_ON_CPU = 2**25, 2**21
+"""Logits computed at once: 128 MiB in float32, and as much for each of a few intermediate results. On a CPU, as many as
+its caches hold."""
 
 Embed = Callable[[Int[Tensor, "batch tokens levels"]], Float[Tensor, "batch tokens dim"]]
 
@@ -244,7 +245,7 @@ def _sample(
     top_k: int | None,
 ) -> tuple[Int[Tensor, "batch positions levels"], Float[Tensor, "batch positions"]]:
     """Sample codes in chunks of tokens; return their log-probabilities, too."""
-    num_rows = max(1, MAX_LOGITS // network.codebook_size)
+    num_rows = max(1, (MAX_LOGITS_ON_CPU if states.is_cpu else MAX_LOGITS) // network.codebook_size)
     chunks = zip(states.flatten(0, 1).split(num_rows), noise.flatten(0, 1).split(num_rows), strict=True)
     sampled = [_sample_rows(network, rows, numbers, temperature, top_k) for rows, numbers in chunks]
     ids, log_probabilities = zip(*sampled, strict=True)
@@ -262,7 +263,7 @@ def _sample_rows(
     ids = torch.zeros(len(states), 0, dtype=torch.long, device=states.device)
     log_probabilities = torch.zeros(len(states), device=states.device)
     for level in range(network.num_levels):
-        logits = network.level_logits(states, ids).float() / temperature
+        logits = network.level_logits(states, ids).float().div_(temperature)
         codes, level_log_probabilities = sample_categorical(_keep_top(logits, top_k), noise[:, level])
         log_probabilities += level_log_probabilities
         ids = torch.cat([ids, codes[:, None]], dim=-1)
