@@ -134,7 +134,7 @@ class SelfAttention(nn.Module):
         states: Float[Tensor, "batch tokens width"],
         cache: KeyValueCache | None = None,
         positions: Int[Tensor, "batch tokens"] | None = None,
-        outputs: Int[Tensor, "batch outputs"] | None = None,
+        num_outputs: int | None = None,
     ) -> Float[Tensor, "batch outputs width"]:
         """Return the attention output.
 
@@ -142,16 +142,14 @@ class SelfAttention(nn.Module):
             states: All tokens of a sequence; with ``positions``, some of them.
             cache: Receives the keys and values.
             positions: Positions of the tokens, which attend to all tokens in the cache.
-            outputs: Indices of the tokens to return, if they are not all.
+            num_outputs: Return this many tokens, the first ones.
         """
         qkv = rearrange(self.to_qkv(states), "b n (three h c) -> three b h n c", three=3, h=self.num_heads)
         queries, keys, values = qkv
         keys = self.k_norm(keys)
         if cache is not None:
             keys, values = cache.replace(keys, values, positions)
-        if outputs is not None:
-            queries = select_tokens(queries.transpose(1, 2), outputs).transpose(1, 2)
-        heads = scaled_dot_product_attention(self.q_norm(queries), keys, values)
+        heads = scaled_dot_product_attention(self.q_norm(queries[:, :, :num_outputs]), keys, values)
         output: Tensor = self.to_out(rearrange(heads, "b h n c -> b n (h c)"))
         return output
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu
 from torch.utils.checkpoint import checkpoint
 
-from synth2_lightning.nn.attention import CrossAttention, KeyValueCache, SelfAttention, select_tokens
+from synth2_lightning.nn.attention import CrossAttention, KeyValueCache, SelfAttention
 from synth2_lightning.nn.normalization import RMSNorm
 
 
@@ -146,7 +146,7 @@ class MaskGit(nn.Module):
         text: TextKeyValues,
         caches: Sequence[KeyValueCache] = (),
         positions: Int[Tensor, "batch tokens"] | None = None,
-        outputs: Int[Tensor, "batch outputs"] | None = None,
+        num_outputs: int | None = None,
     ) -> Float[Tensor, "batch outputs width"]:
         """Return hidden states of shape (batch, tokens, width), the input of :meth:`level_logits`.
 
@@ -157,8 +157,7 @@ class MaskGit(nn.Module):
             caches: Receive the keys and values of each layer's self-attention.
             positions: Raster positions of the tokens, if they are not all. They attend to the others by the keys and
                 values in the caches.
-            outputs: Indices of the tokens whose states are returned, if they are not all. The last layer computes
-                these only.
+            num_outputs: Return the states of this many tokens, the first ones; the last layer computes these only.
         """
         states = self.input_proj(embeddings)
         states = torch.where(mask[..., None], self.mask_token.to(states.dtype), states)
@@ -171,7 +170,7 @@ class MaskGit(nn.Module):
                 states = checkpoint(layer, states, attended, use_reentrant=False)
             else:
                 cache = caches[number] if caches else None
-                states = layer(states, attended, cache, positions, outputs if number == last else None)
+                states = layer(states, attended, cache, positions, num_outputs if number == last else None)
         normed: Tensor = self.norm(states)
         return normed
 
@@ -210,7 +209,7 @@ class MaskGitLayer(nn.Module):
         text: tuple[Tensor, Tensor, Tensor],
         cache: KeyValueCache | None = None,
         positions: Int[Tensor, "batch tokens"] | None = None,
-        outputs: Int[Tensor, "batch outputs"] | None = None,
+        num_outputs: int | None = None,
     ) -> Float[Tensor, "batch outputs width"]:
         """Apply the layer.
 
@@ -219,10 +218,10 @@ class MaskGitLayer(nn.Module):
             text: Keys, values and mask of the text.
             cache: Keys and values of the self-attention.
             positions: Positions of the tokens, if they are not all.
-            outputs: Indices of the tokens to return, if they are not all.
+            num_outputs: Return this many tokens, the first ones.
         """
-        mixed = self.dropout(self.self_attn(self.norm1(states), cache, positions, outputs))
-        states = (states if outputs is None else select_tokens(states, outputs)) + mixed
+        mixed = self.dropout(self.self_attn(self.norm1(states), cache, positions, num_outputs))
+        states = states[:, :num_outputs] + mixed
         states = states + self.dropout(self._attend_to_text(states, *text))
         output: Tensor = states + self.dropout(self.down_proj(gelu(self.up_proj(self.norm3(states)))))
         return output

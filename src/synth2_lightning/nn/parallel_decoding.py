@@ -1,15 +1,16 @@
 """Parallel decoding: each of a few steps unmasks many image tokens (MaskGIT, arXiv 2202.04200).
 
 For speed, the keys and values of the text are computed once per caption, and the unconditional states of the first step
-once per batch; conditional and unconditional states are combined before the heads; the last layer and the heads are
-evaluated at candidates only, the heads in chunks of bounded memory; and the tokens of a step are written in place. Two
-settings leave out work: steps between full ones do not compute settled tokens again (ReCAP, arXiv 2505.19089), and
-steps can guide by the last difference between conditional and unconditional states (FasterCache, arXiv 2410.19355).
-No step waits for the device.
+once per batch; conditional and unconditional states are combined before the heads; the heads are evaluated at
+candidates only, in chunks of bounded memory; and the tokens of a step are written in place. Two settings leave out
+work: steps between full ones do not compute settled tokens again (ReCAP, arXiv 2505.19089), and steps can guide by the
+last difference between conditional and unconditional states (FasterCache, arXiv 2410.19355). No step waits for the
+device.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -181,17 +182,16 @@ class _Branch:
         if is_full or previous is None:
             is_blank = not canvas.unmasked and len(self.text) == 1  # all images are masked, with the same text
             rows = slice(1 if is_blank else None)
-            states = self._run(canvas.embeddings[rows], canvas.mask[rows], outputs=candidates[rows])
+            states = self._run(canvas.embeddings[rows], canvas.mask[rows])
             for cache in self._caches if is_blank else []:
                 cache.repeat(len(candidates))
-            return states
+            return select_tokens(states, candidates[rows])
         positions = torch.cat([candidates, *canvas.unmasked[previous:]], dim=1)
         tokens = select_tokens(canvas.embeddings, positions), select_tokens(canvas.mask, positions)
-        first = torch.arange(candidates.shape[1], device=candidates.device).expand_as(candidates)
-        return self._run(*tokens, positions=positions, outputs=first)
+        return self._run(*tokens, positions=positions, num_outputs=candidates.shape[1])
 
-    def _run(self, embeddings: Tensor, mask: Tensor, **places: Tensor) -> Tensor:
-        states: Tensor = self.network(embeddings, mask, self.text, caches=self._caches, **places)
+    def _run(self, embeddings: Tensor, mask: Tensor, **arguments: Any) -> Tensor:
+        states: Tensor = self.network(embeddings, mask, self.text, caches=self._caches, **arguments)
         return states
 
 
