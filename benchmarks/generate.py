@@ -21,6 +21,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from math import prod
 from pathlib import Path
 from statistics import median
@@ -46,7 +47,8 @@ TEXT_LENGTH, TEXT_DIM = 77, 768  # of CLIP's text encoder, as in aMUSEd
 HEAD_DIM = 64
 TOLERANCE = 0.05  # of the number of parameters
 
-Generate = Callable[[], object]
+Generate = Callable[[int], object]
+"""Generates a number of images."""
 
 
 class Size(NamedTuple):
@@ -105,8 +107,7 @@ def make_ours(text: Tensor, folder: Path, size: Size, sampling: SamplingSettings
     generator = MuseGenerator(str(folder), tokenizer, text_encoder, sampling)
     generator.load()
     generator.to(text.dtype)
-    captions, seeds = ["an image"] * len(text), range(len(text))
-    return lambda: generator.generate(captions, seeds), generator.network
+    return lambda num: generator.generate(["an image"] * num, range(num)), generator.network
 
 
 def make_diffusers(text: Tensor, size: Size, sampling: SamplingSettings) -> tuple[Generate, nn.Module]:
@@ -127,16 +128,17 @@ def make_diffusers(text: Tensor, size: Size, sampling: SamplingSettings) -> tupl
     )
     network.requires_grad_(False).eval().to(text.dtype)
     scheduler = AmusedScheduler(mask_token_id=CODES)
-    pooled = torch.randn(2 * len(text), TEXT_DIM, dtype=text.dtype)
-    hidden = torch.cat([torch.zeros_like(text), text])
-    conditions = torch.tensor([256.0, 256, 0, 0, 6], dtype=text.dtype).expand(2 * len(text), -1)
+    pooled = torch.randn(TEXT_DIM, dtype=text.dtype)
+    conditions = torch.tensor([256.0, 256, 0, 0, 6], dtype=text.dtype)
 
     @torch.no_grad()
-    def generate() -> Tensor:
-        ids = torch.full((len(text), SIDE, SIDE), CODES)
+    def generate(num: int) -> Tensor:
+        hidden = torch.cat([torch.zeros_like(text[:num]), text[:num]])
+        others = pooled.expand(2 * num, -1), conditions.expand(2 * num, -1)
+        ids = torch.full((num, SIDE, SIDE), CODES)
         scheduler.set_timesteps(sampling.num_steps)
         for step in scheduler.timesteps:
-            logits = network(torch.cat([ids] * 2), hidden, pooled, conditions)
+            logits = network(torch.cat([ids] * 2), hidden, *others)
             null, conditional = logits.chunk(2)
             ids = scheduler.step(null + guidance * (conditional - null), step, ids).prev_sample
         return ids
@@ -167,8 +169,8 @@ def make_muse_maskgit(text: Tensor, size: Size, sampling: SamplingSettings) -> t
     baseline: Any = BaselineMaskGit(image_size=16 * SIDE, transformer=network, vae=vae)
     baseline.vae.decode_from_ids = lambda ids: ids
     baseline.requires_grad_(False).eval().to(text.dtype)
-    captions, scale = ["an image"] * len(text), 1 + sampling.guidance[0]
-    return lambda: baseline.generate(captions, timesteps=sampling.num_steps, cond_scale=scale), network
+    arguments = {"timesteps": sampling.num_steps, "cond_scale": 1 + sampling.guidance[0]}
+    return lambda num: baseline.generate(["an image"] * num, **arguments), network
 
 
 class MatmulSizes(TorchDispatchMode):
@@ -221,25 +223,25 @@ class MatmulSizes(TorchDispatchMode):
         return run
 
 
-def count_matmuls(generate: Generate) -> MatmulSizes:
-    """Run once and count the matmuls."""
+def count_matmuls(generate: Generate, num_images: int) -> MatmulSizes:
+    """Generate once and count the matmuls."""
     sizes = MatmulSizes()
     with sizes:
-        generate()
+        generate(num_images)
     return sizes
 
 
-def profile_operations(generate: Generate, num_operations: int = 8) -> dict[str, float]:
+def profile_operations(generate: Generate, num_images: int, num_operations: int = 8) -> dict[str, float]:
     """Return the operations that take most of the time, without the operations that they call, and their fractions."""
     with profile() as profiled:
-        generate()
+        generate(num_images)
     averages = profiled.key_averages()
     total = sum(each.self_cpu_time_total for each in averages)
     longest = sorted(averages, key=lambda each: -each.self_cpu_time_total)[:num_operations]
     return {each.key.removeprefix("aten::"): round(each.self_cpu_time_total / total, 3) for each in longest}
 
 
-def race(runners: dict[str, Generate], rounds: int, clock: Callable[[], float]) -> list[dict[str, float]]:
+def race(runners: dict[str, Callable[[], object]], rounds: int, clock: Callable[[], float]) -> list[dict[str, float]]:
     """Run all in turn; return the seconds of each in every round."""
     times = []
     for _ in range(rounds):
@@ -267,13 +269,13 @@ def check_sizes(networks: dict[str, nn.Module]) -> dict[str, int]:
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="half the width, one image instead of four, fewer rounds")
+    parser.add_argument("--quick", action="store_true", help="half the width, one image instead of three, one round")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="of weights and states")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    batch, rounds, size = (1, 2, Size(256, 15, 8)) if args.quick else (4, 5, Size())
+    batch, rounds, size = (1, 1, Size(256, 15, 8)) if args.quick else (3, 2, Size())
     text = torch.randn(batch, TEXT_LENGTH, TEXT_DIM, dtype=getattr(torch, args.dtype))
     sampling = read_sampling()
     with TemporaryDirectory() as folder:
@@ -286,8 +288,11 @@ def main() -> None:
     parameters = check_sizes({name: network for name, (_, network) in made.items()})
     # CPU time excludes other processes on the same cores, but sums over threads.
     clock = time.process_time if args.threads == 1 else time.perf_counter
-    runners = {name: generate for name, (generate, _) in made.items()}
-    matmuls = {name: count_matmuls(generate) for name, generate in runners.items()}  # also warms up
+    generators = {name: generate for name, (generate, _) in made.items()}
+    # This also warms up. The baselines' matmuls per image do not depend on the number of images.
+    counted = {name: batch if name.startswith("ours") else 1 for name in generators}
+    matmuls = {name: count_matmuls(generate, counted[name]) for name, generate in generators.items()}
+    runners: dict[str, Callable[[], object]] = {name: partial(generate, batch) for name, generate in generators.items()}
     times = race(runners | {"matmul": matmuls["ours"].bare()}, rounds, clock)
     seconds = {name: median(row[name] for row in times) for name in times[0]}
     ratios = {
@@ -303,9 +308,9 @@ def main() -> None:
         **{f"{name}_images_per_second": round(batch / seconds[name], 4) for name in made},
         ours_gflops_per_second=round(matmuls["ours"].flops / seconds["ours"] / 1e9, 1),
         matmul_gflops_per_second=round(matmuls["ours"].flops / seconds["matmul"] / 1e9, 1),
-        **{f"{name}_gflops_per_image": round(sizes.flops / batch / 1e9, 1) for name, sizes in matmuls.items()},
+        **{f"{name}_gflops_per_image": round(sizes.flops / counted[name] / 1e9, 1) for name, sizes in matmuls.items()},
         **{f"{name}_parameters": number for name, number in parameters.items()},
-        operations=profile_operations(runners["ours"]),
+        operations=profile_operations(generators["ours"], batch),
         sampling=asdict(sampling),
         batch=batch,
         rounds=rounds,

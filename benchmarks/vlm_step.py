@@ -141,14 +141,14 @@ def race(ours: Callable[[], None], bare: Callable[[], None], rounds: int) -> tup
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="10 pairs per step instead of 32, and fewer rounds")
+    parser.add_argument("--quick", action="store_true", help="8 pairs per step instead of 32, and fewer rounds")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--dtype", choices=get_args(WeightType), default="auto", help="type of the frozen weights")
     parser.add_argument("--attention", choices=["eager", "sdpa"], default="sdpa")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    num_pairs, rounds = (10, 2) if args.quick else (32, 8)
+    num_pairs, rounds = (8, 2) if args.quick else (32, 8)
     dtype = weight_dtype(args.dtype, "the language model")
     captions = make_captions(num_pairs)
     with TemporaryDirectory() as folder:

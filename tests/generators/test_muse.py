@@ -135,5 +135,5 @@ def test_tokens_are_images_of_the_captioner(folder: str) -> None:
 def test_a_compiled_generator_samples_the_same_tokens(folder: str, graph_counts: dict[str, int]) -> None:
     compiled = make_generator(folder, compile_network=True)
     tokens = compiled.generate(CAPTIONS, SEEDS)
-    assert graph_counts["unique_graphs"] == 2  # with guidance, and the first step without
+    assert graph_counts["unique_graphs"] == 2  # conditional and unconditional
     assert torch.equal(tokens.ids, make_generator(folder).generate(CAPTIONS, SEEDS).ids)

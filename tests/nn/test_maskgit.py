@@ -81,17 +81,13 @@ def test_every_parameter_is_reached_by_the_loss() -> None:
     assert [name for name, weight in network.named_parameters() if weight.grad is None] == []
 
 
-def test_results_for_several_texts_are_concatenated() -> None:
-    network = make_network().eval()
-    text, mask = make_text()
-    asked, null = (
-        network.encode_text(text, mask),
-        network.encode_text(text[:, :1], mask[:, :1], torch.ones(3, dtype=torch.bool)),
-    )
-    embeddings = torch.randn(3, 8, 6)
-    both = network(embeddings, hide(1), asked, null)
-    apart = [network(embeddings, hide(1), memory) for memory in (asked, null)]
-    torch.testing.assert_close(both, torch.cat(apart))
+def test_one_text_for_all_images_equals_a_copy_for_each() -> None:
+    network, embeddings = make_network(), torch.randn(3, 8, 6)
+    text, mask = make_text(batch=1)
+    for length in (4, 1):
+        one = network.encode_text(text[:, :length], mask[:, :length])
+        copies = network.encode_text(text[:, :length].expand(3, -1, -1), mask[:, :length].expand(3, -1))
+        torch.testing.assert_close(network(embeddings, hide(1), one), network(embeddings, hide(1), copies))
 
 
 def test_it_is_built_again_from_its_sizes() -> None:
@@ -106,13 +102,11 @@ def test_heads_must_divide_the_width() -> None:
         MaskGit(6, 16, 1, (2, 2), text_dim=5, width=16, num_heads=3)
 
 
-def test_images_are_conditioned_on_each_text() -> None:
-    network = make_network()
-    text, mask = make_text()
-    memories = network.encode_text(text, mask), network.encode_text(text[:, :2].flip(0), mask[:, :2])
+def test_states_of_the_first_tokens_are_those_among_all() -> None:
+    network, memory = make_network(), make_network().encode_text(*make_text())
     embeddings = torch.randn(3, 8, 6)
-    alone = [network(embeddings, hide(1), memory) for memory in memories]
-    torch.testing.assert_close(network(embeddings, hide(1), *memories), torch.cat(alone))
+    some = network(embeddings, hide(1), memory, num_outputs=5)
+    torch.testing.assert_close(some, network(embeddings, hide(1), memory)[:, :5])
 
 
 def test_a_single_word_is_read_as_one_of_many_with_the_others_masked() -> None:

@@ -53,15 +53,16 @@ def test_codes_are_sampled_by_their_probabilities() -> None:
     logits = torch.tensor([0.5, 1e-30, 0.3, 0.2]).log()
     logits[1] = -torch.inf
     uniform = torch.rand(50_000, generator=torch.Generator().manual_seed(0))
-    drawn = sample_categorical(logits.expand(50_000, 4), uniform)
+    drawn, log_probabilities = sample_categorical(logits.expand(50_000, 4), uniform)
     fractions = drawn.bincount(minlength=4) / 50_000
     torch.testing.assert_close(fractions, torch.tensor([0.5, 0.0, 0.3, 0.2]), atol=0.01, rtol=0)
+    torch.testing.assert_close(log_probabilities, logits[drawn])
 
 
 def test_codes_of_probability_zero_are_never_sampled() -> None:
     logits = torch.tensor([[-torch.inf, 0.0, -torch.inf]])
-    assert sample_categorical(logits, torch.tensor([0.0])).item() == 1
-    assert sample_categorical(logits, torch.tensor([1.0 - 2**-24])).item() == 1
+    assert sample_categorical(logits, torch.tensor([0.0]))[0].item() == 1
+    assert sample_categorical(logits, torch.tensor([1.0 - 2**-24]))[0].item() == 1
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (4, 4), (7, 7), (16, 8)])

@@ -38,7 +38,7 @@ class Studio:
 
     def draw(self, settings: SamplingSettings, order: UnmaskingOrder, rows: slice = slice(None)) -> Tensor:
         uniform = self.uniform[rows, : settings.num_steps]
-        memories = self.memory(rows), self.memory(rows, is_null=True) if settings.is_guided else None
+        memories = self.memory(rows), self.memory(slice(1), is_null=True) if settings.is_guided else None
         return decode_in_parallel(self.network, embed, *memories, uniform, settings, order)
 
 
@@ -114,14 +114,14 @@ def test_halton_order_reveals_the_same_places_for_any_predictions(monkeypatch: p
     assert all(torch.equal(row, hidden[0]) for hidden in seen for row in hidden)
 
 
-def spy_on_sizes(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
-    """Return a list that receives the numbers of texts and tokens of each step."""
-    sizes: list[tuple[int, int]] = []
+def spy_on_sizes(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """Return a list that receives the kind of text and the number of tokens of each forward pass."""
+    sizes: list[tuple[str, int]] = []
     forward = studio.network.forward
 
-    def spy(embeddings: Tensor, mask: Tensor, *texts: TextKeyValues, **caches: Any) -> Tensor:
-        sizes.append((len(texts), embeddings.shape[1]))
-        return forward(embeddings, mask, *texts, **caches)
+    def spy(embeddings: Tensor, mask: Tensor, text: TextKeyValues, **arguments: Any) -> Tensor:
+        sizes.append(("text" if len(text) > 1 else "null", embeddings.shape[1]))
+        return forward(embeddings, mask, text, **arguments)
 
     monkeypatch.setattr(studio.network, "forward", spy)
     return sizes
@@ -131,12 +131,40 @@ def test_unconditional_states_are_computed_in_some_guided_steps_only(monkeypatch
     studio = Studio()
     sizes = spy_on_sizes(studio, monkeypatch)
     rising = SamplingSettings(num_steps=5, guidance=(0.0, 2.0))
+    text, both = [("text", 16)], [("text", 16), ("null", 16)]
     studio.draw(rising, ConfidenceOrder())
-    assert sizes == [(1, 16), *[(2, 16)] * 4]
+    assert sizes == [*text, *both * 4]
+    sizes.clear()
     studio.draw(replace(rising, guidance_every=2), ConfidenceOrder())
-    assert sizes[5:] == [(1, 16), (2, 16), (1, 16), (2, 16), (1, 16)]
+    assert sizes == [*text, *both, *text, *both, *text]
+    sizes.clear()
     studio.draw(replace(rising, guidance_every=2), HaltonOrder())  # has no states of the tokens of later steps
-    assert sizes[10:] == [(1, 16), *[(2, 16)] * 4]
+    assert sizes == [*text, *both * 4]
+
+
+@pytest.mark.parametrize("order", [ConfidenceOrder(), HaltonOrder()])
+@pytest.mark.parametrize("full_every", [1, 4])
+def test_unconditional_states_of_images_without_tokens_are_computed_once(
+    order: UnmaskingOrder, full_every: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    studio, settings = Studio(), SamplingSettings(num_steps=4, guidance=(2.0, 2.0), full_every=full_every)
+    copies = studio.memory(is_null=True)  # one per image: computed for each
+    expected = decode_in_parallel(
+        studio.network, embed, studio.memory(), copies, studio.uniform[:, :4], settings, order
+    )
+    rows, forward = [], studio.network.forward
+
+    def spy(embeddings: Tensor, mask: Tensor, text: TextKeyValues, **arguments: Any) -> Tensor:
+        if len(text) == 1:
+            rows.append(len(embeddings))
+        return forward(embeddings, mask, text, **arguments)
+
+    monkeypatch.setattr(studio.network, "forward", spy)
+    assert torch.equal(studio.draw(settings, order), expected)
+    assert rows == [1, 3, 3, 3]
+    rows.clear()
+    studio.draw(replace(settings, guidance=(0.0, 2.0)), order)  # has tokens when guidance begins
+    assert rows == [3, 3, 3]
 
 
 def test_steps_between_add_the_last_difference_at_the_scale_of_their_own() -> None:
@@ -156,11 +184,12 @@ def test_steps_between_full_ones_compute_candidates_and_what_the_last_step_unmas
     studio = Studio()
     sizes = spy_on_sizes(studio, monkeypatch)
     ids = studio.draw(SamplingSettings(num_steps=4, full_every=3), order)  # unmask 2, 3, 5 and 6 tokens
-    assert sizes == [(1, 16), (1, candidates[0] + 2), (1, candidates[1] + 3), (1, 16)]
+    assert sizes == [("text", number) for number in (16, candidates[0] + 2, candidates[1] + 3, 16)]
     assert len(set(ids.flatten().tolist())) > 4
-    # The step in which guidance starts is a full one, because there are no unconditional keys and values yet.
+    # The first unconditional states are of all tokens, because there are no keys and values yet.
     studio.draw(SamplingSettings(num_steps=4, full_every=4, guidance=(0.0, 2.0)), order)
-    assert sizes[4:] == [(1, 16), (2, 16), (2, candidates[1] + 3), (2, 11)]
+    assert sizes[4:7] == [("text", 16), ("text", candidates[0] + 2), ("null", 16)]
+    assert sizes[7:] == [(kind, number) for number in (candidates[1] + 3, 11) for kind in ("text", "null")]
 
 
 def test_unconditional_keys_and_values_are_renewed_for_all_tokens_unmasked_since(
@@ -170,7 +199,8 @@ def test_unconditional_keys_and_values_are_renewed_for_all_tokens_unmasked_since
     sizes = spy_on_sizes(studio, monkeypatch)
     settings = SamplingSettings(num_steps=4, guidance=(2.0, 2.0), guidance_every=2, full_every=4)
     studio.draw(settings, ConfidenceOrder())  # 16, 14, 11 and 6 tokens are masked
-    assert sizes == [(2, 16), (1, 14 + 2), (2, 11 + 5), (1, 6 + 5)]
+    first, second = [("text", 16), ("null", 16)], [("text", 14 + 2)]
+    assert sizes == [*first, *second, ("text", 11 + 3), ("null", 11 + 5), ("text", 6 + 5)]
 
 
 def test_steps_between_full_ones_equal_full_ones_where_no_other_token_has_changed() -> None:
@@ -194,7 +224,7 @@ def test_chunks_of_candidates_have_the_same_tokens_and_bounded_logits(monkeypatc
         return level_logits(states, codes)
 
     monkeypatch.setattr(studio.network, "level_logits", spy)
-    monkeypatch.setattr(parallel_decoding, "MAX_LOGITS", 10 * 16)
+    monkeypatch.setattr(parallel_decoding, "MAX_LOGITS_ON_CPU", 10 * 16)
     assert torch.equal(studio.draw(settings, ConfidenceOrder()), whole)
     assert max(rows) == 10
 

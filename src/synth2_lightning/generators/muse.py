@@ -180,8 +180,8 @@ def sample_tokens(
     null_text = None
     if sampling.is_guided:
         length = None if negative_text else 1  # the null conditioning is a single token
-        null = embeddings[-1:, :length].expand(len(captions), -1, -1), mask[-1:, :length].expand(len(captions), -1)
-        is_null = torch.full((len(captions),), not negative_text, device=embeddings.device)
+        null = embeddings[-1:, :length], mask[-1:, :length]
+        is_null = torch.full((1,), not negative_text, device=embeddings.device)
         null_text = network.encode_text(*null, is_null)
     shape = noise_shape(network, sampling)
     # On the CPU, so that the numbers do not depend on the GPU.

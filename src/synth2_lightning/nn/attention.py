@@ -2,7 +2,7 @@
 
 import torch
 from einops import rearrange
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -46,11 +46,15 @@ class CrossAttention(nn.Module):
     def forward(
         self,
         states: Float[Tensor, "batch targets width"],
-        keys: Float[Tensor, "batch heads positions channels"],
-        values: Float[Tensor, "batch heads positions channels"],
-        mask: Bool[Tensor, "batch 1 1 positions"] | None = None,
+        keys: Float[Tensor, "contexts heads positions channels"],
+        values: Float[Tensor, "contexts heads positions channels"],
+        mask: Bool[Tensor, "contexts 1 1 positions"] | None = None,
     ) -> Float[Tensor, "batch targets width"]:
-        """Return the attention output; positions where the mask is false are excluded."""
+        """Return the attention output; positions where the mask is false are excluded.
+
+        Keys and values may be of one context for all rows of the batch.
+        """
+        keys, values = (part.expand(len(states), -1, -1, -1) for part in (keys, values))
         return self.project_out(scaled_dot_product_attention(self._queries(states), keys, values, mask))
 
     def project_out(self, heads: Float[Tensor, "batch heads targets channels"]) -> Float[Tensor, "batch targets width"]:
@@ -96,7 +100,7 @@ class KeyValueCache:
         """Replace keys and values, and return those of all tokens.
 
         Args:
-            keys: Of some tokens; those of the first sequences, if there are fewer of them than before.
+            keys: Of some tokens.
             values: Of the same tokens.
             positions: Distinct positions of these tokens; without it, they are all tokens.
         """
@@ -104,10 +108,14 @@ class KeyValueCache:
             self._kept = keys, values
             return keys, values
         rows = torch.arange(len(positions), device=positions.device)[:, None]
-        kept_keys, kept_values = (old[: len(positions)] for old in self._kept)
+        kept_keys, kept_values = self._kept
         for old, new in ((kept_keys, keys), (kept_values, values)):
             old.transpose(1, 2)[rows, positions] = new.transpose(1, 2)
         return kept_keys, kept_values
+
+    def repeat(self, batch: int) -> None:
+        """Repeat the keys and values of the only sequence, for a batch of sequences with equal tokens so far."""
+        self._kept = tuple(kept.repeat(batch, 1, 1, 1) for kept in self._kept)
 
 
 class SelfAttention(nn.Module):
@@ -126,19 +134,35 @@ class SelfAttention(nn.Module):
         states: Float[Tensor, "batch tokens width"],
         cache: KeyValueCache | None = None,
         positions: Int[Tensor, "batch tokens"] | None = None,
-    ) -> Float[Tensor, "batch tokens width"]:
+        num_outputs: int | None = None,
+    ) -> Float[Tensor, "batch outputs width"]:
         """Return the attention output.
 
         Args:
             states: All tokens of a sequence; with ``positions``, some of them.
             cache: Receives the keys and values.
             positions: Positions of the tokens, which attend to all tokens in the cache.
+            num_outputs: Return this many tokens, the first ones.
         """
         qkv = rearrange(self.to_qkv(states), "b n (three h c) -> three b h n c", three=3, h=self.num_heads)
         queries, keys, values = qkv
         keys = self.k_norm(keys)
         if cache is not None:
             keys, values = cache.replace(keys, values, positions)
-        heads = scaled_dot_product_attention(self.q_norm(queries), keys, values)
+        heads = scaled_dot_product_attention(self.q_norm(queries[:, :, :num_outputs]), keys, values)
         output: Tensor = self.to_out(rearrange(heads, "b h n c -> b n (h c)"))
         return output
+
+
+def select_tokens(
+    values: Shaped[Tensor, "batch tokens *rest"], positions: Int[Tensor, "batch selected"]
+) -> Shaped[Tensor, "batch selected *rest"]:
+    """Index the second dimension by positions that differ from row to row.
+
+    Example:
+        >>> import torch
+        >>> select_tokens(torch.tensor([[5, 6, 7], [8, 9, 10]]), torch.tensor([[2], [0]]))
+        tensor([[7],
+                [8]])
+    """
+    return values[torch.arange(len(values), device=values.device)[:, None], positions]

@@ -24,8 +24,11 @@ def rms_norm(x: Float[Tensor, "*shape"], gain: Float[Tensor, " width"], eps: flo
         >>> rms_norm(torch.tensor([[3.0, 3.0]]), torch.ones(2)).round(decimals=3)
         tensor([[1., 1.]])
     """
-    normed: Tensor = _RMSNorm.apply(x, gain, eps)
-    return normed
+    if torch.is_grad_enabled():
+        scaled: Tensor = _RMSNorm.apply(x, gain, eps)
+        return scaled
+    normed, _ = _normalize(x, eps)
+    return normed.mul_(gain)
 
 
 def negative_log_likelihood(
@@ -49,12 +52,7 @@ class _RMSNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, gain: Tensor, eps: float | None) -> Tensor:
-        wide = torch.promote_types(x.dtype, torch.float32)
-        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=wide)
-        mean_square = length.square() / x.shape[-1]
-        inverse = (mean_square + (torch.finfo(wide).eps if eps is None else eps)).rsqrt().to(x.dtype)
-        # Contiguous output: the matmuls of attention would copy the heads otherwise.
-        normed = torch.mul(x, inverse, out=x.new_empty(x.shape))
+        normed, inverse = _normalize(x, eps)
         ctx.save_for_backward(normed, gain, inverse)
         scaled: Tensor = normed * gain
         return scaled
@@ -67,6 +65,16 @@ class _RMSNorm(torch.autograd.Function):
         slope = gradient * gain
         along = (slope * normed).mean(-1, keepdim=True)
         return slope.addcmul_(normed, along, value=-1).mul_(inverse), gain_slope, None
+
+
+def _normalize(x: Tensor, eps: float | None) -> tuple[Tensor, Tensor]:
+    """Return ``x`` over its rms, and the inverse of the rms."""
+    wide = torch.promote_types(x.dtype, torch.float32)
+    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=wide)
+    mean_square = length.square() / x.shape[-1]
+    inverse = (mean_square + (torch.finfo(wide).eps if eps is None else eps)).rsqrt().to(x.dtype)
+    # Contiguous output: the matmuls of attention would copy the heads otherwise.
+    return torch.mul(x, inverse, out=x.new_empty(x.shape)), inverse
 
 
 class _NegativeLogLikelihood(torch.autograd.Function):

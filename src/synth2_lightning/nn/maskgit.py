@@ -143,34 +143,34 @@ class MaskGit(nn.Module):
         self,
         embeddings: Float[Tensor, "batch tokens dim"],
         mask: Bool[Tensor, "batch tokens"],
-        *texts: TextKeyValues,
+        text: TextKeyValues,
         caches: Sequence[KeyValueCache] = (),
         positions: Int[Tensor, "batch tokens"] | None = None,
-    ) -> Float[Tensor, "states tokens width"]:
+        num_outputs: int | None = None,
+    ) -> Float[Tensor, "batch outputs width"]:
         """Return hidden states of shape (batch, tokens, width), the input of :meth:`level_logits`.
 
         Args:
             embeddings: Codebook embeddings of the tokens; any finite value where the token is masked.
             mask: True where the token is masked.
-            texts: Output of :meth:`encode_text`. With several, each image is conditioned on each, and the results are
-                concatenated along the batch.
+            text: Output of :meth:`encode_text`: a text per image, or one for all images.
             caches: Receive the keys and values of each layer's self-attention.
             positions: Raster positions of the tokens, if they are not all. They attend to the others by the keys and
                 values in the caches.
+            num_outputs: Return the states of this many tokens, the first ones; the last layer computes these only.
         """
         states = self.input_proj(embeddings)
         states = torch.where(mask[..., None], self.mask_token.to(states.dtype), states)
         places = (self.row_embeddings + self.column_embeddings).flatten(0, 1).to(states.dtype)
         states = states + (places if positions is None else places[positions])
-        if len(texts) > 1:
-            states = torch.cat([states] * len(texts))
-            positions = torch.cat([positions] * len(texts)) if positions is not None else None
+        last = len(self.layers) - 1
         for number, layer in enumerate(self.layers):
-            attended = [(*text.keys_values[number], text.mask) for text in texts]
+            attended = (*text.keys_values[number], text.mask)
             if self.checkpoint_activations and torch.is_grad_enabled():
                 states = checkpoint(layer, states, attended, use_reentrant=False)
             else:
-                states = layer(states, attended, caches[number] if caches else None, positions)
+                cache = caches[number] if caches else None
+                states = layer(states, attended, cache, positions, num_outputs if number == last else None)
         normed: Tensor = self.norm(states)
         return normed
 
@@ -205,23 +205,24 @@ class MaskGitLayer(nn.Module):
 
     def forward(
         self,
-        states: Float[Tensor, "states tokens width"],
-        texts: Sequence[tuple[Tensor, Tensor, Tensor]],
+        states: Float[Tensor, "batch tokens width"],
+        text: tuple[Tensor, Tensor, Tensor],
         cache: KeyValueCache | None = None,
-        positions: Int[Tensor, "states tokens"] | None = None,
-    ) -> Float[Tensor, "states tokens width"]:
+        positions: Int[Tensor, "batch tokens"] | None = None,
+        num_outputs: int | None = None,
+    ) -> Float[Tensor, "batch outputs width"]:
         """Apply the layer.
 
         Args:
-            states: Hidden states; equal chunks along the batch, one for each of the texts.
-            texts: Keys, values and mask of each text.
+            states: Hidden states.
+            text: Keys, values and mask of the text.
             cache: Keys and values of the self-attention.
             positions: Positions of the tokens, if they are not all.
+            num_outputs: Return this many tokens, the first ones.
         """
-        states = states + self.dropout(self.self_attn(self.norm1(states), cache, positions))
-        parts = zip(states.chunk(len(texts)), texts, strict=True)
-        attended = [part + self.dropout(self._attend_to_text(part, *text)) for part, text in parts]
-        states = torch.cat(attended) if len(attended) > 1 else attended[0]
+        mixed = self.dropout(self.self_attn(self.norm1(states), cache, positions, num_outputs))
+        states = states[:, :num_outputs] + mixed
+        states = states + self.dropout(self._attend_to_text(states, *text))
         output: Tensor = states + self.dropout(self.down_proj(gelu(self.up_proj(self.norm3(states)))))
         return output
 

@@ -61,8 +61,10 @@ def gumbel(uniform: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     return -(-uniform.clamp(min=tiny).log()).clamp(min=tiny).log()
 
 
-def sample_categorical(logits: Float[Tensor, "*rows codes"], uniform: Float[Tensor, "*rows"]) -> Int[Tensor, "*rows"]:
-    """Sample a code per row by inverting the cumulative distribution, from one uniform number per row.
+def sample_categorical(
+    logits: Float[Tensor, "*rows codes"], uniform: Float[Tensor, "*rows"]
+) -> tuple[Int[Tensor, "*rows"], Float[Tensor, "*rows"]]:
+    """Sample a code per row by inverting the cumulative distribution; return the codes and their log-probabilities.
 
     The Gumbel-max trick needs one number per code. One number per token can be sampled in advance per record, so that a
     sample does not depend on the rest of the batch.
@@ -73,12 +75,14 @@ def sample_categorical(logits: Float[Tensor, "*rows codes"], uniform: Float[Tens
 
     Example:
         >>> sample_categorical(torch.tensor([[0.0, 0.0], [0.0, -torch.inf]]), torch.tensor([0.7, 0.7]))
-        tensor([1, 0])
+        (tensor([1, 0]), tensor([-0.6931,  0.0000]))
     """
-    cumulative = logits.float().softmax(-1).cumsum(-1)
+    probabilities = logits.float().softmax(-1)
+    cumulative = probabilities.cumsum(-1)
     # Scaled by the last value: a sum of floats is not exactly one.
     threshold = uniform.float()[..., None] * cumulative[..., -1:]
-    return torch.searchsorted(cumulative, threshold, right=True)[..., 0].clamp(max=logits.shape[-1] - 1)
+    codes = torch.searchsorted(cumulative, threshold, right=True).clamp(max=logits.shape[-1] - 1)
+    return codes[..., 0], probabilities.gather(-1, codes)[..., 0].log()
 
 
 def halton_order(height: int, width: int) -> Int[Tensor, " tokens"]:

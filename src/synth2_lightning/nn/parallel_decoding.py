@@ -1,26 +1,29 @@
 """Parallel decoding: each of a few steps unmasks many image tokens (MaskGIT, arXiv 2202.04200).
 
-For speed, the keys and values of the text are computed once per caption; the conditional and unconditional states of
-guidance run in one batch and are combined before the heads; the heads are evaluated at candidates only, in chunks of
-bounded memory; and the tokens of a step are written in place. Two settings leave out work: steps between full ones do
-not compute settled tokens again (ReCAP, arXiv 2505.19089), and steps can guide by the last difference between
-conditional and unconditional states (FasterCache, arXiv 2410.19355). No step waits for the device.
+For speed, the keys and values of the text are computed once per caption, and the unconditional states of the first step
+once per batch; conditional and unconditional states are combined before the heads; the heads are evaluated at
+candidates only, in chunks of bounded memory; and the tokens of a step are written in place. Two settings leave out
+work: steps between full ones do not compute settled tokens again (ReCAP, arXiv 2505.19089), and steps can guide by the
+last difference between conditional and unconditional states (FasterCache, arXiv 2410.19355). No step waits for the
+device.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from synth2_lightning.nn.attention import KeyValueCache
+from synth2_lightning.nn.attention import KeyValueCache, select_tokens
 from synth2_lightning.nn.maskgit import MaskGit, TextKeyValues
 from synth2_lightning.nn.masking import count_masked, sample_categorical
 from synth2_lightning.nn.unmasking import UnmaskingOrder
 
-MAX_LOGITS = 2**25
-"""Logits computed at once: 128 MiB in float32, and as much for each of a few intermediate results."""
+MAX_LOGITS, MAX_LOGITS_ON_CPU = 2**25, 2**21
+"""Logits computed at once: 128 MiB in float32, and as much for each of a few intermediate results. On a CPU, as many as
+its caches hold."""
 
 Embed = Callable[[Int[Tensor, "batch tokens levels"]], Float[Tensor, "batch tokens dim"]]
 
@@ -98,7 +101,7 @@ def decode_in_parallel(
         network: In evaluation mode.
         embed: Maps codes to the tokenizer's embeddings.
         text: Conditions of the images.
-        null_text: Unconditional or negative texts, one per image; required with guidance. Its length may differ from
+        null_text: An unconditional or negative text for all images; required with guidance. Its length may differ from
             that of ``text``. Length 1, as the learned null text has, is the least expensive.
         uniform: Random numbers in [0, 1), of the shape that :func:`noise_shape` returns per image. They are arguments
             so that the tokens of an image depend on its own seed, not on the rest of the batch.
@@ -113,109 +116,125 @@ def decode_in_parallel(
             f"Guidance {settings.guidance} needs an unconditional text; expected null_text, got None. Compute it by "
             "MaskGit.encode_text, or set guidance to 0."
         )
-    canvas = _Canvas(network, embed, len(text), uniform.device, settings)
+    canvas = _Canvas(network, embed, len(text), uniform.device)
+    conditional = _Branch(network, text, canvas, settings)
+    guide = None if null_text is None else _Guide(_Branch(network, null_text, canvas, settings), settings)
     masked = order.start(network.grid).to(uniform.device).expand(len(text), -1)
     for step, num_left in enumerate(count_masked(network.num_tokens, settings.num_steps)):
         num_unmasked = masked.shape[1] - num_left
         candidates, rest = masked.tensor_split([order.num_candidates(masked.shape[1], num_unmasked)], dim=1)
-        noise = _at(uniform[:, step], candidates)
+        noise = select_tokens(uniform[:, step], candidates)
         guidance, temperature = settings.at(step / max(1, settings.num_steps - 1))
         is_full = step % settings.full_every == 0
-        if guidance and null_text is not None:
+        states = conditional.predict(candidates, is_full)
+        if guidance and guide is not None:
             is_complete = candidates.shape[1] == masked.shape[1]
-            states = canvas.predict_guided(text, null_text, guidance, candidates, is_full, is_complete)
-        else:
-            states = canvas.predict((text,), candidates, is_full)[0]
+            states = guide.apply(states, guidance, candidates, is_full, is_complete)
         ids, log_probabilities = _sample(network, states, noise, temperature, settings.top_k)
         ranking = order.rank(log_probabilities, noise[..., -1], 1 - (step + 1) / settings.num_steps)
         unmasked, left = ranking.tensor_split([num_unmasked], dim=1)
-        canvas.commit(_at(candidates, unmasked), _at(ids, unmasked))
-        masked = torch.cat([_at(candidates, left), rest], dim=1)
+        canvas.commit(select_tokens(candidates, unmasked), select_tokens(ids, unmasked))
+        masked = torch.cat([select_tokens(candidates, left), rest], dim=1)
     return canvas.ids
 
 
 class _Canvas:
     """State of the images during decoding: sampled codes, and the inputs of the network."""
 
-    def __init__(
-        self, network: MaskGit, embed: Embed, batch: int, device: torch.device, settings: SamplingSettings
-    ) -> None:
+    def __init__(self, network: MaskGit, embed: Embed, batch: int, device: torch.device) -> None:
         num_tokens, num_levels = network.num_tokens, network.num_levels
-        self.network = network
         self.embed = embed
         self.ids = torch.zeros(batch, num_tokens, num_levels, dtype=torch.long, device=device)
-        self._embeddings = torch.zeros_like(embed(self.ids[:1])).repeat(batch, 1, 1)
-        self._mask = torch.ones(batch, num_tokens, dtype=torch.bool, device=device)
-        self._rows = torch.arange(batch, device=device)[:, None]
+        self.embeddings = torch.zeros_like(embed(self.ids[:1])).repeat(batch, 1, 1)
+        self.mask = torch.ones(batch, num_tokens, dtype=torch.bool, device=device)
+        self.unmasked: list[Tensor] = []  # positions, step by step
+        self.rows = torch.arange(batch, device=device)[:, None]
+
+    def commit(self, positions: Int[Tensor, "batch unmasked"], ids: Int[Tensor, "batch unmasked levels"]) -> None:
+        """Write the sampled codes and unmask their positions."""
+        at = self.rows, positions
+        self.ids[at] = ids
+        self.embeddings[at] = self.embed(ids)
+        self.mask[at] = False
+        self.unmasked.append(positions)
+
+
+class _Branch:
+    """The network under one text, with the keys and values of tokens that it does not compute in each step."""
+
+    def __init__(self, network: MaskGit, text: TextKeyValues, canvas: _Canvas, settings: SamplingSettings) -> None:
+        self.network = network
+        self.text = text
+        self.canvas = canvas
         self._caches = [KeyValueCache() for _ in network.layers] if settings.full_every > 1 else []
-        self._num_cached = 0
-        # For one text and for two: tokens that were unmasked since their keys and values were computed last.
-        nothing = torch.zeros(batch, 0, dtype=torch.long, device=device)
-        self._uncached = [nothing, nothing]
-        self._guidance_every = settings.guidance_every
+        self._num_steps: int | None = None  # steps before the last prediction
+
+    def predict(
+        self, candidates: Int[Tensor, "batch candidates"], is_full: bool
+    ) -> Float[Tensor, "states candidates width"]:
+        """Return hidden states of the candidates; one row, if it is the same for all images.
+
+        Args:
+            candidates: Positions.
+            is_full: Whether to compute all tokens. The first call does, because the caches are empty.
+        """
+        canvas, previous, self._num_steps = self.canvas, self._num_steps, len(self.canvas.unmasked)
+        if is_full or previous is None:
+            is_blank = not canvas.unmasked and len(self.text) == 1  # all images are masked, with the same text
+            rows = slice(1 if is_blank else None)
+            states = self._run(canvas.embeddings[rows], canvas.mask[rows])
+            for cache in self._caches if is_blank else []:
+                cache.repeat(len(candidates))
+            return select_tokens(states, candidates[rows])
+        positions = torch.cat([candidates, *canvas.unmasked[previous:]], dim=1)
+        tokens = select_tokens(canvas.embeddings, positions), select_tokens(canvas.mask, positions)
+        return self._run(*tokens, positions=positions, num_outputs=candidates.shape[1])
+
+    def _run(self, embeddings: Tensor, mask: Tensor, **arguments: Any) -> Tensor:
+        states: Tensor = self.network(embeddings, mask, self.text, caches=self._caches, **arguments)
+        return states
+
+
+class _Guide:
+    """Classifier-free guidance of hidden states.
+
+    The heads are linear and the level embeddings equal for all texts: guidance of states is guidance of logits.
+    """
+
+    def __init__(self, unconditional: _Branch, settings: SamplingSettings) -> None:
+        self.unconditional = unconditional
+        self._every = settings.guidance_every
         self._num_guided = 0
         self._difference: Tensor | None = None
 
-    def predict_guided(
+    def apply(
         self,
-        text: TextKeyValues,
-        null_text: TextKeyValues,
+        states: Float[Tensor, "batch candidates width"],
         guidance: float,
-        candidates: Tensor,
+        candidates: Int[Tensor, "batch candidates"],
         is_full: bool,
         is_complete: bool,
-    ) -> Tensor:
-        """Return guided hidden states of the candidates, of shape (batch, candidates, width).
-
-        The heads are linear and the level embeddings equal for all texts: guidance of states is guidance of logits.
+    ) -> Float[Tensor, "batch candidates width"]:
+        """Return guided hidden states of the candidates.
 
         Args:
-            text: Conditions of each image.
-            null_text: Unconditional texts.
+            states: Conditional states.
             guidance: Scale.
             candidates: Positions.
             is_full: Whether to compute all tokens.
-            is_complete: Whether the candidates are all masked tokens, among which are those of later steps.
+            is_complete: Whether all masked tokens are candidates; otherwise a difference would not contain those of
+                the next step.
         """
         self._num_guided += 1
-        if self._difference is not None and (self._num_guided - 1) % self._guidance_every:
-            states = self.predict((text,), candidates, is_full)[0]
-            return states + guidance * _at(self._difference, candidates)
-        conditional, unconditional = self.predict((text, null_text), candidates, is_full)
-        if self._guidance_every > 1 and is_complete:
-            difference = conditional - unconditional
-            self._difference = difference.new_zeros(*self._mask.shape, difference.shape[-1])
-            self._difference[self._rows, candidates] = difference
-        return torch.lerp(unconditional, conditional, 1 + guidance)
-
-    def predict(self, texts: Sequence[TextKeyValues], candidates: Tensor, is_full: bool) -> Tensor:
-        """Return hidden states of the candidates, of shape (texts, batch, candidates, width).
-
-        Args:
-            texts: Conditions of each image.
-            candidates: Positions.
-            is_full: Whether to compute all tokens. They are also computed if there are more texts than in the last
-                such call, because the caches have no keys and values for the new ones.
-        """
-        uncached = self._uncached[len(texts) - 1]
-        for number in range(len(texts)):
-            self._uncached[number] = uncached[:, :0]
-        if is_full or len(texts) > self._num_cached:
-            self._num_cached = len(texts)
-            states: Tensor = self.network(self._embeddings, self._mask, *texts, caches=self._caches)
-            return states.view(len(texts), *self._mask.shape, -1)[:, self._rows, candidates]
-        positions = torch.cat([candidates, uncached], dim=1)
-        tokens = self._embeddings[self._rows, positions], self._mask[self._rows, positions]
-        states = self.network(*tokens, *texts, caches=self._caches, positions=positions)
-        return states.view(len(texts), *positions.shape, -1)[:, :, : candidates.shape[1]]
-
-    def commit(self, positions: Tensor, ids: Tensor) -> None:
-        """Write the sampled codes and unmask their positions."""
-        at = self._rows, positions
-        self.ids[at] = ids
-        self._embeddings[at] = self.embed(ids)
-        self._mask[at] = False
-        self._uncached = [torch.cat([before, positions], dim=1) for before in self._uncached]
+        if self._difference is not None and (self._num_guided - 1) % self._every:
+            return states + guidance * select_tokens(self._difference, candidates)
+        unconditional = self.unconditional.predict(candidates, is_full)
+        if self._every > 1 and is_complete:
+            difference = states - unconditional
+            canvas = self.unconditional.canvas
+            self._difference = difference.new_zeros(*canvas.mask.shape, difference.shape[-1])
+            self._difference[canvas.rows, candidates] = difference
+        return torch.lerp(unconditional, states, 1 + guidance)
 
 
 def _sample(
@@ -226,7 +245,7 @@ def _sample(
     top_k: int | None,
 ) -> tuple[Int[Tensor, "batch positions levels"], Float[Tensor, "batch positions"]]:
     """Sample codes in chunks of tokens; return their log-probabilities, too."""
-    num_rows = max(1, MAX_LOGITS // network.codebook_size)
+    num_rows = max(1, (MAX_LOGITS_ON_CPU if states.is_cpu else MAX_LOGITS) // network.codebook_size)
     chunks = zip(states.flatten(0, 1).split(num_rows), noise.flatten(0, 1).split(num_rows), strict=True)
     sampled = [_sample_rows(network, rows, numbers, temperature, top_k) for rows, numbers in chunks]
     ids, log_probabilities = zip(*sampled, strict=True)
@@ -244,11 +263,10 @@ def _sample_rows(
     ids = torch.zeros(len(states), 0, dtype=torch.long, device=states.device)
     log_probabilities = torch.zeros(len(states), device=states.device)
     for level in range(network.num_levels):
-        logits = network.level_logits(states, ids).float() / temperature
-        level_log_probabilities = _keep_top(logits, top_k).log_softmax(-1)
-        codes = sample_categorical(level_log_probabilities, noise[:, level])[:, None]
-        log_probabilities += level_log_probabilities.gather(-1, codes)[:, 0]
-        ids = torch.cat([ids, codes], dim=-1)
+        logits = network.level_logits(states, ids).float().div_(temperature)
+        codes, level_log_probabilities = sample_categorical(_keep_top(logits, top_k), noise[:, level])
+        log_probabilities += level_log_probabilities
+        ids = torch.cat([ids, codes[:, None]], dim=-1)
     return ids, log_probabilities
 
 
@@ -257,8 +275,3 @@ def _keep_top(logits: Tensor, top_k: int | None) -> Tensor:
         return logits
     least = logits.topk(top_k, dim=-1).values[..., -1:]
     return logits.masked_fill(logits < least, -torch.inf)
-
-
-def _at(values: Tensor, positions: Int[Tensor, "batch selected"]) -> Tensor:
-    """Index the second dimension by positions that differ from row to row."""
-    return values[torch.arange(len(values), device=values.device)[:, None], positions]
