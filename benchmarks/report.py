@@ -7,9 +7,13 @@ import json
 import os
 import platform
 import resource
+import shlex
+import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+RESULTS = Path(__file__).with_name("results")
 
 # Versions are read from metadata, because imports take seconds, and memory that a benchmark may measure.
 _PACKAGES = (
@@ -29,18 +33,33 @@ _PACKAGES = (
 )
 
 
-def report(benchmark: str, ratio: float, **figures: object) -> None:
+def report(benchmark: str, ratio: float | None, *, is_saved: bool = False, **figures: object) -> None:
     """Print the result as one line of JSON.
 
     Args:
         benchmark: Name of the benchmark, such as ``"cider"``.
         ratio: Our rate over the baseline's, from the same run; above one means that ours is faster. With
-            ``lower_is_better`` in the figures, our time over the baseline's.
+            ``lower_is_better`` in the figures, our time over the baseline's. ``None`` if there is none.
+        is_saved: Whether to write it to ``benchmarks/results/``, too, from which ``documents.py`` makes tables.
         figures: The raw figures of both sides, named with their unit, such as ``ours_seconds``.
     """
     sys.stderr.flush()  # so that this line is the last one
     line = {"benchmark": benchmark, "ratio": ratio, **figures, "versions": versions(), "machine": machine()}
+    if is_saved:
+        RESULTS.mkdir(exist_ok=True)
+        origin = {"command": shlex.join(["python", f"benchmarks/{benchmark}.py", *sys.argv[1:]]), "commit": commit()}
+        (RESULTS / f"{benchmark}.json").write_text(json.dumps(line | origin, indent=1) + "\n", "utf-8")
     print(json.dumps(line), flush=True)
+
+
+def commit() -> str | None:
+    """Return the commit of the repository, with ``-dirty`` if a tracked file differs; ``None`` outside of Git."""
+    words = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        result = subprocess.run(words, cwd=RESULTS.parent, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return None
+    return result.stdout.strip() or None
 
 
 def peak_memory_mib() -> float:
