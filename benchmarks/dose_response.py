@@ -3,8 +3,8 @@
 Synth² (arXiv 2403.07750) finds that generated pairs help more if their captions are diverse and balanced. The captions
 of the withheld photos are grouped into 20 clusters of sentence embeddings. Selections of equal size are taken evenly
 from the K largest clusters. Each is added to the 1,000 photos as generated pairs; all else is equal: the point that
-``flickr8k_gain.py`` chose for ``mixed``, or the equal point if it was not run. Printed is Spearman's rank correlation of
-the selection's entropy with CIDEr.
+``flickr8k_gain.py`` chose for ``mixed``, or the equal point if it was not run. Printed is Spearman's rank correlation
+of the selection's entropy with CIDEr.
 """
 
 import json

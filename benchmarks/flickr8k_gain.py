@@ -96,7 +96,7 @@ def measure_gain(group: Mapping[Cell, Run], other: Mapping[Cell, Run], metric: s
 
 
 def closed_gap(runs: Runs) -> list[float]:
-    """Return the fraction of the gap between ``real`` and ``photos`` that ``mixed`` closes, with its interval; empty if unknown."""
+    """Return the fraction of the gap from ``real`` to ``photos`` that ``mixed`` closes, and its interval; if known."""
     if not {"real", "mixed", "photos"} <= runs.keys():
         return []
     scores = {name: scores_of(runs[name]) for name in ("real", "mixed", "photos")}

@@ -8,6 +8,7 @@ held-back training photos, as in ``flickr8k_gain.py``, in a smaller grid (``LABE
 import math
 import os
 from collections.abc import Mapping
+from itertools import pairwise
 from statistics import mean
 
 from flickr8k_chain import VALIDATION
@@ -94,7 +95,7 @@ def equivalent(curve: Mapping[int, float], score: float) -> int | None:
         3162
     """
     sizes = sorted(curve)
-    for low, high in zip(sizes, sizes[1:], strict=False):
+    for low, high in pairwise(sizes):
         if curve[low] <= score <= curve[high] and curve[low] < curve[high]:
             place = (score - curve[low]) / (curve[high] - curve[low])
             return round(math.exp(math.log(low) + place * math.log(high / low)))

@@ -1,0 +1,166 @@
+"""The experiments on Flickr8k with a stand-in for ``synth2``."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+import flickr8k_chain
+import regimes
+import tasks
+from flickr8k_chain import CHOICE, VALIDATION, split
+from flickr8k_plan import EQUAL, GRID, NUM_HELD_BACK, REGIMES, Point
+from flickr8k_runs import Experiment, best_point, list_cells
+from intervals import Cell
+from label_multiplier import equivalent
+from tasks import run_tasks
+
+NUM_TRAIN, NUM_REAL = 520, 8
+BY_NAME = {regime.name: regime for regime in REGIMES}
+COLORS = ("red", "blue", "green", "black", "white")
+
+
+def write_captions(path: Path, ids: range) -> None:
+    images = [{"id": number, "file_name": f"{number}.jpg"} for number in ids]
+    texts = [(number, f"a {COLORS[number % 5]} dog number {number} runs") for number in ids]
+    annotations = [{"image_id": number, "caption": text} for number, text in texts]
+    path.write_text(json.dumps({"images": images, "annotations": annotations}))
+
+
+class StandIn:
+    """Does what the benchmark needs of ``synth2``: captions of the validation photos that a run file would read."""
+
+    def __init__(self) -> None:
+        self.commands: list[tuple[Path, list[str]]] = []
+
+    def __call__(self, words: Sequence[str], log: Path, num_threads: int, folder: Path) -> None:
+        self.commands.append((folder, list(words)))
+        if words[0] != "fit":
+            return
+        content = json.loads((folder / "data/flickr8k/captions_val.json").read_text())
+        place = log.parent / "cider" / "val-step=800"
+        place.mkdir(parents=True, exist_ok=True)
+        rows = []
+        for annotation in content["annotations"]:
+            text = annotation["caption"]
+            row = {"key": str(annotation["image_id"]), "references": [text], "caption": text}
+            if "1600-0.2-0.05-4" not in str(place):  # all other points are worse
+                row["caption"] = "a dog"
+            rows.append(json.dumps(row) + "\n")
+        (place / "predictions.jsonl").write_text("".join(rows))
+        (log.parent / "metrics.csv").write_text("step,val/loss\n800,2.0\n")
+
+
+@pytest.fixture
+def synth2(monkeypatch: pytest.MonkeyPatch) -> StandIn:
+    stand_in = StandIn()
+    monkeypatch.setattr(regimes, "run_command", stand_in)
+    monkeypatch.setattr(flickr8k_chain, "run_command", stand_in)
+    monkeypatch.setattr(tasks.signal, "signal", lambda *_: None)
+    return stand_in
+
+
+@pytest.fixture
+def experiment(tmp_path: Path) -> Experiment:
+    data = tmp_path / "data"
+    (data / "images").mkdir(parents=True)
+    write_captions(data / "captions_train.json", range(NUM_TRAIN))
+    return Experiment(tmp_path / "runs", data, 1, NUM_REAL)
+
+
+def photo_ids(path: Path) -> list[int]:
+    return [image["id"] for image in json.loads(path.read_text())["images"]]
+
+
+def test_the_photos_of_a_draw_are_disjoint_and_the_held_back_ones_the_same() -> None:
+    first, held_back = split(range(6000), 0)
+    assert (first, held_back) == (list(range(5500)), list(range(5500, 6000)))
+    second, same = split(range(6000), 1)
+    assert same == held_back
+    assert sorted(second) == first
+    assert second != first
+    assert second == split(range(6000), 1)[0]
+
+
+def test_the_choice_reads_held_back_photos_only(synth2: StandIn, experiment: Experiment) -> None:
+    # There are no validation photos yet: whatever would read them fails.
+    assert not (experiment.data / "captions_val.json").exists()
+    named = [BY_NAME["real"], BY_NAME["mixed"], BY_NAME["shuffled"]]
+    run_tasks(experiment.choice_tasks(named, GRID), 2)
+
+    held_back = {str(number) for number in range(NUM_TRAIN - NUM_HELD_BACK, NUM_TRAIN)}
+    folder = experiment.run_folder(BY_NAME["mixed"], EQUAL, Cell(0, 0, 0), CHOICE)
+    assert set(regimes.read(folder).scores) == held_back
+    assert {place.name for place, _ in synth2.commands} == {CHOICE}
+    choice = experiment.choose(named, GRID)
+    assert choice.keys() == {"real", "mixed"}  # controls take the point of the regime that they control
+    assert best_point(choice["real"]) == Point(1600, 0.2, 0.05, 4)
+
+
+@pytest.mark.usefixtures("synth2")
+def test_a_choice_by_validation_photos_is_refused(experiment: Experiment) -> None:
+    run_tasks(experiment.choice_tasks([BY_NAME["real"]], GRID), 1)
+    folder = experiment.run_folder(BY_NAME["real"], EQUAL, Cell(0, 0, 0), CHOICE)
+    path = folder / "cider" / "val-step=800" / "predictions.jsonl"
+    row = {"key": "900001", "caption": "a dog", "references": ["a dog"]}
+    path.write_text(path.read_text() + json.dumps(row) + "\n")
+    with pytest.raises(ValueError, match=r"1 photos that are not held back, such as 900001; expected only the 500"):
+        experiment.choose([BY_NAME["real"]], GRID)
+
+
+def test_validated_runs_read_validation_photos_and_the_photos_of_their_draw(
+    synth2: StandIn, experiment: Experiment
+) -> None:
+    write_captions(experiment.data / "captions_val.json", range(9000, 9010))
+    cell = Cell(1, 0, 5)
+    run_tasks(experiment.tasks(BY_NAME["mixed"], EQUAL, cell, VALIDATION), 1)
+    (run,) = experiment.read(BY_NAME["mixed"], EQUAL, [cell, Cell(1, 0, 6)]).values()
+    assert set(run.scores) == {str(number) for number in range(9000, 9010)}
+    assert run.loss == 2.0
+
+    chain = experiment.chain(1)
+    train = photo_ids(chain.folder / VALIDATION / "data/flickr8k/captions_train.json")
+    assert train == split(range(NUM_TRAIN), 1)[0]
+    assert photo_ids(chain.folder / "captions_withheld.json") == train[NUM_REAL:]
+    words = synth2.commands[-1][1]
+    assert words[-2:] == ["5", "--data.init_args.seed=5"]
+    assert "--data.init_args.synthetic.init_args.shards=shards/synthetic-own-g0-l4" in words
+    assert f"--data.init_args.real.init_args.photos.init_args.limit={NUM_REAL}" in words
+    assert not any(str(experiment.root) in word for word in words if "settings.yaml" not in word)
+
+
+def test_commands_of_the_chain_come_in_their_order_and_once(synth2: StandIn, experiment: Experiment) -> None:
+    cells = (Cell(0, 0, 0), Cell(0, 1, 0))
+    run_tasks([task for cell in cells for task in experiment.tasks(BY_NAME["mixed"], EQUAL, cell, CHOICE)], 1)
+    starts = [" ".join(words[:3]).replace("experiments/flickr8k/", "") for _, words in synth2.commands]
+    assert starts[:3] == [
+        "vocabulary data/flickr8k/captions_train.json --out",
+        "fit --config codebook.yaml",
+        "predict --config tokenize.yaml",
+    ]
+    assert starts.count("fit --config generator.yaml") == starts.count("predict --config synthesize.yaml") == 2
+    assert starts.count("predict --config tokenize.yaml") == 1
+
+
+def test_seeds_of_regimes() -> None:
+    draws, generators, seeds = [0, 1], [0, 1], [0, 1, 2]
+    counts = {name: len(list_cells(BY_NAME[name], draws, generators, seeds)) for name in ("real", "mixed", "blank")}
+    assert counts == {"real": 6, "mixed": 12, "blank": 6}
+
+
+def test_every_point_and_regime_refers_to_others_that_exist() -> None:
+    assert EQUAL in GRID
+    assert len({point.name for point in GRID}) == len(GRID)
+    for regime in REGIMES:
+        named = {name for name in (regime.like, regime.start, regime.control) if name}
+        assert named <= BY_NAME.keys()
+        assert not (regime.like and BY_NAME[regime.like].like), regime.name
+
+
+def test_the_equivalent_number_of_photos_is_interpolated() -> None:
+    curve: dict[int, float] = {100: 0.2, 1000: 0.4, 10000: 0.5}
+    assert equivalent(curve, 0.3) == 316
+    assert equivalent(curve, 0.5) == 10000
+    assert equivalent(curve, 0.51) is None
+    assert equivalent({100: 0.2, 1000: 0.1, 10000: 0.5}, 0.3) == pytest.approx(3162, abs=1)
