@@ -145,22 +145,28 @@ class Chain:
         return words, 12_000, self._language_model_tasks(base, photos)
 
     def _language_model_tasks(self, base: str, photos: Task) -> list[Task]:
-        """Return the tasks that write captions, of the folder ``validation``, whose captions are filtered out."""
-        view = self.validation_tasks()
-        limit = f"--data.init_args.concepts.init_args.captions.init_args.limit={self.num_real * plan.NUM_CAPTIONS}"
-        tasks = [*view]
+        """Return the tasks that write captions, in the folder ``validation``, whose captions they must not equal."""
+        (view,) = self.validation_tasks()
+        captions = "--data.init_args.concepts.init_args.captions.init_args"
         words = ["predict", "--config", f"{plan.EXPERIMENT}/captions.yaml"]
+        tasks = [view]
         if base == "continued":
-            words += ["--config", f"{plan.EXPERIMENT}/captions_beginnings.yaml", limit]
+            words += ["--config", f"{plan.EXPERIMENT}/captions_beginnings.yaml"]
+            words.append(f"{captions}.limit={self.num_real * plan.NUM_CAPTIONS}")
         else:
-            tasks.append(self._fit("writer", "writer.yaml", (), 0, plan.WRITER_STEPS * plan.WRITER_STEP / 60, photos))
-            writer = "fits/writer/seed-0/writer"
-            words = ["predict", "--config", f"{plan.EXPERIMENT}/captions_written.yaml", limit]
-            words.append(f"{_GENERATOR}.model={writer}")
+            minutes = plan.WRITER_STEPS * plan.WRITER_STEP / 60
+            own = (f"{_CAPTIONS}.photos.init_args.limit={self.num_real}", SAVE)
+            fitted = self._fit("writer", "writer.yaml", own, 0, minutes, photos)
+            trained = fitted.mark.parent / "language_model"
+            tasks += [fitted, self._make("writer", 0, partial(self._link, "writer", trained), fitted)]
+            words += [
+                "--config",
+                f"{plan.EXPERIMENT}/captions_writer.yaml",
+                f"{captions}.photos.init_args.limit={self.num_real}",
+            ]
         words.append(f"--trainer.callbacks.folder=captions/{base}")
-        needs = (photos, *tasks)
         minutes = 16_000 * plan.CAPTION / 60
-        return [*tasks, self._command(f"captions-{base}", words, minutes, *needs, view=VALIDATION)]
+        return [*tasks, self._command(f"captions-{base}", words, minutes, photos, *tasks, view=VALIDATION)]
 
     def _make(self, name: str, minutes: float, work: Callable[[], object], *needs: Task) -> Task:
         mark = self.folder / "finished" / name.replace(" ", "-")

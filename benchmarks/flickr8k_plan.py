@@ -25,7 +25,7 @@ EXPERIMENT = "experiments/flickr8k"
 # Estimated seconds on one core with AVX2, in float32; a core with bfloat16 instructions takes a quarter.
 CAPTIONER_STEP, GENERATOR_STEP, CODEBOOK_STEP, WRITER_STEP = 0.5, 4.0, 2.0, 10.0
 PHOTO, GRID_OF_TOKENS, CAPTION = 0.03, 0.04, 0.15
-WRITER_STEPS = 300
+WRITER_STEPS = 560  # of writer.yaml
 START = 60.0
 """Start of a command, and validation."""
 
@@ -102,7 +102,7 @@ class Regime:
         control: Regime with the same captions without images.
         words: Further arguments of ``synth2 fit``, such as overlays; ``{steps}`` is replaced by the number of steps.
         start: Regime whose run of the same point and seeds it starts from.
-        steps: Number of steps; by default that of the point.
+        minutes: Estimated minutes, if they are not those of the point.
         has_all_photos: Whether it is trained on all photos of the draw instead of the real ones.
     """
 
@@ -114,7 +114,7 @@ class Regime:
     control: str = ""
     words: tuple[str, ...] = ()
     start: str = ""
-    steps: int = 0
+    minutes: float = 0
     has_all_photos: bool = False
 
     @property
@@ -180,6 +180,24 @@ REGIMES = (
         control="continued-blank",
     ),
     Regime("continued-blank", "1,000 photos + these captions without images", "continued/blank", like="written"),
+    *(
+        Regime(
+            f"{start}-cider",
+            f"{label}, then optimized for CIDEr",
+            pairs,
+            file,
+            like=start,
+            words=("--config", f"{EXPERIMENT}/overlays/cider.yaml"),
+            start=start,
+            minutes=40,
+            has_all_photos=start == "photos",
+        )
+        for start, label, pairs, file in (
+            ("real", "1,000 photos", "", "real.yaml"),
+            ("mixed", "1,000 photos + generated pairs", "synthetic-own", "mixed.yaml"),
+            ("photos", "all 5,500 photos", "", "real.yaml"),
+        )
+    ),
 )
 """Regimes of ``flickr8k_gain.py``; the baseline of all gains is the first."""
 
@@ -189,11 +207,3 @@ NUM_SELECTED = 1500
 """Captions of each selection; the largest cluster needs as many."""
 SIZES = (300, 1000, 3000)
 """Numbers of real photos of ``label_multiplier.py``."""
-
-
-def self_critical(name: str, start: str, pairs: str) -> Regime:
-    """Return a regime of the second stage, which continues the runs of another one with CIDEr as the reward."""
-    file = "mixed.yaml" if pairs else "real.yaml"
-    words = ("--config", f"{EXPERIMENT}/overlays/self_critical.yaml")
-    label = "the row above, then optimized for CIDEr"
-    return Regime(name, label, pairs, file, start, start, words, start, steps=200)

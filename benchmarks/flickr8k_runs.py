@@ -15,7 +15,6 @@ from regimes import END, Fit, Run, read
 from synth2_lightning.cli.run_files import run_file_folder
 from tasks import Task
 
-_WEIGHTS = "synth2_lightning.callbacks.initial_weights.InitialWeightsCallback"
 _FIRST = Cell(0, 0, 0)
 """Draw, generator and captioner of the choice."""
 Choice = Mapping[str, Mapping[Point, float]]
@@ -62,19 +61,19 @@ class Experiment:
             (start,) = (other for other in regimes if other.name == regime.start)
             tasks += self.tasks(start, point, cell, view)
             weights = self.run_folder(start, point, cell, view).absolute()
-            words += [f"--trainer.callbacks+={_WEIGHTS}", f"--trainer.callbacks.weights={weights}"]
+            words.append(f"--trainer.callbacks.weights={weights}")  # of the last callback, which its overlay adds
         fit = Fit(
             self.run_folder(regime, point, cell, view),
             f"{EXPERIMENT}/{regime.file}",
             words,
             cell.seed,
             self.num_threads,
-            _settings(point, regime.steps),
+            _settings(point),
             chain.folder / view,
         )
         name = f"{view} of {regime.name} at {point.name}, generator {cell.generator}, seed {cell.seed}"
         needs = tuple(dict.fromkeys(task.name for task in tasks))
-        return [*tasks, fit.task(chain.task_name(name), point.minutes, needs)]
+        return [*tasks, fit.task(chain.task_name(name), regime.minutes or point.minutes, needs)]
 
     def run_folder(self, regime: Regime, point: Point, cell: Cell, view: str) -> Path:
         """Return the folder of a captioner."""
@@ -118,7 +117,7 @@ class Experiment:
         return {str(image["id"]) for image in json.loads(path.read_text("utf-8"))["images"]} if path.exists() else set()
 
     def _words(self, regime: Regime, point: Point, cell: Cell) -> list[str]:
-        words = [word.format(steps=regime.steps or point.steps) for word in regime.words]
+        words = []
         if regime.file == "continuous.yaml":
             words.append(f"--data.init_args.train.init_args.limit={self.num_real}")
         else:
@@ -128,7 +127,7 @@ class Experiment:
         if regime.pairs:
             folder = self.chain(cell.draw).pairs_folder(regime.pairs, cell.generator, point.levels)
             words.append(f"--data.init_args.synthetic.init_args.shards={folder}")
-        return [*words, SAVE]
+        return [*words, SAVE, *(word.format(steps=point.steps) for word in regime.words)]
 
 
 def best_point(scores: Mapping[Point, float]) -> Point:
@@ -158,11 +157,8 @@ def list_cells(regime: Regime, draws: Iterable[int], generators: Sequence[int], 
     return [Cell(draw, generator, seed) for draw in draws for generator in own for seed in seeds]
 
 
-def _settings(point: Point, num_steps: int) -> dict[str, Any]:
-    """Return a point as a run file, with another number of steps if it is not 0."""
+def _settings(point: Point) -> dict[str, Any]:
+    """Return a point as a run file."""
     captioner = yaml.safe_load((run_file_folder() / EXPERIMENT / "model" / "captioner.yaml").read_text("utf-8"))
     language_model = captioner["init_args"]["decoder"]["init_args"]["language_model"]
-    settings = point.settings(language_model["init_args"]["config"])
-    if num_steps:
-        settings["trainer"] |= {"max_steps": num_steps, "val_check_interval": num_steps}
-    return settings
+    return point.settings(language_model["init_args"]["config"])
