@@ -165,7 +165,27 @@ def dose_response(results: Results) -> str:
     return table(["clusters", "entropy, bits", "runs", "CIDEr", "BLEU-4"], rows)
 
 
+def single_runs(results: Results) -> str:
+    """Return the table of ``single_runs.py``."""
+    rows = []
+    for row in results["rows"]:
+        overlays = ", ".join(f"`{name}`" for name in row["overlays"]) or "none"
+        scores = [f"{row[name]:.3f}" for name in ("cider", "bleu_4", "rouge_l")]
+        rows.append([row["data"], overlays, f"{row['num_steps']:,d}", *scores, f"{row['human_score']:.2f}"])
+    headings = [
+        "images",
+        "overlays",
+        "steps",
+        "CIDEr",
+        "BLEU-4",
+        "ROUGE-L",
+        "CIDEr of one reference against the others",
+    ]
+    return table(headings, rows)
+
+
 _TABLES: dict[str, tuple[str, Callable[[Results], str]]] = {
+    "single_runs": ("single_runs", single_runs),
     "scenes": ("scenes_gain", scenes),
     "gap": ("flickr8k_gain", gap),
     "flickr8k": ("flickr8k_gain", flickr8k),

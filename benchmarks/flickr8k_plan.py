@@ -83,7 +83,7 @@ GRID: tuple[Point, ...] = (
     Point(1600, 0.3, 0.2, 4),
     Point(1600, 0.2, 0.05, 4),
     Point(1600, 0.3, 0.2, 8),
-    Point(2400, 0.2, 0.05, 8),
+    Point(1600, 0.2, 0.05, 8),
 )
 LABEL_GRID = (Point(800, 0.3, 0.2, 4), Point(1600, 0.2, 0.05, 4))
 """Grid for each number of photos of ``label_multiplier.py``."""

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from flickr8k_chain import CHOICE, SAVE, VALIDATION, Chain
-from flickr8k_plan import EXPERIMENT, NUM_REAL, Point, Regime
+from flickr8k_plan import EXPERIMENT, NUM_REAL, REGIMES, Point, Regime
 from intervals import Cell
 from regimes import END, Fit, Run, read
 from synth2_lightning.cli.run_files import run_file_folder
@@ -40,7 +40,7 @@ class Experiment:
         """Return the products of a draw."""
         return Chain(self.root, self.data, draw, self.num_real, self.num_threads)
 
-    def tasks(self, regime: Regime, point: Point, cell: Cell, view: str, regimes: Sequence[Regime] = ()) -> list[Task]:
+    def tasks(self, regime: Regime, point: Point, cell: Cell, view: str) -> list[Task]:
         """Return the task of one captioner, its last, after those of all that it needs.
 
         Args:
@@ -48,7 +48,6 @@ class Experiment:
             point: Length and regularization.
             cell: Its seeds.
             view: ``choice`` is scored on held-back training photos, ``validation`` on validation photos.
-            regimes: Regimes among which is the one that it starts from.
         """
         chain = self.chain(cell.draw)
         tasks = chain.token_tasks(point.levels)
@@ -58,7 +57,7 @@ class Experiment:
             tasks += chain.validation_tasks()
         words = self._words(regime, point, cell)
         if regime.start:
-            (start,) = (other for other in regimes if other.name == regime.start)
+            (start,) = (other for other in REGIMES if other.name == regime.start)
             tasks += self.tasks(start, point, cell, view)
             weights = self.run_folder(start, point, cell, view).absolute()
             words.append(f"--trainer.callbacks.weights={weights}")  # of the last callback, which its overlay adds

@@ -107,25 +107,30 @@ def _resample(cells: list[Cell], draws: list[int], levels: Floats, random: np.ra
         levels: Uniform numbers of shape (resamples, draws, 1 + generators) that choose draws and generators.
         random: Generator of the numbers that choose captioners.
     """
-    num_resamples = len(levels)
-    rows = np.arange(num_resamples)
-    weights = np.zeros((num_resamples, len(cells)))
-    generators = [sorted({cell.generator for cell in cells if cell.draw == draw}) for draw in draws]
+    rows = np.arange(len(levels))
+    weights = np.zeros((len(levels), len(cells)))
+    members = [sorted({cell.generator for cell in cells if cell.draw == draw}) for draw in draws]
+    num_generators = np.array([len(one) for one in members])
     groups = [
-        [[column for column, cell in enumerate(cells) if cell[:2] == (draw, generator)] for generator in members]
-        for draw, members in zip(draws, generators, strict=True)
+        [[column for column, cell in enumerate(cells) if cell[:2] == (draw, generator)] for generator in one]
+        for draw, one in zip(draws, members, strict=True)
     ]
+    # Number and columns of the runs of each draw and generator, padded with zeros.
+    num_seeds = np.zeros((len(draws), num_generators.max()), dtype=int)
+    columns = np.zeros((*num_seeds.shape, max(len(group) for one in groups for group in one)), dtype=int)
+    for place in np.ndindex(num_seeds.shape):
+        group = groups[place[0]][place[1]] if place[1] < num_generators[place[0]] else []
+        num_seeds[place] = len(group)
+        columns[place][: len(group)] = group
     for copy in range(len(draws)):
-        chosen_draw = (levels[:, copy, 0] * len(draws)).astype(int)
-        for number, members in enumerate(groups):
-            is_drawn = chosen_draw == number
-            for place in range(len(members)):
-                chosen = (levels[:, copy, 1 + place] * len(members)).astype(int)
-                for group, columns in enumerate(members):
-                    selected = rows[is_drawn & (chosen == group)]
-                    picks = random.integers(len(columns), size=(len(selected), len(columns)))
-                    share = 1 / (len(draws) * len(members) * len(columns))
-                    np.add.at(weights, (selected[:, None], np.array(columns)[picks]), share)
+        draw = (levels[:, copy, 0] * len(draws)).astype(int)
+        for place_of_generator in range(columns.shape[1]):
+            generator = (levels[:, copy, 1 + place_of_generator] * num_generators[draw]).astype(int)
+            num = num_seeds[draw, generator]
+            share = (place_of_generator < num_generators[draw]) / (len(draws) * num_generators[draw] * num)
+            for place_of_seed in range(columns.shape[2]):
+                seed = (random.random(len(levels)) * num).astype(int)
+                weights[rows, columns[draw, generator, seed]] += np.where(place_of_seed < num, share, 0)
     return weights
 
 

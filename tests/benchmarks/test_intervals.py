@@ -63,7 +63,8 @@ def test_only_common_draws_count_and_runs_may_be_unbalanced() -> None:
     theirs = {Cell(0, 0, 0): np.zeros(4)}
     value, low, high = estimate({"ours": ours, "theirs": theirs}, difference)
     assert value == pytest.approx((1 + (2 + 4) / 2) / 2)  # generators have equal weights
-    assert (low, high) == pytest.approx((1, 4), abs=0.01)
+    # 4 has a probability of 1 in 64: both copies are generator 1, and each of their four captioners is the second.
+    assert (low, high) == pytest.approx((1, 3.5))
     with pytest.raises(ValueError, match=r"ours, theirs.*no draw"):
         estimate({"ours": ours, "theirs": {Cell(2, 0, 0): np.zeros(4)}}, difference)
 
@@ -71,7 +72,7 @@ def test_only_common_draws_count_and_runs_may_be_unbalanced() -> None:
 def test_the_interval_covers_the_truth_in_simulations() -> None:
     random = np.random.default_rng(0)
     num_covered = 0
-    num_trials = 200
+    num_trials = 100
     for _ in range(num_trials):
         images = random.normal(size=50)
         runs: dict[str, dict[Cell, Floats]] = {"ours": {}, "theirs": {}}
@@ -82,7 +83,7 @@ def test_the_interval_covers_the_truth_in_simulations() -> None:
                     group[Cell(draw, generator, 0)] = images + effect + random.normal(size=50)
         _, low, high = estimate(runs, difference, num_resamples=400)
         num_covered += low <= 0 <= high
-    assert 0.88 <= num_covered / num_trials <= 0.99
+    assert 0.85 <= num_covered / num_trials <= 0.99
 
 
 def test_rank_correlation_equals_scipy_s() -> None:

@@ -86,7 +86,7 @@ def test_a_run_resumes_from_its_last_checkpoint_and_keeps_its_metrics(
 
 
 def test_controls_keep_captions_and_scores_and_change_the_tokens(tmp_path: Path) -> None:
-    generated = load_shards("package://synth2_lightning/scenes/shards")
+    generated = load_shards("package://synth2_lightning/scenes/shards", limit=1000)
     write_blank(tmp_path / "blank", generated)
     write_shuffled(tmp_path / "shuffled", generated)
     rows = range(0, len(generated), 10)
