@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import yaml
 
 import flickr8k_chain
 import regimes
@@ -14,6 +15,7 @@ from flickr8k_plan import EQUAL, GRID, NUM_HELD_BACK, REGIMES, Point
 from flickr8k_runs import Experiment, best_point, list_cells
 from intervals import Cell
 from label_multiplier import equivalent
+from synth2_lightning.cli import main
 from tasks import run_tasks
 
 NUM_TRAIN, NUM_REAL = 520, 8
@@ -164,3 +166,32 @@ def test_the_equivalent_number_of_photos_is_interpolated() -> None:
     assert equivalent(curve, 0.5) == 10000
     assert equivalent(curve, 0.51) is None
     assert equivalent({100: 0.2, 1000: 0.1, 10000: 0.5}, 0.3) == pytest.approx(3162, abs=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["real", "mixed-minilm", "continuous", "continued"])
+def test_commands_parse(
+    synth2: StandIn,
+    experiment: Experiment,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+) -> None:
+    write_captions(experiment.data / "captions_val.json", range(9000, 9010))
+    monkeypatch.setattr(flickr8k_chain.Chain, "_write_control", lambda *_: None)
+    run_tasks(experiment.tasks(BY_NAME[name], EQUAL, Cell(0, 0, 0), VALIDATION), 1)
+    commands = [(folder, words) for folder, words in synth2.commands if words[0] in ("fit", "predict")]
+    capsys.readouterr()  # what run_tasks printed
+    done = {"real": 0}.get(name, -4)  # those before are the same for all regimes
+    for folder, words in commands[done:]:
+        monkeypatch.chdir(folder)
+        with pytest.raises(SystemExit) as stop:
+            main([*words, "--print_config"])
+        assert stop.value.code == 0, words
+        settings = yaml.safe_load(capsys.readouterr().out)
+        text = json.dumps(settings)
+        assert "scenes" not in text
+        for word in words:  # the last of several values of an option counts
+            option, _, value = word.removeprefix("--").partition("=")
+            if "=" in word and option.endswith(("shards", "folder", "num_levels", "limit", "skip", "table", "weights")):
+                assert json.dumps(yaml.safe_load(value)) in text, word
