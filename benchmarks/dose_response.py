@@ -19,7 +19,7 @@ from flickr8k_plan import EQUAL, GRID, REGIMES, SELECTIONS, Regime
 from flickr8k_runs import Experiment, best_point, list_cells
 from intervals import Floats, Means, estimate, rank_correlation
 from regimes import list_runs, scores_of
-from report import report
+from report import save
 from tasks import print_tasks, run_tasks
 
 
@@ -57,10 +57,9 @@ def main() -> None:
 
     correlation = estimate({name: scores_of(group) for name, group in runs.items()}, correlate)
     figures = compare(runs, list(regimes.values()))
-    report(
+    save(
         "dose_response",
         None,
-        is_saved=True,
         rank_correlation=round(correlation.value, 4),
         rank_correlation_interval=[round(correlation.low, 4), round(correlation.high, 4)],
         point=asdict(point),

@@ -68,7 +68,12 @@ class Chain:
     def token_tasks(self, levels: int) -> list[Task]:
         """Return the tasks that make the tokens of all photos; they are in ``shards/tokens-lLEVELS``."""
         photos = self._make("photos", 0, self._write_photos)
-        words = ("vocabulary", str(_FLICKR8K / "captions_train.json"), "--out", "runs/flickr8k/vocabulary")
+        words: tuple[str, ...] = (
+            "vocabulary",
+            str(_FLICKR8K / "captions_train.json"),
+            "--out",
+            "runs/flickr8k/vocabulary",
+        )
         vocabulary = self._command("vocabulary", words, plan.START / 60, photos)
         words = (f"--data.init_args.train.init_args.limit={self.num_real}",)
         fitted = self._fit("codebook", "codebook.yaml", words, 0, 190 * plan.CODEBOOK_STEP / 60, vocabulary)

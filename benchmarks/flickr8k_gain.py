@@ -21,13 +21,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 from flickr8k_chain import VALIDATION
 from flickr8k_plan import EQUAL, GRID, REGIMES, Point, Regime
 from flickr8k_runs import Choice, Experiment, best_point, list_cells
 from intervals import Cell, Floats, Means, estimate
 from regimes import Run, list_runs, scores_of, summarize
-from report import report
+from report import save
 from tasks import Task, print_tasks, run_tasks
 
 Runs = Mapping[str, Mapping[Cell, Run]]
@@ -69,7 +70,7 @@ def drop_empty(runs: Runs) -> Runs:
     return {name: group for name, group in runs.items() if group}
 
 
-def compare(runs: Runs, regimes: Sequence[Regime] = REGIMES) -> dict[str, dict[str, object]]:
+def compare(runs: Runs, regimes: Sequence[Regime] = REGIMES) -> dict[str, dict[str, Any]]:
     """Return the figures of all regimes, with gains over ``real`` and over their own control, and 95 % intervals."""
     figures = {name: summarize(group) for name, group in runs.items()}
     for regime in regimes:
@@ -144,10 +145,9 @@ def write(choice: Choice, points: Mapping[str, Point], best: Runs, equal: Runs) 
     gaps = {"best": closed_gap(best), "equal": closed_gap(equal)}
     genpair = measure_gain(best.get("written", {}), best.get("real", {}))
     means = {name: mean(run.cider for run in group.values()) for name, group in best.items()}
-    report(
+    save(
         "flickr8k_gain",
         round(means["mixed"] / means["real"], 4) if {"mixed", "real"} <= means.keys() else None,
-        is_saved=True,
         **{f"gap_closed_{name}": gap[0] for name, gap in gaps.items() if gap},
         **{f"gap_closed_{name}_interval": gap[1:] for name, gap in gaps.items() if gap},
         **dict(zip(("genpair_gain", "genpair_gain_low", "genpair_gain_high"), genpair, strict=False)),

@@ -84,7 +84,8 @@ def rank_correlation(values: Floats, others: Floats) -> Floats:
     ranks, other_ranks = _rank(values[None]), _rank(others)
     products = (ranks * other_ranks).sum(axis=1)
     norms = np.sqrt((ranks**2).sum(axis=1) * (other_ranks**2).sum(axis=1))
-    return np.divide(products, norms, out=np.zeros_like(products), where=norms > 0)
+    correlations: Floats = np.divide(products, norms, out=np.zeros_like(products), where=norms > 0)
+    return correlations
 
 
 def _uniform(cells: list[Cell]) -> Floats:
@@ -138,5 +139,6 @@ def _rank(values: Floats) -> Floats:
     """Return centered ranks of each row; equal values share their mean rank."""
     below = (values[:, None, :] < values[:, :, None]).sum(axis=2)
     equal = (values[:, None, :] == values[:, :, None]).sum(axis=2)
-    ranks: Floats = below + (equal - 1) / 2
-    return ranks - ranks.mean(axis=1, keepdims=True)
+    ranks = below + (equal - 1) / 2
+    centered: Floats = ranks - ranks.mean(axis=1, keepdims=True)
+    return centered

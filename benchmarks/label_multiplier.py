@@ -17,7 +17,7 @@ from flickr8k_plan import LABEL_GRID, NUM_REAL, REGIMES, SIZES, Regime
 from flickr8k_runs import Experiment, best_point, list_cells
 from intervals import Cell
 from regimes import Run, list_runs, summarize
-from report import report
+from report import save
 from tasks import Task, print_tasks, run_tasks
 
 _REAL, _MIXED, _PHOTOS = (next(one for one in REGIMES if one.name == name) for name in ("real", "mixed", "photos"))
@@ -80,7 +80,7 @@ def write(results: Mapping[str, Mapping[Cell, Run]], choice: Mapping[str, object
         for size in SIZES
     ]
     photos = {"num_photos": _ALL, **summarize(runs[f"photos-{_ALL}"])}
-    report("label_multiplier", None, is_saved=True, rows=rows, photos=photos, choice=choice, runs=list_runs(runs))
+    save("label_multiplier", None, rows=rows, photos=photos, choice=choice, runs=list_runs(runs))
 
 
 def equivalent(curve: Mapping[int, float], score: float) -> int | None:

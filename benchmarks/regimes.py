@@ -36,6 +36,7 @@ class Run:
         scores: CIDEr-D of each image.
         rouge_scores: ROUGE-L of each image.
         num_steps: Step of the validation.
+        commit: Commit of the repository when the run ended.
     """
 
     cider: float
@@ -45,6 +46,7 @@ class Run:
     scores: Mapping[str, float]
     rouge_scores: Mapping[str, float]
     num_steps: int
+    commit: str | None
 
 
 @dataclass(frozen=True)
@@ -110,12 +112,13 @@ def read(folder: Path, keep: Callable[[str], bool] = lambda _: True) -> Run:
         scored.scores,
         overlap.scores,
         num_steps,
+        json.loads((folder / END).read_text("utf-8"))["commit"] if (folder / END).exists() else None,
     )
 
 
 def _read_loss(folder: Path) -> float:
     """Return the validation loss of the largest step; a resumed run has several files."""
-    losses = {}
+    losses: dict[int, float] = {}
     for path in folder.glob("metrics*.csv"):
         with path.open() as file:
             losses |= {int(row["step"]): float(row["val/loss"]) for row in csv.DictReader(file) if row.get("val/loss")}
@@ -133,9 +136,9 @@ def scores_of(runs: Mapping[Cell, Run], metric: str = "scores") -> dict[Cell, Fl
     return {cell: np.array([values[key] for key in sorted(values)]) for cell, values in by_run.items()}
 
 
-def summarize(runs: Mapping[Cell, Run]) -> dict[str, object]:
+def summarize(runs: Mapping[Cell, Run]) -> dict[str, Any]:
     """Return means and standard deviations over runs, for a JSON file; one run has no deviation."""
-    figures: dict[str, object] = {"num_runs": len(runs)}
+    figures: dict[str, Any] = {"num_runs": len(runs)}
     for name in ("cider", "bleu_4", "rouge_l", "loss"):
         values = [getattr(run, name) for run in runs.values()]
         figures[name] = round(statistics.mean(values), 4)
@@ -150,6 +153,7 @@ def list_runs(runs: Mapping[str, Mapping[Cell, Run]]) -> list[dict[str, object]]
             "regime": regime,
             **cell._asdict(),
             "num_steps": run.num_steps,
+            "commit": run.commit,
             **{name: round(getattr(run, name), 4) for name in ("cider", "bleu_4", "rouge_l", "loss")},
         }
         for regime, group in runs.items()

@@ -16,11 +16,12 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from controls import load_shards, write_blank, write_shuffled
 from intervals import Cell, estimate
 from regimes import END, Fit, Run, list_runs, read, scores_of, summarize
-from report import report
+from report import report, save
 from synth2_lightning.scenes.source import ScenesSource
 from synth2_lightning.scenes.world import is_held_out
 from tasks import Task, print_tasks, run_tasks
@@ -49,7 +50,7 @@ def make_regimes(num_real: int, num_steps: int, shards: str, written: str | None
     return {"real": [*common, "--data.init_args.synthetic_fraction.init_args.fraction=0.0"], **by}
 
 
-def measure(runs: Mapping[str, Mapping[Cell, Run]]) -> dict[str, dict[str, object]]:
+def measure(runs: Mapping[str, Mapping[Cell, Run]]) -> dict[str, dict[str, Any]]:
     """Return the figures of all regimes, with their relative gains over ``real`` and the intervals."""
     figures = {name: summarize(group) for name, group in runs.items()}
     for name in runs.keys() - {"real"}:
@@ -112,10 +113,9 @@ def main() -> None:
         raise SystemExit("Finished runs of real or mixed are missing; expected both. Nothing is reported.")
     figures = {title: measure(group) for title, group in runs.items()}
     gain = figures["held_out"]["mixed"]["gain"]
-    report(
+    (report if args.quick else save)(
         "scenes_gain",
         round(1 + gain[0], 4),
-        is_saved=not args.quick,
         **dict(zip(("gain", "gain_low", "gain_high"), gain, strict=True)),
         num_real=args.num_real,
         num_steps=args.num_steps,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from intervals import Cell
 from regimes import END, Fit, read, summarize
-from report import report
+from report import save
 from tasks import Task, print_tasks, run_command, run_tasks
 
 _OVERLAYS = "experiments/flickr8k/overlays"
@@ -119,7 +119,7 @@ def main() -> None:
             figures = summarize({Cell(0, 0, 0): scores})
             name = {"name": run.name, "data": run.data, "overlays": run.overlays, "num_steps": scores.num_steps}
             rows.append({**name, "human_score": human, **figures})
-    report("single_runs", None, is_saved=True, rows=rows)
+    save("single_runs", None, rows=rows)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from report import commit
+
 _NUM_LINES = 15
 _running: set["subprocess.Popen[bytes]"] = set()
 
@@ -123,5 +125,5 @@ def _run(task: Task) -> float:
     task.run()
     minutes = (time.monotonic() - start) / 60
     task.mark.parent.mkdir(parents=True, exist_ok=True)
-    task.mark.write_text(json.dumps({"minutes": round(minutes, 2)}))
+    task.mark.write_text(json.dumps({"minutes": round(minutes, 2), "commit": commit()}))
     return minutes

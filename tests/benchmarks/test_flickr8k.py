@@ -1,6 +1,7 @@
 """The experiments on Flickr8k with a stand-in for ``synth2``."""
 
 import json
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +10,6 @@ import yaml
 
 import flickr8k_chain
 import regimes
-import tasks
 from flickr8k_chain import CHOICE, VALIDATION, split
 from flickr8k_plan import EQUAL, GRID, NUM_HELD_BACK, REGIMES, Point
 from flickr8k_runs import Experiment, best_point, list_cells
@@ -59,7 +59,7 @@ def synth2(monkeypatch: pytest.MonkeyPatch) -> StandIn:
     stand_in = StandIn()
     monkeypatch.setattr(regimes, "run_command", stand_in)
     monkeypatch.setattr(flickr8k_chain, "run_command", stand_in)
-    monkeypatch.setattr(tasks.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
     return stand_in
 
 

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from scipy.stats import spearmanr
+from scipy.stats import spearmanr  # type: ignore[import-untyped]
 
 from intervals import Cell, Floats, Means, estimate, rank_correlation
 
