@@ -1,24 +1,35 @@
 """The experiments on Flickr8k with a stand-in for ``synth2``."""
 
 import json
+import re
 import signal
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 import yaml
 
+import dose_response
 import flickr8k_chain
+import flickr8k_gain
+import flickr8k_plan
+import intervals
+import label_multiplier
 import regimes
+import report
+import tasks
 from flickr8k_chain import CHOICE, VALIDATION, split
-from flickr8k_plan import EQUAL, GRID, NUM_HELD_BACK, REGIMES, Point
+from flickr8k_plan import EQUAL, GRID, REGIMES, Point
 from flickr8k_runs import Experiment, best_point, list_cells
 from intervals import Cell
 from label_multiplier import equivalent
 from synth2_lightning.cli import main
 from tasks import run_tasks
 
-NUM_TRAIN, NUM_REAL = 520, 8
+NUM_TRAIN, NUM_HELD_BACK, NUM_REAL = 60, 12, 8
 BY_NAME = {regime.name: regime for regime in REGIMES}
 COLORS = ("red", "blue", "green", "black", "white")
 
@@ -38,20 +49,36 @@ class StandIn:
 
     def __call__(self, words: Sequence[str], log: Path, num_threads: int, folder: Path) -> None:
         self.commands.append((folder, list(words)))
+        if words[0] == "select":  # of few clusters, with a lower entropy
+            manifest = folder / words[3] / "manifest.json"
+            manifest.parent.mkdir()
+            manifest.write_text(json.dumps({"balance_after": {"entropy": float(words[-1])}}))
         if words[0] != "fit":
             return
         content = json.loads((folder / "data/flickr8k/captions_val.json").read_text())
         place = log.parent / "cider" / "val-step=800"
         place.mkdir(parents=True, exist_ok=True)
+        annotations = content["annotations"]
+        num_right = self.quality(log.parent) * len(annotations)
         rows = []
-        for annotation in content["annotations"]:
+        for number, annotation in enumerate(annotations):
             text = annotation["caption"]
-            row = {"key": str(annotation["image_id"]), "references": [text], "caption": text}
-            if "1600-0.2-0.05-4" not in str(place):  # all other points are worse
-                row["caption"] = "a dog"
+            caption = text if number < num_right else "a dog"
+            row = {"key": str(annotation["image_id"]), "references": [text], "caption": caption}
             rows.append(json.dumps(row) + "\n")
         (place / "predictions.jsonl").write_text("".join(rows))
         (log.parent / "metrics.csv").write_text("step,val/loss\n800,2.0\n")
+
+    @staticmethod
+    def quality(folder: Path) -> float:
+        """Return the fraction of right captions: more photos, more clusters and one point of the grid are better."""
+        regime, point = folder.parts[-3:-1]
+        (num_photos,) = (int(part.partition("-")[2]) for part in folder.parts if re.fullmatch(r"photos-\d+", part))
+        quality = {300: 0.2, 1000: 0.4, 3000: 0.6}.get(num_photos, 0.4)
+        if regime.startswith("selection-"):
+            quality = int(regime.partition("-")[2]) / 30
+        quality += {"mixed": 0.15, "photos": 0.4}.get(regime, 0.0)
+        return quality + 0.1 * point.startswith("1600-0.2-0.05-4")
 
 
 @pytest.fixture
@@ -59,6 +86,8 @@ def synth2(monkeypatch: pytest.MonkeyPatch) -> StandIn:
     stand_in = StandIn()
     monkeypatch.setattr(regimes, "run_command", stand_in)
     monkeypatch.setattr(flickr8k_chain, "run_command", stand_in)
+    monkeypatch.setattr(flickr8k_plan, "NUM_HELD_BACK", NUM_HELD_BACK)
+    monkeypatch.setattr(tasks, "commit", lambda: None)  # it starts Git
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     return stand_in
 
@@ -76,7 +105,7 @@ def photo_ids(path: Path) -> list[int]:
 
 
 def test_the_photos_of_a_draw_are_disjoint_and_the_held_back_ones_the_same() -> None:
-    first, held_back = split(range(6000), 0)
+    first, held_back = split(range(6000), 0)  # of the true plan
     assert (first, held_back) == (list(range(5500)), list(range(5500, 6000)))
     second, same = split(range(6000), 1)
     assert same == held_back
@@ -107,7 +136,7 @@ def test_a_choice_by_validation_photos_is_refused(experiment: Experiment) -> Non
     path = folder / "cider" / "val-step=800" / "predictions.jsonl"
     row = {"key": "900001", "caption": "a dog", "references": ["a dog"]}
     path.write_text(path.read_text() + json.dumps(row) + "\n")
-    with pytest.raises(ValueError, match=r"1 photos that are not held back, such as 900001; expected only the 500"):
+    with pytest.raises(ValueError, match=r"1 photos that are not held back, such as 900001; expected only the 12"):
         experiment.choose([BY_NAME["real"]], GRID)
 
 
@@ -143,6 +172,77 @@ def test_commands_of_the_chain_come_in_their_order_and_once(synth2: StandIn, exp
     ]
     assert starts.count("fit --config generator.yaml") == starts.count("predict --config synthesize.yaml") == 2
     assert starts.count("predict --config tokenize.yaml") == 1
+
+
+@pytest.fixture
+def run_benchmark(
+    synth2: StandIn, experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., dict[str, Any]]:
+    """Return a function that runs a benchmark with one job, and returns what it saved."""
+    assert not synth2.commands
+    write_captions(experiment.data / "captions_val.json", range(9000, 9040))
+    monkeypatch.setattr(report, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(flickr8k_chain.Chain, "_write_control", lambda *_: None)
+    monkeypatch.setattr(intervals.estimate, "__defaults__", (100,))
+
+    def run(benchmark: ModuleType, *words: str) -> dict[str, Any]:
+        places = ("--folder", str(experiment.root), "--data", str(experiment.data), "--jobs", "1")
+        monkeypatch.setattr(sys, "argv", [f"{benchmark.__name__}.py", *places, *words])
+        benchmark.main()
+        file = tmp_path / "results" / f"{benchmark.__name__}.json"
+        saved: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+        return saved
+
+    return run
+
+
+def test_the_gain_is_measured_at_equal_steps_and_best_against_best(
+    synth2: StandIn, run_benchmark: Callable[..., dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--only", "real", "mixed", "photos", "blank", "--seeds", "0", "1")
+    assert run_benchmark(flickr8k_gain, *words, "--list") == {}
+    assert "Left: " in capsys.readouterr().out
+    assert not synth2.commands
+
+    saved = run_benchmark(flickr8k_gain, *words)
+    assert saved["points"].keys() == {"real", "mixed", "photos", "blank"}
+    assert saved["points"]["real"] == {"steps": 1600, "dropout": 0.2, "weight_decay": 0.05, "levels": 4}
+    assert len(saved["choice"]["mixed"]) == len(GRID)
+    # 0.15 of 0.4 more captions are right; CIDEr is nearly proportional to their number.
+    assert 0.2 < saved["gap_closed_equal"] < 0.6
+    assert 0.2 < saved["gap_closed_best"] < 0.6
+    low, high = saved["gap_closed_best_interval"]
+    assert low <= saved["gap_closed_best"] <= high
+    best = saved["regimes"]["best"]
+    assert (best["real"]["num_runs"], best["mixed"]["num_runs"], best["blank"]["num_runs"]) == (4, 8, 4)
+    assert best["mixed"]["gain"][0] > 0
+    assert best["mixed"]["gain_over_control"][0] > 0
+    assert best["mixed"]["bleu_4_gain"] > 0
+    assert best["mixed"]["rouge_l_gain"][0] > 0
+    assert "genpair_gain" not in saved
+    assert {(row["draw"], row["generator"]) for row in saved["runs"]["best"]} == {(0, 0), (0, 1), (1, 0), (1, 1)}
+
+    num_commands = len(synth2.commands)
+    assert run_benchmark(flickr8k_gain, *words)["regimes"] == saved["regimes"]
+    assert len(synth2.commands) == num_commands  # all runs are finished
+
+
+def test_photos_that_equal_pairs_are_interpolated_for_each_number(run_benchmark: Callable[..., dict[str, Any]]) -> None:
+    words = ("--draws", "0", "--generators", "0", "--seeds", "0")
+    saved = run_benchmark(label_multiplier, *words)
+    assert [row["num_photos"] for row in saved["rows"]] == [300, 1000, 3000]
+    assert 300 < saved["rows"][0]["equals"] < 1000
+    assert 1000 < saved["rows"][1]["equals"] < 3000
+    assert saved["rows"][1]["gain"][0] > 0
+    assert saved["photos"]["num_photos"] == 5500
+
+
+def test_more_entropy_correlates_with_more_right_captions(run_benchmark: Callable[..., dict[str, Any]]) -> None:
+    words = ("--draws", "0", "--generators", "0", "--seeds", "0")
+    saved = run_benchmark(dose_response, *words)
+    assert saved["rank_correlation"] == 1.0
+    assert [row["entropy"] for row in saved["rows"]] == [1, 2, 5, 10, 20]
+    assert saved["point"]["steps"] == 800  # that of the equal point: no choice was made
 
 
 def test_seeds_of_regimes() -> None:
