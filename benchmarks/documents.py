@@ -11,7 +11,7 @@ from itertools import dropwhile
 from pathlib import Path
 from typing import Any
 
-from flickr8k_plan import REGIMES
+from flickr8k_plan import PROBES, REGIMES
 from plots import PLOTS, draw
 from report import RESULTS
 
@@ -122,6 +122,23 @@ def flickr8k(results: Results) -> str:
     return table([*headings, "over its captions without images", "BLEU-4", "ROUGE-L"], rows)
 
 
+def probes(results: Results) -> str:
+    """Return the table of ``flickr8k_probes.py``."""
+    labels = {one.name: one.label for one in (*REGIMES, *PROBES)}
+    rows = [
+        [
+            labels[name],
+            str(one["num_runs"]),
+            spread(one),
+            interval(one.get("gain")),
+            interval(one.get("gain_over_control")),
+        ]
+        for name, one in results["regimes"].items()
+    ]
+    headings = ["the captioner trains on", "runs", "CIDEr, held-back photos", "over 1,000 photos"]
+    return table([*headings, "over pairs without the change"], rows)
+
+
 def gap(results: Results) -> str:
     """Return the fractions of the gap that generated pairs close."""
     rows = []
@@ -190,6 +207,7 @@ _TABLES: dict[str, tuple[str, Callable[[Results], str]]] = {
     "gap": ("flickr8k_gain", gap),
     "flickr8k": ("flickr8k_gain", flickr8k),
     "points": ("flickr8k_gain", points),
+    "flickr8k_probes": ("flickr8k_probes", probes),
     "label_multiplier": ("label_multiplier", label_multiplier),
     "dose_response": ("dose_response", dose_response),
 }

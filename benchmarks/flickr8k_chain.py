@@ -14,6 +14,9 @@ Products (``pairs`` of a regime), each for a generator's seed and a number of le
 * ``written``, ``continued``: for captions of the adapted language model, and of the published one, which continues the
   first words of the real captions;
 * ``selection-K``: for captions of the K largest of 20 clusters of the withheld captions;
+* ``synthetic-own-draws``, ``synthetic-own-scenes``: several images per caption, and per photo with all its captions;
+* ``scored``, ``reassigned``: several images per caption with scores, and the image that suits each caption best, both
+  by a captioner of the real photos;
 * ``PAIRS/blank``, ``PAIRS/shuffled``, ``PAIRS/nearest``: controls.
 """
 
@@ -111,6 +114,7 @@ class Chain:
         words = [
             *("predict", "--config", f"{plan.EXPERIMENT}/synthesize.yaml"),
             *(("--config", f"{plan.EXPERIMENT}/synthesize_own.yaml") if own else ()),
+            *(("--config", f"{plan.EXPERIMENT}/overlays/{plan.VARIANTS[base]}") if base in plan.VARIANTS else ()),
             *caption_words,
             f"{_GENERATOR}.generator={trained}",
             f"{_GENERATOR}.tokenizer.init_args.num_levels={levels}",
@@ -122,13 +126,50 @@ class Chain:
         name = Path(self.pairs_folder(base, generator, levels)).name
         return [*tasks, *caption_tasks, self._command(name, words, minutes, *needs)]
 
+    def derived_tasks(self, pairs: str, generator: int, levels: int, captioner: Task) -> list[Task]:
+        """Return the tasks that make pairs by a captioner of the real photos: ``scored`` or ``reassigned``.
+
+        Args:
+            pairs: Name of the product.
+            generator: Seed of the generator.
+            levels: Number of levels.
+            captioner: Task that trains the captioner.
+        """
+        draws = self.pair_tasks("synthetic-own-draws", generator, levels)
+        single = self.pair_tasks("synthetic-own", generator, levels)
+        checkpoint = captioner.mark.parent / "checkpoints" / "last.ckpt"
+        scorer = "--model.init_args.scorer.init_args"
+        data = f"--data.init_args.shards=shards/{Path(draws[-1].mark).name}"
+        out = {name: self.pairs_folder(name, generator, levels) for name in ("scored", "pool", "reassigned")}
+        own: dict[str, list[str]] = {
+            "score": [
+                *(f"{scorer}.checkpoint={checkpoint}", f"{scorer}.references=shards/tokens-l{levels}", data),
+                *(f"{scorer}.limit={self.num_real}", f"--trainer.callbacks.folder={out['scored']}"),
+            ],
+            "recaption": [
+                *(f"--model.init_args.checkpoint={checkpoint}", data, f"--trainer.callbacks.folder={out['pool']}"),
+            ],
+            "reassign": [
+                f"--model.init_args.pool={out['pool']}",
+                f"--data.init_args.shards=shards/{Path(single[-1].mark).name}",
+                f"--trainer.callbacks.folder={out['reassigned']}",
+            ],
+        }
+        tasks = [*draws, *single]
+        needs = (draws[-1], single[-1], captioner)
+        for name in ("score",) if pairs == "scored" else ("recaption", "reassign"):
+            words = ["predict", "--config", f"{plan.EXPERIMENT}/{name}.yaml", *own[name]]
+            tasks.append(self._command(f"{name}-g{generator}-l{levels}", words, 20, *needs))
+            needs = (tasks[-1],)
+        return tasks
+
     def pairs_folder(self, pairs: str, generator: int, levels: int) -> str:
         """Return the folder of generated pairs, relative to the folders of the draw."""
         return f"shards/{pairs.replace('/', '-')}-g{generator}-l{levels}"
 
     def _captions(self, base: str, photos: Task) -> tuple[list[str], int, list[Task]]:
         """Return the arguments that select the captions, their number, and the tasks that make them."""
-        if base in ("synthetic", "synthetic-own"):
+        if base.startswith("synthetic"):
             num = (5500 - self.num_real) * plan.NUM_CAPTIONS
             return [f"{_CAPTIONS}.skip={self.num_real}"], num, []
         words = [

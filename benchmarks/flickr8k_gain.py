@@ -24,7 +24,7 @@ from statistics import mean
 from typing import Any
 
 from flickr8k_chain import VALIDATION
-from flickr8k_plan import EQUAL, GRID, REGIMES, Point, Regime
+from flickr8k_plan import EQUAL, GRID, PROBES, REGIMES, Point, Regime
 from flickr8k_runs import Choice, Experiment, best_point, list_cells
 from intervals import Cell, Floats, Means, estimate
 from regimes import Run, list_runs, scores_of, summarize
@@ -70,7 +70,7 @@ def drop_empty(runs: Runs) -> Runs:
     return {name: group for name, group in runs.items() if group}
 
 
-def compare(runs: Runs, regimes: Sequence[Regime] = REGIMES) -> dict[str, dict[str, Any]]:
+def compare(runs: Runs, regimes: Sequence[Regime] = (*REGIMES, *PROBES)) -> dict[str, dict[str, Any]]:
     """Return the figures of all regimes, with gains over ``real`` and over their own control, and 95 % intervals."""
     figures = {name: summarize(group) for name, group in runs.items()}
     for regime in regimes:

@@ -4,6 +4,7 @@ The photos of ``captions_train.json``, 6,000 in all, are divided in three:
 
 * *held back*: the last 500. Length and regularization of each regime are chosen by CIDEr on them, with one captioner
   per point (draw 0, generator 0, seed 0). No run is trained on them.
+  Changes to the recipe (:mod:`flickr8k_probes`) are compared on them, too.
 * *real*: the first 1,000 of a draw. Draw 0 keeps the order of the file, draw d is a permutation of the other 5,500
   photos with seed d. Codebook, generator and captioner are trained on these photos.
 * *withheld*: the others of the draw, 4,500. Only their captions are used, except by ``photos``.
@@ -200,6 +201,51 @@ REGIMES = (
     ),
 )
 """Regimes of ``flickr8k_gain.py``; the baseline of all gains is the first."""
+
+VARIANTS = {"synthetic-own-draws": "draws.yaml", "synthetic-own-scenes": "scenes.yaml"}
+"""Overlays of pairs with several images or captions."""
+DERIVED = ("scored", "reassigned")
+"""Pairs that a captioner of the real photos has scored or reassigned."""
+_PAIRS = "--data.init_args.synthetic.init_args"
+PROBES = (
+    Regime(
+        "mirrored",
+        "generated pairs, mirrored",
+        "synthetic-own",
+        words=("--config", "overlays/data/mirroring.yaml"),
+        like="mixed",
+        control="blank",
+    ),
+    Regime("draws", "three images per caption", "synthetic-own-draws", like="mixed", control="blank"),
+    Regime(
+        "scenes", "five images per photo, each with all captions", "synthetic-own-scenes", like="mixed", control="blank"
+    ),
+    Regime(
+        "best-draw",
+        "the best of three images per caption",
+        "scored",
+        words=(f"{_PAIRS}.best_draws=1",),
+        like="mixed",
+        control="blank",
+    ),
+    Regime(
+        "weighted",
+        "three images per caption, weighted",
+        "scored",
+        words=("--config", f"{EXPERIMENT}/overlays/weights.yaml"),
+        like="mixed",
+        control="blank",
+    ),
+    Regime(
+        "reassigned",
+        "the image that suits each caption best",
+        "reassigned",
+        words=(f"{_PAIRS}.keep_fraction=0.9",),
+        like="mixed",
+        control="blank",
+    ),
+)
+"""Single changes to ``mixed``, compared by ``flickr8k_probes.py``."""
 
 SELECTIONS = (1, 2, 5, 10, 20)
 """Numbers of largest clusters, of 20, that the selections of ``dose_response.py`` are taken from."""

@@ -2,14 +2,14 @@
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from flickr8k_chain import CHOICE, SAVE, VALIDATION, Chain
-from flickr8k_plan import EXPERIMENT, NUM_REAL, REGIMES, Point, Regime
+from flickr8k_plan import DERIVED, EQUAL, EXPERIMENT, NUM_REAL, REGIMES, Point, Regime
 from intervals import Cell
 from regimes import END, Fit, Run, read
 from synth2_lightning.cli.run_files import run_file_folder
@@ -51,7 +51,11 @@ class Experiment:
         """
         chain = self.chain(cell.draw)
         tasks = chain.token_tasks(point.levels)
-        if regime.pairs:
+        if regime.pairs in DERIVED:
+            real = next(other for other in REGIMES if other.name == "real")
+            tasks += self.tasks(real, replace(EQUAL, levels=point.levels), Cell(cell.draw, 0, 0), CHOICE)
+            tasks += chain.derived_tasks(regime.pairs, cell.generator, point.levels, tasks[-1])
+        elif regime.pairs:
             tasks += chain.pair_tasks(regime.pairs, cell.generator, point.levels)
         if view == VALIDATION:
             tasks += chain.validation_tasks()
@@ -106,9 +110,9 @@ class Experiment:
                 choice[regime.name] = {point: run.cider for point, run in runs.items()}
         return choice
 
-    def read(self, regime: Regime, point: Point, cells: Iterable[Cell]) -> dict[Cell, Run]:
-        """Return the scores of the finished captioners on the validation photos."""
-        folders = {cell: self.run_folder(regime, point, cell, VALIDATION) for cell in cells}
+    def read(self, regime: Regime, point: Point, cells: Iterable[Cell], view: str = VALIDATION) -> dict[Cell, Run]:
+        """Return the scores of the finished captioners on the validation photos, or on the held-back ones."""
+        folders = {cell: self.run_folder(regime, point, cell, view) for cell in cells}
         return {cell: read(folder) for cell, folder in folders.items() if (folder / END).exists()}
 
     def _held_back(self) -> set[str]:
@@ -116,7 +120,8 @@ class Experiment:
         return {str(image["id"]) for image in json.loads(path.read_text("utf-8"))["images"]} if path.exists() else set()
 
     def _words(self, regime: Regime, point: Point, cell: Cell) -> list[str]:
-        words = []
+        words: list[str] = []
+        pairs: list[str] = []
         if regime.file == "continuous.yaml":
             words.append(f"--data.init_args.train.init_args.limit={self.num_real}")
         else:
@@ -125,8 +130,8 @@ class Experiment:
             words.append(f"{regime.real_data}.photos{photos}")
         if regime.pairs:
             folder = self.chain(cell.draw).pairs_folder(regime.pairs, cell.generator, point.levels)
-            words.append(f"--data.init_args.synthetic.init_args.shards={folder}")
-        return [*words, SAVE, *(word.format(steps=point.steps) for word in regime.words)]
+            pairs = [f"--data.init_args.synthetic.init_args.shards={folder}"]  # after the overlays, which name others
+        return [*words, SAVE, *(word.format(steps=point.steps) for word in regime.words), *pairs]
 
 
 def best_point(scores: Mapping[Point, float]) -> Point:
