@@ -131,7 +131,7 @@ def probes(results: Results) -> str:
             str(one["num_runs"]),
             spread(one),
             interval(one.get("gain")),
-            interval(one.get("gain_over_control")),
+            interval(one.get("gain_over_mixed")),
         ]
         for name, one in results["regimes"].items()
     ]

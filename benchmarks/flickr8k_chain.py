@@ -156,7 +156,7 @@ class Chain:
             ],
         }
         tasks = [*draws, *single]
-        needs = (draws[-1], single[-1], captioner)
+        needs: tuple[Task, ...] = (draws[-1], single[-1], captioner)
         for name in ("score",) if pairs == "scored" else ("recaption", "reassign"):
             words = ["predict", "--config", f"{plan.EXPERIMENT}/{name}.yaml", *own[name]]
             tasks.append(self._command(f"{name}-g{generator}-l{levels}", words, 20, *needs))

@@ -15,6 +15,9 @@ LABEL: dict[str, Any] = {
               "equals": 2100}],
     "photos": {"num_photos": 5500, **RUN, "cider": 0.5},
 }  # fmt: skip
+PROBES: dict[str, Any] = {
+    "regimes": {"real": RUN, "mirrored": RUN | {"gain": [0.03, 0.01, 0.05], "gain_over_mixed": [0.01, 0.0, 0.02]}},
+}
 DOSE: dict[str, Any] = {
     "rows": [{"num_clusters": 1, "entropy": 0.0, **RUN}, {"num_clusters": 20, "entropy": 4.3, **RUN}],
     "rank_correlation": 0.9,
@@ -54,13 +57,19 @@ def test_results_have_their_origin() -> None:
 
 
 def test_tables_show_the_figures_of_the_files(tmp_path: Path) -> None:
-    for name, content in {"label_multiplier": LABEL, "dose_response": DOSE, "flickr8k_gain": GAIN}.items():
+    for name, content in {
+        "label_multiplier": LABEL,
+        "dose_response": DOSE,
+        "flickr8k_gain": GAIN,
+        "flickr8k_probes": PROBES,
+    }.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(content))
     tables = make_tables(tmp_path)
     assert "| 1,000 | 0.400 ± 0.010 | 0.450 ± 0.010 | +0.050 (0.030 … 0.070) | 2,100 |" in tables["label_multiplier"]
     assert "+0.90 (\N{MINUS SIGN}0.10 … 1.00)" in tables["dose_response"]
     assert "| best against best | 71% | \N{MINUS SIGN}10% … 90% |" in tables["gap"]
     assert "+0.020 (\N{MINUS SIGN}0.010 … 0.050)" in tables["flickr8k"]
+    assert "+0.030 (0.010 … 0.050) | +0.010 (0.000 … 0.020) |" in tables["flickr8k_probes"]
     assert tables["flickr8k"].count("\n") == 3  # two headings, real, mixed
     assert "`python benchmarks/scenes_gain.py`" in tables["scenes"]
     assert tables["label_multiplier_plot"].startswith("![")
