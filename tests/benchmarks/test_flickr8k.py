@@ -27,7 +27,6 @@ from flickr8k_chain import CHOICE, VALIDATION, split
 from flickr8k_plan import EQUAL, GRID, REGIMES, Point
 from flickr8k_runs import Experiment, best_point, list_cells
 from intervals import Cell
-from label_multiplier import equivalent
 from synth2_lightning.cli import main
 from tasks import run_tasks
 
@@ -104,16 +103,6 @@ def experiment(tmp_path: Path) -> Experiment:
 
 def photo_ids(path: Path) -> list[int]:
     return [image["id"] for image in json.loads(path.read_text())["images"]]
-
-
-def test_the_photos_of_a_draw_are_disjoint_and_the_held_back_ones_the_same() -> None:
-    first, held_back = split(range(6000), 0)  # of the true plan
-    assert (first, held_back) == (list(range(5500)), list(range(5500, 6000)))
-    second, same = split(range(6000), 1)
-    assert same == held_back
-    assert sorted(second) == first
-    assert second != first
-    assert second == split(range(6000), 1)[0]
 
 
 def test_the_choice_reads_held_back_photos_only(synth2: StandIn, experiment: Experiment) -> None:
@@ -251,23 +240,6 @@ def test_seeds_of_regimes() -> None:
     draws, generators, seeds = [0, 1], [0, 1], [0, 1, 2]
     counts = {name: len(list_cells(BY_NAME[name], draws, generators, seeds)) for name in ("real", "mixed", "blank")}
     assert counts == {"real": 6, "mixed": 12, "blank": 6}
-
-
-def test_every_point_and_regime_refers_to_others_that_exist() -> None:
-    assert EQUAL in GRID
-    assert len({point.name for point in GRID}) == len(GRID)
-    for regime in REGIMES:
-        named = {name for name in (regime.like, regime.start, regime.control) if name}
-        assert named <= BY_NAME.keys()
-        assert not (regime.like and BY_NAME[regime.like].like), regime.name
-
-
-def test_the_equivalent_number_of_photos_is_interpolated() -> None:
-    curve: dict[int, float] = {100: 0.2, 1000: 0.4, 10000: 0.5}
-    assert equivalent(curve, 0.3) == 316
-    assert equivalent(curve, 0.5) == 10000
-    assert equivalent(curve, 0.51) is None
-    assert equivalent({100: 0.2, 1000: 0.1, 10000: 0.5}, 0.3) == pytest.approx(3162, abs=1)
 
 
 @pytest.mark.slow
