@@ -1,153 +1,162 @@
-"""Gain in CIDEr from generated pairs with few photos (Flickr8k), with controls.
+"""Gain in CIDEr from generated pairs with few photos (Flickr8k), against rivals at their best, with controls.
 
-A captioner is trained on 1,000 photos; of 5,000 other photos only the captions are used. A generator that was trained
-on the same 1,000 photos generates tokens for these captions (SynthPair of Synth², arXiv 2403.07750). The codebook of
-captioner and generator was trained on the 1,000 photos, too. CIDEr is measured on the 1,000 photos of the validation
-split, at the last step, without checkpoint selection.
+A captioner is trained on 1,000 photos; of 4,500 other photos only the captions are used. A generator that was trained
+on the same 1,000 photos generates tokens for these captions (SynthPair of Synth², arXiv 2403.07750), or for captions by
+a language model (GenPair). :mod:`flickr8k_plan` describes the photos, the grid and the regimes, and was written before
+the runs.
 
-Regimes besides ``real`` (1,000 photos only) and ``mixed`` (half of every batch is generated):
+Length and regularization of a regime are chosen on held-back training photos; controls have those of the regime that
+they control. Scores are CIDEr on the photos of the validation split, at the last step, at two points of the grid: the
+*equal* one, the same for all regimes, and the *best* one, that was chosen for the regime. Draws of the photos,
+generators and captioners have seeds; intervals include all of them and the photos (:mod:`intervals`).
 
-* ``blank``: the same captions, all with the same tokens: the gain from text alone;
-* ``shuffled``: the generated tokens, paired with captions of other images;
-* ``nearest``: the tokens of the photo among the 1,000 with the most similar caption (by MiniLM);
-* ``photos``: all 6,000 photos, the upper bound;
-* ``continuous``: 1,000 photos with unquantized features;
-* ``mixed-2``: a generator of another seed; ``mixed-own``: a generator whose text encoder was trained on the captions of
-  the 1,000 photos only;
-* ``captions``: captions by a language model, of words in the captions of the 1,000 (GenPair of Synth²); ``beginnings``:
-  continuations of the first four words of these captions; ``captions-blank`` and ``beginnings-blank``: the same
-  captions, all with the same tokens; ``beginnings-first``: a synthetic fraction that falls from three quarters to zero,
-  so that training ends on human captions;
-* ``mixed-equal``: as many human captions as ``beginnings`` has captions;
-* ``balanced`` and ``narrow``: selections of ``beginnings`` of equal size, balanced over all clusters of sentence
-  embeddings, and from the largest clusters only.
-
-Run it in the folder of ``data/flickr8k``, after the commands of ``configs/experiments/flickr8k/README.md``.
+The whole chain is made for each draw: vocabulary, codebook, tokens, generators, generated pairs, controls. An
+interrupted benchmark resumes: run the same command again, or with more seeds. Run it in the folder of
+``data/flickr8k``, after ``synth2 weights efficientnet-lite0 all-minilm-l6-v2 smollm2-135m-instruct``.
 """
 
 import argparse
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from statistics import mean
+from typing import Any
 
-import torch
-from torch import Tensor
-from torch.nn.functional import normalize
+from flickr8k_chain import VALIDATION
+from flickr8k_plan import EQUAL, GRID, PROBES, REGIMES, Point, Regime
+from flickr8k_runs import Choice, Experiment, best_point, list_cells
+from intervals import Cell, Floats, Means, estimate
+from regimes import Run, list_runs, scores_of, summarize
+from report import save
+from tasks import Task, print_tasks, run_tasks
 
-from regimes import ROWS, Regime, ended, read, show, train, write_control, write_text_controls
-from report import report
-from synth2_lightning.encoders.text import PretrainedTextEncoder
-from synth2_lightning.shards.manifest import Manifest
-from synth2_lightning.shards.reader import ShardReader
-
-REAL, SYNTHETIC = Path("shards/flickr8k-tokens"), Path("shards/flickr8k-synthetic")
-WRITTEN, CONTINUED = Path("shards/flickr8k-captions"), Path("shards/flickr8k-beginnings")
-NUM_REAL = 1000
-_LAST = "--trainer.val_check_interval=800"  # all steps of experiments/flickr8k/trainer.yaml
-_BASELINES = ("real", "blank", "beginnings-blank", "narrow")
-_FRACTION = "--data.init_args.synthetic_fraction"
-_FALLING = (
-    f"{_FRACTION}=LinearFraction",
-    *(f"{_FRACTION}.init_args.{it}" for it in ("start=0.75", "end=0.0", "num_steps=800")),
-)
-_CONTINUOUS = "--model.init_args.image_encoder.init_args.quantize_pixels=false"
+Runs = Mapping[str, Mapping[Cell, Run]]
 
 
-def make_regimes(folder: Path) -> list[Regime]:
-    """Return all regimes whose shards exist; report the others."""
-    shards = {
-        "mixed": SYNTHETIC,
-        "blank": folder / "shards" / "blank",
-        "shuffled": folder / "shards" / "shuffled",
-        "nearest": folder / "shards" / "nearest",
-        "mixed-2": Path(f"{SYNTHETIC}-2"),
-        "mixed-own": Path(f"{SYNTHETIC}-own"),
-        "captions": WRITTEN,
-        "captions-blank": folder / "shards" / "written" / "blank",
-        "beginnings": CONTINUED,
-        "beginnings-blank": folder / "shards" / "continued" / "blank",
-        "balanced": Path("shards/flickr8k-balanced"),
-        "narrow": Path("shards/flickr8k-narrow"),
-    }
-    real = ("--config", "experiments/flickr8k/real.yaml", _LAST)
-    regimes = [Regime("real", real), Regime("photos", (*real, "--data.init_args.photos=null"))]
-    for name, path in shards.items():
-        if (path / "manifest.json").exists():
-            option = f"--data.init_args.synthetic.init_args.shards={path}"
-            regimes.append(Regime(name, ("--config", "experiments/flickr8k/mixed.yaml", _LAST, option)))
-        else:
-            print(f"{name} is skipped: {path} has no finished shards", flush=True)
-    if (CONTINUED / "manifest.json").exists() and (SYNTHETIC / "manifest.json").exists():
-        option = f"--data.init_args.synthetic.init_args.shards={CONTINUED}"
-        regimes.append(
-            Regime("beginnings-first", ("--config", "experiments/flickr8k/mixed.yaml", _LAST, option, *_FALLING))
-        )
-        option = f"--data.init_args.synthetic.init_args.limit={Manifest.read(CONTINUED).num_records}"
-        regimes.append(Regime("mixed-equal", ("--config", "experiments/flickr8k/mixed.yaml", _LAST, option)))
-    return [*regimes, Regime("continuous", ("--config", "experiments/flickr8k/continuous.yaml", _LAST, _CONTINUOUS))]
+def make_parser(description: str | None, folder: str) -> argparse.ArgumentParser:
+    """Return the parser of the benchmarks on Flickr8k.
+
+    Args:
+        description: Description of the benchmark.
+        folder: Default of the folder of all runs.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=Path(folder), help="all runs; finished ones are kept")
+    parser.add_argument("--data", type=Path, default=Path("data/flickr8k"))
+    parser.add_argument("--draws", type=int, nargs="+", default=[0, 1], help="draws of the photos")
+    parser.add_argument("--generators", type=int, nargs="+", default=[0, 1], help="seeds of the generators")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds of the captioners")
+    parser.add_argument("--jobs", type=int, default=2, help="number of commands at a time")
+    parser.add_argument("--list", action="store_true", help="print the plan with minutes, and what is finished")
+    return parser
 
 
-def make_controls(folder: Path) -> None:
-    """Write the shards of the controls: the captions of the generated pairs with other tokens."""
-    synthetic, real = ShardReader(SYNTHETIC), ShardReader(REAL, NUM_REAL)
-    synthetic.load()
-    real.load()
-    write_text_controls(folder, synthetic)
-    for name, path in (("written", WRITTEN), ("continued", CONTINUED)):
-        if (path / "manifest.json").exists():
-            reader = ShardReader(path)
-            reader.load()
-            write_text_controls(folder / name, reader)
-    if not (folder / "nearest" / "manifest.json").exists():
-        nearest = _find_nearest(synthetic, real)
-        write_control(folder / "nearest", synthetic, lambda rows: real.read([nearest[row] for row in rows]).tokens.ids)
+def list_tasks(
+    experiment: Experiment, regimes: Sequence[Regime], points: Mapping[str, Point], cells: Mapping[str, list[Cell]]
+) -> list[Task]:
+    """Return the tasks of the validated runs at the equal point and at the given points of the regimes."""
+    return [
+        task
+        for regime in regimes
+        for point in dict.fromkeys((EQUAL, points[regime.point_of]))
+        for cell in cells[regime.name]
+        for task in experiment.tasks(regime, point, cell, VALIDATION)
+    ]
 
 
-def _find_nearest(synthetic: ShardReader, real: ShardReader) -> list[int]:
-    """Return the row of the most similar real caption for every synthetic row."""
-    encoder = PretrainedTextEncoder("weights://all-minilm-l6-v2", max_length=32, dtype="auto")
-    encoder.load()
-    owners = [row for row in range(len(real)) for _ in real.read([row]).captions[0]]
-    keys = _embed(encoder, [caption for row in range(len(real)) for caption in real.read([row]).captions[0]])
-    queries = _embed(encoder, [synthetic.read([row]).captions[0][0] for row in range(len(synthetic))])
-    nearest = [(queries[first : first + ROWS] @ keys.T).argmax(1) for first in range(0, len(queries), ROWS)]
-    return [owners[row] for row in torch.cat(nearest).tolist()]
+def drop_empty(runs: Runs) -> Runs:
+    """Return the regimes that have finished runs."""
+    return {name: group for name, group in runs.items() if group}
 
 
-def _embed(encoder: PretrainedTextEncoder, captions: list[str]) -> Tensor:
-    parts = []
-    for first in range(0, len(captions), ROWS):
-        embeddings, mask = encoder.encode(captions[first : first + ROWS])
-        weights = mask[..., None].float()
-        parts.append(normalize((embeddings * weights).sum(1) / weights.sum(1), dim=-1))
-    return torch.cat(parts)
+def compare(runs: Runs, regimes: Sequence[Regime] = (*REGIMES, *PROBES)) -> dict[str, dict[str, Any]]:
+    """Return the figures of all regimes, with gains over ``real`` and over their own control, and 95 % intervals."""
+    figures = {name: summarize(group) for name, group in runs.items()}
+    for regime in regimes:
+        if regime.name not in runs:
+            continue
+        group = runs[regime.name]
+        pairs = {"gain": ("real", "scores"), "rouge_l_gain": ("real", "rouge_scores")}
+        pairs["gain_over_control"] = (regime.control, "scores")
+        for title, (baseline, metric) in pairs.items():
+            if baseline != regime.name and (gain := measure_gain(group, runs.get(baseline, {}), metric)):
+                figures[regime.name][title] = gain
+        if "real" in runs:
+            bleu, baseline_bleu = ([run.bleu_4 for run in one.values()] for one in (group, runs["real"]))
+            figures[regime.name]["bleu_4_gain"] = round(mean(bleu) - mean(baseline_bleu), 4)
+    return figures
+
+
+def measure_gain(group: Mapping[Cell, Run], other: Mapping[Cell, Run], metric: str = "scores") -> list[float]:
+    """Return a mean difference of scores and its interval; empty if the two have no draw in common."""
+    if not {cell.draw for cell in group} & {cell.draw for cell in other}:
+        return []
+    scores = {"ours": scores_of(group, metric), "theirs": scores_of(other, metric)}
+    return [round(value, 4) for value in estimate(scores, lambda means: means["ours"] - means["theirs"])]
+
+
+def closed_gap(runs: Runs) -> list[float]:
+    """Return the fraction of the gap from ``real`` to ``photos`` that ``mixed`` closes, and its interval; if known."""
+    if not {"real", "mixed", "photos"} <= runs.keys():
+        return []
+    scores = {name: scores_of(runs[name]) for name in ("real", "mixed", "photos")}
+
+    def fraction(means: Means) -> Floats:
+        return (means["mixed"] - means["real"]) / (means["photos"] - means["real"])
+
+    return [round(value, 4) for value in estimate(scores, fraction)]
+
+
+def summarize_choice(choice: Choice) -> dict[str, dict[str, float]]:
+    """Return CIDEr on the held-back photos by regime and name of the point, for a JSON file."""
+    return {name: {point.name: round(score, 4) for point, score in scores.items()} for name, scores in choice.items()}
 
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--folder", type=Path, default=Path("runs/flickr8k-gain"), help="folder of the runs; finished ones are kept"
-    )
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--only", nargs="+", help="train only these regimes")
-    parser.add_argument("--jobs", type=int, default=2, help="number of parallel runs")
+    parser = make_parser(__doc__, "runs/flickr8k-gain")
+    parser.add_argument("--only", nargs="+", choices=[one.name for one in REGIMES], help="train only these regimes")
     args = parser.parse_args()
-    make_controls(args.folder / "shards")
-    regimes = [one for one in make_regimes(args.folder) if not args.only or one.name in args.only]
-    train(regimes, args.seeds, args.folder, args.jobs)
-    runs = {
-        one.name: [read(one.name, seed, args.folder) for seed in args.seeds if ended(args.folder, one.name, seed)]
-        for one in make_regimes(args.folder)
-    }
-    runs = {name: group for name, group in runs.items() if group}
-    figures = {
-        baseline: show(f"Flickr8k, against {baseline}", runs, baseline) for baseline in _BASELINES if baseline in runs
-    }
-    means = {name: sum(run.cider for run in group) / len(group) for name, group in runs.items()}
-    if {"real", "mixed", "photos"} - means.keys():
-        raise SystemExit("Finished runs of real, mixed or photos are missing; expected all three. Nothing is reported.")
-    closed = (means["mixed"] - means["real"]) / (means["photos"] - means["real"])
-    ratio = means["mixed"] / means["real"]
-    report("flickr8k_gain", round(ratio, 4), seeds=args.seeds, gap_closed=round(closed, 4), against=figures)
+    experiment = Experiment(args.folder, args.data, max(1, (os.cpu_count() or 1) // args.jobs))
+    named = [one for one in REGIMES if not args.only or one.name in args.only]
+    choosers = [one for one in REGIMES if one.name in {other.point_of for other in named}]
+    cells = {one.name: list_cells(one, args.draws, args.generators, args.seeds) for one in REGIMES}
+    choice_tasks = experiment.choice_tasks(choosers, GRID)
+    if not args.list:
+        run_tasks(choice_tasks, args.jobs)
+    choice = experiment.choose(REGIMES, GRID)
+    points = {name: best_point(scores) for name, scores in choice.items()}
+    longest = {one.name: GRID[-1] for one in REGIMES} | points
+    tasks = list_tasks(experiment, named, longest if args.list else points, cells)
+    if args.list:
+        print_tasks([*choice_tasks, *tasks], args.jobs)
+        return
+    run_tasks(tasks, args.jobs)
+    chosen = [one for one in REGIMES if one.point_of in points]
+    best = {one.name: experiment.read(one, points[one.point_of], cells[one.name]) for one in chosen}
+    equal = {one.name: experiment.read(one, EQUAL, cells[one.name]) for one in chosen}
+    write(choice, points, drop_empty(best), drop_empty(equal))
+
+
+def write(choice: Choice, points: Mapping[str, Point], best: Runs, equal: Runs) -> None:
+    """Write the results."""
+    figures = {"best": compare(best), "equal": compare(equal)}
+    gaps = {"best": closed_gap(best), "equal": closed_gap(equal)}
+    genpair = measure_gain(best.get("written", {}), best.get("real", {}))
+    means = {name: mean(run.cider for run in group.values()) for name, group in best.items()}
+    save(
+        "flickr8k_gain",
+        round(means["mixed"] / means["real"], 4) if {"mixed", "real"} <= means.keys() else None,
+        **{f"gap_closed_{name}": gap[0] for name, gap in gaps.items() if gap},
+        **{f"gap_closed_{name}_interval": gap[1:] for name, gap in gaps.items() if gap},
+        **dict(zip(("genpair_gain", "genpair_gain_low", "genpair_gain_high"), genpair, strict=False)),
+        points={name: asdict(point) for name, point in points.items()},
+        equal_point=asdict(EQUAL),
+        choice=summarize_choice(choice),
+        regimes=figures,
+        runs={"best": list_runs(best), "equal": list_runs(equal)},
+    )
 
 
 if __name__ == "__main__":

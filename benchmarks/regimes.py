@@ -1,181 +1,161 @@
-"""Training of captioners under several regimes and seeds, with confidence intervals of their differences.
+"""Runs of captioners: training that resumes, and scores of the last step.
 
-Used by ``scenes_gain.py`` and ``flickr8k_gain.py``. Interrupted runs start again; finished runs are kept. Controls have
-the captions of generated pairs with other tokens.
+Used by ``scenes_gain.py`` and by the benchmarks on Flickr8k. A run is a folder. It is finished if it has an end mark;
+before that, the same command resumes it from its last checkpoint.
 """
 
 import csv
 import json
-import math
-import os
 import statistics
-import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
-from rich.console import Console
-from rich.table import Table
-from torch import Tensor
 
+from intervals import Cell, Floats
+from synth2_lightning.metrics.bleu import bleu
 from synth2_lightning.metrics.cider import cider
-from synth2_lightning.shards.reader import ShardReader
-from synth2_lightning.shards.writer import ShardWriter, finish
-from synth2_lightning.types import VQTokens
+from synth2_lightning.metrics.rouge import rouge
+from tasks import Task, run_command
 
-NUM_RESAMPLES = 10_000
-ROWS = 500
-
-
-@dataclass(frozen=True)
-class Regime:
-    """A name and the arguments of ``synth2 fit``."""
-
-    name: str
-    arguments: tuple[str, ...]
+END = "ended"
+"""Name of the end mark in the folder of a run."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """Validation results of one captioner at its last step."""
+    """Scores of one captioner on the images of its last validation.
+
+    Attributes:
+        cider: CIDEr-D of the corpus.
+        bleu_4: BLEU-4 of the corpus.
+        rouge_l: ROUGE-L, a mean over images.
+        loss: Negative log-likelihood of the references in nats per token.
+        scores: CIDEr-D of each image.
+        rouge_scores: ROUGE-L of each image.
+        num_steps: Step of the validation.
+        commit: Commit of the repository when the run ended.
+    """
 
     cider: float
+    bleu_4: float
+    rouge_l: float
     loss: float
     scores: Mapping[str, float]
-    curve: Mapping[int, float]
+    rouge_scores: Mapping[str, float]
+    num_steps: int
+    commit: str | None
 
 
-def train(regimes: Sequence[Regime], seeds: Sequence[int], folder: Path, num_jobs: int) -> None:
-    """Train all runs that are not finished, several in parallel."""
-    pending = [(regime, seed) for seed in seeds for regime in regimes if not ended(folder, regime.name, seed)]
-    threads = max(1, (os.cpu_count() or 1) // num_jobs)
-    print(f"{len(pending)} of {len(regimes) * len(seeds)} runs to train, {num_jobs} at a time, in {folder}", flush=True)
-    with ThreadPoolExecutor(num_jobs) as pool:
-        for line in pool.map(lambda one: _train_one(one[0], one[1], folder, threads), pending):
-            print(line, flush=True)
+@dataclass(frozen=True)
+class Fit:
+    """Arguments of one ``synth2 fit``.
 
-
-def read(regime: str, seed: int, folder: Path, keep: Callable[[str], bool] = lambda _: True) -> Run:
-    """Return the results of a run; with ``keep``, CIDEr on those images only, with their own document frequencies."""
-    run_folder = _run_folder(folder, regime, seed)
-    passes = {int(path.name.partition("=")[2]): path for path in (run_folder / "cider").glob("val-step=*")}
-    results = {}
-    for step, path in sorted(passes.items()):
-        rows = [json.loads(line) for line in (path / "predictions.jsonl").read_text("utf-8").splitlines()]
-        kept = [row for row in rows if keep(row["key"])]
-        results[step] = cider(
-            {row["key"]: row["caption"] for row in kept}, {row["key"]: row["references"] for row in kept}
-        )
-    last = results[max(results)]
-    with (run_folder / "metrics.csv").open() as file:
-        losses = [float(row["val/loss"]) for row in csv.DictReader(file) if row.get("val/loss")]
-    return Run(last.score, losses[-1], last.scores, {step: result.score for step, result in results.items()})
-
-
-def paired_interval(runs: Sequence[Run], others: Sequence[Run]) -> tuple[float, float, float]:
-    """Return the mean difference of CIDEr and its 95 % interval, by a paired bootstrap over images (Efron).
-
-    An image's score is its mean over seeds; the interval does not include the variance over seeds.
+    Args:
+        folder: Folder of the run: logs, captions, checkpoints and the end mark.
+        config: Run file.
+        words: Further arguments, which override the settings.
+        seed: Seed of weights and data.
+        num_threads: Number of threads.
+        settings: Settings that override those of the run file.
+        working_folder: Folder that the paths in run files are relative to.
     """
-    keys = sorted(runs[0].scores)
-    means = [np.array([statistics.mean(run.scores[key] for run in side) for key in keys]) for side in (runs, others)]
-    differences = means[0] - means[1]
-    resamples = np.random.default_rng(0).integers(len(keys), size=(NUM_RESAMPLES, len(keys)))
-    low, high = np.quantile(differences[resamples].mean(axis=1), [0.025, 0.975])
-    return float(differences.mean()), float(low), float(high)
+
+    folder: Path
+    config: str
+    words: Sequence[str]
+    seed: int
+    num_threads: int
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    working_folder: Path = Path()
+
+    def task(self, name: str, minutes: float, needs: tuple[str, ...] = ()) -> Task:
+        """Return the task that runs it; the arguments are those of :class:`Task`."""
+        return Task(name, self.folder / END, minutes, self.run, needs)
+
+    def run(self) -> None:
+        """Run the command, or resume it from the last checkpoint in its folder; keep only the last checkpoint."""
+        folder = self.folder.absolute()
+        folder.mkdir(parents=True, exist_ok=True)
+        metrics = folder / "metrics.csv"
+        if metrics.exists():  # the logger of a resumed run would delete it
+            metrics.rename(folder / f"metrics-{len(list(folder.glob('metrics-*.csv')))}.csv")
+        logger = {"save_dir": str(folder.parents[1]), "name": folder.parent.name, "version": folder.name}
+        trainer = {"logger": {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": logger}}
+        settings = {**self.settings, "trainer": {**self.settings.get("trainer", {}), **trainer}}
+        (folder / "settings.yaml").write_text(json.dumps(settings))  # JSON is YAML
+        words = ["fit", "--config", self.config, "--config", str(folder / "settings.yaml"), *self.words]
+        words += ["--ckpt_path", "last", "--seed_everything", str(self.seed), f"--data.init_args.seed={self.seed}"]
+        run_command(words, folder / "log.txt", self.num_threads, self.working_folder)
+        last = (folder / "checkpoints" / "last.ckpt").resolve()
+        for path in (folder / "checkpoints").glob("*.ckpt"):
+            if last.exists() and path.resolve() != last:
+                path.unlink()
 
 
-def spread(values: Sequence[float]) -> tuple[float, float]:
-    """Return mean and standard deviation over seeds."""
-    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else math.nan
+def read(folder: Path, keep: Callable[[str], bool] = lambda _: True) -> Run:
+    """Return the scores of a run at its last step; with ``keep``, of those images only, as their own corpus."""
+    passes = {int(path.name.partition("=")[2]): path for path in (folder / "cider").glob("val-step=*")}
+    num_steps = max(passes)
+    lines = (passes[num_steps] / "predictions.jsonl").read_text("utf-8").splitlines()
+    rows = sorted((row for row in map(json.loads, lines) if keep(row["key"])), key=lambda row: str(row["key"]))
+    captions = {row["key"]: row["caption"] for row in rows}
+    references = {row["key"]: row["references"] for row in rows}
+    scored, overlap = cider(captions, references), rouge(captions, references)
+    return Run(
+        scored.score,
+        bleu(captions, references).corpus[3],
+        overlap.score,
+        _read_loss(folder),
+        scored.scores,
+        overlap.scores,
+        num_steps,
+        json.loads((folder / END).read_text("utf-8"))["commit"] if (folder / END).exists() else None,
+    )
 
 
-def show(title: str, runs: Mapping[str, Sequence[Run]], baseline: str) -> dict[str, object]:
-    """Print a table, and return its figures for the JSON line."""
-    table = Table(title=title)
-    for heading in ("regime", "runs", "CIDEr", "sd", "NLL", "sd ", f"CIDEr over {baseline}", "95 % interval"):
-        table.add_column(heading, justify="left" if heading == "regime" else "right")
-    figures: dict[str, object] = {}
-    for name, group in runs.items():
-        score, deviation = spread([run.cider for run in group])
-        loss, loss_deviation = spread([run.loss for run in group])
-        gain, low, high = paired_interval(group, runs[baseline])
-        interval = "" if name == baseline else f"{low:+.3f} … {high:+.3f}"
-        row = (f"{score:.3f}", f"{deviation:.3f}", f"{loss:.3f}", f"{loss_deviation:.3f}", f"{gain:+.3f}", interval)
-        table.add_row(name, str(len(group)), *row)
-        figures[name] = {
-            "cider": round(score, 4),
-            "cider_sd": round(deviation, 4) if len(group) > 1 else None,
-            "nll": round(loss, 4),
-            "nll_sd": round(loss_deviation, 4) if len(group) > 1 else None,
-            "cider_curve": [{step: round(value, 4) for step, value in run.curve.items()} for run in group],
-            "gain": round(gain, 4),
-            "gain_interval": [round(low, 4), round(high, 4)],
-        }
-    Console(width=120).print(table)
+def _read_loss(folder: Path) -> float:
+    """Return the validation loss of the largest step; a resumed run has several files."""
+    losses: dict[int, float] = {}
+    for path in folder.glob("metrics*.csv"):
+        with path.open() as file:
+            losses |= {int(row["step"]): float(row["val/loss"]) for row in csv.DictReader(file) if row.get("val/loss")}
+    return losses[max(losses)]
+
+
+def scores_of(runs: Mapping[Cell, Run], metric: str = "scores") -> dict[Cell, Floats]:
+    """Return the scores of all images by run, in the order of their keys.
+
+    Args:
+        runs: Runs that were scored on the same images.
+        metric: ``scores`` (CIDEr-D) or ``rouge_scores``.
+    """
+    by_run: dict[Cell, Mapping[str, float]] = {cell: getattr(run, metric) for cell, run in runs.items()}
+    return {cell: np.array([values[key] for key in sorted(values)]) for cell, values in by_run.items()}
+
+
+def summarize(runs: Mapping[Cell, Run]) -> dict[str, Any]:
+    """Return means and standard deviations over runs, for a JSON file; one run has no deviation."""
+    figures: dict[str, Any] = {"num_runs": len(runs)}
+    for name in ("cider", "bleu_4", "rouge_l", "loss"):
+        values = [getattr(run, name) for run in runs.values()]
+        figures[name] = round(statistics.mean(values), 4)
+        figures[f"{name}_sd"] = round(statistics.stdev(values), 4) if len(values) > 1 else None
     return figures
 
 
-def write_text_controls(folder: Path, synthetic: ShardReader) -> None:
-    """Write the controls ``blank``, all captions with the same tokens, and ``shuffled``, the tokens permuted."""
-    order = torch.randperm(len(synthetic), generator=torch.Generator().manual_seed(0)).tolist()
-    write_control(folder / "blank", synthetic, lambda rows: torch.zeros_like(synthetic.read(rows).tokens.ids))
-    write_control(folder / "shuffled", synthetic, lambda rows: synthetic.read([order[row] for row in rows]).tokens.ids)
-
-
-def write_control(folder: Path, synthetic: ShardReader, choose: Callable[[range], Tensor]) -> None:
-    """Write the captions of generated pairs with other tokens.
-
-    Args:
-        folder: Folder of the shards; finished ones are kept.
-        synthetic: The generated pairs, loaded.
-        choose: Returns ids of shape (rows, tokens, levels) for rows of the pairs.
-    """
-    if (folder / "manifest.json").exists():
-        return
-    writer = ShardWriter(folder)
-    for first in range(0, len(synthetic), ROWS):
-        rows = range(first, min(first + ROWS, len(synthetic)))
-        pairs = synthetic.read_all_columns(rows)  # scores included, so that a filter keeps the same captions
-        tokens = VQTokens(choose(rows), pairs.tokens.codebook)
-        samples = tuple(replace(sample, source=folder.name) for sample in pairs.samples)
-        writer.append(replace(pairs, tokens=tokens, samples=samples))
-    writer.close()
-    finish(folder, {"control": folder.name})
-
-
-def _run_folder(folder: Path, regime: str, seed: int) -> Path:
-    return folder / regime / f"seed-{seed}"
-
-
-def ended(folder: Path, regime: str, seed: int) -> bool:
-    """Return whether a run is finished."""
-    return (_run_folder(folder, regime, seed) / "ended").exists()
-
-
-def _train_one(regime: Regime, seed: int, folder: Path, threads: int) -> str:
-    run_folder = _run_folder(folder, regime.name, seed)
-    run_folder.mkdir(parents=True, exist_ok=True)
-    logger = {"save_dir": str(folder), "name": regime.name, "version": run_folder.name}
-    # JSON is YAML. Scores and captions are written to the logger's folder.
-    overlay = {"trainer": {"logger": {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": logger}}}
-    (run_folder / "logger.yaml").write_text(json.dumps(overlay))
-    words = [sys.executable, "-m", "synth2_lightning", "fit", *regime.arguments]
-    words += ["--config", str(run_folder / "logger.yaml")]
-    words += ["--seed_everything", str(seed), f"--data.init_args.seed={seed}"]
-    environment = {"OMP_NUM_THREADS": str(threads), **os.environ}  # the user's setting has precedence
-    log_file = run_folder / "log.txt"
-    with log_file.open("w") as log:
-        result = subprocess.run(words, stdout=log, stderr=subprocess.STDOUT, env=environment, check=False)
-    if result.returncode:
-        tail = "\n".join(log_file.read_text().splitlines()[-15:])
-        raise SystemExit(
-            f"{regime.name}, seed {seed}, failed with exit code {result.returncode}. The end of {log_file}:\n{tail}"
-        )
-    (run_folder / "ended").touch()
-    run = read(regime.name, seed, folder)
-    return f"{regime.name}, seed {seed}: CIDEr {run.cider:.3f}, NLL {run.loss:.3f}"
+def list_runs(runs: Mapping[str, Mapping[Cell, Run]]) -> list[dict[str, object]]:
+    """Return the figures of each run, for a JSON file."""
+    return [
+        {
+            "regime": regime,
+            **cell._asdict(),
+            "num_steps": run.num_steps,
+            "commit": run.commit,
+            **{name: round(getattr(run, name), 4) for name in ("cider", "bleu_4", "rouge_l", "loss")},
+        }
+        for regime, group in runs.items()
+        for cell, run in group.items()
+    ]

@@ -7,9 +7,15 @@ import json
 import os
 import platform
 import resource
+import shlex
+import subprocess
 import sys
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+RESULTS = Path(__file__).with_name("results")
+_ROOT = Path(__file__).parents[1]
 
 # Versions are read from metadata, because imports take seconds, and memory that a benchmark may measure.
 _PACKAGES = (
@@ -29,18 +35,46 @@ _PACKAGES = (
 )
 
 
-def report(benchmark: str, ratio: float, **figures: object) -> None:
+def report(benchmark: str, ratio: float | None, **figures: object) -> None:
     """Print the result as one line of JSON.
 
     Args:
         benchmark: Name of the benchmark, such as ``"cider"``.
         ratio: Our rate over the baseline's, from the same run; above one means that ours is faster. With
-            ``lower_is_better`` in the figures, our time over the baseline's.
+            ``lower_is_better`` in the figures, our time over the baseline's. ``None`` if there is none.
         figures: The raw figures of both sides, named with their unit, such as ``ours_seconds``.
     """
     sys.stderr.flush()  # so that this line is the last one
-    line = {"benchmark": benchmark, "ratio": ratio, **figures, "versions": versions(), "machine": machine()}
-    print(json.dumps(line), flush=True)
+    print(json.dumps(_make_line(benchmark, ratio, figures)), flush=True)
+
+
+def save(benchmark: str, ratio: float | None, **figures: object) -> None:
+    """Print the result, and write it with its origin to ``benchmarks/results/``, from which ``documents.py`` reads it.
+
+    The arguments are those of :func:`report`.
+    """
+    origin = {"command": shlex.join(["python", f"benchmarks/{benchmark}.py", *sys.argv[1:]]), "commit": commit()}
+    RESULTS.mkdir(exist_ok=True)
+    text = json.dumps(_make_line(benchmark, ratio, figures) | origin, indent=1)
+    (RESULTS / f"{benchmark}.json").write_text(f"{text}\n", "utf-8")
+    report(benchmark, ratio, **figures)
+
+
+def _make_line(benchmark: str, ratio: float | None, figures: Mapping[str, object]) -> dict[str, object]:
+    return {"benchmark": benchmark, "ratio": ratio, **figures, "versions": versions(), "machine": machine()}
+
+
+def commit() -> str | None:
+    """Return the commit of the repository, with ``-dirty`` if code or run files differ; ``None`` outside of Git."""
+    changed = ("status", "--porcelain", "--untracked-files=no", "--", "src", "configs", "benchmarks/*.py")
+    try:
+        head, changes = (
+            subprocess.run(["git", *words], cwd=_ROOT, capture_output=True, text=True, check=True).stdout.strip()
+            for words in (("rev-parse", "HEAD"), changed)
+        )
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        return None
+    return f"{head}-dirty" if changes else head
 
 
 def peak_memory_mib() -> float:

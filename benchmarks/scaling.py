@@ -14,7 +14,6 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from itertools import dropwhile
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -28,6 +27,7 @@ from torch.multiprocessing.spawn import spawn
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, LlamaConfig, T5Config, T5EncoderModel
 
+from documents import fill
 from report import report
 from synth2_lightning.io.locations import resolve
 from synth2_lightning.nn.gated_attention import GatedCrossAttention
@@ -421,18 +421,6 @@ def _send(rank: int, name: str, folder: str) -> None:
 def _loopback_bytes() -> int:
     line = next(line for line in Path("/proc/net/dev").read_text().splitlines() if line.strip().startswith("lo:"))
     return int(line.split()[1])
-
-
-def fill(document: str, tables: dict[str, str]) -> str:
-    """Return a document with the table after each mark, ``<!-- name -->``, replaced."""
-    for name, text in tables.items():
-        before, mark, after = document.partition(f"<!-- {name} -->\n\n")
-        if not mark:
-            raise ValueError(f"The document has no mark <!-- {name} -->; expected one with an empty line below it.")
-        lines = after.splitlines(keepends=True)
-        rest = "".join(dropwhile(lambda line: line.startswith("|"), lines))
-        document = f"{before}{mark}{text}\n{rest if rest.startswith(chr(10)) else chr(10) + rest}"
-    return document
 
 
 def main() -> None:

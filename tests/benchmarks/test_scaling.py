@@ -1,8 +1,7 @@
 from pathlib import Path
 
-import pytest
-
-from scaling import closed_form, derive, fill
+from documents import fill
+from scaling import closed_form, derive
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "scaling.md"
 
@@ -15,11 +14,3 @@ def test_the_document_has_the_tables_that_are_derived() -> None:
 def test_the_closed_form_equals_the_count() -> None:
     # Width 1, one layer, two tokens, three words: 2 (28 + 4 (2 + 3)) + 3 * 4 * 5 + 2 * 2 (6 + 7).
     assert closed_form(width=1, depth=1, text_dim=5, tokens=2, words=3, dim=6, codes=7) == 96 + 60 + 52
-
-
-def test_tables_take_each_other_s_place() -> None:
-    once = fill("<!-- a -->\n\nbehind\n", {"a": "| 1 |"})
-    assert once == "<!-- a -->\n\n| 1 |\n\nbehind\n"
-    assert fill(once, {"a": "| 2 |\n| 3 |"}) == "<!-- a -->\n\n| 2 |\n| 3 |\n\nbehind\n"
-    with pytest.raises(ValueError, match="no mark <!-- b -->"):
-        fill(once, {"b": "| 1 |"})

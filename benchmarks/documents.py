@@ -1,0 +1,229 @@
+"""Tables and plots of the documents, made from ``benchmarks/results/*.json``.
+
+``python benchmarks/documents.py`` writes them into the documents, each below its mark ``<!-- NAME -->``. A benchmark
+without a file is named with the command that writes it: documents contain no figure without a file.
+"""
+
+import argparse
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import dropwhile
+from pathlib import Path
+from typing import Any
+
+from flickr8k_plan import PROBES, REGIMES
+from plots import PLOTS, draw
+from report import RESULTS
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = (ROOT / "docs" / "results.md",)
+_SCENES = {
+    "real": "rendered images",
+    "mixed": "rendered images + generated pairs",
+    "blank": "rendered images + the same captions without images",
+    "shuffled": "rendered images + shuffled pairs",
+    "written": "rendered images + generated pairs for captions by SmolLM2-135M (`scenes/captions.yaml`)",
+}
+Results = Mapping[str, Any]
+
+
+def fill(document: str, tables: Mapping[str, str]) -> str:
+    """Return a document with the table, image or quotation after each mark, ``<!-- name -->``, replaced.
+
+    Raises:
+        ValueError: If the document lacks a mark.
+    """
+    for name, text in tables.items():
+        before, mark, after = document.partition(f"<!-- {name} -->\n\n")
+        if not mark:
+            raise ValueError(f"The document has no mark <!-- {name} -->; expected one with an empty line below it.")
+        rest = "".join(dropwhile(lambda line: line.startswith(("|", "![", ">")), after.splitlines(keepends=True)))
+        document = f"{before}{mark}{text}\n{rest if rest.startswith(chr(10)) else chr(10) + rest}"
+    return document
+
+
+def make_tables(folder: Path = RESULTS) -> dict[str, str]:
+    """Return the text of each mark.
+
+    Args:
+        folder: Folder of the results.
+    """
+    tables = {}
+    for mark, (name, function) in _TABLES.items():
+        path = folder / f"{name}.json"
+        missing = f"> Not measured with this version: `python benchmarks/{name}.py` measures it."
+        tables[mark] = function(json.loads(path.read_text("utf-8"))) if path.exists() else missing
+    for name, plot in PLOTS.items():
+        exists = (folder / f"{name}.json").exists()
+        tables[f"{name}_plot"] = f"![{plot.caption}](results/{name}.png)" if exists else "> No plot yet."
+    return tables
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table; all columns but the first are aligned to the right."""
+    lines = [headings, ["---", *["---:"] * (len(headings) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def signed(value: float | None, digits: int = 3) -> str:
+    """Return a number with its sign; empty if unknown."""
+    return "" if value is None else f"{value:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
+
+
+def interval(values: Sequence[float] | None, digits: int = 3) -> str:
+    """Return a difference with its interval, such as ``+0.048 (0.037 … 0.060)``; empty if unknown."""
+    if not values:
+        return ""
+    low, high = (f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}") for value in values[1:])
+    return f"{signed(values[0], digits)} ({low} … {high})"
+
+
+def spread(figures: Results, name: str = "cider") -> str:
+    """Return a mean with its standard deviation over runs, if there are several."""
+    deviation = figures.get(f"{name}_sd")
+    return f"{figures[name]:.3f}" + ("" if deviation is None else f" ± {deviation:.3f}")
+
+
+def scenes(results: Results) -> str:
+    """Return the table of ``scenes_gain.py``."""
+    rows = []
+    for name, label in _SCENES.items():
+        if name in results["held_out"]:
+            held_out, others = results["held_out"][name], results["in_training"][name]
+            gain = held_out.get("gain")
+            percent = interval([100 * value for value in gain], 0) if gain else ""
+            cells = [
+                spread(held_out),
+                percent,
+                spread(others),
+                f"{held_out['bleu_4']:.3f}",
+                f"{held_out['rouge_l']:.3f}",
+            ]
+            rows.append([label, str(held_out["num_runs"]), *cells])
+    headings = ["the captioner trains on", "runs", "CIDEr on held-out combinations", "gain, %", "CIDEr on the others"]
+    return table([*headings, "BLEU-4, held out", "ROUGE-L, held out"], rows)
+
+
+def flickr8k(results: Results) -> str:
+    """Return the main table of ``flickr8k_gain.py``."""
+    best, equal = results["regimes"]["best"], results["regimes"]["equal"]
+    rows = []
+    for regime in REGIMES:
+        if regime.name in best:
+            one = best[regime.name]
+            scores = [
+                spread(equal[regime.name]) if regime.name in equal else "",
+                spread(one),
+                interval(one.get("gain")),
+            ]
+            others = [interval(one.get("gain_over_control")), signed(one.get("bleu_4_gain"))]
+            rows.append([regime.label, str(one["num_runs"]), *scores, *others, interval(one.get("rouge_l_gain"))])
+    headings = ["the captioner trains on", "runs", "CIDEr, equal steps", "CIDEr, best", "over 1,000 photos"]
+    return table([*headings, "over its captions without images", "BLEU-4", "ROUGE-L"], rows)
+
+
+def probes(results: Results) -> str:
+    """Return the table of ``flickr8k_probes.py``."""
+    labels = {one.name: one.label for one in (*REGIMES, *PROBES)}
+    rows = [
+        [
+            labels[name],
+            str(one["num_runs"]),
+            spread(one),
+            interval(one.get("gain")),
+            interval(one.get("gain_over_mixed")),
+        ]
+        for name, one in results["regimes"].items()
+    ]
+    headings = ["the captioner trains on", "runs", "CIDEr, held-back photos", "over 1,000 photos"]
+    return table([*headings, "over pairs without the change"], rows)
+
+
+def gap(results: Results) -> str:
+    """Return the fractions of the gap that generated pairs close."""
+    rows = []
+    for name, label in (("equal", "equal steps"), ("best", "best against best")):
+        if (value := results.get(f"gap_closed_{name}")) is not None:
+            low, high = results[f"gap_closed_{name}_interval"]
+            rows.append([label, f"{value:.0%}", f"{low:.0%} … {high:.0%}".replace("-", "\N{MINUS SIGN}")])
+    return table(["fraction of the gap between 1,000 and 5,500 photos", "closed", "95 % interval"], rows)
+
+
+def points(results: Results) -> str:
+    """Return the chosen points."""
+    rows = []
+    for name, point in results["points"].items():
+        rows.append([f"`{name}`", *(str(point[key]) for key in ("steps", "dropout", "weight_decay", "levels"))])
+    return table(["regime", "steps", "dropout", "weight decay", "levels"], rows)
+
+
+def label_multiplier(results: Results) -> str:
+    """Return the table of ``label_multiplier.py``."""
+    rows = []
+    for row in results["rows"]:
+        equals = "outside of the curve" if row["equals"] is None else f"{row['equals']:,d}"
+        cells = [spread(row["real"]), spread(row["mixed"]), interval(row["gain"]), equals]
+        rows.append([f"{row['num_photos']:,d}", *cells])
+    photos = results["photos"]
+    rows.append([f"{photos['num_photos']:,d}", spread(photos), "", "", ""])
+    headings = ["photos", "CIDEr, photos alone", "with generated pairs", "gain", "equals as many photos"]
+    return table(headings, rows)
+
+
+def dose_response(results: Results) -> str:
+    """Return the table of ``dose_response.py``."""
+    rows = [
+        [str(row["num_clusters"]), f"{row['entropy']:.2f}", str(row["num_runs"]), spread(row), f"{row['bleu_4']:.3f}"]
+        for row in results["rows"]
+    ]
+    low, high = results["rank_correlation_interval"]
+    value = interval([results["rank_correlation"], low, high], 2)
+    rows.append(["rank correlation of entropy and CIDEr", "", "", value, ""])
+    return table(["clusters", "entropy, bits", "runs", "CIDEr", "BLEU-4"], rows)
+
+
+def single_runs(results: Results) -> str:
+    """Return the table of ``single_runs.py``."""
+    rows = []
+    for row in results["rows"]:
+        overlays = ", ".join(f"`{name}`" for name in row["overlays"]) or "none"
+        scores = [f"{row[name]:.3f}" for name in ("cider", "bleu_4", "rouge_l")]
+        rows.append([row["data"], overlays, f"{row['num_steps']:,d}", *scores, f"{row['human_score']:.2f}"])
+    headings = [
+        "images",
+        "overlays",
+        "steps",
+        "CIDEr",
+        "BLEU-4",
+        "ROUGE-L",
+        "CIDEr of one reference against the others",
+    ]
+    return table(headings, rows)
+
+
+_TABLES: dict[str, tuple[str, Callable[[Results], str]]] = {
+    "single_runs": ("single_runs", single_runs),
+    "scenes": ("scenes_gain", scenes),
+    "gap": ("flickr8k_gain", gap),
+    "flickr8k": ("flickr8k_gain", flickr8k),
+    "points": ("flickr8k_gain", points),
+    "flickr8k_probes": ("flickr8k_probes", probes),
+    "label_multiplier": ("label_multiplier", label_multiplier),
+    "dose_response": ("dose_response", dose_response),
+}
+
+
+def main() -> None:
+    """Write the tables and plots."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
+    tables = make_tables()
+    for document in DOCUMENTS:
+        document.write_text(fill(document.read_text("utf-8"), tables), "utf-8")
+        print(f"{document.relative_to(ROOT)}: {len(tables)} tables and plots")
+    for name in PLOTS:
+        if (RESULTS / f"{name}.json").exists():
+            draw(name, RESULTS, ROOT / "docs" / "results")
+
+
+if __name__ == "__main__":
+    main()

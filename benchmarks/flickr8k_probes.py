@@ -1,0 +1,51 @@
+"""CIDEr of single changes to the generated pairs of Flickr8k on held-back training photos, to choose among them.
+
+Each change runs at the equal point of :mod:`flickr8k_plan`. Validation photos are not read: a change that is worth it
+becomes part of the plan, and ``flickr8k_gain.py`` measures it there. An interrupted benchmark resumes.
+"""
+
+import os
+from dataclasses import asdict
+
+from flickr8k_chain import CHOICE
+from flickr8k_gain import compare, make_parser, measure_gain
+from flickr8k_plan import EQUAL, PROBES, REGIMES
+from flickr8k_runs import Experiment, list_cells
+from regimes import list_runs
+from report import save
+from tasks import print_tasks, run_tasks
+
+_BASELINES = ("real", "mixed", "blank")
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = make_parser(__doc__, "runs/flickr8k-gain")
+    parser.set_defaults(draws=[0], generators=[0], seeds=[0])
+    known = {one.name: one for one in (*REGIMES, *PROBES)}
+    names = [*_BASELINES, *(one.name for one in PROBES)]
+    parser.add_argument("--only", nargs="+", choices=known, default=names, help="regimes and changes to run")
+    args = parser.parse_args()
+    experiment = Experiment(args.folder, args.data, max(1, (os.cpu_count() or 1) // args.jobs))
+    cells = {name: list_cells(one, args.draws, args.generators, args.seeds) for name, one in known.items()}
+    tasks = [
+        task
+        for name in args.only
+        for cell in cells[name]
+        for task in experiment.tasks(known[name], EQUAL, cell, CHOICE)
+    ]
+    if args.list:
+        print_tasks(tasks, args.jobs)
+        return
+    run_tasks(tasks, args.jobs)
+    runs = {name: experiment.read(one, EQUAL, cells[name], CHOICE) for name, one in known.items()}
+    runs = {name: group for name, group in runs.items() if group}
+    figures = compare(runs)
+    for name, group in runs.items():
+        if name != "mixed" and (gain := measure_gain(group, runs.get("mixed", {}))):
+            figures[name]["gain_over_mixed"] = gain
+    save("flickr8k_probes", None, point=asdict(EQUAL), regimes=figures, runs=list_runs(runs))
+
+
+if __name__ == "__main__":
+    main()

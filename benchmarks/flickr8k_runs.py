@@ -1,0 +1,168 @@
+"""Captioners of the experiments on Flickr8k: their commands, the choice of a point, and their scores."""
+
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from flickr8k_chain import CHOICE, SAVE, VALIDATION, Chain
+from flickr8k_plan import DERIVED, EQUAL, EXPERIMENT, NUM_REAL, REGIMES, Point, Regime
+from intervals import Cell
+from regimes import END, Fit, Run, read
+from synth2_lightning.cli.run_files import run_file_folder
+from tasks import Task
+
+_FIRST = Cell(0, 0, 0)
+"""Draw, generator and captioner of the choice."""
+Choice = Mapping[str, Mapping[Point, float]]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Captioners with one number of real photos.
+
+    Args:
+        root: Folder of the benchmark.
+        data: Folder of Flickr8k.
+        num_threads: Threads of each command.
+        num_real: Number of real photos.
+    """
+
+    root: Path
+    data: Path
+    num_threads: int
+    num_real: int = NUM_REAL
+
+    def chain(self, draw: int) -> Chain:
+        """Return the products of a draw."""
+        return Chain(self.root, self.data, draw, self.num_real, self.num_threads)
+
+    def tasks(self, regime: Regime, point: Point, cell: Cell, view: str) -> list[Task]:
+        """Return the task of one captioner, its last, after those of all that it needs.
+
+        Args:
+            regime: What it is trained on.
+            point: Length and regularization.
+            cell: Its seeds.
+            view: ``choice`` is scored on held-back training photos, ``validation`` on validation photos.
+        """
+        chain = self.chain(cell.draw)
+        tasks = chain.token_tasks(point.levels)
+        if regime.pairs in DERIVED:
+            real = next(other for other in REGIMES if other.name == "real")
+            tasks += self.tasks(real, replace(EQUAL, levels=point.levels), Cell(cell.draw, 0, 0), CHOICE)
+            tasks += chain.derived_tasks(regime.pairs, cell.generator, point.levels, tasks[-1])
+        elif regime.pairs:
+            tasks += chain.pair_tasks(regime.pairs, cell.generator, point.levels)
+        if view == VALIDATION:
+            tasks += chain.validation_tasks()
+        words = self._words(regime, point, cell)
+        if regime.start:
+            (start,) = (other for other in REGIMES if other.name == regime.start)
+            tasks += self.tasks(start, point, cell, view)
+            weights = self.run_folder(start, point, cell, view).absolute()
+            words.append(f"--trainer.callbacks.weights={weights}")  # of the last callback, which its overlay adds
+        fit = Fit(
+            self.run_folder(regime, point, cell, view),
+            f"{EXPERIMENT}/{regime.file}",
+            words,
+            cell.seed,
+            self.num_threads,
+            _settings(point),
+            chain.folder / view,
+        )
+        name = f"{view} of {regime.name} at {point.name}, generator {cell.generator}, seed {cell.seed}"
+        needs = tuple(dict.fromkeys(task.name for task in tasks))
+        return [*tasks, fit.task(chain.task_name(name), regime.minutes or point.minutes, needs)]
+
+    def run_folder(self, regime: Regime, point: Point, cell: Cell, view: str) -> Path:
+        """Return the folder of a captioner."""
+        place = self.chain(cell.draw).folder / "captioners" / view / regime.name
+        return place / f"{point.name}-g{cell.generator}" / f"seed-{cell.seed}"
+
+    def choice_tasks(self, regimes: Iterable[Regime], grid: Sequence[Point]) -> list[Task]:
+        """Return the tasks that the choice of the points needs; they read no validation photo."""
+        return [
+            task
+            for regime in regimes
+            if not regime.like
+            for point in grid
+            for task in self.tasks(regime, point, _FIRST, CHOICE)
+        ]
+
+    def choose(self, regimes: Iterable[Regime], grid: Sequence[Point]) -> Choice:
+        """Return CIDEr on the held-back photos by regime and point, for the regimes with all points.
+
+        Raises:
+            ValueError: If a run was scored on other photos.
+        """
+        held_back = self._held_back()
+        choice = {}
+        for regime in regimes:
+            folders = {point: self.run_folder(regime, point, _FIRST, CHOICE) for point in grid}
+            if not regime.like and all((folder / END).exists() for folder in folders.values()):
+                runs = {point: read(folder) for point, folder in folders.items()}
+                for point, run in runs.items():
+                    check_keys(folders[point], run.scores, held_back)
+                choice[regime.name] = {point: run.cider for point, run in runs.items()}
+        return choice
+
+    def read(self, regime: Regime, point: Point, cells: Iterable[Cell], view: str = VALIDATION) -> dict[Cell, Run]:
+        """Return the scores of the finished captioners on the validation photos, or on the held-back ones."""
+        folders = {cell: self.run_folder(regime, point, cell, view) for cell in cells}
+        return {cell: read(folder) for cell, folder in folders.items() if (folder / END).exists()}
+
+    def _held_back(self) -> set[str]:
+        path = self.chain(0).folder / "captions_held_back.json"
+        return {str(image["id"]) for image in json.loads(path.read_text("utf-8"))["images"]} if path.exists() else set()
+
+    def _words(self, regime: Regime, point: Point, cell: Cell) -> list[str]:
+        words: list[str] = []
+        pairs: list[str] = []
+        if regime.file == "continuous.yaml":
+            words.append(f"--data.init_args.train.init_args.limit={self.num_real}")
+        else:
+            words.append(f"{regime.real_data}.shards=shards/tokens-l{point.levels}")
+            photos = "=null" if regime.has_all_photos else f".init_args.limit={self.num_real}"
+            words.append(f"{regime.real_data}.photos{photos}")
+        if regime.pairs:
+            folder = self.chain(cell.draw).pairs_folder(regime.pairs, cell.generator, point.levels)
+            pairs = [f"--data.init_args.synthetic.init_args.shards={folder}"]  # after the overlays, which name others
+        return [*words, SAVE, *(word.format(steps=point.steps) for word in regime.words), *pairs]
+
+
+def best_point(scores: Mapping[Point, float]) -> Point:
+    """Return the point of the highest score; of equal ones, the one with the fewest steps."""
+    return max(scores, key=lambda point: (scores[point], -point.steps))
+
+
+def check_keys(folder: Path, keys: Iterable[str], held_back: Collection[str]) -> None:
+    """Check that a run of the choice was scored on the held-back photos only.
+
+    Raises:
+        ValueError: If it was scored on others.
+    """
+    if others := sorted(set(keys) - set(held_back)):
+        raise ValueError(
+            f"The run in {folder} was scored on {len(others)} photos that are not held back, such as {others[0]}; "
+            f"expected only the {len(held_back)} held-back training photos, because its score chooses a point. Delete "
+            "the folder and run the benchmark again."
+        )
+
+
+def list_cells(regime: Regime, draws: Iterable[int], generators: Sequence[int], seeds: Sequence[int]) -> list[Cell]:
+    """Return the seeds of a regime's runs; only generated pairs depend on the generator, and controls use the first."""
+    own = generators if regime.pairs and "/" not in regime.pairs else generators[:1]
+    if not regime.pairs:
+        own = [0]
+    return [Cell(draw, generator, seed) for draw in draws for generator in own for seed in seeds]
+
+
+def _settings(point: Point) -> dict[str, Any]:
+    """Return a point as a run file."""
+    captioner = yaml.safe_load((run_file_folder() / EXPERIMENT / "model" / "captioner.yaml").read_text("utf-8"))
+    language_model = captioner["init_args"]["decoder"]["init_args"]["language_model"]
+    return point.settings(language_model["init_args"]["config"])

@@ -1,0 +1,103 @@
+"""Plots of the documents, made from the files of ``benchmarks/results/``."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_BLUE, _ORANGE, _GRAY = "#2166ac", "#d6604d", "#777777"
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A plot.
+
+    Args:
+        caption: Description of the image, for readers without it.
+        paint: Paints the results on matplotlib's axes.
+    """
+
+    caption: str
+    paint: Callable[[Any, Mapping[str, Any]], None]
+
+
+def draw(name: str, results: Path, folder: Path) -> Path:
+    """Write a plot as a PNG file, and return its path.
+
+    Args:
+        name: Name of the plot and of its file of results.
+        results: Folder of the results.
+        folder: Folder of the image.
+    """
+    from matplotlib.figure import Figure
+
+    file = results / f"{name}.json"
+    figure = Figure(figsize=(6, 3.6), layout="constrained")
+    axes = figure.subplots()
+    axes.spines[["top", "right"]].set_visible(False)
+    PLOTS[name].paint(axes, json.loads(file.read_text("utf-8")))
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.png"
+    figure.savefig(path, dpi=150, metadata={"Description": digest(file)})
+    return path
+
+
+def digest(file: Path) -> str:
+    """Return a checksum of a file, which its plot has as the text ``Description``."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def _paint_label_multiplier(axes: Any, results: Mapping[str, Any]) -> None:
+    rows, photos = results["rows"], results["photos"]
+    sizes = [row["num_photos"] for row in rows]
+    alone = [row["real"]["cider"] for row in rows]
+    axes.plot([*sizes, photos["num_photos"]], [*alone, photos["cider"]], "o-", color=_GRAY, label="photos alone")
+    mixed = [row["mixed"]["cider"] for row in rows]
+    axes.plot(sizes, mixed, "o-", color=_BLUE, label="with generated pairs for the captions of the others")
+    for row, score in zip(rows, mixed, strict=True):
+        if row["equals"] is not None:
+            axes.plot([row["num_photos"], row["equals"]], [score, score], ":", color=_BLUE, linewidth=1)
+            axes.annotate(f"= {row['equals']:,d} photos", (row["equals"], score), color=_BLUE, fontsize=8, va="top")
+    axes.set_xscale("log")
+    ticks = [*sizes, photos["num_photos"]]
+    axes.set_xticks(ticks, [f"{size:,d}" for size in ticks])
+    axes.minorticks_off()
+    axes.set_xlabel("real photos")
+    axes.set_ylabel("CIDEr")
+    axes.legend(frameon=False, fontsize=8)
+
+
+def _paint_dose_response(axes: Any, results: Mapping[str, Any]) -> None:
+    rows = results["rows"]
+    entropy = [row["entropy"] for row in rows]
+    axes.errorbar(
+        entropy, [row["cider"] for row in rows], [row["cider_sd"] or 0 for row in rows], fmt="o", color=_BLUE, capsize=3
+    )
+    for row in rows:
+        text = f"{row['num_clusters']} cluster{'s' if row['num_clusters'] > 1 else ''}"
+        axes.annotate(text, (row["entropy"], row["cider"]), (6, -3), textcoords="offset points", fontsize=8)
+    axes.set_xlabel("entropy of the captions over 20 clusters, bits")
+    axes.set_ylabel("CIDEr, mean and standard deviation")
+
+
+def _paint_flickr8k(axes: Any, results: Mapping[str, Any]) -> None:
+    figures = results["regimes"]["best"]
+    gains = {name: one["gain"] for name, one in figures.items() if one.get("gain")}
+    for place, (name, (value, low, high)) in enumerate(reversed(gains.items())):
+        color = _BLUE if low > 0 else _ORANGE if high < 0 else _GRAY
+        axes.plot([low, high], [place, place], color=color)
+        axes.plot(value, place, "o", color=color)
+        axes.annotate(name, (value, place), (0, 4), textcoords="offset points", fontsize=7, ha="center")
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.set_yticks([])
+    axes.margins(y=0.1)
+    axes.set_xlabel("CIDEr over the 1,000 photos alone, each at its best, with 95 % intervals")
+
+
+PLOTS = {
+    "flickr8k_gain": Plot("Gains in CIDEr of all regimes over 1,000 photos, with intervals", _paint_flickr8k),
+    "label_multiplier": Plot("CIDEr over the number of photos, with and without pairs", _paint_label_multiplier),
+    "dose_response": Plot("CIDEr over the entropy of the captions of the generated pairs", _paint_dose_response),
+}
