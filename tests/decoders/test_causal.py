@@ -239,3 +239,80 @@ def test_logits_are_computed_at_targets_only(make_decoder: MakeDecoder, gpt2: Ne
     handle.remove()
     assert shapes == [(9 + 4 + 3, len(gpt2.tokenizer))]
     assert len(decoder.lm.get_output_embeddings()._forward_pre_hooks) == 0
+
+
+def test_texts_are_sampled_from_the_distribution_of_their_losses(
+    make_decoder: MakeDecoder, llama: NewLanguageModel
+) -> None:
+    decoder = make_decoder(llama).eval()
+    with torch.no_grad():
+        decoder.lm.get_output_embeddings().weight.div_(8)  # a flatter distribution
+        samples = decoder.sample(torch.randn(1, 4, 32).expand(2000, -1, -1), 2)
+    outcomes = list(zip(samples.texts, samples.is_complete, strict=True))
+    probabilities = dict(zip(outcomes, samples.losses.sums.neg().exp().tolist(), strict=True))
+    assert len(probabilities) > 20
+    assert 0.8 < sum(probabilities.values()) < 1 + 1e-4
+    counts = {outcome: outcomes.count(outcome) for outcome in probabilities}
+    for outcome in sorted(counts, key=counts.__getitem__)[-10:]:
+        expected = 2000 * probabilities[outcome]
+        assert abs(counts[outcome] - expected) < 5 * expected**0.5
+
+
+def test_a_sample_has_the_loss_of_its_tokens(decoder: CausalDecoder, visual: Tensor) -> None:
+    with torch.no_grad():
+        decoder.lm.get_output_embeddings().weight.div_(20)
+    torch.manual_seed(0)
+    samples = decoder.sample(visual.repeat_interleave(8, 0), 4, [prompt for prompt in PROMPTS for _ in range(8)])
+    num_checked = 0
+    unknown = decoder.source.tokenizer.unk_token_id
+    assert {True, False} == set(samples.is_complete)
+    for row, (text, is_complete) in enumerate(zip(samples.texts, samples.is_complete, strict=True)):
+        tokenizer, prompt = decoder.caption_tokenizer, PROMPTS[row // 8]
+        ids = tokenizer.encode([text], [prompt]) if text else None
+        words = ids.targets[ids.is_target].tolist()[:-1] if ids is not None else []
+        if len(words) + is_complete != samples.losses.counts[row]:
+            continue  # special tokens, which are no text
+        targets = [*words, tokenizer.eos_id][: int(samples.losses.counts[row])]
+        inputs = torch.cat([tokenizer.encode_prompts([prompt]).inputs, torch.tensor([targets])], dim=1)
+        with torch.no_grad(), decoder.visual_context(visual[row // 8 : row // 8 + 1]) as context:
+            embeds = torch.cat([context.prefix, decoder.lm.get_input_embeddings()(inputs)], dim=1)
+            logits = decoder.lm(inputs_embeds=embeds).logits[0, -len(targets) - 1 : -1]
+        logits[:, unknown] = -torch.inf
+        expected = -logits.log_softmax(-1).gather(1, torch.tensor(targets)[:, None]).sum()
+        torch.testing.assert_close(samples.losses.sums[row], expected, atol=1e-4, rtol=1e-4)
+        num_checked += 1
+    assert num_checked > 12
+
+
+def test_samples_may_be_empty_or_cut_and_have_gradients(
+    make_decoder: MakeDecoder, gpt2: NewLanguageModel, visual: Tensor
+) -> None:
+    decoder = make_decoder(gpt2).eval()
+    with torch.no_grad():
+        decoder.lm.get_output_embeddings().weight.div_(20)
+    visual.requires_grad_()
+    samples = decoder.sample(visual.repeat_interleave(60, 0), 1)
+    assert samples.losses.counts.tolist() == [1] * 180
+    assert all(ended == (not text) for text, ended in zip(samples.texts, samples.is_complete, strict=True) if text)
+    assert {True, False} == set(samples.is_complete)
+    torch.autograd.backward(samples.losses.sums.sum())
+    assert visual.grad is not None
+    assert (visual.grad.abs().sum((1, 2)) > 0).all()
+
+
+def test_the_unknown_word_is_never_sampled(make_decoder: MakeDecoder, gpt2: NewLanguageModel) -> None:
+    decoder = make_decoder(gpt2).eval()
+    with torch.no_grad():
+        decoder.lm.get_output_embeddings().weight.zero_()
+    samples = decoder.sample(torch.randn(200, 4, 32), 1)
+    assert samples.losses.sums.tolist() == pytest.approx([torch.tensor(len(gpt2.tokenizer) - 1.0).log().item()] * 200)
+
+
+def test_samples_follow_the_seed(make_decoder: MakeDecoder, gpt2: NewLanguageModel, visual: Tensor) -> None:
+    decoder, texts = make_decoder(gpt2).eval(), []
+    with torch.no_grad():
+        decoder.lm.get_output_embeddings().weight.div_(20)
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        texts.append(decoder.sample(visual, 8).texts)
+    assert texts[0] == texts[1] != texts[2]
