@@ -247,12 +247,14 @@ def test_texts_are_sampled_from_the_distribution_of_their_losses(
     decoder = make_decoder(llama).eval()
     with torch.no_grad():
         decoder.lm.get_output_embeddings().weight.div_(8)  # a flatter distribution
-        samples = decoder.sample(torch.randn(1, 4, 32).expand(2000, -1, -1), 2)
+        samples = decoder.sample(torch.randn(1, 4, 32), 2000, 2)
     outcomes = list(zip(samples.texts, samples.is_complete, strict=True))
     probabilities = dict(zip(outcomes, samples.losses.sums.neg().exp().tolist(), strict=True))
-    assert len(probabilities) > 20
-    assert 0.8 < sum(probabilities.values()) < 1 + 1e-4
-    counts = {outcome: outcomes.count(outcome) for outcome in probabilities}
+    num_tokens = dict(zip(outcomes, samples.losses.counts.tolist(), strict=True))
+    # Texts with special tokens are left out: others may read the same.
+    counts = {key: outcomes.count(key) for key, num in num_tokens.items() if len(key[0].split()) + key[1] == num}
+    assert len(counts) > 20
+    assert sum(probabilities.values()) < 1 + 1e-4
     for outcome in sorted(counts, key=counts.__getitem__)[-10:]:
         expected = 2000 * probabilities[outcome]
         assert abs(counts[outcome] - expected) < 5 * expected**0.5
@@ -262,7 +264,7 @@ def test_a_sample_has_the_loss_of_its_tokens(decoder: CausalDecoder, visual: Ten
     with torch.no_grad():
         decoder.lm.get_output_embeddings().weight.div_(20)
     torch.manual_seed(0)
-    samples = decoder.sample(visual.repeat_interleave(8, 0), 4, [prompt for prompt in PROMPTS for _ in range(8)])
+    samples = decoder.sample(visual, 8, 4, PROMPTS)
     num_checked = 0
     unknown = decoder.source.tokenizer.unk_token_id
     assert {True, False} == set(samples.is_complete)
@@ -291,7 +293,7 @@ def test_samples_may_be_empty_or_cut_and_have_gradients(
     with torch.no_grad():
         decoder.lm.get_output_embeddings().weight.div_(20)
     visual.requires_grad_()
-    samples = decoder.sample(visual.repeat_interleave(60, 0), 1)
+    samples = decoder.sample(visual, 60, 1)
     assert samples.losses.counts.tolist() == [1] * 180
     assert all(ended == (not text) for text, ended in zip(samples.texts, samples.is_complete, strict=True) if text)
     assert {True, False} == set(samples.is_complete)
@@ -304,7 +306,7 @@ def test_the_unknown_word_is_never_sampled(make_decoder: MakeDecoder, gpt2: NewL
     decoder = make_decoder(gpt2).eval()
     with torch.no_grad():
         decoder.lm.get_output_embeddings().weight.zero_()
-    samples = decoder.sample(torch.randn(200, 4, 32), 1)
+    samples = decoder.sample(torch.randn(2, 4, 32), 100, 1)
     assert samples.losses.sums.tolist() == pytest.approx([torch.tensor(len(gpt2.tokenizer) - 1.0).log().item()] * 200)
 
 
@@ -314,5 +316,5 @@ def test_samples_follow_the_seed(make_decoder: MakeDecoder, gpt2: NewLanguageMod
         decoder.lm.get_output_embeddings().weight.div_(20)
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
-        texts.append(decoder.sample(visual, 8).texts)
+        texts.append(decoder.sample(visual, 1, 8).texts)
     assert texts[0] == texts[1] != texts[2]

@@ -44,9 +44,11 @@ class ListDecoder(LanguageDecoder):
     def generate(self, visual: Tensor, settings: GenerationSettings, prompts: Sequence[str] | None = None) -> list[str]:
         return [TEXTS[number] for number in self.log_probabilities(visual).argmax(1)]
 
-    def sample(self, visual: Tensor, max_new_tokens: int, prompts: Sequence[str] | None = None) -> SampledTexts:
+    def sample(
+        self, visual: Tensor, num_samples: int, max_new_tokens: int, prompts: Sequence[str] | None = None
+    ) -> SampledTexts:
         numbers = torch.tensor(self.numbers)
-        sums = -self.log_probabilities(visual).gather(1, numbers[:, None]).squeeze(1)
+        sums = -self.log_probabilities(visual).repeat_interleave(num_samples, 0).gather(1, numbers[:, None]).squeeze(1)
         texts, is_complete = zip(*((TEXTS[number], IS_COMPLETE[number]) for number in self.numbers), strict=True)
         return SampledTexts(texts, is_complete, TokenLoss(sums, torch.tensor([4, 2, 1])[numbers]))
 
@@ -165,7 +167,7 @@ def test_the_decoder_has_no_dropout_in_training(tmp_path: Path) -> None:
     visual, losses = torch.randn(2, 4, 16), []
     for _ in range(2):
         torch.manual_seed(1)
-        losses.append(module.decoder.sample(visual, 5).losses.sums)
+        losses.append(module.decoder.sample(visual, 2, 5).losses.sums)
         module.eval()
     assert torch.equal(*losses)
 

@@ -121,11 +121,16 @@ class CausalDecoder(LanguageDecoder, ABC):
     def sample(
         self,
         visual: Float[Tensor, "batch queries width"],
+        num_samples: int,
         max_new_tokens: int,
         prompts: Sequence[str] | None = None,
     ) -> SampledTexts:
         """Sample texts with a key/value cache, then compute the likelihoods of their tokens in one forward pass."""
         prompts = self.caption_tokenizer.fill_prompts(prompts, len(visual))
+        prompts, visual = (
+            [text for text in prompts for _ in range(num_samples)],
+            visual.repeat_interleave(num_samples, 0),
+        )
         settings = GenerationSettings(max_new_tokens=max_new_tokens)
         ids = self._generate_ids(visual, settings, prompts, [add_gumbel_noise])
         losses = self._loss_of(self.caption_tokenizer.encode_generated(ids, prompts), visual, self._suppressed_ids)
@@ -161,9 +166,8 @@ class CausalDecoder(LanguageDecoder, ABC):
     ) -> list[str]:
         """Generate one text per image: greedily or by :func:`beam_search`, or by sampling of transformers."""
         prompts = self.caption_tokenizer.fill_prompts(prompts, len(visual))
-        return self.caption_tokenizer.decode(
-            self._generate_ids(visual, settings, prompts, _repetition_penalty(settings))
-        )
+        ids = self._generate_ids(visual, settings, prompts, _repetition_penalty(settings))
+        return self.caption_tokenizer.decode(ids)
 
     @torch.no_grad()
     def _generate_ids(

@@ -66,22 +66,24 @@ class LanguageDecoder(Loadable, nn.Module, ABC):
     def sample(
         self,
         visual: Float[Tensor, "batch queries width"],
+        num_samples: int,
         max_new_tokens: int,
         prompts: Sequence[str] | None = None,
     ) -> SampledTexts:
-        """Sample one text per row from the distribution of the decoder, for objectives on its own texts.
+        """Sample several texts per row from the distribution of the decoder, for objectives on its own texts.
 
         With torch's global generator. For unbiased gradients call it in ``eval()``: the tokens are sampled one after
         another and their likelihood is computed for all of them together, each with a dropout mask of its own.
 
         Args:
             visual: Visual tokens.
+            num_samples: Number of texts per row.
             max_new_tokens: Maximum number of tokens of a text, its end-of-text token included.
             prompts: One per row, each used instead of ``prompt``; ``None`` uses ``prompt`` for all.
 
         Returns:
-            The texts, and the negative log-likelihoods of exactly the tokens that were sampled. Gradients reach the
-            visual tokens.
+            The texts, those of a row adjacent, and the negative log-likelihoods of exactly the tokens that were
+            sampled. Gradients reach the visual tokens.
 
         Raises:
             TypeError: If the decoder does not support it.

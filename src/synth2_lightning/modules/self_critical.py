@@ -7,7 +7,7 @@ unbiased.
 """
 
 from collections.abc import Sequence
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import torch
 from jaxtyping import Float
@@ -19,8 +19,6 @@ from synth2_lightning.metrics.diversity import measure_variety
 from synth2_lightning.modules.captioning import VisionLanguageModule
 from synth2_lightning.nn.transfer import to_device
 from synth2_lightning.types import GenerationSettings, ImageTextBatch, SampledTexts, TokenLoss
-
-_Item = TypeVar("_Item")
 
 
 class SelfCriticalModule(VisionLanguageModule):
@@ -84,12 +82,9 @@ class SelfCriticalModule(VisionLanguageModule):
         if not self.training:
             return super().compute_loss(visual, batch)
         num_samples = self.samples_per_image
-        samples = self.decoder.sample(
-            visual.repeat_interleave(num_samples, dim=0),
-            self.generation.max_new_tokens,
-            _repeat(batch.prompts, num_samples) or None,
-        )
-        rewards = self.score(samples.texts, samples.is_complete, _repeat(batch.references, num_samples))
+        samples = self.decoder.sample(visual, num_samples, self.generation.max_new_tokens, batch.prompts or None)
+        references = [texts for texts in batch.references for _ in range(num_samples)]
+        rewards = self.score(samples.texts, samples.is_complete, references)
         rewards = rewards.view(-1, num_samples)
         baselines = self.baselines(rewards, visual, batch)
         self._log_samples(samples, rewards, baselines)
@@ -155,7 +150,3 @@ class GreedyBaselineModule(SelfCriticalModule):
         settings = GenerationSettings(max_new_tokens=self.generation.max_new_tokens)
         captions = self.decoder.generate(visual, settings, batch.prompts or None)
         return self.score(captions, [True] * len(captions), batch.references)[:, None].expand_as(rewards)
-
-
-def _repeat(items: Sequence[_Item], times: int) -> list[_Item]:
-    return [item for item in items for _ in range(times)]
