@@ -19,7 +19,7 @@ from torch.nn.functional import one_hot, pad
 from synth2_lightning.compat.transformers import run_network
 from synth2_lightning.decoders.beam_search import beam_search
 from synth2_lightning.decoders.language_model import LanguageModelSource
-from synth2_lightning.decoders.sampling import add_gumbel_noise
+from synth2_lightning.decoders.logits_processors import add_gumbel_noise, repetition_penalty
 from synth2_lightning.decoders.tokens import CaptionTokenizer, TargetTokens
 from synth2_lightning.decoders.visual_context import VisualContext
 from synth2_lightning.interfaces import LanguageDecoder
@@ -166,7 +166,7 @@ class CausalDecoder(LanguageDecoder, ABC):
     ) -> list[str]:
         """Generate one text per image: greedily or by :func:`beam_search`, or by sampling of transformers."""
         prompts = self.caption_tokenizer.fill_prompts(prompts, len(visual))
-        ids = self._generate_ids(visual, settings, prompts, _repetition_penalty(settings))
+        ids = self._generate_ids(visual, settings, prompts, repetition_penalty(settings))
         return self.caption_tokenizer.decode(ids)
 
     @torch.no_grad()
@@ -282,16 +282,6 @@ def _only_at(head: nn.Module, positions: Int[Tensor, " targets"]) -> Iterator[No
         yield
     finally:
         handle.remove()
-
-
-def _repetition_penalty(settings: GenerationSettings) -> list[Any]:
-    # Passed as a processor and not as a setting: from the setting, transformers 5.23 counts the padding of a prompt as
-    # generated tokens, so that a caption in a batch would differ from the same caption alone.
-    from transformers import RepetitionPenaltyLogitsProcessor
-
-    if settings.repetition_penalty == 1:
-        return []
-    return [RepetitionPenaltyLogitsProcessor(settings.repetition_penalty)]
 
 
 def _is_sharded(model: nn.Module) -> bool:

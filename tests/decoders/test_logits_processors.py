@@ -1,6 +1,6 @@
 import torch
 
-from synth2_lightning.decoders.sampling import add_gumbel_noise
+from synth2_lightning.decoders.logits_processors import add_gumbel_noise
 
 
 def test_the_largest_noisy_score_is_a_sample_of_the_softmax() -> None:
