@@ -127,10 +127,8 @@ class CausalDecoder(LanguageDecoder, ABC):
     ) -> SampledTexts:
         """Sample texts with a key/value cache, then compute the likelihoods of their tokens in one forward pass."""
         prompts = self.caption_tokenizer.fill_prompts(prompts, len(visual))
-        prompts, visual = (
-            [text for text in prompts for _ in range(num_samples)],
-            visual.repeat_interleave(num_samples, 0),
-        )
+        prompts = [prompt for prompt in prompts for _ in range(num_samples)]
+        visual = visual.repeat_interleave(num_samples, dim=0)
         settings = GenerationSettings(max_new_tokens=max_new_tokens)
         ids = self._generate_ids(visual, settings, prompts, [add_gumbel_noise])
         losses = self._loss_of(self.caption_tokenizer.encode_generated(ids, prompts), visual, self._suppressed_ids)
