@@ -58,7 +58,7 @@ def references(num_images: int = 16) -> list[tuple[str, ...]]:
 
 
 def gradients(module: nn.Module, loss: Tensor) -> list[Tensor]:
-    return list(torch.autograd.grad(loss, list(module.parameters())))
+    return list(torch.autograd.grad(loss, list(module.parameters()), retain_graph=True))
 
 
 @pytest.mark.parametrize("kind", [SelfCriticalModule, GreedyBaselineModule])
@@ -72,17 +72,15 @@ def test_the_expected_gradient_is_that_of_the_expected_reward(kind: type[SelfCri
     assert len(rewards.unique()) > 2
     expected = gradients(decoder, -(log_p.exp() * rewards).sum(1).mean())
 
-    total = [torch.zeros_like(weight) for weight in decoder.parameters()]
-    variance = torch.zeros(())
-    for numbers in product(range(3), repeat=4):  # two samples of two images
-        decoder.numbers = numbers
+    total, surrogates = torch.zeros(()), []
+    for numbers in product(range(3), repeat=2):  # two samples of each image
+        decoder.numbers = numbers * 2
         losses = module.compute_loss(visual, batch)
-        probability = log_p[[0, 0, 1, 1], numbers].sum().exp().item()
-        found = gradients(decoder, losses.sums.sum() / losses.counts.sum())
-        total = [sum_ + probability * one for sum_, one in zip(total, found, strict=True)]
-        variance += probability * (found[0] - expected[0]).square().sum().float()
-    torch.testing.assert_close(total, expected, rtol=1e-5, atol=1e-6)
-    assert variance > 0.01  # single estimates differ
+        surrogates.append(losses.sums / losses.counts.sum())
+        total = total + (log_p[:, numbers].sum(1).exp().detach() * surrogates[-1]).sum()
+    torch.testing.assert_close(gradients(decoder, total), expected, rtol=1e-5, atol=1e-6)
+    single = gradients(decoder, surrogates[1].sum())  # of one estimate
+    assert (single[0] - expected[0]).abs().max() > 0.1
 
 
 def test_the_baseline_is_the_mean_of_the_other_samples() -> None:
@@ -91,7 +89,15 @@ def test_the_baseline_is_the_mean_of_the_other_samples() -> None:
     assert baselines.tolist() == [[4.5, 3.0, 1.5]]
 
 
-def captioner(folder: Path, dropout: float = 0.0, lr: float = 1e-2) -> SelfCriticalModule:
+def tiny_module() -> SelfCriticalModule:
+    torch.manual_seed(0)
+    return SelfCriticalModule(
+        TinyImageTokenizer(), TinyResampler, TinyDecoder(), optimizer=lambda groups: torch.optim.AdamW(groups, lr=0.05)
+    )
+
+
+def captioner(folder: Path, dropout: float = 0.0) -> SelfCriticalModule:
+    """Return a captioner with a language model, not trained."""
     torch.manual_seed(0)
     build_vocabulary([text for texts in references() for text in texts], 1, folder)
     config = {"model_type": "gpt2", "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 16}
@@ -101,7 +107,6 @@ def captioner(folder: Path, dropout: float = 0.0, lr: float = 1e-2) -> SelfCriti
         TinyResampler,
         PrefixDecoder(NewLanguageModel(config, str(folder))),
         GenerationSettings(max_new_tokens=5),
-        lambda groups: torch.optim.AdamW(groups, lr=lr),
     )
     module.configure_model()
     return module
@@ -124,23 +129,23 @@ def fit(module: SelfCriticalModule, num_epochs: int, **settings: Any) -> Trainer
     seed_everything(3, verbose=False)
     trainer = Trainer(
         accelerator="cpu", max_epochs=num_epochs, logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, log_every_n_steps=1,
+        enable_model_summary=False, log_every_n_steps=1, limit_val_batches=0,
     )  # fmt: skip
     trainer.fit(module, datamodule=TinyData(), **settings)
     return trainer
 
 
-def test_the_reward_rises_and_is_logged(tmp_path: Path) -> None:
-    module = captioner(tmp_path)
+def test_the_reward_rises_and_is_logged() -> None:
+    module = tiny_module()
     first = fit(module, 1).callback_metrics
-    assert float(first["train/reward"]) < 1  # of random words
-    last = fit(module, 40).callback_metrics
+    assert float(first["train/reward"]) < 2  # of random words
+    assert float(first["train/reward_std"]) > 0
+    assert 0 < float(first["train/distinct_1"]) < float(first["train/distinct_2"]) < 1
+    assert 0 < float(first["train/complete"]) < 1
+    last = fit(module, 30).callback_metrics
     assert float(last["train/reward"]) > 4
     assert float(last["train/baseline"]) == pytest.approx(float(last["train/reward"]))
-    assert float(last["train/reward_std"]) > 0
-    assert 0 < float(last["train/distinct_1"]) < float(last["train/distinct_2"]) < 1
-    assert 1 < float(last["train/length"]) < 5
-    assert float(last["train/complete"]) <= 1
+    assert float(last["train/length"]) > 1
     module.eval()
     held_out = tiny_batch(16, seed=9)
     captions = module.predict_step(held_out, 0)["captions"]
@@ -149,11 +154,9 @@ def test_the_reward_rises_and_is_logged(tmp_path: Path) -> None:
 
 
 def test_a_resumed_run_samples_the_same_captions(tmp_path: Path) -> None:
-    whole = captioner(tmp_path / "a")
-    fit(whole, 4)
-    fit(part := captioner(tmp_path / "a"), 2).save_checkpoint(tmp_path / "part.ckpt")
-    del part
-    resumed = captioner(tmp_path / "a")
+    fit(whole := tiny_module(), 4)
+    fit(tiny_module(), 2).save_checkpoint(tmp_path / "part.ckpt")
+    resumed = tiny_module()
     fit(resumed, 4, ckpt_path=tmp_path / "part.ckpt", weights_only=True)
     torch.testing.assert_close(resumed.state_dict(), whole.state_dict(), atol=0, rtol=0)
 
@@ -186,27 +189,31 @@ def test_one_sample_per_image_is_refused() -> None:
         SelfCriticalModule(TinyImageTokenizer(), TinyResampler, TinyDecoder(), samples_per_image=1)
 
 
-def test_data_loaders_without_training_captions_are_refused(tmp_path: Path) -> None:
-    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, default_root_dir=tmp_path)
+def test_data_loaders_without_training_captions_are_refused() -> None:
+    trainer = Trainer(accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False)
     loader = TinyData().train_dataloader()
     with pytest.raises(TypeError, match=r"NoneType.*training_captions\(\).*MixedDataModule"):
-        trainer.fit(captioner(tmp_path), loader, loader)
+        trainer.fit(tiny_module(), loader, loader)
 
 
-def test_training_batches_without_references_are_refused(tmp_path: Path) -> None:
-    module, batch = captioner(tmp_path), tiny_batch(2)
+def test_training_batches_without_references_are_refused() -> None:
+    module, batch = tiny_module(), tiny_batch(2)
     module.reward = CiderReward(references())
     alone = ImageTextBatch(batch.image, batch.captions, batch.samples)
     with pytest.raises(ValueError, match=r"10 captions and references of 0.*ImageTextBatch\.references"):
         module.training_step(alone, 0)
 
 
-def test_a_step_outside_of_a_fit_is_refused(tmp_path: Path) -> None:
+def test_a_step_outside_of_a_fit_is_refused() -> None:
     with pytest.raises(RuntimeError, match=r"document frequencies.*Trainer\.fit"):
-        captioner(tmp_path).training_step(tiny_batch(2), 0)
+        tiny_module().training_step(tiny_batch(2), 0)
+
+
+class SilentDecoder(TinyDecoder):
+    sample = LanguageDecoder.sample
 
 
 def test_decoders_that_cannot_sample_are_named() -> None:
-    module = SelfCriticalModule(TinyImageTokenizer(), TinyResampler, TinyDecoder())
-    with pytest.raises(TypeError, match=r"TinyDecoder.*sample\(\).*PrefixDecoder"):
+    module = SelfCriticalModule(TinyImageTokenizer(), TinyResampler, SilentDecoder())
+    with pytest.raises(TypeError, match=r"SilentDecoder.*sample\(\).*PrefixDecoder"):
         module.training_step(tiny_batch(2), 0)

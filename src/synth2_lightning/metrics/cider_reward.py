@@ -62,4 +62,4 @@ class CiderReward:
 
 
 def _add_end(caption: str) -> str:
-    return f"{caption.rstrip(' .')} {_END}"
+    return f"{caption} {_END}"

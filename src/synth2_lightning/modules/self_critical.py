@@ -7,7 +7,7 @@ unbiased.
 """
 
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -60,7 +60,7 @@ class SelfCriticalModule(VisionLanguageModule):
         self.reward: CiderReward | None = None
         self.decoder.eval()
 
-    def train(self, mode: bool = True) -> Self:
+    def train(self, mode: bool = True) -> "SelfCriticalModule":
         """Set the mode; the decoder stays in ``eval()``."""
         super().train(mode)
         self.decoder.eval()
