@@ -146,6 +146,7 @@ def test_fit_runs_two_steps(name: str, tmp_path: Path, monkeypatch: pytest.Monke
         check_checkpoint(trainer)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The number of training batches")
 @pytest.mark.filterwarnings("ignore:Checkpoint directory")
 def test_the_second_stage_starts_from_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,6 @@
 """Tests of both decoders over every architecture of the tiny language models."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ from synth2_lightning.decoders.causal import CausalDecoder
 from synth2_lightning.decoders.cross_attention import CrossAttentionDecoder, GatedBlock
 from synth2_lightning.decoders.language_model import LanguageModelSource, NewLanguageModel, PretrainedLanguageModel
 from synth2_lightning.decoders.prefix import PrefixDecoder
+from synth2_lightning.decoders.tokens import TargetTokens
 from synth2_lightning.types import GenerationSettings
 
 CAPTIONS = ("a red circle above a small blue square", "two green triangles", "a circle")
@@ -265,9 +266,15 @@ def test_a_sample_has_the_loss_of_its_tokens(
 ) -> None:
     with torch.no_grad():
         decoder.lm.get_output_embeddings().weight.div_(20)
-    tokenizer, seen = decoder.caption_tokenizer, []
+    tokenizer = decoder.caption_tokenizer
     encode = tokenizer.encode_generated
-    monkeypatch.setattr(tokenizer, "encode_generated", lambda ids, prompts: seen.append(ids) or encode(ids, prompts))
+    seen: list[Tensor] = []
+
+    def encode_generated(ids: Tensor, prompts: Sequence[str]) -> TargetTokens:
+        seen.append(ids)
+        return encode(ids, prompts)
+
+    monkeypatch.setattr(tokenizer, "encode_generated", encode_generated)
     torch.manual_seed(0)
     samples = decoder.sample(visual, 8, 4, PROMPTS)
     assert {True, False} == set(samples.is_complete)
