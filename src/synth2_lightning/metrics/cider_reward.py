@@ -31,7 +31,7 @@ class CiderReward:
     Example:
         >>> reward = CiderReward([["a red circle on the left"], ["two blue squares"], ["a red square"]])
         >>> reward(["a red circle", "a red circle"], [True, False], [("a red circle",)] * 2).round(1).tolist()
-        [10.0, 7.1]
+        [10.0, 6.0]
     """
 
     def __init__(self, training_captions: Iterable[Sequence[str]]) -> None:
