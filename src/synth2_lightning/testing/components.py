@@ -8,7 +8,6 @@ from zlib import crc32
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.distributions import Categorical
 from torch.nn.functional import normalize
 from torch.nn.utils.rnn import pad_sequence
 
@@ -29,7 +28,6 @@ from synth2_lightning.types import (
     ImageTextBatch,
     Pixels,
     Prompt,
-    SampledTexts,
     SampleInfo,
     TokenLoss,
     VQTokens,
@@ -257,23 +255,6 @@ class TinyDecoder(LanguageDecoder):
         """Return the most probable word of each position."""
         best = self._logits(visual).argmax(-1)[:, : settings.max_new_tokens]
         return [" ".join(self.words[word] for word in row if word) for row in best.tolist()]
-
-    def sample(
-        self,
-        visual: Float[Tensor, "batch queries width"],
-        num_samples: int,
-        max_new_tokens: int,
-        prompts: Sequence[str] | None = None,
-    ) -> SampledTexts:
-        """Sample the word of each position, up to the first end of text."""
-        logits = self._logits(visual).log_softmax(-1).repeat_interleave(num_samples, 0)[:, :max_new_tokens]
-        words = Categorical(logits=logits.detach()).sample()
-        is_end = words == 0
-        is_sampled = is_end.cumsum(1) - is_end.long() == 0
-        sums = -(logits.gather(2, words[..., None]).squeeze(2) * is_sampled).sum(1)
-        rows = words.where(is_sampled, 0).tolist()
-        texts = tuple(" ".join(self.words[word] for word in row if word) for row in rows)
-        return SampledTexts(texts, tuple(is_end.any(1).tolist()), TokenLoss(sums, is_sampled.sum(1)))
 
     def _logits(self, visual: Tensor) -> Tensor:
         logits: Tensor = self.head(visual.mean(1))
