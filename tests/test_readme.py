@@ -13,7 +13,9 @@ from safetensors.torch import save_file
 
 from synth2_lightning import VisionLanguageModule
 from synth2_lightning.cli import main
-from synth2_lightning.testing import check_image_encoder
+from synth2_lightning.metrics.cider_reward import CiderReward
+from synth2_lightning.modules.self_critical import SelfCriticalModule
+from synth2_lightning.testing import TinyDecoder, TinyImageTokenizer, TinyResampler, check_image_encoder
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -86,6 +88,16 @@ def test_the_encoder_of_the_document_on_extending_keeps_the_contract() -> None:
     names: dict[str, Any] = {"check_image_encoder": check_image_encoder}
     exec(encoder + test, names)
     names["test_the_encoder_keeps_the_contract"]()
+
+
+def test_the_reward_of_the_document_on_extending_prefers_shorter_captions() -> None:
+    names: dict[str, Any] = {}
+    exec(code_blocks(ROOT / "docs" / "extending.md", "python")[2], names)
+    module = names["ShortCaptionModule"](TinyImageTokenizer(), TinyResampler, TinyDecoder())
+    module.reward = CiderReward([("a dog runs",), ("a cat",), ("two birds",)])
+    rewards = module.score(["a dog runs", "a dog"], [True, True], [("a dog runs",)] * 2)
+    plain = SelfCriticalModule.score(module, ["a dog runs", "a dog"], [True, True], [("a dog runs",)] * 2)
+    assert (plain - rewards).tolist() == pytest.approx([0.3, 0.2], abs=1e-6)
 
 
 def test_the_overlay_of_the_document_on_own_images_parses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

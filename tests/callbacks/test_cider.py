@@ -7,7 +7,9 @@ from lightning.pytorch.loggers import CSVLogger
 from torch.utils.data import DataLoader
 
 from synth2_lightning.callbacks.cider import CiderCallback
+from synth2_lightning.metrics.bleu import bleu
 from synth2_lightning.metrics.cider import cider, human_cider
+from synth2_lightning.metrics.rouge import rouge
 from synth2_lightning.modules.captioning import VisionLanguageModule
 from synth2_lightning.testing import TinyDecoder, TinyImageTokenizer, TinyResampler, tiny_batch
 from synth2_lightning.types import ImageTextBatch
@@ -37,9 +39,16 @@ def test_scores_the_corpus_once_and_writes_its_files(tmp_path: Path) -> None:
     assert [row["key"] for row in rows] == [*batches[0].keys, *batches[1].keys]
     expected = cider({row["key"]: row["caption"] for row in rows}, {row["key"]: row["references"] for row in rows})
     assert logged["val/cider"] == pytest.approx(expected.score)
+    hypotheses = {row["key"]: row["caption"] for row in rows}
+    texts = {row["key"]: row["references"] for row in rows}
+    assert logged["val/rouge_l"] == pytest.approx(rouge(hypotheses, texts).score)
+    assert [logged[f"val/bleu_{n}"] for n in range(1, 5)] == pytest.approx(bleu(hypotheses, texts).corpus)
+    assert logged["val/length"] == pytest.approx(sum(len(text.split()) for text in hypotheses.values()) / 7)
+    assert 0 < logged["val/distinct_1"] < 1
 
     card = json.loads((folder / "protocol.json").read_text())
     assert card["score"] == pytest.approx(expected.score)
+    assert card["other_scores"]["bleu_4"] == pytest.approx(logged["val/bleu_4"])
     assert card["human_score"] == pytest.approx(human_cider({row["key"]: row["references"] for row in rows}).score)
     assert (card["num_images"], card["num_references"], card["num_repeated_keys_dropped"]) == (7, 14, 4)
     assert card["generation"]["max_new_tokens"] == 30

@@ -80,6 +80,11 @@ def test_amuseds_vqgan_has_its_pixel_range() -> None:
         "fit experiments/flickr8k/generator.yaml experiments/flickr8k/generator_own.yaml",
         *(f"fit experiments/flickr8k/{name}.yaml overlays/data/mirroring.yaml" for name in ("generator", "mixed")),
         *(
+            f"fit experiments/flickr8k/{name}.yaml experiments/flickr8k/overlays/cider.yaml"
+            for name in ("real", "mixed")
+        ),
+        "fit mixed.yaml experiments/flickr8k/overlays/all.yaml experiments/flickr8k/overlays/cider.yaml",
+        *(
             f"predict experiments/flickr8k/{name}.yaml"
             for name in ("tokenize", "captions", "synthesize", "score", "recaption", "reassign")
         ),
@@ -152,6 +157,29 @@ def test_fit_runs_two_steps(name: str, tmp_path: Path, monkeypatch: pytest.Monke
         card = json.loads((Path(trainer.log_dir or "") / "cider" / "val-step=2" / "protocol.json").read_text())
         assert card["num_images"] == 8
         check_checkpoint(trainer)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The number of training batches")
+@pytest.mark.filterwarnings("ignore:Checkpoint directory")
+def test_the_second_stage_starts_from_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    photos = "--data.init_args.real.init_args"
+    few = [f"{photos}.num_workers=0", f"{photos}.val.init_args.num_images=8", f"{photos}.train.init_args.num_images=16"]
+    few += ["--data.init_args.num_workers=0", "--data.init_args.batch_size=4", "--trainer.log_every_n_steps=1"]
+    words = ["fit", "--config", "mixed.yaml", "--config", str(TINY)]
+    first = run_trainer([*words, *few]).trainer.log_dir or ""
+    words += ["--config", "overlays/model/cider.yaml", "--config", str(TINY), f"--trainer.callbacks.weights={first}"]
+    trainer = run_trainer([*words, *few]).trainer
+    assert trainer.global_step == 2
+    assert {"train/reward", "train/complete", "val/cider", "val/bleu_4"} <= trainer.callback_metrics.keys()
+    before, after = (
+        torch.load(Path(folder) / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        for folder in (first, trainer.log_dir or "")
+    )
+    changes = {name: (after[name] - weight).abs().max().item() for name, weight in before.items()}
+    assert 0 < max(changes.values()) < 1e-3  # the learning rate times two steps, and not another initialization
+    check_checkpoint(trainer)
 
 
 @pytest.mark.filterwarnings("ignore:The number of training batches")

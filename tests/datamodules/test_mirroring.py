@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,14 @@ def test_rows_of_mixed_images_are_those_of_the_parts_in_order() -> None:
     assert isinstance(grids, VQTokens)
     assert torch.equal(pixels.values, torch.stack([PIXELS.values[0], PIXELS.values[1].flip(2)]))
     assert torch.equal(grids.ids, torch.stack([GRIDS.ids[0, COLUMNS_SWAPPED], GRIDS.ids[1]]))
+
+
+def test_an_image_is_left_as_it_is_if_another_caption_of_it_depends_on_the_side() -> None:
+    batch = replace(make_batch(GRIDS, "a dog", "a cat"), references=(("a dog", "a dog on the left"), ("a cat",)))
+    image = mirror(batch, True, True).image
+    assert isinstance(image, VQTokens)
+    assert torch.equal(image.ids[0], GRIDS.ids[0])
+    assert torch.equal(image.ids[1], GRIDS.ids[1, COLUMNS_SWAPPED])
 
 
 @pytest.mark.parametrize(
@@ -156,6 +165,8 @@ def test_mixed_batches_are_mirrored_in_both_parts(tmp_path: Path, make_shards: o
     assert data.count_train_pairs() == (6, 10)
     assert data.count_variants() == (2, 2)
     assert len(data.train_pairs) == 32
+    assert data.training_captions()[:7] == [*[("half white",)] * 5, ("white on the right",), ("synthetic 0",)]
+    assert len(data.training_captions()) == 16
     batch = data.train_pairs.read([0, 6, 12, 22])  # each pair, and its mirror image
     assert batch.sources == ("halves", "halves", "synthetic", "synthetic")
     assert batch.keys == ("0", "0", "s0", "s0")

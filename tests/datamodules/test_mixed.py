@@ -148,5 +148,23 @@ def test_photos_beside_weighted_pairs_have_the_weight_one(make_source: MakeSourc
     expected = ExponentialWeights()(np.arange(4, dtype=np.float32))
     batch = next(iter(data.train_dataloader()))
     assert batch.weights is not None
+    assert data.training_captions()[4:] == [(f"synthetic {number}",) for number in range(4)]
     rows = [int(key.removeprefix("s")) for key in batch.keys[2:]]
     assert batch.weights.tolist() == [1.0, 1.0, *expected[rows].tolist()]
+
+
+def test_training_batches_have_the_captions_of_photos_and_synthetic_images(
+    make_source: MakeSource, make_shards: MakeShards
+) -> None:
+    data = mix(make_source(2), make_shards(2), ConstantFraction(0.5))
+    photos = [tuple(f"caption {caption} of {number:03d}" for caption in range(2)) for number in range(2)]
+    assert data.training_captions() == [*photos, ("synthetic 0",), ("synthetic 1",)]
+    for batch in data.train_dataloader():
+        assert len(batch.references) == len(batch) == 4
+        assert all(caption in texts for caption, texts in zip(batch.captions, batch.references, strict=True))
+        assert [len(texts) for texts in batch.references] == [2, 2, 1, 1]
+
+
+def test_synthetic_pairs_alone_have_training_captions(make_shards: MakeShards) -> None:
+    data = mix(None, make_shards(2), ConstantFraction(1.0))
+    assert data.training_captions() == [("synthetic 0",), ("synthetic 1",)]

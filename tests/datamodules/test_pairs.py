@@ -26,3 +26,12 @@ def test_every_caption_of_every_image_is_a_pair() -> None:
 def test_a_single_item_is_refused() -> None:
     with pytest.raises(TypeError, match=r"NoPairs.*3.*`limit`"):
         NoPairs()[3]
+
+
+def test_images_of_pairs_are_listed_once() -> None:
+    assert PairIndex(np.array([2, 1, 0, 3])).images([5, 0, 1, 3]) == [0, 3]
+
+
+def test_pairs_without_captions_are_named() -> None:
+    with pytest.raises(NotImplementedError, match=r"NoPairs.*image_captions"):
+        NoPairs().image_captions([0])

@@ -48,7 +48,11 @@ def test_every_caption_is_a_pair(make_source: MakeSource) -> None:
     assert batch.captions == ("caption 0 of 000", "caption 1 of 000", "caption 1 of 002")
     assert batch.keys == ("000", "000", "002")
     assert batch.sources == ("real",) * 3
-    assert batch.references == ()
+    assert batch.references == (
+        ("caption 0 of 000", "caption 1 of 000"),
+        ("caption 0 of 000", "caption 1 of 000"),
+        ("caption 0 of 002", "caption 1 of 002"),
+    )
     assert batch.skipped == ()
     assert grays(batch.image) == [0, 0, 2]
     assert batch.image.values.shape == (3, 3, 4, 4)  # type: ignore[union-attr]

@@ -137,3 +137,12 @@ def test_a_number_of_best_images_below_one_is_refused() -> None:
 def test_a_fraction_out_of_range_is_refused(fraction: float) -> None:
     with pytest.raises(ValueError, match=f"keep_fraction={fraction}; expected a fraction above 0 and at most 1"):
         SyntheticDataModule("shards", keep_fraction=fraction)
+
+
+def test_batches_and_training_captions_have_all_captions_of_a_row(make_shards: MakeShards) -> None:
+    shards = make_shards(5, scores=((0.0,), (3.0,), (-1.0,), (2.0,), (2.5,)))
+    data = SyntheticDataModule(shards, batch_size=2, num_workers=0, keep_fraction=0.6)
+    data.setup("fit")
+    assert data.training_captions() == [("synthetic 1",), ("synthetic 3",), ("synthetic 4",)]
+    batch = data.train_pairs.read([2, 0])
+    assert batch.references == (("synthetic 4",), ("synthetic 1",))

@@ -38,6 +38,7 @@ def test_it_trains_on_tokens_and_validates_on_photos(make_source: MakeSource, ma
     assert all(isinstance(batch.image, VQTokens) for batch in batches)
     ranked = sorted(range(9), key=lambda row: hash_record(("synthetic", f"s{row}")))
     assert {key for batch in batches for key in batch.keys} == {f"s{row}" for row in ranked[:6]}
+    assert data.training_captions() == [(f"synthetic {row}",) for row in ranked[:6]]
     judged: Any = next(iter(data.val_dataloader()))
     assert isinstance(judged.image, Pixels)
     assert len(judged) == 3

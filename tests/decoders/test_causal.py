@@ -1,6 +1,6 @@
 """Tests of both decoders over every architecture of the tiny language models."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ from synth2_lightning.decoders.causal import CausalDecoder
 from synth2_lightning.decoders.cross_attention import CrossAttentionDecoder, GatedBlock
 from synth2_lightning.decoders.language_model import LanguageModelSource, NewLanguageModel, PretrainedLanguageModel
 from synth2_lightning.decoders.prefix import PrefixDecoder
+from synth2_lightning.decoders.tokens import TargetTokens
 from synth2_lightning.types import GenerationSettings
 
 CAPTIONS = ("a red circle above a small blue square", "two green triangles", "a circle")
@@ -239,3 +240,87 @@ def test_logits_are_computed_at_targets_only(make_decoder: MakeDecoder, gpt2: Ne
     handle.remove()
     assert shapes == [(9 + 4 + 3, len(gpt2.tokenizer))]
     assert len(decoder.lm.get_output_embeddings()._forward_pre_hooks) == 0
+
+
+def test_texts_are_sampled_from_the_distribution_of_their_losses(
+    make_decoder: MakeDecoder, llama: NewLanguageModel
+) -> None:
+    decoder = make_decoder(llama).eval()
+    with torch.no_grad():
+        decoder.lm.get_output_embeddings().weight.div_(8)  # a flatter distribution
+        samples = decoder.sample(torch.randn(1, 4, 32), 2000, 2)
+    outcomes = list(zip(samples.texts, samples.is_complete, strict=True))
+    probabilities = dict(zip(outcomes, samples.losses.sums.neg().exp().tolist(), strict=True))
+    num_tokens = dict(zip(outcomes, samples.losses.counts.tolist(), strict=True))
+    # Texts with special tokens are left out: others may read the same.
+    counts = {key: outcomes.count(key) for key, num in num_tokens.items() if len(key[0].split()) + key[1] == num}
+    assert len(counts) > 20
+    assert sum(probabilities.values()) < 1 + 1e-4
+    for outcome in sorted(counts, key=counts.__getitem__)[-10:]:
+        expected = 2000 * probabilities[outcome]
+        assert abs(counts[outcome] - expected) < 5 * expected**0.5
+
+
+def test_a_sample_has_the_loss_of_its_tokens(
+    decoder: CausalDecoder, visual: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with torch.no_grad():
+        decoder.lm.get_output_embeddings().weight.div_(20)
+    tokenizer = decoder.caption_tokenizer
+    encode = tokenizer.encode_generated
+    seen: list[Tensor] = []
+
+    def encode_generated(ids: Tensor, prompts: Sequence[str]) -> TargetTokens:
+        seen.append(ids)
+        return encode(ids, prompts)
+
+    monkeypatch.setattr(tokenizer, "encode_generated", encode_generated)
+    torch.manual_seed(0)
+    samples = decoder.sample(visual, 8, 4, PROMPTS)
+    assert {True, False} == set(samples.is_complete)
+    for row, ids in enumerate(seen[0]):
+        targets = ids[: int(samples.losses.counts[row])]
+        assert (targets[-1] == tokenizer.eos_id) == samples.is_complete[row]
+        assert tokenizer.eos_id not in targets[:-1]
+        assert tokenizer.decode(targets[None]) == [samples.texts[row]]
+        inputs = torch.cat([tokenizer.encode_prompts([PROMPTS[row // 8]]).inputs[0], targets])
+        with torch.no_grad(), decoder.visual_context(visual[row // 8 : row // 8 + 1]) as context:
+            embeds = torch.cat([context.prefix, decoder.lm.get_input_embeddings()(inputs[None])], dim=1)
+            logits = decoder.lm(inputs_embeds=embeds).logits[0, -len(targets) - 1 : -1]
+        logits[:, decoder.source.tokenizer.unk_token_id] = -torch.inf
+        expected = -logits.log_softmax(-1).gather(1, targets[:, None]).sum()
+        torch.testing.assert_close(samples.losses.sums[row], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_samples_may_be_empty_or_cut_and_have_gradients(
+    make_decoder: MakeDecoder, gpt2: NewLanguageModel, visual: Tensor
+) -> None:
+    decoder = make_decoder(gpt2).eval()
+    with torch.no_grad():
+        decoder.lm.get_output_embeddings().weight.div_(20)
+    visual.requires_grad_()
+    samples = decoder.sample(visual, 60, 1)
+    assert samples.losses.counts.tolist() == [1] * 180
+    assert all(ended == (not text) for text, ended in zip(samples.texts, samples.is_complete, strict=True) if text)
+    assert {True, False} == set(samples.is_complete)
+    torch.autograd.backward(samples.losses.sums.sum())
+    assert visual.grad is not None
+    assert (visual.grad.abs().sum((1, 2)) > 0).all()
+
+
+def test_the_unknown_word_is_never_sampled(make_decoder: MakeDecoder, gpt2: NewLanguageModel) -> None:
+    decoder = make_decoder(gpt2).eval()
+    with torch.no_grad():
+        decoder.lm.get_output_embeddings().weight.zero_()
+    samples = decoder.sample(torch.randn(2, 4, 32), 100, 1)
+    assert samples.losses.sums.tolist() == pytest.approx([torch.tensor(len(gpt2.tokenizer) - 1.0).log().item()] * 200)
+
+
+def test_samples_follow_the_seed(make_decoder: MakeDecoder, gpt2: NewLanguageModel, visual: Tensor) -> None:
+    decoder, texts = make_decoder(gpt2).eval(), []
+    with torch.no_grad():
+        decoder.lm.get_output_embeddings().weight.div_(20)
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        texts.append(decoder.sample(visual, 1, 8).texts)
+    assert texts[0] == texts[1] != texts[2]

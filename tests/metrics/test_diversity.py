@@ -1,6 +1,6 @@
 import pytest
 
-from synth2_lightning.metrics.diversity import measure_self_bleu, measure_words
+from synth2_lightning.metrics.diversity import measure_self_bleu, measure_variety, measure_words
 
 
 def test_words_are_counted_without_case_and_punctuation() -> None:
@@ -39,3 +39,9 @@ def test_samples_depend_on_the_seed() -> None:
 def test_one_caption_has_no_self_bleu() -> None:
     with pytest.raises(ValueError, match=r"Self-BLEU.* 1 captions"):
         measure_self_bleu(["a dog"])
+
+
+def test_length_and_distinct_fractions_of_any_captions() -> None:
+    assert measure_variety(["A dog, a cat.", "!"]) == {"length": 2.0, "distinct_1": 0.75, "distinct_2": 1.0}
+    assert set(measure_variety(["", "."]).values()) == {0.0}
+    assert set(measure_variety([]).values()) == {0.0}

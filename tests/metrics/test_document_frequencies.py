@@ -70,3 +70,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
 def test_no_image_is_refused() -> None:
     with pytest.raises(ValueError, match="Document frequencies"):
         count_document_frequencies({})
+
+
+def test_references_of_fewer_words_than_the_longest_n_gram_are_counted() -> None:
+    assert count_document_frequencies({"1": ["dog"], "2": ["dog"]}).counts == {"dog": 2}

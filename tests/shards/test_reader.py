@@ -44,6 +44,7 @@ def test_rows_are_read_in_the_requested_order(folder: Path) -> None:
     assert images.captions == (("e", "f", "g"), ("a",), ("e", "f", "g"))
     assert images.tokens.codebook == "tiny:1"
     assert torch.equal(images.tokens.ids, IDS[[3, 0, 3]])
+    assert reader.read_captions([3, 0, 3]) == list(images.captions)
     assert reader.count_captions().tolist() == [1, 2, 1, 3, 1]
 
 
@@ -104,6 +105,8 @@ def test_largest_id_needs_no_statistics(folder: Path) -> None:
 def test_use_before_load_is_refused(folder: Path) -> None:
     with pytest.raises(RuntimeError, match=r"before load\(\).*call load\(\)"):
         len(ShardReader(folder))
+    with pytest.raises(RuntimeError, match=r"before load\(\)"):
+        ShardReader(folder).read_captions([0])
 
 
 def test_limit_of_nothing_is_refused() -> None:

@@ -1,9 +1,12 @@
-"""CIDEr of the captions of a validation or test epoch."""
+"""CIDEr of the captions of a validation or test epoch, and other metrics beside it."""
 
 from collections.abc import Mapping, Sequence
 
 from synth2_lightning.callbacks.corpus_score import CorpusScore, CorpusScoreCallback
+from synth2_lightning.metrics.bleu import bleu
 from synth2_lightning.metrics.cider import Cider, cider, human_cider
+from synth2_lightning.metrics.diversity import measure_variety
+from synth2_lightning.metrics.rouge import rouge
 
 
 class CiderCallback(CorpusScoreCallback):
@@ -12,6 +15,9 @@ class CiderCallback(CorpusScoreCallback):
     The whole corpus is scored at once, because CIDEr's document frequencies are corpus-wide: a mean over ranks differs.
     Papers report a score of 1.0 as 100. ``protocol.json`` also has ``human_score``, the score of one human
     reference of each image against its others, if every image has at least two.
+
+    Logged beside it, because captions can be made for CIDEr: ``bleu_1`` to ``bleu_4`` and ``rouge_l``, from 0 to 1;
+    ``length``, the mean number of words; ``distinct_1`` and ``distinct_2``, which depend on the number of images.
 
     Args:
         folder: Parent of the output folder; by default the run's log folder. Each epoch writes to
@@ -40,4 +46,9 @@ class CiderCallback(CorpusScoreCallback):
             {"key": key, "caption": caption, "references": references[key], "cider": round(result.scores[key], 6)}
             for key, caption in hypotheses.items()
         ]
-        return CorpusScore(result.score, card, rows)
+        others = {
+            **{f"bleu_{n}": score for n, score in enumerate(bleu(hypotheses, references).corpus, start=1)},
+            "rouge_l": rouge(hypotheses, references).score,
+            **measure_variety(list(hypotheses.values())),
+        }
+        return CorpusScore(result.score, card, rows, others)

@@ -1,6 +1,7 @@
 """CIDEr by group of images, such as domains."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from synth2_lightning.callbacks.cider import CiderCallback
@@ -49,4 +50,4 @@ class CiderByGroupCallback(CiderCallback):
             }
             for group, captions in sorted(groups.items())
         }
-        return CorpusScore(overall.value, overall.card | {"by_group": by_group}, overall.rows)
+        return replace(overall, card=overall.card | {"by_group": by_group})

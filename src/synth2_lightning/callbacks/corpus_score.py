@@ -4,7 +4,7 @@ import json
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar
@@ -28,11 +28,13 @@ class CorpusScore:
         value: The score.
         card: How it was measured, for ``protocol.json``; ``metric`` is its name.
         rows: One per image, for ``predictions.jsonl``.
+        others: Other scores by name, which are logged and written beside it.
     """
 
     value: float
     card: dict[str, Any]
     rows: list[dict[str, Any]]
+    others: dict[str, float] = field(default_factory=dict)
 
 
 class CorpusScoreCallback(Callback, ABC):
@@ -105,6 +107,7 @@ class CorpusScoreCallback(Callback, ABC):
             num_repeats = len(self._metric.rows) - len(hypotheses)
         result = self.score(hypotheses, references)
         pl_module.log(f"{stage}/{self.name}", result.value, prog_bar=True)
+        pl_module.log_dict({f"{stage}/{name}": value for name, value in result.others.items()})
         run_folder = self.folder or trainer.log_dir or "."  # on every rank: log_dir is a collective call
         if not trainer.is_global_zero:
             return
@@ -115,6 +118,7 @@ class CorpusScoreCallback(Callback, ABC):
             "num_images": len(hypotheses),
             "num_references": sum(map(len, references.values())),
             "num_repeated_keys_dropped": num_repeats,
+            "other_scores": result.others,
             **result.card,
             **getattr(pl_module, "protocol", dict)(),
             "versions": {name: version(name) for name in _VERSIONS},

@@ -109,6 +109,10 @@ class ImageTextDataModule(LightningDataModule, ABC):
             self._train_pairs = pairs if self.mirroring is None else MirroredPairs(pairs, self.mirroring)
         return self._train_pairs
 
+    def training_captions(self) -> list[tuple[str, ...]]:
+        """Return all captions of each training image, real and synthetic; after ``setup("fit")``."""
+        return self.train_pairs.image_captions(range(len(self.train_pairs)))
+
     @property
     def rank(self) -> int:
         """Global rank of this process; 0 without a trainer."""

@@ -23,8 +23,8 @@ class Mirroring:
     Do not mirror :mod:`~synth2_lightning.scenes`: a mirrored scene may have a combination that is held out of training.
 
     Args:
-        words: Beginnings of words, in lower case. An image is left as it is if a word of its caption or prompt begins
-            with one of them.
+        words: Beginnings of words, in lower case. An image is left as it is if a word of one of its captions or of its
+            prompt begins with one of them.
 
     Example:
         >>> from synth2_lightning.types import SampleInfo
@@ -44,8 +44,12 @@ class Mirroring:
         Raises:
             ValueError: If the tokens of an image do not form a square grid.
         """
-        texts = zip(batch.captions, batch.prompts or ("",) * len(batch), strict=True)
-        rows = rows & torch.tensor([not any(map(self._depends_on_side, pair)) for pair in texts])
+        nothing: tuple[str, ...] = ("",) * len(batch)
+        references = batch.references or (nothing[:0],) * len(batch)
+        texts = zip(batch.captions, batch.prompts or nothing, references, strict=True)
+        rows = rows & torch.tensor(
+            [not any(map(self._depends_on_side, (caption, prompt, *others))) for caption, prompt, others in texts]
+        )
         if isinstance(batch.image, MixedImages):
             parts = zip(batch.image.parts, rows.split([len(part) for part in batch.image.parts]), strict=True)
             return replace(batch, image=MixedImages(tuple(_mirror(part, chosen) for part, chosen in parts)))
@@ -75,6 +79,10 @@ class MirroredPairs(BatchDataset):
     def fingerprint(self) -> str:
         """Return the checksum of the pairs, and the words that depend on the side."""
         return f"{self.pairs.fingerprint()}, mirrored without {'|'.join(self.mirroring.words)}"
+
+    def image_captions(self, indices: Sequence[int]) -> list[tuple[str, ...]]:
+        """Return all captions of each different image among some items; a mirrored image is the same one."""
+        return self.pairs.image_captions(sorted({index % len(self.pairs) for index in indices}))
 
     def read(self, indices: Sequence[int]) -> ImageTextBatch:
         """Return a batch of pairs, with mirrored images for items of the second half."""

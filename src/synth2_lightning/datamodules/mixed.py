@@ -33,14 +33,23 @@ class MixedPairs(BatchDataset):
 
     def read(self, indices: Sequence[int]) -> ImageTextBatch:
         """Return a batch of real and synthetic pairs, real ones first."""
-        real = [index for index in indices if index < self.num_real]
-        synthetic = [index - self.num_real for index in indices if index >= self.num_real]
+        real, synthetic = self._split(indices)
         batches = []
         if real and self.real is not None:
             batches.append(self.real.read(real))
         if synthetic:
             batches.append(self.synthetic.read(synthetic))
         return ImageTextBatch.concat(batches)
+
+    def image_captions(self, indices: Sequence[int]) -> list[tuple[str, ...]]:
+        """Return all captions of each different photo and of each different synthetic image among some pairs."""
+        real, synthetic = self._split(indices)
+        captions = self.real.image_captions(real) if self.real is not None else []
+        return captions + self.synthetic.image_captions(synthetic)
+
+    def _split(self, indices: Sequence[int]) -> tuple[list[int], list[int]]:
+        real = [index for index in indices if index < self.num_real]
+        return real, [index - self.num_real for index in indices if index >= self.num_real]
 
 
 class MixedDataModule(ImageTextDataModule):

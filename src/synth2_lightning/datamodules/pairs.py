@@ -35,6 +35,10 @@ class BatchDataset(Dataset[ImageTextBatch], ABC):
         """Return a checksum of the items, compared when training resumes; by default their number."""
         return str(len(self))
 
+    def image_captions(self, indices: Sequence[int]) -> list[tuple[str, ...]]:
+        """Return all captions of each different image among some items; reads no images."""
+        raise NotImplementedError(f"{type(self).__name__} has no captions without images; override image_captions().")
+
     def __getitem__(self, indices: int | Sequence[int]) -> ImageTextBatch:
         """Return the batch of some items.
 
@@ -66,7 +70,14 @@ class Selection(BatchDataset):
 
     def read(self, indices: Sequence[int]) -> ImageTextBatch:
         """Return the batch of some items."""
-        return self.dataset.read([int(self.items[index]) for index in indices])
+        return self.dataset.read(self._select(indices))
+
+    def image_captions(self, indices: Sequence[int]) -> list[tuple[str, ...]]:
+        """Return all captions of each different image among some items."""
+        return self.dataset.image_captions(self._select(indices))
+
+    def _select(self, indices: Sequence[int]) -> list[int]:
+        return [int(self.items[index]) for index in indices]
 
 
 class WeightedPairs(BatchDataset):
@@ -82,6 +93,10 @@ class WeightedPairs(BatchDataset):
     def fingerprint(self) -> str:
         """Return a checksum of the dataset and the weights."""
         return f"{self.dataset.fingerprint()}*{crc32(self.weights.tobytes()):08x}"
+
+    def image_captions(self, indices: Sequence[int]) -> list[tuple[str, ...]]:
+        """Return all captions of each different image among some items."""
+        return self.dataset.image_captions(indices)
 
     def read(self, indices: Sequence[int]) -> ImageTextBatch:
         """Return the batch of some items, with their weights."""
@@ -110,3 +125,7 @@ class PairIndex:
         images = np.searchsorted(self._starts, np.asarray(pairs), side="right") - 1
         captions = np.asarray(pairs) - self._starts[images]
         return images.tolist(), captions.tolist()
+
+    def images(self, pairs: Sequence[int]) -> list[int]:
+        """Return the different images of pairs, in ascending order."""
+        return sorted(set(self.locate(pairs)[0]))

@@ -93,9 +93,14 @@ class PhotoPairs(BatchDataset):
             image=pixels,
             captions=tuple(texts[ordinal % len(texts)] for texts, ordinal in zip(captions, ordinals, strict=True)),
             samples=_list_samples(self.source, found),
+            references=tuple(captions),
             prompts=_list_prompts(self.source, found),
             skipped=skipped,
         )
+
+    def image_captions(self, indices: Sequence[int]) -> list[tuple[str, ...]]:
+        """Return all captions of each different photo among some pairs."""
+        return [self.source.captions(index) for index in self._pairs.images(indices)]
 
 
 class Photos(BatchDataset):

@@ -41,12 +41,21 @@ class ShardPairs(BatchDataset):
     def read(self, indices: Sequence[int]) -> ImageTextBatch:
         """Return a batch of pairs; all rows are read together."""
         rows, ordinals = self._pairs.locate(indices)
-        images = self.reader.read(rows if self.rows is None else self.rows[rows].tolist())
+        images = self.reader.read(self._select(rows))
         return ImageTextBatch(
             image=images.tokens,
             captions=tuple(texts[ordinal] for texts, ordinal in zip(images.captions, ordinals, strict=True)),
             samples=images.samples,
+            references=images.captions,
         )
+
+    def image_captions(self, indices: Sequence[int]) -> list[tuple[str, ...]]:
+        """Return all captions of each different row among some pairs."""
+        return self.reader.read_captions(self._select(self._pairs.images(indices)))
+
+    def _select(self, rows: list[int]) -> list[int]:
+        selected: list[int] = rows if self.rows is None else self.rows[rows].tolist()
+        return selected
 
 
 def load_for_training(reader: ShardReader) -> None:

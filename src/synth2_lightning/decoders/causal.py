@@ -19,14 +19,15 @@ from torch.nn.functional import one_hot, pad
 from synth2_lightning.compat.transformers import run_network
 from synth2_lightning.decoders.beam_search import beam_search
 from synth2_lightning.decoders.language_model import LanguageModelSource
-from synth2_lightning.decoders.tokens import CaptionTokenizer
+from synth2_lightning.decoders.logits_processors import add_gumbel_noise, repetition_penalty
+from synth2_lightning.decoders.tokens import CaptionTokenizer, TargetTokens
 from synth2_lightning.decoders.visual_context import VisualContext
 from synth2_lightning.interfaces import LanguageDecoder
 from synth2_lightning.io.fingerprints import fingerprint_texts
 from synth2_lightning.io.log_filters import without_messages
 from synth2_lightning.nn.cpu_kernels import negative_log_likelihood
 from synth2_lightning.nn.transfer import to_device
-from synth2_lightning.types import GenerationSettings, TokenLoss
+from synth2_lightning.types import GenerationSettings, SampledTexts, TokenLoss
 
 
 class CausalDecoder(LanguageDecoder, ABC):
@@ -115,7 +116,26 @@ class CausalDecoder(LanguageDecoder, ABC):
         prompts: Sequence[str] | None = None,
     ) -> TokenLoss:
         """Return the loss of each text; logits are computed at the targets only."""
-        tokens = self.caption_tokenizer.encode(texts, prompts)
+        return self._loss_of(self.caption_tokenizer.encode(texts, prompts), visual)
+
+    def sample(
+        self,
+        visual: Float[Tensor, "batch queries width"],
+        num_samples: int,
+        max_new_tokens: int,
+        prompts: Sequence[str] | None = None,
+    ) -> SampledTexts:
+        """Sample texts with a key/value cache, then compute the likelihoods of their tokens in one forward pass."""
+        prompts = self.caption_tokenizer.fill_prompts(prompts, len(visual))
+        prompts = [prompt for prompt in prompts for _ in range(num_samples)]
+        visual = visual.repeat_interleave(num_samples, dim=0)
+        settings = GenerationSettings(max_new_tokens=max_new_tokens)
+        ids = self._generate_ids(visual, settings, prompts, [add_gumbel_noise])
+        losses = self._loss_of(self.caption_tokenizer.encode_generated(ids, prompts), visual, self._suppressed_ids)
+        is_complete = (ids == self.caption_tokenizer.eos_id).any(1)
+        return SampledTexts(tuple(self.caption_tokenizer.decode(ids)), tuple(is_complete.tolist()), losses)
+
+    def _loss_of(self, tokens: TargetTokens, visual: Tensor, impossible_ids: Sequence[int] = ()) -> TokenLoss:
         device = visual.device
         with self.visual_context(visual) as context:
             prefix = context.prefix
@@ -129,12 +149,13 @@ class CausalDecoder(LanguageDecoder, ABC):
                     self.lm, has_padding=False, inputs_embeds=embeds, attention_mask=mask, use_cache=False
                 )
                 logits = outputs.logits
+        if impossible_ids:
+            logits[:, list(impossible_ids)] = -torch.inf
         is_target = to_device(tokens.is_target, device)
         losses = negative_log_likelihood(logits, to_device(tokens.targets[tokens.is_target], device))
         sums = losses.new_zeros(is_target.shape).masked_scatter(is_target, losses).sum(1)
         return TokenLoss(sums, is_target.sum(1))
 
-    @torch.no_grad()
     def generate(
         self,
         visual: Float[Tensor, "batch queries width"],
@@ -142,7 +163,17 @@ class CausalDecoder(LanguageDecoder, ABC):
         prompts: Sequence[str] | None = None,
     ) -> list[str]:
         """Generate one text per image: greedily or by :func:`beam_search`, or by sampling of transformers."""
-        tokens = self.caption_tokenizer.encode_prompts(self.caption_tokenizer.fill_prompts(prompts, len(visual)))
+        prompts = self.caption_tokenizer.fill_prompts(prompts, len(visual))
+        ids = self._generate_ids(visual, settings, prompts, repetition_penalty(settings))
+        return self.caption_tokenizer.decode(ids)
+
+    @torch.no_grad()
+    def _generate_ids(
+        self, visual: Tensor, settings: GenerationSettings, prompts: Sequence[str], processors: Sequence[Any]
+    ) -> Tensor:
+        from transformers import LogitsProcessorList
+
+        tokens = self.caption_tokenizer.encode_prompts(prompts)
         with (
             self.visual_context(visual) as context,
             # transformers drops a mask without zeros, then warns that the padding of finished texts is not masked.
@@ -165,15 +196,15 @@ class CausalDecoder(LanguageDecoder, ABC):
             mask = pad(tokens.mask, (prefix.shape[1], 0), value=True).long().to(visual.device)
             # Padding comes before the prefix: sliding windows and recurrent states do not allow gaps.
             order = mask.argsort(dim=1, stable=True)
-            ids = self.lm.generate(
+            ids: Tensor = self.lm.generate(
                 inputs_embeds=embeds.take_along_dim(order[..., None], dim=1),
                 attention_mask=mask.take_along_dim(order, dim=1),
                 generation_config=self._generation_config(settings),
-                logits_processor=_repetition_penalty(settings),
+                logits_processor=LogitsProcessorList(processors),
                 synced_gpus=synced,
                 custom_generate=None if settings.do_sample else search,
             )
-        return self.caption_tokenizer.decode(ids)
+        return ids
 
     @torch.no_grad()
     def attention(
@@ -220,16 +251,21 @@ class CausalDecoder(LanguageDecoder, ABC):
         from transformers import GenerationConfig
 
         tokenizer = self.source.tokenizer
-        unk_id, eos_id = tokenizer.unk_token_id, self.caption_tokenizer.eos_id
+        eos_id = self.caption_tokenizer.eos_id
         own = {"repetition_penalty"} if settings.do_sample else {"repetition_penalty", "num_beams", "length_penalty"}
         return GenerationConfig(
             **(asdict(settings) | dict.fromkeys(own)),
             top_k=0 if settings.do_sample else None,  # The default of transformers is 50.
             eos_token_id=eos_id,
             pad_token_id=eos_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id,
-            # The unknown token is no word of a caption; in some vocabularies it is also the end of text.
-            suppress_tokens=None if unk_id in (None, eos_id) else [unk_id],
+            suppress_tokens=self._suppressed_ids or None,
         )
+
+    @property
+    def _suppressed_ids(self) -> list[int]:
+        # The unknown token is no word of a caption; in some vocabularies it is also the end of text.
+        unk_id = self.source.tokenizer.unk_token_id
+        return [] if unk_id in (None, self.caption_tokenizer.eos_id) else [unk_id]
 
 
 @contextmanager
@@ -244,16 +280,6 @@ def _only_at(head: nn.Module, positions: Int[Tensor, " targets"]) -> Iterator[No
         yield
     finally:
         handle.remove()
-
-
-def _repetition_penalty(settings: GenerationSettings) -> Any:
-    # Passed as a processor and not as a setting: from the setting, transformers 5.23 counts the padding of a prompt as
-    # generated tokens, so that a caption in a batch would differ from the same caption alone.
-    from transformers import LogitsProcessorList, RepetitionPenaltyLogitsProcessor
-
-    if settings.repetition_penalty == 1:
-        return LogitsProcessorList()
-    return LogitsProcessorList([RepetitionPenaltyLogitsProcessor(settings.repetition_penalty)])
 
 
 def _is_sharded(model: nn.Module) -> bool:

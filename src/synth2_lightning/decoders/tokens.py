@@ -72,19 +72,22 @@ class CaptionTokenizer:
         """
         prompts = self.fill_prompts(prompts, len(texts))
         text_ids = self.tokenizer(_join(texts, prompts), add_special_tokens=False)["input_ids"]
-        inputs, targets, is_target = [], [], []
-        for text, before, ids in zip(texts, self._encode_prompts(prompts), text_ids, strict=True):
+        predicted = []
+        for text, ids in zip(texts, text_ids, strict=True):
             if not ids:
                 raise ValueError(
                     f"The caption {text!r} has no word; expected at least one, because an empty caption has no loss. "
                     "Remove such captions from the data."
                 )
-            predicted = [*ids, self.eos_id][: self.max_text_tokens]
-            num_without = len(before) - 1  # positions without a target
-            inputs.append(torch.tensor(before + predicted[:-1]))
-            targets.append(torch.tensor([0] * num_without + predicted))
-            is_target.append(torch.arange(num_without + len(predicted)) >= num_without)
-        return TargetTokens(*(pad_sequence(rows, batch_first=True) for rows in (inputs, targets, is_target)))
+            predicted.append([*ids, self.eos_id][: self.max_text_tokens])
+        return self._follow(prompts, predicted)
+
+    def encode_generated(self, ids: Int[Tensor, "batch length"], prompts: Sequence[str]) -> TargetTokens:
+        """Encode prompts and generated tokens; these, up to the first end-of-text token, are the targets.
+
+        Encoding the decoded text could return other tokens, and would add an end-of-text token to a text without.
+        """
+        return self._follow(prompts, [self._until_end(row) for row in ids.tolist()])
 
     def fill_prompts(self, prompts: Sequence[str] | None, num_texts: int) -> Sequence[str]:
         """Return one prompt per text: the given ones, or the default.
@@ -120,6 +123,18 @@ class CaptionTokenizer:
     def decode(self, ids: Int[Tensor, "batch length"]) -> list[str]:
         """Return the texts of token ids, without special tokens."""
         return [text.strip() for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
+
+    def _until_end(self, ids: list[int]) -> list[int]:
+        return ids[: ids.index(self.eos_id) + 1] if self.eos_id in ids else ids
+
+    def _follow(self, prompts: Sequence[str], predicted: Sequence[list[int]]) -> TargetTokens:
+        inputs, targets, is_target = [], [], []
+        for before, ids in zip(self._encode_prompts(prompts), predicted, strict=True):
+            num_without = len(before) - 1  # positions without a target
+            inputs.append(torch.tensor(before + ids[:-1]))
+            targets.append(torch.tensor([0] * num_without + ids))
+            is_target.append(torch.arange(num_without + len(ids)) >= num_without)
+        return TargetTokens(*(pad_sequence(rows, batch_first=True) for rows in (inputs, targets, is_target)))
 
     def _encode_prompts(self, prompts: Sequence[str]) -> list[list[int]]:
         distinct = list(dict.fromkeys(prompts))

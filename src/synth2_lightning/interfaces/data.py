@@ -47,6 +47,14 @@ class HasInputs(Protocol):
         """
 
 
+@runtime_checkable
+class HasTrainingCaptions(Protocol):
+    """Datamodule whose training captions a module reads before the first step, as for document frequencies."""
+
+    def training_captions(self) -> list[tuple[str, ...]]:
+        """Return all captions of each training image, real and synthetic; after ``setup("fit")``."""
+
+
 class CaptionSource(Loadable, ABC):
     """Captions to synthesize images from. ``load()`` reads them.
 

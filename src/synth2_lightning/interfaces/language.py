@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from synth2_lightning.interfaces.loading import FrozenModule, Loadable
-from synth2_lightning.types import Completion, GenerationSettings, Prompt, TokenLoss
+from synth2_lightning.types import Completion, GenerationSettings, Prompt, SampledTexts, TokenLoss
 
 
 class LanguageDecoder(Loadable, nn.Module, ABC):
@@ -62,6 +62,38 @@ class LanguageDecoder(Loadable, nn.Module, ABC):
             ValueError: If the texts may get too long for the language model, or the number of prompts is not that of
                 the rows.
         """
+
+    def sample(
+        self,
+        visual: Float[Tensor, "batch queries width"],
+        num_samples: int,
+        max_new_tokens: int,
+        prompts: Sequence[str] | None = None,
+    ) -> SampledTexts:
+        """Sample several texts per row from the distribution of the decoder, for objectives on its own texts.
+
+        With torch's global generator. For unbiased gradients call it in ``eval()``: the tokens are sampled one after
+        another and their likelihood is computed for all of them together, each with a dropout mask of its own.
+
+        Args:
+            visual: Visual tokens.
+            num_samples: Number of texts per row.
+            max_new_tokens: Maximum number of tokens of a text, its end-of-text token included.
+            prompts: One per row, each used instead of ``prompt``; ``None`` uses ``prompt`` for all.
+
+        Returns:
+            The texts, those of a row adjacent, and the negative log-likelihoods of exactly the tokens that were
+            sampled. Gradients reach the visual tokens.
+
+        Raises:
+            TypeError: If the decoder does not support it.
+            ValueError: If the texts may get too long for the language model, or the number of prompts is not that of
+                the rows.
+        """
+        raise TypeError(
+            f"{type(self).__name__} cannot sample texts with their likelihoods; expected a decoder that overrides "
+            "sample(), such as decoders.prefix.PrefixDecoder or decoders.cross_attention.CrossAttentionDecoder."
+        )
 
     def fingerprint_vocabulary(self) -> str | None:
         """Return a checksum of the vocabulary and its ids; ``None`` disables the comparison on loading weights."""

@@ -75,6 +75,23 @@ def measure_words(captions: Sequence[str]) -> WordStatistics:
     )
 
 
+def measure_variety(captions: Sequence[str]) -> dict[str, float]:
+    """Return the mean length of captions in words, and distinct-1 and -2 (see :class:`WordStatistics`), by name.
+
+    All are 0 without captions or words. Unlike :func:`measure_words`, it is made for each step or epoch of a training.
+
+    Example:
+        >>> measure_variety(["a red dog", "a red cat"])
+        {'length': 3.0, 'distinct_1': 0.6666666666666666, 'distinct_2': 0.75}
+    """
+    texts = [list(filter(None, split_caption(caption))) for caption in captions]
+    return {
+        "length": sum(map(len, texts)) / max(1, len(texts)),
+        "distinct_1": _distinct_fraction(texts, 1),
+        "distinct_2": _distinct_fraction(texts, 2),
+    }
+
+
 def measure_self_bleu(
     captions: Sequence[str], num_hypotheses: int = 1000, num_references: int = 1000, seed: int = 0
 ) -> float:

@@ -68,7 +68,8 @@ class NGrams:
 
     def to_strings(self, words: Ints, vocabulary: Sequence[str]) -> Iterator[str]:
         """Yield the n-grams in the order of their ids, as words separated by single spaces."""
-        positions = self.places[:, None] + np.arange(self.size)
+        # Without any n-gram there is one id of none, which may be longer than all words together.
+        positions = np.minimum(self.places[:, None] + np.arange(self.size), len(words) - 1)
         for row in words[positions].tolist() if len(words) else ():
             yield " ".join(vocabulary[word] for word in row)
 

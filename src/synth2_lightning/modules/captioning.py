@@ -153,7 +153,7 @@ class VisionLanguageModule(BaseModule):
         policy = choose_precision(self.trainer.precision)
         shard_frozen(self.image_encoder, mesh)
         shard_component(self.resampler, mesh, policy=policy)
-        shard_component(self.decoder, mesh, entries=("loss", "generate"), policy=policy)
+        shard_component(self.decoder, mesh, entries=("loss", "generate", "sample"), policy=policy)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Run when a checkpoint is saved: adds the fingerprint of the vocabulary, which is not part of it."""

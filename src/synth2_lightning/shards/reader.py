@@ -98,6 +98,12 @@ class ShardReader(Loadable):
             codebook_size=tokens.codebook_size,
         )
 
+    def read_captions(self, indices: Sequence[int]) -> list[tuple[str, ...]]:
+        """Return the captions of rows in the given order."""
+        self.manifest  # noqa: B018  # raises before load()
+        captions = self._rows.select_columns(["captions"])[list(indices)]["captions"]
+        return list(map(tuple, captions.to_pylist()))
+
     def read_all_columns(self, indices: Sequence[int]) -> TokenizedImages:
         """Return rows in the given order, with class names, seeds and scores."""
         rows = self._rows[list(indices)]

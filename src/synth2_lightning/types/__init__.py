@@ -21,7 +21,7 @@ from synth2_lightning.types.captions import (
     Verdict,
 )
 from synth2_lightning.types.images import ImageInput, MixedImages, Pixels, VQTokens
-from synth2_lightning.types.losses import CaptionOutput, Quantization, Reconstruction, TokenLoss
+from synth2_lightning.types.losses import CaptionOutput, Quantization, Reconstruction, SampledTexts, TokenLoss
 
 __all__ = [
     "CLASS_NAME_SEPARATOR",
@@ -43,6 +43,7 @@ __all__ = [
     "Reconstruction",
     "SampleBatch",
     "SampleInfo",
+    "SampledTexts",
     "TokenLoss",
     "TokenizedImages",
     "VQTokens",

@@ -70,7 +70,7 @@ class ImageTextBatch(SampleBatch):
         image: The images of the batch.
         captions: One target text per image; strings, because the decoder owns the tokenizer.
         samples: Key and source of every image.
-        references: All captions of every image, in evaluation only.
+        references: All captions of every image.
         prompts: One text per image without a loss, such as a question; empty for captioning.
         skipped: Names of unreadable images that were replaced in this batch.
         weights: Weight of the loss of every row, above 0; ``None`` weights all equally.

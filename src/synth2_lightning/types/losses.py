@@ -52,6 +52,21 @@ class TokenLoss:
 
 
 @dataclass(frozen=True, slots=True)
+class SampledTexts:
+    """Texts sampled from a language decoder.
+
+    Args:
+        texts: Without prompts and special tokens; a text may be empty.
+        is_complete: Whether each text ended with an end-of-text token, and not at the maximum length.
+        losses: Negative log-likelihood of the sampled tokens, end-of-text tokens included, with gradients.
+    """
+
+    texts: tuple[str, ...]
+    is_complete: tuple[bool, ...]
+    losses: TokenLoss
+
+
+@dataclass(frozen=True, slots=True)
 class Reconstruction:
     """Images reconstructed by a tokenizer, with the terms of its loss.
 
