@@ -17,6 +17,7 @@ from synth2_lightning.types import CaptionRecord
 
 _logger = logging.getLogger(__name__)
 _NUM_NAMED = 5
+_COLUMNS = ("key", "caption", "class_name", "scene")
 
 
 class IndexedCaptions(CaptionSource):
@@ -60,32 +61,31 @@ class IndexedCaptions(CaptionSource):
         self._index = index.rows
 
     def _make_index(self) -> Index:
-        columns: tuple[list[str], list[str], list[str]] = ([], [], [])
+        columns: dict[str, list[str]] = {name: [] for name in _COLUMNS}
         empty: list[str] = []
         for record in self.read_captions():
             caption = record.caption.strip()
             if not caption:
                 empty.append(record.key)
                 continue
-            for column, value in zip(columns, (record.key, caption, record.class_name), strict=True):
+            values = (record.key, caption, record.class_name, record.scene)
+            for column, value in zip(columns.values(), values, strict=True):
                 column.append(value)
-            if len(columns[0]) == self.limit:
+            if len(columns["key"]) == self.limit:
                 break
         self._check_empty(empty)
-        index = pa.record_batch(
-            [pa.array(column, pa.large_string()) for column in columns], names=["key", "caption", "class_name"]
-        )
+        index = pa.record_batch({name: pa.array(column, pa.large_string()) for name, column in columns.items()})
         self._check_keys(index)
-        damaged = [key for key, text in zip(*columns[:2], strict=True) if REPLACEMENT in text]
+        damaged = [key for key, text in zip(columns["key"], columns["caption"], strict=True) if REPLACEMENT in text]
         return Index(index, {"empty": empty, "damaged": damaged})
 
     def __len__(self) -> int:
         return int(self._loaded().num_rows)
 
     def record(self, index: int) -> CaptionRecord:
-        """Return one caption with its key and class name."""
-        key, caption, class_name = (column[index].as_py() for column in self._loaded().columns)
-        return CaptionRecord(key, caption, class_name)
+        """Return one caption with its key, class name and scene."""
+        key, caption, class_name, scene = (column[index].as_py() for column in self._loaded().columns)
+        return CaptionRecord(key, caption, class_name, scene=scene)
 
     def _loaded(self) -> pa.RecordBatch:
         if self._index is None:

@@ -2,6 +2,7 @@
 
 from synth2_lightning.types.batches import (
     CaptionBatch,
+    ConceptCaptionBatch,
     ImageTextBatch,
     PromptBatch,
     SampleBatch,
@@ -30,6 +31,7 @@ __all__ = [
     "ChatMessage",
     "Completion",
     "Concept",
+    "ConceptCaptionBatch",
     "GenerationSettings",
     "ImageInput",
     "ImageTextBatch",

@@ -13,12 +13,14 @@ class CaptionRecord:
         caption: The text.
         class_name: Class that the caption was written for; empty if unknown.
         is_cut: Whether generation stopped before the end of the text.
+        scene: Key of the scene that the caption describes; captions of one scene can share an image. Empty if unknown.
     """
 
     key: str
     caption: str
     class_name: str = ""
     is_cut: bool = False
+    scene: str = ""
 
 
 @dataclass(frozen=True, slots=True)
