@@ -44,6 +44,29 @@ def test_two_concepts_and_none() -> None:
     assert free.render([]) == (ChatMessage("user", "Describe {anything}."),)
 
 
+def test_any_number_of_names_in_one_template() -> None:
+    template = PromptTemplate("words", 1, "Words: {names}", num_concepts=2)
+    contents = [template.render(concepts)[-1].content for concepts in ([], [DOG], [BUS, DOG])]
+    assert contents == ["Words: ", "Words: dog", "Words: bus, dog"]
+    assert template.takes_fewer
+    assert not PromptTemplate("p", 1, "{name}").takes_fewer
+    with pytest.raises(ValueError, match=r"'words@1'.*got 3 concepts"):
+        template.render([DOG, BUS, DOG])
+
+
+def test_examples_have_as_many_names_as_they_name() -> None:
+    examples = [PromptExample(name="a", caption="c"), PromptExample(name="a", other="b", caption="d")]
+    template = PromptTemplate("words", 1, "{names}", examples=examples, num_concepts=2)
+    assert [message.content for message in template.render([])] == ["a", "c", "a, b", "d", ""]
+
+
+def test_a_template_with_openings_has_a_fixed_number_of_concepts() -> None:
+    template = PromptTemplate("p", 1, "{names}", openings=["A {name}"])
+    assert [message.content for message in template.render([DOG])] == ["dog", "A dog"]
+    with pytest.raises(ValueError, match=r"'p@1'.*got 0 concepts.*num_concepts=1"):
+        template.render([])
+
+
 def test_a_definition_with_braces_stays_as_it_is() -> None:
     assert PromptTemplate("p", 1, "{name}").render([Concept("k", "{other}")])[0].content == "{other}"
 
@@ -58,6 +81,7 @@ def test_a_definition_with_braces_stays_as_it_is() -> None:
         (0, "{name}", r"\b0 concepts\b.*\[\].*num_concepts"),
         (1, "{name", r"'{name'.*format string.*{{ and }}"),
         (3, "{name}", r"'p@1'.*num_concepts=3"),
+        (1, "{name} {names}", r"\['name', 'names'\].*\['name'\]"),
     ],
 )
 def test_requests_that_do_not_fit_are_refused(num_concepts: int, request_: str, message: str) -> None:
