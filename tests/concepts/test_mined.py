@@ -59,8 +59,7 @@ def test_terms_go_before_words(caption: str, nouns: list[str]) -> None:
 def test_concepts_of_a_caption_have_its_names() -> None:
     caption = "An idiot photos three bikes in front of a bike and a child ."
     names = [concept.name for concept in find_concepts(caption, read_wordnet())]
-    assert names[:2] == ["idiot", "bike"]
-    assert names.count("bike") == 1
+    assert names == ["idiot", "photo", "bike", "front", "child"]
     suitable = find_concepts(caption, read_wordnet(), SuitabilityList(UNSUITABLE))
     assert [concept.name for concept in suitable] == ["bike", "child"]
     assert suitable[0].branch == "artifact"

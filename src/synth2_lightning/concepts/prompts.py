@@ -8,7 +8,7 @@ from string import Formatter
 from typing import Any
 
 from synth2_lightning.io.json_text import has_surrogates
-from synth2_lightning.types import ChatMessage, Concept, Prompt
+from synth2_lightning.types import CLASS_NAME_SEPARATOR, ChatMessage, Concept, Prompt
 
 _PLACEHOLDERS: tuple[set[str], ...] = (set(), {"name", "gloss"}, {"name", "gloss", "other", "other_gloss"})
 _ARTICLES: tuple[set[str], ...] = (set(), {"a_name"}, {"a_name", "an_other"})
@@ -45,7 +45,7 @@ class PromptTemplate:
         request: User message with the placeholder ``{name}``, and ``{other}`` for a second concept. ``{gloss}`` and
             ``{other_gloss}`` are replaced by a space and the definition in parentheses, or by nothing if there is no
             definition. Or with the single placeholder ``{names}``, for any number of concepts up to ``num_concepts``:
-            their names, joined by commas.
+            their names, joined by ``CLASS_NAME_SEPARATOR``.
         system: System message; omitted if empty.
         examples: Few-shot examples with the same request.
         num_concepts: Number of concepts per caption: 0, 1 or 2.
@@ -169,7 +169,7 @@ def _find_fields(text: str) -> set[str]:
 
 def _fill_placeholders(concepts: Sequence[tuple[str, str]]) -> dict[str, str]:
     """Return the values of the placeholders."""
-    values = {"names": ", ".join(name for name, _ in concepts if name)}
+    values = {"names": CLASS_NAME_SEPARATOR.join(name for name, _ in concepts if name)}
     for (name, definition), (field, with_article, gloss) in zip(concepts, _NAMES, strict=False):
         article = "an" if name[:1].lower() in "aeiou" else "a"
         values |= {field: name, with_article: f"{article} {name}", gloss: f" ({definition})" if definition else ""}

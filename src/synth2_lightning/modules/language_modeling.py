@@ -106,7 +106,7 @@ class LanguageModelingModule(BaseModule):
 
     def on_validation_epoch_end(self) -> None:
         """Run at the end of a validation: logs the perplexity, the exponential of the loss."""
-        self.log("val/perplexity", self.token_loss.compute().exp(), prog_bar=True)
+        self.log("val/perplexity", self.token_loss.compute().exp(), prog_bar=True, sync_dist=True)
 
     def answer(self, prompts: Sequence[Prompt]) -> list[str]:
         """Return an answer to each prompt; all ranks must call it together if the weights are sharded."""
