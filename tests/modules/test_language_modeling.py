@@ -126,6 +126,6 @@ def test_the_template_limits_the_number_of_concepts(most: int, expected: set[int
     ],
 )
 def test_settings_that_do_not_fit_are_refused(changes: dict[str, Any], message: str) -> None:
-    arguments = {"language_model": PretrainedLanguageModel("some/model"), "prompt": TEMPLATE} | changes
+    arguments: dict[str, Any] = {"language_model": PretrainedLanguageModel("some/model"), "prompt": TEMPLATE} | changes
     with pytest.raises(ValueError, match=message):
         LanguageModelingModule(**arguments)

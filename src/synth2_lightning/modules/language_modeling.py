@@ -91,8 +91,10 @@ class LanguageModelingModule(BaseModule):
         uniform = self.sample_rows(len(batch), _NUM_UNIFORM)
         concepts, prompts = self._make_prompts(batch, uniform)
         loss, mean = self.mean_over_ranks(self.language_model.loss(prompts, batch.captions))
-        fraction = sum(map(bool, concepts)) / len(batch)
-        metrics = {"train/loss": mean, "train/with_concepts": fraction}
+        metrics: dict[str, Tensor | float] = {
+            "train/loss": mean,
+            "train/with_concepts": sum(map(bool, concepts)) / len(batch),
+        }
         self.log_training(metrics, len(batch), shown=("train/loss",))
         return loss
 
