@@ -189,9 +189,10 @@ def test_a_language_model_learns_from_captions_and_writes_more(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").mkdir()
     write_coco(tmp_path / "data", "captions_train.json", range(16))
-    source = {"model": save_model("llama"), "gguf_file": None}
+    source = {"init_args": {"model": save_model("llama"), "gguf_file": None}}
+    language_model = {"init_args": {"source": source}}
     (tmp_path / "tiny_model.yaml").write_text(
-        yaml.safe_dump({"model": {"init_args": {"language_model": {"init_args": source}}}})
+        yaml.safe_dump({"model": {"init_args": {"language_model": language_model}}})
     )
     files = [word for file in ("writer.yaml", TINY, "tiny_model.yaml") for word in ("--config", str(file))]
     trainer = run_trainer(["fit", *files]).trainer

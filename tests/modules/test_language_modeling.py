@@ -13,6 +13,7 @@ from synth2_lightning.callbacks.text_samples import TextSamplesCallback
 from synth2_lightning.concepts.prompts import PromptTemplate
 from synth2_lightning.datamodules.language_modeling import LanguageModelingDataModule
 from synth2_lightning.decoders.language_model import LoraSettings, PretrainedLanguageModel
+from synth2_lightning.decoders.prompted import PromptedCausalModel
 from synth2_lightning.generators.language_model import LanguageModelCaptionGenerator
 from synth2_lightning.modules.language_modeling import LanguageModelingModule, select_concepts
 from synth2_lightning.scenes.source import ScenesSource
@@ -28,7 +29,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers.*")
 
 def make_module(folder: str, lr: float = 1e-2, **settings: Any) -> LanguageModelingModule:
     parts = settings or {"lora": LoraSettings(r=4)}
-    return LanguageModelingModule(PretrainedLanguageModel(folder, **parts), TEMPLATE, optimizer=partial(AdamW, lr=lr))
+    language_model = PromptedCausalModel(PretrainedLanguageModel(folder, **parts))
+    return LanguageModelingModule(language_model, TEMPLATE, optimizer=partial(AdamW, lr=lr))
 
 
 def make_data() -> LanguageModelingDataModule:
@@ -92,7 +94,7 @@ def test_a_checkpoint_of_a_script_loads_with_its_parts(save_model: Save, tmp_pat
     trainer = make_trainer(tmp_path, 1)
     trainer.fit(module, make_data())
     trainer.save_checkpoint(tmp_path / "last.ckpt")
-    source = PretrainedLanguageModel(folder, lora=LoraSettings(r=4))
+    source = PromptedCausalModel(PretrainedLanguageModel(folder, lora=LoraSettings(r=4)))
     loaded = LanguageModelingModule.load_from_checkpoint(tmp_path / "last.ckpt", language_model=source, prompt=TEMPLATE)
     assert all(torch.equal(weight, loaded.state_dict()[name]) for name, weight in module.state_dict().items())
 
@@ -126,6 +128,9 @@ def test_the_template_limits_the_number_of_concepts(most: int, expected: set[int
     ],
 )
 def test_settings_that_do_not_fit_are_refused(changes: dict[str, Any], message: str) -> None:
-    arguments: dict[str, Any] = {"language_model": PretrainedLanguageModel("some/model"), "prompt": TEMPLATE} | changes
+    arguments: dict[str, Any] = {
+        "language_model": PromptedCausalModel(PretrainedLanguageModel("some/model")),
+        "prompt": TEMPLATE,
+    } | changes
     with pytest.raises(ValueError, match=message):
         LanguageModelingModule(**arguments)

@@ -16,13 +16,13 @@ from synth2_lightning.generators.continuous_batching import (
     TokenRequest,
     attend_to_prefix_and_suffix,
 )
-from synth2_lightning.generators.prompt_tokens import PromptTokenizer
 from synth2_lightning.generators.token_sampling import SamplingSettings
 from synth2_lightning.interfaces import CaptionGenerator
 from synth2_lightning.io.fingerprints import fingerprint_weights
 from synth2_lightning.io.huggingface import read_language_model
 from synth2_lightning.io.locations import is_here, locate_model
 from synth2_lightning.io.precision import WeightType
+from synth2_lightning.nn.prompt_tokens import PromptTokenizer
 from synth2_lightning.types import Completion, Prompt
 
 _ATTENTION = "synth2_prefix_and_suffix"

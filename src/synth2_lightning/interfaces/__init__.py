@@ -11,7 +11,7 @@ from synth2_lightning.interfaces.data import (
     Judge,
     Skippable,
 )
-from synth2_lightning.interfaces.language import CaptionGenerator, LanguageDecoder, TextEncoder
+from synth2_lightning.interfaces.language import CaptionGenerator, LanguageDecoder, PromptedLanguageModel, TextEncoder
 from synth2_lightning.interfaces.loading import FrozenModule, Loadable
 from synth2_lightning.interfaces.stopping import StopsTogether
 from synth2_lightning.interfaces.vision import (
@@ -42,6 +42,7 @@ __all__ = [
     "LanguageDecoder",
     "Loadable",
     "PairScorer",
+    "PromptedLanguageModel",
     "Resampler",
     "ResamplerFactory",
     "Skippable",

@@ -11,12 +11,11 @@ from torch import Tensor
 from torch.optim import AdamW
 
 from synth2_lightning.concepts.prompts import PromptTemplate
-from synth2_lightning.decoders.language_model import LanguageModelSource
+from synth2_lightning.interfaces import PromptedLanguageModel
 from synth2_lightning.metrics.token_loss import MeanTokenLoss
 from synth2_lightning.modules.base import BaseModule
 from synth2_lightning.modules.divergence import check_finite_weights
 from synth2_lightning.modules.optimizers import OptimizerFactory, SchedulerFactory
-from synth2_lightning.modules.prompted_language_model import PromptedLanguageModel
 from synth2_lightning.types import Concept, ConceptCaptionBatch, GenerationSettings, Prompt, TokenLoss
 
 _NUM_UNIFORM = 4  # random numbers per caption that select its concepts
@@ -44,10 +43,9 @@ class LanguageModelingModule(BaseModule):
     :class:`~synth2_lightning.datamodules.concepts.ConceptDataModule`.
 
     Args:
-        language_model: Builds the language model, with LoRA or trainable.
+        language_model: The language model, with LoRA or all weights trainable.
         prompt: Template with ``{names}`` in its request, for any number of concepts up to its ``num_concepts``.
         concept_dropout: Fraction of the captions whose prompt has no concepts, 0 to 1.
-        max_text_tokens: Truncate captions to this number of tokens, after which no end-of-text token follows.
         generation: Decoding settings of samples in validation.
         optimizer: See :class:`BaseModule`.
         lr_scheduler: See :class:`BaseModule`.
@@ -58,18 +56,16 @@ class LanguageModelingModule(BaseModule):
 
     def __init__(
         self,
-        language_model: LanguageModelSource,
+        language_model: PromptedLanguageModel,
         prompt: PromptTemplate,
         concept_dropout: float = 0.1,
-        max_text_tokens: int = 64,
         generation: GenerationSettings = GenerationSettings(do_sample=True, temperature=0.7),  # noqa: B008 - frozen
         optimizer: OptimizerFactory = AdamW,
         lr_scheduler: SchedulerFactory | None = None,
     ) -> None:
         super().__init__(optimizer, lr_scheduler)
-        # Objects of a script, which a checkpoint cannot hold; a run file's are recorded as plain values.
-        parts = (LanguageModelSource, PromptTemplate)
-        self.remove_ignored_hparams([name for name, value in self.hparams.items() if isinstance(value, parts)])
+        if isinstance(self.hparams.get("prompt"), PromptTemplate):  # in a script; a checkpoint holds plain values only
+            self.remove_ignored_hparams(["prompt"])
         if not 0 <= concept_dropout <= 1:
             raise ValueError(
                 f"LanguageModelingModule got concept_dropout={concept_dropout}; expected a fraction from 0 to 1."
@@ -83,7 +79,7 @@ class LanguageModelingModule(BaseModule):
         self.prompt = prompt
         self.concept_dropout = concept_dropout
         self.generation = generation
-        self.language_model = PromptedLanguageModel(language_model, max_text_tokens)
+        self.language_model = language_model
         self.token_loss = MeanTokenLoss()
 
     def training_step(self, batch: ConceptCaptionBatch, batch_idx: int) -> Tensor:

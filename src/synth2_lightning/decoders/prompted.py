@@ -1,4 +1,4 @@
-"""A causal language model that is fine-tuned to answer prompts with captions."""
+"""A causal language model of transformers that answers prompts."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -9,16 +9,16 @@ from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from synth2_lightning.compat.transformers import cache_name, run_network
 from synth2_lightning.decoders.causal import only_at
 from synth2_lightning.decoders.language_model import LanguageModelSource
-from synth2_lightning.decoders.language_model_export import save_language_model
-from synth2_lightning.generators.prompt_tokens import PromptTokenizer, PromptTokens
-from synth2_lightning.interfaces import Loadable
+from synth2_lightning.decoders.merged import save_language_model
+from synth2_lightning.interfaces import PromptedLanguageModel
 from synth2_lightning.nn.cpu_kernels import negative_log_likelihood
+from synth2_lightning.nn.prompt_tokens import PromptTokenizer, PromptTokens
 from synth2_lightning.nn.transfer import to_device
 from synth2_lightning.types import GenerationSettings, Prompt, TokenLoss
 
@@ -35,19 +35,19 @@ class _Row(NamedTuple):
         return len(self.prompt.suffix) + len(self.text)
 
 
-class PromptedLanguageModel(Loadable, nn.Module):
-    """Computes the loss of captions given prompts, and samples captions.
+class PromptedCausalModel(PromptedLanguageModel):
+    """Causal language model of transformers, with LoRA or trainable.
 
     Prompts are rendered as by :class:`~synth2_lightning.generators.language_model.LanguageModelCaptionGenerator`. The
-    messages before the last user message are processed once per forward pass, not once per caption, and logits are
+    messages before the last user message are processed once per forward pass, not once per text, and logits are
     computed at the targets only.
 
     Args:
         source: Builds the language model.
-        max_text_tokens: Truncate captions to this number of tokens, after which no end-of-text token follows.
+        max_text_tokens: Truncate texts to this number of tokens, after which no end-of-text token follows.
     """
 
-    def __init__(self, source: LanguageModelSource, max_text_tokens: int) -> None:
+    def __init__(self, source: LanguageModelSource, max_text_tokens: int = 64) -> None:
         super().__init__()
         self.source = source
         self.max_text_tokens = max_text_tokens
@@ -57,13 +57,9 @@ class PromptedLanguageModel(Loadable, nn.Module):
         self.lm = self.source.build()
         self.train(self.training)
 
-    def loss(self, prompts: Sequence[Prompt], captions: Sequence[str]) -> TokenLoss:
-        """Return the loss of each caption and its end-of-text token, given its prompt.
-
-        Raises:
-            ValueError: If a caption is empty, or too long for the model with its prompt.
-        """
-        rows = self._tokenize(prompts, captions)
+    def loss(self, prompts: Sequence[Prompt], texts: Sequence[str]) -> TokenLoss:
+        """Return the loss of each text; texts of similar lengths are processed together on a CPU."""
+        rows = self._tokenize(prompts, texts)
         passes = list(self._group(rows))
         sums = torch.cat([self._sum_losses([rows[index] for index in members]) for members in passes])
         order = torch.tensor([index for members in passes for index in members]).argsort()
@@ -72,7 +68,7 @@ class PromptedLanguageModel(Loadable, nn.Module):
 
     @torch.no_grad()
     def generate(self, prompts: Sequence[Prompt], settings: GenerationSettings) -> list[str]:
-        """Return an answer to each prompt, by transformers' ``generate``."""
+        """Return an answer to each prompt, by ``generate`` of transformers."""
         from transformers import GenerationConfig
 
         tokens = [self._prompt_tokenizer.encode(prompt) for prompt in prompts]
@@ -91,11 +87,7 @@ class PromptedLanguageModel(Loadable, nn.Module):
         return [text.strip() for text in self.source.tokenizer.batch_decode(found[:, ids.shape[1] :], True)]
 
     def export(self, folder: Path) -> None:
-        """Write model and tokenizer for ``from_pretrained`` of transformers, with low-rank updates merged.
-
-        Raises:
-            OSError: If the folder cannot be written.
-        """
+        """Write a folder for ``from_pretrained`` of transformers; see :func:`save_language_model`."""
         save_language_model(folder, self.lm, self.source.tokenizer)
 
     @cached_property
@@ -106,20 +98,20 @@ class PromptedLanguageModel(Loadable, nn.Module):
     def _eos_id(self) -> int:
         if self.source.tokenizer.eos_token_id is None:
             raise ValueError(
-                f"The tokenizer {self.source.tokenizer.name_or_path!r} has no end-of-text token, so no caption would "
+                f"The tokenizer {self.source.tokenizer.name_or_path!r} has no end-of-text token, so no answer would "
                 "end; expected an eos_token. Add it to the tokenizer_config.json."
             )
         return int(self.source.tokenizer.eos_token_id)
 
-    def _tokenize(self, prompts: Sequence[Prompt], captions: Sequence[str]) -> list[_Row]:
-        tokenized = self.source.tokenizer([caption.strip() for caption in captions], add_special_tokens=False)
+    def _tokenize(self, prompts: Sequence[Prompt], texts: Sequence[str]) -> list[_Row]:
+        tokenized = self.source.tokenizer([text.strip() for text in texts], add_special_tokens=False)
         rows = []
-        for prompt, caption, ids in zip(prompts, captions, tokenized["input_ids"], strict=True):
+        for prompt, text, ids in zip(prompts, texts, tokenized["input_ids"], strict=True):
             row = _Row(self._prompt_tokenizer.encode(prompt), [*ids, self._eos_id][: self.max_text_tokens])
             if not ids:
                 raise ValueError(
-                    f"The caption {caption!r} has no word; expected at least one, because an empty caption has no "
-                    "loss. Remove such captions from the data."
+                    f"The text {text!r} has no word; expected at least one, because an empty text has no loss. Remove "
+                    "such texts from the data."
                 )
             if not row.prompt.suffix:
                 raise ValueError(
@@ -134,7 +126,7 @@ class PromptedLanguageModel(Loadable, nn.Module):
         most = getattr(self.lm.config.get_text_config(), "max_position_embeddings", None)
         if most is not None and (length := len(row.prompt.prefix) + row.length) > most:
             raise ValueError(
-                f"A caption needs {length} positions with its prompt; expected at most {most}, the language model's "
+                f"A text needs {length} positions with its prompt; expected at most {most}, the language model's "
                 "context. Shorten the prompt, use fewer examples, or lower max_text_tokens."
             )
 

@@ -10,10 +10,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
 from synth2_lightning.concepts.prompts import PromptTemplate
 from synth2_lightning.decoders.language_model import LoraSettings, PretrainedLanguageModel
+from synth2_lightning.decoders.prompted import PromptedCausalModel
 from synth2_lightning.generators.language_model import LanguageModelCaptionGenerator
-from synth2_lightning.generators.prompt_tokens import PromptTokenizer
 from synth2_lightning.generators.token_sampling import SamplingSettings
-from synth2_lightning.modules.prompted_language_model import PromptedLanguageModel
+from synth2_lightning.nn.prompt_tokens import PromptTokenizer
 from synth2_lightning.types import Concept, GenerationSettings, Prompt
 
 Save = Callable[..., str]
@@ -25,13 +25,13 @@ CAPTIONS = ["a large red circle above a square", "a circle", "two green triangle
 GREEDY = GenerationSettings(max_new_tokens=12)
 
 
-def load(folder: str, max_text_tokens: int = 64, **settings: Any) -> PromptedLanguageModel:
-    part = PromptedLanguageModel(PretrainedLanguageModel(folder, **settings), max_text_tokens)
+def load(folder: str, max_text_tokens: int = 64, **settings: Any) -> PromptedCausalModel:
+    part = PromptedCausalModel(PretrainedLanguageModel(folder, **settings), max_text_tokens)
     part.load()
     return part
 
 
-def disturb(part: PromptedLanguageModel) -> None:
+def disturb(part: PromptedCausalModel) -> None:
     """Change the trainable weights, as a training does: the low-rank updates of a new model are 0."""
     torch.manual_seed(1)
     for weight in part.parameters():
@@ -39,7 +39,7 @@ def disturb(part: PromptedLanguageModel) -> None:
             weight.data += 0.1 * torch.randn_like(weight)
 
 
-def losses_one_by_one(part: PromptedLanguageModel, prompts: list[Prompt], captions: list[str]) -> torch.Tensor:
+def losses_one_by_one(part: PromptedCausalModel, prompts: list[Prompt], captions: list[str]) -> torch.Tensor:
     """Return the loss of each caption by one forward pass without cache and padding."""
     tokenizer, sums = part.source.tokenizer, []
     for prompt, caption in zip(prompts, captions, strict=True):
@@ -86,8 +86,8 @@ def test_long_captions_are_truncated_without_an_end(save_model: Save) -> None:
 @pytest.mark.parametrize(
     ("prompt", "caption", "message"),
     [
-        (PROMPTS[0], " ", r"caption ' ' has no word"),
-        (PROMPTS[0], "a circle " * 200, r"caption needs \d{3} positions.*at most 256"),
+        (PROMPTS[0], " ", r"text ' ' has no word"),
+        (PROMPTS[0], "a circle " * 200, r"text needs \d{3} positions.*at most 256"),
     ],
 )
 def test_captions_that_do_not_fit_are_refused(save_model: Save, prompt: Prompt, caption: str, message: str) -> None:

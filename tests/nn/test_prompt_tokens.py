@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
-from synth2_lightning.generators.prompt_tokens import PromptTokenizer
+from synth2_lightning.nn.prompt_tokens import PromptTokenizer
 from synth2_lightning.types import ChatMessage, Prompt
 
 Save = Callable[..., str]

@@ -34,15 +34,6 @@ class PromptTokenizer:
 
     Args:
         tokenizer: Tokenizer of a causal language model of transformers.
-
-    Example:
-        >>> from synth2_lightning.decoders.language_model import NewLanguageModel
-        >>> from synth2_lightning.types import ChatMessage
-        >>> model = NewLanguageModel({"model_type": "gpt2"}, "package://synth2_lightning/scenes/vocabulary")
-        >>> prompt = (ChatMessage("system", "a circle"), ChatMessage("user", "two"))
-        >>> tokens = PromptTokenizer(model.tokenizer).encode(prompt)
-        >>> [model.tokenizer.decode(ids) for ids in (tokens.prefix, tokens.suffix)]
-        ['a circle', 'two']
     """
 
     def __init__(self, tokenizer: Any) -> None:
