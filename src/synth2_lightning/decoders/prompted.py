@@ -23,7 +23,7 @@ from synth2_lightning.nn.transfer import to_device
 from synth2_lightning.types import GenerationSettings, Prompt, TokenLoss
 
 _ROWS_ON_CPU = 8
-"""Rows per forward pass on a CPU, of similar lengths: 32 captions of Flickr8k have a third of padding otherwise."""
+"""Rows per forward pass on a CPU; they have similar lengths, so that there is little padding."""
 
 
 class _Row(NamedTuple):
