@@ -91,6 +91,7 @@ def test_class_names_become_a_caption_set(names: Path) -> None:
     cleaned, count = manifest["filters"]
     assert (cleaned["name"], cleaned["num_seen"], cleaned["num_rejected"]) == ("AnswerFilter", 7, 0)
     assert (count["name"], count["num_seen"], count["num_rejected"]) == ("LengthFilter", 7, 4)
+    assert count["fraction_rejected"] == 0.5714
     assert count["settings"]["min_words"] == 7
     assert manifest["provenance"]["settings"]["data"]["prompt"]["template"] == "plain@1"
     assert manifest["provenance"]["settings"]["model"]["salt"] == 0

@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from synth2_lightning.concepts.mined import MinedConcepts, find_nouns
+from synth2_lightning.concepts.mined import MinedConcepts, find_concepts, find_nouns
+from synth2_lightning.concepts.suitability import UNSUITABLE, SuitabilityList
 from synth2_lightning.concepts.wordnet import read_wordnet
 from synth2_lightning.sources.caption_table import CaptionTable
 from synth2_lightning.types import Concept
@@ -53,6 +54,15 @@ def test_rare_and_unsuitable_nouns_are_counted(tmp_path: Path) -> None:
 )
 def test_terms_go_before_words(caption: str, nouns: list[str]) -> None:
     assert find_nouns(caption, read_wordnet()) == nouns
+
+
+def test_concepts_of_a_caption_have_its_names() -> None:
+    caption = "An idiot photos three bikes in front of a bike and a child ."
+    names = [concept.name for concept in find_concepts(caption, read_wordnet())]
+    assert names == ["idiot", "photo", "bike", "front", "child"]
+    suitable = find_concepts(caption, read_wordnet(), SuitabilityList(UNSUITABLE))
+    assert [concept.name for concept in suitable] == ["bike", "child"]
+    assert suitable[0].branch == "artifact"
 
 
 def test_counts_below_one_are_refused() -> None:

@@ -44,6 +44,29 @@ def test_two_concepts_and_none() -> None:
     assert free.render([]) == (ChatMessage("user", "Describe {anything}."),)
 
 
+def test_any_number_of_names_in_one_template() -> None:
+    template = PromptTemplate("words", 1, "Words: {names}", num_concepts=2)
+    contents = [template.render(concepts)[-1].content for concepts in ([], [DOG], [BUS, DOG])]
+    assert contents == ["Words: ", "Words: dog", "Words: bus + dog"]
+    assert template.takes_fewer
+    assert not PromptTemplate("p", 1, "{name}").takes_fewer
+    with pytest.raises(ValueError, match=r"'words@1'.*got 3 concepts"):
+        template.render([DOG, BUS, DOG])
+
+
+def test_examples_have_as_many_names_as_they_name() -> None:
+    examples = [PromptExample(name="a", caption="c"), PromptExample(name="a", other="b", caption="d")]
+    template = PromptTemplate("words", 1, "{names}", examples=examples, num_concepts=2)
+    assert [message.content for message in template.render([])] == ["a", "c", "a + b", "d", ""]
+
+
+def test_a_template_with_openings_has_a_fixed_number_of_concepts() -> None:
+    template = PromptTemplate("p", 1, "{names}", openings=["A {name}"])
+    assert [message.content for message in template.render([DOG])] == ["dog", "A dog"]
+    with pytest.raises(ValueError, match=r"'p@1'.*got 0 concepts.*num_concepts=1"):
+        template.render([])
+
+
 def test_a_definition_with_braces_stays_as_it_is() -> None:
     assert PromptTemplate("p", 1, "{name}").render([Concept("k", "{other}")])[0].content == "{other}"
 
@@ -58,6 +81,7 @@ def test_a_definition_with_braces_stays_as_it_is() -> None:
         (0, "{name}", r"\b0 concepts\b.*\[\].*num_concepts"),
         (1, "{name", r"'{name'.*format string.*{{ and }}"),
         (3, "{name}", r"'p@1'.*num_concepts=3"),
+        (1, "{name} {names}", r"\['name', 'names'\].*\['name'\]"),
     ],
 )
 def test_requests_that_do_not_fit_are_refused(num_concepts: int, request_: str, message: str) -> None:
@@ -92,14 +116,15 @@ def test_shipped_templates_are_read_and_begin_alike(path: os.PathLike[str]) -> N
     asked = -2 if template.openings else -1
     assert prompts[0][:asked] == prompts[1][:asked]
     assert prompts[0][asked].content.startswith(template.request.partition("{")[0])
-    if template.num_concepts and not template.openings:  # what is opened by its object cannot be refused
+    # What is opened by its object cannot be refused; a model that was fine-tuned with a template refuses nothing.
+    if template.num_concepts and not template.openings and not template.takes_fewer:
         assert "WRONG!" in template.system
         assert any(example.caption == "WRONG!" for example in template.examples)
 
 
 def test_the_names_of_shipped_templates_differ() -> None:
     names = [yaml.safe_load(path.read_text())["init_args"]["name"] for path in SHIPPED]
-    assert sorted(names) == ["class-based", "coco-style", "free", "small-model", "two-concepts"]
+    assert sorted(names) == ["class-based", "coco-style", "free", "small-model", "two-concepts", "words"]
 
 
 def test_openings_are_sampled_by_the_seed_and_end_the_prompt() -> None:

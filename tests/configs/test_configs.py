@@ -26,6 +26,8 @@ BASES = {  # what an overlay goes on top of, where that is not mixed.yaml
     "overlays/model/vqgan_losses.yaml": ("fit", "tokenizer.yaml"),
     "overlays/model/score_open_clip.yaml": ("predict", "score.yaml"),
     "overlays/model/captions_openai.yaml": ("predict", "captions.yaml"),
+    "overlays/model/captions_writer.yaml": ("predict", "captions.yaml"),
+    "overlays/data/mined_words.yaml": ("predict", "captions.yaml", "overlays/model/captions_writer.yaml"),
     "experiments/flickr8k/overlays/codebook.yaml": ("fit", "tokenizer.yaml"),
     "experiments/flickr8k/overlays/tokenize.yaml": ("predict", "tokenize.yaml"),
     "experiments/flickr8k/overlays/first_1000.yaml": PHOTOS,
@@ -52,6 +54,7 @@ def test_every_run_file_is_known_to_these_tests() -> None:
     assert {path.stem for path in CONFIGS.glob("*.yaml")} == {
         *FITS,
         "photos",
+        "writer",
         "tokenize",
         "generator",
         "captions",
@@ -76,7 +79,10 @@ def test_amuseds_vqgan_has_its_pixel_range() -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        *(f"fit experiments/flickr8k/{name}.yaml" for name in ("codebook", "generator", "real", "mixed", "continuous")),
+        *(
+            f"fit experiments/flickr8k/{name}.yaml"
+            for name in ("codebook", "generator", "real", "mixed", "continuous", "writer")
+        ),
         "fit experiments/flickr8k/generator.yaml experiments/flickr8k/generator_own.yaml",
         *(f"fit experiments/flickr8k/{name}.yaml overlays/data/mirroring.yaml" for name in ("generator", "mixed")),
         *(
@@ -93,6 +99,9 @@ def test_amuseds_vqgan_has_its_pixel_range() -> None:
             for name in ("own", "captions")
         ),
         "predict experiments/flickr8k/captions.yaml experiments/flickr8k/captions_beginnings.yaml",
+        "predict experiments/flickr8k/captions.yaml experiments/flickr8k/captions_writer.yaml",
+        "predict experiments/flickr8k/captions.yaml experiments/flickr8k/captions_writer.yaml "
+        "experiments/flickr8k/captions_writer_imagenet.yaml",
         "fit photos.yaml",
         "fit scenes/questions.yaml",
         "predict scenes/captions.yaml",
@@ -208,6 +217,45 @@ def test_photos_in_coco_json_train_a_pretrained_language_model(
     assert trainer.global_step == 2
     card = json.loads((Path(trainer.log_dir or "") / "cider" / "val-step=2" / "protocol.json").read_text())
     assert (card["num_images"], card["sources"]) == (2, ["photos"])
+
+
+@pytest.mark.filterwarnings("ignore:The number of training batches")
+@pytest.mark.filterwarnings("ignore:Checkpoint directory")
+def test_a_language_model_learns_from_captions_and_writes_more(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    save_model: Callable[[str], str],
+    write_coco: Callable[[Path, str, range], None],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    write_coco(tmp_path / "data", "captions_train.json", range(16))
+    source = {"init_args": {"model": save_model("llama"), "gguf_file": None}}
+    language_model = {"init_args": {"source": source}}
+    (tmp_path / "tiny_model.yaml").write_text(
+        yaml.safe_dump({"model": {"init_args": {"language_model": language_model}}})
+    )
+    files = [word for file in ("writer.yaml", TINY, "tiny_model.yaml") for word in ("--config", str(file))]
+    trainer = run_trainer(["fit", *files]).trainer
+    assert trainer.global_step == 2
+    assert trainer.callback_metrics["val/loss"].isfinite()
+    exported = Path(trainer.log_dir or "") / "language_model"
+    exported.rename("runs/writer")
+    prompts = []
+    overlays = ["overlays/model/captions_writer.yaml", "overlays/data/mined_words.yaml"]
+    for number, folder in enumerate(("writer-imagenet21k", "writer"), start=1):
+        files = [word for name in ("captions.yaml", *overlays[:number]) for word in ("--config", name)]
+        command = ["predict", *files, "--data.init_args.num_captions=6", "--trainer.accelerator=cpu"]
+        command.append("--data.init_args.concepts.init_args.unsuitable=null")
+        run_trainer(command)
+        manifest = json.loads((tmp_path / "captions" / folder / "manifest.json").read_text())
+        assert manifest["num_written"] == 6
+        overlap = next(each for each in manifest["filters"] if each["name"] == "TrainingOverlap")
+        assert (overlap["settings"]["captions"], overlap["settings"]["num_captions"]) == ("photos", 32)
+        assert 0 <= overlap["fraction_rejected"] <= 1
+        prompts.append(manifest["provenance"]["settings"]["data"]["prompt"])
+    assert prompts[0] == prompts[1]
+    assert (prompts[0]["template"], prompts[0]["num_concepts"]) == ("words@1", 1)
 
 
 @pytest.mark.filterwarnings("ignore:The number of training batches")

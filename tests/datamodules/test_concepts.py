@@ -134,3 +134,21 @@ def test_numbers_below_one_are_refused(name: str) -> None:
     arguments = {"num_captions": 1, "batch_size": 1} | {name: 0}
     with pytest.raises(ValueError, match=f"ConceptDataModule got {name}=0; expected 1 or more"):
         ConceptDataModule(Numbers(1), prompt, sampler=UniformSampling(), **arguments)
+
+
+@pytest.mark.parametrize(("num_concepts", "num_names"), [(0, 0), (1, 1), (None, 2)])
+def test_one_template_has_any_number_of_names(num_concepts: int | None, num_names: int) -> None:
+    prompt = PromptTemplate("words", 1, "Words: {names}", num_concepts=2)
+    data = ConceptDataModule(Numbers(2), prompt, 1, UniformSampling(), num_concepts=num_concepts)
+    data.setup("predict")
+    ((_, class_name, text, _),) = records(data)
+    assert class_name.count("number") == num_names
+    assert text == f"Words: {class_name}"
+    assert data.provenance()["prompt"]["num_concepts"] == num_names
+
+
+@pytest.mark.parametrize(("request_", "num_concepts"), [("{name}", 0), ("{names}", 2), ("{names}", -1)])
+def test_a_number_that_the_template_does_not_take_is_refused(request_: str, num_concepts: int) -> None:
+    prompt = PromptTemplate("p", 1, request_)
+    with pytest.raises(ValueError, match=rf"num_concepts={num_concepts}; expected [01] to 1.*'p@1'"):
+        ConceptDataModule(Numbers(2), prompt, 1, UniformSampling(), num_concepts=num_concepts)

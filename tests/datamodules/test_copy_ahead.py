@@ -52,7 +52,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def test_a_batch_is_copied_before_the_one_before_it_is_used(calls: list[str]) -> None:
     batches: Any = [Batch(number, calls) for number in range(3)]
-    calls.extend(f"use {batch.number}" for batch in copy_ahead(batches, GPU))  # type: ignore[attr-defined]
+    calls.extend(f"use {batch.number}" for batch in copy_ahead(batches, GPU))
     assert calls == [
         *("wait", "copy 0", "wait", "copy 1", "compute after copy 0", "use 0"),
         *("wait", "copy 2", "compute after copy 1", "use 1", "compute after copy 2", "use 2"),
@@ -62,7 +62,7 @@ def test_a_batch_is_copied_before_the_one_before_it_is_used(calls: list[str]) ->
 @pytest.mark.parametrize("num_batches", [0, 1])
 def test_few_batches(num_batches: int, calls: list[str]) -> None:
     batches: Any = [Batch(number, calls) for number in range(num_batches)]
-    assert [batch.number for batch in copy_ahead(batches, GPU)] == list(range(num_batches))  # type: ignore[attr-defined]
+    assert [batch.number for batch in copy_ahead(batches, GPU)] == list(range(num_batches))
 
 
 def test_a_batch_that_was_copied_ahead_is_not_counted(calls: list[str]) -> None:

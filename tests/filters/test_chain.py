@@ -55,6 +55,8 @@ def test_each_filter_gets_what_the_earlier_ones_kept() -> None:
         FilterCount("LengthFilter", 4, 0, 1, {"fewer than 3 words": 1}),
         FilterCount("ExactDuplicates", 3, 0, 1, {"repeats an earlier one": 1}),
     )
+    assert [count.fraction_rejected for count in counts] == [1 / 5, 1 / 4, 1 / 3]
+    assert FilterChain([Lowering()]).counts[0].fraction_rejected == 0
 
 
 def test_reasons_are_counted_most_frequent_first() -> None:

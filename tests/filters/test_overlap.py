@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from synth2_lightning.filters.overlap import EvaluationOverlap, EvaluationSimilarity
+from synth2_lightning.filters.duplicates import NearDuplicates
+from synth2_lightning.filters.overlap import EvaluationOverlap, EvaluationSimilarity, TrainingOverlap
 from synth2_lightning.sources.caption_table import CaptionTable
 from synth2_lightning.testing import TinyTextEncoder
 from synth2_lightning.types import CaptionRecord, Verdict
@@ -59,3 +60,28 @@ def test_nothing_is_read_before_it_is_needed() -> None:
         judge.judge([CaptionRecord("a", "a dog")])
     with pytest.raises(ValueError, match=r"EvaluationSimilarity.*threshold=2\.0.*cosine"):
         EvaluationSimilarity(nowhere, TinyTextEncoder(), threshold=2.0)
+
+
+def test_copies_and_near_copies_of_training_captions_are_found(evaluation: CaptionTable) -> None:
+    captions = (
+        "a dog",
+        "See: a brown dog runs over the green grass.",
+        "A cat sleeps on the green grass.",
+        "a",
+        "a dog",
+    )
+    records = [CaptionRecord(str(number), caption) for number, caption in enumerate(captions)]
+    judge = TrainingOverlap(evaluation)
+    repeated, near = "repeats a caption of test", "nearly repeats a caption of test"
+    assert [verdict.reason for verdict in judge.judge(records)] == [repeated, near, "", "", repeated]
+    strict = TrainingOverlap(evaluation, NearDuplicates(threshold=0.95))
+    assert [verdict.reason for verdict in strict.judge(records)] == [repeated, "", "", "", repeated]
+    assert strict.provenance() == {
+        "captions": "test",
+        "num_captions": 2,
+        "fingerprint": "a44304e7694e",
+        "threshold": 0.95,
+        "ngram_size": 2,
+        "num_permutations": 128,
+        "seed": 1,
+    }

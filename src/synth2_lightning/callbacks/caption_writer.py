@@ -61,7 +61,10 @@ class CaptionWriterCallback(PartWriterCallback):
 
         def describe() -> list[dict[str, Any]]:
             pairs = zip(chain.counts, filters, strict=True)
-            return [{**asdict(count), "settings": each.provenance()} for count, each in pairs]
+            return [
+                {**asdict(count), "fraction_rejected": round(count.fraction_rejected, 4), "settings": each.provenance()}
+                for count, each in pairs
+            ]
 
         before = _read_filters(folder)
         manifest = finish_caption_set(folder, chain.judge, describe, provenance)

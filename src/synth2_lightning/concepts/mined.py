@@ -57,12 +57,9 @@ class MinedConcepts(ListedConcepts):
         counts: Counter[str] = Counter()
         names: defaultdict[str, Counter[str]] = defaultdict(Counter)
         for index in range(len(self.captions)):
-            # A dict keeps the order, so that ties between names are resolved alike in every process.
-            found = {wordnet.find(noun): noun for noun in find_nouns(self.captions.record(index).caption, wordnet)}
-            for synset, noun in found.items():
-                if synset is not None:
-                    counts[synset] += 1
-                    names[synset][noun] += 1
+            for concept in find_concepts(self.captions.record(index).caption, wordnet):
+                counts[concept.key] += 1
+                names[concept.key][concept.name] += 1
         for synset, count in counts.most_common():
             branch = wordnet.branch(synset)
             if rules and not rules.allows(synset, wordnet):
@@ -71,6 +68,27 @@ class MinedConcepts(ListedConcepts):
                 excluded[f"in fewer than {self.min_count} captions"] += 1
             else:
                 yield Concept(synset, names[synset].most_common(1)[0][0], branch=branch, weight=float(count))
+
+
+def find_concepts(caption: str, wordnet: WordNet, rules: SuitabilityList | None = None) -> list[Concept]:
+    """Return the concepts of an English caption's nouns, each once, in order, with their names in the caption.
+
+    Args:
+        caption: The text.
+        wordnet: Nouns and their synsets.
+        rules: Unsuitable concepts, which are left out.
+
+    Example:
+        >>> [concept.name for concept in find_concepts("Two dogs and a cat chase a dog .", read_wordnet())]
+        ['dog', 'cat']
+    """
+    # A dict keeps the order, so that ties between names are resolved alike in every process.
+    found = {wordnet.find(noun): noun for noun in find_nouns(caption, wordnet)}
+    return [
+        Concept(synset, noun, branch=wordnet.branch(synset))
+        for synset, noun in found.items()
+        if synset is not None and (rules is None or rules.allows(synset, wordnet))
+    ]
 
 
 def find_nouns(caption: str, wordnet: WordNet) -> list[str]:

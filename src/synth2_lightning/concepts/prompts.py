@@ -8,7 +8,7 @@ from string import Formatter
 from typing import Any
 
 from synth2_lightning.io.json_text import has_surrogates
-from synth2_lightning.types import ChatMessage, Concept, Prompt
+from synth2_lightning.types import CLASS_NAME_SEPARATOR, ChatMessage, Concept, Prompt
 
 _PLACEHOLDERS: tuple[set[str], ...] = (set(), {"name", "gloss"}, {"name", "gloss", "other", "other_gloss"})
 _ARTICLES: tuple[set[str], ...] = (set(), {"a_name"}, {"a_name", "an_other"})
@@ -44,7 +44,8 @@ class PromptTemplate:
         version: Version in records; increase it with every change of the texts.
         request: User message with the placeholder ``{name}``, and ``{other}`` for a second concept. ``{gloss}`` and
             ``{other_gloss}`` are replaced by a space and the definition in parentheses, or by nothing if there is no
-            definition.
+            definition. Or with the single placeholder ``{names}``, for any number of concepts up to ``num_concepts``:
+            their names, joined by ``CLASS_NAME_SEPARATOR``.
         system: System message; omitted if empty.
         examples: Few-shot examples with the same request.
         num_concepts: Number of concepts per caption: 0, 1 or 2.
@@ -96,17 +97,22 @@ class PromptTemplate:
         """Identifier of the template in records: ``NAME@VERSION``."""
         return f"{self.name}@{self.version}"
 
+    @property
+    def takes_fewer(self) -> bool:
+        """Whether a prompt may have fewer than ``num_concepts`` concepts: ``{names}`` in the request, no openings."""
+        return _find_fields(self.request) == {"names"} and not self.openings
+
     def render(self, concepts: Sequence[Concept], seed: int = 0) -> Prompt:
         """Return the prompt for a caption.
 
         Args:
-            concepts: Concepts of the caption, ``num_concepts`` of them.
+            concepts: Concepts of the caption, ``num_concepts`` of them; or fewer, if it :attr:`takes_fewer`.
             seed: Selects the opening.
 
         Raises:
-            ValueError: If the number of concepts is not ``num_concepts``.
+            ValueError: If the number of concepts is not that of the template.
         """
-        if len(concepts) != self.num_concepts:
+        if len(concepts) > self.num_concepts or (len(concepts) < self.num_concepts and not self.takes_fewer):
             raise ValueError(
                 f"{self._called()} got {len(concepts)} concepts ({[concept.name for concept in concepts]}); expected "
                 f"num_concepts={self.num_concepts}."
@@ -137,12 +143,14 @@ class PromptTemplate:
 
     def _check_placeholders(self, what: str, text: str, allowed: set[str]) -> None:
         try:
-            found = {field for _, field, _, _ in Formatter().parse(text) if field is not None}
+            found = _find_fields(text)
         except ValueError as error:
             raise ValueError(
                 f"The {what} of {self._called()} is {text!r}, which is not a format string ({error}); expected literal "
                 "braces as {{ and }}."
             ) from error
+        if what == "request" and found == {"names"}:
+            return
         needed = allowed & {"name", "other"} if what == "request" else set()
         if found - allowed or needed - found:
             raise ValueError(
@@ -155,9 +163,13 @@ class PromptTemplate:
         return f"PromptTemplate {self.template_id!r}"
 
 
+def _find_fields(text: str) -> set[str]:
+    return {field for _, field, _, _ in Formatter().parse(text) if field is not None}
+
+
 def _fill_placeholders(concepts: Sequence[tuple[str, str]]) -> dict[str, str]:
     """Return the values of the placeholders."""
-    values: dict[str, str] = {}
+    values = {"names": CLASS_NAME_SEPARATOR.join(name for name, _ in concepts if name)}
     for (name, definition), (field, with_article, gloss) in zip(concepts, _NAMES, strict=False):
         article = "an" if name[:1].lower() in "aeiou" else "a"
         values |= {field: name, with_article: f"{article} {name}", gloss: f" ({definition})" if definition else ""}

@@ -26,9 +26,11 @@ class ConceptDataModule(PredictDataModule[Request, PromptBatch]):
         sampler: Samples the concept of each caption.
         batch_size: Captions per step and rank; it does not change the captions.
         seed: Seed of the sampler, and base seed of all records.
+        num_concepts: Number of concepts per caption, for templates that take fewer than their ``num_concepts``, which
+            is the default.
 
     Raises:
-        ValueError: If a number is below 1.
+        ValueError: If a number is out of range.
     """
 
     other_stages = (
@@ -44,10 +46,18 @@ class ConceptDataModule(PredictDataModule[Request, PromptBatch]):
         sampler: ConceptSampler,
         batch_size: int = 256,
         seed: int = 0,
+        num_concepts: int | None = None,
     ) -> None:
         super().__init__(batch_size)
         if num_captions < 1:
             raise ValueError(f"ConceptDataModule got num_captions={num_captions}; expected 1 or more.")
+        self.num_concepts = prompt.num_concepts if num_concepts is None else num_concepts
+        fewest = 0 if prompt.takes_fewer else prompt.num_concepts
+        if not fewest <= self.num_concepts <= prompt.num_concepts:
+            raise ValueError(
+                f"ConceptDataModule got num_concepts={num_concepts}; expected {fewest} to {prompt.num_concepts}, as "
+                f"the prompt {prompt.template_id!r} takes. Remove it, or use a prompt with {{names}}."
+            )
         self.concepts = concepts
         self.prompt = prompt
         self.num_captions = num_captions
@@ -60,22 +70,22 @@ class ConceptDataModule(PredictDataModule[Request, PromptBatch]):
         return {
             "concepts": self.concepts.provenance(),
             "sampler": self.sampler.provenance(),
-            "prompt": self.prompt.provenance(),
+            "prompt": {**self.prompt.provenance(), "num_concepts": self.num_concepts},
             "seed": self.seed,
         }
 
     def list_items(self) -> list[Request]:
-        """Load the concepts and sample one per caption, or two if the prompt combines two.
+        """Load the concepts and sample one per caption, or two, or none.
 
         Raises:
             ValueError: If the prompt combines two concepts and there is only one.
         """
         self.concepts.load()
         self._concepts = tuple(self.concepts.concept(index) for index in range(len(self.concepts)))
-        if self.prompt.num_concepts == 0:
+        if self.num_concepts == 0:
             return [(f"free-{number}", ()) for number in range(self.num_captions)]
         sampled = self.sampler.sample(self._concepts, self.num_captions, self.seed)
-        partners = self._sample_partners(sampled) if self.prompt.num_concepts > 1 else [()] * len(sampled)
+        partners = self._sample_partners(sampled) if self.num_concepts > 1 else [()] * len(sampled)
         counts = [0] * len(self._concepts)
         requests = []
         for index, partner in zip(sampled, partners, strict=True):

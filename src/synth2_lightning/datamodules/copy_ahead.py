@@ -4,10 +4,10 @@ from collections.abc import Iterable, Iterator
 
 import torch
 
-from synth2_lightning.types import ImageTextBatch
+from synth2_lightning.datamodules.pairs import Batch
 
 
-def copy_ahead(batches: Iterable[ImageTextBatch], device: torch.device) -> Iterator[ImageTextBatch]:
+def copy_ahead(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
     """Yield batches on a GPU; each is copied while the one before is computed.
 
     The copies run on a stream of their own, and overlap with computation if the batches are in page-locked memory.
@@ -25,7 +25,7 @@ def copy_ahead(batches: Iterable[ImageTextBatch], device: torch.device) -> Itera
         yield from batches
         return
     copies, computation = torch.cuda.Stream(device), torch.cuda.current_stream(device)
-    waiting: tuple[ImageTextBatch, torch.cuda.Event] | None = None
+    waiting: tuple[Batch, torch.cuda.Event] | None = None
     for batch in batches:
         # The copy may take the memory of a batch that was yielded earlier and is no longer referenced. Its last use is
         # in the computations that are queued by now.
@@ -39,6 +39,6 @@ def copy_ahead(batches: Iterable[ImageTextBatch], device: torch.device) -> Itera
         yield _use(*waiting, computation)
 
 
-def _use(batch: ImageTextBatch, copied: torch.cuda.Event, computation: torch.cuda.Stream) -> ImageTextBatch:
+def _use(batch: Batch, copied: torch.cuda.Event, computation: torch.cuda.Stream) -> Batch:
     computation.wait_event(copied)
     return batch

@@ -11,11 +11,11 @@ import torch
 from torch.utils.data import DataLoader
 
 from synth2_lightning.datamodules.copy_ahead import copy_ahead
+from synth2_lightning.datamodules.pairs import Batch
 from synth2_lightning.datamodules.sampling import StratifiedBatchSampler
-from synth2_lightning.types import ImageTextBatch
 
 
-class ResumableDataLoader(DataLoader[ImageTextBatch]):
+class ResumableDataLoader(DataLoader[Batch]):
     """Data loader whose state is the number of batches it has yielded, over all epochs.
 
     Lightning saves and restores data loaders with ``state_dict``. Prefetched batches are not counted, so that a resumed
@@ -39,7 +39,7 @@ class ResumableDataLoader(DataLoader[ImageTextBatch]):
         super().__init__(*args, **kwargs)
         self.device = device
 
-    def __iter__(self) -> Iterator[ImageTextBatch]:  # type: ignore[override]  # torch promises its own class of iterator
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # torch promises its own class of iterator
         for batch in copy_ahead(super().__iter__(), self.device):
             self.sampler.step += 1
             yield batch

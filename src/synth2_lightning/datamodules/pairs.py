@@ -3,17 +3,21 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Generic
 from zlib import crc32
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
+from typing_extensions import TypeVar  # that of Python 3.11 has no default
 
-from synth2_lightning.types import ImageTextBatch
+from synth2_lightning.types import ImageTextBatch, SampleBatch
+
+Batch = TypeVar("Batch", bound=SampleBatch, default=ImageTextBatch)
 
 
-class BatchDataset(Dataset[ImageTextBatch], ABC):
+class BatchDataset(Dataset[Batch], ABC, Generic[Batch]):
     """Dataset that is indexed by all items of a batch, so that it can read them together.
 
     Attributes:
@@ -28,7 +32,7 @@ class BatchDataset(Dataset[ImageTextBatch], ABC):
         """Number of items."""
 
     @abstractmethod
-    def read(self, indices: Sequence[int]) -> ImageTextBatch:
+    def read(self, indices: Sequence[int]) -> Batch:
         """Return the batch of some items."""
 
     def fingerprint(self) -> str:
@@ -39,7 +43,7 @@ class BatchDataset(Dataset[ImageTextBatch], ABC):
         """Return all captions of each different image among some items; reads no images."""
         raise NotImplementedError(f"{type(self).__name__} has no captions without images; override image_captions().")
 
-    def __getitem__(self, indices: int | Sequence[int]) -> ImageTextBatch:
+    def __getitem__(self, indices: int | Sequence[int]) -> Batch:
         """Return the batch of some items.
 
         Raises:
@@ -53,10 +57,10 @@ class BatchDataset(Dataset[ImageTextBatch], ABC):
         return self.read(indices)
 
 
-class Selection(BatchDataset):
+class Selection(BatchDataset[Batch]):
     """Subset of a dataset: the items with the given indices, in their order."""
 
-    def __init__(self, dataset: BatchDataset, items: Sequence[int] | NDArray[np.int64]) -> None:
+    def __init__(self, dataset: BatchDataset[Batch], items: Sequence[int] | NDArray[np.int64]) -> None:
         self.dataset = dataset
         self.items = items
 
@@ -68,7 +72,7 @@ class Selection(BatchDataset):
         items = np.asarray(self.items, dtype=np.int64).tobytes()
         return f"{self.dataset.fingerprint()}[{crc32(items):08x}]"
 
-    def read(self, indices: Sequence[int]) -> ImageTextBatch:
+    def read(self, indices: Sequence[int]) -> Batch:
         """Return the batch of some items."""
         return self.dataset.read(self._select(indices))
 

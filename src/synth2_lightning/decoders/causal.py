@@ -142,7 +142,7 @@ class CausalDecoder(LanguageDecoder, ABC):
             self._check_length(prefix.shape[1] + tokens.inputs.shape[1], "captions")
             embeds = self._embed(prefix, to_device(tokens.inputs, device))
             target_positions = pad(tokens.is_target, (prefix.shape[1], 0)).flatten().nonzero().squeeze(1)
-            with _only_at(self.lm.get_output_embeddings(), to_device(target_positions, device)):
+            with only_at(self.lm.get_output_embeddings(), to_device(target_positions, device)):
                 # Padding is on the right, so causal attention excludes it.
                 mask = torch.ones(embeds.shape[:2], dtype=torch.long, device=device)
                 outputs = run_network(
@@ -269,7 +269,14 @@ class CausalDecoder(LanguageDecoder, ABC):
 
 
 @contextmanager
-def _only_at(head: nn.Module, positions: Int[Tensor, " targets"]) -> Iterator[None]:
+def only_at(head: nn.Module, positions: Int[Tensor, " targets"]) -> Iterator[None]:
+    """Compute the logits of an output layer at some positions only, inside the context.
+
+    Args:
+        head: Output layer of a language model.
+        positions: Indices of positions of the flattened batch.
+    """
+
     # The output layer is the most expensive one of a small language model, and most positions (visual tokens, prompt,
     # padding) have no target. A hook keeps what a model does to its logits afterwards, such as scaling or soft-capping.
     def select(_: nn.Module, inputs: tuple[Tensor]) -> Tensor:

@@ -35,6 +35,11 @@ class FilterCount:
     num_rejected: int
     num_by_reason: dict[str, int]
 
+    @property
+    def fraction_rejected(self) -> float:
+        """Rejected fraction of the input captions; 0 without any."""
+        return self.num_rejected / max(1, self.num_seen)
+
 
 class FilterChain:
     """Applies filters in order to one caption set, block by block; the block size does not affect the result.

@@ -1,6 +1,5 @@
 """Caption generation with a local causal language model of transformers."""
 
-import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -23,12 +22,12 @@ from synth2_lightning.io.fingerprints import fingerprint_weights
 from synth2_lightning.io.huggingface import read_language_model
 from synth2_lightning.io.locations import is_here, locate_model
 from synth2_lightning.io.precision import WeightType
+from synth2_lightning.nn.prompt_tokens import PromptTokenizer
 from synth2_lightning.types import Completion, Prompt
 
 _ATTENTION = "synth2_prefix_and_suffix"
 _SUFFIX_STEP = 64
 _LIMITED_ATTENTION = ("sliding_window", "attention_chunk_size")
-_OPENED_REASONING = re.compile(r"(?:<\|?[\w:]*(?:think|thinking|thought|reasoning)\|?>|\[THINK\])\s*\Z", re.IGNORECASE)
 
 
 class LanguageModelCaptionGenerator(CaptionGenerator):
@@ -90,6 +89,10 @@ class LanguageModelCaptionGenerator(CaptionGenerator):
             local_files_only=is_here(self._location),
         )
 
+    @cached_property
+    def _prompt_tokenizer(self) -> PromptTokenizer:
+        return PromptTokenizer(self.tokenizer)
+
     def _load(self) -> None:
         from transformers import AttentionInterface
 
@@ -118,13 +121,13 @@ class LanguageModelCaptionGenerator(CaptionGenerator):
             raise RuntimeError("LanguageModelCaptionGenerator is not loaded; call load() before generate().")
         if len(prompts) != len(seeds):
             raise ValueError(f"There are {len(prompts)} prompts and {len(seeds)} seeds; expected one seed per prompt.")
-        parts = [self._split(prompt) for prompt in prompts]
+        parts = [self._prompt_tokenizer.encode(prompt) for prompt in prompts]
         groups: dict[tuple[tuple[int, ...], int], list[int]] = defaultdict(list)
-        for index, (prefix, suffix, *_) in enumerate(parts):
+        for index, tokens in enumerate(parts):
             # Shapes affect rounding, so the suffix length must depend on the prompt alone.
-            needed = len(suffix) + self.sampling.max_new_tokens - 1
-            self._check_length(len(prefix) + needed)
-            groups[prefix, -(-needed // _SUFFIX_STEP) * _SUFFIX_STEP].append(index)
+            needed = len(tokens.suffix) + self.sampling.max_new_tokens - 1
+            self._check_length(len(tokens.prefix) + needed)
+            groups[tokens.prefix, -(-needed // _SUFFIX_STEP) * _SUFFIX_STEP].append(index)
         completions: dict[int, Completion] = {}
         with torch.autocast(self.anchor.device.type, enabled=False):
             for (prefix, suffix_length), members in groups.items():
@@ -136,15 +139,15 @@ class LanguageModelCaptionGenerator(CaptionGenerator):
                     self.sampling,
                     self._end_tokens,
                 )
-                answers = batch.complete([TokenRequest(parts[index][1], seeds[index]) for index in members])
+                answers = batch.complete([TokenRequest(parts[index].suffix, seeds[index]) for index in members])
                 for index, answer in zip(members, answers, strict=True):
-                    _, suffix, opening, reasoning = parts[index]
+                    tokens = parts[index]
                     # In some models special tokens separate reasoning and answer.
-                    text = reasoning + self.tokenizer.decode((*opening, *answer.tokens), skip_special_tokens=False)
+                    decoded = self.tokenizer.decode((*tokens.opening, *answer.tokens), skip_special_tokens=False)
                     completions[index] = Completion(
-                        text=text.strip(),
+                        text=(tokens.reasoning + decoded).strip(),
                         finish_reason="stop" if answer.is_finished else "length",
-                        num_prompt_tokens=len(prefix) + len(suffix),
+                        num_prompt_tokens=len(prefix) + len(tokens.suffix),
                         num_tokens=len(answer.tokens),
                     )
         return [completions[index] for index in range(len(prompts))]
@@ -172,32 +175,6 @@ class LanguageModelCaptionGenerator(CaptionGenerator):
         if self.tokenizer.chat_template is None:
             tokens.update(self.tokenizer("\n", add_special_tokens=False).input_ids[-1:])
         return frozenset(tokens - {None})
-
-    def _split(self, prompt: Prompt) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], str]:
-        """Return the ids of prefix, suffix and given start of the completion, and the reasoning tag of the template."""
-        opening = prompt[-1].content if prompt[-1].role == "assistant" else ""
-        messages = prompt[:-1] if opening else prompt
-        prefix = self._render(messages[:-1], add_generation_prompt=False)
-        text = self._render(messages, add_generation_prompt=True)
-        if not text.startswith(prefix):  # the template's start depends on later messages
-            prefix = ""
-        ids, suffix, opened = (
-            tuple(self.tokenizer(part, add_special_tokens=False).input_ids)
-            for part in (prefix, text.removeprefix(prefix), opening)
-        )
-        suffix += opened
-        tag = None if opening else _OPENED_REASONING.search(text[-64:])
-        return (*((ids, suffix) if ids else (suffix[:1], suffix[1:])), opened, tag[0] if tag else "")
-
-    def _render(self, messages: Prompt, add_generation_prompt: bool) -> str:
-        if self.tokenizer.chat_template is None:
-            return "".join(f"{message.content}\n\n" for message in messages)
-        if not messages:
-            return ""
-        chat = [{"role": message.role, "content": message.content} for message in messages]
-        return str(
-            self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=add_generation_prompt)
-        )
 
     @torch.inference_mode()
     def _encode_prefix(self, prefix: tuple[int, ...]) -> list[KeysAndValues]:

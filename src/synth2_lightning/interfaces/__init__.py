@@ -12,7 +12,7 @@ from synth2_lightning.interfaces.data import (
     Judge,
     Skippable,
 )
-from synth2_lightning.interfaces.language import CaptionGenerator, LanguageDecoder, TextEncoder
+from synth2_lightning.interfaces.language import CaptionGenerator, LanguageDecoder, PromptedLanguageModel, TextEncoder
 from synth2_lightning.interfaces.loading import FrozenModule, Loadable
 from synth2_lightning.interfaces.stopping import StopsTogether
 from synth2_lightning.interfaces.vision import (
@@ -44,6 +44,7 @@ __all__ = [
     "LanguageDecoder",
     "Loadable",
     "PairScorer",
+    "PromptedLanguageModel",
     "Resampler",
     "ResamplerFactory",
     "Skippable",

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from jaxtyping import Bool, Float
@@ -114,6 +115,30 @@ class LanguageDecoder(Loadable, nn.Module, ABC):
             "overrides attention(), such as decoders.prefix.PrefixDecoder or "
             "decoders.cross_attention.CrossAttentionDecoder."
         )
+
+
+class PromptedLanguageModel(Loadable, nn.Module, ABC):
+    """Trainable language model that answers prompts, such as with captions."""
+
+    @abstractmethod
+    def loss(self, prompts: Sequence[Prompt], texts: Sequence[str]) -> TokenLoss:
+        """Negative log-likelihood of each text and its end-of-text token, given its prompt.
+
+        Raises:
+            ValueError: If a text is empty, or too long for the language model with its prompt.
+        """
+
+    @abstractmethod
+    def generate(self, prompts: Sequence[Prompt], settings: GenerationSettings) -> list[str]:
+        """Generate one answer per prompt."""
+
+    @abstractmethod
+    def export(self, folder: Path) -> None:
+        """Write the model with its tokenizer, for a :class:`CaptionGenerator` to load.
+
+        Raises:
+            OSError: If the folder cannot be written.
+        """
 
 
 class TextEncoder(Loadable, nn.Module, ABC):

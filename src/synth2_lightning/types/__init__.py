@@ -2,6 +2,7 @@
 
 from synth2_lightning.types.batches import (
     CaptionBatch,
+    ConceptCaptionBatch,
     ImageTextBatch,
     PromptBatch,
     SampleBatch,
@@ -31,6 +32,7 @@ __all__ = [
     "ChatMessage",
     "Completion",
     "Concept",
+    "ConceptCaptionBatch",
     "Condition",
     "GenerationSettings",
     "ImageInput",

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from synth2_lightning.types.captions import Completion, Prompt
+from synth2_lightning.types.captions import Completion, Concept, Prompt
 from synth2_lightning.types.images import ImageInput, MixedImages, VQTokens
 
 _Batch = TypeVar("_Batch", bound="SampleBatch")
@@ -186,6 +186,21 @@ class CaptionBatch(SampleBatch):
 
     captions: tuple[tuple[str, ...], ...]
     conditions: tuple[tuple[str, ...], ...]
+    samples: tuple[SampleInfo, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ConceptCaptionBatch(SampleBatch):
+    """Captions and the concepts that they name, to fine-tune a language model on.
+
+    Args:
+        captions: One text per row.
+        concepts: Concepts of each caption; a caption may have none.
+        samples: Key and source of every caption.
+    """
+
+    captions: tuple[str, ...]
+    concepts: tuple[tuple[Concept, ...], ...]
     samples: tuple[SampleInfo, ...]
 
 

@@ -1,0 +1,76 @@
+"""Answers of a fine-tuned language model to prompts of held-out captions."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from synth2_lightning.io.atomic import write_atomically
+from synth2_lightning.types import CLASS_NAME_SEPARATOR, Prompt
+
+
+@runtime_checkable
+class AnswersPrompts(Protocol):
+    """Module whose validation steps return ``concepts``, ``prompts`` and ``captions``."""
+
+    def answer(self, prompts: Sequence[Prompt]) -> list[str]:
+        """Return an answer to each prompt."""
+
+
+class TextSamplesCallback(Callback):
+    """Writes answers to the first prompts of a validation, with the held-out captions: a table, and TensorBoard.
+
+    Args:
+        num_samples: Number of prompts; the first ones of the validation set, so that tables are comparable.
+        folder: Folder of ``step=<n>.tsv``; by default ``samples/`` in the run's log folder.
+
+    Raises:
+        ValueError: If the number is below 1.
+    """
+
+    def __init__(self, num_samples: int = 16, folder: str | None = None) -> None:
+        if num_samples < 1:
+            raise ValueError(f"TextSamplesCallback got num_samples={num_samples}; expected 1 or more.")
+        self.num_samples = num_samples
+        self.folder = folder
+        self._rows: list[tuple[str, str, str]] = []
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Run at the start of a validation: clears the table."""
+        self._rows = []
+
+    def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *args: Any) -> None:
+        """Run after each batch of a validation: answers its prompts, until there are enough."""
+        if not isinstance(pl_module, AnswersPrompts):
+            raise TypeError(
+                f"TextSamplesCallback got a {type(pl_module).__name__}; expected a LanguageModelingModule. Remove the "
+                "callback from the run file."
+            )
+        num_missing = self.num_samples - len(self._rows)
+        if num_missing < 1 or trainer.sanity_checking:
+            return
+        answers = pl_module.answer(outputs["prompts"][:num_missing])
+        names = [CLASS_NAME_SEPARATOR.join(concept.name for concept in each) for each in outputs["concepts"]]
+        self._rows += zip(names, answers, outputs["captions"], strict=False)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Run at the end of a validation: writes the table."""
+        run_folder = trainer.log_dir or trainer.default_root_dir  # on every rank: log_dir is a collective call
+        if not self._rows or not trainer.is_global_zero:
+            return
+        rows = [("concepts", "sample", "held-out caption"), *self._rows]
+        lines = [[" ".join(text.split()) for text in row] for row in rows]
+        table = "".join("\t".join(line) + "\n" for line in lines)
+        folder = Path(self.folder or Path(run_folder) / "samples")
+        try:
+            write_atomically(folder / f"step={trainer.global_step}.tsv", lambda draft: draft.write_text(table, "utf-8"))
+        except OSError as error:
+            raise OSError(
+                f"TextSamplesCallback: {error} Set --trainer.default_root_dir or the callback's `folder`."
+            ) from error
+        text = "  \n".join(" | ".join(line) for line in lines)  # Markdown
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_text("val/samples", text, trainer.global_step)

@@ -1,0 +1,63 @@
+"""Pairs of concepts that captions name together."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from itertools import combinations
+
+from synth2_lightning.concepts.listed import ListedConcepts
+from synth2_lightning.concepts.mined import find_concepts
+from synth2_lightning.concepts.suitability import UNSUITABLE, SuitabilityList
+from synth2_lightning.concepts.wordnet import read_wordnet
+from synth2_lightning.interfaces import CaptionSource
+from synth2_lightning.types import CLASS_NAME_SEPARATOR, Concept
+
+
+class MinedPairs(ListedConcepts):
+    """Pairs of nouns that occur in one caption, most frequent first, weighted by the number of such captions.
+
+    Two nouns of :class:`~synth2_lightning.concepts.mined.MinedConcepts` sampled independently, such as a surfboard and
+    a piano, rarely occur in one image; these pairs do. A pair is one concept, with both names: use it with a template
+    with ``{names}``, and one concept per caption.
+
+    Args:
+        captions: Source of the captions.
+        min_count: Minimum number of captions that contain a pair.
+        unsuitable: File of excluded nouns in the format of
+            :class:`~synth2_lightning.concepts.suitability.SuitabilityList`; ``None`` keeps all.
+        name: Name of the concepts in records and reports.
+
+    Raises:
+        ValueError: If ``min_count`` is below 1.
+    """
+
+    def __init__(
+        self,
+        captions: CaptionSource,
+        min_count: int = 1,
+        unsuitable: str | None = UNSUITABLE,
+        name: str = "mined-pairs",
+    ) -> None:
+        super().__init__(name)
+        if min_count < 1:
+            raise ValueError(f"Concepts {name!r} got min_count={min_count}; expected 1 or more captions.")
+        self.captions = captions
+        self.min_count = min_count
+        self.unsuitable = unsuitable
+
+    def read_concepts(self, excluded: Counter[str]) -> Iterator[Concept]:
+        """Yield the pairs of all captions, most frequent first."""
+        wordnet = read_wordnet()
+        rules = SuitabilityList(self.unsuitable) if self.unsuitable else None
+        self.captions.load()
+        counts: Counter[str] = Counter()
+        names: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        for index in range(len(self.captions)):
+            for pair in combinations(find_concepts(self.captions.record(index).caption, wordnet, rules), 2):
+                key = "+".join(sorted(concept.key for concept in pair))
+                counts[key] += 1
+                names[key][CLASS_NAME_SEPARATOR.join(concept.name for concept in pair)] += 1
+        for key, count in counts.most_common():
+            if count < self.min_count:
+                excluded[f"in fewer than {self.min_count} captions"] += 1
+            else:
+                yield Concept(key, names[key].most_common(1)[0][0], weight=float(count))

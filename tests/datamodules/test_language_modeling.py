@@ -1,0 +1,115 @@
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from synth2_lightning.datamodules.language_modeling import LanguageModelingDataModule
+from synth2_lightning.interfaces import CaptionSource
+from synth2_lightning.types import CaptionRecord, ConceptCaptionBatch
+
+TEXTS = ("A dog runs on grass .", "Two children play with a red ball .", "Nobody .")
+
+
+class Scenes(CaptionSource):
+    name = "scenes"
+
+    def __init__(self, numbers: Sequence[int], names_scenes: bool = True) -> None:
+        self.numbers = numbers
+        self.names_scenes = names_scenes
+
+    def __len__(self) -> int:
+        return 3 * len(self.numbers)
+
+    def record(self, index: int) -> CaptionRecord:
+        number = self.numbers[index // 3]
+        scene = f"photo{number}" if self.names_scenes else ""
+        return CaptionRecord(f"{number}-{index % 3}", TEXTS[index % 3], scene=scene)
+
+
+def make(captions: CaptionSource | None = None, **settings: Any) -> LanguageModelingDataModule:
+    data = LanguageModelingDataModule(captions or Scenes(range(20)), **{"batch_size": 5} | settings)
+    data.setup("fit")
+    return data
+
+
+def held_out(data: LanguageModelingDataModule) -> list[str]:
+    return [key for batch in data.val_dataloader() for key in batch.keys]
+
+
+def trained(data: LanguageModelingDataModule) -> list[str]:
+    pairs = data.train_pairs
+    return list(pairs[list(range(len(pairs)))].keys)
+
+
+def test_a_batch_has_captions_and_their_concepts() -> None:
+    batch = make().train_pairs[[0, 1, 2]]
+    assert isinstance(batch, ConceptCaptionBatch)
+    assert batch.captions == TEXTS
+    names = [[concept.name for concept in concepts] for concepts in batch.concepts]
+    assert names == [["dog", "grass"], ["child", "ball"], []]
+    assert {sample.source for sample in batch.samples} == {"scenes"}
+
+
+def test_all_captions_of_a_scene_are_held_out_or_none() -> None:
+    data = make(val_fraction=0.25)
+    out, rest = set(held_out(data)), set(trained(data))
+    assert (len(out), len(rest)) == (15, 45)
+    assert not {key.split("-")[0] for key in out} & {key.split("-")[0] for key in rest}
+
+
+def test_without_scenes_single_captions_are_held_out() -> None:
+    data = make(Scenes(range(20), names_scenes=False), val_fraction=0.25)
+    assert len(held_out(data)) == 15
+    assert len({key.split("-")[0] for key in held_out(data)} & {key.split("-")[0] for key in trained(data)}) > 3
+
+
+def test_the_same_scenes_are_held_out_in_any_order() -> None:
+    assert set(held_out(make())) == set(held_out(make(Scenes(range(19, -1, -1)))))
+
+
+@pytest.mark.parametrize(("fraction", "num_scenes"), [(0.001, 1), (0.999, 19)])
+def test_no_side_is_empty(fraction: float, num_scenes: int) -> None:
+    data = make(val_fraction=fraction)
+    assert len(held_out(data)) == 3 * num_scenes
+    assert len(trained(data)) == 60 - 3 * num_scenes
+
+
+def test_a_resumed_run_has_the_batches_that_were_left() -> None:
+    whole, half, rest = make(), make(), make()
+    expected = [batch.keys for _ in range(2) for batch in whole.train_dataloader()]
+    loader = iter(half.train_dataloader())
+    begun = [next(loader).keys for _ in range(4)]
+    rest.load_state_dict(half.state_dict())
+    resumed = [batch.keys for batch in rest.train_dataloader()]
+    assert len(expected) == 20
+    assert begun + resumed == expected[: 4 + len(resumed)]
+    assert rest.fingerprint() == whole.fingerprint()
+
+
+def test_the_fingerprint_follows_the_captions() -> None:
+    assert make().fingerprint() != make(Scenes(range(1, 21))).fingerprint()
+    assert make().fingerprint() != make(val_fraction=0.5).fingerprint()
+
+
+class Evaluation(Scenes):
+    is_evaluation = True
+
+
+@pytest.mark.parametrize(
+    ("captions", "settings", "message"),
+    [
+        (Evaluation([1, 2]), {}, r"'scenes'.*evaluation split"),
+        (Scenes([1]), {}, r"All 3 captions of 'scenes'.*'photo1'"),
+        (Scenes([1, 2]), {"val_fraction": 0.0}, r"val_fraction=0\.0"),
+    ],
+)
+def test_captions_that_cannot_be_divided_are_refused(
+    captions: CaptionSource, settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        make(captions, **settings)
+
+
+def test_there_is_nothing_to_predict() -> None:
+    with pytest.raises(ValueError, match=r"'predict'.*synth2 fit.*ConceptDataModule"):
+        LanguageModelingDataModule(Scenes([1, 2])).setup("predict")

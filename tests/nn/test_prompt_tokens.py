@@ -1,0 +1,53 @@
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from transformers import AutoTokenizer
+
+from synth2_lightning.nn.prompt_tokens import PromptTokenizer
+from synth2_lightning.types import ChatMessage, Prompt
+
+Save = Callable[..., str]
+PROMPT: Prompt = (ChatMessage("system", "a picture of one"), ChatMessage("user", "circle"))
+
+
+def load(folder: str) -> Any:
+    return AutoTokenizer.from_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("template", "prefix", "suffix"),
+    [
+        (True, "<s> system : a picture of one </s>", "<s> user : circle </s> <s> assistant :"),
+        (False, "a picture of one", "circle"),
+    ],
+)
+def test_messages_before_the_last_one_form_the_prefix(
+    save_model: Save, template: bool, prefix: str, suffix: str
+) -> None:
+    tokenizer = load(save_model("llama") if template else save_model("llama", None))
+    tokens = PromptTokenizer(tokenizer).encode(PROMPT)
+    expected = [tuple(tokenizer(text, add_special_tokens=False).input_ids) for text in (prefix, f" {suffix}")]
+    assert tokens.prefix == expected[0]
+    assert tokenizer.decode(tokens.suffix).split() == tokenizer.decode(expected[1]).split()
+    assert (tokens.opening, tokens.reasoning) == ((), "")
+
+
+def test_an_opening_ends_the_suffix(save_model: Save) -> None:
+    tokenizer = load(save_model("llama"))
+    opened = PromptTokenizer(tokenizer).encode((*PROMPT, ChatMessage("assistant", "a red circle")))
+    closed = PromptTokenizer(tokenizer).encode(PROMPT)
+    assert tokenizer.decode(opened.opening) == "a red circle"
+    assert opened.suffix == closed.suffix + opened.opening
+
+
+def test_one_message_has_its_first_token_as_prefix(save_model: Save) -> None:
+    tokenizer = load(save_model("llama"))
+    tokens = PromptTokenizer(tokenizer).encode(PROMPT[1:])
+    assert tokens.prefix == (tokenizer.bos_token_id,)
+    assert len(tokens.suffix) > 3
+
+
+def test_reasoning_that_the_template_opens_is_kept(save_model: Save) -> None:
+    tokenizer = load(save_model("llama", "{{ messages[-1].content }} <think>"))
+    assert PromptTokenizer(tokenizer).encode(PROMPT).reasoning == "<think>"
