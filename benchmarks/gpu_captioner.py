@@ -106,7 +106,7 @@ def make_batches(module: VisionLanguageModule, sizes: Sizes) -> dict[str, ImageT
 
 
 def caption(is_quick: bool) -> None:
-    """Emit figures of training steps on tokens and on pixels, and of captions by greedy and beam search."""
+    """Emit figures of training steps on tokens and on pixels, of their tokenization, and of greedy and beam search."""
     sizes = QUICK if is_quick else PAPER
     with TemporaryDirectory() as folder:
         module = make_module(sizes, Path(folder))
@@ -128,6 +128,11 @@ def caption(is_quick: bool) -> None:
     for name, batch in batches.items():
         emit_if_it_fits(name, partial(measure, partial(step, batch)))
     emit_profile("tokens", partial(step, batches["tokens"]), times=3)
+    assert isinstance(module.decoder, CrossAttentionDecoder)
+    for count in (sizes.batch, 1024):
+        texts = [f"{CAPTION} word{number}" for number in range(count)]
+        encode = partial(module.decoder.caption_tokenizer.encode, texts, None)
+        emit(**{f"tokenize_{count}_ms": 1000 * seconds_of(encode, rounds=5)})
     module.eval()
 
     def generate(settings: GenerationSettings) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -71,20 +72,24 @@ class CaptionTokenizer:
             ValueError: If a text is empty, or the number of prompts is not that of the texts.
         """
         prompts = self.fill_prompts(prompts, len(texts))
-        text_ids = self.tokenizer(_join(texts, prompts), add_special_tokens=False)["input_ids"]
-        inputs, targets, is_target = [], [], []
-        for text, before, ids in zip(texts, self._encode_prompts(prompts), text_ids, strict=True):
+        text_ids = self.tokenizer(_join(texts, prompts), add_special_tokens=False, return_attention_mask=False)
+        prompt_ids = self._encode_prompts(prompts)
+        rows = []
+        for text, before, ids in zip(texts, prompt_ids, text_ids["input_ids"], strict=True):
             if not ids:
                 raise ValueError(
                     f"The caption {text!r} has no word; expected at least one, because an empty caption has no loss. "
                     "Remove such captions from the data."
                 )
-            predicted = [*ids, self.eos_id][: self.max_text_tokens]
-            num_without = len(before) - 1  # positions without a target
-            inputs.append(torch.tensor(before + predicted[:-1]))
-            targets.append(torch.tensor([0] * num_without + predicted))
-            is_target.append(torch.arange(num_without + len(predicted)) >= num_without)
-        return TargetTokens(*(pad_sequence(rows, batch_first=True) for rows in (inputs, targets, is_target)))
+            rows.append(before + [*ids, self.eos_id][: self.max_text_tokens])
+        # A batch may have a thousand rows: no operation of torch per row.
+        lengths, num_given = (torch.tensor([len(row) for row in part])[:, None] for part in (rows, prompt_ids))
+        positions = torch.arange(int(lengths.max()))
+        is_token = positions < lengths
+        padded = torch.zeros(is_token.shape, dtype=torch.long)
+        padded[is_token] = torch.tensor(list(chain.from_iterable(rows)))
+        is_target = (is_token & (positions >= num_given))[:, 1:]
+        return TargetTokens(padded[:, :-1] * is_token[:, 1:], padded[:, 1:] * is_target, is_target)
 
     def fill_prompts(self, prompts: Sequence[str] | None, num_texts: int) -> Sequence[str]:
         """Return one prompt per text: the given ones, or the default.
