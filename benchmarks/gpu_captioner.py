@@ -21,6 +21,7 @@ from synth2_lightning.decoders.language_model import NewLanguageModel
 from synth2_lightning.decoders.vocabulary import build_vocabulary
 from synth2_lightning.encoders.vqgan import VQGANTokenizer
 from synth2_lightning.modules.captioning import VisionLanguageModule
+from synth2_lightning.modules.compilation import compile_blocks
 from synth2_lightning.nn.perceiver import PerceiverResampler
 from synth2_lightning.types import GenerationSettings, ImageInput, ImageTextBatch, Pixels, SampleInfo, VQTokens
 
@@ -148,3 +149,7 @@ def caption(is_quick: bool) -> None:
     for num_beams in (1, 3):
         settings = GenerationSettings(max_new_tokens=sizes.max_new_tokens, num_beams=num_beams)
         emit_if_it_fits(f"beams_{num_beams}", partial(generate, settings))
+    module.train()
+    for part in (module.resampler, module.decoder):
+        compile_blocks(part)
+    emit_if_it_fits("tokens_compiled", partial(measure, partial(step, batches["tokens"])))
