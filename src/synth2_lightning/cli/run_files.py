@@ -8,7 +8,7 @@ from difflib import SequenceMatcher
 from itertools import pairwise
 from pathlib import Path
 
-from synth2_lightning.cli.arguments import suggest
+from synth2_lightning.cli.errors import suggest
 from synth2_lightning.io.paths import check_not_special
 
 

@@ -13,7 +13,7 @@ from pkgutil import iter_modules, resolve_name
 
 from jsonargparse import Namespace
 
-from synth2_lightning.cli.arguments import suggest
+from synth2_lightning.cli.errors import suggest
 from synth2_lightning.io.trusted_packages import OWN_PACKAGE, trusted_packages
 
 _UNKNOWN_SETTING = re.compile(
