@@ -31,7 +31,10 @@ NO_RATE = f"There is no setting '{OPTIMIZER}.init_args.lrr'. Did you mean 'lr'?"
             "There is no class 'synth2_lightning.datamodules.rael' for the setting 'data.init_args.real'. Did you mean "
             "'synth2_lightning.datamodules.real'?",
         ),
-        (["--model.init_args.generation.num_beam=3"], "generation.num_beam'. Did you mean 'num_beams'?"),
+        (
+            ["--model.init_args.generation.num_baems=3"],
+            "'model.init_args.generation.num_baems' of VisionLanguageModule. Did you mean 'num_beams'?",
+        ),
     ],
 )
 def test_a_mistyped_argument_is_one_sentence(
@@ -48,10 +51,20 @@ def test_a_mistyped_argument_is_one_sentence(
 @pytest.mark.parametrize(
     ("path", "value", "expected"),
     [
-        ("modle", {}, "There is no setting 'modle'. Did you mean 'model'?"),
+        ("modle.class_path", "x", "There is no setting 'modle'. Did you mean 'model'?"),
+        (
+            "model.init_arg.generation",
+            {},
+            "'model.init_args.init_arg' of VisionLanguageModule. Did you mean 'init_args'?",
+        ),
         ("trainer.max_stepz", 3, "There is no setting 'trainer.max_stepz'. Did you mean 'max_steps'?"),
         (f"{OPTIMIZER}.init_args.lrr", 1.0, NO_RATE),
         (f"{OPTIMIZER}.class_path", "torch.optim.AdmW", NO_ADAM),
+        (
+            "model.init_args.resampler.init_args.resampler.init_args.num_latent",
+            8,
+            "'model.init_args.resampler.init_args.resampler.init_args.num_latent'. Did you mean 'num_latents'?",
+        ),
         (
             "data.init_args.real.init_args.train.init_args.num_imges",
             8,

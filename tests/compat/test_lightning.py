@@ -160,5 +160,6 @@ def test_a_bar_shows_no_last_epoch_without_a_limit(bar: RichProgressBar, limit: 
         accelerator="cpu", logger=False, enable_checkpointing=False, enable_model_summary=False,
         callbacks=[bar, Record()], limit_val_batches=0, **limit,
     )  # fmt: skip
-    trainer.fit(Model(), DataLoader(torch.zeros(2, 1), batch_size=1))  # type: ignore[arg-type]
+    data: DataLoader[Any] = DataLoader(torch.zeros(2, 1), batch_size=1)  # type: ignore[arg-type]
+    trainer.fit(Model(), data, data)
     assert shown == [expected] * 2

@@ -7,9 +7,9 @@ jsonargparse reports an error of a nested class once per class around it, and on
 import re
 import sys
 from collections.abc import Iterator
-from inspect import isclass
 from pathlib import Path
 from pkgutil import iter_modules, resolve_name
+from typing import Any
 
 from jsonargparse import Namespace
 
@@ -53,10 +53,12 @@ def explain_setting_error(message: str, defaults: Namespace) -> str:
     if found := _SENTENCE.search(message):
         start, path, owner, end = found.groups()
         if key is not None:
-            classes = re.findall(r"given class_path '[\w.]*?(\w+)'", message[: found.start()])
-            path = f"{key[1]}.{'init_args.' if classes else ''}{path}"
-            if classes and start.endswith("setting '") and owner == "'":
+            before = message[: found.start()]
+            classes = re.findall(r"given class_path '[\w.]*?(\w+)'", before)
+            if classes and start == "There is no setting '" and ".init_args." not in path:
                 owner = f"' of {classes[-1]}"
+            is_class = classes or "expects a function or a callable class" in before
+            path = f"{key[1]}.{'init_args.' if is_class else ''}{path}"
         return f"{start}{path}{owner}.{end}"
     if found := _UNKNOWN_SETTING.search(message):
         return _explain_unknown_setting(".".join(filter(None, found.groups())), defaults)
@@ -108,12 +110,17 @@ def suggest_class(path: str) -> str:
     return re.sub(r"'(\w+)'", lambda match: repr(paths[match[1]]), near)
 
 
-def _explain_unknown_setting(path: str, defaults: Namespace) -> str:
-    parent, _, name = path.rpartition(".")
-    settings = defaults.get(parent) if parent else defaults
-    known = sorted(vars(settings)) if isinstance(settings, Namespace) else []
-    near = suggest(name, known) or (f" Expected one of {', '.join(known)}." if known else "")
-    return f"There is no setting {path!r}.{near}"
+def _explain_unknown_setting(path: str, settings: Any) -> str:
+    """Return a sentence about the first part of a path that is not among the settings."""
+    parts = path.split(".")
+    for number, name in enumerate(parts, 1):
+        known = sorted(vars(settings)) if isinstance(settings, Namespace) else []
+        if name not in known:
+            near = suggest(name, [*known, "class_path", "init_args"])
+            near = near or (f" Expected one of {', '.join(known)}." if known else "")
+            return f"There is no setting {'.'.join(parts[:number])!r}.{near}"
+        settings = settings[name]
+    return f"There is no setting {path!r}."
 
 
 def _list_members(path: str) -> list[str]:
@@ -131,7 +138,8 @@ def _list_classes() -> Iterator[str]:
     for name, module in list(sys.modules.items()):
         if name.partition(".")[0] in trusted_packages() and "._" not in name:
             for attribute, value in list(vars(module).items()):
-                if isclass(value) and value.__module__ == name:
+                # Not isinstance, which reads __class__: of a deprecated object that warns.
+                if issubclass(type(value), type) and value.__module__ == name:
                     yield f"{name}.{attribute}"
     folder = Path(__file__).parents[1]
     for file in sorted(folder.rglob("*.py")):  # to import all modules would take seconds
