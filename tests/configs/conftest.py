@@ -1,4 +1,4 @@
-"""Construction of everything that a run file describes, without weights and without a run."""
+"""Complete parsing of run files, and construction of everything that they describe, without weights and without a run."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,6 +12,29 @@ from synth2_lightning.cli.lightning_cli import CommandLine
 from synth2_lightning.cli.trainer import run_trainer
 from synth2_lightning.decoders.language_model import PretrainedLanguageModel
 from synth2_lightning.encoders.text import PretrainedTextEncoder
+
+
+class ParsedError(Exception):
+    """Ends a command after its run files are parsed."""
+
+
+class CommandLineWithoutClasses(CommandLine):
+    """Parses run files completely; ``--print_config`` would end before names are checked."""
+
+    def instantiate_classes(self) -> None:
+        raise ParsedError
+
+
+@pytest.fixture
+def parse(monkeypatch: pytest.MonkeyPatch) -> Callable[[Sequence[str]], None]:
+    """Parse a command and its run files."""
+    monkeypatch.setattr("synth2_lightning.cli.lightning_cli.CommandLine", CommandLineWithoutClasses)
+
+    def parse(words: Sequence[str]) -> None:
+        with pytest.raises(ParsedError):
+            run_trainer(words)
+
+    return parse
 
 
 class CommandLineWithoutRun(CommandLine):
