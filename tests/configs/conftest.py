@@ -1,4 +1,4 @@
-"""Complete parsing of run files, and construction of everything that they describe, without weights and without a run."""
+"""Complete parsing of run files, and construction of what they describe, without weights and without a run."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
