@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import rich
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelSummary
-from lightning.pytorch.utilities.model_summary import get_human_readable_count
+from lightning.pytorch.utilities.model_summary.model_summary import get_human_readable_count
 from rich.table import Table
 from torch import nn
 

@@ -44,10 +44,10 @@ class VisionLanguageModule(BaseModule):
         resampler: Called with the widths of the encoder and of the decoder; returns the resampler.
         decoder: Language model conditioned on visual tokens.
         generation: Parameters of the decoding in validation, test, prediction and :meth:`caption`.
-        compile_network: Compile the blocks of resampler and decoder by ``torch.compile`` for training, which pays off
-            on GPUs. Losses differ from those without it by rounding.
         optimizer: See :class:`BaseModule`.
         lr_scheduler: See :class:`BaseModule`.
+        compile_network: Compile the blocks of resampler and decoder by ``torch.compile`` for training, which pays off
+            on GPUs. Losses differ from those without it by rounding.
 
     Example:
         >>> from synth2_lightning.testing import TinyDecoder, TinyImageTokenizer, TinyResampler, tiny_batch
@@ -66,9 +66,9 @@ class VisionLanguageModule(BaseModule):
         resampler: ResamplerFactory,
         decoder: LanguageDecoder,
         generation: GenerationSettings = GenerationSettings(),  # noqa: B008 - frozen, and read by the command line
-        compile_network: bool = False,
         optimizer: OptimizerFactory = AdamW,
         lr_scheduler: SchedulerFactory | None = None,
+        compile_network: bool = False,
     ) -> None:
         super().__init__(optimizer, lr_scheduler)
         self.image_encoder = image_encoder.requires_grad_(False)
