@@ -53,8 +53,8 @@ def test_a_mistyped_argument_is_one_sentence(
     [
         ("modle.class_path", "x", "There is no setting 'modle'. Did you mean 'model'?"),
         (
-            "model.init_arg.generation",
-            {},
+            "model.init_arg.decoder",
+            1,
             "'model.init_args.init_arg' of VisionLanguageModule. Did you mean 'init_args'?",
         ),
         ("trainer.max_stepz", 3, "There is no setting 'trainer.max_stepz'. Did you mean 'max_steps'?"),
