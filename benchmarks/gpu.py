@@ -14,7 +14,7 @@ batch that both finished.
 | smoke | seconds of ``synth2 fit``, of its resumption, of ``synth2 caption``, of captions by a GGUF language model |
 | train | milliseconds, peak memory and MFU of a training step of MaskGit with 624 million parameters |
 | sample | images per second of 24 guided steps; of aMUSEd's transformer in diffusers' loop |
-| caption | milliseconds of a captioner's step on tokens and on pixels; tokens per second with and without beams |
+| caption | milliseconds of a captioner's step on tokens (also compiled), on pixels, of tokenization; tokens by beams |
 | host | host stops per step, by line of the package; idle time of the GPU; attention kernels |
 """
 

@@ -21,6 +21,7 @@ from synth2_lightning.decoders.language_model import NewLanguageModel
 from synth2_lightning.decoders.vocabulary import build_vocabulary
 from synth2_lightning.encoders.vqgan import VQGANTokenizer
 from synth2_lightning.modules.captioning import VisionLanguageModule
+from synth2_lightning.modules.compilation import compile_blocks
 from synth2_lightning.nn.perceiver import PerceiverResampler
 from synth2_lightning.types import GenerationSettings, ImageInput, ImageTextBatch, Pixels, SampleInfo, VQTokens
 
@@ -106,7 +107,7 @@ def make_batches(module: VisionLanguageModule, sizes: Sizes) -> dict[str, ImageT
 
 
 def caption(is_quick: bool) -> None:
-    """Emit figures of training steps on tokens and on pixels, and of captions by greedy and beam search."""
+    """Emit figures of training steps on tokens and on pixels, of their tokenization, and of greedy and beam search."""
     sizes = QUICK if is_quick else PAPER
     with TemporaryDirectory() as folder:
         module = make_module(sizes, Path(folder))
@@ -128,6 +129,11 @@ def caption(is_quick: bool) -> None:
     for name, batch in batches.items():
         emit_if_it_fits(name, partial(measure, partial(step, batch)))
     emit_profile("tokens", partial(step, batches["tokens"]), times=3)
+    assert isinstance(module.decoder, CrossAttentionDecoder)
+    for count in (sizes.batch, 1024):
+        texts = [f"{CAPTION} word{number}" for number in range(count)]
+        encode = partial(module.decoder.caption_tokenizer.encode, texts, None)
+        emit(**{f"tokenize_{count}_ms": 1000 * seconds_of(encode, rounds=5)})
     module.eval()
 
     def generate(settings: GenerationSettings) -> dict[str, float]:
@@ -143,3 +149,7 @@ def caption(is_quick: bool) -> None:
     for num_beams in (1, 3):
         settings = GenerationSettings(max_new_tokens=sizes.max_new_tokens, num_beams=num_beams)
         emit_if_it_fits(f"beams_{num_beams}", partial(generate, settings))
+    module.train()
+    for part in (module.resampler, module.decoder):
+        compile_blocks(part)
+    emit_if_it_fits("tokens_compiled", partial(measure, partial(step, batches["tokens"])))

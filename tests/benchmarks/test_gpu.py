@@ -62,4 +62,5 @@ def test_every_section_runs_on_a_cpu() -> None:
     assert sections["smoke"]["num_captions"] == 8
     assert sections["train"]["eager_3_ms"] > 0
     assert sections["caption"]["beams_3_tokens_per_second"] > 0
+    assert sections["caption"]["tokenize_1024_ms"] > 0
     assert sections["host"]["generator_stops_per_step"] == 0  # without a GPU

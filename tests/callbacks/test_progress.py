@@ -7,7 +7,8 @@ from rich.console import Console
 from rich.progress import Progress
 from torch.utils.data import DataLoader
 
-from synth2_lightning.callbacks.progress import PredictionProgressBar, RecordRateColumn
+from synth2_lightning.callbacks import progress
+from synth2_lightning.callbacks.progress import PredictionProgressBar, RecordRateColumn, TerminalProgressBar
 from synth2_lightning.testing import tiny_batch
 from synth2_lightning.types import ImageTextBatch
 
@@ -27,20 +28,21 @@ class Predicting(LightningModule):
 def test_the_rate_is_batches_per_second_times_mean_batch_size() -> None:
     now = 0.0
     column = RecordRateColumn("pairs")
-    progress = Progress(console=Console(file=StringIO()), get_time=lambda: now)
-    progress.add_task("", total=10)
-    (task,) = progress.tasks
+    tasks = Progress(console=Console(file=StringIO()), get_time=lambda: now)
+    tasks.add_task("", total=10)
+    (task,) = tasks.tasks
     assert column.render(task).plain == ""
     for size in (8, 8, 2):
         now += 2.0
         column.count(size)
-        progress.advance(task.id)
+        tasks.advance(task.id)
     # a batch every two seconds, of six pairs in the mean
     assert task.speed == 0.5
     assert column.render(task).plain == "3.0 pairs/s"
 
 
 def test_predict_shows_pairs_per_second_and_the_remaining_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "shows_progress_bars", lambda: True)
     bar = PredictionProgressBar(leave=True)
     shown: list[str] = []
 
@@ -64,8 +66,21 @@ def test_predict_shows_pairs_per_second_and_the_remaining_time(monkeypatch: pyte
     assert bar._record_rate.records_per_batch == 3.0
 
 
-def test_a_disabled_bar_counts_nothing() -> None:
+def test_a_disabled_bar_counts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "shows_progress_bars", lambda: True)
     bar = PredictionProgressBar(refresh_rate=0)
     trainer = Trainer(accelerator="cpu", logger=False, callbacks=[bar], enable_model_summary=False)
     trainer.predict(Predicting(), loader(4))
     assert bar._record_rate is None
+
+
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_a_bar_is_shown_in_terminals_only(
+    is_terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "shows_progress_bars", lambda: is_terminal)
+    bar = TerminalProgressBar(leave=True)
+    trainer = Trainer(accelerator="cpu", logger=False, callbacks=[bar], enable_model_summary=False)
+    trainer.predict(Predicting(), loader(4))
+    assert bar.is_enabled is is_terminal
+    assert ("Predicting" in capsys.readouterr().out) is is_terminal

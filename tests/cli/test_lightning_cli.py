@@ -8,21 +8,11 @@ from synth2_lightning.cli import main
 from synth2_lightning.cli.lightning_cli import restore_nulls
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["--trainer.max_stepz=3"], "max_stepz"),
-        (["--model.init_args.image_encodr=x"], "image_encodr"),
-        (["--model=no_such_package.Head"], "no_such_package"),
-    ],
-)
-def test_a_typing_error_is_reported_with_the_key(
-    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_package_that_is_not_installed_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
-        main(["fit", "--config", "mixed.yaml", *words])
+        main(["fit", "--config", "mixed.yaml", "--model=no_such_package.Head"])
     assert stop.value.code == 2
-    assert message in capsys.readouterr().err
+    assert "no_such_package" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,15 @@
 import logging
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import ModelSummary
 
+from synth2_lightning.callbacks.component_summary import ComponentSummaryCallback
 from synth2_lightning.cli.precision import HardwareTrainer, Precision, resolve_precision
+from synth2_lightning.compat.lightning import attributes_of
 
 
 @pytest.mark.parametrize(("is_native", "expected"), [(True, "bf16-mixed"), (False, "32-true")])
@@ -56,3 +60,21 @@ def test_products_use_tf32_on_gpus(monkeypatch: pytest.MonkeyPatch, accelerator:
     monkeypatch.setattr(Trainer, "__init__", lambda *args, **kwargs: None)
     HardwareTrainer(accelerator=accelerator, precision="32-true")
     assert chosen == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, [ComponentSummaryCallback]),
+        ({"enable_model_summary": False}, []),
+        ({"callbacks": ModelSummary(max_depth=2)}, [ModelSummary]),
+    ],
+)
+def test_components_are_summarized_unless_there_is_another_summary(
+    settings: dict[str, Any], expected: list[type[Callback]]
+) -> None:
+    trainer = HardwareTrainer(
+        accelerator="cpu", precision="32-true", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        **settings,
+    )  # fmt: skip
+    assert [type(callback) for callback in attributes_of(trainer).callbacks] == expected

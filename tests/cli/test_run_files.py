@@ -17,7 +17,9 @@ def test_an_unknown_run_file_names_those_that_ship(capsys: pytest.CaptureFixture
     error = capsys.readouterr().err
     assert "error: There is no run file 'mixd.yaml'" in error
     assert "'mixed.yaml'?" in error
-    assert "captions.yaml" in error
+    listed = error.partition("one of: ")[2].rstrip(".\n").split(", ")
+    assert listed[0] == "mixed.yaml"
+    assert sorted(listed) == sorted(path.name for path in run_file_folder().glob("*.yaml"))
 
 
 def test_a_run_file_is_found_by_bare_name_from_any_folder(

@@ -10,13 +10,14 @@ import lightning.pytorch.cli
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.utils.data import DataLoader
 
 from synth2_lightning.compat.lightning import (
     CLASS_PATH_KEY,
     INSTANTIATOR_KEY,
+    EpochProgressBar,
     TrainerAttributes,
     attributes_of,
     is_multiprocessing,
@@ -137,3 +138,28 @@ def test_the_command_line_records_modules_under_these_keys() -> None:
     source = inspect.getsource(lightning.pytorch.cli)
     assert f'"{INSTANTIATOR_KEY}"' in source
     assert f'"{CLASS_PATH_KEY}"' in source
+
+
+@pytest.mark.filterwarnings("ignore:The .* does not have many workers")
+@pytest.mark.parametrize(
+    ("bar", "limit", "expected"),
+    [
+        (EpochProgressBar(), {"max_steps": 2}, "Epoch 0   "),  # as long as "Validation"
+        (EpochProgressBar(), {"max_epochs": 1}, "Epoch 0/0 "),
+        (RichProgressBar(), {"max_steps": 2}, "Epoch 0/-2"),  # once Lightning shows no limit, nothing is to override
+    ],
+)
+def test_a_bar_shows_no_last_epoch_without_a_limit(bar: RichProgressBar, limit: dict[str, Any], expected: str) -> None:
+    shown = []
+
+    class Record(Callback):
+        def on_train_batch_end(self, *args: Any) -> None:
+            shown.append(bar.train_progress_bar.description)
+
+    trainer = Trainer(
+        accelerator="cpu", logger=False, enable_checkpointing=False, enable_model_summary=False,
+        callbacks=[bar, Record()], limit_val_batches=0, **limit,
+    )  # fmt: skip
+    data: DataLoader[Any] = DataLoader(torch.zeros(2, 1), batch_size=1)  # type: ignore[arg-type]
+    trainer.fit(Model(), data, data)
+    assert shown == [expected] * 2

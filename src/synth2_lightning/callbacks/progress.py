@@ -1,12 +1,30 @@
-"""Progress bar of predictions."""
+"""Progress bars for terminals and notebooks."""
 
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import RichProgressBar
 from rich.progress import ProgressColumn, Task
 from rich.table import Column
 from rich.text import Text
+
+from synth2_lightning.compat.lightning import EpochProgressBar
+from synth2_lightning.io.console import shows_progress_bars
+
+
+class TerminalProgressBar(EpochProgressBar):
+    """Lightning's progress bar, in terminals and notebooks only.
+
+    In a file it would leave its last state, and metrics would be copied from the device for it after each step.
+    :class:`~synth2_lightning.callbacks.progress_log.ProgressLogCallback` logs lines instead.
+
+    The arguments are those of :class:`lightning.pytorch.callbacks.RichProgressBar`.
+    """
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Run before a stage: disables the bar without a terminal."""
+        super().setup(trainer, pl_module, stage)
+        if not shows_progress_bars():
+            self.disable()
 
 
 class RecordRateColumn(ProgressColumn):
@@ -42,7 +60,7 @@ class RecordRateColumn(ProgressColumn):
         return Text(f"{task.speed * self.records_per_batch:.1f} {self.noun}/s")
 
 
-class PredictionProgressBar(RichProgressBar):
+class PredictionProgressBar(TerminalProgressBar):
     """Lightning's progress bar for ``predict``: batches, elapsed and remaining time, and records per second.
 
     The rate is that of all ranks, assuming that they are equally fast. A resumed run counts the remaining records.

@@ -5,10 +5,11 @@ from datetime import timedelta
 from time import monotonic
 from typing import Any
 
-import rich
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
+
+from synth2_lightning.io.console import shows_progress_bars
 
 
 class ProgressLogCallback(Callback):
@@ -80,8 +81,7 @@ class ProgressLogCallback(Callback):
         self._num_batches = 0
 
     def _is_due(self) -> bool:
-        console = rich.get_console()
-        if monotonic() - self._logged < self.interval or console.is_terminal or console.is_jupyter:
+        if monotonic() - self._logged < self.interval or shows_progress_bars():
             return False
         self._logged = monotonic()
         return True

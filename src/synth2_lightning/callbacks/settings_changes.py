@@ -8,7 +8,7 @@ RECORD = "run_settings"
 """Key of the saved settings in a checkpoint."""
 NO_RECORD = "the checkpoint records no settings"
 """The only line of :func:`list_changes` for a checkpoint without saved settings."""
-_OPTIMIZATION = {"optimizer", "lr_scheduler", "generation"}
+_OPTIMIZATION = {"optimizer", "lr_scheduler", "generation", "compile_network"}
 """Arguments of modules that are not part of the network."""
 _MAX_LINES = 20
 _MAX_CHARACTERS = 60

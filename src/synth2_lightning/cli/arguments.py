@@ -9,11 +9,10 @@ import argparse
 import inspect
 import re
 from collections.abc import Callable, Collection, Sequence
-from difflib import get_close_matches
 from types import NoneType, UnionType
 from typing import Any, Literal, NamedTuple, NoReturn, Union, get_args, get_origin, get_type_hints
 
-from synth2_lightning.cli.errors import UsageError
+from synth2_lightning.cli.errors import UsageError, suggest
 
 _METAVARS = {str: "TEXT", int: "INT", float: "FLOAT"}
 
@@ -129,12 +128,6 @@ def check_options(words: Sequence[str], known: Collection[str], command: str) ->
         option = re.match(r"--[^\s.=+]*", word)
         if option and option[0] not in known:
             raise UsageError(f"There is no option {option[0]!r}.{suggest(option[0], known)} See {command} --help.")
-
-
-def suggest(name: str, known: Collection[str]) -> str:
-    """Return a question that suggests a similar known name; empty if there is none."""
-    close = get_close_matches(name, known, n=1)
-    return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def _add_argument(parser: CommandParser, parameter: inspect.Parameter, hint: Any, help_: str) -> None:

@@ -8,8 +8,9 @@ import re
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 
 from rich.text import Text
 
@@ -100,6 +101,17 @@ def message_for_user(error: Exception) -> str | None:
             return str(cause)
         cause = cause.__cause__ or cause.__context__
     return None
+
+
+def suggest(name: str, known: Collection[str]) -> str:
+    """Return a question that suggests a similar known name; empty if there is none.
+
+    Example:
+        >>> suggest("fitt", ["fit", "test"])
+        " Did you mean 'fit'?"
+    """
+    close = get_close_matches(name, known, n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def hide_noise() -> None:

@@ -22,7 +22,8 @@ from synth2_lightning.callbacks.trainer_settings import MonitorCheckCallback, ch
 from synth2_lightning.cli.checkpoint_selection import check_content, check_settings, find_best, find_last
 from synth2_lightning.cli.errors import hide_noise
 from synth2_lightning.cli.precision import HardwareTrainer, resolve_precision
-from synth2_lightning.cli.run_files import explain_denied_import, typed_names
+from synth2_lightning.cli.run_files import typed_names
+from synth2_lightning.cli.setting_errors import explain_denied_import, explain_setting_error
 from synth2_lightning.compat.lightning import attributes_of
 from synth2_lightning.datamodules.real import find_image_encoder
 from synth2_lightning.io.trusted_packages import TRUSTED_PACKAGES, check_no_functions, trusting
@@ -65,11 +66,13 @@ def run_lightning(words: Sequence[str], trust: Sequence[str]) -> "CommandLine":
 
 
 class RunFileParser(LightningArgumentParser):
-    """A parser that explains why a class in a run file was not imported."""
+    """A parser that explains mistyped settings and classes, and why a class in a run file was not imported."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise the error with an explanation."""
-        super().error(explain_denied_import(message), ex)
+        parser = getattr(ex, "subcommand_parser", self)  # the one of `fit` in that of all commands
+        defaults = parser.get_defaults(skip_validation=True)
+        super().error(explain_denied_import(explain_setting_error(message, defaults)), ex)
 
 
 class CommandLine(LightningCLI):

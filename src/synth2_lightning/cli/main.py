@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from synth2_lightning import __version__
-from synth2_lightning.cli.arguments import CommandParser, make_parser, read_docstring, suggest
+from synth2_lightning.cli.arguments import CommandParser, make_parser, read_docstring
 from synth2_lightning.cli.commands.cache import cache
 from synth2_lightning.cli.commands.caption import caption
 from synth2_lightning.cli.commands.consolidate import consolidate
@@ -20,7 +20,7 @@ from synth2_lightning.cli.commands.score import score
 from synth2_lightning.cli.commands.select import select
 from synth2_lightning.cli.commands.vocabulary import vocabulary
 from synth2_lightning.cli.commands.weights import weights
-from synth2_lightning.cli.errors import UsageError, report_errors
+from synth2_lightning.cli.errors import UsageError, report_errors, suggest
 from synth2_lightning.cli.trainer import TRAINER_COMMANDS, run_trainer
 from synth2_lightning.io.console import make_output_visible
 

@@ -4,9 +4,11 @@ import os
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import ModelSummary
 from lightning.pytorch.utilities import rank_zero_info
 
+from synth2_lightning.callbacks.component_summary import ComponentSummaryCallback
 from synth2_lightning.io.precision import computes_bfloat16, warn_of_emulation
 
 Resolved = Literal["32-true", "bf16-mixed", "16-mixed"]
@@ -14,21 +16,39 @@ Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
 
 
 class HardwareTrainer(Trainer):
-    """Lightning's trainer, with ``precision="auto"``.
+    """Lightning's trainer, with ``precision="auto"`` and a summary of components.
 
     Args:
         args: Positional arguments of Lightning's trainer.
         precision: ``"auto"`` is ``"bf16-mixed"`` on devices with bfloat16 instructions, and ``"32-true"`` on others.
             Lightning's other precisions would cast frozen networks and codebooks. On GPUs, products in float32 use
             TF32, except those of codebooks.
+        callbacks: Those of Lightning's trainer.
+        enable_model_summary: Add :class:`ComponentSummaryCallback`, unless the callbacks contain a summary.
         kwargs: Other arguments of Lightning's trainer.
     """
 
-    def __init__(self, *args: Any, precision: Precision = "auto", **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        precision: Precision = "auto",
+        callbacks: list[Callback] | Callback | None = None,
+        enable_model_summary: bool = True,
+        **kwargs: Any,
+    ) -> None:
         accelerator = kwargs.get("accelerator", "auto")
         if _uses_gpu(accelerator):
             torch.set_float32_matmul_precision("high")
-        super().__init__(*args, precision=resolve_precision(precision, accelerator), **kwargs)
+        callbacks = [callbacks] if isinstance(callbacks, Callback) else list(callbacks or [])
+        if enable_model_summary and not any(isinstance(callback, ModelSummary) for callback in callbacks):
+            callbacks.append(ComponentSummaryCallback())
+        super().__init__(
+            *args,
+            precision=resolve_precision(precision, accelerator),
+            callbacks=callbacks,
+            enable_model_summary=False,  # or Lightning adds its own
+            **kwargs,
+        )
 
 
 def resolve_precision(precision: Precision, accelerator: str) -> Resolved:

@@ -1,13 +1,14 @@
-"""Lookup of included run files by name, and checks of the classes that a run file names."""
+"""Lookup of included run files by name, and of the packages that arguments name."""
 
 import argparse
 import re
 import sys
 from collections.abc import Sequence
-from difflib import get_close_matches
+from difflib import SequenceMatcher
 from itertools import pairwise
 from pathlib import Path
 
+from synth2_lightning.cli.errors import suggest
 from synth2_lightning.io.paths import check_not_special
 
 
@@ -68,25 +69,6 @@ def typed_names(words: Sequence[str]) -> list[str]:
     return [path if (top := path.partition(".")[0]) in sys.stdlib_module_names else top for path in sorted(paths)]
 
 
-def explain_denied_import(message: str) -> str:
-    """Return an explanation of the parser's refusal to import a class; other messages are returned unchanged.
-
-    Example:
-        >>> "--trust my_heads" in explain_denied_import("Importing 'my_heads.Captioner' is not allowed")
-        True
-    """
-    denied = re.search(
-        r"(?:Importing|A run file names) '((\w+)[\w.]*)'(?: is not allowed|, and a run file may)", message
-    )
-    if denied is None:
-        return message
-    return (
-        f"A run file names {denied[1]!r}; expected classes of synth2_lightning, torch, lightning or transformers, "
-        "because importing another package runs its code. Nothing was imported. If you trust that package, allow it: "
-        f"--trust {denied[2]}"
-    )
-
-
 def _find_run_file(name: str) -> Path:
     path = Path(name)
     if path.is_file():
@@ -96,11 +78,13 @@ def _find_run_file(name: str) -> Path:
     folder = run_file_folder()
     included = folder / name.removeprefix("configs/")
     if not included.is_file():
-        known = sorted(str(path.relative_to(folder)) for path in folder.rglob("*.yaml"))
-        close = get_close_matches(name, known, n=1)
+        known = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*.yaml"))]
+        # Files in folders are parts, overlays and experiments.
+        first = [file for file in known if "/" not in file]
+        first.sort(key=lambda file: SequenceMatcher(None, name, file).ratio(), reverse=True)
         raise FileNotFoundError(
             f"There is no run file {name!r}, neither in {Path.cwd()} nor among the included ones."
-            f"{f' Did you mean {close[0]!r}?' if close else ''} Expected a path, or one of: {', '.join(known)}."
+            f"{suggest(name, known)} Expected a path, or one of: {', '.join(first)}."
         )
     return included
 

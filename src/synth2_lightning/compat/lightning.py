@@ -5,7 +5,7 @@ from types import FrameType
 from typing import Protocol, cast, runtime_checkable
 
 from lightning.pytorch import Callback, LightningDataModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 
@@ -24,6 +24,18 @@ class TrainerAttributes(Protocol):
     datamodule: LightningDataModule | None
     fast_dev_run: bool | int
     overfit_batches: float
+
+
+class EpochProgressBar(RichProgressBar):
+    """Progress bar that shows ``Epoch 0`` if only the steps are limited, where Lightning shows ``Epoch 0/-2``.
+
+    Overrides ``RichProgressBar._get_train_description``, which subtracts one from ``max_epochs``, also from -1.
+    """
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        if self.trainer.max_epochs != -1:
+            return super()._get_train_description(current_epoch)
+        return f"Epoch {current_epoch}".ljust(len(self.validation_description))
 
 
 def attributes_of(trainer: Trainer) -> TrainerAttributes:

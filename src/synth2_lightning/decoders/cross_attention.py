@@ -112,6 +112,11 @@ class GatedBlock(BlockWrapper):
         self.gated_cross_attn_layer = layer
         self.checkpoint_activations = checkpoint_activations
 
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compile the cross-attention and the block, but not the access to the visual context before them."""
+        self.gated_cross_attn_layer.compile(*args, **kwargs)
+        self.decoder_layer.compile(*args, **kwargs)
+
     def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
         """Apply the cross-attention, then the block with its own arguments.
 

@@ -3,6 +3,7 @@
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -71,9 +72,9 @@ class CaptionTokenizer:
             ValueError: If a text is empty, or the number of prompts is not that of the texts.
         """
         prompts = self.fill_prompts(prompts, len(texts))
-        text_ids = self.tokenizer(_join(texts, prompts), add_special_tokens=False)["input_ids"]
+        encoded = self.tokenizer(_join(texts, prompts), add_special_tokens=False, return_attention_mask=False)
         predicted = []
-        for text, ids in zip(texts, text_ids, strict=True):
+        for text, ids in zip(texts, encoded["input_ids"], strict=True):
             if not ids:
                 raise ValueError(
                     f"The caption {text!r} has no word; expected at least one, because an empty caption has no loss. "
@@ -128,13 +129,16 @@ class CaptionTokenizer:
         return ids[: ids.index(self.eos_id) + 1] if self.eos_id in ids else ids
 
     def _follow(self, prompts: Sequence[str], predicted: Sequence[list[int]]) -> TargetTokens:
-        inputs, targets, is_target = [], [], []
-        for before, ids in zip(self._encode_prompts(prompts), predicted, strict=True):
-            num_without = len(before) - 1  # positions without a target
-            inputs.append(torch.tensor(before + ids[:-1]))
-            targets.append(torch.tensor([0] * num_without + ids))
-            is_target.append(torch.arange(num_without + len(ids)) >= num_without)
-        return TargetTokens(*(pad_sequence(rows, batch_first=True) for rows in (inputs, targets, is_target)))
+        prompt_ids = self._encode_prompts(prompts)
+        rows = [before + ids for before, ids in zip(prompt_ids, predicted, strict=True)]
+        # A batch may have a thousand rows: no operation of torch per row.
+        lengths, num_given = (torch.tensor([len(row) for row in part])[:, None] for part in (rows, prompt_ids))
+        positions = torch.arange(int(lengths.max()))
+        is_token = positions < lengths
+        padded = torch.zeros(is_token.shape, dtype=torch.long)
+        padded[is_token] = torch.tensor(list(chain.from_iterable(rows)))
+        is_target = (is_token & (positions >= num_given))[:, 1:]
+        return TargetTokens(padded[:, :-1] * is_token[:, 1:], padded[:, 1:] * is_target, is_target)
 
     def _encode_prompts(self, prompts: Sequence[str]) -> list[list[int]]:
         distinct = list(dict.fromkeys(prompts))

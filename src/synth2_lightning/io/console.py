@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import Any, TextIO
 
+import rich
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
@@ -65,6 +66,12 @@ class MessageConsole(Console):
         """Yield segments with escaped text; only control segments of rich move the cursor."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else segment._replace(text=visible(segment.text))
+
+
+def shows_progress_bars() -> bool:
+    """Return whether standard output is a terminal or a notebook, where lines can be replaced."""
+    console = rich.get_console()
+    return console.is_terminal or console.is_jupyter
 
 
 def make_output_visible() -> None:

@@ -12,6 +12,7 @@ The path of a batch from the datamodule to the loss:
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from typing import Any, ClassVar, final
 
@@ -24,6 +25,7 @@ from torch.optim import AdamW
 from synth2_lightning.interfaces import ImageEncoder, LanguageDecoder, ResamplerFactory
 from synth2_lightning.metrics.token_loss import MeanTokenLoss
 from synth2_lightning.modules.base import BaseModule
+from synth2_lightning.modules.compilation import compile_blocks
 from synth2_lightning.modules.losses import source_losses
 from synth2_lightning.modules.optimizers import OptimizerFactory, SchedulerFactory
 from synth2_lightning.modules.sharding import choose_precision, shard_component, shard_frozen
@@ -44,6 +46,8 @@ class VisionLanguageModule(BaseModule):
         generation: Parameters of the decoding in validation, test, prediction and :meth:`caption`.
         optimizer: See :class:`BaseModule`.
         lr_scheduler: See :class:`BaseModule`.
+        compile_network: Compile the blocks of resampler and decoder by ``torch.compile`` for training, which pays off
+            on GPUs. Losses differ from those without it by rounding.
 
     Example:
         >>> from synth2_lightning.testing import TinyDecoder, TinyImageTokenizer, TinyResampler, tiny_batch
@@ -64,13 +68,22 @@ class VisionLanguageModule(BaseModule):
         generation: GenerationSettings = GenerationSettings(),  # noqa: B008 - frozen, and read by the command line
         optimizer: OptimizerFactory = AdamW,
         lr_scheduler: SchedulerFactory | None = None,
+        compile_network: bool = False,
     ) -> None:
         super().__init__(optimizer, lr_scheduler)
         self.image_encoder = image_encoder.requires_grad_(False)
         self.resampler = resampler(image_encoder.embed_dim, decoder.embed_dim)
         self.decoder = decoder
         self.generation = generation
+        self.compile_network = compile_network
         self.token_loss = MeanTokenLoss()
+
+    def on_train_start(self) -> None:
+        """Run before the first step: compiles the trained components if that is set."""
+        super().on_train_start()
+        if self.compile_network:
+            compile_blocks(self.resampler)
+            compile_blocks(self.decoder)
 
     @torch.no_grad()
     def caption(self, images: ImageInput, prompts: Sequence[str] | None = None) -> list[str]:
@@ -84,7 +97,8 @@ class VisionLanguageModule(BaseModule):
         Raises:
             ValueError: If the number of prompts is not that of the images.
         """
-        return self.generate(self.encode_images(images.to(self.device)), prompts)
+        with self._without_compilation():
+            return self.generate(self.encode_images(images.to(self.device)), prompts)
 
     def encode_images(self, images: ImageInput) -> Float[Tensor, "batch queries width"]:
         """Return the visual tokens of images of any kind; gradients end at the encoder's embeddings."""
@@ -142,11 +156,16 @@ class VisionLanguageModule(BaseModule):
     def _evaluate(self, batch: ImageTextBatch, stage: str) -> CaptionOutput:
         # Captions are generated here and not in a callback: only a step runs inside the strategy's forward, where FSDP
         # gathers the parameters.
-        visual = self.encode_images(batch.image)
-        self.token_loss.update(batch.keys, self.compute_loss(visual, batch))
+        with self._without_compilation():
+            visual = self.encode_images(batch.image)
+            self.token_loss.update(batch.keys, self.compute_loss(visual, batch))
+            captions = tuple(self.generate(visual, batch.prompts or None))
         self.log(f"{stage}/loss", self.token_loss, on_step=False, on_epoch=True, prog_bar=True)
-        captions = tuple(self.generate(visual, batch.prompts or None))
         return CaptionOutput(keys=batch.keys, captions=captions, references=batch.references)
+
+    def _without_compilation(self) -> AbstractContextManager[None]:
+        # Generation, with single tokens and growing caches, would compile again and again.
+        return torch.compiler.set_stance("force_eager") if self.compile_network else nullcontext()
 
     def shard(self, mesh: DeviceMesh) -> None:
         """Shard the resampler, the decoder and the encoder's blocks over the mesh."""

@@ -1,0 +1,115 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from synth2_lightning.cli import main
+from synth2_lightning.cli.setting_errors import suggest_class
+
+OPTIMIZER = "model.init_args.optimizer"
+NO_ADAM = f"There is no class 'torch.optim.AdmW' for the setting '{OPTIMIZER}'. Did you mean 'torch.optim.AdamW'?"
+NO_RATE = f"There is no setting '{OPTIMIZER}.init_args.lrr'. Did you mean 'lr'?"
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--trainer.max_stepz=3"], "There is no setting 'trainer.max_stepz'. Did you mean 'max_steps'?"),
+        (
+            ["--model.init_args.image_encodr=x"],
+            "There is no setting 'model.init_args.image_encodr' of VisionLanguageModule. Did you mean 'image_encoder'?",
+        ),
+        ([f"--{OPTIMIZER}.init_args.lrr=1"], NO_RATE),
+        ([f"--{OPTIMIZER}=torch.optim.AdmW"], NO_ADAM),
+        (
+            ["--model.init_args.decoder=PrefixDecodr"],
+            "There is no class 'PrefixDecodr' for the setting 'model.init_args.decoder'. Did you mean "
+            "'synth2_lightning.decoders.prefix.PrefixDecoder'?",
+        ),
+        (
+            ["--data.init_args.real=synth2_lightning.datamodules.rael.RealDataModule"],
+            "There is no class 'synth2_lightning.datamodules.rael' for the setting 'data.init_args.real'. Did you mean "
+            "'synth2_lightning.datamodules.real'?",
+        ),
+        (
+            ["--model.init_args.generation.num_baems=3"],
+            "'model.init_args.generation.num_baems' of VisionLanguageModule. Did you mean 'num_beams'?",
+        ),
+    ],
+)
+def test_a_mistyped_argument_is_one_sentence(
+    words: list[str], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", "--config", "mixed.yaml", *words])
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert expected in error
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        ("modle.class_path", "x", "There is no setting 'modle'. Did you mean 'model'?"),
+        (
+            "model.init_arg.decoder",
+            1,
+            "'model.init_args.init_arg' of VisionLanguageModule. Did you mean 'init_args'?",
+        ),
+        ("trainer.max_stepz", 3, "There is no setting 'trainer.max_stepz'. Did you mean 'max_steps'?"),
+        (f"{OPTIMIZER}.init_args.lrr", 1.0, NO_RATE),
+        (f"{OPTIMIZER}.class_path", "torch.optim.AdmW", NO_ADAM),
+        (
+            "model.init_args.resampler.init_args.resampler.init_args.num_latent",
+            8,
+            "'model.init_args.resampler.init_args.resampler.init_args.num_latent'. Did you mean 'num_latents'?",
+        ),
+        (
+            "data.init_args.real.init_args.train.init_args.num_imges",
+            8,
+            "There is no setting 'data.init_args.real.init_args.train.init_args.num_imges' of ScenesSource. Did you "
+            "mean 'num_images'?",
+        ),
+    ],
+)
+def test_a_mistyped_key_of_a_run_file_is_one_sentence(
+    path: str, value: object, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for key in reversed(path.split(".")):
+        value = {key: value}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(value))
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", "--config", "mixed.yaml", "--config", str(tmp_path / "mine.yaml")])
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert expected in error
+
+
+def test_callbacks_are_told_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    callbacks = [
+        {"class_path": "lightning.pytorch.callbacks.LearningRateMonitor"},
+        {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": {"monitr": "val/cider"}},
+    ]
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks": callbacks}}))
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", "mixed.yaml", "--config", str(tmp_path / "mine.yaml")])
+    error = capsys.readouterr().err
+    assert "'trainer.callbacks.init_args.monitr' of ModelCheckpoint. Did you mean 'monitor'?" in error
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("synth2_lightning.decoders.PrefixDecoder", "synth2_lightning.decoders.prefix.PrefixDecoder"),
+        ("synth2_lightning.decodrs", "synth2_lightning.decoders"),
+        ("TimmEncodr", "synth2_lightning.encoders.timm.TimmEncoder"),
+    ],
+)
+def test_similar_import_paths_are_suggested(path: str, expected: str) -> None:
+    assert suggest_class(path) == f" Did you mean {expected!r}?"
+
+
+def test_nothing_similar_is_suggested_for_other_names() -> None:
+    assert suggest_class("qqqqqqqq") == ""
