@@ -14,7 +14,7 @@ from synth2_lightning.io.atomic import write_atomically
 from synth2_lightning.io.locks import lock_file
 from synth2_lightning.io.registry_weights import cache_folder
 
-_FORMAT = 1  # part of the file names: indexes of another format are not read
+_FORMAT = 2  # part of the file names: indexes of another format are not read
 _NOTES = b"notes"
 SECONDS_TO_WAIT = 3600.0
 """Maximum time that a process waits for another one that makes an index."""
