@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
-from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from synth2_lightning.compat.transformers import dequantizing
 from synth2_lightning.concepts.prompts import PromptTemplate
 from synth2_lightning.decoders.language_model import LoraSettings, PretrainedLanguageModel
 from synth2_lightning.decoders.prompted import PromptedCausalModel
@@ -141,7 +142,7 @@ def test_an_export_answers_as_the_model_does(
 
 def test_an_export_is_a_plain_folder_of_transformers(save_model: Save, tmp_path: Path) -> None:
     part = load(save_model("llama"), lora=LoraSettings(r=2))
-    part.lm.config.quantization_config = GgufConfig(dequantize=True)  # as of a GGUF file
+    part.lm.config.quantization_config = dequantizing() or {"dequantize": True}  # as of a GGUF file
     part.lm.hf_quantizer = object()
     part.lm.generation_config.eos_token_id = 7
     part.export(tmp_path)

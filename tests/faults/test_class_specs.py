@@ -207,9 +207,9 @@ def test_no_place_of_a_checkpoint_runs_what_it_names(tmp_path: Path, place: tupl
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("_watched")
-@settings(max_examples=2000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=700, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(place=st.sampled_from(PLACES), value=hostile_values())
-def test_no_place_of_2000_checkpoints_runs_what_it_names(tmp_path: Path, place: tuple[Any, ...], value: Any) -> None:
+def test_no_place_of_700_checkpoints_runs_what_it_names(tmp_path: Path, place: tuple[Any, ...], value: Any) -> None:
     checkpoint = save_checkpoint(tmp_path, put(HYPER_PARAMETERS, place, value))
     watch(lambda: load_module(checkpoint))
     check_that_nothing_ran(tmp_path)

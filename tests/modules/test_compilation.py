@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from torch.torch_version import TorchVersion
 from torch.utils.data import DataLoader
 
 from synth2_lightning.decoders.causal import CausalDecoder
@@ -25,6 +26,9 @@ GPT2 = {
     "model_type": "gpt2", "n_embd": 16, "n_layer": 3, "n_head": 2, "resid_pdrop": 0.0, "embd_pdrop": 0.0,
     "attn_pdrop": 0.0,
 }  # fmt: skip
+reads_a_context = pytest.mark.skipif(
+    TorchVersion(torch.__version__) < (2, 8), reason="torch 2.7 breaks graphs at ContextVar.get"
+)
 CAPTIONS = ("a circle", "a red circle", "a big red circle and a small blue square", "a square above a circle")
 
 
@@ -54,8 +58,8 @@ def make_batches() -> list[ImageTextBatch]:
         (PrefixDecoder, LLAMA, False, 4),
         (PrefixDecoder, GPT2, False, 4),
         # The cross-attention is compiled beside the blocks, also for the first length and for all others.
-        (CrossAttentionDecoder, LLAMA, False, 6),
-        (CrossAttentionDecoder, LLAMA, True, 7),  # and once more for the recomputation
+        pytest.param(CrossAttentionDecoder, LLAMA, False, 6, marks=reads_a_context),
+        pytest.param(CrossAttentionDecoder, LLAMA, True, 7, marks=reads_a_context),  # once more to recompute
     ],
 )
 def test_compiled_blocks_share_graphs_and_have_the_same_losses(
