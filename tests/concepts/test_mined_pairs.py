@@ -1,7 +1,5 @@
 from pathlib import Path
 
-import pytest
-
 from synth2_lightning.concepts.mined_pairs import MinedPairs
 from synth2_lightning.concepts.prompts import PromptTemplate
 from synth2_lightning.sources.caption_table import CaptionTable
@@ -41,8 +39,3 @@ def test_a_pair_has_the_prompt_of_its_two_concepts(tmp_path: Path) -> None:
     template = PromptTemplate("words", 1, "{names}", num_concepts=2)
     pair, apart = mine(tmp_path)[0], [Concept("1", "dog"), Concept("2", "grass")]
     assert template.render([pair]) == template.render(apart)
-
-
-def test_counts_below_one_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"'mined-pairs'.*min_count=0"):
-        MinedPairs(CaptionTable("t.csv"), min_count=0)

@@ -4,15 +4,13 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from itertools import combinations
 
-from synth2_lightning.concepts.listed import ListedConcepts
-from synth2_lightning.concepts.mined import find_concepts
-from synth2_lightning.concepts.suitability import UNSUITABLE, SuitabilityList
+from synth2_lightning.concepts.mined import MinedConcepts, find_concepts
+from synth2_lightning.concepts.suitability import SuitabilityList
 from synth2_lightning.concepts.wordnet import read_wordnet
-from synth2_lightning.interfaces import CaptionSource
 from synth2_lightning.types import CLASS_NAME_SEPARATOR, Concept
 
 
-class MinedPairs(ListedConcepts):
+class MinedPairs(MinedConcepts):
     """Pairs of nouns that occur in one caption, most frequent first, weighted by the number of such captions.
 
     Two nouns of :class:`~synth2_lightning.concepts.mined.MinedConcepts` sampled independently, such as a surfboard and
@@ -20,29 +18,8 @@ class MinedPairs(ListedConcepts):
     with ``{names}``, and one concept per caption.
 
     Args:
-        captions: Source of the captions.
-        min_count: Minimum number of captions that contain a pair.
-        unsuitable: File of excluded nouns in the format of
-            :class:`~synth2_lightning.concepts.suitability.SuitabilityList`; ``None`` keeps all.
-        name: Name of the concepts in records and reports.
-
-    Raises:
-        ValueError: If ``min_count`` is below 1.
+        args: Those of ``MinedConcepts``; ``min_count`` is the minimum number of captions that contain a pair.
     """
-
-    def __init__(
-        self,
-        captions: CaptionSource,
-        min_count: int = 1,
-        unsuitable: str | None = UNSUITABLE,
-        name: str = "mined-pairs",
-    ) -> None:
-        super().__init__(name)
-        if min_count < 1:
-            raise ValueError(f"Concepts {name!r} got min_count={min_count}; expected 1 or more captions.")
-        self.captions = captions
-        self.min_count = min_count
-        self.unsuitable = unsuitable
 
     def read_concepts(self, excluded: Counter[str]) -> Iterator[Concept]:
         """Yield the pairs of all captions, most frequent first."""
