@@ -175,6 +175,14 @@ def test_the_folder_to_write_is_an_argument(file: str, capsys: pytest.CaptureFix
     assert yaml.safe_load(capsys.readouterr().out)["trainer"]["callbacks"][-1]["init_args"]["folder"] == "elsewhere"
 
 
+@pytest.mark.parametrize("kind", ["train", "val", "test", "predict"])
+def test_one_batch_is_not_all_batches(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", "mixed.yaml", f"--trainer.limit_{kind}_batches=1", "--print_config"])
+    limit = yaml.safe_load(capsys.readouterr().out)["trainer"][f"limit_{kind}_batches"]
+    assert isinstance(limit, int), limit  # the fraction 1.0 is all of them
+
+
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_overlays_parse(overlay: str, parse: Callable[[Sequence[str]], None]) -> None:
     parse(to_words(" ".join((*BASES.get(overlay, ("fit", "mixed.yaml")), overlay))))

@@ -25,6 +25,12 @@ class HardwareTrainer(Trainer):
             TF32, except those of codebooks.
         callbacks: Those of Lightning's trainer.
         enable_model_summary: Add :class:`ComponentSummaryCallback`, unless the callbacks contain a summary.
+        limit_train_batches: Number of batches, or a fraction of them as a ``float``, as in Lightning's trainer. Its
+            annotation of these four, ``Optional[Union[int, float]]``, is cached by Python as that of ``float`` and
+            ``int`` elsewhere in Lightning, so that the command line would read 1 as 1.0, all batches.
+        limit_val_batches: The same for validation.
+        limit_test_batches: The same for tests.
+        limit_predict_batches: The same for prediction.
         kwargs: Other arguments of Lightning's trainer.
     """
 
@@ -34,6 +40,10 @@ class HardwareTrainer(Trainer):
         precision: Precision = "auto",
         callbacks: list[Callback] | Callback | None = None,
         enable_model_summary: bool = True,
+        limit_train_batches: int | float | None = None,
+        limit_val_batches: int | float | None = None,
+        limit_test_batches: int | float | None = None,
+        limit_predict_batches: int | float | None = None,
         **kwargs: Any,
     ) -> None:
         accelerator = kwargs.get("accelerator", "auto")
@@ -47,6 +57,10 @@ class HardwareTrainer(Trainer):
             precision=resolve_precision(precision, accelerator),
             callbacks=callbacks,
             enable_model_summary=False,  # or Lightning adds its own
+            limit_train_batches=limit_train_batches,
+            limit_val_batches=limit_val_batches,
+            limit_test_batches=limit_test_batches,
+            limit_predict_batches=limit_predict_batches,
             **kwargs,
         )
 

@@ -23,8 +23,10 @@ from torch.distributed.checkpoint.metadata import (
 
 from synth2_lightning.compat.torch import StorageInfo
 
+_PATHS = {"PosixPath", "PurePosixPath", "WindowsPath", "PureWindowsPath"}
 _RECORDS = {  # names that torch 2.15 writes to an index
-    "pathlib": {"PosixPath", "PurePosixPath", "WindowsPath", "PureWindowsPath"},
+    "pathlib": _PATHS,
+    "pathlib._local": _PATHS,  # their module in Python 3.13
     "torch.distributed.checkpoint.filesystem": {"_StorageInfo"},
     "torch.distributed.checkpoint.metadata": {
         "BytesStorageMetadata",

@@ -44,7 +44,7 @@ class CompletionCache(AbstractContextManager["CompletionCache"]):
         with self._translate_errors():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             # isolation_level=None commits after every statement.
-            self._connection = sqlite3.connect(self.path, _LOCK_TIMEOUT_SECONDS, isolation_level=None)
+            self._connection = sqlite3.connect(self.path, timeout=_LOCK_TIMEOUT_SECONDS, isolation_level=None)
         try:
             self._open()
         except Exception:
