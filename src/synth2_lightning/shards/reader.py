@@ -163,13 +163,14 @@ def _check_parts(folder: Path, manifest: Manifest) -> None:
                 f"{folder / name} has {row_length} ids per row, but {manifest.tokens.row_length} in its manifest. "
                 f"{_REMEDY}"
             )
+        if checksum_footer(folder / name) != manifest.footers.get(name):
+            raise ValueError(f"{folder / name} is damaged: the checksum of its footer differs. {_REMEDY}")
+        # After the checksum: pyarrow ends the process on some damaged statistics.
         if (largest := largest_id(folder / name)) >= manifest.tokens.codebook_size:
             raise ValueError(
                 f"{folder / name} contains the id {largest}, but codebook {manifest.tokens.codebook!r} has the ids 0 "
                 f"to {manifest.tokens.codebook_size - 1}. {_REMEDY}"
             )
-        if checksum_footer(folder / name) != manifest.footers.get(name):
-            raise ValueError(f"{folder / name} is damaged: the checksum of its footer differs. {_REMEDY}")
 
 
 def _map_parts(folder: Path, manifest: Manifest) -> Any:
