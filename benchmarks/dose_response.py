@@ -13,7 +13,6 @@ from dataclasses import asdict
 
 import numpy as np
 
-from flickr8k_chain import VALIDATION
 from flickr8k_gain import compare, drop_empty, make_parser
 from flickr8k_plan import EQUAL, GRID, REGIMES, SELECTIONS, Regime
 from flickr8k_runs import Experiment, best_point, list_cells
@@ -37,7 +36,7 @@ def main() -> None:
         task
         for name, regime in regimes.items()
         for cell in cells[name]
-        for task in experiment.tasks(regime, point, cell, VALIDATION)
+        for task in experiment.tasks(regime, point, cell, is_validated=True)
     ]
     if args.list:
         print_tasks(tasks, args.jobs)

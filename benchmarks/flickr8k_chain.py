@@ -4,8 +4,8 @@ A draw has a folder. Its photos are a reordered ``captions_train.json``, so that
 ``experiments/flickr8k`` are used as they are. Commands run in one of two subfolders, which share all
 products:
 
-* ``choice``: its ``captions_val.json`` has the held-back training photos. Everything is made and chosen here.
-* ``validation``: its ``captions_val.json`` has the validation photos. It is made after the choice.
+* ``choice``: its ``captions_val.json`` has the held-back training photos. Everything is made, trained and chosen here.
+* ``validation``: its ``captions_val.json`` has the validation photos. Captioners that are chosen are scored here.
 
 Products (``pairs`` of a regime), each for a generator's seed and a number of levels:
 
@@ -31,10 +31,10 @@ from typing import Any
 
 import flickr8k_plan as plan
 from controls import load_shards, write_blank, write_nearest, write_shuffled
-from regimes import Fit
+from regimes import VALIDATION, Fit
 from tasks import Task, run_command
 
-CHOICE, VALIDATION = "choice", "validation"
+CHOICE = "choice"
 SAVE = "--trainer.callbacks.every_n_train_steps=100"  # the last callback of the run files saves the last checkpoint
 _FLICKR8K = Path("data/flickr8k")
 _SHARED = ("captions", "fits", "runs", "shards")

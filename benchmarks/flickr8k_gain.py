@@ -23,7 +23,6 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from flickr8k_chain import VALIDATION
 from flickr8k_plan import EQUAL, GRID, PROBES, REGIMES, Point, Regime
 from flickr8k_runs import Choice, Experiment, best_point, list_cells
 from intervals import Cell, Floats, Means, estimate
@@ -61,7 +60,7 @@ def list_tasks(
         for regime in regimes
         for point in dict.fromkeys((EQUAL, points[regime.point_of]))
         for cell in cells[regime.name]
-        for task in experiment.tasks(regime, point, cell, VALIDATION)
+        for task in experiment.tasks(regime, point, cell, is_validated=True)
     ]
 
 

@@ -7,7 +7,6 @@ becomes part of the plan, and ``flickr8k_gain.py`` measures it there. An interru
 import os
 from dataclasses import asdict
 
-from flickr8k_chain import CHOICE
 from flickr8k_gain import compare, make_parser, measure_gain
 from flickr8k_plan import EQUAL, PROBES, REGIMES
 from flickr8k_runs import Experiment, list_cells
@@ -28,17 +27,12 @@ def main() -> None:
     args = parser.parse_args()
     experiment = Experiment(args.folder, args.data, max(1, (os.cpu_count() or 1) // args.jobs))
     cells = {name: list_cells(one, args.draws, args.generators, args.seeds) for name, one in known.items()}
-    tasks = [
-        task
-        for name in args.only
-        for cell in cells[name]
-        for task in experiment.tasks(known[name], EQUAL, cell, CHOICE)
-    ]
+    tasks = [task for name in args.only for cell in cells[name] for task in experiment.tasks(known[name], EQUAL, cell)]
     if args.list:
         print_tasks(tasks, args.jobs)
         return
     run_tasks(tasks, args.jobs)
-    runs = {name: experiment.read(one, EQUAL, cells[name], CHOICE) for name, one in known.items()}
+    runs = {name: experiment.read(one, EQUAL, cells[name], is_validated=False) for name, one in known.items()}
     runs = {name: group for name, group in runs.items() if group}
     figures = compare(runs)
     for name, group in runs.items():

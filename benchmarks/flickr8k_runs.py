@@ -8,10 +8,10 @@ from typing import Any
 
 import yaml
 
-from flickr8k_chain import CHOICE, SAVE, VALIDATION, Chain
-from flickr8k_plan import DERIVED, EQUAL, EXPERIMENT, NUM_REAL, REGIMES, Point, Regime
+from flickr8k_chain import CHOICE, SAVE, Chain
+from flickr8k_plan import DERIVED, EQUAL, EXPERIMENT, NUM_REAL, REGIMES, START, Point, Regime
 from intervals import Cell
-from regimes import END, Fit, Run, read
+from regimes import END, VALIDATION, Fit, Run, read
 from synth2_lightning.cli.run_files import run_file_folder
 from tasks import Task
 
@@ -40,47 +40,43 @@ class Experiment:
         """Return the products of a draw."""
         return Chain(self.root, self.data, draw, self.num_real, self.num_threads)
 
-    def tasks(self, regime: Regime, point: Point, cell: Cell, view: str) -> list[Task]:
-        """Return the task of one captioner, its last, after those of all that it needs.
+    def tasks(self, regime: Regime, point: Point, cell: Cell, is_validated: bool = False) -> list[Task]:
+        """Return the tasks of one captioner: of all that it needs, its training, and its validation.
 
         Args:
             regime: What it is trained on.
             point: Length and regularization.
             cell: Its seeds.
-            view: ``choice`` is scored on held-back training photos, ``validation`` on validation photos.
+            is_validated: Whether it is scored on the validation photos, too, after the held-back training photos.
         """
         chain = self.chain(cell.draw)
         tasks = chain.token_tasks(point.levels)
         if regime.pairs in DERIVED:
             real = next(other for other in REGIMES if other.name == "real")
-            tasks += self.tasks(real, replace(EQUAL, levels=point.levels), Cell(cell.draw, 0, 0), CHOICE)
+            tasks += self.tasks(real, replace(EQUAL, levels=point.levels), Cell(cell.draw, 0, 0))
             tasks += chain.derived_tasks(regime.pairs, cell.generator, point.levels, tasks[-1])
         elif regime.pairs:
             tasks += chain.pair_tasks(regime.pairs, cell.generator, point.levels)
-        if view == VALIDATION:
-            tasks += chain.validation_tasks()
         words = self._words(regime, point, cell)
         if regime.start:
             (start,) = (other for other in REGIMES if other.name == regime.start)
-            tasks += self.tasks(start, point, cell, view)
-            weights = self.run_folder(start, point, cell, view).absolute()
+            tasks += self.tasks(start, point, cell)
+            weights = self.run_folder(start, point, cell).absolute()
             words.append(f"--trainer.callbacks.weights={weights}")  # of the last callback, which its overlay adds
-        fit = Fit(
-            self.run_folder(regime, point, cell, view),
-            f"{EXPERIMENT}/{regime.file}",
-            words,
-            cell.seed,
-            self.num_threads,
-            _settings(point),
-            chain.folder / view,
-        )
-        name = f"{view} of {regime.name} at {point.name}, generator {cell.generator}, seed {cell.seed}"
-        needs = tuple(dict.fromkeys(task.name for task in tasks))
-        return [*tasks, fit.task(chain.task_name(name), regime.minutes or point.minutes, needs)]
+        folder = self.run_folder(regime, point, cell)
+        config, settings = f"{EXPERIMENT}/{regime.file}", _settings(point)
+        fit = Fit(folder, config, words, cell.seed, self.num_threads, settings, chain.folder / CHOICE)
+        name = chain.task_name(f"{regime.name} at {point.name}, generator {cell.generator}, seed {cell.seed}")
+        tasks.append(fit.task(name, regime.minutes or point.minutes, tuple(dict.fromkeys(task.name for task in tasks))))
+        if is_validated:
+            tasks += chain.validation_tasks()
+            needs = (name, tasks[-1].name)
+            tasks.append(fit.validation_task(f"validation of {name}", START / 60, chain.folder / VALIDATION, needs))
+        return tasks
 
-    def run_folder(self, regime: Regime, point: Point, cell: Cell, view: str) -> Path:
+    def run_folder(self, regime: Regime, point: Point, cell: Cell) -> Path:
         """Return the folder of a captioner."""
-        place = self.chain(cell.draw).folder / "captioners" / view / regime.name
+        place = self.chain(cell.draw).folder / "captioners" / regime.name
         return place / f"{point.name}-g{cell.generator}" / f"seed-{cell.seed}"
 
     def choice_tasks(self, regimes: Iterable[Regime], grid: Sequence[Point]) -> list[Task]:
@@ -90,7 +86,7 @@ class Experiment:
             for regime in regimes
             if not regime.like
             for point in grid
-            for task in self.tasks(regime, point, _FIRST, CHOICE)
+            for task in self.tasks(regime, point, _FIRST)
         ]
 
     def choose(self, regimes: Iterable[Regime], grid: Sequence[Point]) -> Choice:
@@ -102,7 +98,7 @@ class Experiment:
         held_back = self._held_back()
         choice = {}
         for regime in regimes:
-            folders = {point: self.run_folder(regime, point, _FIRST, CHOICE) for point in grid}
+            folders = {point: self.run_folder(regime, point, _FIRST) for point in grid}
             if not regime.like and all((folder / END).exists() for folder in folders.values()):
                 runs = {point: read(folder) for point, folder in folders.items()}
                 for point, run in runs.items():
@@ -110,9 +106,10 @@ class Experiment:
                 choice[regime.name] = {point: run.cider for point, run in runs.items()}
         return choice
 
-    def read(self, regime: Regime, point: Point, cells: Iterable[Cell], view: str = VALIDATION) -> dict[Cell, Run]:
+    def read(self, regime: Regime, point: Point, cells: Iterable[Cell], is_validated: bool = True) -> dict[Cell, Run]:
         """Return the scores of the finished captioners on the validation photos, or on the held-back ones."""
-        folders = {cell: self.run_folder(regime, point, cell, view) for cell in cells}
+        place = VALIDATION if is_validated else ""
+        folders = {cell: self.run_folder(regime, point, cell) / place for cell in cells}
         return {cell: read(folder) for cell, folder in folders.items() if (folder / END).exists()}
 
     def _held_back(self) -> set[str]:

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from itertools import pairwise
 from statistics import mean
 
-from flickr8k_chain import VALIDATION
 from flickr8k_gain import drop_empty, make_parser, measure_gain, summarize_choice
 from flickr8k_plan import LABEL_GRID, NUM_REAL, REGIMES, SIZES, Regime
 from flickr8k_runs import Experiment, best_point, list_cells
@@ -48,7 +47,7 @@ def main() -> None:
         task
         for (_, regime, experiment), point, seeds in zip(rows, points, cells, strict=True)
         for cell in seeds
-        for task in experiment.tasks(regime, point, cell, VALIDATION)
+        for task in experiment.tasks(regime, point, cell, is_validated=True)
     ]
     if args.list:
         print_tasks([*tasks, *runs], args.jobs)

@@ -6,9 +6,11 @@ before that, the same command resumes it from its last checkpoint.
 
 import csv
 import json
+import shutil
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,8 @@ from tasks import Task, run_command
 
 END = "ended"
 """Name of the end mark in the folder of a run."""
+VALIDATION = "validation"
+"""Name of the folder in that of a run that has the scores on other images."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,13 @@ class Fit:
         """Return the task that runs it; the arguments are those of :class:`Task`."""
         return Task(name, self.folder / END, minutes, self.run, needs)
 
+    def validation_task(self, name: str, minutes: float, working_folder: Path, needs: tuple[str, ...] = ()) -> Task:
+        """Return the task that scores its last checkpoint in another working folder; the results are in ``validation``.
+
+        The other arguments are those of :class:`Task`.
+        """
+        return Task(name, self.folder / VALIDATION / END, minutes, partial(self._validate, working_folder), needs)
+
     def run(self) -> None:
         """Run the command, or resume it from the last checkpoint in its folder; keep only the last checkpoint."""
         folder = self.folder.absolute()
@@ -82,17 +93,29 @@ class Fit:
         metrics = folder / "metrics.csv"
         if metrics.exists():  # the logger of a resumed run would delete it
             metrics.rename(folder / f"metrics-{len(list(folder.glob('metrics-*.csv')))}.csv")
-        logger = {"save_dir": str(folder.parents[1]), "name": folder.parent.name, "version": folder.name}
-        trainer = {"logger": {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": logger}}
-        settings = {**self.settings, "trainer": {**self.settings.get("trainer", {}), **trainer}}
-        (folder / "settings.yaml").write_text(json.dumps(settings))  # JSON is YAML
-        words = ["fit", "--config", self.config, "--config", str(folder / "settings.yaml"), *self.words]
-        words += ["--ckpt_path", "last", "--seed_everything", str(self.seed), f"--data.init_args.seed={self.seed}"]
+        words = self._words("fit", folder, "last")
         run_command(words, folder / "log.txt", self.num_threads, self.working_folder)
         last = (folder / "checkpoints" / "last.ckpt").resolve()
         for path in (folder / "checkpoints").glob("*.ckpt"):
             if last.exists() and path.resolve() != last:
                 path.unlink()
+
+    def _validate(self, working_folder: Path) -> None:
+        folder = self.folder.absolute() / VALIDATION
+        shutil.rmtree(folder, ignore_errors=True)  # of a validation that was stopped
+        folder.mkdir()
+        words = self._words("validate", folder, str(folder.parent / "checkpoints" / "last.ckpt"))
+        run_command(words, folder / "log.txt", self.num_threads, working_folder)
+
+    def _words(self, command: str, folder: Path, checkpoint: str) -> list[str]:
+        """Return the arguments of a command, and write its settings and where it logs into the folder."""
+        logger = {"save_dir": str(folder.parents[1]), "name": folder.parent.name, "version": folder.name}
+        trainer = {"logger": {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": logger}}
+        settings = {**self.settings, "trainer": {**self.settings.get("trainer", {}), **trainer}}
+        (folder / "settings.yaml").write_text(json.dumps(settings))  # JSON is YAML
+        words = [command, "--config", self.config, "--config", str(folder / "settings.yaml"), *self.words]
+        seeds = ["--seed_everything", str(self.seed), f"--data.init_args.seed={self.seed}"]
+        return [*words, "--ckpt_path", checkpoint, *seeds]
 
 
 def read(folder: Path, keep: Callable[[str], bool] = lambda _: True) -> Run:

@@ -23,10 +23,11 @@ import label_multiplier
 import regimes
 import report
 import tasks
-from flickr8k_chain import CHOICE, VALIDATION, split
+from flickr8k_chain import CHOICE, split
 from flickr8k_plan import EQUAL, GRID, REGIMES, Point
 from flickr8k_runs import Experiment, best_point, list_cells
 from intervals import Cell
+from regimes import VALIDATION
 from synth2_lightning.cli import main
 from tasks import run_tasks
 
@@ -54,13 +55,13 @@ class StandIn:
             manifest = folder / words[3] / "manifest.json"
             manifest.parent.mkdir()
             manifest.write_text(json.dumps({"balance_after": {"entropy": float(words[-1])}}))
-        if words[0] != "fit":
+        if words[0] not in ("fit", "validate"):
             return
         content = json.loads((folder / "data/flickr8k/captions_val.json").read_text())
         place = log.parent / "cider" / "val-step=800"
         place.mkdir(parents=True, exist_ok=True)
         annotations = content["annotations"]
-        num_right = self.quality(log.parent) * len(annotations)
+        num_right = self.quality(log.parents[words[0] == "validate"]) * len(annotations)
         rows = []
         for number, annotation in enumerate(annotations):
             text = annotation["caption"]
@@ -112,7 +113,7 @@ def test_the_choice_reads_held_back_photos_only(synth2: StandIn, experiment: Exp
     run_tasks(experiment.choice_tasks(named, GRID), 2)
 
     held_back = {str(number) for number in range(NUM_TRAIN - NUM_HELD_BACK, NUM_TRAIN)}
-    folder = experiment.run_folder(BY_NAME["mixed"], EQUAL, Cell(0, 0, 0), CHOICE)
+    folder = experiment.run_folder(BY_NAME["mixed"], EQUAL, Cell(0, 0, 0))
     assert set(regimes.read(folder).scores) == held_back
     assert {place.name for place, _ in synth2.commands} == {CHOICE}
     choice = experiment.choose(named, GRID)
@@ -123,7 +124,7 @@ def test_the_choice_reads_held_back_photos_only(synth2: StandIn, experiment: Exp
 @pytest.mark.usefixtures("synth2")
 def test_a_choice_by_validation_photos_is_refused(experiment: Experiment) -> None:
     run_tasks(experiment.choice_tasks([BY_NAME["real"]], GRID), 1)
-    folder = experiment.run_folder(BY_NAME["real"], EQUAL, Cell(0, 0, 0), CHOICE)
+    folder = experiment.run_folder(BY_NAME["real"], EQUAL, Cell(0, 0, 0))
     path = folder / "cider" / "val-step=800" / "predictions.jsonl"
     row = {"key": "900001", "caption": "a dog", "references": ["a dog"]}
     path.write_text(path.read_text() + json.dumps(row) + "\n")
@@ -136,7 +137,7 @@ def test_validated_runs_read_validation_photos_and_the_photos_of_their_draw(
 ) -> None:
     write_captions(experiment.data / "captions_val.json", range(9000, 9010))
     cell = Cell(1, 0, 5)
-    run_tasks(experiment.tasks(BY_NAME["mixed"], EQUAL, cell, VALIDATION), 1)
+    run_tasks(experiment.tasks(BY_NAME["mixed"], EQUAL, cell, is_validated=True), 1)
     (run,) = experiment.read(BY_NAME["mixed"], EQUAL, [cell, Cell(1, 0, 6)]).values()
     assert set(run.scores) == {str(number) for number in range(9000, 9010)}
     assert run.loss == 2.0
@@ -145,16 +146,21 @@ def test_validated_runs_read_validation_photos_and_the_photos_of_their_draw(
     train = photo_ids(chain.folder / VALIDATION / "data/flickr8k/captions_train.json")
     assert train == split(range(NUM_TRAIN), 1)[0]
     assert photo_ids(chain.folder / "captions_withheld.json") == train[NUM_REAL:]
-    words = synth2.commands[-1][1]
+    (training, fit), (validation, words) = synth2.commands[-2:]
+    assert (training.name, validation.name) == (CHOICE, VALIDATION)
+    assert (fit[0], words[0]) == ("fit", "validate")
+    assert Path(words[words.index("--ckpt_path") + 1]).parent.parent == experiment.run_folder(
+        BY_NAME["mixed"], EQUAL, cell
+    )
     assert words[-2:] == ["5", "--data.init_args.seed=5"]
     assert "--data.init_args.synthetic.init_args.shards=shards/synthetic-own-g0-l4" in words
     assert f"--data.init_args.real.init_args.photos.init_args.limit={NUM_REAL}" in words
-    assert not any(str(experiment.root) in word for word in words if "settings.yaml" not in word)
+    assert not any(str(experiment.root) in word for word in fit if "settings.yaml" not in word)
 
 
 def test_commands_of_the_chain_come_in_their_order_and_once(synth2: StandIn, experiment: Experiment) -> None:
     cells = (Cell(0, 0, 0), Cell(0, 1, 0))
-    run_tasks([task for cell in cells for task in experiment.tasks(BY_NAME["mixed"], EQUAL, cell, CHOICE)], 1)
+    run_tasks([task for cell in cells for task in experiment.tasks(BY_NAME["mixed"], EQUAL, cell)], 1)
     starts = [" ".join(words[:3]).replace("experiments/flickr8k/", "") for _, words in synth2.commands]
     assert starts[:3] == [
         "vocabulary data/flickr8k/captions_train.json --out",
@@ -253,7 +259,7 @@ def test_commands_parse(
 ) -> None:
     write_captions(experiment.data / "captions_val.json", range(9000, 9010))
     monkeypatch.setattr(flickr8k_chain.Chain, "_write_control", lambda *_: None)
-    run_tasks(experiment.tasks(BY_NAME[name], EQUAL, Cell(0, 0, 0), VALIDATION), 1)
+    run_tasks(experiment.tasks(BY_NAME[name], EQUAL, Cell(0, 0, 0), is_validated=True), 1)
     commands = [(folder, words) for folder, words in synth2.commands if words[0] in ("fit", "predict")]
     capsys.readouterr()  # what run_tasks printed
     done = {"real": 0, "written": -6}.get(name, -4)  # those before are the same for all regimes
@@ -282,7 +288,7 @@ def test_changes_are_compared_on_held_back_photos(
     (first, second, third) = (next(i for i, one in enumerate(commands) if one.startswith(start)) for start in starts)
     assert second < third
     full = replace(experiment, num_real=1000)
-    checkpoint = full.run_folder(BY_NAME["real"], EQUAL, Cell(0, 0, 0), CHOICE) / "checkpoints" / "last.ckpt"
+    checkpoint = full.run_folder(BY_NAME["real"], EQUAL, Cell(0, 0, 0)) / "checkpoints" / "last.ckpt"
     assert str(checkpoint) in commands[first]
     assert str(checkpoint) in commands[second]
     draws = next(one for one in commands if "draws.yaml" in one)
