@@ -36,12 +36,13 @@ def main() -> None:
         task
         for name, regime in regimes.items()
         for cell in cells[name]
-        for task in experiment.tasks(regime, point, cell, is_validated=True)
+        for task in experiment.missing_tasks(regime, point, cell)
     ]
     if args.list:
         print_tasks(tasks, args.jobs)
         return
     run_tasks(tasks, args.jobs)
+    experiment.archive()
     runs = drop_empty({name: experiment.read(regime, point, cells[name]) for name, regime in regimes.items()})
     names = list(regimes)
     entropy = {

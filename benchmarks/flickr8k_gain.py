@@ -60,7 +60,7 @@ def list_tasks(
         for regime in regimes
         for point in dict.fromkeys((EQUAL, points[regime.point_of]))
         for cell in cells[regime.name]
-        for task in experiment.tasks(regime, point, cell, is_validated=True)
+        for task in experiment.missing_tasks(regime, point, cell)
     ]
 
 
@@ -132,6 +132,7 @@ def main() -> None:
         print_tasks([*choice_tasks, *tasks], args.jobs)
         return
     run_tasks(tasks, args.jobs)
+    experiment.archive()
     chosen = [one for one in REGIMES if one.point_of in points]
     best = {one.name: experiment.read(one, points[one.point_of], cells[one.name]) for one in chosen}
     equal = {one.name: experiment.read(one, EQUAL, cells[one.name]) for one in chosen}

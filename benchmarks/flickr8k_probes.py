@@ -27,11 +27,17 @@ def main() -> None:
     args = parser.parse_args()
     experiment = Experiment(args.folder, args.data, max(1, (os.cpu_count() or 1) // args.jobs))
     cells = {name: list_cells(one, args.draws, args.generators, args.seeds) for name, one in known.items()}
-    tasks = [task for name in args.only for cell in cells[name] for task in experiment.tasks(known[name], EQUAL, cell)]
+    tasks = [
+        task
+        for name in args.only
+        for cell in cells[name]
+        for task in experiment.missing_tasks(known[name], EQUAL, cell, is_validated=False)
+    ]
     if args.list:
         print_tasks(tasks, args.jobs)
         return
     run_tasks(tasks, args.jobs)
+    experiment.archive()
     runs = {name: experiment.read(one, EQUAL, cells[name], is_validated=False) for name, one in known.items()}
     runs = {name: group for name, group in runs.items() if group}
     figures = compare(runs)

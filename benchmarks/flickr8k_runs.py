@@ -3,15 +3,18 @@
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from flickr8k_chain import CHOICE, SAVE, Chain
+import report
+from archive import FILE, RunKey, collect, load, read_finished, save
+from flickr8k_chain import CHOICE, SAVE, Chain, split
 from flickr8k_plan import DERIVED, EQUAL, EXPERIMENT, NUM_REAL, REGIMES, START, Point, Regime
 from intervals import Cell
-from regimes import END, VALIDATION, Fit, Run, read
+from regimes import END, VALIDATION, Fit, Run
 from synth2_lightning.cli.run_files import run_file_folder
 from tasks import Task
 
@@ -81,13 +84,13 @@ class Experiment:
 
     def choice_tasks(self, regimes: Iterable[Regime], grid: Sequence[Point]) -> list[Task]:
         """Return the tasks that the choice of the points needs; they read no validation photo."""
-        return [
-            task
-            for regime in regimes
-            if not regime.like
-            for point in grid
-            for task in self.tasks(regime, point, _FIRST)
-        ]
+        runs = [(regime, point) for regime in regimes if not regime.like for point in grid]
+        return [task for run in runs for task in self.missing_tasks(*run, _FIRST, is_validated=False)]
+
+    def missing_tasks(self, regime: Regime, point: Point, cell: Cell, is_validated: bool = True) -> list[Task]:
+        """Return the tasks of :meth:`tasks`, unless the run is archived."""
+        is_archived = self._key(regime, point, cell, is_validated) in self._archived
+        return [] if is_archived else self.tasks(regime, point, cell, is_validated)
 
     def choose(self, regimes: Iterable[Regime], grid: Sequence[Point]) -> Choice:
         """Return CIDEr on the held-back photos by regime and point, for the regimes with all points.
@@ -95,26 +98,45 @@ class Experiment:
         Raises:
             ValueError: If a run was scored on other photos.
         """
-        held_back = self._held_back()
         choice = {}
         for regime in regimes:
-            folders = {point: self.run_folder(regime, point, _FIRST) for point in grid}
-            if not regime.like and all((folder / END).exists() for folder in folders.values()):
-                runs = {point: read(folder) for point, folder in folders.items()}
+            runs = {point: self.read(regime, point, [_FIRST], is_validated=False) for point in grid}
+            if not regime.like and all(runs.values()):
                 for point, run in runs.items():
-                    check_keys(folders[point], run.scores, held_back)
-                choice[regime.name] = {point: run.cider for point, run in runs.items()}
+                    check_keys(f"{regime.name} at {point.name}", run[_FIRST].scores, self._held_back())
+                choice[regime.name] = {point: run[_FIRST].cider for point, run in runs.items()}
         return choice
 
     def read(self, regime: Regime, point: Point, cells: Iterable[Cell], is_validated: bool = True) -> dict[Cell, Run]:
         """Return the scores of the finished captioners on the validation photos, or on the held-back ones."""
-        place = VALIDATION if is_validated else ""
-        folders = {cell: self.run_folder(regime, point, cell) / place for cell in cells}
-        return {cell: read(folder) for cell, folder in folders.items() if (folder / END).exists()}
+        runs = {}
+        for cell in cells:
+            key = self._key(regime, point, cell, is_validated)
+            folder = self.run_folder(regime, point, cell) / (VALIDATION if is_validated else "")
+            if (folder / END).exists():
+                runs[cell] = read_finished(folder, key)
+            elif key in self._archived:
+                runs[cell] = self._archived[key]
+        return runs
 
-    def _held_back(self) -> set[str]:
-        path = self.chain(0).folder / "captions_held_back.json"
-        return {str(image["id"]) for image in json.loads(path.read_text("utf-8"))["images"]} if path.exists() else set()
+    def archive(self) -> None:
+        """Write the scores of all finished captioners to the file of :mod:`archive`."""
+        save(report.RESULTS / FILE, {**self._archived, **collect(self.root)})
+
+    @cached_property
+    def _archived(self) -> Mapping[RunKey, Run]:
+        path = report.RESULTS / FILE
+        return load(path, {True: self._photo_ids("val"), False: self._held_back()}) if path.exists() else {}
+
+    def _key(self, regime: Regime, point: Point, cell: Cell, is_validated: bool) -> RunKey:
+        return RunKey(self.num_real, regime.name, point.name, cell, is_validated)
+
+    def _held_back(self) -> list[str]:
+        return split(self._photo_ids("train"), 0)[1]
+
+    def _photo_ids(self, name: str) -> list[str]:
+        content = json.loads((self.data / f"captions_{name}.json").read_text("utf-8"))
+        return [str(image["id"]) for image in content["images"]]
 
     def _words(self, regime: Regime, point: Point, cell: Cell) -> list[str]:
         words: list[str] = []
@@ -136,7 +158,7 @@ def best_point(scores: Mapping[Point, float]) -> Point:
     return max(scores, key=lambda point: (scores[point], -point.steps))
 
 
-def check_keys(folder: Path, keys: Iterable[str], held_back: Collection[str]) -> None:
+def check_keys(run: str, keys: Iterable[str], held_back: Collection[str]) -> None:
     """Check that a run of the choice was scored on the held-back photos only.
 
     Raises:
@@ -144,9 +166,9 @@ def check_keys(folder: Path, keys: Iterable[str], held_back: Collection[str]) ->
     """
     if others := sorted(set(keys) - set(held_back)):
         raise ValueError(
-            f"The run in {folder} was scored on {len(others)} photos that are not held back, such as {others[0]}; "
+            f"The run of {run} was scored on {len(others)} photos that are not held back, such as {others[0]}; "
             f"expected only the {len(held_back)} held-back training photos, because its score chooses a point. Delete "
-            "the folder and run the benchmark again."
+            "its folder and run the benchmark again."
         )
 
 

@@ -47,12 +47,13 @@ def main() -> None:
         task
         for (_, regime, experiment), point, seeds in zip(rows, points, cells, strict=True)
         for cell in seeds
-        for task in experiment.tasks(regime, point, cell, is_validated=True)
+        for task in experiment.missing_tasks(regime, point, cell)
     ]
     if args.list:
         print_tasks([*tasks, *runs], args.jobs)
         return
     run_tasks(runs, args.jobs)
+    experiments[NUM_REAL].archive()
     results = {
         f"{regime.name}-{size}": experiment.read(regime, point, seeds)
         for (size, regime, experiment), point, seeds in zip(rows, points, cells, strict=True)

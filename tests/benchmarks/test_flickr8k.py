@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -222,6 +223,28 @@ def test_the_gain_is_measured_at_equal_steps_and_best_against_best(
     num_commands = len(synth2.commands)
     assert run_benchmark(flickr8k_gain, *words)["regimes"] == saved["regimes"]
     assert len(synth2.commands) == num_commands  # all runs are finished
+
+
+def test_archived_runs_are_not_trained_again(
+    synth2: StandIn, run_benchmark: Callable[..., dict[str, Any]], experiment: Experiment
+) -> None:
+    words = ("--only", "real", "mixed", "--draws", "0", "--generators", "0")
+    saved = run_benchmark(flickr8k_gain, *words, "--seeds", "0")
+    shutil.rmtree(experiment.root)  # another machine
+    synth2.commands.clear()
+    again = run_benchmark(flickr8k_gain, *words, "--seeds", "0")
+    assert not synth2.commands
+    assert again["runs"] == saved["runs"]
+    best, same = (one["regimes"]["best"]["mixed"] for one in (saved, again))
+    assert same["rouge_l_gain"] == pytest.approx(best["rouge_l_gain"], abs=2e-3)  # scores of photos are rounded
+    more = run_benchmark(flickr8k_gain, *words, "--seeds", "0", "1")
+    assert more["regimes"]["best"]["mixed"]["num_runs"] == 2
+    trained = [words for _, words in synth2.commands if words[0] == "fit" and "seed=1" in words[-1]]
+    assert len(trained) == 4  # two regimes at two points
+
+    write_captions(experiment.data / "captions_val.json", range(9000, 9010))
+    with pytest.raises(ValueError, match=r"has 20 scores of RunKey.*there are 10 photos; expected"):
+        run_benchmark(flickr8k_gain, *words)
 
 
 def test_photos_that_equal_pairs_are_interpolated_for_each_number(run_benchmark: Callable[..., dict[str, Any]]) -> None:
