@@ -13,13 +13,13 @@ from synth2_lightning.testing import TinyDecoder, TinyImageTokenizer, TinyResamp
 
 
 def test_a_tile_has_the_image_above_its_texts() -> None:
-    tile = np.asarray(draw_tile(np.full((3, 8, 8), 200, np.uint8), "a bright field", "one bright field"))
+    tile = np.asarray(draw_tile(np.full((3, 8, 8), 200, np.uint8), "a bright field", ["one bright field"]))
     assert (tile[:224] == 200).all()
     assert (tile[224:] == 0).any()
 
 
 def columns_with_ink(text: str) -> list[int]:
-    below = np.asarray(draw_tile(np.full((3, 8, 8), 200, np.uint8), text, ""))[224:]
+    below = np.asarray(draw_tile(np.full((3, 8, 8), 200, np.uint8), text, []))[224:]
     return sorted(set(np.nonzero((below < 128).any(axis=(0, 2)))[0].tolist()))
 
 
@@ -35,6 +35,17 @@ def test_truncated_text_ends_with_an_ellipsis() -> None:
     assert columns_with_ink("word " * 3) != columns_with_ink("word " * 4)
 
 
+def test_words_in_no_reference_are_red() -> None:
+    image = np.full((3, 8, 8), 200, np.uint8)
+
+    def has_red(caption: str) -> bool:
+        below = np.asarray(draw_tile(image, caption, ["A dog, running.", "one brown dog"]))[224:].astype(int)
+        return bool((below[..., 0] - below[..., 1] > 100).any())
+
+    assert has_red("a cat")
+    assert not has_red("a brown dog running")
+
+
 def test_validation_writes_a_png_and_a_tensorboard_image(tmp_path: Path) -> None:
     logger = TensorBoardLogger(tmp_path, name="")
     module = VisionLanguageModule(TinyImageTokenizer(), TinyResampler, TinyDecoder())
@@ -44,7 +55,7 @@ def test_validation_writes_a_png_and_a_tensorboard_image(tmp_path: Path) -> None
     )  # fmt: skip
     trainer.validate(module, DataLoader([tiny_batch(2), tiny_batch(2)], batch_size=None), verbose=False)  # type: ignore[arg-type]
     with Image.open(Path(logger.log_dir) / "samples" / "step=0.png") as written:
-        assert written.size == (2 * 232, 2 * 337)
+        assert written.size == (12 + 224 + 16 + 224 + 12, 36 + 2 * (224 + 4 + 6 * 15) + 16 + 12)
     assert any(Path(logger.log_dir).glob("events*"))
 
 

@@ -31,10 +31,12 @@ def run(callback: ReconstructionsCallback, trainer: MagicMock, num_batches: int 
 def test_originals_are_drawn_above_reconstructions(tmp_path: Path) -> None:
     run(ReconstructionsCallback(num_images=3, num_columns=2), make_trainer(tmp_path))
     grid = np.asarray(Image.open(tmp_path / "reconstructions" / "step=7.png"))
-    assert grid.shape == (2 * 18, 2 * 10, 3)
-    assert (grid[:8, :8] == 0).all()
-    assert (grid[8:16, :8] == 255).all()
-    assert (grid[18:, 10:] == 255).all()  # three images, no fourth
+    tiles = grid[36:-12, 12:]  # below the title
+    assert len(tiles) == 16 + 8 + 16
+    assert (tiles[:8, :8] == 0).all()
+    assert (tiles[8:16, :8] == 255).all()
+    assert (tiles[24:, 16:] == 255).all()  # three images, no fourth
+    assert (tiles[24:32, :8] == 0).all()
 
 
 def test_the_folder_can_be_chosen(tmp_path: Path) -> None:

@@ -27,8 +27,9 @@ class GeneratedSamplesCallback(ImageGridCallback):
     """
 
     folder_name = "generated"
-    title = "val/generated"
-    gap = 8
+    name = "val/generated"
+    legend = "generated images (left) and real ones (right), both decoded from image tokens"
+    gap = 16
 
     def __init__(self, num_images: int = 16, num_columns: int = 4, folder: str | None = None) -> None:
         super().__init__(num_images, num_columns, folder)
@@ -58,5 +59,7 @@ class GeneratedSamplesCallback(ImageGridCallback):
             _logger.warning("No generated images are drawn: %s", error)
             self.num_images = 0
             return []
-        tiles = zip(np.concatenate(pairs, axis=3), outputs["captions"], strict=False)
-        return [draw_tile(image, caption, "") for image, caption in tiles]
+        drawn, decoded = pairs
+        between = np.full((*drawn.shape[:3], drawn.shape[3] // 16), 255, np.uint8)
+        tiles = zip(np.concatenate([drawn, between, decoded], axis=3), outputs["captions"], strict=False)
+        return [draw_tile(image, caption, ()) for image, caption in tiles]

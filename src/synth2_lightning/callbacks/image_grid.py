@@ -1,20 +1,22 @@
 """Base class of callbacks that draw a grid of validation images."""
 
+import math
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
+from synth2_lightning.callbacks.logged_samples import log_image
 from synth2_lightning.io.atomic import write_atomically
 from synth2_lightning.types import ImageTextBatch
 
+_MARGIN, _TITLE = 12, 24
+
 
 class ImageGridCallback(Callback, ABC):
-    """Draws a grid after each validation, as PNG and for TensorBoard; subclasses draw the tiles.
+    """Draws a grid after each validation, as PNG and for the loggers; subclasses draw the tiles.
 
     Args:
         num_images: Tiles in the grid; the first images of the validation set, so that grids are comparable.
@@ -23,7 +25,8 @@ class ImageGridCallback(Callback, ABC):
 
     Attributes:
         folder_name: Folder inside the log folder.
-        title: Tag of the grid in TensorBoard.
+        name: Name of the grid in TensorBoard, Weights & Biases and MLflow.
+        legend: What the tiles show, drawn above them after the number of steps.
         gap: White pixels between tiles.
 
     Raises:
@@ -31,7 +34,8 @@ class ImageGridCallback(Callback, ABC):
     """
 
     folder_name: ClassVar[str]
-    title: ClassVar[str]
+    name: ClassVar[str]
+    legend: ClassVar[str]
     gap: ClassVar[int]
 
     def __init__(self, num_images: int, num_columns: int, folder: str | None = None) -> None:
@@ -65,7 +69,8 @@ class ImageGridCallback(Callback, ABC):
         run_folder = trainer.log_dir or trainer.default_root_dir  # on every rank: log_dir is a collective call
         if not self._tiles:
             return
-        grid = draw_grid(self._tiles, self.num_columns, self.gap)
+        title = f"Step {trainer.global_step}: {self.legend}"
+        grid = draw_grid(self._tiles, self.num_columns, self.gap, title)
         folder = Path(self.folder or Path(run_folder) / self.folder_name)
         try:
             write_atomically(folder / f"step={trainer.global_step}.png", lambda draft: grid.save(draft, "PNG"))
@@ -73,23 +78,26 @@ class ImageGridCallback(Callback, ABC):
             raise OSError(
                 f"{type(self).__name__}: {error} Set --trainer.default_root_dir or the callback's `folder`."
             ) from error
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_image(self.title, np.asarray(grid), trainer.global_step, dataformats="HWC")
+        log_image(trainer.loggers, self.name, grid, trainer.global_step)
 
 
-# torchvision.utils.make_grid adds a border around the grid, and takes tensors instead of PIL images.
-def draw_grid(tiles: list[Image.Image], num_columns: int, gap: int) -> Image.Image:
-    """Return tiles of one size in rows, with a white gap between them.
+# torchvision.utils.make_grid has no title, and takes tensors instead of PIL images.
+def draw_grid(tiles: list[Image.Image], num_columns: int, gap: int, title: str) -> Image.Image:
+    """Return tiles of one size in rows below a title, with a white gap between them and a margin around them.
 
     Example:
-        >>> draw_grid([Image.new("RGB", (10, 20))] * 3, num_columns=2, gap=4).size
-        (28, 48)
+        >>> draw_grid([Image.new("RGB", (10, 20))] * 3, num_columns=2, gap=4, title="Step 0").size
+        (69, 92)
     """
+    num_columns = min(num_columns, len(tiles))
     num_rows = -(-len(tiles) // num_columns)
     width, height = tiles[0].width + gap, tiles[0].height + gap
-    grid = Image.new("RGB", (num_columns * width, num_rows * height), "white")
+    top = _MARGIN + _TITLE
+    font = ImageFont.load_default(14)
+    inner = max(num_columns * width - gap, math.ceil(font.getlength(title)))
+    grid = Image.new("RGB", (inner + 2 * _MARGIN, num_rows * height - gap + top + _MARGIN), "white")
+    ImageDraw.Draw(grid).text((_MARGIN, _MARGIN), title, fill="black", font=font)
     for position, tile in enumerate(tiles):
         row, column = divmod(position, num_columns)
-        grid.paste(tile, (column * width, row * height))
+        grid.paste(tile, (_MARGIN + column * width, top + row * height))
     return grid

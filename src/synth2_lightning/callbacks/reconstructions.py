@@ -12,7 +12,7 @@ from synth2_lightning.types import ImageTextBatch, Reconstruction
 
 
 class ReconstructionsCallback(ImageGridCallback):
-    """Draws validation images in pairs, the original above its reconstruction: PNG and TensorBoard.
+    """Draws validation images in pairs, the original above its reconstruction: PNG and loggers.
 
     Args:
         num_images: Images to draw; the first ones of the validation set, so that grids are comparable.
@@ -21,8 +21,9 @@ class ReconstructionsCallback(ImageGridCallback):
     """
 
     folder_name = "reconstructions"
-    title = "val/reconstructions"
-    gap = 2
+    name = "val/reconstructions"
+    legend = "images above their reconstructions"
+    gap = 8
 
     def __init__(self, num_images: int = 32, num_columns: int = 8, folder: str | None = None) -> None:
         super().__init__(num_images, num_columns, folder)

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 
+from synth2_lightning.callbacks.logged_samples import log_table
 from synth2_lightning.io.atomic import write_atomically
 from synth2_lightning.types import CLASS_NAME_SEPARATOR, Prompt
 
@@ -20,7 +20,7 @@ class AnswersPrompts(Protocol):
 
 
 class TextSamplesCallback(Callback):
-    """Writes answers to the first prompts of a validation, with the held-out captions: a table, and TensorBoard.
+    """Writes answers to the first prompts of a validation, with the held-out captions: a table, and loggers.
 
     Args:
         num_samples: Number of prompts; the first ones of the validation set, so that tables are comparable.
@@ -60,9 +60,9 @@ class TextSamplesCallback(Callback):
         run_folder = trainer.log_dir or trainer.default_root_dir  # on every rank: log_dir is a collective call
         if not self._rows or not trainer.is_global_zero:
             return
-        rows = [("concepts", "sample", "held-out caption"), *self._rows]
-        lines = [[" ".join(text.split()) for text in row] for row in rows]
-        table = "".join("\t".join(line) + "\n" for line in lines)
+        headings = ["concepts", "sample", "held-out caption"]
+        rows = [[" ".join(text.split()) for text in row] for row in self._rows]
+        table = "".join("\t".join(line) + "\n" for line in (headings, *rows))
         folder = Path(self.folder or Path(run_folder) / "samples")
         try:
             write_atomically(folder / f"step={trainer.global_step}.tsv", lambda draft: draft.write_text(table, "utf-8"))
@@ -70,7 +70,4 @@ class TextSamplesCallback(Callback):
             raise OSError(
                 f"TextSamplesCallback: {error} Set --trainer.default_root_dir or the callback's `folder`."
             ) from error
-        text = "  \n".join(" | ".join(line) for line in lines)  # Markdown
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_text("val/samples", text, trainer.global_step)
+        log_table(trainer.loggers, "val/samples", headings, rows, trainer.global_step)

@@ -21,6 +21,7 @@ from synth2_lightning.callbacks.stopping import SigtermCallback
 from synth2_lightning.callbacks.trainer_settings import MonitorCheckCallback, check_trainer_settings
 from synth2_lightning.cli.checkpoint_selection import check_content, check_settings, find_best, find_last
 from synth2_lightning.cli.errors import hide_noise
+from synth2_lightning.cli.logged_config import LoggedConfigCallback
 from synth2_lightning.cli.precision import HardwareTrainer, resolve_precision
 from synth2_lightning.cli.run_files import typed_names
 from synth2_lightning.cli.setting_errors import explain_denied_import, explain_setting_error
@@ -94,6 +95,7 @@ class CommandLine(LightningCLI):
             auto_configure_optimizers=False,
             seed_everything_default=0,
             trainer_defaults={"callbacks": list(callbacks)},
+            save_config_callback=LoggedConfigCallback,
             # Lightning would abort a second run in the same folder, which is intended here.
             save_config_kwargs={"overwrite": True},
             parser_class=RunFileParser,
