@@ -7,6 +7,7 @@ without a file is named with the command that writes it: documents contain no fi
 import argparse
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from itertools import dropwhile
 from pathlib import Path
 from typing import Any
@@ -104,22 +105,25 @@ def scenes(results: Results) -> str:
     return table([*headings, "BLEU-4, held out", "ROUGE-L, held out"], rows)
 
 
-def flickr8k(results: Results) -> str:
-    """Return the main table of ``flickr8k_gain.py``."""
-    best, equal = results["regimes"]["best"], results["regimes"]["equal"]
+def flickr8k(results: Results, kind: str) -> str:
+    """Return a table of ``flickr8k_gain.py``.
+
+    Args:
+        results: Its results.
+        kind: ``equal`` for the equal point, ``best`` for the chosen points.
+    """
+    figures = results["regimes"][kind]
     rows = []
     for regime in REGIMES:
-        if regime.name in best:
-            one = best[regime.name]
-            scores = [
-                spread(equal[regime.name]) if regime.name in equal else "",
-                spread(one),
-                interval(one.get("gain")),
+        if one := figures.get(regime.name):
+            gains = [interval(one.get(name)) for name in ("gain", "gain_over_control")]
+            others = [
+                signed(one.get("bleu_4_gain")) if regime.name != "real" else "",
+                interval(one.get("rouge_l_gain")),
             ]
-            others = [interval(one.get("gain_over_control")), signed(one.get("bleu_4_gain"))]
-            rows.append([regime.label, str(one["num_runs"]), *scores, *others, interval(one.get("rouge_l_gain"))])
-    headings = ["the captioner trains on", "runs", "CIDEr, equal steps", "CIDEr, best", "over 1,000 photos"]
-    return table([*headings, "over its captions without images", "BLEU-4", "ROUGE-L"], rows)
+            rows.append([regime.label, str(one["num_runs"]), spread(one), *gains, *others])
+    headings = ["the captioner trains on", "runs", "CIDEr", "over 1,000 photos", "over its captions without images"]
+    return table([*headings, "BLEU-4", "ROUGE-L"], rows) if rows else "> No finished runs."
 
 
 def probes(results: Results) -> str:
@@ -205,7 +209,8 @@ _TABLES: dict[str, tuple[str, Callable[[Results], str]]] = {
     "single_runs": ("single_runs", single_runs),
     "scenes": ("scenes_gain", scenes),
     "gap": ("flickr8k_gain", gap),
-    "flickr8k": ("flickr8k_gain", flickr8k),
+    "flickr8k_equal": ("flickr8k_gain", partial(flickr8k, kind="equal")),
+    "flickr8k_best": ("flickr8k_gain", partial(flickr8k, kind="best")),
     "points": ("flickr8k_gain", points),
     "flickr8k_probes": ("flickr8k_probes", probes),
     "label_multiplier": ("label_multiplier", label_multiplier),

@@ -116,26 +116,30 @@ def main() -> None:
     """Run the benchmark."""
     parser = make_parser(__doc__, "runs/flickr8k-gain")
     parser.add_argument("--only", nargs="+", choices=[one.name for one in REGIMES], help="train only these regimes")
+    parser.add_argument("--report", action="store_true", help="train nothing; write the results of finished runs")
     args = parser.parse_args()
     experiment = Experiment(args.folder, args.data, max(1, (os.cpu_count() or 1) // args.jobs))
     named = [one for one in REGIMES if not args.only or one.name in args.only]
     choosers = [one for one in REGIMES if one.name in {other.point_of for other in named}]
     cells = {one.name: list_cells(one, args.draws, args.generators, args.seeds) for one in REGIMES}
     choice_tasks = experiment.choice_tasks(choosers, GRID)
-    if not args.list:
+    if not (args.list or args.report):
         run_tasks(choice_tasks, args.jobs)
     choice = experiment.choose(REGIMES, GRID)
     points = {name: best_point(scores) for name, scores in choice.items()}
-    longest = {one.name: GRID[-1] for one in REGIMES} | points
-    tasks = list_tasks(experiment, named, longest if args.list else points, cells)
     if args.list:
-        print_tasks([*choice_tasks, *tasks], args.jobs)
+        longest = {one.name: GRID[-1] for one in REGIMES} | points
+        print_tasks([*choice_tasks, *list_tasks(experiment, named, longest, cells)], args.jobs)
         return
-    run_tasks(tasks, args.jobs)
+    if not args.report:
+        run_tasks(list_tasks(experiment, named, points, cells), args.jobs)
     experiment.archive()
-    chosen = [one for one in REGIMES if one.point_of in points]
-    best = {one.name: experiment.read(one, points[one.point_of], cells[one.name]) for one in chosen}
-    equal = {one.name: experiment.read(one, EQUAL, cells[one.name]) for one in chosen}
+    best = {
+        one.name: experiment.read(one, points[one.point_of], cells[one.name])
+        for one in REGIMES
+        if one.point_of in points
+    }
+    equal = {one.name: experiment.read(one, EQUAL, cells[one.name]) for one in REGIMES}
     write(choice, points, drop_empty(best), drop_empty(equal))
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-_BLUE, _ORANGE, _GRAY = "#2166ac", "#d6604d", "#777777"
+_BLUE, _GRAY = "#2166ac", "#777777"
 
 
 @dataclass(frozen=True)
@@ -83,17 +83,22 @@ def _paint_dose_response(axes: Any, results: Mapping[str, Any]) -> None:
 
 
 def _paint_flickr8k(axes: Any, results: Mapping[str, Any]) -> None:
-    figures = results["regimes"]["best"]
-    gains = {name: one["gain"] for name, one in figures.items() if one.get("gain")}
-    for place, (name, (value, low, high)) in enumerate(reversed(gains.items())):
-        color = _BLUE if low > 0 else _ORANGE if high < 0 else _GRAY
-        axes.plot([low, high], [place, place], color=color)
-        axes.plot(value, place, "o", color=color)
-        axes.annotate(name, (value, place), (0, 4), textcoords="offset points", fontsize=7, ha="center")
+    kinds = {"equal": ("equal steps", _GRAY, 0.15), "best": ("each at its best", _BLUE, -0.15)}
+    gains = {
+        kind: {name: one["gain"] for name, one in results["regimes"][kind].items() if one.get("gain")} for kind in kinds
+    }
+    names = list(dict.fromkeys(name for group in gains.values() for name in group))[::-1]
+    for kind, (label, color, shift) in kinds.items():
+        for name, (value, low, high) in gains[kind].items():
+            place = names.index(name) + shift
+            axes.plot([low, high], [place, place], color=color)
+            axes.plot(value, place, "o", color=color, label=label)
+            label = ""  # one entry of the legend
     axes.axvline(0, color="black", linewidth=0.8)
-    axes.set_yticks([])
+    axes.set_yticks(range(len(names)), names)
     axes.margins(y=0.1)
-    axes.set_xlabel("CIDEr over the 1,000 photos alone, each at its best, with 95 % intervals")
+    axes.set_xlabel("CIDEr over the 1,000 photos alone, with 95 % intervals")
+    axes.legend(frameon=False, fontsize=8)
 
 
 PLOTS = {

@@ -68,9 +68,10 @@ def test_tables_show_the_figures_of_the_files(tmp_path: Path) -> None:
     assert "| 1,000 | 0.400 ± 0.010 | 0.450 ± 0.010 | +0.050 (0.030 … 0.070) | 2,100 |" in tables["label_multiplier"]
     assert "+0.90 (\N{MINUS SIGN}0.10 … 1.00)" in tables["dose_response"]
     assert "| best against best | 71% | \N{MINUS SIGN}10% … 90% |" in tables["gap"]
-    assert "+0.020 (\N{MINUS SIGN}0.010 … 0.050)" in tables["flickr8k"]
+    assert "+0.020 (\N{MINUS SIGN}0.010 … 0.050)" in tables["flickr8k_best"]
     assert "+0.030 (0.010 … 0.050) | +0.010 (0.000 … 0.020) |" in tables["flickr8k_probes"]
-    assert tables["flickr8k"].count("\n") == 3  # two headings, real, mixed
+    assert tables["flickr8k_best"].count("\n") == 3  # two headings, real, mixed
+    assert tables["flickr8k_equal"].count("\n") == 2
     assert "`python benchmarks/scenes_gain.py`" in tables["scenes"]
     assert tables["label_multiplier_plot"].startswith("![")
 

@@ -221,8 +221,20 @@ def test_the_gain_is_measured_at_equal_steps_and_best_against_best(
     assert {(row["draw"], row["generator"]) for row in saved["runs"]["best"]} == {(0, 0), (0, 1), (1, 0), (1, 1)}
 
     num_commands = len(synth2.commands)
+    assert run_benchmark(flickr8k_gain, *words, "--report")["regimes"] == saved["regimes"]
     assert run_benchmark(flickr8k_gain, *words)["regimes"] == saved["regimes"]
     assert len(synth2.commands) == num_commands  # all runs are finished
+
+
+def test_finished_runs_are_reported_before_all_are_finished(
+    run_benchmark: Callable[..., dict[str, Any]], experiment: Experiment
+) -> None:
+    for regime in ("real", "mixed"):
+        run_tasks(replace(experiment, num_real=1000).tasks(BY_NAME[regime], EQUAL, Cell(0, 0, 0), True), 1)
+    saved = run_benchmark(flickr8k_gain, "--report")
+    assert saved["regimes"]["best"] == saved["points"] == {}
+    assert saved["regimes"]["equal"]["mixed"]["gain"][0] > 0
+    assert len(saved["runs"]["equal"]) == 2
 
 
 def test_archived_runs_are_not_trained_again(
