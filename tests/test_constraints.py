@@ -11,7 +11,9 @@ from packaging.version import Version
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 OF_USERS = {
-    name: lines for name, lines in PROJECT["optional-dependencies"].items() if name not in {"all", "test", "dev"}
+    name: lines
+    for name, lines in PROJECT["optional-dependencies"].items()
+    if name not in {"all", "docs", "test", "dev"}
 }
 REQUIREMENTS = [Requirement(line) for lines in (PROJECT["dependencies"], *OF_USERS.values()) for line in lines]
 

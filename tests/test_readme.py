@@ -1,17 +1,21 @@
-"""README's example runs, README stays short, and relative links in the documents lead to files."""
+"""The examples of the documents run, README stays short, and relative links in the documents lead to files."""
 
+import ast
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import timm
+import torch
 import yaml
+from PIL import Image
 from safetensors.torch import save_file
 
-from synth2_lightning import VisionLanguageModule
+from synth2_lightning import MixedDataModule, VisionLanguageModule
 from synth2_lightning.cli import main
 from synth2_lightning.metrics.cider_reward import CiderReward
 from synth2_lightning.modules.self_critical import SelfCriticalModule
@@ -24,6 +28,14 @@ DOCUMENTS = sorted(
 )
 LINK = re.compile(r"\]\((?!https?://|mailto:)([^)#\s]*)(?:#([^)\s]*))?\)")
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
+EXECUTED = {
+    "README.md": 1,
+    "docs/extending.md": 3,
+    "docs/generator.md": 1,
+    "docs/sharing.md": 1,
+    "docs/your_own_images.md": 2,
+}
+"""Numbers of the Python examples that the tests below execute."""
 
 
 def code_blocks(document: Path, language: str) -> list[str]:
@@ -47,6 +59,11 @@ def test_readme_keeps_the_two_commands() -> None:
     assert 'pip install -e ".[test]" && pytest' in commands
 
 
+def test_every_python_example_is_executed() -> None:
+    found = {document.relative_to(ROOT).as_posix(): len(code_blocks(document, "python")) for document in DOCUMENTS}
+    assert {document: number for document, number in found.items() if number} == EXECUTED
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::lightning.fabric.utilities.warnings.PossibleUserWarning")
 def test_the_example_trains_on_a_coco_file_and_scores_its_captions(
@@ -54,6 +71,7 @@ def test_the_example_trains_on_a_coco_file_and_scores_its_captions(
     monkeypatch: pytest.MonkeyPatch,
     save_model: Callable[[str, str | None], str],
     write_coco: Callable[[Path, str, range], None],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     (tmp_path / "data").mkdir()
     write_coco(tmp_path / "data", "captions_train.json", range(4))
@@ -81,6 +99,39 @@ def test_the_example_trains_on_a_coco_file_and_scores_its_captions(
     assert all(value.isfinite() for value in metrics.values())
     (predictions,) = tmp_path.glob("lightning_logs/version_0/cider/val-step=*/predictions.jsonl")
     assert [json.loads(line)["key"] for line in predictions.read_text("utf-8").splitlines()] == ["4", "5"]
+
+    # The examples of other documents continue with the names and files of this one.
+    for image in ("a.jpg", "b.png"):
+        shutil.copy(tmp_path / "data" / "images" / "0.jpg", tmp_path / image)
+    (checkpoint,) = tmp_path.glob("lightning_logs/version_0/checkpoints/*.ckpt")
+    own_images = "".join(code_blocks(ROOT / "docs" / "your_own_images.md", "python"))
+    exec(own_images.replace("NAME.ckpt", checkpoint.name), names)
+    assert capsys.readouterr().out.rstrip().endswith("]")
+    loaded = names["model"]
+    assert loaded is not model
+    for name, weights in model.resampler.state_dict().items():
+        assert torch.equal(weights, loaded.resampler.state_dict()[name])
+    (mixing,) = code_blocks(ROOT / "docs" / "generator.md", "python")
+    exec(mixing, names)
+    assert isinstance(names["data"], MixedDataModule)
+
+
+def test_the_example_of_the_document_on_sharing_captions_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    module = VisionLanguageModule(TinyImageTokenizer(), TinyResampler, TinyDecoder())
+    parts = {"image_encoder": "TinyImageTokenizer", "resampler": "TinyResampler", "decoder": "TinyDecoder"}
+    settings: dict[str, object] = {n: {"class_path": f"synth2_lightning.testing.{part}"} for n, part in parts.items()}
+    settings["_instantiator"] = "lightning.pytorch.cli.instantiate_module"
+    checkpoint = {"state_dict": module.state_dict(), "hyper_parameters": settings, "pytorch-lightning_version": "2.6.6"}
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    torch.save(checkpoint, tmp_path / "run" / "checkpoints" / "last.ckpt")
+    for image in ("a.jpg", "b.png"):
+        Image.new("RGB", (16, 12), "red").save(tmp_path / image)
+    (example,) = code_blocks(ROOT / "docs" / "sharing.md", "python")
+    exec(example.replace("my-captioner", "run"), {})
+    assert len(ast.literal_eval(capsys.readouterr().out.splitlines()[-1])) == 2
 
 
 def test_the_encoder_of_the_document_on_extending_keeps_the_contract() -> None:

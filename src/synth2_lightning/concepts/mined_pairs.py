@@ -15,10 +15,8 @@ class MinedPairs(MinedConcepts):
 
     Two nouns of :class:`~synth2_lightning.concepts.mined.MinedConcepts` sampled independently, such as a surfboard and
     a piano, rarely occur in one image; these pairs do. A pair is one concept, with both names: use it with a template
-    with ``{names}``, and one concept per caption.
-
-    Args:
-        args: Those of ``MinedConcepts``; ``min_count`` is the minimum number of captions that contain a pair.
+    with ``{names}``, and one concept per caption. The arguments are those of ``MinedConcepts``; ``min_count`` is the
+    minimum number of captions that contain a pair.
     """
 
     def read_concepts(self, excluded: Counter[str]) -> Iterator[Concept]:
