@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, TypeVar, assert_never
 
 import numpy as np
@@ -12,11 +13,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from synth2_lightning.export.exported import load_exported
+from synth2_lightning.export.exported import load_exported, save_captioner
 from synth2_lightning.export.folder import is_exported
+from synth2_lightning.export.hub import locate_export
+from synth2_lightning.export.push import push_folder
 from synth2_lightning.export.runs import find_run
 from synth2_lightning.io.fingerprints import fingerprint_weights
-from synth2_lightning.io.locations import hub_from_cache, resolve
+from synth2_lightning.io.hub import check_repository
+from synth2_lightning.io.locations import hub_from_cache
 from synth2_lightning.io.trusted_packages import trusting
 from synth2_lightning.modules.captioner_checkpoint import read_captioner
 from synth2_lightning.modules.captioning import VisionLanguageModule
@@ -68,7 +72,7 @@ class Captioner:
 
     Example:
         >>> from synth2_lightning.testing import TinyDecoder, TinyImageTokenizer, TinyResampler
-        >>> captioner = Captioner(VisionLanguageModule(TinyImageTokenizer(), TinyResampler, TinyDecoder()))
+        >>> captioner = Captioner(VisionLanguageModule(TinyImageTokenizer(), TinyResampler(), TinyDecoder()))
         >>> len(captioner.caption([Image.new("RGB", (8, 6)), np.zeros((6, 8, 3), dtype=np.uint8)]))
         2
     """
@@ -88,6 +92,72 @@ class Captioner:
         self.module = module.eval().to(self.device)
         self.image_size = module.image_encoder.image_size
         self._in_half = _computes_in_bfloat16(self.device)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        location: str | Path,
+        device: torch.device | str | None = None,
+        num_beams: int | None = None,
+        max_new_tokens: int | None = None,
+        trust: Collection[str] = (),
+        from_hub: Collection[str] = (),
+    ) -> "Captioner":
+        """Load a trained captioner, as ``synth2_lightning.load`` does.
+
+        Args:
+            location: A checkpoint, the folder of a run (its best checkpoint, or else its last one), an export, or the
+                name of an export on the Hugging Face Hub, ``OWNER/NAME`` or ``OWNER/NAME@REVISION`` with a branch, tag
+                or commit. Existing paths take precedence. Relative paths in a run are resolved from the working
+                directory, as in training.
+            device: As for :class:`Captioner`.
+            num_beams: As for :class:`Captioner`.
+            max_new_tokens: As for :class:`Captioner`.
+            trust: As for :func:`load_module`.
+            from_hub: As for :func:`load_module`.
+
+        Raises:
+            FileNotFoundError: If the location does not exist, or a file of the run is missing.
+            OSError: If the Hub cannot be reached, or has no such export.
+            ValueError: As for :func:`load_module`.
+        """
+        return cls(load_module(location, trust, from_hub), device, num_beams, max_new_tokens)
+
+    def save_pretrained(self, folder: str | Path, license: str | None = None, cards: Sequence[str | Path] = ()) -> Path:
+        """Write the captioner to a self-contained folder, as ``synth2 export`` does, and return the folder.
+
+        Arguments and errors are those of :func:`~synth2_lightning.export.exported.save_captioner`.
+        """
+        return save_captioner(self.module, folder, license, cards)
+
+    def push_to_hub(
+        self,
+        repository: str,
+        license: str | None = None,
+        cards: Sequence[str | Path] = (),
+        private: bool = False,
+        branch: str | None = None,
+    ) -> str:
+        """Upload the captioner to the Hugging Face Hub, as ``synth2 export --push_to`` does.
+
+        Args:
+            repository: ``OWNER/NAME``; created if it does not exist.
+            license: As for :func:`~synth2_lightning.export.exported.save_captioner`.
+            cards: As for :func:`~synth2_lightning.export.exported.save_captioner`.
+            private: Whether a new repository is private.
+            branch: Branch to upload to; created if it does not exist.
+
+        Returns:
+            URL of the commit.
+
+        Raises:
+            OSError: If the Hub cannot be reached, or refuses the upload.
+            ValueError: If the name is not of the form ``OWNER/NAME``, or a component cannot be described.
+        """
+        check_repository(repository)
+        with TemporaryDirectory() as scratch:
+            folder = self.save_pretrained(Path(scratch) / repository.partition("/")[2], license, cards)
+            return push_folder(folder, repository, private, branch)
 
     def caption(
         self, images: Sequence[ImageLike], batch_size: int = BATCH_SIZE, max_pixels: int = MAX_PIXELS
@@ -196,22 +266,8 @@ def load(
     trust: Collection[str] = (),
     from_hub: Collection[str] = (),
 ) -> Captioner:
-    """Load a trained captioner; ``synth2_lightning.load`` is this function.
-
-    Args:
-        location: A checkpoint file, the folder of a run (its best checkpoint, or else its last one) or an export.
-            Relative paths in a run are resolved from the working directory, as in training.
-        device: As for :class:`Captioner`.
-        num_beams: As for :class:`Captioner`.
-        max_new_tokens: As for :class:`Captioner`.
-        trust: As for :func:`load_module`.
-        from_hub: As for :func:`load_module`.
-
-    Raises:
-        FileNotFoundError: If the location does not exist, or a file of the run is missing.
-        ValueError: As for :func:`load_module`.
-    """
-    return Captioner(load_module(location, trust, from_hub), device, num_beams, max_new_tokens)
+    """Load a trained captioner by :meth:`Captioner.from_pretrained`; ``synth2_lightning.load`` is this function."""
+    return Captioner.from_pretrained(location, device, num_beams, max_new_tokens, trust, from_hub)
 
 
 def load_module(
@@ -220,7 +276,7 @@ def load_module(
     """Load the module of a trained captioner to the CPU.
 
     Args:
-        location: As for :func:`load`.
+        location: As for :meth:`Captioner.from_pretrained`.
         trust: Top-level packages whose classes the run may name, besides this package, torch, lightning and
             transformers: those of your own decoder or head.
         from_hub: Names of models on the Hugging Face Hub that may be downloaded. By default a checkpoint reads them
@@ -231,7 +287,7 @@ def load_module(
         ValueError: If it is not a checkpoint of a captioner, does not record the arguments of its components, or names
             classes of packages that are not trusted.
     """
-    path = resolve(location, "trained captioner")
+    path = locate_export(location)
     if is_exported(path):
         return load_exported(path, trust, from_hub=from_hub)
     with trusting(trust), hub_from_cache(from_hub):

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from synth2_lightning.io.atomic import write_atomically
 from synth2_lightning.io.parquet import write_tables
+from synth2_lightning.shards.data_card import CARD, write_data_card
 from synth2_lightning.shards.part_writer import PartWriter
 from synth2_lightning.shards.parts import (
     check_no_repeated,
@@ -48,6 +49,12 @@ _COLUMNS = pa.schema(
 
 
 _REJECTED_COLUMNS = pa.schema([*_COLUMNS, ("filter", pa.string()), ("reason", pa.string())])
+_DESCRIPTIONS = (
+    "`caption`: the caption; `key`, `source`: its id, and the list that its class name is from",
+    "`class_name`: what the caption was requested for; `prompt`: name and version of the prompt",
+    "`model`, `seed`, `finish_reason`: how the language model wrote it; `num_prompt_tokens`, `num_tokens`: its cost",
+    "`filter`, `reason`, in the configuration `rejected` only: why a caption was not kept",
+)
 _UNPACKED, _SPOOL = ".answers.arrow", ".rejected.arrow"
 _ROWS_AT_A_TIME = 16_384
 
@@ -87,7 +94,7 @@ class CaptionSetWriter(PartWriter[_Row]):
         [['A dog runs.']]
     """
 
-    summaries = (MANIFEST, CAPTIONS, REJECTED)
+    summaries = (MANIFEST, CAPTIONS, REJECTED, CARD)
 
     def append(self, written: WrittenCaptions) -> int:
         """Append the completions that are new, and return their number."""
@@ -236,7 +243,7 @@ def finish_caption_set(
             write_atomically(folder / REJECTED, partial(write_tables, tables))
     finally:
         spool.unlink(missing_ok=True)
-    manifest = {
+    manifest: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         **{name: totals[name] for name in ("num_written", "num_kept", "num_tokens", "num_prompt_tokens")},
         "finish_reasons": dict(reasons),
@@ -245,6 +252,10 @@ def finish_caption_set(
     }
     text = json.dumps(manifest, indent=2) + "\n"
     write_atomically(folder / MANIFEST, lambda path: path.write_text(text))
+    summary = f"{totals['num_kept']} captions that a language model wrote, of {totals['num_written']} answers."
+    origin: dict[str, Any] = {"filters": filters, **manifest["provenance"]}
+    files = {"default": CAPTIONS, "rejected": REJECTED}
+    write_data_card(folder, summary, files, _DESCRIPTIONS, origin, tags=["synthetic-data"])
     return manifest
 
 
