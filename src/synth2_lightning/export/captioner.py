@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from synth2_lightning.export.devices import best_device, check_device, computes_in_bfloat16
 from synth2_lightning.export.exported import load_exported, save_captioner
 from synth2_lightning.export.folder import is_exported
 from synth2_lightning.export.hub import locate_export
+from synth2_lightning.export.image_arrays import from_array, from_tensor
 from synth2_lightning.export.push import push_folder
 from synth2_lightning.export.runs import find_run
 from synth2_lightning.io.fingerprints import fingerprint_weights
@@ -88,10 +90,10 @@ class Captioner:
             module.generation = replace(module.generation, num_beams=num_beams)
         if max_new_tokens is not None:
             module.generation = replace(module.generation, max_new_tokens=max_new_tokens)
-        self.device = _best_device() if device is None else _check_device(device)
+        self.device = best_device() if device is None else check_device(device)
         self.module = module.eval().to(self.device)
         self.image_size = module.image_encoder.image_size
-        self._in_half = _computes_in_bfloat16(self.device)
+        self._in_half = computes_in_bfloat16(self.device)
 
     @classmethod
     def from_pretrained(
@@ -237,9 +239,9 @@ class Captioner:
             case Image.Image():
                 return to_rgb(image)
             case Tensor():
-                return _from_tensor(image, name)
+                return from_tensor(image, name)
             case np.ndarray():
-                return _from_array(image, name)
+                return from_array(image, name)
             case _:
                 assert_never(image)
 
@@ -292,42 +294,3 @@ def load_module(
         return load_exported(path, trust, from_hub=from_hub)
     with trusting(trust), hub_from_cache(from_hub):
         return read_captioner(find_run(path).checkpoint)
-
-
-def _from_tensor(tensor: Tensor, name: str) -> Image.Image:
-    if tensor.dtype != torch.uint8 or tensor.ndim != 3 or tensor.shape[0] not in (1, 3):
-        raise ValueError(_wrong_array(tensor, name, "(1, height, width) or (3, height, width)"))
-    return _from_array(tensor.cpu().movedim(0, -1).squeeze(-1).numpy(), name)
-
-
-def _from_array(array: NDArray[Any], name: str) -> Image.Image:
-    if array.dtype != np.uint8 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):
-        raise ValueError(_wrong_array(array, name, "(height, width), (height, width, 3) or (height, width, 4)"))
-    return to_rgb(Image.fromarray(np.ascontiguousarray(array)))
-
-
-def _wrong_array(given: NDArray[Any] | Tensor, name: str, layout: str) -> str:
-    return (
-        f"The image {name} has dtype {given.dtype} and shape {tuple(given.shape)}; expected uint8 (0 to 255) and shape "
-        f"{layout}."
-    )
-
-
-def _best_device() -> torch.device:
-    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    return found if found is not None else torch.device("cpu")
-
-
-def _check_device(device: torch.device | str) -> torch.device:
-    try:
-        return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch raises different types
-        raise ValueError(
-            f"The device {str(device)!r} is not available: {str(error).splitlines()[0]} Expected 'cpu' or an "
-            "accelerator that torch finds, such as 'cuda'. Omit it to use the accelerator if there is one."
-        ) from error
-
-
-def _computes_in_bfloat16(device: torch.device) -> bool:
-    # Not on CPUs, even with bfloat16: rounded features are quantized to other codes, and captions change.
-    return device.type == "cuda" and bool(torch.cuda.is_bf16_supported(including_emulation=False))

@@ -115,9 +115,10 @@ _LIMITATIONS = """* Captions imitate the training captions, including their omis
 def _summary(config: Mapping[str, Any], license: str | None) -> str:
     class_name = str(config["model"]["class_path"]).rpartition(".")[2]
     versions = ", ".join(f"{package} {number}" for package, number in config["versions"].items())
+    steps = "" if config["step"] is None else f" for {config['step']} steps"
     terms = f"License of the weights: {license}." if license else "The license of the weights is not specified."
     return (
-        f"An image captioner ({class_name}), trained for {config['step']} steps with "
+        f"An image captioner ({class_name}), trained{steps} with "
         "[synth2-lightning](https://pypi.org/project/synth2-lightning/), an open implementation of Synth² "
         f"([arXiv 2403.07750](https://arxiv.org/abs/2403.07750)). {terms} Exported with {versions}."
     )

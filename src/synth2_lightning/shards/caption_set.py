@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from synth2_lightning.io.atomic import write_atomically
 from synth2_lightning.io.parquet import write_tables
-from synth2_lightning.shards.data_card import CARD, write_data_card
+from synth2_lightning.shards.data_card import CARD, write_caption_card
 from synth2_lightning.shards.part_writer import PartWriter
 from synth2_lightning.shards.parts import (
     check_no_repeated,
@@ -49,12 +49,6 @@ _COLUMNS = pa.schema(
 
 
 _REJECTED_COLUMNS = pa.schema([*_COLUMNS, ("filter", pa.string()), ("reason", pa.string())])
-_DESCRIPTIONS = (
-    "`caption`: the caption; `key`, `source`: its id, and the list that its class name is from",
-    "`class_name`: what the caption was requested for; `prompt`: name and version of the prompt",
-    "`model`, `seed`, `finish_reason`: how the language model wrote it; `num_prompt_tokens`, `num_tokens`: its cost",
-    "`filter`, `reason`, in the configuration `rejected` only: why a caption was not kept",
-)
 _UNPACKED, _SPOOL = ".answers.arrow", ".rejected.arrow"
 _ROWS_AT_A_TIME = 16_384
 
@@ -250,12 +244,9 @@ def finish_caption_set(
         "filters": filters,
         "provenance": {**provenance, "settings": read_settings(list_parts(folder)[0])},
     }
+    write_caption_card(folder, {"default": CAPTIONS, "rejected": REJECTED}, manifest)
     text = json.dumps(manifest, indent=2) + "\n"
     write_atomically(folder / MANIFEST, lambda path: path.write_text(text))
-    summary = f"{totals['num_kept']} captions that a language model wrote, of {totals['num_written']} answers."
-    origin: dict[str, Any] = {"filters": filters, **manifest["provenance"]}
-    files = {"default": CAPTIONS, "rejected": REJECTED}
-    write_data_card(folder, summary, files, _DESCRIPTIONS, origin, tags=["synthetic-data"])
     return manifest
 
 

@@ -8,6 +8,12 @@ from typing import Any
 from synth2_lightning.io.atomic import write_atomically
 
 CARD = "README.md"
+_CAPTION_COLUMNS = (
+    "`caption`: the caption; `key`, `source`: its id, and the list that its class name is from",
+    "`class_name`: what the caption was requested for; `prompt`: name and version of the prompt",
+    "`model`, `seed`, `finish_reason`: how the language model wrote it; `num_prompt_tokens`, `num_tokens`: its cost",
+    "`filter`, `reason`, in the configuration `rejected` only: why a caption was not kept",
+)
 
 
 def write_data_card(
@@ -54,3 +60,15 @@ def write_data_card(
         )
     )
     write_atomically(folder / CARD, lambda path: path.write_text(text + "\n", "utf-8"))
+
+
+def write_caption_card(folder: Path, tables: Mapping[str, str], manifest: Mapping[str, Any]) -> None:
+    """Write the card of a caption set.
+
+    Args:
+        folder: Folder of the set.
+        tables: As for :func:`write_data_card`.
+        manifest: Content of its manifest, which is written last.
+    """
+    summary = f"{manifest['num_kept']} captions that a language model wrote."
+    write_data_card(folder, summary, tables, _CAPTION_COLUMNS, manifest, tags=["synthetic-data"])

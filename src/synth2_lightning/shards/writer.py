@@ -159,8 +159,8 @@ def finish(folder: Path, provenance: Mapping[str, object], is_evaluation: bool =
         footers={part.name: checksum_footer(part) for part in parts},
         digests={part.name: fingerprint_file(part) for part in parts},
     )
-    manifest.save(folder)
     _write_card(folder, manifest)
+    manifest.save(folder)
     return manifest
 
 
