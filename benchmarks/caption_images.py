@@ -16,7 +16,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import cast
@@ -64,7 +63,7 @@ def make_model() -> VisionLanguageModule:
     )
     module = VisionLanguageModule(
         VQGANTokenizer("package://synth2_lightning/scenes/tokenizer"),
-        partial(PerceiverResampler, num_latents=16, depth=2, num_heads=4, head_dim=48, num_positions=64),
+        PerceiverResampler(num_latents=16, depth=2, num_heads=4, head_dim=48, num_positions=64),
         PrefixDecoder(language_model),
         GenerationSettings(num_beams=3, max_new_tokens=20),
     )

@@ -98,7 +98,7 @@ def captioner(folder: Path) -> VisionLanguageModule:
     """Return the captioner; its language model has random weights and is frozen."""
     module = VisionLanguageModule(
         VQGANTokenizer(str(folder / "vqgan")),
-        lambda dim, width: PerceiverResampler(dim, width, num_latents=64, depth=6, num_positions=256),
+        PerceiverResampler(num_latents=64, depth=6, num_positions=256),
         PrefixDecoder(NewLanguageModel(LANGUAGE_MODEL, str(folder / "vocabulary"))),
     )
     module.configure_model()

@@ -75,8 +75,7 @@ def make_module(sizes: Sizes, folder: Path) -> VisionLanguageModule:
     words = [f"word{number}" for number in range(sizes.num_words - 20)]
     build_vocabulary([CAPTION, *words], 1, folder / "vocabulary")
     tokenizer = VQGANTokenizer(str(folder / "vqgan"))
-    resampler = partial(
-        PerceiverResampler,
+    resampler = PerceiverResampler(
         num_latents=sizes.num_latents,
         depth=sizes.depth,
         num_heads=sizes.num_heads,

@@ -145,7 +145,7 @@ def make_module(encoder: Any) -> Any:
     no_dropout = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)
     return VisionLanguageModule(
         encoder,
-        partial(PerceiverResampler, num_latents=2, depth=1, num_heads=2, head_dim=8, num_positions=encoder.num_tokens),
+        PerceiverResampler(num_latents=2, depth=1, num_heads=2, head_dim=8, num_positions=encoder.num_tokens),
         PrefixDecoder(NewLanguageModel(config | no_dropout, "package://synth2_lightning/scenes/vocabulary")),
         GenerationSettings(num_beams=2, max_new_tokens=12),
         partial(AdamW, lr=0.02),

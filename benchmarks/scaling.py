@@ -125,7 +125,8 @@ def generator_parts() -> tuple[list[Part], Decoding]:
 def captioner_parts() -> list[Part]:
     """Return the components of ``experiments/paper/mixed.yaml``, which trains on image tokens."""
     with torch.device("meta"):
-        resampler = PerceiverResampler(64, 960, LATENTS, depth=6, num_heads=16, width=1024, num_positions=256)
+        resampler = PerceiverResampler(LATENTS, depth=6, num_heads=16, width=1024, num_positions=256)
+        resampler.build(64, 960)
         gates = nn.ModuleList(GatedCrossAttention(960, 960, 8, 64) for _ in range(8)).bfloat16()
         lm = AutoModelForCausalLM.from_config(
             LlamaConfig(

@@ -88,7 +88,8 @@ def make_captions(batch_size: int) -> list[str]:
 
 def our_step(decoder: CausalDecoder, captions: list[str]) -> Callable[[], None]:
     """Return a function that trains resampler and decoder for one step."""
-    resampler = PerceiverResampler(DIM, decoder.embed_dim, NUM_QUERIES, depth=2, num_positions=NUM_TOKENS)
+    resampler = PerceiverResampler(NUM_QUERIES, depth=2, num_positions=NUM_TOKENS)
+    resampler.build(DIM, decoder.embed_dim)
     trained = [parameter for part in (resampler, decoder) for parameter in part.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, fused=True)
     embeddings = torch.randn(len(captions), NUM_TOKENS, DIM)

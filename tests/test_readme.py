@@ -144,7 +144,7 @@ def test_the_encoder_of_the_document_on_extending_keeps_the_contract() -> None:
 def test_the_reward_of_the_document_on_extending_prefers_shorter_captions() -> None:
     names: dict[str, Any] = {}
     exec(code_blocks(ROOT / "docs" / "extending.md", "python")[2], names)
-    module = names["ShortCaptionModule"](TinyImageTokenizer(), TinyResampler, TinyDecoder())
+    module = names["ShortCaptionModule"](TinyImageTokenizer(), TinyResampler(), TinyDecoder())
     module.reward = CiderReward([("a dog runs",), ("a cat",), ("two birds",)])
     rewards = module.score(["a dog runs", "a dog"], [True, True], [("a dog runs",)] * 2)
     plain = SelfCriticalModule.score(module, ["a dog runs", "a dog"], [True, True], [("a dog runs",)] * 2)

@@ -48,7 +48,7 @@ def test_words_in_no_reference_are_red() -> None:
 
 def test_validation_writes_a_png_and_a_tensorboard_image(tmp_path: Path) -> None:
     logger = TensorBoardLogger(tmp_path, name="")
-    module = VisionLanguageModule(TinyImageTokenizer(), TinyResampler, TinyDecoder())
+    module = VisionLanguageModule(TinyImageTokenizer(), TinyResampler(), TinyDecoder())
     trainer = Trainer(
         accelerator="cpu", logger=logger, callbacks=[CaptionSamplesCallback(num_images=3, num_columns=2)],
         enable_progress_bar=False, enable_checkpointing=False, enable_model_summary=False,
@@ -66,7 +66,7 @@ def test_refuses_no_images() -> None:
 
 def test_a_folder_that_is_not_writable_is_reported(tmp_path: Path) -> None:
     (tmp_path / "samples").write_text("a file where a folder should be")
-    module = VisionLanguageModule(TinyImageTokenizer(), TinyResampler, TinyDecoder())
+    module = VisionLanguageModule(TinyImageTokenizer(), TinyResampler(), TinyDecoder())
     trainer = Trainer(
         accelerator="cpu", logger=False, callbacks=[CaptionSamplesCallback(folder=str(tmp_path / "samples"))],
         enable_progress_bar=False, enable_checkpointing=False, enable_model_summary=False,

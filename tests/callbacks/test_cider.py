@@ -27,7 +27,7 @@ def quiet_trainer(folder: Path, callback: CiderCallback) -> Trainer:
 
 
 def captioner() -> VisionLanguageModule:
-    return VisionLanguageModule(TinyImageTokenizer(), TinyResampler, TinyDecoder())
+    return VisionLanguageModule(TinyImageTokenizer(), TinyResampler(), TinyDecoder())
 
 
 def test_scores_the_corpus_once_and_writes_its_files(tmp_path: Path) -> None:

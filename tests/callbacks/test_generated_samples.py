@@ -47,6 +47,6 @@ def test_tokenizers_without_a_decoder_draw_nothing_and_warn_once(caplog: pytest.
 
 
 def test_other_modules_are_refused() -> None:
-    module = VisionLanguageModule(TinyImageTokenizer(), TinyResampler, TinyDecoder())
+    module = VisionLanguageModule(TinyImageTokenizer(), TinyResampler(), TinyDecoder())
     with pytest.raises(TypeError, match=r"VisionLanguageModule.*tokenizer.*MuseModule"):
         GeneratedSamplesCallback().on_validation_epoch_start(Trainer(logger=False), module)

@@ -41,7 +41,7 @@ def run(folder: Path, *batches: ImageTextBatch, callback: VQAAccuracyCallback | 
         accelerator="cpu", logger=CSVLogger(folder, name=""), callbacks=[callback or VQAAccuracyCallback()],
         enable_progress_bar=False, enable_checkpointing=False, enable_model_summary=False,
     )  # fmt: skip
-    module = Answering(TinyImageTokenizer(), TinyResampler, TinyDecoder(), question_prompt="{question}")
+    module = Answering(TinyImageTokenizer(), TinyResampler(), TinyDecoder(), question_prompt="{question}")
     loader: DataLoader[ImageTextBatch] = DataLoader(batches, batch_size=None)  # type: ignore[arg-type]
     (logged,) = trainer.validate(module, loader, verbose=False)
     return logged["val/vqa_accuracy"], Path(trainer.log_dir or "") / "vqa_accuracy" / "val-step=0"

@@ -63,7 +63,7 @@ def test_a_mistyped_argument_is_one_sentence(
         (
             "model.init_args.resampler.init_args.resampler.init_args.num_latent",
             8,
-            "'model.init_args.resampler.init_args.resampler.init_args.num_latent'. Did you mean 'num_latents'?",
+            "resampler.init_args.num_latent' of PerceiverResampler. Did you mean 'num_latents'?",
         ),
         (
             "data.init_args.real.init_args.train.init_args.num_imges",

@@ -20,6 +20,7 @@ from synth2_lightning.compat.lightning import (
     EpochProgressBar,
     TrainerAttributes,
     attributes_of,
+    has_given_hyperparameters,
     is_multiprocessing,
     is_validation_due,
     keep_batches,
@@ -163,3 +164,20 @@ def test_a_bar_shows_no_last_epoch_without_a_limit(bar: RichProgressBar, limit: 
     data: DataLoader[Any] = DataLoader(torch.zeros(2, 1), batch_size=1)  # type: ignore[arg-type]
     trainer.fit(Model(), data, data)
     assert shown == [expected] * 2
+
+
+def test_the_command_line_gives_hyperparameters_to_the_modules_that_it_constructs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[bool] = []
+
+    class Recorded(Model):
+        def __init__(self) -> None:
+            super().__init__()
+            seen.append(has_given_hyperparameters())
+
+    monkeypatch.setattr("sys.argv", ["fit"])
+    settings = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False}
+    lightning.pytorch.cli.LightningCLI(Recorded, run=False, seed_everything_default=False, trainer_defaults=settings)
+    Recorded()
+    assert seen == [True, False]

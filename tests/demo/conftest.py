@@ -11,7 +11,6 @@ from torch import nn
 from synth2_lightning.decoders.language_model import NewLanguageModel
 from synth2_lightning.decoders.prefix import PrefixDecoder
 from synth2_lightning.encoders.vqgan import VQGANTokenizer
-from synth2_lightning.interfaces import Resampler
 from synth2_lightning.modules.captioning import VisionLanguageModule
 from synth2_lightning.nn.neighborhood import NeighborhoodResampler
 from synth2_lightning.nn.perceiver import PerceiverResampler
@@ -26,17 +25,11 @@ def describe(part: type, **arguments: Any) -> dict[str, Any]:
     return {"class_path": f"{part.__module__}.{part.__qualname__}", "init_args": arguments}
 
 
-def make_resampler(input_dim: int, output_dim: int) -> Resampler:
-    def perceiver(inner: int, outer: int) -> Resampler:
-        return PerceiverResampler(inner, outer, **PERCEIVER)
-
-    return NeighborhoodResampler(input_dim, output_dim, perceiver, num_layers=1)
-
-
 def make_module() -> VisionLanguageModule:
     torch.manual_seed(0)
     decoder = PrefixDecoder(NewLanguageModel(GPT2, VOCABULARY))
-    module = VisionLanguageModule(VQGANTokenizer(TOKENIZER), make_resampler, decoder)
+    resampler = NeighborhoodResampler(PerceiverResampler(**PERCEIVER), num_layers=1)
+    module = VisionLanguageModule(VQGANTokenizer(TOKENIZER), resampler, decoder)
     module.configure_model()
     for parameter in (*module.resampler.parameters(), *module.decoder.parameters()):
         if isinstance(parameter, nn.Parameter) and parameter.ndim > 1:

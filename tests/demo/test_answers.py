@@ -38,7 +38,7 @@ def test_an_image_is_read_by_the_rules_of_all_images(module: VisionLanguageModul
 
 def test_parts_without_maps_give_the_reason_beside_the_caption(tmp_path: Path) -> None:
     Image.new("RGB", (9, 8), "white").save(tmp_path / "white.png")
-    tiny = VisionLanguageModule(TinyImageTokenizer(), TinyResampler, TinyDecoder())
+    tiny = VisionLanguageModule(TinyImageTokenizer(), TinyResampler(), TinyDecoder())
     answer = Answerer(Captioner(tiny, "cpu"), None).answer(tmp_path / "white.png")
     assert answer.words == []
     reason = "TinyResampler" if answer.caption else "empty"
@@ -54,7 +54,7 @@ def test_closing_waits_for_the_running_answer(tmp_path: Path) -> None:
 
     started, goes_on = Event(), Event()
     Image.new("RGB", (9, 8), "white").save(tmp_path / "white.png")
-    tiny = VisionLanguageModule(TinyImageTokenizer(), TinyResampler, TinyDecoder())
+    tiny = VisionLanguageModule(TinyImageTokenizer(), TinyResampler(), TinyDecoder())
     answerer = Answerer(BlockedCaptioner(tiny, "cpu"), None)
     answers: list[Any] = []
     running = Thread(target=lambda: answers.append(answerer.answer(tmp_path / "white.png")))

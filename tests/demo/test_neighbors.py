@@ -61,7 +61,7 @@ def test_the_nearest_are_those_of_a_search_in_one_go(
 
 
 def test_without_a_decoder_there_are_captions_alone(tmp_path: Path) -> None:
-    tiny = VisionLanguageModule(TinyImageTokenizer(), TinyResampler, TinyDecoder()).eval()
+    tiny = VisionLanguageModule(TinyImageTokenizer(), TinyResampler(), TinyDecoder()).eval()
     pairs = Pairs(TinyImageTokenizer.codebook)
     pairs.tokens = VQTokens(pairs.tokens.ids[:, :4], pairs.tokens.codebook)
     built = Neighbors(tiny, pairs, tmp_path / "means.bin")

@@ -24,7 +24,7 @@ def test_a_map_is_attention_of_a_word_to_queries_times_theirs_to_places(module: 
 
 
 def test_parts_without_attention_weights_are_named() -> None:
-    tiny = VisionLanguageModule(TinyImageTokenizer(), TinyResampler, TinyDecoder())
+    tiny = VisionLanguageModule(TinyImageTokenizer(), TinyResampler(), TinyDecoder())
     with pytest.raises(TypeError, match="TinyResampler"):
         map_words(tiny, tiny_batch(1).image, "a field")
     with pytest.raises(TypeError, match=r"TinyDecoder.*attention"):

@@ -31,7 +31,7 @@ def run(tmp_path: Path) -> str:
         name: {"class_path": f"synth2_lightning.testing.{part}"} for name, part in parts.items()
     }
     settings["_instantiator"] = "lightning.pytorch.cli.instantiate_module"
-    state = VisionLanguageModule(TinyImageTokenizer(), TinyResampler, TinyDecoder()).state_dict()
+    state = VisionLanguageModule(TinyImageTokenizer(), TinyResampler(), TinyDecoder()).state_dict()
     checkpoint = {"state_dict": state, "hyper_parameters": settings, "pytorch-lightning_version": "2.6.6"}
     torch.save(checkpoint, tmp_path / "run.ckpt")
     return str(tmp_path / "run.ckpt")

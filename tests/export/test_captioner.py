@@ -19,7 +19,7 @@ from synth2_lightning.types import Pixels
 def trained_module() -> VisionLanguageModule:
     """Train a captioner that distinguishes bright from dark."""
     torch.manual_seed(0)
-    module = VisionLanguageModule(TinyImageTokenizer(), TinyResampler, TinyDecoder())
+    module = VisionLanguageModule(TinyImageTokenizer(), TinyResampler(), TinyDecoder())
     optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=0.05)
     for step in range(60):
         optimizer.zero_grad()
@@ -80,7 +80,7 @@ def test_a_subclass_answers_in_its_own_way() -> None:
         def generate(self, visual: torch.Tensor, prompts: Sequence[str] | None = None) -> list[str]:
             return ["LOUD"] * len(visual)
 
-    module = UpperCase(TinyImageTokenizer(), TinyResampler, TinyDecoder())
+    module = UpperCase(TinyImageTokenizer(), TinyResampler(), TinyDecoder())
     assert Captioner(module, "cpu").caption([gray(1)] * 3, batch_size=2) == ["LOUD"] * 3
 
 
@@ -94,20 +94,20 @@ def test_a_subclass_answers_in_its_own_way() -> None:
     ],
 )
 def test_other_inputs_are_refused(images: object, error: type[Exception], message: str) -> None:
-    captioner = Captioner(VisionLanguageModule(TinyImageTokenizer(), TinyResampler, TinyDecoder()), "cpu")
+    captioner = Captioner(VisionLanguageModule(TinyImageTokenizer(), TinyResampler(), TinyDecoder()), "cpu")
     with pytest.raises(error, match=message):
         captioner.caption(images)  # type: ignore[arg-type]
 
 
 def test_images_with_too_many_pixels_are_refused(tmp_path: Path) -> None:
     gray(1).save(tmp_path / "large.png")
-    captioner = Captioner(VisionLanguageModule(TinyImageTokenizer(), TinyResampler, TinyDecoder()), "cpu")
+    captioner = Captioner(VisionLanguageModule(TinyImageTokenizer(), TinyResampler(), TinyDecoder()), "cpu")
     with pytest.raises(OSError, match=r"12 x 9.*107"):
         captioner.caption([tmp_path / "large.png"], max_pixels=107)
 
 
 def test_no_batch_and_no_device_are_refused() -> None:
-    module = VisionLanguageModule(TinyImageTokenizer(), TinyResampler, TinyDecoder())
+    module = VisionLanguageModule(TinyImageTokenizer(), TinyResampler(), TinyDecoder())
     with pytest.raises(ValueError, match=r"batch_size.*0"):
         Captioner(module, "cpu").caption([gray(1)], batch_size=0)
     with pytest.raises(ValueError, match="toaster"):
@@ -137,6 +137,6 @@ def test_a_cpu_computes_in_float32_even_with_bfloat16_instructions(set_cpu: Call
             seen.append((torch.ones(1, 1) @ torch.ones(1, 1)).dtype)
             return super().encode_pixels(pixels)
 
-    captioner = Captioner(VisionLanguageModule(Encoder(), TinyResampler, TinyDecoder()), "cpu")
+    captioner = Captioner(VisionLanguageModule(Encoder(), TinyResampler(), TinyDecoder()), "cpu")
     captioner.caption([Image.new("RGB", (8, 8))])
     assert seen == [torch.float32]

@@ -163,11 +163,17 @@ def test_the_card_has_scores_data_and_use(make_run: MakeRun, tmp_path: Path) -> 
     other.write_text(json.dumps({**CARD, "score": 1.25, "split": "nocaps near-domain"}))
     export_captioner(make_run(), tmp_path / "captioner", license="cc-by-4.0", cards=[other])
     text = (tmp_path / "captioner" / "README.md").read_text()
-    _, front, body = text.split("---\n", 2)
-    assert yaml.safe_load(front) == {
+    _, head, body = text.split("---\n", 2)
+    front = yaml.safe_load(head)
+    results = front["model-index"][0]["results"]
+    assert [each["metrics"][0]["value"] for each in results] == [0.75, 1.25]
+    assert results[0]["dataset"]["split"] == "val"
+    assert results[0]["metrics"][0]["args"]["generation"] == {"num_beams": 4, "max_new_tokens": 30}
+    assert front == {
         "library_name": "synth2-lightning",
         "license": "cc-by-4.0",
-        "pipeline_tag": "image-to-text",
+        "model-index": front["model-index"],
+        "pipeline_tag": "image-text-to-text",
         "tags": ["image-captioning", "synth2-lightning", "vision-language", "synthetic-data"],
     }
     assert "| CIDEr-D | 0.7500 | 0.5000 | val | 3 | 6 | `a/b` | 4 beams, at most 30 tokens |" in body

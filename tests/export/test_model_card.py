@@ -18,7 +18,7 @@ CONFIG: dict[str, Any] = {
 
 def test_the_hub_reads_the_card() -> None:
     card = ModelCard(write_card("mine", CONFIG, [], None, "apache-2.0")).data.to_dict()  # type: ignore[no-untyped-call]
-    assert (card["license"], card["pipeline_tag"]) == ("apache-2.0", "image-to-text")
+    assert (card["license"], card["pipeline_tag"]) == ("apache-2.0", "image-text-to-text")
     assert card["tags"] == ["image-captioning", "synth2-lightning", "vision-language"]
 
 

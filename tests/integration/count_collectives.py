@@ -48,7 +48,7 @@ class PerBatch(Callback):
 
 def make(name: str) -> LightningModule:
     if name == "captioner":
-        return VisionLanguageModule(TinyImageTokenizer(), TinyResampler, TinyDecoder())
+        return VisionLanguageModule(TinyImageTokenizer(), TinyResampler(), TinyDecoder())
     return MuseModule(TinyImageTokenizer(), TinyTextEncoder(), partial(MaskGit, width=16, depth=1, num_heads=2))
 
 

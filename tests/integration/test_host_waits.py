@@ -103,7 +103,7 @@ def new_text() -> TextEncoder:
 
 def captioner() -> VisionLanguageModule:
     decoder = PrefixDecoder(NewLanguageModel({"model_type": "gpt2", "n_embd": 8, "n_layer": 1, "n_head": 2}, WORDS))
-    return VisionLanguageModule(TinyImageTokenizer(), TinyResampler, decoder)
+    return VisionLanguageModule(TinyImageTokenizer(), TinyResampler(), decoder)
 
 
 def loader(num_batches: int) -> DataLoader[Any]:

@@ -75,7 +75,7 @@ def synthesize(table: Path, folder: str, salt: int = 0, fail_in: int | None = No
 def records(folder: Path) -> dict[str, dict[str, Any]]:
     """Every record of a folder by its key; none twice, and nothing half there."""
     manifest = json.loads((folder / "manifest.json").read_text())
-    parts = sorted(path.name for path in folder.iterdir() if path.name != "manifest.json")
+    parts = sorted(path.name for path in folder.glob("part-*"))
     assert parts == sorted(manifest["parts"])
     rows = [row for part in parts for row in pq.read_table(folder / part).to_pylist()]
     assert len(rows) == manifest["num_records"]

@@ -1,5 +1,4 @@
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import pytest
@@ -7,13 +6,14 @@ from jsonargparse import Namespace
 
 from synth2_lightning.decoders.language_model import LoraSettings, PretrainedLanguageModel
 from synth2_lightning.encoders.vqgan import VQGANTokenizer
-from synth2_lightning.interfaces import ResamplerFactory
+from synth2_lightning.interfaces import Resampler
 from synth2_lightning.io.class_specs import build_component
 from synth2_lightning.io.trusted_packages import check_no_functions, check_packages, list_names, trusting
+from synth2_lightning.nn.neighborhood import NeighborhoodResampler
 from synth2_lightning.nn.perceiver import PerceiverResampler
 
 
-def test_a_factory_inside_a_factory_is_built_as_the_command_line_does() -> None:
+def test_a_component_inside_a_component_is_built_as_the_command_line_does() -> None:
     inner = {
         "class_path": "synth2_lightning.nn.perceiver.PerceiverResampler",
         "init_args": {"num_latents": 3, "depth": 1, "num_heads": 1, "head_dim": 4},
@@ -22,9 +22,8 @@ def test_a_factory_inside_a_factory_is_built_as_the_command_line_does() -> None:
         "class_path": "synth2_lightning.nn.neighborhood.NeighborhoodResampler",
         "init_args": {"resampler": inner, "num_layers": 1},
     }
-    factory = build_component(outer, ResamplerFactory)
-    assert isinstance(factory, partial)
-    resampler = factory(6, 8)
+    resampler = build_component(outer, Resampler)
+    assert isinstance(resampler, NeighborhoodResampler)
     assert isinstance(resampler.resampler, PerceiverResampler)
     assert resampler.num_latents == 3
 

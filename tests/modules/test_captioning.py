@@ -1,10 +1,11 @@
+import inspect
 import json
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from shutil import copytree
+from typing import Any
 
 import pytest
 import torch
@@ -20,9 +21,8 @@ from synth2_lightning.types import GenerationSettings, ImageTextBatch, MixedImag
 
 
 def tiny_module() -> VisionLanguageModule:
-    return VisionLanguageModule(
-        TinyImageTokenizer(), TinyResampler, TinyDecoder(), optimizer=lambda groups: torch.optim.AdamW(groups, lr=0.05)
-    )
+    optimizer = partial(torch.optim.AdamW, lr=0.05)
+    return VisionLanguageModule(TinyImageTokenizer(), TinyResampler(), TinyDecoder(), optimizer=optimizer)
 
 
 def batches(num: int = 30) -> list[ImageTextBatch]:
@@ -73,7 +73,7 @@ def weigh(batch: ImageTextBatch, weights: list[float]) -> ImageTextBatch:
 def fitted(folder: Path, items: list[ImageTextBatch], **settings: object) -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
     module = VisionLanguageModule(
-        TinyImageTokenizer(), TinyResampler, TinyDecoder(), optimizer=lambda groups: torch.optim.SGD(groups, lr=0.5)
+        TinyImageTokenizer(), TinyResampler(), TinyDecoder(), optimizer=lambda groups: torch.optim.SGD(groups, lr=0.5)
     )
     trainer = tiny_trainer(folder, max_epochs=1, limit_val_batches=0, **settings)
     trainer.fit(module, loader(items), loader([tiny_batch()]))
@@ -105,34 +105,52 @@ def test_a_source_may_be_missing_in_some_batches_of_an_epoch(tmp_path: Path) -> 
     assert trainer.global_step == 4
 
 
-_SCRIPT = """
-import sys
-import torch
-from lightning.pytorch import Trainer
-from torch.utils.data import DataLoader
-from synth2_lightning import VisionLanguageModule
-from synth2_lightning.testing import TinyDecoder, TinyImageTokenizer, TinyResampler, tiny_batch
-from synth2_lightning.types import GenerationSettings
-
-def parts():
-    return {"image_encoder": TinyImageTokenizer(), "resampler": TinyResampler, "decoder": TinyDecoder()}
-
-module = VisionLanguageModule(**parts(), generation=GenerationSettings(num_beams=2))
-trainer = Trainer(accelerator="cpu", logger=False, max_steps=1, enable_checkpointing=False)
-trainer.fit(module, DataLoader([tiny_batch()], batch_size=None))
-trainer.save_checkpoint(sys.argv[1])
-loaded = VisionLanguageModule.load_from_checkpoint(sys.argv[1], **parts())
-assert loaded.generation == GenerationSettings(num_beams=2), loaded.generation
-torch.testing.assert_close(loaded.state_dict(), module.state_dict(), atol=0, rtol=0)
-"""
+def save(module: VisionLanguageModule, folder: Path) -> Path:
+    """Save a checkpoint of a script after a step."""
+    trainer = tiny_trainer(folder, max_steps=1)
+    trainer.fit(module, loader([tiny_batch()]), loader([tiny_batch()]))
+    trainer.save_checkpoint(folder / "script.ckpt")
+    return folder / "script.ckpt"
 
 
-@pytest.mark.slow
-def test_a_checkpoint_of_a_script_is_loaded_with_the_parts_that_the_script_built(tmp_path: Path) -> None:
-    # In its own process: Lightning reads the arguments off the calling frames, and the tests' type checks add frames.
-    command = [sys.executable, "-c", _SCRIPT, str(tmp_path / "script.ckpt")]
-    ended = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-    assert ended.returncode == 0, ended.stderr
+def test_a_checkpoint_of_a_script_describes_its_components(tmp_path: Path) -> None:
+    parts: dict[str, Any] = {
+        "image_encoder": TinyImageTokenizer(),
+        "resampler": TinyResampler(),
+        "decoder": TinyDecoder(),
+    }
+    optimizer, settings = partial(torch.optim.SGD, lr=0.25), GenerationSettings(num_beams=2)
+    module = VisionLanguageModule(**parts, generation=settings, optimizer=optimizer)
+    loaded = VisionLanguageModule.load_from_checkpoint(save(module, tmp_path))
+    assert loaded.generation == settings
+    assert loaded.configure_optimizers().param_groups[0]["lr"] == 0.25  # type: ignore[union-attr]
+    torch.testing.assert_close(loaded.state_dict(), module.state_dict(), atol=0, rtol=0)
+    replaced = VisionLanguageModule.load_from_checkpoint(tmp_path / "script.ckpt", generation=GenerationSettings())
+    assert replaced.generation.num_beams == 1
+
+
+def test_what_cannot_be_described_is_named_when_it_is_missed(tmp_path: Path) -> None:
+    class Decoder(TinyDecoder):
+        pass
+
+    module = VisionLanguageModule(
+        TinyImageTokenizer(), TinyResampler(), Decoder(), optimizer=lambda groups: torch.optim.SGD(groups, lr=0.1)
+    )
+    path = save(module, tmp_path)
+    with pytest.raises(ValueError, match=r"'decoder'.*does not describe optimizer, decoder: .*Decoder is defined in"):
+        VisionLanguageModule.load_from_checkpoint(path)
+    loaded = VisionLanguageModule.load_from_checkpoint(path, decoder=Decoder())
+    torch.testing.assert_close(loaded.state_dict(), module.state_dict(), atol=0, rtol=0)
+
+
+def test_a_resampler_is_an_object_of_one_module() -> None:
+    resampler, unchecked = TinyResampler(), inspect.unwrap(VisionLanguageModule.__init__)
+    for given in (TinyResampler, partial(TinyResampler)):
+        with pytest.raises(TypeError, match=r"resampler .*TinyResampler.* an object"):
+            unchecked(VisionLanguageModule.__new__(VisionLanguageModule), TinyImageTokenizer(), given, TinyDecoder())
+    VisionLanguageModule(TinyImageTokenizer(), resampler, TinyDecoder())
+    with pytest.raises(ValueError, match=r"TinyResampler belongs to another module.*new one"):
+        VisionLanguageModule(TinyImageTokenizer(), resampler, TinyDecoder())
 
 
 def test_no_gradient_reaches_the_encoder_and_none_of_it_is_saved() -> None:
@@ -159,7 +177,7 @@ def test_weights_of_another_vocabulary_are_refused(tmp_path: Path, change: Calla
     def make() -> VisionLanguageModule:
         config = {"model_type": "gpt2", "n_embd": 8, "n_layer": 1, "n_head": 1}
         decoder = PrefixDecoder(NewLanguageModel(config, str(tmp_path / "vocabulary")))
-        return VisionLanguageModule(TinyImageTokenizer(), TinyResampler, decoder)
+        return VisionLanguageModule(TinyImageTokenizer(), TinyResampler(), decoder)
 
     copytree(resolve("package://synth2_lightning/scenes/vocabulary", "vocabulary"), tmp_path / "vocabulary")
     checkpoint = {"vocabulary": make().decoder.fingerprint_vocabulary()}
@@ -180,7 +198,7 @@ def test_the_vocabulary_is_saved_with_the_weights(tmp_path: Path) -> None:
         def fingerprint_vocabulary(self) -> str:
             return self.checksum
 
-    module = VisionLanguageModule(TinyImageTokenizer(), TinyResampler, Decoder())
+    module = VisionLanguageModule(TinyImageTokenizer(), TinyResampler(), Decoder())
     trainer = tiny_trainer(tmp_path, max_steps=1)
     trainer.fit(module, loader(batches(1)), loader([tiny_batch(4)]))
     trainer.save_checkpoint(tmp_path / "a.ckpt")
@@ -196,7 +214,7 @@ class TargetlessModule(VisionLanguageModule):
 
 @pytest.mark.parametrize("num_batches", [1, 2])
 def test_a_batch_without_targets_stops_the_run(num_batches: int, tmp_path: Path) -> None:
-    module = TargetlessModule(TinyImageTokenizer(), TinyResampler, TinyDecoder())
+    module = TargetlessModule(TinyImageTokenizer(), TinyResampler(), TinyDecoder())
     trainer = tiny_trainer(tmp_path, max_epochs=1, num_sanity_val_steps=0)
     with pytest.raises(ValueError, match=r"batch of step 1\b.*target token"):
         trainer.fit(module, loader(batches(num_batches)), loader(batches(1)))
@@ -208,7 +226,7 @@ class UpperCaseModule(VisionLanguageModule):
 
 
 def test_a_subclass_overrides_the_generation_only() -> None:
-    module = UpperCaseModule(TinyImageTokenizer(), TinyResampler, TinyDecoder())
+    module = UpperCaseModule(TinyImageTokenizer(), TinyResampler(), TinyDecoder())
     output = module.predict_step(tiny_batch(), 0)
     assert all(caption == caption.upper() for caption in output["captions"])
     assert tuple(module.caption(tiny_batch().image)) == output["captions"]
@@ -225,7 +243,7 @@ class PromptedDecoder(TinyDecoder):
 
 
 def test_prompts_reach_the_decoder() -> None:
-    module = VisionLanguageModule(TinyImageTokenizer(), TinyResampler, PromptedDecoder())
+    module = VisionLanguageModule(TinyImageTokenizer(), TinyResampler(), PromptedDecoder())
     batch = tiny_batch()
     assert isinstance(batch.image, Pixels)
     assert module.caption(batch.image) == ["none", "none"]

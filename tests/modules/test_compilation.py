@@ -36,7 +36,7 @@ def make_module(decoder: type[CausalDecoder], config: dict[str, Any], **settings
     torch.manual_seed(0)
     source = NewLanguageModel(config, "package://synth2_lightning/scenes/vocabulary")
     every: dict[str, Any] = {} if decoder is PrefixDecoder else {"cross_attn_every_n_layers": 1, "num_heads": 2}
-    resampler = partial(PerceiverResampler, num_latents=3, depth=3, num_heads=2, head_dim=8, **settings)
+    resampler = PerceiverResampler(num_latents=3, depth=3, num_heads=2, head_dim=8, **settings)
     generation = GenerationSettings(max_new_tokens=3)
     return VisionLanguageModule(
         TinyImageTokenizer(), resampler, decoder(source, **every, **settings), generation, compile_network=True

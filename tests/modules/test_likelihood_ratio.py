@@ -18,7 +18,7 @@ CAPTIONS = ["a bright field", "a dark field", "field", "a bright"]
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A captioner trained on dark and bright images, and reference images, one of them twice."""
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    module = VisionLanguageModule(TinyImageTokenizer(), TinyResampler, TinyDecoder())
+    module = VisionLanguageModule(TinyImageTokenizer(), TinyResampler(), TinyDecoder())
     optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=0.05)
     for step in range(60):
         optimizer.zero_grad()

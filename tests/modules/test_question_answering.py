@@ -35,7 +35,7 @@ def answering_module(folder: Path, **settings: Any) -> QuestionAnsweringModule:
     config |= {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
     decoder = PrefixDecoder(NewLanguageModel(config, str(folder)))
     module = QuestionAnsweringModule(
-        TinyImageTokenizer(), TinyResampler, decoder, generation=GenerationSettings(max_new_tokens=2), **settings
+        TinyImageTokenizer(), TinyResampler(), decoder, generation=GenerationSettings(max_new_tokens=2), **settings
     )
     module.configure_model()
     return module

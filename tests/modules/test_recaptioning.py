@@ -20,7 +20,7 @@ IMAGES = TokenizedImages(
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> str:
     torch.manual_seed(0)
-    module = VisionLanguageModule(TinyImageTokenizer(), TinyResampler, TinyDecoder())
+    module = VisionLanguageModule(TinyImageTokenizer(), TinyResampler(), TinyDecoder())
     parts = {"image_encoder": "TinyImageTokenizer", "resampler": "TinyResampler", "decoder": "TinyDecoder"}
     settings = {name: {"class_path": f"synth2_lightning.testing.{part}"} for name, part in parts.items()}
     settings["_instantiator"] = "lightning.pytorch.cli.instantiate_module"  # type: ignore[assignment]

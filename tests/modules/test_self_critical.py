@@ -81,7 +81,7 @@ def gradients(module: nn.Module, loss: Tensor) -> list[Tensor]:
 @pytest.mark.parametrize("kind", [SelfCriticalModule, GreedyBaselineModule])
 def test_the_expected_gradient_is_that_of_the_expected_reward(kind: type[SelfCriticalModule]) -> None:
     torch.manual_seed(0)
-    module = kind(TinyImageTokenizer(), TinyResampler, decoder := ListDecoder(), samples_per_image=2).double()
+    module = kind(TinyImageTokenizer(), TinyResampler(), decoder := ListDecoder(), samples_per_image=2).double()
     module.reward = CiderReward(references())
     visual, batch = torch.randn(2, 4, 8, dtype=torch.double), tiny_batch(2)
     log_p = decoder.log_probabilities(visual)
@@ -101,7 +101,7 @@ def test_the_expected_gradient_is_that_of_the_expected_reward(kind: type[SelfCri
 
 
 def test_the_baseline_is_the_mean_of_the_other_samples() -> None:
-    module = SelfCriticalModule(TinyImageTokenizer(), TinyResampler, ListDecoder(), samples_per_image=3)
+    module = SelfCriticalModule(TinyImageTokenizer(), TinyResampler(), ListDecoder(), samples_per_image=3)
     baselines = module.baselines(torch.tensor([[0.0, 3.0, 6.0]]), torch.zeros(1, 4, 8), tiny_batch(1))
     assert baselines.tolist() == [[4.5, 3.0, 1.5]]
 
@@ -110,7 +110,7 @@ def tiny_module() -> SelfCriticalModule:
     torch.manual_seed(0)
     return SelfCriticalModule(
         TinyImageTokenizer(),
-        TinyResampler,
+        TinyResampler(),
         SamplingDecoder(),
         optimizer=lambda groups: torch.optim.AdamW(groups, lr=0.05),
     )
@@ -124,7 +124,7 @@ def captioner(folder: Path, dropout: float = 0.0) -> SelfCriticalModule:
     config |= {"resid_pdrop": dropout, "embd_pdrop": dropout, "attn_pdrop": dropout}
     module = SelfCriticalModule(
         TinyImageTokenizer(),
-        TinyResampler,
+        TinyResampler(),
         PrefixDecoder(NewLanguageModel(config, str(folder))),
         GenerationSettings(max_new_tokens=5),
     )
@@ -206,7 +206,7 @@ def test_the_loss_of_validation_is_that_of_the_captions(tmp_path: Path) -> None:
 
 def test_one_sample_per_image_is_refused() -> None:
     with pytest.raises(ValueError, match=r"samples_per_image=1; expected 2 or more"):
-        SelfCriticalModule(TinyImageTokenizer(), TinyResampler, TinyDecoder(), samples_per_image=1)
+        SelfCriticalModule(TinyImageTokenizer(), TinyResampler(), TinyDecoder(), samples_per_image=1)
 
 
 def test_data_loaders_without_training_captions_are_refused() -> None:
@@ -230,6 +230,6 @@ def test_a_step_outside_of_a_fit_is_refused() -> None:
 
 
 def test_decoders_that_cannot_sample_are_named() -> None:
-    module = SelfCriticalModule(TinyImageTokenizer(), TinyResampler, TinyDecoder())
+    module = SelfCriticalModule(TinyImageTokenizer(), TinyResampler(), TinyDecoder())
     with pytest.raises(TypeError, match=r"TinyDecoder.*sample\(\).*PrefixDecoder"):
         module.training_step(tiny_batch(2), 0)

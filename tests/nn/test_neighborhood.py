@@ -11,17 +11,17 @@ from synth2_lightning.nn.perceiver import PerceiverResampler
 class Rows(Resampler):
     """Gives every embedding on, so that a test sees what each has read."""
 
-    def __init__(self, input_dim: int, output_dim: int) -> None:
-        super().__init__()
+    num_latents = 25
+
+    def _build(self, input_dim: int, output_dim: int) -> None:
         assert input_dim == output_dim
-        self.num_latents = 25
 
     def forward(self, embeddings: Tensor) -> Tensor:
         return embeddings
 
 
-def _perceiver(input_dim: int, output_dim: int) -> Resampler:
-    return PerceiverResampler(input_dim, output_dim, num_latents=3, depth=1, num_heads=2, num_positions=25)
+def _perceiver() -> Resampler:
+    return PerceiverResampler(num_latents=3, depth=1, num_heads=2, num_positions=25)
 
 
 def test_a_layer_equals_timms() -> None:
@@ -34,7 +34,7 @@ def test_a_layer_equals_timms() -> None:
 
 @pytest.mark.parametrize(("num_layers", "kernel_size", "reach"), [(1, 3, 1), (2, 3, 2), (1, 5, 2)])
 def test_an_embedding_reads_the_places_around_it_and_no_others(num_layers: int, kernel_size: int, reach: int) -> None:
-    resampler = NeighborhoodResampler(4, 6, Rows, num_layers, kernel_size)
+    resampler = NeighborhoodResampler(Rows(), num_layers, kernel_size).build(4, 6)
     embeddings = torch.randn(1, 25, 4, requires_grad=True)
     row, column = 2, 0
     resampler(embeddings).view(5, 5, 6)[row, column].sum().backward()
@@ -46,7 +46,7 @@ def test_an_embedding_reads_the_places_around_it_and_no_others(num_layers: int, 
 
 
 def test_every_weight_learns() -> None:
-    resampler = NeighborhoodResampler(4, 8, _perceiver, num_layers=2, width=6)
+    resampler = NeighborhoodResampler(_perceiver(), num_layers=2, width=6).build(4, 8)
     visual = resampler(torch.randn(2, 25, 4))
     assert visual.shape == (2, resampler.num_latents, 8)
     visual.square().sum().backward()
@@ -57,14 +57,14 @@ def test_every_weight_learns() -> None:
 
 def test_it_refuses_what_has_no_neighbors() -> None:
     with pytest.raises(ValueError, match=r"24 embeddings.*square grid"):
-        NeighborhoodResampler(4, 8, _perceiver)(torch.randn(2, 24, 4))
+        NeighborhoodResampler(_perceiver()).build(4, 8)(torch.randn(2, 24, 4))
     for num_layers, kernel_size in ((0, 3), (2, 4)):
         with pytest.raises(ValueError, match=rf"num_layers={num_layers}.*kernel_size={kernel_size}"):
-            NeighborhoodResampler(4, 8, _perceiver, num_layers, kernel_size)
+            NeighborhoodResampler(_perceiver(), num_layers, kernel_size)
 
 
 def test_attention_is_that_of_the_inner_resampler_over_convolved_embeddings() -> None:
-    resampler = NeighborhoodResampler(4, 6, _perceiver, num_layers=1)
+    resampler = NeighborhoodResampler(_perceiver(), num_layers=1).build(4, 6)
     embeddings = torch.randn(2, 25, 4)
     weights = resampler.attention(embeddings)
     torch.testing.assert_close(weights.sum(-1), torch.ones(2, 3))
@@ -76,4 +76,4 @@ def test_attention_is_that_of_the_inner_resampler_over_convolved_embeddings() ->
 
 def test_a_resampler_without_attention_weights_is_refused() -> None:
     with pytest.raises(TypeError, match=r"Rows.*attention\(\).*PerceiverResampler"):
-        NeighborhoodResampler(4, 4, Rows, num_layers=1).attention(torch.randn(1, 25, 4))
+        NeighborhoodResampler(Rows(), num_layers=1).build(4, 4).attention(torch.randn(1, 25, 4))

@@ -27,7 +27,7 @@ def _shake(module: nn.Module) -> None:
 
 
 def test_it_equals_an_independent_implementation() -> None:
-    ours = PerceiverResampler(24, 10, num_latents=5, depth=3, num_heads=2, head_dim=8, width=16, num_positions=7)
+    ours = PerceiverResampler(num_latents=5, depth=3, num_heads=2, head_dim=8, width=16, num_positions=7).build(24, 10)
     _shake(ours)
     reference = Reference(dim=16, depth=3, dim_head=8, heads=2, num_latents=5)
     _copy_weights(ours, reference)
@@ -38,17 +38,17 @@ def test_it_equals_an_independent_implementation() -> None:
 
 def test_without_positions_the_order_of_the_embeddings_does_not_matter() -> None:
     embeddings = torch.randn(2, 6, 8)
-    unordered = PerceiverResampler(8, 16, num_latents=3, depth=1)
+    unordered = PerceiverResampler(num_latents=3, depth=1).build(8, 16)
     torch.testing.assert_close(unordered(embeddings), unordered(embeddings.flip(1)))
-    ordered = PerceiverResampler(8, 16, num_latents=3, depth=1, num_positions=6)
+    ordered = PerceiverResampler(num_latents=3, depth=1, num_positions=6).build(8, 16)
     _shake(ordered)
     assert not torch.allclose(ordered(embeddings), ordered(embeddings.flip(1)), atol=1e-3)
 
 
 def test_every_weight_learns_and_checkpointing_changes_no_gradient() -> None:
-    kept = PerceiverResampler(8, 12, num_latents=3, depth=2, num_heads=2, num_positions=5)
-    recomputed = PerceiverResampler(
-        8, 12, num_latents=3, depth=2, num_heads=2, num_positions=5, checkpoint_activations=True
+    kept, recomputed = (
+        PerceiverResampler(3, 2, num_heads=2, num_positions=5, checkpoint_activations=recomputes).build(8, 12)
+        for recomputes in (False, True)
     )
     recomputed.load_state_dict(kept.state_dict())
     embeddings = torch.randn(2, 5, 8)
@@ -69,7 +69,7 @@ def test_checkpointing_keeps_less() -> None:
             sizes.append(tensor.numel())
             return tensor
 
-        resampler = PerceiverResampler(8, 16, num_latents=3, depth=4, checkpoint_activations=checkpoint_activations)
+        resampler = PerceiverResampler(3, 4, checkpoint_activations=checkpoint_activations).build(8, 16)
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             resampler(torch.randn(2, 5, 8))
         return sum(sizes)
@@ -78,7 +78,7 @@ def test_checkpointing_keeps_less() -> None:
 
 
 def test_dropout_rests_in_evaluation() -> None:
-    resampler = PerceiverResampler(8, 16, num_latents=3, depth=1, dropout=0.5)
+    resampler = PerceiverResampler(num_latents=3, depth=1, dropout=0.5).build(8, 16)
     embeddings = torch.randn(2, 5, 8)
     assert not torch.equal(resampler(embeddings), resampler(embeddings))
     resampler.eval()
@@ -86,7 +86,7 @@ def test_dropout_rests_in_evaluation() -> None:
 
 
 def test_it_runs_under_autocast_and_keeps_close() -> None:
-    resampler = PerceiverResampler(8, 16, num_latents=3, depth=2)
+    resampler = PerceiverResampler(num_latents=3, depth=2).build(8, 16)
     embeddings = torch.randn(2, 5, 8)
     with torch.autocast("cpu", torch.bfloat16):
         half = resampler(embeddings)
@@ -95,14 +95,14 @@ def test_it_runs_under_autocast_and_keeps_close() -> None:
 
 
 def test_other_numbers_of_embeddings_are_refused_with_learned_positions() -> None:
-    resampler = PerceiverResampler(8, 16, num_latents=3, depth=1, num_positions=6)
+    resampler = PerceiverResampler(num_latents=3, depth=1, num_positions=6).build(8, 16)
     with pytest.raises(ValueError, match=r"num_positions=6.* 5 .*num_tokens"):
         resampler(torch.randn(2, 5, 8))
 
 
 def test_counts_below_one_are_refused() -> None:
     with pytest.raises(ValueError, match=r"num_latents=0.*depth=2"):
-        PerceiverResampler(8, 16, num_latents=0, depth=2)
+        PerceiverResampler(num_latents=0, depth=2)
 
 
 def _weights(resampler: PerceiverResampler, layer: int, latents: Tensor, image: Tensor) -> Tensor:
@@ -112,7 +112,7 @@ def _weights(resampler: PerceiverResampler, layer: int, latents: Tensor, image: 
 
 
 def test_attention_of_one_layer_is_that_of_its_queries_to_the_image() -> None:
-    resampler = PerceiverResampler(8, 12, num_latents=3, depth=1, num_heads=2, num_positions=5)
+    resampler = PerceiverResampler(num_latents=3, depth=1, num_heads=2, num_positions=5).build(8, 12)
     _shake(resampler)
     embeddings = torch.randn(2, 5, 8)
     image = resampler.input_proj(embeddings) + resampler.position_embeddings
@@ -123,7 +123,7 @@ def test_attention_of_one_layer_is_that_of_its_queries_to_the_image() -> None:
 
 
 def test_attention_of_two_layers_follows_what_latents_read_of_each_other() -> None:
-    resampler = PerceiverResampler(8, 12, num_latents=3, depth=2, num_heads=2)
+    resampler = PerceiverResampler(num_latents=3, depth=2, num_heads=2).build(8, 12)
     _shake(resampler)
     embeddings = torch.randn(1, 5, 8)
     image, latents = resampler.input_proj(embeddings), resampler.latents.expand(1, -1, -1)

@@ -72,6 +72,7 @@ def test_a_selection_by_class_is_a_caption_set_with_a_manifest(tmp_path: Path) -
     assert keys == sorted(keys)
     assert len(keys) == 30
     manifest = json.loads((tmp_path / "even" / "manifest.json").read_text())
+    assert "path: captions.parquet" in (tmp_path / "even" / "README.md").read_text()  # for datasets.load_dataset
     assert manifest["selected_by"] == {"groups": "class", "num_groups": None, "seed": 3}
     assert manifest["groups"][0] == {"name": "dog", "num_before": 50, "num_after": 14}
     assert manifest["balance_after"]["entropy"] > manifest["balance_before"]["entropy"]

@@ -66,7 +66,8 @@ def test_drafts_of_killed_ranks_are_removed_in_the_end(tmp_path: Path) -> None:
     writer.close()
     finish(tmp_path, {})
 
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["manifest.json", "part-00000-00000.parquet"]
+    names = ["README.md", "manifest.json", "part-00000-00000.parquet"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
 
 
 def test_another_rank_reads_what_was_written(tmp_path: Path) -> None:

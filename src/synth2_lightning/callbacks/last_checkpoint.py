@@ -55,7 +55,8 @@ class LastCheckpointCallback(ModelCheckpoint):
     def _check_folder(self, trainer: Trainer) -> None:
         folder = Path(self.dirpath or "")
         is_same_run = trainer.ckpt_path is not None and Path(trainer.ckpt_path).parent.resolve() == folder.resolve()
-        others = [] if is_same_run else sorted(path.name for path in folder.glob("step=*.ckpt"))
+        own = {Path(path).name for path in self.best_k_models}  # of an earlier fit with the same trainer
+        others = [] if is_same_run else sorted({path.name for path in folder.glob("step=*.ckpt")} - own)
         if others:
             raise FileExistsError(
                 f"{folder} contains checkpoints of another run ({', '.join(others[:3])}), which this one would "

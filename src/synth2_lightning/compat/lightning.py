@@ -6,6 +6,7 @@ from typing import Protocol, cast, runtime_checkable
 
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
 from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 
@@ -14,6 +15,14 @@ INSTANTIATOR_KEY = "_instantiator"
 
 CLASS_PATH_KEY = "_class_path"
 """Key of the recorded module's import path; ``lightning.pytorch.cli`` has it as a literal."""
+
+
+def has_given_hyperparameters() -> bool:
+    """Return whether ``LightningCLI`` constructs a module, whose arguments it gives to ``save_hyperparameters``.
+
+    Reads ``_given_hyperparameters``, the context variable of :data:`INSTANTIATOR_KEY`.
+    """
+    return _given_hyperparameters.get() is not None
 
 
 @runtime_checkable

@@ -10,9 +10,10 @@ from synth2_lightning.datamodules.loader import ResumableDataLoader, ignore_exte
 from synth2_lightning.datamodules.mirroring import MirroredPairs, Mirroring
 from synth2_lightning.datamodules.pairs import BatchDataset
 from synth2_lightning.datamodules.sampling import StratifiedBatchSampler
+from synth2_lightning.io.recorded_specs import Component
 
 
-class ImageTextDataModule(LightningDataModule, ABC):
+class ImageTextDataModule(Component, LightningDataModule, ABC):
     """Datamodule with batches of :class:`~synth2_lightning.types.ImageTextBatch` whose training resumes at any step.
 
     Subclasses define the training pairs, in strata such as real and synthetic ones, and the number of pairs of each

@@ -5,8 +5,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from fractions import Fraction
 
+from synth2_lightning.io.recorded_specs import Component
 
-class FractionSchedule(ABC):
+
+class FractionSchedule(Component, ABC):
     """Schedule of the fraction of synthetic pairs in a batch.
 
     The fraction depends on the step only, so that all ranks use the same one and resumed runs are exact. Steps count
@@ -17,7 +19,7 @@ class FractionSchedule(ABC):
     def __call__(self, step: int) -> float:
         """Return the fraction of synthetic pairs in the batch of a step, from 0 to 1; steps count from 0."""
 
-    def check(self, batch_size: int) -> None:  # noqa: B027 - most schedules are rounded to integer numbers of pairs
+    def check(self, batch_size: int) -> None:
         """Check that the batch size is compatible with the schedule; by default all are."""
 
 

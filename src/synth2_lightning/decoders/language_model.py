@@ -9,9 +9,10 @@ from synth2_lightning.io.extras import require_extra
 from synth2_lightning.io.huggingface import NewNetwork, check_config, check_language_model, read_language_model
 from synth2_lightning.io.locations import is_here, locate_model
 from synth2_lightning.io.precision import WeightType
+from synth2_lightning.io.recorded_specs import Component
 
 
-class LanguageModelSource(ABC):
+class LanguageModelSource(Component, ABC):
     """Provides the tokenizer and the configuration of a language model, and builds the model.
 
     Tokenizer and configuration are read at their first use, the weights only in :meth:`build`.

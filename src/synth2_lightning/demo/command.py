@@ -20,11 +20,11 @@ from synth2_lightning.demo.port import check_free_port
 from synth2_lightning.demo.run_data import build_data_component
 from synth2_lightning.export.captioner import Captioner, load
 from synth2_lightning.export.folder import is_exported
+from synth2_lightning.export.hub import locate_export
 from synth2_lightning.export.runs import find_run
 from synth2_lightning.interfaces import ImageTextSource
 from synth2_lightning.io.console import MessageConsole
 from synth2_lightning.io.extras import require_extra
-from synth2_lightning.io.locations import resolve
 from synth2_lightning.io.signals import keep_sigterm
 
 NUM_EXAMPLES = 6
@@ -89,7 +89,7 @@ def open_demo(
 
 def find_folder(run: str) -> Path | None:
     """Return the folder of a run that has a run file; ``None`` for exports and single checkpoints."""
-    path = resolve(run, "trained captioner")
+    path = locate_export(run)
     return None if is_exported(path) else find_run(path).folder
 
 

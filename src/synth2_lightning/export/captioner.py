@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, TypeVar, assert_never
 
 import numpy as np
@@ -12,11 +13,16 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from synth2_lightning.export.exported import load_exported
+from synth2_lightning.export.devices import best_device, check_device, computes_in_bfloat16
+from synth2_lightning.export.exported import load_exported, save_captioner
 from synth2_lightning.export.folder import is_exported
+from synth2_lightning.export.hub import locate_export
+from synth2_lightning.export.image_arrays import from_array, from_tensor
+from synth2_lightning.export.push import push_folder
 from synth2_lightning.export.runs import find_run
 from synth2_lightning.io.fingerprints import fingerprint_weights
-from synth2_lightning.io.locations import hub_from_cache, resolve
+from synth2_lightning.io.hub import check_repository
+from synth2_lightning.io.locations import hub_from_cache
 from synth2_lightning.io.trusted_packages import trusting
 from synth2_lightning.modules.captioner_checkpoint import read_captioner
 from synth2_lightning.modules.captioning import VisionLanguageModule
@@ -68,7 +74,7 @@ class Captioner:
 
     Example:
         >>> from synth2_lightning.testing import TinyDecoder, TinyImageTokenizer, TinyResampler
-        >>> captioner = Captioner(VisionLanguageModule(TinyImageTokenizer(), TinyResampler, TinyDecoder()))
+        >>> captioner = Captioner(VisionLanguageModule(TinyImageTokenizer(), TinyResampler(), TinyDecoder()))
         >>> len(captioner.caption([Image.new("RGB", (8, 6)), np.zeros((6, 8, 3), dtype=np.uint8)]))
         2
     """
@@ -84,10 +90,76 @@ class Captioner:
             module.generation = replace(module.generation, num_beams=num_beams)
         if max_new_tokens is not None:
             module.generation = replace(module.generation, max_new_tokens=max_new_tokens)
-        self.device = _best_device() if device is None else _check_device(device)
+        self.device = best_device() if device is None else check_device(device)
         self.module = module.eval().to(self.device)
         self.image_size = module.image_encoder.image_size
-        self._in_half = _computes_in_bfloat16(self.device)
+        self._in_half = computes_in_bfloat16(self.device)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        location: str | Path,
+        device: torch.device | str | None = None,
+        num_beams: int | None = None,
+        max_new_tokens: int | None = None,
+        trust: Collection[str] = (),
+        from_hub: Collection[str] = (),
+    ) -> "Captioner":
+        """Load a trained captioner, as ``synth2_lightning.load`` does.
+
+        Args:
+            location: A checkpoint, the folder of a run (its best checkpoint, or else its last one), an export, or the
+                name of an export on the Hugging Face Hub, ``OWNER/NAME`` or ``OWNER/NAME@REVISION`` with a branch, tag
+                or commit. Existing paths take precedence. Relative paths in a run are resolved from the working
+                directory, as in training.
+            device: As for :class:`Captioner`.
+            num_beams: As for :class:`Captioner`.
+            max_new_tokens: As for :class:`Captioner`.
+            trust: As for :func:`load_module`.
+            from_hub: As for :func:`load_module`.
+
+        Raises:
+            FileNotFoundError: If the location does not exist, or a file of the run is missing.
+            OSError: If the Hub cannot be reached, or has no such export.
+            ValueError: As for :func:`load_module`.
+        """
+        return cls(load_module(location, trust, from_hub), device, num_beams, max_new_tokens)
+
+    def save_pretrained(self, folder: str | Path, license: str | None = None, cards: Sequence[str | Path] = ()) -> Path:
+        """Write the captioner to a self-contained folder, as ``synth2 export`` does, and return the folder.
+
+        Arguments and errors are those of :func:`~synth2_lightning.export.exported.save_captioner`.
+        """
+        return save_captioner(self.module, folder, license, cards)
+
+    def push_to_hub(
+        self,
+        repository: str,
+        license: str | None = None,
+        cards: Sequence[str | Path] = (),
+        private: bool = False,
+        branch: str | None = None,
+    ) -> str:
+        """Upload the captioner to the Hugging Face Hub, as ``synth2 export --push_to`` does.
+
+        Args:
+            repository: ``OWNER/NAME``; created if it does not exist.
+            license: As for :func:`~synth2_lightning.export.exported.save_captioner`.
+            cards: As for :func:`~synth2_lightning.export.exported.save_captioner`.
+            private: Whether a new repository is private.
+            branch: Branch to upload to; created if it does not exist.
+
+        Returns:
+            URL of the commit.
+
+        Raises:
+            OSError: If the Hub cannot be reached, or refuses the upload.
+            ValueError: If the name is not of the form ``OWNER/NAME``, or a component cannot be described.
+        """
+        check_repository(repository)
+        with TemporaryDirectory() as scratch:
+            folder = self.save_pretrained(Path(scratch) / repository.partition("/")[2], license, cards)
+            return push_folder(folder, repository, private, branch)
 
     def caption(
         self, images: Sequence[ImageLike], batch_size: int = BATCH_SIZE, max_pixels: int = MAX_PIXELS
@@ -167,9 +239,9 @@ class Captioner:
             case Image.Image():
                 return to_rgb(image)
             case Tensor():
-                return _from_tensor(image, name)
+                return from_tensor(image, name)
             case np.ndarray():
-                return _from_array(image, name)
+                return from_array(image, name)
             case _:
                 assert_never(image)
 
@@ -196,22 +268,8 @@ def load(
     trust: Collection[str] = (),
     from_hub: Collection[str] = (),
 ) -> Captioner:
-    """Load a trained captioner; ``synth2_lightning.load`` is this function.
-
-    Args:
-        location: A checkpoint file, the folder of a run (its best checkpoint, or else its last one) or an export.
-            Relative paths in a run are resolved from the working directory, as in training.
-        device: As for :class:`Captioner`.
-        num_beams: As for :class:`Captioner`.
-        max_new_tokens: As for :class:`Captioner`.
-        trust: As for :func:`load_module`.
-        from_hub: As for :func:`load_module`.
-
-    Raises:
-        FileNotFoundError: If the location does not exist, or a file of the run is missing.
-        ValueError: As for :func:`load_module`.
-    """
-    return Captioner(load_module(location, trust, from_hub), device, num_beams, max_new_tokens)
+    """Load a trained captioner by :meth:`Captioner.from_pretrained`; ``synth2_lightning.load`` is this function."""
+    return Captioner.from_pretrained(location, device, num_beams, max_new_tokens, trust, from_hub)
 
 
 def load_module(
@@ -220,7 +278,7 @@ def load_module(
     """Load the module of a trained captioner to the CPU.
 
     Args:
-        location: As for :func:`load`.
+        location: As for :meth:`Captioner.from_pretrained`.
         trust: Top-level packages whose classes the run may name, besides this package, torch, lightning and
             transformers: those of your own decoder or head.
         from_hub: Names of models on the Hugging Face Hub that may be downloaded. By default a checkpoint reads them
@@ -231,47 +289,8 @@ def load_module(
         ValueError: If it is not a checkpoint of a captioner, does not record the arguments of its components, or names
             classes of packages that are not trusted.
     """
-    path = resolve(location, "trained captioner")
+    path = locate_export(location)
     if is_exported(path):
         return load_exported(path, trust, from_hub=from_hub)
     with trusting(trust), hub_from_cache(from_hub):
         return read_captioner(find_run(path).checkpoint)
-
-
-def _from_tensor(tensor: Tensor, name: str) -> Image.Image:
-    if tensor.dtype != torch.uint8 or tensor.ndim != 3 or tensor.shape[0] not in (1, 3):
-        raise ValueError(_wrong_array(tensor, name, "(1, height, width) or (3, height, width)"))
-    return _from_array(tensor.cpu().movedim(0, -1).squeeze(-1).numpy(), name)
-
-
-def _from_array(array: NDArray[Any], name: str) -> Image.Image:
-    if array.dtype != np.uint8 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):
-        raise ValueError(_wrong_array(array, name, "(height, width), (height, width, 3) or (height, width, 4)"))
-    return to_rgb(Image.fromarray(np.ascontiguousarray(array)))
-
-
-def _wrong_array(given: NDArray[Any] | Tensor, name: str, layout: str) -> str:
-    return (
-        f"The image {name} has dtype {given.dtype} and shape {tuple(given.shape)}; expected uint8 (0 to 255) and shape "
-        f"{layout}."
-    )
-
-
-def _best_device() -> torch.device:
-    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    return found if found is not None else torch.device("cpu")
-
-
-def _check_device(device: torch.device | str) -> torch.device:
-    try:
-        return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch raises different types
-        raise ValueError(
-            f"The device {str(device)!r} is not available: {str(error).splitlines()[0]} Expected 'cpu' or an "
-            "accelerator that torch finds, such as 'cuda'. Omit it to use the accelerator if there is one."
-        ) from error
-
-
-def _computes_in_bfloat16(device: torch.device) -> bool:
-    # Not on CPUs, even with bfloat16: rounded features are quantized to other codes, and captions change.
-    return device.type == "cuda" and bool(torch.cuda.is_bf16_supported(including_emulation=False))

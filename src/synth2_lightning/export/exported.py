@@ -8,21 +8,29 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch import Trainer
 
+from synth2_lightning.compat.lightning import attributes_of
 from synth2_lightning.export.component_files import copy_files, find_files
 from synth2_lightning.export.folder import CARD, CONFIG, CONTENT, FORMAT, WEIGHTS, check_replaceable, is_exported
 from synth2_lightning.export.hub import locate_export
 from synth2_lightning.export.model_card import write_card
-from synth2_lightning.export.runs import find_run, read_cards, read_data
+from synth2_lightning.export.runs import DataRecord, find_run, read_cards, read_data, record_data
 from synth2_lightning.interfaces import ImageTokenizer
 from synth2_lightning.io.atomic import write_files
 from synth2_lightning.io.class_specs import build_component, copy_plain
 from synth2_lightning.io.fingerprints import fingerprint_file, fingerprint_weights
 from synth2_lightning.io.json_text import parse_json
 from synth2_lightning.io.locations import HUB_SCHEME, limit_locations, note_locations, resolve
+from synth2_lightning.io.recorded_specs import describe
 from synth2_lightning.io.safetensors import read_safetensors, write_safetensors
-from synth2_lightning.io.trusted_packages import check_packages, trusting
-from synth2_lightning.modules.captioner_checkpoint import describe_captioner, read_captioner
+from synth2_lightning.io.trusted_packages import check_packages, list_names, trusting
+from synth2_lightning.modules.captioner_checkpoint import (
+    copy_captioner,
+    describe_captioner,
+    describe_module,
+    read_captioner,
+)
 from synth2_lightning.modules.captioning import VisionLanguageModule
 
 _FORMAT_VERSION = 1
@@ -70,6 +78,72 @@ def export_captioner(
     with note_locations() as locations, trusting(trust):
         module = read_captioner(found.checkpoint)
     scores = read_cards(found.folder, step, cards)
+    _write(target, module, description, step, locations, scores, read_data(found.folder), license, trust)
+    return target
+
+
+def save_captioner(
+    module: VisionLanguageModule, folder: str | Path, license: str | None = None, cards: Sequence[str | Path] = ()
+) -> Path:
+    """Write a captioner of this process as :func:`export_captioner` writes one from its checkpoint.
+
+    Args:
+        module: A captioner with its weights. Steps, scores and training data are known if its trainer is attached; for
+            one that was loaded, export its run instead.
+        folder: As for :func:`export_captioner`.
+        license: As for :func:`export_captioner`.
+        cards: As for :func:`export_captioner`; the trainer's log folder has the others.
+
+    Raises:
+        FileNotFoundError: If a card does not exist.
+        FileExistsError: If the folder holds other files.
+        ValueError: If a component cannot be described, such as one of a class in a notebook.
+        OSError: If the folder cannot be written.
+    """
+    target = Path(folder)
+    check_replaceable(target)
+    description = describe_module(module)
+    packages = {package for _, package in list_names(description)}  # this process has imported their classes
+    with note_locations() as locations, trusting(packages):
+        copy = copy_captioner(module)
+    trainer = _find_trainer(module)
+    logs, data = (None, None) if trainer is None else (_find_logs(trainer), _record_data(trainer))
+    step = None if trainer is None else trainer.global_step
+    scores = read_cards(logs, step or 0, cards)
+    _write(target, copy, description, step, locations, scores, data, license, packages)
+    return target
+
+
+def _find_trainer(module: VisionLanguageModule) -> Trainer | None:
+    try:
+        return module.trainer
+    except RuntimeError:  # not attached to a trainer
+        return None
+
+
+def _find_logs(trainer: Trainer) -> Path | None:
+    folders = (getattr(logger, "log_dir", None) for logger in trainer.loggers)  # Trainer.log_dir is a collective call
+    return next((Path(folder) for folder in folders if folder), None)
+
+
+def _record_data(trainer: Trainer) -> DataRecord | None:
+    try:
+        return record_data(describe(attributes_of(trainer).datamodule))
+    except (TypeError, AttributeError):  # data loaders without a datamodule, or one that cannot be described
+        return None
+
+
+def _write(
+    target: Path,
+    module: VisionLanguageModule,
+    description: Mapping[str, Any],
+    step: int | None,
+    locations: Collection[str],
+    scores: Sequence[Mapping[str, Any]],
+    data: DataRecord | None,
+    license: str | None,
+    trust: Collection[str],
+) -> None:
     with write_files(target, replaced=CONTENT) as draft:
         write_safetensors(module.state_dict(), draft / WEIGHTS)
         frozen = module.frozen_components
@@ -85,17 +159,15 @@ def export_captioner(
             "versions": {name: version(name) for name in _VERSIONS},
         }
         (draft / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", "utf-8")
-        card = write_card(target.absolute().name, config, scores, read_data(found.folder), license)
-        (draft / CARD).write_text(card, "utf-8")
         from_hub = {name.removeprefix(HUB_SCHEME) for name in locations if name.startswith(HUB_SCHEME)}
+        card = write_card(target.absolute().name, config, scores, data, license, from_hub)
+        (draft / CARD).write_text(card, "utf-8")
         _compare(module, load_exported(draft, trust, from_hub=from_hub), draft)
-    return target
 
 
 def load_exported(
     location: str | Path,
     trust: Collection[str] = (),
-    revision: str | None = None,
     from_hub: Collection[str] = (),
 ) -> VisionLanguageModule:
     """Load an exported captioner.
@@ -104,9 +176,9 @@ def load_exported(
     packages, and weights with a checksum (``weights://``) are read.
 
     Args:
-        location: The folder, or a name on the Hugging Face Hub (``OWNER/NAME``).
+        location: The folder, or a name on the Hugging Face Hub, ``OWNER/NAME`` or ``OWNER/NAME@REVISION``; a commit
+            makes captions reproducible.
         trust: Packages whose classes it may name, besides this one, torch, lightning and transformers.
-        revision: Branch, tag or commit on the Hub; a commit makes captions reproducible.
         from_hub: Names of models on the Hub that may be downloaded.
 
     Returns:
@@ -120,18 +192,18 @@ def load_exported(
     Example:
         >>> load_exported("./nothing")
         Traceback (most recent call last):
-        FileNotFoundError: The exported captioner is not at './nothing'...
+        FileNotFoundError: The trained captioner is not at './nothing'...
     """
-    folder = locate_export(location, revision)
+    folder = locate_export(location)
     config_text = _read_text(folder)
     try:
         with trusting(trust), limit_locations(folder, from_hub):
             return _load(folder)
     except (OSError, ValueError):
-        now = locate_export(location, revision)
+        now = locate_export(location)
         if (now, _read_text(now)) == (folder, config_text):
             raise
-        return load_exported(location, trust, revision, from_hub)  # the export was replaced while it was read
+        return load_exported(location, trust, from_hub)  # the export was replaced while it was read
 
 
 def _read_text(folder: Path) -> bytes:

@@ -1,13 +1,18 @@
 """Model card of an exported captioner: scores, training data, components and limitations."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from synth2_lightning.export.runs import DataRecord
+from synth2_lightning.io.hub import HF_SCHEME, parse_address, parse_repository
 from synth2_lightning.io.paths import expand_home
 from synth2_lightning.shards.manifest import Manifest
+
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult
 
 _TAGS = ["image-captioning", "synth2-lightning", "vision-language"]
 
@@ -18,6 +23,7 @@ def write_card(
     scores: Sequence[Mapping[str, Any]],
     data: DataRecord | None,
     license: str | None,
+    from_hub: Collection[str] = (),
 ) -> str:
     """Return the card as Markdown, with the Hub's front matter.
 
@@ -27,12 +33,20 @@ def write_card(
         scores: Protocol cards.
         data: ``None`` if unknown.
         license: License of the weights as a Hub identifier.
+        from_hub: Names on the Hub that the components were read from.
     """
     from huggingface_hub import ModelCardData
 
     synthetic = ["synthetic-data"] if data is not None and data.synthetic_fraction is not None else []
     front = ModelCardData(
-        library_name="synth2-lightning", pipeline_tag="image-to-text", tags=[*_TAGS, *synthetic], license=license
+        model_name=name if scores else None,
+        library_name="synth2-lightning",
+        pipeline_tag="image-text-to-text",  # transformers replaced image-to-text by it
+        tags=[*_TAGS, *synthetic],
+        license=license,
+        base_model=sorted(set(_list_models(config["model"])) & set(from_hub)) or None,
+        datasets=sorted(set(_list_datasets(data))) or None,
+        eval_results=list(map(_make_result, scores)) or None,
     )
     sections = (
         f"---\n{front.to_yaml()}\n---\n\n# {name}",
@@ -46,8 +60,43 @@ def write_card(
     return "\n\n".join(sections) + "\n"
 
 
-_USE = """`pip install synth2-lightning`, then load this folder (`hf download OWNER/NAME --local-dir {name}` fetches it
-from the Hub):
+def _make_result(card: Mapping[str, Any]) -> "EvalResult":
+    from huggingface_hub import EvalResult
+
+    sources = ", ".join(card.get("sources", [])) or "not recorded"
+    protocol = ("num_images", "num_references", "prompt", "generation", "human_score")
+    return EvalResult(
+        task_type="image-text-to-text",
+        task_name="image captioning",
+        dataset_type=re.sub(r"\W+", "-", sources.lower()),
+        dataset_name=sources,
+        dataset_split=card["split"],
+        metric_type=re.sub(r"\W+", "_", card["metric"].lower()),
+        metric_name=card["metric"],
+        metric_value=card["score"],
+        metric_args={name: card[name] for name in protocol if card.get(name) is not None},
+    )
+
+
+def _list_models(description: object) -> Iterator[str]:
+    if isinstance(description, Mapping):
+        for name, value in description.items():
+            if name == "model" and isinstance(value, str):
+                yield value
+            yield from _list_models(value)
+
+
+def _list_datasets(data: DataRecord | None) -> Iterator[str]:
+    for _, class_name, arguments in () if data is None else data.components:
+        if class_name == "HubSource" and (found := parse_repository(str(arguments.get("path")))):
+            yield found.name
+        for value in arguments.values():
+            if isinstance(value, str) and value.startswith(f"{HF_SCHEME}datasets/"):
+                yield parse_address(value)[0].name
+
+
+_USE = """`pip install synth2-lightning`, then load this folder, or its name on the Hub (`OWNER/NAME`, or
+`OWNER/NAME@COMMIT` for reproducible captions):
 
 ```python
 import synth2_lightning
@@ -66,9 +115,10 @@ _LIMITATIONS = """* Captions imitate the training captions, including their omis
 def _summary(config: Mapping[str, Any], license: str | None) -> str:
     class_name = str(config["model"]["class_path"]).rpartition(".")[2]
     versions = ", ".join(f"{package} {number}" for package, number in config["versions"].items())
+    steps = "" if config["step"] is None else f" for {config['step']} steps"
     terms = f"License of the weights: {license}." if license else "The license of the weights is not specified."
     return (
-        f"An image captioner ({class_name}), trained for {config['step']} steps with "
+        f"An image captioner ({class_name}), trained{steps} with "
         "[synth2-lightning](https://pypi.org/project/synth2-lightning/), an open implementation of Synth² "
         f"([arXiv 2403.07750](https://arxiv.org/abs/2403.07750)). {terms} Exported with {versions}."
     )

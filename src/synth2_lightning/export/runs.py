@@ -19,7 +19,7 @@ class Run:
 
     Args:
         checkpoint: The file.
-        folder: Folder of its run, with ``config.yaml`` and ``cider/``; ``None`` if there is none.
+        folder: Folder of its run, with ``config.yaml``, or scores in ``cider/``; ``None`` if there is none.
     """
 
     checkpoint: Path
@@ -36,7 +36,12 @@ def find_run(location: str | Path) -> Run:
     checkpoint = find_checkpoint(location)
     check_not_sharded(checkpoint)
     parents = checkpoint.absolute().parents[:2]
-    return Run(checkpoint, next((parent for parent in parents if (parent / "config.yaml").is_file()), None))
+    return Run(checkpoint, next(filter(_is_run, parents), None))
+
+
+def _is_run(folder: Path) -> bool:
+    # A trainer of a script writes no run file.
+    return (folder / "config.yaml").is_file() or next(folder.glob("*/*-step=*/protocol.json"), None) is not None
 
 
 def read_cards(folder: Path | None, step: int, others: Sequence[str | Path] = ()) -> list[dict[str, Any]]:
@@ -91,8 +96,11 @@ def read_data(folder: Path | None) -> DataRecord | None:
         ValueError: If the run file is damaged.
     """
     data = read_run_file(folder).get("data")
-    if data is None:
-        return None
+    return None if data is None else record_data(data)
+
+
+def record_data(data: Mapping[str, Any]) -> DataRecord:
+    """Return the training data that a datamodule's class spec names."""
     components = list(_list_components(data, ""))
     shards = {str(arguments["shards"]) for _, _, arguments in components if arguments.get("shards")}
     fractions = (f"{name} {arguments}" for where, name, arguments in components if where.endswith("synthetic_fraction"))

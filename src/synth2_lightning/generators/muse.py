@@ -25,6 +25,8 @@ from synth2_lightning.types import Condition, VQTokens
 
 _CONFIG = "generator.json"
 _WEIGHTS = "generator.safetensors"
+GENERATOR_FILES = (_CONFIG, _WEIGHTS)
+"""Files of a saved generator."""
 _NETWORK, _TEXT = "network.", "text_encoder."
 
 

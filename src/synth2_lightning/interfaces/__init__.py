@@ -22,7 +22,6 @@ from synth2_lightning.interfaces.vision import (
     ImageTokenizer,
     PairScorer,
     Resampler,
-    ResamplerFactory,
 )
 
 __all__ = [
@@ -46,7 +45,6 @@ __all__ = [
     "PairScorer",
     "PromptedLanguageModel",
     "Resampler",
-    "ResamplerFactory",
     "Skippable",
     "StopsTogether",
     "TextEncoder",

@@ -4,10 +4,12 @@ from typing import TypeVar
 
 from torch import nn
 
+from synth2_lightning.io.recorded_specs import Component
+
 _Frozen = TypeVar("_Frozen", bound="FrozenModule")  # beartype rejects typing.Self on methods
 
 
-class Loadable:
+class Loadable(Component):
     """Base class of components that read weights, an index or a vocabulary after construction.
 
     ``__init__`` may read a configuration or a tokenizer, so that widths are known. Subclasses override :meth:`_load` to

@@ -1,8 +1,8 @@
 """Image encoders and tokenizers, resamplers, image generators and scorers of image-text pairs."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import Any, assert_never, final
+from collections.abc import Sequence
+from typing import Any, TypeVar, assert_never, final
 
 import torch
 from jaxtyping import Float
@@ -10,7 +10,10 @@ from torch import Tensor, nn
 
 from synth2_lightning.interfaces.loading import FrozenModule
 from synth2_lightning.io.precision import full_float32
+from synth2_lightning.io.recorded_specs import Component
 from synth2_lightning.types import Condition, ImageInput, MixedImages, Pixels, VQTokens
+
+_Resampler = TypeVar("_Resampler", bound="Resampler")  # beartype rejects typing.Self on methods
 
 
 class ImageEncoder(FrozenModule, ABC):
@@ -126,10 +129,42 @@ class ImageTokenizer(ImageEncoder, ABC):
             )
 
 
-class Resampler(nn.Module, ABC):
-    """Maps any number of image embeddings to a fixed number of visual tokens of the decoder's width."""
+class Resampler(Component, nn.Module, ABC):
+    """Maps any number of image embeddings to a fixed number of visual tokens of the decoder's width.
+
+    ``__init__`` takes the settings. The module that uses the resampler calls :meth:`build` with the widths of encoder
+    and decoder, so that neither run files nor scripts repeat them.
+
+    Attributes:
+        num_latents: Visual tokens per image.
+    """
 
     num_latents: int
+    _is_built = False
+
+    @final
+    def build(self: _Resampler, input_dim: int, output_dim: int) -> _Resampler:
+        """Create the weights, and return the resampler.
+
+        Args:
+            input_dim: Width of the image embeddings.
+            output_dim: Width of the visual tokens, which is that of the decoder.
+
+        Raises:
+            ValueError: If it was called before: two modules would share the weights.
+        """
+        if self._is_built:
+            raise ValueError(
+                f"This {type(self).__name__} belongs to another module already; expected a new one, because the two "
+                "would share its weights. Construct it again with the same arguments."
+            )
+        self._build(input_dim, output_dim)
+        self._is_built = True
+        return self
+
+    @abstractmethod
+    def _build(self, input_dim: int, output_dim: int) -> None:
+        """Create the weights; called once."""
 
     @abstractmethod
     def forward(self, embeddings: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch queries width"]:
@@ -145,10 +180,6 @@ class Resampler(nn.Module, ABC):
             f"{type(self).__name__} has no attention map from visual tokens to the image; expected a resampler that "
             "overrides attention(), such as nn.perceiver.PerceiverResampler."
         )
-
-
-ResamplerFactory = Callable[[int, int], Resampler]
-"""``(encoder dim, decoder width) -> Resampler``; run files need not repeat the widths."""
 
 
 class ImageGenerator(FrozenModule, ABC):

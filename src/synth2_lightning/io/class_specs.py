@@ -40,7 +40,7 @@ def find_class(class_path: object, expected: tuple[type, ...], where: str) -> ty
     module_name, _, name = str(class_path).rpartition(".")
     try:
         if "__main__" in module_name.split("."):
-            raise ImportError("importing a program would run it")
+            raise ImportError("importing a program or notebook would run it; define the class in a package")
         found = getattr(import_module(module_name), name)
     except (Exception, SystemExit) as error:  # an import runs arbitrary code of the trusted package
         raise ValueError(
@@ -68,9 +68,8 @@ def build_component(description: Any, expected: Any, where: str = "model") -> An
         ValueError: If a class is not trusted, does not exist, or is not of the expected type.
 
     Example:
-        >>> from synth2_lightning.interfaces import ResamplerFactory
-        >>> description = {"class_path": "synth2_lightning.testing.TinyResampler"}
-        >>> build_component(description, ResamplerFactory)(6, 8).num_latents
+        >>> from synth2_lightning.interfaces import Resampler
+        >>> build_component({"class_path": "synth2_lightning.testing.TinyResampler"}, Resampler).num_latents
         4
     """
     kinds = get_args(expected) if get_origin(expected) in (Union, UnionType) else (expected,)

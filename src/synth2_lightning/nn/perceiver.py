@@ -22,13 +22,11 @@ class PerceiverResampler(Resampler):
     GELU, as open_flamingo and flamingo-pytorch do; the paper uses the squared ReLU.
 
     Args:
-        input_dim: Width of the image embeddings.
-        output_dim: Width of the visual tokens.
         num_latents: Visual tokens per image.
         depth: Layers.
         num_heads: Attention heads.
         head_dim: Channels of a head.
-        width: Inner width; ``output_dim`` by default.
+        width: Inner width; that of the visual tokens by default.
         num_positions: Number of learned position embeddings, equal to the encoder's ``num_tokens``; 0 for encoders
             whose embeddings contain the position, or for images of several sizes.
         dropout: Dropout probability of the output of each sublayer.
@@ -38,15 +36,13 @@ class PerceiverResampler(Resampler):
         ValueError: If a count is below one, or the number of embeddings is not ``num_positions``.
 
     Example:
-        >>> resampler = PerceiverResampler(320, 64, num_latents=4, depth=1, num_heads=2, num_positions=49)
-        >>> resampler(torch.randn(2, 49, 320)).shape
+        >>> resampler = PerceiverResampler(num_latents=4, depth=1, num_heads=2, num_positions=49)
+        >>> resampler.build(input_dim=320, output_dim=64)(torch.randn(2, 49, 320)).shape
         torch.Size([2, 4, 64])
     """
 
     def __init__(
         self,
-        input_dim: int,
-        output_dim: int,
         num_latents: int = 64,
         depth: int = 6,
         num_heads: int = 8,
@@ -61,17 +57,26 @@ class PerceiverResampler(Resampler):
             raise ValueError(
                 f"PerceiverResampler was given num_latents={num_latents} and depth={depth}; expected 1 or more of both."
             )
-        width = output_dim if width is None else width
         self.num_latents = num_latents
+        self.depth = depth
+        self.num_heads = num_heads
+        self.head_dim = head_dim
+        self.width = width
         self.num_positions = num_positions
+        self.dropout = dropout
         self.checkpoint_activations = checkpoint_activations
+
+    def _build(self, input_dim: int, output_dim: int) -> None:
+        width = output_dim if self.width is None else self.width
         self.input_proj = nn.Sequential(
             nn.LayerNorm(input_dim), nn.Linear(input_dim, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
         )
         # The magnitude of the MLP's outputs at initialization: positions initialized to zero are learned late.
-        self.position_embeddings = nn.Parameter(0.3 * torch.randn(num_positions, width))
-        self.latents = nn.Parameter(torch.randn(num_latents, width))
-        self.layers = nn.ModuleList(PerceiverLayer(width, num_heads, head_dim, dropout) for _ in range(depth))
+        self.position_embeddings = nn.Parameter(0.3 * torch.randn(self.num_positions, width))
+        self.latents = nn.Parameter(torch.randn(self.num_latents, width))
+        self.layers = nn.ModuleList(
+            PerceiverLayer(width, self.num_heads, self.head_dim, self.dropout) for _ in range(self.depth)
+        )
         self.norm = nn.LayerNorm(width)
         self.output_proj = nn.Linear(width, output_dim)
 

@@ -9,6 +9,7 @@ from synth2_lightning.io.atomic import write_json
 from synth2_lightning.reports.caption_set import MANIFEST, CaptionSet
 from synth2_lightning.reports.rows import drop_rows, split_rows, take_rows, write_rows
 from synth2_lightning.shards.caption_set import REJECTED
+from synth2_lightning.shards.data_card import write_caption_card
 from synth2_lightning.sources.caption_files import CAPTION_SET_TABLE
 
 
@@ -35,6 +36,7 @@ def remove_near_duplicates(captions: CaptionSet, near: NearDuplicates, folder: P
         "filters": [{**count, "num_by_reason": {REASON_NEAR: num_rejected}, "settings": near.provenance()}],
         "manifest_of_source": captions.manifest,
     }
+    write_caption_card(folder, {"default": CAPTION_SET_TABLE, "rejected": REJECTED}, manifest)
     write_json(folder / MANIFEST, manifest)
     return num_kept
 

@@ -18,6 +18,7 @@ from synth2_lightning.reports.caption_set import MANIFEST, CaptionSet
 from synth2_lightning.reports.groups import NO_GROUP, Groups, Labels
 from synth2_lightning.reports.rows import split_rows, take_rows, write_rows
 from synth2_lightning.reports.sampling import Priorities, bound_priorities, compute_priorities
+from synth2_lightning.shards.data_card import write_caption_card
 from synth2_lightning.sources.caption_files import CAPTION_SET_TABLE
 
 _BATCH_ROWS = 2**20
@@ -156,4 +157,5 @@ def write_selection(captions: CaptionSet, selection: Selection, settings: dict[s
     }
     parts = [part for part in split_rows(captions.partitions, selection.rows) if len(part[1])]
     write_rows(captions.engine.map(take_rows, parts), folder / CAPTION_SET_TABLE)
+    write_caption_card(folder, {"default": CAPTION_SET_TABLE}, manifest)
     write_json(folder / MANIFEST, manifest)

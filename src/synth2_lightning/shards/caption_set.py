@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from synth2_lightning.io.atomic import write_atomically
 from synth2_lightning.io.parquet import write_tables
+from synth2_lightning.shards.data_card import CARD, write_caption_card
 from synth2_lightning.shards.part_writer import PartWriter
 from synth2_lightning.shards.parts import (
     check_no_repeated,
@@ -87,7 +88,7 @@ class CaptionSetWriter(PartWriter[_Row]):
         [['A dog runs.']]
     """
 
-    summaries = (MANIFEST, CAPTIONS, REJECTED)
+    summaries = (MANIFEST, CAPTIONS, REJECTED, CARD)
 
     def append(self, written: WrittenCaptions) -> int:
         """Append the completions that are new, and return their number."""
@@ -236,13 +237,14 @@ def finish_caption_set(
             write_atomically(folder / REJECTED, partial(write_tables, tables))
     finally:
         spool.unlink(missing_ok=True)
-    manifest = {
+    manifest: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         **{name: totals[name] for name in ("num_written", "num_kept", "num_tokens", "num_prompt_tokens")},
         "finish_reasons": dict(reasons),
         "filters": filters,
         "provenance": {**provenance, "settings": read_settings(list_parts(folder)[0])},
     }
+    write_caption_card(folder, {"default": CAPTIONS, "rejected": REJECTED}, manifest)
     text = json.dumps(manifest, indent=2) + "\n"
     write_atomically(folder / MANIFEST, lambda path: path.write_text(text))
     return manifest

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from synth2_lightning.io.atomic import write_atomically
 from synth2_lightning.io.fingerprints import fingerprint_file
 from synth2_lightning.io.parquet import write_parquet
+from synth2_lightning.shards.data_card import CARD, write_data_card
 from synth2_lightning.shards.manifest import FILE_NAME, Manifest, TokenFormat
 from synth2_lightning.shards.part_writer import PartWriter
 from synth2_lightning.shards.parts import (
@@ -64,7 +65,7 @@ class ShardWriter(PartWriter[_Row]):
         1
     """
 
-    summaries = (FILE_NAME,)
+    summaries = (FILE_NAME, CARD)
 
     def __init__(self, folder: Path, rank: int = 0, records_per_part: int = 10_000) -> None:
         super().__init__(folder, rank, records_per_part)
@@ -158,8 +159,30 @@ def finish(folder: Path, provenance: Mapping[str, object], is_evaluation: bool =
         footers={part.name: checksum_footer(part) for part in parts},
         digests={part.name: fingerprint_file(part) for part in parts},
     )
+    _write_card(folder, manifest)
     manifest.save(folder)
     return manifest
+
+
+def _write_card(folder: Path, manifest: Manifest) -> None:
+    tokens = manifest.tokens
+    kind = " of an evaluation split, which must not be trained on" if manifest.is_evaluation else ""
+    summary = f"Captions and image tokens of {manifest.num_records} images{kind}. There are no pixels."
+    columns = (
+        f"`tokens`: {tokens.num_tokens} positions in raster order, {tokens.num_levels} ids each, of the codebook "
+        f"`{tokens.codebook}` with {tokens.codebook_size} codes per level",
+        "`captions`: captions of the image; `scores`: agreement of each with the image, if they were scored",
+        "`key`, `source`: id of the image, and the data set that it or its caption is from",
+        "`class_name`, `seed`: what the caption was requested for, and the seed of the generator, if it was generated",
+    )
+    write_data_card(
+        folder,
+        summary,
+        {"default": "part-*.parquet"},
+        columns,
+        manifest.provenance,
+        "test" if manifest.is_evaluation else "train",
+    )
 
 
 def _drop_repeated(parts: Sequence[Path]) -> list[Path]:

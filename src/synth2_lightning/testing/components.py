@@ -205,14 +205,13 @@ class TinyResampler(Resampler):
     """Resampler that projects the mean over tokens to four visual tokens.
 
     Example:
-        >>> TinyResampler(6, 8)(torch.zeros(2, 9, 6)).shape
+        >>> TinyResampler().build(6, 8)(torch.zeros(2, 9, 6)).shape
         torch.Size([2, 4, 8])
     """
 
     num_latents = 4
 
-    def __init__(self, input_dim: int, output_dim: int) -> None:
-        super().__init__()
+    def _build(self, input_dim: int, output_dim: int) -> None:
         self.projection = nn.Linear(input_dim, 4 * output_dim)
 
     def forward(self, embeddings: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch queries width"]:

@@ -10,11 +10,11 @@ def test_export_writes_and_pushes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import synth2_lightning.export.exported
-    import synth2_lightning.export.hub
+    import synth2_lightning.export.push
 
     export, push = Mock(return_value=tmp_path), Mock(return_value="https://hub/me/mine")
     monkeypatch.setattr(synth2_lightning.export.exported, "export_captioner", export)
-    monkeypatch.setattr(synth2_lightning.export.hub, "push_export", push)
+    monkeypatch.setattr(synth2_lightning.export.push, "push_folder", push)
     words = ["export", "runs/version_0", "--out", "mine", "--license", "mit", "--card", "a.json", "--card", "b"]
     main([*words, "--push_to", "me/mine"])
     export.assert_called_once_with("runs/version_0", Path("mine"), "mit", [Path("a.json"), Path("b")], [])

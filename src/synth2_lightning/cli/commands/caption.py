@@ -27,7 +27,8 @@ def caption(
     The exit code is 0 if every image has its caption, 3 if some could not be read, 1 after an error.
 
     Args:
-        run: Folder of a run (its best checkpoint, or else its last one), a checkpoint, or an exported captioner.
+        run: Folder of a run (its best checkpoint, or else its last one), a checkpoint, or an exported captioner, also
+            by its name on the Hugging Face Hub (OWNER/NAME or OWNER/NAME@REVISION).
         images: Files, folders (searched recursively), glob patterns, or URLs.
         out: File to append to; the same command resumes after an interruption. Standard output by default.
         format: Format of the output. By default from the suffix of the file, or text.

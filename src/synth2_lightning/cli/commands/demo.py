@@ -19,7 +19,8 @@ def demo(
     gradio: pip install "synth2-lightning[demo]".
 
     Args:
-        run: Folder of a run, a checkpoint, or an exported captioner.
+        run: Folder of a run, a checkpoint, or an exported captioner, also by its name on the Hugging Face Hub
+            (OWNER/NAME or OWNER/NAME@REVISION).
         port: Port on 127.0.0.1.
         device: Device, such as cpu, cuda or cuda:1. By default the accelerator, if there is one.
         trust: Your own package whose classes the checkpoint may name, such as a decoder.
@@ -28,9 +29,9 @@ def demo(
     Example:
         synth2 demo runs/version_0 --port 8000
     """
-    from synth2_lightning.io.locations import resolve
+    from synth2_lightning.export.hub import locate_export
 
-    resolve(run, "trained captioner")  # before the slow imports
+    locate_export(run)  # before the slow imports
     from synth2_lightning.demo.command import serve_demo
     from synth2_lightning.io.trusted_packages import trusting
 

@@ -29,7 +29,8 @@ def export(
         synth2 export runs/version_0 --out my-captioner --license apache-2.0
     """
     from synth2_lightning.export.exported import export_captioner
-    from synth2_lightning.export.hub import check_repository, push_export
+    from synth2_lightning.export.push import push_folder
+    from synth2_lightning.io.hub import check_repository
 
     if push_to is not None:
         check_repository(push_to)  # before the model is loaded
@@ -37,4 +38,4 @@ def export(
     console = MessageConsole()
     console.print(f"Exported the captioner to {folder}", soft_wrap=True)
     if push_to is not None:
-        console.print(f"Uploaded it to {push_export(folder, push_to)}", soft_wrap=True)
+        console.print(f"Uploaded it to {push_folder(folder, push_to)}", soft_wrap=True)

@@ -23,8 +23,9 @@ def score(
     """Score the predictions of any captioner, in COCO's results format, against human captions.
 
     Args:
-        predictions: COCO results (.json), or lines with key and caption (.jsonl).
-        references: COCO captions JSON.
+        predictions: COCO results (.json), or lines with key and caption (.jsonl); a file or an address, such as
+            hf://datasets/OWNER/NAME@REVISION/predictions.json.
+        references: COCO captions JSON; a file or an address.
         out: File of the protocol card (JSON).
         missing: How to treat images without a prediction.
         unknown: How to treat predictions without references.
