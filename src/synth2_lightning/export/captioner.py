@@ -4,34 +4,26 @@ import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, assert_never
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
 from synth2_lightning.export.exported import load_exported
 from synth2_lightning.export.folder import is_exported
+from synth2_lightning.export.image_inputs import MAX_PIXELS, ImageLike, read_image
 from synth2_lightning.export.runs import find_run
 from synth2_lightning.io.fingerprints import fingerprint_weights
 from synth2_lightning.io.locations import hub_from_cache, resolve
 from synth2_lightning.io.trusted_packages import trusting
 from synth2_lightning.modules.captioner_checkpoint import read_captioner
 from synth2_lightning.modules.captioning import VisionLanguageModule
-from synth2_lightning.sources.images import center_crop, decode_image, pixel_limit, to_rgb
+from synth2_lightning.sources.images import center_crop, pixel_limit
 from synth2_lightning.sources.read_ahead import read_ahead
 from synth2_lightning.types import Pixels
 
-ImageLike = str | Path | Image.Image | NDArray[Any] | Tensor
-"""A path, a PIL image, or uint8 values: an array of shape ``(height, width)``, ``(height, width, 3)`` or
-``(height, width, 4)``, or a tensor of shape ``(1, height, width)`` or ``(3, height, width)``."""
-
 Item = TypeVar("Item")
-
-MAX_PIXELS = 178_956_970
-"""Default limit of an image's pixels, the value from which Pillow refuses images."""
 
 BATCH_SIZE = 64
 """Default number of images per batch."""
@@ -108,7 +100,7 @@ class Captioner:
             raise TypeError(f"caption() got one {type(images).__name__}; expected a sequence, such as [image].")
 
         def read(numbered: tuple[int, ImageLike]) -> Image.Image:
-            return self._read(numbered[1], f"number {numbered[0]}", max_pixels)
+            return read_image(numbered[1], f"number {numbered[0]}", self.image_size, max_pixels)
 
         captions = []
         with pixel_limit(max_pixels):
@@ -159,19 +151,6 @@ class Captioner:
             "captioner": fingerprint_weights("captioner", self.module),
             "generation": asdict(self.module.generation),
         }
-
-    def _read(self, image: ImageLike, name: str, max_pixels: int) -> Image.Image:
-        match image:
-            case str() | Path():
-                return decode_image(Path(image), str(image), max_pixels, wanted_size=self.image_size)
-            case Image.Image():
-                return to_rgb(image)
-            case Tensor():
-                return _from_tensor(image, name)
-            case np.ndarray():
-                return _from_array(image, name)
-            case _:
-                assert_never(image)
 
     def _caption_batch(self, batch: Sequence[tuple[Item, Image.Image | OSError]]) -> list[tuple[Item, Captioned]]:
         captions = iter(self._caption_squares([content for _, content in batch if isinstance(content, Image.Image)]))
@@ -236,25 +215,6 @@ def load_module(
         return load_exported(path, trust, from_hub=from_hub)
     with trusting(trust), hub_from_cache(from_hub):
         return read_captioner(find_run(path).checkpoint)
-
-
-def _from_tensor(tensor: Tensor, name: str) -> Image.Image:
-    if tensor.dtype != torch.uint8 or tensor.ndim != 3 or tensor.shape[0] not in (1, 3):
-        raise ValueError(_wrong_array(tensor, name, "(1, height, width) or (3, height, width)"))
-    return _from_array(tensor.cpu().movedim(0, -1).squeeze(-1).numpy(), name)
-
-
-def _from_array(array: NDArray[Any], name: str) -> Image.Image:
-    if array.dtype != np.uint8 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):
-        raise ValueError(_wrong_array(array, name, "(height, width), (height, width, 3) or (height, width, 4)"))
-    return to_rgb(Image.fromarray(np.ascontiguousarray(array)))
-
-
-def _wrong_array(given: NDArray[Any] | Tensor, name: str, layout: str) -> str:
-    return (
-        f"The image {name} has dtype {given.dtype} and shape {tuple(given.shape)}; expected uint8 (0 to 255) and shape "
-        f"{layout}."
-    )
 
 
 def _best_device() -> torch.device:

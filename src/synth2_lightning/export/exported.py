@@ -10,7 +10,17 @@ from typing import Any
 import torch
 
 from synth2_lightning.export.component_files import copy_files, find_files
-from synth2_lightning.export.folder import CARD, CONFIG, CONTENT, FORMAT, WEIGHTS, check_replaceable, is_exported
+from synth2_lightning.export.folder import (
+    ARCHITECTURE,
+    CARD,
+    CONFIG,
+    CONTENT,
+    FORMAT,
+    MODEL_TYPE,
+    WEIGHTS,
+    check_replaceable,
+    is_exported,
+)
 from synth2_lightning.export.hub import locate_export
 from synth2_lightning.export.model_card import write_card
 from synth2_lightning.export.runs import find_run, read_cards, read_data
@@ -49,7 +59,8 @@ def export_captioner(
 
     Returns:
         The folder, with ``model.safetensors`` (trained weights), ``config.json`` (components, versions, fingerprints),
-        ``README.md`` (a model card) and ``files/`` (files that the components read).
+        ``README.md`` (a model card), ``files/`` (files that the components read), and the files of the processor of
+        transformers if the captions are tokens of a ``CausalDecoder``.
 
     Raises:
         FileNotFoundError: If the run or a card does not exist.
@@ -83,6 +94,7 @@ def export_captioner(
             "step": step,
             "weights_sha256": fingerprint_file(draft / WEIGHTS),
             "versions": {name: version(name) for name in _VERSIONS},
+            **_write_processor(module, draft),
         }
         (draft / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", "utf-8")
         card = write_card(target.absolute().name, config, scores, read_data(found.folder), license)
@@ -156,6 +168,17 @@ def _load(folder: Path) -> VisionLanguageModule:
         )
     module.load_state_dict(read_safetensors(weights))
     return module.eval()
+
+
+def _write_processor(module: VisionLanguageModule, folder: Path) -> dict[str, Any]:
+    """Write the files of the processor, and return the keys by which transformers finds the classes of the export."""
+    from synth2_lightning.export.processing import find_token_decoder, make_processor
+
+    decoder = find_token_decoder(module)
+    if decoder is None:
+        return {}
+    make_processor(module, decoder).save_pretrained(folder)
+    return {"model_type": MODEL_TYPE, "architectures": [ARCHITECTURE]}
 
 
 def _list_codebooks(module: VisionLanguageModule) -> dict[str, str]:
