@@ -17,6 +17,7 @@ from synth2_lightning.export.folder import (
     CONTENT,
     FORMAT,
     MODEL_TYPE,
+    ONNX,
     WEIGHTS,
     check_replaceable,
     is_exported,
@@ -45,6 +46,7 @@ def export_captioner(
     license: str | None = None,
     cards: Sequence[str | Path] = (),
     trust: Collection[str] = (),
+    onnx: bool = False,
 ) -> Path:
     """Write a trained captioner to a self-contained folder without local paths.
 
@@ -56,6 +58,7 @@ def export_captioner(
         license: License of the weights as a Hub identifier, such as ``"apache-2.0"``.
         cards: Protocol cards in addition to those that the run wrote for this checkpoint.
         trust: Packages whose classes the checkpoint may name, besides this one, torch, lightning and transformers.
+        onnx: Also write the graphs of :func:`~synth2_lightning.export.onnx.export_onnx` to ``onnx/``.
 
     Returns:
         The folder, with ``model.safetensors`` (trained weights), ``config.json`` (components, versions, fingerprints),
@@ -66,7 +69,8 @@ def export_captioner(
         FileNotFoundError: If the run or a card does not exist.
         FileExistsError: If the folder holds other files.
         ValueError: If the checkpoint is not of a captioner, does not record the arguments of its components, or names
-            classes of packages that are not trusted.
+            classes of packages that are not trusted; or, for ONNX, if its components cannot be converted.
+        ModuleNotFoundError: For ONNX, if the extra ``onnx`` is not installed.
         OSError: If the folder cannot be written.
 
     Example:
@@ -100,7 +104,12 @@ def export_captioner(
         card = write_card(target.absolute().name, config, scores, read_data(found.folder), license)
         (draft / CARD).write_text(card, "utf-8")
         from_hub = {name.removeprefix(HUB_SCHEME) for name in locations if name.startswith(HUB_SCHEME)}
-        _compare(module, load_exported(draft, trust, from_hub=from_hub), draft)
+        loaded = load_exported(draft, trust, from_hub=from_hub)
+        _compare(module, loaded, draft)
+        if onnx:
+            from synth2_lightning.export.onnx import export_onnx
+
+            export_onnx(loaded, draft / ONNX)
     return target
 
 
