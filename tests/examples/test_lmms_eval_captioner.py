@@ -37,7 +37,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def _request(doc_id: int) -> SimpleNamespace:
-    def doc_to_visual(doc: dict[str, Any]) -> list[Any]:
+    def doc_to_visual(doc: dict[str, list[Any]]) -> list[Any]:
         return doc["images"]
 
     return SimpleNamespace(args=("Describe it.", {"max_new_tokens": 64}, doc_to_visual, doc_id, "coco", "val"))

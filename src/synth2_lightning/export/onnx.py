@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,7 +52,7 @@ def export_onnx(module: VisionLanguageModule, folder: Path) -> None:
     pixels = torch.randint(256, (1, 3, size, size), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     visual, ids = module.encode_images(Pixels(pixels)), torch.arange(3)[None]
     _convert(_VisualTokens(module), {"pixel_values": pixels}, "visual_tokens", {}, folder / VISUAL_TOKENS)
-    length = {"visual_tokens": {}, "input_ids": {1: Dim.DYNAMIC}}
+    length: dict[str, dict[int, Any]] = {"visual_tokens": {}, "input_ids": {1: Dim.DYNAMIC}}
     _convert(_Logits(decoder), {"visual_tokens": visual, "input_ids": ids}, "logits", length, folder / LOGITS)
     pixels, ids = 255 - pixels, torch.arange(5)[None]  # another image and another length than those of the conversion
     visual = module.encode_images(Pixels(pixels))
@@ -83,7 +84,7 @@ def _convert(
     graph: nn.Module,
     inputs: Mapping[str, Tensor],
     output: str,
-    dynamic_shapes: Mapping[str, Mapping[int, object]],
+    dynamic_shapes: dict[str, dict[int, Any]],
     file: Path,
 ) -> None:
     try:
