@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import torch
 from jaxtyping import Int, UInt8
@@ -21,7 +21,7 @@ from synth2_lightning.modules.captioning import VisionLanguageModule
 from synth2_lightning.types import GenerationSettings, Pixels
 
 _SETTINGS = {field.name for field in fields(GenerationSettings)}
-_OF_AUTO_CLASSES = {"adapter_kwargs", "local_files_only", "trust_remote_code", "_from_auto", "_commit_hash"}
+_OF_AUTO_CLASSES = {"adapter_kwargs", "trust_remote_code", "_from_auto", "_commit_hash"}
 """Arguments that the auto classes add and that have no effect here: no code is remote."""
 
 
@@ -45,15 +45,14 @@ class Synth2ForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type:
     config_class = Synth2Config
     main_input_name = "pixel_values"
     input_modalities = ("image", "text")
-    _no_split_modules: ClassVar[list[str]] = []
 
     def __init__(self, config: Synth2Config, module: VisionLanguageModule) -> None:
         decoder = find_token_decoder(module)
         if decoder is None:
             raise ValueError(
                 f"{type(module).__name__} with a {type(module.decoder).__name__} cannot be a model of transformers; "
-                "expected a VisionLanguageModule with its own generate() and a PrefixDecoder or CrossAttentionDecoder, "
-                "whose texts are tokens. Use synth2_lightning.load()."
+                "expected the generate() of VisionLanguageModule and a PrefixDecoder or CrossAttentionDecoder, whose "
+                "texts are token ids. Use synth2_lightning.load()."
             )
         super().__init__(config)
         self.module = module
@@ -90,12 +89,16 @@ class Synth2ForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type:
             OSError: If the Hub cannot be reached.
             ValueError: If the export is damaged, names an untrusted package, or another argument is given.
         """
-        others = {name: value for name, value in kwargs.items() if name not in _OF_AUTO_CLASSES and value is not None}
-        if others.pop("dtype", "auto") not in ("auto", torch.float32) or others:
+        refused = {
+            name: value
+            for name, value in kwargs.items()
+            if name not in _OF_AUTO_CLASSES and value is not None and (name, value) != ("dtype", "auto")
+        }
+        if refused:
             raise ValueError(
-                f"from_pretrained() of a captioner got {', '.join(kwargs.keys() - _OF_AUTO_CLASSES)}; expected the "
-                "types and the device at export: frozen components and codebooks depend on them. Call .to(device) "
-                "afterwards, and run the model in torch.autocast for speed on a GPU."
+                f"from_pretrained() of a captioner got {', '.join(f'{name}={refused[name]}' for name in refused)}; "
+                "expected neither a type nor a device nor other options: frozen components and codebooks depend on the "
+                "types at export. Call .to(device) afterwards, and run the model in torch.autocast for speed on a GPU."
             )
         module = load_exported(pretrained_model_name_or_path, trust, revision, from_hub)
         config = config or Synth2Config.from_pretrained(pretrained_model_name_or_path, revision=revision)
