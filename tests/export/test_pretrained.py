@@ -115,7 +115,7 @@ def test_settings_of_the_run_are_replaced_by_given_ones_and_others_refused(
     with pytest.raises(ValueError, match=r"min_length=2.*max_new_tokens"):
         model.generate(**inputs, min_length=2)
     with pytest.raises(ValueError, match=r"use_cache=False"):
-        model.generate(**inputs, generation_config=GenerationConfig(use_cache=False))
+        model.generate(**inputs, use_cache=False)
 
 
 def test_the_loss_of_forward_is_the_decoders(

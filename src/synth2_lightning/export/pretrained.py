@@ -82,17 +82,18 @@ class Synth2ForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type:
             revision: Branch, tag or commit on the Hub.
             trust: See :func:`~synth2_lightning.export.exported.load_exported`.
             from_hub: See :func:`~synth2_lightning.export.exported.load_exported`.
-            **kwargs: Arguments that the auto classes add.
+            **kwargs: Arguments that the auto classes add, and options that are off.
 
         Raises:
             FileNotFoundError: If the export or a file of it is missing.
             OSError: If the Hub cannot be reached.
             ValueError: If the export is damaged, names an untrusted package, or another argument is given.
         """
+        given = {"dtype": getattr(config, "dtype", None)} | kwargs  # AutoModel of older versions moves it to the config
         refused = {
             name: value
-            for name, value in kwargs.items()
-            if name not in _OF_AUTO_CLASSES and value is not None and (name, value) != ("dtype", "auto")
+            for name, value in given.items()
+            if not (name in _OF_AUTO_CLASSES or value is None or value is False or (name, value) == ("dtype", "auto"))
         }
         if refused:
             raise ValueError(
@@ -158,9 +159,9 @@ class Synth2ForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type:
             pixel_values: Pixels of :class:`~synth2_lightning.export.processing.Synth2ImageProcessor`.
             input_ids: Prompts; by default the captioner's own.
             attention_mask: 0 at padding.
-            generation_config: Settings that replace those of the run.
-            **kwargs: The same as keywords; they have precedence. The names are those of
-                :class:`~synth2_lightning.types.GenerationSettings`.
+            generation_config: Settings that replace those of the run. Those that are not in
+                :class:`~synth2_lightning.types.GenerationSettings` have no effect: pipelines fill in the defaults.
+            **kwargs: Settings as keywords, which have precedence.
 
         Raises:
             ValueError: If a setting is not supported, or the texts may get too long for the language model.
@@ -180,12 +181,17 @@ class Synth2ForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type:
         return cast(CausalDecoder, self.module.decoder)
 
     def _read_settings(self, config: GenerationConfig | None, others: dict[str, Any]) -> GenerationSettings:
-        given = self.generation_config.to_diff_dict() | ({} if config is None else config.to_diff_dict()) | others
-        set_ = {name: value for name, value in given.items() if value is not None and name != "transformers_version"}
-        unknown = [name for name in set_ if name not in _SETTINGS and set_[name] != self._fixed.get(name)]
-        if unknown:
+        refused = {
+            name: value
+            for name, value in others.items()
+            if name not in _SETTINGS and value is not None and value != self._fixed.get(name)
+        }
+        if refused:
             raise ValueError(
-                f"generate() of a captioner got {', '.join(f'{name}={set_[name]}' for name in unknown)}; expected only "
-                f"settings of its decoding: {', '.join(sorted(_SETTINGS))}."
+                f"generate() of a captioner got {', '.join(f'{name}={refused[name]}' for name in refused)}; expected "
+                f"only settings of its decoding: {', '.join(sorted(_SETTINGS))}."
             )
-        return GenerationSettings(**{name: value for name, value in set_.items() if name in _SETTINGS})
+        values: dict[str, Any] = {}
+        for given in (self.generation_config.to_dict(), {} if config is None else config.to_dict(), others):
+            values |= {name: given[name] for name in _SETTINGS if given.get(name) is not None}
+        return GenerationSettings(**values)
