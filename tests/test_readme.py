@@ -120,7 +120,7 @@ def test_the_example_of_the_document_on_sharing_captions_images(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    module = VisionLanguageModule(TinyImageTokenizer(), TinyResampler, TinyDecoder())
+    module = VisionLanguageModule(TinyImageTokenizer(), TinyResampler(), TinyDecoder())
     parts = {"image_encoder": "TinyImageTokenizer", "resampler": "TinyResampler", "decoder": "TinyDecoder"}
     settings: dict[str, object] = {n: {"class_path": f"synth2_lightning.testing.{part}"} for n, part in parts.items()}
     settings["_instantiator"] = "lightning.pytorch.cli.instantiate_module"

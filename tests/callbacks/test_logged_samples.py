@@ -68,7 +68,7 @@ def test_loggers_show_grids_and_tables(
 ) -> None:
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     logger, read = start(tmp_path)
-    module = VisionLanguageModule(TinyImageTokenizer(), TinyResampler, TinyDecoder())
+    module = VisionLanguageModule(TinyImageTokenizer(), TinyResampler(), TinyDecoder())
     trainer = Trainer(
         accelerator="cpu", logger=[logger, CSVLogger(tmp_path / "csv")],
         callbacks=[CaptionSamplesCallback(num_images=2, folder=str(tmp_path / "samples"))],

@@ -15,7 +15,8 @@ import torch
 from PIL import Image
 
 from synth2_lightning.cli import main
-from synth2_lightning.export.captioner import BATCH_SIZE, MAX_PIXELS, Captioner
+from synth2_lightning.export.captioner import BATCH_SIZE, Captioner
+from synth2_lightning.export.image_inputs import MAX_PIXELS
 
 NUM_IMAGES = 20
 

@@ -10,7 +10,8 @@ from torch import Tensor
 
 import synth2_lightning
 from synth2_lightning.cli import main
-from synth2_lightning.export.captioner import Captioner, ImageLike, load
+from synth2_lightning.export.captioner import Captioner, load
+from synth2_lightning.export.image_inputs import ImageLike
 from synth2_lightning.modules.captioning import VisionLanguageModule
 from synth2_lightning.testing import TinyDecoder, TinyImageTokenizer, TinyResampler, tiny_batch
 from synth2_lightning.types import Pixels

@@ -7,8 +7,8 @@ import pytest
 from synth2_lightning.cli import main
 
 EXTRAS = (
-    *("accelerate", "datasketch", "gguf", "gradio", "openai", "peft", "py3langid", "ray", "s3fs", "sklearn"),
-    "vector_quantize_pytorch",
+    *("accelerate", "datasketch", "gguf", "gradio", "onnxruntime", "onnxscript", "openai", "peft", "py3langid", "ray"),
+    *("s3fs", "sklearn", "vector_quantize_pytorch"),
 )
 """Modules that only extras install; matplotlib comes with pycocoevalcap, jinja2 with torch."""
 _WITHOUT = """

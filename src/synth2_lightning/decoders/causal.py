@@ -20,7 +20,7 @@ from synth2_lightning.compat.transformers import run_network
 from synth2_lightning.decoders.beam_search import beam_search
 from synth2_lightning.decoders.language_model import LanguageModelSource
 from synth2_lightning.decoders.logits_processors import add_gumbel_noise, repetition_penalty
-from synth2_lightning.decoders.tokens import CaptionTokenizer, TargetTokens
+from synth2_lightning.decoders.tokens import CaptionTokenizer, PromptTokens, TargetTokens
 from synth2_lightning.decoders.visual_context import VisualContext
 from synth2_lightning.interfaces import LanguageDecoder
 from synth2_lightning.io.fingerprints import fingerprint_texts
@@ -130,7 +130,8 @@ class CausalDecoder(LanguageDecoder, ABC):
         prompts = [prompt for prompt in prompts for _ in range(num_samples)]
         visual = visual.repeat_interleave(num_samples, dim=0)
         settings = GenerationSettings(max_new_tokens=max_new_tokens)
-        ids = self._generate_ids(visual, settings, prompts, [add_gumbel_noise])
+        tokens = self.caption_tokenizer.encode_prompts(prompts)
+        ids = self._generate_ids(visual, settings, tokens, [add_gumbel_noise])
         losses = self._loss_of(self.caption_tokenizer.encode_generated(ids, prompts), visual, self._suppressed_ids)
         is_complete = (ids == self.caption_tokenizer.eos_id).any(1)
         return SampledTexts(tuple(self.caption_tokenizer.decode(ids)), tuple(is_complete.tolist()), losses)
@@ -164,16 +165,49 @@ class CausalDecoder(LanguageDecoder, ABC):
     ) -> list[str]:
         """Generate one text per image: greedily or by :func:`beam_search`, or by sampling of transformers."""
         prompts = self.caption_tokenizer.fill_prompts(prompts, len(visual))
-        ids = self._generate_ids(visual, settings, prompts, repetition_penalty(settings))
+        ids = self.generate_ids(visual, settings, self.caption_tokenizer.encode_prompts(prompts))
         return self.caption_tokenizer.decode(ids)
+
+    def generate_ids(
+        self, visual: Float[Tensor, "batch queries width"], settings: GenerationSettings, prompts: PromptTokens
+    ) -> Int[Tensor, "batch length"]:
+        """Return the token ids of one text per image, without its prompt; after its end-of-text token is padding.
+
+        Args:
+            visual: Visual tokens.
+            settings: Decoding settings.
+            prompts: One row per image, see :meth:`CaptionTokenizer.encode_prompts`.
+
+        Raises:
+            ValueError: If the texts may get too long for the language model.
+        """
+        return self._generate_ids(visual, settings, prompts, repetition_penalty(settings))
+
+    def logits(
+        self, visual: Float[Tensor, "batch queries width"], ids: Int[Tensor, "batch length"]
+    ) -> Float[Tensor, "batch length vocabulary"]:
+        """Return the logits of the token after each given one.
+
+        Args:
+            visual: Visual tokens.
+            ids: Token ids of prompts and texts, padded on the right with any ids.
+
+        Raises:
+            ValueError: If the texts are too long for the language model.
+        """
+        with self.visual_context(visual) as context:
+            num_before = context.prefix.shape[1]
+            self._check_length(num_before + ids.shape[1], "texts")
+            # Padding is on the right, so causal attention excludes it.
+            logits: Tensor = self.lm(inputs_embeds=self._embed(context.prefix, ids), use_cache=False).logits
+        return logits[:, num_before:]
 
     @torch.no_grad()
     def _generate_ids(
-        self, visual: Tensor, settings: GenerationSettings, prompts: Sequence[str], processors: Sequence[Any]
+        self, visual: Tensor, settings: GenerationSettings, tokens: PromptTokens, processors: Sequence[Any]
     ) -> Tensor:
         from transformers import LogitsProcessorList
 
-        tokens = self.caption_tokenizer.encode_prompts(prompts)
         with (
             self.visual_context(visual) as context,
             # transformers drops a mask without zeros, then warns that the padding of finished texts is not masked.
@@ -250,14 +284,12 @@ class CausalDecoder(LanguageDecoder, ABC):
     def _generation_config(self, settings: GenerationSettings) -> Any:
         from transformers import GenerationConfig
 
-        tokenizer = self.source.tokenizer
-        eos_id = self.caption_tokenizer.eos_id
         own = {"repetition_penalty"} if settings.do_sample else {"repetition_penalty", "num_beams", "length_penalty"}
         return GenerationConfig(
             **(asdict(settings) | dict.fromkeys(own)),
             top_k=0 if settings.do_sample else None,  # The default of transformers is 50.
-            eos_token_id=eos_id,
-            pad_token_id=eos_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id,
+            eos_token_id=self.caption_tokenizer.eos_id,
+            pad_token_id=self.caption_tokenizer.pad_id,
             suppress_tokens=self._suppressed_ids or None,
         )
 

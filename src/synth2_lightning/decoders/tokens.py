@@ -64,6 +64,7 @@ class CaptionTokenizer:
         self.max_text_tokens = max_text_tokens
         self.eos_id: int = tokenizer.eos_token_id
         self.bos_id: int = self.eos_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+        self.pad_id: int = self.eos_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
 
     def encode(self, texts: Sequence[str], prompts: Sequence[str] | None) -> TargetTokens:
         """Encode prompts and texts; the tokens of the texts, and the end-of-text tokens, are the targets.

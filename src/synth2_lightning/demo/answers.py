@@ -10,7 +10,8 @@ from PIL import Image
 
 from synth2_lightning.demo.neighbors import Neighbor, Neighbors
 from synth2_lightning.demo.word_maps import draw_map, map_words
-from synth2_lightning.export.captioner import MAX_PIXELS, Captioner
+from synth2_lightning.export.captioner import Captioner
+from synth2_lightning.export.image_inputs import MAX_PIXELS
 from synth2_lightning.sources.images import center_crop, decode_image, pixel_limit
 from synth2_lightning.types import Pixels
 

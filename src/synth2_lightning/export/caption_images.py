@@ -18,7 +18,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from synth2_lightning.export.captioner import BATCH_SIZE, MAX_PIXELS, Captioner
+from synth2_lightning.export.captioner import BATCH_SIZE, Captioner
+from synth2_lightning.export.image_inputs import MAX_PIXELS
 from synth2_lightning.io.console import MessageConsole
 from synth2_lightning.shards.image_captions import Format, ImageCaptionFile, ImageCaptionStream
 from synth2_lightning.sources.image_files import FoundImages

@@ -5,19 +5,17 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple, TypeVar, assert_never
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
 from synth2_lightning.export.devices import best_device, check_device, computes_in_bfloat16
 from synth2_lightning.export.exported import load_exported, save_captioner
 from synth2_lightning.export.folder import is_exported
 from synth2_lightning.export.hub import locate_export
-from synth2_lightning.export.image_arrays import from_array, from_tensor
+from synth2_lightning.export.image_inputs import MAX_PIXELS, ImageLike, read_image
 from synth2_lightning.export.push import push_folder
 from synth2_lightning.export.runs import find_run
 from synth2_lightning.io.fingerprints import fingerprint_weights
@@ -26,18 +24,11 @@ from synth2_lightning.io.locations import hub_from_cache
 from synth2_lightning.io.trusted_packages import trusting
 from synth2_lightning.modules.captioner_checkpoint import read_captioner
 from synth2_lightning.modules.captioning import VisionLanguageModule
-from synth2_lightning.sources.images import center_crop, decode_image, pixel_limit, to_rgb
+from synth2_lightning.sources.images import center_crop, pixel_limit
 from synth2_lightning.sources.read_ahead import read_ahead
 from synth2_lightning.types import Pixels
 
-ImageLike = str | Path | Image.Image | NDArray[Any] | Tensor
-"""A path, a PIL image, or uint8 values: an array of shape ``(height, width)``, ``(height, width, 3)`` or
-``(height, width, 4)``, or a tensor of shape ``(1, height, width)`` or ``(3, height, width)``."""
-
 Item = TypeVar("Item")
-
-MAX_PIXELS = 178_956_970
-"""Default limit of an image's pixels, the value from which Pillow refuses images."""
 
 BATCH_SIZE = 64
 """Default number of images per batch."""
@@ -180,7 +171,7 @@ class Captioner:
             raise TypeError(f"caption() got one {type(images).__name__}; expected a sequence, such as [image].")
 
         def read(numbered: tuple[int, ImageLike]) -> Image.Image:
-            return self._read(numbered[1], f"number {numbered[0]}", max_pixels)
+            return read_image(numbered[1], f"number {numbered[0]}", self.image_size, max_pixels)
 
         captions = []
         with pixel_limit(max_pixels):
@@ -231,19 +222,6 @@ class Captioner:
             "captioner": fingerprint_weights("captioner", self.module),
             "generation": asdict(self.module.generation),
         }
-
-    def _read(self, image: ImageLike, name: str, max_pixels: int) -> Image.Image:
-        match image:
-            case str() | Path():
-                return decode_image(Path(image), str(image), max_pixels, wanted_size=self.image_size)
-            case Image.Image():
-                return to_rgb(image)
-            case Tensor():
-                return from_tensor(image, name)
-            case np.ndarray():
-                return from_array(image, name)
-            case _:
-                assert_never(image)
 
     def _caption_batch(self, batch: Sequence[tuple[Item, Image.Image | OSError]]) -> list[tuple[Item, Captioned]]:
         captions = iter(self._caption_squares([content for _, content in batch if isinstance(content, Image.Image)]))

@@ -12,7 +12,18 @@ from lightning.pytorch import Trainer
 
 from synth2_lightning.compat.lightning import attributes_of
 from synth2_lightning.export.component_files import copy_files, find_files
-from synth2_lightning.export.folder import CARD, CONFIG, CONTENT, FORMAT, WEIGHTS, check_replaceable, is_exported
+from synth2_lightning.export.folder import (
+    ARCHITECTURE,
+    CARD,
+    CONFIG,
+    CONTENT,
+    FORMAT,
+    MODEL_TYPE,
+    ONNX,
+    WEIGHTS,
+    check_replaceable,
+    is_exported,
+)
 from synth2_lightning.export.hub import locate_export
 from synth2_lightning.export.model_card import write_card
 from synth2_lightning.export.runs import DataRecord, find_run, read_cards, read_data, record_data
@@ -43,6 +54,7 @@ def export_captioner(
     license: str | None = None,
     cards: Sequence[str | Path] = (),
     trust: Collection[str] = (),
+    onnx: bool = False,
 ) -> Path:
     """Write a trained captioner to a self-contained folder without local paths.
 
@@ -54,16 +66,19 @@ def export_captioner(
         license: License of the weights as a Hub identifier, such as ``"apache-2.0"``.
         cards: Protocol cards in addition to those that the run wrote for this checkpoint.
         trust: Packages whose classes the checkpoint may name, besides this one, torch, lightning and transformers.
+        onnx: Also write the graphs of :func:`~synth2_lightning.export.onnx.export_onnx` to ``onnx/``.
 
     Returns:
         The folder, with ``model.safetensors`` (trained weights), ``config.json`` (components, versions, fingerprints),
-        ``README.md`` (a model card) and ``files/`` (files that the components read).
+        ``README.md`` (a model card), ``files/`` (files that the components read), and the files of the processor of
+        transformers if the captions are tokens of a ``CausalDecoder``.
 
     Raises:
         FileNotFoundError: If the run or a card does not exist.
         FileExistsError: If the folder holds other files.
         ValueError: If the checkpoint is not of a captioner, does not record the arguments of its components, or names
-            classes of packages that are not trusted.
+            classes of packages that are not trusted; or, for ONNX, if its components cannot be converted.
+        ModuleNotFoundError: For ONNX, if the extra ``onnx`` is not installed.
         OSError: If the folder cannot be written.
 
     Example:
@@ -78,7 +93,7 @@ def export_captioner(
     with note_locations() as locations, trusting(trust):
         module = read_captioner(found.checkpoint)
     scores = read_cards(found.folder, step, cards)
-    _write(target, module, description, step, locations, scores, read_data(found.folder), license, trust)
+    _write(target, module, description, step, locations, scores, read_data(found.folder), license, trust, onnx)
     return target
 
 
@@ -143,6 +158,7 @@ def _write(
     data: DataRecord | None,
     license: str | None,
     trust: Collection[str],
+    onnx: bool = False,
 ) -> None:
     with write_files(target, replaced=CONTENT) as draft:
         write_safetensors(module.state_dict(), draft / WEIGHTS)
@@ -157,12 +173,18 @@ def _write(
             "step": step,
             "weights_sha256": fingerprint_file(draft / WEIGHTS),
             "versions": {name: version(name) for name in _VERSIONS},
+            **_write_processor(module, draft),
         }
         (draft / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", "utf-8")
         from_hub = {name.removeprefix(HUB_SCHEME) for name in locations if name.startswith(HUB_SCHEME)}
         card = write_card(target.absolute().name, config, scores, data, license, from_hub)
         (draft / CARD).write_text(card, "utf-8")
-        _compare(module, load_exported(draft, trust, from_hub=from_hub), draft)
+        loaded = load_exported(draft, trust, from_hub=from_hub)
+        _compare(module, loaded, draft)
+        if onnx:
+            from synth2_lightning.export.onnx import export_onnx
+
+            export_onnx(loaded, draft / ONNX)
 
 
 def load_exported(
@@ -228,6 +250,17 @@ def _load(folder: Path) -> VisionLanguageModule:
         )
     module.load_state_dict(read_safetensors(weights))
     return module.eval()
+
+
+def _write_processor(module: VisionLanguageModule, folder: Path) -> dict[str, Any]:
+    """Write the files of the processor, and return the keys by which transformers finds the classes of the export."""
+    from synth2_lightning.export.processing import find_token_decoder, make_processor
+
+    decoder = find_token_decoder(module)
+    if decoder is None:
+        return {}
+    make_processor(module, decoder).save_pretrained(folder)
+    return {"model_type": MODEL_TYPE, "architectures": [ARCHITECTURE]}
 
 
 def _list_codebooks(module: VisionLanguageModule) -> dict[str, str]:

@@ -8,8 +8,13 @@ from synth2_lightning.io.json_text import parse_json
 from synth2_lightning.io.paths import check_not_special
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
-CONTENT = frozenset({CONFIG, WEIGHTS, CARD, FILES})
+PROCESSOR = frozenset({"processor_config.json", "tokenizer.json", "tokenizer_config.json"})
+"""Files of the processor of transformers."""
+ONNX = "onnx"
+CONTENT = frozenset({CONFIG, WEIGHTS, CARD, FILES, ONNX}) | PROCESSOR
 FORMAT = "synth2-lightning captioner"
+MODEL_TYPE, ARCHITECTURE = "synth2", "Synth2ForConditionalGeneration"
+"""Names by which transformers finds the classes of :mod:`synth2_lightning.transformers`."""
 
 
 def is_exported(folder: str | Path) -> bool:

@@ -16,8 +16,8 @@ def test_export_writes_and_pushes(
     monkeypatch.setattr(synth2_lightning.export.exported, "export_captioner", export)
     monkeypatch.setattr(synth2_lightning.export.push, "push_folder", push)
     words = ["export", "runs/version_0", "--out", "mine", "--license", "mit", "--card", "a.json", "--card", "b"]
-    main([*words, "--push_to", "me/mine"])
-    export.assert_called_once_with("runs/version_0", Path("mine"), "mit", [Path("a.json"), Path("b")], [])
+    main([*words, "--onnx", "--push_to", "me/mine"])
+    export.assert_called_once_with("runs/version_0", Path("mine"), "mit", [Path("a.json"), Path("b")], [], True)
     push.assert_called_once_with(tmp_path, "me/mine")
     assert capsys.readouterr().out == f"Exported the captioner to {tmp_path}\nUploaded it to https://hub/me/mine\n"
 

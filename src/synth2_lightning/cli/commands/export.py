@@ -12,6 +12,7 @@ def export(
     out: Path,
     license: str | None = None,
     card: Sequence[Path] = (),
+    onnx: bool = False,
     push_to: str | None = None,
     trust: Sequence[str] = (),
 ) -> None:
@@ -22,6 +23,7 @@ def export(
         out: Folder to write; an earlier export is replaced.
         license: License of the weights as a Hub identifier, such as apache-2.0.
         card: The protocol.json of an additional score.
+        onnx: Also write ONNX graphs, after a comparison of their outputs with those of torch; needs the extra onnx.
         push_to: Repository on the Hub (OWNER/NAME) to upload to, after `hf auth login`.
         trust: Your own package whose classes the checkpoint may name, such as a decoder.
 
@@ -34,7 +36,7 @@ def export(
 
     if push_to is not None:
         check_repository(push_to)  # before the model is loaded
-    folder = export_captioner(run, out, license, card, trust)
+    folder = export_captioner(run, out, license, card, trust, onnx)
     console = MessageConsole()
     console.print(f"Exported the captioner to {folder}", soft_wrap=True)
     if push_to is not None:
