@@ -28,11 +28,15 @@ def export(
     Example:
         synth2 export runs/version_0 --out my-captioner --license apache-2.0
     """
-    from synth2_lightning.export.exported import export_captioner
     from synth2_lightning.export.hub import check_repository, push_export
+    from synth2_lightning.io.locations import resolve
 
+    # Before the slow imports:
+    resolve(run, "run or checkpoint")
     if push_to is not None:
-        check_repository(push_to)  # before the model is loaded
+        check_repository(push_to)
+    from synth2_lightning.export.exported import export_captioner
+
     folder = export_captioner(run, out, license, card, trust)
     console = MessageConsole()
     console.print(f"Exported the captioner to {folder}", soft_wrap=True)

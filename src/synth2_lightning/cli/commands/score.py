@@ -20,10 +20,11 @@ def score(
     clip_model: str = "ViT-B-32-quickgelu",
     clip_pretrained: str = "openai",
 ) -> None:
-    """Score the predictions of any captioner, in COCO's results format, against human captions.
+    """Score the predictions of any captioner against human captions.
 
     Args:
-        predictions: COCO results (.json), or lines with key and caption (.jsonl).
+        predictions: Output of `synth2 caption` (.jsonl, .csv), COCO results (.json), or a table (.jsonl, .csv, .tsv)
+            with caption and one of image_id, key and image, a path that ends with a file name of the references.
         references: COCO captions JSON.
         out: File of the protocol card (JSON).
         missing: How to treat images without a prediction.
