@@ -299,8 +299,6 @@ def test_a_language_model_learns_from_captions_and_writes_more(
     trainer = run_trainer(["fit", *files]).trainer
     assert trainer.global_step == 2
     assert trainer.callback_metrics["val/loss"].isfinite()
-    exported = Path(trainer.log_dir or "") / "language_model"
-    exported.rename("runs/writer")
     prompts = []
     overlays = ["overlays/model/captions_writer.yaml", "overlays/data/mined_words.yaml"]
     for number, folder in enumerate(("writer-imagenet21k", "writer"), start=1):
