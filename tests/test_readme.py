@@ -128,6 +128,7 @@ def test_run_files_that_commands_name_exist(document: Path) -> None:
     for folder, copy in re.findall(r"cp -r configs/(\S+) (\S+)", commands):
         commands = commands.replace(f"--config {copy}/", f"--config {folder}/")
     written = re.findall(r"cat > (\S+)", commands)
+    written += [f"{folder}/photos.yaml" for folder in re.findall(r"synth2 init .*--out (\S+)", commands)]
     written += [block.splitlines()[0].removeprefix("# ") for block in code_blocks(document, "yaml")]
     names = set(re.findall(r"--config[ =](\S+\.yaml)", commands)) - set(written)
     named = {name for name in names if not name.startswith(("RUN/", "runs/"))}

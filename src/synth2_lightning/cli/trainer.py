@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from synth2_lightning.cli.arguments import check_options
+from synth2_lightning.cli.makers import find_maker
 from synth2_lightning.cli.run_files import find_run_files, split_trust
+from synth2_lightning.io.locations import MissingLocationError
 from synth2_lightning.io.paths import check_not_special
 
 if TYPE_CHECKING:
@@ -47,7 +49,20 @@ def run_trainer(words: Sequence[str]) -> "CommandLine":
     words = find_run_files(words)
     from synth2_lightning.cli.lightning_cli import run_lightning
 
-    return run_lightning(words, trust)
+    try:
+        return run_lightning(words, trust)
+    except Exception as error:
+        _name_maker(error, words)
+        raise
+
+
+def _name_maker(error: Exception, words: Sequence[str]) -> None:
+    """Add the command that writes a missing location to the error that reports it."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, MissingLocationError) and (maker := find_maker(cause.location, words)):
+            cause.add_note(maker)
+        cause = cause.__cause__ or cause.__context__
 
 
 def _check_checkpoint(words: Sequence[str]) -> None:
