@@ -8,6 +8,15 @@ from synth2_lightning.cli import main
 from synth2_lightning.cli.lightning_cli import restore_nulls
 
 
+def test_the_help_lists_classes_of_this_package(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", "--help"])
+    assert stop.value.code == 0
+    shown = "".join(capsys.readouterr().out.split())
+    for name in ("modules.muse.MuseModule", "datamodules.real.RealDataModule", "sources.coco.CocoSource"):
+        assert f"synth2_lightning.{name}," in shown
+
+
 def test_a_package_that_is_not_installed_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["fit", "--config", "mixed.yaml", "--model=no_such_package.Head"])
