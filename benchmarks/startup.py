@@ -1,8 +1,8 @@
 """Startup time of ``synth2``.
 
 ``--help`` and ``--version`` are timed as complete processes; ``fit --help`` alternates with a process that only imports
-torch and lightning. Other load on the machine lengthens these times, but hardly the CPU seconds: those of ``--help``, of
-a wrong path, a command without run file, a score of eight captions, ``init`` on eight photos, a mistyped value, and
+torch and lightning. Other load on the machine lengthens these times, but hardly the CPU seconds: those of ``--help``,
+of a wrong path, a command without run file, a score of eight captions, ``init`` on eight photos, a mistyped value, and
 ``--print_config``.
 """
 

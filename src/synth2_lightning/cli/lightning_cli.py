@@ -185,9 +185,22 @@ def restore_nulls(config: Namespace, words: Sequence[str]) -> None:
     """
     for word, following in pairwise([*words, ""]):
         option, _, value = word.partition("=")
-        key = option.removeprefix("--")
-        if (value or following) == "null" and key != option and config.get(key) == "None":
+        if (value or following) != "null" or not option.startswith("--"):
+            continue
+        key = _complete_key(config, option.removeprefix("--"))
+        if config.get(key) == "None":
             config[key] = None
+
+
+def _complete_key(config: Namespace, key: str) -> str:
+    """Return a key with the ``init_args`` that it leaves out."""
+    found: list[str] = []
+    for part in key.split("."):
+        node = config.get(".".join(found)) if found else config
+        if isinstance(node, Namespace) and part not in node and "init_args" in node:
+            found.append("init_args")
+        found.append(part)
+    return ".".join(found)
 
 
 def _check_deepspeed(strategy: object) -> None:
