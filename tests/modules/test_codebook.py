@@ -92,7 +92,7 @@ def test_a_codebook_is_written_to_another_folder(
     module = CodebookModule(make_module().learner, export_to="runs/mine/codebook")
     with caplog.at_level("INFO"):
         trainer(tmp_path / "logs", max_steps=1).fit(module, loader(1), loader(1))
-    assert {"codebook.safetensors", "config.json"} <= {path.name for path in Path("runs/mine/codebook").iterdir()}
+    assert {"codebook.safetensors", "codebook.json"} <= {path.name for path in Path("runs/mine/codebook").iterdir()}
     assert not (tmp_path / "logs" / "codebook").exists()
     assert "codebook to runs/mine/codebook" in caplog.text
 
