@@ -79,15 +79,14 @@ class Chain:
         )
         vocabulary = self._command("vocabulary", words, plan.START / 60, photos)
         words = (f"--data.init_args.train.init_args.limit={self.num_real}",)
-        fitted = self._fit("codebook", "codebook.yaml", words, 0, 190 * plan.CODEBOOK_STEP / 60, vocabulary)
-        codebook = self._make("codebook", 0, partial(self._link, "codebook", fitted.mark.parent / "codebook"), fitted)
+        codebook = self._fit("codebook", "codebook.yaml", words, 0, 190 * plan.CODEBOOK_STEP / 60, vocabulary)
         words = (
             *("predict", "--config", f"{plan.EXPERIMENT}/tokenize.yaml"),
             f"--model.init_args.tokenizer.init_args.num_levels={levels}",
             f"--trainer.callbacks.folder=shards/tokens-l{levels}",
         )
         tokens = self._command(f"tokens-l{levels}", words, 5500 * plan.PHOTO / 60 + 1, codebook)
-        return [photos, vocabulary, fitted, codebook, tokens]
+        return [photos, vocabulary, codebook, tokens]
 
     def pair_tasks(self, pairs: str, generator: int, levels: int) -> list[Task]:
         """Return the tasks that make generated pairs; they are in the folder :meth:`pairs_folder`."""
@@ -99,17 +98,18 @@ class Chain:
             return [*tasks, self._make(folder.name, 2, work, tasks[-1])]
         tasks = self.token_tasks(levels)
         own = base != "synthetic"
-        name = f"generator{'-own' if own else ''}"
+        name = f"generator{'-own' if own else ''}-l{levels}"
+        trained = f"fits/{name}/seed-{generator}/generator"
         words = [
             *(("--config", f"{plan.EXPERIMENT}/generator_own.yaml") if own else ()),
             f"--model.init_args.tokenizer.init_args.num_levels={levels}",
             f"--data.init_args.shards=shards/tokens-l{levels}",
             f"--data.init_args.photos.init_args.limit={self.num_real}",
+            f"--model.init_args.export_to={trained}",
             SAVE,
         ]
         minutes = (700 * plan.GENERATOR_STEP + plan.START) / 60
-        tasks.append(self._fit(f"{name}-l{levels}", "generator.yaml", words, generator, minutes, tasks[-1]))
-        trained = f"fits/{name}-l{levels}/seed-{generator}/generator"
+        tasks.append(self._fit(name, "generator.yaml", words, generator, minutes, tasks[-1]))
         caption_words, num_captions, caption_tasks = self._captions(base, tasks[0])
         words = [
             *("predict", "--config", f"{plan.EXPERIMENT}/synthesize.yaml"),
@@ -202,9 +202,7 @@ class Chain:
         else:
             minutes = plan.WRITER_STEPS * plan.WRITER_STEP / 60
             own = (f"{_CAPTIONS}.photos.init_args.limit={self.num_real}", SAVE)
-            fitted = self._fit("writer", "writer.yaml", own, 0, minutes, photos)
-            trained = fitted.mark.parent / "language_model"
-            tasks += [fitted, self._make("writer", 0, partial(self._link, "writer", trained), fitted)]
+            tasks.append(self._fit("writer", "writer.yaml", own, 0, minutes, photos))
             words += [
                 "--config",
                 f"{plan.EXPERIMENT}/captions_writer.yaml",
@@ -258,9 +256,6 @@ class Chain:
             _replace_link(folder / name, self.folder / name)
         for name in _SHARED:
             _replace_link(self.folder / view / name, self.folder / name)
-
-    def _link(self, name: str, target: Path) -> None:
-        _replace_link(self.folder / "runs/flickr8k" / name, target)
 
     def _write_control(self, control: str, folder: Path, base: str, levels: int) -> None:
         synthetic = load_shards(self.folder / base)

@@ -6,7 +6,7 @@ mirrored, as ``datamodules.mirroring.Mirroring`` trains on; and the codes of the
 is the third over the second.
 
     synth2 weights efficientnet-lite0
-    synth2 fit --config experiments/flickr8k/codebook.yaml   # copy its codebook/ to runs/flickr8k/codebook
+    synth2 fit --config experiments/flickr8k/codebook.yaml
     python benchmarks/mirrored_tokens.py
     python benchmarks/mirrored_tokens.py --tokenizer MY_TOKENIZER.yaml --photos MY_PHOTOS.yaml
 """

@@ -70,14 +70,7 @@ def make_tasks(folder: Path, num_threads: int) -> list[Task]:
         Task("data", marks / "data", 0, partial(link, "data", Path("data").absolute())),
         Task("vocabulary", marks / "vocabulary", 1, command("vocabulary", *words), ("data",)),
         fit.task("training of the codebook", 7, ("data",)),
-        Task(
-            "codebook",
-            marks / "codebook",
-            0,
-            partial(link, "runs/flickr8k/codebook-1024x16", fit.folder / "codebook"),
-            ("training of the codebook",),
-        ),
-        Task("tokens", marks / "tokens", 4, command("tokens", *tokenize), ("codebook",)),
+        Task("tokens", marks / "tokens", 4, command("tokens", *tokenize), ("training of the codebook",)),
     ]
     for run in RUNS:
         overlays = [word for overlay in run.overlays for word in ("--config", overlay)]

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from synth2_lightning.export.captioner import Captioner as Captioner
     from synth2_lightning.export.captioner import load as load
     from synth2_lightning.generators.muse import MuseGenerator as MuseGenerator
-    from synth2_lightning.metrics.cider import Cider as Cider
+    from synth2_lightning.metrics.corpus_metrics import Cider as Cider
     from synth2_lightning.modules.captioning import VisionLanguageModule as VisionLanguageModule
     from synth2_lightning.modules.muon import Muon as Muon
     from synth2_lightning.modules.muse import MuseModule as MuseModule
@@ -43,7 +43,7 @@ __version__ = "0.1.0"
 
 _LAZY_IMPORTS = {
     "Captioner": "export.captioner.Captioner",
-    "Cider": "metrics.cider.Cider",
+    "Cider": "metrics.corpus_metrics.Cider",
     "CiderCallback": "callbacks.cider.CiderCallback",
     "CocoSource": "sources.coco.CocoSource",
     "ConstantFraction": "datamodules.fraction.ConstantFraction",

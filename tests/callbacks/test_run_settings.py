@@ -19,6 +19,7 @@ CONFIG: dict[str, Any] = {
         "init_args": {
             "decoder": {"class_path": "synth2_lightning.decoders.prefix.PrefixDecoder", "init_args": {"prompt": "A"}},
             "generation": {"num_beams": 1},
+            "export_to": None,
             "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.01, "betas": [0.9, 0.999]}},
             "lr_scheduler": {"class_path": "WarmupCosineSchedule", "init_args": {"warmup_steps": 5}},
         },
@@ -118,6 +119,7 @@ def test_precision_is_that_of_the_trainer() -> None:
         ("data.init_args.real.init_args.val", None),
         ("data.init_args.real.init_args.val_batch_size", 64),
         ("model.init_args.generation.num_beams", 4),
+        ("model.init_args.export_to", "runs/codebook"),
     ],
 )
 def test_settings_that_do_not_affect_training_steps_may_change(path: str, value: Any) -> None:

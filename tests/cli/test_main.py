@@ -4,6 +4,7 @@ import pty
 import subprocess
 import sys
 import termios
+from pathlib import Path
 
 import pytest
 
@@ -25,6 +26,24 @@ def test_help_and_typing_errors_import_nothing_heavy(words: list[str]) -> None:
     )
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert output.endswith("[]\n")
+
+
+@pytest.mark.parametrize(
+    "words", [["caption", "nowhere", "a.jpg"], ["export", "nowhere", "--out", "x"], ["score", *"ab"]]
+)
+def test_wrong_paths_and_scores_import_no_torch(words: list[str], tmp_path: Path) -> None:
+    (tmp_path / "b").write_text('{"images": [], "annotations": [{"image_id": 1, "caption": "a dog"}]}')
+    (tmp_path / "a").write_text('[{"image_id": 1, "caption": "a dog"}]')
+    code = (
+        "import sys; from synth2_lightning.cli import main\n"
+        f"try: main({words!r})\n"
+        "except SystemExit: pass\n"
+        "print('torch' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code]
+    process = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert process.stdout.endswith("False\n")
+    assert ("CIDEr-D" if words[0] == "score" else "nowhere does not exist") in process.stdout + process.stderr
 
 
 @pytest.mark.parametrize("is_terminal", [False, True])

@@ -35,6 +35,32 @@ NO_RATE = f"There is no setting '{OPTIMIZER}.init_args.lrr'. Did you mean 'lr'?"
             ["--model.init_args.generation.num_baems=3"],
             "'model.init_args.generation.num_baems' of VisionLanguageModule. Did you mean 'num_beams'?",
         ),
+        (
+            ["--trainer.max_step=3"],
+            "There is no setting 'trainer.max_step'. Did you mean 'max_steps'?",
+        ),
+        (["--model.init_args.generation.num_beam=3"], "Did you mean 'num_beams'?"),
+        (["--trainer.max_steps=fast"], "The setting 'trainer.max_steps' has the value 'fast', expected an integer."),
+        (
+            [f"--{OPTIMIZER}.init_args.lr=fast"],
+            f"The setting '{OPTIMIZER}.init_args.lr' has the value 'fast', expected a number.",
+        ),
+        (
+            ["--data.init_args.real.init_args.train.init_args.num_images=many"],
+            "'data.init_args.real.init_args.train.init_args.num_images' has the value 'many', expected an integer.",
+        ),
+        (
+            ["--trainer.precision=half"],
+            "The setting 'trainer.precision' has the value 'half', expected one of 'auto', '32-true', 'bf16-mixed', ",
+        ),
+        (
+            [f"--{OPTIMIZER}=torch.nn.Linear"],
+            f"The setting '{OPTIMIZER}' has the value 'torch.nn.Linear', expected a subclass of Optimizer.",
+        ),
+        (
+            ["--model=synth2_lightning.modules.recaptioning.RecaptioningModule"],
+            "The setting 'model.init_args.checkpoint' is required, expected a value",
+        ),
     ],
 )
 def test_a_mistyped_argument_is_one_sentence(
@@ -85,6 +111,14 @@ def test_a_mistyped_key_of_a_run_file_is_one_sentence(
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert expected in error
+
+
+def test_short_keys_leave_out_init_args(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", "--config", "mixed.yaml", "--model.optimizer.lr=0.5", "--print_config"])
+    assert stop.value.code == 0
+    settings = yaml.safe_load(capsys.readouterr().out)
+    assert settings["model"]["init_args"]["optimizer"]["init_args"]["lr"] == 0.5
 
 
 def test_callbacks_are_told_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

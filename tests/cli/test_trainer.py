@@ -5,6 +5,7 @@ from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from synth2_lightning.cli import main
+from synth2_lightning.cli.errors import UsageError
 from synth2_lightning.cli.trainer import OPTIONS, TRAINER_COMMANDS, run_trainer
 
 
@@ -32,6 +33,18 @@ def test_the_known_options_are_those_of_lightning() -> None:
             auto_configure_optimizers=False,
             args=["fit"],
         )
+
+
+@pytest.mark.parametrize(("command", "first"), [("fit", "mixed.yaml"), ("predict", "tokenize.yaml")])
+def test_a_command_without_a_run_file_names_one(command: str, first: str) -> None:
+    with pytest.raises(UsageError, match=rf"{command} needs a run file.*{command} --config {first}"):
+        run_trainer([command, "--trainer.max_steps=1"])
+
+
+def test_an_unknown_key_without_settings_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("modle: {}\n")
+    with pytest.raises(UsageError, match=r"'modle'\. Did you mean 'model'\?.*mine\.yaml"):
+        run_trainer(["fit", "--config", str(tmp_path / "mine.yaml")])
 
 
 @pytest.mark.parametrize("words", [["--ckpt_path", "gone.ckpt"], ["--ckpt_path=gone.ckpt"]])

@@ -3,7 +3,6 @@
 import json
 import re
 import shlex
-import shutil
 import tarfile
 from collections.abc import Callable, Iterator
 from io import BytesIO
@@ -45,13 +44,11 @@ class Command(NamedTuple):
 
     Attributes:
         words: Its words, without ``synth2``.
-        made: Folder that its comment names: what the command writes, or where to copy what it exports.
-        exported: Name of the folder to copy; empty if there is none.
+        made: Folder that its comment names: what the command writes; empty if it names none.
     """
 
     words: list[str]
     made: str
-    exported: str
 
 
 def read_commands(name: str) -> list[Command]:
@@ -61,10 +58,9 @@ def read_commands(name: str) -> list[Command]:
     commands = []
     for line in lines:
         words = shlex.split(line, comments=True)
-        comment = re.search(r"# (?:copy its (\w+)/ to )?((?:runs|shards|captions)/\S+)", line)
+        comment = re.search(r"# ((?:runs|shards|captions)/\S+)", line)
         if words[:2] in (["synth2", "fit"], ["synth2", "predict"]):
-            exported, made = (comment[1] or "", comment[2]) if comment else ("", "")
-            commands.append(Command(words[1:], made, exported))
+            commands.append(Command(words[1:], comment[1] if comment else ""))
     return commands
 
 
@@ -89,8 +85,9 @@ def test_commands_parse_and_read_what_earlier_ones_make(
         main([*command.words, "--print_config"])
     assert stop.value.code == 0
     settings = yaml.safe_load(capsys.readouterr().out)
-    written = {spec.get("init_args", {}).get("folder") for spec in settings["trainer"].pop("callbacks")} - {None}
-    assert written == ({command.made} if command.words[0] == "predict" else set())
+    written = {spec.get("init_args", {}).get("folder") for spec in settings["trainer"].pop("callbacks")}
+    written.add(settings["model"]["init_args"].pop("export_to", None))
+    assert written - {None} == {command.made} - {""}
     names = list(find_names(settings))
     assert not (unwanted := [name for name in names if "scenes" in name]), unwanted
     made = {earlier.made for earlier in CHAINS[name][:number]}
@@ -253,13 +250,12 @@ def run(words: list[str], changes: dict[str, Any]) -> Trainer:
 
 
 def run_chain(name: str, changes: dict[str, dict[str, Any]]) -> dict[str, Trainer]:
-    """Run all commands of a README; copy what its comments say."""
+    """Run all commands of a README."""
     trainers = {}
     for command in CHAINS[name]:
         step = Path(command.words[-1]).stem
         trainers[step] = run(command.words, changes[step])
-        if command.exported:
-            shutil.copytree(Path(trainers[step].log_dir or "") / command.exported, command.made)
+        assert Path(command.made).is_dir()
     return trainers
 
 

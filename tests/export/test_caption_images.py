@@ -127,6 +127,23 @@ def test_addresses_and_missing_files_are_reported_before_anything_is_loaded(
     monkeypatch.setattr("synth2_lightning.export.captioner.load", Mock(side_effect=AssertionError))
     assert run_command(["run", "http://127.0.0.1:9/a.png"]) == 1
     assert "--allow_urls" in capsys.readouterr().err
+    assert run_command([".", "nothere/"]) == 1
+    assert "nothere/: there is no such file" in capsys.readouterr().err
+
+
+def test_coco_results_are_scored(run: str, images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    references = {
+        "images": [{"id": 100 + number, "file_name": f"{number:02d}.png"} for number in range(NUM_IMAGES)],
+        "annotations": [{"image_id": 100 + number, "caption": "a dog"} for number in range(NUM_IMAGES)],
+    }
+    annotations, out = images.parent / "captions.json", images.parent / "results.json"
+    annotations.write_text(json.dumps(references))
+    assert run_command([run, str(images), "--out", str(out)]) == 1
+    assert "--annotations" in capsys.readouterr().err
+    assert run_command([run, str(images), "--out", str(out), "--annotations", str(annotations)]) == 0
+    assert [record["image_id"] for record in json.loads(out.read_text())] == [100 + n for n in range(NUM_IMAGES)]
+    main(["score", str(out), str(annotations)])
+    assert "20 images" in capsys.readouterr().out
 
 
 def test_an_address_that_fails_is_a_bad_image(run: str, capsys: pytest.CaptureFixture[str]) -> None:

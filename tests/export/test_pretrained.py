@@ -1,4 +1,6 @@
+import ast
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -170,6 +172,21 @@ def test_what_would_change_captions_is_refused(folder: Path, processor: Synth2Pr
         processor.image_processor(Image.new("RGB", (4, 4)), do_resize=False)
     with pytest.raises(ValueError, match=r"return_tensors='np'"):
         processor(images=Image.new("RGB", (4, 4)), return_tensors="np")
+
+
+def test_the_example_of_the_document_on_sharing_captions_images(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = Path(__file__).parents[2] / "docs" / "sharing.md"
+    example = re.findall(r"^```python\n(.*?)^```", document.read_text("utf-8"), re.MULTILINE | re.DOTALL)[1]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my-captioner").symlink_to(folder)
+    images = ("a.jpg", "b.png")
+    for image in images:
+        Image.new("RGB", (16, 12), "red").save(image)
+    exec(example, {})
+    captions = load(folder, "cpu", num_beams=3).caption(images)
+    assert ast.literal_eval(capsys.readouterr().out.splitlines()[-1]) == captions
 
 
 def test_a_saved_model_is_an_export_with_the_same_weights(

@@ -52,7 +52,7 @@ def test_data_is_read_off_the_run_file(run: Path) -> None:
     assert record is not None
     assert record.components == [("", "Data", {"shards": "nothing/there"}), ("train", "Train", {"name": "coco"})]
     assert record.manifests.keys() == {"nothing/there"}
-    assert "FileNotFoundError" in str(record.manifests["nothing/there"])
+    assert "MissingLocationError" in str(record.manifests["nothing/there"])
     assert record.synthetic_fraction is None
     assert read_data(None) is None
     (run / "config.yaml").write_text("model: {}")

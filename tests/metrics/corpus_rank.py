@@ -11,10 +11,7 @@ from unittest.mock import Mock, patch
 import torch.distributed as dist
 
 from synth2_lightning.metrics import java
-from synth2_lightning.metrics.bleu import Bleu
-from synth2_lightning.metrics.cider import Cider
-from synth2_lightning.metrics.java import Meteor, Spice
-from synth2_lightning.metrics.rouge import Rouge
+from synth2_lightning.metrics.corpus_metrics import Bleu, Cider, Meteor, Rouge, Spice
 from synth2_lightning.metrics.vqa import VqaAccuracy
 
 

@@ -3,7 +3,8 @@ import pytest
 from pycocoevalcap.bleu.bleu import Bleu as CocoBleu
 
 from cider import make_captions
-from synth2_lightning.metrics.bleu import Bleu, bleu
+from synth2_lightning.metrics.bleu import bleu
+from synth2_lightning.metrics.corpus_metrics import Bleu
 from synth2_lightning.metrics.ptb import tokenize
 
 ODD = {

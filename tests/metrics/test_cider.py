@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from synth2_lightning.metrics.cider import Cider, cider, human_cider
+from synth2_lightning.metrics.cider import cider, human_cider
 from synth2_lightning.metrics.corpus import CorpusResult
+from synth2_lightning.metrics.corpus_metrics import Cider
 from synth2_lightning.metrics.ptb import tokenize
 
 REFERENCES = {

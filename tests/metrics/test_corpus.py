@@ -10,10 +10,8 @@ from pathlib import Path
 import pytest
 
 from cider import make_captions
-from synth2_lightning.metrics.bleu import Bleu
-from synth2_lightning.metrics.cider import Cider
-from synth2_lightning.metrics.corpus import CorpusMetric, check_corpus
-from synth2_lightning.metrics.rouge import Rouge
+from synth2_lightning.metrics.corpus import check_corpus
+from synth2_lightning.metrics.corpus_metrics import Bleu, Cider, CorpusMetric, Rouge
 
 METRICS: list[type[CorpusMetric]] = [Bleu, Cider, Rouge]
 RANK = Path(__file__).parent / "corpus_rank.py"

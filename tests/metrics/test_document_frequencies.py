@@ -5,7 +5,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from cider import make_captions
-from synth2_lightning.metrics.cider import Cider, cider
+from synth2_lightning.metrics.cider import cider
+from synth2_lightning.metrics.corpus_metrics import Cider
 from synth2_lightning.metrics.document_frequencies import count_document_frequencies, load_document_frequencies
 
 

@@ -8,7 +8,8 @@ import pytest
 
 from synth2_lightning.metrics import java
 from synth2_lightning.metrics.corpus import CorpusResult
-from synth2_lightning.metrics.java import Meteor, Spice, check_java, meteor, spice
+from synth2_lightning.metrics.corpus_metrics import Meteor, Spice
+from synth2_lightning.metrics.java import check_java, meteor, spice
 
 REFERENCES = {"2": ["a red dog runs", "a dog"], "1": ["two blue squares"]}
 HYPOTHESES = {"2": "A red dog runs.", "1": "two green boxes"}

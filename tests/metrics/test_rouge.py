@@ -3,8 +3,9 @@ import pytest
 from pycocoevalcap.rouge.rouge import Rouge as CocoRouge
 
 from cider import make_captions
+from synth2_lightning.metrics.corpus_metrics import Rouge
 from synth2_lightning.metrics.ptb import tokenize
-from synth2_lightning.metrics.rouge import Rouge, rouge
+from synth2_lightning.metrics.rouge import rouge
 
 ODD = {
     "empty": ("", ["a dog runs"]),

@@ -85,6 +85,18 @@ def test_fit_writes_a_codebook_that_tokenizes(fitted: tuple[CodebookModule, Trai
     torch.testing.assert_close(tokenizer(batch.image), expected)
 
 
+def test_a_codebook_is_written_to_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    module = CodebookModule(make_module().learner, export_to="runs/mine/codebook")
+    with caplog.at_level("INFO"):
+        trainer(tmp_path / "logs", max_steps=1).fit(module, loader(1), loader(1))
+    assert {"codebook.safetensors", "codebook.json"} <= {path.name for path in Path("runs/mine/codebook").iterdir()}
+    assert not (tmp_path / "logs" / "codebook").exists()
+    assert "codebook to runs/mine/codebook" in caplog.text
+
+
 class AlwaysTheFirstCode(CodebookLearner):
     codebook_size, num_levels = 4, 2
 

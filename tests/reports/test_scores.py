@@ -12,8 +12,9 @@ from synth2_lightning.cli import main
 from synth2_lightning.metrics.clip_score import ref_clip_scores
 from synth2_lightning.metrics.document_frequencies import count_document_frequencies
 from synth2_lightning.reports.clip_scores import ImageFolder
-from synth2_lightning.reports.predictions import join_predictions, read_predictions, read_references
+from synth2_lightning.reports.predictions import image_ids, join_predictions, read_predictions, read_references
 from synth2_lightning.reports.scores import score_captions, score_predictions
+from synth2_lightning.shards.image_captions import ImageCaptionFile, format_of
 from synth2_lightning.testing import TinyImageTextEncoder
 from synth2_lightning.types import Pixels
 
@@ -58,7 +59,36 @@ def test_command_shows_scores_and_writes_the_card(
 def test_json_lines_of_predictions_are_read(tmp_path: Path) -> None:
     path = tmp_path / "predictions.jsonl"
     path.write_text('{"key": "1", "caption": "a dog", "cider": 0.5}\n', encoding="utf-8")
-    assert read_predictions(str(path)) == [("1", "a dog")]
+    assert read_predictions(str(path), "") == [("1", "a dog")]
+
+
+@pytest.mark.parametrize("name", ["captions.jsonl", "captions.csv"])
+def test_captions_of_image_paths_get_the_ids_of_their_file_names(tmp_path: Path, name: str) -> None:
+    images = [{"id": 7, "file_name": "b.png"}, {"id": 8, "file_name": "ward/b.png"}]
+    references = write(tmp_path / "references.json", {"images": images, "annotations": []})
+    with ImageCaptionFile(tmp_path / name, format_of(Path(name)), {}) as file:
+        file.append([("photos/ward/b.png", "a man"), ("/disk/b.png", "a dog"), ("photos/c.png", "a cat")])
+    assert read_predictions(str(tmp_path / name), references) == [
+        ("8", "a man"),
+        ("7", "a dog"),
+        ("photos/c.png", "a cat"),
+    ]
+
+
+def test_equal_file_names_of_two_images_are_refused(tmp_path: Path) -> None:
+    images = [{"id": 7, "file_name": "b.png"}, {"id": 8, "file_name": "b.png"}]
+    references = write(tmp_path / "references.json", {"images": images, "annotations": []})
+    with pytest.raises(ValueError, match=r"'b\.png'.*\b7\b.*\b8\b"):
+        image_ids(["b.png"], references)
+
+
+def test_images_of_a_command_need_one_id_each(tmp_path: Path) -> None:
+    references = write(tmp_path / "references.json", {"images": [{"id": 7, "file_name": "b.png"}], "annotations": []})
+    assert image_ids(["x/b.png"], references) == {"x/b.png": 7}
+    with pytest.raises(ValueError, match=r"x/c\.png.*'b\.png'"):
+        image_ids(["x/c.png"], references)
+    with pytest.raises(ValueError, match=r"x/b\.png.*y/b\.png.*\b7\b"):
+        image_ids(["x/b.png", "y/b.png"], references)
 
 
 def test_mismatched_ids_are_counted_and_named() -> None:
@@ -86,11 +116,11 @@ def test_malformed_files_are_named(tmp_path: Path) -> None:
     broken = tmp_path / "broken.json"
     broken.write_text("[{", encoding="utf-8")
     with pytest.raises(ValueError, match=r"broken\.json.*JSON"):
-        read_predictions(str(broken))
+        read_predictions(str(broken), "")
     with pytest.raises(ValueError, match=r"a\.json.*\bdict\b.*COCO results"):
-        read_predictions(write(tmp_path / "a.json", {"1": "a dog"}))
+        read_predictions(write(tmp_path / "a.json", {"1": "a dog"}), "")
     with pytest.raises(ValueError, match=r"b\.json.*record 0\b.*\b1\b.*None"):
-        read_predictions(write(tmp_path / "b.json", [{"image_id": 1}]))
+        read_predictions(write(tmp_path / "b.json", [{"image_id": 1}]), "")
     with pytest.raises(ValueError, match=r"c\.json.*annotation"):
         read_references(write(tmp_path / "c.json", {"annotations": []}))
 

@@ -10,31 +10,32 @@ from synth2_lightning.shards.image_captions import Format, ImageCaptionFile, Ima
 
 FORMATS: list[Format] = ["text", "jsonl", "csv"]
 ROWS = [("a.jpg", 'a dog, "big"'), ("b\t\\t\nb.jpg", 'one " alone'), (os.fsdecode(b"\xff.png"), "ein Hündchen 🐕")]
+IDS = {name: number for number, (name, _) in enumerate(ROWS)}
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", [*FORMATS, "coco"])
 def test_a_file_is_resumed(tmp_path: Path, format: Format) -> None:
     path = tmp_path / "new" / "captions"
-    with ImageCaptionFile(path, format, {"beams": 3}) as file:
+    with ImageCaptionFile(path, format, {"beams": 3}, IDS) as file:
         file.append(ROWS[:2])
         before = path.read_bytes()
-    with ImageCaptionFile(path, format, {"beams": 3}) as file:
+    with ImageCaptionFile(path, format, {"beams": 3}, IDS) as file:
         assert file.names == {name for name, _ in ROWS[:2]}
         file.append(ROWS[2:])
     assert path.read_bytes().startswith(before)
-    with ImageCaptionFile(path, format, {"beams": 3}) as file:
+    with ImageCaptionFile(path, format, {"beams": 3}, IDS) as file:
         assert file.names == {name for name, _ in ROWS}
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", [*FORMATS, "coco"])
 def test_wherever_a_kill_cuts_only_whole_rows_are_kept(tmp_path: Path, format: Format) -> None:
     path = tmp_path / "captions"
-    with ImageCaptionFile(path, format, {}) as file:
+    with ImageCaptionFile(path, format, {}, IDS) as file:
         file.append(ROWS)
     whole = path.read_bytes()
     for length in range(len(whole) + 1):
         path.write_bytes(whole[:length])
-        with ImageCaptionFile(path, format, {}) as file:
+        with ImageCaptionFile(path, format, {}, IDS) as file:
             left = [row for row in ROWS if row[0] not in file.names]
             file.append(left)
         assert path.read_bytes() == whole
@@ -48,6 +49,11 @@ def test_rows_are_what_other_programs_read(tmp_path: Path) -> None:
     with ImageCaptionFile(tmp_path / "c.jsonl", "jsonl", {}) as file:
         file.append(ROWS[:1])
     assert json.loads((tmp_path / "c.jsonl").read_text()) == {"image": "a.jpg", "caption": 'a dog, "big"'}
+    with ImageCaptionFile(tmp_path / "c.json", "coco", {}, IDS) as file:
+        file.append(ROWS[:1])
+        file.append(ROWS[1:])
+    results = [{"image_id": IDS[name], "caption": caption} for name, caption in ROWS]
+    assert json.loads((tmp_path / "c.json").read_text()) == results
 
 
 def test_captions_that_were_made_in_another_way_are_not_mixed(tmp_path: Path) -> None:

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from synth2_lightning.callbacks.corpus_score import CorpusScore, CorpusScoreCallback
 from synth2_lightning.metrics.bleu import bleu
-from synth2_lightning.metrics.cider import Cider, cider, human_cider
+from synth2_lightning.metrics.cider import cider, human_cider
+from synth2_lightning.metrics.corpus_metrics import Cider
 from synth2_lightning.metrics.diversity import measure_variety
 from synth2_lightning.metrics.rouge import rouge
 

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from synth2_lightning.io.atomic import write_files
-from synth2_lightning.metrics.corpus import CorpusMetric
+from synth2_lightning.metrics.corpus_metrics import CorpusMetric
 from synth2_lightning.types import ImageTextBatch
 
 log = logging.getLogger(__name__)

@@ -69,6 +69,7 @@ def collect_settings(config: Mapping[str, Any], trainer: Trainer) -> Settings:
     model, data, settings = config.get("model") or {}, config.get("data") or {}, config.get("trainer") or {}
     arguments = dict(model.get("init_args") or {})
     generation = arguments.pop("generation", None)
+    arguments.pop("export_to", None)
     return {
         "exact": {
             "seed_everything": config.get("seed_everything"),

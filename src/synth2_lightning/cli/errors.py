@@ -98,7 +98,7 @@ def message_for_user(error: Exception) -> str | None:
             return explanation
         is_for_users = isinstance(cause, ValueError | TypeError | OSError | FloatingPointError)
         if (is_for_users and place.startswith("synth2_lightning.")) or place == require_extra.__module__:
-            return str(cause)
+            return " ".join([str(cause), *getattr(cause, "__notes__", [])])
         cause = cause.__cause__ or cause.__context__
     return None
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from jsonargparse import Namespace, set_parsing_settings
 from lightning.fabric.plugins.io import TorchCheckpointIO
@@ -24,7 +24,7 @@ from synth2_lightning.cli.errors import hide_noise
 from synth2_lightning.cli.logged_config import LoggedConfigCallback
 from synth2_lightning.cli.precision import HardwareTrainer, resolve_precision
 from synth2_lightning.cli.run_files import typed_names
-from synth2_lightning.cli.setting_errors import explain_denied_import, explain_setting_error
+from synth2_lightning.cli.setting_errors import explain_denied_import, explain_setting_error, list_own_classes
 from synth2_lightning.compat.lightning import attributes_of
 from synth2_lightning.datamodules.real import find_image_encoder
 from synth2_lightning.io.trusted_packages import TRUSTED_PACKAGES, check_no_functions, trusting
@@ -67,7 +67,10 @@ def run_lightning(words: Sequence[str], trust: Sequence[str]) -> "CommandLine":
 
 
 class RunFileParser(LightningArgumentParser):
-    """A parser that explains mistyped settings and classes, and why a class in a run file was not imported."""
+    """A parser without abbreviations that explains mistyped settings, classes and values, and denied imports."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise the error with an explanation."""
@@ -110,6 +113,7 @@ class CommandLine(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the option ``--resume_with_changes``, and pass the model's encoder to datamodules that read images."""
+        parser.epilog = _list_components()
         parser.add_argument("--resume_with_changes", type=bool, default=False, help=_RESUME_WITH_CHANGES)
         parser.link_arguments(
             "model", "data.init_args.image_encoder", compute_fn=find_image_encoder, apply_on="instantiate"
@@ -164,6 +168,14 @@ class CommandLine(LightningCLI):
             super()._parse_ckpt_path()
 
 
+def _list_components() -> str:
+    """Return the classes that a run file may name, for the help."""
+    kinds = ("Module", "DataModule", "Source", "Encoder", "Decoder", "Callback")
+    paths = {kind: [path for path in list_own_classes(f"{kind.lower()}s") if path.endswith(kind)] for kind in kinds}
+    lists = " ".join(f"{kind}s: {', '.join(each)}." for kind, each in paths.items())
+    return f"{lists} Arguments of a class: --model.help CLASS, --data.help CLASS."
+
+
 def restore_nulls(config: Namespace, words: Sequence[str]) -> None:
     """Set settings that the command line gives as ``null`` to ``None``.
 
@@ -175,9 +187,22 @@ def restore_nulls(config: Namespace, words: Sequence[str]) -> None:
     """
     for word, following in pairwise([*words, ""]):
         option, _, value = word.partition("=")
-        key = option.removeprefix("--")
-        if (value or following) == "null" and key != option and config.get(key) == "None":
+        if (value or following) != "null" or not option.startswith("--"):
+            continue
+        key = _complete_key(config, option.removeprefix("--"))
+        if config.get(key) == "None":
             config[key] = None
+
+
+def _complete_key(config: Namespace, key: str) -> str:
+    """Return a key with the ``init_args`` that it leaves out."""
+    found: list[str] = []
+    for part in key.split("."):
+        node = config.get(".".join(found)) if found else config
+        if isinstance(node, Namespace) and part not in node and "init_args" in node:
+            found.append("init_args")
+        found.append(part)
+    return ".".join(found)
 
 
 def _check_deepspeed(strategy: object) -> None:

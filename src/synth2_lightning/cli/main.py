@@ -15,6 +15,7 @@ from synth2_lightning.cli.commands.consolidate import consolidate
 from synth2_lightning.cli.commands.deduplicate import deduplicate
 from synth2_lightning.cli.commands.demo import demo
 from synth2_lightning.cli.commands.export import export
+from synth2_lightning.cli.commands.init import init
 from synth2_lightning.cli.commands.push import push
 from synth2_lightning.cli.commands.report import report
 from synth2_lightning.cli.commands.score import score
@@ -25,13 +26,11 @@ from synth2_lightning.cli.errors import UsageError, report_errors, suggest
 from synth2_lightning.cli.trainer import TRAINER_COMMANDS, run_trainer
 from synth2_lightning.io.console import make_output_visible
 
-COMMANDS: dict[str, Callable[..., int | None]] = {
-    command.__name__: command
-    for command in (
-        *(weights, cache, vocabulary, caption, report, score, demo, export, push),
-        *(consolidate, deduplicate, select),
-    )
-}
+_COMMANDS = (
+    *(init, weights, cache, vocabulary, caption, report, score, demo, export, push),
+    *(consolidate, deduplicate, select),
+)
+COMMANDS: dict[str, Callable[..., int | None]] = {command.__name__: command for command in _COMMANDS}
 """The commands that need no trainer, by name. They return an exit code, or ``None`` for 0."""
 
 

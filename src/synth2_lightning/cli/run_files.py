@@ -3,12 +3,12 @@
 import argparse
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from difflib import SequenceMatcher
 from itertools import pairwise
 from pathlib import Path
 
-from synth2_lightning.cli.errors import suggest
+from synth2_lightning.cli.errors import UsageError, suggest
 from synth2_lightning.io.paths import check_not_special
 
 
@@ -18,11 +18,16 @@ def run_file_folder() -> Path:
     return inside if inside.is_dir() else Path(__file__).parents[3] / "configs"
 
 
-def find_run_files(words: Sequence[str]) -> list[str]:
+def find_run_files(words: Sequence[str], keys: Collection[str] = ()) -> list[str]:
     """Replace names of included run files, such as ``--config mixed.yaml``, by their paths; existing files come first.
+
+    Args:
+        words: Arguments of the command line.
+        keys: Top-level keys that a run file may have; any if empty.
 
     Raises:
         FileNotFoundError: If a run file does not exist.
+        UsageError: If a run file has another key.
         ValueError: If a run file exceeds the limits of aliases or nesting, or is not a regular file.
 
     Example:
@@ -34,7 +39,7 @@ def find_run_files(words: Sequence[str]) -> list[str]:
         inline = word.startswith("--config=")
         if not inline and (word not in ("--config", "-c") or position + 1 == len(words)):
             continue
-        path = str(_find_run_file(word.removeprefix("--config=") if inline else words[position + 1]))
+        path = str(_find_run_file(word.removeprefix("--config=") if inline else words[position + 1], keys))
         found[position if inline else position + 1] = f"--config={path}" if inline else path
     return found
 
@@ -69,10 +74,10 @@ def typed_names(words: Sequence[str]) -> list[str]:
     return [path if (top := path.partition(".")[0]) in sys.stdlib_module_names else top for path in sorted(paths)]
 
 
-def _find_run_file(name: str) -> Path:
+def _find_run_file(name: str, keys: Collection[str]) -> Path:
     path = Path(name)
     if path.is_file():
-        _check_run_file(path)
+        _check_run_file(path, keys)
         return path
     check_not_special(path)
     folder = run_file_folder()
@@ -89,14 +94,19 @@ def _find_run_file(name: str) -> Path:
     return included
 
 
-def _check_run_file(path: Path) -> None:
-    """Raise on a run file with too many aliases or levels; jsonargparse refuses files that are not YAML."""
+def _check_run_file(path: Path, keys: Collection[str]) -> None:
+    """Raise on a run file with too many aliases or levels, or another key; jsonargparse refuses what is not YAML.
+
+    jsonargparse ignores unknown keys without settings.
+    """
     import yaml
 
-    from synth2_lightning.io.yaml_text import check_yaml
+    from synth2_lightning.io.yaml_text import check_yaml, parse_yaml
 
     try:
-        check_yaml(path.read_text("utf-8"))
+        text = path.read_text("utf-8")
+        check_yaml(text)
+        content = parse_yaml(text)
     except (yaml.YAMLError, UnicodeDecodeError):
         return
     except ValueError as error:
@@ -104,3 +114,10 @@ def _check_run_file(path: Path) -> None:
             f"{path} cannot be read as a run file: {error}. Expected a file as `synth2 fit --print_config` prints it. "
             "Replace the aliases by their values, or use another file."
         ) from error
+    unknown = [key for key in content if str(key) not in keys] if isinstance(content, dict) and keys else []
+    if unknown:
+        name = str(unknown[0])
+        raise UsageError(
+            f"There is no setting {name!r}.{suggest(name, keys)} {path} has it at its top level; expected some of "
+            f"{', '.join(sorted(keys))}."
+        )

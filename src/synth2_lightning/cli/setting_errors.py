@@ -1,4 +1,4 @@
-"""One-sentence messages for mistyped names in run files and arguments.
+"""One-sentence messages for mistyped names and values in run files and arguments.
 
 jsonargparse reports an error of a nested class once per class around it, and once per type that the value might have.
 :func:`explain_setting_error` is applied at each level: it finds the sentence of the level below, and extends its path.
@@ -31,6 +31,18 @@ _SENTENCE = re.compile(
     r"(There is no (?:setting|class '[\w.]+' for the setting) ')([\w.]+)('(?: of \w+)?)"
     r"\.((?: Did you mean '[\w.]+'\?| Expected one of [\w, ]+\.)?)"
 )
+_WRONG_VALUE = re.compile(r'Parser key "([\w.]+)":\s+Expected an? ([^\n]+)\. Got value: (.*)', re.DOTALL)
+_WRONG_VALUE_OF_UNION = re.compile(
+    r'Parser key "([\w.]+)":\s+Does not validate against any of the Union subtypes\s+Subtypes: \[([^\n]*)\]\n'
+    r".*\n *Given value: (.*)",
+    re.DOTALL,
+)
+_WRONG_CLASS = re.compile(r"Expected '([\w.]+)' to be a subclass of <class '([\w.]+)'>")
+_REQUIRED = re.compile(r"the following arguments are required: (\w+)$")
+_VALUE_SENTENCE = re.compile(
+    r"The setting '([\w.]+)'( (?:is required|has the value .*?), expected [^\n]*?\.)(?=\s|\.|$)"
+)
+_TYPES = {"int": "an integer", "float": "a number", "bool": "true or false", "str": "text", "NoneType": "null"}
 
 
 def explain_setting_error(message: str, defaults: Namespace) -> str:
@@ -50,6 +62,8 @@ def explain_setting_error(message: str, defaults: Namespace) -> str:
         "There is no setting 'optimizer.init_args.lrr' of AdamW. Did you mean 'lr'?"
     """
     key = re.match(r'Parser key "([\w.]+)"', message)
+    if sentence := _explain_value(message, key[1] if key else ""):
+        return sentence
     if found := _SENTENCE.search(message):
         start, path, owner, end = found.groups()
         if key is not None:
@@ -57,8 +71,7 @@ def explain_setting_error(message: str, defaults: Namespace) -> str:
             classes = re.findall(r"given class_path '[\w.]*?(\w+)'", before)
             if classes and start == "There is no setting '" and ".init_args." not in path:
                 owner = f"' of {classes[-1]}"
-            is_class = classes or "expects a function or a callable class" in before
-            path = f"{key[1]}.{'init_args.' if is_class else ''}{path}"
+            path = _extend(key[1], before, path)
         return f"{start}{path}{owner}.{end}"
     if found := _UNKNOWN_SETTING.search(message):
         return _explain_unknown_setting(".".join(filter(None, found.groups())), defaults)
@@ -110,6 +123,43 @@ def suggest_class(path: str) -> str:
     return re.sub(r"'(\w+)'", lambda match: repr(paths[match[1]]), near)
 
 
+def list_own_classes(subpackage: str = "") -> Iterator[str]:
+    """Yield the import paths of the classes of this package, or of a subpackage, without importing them.
+
+    Example:
+        >>> "synth2_lightning.modules.muse.MuseModule" in list_own_classes("modules")
+        True
+    """
+    folder = Path(__file__).parents[1]
+    for file in sorted((folder / subpackage).rglob("*.py")):  # to import all modules would take seconds
+        module_path = ".".join([OWN_PACKAGE, *file.relative_to(folder).with_suffix("").parts])
+        for class_name in re.findall(r"^class ([A-Z]\w*)", file.read_text("utf-8"), re.MULTILINE):
+            yield f"{module_path}.{class_name}"
+
+
+def _explain_value(message: str, key: str) -> str:
+    """Return a sentence about a wrong value or a missing one; empty for other messages."""
+    if found := _VALUE_SENTENCE.search(message):
+        return f"The setting '{_extend(key, message[: found.start()], found[1])}'{found[2]}"
+    if not key and (found := _REQUIRED.search(message)):
+        return f"The setting {found[1]!r} is required, expected a value in a run file or as an argument."
+    if key and (found := _WRONG_CLASS.search(message)):
+        return f"The setting {key!r} has the value {found[1]!r}, expected a subclass of {found[2].rpartition('.')[2]}."
+    for pattern in (_WRONG_VALUE, _WRONG_VALUE_OF_UNION):
+        if (found := pattern.fullmatch(message)) and "given class_path" not in message:
+            expected = [_TYPES.get(name, name) for name in re.findall(r"<class '(\w+)'>", found[2])]
+            expected += [f"one of {names}" for names in re.findall(r"Literal\[(.*?)\]", found[2])]
+            if expected:
+                return f"The setting {key!r} has the value {found[3].strip()[:80]!r}, expected {' or '.join(expected)}."
+    return ""
+
+
+def _extend(key: str, before: str, path: str) -> str:
+    """Return the path of a setting of a nested class, with the key of the class; ``before`` describes the class."""
+    is_class = "given class_path" in before or "expects a function or a callable class" in before
+    return f"{key}.{'init_args.' if is_class else ''}{path}" if key else path
+
+
 def _explain_unknown_setting(path: str, settings: Any) -> str:
     """Return a sentence about the first part of a path that is not among the settings."""
     parts = path.split(".")
@@ -141,8 +191,4 @@ def _list_classes() -> Iterator[str]:
                 # Not isinstance, which reads __class__: of a deprecated object that warns.
                 if issubclass(type(value), type) and value.__module__ == name:
                     yield f"{name}.{attribute}"
-    folder = Path(__file__).parents[1]
-    for file in sorted(folder.rglob("*.py")):  # to import all modules would take seconds
-        module_path = ".".join([OWN_PACKAGE, *file.relative_to(folder).with_suffix("").parts])
-        for class_name in re.findall(r"^class ([A-Z]\w*)", file.read_text("utf-8"), re.MULTILINE):
-            yield f"{module_path}.{class_name}"
+    yield from list_own_classes()

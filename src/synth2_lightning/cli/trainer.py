@@ -1,11 +1,15 @@
 """Commands ``fit``, ``validate``, ``test`` and ``predict``, until Lightning is imported."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from synth2_lightning.cli.arguments import check_options
+from synth2_lightning.cli.errors import UsageError
+from synth2_lightning.cli.makers import find_maker
 from synth2_lightning.cli.run_files import find_run_files, split_trust
+from synth2_lightning.io.locations import MissingLocationError
 from synth2_lightning.io.paths import check_not_special
 
 if TYPE_CHECKING:
@@ -22,6 +26,14 @@ OPTIONS = {
     *("--return_predictions", "--seed_everything", "--trainer", "--trust", "--verbose", "--weights_only"),
 }
 """Options of trainer commands, up to the first dot; listed here to refuse unknown ones before Lightning is imported."""
+_NOT_IN_RUN_FILES = {"--config", "--help", "--print_config", "--trust"}
+_KEYS = sorted(option.removeprefix("--") for option in OPTIONS - _NOT_IN_RUN_FILES)
+_FIRST_RUN_FILES = {
+    "fit": "mixed.yaml",
+    "validate": "mixed.yaml --ckpt_path best",
+    "test": "mixed.yaml --ckpt_path best",
+    "predict": "tokenize.yaml",
+}
 
 
 def run_trainer(words: Sequence[str]) -> "CommandLine":
@@ -31,7 +43,7 @@ def run_trainer(words: Sequence[str]) -> "CommandLine":
         words: Arguments of the command line, starting with the command.
 
     Raises:
-        UsageError: If an option is unknown.
+        UsageError: If an option is unknown, or there is no run file.
         FileNotFoundError: If a run file or a checkpoint is missing.
         ValueError: If a run file, a checkpoint, or settings are refused.
 
@@ -42,12 +54,28 @@ def run_trainer(words: Sequence[str]) -> "CommandLine":
     """
     # These checks come before the imports, which take seconds.
     check_options(words[1:], OPTIONS, f"synth2 {words[0]}")
+    if not any(re.match(r"(--(config|model|data|help)|-c|-h)\b", word) for word in words):
+        first = _FIRST_RUN_FILES[words[0]]
+        raise UsageError(f"synth2 {words[0]} needs a run file. Start with: synth2 {words[0]} --config {first}")
     _check_checkpoint(words)
     words, trust = split_trust(words)
-    words = find_run_files(words)
+    words = find_run_files(words, _KEYS)
     from synth2_lightning.cli.lightning_cli import run_lightning
 
-    return run_lightning(words, trust)
+    try:
+        return run_lightning(words, trust)
+    except Exception as error:
+        _name_maker(error, words)
+        raise
+
+
+def _name_maker(error: Exception, words: Sequence[str]) -> None:
+    """Add the command that writes a missing location to the error that reports it."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, MissingLocationError) and (maker := find_maker(cause.location, words)):
+            cause.add_note(maker)
+        cause = cause.__cause__ or cause.__context__
 
 
 def _check_checkpoint(words: Sequence[str]) -> None:

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -38,6 +38,7 @@ def caption_images(
     batch_size: int = BATCH_SIZE,
     max_pixels: int = MAX_PIXELS,
     console: Console | None = None,
+    ids: Mapping[str, int | str] | None = None,
 ) -> int:
     """Write captions of images to a file or to standard output; report progress and unreadable images.
 
@@ -49,6 +50,7 @@ def caption_images(
         batch_size: Number of images per batch.
         max_pixels: Maximum number of pixels of an image.
         console: Standard error by default.
+        ids: Ids by image name; required by the format ``coco``.
 
     Returns:
         The exit code: 0; 3 if some images could not be read; 130 after Ctrl-C; 141 if the output pipe was closed.
@@ -67,7 +69,7 @@ def caption_images(
         if out is None:
             run.caption(found.names, ImageCaptionStream(format))
         else:
-            with ImageCaptionFile(out, format, captioner.provenance()) as file:
+            with ImageCaptionFile(out, format, captioner.provenance(), ids) as file:
                 run.resume(found.names, file)
     except KeyboardInterrupt:
         _print(console, f"Stopped.{'' if out is None else f' The same command resumes from {out}.'}")

@@ -27,6 +27,19 @@ _fetched: ContextVar[Collection[str] | None] = ContextVar("_fetched", default=No
 _limits: ContextVar["_Limits | None"] = ContextVar("_limits", default=None)
 
 
+class MissingLocationError(FileNotFoundError):
+    """A location does not exist.
+
+    Args:
+        message: The message.
+        location: The location, as it was written.
+    """
+
+    def __init__(self, message: str, location: str) -> None:
+        super().__init__(message)
+        self.location = location
+
+
 @contextmanager
 def note_locations() -> Iterator[set[str]]:
     """Record every location that is resolved inside the context, as it was written.
@@ -156,10 +169,11 @@ def resolve(location: str | Path, what: str) -> Path:
     else:
         path = expand_home(text)
     if not path.exists():
-        raise FileNotFoundError(
+        raise MissingLocationError(
             f"The {what} is not at {str(location)!r}: {path.absolute()} does not exist. Expected a path relative to "
             "the current folder, package://PACKAGE/PATH for a file of an installed package, weights://NAME/PATH for "
-            "weights of `synth2 weights`, or a URL such as s3://BUCKET/PATH."
+            "weights of `synth2 weights`, or a URL such as s3://BUCKET/PATH.",
+            str(location),
         )
     path = complete_folder(check_not_special(path))
     if (limits := _limits.get()) is not None:

@@ -7,10 +7,7 @@ shorter one of a tie). Scores are in [0, 1]; papers report them times 100.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
-from synth2_lightning.metrics.corpus import CorpusMetric, check_corpus, tokenize_corpus
+from synth2_lightning.metrics.corpus import check_corpus, tokenize_corpus
 from synth2_lightning.metrics.ngrams import MAX_N
 
 
@@ -43,19 +40,3 @@ def bleu(hypotheses: Mapping[str, str], references: Mapping[str, Sequence[str]])
     words, wanted = tokenize_corpus(hypotheses, references)
     corpus, scores = CocoBleu(MAX_N).compute_score(wanted, words, verbose=0)
     return BleuResult(tuple(corpus), dict(zip(words, zip(*scores, strict=True), strict=True)))
-
-
-class Bleu(CorpusMetric):
-    """BLEU-1 to BLEU-4 of a corpus.
-
-    Example:
-        >>> metric = Bleu()
-        >>> metric.update(["1"], ["a red circle"], [["a red circle on the left", "one red circle"]])
-        >>> metric.compute()["bleu_2"]
-        tensor(1.)
-    """
-
-    def compute(self) -> dict[str, Tensor]:
-        """Return ``bleu_1`` to ``bleu_4`` of the images of all ranks."""
-        scores = bleu(*self.corpus()).corpus
-        return {f"bleu_{n}": torch.tensor(score, device=self.device) for n, score in enumerate(scores, start=1)}

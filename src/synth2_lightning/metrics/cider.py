@@ -7,8 +7,9 @@ caption's weights clipped at the reference's, times a Gaussian penalty on the di
 over n-gram lengths and references, and multiplied by 10.
 
 Document frequencies are counted over the whole corpus, so CIDEr is not the mean of the CIDErs of its parts:
-:class:`Cider` gathers the captions of all ranks and scores them once. With document frequencies of a separate reference
-set, images can be scored one by one, and CIDEr is the mean of their scores.
+:class:`~synth2_lightning.metrics.corpus_metrics.Cider` gathers the captions of all ranks and scores them once. With
+document frequencies of a separate reference set, images can be scored one by one, and CIDEr is the mean of their
+scores.
 """
 
 import logging
@@ -17,7 +18,7 @@ from itertools import chain
 
 import numpy as np
 
-from synth2_lightning.metrics.corpus import CorpusMetric, CorpusResult, check_corpus
+from synth2_lightning.metrics.corpus import CorpusResult, check_corpus
 from synth2_lightning.metrics.document_frequencies import DocumentFrequencies
 from synth2_lightning.metrics.ngrams import MAX_N, Floats, Ints, NGrams, count_ngrams, indices, numbering, split_words
 
@@ -88,28 +89,6 @@ def human_cider(references: Mapping[str, Sequence[str]]) -> CorpusResult:
         rounds.append(cider({key: texts[chosen[key]] for key, texts in references.items()}, rest))
     scores = {key: sum(result.scores[key] for result in rounds) / len(rounds) for key in references}
     return CorpusResult(sum(result.score for result in rounds) / len(rounds), scores)
-
-
-class Cider(CorpusMetric):
-    """CIDEr-D of a corpus.
-
-    Args:
-        frequencies: Document frequencies of a separate reference set. By default they are counted in the references
-            of the scored images.
-
-    Example:
-        >>> metric = Cider()
-        >>> metric.update(["1", "2"], ["a red circle", "a dot"], [["a red circle"], ["two blue squares"]])
-        >>> metric.compute()
-        tensor(3.7500)
-    """
-
-    def __init__(self, frequencies: DocumentFrequencies | None = None) -> None:
-        super().__init__()
-        self.frequencies = frequencies
-
-    def _score(self, hypotheses: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> CorpusResult:
-        return cider(hypotheses, references, self.frequencies)
 
 
 def _score_images(

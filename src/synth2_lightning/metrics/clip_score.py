@@ -16,7 +16,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from synth2_lightning.interfaces import ImageTextEncoder
-from synth2_lightning.metrics.corpus import KeyedMetric, Row, check_references
+from synth2_lightning.metrics.corpus import check_references
+from synth2_lightning.metrics.corpus_metrics import KeyedMetric, Row
 from synth2_lightning.types import Pixels
 
 PREFIX = "A photo depicts "

@@ -12,7 +12,7 @@ from pathlib import Path
 from subprocess import CalledProcessError
 from threading import Lock
 
-from synth2_lightning.metrics.corpus import CorpusMetric, CorpusResult, check_corpus, tokenize_corpus
+from synth2_lightning.metrics.corpus import CorpusResult, check_corpus, tokenize_corpus
 
 _LOCALE = "-Duser.language=en -Duser.country=US -Dfile.encoding=UTF-8"
 _METEOR_FILES = ("meteor/meteor-1.5.jar", "meteor/data/paraphrase-en.gz")
@@ -83,18 +83,6 @@ def spice(hypotheses: Mapping[str, str], references: Mapping[str, Sequence[str]]
     # SPICE returns scores in the order of the sorted keys.
     by_key = dict(zip(sorted(hypotheses), (float(each["All"]["f"]) for each in scores), strict=True))
     return CorpusResult(float(score), {key: by_key[key] for key in hypotheses})
-
-
-class Meteor(CorpusMetric):
-    """METEOR of a corpus; each rank starts Java once."""
-
-    _score = staticmethod(meteor)
-
-
-class Spice(CorpusMetric):
-    """SPICE of a corpus; each rank starts Java once."""
-
-    _score = staticmethod(spice)
 
 
 def check_java(name: str, files: Sequence[str]) -> None:

@@ -6,7 +6,7 @@ with beta = 1.2 and averaged over images. Scores are in [0, 1]; papers report th
 
 from collections.abc import Mapping, Sequence
 
-from synth2_lightning.metrics.corpus import CorpusMetric, CorpusResult, check_corpus, tokenize_corpus
+from synth2_lightning.metrics.corpus import CorpusResult, check_corpus, tokenize_corpus
 
 
 def rouge(hypotheses: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> CorpusResult:
@@ -29,9 +29,3 @@ def rouge(hypotheses: Mapping[str, str], references: Mapping[str, Sequence[str]]
     words, wanted = tokenize_corpus(hypotheses, references)
     score, scores = CocoRouge().compute_score(wanted, words)
     return CorpusResult(float(score), dict(zip(words, scores.tolist(), strict=True)))
-
-
-class Rouge(CorpusMetric):
-    """ROUGE-L of a corpus."""
-
-    _score = staticmethod(rouge)

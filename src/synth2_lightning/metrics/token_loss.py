@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from synth2_lightning.metrics.corpus import KeyedMetric
+from synth2_lightning.metrics.corpus_metrics import KeyedMetric
 from synth2_lightning.types import TokenLoss
 
 

@@ -18,7 +18,8 @@ equal those of the public evaluation (``vqaEval.py`` of GT-Vision-Lab/VQA, commi
 import re
 from collections.abc import Mapping, Sequence
 
-from synth2_lightning.metrics.corpus import CorpusMetric, CorpusResult
+from synth2_lightning.metrics.corpus import CorpusResult
+from synth2_lightning.metrics.corpus_metrics import CorpusMetric
 
 _NUM_AGREEING = 3  # annotators, for an accuracy of 1
 

@@ -1,7 +1,5 @@
 """Training of a codebook over the features of a frozen image encoder."""
 
-from pathlib import Path
-
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
@@ -10,6 +8,7 @@ from torchmetrics import ExplainedVariance
 from synth2_lightning.encoders.quantized import CodebookLearner
 from synth2_lightning.metrics.codebook import CodebookPerplexity
 from synth2_lightning.modules.base import BaseModule
+from synth2_lightning.modules.exports import export_folder
 from synth2_lightning.modules.pixels import get_pixels
 from synth2_lightning.types import ImageTextBatch, Quantization
 
@@ -18,11 +17,12 @@ class CodebookModule(BaseModule):
     """Trains a codebook on images; captions are not used.
 
     Logs the fraction of the features' variance that the codes explain, and the perplexity over all levels: the
-    effective number of the ``codebook_size * num_levels`` codes. At the end of the fit the codebook is written to
-    ``codebook/`` in the log folder, for :class:`~synth2_lightning.encoders.quantized.QuantizedEncoder`.
+    effective number of the ``codebook_size * num_levels`` codes. At the end of the fit the codebook is written, for
+    :class:`~synth2_lightning.encoders.quantized.QuantizedEncoder`.
 
     Args:
         learner: Codebook, with the encoder whose features it quantizes.
+        export_to: Folder that the codebook is written to; by default ``codebook/`` in the log folder.
 
     Example:
         >>> from synth2_lightning.encoders.quantized import ResidualCodebookLearner
@@ -32,9 +32,10 @@ class CodebookModule(BaseModule):
         1
     """
 
-    def __init__(self, learner: CodebookLearner) -> None:
+    def __init__(self, learner: CodebookLearner, export_to: str | None = None) -> None:
         super().__init__()
         self.learner = learner
+        self.export_to = export_to
         # Moving averages need no optimizer, but Lightning counts optimizer steps, and DDP requires a gradient.
         self.anchor = nn.Parameter(torch.zeros(()))
         num_codes = learner.codebook_size * learner.num_levels
@@ -65,7 +66,7 @@ class CodebookModule(BaseModule):
 
     def on_fit_end(self) -> None:
         """Run at the end of a fit: writes the codebook."""
-        folder = Path(self.trainer.log_dir or self.trainer.default_root_dir) / "codebook"
+        folder = export_folder(self.trainer, self.export_to, "codebook")
         if self.trainer.is_global_zero:
             self.learner.export(folder)
 

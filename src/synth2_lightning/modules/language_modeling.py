@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from hashlib import blake2b
-from pathlib import Path
 from typing import TypedDict
 
 import torch
@@ -15,6 +14,7 @@ from synth2_lightning.interfaces import PromptedLanguageModel
 from synth2_lightning.metrics.token_loss import MeanTokenLoss
 from synth2_lightning.modules.base import BaseModule
 from synth2_lightning.modules.divergence import check_finite_weights
+from synth2_lightning.modules.exports import export_folder
 from synth2_lightning.modules.optimizers import OptimizerFactory, SchedulerFactory
 from synth2_lightning.types import Concept, ConceptCaptionBatch, GenerationSettings, Prompt, TokenLoss
 
@@ -37,7 +37,7 @@ class LanguageModelingModule(BaseModule):
     tokens of captions and the end-of-text tokens after them; tokens of prompts have none (causal language modeling, as
     in supervised fine-tuning).
 
-    At the end of the fit the model is written to ``language_model/`` in the log folder, low-rank updates merged, for
+    At the end of the fit the model is written, low-rank updates merged, for
     :class:`~synth2_lightning.generators.language_model.LanguageModelCaptionGenerator`. Generate with the same template:
     name the run file of ``prompt`` as the ``prompt`` of a
     :class:`~synth2_lightning.datamodules.concepts.ConceptDataModule`.
@@ -47,6 +47,7 @@ class LanguageModelingModule(BaseModule):
         prompt: Template with ``{names}`` in its request, for any number of concepts up to its ``num_concepts``.
         concept_dropout: Fraction of the captions whose prompt has no concepts, 0 to 1.
         generation: Decoding settings of samples in validation.
+        export_to: Folder that the model is written to; by default ``language_model/`` in the log folder.
         optimizer: See :class:`BaseModule`.
         lr_scheduler: See :class:`BaseModule`.
 
@@ -60,6 +61,7 @@ class LanguageModelingModule(BaseModule):
         prompt: PromptTemplate,
         concept_dropout: float = 0.1,
         generation: GenerationSettings = GenerationSettings(do_sample=True, temperature=0.7),  # noqa: B008 - frozen
+        export_to: str | None = None,
         optimizer: OptimizerFactory = AdamW,
         lr_scheduler: SchedulerFactory | None = None,
     ) -> None:
@@ -77,6 +79,7 @@ class LanguageModelingModule(BaseModule):
         self.prompt = prompt
         self.concept_dropout = concept_dropout
         self.generation = generation
+        self.export_to = export_to
         self.language_model = language_model
         self.token_loss = MeanTokenLoss()
 
@@ -111,7 +114,7 @@ class LanguageModelingModule(BaseModule):
     def on_fit_end(self) -> None:
         """Run at the end of a fit: writes the fine-tuned language model."""
         check_finite_weights(self)
-        folder = Path(self.trainer.log_dir or self.trainer.default_root_dir) / "language_model"  # log_dir is collective
+        folder = export_folder(self.trainer, self.export_to, "language_model")
         if self.trainer.is_global_zero:
             self.language_model.export(folder)
 

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable
 from hashlib import blake2b
-from pathlib import Path
 from typing import ClassVar, TypedDict, assert_never
 
 import torch
@@ -19,6 +18,7 @@ from synth2_lightning.metrics.retrieval import RetrievalRecall
 from synth2_lightning.metrics.token_loss import MeanTokenLoss
 from synth2_lightning.modules.base import BaseModule
 from synth2_lightning.modules.divergence import check_finite_weights
+from synth2_lightning.modules.exports import export_folder
 from synth2_lightning.modules.optimizers import OptimizerFactory, SchedulerFactory
 from synth2_lightning.modules.sharding import choose_precision, full_weights, shard_component
 from synth2_lightning.nn.maskgit import MaskGit
@@ -48,8 +48,7 @@ class MuseModule(BaseModule):
     Logs the loss by fraction of masked tokens (``train/loss_masked_25``: images with up to 25 % masked) and the
     accuracy. Validation also logs, for sampled and real images, the number of different codes per image, and the
     recall at 10 of the real image among the nearest neighbors of the image sampled for its caption. At the end of the
-    fit the generator is written to ``generator/`` in the log folder, for
-    :class:`~synth2_lightning.generators.muse.MuseGenerator`.
+    fit the generator is written, for :class:`~synth2_lightning.generators.muse.MuseGenerator`.
 
     Args:
         tokenizer: Maps images to codes, the targets; frozen.
@@ -61,6 +60,7 @@ class MuseModule(BaseModule):
         order: Selects the tokens that a sampling step commits.
         compile_network: Compile the network's layers by ``torch.compile``, which pays off on GPUs. Losses differ from
             those without it by rounding.
+        export_to: Folder that the generator is written to; by default ``generator/`` in the log folder.
         optimizer: See :class:`BaseModule`.
         lr_scheduler: See :class:`BaseModule`.
 
@@ -78,7 +78,7 @@ class MuseModule(BaseModule):
 
     frozen_components: ClassVar[tuple[str, ...]] = ("tokenizer",)
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - components and settings of a run file
         self,
         tokenizer: ImageTokenizer,
         text_encoder: TextEncoder,
@@ -88,6 +88,7 @@ class MuseModule(BaseModule):
         sampling: SamplingSettings = SamplingSettings(),  # noqa: B008 - frozen, and read by the command line
         order: UnmaskingOrder = ConfidenceOrder(),  # noqa: B008 - without state
         compile_network: bool = False,
+        export_to: str | None = None,
         optimizer: OptimizerFactory = AdamW,
         lr_scheduler: SchedulerFactory | None = None,
     ) -> None:
@@ -107,6 +108,7 @@ class MuseModule(BaseModule):
         self.label_smoothing = label_smoothing
         self.sampling = sampling
         self.order = order
+        self.export_to = export_to
         self.recall = RetrievalRecall(k=10)
         self.token_loss = MeanTokenLoss()
 
@@ -146,7 +148,7 @@ class MuseModule(BaseModule):
     def on_fit_end(self) -> None:
         """Run at the end of a fit: writes the trained generator."""
         check_finite_weights(self)
-        folder = Path(self.trainer.log_dir or self.trainer.default_root_dir) / "generator"  # log_dir is collective
+        folder = export_folder(self.trainer, self.export_to, "generator")
         is_writer = self.trainer.is_global_zero
         with full_weights(self.trainer.strategy):
             save_generator(folder, self.network, self.text_encoder, self.tokenizer.codebook, is_writer)

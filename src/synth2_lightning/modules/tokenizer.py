@@ -1,6 +1,5 @@
 """Training of an image tokenizer: VQ-GAN without a discriminator (Esser et al., arXiv 2012.09841)."""
 
-from pathlib import Path
 from typing import ClassVar, TypedDict
 
 import torch
@@ -11,6 +10,7 @@ from synth2_lightning.encoders.vqgan import TrainableTokenizer
 from synth2_lightning.metrics.codebook import CodebookPerplexity, CodebookUsage
 from synth2_lightning.modules.base import BaseModule
 from synth2_lightning.modules.divergence import check_finite_weights
+from synth2_lightning.modules.exports import export_folder
 from synth2_lightning.modules.optimizers import OptimizerFactory, SchedulerFactory
 from synth2_lightning.modules.pixels import get_pixels
 from synth2_lightning.nn.perceptual import FeatureExtractor, perceptual_distance
@@ -27,7 +27,7 @@ class ReconstructionOutput(TypedDict):
 class TokenizerModule(BaseModule):
     """Trains a tokenizer to reconstruct images from their codes; captions are not used.
 
-    At the end of the fit the tokenizer is written to ``tokenizer/`` in the log folder, where its frozen class loads it.
+    At the end of the fit the tokenizer is written, for its frozen class to load.
 
     Args:
         tokenizer: Tokenizer to train.
@@ -38,6 +38,7 @@ class TokenizerModule(BaseModule):
         features: Network whose features of reconstruction and original are compared, in addition to pixels. None
             compares pixels only.
         perceptual_weight: Weight of the :func:`~synth2_lightning.nn.perceptual.perceptual_distance`.
+        export_to: Folder that the tokenizer is written to; by default ``tokenizer/`` in the log folder.
         optimizer: See :class:`BaseModule`.
         lr_scheduler: See :class:`BaseModule`.
 
@@ -61,6 +62,7 @@ class TokenizerModule(BaseModule):
         commitment_weight: float = 0.25,
         features: FeatureExtractor | None = None,
         perceptual_weight: float = 1.0,
+        export_to: str | None = None,
         optimizer: OptimizerFactory = AdamW,
         lr_scheduler: SchedulerFactory | None = None,
     ) -> None:
@@ -77,6 +79,7 @@ class TokenizerModule(BaseModule):
         self.commitment_weight = commitment_weight
         self.features = features
         self.perceptual_weight = perceptual_weight
+        self.export_to = export_to
         self.train_perplexity = CodebookPerplexity(tokenizer.codebook_size)
         self.eval_perplexity = CodebookPerplexity(tokenizer.codebook_size)
         self.eval_usage = CodebookUsage(tokenizer.codebook_size)
@@ -115,7 +118,7 @@ class TokenizerModule(BaseModule):
     def on_fit_end(self) -> None:
         """Run at the end of a fit: writes the trained tokenizer."""
         check_finite_weights(self)
-        folder = Path(self.trainer.log_dir or self.trainer.default_root_dir) / "tokenizer"  # log_dir is collective
+        folder = export_folder(self.trainer, self.export_to, "tokenizer")
         if self.trainer.is_global_zero:
             self.tokenizer.export(folder)
 

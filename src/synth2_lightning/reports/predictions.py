@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any, Literal
 
 from synth2_lightning.io.locations import resolve
@@ -14,7 +15,12 @@ Unknown = Literal["error", "skip"]
 Duplicates = Literal["error", "first", "last"]
 
 _COCO = "COCO captions: {'images': [...], 'annotations': [{'image_id': 1, 'caption': '...'}]}"
-_RESULTS = "COCO results: [{'image_id': 1, 'caption': '...'}], or .jsonl lines with 'key' or 'image_id' and 'caption'"
+_RESULTS = (
+    "COCO results: [{'image_id': 1, 'caption': '...'}], or rows of .jsonl, .csv or .tsv with 'caption' and one "
+    "of 'image_id', 'key' and 'image' (a path), as `synth2 caption` writes them"
+)
+_IDS = ("image_id", "key")
+_TABLES = {".jsonl", ".csv", ".tsv"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,24 +71,91 @@ def read_file_names(location: str) -> dict[str, str]:
     return {str(image["id"]): str(image["file_name"]) for image in images if image.keys() >= {"id", "file_name"}}
 
 
-def read_predictions(location: str) -> list[tuple[str, str]]:
-    """Read image ids and captions in file order, including duplicates.
+def read_image_ids(location: str) -> dict[str, int | str]:
+    """Read image ids by file name from a COCO captions file.
 
     Raises:
         FileNotFoundError: If the file does not exist.
-        ValueError: If the file is not JSON, COCO results or JSON lines of predictions.
+        ValueError: If the file is not COCO captions JSON, or two images have the same file name.
+    """
+    path = resolve(location, "references file")
+    ids: dict[str, int | str] = {}
+    for image in read_records(read_json(path, _COCO), "images", path, _COCO):
+        name, key = image.get("file_name"), image.get("id")
+        if isinstance(name, str) and isinstance(key, (int, str)) and ids.setdefault(name, key) != key:
+            raise ValueError(
+                f"{path} has two images with the file name {name!r} (ids {ids[name]!r} and {key!r}); expected one id "
+                "per file. Remove one of them."
+            )
+    return ids
+
+
+def find_image_id(image: str, ids: Mapping[str, int | str]) -> int | str | None:
+    """Return the id of an image by its path; ``None`` if it is unknown.
+
+    Args:
+        image: Path, of which the longest trailing part that is a file name counts.
+        ids: Ids by file name, from :func:`read_image_ids`.
+
+    Example:
+        >>> find_image_id("/disk/photos/ward/b.png", {"b.png": 1, "ward/b.png": 2})
+        2
+    """
+    parts = PurePath(image).parts
+    names = ("/".join(parts[start:]) for start in range(len(parts)))
+    return next((ids[name] for name in names if name in ids), None)
+
+
+def image_ids(images: Sequence[str], location: str) -> dict[str, int | str]:
+    """Return the ids of images in a COCO captions file by their paths.
+
+    Raises:
+        FileNotFoundError: If the file does not exist.
+        ValueError: If it is not COCO captions JSON, does not have an image, or two images have the same id.
+    """
+    ids = read_image_ids(location)
+    found: dict[str, int | str] = {}
+    paths: dict[int | str, str] = {}
+    for image in images:
+        if (key := find_image_id(image, ids)) is None:
+            raise ValueError(
+                f"{location} has no image with a file name at the end of {image!r}; expected each image of the command "
+                f"there, such as {next(iter(ids), 'a.jpg')!r}. Name only images of that file, or write .jsonl."
+            )
+        if paths.setdefault(key, image) != image:
+            raise ValueError(
+                f"{paths[key]!r} and {image!r} are both image {key!r} of {location}; expected one of them."
+            )
+        found[image] = key
+    return found
+
+
+def read_predictions(location: str, references: str) -> list[tuple[str, str]]:
+    """Read image ids and captions in file order, including duplicates.
+
+    Args:
+        location: COCO results, or a table with a column of ids or of paths.
+        references: COCO captions, whose file names give paths their ids. A path that they do not have is its own id.
+
+    Raises:
+        FileNotFoundError: If a file does not exist.
+        ValueError: If a file is not of a known format.
     """
     path = resolve(location, "predictions file")
-    if path.suffix.lower() == ".jsonl":
+    if path.suffix.lower() in _TABLES:
         records: Any = list(read_rows(path, ["caption"]))
     else:
         records = read_json(path, _RESULTS)
     if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
         raise ValueError(f"{path} is not a list of objects but {type(records).__name__}; expected {_RESULTS}.")
-    return [
-        _read_record(record, ("image_id", "key"), f"{path}, record {number},", _RESULTS)
-        for number, record in enumerate(records)
-    ]
+    pairs, images = [], set()
+    for number, record in enumerate(records):
+        pairs.append(_read_record(record, (*_IDS, "image"), f"{path}, record {number},", _RESULTS))
+        if all(record.get(name) is None for name in _IDS):
+            images.add(pairs[-1][0])
+    ids = read_image_ids(references) if images else {}
+    found = {image: key for image in images if (key := find_image_id(image, ids)) is not None}
+    return [(str(found.get(key, key)), caption) for key, caption in pairs]
 
 
 def join_predictions(

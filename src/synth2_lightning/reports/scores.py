@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -21,7 +21,6 @@ from synth2_lightning.metrics.document_frequencies import (
 )
 from synth2_lightning.metrics.java import check_java, meteor, spice
 from synth2_lightning.metrics.rouge import rouge
-from synth2_lightning.reports.clip_scores import ImageFolder
 from synth2_lightning.reports.predictions import (
     Duplicates,
     Missing,
@@ -30,6 +29,9 @@ from synth2_lightning.reports.predictions import (
     read_predictions,
     read_references,
 )
+
+if TYPE_CHECKING:
+    from synth2_lightning.reports.clip_scores import ImageFolder
 
 _VERSIONS = ("synth2-lightning", "pycocoevalcap")
 
@@ -68,13 +70,14 @@ def score_predictions(
     document_frequencies: str | None = None,
     java_metrics: Sequence[str] = (),
     compare_java: bool = False,
-    images: ImageFolder | None = None,
+    images: "ImageFolder | None" = None,
 ) -> dict[str, Any]:
     """Score predictions, print the scores, and return a protocol card.
 
     Args:
-        predictions: Location of COCO results (``.json``), or of JSON lines with ``key`` or ``image_id`` and ``caption``
-            (``.jsonl``).
+        predictions: Location of COCO results (``.json``), or of a table (``.jsonl``, ``.csv``, ``.tsv``) with
+            ``caption`` and one of ``image_id``, ``key`` and ``image``, a path that ends with a file name of the
+            references.
         references: Location of COCO captions.
         out: JSON file for the protocol card.
         missing: See :func:`join_predictions`.
@@ -97,7 +100,9 @@ def score_predictions(
             "--compare_java and --document_frequencies are exclusive, because pycocoevalcap counts its own document "
             "frequencies; expected one of them."
         )
-    pairs = join_predictions(read_predictions(predictions), read_references(references), missing, unknown, duplicates)
+    pairs = join_predictions(
+        read_predictions(predictions, references), read_references(references), missing, unknown, duplicates
+    )
     files = images.find(references, list(pairs.hypotheses)) if images is not None else {}
     frequencies = _read_frequencies(document_frequencies)
     scores = score_captions(pairs.hypotheses, pairs.references, frequencies)

@@ -1,4 +1,4 @@
-"""Resumable output of image captions: text, JSONL or CSV, appended batch by batch."""
+"""Resumable output of image captions: text, JSONL, CSV or COCO results, appended batch by batch."""
 
 import csv
 import io
@@ -21,10 +21,12 @@ from synth2_lightning.shards.settings import check_same_settings
 Row = tuple[str, str]
 """Image name and caption."""
 
-Format = Literal["text", "jsonl", "csv"]
-"""``text`` is name, tab, caption; names escape backslash, tab and line ends with a backslash."""
+Format = Literal["text", "jsonl", "csv", "coco"]
+"""``text`` is name, tab, caption; names escape backslash, tab and line ends with a backslash. ``coco`` is COCO's
+results format, with the images' ids in place of their names.
+"""
 
-_SUFFIXES: dict[str, Format] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv"}
+_SUFFIXES: dict[str, Format] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".json": "coco"}
 _ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
 
 
@@ -44,6 +46,8 @@ class _Layout:
     write: Callable[[Row], str]
     read: Callable[[str], Row]
     split: Callable[[str], Iterator[str]]
+    separator: str = ""
+    footer: str = ""
 
 
 class ImageCaptionFile:
@@ -57,6 +61,7 @@ class ImageCaptionFile:
         path: The file; it and its folder are created if missing.
         format: Format of the rows.
         made_by: Settings that determine the captions; resuming requires the same settings.
+        ids: Ids by image name; required by ``coco``.
 
     Attributes:
         names: Names of the images that have captions in the file.
@@ -76,9 +81,11 @@ class ImageCaptionFile:
         {'a.jpg'}
     """
 
-    def __init__(self, path: Path, format: Format, made_by: Mapping[str, object]) -> None:
+    def __init__(
+        self, path: Path, format: Format, made_by: Mapping[str, object], ids: Mapping[str, int | str] | None = None
+    ) -> None:
         self.path = path
-        self._layout = _LAYOUTS[format]
+        self._layout = _coco_layout(ids or {}) if format == "coco" else _LAYOUTS[format]
         self.names: set[str] = set()
         with ExitStack() as opened:
             opened.enter_context(lock_file(path))
@@ -90,14 +97,17 @@ class ImageCaptionFile:
 
     def append(self, rows: Sequence[Row]) -> None:
         """Append rows and sync them to disk."""
-        self._write("".join(map(self._layout.write, rows)))
+        text = "".join(map(self._layout.write, rows))
+        self._write(text if self.names else text.removeprefix(self._layout.separator))
         self.names.update(name for name, _ in rows)
 
     def __enter__(self) -> "ImageCaptionFile":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._opened.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with self._opened:
+            if self._layout.footer and (kind is None or not issubclass(kind, OSError)):  # the last row is complete
+                self._write(self._layout.footer)
 
     def _open(self) -> BinaryIO:
         try:
@@ -132,6 +142,8 @@ class ImageCaptionFile:
     def _resume(self) -> None:
         content = self._file.read().decode("utf-8", errors="surrogateescape")
         records = list(self._layout.split(content))
+        if len(records) > 1 and records[-1] == self._layout.footer:
+            del records[-1]
         for number, record in enumerate(records, start=1):
             try:
                 if number > 1 or not self._layout.header:
@@ -229,6 +241,20 @@ def _write_csv(row: Row) -> str:
 def _read_csv(record: str) -> Row:
     ((name, caption),) = csv.reader(io.StringIO(record, newline=""))
     return name, caption
+
+
+def _coco_layout(ids: Mapping[str, int | str]) -> _Layout:
+    """Return the layout of a JSON array with one line per row, to which rows can be appended."""
+    names = {key: name for name, key in ids.items()}
+
+    def write(row: Row) -> str:
+        return "," + visible_json(json.dumps({"image_id": ids[row[0]], "caption": row[1]}, ensure_ascii=False)) + "\n"
+
+    def read(record: str) -> Row:
+        row = json.loads(record.removeprefix(","))
+        return names[row["image_id"]], str(row["caption"])
+
+    return _Layout("[\n", write, read, _split_lines, separator=",", footer="]\n")
 
 
 _LAYOUTS: dict[Format, _Layout] = {

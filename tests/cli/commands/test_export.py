@@ -15,9 +15,11 @@ def test_export_writes_and_pushes(
     export, push = Mock(return_value=tmp_path), Mock(return_value="https://hub/me/mine")
     monkeypatch.setattr(synth2_lightning.export.exported, "export_captioner", export)
     monkeypatch.setattr(synth2_lightning.export.push, "push_folder", push)
-    words = ["export", "runs/version_0", "--out", "mine", "--license", "mit", "--card", "a.json", "--card", "b"]
+    run = tmp_path / "version_0"
+    run.mkdir()
+    words = ["export", str(run), "--out", "mine", "--license", "mit", "--card", "a.json", "--card", "b"]
     main([*words, "--onnx", "--push_to", "me/mine"])
-    export.assert_called_once_with("runs/version_0", Path("mine"), "mit", [Path("a.json"), Path("b")], [], True)
+    export.assert_called_once_with(str(run), Path("mine"), "mit", [Path("a.json"), Path("b")], [], True)
     push.assert_called_once_with(tmp_path, "me/mine")
     assert capsys.readouterr().out == f"Exported the captioner to {tmp_path}\nUploaded it to https://hub/me/mine\n"
 

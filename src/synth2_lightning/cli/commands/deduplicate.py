@@ -19,6 +19,9 @@ def deduplicate(captions: str, *, out: Path, threshold: float = 0.7, ray: str | 
     Example:
         synth2 deduplicate captions/imagenet21k --out captions/unique
     """
+    from synth2_lightning.io.locations import resolve
+
+    resolve(captions, "caption set")  # before the slow imports
     from synth2_lightning.filters.duplicates import NearDuplicates
     from synth2_lightning.reports.commands import deduplicate as write_without_duplicates
 

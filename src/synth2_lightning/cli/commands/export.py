@@ -30,12 +30,16 @@ def export(
     Example:
         synth2 export runs/version_0 --out my-captioner --license apache-2.0
     """
+    from synth2_lightning.io.hub import check_repository
+    from synth2_lightning.io.locations import resolve
+
+    # Before the slow imports:
+    if push_to is not None:
+        check_repository(push_to)
+    resolve(run, "run or checkpoint")
     from synth2_lightning.export.exported import export_captioner
     from synth2_lightning.export.push import push_folder
-    from synth2_lightning.io.hub import check_repository
 
-    if push_to is not None:
-        check_repository(push_to)  # before the model is loaded
     folder = export_captioner(run, out, license, card, trust, onnx)
     console = MessageConsole()
     console.print(f"Exported the captioner to {folder}", soft_wrap=True)

@@ -20,11 +20,12 @@ def score(
     clip_model: str = "ViT-B-32-quickgelu",
     clip_pretrained: str = "openai",
 ) -> None:
-    """Score the predictions of any captioner, in COCO's results format, against human captions.
+    """Score the predictions of any captioner against human captions.
 
     Args:
-        predictions: COCO results (.json), or lines with key and caption (.jsonl); a file or an address, such as
-            hf://datasets/OWNER/NAME@REVISION/predictions.json.
+        predictions: Output of `synth2 caption` (.jsonl, .csv), COCO results (.json), or a table (.jsonl, .csv, .tsv)
+            with caption and one of image_id, key and image, a path that ends with a file name of the references. A file
+            or an address, such as hf://datasets/OWNER/NAME@REVISION/predictions.json.
         references: COCO captions JSON; a file or an address.
         out: File of the protocol card (JSON).
         missing: How to treat images without a prediction.

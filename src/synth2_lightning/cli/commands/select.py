@@ -36,6 +36,9 @@ def select(
     Example:
         synth2 select captions/imagenet21k --out captions/balanced --num 400
     """
+    from synth2_lightning.io.locations import resolve
+
+    resolve(captions, "caption set")  # before the slow imports
     from synth2_lightning.encoders.text import PretrainedTextEncoder
     from synth2_lightning.reports.commands import select_by_class, select_by_cluster
 

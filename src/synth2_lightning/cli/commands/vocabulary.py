@@ -17,10 +17,12 @@ def vocabulary(captions: str, *, out: Path, min_count: int = 5) -> None:
     Example:
         synth2 vocabulary captions.json --out runs/vocabulary
     """
-    from synth2_lightning.decoders.vocabulary import build_vocabulary
     from synth2_lightning.io.locations import resolve
+
+    path = resolve(captions, "captions")  # before the slow imports
+    from synth2_lightning.decoders.vocabulary import build_vocabulary
     from synth2_lightning.sources.caption_files import read_caption_rows
 
-    rows = read_caption_rows(resolve(captions, "captions"))
+    rows = read_caption_rows(path)
     num_words = build_vocabulary(rows["caption"].drop_null().to_pylist(), min_count, out)
     MessageConsole().print(f"A vocabulary of {num_words} words, special ones included, is in {out}", soft_wrap=True)

@@ -1,0 +1,54 @@
+import re
+from pathlib import Path
+
+import pytest
+
+from synth2_lightning.cli import main
+from synth2_lightning.cli.makers import find_maker
+from synth2_lightning.cli.run_files import run_file_folder
+
+
+@pytest.mark.parametrize(
+    ("location", "command"),
+    [
+        ("runs/flickr8k/codebook", "synth2 fit --config experiments/flickr8k/codebook.yaml"),
+        ("runs/coco/generator", "synth2 fit --config generator.yaml --config experiments/coco/generator.yaml"),
+        ("runs/writer", "synth2 fit --config writer.yaml"),
+        ("shards/scenes", "synth2 predict --config tokenize.yaml"),
+        ("captions/scenes/captions.parquet", "synth2 predict --config scenes/captions.yaml"),
+        ("runs/mine/vocabulary", "synth2 vocabulary CAPTIONS --out runs/mine/vocabulary"),
+    ],
+)
+def test_the_command_that_writes_a_location_is_found(location: str, command: str) -> None:
+    assert find_maker(location, []) == f"It is written by `{command}`."
+
+
+def test_every_export_that_a_run_file_reads_is_written_by_one() -> None:
+    texts = [path.read_text("utf-8") for path in run_file_folder().rglob("*.yaml")]
+    read = {name for text in texts for name in re.findall(r"(?:codebook|generator|model): (runs/[\w./-]+)", text)}
+    assert len(read) > 8
+    assert [name for name in read if not find_maker(name, [])] == []
+
+
+def test_run_files_beside_those_of_the_command_come_first(tmp_path: Path) -> None:
+    own = tmp_path / "codebook.yaml"
+    own.write_text("seed_everything: 0\ntrainer: t.yaml\nmodel: {export_to: runs/flickr8k/codebook}\ndata: d.yaml\n")
+    (tmp_path / "real.yaml").touch()
+    found = find_maker("runs/flickr8k/codebook", ["fit", f"--config={tmp_path / 'real.yaml'}"])
+    assert found == f"It is written by `synth2 fit --config {own}`."
+
+
+def test_unknown_locations_are_not_explained() -> None:
+    assert find_maker("/disk/photos", ["fit", "--config", "nowhere.yaml"]) == ""
+
+
+def test_a_missing_codebook_names_its_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        main(["predict", "--config", "experiments/flickr8k/tokenize.yaml", "--trainer.accelerator=cpu"])
+    assert stop.value.code == 1
+    shown = " ".join(capsys.readouterr().err.split())
+    assert "codebook is not at 'runs/flickr8k/codebook'" in shown
+    assert "It is written by `synth2 fit --config experiments/flickr8k/codebook.yaml`." in shown
