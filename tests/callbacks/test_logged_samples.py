@@ -4,6 +4,7 @@ from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
+import wandb
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from PIL import Image
@@ -48,11 +49,12 @@ def mlflow(folder: Path) -> tuple[Logger, Callable[[], tuple[int, str]]]:
     return logger, read
 
 
-def wandb(folder: Path) -> tuple[Logger, Callable[[], tuple[int, str]]]:
+def weights_and_biases(folder: Path) -> tuple[Logger, Callable[[], tuple[int, str]]]:
     logger = WandbLogger("run", save_dir=folder, offline=True)
 
     def read() -> tuple[int, str]:
         logger.experiment.finish()
+        wandb.teardown()  # ends its process, a child of this one
         (image,) = folder.rglob("media/images/val/captions_*.png")
         (table,) = folder.rglob("media/table/val/samples_*.table.json")
         return width_of(image), json.dumps(json.loads(table.read_text())["data"])
@@ -60,7 +62,7 @@ def wandb(folder: Path) -> tuple[Logger, Callable[[], tuple[int, str]]]:
     return logger, read
 
 
-@pytest.mark.parametrize("start", [tensorboard, mlflow, wandb])
+@pytest.mark.parametrize("start", [tensorboard, mlflow, weights_and_biases])
 def test_loggers_show_grids_and_tables(
     start: Callable[[Path], tuple[Logger, Callable[[], tuple[int, str]]]],
     tmp_path: Path,

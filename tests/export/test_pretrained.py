@@ -102,7 +102,7 @@ def test_pipelines_run_it(folder: Path, model: Synth2ForConditionalGeneration, p
     (answer,) = pipeline("image-text-to-text", model=str(folder))(images=image, text="a red", max_new_tokens=3)
     ids = model.generate(**processor(images=image, text="a red"), max_new_tokens=3)
     assert answer["generated_text"].split() == _decode(processor, ids)[0].split()
-    assert len(answer["generated_text"].split()) == 5
+    assert 2 < len(answer["generated_text"].split()) <= 5
 
 
 def test_settings_of_the_run_are_replaced_by_given_ones_and_others_refused(

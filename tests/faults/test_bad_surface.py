@@ -306,7 +306,7 @@ def test_system_errors_of_a_folder_are_reported_for_every_library(
 
     monkeypatch.setattr("synth2_lightning.cli.lightning_cli.run_lightning", write)
     with pytest.raises(SystemExit) as stop:
-        main(["fit"])
+        main(["fit", "--config", "mixed.yaml"])
     assert stop.value.code == 1
     told = capsys.readouterr().err
     assert re.search(expected, told)
@@ -319,7 +319,7 @@ def test_other_errors_of_the_system_keep_their_traceback(monkeypatch: pytest.Mon
 
     monkeypatch.setattr("synth2_lightning.cli.lightning_cli.run_lightning", connect)
     with pytest.raises(ConnectionRefusedError):
-        main(["fit"])
+        main(["fit", "--config", "mixed.yaml"])
 
 
 # Modules in the current folder: named like those that are imported, they leave a mark when they are run.

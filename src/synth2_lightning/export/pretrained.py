@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from jaxtyping import Int, UInt8
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import GenerationConfig, GenerationMixin, PretrainedConfig, PreTrainedModel
@@ -112,16 +111,17 @@ class Synth2ForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type:
 
     def forward(
         self,
-        pixel_values: UInt8[Tensor, "batch 3 height width"],
-        input_ids: Int[Tensor, "batch length"],
-        attention_mask: Int[Tensor, "batch length"] | None = None,
-        labels: Int[Tensor, "batch length"] | None = None,
+        pixel_values: Tensor,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
     ) -> CausalLMOutput:
         """Return the logits of the token after each given one, ``(batch, length, vocabulary)``, and the loss.
 
         Args:
-            pixel_values: Pixels of :class:`~synth2_lightning.export.processing.Synth2ImageProcessor`.
-            input_ids: Prompts and texts, padded on the right.
+            pixel_values: Pixels of :class:`~synth2_lightning.export.processing.Synth2ImageProcessor`, of shape
+                (batch, 3, height, width) and type uint8.
+            input_ids: Prompts and texts, of shape (batch, length), padded on the right.
             attention_mask: Not used: padding is on the right.
             labels: The ids, with -100 where there is no target. The loss is the mean over targets.
 
@@ -140,17 +140,17 @@ class Synth2ForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type:
     @torch.no_grad()
     def generate(
         self,
-        pixel_values: UInt8[Tensor, "batch 3 height width"],
-        input_ids: Int[Tensor, "batch length"] | None = None,
-        attention_mask: Int[Tensor, "batch length"] | None = None,
+        pixel_values: Tensor,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
         generation_config: GenerationConfig | None = None,
         **kwargs: Any,
-    ) -> Int[Tensor, "batch new_length"]:
-        """Return the token ids of captions, after the ids of the prompts if these are given.
+    ) -> Tensor:
+        """Return the token ids of captions, ``(batch, new length)``, after the ids of the prompts if these are given.
 
         Args:
-            pixel_values: Pixels of :class:`~synth2_lightning.export.processing.Synth2ImageProcessor`.
-            input_ids: Prompts; by default the captioner's own.
+            pixel_values: As for :meth:`forward`.
+            input_ids: Prompts, of shape (batch, length); by default the captioner's own.
             attention_mask: 0 at padding.
             generation_config: Settings that replace those of the run. Those that are not in
                 :class:`~synth2_lightning.types.GenerationSettings` have no effect: pipelines fill in the defaults.
