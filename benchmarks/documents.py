@@ -25,6 +25,7 @@ _SCENES = {
     "shuffled": "rendered images + shuffled pairs",
     "written": "rendered images + generated pairs for captions by SmolLM2-135M (`scenes/captions.yaml`)",
 }
+_NONE = "> No finished runs."
 Results = Mapping[str, Any]
 
 
@@ -123,7 +124,7 @@ def flickr8k(results: Results, kind: str) -> str:
             ]
             rows.append([regime.label, str(one["num_runs"]), spread(one), *gains, *others])
     headings = ["the captioner trains on", "runs", "CIDEr", "over 1,000 photos", "over its captions without images"]
-    return table([*headings, "BLEU-4", "ROUGE-L"], rows) if rows else "> No finished runs."
+    return table([*headings, "BLEU-4", "ROUGE-L"], rows) if rows else _NONE
 
 
 def probes(results: Results) -> str:
@@ -158,7 +159,7 @@ def points(results: Results) -> str:
     rows = []
     for name, point in results["points"].items():
         rows.append([f"`{name}`", *(str(point[key]) for key in ("steps", "dropout", "weight_decay", "levels"))])
-    return table(["regime", "steps", "dropout", "weight decay", "levels"], rows)
+    return table(["regime", "steps", "dropout", "weight decay", "levels"], rows) if rows else _NONE
 
 
 def label_multiplier(results: Results) -> str:

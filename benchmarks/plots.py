@@ -5,7 +5,10 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
 from typing import Any
+
+from flickr8k_plan import REGIMES
 
 _BLUE, _GRAY = "#2166ac", "#777777"
 
@@ -95,8 +98,9 @@ def _paint_flickr8k(axes: Any, results: Mapping[str, Any]) -> None:
             axes.plot(value, place, "o", color=color, label=label)
             label = ""  # one entry of the legend
     axes.axvline(0, color="black", linewidth=0.8)
-    axes.set_yticks(range(len(names)), names)
-    axes.margins(y=0.1)
+    labels = {regime.name: fill(regime.label, 34) for regime in REGIMES}
+    axes.set_yticks(range(len(names)), [labels[name] for name in names], fontsize=8)
+    axes.set_ylim(-0.5, len(names) - 0.5)
     axes.set_xlabel("CIDEr over the 1,000 photos alone, with 95 % intervals")
     axes.legend(frameon=False, fontsize=8)
 
