@@ -46,6 +46,8 @@ def own_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "questions.yaml").write_text(heredoc)
     (overlay,) = code_blocks(ROOT / "docs" / "your_own_images.md", "yaml")
     (tmp_path / "my_photos.yaml").write_text(overlay)
+    (tmp_path / "my_photos").mkdir()
+    (tmp_path / "my_photos" / "photos.yaml").write_text(overlay)  # of `synth2 init`
     shutil.copytree(ROOT / "configs" / "experiments" / "flickr8k", tmp_path / "mine")
     for path in (tmp_path / "mine").rglob("*.yaml"):
         path.write_text(path.read_text("utf-8").replace("flickr8k", "mine").replace("limit: 1000", "limit: null"))

@@ -71,7 +71,7 @@ def test_a_script_trains_and_other_processes_load_caption_and_export(tmp_path: P
             "num_images=512": "num_images=8",
             "batch_size=64": "batch_size=8, num_workers=0",
             "synthetic, 64, ": "synthetic, 8, num_workers=0, synthetic_fraction=",
-            "max_steps=320": "max_steps=3, accelerator='cpu'",
+            "max_steps=320": "max_steps=60, accelerator='cpu'",
         },
     )
     run(str(script), folder=tmp_path)
@@ -81,7 +81,7 @@ def test_a_script_trains_and_other_processes_load_caption_and_export(tmp_path: P
     assert re.search(r"\w+ \w+", *captions["run"])
     configs = [json.loads((tmp_path / name / "config.json").read_text()) for name in ("exported", "my-captioner")]
     assert configs[0] == configs[1]
-    assert configs[0]["step"] == 3
+    assert configs[0]["step"] == 60
     card = (tmp_path / "my-captioner" / "README.md").read_text()
     assert "| real.train | ScenesSource | split=train, num_images=64, seed=0, name=scenes |" in card
 

@@ -137,7 +137,7 @@ def test_what_cannot_be_described_is_named_when_it_is_missed(tmp_path: Path) -> 
         TinyImageTokenizer(), TinyResampler(), Decoder(), optimizer=lambda groups: torch.optim.SGD(groups, lr=0.1)
     )
     path = save(module, tmp_path)
-    with pytest.raises(ValueError, match=r"'decoder'.*does not describe optimizer, decoder: .*Decoder is defined in"):
+    with pytest.raises(ValueError, match=r"'decoder'.*does not describe decoder, optimizer: .*Decoder is defined in"):
         VisionLanguageModule.load_from_checkpoint(path)
     loaded = VisionLanguageModule.load_from_checkpoint(path, decoder=Decoder())
     torch.testing.assert_close(loaded.state_dict(), module.state_dict(), atol=0, rtol=0)

@@ -2,6 +2,7 @@
 
 import gc
 import json
+import os
 import random
 import signal
 import subprocess
@@ -85,12 +86,22 @@ def same_files(one: Path, other: Path) -> bool:
     return True
 
 
-def list_listening() -> set[str]:
-    """Local addresses of all TCP sockets of this machine that listen, as /proc writes them."""
+def list_listening(session: int) -> set[str]:
+    """Local addresses of the TCP sockets on which processes of a session listen, as /proc writes them."""
+    owned = {link for process in Path("/proc").glob("[0-9]*") for link in _sockets(process, session)}
     lines = [
         line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]
     ]
-    return {fields[1] for fields in lines if fields[3] == "0A"}
+    return {fields[1] for fields in lines if fields[3] == "0A" and f"socket:[{fields[9]}]" in owned}
+
+
+def _sockets(process: Path, session: int) -> list[str]:
+    try:
+        if os.getsid(int(process.name)) != session:
+            return []
+        return [str(link.readlink()) for link in (process / "fd").iterdir()]
+    except OSError:  # the process, or one of its files, has gone
+        return []
 
 
 @pytest.mark.slow
@@ -99,12 +110,12 @@ def test_ray_on_this_machine_listens_on_loopback_alone() -> None:
     code = "from synth2_lightning.reports.ray import connect\n"
     code += "with connect('local', num_cpus=1, object_store_memory=80 * 2**20):\n    print('up', flush=True); input()\n"
     pytest.importorskip("ray")
-    before = list_listening()
-    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         assert process.stdout.readline() == b"up\n"
-        listening = list_listening() - before
+        listening = list_listening(process.pid)
         process.stdin.write(b"\n")
         process.stdin.close()
     assert listening

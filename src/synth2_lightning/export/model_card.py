@@ -95,7 +95,7 @@ def _list_datasets(data: DataRecord | None) -> Iterator[str]:
                 yield parse_address(value)[0].name
 
 
-_USE = """`pip install synth2-lightning`, then load this folder, or its name on the Hub (`OWNER/NAME`, or
+_USE = """With synth2-lightning installed, load this folder, or its name on the Hub (`OWNER/NAME`, or
 `OWNER/NAME@COMMIT` for reproducible captions):
 
 ```python
@@ -119,7 +119,7 @@ def _summary(config: Mapping[str, Any], license: str | None) -> str:
     terms = f"License of the weights: {license}." if license else "The license of the weights is not specified."
     return (
         f"An image captioner ({class_name}), trained{steps} with "
-        "[synth2-lightning](https://pypi.org/project/synth2-lightning/), an open implementation of Synth² "
+        "synth2-lightning, an open implementation of Synth² "
         f"([arXiv 2403.07750](https://arxiv.org/abs/2403.07750)). {terms} Exported with {versions}."
     )
 

@@ -128,10 +128,12 @@ def _record(class_: type, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Rec
         rest = rest[len(names) :]
     # Of the first only: it may pass other values to the next one.
     defaults = {each.name: each.default for each in _parameters(inits[0]) if each.default is not Parameter.empty}
+    values = {**defaults, **given}
+    order = [each.name for init in inits for each in _parameters(init) if each.name in values]
     record = RecordedArguments({}, {})
-    for name, value in {**defaults, **given}.items():
+    for name in dict.fromkeys([*order, *values]):
         try:
-            record.described[name] = describe(value, name)
+            record.described[name] = describe(values[name], name)
         except TypeError as error:
             if name in given:
                 record.refused[name] = str(error)
