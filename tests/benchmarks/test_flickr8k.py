@@ -85,8 +85,9 @@ class StandIn:
 
 
 @pytest.fixture
-def synth2(monkeypatch: pytest.MonkeyPatch) -> StandIn:
+def synth2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandIn:
     stand_in = StandIn()
+    monkeypatch.setattr(report, "RESULTS", tmp_path / "results")  # without runs of the real experiment
     monkeypatch.setattr(regimes, "run_command", stand_in)
     monkeypatch.setattr(flickr8k_chain, "run_command", stand_in)
     monkeypatch.setattr(flickr8k_plan, "NUM_HELD_BACK", NUM_HELD_BACK)
@@ -179,7 +180,6 @@ def run_benchmark(
     """Return a function that runs a benchmark with one job, and returns what it saved."""
     assert not synth2.commands
     write_captions(experiment.data / "captions_val.json", range(9000, 9020))
-    monkeypatch.setattr(report, "RESULTS", tmp_path / "results")
     monkeypatch.setattr(flickr8k_chain.Chain, "_write_control", lambda *_: None)
     monkeypatch.setattr(intervals.estimate, "__defaults__", (100,))
 

@@ -87,7 +87,7 @@ def draw_grid(tiles: list[Image.Image], num_columns: int, gap: int, title: str) 
 
     Example:
         >>> draw_grid([Image.new("RGB", (10, 20))] * 3, num_columns=2, gap=4, title="Step 0").size
-        (69, 92)
+        (65, 92)
     """
     num_columns = min(num_columns, len(tiles))
     num_rows = -(-len(tiles) // num_columns)

@@ -44,7 +44,7 @@ class Answerer:
     Example:
         >>> from synth2_lightning.modules.captioning import VisionLanguageModule
         >>> from synth2_lightning.testing import TinyDecoder, TinyImageTokenizer, TinyResampler
-        >>> captioner = Captioner(VisionLanguageModule(TinyImageTokenizer(), TinyResampler, TinyDecoder()), "cpu")
+        >>> captioner = Captioner(VisionLanguageModule(TinyImageTokenizer(), TinyResampler(), TinyDecoder()), "cpu")
         >>> Answerer(captioner, None).answer(Path("gone.png"))
         Traceback (most recent call last):
         OSError: The image gone.png cannot be read: FileNotFoundError: [Errno 2] No such file or directory: 'gone.png'

@@ -47,7 +47,7 @@ class Neighbors:
     Example:
         >>> from tempfile import TemporaryDirectory
         >>> from synth2_lightning.testing import TinyDecoder, TinyImageTokenizer, TinyResampler
-        >>> module = VisionLanguageModule(TinyImageTokenizer(), TinyResampler, TinyDecoder())
+        >>> module = VisionLanguageModule(TinyImageTokenizer(), TinyResampler(), TinyDecoder())
         >>> Neighbors(module, pairs=[], file=Path("means.bin")).num_images
         0
     """

@@ -35,7 +35,7 @@ def map_words(
 
     Example:
         >>> from synth2_lightning.testing import TinyDecoder, TinyImageTokenizer, TinyResampler, tiny_batch
-        >>> module = VisionLanguageModule(TinyImageTokenizer(), TinyResampler, TinyDecoder())
+        >>> module = VisionLanguageModule(TinyImageTokenizer(), TinyResampler(), TinyDecoder())
         >>> map_words(module, tiny_batch(1).image, "a field")
         Traceback (most recent call last):
         TypeError: TinyResampler ...

@@ -84,7 +84,7 @@ def export_captioner(
     Example:
         >>> export_captioner("runs/nothing", "captioner")
         Traceback (most recent call last):
-        FileNotFoundError: The run or checkpoint is not at 'runs/nothing'...
+        synth2_lightning.io.locations.MissingLocationError: The run or checkpoint is not at 'runs/nothing'...
     """
     target = Path(folder)
     check_replaceable(target)
@@ -214,7 +214,7 @@ def load_exported(
     Example:
         >>> load_exported("./nothing")
         Traceback (most recent call last):
-        FileNotFoundError: The trained captioner is not at './nothing'...
+        synth2_lightning.io.locations.MissingLocationError: The trained captioner is not at './nothing'...
     """
     folder = locate_export(location)
     config_text = _read_text(folder)

@@ -24,7 +24,7 @@ def find_token_decoder(module: VisionLanguageModule) -> CausalDecoder | None:
 
     Example:
         >>> from synth2_lightning.testing import TinyDecoder, TinyImageTokenizer, TinyResampler
-        >>> find_token_decoder(VisionLanguageModule(TinyImageTokenizer(), TinyResampler, TinyDecoder())) is None
+        >>> find_token_decoder(VisionLanguageModule(TinyImageTokenizer(), TinyResampler(), TinyDecoder())) is None
         True
     """
     is_plain = type(module).generate is VisionLanguageModule.generate

@@ -27,7 +27,7 @@ class QuestionAnsweringModule(VisionLanguageModule):
 
     Example:
         >>> from synth2_lightning.testing import TinyDecoder, TinyImageTokenizer, TinyResampler, tiny_batch
-        >>> module = QuestionAnsweringModule(TinyImageTokenizer(), TinyResampler, TinyDecoder())
+        >>> module = QuestionAnsweringModule(TinyImageTokenizer(), TinyResampler(), TinyDecoder())
         >>> module.protocol()["prompt"]
         'question: {question} answer:'
         >>> len(module.caption(tiny_batch(2).image, ["what is it?", "is it bright?"]))
