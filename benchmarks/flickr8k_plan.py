@@ -26,7 +26,7 @@ EXPERIMENT = "experiments/flickr8k"
 # Estimated seconds on one core with AVX2, in float32; a core with bfloat16 instructions takes a quarter.
 CAPTIONER_STEP, GENERATOR_STEP, CODEBOOK_STEP, WRITER_STEP = 1.0, 4.0, 1.1, 10.0
 PHOTO, GRID_OF_TOKENS, CAPTION = 0.03, 0.04, 0.15
-WRITER_STEPS = 560  # of writer.yaml
+WRITER_STEPS = 280  # of writer.yaml
 START = 60.0
 """Start of a command, and validation."""
 
