@@ -10,7 +10,9 @@ import torch
 import yaml
 from hub_server import StandInHub, serve_hub
 from PIL import Image
+from transformers import AutoModelForImageTextToText, AutoProcessor
 
+import synth2_lightning.transformers  # noqa: F401 - registers the classes
 from synth2_lightning import Captioner, MuseGenerator, VisionLanguageModule, load
 from synth2_lightning.cli import main
 from synth2_lightning.demo.command import find_folder
@@ -106,6 +108,24 @@ def test_a_captioner_is_pushed_and_loaded_by_name_revision_and_without_a_network
         load("me/other")
 
 
+def test_auto_classes_of_transformers_load_a_captioner_by_name(
+    hub: StandInHub, set_offline: Callable[[bool], None], export_tiny: Callable[..., Path]
+) -> None:
+    folder = export_tiny(onnx=True)
+    commit = push_folder(folder, "me/captioner").rpartition("/")[2]
+    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert "onnx/logits.onnx" in files
+    assert set(hub.files("model", "me/captioner")) == files
+    expected = load(folder, "cpu").caption([GRAY])
+    for is_offline in (False, True):
+        set_offline(is_offline)
+        for name, revision in (("me/captioner", None), ("me/captioner", commit)):
+            model = AutoModelForImageTextToText.from_pretrained(name, revision=revision)
+            processor = AutoProcessor.from_pretrained(name, revision=revision)
+            ids = model.generate(**processor(images=[GRAY]))
+            assert [text.strip() for text in processor.batch_decode(ids, skip_special_tokens=True)] == expected
+
+
 def test_a_repository_that_names_a_foreign_class_is_refused(hub: StandInHub) -> None:
     tiny_captioner().push_to_hub("me/captioner")
     files = hub.files("model", "me/captioner")
@@ -130,9 +150,10 @@ def test_a_private_captioner_needs_a_login(hub: StandInHub, monkeypatch: pytest.
 def test_a_generator_is_pushed_and_loaded(hub: StandInHub, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tokenizer, text_encoder = TinyImageTokenizer(), TinyTextEncoder()
     network = MaskGit(6, 16, 1, (2, 2), text_dim=8, width=16, depth=1, num_heads=2)
-    save_generator(tmp_path / "generator", network, text_encoder, tokenizer.codebook)
+    save_generator(tmp_path / "generator", network, text_encoder, tokenizer.codebook, "---\n{}\n---\n# Generator")
     main(["push", str(tmp_path / "generator"), "me/generator", "--private"])
     assert f"{hub.address}/me/generator/commit/" in capsys.readouterr().out
+    assert hub.files("model", "me/generator")["README.md"] .endswith(b"# Generator")
     local, remote = (
         MuseGenerator(location, TinyImageTokenizer(), TinyTextEncoder(), SamplingSettings(num_steps=2))
         for location in (str(tmp_path / "generator"), "hf://me/generator@main")

@@ -4,11 +4,13 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader
 
 from synth2_lightning.callbacks.weight_averaging import WeightAveragingCallback
 from synth2_lightning.generators.muse import MuseGenerator
+from synth2_lightning.io.class_specs import build_component
 from synth2_lightning.modules.muse import MuseModule
 from synth2_lightning.nn.maskgit import MaskGit
 from synth2_lightning.nn.parallel_decoding import SamplingSettings
@@ -89,6 +91,21 @@ def test_it_learns_from_captions_and_writes_a_generator(tmp_path: Path) -> None:
     bright = generator.generate(["a bright field"] * 16, list(range(16))).ids.float().mean()
     dark = generator.generate(["a dark field"] * 16, list(range(16))).ids.float().mean()
     assert bright > dark + 5
+
+
+@pytest.mark.filterwarnings("ignore:The number of training batches")
+def test_the_card_of_a_generator_has_the_run_file_that_builds_it(tmp_path: Path) -> None:
+    module = make_module(export_to=str(tmp_path / "sheep"))
+    make_trainer(tmp_path, max_steps=2).fit(module, *(make_loader([tiny_batch(4)] * 2) for _ in range(2)))
+    front, body = (tmp_path / "sheep" / "README.md").read_text().removeprefix("---\n").split("---\n", 1)
+    assert "maskgit" in yaml.safe_load(front)["tags"]
+    assert body.startswith("\n# sheep\n")
+    assert "2 optimization steps" in body
+    spec = yaml.safe_load(body.split("```yaml\n")[1].split("```")[0])["model"]["init_args"]["generator"]
+    spec["init_args"]["generator"] = str(tmp_path / "sheep")
+    generator = build_component(spec, MuseGenerator)
+    assert generator.sampling == module.sampling
+    assert generator.tokenizer.codebook == module.tokenizer.codebook
 
 
 def test_images_tokens_and_mixtures_have_the_same_tokens() -> None:

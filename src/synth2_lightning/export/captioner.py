@@ -131,7 +131,7 @@ class Captioner:
         private: bool = False,
         branch: str | None = None,
     ) -> str:
-        """Upload the captioner to the Hugging Face Hub, as ``synth2 export --push_to`` does.
+        """Upload the captioner to the Hugging Face Hub, as ``synth2 export`` and ``synth2 push`` do.
 
         Args:
             repository: ``OWNER/NAME``; created if it does not exist.

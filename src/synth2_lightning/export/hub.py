@@ -3,12 +3,13 @@
 from pathlib import Path
 
 from synth2_lightning.export.component_files import FILES
-from synth2_lightning.export.folder import CARD, CONFIG, WEIGHTS
+from synth2_lightning.export.folder import CARD, CONFIG, ONNX, PROCESSOR, WEIGHTS
 from synth2_lightning.io.hub import download, parse_repository
 from synth2_lightning.io.locations import resolve
 
-EXPORT_FILES = (CONFIG, WEIGHTS, CARD, f"{FILES}/**")
-"""Files of an export on the Hub; no others are downloaded."""
+_LOADED = (CONFIG, WEIGHTS, CARD, f"{FILES}/**")
+EXPORT_FILES = (*_LOADED, *sorted(PROCESSOR), f"{ONNX}/**")
+"""Files of an export on the Hub; those of transformers and ONNX are not downloaded here."""
 _WHAT = "trained captioner"
 
 
@@ -26,4 +27,4 @@ def locate_export(location: str | Path) -> Path:
     repository = parse_repository(location) if isinstance(location, str) else None
     if repository is None or Path(location).parent.is_dir():
         return resolve(location, _WHAT)
-    return download(repository, _WHAT, EXPORT_FILES)
+    return download(repository, _WHAT, _LOADED)

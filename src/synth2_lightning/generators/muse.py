@@ -25,13 +25,14 @@ from synth2_lightning.types import Condition, VQTokens
 
 _CONFIG = "generator.json"
 _WEIGHTS = "generator.safetensors"
+_CARD = "README.md"
 GENERATOR_FILES = (_CONFIG, _WEIGHTS)
-"""Files of a saved generator."""
+"""Files of a saved generator, besides its card."""
 _NETWORK, _TEXT = "network.", "text_encoder."
 
 
 def save_generator(
-    folder: Path, network: MaskGit, text_encoder: TextEncoder, codebook: str, is_writer: bool = True
+    folder: Path, network: MaskGit, text_encoder: TextEncoder, codebook: str, card: str = "", is_writer: bool = True
 ) -> None:
     """Write a trained generator in half precision, for :class:`MuseGenerator` to load.
 
@@ -42,6 +43,7 @@ def save_generator(
         network: Trained network.
         text_encoder: Text encoder of the training; its trainable weights are included.
         codebook: Fingerprint of the codebook whose ids the network predicts.
+        card: Content of ``README.md``; without one, the file is not written.
         is_writer: Whether this rank writes the files.
 
     Raises:
@@ -57,6 +59,8 @@ def save_generator(
     with write_files(folder) as draft:
         write_safetensors(full, draft / _WEIGHTS)
         (draft / _CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+        if card:
+            (draft / _CARD).write_text(card, "utf-8")
 
 
 class MuseGenerator(ImageGenerator):

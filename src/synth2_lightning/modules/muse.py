@@ -12,13 +12,16 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.nn.functional import cross_entropy
 from torch.optim import AdamW
 
+from synth2_lightning.compat.lightning import attributes_of
 from synth2_lightning.generators.muse import sample_tokens, save_generator
 from synth2_lightning.interfaces import ImageTokenizer, TextEncoder
+from synth2_lightning.io.recorded_specs import describe
 from synth2_lightning.metrics.retrieval import RetrievalRecall
 from synth2_lightning.metrics.token_loss import MeanTokenLoss
 from synth2_lightning.modules.base import BaseModule
 from synth2_lightning.modules.divergence import check_finite_weights
 from synth2_lightning.modules.exports import export_folder
+from synth2_lightning.modules.generator_card import write_generator_card
 from synth2_lightning.modules.optimizers import OptimizerFactory, SchedulerFactory
 from synth2_lightning.modules.sharding import choose_precision, full_weights, shard_component
 from synth2_lightning.nn.maskgit import MaskGit
@@ -150,8 +153,19 @@ class MuseModule(BaseModule):
         check_finite_weights(self)
         folder = export_folder(self.trainer, self.export_to, "generator")
         is_writer = self.trainer.is_global_zero
+        card = self._write_card(folder.name)
         with full_weights(self.trainer.strategy):
-            save_generator(folder, self.network, self.text_encoder, self.tokenizer.codebook, is_writer)
+            save_generator(folder, self.network, self.text_encoder, self.tokenizer.codebook, card, is_writer)
+
+    def _write_card(self, name: str) -> str:
+        """Return the card of the generator; empty if a component cannot be described, such as one of a notebook."""
+        datamodule = attributes_of(self.trainer).datamodule
+        try:
+            parts = {part: describe(getattr(self, part)) for part in ("tokenizer", "text_encoder", "sampling", "order")}
+            data = None if datamodule is None else describe(datamodule)
+        except TypeError:
+            return ""
+        return write_generator_card(name, self.tokenizer.codebook, parts, data, self.trainer.global_step)
 
     def _evaluate(self, batch: ImageTextBatch, batch_idx: int, stage: str) -> GenerationOutput:
         real = self._tokens(batch.image)

@@ -52,7 +52,8 @@ def write_data_card(
     text = "\n\n".join(
         (
             f"---\n{front.to_yaml()}\n---\n\n# {folder.absolute().name}",
-            f"{summary} Made with [synth2-lightning](https://pypi.org/project/synth2-lightning/).",
+            f"{summary} Made with synth2-lightning, an open implementation of Synth² "
+            "([arXiv 2403.07750](https://arxiv.org/abs/2403.07750)).",
             "```python\nfrom datasets import load_dataset\n\n"
             f'rows = load_dataset("OWNER/NAME", split="{split}")  # or the path of this folder\n```',
             "## Columns\n\n" + "\n".join(f"* {column}" for column in columns),
