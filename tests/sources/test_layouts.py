@@ -1,7 +1,9 @@
 import json
 import tarfile
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -114,6 +116,42 @@ def test_a_parquet_table_is_read(tmp_path: Path) -> None:
     add_images(tmp_path)
     pq.write_table(pa.table({"file": ["a.jpg"], "text": ["a dog"], "width": [9]}), tmp_path / "t.parquet")
     assert only(find_layout(str(tmp_path)))["caption_column"] == "text"
+
+
+def embedded_rows(num_rows: int, **others: list[Any]) -> pa.Table:
+    """Rows as ``datasets`` writes them, with the bytes of the images."""
+    images = []
+    for number in range(num_rows):
+        Image.new("RGB", (9, 8), (20 * number, 0, 0)).save(content := BytesIO(), "PNG")
+        images.append({"bytes": content.getvalue(), "path": f"{number}.png"})
+    return pa.table({"image": images, **others})
+
+
+def test_images_in_a_parquet_file_are_read(tmp_path: Path) -> None:
+    captions = [[f"a dog {number}", "a pet"] for number in range(10)]
+    pq.write_table(embedded_rows(10, file_name=["a.png"] * 10, captions=captions), tmp_path / "photos.parquet")
+    layout = find_layout(str(tmp_path / "photos.parquet"))
+    assert layout.val is not None
+    train, val = layout.train.build(), layout.val.build()
+    for source in (train, val):
+        source.load()
+    assert (len(train), len(val)) == (9, 1)
+    assert val.captions(0) == ("a dog 9", "a pet")
+    assert val.image(0).getpixel((0, 0)) == (180, 0, 0)
+
+
+def test_splits_of_parquet_files_are_found_by_their_names(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    for part in ("train-00000-of-00002", "train-00001-of-00002", "validation-00000-of-00001", "test-00000-of-00001"):
+        rows = embedded_rows(2, license=["mit mit mit mit", "mit"], sentence=["a dog runs", "a cat"])
+        pq.write_table(rows, tmp_path / "data" / f"{part}.parquet")
+    layout = find_layout(str(tmp_path))
+    assert layout.val is not None
+    train, val = layout.train.build(), layout.val.build()
+    for source in (train, val):
+        source.load()
+    assert (len(train), len(val)) == (4, 2)
+    assert val.captions(1) == ("a cat",)
 
 
 def test_data_without_captions_and_without_images_are_refused(tmp_path: Path) -> None:

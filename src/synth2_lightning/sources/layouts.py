@@ -7,6 +7,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from synth2_lightning.io.delimited import iterate_lines
 from synth2_lightning.io.locations import resolve
 from synth2_lightning.io.parquet import open_parquet
@@ -14,6 +16,7 @@ from synth2_lightning.io.tables import read_rows
 from synth2_lightning.sources.base import ArrowSource
 from synth2_lightning.sources.coco import CocoSource
 from synth2_lightning.sources.folder import FolderSource
+from synth2_lightning.sources.hub import HubSource
 from synth2_lightning.sources.image_files import SUFFIXES, is_hidden
 from synth2_lightning.sources.jsonfile import read_json
 from synth2_lightning.sources.karpathy import KarpathySource
@@ -22,7 +25,8 @@ from synth2_lightning.sources.webdataset import TarSource
 
 EXPECTED = (
     "COCO captions JSON, Karpathy's dataset_*.json, a table (.csv, .tsv, .jsonl, .parquet) with a column of image "
-    "files and one of captions, tars of images and captions, or images with a .txt of captions beside each"
+    "files and one of captions, Parquet files with a column of images, tars of images and captions, or images with a "
+    ".txt of captions beside each"
 )
 _TABLES = {".csv", ".tsv", ".jsonl", ".parquet"}
 _CAPTION_COLUMNS = ("caption", "captions", "text", "description", "comment", "sentence", "title")
@@ -88,7 +92,7 @@ def find_layout(location: str) -> Layout:
     path = resolve(location, "data")
     root = path.parent if path.is_file() else path
     files = [path] if path.is_file() else list(_walk(root))
-    for find in (_find_json, _find_tables, _find_tars, _find_texts):
+    for find in (_find_json, _find_embedded, _find_tables, _find_tars, _find_texts):
         if specs := find(root, files):
             return _split(specs)
     images = sum(file.suffix.lower() in SUFFIXES for file in files)
@@ -141,6 +145,63 @@ def _find_karpathy(root: Path, path: Path, images: list[dict[str, Any]]) -> list
             arguments = {"file": str(path), "images": folder, "splits": kept, "name": "photos"}
             specs.append((name, SourceSpec(KarpathySource, arguments, f"{' and '.join(kept)} of {path}")))
     return specs
+
+
+def _find_embedded(root: Path, files: Sequence[Path]) -> list[tuple[str, SourceSpec]]:
+    """Return sources of Parquet files that hold the images, as ``datasets`` writes them; it finds their splits."""
+    tables = [file for file in files if file.suffix.lower() == ".parquet"]
+    columns = next(filter(None, map(_find_image_and_caption, tables[:_MAX_INDEXES])), None)
+    if columns is None:
+        return []
+    image_column, caption_column = columns
+    location = files[0] if len(files) == 1 else root
+    splits = ["train"] if location.is_file() else _name_splits(root)
+    kept = [split for split in splits if not _TEST.search(split)] or splits
+    if not any(_VAL.search(split) for split in kept):
+        kept = [f"{kept[0]}[:90%]", f"{kept[0]}[90%:]"]  # in the order of the rows
+    columns_of = {"image_column": image_column, "caption_column": caption_column}
+    return [
+        (
+            "val" if _VAL.search(split) or split.endswith("[90%:]") else split,
+            SourceSpec(
+                HubSource,
+                {"path": str(location), "split": split, **columns_of, "name": "photos"},
+                f"{split} of {location}, columns {image_column!r} and {caption_column!r}",
+            ),
+        )
+        for split in kept
+    ]
+
+
+def _find_image_and_caption(table: Path) -> tuple[str, str] | None:
+    """Return the column of the images and that of the captions, if there is one of each."""
+    with open_parquet(table, "") as file:
+        schema = file.schema_arrow
+        rows = next(file.iter_batches(_NUM_ROWS, columns=[field.name for field in schema if _is_text(field.type)]), None)
+    images = [field.name for field in schema if _is_image(field.type)]
+    if not images or rows is None or not rows.column_names:
+        return None
+    by_name = [name for known in _CAPTION_COLUMNS for name in rows.column_names if name.strip().lower() == known]
+    words = {name: sum(len(str(value).split()) for value in rows[name].to_pylist()) for name in rows.column_names}
+    return images[0], by_name[0] if by_name else max(words, key=words.__getitem__)
+
+
+def _is_image(kind: pa.DataType) -> bool:
+    if pa.types.is_struct(kind):
+        return {field.name for field in kind} == {"bytes", "path"}  # as datasets.Image is stored
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        kind = kind.value_type
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+
+def _name_splits(folder: Path) -> list[str]:
+    import datasets
+
+    return list(datasets.get_dataset_split_names(str(folder)))
 
 
 def _find_tables(root: Path, files: Sequence[Path]) -> list[tuple[str, SourceSpec]]:
