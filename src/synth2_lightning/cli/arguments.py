@@ -36,6 +36,9 @@ class Docstring(NamedTuple):
 class CommandParser(argparse.ArgumentParser):
     """A parser without abbreviations, whose errors are raised.
 
+    Attributes:
+        arguments: The arguments that were added, ``--help`` included.
+
     Example:
         >>> parser = CommandParser(prog="synth2 demo")
         >>> _ = parser.add_argument("--port", type=int)
@@ -45,13 +48,13 @@ class CommandParser(argparse.ArgumentParser):
     """
 
     def __init__(self, **settings: Any) -> None:
-        self._names: set[str] = set()
+        self.arguments: list[argparse.Action] = []
         super().__init__(allow_abbrev=False, **settings)
 
     def add_argument(self, *names: str, **settings: Any) -> argparse.Action:
-        """Add an argument, and record its names."""
-        self._names.update(names)
-        return super().add_argument(*names, **settings)
+        """Add an argument, and record it."""
+        self.arguments.append(super().add_argument(*names, **settings))
+        return self.arguments[-1]
 
     def parse_command(self, words: Sequence[str]) -> dict[str, Any]:
         """Return the arguments by name.
@@ -59,7 +62,7 @@ class CommandParser(argparse.ArgumentParser):
         Raises:
             UsageError: If an option is unknown, or an argument is missing, superfluous or invalid.
         """
-        check_options(words, self._names, self.prog)
+        check_options(words, {name for action in self.arguments for name in action.option_strings}, self.prog)
         return vars(self.parse_args(words))
 
     def error(self, message: str) -> NoReturn:

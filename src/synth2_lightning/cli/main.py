@@ -6,6 +6,7 @@ Large libraries are not imported here, so that ``--help``, ``--version`` and usa
 import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 from synth2_lightning import __version__
 from synth2_lightning.cli.arguments import CommandParser, make_parser, read_docstring
@@ -26,9 +27,27 @@ from synth2_lightning.cli.errors import UsageError, report_errors, suggest
 from synth2_lightning.cli.trainer import TRAINER_COMMANDS, run_trainer
 from synth2_lightning.io.console import make_output_visible
 
+
+def completion(shell: Literal["bash", "zsh"]) -> None:
+    """Print the completion script of a shell.
+
+    Write it to a file that the shell reads, such as ~/.local/share/bash-completion/completions/synth2 for bash. In a
+    new shell, the tabulator key then completes commands, options, run files and paths.
+
+    Args:
+        shell: The shell.
+
+    Example:
+        synth2 completion bash
+    """
+    from synth2_lightning.cli.completion import write_completion
+
+    sys.stdout.write(write_completion(shell, COMMANDS))
+
+
 _COMMANDS = (
     *(init, weights, cache, vocabulary, caption, report, score, demo, export, push),
-    *(consolidate, deduplicate, select),
+    *(consolidate, deduplicate, select, completion),
 )
 COMMANDS: dict[str, Callable[..., int | None]] = {command.__name__: command for command in _COMMANDS}
 """The commands that need no trainer, by name. They return an exit code, or ``None`` for 0."""
