@@ -47,12 +47,12 @@ def write_generator_card(
     return "\n\n".join(sections) + "\n"
 
 
-_SUMMARY = """A masked generator like MUSE ([arXiv 2301.00704](https://arxiv.org/abs/2301.00704)): it predicts image tokens, not
-pixels, from a caption. They are codes of the codebook `{codebook}`. Trained with synth2-lightning, an open
+_SUMMARY = """A masked generator like MUSE ([arXiv 2301.00704](https://arxiv.org/abs/2301.00704)): it predicts image
+tokens, not pixels, from a caption. They are codes of the codebook `{codebook}`. Trained with synth2-lightning, an open
 implementation of Synth² ([arXiv 2403.07750](https://arxiv.org/abs/2403.07750))."""
 
-_USE = """`synth2 predict --config synthesize.yaml --config generator.yaml` generates tokens for captions, with this file as
-`generator.yaml`. Instead of the address, the path of this folder can be given; other paths are those of the training."""
+_USE = """`synth2 predict --config synthesize.yaml --config use.yaml` generates tokens for captions, with this file as
+`use.yaml`. Instead of the address, the path of this folder can be given. Other paths are those of the training."""
 
 _TRAINING = "`synth2 fit`, {num_steps:,d} optimization steps."
 

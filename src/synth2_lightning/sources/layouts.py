@@ -177,7 +177,8 @@ def _find_image_and_caption(table: Path) -> tuple[str, str] | None:
     """Return the column of the images and that of the captions, if there is one of each."""
     with open_parquet(table, "") as file:
         schema = file.schema_arrow
-        rows = next(file.iter_batches(_NUM_ROWS, columns=[field.name for field in schema if _is_text(field.type)]), None)
+        texts = [field.name for field in schema if _is_text(field.type)]
+        rows = next(file.iter_batches(_NUM_ROWS, columns=texts), None)
     images = [field.name for field in schema if _is_image(field.type)]
     if not images or rows is None or not rows.column_names:
         return None
