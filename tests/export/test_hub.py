@@ -153,7 +153,7 @@ def test_a_generator_is_pushed_and_loaded(hub: StandInHub, tmp_path: Path, capsy
     save_generator(tmp_path / "generator", network, text_encoder, tokenizer.codebook, "---\n{}\n---\n# Generator")
     main(["push", str(tmp_path / "generator"), "me/generator", "--private"])
     assert f"{hub.address}/me/generator/commit/" in capsys.readouterr().out
-    assert hub.files("model", "me/generator")["README.md"] .endswith(b"# Generator")
+    assert hub.files("model", "me/generator")["README.md"].endswith(b"# Generator")
     local, remote = (
         MuseGenerator(location, TinyImageTokenizer(), TinyTextEncoder(), SamplingSettings(num_steps=2))
         for location in (str(tmp_path / "generator"), "hf://me/generator@main")
