@@ -188,7 +188,7 @@ class Chain:
                 plan.NUM_SELECTED,
                 [self._command(f"captions-{base}", select, 4, photos, new=f"captions/{base}")],
             )
-        return words, 12_000, self._language_model_tasks(base, photos)
+        return words, plan.NUM_WRITTEN, self._language_model_tasks(base, photos)
 
     def _language_model_tasks(self, base: str, photos: Task) -> list[Task]:
         """Return the tasks that write captions, in the folder ``validation``, whose captions they must not equal."""
@@ -209,7 +209,7 @@ class Chain:
                 f"{captions}.photos.init_args.limit={self.num_real}",
             ]
         words.append(f"--trainer.callbacks.folder=captions/{base}")
-        minutes = 16_000 * plan.CAPTION / 60
+        minutes = plan.NUM_WRITTEN * plan.CAPTION / 60
         return [*tasks, self._command(f"captions-{base}", words, minutes, photos, *tasks, view=VALIDATION)]
 
     def _make(self, name: str, minutes: float, work: Callable[[], object], *needs: Task) -> Task:

@@ -27,6 +27,8 @@ EXPERIMENT = "experiments/flickr8k"
 CAPTIONER_STEP, GENERATOR_STEP, CODEBOOK_STEP, WRITER_STEP = 1.0, 4.0, 1.1, 10.0
 PHOTO, GRID_OF_TOKENS, CAPTION = 0.03, 0.04, 0.15
 WRITER_STEPS = 280  # of writer.yaml
+NUM_WRITTEN = 10_000
+"""Captions by a language model, before the filters."""
 START = 60.0
 """Start of a command, and validation."""
 
@@ -202,6 +204,14 @@ DERIVED = ("scored", "reassigned")
 """Pairs that a captioner of the real photos has scored or reassigned."""
 _PAIRS = "--data.init_args.synthetic.init_args"
 PROBES = (
+    Regime(
+        "more-pairs",
+        "generated pairs as three quarters of a batch",
+        "synthetic-own",
+        words=(f"{_FRACTION}.init_args.fraction=0.75",),
+        like="mixed",
+        control="blank",
+    ),
     Regime(
         "mirrored",
         "generated pairs, mirrored",
