@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from synth2_lightning.decoders import causal
 from synth2_lightning.decoders.causal import CausalDecoder
 from synth2_lightning.decoders.cross_attention import CrossAttentionDecoder, GatedBlock
 from synth2_lightning.decoders.language_model import LanguageModelSource, NewLanguageModel, PretrainedLanguageModel
@@ -240,6 +241,30 @@ def test_logits_are_computed_at_targets_only(make_decoder: MakeDecoder, gpt2: Ne
     handle.remove()
     assert shapes == [(9 + 4 + 3, len(gpt2.tokenizer))]
     assert len(decoder.lm.get_output_embeddings()._forward_pre_hooks) == 0
+
+
+def test_groups_of_similar_lengths_change_neither_losses_nor_gradients(
+    decoder: CausalDecoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    captions, prompts = [*CAPTIONS, "a tiny star", "one square"], [*PROMPTS, "", "a"]
+    images = torch.randn(5, 4, 32)
+
+    def run(num_rows: int) -> tuple[Tensor, Tensor, Tensor, list[tuple[int, ...]]]:
+        monkeypatch.setattr(causal, "_ROWS_ON_CPU", num_rows)
+        visual, shapes = images.clone().requires_grad_(), []
+        head = decoder.lm.get_output_embeddings()
+        handle = head.register_forward_pre_hook(lambda _, inputs: shapes.append(tuple(inputs[0].shape[:2])))
+        loss = decoder.loss(visual, captions, prompts)
+        handle.remove()
+        return loss.sums, loss.counts, torch.autograd.grad(loss.sums.sum(), visual)[0], shapes
+
+    *together, (shape,) = run(5)
+    *grouped, shapes = run(2)
+    for actual, expected in zip(grouped, together, strict=True):
+        torch.testing.assert_close(actual, expected, atol=1e-4, rtol=1e-4)
+    assert [rows for rows, _ in shapes] == [2, 2, 1]
+    assert [length for _, length in shapes] == sorted(length for _, length in shapes)
+    assert sum(rows * length for rows, length in shapes) < 0.8 * shape[0] * shape[1]
 
 
 def test_texts_are_sampled_from_the_distribution_of_their_losses(

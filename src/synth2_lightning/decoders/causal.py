@@ -29,6 +29,9 @@ from synth2_lightning.nn.cpu_kernels import negative_log_likelihood
 from synth2_lightning.nn.transfer import to_device
 from synth2_lightning.types import GenerationSettings, SampledTexts, TokenLoss
 
+_ROWS_ON_CPU = 16
+"""Rows per forward pass of a loss on a CPU."""
+
 
 class CausalDecoder(LanguageDecoder, ABC):
     """Wraps a causal language model; subclasses define how visual tokens condition it (:meth:`visual_context`).
@@ -115,7 +118,10 @@ class CausalDecoder(LanguageDecoder, ABC):
         texts: Sequence[str],
         prompts: Sequence[str] | None = None,
     ) -> TokenLoss:
-        """Return the loss of each text; logits are computed at the targets only."""
+        """Return the loss of each text; logits are computed at the targets only.
+
+        On a CPU, texts of similar lengths are processed together, so that there is little padding.
+        """
         return self._loss_of(self.caption_tokenizer.encode(texts, prompts), visual)
 
     def sample(
@@ -137,6 +143,18 @@ class CausalDecoder(LanguageDecoder, ABC):
         return SampledTexts(tuple(self.caption_tokenizer.decode(ids)), tuple(is_complete.tolist()), losses)
 
     def _loss_of(self, tokens: TargetTokens, visual: Tensor, impossible_ids: Sequence[int] = ()) -> TokenLoss:
+        if visual.device.type != "cpu" or len(visual) <= _ROWS_ON_CPU or _is_sharded(self.lm):
+            return self._loss_of_rows(tokens, visual, impossible_ids)
+        order = tokens.lengths().argsort()
+        losses = [
+            self._loss_of_rows(tokens.select(rows), visual.index_select(0, rows), impossible_ids)
+            for rows in order.split(_ROWS_ON_CPU)
+        ]
+        parts = [(loss.sums, loss.counts) for loss in losses]
+        sums, counts = (torch.cat(part).index_select(0, order.argsort()) for part in zip(*parts, strict=True))
+        return TokenLoss(sums, counts)
+
+    def _loss_of_rows(self, tokens: TargetTokens, visual: Tensor, impossible_ids: Sequence[int]) -> TokenLoss:
         device = visual.device
         with self.visual_context(visual) as context:
             prefix = context.prefix

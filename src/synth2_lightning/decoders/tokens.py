@@ -20,6 +20,15 @@ class TargetTokens:
     targets: Int[Tensor, "batch length"]
     is_target: Bool[Tensor, "batch length"]
 
+    def lengths(self) -> Int[Tensor, " batch"]:
+        """Return the number of positions of each row up to its last target."""
+        return (self.is_target * torch.arange(1, self.is_target.shape[1] + 1)).amax(1)
+
+    def select(self, rows: Int[Tensor, " rows"]) -> "TargetTokens":
+        """Return some rows, without the padding that is common to them."""
+        length = int(self.lengths()[rows].max())
+        return TargetTokens(*(part[rows, :length] for part in (self.inputs, self.targets, self.is_target)))
+
 
 @dataclass(frozen=True, slots=True)
 class PromptTokens:
