@@ -148,6 +148,7 @@ def _hidden_state_scales(lm: Any) -> list[float]:
     vocabulary = lm.get_input_embeddings().num_embeddings
     ids = torch.arange(0, vocabulary, max(1, vocabulary // 16), device=lm.device)[None, :16]
     was_training = lm.training
-    states = lm.eval()(ids, use_cache=False, output_hidden_states=True).hidden_states
+    mask = torch.ones_like(ids)  # without one, transformers warns of ids that may be padding
+    states = lm.eval()(ids, attention_mask=mask, use_cache=False, output_hidden_states=True).hidden_states
     lm.train(was_training)
     return [float(state[:, 1:].float().abs().median()) for state in states]
