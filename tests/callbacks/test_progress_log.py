@@ -29,8 +29,10 @@ class Model(LightningModule):
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
         Clock.now += 10
+        self.log("val/loss", torch.tensor(2.5), prog_bar=True)
 
-    test_step = validation_step
+    def test_step(self, batch: Tensor, batch_idx: int) -> None:
+        Clock.now += 10
 
     def predict_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         Clock.now += 10
@@ -90,16 +92,23 @@ def test_a_training_without_end_logs_no_remaining_time(lines: list[str]) -> None
 
 def test_validation_in_training_is_logged(lines: list[str]) -> None:
     trainer(max_steps=1, num_sanity_val_steps=0).fit(Model(), loader(1), loader(7))
-    assert lines == ["Validation: batch 2 of 7.", "Validation: batch 5 of 7."]
+    assert lines == ["Validation: batch 2 of 7.", "Validation: batch 5 of 7.", "Validation at step 1: val/loss 2.5."]
+
+
+def test_a_validation_alone_is_logged_in_lightnings_table_only(lines: list[str]) -> None:
+    trainer().validate(Model(), loader(2))
+    assert lines == []
 
 
 @pytest.mark.parametrize("method", ["test", "predict"])
 def test_test_and_predict_log_batches(lines: list[str], method: str) -> None:
     getattr(trainer(), method)(Model(), loader(7))
-    assert lines == ["Batch 3 of 7: 10 s per batch, 0:00:40 left.", "Batch 6 of 7: 10 s per batch, 0:00:10 left."]
+    batches = ["Batch 3 of 7: 10 s per batch, 0:00:40 left.", "Batch 6 of 7: 10 s per batch, 0:00:10 left."]
+    assert lines == ["Prediction: 7 batches."] * (method == "predict") + batches
 
 
 def test_nothing_is_logged_in_a_terminal(lines: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     set_terminal(monkeypatch, True)
-    trainer(max_steps=8).fit(Model(), loader(20))
+    trainer(max_steps=8).fit(Model(), loader(20), loader(2))
+    trainer().predict(Model(), loader(7))
     assert lines == []

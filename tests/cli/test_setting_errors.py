@@ -113,6 +113,15 @@ def test_a_mistyped_key_of_a_run_file_is_one_sentence(
     assert expected in error
 
 
+def test_a_missing_file_of_a_setting_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["predict", "--config", "captions.yaml", "--trainer.callbacks.filters=nowhere.yaml"])
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "filters' has the value 'nowhere.yaml', expected a file that exists" in error
+
+
 def test_short_keys_leave_out_init_args(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["fit", "--config", "mixed.yaml", "--model.optimizer.lr=0.5", "--print_config"])

@@ -96,3 +96,13 @@ def test_tokens_are_mapped_to_the_word_that_contains_them(words: Any, letters: A
     assert CaptionTokenizer(words, "", None).word_indices(texts) == [[0, 1, 2], [0, 1, 2]]
     assert CaptionTokenizer(letters, "", None).word_indices(["so it"]) == [[0, 0, 0, 1, 1]]  # the space ends word 0
     assert CaptionTokenizer(letters, "Say:", None).word_indices(["so"]) == [[0, 0, 0]]  # after a space
+
+
+def test_a_vocabulary_that_lacks_the_words_is_warned_of_once(words: Any, caplog: pytest.LogCaptureFixture) -> None:
+    CaptionTokenizer(words, "", None).encode(["a red circle above a quagga"] * 4, None)
+    assert caplog.text == ""
+    tokenizer = CaptionTokenizer(words, "", None)
+    for _ in range(2):
+        tokenizer.encode(["a surfer rides waves", "two green triangles"], None)
+    assert "3 of 7 tokens of the first captions are <unk>" in caplog.text
+    assert caplog.text.count("synth2 vocabulary CAPTIONS") == 1

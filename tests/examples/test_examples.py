@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from lightning.pytorch import Trainer
 
@@ -23,6 +24,7 @@ from synth2_lightning import (
     load,
 )
 from synth2_lightning.cli import main
+from synth2_lightning.types import CaptionRecord
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 LATER = """
@@ -116,19 +118,38 @@ def test_a_head_and_a_data_set_of_another_package_are_trained_saved_and_loaded(
         assert loaded.caption([flags.image(0)]) == Captioner(module, "cpu").caption([flags.image(0)])
 
 
-def test_a_run_file_names_a_head_and_a_data_set(
+def test_a_run_file_names_a_head_a_resampler_and_a_data_set(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.syspath_prepend(str(EXAMPLES))
     content = {
-        "model": {"class_path": "own_head.FocalHead", "init_args": {"gamma": 2.0}},
+        "model": {
+            "class_path": "own_head.FocalHead",
+            "init_args": {"gamma": 2.0, "resampler": {"class_path": "own_resampler.PoolingResampler"}},
+        },
         "data": {"init_args": {"train": {"class_path": "own_source.FlagSource", "init_args": {"size": 32}}}},
     }
     (tmp_path / "own.yaml").write_text(yaml.safe_dump(content))
     words = ["fit", "--config", "real.yaml", "--config", str(tmp_path / "own.yaml"), "--print_config"]
     with pytest.raises(SystemExit) as stop:
-        main([*words, "--trust", "own_head", "--trust", "own_source"])
+        main([*words, *(word for name in ("head", "source", "resampler") for word in ("--trust", f"own_{name}"))])
     assert stop.value.code == 0
     parsed = yaml.safe_load(capsys.readouterr().out)
     assert parsed["model"]["init_args"]["gamma"] == 2.0
+    assert parsed["model"]["init_args"]["resampler"]["init_args"] == {"num_latents": 8}
     assert parsed["data"]["init_args"]["train"]["init_args"] == {"size": 32}
+
+
+def test_a_resampler_has_the_number_and_width_of_visual_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    resampler = import_module("own_resampler").PoolingResampler(num_latents=3).build(input_dim=4, output_dim=6)
+    embeddings = torch.arange(6.0).repeat(2, 4, 1).transpose(1, 2)  # 6 tokens of width 4
+    expected = resampler.project(torch.tensor([0.5, 2.5, 4.5])[:, None].expand(3, 4)).expand(2, 3, 6)
+    torch.testing.assert_close(resampler(embeddings), expected)
+
+
+def test_a_filter_judges_captions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    judge = import_module("own_filter").DigitFilter(max_digits=2).judge_one
+    assert judge(CaptionRecord("1", "a bus on line 12")).reason == ""
+    assert judge(CaptionRecord("2", "a bus of 1994")).reason == "more than 2 digits"

@@ -16,7 +16,8 @@ class ProgressLogCallback(Callback):
     """Logs a line of progress about once a minute if there is no terminal, where progress bars are not shown.
 
     A line has the step or batch, the logged metrics of the progress bar, the seconds per step, and the remaining time
-    at this speed. Lines appear in the logs of SLURM, Kubernetes, ``nohup`` and continuous integration.
+    at this speed. The metrics of a validation are logged at its end. Lines appear in the logs of SLURM, Kubernetes,
+    ``nohup`` and continuous integration.
 
     Args:
         interval: Seconds between two lines.
@@ -55,6 +56,13 @@ class ProgressLogCallback(Callback):
             else:
                 self._log("Batch", self._num_batches, sum(trainer.num_val_batches))
 
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Run after each validation of a fit: logs its metrics; after others, Lightning prints a table."""
+        if trainer.state.fn is TrainerFn.FITTING and not trainer.sanity_checking and not shows_progress_bars():
+            scores = {name: value for name, value in trainer.progress_bar_metrics.items() if name.startswith("val/")}
+            words = [f"{name} {float(value):.4g}" for name, value in scores.items()] or ["finished"]
+            rank_zero_info(f"Validation at step {trainer.global_step}: {', '.join(words)}.")
+
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Run before a test: starts the clock."""
         self._start(0)
@@ -66,8 +74,10 @@ class ProgressLogCallback(Callback):
             self._log("Batch", self._num_batches, sum(trainer.num_test_batches))
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Run before a prediction: starts the clock."""
+        """Run before a prediction: starts the clock, and logs the number of batches, whose first may take long."""
         self._start(0)
+        if not shows_progress_bars():
+            rank_zero_info(f"Prediction: {sum(trainer.num_predict_batches)} batches.")
 
     def on_predict_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         """Run after each batch of a prediction: logs its number."""

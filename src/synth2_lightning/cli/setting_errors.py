@@ -37,6 +37,9 @@ _WRONG_VALUE_OF_UNION = re.compile(
     r".*\n *Given value: (.*)",
     re.DOTALL,
 )
+_WRONG_PATH = re.compile(
+    r'Parser key "([\w.]+)":.*?Expected a path but (\S+\.(?:ya?ml|json)) either not accessible or invalid', re.DOTALL
+)
 _WRONG_CLASS = re.compile(r"Expected '([\w.]+)' to be a subclass of <class '([\w.]+)'>")
 _REQUIRED = re.compile(r"the following arguments are required: (\w+)$")
 _VALUE_SENTENCE = re.compile(
@@ -145,6 +148,8 @@ def _explain_value(message: str, key: str) -> str:
         return f"The setting {found[1]!r} is required, expected a value in a run file or as an argument."
     if key and (found := _WRONG_CLASS.search(message)):
         return f"The setting {key!r} has the value {found[1]!r}, expected a subclass of {found[2].rpartition('.')[2]}."
+    if key and "given class_path" not in message and (found := _WRONG_PATH.match(message)):
+        return f"The setting {key!r} has the value {found[2][:200]!r}, expected a file that exists, or its content."
     for pattern in (_WRONG_VALUE, _WRONG_VALUE_OF_UNION):
         if (found := pattern.fullmatch(message)) and "given class_path" not in message:
             expected = [_TYPES.get(name, name) for name in re.findall(r"<class '(\w+)'>", found[2])]

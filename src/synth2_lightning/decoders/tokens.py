@@ -1,5 +1,6 @@
 """Token ids of prompts and captions, for training and for generation."""
 
+import logging
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +11,10 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
+
+_logger = logging.getLogger(__name__)
+_MAX_UNKNOWN = 0.2
+"""Fraction of unknown tokens in the first captions that is not warned of; real vocabularies leave out a few percent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +79,7 @@ class CaptionTokenizer:
         self.eos_id: int = tokenizer.eos_token_id
         self.bos_id: int = self.eos_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
         self.pad_id: int = self.eos_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+        self._is_checked = False
 
     def encode(self, texts: Sequence[str], prompts: Sequence[str] | None) -> TargetTokens:
         """Encode prompts and texts; the tokens of the texts, and the end-of-text tokens, are the targets.
@@ -91,6 +97,7 @@ class CaptionTokenizer:
                     "Remove such captions from the data."
                 )
             predicted.append([*ids, self.eos_id][: self.max_text_tokens])
+        self._check_vocabulary(encoded["input_ids"])
         return self._follow(prompts, predicted)
 
     def encode_generated(self, ids: Int[Tensor, "batch length"], prompts: Sequence[str]) -> TargetTokens:
@@ -134,6 +141,21 @@ class CaptionTokenizer:
     def decode(self, ids: Int[Tensor, "batch length"]) -> list[str]:
         """Return the texts of token ids, without special tokens."""
         return [text.strip() for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
+
+    def _check_vocabulary(self, rows: Sequence[list[int]]) -> None:
+        """Warn, once, of captions that the vocabulary does not suit."""
+        if self._is_checked:
+            return
+        self._is_checked = True
+        num_unknown, num_tokens = sum(row.count(self.tokenizer.unk_token_id) for row in rows), sum(map(len, rows))
+        if num_unknown > _MAX_UNKNOWN * num_tokens:
+            _logger.warning(
+                "%d of %d tokens of the first captions are %s, because the vocabulary lacks their words; expected few. "
+                "Build one from your captions: synth2 vocabulary CAPTIONS --out FOLDER.",
+                num_unknown,
+                num_tokens,
+                self.tokenizer.unk_token,
+            )
 
     def _until_end(self, ids: list[int]) -> list[int]:
         return ids[: ids.index(self.eos_id) + 1] if self.eos_id in ids else ids

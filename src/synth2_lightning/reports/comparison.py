@@ -140,7 +140,7 @@ def compare_sets(
         raise ValueError(
             f"{size} captions of each set cannot be compared by {num_clusters} clusters: the smallest set, "
             f"{smallest.name!r}, has {len(smallest)}, and the sample is {sample}. Expected at least two captions, and "
-            "one per cluster. Use fewer clusters, or larger sets."
+            "one per cluster. Use fewer clusters (--num_clusters), or larger sets."
         )
     console = console or Console(quiet=True)
     encoder.load()
