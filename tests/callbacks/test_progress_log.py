@@ -1,14 +1,17 @@
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import CSVLogger
 from rich.console import Console
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from synth2_lightning.callbacks import progress_log
+from synth2_lightning.callbacks.last_checkpoint import LastCheckpointCallback
 from synth2_lightning.callbacks.progress_log import ProgressLogCallback
 
 pytestmark = pytest.mark.filterwarnings("ignore:You defined a `validation_step`", "ignore:The .* does not have many")
@@ -93,6 +96,20 @@ def test_a_training_without_end_logs_no_remaining_time(lines: list[str]) -> None
 def test_validation_in_training_is_logged(lines: list[str]) -> None:
     trainer(max_steps=1, num_sanity_val_steps=0).fit(Model(), loader(1), loader(7))
     assert lines == ["Validation: batch 2 of 7.", "Validation: batch 5 of 7.", "Validation at step 1: val/loss 2.5."]
+
+
+@pytest.mark.filterwarnings("ignore:You.re resuming from", "ignore:Checkpoint directory .* exists and is not empty")
+def test_the_folder_of_the_run_and_another_one_of_its_checkpoints_are_named(lines: list[str], tmp_path: Path) -> None:
+    for name, others in (("0", ""), ("1", f", its checkpoints in {tmp_path}/0/checkpoints")):
+        checkpoints = LastCheckpointCallback(dirpath=str(tmp_path / "0" / "checkpoints"))
+        logger = CSVLogger(tmp_path, name="", version=name)
+        callbacks = [checkpoints, ProgressLogCallback()]
+        first = {"ckpt_path": tmp_path / "0" / "checkpoints" / "last.ckpt"} if others else {}
+        Trainer(
+            accelerator="cpu", logger=logger, max_steps=1 + len(first), enable_progress_bar=False, log_every_n_steps=1,
+            enable_model_summary=False, callbacks=callbacks, num_sanity_val_steps=0,
+        ).fit(Model(), loader(4), loader(1), **first)  # fmt: skip
+        assert lines[-1] == f"Logs, samples and scores of the run are in {tmp_path}/{name}{others}."
 
 
 def test_a_validation_alone_is_logged_in_lightnings_table_only(lines: list[str]) -> None:

@@ -112,12 +112,14 @@ def test_a_validation_between_the_batches_of_a_step_saves_nothing(num_batches: i
     assert saved(tmp_path) == {}
 
 
-def test_a_validation_is_aborted_and_not_saved(tmp_path: Path) -> None:
+def test_a_validation_is_aborted_and_not_saved(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     module = Counting()
     with pytest.raises(SIGTERMException):
         make(tmp_path, At("on_validation_batch_start", 8, sigterm)).fit(module, loader(), loader(5))
     assert saved(tmp_path) == {"step=4.ckpt": 4.0}
     assert module.weight.item() == 8.0
+    assert "SIGTERM received in a validation, which cannot be resumed" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -200,11 +202,13 @@ def test_a_stop_at_the_end_of_an_epoch_waits_for_the_next_step(tmp_path: Path) -
 
 @pytest.mark.parametrize(("do", "error"), [(ctrl_c, SystemExit), (fail, RuntimeError)])
 def test_errors_that_may_interrupt_a_step_save_nothing(
-    do: Callable[[], None], error: type[BaseException], tmp_path: Path
+    do: Callable[[], None], error: type[BaseException], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO")
     with pytest.raises(error):
         make(tmp_path, At("on_before_optimizer_step", 5, do)).fit(Counting(), loader(), loader(1))
     assert saved(tmp_path) == {"step=4.ckpt": 4.0}
+    assert ("The last checkpoint is of step 4; --ckpt_path last" in caplog.text) is (do is ctrl_c)
 
 
 @pytest.mark.filterwarnings("ignore:You.re resuming from a checkpoint that ended before the epoch")

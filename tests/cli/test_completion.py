@@ -29,6 +29,7 @@ def test_bash_completes_commands_options_run_files_and_paths(tmp_path: Path) -> 
     assert {"cache", "caption", "consolidate", "completion"} == complete(tmp_path, "c")
     assert {"--ckpt_path", "--config"} == complete(tmp_path, "fit", "--c")
     assert {"mixed.yaml", "mine.yaml"} == complete(tmp_path, "fit", "--config", "mi")
+    assert {"overlays/strategy/ddp.yaml"} == complete(tmp_path, "fit", "--config", "overlays/strategy/dd")
     assert {"--out"} <= complete(tmp_path, "export", "--o")
     assert {"mine.yaml", "mine.txt"} == complete(tmp_path, "caption", "run", "mi")
     assert {"zsh"} == complete(tmp_path, "completion", "z")

@@ -5,6 +5,7 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from synth2_lightning.compat.lightning import is_validation_due, save_also_after_steps
@@ -101,3 +102,10 @@ class LastCheckpointCallback(ModelCheckpoint):
         can_save = trainer.training and self._is_step_complete and not trainer.is_last_batch
         if isinstance(exception, SIGTERMException) and can_save:
             super().on_exception(trainer, pl_module, exception)
+        elif isinstance(exception, KeyboardInterrupt):
+            saved = (
+                "Nothing was saved yet."
+                if self.best_model_score is None
+                else (f"The last checkpoint is of step {int(self.best_model_score)}; --ckpt_path last resumes from it.")
+            )
+            rank_zero_info(f"Stopped in step {trainer.global_step + 1}. {saved}")

@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from datetime import timedelta
+from pathlib import Path
 from time import monotonic
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 
@@ -40,6 +42,12 @@ class ProgressLogCallback(Callback):
         if self._is_due():
             metrics = [f"{name} {float(value):.4g}" for name, value in trainer.progress_bar_metrics.items()]
             self._log("Step", trainer.global_step, trainer.estimated_stepping_batches, metrics)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Run at the end of a fit: logs its folder, if it has one."""
+        folder = trainer.log_dir if trainer.loggers else None  # a collective call
+        if folder is not None:
+            rank_zero_info(f"Logs, samples and scores of the run are in {folder}{_name_checkpoints(trainer, folder)}.")
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Run before each validation: starts the clock, except within ``fit``."""
@@ -105,3 +113,10 @@ class ProgressLogCallback(Callback):
         else:
             noun = f"{noun} {count}"
         rank_zero_info(f"{noun}: {', '.join(words)}.")
+
+
+def _name_checkpoints(trainer: Trainer, folder: str) -> str:
+    """Return the folder of the checkpoints if it is another one, as in a resumed run."""
+    callback = trainer.checkpoint_callback
+    checkpoints = Path(callback.dirpath or folder) if isinstance(callback, ModelCheckpoint) else Path(folder)
+    return "" if checkpoints.resolve().is_relative_to(Path(folder).resolve()) else f", its checkpoints in {checkpoints}"

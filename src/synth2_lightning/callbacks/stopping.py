@@ -5,6 +5,7 @@ from typing import Any
 
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
@@ -94,5 +95,16 @@ class SigtermCallback(Callback):
 
     def _stop(self, trainer: Trainer, is_agreed: bool) -> None:
         if is_agreed:
-            rank_zero_info(f"SIGTERM received: the run stops after step {trainer.global_step}.")
+            rank_zero_info(_explain_stop(trainer))
             request_stop(trainer)
+
+
+def _explain_stop(trainer: Trainer) -> str:
+    if trainer.training:
+        return f"SIGTERM received: the run stops after step {trainer.global_step}."
+    if trainer.state.fn is TrainerFn.FITTING:
+        return (
+            "SIGTERM received in a validation, which cannot be resumed in the middle: --ckpt_path last resumes from "
+            "the checkpoint before it, or starts anew if there is none."
+        )
+    return "SIGTERM received: the command stops."

@@ -10,12 +10,15 @@ from synth2_lightning.cli.trainer import OPTIONS, TRAINER_COMMANDS
 
 _PREAMBLE = {
     "bash": """_synth2_run_file() {{
-  compgen -W "{names}" -- "$1"
+  case "$1" in
+    */*) compgen -W "{others}" -- "$1" ;;
+    *) compgen -W "{names}" -- "$1" ;;
+  esac
   compgen -f -X '!*.yaml' -- "$1"
   compgen -d -S / -- "$1"
 }}""",
     "zsh": """_synth2_run_file() {{
-  _alternative 'included:included run files:({names})' 'files:run files:_files -g "*.yaml(-.)"'
+  _alternative 'included:included run files:({names} {others})' 'files:run files:_files -g "*.yaml(-.)"'
 }}""",
 }
 _RUN_FILE = dict.fromkeys(_PREAMBLE, "_synth2_run_file")
@@ -42,5 +45,7 @@ def write_completion(shell: str, commands: Mapping[str, Callable[..., object]]) 
             if action.nargs != 0 and not action.choices:
                 action.complete = shtab.FILE  # type: ignore[attr-defined]
         subparsers.add_parser(name, help=read_docstring(command).summary, parents=[own], add_help=False)
-    names = " ".join(sorted(path.name for path in run_file_folder().glob("*.yaml")))
-    return shtab.complete(parser, shell, preamble=_PREAMBLE[shell].format(names=names))
+    folder = run_file_folder()
+    paths = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.yaml"))
+    names, others = (" ".join(path for path in paths if ("/" in path) is is_deep) for is_deep in (False, True))
+    return shtab.complete(parser, shell, preamble=_PREAMBLE[shell].format(names=names, others=others)) + "\n"

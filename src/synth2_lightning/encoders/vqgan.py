@@ -75,7 +75,11 @@ class VQGANTokenizer(FrozenEncoder[VQModel], ImageTokenizer):
     def build_network(self) -> VQModel:
         """Return the VQ-GAN with its weights."""
         return VQModel.from_pretrained(
-            self._model, subfolder=self._subfolder, use_safetensors=True, local_files_only=is_here(self._model)
+            self._model,
+            subfolder=self._subfolder,
+            use_safetensors=True,
+            local_files_only=is_here(self._model),
+            low_cpu_mem_usage=False,  # the default warns where accelerate is not installed
         )
 
     def _load(self) -> None:

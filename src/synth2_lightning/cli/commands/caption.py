@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from synth2_lightning.cli.errors import hide_noise
+from synth2_lightning.io.console import MessageConsole
 
 
 def caption(
@@ -64,6 +65,7 @@ def caption(
             "'images' have file_name and id, and --out FILE.json. To write names of images, use .jsonl or .csv."
         )
     ids = image_ids(found.names, annotations) if written == "coco" and annotations is not None else None
+    MessageConsole(stderr=True).print(f"Loading {run}, to caption {len(found.names)} images", soft_wrap=True)
     from synth2_lightning.export.caption_images import caption_images
     from synth2_lightning.export.captioner import load
 

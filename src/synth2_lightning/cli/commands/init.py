@@ -1,5 +1,6 @@
 """``synth2 init``."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
 from synth2_lightning.io.console import MessageConsole
@@ -29,5 +30,7 @@ def init(data: str, *, out: Path = Path("my_photos")) -> None:
     for line in lines:
         console.print(line, soft_wrap=True, markup=False)
     console.print(f"First photos of the training: {out / GRID}\n\nTrain and caption:", soft_wrap=True, markup=False)
+    if find_spec("gguf") is None:
+        console.print('  pip install "synth2-lightning[captions]"', markup=False)
     console.print(f"  synth2 fit --config photos.yaml --config {out / RUN_FILE}", soft_wrap=True, markup=False)
     console.print("  synth2 caption runs/version_0 IMAGES --out captions.jsonl", soft_wrap=True, markup=False)
