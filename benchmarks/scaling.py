@@ -238,7 +238,7 @@ def derive() -> dict[str, str]:
             run.name, f"{run.trained / 1e6:,.1f} M", f"{run.saved_bytes / 1e9:.1f}",
             f"{KEPT * run.saved_bytes / 1e9:.1f}",
             f"{run.memory(1, False) / 1e9:.1f}", *(f"{run.memory(gpus, True) / 1e9:.1f}" for gpus in (8, 64, 512)),
-            f"{LOCAL_BATCH * run.kept / 1e9:.1f}",
+            f"{LOCAL_BATCH * run.kept / 1e9:.1f}" if run.kept else "checkpointed",
         )
         for run in both
     ]  # fmt: skip
@@ -260,7 +260,7 @@ def derive() -> dict[str, str]:
         "hours for 10.1 M",
         "tokens, MB/s",
     ]
-    size_columns = ["", "trained", "checkpoint, GB", f"{KEPT} are kept, GB", "DDP, GB", "FSDP2 on 8", "64", "512"]
+    size_columns = ["", "trained", "checkpoint, GB", f"{KEPT} are kept, GB", "DDP, GB", "FSDP2, 8 GPUs, GB", "64 GPUs", "512 GPUs"]
     return {
         "parts": table(
             ("component", "parameters", "trained", "forward, GFLOP", "forward, ms", "factor", "step, ms"), rows
@@ -294,7 +294,7 @@ def _step(run: Run, gpus: int, local: float) -> tuple[str, ...]:
     return (
         f"{run.name}, {gpus} GPUs", f"{gpus * local:,.0f}", f"{compute * 1e3:,.1f}",
         *(f"{each / 1e9:.2f} GB, {each / LINK_BYTES * 1e3:.0f} ms" for each in sent),
-        f"{pairs:,.0f}", f"{PAIRS / pairs / 3600:.2f}", f"{pairs / gpus * 8 * TOKEN_BYTES / 1e6:.1f}",
+        f"{pairs:,.0f}", f"{PAIRS / pairs / 3600:.3f}", f"{pairs / gpus * 8 * TOKEN_BYTES / 1e6:.1f}",
     )  # fmt: skip
 
 
