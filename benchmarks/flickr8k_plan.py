@@ -81,9 +81,8 @@ class Point:
 
 EQUAL = Point(800, 0.3, 0.2, 4)
 """Settings of the run files: all regimes have the same steps here."""
-GRID: tuple[Point, ...] = (EQUAL, Point(1600, 0.2, 0.05, 4), Point(1600, 0.2, 0.05, 8))
-LABEL_GRID = GRID[:2]
-"""Grid for each number of photos of ``label_multiplier.py``."""
+GRID: tuple[Point, ...] = (EQUAL, Point(1600, 0.2, 0.05, 4))
+"""A third point, with 8 levels, was left out before any run of it: it needs tokens and generators of its own."""
 
 
 @dataclass(frozen=True)

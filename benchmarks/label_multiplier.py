@@ -2,7 +2,7 @@
 
 Codebook, generator and captioner are trained on N photos; the captions of the other photos, of 5,500, are generated
 pairs. The curve of real photos alone is interpolated in log N. Length and regularization are chosen for each N on
-held-back training photos, as in ``flickr8k_gain.py``, in a smaller grid (``LABEL_GRID`` of :mod:`flickr8k_plan`).
+held-back training photos, as in ``flickr8k_gain.py``.
 """
 
 import math
@@ -12,7 +12,7 @@ from itertools import pairwise
 from statistics import mean
 
 from flickr8k_gain import drop_empty, make_parser, measure_gain, summarize_choice
-from flickr8k_plan import LABEL_GRID, NUM_REAL, REGIMES, SIZES, Regime
+from flickr8k_plan import GRID, NUM_REAL, REGIMES, SIZES, Regime
 from flickr8k_runs import Experiment, best_point, list_cells
 from intervals import Cell
 from regimes import Run, list_runs, summarize
@@ -34,14 +34,14 @@ def main() -> None:
         (_ALL, _PHOTOS, experiments[NUM_REAL]),
     ]
     tasks: list[Task] = [
-        task for _, regime, experiment in rows for task in experiment.choice_tasks([regime], LABEL_GRID)
+        task for _, regime, experiment in rows for task in experiment.choice_tasks([regime], GRID)
     ]
     if not args.list:
         run_tasks(tasks, args.jobs)
-    choices = [experiment.choose([regime], LABEL_GRID) for _, regime, experiment in rows]
+    choices = [experiment.choose([regime], GRID) for _, regime, experiment in rows]
     points = [best_point(choice[name]) for choice in choices for name in choice]
     if args.list:
-        points = [LABEL_GRID[-1]] * len(rows)
+        points = [GRID[-1]] * len(rows)
     cells = [list_cells(regime, args.draws, args.generators, args.seeds) for _, regime, _ in rows]
     runs = [
         task
