@@ -33,9 +33,7 @@ def main() -> None:
         *((size, regime, one) for size, one in experiments.items() for regime in (_REAL, _MIXED)),
         (_ALL, _PHOTOS, experiments[NUM_REAL]),
     ]
-    tasks: list[Task] = [
-        task for _, regime, experiment in rows for task in experiment.choice_tasks([regime], GRID)
-    ]
+    tasks: list[Task] = [task for _, regime, experiment in rows for task in experiment.choice_tasks([regime], GRID)]
     if not args.list:
         run_tasks(tasks, args.jobs)
     choices = [experiment.choose([regime], GRID) for _, regime, experiment in rows]

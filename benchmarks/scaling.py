@@ -260,7 +260,16 @@ def derive() -> dict[str, str]:
         "hours for 10.1 M",
         "tokens, MB/s",
     ]
-    size_columns = ["", "trained", "checkpoint, GB", f"{KEPT} are kept, GB", "DDP, GB", "FSDP2, 8 GPUs, GB", "64 GPUs", "512 GPUs"]
+    size_columns = [
+        "",
+        "trained",
+        "checkpoint, GB",
+        f"{KEPT} are kept, GB",
+        "DDP, GB",
+        "FSDP2, 8 GPUs, GB",
+        "64 GPUs",
+        "512 GPUs",
+    ]
     return {
         "parts": table(
             ("component", "parameters", "trained", "forward, GFLOP", "forward, ms", "factor", "step, ms"), rows

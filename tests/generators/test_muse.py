@@ -132,6 +132,7 @@ def test_tokens_are_images_of_the_captioner(folder: str) -> None:
     assert TinyImageTokenizer()(tokens).shape == (3, 4, 6)
 
 
+@pytest.mark.slow
 def test_a_compiled_generator_samples_the_same_tokens(folder: str, graph_counts: dict[str, int]) -> None:
     compiled = make_generator(folder, compile_network=True)
     tokens = compiled.generate(CAPTIONS, SEEDS)

@@ -58,8 +58,9 @@ def make_batches() -> list[ImageTextBatch]:
         (PrefixDecoder, LLAMA, False, 4),
         (PrefixDecoder, GPT2, False, 4),
         # The cross-attention is compiled beside the blocks, also for the first length and for all others.
-        pytest.param(CrossAttentionDecoder, LLAMA, False, 6, marks=reads_a_context),
-        pytest.param(CrossAttentionDecoder, LLAMA, True, 7, marks=reads_a_context),  # once more to recompute
+        pytest.param(CrossAttentionDecoder, LLAMA, False, 6, marks=[reads_a_context, pytest.mark.slow]),
+        # Once more to recompute.
+        pytest.param(CrossAttentionDecoder, LLAMA, True, 7, marks=[reads_a_context, pytest.mark.slow]),
     ],
 )
 def test_compiled_blocks_share_graphs_and_have_the_same_losses(
@@ -85,6 +86,7 @@ def test_compiled_blocks_share_graphs_and_have_the_same_losses(
     torch.testing.assert_close(results[0], results[1])
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .* does not have many workers", "ignore:The .grad attribute of a Tensor")
 def test_the_switch_compiles_training_and_not_generation(tmp_path: Path, graph_counts: dict[str, int]) -> None:
     module = make_module(PrefixDecoder, LLAMA)

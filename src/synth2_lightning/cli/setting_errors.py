@@ -148,7 +148,9 @@ def _explain_value(message: str, key: str) -> str:
         return f"The setting {found[1]!r} is required, expected a value in a run file or as an argument."
     if key and (found := _WRONG_CLASS.search(message)):
         return f"The setting {key!r} has the value {found[1]!r}, expected a subclass of {found[2].rpartition('.')[2]}."
-    if key and "given class_path" not in message and (found := _WRONG_PATH.match(message)):
+    reasons = re.findall(r"^ *- (.*)", message, re.MULTILINE)
+    is_short = all(reason.startswith("Expected a") for reason in reasons)  # others say what is wrong in the file
+    if key and is_short and (found := _WRONG_PATH.match(message)) and not Path(found[2]).exists():
         return f"The setting {key!r} has the value {found[2][:200]!r}, expected a file that exists, or its content."
     for pattern in (_WRONG_VALUE, _WRONG_VALUE_OF_UNION):
         if (found := pattern.fullmatch(message)) and "given class_path" not in message:
