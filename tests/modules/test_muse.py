@@ -96,7 +96,8 @@ def test_it_learns_from_captions_and_writes_a_generator(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore:The number of training batches")
 def test_the_card_of_a_generator_has_the_run_file_that_builds_it(tmp_path: Path) -> None:
     module = make_module(export_to=str(tmp_path / "sheep"))
-    make_trainer(tmp_path, max_steps=2).fit(module, *(make_loader([tiny_batch(4)] * 2) for _ in range(2)))
+    loader = make_loader([tiny_batch(4)] * 2)
+    make_trainer(tmp_path, max_steps=2).fit(module, loader, loader)
     front, body = (tmp_path / "sheep" / "README.md").read_text().removeprefix("---\n").split("---\n", 1)
     assert "maskgit" in yaml.safe_load(front)["tags"]
     assert body.startswith("\n# sheep\n")

@@ -190,13 +190,13 @@ def _find_image_and_caption(table: Path) -> tuple[str, str] | None:
 def _is_image(kind: pa.DataType) -> bool:
     if pa.types.is_struct(kind):
         return {field.name for field in kind} == {"bytes", "path"}  # as datasets.Image is stored
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
 def _is_text(kind: pa.DataType) -> bool:
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         kind = kind.value_type
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def _name_splits(folder: Path) -> list[str]:
