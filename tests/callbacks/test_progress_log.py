@@ -106,8 +106,8 @@ def test_the_folder_of_the_run_and_another_one_of_its_checkpoints_are_named(line
         callbacks = [checkpoints, ProgressLogCallback()]
         start = tmp_path / "0" / "checkpoints" / "last.ckpt" if others else None
         Trainer(
-            accelerator="cpu", logger=logger, max_steps=1 + bool(others), enable_progress_bar=False, log_every_n_steps=1,
-            enable_model_summary=False, callbacks=callbacks, num_sanity_val_steps=0,
+            accelerator="cpu", logger=logger, max_steps=1 + bool(others), enable_progress_bar=False,
+            log_every_n_steps=1, enable_model_summary=False, callbacks=callbacks, num_sanity_val_steps=0,
         ).fit(Model(), loader(4), loader(1), ckpt_path=start)  # fmt: skip
         assert lines[-1] == f"Logs, samples and scores of the run are in {tmp_path}/{name}{others}."
 
