@@ -37,11 +37,13 @@ def own_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the documents ask users to write: a package, overlays, and a copy of an experiment."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.syspath_prepend(ROOT / "examples")
     extending = ROOT / "docs" / "extending.md"
     package = tmp_path / "my_package"
     package.mkdir()
     (package / "encoder.py").write_text(code_blocks(extending, "python")[0])
-    (package / "resampler.py").write_text("from synth2_lightning import PerceiverResampler as MyResampler\n")
+    filters = (ROOT / "configs" / "filters" / "captions.yaml").read_text("utf-8")
+    (tmp_path / "my_filters.yaml").write_text(f"{filters}- class_path: own_filter.DigitFilter\n")
     (heredoc,) = re.findall(r"cat > questions.yaml <<YAML\n(.*?)^YAML", extending.read_text("utf-8"), re.M | re.S)
     (tmp_path / "questions.yaml").write_text(heredoc)
     (overlay,) = code_blocks(ROOT / "docs" / "your_own_images.md", "yaml")

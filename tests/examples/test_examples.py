@@ -12,6 +12,7 @@ import pytest
 import torch
 import yaml
 from lightning.pytorch import Trainer
+from safetensors.torch import load_file
 
 from synth2_lightning import (
     Captioner,
@@ -82,8 +83,12 @@ def test_a_script_trains_and_other_processes_load_caption_and_export(tmp_path: P
     assert captions["run"] == captions["checkpoint"] == captions["saved"]
     assert re.search(r"\w+ \w+", *captions["run"])
     configs = [json.loads((tmp_path / name / "config.json").read_text()) for name in ("exported", "my-captioner")]
+    for config in configs:
+        config.pop("weights_sha256")  # of the file, in which the order of the metadata is random
     assert configs[0] == configs[1]
     assert configs[0]["step"] == 60
+    weights = [load_file(tmp_path / name / "model.safetensors") for name in ("exported", "my-captioner")]
+    torch.testing.assert_close(*weights, rtol=0, atol=0)
     card = (tmp_path / "my-captioner" / "README.md").read_text()
     assert "| real.train | ScenesSource | split=train, num_images=64, seed=0, name=scenes |" in card
 
