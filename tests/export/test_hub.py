@@ -109,6 +109,7 @@ def test_a_captioner_is_pushed_and_loaded_by_name_revision_and_without_a_network
         load("me/other")
 
 
+@pytest.mark.slow
 def test_auto_classes_of_transformers_load_a_captioner_by_name(
     hub: StandInHub, set_offline: Callable[[bool], None], export_tiny: Callable[..., Path], tmp_path: Path
 ) -> None:
