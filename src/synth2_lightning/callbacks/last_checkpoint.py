@@ -103,9 +103,7 @@ class LastCheckpointCallback(ModelCheckpoint):
         if isinstance(exception, SIGTERMException) and can_save:
             super().on_exception(trainer, pl_module, exception)
         elif isinstance(exception, KeyboardInterrupt):
-            saved = (
-                "Nothing was saved yet."
-                if self.best_model_score is None
-                else (f"The last checkpoint is of step {int(self.best_model_score)}; --ckpt_path last resumes from it.")
-            )
+            saved = "Nothing was saved yet."
+            if (step := self.best_model_score) is not None:
+                saved = f"The last checkpoint is of step {int(step)}; --ckpt_path last resumes from it."
             rank_zero_info(f"Stopped in step {trainer.global_step + 1}. {saved}")
