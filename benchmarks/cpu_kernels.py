@@ -15,7 +15,7 @@ from statistics import geometric_mean, median
 import timm
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, rms_norm
+from torch.nn.functional import cross_entropy, rms_norm, scaled_dot_product_attention
 
 from report import report
 from synth2_lightning.nn import cpu_kernels
@@ -41,6 +41,17 @@ def normalization(dtype: torch.dtype) -> tuple[Operation, Operation]:
     x = torch.randn(64, 64, 160, dtype=dtype, requires_grad=True)
     gain = torch.ones(160, dtype=dtype, requires_grad=True)
     return lambda: cpu_kernels.rms_norm(x, gain), lambda: rms_norm(x, (160,), gain)
+
+
+def attention(num_keys: int) -> tuple[Operation, Operation]:
+    """Return both implementations of attention in bfloat16, over 64 images of 49 tokens."""
+    queries, keys, values = (
+        torch.randn(64, 4, num, 64, dtype=torch.bfloat16, requires_grad=True) for num in (49, num_keys, num_keys)
+    )
+    return (
+        lambda: cpu_kernels.attention(queries, keys, values),
+        lambda: scaled_dot_product_attention(queries, keys, values),
+    )
 
 
 def likelihood(dtype: torch.dtype, num_words: int) -> tuple[Operation, Operation]:
@@ -77,6 +88,8 @@ def main() -> None:
     num_words, num_images, num_rounds = (64, 16, 2) if parser.parse_args().quick else (450, 64, 9)
     torch.manual_seed(0)
     cases = {
+        "attention_to_image": attention(49),
+        "attention_to_text": attention(32),
         "rms_norm_float32": normalization(torch.float32),
         "rms_norm_bfloat16": normalization(torch.bfloat16),
         "negative_log_likelihood_float32": likelihood(torch.float32, num_words),

@@ -1,9 +1,36 @@
 import pytest
 import torch
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 
 from synth2_lightning.nn import cpu_kernels
-from synth2_lightning.nn.cpu_kernels import negative_log_likelihood
+from synth2_lightning.nn.cpu_kernels import attention, negative_log_likelihood
+
+
+@pytest.mark.parametrize("has_mask", [False, True])
+def test_attention_in_bfloat16_and_its_gradients_are_as_exact_as_those_of_torch(has_mask: bool) -> None:
+    wide = [torch.randn(3, 2, num, 16, requires_grad=True) for num in (5, 7, 7)]
+    mask = torch.arange(7).expand(3, 1, 1, 7) < torch.tensor([7, 4, 1]).view(3, 1, 1, 1) if has_mask else None
+    expected = scaled_dot_product_attention(*wide, mask)
+    weights = torch.randn_like(expected)
+    gradients = torch.autograd.grad((expected * weights).sum(), wide)
+    narrow = [part.detach().bfloat16().requires_grad_() for part in wide]
+    ours = attention(*narrow, mask)
+    assert ours.dtype is torch.bfloat16
+    assert "ScaledDotProduct" not in type(ours.grad_fn).__name__
+    torch.testing.assert_close(ours.float(), expected, atol=0.04, rtol=0.02)
+    for gradient, reference in zip(torch.autograd.grad((ours * weights).sum(), narrow), gradients, strict=True):
+        torch.testing.assert_close(gradient.float(), reference, atol=0.06, rtol=0.02)
+
+
+def test_attention_is_that_of_torch_for_long_sequences_and_without_gradients() -> None:
+    queries = torch.randn(1, 1, cpu_kernels._MAX_SCORES, 4, dtype=torch.bfloat16, requires_grad=True)
+    keys = torch.randn(1, 1, 2, 4, dtype=torch.bfloat16)
+    assert "ScaledDotProduct" in type(attention(queries, keys, keys).grad_fn).__name__
+    with torch.no_grad():
+        short = queries[:, :, :3]
+        torch.testing.assert_close(
+            attention(short, keys, keys), scaled_dot_product_attention(short, keys, keys), rtol=0, atol=0
+        )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -4,8 +4,8 @@ import torch
 from einops import rearrange
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
 
+from synth2_lightning.nn.cpu_kernels import attention
 from synth2_lightning.nn.normalization import RMSNorm
 
 
@@ -55,7 +55,7 @@ class CrossAttention(nn.Module):
         Keys and values may be of one context for all rows of the batch.
         """
         keys, values = (part.expand(len(states), -1, -1, -1) for part in (keys, values))
-        return self.project_out(scaled_dot_product_attention(self._queries(states), keys, values, mask))
+        return self.project_out(attention(self._queries(states), keys, values, mask))
 
     def project_out(self, heads: Float[Tensor, "batch heads targets channels"]) -> Float[Tensor, "batch targets width"]:
         """Concatenate the heads and project them to ``width``."""
@@ -149,7 +149,7 @@ class SelfAttention(nn.Module):
         keys = self.k_norm(keys)
         if cache is not None:
             keys, values = cache.replace(keys, values, positions)
-        heads = scaled_dot_product_attention(self.q_norm(queries[:, :, :num_outputs]), keys, values)
+        heads = attention(self.q_norm(queries[:, :, :num_outputs]), keys, values)
         output: Tensor = self.to_out(rearrange(heads, "b h n c -> b n (h c)"))
         return output
 
