@@ -14,11 +14,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import scaled_dot_product_attention
 
+from synth2_lightning.compat.cpu import is_slow_attention
+
 FROZEN_CHUNK = 2
 """Images per forward pass of a frozen network on a CPU: the feature maps of larger batches exceed the cache."""
-
-_MAX_SCORES = 2**16
-"""Queries times keys of a head up to which :func:`attention` holds all scores."""
 
 
 def attention(
@@ -29,15 +28,13 @@ def attention(
 ) -> Float[Tensor, "batch heads targets channels"]:
     """Return scaled dot-product attention; positions where the mask is false are excluded.
 
-    On CPUs the backward pass of torch's operation multiplies a few rows at a time. In bfloat16, with sequences as short
-    as ours, it takes a large part of a training step. There, all scores are computed at once, and rounded to bfloat16.
+    Where torch's operation is slow, all scores are computed at once, and rounded to bfloat16.
 
     Example:
         >>> attention(torch.zeros(1, 1, 1, 2), torch.ones(1, 1, 2, 2), torch.tensor([[[[1.0, 0.0], [3.0, 0.0]]]]))
         tensor([[[[2., 0.]]]])
     """
-    is_fast = queries.dtype is not torch.bfloat16 or not queries.is_cpu or not torch.is_grad_enabled()
-    if is_fast or queries.shape[2] * keys.shape[2] > _MAX_SCORES:
+    if not is_slow_attention(queries, keys):
         return scaled_dot_product_attention(queries, keys, values, mask)
     scores: Tensor = queries * queries.shape[-1] ** -0.5 @ keys.transpose(-2, -1)
     if mask is not None:
