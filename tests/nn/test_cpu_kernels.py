@@ -9,13 +9,13 @@ from synth2_lightning.nn.cpu_kernels import attention, negative_log_likelihood
 
 @pytest.mark.parametrize("has_mask", [False, True])
 def test_attention_in_bfloat16_and_its_gradients_are_as_exact_as_those_of_torch(has_mask: bool) -> None:
-    wide = [torch.randn(3, 2, num, 16, requires_grad=True) for num in (5, 7, 7)]
+    queries, keys, values = wide = tuple(torch.randn(3, 2, num, 16, requires_grad=True) for num in (5, 7, 7))
     mask = torch.arange(7).expand(3, 1, 1, 7) < torch.tensor([7, 4, 1]).view(3, 1, 1, 1) if has_mask else None
-    expected = scaled_dot_product_attention(*wide, mask)
+    expected = scaled_dot_product_attention(queries, keys, values, mask)
     weights = torch.randn_like(expected)
     gradients = torch.autograd.grad((expected * weights).sum(), wide)
-    narrow = [part.detach().bfloat16().requires_grad_() for part in wide]
-    ours = attention(*narrow, mask)
+    queries, keys, values = narrow = tuple(part.detach().bfloat16().requires_grad_() for part in wide)
+    ours = attention(queries, keys, values, mask)
     assert ours.dtype is torch.bfloat16
     assert "ScaledDotProduct" not in type(ours.grad_fn).__name__
     torch.testing.assert_close(ours.float(), expected, atol=0.04, rtol=0.02)
