@@ -29,8 +29,11 @@ from synth2_lightning.nn.cpu_kernels import negative_log_likelihood
 from synth2_lightning.nn.transfer import to_device
 from synth2_lightning.types import GenerationSettings, SampledTexts, TokenLoss
 
-_ROWS_ON_CPU = 16
-"""Rows per forward pass of a loss on a CPU."""
+_ROWS_ON_CPU = 32
+"""Rows per forward pass of a loss on a CPU: fewer have less padding, more have less overhead.
+
+Between the best of float32 with AVX2, 16, and of bfloat16 with AMX, 64.
+"""
 
 
 class CausalDecoder(LanguageDecoder, ABC):
