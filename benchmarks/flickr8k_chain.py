@@ -9,12 +9,12 @@ products:
 
 Products (``pairs`` of a regime), each for a generator's seed and a number of levels:
 
-* ``synthetic``, ``synthetic-own``: pairs for the captions of the withheld photos, with MiniLM, and with a text encoder
-  that was trained with the generator;
+* ``synthetic-scenes``, ``synthetic-own-scenes``: five images for each withheld photo, from all of its captions, with
+  MiniLM, and with a text encoder that was trained with the generator;
+* ``synthetic-own``, ``synthetic-own-draws``: one image for each of these captions, and three;
 * ``written``, ``continued``: for captions of the adapted language model, and of the published one, which continues the
   first words of the real captions;
 * ``selection-K``: for captions of the K largest of 20 clusters of the withheld captions;
-* ``synthetic-own-draws``, ``synthetic-own-scenes``: several images per caption, and per photo with all its captions;
 * ``scored``, ``reassigned``: several images per caption with scores, and the image that suits each caption best, both
   by a captioner of the real photos;
 * ``PAIRS/blank``, ``PAIRS/shuffled``, ``PAIRS/nearest``: controls.
@@ -97,7 +97,7 @@ class Chain:
             work = partial(self._write_control, control, folder, self.pairs_folder(base, generator, levels), levels)
             return [*tasks, self._make(folder.name, 2, work, tasks[-1])]
         tasks = self.token_tasks(levels)
-        own = base != "synthetic"
+        own = base not in ("synthetic", "synthetic-scenes")
         name = f"generator{'-own' if own else ''}-l{levels}"
         trained = f"fits/{name}/seed-{generator}/generator"
         words = [
@@ -108,7 +108,7 @@ class Chain:
             f"--model.init_args.export_to={trained}",
             SAVE,
         ]
-        minutes = (700 * plan.GENERATOR_STEP + plan.START) / 60
+        minutes = (plan.GENERATOR_STEPS * plan.GENERATOR_STEP + plan.START) / 60
         tasks.append(self._fit(name, "generator.yaml", words, generator, minutes, tasks[-1]))
         caption_words, num_captions, caption_tasks = self._captions(base, tasks[0])
         words = [

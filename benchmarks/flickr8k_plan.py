@@ -26,7 +26,7 @@ EXPERIMENT = "experiments/flickr8k"
 # Estimated seconds on one core with AVX2, in float32; a core with bfloat16 instructions takes a quarter.
 CAPTIONER_STEP, GENERATOR_STEP, CODEBOOK_STEP, WRITER_STEP = 1.0, 4.0, 1.1, 10.0
 PHOTO, GRID_OF_TOKENS, CAPTION = 0.03, 0.04, 0.15
-WRITER_STEPS = 280  # of writer.yaml
+GENERATOR_STEPS, WRITER_STEPS = 900, 280  # of generator.yaml and writer.yaml
 NUM_WRITTEN = 10_000
 """Captions by a language model, before the filters."""
 START = 60.0
@@ -132,21 +132,27 @@ _FALLING = tuple(f"{_FRACTION}.init_args.{setting}" for setting in ("start=0.75"
 REGIMES = (
     Regime("real", "1,000 photos", file="real.yaml"),
     # The main row: the generator's text encoder has read the captions of the 1,000 photos only.
-    Regime("mixed", "1,000 photos + generated pairs for the captions of the others", "synthetic-own", control="blank"),
+    # Each withheld photo has five images, each generated from all of its captions, and trained with all of them.
+    Regime(
+        "mixed",
+        "1,000 photos + generated pairs for the captions of the others",
+        "synthetic-own-scenes",
+        control="blank",
+    ),
     Regime("photos", "all 5,500 photos", file="real.yaml", has_all_photos=True),
     Regime(
         "mixed-minilm",
         "the same, by a generator with MiniLM as its text encoder",
-        "synthetic",
+        "synthetic-scenes",
         like="mixed",
         control="blank",
     ),
-    Regime("blank", "1,000 photos + the same captions without images", "synthetic-own/blank"),
-    Regime("shuffled", "1,000 photos + shuffled pairs", "synthetic-own/shuffled", like="mixed"),
+    Regime("blank", "1,000 photos + the same captions without images", "synthetic-own-scenes/blank"),
+    Regime("shuffled", "1,000 photos + shuffled pairs", "synthetic-own-scenes/shuffled", like="mixed"),
     Regime(
         "nearest",
         "1,000 photos + the same captions, each with the photo that has the most similar caption",
-        "synthetic-own/nearest",
+        "synthetic-own-scenes/nearest",
         like="mixed",
     ),
     Regime(
@@ -193,14 +199,18 @@ REGIMES = (
         )
         for start, label, pairs, file in (
             ("real", "1,000 photos", "", "real.yaml"),
-            ("mixed", "1,000 photos + generated pairs", "synthetic-own", "mixed.yaml"),
+            ("mixed", "1,000 photos + generated pairs", "synthetic-own-scenes", "mixed.yaml"),
             ("photos", "all 5,500 photos", "", "real.yaml"),
         )
     ),
 )
 """Regimes of ``flickr8k_gain.py``; the baseline of all gains is the first."""
 
-VARIANTS = {"synthetic-own-draws": "draws.yaml", "synthetic-own-scenes": "scenes.yaml"}
+VARIANTS = {
+    "synthetic-own-draws": "draws.yaml",
+    "synthetic-own-scenes": "scenes.yaml",
+    "synthetic-scenes": "scenes.yaml",
+}
 """Overlays of pairs with several images or captions."""
 DERIVED = ("scored", "reassigned")
 """Pairs that a captioner of the real photos has scored or reassigned."""
@@ -209,7 +219,7 @@ PROBES = (
     Regime(
         "more-pairs",
         "generated pairs as three quarters of a batch",
-        "synthetic-own",
+        "synthetic-own-scenes",
         words=(f"{_FRACTION}.init_args.fraction=0.75",),
         like="mixed",
         control="blank",
@@ -217,23 +227,13 @@ PROBES = (
     Regime(
         "mirrored",
         "generated pairs, mirrored",
-        "synthetic-own",
+        "synthetic-own-scenes",
         words=("--config", "overlays/data/mirroring.yaml"),
         like="mixed",
         control="blank",
     ),
+    Regime("single", "one image per caption", "synthetic-own", like="mixed", control="blank"),
     Regime("draws", "three images per caption", "synthetic-own-draws", like="mixed", control="blank"),
-    Regime(
-        "scenes", "five images per photo, each with all captions", "synthetic-own-scenes", like="mixed", control="blank"
-    ),
-    Regime(
-        "more-scenes",
-        "the same, as three quarters of a batch",
-        "synthetic-own-scenes",
-        words=(f"{_FRACTION}.init_args.fraction=0.75",),
-        like="mixed",
-        control="blank",
-    ),
     Regime(
         "best-draw",
         "the best of three images per caption",

@@ -1,7 +1,7 @@
 """CIDEr of single changes to the generated pairs of Flickr8k on held-back training photos, to choose among them.
 
-Each change runs at the point ``LONG`` of :mod:`flickr8k_plan`. Validation photos are not read: a change that is worth it
-becomes part of the plan, and ``flickr8k_gain.py`` measures it there. An interrupted benchmark resumes.
+Each change runs at the point ``LONG`` of :mod:`flickr8k_plan`. Validation photos are not read: a change that is worth
+it becomes part of the plan, and ``flickr8k_gain.py`` measures it there. An interrupted benchmark resumes.
 """
 
 import os
