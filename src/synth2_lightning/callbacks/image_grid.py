@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from synth2_lightning.callbacks.fonts import load_font
 from synth2_lightning.callbacks.logged_samples import log_image
 from synth2_lightning.io.atomic import write_atomically
 from synth2_lightning.types import ImageTextBatch
@@ -93,7 +94,7 @@ def draw_grid(tiles: list[Image.Image], num_columns: int, gap: int, title: str) 
     num_rows = -(-len(tiles) // num_columns)
     width, height = tiles[0].width + gap, tiles[0].height + gap
     top = _MARGIN + _TITLE
-    font = ImageFont.load_default(14)
+    font = load_font(12)
     inner = max(num_columns * width - gap, math.ceil(font.getlength(title)))
     grid = Image.new("RGB", (inner + 2 * _MARGIN, num_rows * height - gap + top + _MARGIN), "white")
     ImageDraw.Draw(grid).text((_MARGIN, _MARGIN), title, fill="black", font=font)
