@@ -53,6 +53,15 @@ def test_pretrained_models_are_named_before_they_are_read_with_size_and_time_aft
     assert re.fullmatch(r"Loaded decoder: 1\.5 K parameters in \d+\.\d s\.", caplog.messages[1])
 
 
+def test_a_second_stage_logs_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    part = Part(model="owner/name")
+    load(part)
+    caplog.clear()
+    load(part)
+    assert caplog.messages == []
+
+
 @pytest.mark.parametrize(
     ("part", "is_logged"),
     [

@@ -23,7 +23,8 @@ def load_components(module: nn.Module, is_logged: bool = True) -> None:
         if not callable(load := getattr(part, "load", None)):
             continue
         described = part.recorded_arguments.described if isinstance(part, Component) else {}
-        models = ", ".join(_list_models(described)) if is_logged else ""
+        is_new = is_logged and not getattr(part, "is_loaded", False)  # an earlier stage may have loaded it
+        models = ", ".join(_list_models(described)) if is_new else ""
         if models:
             rank_zero_info(f"Loading {name}: {models}.")
         start = monotonic()
