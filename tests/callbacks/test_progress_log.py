@@ -110,6 +110,10 @@ def test_the_folder_of_the_run_and_another_one_of_its_checkpoints_are_named(line
             log_every_n_steps=1, enable_model_summary=False, callbacks=callbacks, num_sanity_val_steps=0,
         ).fit(Model(), loader(4), loader(1), ckpt_path=start)  # fmt: skip
         assert lines[-1] == f"Logs, samples and scores of the run are in {tmp_path}/{name}{others}."
+        resumed = (
+            f"Resuming {start} after step 1. Logs, samples and scores of the resumed run are in {tmp_path}/1{others}."
+        )
+        assert [line for line in lines if line.startswith("Resuming")] == ([resumed] if others else [])
 
 
 def test_a_validation_alone_is_logged_in_lightnings_table_only(lines: list[str]) -> None:

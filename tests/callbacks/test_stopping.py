@@ -10,6 +10,7 @@ import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import EMAWeightAveraging
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.utils.data import DataLoader
 
@@ -112,14 +113,49 @@ def test_a_validation_between_the_batches_of_a_step_saves_nothing(num_batches: i
     assert saved(tmp_path) == {}
 
 
-def test_a_validation_is_aborted_and_not_saved(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.filterwarnings("ignore:You.re resuming from a checkpoint that ended before the epoch")
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+@pytest.mark.parametrize(("step", "next_step", "interval"), [(4, 8, 4), (8, 14, 4), (10, 20, 1.0)])
+def test_a_validation_is_aborted_and_its_step_saved_and_the_resumed_run_repeats_it(
+    step: int, next_step: int, interval: float, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Validated(Counting):
+        def __init__(self) -> None:
+            super().__init__()
+            self.batches: list[tuple[int, int]] = []
+
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            self.batches.append((self.trainer.global_step, batch_idx))
+
     caplog.set_level("INFO")
-    module = Counting()
+    stopped, resumed = Validated(), Validated()
+    stop = At("on_validation_batch_start", step, sigterm)
     with pytest.raises(SIGTERMException):
-        make(tmp_path, At("on_validation_batch_start", 8, sigterm)).fit(module, loader(), loader(5))
-    assert saved(tmp_path) == {"step=4.ckpt": 4.0}
-    assert module.weight.item() == 8.0
-    assert "SIGTERM received in a validation, which cannot be resumed" in caplog.text
+        make(tmp_path, stop, val_check_interval=interval).fit(stopped, loader(), loader(3))
+    assert stopped.batches[-1] == (step, 0)
+    assert saved(tmp_path)[f"step={step}.ckpt"] == float(step)
+    assert "SIGTERM received in a validation" in caplog.text
+    path = tmp_path / f"step={step}.ckpt"
+    trainer = make(tmp_path, val_check_interval=interval)
+    trainer.fit(resumed, loader(), loader(3), ckpt_path=path, weights_only=True)
+    assert resumed.batches[:4] == [(step, 0), (step, 1), (step, 2), (next_step, 0)]
+    assert resumed.weight.item() == 20.0
+    progress = trainer.fit_loop.epoch_loop.val_loop.batch_progress.total
+    assert progress.ready == progress.completed == 3 * (1 if interval == 1.0 else 2), "of the last epoch"
+
+
+def test_a_validation_with_the_average_of_lightning_saves_nothing(tmp_path: Path) -> None:
+    # It is in the place of the trained weights.
+    stop = At("on_validation_batch_start", 4, sigterm)
+    with pytest.raises(SIGTERMException):
+        make(tmp_path, stop, EMAWeightAveraging()).fit(Counting(), loader(), loader(3))
+    assert saved(tmp_path) == {}
+
+
+def test_a_validation_on_its_own_saves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(SIGTERMException):
+        make(tmp_path, At("on_validation_batch_start", 0, sigterm)).validate(Counting(), loader(3))
+    assert saved(tmp_path) == {}
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,23 @@ def test_batches_without_an_optimization_step_do_not_update_the_average(tmp_path
     assert module.weight.item() == pytest.approx((1 + 2 + 3) / 3)
 
 
+def test_an_aborted_validation_gives_the_weights_back() -> None:
+    average, module = WeightAveragingCallback(fraction=0.5), Counting()
+    trainer = Mock(spec=Trainer, global_step=0, strategy=Mock())
+    average.setup(trainer, module, "fit")
+    average.on_train_start(trainer, module)
+    with torch.no_grad():
+        module.weight.fill_(4.0)
+    average.on_validation_epoch_start(trainer, module)
+    assert module.weight.item() == 0.0
+    average.on_exception(trainer, module, SystemExit())
+    checkpoint: dict[str, Any] = {"state_dict": module.state_dict()}
+    average.on_save_checkpoint(trainer, module, checkpoint)
+    assert (checkpoint["state_dict"]["weight"].item(), checkpoint["current_model_state"]["weight"].item()) == (0.0, 4.0)
+    average.on_exception(trainer, module, SystemExit())
+    assert module.weight.item() == 4.0
+
+
 @pytest.mark.parametrize("num_steps", [500, 50_000])
 @pytest.mark.parametrize("fraction", [0.05, 0.1, 0.25])
 def test_the_mean_age_is_a_fraction_of_any_number_of_steps(fraction: float, num_steps: int) -> None:

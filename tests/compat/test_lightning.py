@@ -24,6 +24,7 @@ from synth2_lightning.compat.lightning import (
     is_multiprocessing,
     is_validation_due,
     keep_batches,
+    repeat_aborted_validation,
     replace_sigterm_handler,
     request_stop,
     save_also_after_steps,
@@ -44,14 +45,14 @@ class Model(LightningModule):
         return torch.optim.SGD([self.weight], lr=1.0)
 
 
-def fit(folder: Path, *callbacks: Callback, num_steps: int = 4) -> Trainer:
+def fit(folder: Path, *callbacks: Callback, num_steps: int = 4, ckpt_path: Path | None = None) -> Trainer:
     trainer = Trainer(
         accelerator="cpu", logger=False, max_steps=num_steps, val_check_interval=2, num_sanity_val_steps=0,
         enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
         enable_progress_bar=False, enable_model_summary=False, default_root_dir=folder, callbacks=list(callbacks),
     )  # fmt: skip
     data: DataLoader[Any] = DataLoader(torch.zeros(9, 1), batch_size=1)  # type: ignore[arg-type]
-    trainer.fit(Model(), data, data)
+    trainer.fit(Model(), data, data, ckpt_path=ckpt_path, weights_only=True)
     return trainer
 
 
@@ -106,6 +107,34 @@ def test_a_requested_stop_ends_the_run_after_the_step(tmp_path: Path) -> None:
     with pytest.raises(SIGTERMException):
         fit(tmp_path, Stop(), num_steps=8)
     assert steps == [1, 2, 3]
+
+
+@pytest.mark.filterwarnings("ignore:You.re resuming from a checkpoint that ended before the epoch")
+@pytest.mark.parametrize(("repeats", "expected"), [(False, []), (True, [0, 1, 2])])
+def test_an_aborted_validation_is_repeated_from_its_first_batch(
+    repeats: bool, expected: list[int], tmp_path: Path
+) -> None:
+    class Save(Callback):
+        def on_exception(self, trainer: Trainer, *_: Any) -> None:
+            trainer.save_checkpoint(tmp_path / "aborted.ckpt")
+
+    class Stop(Callback):
+        def on_validation_batch_end(self, trainer: Trainer, *_: Any) -> None:
+            request_stop(trainer)
+
+    class Note(Callback):
+        def on_train_start(self, trainer: Trainer, *_: Any) -> None:
+            if repeats:
+                repeat_aborted_validation(trainer)
+
+        def on_validation_batch_end(self, trainer: Trainer, *args: Any) -> None:
+            validated.append(args[3])
+
+    validated: list[int] = []
+    with pytest.raises(SIGTERMException):
+        fit(tmp_path, Stop(), Save(), num_steps=3)
+    fit(tmp_path, Note(), num_steps=3, ckpt_path=tmp_path / "aborted.ckpt")
+    assert validated[:3] == expected  # once Lightning repeats it, nothing is to be set
 
 
 def test_validations_are_foreseen(tmp_path: Path) -> None:

@@ -51,8 +51,17 @@ def own_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my_photos").mkdir()
     (tmp_path / "my_photos" / "photos.yaml").write_text(overlay)  # of `synth2 init`
     shutil.copytree(ROOT / "configs" / "experiments" / "flickr8k", tmp_path / "mine")
-    for path in (tmp_path / "mine").rglob("*.yaml"):
-        path.write_text(path.read_text("utf-8").replace("flickr8k", "mine").replace("limit: 1000", "limit: null"))
+    commands = "".join(code_blocks(ROOT / "docs" / "your_own_images.md", "bash")).replace("\\\n", " ").splitlines()
+    (adapt,) = [command for command in commands if "'mine'" in command]
+    subprocess.run(["bash", "-c", adapt], check=True)
+
+
+@pytest.mark.usefixtures("own_files")
+def test_the_copy_of_an_experiment_is_adapted() -> None:
+    contents = [path.read_text("utf-8") for path in Path("mine").rglob("*.yaml")]
+    assert len(contents) > 30
+    assert not [content for content in contents if "flickr8k" in content or "limit: 1000" in content]
+    assert any("limit: null" in content for content in contents)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))

@@ -30,9 +30,10 @@ def test_unknown_facts_are_stated() -> None:
 
 
 def test_missing_shards_and_local_paths_are_shortened() -> None:
-    data = DataRecord([("", "Data", {"shards": "/home/me/shards"})], {"/home/me/shards": "is lost"}, None)
+    arguments = {"shards": "/home/me/shards", "sources": [{"path": "/home/me/a.json"}]}
+    data = DataRecord([("", "Data", arguments)], {"/home/me/shards": "is lost"}, None)
     text = write_card("mine", CONFIG, [{"metric": "SPICE", "score": 0.2, "split": "test"}], data, None)
-    assert "| data | Data | shards=…/shards |" in text
+    assert "| data | Data | shards=…/shards, sources=[{'path': '…/a.json'}] |" in text
     assert re.search(r"…/shards.* is lost", text)
     assert "| SPICE | 0.2000 |  | test |  |  | none |  |" in text
     assert "/home" not in text

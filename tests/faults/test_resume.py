@@ -96,7 +96,7 @@ BY_EPOCH = (
     [
         ("SIGTERM", 6, WORKERS),
         pytest.param("error", 2, (), marks=pytest.mark.slow, id="with nothing saved"),
-        pytest.param("SIGTERM", 4, (), marks=pytest.mark.slow, id="before a validation, from the step before"),
+        pytest.param("SIGTERM", 4, (), marks=pytest.mark.slow, id="before the first validation"),
         pytest.param("SIGTERM", 8, WORKERS, marks=pytest.mark.slow, id="before a validation"),
         pytest.param("SIGTERM", 9, (), marks=pytest.mark.slow, id="at the end of an epoch"),
         pytest.param("SIGTERM", 5, BY_EPOCH, marks=pytest.mark.slow, id="where the schedule knows the epochs"),

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from synth2_lightning.callbacks.fonts import load_font
 from synth2_lightning.callbacks.image_grid import ImageGridCallback
 from synth2_lightning.types import ImageTextBatch, Pixels
 
@@ -63,7 +64,7 @@ def draw_tile(image: UInt8[np.ndarray, "3 height width"], caption: str, referenc
     num_lines = (1 + bool(references)) * _NUM_LINES
     tile = Image.new("RGB", (_WIDTH, resized.height + 4 + num_lines * _LINE), "white")
     tile.paste(resized, ((_WIDTH - resized.width) // 2, 0))
-    draw, font = ImageDraw.Draw(tile), ImageFont.load_default(12)
+    draw, font = ImageDraw.Draw(tile), load_font(11)
     known = set(chain.from_iterable(map(_words, references)))
     top = resized.height + 4
     for text, color in ((caption, "black"), *((reference, "#777777") for reference in references[:1])):

@@ -5,9 +5,11 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar
 
-from lightning.pytorch import Callback, LightningModule, Trainer
-from PIL import Image, ImageDraw, ImageFont
+from lightning.pytorch import LightningModule, Trainer
+from PIL import Image, ImageDraw
 
+from synth2_lightning.callbacks.evaluated_step import EvaluatedStepCallback
+from synth2_lightning.callbacks.fonts import load_font
 from synth2_lightning.callbacks.logged_samples import log_image
 from synth2_lightning.io.atomic import write_atomically
 from synth2_lightning.types import ImageTextBatch
@@ -15,7 +17,7 @@ from synth2_lightning.types import ImageTextBatch
 _MARGIN, _TITLE = 12, 24
 
 
-class ImageGridCallback(Callback, ABC):
+class ImageGridCallback(EvaluatedStepCallback, ABC):
     """Draws a grid after each validation, as PNG and for the loggers; subclasses draw the tiles.
 
     Args:
@@ -69,16 +71,16 @@ class ImageGridCallback(Callback, ABC):
         run_folder = trainer.log_dir or trainer.default_root_dir  # on every rank: log_dir is a collective call
         if not self._tiles:
             return
-        title = f"Step {trainer.global_step}: {self.legend}"
-        grid = draw_grid(self._tiles, self.num_columns, self.gap, title)
+        step = self.num_steps(trainer)
+        grid = draw_grid(self._tiles, self.num_columns, self.gap, f"Step {step}: {self.legend}")
         folder = Path(self.folder or Path(run_folder) / self.folder_name)
         try:
-            write_atomically(folder / f"step={trainer.global_step}.png", lambda draft: grid.save(draft, "PNG"))
+            write_atomically(folder / f"step={step}.png", lambda draft: grid.save(draft, "PNG"))
         except OSError as error:
             raise OSError(
                 f"{type(self).__name__}: {error} Set --trainer.default_root_dir or the callback's `folder`."
             ) from error
-        log_image(trainer.loggers, self.name, grid, trainer.global_step)
+        log_image(trainer.loggers, self.name, grid, step)
 
 
 # torchvision.utils.make_grid has no title, and takes tensors instead of PIL images.
@@ -93,7 +95,7 @@ def draw_grid(tiles: list[Image.Image], num_columns: int, gap: int, title: str) 
     num_rows = -(-len(tiles) // num_columns)
     width, height = tiles[0].width + gap, tiles[0].height + gap
     top = _MARGIN + _TITLE
-    font = ImageFont.load_default(14)
+    font = load_font(12)
     inner = max(num_columns * width - gap, math.ceil(font.getlength(title)))
     grid = Image.new("RGB", (inner + 2 * _MARGIN, num_rows * height - gap + top + _MARGIN), "white")
     ImageDraw.Draw(grid).text((_MARGIN, _MARGIN), title, fill="black", font=font)

@@ -4,11 +4,17 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from synth2_lightning.compat.lightning import is_validation_due, save_also_after_steps
+from synth2_lightning.compat.lightning import (
+    attributes_of,
+    is_validation_due,
+    repeat_aborted_validation,
+    save_also_after_steps,
+)
 
 
 class LastCheckpointCallback(ModelCheckpoint):
@@ -51,6 +57,7 @@ class LastCheckpointCallback(ModelCheckpoint):
         """Run before the first step: starts to count, and refuses a folder with checkpoints of another run."""
         self._check_folder(trainer)
         super().on_train_start(trainer, pl_module)
+        repeat_aborted_validation(trainer)
         self._num_steps = self._start_step = trainer.global_step
 
     def _check_folder(self, trainer: Trainer) -> None:
@@ -94,12 +101,14 @@ class LastCheckpointCallback(ModelCheckpoint):
             super().on_validation_end(trainer, pl_module)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Run at an error: saves if it is SIGTERM after a complete step.
+        """Run at an error: saves if it is SIGTERM after a complete step, or in the validation after it.
 
-        No checkpoint is saved within a validation, which the resumed run repeats, or at the end of an epoch, from which
-        Lightning would resume with one batch too many. The run then resumes from an earlier checkpoint.
+        The resumed run repeats an aborted validation. No checkpoint is saved at the end of an epoch without validation,
+        from which Lightning would resume with one batch too many. The run then resumes from an earlier checkpoint.
         """
-        can_save = trainer.training and self._is_step_complete and not trainer.is_last_batch
+        can_save = self._is_step_complete and (
+            _is_in_validation(trainer) if trainer.validating else trainer.training and not trainer.is_last_batch
+        )
         if isinstance(exception, SIGTERMException) and can_save:
             super().on_exception(trainer, pl_module, exception)
         elif isinstance(exception, KeyboardInterrupt):
@@ -107,3 +116,9 @@ class LastCheckpointCallback(ModelCheckpoint):
             if (step := self.best_model_score) is not None:
                 saved = f"The last checkpoint is of step {int(step)}; --ckpt_path last resumes from it."
             rank_zero_info(f"Stopped in step {trainer.global_step + 1}. {saved}")
+
+
+def _is_in_validation(trainer: Trainer) -> bool:
+    """Whether a fit validates, with the trained weights in the module; Lightning's average replaces them."""
+    has_average = any(isinstance(callback, WeightAveraging) for callback in attributes_of(trainer).callbacks)
+    return trainer.state.fn is TrainerFn.FITTING and not has_average

@@ -34,8 +34,14 @@ class ProgressLogCallback(Callback):
         self._start(0)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Run at the start and at a resume: starts the clock."""
+        """Run at the start and at a resume: starts the clock; logs what is resumed, and the folder of the new log."""
         self._start(trainer.global_step)
+        folder = trainer.log_dir if trainer.loggers else None  # a collective call
+        if trainer.ckpt_path is not None and folder is not None:
+            rank_zero_info(
+                f"Resuming {trainer.ckpt_path} after step {trainer.global_step}. Logs, samples and scores of the "
+                f"resumed run are in {folder}{_name_checkpoints(trainer, folder)}."
+            )
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         """Run after each batch: logs the step."""

@@ -103,8 +103,5 @@ def _explain_stop(trainer: Trainer) -> str:
     if trainer.training:
         return f"SIGTERM received: the run stops after step {trainer.global_step}."
     if trainer.state.fn is TrainerFn.FITTING:
-        return (
-            "SIGTERM received in a validation, which cannot be resumed in the middle: --ckpt_path last resumes from "
-            "the checkpoint before it, or starts anew if there is none."
-        )
+        return "SIGTERM received in a validation, which is aborted. The resumed run repeats it."
     return "SIGTERM received: the command stops."

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 
+from synth2_lightning.callbacks.evaluated_step import EvaluatedStepCallback
 from synth2_lightning.callbacks.logged_samples import log_table
 from synth2_lightning.io.atomic import write_atomically
 from synth2_lightning.types import CLASS_NAME_SEPARATOR, Prompt
@@ -19,7 +20,7 @@ class AnswersPrompts(Protocol):
         """Return an answer to each prompt."""
 
 
-class TextSamplesCallback(Callback):
+class TextSamplesCallback(EvaluatedStepCallback):
     """Writes answers to the first prompts of a validation, with the held-out captions: a table, and loggers.
 
     Args:
@@ -63,11 +64,11 @@ class TextSamplesCallback(Callback):
         headings = ["concepts", "sample", "held-out caption"]
         rows = [[" ".join(text.split()) for text in row] for row in self._rows]
         table = "".join("\t".join(line) + "\n" for line in (headings, *rows))
-        folder = Path(self.folder or Path(run_folder) / "samples")
+        folder, step = Path(self.folder or Path(run_folder) / "samples"), self.num_steps(trainer)
         try:
-            write_atomically(folder / f"step={trainer.global_step}.tsv", lambda draft: draft.write_text(table, "utf-8"))
+            write_atomically(folder / f"step={step}.tsv", lambda draft: draft.write_text(table, "utf-8"))
         except OSError as error:
             raise OSError(
                 f"TextSamplesCallback: {error} Set --trainer.default_root_dir or the callback's `folder`."
             ) from error
-        log_table(trainer.loggers, "val/samples", headings, rows, trainer.global_step)
+        log_table(trainer.loggers, "val/samples", headings, rows, step)

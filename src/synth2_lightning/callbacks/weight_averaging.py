@@ -48,6 +48,7 @@ class WeightAveragingCallback(Callback):
         self._averages: dict[str, Tensor] | None = None
         self._resumed: dict[str, Tensor] | None = None
         self._num_steps = 0
+        self._is_swapped = False
 
     def decay(self, step: int) -> float:
         """Return the weight of the old average in the new one after an optimization step, counted from 1."""
@@ -57,6 +58,7 @@ class WeightAveragingCallback(Callback):
         """Run before a stage: resets the averages."""
         check_not_flattened(trainer.strategy, "WeightAveragingCallback")
         self._averages = self._resumed = None
+        self._is_swapped = False
 
     @torch.no_grad()
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -86,6 +88,11 @@ class WeightAveragingCallback(Callback):
         """Run at the end of a validation: copies the weights back into the module."""
         self._swap(pl_module)
 
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Run at an error: copies the weights back, before a checkpoint is saved, if it ends a validation."""
+        if self._is_swapped:
+            self._swap(pl_module)
+
     @torch.no_grad()
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Run at the end of training: copies the average into the module."""
@@ -114,6 +121,7 @@ class WeightAveragingCallback(Callback):
     def _swap(self, pl_module: LightningModule) -> None:
         if self._averages is None:
             return
+        self._is_swapped = not self._is_swapped
         for average, weight in zip(*self._pairs(pl_module), strict=True):
             kept = weight.clone()
             weight.copy_(average)

@@ -8,7 +8,16 @@ from lightning.pytorch.loggers import CSVLogger
 
 
 class LoggedConfigCallback(SaveConfigCallback):
-    """Writes the settings of a run to its ``config.yaml``, and of a training run to TensorBoard and other loggers."""
+    """Writes the settings of a run to its ``config.yaml``, and of a training run to TensorBoard and other loggers.
+
+    A prediction without a logger has no run folder, only its output, whose manifest has the settings that determine the
+    records. Lightning would write ``config.yaml`` to the current folder, over that of another command.
+    """
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Run before a stage: writes the settings, if the run has a folder."""
+        if trainer.loggers or stage != "predict":
+            super().setup(trainer, pl_module, stage)
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Log the settings as hyperparameters; called once, on rank 0."""

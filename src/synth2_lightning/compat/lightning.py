@@ -7,6 +7,7 @@ from typing import Protocol, cast, runtime_checkable
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
+from lightning.pytorch.loops.evaluation_loop import RestartStage
 from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 
@@ -101,6 +102,23 @@ def is_validation_due(trainer: Trainer) -> bool:
     return (
         trainer.enable_validation and fetcher is not None and trainer.fit_loop.epoch_loop._should_check_val_fx(fetcher)
     )
+
+
+def repeat_aborted_validation(trainer: Trainer) -> None:
+    """Make a run that resumes from a checkpoint of an aborted validation start with it, from its first batch.
+
+    Sets ``_EvaluationLoop._restart_stage`` to that of a checkpoint saved within a batch. Lightning would take one that
+    was saved between batches for one after the validation, and skip the rest; it would resume the former in the middle,
+    without the metrics of earlier batches. Call it within ``on_train_start``.
+    """
+    loop = trainer.fit_loop.epoch_loop.val_loop
+    total, current = loop.batch_progress.total, loop.batch_progress.current
+    if trainer.ckpt_path is None or current.completed == 0 or loop.batch_progress.is_last_batch:
+        return
+    for name in ("ready", "started", "processed", "completed"):
+        setattr(total, name, getattr(total, name) - getattr(current, name))
+    current.reset()
+    loop._restart_stage = RestartStage.RESTARTED_MID_EVALUATION
 
 
 def save_also_after_steps(callback: ModelCheckpoint) -> None:

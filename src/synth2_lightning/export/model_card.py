@@ -3,12 +3,11 @@
 import json
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from synth2_lightning.export.runs import DataRecord
 from synth2_lightning.io.hub import HF_SCHEME, parse_address, parse_repository
-from synth2_lightning.io.paths import expand_home
+from synth2_lightning.io.paths import shorten_paths
 from synth2_lightning.shards.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -163,15 +162,15 @@ def _data_lines(data: DataRecord | None) -> Iterator[str]:
     yield f"Fraction of synthetic pairs in a batch: {fraction}." if fraction else "No synthetic pairs were mixed in."
     yield "\n| key in the run file | class | arguments |\n|---|---|---|"
     for where, name, arguments in data.components:
-        values = ", ".join(f"{key}={_shorten(value)}" for key, value in arguments.items())
+        values = ", ".join(f"{key}={shorten_paths(value)}" for key, value in arguments.items())
         yield f"| {where or 'data'} | {name} | {values.replace('|', '/')} |"
     for location, manifest in data.manifests.items():
         if isinstance(manifest, Manifest):
             content = f"{manifest.num_records:,d} records, codebook {manifest.tokens.codebook}"
-            yield f"\nShards {_shorten(location)}: {content}.\n"
+            yield f"\nShards {shorten_paths(location)}: {content}.\n"
             yield _fold("provenance", manifest.provenance)
         else:
-            yield f"\nShards {_shorten(location)}: the manifest {manifest}."
+            yield f"\nShards {shorten_paths(location)}: the manifest {manifest}."
 
 
 def _component_lines(config: Mapping[str, Any]) -> Iterator[str]:
@@ -187,10 +186,3 @@ def _component_lines(config: Mapping[str, Any]) -> Iterator[str]:
 def _fold(title: str, content: object) -> str:
     text = json.dumps(content, indent=2, ensure_ascii=False)
     return f"<details><summary>{title}</summary>\n\n```json\n{text}\n```\n\n</details>"
-
-
-def _shorten(value: object) -> str:
-    """Return a value as text; of absolute paths only the last component."""
-    if isinstance(value, str) and expand_home(value).is_absolute():
-        return f"…/{Path(value).name}"
-    return str(value)

@@ -15,6 +15,9 @@ class Loadable(Component):
     ``__init__`` may read a configuration or a tokenizer, so that widths are known. Subclasses override :meth:`_load` to
     read the rest. Methods that need it raise a ``RuntimeError`` before :meth:`load`.
 
+    Attributes:
+        is_loaded: Whether :meth:`load` was successful.
+
     Example:
         >>> class Words(Loadable):
         ...     def _load(self) -> None:
@@ -25,7 +28,7 @@ class Loadable(Component):
         >>> words.load()
     """
 
-    _is_loaded = False  # a class attribute, so that it exists without __init__
+    is_loaded = False  # a class attribute, so that it exists without __init__
 
     def load(self) -> None:
         """Call :meth:`_load` once; calls after the first successful one have no effect.
@@ -34,9 +37,9 @@ class Loadable(Component):
             OSError: If a file is missing or cannot be read.
             ValueError: If its content does not match the component's arguments.
         """
-        if not self._is_loaded:
+        if not self.is_loaded:
             self._load()
-            self._is_loaded = True
+            self.is_loaded = True
 
     def _load(self) -> None:
         """Read weights, an index or a vocabulary; nothing by default."""

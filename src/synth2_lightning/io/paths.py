@@ -1,7 +1,8 @@
-"""Checks of paths that users specify."""
+"""Checks of paths that users specify, and paths in documents."""
 
 import os
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 
 _SPECIAL = {
@@ -64,3 +65,20 @@ def unwritable(path: Path, error: OSError) -> OSError:
         f"{path} cannot be written: {error}. Expected a folder with write permission and free space: free some, or "
         "choose another folder."
     )
+
+
+def shorten_paths(value: object) -> object:
+    """Return a plain value with only the last component of its absolute paths, for documents that are published.
+
+    Example:
+        >>> shorten_paths({"images": ["/home/ann/photos", "data/photos"], "limit": 3})
+        {'images': ['…/photos', 'data/photos'], 'limit': 3}
+    """
+    match value:
+        case Mapping():
+            return {name: shorten_paths(each) for name, each in value.items()}
+        case list():
+            return [shorten_paths(each) for each in value]
+        case str() if expand_home(value).is_absolute():
+            return f"…/{Path(value).name}"
+    return value

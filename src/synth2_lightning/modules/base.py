@@ -23,6 +23,7 @@ from synth2_lightning.io.recorded_specs import Component
 from synth2_lightning.io.trusted_packages import trusting
 from synth2_lightning.modules.accumulation import TokenWeights
 from synth2_lightning.modules.divergence import check_finite_weights
+from synth2_lightning.modules.loading import load_components
 from synth2_lightning.modules.optimizers import (
     OptimizerFactory,
     SchedulerFactory,
@@ -144,9 +145,7 @@ class BaseModule(Component, StatusModule):
     def configure_model(self) -> None:
         """Run on each rank before a stage, and by ``load_from_checkpoint``: loads the weights of all components."""
         reset_seed()  # strategies with several processes do so too; new weights then equal those of one process
-        for part in self.children():
-            if callable(load := getattr(part, "load", None)):
-                load()
+        load_components(self, is_logged=self._find_trainer() is not None)
         for name in self.frozen_components:
             if isinstance(part := getattr(self, name), nn.Module):
                 part.requires_grad_(False)

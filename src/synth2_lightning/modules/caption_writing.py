@@ -5,6 +5,7 @@ from typing import Any
 from lightning.pytorch import LightningModule
 
 from synth2_lightning.interfaces import CaptionGenerator
+from synth2_lightning.modules.loading import load_components
 from synth2_lightning.types import CaptionBatch, PromptBatch, WrittenCaptions
 
 
@@ -29,7 +30,7 @@ class CaptionWritingModule(LightningModule):
 
     def configure_model(self) -> None:
         """Load the language model, or connect to its server."""
-        self.generator.load()
+        load_components(self)
 
     def provenance(self) -> dict[str, Any]:
         """Return the settings that determine the captions, besides prompt and seed."""

@@ -1,12 +1,11 @@
 """Card of a trained generator: how it is used, its training, and its limitations."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import yaml
 
-from synth2_lightning.io.paths import expand_home
+from synth2_lightning.io.paths import shorten_paths
 
 _TAGS = ["image-generation", "maskgit", "synth2-lightning"]
 _GENERATOR = "synth2_lightning.generators.muse.MuseGenerator"
@@ -62,15 +61,4 @@ _LIMITATIONS = """* It imitates the training images. What a caption leaves open 
 
 
 def _dump(content: object) -> str:
-    return f"```yaml\n{yaml.safe_dump(_shorten(content), sort_keys=False, allow_unicode=True, width=100)}```"
-
-
-def _shorten(value: object) -> object:
-    match value:
-        case Mapping():
-            return {name: _shorten(each) for name, each in value.items()}
-        case list():
-            return [_shorten(each) for each in value]
-        case str() if expand_home(value).is_absolute():
-            return f"…/{Path(value).name}"
-    return value
+    return f"```yaml\n{yaml.safe_dump(shorten_paths(content), sort_keys=False, allow_unicode=True, width=100)}```"

@@ -13,6 +13,7 @@ from torch.nn.functional import normalize
 from synth2_lightning.interfaces import PairScorer, TextEncoder
 from synth2_lightning.io.fingerprints import fingerprint_weights, hash_record
 from synth2_lightning.modules.caption_index import CaptionIndex
+from synth2_lightning.modules.loading import load_components
 from synth2_lightning.nn.pooling import embed_sentences
 from synth2_lightning.shards.reader import ShardReader
 from synth2_lightning.types import CaptionBatch, ImageTextBatch, TokenizedImages, VQTokens
@@ -68,9 +69,7 @@ class ReassignmentModule(LightningModule):
                 f"The pool {self.pool.folder} comes from an evaluation split, so that scores on it would be invalid. "
                 "Expected images of a training split."
             )
-        self.encoder.load()
-        if self.scorer is not None:
-            self.scorer.load()
+        load_components(self)
 
     def provenance(self) -> dict[str, Any]:
         """Return the settings that determine the image of a caption."""

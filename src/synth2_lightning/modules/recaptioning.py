@@ -4,6 +4,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities import rank_zero_info
 
 from synth2_lightning.io.fingerprints import fingerprint_weights
 from synth2_lightning.io.locations import resolve
@@ -39,6 +40,7 @@ class RecaptioningModule(LightningModule):
         """Load the captioner."""
         if self.captioner is not None:
             return
+        rank_zero_info(f"Loading captioner: {self.checkpoint}.")
         captioner = read_captioner(resolve(self.checkpoint, "captioner's checkpoint")).eval().requires_grad_(False)
         if self.generation is not None:
             captioner.generation = self.generation

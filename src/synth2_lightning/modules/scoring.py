@@ -7,6 +7,7 @@ import torch
 from lightning.pytorch import LightningModule
 
 from synth2_lightning.interfaces import PairScorer
+from synth2_lightning.modules.loading import load_components
 from synth2_lightning.types import CaptionBatch, ImageTextBatch, TokenizedImages, VQTokens
 
 
@@ -32,7 +33,7 @@ class ScoringModule(LightningModule):
 
     def configure_model(self) -> None:
         """Load the scorer's weights."""
-        self.scorer.load()
+        load_components(self)
 
     def provenance(self) -> dict[str, Any]:
         """Return the settings that determine the scores."""

@@ -6,6 +6,7 @@ from typing import Any
 from lightning.pytorch import LightningModule
 
 from synth2_lightning.interfaces import ImageGenerator
+from synth2_lightning.modules.loading import load_components
 from synth2_lightning.types import CaptionBatch, ImageTextBatch, TokenizedImages
 
 _logger = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ class SynthesisModule(LightningModule):
 
     def configure_model(self) -> None:
         """Load the generator's weights."""
-        self.generator.load()
+        load_components(self)
 
     def provenance(self) -> dict[str, Any]:
         """Return the settings that determine the tokens, besides caption and seed."""

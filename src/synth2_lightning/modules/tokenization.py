@@ -6,6 +6,7 @@ from lightning.pytorch import LightningModule
 
 from synth2_lightning.interfaces import ImageTokenizer
 from synth2_lightning.io.fingerprints import fingerprint_weights
+from synth2_lightning.modules.loading import load_components
 from synth2_lightning.modules.pixels import get_pixels
 from synth2_lightning.types import ImageTextBatch, TokenizedImages
 
@@ -28,7 +29,7 @@ class TokenizationModule(LightningModule):
 
     def configure_model(self) -> None:
         """Load the tokenizer's weights."""
-        self.tokenizer.load()
+        load_components(self)
 
     def provenance(self) -> dict[str, Any]:
         """Return the settings that determine the tokens of an image."""
