@@ -53,6 +53,14 @@ def test_the_average_is_validated_and_kept_at_the_end(tmp_path: Path) -> None:
     assert module.frozen.item() == 7.0
 
 
+def test_a_checkpoint_saved_after_the_run_has_the_weights_beside_the_average(tmp_path: Path) -> None:
+    module, trainer = fit(tmp_path, WeightAveragingCallback(fraction=0.5), 4, num_sanity_val_steps=0)
+    trainer.save_checkpoint(tmp_path / "end.ckpt")
+    saved = torch.load(tmp_path / "end.ckpt", weights_only=True)
+    assert saved["current_model_state"]["weight"].item() == 4.0
+    assert saved["state_dict"]["weight"].item() == module.weight.item() == pytest.approx(2.5)
+
+
 def test_batches_without_an_optimization_step_do_not_update_the_average(tmp_path: Path) -> None:
     average = WeightAveragingCallback(fraction=0.5)
     module, _ = fit(tmp_path, average, 3, num_sanity_val_steps=0, accumulate_grad_batches=2)

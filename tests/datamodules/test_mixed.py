@@ -13,6 +13,7 @@ from synth2_lightning.datamodules.mixed import MixedDataModule
 from synth2_lightning.datamodules.real import RealDataModule
 from synth2_lightning.datamodules.score_weights import ExponentialWeights
 from synth2_lightning.datamodules.synthetic import SyntheticDataModule
+from synth2_lightning.interfaces.data import HasInputs
 from synth2_lightning.sources.folder import FolderSource
 from synth2_lightning.types import MixedImages, Pixels, VQTokens
 
@@ -125,6 +126,10 @@ def test_what_is_left_out_of_a_prediction_are_photos(make_source: MakeSource, ma
     data.skip({("real", "001")})
     assert [batch.keys for batch in data.predict_dataloader()] == [("000", "002")]
     assert data.provenance() == {"image_size": 8, "is_evaluation": False}
+    records = [("real", "002"), ("other", "002")]
+    assert isinstance(data, HasInputs)
+    assert data.fingerprint_inputs(records) == real.fingerprint_inputs(records)
+    assert real.fingerprint_inputs(records)[0] is not None
 
 
 def test_a_fraction_that_is_no_whole_number_of_pairs_is_refused() -> None:

@@ -7,6 +7,7 @@ import torch
 
 from synth2_lightning.decoders.language_model import NewLanguageModel, PretrainedLanguageModel
 from synth2_lightning.decoders.prefix import PrefixDecoder
+from synth2_lightning.decoders.tokens import CaptionTokenizer
 from synth2_lightning.types import GenerationSettings
 
 
@@ -48,6 +49,17 @@ def test_attention_of_a_word_is_that_of_the_position_that_predicts_it(language_m
         layers = decoder.lm(inputs_embeds=embeds, output_attentions=True).attentions
     predicting = torch.stack(layers)[:, 0, :, 3, :3].mean((0, 1))
     torch.testing.assert_close(first[0], predicting / predicting.sum(), atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_a_word_that_has_no_token_of_its_own_has_no_attention(
+    language_model: NewLanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoder = PrefixDecoder(language_model)
+    decoder.load()
+    monkeypatch.setattr(CaptionTokenizer, "word_indices", lambda *_: [[1, 1, 2]])
+    [weights] = decoder.eval().attention(torch.randn(1, 3, 32), ["a red circle"])
+    torch.testing.assert_close(weights.sum(-1), torch.tensor([0.0, 1.0, 1.0]))
 
 
 @torch.no_grad()

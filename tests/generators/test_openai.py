@@ -368,8 +368,9 @@ def test_a_busy_server_that_answers_others_is_not_given_up(server: FakeChatServe
 
 
 def test_requests_are_started_no_faster_than_the_limit(server: FakeChatServer) -> None:
+    start = time.monotonic()
     ask(make(server, requests_per_minute=1200.0), ANIMALS[:5])
-    assert server.times[-1] - server.times[0] >= 0.15
+    assert server.times[-1] - start >= 4 * 0.05  # not from times[0]: a busy machine may receive the first one late
 
 
 @pytest.mark.parametrize(

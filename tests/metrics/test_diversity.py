@@ -11,6 +11,12 @@ def test_words_are_counted_without_case_and_punctuation() -> None:
     assert figures.distinct == (4 / 7, 4 / 5, 1)
 
 
+def test_a_caption_without_a_word_has_the_length_zero() -> None:
+    figures = measure_words(["...", "a red dog"])
+    assert (figures.lengths, figures.mean_length) == ({0: 1, 3: 1}, 1.5)
+    assert figures.distinct == measure_words(["a red dog"]).distinct
+
+
 def test_captions_without_a_word_are_refused() -> None:
     with pytest.raises(ValueError, match=r"2 captions.* word"):
         measure_words([".", "!"])

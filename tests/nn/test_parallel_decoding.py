@@ -68,6 +68,22 @@ def test_one_step_is_the_categorical_of_the_network_itself() -> None:
     assert torch.equal(drawn, torch.cat([first, second], dim=-1))
 
 
+def test_the_confidence_is_that_among_all_codes() -> None:
+    seen = []
+
+    class Recorded(ConfidenceOrder):
+        def rank(self, log_probabilities: Tensor, *arguments: Any) -> Tensor:
+            seen.append(log_probabilities)
+            return super().rank(log_probabilities, *arguments)
+
+    studio = Studio()
+    drawn = studio.draw(SamplingSettings(num_steps=1, top_k=1), Recorded())
+    states = studio.network(torch.zeros(3, 16, 6), torch.ones(3, 16, dtype=torch.bool), studio.memory())
+    levels = [studio.network.level_logits(states, drawn[..., :level]).log_softmax(-1) for level in range(2)]
+    expected = sum(level.gather(-1, drawn[..., [number]]).squeeze(-1) for number, level in enumerate(levels))
+    torch.testing.assert_close(seen[0], expected)
+
+
 def test_guidance_moves_away_from_the_null_text() -> None:
     studio, order = Studio(), HaltonOrder()
     settings = SamplingSettings(num_steps=1, guidance=(2.0, 2.0), top_k=1)

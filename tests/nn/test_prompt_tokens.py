@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -51,3 +52,24 @@ def test_one_message_has_its_first_token_as_prefix(save_model: Save) -> None:
 def test_reasoning_that_the_template_opens_is_kept(save_model: Save) -> None:
     tokenizer = load(save_model("llama", "{{ messages[-1].content }} <think>"))
     assert PromptTokenizer(tokenizer).encode(PROMPT).reasoning == "<think>"
+
+
+class LlamaTokenizer:
+    """A tokenizer without a chat template that begins texts with a token."""
+
+    chat_template = None
+    bos_token_id = 1
+
+    def __call__(self, text: str, add_special_tokens: bool = True) -> SimpleNamespace:
+        return SimpleNamespace(
+            input_ids=[self.bos_token_id] * add_special_tokens + [2 + ord(letter) for letter in text]
+        )
+
+
+def test_a_model_without_a_template_receives_the_token_that_begins_its_texts() -> None:
+    tokenizer = PromptTokenizer(LlamaTokenizer())
+    tokens = tokenizer.encode(PROMPT)
+    assert tokens.prefix == tuple(LlamaTokenizer()("a picture of one\n\n").input_ids)
+    assert tokens.suffix == tuple(LlamaTokenizer()("circle\n\n", add_special_tokens=False).input_ids)
+    single = tokenizer.encode(PROMPT[1:])
+    assert (single.prefix, single.suffix) == ((1,), tokens.suffix)

@@ -49,6 +49,7 @@ class LastCheckpointCallback(ModelCheckpoint):
         if every_n_train_steps:
             save_also_after_steps(self)  # on_train_batch_end selects the steps
         self._interval = every_n_train_steps or 0
+        self._start: Path | None = None  # checkpoint that the run resumed from, until it is deleted
         self._start_step = 0
         self._num_steps = 0
         self._is_step_complete = True
@@ -58,6 +59,7 @@ class LastCheckpointCallback(ModelCheckpoint):
         self._check_folder(trainer)
         super().on_train_start(trainer, pl_module)
         repeat_aborted_validation(trainer)
+        self._start = None if trainer.ckpt_path is None else Path(trainer.ckpt_path)
         self._num_steps = self._start_step = trainer.global_step
 
     def _check_folder(self, trainer: Trainer) -> None:
@@ -74,12 +76,12 @@ class LastCheckpointCallback(ModelCheckpoint):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         """Run before each step: deletes the checkpoint that the run resumed from, once there are enough newer ones."""
-        if trainer.ckpt_path is None or len(self.best_k_models) < self.save_top_k:
+        if self._start is None or len(self.best_k_models) < self.save_top_k:
             return
-        start = Path(trainer.ckpt_path)
-        step = start.stem.removeprefix("step=")
-        if start.parent == Path(self.dirpath or "") and step.isdecimal() and int(step) < self.kth_value:
-            trainer.strategy.remove_checkpoint(start)
+        step = self._start.stem.removeprefix("step=")
+        if self._start.parent == Path(self.dirpath or "") and step.isdecimal() and int(step) < self.kth_value:
+            trainer.strategy.remove_checkpoint(self._start)
+            self._start = None
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         """Run after each batch: saves if a checkpoint is due.

@@ -30,7 +30,7 @@ class WeightAveragingCallback(Callback):
             is the mean of all steps. The default is a relative standard deviation (EDM2's ``sigma_rel``) of 0.09.
 
     Raises:
-        ValueError: If the fraction is out of range; in training, under FSDP1 and DeepSpeed.
+        ValueError: If the fraction is out of range; when a stage starts, under FSDP1 and DeepSpeed.
 
     Example:
         >>> average = WeightAveragingCallback(fraction=0.1)
@@ -90,21 +90,22 @@ class WeightAveragingCallback(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Run at an error: copies the weights back, before a checkpoint is saved, if it ends a validation."""
-        if self._is_swapped:
+        if self._is_swapped and trainer.validating:
             self._swap(pl_module)
 
-    @torch.no_grad()
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Run at the end of training: copies the average into the module."""
-        for average, weight in zip(*self._pairs(pl_module), strict=True):
-            weight.copy_(average)
+        self._swap(pl_module)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Run when a checkpoint is saved: saves the average as the model's weights, and the weights for resuming."""
         if self._averages is None:
             return
-        checkpoint[_CURRENT] = {name: _full(weight) for name, weight in _trained(pl_module).items()}
-        averages = {name: _full(average) for name, average in self._averages.items()}
+        in_module, kept = (
+            {name: _full(weight) for name, weight in weights.items()}
+            for weights in (_trained(pl_module), self._averages)
+        )
+        checkpoint[_CURRENT], averages = (kept, in_module) if self._is_swapped else (in_module, kept)
         first = {id(weight): name for name, weight in pl_module.named_parameters()}
         # A weight with two names, such as tied embeddings, is saved under both.
         checkpoint["state_dict"] |= {

@@ -1,4 +1,4 @@
-"""Private APIs of Lightning; checked with 2.6.6."""
+"""Private APIs of Lightning; checked with 2.6.1 and 2.6.6."""
 
 from collections.abc import Callable
 from types import FrameType

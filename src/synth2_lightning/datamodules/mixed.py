@@ -120,6 +120,10 @@ class MixedDataModule(ImageTextDataModule):
         """Skip photos, given as pairs of source and key, in the prediction; after ``setup("predict")``."""
         self.real.skip(records)
 
+    def fingerprint_inputs(self, records: Sequence[tuple[str, str]]) -> list[str | None]:
+        """Return fingerprints of the captions and files of the photos of records."""
+        return self.real.fingerprint_inputs(records)
+
     def make_train_pairs(self) -> MixedPairs:
         """Return real and synthetic pairs, real ones first."""
         real = self.real.train_pairs if self.real.has_train else None

@@ -267,7 +267,8 @@ class CausalDecoder(LanguageDecoder, ABC):
     ) -> list[Float[Tensor, "words queries"]]:
         """Return the attention with which each word is predicted; a word of several tokens has their mean.
 
-        A truncated text has rows for the words that are left.
+        A truncated text has rows for the words that are left. A word without a token of its own, because the token of
+        the next word contains it, has a row of zeros.
 
         Raises:
             ValueError: If a text is empty, or longer than the language model's context.
@@ -286,7 +287,7 @@ class CausalDecoder(LanguageDecoder, ABC):
         ):
             of_tokens = weights[is_target.to(weights.device)][: len(indices)]
             member = one_hot(torch.tensor(indices[: len(of_tokens)], device=weights.device)).to(weights.dtype)
-            words.append((member / member.sum(0)).T @ of_tokens)
+            words.append((member / member.sum(0).clamp(min=1)).T @ of_tokens)
         return words
 
     def _embed(self, prefix: Tensor, ids: Tensor) -> Tensor:

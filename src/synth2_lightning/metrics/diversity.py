@@ -46,7 +46,7 @@ def split_caption(caption: str) -> list[str]:
         >>> split_caption("A dog, in the snow.")
         ['a', 'dog', 'in', 'the', 'snow']
     """
-    return tokenize(caption).split(" ") if caption.strip() else []
+    return [word for word in tokenize(caption).split(" ") if word]  # not split(): a token may have a no-break space
 
 
 def measure_words(captions: Sequence[str]) -> WordStatistics:
@@ -61,7 +61,7 @@ def measure_words(captions: Sequence[str]) -> WordStatistics:
         (4, 3.0, (0.6666666666666666, 0.75, 1.0))
     """
     texts = [split_caption(caption) for caption in captions]
-    words = Counter(word for text in texts for word in text if word)
+    words = Counter(word for text in texts for word in text)
     if not words:
         raise ValueError(f"{len(captions)} captions contain no word; expected at least one. Check the caption column.")
     lengths = Counter(map(len, texts))
@@ -84,7 +84,7 @@ def measure_variety(captions: Sequence[str]) -> dict[str, float]:
         >>> measure_variety(["a red dog", "a red cat"])
         {'length': 3.0, 'distinct_1': 0.6666666666666666, 'distinct_2': 0.75}
     """
-    texts = [list(filter(None, split_caption(caption))) for caption in captions]
+    texts = [split_caption(caption) for caption in captions]
     return {
         "length": sum(map(len, texts)) / max(1, len(texts)),
         "distinct_1": _distinct_fraction(texts, 1),

@@ -34,4 +34,4 @@ class MeanTokenLoss(KeyedMetric):
             ValueError: If there is no image.
         """
         _, sums, counts = zip(*self.unique_rows(), strict=True)
-        return torch.tensor(sum(sums) / sum(counts))
+        return torch.tensor(sum(sums) / sum(counts), device=self.device)

@@ -1,7 +1,6 @@
 """Fine-tuning of a language model on captions, after which it writes captions in their style."""
 
 from collections.abc import Sequence
-from hashlib import blake2b
 from typing import TypedDict
 
 import torch
@@ -16,6 +15,7 @@ from synth2_lightning.modules.base import BaseModule
 from synth2_lightning.modules.divergence import check_finite_weights
 from synth2_lightning.modules.exports import export_folder
 from synth2_lightning.modules.optimizers import OptimizerFactory, SchedulerFactory
+from synth2_lightning.modules.seeding import seed_of_key
 from synth2_lightning.types import Concept, ConceptCaptionBatch, GenerationSettings, Prompt, TokenLoss
 
 _NUM_UNIFORM = 4  # random numbers per caption that select its concepts
@@ -158,5 +158,4 @@ def select_concepts(
 
 
 def _seeded(key: str) -> torch.Generator:
-    seed = int.from_bytes(blake2b(key.encode(), digest_size=6).digest(), "little")
-    return torch.Generator().manual_seed(seed)
+    return torch.Generator().manual_seed(seed_of_key(key))

@@ -35,7 +35,7 @@ def load_components(module: nn.Module, is_logged: bool = True) -> None:
 
 
 def _list_models(described: object) -> Iterator[str]:
-    """Yield the pretrained models in recorded arguments, except those of this package, which load at once."""
+    """Yield the pretrained models in recorded arguments, except those of this package, which load immediately."""
     match described:
         case {"base_url": _}:  # a server loads the model
             return

@@ -22,7 +22,9 @@ _COEFFICIENTS = [
 
 
 class Muon(Optimizer):
-    """Muon (Jordan et al., 2024) for weights of hidden layers, AdamW for all other parameters.
+    """Muon for weights of hidden layers, AdamW for all other parameters.
+
+    Muon is that of Jordan et al. (2024, https://kellerjordan.github.io/posts/muon/), without Nesterov momentum.
 
     The updates equal those of ``timm.optim.Muon`` with its default algorithm, except on processors without bfloat16
     instructions: timm and ``torch.optim.Muon`` always orthogonalize in bfloat16, and emulating it takes most of a

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from hashlib import blake2b
 from typing import ClassVar, TypedDict, assert_never
 
 import torch
@@ -23,6 +22,7 @@ from synth2_lightning.modules.divergence import check_finite_weights
 from synth2_lightning.modules.exports import export_folder
 from synth2_lightning.modules.generator_card import write_generator_card
 from synth2_lightning.modules.optimizers import OptimizerFactory, SchedulerFactory
+from synth2_lightning.modules.seeding import seed_of_key
 from synth2_lightning.modules.sharding import choose_precision, full_weights, shard_component
 from synth2_lightning.nn.maskgit import MaskGit
 from synth2_lightning.nn.masking import sample_mask
@@ -50,7 +50,8 @@ class MuseModule(BaseModule):
 
     Logs the loss by fraction of masked tokens (``train/loss_masked_25``: images with up to 25 % masked) and the
     accuracy. Validation also logs, for sampled and real images, the number of different codes per image, and the
-    recall at 10 of the real image among the nearest neighbors of the image sampled for its caption. At the end of the
+    recall at 10 of the real image among the nearest neighbors of the image sampled for its caption. In these figures
+    and in the accuracy, unlike in the loss, images that a distributed sampler repeats count again. At the end of the
     fit the generator is written, for :class:`~synth2_lightning.generators.muse.MuseGenerator`.
 
     Args:
@@ -169,7 +170,7 @@ class MuseModule(BaseModule):
 
     def _evaluate(self, batch: ImageTextBatch, batch_idx: int, stage: str) -> GenerationOutput:
         real = self._tokens(batch.image)
-        seeds = [_seed(key) for key in batch.keys]
+        seeds = [seed_of_key(key) for key in batch.keys]
         uniform = [torch.rand(1 + self.network.num_tokens, generator=torch.Generator().manual_seed(s)) for s in seeds]
         mask = sample_mask(torch.stack(uniform))
         losses, counts, accuracy = self._masked_loss(real, batch.captions, mask, torch.zeros_like(mask[:, 0]), 0.0)
@@ -252,10 +253,6 @@ def _square(num_tokens: int) -> tuple[int, int]:
             "Use a tokenizer of square images."
         )
     return side, side
-
-
-def _seed(key: str) -> int:
-    return int.from_bytes(blake2b(key.encode(), digest_size=6).digest(), "little")
 
 
 def _count_codes(tokens: VQTokens) -> Float[Tensor, ""]:

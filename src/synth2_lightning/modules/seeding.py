@@ -1,6 +1,7 @@
 """Seeding of training steps."""
 
 import random
+from hashlib import blake2b
 
 import numpy as np
 import torch
@@ -63,3 +64,13 @@ class StepSeeds:
 
 def _derive_seed(key: list[int]) -> int:
     return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
+
+
+def seed_of_key(key: str) -> int:
+    """Return a seed of 48 bits that follows from the key of a record: the same in all epochs and on all ranks.
+
+    Example:
+        >>> seed_of_key("1")
+        9829741083883
+    """
+    return int.from_bytes(blake2b(key.encode(), digest_size=6).digest(), "little")

@@ -82,7 +82,8 @@ class SelfCriticalModule(VisionLanguageModule):
         if not self.training:
             return super().compute_loss(visual, batch)
         num_samples = self.samples_per_image
-        samples = self.decoder.sample(visual, num_samples, self.generation.max_new_tokens, batch.prompts or None)
+        with self._without_compilation():
+            samples = self.decoder.sample(visual, num_samples, self.generation.max_new_tokens, batch.prompts or None)
         references = [texts for texts in batch.references for _ in range(num_samples)]
         rewards = self.score(samples.texts, samples.is_complete, references)
         rewards = rewards.view(-1, num_samples)
@@ -148,5 +149,6 @@ class GreedyBaselineModule(SelfCriticalModule):
     ) -> Float[Tensor, "batch samples"]:
         """Return the reward of the greedy caption of each image, once per sample."""
         settings = GenerationSettings(max_new_tokens=self.generation.max_new_tokens)
-        captions = self.decoder.generate(visual, settings, batch.prompts or None)
+        with self._without_compilation():
+            captions = self.decoder.generate(visual, settings, batch.prompts or None)
         return self.score(captions, [True] * len(captions), batch.references)[:, None].expand_as(rewards)

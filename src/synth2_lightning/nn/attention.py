@@ -67,8 +67,9 @@ class CrossAttention(nn.Module):
     ) -> Float[Tensor, "batch targets positions"]:
         """Return attention weights in float32, averaged over heads, for analysis; rows sum to one."""
         queries = self._queries(states).float()
-        scores: Tensor = queries * queries.shape[-1] ** -0.5 @ keys.float().transpose(-2, -1)
-        return scores.softmax(-1).mean(1)
+        with torch.autocast(queries.device.type, enabled=False):
+            scores: Tensor = queries * queries.shape[-1] ** -0.5 @ keys.float().transpose(-2, -1)
+            return scores.softmax(-1).mean(1)
 
     def _queries(self, states: Tensor) -> Tensor:
         queries: Tensor = self.q_norm(rearrange(self.to_q(states), "b n (h c) -> b h n c", h=self.num_heads))

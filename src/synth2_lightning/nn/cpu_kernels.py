@@ -110,6 +110,7 @@ class _NegativeLogLikelihood(torch.autograd.Function):
         return normalizers - logits.gather(1, targets[:, None]).squeeze(1).float()
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         logits, targets, normalizers = ctx.saved_tensors
         result = torch.empty_like(logits)

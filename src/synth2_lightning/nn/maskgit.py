@@ -29,7 +29,7 @@ class TextKeyValues:
 
 
 class MaskGit(nn.Module):
-    """Predicts the codes of masked tokens from the unmasked tokens and a text (MUSE, arXiv 2301.00704, section 2.2).
+    """Predicts the codes of masked tokens from the unmasked tokens and a text (MUSE, arXiv 2301.00704, section 2.3).
 
     The inputs are the tokenizer's codebook embeddings, so that similar codes have similar inputs. Each layer applies
     self-attention, cross-attention to the text, and an MLP, with an RMSNorm before each and normalized queries and keys

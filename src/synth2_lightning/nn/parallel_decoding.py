@@ -265,6 +265,8 @@ def _sample_rows(
     for level in range(network.num_levels):
         logits = network.level_logits(states, ids).float().div_(temperature)
         codes, level_log_probabilities = sample_categorical(_keep_top(logits, top_k), noise[:, level])
+        if top_k is not None:  # confidence is the probability among all codes; the only one of top_k=1 always has 1
+            level_log_probabilities = logits.gather(1, codes[:, None]).squeeze(1) - logits.logsumexp(1)
         log_probabilities += level_log_probabilities
         ids = torch.cat([ids, codes[:, None]], dim=-1)
     return ids, log_probabilities

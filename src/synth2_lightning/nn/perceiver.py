@@ -33,7 +33,7 @@ class PerceiverResampler(Resampler):
         checkpoint_activations: Recompute the layers in the backward pass instead of storing their activations.
 
     Raises:
-        ValueError: If a count is below one, or the number of embeddings is not ``num_positions``.
+        ValueError: If ``num_latents`` or ``depth`` is below one, or the number of embeddings is not ``num_positions``.
 
     Example:
         >>> resampler = PerceiverResampler(num_latents=4, depth=1, num_heads=2, num_positions=49)
@@ -101,7 +101,7 @@ class PerceiverResampler(Resampler):
         """
         image = self._project(embeddings)
         latents = self.latents.expand(len(image), -1, -1)
-        rollout = image.new_zeros(len(image), self.num_latents, image.shape[1])
+        rollout = image.new_zeros(len(image), self.num_latents, image.shape[1], dtype=torch.float32)
         for layer in self.layers:
             weights = cast(PerceiverLayer, layer).weights(latents, image)
             of_image, of_latents = weights[..., : image.shape[1]], weights[..., image.shape[1] :]

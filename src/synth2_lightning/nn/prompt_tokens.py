@@ -29,8 +29,8 @@ class PromptTokens:
 class PromptTokenizer:
     r"""Renders prompts by the model's chat template, and splits them into a prefix that many share and the rest.
 
-    A model without a chat template receives the messages as paragraphs. If the last message is the assistant's, it is
-    the start of the answer.
+    A model without a chat template receives the messages as paragraphs, after the token that begins its texts. If the
+    last message is the assistant's, it is the start of the answer.
 
     Args:
         tokenizer: Tokenizer of a causal language model of transformers.
@@ -38,6 +38,9 @@ class PromptTokenizer:
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
+        # Llama's and Gemma's tokenizers begin each text with a token, which chat templates contain; GPT-2's does not.
+        begins = tokenizer.chat_template is None and tokenizer.bos_token_id in tokenizer("").input_ids[:1]
+        self._first = (tokenizer.bos_token_id,) if begins else ()
 
     def encode(self, prompt: Prompt) -> PromptTokens:
         """Return the token ids of a prompt."""
@@ -51,7 +54,7 @@ class PromptTokenizer:
             tuple(self.tokenizer(part, add_special_tokens=False).input_ids)
             for part in (prefix, text.removeprefix(prefix), opening)
         )
-        suffix += opened
+        ids, suffix = self._first + ids, suffix + opened
         tag = None if opening else _OPENED_REASONING.search(text[-64:])
         return PromptTokens(*((ids, suffix) if ids else (suffix[:1], suffix[1:])), opened, tag[0] if tag else "")
 

@@ -16,7 +16,7 @@ def encode_scenes(
 ) -> tuple[Float[Tensor, "scenes length dim"], Bool[Tensor, "scenes length"]]:
     """Return the token embeddings of the captions of each scene, one caption after another, and a mask.
 
-    Each caption is encoded alone. Cross-attention without positions reads all captions of a scene at once.
+    Each caption is encoded alone. Cross-attention has no positions: an image attends to all captions of its scene.
 
     Args:
         encoder: After ``load()``.

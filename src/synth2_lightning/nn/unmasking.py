@@ -42,8 +42,8 @@ class ConfidenceOrder(UnmaskingOrder):
     """Predicts all masked tokens, keeps the most confident predictions (MaskGIT, arXiv 2202.04200, section 3.2).
 
     Args:
-        noise: Scale of the Gumbel noise on the confidence at the first step; it decreases linearly to zero. Without
-            noise, the most frequent codes spread over the whole image.
+        noise: Scale of the Gumbel noise on the confidence. It decreases linearly, from ``noise * (1 - 1 / num_steps)``
+            at the first step to zero at the last. Without noise, the most frequent codes spread over the whole image.
 
     Raises:
         ValueError: If it is negative.
