@@ -64,6 +64,14 @@ def test_trained_weights_are_copied_by_name(
     assert re.search(parts, caplog.text)
 
 
+def test_buffers_such_as_a_codebook_are_copied(tmp_path: Path) -> None:
+    module = Resting()
+    module.register_buffer("codes", torch.zeros(2))
+    save_file({"codes": torch.ones(2)}, tmp_path / "model.safetensors")
+    fit(module, tmp_path)
+    assert module.get_buffer("codes").tolist() == [1.0, 1.0]
+
+
 def test_an_exported_folder_has_the_same_weights(tmp_path: Path, earlier: tuple[Path, dict[str, torch.Tensor]]) -> None:
     run, weights = earlier
     (tmp_path / "export").mkdir()

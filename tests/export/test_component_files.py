@@ -80,6 +80,17 @@ def test_what_was_fetched_from_an_address_is_copied(here: Path, monkeypatch: pyt
     assert (here / "export" / "files" / "tokenizer" / "words" / "tokenizer.json").read_text() == "{}"
 
 
+def test_a_copy_of_a_link_has_the_name_of_the_link(here: Path) -> None:
+    (here / "blob").write_bytes(b"weights")
+    (here / "net.safetensors").symlink_to("blob")  # as in the cache of the Hub
+    link = str(here / "net.safetensors")
+    assert copy_files({"weights": link}, {link}, here / "export") == {"weights": "here://files/weights/net.safetensors"}
+    assert (here / "export" / "files" / "weights" / "net.safetensors").read_bytes() == b"weights"
+    (here / "net.pth").symlink_to("blob")
+    with pytest.raises(ValueError, match=r"net\.pth"):
+        copy_files({"weights": str(here / "net.pth")}, {str(here / "net.pth")}, here / "export")
+
+
 @pytest.mark.parametrize("address", ["s3://bucket/words", "https://host/words.json"])
 def test_an_address_in_a_model_is_refused(here: Path, address: str) -> None:
     with pytest.raises(ValueError, match=rf"\bmodel\b.*'{address}'.*inside its folder"):

@@ -223,6 +223,10 @@ def test_shards_are_read_by_datasets_and_pushed(
     (tmp_path / "shards" / ".part-00000.lock").touch()
     rows = read_rows(tmp_path / "shards", tmp_path)
     assert [(row["key"], row["tokens"]) for row in rows] == [("7", [0, 1, 2, 3]), ("8", [4, 5, 6, 7])]
+    stale = tmp_path / "shards" / "part-00001-00000.parquet"
+    stale.write_bytes(b"of an earlier upload")
+    push_folder(tmp_path / "shards", "me/tokens")
+    stale.unlink()
     push_folder(tmp_path / "shards", "me/tokens")
     assert sorted(hub.files("dataset", "me/tokens")) == ["README.md", "manifest.json", "part-00000-00000.parquet"]
     reader = ShardReader("hf://datasets/me/tokens@main")
@@ -272,7 +276,7 @@ def test_offline_the_remedy_is_named(tmp_path: Path) -> None:
 def test_a_wrong_name_address_or_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"'name'.*OWNER/NAME"):
         tiny_captioner().push_to_hub("name")
-    for address in ("hf://name", "hf://datasets/me", "hf://me/captioner/../../secret"):
+    for address in ("hf://name", "hf://datasets/me", "hf://me/captioner/../../secret", "hf://me/captioner//etc"):
         with pytest.raises(ValueError, match=r"hf://OWNER/NAME"):
             resolve(address, "model")
     with pytest.raises(ValueError, match=r"holds no exported captioner"):

@@ -12,6 +12,11 @@ def test_words_of_other_scripts_are_words() -> None:
     assert split_words("Ёлка и 狗") == ["елка", "и", "狗"]
 
 
+def test_vowel_signs_distinguish_words() -> None:
+    assert split_words("काला किला.") == ["काला", "किला"]
+    assert split_words("a_b dog''s -- 'cat'") == ["a", "b", "dog", "s", "cat"]
+
+
 def test_runs_of_words() -> None:
     assert join_ngrams(["a", "b", "c"], 2) == [("a", "b"), ("b", "c")]
     assert join_ngrams(["a", "b"], 2) == [("a", "b")]

@@ -120,6 +120,8 @@ class _Handler(BaseHTTPRequestHandler):
         for line in map(json.loads, body.splitlines()):
             if line["key"] == "file":
                 files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+            elif line["key"] == "deletedFile":
+                del files[line["value"]["path"]]
         commit = hashlib.sha1(repr((sorted(files.items()), len(repository.commits))).encode()).hexdigest()
         repository.commits[commit] = files
         repository.branches[branch] = commit

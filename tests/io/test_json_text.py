@@ -26,6 +26,7 @@ def test_a_mark_before_json_that_is_a_text_already_is_dropped() -> None:
         (r'"\\ud83d"', r"\ud83d"),
         (r'{"\udc15": ["\ud83d", 7, null]}', {"\ufffd": ["\ufffd", 7, None]}),
         ('"a dog \ud83d"', "a dog \ufffd"),
+        (r'"\\ud83d\ude00"', "\\ud83d\ufffd"),
     ],
 )
 def test_half_a_character_is_replaced(text: str, value: Any) -> None:

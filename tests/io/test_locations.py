@@ -21,6 +21,16 @@ def test_package_file() -> None:
     assert resolve("package://synth2_lightning/py.typed", "marker").is_file()
 
 
+@pytest.mark.parametrize("scheme", ["package://torch", "weights://tiny"])
+@pytest.mark.parametrize("inner", ["/etc/passwd", "../secret", "inner/../../secret"])
+def test_a_path_that_leads_out_of_its_folder_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str, inner: str
+) -> None:
+    monkeypatch.setattr(locations, "fetch", lambda name: tmp_path / name)
+    with pytest.raises(ValueError, match=r"leads out of its folder.*not read"):
+        resolve(f"{scheme}/{inner}", "file")
+
+
 def test_weights_are_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "tiny" / "inner").mkdir(parents=True)
     monkeypatch.setattr(locations, "fetch", lambda name: tmp_path / name)

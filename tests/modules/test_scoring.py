@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -32,6 +33,8 @@ def test_every_caption_is_scored_with_its_image() -> None:
     assert scored.samples == IMAGES.samples
     assert scored.tokens is IMAGES.tokens
     assert module.predict_step(scored, 0).scores == scored.scores
+    blank = replace(IMAGES, captions=((), ()))
+    assert module.predict_step(blank, 0).scores == ((), ())
 
 
 def test_provenance_names_the_scorer_and_its_settings() -> None:

@@ -47,7 +47,11 @@ class InitialWeightsCallback(Callback):
             return
         check_not_flattened(trainer.strategy, "InitialWeightsCallback")
         given = read_weights(self.weights)
-        trained = {name: weight for name, weight in pl_module.named_parameters() if weight.requires_grad}
+        trained: dict[str, Tensor] = {
+            name: weight for name, weight in pl_module.named_parameters() if weight.requires_grad
+        }
+        saved = pl_module.state_dict()  # codebooks that are moving averages are buffers
+        trained |= {name: buffer for name, buffer in pl_module.named_buffers() if name in saved}
         shared = trained.keys() & given.keys()
         if not shared:
             raise ValueError(

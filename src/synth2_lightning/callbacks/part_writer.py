@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Container
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -109,9 +109,10 @@ class PartWriterCallback(Callback, ABC):
         self._num_repeated += len(outputs) - num_new
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Run at an error: writes the buffered records, unless the error is that of a disk."""
-        with self._locks:
-            if self._writer is not None and not isinstance(exception, OSError):
+        """Run at an error: writes the buffered records, if the disk allows it."""
+        # An OSError may be that of this disk, or of a server or an image; after one, the first error is shown.
+        with self._locks, suppress(OSError) if isinstance(exception, OSError) else nullcontext():
+            if self._writer is not None:
                 self._writer.close()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

@@ -46,6 +46,10 @@ class DataWaitCallback(Callback):
         """Run after a validation: excludes its time."""
         self._ended = None
 
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Run when a checkpoint is saved: excludes its time."""
+        self._ended = None
+
     def on_train_batch_start(self, trainer: Trainer, *args: Any) -> None:
         """Run before each step: counts the time since the last one as waiting for data."""
         self._started = perf_counter()

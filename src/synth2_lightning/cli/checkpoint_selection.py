@@ -99,7 +99,8 @@ def check_settings(checkpoint: Path, watch: RunSettingsCallback) -> None:
 def check_content(checkpoint: Path, strategy: object) -> None:
     """Raise on a checkpoint that is damaged or may hold code, if the strategy loads it by itself, unchecked.
 
-    Other strategies load files only, by :class:`~synth2_lightning.callbacks.checkpoint_io.CheckedCheckpointIO`.
+    Other strategies load files only, by :class:`~synth2_lightning.callbacks.checkpoint_io.CheckedCheckpointIO`, except
+    DeepSpeed, whose folders can run code: it unpickles them. They are loaded only if the user names them.
 
     Raises:
         FileNotFoundError: If a file of a sharded checkpoint is missing.

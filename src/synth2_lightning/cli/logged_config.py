@@ -10,13 +10,13 @@ from lightning.pytorch.loggers import CSVLogger
 class LoggedConfigCallback(SaveConfigCallback):
     """Writes the settings of a run to its ``config.yaml``, and of a training run to TensorBoard and other loggers.
 
-    A prediction without a logger has no run folder, only its output, whose manifest has the settings that determine the
-    records. Lightning would write ``config.yaml`` to the current folder, over that of another command.
+    An evaluation or prediction without a logger has no run folder. Lightning would write ``config.yaml`` to the current
+    folder, over that of another command. The manifest of a prediction has the settings that determine the records.
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Run before a stage: writes the settings, if the run has a folder."""
-        if trainer.loggers or stage != "predict":
+        if trainer.loggers or stage == "fit":
             super().setup(trainer, pl_module, stage)
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

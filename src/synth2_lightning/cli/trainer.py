@@ -83,7 +83,7 @@ def _check_checkpoint(words: Sequence[str]) -> None:
     for position, word in enumerate(words):
         if not word.startswith("--ckpt_path"):
             continue
-        name = word.partition("=")[2] or (words[position + 1] if position + 1 < len(words) else "")
+        name = word.partition("=")[2] if "=" in word else "".join(words[position + 1 : position + 2])
         if not name or name in ("best", "last", "hpc", "null") or "://" in name:
             continue
         if not check_not_special(Path(name)).exists():

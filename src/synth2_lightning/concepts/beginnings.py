@@ -40,6 +40,9 @@ class CaptionBeginnings(ListedConcepts):
                 excluded["short captions"] += 1
                 continue
             beginning = " ".join(words[: self.num_words]).rstrip(" .,;:-")
+            if not beginning:
+                excluded["beginnings without a word"] += 1
+                continue
             counts[beginning[:1].upper() + beginning[1:]] += 1
         for beginning, count in counts.most_common():
             yield Concept(beginning, beginning, weight=float(count))

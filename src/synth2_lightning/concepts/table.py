@@ -49,7 +49,7 @@ class TableConcepts(ListedConcepts):
         self.weight_column = weight_column
         self.delimiter = delimiter
         columns = [column for column in (definition_column, branch_column, weight_column) if column]
-        if columns and table.endswith(".txt") and delimiter is None:
+        if columns and table.lower().endswith(".txt") and delimiter is None:
             raise ValueError(
                 f"Concepts {self.name!r} got the columns {columns}, but {table} is a text file without columns; "
                 "expected a table (.csv, .tsv, .jsonl or .parquet). Remove the columns, or convert the file."

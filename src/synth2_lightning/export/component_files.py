@@ -1,5 +1,6 @@
 """Copies of the files that a model's components read, so that its exported folder is self-contained."""
 
+import os
 import shutil
 from collections.abc import Collection, Mapping
 from pathlib import Path, PurePosixPath
@@ -46,7 +47,8 @@ def copy_files(description: object, locations: Collection[str], folder: Path, wh
         return [copy_files(value, locations, folder, f"{where}.{row}") for row, value in enumerate(description)]
     if not isinstance(description, str) or not _is_local(description, locations):
         return description
-    source = resolve(description, "file of the model").resolve()
+    # Not resolve() of the path: it would follow the links of the Hub's cache, and lose the file's name.
+    source = Path(os.path.abspath(resolve(description, "file of the model")))  # noqa: PTH100
     target = Path(FILES) / where / source.name
     _copy(source, folder / target)
     return f"{_HERE}{target.as_posix()}"

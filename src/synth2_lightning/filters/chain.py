@@ -42,7 +42,7 @@ class FilterCount:
 
 
 class FilterChain:
-    """Applies filters in order to one caption set, block by block; the block size does not affect the result.
+    """Applies filters in order to one caption set, block by block; only :class:`AnswerFilter` depends on the blocks.
 
     Example:
         >>> from synth2_lightning.filters.length import LengthFilter

@@ -50,7 +50,7 @@ class VocabularyFilter(RecordFilter):
                 continue
             if any(letter.isalnum() for letter in caption[start:end]):
                 return Verdict(caption, "has an unknown word")
-            caption = caption[:start] + caption[end:]
+            caption = f"{caption[:start]} {caption[end:]}"
         return Verdict(" ".join(caption.split()))
 
     def provenance(self) -> dict[str, Any]:

@@ -12,7 +12,8 @@ _STRAIGHT = str.maketrans(
         "\N{RIGHT DOUBLE QUOTATION MARK}": '"',
     }
 )
-_WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
+_WORD = re.compile(r"[^'\s]+(?:'[^'\s]+)*")
+_SEPARATORS = re.compile(r"[^\w']|_")
 
 
 def straighten_quotes(text: str) -> str:
@@ -35,7 +36,8 @@ def split_words(text: str) -> list[str]:
     if not text.isascii():
         decomposed = unicodedata.normalize("NFKD", straighten_quotes(text))
         text = "".join(character for character in decomposed if not unicodedata.combining(character))
-    return _WORD.findall(text.casefold())
+    separated = _SEPARATORS.sub(lambda found: found[0] if _is_mark(found[0]) else " ", text.casefold())
+    return _WORD.findall(separated)
 
 
 def join_ngrams(words: list[str], size: int) -> list[tuple[str, ...]]:
@@ -59,3 +61,8 @@ def measure_jaccard(one: Set[tuple[str, ...]], other: Set[tuple[str, ...]]) -> f
     """
     num_common = len(one & other)
     return num_common / (len(one) + len(other) - num_common)
+
+
+def _is_mark(character: str) -> bool:
+    """Whether a character belongs to the letter before it, as the vowel signs of Hindi and Thai do."""
+    return unicodedata.category(character).startswith("M")

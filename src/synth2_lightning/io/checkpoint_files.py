@@ -49,12 +49,12 @@ def checksum(path: Path) -> str:
     for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
         if not file.is_file():
             continue
-        try:
-            with zipfile.ZipFile(file) as archive:
-                content: object = [(entry.filename, entry.CRC, entry.file_size) for entry in archive.infolist()]
-        except (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError):  # damaged, or of another format
-            content = file.stat().st_size
-        total = zlib.crc32(repr((file.relative_to(path).as_posix(), content)).encode(), total)
+        content: list[tuple[str, int, int]] = []
+        damaged = (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError)  # or of another format
+        with suppress(*damaged), zipfile.ZipFile(file) as archive:
+            content = [(entry.filename, entry.CRC, entry.file_size) for entry in archive.infolist()]
+        record = file.relative_to(path).as_posix(), file.stat().st_size, content
+        total = zlib.crc32(repr(record).encode(), total)
     return f"{total:08x}"
 
 

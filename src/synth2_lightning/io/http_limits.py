@@ -41,9 +41,10 @@ def limit_size(max_bytes: int) -> Callable[[httpx2.Response], Coroutine[Any, Any
 def check_redirects(url: str) -> Callable[[httpx2.Request], Coroutine[Any, Any, None]]:
     """Return a request hook for ``httpx2.AsyncClient`` that raises on redirects from public to private hosts.
 
-    It prevents server-side request forgery: the owner of a public URL could otherwise reach services of this machine or
-    its network. Loopback, link-local and private addresses, and names that resolve to them, are private. A private URL
-    of the user may redirect to other private hosts.
+    It makes server-side request forgery harder: the owner of a public URL could otherwise reach services of this
+    machine or its network. A name that resolves to another address a moment later is not detected. Loopback,
+    link-local and private addresses, and names that resolve to them, are private. A private URL of the user may
+    redirect to other private hosts.
 
     Example:
         >>> hook = check_redirects("https://example.org/a.jpg")

@@ -39,6 +39,8 @@ def parse_repository(text: str) -> Repository | None:
 def parse_address(address: str) -> tuple[Repository, str]:
     """Return the repository of an address, and the path in it; the notation is that of ``huggingface_hub``.
 
+    Revisions with a slash, such as ``refs/pr/1``, are not supported.
+
     Raises:
         ValueError: If it is not of the form ``hf://[datasets/]OWNER/NAME[@REVISION][/PATH]``.
 
@@ -51,7 +53,7 @@ def parse_address(address: str) -> tuple[Repository, str]:
     owner, _, rest = rest.removeprefix(_DATASETS).partition("/")
     name, _, inner = rest.partition("/")
     found = parse_repository(f"{owner}/{name}")
-    if found is None or ".." in inner.split("/"):
+    if found is None or inner.startswith("/") or ".." in inner.split("/"):
         raise ValueError(
             f"{address!r} is not an address on the Hugging Face Hub; expected hf://OWNER/NAME for a model or "
             "hf://datasets/OWNER/NAME for a data set, with @REVISION and /PATH if needed."
@@ -155,6 +157,7 @@ def upload(
             repo_type=kind,
             revision=branch,
             allow_patterns=list(patterns),
+            delete_patterns=list(patterns),  # files of an earlier upload that this folder no longer has
             commit_message="Upload with synth2-lightning",
         )
     except Exception as error:  # the Hub client raises unrelated exception types

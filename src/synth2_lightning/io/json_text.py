@@ -19,9 +19,7 @@ _MARKS = {  # UTF-32 first: its mark begins with that of UTF-16
     codecs.BOM_UTF16_BE: "utf-16",
 }
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_LONE_ESCAPE = re.compile(  # unpaired surrogate; a pair is one character
-    r"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F]"
-)
+_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")  # of a surrogate, which may be unpaired
 
 
 def find_encoding(start: bytes) -> str:
@@ -72,7 +70,7 @@ def parse_json(text: str | bytes) -> Any:
     text = text.removeprefix("\ufeff")
     try:
         value = json.loads(text)
-        return _replace_surrogates(value) if _LONE_ESCAPE.search(text) or has_surrogates(text) else value
+        return _replace_surrogates(value) if _ESCAPE.search(text) or has_surrogates(text) else value
     except RecursionError:
         raise ValueError("it nests too deep") from None
 

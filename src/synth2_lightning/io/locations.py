@@ -157,10 +157,10 @@ def resolve(location: str | Path, what: str) -> Path:
     check_location(text)
     if text.startswith(PACKAGE_SCHEME):
         package, _, inner = text.removeprefix(PACKAGE_SCHEME).partition("/")
-        path = _find_package(package, text) / inner
+        path = _join(_find_package(package, text), inner, text)
     elif text.startswith(_WEIGHTS):
         name, _, inner = text.removeprefix(_WEIGHTS).partition("/")
-        path = fetch(name) / inner
+        path = _join(fetch(name), inner, text)
     elif text.startswith(HF_SCHEME):
         fetched = _fetched.get()
         path = fetch_address(text, what, fetched is not None and parse_address(text)[0].name not in fetched)
@@ -179,6 +179,13 @@ def resolve(location: str | Path, what: str) -> Path:
     if (limits := _limits.get()) is not None:
         limits.roots.append(_absolute(path))  # the files of a folder are resolved one by one
     return path
+
+
+def _join(folder: Path, inner: str, location: str) -> Path:
+    """Return a path inside a folder; an absolute one would replace the folder."""
+    if inner.startswith("/") or ".." in inner.split("/"):
+        raise ValueError(f"{location!r} leads out of its folder; expected a path inside it. It was not read.")
+    return folder / inner
 
 
 def _find_package(package: str, location: str) -> Path:

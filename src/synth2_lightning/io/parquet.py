@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from synth2_lightning.io.paths import require_file
 
 MAX_GROUP_BYTES = 4 * 2**30
-"""Maximum uncompressed size of a row group; otherwise a small file could fill the memory."""
+"""Maximum uncompressed size of a row group, as the file states it; otherwise a small file could fill the memory."""
 
 ROWS_OF_A_GROUP = 65_536
 """Small enough that many readers can share a file."""

@@ -71,6 +71,7 @@ def evict(cache: Path, num_bytes: int) -> list[Entry]:
     Returns:
         The deleted entries.
     """
+    _delete_remains(cache)
     limit = read_limit()
     entries = list_entries(cache)
     total = sum(entry.num_bytes for entry in entries) + num_bytes
@@ -90,11 +91,15 @@ def clear(cache: Path) -> tuple[list[Entry], list[Entry]]:
     """
     entries = list_entries(cache)
     deleted = [entry for entry in entries if _delete(entry.folder)]
+    _delete_remains(cache)
+    return deleted, [entry for entry in entries if entry not in deleted]
+
+
+def _delete_remains(cache: Path) -> None:
     for left in [*cache.glob("*.draft"), *cache.glob("*.gone")]:
         with _unused(left.with_suffix("")) as is_unused:
             if is_unused:
                 shutil.rmtree(left, ignore_errors=True)
-    return deleted, [entry for entry in entries if entry not in deleted]
 
 
 def _delete(folder: Path) -> bool:

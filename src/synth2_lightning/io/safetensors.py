@@ -61,7 +61,8 @@ def write_safetensors(tensors: Mapping[str, object], path: Path) -> None:
                 f"The model's state dict holds {name!r}, a {type(tensor).__name__}; expected only tensors, because "
                 "safetensors hold nothing else. Make it a buffer, or remove it from the state dict."
             )
-        memory = (tensor.untyped_storage().data_ptr(), tensor.storage_offset(), tensor.shape, tensor.stride())
+        start = tensor.untyped_storage().data_ptr(), tensor.storage_offset()
+        memory = (*start, tensor.dtype, tensor.shape, tensor.stride())
         holder = first.setdefault(memory, name) if tensor.numel() else name
         if holder == name:
             unique[name] = tensor.detach().cpu().contiguous().clone()

@@ -100,7 +100,7 @@ def _path_of(class_: type) -> str:
 
 
 def _explain_refused(content: Mapping[str, Any]) -> str:
-    refused = content["hyper_parameters"].get(_REFUSED_KEY)
+    refused = (content.get("hyper_parameters") or {}).get(_REFUSED_KEY)
     if not isinstance(refused, Mapping):
         return ""
     reasons = " ".join(f"{reason}." for reason in refused.values())

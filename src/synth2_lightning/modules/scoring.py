@@ -48,6 +48,8 @@ class ScoringModule(LightningModule):
         counts = torch.tensor([len(captions) for captions in batch.captions])
         ids = batch.tokens.ids.repeat_interleave(counts.to(self.device), dim=0)
         captions = [caption for captions in batch.captions for caption in captions]
+        if not captions:
+            return replace(batch, scores=((),) * len(batch))
         scores = self.scorer.score(VQTokens(ids, batch.tokens.codebook), captions)
         if not scores.isfinite().all():
             row = int(scores.isfinite().logical_not().nonzero()[0])

@@ -16,9 +16,9 @@ _NUM_CAPTIONS = 5
 class ScenesSource(ImageTextSource):
     """Generated images of colored shapes with five captions each; nothing is downloaded.
 
-    Some combinations of shape and color, and of relation and shapes, occur in ``val`` and ``test`` only (see
-    :func:`~synth2_lightning.scenes.world.is_held_out`), so that scores measure compositional generalization. Only
-    ``val`` and ``test`` of seed 0 are evaluation splits. With other seeds they are other scenes; a model trained on
+    Some combinations of shape and color, and of relation and shapes, occur in ``val``, ``test`` and ``held_out`` only
+    (see :func:`~synth2_lightning.scenes.world.is_held_out`), so that scores measure compositional generalization. Only
+    these three splits of seed 0 are evaluation splits. With other seeds they are other scenes; a model trained on
     them, or on their captions, was trained on the held-out combinations.
 
     Args:

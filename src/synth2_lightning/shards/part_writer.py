@@ -1,6 +1,7 @@
 """Resumable writing of rows to the Parquet parts of a folder."""
 
 import json
+import re
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -61,8 +62,8 @@ class PartWriter(ABC, Generic[Row]):
         self._settings: dict[str, Any] = read_settings(parts[0]) if parts else {}
         self._written = {key for part in parts for key in read_keys(part)}
         # Continue after the highest number, so that a deleted part leaves a gap and not a conflict.
-        own = [part.name for part in parts if part.name.startswith(f"part-{rank:05d}-")]
-        self._next_number = max((int(name.removesuffix(".parquet").split("-")[2]) for name in own), default=-1) + 1
+        own = (re.fullmatch(rf"part-{rank:05d}-(\d+)\.parquet", part.name) for part in parts)
+        self._next_number = max((int(found[1]) for found in own if found), default=-1) + 1
         self._waiting: list[Row] = []
         self._fingerprint: Fingerprints | None = None
 

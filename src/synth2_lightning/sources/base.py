@@ -223,11 +223,13 @@ class IndexedSource(ArrowSource):
 def tabulate(entries: Collection[Entry]) -> pa.RecordBatch:
     """Return checked entries as the columns of an index."""
     captions = pa.large_list(pa.large_string())
+    locations = [entry.location for entry in entries]
+    are_texts = bool(locations) and all(isinstance(location, str) for location in locations)
     return pa.record_batch(
         {
             "key": pa.array([entry.key for entry in entries], pa.large_string()),
             "captions": pa.array([entry.captions for entry in entries], captions),
-            "location": pa.array([entry.location for entry in entries]),
+            "location": pa.array(locations, pa.large_string() if are_texts else None),
         }
     )
 

@@ -95,7 +95,7 @@ class HubSource(IndexedSource):
         """Return the image of a row."""
         image = self._images[location][self.image_column]
         name = f"{self.path}[{self.split}][{location}]"
-        if image is None:
+        if image is None or (image["bytes"] is None and not image["path"]):
             raise OSError(f"The image {name} cannot be read: the row has none; expected an image in every row.")
         if image["bytes"] is None:
             return decode_image(Path(image["path"]), f"{name} at {image['path']}")

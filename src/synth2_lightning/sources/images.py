@@ -24,6 +24,7 @@ _MAX_KEPT_RATIO = 64
 _MAX_RATIO = 1000
 """Aspect ratio above which a file is refused."""
 _NUM_LARGE_PIXELS = 2**24
+_MAX_STRIPPED_BYTES = 2**28  # of a file that is read into memory, to decode it without its metadata
 """Images with more pixels are reduced before the conversion to RGB, and decoded one at a time."""
 _NUM_BAND_PIXELS = 2**20
 """Number of pixels converted at a time."""
@@ -168,7 +169,8 @@ def _decode(file: Path | BytesIO, max_pixels: int | None, wanted_size: int) -> I
     except MemoryError:
         raise
     except Exception:
-        stripped = strip_metadata(file)
+        num_bytes = file.stat().st_size if isinstance(file, Path) else file.getbuffer().nbytes
+        stripped = strip_metadata(file) if num_bytes <= _MAX_STRIPPED_BYTES else None
         if stripped is not None:
             with suppress(Exception):  # the first error describes the damage
                 return _decode_unmodified(stripped, max_pixels, wanted_size)

@@ -25,4 +25,6 @@ def keep_index(source: object, files: Sequence[Path], make: Callable[[], Index])
     if not is_ours or sum(file.stat().st_size for file in files) < _MIN_BYTES_TO_KEEP:
         return make()
     settings = {name: value for name, value in sorted(vars(source).items()) if not name.startswith("_")}
-    return open_index(f"{class_.__name__}({settings})", f"{__version__} {describe_files(*files)}", make)
+    # An index has the paths of images, which change with the version of a remote folder.
+    folders = [str(path.absolute()) for path in vars(source).get("_paths", ())]
+    return open_index(f"{class_.__name__}({settings})", f"{__version__} {folders} {describe_files(*files)}", make)

@@ -12,7 +12,7 @@ def deduplicate(captions: str, *, out: Path, threshold: float = 0.7, ray: str | 
         captions: Folder of a caption set, table with a column `caption`, COCO captions JSON, or a text file with one
             caption per line.
         out: Folder of the new caption set.
-        threshold: Jaccard similarity of word bigrams, in [0, 1], from which two captions are near duplicates.
+        threshold: Jaccard similarity of word bigrams, above 0 and below 1, from which two captions are near duplicates.
         ray: Use Ray Data for sets larger than memory: local for the cores of this machine, auto or HOST:PORT for a
             cluster with access to the same files. Needs pip install "synth2-lightning[ray]".
 
