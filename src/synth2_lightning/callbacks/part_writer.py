@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Container
-from contextlib import ExitStack, nullcontext, suppress
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,7 @@ class PartWriterCallback(Callback, ABC):
         self._writer: PartWriter[Any] | None = None
         self._locks = ExitStack()
         self._num_repeated = 0
+        self._has_failed = False  # to write
 
     @abstractmethod
     def make_writer(self, folder: Path, rank: int) -> PartWriter[Any]:
@@ -80,7 +81,7 @@ class PartWriterCallback(Callback, ABC):
         number = trainer.global_rank + (task.task * trainer.world_size if task else 0)
         self._lock(trainer, number, task)
         self._writer = self.make_writer(self._path, number)
-        self._num_repeated = 0
+        self._num_repeated, self._has_failed = 0, False
         datamodule = getattr(trainer, "datamodule", None)
         if isinstance(datamodule, HasInputs):
             self._writer.note_inputs(datamodule.fingerprint_inputs)
@@ -105,14 +106,17 @@ class PartWriterCallback(Callback, ABC):
     def on_predict_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *args: Any) -> None:
         """Run after each batch: writes its records."""
         assert self._writer is not None, "set by setup"
-        num_new = self.append(self._writer, outputs, pl_module)
+        try:
+            num_new = self.append(self._writer, outputs, pl_module)
+        except OSError:
+            self._has_failed = True
+            raise
         self._num_repeated += len(outputs) - num_new
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Run at an error: writes the buffered records, if the disk allows it."""
-        # An OSError may be that of this disk, or of a server or an image; after one, the first error is shown.
-        with self._locks, suppress(OSError) if isinstance(exception, OSError) else nullcontext():
-            if self._writer is not None:
+        """Run at an error: writes the buffered records, unless the error is that of writing them."""
+        with self._locks:
+            if self._writer is not None and not self._has_failed:
                 self._writer.close()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
