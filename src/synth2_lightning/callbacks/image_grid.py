@@ -88,8 +88,8 @@ def draw_grid(tiles: list[Image.Image], num_columns: int, gap: int, title: str) 
     """Return tiles of one size in rows below a title, with a white gap between them and a margin around them.
 
     Example:
-        >>> draw_grid([Image.new("RGB", (10, 20))] * 3, num_columns=2, gap=4, title="Step 0").size
-        (65, 92)
+        >>> draw_grid([Image.new("RGB", (100, 20))] * 3, num_columns=2, gap=4, title="Step 0").size
+        (228, 92)
     """
     num_columns = min(num_columns, len(tiles))
     num_rows = -(-len(tiles) // num_columns)
