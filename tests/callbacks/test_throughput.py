@@ -58,6 +58,18 @@ def test_validation_is_not_waiting(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert module.logged == {"speed/samples_per_s": 1.0, "speed/data_wait": 0.0}
 
 
+def test_the_time_of_a_checkpoint_is_not_waiting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    module, trainer = LoggingModule(), quiet_trainer(tmp_path)
+    # step 1: 0 to 1; a checkpoint until 9; step 2: 9 to 11
+    monkeypatch.setattr(throughput, "perf_counter", Clock([0.0, 1.0, 9.0, 11.0]))
+    callback = DataWaitCallback(window=2)
+    for _ in range(2):
+        callback.on_train_batch_start(trainer, module, tiny_batch(), 0)
+        callback.on_train_batch_end(trainer, module, None, tiny_batch(), 0)
+        callback.on_save_checkpoint(trainer, module, {})
+    assert module.logged["speed/data_wait"] == 0
+
+
 def test_refuses_an_empty_window() -> None:
     with pytest.raises(ValueError, match=r"DataWaitCallback\.window.*\b0\b"):
         DataWaitCallback(window=0)

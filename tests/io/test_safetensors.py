@@ -38,6 +38,13 @@ def test_tied_tensors_are_written_once_and_come_back_tied(tmp_path: Path) -> Non
     assert loaded["head"].data_ptr() == loaded["words"].data_ptr()
 
 
+def test_a_view_as_another_type_keeps_it(tmp_path: Path) -> None:
+    tensor = torch.ones(2)
+    write_safetensors({"a": tensor, "b": tensor.view(torch.int32)}, tmp_path / "model.safetensors")
+    read = read_safetensors(tmp_path / "model.safetensors")
+    assert (read["a"].dtype, read["b"].dtype) == (torch.float32, torch.int32)
+
+
 def test_what_is_no_tensor_and_a_damaged_file_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"'extra'.*\bdict\b.*tensors"):
         write_safetensors({"extra": {}}, tmp_path / "model.safetensors")
