@@ -87,26 +87,6 @@ def test_a_network_runs_with_the_same_result_and_reads_nothing(model_type: str, 
         run_network(network, has_padding, input_ids=ids.to("meta"), attention_mask=mask.to("meta"))
 
 
-@pytest.mark.parametrize("has_padding", [False, True])
-@pytest.mark.parametrize("model_type", ["llama", "bert"])
-def test_training_in_bfloat16_on_a_cpu_avoids_the_slow_attention(model_type: str, has_padding: bool) -> None:
-    config = AutoConfig.for_model(model_type, vocab_size=7, pad_token_id=0, **NETWORKS[model_type])
-    network = AutoModel.from_config(config).eval()
-    mask = torch.ones(2, 5, dtype=torch.long)
-    if has_padding:
-        mask[0, 3:] = 0
-    inputs = {"input_ids": torch.tensor([[1, 2, 3, 4, 5], [3, 2, 6, 1, 4]]), "attention_mask": mask}
-    expected = network(**inputs).last_hidden_state
-    with torch.profiler.profile() as profile, torch.autocast("cpu", torch.bfloat16):
-        run_network(network, has_padding, **inputs).last_hidden_state.float().sum().backward()
-    names = {event.name for event in profile.events()}
-    assert "aten::scaled_dot_product_attention" in names
-    assert "aten::_scaled_dot_product_flash_attention_for_cpu" not in names
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        found = run_network(network, has_padding, **inputs).last_hidden_state
-    torch.testing.assert_close(found.float()[mask.bool()], expected[mask.bool()], atol=0.05, rtol=0.05)
-
-
 def test_models_declare_whether_they_call_registered_attention_functions(model: LlamaForCausalLM) -> None:
     assert supports_attention_functions(model)
     assert not supports_attention_functions(torch.nn.Linear(1, 1))

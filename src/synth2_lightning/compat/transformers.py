@@ -1,14 +1,8 @@
 """Private APIs of transformers, and names that it changed; checked with 5.5 and 5.24."""
 
-from contextlib import nullcontext
 from dataclasses import fields
 from functools import cache
 from typing import Any
-
-from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
-
-from synth2_lightning.compat.cpu import is_slow_attention
 
 
 def update_model_kwargs(model: Any, outputs: Any, model_kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -50,9 +44,8 @@ def run_network(network: Any, has_padding: bool, **inputs: Any) -> Any:
     It reads it in every call to find out whether there is padding, or without a mask the positions, to find out whether
     rows hold several texts. Both wait for a GPU. Here the caller knows: the network runs with a mask function that does
     not read, registered with ``AttentionMaskInterface``. Its name is set as ``PreTrainedConfig._attn_implementation``
-    during the call; the public setter would go through all modules of the network. Where torch's attention is slow to
-    train, the registered attention has its reference implementation. Networks with another attention than torch's are
-    called as they are, without a mask if there is no padding.
+    during the call; the public setter would go through all modules of the network. Networks with another attention than
+    torch's are called as they are, without a mask if there is no padding.
 
     Args:
         network: A network of transformers.
@@ -82,13 +75,9 @@ def _register_masks() -> tuple[str, str]:
         never = {"allow_is_causal_skip": False, "allow_is_bidirectional_skip": False}
         return sdpa_mask(*args, **kwargs | never)
 
-    def attend(module: Any, query: Tensor, key: Tensor, *args: Any, **kwargs: Any) -> Any:
-        with sdpa_kernel(SDPBackend.MATH) if is_slow_attention(query, key) else nullcontext():
-            return sdpa_attention_forward(module, query, key, *args, **kwargs)
-
     names = "sdpa_without_padding", "sdpa_with_padding"
     for name, mask in zip(names, (without_padding, with_padding), strict=True):
-        AttentionInterface.register(name, attend)
+        AttentionInterface.register(name, sdpa_attention_forward)
         AttentionMaskInterface.register(name, mask)
     return names
 
