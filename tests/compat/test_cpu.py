@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from synth2_lightning.compat.cpu import MAX_SCORES, has_bfloat16_instructions, is_slow_attention
+from synth2_lightning.compat.cpu import has_bfloat16_instructions
 
 
 @pytest.mark.parametrize(
@@ -24,15 +24,3 @@ def test_older_versions_of_torch_have_a_function_for_each(
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
     assert has_bfloat16_instructions() is (avx512_bf16 or amx)
-
-
-def test_attention_is_slow_in_bfloat16_if_it_is_short_and_trained() -> None:
-    half = torch.zeros(1, 4, 8, dtype=torch.bfloat16)
-    assert is_slow_attention(half, half)
-    assert not is_slow_attention(half, half.new_zeros(1, MAX_SCORES, 8))
-    assert not is_slow_attention(half.float(), half.float())
-    with torch.autocast("cpu", torch.bfloat16):
-        assert is_slow_attention(half.float(), half.float())
-    assert not is_slow_attention(half.to("meta"), half.to("meta"))
-    with torch.no_grad():
-        assert not is_slow_attention(half, half)

@@ -2,7 +2,6 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 
-from synth2_lightning.compat import cpu
 from synth2_lightning.nn import cpu_kernels
 from synth2_lightning.nn.cpu_kernels import attention, negative_log_likelihood
 
@@ -23,8 +22,15 @@ def test_attention_in_bfloat16_and_its_gradients_are_as_exact_as_those_of_torch(
         torch.testing.assert_close(gradient.float(), reference, atol=0.06, rtol=0.02)
 
 
+def test_attention_under_autocast_is_not_that_of_torch() -> None:
+    x = torch.randn(1, 1, 3, 4, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert "ScaledDotProduct" not in type(attention(x, x, x).grad_fn).__name__
+    assert "ScaledDotProduct" in type(attention(x, x, x).grad_fn).__name__
+
+
 def test_attention_is_that_of_torch_for_long_sequences_and_without_gradients() -> None:
-    queries = torch.randn(1, 1, cpu.MAX_SCORES, 4, dtype=torch.bfloat16, requires_grad=True)
+    queries = torch.randn(1, 1, cpu_kernels._MAX_SCORES, 4, dtype=torch.bfloat16, requires_grad=True)
     keys = torch.randn(1, 1, 2, 4, dtype=torch.bfloat16)
     assert "ScaledDotProduct" in type(attention(queries, keys, keys).grad_fn).__name__
     with torch.no_grad():

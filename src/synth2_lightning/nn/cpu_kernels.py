@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import scaled_dot_product_attention
 
-from synth2_lightning.compat.cpu import is_slow_attention
-
 FROZEN_CHUNK = 2
 """Images per forward pass of a frozen network on a CPU: the feature maps of larger batches exceed the cache."""
+_MAX_SCORES = 2**16
+"""Queries times keys of a head up to which torch's attention is slow to train in bfloat16."""
 
 
 def attention(
@@ -28,13 +28,14 @@ def attention(
 ) -> Float[Tensor, "batch heads targets channels"]:
     """Return scaled dot-product attention; positions where the mask is false are excluded.
 
-    Where torch's operation is slow, all scores are computed at once, and rounded to bfloat16.
+    Short sequences that are trained in bfloat16 on a CPU have all scores computed at once, and rounded to bfloat16:
+    the backward pass of torch's operation multiplies a few rows at a time.
 
     Example:
         >>> attention(torch.zeros(1, 1, 1, 2), torch.ones(1, 1, 2, 2), torch.tensor([[[[1.0, 0.0], [3.0, 0.0]]]]))
         tensor([[[[2., 0.]]]])
     """
-    if not is_slow_attention(queries, keys):
+    if not _is_slow_attention(queries, keys):
         return scaled_dot_product_attention(queries, keys, values, mask)
     scores: Tensor = queries * queries.shape[-1] ** -0.5 @ keys.transpose(-2, -1)
     if mask is not None:
@@ -70,6 +71,12 @@ def negative_log_likelihood(
     """
     losses: Tensor = _NegativeLogLikelihood.apply(logits, targets)
     return losses
+
+
+def _is_slow_attention(queries: Tensor, keys: Tensor) -> bool:
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else queries.dtype
+    is_trained = queries.is_cpu and dtype is torch.bfloat16 and torch.is_grad_enabled()
+    return is_trained and queries.shape[-2] * keys.shape[-2] <= _MAX_SCORES
 
 
 class _RMSNorm(torch.autograd.Function):
