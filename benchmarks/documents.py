@@ -1,10 +1,11 @@
 """Tables and plots of the documents, made from ``benchmarks/results/*.json``.
 
-``python benchmarks/documents.py`` writes them into the documents, each below its mark ``<!-- NAME -->``. A benchmark
-without a file is named with the command that writes it: documents contain no figure without a file.
+``python benchmarks/documents.py`` writes them into the documents, each below its mark ``<!-- NAME -->``. Documents
+contain no figure without a file: benchmarks without one are listed below the mark ``not_measured``.
 """
 
 import argparse
+import ast
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -17,7 +18,7 @@ from plots import PLOTS, draw
 from report import RESULTS
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = (ROOT / "docs" / "results.md",)
+README, DOCUMENT = ROOT / "README.md", ROOT / "docs" / "results.md"
 _SCENES = {
     "real": "rendered images",
     "mixed": "rendered images + generated pairs",
@@ -29,36 +30,39 @@ _NONE = "> No finished runs."
 Results = Mapping[str, Any]
 
 
-def fill(document: str, tables: Mapping[str, str]) -> str:
-    """Return a document with the table, image or quotation after each mark, ``<!-- name -->``, replaced.
+def fill(document: str, texts: Mapping[str, str]) -> str:
+    """Return a document with the table, image or list after each mark, ``<!-- name -->``, replaced.
 
     Raises:
         ValueError: If the document lacks a mark.
     """
-    for name, text in tables.items():
+    for name, text in texts.items():
         before, mark, after = document.partition(f"<!-- {name} -->\n\n")
         if not mark:
             raise ValueError(f"The document has no mark <!-- {name} -->; expected one with an empty line below it.")
-        rest = "".join(dropwhile(lambda line: line.startswith(("|", "![", ">")), after.splitlines(keepends=True)))
+        rest = "".join(dropwhile(lambda line: line.startswith(("|", "![", "*", ">")), after.splitlines(keepends=True)))
         document = f"{before}{mark}{text}\n{rest if rest.startswith(chr(10)) else chr(10) + rest}"
     return document
 
 
-def make_tables(folder: Path = RESULTS) -> dict[str, str]:
-    """Return the text of each mark.
+def make_texts(document: Path, folder: Path = RESULTS) -> dict[str, str]:
+    """Return the text of each mark of a document: of the finished benchmarks and, in the results, a list of the others.
 
     Args:
+        document: The README, or the document of the results.
         folder: Folder of the results.
     """
-    tables = {}
-    for mark, (name, function) in _TABLES.items():
-        path = folder / f"{name}.json"
-        missing = f"> Not measured with this version: `python benchmarks/{name}.py` measures it."
-        tables[mark] = function(json.loads(path.read_text("utf-8"))) if path.exists() else missing
-    for name, plot in PLOTS.items():
-        exists = (folder / f"{name}.json").exists()
-        tables[f"{name}_plot"] = f"![{plot.caption}](results/{name}.png)" if exists else "> No plot yet."
-    return tables
+    tables = _TABLES[document]
+    files = {name: folder / f"{name}.json" for name, _ in tables.values()}
+    results = {name: json.loads(path.read_text("utf-8")) for name, path in files.items() if path.exists()}
+    texts = {mark: function(results[name]) for mark, (name, function) in tables.items() if name in results}
+    if document == README:
+        return texts
+    plots = {
+        f"{name}_plot": f"![{plot.caption}](results/{name}.png)" for name, plot in PLOTS.items() if name in results
+    }
+    missing = [f"* `python benchmarks/{name}.py`: {_summary(name)}" for name in files if name not in results]
+    return texts | plots | {"not_measured": "\n".join(missing)}
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -144,6 +148,18 @@ def probes(results: Results) -> str:
     return table([*headings, "over pairs without the change"], rows)
 
 
+def headline(results: Results) -> str:
+    """Return the table of the README: CIDEr at equal steps on photos, with generated pairs, and on more photos."""
+    figures = results["regimes"]["equal"]
+    names = ("real", "mixed", "photos")
+    rows = [
+        [regime.label, spread(figures[regime.name]), interval(figures[regime.name].get("gain"))]
+        for regime in REGIMES
+        if regime.name in names and regime.name in figures
+    ]
+    return table(["the captioner trains on", "CIDEr", "gain and 95 % interval"], rows)
+
+
 def gap(results: Results) -> str:
     """Return the fractions of the gap that generated pairs close."""
     rows = []
@@ -206,26 +222,34 @@ def single_runs(results: Results) -> str:
     return table(headings, rows)
 
 
-_TABLES: dict[str, tuple[str, Callable[[Results], str]]] = {
-    "single_runs": ("single_runs", single_runs),
-    "scenes": ("scenes_gain", scenes),
-    "gap": ("flickr8k_gain", gap),
-    "flickr8k_equal": ("flickr8k_gain", partial(flickr8k, kind="equal")),
-    "flickr8k_best": ("flickr8k_gain", partial(flickr8k, kind="best")),
-    "points": ("flickr8k_gain", points),
-    "flickr8k_probes": ("flickr8k_probes", probes),
-    "label_multiplier": ("label_multiplier", label_multiplier),
-    "dose_response": ("dose_response", dose_response),
+_Tables = Mapping[str, tuple[str, Callable[[Results], str]]]
+_TABLES: Mapping[Path, _Tables] = {
+    README: {"headline": ("flickr8k_gain", headline)},
+    DOCUMENT: {
+        "single_runs": ("single_runs", single_runs),
+        "scenes": ("scenes_gain", scenes),
+        "gap": ("flickr8k_gain", gap),
+        "flickr8k_equal": ("flickr8k_gain", partial(flickr8k, kind="equal")),
+        "flickr8k_best": ("flickr8k_gain", partial(flickr8k, kind="best")),
+        "points": ("flickr8k_gain", points),
+        "flickr8k_probes": ("flickr8k_probes", probes),
+        "label_multiplier": ("label_multiplier", label_multiplier),
+        "dose_response": ("dose_response", dose_response),
+    },
 }
+
+
+def _summary(benchmark: str) -> str:
+    """Return the first line of a benchmark's docstring."""
+    module = ast.parse((ROOT / "benchmarks" / f"{benchmark}.py").read_text("utf-8"))
+    return (ast.get_docstring(module) or "").partition("\n")[0]
 
 
 def main() -> None:
     """Write the tables and plots."""
     argparse.ArgumentParser(description=__doc__).parse_args()
-    tables = make_tables()
-    for document in DOCUMENTS:
-        document.write_text(fill(document.read_text("utf-8"), tables), "utf-8")
-        print(f"{document.relative_to(ROOT)}: {len(tables)} tables and plots")
+    for document in (README, DOCUMENT):
+        document.write_text(fill(document.read_text("utf-8"), make_texts(document)), "utf-8")
     for name in PLOTS:
         if (RESULTS / f"{name}.json").exists():
             draw(name, RESULTS, ROOT / "docs" / "results")

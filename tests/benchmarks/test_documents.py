@@ -1,11 +1,12 @@
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
-from documents import DOCUMENTS, ROOT, fill, interval, make_tables, signed, spread
+from documents import DOCUMENT, README, ROOT, fill, interval, make_texts, signed, spread
 from plots import PLOTS, digest, draw
 from report import RESULTS
 
@@ -34,10 +35,11 @@ GAIN: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", [README, DOCUMENT], ids=lambda path: path.name)
 def test_documents_have_the_tables_of_the_results(document: Path) -> None:
-    text = document.read_text("utf-8")
-    assert fill(text, make_tables()) == text, "python benchmarks/documents.py"
+    text, tables = document.read_text("utf-8"), make_texts(document)
+    assert fill(text, tables) == text, "python benchmarks/documents.py"
+    assert set(re.findall("<!-- (.*) -->", text)) == tables.keys()  # no section without results
 
 
 @pytest.mark.parametrize("name", PLOTS)
@@ -64,7 +66,7 @@ def test_tables_show_the_figures_of_the_files(tmp_path: Path) -> None:
         "flickr8k_probes": PROBES,
     }.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(content))
-    tables = make_tables(tmp_path)
+    tables = make_texts(DOCUMENT, tmp_path)
     assert "| 1,000 | 0.400 ± 0.010 | 0.450 ± 0.010 | +0.050 (0.030 … 0.070) | 2,100 |" in tables["label_multiplier"]
     assert "+0.90 (\N{MINUS SIGN}0.10 … 1.00)" in tables["dose_response"]
     assert "| best against best | 71% | \N{MINUS SIGN}10% … 90% |" in tables["gap"]
@@ -72,8 +74,11 @@ def test_tables_show_the_figures_of_the_files(tmp_path: Path) -> None:
     assert "+0.030 (0.010 … 0.050) | +0.010 (0.000 … 0.020) |" in tables["flickr8k_probes"]
     assert tables["flickr8k_best"].count("\n") == 3  # two headings, real, mixed
     assert tables["flickr8k_equal"].count("\n") == 2
-    assert "`python benchmarks/scenes_gain.py`" in tables["scenes"]
+    assert "scenes" not in tables
+    assert "* `python benchmarks/scenes_gain.py`: Gain in CIDEr on held-out combinations" in tables["not_measured"]
+    assert "flickr8k_gain" not in tables["not_measured"]
     assert tables["label_multiplier_plot"].startswith("![")
+    assert make_texts(README, tmp_path)["headline"].endswith("\n| 1,000 photos | 0.400 ± 0.010 |  |")
 
 
 @pytest.mark.parametrize(
@@ -97,6 +102,6 @@ def test_tables_take_each_other_s_place() -> None:
     once = fill("<!-- a -->\n\nbehind\n", {"a": "| 1 |"})
     assert once == "<!-- a -->\n\n| 1 |\n\nbehind\n"
     assert fill(once, {"a": "| 2 |\n| 3 |"}) == "<!-- a -->\n\n| 2 |\n| 3 |\n\nbehind\n"
-    assert fill(once, {"a": "> nothing"}) == "<!-- a -->\n\n> nothing\n\nbehind\n"
+    assert fill(once, {"a": "* 3"}) == "<!-- a -->\n\n* 3\n\nbehind\n"
     with pytest.raises(ValueError, match="no mark <!-- b -->"):
         fill(once, {"b": "| 1 |"})

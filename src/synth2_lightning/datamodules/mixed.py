@@ -1,4 +1,4 @@
-"""Mixed batches of photos and synthetic pairs (Synth², arXiv 2403.07750, section 3)."""
+"""Mixed batches of photos and synthetic pairs (Synth², arXiv 2403.07750)."""
 
 from collections.abc import Container, Sequence
 from typing import Any
