@@ -42,7 +42,7 @@ def write_nearest(folder: Path, synthetic: ShardReader, real: ShardReader) -> No
     captions = [(row, caption) for row in photos for caption in real.read([row]).captions[0]]
     keys = _embed(encoder, [caption for _, caption in captions])
     described = [synthetic.read([row]).captions[0] for row in range(len(synthetic))]
-    # The images of a scene have all of its captions: each takes another one.
+    # The images of a record have all of its captions: each takes another one.
     queries = _embed(encoder, [texts[row % len(texts)] for row, texts in enumerate(described)])
     places = [(queries[first : first + _ROWS] @ keys.T).argmax(1) for first in range(0, len(queries), _ROWS)]
     nearest = [captions[place][0] for place in torch.cat(places).tolist()]

@@ -9,7 +9,7 @@ products:
 
 Products (``pairs`` of a regime), each for a generator's seed and a number of levels:
 
-* ``synthetic-scenes``, ``synthetic-own-scenes``: five images for each withheld photo, from all of its captions, with
+* ``synthetic-images``, ``synthetic-own-images``: five images for each withheld photo, from all of its captions, with
   MiniLM, and with a text encoder that was trained with the generator;
 * ``synthetic-own``, ``synthetic-own-draws``: one image for each of these captions, and three;
 * ``written``, ``continued``: for captions of the adapted language model, and of the published one, which continues the
@@ -97,7 +97,7 @@ class Chain:
             work = partial(self._write_control, control, folder, self.pairs_folder(base, generator, levels), levels)
             return [*tasks, self._make(folder.name, 2, work, tasks[-1])]
         tasks = self.token_tasks(levels)
-        own = base not in ("synthetic", "synthetic-scenes")
+        own = base not in ("synthetic", "synthetic-images")
         name = f"generator{'-own' if own else ''}-l{levels}"
         trained = f"fits/{name}/seed-{generator}/generator"
         words = [

@@ -136,23 +136,23 @@ REGIMES = (
     Regime(
         "mixed",
         "1,000 photos + generated pairs for the captions of the others",
-        "synthetic-own-scenes",
+        "synthetic-own-images",
         control="blank",
     ),
     Regime("photos", "all 5,500 photos", file="real.yaml", has_all_photos=True),
     Regime(
         "mixed-minilm",
         "the same, by a generator with MiniLM as its text encoder",
-        "synthetic-scenes",
+        "synthetic-images",
         like="mixed",
         control="blank",
     ),
-    Regime("blank", "1,000 photos + the same captions without images", "synthetic-own-scenes/blank"),
-    Regime("shuffled", "1,000 photos + shuffled pairs", "synthetic-own-scenes/shuffled", like="mixed"),
+    Regime("blank", "1,000 photos + the same captions without images", "synthetic-own-images/blank"),
+    Regime("shuffled", "1,000 photos + shuffled pairs", "synthetic-own-images/shuffled", like="mixed"),
     Regime(
         "nearest",
         "1,000 photos + the same captions, each with the photo that has the most similar caption",
-        "synthetic-own-scenes/nearest",
+        "synthetic-own-images/nearest",
         like="mixed",
     ),
     Regime(
@@ -199,7 +199,7 @@ REGIMES = (
         )
         for start, label, pairs, file in (
             ("real", "1,000 photos", "", "real.yaml"),
-            ("mixed", "1,000 photos + generated pairs", "synthetic-own-scenes", "mixed.yaml"),
+            ("mixed", "1,000 photos + generated pairs", "synthetic-own-images", "mixed.yaml"),
             ("photos", "all 5,500 photos", "", "real.yaml"),
         )
     ),
@@ -208,8 +208,8 @@ REGIMES = (
 
 VARIANTS = {
     "synthetic-own-draws": "draws.yaml",
-    "synthetic-own-scenes": "scenes.yaml",
-    "synthetic-scenes": "scenes.yaml",
+    "synthetic-own-images": "by_image.yaml",
+    "synthetic-images": "by_image.yaml",
 }
 """Overlays of pairs with several images or captions."""
 DERIVED = ("scored", "reassigned")
@@ -219,7 +219,7 @@ PROBES = (
     Regime(
         "more-pairs",
         "generated pairs as three quarters of a batch",
-        "synthetic-own-scenes",
+        "synthetic-own-images",
         words=(f"{_FRACTION}.init_args.fraction=0.75",),
         like="mixed",
         control="blank",
@@ -227,7 +227,7 @@ PROBES = (
     Regime(
         "mirrored",
         "generated pairs, mirrored",
-        "synthetic-own-scenes",
+        "synthetic-own-images",
         words=("--config", "overlays/data/mirroring.yaml"),
         like="mixed",
         control="blank",

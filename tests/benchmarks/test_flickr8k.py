@@ -155,7 +155,7 @@ def test_validated_runs_read_validation_photos_and_the_photos_of_their_draw(
         BY_NAME["mixed"], EQUAL, cell
     )
     assert words[-2:] == ["5", "--data.init_args.seed=5"]
-    assert "--data.init_args.synthetic.init_args.shards=shards/synthetic-own-scenes-g0-l4" in words
+    assert "--data.init_args.synthetic.init_args.shards=shards/synthetic-own-images-g0-l4" in words
     assert f"--data.init_args.real.init_args.photos.init_args.limit={NUM_REAL}" in words
     assert not any(str(experiment.root) in word for word in fit if "settings.yaml" not in word)
 

@@ -428,7 +428,7 @@ def test_draws_are_scored_weighted_and_reassigned_by_run_files(tmp_path: Path, m
     draws = read_shards("shards/flickr8k-draws")
     originals = {key for key in draws if "~" not in key}
     assert set(draws) == {f"{key}{copy}" for key in originals for copy in ("", "~1", "~2")}
-    run("predict", "synthesize.yaml", f"{experiment}/overlays/scenes.yaml", **few)
+    run("predict", "synthesize.yaml", f"{experiment}/overlays/by_image.yaml", **few)
     scenes = read_shards("shards/flickr8k-scenes")
     assert len(scenes) == 2 * 5
     assert {text for row in scenes.values() for text in row["captions"]} == {

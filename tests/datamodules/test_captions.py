@@ -93,21 +93,21 @@ def test_it_provides_what_a_resumed_prediction_requests() -> None:
     assert isinstance(make(), HasProvenance)
     assert make(seed=5).provenance() == {
         "seed": 5,
-        "by_scene": False,
+        "by_image": False,
         "num_conditions": 1,
         "is_evaluation": False,
     }
 
 
-class Scenes(Numbers):
-    """Captions 0, 2 and 4 describe one scene, 1 and 3 another."""
+class Images(Numbers):
+    """Captions 0, 2 and 4 describe one image, 1 and 3 another."""
 
     def record(self, index: int) -> CaptionRecord:
-        return replace(super().record(index), scene="odd" if index % 2 else "even")
+        return replace(super().record(index), image_id="odd" if index % 2 else "even")
 
 
-def read_scenes(num_conditions: int | None, num_per_caption: int = 1) -> CaptionBatch:
-    data = CaptionDataModule(Scenes(5), 99, 0, num_per_caption, by_scene=True, num_conditions=num_conditions)
+def read_images(num_conditions: int | None, num_per_caption: int = 1) -> CaptionBatch:
+    data = CaptionDataModule(Images(5), 99, 0, num_per_caption, by_image=True, num_conditions=num_conditions)
     data.setup("predict")
     (batch,) = batches(data)
     return batch
@@ -116,8 +116,8 @@ def read_scenes(num_conditions: int | None, num_per_caption: int = 1) -> Caption
 EVEN, ODD = ("number 0", "number 2", "number 4"), ("number 1", "number 3")
 
 
-def test_a_scene_is_one_record_with_all_its_captions() -> None:
-    batch = read_scenes(num_conditions=None)
+def test_an_image_is_one_record_with_all_its_captions() -> None:
+    batch = read_images(num_conditions=None)
     assert batch.captions == batch.conditions == (EVEN, ODD)
     assert batch.samples == (
         SampleInfo("even", "numbers", "", record_seed(0, "even")),
@@ -125,22 +125,22 @@ def test_a_scene_is_one_record_with_all_its_captions() -> None:
     )
 
 
-def test_images_of_a_scene_are_generated_from_its_captions_in_turn() -> None:
-    batch = read_scenes(num_conditions=1, num_per_caption=4)
+def test_images_of_a_record_are_generated_from_its_captions_in_turn() -> None:
+    batch = read_images(num_conditions=1, num_per_caption=4)
     assert batch.keys == ("even", "odd", "even~1", "odd~1", "even~2", "odd~2", "even~3", "odd~3")
     assert batch.captions == (EVEN, ODD) * 4
     assert batch.conditions[::2] == (EVEN[:1], EVEN[1:2], EVEN[2:], EVEN[:1])
     assert batch.conditions[1::2] == (ODD[:1], ODD[1:], ODD[:1], ODD[1:])
-    assert read_scenes(num_conditions=2, num_per_caption=2).conditions == (EVEN[:2], ODD, EVEN[2:] + EVEN[:1], ODD)
+    assert read_images(num_conditions=2, num_per_caption=2).conditions == (EVEN[:2], ODD, EVEN[2:] + EVEN[:1], ODD)
 
 
-def test_a_changed_caption_of_a_scene_is_noticed() -> None:
-    data = CaptionDataModule(Scenes(5), by_scene=True)
+def test_a_changed_caption_of_an_image_is_noticed() -> None:
+    data = CaptionDataModule(Images(5), by_image=True)
     data.setup("predict")
     before = data.fingerprint_inputs([("numbers", "odd"), ("numbers", "odd~1"), ("numbers", "k0"), ("other", "odd")])
     assert before[0] == before[1] == fingerprint_texts([*ODD, "odd"])
     assert before[2:] == ["", None]
-    data.captions = Scenes(7)
+    data.captions = Images(7)
     data.setup("predict")
     assert data.fingerprint_inputs([("numbers", "odd")]) == [fingerprint_texts([*ODD, "number 5", "odd"])]
 

@@ -10,24 +10,24 @@ from synth2_lightning.types import CaptionRecord, ConceptCaptionBatch
 TEXTS = ("A dog runs on grass .", "Two children play with a red ball .", "Nobody .")
 
 
-class Scenes(CaptionSource):
-    name = "scenes"
+class Captions(CaptionSource):
+    name = "captions"
 
-    def __init__(self, numbers: Sequence[int], names_scenes: bool = True) -> None:
+    def __init__(self, numbers: Sequence[int], names_images: bool = True) -> None:
         self.numbers = numbers
-        self.names_scenes = names_scenes
+        self.names_images = names_images
 
     def __len__(self) -> int:
         return 3 * len(self.numbers)
 
     def record(self, index: int) -> CaptionRecord:
         number = self.numbers[index // 3]
-        scene = f"photo{number}" if self.names_scenes else ""
-        return CaptionRecord(f"{number}-{index % 3}", TEXTS[index % 3], scene=scene)
+        image_id = f"photo{number}" if self.names_images else ""
+        return CaptionRecord(f"{number}-{index % 3}", TEXTS[index % 3], image_id=image_id)
 
 
 def make(captions: CaptionSource | None = None, **settings: Any) -> LanguageModelingDataModule:
-    data = LanguageModelingDataModule(captions or Scenes(range(20)), **{"batch_size": 5} | settings)
+    data = LanguageModelingDataModule(captions or Captions(range(20)), **{"batch_size": 5} | settings)
     data.setup("fit")
     return data
 
@@ -47,31 +47,31 @@ def test_a_batch_has_captions_and_their_concepts() -> None:
     assert batch.captions == TEXTS
     names = [[concept.name for concept in concepts] for concepts in batch.concepts]
     assert names == [["dog", "grass"], ["child", "ball"], []]
-    assert {sample.source for sample in batch.samples} == {"scenes"}
+    assert {sample.source for sample in batch.samples} == {"captions"}
 
 
-def test_all_captions_of_a_scene_are_held_out_or_none() -> None:
+def test_all_captions_of_an_image_are_held_out_or_none() -> None:
     data = make(val_fraction=0.25)
     out, rest = set(held_out(data)), set(trained(data))
     assert (len(out), len(rest)) == (15, 45)
     assert not {key.split("-")[0] for key in out} & {key.split("-")[0] for key in rest}
 
 
-def test_without_scenes_single_captions_are_held_out() -> None:
-    data = make(Scenes(range(20), names_scenes=False), val_fraction=0.25)
+def test_without_image_ids_single_captions_are_held_out() -> None:
+    data = make(Captions(range(20), names_images=False), val_fraction=0.25)
     assert len(held_out(data)) == 15
     assert len({key.split("-")[0] for key in held_out(data)} & {key.split("-")[0] for key in trained(data)}) > 3
 
 
-def test_the_same_scenes_are_held_out_in_any_order() -> None:
-    assert set(held_out(make())) == set(held_out(make(Scenes(range(19, -1, -1)))))
+def test_the_same_images_are_held_out_in_any_order() -> None:
+    assert set(held_out(make())) == set(held_out(make(Captions(range(19, -1, -1)))))
 
 
-@pytest.mark.parametrize(("fraction", "num_scenes"), [(0.001, 1), (0.999, 19)])
-def test_no_side_is_empty(fraction: float, num_scenes: int) -> None:
+@pytest.mark.parametrize(("fraction", "num_images"), [(0.001, 1), (0.999, 19)])
+def test_no_side_is_empty(fraction: float, num_images: int) -> None:
     data = make(val_fraction=fraction)
-    assert len(held_out(data)) == 3 * num_scenes
-    assert len(trained(data)) == 60 - 3 * num_scenes
+    assert len(held_out(data)) == 3 * num_images
+    assert len(trained(data)) == 60 - 3 * num_images
 
 
 def test_a_resumed_run_has_the_batches_that_were_left() -> None:
@@ -87,20 +87,20 @@ def test_a_resumed_run_has_the_batches_that_were_left() -> None:
 
 
 def test_the_fingerprint_follows_the_captions() -> None:
-    assert make().fingerprint() != make(Scenes(range(1, 21))).fingerprint()
+    assert make().fingerprint() != make(Captions(range(1, 21))).fingerprint()
     assert make().fingerprint() != make(val_fraction=0.5).fingerprint()
 
 
-class Evaluation(Scenes):
+class Evaluation(Captions):
     is_evaluation = True
 
 
 @pytest.mark.parametrize(
     ("captions", "settings", "message"),
     [
-        (Evaluation([1, 2]), {}, r"'scenes'.*evaluation split"),
-        (Scenes([1]), {}, r"All 3 captions of 'scenes'.*'photo1'"),
-        (Scenes([1, 2]), {"val_fraction": 0.0}, r"val_fraction=0\.0"),
+        (Evaluation([1, 2]), {}, r"'captions'.*evaluation split"),
+        (Captions([1]), {}, r"All 3 captions of 'captions'.*'photo1'"),
+        (Captions([1, 2]), {"val_fraction": 0.0}, r"val_fraction=0\.0"),
     ],
 )
 def test_captions_that_cannot_be_divided_are_refused(
@@ -112,4 +112,4 @@ def test_captions_that_cannot_be_divided_are_refused(
 
 def test_there_is_nothing_to_predict() -> None:
     with pytest.raises(ValueError, match=r"'predict'.*synth2 fit.*ConceptDataModule"):
-        LanguageModelingDataModule(Scenes([1, 2])).setup("predict")
+        LanguageModelingDataModule(Captions([1, 2])).setup("predict")

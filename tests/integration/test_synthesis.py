@@ -30,7 +30,7 @@ from synth2_lightning.types import CaptionBatch, TokenizedImages, VQTokens
 
 pytestmark = pytest.mark.filterwarnings("ignore:Total length of `PredictBatches` across ranks is zero")
 ROWS = [
-    {"caption": f"image {number}", "id": f"k{number}", "of": f"class {number % 3}", "scene": number % 3}
+    {"caption": f"image {number}", "id": f"k{number}", "of": f"class {number % 3}", "image": number % 3}
     for number in range(23)
 ]
 
@@ -59,7 +59,7 @@ class Synthesis(SynthesisModule):
 
 
 def synthesize(table: Path, folder: str, salt: int = 0, fail_in: int | None = None, **settings: Any) -> Synthesis:
-    source = CaptionTable(str(table), key_column="id", class_column="of", scene_column="scene")
+    source = CaptionTable(str(table), key_column="id", class_column="of", image_id_column="image")
     module = Synthesis(TinyImageGenerator(salt), fail_in)
     trainer = Trainer(
         accelerator="cpu",
@@ -103,7 +103,7 @@ def test_captions_become_shards_with_all_that_made_them(table: Path) -> None:
     manifest = json.loads((table.parent / "shards" / "manifest.json").read_text())
     assert manifest["provenance"]["settings"] == {
         "model": {"generator_class": "TinyImageGenerator", "codebook": "tiny-16:00000000", "sampler": {"salt": 0}},
-        "data": {"seed": 0, "by_scene": False, "num_conditions": 1, "is_evaluation": False},
+        "data": {"seed": 0, "by_image": False, "num_conditions": 1, "is_evaluation": False},
         "trainer": {"precision": "32-true"},
     }
 
@@ -170,7 +170,7 @@ def test_more_images_per_caption_are_added(table: Path) -> None:
 
 
 def test_a_killed_run_of_scenes_resumes_exactly(table: Path) -> None:
-    settings = {"by_scene": True, "num_per_caption": 5, "num_conditions": 2}
+    settings = {"by_image": True, "num_per_caption": 5, "num_conditions": 2}
     synthesize(table, "undisturbed", **settings)
     with pytest.raises(KeyError, match="killed"):
         synthesize(table, "killed", fail_in=3, **settings)
@@ -178,13 +178,13 @@ def test_a_killed_run_of_scenes_resumes_exactly(table: Path) -> None:
 
     found = records(table.parent / "killed")
     assert found == records(table.parent / "undisturbed")
-    assert set(found) == {f"{scene}{copy}" for scene in "012" for copy in ("", "~1", "~2", "~3", "~4")}
+    assert set(found) == {f"{image}{copy}" for image in "012" for copy in ("", "~1", "~2", "~3", "~4")}
     captions = [f"image {number}" for number in range(1, 23, 3)]
     assert all(found[f"1{copy}"]["captions"] == captions for copy in ("", "~1"))
     pair = TinyImageGenerator().generate([("image 7", "image 10")], [record_seed(0, "1~1")]).ids
     assert found["1~1"]["tokens"] == pair.flatten().tolist()
     with pytest.raises(ValueError, match=r"data\.num_conditions is 2 there and 1 in this run"):
-        synthesize(table, "killed", by_scene=True, num_per_caption=5)
+        synthesize(table, "killed", by_image=True, num_per_caption=5)
 
 
 @pytest.mark.parametrize("fail_in", [3, None])

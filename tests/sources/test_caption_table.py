@@ -20,11 +20,11 @@ def test_columns_are_arguments_and_numbers_may_be_keys(tmp_path: Path) -> None:
     ]
 
 
-def test_captions_of_one_scene_have_its_key(tmp_path: Path) -> None:
+def test_captions_of_one_image_have_its_id(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("caption,of\na fox,7\na red fox,7\nan otter,8\n")
-    table = CaptionTable(str(tmp_path / "t.csv"), scene_column="of")
+    table = CaptionTable(str(tmp_path / "t.csv"), image_id_column="of")
     table.load()
-    assert [table.record(index).scene for index in range(3)] == ["7", "7", "8"]
+    assert [table.record(index).image_id for index in range(3)] == ["7", "7", "8"]
 
 
 def test_without_a_key_column_the_row_is_the_key(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

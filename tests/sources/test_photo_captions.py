@@ -24,10 +24,10 @@ def test_captions_of_withheld_photos_are_records(coco: CocoSource) -> None:
 
     assert captions.name == "text-only"
     assert [captions.record(index) for index in range(len(captions))] == [
-        CaptionRecord("12-0", "a 12", scene="12"),
-        CaptionRecord("12-1", "b 12", scene="12"),
-        CaptionRecord("13-0", "a 13", scene="13"),
-        CaptionRecord("13-1", "b 13", scene="13"),
+        CaptionRecord("12-0", "a 12", image_id="12"),
+        CaptionRecord("12-1", "b 12", image_id="12"),
+        CaptionRecord("13-0", "a 13", image_id="13"),
+        CaptionRecord("13-1", "b 13", image_id="13"),
     ]
 
 

@@ -29,18 +29,18 @@ class CaptionDataModule(PredictDataModule[int, CaptionBatch]):
     The first image of a caption has the caption's key, further ones ``KEY~1``, ``KEY~2`` and so on: a later run with
     more images per caption creates only the missing ones.
 
-    With ``by_scene``, each scene is one record in place of its captions, with the scene's key. Its image has all its
-    captions, and a captioner learns each of them, as with photos.
+    With ``by_image``, all captions of an image are one record, with the id of the image as its key. A captioner learns
+    each of them, as with photos.
 
     Args:
         captions: Source of the captions.
         batch_size: Images per step and rank; it does not change the images.
         seed: Base seed of all records.
-        num_per_caption: Number of images per caption, or per scene.
-        by_scene: Whether images belong to scenes: all captions of a photo (``PhotoCaptions``), or all with the same
-            value in ``scene_column`` (``CaptionTable``).
-        num_conditions: Maximum number of captions of a scene that an image is generated from; ``None`` uses all.
-            Further images of the scene are generated from its next captions, cyclically.
+        num_per_caption: Number of images per record.
+        by_image: Whether a record has all captions of an image: of a photo (``PhotoCaptions``), or with the same
+            value in ``image_id_column`` (``CaptionTable``).
+        num_conditions: Maximum number of captions of a record that an image is generated from; ``None`` uses all.
+            Further images of the record are generated from its next captions, cyclically.
 
     Raises:
         ValueError: If a number is below 1.
@@ -57,7 +57,7 @@ class CaptionDataModule(PredictDataModule[int, CaptionBatch]):
         batch_size: int = 64,
         seed: int = 0,
         num_per_caption: int = 1,
-        by_scene: bool = False,
+        by_image: bool = False,
         num_conditions: int | None = 1,
     ) -> None:
         super().__init__(batch_size)
@@ -67,7 +67,7 @@ class CaptionDataModule(PredictDataModule[int, CaptionBatch]):
         self.captions = captions
         self.seed = seed
         self.num_per_caption = num_per_caption
-        self.by_scene = by_scene
+        self.by_image = by_image
         self.num_conditions = num_conditions
         self._records: CaptionRecords | None = None
         self._numbers: dict[str, int] = {}
@@ -76,7 +76,7 @@ class CaptionDataModule(PredictDataModule[int, CaptionBatch]):
         """Return the settings that determine the images, and whether the captions are of an evaluation split."""
         return {
             "seed": self.seed,
-            "by_scene": self.by_scene,
+            "by_image": self.by_image,
             "num_conditions": self.num_conditions,
             "is_evaluation": self.captions.is_evaluation,
         }
@@ -85,10 +85,10 @@ class CaptionDataModule(PredictDataModule[int, CaptionBatch]):
         """Load the captions and return one number per image; each record occurs ``num_per_caption`` times.
 
         Raises:
-            ValueError: If a key contains ``~`` and there are several images per caption, or a caption has no scene.
+            ValueError: If a key contains ``~`` and there are several images per caption, or a caption has no image id.
         """
         self.captions.load()
-        self._records = CaptionRecords(self.captions, self.by_scene)
+        self._records = CaptionRecords(self.captions, self.by_image)
         self._numbers = {}
         if self.num_per_caption > 1:
             self._check_keys()

@@ -50,12 +50,12 @@ class LanguageModelingDataModule(ImageTextDataModule):
     """Captions to fine-tune a language model on, with the concepts that they name; a fraction of them is held out.
 
     Concepts are the nouns of English captions, as in :class:`~synth2_lightning.concepts.mined.MinedConcepts`; captions
-    in other languages have none. All captions of a scene, such as a photo, are held out or none. Scenes are held out by
-    the hash of their keys: the same ones in every run, whatever the order of the captions.
+    in other languages have none. All captions of an image are held out or none. Images are held out by
+    the hash of their ids: the same ones in every run, whatever the order of the captions.
 
     Args:
         captions: Source of the captions; not those of an evaluation split.
-        val_fraction: Fraction of the scenes that is held out, at least one.
+        val_fraction: Fraction of the images that is held out, at least one.
         unsuitable: File of excluded concepts in the format of
             :class:`~synth2_lightning.concepts.suitability.SuitabilityList`; ``None`` keeps all.
         batch_size: Captions per step and rank.
@@ -100,7 +100,7 @@ class LanguageModelingDataModule(ImageTextDataModule):
         """Load the captions and divide them.
 
         Raises:
-            ValueError: If they are an evaluation split, all of one scene, or the stage is ``predict``.
+            ValueError: If they are an evaluation split, all of one image, or the stage is ``predict``.
         """
         super().setup(stage)
         if stage == "predict":
@@ -129,15 +129,15 @@ class LanguageModelingDataModule(ImageTextDataModule):
     def _divide(self) -> tuple[list[int], list[int]]:
         """Return the indices of the training captions and of the held-out ones."""
         records = [self.captions.record(index) for index in range(len(self.captions))]
-        scenes = [record.scene or record.key for record in records]
-        by_hash = sorted(set(scenes), key=lambda scene: hash_record((self.captions.name, scene)))
+        images = [record.image_id or record.key for record in records]
+        by_hash = sorted(set(images), key=lambda image: hash_record((self.captions.name, image)))
         if len(by_hash) < 2:
             raise ValueError(
-                f"All {len(records)} captions of {self.captions.name!r} are of the scene {scenes[0]!r}; expected two "
-                "scenes or more, because one is held out. Give more captions."
+                f"All {len(records)} captions of {self.captions.name!r} are of the image {images[0]!r}; expected two "
+                "images or more, because one is held out. Give more captions."
             )
         held_out = set(by_hash[: min(len(by_hash) - 1, max(1, round(self.val_fraction * len(by_hash))))])
         sides: tuple[list[int], list[int]] = ([], [])
-        for index, scene in enumerate(scenes):
-            sides[scene in held_out].append(index)
+        for index, image in enumerate(images):
+            sides[image in held_out].append(index)
         return sides

@@ -17,9 +17,9 @@ from synth2_lightning.io.fingerprints import fingerprint_weights
 from synth2_lightning.io.json_text import read_description
 from synth2_lightning.io.locations import resolve
 from synth2_lightning.io.safetensors import read_safetensors, write_safetensors
+from synth2_lightning.nn.condition_text import encode_conditions
 from synth2_lightning.nn.maskgit import MaskGit
 from synth2_lightning.nn.parallel_decoding import SamplingSettings, decode_in_parallel, noise_shape
-from synth2_lightning.nn.scene_text import encode_scenes
 from synth2_lightning.nn.unmasking import ConfidenceOrder, UnmaskingOrder
 from synth2_lightning.types import Condition, VQTokens
 
@@ -181,7 +181,7 @@ def sample_tokens(
 ) -> VQTokens:
     """Sample the tokens of one image per caption; the networks must be in evaluation mode."""
     texts = [*captions, negative_text] if sampling.is_guided and negative_text else captions
-    embeddings, mask = encode_scenes(text_encoder, texts)
+    embeddings, mask = encode_conditions(text_encoder, texts)
     text = network.encode_text(embeddings[: len(captions)], mask[: len(captions)])
     null_text = None
     if sampling.is_guided:

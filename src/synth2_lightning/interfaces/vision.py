@@ -193,11 +193,11 @@ class ImageGenerator(FrozenModule, ABC):
 
     @abstractmethod
     def generate(self, captions: Sequence[Condition], seeds: Sequence[int]) -> VQTokens:
-        """Generate the tokens of one image per caption, or per tuple of captions of one scene.
+        """Generate the tokens of one image per caption, or per tuple of captions.
 
         Raises:
             ValueError: If a caption is empty, there are not as many seeds as captions, or the generator does not
-                support several captions of a scene.
+                support several captions of an image.
         """
 
     def check_request(self, captions: Sequence[Condition], seeds: Sequence[int]) -> None:

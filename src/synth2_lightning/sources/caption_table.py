@@ -19,7 +19,7 @@ class CaptionTable(IndexedCaptions):
         key_column: Column of the keys. ``None`` makes keys from the table's name without suffix and the row number,
             from 1; these keys are stable only while new rows are appended at the end.
         class_column: Column of the class names that the captions were written for; ``None`` if there is none.
-        scene_column: Column of the keys of the scenes that the captions describe; ``None`` if there is none.
+        image_id_column: Column of the ids of the images that the captions describe; ``None`` if there is none.
         name: Name of the source in logs and shards.
         max_empty_captions: Number of empty captions that are skipped with a warning; more are an error.
         limit: Maximum number of captions, from the first; ``None`` keeps all.
@@ -36,7 +36,7 @@ class CaptionTable(IndexedCaptions):
         caption_column: str = "caption",
         key_column: str | None = None,
         class_column: str | None = None,
-        scene_column: str | None = None,
+        image_id_column: str | None = None,
         name: str = "synthetic",
         max_empty_captions: int = 10,
         limit: int | None = None,
@@ -47,7 +47,7 @@ class CaptionTable(IndexedCaptions):
         self.caption_column = caption_column
         self.key_column = key_column
         self.class_column = class_column
-        self.scene_column = scene_column
+        self.image_id_column = image_id_column
         self.delimiter = delimiter
 
     @cached_property
@@ -66,7 +66,7 @@ class CaptionTable(IndexedCaptions):
             ValueError: If the suffix is not supported, a column or a key is missing, or a caption is not a string.
         """
         path = self._path
-        named = (self.caption_column, self.key_column, self.class_column, self.scene_column)
+        named = (self.caption_column, self.key_column, self.class_column, self.image_id_column)
         columns = [name for name in named if name is not None]
         for number, row in enumerate(read_rows(path, columns, self.delimiter), start=1):
             where = f"{path}, record {number},"
@@ -79,6 +79,6 @@ class CaptionTable(IndexedCaptions):
                         "key_column to number the rows."
                     )
             class_name = take_key(row[self.class_column], where, self.class_column) if self.class_column else ""
-            scene = take_key(row[self.scene_column], where, self.scene_column) if self.scene_column else ""
+            image_id = take_key(row[self.image_id_column], where, self.image_id_column) if self.image_id_column else ""
             caption = take_text(row[self.caption_column], where, self.caption_column)
-            yield CaptionRecord(key, caption, class_name, scene=scene)
+            yield CaptionRecord(key, caption, class_name, image_id=image_id)

@@ -17,7 +17,7 @@ from synth2_lightning.types import CaptionRecord
 
 _logger = logging.getLogger(__name__)
 _NUM_NAMED = 5
-_COLUMNS = ("key", "caption", "class_name", "scene")
+_COLUMNS = ("key", "caption", "class_name", "image_id")
 
 
 class IndexedCaptions(CaptionSource):
@@ -68,7 +68,7 @@ class IndexedCaptions(CaptionSource):
             if not caption:
                 empty.append(record.key)
                 continue
-            values = (record.key, caption, record.class_name, record.scene)
+            values = (record.key, caption, record.class_name, record.image_id)
             for column, value in zip(columns.values(), values, strict=True):
                 column.append(value)
             if len(columns["key"]) == self.limit:
@@ -83,9 +83,9 @@ class IndexedCaptions(CaptionSource):
         return int(self._loaded().num_rows)
 
     def record(self, index: int) -> CaptionRecord:
-        """Return one caption with its key, class name and scene."""
-        key, caption, class_name, scene = (column[index].as_py() for column in self._loaded().columns)
-        return CaptionRecord(key, caption, class_name, scene=scene)
+        """Return one caption with its key, class name and image id."""
+        key, caption, class_name, image_id = (column[index].as_py() for column in self._loaded().columns)
+        return CaptionRecord(key, caption, class_name, image_id=image_id)
 
     def _loaded(self) -> pa.RecordBatch:
         if self._index is None:

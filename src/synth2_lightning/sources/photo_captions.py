@@ -35,9 +35,9 @@ class PhotoCaptions(IndexedCaptions):
         self.skip = skip
 
     def read_captions(self) -> Iterator[CaptionRecord]:
-        """Yield the captions photo by photo; the scene is the photo's key, the key has the caption's number as well."""
+        """Yield the captions photo by photo; the key of each is the photo's, its image id, and the caption's number."""
         self.photos.load()
         for index in range(self.skip, len(self.photos)):
             photo = self.photos.key(index)
             for ordinal, caption in enumerate(self.photos.captions(index)):
-                yield CaptionRecord(f"{photo}-{ordinal}", caption, scene=photo)
+                yield CaptionRecord(f"{photo}-{ordinal}", caption, image_id=photo)

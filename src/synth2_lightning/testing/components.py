@@ -109,7 +109,7 @@ class TinyImageGenerator(ImageGenerator):
         self.salt = salt
 
     def generate(self, captions: Sequence[Condition], seeds: Sequence[int]) -> VQTokens:
-        """Hash every caption, or the captions of a scene, with its seed to tokens."""
+        """Hash every caption, or tuple of captions, with its seed to tokens."""
         self.check_request(captions, seeds)
         joined = [caption if isinstance(caption, str) else "\n".join(caption) for caption in captions]
         texts = [f"{self.salt} {seed} {caption}" for caption, seed in zip(joined, seeds, strict=True)]

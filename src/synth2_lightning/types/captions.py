@@ -13,18 +13,19 @@ class CaptionRecord:
         caption: The text.
         class_name: Class that the caption was written for; empty if unknown.
         is_cut: Whether generation stopped before the end of the text.
-        scene: Key of the scene that the caption describes; captions of one scene can share an image. Empty if unknown.
+        image_id: Id of the image that the caption describes; captions with the same id can share a generated image.
+            Empty if unknown.
     """
 
     key: str
     caption: str
     class_name: str = ""
     is_cut: bool = False
-    scene: str = ""
+    image_id: str = ""
 
 
 Condition = str | tuple[str, ...]
-"""What an image is generated from: a caption, or several captions of one scene."""
+"""What an image is generated from: a caption, or several captions of the same image."""
 
 
 @dataclass(frozen=True, slots=True)

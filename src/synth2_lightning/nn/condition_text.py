@@ -1,4 +1,4 @@
-"""Embeddings of scenes, which several captions describe."""
+"""Embeddings of conditions: of a caption, or of several captions of the same image."""
 
 from collections.abc import Sequence
 
@@ -11,28 +11,28 @@ from synth2_lightning.nn.transfer import to_device
 from synth2_lightning.types import Condition
 
 
-def encode_scenes(
-    encoder: TextEncoder, scenes: Sequence[Condition]
-) -> tuple[Float[Tensor, "scenes length dim"], Bool[Tensor, "scenes length"]]:
-    """Return the token embeddings of the captions of each scene, one caption after another, and a mask.
+def encode_conditions(
+    encoder: TextEncoder, conditions: Sequence[Condition]
+) -> tuple[Float[Tensor, "conditions length dim"], Bool[Tensor, "conditions length"]]:
+    """Return the token embeddings of the captions of each condition, one after another, and a mask.
 
-    Each caption is encoded alone. Cross-attention has no positions: an image attends to all captions of its scene.
+    Each caption is encoded alone. Cross-attention has no positions: an image attends to all of its captions.
 
     Args:
         encoder: After ``load()``.
-        scenes: Captions of each scene.
+        conditions: A caption, or several, of each image.
 
     Returns:
-        The embeddings, padded after each caption, and a mask that is true at text tokens. For scenes of one caption
+        The embeddings, padded after each caption, and a mask that is true at text tokens. For conditions of one caption
         they are those of ``encoder.encode``.
 
     Example:
         >>> from synth2_lightning.testing import TinyTextEncoder
-        >>> embeddings, mask = encode_scenes(TinyTextEncoder(), [("a field", "a dark field"), "a bright field"])
+        >>> embeddings, mask = encode_conditions(TinyTextEncoder(), [("a field", "a dark field"), "a bright field"])
         >>> embeddings.shape, mask.sum(1)
         (torch.Size([2, 6, 8]), tensor([5, 3]))
     """
-    groups = [(scene,) if isinstance(scene, str) else scene for scene in scenes]
+    groups = [(each,) if isinstance(each, str) else each for each in conditions]
     embeddings, mask = encoder.encode([text for group in groups for text in group])
     if len(embeddings) == len(groups):
         return embeddings, mask
