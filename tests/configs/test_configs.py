@@ -42,7 +42,7 @@ BASES = {  # what an overlay goes on top of, where that is not mixed.yaml
     "experiments/flickr8k/overlays/smollm2_cross.yaml": PHOTOS,
     **{
         f"experiments/flickr8k/overlays/{name}.yaml": ("predict", "experiments/flickr8k/synthesize.yaml")
-        for name in ("draws", "scenes")
+        for name in ("draws", "by_image")
     },
     **{
         f"experiments/flickr8k/overlays/{name}.yaml": ("fit", "experiments/flickr8k/mixed.yaml")
