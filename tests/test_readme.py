@@ -175,8 +175,8 @@ def test_relative_links_lead_to_files_and_headings(document: Path) -> None:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_run_files_that_commands_name_exist(document: Path) -> None:
     commands = "\n".join(code_blocks(document, "bash"))
-    for folder, copy in re.findall(r"cp -r configs/(\S+) (\S+)", commands):
-        commands = commands.replace(f"--config {copy}/", f"--config {folder}/")
+    for folder in re.findall(r"synth2 init .*--out (\S+) --synthetic", commands):
+        commands = commands.replace(f"--config {folder}/", "--config experiments/flickr8k/")
     written = re.findall(r"cat > (\S+)", commands)
     written += [f"{folder}/photos.yaml" for folder in re.findall(r"synth2 init .*--out (\S+)", commands)]
     written += [block.splitlines()[0].removeprefix("# ") for block in code_blocks(document, "yaml")]

@@ -2,14 +2,15 @@
 
 import re
 import shlex
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from synth2_lightning.cli.arguments import make_parser
+from synth2_lightning.cli.commands.init import init
 from synth2_lightning.cli.main import COMMANDS
 from synth2_lightning.cli.trainer import TRAINER_COMMANDS
 
@@ -30,11 +31,16 @@ def read_commands() -> Iterator[tuple[str, ...]]:
 
 
 SYNTH2 = sorted(set(read_commands()))
+ALSO_WRITTEN = (
+    ("fit", "--config", "mine/writer.yaml"),
+    ("predict", "--config", "mine/captions.yaml", "--config", "mine/captions_writer.yaml"),
+)
+"""Commands for the files of `synth2 init --synthetic` that the documents name without a command."""
 
 
 @pytest.fixture
 def own_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the documents ask users to write: a package, overlays, and a copy of an experiment."""
+    """What the documents ask users to write: a package, overlays, and run files of `synth2 init`."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.syspath_prepend(ROOT / "examples")
@@ -50,18 +56,12 @@ def own_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my_photos.yaml").write_text(overlay)
     (tmp_path / "my_photos").mkdir()
     (tmp_path / "my_photos" / "photos.yaml").write_text(overlay)  # of `synth2 init`
-    shutil.copytree(ROOT / "configs" / "experiments" / "flickr8k", tmp_path / "mine")
-    commands = "".join(code_blocks(ROOT / "docs" / "your_own_images.md", "bash")).replace("\\\n", " ").splitlines()
-    (adapt,) = [command for command in commands if "'mine'" in command]
-    subprocess.run(["bash", "-c", adapt], check=True)
-
-
-@pytest.mark.usefixtures("own_files")
-def test_the_copy_of_an_experiment_is_adapted() -> None:
-    contents = [path.read_text("utf-8") for path in Path("mine").rglob("*.yaml")]
-    assert len(contents) > 30
-    assert not [content for content in contents if "flickr8k" in content or "limit: 1000" in content]
-    assert any("limit: null" in content for content in contents)
+    photos = tmp_path / "data" / "mine"
+    photos.mkdir(parents=True)
+    for number in range(2):
+        Image.new("RGB", (8, 8)).save(photos / f"{number}.png")
+        (photos / f"{number}.txt").write_text("a dog\na dog\n")
+    init("data/mine", out=Path("mine"), synthetic=True)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -82,7 +82,9 @@ def test_commands_have_valid_arguments(words: Sequence[str]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("own_files")
-@pytest.mark.parametrize("words", [words for words in SYNTH2 if words[0] in TRAINER_COMMANDS], ids=" ".join)
+@pytest.mark.parametrize(
+    "words", [words for words in (*SYNTH2, *ALSO_WRITTEN) if words[0] in TRAINER_COMMANDS], ids=" ".join
+)
 def test_commands_have_valid_settings(words: Sequence[str], parse: Callable[[Sequence[str]], None]) -> None:
     words = [word.removeprefix("configs/") for word in words if word != "--print_config"]
     words = [word.replace("RUN/config.yaml", "mixed.yaml") for word in words]

@@ -8,6 +8,7 @@ import yaml
 from PIL import Image
 
 from synth2_lightning.io.atomic import write_files
+from synth2_lightning.reports.experiment import write_experiment
 from synth2_lightning.sources.base import ArrowSource, Entry, IndexedSource, SkipCounter, check_entry
 from synth2_lightning.sources.images import center_crop
 from synth2_lightning.sources.layouts import SourceSpec, find_layout
@@ -19,7 +20,7 @@ _MAX_HELD_OUT = 1000
 _TILE, _NUM_COLUMNS, _NUM_TILES = 160, 6, 18
 
 
-def write_run_file(location: str, out: Path) -> list[str]:
+def write_run_file(location: str, out: Path, experiment: Path | None = None) -> list[str]:
     """Write a run file for the photos of a folder, and a grid of the first ones.
 
     The run file has the data only: it is an overlay on ``photos.yaml``. If the data have no validation split, a
@@ -28,6 +29,7 @@ def write_run_file(location: str, out: Path) -> list[str]:
     Args:
         location: Folder of the data, or an index file.
         out: Folder to write to.
+        experiment: Folder of an experiment with synthetic pairs, whose run files are written for these photos, too.
 
     Returns:
         One line for each split: layout, number of photos and captions.
@@ -36,7 +38,8 @@ def write_run_file(location: str, out: Path) -> list[str]:
         FileExistsError: If there is a run file.
         FileNotFoundError: If there are no photos with captions.
         OSError: If an image cannot be read.
-        ValueError: If an index is damaged, or the photos cannot be split.
+        ValueError: If an index is damaged, the photos cannot be split, or the run files of the experiment cannot have
+            the name of the folder.
     """
     if (out / RUN_FILE).exists():
         raise FileExistsError(
@@ -51,6 +54,8 @@ def write_run_file(location: str, out: Path) -> list[str]:
         lines.append(f"{name}: {len(source)} photos, {source.count_captions().sum()} captions ({spec.layout})")
     sources = {name: spec.to_settings() for name, (spec, _) in splits.items()}
     data = {"init_args": {**sources, "batch_size": min(_BATCH_SIZE, len(splits["train"][1]))}}
+    if experiment is not None:
+        write_experiment(experiment, out, {name: spec for name, (spec, _) in splits.items()})
     head = f"# Photos of {location}: synth2 fit --config photos.yaml --config {out / RUN_FILE}\n"
     with write_files(out) as draft:
         _draw(splits["train"][1]).save(draft / GRID)
