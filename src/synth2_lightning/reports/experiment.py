@@ -19,7 +19,8 @@ _MIN_COUNT = 2
 """Occurrences of a word in the vocabulary: small sets of captions have few."""
 _FILES = {
     "": ("trainer", "codebook", "tokenize", "generator_trainer", "generator", "synthesize", "real", "mixed",
-         "prompt", "prompt_words", "filters", "captions", "synthesize_captions", "writer", "filters_writer", "captions_writer"),
+         "prompt", "prompt_words", "filters", "captions", "synthesize_captions", "writer", "filters_writer",
+         "captions_writer"),
     "model": ("tokenizer", "text_encoder", "captioner"),
     "data": ("photos", "real", "mixed", "writer_captions"),
 }  # fmt: skip
