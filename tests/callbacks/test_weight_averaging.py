@@ -69,7 +69,7 @@ def test_batches_without_an_optimization_step_do_not_update_the_average(tmp_path
 
 def test_an_aborted_validation_gives_the_weights_back() -> None:
     average, module = WeightAveragingCallback(fraction=0.5), Counting()
-    trainer = Mock(spec=Trainer, global_step=0, strategy=Mock())
+    trainer = Mock(spec=Trainer, global_step=0, strategy=Mock(), callbacks=[average])
     average.setup(trainer, module, "fit")
     average.on_train_start(trainer, module)
     with torch.no_grad():
@@ -150,3 +150,12 @@ def test_fsdp1_is_refused_here_and_for_initial_weights() -> None:
         WeightAveragingCallback().setup(trainer, LightningModule(), "fit")
     with pytest.raises(ValueError, match=r"InitialWeightsCallback.*DDP"):
         InitialWeightsCallback("runs/version_0").on_fit_start(trainer, LightningModule())
+
+
+def test_a_second_average_is_refused(tmp_path: Path) -> None:
+    callbacks = [WeightAveragingCallback(0.1), WeightAveragingCallback(0.2)]
+    trainer = Trainer(
+        accelerator="cpu", max_steps=1, logger=False, default_root_dir=tmp_path, callbacks=[*callbacks]
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=r"2 WeightAveragingCallbacks.*\[0\.1, 0\.2\]"):
+        trainer.fit(Counting(), DataLoader([0]), DataLoader([0]))  # type: ignore[arg-type]

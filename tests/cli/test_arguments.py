@@ -54,13 +54,16 @@ def test_defaults_are_those_of_the_signature() -> None:
     }
 
 
-@pytest.mark.parametrize(
-    "name", ["123", "null", "[a]", "1e5", "{a: b}", "true", "a: b", "~", "!x", "@file", "a=b", " "]
-)
+@pytest.mark.parametrize("name", ["123", "null", "[a]", "1e5", "{a: b}", "true", "a: b", "!x", "@file", "a=b", " "])
 def test_texts_and_paths_stay_as_they_are_typed(name: str) -> None:
     given = parse(name, name, name, "--out", name, "--device", name, f"--trust={name}")
     assert (given["run"], given["images"], given["device"], given["trust"]) == (name, [name, name], name, [name])
     assert given["out"] == Path(name)
+
+
+def test_home_folders_of_options_are_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert parse("run", "x", "--out=~/captions")["out"] == tmp_path / "captions"
 
 
 def test_options_are_converted_and_repeated() -> None:

@@ -66,3 +66,11 @@ def test_a_link_to_a_checkpoint_that_was_not_completed_is_explained(tmp_path: Pa
     last.symlink_to("step=5.ckpt")
     with pytest.raises(FileNotFoundError, match=r"last\.ckpt.*step=5\.ckpt.*--ckpt_path=last"):
         run_trainer(["fit", "--config", "mixed.yaml", f"--ckpt_path={last}"])
+
+
+def test_home_folders_are_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match=str(tmp_path / "gone.ckpt")):
+        run_trainer(["fit", "--config", "mixed.yaml", "--ckpt_path=~/gone.ckpt"])
+    with pytest.raises(FileNotFoundError, match=str(tmp_path / "gone.yaml")):
+        run_trainer(["fit", "--config=~/gone.yaml"])

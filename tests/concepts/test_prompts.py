@@ -80,6 +80,8 @@ def test_a_definition_with_braces_stays_as_it_is() -> None:
         (2, "{name}", r"\['name', 'other'\].*\['gloss', 'other_gloss'\]"),
         (0, "{name}", r"\b0 concepts\b.*\[\].*num_concepts"),
         (1, "{name", r"'{name'.*format string.*{{ and }}"),
+        (1, "{name!r}", "placeholders of a name only"),
+        (1, "{name:{name}}", "placeholders of a name only"),
         (3, "{name}", r"'p@1'.*num_concepts=3"),
         (1, "{name} {names}", r"\['name', 'names'\].*\['name'\]"),
     ],
@@ -144,3 +146,14 @@ def test_openings_are_part_of_the_fingerprint_and_are_checked() -> None:
     assert plain.provenance() != opened.provenance()
     with pytest.raises(ValueError, match=r"'plain@1'.*\['an_other'\]"):
         PromptTemplate("plain", 1, "{name}", openings=("{an_other}",))
+
+
+@pytest.mark.parametrize("opening", ["", " ", "{name!s}"])
+def test_openings_that_cannot_be_written_are_refused(opening: str) -> None:
+    with pytest.raises(ValueError, match=r"opening of PromptTemplate 'p@1'.*placeholders of a name only"):
+        PromptTemplate("p", 1, "{name}", openings=(opening,))
+
+
+def test_an_opening_may_be_empty_for_a_concept_without_a_definition() -> None:
+    template = PromptTemplate("p", 1, "{name}", openings=("{gloss}",))
+    assert template.render([Concept("x", "x")])[-1].content == ""

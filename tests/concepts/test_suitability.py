@@ -76,3 +76,12 @@ def test_what_can_be_photographed_is_allowed(name: str) -> None:
 )
 def test_what_harms_or_cannot_be_seen_is_not(synset: str) -> None:
     assert not SuitabilityList(UNSUITABLE).allows(synset, read_wordnet())
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [("below n00000001", r"'n00000001'.*n02084071"), ("branch persn", r"'branch persn'.*animal.*person")],
+)
+def test_rules_about_nothing_are_refused(tmp_path: Path, line: str, message: str) -> None:
+    with pytest.raises(ValueError, match=rf"rules\.txt, line 1, .*{message}"):
+        write(tmp_path, line)

@@ -27,7 +27,8 @@ class Captions(CaptionSource):
 
 
 def make(captions: CaptionSource | None = None, **settings: Any) -> LanguageModelingDataModule:
-    data = LanguageModelingDataModule(captions or Captions(range(20)), **{"batch_size": 5} | settings)
+    captions = Captions(range(20)) if captions is None else captions
+    data = LanguageModelingDataModule(captions, **{"batch_size": 5} | settings)
     data.setup("fit")
     return data
 
@@ -99,7 +100,9 @@ class Evaluation(Captions):
     ("captions", "settings", "message"),
     [
         (Evaluation([1, 2]), {}, r"'captions'.*evaluation split"),
-        (Captions([1]), {}, r"All 3 captions of 'captions'.*'photo1'"),
+        (Captions([1]), {}, r"The 3 captions of 'captions' are of 1 images \['photo1'\]"),
+        (Captions([]), {}, r"The 0 captions of 'captions' are of 0 images"),
+        (Captions([1, 2]), {"val_batch_size": 0}, r"val_batch_size=0"),
         (Captions([1, 2]), {"val_fraction": 0.0}, r"val_fraction=0\.0"),
     ],
 )

@@ -159,6 +159,8 @@ def test_a_missing_split_is_named(make_source: MakeSource) -> None:
 def test_a_batch_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match=r"RealDataModule.*batch_size=0.*1"):
         RealDataModule(batch_size=0)
+    with pytest.raises(ValueError, match=r"RealDataModule.*val_batch_size=0.*1"):
+        RealDataModule(val_batch_size=0)
 
 
 def test_overfit_batches_is_refused_with_another_way(make_source: MakeSource, tmp_path: Path) -> None:

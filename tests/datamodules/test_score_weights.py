@@ -30,3 +30,8 @@ def test_arguments_out_of_range_are_refused(arguments: dict[str, float]) -> None
     ((name, value),) = arguments.items()
     with pytest.raises(ValueError, match=f"ExponentialWeights.*{name}={value}"):
         ExponentialWeights(**arguments)
+
+
+def test_no_weight_is_zero() -> None:
+    scores = np.array([0.0] + [1.0] * 999, np.float32)  # the first is 32 standard deviations below the mean
+    assert ExponentialWeights(temperature=0.02)(scores).min() > 0

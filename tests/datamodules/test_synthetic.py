@@ -146,3 +146,10 @@ def test_batches_and_training_captions_have_all_captions_of_a_row(make_shards: M
     assert data.training_captions() == [("synthetic 1",), ("synthetic 3",), ("synthetic 4",)]
     batch = data.train_pairs.read([2, 0])
     assert batch.references == (("synthetic 4",), ("synthetic 1",))
+
+
+def test_scores_of_shards_without_captions_are_refused(make_shards: MakeShards) -> None:
+    data = SyntheticDataModule(str(make_shards(2, captions=((), ()), scores=((), ()))), keep_fraction=0.5)
+    data.setup("fit")
+    with pytest.raises(ValueError, match="have no captions"):
+        data.make_train_pairs()

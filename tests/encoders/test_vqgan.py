@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -170,6 +171,21 @@ def test_a_missing_codebook_is_named(tmp_path: Path) -> None:
     save_model(tmp_path)
     with pytest.raises(RuntimeError, match=r"call load\(\)"):
         VQGANTokenizer(str(tmp_path)).tokenize(random_pixels())
+
+
+def test_an_incomplete_description_is_refused(tmp_path: Path) -> None:
+    save_model(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["num_vq_embeddings"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"config\.json.*num_vq_embeddings=None.*whole number"):
+        VQGANTokenizer(str(tmp_path))
+
+
+def test_a_pixel_range_without_pixels_is_refused(tmp_path: Path) -> None:
+    save_model(tmp_path)
+    with pytest.raises(ValueError, match=r"pixel_range=\(0\.0, 0\.0\)"):
+        VQGANTokenizer(str(tmp_path), pixel_range=(0.0, 0.0))
 
 
 def test_sizes_that_do_not_divide_are_refused(tmp_path: Path) -> None:

@@ -63,7 +63,11 @@ def test_what_stays_is_not_tried_again(status: int, error: type[Exception]) -> N
     assert failure.advice
 
 
-@pytest.mark.parametrize(("value", "seconds"), [("2.5", 2.5), ("-1", 0.0), ("nan", 0.0), ("soon", 0.0), ("", 0.0)])
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [("2.5", 2.5), ("-1", 0.0), ("nan", 0.0), ("soon", 0.0), ("", 0.0),
+     ("Mon, 01 Jan 2024 00:00:00 +99999999999999999", 0.0)],
+)  # fmt: skip
 def test_retry_after_may_be_seconds(value: str, seconds: float) -> None:
     failure = read_refusal(503, {"retry-after": value}, "")
     assert isinstance(failure, Failure)

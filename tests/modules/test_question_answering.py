@@ -63,3 +63,11 @@ def test_a_batch_without_questions_is_refused(tmp_path: Path) -> None:
 def test_a_prompt_without_a_place_for_the_question_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"question_prompt.*answer:.*\{question\}"):
         answering_module(tmp_path, question_prompt="answer:")
+
+
+@pytest.mark.parametrize(
+    "prompt", ["{{question}}", "{question} {context}", "{question!r}", "{question:>9}", "{question"]
+)
+def test_a_prompt_with_anything_but_the_question_is_refused(tmp_path: Path, prompt: str) -> None:
+    with pytest.raises(ValueError, match=r"question_prompt.*literal braces"):
+        answering_module(tmp_path, question_prompt=prompt)

@@ -10,6 +10,7 @@ from torch.distributed.tensor import DTensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from synth2_lightning.callbacks.sharded_weights import check_not_flattened, distribute_like
+from synth2_lightning.compat.lightning import attributes_of
 
 _CURRENT = "current_model_state"  # same key as Lightning's own callback, whose checkpoints can be resumed from
 
@@ -30,7 +31,8 @@ class WeightAveragingCallback(Callback):
             is the mean of all steps. The default is a relative standard deviation (EDM2's ``sigma_rel``) of 0.09.
 
     Raises:
-        ValueError: If the fraction is out of range; when a stage starts, under FSDP1 and DeepSpeed.
+        ValueError: If the fraction is out of range; when a stage starts, under FSDP1 and DeepSpeed, or if there are two
+            of these callbacks.
 
     Example:
         >>> average = WeightAveragingCallback(fraction=0.1)
@@ -57,6 +59,13 @@ class WeightAveragingCallback(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Run before a stage: resets the averages."""
         check_not_flattened(trainer.strategy, "WeightAveragingCallback")
+        others = [each for each in attributes_of(trainer).callbacks if isinstance(each, WeightAveragingCallback)]
+        if len(others) > 1:  # each would swap its average in and out, and leave the other's in the module
+            raise ValueError(
+                f"The trainer has {len(others)} WeightAveragingCallbacks, of fractions "
+                f"{[each.fraction for each in others]}; expected one. Remove one: the run file may have it already, "
+                "without overlays/trainer/weight_averaging.yaml."
+            )
         self._averages = self._resumed = None
         self._is_swapped = False
 

@@ -9,10 +9,12 @@ import argparse
 import inspect
 import re
 from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, NamedTuple, NoReturn, Union, get_args, get_origin, get_type_hints
 
 from synth2_lightning.cli.errors import UsageError, suggest
+from synth2_lightning.io.paths import expand_home
 
 _METAVARS = {str: "TEXT", int: "INT", float: "FLOAT"}
 
@@ -145,7 +147,8 @@ def _add_argument(parser: CommandParser, parameter: inspect.Parameter, hint: Any
     elif get_origin(kind) is Literal:
         settings["choices"] = get_args(kind)
     else:
-        settings |= {"type": kind, "metavar": _METAVARS.get(kind, "PATH")}
+        # Shells do not expand ~ in --out=~/captions.
+        settings |= {"type": expand_home if kind is Path else kind, "metavar": _METAVARS.get(kind, "PATH")}
     if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
         if is_required:
             settings["required"] = True

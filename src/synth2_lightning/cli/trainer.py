@@ -10,7 +10,7 @@ from synth2_lightning.cli.errors import UsageError
 from synth2_lightning.cli.makers import find_maker
 from synth2_lightning.cli.run_files import find_run_files, split_trust
 from synth2_lightning.io.locations import MissingLocationError
-from synth2_lightning.io.paths import check_not_special
+from synth2_lightning.io.paths import check_not_special, expand_home
 
 if TYPE_CHECKING:
     from synth2_lightning.cli.lightning_cli import CommandLine
@@ -57,6 +57,7 @@ def run_trainer(words: Sequence[str]) -> "CommandLine":
     if not any(re.match(r"(--(config|model|data|help)|-c|-h)\b", word) for word in words):
         first = _FIRST_RUN_FILES[words[0]]
         raise UsageError(f"synth2 {words[0]} needs a run file. Start with: synth2 {words[0]} --config {first}")
+    words = [_expand_home(word) for word in words]
     _check_checkpoint(words)
     words, trust = split_trust(words)
     words = find_run_files(words, _KEYS)
@@ -76,6 +77,12 @@ def _name_maker(error: Exception, words: Sequence[str]) -> None:
         if isinstance(cause, MissingLocationError) and (maker := find_maker(cause.location, words)):
             cause.add_note(maker)
         cause = cause.__cause__ or cause.__context__
+
+
+def _expand_home(word: str) -> str:
+    """Expand ``~`` in ``--config=~/my.yaml`` and ``--ckpt_path=~/last.ckpt``, which shells leave as it is."""
+    option, separator, value = word.partition("=")
+    return f"{option}={expand_home(value)}" if separator and option in ("--config", "--ckpt_path") else word
 
 
 def _check_checkpoint(words: Sequence[str]) -> None:

@@ -122,7 +122,7 @@ class PromptTemplate:
         if not self.openings:
             return prompt
         opening = self.openings[seed % len(self.openings)].format(**values)
-        return (*prompt, ChatMessage("assistant", opening[0].upper() + opening[1:]))
+        return (*prompt, ChatMessage("assistant", opening[:1].upper() + opening[1:]))
 
     def provenance(self) -> dict[str, Any]:
         """Return the template's identifier, its number of concepts and a fingerprint of its texts."""
@@ -144,11 +144,16 @@ class PromptTemplate:
     def _check_placeholders(self, what: str, text: str, allowed: set[str]) -> None:
         try:
             found = _find_fields(text)
+            is_plain = all(not form and not conversion for _, _, form, conversion in Formatter().parse(text))
         except ValueError as error:
             raise ValueError(
                 f"The {what} of {self._called()} is {text!r}, which is not a format string ({error}); expected literal "
                 "braces as {{ and }}."
             ) from error
+        if not text.strip() or not is_plain:
+            raise ValueError(
+                f"The {what} of {self._called()} is {text!r}; expected a text, with placeholders of a name only."
+            )
         if what == "request" and found == {"names"}:
             return
         needed = allowed & {"name", "other"} if what == "request" else set()

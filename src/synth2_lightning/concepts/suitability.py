@@ -1,11 +1,17 @@
 """Exclusion rules for concepts that cannot be photographed or may cause harm."""
 
-from synth2_lightning.concepts.wordnet import WordNet
+from synth2_lightning.concepts.wordnet import WordNet, read_wordnet
 from synth2_lightning.io.locations import resolve
 from synth2_lightning.io.tables import read_lines
 
 UNSUITABLE = "package://synth2_lightning/concepts/unsuitable.txt"
 """List of the package; its header documents the format."""
+_BRANCHES = (
+    *("Tops", "act", "animal", "artifact", "attribute", "body", "cognition", "communication", "event", "feeling"),
+    *("food", "group", "location", "motive", "object", "person", "phenomenon", "plant", "possession", "process"),
+    *("quantity", "relation", "shape", "state", "substance", "time"),
+)
+"""Lexicographer files of nouns in WordNet 3.0."""
 
 
 class SuitabilityList:
@@ -19,7 +25,7 @@ class SuitabilityList:
 
     Raises:
         FileNotFoundError: If the file does not exist.
-        ValueError: If a line is not a rule.
+        ValueError: If a line is not a rule, or names no synset or branch of WordNet.
 
     Example:
         >>> from synth2_lightning.concepts.wordnet import read_wordnet
@@ -31,6 +37,7 @@ class SuitabilityList:
     def __init__(self, location: str) -> None:
         self._rules: dict[str, set[str]] = {"keep": set(), "only": set(), "below": set(), "branch": set()}
         path = resolve(location, "list of unsuitable concepts")
+        wordnet = read_wordnet()
         for number, line in enumerate(read_lines(path), start=1):
             words = line.partition("#")[0].split()
             if not words:
@@ -39,6 +46,13 @@ class SuitabilityList:
                 raise ValueError(
                     f"{path}, line {number}, is {line!r}; expected keep, only or below with a synset such as "
                     "n02084071, or branch with a lexicographer file such as person."
+                )
+            if words[0] == "branch" and words[1] not in _BRANCHES:
+                raise ValueError(f"{path}, line {number}, is {line!r}; expected one of {', '.join(_BRANCHES)}.")
+            if words[0] != "branch" and words[1] not in wordnet:
+                raise ValueError(
+                    f"{path}, line {number}, is {line!r}, and WordNet's table has no {words[1]!r}; expected a synset "
+                    "such as n02084071."
                 )
             self._rules[words[0]].add(words[1])
 

@@ -90,6 +90,8 @@ class LanguageModelingDataModule(ImageTextDataModule):
             raise ValueError(
                 f"LanguageModelingDataModule got val_fraction={val_fraction}; expected a fraction above 0 and below 1."
             )
+        if val_batch_size < 1:
+            raise ValueError(f"{type(self).__name__} got val_batch_size={val_batch_size}; expected 1 or more captions.")
         self.captions = captions
         self.val_fraction = val_fraction
         self.unsuitable = unsuitable
@@ -133,8 +135,8 @@ class LanguageModelingDataModule(ImageTextDataModule):
         by_hash = sorted(set(images), key=lambda image: hash_record((self.captions.name, image)))
         if len(by_hash) < 2:
             raise ValueError(
-                f"All {len(records)} captions of {self.captions.name!r} are of the image {images[0]!r}; expected two "
-                "images or more, because one is held out. Give more captions."
+                f"The {len(records)} captions of {self.captions.name!r} are of {len(by_hash)} images {by_hash}; "
+                "expected two images or more, because one is held out. Give more captions."
             )
         held_out = set(by_hash[: min(len(by_hash) - 1, max(1, round(self.val_fraction * len(by_hash))))])
         sides: tuple[list[int], list[int]] = ([], [])

@@ -57,8 +57,10 @@ def ignore_external_sigterm(_worker: int) -> None:
     """Let a worker process react to SIGTERM from its parent only; for ``DataLoader(worker_init_fn=...)``.
 
     Schedulers and shells send SIGTERM to all processes of a run, but training needs batches until it stops by itself.
-    SIGTERM from the parent must still work: it terminates blocked workers.
+    SIGTERM from the parent must still work: it terminates blocked workers. Only Linux says who sent a signal.
     """
+    if not hasattr(signal, "sigwaitinfo"):
+        return
     parent = multiprocessing.parent_process()
     assert parent is not None, "workers have a parent process"
 

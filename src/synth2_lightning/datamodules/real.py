@@ -63,6 +63,8 @@ class RealDataModule(ImageTextDataModule):
         mirroring: Mirroring | None = None,
     ) -> None:
         super().__init__(batch_size, num_workers, seed, mirroring)
+        if val_batch_size < 1:
+            raise ValueError(f"{type(self).__name__} got val_batch_size={val_batch_size}; expected 1 or more pairs.")
         self.sources = {"train": train, "val": val, "test": test, "predict": predict}
         self.val_batch_size = val_batch_size
         self.image_encoder = image_encoder

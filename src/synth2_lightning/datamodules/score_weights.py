@@ -49,4 +49,4 @@ class ExponentialWeights(ScoreWeights):
         deviations = (values - values.mean()) / max(float(values.std()), np.finfo(np.float32).tiny)
         weights = np.exp(np.minimum(deviations / self.temperature, np.log(self.max_weight)))
         normalized: NDArray[np.float32] = (weights / weights.mean()).astype(np.float32)
-        return normalized
+        return np.maximum(normalized, np.finfo(np.float32).tiny)  # a batch of zeros would have no loss

@@ -141,6 +141,11 @@ class SyntheticDataModule(ImageTextDataModule):
         if self.keep_fraction == 1 and self.best_draws is None and self.weights is None:
             return pairs
         scores = self.reader.read_scores()
+        if not len(scores):
+            raise ValueError(
+                f"The shards in {self.reader.folder} have no captions; expected pairs with scores, to select or weight "
+                "them. Use other shards (data.synthetic.shards)."
+            )
         if self.keep_fraction < 1 or self.best_draws is not None:
             kept = self._select(scores)
             pairs, scores = Selection(pairs, kept), scores[kept]

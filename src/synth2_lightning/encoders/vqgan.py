@@ -62,10 +62,12 @@ class VQGANTokenizer(FrozenEncoder[VQModel], ImageTokenizer):
         self._subfolder = subfolder or None
         config = _read_config(self._model, self._subfolder)
         image_size = image_size or int(config["sample_size"])
-        _check_size(image_size, len(config["block_out_channels"]))
         with torch.device("meta"):
             blueprint = VQModel.from_config(config)
+        _check_size(image_size, len(blueprint.config.block_out_channels))
         low, high = pixel_range
+        if not low < high:
+            raise ValueError(f"VQGANTokenizer got pixel_range={pixel_range}; expected a lower and a higher bound.")
         mean, std = -low / (high - low), 1 / (high - low)
         super().__init__(name, Preprocessing(image_size, mean=(mean,) * 3, std=(std,) * 3), blueprint)
         self.codebook_size = config["num_vq_embeddings"]
@@ -258,6 +260,12 @@ def _read_config(model: str, subfolder: str | None) -> dict[str, Any]:
             f"The config.json of VQ-GAN {model} cannot be read: {reason}. Expected the folder or Hub id of a diffusers "
             "VQModel, and its subfolder."
         ) from error
+    for key in ("sample_size", "num_vq_embeddings"):
+        if not isinstance(config.get(key), int):
+            raise ValueError(
+                f"The config.json of VQ-GAN {model} has {key}={config.get(key)!r}; expected a whole number, "
+                "as in the folder of a diffusers VQModel."
+            )
     return config
 
 

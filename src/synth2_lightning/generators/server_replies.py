@@ -159,6 +159,6 @@ def _read_retry_after(value: str, now: str) -> float:
         try:
             until = parsedate_to_datetime(value).timestamp()
             seconds = until - (parsedate_to_datetime(now).timestamp() if now else time.time())
-        except ValueError:
+        except (ValueError, OverflowError):  # a time zone of 10^14 hours
             return 0.0
     return max(seconds, 0.0) if math.isfinite(seconds) else 0.0

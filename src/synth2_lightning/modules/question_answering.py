@@ -5,6 +5,7 @@ answers. Encoder, resampler and decoder are those of the run file.
 """
 
 from collections.abc import Sequence
+from string import Formatter
 from typing import Any
 
 from jaxtyping import Float
@@ -23,7 +24,8 @@ class QuestionAnsweringModule(VisionLanguageModule):
         kwargs: Those of :class:`VisionLanguageModule`.
 
     Raises:
-        ValueError: If the prompt does not contain ``{question}``; on batches without one question per image.
+        ValueError: If the prompt has another placeholder than ``{question}``, or none; on batches without one question
+            per image.
 
     Example:
         >>> from synth2_lightning.testing import TinyDecoder, TinyImageTokenizer, TinyResampler, tiny_batch
@@ -36,8 +38,7 @@ class QuestionAnsweringModule(VisionLanguageModule):
 
     def __init__(self, *args: Any, question_prompt: str = "question: {question} answer:", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if "{question}" not in question_prompt:
-            raise ValueError(f"question_prompt is {question_prompt!r}; expected a text that contains {{question}}.")
+        _check_prompt(question_prompt)
         self.question_prompt = question_prompt
 
     def compute_loss(self, visual: Float[Tensor, "batch queries width"], batch: ImageTextBatch) -> TokenLoss:
@@ -59,3 +60,15 @@ class QuestionAnsweringModule(VisionLanguageModule):
                 "question per image. Use a source that has questions, so that they are in ImageTextBatch.prompts."
             )
         return [self.question_prompt.format(question=question) for question in questions]
+
+
+def _check_prompt(prompt: str) -> None:
+    try:
+        fields = [part[1:] for part in Formatter().parse(prompt) if part[1] is not None]
+    except ValueError:
+        fields = []
+    if not fields or set(fields) != {("question", "", None)}:
+        raise ValueError(
+            f"question_prompt is {prompt!r}; expected a text with the placeholder {{question}}, no other one, and "
+            "literal braces as {{ and }}."
+        )
