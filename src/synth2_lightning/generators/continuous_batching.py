@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from synth2_lightning.compat.transformers import cache_name
-from synth2_lightning.generators.token_sampling import SamplingSettings, sample_tokens
+from synth2_lightning.generators.token_sampling import TokenSampling, sample_next_tokens
 
 KeysAndValues = tuple[Float[Tensor, "groups length dim"], Float[Tensor, "groups length dim"]]
 """Keys and values of the shared prefix in one layer; groups are the key/value heads."""
@@ -137,7 +137,7 @@ class ContinuousBatch:
         prefix: Sequence[KeysAndValues],
         num_rows: int,
         suffix_length: int,
-        settings: SamplingSettings,
+        settings: TokenSampling,
         end_tokens: frozenset[int],
     ) -> None:
         self.network = network
@@ -204,7 +204,9 @@ class ContinuousBatch:
                     sampling[slot] = row
         if sampling:
             uniforms = [row.uniforms[len(row.tokens)] for row in sampling.values()]
-            sampled = sample_tokens(logits[list(sampling)], torch.tensor(uniforms, device=self._device), self.settings)
+            sampled = sample_next_tokens(
+                logits[list(sampling)], torch.tensor(uniforms, device=self._device), self.settings
+            )
             for row, token in zip(sampling.values(), sampled.tolist(), strict=True):
                 row.tokens.append(token)
 

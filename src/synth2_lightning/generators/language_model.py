@@ -16,7 +16,7 @@ from synth2_lightning.generators.continuous_batching import (
     TokenRequest,
     attend_to_prefix_and_suffix,
 )
-from synth2_lightning.generators.token_sampling import SamplingSettings
+from synth2_lightning.generators.token_sampling import TokenSampling
 from synth2_lightning.interfaces import CaptionGenerator
 from synth2_lightning.io.fingerprints import fingerprint_weights
 from synth2_lightning.io.huggingface import read_language_model
@@ -62,7 +62,7 @@ class LanguageModelCaptionGenerator(CaptionGenerator):
         gguf_file: str | None = None,
         dtype: WeightType = "auto",
         num_rows: int = 64,
-        sampling: SamplingSettings = SamplingSettings(),  # noqa: B008 - frozen
+        sampling: TokenSampling = TokenSampling(),  # noqa: B008 - frozen
     ) -> None:
         super().__init__()
         if num_rows < 1:
