@@ -14,7 +14,7 @@ from synth2_lightning.decoders.language_model import LoraSettings, PretrainedLan
 from synth2_lightning.decoders.prompted import PromptedCausalModel
 from synth2_lightning.generators.language_model import LanguageModelCaptionGenerator
 from synth2_lightning.generators.token_sampling import TokenSampling
-from synth2_lightning.nn.prompt_tokens import PromptTokenizer
+from synth2_lightning.nn.prompt_tokens import ChatPromptTokenizer
 from synth2_lightning.types import Concept, GenerationSettings, Prompt
 
 Save = Callable[..., str]
@@ -44,7 +44,7 @@ def losses_one_by_one(part: PromptedCausalModel, prompts: list[Prompt], captions
     """Return the loss of each caption by one forward pass without cache and padding."""
     tokenizer, sums = part.source.tokenizer, []
     for prompt, caption in zip(prompts, captions, strict=True):
-        tokens = PromptTokenizer(tokenizer).encode(prompt)
+        tokens = ChatPromptTokenizer(tokenizer).encode(prompt)
         text = [*tokenizer(caption, add_special_tokens=False).input_ids, tokenizer.eos_token_id]
         ids = torch.tensor([[*tokens.prefix, *tokens.suffix, *text]])
         logits = part.lm(ids, use_cache=False).logits[0, -len(text) - 1 : -1]

@@ -22,7 +22,7 @@ from synth2_lightning.io.fingerprints import fingerprint_weights
 from synth2_lightning.io.huggingface import read_language_model
 from synth2_lightning.io.locations import is_here, locate_model
 from synth2_lightning.io.precision import WeightType
-from synth2_lightning.nn.prompt_tokens import PromptTokenizer
+from synth2_lightning.nn.prompt_tokens import ChatPromptTokenizer
 from synth2_lightning.types import Completion, Prompt
 
 _ATTENTION = "synth2_prefix_and_suffix"
@@ -90,8 +90,8 @@ class LanguageModelCaptionGenerator(CaptionGenerator):
         )
 
     @cached_property
-    def _prompt_tokenizer(self) -> PromptTokenizer:
-        return PromptTokenizer(self.tokenizer)
+    def _prompt_tokenizer(self) -> ChatPromptTokenizer:
+        return ChatPromptTokenizer(self.tokenizer)
 
     def _load(self) -> None:
         from transformers import AttentionInterface
