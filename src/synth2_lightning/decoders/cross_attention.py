@@ -70,13 +70,13 @@ class CrossAttentionDecoder(CausalDecoder):
             elif self.checkpoint_activations:
                 checkpoint_activations(block)
 
-    def visual_context(self, visual: Float[Tensor, "batch queries width"]) -> AbstractContextManager[VisualContext]:
+    def visual_context(self, visual: Float[Tensor, "batch latents width"]) -> AbstractContextManager[VisualContext]:
         """Return a context in which the cross-attention attends to the visual tokens; its prefix is empty."""
         return activate(VisualContext(visual[:, :0], visual))
 
     def token_attention(
         self, embeds: Float[Tensor, "batch length width"], num_before: int
-    ) -> Float[Tensor, "batch positions queries"]:
+    ) -> Float[Tensor, "batch positions latents"]:
         """Return the attention of each token to the visual tokens, layers weighted by their gates; rows sum to one.
 
         Raises:

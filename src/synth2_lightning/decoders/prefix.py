@@ -32,13 +32,13 @@ class PrefixDecoder(CausalDecoder):
             for block in find_lm_blocks(lm, lm.config.get_text_config().num_hidden_layers):
                 checkpoint_activations(block)
 
-    def visual_context(self, visual: Float[Tensor, "batch queries width"]) -> AbstractContextManager[VisualContext]:
+    def visual_context(self, visual: Float[Tensor, "batch latents width"]) -> AbstractContextManager[VisualContext]:
         """Return a context whose prefix is the normalized visual tokens."""
         return activate(VisualContext(self.norm(visual), visual))
 
     def token_attention(
         self, embeds: Float[Tensor, "batch length width"], num_before: int
-    ) -> Float[Tensor, "batch positions queries"]:
+    ) -> Float[Tensor, "batch positions latents"]:
         """Return the attention of each token to the visual tokens: the mean over layers and heads; rows sum to one.
 
         Raises:

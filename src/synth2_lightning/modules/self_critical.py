@@ -77,7 +77,7 @@ class SelfCriticalModule(VisionLanguageModule):
             )
         self.reward = CiderReward(data.training_captions())
 
-    def compute_loss(self, visual: Float[Tensor, "batch queries width"], batch: ImageTextBatch) -> TokenLoss:
+    def compute_loss(self, visual: Float[Tensor, "batch latents width"], batch: ImageTextBatch) -> TokenLoss:
         """Return the loss of the samples of each image in training, or else the loss of its caption."""
         if not self.training:
             return super().compute_loss(visual, batch)
@@ -115,7 +115,7 @@ class SelfCriticalModule(VisionLanguageModule):
     def baselines(
         self,
         rewards: Float[Tensor, "batch samples"],
-        visual: Float[Tensor, "batch queries width"],
+        visual: Float[Tensor, "batch latents width"],
         batch: ImageTextBatch,
     ) -> Float[Tensor, "batch samples"]:
         """Return the baseline of each sample: the mean reward of the other samples of its image. Override it."""
@@ -144,7 +144,7 @@ class GreedyBaselineModule(SelfCriticalModule):
     def baselines(
         self,
         rewards: Float[Tensor, "batch samples"],
-        visual: Float[Tensor, "batch queries width"],
+        visual: Float[Tensor, "batch latents width"],
         batch: ImageTextBatch,
     ) -> Float[Tensor, "batch samples"]:
         """Return the reward of the greedy caption of each image, once per sample."""
