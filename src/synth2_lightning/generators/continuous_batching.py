@@ -34,10 +34,10 @@ class TokenRequest:
 
 @dataclass(frozen=True, slots=True)
 class TokenCompletion:
-    """Token ids of one completion without the end token; not finished if cut at ``max_new_tokens``."""
+    """Token ids of one completion without the end token; incomplete if ``max_new_tokens`` was reached before it."""
 
     tokens: tuple[int, ...]
-    is_finished: bool
+    is_complete: bool
 
 
 class SuffixCache:
@@ -212,7 +212,7 @@ class ContinuousBatch:
 
     def _finish(self, row: _Row) -> TokenCompletion | None:
         if row.tokens and row.tokens[-1] in self.end_tokens:
-            return TokenCompletion(tuple(row.tokens[:-1]), is_finished=True)
+            return TokenCompletion(tuple(row.tokens[:-1]), is_complete=True)
         if len(row.tokens) == self.settings.max_new_tokens:
-            return TokenCompletion(tuple(row.tokens), is_finished=False)
+            return TokenCompletion(tuple(row.tokens), is_complete=False)
         return None

@@ -146,7 +146,7 @@ class LanguageModelCaptionGenerator(CaptionGenerator):
                     decoded = self.tokenizer.decode((*tokens.opening, *answer.tokens), skip_special_tokens=False)
                     completions[index] = Completion(
                         text=(tokens.reasoning + decoded).strip(),
-                        finish_reason="stop" if answer.is_finished else "length",
+                        finish_reason="stop" if answer.is_complete else "length",
                         num_prompt_tokens=len(prefix) + len(tokens.suffix),
                         num_tokens=len(answer.tokens),
                     )

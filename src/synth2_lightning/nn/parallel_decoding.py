@@ -128,8 +128,8 @@ def decode_in_parallel(
         is_full = step % settings.full_every == 0
         states = conditional.predict(candidates, is_full)
         if guidance and guide is not None:
-            is_complete = candidates.shape[1] == masked.shape[1]
-            states = guide.apply(states, guidance, candidates, is_full, is_complete)
+            has_all_masked = candidates.shape[1] == masked.shape[1]
+            states = guide.apply(states, guidance, candidates, is_full, has_all_masked)
         ids, log_probabilities = _sample(network, states, noise, temperature, settings.top_k)
         ranking = order.rank(log_probabilities, noise[..., -1], 1 - (step + 1) / settings.num_steps)
         unmasked, left = ranking.tensor_split([num_unmasked], dim=1)
@@ -213,7 +213,7 @@ class _Guide:
         guidance: float,
         candidates: Int[Tensor, "batch candidates"],
         is_full: bool,
-        is_complete: bool,
+        has_all_masked: bool,
     ) -> Float[Tensor, "batch candidates width"]:
         """Return guided hidden states of the candidates.
 
@@ -222,14 +222,14 @@ class _Guide:
             guidance: Scale.
             candidates: Positions.
             is_full: Whether to compute all tokens.
-            is_complete: Whether all masked tokens are candidates; otherwise a difference would not contain those of
+            has_all_masked: Whether all masked tokens are candidates; otherwise a difference would not contain those of
                 the next step.
         """
         self._num_guided += 1
         if self._difference is not None and (self._num_guided - 1) % self._every:
             return states + guidance * select_tokens(self._difference, candidates)
         unconditional = self.unconditional.predict(candidates, is_full)
-        if self._every > 1 and is_complete:
+        if self._every > 1 and has_all_masked:
             difference = states - unconditional
             canvas = self.unconditional.canvas
             self._difference = difference.new_zeros(*canvas.mask.shape, difference.shape[-1])
