@@ -15,7 +15,7 @@ from torch import Tensor
 
 from synth2_lightning.interfaces import HasTrainingCaptions
 from synth2_lightning.metrics.cider_reward import CiderReward
-from synth2_lightning.metrics.diversity import measure_variety
+from synth2_lightning.metrics.diversity import measure_distinct_n
 from synth2_lightning.modules.captioning import VisionLanguageModule
 from synth2_lightning.nn.transfer import to_device
 from synth2_lightning.types import GenerationSettings, ImageTextBatch, SampledTexts, TokenLoss
@@ -127,7 +127,7 @@ class SelfCriticalModule(VisionLanguageModule):
             "reward_std": rewards.std(1).mean(),
             "baseline": baselines.mean(),
             "complete": sum(samples.is_complete) / len(samples.texts),
-            **measure_variety(samples.texts),
+            **measure_distinct_n(samples.texts),
         }
         for name, value in figures.items():
             # A number would be copied to the device, which waits.
