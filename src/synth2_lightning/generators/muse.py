@@ -73,7 +73,8 @@ class MuseGenerator(ImageGenerator):
         sampling: Steps, guidance and temperature.
         order: Order in which tokens are unmasked.
         negative_text: Text of the unconditional branch of guidance; null conditioning if empty.
-        compile_network: Compile the network's layers by ``torch.compile``, which pays off for many captions.
+        compile_network: Compile the network's layers by ``torch.compile`` before the first images;
+            ``benchmarks/gpu.py`` measures the effect.
 
     Raises:
         FileNotFoundError: If the generator does not exist.

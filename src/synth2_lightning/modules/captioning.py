@@ -46,8 +46,8 @@ class VisionLanguageModule(BaseModule):
         generation: Parameters of the decoding in validation, test, prediction and :meth:`caption`.
         optimizer: See :class:`BaseModule`.
         lr_scheduler: See :class:`BaseModule`.
-        compile_network: Compile the blocks of resampler and decoder by ``torch.compile`` for training, which pays off
-            on GPUs. Losses differ from those without it by rounding.
+        compile_network: Compile the blocks of resampler and decoder by ``torch.compile`` for training;
+            ``benchmarks/gpu.py`` measures the effect. Losses differ from those without it by rounding.
 
     Example:
         >>> from synth2_lightning.testing import TinyDecoder, TinyImageTokenizer, TinyResampler, tiny_batch

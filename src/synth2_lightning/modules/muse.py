@@ -62,8 +62,8 @@ class MuseModule(BaseModule):
         label_smoothing: Fraction of the target probability that is spread over all codes, 0 to below 1.
         sampling: Parameters of the sampling in validation.
         order: Selects the tokens that a sampling step commits.
-        compile_network: Compile the network's layers by ``torch.compile``, which pays off on GPUs. Losses differ from
-            those without it by rounding.
+        compile_network: Compile the network's layers by ``torch.compile``; ``benchmarks/gpu.py`` measures the effect.
+            Losses differ from those without it by rounding.
         export_to: Folder that the generator is written to; by default ``generator/`` in the log folder.
         optimizer: See :class:`BaseModule`.
         lr_scheduler: See :class:`BaseModule`.
