@@ -7,7 +7,7 @@ from torch.utils.data import DataLoader
 from synth2_lightning.concepts.mined import find_concepts
 from synth2_lightning.concepts.suitability import UNSUITABLE, SuitabilityList
 from synth2_lightning.concepts.wordnet import read_wordnet
-from synth2_lightning.datamodules.base import ImageTextDataModule
+from synth2_lightning.datamodules.base import ResumableDataModule
 from synth2_lightning.datamodules.pairs import BatchDataset, Subset
 from synth2_lightning.datamodules.sampling import EvaluationBatchSampler
 from synth2_lightning.interfaces import CaptionSource
@@ -46,7 +46,7 @@ class ConceptCaptions(BatchDataset[ConceptCaptionBatch]):
         )
 
 
-class LanguageModelingDataModule(ImageTextDataModule):
+class LanguageModelingDataModule(ResumableDataModule[ConceptCaptionBatch]):
     """Captions to fine-tune a language model on, with the concepts that they name; a fraction of them is held out.
 
     Concepts are the nouns of English captions, as in :class:`~synth2_lightning.concepts.mined.MinedConcepts`; captions
@@ -116,7 +116,7 @@ class LanguageModelingDataModule(ImageTextDataModule):
         self.captions.load()
         self._items = self._divide()
 
-    def make_train_pairs(self) -> BatchDataset[ConceptCaptionBatch]:  # type: ignore[override]  # without images
+    def make_train_pairs(self) -> BatchDataset[ConceptCaptionBatch]:
         """Return the captions that are not held out."""
         return Subset(ConceptCaptions(self.captions, self.unsuitable), self._items[0])
 
