@@ -20,10 +20,10 @@ from synth2_lightning.concepts.prompts import PromptExample, PromptTemplate
 from synth2_lightning.concepts.sampling import UniformSampling
 from synth2_lightning.datamodules.captions import record_seed
 from synth2_lightning.generators.language_model import LanguageModelCaptionGenerator
-from synth2_lightning.generators.token_sampling import SamplingSettings
+from synth2_lightning.generators.token_sampling import TokenSampling
 from synth2_lightning.types import Prompt
 
-SAMPLING = SamplingSettings(max_new_tokens=40, temperature=0.7, top_p=0.9)
+SAMPLING = TokenSampling(max_new_tokens=40, temperature=0.7, top_p=0.9)
 
 
 def make_prompts(count: int) -> tuple[list[Prompt], list[int]]:

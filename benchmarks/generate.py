@@ -39,7 +39,7 @@ from synth2_lightning.cli.run_files import run_file_folder
 from synth2_lightning.generators.muse import MuseGenerator, save_generator
 from synth2_lightning.interfaces import TextEncoder
 from synth2_lightning.nn.maskgit import MaskGit
-from synth2_lightning.nn.parallel_decoding import SamplingSettings
+from synth2_lightning.nn.parallel_decoding import MaskGitSampling
 from synth2_lightning.testing import TinyImageTokenizer
 
 SIDE, CODES, CODE_DIM = 16, 8192, 64
@@ -65,12 +65,12 @@ class Size(NamedTuple):
     muse_depth: int = 7
 
 
-def read_sampling() -> SamplingSettings:
+def read_sampling() -> MaskGitSampling:
     """Return the sampling of the run file of synthesis."""
     run = yaml.safe_load((run_file_folder() / "synthesize.yaml").read_text())
     sampling = run["model"]["init_args"]["generator"]["init_args"]["sampling"]
     arguments: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in sampling.items()}
-    return SamplingSettings(**arguments)
+    return MaskGitSampling(**arguments)
 
 
 class RandomCodebook(TinyImageTokenizer):
@@ -98,7 +98,7 @@ class PreparedText(TextEncoder):
         return embeddings, torch.ones(embeddings.shape[:2], dtype=torch.bool)
 
 
-def make_ours(text: Tensor, folder: Path, size: Size, sampling: SamplingSettings) -> tuple[Generate, nn.Module]:
+def make_ours(text: Tensor, folder: Path, size: Size, sampling: MaskGitSampling) -> tuple[Generate, nn.Module]:
     """Return our generator, saved and loaded."""
     tokenizer, text_encoder = RandomCodebook(), PreparedText(text)
     num_heads = size.width // HEAD_DIM
@@ -110,7 +110,7 @@ def make_ours(text: Tensor, folder: Path, size: Size, sampling: SamplingSettings
     return lambda num: generator.generate(["an image"] * num, range(num)), generator.network
 
 
-def make_diffusers(text: Tensor, size: Size, sampling: SamplingSettings) -> tuple[Generate, nn.Module]:
+def make_diffusers(text: Tensor, size: Size, sampling: MaskGitSampling) -> tuple[Generate, nn.Module]:
     """Return a small version of aMUSEd's transformer, in the loop of its pipeline."""
     from diffusers import AmusedScheduler, UVit2DModel
 
@@ -146,7 +146,7 @@ def make_diffusers(text: Tensor, size: Size, sampling: SamplingSettings) -> tupl
     return generate, network
 
 
-def make_muse_maskgit(text: Tensor, size: Size, sampling: SamplingSettings) -> tuple[Generate, nn.Module]:
+def make_muse_maskgit(text: Tensor, size: Size, sampling: MaskGitSampling) -> tuple[Generate, nn.Module]:
     """Return muse-maskgit-pytorch's generator; its VQ-GAN returns the ids instead of pixels."""
     from muse_maskgit_pytorch import MaskGit as BaselineMaskGit
     from muse_maskgit_pytorch import MaskGitTransformer, VQGanVAE, muse_maskgit_pytorch, t5

@@ -15,11 +15,11 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from gpu_measure import DEVICE, HAS_GPU, emit, emit_if_it_fits, emit_profile, peak_gib, seconds_of
-from synth2_lightning.generators.muse import sample_tokens
+from synth2_lightning.generators.muse import sample_image_tokens
 from synth2_lightning.interfaces import TextEncoder
 from synth2_lightning.modules.muse import MuseModule
 from synth2_lightning.nn.maskgit import MaskGit
-from synth2_lightning.nn.parallel_decoding import SamplingSettings
+from synth2_lightning.nn.parallel_decoding import MaskGitSampling
 from synth2_lightning.nn.unmasking import ConfidenceOrder
 from synth2_lightning.testing import TinyImageTokenizer
 from synth2_lightning.types import ImageTextBatch, SampleInfo, VQTokens
@@ -146,10 +146,10 @@ def sample(is_quick: bool) -> None:
     module = make_module(sizes).eval()
 
     def ours(batch_size: int, num_steps: int) -> None:
-        settings = SamplingSettings(num_steps=num_steps, guidance=(3.0, 3.0))
+        settings = MaskGitSampling(num_steps=num_steps, guidance=(3.0, 3.0))
         parts = module.network, module.tokenizer, module.text_encoder
         with torch.no_grad(), autocast():
-            sample_tokens(*parts, ["an image"] * batch_size, range(batch_size), settings, ConfidenceOrder())
+            sample_image_tokens(*parts, ["an image"] * batch_size, range(batch_size), settings, ConfidenceOrder())
 
     def measure(generate: Callable[[int, int], object], batch_size: int, num_steps: int) -> dict[str, float]:
         generate(batch_size, 2)  # warms up, and compiles

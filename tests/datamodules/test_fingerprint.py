@@ -14,7 +14,7 @@ from synth2_lightning.callbacks.run_settings import RunSettingsCallback
 from synth2_lightning.callbacks.settings_changes import RECORD
 from synth2_lightning.datamodules.fraction import ConstantFraction
 from synth2_lightning.datamodules.mixed import MixedDataModule
-from synth2_lightning.datamodules.pairs import Selection
+from synth2_lightning.datamodules.pairs import Subset
 from synth2_lightning.datamodules.real import RealDataModule
 from synth2_lightning.datamodules.synthetic import ShardPairs, SyntheticDataModule
 from synth2_lightning.scenes.source import ScenesSource
@@ -73,7 +73,7 @@ def test_shards_have_that_of_their_rows_and_of_the_selection(make_shards: Callab
     whole, five, four = (ShardPairs(reader).fingerprint() for reader in readers)
     assert whole == five != four
     pairs = ShardPairs(readers[0])
-    assert len({Selection(pairs, items).fingerprint() for items in ([0, 1], [1, 0], [0])} | {whole}) == 4
+    assert len({Subset(pairs, items).fingerprint() for items in ([0, 1], [1, 0], [0])} | {whole}) == 4
 
 
 def test_mixed_data_have_that_of_both_kinds(make_source: MakeSource, make_shards: Callable[[int], str]) -> None:

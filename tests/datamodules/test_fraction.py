@@ -33,13 +33,22 @@ def test_cosine_is_slow_at_both_ends() -> None:
     assert changes[0] < 0.1 < changes[4]
 
 
-@pytest.mark.parametrize(("fraction", "batch_size"), [(0.25, 64), (0.1, 30), (1 / 3, 12), (0.0, 7), (1.0, 7)])
-def test_whole_pairs_pass(fraction: float, batch_size: int) -> None:
-    ConstantFraction(fraction).check(batch_size)
+def passes(schedule: FractionSchedule, batch_size: int) -> bool:
+    try:
+        schedule.check(batch_size)
+    except ValueError:
+        return False
+    return True
 
 
-def test_schedules_are_rounded() -> None:
-    LinearFraction(0.0, 0.33, num_steps=3).check(10)
+@pytest.mark.parametrize(("fraction", "divisor"), [(0.25, 4), (0.1, 10), (1 / 3, 3), (0.0, 1), (1.0, 1)])
+def test_batch_sizes_with_a_whole_number_of_pairs_pass(fraction: float, divisor: int) -> None:
+    passed = [size for size in range(1, 65) if passes(ConstantFraction(fraction), size)]
+    assert passed == [*range(divisor, 65, divisor)]
+
+
+def test_fractions_that_change_pass_with_all_batch_sizes() -> None:
+    assert all(passes(LinearFraction(0.0, 0.33, num_steps=3), size) for size in range(1, 65))
 
 
 def test_broken_pairs_name_the_nearest_ways_out() -> None:

@@ -1,7 +1,7 @@
 import pytest
 from torch import Tensor, nn
 
-from synth2_lightning.decoders.blocks import BlockWrapper, find_blocks
+from synth2_lightning.decoders.blocks import BlockWrapper, find_lm_blocks
 from synth2_lightning.decoders.language_model import NewLanguageModel
 
 
@@ -20,7 +20,7 @@ class Doubler(nn.Module):
 
 
 def test_the_blocks_of_every_architecture_are_found(language_model: NewLanguageModel) -> None:
-    blocks = find_blocks(language_model.build(), 2)
+    blocks = find_lm_blocks(language_model.build(), 2)
     assert len(blocks) == 2
     assert all(len(list(block.parameters())) > 3 for block in blocks)
 
@@ -31,7 +31,7 @@ def test_the_blocks_of_every_architecture_are_found(language_model: NewLanguageM
 def test_ambiguous_blocks_are_refused(num_blocks: int, found: str) -> None:
     lists = nn.Sequential(*(nn.ModuleList([nn.Identity(), nn.Identity()]) for _ in range(2)))
     with pytest.raises(ValueError, match=rf"Sequential.*{found}.*PrefixDecoder.*checkpoint_activations"):
-        find_blocks(lists, num_blocks)
+        find_lm_blocks(lists, num_blocks)
 
 
 def test_a_wrapper_lets_attributes_through() -> None:

@@ -13,8 +13,8 @@ from synth2_lightning.concepts.prompts import PromptTemplate
 from synth2_lightning.decoders.language_model import LoraSettings, PretrainedLanguageModel
 from synth2_lightning.decoders.prompted import PromptedCausalModel
 from synth2_lightning.generators.language_model import LanguageModelCaptionGenerator
-from synth2_lightning.generators.token_sampling import SamplingSettings
-from synth2_lightning.nn.prompt_tokens import PromptTokenizer
+from synth2_lightning.generators.token_sampling import TokenSampling
+from synth2_lightning.nn.prompt_tokens import ChatPromptTokenizer
 from synth2_lightning.types import Concept, GenerationSettings, Prompt
 
 Save = Callable[..., str]
@@ -44,7 +44,7 @@ def losses_one_by_one(part: PromptedCausalModel, prompts: list[Prompt], captions
     """Return the loss of each caption by one forward pass without cache and padding."""
     tokenizer, sums = part.source.tokenizer, []
     for prompt, caption in zip(prompts, captions, strict=True):
-        tokens = PromptTokenizer(tokenizer).encode(prompt)
+        tokens = ChatPromptTokenizer(tokenizer).encode(prompt)
         text = [*tokenizer(caption, add_special_tokens=False).input_ids, tokenizer.eos_token_id]
         ids = torch.tensor([[*tokens.prefix, *tokens.suffix, *text]])
         logits = part.lm(ids, use_cache=False).logits[0, -len(text) - 1 : -1]
@@ -132,7 +132,7 @@ def test_an_export_answers_as_the_model_does(
     assert part.generate(PROMPTS[:4], GREEDY) == answers  # the model itself is not modified
     assert greedy(tmp_path / "export", PROMPTS[:4]) == answers
     generator = LanguageModelCaptionGenerator(
-        str(tmp_path / "export"), dtype="float32", num_rows=2, sampling=SamplingSettings(max_new_tokens=12, top_k=1)
+        str(tmp_path / "export"), dtype="float32", num_rows=2, sampling=TokenSampling(max_new_tokens=12, top_k=1)
     )
     generator.load()
     decode = part.source.tokenizer

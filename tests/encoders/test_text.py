@@ -280,7 +280,7 @@ def test_a_blank_caption_is_shown(bert: str, make: Callable[[str], Any], blank: 
 def test_a_caption_of_which_the_tokenizer_keeps_nothing_is_shown() -> None:
     encoder = NewTextEncoder(TINY_BERT, SCENES)
     encoder.load()
-    encoder.caption_tokenizer.tokenizer.backend_tokenizer.normalizer = _nothing()
+    encoder.text_tokenizer.tokenizer.backend_tokenizer.normalizer = _nothing()
     with pytest.raises(ValueError, match=r"'a dog'.* no word"):
         encoder.encode(["a dog"])
 

@@ -22,7 +22,7 @@ from synth2_lightning.export.push import push_folder
 from synth2_lightning.generators.muse import save_generator
 from synth2_lightning.io.locations import hub_from_cache, resolve
 from synth2_lightning.nn.maskgit import MaskGit
-from synth2_lightning.nn.parallel_decoding import SamplingSettings
+from synth2_lightning.nn.parallel_decoding import MaskGitSampling
 from synth2_lightning.shards.caption_set import CaptionSetWriter, finish_caption_set
 from synth2_lightning.shards.reader import ShardReader
 from synth2_lightning.shards.writer import ShardWriter, finish
@@ -159,7 +159,7 @@ def test_a_generator_is_pushed_and_loaded(hub: StandInHub, tmp_path: Path, capsy
     assert f"{hub.address}/me/generator/commit/" in capsys.readouterr().out
     assert hub.files("model", "me/generator")["README.md"].endswith(b"# Generator")
     local, remote = (
-        MuseGenerator(location, TinyImageTokenizer(), TinyTextEncoder(), SamplingSettings(num_steps=2))
+        MuseGenerator(location, TinyImageTokenizer(), TinyTextEncoder(), MaskGitSampling(num_steps=2))
         for location in (str(tmp_path / "generator"), "hf://me/generator@main")
     )
     for generator in (local, remote):

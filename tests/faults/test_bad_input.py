@@ -52,7 +52,7 @@ from synth2_lightning.sources.hub import HubSource
 from synth2_lightning.sources.images import decode_image
 from synth2_lightning.sources.karpathy import KarpathySource
 from synth2_lightning.sources.table import TableSource
-from synth2_lightning.sources.vqa import VqaSource
+from synth2_lightning.sources.vqa import VQASource
 from synth2_lightning.sources.webdataset import TarSource
 from synth2_lightning.types import SampleInfo, TokenizedImages, VQTokens
 
@@ -110,7 +110,7 @@ def karpathy(folder: Path, sentences: Any) -> object:
 def vqa(folder: Path, answers: Any, image_id: Any = 42) -> object:
     asked = {"questions": [{"question_id": 1, "image_id": image_id, "question": "what?"}]}
     answered = {"annotations": [{"question_id": 1, "answers": answers}]}
-    return load(VqaSource(write(folder, "bad", asked), write(folder, "bad-answers", answered), str(folder)))
+    return load(VQASource(write(folder, "bad", asked), write(folder, "bad-answers", answered), str(folder)))
 
 
 def table(folder: Path, name: str, content: Any) -> object:

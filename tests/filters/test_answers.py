@@ -141,9 +141,9 @@ def test_only_what_is_no_caption_is_removed(answer: str, caption: str) -> None:
 
 
 def test_cut_reasoning_without_a_tag_is_known_by_the_other_answers() -> None:
-    cut = CaptionRecord("a", THOUGHT, is_cut=True)
+    cut = CaptionRecord("a", THOUGHT, is_complete=False)
     closed = CaptionRecord("b", f"{THOUGHT}</think>{CAPTION}")
-    cut_caption = CaptionRecord("c", f"{THOUGHT}</think>{CAPTION}", is_cut=True)
+    cut_caption = CaptionRecord("c", f"{THOUGHT}</think>{CAPTION}", is_complete=False)
     reasons = [verdict.reason for verdict in AnswerFilter().judge([cut, closed, cut_caption])]
     assert reasons == ["reasoning without an answer", "", ""]
     assert [verdict.reason for verdict in AnswerFilter().judge([cut])] == [""]

@@ -43,8 +43,8 @@ def test_the_number_of_sentences_is_an_argument() -> None:
 
 
 def test_what_was_cut_breaks_off_unless_a_sentence_ended_before() -> None:
-    cut = CaptionRecord("a", "A dog runs across the green lawn", is_cut=True)
+    cut = CaptionRecord("a", "A dog runs across the green lawn", is_complete=False)
     assert SentenceTrimmer().judge_one(cut).reason == "breaks off"
-    assert SentenceTrimmer().judge_one(replace(cut, is_cut=False)).reason == ""
+    assert SentenceTrimmer().judge_one(replace(cut, is_complete=True)).reason == ""
     assert SentenceTrimmer().judge_one(replace(cut, caption="A dog runs. It is gre")) == Verdict("A dog runs.")
     assert SentenceTrimmer().judge_one(replace(cut, caption="A dog runs.")).reason == ""

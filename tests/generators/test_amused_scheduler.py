@@ -4,7 +4,7 @@ from diffusers import AmusedScheduler
 from torch import Generator, Tensor
 
 from synth2_lightning.generators import amused_scheduler
-from synth2_lightning.generators.amused_scheduler import count_masked, sample_step
+from synth2_lightning.generators.amused_scheduler import amused_mask_counts, sample_step
 
 MASK = 32
 
@@ -16,7 +16,7 @@ def generators() -> list[Generator]:
 def sample(num_steps: int, schedule: str = "cosine") -> Tensor:
     noises, logits = generators(), torch.randn(num_steps, 3, 32, 16, generator=Generator().manual_seed(0))
     ids = torch.full((3, 16), MASK)
-    counts = [*count_masked(16, num_steps, schedule), None]  # type: ignore[arg-type]  # the parameter of the test
+    counts = [*amused_mask_counts(16, num_steps, schedule), None]  # type: ignore[arg-type]  # the parameter of the test
     for step, (number, temperature) in enumerate(zip(counts, torch.linspace(2, 0, num_steps), strict=True)):
         ids = sample_step(logits[step], ids, noises, MASK, number, temperature)
     return ids

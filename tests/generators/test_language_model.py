@@ -7,7 +7,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from synth2_lightning.filters.answers import read_caption
 from synth2_lightning.generators.language_model import LanguageModelCaptionGenerator
-from synth2_lightning.generators.token_sampling import SamplingSettings
+from synth2_lightning.generators.token_sampling import TokenSampling
 from synth2_lightning.testing import check_caption_generator
 from synth2_lightning.types import ChatMessage, Prompt
 
@@ -29,7 +29,7 @@ WORDS = (
     "three",
 )
 PROMPTS: list[Prompt] = [(*EXAMPLES, ChatMessage("user", word)) for word in WORDS]
-GREEDY = SamplingSettings(max_new_tokens=12, top_k=1)
+GREEDY = TokenSampling(max_new_tokens=12, top_k=1)
 
 
 def decode(tokenizer: Any, ids: torch.Tensor) -> str:
@@ -68,7 +68,7 @@ def test_answers_are_those_of_transformers(save_model: Save, kind: str) -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_it_keeps_the_contract_of_caption_generators(save_model: Save, dtype: str) -> None:
-    sampling = SamplingSettings(max_new_tokens=12)
+    sampling = TokenSampling(max_new_tokens=12)
     folder = save_model("llama")
     check_caption_generator(
         LanguageModelCaptionGenerator(folder, dtype=dtype, num_rows=3, sampling=sampling),  # type: ignore[arg-type]
@@ -102,7 +102,7 @@ def test_a_model_without_a_chat_template_is_shown_paragraphs(save_model: Save) -
 
 def test_a_truncated_answer_is_marked(save_model: Save) -> None:
     generator = LanguageModelCaptionGenerator(
-        save_model("llama"), dtype="float32", num_rows=2, sampling=SamplingSettings(max_new_tokens=2, top_k=1)
+        save_model("llama"), dtype="float32", num_rows=2, sampling=TokenSampling(max_new_tokens=2, top_k=1)
     )
     generator.load()
     reasons = {answer.finish_reason: answer.num_tokens for answer in generator.generate(PROMPTS, [0] * len(PROMPTS))}
@@ -113,7 +113,7 @@ def test_a_truncated_answer_is_marked(save_model: Save) -> None:
 def test_provenance_contains_the_weights_and_the_sampling(save_model: Save) -> None:
     folder = save_model("llama")
     one, other = (
-        LanguageModelCaptionGenerator(folder, dtype="float32", sampling=SamplingSettings(temperature=value))
+        LanguageModelCaptionGenerator(folder, dtype="float32", sampling=TokenSampling(temperature=value))
         for value in (0.5, 0.7)
     )
     for generator in (one, other):
@@ -134,7 +134,7 @@ def test_invalid_settings_are_refused(save_model: Save) -> None:
     with pytest.raises(ValueError, match="num_rows=0"):
         LanguageModelCaptionGenerator("anything", num_rows=0)
     generator = LanguageModelCaptionGenerator(
-        save_model("llama"), dtype="float32", sampling=SamplingSettings(max_new_tokens=250)
+        save_model("llama"), dtype="float32", sampling=TokenSampling(max_new_tokens=250)
     )
     with pytest.raises(RuntimeError, match=r"LanguageModelCaptionGenerator.*load\(\)"):
         generator.generate(PROMPTS[:1], [0])

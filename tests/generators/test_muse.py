@@ -8,13 +8,13 @@ from torch import Tensor
 
 from synth2_lightning.generators.muse import MuseGenerator, save_generator
 from synth2_lightning.nn.maskgit import MaskGit
-from synth2_lightning.nn.parallel_decoding import SamplingSettings
+from synth2_lightning.nn.parallel_decoding import MaskGitSampling
 from synth2_lightning.nn.unmasking import ConfidenceOrder, HaltonOrder, UnmaskingOrder
 from synth2_lightning.testing import TinyImageTokenizer, TinyTextEncoder, check_image_generator
 from synth2_lightning.types import VQTokens
 
 CAPTIONS, SEEDS = ["a bright field", "a dark field", "a field"], [4, 5, 6]
-GUIDED = SamplingSettings(num_steps=3, guidance=(0.0, 3.0))
+GUIDED = MaskGitSampling(num_steps=3, guidance=(0.0, 3.0))
 
 
 class LearntTextEncoder(TinyTextEncoder):
@@ -39,7 +39,7 @@ def folder(tmp_path: Path) -> str:
     return str(tmp_path)
 
 
-def make_generator(folder: str, sampling: SamplingSettings = GUIDED, **arguments: object) -> MuseGenerator:
+def make_generator(folder: str, sampling: MaskGitSampling = GUIDED, **arguments: object) -> MuseGenerator:
     generator = MuseGenerator(folder, TinyImageTokenizer(), TinyTextEncoder(), sampling, **arguments)  # type: ignore[arg-type]
     generator.load()
     return generator
@@ -69,7 +69,7 @@ def test_the_null_text_of_the_training_is_what_guidance_moves_away_from(folder: 
         generator.network.null_text_embedding.add_(5 * torch.randn(8, generator=torch.Generator().manual_seed(0)))
     tokens, others = (part.generate(CAPTIONS * 8, list(range(24))) for part in (generator, reference))
     assert not torch.equal(tokens.ids, others.ids)
-    unguided = SamplingSettings(num_steps=3)
+    unguided = MaskGitSampling(num_steps=3)
     generator.sampling = reference.sampling = unguided
     tokens, others = (part.generate(CAPTIONS * 8, list(range(24))) for part in (generator, reference))
     assert torch.equal(tokens.ids, others.ids)
@@ -80,7 +80,7 @@ def test_a_negative_text_takes_the_null_texts_place(folder: str) -> None:
     negative = make_generator(folder, negative_text="a dark field with a dark border").generate(CAPTIONS * 8, seeds)
     assert not torch.equal(negative.ids, make_generator(folder).generate(CAPTIONS * 8, seeds).ids)
     away_from_itself = make_generator(folder, negative_text="a field").generate(["a field"] * 8, seeds[:8])
-    unguided = make_generator(folder, SamplingSettings(num_steps=3)).generate(["a field"] * 8, seeds[:8])
+    unguided = make_generator(folder, MaskGitSampling(num_steps=3)).generate(["a field"] * 8, seeds[:8])
     assert torch.equal(away_from_itself.ids, unguided.ids)
 
 

@@ -12,7 +12,7 @@ import torch.distributed as dist
 
 from synth2_lightning.metrics import java
 from synth2_lightning.metrics.corpus_metrics import Bleu, Cider, Meteor, Rouge, Spice
-from synth2_lightning.metrics.vqa import VqaAccuracy
+from synth2_lightning.metrics.vqa import VQAAccuracy
 
 
 class WordsInCommon:
@@ -33,7 +33,7 @@ class TuplesInCommon(WordsInCommon):
         return score, [{"All": {"f": each}} for each in scores]
 
 
-METRICS = (Cider, Bleu, Rouge, VqaAccuracy, Meteor, Spice)
+METRICS = (Cider, Bleu, Rouge, VQAAccuracy, Meteor, Spice)
 STAND_INS = (
     patch.object(java, "check_java"),
     patch("pycocoevalcap.meteor.meteor.Meteor", WordsInCommon),

@@ -1,6 +1,6 @@
 import pytest
 
-from synth2_lightning.metrics.diversity import measure_self_bleu, measure_variety, measure_words
+from synth2_lightning.metrics.diversity import measure_distinct_n, measure_self_bleu, measure_words
 
 
 def test_words_are_counted_without_case_and_punctuation() -> None:
@@ -48,6 +48,6 @@ def test_one_caption_has_no_self_bleu() -> None:
 
 
 def test_length_and_distinct_fractions_of_any_captions() -> None:
-    assert measure_variety(["A dog, a cat.", "!"]) == {"length": 2.0, "distinct_1": 0.75, "distinct_2": 1.0}
-    assert set(measure_variety(["", "."]).values()) == {0.0}
-    assert set(measure_variety([]).values()) == {0.0}
+    assert measure_distinct_n(["A dog, a cat.", "!"]) == {"length": 2.0, "distinct_1": 0.75, "distinct_2": 1.0}
+    assert set(measure_distinct_n(["", "."]).values()) == {0.0}
+    assert set(measure_distinct_n([]).values()) == {0.0}

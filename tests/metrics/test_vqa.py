@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from synth2_lightning.metrics.vqa import VqaAccuracy, normalize_answer, vqa_accuracy
+from synth2_lightning.metrics.vqa import VQAAccuracy, normalize_answer, vqa_accuracy
 
 OFFICIAL: dict[str, Any] = json.loads((Path(__file__).parent / "vqa_official.json").read_text(encoding="utf-8"))
 
@@ -50,7 +50,7 @@ def test_corpus_is_the_mean_of_questions_and_metric_agrees() -> None:
     result = vqa_accuracy(answers, people)
     assert result.scores == pytest.approx({"b": 1.0, "a": 0.6})
     assert result.score == pytest.approx(0.8)
-    metric = VqaAccuracy()
+    metric = VQAAccuracy()
     for key in ("b", "a", "b"):
         metric.update([key], [answers[key]], [people[key]])
     assert metric.compute().item() == pytest.approx(0.8)

@@ -133,21 +133,21 @@ def test_each_image_is_encoded_once_also_after_a_resume(tmp_path: Path) -> None:
             counts.append(len(pixels.values))
             return super().encode_pixels(pixels)
 
-    def fit(num_steps: int, cache_gb: float, checkpoint: Path | None = None) -> tuple[CodebookModule, Trainer]:
+    def fit(num_steps: int, cache_gib: float, checkpoint: Path | None = None) -> tuple[CodebookModule, Trainer]:
         torch.manual_seed(0)
-        learner = ResidualCodebookLearner(Counting(), codebook_size=4, num_levels=2, decay=0.8, cache_gb=cache_gb)
+        learner = ResidualCodebookLearner(Counting(), codebook_size=4, num_levels=2, decay=0.8, cache_gib=cache_gib)
         module, run = CodebookModule(learner), trainer(tmp_path, num_steps)
         run.fit(module, loader(3), loader(1, seed=100), ckpt_path=checkpoint)
         return module, run
 
-    each_time, _ = fit(9, cache_gb=0.0)
+    each_time, _ = fit(9, cache_gib=0.0)
     assert sum(counts) == 16 * (9 + 3)
     counts.clear()
-    once, _ = fit(9, cache_gb=1.0)
+    once, _ = fit(9, cache_gib=1.0)
     assert sum(counts) == 16 * (3 + 1)
-    _, run = fit(6, cache_gb=1.0)
+    _, run = fit(6, cache_gib=1.0)
     run.save_checkpoint(tmp_path / "last.ckpt")
-    resumed, _ = fit(9, cache_gb=1.0, checkpoint=tmp_path / "last.ckpt")
+    resumed, _ = fit(9, cache_gib=1.0, checkpoint=tmp_path / "last.ckpt")
     for name, expected in each_time.state_dict().items():
         assert torch.equal(once.state_dict()[name], expected), name
         assert torch.equal(resumed.state_dict()[name], expected), name

@@ -13,7 +13,7 @@ from synth2_lightning.generators.muse import MuseGenerator
 from synth2_lightning.io.class_specs import build_component
 from synth2_lightning.modules.muse import MuseModule
 from synth2_lightning.nn.maskgit import MaskGit
-from synth2_lightning.nn.parallel_decoding import SamplingSettings
+from synth2_lightning.nn.parallel_decoding import MaskGitSampling
 from synth2_lightning.testing import TinyImageTokenizer, TinyTextEncoder, tiny_batch
 from synth2_lightning.types import ImageTextBatch, MixedImages, Pixels
 
@@ -23,7 +23,7 @@ NETWORK = partial(MaskGit, width=32, depth=2, num_heads=2)
 def make_module(**arguments: Any) -> MuseModule:
     torch.manual_seed(0)
     settings: dict[str, Any] = {
-        "sampling": SamplingSettings(num_steps=2),
+        "sampling": MaskGitSampling(num_steps=2),
         "optimizer": partial(torch.optim.AdamW, lr=1e-2),
     }
     return MuseModule(TinyImageTokenizer(), TinyTextEncoder(), NETWORK, **(settings | arguments))
@@ -84,7 +84,7 @@ def test_it_learns_from_captions_and_writes_a_generator(tmp_path: Path) -> None:
     assert {"train/loss_masked_50", "train/loss_masked_100", "val/recall_at_10"} <= set(trainer.callback_metrics)
     assert 1 <= trainer.callback_metrics["val/codes_per_grid"] <= 4
     generator = MuseGenerator(
-        str(tmp_path / "generator"), TinyImageTokenizer(), TinyTextEncoder(), SamplingSettings(num_steps=2)
+        str(tmp_path / "generator"), TinyImageTokenizer(), TinyTextEncoder(), MaskGitSampling(num_steps=2)
     )
     generator.load()
     assert torch.equal(generator.network.null_text_embedding, module.network.null_text_embedding.half().float())

@@ -6,12 +6,13 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 
+from synth2_lightning.io.checkpoint_files import checksum
 from synth2_lightning.modules.ranks import check_same_checkpoint
 
 
-def agree(monkeypatch: pytest.MonkeyPatch, paths: list[Path | None]) -> None:
-    """Run the check of every rank in turn; the last one gets the checkpoints of all."""
-    said: list[Any] = []
+def agree(monkeypatch: pytest.MonkeyPatch, paths: list[Path | None]) -> list[tuple[str, str]]:
+    """Run the check of every rank in turn; return what they compared. The last one gets the checkpoints of all."""
+    said: list[tuple[str, str]] = []
 
     def gather(found: list[Any], own: Any) -> None:
         said.append(own)
@@ -21,6 +22,7 @@ def agree(monkeypatch: pytest.MonkeyPatch, paths: list[Path | None]) -> None:
     monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
     for path in paths:
         check_same_checkpoint(Mock(spec=Trainer, world_size=len(paths), ckpt_path=path))
+    return said
 
 
 def save_as(folder: Path, rank: int, step: int, name: str = "last.ckpt") -> Path:
@@ -31,10 +33,12 @@ def save_as(folder: Path, rank: int, step: int, name: str = "last.ckpt") -> Path
 
 
 def test_ranks_with_copies_of_one_checkpoint_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    agree(monkeypatch, [save_as(tmp_path, rank, 8) for rank in range(2)])
     first, second = (save_as(tmp_path, rank, 8) for rank in range(2))
-    agree(monkeypatch, [first, second.rename(second.with_name("step=8.ckpt"))])  # the name does not matter
-    agree(monkeypatch, [None, None])
+    content = f"checksum {checksum(first)}"
+    assert agree(monkeypatch, [first, second]) == [("last.ckpt", content)] * 2
+    renamed = second.rename(second.with_name("step=8.ckpt"))
+    assert agree(monkeypatch, [first, renamed]) == [("last.ckpt", content), ("step=8.ckpt", content)]
+    assert agree(monkeypatch, [None, None]) == [("none", "")] * 2
 
 
 @pytest.mark.parametrize("kind", ["content", "none", "gone", "cut", "folder"])

@@ -8,7 +8,7 @@ from torch import Tensor
 from synth2_lightning.nn import parallel_decoding
 from synth2_lightning.nn.maskgit import MaskGit, TextKeyValues
 from synth2_lightning.nn.parallel_decoding import (
-    SamplingSettings,
+    MaskGitSampling,
     decode_in_parallel,
     noise_shape,
 )
@@ -36,7 +36,7 @@ class Studio:
         with torch.no_grad():
             return self.network.encode_text(text, mask, torch.full((len(text),), is_null))
 
-    def draw(self, settings: SamplingSettings, order: UnmaskingOrder, rows: slice = slice(None)) -> Tensor:
+    def draw(self, settings: MaskGitSampling, order: UnmaskingOrder, rows: slice = slice(None)) -> Tensor:
         uniform = self.uniform[rows, : settings.num_steps]
         memories = self.memory(rows), self.memory(slice(1), is_null=True) if settings.is_guided else None
         return decode_in_parallel(self.network, embed, *memories, uniform, settings, order)
@@ -52,7 +52,7 @@ class Studio:
     ],
 )
 def test_an_image_does_not_depend_on_its_batch(order: UnmaskingOrder, settings: dict[str, Any]) -> None:
-    studio, sampling = Studio(), SamplingSettings(num_steps=6, **settings)
+    studio, sampling = Studio(), MaskGitSampling(num_steps=6, **settings)
     together = studio.draw(sampling, order)
     alone = torch.cat([studio.draw(sampling, order, slice(row, row + 1)) for row in range(3)])
     assert torch.equal(together, alone)
@@ -61,7 +61,7 @@ def test_an_image_does_not_depend_on_its_batch(order: UnmaskingOrder, settings: 
 
 def test_one_step_is_the_categorical_of_the_network_itself() -> None:
     studio = Studio()
-    drawn = studio.draw(SamplingSettings(num_steps=1, top_k=1), HaltonOrder())
+    drawn = studio.draw(MaskGitSampling(num_steps=1, top_k=1), HaltonOrder())
     states = studio.network(torch.zeros(3, 16, 6), torch.ones(3, 16, dtype=torch.bool), studio.memory())
     first = studio.network.level_logits(states, torch.zeros(3, 16, 0, dtype=torch.long)).argmax(-1, keepdim=True)
     second = studio.network.level_logits(states, first).argmax(-1, keepdim=True)
@@ -77,7 +77,7 @@ def test_the_confidence_is_that_among_all_codes() -> None:
             return super().rank(log_probabilities, *arguments)
 
     studio = Studio()
-    drawn = studio.draw(SamplingSettings(num_steps=1, top_k=1), Recorded())
+    drawn = studio.draw(MaskGitSampling(num_steps=1, top_k=1), Recorded())
     states = studio.network(torch.zeros(3, 16, 6), torch.ones(3, 16, dtype=torch.bool), studio.memory())
     levels = [studio.network.level_logits(states, drawn[..., :level]).log_softmax(-1) for level in range(2)]
     expected = sum(level.gather(-1, drawn[..., [number]]).squeeze(-1) for number, level in enumerate(levels))
@@ -86,7 +86,7 @@ def test_the_confidence_is_that_among_all_codes() -> None:
 
 def test_guidance_moves_away_from_the_null_text() -> None:
     studio, order = Studio(), HaltonOrder()
-    settings = SamplingSettings(num_steps=1, guidance=(2.0, 2.0), top_k=1)
+    settings = MaskGitSampling(num_steps=1, guidance=(2.0, 2.0), top_k=1)
     states = [
         studio.network(torch.zeros(3, 16, 6), torch.ones(3, 16, dtype=torch.bool), studio.memory(is_null=is_null))
         for is_null in (False, True)
@@ -109,7 +109,7 @@ def test_later_steps_get_the_revealed_tokens(monkeypatch: pytest.MonkeyPatch) ->
         return forward(embeddings, mask, memory, **caches)
 
     monkeypatch.setattr(studio.network, "forward", spy)
-    ids = studio.draw(SamplingSettings(num_steps=4), ConfidenceOrder())
+    ids = studio.draw(MaskGitSampling(num_steps=4), ConfidenceOrder())
     assert [int(mask.sum(1)[0]) for _, mask in seen] == [16, 14, 11, 6]
     for embeddings, mask in seen:
         torch.testing.assert_close(embeddings[~mask], embed(ids)[~mask])
@@ -124,7 +124,7 @@ def test_halton_order_reveals_the_same_places_for_any_predictions(monkeypatch: p
         return forward(embeddings, mask, memory, **caches)
 
     monkeypatch.setattr(studio.network, "forward", spy)
-    studio.draw(SamplingSettings(num_steps=4), HaltonOrder())
+    studio.draw(MaskGitSampling(num_steps=4), HaltonOrder())
     first = HaltonOrder().start((4, 4))[:2]
     assert (~seen[1][0]).nonzero().squeeze(1).tolist() == first.sort().values.tolist()
     assert all(torch.equal(row, hidden[0]) for hidden in seen for row in hidden)
@@ -146,7 +146,7 @@ def spy_on_sizes(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> list[tuple[
 def test_unconditional_states_are_computed_in_some_guided_steps_only(monkeypatch: pytest.MonkeyPatch) -> None:
     studio = Studio()
     sizes = spy_on_sizes(studio, monkeypatch)
-    rising = SamplingSettings(num_steps=5, guidance=(0.0, 2.0))
+    rising = MaskGitSampling(num_steps=5, guidance=(0.0, 2.0))
     text, both = [("text", 16)], [("text", 16), ("null", 16)]
     studio.draw(rising, ConfidenceOrder())
     assert sizes == [*text, *both * 4]
@@ -163,7 +163,7 @@ def test_unconditional_states_are_computed_in_some_guided_steps_only(monkeypatch
 def test_unconditional_states_of_images_without_tokens_are_computed_once(
     order: UnmaskingOrder, full_every: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    studio, settings = Studio(), SamplingSettings(num_steps=4, guidance=(2.0, 2.0), full_every=full_every)
+    studio, settings = Studio(), MaskGitSampling(num_steps=4, guidance=(2.0, 2.0), full_every=full_every)
     copies = studio.memory(is_null=True)  # one per image: computed for each
     expected = decode_in_parallel(
         studio.network, embed, studio.memory(), copies, studio.uniform[:, :4], settings, order
@@ -187,7 +187,7 @@ def test_steps_between_add_the_last_difference_at_the_scale_of_their_own() -> No
     studio = Studio()
     for layer in studio.network.layers:  # states of masked tokens are the same in both steps, except those of the text
         layer.get_parameter("self_attn.to_out.weight").data.zero_()
-    settings = SamplingSettings(num_steps=2, guidance=(1.0, 3.0), top_k=1)
+    settings = MaskGitSampling(num_steps=2, guidance=(1.0, 3.0), top_k=1)
     expected = studio.draw(settings, ConfidenceOrder(noise=0.0))
     assert torch.equal(studio.draw(replace(settings, guidance_every=2), ConfidenceOrder(noise=0.0)), expected)
     assert not torch.equal(studio.draw(replace(settings, guidance=(1.0, 0.0)), ConfidenceOrder(noise=0.0)), expected)
@@ -199,11 +199,11 @@ def test_steps_between_full_ones_compute_candidates_and_what_the_last_step_unmas
 ) -> None:
     studio = Studio()
     sizes = spy_on_sizes(studio, monkeypatch)
-    ids = studio.draw(SamplingSettings(num_steps=4, full_every=3), order)  # unmask 2, 3, 5 and 6 tokens
+    ids = studio.draw(MaskGitSampling(num_steps=4, full_every=3), order)  # unmask 2, 3, 5 and 6 tokens
     assert sizes == [("text", number) for number in (16, candidates[0] + 2, candidates[1] + 3, 16)]
     assert len(set(ids.flatten().tolist())) > 4
     # The first unconditional states are of all tokens, because there are no keys and values yet.
-    studio.draw(SamplingSettings(num_steps=4, full_every=4, guidance=(0.0, 2.0)), order)
+    studio.draw(MaskGitSampling(num_steps=4, full_every=4, guidance=(0.0, 2.0)), order)
     assert sizes[4:7] == [("text", 16), ("text", candidates[0] + 2), ("null", 16)]
     assert sizes[7:] == [(kind, number) for number in (candidates[1] + 3, 11) for kind in ("text", "null")]
 
@@ -213,14 +213,14 @@ def test_unconditional_keys_and_values_are_renewed_for_all_tokens_unmasked_since
 ) -> None:
     studio = Studio()
     sizes = spy_on_sizes(studio, monkeypatch)
-    settings = SamplingSettings(num_steps=4, guidance=(2.0, 2.0), guidance_every=2, full_every=4)
+    settings = MaskGitSampling(num_steps=4, guidance=(2.0, 2.0), guidance_every=2, full_every=4)
     studio.draw(settings, ConfidenceOrder())  # 16, 14, 11 and 6 tokens are masked
     first, second = [("text", 16), ("null", 16)], [("text", 14 + 2)]
     assert sizes == [*first, *second, ("text", 11 + 3), ("null", 11 + 5), ("text", 6 + 5)]
 
 
 def test_steps_between_full_ones_equal_full_ones_where_no_other_token_has_changed() -> None:
-    studio, settings = Studio(), SamplingSettings(num_steps=2, top_k=1)
+    studio, settings = Studio(), MaskGitSampling(num_steps=2, top_k=1)
     for layer in studio.network.layers[1:]:
         for parameter in layer.parameters():
             torch.nn.init.zeros_(parameter)
@@ -231,7 +231,7 @@ def test_steps_between_full_ones_equal_full_ones_where_no_other_token_has_change
 
 
 def test_chunks_of_candidates_have_the_same_tokens_and_bounded_logits(monkeypatch: pytest.MonkeyPatch) -> None:
-    studio, settings = Studio(), SamplingSettings(num_steps=4)
+    studio, settings = Studio(), MaskGitSampling(num_steps=4)
     whole, rows = studio.draw(settings, ConfidenceOrder()), []
     level_logits = studio.network.level_logits
 
@@ -246,7 +246,7 @@ def test_chunks_of_candidates_have_the_same_tokens_and_bounded_logits(monkeypatc
 
 
 def test_values_go_linearly_from_the_first_step_to_the_last() -> None:
-    settings = SamplingSettings(guidance=(0.0, 4.0), temperature=(1.0, 0.5))
+    settings = MaskGitSampling(guidance=(0.0, 4.0), temperature=(1.0, 0.5))
     assert [settings.at(progress) for progress in (0.0, 0.5, 1.0)] == [(0.0, 1.0), (2.0, 0.75), (4.0, 0.5)]
     assert settings.is_guided
     assert noise_shape(Studio().network, settings) == (12, 16, 3)
@@ -265,6 +265,6 @@ def test_values_go_linearly_from_the_first_step_to_the_last() -> None:
 )
 def test_settings_out_of_range_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(
-        ValueError, match=r"SamplingSettings.*num_steps, guidance_every, full_every.*top_k.*guidance.*temperature"
+        ValueError, match=r"MaskGitSampling.*num_steps, guidance_every, full_every.*top_k.*guidance.*temperature"
     ):
-        SamplingSettings(**wrong)  # type: ignore[arg-type]
+        MaskGitSampling(**wrong)  # type: ignore[arg-type]

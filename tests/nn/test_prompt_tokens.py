@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
-from synth2_lightning.nn.prompt_tokens import PromptTokenizer
+from synth2_lightning.nn.prompt_tokens import ChatPromptTokenizer
 from synth2_lightning.types import ChatMessage, Prompt
 
 Save = Callable[..., str]
@@ -27,7 +27,7 @@ def test_messages_before_the_last_one_form_the_prefix(
     save_model: Save, template: bool, prefix: str, suffix: str
 ) -> None:
     tokenizer = load(save_model("llama") if template else save_model("llama", None))
-    tokens = PromptTokenizer(tokenizer).encode(PROMPT)
+    tokens = ChatPromptTokenizer(tokenizer).encode(PROMPT)
     expected = [tuple(tokenizer(text, add_special_tokens=False).input_ids) for text in (prefix, f" {suffix}")]
     assert tokens.prefix == expected[0]
     assert tokenizer.decode(tokens.suffix).split() == tokenizer.decode(expected[1]).split()
@@ -36,22 +36,22 @@ def test_messages_before_the_last_one_form_the_prefix(
 
 def test_an_opening_ends_the_suffix(save_model: Save) -> None:
     tokenizer = load(save_model("llama"))
-    opened = PromptTokenizer(tokenizer).encode((*PROMPT, ChatMessage("assistant", "a red circle")))
-    closed = PromptTokenizer(tokenizer).encode(PROMPT)
+    opened = ChatPromptTokenizer(tokenizer).encode((*PROMPT, ChatMessage("assistant", "a red circle")))
+    closed = ChatPromptTokenizer(tokenizer).encode(PROMPT)
     assert tokenizer.decode(opened.opening) == "a red circle"
     assert opened.suffix == closed.suffix + opened.opening
 
 
 def test_one_message_has_its_first_token_as_prefix(save_model: Save) -> None:
     tokenizer = load(save_model("llama"))
-    tokens = PromptTokenizer(tokenizer).encode(PROMPT[1:])
+    tokens = ChatPromptTokenizer(tokenizer).encode(PROMPT[1:])
     assert tokens.prefix == (tokenizer.bos_token_id,)
     assert len(tokens.suffix) > 3
 
 
 def test_reasoning_that_the_template_opens_is_kept(save_model: Save) -> None:
     tokenizer = load(save_model("llama", "{{ messages[-1].content }} <think>"))
-    assert PromptTokenizer(tokenizer).encode(PROMPT).reasoning == "<think>"
+    assert ChatPromptTokenizer(tokenizer).encode(PROMPT).reasoning == "<think>"
 
 
 class LlamaTokenizer:
@@ -67,7 +67,7 @@ class LlamaTokenizer:
 
 
 def test_a_model_without_a_template_receives_the_token_that_begins_its_texts() -> None:
-    tokenizer = PromptTokenizer(LlamaTokenizer())
+    tokenizer = ChatPromptTokenizer(LlamaTokenizer())
     tokens = tokenizer.encode(PROMPT)
     assert tokens.prefix == tuple(LlamaTokenizer()("a picture of one\n\n").input_ids)
     assert tokens.suffix == tuple(LlamaTokenizer()("circle\n\n", add_special_tokens=False).input_ids)

@@ -5,7 +5,7 @@ import re
 from synth2_lightning.encoders.text import NewTextEncoder
 from synth2_lightning.encoders.vqgan import VQGANTokenizer
 from synth2_lightning.generators.muse import MuseGenerator
-from synth2_lightning.nn.parallel_decoding import SamplingSettings
+from synth2_lightning.nn.parallel_decoding import MaskGitSampling
 from synth2_lightning.scenes.grammar import describe_scene
 from synth2_lightning.scenes.world import is_held_out, scene_at
 from synth2_lightning.shards.reader import ShardReader
@@ -43,7 +43,7 @@ def test_the_pairs_are_of_the_generator_and_in_the_codes_of_the_tokenizer() -> N
     tokenizer = VQGANTokenizer("package://synth2_lightning/scenes/tokenizer")
     text_encoder = NewTextEncoder(TEXT_ENCODER, "package://synth2_lightning/scenes/vocabulary", max_length=40)
     folder = "package://synth2_lightning/scenes/generator"
-    generator = MuseGenerator(folder, tokenizer, text_encoder, SamplingSettings(num_steps=12, guidance=(1.0, 1.0)))
+    generator = MuseGenerator(folder, tokenizer, text_encoder, MaskGitSampling(num_steps=12, guidance=(1.0, 1.0)))
     generator.load()
     made_by = reader.manifest.provenance["settings"]["data"]["shards"]["model"]
     assert (made_by["generator"], made_by["codebook"]) == (generator.fingerprint, tokenizer.codebook)

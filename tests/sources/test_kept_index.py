@@ -12,10 +12,10 @@ from synth2_lightning.sources.caption_table import CaptionTable
 from synth2_lightning.sources.coco import CocoSource
 from synth2_lightning.sources.karpathy import KarpathySource
 from synth2_lightning.sources.table import TableSource
-from synth2_lightning.sources.vqa import VqaSource
+from synth2_lightning.sources.vqa import VQASource
 
 pytestmark = pytest.mark.usefixtures("own_cache")
-Source = CocoSource | KarpathySource | TableSource | VqaSource | CaptionTable
+Source = CocoSource | KarpathySource | TableSource | VQASource | CaptionTable
 IMAGES = [{"id": number, "file_name": f"{number}.jpg"} for number in range(3)]
 CAPTIONS = [
     {"image_id": number, "caption": text} for number, text in ((0, "a fox"), (1, " "), (1, "a d\ufffdg"), (7, "x"))
@@ -33,7 +33,7 @@ MAKE: dict[str, Callable[[], Source]] = {
     "coco.json": lambda: CocoSource("coco.json", "images"),
     "karpathy.json": lambda: KarpathySource("karpathy.json", "images", ["train"]),
     "table.csv": lambda: TableSource("table.csv", "images"),
-    "questions.json": lambda: VqaSource("questions.json", "answers.json", "images"),
+    "questions.json": lambda: VQASource("questions.json", "answers.json", "images"),
     "captions": lambda: CaptionTable("table.csv", max_empty_captions=0),
 }
 

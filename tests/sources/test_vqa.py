@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from synth2_lightning.sources.vqa import VqaSource
+from synth2_lightning.sources.vqa import VQASource
 
 QUESTIONS: list[dict[str, Any]] = [
     {"image_id": 42, "question": "How many dogs are there?", "question_id": 42000},
@@ -30,14 +30,14 @@ ANSWERS = [
 
 
 @pytest.fixture
-def source(tmp_path: Path) -> VqaSource:
+def source(tmp_path: Path) -> VQASource:
     (tmp_path / "questions.json").write_text(json.dumps({"data_subtype": "val2014", "questions": QUESTIONS}))
     (tmp_path / "annotations.json").write_text(json.dumps({"data_subtype": "val2014", "annotations": ANSWERS}))
     Image.new("RGB", (4, 3)).save(tmp_path / "COCO_val2014_000000000042.jpg")
-    return VqaSource(str(tmp_path / "questions.json"), str(tmp_path / "annotations.json"), str(tmp_path))
+    return VQASource(str(tmp_path / "questions.json"), str(tmp_path / "annotations.json"), str(tmp_path))
 
 
-def test_every_question_is_an_item_with_ten_answers(source: VqaSource, caplog: pytest.LogCaptureFixture) -> None:
+def test_every_question_is_an_item_with_ten_answers(source: VQASource, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         source.load()
     assert [source.key(index) for index in range(len(source))] == ["42000", "42001"]
@@ -49,7 +49,7 @@ def test_every_question_is_an_item_with_ten_answers(source: VqaSource, caplog: p
     assert "1 answers to unknown questions (the first: question_id 99000)" in caplog.text
 
 
-def test_other_formats_are_refused(source: VqaSource) -> None:
+def test_other_formats_are_refused(source: VQASource) -> None:
     path = Path(source.annotations)
     path.write_text(json.dumps({"annotations": [{"question_id": 1}]}))
     with pytest.raises(ValueError, match=r"annotations.*'answers'.*VQA"):
@@ -63,4 +63,4 @@ def test_other_formats_are_refused(source: VqaSource) -> None:
 @pytest.mark.parametrize("file_name", ["image.jpg", "{image}.jpg", "{}.jpg", "{image_id:q}.jpg"])
 def test_a_file_name_without_a_place_for_the_number_is_refused(file_name: str) -> None:
     with pytest.raises(ValueError, match=r"placeholder.*image_id"):
-        VqaSource("questions.json", "annotations.json", "val2014", file_name)
+        VQASource("questions.json", "annotations.json", "val2014", file_name)

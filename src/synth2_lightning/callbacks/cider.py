@@ -6,7 +6,7 @@ from synth2_lightning.callbacks.corpus_score import CorpusScore, CorpusScoreCall
 from synth2_lightning.metrics.bleu import bleu
 from synth2_lightning.metrics.cider import cider, human_cider
 from synth2_lightning.metrics.corpus_metrics import Cider
-from synth2_lightning.metrics.diversity import measure_variety
+from synth2_lightning.metrics.diversity import measure_distinct_n
 from synth2_lightning.metrics.rouge import rouge
 
 
@@ -50,6 +50,6 @@ class CiderCallback(CorpusScoreCallback):
         others = {
             **{f"bleu_{n}": score for n, score in enumerate(bleu(hypotheses, references).corpus, start=1)},
             "rouge_l": rouge(hypotheses, references).score,
-            **measure_variety(list(hypotheses.values())),
+            **measure_distinct_n(list(hypotheses.values())),
         }
         return CorpusScore(result.score, card, rows, others)

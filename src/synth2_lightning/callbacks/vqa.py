@@ -8,7 +8,7 @@ import torch.distributed as dist
 from lightning.pytorch import LightningModule, Trainer
 
 from synth2_lightning.callbacks.corpus_score import CorpusScore, CorpusScoreCallback
-from synth2_lightning.metrics.vqa import VqaAccuracy, vqa_accuracy
+from synth2_lightning.metrics.vqa import VQAAccuracy, vqa_accuracy
 from synth2_lightning.types import ImageTextBatch
 
 _MIN_FRACTION = 0.005  # of all questions; rarer types are not listed
@@ -30,7 +30,7 @@ class VQAAccuracyCallback(CorpusScoreCallback):
     name = "vqa_accuracy"
 
     def __init__(self, folder: str | None = None) -> None:
-        super().__init__(VqaAccuracy(), folder)
+        super().__init__(VQAAccuracy(), folder)
         self._questions: dict[str, str] = {}
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

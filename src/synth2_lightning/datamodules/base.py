@@ -1,20 +1,21 @@
-"""Base class of the training datamodules: samplers, data loaders and their state for resuming."""
+"""Base classes of the training datamodules: samplers, data loaders and their state for resuming."""
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, Generic
 
 import torch
 from lightning.pytorch import LightningDataModule
 
 from synth2_lightning.datamodules.loader import ResumableDataLoader, ignore_external_sigterm
 from synth2_lightning.datamodules.mirroring import MirroredPairs, Mirroring
-from synth2_lightning.datamodules.pairs import BatchDataset
+from synth2_lightning.datamodules.pairs import Batch, BatchDataset
 from synth2_lightning.datamodules.sampling import StratifiedBatchSampler
 from synth2_lightning.io.recorded_specs import Component
+from synth2_lightning.types import ImageTextBatch
 
 
-class ImageTextDataModule(Component, LightningDataModule, ABC):
-    """Datamodule with batches of :class:`~synth2_lightning.types.ImageTextBatch` whose training resumes at any step.
+class ResumableDataModule(Component, LightningDataModule, ABC, Generic[Batch]):
+    """Datamodule whose training resumes at any step.
 
     Subclasses define the training pairs, in strata such as real and synthetic ones, and the number of pairs of each
     stratum per step. An epoch has as many full batches as the pairs of all ranks fill, at least one. Epochs continue
@@ -24,13 +25,12 @@ class ImageTextDataModule(Component, LightningDataModule, ABC):
         batch_size: Pairs per step and rank.
         num_workers: Number of data loader worker processes per rank.
         seed: Seed of the order of the training pairs.
-        mirroring: Mirrors each training image with probability 1/2 in each pass over the pairs; ``None`` mirrors none.
 
     Raises:
         ValueError: If the batch size is below 1.
     """
 
-    def __init__(self, batch_size: int, num_workers: int, seed: int, mirroring: Mirroring | None = None) -> None:
+    def __init__(self, batch_size: int, num_workers: int, seed: int) -> None:
         super().__init__()
         # With more ranks than images to predict, some ranks have no batch; that is not an error. Set here, because
         # Lightning's __init__ overwrites a class attribute.
@@ -40,14 +40,13 @@ class ImageTextDataModule(Component, LightningDataModule, ABC):
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.seed = seed
-        self.mirroring = mirroring
         self._sampler: StratifiedBatchSampler | None = None
         self._resumed: dict[str, Any] | None = None
-        self._train_pairs: BatchDataset | None = None
+        self._train_pairs: BatchDataset[Batch] | None = None
         self._fingerprint: dict[str, int | str] | None = None
 
     @abstractmethod
-    def make_train_pairs(self) -> BatchDataset:
+    def make_train_pairs(self) -> BatchDataset[Batch]:
         """Return the training pairs, ordered by stratum."""
 
     def count_train_pairs(self) -> tuple[int, ...]:
@@ -90,7 +89,7 @@ class ImageTextDataModule(Component, LightningDataModule, ABC):
         if self._sampler is not None:
             self._sampler.load_state_dict(state_dict)
 
-    def train_dataloader(self) -> ResumableDataLoader:
+    def train_dataloader(self) -> ResumableDataLoader[Batch]:
         """Return a data loader of one epoch of shuffled pairs; all epochs use one sampler."""
         # The sampler keeps its state when Lightning reloads data loaders (reload_dataloaders_every_n_epochs).
         if self._sampler is None:
@@ -103,16 +102,11 @@ class ImageTextDataModule(Component, LightningDataModule, ABC):
         )
 
     @property
-    def train_pairs(self) -> BatchDataset:
-        """Training pairs, in both variants if they are mirrored; available after ``setup("fit")``."""
+    def train_pairs(self) -> BatchDataset[Batch]:
+        """Training pairs; available after ``setup("fit")``."""
         if self._train_pairs is None:
-            pairs = self.make_train_pairs()
-            self._train_pairs = pairs if self.mirroring is None else MirroredPairs(pairs, self.mirroring)
+            self._train_pairs = self.make_train_pairs()
         return self._train_pairs
-
-    def training_captions(self) -> list[tuple[str, ...]]:
-        """Return all captions of each training image, real and synthetic; after ``setup("fit")``."""
-        return self.train_pairs.image_captions(range(len(self.train_pairs)))
 
     @property
     def rank(self) -> int:
@@ -146,3 +140,32 @@ class ImageTextDataModule(Component, LightningDataModule, ABC):
             "worker_init_fn": ignore_external_sigterm,
             "pin_memory": torch.cuda.is_available(),
         }
+
+
+class ImageTextDataModule(ResumableDataModule[ImageTextBatch]):
+    """Datamodule of images and texts whose training resumes at any step.
+
+    Args:
+        batch_size: Pairs per step and rank.
+        num_workers: Number of data loader worker processes per rank.
+        seed: Seed of the order of the training pairs.
+        mirroring: Mirrors each training image with probability 1/2 in each pass over the pairs; ``None`` mirrors none.
+
+    Raises:
+        ValueError: If the batch size is below 1.
+    """
+
+    def __init__(self, batch_size: int, num_workers: int, seed: int, mirroring: Mirroring | None = None) -> None:
+        super().__init__(batch_size, num_workers, seed)
+        self.mirroring = mirroring
+
+    @property
+    def train_pairs(self) -> BatchDataset:
+        """Training pairs, in both variants if they are mirrored; available after ``setup("fit")``."""
+        if self._train_pairs is None and self.mirroring is not None:
+            self._train_pairs = MirroredPairs(self.make_train_pairs(), self.mirroring)
+        return super().train_pairs
+
+    def training_captions(self) -> list[tuple[str, ...]]:
+        """Return all captions of each training image, real and synthetic; after ``setup("fit")``."""
+        return self.train_pairs.image_captions(range(len(self.train_pairs)))

@@ -7,8 +7,8 @@ from torch.utils.data import DataLoader
 from synth2_lightning.concepts.mined import find_concepts
 from synth2_lightning.concepts.suitability import UNSUITABLE, SuitabilityList
 from synth2_lightning.concepts.wordnet import read_wordnet
-from synth2_lightning.datamodules.base import ImageTextDataModule
-from synth2_lightning.datamodules.pairs import BatchDataset, Selection
+from synth2_lightning.datamodules.base import ResumableDataModule
+from synth2_lightning.datamodules.pairs import BatchDataset, Subset
 from synth2_lightning.datamodules.sampling import EvaluationBatchSampler
 from synth2_lightning.interfaces import CaptionSource
 from synth2_lightning.io.fingerprints import fingerprint_texts, hash_record
@@ -46,7 +46,7 @@ class ConceptCaptions(BatchDataset[ConceptCaptionBatch]):
         )
 
 
-class LanguageModelingDataModule(ImageTextDataModule):
+class LanguageModelingDataModule(ResumableDataModule[ConceptCaptionBatch]):
     """Captions to fine-tune a language model on, with the concepts that they name; a fraction of them is held out.
 
     Concepts are the nouns of English captions, as in :class:`~synth2_lightning.concepts.mined.MinedConcepts`; captions
@@ -118,13 +118,13 @@ class LanguageModelingDataModule(ImageTextDataModule):
         self.captions.load()
         self._items = self._divide()
 
-    def make_train_pairs(self) -> BatchDataset[ConceptCaptionBatch]:  # type: ignore[override]  # without images
+    def make_train_pairs(self) -> BatchDataset[ConceptCaptionBatch]:
         """Return the captions that are not held out."""
-        return Selection(ConceptCaptions(self.captions, self.unsuitable), self._items[0])
+        return Subset(ConceptCaptions(self.captions, self.unsuitable), self._items[0])
 
     def val_dataloader(self) -> DataLoader[ConceptCaptionBatch]:
         """Return the data loader of the held-out captions."""
-        held_out = Selection(ConceptCaptions(self.captions, self.unsuitable), self._items[1])
+        held_out = Subset(ConceptCaptions(self.captions, self.unsuitable), self._items[1])
         batches = EvaluationBatchSampler(len(held_out), self.val_batch_size, self.rank, self.world_size)
         return DataLoader(dataset=held_out, sampler=batches, **self.loader_settings())
 

@@ -57,7 +57,7 @@ class BatchDataset(Dataset[Batch], ABC, Generic[Batch]):
         return self.read(indices)
 
 
-class Selection(BatchDataset[Batch]):
+class Subset(BatchDataset[Batch]):
     """Subset of a dataset: the items with the given indices, in their order."""
 
     def __init__(self, dataset: BatchDataset[Batch], items: Sequence[int] | NDArray[np.int64]) -> None:
@@ -68,7 +68,7 @@ class Selection(BatchDataset[Batch]):
         return len(self.items)
 
     def fingerprint(self) -> str:
-        """Return a checksum of the dataset and the selection."""
+        """Return a checksum of the dataset and the indices."""
         items = np.asarray(self.items, dtype=np.int64).tobytes()
         return f"{self.dataset.fingerprint()}[{crc32(items):08x}]"
 

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 from synth2_lightning.datamodules.bad_images import BadImages
 from synth2_lightning.datamodules.base import ImageTextDataModule
 from synth2_lightning.datamodules.mirroring import Mirroring
-from synth2_lightning.datamodules.pairs import BatchDataset, Selection
+from synth2_lightning.datamodules.pairs import BatchDataset, Subset
 from synth2_lightning.datamodules.photos import ImageReader, PhotoPairs, Photos
 from synth2_lightning.datamodules.sampling import EvaluationBatchSampler, PredictionBatchSampler
 from synth2_lightning.interfaces import ImageEncoder, ImageTextSource
@@ -151,7 +151,7 @@ class RealDataModule(ImageTextDataModule):
     ) -> DataLoader[ImageTextBatch]:
         dataset: BatchDataset = Photos(self._make_reader(split))
         if items is not None:
-            dataset = Selection(dataset, items)
+            dataset = Subset(dataset, items)
         batches = sampler(len(dataset), self.val_batch_size, self.rank, self.world_size)
         return DataLoader(dataset=dataset, sampler=batches, **self.loader_settings())
 

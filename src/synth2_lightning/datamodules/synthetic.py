@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from synth2_lightning.datamodules.base import ImageTextDataModule
 from synth2_lightning.datamodules.draws import rank_draws
 from synth2_lightning.datamodules.mirroring import Mirroring
-from synth2_lightning.datamodules.pairs import BatchDataset, PairIndex, Selection, WeightedPairs
+from synth2_lightning.datamodules.pairs import BatchDataset, PairIndex, Subset, WeightedPairs
 from synth2_lightning.datamodules.score_weights import ScoreWeights
 from synth2_lightning.shards.reader import ShardReader
 from synth2_lightning.types import ImageTextBatch
@@ -148,7 +148,7 @@ class SyntheticDataModule(ImageTextDataModule):
             )
         if self.keep_fraction < 1 or self.best_draws is not None:
             kept = self._select(scores)
-            pairs, scores = Selection(pairs, kept), scores[kept]
+            pairs, scores = Subset(pairs, kept), scores[kept]
         if self.weights is not None:
             weights = self.weights(scores)
             effective = weights.sum(dtype=np.float64) ** 2 / np.square(weights, dtype=np.float64).sum()

@@ -5,7 +5,7 @@ from typing import Any
 from torch import nn
 
 
-def find_blocks(model: nn.Module, num_blocks: int) -> nn.ModuleList:
+def find_lm_blocks(model: nn.Module, num_blocks: int) -> nn.ModuleList:
     """Find the list of a language model's blocks, whose attribute has another name in every architecture.
 
     Args:
@@ -16,7 +16,7 @@ def find_blocks(model: nn.Module, num_blocks: int) -> nn.ModuleList:
         ValueError: If no list, or more than one, has that length.
 
     Example:
-        >>> find_blocks(nn.Sequential(nn.ModuleList([nn.Identity(), nn.Identity()])), 2)
+        >>> find_lm_blocks(nn.Sequential(nn.ModuleList([nn.Identity(), nn.Identity()])), 2)
         ModuleList(
           (0-1): 2 x Identity()
         )

@@ -77,7 +77,7 @@ class CausalDecoder(LanguageDecoder, ABC):
         """Modify the language model and add the layers that depend on its weights; called once, by :meth:`load`."""
 
     @abstractmethod
-    def visual_context(self, visual: Float[Tensor, "batch queries width"]) -> AbstractContextManager[VisualContext]:
+    def visual_context(self, visual: Float[Tensor, "batch latents width"]) -> AbstractContextManager[VisualContext]:
         """Return a context manager in which the language model is conditioned on images.
 
         Args:
@@ -87,7 +87,7 @@ class CausalDecoder(LanguageDecoder, ABC):
     @abstractmethod
     def token_attention(
         self, embeds: Float[Tensor, "batch length width"], num_before: int
-    ) -> Float[Tensor, "batch positions queries"]:
+    ) -> Float[Tensor, "batch positions latents"]:
         """Run the language model and return the attention of each token to the visual tokens; rows sum to one.
 
         Called in a :meth:`visual_context`.
@@ -117,7 +117,7 @@ class CausalDecoder(LanguageDecoder, ABC):
 
     def loss(
         self,
-        visual: Float[Tensor, "batch queries width"],
+        visual: Float[Tensor, "batch latents width"],
         texts: Sequence[str],
         prompts: Sequence[str] | None = None,
     ) -> TokenLoss:
@@ -129,7 +129,7 @@ class CausalDecoder(LanguageDecoder, ABC):
 
     def sample(
         self,
-        visual: Float[Tensor, "batch queries width"],
+        visual: Float[Tensor, "batch latents width"],
         num_samples: int,
         max_new_tokens: int,
         prompts: Sequence[str] | None = None,
@@ -180,7 +180,7 @@ class CausalDecoder(LanguageDecoder, ABC):
 
     def generate(
         self,
-        visual: Float[Tensor, "batch queries width"],
+        visual: Float[Tensor, "batch latents width"],
         settings: GenerationSettings,
         prompts: Sequence[str] | None = None,
     ) -> list[str]:
@@ -190,7 +190,7 @@ class CausalDecoder(LanguageDecoder, ABC):
         return self.caption_tokenizer.decode(ids)
 
     def generate_ids(
-        self, visual: Float[Tensor, "batch queries width"], settings: GenerationSettings, prompts: PromptTokens
+        self, visual: Float[Tensor, "batch latents width"], settings: GenerationSettings, prompts: PromptTokens
     ) -> Int[Tensor, "batch length"]:
         """Return the token ids of one text per image, without its prompt; after its end-of-text token is padding.
 
@@ -205,7 +205,7 @@ class CausalDecoder(LanguageDecoder, ABC):
         return self._generate_ids(visual, settings, prompts, repetition_penalty(settings))
 
     def logits(
-        self, visual: Float[Tensor, "batch queries width"], ids: Int[Tensor, "batch length"]
+        self, visual: Float[Tensor, "batch latents width"], ids: Int[Tensor, "batch length"]
     ) -> Float[Tensor, "batch length vocabulary"]:
         """Return the logits of the token after each given one.
 
@@ -263,8 +263,8 @@ class CausalDecoder(LanguageDecoder, ABC):
 
     @torch.no_grad()
     def attention(
-        self, visual: Float[Tensor, "batch queries width"], texts: Sequence[str]
-    ) -> list[Float[Tensor, "words queries"]]:
+        self, visual: Float[Tensor, "batch latents width"], texts: Sequence[str]
+    ) -> list[Float[Tensor, "words latents"]]:
         """Return the attention with which each word is predicted; a word of several tokens has their mean.
 
         A truncated text has rows for the words that are left. A word without a token of its own, because the token of

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from synth2_lightning.compat.torch import checkpoint_activations
-from synth2_lightning.decoders.blocks import BlockWrapper, find_blocks
+from synth2_lightning.decoders.blocks import BlockWrapper, find_lm_blocks
 from synth2_lightning.decoders.causal import CausalDecoder
 from synth2_lightning.decoders.language_model import LanguageModelSource
 from synth2_lightning.decoders.visual_context import VisualContext, activate, active_context
@@ -60,7 +60,7 @@ class CrossAttentionDecoder(CausalDecoder):
     def attach(self, lm: Any) -> None:
         """Insert the gated cross-attention; checkpoint the other blocks if that is set."""
         scales = _hidden_state_scales(lm)
-        blocks = find_blocks(lm, self.num_blocks)
+        blocks = find_lm_blocks(lm, self.num_blocks)
         for index, block in enumerate(blocks):
             if (index + 1) % self.cross_attn_every_n_layers == 0:
                 layer = GatedCrossAttention(
@@ -70,13 +70,13 @@ class CrossAttentionDecoder(CausalDecoder):
             elif self.checkpoint_activations:
                 checkpoint_activations(block)
 
-    def visual_context(self, visual: Float[Tensor, "batch queries width"]) -> AbstractContextManager[VisualContext]:
+    def visual_context(self, visual: Float[Tensor, "batch latents width"]) -> AbstractContextManager[VisualContext]:
         """Return a context in which the cross-attention attends to the visual tokens; its prefix is empty."""
         return activate(VisualContext(visual[:, :0], visual))
 
     def token_attention(
         self, embeds: Float[Tensor, "batch length width"], num_before: int
-    ) -> Float[Tensor, "batch positions queries"]:
+    ) -> Float[Tensor, "batch positions latents"]:
         """Return the attention of each token to the visual tokens, layers weighted by their gates; rows sum to one.
 
         Raises:

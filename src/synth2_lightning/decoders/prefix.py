@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from synth2_lightning.compat.torch import checkpoint_activations
 from synth2_lightning.compat.transformers import attention_implementation
-from synth2_lightning.decoders.blocks import find_blocks
+from synth2_lightning.decoders.blocks import find_lm_blocks
 from synth2_lightning.decoders.causal import CausalDecoder
 from synth2_lightning.decoders.visual_context import VisualContext, activate
 
@@ -29,16 +29,16 @@ class PrefixDecoder(CausalDecoder):
         self.norm = nn.LayerNorm(self.embed_dim).to(lm.device)
         nn.init.constant_(self.norm.weight, _embedding_scale(lm))
         if self.checkpoint_activations:
-            for block in find_blocks(lm, lm.config.get_text_config().num_hidden_layers):
+            for block in find_lm_blocks(lm, lm.config.get_text_config().num_hidden_layers):
                 checkpoint_activations(block)
 
-    def visual_context(self, visual: Float[Tensor, "batch queries width"]) -> AbstractContextManager[VisualContext]:
+    def visual_context(self, visual: Float[Tensor, "batch latents width"]) -> AbstractContextManager[VisualContext]:
         """Return a context whose prefix is the normalized visual tokens."""
         return activate(VisualContext(self.norm(visual), visual))
 
     def token_attention(
         self, embeds: Float[Tensor, "batch length width"], num_before: int
-    ) -> Float[Tensor, "batch positions queries"]:
+    ) -> Float[Tensor, "batch positions latents"]:
         """Return the attention of each token to the visual tokens: the mean over layers and heads; rows sum to one.
 
         Raises:

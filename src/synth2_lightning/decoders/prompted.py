@@ -18,7 +18,7 @@ from synth2_lightning.decoders.language_model import LanguageModelSource
 from synth2_lightning.decoders.merged import save_language_model
 from synth2_lightning.interfaces import PromptedLanguageModel
 from synth2_lightning.nn.cpu_kernels import negative_log_likelihood
-from synth2_lightning.nn.prompt_tokens import PromptTokenizer, PromptTokens
+from synth2_lightning.nn.prompt_tokens import ChatPromptTokenizer, ChatPromptTokens
 from synth2_lightning.nn.transfer import to_device
 from synth2_lightning.types import GenerationSettings, Prompt, TokenLoss
 
@@ -27,7 +27,7 @@ _ROWS_ON_CPU = 8
 
 
 class _Row(NamedTuple):
-    prompt: PromptTokens
+    prompt: ChatPromptTokens
     text: list[int]
 
     @property
@@ -91,8 +91,8 @@ class PromptedCausalModel(PromptedLanguageModel):
         save_language_model(folder, self.lm, self.source.tokenizer)
 
     @cached_property
-    def _prompt_tokenizer(self) -> PromptTokenizer:
-        return PromptTokenizer(self.source.tokenizer)
+    def _prompt_tokenizer(self) -> ChatPromptTokenizer:
+        return ChatPromptTokenizer(self.source.tokenizer)
 
     @cached_property
     def _eos_id(self) -> int:

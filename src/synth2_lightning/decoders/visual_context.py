@@ -28,7 +28,7 @@ class VisualContext:
     """
 
     prefix: Float[Tensor, "batch prefix width"]
-    visual: Float[Tensor, "batch queries width"]
+    visual: Float[Tensor, "batch latents width"]
     _keys_values: dict[CrossAttention, tuple[Tensor, Tensor]] = field(default_factory=dict, init=False, repr=False)
 
     def keys_values(self, attention: CrossAttention) -> tuple[Tensor, Tensor]:

@@ -27,28 +27,28 @@ class FeatureCache:
 
     Args:
         encoder: Encoder of the features; it must be loaded before the first call of :meth:`encode`.
-        max_gb: Maximum size of the file in gigabytes; 0 encodes each image each time.
+        cache_gib: Maximum size of the file in GiB; 0 encodes each image each time.
 
     Attributes:
         num_images: Number of images in the file.
 
     Raises:
-        ValueError: If ``max_gb`` is negative.
+        ValueError: If ``cache_gib`` is negative.
 
     Example:
         >>> from synth2_lightning.testing import TinyImageTokenizer, tiny_batch
         >>> encoder, pixels = TinyImageTokenizer(), tiny_batch(3).image
-        >>> cache = FeatureCache(encoder, max_gb=1.0)
+        >>> cache = FeatureCache(encoder, cache_gib=1.0)
         >>> torch.equal(cache.encode(pixels), encoder.encode_pixels(pixels)), cache.num_images
         (True, 3)
     """
 
-    def __init__(self, encoder: ImageEncoder, max_gb: float) -> None:
-        if max_gb < 0:
-            raise ValueError(f"FeatureCache got max_gb={max_gb}; expected 0 or more gigabytes.")
+    def __init__(self, encoder: ImageEncoder, cache_gib: float) -> None:
+        if cache_gib < 0:
+            raise ValueError(f"FeatureCache got cache_gib={cache_gib}; expected 0 or more GiB.")
         self.encoder = encoder
         self._row_bytes = encoder.num_tokens * encoder.embed_dim * _BYTES
-        self._max_rows = int(max_gb * 1e9) // self._row_bytes
+        self._max_rows = int(cache_gib * 2**30) // self._row_bytes
         self._rows: dict[bytes, int] = {}
         self._file: IO[bytes] | None = None  # opened at the first write: an open file cannot be copied with a module
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from synth2_lightning.encoders.open_clip import OpenClipImageTextEncoder
 from synth2_lightning.interfaces import ImageTokenizer, PairScorer
@@ -37,9 +37,7 @@ class OpenClipScorer(PairScorer):
     def _load(self) -> None:
         self.tokenizer.load()
         self.encoder.load()
-        # Module names enter the fingerprint; these match the fingerprints in existing shards.
-        networks = nn.ModuleDict({"tokenizer": self.tokenizer, "network": self.encoder.get_submodule("network")})
-        self._fingerprint = fingerprint_weights("open_clip", networks)
+        self._fingerprint = fingerprint_weights("open_clip", self)
 
     def provenance(self) -> dict[str, Any]:
         """Return the model's name and a fingerprint of all weights, including the tokenizer's."""

@@ -172,10 +172,10 @@ class ResidualCodebookLearner(CodebookLearner):
         num_levels: Number of residual levels.
         decay: Decay of the moving averages, in [0, 1].
         revival_threshold: Codes whose average count per step falls below this are re-initialized.
-        cache_gb: Maximum size of the features on disk, in gigabytes per process; 0 encodes an image in every epoch.
+        cache_gib: Maximum size of the features on disk, in GiB per process; 0 encodes an image in every epoch.
 
     Raises:
-        ValueError: If ``cache_gb`` is negative.
+        ValueError: If ``cache_gib`` is negative.
 
     Example:
         >>> from synth2_lightning.testing import TinyImageTokenizer, tiny_batch
@@ -194,7 +194,7 @@ class ResidualCodebookLearner(CodebookLearner):
         num_levels: int = 4,
         decay: float = 0.95,
         revival_threshold: float = 0.1,
-        cache_gb: float = 4.0,
+        cache_gib: float = 4.0,
     ) -> None:
         require_extra("vector_quantize_pytorch", "codebook")
         super().__init__()
@@ -205,7 +205,7 @@ class ResidualCodebookLearner(CodebookLearner):
         self.register_buffer("initted", torch.tensor(False))
         self._decay = decay
         self._revival_threshold = revival_threshold
-        self._features = FeatureCache(encoder, cache_gb)
+        self._features = FeatureCache(encoder, cache_gib)
 
     def _load(self) -> None:
         """Read the encoder and create the codebook, which synchronizes over an initialized process group."""

@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from synth2_lightning.compat.transformers import run_network
 from synth2_lightning.encoders.text_cache import TextCache, encode_independently
-from synth2_lightning.encoders.text_tokens import CaptionTokenizer
+from synth2_lightning.encoders.text_tokens import TextTokenizer
 from synth2_lightning.interfaces import FrozenModule, TextEncoder
 from synth2_lightning.io.huggingface import NewNetwork
 from synth2_lightning.io.locations import is_here, locate_model
@@ -73,17 +73,17 @@ class TransformersTextEncoder(TextEncoder, ABC):
         return int(self.config.hidden_size)
 
     @cached_property
-    def caption_tokenizer(self) -> CaptionTokenizer:
+    def text_tokenizer(self) -> TextTokenizer:
         """Tokenization and truncation of captions."""
-        return CaptionTokenizer(self.tokenizer, self.max_length, getattr(self.config, "max_position_embeddings", None))
+        return TextTokenizer(self.tokenizer, self.max_length, getattr(self.config, "max_position_embeddings", None))
 
     @property
     def num_truncated(self) -> int:
         """Number of texts truncated to ``max_length`` so far; those in a cache count once."""
-        return self.caption_tokenizer.num_truncated
+        return self.text_tokenizer.num_truncated
 
     def _load(self) -> None:
-        _ = self.embed_dim, self.caption_tokenizer  # raise on invalid arguments before reading weights
+        _ = self.embed_dim, self.text_tokenizer  # raise on invalid arguments before reading weights
         network = self.build_network()
         if hasattr(network, "pooler"):
             network.pooler = nn.Identity()  # DDP rejects parameters without a gradient
@@ -96,7 +96,7 @@ class TransformersTextEncoder(TextEncoder, ABC):
         Raises:
             ValueError: If a text contains no word.
         """
-        ids, mask = self.caption_tokenizer.tokenize(texts)
+        ids, mask = self.text_tokenizer.tokenize(texts)
         return self._run(ids, mask).to(self.anchor.dtype), to_device(mask, self.anchor.device)
 
     def _run(self, ids: Int[Tensor, "batch length"], mask: Bool[Tensor, "batch length"]) -> Tensor:
@@ -194,7 +194,7 @@ class PretrainedTextEncoder(FrozenModule, TransformersTextEncoder):
         return pad_sequence(rows, batch_first=True).to(self.anchor.dtype), to_device(mask, self.anchor.device)
 
     def _encode_new(self, texts: list[str]) -> list[Float[Tensor, "length dim"]]:
-        return encode_independently(*self.caption_tokenizer.tokenize(texts), self.max_length, self._run)
+        return encode_independently(*self.text_tokenizer.tokenize(texts), self.max_length, self._run)
 
     @contextmanager
     def _reading(self) -> Iterator[str]:

@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 _logger = logging.getLogger(__name__)
 
 
-class CaptionTokenizer:
+class TextTokenizer:
     """Tokenizes captions; truncates and counts long ones, and logs a warning once.
 
     Special tokens are kept in truncated captions.

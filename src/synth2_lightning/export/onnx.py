@@ -26,7 +26,7 @@ def export_onnx(module: VisionLanguageModule, folder: Path) -> None:
     """Write the graphs of a captioner, and compare their outputs on onnxruntime with those of torch.
 
     ``visual_tokens.onnx``, the image encoder and the resampler, maps ``pixel_values`` ``(1, 3, height, width)`` of
-    uint8 to ``visual_tokens`` ``(1, queries, width)``. ``logits.onnx``, the decoder without a key/value cache, maps
+    uint8 to ``visual_tokens`` ``(1, latents, width)``. ``logits.onnx``, the decoder without a key/value cache, maps
     these and ``input_ids`` ``(1, length)`` of int64 to ``logits`` ``(1, length, vocabulary)`` of the token after each
     given one.
 
@@ -65,7 +65,7 @@ class _VisualTokens(nn.Module):
         super().__init__()
         self.module = module
 
-    def forward(self, pixel_values: UInt8[Tensor, "1 3 height width"]) -> Float[Tensor, "1 queries width"]:
+    def forward(self, pixel_values: UInt8[Tensor, "1 3 height width"]) -> Float[Tensor, "1 latents width"]:
         return self.module.encode_images(Pixels(pixel_values))
 
 
@@ -75,7 +75,7 @@ class _Logits(nn.Module):
         self.decoder = decoder
 
     def forward(
-        self, visual_tokens: Float[Tensor, "1 queries width"], input_ids: Int[Tensor, "1 length"]
+        self, visual_tokens: Float[Tensor, "1 latents width"], input_ids: Int[Tensor, "1 length"]
     ) -> Float[Tensor, "1 length vocabulary"]:
         return self.decoder.logits(visual_tokens, input_ids)
 

@@ -129,7 +129,7 @@ class AnswerFilter(RecordFilter):
             template_opens = template_opens or any(_closes_first(record.caption) for record in records)
             return [
                 Verdict(record.caption, "reasoning without an answer")
-                if template_opens and record.is_cut and not _closes(record.caption)
+                if template_opens and not (record.is_complete or _closes(record.caption))
                 else self.judge_one(record)
                 for record in records
             ]

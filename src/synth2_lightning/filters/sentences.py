@@ -46,5 +46,5 @@ class SentenceTrimmer(RecordFilter):
             sentences.pop()
             is_open = False
         caption = " ".join(sentences[: self.max_sentences])
-        breaks_off = _DANGLING.search(caption) or (is_open and record.is_cut)
+        breaks_off = _DANGLING.search(caption) or (is_open and not record.is_complete)
         return Verdict(caption, "breaks off" if breaks_off else "")

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from synth2_lightning.generators.amused_scheduler import count_masked, sample_step
+from synth2_lightning.generators.amused_scheduler import amused_mask_counts, sample_step
 from synth2_lightning.interfaces import ImageGenerator
 from synth2_lightning.io.fingerprints import fingerprint_codebook, fingerprint_weights
 from synth2_lightning.io.locations import locate_model
@@ -149,7 +149,7 @@ class AmusedGenerator(ImageGenerator):
         noises = [torch.Generator(device).manual_seed(seed) for seed in seeds]
         mask_id = self._scheduler.config.mask_token_id
         ids = torch.full((len(captions), side * side), mask_id, device=device)
-        num_masked = count_masked(side * side, self.num_steps, self._scheduler.config.masking_schedule)
+        num_masked = amused_mask_counts(side * side, self.num_steps, self._scheduler.config.masking_schedule)
         temperatures = torch.linspace(*self.temperature, self.num_steps, device=device)
         for number, temperature in zip([*num_masked, None], temperatures, strict=True):
             logits = self._predict(ids.view(-1, side, side), pooled, hidden).flatten(2)

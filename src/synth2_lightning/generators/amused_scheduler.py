@@ -17,11 +17,11 @@ MAX_LOGITS = 2**25
 """Logits that are sampled at once: 128 MiB in float32, and as much for each of a few intermediate results."""
 
 
-def count_masked(num_tokens: int, num_steps: int, schedule: Literal["cosine", "linear"]) -> list[int]:
+def amused_mask_counts(num_tokens: int, num_steps: int, schedule: Literal["cosine", "linear"]) -> list[int]:
     """Return the number of tokens that the scheduler masks after each step but the last, before it masks fewer.
 
     Example:
-        >>> count_masked(num_tokens=256, num_steps=4, schedule="cosine")
+        >>> amused_mask_counts(num_tokens=256, num_steps=4, schedule="cosine")
         [236, 181, 97]
     """
     progress = torch.arange(1, num_steps) / num_steps
@@ -44,7 +44,7 @@ def sample_step(
         ids: Tokens before the step.
         noises: Random generator of each image, on the device of the logits. A step advances it.
         mask_id: Id of the mask token.
-        num_masked: Tokens to mask, out of :func:`count_masked`; ``None`` in the last step.
+        num_masked: Tokens to mask, out of :func:`amused_mask_counts`; ``None`` in the last step.
         temperature: Scale of the Gumbel noise on the confidence.
     """
     num_rows = max(1, MAX_LOGITS // logits[0].numel())

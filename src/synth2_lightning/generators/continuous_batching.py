@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from synth2_lightning.compat.transformers import cache_name
-from synth2_lightning.generators.token_sampling import SamplingSettings, sample_tokens
+from synth2_lightning.generators.token_sampling import TokenSampling, sample_next_tokens
 
 KeysAndValues = tuple[Float[Tensor, "groups length dim"], Float[Tensor, "groups length dim"]]
 """Keys and values of the shared prefix in one layer; groups are the key/value heads."""
@@ -34,10 +34,10 @@ class TokenRequest:
 
 @dataclass(frozen=True, slots=True)
 class TokenCompletion:
-    """Token ids of one completion without the end token; not finished if cut at ``max_new_tokens``."""
+    """Token ids of one completion without the end token; incomplete if ``max_new_tokens`` was reached before it."""
 
     tokens: tuple[int, ...]
-    is_finished: bool
+    is_complete: bool
 
 
 class SuffixCache:
@@ -137,7 +137,7 @@ class ContinuousBatch:
         prefix: Sequence[KeysAndValues],
         num_rows: int,
         suffix_length: int,
-        settings: SamplingSettings,
+        settings: TokenSampling,
         end_tokens: frozenset[int],
     ) -> None:
         self.network = network
@@ -204,13 +204,15 @@ class ContinuousBatch:
                     sampling[slot] = row
         if sampling:
             uniforms = [row.uniforms[len(row.tokens)] for row in sampling.values()]
-            sampled = sample_tokens(logits[list(sampling)], torch.tensor(uniforms, device=self._device), self.settings)
+            sampled = sample_next_tokens(
+                logits[list(sampling)], torch.tensor(uniforms, device=self._device), self.settings
+            )
             for row, token in zip(sampling.values(), sampled.tolist(), strict=True):
                 row.tokens.append(token)
 
     def _finish(self, row: _Row) -> TokenCompletion | None:
         if row.tokens and row.tokens[-1] in self.end_tokens:
-            return TokenCompletion(tuple(row.tokens[:-1]), is_finished=True)
+            return TokenCompletion(tuple(row.tokens[:-1]), is_complete=True)
         if len(row.tokens) == self.settings.max_new_tokens:
-            return TokenCompletion(tuple(row.tokens), is_finished=False)
+            return TokenCompletion(tuple(row.tokens), is_complete=False)
         return None

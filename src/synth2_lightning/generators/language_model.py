@@ -16,13 +16,13 @@ from synth2_lightning.generators.continuous_batching import (
     TokenRequest,
     attend_to_prefix_and_suffix,
 )
-from synth2_lightning.generators.token_sampling import SamplingSettings
+from synth2_lightning.generators.token_sampling import TokenSampling
 from synth2_lightning.interfaces import CaptionGenerator
 from synth2_lightning.io.fingerprints import fingerprint_weights
 from synth2_lightning.io.huggingface import read_language_model
 from synth2_lightning.io.locations import is_here, locate_model
 from synth2_lightning.io.precision import WeightType
-from synth2_lightning.nn.prompt_tokens import PromptTokenizer
+from synth2_lightning.nn.prompt_tokens import ChatPromptTokenizer
 from synth2_lightning.types import Completion, Prompt
 
 _ATTENTION = "synth2_prefix_and_suffix"
@@ -62,7 +62,7 @@ class LanguageModelCaptionGenerator(CaptionGenerator):
         gguf_file: str | None = None,
         dtype: WeightType = "auto",
         num_rows: int = 64,
-        sampling: SamplingSettings = SamplingSettings(),  # noqa: B008 - frozen
+        sampling: TokenSampling = TokenSampling(),  # noqa: B008 - frozen
     ) -> None:
         super().__init__()
         if num_rows < 1:
@@ -90,8 +90,8 @@ class LanguageModelCaptionGenerator(CaptionGenerator):
         )
 
     @cached_property
-    def _prompt_tokenizer(self) -> PromptTokenizer:
-        return PromptTokenizer(self.tokenizer)
+    def _prompt_tokenizer(self) -> ChatPromptTokenizer:
+        return ChatPromptTokenizer(self.tokenizer)
 
     def _load(self) -> None:
         from transformers import AttentionInterface
@@ -146,7 +146,7 @@ class LanguageModelCaptionGenerator(CaptionGenerator):
                     decoded = self.tokenizer.decode((*tokens.opening, *answer.tokens), skip_special_tokens=False)
                     completions[index] = Completion(
                         text=(tokens.reasoning + decoded).strip(),
-                        finish_reason="stop" if answer.is_finished else "length",
+                        finish_reason="stop" if answer.is_complete else "length",
                         num_prompt_tokens=len(prefix) + len(tokens.suffix),
                         num_tokens=len(answer.tokens),
                     )

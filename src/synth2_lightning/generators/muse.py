@@ -19,7 +19,7 @@ from synth2_lightning.io.locations import resolve
 from synth2_lightning.io.safetensors import read_safetensors, write_safetensors
 from synth2_lightning.nn.condition_text import encode_conditions
 from synth2_lightning.nn.maskgit import MaskGit
-from synth2_lightning.nn.parallel_decoding import SamplingSettings, decode_in_parallel, noise_shape
+from synth2_lightning.nn.parallel_decoding import MaskGitSampling, decode_in_parallel, noise_shape
 from synth2_lightning.nn.unmasking import ConfidenceOrder, UnmaskingOrder
 from synth2_lightning.types import Condition, VQTokens
 
@@ -73,7 +73,8 @@ class MuseGenerator(ImageGenerator):
         sampling: Steps, guidance and temperature.
         order: Order in which tokens are unmasked.
         negative_text: Text of the unconditional branch of guidance; null conditioning if empty.
-        compile_network: Compile the network's layers by ``torch.compile``, which pays off for many captions.
+        compile_network: Compile the network's layers by ``torch.compile`` before the first images;
+            ``benchmarks/gpu.py`` measures the effect.
 
     Raises:
         FileNotFoundError: If the generator does not exist.
@@ -86,7 +87,7 @@ class MuseGenerator(ImageGenerator):
         >>> network = MaskGit(6, 16, 1, (2, 2), text_dim=8, width=16, depth=1, num_heads=2)
         >>> with TemporaryDirectory() as folder:
         ...     save_generator(Path(folder), network, text_encoder, tokenizer.codebook)
-        ...     generator = MuseGenerator(folder, tokenizer, text_encoder, SamplingSettings(num_steps=2))
+        ...     generator = MuseGenerator(folder, tokenizer, text_encoder, MaskGitSampling(num_steps=2))
         ...     generator.load()
         >>> generator.generate(["a bright field"], seeds=[0]).ids.shape
         torch.Size([1, 4, 1])
@@ -97,7 +98,7 @@ class MuseGenerator(ImageGenerator):
         generator: str,
         tokenizer: ImageTokenizer,
         text_encoder: TextEncoder,
-        sampling: SamplingSettings = SamplingSettings(),  # noqa: B008 - frozen; jsonargparse reads the default
+        sampling: MaskGitSampling = MaskGitSampling(),  # noqa: B008 - frozen; jsonargparse reads the default
         order: UnmaskingOrder = ConfidenceOrder(),  # noqa: B008 - without state
         negative_text: str = "",
         compile_network: bool = False,
@@ -166,16 +167,16 @@ class MuseGenerator(ImageGenerator):
         if not self.fingerprint:
             raise RuntimeError("MuseGenerator is not loaded; call load() before generate().")
         networks = self.network, self.tokenizer, self.text_encoder
-        return sample_tokens(*networks, captions, seeds, self.sampling, self.order, self.negative_text)
+        return sample_image_tokens(*networks, captions, seeds, self.sampling, self.order, self.negative_text)
 
 
-def sample_tokens(
+def sample_image_tokens(
     network: MaskGit,
     tokenizer: ImageTokenizer,
     text_encoder: TextEncoder,
     captions: Sequence[Condition],
     seeds: Sequence[int],
-    sampling: SamplingSettings,
+    sampling: MaskGitSampling,
     order: UnmaskingOrder,
     negative_text: str = "",
 ) -> VQTokens:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)  # no slots: jsonargparse reads defaults with vars()
-class SamplingSettings:
+class TokenSampling:
     """Sampling settings, with the names and meanings of transformers' ``generate``.
 
     Args:
@@ -31,18 +31,18 @@ class SamplingSettings:
         """Check the ranges."""
         for name in ("max_new_tokens", "top_k"):
             if getattr(self, name) < 1:
-                raise ValueError(f"SamplingSettings.{name} is {getattr(self, name)}; expected 1 or more.")
+                raise ValueError(f"TokenSampling.{name} is {getattr(self, name)}; expected 1 or more.")
         if self.temperature <= 0.0:
             raise ValueError(
-                f"SamplingSettings.temperature is {self.temperature}; expected above 0. For greedy "
+                f"TokenSampling.temperature is {self.temperature}; expected above 0. For greedy "
                 "decoding, set top_k to 1."
             )
         if not 0.0 < self.top_p <= 1.0:
-            raise ValueError(f"SamplingSettings.top_p is {self.top_p}; expected above 0 and at most 1.")
+            raise ValueError(f"TokenSampling.top_p is {self.top_p}; expected above 0 and at most 1.")
 
 
-def sample_tokens(
-    logits: Float[Tensor, "rows vocabulary"], uniforms: Float[Tensor, " rows"], settings: SamplingSettings
+def sample_next_tokens(
+    logits: Float[Tensor, "rows vocabulary"], uniforms: Float[Tensor, " rows"], settings: TokenSampling
 ) -> Int[Tensor, " rows"]:
     """Sample one token per row by inverse transform sampling, with tokens in order of decreasing probability.
 
@@ -55,7 +55,7 @@ def sample_tokens(
 
     Example:
         >>> logits = torch.tensor([[0.0, 2.0, 1.0]])
-        >>> [int(sample_tokens(logits, torch.tensor([u]), SamplingSettings(top_p=1.0))) for u in (0.0, 0.7, 0.95)]
+        >>> [int(sample_next_tokens(logits, torch.tensor([u]), TokenSampling(top_p=1.0))) for u in (0.0, 0.7, 0.95)]
         [1, 2, 0]
     """
     values, tokens = logits.topk(min(settings.top_k, logits.shape[1]), dim=1)

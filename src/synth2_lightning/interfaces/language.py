@@ -29,7 +29,7 @@ class LanguageDecoder(Loadable, nn.Module, ABC):
     @abstractmethod
     def loss(
         self,
-        visual: Float[Tensor, "batch queries width"],
+        visual: Float[Tensor, "batch latents width"],
         texts: Sequence[str],
         prompts: Sequence[str] | None = None,
     ) -> TokenLoss:
@@ -48,7 +48,7 @@ class LanguageDecoder(Loadable, nn.Module, ABC):
     @abstractmethod
     def generate(
         self,
-        visual: Float[Tensor, "batch queries width"],
+        visual: Float[Tensor, "batch latents width"],
         settings: GenerationSettings,
         prompts: Sequence[str] | None = None,
     ) -> list[str]:
@@ -66,7 +66,7 @@ class LanguageDecoder(Loadable, nn.Module, ABC):
 
     def sample(
         self,
-        visual: Float[Tensor, "batch queries width"],
+        visual: Float[Tensor, "batch latents width"],
         num_samples: int,
         max_new_tokens: int,
         prompts: Sequence[str] | None = None,
@@ -101,8 +101,8 @@ class LanguageDecoder(Loadable, nn.Module, ABC):
         return None
 
     def attention(
-        self, visual: Float[Tensor, "batch queries width"], texts: Sequence[str]
-    ) -> list[Float[Tensor, "words queries"]]:
+        self, visual: Float[Tensor, "batch latents width"], texts: Sequence[str]
+    ) -> list[Float[Tensor, "words latents"]]:
         """Attention of each word of each text, after ``prompt``, over the visual tokens; rows sum to one.
 
         Words are those of ``text.split()``.

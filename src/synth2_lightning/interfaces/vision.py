@@ -167,10 +167,10 @@ class Resampler(Component, nn.Module, ABC):
         """Create the weights; called once."""
 
     @abstractmethod
-    def forward(self, embeddings: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch queries width"]:
+    def forward(self, embeddings: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch latents width"]:
         """Return the visual tokens of image embeddings."""
 
-    def attention(self, embeddings: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch queries tokens"]:
+    def attention(self, embeddings: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch latents tokens"]:
         """Attention of each visual token over the image embeddings, for visualization; rows sum to one.
 
         Raises:

@@ -45,7 +45,7 @@ class CiderReward:
 
         Args:
             captions: Captions; an empty one has the score of its end.
-            is_complete: Whether each caption ended, and was not cut.
+            is_complete: Whether each caption ended before the maximum length.
             references: All references of the image of each caption.
 
         Raises:

@@ -75,13 +75,13 @@ def measure_words(captions: Sequence[str]) -> WordStatistics:
     )
 
 
-def measure_variety(captions: Sequence[str]) -> dict[str, float]:
-    """Return the mean length of captions in words, and distinct-1 and -2 (see :class:`WordStatistics`), by name.
+def measure_distinct_n(captions: Sequence[str]) -> dict[str, float]:
+    """Return distinct-1 and -2 of captions (see :class:`WordStatistics`) and their mean length in words, by name.
 
     All are 0 without captions or words. Unlike :func:`measure_words`, it is made for each step or epoch of a training.
 
     Example:
-        >>> measure_variety(["a red dog", "a red cat"])
+        >>> measure_distinct_n(["a red dog", "a red cat"])
         {'length': 3.0, 'distinct_1': 0.6666666666666666, 'distinct_2': 0.75}
     """
     texts = [split_caption(caption) for caption in captions]

@@ -67,7 +67,7 @@ def vqa_accuracy(answers: Mapping[str, str], references: Mapping[str, Sequence[s
     return CorpusResult(sum(accuracies.values()) / len(accuracies), accuracies)
 
 
-class VqaAccuracy(CorpusMetric):
+class VQAAccuracy(CorpusMetric):
     """VQA accuracy of the answers to all questions."""
 
     _score = staticmethod(vqa_accuracy)

@@ -5,7 +5,7 @@ The path of a batch from the datamodule to the loss:
 1. A datamodule yields an ``ImageTextBatch``: images (pixels, image tokens or both), one caption per image, and the
    name of each image's source.
 2. ``image_encoder`` maps images of any kind to embeddings ``(batch, tokens, dim)``, without gradients.
-3. ``resampler`` maps these to visual tokens ``(batch, queries, width)``.
+3. ``resampler`` maps these to visual tokens ``(batch, latents, width)``.
 4. ``decoder.loss`` returns the negative log-likelihood of each caption, given its visual tokens: a sum over tokens and
    their number per image (``TokenLoss``).
 5. ``mean_over_ranks`` of the base class divides by the number of tokens on all ranks, and Lightning calls ``backward``.
@@ -46,8 +46,8 @@ class VisionLanguageModule(BaseModule):
         generation: Parameters of the decoding in validation, test, prediction and :meth:`caption`.
         optimizer: See :class:`BaseModule`.
         lr_scheduler: See :class:`BaseModule`.
-        compile_network: Compile the blocks of resampler and decoder by ``torch.compile`` for training, which pays off
-            on GPUs. Losses differ from those without it by rounding.
+        compile_network: Compile the blocks of resampler and decoder by ``torch.compile`` for training;
+            ``benchmarks/gpu.py`` measures the effect. Losses differ from those without it by rounding.
 
     Example:
         >>> from synth2_lightning.testing import TinyDecoder, TinyImageTokenizer, TinyResampler, tiny_batch
@@ -105,18 +105,18 @@ class VisionLanguageModule(BaseModule):
         with self._without_compilation():
             return self.generate(self.encode_images(images.to(self.device)), prompts)
 
-    def encode_images(self, images: ImageInput) -> Float[Tensor, "batch queries width"]:
+    def encode_images(self, images: ImageInput) -> Float[Tensor, "batch latents width"]:
         """Return the visual tokens of images of any kind; gradients end at the encoder's embeddings."""
         with torch.no_grad():
             embeddings = self.image_encoder(images)
         visual: Tensor = self.resampler(embeddings)
         return visual
 
-    def compute_loss(self, visual: Float[Tensor, "batch queries width"], batch: ImageTextBatch) -> TokenLoss:
+    def compute_loss(self, visual: Float[Tensor, "batch latents width"], batch: ImageTextBatch) -> TokenLoss:
         """Return the loss of each row; by default the negative log-likelihood of its caption. Override it."""
         return self.decoder.loss(visual, batch.captions, batch.prompts or None)
 
-    def generate(self, visual: Float[Tensor, "batch queries width"], prompts: Sequence[str] | None = None) -> list[str]:
+    def generate(self, visual: Float[Tensor, "batch latents width"], prompts: Sequence[str] | None = None) -> list[str]:
         """Return one text per row; by default a caption. Override it."""
         return self.decoder.generate(visual, self.generation, prompts)
 

@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from torch.optim import AdamW
 
 from synth2_lightning.compat.lightning import attributes_of
-from synth2_lightning.generators.muse import sample_tokens, save_generator
+from synth2_lightning.generators.muse import sample_image_tokens, save_generator
 from synth2_lightning.interfaces import ImageTokenizer, TextEncoder
 from synth2_lightning.io.recorded_specs import describe
 from synth2_lightning.metrics.retrieval import RetrievalRecall
@@ -26,7 +26,7 @@ from synth2_lightning.modules.seeding import seed_of_key
 from synth2_lightning.modules.sharding import choose_precision, full_weights, shard_component
 from synth2_lightning.nn.maskgit import MaskGit
 from synth2_lightning.nn.masking import sample_mask
-from synth2_lightning.nn.parallel_decoding import SamplingSettings
+from synth2_lightning.nn.parallel_decoding import MaskGitSampling
 from synth2_lightning.nn.transfer import to_device
 from synth2_lightning.nn.unmasking import ConfidenceOrder, UnmaskingOrder
 from synth2_lightning.types import ImageInput, ImageTextBatch, MixedImages, Pixels, TokenLoss, VQTokens
@@ -62,8 +62,8 @@ class MuseModule(BaseModule):
         label_smoothing: Fraction of the target probability that is spread over all codes, 0 to below 1.
         sampling: Parameters of the sampling in validation.
         order: Selects the tokens that a sampling step commits.
-        compile_network: Compile the network's layers by ``torch.compile``, which pays off on GPUs. Losses differ from
-            those without it by rounding.
+        compile_network: Compile the network's layers by ``torch.compile``; ``benchmarks/gpu.py`` measures the effect.
+            Losses differ from those without it by rounding.
         export_to: Folder that the generator is written to; by default ``generator/`` in the log folder.
         optimizer: See :class:`BaseModule`.
         lr_scheduler: See :class:`BaseModule`.
@@ -89,7 +89,7 @@ class MuseModule(BaseModule):
         network: MaskGitFactory,
         text_dropout: float = 0.1,
         label_smoothing: float = 0.1,
-        sampling: SamplingSettings = SamplingSettings(),  # noqa: B008 - frozen, and read by the command line
+        sampling: MaskGitSampling = MaskGitSampling(),  # noqa: B008 - frozen, and read by the command line
         order: UnmaskingOrder = ConfidenceOrder(),  # noqa: B008 - without state
         compile_network: bool = False,
         export_to: str | None = None,
@@ -175,7 +175,7 @@ class MuseModule(BaseModule):
         mask = sample_mask(torch.stack(uniform))
         losses, counts, accuracy = self._masked_loss(real, batch.captions, mask, torch.zeros_like(mask[:, 0]), 0.0)
         self.token_loss.update(batch.keys, TokenLoss(losses.sum(1), counts))
-        generated = sample_tokens(
+        generated = sample_image_tokens(
             self.network, self.tokenizer, self.text_encoder, batch.captions, seeds, self.sampling, self.order
         )
         self.recall.update(self._pool(generated), self._pool(real))

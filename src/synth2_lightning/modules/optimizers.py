@@ -22,7 +22,7 @@ def decay_groups(module: nn.Module, weights: Container[nn.Parameter] = ()) -> li
 
     1. Weights of hidden layers: matrices and convolutions, the only ones that Muon orthogonalizes.
     2. Weights of output layers, for AdamW: ``use_muon`` is False, the key of Muon's reference implementation and timm.
-    3. Biases, gains, embeddings, positions and learned queries, for AdamW without weight decay.
+    3. Biases, gains, embeddings, positions and learned latents, for AdamW without weight decay.
 
     Roles follow conventions of torch and transformers. A weight is a parameter of two or more dimensions with
     ``weight`` in its name, as in ``nn.Linear``, convolutions, attention and recurrent layers, unless its module is an

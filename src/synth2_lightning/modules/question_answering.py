@@ -41,11 +41,11 @@ class QuestionAnsweringModule(VisionLanguageModule):
         _check_prompt(question_prompt)
         self.question_prompt = question_prompt
 
-    def compute_loss(self, visual: Float[Tensor, "batch queries width"], batch: ImageTextBatch) -> TokenLoss:
+    def compute_loss(self, visual: Float[Tensor, "batch latents width"], batch: ImageTextBatch) -> TokenLoss:
         """Return the negative log-likelihood of each answer, given its image and its question."""
         return self.decoder.loss(visual, batch.captions, self._format(batch.prompts, len(visual)))
 
-    def generate(self, visual: Float[Tensor, "batch queries width"], prompts: Sequence[str] | None = None) -> list[str]:
+    def generate(self, visual: Float[Tensor, "batch latents width"], prompts: Sequence[str] | None = None) -> list[str]:
         """Return one answer per image; the prompts are its questions."""
         return super().generate(visual, self._format(prompts or (), len(visual)))
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from synth2_lightning.interfaces import HasTrainingCaptions
 from synth2_lightning.metrics.cider_reward import CiderReward
-from synth2_lightning.metrics.diversity import measure_variety
+from synth2_lightning.metrics.diversity import measure_distinct_n
 from synth2_lightning.modules.captioning import VisionLanguageModule
 from synth2_lightning.nn.transfer import to_device
 from synth2_lightning.types import GenerationSettings, ImageTextBatch, SampledTexts, TokenLoss
@@ -77,7 +77,7 @@ class SelfCriticalModule(VisionLanguageModule):
             )
         self.reward = CiderReward(data.training_captions())
 
-    def compute_loss(self, visual: Float[Tensor, "batch queries width"], batch: ImageTextBatch) -> TokenLoss:
+    def compute_loss(self, visual: Float[Tensor, "batch latents width"], batch: ImageTextBatch) -> TokenLoss:
         """Return the loss of the samples of each image in training, or else the loss of its caption."""
         if not self.training:
             return super().compute_loss(visual, batch)
@@ -115,7 +115,7 @@ class SelfCriticalModule(VisionLanguageModule):
     def baselines(
         self,
         rewards: Float[Tensor, "batch samples"],
-        visual: Float[Tensor, "batch queries width"],
+        visual: Float[Tensor, "batch latents width"],
         batch: ImageTextBatch,
     ) -> Float[Tensor, "batch samples"]:
         """Return the baseline of each sample: the mean reward of the other samples of its image. Override it."""
@@ -127,7 +127,7 @@ class SelfCriticalModule(VisionLanguageModule):
             "reward_std": rewards.std(1).mean(),
             "baseline": baselines.mean(),
             "complete": sum(samples.is_complete) / len(samples.texts),
-            **measure_variety(samples.texts),
+            **measure_distinct_n(samples.texts),
         }
         for name, value in figures.items():
             # A number would be copied to the device, which waits.
@@ -144,7 +144,7 @@ class GreedyBaselineModule(SelfCriticalModule):
     def baselines(
         self,
         rewards: Float[Tensor, "batch samples"],
-        visual: Float[Tensor, "batch queries width"],
+        visual: Float[Tensor, "batch latents width"],
         batch: ImageTextBatch,
     ) -> Float[Tensor, "batch samples"]:
         """Return the reward of the greedy caption of each image, once per sample."""

@@ -42,7 +42,7 @@ class GatedCrossAttention(nn.Module):
     def forward(
         self,
         text: Float[Tensor, "rows length width"],
-        visual: Float[Tensor, "images queries visual_dim"],
+        visual: Float[Tensor, "images latents visual_dim"],
         keys_values: tuple[Tensor, Tensor] | None = None,
     ) -> Float[Tensor, "rows length width"]:
         """Return hidden states conditioned on the visual tokens.
@@ -62,8 +62,8 @@ class GatedCrossAttention(nn.Module):
         return states.to(text.dtype)
 
     def weights(
-        self, text: Float[Tensor, "batch length width"], visual: Float[Tensor, "batch queries visual_dim"]
-    ) -> Float[Tensor, "batch length queries"]:
+        self, text: Float[Tensor, "batch length width"], visual: Float[Tensor, "batch latents visual_dim"]
+    ) -> Float[Tensor, "batch length latents"]:
         """Return attention weights, averaged over heads."""
         keys, _ = self.attn.keys_values(visual)
         return self.attn.weights(self.norm(text.to(self.norm.weight.dtype)), keys)

@@ -59,12 +59,12 @@ class NeighborhoodResampler(Resampler):
         self.layers = nn.ModuleList(ConvNeXtLayer(width, self.kernel_size) for _ in range(self.num_layers))
         self.resampler.build(width, output_dim)
 
-    def forward(self, embeddings: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch queries width"]:
+    def forward(self, embeddings: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch latents width"]:
         """Apply the convolutions, then the resampler."""
         visual: Tensor = self.resampler(self._mix(embeddings))
         return visual
 
-    def attention(self, embeddings: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch queries tokens"]:
+    def attention(self, embeddings: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch latents tokens"]:
         """Return the attention of the inner resampler, whose inputs also depend on neighboring positions."""
         return self.resampler.attention(self._mix(embeddings))
 

@@ -29,7 +29,7 @@ Embed = Callable[[Int[Tensor, "batch tokens levels"]], Float[Tensor, "batch toke
 
 
 @dataclass(frozen=True, kw_only=True)  # without slots: jsonargparse reads the __dict__ of defaults
-class SamplingSettings:
+class MaskGitSampling:
     """Settings of parallel decoding. Pairs are values at the first and the last step, linear in between.
 
     Args:
@@ -49,7 +49,7 @@ class SamplingSettings:
         ValueError: If a number is out of range.
 
     Example:
-        >>> SamplingSettings(num_steps=8, guidance=(0.0, 3.0)).at(1.0)
+        >>> MaskGitSampling(num_steps=8, guidance=(0.0, 3.0)).at(1.0)
         (3.0, 1.0)
     """
 
@@ -80,7 +80,7 @@ class SamplingSettings:
         return guidance, temperature
 
 
-def noise_shape(network: MaskGit, settings: SamplingSettings) -> tuple[int, int, int]:
+def noise_shape(network: MaskGit, settings: MaskGitSampling) -> tuple[int, int, int]:
     """Return the shape of the random numbers of one image: steps, tokens, levels + 1 (one for the order)."""
     return settings.num_steps, network.num_tokens, network.num_levels + 1
 
@@ -92,7 +92,7 @@ def decode_in_parallel(
     text: TextKeyValues,
     null_text: TextKeyValues | None,
     uniform: Float[Tensor, "batch steps tokens numbers"],
-    settings: SamplingSettings,
+    settings: MaskGitSampling,
     order: UnmaskingOrder,
 ) -> Int[Tensor, "batch tokens levels"]:
     """Sample the tokens of images, one image per text.
@@ -128,8 +128,8 @@ def decode_in_parallel(
         is_full = step % settings.full_every == 0
         states = conditional.predict(candidates, is_full)
         if guidance and guide is not None:
-            is_complete = candidates.shape[1] == masked.shape[1]
-            states = guide.apply(states, guidance, candidates, is_full, is_complete)
+            has_all_masked = candidates.shape[1] == masked.shape[1]
+            states = guide.apply(states, guidance, candidates, is_full, has_all_masked)
         ids, log_probabilities = _sample(network, states, noise, temperature, settings.top_k)
         ranking = order.rank(log_probabilities, noise[..., -1], 1 - (step + 1) / settings.num_steps)
         unmasked, left = ranking.tensor_split([num_unmasked], dim=1)
@@ -162,7 +162,7 @@ class _Canvas:
 class _Branch:
     """The network under one text, with the keys and values of tokens that it does not compute in each step."""
 
-    def __init__(self, network: MaskGit, text: TextKeyValues, canvas: _Canvas, settings: SamplingSettings) -> None:
+    def __init__(self, network: MaskGit, text: TextKeyValues, canvas: _Canvas, settings: MaskGitSampling) -> None:
         self.network = network
         self.text = text
         self.canvas = canvas
@@ -201,7 +201,7 @@ class _Guide:
     The heads are linear and the level embeddings equal for all texts: guidance of states is guidance of logits.
     """
 
-    def __init__(self, unconditional: _Branch, settings: SamplingSettings) -> None:
+    def __init__(self, unconditional: _Branch, settings: MaskGitSampling) -> None:
         self.unconditional = unconditional
         self._every = settings.guidance_every
         self._num_guided = 0
@@ -213,7 +213,7 @@ class _Guide:
         guidance: float,
         candidates: Int[Tensor, "batch candidates"],
         is_full: bool,
-        is_complete: bool,
+        has_all_masked: bool,
     ) -> Float[Tensor, "batch candidates width"]:
         """Return guided hidden states of the candidates.
 
@@ -222,14 +222,14 @@ class _Guide:
             guidance: Scale.
             candidates: Positions.
             is_full: Whether to compute all tokens.
-            is_complete: Whether all masked tokens are candidates; otherwise a difference would not contain those of
+            has_all_masked: Whether all masked tokens are candidates; otherwise a difference would not contain those of
                 the next step.
         """
         self._num_guided += 1
         if self._difference is not None and (self._num_guided - 1) % self._every:
             return states + guidance * select_tokens(self._difference, candidates)
         unconditional = self.unconditional.predict(candidates, is_full)
-        if self._every > 1 and is_complete:
+        if self._every > 1 and has_all_masked:
             difference = states - unconditional
             canvas = self.unconditional.canvas
             self._difference = difference.new_zeros(*canvas.mask.shape, difference.shape[-1])

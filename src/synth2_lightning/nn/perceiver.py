@@ -1,4 +1,4 @@
-"""The Perceiver Resampler of Flamingo: learned queries read any number of image embeddings."""
+"""The Perceiver Resampler of Flamingo: learned latents attend to any number of image embeddings."""
 
 from typing import cast
 
@@ -80,7 +80,7 @@ class PerceiverResampler(Resampler):
         self.norm = nn.LayerNorm(width)
         self.output_proj = nn.Linear(width, output_dim)
 
-    def forward(self, embeddings: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch queries width"]:
+    def forward(self, embeddings: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch latents width"]:
         """Return visual tokens."""
         image = self._project(embeddings)
         latents = self.latents.expand(len(image), -1, -1)
@@ -92,7 +92,7 @@ class PerceiverResampler(Resampler):
         visual: Tensor = self.output_proj(self.norm(latents))
         return visual
 
-    def attention(self, embeddings: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch queries tokens"]:
+    def attention(self, embeddings: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch latents tokens"]:
         """Return attention rollout over all layers (Abnar and Zuidema, arXiv 2005.00928); rows sum to one.
 
         The residual connection counts as half of a layer's output. The other half is attention to the image and to

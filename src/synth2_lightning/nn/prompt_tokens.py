@@ -1,4 +1,4 @@
-"""Token ids of prompts, the same for fine-tuning a language model and for generation."""
+"""Token ids of chat prompts, the same for fine-tuning a language model and for generation."""
 
 import re
 from dataclasses import dataclass
@@ -10,8 +10,8 @@ _OPENED_REASONING = re.compile(r"(?:<\|?[\w:]*(?:think|thinking|thought|reasonin
 
 
 @dataclass(frozen=True, slots=True)
-class PromptTokens:
-    """Token ids of a prompt, in two parts.
+class ChatPromptTokens:
+    """Token ids of a chat prompt, in two parts.
 
     Args:
         prefix: All messages before the last user message; at least one token.
@@ -26,7 +26,7 @@ class PromptTokens:
     reasoning: str = ""
 
 
-class PromptTokenizer:
+class ChatPromptTokenizer:
     r"""Renders prompts by the model's chat template, and splits them into a prefix that many share and the rest.
 
     A model without a chat template receives the messages as paragraphs, after the token that begins its texts. If the
@@ -42,7 +42,7 @@ class PromptTokenizer:
         begins = tokenizer.chat_template is None and tokenizer.bos_token_id in tokenizer("").input_ids[:1]
         self._first = (tokenizer.bos_token_id,) if begins else ()
 
-    def encode(self, prompt: Prompt) -> PromptTokens:
+    def encode(self, prompt: Prompt) -> ChatPromptTokens:
         """Return the token ids of a prompt."""
         opening = prompt[-1].content if prompt[-1].role == "assistant" else ""
         messages = prompt[:-1] if opening else prompt
@@ -56,7 +56,7 @@ class PromptTokenizer:
         )
         ids, suffix = self._first + ids, suffix + opened
         tag = None if opening else _OPENED_REASONING.search(text[-64:])
-        return PromptTokens(*((ids, suffix) if ids else (suffix[:1], suffix[1:])), opened, tag[0] if tag else "")
+        return ChatPromptTokens(*((ids, suffix) if ids else (suffix[:1], suffix[1:])), opened, tag[0] if tag else "")
 
     def _render(self, messages: Prompt, add_generation_prompt: bool) -> str:
         if self.tokenizer.chat_template is None:

@@ -253,7 +253,7 @@ def finish_caption_set(
 def _list_records(answers: pa.Table) -> list[CaptionRecord]:
     columns = (answers[name].to_pylist() for name in ("key", "caption", "class_name", "finish_reason"))
     return [
-        CaptionRecord(key, caption, class_name, is_cut=reason == "length")
+        CaptionRecord(key, caption, class_name, is_complete=reason != "length")
         for key, caption, class_name, reason in zip(*columns, strict=True)
     ]
 

@@ -15,7 +15,7 @@ _QUESTIONS = "VQA questions: {'questions': [{'question_id': 1, 'image_id': 42, '
 _ANSWERS = "VQA annotations: {'annotations': [{'question_id': 1, 'answers': [{'answer': '...'}, ...]}]}"
 
 
-class VqaSource(IndexedSource):
+class VQASource(IndexedSource):
     """Image source with one item per question; the key is the question id.
 
     The prompt is the question, and the references are the answers of all annotators: ten in VQAv2, and ten in OK-VQA,
@@ -33,7 +33,7 @@ class VqaSource(IndexedSource):
         ValueError: If ``file_name`` has no placeholder for the image id.
 
     Example:
-        >>> VqaSource("questions.json", "annotations.json", "val2014").file_name.format(image_id=42)
+        >>> VQASource("questions.json", "annotations.json", "val2014").file_name.format(image_id=42)
         'COCO_val2014_000000000042.jpg'
     """
 

@@ -214,7 +214,7 @@ class TinyResampler(Resampler):
     def _build(self, input_dim: int, output_dim: int) -> None:
         self.projection = nn.Linear(input_dim, 4 * output_dim)
 
-    def forward(self, embeddings: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch queries width"]:
+    def forward(self, embeddings: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch latents width"]:
         """Return four visual tokens per image."""
         projected: Tensor = self.projection(embeddings.mean(1))
         return projected.reshape(len(projected), 4, -1)
@@ -237,7 +237,7 @@ class TinyDecoder(LanguageDecoder):
 
     def loss(
         self,
-        visual: Float[Tensor, "batch queries width"],
+        visual: Float[Tensor, "batch latents width"],
         texts: Sequence[str],
         prompts: Sequence[str] | None = None,
     ) -> TokenLoss:
@@ -249,7 +249,7 @@ class TinyDecoder(LanguageDecoder):
 
     def generate(
         self,
-        visual: Float[Tensor, "batch queries width"],
+        visual: Float[Tensor, "batch latents width"],
         settings: GenerationSettings,
         prompts: Sequence[str] | None = None,
     ) -> list[str]:

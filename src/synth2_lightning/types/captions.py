@@ -12,7 +12,7 @@ class CaptionRecord:
         key: Id of the record, the same in every run.
         caption: The text.
         class_name: Class that the caption was written for; empty if unknown.
-        is_cut: Whether generation stopped before the end of the text.
+        is_complete: Whether the text ended before the maximum length of its generation.
         image_id: Id of the image that the caption describes; captions with the same id can share a generated image.
             Empty if unknown.
     """
@@ -20,7 +20,7 @@ class CaptionRecord:
     key: str
     caption: str
     class_name: str = ""
-    is_cut: bool = False
+    is_complete: bool = True
     image_id: str = ""
 
 

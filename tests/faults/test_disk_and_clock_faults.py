@@ -1,4 +1,4 @@
-"""Full disks, folders that may not be written to, clocks that jump, shares that are slow: a message, and no damage."""
+"""Full, failing and read-only disks, clocks that jump, file systems that are slow: a message, and no damage."""
 
 import errno
 import json
