@@ -21,7 +21,8 @@ from rich.console import Console
 
 from synth2_lightning.filters.duplicates import NearDuplicates
 from synth2_lightning.io.parquet import ROWS_OF_A_GROUP
-from synth2_lightning.reports.commands import deduplicate, report_on_sets, select_by_class, select_by_cluster
+from synth2_lightning.reports.commands import report_on_sets, select_by_class, select_by_cluster
+from synth2_lightning.reports.deduplication import deduplicate
 from synth2_lightning.reports.ray import connect
 from synth2_lightning.testing import TinyTextEncoder
 

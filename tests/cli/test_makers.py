@@ -12,8 +12,7 @@ from synth2_lightning.cli.run_files import run_file_folder
     ("location", "command"),
     [
         ("runs/flickr8k/codebook", "synth2 fit --config experiments/flickr8k/codebook.yaml"),
-        ("runs/coco/generator", "synth2 fit --config generator.yaml --config experiments/coco/generator.yaml"),
-        ("runs/writer", "synth2 fit --config writer.yaml"),
+        ("runs/flickr8k/writer", "synth2 fit --config experiments/flickr8k/writer.yaml"),
         ("shards/scenes", "synth2 predict --config tokenize.yaml"),
         ("captions/scenes/captions.parquet", "synth2 predict --config scenes/captions.yaml"),
         ("runs/mine/vocabulary", "synth2 vocabulary CAPTIONS --out runs/mine/vocabulary"),
@@ -21,6 +20,15 @@ from synth2_lightning.cli.run_files import run_file_folder
 )
 def test_the_command_that_writes_a_location_is_found(location: str, command: str) -> None:
     assert find_maker(location, []) == f"It is written by `{command}`."
+
+
+@pytest.mark.parametrize(
+    ("location", "file"),
+    [("runs/coco/generator", "experiments/coco/generator.yaml"), ("runs/writer", "model/writer.yaml")],
+)
+def test_overlays_and_parts_are_named_without_a_command(location: str, file: str) -> None:
+    maker = f"It is written by `synth2 fit` with {file}, as its first lines describe."
+    assert find_maker(location, []) == maker
 
 
 def test_every_export_that_a_run_file_reads_is_written_by_one() -> None:

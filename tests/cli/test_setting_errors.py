@@ -59,7 +59,7 @@ NO_RATE = f"There is no setting '{OPTIMIZER}.init_args.lrr'. Did you mean 'lr'?"
         ),
         (
             ["--model=synth2_lightning.modules.recaptioning.RecaptioningModule"],
-            "The setting 'model.init_args.checkpoint' is required, expected a value",
+            "The setting 'model.init_args.checkpoint' is required, expected a checkpoint of `synth2 fit`, ",
         ),
     ],
 )
@@ -72,6 +72,15 @@ def test_a_mistyped_argument_is_one_sentence(
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert expected in error
+
+
+def test_the_checkpoint_of_a_scorer_is_required(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["predict", "--config", "score.yaml"])
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert "'model.init_args.scorer.init_args.checkpoint' is required" in error
+    assert "runs/version_1/checkpoints/last.ckpt" in error
 
 
 @pytest.mark.parametrize(

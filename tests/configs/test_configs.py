@@ -125,7 +125,7 @@ def to_words(words: str) -> list[str]:
         "fit generator.yaml",
         "predict synthesize.yaml",
         "predict synthesize.yaml scenes/synthesize_captions.yaml",
-        "predict score.yaml",
+        "predict score.yaml --model.scorer.checkpoint=last.ckpt",
         "predict score.yaml overlays/model/score_open_clip.yaml",
         "predict captions.yaml overlays/model/captions_openai.yaml",
         "predict experiments/flickr8k/captions.yaml",

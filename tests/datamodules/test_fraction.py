@@ -1,14 +1,6 @@
-from itertools import pairwise
-
 import pytest
 
-from synth2_lightning.datamodules.fraction import (
-    ConstantFraction,
-    CosineFraction,
-    FractionSchedule,
-    LinearFraction,
-    StepFraction,
-)
+from synth2_lightning.datamodules.fraction import ConstantFraction, FractionSchedule, LinearFraction
 
 
 @pytest.mark.parametrize(
@@ -16,21 +8,11 @@ from synth2_lightning.datamodules.fraction import (
     [
         (ConstantFraction(0.25), [0.25] * 5),
         (LinearFraction(1.0, 0.0, num_steps=4), [1.0, 0.75, 0.5, 0.25, 0.0]),
-        (CosineFraction(0.0, 0.5, num_steps=2), [0.0, 0.25, 0.5, 0.5, 0.5]),
-        (StepFraction([0.0, 1.0, 0.5], boundaries=[1, 3]), [0.0, 1.0, 1.0, 0.5, 0.5]),
-        (StepFraction([0.5], boundaries=[]), [0.5] * 5),
+        (LinearFraction(0.0, 0.5, num_steps=2), [0.0, 0.25, 0.5, 0.5, 0.5]),
     ],
 )
 def test_fractions_by_step(schedule: FractionSchedule, expected: list[float]) -> None:
     assert [schedule(step) for step in range(5)] == pytest.approx(expected)
-
-
-def test_cosine_is_slow_at_both_ends() -> None:
-    fractions = [CosineFraction(0.0, 1.0, num_steps=10)(step) for step in range(11)]
-    changes = [after - before for before, after in pairwise(fractions)]
-
-    assert changes == sorted(changes[:5]) + sorted(changes[5:], reverse=True)
-    assert changes[0] < 0.1 < changes[4]
 
 
 def passes(schedule: FractionSchedule, batch_size: int) -> bool:
@@ -67,18 +49,10 @@ def test_fractions_beyond_the_whole_are_refused(fraction: float) -> None:
     message = r"expected a fraction from 0 to 1"
     with pytest.raises(ValueError, match=rf"ConstantFraction\.fraction is {fraction}; {message}"):
         ConstantFraction(fraction)
-    with pytest.raises(ValueError, match=rf"CosineFraction\.start is {fraction}; {message}"):
-        CosineFraction(fraction, 0.0, num_steps=1)
-    with pytest.raises(ValueError, match=rf"StepFraction\.fractions is {fraction}; {message}"):
-        StepFraction([fraction], [])
+    with pytest.raises(ValueError, match=rf"LinearFraction\.start is {fraction}; {message}"):
+        LinearFraction(fraction, 0.0, num_steps=1)
 
 
 def test_change_without_steps_is_refused() -> None:
     with pytest.raises(ValueError, match=r"num_steps.*0"):
         LinearFraction(0.0, 1.0, num_steps=0)
-
-
-@pytest.mark.parametrize("boundaries", [[], [1, 2], [0], [-1]])
-def test_boundaries_that_do_not_fit_are_refused(boundaries: list[int]) -> None:
-    with pytest.raises(ValueError, match=r"ascending.*steps.*0"):
-        StepFraction([0.0, 1.0], boundaries)

@@ -42,7 +42,8 @@ from synth2_lightning.modules.caption_writing import CaptionWritingModule
 from synth2_lightning.modules.scoring import ScoringModule
 from synth2_lightning.modules.synthesis import SynthesisModule
 from synth2_lightning.modules.tokenization import TokenizationModule
-from synth2_lightning.reports.commands import deduplicate, report_on_sets, select_by_class
+from synth2_lightning.reports.commands import report_on_sets, select_by_class
+from synth2_lightning.reports.deduplication import deduplicate
 from synth2_lightning.shards.caption_set import stream_answers
 from synth2_lightning.shards.image_captions import ImageCaptionFile
 from synth2_lightning.shards.manifest import Manifest

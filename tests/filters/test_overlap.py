@@ -3,9 +3,8 @@ from pathlib import Path
 import pytest
 
 from synth2_lightning.filters.duplicates import NearDuplicates
-from synth2_lightning.filters.overlap import EvaluationOverlap, EvaluationSimilarity, TrainingOverlap
+from synth2_lightning.filters.overlap import EvaluationOverlap, TrainingOverlap
 from synth2_lightning.sources.caption_table import CaptionTable
-from synth2_lightning.testing import TinyTextEncoder
 from synth2_lightning.types import CaptionRecord, Verdict
 
 
@@ -37,29 +36,11 @@ def test_runs_of_one_word_are_refused(evaluation: CaptionTable) -> None:
         EvaluationOverlap(evaluation, ngram_size=1)
 
 
-def test_captions_near_an_evaluation_caption_are_found(evaluation: CaptionTable) -> None:
-    records = [CaptionRecord("a", "dog. A"), CaptionRecord("b", "two owls")]
-    judge = EvaluationSimilarity(evaluation, TinyTextEncoder(), threshold=0.95)
-    verdicts = judge.judge(records)
-    assert is_rejected(verdicts) == [True, False]
-    assert verdicts[0].reason == "means the same as a caption of test"
-    assert judge.provenance() == {
-        "captions": "test",
-        "num_captions": 2,
-        "fingerprint": "a44304e7694e",
-        "encoder": "tiny",
-        "threshold": 0.95,
-    }
-
-
 def test_nothing_is_read_before_it_is_needed() -> None:
     nowhere = CaptionTable("/nowhere/test.csv")
-    EvaluationOverlap(nowhere)
-    judge = EvaluationSimilarity(nowhere, TinyTextEncoder())
+    judge = EvaluationOverlap(nowhere)
     with pytest.raises(FileNotFoundError, match=r"'synthetic'.*'/nowhere/test\.csv'"):
         judge.judge([CaptionRecord("a", "a dog")])
-    with pytest.raises(ValueError, match=r"EvaluationSimilarity.*threshold=2\.0.*cosine"):
-        EvaluationSimilarity(nowhere, TinyTextEncoder(), threshold=2.0)
 
 
 def test_copies_and_near_copies_of_training_captions_are_found(evaluation: CaptionTable) -> None:

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from synth2_lightning.decoders.language_model import NewLanguageModel
 from synth2_lightning.decoders.prefix import PrefixDecoder
 from synth2_lightning.io.locations import resolve
-from synth2_lightning.modules.captioning import VisionLanguageModule
+from synth2_lightning.modules.captioning import VisionLanguageModule, source_losses
 from synth2_lightning.testing import TinyDecoder, TinyImageTokenizer, TinyResampler, tiny_batch
 from synth2_lightning.types import GenerationSettings, ImageTextBatch, MixedImages, Pixels, SampleInfo, TokenLoss
 
@@ -262,3 +262,8 @@ def test_all_kinds_of_images_are_captioned_without_gradients() -> None:
     module.resampler.register_forward_hook(lambda _, __, visual: seen.append(visual.requires_grad))
     module.caption(batch.image)
     assert seen == [False]
+
+
+def test_source_losses_divide_by_their_own_tokens() -> None:
+    losses = source_losses(torch.tensor([4.0, 2.0, 4.0]), torch.tensor([1, 2, 1]), ("a", "b", "a"))
+    assert {name: float(value) for name, value in losses.items()} == {"a": 4.0, "b": 1.0}

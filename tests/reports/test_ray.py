@@ -18,7 +18,8 @@ from rich.console import Console
 from synth2_lightning.cli import main
 from synth2_lightning.filters.duplicates import NearDuplicates
 from synth2_lightning.reports.caption_set import count_rows
-from synth2_lightning.reports.commands import deduplicate, report_on_sets, select_by_class, select_by_cluster
+from synth2_lightning.reports.commands import report_on_sets, select_by_class, select_by_cluster
+from synth2_lightning.reports.deduplication import deduplicate
 from synth2_lightning.reports.engine import SingleProcessEngine
 from synth2_lightning.reports.partitions import list_partitions
 from synth2_lightning.reports.ray import RayEngine, connect

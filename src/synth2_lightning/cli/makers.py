@@ -51,10 +51,4 @@ def _name_command(path: Path, text: str, is_fit: bool) -> str:
     command = f"synth2 {'fit' if is_fit else 'predict'}"
     if all(re.search(rf"^{part}", text, re.MULTILINE) for part in _PARTS):
         return f"`{command} --config {name}`"
-    comment = " ".join(line.removeprefix("# ") for line in text.splitlines() if line.startswith("#"))
-    if path.is_relative_to(folder):
-        if found := re.search(rf"{command}(?: --config \S+)+", comment):
-            return f"`{found[0]}`"
-        if found := re.search(r"used by (\S+\.yaml) \(synth2 (?:fit|predict)\)", comment):
-            return f"`{command} --config {found[1]}`"
     return f"`{command}` with {name}, as its first lines describe"

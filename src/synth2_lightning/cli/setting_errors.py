@@ -45,6 +45,7 @@ _REQUIRED = re.compile(r"the following arguments are required: (\w+)$")
 _VALUE_SENTENCE = re.compile(
     r"The setting '([\w.]+)'( (?:is required|has the value .*?), expected [^\n]*?\.)(?=\s|\.|$)"
 )
+_CHECKPOINT = "a checkpoint of `synth2 fit`, such as runs/version_1/checkpoints/last.ckpt,"
 _TYPES = {"int": "an integer", "float": "a number", "bool": "true or false", "str": "text", "NoneType": "null"}
 
 
@@ -145,7 +146,8 @@ def _explain_value(message: str, key: str) -> str:
     if found := _VALUE_SENTENCE.search(message):
         return f"The setting '{_extend(key, message[: found.start()], found[1])}'{found[2]}"
     if not key and (found := _REQUIRED.search(message)):
-        return f"The setting {found[1]!r} is required, expected a value in a run file or as an argument."
+        value = _CHECKPOINT if found[1] == "checkpoint" else "a value"
+        return f"The setting {found[1]!r} is required, expected {value} in a run file or as an argument."
     if key and (found := _WRONG_CLASS.search(message)):
         return f"The setting {key!r} has the value {found[1]!r}, expected a subclass of {found[2].rpartition('.')[2]}."
     reasons = re.findall(r"^ *- (.*)", message, re.MULTILINE)

@@ -2,7 +2,6 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from fractions import Fraction
 
 from synth2_lightning.io.recorded_specs import Component
@@ -79,63 +78,15 @@ class LinearFraction(FractionSchedule):
     """
 
     def __init__(self, start: float, end: float, num_steps: int) -> None:
-        self.start = _check_fraction(f"{type(self).__name__}.start", start)
-        self.end = _check_fraction(f"{type(self).__name__}.end", end)
+        self.start = _check_fraction("LinearFraction.start", start)
+        self.end = _check_fraction("LinearFraction.end", end)
         if num_steps < 1:
-            raise ValueError(f"{type(self).__name__}.num_steps is {num_steps}; expected 1 or more.")
+            raise ValueError(f"LinearFraction.num_steps is {num_steps}; expected 1 or more.")
         self.num_steps = num_steps
 
     def __call__(self, step: int) -> float:
         """Return the fraction of synthetic pairs."""
-        return self.start + (self.end - self.start) * self.progress(min(step / self.num_steps, 1.0))
-
-    def progress(self, time: float) -> float:
-        """Return the completed fraction of the change after a fraction of its duration, both from 0 to 1."""
-        return time
-
-
-class CosineFraction(LinearFraction):
-    """Fraction that changes along half a cosine period, then is constant; arguments as in :class:`LinearFraction`.
-
-    Example:
-        >>> [round(CosineFraction(0.0, 1.0, num_steps=4)(step), 3) for step in (0, 1, 2, 4, 9)]
-        [0.0, 0.146, 0.5, 1.0, 1.0]
-    """
-
-    def progress(self, time: float) -> float:
-        """Return the completed fraction of the change, half a cosine period."""
-        return (1.0 - math.cos(math.pi * time)) / 2.0
-
-
-class StepFraction(FractionSchedule):
-    """Piecewise constant fraction, such as synthetic pairs first and photos after.
-
-    Args:
-        fractions: One fraction per period.
-        boundaries: First steps of the second and all later periods, in ascending order.
-
-    Raises:
-        ValueError: If a fraction is not from 0 to 1, or the boundaries are not ascending steps above 0, one fewer than
-            the fractions.
-
-    Example:
-        >>> [StepFraction([1.0, 0.0], boundaries=[1000])(step) for step in (999, 1000)]
-        [1.0, 0.0]
-    """
-
-    def __init__(self, fractions: Sequence[float], boundaries: Sequence[int]) -> None:
-        self.fractions = [_check_fraction("StepFraction.fractions", fraction) for fraction in fractions]
-        self.boundaries = list(boundaries)
-        ascending = all(low < high for low, high in zip([0, *self.boundaries], self.boundaries, strict=False))
-        if len(self.fractions) != len(self.boundaries) + 1 or not ascending:
-            raise ValueError(
-                f"StepFraction got {len(self.fractions)} fractions and the boundaries {self.boundaries}; expected "
-                "ascending steps above 0, one fewer than the fractions."
-            )
-
-    def __call__(self, step: int) -> float:
-        """Return the fraction of synthetic pairs."""
-        return self.fractions[sum(step >= boundary for boundary in self.boundaries)]
+        return self.start + (self.end - self.start) * min(step / self.num_steps, 1.0)
 
 
 def _check_fraction(name: str, fraction: float) -> float:

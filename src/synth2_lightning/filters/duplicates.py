@@ -119,17 +119,40 @@ class NearDuplicates(CaptionFilter):
     def find_buckets(self, ngrams: Iterable[Ngrams]) -> Iterator[list[int]]:
         """Yield the buckets of each caption; near duplicates have one in common with high probability."""
         require_extra("datasketch", "captions")
-        from datasketch import MinHash, MinHashLSH
+        from datasketch import MinHashLSH
 
-        hashed = ([" ".join(ngram).encode() for ngram in each] for each in ngrams)
-        bands = MinHashLSH(threshold=self.threshold, num_perm=self.num_permutations, weights=(0.2, 0.8)).hashranges
-        for sketch in MinHash.generator(hashed, num_perm=self.num_permutations, seed=self.seed):
-            values = np.asarray(sketch.hashvalues, np.uint64)
-            yield [_hash_bucket(band, values[start:end].tobytes()) for band, (start, end) in enumerate(bands)]
+        index = MinHashLSH(threshold=self.threshold, num_perm=self.num_permutations, weights=(0.2, 0.8))
+        joined = ([" ".join(ngram) for ngram in each] for each in ngrams)
+        yield from find_buckets(joined, self.num_permutations, index.hashranges, self.seed)
 
     def are_near(self, one: Ngrams, other: Ngrams) -> bool:
         """Return whether the similarity of two n-gram sets reaches the threshold."""
         return measure_jaccard(one, other) >= self.threshold
+
+
+def find_buckets(
+    sets: Iterable[Iterable[str]], num_permutations: int, bands: Sequence[tuple[int, int]], seed: int = 1
+) -> Iterator[list[int]]:
+    """Yield the buckets of each set of strings, one per band; similar sets have one in common with high probability.
+
+    Args:
+        sets: Sets of strings.
+        num_permutations: Permutations of MinHash (A. Broder 1997).
+        bands: First permutation of each band, and the one after its last.
+        seed: Seed of the permutations.
+
+    Example:
+        >>> one, other = find_buckets([{"red", "dog"}, {"dog", "red"}], 4, [(0, 2), (2, 4)])
+        >>> one == other, len(one)
+        (True, 2)
+    """
+    require_extra("datasketch", "captions")
+    from datasketch import MinHash
+
+    encoded = ([text.encode() for text in each] for each in sets)
+    for sketch in MinHash.generator(encoded, num_perm=num_permutations, seed=seed):
+        values = np.asarray(sketch.hashvalues, np.uint64)
+        yield [_hash_bucket(band, values[start:end].tobytes()) for band, (start, end) in enumerate(bands)]
 
 
 def _hash_bucket(band: int, values: bytes) -> int:

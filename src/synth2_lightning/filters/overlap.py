@@ -6,15 +6,11 @@ from dataclasses import asdict
 from functools import cached_property
 from typing import Any
 
-from torch import Tensor
-
 from synth2_lightning.filters.base import RecordFilter
 from synth2_lightning.filters.duplicates import NearDuplicates, Ngrams
-from synth2_lightning.filters.meanings import check_threshold, find_largest_cosines
 from synth2_lightning.filters.words import join_ngrams, split_words
-from synth2_lightning.interfaces import CaptionFilter, CaptionSource, Judge, TextEncoder
+from synth2_lightning.interfaces import CaptionFilter, CaptionSource, Judge
 from synth2_lightning.io.fingerprints import fingerprint_texts
-from synth2_lightning.nn.pooling import embed_sentences
 from synth2_lightning.types import CaptionRecord, Verdict
 
 
@@ -102,44 +98,6 @@ class TrainingOverlap(CaptionFilter):
             for bucket in buckets:
                 members[bucket].append(own)
         return members
-
-
-class EvaluationSimilarity(CaptionFilter):
-    """Rejects captions whose sentence embedding is similar to that of an evaluation caption.
-
-    Args:
-        captions: Captions of the evaluation set, such as ``PhotoCaptions`` of its photos.
-        encoder: Sentence encoder, such as ``PretrainedTextEncoder("weights://all-minilm-l6-v2")``.
-        threshold: Minimum cosine similarity of rejected captions, above 0 and below 1.
-
-    Raises:
-        ValueError: If ``threshold`` is out of range.
-    """
-
-    def __init__(self, captions: CaptionSource, encoder: TextEncoder, threshold: float = 0.9) -> None:
-        check_threshold("EvaluationSimilarity", threshold)
-        self.captions = captions
-        self.encoder = encoder
-        self.threshold = threshold
-
-    def start(self) -> Judge:
-        """Return a judge that compares each caption with its nearest evaluation caption."""
-        return self._judge
-
-    def _judge(self, records: Sequence[CaptionRecord]) -> list[Verdict]:
-        embeddings = embed_sentences(self.encoder, [record.caption for record in records])
-        is_near = (find_largest_cosines(embeddings, self._embeddings) >= self.threshold).tolist()
-        reason = f"means the same as a caption of {self.captions.name}"
-        return [Verdict(record.caption, reason if near else "") for record, near in zip(records, is_near, strict=True)]
-
-    def provenance(self) -> dict[str, Any]:
-        """Return name, number and fingerprint of the evaluation captions, the encoder's name and the threshold."""
-        return {**_describe(self.captions), "encoder": self.encoder.name, "threshold": self.threshold}
-
-    @cached_property
-    def _embeddings(self) -> Tensor:
-        self.encoder.load()
-        return embed_sentences(self.encoder, _read_captions(self.captions))
 
 
 def _describe(captions: CaptionSource) -> dict[str, Any]:

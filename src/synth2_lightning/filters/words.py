@@ -52,8 +52,8 @@ def join_ngrams(words: list[str], size: int) -> list[tuple[str, ...]]:
     return [tuple(words[start : start + size]) for start in range(max(len(words) - size, 0) + 1)]
 
 
-def measure_jaccard(one: Set[tuple[str, ...]], other: Set[tuple[str, ...]]) -> float:
-    """Return the Jaccard similarity of two n-gram sets, at least one of which is not empty.
+def measure_jaccard(one: Set[object], other: Set[object]) -> float:
+    """Return the Jaccard similarity of two sets, at least one of which is not empty.
 
     Example:
         >>> measure_jaccard({("a", "dog"), ("dog", "runs")}, {("a", "dog")})

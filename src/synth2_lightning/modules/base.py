@@ -218,10 +218,10 @@ class BaseModule(Component, StatusModule):
     def mean_over_ranks(self, losses: TokenLoss) -> tuple[Tensor, Tensor]:
         """Return the loss of a training step to differentiate, and the mean per target token over all ranks (nats).
 
-        Accumulated batches have the gradient of one joined batch, except under strategies that accumulate themselves
-        (DeepSpeed), which average the means of the batches.
+        Call it at most once per batch. Accumulated batches have the gradient of one joined batch, except under
+        strategies that accumulate themselves (DeepSpeed), which average the means of the batches.
         """
-        loss, mean = super().mean_over_ranks(losses)
+        loss, mean = self._status.mean_over_ranks(losses)
         trainer = self._find_trainer()
         if trainer is None or trainer.accumulate_grad_batches == 1 or trainer.strategy.handles_gradient_accumulation:
             return loss, mean

@@ -2,14 +2,12 @@
 
 from typing import Any
 
-from lightning.pytorch import LightningModule
-
 from synth2_lightning.interfaces import CaptionGenerator
-from synth2_lightning.modules.loading import load_components
+from synth2_lightning.modules.prediction import PredictionModule
 from synth2_lightning.types import CaptionBatch, PromptBatch, WrittenCaptions
 
 
-class CaptionWritingModule(LightningModule):
+class CaptionWritingModule(PredictionModule):
     """Generates an answer to every prompt of a batch, which ``CaptionWriterCallback`` writes.
 
     Args:
@@ -28,20 +26,13 @@ class CaptionWritingModule(LightningModule):
         super().__init__()
         self.generator = generator.requires_grad_(False)
 
-    def configure_model(self) -> None:
-        """Load the language model, or connect to its server."""
-        load_components(self)
-
     def provenance(self) -> dict[str, Any]:
         """Return the settings that determine the captions, besides prompt and seed."""
         return {"generator_class": type(self.generator).__name__, **self.generator.provenance()}
 
     def predict_step(self, batch: PromptBatch | CaptionBatch, batch_idx: int) -> WrittenCaptions:
         """Generate one answer per prompt."""
-        if not isinstance(batch, PromptBatch):
-            raise TypeError(
-                f"CaptionWritingModule got {type(batch).__name__}; expected PromptBatch. Use a ConceptDataModule."
-            )
+        batch = self.expect(batch, PromptBatch, "ConceptDataModule")
         completions = self.generator.generate(batch.prompts, batch.seeds)
         if len(completions) != len(batch):
             raise ValueError(

@@ -26,9 +26,9 @@ from synth2_lightning.interfaces import ImageEncoder, LanguageDecoder, Resampler
 from synth2_lightning.metrics.token_loss import MeanTokenLoss
 from synth2_lightning.modules.base import BaseModule
 from synth2_lightning.modules.compilation import compile_blocks
-from synth2_lightning.modules.losses import source_losses
 from synth2_lightning.modules.optimizers import OptimizerFactory, SchedulerFactory
 from synth2_lightning.modules.sharding import choose_precision, shard_component, shard_frozen
+from synth2_lightning.nn.transfer import to_device
 from synth2_lightning.types import CaptionOutput, GenerationSettings, ImageInput, ImageTextBatch, TokenLoss
 
 
@@ -194,3 +194,18 @@ class VisionLanguageModule(BaseModule):
                 f"{saved!r:.40}; expected the same vocabulary, because the weights depend on it. Restore the tokenizer "
                 "of the training run, or train again."
             )
+
+
+def source_losses(sums: Tensor, counts: Tensor, sources: tuple[str, ...]) -> dict[str, Tensor]:
+    """Return the mean loss per target token (nats) of each source in a batch.
+
+    Example:
+        >>> source_losses(torch.tensor([2.0, 6.0, 2.0]), torch.tensor([1, 2, 1]), ("coco", "synthetic", "coco"))
+        {'coco': tensor(2.), 'synthetic': tensor(3.)}
+    """
+    losses = {}
+    for source in sorted(set(sources)):
+        rows = torch.tensor([row for row, name in enumerate(sources) if name == source])
+        selected = to_device(rows, sums.device)
+        losses[source] = sums[selected].sum() / counts[selected].sum()
+    return losses

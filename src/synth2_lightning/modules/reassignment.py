@@ -6,20 +6,19 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from synth2_lightning.interfaces import PairScorer, TextEncoder
 from synth2_lightning.io.fingerprints import fingerprint_weights, hash_record
 from synth2_lightning.modules.caption_index import CaptionIndex
-from synth2_lightning.modules.loading import load_components
+from synth2_lightning.modules.prediction import PredictionModule
 from synth2_lightning.nn.pooling import embed_sentences
 from synth2_lightning.shards.reader import ShardReader
 from synth2_lightning.types import CaptionBatch, ImageTextBatch, TokenizedImages, VQTokens
 
 
-class ReassignmentModule(LightningModule):
+class ReassignmentModule(PredictionModule):
     """Replaces the images of captions in shards by those of a pool whose own captions are the most similar.
 
     ``ShardWriterCallback`` writes the result.
@@ -69,7 +68,7 @@ class ReassignmentModule(LightningModule):
                 f"The pool {self.pool.folder} comes from an evaluation split, so that scores on it would be invalid. "
                 "Expected images of a training split."
             )
-        load_components(self)
+        super().configure_model()
 
     def provenance(self) -> dict[str, Any]:
         """Return the settings that determine the image of a caption."""
@@ -90,10 +89,7 @@ class ReassignmentModule(LightningModule):
         Raises:
             ValueError: If a record has no caption.
         """
-        if not isinstance(batch, TokenizedImages):
-            raise TypeError(
-                f"ReassignmentModule got {type(batch).__name__}; expected TokenizedImages. Use a ShardDataModule."
-            )
+        batch = self.expect(batch, TokenizedImages, "ShardDataModule")
         if () in batch.captions:
             key = batch.keys[batch.captions.index(())]
             raise ValueError(f"The record {key!r} has no caption; expected at least one. Remove it from the shards.")

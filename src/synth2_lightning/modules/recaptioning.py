@@ -3,17 +3,17 @@
 from dataclasses import asdict, replace
 from typing import Any
 
-from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_info
 
 from synth2_lightning.io.fingerprints import fingerprint_weights
 from synth2_lightning.io.locations import resolve
 from synth2_lightning.modules.captioner_checkpoint import read_captioner
 from synth2_lightning.modules.captioning import VisionLanguageModule
+from synth2_lightning.modules.prediction import PredictionModule
 from synth2_lightning.types import CaptionBatch, GenerationSettings, ImageTextBatch, TokenizedImages
 
 
-class RecaptioningModule(LightningModule):
+class RecaptioningModule(PredictionModule):
     """Replaces the captions of images in shards by a captioner's; ``ShardWriterCallback`` writes them.
 
     :class:`~synth2_lightning.modules.reassignment.ReassignmentModule` compares them with other captions.
@@ -56,10 +56,7 @@ class RecaptioningModule(LightningModule):
 
     def predict_step(self, batch: TokenizedImages | CaptionBatch | ImageTextBatch, batch_idx: int) -> TokenizedImages:
         """Return the batch with one caption per image and without scores; none for an image with an empty caption."""
-        if not isinstance(batch, TokenizedImages):
-            raise TypeError(
-                f"RecaptioningModule got {type(batch).__name__}; expected TokenizedImages. Use a ShardDataModule."
-            )
+        batch = self.expect(batch, TokenizedImages, "ShardDataModule")
         if self.captioner is None:
             raise RuntimeError("The captioner is not loaded; call configure_model() first.")
         captions = self.captioner.caption(batch.tokens)

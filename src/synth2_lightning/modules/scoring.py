@@ -4,14 +4,13 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
 
 from synth2_lightning.interfaces import PairScorer
-from synth2_lightning.modules.loading import load_components
+from synth2_lightning.modules.prediction import PredictionModule
 from synth2_lightning.types import CaptionBatch, ImageTextBatch, TokenizedImages, VQTokens
 
 
-class ScoringModule(LightningModule):
+class ScoringModule(PredictionModule):
     """Scores every caption of images in shards; ``ShardWriterCallback`` writes the scores.
 
     Args:
@@ -31,20 +30,13 @@ class ScoringModule(LightningModule):
         super().__init__()
         self.scorer = scorer.requires_grad_(False)
 
-    def configure_model(self) -> None:
-        """Load the scorer's weights."""
-        load_components(self)
-
     def provenance(self) -> dict[str, Any]:
         """Return the settings that determine the scores."""
         return {"scorer_class": type(self.scorer).__name__, **self.scorer.provenance()}
 
     def predict_step(self, batch: TokenizedImages | CaptionBatch | ImageTextBatch, batch_idx: int) -> TokenizedImages:
         """Return the batch with a score of every caption of every image, in place of earlier scores."""
-        if not isinstance(batch, TokenizedImages):
-            raise TypeError(
-                f"ScoringModule got {type(batch).__name__}; expected TokenizedImages. Use a ShardDataModule."
-            )
+        batch = self.expect(batch, TokenizedImages, "ShardDataModule")
         counts = torch.tensor([len(captions) for captions in batch.captions])
         ids = batch.tokens.ids.repeat_interleave(counts.to(self.device), dim=0)
         captions = [caption for captions in batch.captions for caption in captions]

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from synth2_lightning.modules.divergence import check_batch
 from synth2_lightning.modules.step_status import StepStatus
-from synth2_lightning.types import TokenLoss
 
 
 class StatusModule(LightningModule):
@@ -24,13 +23,6 @@ class StatusModule(LightningModule):
         super().__init__()
         self._status = StepStatus()
         self._shown: dict[str, Tensor] = {}
-
-    def mean_over_ranks(self, losses: TokenLoss) -> tuple[Tensor, Tensor]:
-        """Return the loss to differentiate, and the mean per target token over all ranks; at most once per batch.
-
-        See :meth:`~synth2_lightning.modules.step_status.StepStatus.mean_over_ranks`.
-        """
-        return self._status.mean_over_ranks(losses)
 
     def log_training(self, metrics: Mapping[str, Tensor | float], batch_size: int, shown: Collection[str] = ()) -> None:
         """Log metrics of a training step without waiting for the device.

@@ -3,16 +3,14 @@
 import logging
 from typing import Any
 
-from lightning.pytorch import LightningModule
-
 from synth2_lightning.interfaces import ImageGenerator
-from synth2_lightning.modules.loading import load_components
+from synth2_lightning.modules.prediction import PredictionModule
 from synth2_lightning.types import CaptionBatch, ImageTextBatch, TokenizedImages
 
 _logger = logging.getLogger(__name__)
 
 
-class SynthesisModule(LightningModule):
+class SynthesisModule(PredictionModule):
     """Generates image tokens for batches of captions; ``ShardWriterCallback`` writes them.
 
     Args:
@@ -31,10 +29,6 @@ class SynthesisModule(LightningModule):
         super().__init__()
         self.generator = generator.requires_grad_(False)
 
-    def configure_model(self) -> None:
-        """Load the generator's weights."""
-        load_components(self)
-
     def provenance(self) -> dict[str, Any]:
         """Return the settings that determine the tokens, besides caption and seed."""
         return {"generator_class": type(self.generator).__name__, **self.generator.provenance()}
@@ -51,10 +45,7 @@ class SynthesisModule(LightningModule):
 
     def predict_step(self, batch: CaptionBatch | ImageTextBatch, batch_idx: int) -> TokenizedImages:
         """Return the tokens of one image per row, with all its captions."""
-        if not isinstance(batch, CaptionBatch):
-            raise TypeError(
-                f"SynthesisModule got {type(batch).__name__}; expected CaptionBatch. Use a CaptionDataModule."
-            )
+        batch = self.expect(batch, CaptionBatch, "CaptionDataModule")
         tokens = self.generator.generate(batch.conditions, batch.seeds)
         if len(tokens) != len(batch):
             raise ValueError(

@@ -2,16 +2,14 @@
 
 from typing import Any
 
-from lightning.pytorch import LightningModule
-
 from synth2_lightning.interfaces import ImageTokenizer
 from synth2_lightning.io.fingerprints import fingerprint_weights
-from synth2_lightning.modules.loading import load_components
 from synth2_lightning.modules.pixels import get_pixels
+from synth2_lightning.modules.prediction import PredictionModule
 from synth2_lightning.types import ImageTextBatch, TokenizedImages
 
 
-class TokenizationModule(LightningModule):
+class TokenizationModule(PredictionModule):
     """Tokenizes batches of photos; ``ShardWriterCallback`` writes the tokens.
 
     Args:
@@ -26,10 +24,6 @@ class TokenizationModule(LightningModule):
     def __init__(self, tokenizer: ImageTokenizer) -> None:
         super().__init__()
         self.tokenizer = tokenizer.requires_grad_(False)
-
-    def configure_model(self) -> None:
-        """Load the tokenizer's weights."""
-        load_components(self)
 
     def provenance(self) -> dict[str, Any]:
         """Return the settings that determine the tokens of an image."""

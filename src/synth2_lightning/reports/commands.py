@@ -1,4 +1,4 @@
-"""Implementation of ``synth2 report``, ``synth2 select`` and ``synth2 deduplicate``."""
+"""Implementation of ``synth2 report`` and ``synth2 select``."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,13 +7,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from synth2_lightning.filters.duplicates import NearDuplicates
 from synth2_lightning.interfaces import TextEncoder
 from synth2_lightning.io.console import MessageConsole
 from synth2_lightning.io.locks import lock_folder
 from synth2_lightning.reports.caption_set import read_caption_set, read_caption_sets
 from synth2_lightning.reports.comparison import compare_sets
-from synth2_lightning.reports.deduplication import remove_near_duplicates
 from synth2_lightning.reports.engine import CaptionEngine
 from synth2_lightning.reports.groups import group_by_class, group_by_cluster
 from synth2_lightning.reports.measures import tabulate
@@ -98,24 +96,6 @@ def select_by_cluster(
         clusters = {"groups": "clusters", "num_clusters": num_clusters, "encoder": encoder.name}
         write_selection(captions, selection, {**clusters, "num_groups": num_groups, "seed": seed}, folder)
     _print_balance(selection, folder, console)
-
-
-def deduplicate(
-    location: str,
-    folder: Path,
-    near: NearDuplicates,
-    console: Console | None = None,
-    engine: CaptionEngine | None = None,
-) -> None:
-    """Write a caption set without near duplicates of earlier captions; see :func:`select_by_class`."""
-    with lock_folder(folder):
-        check_no_caption_set(folder)
-        captions = read_caption_set(location, engine)
-        num_kept = remove_near_duplicates(captions, near, folder)
-    (console or MessageConsole()).print(
-        f"{num_kept:,d} of {len(captions):,d} captions are in {folder}; the others are near duplicates of these.",
-        soft_wrap=True,
-    )
 
 
 def _print_balance(selection: Selection, folder: Path, console: Console) -> None:

@@ -1,16 +1,20 @@
 """Statistics of a single caption set."""
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from synth2_lightning.concepts.mined import find_nouns
 from synth2_lightning.concepts.wordnet import WordNet, read_wordnet
+from synth2_lightning.filters.duplicates import find_buckets
+from synth2_lightning.filters.words import measure_jaccard
 from synth2_lightning.metrics.balance import Balance, measure_balance
-from synth2_lightning.metrics.diversity import WordStatistics, measure_self_bleu, measure_words
-from synth2_lightning.metrics.duplicates import find_near_duplicates
+from synth2_lightning.metrics.diversity import WordStatistics, measure_self_bleu, measure_words, split_caption
 from synth2_lightning.reports.caption_set import CaptionSet
 from synth2_lightning.types import CLASS_NAME_SEPARATOR
+
+_THRESHOLD = 0.8
+_NUM_PERMUTATIONS, _ROWS = 125, 5  # misses one in 20,000 pairs at the threshold
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,6 +81,45 @@ def measure_set(captions: CaptionSet, sample: Sequence[str], evaluation: Sequenc
         class_branches=_count_branches(classes, wordnet),
         noun_branches=_count_branches(nouns, wordnet),
     )
+
+
+def find_near_duplicates(captions: Sequence[str], among: Sequence[str] | None = None) -> list[bool]:
+    """Return for each caption whether it has a near duplicate.
+
+    Near duplicates have word sets, ignoring case and punctuation, with a Jaccard similarity of at least 0.8. Candidates
+    are found by MinHash and compared exactly, so there are no false positives.
+
+    Args:
+        captions: The captions to test.
+        among: Captions to compare with, such as those of an evaluation set. By default, the other ``captions``.
+
+    Example:
+        >>> find_near_duplicates(["a dog runs", "A dog runs.", "two cats"])
+        [True, True, False]
+        >>> find_near_duplicates(["a dog runs", "a fox"], among=["A dog runs!"])
+        [True, False]
+    """
+    texts = [frozenset(split_caption(caption)) for caption in captions]
+    pool = Counter(texts if among is None else (frozenset(split_caption(caption)) for caption in among))
+    fewest = 2 if among is None else 1  # a caption is not a duplicate of itself
+    members = defaultdict(list)
+    for text, buckets in _find_buckets(pool):
+        for bucket in buckets:
+            members[bucket].append(text)
+    found = {
+        text: pool[text] >= fewest
+        or any(
+            measure_jaccard(text, other) >= _THRESHOLD
+            for other in {other for bucket in buckets for other in members.get(bucket, ())} - {text}
+        )
+        for text, buckets in _find_buckets(set(texts))
+    }
+    return [found[text] for text in texts]
+
+
+def _find_buckets(texts: Collection[frozenset[str]]) -> Iterator[tuple[frozenset[str], list[int]]]:
+    bands = [(start, start + _ROWS) for start in range(0, _NUM_PERMUTATIONS, _ROWS)]
+    return zip(texts, find_buckets(texts, _NUM_PERMUTATIONS, bands), strict=True)
 
 
 def _fraction(values: Sequence[bool]) -> float:

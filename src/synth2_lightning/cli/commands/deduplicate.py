@@ -23,7 +23,7 @@ def deduplicate(captions: str, *, out: Path, threshold: float = 0.7, ray: str | 
 
     resolve(captions, "caption set")  # before the slow imports
     from synth2_lightning.filters.duplicates import NearDuplicates
-    from synth2_lightning.reports.commands import deduplicate as write_without_duplicates
+    from synth2_lightning.reports.deduplication import deduplicate as write_without_duplicates
 
     near = NearDuplicates(threshold)
     with open_engine(ray) as engine:

@@ -1,6 +1,6 @@
 import random
 
-from synth2_lightning.metrics.duplicates import find_near_duplicates
+from synth2_lightning.reports.set_statistics import find_near_duplicates
 
 
 def test_results_equal_a_comparison_of_all_pairs() -> None:
