@@ -166,6 +166,22 @@ def test_codebook_of_another_encoder_is_refused(folder: Path) -> None:
         QuantizedEncoder(PatchMeans(), str(folder))
 
 
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [({"code": (3, 8, 3)}, r"'code': \(3, 8, 3\)"), ({"codes": (1, 8, 3)}, r"'codes': \(1, 8, 3\)")],
+)
+def test_codes_of_other_shapes_are_refused(folder: Path, tensors: dict[str, tuple[int, ...]], message: str) -> None:
+    save_file({name: torch.zeros(shape) for name, shape in tensors.items()}, folder / "codebook.safetensors")
+    with pytest.raises(ValueError, match=rf"{message}.*expected {{'codes': \(3, 8, 3\)}}"):
+        loaded(folder)
+
+
+def test_a_codebook_without_codes_is_refused(folder: Path) -> None:
+    (folder / "codebook.json").write_text('{"encoder": "patch-means", "codebook_size": -1, "num_levels": 3}')
+    with pytest.raises(ValueError, match="codebook_size=-1"):
+        QuantizedEncoder(PatchMeans(), str(folder))
+
+
 @pytest.mark.parametrize("num_levels", [0, 4])
 def test_levels_that_are_not_there_are_refused(folder: Path, num_levels: int) -> None:
     with pytest.raises(ValueError, match=rf"num_levels={num_levels}\b.* 1 to 3"):
@@ -204,9 +220,9 @@ def test_use_before_load_is_refused(folder: Path) -> None:
 
 def test_held_out_images_never_start_the_codes(tmp_path: Path) -> None:
     codebook = learner(num_steps=0)
-    with pytest.raises(RuntimeError, match=r"codebook.*training mode"):
+    with pytest.raises(ValueError, match=r"codebook.*training mode"):
         codebook.eval().quantize(images(64))
-    with pytest.raises(RuntimeError, match=r"codebook.*train.*export"):
+    with pytest.raises(ValueError, match=r"codebook.*train.*export"):
         codebook.export(tmp_path)
 
 

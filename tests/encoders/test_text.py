@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from synth2_lightning.decoders.vocabulary import build_vocabulary
 from synth2_lightning.encoders.text import NewTextEncoder, PretrainedTextEncoder
 from synth2_lightning.io.registry_weights import fetch
 from synth2_lightning.testing import check_text_encoder
@@ -446,3 +447,14 @@ def _edit_weights(folder: str, edit: Callable[[str, Tensor], Tensor | None]) -> 
     edited = {name: edit(name, tensor) for name, tensor in load_file(path).items()}
     kept = {name: tensor.contiguous() for name, tensor in edited.items() if tensor is not None}
     save_file(kept, path, {"format": "pt"})
+
+
+def test_new_encoders_have_names_of_configuration_and_vocabulary(tmp_path: Path) -> None:
+    config = {"model_type": "bert", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    names = []
+    for words in ("a dog", "a cat"):
+        build_vocabulary([words], 1, tmp_path / words)
+        names += [NewTextEncoder(config | {"num_attention_heads": num}, str(tmp_path / words)).name for num in (2, 4)]
+    assert len(set(names)) == 4
+    assert all(name.startswith("new-bert:") for name in names)
+    assert NewTextEncoder(config, str(tmp_path / "a dog"), max_length=8).name == names[0]

@@ -102,6 +102,11 @@ def test_the_name_contains_model_weights_layer_and_size() -> None:
     assert TimmEncoder("test_vit").name == "test_vit/blocks.5@160"
     assert TimmEncoder("test_vit", layer=2, image_size=64).name == "test_vit/blocks.2@64"
     assert TimmEncoder("test_vit", weights="folder/mine.safetensors").name == "test_vit/mine/blocks.5@160"
+    names = {TimmEncoder("test_vit", mean=(mean, 0.5, 0.5), image_size=64).name for mean in (0.1, 0.2)}
+    assert len(names) == 2
+    assert all(name.startswith("test_vit/blocks.5@64+") for name in names)
+    own = TimmEncoder("test_vit").preprocessing
+    assert TimmEncoder("test_vit", mean=own.mean, interpolation=own.interpolation).name == "test_vit/blocks.5@160"
 
 
 def test_embeddings_follow_the_ambient_precision(tmp_path: Path) -> None:

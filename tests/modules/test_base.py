@@ -190,6 +190,35 @@ def test_random_numbers_depend_on_seed_and_batch_only(tmp_path: Path, monkeypatc
     assert fit(6).drawn != whole.drawn
 
 
+def test_a_second_fit_of_a_module_has_the_seed_of_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)
+    data = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.ones(8, 2)), batch_size=2)
+
+    def fit(module: DrawingModule, seed: int) -> list[tuple[float, float]]:
+        torch.manual_seed(seed)
+        trainer = Trainer(
+            accelerator="cpu", max_steps=2, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+            enable_model_summary=False, default_root_dir=tmp_path,
+        )  # fmt: skip
+        trainer.fit(module, data, data)
+        trainer.save_checkpoint(tmp_path / "last.ckpt")
+        return module.drawn[-2:]
+
+    module = DrawingModule()
+    first, second = fit(module, 1), fit(module, 2)
+    assert first != second
+    assert fit(DrawingModule.load_from_checkpoint(tmp_path / "last.ckpt", weights_only=True), 1) == first
+
+
+def test_loading_leaves_random_numbers_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PL_GLOBAL_SEED", "7")
+    state = torch.get_rng_state()
+    module = SmallModule()
+    torch.set_rng_state(state)
+    module.configure_model()
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 def test_a_module_is_not_pickled_for_spawned_processes(tmp_path: Path) -> None:
     trainer = Trainer(
         accelerator="cpu", devices=2, strategy="ddp_spawn", logger=False, enable_checkpointing=False, max_steps=1,

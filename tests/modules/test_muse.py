@@ -1,3 +1,4 @@
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from synth2_lightning.modules.muse import MuseModule
 from synth2_lightning.nn.maskgit import MaskGit
 from synth2_lightning.nn.parallel_decoding import MaskGitSampling
 from synth2_lightning.testing import TinyImageTokenizer, TinyTextEncoder, tiny_batch
-from synth2_lightning.types import ImageTextBatch, MixedImages, Pixels
+from synth2_lightning.types import ImageTextBatch, MixedImages, Pixels, VQTokens
 
 NETWORK = partial(MaskGit, width=32, depth=2, num_heads=2)
 
@@ -116,6 +117,14 @@ def test_images_tokens_and_mixtures_have_the_same_tokens() -> None:
     assert torch.equal(module._tokens(tokens).ids, tokens.ids)
     mixed = MixedImages((pixels, tokens))  # type: ignore[arg-type]
     assert torch.equal(module._tokens(mixed).ids, torch.cat([tokens.ids, tokens.ids]))
+
+
+def test_tokens_of_another_codebook_are_refused_in_a_mixture() -> None:
+    module, batch = make_module(), tiny_batch(2)
+    own = module._tokens(batch.image)
+    mixed = MixedImages((own, VQTokens(own.ids, "other-16:deadbeef")))
+    with pytest.raises(ValueError, match=r"'other-16:deadbeef'; expected 'tiny"):
+        module.training_step(replace(batch, image=mixed, captions=batch.captions * 2), 0)
 
 
 def test_validation_masks_the_same_tokens_every_time() -> None:

@@ -82,6 +82,13 @@ def test_a_scorer_selects_among_the_nearest_images(folder: Path) -> None:
     assert rows_of(few) == [2, 0]  # the bright one and the two dark ones
 
 
+def test_scores_that_are_not_finite_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TinyPairScorer, "score", lambda self, tokens, captions: torch.full((len(captions),), torch.nan))
+    images = make_images((("a bright field",),), "k")
+    with pytest.raises(ValueError, match=r"TinyPairScorer returned for the caption 'a bright field' the score nan"):
+        reassign(folder, images, scorer=TinyPairScorer(), num_candidates=2)
+
+
 def test_provenance_names_pool_encoder_and_scorer(folder: Path) -> None:
     def describe(**settings: Any) -> dict[str, Any]:
         module = ReassignmentModule(str(folder / "pool"), TinyTextEncoder(), **settings)

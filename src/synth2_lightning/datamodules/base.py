@@ -37,6 +37,8 @@ class ResumableDataModule(Component, LightningDataModule, ABC, Generic[Batch]):
         self.allow_zero_length_dataloader_with_multiple_devices = True
         if batch_size < 1:
             raise ValueError(f"{type(self).__name__} got batch_size={batch_size}; expected 1 or more pairs.")
+        if seed < 0:
+            raise ValueError(f"{type(self).__name__} got seed={seed}; expected 0 or more.")
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.seed = seed

@@ -58,6 +58,8 @@ class ConceptDataModule(PredictDataModule[Request, PromptBatch]):
                 f"ConceptDataModule got num_concepts={num_concepts}; expected {fewest} to {prompt.num_concepts}, as "
                 f"the prompt {prompt.template_id!r} takes. Remove it, or use a prompt with {{names}}."
             )
+        if seed < 0:
+            raise ValueError(f"ConceptDataModule got seed={seed}; expected 0 or more.")
         self.concepts = concepts
         self.prompt = prompt
         self.num_captions = num_captions

@@ -1,5 +1,7 @@
 """Base class of image encoders that wrap a third-party network: preprocessing and feature extraction."""
 
+import hashlib
+import json
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
@@ -41,6 +43,22 @@ class Preprocessing:
     std: RGB
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
     resize_mode: Literal["shortest", "squash"] = "shortest"
+
+    def fingerprint(self, default: "Preprocessing") -> str:
+        """Return six hexadecimal digits of a hash after ``+``; empty for the default apart from the size.
+
+        Example:
+            >>> from dataclasses import replace
+            >>> default = Preprocessing(8, (0.5,) * 3, (0.5,) * 3)
+            >>> replace(default, image_size=16).fingerprint(default)
+            ''
+            >>> replace(default, resize_mode="squash").fingerprint(default)[0]
+            '+'
+        """
+        ours, others = (
+            json.dumps([each.mean, each.std, each.interpolation, each.resize_mode]) for each in (self, default)
+        )
+        return "" if ours == others else f"+{hashlib.sha256(ours.encode()).hexdigest()[:6]}"
 
     def frame(self, images: UInt8[Tensor, "batch 3 height width"]) -> UInt8[Tensor, "batch 3 size size"]:
         """Resize and crop images to the network's size; images of that size are returned unchanged."""

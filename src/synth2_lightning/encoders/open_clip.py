@@ -99,7 +99,8 @@ class OpenClipEncoder(FrozenEncoder[ImageTower]):
         self._layer = layer % num_layers
         # With attention pooling (CoCa), the final normalization applies to the pooled output only.
         self._normalize = self._layer == num_layers - 1 and getattr(blueprint, "attn_pool", None) is None
-        name = f"{model}/{Path(pretrained).stem}/{self._layer}@{preprocessing.image_size}"
+        changes = preprocessing.fingerprint(own)
+        name = f"{model}/{Path(pretrained).stem}/{self._layer}@{preprocessing.image_size}{changes}"
         super().__init__(name, preprocessing, blueprint)
 
     def build_network(self) -> ImageTower:

@@ -81,6 +81,10 @@ class QuantizedEncoder(ImageTokenizer):
                 "(modules.codebook.CodebookModule)."
             )
         self.num_levels = config["num_levels"] if num_levels is None else num_levels
+        if config["codebook_size"] < 1:
+            raise ValueError(
+                f"The codebook {codebook!r} has codebook_size={config['codebook_size']}; expected 1 or more."
+            )
         if not 1 <= self.num_levels <= config["num_levels"]:
             raise ValueError(
                 f"QuantizedEncoder got num_levels={self.num_levels} for codebook {codebook!r}; expected 1 to "
@@ -92,6 +96,7 @@ class QuantizedEncoder(ImageTokenizer):
         self.embed_dim = encoder.embed_dim
         self.image_size = encoder.image_size
         self.codebook_size = config["codebook_size"]
+        self._num_trained = config["num_levels"]
         self.codebook = ""
         self.quantize_pixels = quantize_pixels
         self._folder = folder
@@ -100,8 +105,16 @@ class QuantizedEncoder(ImageTokenizer):
 
     def _load(self) -> None:
         self.encoder.load()
-        codes = read_safetensors(resolve(self._folder / _CODES, "codebook's codes"))["codes"]
-        codes = codes[: self.num_levels].contiguous()
+        path = resolve(self._folder / _CODES, "codebook's codes")
+        weights = read_safetensors(path)
+        shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
+        expected = {"codes": (self._num_trained, self.codebook_size, self.embed_dim)}
+        if shapes != expected:
+            raise ValueError(
+                f"{path} has tensors of the shapes {shapes}; expected {expected}, as in {_CONFIG} and as the encoder's "
+                "features are wide. Train or download the codebook again."
+            )
+        codes = weights["codes"][: self.num_levels].contiguous()
         self.codes.copy_(codes)
         self.codebook = fingerprint_codebook(self.name, codes, self.image_size)
 
@@ -234,14 +247,17 @@ class ResidualCodebookLearner(CodebookLearner):
         """Quantize precomputed features; in training mode, update the codebook.
 
         Raises:
-            RuntimeError: If there was no training batch yet.
+            ValueError: If there was no training batch yet.
         """
         quantizer = self._loaded()
         if self.training:
             self.initted.fill_(True)
         elif not self.initted:
             # Otherwise the library would initialize the codes with held-out images.
-            raise RuntimeError("The codebook is not initialized; expected a batch in training mode first.")
+            raise ValueError(
+                "The codebook is not initialized; expected a batch in training mode first. Give a checkpoint "
+                "(--ckpt_path) to validate or test."
+            )
         with full_float32(features.device):  # distances of neighboring codes often differ only in the third digit
             flat = rearrange(features.float(), "b n d -> 1 (b n) d")
             quantized, ids, _ = quantizer(flat)

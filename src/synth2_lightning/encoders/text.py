@@ -235,7 +235,7 @@ class NewTextEncoder(TransformersTextEncoder):
     def __init__(self, config: dict[str, Any], tokenizer: str, max_length: int = 64) -> None:
         super().__init__(max_length)
         self._plan = NewNetwork(config, tokenizer, "NewTextEncoder")
-        self.name = f"new-{config['model_type']}"
+        self.name = f"new-{config['model_type']}:{self._plan.fingerprint}"
 
     @property
     def tokenizer(self) -> Any:

@@ -71,14 +71,15 @@ class TimmEncoder(FrozenEncoder[TimmNetwork]):
         self._weights = weights
         self._layer = find_stage(model, stages, layer)
         self._is_last = self._layer == len(stages) - 1
+        own = Preprocessing(config["input_size"][-1], config["mean"], config["std"], config["interpolation"])
         preprocessing = Preprocessing(
-            image_size=image_size or config["input_size"][-1],
-            mean=mean or config["mean"],
-            std=std or config["std"],
-            interpolation=interpolation or config["interpolation"],
+            image_size=image_size or own.image_size,
+            mean=mean or own.mean,
+            std=std or own.std,
+            interpolation=interpolation or own.interpolation,
         )
         origin = f"{model}/{Path(weights).stem}" if weights else model
-        name = f"{origin}/{stages[self._layer]}@{preprocessing.image_size}"
+        name = f"{origin}/{stages[self._layer]}@{preprocessing.image_size}{preprocessing.fingerprint(own)}"
         super().__init__(name, preprocessing, _resized(blueprint, preprocessing.image_size))
 
     def build_network(self) -> TimmNetwork:

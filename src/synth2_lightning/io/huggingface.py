@@ -1,5 +1,7 @@
 """Pretrained language models of Hugging Face, and configurations of randomly initialized networks."""
 
+import hashlib
+import json
 from difflib import get_close_matches
 from functools import cached_property
 from typing import Any
@@ -177,6 +179,12 @@ class NewNetwork:
         self._settings = {key: value for key, value in config.items() if key != "model_type"}
         self._location = tokenizer
         self._owner = owner
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Eight hexadecimal digits of a hash of the given configuration and the vocabulary."""
+        content = [self._model_type, self._settings, self.tokenizer.get_vocab()]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
 
     @cached_property
     def tokenizer(self) -> Any:

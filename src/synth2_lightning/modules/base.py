@@ -132,6 +132,7 @@ class BaseModule(Component, StatusModule):
         """Run before a stage: checks the strategy and the ranks' checkpoints, and turns off conversion of batches."""
         if stage == "fit":
             check_launcher(self.trainer.strategy)
+            self._seeds.run_seed = None  # of an earlier fit, or of the run that this module was loaded from
         check_same_checkpoint(self.trainer)
         keep_batches(self.trainer)  # components cast their own inputs
 
@@ -144,12 +145,14 @@ class BaseModule(Component, StatusModule):
 
     def configure_model(self) -> None:
         """Run on each rank before a stage, and by ``load_from_checkpoint``: loads the weights of all components."""
-        reset_seed()  # strategies with several processes do so too; new weights then equal those of one process
-        load_components(self, is_logged=self._find_trainer() is not None)
+        trainer = self._find_trainer()
+        if trainer is not None:
+            reset_seed()  # strategies with several processes do so too; new weights then equal those of one process
+        load_components(self, is_logged=trainer is not None)
         for name in self.frozen_components:
             if isinstance(part := getattr(self, name), nn.Module):
                 part.requires_grad_(False)
-        if trainer := self._find_trainer():
+        if trainer is not None:
             strategy = trainer.strategy
             if isinstance(strategy, FSDPStrategy):
                 if type(self).shard is BaseModule.shard:

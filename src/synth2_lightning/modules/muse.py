@@ -198,7 +198,11 @@ class MuseModule(BaseModule):
                 return self.tokenizer.tokenize(image)
             case MixedImages():
                 parts = [self._tokens(part) for part in image.parts]
-                return VQTokens(torch.cat([part.ids for part in parts]), parts[0].codebook)
+                own = self.tokenizer.codebook
+                codebook = next(
+                    (part.codebook for part in parts if part.codebook != own), own
+                )  # refused where embedded
+                return VQTokens(torch.cat([part.ids for part in parts]), codebook)
             case _:
                 assert_never(image)
 

@@ -13,6 +13,7 @@ from synth2_lightning.interfaces import PairScorer, TextEncoder
 from synth2_lightning.io.fingerprints import fingerprint_weights, hash_record
 from synth2_lightning.modules.caption_index import CaptionIndex
 from synth2_lightning.modules.prediction import PredictionModule
+from synth2_lightning.modules.scoring import score_pairs
 from synth2_lightning.nn.pooling import embed_sentences
 from synth2_lightning.shards.reader import ShardReader
 from synth2_lightning.types import CaptionBatch, ImageTextBatch, TokenizedImages, VQTokens
@@ -130,7 +131,7 @@ class ReassignmentModule(PredictionModule):
         """Return the row with the highest mean score over captions, and these scores."""
         tokens = self.pool.read(candidates).tokens.to(self.device)
         ids = tokens.ids.repeat_interleave(len(captions), 0)
-        scores = scorer.score(VQTokens(ids, tokens.codebook), [*captions] * len(candidates))
-        values = scores.float().cpu().view(len(candidates), len(captions))
+        scores = score_pairs(scorer, VQTokens(ids, tokens.codebook), [*captions] * len(candidates))
+        values = scores.view(len(candidates), len(captions))
         best = int(values.mean(1).argmax())
         return candidates[best], values[best]

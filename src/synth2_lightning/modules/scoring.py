@@ -1,9 +1,12 @@
 """Scoring of the captions of image tokens, for `synth2 predict --config score.yaml`."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from synth2_lightning.interfaces import PairScorer
 from synth2_lightning.modules.prediction import PredictionModule
@@ -42,13 +45,22 @@ class ScoringModule(PredictionModule):
         captions = [caption for captions in batch.captions for caption in captions]
         if not captions:
             return replace(batch, scores=((),) * len(batch))
-        scores = self.scorer.score(VQTokens(ids, batch.tokens.codebook), captions)
-        if not scores.isfinite().all():
-            row = int(scores.isfinite().logical_not().nonzero()[0])
-            raise ValueError(
-                f"{type(self.scorer).__name__} returned for the caption {captions[row]!r} the score "
-                f"{float(scores[row])}; expected a finite number. Use another precision (--trainer.precision=32-true) "
-                "or other weights."
-            )
-        rows = torch.split(scores.float().cpu(), counts.tolist())
+        scores = score_pairs(self.scorer, VQTokens(ids, batch.tokens.codebook), captions)
+        rows = torch.split(scores, counts.tolist())
         return replace(batch, scores=tuple(tuple(row.tolist()) for row in rows))
+
+
+def score_pairs(scorer: PairScorer, tokens: VQTokens, captions: Sequence[str]) -> Float[Tensor, " pairs"]:
+    """Return the scores of images and captions on the CPU.
+
+    Raises:
+        ValueError: If a score is not finite.
+    """
+    scores = scorer.score(tokens, captions).float().cpu()
+    if not scores.isfinite().all():
+        row = int(scores.isfinite().logical_not().nonzero()[0])
+        raise ValueError(
+            f"{type(scorer).__name__} returned for the caption {captions[row]!r} the score {float(scores[row])}; "
+            "expected a finite number. Use another precision (--trainer.precision=32-true) or other weights."
+        )
+    return scores

@@ -37,6 +37,7 @@ def report_on_sets(
     processes the sets; by default they are processed in this process.
     """
     console = console or MessageConsole()
+    _check_seed(seed)
     with lock_folder(folder):
         sets = read_caption_sets(locations, engine)
         evaluation_captions = read_caption_set(evaluation).captions if evaluation is not None else []
@@ -64,6 +65,7 @@ def select_by_class(
     The set is given as for :func:`read_caption_set`; ``num``, ``num_groups`` and ``seed`` are those of
     :func:`select_rows`. The engine processes the set; by default it is processed in this process.
     """
+    _check_seed(seed)
     with lock_folder(folder):
         check_no_caption_set(folder)
         captions = read_caption_set(location, engine)
@@ -88,6 +90,7 @@ def select_by_cluster(
     The arguments are those of :func:`select_by_class`, and encoder, number and seed of the clusters.
     """
     console = console or MessageConsole()
+    _check_seed(seed)
     with lock_folder(folder):
         check_no_caption_set(folder)
         captions = read_caption_set(location, engine)
@@ -108,3 +111,8 @@ def _print_balance(selection: Selection, folder: Path, console: Console) -> None
     table.add_row("top-5 fraction", f"{before.top_five_fraction:.1%}", f"{after.top_five_fraction:.1%}")
     console.print(table)
     console.print(f"The selection is in {folder}", soft_wrap=True)
+
+
+def _check_seed(seed: int) -> None:
+    if seed < 0:
+        raise ValueError(f"The seed is {seed}; expected 0 or more (--seed).")
