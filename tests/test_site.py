@@ -41,6 +41,14 @@ def test_lists_and_tables_are_the_same_on_github_and_on_the_site(document: Path)
         assert on_site.count(tag) == on_github.count(tag), tag
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_sentence_follows_the_title(document: Path) -> None:
+    tokens = MarkdownIt("commonmark").parse(document.read_text("utf-8"))
+    assert [token.type for token in tokens[:4]] == ["heading_open", "inline", "heading_close", "paragraph_open"]
+    assert tokens[4].children is not None
+    assert tokens[4].children[0].type != "image"
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
