@@ -76,6 +76,15 @@ def test_every_public_name_leads_to_its_description(site: Path) -> None:
 
 
 @pytest.mark.slow
+def test_options_are_marked_so_that_they_do_not_break(site: Path) -> None:
+    page = (site / "your_own_images" / "index.html").read_text("utf-8")
+    assert '<span class="option">--t</span>rainer.max_steps=60' in page
+    assert " --trainer" not in page
+    style = (site / "site.css").read_text("utf-8")
+    assert re.search(r"\.option {\s*white-space: nowrap;", style)
+
+
+@pytest.mark.slow
 def test_docstrings_are_rendered(site: Path) -> None:
     page = (site / "api" / "modules" / "index.html").read_text("utf-8")
     assert "Examples:" in page
