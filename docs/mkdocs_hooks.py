@@ -45,6 +45,11 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, **_: An
     return _with_links_of_site(f"docs/{page.file.src_uri}", markdown, Path(config.config_file_path).parent)
 
 
+def on_page_content(html: str, **_: Any) -> str:
+    """Return the HTML of a page with options marked for ``site.css``: browsers would break lines after their dashes."""
+    return re.sub(r"(?<=[\s>])--\w", r'<span class="option">\g<0></span>', html)
+
+
 def _uri(path: str) -> str:
     """Return the path in the site's sources for a path in the repository."""
     inside = path.removeprefix("docs/")
@@ -82,7 +87,9 @@ def _api(config: MkDocsConfig) -> dict[str, str]:
     """Return the pages of the API that the navigation names: the public names, and subpackages."""
     names = synth2_lightning._LAZY_IMPORTS
     rows = [f"| [`{name}`][synth2_lightning.{names[name]}] | `{names[name].rpartition('.')[0]}` |" for name in names]
-    pages = {"synth2_lightning": "# Public names\n\n" + "\n".join(["| name | module |", "|---|---|", *rows]) + "\n"}
+    table = "\n".join(["| name | module |", "|---|---|", *rows])
+    intro = "What `synth2_lightning` exports, and the modules below `synth2_lightning` that define it."
+    pages = {"synth2_lightning": f"# Public names\n\n{intro}\n\n{table}\n"}
     for name in re.findall(r"api/(\w+)\.md", str(config.nav)):
         pages.setdefault(name, f"# {name}\n\n::: synth2_lightning.{name}\n")
     return pages

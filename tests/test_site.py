@@ -41,6 +41,14 @@ def test_lists_and_tables_are_the_same_on_github_and_on_the_site(document: Path)
         assert on_site.count(tag) == on_github.count(tag), tag
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_sentence_follows_the_title(document: Path) -> None:
+    tokens = MarkdownIt("commonmark").parse(document.read_text("utf-8"))
+    assert [token.type for token in tokens[:4]] == ["heading_open", "inline", "heading_close", "paragraph_open"]
+    assert tokens[4].children is not None
+    assert tokens[4].children[0].type != "image"
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
@@ -65,6 +73,15 @@ def test_every_public_name_leads_to_its_description(site: Path) -> None:
     for name in synth2_lightning.__all__:
         (link,) = re.findall(rf'href="\.\./(\w+)/#(synth2_lightning\.[\w.]+\.{name})"', page)
         assert f'id="{link[1]}"' in (site / "api" / link[0] / "index.html").read_text("utf-8")
+
+
+@pytest.mark.slow
+def test_options_are_marked_so_that_they_do_not_break(site: Path) -> None:
+    page = (site / "your_own_images" / "index.html").read_text("utf-8")
+    assert '<span class="option">--t</span>rainer.max_steps=60' in page
+    assert " --trainer" not in page
+    style = (site / "site.css").read_text("utf-8")
+    assert re.search(r"\.option {\s*white-space: nowrap;", style)
 
 
 @pytest.mark.slow

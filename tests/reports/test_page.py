@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -66,6 +67,19 @@ def test_a_browser_renders_the_page_without_scripts(report: Path, tmp_path: Path
     assert image.size == (1280, 3600)
     colors = {color for _, color in image.getcolors(maxcolors=2**24) or []}
     assert {(255, 255, 255), (0, 114, 178), (213, 94, 0)} <= colors  # background, and the bars of both sets
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed, such as Debian's package chromium")
+def test_tables_and_wide_charts_scroll_within_a_narrow_page(report: Path, tmp_path: Path) -> None:
+    page = (report / "report.html").read_text()
+    policy = re.search(r"<meta http-equiv.*?>", page)
+    assert policy is not None  # it forbids the script that measures
+    script = "{const {scrollWidth, clientWidth} = document.documentElement; document.title = scrollWidth - clientWidth}"
+    (tmp_path / "measured.html").write_text(
+        page.replace(policy[0], "").replace("</body>", f"<script>{script}</script></body>")
+    )
+    dom = browse(tmp_path / "measured.html", tmp_path / "profile", "--dump-dom", "--window-size=500,900")
+    assert "<title>0</title>" in dom
 
 
 def test_the_page_has_no_external_resources(report: Path) -> None:
