@@ -36,8 +36,8 @@ def test_the_name_defaults_to_the_file_and_paths_may_contain_an_equals_sign(tmp_
 
 
 def test_an_address_may_have_folders_of_partitions() -> None:
-    with pytest.raises(FileNotFoundError, match=r"'gone/date=2026/captions\.parquet'"):
-        read_caption_set("gone/date=2026/captions.parquet")
+    with pytest.raises(FileNotFoundError, match=r"'package://synth2_lightning/date=2026/captions\.parquet'"):
+        read_caption_set("package://synth2_lightning/date=2026/captions.parquet")
 
 
 def test_samples_depend_on_the_seed(tmp_path: Path) -> None:

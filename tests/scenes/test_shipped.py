@@ -2,6 +2,9 @@
 
 import re
 
+import yaml
+
+from synth2_lightning.cli.run_files import run_file_folder
 from synth2_lightning.encoders.text import NewTextEncoder
 from synth2_lightning.encoders.vqgan import VQGANTokenizer
 from synth2_lightning.generators.muse import MuseGenerator
@@ -10,15 +13,6 @@ from synth2_lightning.scenes.grammar import describe_scene
 from synth2_lightning.scenes.world import is_held_out, scene_at
 from synth2_lightning.shards.reader import ShardReader
 from synth2_lightning.types import VQTokens
-
-TEXT_ENCODER = {
-    "model_type": "bert",
-    "hidden_size": 128,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 512,
-    "max_position_embeddings": 40,
-}
 
 
 def read_shards() -> ShardReader:
@@ -41,7 +35,8 @@ def test_every_generated_pair_is_of_a_scene_that_training_lacks() -> None:
 def test_the_pairs_are_of_the_generator_and_in_the_codes_of_the_tokenizer() -> None:
     reader = read_shards()
     tokenizer = VQGANTokenizer("package://synth2_lightning/scenes/tokenizer")
-    text_encoder = NewTextEncoder(TEXT_ENCODER, "package://synth2_lightning/scenes/vocabulary", max_length=40)
+    run_file = run_file_folder() / "model" / "scenes_text_encoder.yaml"
+    text_encoder = NewTextEncoder(**yaml.safe_load(run_file.read_text("utf-8"))["init_args"])
     folder = "package://synth2_lightning/scenes/generator"
     generator = MuseGenerator(folder, tokenizer, text_encoder, MaskGitSampling(num_steps=12, guidance=(1.0, 1.0)))
     generator.load()

@@ -184,7 +184,7 @@ def read_caption_set(location: str, engine: CaptionEngine | None = None) -> Capt
         ('shapes', 2, 1)
     """
     name, separator, value = location.partition("=")
-    if not separator or "/" in name or Path(location).exists():  # folders of partitions are called COLUMN=VALUE
+    if not separator or "://" in name or Path(location).exists():  # folders of partitions are called COLUMN=VALUE
         name, value = "", location
     path = resolve(value, f"caption set {name or value!r}")
     manifest = read_json(path / MANIFEST, "an object") if (path / MANIFEST).is_file() else {}
