@@ -2,19 +2,13 @@ import re
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from synth2_lightning.cli import main
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    Path("data").mkdir()
-    for number in range(20):
-        Image.new("RGB", (30, 20), (10 * number,) * 3).save(f"data/{number:02}.png")
-        Path(f"data/{number:02}.txt").write_text("a dog\na big dog\n")
-    main(["init", "data", "--out", "some photos/mine", "--synthetic"])
+def folder(photos: Path) -> Path:
+    main(["init", str(photos), "--out", "some photos/mine", "--synthetic"])
     return Path("some photos/mine")
 
 

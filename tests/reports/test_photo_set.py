@@ -9,18 +9,8 @@ from synth2_lightning.cli import main
 from synth2_lightning.sources.table import TableSource
 
 
-@pytest.fixture
-def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    Path("data").mkdir()
-    for number in range(20):
-        Image.new("RGB", (30, 20), (10 * number,) * 3).save(f"data/{number:02}.png")
-        Path(f"data/{number:02}.txt").write_text("a dog\na big dog\n")
-    return Path("data")
-
-
-def test_a_run_file_a_split_and_a_grid_are_written(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    main(["init", str(data), "--out", "mine"])
+def test_a_run_file_a_split_and_a_grid_are_written(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["init", str(photos), "--out", "mine"])
     printed = capsys.readouterr().out
     assert "train: 18 photos, 36 captions" in printed
     assert "val: 2 photos, 4 captions" in printed
@@ -39,16 +29,16 @@ def test_a_run_file_a_split_and_a_grid_are_written(data: Path, capsys: pytest.Ca
         assert grid.size == (6 * 160, 3 * 160)
 
 
-def test_an_earlier_run_file_is_kept(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_earlier_run_file_is_kept(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("mine").mkdir()
     Path("mine/photos.yaml").write_text("edited")
     with pytest.raises(SystemExit):
-        main(["init", str(data), "--out", "mine"])
+        main(["init", str(photos), "--out", "mine"])
     assert "mine/photos.yaml exists" in capsys.readouterr().err
     assert Path("mine/photos.yaml").read_text() == "edited"
 
 
-@pytest.mark.usefixtures("data")
+@pytest.mark.usefixtures("photos")
 def test_a_single_photo_cannot_be_split(capsys: pytest.CaptureFixture[str]) -> None:
     content = {"images": [{"id": 1, "file_name": "00.png"}], "annotations": [{"image_id": 1, "caption": "a dog"}]}
     Path("data/one.json").write_text(json.dumps(content))

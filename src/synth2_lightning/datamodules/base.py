@@ -27,7 +27,7 @@ class ResumableDataModule(Component, LightningDataModule, ABC, Generic[Batch]):
         seed: Seed of the order of the training pairs.
 
     Raises:
-        ValueError: If the batch size is below 1.
+        ValueError: If the batch size is below 1, or the seed is negative.
     """
 
     def __init__(self, batch_size: int, num_workers: int, seed: int) -> None:
@@ -154,7 +154,7 @@ class ImageTextDataModule(ResumableDataModule[ImageTextBatch]):
         mirroring: Mirrors each training image with probability 1/2 in each pass over the pairs; ``None`` mirrors none.
 
     Raises:
-        ValueError: If the batch size is below 1.
+        ValueError: If the batch size is below 1, or the seed is negative.
     """
 
     def __init__(self, batch_size: int, num_workers: int, seed: int, mirroring: Mirroring | None = None) -> None:
