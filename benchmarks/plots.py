@@ -101,7 +101,9 @@ def _paint_flickr8k(axes: Any, results: Mapping[str, Any]) -> None:
     labels = {regime.name: fill(regime.label, 34) for regime in REGIMES}
     axes.set_yticks(range(len(names)), [labels[name] for name in names], fontsize=8)
     axes.set_ylim(-0.5, len(names) - 0.5)
-    axes.set_xlabel("CIDEr over the 1,000 photos alone, with 95 % intervals")
+    axes.locator_params(axis="x", nbins=5)
+    axes.tick_params(axis="x", labelsize=8)
+    axes.set_xlabel("CIDEr over the 1,000 photos alone, with 95 % intervals", fontsize=9)
     axes.legend(frameon=False, fontsize=8)
 
 
