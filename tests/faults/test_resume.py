@@ -1,4 +1,4 @@
-"""A run that is stopped and gone on with ends as if nothing had happened."""
+"""A run that is stopped and resumed ends like one that was not stopped."""
 
 import json
 import os

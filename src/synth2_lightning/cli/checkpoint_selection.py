@@ -122,5 +122,11 @@ def _list_savers(trainer: Trainer) -> list[ModelCheckpoint]:
 def _list_folders(trainer: Trainer) -> list[Path]:
     """Return the possible checkpoint folders of this run and of earlier ones, the newest run first."""
     folders = [Path(saver.dirpath) for saver in _list_savers(trainer) if saver.dirpath]
-    logs = trainer.loggers[0].log_dir if trainer.loggers else None
-    return list(dict.fromkeys([*folders, *run_folders(Path(logs or trainer.default_root_dir) / "checkpoints")]))
+    place = Path(trainer.default_root_dir)
+    if (logger := trainer.logger) is not None and not logger.log_dir:
+        # As of W&B and MLflow: Lightning names a run's folder by its id, which is new for each process.
+        runs = Path(logger.save_dir or place) / str(logger.name)
+        checkpoints = sorted(runs.glob("*/checkpoints"), key=lambda path: path.stat().st_mtime, reverse=True)
+        return [*folders, *(checkpoints or [runs / "*" / "checkpoints"])]
+    logs = Path(logger.log_dir) if logger is not None and logger.log_dir else place
+    return list(dict.fromkeys([*folders, *run_folders(logs / "checkpoints")]))
