@@ -182,9 +182,11 @@ def label_multiplier(results: Results) -> str:
     """Return the table of ``label_multiplier.py``."""
     rows = []
     for row in results["rows"]:
-        equals = "outside of the curve" if row["equals"] is None else f"{row['equals']:,d}"
-        cells = [spread(row["real"]), spread(row["mixed"]), interval(row["gain"]), equals]
-        rows.append([f"{row['num_photos']:,d}", *cells])
+        cells = ["", "", ""]
+        if mixed := row.get("mixed"):
+            equals = "outside of the curve" if row["equals"] is None else f"{row['equals']:,d}"
+            cells = [spread(mixed), interval(row["gain"]), equals]
+        rows.append([f"{row['num_photos']:,d}", spread(row["real"]), *cells])
     photos = results["photos"]
     rows.append([f"{photos['num_photos']:,d}", spread(photos), "", "", ""])
     headings = ["photos", "CIDEr, photos alone", "with generated pairs", "gain", "equals as many photos"]

@@ -41,10 +41,11 @@ def main() -> None:
     if args.list:
         print_tasks(tasks, args.jobs)
         return
-    run_tasks(tasks, args.jobs)
+    if not args.report:
+        run_tasks(tasks, args.jobs)
     experiment.archive()
     runs = drop_empty({name: experiment.read(regime, point, cells[name]) for name, regime in regimes.items()})
-    names = list(regimes)
+    names = list(runs)
     entropy = {
         name: float(np.mean([_entropy(experiment, draw, name) for draw in {cell.draw for cell in runs[name]}]))
         for name in names
@@ -65,7 +66,8 @@ def main() -> None:
         point=asdict(point),
         rows=[
             {"num_clusters": num, "entropy": round(entropy[name], 3), **figures[name]}
-            for num, name in zip(SELECTIONS, names, strict=True)
+            for num, name in zip(SELECTIONS, regimes, strict=True)
+            if name in runs
         ],
         runs=list_runs(runs),
     )

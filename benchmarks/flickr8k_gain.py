@@ -48,6 +48,7 @@ def make_parser(description: str | None, folder: str) -> argparse.ArgumentParser
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds of the captioners")
     parser.add_argument("--jobs", type=int, default=2, help="number of commands at a time")
     parser.add_argument("--list", action="store_true", help="print the plan with minutes, and what is finished")
+    parser.add_argument("--report", action="store_true", help="train nothing; write the results of finished runs")
     return parser
 
 
@@ -116,7 +117,6 @@ def main() -> None:
     """Run the benchmark."""
     parser = make_parser(__doc__, "runs/flickr8k-gain")
     parser.add_argument("--only", nargs="+", choices=[one.name for one in REGIMES], help="train only these regimes")
-    parser.add_argument("--report", action="store_true", help="train nothing; write the results of finished runs")
     args = parser.parse_args()
     experiment = Experiment(args.folder, args.data, max(1, (os.cpu_count() or 1) // args.jobs))
     named = [one for one in REGIMES if not args.only or one.name in args.only]

@@ -36,7 +36,8 @@ def main() -> None:
     if args.list:
         print_tasks(tasks, args.jobs)
         return
-    run_tasks(tasks, args.jobs)
+    if not args.report:
+        run_tasks(tasks, args.jobs)
     experiment.archive()
     runs = {name: experiment.read(one, LONG, cells[name], is_validated=False) for name, one in known.items()}
     runs = {name: group for name, group in runs.items() if group}

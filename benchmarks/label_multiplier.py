@@ -1,23 +1,24 @@
 """How many real photos equal N real photos and generated pairs (Flickr8k), for several N.
 
 Codebook, generator and captioner are trained on N photos; the captions of the other photos, of 5,500, are generated
-pairs. The curve of real photos alone is interpolated in log N. Length and regularization are chosen for each N on
-held-back training photos, as in ``flickr8k_gain.py``.
+pairs. All captioners have the point ``EQUAL`` of :mod:`flickr8k_plan`. The curve of real photos alone is interpolated
+in log N.
 """
 
 import math
 import os
 from collections.abc import Mapping
+from dataclasses import asdict
 from itertools import pairwise
 from statistics import mean
 
-from flickr8k_gain import drop_empty, make_parser, measure_gain, summarize_choice
-from flickr8k_plan import GRID, NUM_REAL, REGIMES, SIZES, Regime
-from flickr8k_runs import Experiment, best_point, list_cells
+from flickr8k_gain import drop_empty, make_parser, measure_gain
+from flickr8k_plan import EQUAL, NUM_REAL, REGIMES, SIZES, Regime
+from flickr8k_runs import Experiment, list_cells
 from intervals import Cell
 from regimes import Run, list_runs, summarize
 from report import save
-from tasks import Task, print_tasks, run_tasks
+from tasks import print_tasks, run_tasks
 
 _REAL, _MIXED, _PHOTOS = (next(one for one in REGIMES if one.name == name) for name in ("real", "mixed", "photos"))
 _ALL = 5500
@@ -33,52 +34,38 @@ def main() -> None:
         *((size, regime, one) for size, one in experiments.items() for regime in (_REAL, _MIXED)),
         (_ALL, _PHOTOS, experiments[NUM_REAL]),
     ]
-    tasks: list[Task] = [task for _, regime, experiment in rows for task in experiment.choice_tasks([regime], GRID)]
-    if not args.list:
-        run_tasks(tasks, args.jobs)
-    choices = [experiment.choose([regime], GRID) for _, regime, experiment in rows]
-    points = [best_point(choice[name]) for choice in choices for name in choice]
-    if args.list:
-        points = [GRID[-1]] * len(rows)
-    cells = [list_cells(regime, args.draws, args.generators, args.seeds) for _, regime, _ in rows]
-    runs = [
+    cells = {regime: list_cells(regime, args.draws, args.generators, args.seeds) for _, regime, _ in rows}
+    tasks = [
         task
-        for (_, regime, experiment), point, seeds in zip(rows, points, cells, strict=True)
-        for cell in seeds
-        for task in experiment.missing_tasks(regime, point, cell)
+        for _, regime, experiment in rows
+        for cell in cells[regime]
+        for task in experiment.missing_tasks(regime, EQUAL, cell)
     ]
     if args.list:
-        print_tasks([*tasks, *runs], args.jobs)
+        print_tasks(tasks, args.jobs)
         return
-    run_tasks(runs, args.jobs)
+    if not args.report:
+        run_tasks(tasks, args.jobs)
     experiments[NUM_REAL].archive()
-    results = {
-        f"{regime.name}-{size}": experiment.read(regime, point, seeds)
-        for (size, regime, experiment), point, seeds in zip(rows, points, cells, strict=True)
-    }
-    write(
-        results,
-        {f"{row[1].name}-{row[0]}": summarize_choice(choice) for row, choice in zip(rows, choices, strict=True)},
-    )
+    write({f"{regime.name}-{size}": experiment.read(regime, EQUAL, cells[regime]) for size, regime, experiment in rows})
 
 
-def write(results: Mapping[str, Mapping[Cell, Run]], choice: Mapping[str, object]) -> None:
+def write(results: Mapping[str, Mapping[Cell, Run]]) -> None:
     """Write the results: a row for each N, and the number of real photos that equal N and its generated pairs."""
     runs = drop_empty(results)
     means = {name: mean(run.cider for run in group.values()) for name, group in runs.items()}
-    curve = {size: means[f"real-{size}"] for size in SIZES} | {_ALL: means[f"photos-{_ALL}"]}
-    rows = [
-        {
-            "num_photos": size,
-            "real": summarize(runs[f"real-{size}"]),
-            "mixed": summarize(runs[f"mixed-{size}"]),
-            "gain": measure_gain(runs[f"mixed-{size}"], runs[f"real-{size}"]),
-            "equals": equivalent(curve, means[f"mixed-{size}"]),
-        }
-        for size in SIZES
-    ]
+    sizes = [size for size in SIZES if f"real-{size}" in runs]
+    curve = {size: means[f"real-{size}"] for size in sizes} | {_ALL: means[f"photos-{_ALL}"]}
+    rows = []
+    for size in sizes:
+        real, mixed = runs[f"real-{size}"], runs.get(f"mixed-{size}")
+        row = {"num_photos": size, "real": summarize(real)}
+        if mixed:
+            equals = equivalent(curve, means[f"mixed-{size}"])
+            row |= {"mixed": summarize(mixed), "gain": measure_gain(mixed, real), "equals": equals}
+        rows.append(row)
     photos = {"num_photos": _ALL, **summarize(runs[f"photos-{_ALL}"])}
-    save("label_multiplier", None, rows=rows, photos=photos, choice=choice, runs=list_runs(runs))
+    save("label_multiplier", None, point=asdict(EQUAL), rows=rows, photos=photos, runs=list_runs(runs))
 
 
 def equivalent(curve: Mapping[int, float], score: float) -> int | None:

@@ -54,18 +54,22 @@ def digest(file: Path) -> str:
 
 def _paint_label_multiplier(axes: Any, results: Mapping[str, Any]) -> None:
     rows, photos = results["rows"], results["photos"]
-    sizes = [row["num_photos"] for row in rows]
-    alone = [row["real"]["cider"] for row in rows]
-    axes.plot([*sizes, photos["num_photos"]], [*alone, photos["cider"]], "o-", color=_GRAY, label="photos alone")
-    mixed = [row["mixed"]["cider"] for row in rows]
-    axes.plot(sizes, mixed, "o-", color=_BLUE, label="with generated pairs for the captions of the others")
-    for row, score in zip(rows, mixed, strict=True):
-        if row["equals"] is not None:
-            axes.plot([row["num_photos"], row["equals"]], [score, score], ":", color=_BLUE, linewidth=1)
-            axes.annotate(f"= {row['equals']:,d} photos", (row["equals"], score), color=_BLUE, fontsize=8, va="top")
+    alone = {row["num_photos"]: row["real"]["cider"] for row in rows} | {photos["num_photos"]: photos["cider"]}
+    mixed = {row["num_photos"]: row["mixed"]["cider"] for row in rows if "mixed" in row}
+    axes.plot(*zip(*alone.items(), strict=True), "o-", color=_GRAY, label="photos alone")
+    axes.plot(
+        *zip(*mixed.items(), strict=True),
+        "o-",
+        color=_BLUE,
+        label="with generated pairs for the captions of the others",
+    )
+    for row in rows:
+        if (equals := row.get("equals")) is not None:
+            score = row["mixed"]["cider"]
+            axes.plot([row["num_photos"], equals], [score, score], ":", color=_BLUE, linewidth=1)
+            axes.annotate(f"= {equals:,d} photos", (equals, score), color=_BLUE, fontsize=8, va="top")
     axes.set_xscale("log")
-    ticks = [*sizes, photos["num_photos"]]
-    axes.set_xticks(ticks, [f"{size:,d}" for size in ticks])
+    axes.set_xticks(list(alone), [f"{size:,d}" for size in alone])
     axes.minorticks_off()
     axes.set_xlabel("real photos")
     axes.set_ylabel("CIDEr")

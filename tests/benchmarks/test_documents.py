@@ -13,7 +13,8 @@ from report import RESULTS
 RUN = {"num_runs": 4, "cider": 0.4, "cider_sd": 0.01, "bleu_4": 0.2, "rouge_l": 0.5}
 LABEL: dict[str, Any] = {
     "rows": [{"num_photos": 1000, "real": RUN, "mixed": RUN | {"cider": 0.45}, "gain": [0.05, 0.03, 0.07],
-              "equals": 2100}],
+              "equals": 2100},
+             {"num_photos": 3000, "real": RUN | {"cider": 0.46}}],
     "photos": {"num_photos": 5500, **RUN, "cider": 0.5},
 }  # fmt: skip
 PROBES: dict[str, Any] = {
@@ -68,6 +69,7 @@ def test_tables_show_the_figures_of_the_files(tmp_path: Path) -> None:
         (tmp_path / f"{name}.json").write_text(json.dumps(content))
     tables = make_texts(DOCUMENT, tmp_path)
     assert "| 1,000 | 0.400 ± 0.010 | 0.450 ± 0.010 | +0.050 (0.030 … 0.070) | 2,100 |" in tables["label_multiplier"]
+    assert "| 3,000 | 0.460 ± 0.010 |  |  |  |" in tables["label_multiplier"]
     assert "+0.90 (\N{MINUS SIGN}0.10 … 1.00)" in tables["dose_response"]
     assert "| best against best | 71% | \N{MINUS SIGN}10% … 90% |" in tables["gap"]
     assert "+0.020 (\N{MINUS SIGN}0.010 … 0.050)" in tables["flickr8k_best"]

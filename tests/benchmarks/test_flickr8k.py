@@ -267,6 +267,18 @@ def test_photos_that_equal_pairs_are_interpolated_for_each_number(run_benchmark:
     assert 1000 < saved["rows"][1]["equals"] < 3000
     assert saved["rows"][1]["gain"][0] > 0
     assert saved["photos"]["num_photos"] == 5500
+    assert run_benchmark(label_multiplier, *words, "--report")["rows"] == saved["rows"]
+
+
+def test_numbers_of_photos_without_pairs_yet_are_points_of_the_curve(
+    run_benchmark: Callable[..., dict[str, Any]], experiment: Experiment
+) -> None:
+    for size, regime in ((300, "real"), (1000, "real"), (1000, "mixed"), (1000, "photos")):
+        run_tasks(replace(experiment, num_real=size).tasks(BY_NAME[regime], EQUAL, Cell(0, 0, 0), True), 1)
+    rows = run_benchmark(label_multiplier, "--report")["rows"]
+    assert [row["num_photos"] for row in rows] == [300, 1000]
+    assert "mixed" not in rows[0]
+    assert 1000 < rows[1]["equals"] < 5500
 
 
 def test_more_entropy_correlates_with_more_right_captions(run_benchmark: Callable[..., dict[str, Any]]) -> None:
