@@ -118,17 +118,33 @@ def flickr8k(results: Results, kind: str) -> str:
         kind: ``equal`` for the equal point, ``best`` for the chosen points.
     """
     figures = results["regimes"][kind]
-    rows = []
-    for regime in REGIMES:
-        if one := figures.get(regime.name):
-            gains = [interval(one.get(name)) for name in ("gain", "gain_over_control")]
-            others = [
-                signed(one.get("bleu_4_gain")) if regime.name != "real" else "",
-                interval(one.get("rouge_l_gain")),
-            ]
-            rows.append([regime.label, str(one["num_runs"]), spread(one), *gains, *others])
-    headings = ["the captioner trains on", "runs", "CIDEr", "over 1,000 photos", "over its captions without images"]
-    return table([*headings, "BLEU-4", "ROUGE-L"], rows) if rows else _NONE
+    rows = [
+        [regime.label, str(one["num_runs"]), spread(one), *_gains(one.get("gain"))]
+        for regime in REGIMES
+        if (one := figures.get(regime.name))
+    ]
+    headings = ["the captioner trains on", "runs", "CIDEr", "over 1,000 photos", "BLEU-4", "ROUGE-L"]
+    return table(headings, rows) if rows else _NONE
+
+
+def controls(results: Results) -> str:
+    """Return the table of generated pairs against their captions without images, at the equal point."""
+    rows = [
+        [regime.label, str(gain["num_draws"]), *_gains(gain)]
+        for regime in REGIMES
+        if (gain := results["regimes"]["equal"].get(regime.name, {}).get("gain_over_control"))
+    ]
+    return table(["the captioner trains on", "draws", "CIDEr", "BLEU-4", "ROUGE-L"], rows) if rows else _NONE
+
+
+def _gains(gain: Results | None) -> list[str]:
+    """Return the cells of a gain: CIDEr, BLEU-4 and ROUGE-L; empty if there is none."""
+    gain = gain or {}
+    return [
+        interval(gain.get("cider")),
+        signed(next(iter(gain.get("bleu_4", ())), None)),
+        interval(gain.get("rouge_l")),
+    ]
 
 
 def probes(results: Results) -> str:
@@ -139,7 +155,7 @@ def probes(results: Results) -> str:
             labels[name],
             str(one["num_runs"]),
             spread(one),
-            interval(one.get("gain")),
+            interval(one.get("gain", {}).get("cider")),
             interval(one.get("gain_over_mixed")),
         ]
         for name, one in results["regimes"].items()
@@ -153,11 +169,11 @@ def headline(results: Results) -> str:
     figures = results["regimes"]["equal"]
     names = ("real", "mixed", "photos")
     rows = [
-        [regime.label, spread(figures[regime.name]), interval(figures[regime.name].get("gain"))]
+        [regime.label, str(one["num_runs"]), spread(one), interval(one.get("gain", {}).get("cider"))]
         for regime in REGIMES
-        if regime.name in names and regime.name in figures
+        if regime.name in names and (one := figures.get(regime.name))
     ]
-    return table(["the captioner trains on", "CIDEr", "gain and 95 % interval"], rows)
+    return table(["the captioner trains on", "runs", "CIDEr", "gain and 95 % interval"], rows)
 
 
 def gap(results: Results) -> str:
@@ -166,8 +182,10 @@ def gap(results: Results) -> str:
     for name, label in (("equal", "equal steps"), ("best", "best against best")):
         if (value := results.get(f"gap_closed_{name}")) is not None:
             low, high = results[f"gap_closed_{name}_interval"]
-            rows.append([label, f"{value:.0%}", f"{low:.0%} … {high:.0%}".replace("-", "\N{MINUS SIGN}")])
-    return table(["fraction of the gap between 1,000 and 5,500 photos", "closed", "95 % interval"], rows)
+            num_draws = str(results[f"gap_closed_{name}_num_draws"])
+            limits = f"{low:.0%} … {high:.0%}".replace("-", "\N{MINUS SIGN}")
+            rows.append([label, num_draws, f"{value:.0%}", limits])
+    return table(["fraction of the gap between 1,000 and 5,500 photos", "draws", "closed", "95 % interval"], rows)
 
 
 def points(results: Results) -> str:
@@ -232,6 +250,7 @@ _TABLES: Mapping[Path, _Tables] = {
         "scenes": ("scenes_gain", scenes),
         "gap": ("flickr8k_gain", gap),
         "flickr8k_equal": ("flickr8k_gain", partial(flickr8k, kind="equal")),
+        "flickr8k_controls": ("flickr8k_gain", controls),
         "flickr8k_best": ("flickr8k_gain", partial(flickr8k, kind="best")),
         "points": ("flickr8k_gain", points),
         "flickr8k_probes": ("flickr8k_probes", probes),

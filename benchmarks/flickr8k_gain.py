@@ -2,13 +2,13 @@
 
 A captioner is trained on 1,000 photos; of 4,500 other photos only the captions are used. A generator that was trained
 on the same 1,000 photos generates tokens for these captions (SynthPair of Synth², arXiv 2403.07750), or for captions by
-a language model (GenPair). :mod:`flickr8k_plan` describes the photos, the grid and the regimes, and was written before
-the runs.
+a language model (GenPair). :mod:`flickr8k_plan` describes the photos, the grid and the regimes.
 
-Length and regularization of a regime are chosen on held-back training photos; controls have those of the regime that
-they control. Scores are CIDEr on the photos of the validation split, at the last step, at two points of the grid: the
+Length and regularization of a regime are chosen on held-back training photos, or are those of another regime
+(``like``). Scores are CIDEr on the photos of the validation split, at the last step, at two points of the grid: the
 *equal* one, the same for all regimes, and the *best* one, that was chosen for the regime. Draws of the photos,
-generators and captioners have seeds; intervals include all of them and the photos (:mod:`intervals`).
+generators and captioners have seeds; intervals include all of them and the photos (:mod:`intervals`). A gain compares
+the runs of the draws that both regimes have.
 
 The whole chain is made for each draw: vocabulary, codebook, tokens, generators, generated pairs, controls. An
 interrupted benchmark resumes: run the same command again, or with more seeds. Run it in the folder of
@@ -31,6 +31,8 @@ from report import save
 from tasks import Task, print_tasks, run_tasks
 
 Runs = Mapping[str, Mapping[Cell, Run]]
+_GAP = ("real", "mixed", "photos")
+"""Regimes of the gap: its lower end, generated pairs, its upper end."""
 
 
 def make_parser(description: str | None, folder: str) -> argparse.ArgumentParser:
@@ -76,21 +78,26 @@ def compare(runs: Runs, regimes: Sequence[Regime] = (*REGIMES, *PROBES)) -> dict
     for regime in regimes:
         if regime.name not in runs:
             continue
-        group = runs[regime.name]
-        pairs = {"gain": ("real", "scores"), "rouge_l_gain": ("real", "rouge_scores")}
-        pairs["gain_over_control"] = (regime.control, "scores")
-        for title, (baseline, metric) in pairs.items():
-            if baseline != regime.name and (gain := measure_gain(group, runs.get(baseline, {}), metric)):
-                figures[regime.name][title] = gain
-        if "real" in runs:
-            bleu, baseline_bleu = ([run.bleu_4 for run in one.values()] for one in (group, runs["real"]))
-            figures[regime.name]["bleu_4_gain"] = round(mean(bleu) - mean(baseline_bleu), 4)
+        for title, baseline in {"gain": "real", "gain_over_control": regime.control}.items():
+            other = {} if baseline == regime.name else runs.get(baseline, {})
+            if draws := common_draws(runs[regime.name], other):
+                gains = {
+                    name: measure_gain(runs[regime.name], other, metric)
+                    for name, metric in {"cider": "scores", "rouge_l": "rouge_scores"}.items()
+                }
+                gains["bleu_4"] = measure_gain(runs[regime.name], other, "bleu_4")[:1]
+                figures[regime.name][title] = {"num_draws": len(draws), **gains}
     return figures
 
 
+def common_draws(*groups: Mapping[Cell, Run]) -> set[int]:
+    """Return the draws of the photos that all groups of runs have; only these are compared."""
+    return set.intersection(*({cell.draw for cell in group} for group in groups))
+
+
 def measure_gain(group: Mapping[Cell, Run], other: Mapping[Cell, Run], metric: str = "scores") -> list[float]:
-    """Return a mean difference of scores and its interval; empty if the two have no draw in common."""
-    if not {cell.draw for cell in group} & {cell.draw for cell in other}:
+    """Return a mean difference over the common draws and its interval; empty if the two have no draw in common."""
+    if not common_draws(group, other):
         return []
     scores = {"ours": scores_of(group, metric), "theirs": scores_of(other, metric)}
     return [round(value, 4) for value in estimate(scores, lambda means: means["ours"] - means["theirs"])]
@@ -98,9 +105,9 @@ def measure_gain(group: Mapping[Cell, Run], other: Mapping[Cell, Run], metric: s
 
 def closed_gap(runs: Runs) -> list[float]:
     """Return the fraction of the gap from ``real`` to ``photos`` that ``mixed`` closes, and its interval; if known."""
-    if not {"real", "mixed", "photos"} <= runs.keys():
+    if not set(_GAP) <= runs.keys():
         return []
-    scores = {name: scores_of(runs[name]) for name in ("real", "mixed", "photos")}
+    scores = {name: scores_of(runs[name]) for name in _GAP}
 
     def fraction(means: Means) -> Floats:
         return (means["mixed"] - means["real"]) / (means["photos"] - means["real"])
@@ -145,8 +152,8 @@ def main() -> None:
 
 def write(choice: Choice, points: Mapping[str, Point], best: Runs, equal: Runs) -> None:
     """Write the results."""
-    figures = {"best": compare(best), "equal": compare(equal)}
-    gaps = {"best": closed_gap(best), "equal": closed_gap(equal)}
+    kinds = {"best": best, "equal": equal}
+    gaps = {name: closed_gap(runs) for name, runs in kinds.items()}
     genpair = measure_gain(best.get("written", {}), best.get("real", {}))
     means = {name: mean(run.cider for run in group.values()) for name, group in best.items()}
     save(
@@ -154,12 +161,17 @@ def write(choice: Choice, points: Mapping[str, Point], best: Runs, equal: Runs) 
         round(means["mixed"] / means["real"], 4) if {"mixed", "real"} <= means.keys() else None,
         **{f"gap_closed_{name}": gap[0] for name, gap in gaps.items() if gap},
         **{f"gap_closed_{name}_interval": gap[1:] for name, gap in gaps.items() if gap},
+        **{
+            f"gap_closed_{name}_num_draws": len(common_draws(*(kinds[name][regime] for regime in _GAP)))
+            for name, gap in gaps.items()
+            if gap
+        },
         **dict(zip(("genpair_gain", "genpair_gain_low", "genpair_gain_high"), genpair, strict=False)),
         points={name: asdict(point) for name, point in points.items()},
         equal_point=asdict(EQUAL),
         choice=summarize_choice(choice),
-        regimes=figures,
-        runs={"best": list_runs(best), "equal": list_runs(equal)},
+        regimes={name: compare(runs) for name, runs in kinds.items()},
+        runs={name: list_runs(runs) for name, runs in kinds.items()},
     )
 
 

@@ -4,8 +4,9 @@ The levels are nested: a draw of the photos has several generators, a generator 
 resampled with replacement (hierarchical bootstrap: A. C. Davison and D. V. Hinkley, *Bootstrap Methods and Their
 Application*, 1997, section 3.8; V. Saravanan, G. J. Berman and S. J. Sober 2020, arXiv 2007.07797). All runs are scored
 on the same images, so these are crossed with the runs and resampled separately (A. B. Owen, *The pigeonhole bootstrap*,
-2007, arXiv 0712.1111). Draws, generators and images are the same for all regimes of a comparison. With n members, a
-level contributes (n - 1) / n of its variance, and nothing with one: such an interval is too narrow.
+2007, arXiv 0712.1111). Draws and images are the same for all regimes of a comparison, and so are the generators that
+both have. With n members, a level contributes (n - 1) / n of its variance, and nothing with one: such an interval is
+too narrow.
 """
 
 from collections.abc import Callable, Mapping

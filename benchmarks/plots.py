@@ -92,7 +92,8 @@ def _paint_dose_response(axes: Any, results: Mapping[str, Any]) -> None:
 def _paint_flickr8k(axes: Any, results: Mapping[str, Any]) -> None:
     kinds = {"equal": ("equal steps", _GRAY, 0.15), "best": ("each at its best", _BLUE, -0.15)}
     gains = {
-        kind: {name: one["gain"] for name, one in results["regimes"][kind].items() if one.get("gain")} for kind in kinds
+        kind: {name: one["gain"]["cider"] for name, one in results["regimes"][kind].items() if "gain" in one}
+        for kind in kinds
     }
     names = list(dict.fromkeys(name for group in gains.values() for name in group))[::-1]
     for kind, (label, color, shift) in kinds.items():

@@ -26,6 +26,7 @@ END = "ended"
 """Name of the end mark in the folder of a run."""
 VALIDATION = "validation"
 """Name of the folder in that of a run that has the scores on other images."""
+_FIGURES = ("cider", "bleu_4", "rouge_l", "loss")
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Run:
         cider: CIDEr-D of the corpus.
         bleu_4: BLEU-4 of the corpus.
         rouge_l: ROUGE-L, a mean over images.
-        loss: Negative log-likelihood of the references in nats per token.
+        loss: Negative log-likelihood of the references in nats per token; ``None`` for a part of the images.
         scores: CIDEr-D of each image.
         rouge_scores: ROUGE-L of each image.
         num_steps: Step of the validation.
@@ -46,7 +47,7 @@ class Run:
     cider: float
     bleu_4: float
     rouge_l: float
-    loss: float
+    loss: float | None
     scores: Mapping[str, float]
     rouge_scores: Mapping[str, float]
     num_steps: int
@@ -118,12 +119,13 @@ class Fit:
         return [*words, "--ckpt_path", checkpoint, *seeds]
 
 
-def read(folder: Path, keep: Callable[[str], bool] = lambda _: True) -> Run:
+def read(folder: Path, keep: Callable[[str], bool] | None = None) -> Run:
     """Return the scores of a run at its last step; with ``keep``, of those images only, as their own corpus."""
     passes = {int(path.name.partition("=")[2]): path for path in (folder / "cider").glob("val-step=*")}
     num_steps = max(passes)
     lines = (passes[num_steps] / "predictions.jsonl").read_text("utf-8").splitlines()
-    rows = sorted((row for row in map(json.loads, lines) if keep(row["key"])), key=lambda row: str(row["key"]))
+    kept = (row for row in map(json.loads, lines) if keep is None or keep(row["key"]))
+    rows = sorted(kept, key=lambda row: str(row["key"]))
     captions = {row["key"]: row["caption"] for row in rows}
     references = {row["key"]: row["references"] for row in rows}
     scored, overlap = cider(captions, references), rouge(captions, references)
@@ -131,7 +133,7 @@ def read(folder: Path, keep: Callable[[str], bool] = lambda _: True) -> Run:
         scored.score,
         bleu(captions, references).corpus[3],
         overlap.score,
-        _read_loss(folder),
+        _read_loss(folder) if keep is None else None,
         scored.scores,
         overlap.scores,
         num_steps,
@@ -149,12 +151,14 @@ def _read_loss(folder: Path) -> float:
 
 
 def scores_of(runs: Mapping[Cell, Run], metric: str = "scores") -> dict[Cell, Floats]:
-    """Return the scores of all images by run, in the order of their keys.
+    """Return the scores of all images by run, in the order of their keys; of BLEU-4, the score of the corpus alone.
 
     Args:
         runs: Runs that were scored on the same images.
-        metric: ``scores`` (CIDEr-D) or ``rouge_scores``.
+        metric: ``scores`` (CIDEr-D), ``rouge_scores`` or ``bleu_4``.
     """
+    if metric == "bleu_4":
+        return {cell: np.array([run.bleu_4]) for cell, run in runs.items()}
     by_run: dict[Cell, Mapping[str, float]] = {cell: getattr(run, metric) for cell, run in runs.items()}
     return {cell: np.array([values[key] for key in sorted(values)]) for cell, values in by_run.items()}
 
@@ -162,8 +166,10 @@ def scores_of(runs: Mapping[Cell, Run], metric: str = "scores") -> dict[Cell, Fl
 def summarize(runs: Mapping[Cell, Run]) -> dict[str, Any]:
     """Return means and standard deviations over runs, for a JSON file; one run has no deviation."""
     figures: dict[str, Any] = {"num_runs": len(runs)}
-    for name in ("cider", "bleu_4", "rouge_l", "loss"):
+    for name in _FIGURES:
         values = [getattr(run, name) for run in runs.values()]
+        if None in values:
+            continue
         figures[name] = round(statistics.mean(values), 4)
         figures[f"{name}_sd"] = round(statistics.stdev(values), 4) if len(values) > 1 else None
     return figures
@@ -177,7 +183,7 @@ def list_runs(runs: Mapping[str, Mapping[Cell, Run]]) -> list[dict[str, object]]
             **cell._asdict(),
             "num_steps": run.num_steps,
             "commit": run.commit,
-            **{name: round(getattr(run, name), 4) for name in ("cider", "bleu_4", "rouge_l", "loss")},
+            **{name: round(value, 4) for name in _FIGURES if (value := getattr(run, name)) is not None},
         }
         for regime, group in runs.items()
         for cell, run in group.items()

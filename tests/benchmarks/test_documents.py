@@ -11,6 +11,7 @@ from plots import PLOTS, digest, draw
 from report import RESULTS
 
 RUN = {"num_runs": 4, "cider": 0.4, "cider_sd": 0.01, "bleu_4": 0.2, "rouge_l": 0.5}
+GAINS = {"num_draws": 2, "cider": [0.02, -0.01, 0.05], "bleu_4": [-0.003], "rouge_l": [0.01, 0.004, 0.02]}
 LABEL: dict[str, Any] = {
     "rows": [{"num_photos": 1000, "real": RUN, "mixed": RUN | {"cider": 0.45}, "gain": [0.05, 0.03, 0.07],
               "equals": 2100},
@@ -18,7 +19,7 @@ LABEL: dict[str, Any] = {
     "photos": {"num_photos": 5500, **RUN, "cider": 0.5},
 }  # fmt: skip
 PROBES: dict[str, Any] = {
-    "regimes": {"real": RUN, "mirrored": RUN | {"gain": [0.03, 0.01, 0.05], "gain_over_mixed": [0.01, 0.0, 0.02]}},
+    "regimes": {"real": RUN, "mirrored": RUN | {"gain": GAINS, "gain_over_mixed": [0.01, 0.0, 0.02]}},
 }
 DOSE: dict[str, Any] = {
     "rows": [{"num_clusters": 1, "entropy": 0.0, **RUN}, {"num_clusters": 20, "entropy": 4.3, **RUN}],
@@ -28,10 +29,11 @@ DOSE: dict[str, Any] = {
 GAIN: dict[str, Any] = {
     "gap_closed_best": 0.71,
     "gap_closed_best_interval": [-0.1, 0.9],
+    "gap_closed_best_num_draws": 1,
     "points": {"real": {"steps": 800, "dropout": 0.3, "weight_decay": 0.2, "levels": 4}},
     "regimes": {
-        "best": {"real": RUN, "mixed": RUN | {"gain": [0.02, -0.01, 0.05], "bleu_4_gain": -0.003}},
-        "equal": {"real": RUN},
+        "best": {"real": RUN, "mixed": RUN | {"gain": GAINS}},
+        "equal": {"real": RUN, "mixed": RUN | {"gain_over_control": GAINS}},
     },
 }
 
@@ -71,16 +73,18 @@ def test_tables_show_the_figures_of_the_files(tmp_path: Path) -> None:
     assert "| 1,000 | 0.400 ± 0.010 | 0.450 ± 0.010 | +0.050 (0.030 … 0.070) | 2,100 |" in tables["label_multiplier"]
     assert "| 3,000 | 0.460 ± 0.010 |  |  |  |" in tables["label_multiplier"]
     assert "+0.90 (\N{MINUS SIGN}0.10 … 1.00)" in tables["dose_response"]
-    assert "| best against best | 71% | \N{MINUS SIGN}10% … 90% |" in tables["gap"]
-    assert "+0.020 (\N{MINUS SIGN}0.010 … 0.050)" in tables["flickr8k_best"]
-    assert "+0.030 (0.010 … 0.050) | +0.010 (0.000 … 0.020) |" in tables["flickr8k_probes"]
+    assert "| best against best | 1 | 71% | \N{MINUS SIGN}10% … 90% |" in tables["gap"]
+    gains = "+0.020 (\N{MINUS SIGN}0.010 … 0.050) | \N{MINUS SIGN}0.003 | +0.010 (0.004 … 0.020) |"
+    assert gains in tables["flickr8k_best"]
+    assert f"| 2 | {gains}" in tables["flickr8k_controls"]
+    assert "+0.020 (\N{MINUS SIGN}0.010 … 0.050) | +0.010 (0.000 … 0.020) |" in tables["flickr8k_probes"]
     assert tables["flickr8k_best"].count("\n") == 3  # two headings, real, mixed
-    assert tables["flickr8k_equal"].count("\n") == 2
+    assert tables["flickr8k_equal"].count("\n") == 3
     assert "scenes" not in tables
     assert "* `python benchmarks/scenes_gain.py`: Gain in CIDEr on held-out combinations" in tables["not_measured"]
     assert "flickr8k_gain" not in tables["not_measured"]
     assert tables["label_multiplier_plot"].startswith("![")
-    assert make_texts(README, tmp_path)["headline"].endswith("\n| 1,000 photos | 0.400 ± 0.010 |  |")
+    assert make_texts(README, tmp_path)["headline"].count("\n| 1,000 photos | 4 | 0.400 ± 0.010 |  |") == 1
 
 
 @pytest.mark.parametrize(
