@@ -8,7 +8,7 @@ random weights. With larger language models the ratio approaches one.
 Steps of both routes alternate in one process; memory is the peak of a process that runs one route. ``ratio`` compares
 steps on given images. ``ratio_from_captions`` includes the generation of tokens by a generator of about half the
 language model's size in twelve steps, and on the pixel route their decoding; these parts are timed separately and
-added. The paper's sizes of generator and language model are not published: these are choices.
+added. The abstract names no sizes of generator and language model: these are choices.
 
 Then the captioner of Scenes is trained on generated pairs by both routes, and both CIDErs are printed. On the pixel
 route the tokens are decoded and the images encoded once beforehand, because the codes are the same in every step.
