@@ -42,6 +42,8 @@ def test_broken_pairs_name_the_nearest_ways_out() -> None:
         ConstantFraction(0.3).check(64)
     with pytest.raises(ValueError, match=r"0.*0\.333333.*batch_size.*4"):
         ConstantFraction(0.25).check(3)
+    with pytest.raises(ValueError, match=r"or 0\.34375\.$"):  # no batch size near 64 fits
+        ConstantFraction(0.3333).check(64)
 
 
 @pytest.mark.parametrize("fraction", [-0.1, 1.1])

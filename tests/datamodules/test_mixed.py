@@ -103,8 +103,32 @@ def test_no_photos_to_learn_from(make_shards: MakeShards) -> None:
     shards = make_shards(4)
     (batch,) = mix(None, shards, ConstantFraction(1.0)).train_dataloader()
     assert batch.sources == ("synthetic",) * 4
-    with pytest.raises(ValueError, match=r"2 items of stratum 0"):
+    with pytest.raises(ValueError, match=r"2 photos.*'train'.*synthetic_fraction"):
         list(mix(None, shards, ConstantFraction(0.5)).train_dataloader())
+
+
+def test_photos_alone_count_towards_the_limit_of_bad_images(
+    make_source: MakeSource, make_shards: MakeShards, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = mix(make_source(5), make_shards(7), ConstantFraction(0.75))
+    counts: list[int] = []
+    monkeypatch.setattr(data.real.bad_images, "add", lambda names, num_read: counts.append(num_read))
+    for batch in data.train_dataloader():
+        data.on_before_batch_transfer(batch, 0)
+    assert set(counts) == {1}
+
+
+def test_a_second_fit_reads_the_photos_anew(make_source: MakeSource, make_shards: MakeShards) -> None:
+    data = mix(make_source(5), make_shards(7), ConstantFraction(0.25))
+    first = data.train_pairs
+    assert data.train_pairs is first
+    data.real.image_size = 16
+    data.setup("fit")
+    (batch,) = islice(data.train_dataloader(), 1)
+    assert isinstance(batch.image, MixedImages)
+    pixels = batch.image.parts[0]
+    assert isinstance(pixels, Pixels)
+    assert pixels.values.shape[-1] == 16
 
 
 def test_evaluation_is_that_of_the_photos(make_source: MakeSource, make_shards: MakeShards) -> None:

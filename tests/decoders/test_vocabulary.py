@@ -30,5 +30,7 @@ def test_special_tokens_are_known(tmp_path: Path) -> None:
 
 
 def test_an_empty_vocabulary_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"min_count is -1"):
+        build_vocabulary(["a dog"], -1, tmp_path)
     with pytest.raises(ValueError, match="min_count=9"):
         build_vocabulary(CAPTIONS, 9, tmp_path)

@@ -112,6 +112,7 @@ KINDS: dict[str, Callable[[Path], object]] = {
     "YAML: what holds itself": lambda folder: run_file(folder, "data: &a {inner: [*a]}\n"),
     "YAML: lists nest 100,000 deep": lambda folder: run_file(folder, "data: " + DEEP),
     "YAML: mappings nest": lambda folder: run_file(folder, "data: " + "{a: " * 5000),
+    "YAML: a number of a hundred thousand parts": lambda folder: run_file(folder, "data: 1" + ":1" * 100_000),
     "YAML: lines nest": lambda folder: run_file(folder, "data:\n" + "- " * 5000 + "a\n"),
     "YAML: five million letters": lambda folder: run_file(folder, "data: 1\n" + "# a\n" * 1_250_000),
     "JSON: a part's description nests": lambda folder: read_description(write(folder, "bad", DEEP), {}, "a test's"),

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 from tokenizers import Tokenizer
-from tokenizers.models import BPE
+from tokenizers.models import BPE, Unigram
 
 from synth2_lightning.filters.vocabulary import VocabularyFilter
 from synth2_lightning.types import CaptionRecord, Verdict
@@ -29,6 +29,12 @@ def test_a_missing_tokenizer_and_one_without_unknown_words_are_refused(tmp_path:
         VocabularyFilter(str(tmp_path / "nowhere")).judge_one(record)
     Tokenizer(BPE()).save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(ValueError, match=r"every word.*VocabularyFilter"):
+        VocabularyFilter(str(tmp_path)).judge_one(record)
+    Tokenizer(Unigram([("a", 0.0)])).save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(ValueError, match=r"every word.*VocabularyFilter"):
+        VocabularyFilter(str(tmp_path)).judge_one(record)
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"tokenizer\.json is damaged"):
         VocabularyFilter(str(tmp_path)).judge_one(record)
 
 

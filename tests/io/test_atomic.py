@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from synth2_lightning.export.component_files import copy_files
-from synth2_lightning.io.atomic import write_atomically, write_files
+from synth2_lightning.io.atomic import complete_folder, write_atomically, write_files
 from synth2_lightning.io.safetensors import write_safetensors
 
 
@@ -25,6 +25,24 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
         write_atomically(path, fail)
     assert path.read_text() == "old"
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_links_in_a_downloaded_folder_lead_to_no_other_file(tmp_path: Path) -> None:
+    folder, victim = tmp_path / "downloaded", tmp_path / "victim"
+    folder.mkdir()
+    victim.mkdir()
+    (victim / "file").write_text("mine")
+    (folder / "card.json.tmp").symlink_to(victim / "file")
+    write_atomically(folder / "card.json", lambda draft: draft.write_text("new"))
+    assert (folder / "card.json").read_text() == "new"
+    assert not (folder / "card.json").is_symlink()
+    (folder / ".replacement").symlink_to(victim)
+    (folder / ".draft").symlink_to(victim)
+    assert complete_folder(folder) == folder
+    with write_files(folder) as draft:
+        (draft / "config").write_text("new")
+    assert sorted(path.name for path in folder.iterdir()) == ["card.json", "config"]
+    assert [path.read_text() for path in victim.iterdir()] == ["mine"]
 
 
 def test_unwritable_folder_is_named(tmp_path: Path) -> None:

@@ -7,7 +7,11 @@ import pytest
 from cider import make_captions
 from synth2_lightning.metrics.cider import cider
 from synth2_lightning.metrics.corpus_metrics import Cider
-from synth2_lightning.metrics.document_frequencies import count_document_frequencies, load_document_frequencies
+from synth2_lightning.metrics.document_frequencies import (
+    DocumentFrequencies,
+    count_document_frequencies,
+    load_document_frequencies,
+)
 
 
 def test_frequencies_of_the_scored_images_equal_the_default() -> None:
@@ -66,6 +70,16 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     path.write_text("{}")
     with pytest.raises(ValueError, match=r"captions\.parquet.*Parquet.*Docum"):
         load_document_frequencies(path)
+
+
+@pytest.mark.parametrize(("num_images", "count"), [(0, 1), (2, None)])
+def test_damaged_counts_are_refused(tmp_path: Path, num_images: int, count: int | None) -> None:
+    DocumentFrequencies(num_images, {"dog": 1}).save(tmp_path / "pets.parquet")
+    table = pq.read_table(tmp_path / "pets.parquet")
+    counts = pa.array([count], table.schema.field("images").type)
+    pq.write_table(table.set_column(1, table.schema.field("images"), counts), tmp_path / "pets.parquet")
+    with pytest.raises(ValueError, match=r"pets\.parquet is damaged"):
+        load_document_frequencies(tmp_path / "pets.parquet")
 
 
 def test_no_image_is_refused() -> None:

@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,18 @@ def test_an_earlier_run_file_is_kept(photos: Path, capsys: pytest.CaptureFixture
         main(["init", str(photos), "--out", "mine"])
     assert "mine/photos.yaml exists" in capsys.readouterr().err
     assert Path("mine/photos.yaml").read_text() == "edited"
+
+
+def test_photos_without_captions_and_unused_files_are_named(
+    photos: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("a.csv", "b.csv", "test.csv"):
+        rows = "".join(f"{number:02}.png,a dog\n" for number in range(4))
+        (photos / name).write_text(f"file,caption\n{rows}04.png, \n")
+    main(["init", str(photos), "--out", "mine"])
+    printed = capsys.readouterr().out
+    assert re.search(r"not used: .*b\.csv\nnot used: .*test\.csv\n", printed)
+    assert "1 empty captions" in caplog.text
 
 
 @pytest.mark.usefixtures("photos")

@@ -56,6 +56,16 @@ def test_command_shows_scores_and_writes_the_card(
     assert f"{100 * card['scores']['BLEU-4']:.1f}" in printed
 
 
+def test_an_input_is_not_replaced_by_the_card(tmp_path: Path) -> None:
+    captions, references = tmp_path / "a.json", tmp_path / "b.json"
+    for out, error in ((captions, FileExistsError), (references, FileExistsError), (tmp_path, IsADirectoryError)):
+        with pytest.raises(error, match=r"The output .*expected"):
+            score_predictions(str(captions), str(references), out)
+    captions.touch()
+    with pytest.raises(NotADirectoryError, match=r"a\.json, which is a file"):
+        score_predictions(str(captions), str(references), captions / "card.json")
+
+
 def test_json_lines_of_predictions_are_read(tmp_path: Path) -> None:
     path = tmp_path / "predictions.jsonl"
     path.write_text('{"key": "1", "caption": "a dog", "cider": 0.5}\n', encoding="utf-8")
@@ -119,7 +129,7 @@ def test_malformed_files_are_named(tmp_path: Path) -> None:
         read_predictions(str(broken), "")
     with pytest.raises(ValueError, match=r"a\.json.*\bdict\b.*COCO results"):
         read_predictions(write(tmp_path / "a.json", {"1": "a dog"}), "")
-    with pytest.raises(ValueError, match=r"b\.json.*record 0\b.*\b1\b.*None"):
+    with pytest.raises(ValueError, match=r"b\.json.*record 1\b.*\b1\b.*None"):
         read_predictions(write(tmp_path / "b.json", [{"image_id": 1}]), "")
     with pytest.raises(ValueError, match=r"c\.json.*annotation"):
         read_references(write(tmp_path / "c.json", {"annotations": []}))

@@ -45,6 +45,9 @@ def test_other_schema_version_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(ValueError, match=r"version 2.*version 1\..*0\.0\.9"):
         Manifest.read(tmp_path)
+    save(tmp_path, schema_version=2, provenance=None)
+    with pytest.raises(ValueError, match=r"version 2.*not recorded"):
+        Manifest.read(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -62,6 +65,7 @@ def test_other_schema_version_is_refused(tmp_path: Path) -> None:
         ({"is_evaluation": False}, "damaged"),
         ({"codebook_size": 0}, r"damaged \(ValueError"),
         ({"parts": []}, r"damaged \(AttributeError"),
+        ({"parts": {"a": float("inf")}}, r"damaged"),
         ({"num_records": 4}, "damaged.*3 rows.*4"),
     ],
 )

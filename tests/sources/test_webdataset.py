@@ -153,6 +153,13 @@ def test_equal_keys_in_different_tars_are_different_samples(tmp_path: Path) -> N
     }
 
 
+def test_keys_that_equal_prefixed_keys_are_numbered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_tar(tmp_path / "x.tar", sample("0", "zero") | sample("a/0", "one"))
+    write_tar(tmp_path / "a.tar", sample("0", "two"))
+    assert load("x.tar", "a.tar") == {"0": ("zero",), "a/0": ("one",), "0~2": ("two",)}
+
+
 def test_each_tar_is_read_once(tmp_path: Path) -> None:
     write_tar(tmp_path / "0.tar", sample("000", "zero"))
     assert load(str(tmp_path / "0.tar"), str(tmp_path / "*.tar")) == {"000": ("zero",)}
@@ -170,11 +177,13 @@ def test_byte_order_marks_are_no_part_of_a_caption(tmp_path: Path, encoding: str
     [
         ("a/{08..10}.tar", ["a08", "a09", "a10"]),
         ("[ab]/{08..09}.tar", ["a08", "b08", "a09", "b09"]),
+        ("y/{0..10}.tar", [f"y{number}" for number in range(11)]),
         ("x{1..2}/{3..4}.tar", ["x13", "x14", "x23", "x24"]),
     ],
 )
 def test_ranges_of_tars(tmp_path: Path, pattern: str, keys: list[str]) -> None:
-    for name in ("a/08", "a/09", "a/10", "b/08", "b/09", "x1/3", "x1/4", "x2/3", "x2/4"):
+    numbers = [f"y/{number}" for number in range(11)]
+    for name in ("a/08", "a/09", "a/10", "b/08", "b/09", "x1/3", "x1/4", "x2/3", "x2/4", *numbers):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         write_tar(tmp_path / f"{name}.tar", sample(name.replace("/", ""), "red"))
     assert list(load(str(tmp_path / pattern))) == keys

@@ -74,6 +74,7 @@ class ResumableDataModule(Component, LightningDataModule, ABC, Generic[Batch]):
         """Reset training to the first step; a checkpoint is loaded later."""
         if stage == "fit":
             self._fingerprint = None
+            self._train_pairs = None
             self._sampler = None
             self._resumed = None
 

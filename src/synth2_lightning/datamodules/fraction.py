@@ -2,7 +2,6 @@
 
 import math
 from abc import ABC, abstractmethod
-from fractions import Fraction
 
 from synth2_lightning.io.recorded_specs import Component
 
@@ -50,14 +49,15 @@ class ConstantFraction(FractionSchedule):
             ValueError: If it is not.
         """
         pairs = self.fraction * batch_size
-        if math.isclose(pairs, round(pairs), abs_tol=1e-6):
+        if _is_whole(pairs):
             return
-        divisor = Fraction(self.fraction).limit_denominator(1000).denominator
-        smaller, larger = batch_size // divisor * divisor, (batch_size // divisor + 1) * divisor
+        fractions = " or ".join(f"{round_to(pairs) / batch_size:.6g}" for round_to in (math.floor, math.ceil))
+        sizes = [size for size in range(1, 2 * batch_size) if _is_whole(self.fraction * size)]
+        nearest = sorted(sorted(sizes, key=lambda size: abs(size - batch_size))[:2])
+        advice = f", or batch_size to {' or '.join(map(str, nearest))}" if nearest else ""
         raise ValueError(
             f"A fraction of {self.fraction} of {batch_size} pairs is {pairs:g} pairs; expected a whole number. Set the "
-            f"fraction to {math.floor(pairs) / batch_size:.6g} or {math.ceil(pairs) / batch_size:.6g}, or batch_size "
-            f"to {f'{smaller} or ' if smaller else ''}{larger}."
+            f"fraction to {fractions}{advice}."
         )
 
 
@@ -87,6 +87,10 @@ class LinearFraction(FractionSchedule):
     def __call__(self, step: int) -> float:
         """Return the fraction of synthetic pairs."""
         return self.start + (self.end - self.start) * min(step / self.num_steps, 1.0)
+
+
+def _is_whole(pairs: float) -> bool:
+    return math.isclose(pairs, round(pairs), abs_tol=1e-6)
 
 
 def _check_fraction(name: str, fraction: float) -> float:

@@ -125,7 +125,16 @@ class MixedDataModule(ImageTextDataModule):
         return self.real.fingerprint_inputs(records)
 
     def make_train_pairs(self) -> MixedPairs:
-        """Return real and synthetic pairs, real ones first."""
+        """Return real and synthetic pairs, real ones first.
+
+        Raises:
+            ValueError: If the first batch has photos, but there is no training split.
+        """
+        if not self.real.has_train and (num_real := self.count_pairs(0)[0]):
+            raise ValueError(
+                f"A batch has {num_real} photos, but real has no training photos; expected a source as its argument "
+                "'train', or a synthetic_fraction of 1."
+            )
         real = self.real.train_pairs if self.real.has_train else None
         return MixedPairs(real, self.synthetic.train_pairs)
 

@@ -14,7 +14,7 @@ from synth2_lightning.datamodules.photos import ImageReader, PhotoPairs, Photos
 from synth2_lightning.datamodules.sampling import EvaluationBatchSampler, PredictionBatchSampler
 from synth2_lightning.interfaces import ImageEncoder, ImageTextSource
 from synth2_lightning.io.fingerprints import fingerprint_texts
-from synth2_lightning.types import ImageTextBatch
+from synth2_lightning.types import ImageTextBatch, MixedImages, Pixels
 
 _STAGES = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}
 
@@ -143,7 +143,8 @@ class RealDataModule(ImageTextDataModule):
         Raises:
             ValueError: If there are more than ``max_bad_images`` of 1,000.
         """
-        self.bad_images.add(batch.skipped, len(batch))
+        parts = batch.image.parts if isinstance(batch.image, MixedImages) else (batch.image,)
+        self.bad_images.add(batch.skipped, sum(len(part) for part in parts if isinstance(part, Pixels)))
         return batch
 
     def _evaluate(
@@ -159,7 +160,7 @@ class RealDataModule(ImageTextDataModule):
         source = self.sources[split]
         if source is None:
             raise ValueError(
-                f"RealDataModule has no {split!r} photos; expected a source. Set `--data.init_args.{split}`."
+                f"{type(self).__name__} has no {split!r} photos; expected a source as its argument {split!r}."
             )
         return ImageReader(source, self._find_image_size(), self.bad_images.limit)
 

@@ -25,7 +25,7 @@ def build_vocabulary(captions: Iterable[str], min_count: int, out: Path) -> int:
 
     Raises:
         OSError: If the folder cannot be written.
-        ValueError: If no word occurs ``min_count`` times.
+        ValueError: If ``min_count`` is below 1, or no word occurs so many times.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -35,6 +35,8 @@ def build_vocabulary(captions: Iterable[str], min_count: int, out: Path) -> int:
     """
     from transformers import PreTrainedTokenizerFast
 
+    if min_count < 1:
+        raise ValueError(f"min_count is {min_count}; expected 1 or more occurrences of a word.")
     tokenizer = _count(captions, min_count)
     size: int = tokenizer.get_vocab_size()
     if size <= len(_SPECIAL):

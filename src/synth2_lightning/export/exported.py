@@ -248,7 +248,13 @@ def _load(folder: Path) -> VisionLanguageModule:
             f"{weights} is damaged: its SHA-256 is not the one in {CONFIG}. Expected the file that `synth2 export` "
             "wrote: copy or download the folder again."
         )
-    module.load_state_dict(read_safetensors(weights))
+    try:
+        module.load_state_dict(read_safetensors(weights))
+    except RuntimeError as error:  # of other names or shapes
+        raise ValueError(
+            f"The weights in {weights} do not fit the module that {folder / CONFIG} describes: "
+            f"{' '.join(str(error).split())[:300]} Expected the files of one export: copy or download the folder again."
+        ) from error
     return module.eval()
 
 

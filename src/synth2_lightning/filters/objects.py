@@ -96,6 +96,6 @@ def _occurs_twice(name: set[str], words: list[str]) -> bool:
 def _find_singulars(word: str) -> set[str]:
     """Return a word and all its possible singulars; words with a common form are equal up to number."""
     forms = {word, _IRREGULAR.get(word, word)}
-    if len(word) > 3 and not word.endswith(("ss", "us", "is")):
+    if len(word) > 2 and not word.endswith(("ss", "us")):
         forms.update(word.removesuffix(plural) + ending for plural, ending in _ENDINGS if word.endswith(plural))
     return forms

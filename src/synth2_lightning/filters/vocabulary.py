@@ -35,9 +35,9 @@ class VocabularyFilter(RecordFilter):
 
         Raises:
             FileNotFoundError: If the tokenizer does not exist.
-            ValueError: If the tokenizer has no unknown token.
+            ValueError: If the tokenizer is damaged or has no unknown token.
         """
-        unknown = self._tokenizer.model.unk_token
+        unknown = getattr(self._tokenizer.model, "unk_token", None)  # some kinds of models have none
         if unknown is None:
             raise ValueError(
                 f"The tokenizer at {self.tokenizer} has no unknown token and can encode every word; VocabularyFilter "
@@ -65,4 +65,9 @@ class VocabularyFilter(RecordFilter):
     def _tokenizer(self) -> Any:
         from tokenizers import Tokenizer
 
-        return Tokenizer.from_file(str(self._path))
+        try:
+            return Tokenizer.from_file(str(self._path))
+        except Exception as error:  # tokenizers has no class of its own
+            raise ValueError(
+                f"{self._path} is damaged ({error}); expected a tokenizer.json, as `synth2 vocabulary` writes it."
+            ) from error

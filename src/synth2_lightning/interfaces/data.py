@@ -124,7 +124,7 @@ class CaptionFilter(ABC):
         """Return a function that judges one set, block by block.
 
         The division into blocks must not change verdicts: a filter that compares captions keeps the state in the
-        returned function.
+        returned function. :class:`~synth2_lightning.filters.answers.AnswerFilter` is the only exception.
         """
 
     def judge(self, records: Sequence[CaptionRecord]) -> list[Verdict]:

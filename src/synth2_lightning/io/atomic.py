@@ -32,7 +32,8 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     draft = path.with_name(f"{path.name}.tmp")
     with lock_file(path, SECONDS_FOR_A_FILE):
         try:
-            draft.touch()
+            draft.unlink(missing_ok=True)  # of a killed writer, or a link in a downloaded folder
+            draft.touch(exist_ok=False)
             mode = (path if path.exists() else draft).stat().st_mode
             write(draft)
             draft.chmod(mode)  # safetensors creates files that only their owner can read
@@ -102,13 +103,14 @@ def complete_folder(folder: Path) -> Path:
 
     It is ``folder`` itself, or ``.replacement`` inside while a writer moves the files or if it was killed meanwhile.
     """
-    return folder / _REPLACEMENT if (folder / _REPLACEMENT).is_dir() else folder
+    return folder / _REPLACEMENT if _is_folder(folder / _REPLACEMENT) else folder
 
 
 def _install(folder: Path, replaced: Collection[str], is_new: bool) -> None:
     """Link the complete new files into ``folder``; ``.replacement`` stays complete until all are linked."""
     complete, draft = folder / _REPLACEMENT, folder / _DRAFT
-    if not complete.is_dir():
+    if not _is_folder(complete):
+        _remove(complete)
         return
     _remove(draft)
     draft.mkdir()
@@ -146,8 +148,12 @@ def _link(source: Path | str, copy: Path | str) -> None:
         shutil.copyfile(source, copy)
 
 
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()  # a link in a downloaded folder may lead anywhere
+
+
 def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
+    if _is_folder(path):
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)

@@ -43,6 +43,29 @@ def check_not_special(path: Path) -> Path:
     return path
 
 
+def check_output_file(out: Path, *inputs: Path) -> None:
+    """Raise if a file to be written is a folder, is in a file, or is one of the inputs, which would be lost.
+
+    Raises:
+        OSError: If it is one of them.
+
+    Example:
+        >>> check_output_file(Path("captions.json"), Path("captions.json"))
+        Traceback (most recent call last):
+        FileExistsError: The output captions.json is an input of the command...
+    """
+    if out.is_dir():
+        raise IsADirectoryError(
+            f"The output {out} is a folder; expected the name of a file, such as {out / 'out.json'}."
+        )
+    if out.parent.exists() and not out.parent.is_dir():
+        raise NotADirectoryError(f"The output {out} is in {out.parent}, which is a file; expected a folder.")
+    if any(out.resolve() == path.resolve() for path in inputs):
+        raise FileExistsError(
+            f"The output {out} is an input of the command, which it would replace; expected another file."
+        )
+
+
 def require_file(path: Path) -> Path:
     """Return the path; raise if it is a folder, a pipe, a socket or a device.
 

@@ -12,6 +12,8 @@ MAX_DEPTH = 100
 MAX_COPIES = 10_000
 """Maximum number of entries that aliases add; a string counts as one per hundred characters."""
 
+_MAX_NUMBER = 1000
+"""Maximum characters of a plain number in base 60, such as 1:30, which takes time of the square of its length."""
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -34,7 +36,8 @@ def check_yaml(text: str) -> None:
     Aliases (``*a``) share memory, but every traversal of the values visits each copy.
 
     Raises:
-        ValueError: If it is too long, nests too deep, expands too much, or contains itself.
+        ValueError: If it is too long, nests too deep, expands too much, contains itself, or has a number of a thousand
+            digits.
         yaml.YAMLError: If it is not YAML.
 
     Example:
@@ -55,6 +58,10 @@ def check_yaml(text: str) -> None:
                     raise ValueError(f"its alias *{event.anchor} refers to a value that contains it")
                 num_copies += size
             case yaml.ScalarEvent():
+                if len(event.value) > _MAX_NUMBER and event.implicit[0] and not event.value.strip("+-0123456789_.:"):
+                    raise ValueError(
+                        f"it has a number of {len(event.value)} characters; expected at most {_MAX_NUMBER}"
+                    )
                 size = 1 + len(event.value) // 100
                 if event.anchor is not None:
                     sizes[event.anchor] = size

@@ -1,7 +1,8 @@
 """BLEU-1 to BLEU-4 (K. Papineni et al. 2002, https://aclanthology.org/P02-1040), computed by pycocoevalcap.
 
-Corpus-level clipped precisions without smoothing. The brevity penalty uses the reference of closest length (the
-shorter one of a tie). Scores are in [0, 1]; papers report them times 100.
+Corpus-level clipped precisions; pycocoevalcap adds 1e-15 and 1e-9 to counts, so that no score is exactly 0. The brevity
+penalty uses the reference of closest length (the shorter one of a tie). Scores are in [0, 1]; papers report them times
+100.
 """
 
 from collections.abc import Mapping, Sequence

@@ -69,7 +69,9 @@ def load_document_frequencies(path: Path) -> DocumentFrequencies:
         )
     try:
         counts = dict(zip(table["ngram"].to_pylist(), table["images"].to_pylist(), strict=True))
-        return DocumentFrequencies(int(metadata[_NUM_IMAGES]), counts)
+        if (num_images := int(metadata[_NUM_IMAGES])) < 1 or None in counts or None in counts.values():
+            raise ValueError(f"{num_images} images, or missing values")
+        return DocumentFrequencies(num_images, counts)
     except (KeyError, ValueError) as error:
         raise ValueError(f"{path} is damaged ({error!r}); expected {_EXPECTED}. Count them again.") from error
 

@@ -32,7 +32,7 @@ def write_run_file(location: str, out: Path, experiment: Path | None = None) -> 
         experiment: Folder of an experiment with synthetic pairs, whose run files are written for these photos, too.
 
     Returns:
-        One line for each split: layout, number of photos and captions.
+        One line for each split: layout, number of photos and captions; and one for each source that is not used.
 
     Raises:
         FileExistsError: If there is a run file.
@@ -52,6 +52,7 @@ def write_run_file(location: str, out: Path, experiment: Path | None = None) -> 
     for name, (spec, source) in splits.items():
         source.load()
         lines.append(f"{name}: {len(source)} photos, {source.count_captions().sum()} captions ({spec.layout})")
+    lines += [f"not used: {spec.layout}" for spec in layout.unused]
     sources = {name: spec.to_settings() for name, (spec, _) in splits.items()}
     data = {"init_args": {**sources, "batch_size": min(_BATCH_SIZE, len(splits["train"][1]))}}
     if experiment is not None:
@@ -72,6 +73,7 @@ def _hold_out(spec: SourceSpec, out: Path) -> tuple[SourceSpec, SourceSpec]:
         raise ValueError(f"{spec.layout} cannot be split; expected at least two tars, of which one is for validation.")
     skipped = SkipCounter()
     checked = [check_entry(entry, skipped) for entry in source.read_index(skipped)]
+    skipped.warn(spec.layout)
     photos = sorted((entry for entry in checked if entry is not None), key=lambda entry: crc32(entry.key.encode()))
     if len(photos) < 2:
         raise ValueError(f"There are {len(photos)} photos in {spec.layout}; expected two or more, one for validation.")

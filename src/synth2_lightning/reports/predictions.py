@@ -51,7 +51,7 @@ def read_references(location: str) -> dict[str, list[str]]:
     """
     path = resolve(location, "references file")
     references: dict[str, list[str]] = {}
-    for number, record in enumerate(read_records(read_json(path, _COCO), "annotations", path, _COCO)):
+    for number, record in enumerate(read_records(read_json(path, _COCO), "annotations", path, _COCO), start=1):
         key, caption = _read_record(record, ("image_id",), f"{path}, annotation {number},", _COCO)
         references.setdefault(key, []).append(caption)
     if not references:
@@ -149,7 +149,7 @@ def read_predictions(location: str, references: str) -> list[tuple[str, str]]:
     if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
         raise ValueError(f"{path} is not a list of objects but {type(records).__name__}; expected {_RESULTS}.")
     pairs, images = [], set()
-    for number, record in enumerate(records):
+    for number, record in enumerate(records, start=1):
         pairs.append(_read_record(record, (*_IDS, "image"), f"{path}, record {number},", _RESULTS))
         if all(record.get(name) is None for name in _IDS):
             images.add(pairs[-1][0])

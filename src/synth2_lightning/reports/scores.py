@@ -12,6 +12,7 @@ from rich.table import Table
 from synth2_lightning.io.atomic import write_json
 from synth2_lightning.io.console import MessageConsole
 from synth2_lightning.io.locations import resolve
+from synth2_lightning.io.paths import check_output_file
 from synth2_lightning.metrics.bleu import bleu
 from synth2_lightning.metrics.cider import cider
 from synth2_lightning.metrics.document_frequencies import (
@@ -90,7 +91,7 @@ def score_predictions(
 
     Raises:
         FileNotFoundError: If a file, an image, Java, or a Java library is missing.
-        OSError: If an image cannot be read, or CLIP's weights cannot be loaded.
+        OSError: If an image cannot be read, CLIP's weights cannot be loaded, or ``out`` is a folder or an input.
         ValueError: If a file is malformed, ids do not match, or ``compare_java`` is combined with
             ``document_frequencies``.
     """
@@ -100,6 +101,9 @@ def score_predictions(
             "--compare_java and --document_frequencies are exclusive, because pycocoevalcap counts its own document "
             "frequencies; expected one of them."
         )
+    if out is not None:
+        inputs = [predictions, references, *([document_frequencies] if document_frequencies else ())]
+        check_output_file(out, *map(Path, inputs))
     pairs = join_predictions(
         read_predictions(predictions, references), read_references(references), missing, unknown, duplicates
     )

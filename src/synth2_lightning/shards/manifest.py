@@ -111,10 +111,11 @@ class Manifest:
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(f"{path} is damaged ({error!r}). {_REMEDY}") from error
         if version != SCHEMA_VERSION:
-            writer = content.get("provenance", {}).get("synth2_lightning", "not recorded")
+            provenance = content.get("provenance")
+            writer = provenance.get("synth2_lightning") if isinstance(provenance, dict) else None
             raise ValueError(
                 f"{path} has schema version {version!r}; expected version {SCHEMA_VERSION}. Use the package version "
-                f"that wrote it ({writer}), or create the shards again."
+                f"that wrote it ({writer or 'not recorded'}), or create the shards again."
             )
         try:
             manifest = cls(
@@ -126,7 +127,7 @@ class Manifest:
                 digests={str(name): str(digest) for name, digest in content["digests"].items()},
             )
             num_records, checksum = content["num_records"], content["checksum"]
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
             raise ValueError(f"{path} is damaged ({error!r}). {_REMEDY}") from error
         if manifest.num_records != num_records:
             raise ValueError(

@@ -24,8 +24,8 @@ _MAX_KEPT_RATIO = 64
 _MAX_RATIO = 1000
 """Aspect ratio above which a file is refused."""
 _NUM_LARGE_PIXELS = 2**24
-_MAX_STRIPPED_BYTES = 2**28  # of a file that is read into memory, to decode it without its metadata
 """Images with more pixels are reduced before the conversion to RGB, and decoded one at a time."""
+_MAX_STRIPPED_BYTES = 2**28  # of a file that is read into memory, to decode it without its metadata
 _NUM_BAND_PIXELS = 2**20
 """Number of pixels converted at a time."""
 _large_image_lock = Lock()

@@ -67,16 +67,19 @@ class Layout:
     Args:
         train: Photos of the training, or all photos.
         val: Photos of the validation; ``None`` if the data have no such split.
+        unused: Further photos with captions, such as those of a test split.
     """
 
     train: SourceSpec
     val: SourceSpec | None
+    unused: tuple[SourceSpec, ...] = ()
 
 
 def find_layout(location: str) -> Layout:
     """Return the photos and captions in a folder, or those of an index file.
 
-    Files whose names contain ``val`` or ``dev`` as a word are the validation split; those of a test split are left out.
+    Of several sources, one is used for each split. Files whose names contain ``val`` or ``dev`` as a word are the
+    validation split; those of a test split are left out.
 
     Raises:
         FileNotFoundError: If the location does not exist, or there are no photos with captions.
@@ -114,7 +117,8 @@ def _split(specs: list[tuple[str, SourceSpec]]) -> Layout:
     kept = [(name, spec) for name, spec in specs if not _TEST.search(name)] or specs
     val = next((spec for name, spec in kept if _VAL.search(name)), None)
     train = next((spec for name, spec in kept if not _VAL.search(name)), None)
-    return Layout(train or kept[0][1], val if train else None)
+    used = (train or kept[0][1], val if train else None)
+    return Layout(*used, tuple(spec for _, spec in specs if spec not in used))
 
 
 def _find_json(root: Path, files: Sequence[Path]) -> list[tuple[str, SourceSpec]]:
@@ -127,11 +131,15 @@ def _find_json(root: Path, files: Sequence[Path]) -> list[tuple[str, SourceSpec]
         if "sentences" in images[0]:
             return _find_karpathy(root, path, images)
         annotations = content.get("annotations")
-        if isinstance(annotations, list) and annotations and "caption" in annotations[0]:
+        if isinstance(annotations, list) and annotations and _has_caption(annotations[0]):
             folder = _find_folder(root, path, [str(image.get("file_name")) for image in images[:_NUM_ROWS]])
             arguments = {"annotations": str(path), "images": str(folder), "name": "photos"}
             found.append((path.name, SourceSpec(CocoSource, arguments, f"COCO captions in {path}")))
     return found
+
+
+def _has_caption(annotation: object) -> bool:
+    return isinstance(annotation, dict) and "caption" in annotation
 
 
 def _find_karpathy(root: Path, path: Path, images: list[dict[str, Any]]) -> list[tuple[str, SourceSpec]]:

@@ -137,7 +137,8 @@ def _expand_range(pattern: str) -> list[str]:
     start, *parts = _RANGE.split(pattern)
     choices: list[list[str]] = [[start]]
     for first, last, text in zip(parts[::3], parts[1::3], parts[2::3], strict=True):
-        width = max(len(first), len(last)) if "0" in (first[0], last[0]) else 0
+        is_padded = any(len(bound) > 1 and bound[0] == "0" for bound in (first, last))
+        width = max(len(first), len(last)) if is_padded else 0
         numbers = range(int(first), int(last) + 1)
         if not 0 < len(numbers) * prod(map(len, choices)) <= _MAX_TARS:
             raise ValueError(

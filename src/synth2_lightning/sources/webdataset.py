@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from io import BytesIO
+from itertools import chain, count
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -87,6 +88,9 @@ def _make_unique(tars: Sequence[str], keys: Sequence[Sequence[str]]) -> list[str
     for tar, of_tar in zip(tars, keys, strict=True):
         parts = PurePosixPath(tar).with_suffix("").parts
         for key in of_tar:
-            candidates = (key, *("/".join((*parts[-count:], key)) for count in range(1, len(parts) + 1)))
+            candidates = chain(
+                (key, *("/".join((*parts[-num:], key)) for num in range(1, len(parts) + 1))),
+                (f"{key}~{num}" for num in count(2)),  # if keys have names of folders in them
+            )
             used[next(candidate for candidate in candidates if candidate not in used)] = None
     return list(used)
