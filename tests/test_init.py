@@ -27,5 +27,5 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match=r"synth2_lightning.*Captoiner"):
-        getattr(synth2_lightning, "Captoiner")  # noqa: B009 - mypy knows that it is not there
+        getattr(synth2_lightning, "Captoiner")  # noqa: B009 - mypy reports an unknown attribute
     assert set(synth2_lightning.__all__) <= set(dir(synth2_lightning))

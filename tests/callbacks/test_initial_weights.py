@@ -40,7 +40,7 @@ def fit(module: Resting, weights: Path, ckpt_path: Path | None = None) -> Traine
 
 @pytest.fixture
 def earlier(tmp_path: Path) -> tuple[Path, dict[str, torch.Tensor]]:
-    """The folder of a run, and its weights."""
+    """Return the folder of a run, and its weights."""
     torch.manual_seed(1)
     weights = Resting().state_dict()
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)

@@ -8,13 +8,13 @@ from torch._C._distributed_c10d import HashStore
 
 from synth2_lightning.callbacks.rank_watch import RankWatchCallback, _Watch
 
-# Ends the heartbeat thread instead of the process.
+# The replaced exit raises in the heartbeat thread, instead of ending the process.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 
 
 @pytest.fixture
 def store(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(os, "_exit", lambda code: sys.exit(code))  # of the watching thread alone
+    monkeypatch.setattr(os, "_exit", lambda code: sys.exit(code))  # ends the heartbeat thread only
     store = HashStore()
     store.set("1", "0")
     return store

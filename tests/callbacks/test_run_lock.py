@@ -12,7 +12,7 @@ from synth2_lightning.io.locks import lock_folder
 
 
 class Witness(Callback):
-    """Records the folders that are locked during training, and may end it."""
+    """Records the folders that are locked during training; raises an error, if one is given."""
 
     def __init__(self, error: BaseException | None = None) -> None:
         self.locked: list[str] = []

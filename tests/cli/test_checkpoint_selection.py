@@ -21,7 +21,7 @@ def test_untrained_weights_are_not_scored(
 
 
 class Touch:
-    """Makes a file when it is unpickled."""
+    """Object that creates a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -29,7 +29,7 @@ pytestmark = [
 
 
 class KeyKeeper(LightningModule):
-    """Remembers the keys of its batches, and saves a checkpoint where it is told to."""
+    """Records the captions and keys of its batches, and saves a checkpoint after ``stop_after`` training batches."""
 
     def __init__(self, stop_after: int | None = None) -> None:
         super().__init__()

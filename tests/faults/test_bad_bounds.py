@@ -1,6 +1,6 @@
-"""Small input that asks for boundless time or memory: each is refused at once, by a message that names it.
+"""Small input that would take unbounded time or memory is refused at once, by a message that names it.
 
-``KINDS`` is the table; what is refused must be told as ``synth2`` tells users, never by a traceback.
+``KINDS`` lists the input; each must raise an error with a message for users, not a traceback.
 """
 
 import json
@@ -162,7 +162,7 @@ KINDS: dict[str, Callable[[Path], object]] = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_has_no_bounds_is_refused_at_once(kind: str, tmp_path: Path) -> None:
     before = monotonic()
-    with pytest.raises(Exception) as caught:  # noqa: PT011 - which one it is, is up to the file
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - the type depends on the file
         KINDS[kind](tmp_path)
     message = message_for_user(caught.value)
     assert message is not None, "synth2 would end in a traceback"
@@ -201,7 +201,7 @@ def test_run_files_and_checkpoints_that_are_pipes_are_refused(
 
 
 class Hungry(FolderSource):
-    """Asks for more memory than there is, for one image."""
+    """Source with one image that exceeds memory."""
 
     def read_image(self, location: str) -> Image.Image:
         if "hungry" in location:

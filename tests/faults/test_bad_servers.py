@@ -1,6 +1,6 @@
-"""Servers that never finish, send too much or lead elsewhere, and models that cannot write: refused in words, in time.
+"""Servers that never finish, send too much or redirect, and models that cannot generate: refused in time, by a message.
 
-``KINDS`` is the table; ``test_bad_input.py`` says what is expected of each.
+``KINDS`` lists them; the expectations are those of ``test_bad_input.py``.
 """
 
 import socket
@@ -218,7 +218,7 @@ CLIENTS: tuple[tuple[str, Callable[[str, Path], object], dict[str, Answer]], ...
     ),
 )
 
-# So narrow that what a later word does to an earlier one is small.
+# Narrow, so that the effect of a later word on an earlier one is small.
 NARROW = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
 KINDS: dict[str, Callable[[Path], object]] = {
     f"{what} for {noun}": partial(with_server, client, answer)
@@ -272,9 +272,9 @@ def limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_refused_answers_are_named_in_a_message_in_time(kind: str, tmp_path: Path) -> None:
     start = time.monotonic()
-    with pytest.raises(Exception) as caught:  # noqa: PT011 - which one it is, is up to the kind
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - the type depends on the kind
         KINDS[kind](tmp_path)
-    assert time.monotonic() - start < 120  # some seconds, where nobody else works
+    assert time.monotonic() - start < 120  # it takes seconds on an idle machine
     message = message_for_user(caught.value)
     assert message is not None, "synth2 would end in a traceback"
     assert "127.0.0.1" in message or "decoder-only" in message, message

@@ -1,6 +1,6 @@
-"""Checkpoints and run folders whose descriptions hold what no description holds: refused in words, never built.
+"""Checkpoints and run folders with invalid descriptions are refused by a message, never built.
 
-``KINDS`` is the table; :mod:`tests.faults.test_class_specs` watches that nothing of the kind is run.
+``KINDS`` lists them; :mod:`tests.faults.test_class_specs` checks that no code of such descriptions runs.
 """
 
 from collections.abc import Callable

@@ -1,6 +1,6 @@
-"""Bad tables, texts and tars: each is refused by a message that names the place, or left out, counted and named.
+"""Bad tables, texts and tars are refused by a message that names the place, or skipped, counted and named.
 
-What is left out must leave the good captions beside it as they are.
+Skipped records must not change the good captions beside them.
 """
 
 import json
@@ -33,7 +33,7 @@ from synth2_lightning.sources.webdataset import TarSource
 
 GOOD = "a red circle"
 RECORD = {"raw": GOOD, "imgid": 7}
-HALF = '{"caption": "a red circle \\ud83d"}'  # half of an emoji, as JSON writes it
+HALF = '{"caption": "a red circle \\ud83d"}'  # half of an emoji's surrogate pair
 NOT_UTF8 = os.fsdecode(b"bad-caf\xe9")
 
 
@@ -120,12 +120,12 @@ def tar(folder: Path, members: Mapping[str, bytes] | list[tuple[str, bytes]], pa
 
 
 def tar_with(folder: Path, members: Mapping[str, bytes]) -> list[str]:
-    """Members beside a good sample."""
+    """Return the captions of a tar with a good sample and these members."""
     return tar(folder, {"0.png": png(), "0.txt": GOOD.encode()} | dict(members))
 
 
 def folder_with(folder: Path, files: Mapping[str, bytes]) -> list[str]:
-    """Files beside a good sample."""
+    """Return the captions of a folder with a good sample and these files."""
     for name, content in ({"0.png": png(), "0.txt": GOOD.encode()} | dict(files)).items():
         write(folder / "images", name, content)
     return load(FolderSource(str(folder / "images")))
@@ -287,7 +287,7 @@ LEFT_OUT: dict[str, Callable[[Path], list[str]]] = {
 @pytest.mark.filterwarnings("ignore:torch.distributed is disabled, unavailable")
 @pytest.mark.parametrize("kind", KINDS)
 def test_refused_input_is_named_in_a_message(kind: str, tmp_path: Path) -> None:
-    with pytest.raises(Exception) as caught:  # noqa: PT011 - which one it is, is up to the file
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - the type depends on the file
         KINDS[kind](tmp_path)
     message = message_for_user(caught.value)
     assert message is not None, "synth2 would end in a traceback"

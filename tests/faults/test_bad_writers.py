@@ -1,4 +1,4 @@
-"""Second writers, copied parts, inputs that changed meanwhile: each is refused by a message as ``synth2`` prints it."""
+"""Second writers, copied parts and changed inputs are refused by a message for users."""
 
 import io
 import json
@@ -76,7 +76,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def while_locked(lock: Any, path: Path, write: Callable[[], object]) -> None:
-    """Write while another process is at work, as whose lock this process' own counts."""
+    """Write while the path is locked; the lock of this process stands in for another process's."""
     with lock(path):
         write()
 
@@ -172,7 +172,7 @@ def change_tar(folder: Path) -> None:
 
 
 class OtherEncoder(TinyImageTokenizer):
-    """Chooses among the same codes by other weights."""
+    """Tokenizer with the same codes, but other weights."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -222,7 +222,7 @@ def copy_part(folder: Path, name: str, **other: Any) -> None:
 
 
 def name_parts(shards: Path, **digests: str) -> None:
-    """Write a manifest whose footers belong to the parts that are there."""
+    """Write a manifest with the footers of the parts in the folder."""
     parts = sorted(shards.glob("*.parquet"))
     manifest = replace(
         Manifest.read(shards),
@@ -233,7 +233,7 @@ def name_parts(shards: Path, **digests: str) -> None:
 
 
 def read_swapped(folder: Path) -> None:
-    """A part of the same form whose rows are others."""
+    """Read shards in which a part was replaced by one of the same schema with other rows."""
     shards, other = make_shards(folder / "bad"), make_shards(folder / "other", "wxyz")
     finish(shards, {})
     shutil.copy(other / PART, shards / PART)
@@ -242,7 +242,7 @@ def read_swapped(folder: Path) -> None:
 
 
 def read_repeated(folder: Path) -> None:
-    """A part that was copied after the folder was finished, and that its manifest names."""
+    """Read shards with a part that was copied afterwards, and that the manifest names."""
     shards = make_shards(folder / "bad")
     finish(shards, {})
     shutil.copy(shards / PART, shards / "part-00003-00000.parquet")
@@ -383,7 +383,7 @@ KINDS: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_would_be_lost_or_mixed_is_refused_with_a_message(kind: str, tmp_path: Path) -> None:
-    with pytest.raises(Exception) as caught:  # noqa: PT011 - which one it is, is up to the place
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - the type depends on the place
         KINDS[kind](tmp_path)
     message = message_for_user(caught.value)
     assert message is not None, "synth2 would end in a traceback"

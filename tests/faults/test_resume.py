@@ -1,4 +1,4 @@
-"""A run that is stopped and gone on with ends as if nothing had happened."""
+"""A run that was stopped and resumed ends with the results of an uninterrupted run."""
 
 import json
 import os
@@ -31,8 +31,8 @@ def _watched(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def stop_at(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Have the recorder stop the run in a way of a name, once, when it has noted a step."""
-    from watched import BatchRecorder  # type: ignore[import-not-found]  # a file beside this one
+    """Return a plan, to be filled with the steps after which the recorder stops the run once, and how."""
+    from watched import BatchRecorder  # type: ignore[import-not-found]  # a file of this folder
 
     record = BatchRecorder.on_train_batch_end
     plan: dict[int, str] = {}
@@ -59,7 +59,7 @@ def fit(folder: Path, monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
 
 @pytest.fixture(scope="module")
 def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Return the folder of a run with certain words that was not stopped; it is run once."""
+    """Return a function that returns the folder of an uninterrupted run; each run is made once."""
 
     @cache
     def run(*words: str) -> Path:
@@ -90,7 +90,7 @@ BY_EPOCH = (
 )  # fmt: skip
 
 
-@pytest.mark.filterwarnings("ignore")  # such as that the folder of the checkpoints is not empty
+@pytest.mark.filterwarnings("ignore")  # such as of a folder of checkpoints that is not empty
 @pytest.mark.parametrize(
     ("how", "step", "words"),
     [
@@ -168,7 +168,7 @@ def test_a_damaged_last_checkpoint_costs_no_more_than_the_steps_since_the_one_be
     with pytest.raises(SystemExit):
         main(["fit", *FIT, f"--ckpt_path={newest}"])
     error = " ".join(capsys.readouterr().err.split())
-    # The next one after the eighth would have been the eleventh.
+    # After step 8, the next checkpoint would have been that of step 11.
     assert re.search(r"step=10\.ckpt.*damaged.*step=8\.ckpt", error)
 
     with pytest.warns(UserWarning, match=r"[Dd]amaged.*step=10\.ckpt.*step=8\.ckpt"):

@@ -18,7 +18,7 @@ GUIDED = MaskGitSampling(num_steps=3, guidance=(0.0, 3.0))
 
 
 class LearntTextEncoder(TinyTextEncoder):
-    """A text encoder that is learned along."""
+    """Text encoder that is trained jointly."""
 
     name = "learned"
 

@@ -1,4 +1,4 @@
-"""A loss that is not finite ends a run of the command line with a message, and spoils nothing that is on disk."""
+"""A loss that is not finite ends a run of the command line with a message, and damages no file."""
 
 import re
 from pathlib import Path
@@ -63,7 +63,7 @@ def refusal(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def check_what_is_left(exported: str) -> None:
-    """The last checkpoint is that of the second step, whose weights are good, and nothing was exported."""
+    """Check that the last checkpoint is that of step 2, with finite weights, and that nothing was exported."""
     (run,) = Path("runs").glob("version_*")
     checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
     assert checkpoint["global_step"] == 2

@@ -1,4 +1,4 @@
-"""The examples of ``examples/launch``, run as they are, where stand-ins give what a cluster would give."""
+"""Scripts of ``examples/launch``, unchanged, with stand-ins for the commands of a cluster."""
 
 import os
 import re
@@ -50,7 +50,7 @@ SCONTROL = '#!/usr/bin/env bash\necho "$@" >> requeued\n'
 
 @pytest.fixture(scope="module")
 def commands(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``synth2``, ``srun`` and ``scontrol`` to be found first."""
+    """Return a folder with ``synth2``, ``srun`` and ``scontrol``, to be first in ``PATH``."""
     folder = tmp_path_factory.mktemp("bin")
     synth2 = f'#!/usr/bin/env bash\nexec "{sys.executable}" -m synth2_lightning "$@"\n'
     for name, text in {"synth2": synth2, "srun": SRUN, "scontrol": SCONTROL}.items():
@@ -76,12 +76,12 @@ def start(words: list[str], folder: Path, commands: Path, variables: Mapping[str
 
 
 def run(words: list[str], folder: Path, commands: Path, variables: Mapping[str, str]) -> tuple[int, str]:
-    """Run a command to its end, and give its code and what all in the folder have said."""
+    """Run a command; return its exit code and the output of all processes in the folder."""
     process = start(words, folder, commands, variables)
     try:
         return process.wait(timeout=900), (folder / "said.txt").read_text()
     finally:
-        process.terminate()  # does nothing where it has ended
+        process.terminate()  # no effect if it has ended
 
 
 def by_torchrun(kind: str) -> tuple[list[str], dict[str, str]]:
@@ -106,7 +106,7 @@ def assert_same(found: Path, expected: Path) -> None:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, commands: Path) -> Path:
-    """A run of two processes, by torchrun, that nothing happens to."""
+    """Return the folder of an uninterrupted run of two processes by torchrun."""
     folder = tmp_path_factory.mktemp("undisturbed")
     code, said = torchrun(folder, commands, "none")
     assert code == 0, said
@@ -168,8 +168,8 @@ def test_the_manifest_agrees_with_itself() -> None:
         assert {mount["name"] for mount in container["volumeMounts"]} == {
             volume["name"] for volume in inside["volumes"]
         }
-        assert container["workingDir"].startswith("/runs/")  # on the claim that all pods share
-        assert inside["terminationGracePeriodSeconds"] > 120  # torchrun's time for its processes
+        assert container["workingDir"].startswith("/runs/")  # on the volume that all pods share
+        assert inside["terminationGracePeriodSeconds"] > 120  # longer than torchrun waits for its processes
     assert not re.search(r"(?i)(key|secret|password)\w*: *\S*[A-Za-z0-9/+]{16,}", yaml.safe_dump(spec))
 
 
@@ -194,7 +194,7 @@ def test_sigterm_to_torchrun_saves_the_step(undisturbed: Path, commands: Path, t
         time.sleep(0.1)
     process.terminate()
     assert process.wait(timeout=300) != 0
-    # Validations save the steps 4 and 8, the signal came after 7.
+    # Validations save steps 4 and 8; the signal came after step 7.
     assert list(tmp_path.glob("runs/version_*/checkpoints/step=7.ckpt")), (tmp_path / "said.txt").read_text()
     code, said = torchrun(tmp_path, commands, "time-out")
     assert code == 0, said
@@ -217,17 +217,17 @@ def test_slurm_resumes_after_its_time_limit(undisturbed: Path, commands: Path, t
     code, said = run(words, tmp_path, commands, job | {"SLURM_RESTART_COUNT": "1", "MASTER_PORT": str(free_port())})
     assert code == 0, said
     assert "Restoring states from the checkpoint path" in said
-    assert (tmp_path / "requeued").read_text() == "requeue 4711\n"  # not once more
+    assert (tmp_path / "requeued").read_text() == "requeue 4711\n"  # not a second time
     assert_same(tmp_path, undisturbed)
 
 
 def start_pods(folders: tuple[Path, Path], commands: Path, kind: str) -> "list[subprocess.Popen[bytes]]":
-    """Start what the manifest has its pods run, here with one process in each."""
+    """Start the commands of the manifest's pods, with one process each."""
     port = str(free_port())
     pods = []
     for rank, pod in enumerate(read_manifest()["pytorchReplicaSpecs"].values()):
         (container,) = pod["template"]["spec"]["containers"]
-        # What Kubeflow's operator gives a pod (pkg/controller.v1/pytorch/envvar.go); the kubelet puts variables into
+        # Variables that Kubeflow's operator sets (pkg/controller.v1/pytorch/envvar.go); the kubelet replaces them in
         # arguments.
         given = {
             "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "RANK": str(rank),
@@ -253,7 +253,7 @@ def test_pods_resume_after_one_was_drained(undisturbed: Path, commands: Path, tm
         time.sleep(0.1)
     pods[0].terminate()
     codes = [pod.wait(timeout=300) for pod in pods]
-    assert 0 not in codes, codes  # or the kubelet does not start it again
+    assert 0 not in codes, codes  # otherwise the kubelet does not restart the pod
     assert list(tmp_path.glob("runs/version_*/checkpoints/step=7.ckpt")), (tmp_path / "said.txt").read_text()
     for pod in start_pods((tmp_path, tmp_path), commands, "time-out"):
         assert pod.wait(timeout=900) == 0, (tmp_path / "said.txt").read_text()

@@ -1,4 +1,4 @@
-"""Data in S3, as moto serves it on loopback."""
+"""Data in S3, served by moto on loopback."""
 
 import json
 import re
@@ -26,7 +26,7 @@ from synth2_lightning.io.locations import resolve
 from synth2_lightning.sources.coco import CocoSource
 from synth2_lightning.sources.webdataset import TarSource
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # AWS's packages have theirs
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # the packages of AWS warn
 HERE = Path(__file__).parent
 FIT = HERE.parent / "faults" / "fit.yaml"
 SHARDS = Path(str(files("synth2_lightning"))) / "scenes" / "shards"

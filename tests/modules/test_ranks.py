@@ -11,7 +11,7 @@ from synth2_lightning.modules.ranks import check_same_checkpoint
 
 
 def agree(monkeypatch: pytest.MonkeyPatch, paths: list[Path | None]) -> list[tuple[str, str]]:
-    """Run the check of every rank in turn; return what they compared. The last one gets the checkpoints of all."""
+    """Run the check on every rank in turn; return the values that they compared. The last rank gets those of all."""
     said: list[tuple[str, str]] = []
 
     def gather(found: list[Any], own: Any) -> None:

@@ -22,7 +22,7 @@ def embed(ids: Tensor) -> Tensor:
 
 
 class Studio:
-    """A small network with texts to draw for, and a record of what it was asked."""
+    """A small network with texts and noise."""
 
     def __init__(self) -> None:
         torch.manual_seed(0)
@@ -154,7 +154,7 @@ def test_unconditional_states_are_computed_in_some_guided_steps_only(monkeypatch
     studio.draw(replace(rising, guidance_every=2), ConfidenceOrder())
     assert sizes == [*text, *both, *text, *both, *text]
     sizes.clear()
-    studio.draw(replace(rising, guidance_every=2), HaltonOrder())  # has no states of the tokens of later steps
+    studio.draw(replace(rising, guidance_every=2), HaltonOrder())  # there are no states for the tokens of later steps
     assert sizes == [*text, *both * 4]
 
 
@@ -179,13 +179,13 @@ def test_unconditional_states_of_images_without_tokens_are_computed_once(
     assert torch.equal(studio.draw(settings, order), expected)
     assert rows == [1, 3, 3, 3]
     rows.clear()
-    studio.draw(replace(settings, guidance=(0.0, 2.0)), order)  # has tokens when guidance begins
+    studio.draw(replace(settings, guidance=(0.0, 2.0)), order)  # tokens are unmasked before guidance begins
     assert rows == [3, 3, 3]
 
 
 def test_steps_between_add_the_last_difference_at_the_scale_of_their_own() -> None:
     studio = Studio()
-    for layer in studio.network.layers:  # states of masked tokens are the same in both steps, except those of the text
+    for layer in studio.network.layers:  # states of masked tokens are equal in both steps, except those of the text
         layer.get_parameter("self_attn.to_out.weight").data.zero_()
     settings = MaskGitSampling(num_steps=2, guidance=(1.0, 3.0), top_k=1)
     expected = studio.draw(settings, ConfidenceOrder(noise=0.0))

@@ -73,7 +73,7 @@ def two_workers() -> Iterator[RayEngine]:
     pytest.importorskip("ray")
     with connect("local", num_cpus=2, object_store_memory=200 * 2**20) as engine:
         yield engine
-    gc.collect()  # while this module's warnings are ignored
+    gc.collect()  # while the warnings of this module are ignored
 
 
 def same_files(one: Path, other: Path) -> bool:
@@ -101,7 +101,7 @@ def _sockets(process: Path, session: int) -> list[str]:
         if os.getsid(int(process.name)) != session:
             return []
         return [str(link.readlink()) for link in (process / "fd").iterdir()]
-    except OSError:  # the process, or one of its files, has gone
+    except OSError:  # the process or one of its files no longer exists
         return []
 
 

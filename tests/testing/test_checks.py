@@ -22,7 +22,7 @@ from synth2_lightning.types import Condition, Pixels, VQTokens
 class LearningTokenizer(TinyImageTokenizer):
     def load(self) -> None:
         super().load()
-        self.gain = nn.Parameter(torch.ones(1))  # after the base class froze what was there
+        self.gain = nn.Parameter(torch.ones(1))  # after the base class froze its parameters
 
 
 class ForgetfulTokenizer(TinyImageTokenizer):
@@ -61,7 +61,7 @@ Encoded = tuple[Tensor, Tensor]
 
 
 class LateTextEncoder(TinyTextEncoder):
-    def load(self) -> None:  # not by _load, which runs once
+    def load(self) -> None:  # not in _load, which runs once
         self.gain = nn.Parameter(torch.ones(1))
 
 
@@ -84,7 +84,7 @@ class LeakingTextEncoder(TinyTextEncoder):
 
 
 class RankingTextEncoder(TinyTextEncoder):
-    """Right where the first text is the longest, wrong where the last is."""
+    """Correct if the first text is the longest, wrong if the last one is."""
 
     def encode(self, texts: Sequence[str]) -> Encoded:
         embeddings, mask = super().encode(texts)
