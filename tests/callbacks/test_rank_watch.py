@@ -31,9 +31,9 @@ def test_a_process_without_heartbeats_is_named_and_the_others_stop(
     thread.start()
     thread.join(timeout=20)
     assert not thread.is_alive()
-    told = capsys.readouterr().err
-    assert re.match(r"error: Process 1 of 2\b.*\b0\.5 s\b", told)
-    assert re.search(r"Process 0\b.*--ckpt_path", told, re.DOTALL)
+    error = capsys.readouterr().err
+    assert re.match(r"error: Process 1 of 2\b.*\b0\.5 s\b", error)
+    assert re.search(r"Process 0\b.*--ckpt_path", error, re.DOTALL)
 
 
 def test_a_process_that_failed_is_named_with_its_reason(store: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -207,7 +207,7 @@ def test_fit_runs_two_steps(
     monkeypatch.chdir(tmp_path)
     photos = "--data.init_args.real.init_args" if name in ("mixed", "synthetic") else "--data.init_args"
     few = [f"{photos}.num_workers=0", f"{photos}.val.init_args.num_images=8"]
-    few += [f"{photos}.train.init_args.num_images=16"]  # each is described before the first step
+    few += [f"{photos}.train.init_args.num_images=16"]  # the fingerprint of the data reads all of them
     few += ["--data.init_args.num_workers=0", "--data.init_args.batch_size=4"]
     words = ["fit", "--config", f"{name}.yaml", "--config", str(TINY), *few]
     if name == "tokenizer":

@@ -123,12 +123,12 @@ def page(run: Path, tmp_path: Path) -> Iterator[str]:
     surroundings = {**os.environ, "TMPDIR": str(scratch)}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=surroundings) as server:
         assert server.stderr is not None
-        told = []
+        lines = []
         for line in server.stderr:
-            told.append(line)
+            lines.append(line)
             if "http://" in line:
                 break
-        assert f"http://127.0.0.1:{port}/" in told[-1], told
+        assert f"http://127.0.0.1:{port}/" in lines[-1], lines
         yield f"http://127.0.0.1:{port}/"
         server.send_signal(signal.SIGTERM)  # the same as Ctrl-C, which some shells do not pass to child processes
         rest = server.stderr.read()

@@ -374,11 +374,11 @@ def test_what_the_command_line_trained_on_scenes_loads_in_another_process(tmp_pa
         "print(module.caption(pixels))"
     )
     command = [sys.executable, "-c", code, str(folder), str(tmp_path / "state.pt")]
-    said = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path, env={**os.environ})
+    completed = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path, env={**os.environ})
     state = torch.load(tmp_path / "state.pt")
     assert [name for name, weight in module.state_dict().items() if not torch.equal(weight, state[name])] == []
     from synth2_lightning.types import Pixels
 
     pixels = torch.randint(0, 255, (4, 3, 64, 64), generator=torch.Generator().manual_seed(0)).byte()
     expected = module.caption(Pixels(pixels))
-    assert said.stdout.strip() == str(expected)
+    assert completed.stdout.strip() == str(expected)

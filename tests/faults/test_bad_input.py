@@ -341,7 +341,7 @@ KINDS: dict[str, Callable[[Path], object]] = {
     "checkpoint: packed records": lambda folder: synth2_lightning.load(checkpoint(folder, change=packed)),
     "checkpoint: a list": lambda folder: read_checkpoint(Path(checkpoint(folder, [1, 2]))),
     "checkpoint: code": lambda folder: synth2_lightning.load(checkpoint(folder, {"state_dict": Code(folder / "ran")})),
-    "checkpoint: code, gone on with": lambda folder: CheckedCheckpointIO().load_checkpoint(
+    "checkpoint: code, resumed from": lambda folder: CheckedCheckpointIO().load_checkpoint(
         checkpoint(folder, {"state_dict": Code(folder / "ran")})
     ),
     "checkpoint: code, as the last of a run": lambda folder: find_checkpoint_to_resume(
@@ -365,7 +365,7 @@ KINDS: dict[str, Callable[[Path], object]] = {
     "shards: a footer with a flipped bit": lambda folder: shards(
         folder, PART, lambda content: content.replace(b"class_name", b"class_nama")
     ),
-    "caption file: says badly what made it": lambda folder: caption_file(folder, ROW, "{"),
+    "caption file: invalid settings": lambda folder: caption_file(folder, ROW, "{"),
     "caption file: of something else": lambda folder: caption_file(
         folder, ROW + "7\n", '{"format": "jsonl", "beams": 3}'
     ),
@@ -383,7 +383,7 @@ def test_refused_input_is_named_in_a_message(kind: str, tmp_path: Path) -> None:
     message = message_for_user(caught.value)
     assert message is not None, "synth2 would end in a traceback"
     assert re.search(r"\bbad|shards|forty-two", message), message
-    assert len(message) > 60, "it says what was expected, or the way out"
+    assert len(message) > 60, "the message lacks what was expected or what to do"
     assert not (tmp_path / "ran").exists(), "code was run"
 
 
@@ -462,7 +462,7 @@ def spoil(content: bytes, how: tuple[str, int, int], start: int = 0, end: int | 
     return content[:position] if kind == "cut" else content[:position] + bytes([byte]) + content[position:]
 
 
-def told_or_equal(read: Callable[[], Any], whole: Any) -> None:
+def refused_or_equal(read: Callable[[], Any], whole: Any) -> None:
     try:
         found = read()
     except Exception as error:
@@ -484,7 +484,7 @@ def test_shards_are_what_they_were_or_refused(name: str, how: tuple[str, int, in
     whole, content = read_shards(finished), (finished / name).read_bytes()
     try:
         write(finished, name, spoil(content, how))
-        told_or_equal(lambda: read_shards(finished), whole)
+        refused_or_equal(lambda: read_shards(finished), whole)
     finally:
         write(finished, name, content)
 
@@ -497,7 +497,7 @@ def test_tables_of_parquet_are_what_they_were_or_refused(how: tuple[str, int, in
     content = (finished.parent / "bad.parquet").read_bytes()
     footer = len(content) - 8 - int.from_bytes(content[-8:-4], "little")  # no checksum protects it in a single file
     path = Path(write(finished.parent, "bad.parquet", spoil(content, how, end=footer)))
-    told_or_equal(lambda: read_parquet(path), rows)
+    refused_or_equal(lambda: read_parquet(path), rows)
 
 
 @fuzz
@@ -506,7 +506,7 @@ def test_a_tar_with_a_damaged_header_loses_no_sample_without_a_warning(
     how: tuple[str, int, int], member: int, finished: Path
 ) -> None:
     spoiled = spoil(TAR, ("flip" if how[0] == "insert" else how[0], *how[1:]), 1024 * member, 1024 * member + 512)
-    told_or_equal(lambda: tar(finished.parent, spoiled), [("zero",), ("one",)])
+    refused_or_equal(lambda: tar(finished.parent, spoiled), [("zero",), ("one",)])
 
 
 @fuzz
@@ -518,7 +518,7 @@ def test_a_checkpoint_is_what_it_was_or_refused(how: tuple[str, int, int], finis
         content = read_checkpoint(Path(path))
         return content["global_step"], content["weights"].tolist()
 
-    told_or_equal(read, (3, list(range(9))))
+    refused_or_equal(read, (3, list(range(9))))
 
 
 @fuzz

@@ -136,7 +136,7 @@ KINDS: dict[str, Callable[[Path], object]] = {
     "settings: a name that is a number": lambda folder: resume(change("data", "init_args", 3, value=1)),  # type: ignore[arg-type]
     "settings: a number of many digits": lambda folder: resume(change("seed_everything", value=10**9999)),
     "settings: a text of a megabyte": lambda folder: resume(change("seed_everything", value="a" * 2**20)),
-    "settings: hold themselves": lambda folder: resume(loop()),
+    "settings: recursive": lambda folder: resume(loop()),
     "settings: nest": lambda folder: resume(deep()),
     "settings: nothing": lambda folder: resume({"exact": {}}),
     "last: other settings": lambda folder: last_of(folder, change("data", "init_args", "batch_size", value=8)),
@@ -188,7 +188,7 @@ def test_what_cannot_resume_is_refused_with_a_message(kind: str, tmp_path: Path)
     assert message, f"a traceback: {refusal.value!r}"
     assert len(message) < 3000
     assert message.isprintable() or set(message) - {"\n"} == {letter for letter in message if letter.isprintable()}
-    assert len(message) > 60, "it says what was expected, or the way out"
+    assert len(message) > 60, "the message lacks what was expected or what to do"
 
 
 def test_the_lines_are_few_where_many_settings_differ() -> None:

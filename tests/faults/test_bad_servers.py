@@ -168,8 +168,8 @@ CLIENTS: tuple[tuple[str, Callable[[str, Path], object], dict[str, Answer]], ...
             "endless interim answers": send_interim,
             "endless chunks": send_chunks,
             "an endless body": send_until_closed,
-            "a bomb of gzip": partial(send_compressed, "gzip"),
-            "a bomb of deflate": partial(send_compressed, "deflate"),
+            "a gzip bomb": partial(send_compressed, "gzip"),
+            "a deflate bomb": partial(send_compressed, "deflate"),
             "what may be Brotli": partial(send_compressed, "br"),
             "a loop of redirects": partial(lead_to, "/v1/again"),
             "a redirect to a file": partial(lead_to, "file:///etc/hostname"),
@@ -183,7 +183,7 @@ CLIENTS: tuple[tuple[str, Callable[[str, Path], object], dict[str, Answer]], ...
             "a drip of headers": drip_headers,
             "endless chunks": send_chunks,
             "an endless body": send_until_closed,
-            "a bomb of gzip": partial(send_compressed, "gzip"),
+            "a gzip bomb": partial(send_compressed, "gzip"),
             "a loop of redirects": partial(lead_to, "/again"),
             "a redirect to a file": partial(lead_to, "file:///etc/hostname"),
         },
@@ -196,7 +196,7 @@ CLIENTS: tuple[tuple[str, Callable[[str, Path], object], dict[str, Answer]], ...
             "a drip of headers": drip_headers,
             "endless headers": send_headers,
             "endless chunks": send_chunks,
-            "a bomb of gzip": partial(send_compressed, "gzip"),
+            "a gzip bomb": partial(send_compressed, "gzip"),
             "a loop of redirects": partial(lead_to, "/again"),
         },
     ),
@@ -208,13 +208,13 @@ CLIENTS: tuple[tuple[str, Callable[[str, Path], object], dict[str, Answer]], ...
             "silence": say_nothing,
             "the whole file": send_until_closed,
             "an endless part": send_endless_part,
-            "a bomb of gzip": partial(send_compressed, "gzip"),
+            "a gzip bomb": partial(send_compressed, "gzip"),
         },
     ),
     (
         "a pattern",
         match_files,
-        {"a drip": drip, "endless chunks": send_chunks, "a bomb of deflate": partial(send_compressed, "deflate")},
+        {"a drip": drip, "endless chunks": send_chunks, "a deflate bomb": partial(send_compressed, "deflate")},
     ),
 )
 
@@ -278,9 +278,9 @@ def test_refused_answers_are_named_in_a_message_in_time(kind: str, tmp_path: Pat
     message = message_for_user(caught.value)
     assert message is not None, "synth2 would end in a traceback"
     assert "127.0.0.1" in message or "decoder-only" in message, message
-    assert len(message) > 60, "it says what was expected, or the way out"
+    assert len(message) > 60, "the message lacks what was expected or what to do"
     left = [path for path in tmp_path.rglob("*") if path.is_file() and path.stat().st_size > 2**10]
-    assert not left, "nothing that is of no use stays on the disk"
+    assert not left, "an unusable file remains on the disk"
 
 
 def test_a_part_is_not_larger_than_its_range(tmp_path: Path) -> None:

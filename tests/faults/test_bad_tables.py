@@ -242,10 +242,10 @@ KINDS: dict[str, Callable[[Path], object]] = {
 }  # fmt: skip
 
 LEFT_OUT: dict[str, Callable[[Path], list[str]]] = {
-    "Hub: a list with a hole": lambda folder: hub(folder, [[GOOD, None]]),
+    "Hub: a list with a missing caption": lambda folder: hub(folder, [[GOOD, None]]),
     "Hub: a blank caption among others": lambda folder: hub(folder, [[" \n", GOOD]]),
     "Hub: a row without captions": lambda folder: hub(folder, [[GOOD], None]),
-    "Hub: records with a hole": lambda folder: hub(folder, [[RECORD, None]], column="caption.raw"),
+    "Hub: records with a missing caption": lambda folder: hub(folder, [[RECORD, None]], column="caption.raw"),
     "tar: files that macOS leaves": lambda folder: tar_with(folder, {"._0.png": MAC, "._0.txt": MAC}),
     "tar: a folder that macOS leaves": lambda folder: tar_with(folder, {"__MACOSX/1.png": MAC, "__MACOSX/1.txt": MAC}),
     "tar: an image of several suffixes": lambda folder: tar_with(folder, {"0.seg.png": png()}),
@@ -292,7 +292,7 @@ def test_refused_input_is_named_in_a_message(kind: str, tmp_path: Path) -> None:
     message = message_for_user(caught.value)
     assert message is not None, "synth2 would end in a traceback"
     assert re.search(r"\bbad", message), message
-    assert len(message) > 60, "it says what was expected, or the way out"
+    assert len(message) > 60, "the message lacks what was expected or what to do"
 
 
 @pytest.mark.parametrize("kind", LEFT_OUT)
@@ -303,7 +303,7 @@ def test_what_is_left_out_is_counted_and_named(kind: str, tmp_path: Path, caplog
         assert captions == [f"{GOOD} \ufffd"]
         assert re.search(r"\b1 captions?\b.*U\+FFFD.*[01]\)", caplog.text)
     else:
-        assert captions == [GOOD], "something else than the good captions was used"
+        assert captions == [GOOD], "other captions than the good ones were used"
         assert re.search(r"\b[12] .*first: ", caplog.text)
 
 

@@ -322,7 +322,7 @@ KINDS: dict[str, Callable[[Path], object]] = {
         folder, lock_file, "bad/part-00005"
     ),
     "two writers: a task of an array twice": lambda folder: synthesise_while(folder, lock_file, "bad/part-00001", 1),
-    "two writers: a run sums up what a task is at": lambda folder: synthesise_while(
+    "two writers: a run finishes the set of a running task": lambda folder: synthesise_while(
         folder, lock_file, "bad/part-00001"
     ),
     "two writers: a generator or a codebook": lambda folder: write_while_locked(folder, write_nothing),
@@ -361,7 +361,7 @@ KINDS: dict[str, Callable[[Path], object]] = {
     "inputs: a class that was changed": lambda folder: change_captions(
         folder, *(f"k{n},a fox number {n},cat" for n in range(9))
     ),
-    "inputs: a caption that is gone": lambda folder: change_captions(folder, "k8,a fox number 8,fox"),
+    "inputs: a caption that was removed": lambda folder: change_captions(folder, "k8,a fox number 8,fox"),
     "inputs: captions in another order under numbers": lambda folder: change_captions(
         folder, *(f"k{n},a fox number {8 - n},fox" for n in range(9))
     ),
@@ -370,7 +370,9 @@ KINDS: dict[str, Callable[[Path], object]] = {
     "inputs: a photo's captions": lambda folder: change_photo(
         folder, lambda: (folder / "photos" / "1.txt").write_text("something else")
     ),
-    "inputs: a photo that is gone": lambda folder: change_photo(folder, lambda: (folder / "photos" / "1.bmp").unlink()),
+    "inputs: a photo that was removed": lambda folder: change_photo(
+        folder, lambda: (folder / "photos" / "1.bmp").unlink()
+    ),
     "inputs: photos in a tar": change_tar,
     "inputs: shards that are scored": change_shards,
     "inputs: concepts": lambda folder: change_names(folder, "dog\ncat\nowl\n"),

@@ -99,7 +99,7 @@ BY_EPOCH = (
         pytest.param("SIGTERM", 4, (), marks=pytest.mark.slow, id="before the first validation"),
         pytest.param("SIGTERM", 8, WORKERS, marks=pytest.mark.slow, id="before a validation"),
         pytest.param("SIGTERM", 9, (), marks=pytest.mark.slow, id="at the end of an epoch"),
-        pytest.param("SIGTERM", 5, BY_EPOCH, marks=pytest.mark.slow, id="where the schedule knows the epochs"),
+        pytest.param("SIGTERM", 5, BY_EPOCH, marks=pytest.mark.slow, id="with a schedule that uses the epoch length"),
         pytest.param("error", 8, BY_EPOCH, marks=pytest.mark.slow, id="from the end of an epoch"),
         pytest.param("error", 11, REAL, marks=pytest.mark.slow, id="photos alone"),
         pytest.param("ctrl-C", 7, SYNTHETIC, marks=pytest.mark.slow, id="image tokens alone"),
@@ -274,7 +274,7 @@ def test_fewer_ranks_train_on_the_rest_of_the_epoch(tmp_path: Path, monkeypatch:
     rows = [json.loads(line) for rank in range(2) for line in (tmp_path / f"batches-{rank}.jsonl").open()]
     assert sorted(row["step"] for row in rows) == [1, 1, 2, 2, *range(3, 19)]
     seen = Counter(key for row in rows for key in row["keys"])
-    # A drawn image has five captions, each a pair of its own.
+    # An image of Scenes has five captions, each of which is one pair.
     assert sorted(seen.values()) == [1] * 40 + [5] * 8
 
 

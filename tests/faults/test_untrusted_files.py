@@ -115,7 +115,7 @@ def test_an_export_reads_only_its_own_files_and_requests_nothing_from_the_hub(
     assert message is not None, f"synth2 would end in a traceback: {caught.value!r}"
     assert "xpected" in message
     assert "huggingface.co" not in message
-    assert not isinstance(caught.value, OSError), "it was looked for"
+    assert not isinstance(caught.value, OSError), "the location was accessed"
 
 
 def test_the_table_has_the_required_length() -> None:

@@ -140,9 +140,9 @@ def test_system_errors_of_a_folder_are_reported_for_every_library(
     with pytest.raises(SystemExit) as stop:
         main(["fit", "--config", "mixed.yaml"])
     assert stop.value.code == 1
-    told = capsys.readouterr().err
-    assert re.search(expected, told)
-    assert "xpected a file or folder" in told
+    message = capsys.readouterr().err
+    assert re.search(expected, message)
+    assert "xpected a file or folder" in message
 
 
 def test_other_errors_of_the_system_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from lightning.pytorch import Callback
 from synth2_lightning.callbacks.rank_watch import RankWatchCallback
 
 
-class Die(Callback):
+class SignalRank(Callback):
     """Sends a signal to one rank before its third step."""
 
     def on_train_batch_start(self, trainer: Any, *args: Any) -> None:
@@ -23,4 +23,4 @@ class Die(Callback):
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
-    fit(8, 2, strategy="ddp", callbacks=[RankWatchCallback(timeout=15), Die()])
+    fit(8, 2, strategy="ddp", callbacks=[RankWatchCallback(timeout=15), SignalRank()])

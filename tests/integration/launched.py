@@ -9,7 +9,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 
-class Disaster(Callback):
+class SimulatedFailure(Callback):
     """Simulates a failure, once per folder: reaches the time limit, or kills the last rank.
 
     Args:

@@ -42,7 +42,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def words_of(name: str, poison: str, *further: str) -> list[str]:
     photos = "--data.init_args.real.init_args" if name == "mixed" else "--data.init_args"
     few = [f"{photos}.val.init_args.num_images=4", f"{photos}.num_workers=0"]
-    few += [f"{photos}.train.init_args.num_images=16"]  # each is described before the first step
+    few += [f"{photos}.train.init_args.num_images=16"]  # the fingerprint of the data reads all of them
     if name == "generator":
         few += ["--model.init_args.sampling.num_steps=2"]
         few += ["--model.init_args.network.init_args.depth=1"]

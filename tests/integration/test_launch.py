@@ -22,10 +22,10 @@ SCRIPTS = [EXAMPLES / name for name in ("torchrun.sh", "slurm_fit.sbatch", "slur
 NUM_STEPS = 12
 FIT = [
     f"--config={ROOT / 'tests' / 'faults' / 'fit.yaml'}", f"--trainer.max_steps={NUM_STEPS}",
-    "--trust=watched", "--trainer.callbacks+=launched.Disaster", "--trainer.callbacks.step=7",
+    "--trust=watched", "--trainer.callbacks+=launched.SimulatedFailure", "--trainer.callbacks.step=7",
 ]  # fmt: skip
 SRUN = """#!/usr/bin/env bash
-# Starts as many processes as there are tasks, says to each which it is, and sends SIGTERM when the time is over.
+# Starts one process for each task, sets its rank, and sends SIGTERM at the time limit.
 while [[ $1 == --* ]]; do shift; done
 pids=()
 for ((rank = 0; rank < SLURM_NTASKS; rank++)); do
@@ -71,7 +71,7 @@ def start(words: list[str], folder: Path, commands: Path, variables: Mapping[str
     path = f"{commands}:{Path(sys.executable).parent}:{here['PATH']}"
     modules = f"{ROOT / 'src'}:{ROOT / 'tests' / 'faults'}:{ROOT / 'tests' / 'integration'}"
     environment = here | {"PATH": path, "PYTHONPATH": modules, "OMP_NUM_THREADS": "1", **variables}
-    with (folder / "said.txt").open("a") as file:
+    with (folder / "output.txt").open("a") as file:
         return subprocess.Popen(words, cwd=folder, env=environment, stdout=file, stderr=subprocess.STDOUT)
 
 
@@ -79,7 +79,7 @@ def run(words: list[str], folder: Path, commands: Path, variables: Mapping[str, 
     """Run a command; return its exit code and the output of all processes in the folder."""
     process = start(words, folder, commands, variables)
     try:
-        return process.wait(timeout=900), (folder / "said.txt").read_text()
+        return process.wait(timeout=900), (folder / "output.txt").read_text()
     finally:
         process.terminate()  # no effect if it has ended
 
@@ -108,8 +108,8 @@ def assert_same(found: Path, expected: Path) -> None:
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, commands: Path) -> Path:
     """Return the folder of an uninterrupted run of two processes by torchrun."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    code, said = torchrun(folder, commands, "none")
-    assert code == 0, said
+    code, output = torchrun(folder, commands, "none")
+    assert code == 0, output
     return folder
 
 
@@ -176,10 +176,10 @@ def test_the_manifest_agrees_with_itself() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_torchrun_restarts_after_a_process_failed(undisturbed: Path, commands: Path, tmp_path: Path) -> None:
-    code, said = torchrun(tmp_path, commands, "death")
-    assert code == 0, said
+    code, output = torchrun(tmp_path, commands, "death")
+    assert code == 0, output
     assert (tmp_path / "happened").exists()
-    assert "Restoring states from the checkpoint path" in said
+    assert "Restoring states from the checkpoint path" in output
     assert_same(tmp_path, undisturbed)
 
 
@@ -190,14 +190,14 @@ def test_sigterm_to_torchrun_saves_the_step(undisturbed: Path, commands: Path, t
     words, variables = by_torchrun("time-out")
     process = start(words, tmp_path, commands, variables)
     while not (tmp_path / "time-out").exists():
-        assert process.poll() is None, (tmp_path / "said.txt").read_text()
+        assert process.poll() is None, (tmp_path / "output.txt").read_text()
         time.sleep(0.1)
     process.terminate()
     assert process.wait(timeout=300) != 0
     # Validations save steps 4 and 8; the signal came after step 7.
-    assert list(tmp_path.glob("runs/version_*/checkpoints/step=7.ckpt")), (tmp_path / "said.txt").read_text()
-    code, said = torchrun(tmp_path, commands, "time-out")
-    assert code == 0, said
+    assert list(tmp_path.glob("runs/version_*/checkpoints/step=7.ckpt")), (tmp_path / "output.txt").read_text()
+    code, output = torchrun(tmp_path, commands, "time-out")
+    assert code == 0, output
     assert_same(tmp_path, undisturbed)
 
 
@@ -210,13 +210,13 @@ def test_slurm_resumes_after_its_time_limit(undisturbed: Path, commands: Path, t
         "SLURM_NNODES": "1", "SLURM_NODELIST": "localhost", "MASTER_PORT": str(free_port()),
     }  # fmt: skip
     words = ["bash", str(EXAMPLES / "slurm_fit.sbatch"), *FIT, "--trainer.callbacks.kind=time-out"]
-    code, said = run(words, tmp_path, commands, job)
-    assert code == 143, said
+    code, output = run(words, tmp_path, commands, job)
+    assert code == 143, output
     assert (tmp_path / "requeued").read_text() == "requeue 4711\n"
     assert not list(tmp_path.glob(f"runs/version_*/checkpoints/step={NUM_STEPS}.ckpt"))
-    code, said = run(words, tmp_path, commands, job | {"SLURM_RESTART_COUNT": "1", "MASTER_PORT": str(free_port())})
-    assert code == 0, said
-    assert "Restoring states from the checkpoint path" in said
+    code, output = run(words, tmp_path, commands, job | {"SLURM_RESTART_COUNT": "1", "MASTER_PORT": str(free_port())})
+    assert code == 0, output
+    assert "Restoring states from the checkpoint path" in output
     assert (tmp_path / "requeued").read_text() == "requeue 4711\n"  # not a second time
     assert_same(tmp_path, undisturbed)
 
@@ -249,14 +249,14 @@ def start_pods(folders: tuple[Path, Path], commands: Path, kind: str) -> "list[s
 def test_pods_resume_after_one_was_drained(undisturbed: Path, commands: Path, tmp_path: Path) -> None:
     pods = start_pods((tmp_path, tmp_path), commands, "time-out")
     while not (tmp_path / "time-out").exists():
-        assert all(pod.poll() is None for pod in pods), (tmp_path / "said.txt").read_text()
+        assert all(pod.poll() is None for pod in pods), (tmp_path / "output.txt").read_text()
         time.sleep(0.1)
     pods[0].terminate()
     codes = [pod.wait(timeout=300) for pod in pods]
     assert 0 not in codes, codes  # otherwise the kubelet does not restart the pod
-    assert list(tmp_path.glob("runs/version_*/checkpoints/step=7.ckpt")), (tmp_path / "said.txt").read_text()
+    assert list(tmp_path.glob("runs/version_*/checkpoints/step=7.ckpt")), (tmp_path / "output.txt").read_text()
     for pod in start_pods((tmp_path, tmp_path), commands, "time-out"):
-        assert pod.wait(timeout=900) == 0, (tmp_path / "said.txt").read_text()
+        assert pod.wait(timeout=900) == 0, (tmp_path / "output.txt").read_text()
     assert_same(tmp_path, undisturbed)
 
 
@@ -271,8 +271,8 @@ def test_machines_that_find_different_checkpoints_do_not_train_apart(
     pods = start_pods(folders, commands, "none")
     assert 0 not in [pod.wait(timeout=300) for pod in pods]
     for folder in folders:
-        said = (folder / "said.txt").read_text()
-        assert re.search(r"different checkpoints.*step=12\.ckpt.*checksum ", said)
+        output = (folder / "output.txt").read_text()
+        assert re.search(r"different checkpoints.*step=12\.ckpt.*checksum ", output)
 
 
 @pytest.mark.slow
@@ -313,12 +313,12 @@ def test_an_array_makes_what_one_job_makes(commands: Path, tmp_path: Path) -> No
     job = {"SLURM_JOB_ID": "12", "SLURM_JOB_NAME": "synth2-synthesize", "SLURM_NTASKS": "1", "SLURM_NNODES": "1"}
     for task in range(2):
         array = {"SLURM_ARRAY_TASK_ID": str(task), "SLURM_ARRAY_TASK_COUNT": "2"}
-        code, said = run(words, tmp_path, commands, job | array)
-        assert code == 0, said
+        code, output = run(words, tmp_path, commands, job | array)
+        assert code == 0, output
     assert not (tmp_path / "shards" / "manifest.json").exists()
-    code, said = run(words, tmp_path, commands, job)
-    assert code == 0, said
-    assert re.search(r"\b12 \w+ are in shards", said)
+    code, output = run(words, tmp_path, commands, job)
+    assert code == 0, output
+    assert re.search(r"\b12 \w+ are in shards", output)
     parts = sorted((tmp_path / "shards").glob("part-*.parquet"))
     assert [part.name for part in parts] == ["part-00000-00000.parquet", "part-00001-00000.parquet"]
     keys = [key for part in parts for key in pq.read_table(part)["key"].to_pylist()]

@@ -55,11 +55,16 @@ def start(script: str, *words: str) -> "subprocess.CompletedProcess[str]":
         deadline = time.monotonic() + 90
         while True:
             errors.seek(0)
-            told = errors.read()
-            if script != "dying_rank.py" or "is lost" in told or "Child process" in told or time.monotonic() > deadline:
+            output = errors.read()
+            if (
+                script != "dying_rank.py"
+                or "is lost" in output
+                or "Child process" in output
+                or time.monotonic() > deadline
+            ):
                 break
             time.sleep(1)
-    return subprocess.CompletedProcess(ran.args, ran.returncode, "", told)
+    return subprocess.CompletedProcess(ran.args, ran.returncode, "", output)
 
 
 @pytest.mark.slow

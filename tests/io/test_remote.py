@@ -108,8 +108,8 @@ def test_what_changed_is_fetched_beside_the_old_one(store: Store) -> None:
 def test_what_changed_is_known_without_an_etag(name: str, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     # As the Hub's file system returns it, and http's if the server sends no ETag.
     def mark(self: Store, info: dict[str, Any]) -> dict[str, Any]:
-        told = {key: info[key] for key in ("name", "size", "type")}
-        return told | ({name: str(self.store[info["name"]].modified)} if info["type"] == "file" else {})
+        entry = {key: info[key] for key in ("name", "size", "type")}
+        return entry | ({name: str(self.store[info["name"]].modified)} if info["type"] == "file" else {})
 
     monkeypatch.setattr(Store, "mark", mark)
     old = fetch_remote("memory://bucket/captions.csv", "captions")

@@ -39,11 +39,11 @@ def write_captions(num: int) -> list[str | None]:
     captions: list[str | None] = []
     for _ in range(num):
         kind = draw.random()
-        said = [caption for caption in captions[-400:] if caption and caption.strip()]
-        if said and kind < 0.1:
-            captions.append(draw.choice(said).upper() + "!")
-        elif said and kind < 0.35:
-            words = draw.choice(said).split()
+        earlier = [caption for caption in captions[-400:] if caption and caption.strip()]
+        if earlier and kind < 0.1:
+            captions.append(draw.choice(earlier).upper() + "!")
+        elif earlier and kind < 0.35:
+            words = draw.choice(earlier).split()
             words[draw.choice((0, len(words) - 1))] = draw.choice(NOUNS)
             captions.append(" ".join(words))
         elif kind < 0.37:
