@@ -295,7 +295,7 @@ def test_a_date_to_wait_until_is_held_to_the_clock_of_the_server() -> None:
 
 
 def test_no_module_uses_the_wall_clock_for_more_than_a_note() -> None:
-    # The date of a server that sends none; the time when a folder was finished; the time since when a file is written.
+    # A Retry-After date without a Date header; the time when a folder was finished; the start time of a write.
     allowed = {"server_replies.py", "part_writer.py", "locks.py"}
     root = Path(synth2_lightning.__file__).parent
     asking = {
