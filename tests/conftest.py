@@ -1,4 +1,4 @@
-"""What every test relies on: no network, fixed seeds, one thread; and language models too small to say anything."""
+"""Fixtures of all tests: no network, fixed seeds, one thread, and small language models with random weights."""
 
 import gc
 import os
@@ -26,33 +26,33 @@ CONFIGS: dict[str, dict[str, Any]] = {
 def pytest_collection() -> Generator[None, object, object]:
     gc.disable()  # imports allocate many objects and free hardly any of them
     collected = yield
-    gc.freeze()  # or each full collection of garbage goes through all imported modules
+    gc.freeze()  # otherwise each full garbage collection visits all imported modules
     gc.enable()
     return collected
 
 
 def pytest_unconfigure() -> None:
-    gc.unfreeze()  # some libraries report what is left when Python ends
+    gc.unfreeze()  # some libraries report objects that remain when Python ends
 
 
 @pytest.fixture(autouse=True)
 def _deterministic() -> None:
     import torch
 
-    # Two test processes share two cores: more threads each would only fight.
+    # Two test processes share two cores, so more threads would slow both.
     torch.set_num_threads(1)
     torch.manual_seed(0)
 
 
 @pytest.fixture(autouse=True)
 def _scripts_import_their_neighbors(monkeypatch: pytest.MonkeyPatch) -> None:
-    # `main()` sets it for the processes that a command starts; scripts of later tests import from their own folder.
+    # `main()` sets it for the processes that it starts; scripts of later tests import modules of their own folder.
     monkeypatch.setenv("PYTHONSAFEPATH", "")
 
 
 @pytest.fixture
 def graph_counts() -> Iterator[dict[str, int]]:
-    """Counts of what ``torch.compile`` traces, without shape checks, which it cannot trace, and without kernels."""
+    """Counts of ``torch.compile``'s traces, without kernels and without shape checks, which it cannot trace."""
     import jaxtyping
     import torch
     from torch._dynamo.utils import counters
@@ -75,7 +75,7 @@ def _sigterm_is_given_back() -> Iterator[None]:
 
 @pytest.fixture
 def set_cpu(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Set whether the processor has bfloat16 instructions, on a machine without a GPU."""
+    """Return a function that sets whether the processor has bfloat16 instructions, on a machine without a GPU."""
 
     def set(has_bfloat16: bool) -> None:
         import torch
@@ -88,7 +88,7 @@ def set_cpu(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 @pytest.fixture
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Set the cache of fetched files and of indexes to an empty folder."""
+    """Set the cache of downloaded files and of indexes to an empty folder."""
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("SYNTH2_CACHE", str(folder))
     return folder
@@ -96,7 +96,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 
 @pytest.fixture
 def save_model(tmp_path: Path) -> Callable[[str, str | None], str]:
-    """Save a new model of a kind, with a chat template or without, and give its folder."""
+    """Return a function that saves a new model of a kind, with or without a chat template, and returns its folder."""
 
     def save(kind: str, chat_template: str | None = CHAT_TEMPLATE) -> str:
         import torch
@@ -108,7 +108,7 @@ def save_model(tmp_path: Path) -> Callable[[str, str | None], str]:
         plan = NewNetwork(CONFIGS[kind], "package://synth2_lightning/scenes/vocabulary", "conftest")
         network = AutoModelForCausalLM.from_config(plan.config)
         for parameter in network.parameters():
-            parameter.data.mul_(3.0)  # a new model has hardly an opinion, so that rounding would decide
+            parameter.data.mul_(3.0)  # logits of a new model are nearly equal, so that rounding would decide
         network.save_pretrained(tmp_path / kind)
         plan.tokenizer.chat_template = chat_template
         plan.tokenizer.save_pretrained(tmp_path / kind)
@@ -119,7 +119,7 @@ def save_model(tmp_path: Path) -> Callable[[str, str | None], str]:
 
 @pytest.fixture
 def write_coco() -> Callable[[Path, str, range], None]:
-    """Write a COCO captions file, and one image of noise per id into ``images/``."""
+    """Return a function that writes a COCO captions file, and one image of noise per id into ``images/``."""
 
     def write(folder: Path, annotations: str, ids: range) -> None:
         import json
@@ -147,7 +147,7 @@ def write_coco() -> Callable[[Path, str, range], None]:
 
 @pytest.fixture(scope="module")
 def export_tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Export a captioner of Scenes with random weights and a language model of transformers; give the folder."""
+    """Return a function that exports a captioner of Scenes with random weights, and returns the folder."""
     import jaxtyping
     import torch
 
@@ -188,7 +188,7 @@ def export_tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
         class_path = f"synth2_lightning.modules.{module}"
         captioner = build_component({"class_path": class_path, "init_args": arguments}, VisionLanguageModule)
         captioner.configure_model()
-        torch.manual_seed(0)  # what was drawn before depends on what is cached
+        torch.manual_seed(0)  # earlier random numbers depend on what is cached
         for name, weight in captioner.named_parameters():  # large weights, so that captions depend on their images
             if weight.requires_grad and (weight.ndim > 1 or len(weight) == 1):  # not biases and gains, but gates
                 torch.nn.init.normal_(weight)

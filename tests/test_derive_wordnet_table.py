@@ -1,4 +1,4 @@
-"""The rules by which examples/derive_wordnet_table.py says what a word means, on a dictionary of a few lines."""
+"""The rules by which examples/derive_wordnet_table.py selects the sense of a word, on a dictionary of a few lines."""
 
 import importlib.util
 import sys
@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pytest
 
-# id, lexicographer file, word, what it is a kind of, by which pointer
+# id, lexicographer file, word, hypernym, pointer
 SYNSETS = """00000001 03 entity
 00000002 06 table 00000001 @
 00000003 14 table 00000001 @
@@ -23,7 +23,7 @@ SYNSETS = """00000001 03 entity
 00000012 04 jumping 00000001 @
 00000013 13 eats 00000001 @
 """
-SENSES = {  # lemma: synsets in their order, with how often each is tagged
+SENSES = {  # lemma: synsets in order, with their tag counts
     "table": {"00000003": 50, "00000002": 20},
     "shoe": {"00000004": 9},
     "shoes": {"00000005": 1},
@@ -82,7 +82,7 @@ def test_words_mean_what_can_be_seen(script: ModuleType, dictionary: Path) -> No
     synsets, tags = script.read_synsets(dictionary), script.Tags(dictionary)
     chosen = script.choose_senses(dictionary, synsets, set(), tags)
     assert chosen["table"] == "00000002"  # furniture, although rows and columns are more frequent
-    assert chosen["look"] == "00000010"  # the thing is much too rare
+    assert chosen["look"] == "00000010"  # the sense as a thing is much too rare
     assert chosen["crane"] == "00000007"  # not the writer
     assert chosen["glasses"] == "00000008"
     assert "shoes" not in chosen

@@ -21,11 +21,11 @@ def test_every_public_name_is_that_of_its_module(name: str) -> None:
 
 def test_importing_the_package_imports_nothing_heavy() -> None:
     code = "import sys, synth2_lightning; print({'torch', 'lightning', 'numpy'} & set(sys.modules))"
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert told.stdout.strip() == "set()"
+    completed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert completed.stdout.strip() == "set()"
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match=r"synth2_lightning.*Captoiner"):
-        getattr(synth2_lightning, "Captoiner")  # noqa: B009 - mypy knows that it is not there
+        getattr(synth2_lightning, "Captoiner")  # noqa: B009 - mypy reports an unknown attribute
     assert set(synth2_lightning.__all__) <= set(dir(synth2_lightning))

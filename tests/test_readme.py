@@ -1,4 +1,4 @@
-"""The examples of the documents run, README stays short, and relative links in the documents lead to files."""
+"""The examples of the documents run, README stays short, and relative links lead to existing files."""
 
 import ast
 import json
@@ -100,7 +100,7 @@ def test_the_example_trains_on_a_coco_file_and_scores_its_captions(
     (predictions,) = tmp_path.glob("lightning_logs/version_0/cider/val-step=*/predictions.jsonl")
     assert [json.loads(line)["key"] for line in predictions.read_text("utf-8").splitlines()] == ["4", "5"]
 
-    # The examples of other documents continue with the names and files of this one.
+    # The examples of other documents use the names and files of this one.
     for image in ("a.jpg", "b.png"):
         shutil.copy(tmp_path / "data" / "images" / "0.jpg", tmp_path / image)
     own_images = "".join(code_blocks(ROOT / "docs" / "your_own_images.md", "python"))

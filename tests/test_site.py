@@ -1,4 +1,4 @@
-"""The site of the documentation: pages outside of docs/, the API reference, and nothing from other hosts."""
+"""Site of the documentation: pages outside of docs/, the API reference, and nothing from other hosts."""
 
 import re
 import subprocess
@@ -20,7 +20,7 @@ EXTERNAL = re.compile(r"(?:https?:)?//")
 
 
 class Loaded(HTMLParser):
-    """Collects the addresses that a browser loads with a page; links that a reader follows are not among them."""
+    """Collects the addresses that a browser loads with a page, without links that a reader follows."""
 
     def __init__(self) -> None:
         super().__init__()

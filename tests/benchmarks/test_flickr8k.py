@@ -45,14 +45,14 @@ def write_captions(path: Path, ids: range) -> None:
 
 
 class StandIn:
-    """Does what the benchmark needs of ``synth2``: captions of the validation photos that a run file would read."""
+    """Stand-in for the command ``synth2``: records the commands, and writes the files that the benchmark reads."""
 
     def __init__(self) -> None:
         self.commands: list[tuple[Path, list[str]]] = []
 
     def __call__(self, words: Sequence[str], log: Path, num_threads: int, folder: Path) -> None:
         self.commands.append((folder, list(words)))
-        if words[0] == "select":  # of few clusters, with a lower entropy
+        if words[0] == "select":  # fewer clusters have a lower entropy
             manifest = folder / words[3] / "manifest.json"
             manifest.parent.mkdir()
             manifest.write_text(json.dumps({"balance_after": {"entropy": float(words[-1])}}))
@@ -74,7 +74,7 @@ class StandIn:
 
     @staticmethod
     def quality(folder: Path) -> float:
-        """Return the fraction of right captions: more photos, more clusters and one point of the grid are better."""
+        """Return the fraction of right captions, higher for more photos, more clusters and one point of the grid."""
         regime, point = folder.parts[-3:-1]
         (num_photos,) = (int(part.partition("-")[2]) for part in folder.parts if re.fullmatch(r"photos-\d+", part))
         quality = {300: 0.2, 1000: 0.4, 3000: 0.6}.get(num_photos, 0.4)
@@ -109,7 +109,7 @@ def photo_ids(path: Path) -> list[int]:
 
 
 def test_the_choice_reads_held_back_photos_only(synth2: StandIn, experiment: Experiment) -> None:
-    # There are no validation photos yet: whatever would read them fails.
+    # There are no validation photos yet, so reading them would fail.
     assert not (experiment.data / "captions_val.json").exists()
     named = [BY_NAME["real"], BY_NAME["mixed"], BY_NAME["shuffled"]]
     run_tasks(experiment.choice_tasks(named, GRID), 2)
@@ -119,7 +119,7 @@ def test_the_choice_reads_held_back_photos_only(synth2: StandIn, experiment: Exp
     assert set(regimes.read(folder).scores) == held_back
     assert {place.name for place, _ in synth2.commands} == {CHOICE}
     choice = experiment.choose(named, GRID)
-    assert choice.keys() == {"real", "mixed"}  # controls take the point of the regime that they control
+    assert choice.keys() == {"real", "mixed"}  # controls use the point of the regime that they control
     assert best_point(choice["real"]) == Point(1600, 0.2, 0.05, 4)
 
 
@@ -242,7 +242,7 @@ def test_archived_runs_are_not_trained_again(
 ) -> None:
     words = ("--only", "real", "mixed", "--draws", "0", "--generators", "0")
     saved = run_benchmark(flickr8k_gain, *words, "--seeds", "0")
-    shutil.rmtree(experiment.root)  # another machine
+    shutil.rmtree(experiment.root)  # as on another machine
     synth2.commands.clear()
     again = run_benchmark(flickr8k_gain, *words, "--seeds", "0")
     assert not synth2.commands
@@ -286,7 +286,7 @@ def test_more_entropy_correlates_with_more_right_captions(run_benchmark: Callabl
     saved = run_benchmark(dose_response, *words)
     assert saved["rank_correlation"] == 1.0
     assert [row["entropy"] for row in saved["rows"]] == [1, 2, 5, 10, 20]
-    assert saved["point"]["steps"] == 800  # that of the equal point: no choice was made
+    assert saved["point"]["steps"] == 800  # of the equal point, because no choice was made
 
 
 def test_seeds_of_regimes() -> None:
@@ -309,7 +309,7 @@ def test_commands_parse(
     run_tasks(experiment.tasks(BY_NAME[name], EQUAL, Cell(0, 0, 0), is_validated=True), 1)
     commands = [(folder, words) for folder, words in synth2.commands if words[0] in ("fit", "predict")]
     capsys.readouterr()  # what run_tasks printed
-    done = {"real": 0, "written": -6}.get(name, -4)  # those before are the same for all regimes
+    done = {"real": 0, "written": -6}.get(name, -4)  # the commands before are the same for all regimes
     for folder, words in commands[done:]:
         monkeypatch.chdir(folder)
         with pytest.raises(SystemExit) as stop:

@@ -21,7 +21,7 @@ def test_with_one_run_the_interval_is_that_of_the_images() -> None:
 
 
 def test_with_equal_images_the_interval_is_that_of_the_nested_seeds() -> None:
-    # Two draws at 0 and 1 dominate: their resampled mean is 0, 0.5 or 1 with probabilities 1/4, 1/2, 1/4.
+    # Only two draws differ, 0 and 1: their resampled mean is 0, 0.5 or 1 with probabilities 1/4, 1/2, 1/4.
     ours = {Cell(draw, 0, seed): np.full(3, float(draw)) for draw in (0, 1) for seed in (0, 1)}
     theirs = {Cell(draw, 0, 0): np.zeros(3) for draw in (0, 1)}
     assert estimate({"ours": ours, "theirs": theirs}, difference) == (0.5, 0.0, 1.0)
@@ -51,7 +51,7 @@ def test_captioners_of_a_generator_do_not_count_as_independent_generators() -> N
 
 
 def test_draws_are_resampled_together() -> None:
-    effects = {0: 0.0, 1: 5.0}  # a draw is harder for both sides alike
+    effects = {0: 0.0, 1: 5.0}  # the effect of a draw is the same on both sides
     ours = {Cell(draw, 0, 0): np.full(4, effect + 1.0) for draw, effect in effects.items()}
     theirs = {Cell(draw, 0, 0): np.full(4, effect) for draw, effect in effects.items()}
     assert estimate({"ours": ours, "theirs": theirs}, difference) == pytest.approx((1, 1, 1))

@@ -37,7 +37,7 @@ def questions(content: Content, sentence: str) -> list[Question]:
 
 
 def others(content: Content, sentence: str) -> list[tuple[str, int, str]]:
-    """Attribute, number of other sentences, and the last of them."""
+    """Return, for each question, the attribute, the number of other sentences, and the last of them."""
     return [(asked.attribute, len(asked.others), asked.others[-1]) for asked in questions(content, sentence)]
 
 
@@ -102,7 +102,7 @@ def test_the_scene_of_a_record_is_found() -> None:
 
 def test_the_likeliest_sentence_is_what_is_read() -> None:
     def loss(visual: torch.Tensor, texts: tuple[str, ...]) -> TokenLoss:
-        """Sees row 0 as "b" and row 1 as "c"."""
+        """Return a loss that is 0 for "b" in row 0 and for "c" in row 1."""
         seen = ["bc"[int(row)] for row in visual.flatten()]
         sums = torch.tensor([float(text != word) for text, word in zip(texts, seen, strict=True)])
         return TokenLoss(sums, torch.ones(len(texts), dtype=torch.long))

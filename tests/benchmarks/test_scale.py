@@ -11,7 +11,7 @@ import scale
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> tuple[dict[str, Any], str, object]:
     arguments = ["scale.py", "--quick", "--ranks", "1", "8", "--pairs", "300"]
     monkeypatch.setattr(sys, "argv", arguments)
-    monkeypatch.setattr(scale, "start_process", scale.measure_start)  # a process of its own takes seconds to import
+    monkeypatch.setattr(scale, "start_process", scale.measure_start)  # a new process takes seconds to import
     with pytest.raises(SystemExit) as end:
         scale.main()
     out, err = capsys.readouterr()
@@ -25,7 +25,7 @@ def restored_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_it_measures_starts_and_steps(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    for name in ("MAX_GROWTH", "MAX_SHUFFLE_MS"):  # of few repetitions and pairs on a busy machine
+    for name in ("MAX_GROWTH", "MAX_SHUFFLE_MS"):  # a busy machine exceeds the limits with few repetitions and pairs
         monkeypatch.setattr(scale, name, 100.0)
     result, err, code = run(monkeypatch, capsys)
     assert (code, result["failures"], err) == (0, [], "")

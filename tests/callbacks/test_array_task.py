@@ -48,7 +48,7 @@ def test_tasks_together_write_the_records_of_one_run(tmp_path: Path, captions: C
     third = list_keys(tmp_path / "many")
     assert 5 < len(third) < 25
     predict(tmp_path / "many", captions, task=0)
-    predict(tmp_path / "many", captions, task=2)  # again: nothing is left of its share
+    predict(tmp_path / "many", captions, task=2)  # again: no record of this task is left
     assert set(third) < set(list_keys(tmp_path / "many"))
     predict(tmp_path / "many", captions, task=1)
     assert not (tmp_path / "many" / "manifest.json").exists()
@@ -64,7 +64,7 @@ def test_tasks_together_write_the_records_of_one_run(tmp_path: Path, captions: C
 
 def test_the_last_run_writes_the_records_of_a_failed_task(tmp_path: Path, captions: CaptionDataModule) -> None:
     predict(tmp_path / "many", captions, task=0)
-    predict(tmp_path / "many", captions, task=1, limit_predict_batches=1)  # it came no further
+    predict(tmp_path / "many", captions, task=1, limit_predict_batches=1)  # ends after one batch
     predict(tmp_path / "many", captions)
     assert list_keys(tmp_path / "many") == [f"captions-{number:06d}" for number in range(1, 41)]
     assert (tmp_path / "many" / "manifest.json").exists()

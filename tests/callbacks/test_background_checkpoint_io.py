@@ -16,7 +16,7 @@ from synth2_lightning.callbacks.last_checkpoint import LastCheckpointCallback
 
 @pytest.fixture
 def gate(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
-    """Writes wait until it is set."""
+    """Event that all writes wait for."""
     opened, save = threading.Event(), checkpoint_io._save
 
     def save_later(checkpoint: dict[str, Any], draft: Path) -> None:
@@ -42,7 +42,7 @@ def test_the_file_has_the_values_at_the_call_and_replaces_others_only_when_compl
     content["names"]["best"] = 2  # type: ignore[index]
     assert [path.name for path in tmp_path.glob("*.ckpt")] == ["step=1.ckpt"]
     gate.set()
-    loaded = files.load_checkpoint(new)  # waits
+    loaded = files.load_checkpoint(new)  # waits for the write
     assert loaded["weight"].tolist() == [1, 1]
     assert loaded["names"] == {"best": 1}
     assert [path.name for path in tmp_path.glob("*.ckpt")] == ["step=2.ckpt"]
@@ -69,7 +69,7 @@ def test_a_failed_write_is_reported_and_removes_nothing(tmp_path: Path, monkeypa
 
 
 class Counting(LightningModule):
-    """Its weight is the number of optimization steps."""
+    """Module whose weight is the number of optimization steps."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ class Counting(LightningModule):
 
 
 class Sigterm(Callback):
-    """Ends a run after seven steps, as SIGTERM does."""
+    """Sends SIGTERM after seven steps."""
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
         if trainer.global_step == 7:
@@ -111,6 +111,6 @@ def test_a_run_that_sigterm_ends_leaves_the_same_checkpoints(tmp_path: Path) -> 
         assert paths[0].resolve() == paths[-1]
         contents.append([CheckedCheckpointIO().load_checkpoint(path) for path in paths])
         for content in contents[-1]:
-            del content["callbacks"]  # they name the folder
+            del content["callbacks"]  # contains the name of the folder
     assert [float(content["state_dict"]["weight"]) for content in contents[1]] == [7, 4, 6, 7]
     assert repr(contents[0]) == repr(contents[1])

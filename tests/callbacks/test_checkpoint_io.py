@@ -89,9 +89,7 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
 def test_the_checkpoint_with_the_most_steps_is_chosen_for_any_file_times(tmp_path: Path) -> None:
     paths = [save(tmp_path, step) for step in (9, 10, 8)]
     for age, path in enumerate(paths):
-        os.utime(
-            path, (1_000_000 + age, 1_000_000 + age)
-        )  # a clock that was put back: the oldest by its word is step 9
+        os.utime(path, (1_000_000 + age, 1_000_000 + age))  # the clock was set back: by time, step 9 is the oldest
     os.utime(paths[1], (1, 1))
     assert find_last_checkpoint([tmp_path / "gone", tmp_path]) == paths[1]
 
@@ -143,7 +141,7 @@ def test_earlier_runs_are_searched_by_their_number(tmp_path: Path) -> None:
 
 @contextmanager
 def small_files_only(size: int) -> Iterator[None]:
-    """Limit the size of the files that this process writes: the write that passes it fails, as on a full disk."""
+    """Limit the size of the files that this process writes; larger writes fail, as on a full disk."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
     try:

@@ -24,7 +24,7 @@ def hide(name: str) -> Callable[..., Any]:
 
 @pytest.mark.parametrize("letter", "éüßñÅłžπд")
 def test_letters_of_europe_are_no_boxes(letter: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Machines have fonts of the system, or not; the tests have matplotlib's.
+    # Not all machines have system fonts, so the tests use matplotlib's.
     monkeypatch.setattr(ImageFont, "truetype", hide("DejaVuSans.ttf"))
     assert draw(letter) != draw("\uffff")  # a box: no font has this character
 

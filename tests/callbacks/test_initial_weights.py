@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from synth2_lightning.callbacks.initial_weights import InitialWeightsCallback, read_weights
 
 
-class Resting(LightningModule):
+class ConstantModule(LightningModule):
     """Module whose training changes no weight; ``head`` names a part that differs between modules."""
 
     def __init__(self, head: str = "head", width: int = 2) -> None:
@@ -28,7 +28,7 @@ class Resting(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.0)
 
 
-def fit(module: Resting, weights: Path, ckpt_path: Path | None = None) -> Trainer:
+def fit(module: ConstantModule, weights: Path, ckpt_path: Path | None = None) -> Trainer:
     trainer = Trainer(
         accelerator="cpu", max_steps=2 if ckpt_path else 1, logger=False, enable_progress_bar=False,
         enable_model_summary=False, enable_checkpointing=False, callbacks=[InitialWeightsCallback(str(weights))],
@@ -40,9 +40,9 @@ def fit(module: Resting, weights: Path, ckpt_path: Path | None = None) -> Traine
 
 @pytest.fixture
 def earlier(tmp_path: Path) -> tuple[Path, dict[str, torch.Tensor]]:
-    """The folder of a run, and its weights."""
+    """Return the folder of a run, and its weights."""
     torch.manual_seed(1)
-    weights = Resting().state_dict()
+    weights = ConstantModule().state_dict()
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
     torch.save({"state_dict": weights}, tmp_path / "run" / "checkpoints" / "last.ckpt")
     return tmp_path / "run", weights
@@ -53,7 +53,7 @@ def test_trained_weights_are_copied_by_name(
 ) -> None:
     run, weights = earlier
     torch.manual_seed(2)
-    module = Resting(head="answers")
+    module = ConstantModule(head="answers")
     own = {name: weight.clone() for name, weight in module.state_dict().items()}
     with caplog.at_level("INFO"):
         fit(module, run)
@@ -65,7 +65,7 @@ def test_trained_weights_are_copied_by_name(
 
 
 def test_buffers_such_as_a_codebook_are_copied(tmp_path: Path) -> None:
-    module = Resting()
+    module = ConstantModule()
     module.register_buffer("codes", torch.zeros(2))
     save_file({"codes": torch.ones(2)}, tmp_path / "model.safetensors")
     fit(module, tmp_path)
@@ -76,7 +76,7 @@ def test_an_exported_folder_has_the_same_weights(tmp_path: Path, earlier: tuple[
     run, weights = earlier
     (tmp_path / "export").mkdir()
     save_file(weights, tmp_path / "export" / "model.safetensors")
-    module = Resting()
+    module = ConstantModule()
     fit(module, tmp_path / "export")
     assert torch.equal(module.body.weight, weights["body.weight"])
     assert read_weights(run).keys() == read_weights(tmp_path / "export").keys()
@@ -84,10 +84,10 @@ def test_an_exported_folder_has_the_same_weights(tmp_path: Path, earlier: tuple[
 
 def test_a_resumed_run_keeps_its_own_weights(tmp_path: Path, earlier: tuple[Path, dict[str, torch.Tensor]]) -> None:
     run, weights = earlier
-    first = Resting()
+    first = ConstantModule()
     fit(first, run).save_checkpoint(tmp_path / "own.ckpt")
     torch.save({"state_dict": {name: weight + 1 for name, weight in weights.items()}}, tmp_path / "other.ckpt")
-    second = Resting()
+    second = ConstantModule()
     fit(second, tmp_path / "other.ckpt", ckpt_path=tmp_path / "own.ckpt")
     assert torch.equal(second.body.weight, weights["body.weight"])
 
@@ -97,10 +97,10 @@ def test_weights_of_another_shape_or_of_other_parts_are_refused(
 ) -> None:
     run, _ = earlier
     with pytest.raises(ValueError, match=r"2 of 4 .*body\.bias.*\(2,\).*\(3,\).*vocabulary"):
-        fit(Resting(width=3), run)
+        fit(ConstantModule(width=3), run)
     torch.save({"state_dict": {"other": torch.zeros(1)}}, tmp_path / "other.ckpt")
-    with pytest.raises(ValueError, match=r"\b4\b.*Resting.*body\.weight.*\b1\b.*\(other\)"):
-        fit(Resting(), tmp_path / "other.ckpt")
+    with pytest.raises(ValueError, match=r"\b4\b.*ConstantModule.*body\.weight.*\b1\b.*\(other\)"):
+        fit(ConstantModule(), tmp_path / "other.ckpt")
 
 
 @pytest.mark.parametrize("content", [b"", b"no checkpoint", b"\x80\x02cos\nsystem\n."], ids=["empty", "text", "code"])

@@ -16,7 +16,7 @@ from synth2_lightning.callbacks.logged_samples import log_image, log_table
 from synth2_lightning.modules.captioning import VisionLanguageModule
 from synth2_lightning.testing import TinyDecoder, TinyImageTokenizer, TinyResampler, tiny_batch
 
-pytestmark = pytest.mark.filterwarnings("default")  # of the loggers' packages
+pytestmark = pytest.mark.filterwarnings("default")  # the packages of the loggers warn
 HEADINGS, ROWS = ["prompt", "answer"], [["dog", "a dog runs"]]
 
 

@@ -36,7 +36,7 @@ def test_the_rate_is_batches_per_second_times_mean_batch_size() -> None:
         now += 2.0
         column.count(size)
         tasks.advance(task.id)
-    # a batch every two seconds, of six pairs in the mean
+    # one batch of six pairs on average every two seconds
     assert task.speed == 0.5
     assert column.render(task).plain == "3.0 pairs/s"
 
@@ -59,7 +59,7 @@ def test_predict_shows_pairs_per_second_and_the_remaining_time(monkeypatch: pyte
     (text,) = shown
     assert "Predicting" in text
     assert "3/3" in text
-    assert "•" in text  # time gone and time left
+    assert "•" in text  # elapsed and remaining time
     assert "pairs/s" in text
     assert "it/s" not in text  # two rates would not fit into a narrow terminal
     assert bar._record_rate is not None

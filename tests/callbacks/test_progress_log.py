@@ -18,7 +18,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:You defined a `validation_step`"
 
 
 class Model(LightningModule):
-    """A module whose steps take ten seconds of the tests' clock."""
+    """Module with steps of ten seconds on the replaced clock."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class Clock:
 
 @pytest.fixture
 def lines(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Lines that are logged, without a terminal."""
+    """Return the list of logged lines, without a terminal."""
     logged: list[str] = []
     Clock.now = 100.0
     monkeypatch.setattr(progress_log, "monotonic", lambda: Clock.now)

@@ -8,13 +8,13 @@ from torch._C._distributed_c10d import HashStore
 
 from synth2_lightning.callbacks.rank_watch import RankWatchCallback, _Watch
 
-# Ends the heartbeat thread instead of the process.
+# The replaced exit raises in the heartbeat thread, instead of ending the process.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 
 
 @pytest.fixture
 def store(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(os, "_exit", lambda code: sys.exit(code))  # of the watching thread alone
+    monkeypatch.setattr(os, "_exit", lambda code: sys.exit(code))  # ends the heartbeat thread only
     store = HashStore()
     store.set("1", "0")
     return store
@@ -31,9 +31,9 @@ def test_a_process_without_heartbeats_is_named_and_the_others_stop(
     thread.start()
     thread.join(timeout=20)
     assert not thread.is_alive()
-    told = capsys.readouterr().err
-    assert re.match(r"error: Process 1 of 2\b.*\b0\.5 s\b", told)
-    assert re.search(r"Process 0\b.*--ckpt_path", told, re.DOTALL)
+    error = capsys.readouterr().err
+    assert re.match(r"error: Process 1 of 2\b.*\b0\.5 s\b", error)
+    assert re.search(r"Process 0\b.*--ckpt_path", error, re.DOTALL)
 
 
 def test_a_process_that_failed_is_named_with_its_reason(store: Any, capsys: pytest.CaptureFixture[str]) -> None:

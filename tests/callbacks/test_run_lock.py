@@ -11,8 +11,8 @@ from synth2_lightning.callbacks.run_lock import RunLockCallback
 from synth2_lightning.io.locks import lock_folder
 
 
-class Witness(Callback):
-    """Records the folders that are locked during training, and may end it."""
+class LockRecorder(Callback):
+    """Records the folders that are locked during training; raises an error, if one is given."""
 
     def __init__(self, error: BaseException | None = None) -> None:
         self.locked: list[str] = []
@@ -50,9 +50,9 @@ pytestmark = [
 
 
 def test_logs_and_checkpoints_are_locked_during_a_run(tmp_path: Path) -> None:
-    witness = Witness()
-    fit(tmp_path, witness, ModelCheckpoint(dirpath=tmp_path / "kept"))
-    assert witness.locked == ["kept", "runs/version_0"]
+    recorder = LockRecorder()
+    fit(tmp_path, recorder, ModelCheckpoint(dirpath=tmp_path / "kept"))
+    assert recorder.locked == ["kept", "runs/version_0"]
     assert list(tmp_path.rglob(".lock")) == []
     fit(tmp_path, ModelCheckpoint(dirpath=tmp_path / "kept"))
 
@@ -70,5 +70,5 @@ def test_a_second_run_is_refused_before_it_writes(tmp_path: Path, place: str) ->
 
 def test_after_an_error_the_same_process_can_start_the_next_run(tmp_path: Path) -> None:
     with pytest.raises(KeyError, match="stopped"):
-        fit(tmp_path, Witness(KeyError("stopped")))
+        fit(tmp_path, LockRecorder(KeyError("stopped")))
     fit(tmp_path)

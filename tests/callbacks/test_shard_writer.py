@@ -123,7 +123,7 @@ def test_a_killed_run_is_resumed(images: Path) -> None:
     predict(images, module)
     check(images.parent / "shards")
     assert part.read_bytes() == first
-    # Written images are not made again; the damaged image is tried again, and 4 replaces it.
+    # Written images are not encoded again; the damaged image is read again, and 4 replaces it.
     assert module.keys == ["4", "4", "5", "6"]
 
 

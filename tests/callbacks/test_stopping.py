@@ -19,7 +19,7 @@ from synth2_lightning.callbacks.stopping import SigtermCallback
 
 
 class Counting(LightningModule):
-    """Its weight is the number of optimization steps."""
+    """Module whose weight is the number of optimization steps."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -145,7 +145,7 @@ def test_a_validation_is_aborted_and_its_step_saved_and_the_resumed_run_repeats_
 
 
 def test_a_validation_with_the_average_of_lightning_saves_nothing(tmp_path: Path) -> None:
-    # It is in the place of the trained weights.
+    # During validation, the average replaces the trained weights.
     stop = At("on_validation_batch_start", 4, sigterm)
     with pytest.raises(SIGTERMException):
         make(tmp_path, stop, EMAWeightAveraging()).fit(Counting(), loader(), loader(3))
@@ -207,7 +207,7 @@ def test_complete_steps_are_counted_under_gradient_accumulation(tmp_path: Path) 
     callback = LastCheckpointCallback(str(tmp_path), every_n_train_steps=2, num_kept=20)
     trainer = make(tmp_path, last=callback, accumulate_grad_batches=3, **UNVALIDATED)
     trainer.fit(Counting(), loader(20), loader(1))
-    # 7 steps in an epoch, the last of them of two batches.
+    # An epoch has 7 steps; the last one has two batches.
     assert sorted(saved(tmp_path)) == sorted(f"step={step}.ckpt" for step in (2, 4, 6, 8, 10, 12))
 
 
@@ -281,7 +281,7 @@ def test_the_signal_is_handled_while_data_is_prepared(tmp_path: Path) -> None:
     callback = next(callback for callback in trainer.callbacks if isinstance(callback, SigtermCallback))  # type: ignore[attr-defined]
     with pytest.raises(SIGTERMException):
         trainer.fit(Early(), val_dataloaders=loader(1))
-    assert callback.is_requested  # Lightning's own handler may wait for other ranks for ever
+    assert callback.is_requested  # Lightning's own handler may wait for other ranks forever
     assert saved(tmp_path) == {"step=1.ckpt": 1.0}
 
 

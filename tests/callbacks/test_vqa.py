@@ -21,7 +21,7 @@ from synth2_lightning.types import CaptionOutput, ImageTextBatch, TokenLoss
 
 
 class Answering(QuestionAnsweringModule):
-    """Answers every question with "yes"."""
+    """Module that answers every question with "yes"."""
 
     def compute_loss(self, visual: Tensor, batch: ImageTextBatch) -> TokenLoss:
         return TokenLoss(torch.ones(len(batch)), torch.ones(len(batch), dtype=torch.long))

@@ -13,7 +13,7 @@ from synth2_lightning.callbacks.weight_averaging import WeightAveragingCallback
 
 
 class Counting(LightningModule):
-    """Its weight is the number of optimization steps; records the weights of validations."""
+    """Module whose weight is the number of optimization steps; records the weight at each validation."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ def fit(
 
 def test_the_average_is_validated_and_kept_at_the_end(tmp_path: Path) -> None:
     module, _ = fit(tmp_path, WeightAveragingCallback(fraction=0.5), 4, num_sanity_val_steps=1)
-    # The weights were 1, 2, 3, 4; half of the steps is the mean age of all of them.
+    # The weights were 1, 2, 3, 4; their mean age is half of the number of steps.
     assert module.validated == pytest.approx([0.0, 1.0, 1.5, 2.0, 2.5])
     assert module.weight.item() == module.validated[-1]
     assert module.frozen.item() == 7.0
@@ -99,7 +99,7 @@ def test_the_default_has_a_width_that_edm2_uses() -> None:
 
 
 class Stopping(WeightAveragingCallback):
-    """Saves after the third step."""
+    """Saves a checkpoint after the third step."""
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
         super().on_train_batch_end(trainer, *args)

@@ -63,7 +63,7 @@ def test_the_last_run_of_a_logger_with_random_ids_is_found(tmp_path: Path, caplo
 
 
 class Touch:
-    """Makes a file when it is unpickled."""
+    """Object that creates a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -12,7 +12,7 @@ BASH = shutil.which("bash") or ""
 
 
 def complete(folder: Path, *words: str) -> set[str]:
-    """Return what bash offers for the last word."""
+    """Return bash's completions of the last word."""
     (folder / "completion").write_text(write_completion("bash", COMMANDS))
     code = (
         f"source completion; COMP_WORDS=(synth2 {' '.join(words)}); COMP_CWORD={len(words)}; "

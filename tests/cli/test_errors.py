@@ -7,7 +7,7 @@ from synth2_lightning.cli.errors import UsageError, hide_noise, report_errors
 
 
 class BrokenError(Exception):
-    """One that no user can act on."""
+    """Error that a user cannot correct."""
 
 
 def test_an_unexpected_error_keeps_its_traceback() -> None:

@@ -46,8 +46,8 @@ def test_a_precision_that_casts_codebooks_is_refused(precision: str, capsys: pyt
     with pytest.raises(SystemExit) as stop:
         main(["fit", "--config", "mixed.yaml", f"--trainer.precision={precision}"])
     assert stop.value.code == 2
-    told = " ".join(capsys.readouterr().err.split())
-    assert re.search(rf"error: .*trainer\.precision.*{precision}.*'auto', '32-true', 'bf16-mixed', '16-mixed'", told)
+    error = " ".join(capsys.readouterr().err.split())
+    assert re.search(rf"error: .*trainer\.precision.*{precision}.*'auto', '32-true', 'bf16-mixed', '16-mixed'", error)
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ def test_bars_of_other_libraries_are_for_terminals(is_terminal: bool) -> None:
         "list(tqdm(range(3), desc='Loading weights'))"
     )
     terminal, error_stream = pty.openpty()
-    termios.tcsetwinsize(terminal, (24, 80))  # tqdm prints nothing into no columns
+    termios.tcsetwinsize(terminal, (24, 80))  # tqdm prints nothing if the terminal has no columns
     environment = {name: value for name, value in os.environ.items() if name != "TQDM_DISABLE"}
     process = subprocess.run(
         [sys.executable, "-c", code],

@@ -134,7 +134,7 @@ def test_an_aborted_validation_is_repeated_from_its_first_batch(
     with pytest.raises(SIGTERMException):
         fit(tmp_path, Stop(), Save(), num_steps=3)
     fit(tmp_path, Note(), num_steps=3, ckpt_path=tmp_path / "aborted.ckpt")
-    assert validated[:3] == expected  # once Lightning repeats it, nothing is to be set
+    assert validated[:3] == expected  # if Lightning repeats it, remove the function
 
 
 def test_validations_are_foreseen(tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_the_command_line_records_modules_under_these_keys() -> None:
     [
         (EpochProgressBar(), {"max_steps": 2}, "Epoch 0   "),  # as long as "Validation"
         (EpochProgressBar(), {"max_epochs": 1}, "Epoch 0/0 "),
-        (RichProgressBar(), {"max_steps": 2}, "Epoch 0/-2"),  # once Lightning shows no limit, nothing is to override
+        (RichProgressBar(), {"max_steps": 2}, "Epoch 0/-2"),  # if Lightning shows no limit, remove the override
     ],
 )
 def test_a_bar_shows_no_last_epoch_without_a_limit(bar: RichProgressBar, limit: dict[str, Any], expected: str) -> None:

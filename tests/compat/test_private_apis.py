@@ -1,4 +1,4 @@
-"""Private names of third parties belong into ``synth2_lightning.compat``."""
+"""Uses of private names of third parties are in ``synth2_lightning.compat``."""
 
 import ast
 import sys
@@ -15,7 +15,7 @@ DOCUMENTED = {"_asdict", "_fields", "_make", "_replace", "_exit"}  # of named tu
 KINDS = (
     ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Name, ast.Attribute, ast.Call, ast.Import, ast.ImportFrom,
 )  # fmt: skip
-SETTINGS = {"MAX_IMAGE_PIXELS", "allow_tf32"}  # Pillow and torch document them to be set so
+SETTINGS = {"MAX_IMAGE_PIXELS", "allow_tf32"}  # settings by the documentation of Pillow and torch
 
 
 def is_private(name: str) -> bool:
@@ -23,12 +23,12 @@ def is_private(name: str) -> bool:
 
 
 def parse(code: str) -> list[ast.AST]:
-    """Nodes of a module, of the kinds that are looked at here."""
+    """Return the nodes of a module that are of ``KINDS``."""
     return [node for node in ast.walk(ast.parse(code)) if isinstance(node, KINDS)]
 
 
 def own_names(nodes: Iterable[ast.AST]) -> set[str]:
-    """Names that the package defines: functions, classes, variables, and attributes assigned to ``self``."""
+    """Return the names that the package defines: functions, classes, variables, and attributes assigned to ``self``."""
     names: set[str] = set()
     for node in nodes:
         match node:
@@ -42,11 +42,11 @@ def own_names(nodes: Iterable[ast.AST]) -> set[str]:
 
 
 def private_uses(nodes: list[ast.AST], own: set[str]) -> Iterator[tuple[int, str]]:
-    """Lines and names of private attributes and imports, of replaced attributes of third parties, and of mocks.
+    """Yield lines and names of private attributes and imports, replaced attributes of third parties, and mocks.
 
-    What a subclass inherits or overrides is not found if the package uses the same name for something of its own.
+    Inherited or overridden names are not found if the package defines the same name elsewhere.
     """
-    imported: set[str] = set()  # from third parties, which the standard library with its documented hooks is not
+    imported: set[str] = set()  # from third parties; the hooks of the standard library are documented
     for node in nodes:
         match node:
             case ast.ImportFrom(module=module, names=names) if not (module or "").startswith("synth2_lightning"):

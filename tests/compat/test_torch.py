@@ -57,7 +57,7 @@ def test_a_checkpointed_module_runs_again_in_the_backward_pass_even_in_evaluatio
     states = torch.randn(2, 3, requires_grad=True)
     expected = torch.autograd.grad(block(states, scale=3.0).sum(), states)[0]
     checkpoint_activations(block)
-    copied = copy.deepcopy(block)  # as averaged weights are
+    copied = copy.deepcopy(block)  # as weight averaging does
     for part in (block, copied):
         part.num_calls = 0
         assert torch.equal(torch.autograd.grad(part(states, scale=3.0).sum(), states)[0], expected)

@@ -82,8 +82,8 @@ def test_a_network_runs_with_the_same_result_and_reads_nothing(model_type: str, 
     expected = network(input_ids=ids, attention_mask=mask).last_hidden_state
     assert torch.equal(found[mask.bool()], expected[mask.bool()])
     assert attention_implementation(network) == before
-    if model_type != "t5":  # it calls no attention functions
-        network.to("meta")  # where nothing can be read
+    if model_type != "t5":  # T5 calls no registered attention functions
+        network.to("meta")  # meta tensors have no values to read
         run_network(network, has_padding, input_ids=ids.to("meta"), attention_mask=mask.to("meta"))
 
 

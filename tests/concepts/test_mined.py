@@ -39,14 +39,14 @@ def test_rare_and_unsuitable_nouns_are_counted(tmp_path: Path) -> None:
     assert [concepts.concept(index).name for index in range(len(concepts))] == ["dog", "bicycle", "child"]
     excluded = concepts.provenance()["num_excluded"]
     assert excluded["in fewer than 2 captions"] == 5
-    assert excluded["location"] == 1  # the front
+    assert excluded["location"] == 1  # "the front"
 
 
 @pytest.mark.parametrize(
     ("caption", "nouns"),
     [
-        ("A large white dog", ["dog"]),  # and no large white, which is a moth
-        ("THE STREET", ["street"]),  # and not The Street, of bankers
+        ("A large white dog", ["dog"]),  # not "large white", a moth
+        ("THE STREET", ["street"]),  # not "The Street" of bankers
         ("A young man eats ice cream .", ["young man", "ice cream"]),
         ("Three women on skis", ["woman", "ski"]),
         ("", []),

@@ -118,7 +118,8 @@ def test_shipped_templates_are_read_and_begin_alike(path: os.PathLike[str]) -> N
     asked = -2 if template.openings else -1
     assert prompts[0][:asked] == prompts[1][:asked]
     assert prompts[0][asked].content.startswith(template.request.partition("{")[0])
-    # What is opened by its object cannot be refused; a model that was fine-tuned with a template refuses nothing.
+    # An answer whose opening names the object cannot be a refusal; models that were fine-tuned with a template do not
+    # refuse.
     if template.num_concepts and not template.openings and not template.takes_fewer:
         assert "WRONG!" in template.system
         assert any(example.caption == "WRONG!" for example in template.examples)

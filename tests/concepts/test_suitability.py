@@ -68,7 +68,7 @@ def test_what_can_be_photographed_is_allowed(name: str) -> None:
     "synset",
     [
         "n09643799",  # a slur
-        "n10401639",  # somebody who takes part
+        "n10401639",  # a participant
         "n01326291",  # microorganisms
         "n03575958",  # instruments of punishment
         "n04959672",  # a color

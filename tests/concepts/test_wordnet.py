@@ -31,11 +31,11 @@ def test_a_dog_is_a_domestic_animal() -> None:
         ("children", "child", "person"),
         ("knives", "knife", "artifact"),
         ("leaves", "leaf", "plant"),
-        ("glasses", "glasses", "artifact"),  # spectacles, rather than several of glass
-        ("shoes", "shoe", "artifact"),  # rather than a state of affairs
+        ("glasses", "glasses", "artifact"),  # eyewear, not several pieces of glass
+        ("shoes", "shoe", "artifact"),  # not a state of affairs
         ("tennis_balls", "tennis ball", "artifact"),
         ("Fire  hydrant", "fire hydrant", "artifact"),
-        ("table", "table", "artifact"),  # rather than rows and columns, which are as frequent
+        ("table", "table", "artifact"),  # not rows and columns, which are as frequent
         ("grass", "grass", "plant"),
     ],
 )
@@ -68,6 +68,6 @@ def test_the_table_is_small_and_comes_with_its_license() -> None:
     folder = files("synth2_lightning.concepts")
     packed = folder.joinpath("wordnet.tsv.gz").read_bytes()
     assert len(packed) < 500_000
-    assert packed[4:8] == bytes(4)  # no time: the same table has the same bytes
+    assert packed[4:8] == bytes(4)  # no timestamp, so that equal tables have equal bytes
     assert len(gzip.decompress(packed).splitlines()) == len(read_wordnet())
     assert "Princeton University" in folder.joinpath("WORDNET_LICENSE.txt").read_text()

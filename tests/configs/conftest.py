@@ -1,4 +1,4 @@
-"""Complete parsing of run files, and construction of what they describe, without weights and without a run."""
+"""Fixtures that parse run files completely, and construct their objects without weights and without a run."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,11 +15,11 @@ from synth2_lightning.encoders.text import PretrainedTextEncoder
 
 
 class ParsedError(Exception):
-    """Ends a command after its run files are parsed."""
+    """Raised when the run files of a command are parsed."""
 
 
 class CommandLineWithoutClasses(CommandLine):
-    """Parses run files completely; ``--print_config`` would end before names are checked."""
+    """Command line that parses run files completely; ``--print_config`` would end before names are checked."""
 
     def instantiate_classes(self) -> None:
         raise ParsedError
@@ -27,7 +27,7 @@ class CommandLineWithoutClasses(CommandLine):
 
 @pytest.fixture
 def parse(monkeypatch: pytest.MonkeyPatch) -> Callable[[Sequence[str]], None]:
-    """Parse a command and its run files."""
+    """Return a function that parses a command and its run files."""
     monkeypatch.setattr("synth2_lightning.cli.lightning_cli.CommandLine", CommandLineWithoutClasses)
     # DeepSpeed, which an overlay names, need not be installed.
     monkeypatch.setattr("synth2_lightning.cli.lightning_cli.find_spec", lambda name: name)
@@ -40,7 +40,7 @@ def parse(monkeypatch: pytest.MonkeyPatch) -> Callable[[Sequence[str]], None]:
 
 
 class CommandLineWithoutRun(CommandLine):
-    """Parses run files completely, and constructs model, data, callbacks, loggers, strategy and trainer."""
+    """Command line that constructs model, data, callbacks, loggers, strategy and trainer from run files."""
 
     def instantiate_trainer(self, **settings: Any) -> Trainer:
         # Strategies are constructed, but most of them need several GPUs in a trainer.
@@ -53,13 +53,13 @@ class CommandLineWithoutRun(CommandLine):
 
 @pytest.fixture
 def build(monkeypatch: pytest.MonkeyPatch) -> Callable[[Sequence[str]], CommandLine]:
-    """Construct what a command and its run files describe; pretrained language models have stand-in configurations."""
+    """Return a function that constructs the objects of a command; language models have stand-in configurations."""
     monkeypatch.setattr("synth2_lightning.cli.lightning_cli.CommandLine", CommandLineWithoutRun)
     monkeypatch.setattr(PretrainedLanguageModel, "config", LlamaConfig(num_hidden_layers=32))
     monkeypatch.setattr(PretrainedTextEncoder, "config", T5Config())
 
     def build(words: Sequence[str]) -> CommandLine:
-        with torch.device("meta"):  # networks of a billion weights are constructed in no time
+        with torch.device("meta"):  # constructs networks of a billion weights without memory
             return run_trainer(words)
 
     return build

@@ -1,4 +1,4 @@
-"""Every shipped config parses; every run file runs two steps."""
+"""All shipped configs parse, and all run files run for two steps."""
 
 import json
 import os
@@ -25,7 +25,7 @@ TINY = Path(__file__).with_name("tiny.yaml")
 FITS = ("mixed", "real", "synthetic", "tokenizer")
 PHOTOS = ("fit", "mixed.yaml", "experiments/flickr8k/overlays/all.yaml")
 OVERLAYS = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("overlays/**/*.yaml"))
-BASES = {  # what an overlay goes on top of, where that is not mixed.yaml
+BASES = {  # command and files before an overlay, if these are not fit and mixed.yaml
     "overlays/model/vqgan_losses.yaml": ("fit", "tokenizer.yaml"),
     "overlays/model/score_open_clip.yaml": ("predict", "score.yaml"),
     "overlays/model/captions_openai.yaml": ("predict", "captions.yaml"),
@@ -120,7 +120,7 @@ def to_words(words: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "words",  # those that no other fast test runs
+    "words",  # not run by other fast tests
     [
         "fit generator.yaml",
         "predict synthesize.yaml",
@@ -158,7 +158,7 @@ def test_every_file_is_parsed_by_these_tests_or_part_of_another() -> None:
         path.as_posix()
         for path in files
         if path.as_posix() not in parts
-        and path.parts[0] not in ("prompts", "protocols")  # of which tests parse all
+        and path.parts[0] not in ("prompts", "protocols")  # other tests parse all of these
         # Tests parse the commands in the README.md of these.
         and path.parent.name not in ("paper", "coco", "coco_1_percent", "text_only")
         and "overlays" not in path.parts
@@ -179,7 +179,7 @@ def test_one_batch_is_not_all_batches(kind: str, capsys: pytest.CaptureFixture[s
     with pytest.raises(SystemExit):
         main(["fit", "--config", "mixed.yaml", f"--trainer.limit_{kind}_batches=1", "--print_config"])
     limit = yaml.safe_load(capsys.readouterr().out)["trainer"][f"limit_{kind}_batches"]
-    assert isinstance(limit, int), limit  # the fraction 1.0 is all of them
+    assert isinstance(limit, int), limit  # the fraction 1.0 would be all batches
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -188,7 +188,7 @@ def test_overlays_parse(overlay: str, parse: Callable[[Sequence[str]], None]) ->
 
 
 def check_checkpoint(trainer: Trainer) -> None:
-    """A checkpoint holds trained weights only, is no program, and comes back without arguments."""
+    """Check that a checkpoint has trained weights only, contains no code, and loads without arguments."""
     path = Path(trainer.log_dir or "") / "checkpoints" / "last.ckpt"
     trained = trainer.lightning_module.state_dict()
     saved = torch.load(path, weights_only=True)["state_dict"]
@@ -207,7 +207,7 @@ def test_fit_runs_two_steps(
     monkeypatch.chdir(tmp_path)
     photos = "--data.init_args.real.init_args" if name in ("mixed", "synthetic") else "--data.init_args"
     few = [f"{photos}.num_workers=0", f"{photos}.val.init_args.num_images=8"]
-    few += [f"{photos}.train.init_args.num_images=16"]  # each is described before the first step
+    few += [f"{photos}.train.init_args.num_images=16"]  # the fingerprint of the data reads all of them
     few += ["--data.init_args.num_workers=0", "--data.init_args.batch_size=4"]
     words = ["fit", "--config", f"{name}.yaml", "--config", str(TINY), *few]
     if name == "tokenizer":
@@ -217,7 +217,7 @@ def test_fit_runs_two_steps(
     assert trainer.callback_metrics["train/loss"].isfinite()
     shown = capsys.readouterr().out
     assert "Trained" in shown  # the summary of components
-    assert not [word for word in ("FLOPs", "Epoch", "it/s") if word in shown]  # no terminal, no bar
+    assert not [word for word in ("FLOPs", "Epoch", "it/s") if word in shown]  # no progress bar without a terminal
     assert (Path(trainer.log_dir or "") / "config.yaml").is_file()
     if name == "tokenizer":
         assert (Path(trainer.log_dir or "") / "tokenizer" / "config.json").is_file()
@@ -246,7 +246,7 @@ def test_the_second_stage_starts_from_the_first(tmp_path: Path, monkeypatch: pyt
         for folder in (first, trainer.log_dir or "")
     )
     changes = {name: (after[name] - weight).abs().max().item() for name, weight in before.items()}
-    assert 0 < max(changes.values()) < 1e-3  # the learning rate times two steps, and not another initialization
+    assert 0 < max(changes.values()) < 1e-3  # two steps times the learning rate; other initial weights differ more
     check_checkpoint(trainer)
 
 
@@ -333,7 +333,7 @@ def test_questions_are_trained_on_and_answered(tmp_path: Path, monkeypatch: pyte
 @pytest.mark.filterwarnings("ignore:Checkpoint directory")
 def test_the_adversary_joins_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    model = {"tokenizer.init_args.num_free_batches": 0, "start_step": 1, "features": "null"}  # real weights are fetched
+    model = {"tokenizer.init_args.num_free_batches": 0, "start_step": 1, "features": "null"}  # no downloads
     words = [f"--model.init_args.{name}={value}" for name, value in model.items()]
     files = [
         word

@@ -1,4 +1,4 @@
-"""Commands of the documents: bash reads them, and every ``synth2`` command has valid options and settings."""
+"""Commands of the documents: bash parses them, and every ``synth2`` command has valid options and settings."""
 
 import re
 import shlex
@@ -40,7 +40,7 @@ ALSO_WRITTEN = (
 
 @pytest.fixture
 def own_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the documents ask users to write: a package, overlays, and run files of `synth2 init`."""
+    """Create the files of the user in the documents: a package, overlays, and run files of `synth2 init`."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.syspath_prepend(ROOT / "examples")

@@ -40,11 +40,11 @@ T5 = {"model_type": "t5", "d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1,
 
 
 class Command(NamedTuple):
-    """A command of a README.
+    """Command of a README.
 
     Attributes:
         words: Its words, without ``synth2``.
-        made: Folder that its comment names: what the command writes; empty if it names none.
+        made: Output folder, as the comment of the command names it; empty if it names none.
     """
 
     words: list[str]
@@ -222,7 +222,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "captions": {
         "model.init_args.generator": "synth2_lightning.testing.TinyCaptionGenerator",
         "data.init_args": {"num_captions": 8, "batch_size": 8},
-        # The tiny generator's answers to it pass the filters.
+        # The filters keep the tiny generator's answers to this prompt.
         "data.init_args.prompt": str(EXPERIMENTS.parent / "prompts" / "small_model.yaml"),
     },
     "synthesize": {

@@ -1,4 +1,4 @@
-"""Every protocol parses on top of runs of both kinds, and what it says is what is measured."""
+"""Every protocol parses with run files of both kinds, and scores are computed with its settings."""
 
 import json
 from pathlib import Path
@@ -34,7 +34,7 @@ def test_protocols_parse(protocol: str, base: str, capsys: pytest.CaptureFixture
     assert data["image_size"] is None
     assert data["max_bad_images"] == 0
     assert data["test"]["init_args"]["limit"] is None
-    assert data["test"]["init_args"]["name"] in protocol  # not what the run's own source was called
+    assert data["test"]["init_args"]["name"] in protocol  # not the name in the run's own settings
     assert settings["model"]["init_args"]["generation"]["num_beams"] == 3
     assert settings["model"]["init_args"]["resampler"]["class_path"].endswith("NeighborhoodResampler")
     assert len(settings["trainer"]["callbacks"]) == 2
@@ -48,7 +48,7 @@ def _draw(*files: str) -> None:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a captioner that was trained for no step to speak of."""
+    """Return the folder of a captioner that was trained for one step."""
     folder = tmp_path_factory.mktemp("run")
     tiny = Path(__file__).with_name("tiny.yaml")
     words = ["fit", "--config", "real.yaml", "--config", str(tiny), "--trainer.max_steps=1"]
@@ -60,12 +60,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _test(run: Path, protocol: str, metric: str) -> dict[str, Any]:
-    """Give the protocol card of a test with that protocol."""
+    """Return the protocol card of a test with that protocol."""
     words = ["test", "--config", str(run / "config.yaml"), "--config", f"protocols/{protocol}.yaml"]
     words += ["--ckpt_path", str(run / "checkpoints" / "last.ckpt"), "--data.init_args.num_workers=0"]
     log_dir = Path(run_trainer(words).trainer.log_dir or "")
     card: dict[str, Any] = json.loads(next(log_dir.glob(f"{metric}/test-*/protocol.json")).read_text())
-    assert card["generation"]["num_beams"] == 3  # not what the checkpoint was trained with
+    assert card["generation"]["num_beams"] == 3  # not the value in the checkpoint
     return card
 
 

@@ -1,4 +1,4 @@
-"""Tiny photos and shards: image ``i`` is gray of the value ``i``, row ``i`` holds the ids ``i``."""
+"""Tiny photos and shards: image ``i`` has the gray value ``i``, row ``i`` has the ids ``i``."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path

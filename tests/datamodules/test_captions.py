@@ -65,7 +65,7 @@ def test_each_record_comes_once_over_all_ranks_with_the_same_seed(batch_size: in
 
 
 def test_seeds_are_fixed_for_ever_and_fit_the_shard() -> None:
-    assert record_seed(0, "coco/1") == 6133836786089391390  # another value would make another image of an old record
+    assert record_seed(0, "coco/1") == 6133836786089391390  # another value would change the images of existing records
     seeds = {record_seed(seed, str(key)) for seed in range(3) for key in range(500)}
     assert len(seeds) == 1500
     assert all(0 <= seed < 2**63 for seed in seeds)

@@ -1,4 +1,4 @@
-"""Copies to a GPU, with stand-ins for the GPU's streams: what is called, and in which order."""
+"""Copies to a GPU with stand-ins for CUDA streams: the calls and their order."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,7 +29,7 @@ class Batch:
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Record what the streams do, in order."""
+    """Return the recorded calls of the streams, in order."""
     calls: list[str] = []
     computation = Mock(wait_event=lambda event: calls.append(f"compute after {event}"))
 

@@ -1,4 +1,4 @@
-"""The fingerprint of the training data, by which a resumed run notices that they changed."""
+"""Fingerprint of the training data, by which a resumed run detects changes."""
 
 import os
 from collections.abc import Callable
@@ -94,7 +94,7 @@ def test_mixed_data_have_that_of_both_kinds(make_source: MakeSource, make_shards
 def test_changed_data_are_refused_unless_allowed(make_source: MakeSource) -> None:
     settings: dict[str, Any] = {"exact": {}, "other": {}}
     trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
-    data = trainer.datamodule = data_of(make_source(NUM_IMAGES))  # type: ignore[attr-defined]  # Lightning's own
+    data = trainer.datamodule = data_of(make_source(NUM_IMAGES))  # type: ignore[attr-defined]  # as Lightning sets it
     checkpoint: dict[str, Any] = {}
     RunSettingsCallback(settings).on_save_checkpoint(trainer, LightningModule(), checkpoint)
     RunSettingsCallback(settings).on_load_checkpoint(trainer, LightningModule(), checkpoint)

@@ -45,7 +45,7 @@ def test_resume_gives_the_next_batch(num_workers: int) -> None:
 
     resumed = make(num_workers)
     resumed.load_state_dict(state)
-    assert state == {"step": 4, "drawn": [12]}  # what the workers had read ahead does not count
+    assert state == {"step": 4, "drawn": [12]}  # batches that the workers read ahead do not count
     assert [batch.keys for batch in resumed] == expected[4:10]
     assert resumed.state_dict() == {"step": 10, "drawn": [30]}
 
@@ -64,7 +64,7 @@ def test_workers_outlive_the_sigterm_that_all_processes_get() -> None:
     batches = iter(loader)
     next(batches)
     (child,) = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-    subprocess.run(["kill", "-TERM", child], check=True)  # not from this process
+    subprocess.run(["kill", "-TERM", child], check=True)  # sent by another process
     assert len(list(batches)) == 5
 
 

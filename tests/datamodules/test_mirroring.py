@@ -97,7 +97,7 @@ def test_tokens_without_a_square_grid_are_refused() -> None:
 
 
 class Grids(BatchDataset):
-    """Two token grids."""
+    """Dataset of two token grids."""
 
     def __len__(self) -> int:
         return 2

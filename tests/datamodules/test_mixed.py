@@ -81,7 +81,7 @@ def test_a_resumed_run_keeps_its_fraction_and_its_pairs(make_source: MakeSource,
     state = stopped.state_dict()
     assert state == {"step": 2, "drawn": [7, 1]}
 
-    # Lightning restores before there is a loader, or, where a schedule asked how long an epoch is, after.
+    # Lightning restores the state before the loader exists, or after, if a schedule needs the length of an epoch.
     early, late = mix(source, shards, schedule), mix(source, shards, schedule)
     early.load_state_dict(state)
     loader = late.train_dataloader()

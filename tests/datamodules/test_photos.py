@@ -105,7 +105,7 @@ def test_a_source_without_any_image_is_refused(make_source: MakeSource) -> None:
 
 
 class AskingSource(FolderSource):
-    """Asks about every image but those that are left out."""
+    """Source with a question about every image except those in ``silent``."""
 
     silent: tuple[str, ...] = ()
 

@@ -28,8 +28,8 @@ pytestmark = [
 ]
 
 
-class KeyKeeper(LightningModule):
-    """Remembers the keys of its batches, and saves a checkpoint where it is told to."""
+class KeyRecorder(LightningModule):
+    """Records the captions and keys of its batches, and saves a checkpoint after ``stop_after`` training batches."""
 
     def __init__(self, stop_after: int | None = None) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ def test_every_split_is_read(make_source: MakeSource, tmp_path: Path) -> None:
     data = RealDataModule(
         train, val, test=val, predict=val, batch_size=4, val_batch_size=2, image_size=8, num_workers=0
     )
-    module, trainer = KeyKeeper(), make_trainer(tmp_path)
+    module, trainer = KeyRecorder(), make_trainer(tmp_path)
     trainer.fit(module, data)
 
     assert len(module.seen) == 3 * 2  # 10 pairs fill 2 batches of 4
@@ -96,9 +96,9 @@ def test_a_resumed_run_starts_with_the_next_batch(
         return RealDataModule(source, batch_size=4, image_size=8, num_workers=num_workers)
 
     source = make_source(6)  # 12 pairs, 3 steps an epoch
-    straight = KeyKeeper(stop_after=stop_after)
+    straight = KeyRecorder(stop_after=stop_after)
     make_trainer(tmp_path).fit(straight, make_data())
-    resumed = KeyKeeper()
+    resumed = KeyRecorder()
     trainer = make_trainer(tmp_path)
     trainer.fit(resumed, make_data(), ckpt_path=tmp_path / "stopped.ckpt", weights_only=True)
 
@@ -108,7 +108,7 @@ def test_a_resumed_run_starts_with_the_next_batch(
 
 def test_limited_and_reloaded_epochs_start_where_the_last_one_ended(make_source: MakeSource, tmp_path: Path) -> None:
     data = RealDataModule(make_source(6), batch_size=4, image_size=8, num_workers=0)
-    straight, limited = KeyKeeper(), KeyKeeper()
+    straight, limited = KeyRecorder(), KeyRecorder()
     make_trainer(tmp_path).fit(straight, data)
     trainer = make_trainer(tmp_path, limit_train_batches=2, max_epochs=4, reload_dataloaders_every_n_epochs=1)
     trainer.fit(limited, data)
@@ -129,13 +129,13 @@ def test_bad_images_are_counted_over_the_run(
 ) -> None:
     source = make_source(8, bad=[1, 4, 6])
     data = RealDataModule(source, batch_size=4, image_size=8, num_workers=0, max_bad_images=3)
-    make_trainer(tmp_path).fit(KeyKeeper(), data)
+    make_trainer(tmp_path).fit(KeyRecorder(), data)
     assert len(data.bad_images.names) == 3
     assert caplog.text.count("Replaced by another image: real/004") == 1
 
     strict = RealDataModule(source, batch_size=4, image_size=8, num_workers=0, max_bad_images=2)
     with pytest.raises(ValueError, match=r"3 .*could not be read.*real/001.*=2"):
-        make_trainer(tmp_path).fit(KeyKeeper(), strict)
+        make_trainer(tmp_path).fit(KeyRecorder(), strict)
 
 
 def test_evaluation_splits_are_not_trained_on() -> None:
@@ -169,7 +169,7 @@ def test_overfit_batches_is_refused_with_another_way(make_source: MakeSource, tm
         pytest.warns(UserWarning, match=r"requested.*overfit"),
         pytest.raises(TypeError, match=r"`--trainer.*overfit_batches`.*`limit`"),
     ):
-        make_trainer(tmp_path, overfit_batches=1).fit(KeyKeeper(), data)
+        make_trainer(tmp_path, overfit_batches=1).fit(KeyRecorder(), data)
 
 
 def test_what_is_left_out_is_not_predicted(make_source: MakeSource, tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_what_is_left_out_is_not_predicted(make_source: MakeSource, tmp_path: Pa
     data.skip({("real", "001"), ("real", "003"), ("other", "000")})
     assert [batch.keys for batch in data.predict_dataloader()] == [("000", "002"), ("004",)]
 
-    assert make_trainer(tmp_path).predict(KeyKeeper(), data) == [("000", "001"), ("002", "003"), ("004",)]
+    assert make_trainer(tmp_path).predict(KeyRecorder(), data) == [("000", "001"), ("002", "003"), ("004",)]
     assert data.provenance() == {"image_size": 8, "is_evaluation": False}
 
 

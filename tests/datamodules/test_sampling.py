@@ -8,7 +8,7 @@ from synth2_lightning.datamodules.sampling import EvaluationBatchSampler, Predic
 
 
 def counts(step: int) -> tuple[int, int]:
-    """Counts that change: 4, 3, 2, 1 of the first stratum, and again."""
+    """Return counts of the strata, with 4, 3, 2 and 1 of the first one in turn."""
     return 4 - step % 4, step % 4
 
 

@@ -23,7 +23,7 @@ def test_each_row_comes_once_over_all_ranks(make_shards: MakeShards) -> None:
 
     assert keys(data) == [("s0", "s1"), ("s2", "s3"), ("s4",)]
     assert [keys(data, rank, 2) for rank in range(2)] == [[("s0", "s1"), ("s2",)], [("s3", "s4")]]
-    assert next(iter(data.predict_dataloader())).scores == ((3.0,), (4.0,))  # of the last rank asked
+    assert next(iter(data.predict_dataloader())).scores == ((3.0,), (4.0,))  # of the rank that was set last
 
 
 def test_what_is_left_out_is_not_scored_again(make_shards: MakeShards) -> None:

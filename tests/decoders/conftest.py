@@ -1,4 +1,4 @@
-"""Tiny randomly initialized language models and their vocabulary."""
+"""Tiny, randomly initialized language models and their vocabulary."""
 
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "num_attention_heads": 2,
         "max_position_embeddings": 64,
     },
-    # These scale their embeddings, their hidden states or their logits.
+    # These architectures scale their embeddings, hidden states or logits.
     "gemma2": {
         "model_type": "gemma2",
         "hidden_size": 32,

@@ -38,7 +38,7 @@ def decoder(request: pytest.FixtureRequest, language_model: NewLanguageModel) ->
 
 
 def _expressive(decoder: CausalDecoder) -> CausalDecoder:
-    """Make texts depend on the visual tokens, and end at different lengths."""
+    """Set weights so that texts depend on the visual tokens, and end at different lengths."""
     torch.manual_seed(0)
     decoder.load()
     with torch.no_grad():
@@ -119,7 +119,7 @@ def test_more_beams_than_words() -> None:
     beams = Beams(2, GenerationSettings(num_beams=4, max_new_tokens=3), eos_id=0, device=torch.device("cpu"))
     words = torch.tensor([0.2, 0.5, 0.3]).log()
     rows = beams.advance(words.expand(2, -1))
-    assert rows.tolist() == [0, 0, 0, 1, 1, 1]  # the finished one among them, with likelihood 0
+    assert rows.tolist() == [0, 0, 0, 1, 1, 1]  # including the finished beam, whose likelihood is 0
     while len(rows):
         rows = beams.advance(words.expand(len(rows), -1))
     assert beams.best_sequences().tolist() == [[1, 1, 1]] * 2

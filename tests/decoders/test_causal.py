@@ -50,7 +50,7 @@ def make_decoder(request: pytest.FixtureRequest) -> MakeDecoder:
         decoder: CausalDecoder = request.param(*args, **kwargs)
         decoder.load()
         with torch.no_grad():
-            for part in decoder.modules():  # open gates and large logits, or all captions would be the same
+            for part in decoder.modules():  # open gates and large logits, otherwise all captions would be equal
                 if isinstance(part, GatedBlock):
                     part.gated_cross_attn_layer.attn_gate.fill_(1.0)
                     part.gated_cross_attn_layer.ff_gate.fill_(0.5)
@@ -277,7 +277,7 @@ def test_texts_are_sampled_from_the_distribution_of_their_losses(
     outcomes = list(zip(samples.texts, samples.is_complete, strict=True))
     probabilities = dict(zip(outcomes, samples.losses.sums.neg().exp().tolist(), strict=True))
     num_tokens = dict(zip(outcomes, samples.losses.counts.tolist(), strict=True))
-    # Texts with special tokens are left out: others may read the same.
+    # Texts with special tokens are excluded: other token sequences may decode to the same text.
     counts = {key: outcomes.count(key) for key, num in num_tokens.items() if len(key[0].split()) + key[1] == num}
     assert len(counts) > 20
     assert sum(probabilities.values()) < 1 + 1e-4

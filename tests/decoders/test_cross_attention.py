@@ -95,7 +95,7 @@ def test_beams_attend_to_the_image_of_their_text(gpt2: NewLanguageModel, visual:
     with decoder.visual_context(visual) as context:
         assert context.prefix.shape == (2, 0, 32)
         torch.testing.assert_close(decoder.lm(ids).logits, expected)
-        with torch.no_grad():  # keys and values of the visual tokens are kept between calls
+        with torch.no_grad():  # keys and values of the visual tokens are cached between calls
             torch.testing.assert_close(decoder.lm(ids).logits, expected)
             context.select_images(torch.tensor([1]))
             torch.testing.assert_close(decoder.lm(ids[3:]).logits, expected[3:])
@@ -106,7 +106,7 @@ def test_beams_attend_to_the_image_of_their_text(gpt2: NewLanguageModel, visual:
     [
         {"model_type": "gpt2", "n_embd": 32, "n_layer": 2, "n_head": 2},
         {"model_type": "llama", "hidden_size": 32, "intermediate_size": 48} | LAYERS,
-        # Models that pass their blocks no further arguments.
+        # Models that pass no further arguments to their blocks.
         {"model_type": "bloom", "hidden_size": 32, "n_layer": 2, "n_head": 2},
         {"model_type": "falcon", "hidden_size": 32} | LAYERS,
         {"model_type": "mpt", "d_model": 32, "n_layers": 2, "n_heads": 2},

@@ -126,7 +126,7 @@ def test_a_caption_is_the_same_alone_and_beside_longer_prompts(config: dict[str,
     decoder = PrefixDecoder(NewLanguageModel(config, "package://synth2_lightning/scenes/vocabulary"))
     decoder.load()
     for parameter in decoder.lm.parameters():
-        parameter.data.mul_(3.0 if parameter.ndim > 1 else 1.0)  # or rounding would decide
+        parameter.data.mul_(3.0 if parameter.ndim > 1 else 1.0)  # otherwise rounding would decide
     visual = torch.randn(4, 6, decoder.embed_dim)
     prompts = ["a", "a big red circle and a", "a red", "three small blue squares below a large"]
     settings = GenerationSettings(max_new_tokens=10, num_beams=num_beams)

@@ -33,7 +33,7 @@ def load(folder: str, max_text_tokens: int = 64, **settings: Any) -> PromptedCau
 
 
 def disturb(part: PromptedCausalModel) -> None:
-    """Change the trainable weights, as a training does: the low-rank updates of a new model are 0."""
+    """Change the trainable weights, because the low-rank updates of a new model are 0."""
     torch.manual_seed(1)
     for weight in part.parameters():
         if weight.requires_grad:
@@ -105,7 +105,7 @@ def test_a_tokenizer_without_an_end_is_refused(save_model: Save) -> None:
 
 
 def greedy(folder: Path, prompts: list[Prompt]) -> list[str]:
-    """Return the answers of transformers alone."""
+    """Return the answers of transformers without this package."""
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     texts = []
     for prompt in prompts:
@@ -119,7 +119,7 @@ def greedy(folder: Path, prompts: list[Prompt]) -> list[str]:
 
 @pytest.mark.parametrize("settings", [{"trainable": True}, {"lora": LoraSettings(r=2)}], ids=["all", "lora"])
 @pytest.mark.parametrize("kind", ["gpt2", "llama"])
-@pytest.mark.filterwarnings("ignore:fan_in_fan_out")  # PEFT finds it out for GPT-2
+@pytest.mark.filterwarnings("ignore:fan_in_fan_out")  # PEFT detects it for GPT-2
 def test_an_export_answers_as_the_model_does(
     save_model: Save, tmp_path: Path, kind: str, settings: dict[str, Any]
 ) -> None:

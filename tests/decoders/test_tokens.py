@@ -29,8 +29,10 @@ def test_a_text_follows_the_beginning_and_is_followed_by_the_end(words: Any) -> 
     first, second = (words.convert_ids_to_tokens(row) for row in tokens.inputs.tolist())
     assert first == ["<s>", "▁a", "▁circle", "<pad>"]
     assert second == ["<s>", "▁two", "▁green", "▁triangles"]
-    said = [words.convert_ids_to_tokens(row[kept]) for row, kept in zip(tokens.targets, tokens.is_target, strict=True)]
-    assert said == [["▁a", "▁circle", "</s>"], ["▁two", "▁green", "▁triangles", "</s>"]]
+    targets = [
+        words.convert_ids_to_tokens(row[kept]) for row, kept in zip(tokens.targets, tokens.is_target, strict=True)
+    ]
+    assert targets == [["▁a", "▁circle", "</s>"], ["▁two", "▁green", "▁triangles", "</s>"]]
 
 
 def test_a_prompt_has_no_targets(words: Any) -> None:
@@ -48,8 +50,8 @@ def test_texts_follow_prompts_after_a_space_or_a_line_break(letters: Any, prompt
     captions = CaptionTokenizer(letters, prompt, None)
     tokens = captions.encode([" a dog \n"], None)
     assert letters.decode(tokens.inputs[0], skip_special_tokens=True) == read
-    said = tokens.targets[0][tokens.is_target[0]]
-    assert letters.decode(said).strip() == "a dog<|end|>"
+    targets = tokens.targets[0][tokens.is_target[0]]
+    assert letters.decode(targets).strip() == "a dog<|end|>"
 
 
 def test_without_a_beginning_a_text_follows_the_end(letters: Any) -> None:
@@ -59,8 +61,8 @@ def test_without_a_beginning_a_text_follows_the_end(letters: Any) -> None:
 
 def test_long_texts_are_cut_on_demand_and_then_have_no_end(words: Any) -> None:
     tokens = CaptionTokenizer(words, "", 3).encode(["two green triangles", "a circle"], None)
-    said = [words.convert_ids_to_tokens(row) for row in tokens.targets.tolist()]
-    assert said == [["▁two", "▁green", "▁triangles"], ["▁a", "▁circle", "</s>"]]
+    targets = [words.convert_ids_to_tokens(row) for row in tokens.targets.tolist()]
+    assert targets == [["▁two", "▁green", "▁triangles"], ["▁a", "▁circle", "</s>"]]
 
 
 def test_prompts_are_padded_on_the_left(words: Any) -> None:

@@ -1,4 +1,4 @@
-"""A run as `synth2 fit` leaves it, of a captioner that has learned nothing but has the parts of Scenes' own."""
+"""Run folder of an untrained captioner with the components of the Scenes captioner, as `synth2 fit` writes it."""
 
 from pathlib import Path
 from typing import Any
@@ -33,8 +33,8 @@ def make_module() -> VisionLanguageModule:
     module.configure_model()
     for parameter in (*module.resampler.parameters(), *module.decoder.parameters()):
         if isinstance(parameter, nn.Parameter) and parameter.ndim > 1:
-            parameter.data.mul_(3)  # a new model looks everywhere alike
-    decoder.lm.get_input_embeddings().weight.data[:4] = 0  # it says words, and no special tokens
+            parameter.data.mul_(3)  # the attention of a new model is nearly uniform
+    decoder.lm.get_input_embeddings().weight.data[:4] = 0  # special tokens are not generated
     module.generation = GenerationSettings(max_new_tokens=6)
     return module.eval()
 

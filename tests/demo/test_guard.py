@@ -1,4 +1,4 @@
-"""The server of the demo against requests that its page does not make; gradio itself is in test_page.py."""
+"""Requests to the server of the demo that its page does not make; test_page.py tests gradio itself."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -122,7 +122,7 @@ def test_the_page_is_answered_under_each_name_of_this_machine(name: str, client:
         {"Origin": "null"},
         {"Origin": "http://127.0.0.1:8000"},  # another server of this machine
         {"Origin": "https://127.0.0.1:7860"},
-        {"Origin": "http://localhost:7860"},  # the same server, but not the page's name for it
+        {"Origin": "http://localhost:7860"},  # the same server, under a name that the page does not use
         {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"},  # an <img> of another page has no Origin
         {"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "cors"},
     ],

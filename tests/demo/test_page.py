@@ -30,13 +30,13 @@ BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil
 
 
 class Browser:
-    """A page in headless Chromium, driven by the DevTools protocol over its pipe: messages end in a zero byte."""
+    """Page in headless Chromium, controlled by the DevTools protocol over pipes; messages end with a zero byte."""
 
     def __init__(self, profile: Path) -> None:
         assert BROWSER is not None
         reading, from_us = os.pipe()
         to_us, writing = os.pipe()
-        # Chromium reads from 3 and writes to 4; numbers from 10 on are in nobody's way.
+        # Chromium reads from descriptor 3 and writes to 4, so the pipes get descriptors from 10 on.
         for_it = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (reading, writing)]
         plumbing = f'exec "$0" "$@" 3<&{for_it[0]} 4>&{for_it[1]}'
         quiet = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"]
@@ -90,7 +90,7 @@ class Browser:
         return value
 
     def drop(self, file: Path) -> None:
-        """Take the image away that is there, and give another."""
+        """Remove the current image, and upload another."""
         self.ask("document.querySelector('.image button[aria-label*=emove]').click()")
         self.wait_for(f"{CAPTION} === '' && document.querySelector('.image input[type=file]') !== null")
         root = self.call("DOM.getDocument")["root"]["nodeId"]
@@ -113,7 +113,7 @@ def browser(tmp_path: Path) -> Iterator[Browser]:
 
 @pytest.fixture
 def page(run: Path, tmp_path: Path) -> Iterator[str]:
-    """The address of `synth2 demo`, in a process of its own as users have it, of a run with a name to be escaped."""
+    """Return the address of `synth2 demo` in its own process; the name of the run has characters to be escaped."""
     named = tmp_path / "run ${6 * 7} {{name}} <b>bold"
     shutil.copytree(run, named)
     port = free_port()
@@ -123,18 +123,18 @@ def page(run: Path, tmp_path: Path) -> Iterator[str]:
     surroundings = {**os.environ, "TMPDIR": str(scratch)}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=surroundings) as server:
         assert server.stderr is not None
-        told = []
+        lines = []
         for line in server.stderr:
-            told.append(line)
+            lines.append(line)
             if "http://" in line:
                 break
-        assert f"http://127.0.0.1:{port}/" in told[-1], told
+        assert f"http://127.0.0.1:{port}/" in lines[-1], lines
         yield f"http://127.0.0.1:{port}/"
-        server.send_signal(signal.SIGTERM)  # Ctrl-C is the same to it, but for shells that keep it from children
+        server.send_signal(signal.SIGTERM)  # the same as Ctrl-C, which some shells do not pass to child processes
         rest = server.stderr.read()
         assert "Traceback" not in rest
-        assert server.wait(timeout=60) == 0  # although an answer is still computed
-    assert list(scratch.glob("synth2-demo-*")) == []  # no dropped image is left
+        assert server.wait(timeout=60) == 0  # although an answer is still being computed
+    assert list(scratch.glob("synth2-demo-*")) == []  # no uploaded image is left
 
 
 def free_port() -> int:
@@ -178,7 +178,7 @@ def test_a_browser_shows_the_answer_for_an_image_and_fetches_nothing_from_other_
     (Path(os.environ.get("SYNTH2_SCREENSHOTS", tmp_path)) / "demo.png").write_bytes(shot)
     assert len(Image.open(BytesIO(shot)).convert("RGB").getcolors(maxcolors=2**24) or []) > 1000  # heat maps
 
-    # What is no image is dropped: the page says so, and shows nothing of the one before.
+    # A file that is not an image is removed: the page reports it, and clears the previous results.
     (tmp_path / "notes.png").write_text("Not at all.")
     browser.drop(tmp_path / "notes.png")
     browser.wait_for(r"/notes\.png.*UnidentifiedImageError/.test(document.body.innerText)")
@@ -194,12 +194,12 @@ def test_a_browser_shows_the_answer_for_an_image_and_fetches_nothing_from_other_
     assert len(requests) > 20
     assert {urlsplit(url).hostname for url in requests if url.startswith(("http", "ws"))} == {"127.0.0.1"}
     complaints = [str(each["params"]) for each in browser.events if each["method"] == "Log.entryAdded"]
-    assert [each for each in complaints if "Content Security Policy" in each] == []  # it did not even try
+    assert [each for each in complaints if "Content Security Policy" in each] == []  # no request was attempted
     check_that_only_uploads_are_read(page, tmp_path / "print.jpg")
 
 
 def check_that_only_uploads_are_read(page: str, image: Path) -> None:
-    """See that gradio itself, behind the guard, takes what was uploaded and nothing else."""
+    """Check that gradio itself, behind the guard, reads uploaded files only."""
 
     def post(path: str, content: bytes, kind: str = "application/json", **headers: str) -> tuple[int, Any]:
         request = Request(page + path, content, {"Content-Type": kind, **headers})

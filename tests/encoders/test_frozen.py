@@ -11,7 +11,7 @@ HALF = (0.5, 0.5, 0.5)
 
 
 class PatchMeans(FrozenEncoder[nn.Module]):
-    """Its features are the means of 4x4 patches, so what comes out says what went in."""
+    """Encoder whose features are the means of 4x4 patches, so that the output identifies the input."""
 
     def __init__(self, preprocessing: Preprocessing) -> None:
         super().__init__("patch-means", preprocessing, nn.AvgPool2d(4))

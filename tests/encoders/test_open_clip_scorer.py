@@ -57,7 +57,7 @@ def test_a_score_is_open_clips_own_cosine(network: nn.Module, path: str) -> None
     with torch.no_grad():
         image = network.encode_image(images, normalize=True)  # type: ignore[operator]
         text = network.encode_text(open_clip.get_tokenizer("scorer-clip")(CAPTIONS), normalize=True)  # type: ignore[operator]
-    # They resize with Pillow, which rounds once more on the way.
+    # open_clip resizes with Pillow, which rounds once more.
     torch.testing.assert_close(scorer.score(tokens, CAPTIONS), (image * text).sum(1), atol=5e-3, rtol=0)
     assert scorer.score(tokens, CAPTIONS).std() > 0.02
     provenance = scorer.provenance()

@@ -15,7 +15,7 @@ from synth2_lightning.types import Pixels, VQTokens
 
 
 class PatchMeans(ImageEncoder):
-    """Four tokens an image: the mean color of each quarter."""
+    """Encoder with four tokens per image: the mean color of each quarter."""
 
     name, num_tokens, embed_dim, image_size = "patch-means", 4, 3, 8
 
@@ -25,7 +25,7 @@ class PatchMeans(ImageEncoder):
 
 
 def images(num: int, seed: int = 0) -> Pixels:
-    """Images of four flat quarters, so that their features fill the color cube."""
+    """Return images of four uniform quarters, so that their features fill the color cube."""
     colors = torch.randint(0, 256, (num, 3, 2, 2), dtype=torch.uint8, generator=torch.manual_seed(seed))
     return Pixels(colors.repeat_interleave(4, 2).repeat_interleave(4, 3))
 
@@ -39,7 +39,7 @@ def learner(codebook_size: int = 8, num_levels: int = 3, num_steps: int = 1) -> 
 
 
 def unexplained(codebook: ResidualCodebookLearner) -> float:
-    """Fraction of the variance of held-out features that the codes leave."""
+    """Return the fraction of the variance of held-out features that the codes do not explain."""
     quantization = codebook.eval().quantize(images(256, seed=99))
     centerd = quantization.features - quantization.features.mean((0, 1))
     return float((quantization.features - quantization.quantized).square().sum() / centerd.square().sum())
@@ -142,7 +142,7 @@ def test_each_level_takes_the_nearest_code(folder: Path) -> None:
 def test_photos_may_stay_continuous(folder: Path) -> None:
     encoder = loaded(folder, quantize_pixels=False)
     torch.testing.assert_close(encoder(images(4)), PatchMeans()(images(4)))
-    # and tokens lie in the same space, near the features that they stand for
+    # The embeddings of tokens are near the features that they replace.
     assert (encoder(encoder.tokenize(images(4))) - encoder(images(4))).abs().mean() < 0.1
 
 

@@ -19,7 +19,7 @@ WORDS = ("a", "above", "blue", "circle", "dog", "green", "on", "red", "runs", "s
 SPECIAL = {
     "bert": {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"},
     "t5": {"pad_token": "<pad>", "unk_token": "<unk>", "eos_token": "</s>"},
-    # As in the tokenizer of the real CLIP, the end of text also pads and stands for what is unknown.
+    # As in CLIP's tokenizer, the end-of-text token is also the padding and the unknown token.
     "clip": {"pad_token": "<end>", "unk_token": "<end>", "bos_token": "<start>", "eos_token": "<end>"},
 }
 TEMPLATES = {"bert": "[CLS] $A [SEP]", "t5": "$A </s>", "clip": "<start> $A <end>"}
@@ -55,7 +55,7 @@ def save_tokenizer(family: str, folder: Path) -> dict[str, int]:
 
 
 def save_network(family: str, folder: Path) -> Any:
-    """Save a whole network, of which the text encoder is a part, with random weights and a tokenizer."""
+    """Save a network that contains the text encoder, with random weights and a tokenizer."""
     from transformers import BertForMaskedLM, BertModel, CLIPConfig, CLIPModel, T5Config, T5ForConditionalGeneration
 
     torch.manual_seed(0)
@@ -173,7 +173,7 @@ def test_a_new_network_learns() -> None:
     losses = []
     for _ in range(40):
         embeddings, mask = encoder.encode(["a red circle above a square", "a square above a red circle"])
-        means = (embeddings * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)  # the same words: order must tell
+        means = (embeddings * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)  # equal words in another order
         loss = nn.functional.binary_cross_entropy_with_logits(head(means)[:, 0], torch.tensor([0.0, 1.0]))
         optimizer.zero_grad()
         loss.backward()
@@ -202,7 +202,7 @@ def test_embeddings_follow_the_module_around_them(bert: str) -> None:
 
 
 class LookUp(nn.Embedding):
-    """Stands in for a network where a real one would want to see values, which the meta device has not."""
+    """Stands in for a network that reads values, which meta tensors do not have."""
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> SimpleNamespace:  # type: ignore[override]
         assert attention_mask.device == input_ids.device

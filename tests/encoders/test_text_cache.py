@@ -5,7 +5,7 @@ from synth2_lightning.encoders.text_cache import TextCache
 
 
 class Encoder:
-    """One row of four bytes per word; records the texts that it gets."""
+    """Encoder with one row of four bytes per word; records its texts."""
 
     def __init__(self) -> None:
         self.got: list[list[str]] = []

@@ -183,5 +183,5 @@ def test_real_weights_of_the_registry_are_paired() -> None:
     encoder.load()
     ramp = torch.linspace(0, 255, 224).to(torch.uint8).expand(1, 3, 224, 224)
     embeddings = encoder.encode_pixels(Pixels(ramp.contiguous()))
-    # Seen when the paired network was first checked on labeled images; a wrong pairing gives other figures.
+    # Measured when the paired network was first evaluated on labeled images; a wrong pairing gives other values.
     assert embeddings[0, 24, :4].tolist() == pytest.approx([1.1513, 2.0325, 1.7348, -2.2829], abs=1e-2)

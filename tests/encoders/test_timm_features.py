@@ -26,7 +26,7 @@ def network(tmp_path: Path) -> nn.Module:
 
 @pytest.fixture
 def features(network: nn.Module, tmp_path: Path) -> TimmFeatures:
-    del network  # it is in the file
+    del network  # it is loaded from the file
     features = TimmFeatures(MODEL, weights=str(tmp_path / "random.safetensors"), layers=(0, 2))
     features.load()
     features.load()
@@ -38,7 +38,7 @@ def noise(size: int = 64) -> Tensor:
 
 
 def blurred_distances(features: TimmFeatures, images: Tensor) -> list[float]:
-    """Distances of images to themselves, and to themselves under a growing blur."""
+    """Return distances of images to themselves, unblurred and with increasing blur."""
     wanted = features.extract(images)
     copies = [images, *(gaussian_blur(images, [9, 9], [sigma, sigma]) for sigma in (0.4, 0.8, 1.6))]
     with torch.no_grad():

@@ -15,7 +15,7 @@ SHIPPED = "package://synth2_lightning/scenes/tokenizer"
 
 
 def save_model(folder: Path, **settings: object) -> VQModel:
-    """A model of 4 by 4 tokens for 16 by 16 pixels, with codes that are apart."""
+    """Save and return a model of 4 by 4 tokens for 16 by 16 pixels, whose codes are far apart."""
     torch.manual_seed(0)
     model = VQModel(
         **{

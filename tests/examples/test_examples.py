@@ -1,4 +1,4 @@
-"""The examples run, with fewer steps and smaller networks."""
+"""The examples run with fewer steps and smaller networks."""
 
 import json
 import re

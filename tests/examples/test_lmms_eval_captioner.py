@@ -1,4 +1,4 @@
-"""The wrapper against a stand-in of the parts of lmms-eval 0.7.3 that it uses; lmms-eval need not be installed."""
+"""The wrapper for lmms-eval 0.7.3 with a stand-in for the parts that it uses, so that lmms-eval is not needed."""
 
 import importlib.util
 import sys

@@ -23,7 +23,7 @@ NUM_IMAGES = 20
 
 @pytest.fixture
 def run(tmp_path: Path) -> str:
-    """A checkpoint as `synth2 fit` writes it; what it says does not matter here."""
+    """Return the checkpoint of an untrained captioner, as `synth2 fit` writes it."""
     from synth2_lightning.modules.captioning import VisionLanguageModule
     from synth2_lightning.testing import TinyDecoder, TinyImageTokenizer, TinyResampler
 
@@ -84,7 +84,7 @@ def test_bad_images_are_named_and_skipped_with_an_exit_code(
     assert re.search(r"caption\w*: 3\b", error)
     assert len(names_in(out)) == NUM_IMAGES - 2
 
-    Image.new("RGB", (3, 3)).save(images / "05.png")  # once repaired, it is made up for
+    Image.new("RGB", (3, 3)).save(images / "05.png")  # a repaired image is captioned in the next run
     assert run_command(words) == 3
     assert names_in(out)[-1] == "05.png"
     assert len(names_in(out)) == NUM_IMAGES - 1

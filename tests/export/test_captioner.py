@@ -31,7 +31,7 @@ def trained_module() -> VisionLanguageModule:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run, as `synth2 fit` leaves it."""
+    """Return the folder of a run, as `synth2 fit` writes it."""
     folder = tmp_path_factory.mktemp("run")
     module = trained_module()
     parts = {"image_encoder": "TinyImageTokenizer", "resampler": "TinyResampler", "decoder": "TinyDecoder"}

@@ -40,7 +40,7 @@ def test_what_is_the_same_everywhere_stays(here: Path) -> None:
         "hub": "owner/name",
         "package": "package://synth2_lightning/py.typed",
         "fetched": "weights://efficientnet-lite0",
-        "name": "words",  # a folder by chance: nobody read it
+        "name": "words",  # also the name of a folder, which no component read
         "prompt": "x" * 5000 + "/",
         "number": 3,
         "nothing": None,
@@ -82,7 +82,7 @@ def test_what_was_fetched_from_an_address_is_copied(here: Path, monkeypatch: pyt
 
 def test_a_copy_of_a_link_has_the_name_of_the_link(here: Path) -> None:
     (here / "blob").write_bytes(b"weights")
-    (here / "net.safetensors").symlink_to("blob")  # as in the cache of the Hub
+    (here / "net.safetensors").symlink_to("blob")  # as in the cache of the Hub client
     link = str(here / "net.safetensors")
     assert copy_files({"weights": link}, {link}, here / "export") == {"weights": "here://files/weights/net.safetensors"}
     assert (here / "export" / "files" / "weights" / "net.safetensors").read_bytes() == b"weights"

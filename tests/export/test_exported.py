@@ -64,7 +64,7 @@ MakeRun = Callable[..., Path]
 
 @pytest.fixture
 def make_run(tmp_path: Path) -> MakeRun:
-    """Write a run's folder as ``synth2 fit`` leaves it, but in no time; give the folder."""
+    """Return a function that writes a run folder as ``synth2 fit`` does, without training, and returns it."""
 
     def make(class_path: str = "synth2_lightning.modules.captioning.VisionLanguageModule", **parts: Any) -> Path:
         folder = tmp_path / "runs" / "version_0"
@@ -141,7 +141,7 @@ def test_tied_words_a_vocabulary_of_this_machine_and_beams_come_back(
             "prompt": "README",
         },
     }
-    (tmp_path / "README").touch()  # is a prompt, and a file by chance
+    (tmp_path / "README").touch()  # the value is a prompt, although a file has this name
     run = make_run(decoder=decoder, generation={"max_new_tokens": 5, "num_beams": 2})
     expected = _captions(_load(run))
     folder = export_captioner(run, tmp_path / "captioner")
@@ -178,7 +178,7 @@ def test_the_card_has_scores_data_and_use(make_run: MakeRun, tmp_path: Path) -> 
     }
     assert "| CIDEr-D | 0.7500 | 0.5000 | val | 3 | 6 | `a/b` | 4 beams, at most 30 tokens |" in body
     assert "| CIDEr-D | 1.2500 | 0.5000 | nocaps near-domain |" in body
-    assert "0.1000" not in body  # of another checkpoint
+    assert "0.1000" not in body  # the score of another checkpoint
     assert re.search(r"Constant\w+ \{'\w+': 0\.5\}", body)
     assert "vqgan-512:897db351" in body
     assert "| images=…/train |" in body
@@ -218,7 +218,7 @@ def test_an_export_that_is_replaced_while_it_is_read_is_read_again(
             checkpoint = torch.load(run / "checkpoints" / "best-step=2.ckpt", weights_only=True)
             checkpoint["state_dict"] = {name: weight * 2 for name, weight in checkpoint["state_dict"].items()}
             torch.save(checkpoint, run / "checkpoints" / "best-step=2.ckpt")
-            with ThreadPoolExecutor(1) as another:  # as another process would
+            with ThreadPoolExecutor(1) as another:  # as in another process
                 another.submit(export_captioner, run, folder).result()
             raise ValueError("the file is gone")
         return read_safetensors(path)
@@ -374,11 +374,11 @@ def test_what_the_command_line_trained_on_scenes_loads_in_another_process(tmp_pa
         "print(module.caption(pixels))"
     )
     command = [sys.executable, "-c", code, str(folder), str(tmp_path / "state.pt")]
-    said = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path, env={**os.environ})
+    completed = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path, env={**os.environ})
     state = torch.load(tmp_path / "state.pt")
     assert [name for name, weight in module.state_dict().items() if not torch.equal(weight, state[name])] == []
     from synth2_lightning.types import Pixels
 
     pixels = torch.randint(0, 255, (4, 3, 64, 64), generator=torch.Generator().manual_seed(0)).byte()
     expected = module.caption(Pixels(pixels))
-    assert said.stdout.strip() == str(expected)
+    assert completed.stdout.strip() == str(expected)

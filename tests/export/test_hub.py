@@ -43,13 +43,13 @@ TOKEN = "hf_stand_in"
 
 @pytest.fixture
 def set_offline(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
-    """Set what HF_HUB_OFFLINE sets at the start of a process."""
+    """Return a function that sets what HF_HUB_OFFLINE sets at the start of a process."""
     return lambda value: monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", value)
 
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, set_offline: Callable[[bool], None]) -> Iterator[StandInHub]:
-    """A stand-in of the Hub that the client uses, with an empty cache and a login."""
+    """Return a stand-in for the Hub that the client uses, with an empty cache and a login."""
     with serve_hub(TOKEN) as server:
         # What HF_ENDPOINT, HF_HUB_CACHE and HF_HUB_DISABLE_XET set at the start of a process.
         settings = {
@@ -60,7 +60,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, set_offline: Callable[[
         }
         for name, value in settings.items():
             monkeypatch.setattr(huggingface_hub.constants, name, value)
-        # transformers keeps a client with the address of its first use; with the public one it would retry for minutes.
+        # transformers keeps the client of its first use; one with the public address would retry for minutes.
         monkeypatch.setattr("transformers.utils.hub._hf_api", None, raising=False)
         monkeypatch.setenv("HF_TOKEN", TOKEN)
         set_offline(False)

@@ -27,7 +27,7 @@ CROSS_ATTENTION = {"cross_attn_every_n_layers": 1, "num_heads": 2, "head_dim": 8
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
-    """Photos of several sizes and kinds, one of them a file."""
+    """Return photos of several sizes and types, one of them as a file."""
     file = tmp_path_factory.mktemp("photos") / "red.png"
     Image.new("RGB", (200, 80), "red").save(file)
     ramp = torch.arange(3 * 64 * 90).view(3, 64, 90).remainder(256).byte()
@@ -146,7 +146,7 @@ def test_one_folder_serves_both(folder: Path, model: Synth2ForConditionalGenerat
     assert AutoTokenizer.from_pretrained(folder).get_vocab() == vocabulary
     for name in ("processor_config.json", "tokenizer.json", "tokenizer_config.json"):
         assert name in {path.name for path in folder.iterdir()}
-    old = tmp_path / "captioner"  # of a version without files of transformers
+    old = tmp_path / "captioner"  # as of a version without files for transformers
     shutil.copytree(folder, old, ignore=shutil.ignore_patterns("processor*", "tokenizer*"))
     (old / "config.json").write_text(json.dumps({name: config[name] for name in config if name != "model_type"}))
     assert torch.equal(

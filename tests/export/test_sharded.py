@@ -26,7 +26,7 @@ def layer() -> nn.Linear:
 
 @pytest.fixture
 def sharded(tmp_path: Path, layer: nn.Linear) -> Path:
-    """What Lightning writes under FSDP2 with save_distributed_checkpoint: true, here of one process."""
+    """Return a checkpoint as FSDP2 writes it with save_distributed_checkpoint: true, here from one process."""
     groups: list[dict[str, Any]] = [{"params": [layer.bias]}, {"params": [layer.weight]}]
     optimizer = AdamW(groups, lr=0.25)
     layer(torch.ones(1, 3)).sum().backward()
@@ -85,7 +85,7 @@ def test_an_index_that_names_code_is_refused_and_not_run(sharded: Path) -> None:
 
 _METADATA = b"ctorch.distributed.checkpoint.metadata\n"
 _HOSTILE_STATE = b"N}X\x04\x00\x00\x00nameX\x04\x00\x00\x00evils\x86b."  # (None, {"name": "evil"}), BUILD
-CHANGES = {  # each is pushed, and then changed by BUILD, which sets attributes of whatever is there
+CHANGES = {  # each is pushed on the stack; then BUILD sets attributes of it
     "a class of paths": b"cpathlib\nPosixPath\n",
     "a class of torch": _METADATA + b"Metadata\n",
     "an enumeration": _METADATA + b"_MEM_FORMAT_ENCODING\n",

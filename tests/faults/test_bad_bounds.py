@@ -1,6 +1,6 @@
-"""Small input that asks for boundless time or memory: each is refused at once, by a message that names it.
+"""Small input that would take unbounded time or memory is refused at once, by a message that names it.
 
-``KINDS`` is the table; what is refused must be told as ``synth2`` tells users, never by a traceback.
+``KINDS`` lists the input; each must raise an error with a message for users, not a traceback.
 """
 
 import json
@@ -109,7 +109,7 @@ KINDS: dict[str, Callable[[Path], object]] = {
     "YAML: a long text a hundred times": lambda folder: run_file(
         folder, f"a: &a {'x' * 10**6}\ndata: [{', '.join(['*a'] * 100)}]\n"
     ),
-    "YAML: what holds itself": lambda folder: run_file(folder, "data: &a {inner: [*a]}\n"),
+    "YAML: a recursive alias": lambda folder: run_file(folder, "data: &a {inner: [*a]}\n"),
     "YAML: lists nest 100,000 deep": lambda folder: run_file(folder, "data: " + DEEP),
     "YAML: mappings nest": lambda folder: run_file(folder, "data: " + "{a: " * 5000),
     "YAML: a number of a hundred thousand parts": lambda folder: run_file(folder, "data: 1" + ":1" * 100_000),
@@ -163,12 +163,12 @@ KINDS: dict[str, Callable[[Path], object]] = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_has_no_bounds_is_refused_at_once(kind: str, tmp_path: Path) -> None:
     before = monotonic()
-    with pytest.raises(Exception) as caught:  # noqa: PT011 - which one it is, is up to the file
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - the type depends on the file
         KINDS[kind](tmp_path)
     message = message_for_user(caught.value)
     assert message is not None, "synth2 would end in a traceback"
     assert re.search(r"\bbad", message), message
-    assert len(message) > 60, "it says what was expected, or the way out"
+    assert len(message) > 60, "the message lacks what was expected or what to do"
     assert monotonic() - before < 60
 
 
@@ -182,9 +182,9 @@ def test_run_files_that_multiply_are_refused_wherever_they_are_named(
     with pytest.raises(SystemExit) as stop:
         main(["fit", *words])
     assert stop.value.code in (1, 2)
-    said = " ".join(capsys.readouterr().err.split())
-    assert "bad.yaml" in said
-    assert re.search(r"aliases.*\b10000\b", said)
+    error = " ".join(capsys.readouterr().err.split())
+    assert "bad.yaml" in error
+    assert re.search(r"aliases.*\b10000\b", error)
 
 
 @pytest.mark.parametrize(
@@ -201,8 +201,8 @@ def test_run_files_and_checkpoints_that_are_pipes_are_refused(
     assert "bad is a pipe" in capsys.readouterr().err
 
 
-class Hungry(FolderSource):
-    """Asks for more memory than there is, for one image."""
+class OutOfMemorySource(FolderSource):
+    """Source with one image that exceeds memory."""
 
     def read_image(self, location: str) -> Image.Image:
         if "hungry" in location:
@@ -214,7 +214,7 @@ def test_a_worker_survives_an_image_that_exceeds_memory(tmp_path: Path) -> None:
     for name in ("calm", "hungry"):
         Image.new("RGB", (8, 8), "red").save(tmp_path / f"{name}.png")
         write(tmp_path, f"{name}.txt", "a red square")
-    source = Hungry(str(tmp_path))
+    source = OutOfMemorySource(str(tmp_path))
     source.load()
     pixels, taken, bad = ImageReader(source, 8, max_bad_images=1).read([0, 1])
     assert taken == [0, 0]

@@ -1,6 +1,6 @@
-"""Bad input of every kind: each is refused by a message that names the file, or left out, counted and named.
+"""Bad input of every kind is refused by a message that names the file, or skipped, counted and named.
 
-``KINDS`` is the table; what is refused must be told as ``synth2`` tells users, never by a traceback.
+``KINDS`` lists the refused input; each must raise an error with a message for users, not a traceback.
 """
 
 import gzip
@@ -67,7 +67,7 @@ COCO: dict[str, Any] = {
 
 
 class Code:
-    """What a hostile pickle holds: it makes a file as soon as it is read."""
+    """Object whose pickle creates a file when it is loaded."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark
@@ -95,7 +95,7 @@ def coco(folder: Path, content: Any) -> object:
 
 
 def changed(**change: Any) -> dict[str, Any]:
-    """COCO's file with other fields in the second image and annotation."""
+    """Return COCO's file with other fields in the second image and annotation."""
     return {
         name: [first, {key: change.get(key, value) for key, value in second.items()}]
         for name, (first, second) in COCO.items()
@@ -145,7 +145,7 @@ def make_tar(members: dict[str, bytes]) -> bytes:
     return file.getvalue()
 
 
-TAR = make_tar({"0.png": png(), "0.txt": b"zero", "1.png": png(), "1.txt": b"one"})  # a block of head, one of content
+TAR = make_tar({"0.png": png(), "0.txt": b"zero", "1.png": png(), "1.txt": b"one"})  # a block of header, one of content
 
 
 def tar(folder: Path, content: bytes) -> object:
@@ -153,7 +153,7 @@ def tar(folder: Path, content: bytes) -> object:
 
 
 def negative_size(content: bytes) -> bytes:
-    """A member that begins before itself, by which tarfile goes round for ever."""
+    """Return a tar with a member of negative size, which makes tarfile loop forever."""
     head = bytearray(content[1024:1536])
     head[124:136] = (2**96 - 1024).to_bytes(12, "big")
     head[148:156] = b" " * 8
@@ -177,7 +177,7 @@ def pipe(folder: Path) -> object:
 
 
 def bomb() -> bytes:
-    """An image whose head alone says how large it is."""
+    """Return an image whose header claims 20,000 by 20,000 pixels."""
     content = bytearray(png())
     content[16:24] = (20_000).to_bytes(4, "big") * 2
     content[29:33] = crc32(content[12:29]).to_bytes(4, "big")
@@ -200,7 +200,7 @@ def half(content: bytes) -> bytes:
 
 
 def packed(content: bytes) -> bytes:
-    """The same archive with packed records: a few kilobytes could then fill the memory."""
+    """Return the archive with compressed records, which could expand to fill the memory."""
     file = BytesIO()
     with zipfile.ZipFile(BytesIO(content)) as old, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as new:
         for record in old.infolist():
@@ -240,7 +240,7 @@ def make_shards(folder: Path) -> Path:
 
 def read_shards(place: Path) -> pa.Table:
     manifest = Manifest.read(place)
-    reader._check_parts(place, manifest)  # what load() does before datasets maps the parts
+    reader._check_parts(place, manifest)  # as load() does before datasets maps the parts
     return pa.concat_tables([read_part(place / name) for name in manifest.parts])
 
 
@@ -260,7 +260,7 @@ def caption_file(folder: Path, rows: str, made_by: str) -> object:
 
 
 def many_rows(content: bytes) -> bytes:
-    """A Parquet file whose footer claims another number of rows than its pages hold: 3000 is 0xf02e, as 8000 0x807d."""
+    """Return a Parquet file whose footer claims more rows than its pages have: 3000 is 0xf02e, 8000 is 0x807d."""
     start = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
     return content[:start] + content[start:].replace(b"\xf0\x2e", b"\x80\x7d")
 
@@ -341,7 +341,7 @@ KINDS: dict[str, Callable[[Path], object]] = {
     "checkpoint: packed records": lambda folder: synth2_lightning.load(checkpoint(folder, change=packed)),
     "checkpoint: a list": lambda folder: read_checkpoint(Path(checkpoint(folder, [1, 2]))),
     "checkpoint: code": lambda folder: synth2_lightning.load(checkpoint(folder, {"state_dict": Code(folder / "ran")})),
-    "checkpoint: code, gone on with": lambda folder: CheckedCheckpointIO().load_checkpoint(
+    "checkpoint: code, resumed from": lambda folder: CheckedCheckpointIO().load_checkpoint(
         checkpoint(folder, {"state_dict": Code(folder / "ran")})
     ),
     "checkpoint: code, as the last of a run": lambda folder: find_checkpoint_to_resume(
@@ -365,7 +365,7 @@ KINDS: dict[str, Callable[[Path], object]] = {
     "shards: a footer with a flipped bit": lambda folder: shards(
         folder, PART, lambda content: content.replace(b"class_name", b"class_nama")
     ),
-    "caption file: says badly what made it": lambda folder: caption_file(folder, ROW, "{"),
+    "caption file: invalid settings": lambda folder: caption_file(folder, ROW, "{"),
     "caption file: of something else": lambda folder: caption_file(
         folder, ROW + "7\n", '{"format": "jsonl", "beams": 3}'
     ),
@@ -378,12 +378,12 @@ KINDS: dict[str, Callable[[Path], object]] = {
 @pytest.mark.filterwarnings("ignore:torch.distributed is disabled, unavailable", "ignore:Image size")
 @pytest.mark.parametrize("kind", KINDS)
 def test_refused_input_is_named_in_a_message(kind: str, tmp_path: Path) -> None:
-    with pytest.raises(Exception) as caught:  # noqa: PT011 - which one it is, is up to the file
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - the type depends on the file
         KINDS[kind](tmp_path)
     message = message_for_user(caught.value)
     assert message is not None, "synth2 would end in a traceback"
     assert re.search(r"\bbad|shards|forty-two", message), message
-    assert len(message) > 60, "it says what was expected, or the way out"
+    assert len(message) > 60, "the message lacks what was expected or what to do"
     assert not (tmp_path / "ran").exists(), "code was run"
 
 
@@ -442,7 +442,7 @@ def test_a_damaged_checkpoint_does_not_hide_the_good_one(tmp_path: Path) -> None
     assert not (tmp_path / "ran").exists()
 
 
-# Bytes at random: equal data come out, or a message of ours does.
+# Random changes of bytes: equal data are read, or an error with a message is raised.
 
 change = st.tuples(st.sampled_from(["flip", "cut", "insert"]), st.integers(0, 2**20), st.integers(1, 255))
 fuzz = settings(
@@ -462,7 +462,7 @@ def spoil(content: bytes, how: tuple[str, int, int], start: int = 0, end: int | 
     return content[:position] if kind == "cut" else content[:position] + bytes([byte]) + content[position:]
 
 
-def told_or_equal(read: Callable[[], Any], whole: Any) -> None:
+def refused_or_equal(read: Callable[[], Any], whole: Any) -> None:
     try:
         found = read()
     except Exception as error:
@@ -484,7 +484,7 @@ def test_shards_are_what_they_were_or_refused(name: str, how: tuple[str, int, in
     whole, content = read_shards(finished), (finished / name).read_bytes()
     try:
         write(finished, name, spoil(content, how))
-        told_or_equal(lambda: read_shards(finished), whole)
+        refused_or_equal(lambda: read_shards(finished), whole)
     finally:
         write(finished, name, content)
 
@@ -495,9 +495,9 @@ def test_tables_of_parquet_are_what_they_were_or_refused(how: tuple[str, int, in
     rows = pa.table({"caption": CAPTIONS * 500})
     write_parquet(rows, finished.parent / "bad.parquet")
     content = (finished.parent / "bad.parquet").read_bytes()
-    footer = len(content) - 8 - int.from_bytes(content[-8:-4], "little")  # which no checksum guards in a file alone
+    footer = len(content) - 8 - int.from_bytes(content[-8:-4], "little")  # no checksum protects it in a single file
     path = Path(write(finished.parent, "bad.parquet", spoil(content, how, end=footer)))
-    told_or_equal(lambda: read_parquet(path), rows)
+    refused_or_equal(lambda: read_parquet(path), rows)
 
 
 @fuzz
@@ -506,7 +506,7 @@ def test_a_tar_with_a_damaged_header_loses_no_sample_without_a_warning(
     how: tuple[str, int, int], member: int, finished: Path
 ) -> None:
     spoiled = spoil(TAR, ("flip" if how[0] == "insert" else how[0], *how[1:]), 1024 * member, 1024 * member + 512)
-    told_or_equal(lambda: tar(finished.parent, spoiled), [("zero",), ("one",)])
+    refused_or_equal(lambda: tar(finished.parent, spoiled), [("zero",), ("one",)])
 
 
 @fuzz
@@ -518,7 +518,7 @@ def test_a_checkpoint_is_what_it_was_or_refused(how: tuple[str, int, int], finis
         content = read_checkpoint(Path(path))
         return content["global_step"], content["weights"].tolist()
 
-    told_or_equal(read, (3, list(range(9))))
+    refused_or_equal(read, (3, list(range(9))))
 
 
 @fuzz

@@ -1,6 +1,6 @@
-"""Checkpoints that must not be resumed from or taken for the best, and trainer settings that do not go together.
+"""Checkpoints that must not be resumed from or selected as the best, and incompatible trainer settings.
 
-``KINDS`` is the table: each is refused by a message as ``synth2`` prints it.
+``KINDS`` lists them: each is refused by a message for users.
 """
 
 import pickle
@@ -44,7 +44,7 @@ SETTINGS: dict[str, Any] = {
 def scored(
     folder: Path, name: str, value: object, step: int = 1, monitor: str = "val/cider", mode: str = "max"
 ) -> Path:
-    """A checkpoint in which ModelCheckpoint recorded a score for the file's own name."""
+    """Write a checkpoint in which ModelCheckpoint recorded a score for the file itself."""
     key = f"ModelCheckpoint{{'monitor': '{monitor}', 'mode': '{mode}', 'every_n_train_steps': 0}}"
     state = {"monitor": monitor, "best_k_models": {f"/elsewhere/{name}": value}, "dirpath": "/elsewhere"}
     torch.save({"global_step": step, "callbacks": {key: state}}, folder / name)
@@ -84,7 +84,7 @@ def trainer(*callbacks: Any, is_resumed: bool = False, **settings: Any) -> None:
 
 
 def monitored(callback: Any) -> None:
-    """After a sanity check that logged a loss."""
+    """Run the check at the end of a sanity check that logged a loss."""
     public = {"callbacks": [callback], "datamodule": None, "fast_dev_run": False, "overfit_batches": 0.0}
     state = Mock(spec=Trainer, callback_metrics={"val/loss": torch.tensor(1.0)}, **public)
     MonitorCheckCallback().on_sanity_check_end(state, LightningModule())
@@ -97,7 +97,7 @@ def damaged(folder: Path, name: str = "best-bad.ckpt") -> Path:
 
 
 def best_of(folder: Path, _damaged: Path, scores: dict[str, float]) -> Path:
-    """The best of a folder in which the last checkpoint records the scores of others."""
+    """Return the best checkpoint of a folder whose last checkpoint records the scores of others."""
     state = {"monitor": "val/cider", "best_k_models": scores}
     torch.save({"global_step": 9, "callbacks": {"ModelCheckpoint{'mode': 'max'}": state}}, folder / "last.ckpt")
     return find_checkpoint(folder)
@@ -136,7 +136,7 @@ KINDS: dict[str, Callable[[Path], object]] = {
     "settings: a name that is a number": lambda folder: resume(change("data", "init_args", 3, value=1)),  # type: ignore[arg-type]
     "settings: a number of many digits": lambda folder: resume(change("seed_everything", value=10**9999)),
     "settings: a text of a megabyte": lambda folder: resume(change("seed_everything", value="a" * 2**20)),
-    "settings: hold themselves": lambda folder: resume(loop()),
+    "settings: recursive": lambda folder: resume(loop()),
     "settings: nest": lambda folder: resume(deep()),
     "settings: nothing": lambda folder: resume({"exact": {}}),
     "last: other settings": lambda folder: last_of(folder, change("data", "init_args", "batch_size", value=8)),
@@ -182,13 +182,13 @@ def replace_run(folder: Path) -> None:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_cannot_resume_is_refused_with_a_message(kind: str, tmp_path: Path) -> None:
-    with pytest.raises(Exception) as refusal:  # noqa: PT011 - the message is what is checked
+    with pytest.raises(Exception) as refusal:  # noqa: PT011 - the message is checked
         KINDS[kind](tmp_path)
     message = message_for_user(refusal.value)
     assert message, f"a traceback: {refusal.value!r}"
     assert len(message) < 3000
     assert message.isprintable() or set(message) - {"\n"} == {letter for letter in message if letter.isprintable()}
-    assert len(message) > 60, "it says what was expected, or the way out"
+    assert len(message) > 60, "the message lacks what was expected or what to do"
 
 
 def test_the_lines_are_few_where_many_settings_differ() -> None:
@@ -204,7 +204,7 @@ def test_the_best_has_the_best_score_independent_of_times_and_other_runs(tmp_pat
     low.touch()
     assert find_checkpoint(tmp_path) == high
     (tmp_path / "checkpoints").mkdir()
-    # Of the same step, by another monitor that is the second one here.
+    # Of the same step, with the score of another monitor.
     scored(tmp_path, "zzz.ckpt", 99.0, 3, monitor="val/other")
     assert find_best_checkpoint(tmp_path, "val/cider") == high
     assert find_best_checkpoint(tmp_path, "val/other") == tmp_path / "zzz.ckpt"

@@ -1,6 +1,6 @@
-"""Servers that never finish, send too much or lead elsewhere, and models that cannot write: refused in words, in time.
+"""Servers that never finish, send too much or redirect, and models that cannot generate: refused in time, by a message.
 
-``KINDS`` is the table; ``test_bad_input.py`` says what is expected of each.
+``KINDS`` lists them; the expectations are those of ``test_bad_input.py``.
 """
 
 import socket
@@ -168,8 +168,8 @@ CLIENTS: tuple[tuple[str, Callable[[str, Path], object], dict[str, Answer]], ...
             "endless interim answers": send_interim,
             "endless chunks": send_chunks,
             "an endless body": send_until_closed,
-            "a bomb of gzip": partial(send_compressed, "gzip"),
-            "a bomb of deflate": partial(send_compressed, "deflate"),
+            "a gzip bomb": partial(send_compressed, "gzip"),
+            "a deflate bomb": partial(send_compressed, "deflate"),
             "what may be Brotli": partial(send_compressed, "br"),
             "a loop of redirects": partial(lead_to, "/v1/again"),
             "a redirect to a file": partial(lead_to, "file:///etc/hostname"),
@@ -183,7 +183,7 @@ CLIENTS: tuple[tuple[str, Callable[[str, Path], object], dict[str, Answer]], ...
             "a drip of headers": drip_headers,
             "endless chunks": send_chunks,
             "an endless body": send_until_closed,
-            "a bomb of gzip": partial(send_compressed, "gzip"),
+            "a gzip bomb": partial(send_compressed, "gzip"),
             "a loop of redirects": partial(lead_to, "/again"),
             "a redirect to a file": partial(lead_to, "file:///etc/hostname"),
         },
@@ -196,7 +196,7 @@ CLIENTS: tuple[tuple[str, Callable[[str, Path], object], dict[str, Answer]], ...
             "a drip of headers": drip_headers,
             "endless headers": send_headers,
             "endless chunks": send_chunks,
-            "a bomb of gzip": partial(send_compressed, "gzip"),
+            "a gzip bomb": partial(send_compressed, "gzip"),
             "a loop of redirects": partial(lead_to, "/again"),
         },
     ),
@@ -208,17 +208,17 @@ CLIENTS: tuple[tuple[str, Callable[[str, Path], object], dict[str, Answer]], ...
             "silence": say_nothing,
             "the whole file": send_until_closed,
             "an endless part": send_endless_part,
-            "a bomb of gzip": partial(send_compressed, "gzip"),
+            "a gzip bomb": partial(send_compressed, "gzip"),
         },
     ),
     (
         "a pattern",
         match_files,
-        {"a drip": drip, "endless chunks": send_chunks, "a bomb of deflate": partial(send_compressed, "deflate")},
+        {"a drip": drip, "endless chunks": send_chunks, "a deflate bomb": partial(send_compressed, "deflate")},
     ),
 )
 
-# So narrow that what a later word does to an earlier one is small.
+# Narrow, so that the effect of a later word on an earlier one is small.
 NARROW = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
 KINDS: dict[str, Callable[[Path], object]] = {
     f"{what} for {noun}": partial(with_server, client, answer)
@@ -272,15 +272,15 @@ def limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_refused_answers_are_named_in_a_message_in_time(kind: str, tmp_path: Path) -> None:
     start = time.monotonic()
-    with pytest.raises(Exception) as caught:  # noqa: PT011 - which one it is, is up to the kind
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - the type depends on the kind
         KINDS[kind](tmp_path)
-    assert time.monotonic() - start < 120  # some seconds, where nobody else works
+    assert time.monotonic() - start < 120  # it takes seconds on an idle machine
     message = message_for_user(caught.value)
     assert message is not None, "synth2 would end in a traceback"
     assert "127.0.0.1" in message or "decoder-only" in message, message
-    assert len(message) > 60, "it says what was expected, or the way out"
+    assert len(message) > 60, "the message lacks what was expected or what to do"
     left = [path for path in tmp_path.rglob("*") if path.is_file() and path.stat().st_size > 2**10]
-    assert not left, "nothing that is of no use stays on the disk"
+    assert not left, "an unusable file remains on the disk"
 
 
 def test_a_part_is_not_larger_than_its_range(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
-"""Checkpoints and run folders whose descriptions hold what no description holds: refused in words, never built.
+"""Checkpoints and run folders with invalid descriptions are refused by a message, never built.
 
-``KINDS`` is the table; :mod:`tests.faults.test_class_specs` watches that nothing of the kind is run.
+``KINDS`` lists them; :mod:`tests.faults.test_class_specs` checks that no code of such descriptions runs.
 """
 
 from collections.abc import Callable
@@ -74,14 +74,14 @@ def circle() -> Any:
 
 KINDS: dict[str, Callable[[Path], object]] = {
     "lists that double sixty times": lambda folder: load(folder, generation=doubled()),
-    "what holds itself": lambda folder: load(folder, generation=circle()),
+    "a recursive reference": lambda folder: load(folder, generation=circle()),
     "a tensor": lambda folder: load(folder, generation={"num_beams": torch.ones(3)}),
     "an object that torch allows": lambda folder: load(folder, generation=Shard(0)),
     "bytes": lambda folder: load(folder, generation={"num_beams": b"3"}),
     "a complex number": lambda folder: load(folder, generation={"num_beams": 3j}),
     "a key that is no text": lambda folder: load(folder, generation={(1, 2): 3}),
     "a number of 5,000 digits": lambda folder: load(folder, generation={"num_beams": 10**5000}),
-    "a size that no memory holds": lambda folder: perceiver(folder, num_latents=10**15),
+    "a size that exceeds memory": lambda folder: perceiver(folder, num_latents=10**15),
     "a size that no tensor has": lambda folder: perceiver(folder, num_latents=10**30),
     "a size below zero": lambda folder: perceiver(folder, num_latents=-5),
     "a size that is no number": lambda folder: perceiver(folder, head_dim=float("nan")),
@@ -106,7 +106,7 @@ KINDS: dict[str, Callable[[Path], object]] = {
     "a kind of model that is not there": lambda folder: new_words(folder, model_type="bad"),
     "a list of kinds of models": lambda folder: new_words(folder, model_type=["gpt2"]),
     "a width in words": lambda folder: new_words(folder, n_embd="wide"),
-    "a width that no memory holds": lambda folder: new_words(folder, n_embd=10**12),
+    "a width that exceeds memory": lambda folder: new_words(folder, n_embd=10**12),
     "a tokenizer of a user who is not there": lambda folder: new_words(folder, "~nobody-of-this-name/words"),
     "a place with a zero byte": lambda folder: vqgan(folder, "a\0b"),
     "a place that is a number": lambda folder: vqgan(folder, 5),
@@ -120,7 +120,7 @@ def test_invalid_descriptions_are_refused_with_a_message(kind: str, tmp_path: Pa
         KINDS[kind](tmp_path)
     message = message_for_user(caught.value)
     assert message is not None, f"synth2 would end in a traceback: {caught.value!r}"
-    assert len(message) > 60, "it says what was expected"
+    assert len(message) > 60, "the message lacks what was expected"
 
 
 @pytest.mark.parametrize("score", [10**400, torch.empty(1, device="meta"), float("nan"), torch.ones(2), "high"])

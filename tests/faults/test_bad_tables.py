@@ -1,6 +1,6 @@
-"""Bad tables, texts and tars: each is refused by a message that names the place, or left out, counted and named.
+"""Bad tables, texts and tars are refused by a message that names the place, or skipped, counted and named.
 
-What is left out must leave the good captions beside it as they are.
+Skipped records must not change the good captions beside them.
 """
 
 import json
@@ -33,7 +33,7 @@ from synth2_lightning.sources.webdataset import TarSource
 
 GOOD = "a red circle"
 RECORD = {"raw": GOOD, "imgid": 7}
-HALF = '{"caption": "a red circle \\ud83d"}'  # half of an emoji, as JSON writes it
+HALF = '{"caption": "a red circle \\ud83d"}'  # half of an emoji's surrogate pair
 NOT_UTF8 = os.fsdecode(b"bad-caf\xe9")
 
 
@@ -120,12 +120,12 @@ def tar(folder: Path, members: Mapping[str, bytes] | list[tuple[str, bytes]], pa
 
 
 def tar_with(folder: Path, members: Mapping[str, bytes]) -> list[str]:
-    """Members beside a good sample."""
+    """Return the captions of a tar with a good sample and these members."""
     return tar(folder, {"0.png": png(), "0.txt": GOOD.encode()} | dict(members))
 
 
 def folder_with(folder: Path, files: Mapping[str, bytes]) -> list[str]:
-    """Files beside a good sample."""
+    """Return the captions of a folder with a good sample and these files."""
     for name, content in ({"0.png": png(), "0.txt": GOOD.encode()} | dict(files)).items():
         write(folder / "images", name, content)
     return load(FolderSource(str(folder / "images")))
@@ -242,10 +242,10 @@ KINDS: dict[str, Callable[[Path], object]] = {
 }  # fmt: skip
 
 LEFT_OUT: dict[str, Callable[[Path], list[str]]] = {
-    "Hub: a list with a hole": lambda folder: hub(folder, [[GOOD, None]]),
+    "Hub: a list with a missing caption": lambda folder: hub(folder, [[GOOD, None]]),
     "Hub: a blank caption among others": lambda folder: hub(folder, [[" \n", GOOD]]),
     "Hub: a row without captions": lambda folder: hub(folder, [[GOOD], None]),
-    "Hub: records with a hole": lambda folder: hub(folder, [[RECORD, None]], column="caption.raw"),
+    "Hub: records with a missing caption": lambda folder: hub(folder, [[RECORD, None]], column="caption.raw"),
     "tar: files that macOS leaves": lambda folder: tar_with(folder, {"._0.png": MAC, "._0.txt": MAC}),
     "tar: a folder that macOS leaves": lambda folder: tar_with(folder, {"__MACOSX/1.png": MAC, "__MACOSX/1.txt": MAC}),
     "tar: an image of several suffixes": lambda folder: tar_with(folder, {"0.seg.png": png()}),
@@ -287,12 +287,12 @@ LEFT_OUT: dict[str, Callable[[Path], list[str]]] = {
 @pytest.mark.filterwarnings("ignore:torch.distributed is disabled, unavailable")
 @pytest.mark.parametrize("kind", KINDS)
 def test_refused_input_is_named_in_a_message(kind: str, tmp_path: Path) -> None:
-    with pytest.raises(Exception) as caught:  # noqa: PT011 - which one it is, is up to the file
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - the type depends on the file
         KINDS[kind](tmp_path)
     message = message_for_user(caught.value)
     assert message is not None, "synth2 would end in a traceback"
     assert re.search(r"\bbad", message), message
-    assert len(message) > 60, "it says what was expected, or the way out"
+    assert len(message) > 60, "the message lacks what was expected or what to do"
 
 
 @pytest.mark.parametrize("kind", LEFT_OUT)
@@ -303,7 +303,7 @@ def test_what_is_left_out_is_counted_and_named(kind: str, tmp_path: Path, caplog
         assert captions == [f"{GOOD} \ufffd"]
         assert re.search(r"\b1 captions?\b.*U\+FFFD.*[01]\)", caplog.text)
     else:
-        assert captions == [GOOD], "something else than the good captions was used"
+        assert captions == [GOOD], "other captions than the good ones were used"
         assert re.search(r"\b[12] .*first: ", caplog.text)
 
 

@@ -1,4 +1,4 @@
-"""Second writers, copied parts, inputs that changed meanwhile: each is refused by a message as ``synth2`` prints it."""
+"""Second writers, copied parts and changed inputs are refused by a message for users."""
 
 import io
 import json
@@ -76,7 +76,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def while_locked(lock: Any, path: Path, write: Callable[[], object]) -> None:
-    """Write while another process is at work, as whose lock this process' own counts."""
+    """Write while the path is locked; the lock of this process stands in for another process's."""
     with lock(path):
         write()
 
@@ -172,7 +172,7 @@ def change_tar(folder: Path) -> None:
 
 
 class OtherEncoder(TinyImageTokenizer):
-    """Chooses among the same codes by other weights."""
+    """Tokenizer with the same codes, but other weights."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -222,7 +222,7 @@ def copy_part(folder: Path, name: str, **other: Any) -> None:
 
 
 def name_parts(shards: Path, **digests: str) -> None:
-    """Write a manifest whose footers belong to the parts that are there."""
+    """Write a manifest with the footers of the parts in the folder."""
     parts = sorted(shards.glob("*.parquet"))
     manifest = replace(
         Manifest.read(shards),
@@ -233,7 +233,7 @@ def name_parts(shards: Path, **digests: str) -> None:
 
 
 def read_swapped(folder: Path) -> None:
-    """A part of the same form whose rows are others."""
+    """Read shards in which a part was replaced by one of the same schema with other rows."""
     shards, other = make_shards(folder / "bad"), make_shards(folder / "other", "wxyz")
     finish(shards, {})
     shutil.copy(other / PART, shards / PART)
@@ -242,7 +242,7 @@ def read_swapped(folder: Path) -> None:
 
 
 def read_repeated(folder: Path) -> None:
-    """A part that was copied after the folder was finished, and that its manifest names."""
+    """Read shards with a part that was copied afterwards, and that the manifest names."""
     shards = make_shards(folder / "bad")
     finish(shards, {})
     shutil.copy(shards / PART, shards / "part-00003-00000.parquet")
@@ -322,7 +322,7 @@ KINDS: dict[str, Callable[[Path], object]] = {
         folder, lock_file, "bad/part-00005"
     ),
     "two writers: a task of an array twice": lambda folder: synthesise_while(folder, lock_file, "bad/part-00001", 1),
-    "two writers: a run sums up what a task is at": lambda folder: synthesise_while(
+    "two writers: a run finishes the set of a running task": lambda folder: synthesise_while(
         folder, lock_file, "bad/part-00001"
     ),
     "two writers: a generator or a codebook": lambda folder: write_while_locked(folder, write_nothing),
@@ -361,7 +361,7 @@ KINDS: dict[str, Callable[[Path], object]] = {
     "inputs: a class that was changed": lambda folder: change_captions(
         folder, *(f"k{n},a fox number {n},cat" for n in range(9))
     ),
-    "inputs: a caption that is gone": lambda folder: change_captions(folder, "k8,a fox number 8,fox"),
+    "inputs: a caption that was removed": lambda folder: change_captions(folder, "k8,a fox number 8,fox"),
     "inputs: captions in another order under numbers": lambda folder: change_captions(
         folder, *(f"k{n},a fox number {8 - n},fox" for n in range(9))
     ),
@@ -370,7 +370,9 @@ KINDS: dict[str, Callable[[Path], object]] = {
     "inputs: a photo's captions": lambda folder: change_photo(
         folder, lambda: (folder / "photos" / "1.txt").write_text("something else")
     ),
-    "inputs: a photo that is gone": lambda folder: change_photo(folder, lambda: (folder / "photos" / "1.bmp").unlink()),
+    "inputs: a photo that was removed": lambda folder: change_photo(
+        folder, lambda: (folder / "photos" / "1.bmp").unlink()
+    ),
     "inputs: photos in a tar": change_tar,
     "inputs: shards that are scored": change_shards,
     "inputs: concepts": lambda folder: change_names(folder, "dog\ncat\nowl\n"),
@@ -383,7 +385,7 @@ KINDS: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_would_be_lost_or_mixed_is_refused_with_a_message(kind: str, tmp_path: Path) -> None:
-    with pytest.raises(Exception) as caught:  # noqa: PT011 - which one it is, is up to the place
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - the type depends on the place
         KINDS[kind](tmp_path)
     message = message_for_user(caught.value)
     assert message is not None, "synth2 would end in a traceback"

@@ -1,6 +1,7 @@
 """Class specs of hostile checkpoints, exports, run folders and run files: nothing that they name is run or imported.
 
-Every test watches the interpreter's audit events: a process, a removed file or an import of the marker module fails it.
+Every test records audit events of the interpreter, and fails if a process is started, a file is removed, or the marker
+module is imported.
 """
 
 import json
@@ -78,7 +79,7 @@ _PROCESS_EVENTS = ("os.system", "subprocess.Popen", "os.exec", "os.posix_spawn",
 
 
 class Watch:
-    """Counts what must not happen, while it is armed. Audit hooks cannot be removed."""
+    """Records forbidden audit events while it is armed, because audit hooks cannot be removed."""
 
     def __init__(self) -> None:
         self.is_armed = False
@@ -86,7 +87,7 @@ class Watch:
         sys.addaudithook(self._note)
 
     def _note(self, event: str, arguments: tuple[Any, ...]) -> None:
-        is_own_lock = event == "os.remove" and str(arguments[0]).endswith(".lock")  # of the run itself
+        is_own_lock = event == "os.remove" and str(arguments[0]).endswith(".lock")  # the run's own lock
         if self.is_armed and event in _PROCESS_EVENTS and not is_own_lock:
             self.seen.append(f"{event} {arguments!r:.200}")
 
@@ -96,7 +97,7 @@ WATCH = Watch()
 
 @pytest.fixture(scope="module")
 def _warm() -> None:
-    """Import all that parsing imports: some libraries start a process when they are imported."""
+    """Import all that parsing imports, because some libraries start a process when they are imported."""
     with pytest.raises(SystemExit):
         main(["fit", "--config", "real.yaml", "--print_config"])
 
@@ -121,7 +122,7 @@ def check_that_nothing_ran(folder: Path) -> None:
 
 
 def watch(run: Callable[[], object]) -> None:
-    """Run something that may refuse what it reads by a message."""
+    """Run a function and record audit events; the function may raise an error with a message for users."""
     WATCH.is_armed = True
     try:
         run()
@@ -132,7 +133,7 @@ def watch(run: Callable[[], object]) -> None:
 
 
 def list_places(node: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Every place of a description: of a value, of an argument to add, of a class path."""
+    """Yield every place of a description: values, arguments to add, and class paths."""
     yield place
     if isinstance(node, dict):
         for name, value in node.items():
@@ -157,7 +158,7 @@ def spec(name: str) -> dict[str, Any]:
 
 
 def hostile_values() -> st.SearchStrategy[Any]:
-    """A hostile spec in the ways in which parsers take classes, and nested in harmless ones."""
+    """Return a strategy of hostile specs in each form that parsers accept, and nested in harmless ones."""
     names = st.sampled_from(sorted(HOSTILE))
     plain = st.one_of(
         names,
@@ -227,7 +228,7 @@ def test_no_run_folder_runs_what_its_config_names(tmp_path: Path, value: Any, pl
 
 
 def run_file(**changes: Any) -> dict[str, Any]:
-    """A run file of a tiny captioner, with a spec put under ``Any``, and other changes."""
+    """Return a run file of a tiny captioner, with a spec under ``Any``, and other changes."""
     arguments = {name: value for name, value in HYPER_PARAMETERS.items() if name[0] != "_"}
     if (under_any := changes.pop("under_any", None)) is not None:
         arguments = put(arguments, UNDER_ANY, under_any)
@@ -277,7 +278,7 @@ RUN_FILES: dict[str, dict[str, Any]] = {
 
 
 class Code:
-    """What runs a command where it is unpickled."""
+    """Object that runs a command when it is unpickled."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return os.system, ("touch RAN",)

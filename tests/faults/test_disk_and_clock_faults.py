@@ -1,4 +1,4 @@
-"""Full, failing and read-only disks, clocks that jump, file systems that are slow: a message, and no damage."""
+"""Full, failing and read-only disks, clock jumps, slow file systems: errors have a message, and no file is damaged."""
 
 import errno
 import json
@@ -70,7 +70,7 @@ def write_answers(folder: Path, state: int) -> None:
     batch = PromptBatch(prompts, (SampleInfo(f"dog-{state}", "pets", "dog", state),), ("plain@1",))
     writer = CaptionSetWriter(folder)
     writer.start({"seed": 0})
-    text = os.urandom(100_000).hex()  # nothing can pack it
+    text = os.urandom(100_000).hex()  # incompressible
     writer.append(WrittenCaptions(batch, (Completion(text, "stop", 80, 5),), "tiny"))
     writer.close()
 
@@ -145,7 +145,7 @@ def test_what_cannot_be_written_leaves_what_was_there(
     write(folder, 1)
     before = snapshot(folder)
     with monkeypatch.context() as broken:
-        # Disks that are full say so when data must be on them, read-only ones when a name is given.
+        # Full disks report the error when data are synchronized, read-only ones when a file is renamed.
         if fault in ("full disk", "quota", "disk that fails"):
             broken.setattr(atomic, "_sync", raises(FAULTS[fault]))
         else:
@@ -173,7 +173,7 @@ def test_a_run_resumes_from_what_was_written_before_the_disk_was_full(
         with pytest.raises(OSError, match=r"captions\.jsonl.*No space left.*\b1 captions?\b"):
             write_captions(tmp_path, 2)
     content = (tmp_path / "captions.jsonl").read_bytes()
-    (tmp_path / "captions.jsonl").write_bytes(content[:-70_000])  # what a full disk leaves of a row
+    (tmp_path / "captions.jsonl").write_bytes(content[:-70_000])  # a partial row, as a full disk leaves it
     with ImageCaptionFile(tmp_path / "captions.jsonl", "jsonl", {"beams": 3}) as file:
         assert file.names == {"1.jpg"}
     with CompletionCache(tmp_path) as cache:
@@ -187,7 +187,7 @@ def test_a_run_resumes_from_what_was_written_before_the_disk_was_full(
 
 @pytest.fixture
 def mount(tmp_path: Path) -> Iterator[Callable[..., Path]]:
-    """Mounts a small disk in memory, where that is allowed."""
+    """Return a function that mounts a small disk in memory, where that is permitted."""
     place = tmp_path / "disk"
     place.mkdir()
 
@@ -202,7 +202,7 @@ def mount(tmp_path: Path) -> Iterator[Callable[..., Path]]:
         return place
 
     yield run
-    # Lazily: what mapped a file of it into memory may not have let go yet.
+    # Lazily, because files on it may still be mapped into memory.
     subprocess.run(["umount", "--lazy", str(place)], capture_output=True, check=False)
 
 
@@ -238,7 +238,7 @@ def test_a_disk_that_is_read_only_is_named(what: str, mount: Callable[..., Path]
 
 
 def check(what: str, folder: Path, states: set[int]) -> None:
-    """See that a folder holds these states, whole, and nothing else."""
+    """Check that a folder contains these states completely, and nothing else."""
     match what:
         case "checkpoint":
             assert CheckedCheckpointIO().load_checkpoint(folder / "last.ckpt")["global_step"] == max(states)
@@ -246,7 +246,7 @@ def check(what: str, folder: Path, states: set[int]) -> None:
             parts = [read_part(part)["key"].to_pylist() for part in folder.glob("*.parquet")]
             assert {key.split("-")[0] for keys in parts for key in keys} == {str(state) for state in states}
             assert sum(map(len, parts)) == 200 * len(states)
-            if (folder / "manifest.json").exists():  # a folder that is being added to has none
+            if (folder / "manifest.json").exists():  # it is absent while records are added
                 assert Manifest.read(folder).num_records == 200 * len(states)
         case "answers":
             assert pa.concat_tables(stream_answers(folder))["seed"].to_pylist() == sorted(states)
@@ -295,7 +295,7 @@ def test_a_date_to_wait_until_is_held_to_the_clock_of_the_server() -> None:
 
 
 def test_no_module_uses_the_wall_clock_for_more_than_a_note() -> None:
-    # A server's date without its clock; when a folder was finished; since when a file is being written.
+    # A Retry-After date without a Date header; the time when a folder was finished; the start time of a write.
     allowed = {"server_replies.py", "part_writer.py", "locks.py"}
     root = Path(synth2_lightning.__file__).parent
     asking = {
@@ -311,7 +311,7 @@ def test_a_slow_write_is_never_seen_half(tmp_path: Path) -> None:
         for letter in "new":
             with draft.open("a") as file:
                 file.write(letter)
-            time.sleep(0.02)  # a share that takes its time
+            time.sleep(0.02)  # as slow as a network file system
             seen.append(path.read_text())
 
     path.write_text("old")

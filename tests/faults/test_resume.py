@@ -1,4 +1,4 @@
-"""A run that is stopped and resumed ends like one that was not stopped."""
+"""A run that was stopped and resumed ends with the results of an uninterrupted run."""
 
 import json
 import os
@@ -31,8 +31,8 @@ def _watched(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def stop_at(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Have the recorder stop the run in a way of a name, once, when it has noted a step."""
-    from watched import BatchRecorder  # type: ignore[import-not-found]  # a file beside this one
+    """Return a plan, to be filled with the steps after which the recorder stops the run once, and how."""
+    from watched import BatchRecorder  # type: ignore[import-not-found]  # a file of this folder
 
     record = BatchRecorder.on_train_batch_end
     plan: dict[int, str] = {}
@@ -59,7 +59,7 @@ def fit(folder: Path, monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
 
 @pytest.fixture(scope="module")
 def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Return the folder of a run with certain words that was not stopped; it is run once."""
+    """Return a function that returns the folder of an uninterrupted run; each run is made once."""
 
     @cache
     def run(*words: str) -> Path:
@@ -90,7 +90,7 @@ BY_EPOCH = (
 )  # fmt: skip
 
 
-@pytest.mark.filterwarnings("ignore")  # such as that the folder of the checkpoints is not empty
+@pytest.mark.filterwarnings("ignore")  # such as of a folder of checkpoints that is not empty
 @pytest.mark.parametrize(
     ("how", "step", "words"),
     [
@@ -99,7 +99,7 @@ BY_EPOCH = (
         pytest.param("SIGTERM", 4, (), marks=pytest.mark.slow, id="before the first validation"),
         pytest.param("SIGTERM", 8, WORKERS, marks=pytest.mark.slow, id="before a validation"),
         pytest.param("SIGTERM", 9, (), marks=pytest.mark.slow, id="at the end of an epoch"),
-        pytest.param("SIGTERM", 5, BY_EPOCH, marks=pytest.mark.slow, id="where the schedule knows the epochs"),
+        pytest.param("SIGTERM", 5, BY_EPOCH, marks=pytest.mark.slow, id="with a schedule that uses the epoch length"),
         pytest.param("error", 8, BY_EPOCH, marks=pytest.mark.slow, id="from the end of an epoch"),
         pytest.param("error", 11, REAL, marks=pytest.mark.slow, id="photos alone"),
         pytest.param("ctrl-C", 7, SYNTHETIC, marks=pytest.mark.slow, id="image tokens alone"),
@@ -168,7 +168,7 @@ def test_a_damaged_last_checkpoint_costs_no_more_than_the_steps_since_the_one_be
     with pytest.raises(SystemExit):
         main(["fit", *FIT, f"--ckpt_path={newest}"])
     error = " ".join(capsys.readouterr().err.split())
-    # The next one after the eighth would have been the eleventh.
+    # After step 8, the next checkpoint would have been that of step 11.
     assert re.search(r"step=10\.ckpt.*damaged.*step=8\.ckpt", error)
 
     with pytest.warns(UserWarning, match=r"[Dd]amaged.*step=10\.ckpt.*step=8\.ckpt"):
@@ -274,7 +274,7 @@ def test_fewer_ranks_train_on_the_rest_of_the_epoch(tmp_path: Path, monkeypatch:
     rows = [json.loads(line) for rank in range(2) for line in (tmp_path / f"batches-{rank}.jsonl").open()]
     assert sorted(row["step"] for row in rows) == [1, 1, 2, 2, *range(3, 19)]
     seen = Counter(key for row in rows for key in row["keys"])
-    # A drawn image has five captions, each a pair of its own.
+    # An image of Scenes has five captions, each of which is one pair.
     assert sorted(seen.values()) == [1] * 40 + [5] * 8
 
 

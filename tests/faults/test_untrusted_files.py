@@ -1,6 +1,6 @@
-"""Exports, run files and modules of others: nothing is fetched, read, run or sent to the terminal for them.
+"""Exports, run files and modules of others: they fetch, read and run nothing, and do not control the terminal.
 
-``KINDS`` are exports whose description names what an export must not.
+``KINDS`` lists exports whose description names what an export must not.
 """
 
 import json
@@ -30,7 +30,7 @@ TINY: dict[str, Any] = {
 
 
 def export(folder: Path, **parts: Any) -> object:
-    """Load an export that somebody else described."""
+    """Load an export with an untrusted description."""
     place = folder / "bad-export"
     place.mkdir()
     (place / "files").mkdir()
@@ -59,7 +59,7 @@ def encoder(folder: Path, name: str, **arguments: Any) -> object:
 
 
 def lies_here(folder: Path, name: str) -> str:
-    """A tokenizer outside of the export, which would be read."""
+    """Create a tokenizer outside of the export, and return its name."""
     (folder / name).symlink_to(resolve(VOCABULARY, "words"))
     return name
 
@@ -109,13 +109,13 @@ def test_an_export_reads_only_its_own_files_and_requests_nothing_from_the_hub(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(Exception) as caught:  # noqa: PT011 - ValueError, but for what no library knows
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - ValueError, or an error of a library
         KINDS[kind](tmp_path)
     message = message_for_user(caught.value)
     assert message is not None, f"synth2 would end in a traceback: {caught.value!r}"
     assert "xpected" in message
     assert "huggingface.co" not in message
-    assert not isinstance(caught.value, OSError), "it was looked for"
+    assert not isinstance(caught.value, OSError), "the location was accessed"
 
 
 def test_the_table_has_the_required_length() -> None:
@@ -129,7 +129,7 @@ def test_allowed_models_are_requested_from_the_hub(tmp_path: Path) -> None:
             locate_model("bad/words", "tokenizer")
     with note_locations() as noted:
         assert locate_model("bad/words", "tokenizer") == "bad/words"
-    assert noted == {"hub://bad/words"}  # which an export may name when it is loaded back
+    assert noted == {"hub://bad/words"}  # an export may name it when it is loaded
 
 
 def test_files_inside_of_an_export_and_of_packages_are_read(tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_files_inside_of_an_export_and_of_packages_are_read(tmp_path: Path) -> N
             resolve("/etc/passwd", "words")
 
 
-# Run files and names that speak to the terminal.
+# Run files and names with control sequences for the terminal.
 
 ESCAPES = {
     "a key": '{"\\e]0;owned\\a": 1}',
@@ -178,10 +178,10 @@ def test_arguments_that_a_shell_made_of_names_cannot_control_the_terminal(
     assert visible(error) == error
 
 
-# Modules in the current folder: named like those that are imported, they leave a mark when they are run.
+# Modules in the current folder with the names of imported modules; each writes to a file when it is run.
 
 STARTS = [[str(Path(sys.executable).with_name("synth2"))], [sys.executable, "-m", "synth2_lightning"]]
-# What `python -m` itself imports before the package is, and looks for in the current folder.
+# Modules that `python -m` imports before the package, and searches in the current folder.
 OF_PYTHON_ITSELF = (
     *("importlib", "warnings", "contextlib", "collections", "keyword", "operator", "reprlib", "types"),
     *("functools", "pkgutil", "typing", "re", "copyreg", "enum", "inspect"),
@@ -190,7 +190,7 @@ OF_PYTHON_ITSELF = (
 
 @pytest.fixture
 def hostile(tmp_path: Path) -> Path:
-    """A folder with a module for each that is installed, and for each of Python's own."""
+    """Return a folder with one module for each installed module and each of the standard library."""
     installed = {path.stem for path in Path(torch.__file__).parents[1].iterdir() if path.stem.isidentifier()}
     names = {*sys.stdlib_module_names, *installed, "sitecustomize", "usercustomize"}
     for name in names - {"synth2_lightning"}:
@@ -212,7 +212,7 @@ def test_no_module_of_the_current_folder_is_imported(start: list[str], hostile: 
 
 @pytest.mark.slow
 def test_processes_that_a_command_starts_import_nothing_from_the_current_folder(hostile: Path) -> None:
-    """As ranks (``python -m``), workers that are spawned (``python -c``), and pip are started."""
+    """Starts processes as ranks (``python -m``), spawned workers (``python -c``) and pip are started."""
     code = (
         "import os, subprocess, sys; from multiprocessing import get_context\n"
         "from synth2_lightning.cli import main\n"

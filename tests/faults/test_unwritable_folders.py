@@ -1,6 +1,6 @@
-"""Folders that cannot be written to, and other errors of the system: a message that names them, no traceback.
+"""Folders that cannot be written to, and other errors of the system: a message names them, without a traceback.
 
-``COMMANDS`` and ``WRITERS`` write where a file stands in place of the folder, which stops root as well.
+``COMMANDS`` and ``WRITERS`` write where a file is in place of the folder, which also prevents writes by root.
 """
 
 import errno
@@ -76,7 +76,7 @@ def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.filterwarnings("ignore")  # of torch and Lightning, about what such small runs lack
+@pytest.mark.filterwarnings("ignore")  # of torch and Lightning, about such small runs
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_file_in_place_of_a_folder_is_reported_in_a_sentence(
     command: str, inputs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -134,15 +134,15 @@ def test_system_errors_of_a_folder_are_reported_for_every_library(
     error: OSError, expected: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def write(*_: object) -> None:
-        raise error  # from a module that is not of the package
+        raise error  # raised outside of the package
 
     monkeypatch.setattr("synth2_lightning.cli.lightning_cli.run_lightning", write)
     with pytest.raises(SystemExit) as stop:
         main(["fit", "--config", "mixed.yaml"])
     assert stop.value.code == 1
-    told = capsys.readouterr().err
-    assert re.search(expected, told)
-    assert "xpected a file or folder" in told
+    message = capsys.readouterr().err
+    assert re.search(expected, message)
+    assert "xpected a file or folder" in message
 
 
 def test_other_errors_of_the_system_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

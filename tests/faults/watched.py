@@ -1,4 +1,4 @@
-"""What the runs that are killed are made of: what notes every batch, and what takes its time."""
+"""Callback and caption generator of the runs that tests kill: it records every batch; it is slow."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from synth2_lightning.types import Completion, Prompt
 
 
 class BatchRecorder(Callback):
-    """Appends the number, the keys and the loss of every batch that was trained on to a file of this rank."""
+    """Appends number, keys and loss of every training batch to a file of this rank."""
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -27,14 +27,14 @@ class BatchRecorder(Callback):
             "loss": outputs["loss"].item().hex(),
         }
         line = json.dumps(row) + "\n"
-        # In one call: a kill leaves the whole line or none of it.
+        # A single write, so that a kill leaves the complete line or nothing.
         file = os.open(Path(f"batches-{trainer.global_rank}.jsonl"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.write(file, line.encode())
         os.close(file)
 
 
 class SlowCaptionGenerator(TinyCaptionGenerator):
-    """Writes as :class:`TinyCaptionGenerator` does, in its own time."""
+    """:class:`TinyCaptionGenerator` that takes 0.1 seconds per batch."""
 
     def generate(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[Completion]:
         time.sleep(0.1)

@@ -89,7 +89,7 @@ def test_a_verdict_too_few_is_refused() -> None:
 
 
 def test_blocks_change_nothing() -> None:
-    """A set comes in one block, in blocks of two, or caption by caption."""
+    """Compares a set in one block, in blocks of two, and in single captions."""
     texts = ["a red dog runs far", "A red dog runs far!", "a z", "dog", "a red dog runs far away", "two cats sleep"] * 3
     records = make_records(*texts)
     filters = [Lowering(), LengthFilter(), ExactDuplicates(), NearDuplicates(0.5)]

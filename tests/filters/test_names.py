@@ -43,10 +43,10 @@ def test_a_list_of_ones_own_may_be_given(tmp_path: Path) -> None:
     judge = PersonalNameFilter(str(names))
     assert judge.judge_one(CaptionRecord("a", "Muck sleeps.")).reason == "names a person"
     assert judge.judge_one(CaptionRecord("a", "Emma sleeps.")).reason == ""
-    told = judge.provenance()
-    assert told["names"] == str(names)
+    provenance = judge.provenance()
+    assert provenance["names"] == str(names)
     names.write_text("Muck\n", encoding="utf-8")
-    assert PersonalNameFilter(str(names)).provenance()["fingerprint"] != told["fingerprint"]
+    assert PersonalNameFilter(str(names)).provenance()["fingerprint"] != provenance["fingerprint"]
 
 
 def test_a_missing_list_is_refused_when_it_is_needed() -> None:

@@ -1,4 +1,4 @@
-"""The shipped list of filters can be built from its file, and does to answers what it is for."""
+"""The shipped list of filters is built from its file, and refuses or cleans typical answers."""
 
 from jsonargparse import ArgumentParser
 

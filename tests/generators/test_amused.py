@@ -19,7 +19,7 @@ LENGTH = 16
 
 
 def make_text_parts() -> tuple[CLIPTokenizer, CLIPTextModelWithProjection]:
-    """A text encoder that reads letters, at most 14 of them."""
+    """Return a tokenizer of letters, at most 14 of them, and a text encoder."""
     words = [*ascii_lowercase, *(f"{letter}</w>" for letter in ascii_lowercase), "<|startoftext|>", "<|endoftext|>"]
     tokenizer = CLIPTokenizer(vocab={word: id_ for id_, word in enumerate(words)}, merges=[], model_max_length=LENGTH)
     config = CLIPTextConfig(
@@ -37,7 +37,7 @@ def make_text_parts() -> tuple[CLIPTokenizer, CLIPTextModelWithProjection]:
 
 
 def make_transformer() -> UVit2DModel:
-    """A transformer over 4 by 4 tokens of 32 codes, whose logits depend on all that it sees."""
+    """Return a transformer over 4 by 4 tokens of 32 codes, whose logits depend on all inputs."""
     transformer = UVit2DModel(
         hidden_size=16,
         cond_embed_dim=8,
@@ -99,7 +99,7 @@ def load_tokenizer(folder: Path) -> VQGANTokenizer:
 
 
 def ask(pipeline: Any, captions: list[str], **settings: Any) -> Any:
-    """What diffusers generates, record by record."""
+    """Return the tokens that diffusers generates for each record alone."""
     records = zip(captions, SEEDS, strict=True)
     return torch.cat(
         [

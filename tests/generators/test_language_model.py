@@ -33,12 +33,12 @@ GREEDY = TokenSampling(max_new_tokens=12, top_k=1)
 
 
 def decode(tokenizer: Any, ids: torch.Tensor) -> str:
-    """The raw text without the end."""
+    """Return the raw text without the end-of-text token."""
     return str(tokenizer.decode(ids[ids != tokenizer.eos_token_id])).strip()
 
 
 def answer_one_by_one(folder: str, prompts: list[Prompt], opening: str = "") -> list[str]:
-    """What transformers makes of each prompt alone, with its own cache and attention."""
+    """Return the answer of transformers to each prompt alone, with its own cache and attention."""
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     texts = []
     for prompt in prompts:

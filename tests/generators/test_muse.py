@@ -17,8 +17,8 @@ CAPTIONS, SEEDS = ["a bright field", "a dark field", "a field"], [4, 5, 6]
 GUIDED = MaskGitSampling(num_steps=3, guidance=(0.0, 3.0))
 
 
-class LearntTextEncoder(TinyTextEncoder):
-    """A text encoder that is learned along."""
+class TrainableTextEncoder(TinyTextEncoder):
+    """Text encoder that is trained jointly."""
 
     name = "learned"
 
@@ -85,10 +85,13 @@ def test_a_negative_text_takes_the_null_texts_place(folder: str) -> None:
 
 
 def test_what_was_trained_comes_back(tmp_path: Path) -> None:
-    network, text_encoder = MaskGit(6, 16, 1, (2, 2), text_dim=8, width=16, depth=1, num_heads=2), LearntTextEncoder()
+    network, text_encoder = (
+        MaskGit(6, 16, 1, (2, 2), text_dim=8, width=16, depth=1, num_heads=2),
+        TrainableTextEncoder(),
+    )
     torch.nn.init.normal_(text_encoder.gain)
     save_generator(tmp_path, network, text_encoder, TinyImageTokenizer().codebook)
-    generator = MuseGenerator(str(tmp_path), TinyImageTokenizer(), LearntTextEncoder())
+    generator = MuseGenerator(str(tmp_path), TinyImageTokenizer(), TrainableTextEncoder())
     assert generator.fingerprint == ""
     generator.load()
     assert torch.equal(generator.text_encoder.get_parameter("gain"), text_encoder.gain.half().float())
@@ -101,16 +104,16 @@ def test_what_was_trained_comes_back(tmp_path: Path) -> None:
 
 
 def test_provenance_records_how_tokens_were_sampled(folder: str) -> None:
-    told = make_generator(folder, order=ConfidenceOrder(noise=2.0)).provenance()
-    assert told == json.loads(json.dumps(told))
-    assert told["order"] == {"name": "ConfidenceOrder", "noise": 2.0}
-    assert told["sampling"]["guidance"] == [0.0, 3.0]
-    assert told["codebook"] == TinyImageTokenizer().codebook
+    provenance = make_generator(folder, order=ConfidenceOrder(noise=2.0)).provenance()
+    assert provenance == json.loads(json.dumps(provenance))
+    assert provenance["order"] == {"name": "ConfidenceOrder", "noise": 2.0}
+    assert provenance["sampling"]["guidance"] == [0.0, 3.0]
+    assert provenance["codebook"] == TinyImageTokenizer().codebook
 
 
 def test_foreign_text_encoders_and_codebooks_are_refused(folder: str) -> None:
     with pytest.raises(ValueError, match=r"text encoder 'tiny'.*'learned'"):
-        MuseGenerator(folder, TinyImageTokenizer(), LearntTextEncoder())
+        MuseGenerator(folder, TinyImageTokenizer(), TrainableTextEncoder())
     tokenizer = TinyImageTokenizer()
     tokenizer.codebook = "other-16:00000000"
     with pytest.raises(ValueError, match=r"codebook 'tiny-16:00000000'.*synth2 fit"):

@@ -1,4 +1,4 @@
-"""A generator against a server that misbehaves on demand: nothing is lost, and nothing is asked for twice."""
+"""Generator with a server that fails on demand: no answer is lost, and none is requested twice."""
 
 import asyncio
 import json
@@ -30,21 +30,21 @@ KEY = "sk-proj-0123456789abcdefghij"
 
 
 class _Server(ThreadingHTTPServer):
-    request_queue_size = 64  # Five, the default, would keep the sixth connection waiting for a second.
+    request_queue_size = 64  # the default of five would delay the sixth connection by a second
 
 
 class FakeChatServer:
-    """Answers ``"dog"`` with ``"A dog 7."``, where 7 is the seed; each fault of a prompt is used up by one request.
+    """Server that answers ``"dog"`` with ``"A dog 7."``, where 7 is the seed.
 
     Attributes:
-        faults: By prompt, what happens to its next requests.
-        delays: By prompt, seconds until it is answered.
-        asked: How often each prompt was asked for.
-        answered: How often each prompt was answered.
-        bodies: All requests.
-        headers: Their headers.
-        times: When they came.
-        peak: Most requests at a time.
+        faults: Faults of the next requests, by prompt; each request removes one.
+        delays: Seconds before the answer, by prompt.
+        asked: Number of requests, by prompt.
+        answered: Number of answers, by prompt.
+        bodies: Bodies of all requests.
+        headers: Headers of all requests.
+        times: Times of all requests.
+        peak: Maximum number of concurrent requests.
     """
 
     def __init__(self) -> None:
@@ -84,7 +84,7 @@ class FakeChatServer:
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
 
     def stop(self) -> bool:
-        """Die, if alive: no new connection, and no answer on an old one."""
+        """Stop, if running: no new connection, and no answer on an existing one."""
         with self._lock:
             server, self._server = self._server, None
         if server is not None:
@@ -145,7 +145,7 @@ def reply(handler: BaseHTTPRequestHandler, body: str, status: int = 200, **heade
 
 
 def drop(handler: BaseHTTPRequestHandler) -> None:
-    """Break the connection off, as a dying process does."""
+    """Reset the connection, as a killed process does."""
     handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     handler.close_connection = True
 
@@ -272,7 +272,7 @@ def test_a_request_that_failed_is_sent_again(
 @pytest.mark.parametrize("fault", ["reset", "500", "429", "no JSON"])
 def test_a_request_that_fails_for_good_loses_nothing(server: FakeChatServer, tmp_path: Path, fault: str) -> None:
     server.faults = {"cow": [TRANSIENT[fault]] * 3}
-    # Alone, because a busy server that answers others is asked on.
+    # Without concurrency, because requests to a server that answers others are repeated.
     generator = make(server, tmp_path, num_concurrent=1 if fault == "429" else 4)
     with pytest.raises(ConnectionError, match=r" 3 times.*server") as error:
         ask(generator)
@@ -287,7 +287,7 @@ def test_a_request_that_fails_for_good_loses_nothing(server: FakeChatServer, tmp
 def test_a_slow_answer_is_requested_again(server: FakeChatServer) -> None:
     server.faults = {"cow": [lambda _: time.sleep(0.3)]}
     assert ask(make(server, timeout=0.1), ["cow"])[0].text == "A cow 7."
-    assert server.asked["cow"] >= 2  # more on a machine where any answer takes as long
+    assert server.asked["cow"] >= 2  # more on a slow machine
 
 
 def test_a_server_that_never_answers_is_named(server: FakeChatServer) -> None:
@@ -329,7 +329,7 @@ FATAL: dict[str, tuple[Fault, type[Exception], str]] = {
 def test_what_no_retry_mends_ends_at_once_and_loses_nothing(server: FakeChatServer, tmp_path: Path, fault: str) -> None:
     reply_badly, kind, message = FATAL[fault]
     server.faults = {"owl": [reply_badly]}
-    server.delays = {"cat": 0.15}  # in flight when the failure comes: its answer is paid
+    server.delays = {"cat": 0.15}  # in flight at the failure: its answer is paid for
     with pytest.raises(kind, match=message) as error:
         ask(make(server, tmp_path, num_concurrent=3))
     assert server.asked["owl"] == 1
@@ -370,7 +370,7 @@ def test_a_busy_server_that_answers_others_is_not_given_up(server: FakeChatServe
 def test_requests_are_started_no_faster_than_the_limit(server: FakeChatServer) -> None:
     start = time.monotonic()
     ask(make(server, requests_per_minute=1200.0), ANIMALS[:5])
-    assert server.times[-1] - start >= 4 * 0.05  # not from times[0]: a busy machine may receive the first one late
+    assert server.times[-1] - start >= 4 * 0.05  # not times[0]: a busy machine may receive the first one late
 
 
 @pytest.mark.parametrize(

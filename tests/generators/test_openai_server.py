@@ -1,4 +1,4 @@
-"""Captions from a real server on loopback: ``transformers serve`` on a folder, started and stopped by the test."""
+"""Captions from ``transformers serve`` on loopback, which the test starts and stops."""
 
 import os
 import signal
@@ -31,7 +31,7 @@ def find_port() -> int:
 
 @contextmanager
 def serving(model: Path, port: int, log: Path, *options: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A server in a process group of its own, which is killed as a whole, whatever happens."""
+    """Run a server in a process group of its own, which is killed at the end."""
     words = ["serve", str(model), "--host", "127.0.0.1", "--port", str(port), "--device", "cpu", *options]
     start = [sys.executable, "-c", "from transformers.cli.transformers import main; main()"]
     with log.open("ab") as output:
@@ -72,14 +72,14 @@ def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def make_tiny_model(folder: Path) -> None:
-    """A Llama with random weights and the words of Scenes, which strings words together."""
+    """Save a Llama with random weights and the words of Scenes, which generates random words."""
     sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
     source = NewLanguageModel(
         {"model_type": "llama", **sizes, "max_position_embeddings": 256}, "package://synth2_lightning/scenes/vocabulary"
     )
     torch.manual_seed(0)
     model = source.build()
-    model.generation_config.do_sample = True  # or the server takes the likeliest token whatever the temperature
+    model.generation_config.do_sample = True  # otherwise decoding is greedy at any temperature
     model.save_pretrained(folder)
     source.tokenizer.chat_template = "{% for message in messages %}{{ message['content'] }} {% endfor %}"
     source.tokenizer.save_pretrained(folder)
@@ -91,7 +91,7 @@ def test_captions_come_from_a_real_server(tmp_path: Path) -> None:
     make_tiny_model(model)
     prompts: list[Prompt] = [(ChatMessage("user", word),) for word in ("a red circle", "two blue squares", "a circle")]
     url = f"http://127.0.0.1:{port}/v1"
-    # One at a time: this server draws all its requests from one random state.
+    # Without concurrency, because this server samples all requests with one random state.
     limits = RequestLimits(num_concurrent=1, max_retries=0)
     with serving(model, port, tmp_path / "log"):
         generator = OpenAICaptionGenerator(str(model), url, 8, limits=limits, cache=str(tmp_path / "cache"))
@@ -108,7 +108,7 @@ def test_captions_come_from_a_real_server(tmp_path: Path) -> None:
     assert {answer.finish_reason for answer in [*answers, *others]} <= {"stop", "length"}
     assert all(0 < answer.num_tokens <= 8 and answer.num_prompt_tokens > 0 for answer in answers)
     assert max(answer.num_tokens for answer in at_once) == 3
-    # The server is gone, and the cache still answers.
+    # The server has stopped; the answers come from the cache.
     assert OpenAICaptionGenerator(str(model), url, 8, limits=limits, cache=str(tmp_path / "cache")).generate(
         [*prompts, prompts[0]], [1, 2, 3, 4]
     ) == [*answers, others[0]]

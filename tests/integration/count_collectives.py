@@ -1,4 +1,4 @@
-"""Fits a module on two processes and writes the collectives of each batch; see test_host_waits.py."""
+"""Script of two processes for test_host_waits.py: fits a module, and writes the collectives of each batch."""
 
 import json
 import signal
@@ -33,7 +33,7 @@ class Collectives(TorchDispatchMode):
 
 
 class PerBatch(Callback):
-    """Divides the collectives into those from the start of one batch to that of the next; sends SIGTERM to rank 1."""
+    """Groups the collectives by batch, from the start of one batch to that of the next; sends SIGTERM to rank 1."""
 
     def __init__(self, collectives: Collectives) -> None:
         self.collectives = collectives
@@ -67,7 +67,7 @@ def main(name: str, folder: Path) -> None:
             loader: Any = DataLoader(batches, batch_size=None)
             trainer.fit(make(name), loader, loader)
     finally:
-        # Without the batches in which DDP prepares its buckets.
+        # The first batches are excluded, because DDP prepares its buckets in them.
         found = {"batches": counter.batches[3:], "step": trainer.global_step}
         (folder / f"{trainer.global_rank}.json").write_text(json.dumps(found))
 

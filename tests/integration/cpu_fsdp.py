@@ -1,4 +1,4 @@
-"""FSDP1 on processors, for tests: Lightning and torch keep it for GPUs."""
+"""FSDP1 on CPUs, for tests; Lightning and torch restrict it to GPUs."""
 
 from typing import Any
 
@@ -17,4 +17,4 @@ fully_sharded_data_parallel._init_device_handle = _take_processor  # type: ignor
 
 
 class CpuFSDPStrategy(FSDPStrategy):
-    """Lightning refuses the class itself, not those below it."""
+    """Subclass, because Lightning refuses only the class itself."""

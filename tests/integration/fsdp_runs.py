@@ -1,4 +1,4 @@
-"""What two processes do in test_strategies.py: started as a script, by Lightning's own launcher."""
+"""Script of two processes for test_strategies.py, which Lightning's launcher starts."""
 
 import sys
 import warnings
@@ -15,7 +15,7 @@ CASE = Case(fraction=0.5, num_val=3, num_train=32, strategy="fsdp")
 
 
 def fit(num_steps: int, num_ranks: int, ckpt_path: Path | None = None, **settings: Any) -> Trainer:
-    """Train up to a step, in one process or in several; the whole batch is the same."""
+    """Train up to a step on one or more processes with the same total batch."""
     seed_everything(0, verbose=False)
     trainer = Trainer(
         accelerator="cpu",
@@ -35,12 +35,12 @@ def fit(num_steps: int, num_ranks: int, ckpt_path: Path | None = None, **setting
 
 
 def shard(**settings: Any) -> dict[str, Any]:
-    """FSDP2 over two processes."""
+    """Return the settings of FSDP2 over two processes."""
     return {"num_ranks": 2, "strategy": ModelParallelStrategy(2, 1, **settings)}
 
 
 def main(folder: Path) -> None:
-    """Stop under FSDP2, and go on from a checkpoint of one process."""
+    """Stop and resume under FSDP2, and resume from a checkpoint of one process."""
     trainer = fit(2, **shard(save_distributed_checkpoint=True))
     trainer.save_checkpoint(folder / "sharded.ckpt")
     whole = {

@@ -1,4 +1,4 @@
-"""A stand-in of the Hugging Face Hub: the requests of ``huggingface_hub`` for uploads and downloads, on loopback."""
+"""Stand-in for the Hugging Face Hub on loopback: the requests of ``huggingface_hub`` for uploads and downloads."""
 
 import base64
 import hashlib
@@ -20,7 +20,7 @@ _FILE = re.compile(r"/(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
 
 @dataclass
 class Repository:
-    """A repository: the files of each commit, and the commit of each branch."""
+    """Repository: the files of each commit, and the commit of each branch."""
 
     is_private: bool
     commits: dict[str, dict[str, bytes]] = field(default_factory=lambda: {"0" * 40: {}})
@@ -33,7 +33,7 @@ class Repository:
 
 
 class StandInHub(ThreadingHTTPServer):
-    """The server; ``requests`` has the method and path of each request."""
+    """Server; ``requests`` has the method and path of each request."""
 
     daemon_threads = True
 
@@ -45,7 +45,7 @@ class StandInHub(ThreadingHTTPServer):
 
     @property
     def address(self) -> str:
-        """The endpoint."""
+        """URL of the endpoint."""
         return f"http://127.0.0.1:{self.server_port}"
 
     def files(self, kind: str, name: str, revision: str = "main") -> dict[str, bytes]:

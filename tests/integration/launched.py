@@ -1,4 +1,4 @@
-"""What the runs of test_launch.py are made of: a callback that has the launcher's disaster come at a known step."""
+"""Callback of the runs of test_launch.py that simulates a failure after a given step."""
 
 import os
 import signal
@@ -9,12 +9,12 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 
-class Disaster(Callback):
-    """After a step, in the first life of a run: calls for the time-out and waits for it, or dies.
+class SimulatedFailure(Callback):
+    """Simulates a failure, once per folder: reaches the time limit, or kills the last rank.
 
     Args:
-        step: After which one.
-        kind: ``time-out`` makes the file ``time-out``; ``death`` kills the last rank.
+        step: Step after which the failure occurs.
+        kind: ``time-out`` creates the file ``time-out``, and waits for the signal; ``death`` kills the last rank.
     """
 
     def __init__(self, step: int, kind: str) -> None:
@@ -24,7 +24,6 @@ class Disaster(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Do it, once."""
         if trainer.global_step != self.step or Path("happened").exists():
             return
         trainer.strategy.barrier()

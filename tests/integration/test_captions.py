@@ -1,4 +1,4 @@
-"""Names become captions, captions become tokens; what is killed goes on, and ranks and batches change no caption."""
+"""Captions from class names, and tokens from captions: interrupted runs resume; ranks and batches change no caption."""
 
 import json
 import os
@@ -65,7 +65,7 @@ def test_names_become_pairs_that_are_trained_on(names: Path) -> None:
 
 
 def run_file(names: Path, folder: str, generator: dict[str, Any], batch_size: int = 1) -> list[str]:
-    """Command line of a prediction that is told everything by a run file."""
+    """Return the command line of a prediction whose run file has all settings."""
     room = "synth2_lightning"
     content = {
         "trainer": {

@@ -1,4 +1,4 @@
-"""Two processes over gloo: run files train under DDP and FSDP2, and scores are those of one process."""
+"""Two processes over gloo: run files train under DDP and FSDP2, with the scores of one process."""
 
 import json
 import os
@@ -28,7 +28,7 @@ FEW_IMAGES = tuple(
 
 
 def run(folder: Path, *words: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-    """Run the command in a folder, as a user would; ranks are processes that Lightning starts."""
+    """Run the command in a folder, as a user does; Lightning starts the ranks."""
     return subprocess.run(
         [sys.executable, "-m", "synth2_lightning", *words],
         cwd=folder, env={**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), *sys.path]), "OMP_NUM_THREADS": "1",
@@ -73,7 +73,7 @@ def test_two_processes_train_mixed_and_score_like_one(strategy: tuple[str, ...],
         synth2(tmp_path / name, "validate", *common, *small, *ranks, f"--ckpt_path={checkpoint}")
         cards.append(card_of(tmp_path / name, "cider/*/protocol.json"))
     two, one = cards
-    # 75 images over two ranks: one of them is dealt twice and must not count twice.
+    # 75 images over two ranks: the sampler repeats one of them, which must count once.
     assert two["num_images"] == one["num_images"] == 75
     assert two["num_repeated_keys_dropped"] == 1
     assert two["score"] == pytest.approx(one["score"], abs=1e-9)
@@ -91,7 +91,7 @@ def test_the_generator_learns_the_same_on_one_process_and_under_ddp_and_fsdp(tmp
         "{class_path: synth2_lightning.callbacks.generated_samples.GeneratedSamplesCallback}",
         "{class_path: lightning.pytorch.callbacks.ModelCheckpoint, init_args: {save_last: true}}",
     )
-    # Plain gradients: what is wrong with them, or was not brought together, shows.
+    # SGD, so that wrong or unreduced gradients change the weights.
     optimizer = "{class_path: torch.optim.SGD, init_args: {lr: 0.5, momentum: 0.5}}"
     words = [
         "fit",
@@ -104,7 +104,7 @@ def test_the_generator_learns_the_same_on_one_process_and_under_ddp_and_fsdp(tmp
     words += [f"--model.init_args.optimizer={optimizer}", "--model.init_args.lr_scheduler=null", *few]
     found: dict[str, list[dict[str, Any]]] = {}
     strategies = {
-        "one": ("--data.init_args.batch_size=16",),  # twice as many, the same whole batch
+        "one": ("--data.init_args.batch_size=16",),  # twice as many, the same total batch
         "ddp": TWO,
         "fsdp": ("--config", "overlays/strategy/fsdp.yaml"),
     }
@@ -156,6 +156,6 @@ def test_ddp_does_not_miss_a_discriminator_that_waits(tmp_path: Path) -> None:
     model = {"features": "null", "start_step": 2, "tokenizer.init_args.num_free_batches": 0}
     words += [f"--model.init_args.{name}={value}" for name, value in model.items()]
     words += [f"--data.init_args.{split}.init_args.num_images=64" for split in ("train", "val")]
-    # One process is enough: DDP refuses parameters without a gradient whatever the number of processes.
+    # One process is enough, because DDP refuses parameters without a gradient on any number of processes.
     synth2(tmp_path, "fit", *words, "--trainer.devices=1", "--trainer.max_steps=4", "--trainer.val_check_interval=4")
     assert list(tmp_path.rglob("last.ckpt"))

@@ -1,4 +1,4 @@
-"""A loss that is not finite ends a run of the command line with a message, and spoils nothing that is on disk."""
+"""A loss that is not finite ends a run of the command line with a message, and damages no file."""
 
 import re
 from pathlib import Path
@@ -42,7 +42,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def words_of(name: str, poison: str, *further: str) -> list[str]:
     photos = "--data.init_args.real.init_args" if name == "mixed" else "--data.init_args"
     few = [f"{photos}.val.init_args.num_images=4", f"{photos}.num_workers=0"]
-    few += [f"{photos}.train.init_args.num_images=16"]  # each is described before the first step
+    few += [f"{photos}.train.init_args.num_images=16"]  # the fingerprint of the data reads all of them
     if name == "generator":
         few += ["--model.init_args.sampling.num_steps=2"]
         few += ["--model.init_args.network.init_args.depth=1"]
@@ -63,7 +63,7 @@ def refusal(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def check_what_is_left(exported: str) -> None:
-    """The last checkpoint is that of the second step, whose weights are good, and nothing was exported."""
+    """Check that the last checkpoint is that of step 2, with finite weights, and that nothing was exported."""
     (run,) = Path("runs").glob("version_*")
     checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
     assert checkpoint["global_step"] == 2

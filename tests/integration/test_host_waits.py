@@ -1,7 +1,7 @@
-"""No training step makes the host wait for the device between the steps that are logged.
+"""No training step makes the host wait for the device between the logged steps.
 
-There is no GPU here. So the steps run on the CPU, where the operations for which a GPU would make the host wait are
-recorded, and on the meta device, which has no values to read and shows which tensors of the host are copied to it.
+The tests need no GPU. Steps run on the CPU, where the operations that would make the host wait for a GPU are recorded,
+and on the meta device, which has no values to read and detects tensors of the host that are copied to it.
 """
 
 import json
@@ -43,10 +43,10 @@ READS = {
 
 
 class Waits(TorchDispatchMode):
-    """Records the operations for which a GPU would make the host wait, with the lines that call them.
+    """Records the operations that would make the host wait for a GPU, with the lines that call them.
 
     Args:
-        device: Type of the device whose values are not to be read.
+        device: Type of the device whose values must not be read.
         ignored: Functions whose reads are not recorded.
     """
 
@@ -124,7 +124,7 @@ MODULES = [
 )
 @pytest.mark.parametrize("make", MODULES)
 def test_no_batch_of_a_fit_waits(make: Callable[[], LightningModule], tmp_path: Path) -> None:
-    # Training steps are examined below. Lightning's `metrics` reads what is in the progress bar, in every batch.
+    # Training steps are tested below. Lightning's `metrics` reads the values of the progress bar in every batch.
     waits = Waits("cpu", ignored=("training_step", "metrics"))
     waits.is_recording = False
     trainer = Trainer(
@@ -169,5 +169,5 @@ def test_a_step_has_one_collective_besides_the_gradients_and_all_ranks_stop_in_i
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
     assert first == second
     assert first["batches"] == [["allreduce_", "allreduce_"]] * 3
-    # SIGTERM reaches a rank in the fourth batch. It passes it on in the fifth, and all ranks read that in the sixth.
+    # Rank 1 receives SIGTERM in the fourth batch, sends a request in the fifth, and all ranks read it in the sixth.
     assert first["step"] == 6

@@ -1,4 +1,4 @@
-"""The examples of ``examples/launch``, run as they are, where stand-ins give what a cluster would give."""
+"""Scripts of ``examples/launch``, unchanged, with stand-ins for the commands of a cluster."""
 
 import os
 import re
@@ -22,10 +22,10 @@ SCRIPTS = [EXAMPLES / name for name in ("torchrun.sh", "slurm_fit.sbatch", "slur
 NUM_STEPS = 12
 FIT = [
     f"--config={ROOT / 'tests' / 'faults' / 'fit.yaml'}", f"--trainer.max_steps={NUM_STEPS}",
-    "--trust=watched", "--trainer.callbacks+=launched.Disaster", "--trainer.callbacks.step=7",
+    "--trust=watched", "--trainer.callbacks+=launched.SimulatedFailure", "--trainer.callbacks.step=7",
 ]  # fmt: skip
 SRUN = """#!/usr/bin/env bash
-# Starts as many processes as there are tasks, says to each which it is, and sends SIGTERM when the time is over.
+# Starts one process for each task, sets its rank, and sends SIGTERM at the time limit.
 while [[ $1 == --* ]]; do shift; done
 pids=()
 for ((rank = 0; rank < SLURM_NTASKS; rank++)); do
@@ -50,7 +50,7 @@ SCONTROL = '#!/usr/bin/env bash\necho "$@" >> requeued\n'
 
 @pytest.fixture(scope="module")
 def commands(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``synth2``, ``srun`` and ``scontrol`` to be found first."""
+    """Return a folder with ``synth2``, ``srun`` and ``scontrol``, to be first in ``PATH``."""
     folder = tmp_path_factory.mktemp("bin")
     synth2 = f'#!/usr/bin/env bash\nexec "{sys.executable}" -m synth2_lightning "$@"\n'
     for name, text in {"synth2": synth2, "srun": SRUN, "scontrol": SCONTROL}.items():
@@ -71,17 +71,17 @@ def start(words: list[str], folder: Path, commands: Path, variables: Mapping[str
     path = f"{commands}:{Path(sys.executable).parent}:{here['PATH']}"
     modules = f"{ROOT / 'src'}:{ROOT / 'tests' / 'faults'}:{ROOT / 'tests' / 'integration'}"
     environment = here | {"PATH": path, "PYTHONPATH": modules, "OMP_NUM_THREADS": "1", **variables}
-    with (folder / "said.txt").open("a") as file:
+    with (folder / "output.txt").open("a") as file:
         return subprocess.Popen(words, cwd=folder, env=environment, stdout=file, stderr=subprocess.STDOUT)
 
 
 def run(words: list[str], folder: Path, commands: Path, variables: Mapping[str, str]) -> tuple[int, str]:
-    """Run a command to its end, and give its code and what all in the folder have said."""
+    """Run a command; return its exit code and the output of all processes in the folder."""
     process = start(words, folder, commands, variables)
     try:
-        return process.wait(timeout=900), (folder / "said.txt").read_text()
+        return process.wait(timeout=900), (folder / "output.txt").read_text()
     finally:
-        process.terminate()  # does nothing where it has ended
+        process.terminate()  # no effect if it has ended
 
 
 def by_torchrun(kind: str) -> tuple[list[str], dict[str, str]]:
@@ -106,10 +106,10 @@ def assert_same(found: Path, expected: Path) -> None:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, commands: Path) -> Path:
-    """A run of two processes, by torchrun, that nothing happens to."""
+    """Return the folder of an uninterrupted run of two processes by torchrun."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    code, said = torchrun(folder, commands, "none")
-    assert code == 0, said
+    code, output = torchrun(folder, commands, "none")
+    assert code == 0, output
     return folder
 
 
@@ -168,18 +168,18 @@ def test_the_manifest_agrees_with_itself() -> None:
         assert {mount["name"] for mount in container["volumeMounts"]} == {
             volume["name"] for volume in inside["volumes"]
         }
-        assert container["workingDir"].startswith("/runs/")  # on the claim that all pods share
-        assert inside["terminationGracePeriodSeconds"] > 120  # torchrun's time for its processes
+        assert container["workingDir"].startswith("/runs/")  # on the volume that all pods share
+        assert inside["terminationGracePeriodSeconds"] > 120  # longer than torchrun waits for its processes
     assert not re.search(r"(?i)(key|secret|password)\w*: *\S*[A-Za-z0-9/+]{16,}", yaml.safe_dump(spec))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_torchrun_restarts_after_a_process_failed(undisturbed: Path, commands: Path, tmp_path: Path) -> None:
-    code, said = torchrun(tmp_path, commands, "death")
-    assert code == 0, said
+    code, output = torchrun(tmp_path, commands, "death")
+    assert code == 0, output
     assert (tmp_path / "happened").exists()
-    assert "Restoring states from the checkpoint path" in said
+    assert "Restoring states from the checkpoint path" in output
     assert_same(tmp_path, undisturbed)
 
 
@@ -190,14 +190,14 @@ def test_sigterm_to_torchrun_saves_the_step(undisturbed: Path, commands: Path, t
     words, variables = by_torchrun("time-out")
     process = start(words, tmp_path, commands, variables)
     while not (tmp_path / "time-out").exists():
-        assert process.poll() is None, (tmp_path / "said.txt").read_text()
+        assert process.poll() is None, (tmp_path / "output.txt").read_text()
         time.sleep(0.1)
     process.terminate()
     assert process.wait(timeout=300) != 0
-    # Validations save the steps 4 and 8, the signal came after 7.
-    assert list(tmp_path.glob("runs/version_*/checkpoints/step=7.ckpt")), (tmp_path / "said.txt").read_text()
-    code, said = torchrun(tmp_path, commands, "time-out")
-    assert code == 0, said
+    # Validations save steps 4 and 8; the signal came after step 7.
+    assert list(tmp_path.glob("runs/version_*/checkpoints/step=7.ckpt")), (tmp_path / "output.txt").read_text()
+    code, output = torchrun(tmp_path, commands, "time-out")
+    assert code == 0, output
     assert_same(tmp_path, undisturbed)
 
 
@@ -210,24 +210,24 @@ def test_slurm_resumes_after_its_time_limit(undisturbed: Path, commands: Path, t
         "SLURM_NNODES": "1", "SLURM_NODELIST": "localhost", "MASTER_PORT": str(free_port()),
     }  # fmt: skip
     words = ["bash", str(EXAMPLES / "slurm_fit.sbatch"), *FIT, "--trainer.callbacks.kind=time-out"]
-    code, said = run(words, tmp_path, commands, job)
-    assert code == 143, said
+    code, output = run(words, tmp_path, commands, job)
+    assert code == 143, output
     assert (tmp_path / "requeued").read_text() == "requeue 4711\n"
     assert not list(tmp_path.glob(f"runs/version_*/checkpoints/step={NUM_STEPS}.ckpt"))
-    code, said = run(words, tmp_path, commands, job | {"SLURM_RESTART_COUNT": "1", "MASTER_PORT": str(free_port())})
-    assert code == 0, said
-    assert "Restoring states from the checkpoint path" in said
-    assert (tmp_path / "requeued").read_text() == "requeue 4711\n"  # not once more
+    code, output = run(words, tmp_path, commands, job | {"SLURM_RESTART_COUNT": "1", "MASTER_PORT": str(free_port())})
+    assert code == 0, output
+    assert "Restoring states from the checkpoint path" in output
+    assert (tmp_path / "requeued").read_text() == "requeue 4711\n"  # not a second time
     assert_same(tmp_path, undisturbed)
 
 
 def start_pods(folders: tuple[Path, Path], commands: Path, kind: str) -> "list[subprocess.Popen[bytes]]":
-    """Start what the manifest has its pods run, here with one process in each."""
+    """Start the commands of the manifest's pods, with one process each."""
     port = str(free_port())
     pods = []
     for rank, pod in enumerate(read_manifest()["pytorchReplicaSpecs"].values()):
         (container,) = pod["template"]["spec"]["containers"]
-        # What Kubeflow's operator gives a pod (pkg/controller.v1/pytorch/envvar.go); the kubelet puts variables into
+        # Variables that Kubeflow's operator sets (pkg/controller.v1/pytorch/envvar.go); the kubelet replaces them in
         # arguments.
         given = {
             "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "RANK": str(rank),
@@ -249,14 +249,14 @@ def start_pods(folders: tuple[Path, Path], commands: Path, kind: str) -> "list[s
 def test_pods_resume_after_one_was_drained(undisturbed: Path, commands: Path, tmp_path: Path) -> None:
     pods = start_pods((tmp_path, tmp_path), commands, "time-out")
     while not (tmp_path / "time-out").exists():
-        assert all(pod.poll() is None for pod in pods), (tmp_path / "said.txt").read_text()
+        assert all(pod.poll() is None for pod in pods), (tmp_path / "output.txt").read_text()
         time.sleep(0.1)
     pods[0].terminate()
     codes = [pod.wait(timeout=300) for pod in pods]
-    assert 0 not in codes, codes  # or the kubelet does not start it again
-    assert list(tmp_path.glob("runs/version_*/checkpoints/step=7.ckpt")), (tmp_path / "said.txt").read_text()
+    assert 0 not in codes, codes  # otherwise the kubelet does not restart the pod
+    assert list(tmp_path.glob("runs/version_*/checkpoints/step=7.ckpt")), (tmp_path / "output.txt").read_text()
     for pod in start_pods((tmp_path, tmp_path), commands, "time-out"):
-        assert pod.wait(timeout=900) == 0, (tmp_path / "said.txt").read_text()
+        assert pod.wait(timeout=900) == 0, (tmp_path / "output.txt").read_text()
     assert_same(tmp_path, undisturbed)
 
 
@@ -271,8 +271,8 @@ def test_machines_that_find_different_checkpoints_do_not_train_apart(
     pods = start_pods(folders, commands, "none")
     assert 0 not in [pod.wait(timeout=300) for pod in pods]
     for folder in folders:
-        said = (folder / "said.txt").read_text()
-        assert re.search(r"different checkpoints.*step=12\.ckpt.*checksum ", said)
+        output = (folder / "output.txt").read_text()
+        assert re.search(r"different checkpoints.*step=12\.ckpt.*checksum ", output)
 
 
 @pytest.mark.slow
@@ -313,12 +313,12 @@ def test_an_array_makes_what_one_job_makes(commands: Path, tmp_path: Path) -> No
     job = {"SLURM_JOB_ID": "12", "SLURM_JOB_NAME": "synth2-synthesize", "SLURM_NTASKS": "1", "SLURM_NNODES": "1"}
     for task in range(2):
         array = {"SLURM_ARRAY_TASK_ID": str(task), "SLURM_ARRAY_TASK_COUNT": "2"}
-        code, said = run(words, tmp_path, commands, job | array)
-        assert code == 0, said
+        code, output = run(words, tmp_path, commands, job | array)
+        assert code == 0, output
     assert not (tmp_path / "shards" / "manifest.json").exists()
-    code, said = run(words, tmp_path, commands, job)
-    assert code == 0, said
-    assert re.search(r"\b12 \w+ are in shards", said)
+    code, output = run(words, tmp_path, commands, job)
+    assert code == 0, output
+    assert re.search(r"\b12 \w+ are in shards", output)
     parts = sorted((tmp_path / "shards").glob("part-*.parquet"))
     assert [part.name for part in parts] == ["part-00000-00000.parquet", "part-00001-00000.parquet"]
     keys = [key for part in parts for key in pq.read_table(part)["key"].to_pylist()]

@@ -1,4 +1,4 @@
-"""Data in S3, as moto serves it on loopback."""
+"""Data in S3, served by moto on loopback."""
 
 import json
 import re
@@ -26,7 +26,7 @@ from synth2_lightning.io.locations import resolve
 from synth2_lightning.sources.coco import CocoSource
 from synth2_lightning.sources.webdataset import TarSource
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # AWS's packages have theirs
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # the packages of AWS warn
 HERE = Path(__file__).parent
 FIT = HERE.parent / "faults" / "fit.yaml"
 SHARDS = Path(str(files("synth2_lightning"))) / "scenes" / "shards"
@@ -75,10 +75,10 @@ def test_a_fit_from_s3_has_the_losses_of_one_from_disk(
     local = fit(tmp_path / "local", str(SHARDS), monkeypatch)
     assert fit(tmp_path / "remote", "s3://bucket/sets/scenes", monkeypatch) == local
     assert len(local.splitlines()) == 6
-    said = "".join(capfd.readouterr())
-    assert re.search(r"s3://bucket/sets/scenes .*\b2 files", said)
+    output = "".join(capfd.readouterr())
+    assert re.search(r"s3://bucket/sets/scenes .*\b2 files", output)
     written = [path.read_bytes() for path in (tmp_path / "remote").rglob("*") if path.is_file()]
-    assert SECRET not in said
+    assert SECRET not in output
     assert not any(SECRET.encode() in content for content in written)
 
 

@@ -1,4 +1,4 @@
-"""Shards are scored: what is killed goes on, and neither that nor the size of a batch changes a score."""
+"""Scoring of shards: interrupted runs resume, and the batch size does not change the scores."""
 
 import json
 from pathlib import Path
@@ -24,7 +24,7 @@ NUM_ROWS = 11
 
 @pytest.fixture
 def shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Row ``i`` is of brightness ``i`` and was called both."""
+    """Return shards in which row ``i`` has brightness ``i``, and a caption for bright and one for dark."""
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     ids = torch.arange(NUM_ROWS)[:, None, None].expand(NUM_ROWS, 4, 1)
     images = TokenizedImages(
@@ -42,7 +42,7 @@ def shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 class Scoring(ScoringModule):
-    """Remembers the keys that it was given, and fails in a batch where it is told to."""
+    """Records its keys, and fails in the batch ``fail_in``."""
 
     def __init__(self, fail_in: int | None = None) -> None:
         super().__init__(TinyPairScorer())

@@ -1,4 +1,4 @@
-"""A run that stopped under one strategy goes on under another, as if nothing had happened."""
+"""Runs resume under another strategy, with the results of an uninterrupted run."""
 
 import os
 import re
@@ -26,7 +26,7 @@ ROOT = HERE.parents[1]
 
 @pytest.fixture
 def _double_precision() -> Iterator[None]:
-    """Leave no rounding that training could blow up."""
+    """Train in double precision, because training amplifies rounding errors."""
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
@@ -44,9 +44,9 @@ def assert_close(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 
 
 def start(script: str, *words: str) -> "subprocess.CompletedProcess[str]":
-    """Run a script that Lightning's launcher starts a second time; ends when all that it started have ended."""
+    """Run a script that Lightning's launcher starts a second time; return when all its processes have ended."""
     path = os.pathsep.join([str(ROOT / "benchmarks"), str(ROOT / "src")])
-    with tempfile.TemporaryFile("w+") as errors:  # no pipe: a process that was stopped would keep it open
+    with tempfile.TemporaryFile("w+") as errors:  # no pipe: a suspended process would keep it open
         ran = subprocess.run(
             [sys.executable, str(HERE / script), *words],
             env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
@@ -55,11 +55,16 @@ def start(script: str, *words: str) -> "subprocess.CompletedProcess[str]":
         deadline = time.monotonic() + 90
         while True:
             errors.seek(0)
-            told = errors.read()
-            if script != "dying_rank.py" or "is lost" in told or "Child process" in told or time.monotonic() > deadline:
+            output = errors.read()
+            if (
+                script != "dying_rank.py"
+                or "is lost" in output
+                or "Child process" in output
+                or time.monotonic() > deadline
+            ):
                 break
             time.sleep(1)
-    return subprocess.CompletedProcess(ran.args, ran.returncode, "", told)
+    return subprocess.CompletedProcess(ran.args, ran.returncode, "", output)
 
 
 @pytest.mark.slow
@@ -130,8 +135,8 @@ def test_a_failed_process_ends_the_others_which_name_it(rank: int, how: str) -> 
     ran = start("dying_rank.py", str(rank), how)
     assert ran.returncode != 0
     if how == "SIGSTOP":
-        os.kill(int(re.findall(r"pid (\d+)", ran.stderr)[0]), signal.SIGKILL)  # nobody else can
-    # Lightning's launcher looks after those that it started, every five seconds, and may be quicker.
+        os.kill(int(re.findall(r"pid (\d+)", ran.stderr)[0]), signal.SIGKILL)  # nothing else ends it
+    # Lightning's launcher checks its processes every five seconds, and may be faster.
     launcher = f"[rank: {rank}] Child process with PID" in ran.stderr
     assert launcher or f"rror: Process {rank} of 2" in ran.stderr, ran.stderr[-3000:]
 

@@ -1,4 +1,4 @@
-"""Captions become shards: what is killed goes on, on one process and on two, and ends as if it had not been."""
+"""Synthesis from captions to shards: interrupted runs resume on one and on two processes, with equal results."""
 
 import json
 import os
@@ -44,7 +44,7 @@ def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 class Synthesis(SynthesisModule):
-    """Remembers the keys that it was given, and fails in a batch where it is told to."""
+    """Records its keys, and fails in the batch ``fail_in``."""
 
     def __init__(self, generator: TinyImageGenerator, fail_in: int | None = None) -> None:
         super().__init__(generator)
@@ -73,7 +73,7 @@ def synthesize(table: Path, folder: str, salt: int = 0, fail_in: int | None = No
 
 
 def records(folder: Path) -> dict[str, dict[str, Any]]:
-    """Every record of a folder by its key; none twice, and nothing half there."""
+    """Return all records of a folder by key; check that they are unique, and that no part is incomplete."""
     manifest = json.loads((folder / "manifest.json").read_text())
     parts = sorted(path.name for path in folder.glob("part-*"))
     assert parts == sorted(manifest["parts"])
@@ -202,7 +202,7 @@ def test_a_folder_made_with_other_settings_is_refused(table: Path, fail_in: int 
 
 
 def run_file(table: Path, folder: str, **generator: Any) -> list[str]:
-    """Command line of a prediction that is told everything by a run file."""
+    """Return the command line of a prediction whose run file has all settings."""
     content = {
         "trainer": {
             "accelerator": "cpu",
@@ -290,7 +290,7 @@ def test_two_processes_killed_and_resumed_end_like_one(table: Path) -> None:
     before = {part: part.read_bytes() for part in (folder / "killed").glob("part-*.parquet")}
     assert {part.name[:10] for part in before} == {"part-00000", "part-00001"}
 
-    # Two ranks make the rest; then one finds nothing left to do.
+    # Two ranks write the other records; then one process has nothing left to do.
     for words in ([*run_file(table, "killed"), *two], run_file(table, "killed"), run_file(table, "undisturbed")):
         process = start(words)
         output, _ = process.communicate(timeout=500)

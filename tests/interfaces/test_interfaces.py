@@ -26,7 +26,7 @@ class PlainEncoder(ImageEncoder):
 
 
 class Index(Loadable):
-    """Counts how often it is read; the first read fails where ``fails`` is set."""
+    """Counts its reads; the first read fails if ``fails`` is set."""
 
     def __init__(self, fails: bool = False) -> None:
         self.fails = fails

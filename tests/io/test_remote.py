@@ -20,7 +20,7 @@ from synth2_lightning.io.remote import fetch_remote, is_remote, match_remote
 
 
 class Store(MemoryFileSystem):  # type: ignore[misc]  # fsspec ships no types
-    """Objects with ETags as S3 gives them, which counts what is fetched and does damage when it is told to."""
+    """File system with ETags as S3 has them, which counts downloads, and damages content on demand."""
 
     protocol = "memory"
     store: dict[str, Any] = {}  # noqa: RUF012
@@ -106,10 +106,10 @@ def test_what_changed_is_fetched_beside_the_old_one(store: Store) -> None:
 
 @pytest.mark.parametrize("name", ["blob_id", "Last-Modified"])
 def test_what_changed_is_known_without_an_etag(name: str, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    # As the Hub's file system gives it, and http's where the server has no ETag.
+    # As the Hub's file system returns it, and http's if the server sends no ETag.
     def mark(self: Store, info: dict[str, Any]) -> dict[str, Any]:
-        told = {key: info[key] for key in ("name", "size", "type")}
-        return told | ({name: str(self.store[info["name"]].modified)} if info["type"] == "file" else {})
+        entry = {key: info[key] for key in ("name", "size", "type")}
+        return entry | ({name: str(self.store[info["name"]].modified)} if info["type"] == "file" else {})
 
     monkeypatch.setattr(Store, "mark", mark)
     old = fetch_remote("memory://bucket/captions.csv", "captions")
@@ -164,7 +164,7 @@ def test_damage_that_comes_twice_is_refused() -> None:
 
 @pytest.mark.parametrize("etag", [f'"{"0" * 32}"', f'"{"0" * 32}-7"'])
 def test_an_etag_that_is_no_checksum_is_none(etag: str) -> None:
-    # The first is what KMS leaves, which looks like one; the second what comes of an upload in parts.
+    # The first is an ETag of KMS, which has the form of a checksum; the second is that of an upload in parts.
     Store.etags["/bucket/captions.csv"] = etag
     assert fetch_remote("memory://bucket/captions.csv", "captions").read_bytes() == b"a fox"
 

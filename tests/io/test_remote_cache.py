@@ -24,7 +24,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def let_go() -> None:
-    """Use nothing any more, as if this process had ended."""
+    """Release all files in use, as if this process had ended."""
     for descriptor in remote_cache._pinned.values():
         os.close(descriptor)
     remote_cache._pinned.clear()
@@ -99,7 +99,7 @@ def test_fetching_frees_space_and_keeps_what_this_process_reads(
     monkeypatch.setenv("SYNTH2_CACHE_GB", "0.000001")
     first = fetch_remote("memory://bucket/a", "captions")
     second = fetch_remote("memory://bucket/b", "captions")
-    assert first.exists()  # in use, though the limit is passed
+    assert first.exists()  # in use, although the limit is exceeded
     let_go()
     os.utime(first.parent.with_suffix(".used"), (1, 1))
     third = fetch_remote("memory://bucket/c", "captions")
@@ -121,5 +121,5 @@ def test_the_command_lists_and_clears(cache: Path, capsys: pytest.CaptureFixture
     main(["cache", "--clear"])
     assert "1 downloads, 2.5 MB, and 0 indexes" in capsys.readouterr().out
     assert list_entries(cache) == []
-    main(["cache", "--clear"])  # nothing left, nothing wrong
+    main(["cache", "--clear"])  # no error if nothing is left
     assert "Deleted 0 downloads" in capsys.readouterr().out

@@ -14,7 +14,7 @@ ADDRESS = "memory://bucket/a.tar"
 
 
 class Store(MemoryFileSystem):  # type: ignore[misc]  # fsspec ships no types
-    """Objects whose ranges are counted, and fail or come short when they are told to."""
+    """File system that records the ranges that are read; reads fail or are short on demand."""
 
     protocol = "memory"
     store: dict[str, Any] = {}  # noqa: RUF012

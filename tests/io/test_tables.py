@@ -52,23 +52,23 @@ def test_another_kind_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "captions"),
     [
-        # TSV as the web has it does not quote.
+        # TSV on the web does not quote.
         ("t.tsv", 'caption\tfile\n"red dress\t1\na boat\t2\nsays woof"\t3\na kite\t4\n', None),
         ("t.tsv", 'caption\tfile\n"red" dress\t1\na 5" screen\t2\n"""\t3\n', ['"red" dress', 'a 5" screen', '"""']),
         ("t.tsv", 'caption\tfile\n"a ""red"" dress"\t1\n"a boat"\t2\n', ['a "red" dress', "a boat"]),
         ("t.tsv", 'caption\tfile\n"red dress\t"a.jpg\n', ['"red dress']),
-        # CSV as RFC 4180 has it does, over several lines, too.
+        # CSV by RFC 4180 quotes, also over several lines.
         ("t.csv", 'caption,file\n"a dog\nruns",1\r\n"a ""red""\n\ndress",2\n', ["a dog\nruns", 'a "red"\n\ndress']),
         ("t.csv", 'caption,file\n"a dog, a cat\n and a fox, all\nrun",1\n', ["a dog, a cat\n and a fox, all\nrun"]),
         ("t.csv", 'file,caption\n1,"A dog, big\nin a park, today"\n', ["A dog, big\nin a park, today"]),
         ("t.csv", 'caption,file\na 5" screen,1\na dog says "woof",2\n', ['a 5" screen', 'a dog says "woof"']),
         ("t.csv", 'caption,file\n"a dog, running",1\n"",2\n', ["a dog, running", ""]),
-        # Blank lines are no rows, and only line feeds and carriage returns end a line.
+        # Blank lines are not rows, and only line feeds and carriage returns end a line.
         ("t.csv", "\n\ncaption,file\r\n\r\na dog,1\r\n\r\n", ["a dog"]),
         ("t.csv", "caption,file\ra dog,1\ra cat,2\r", ["a dog", "a cat"]),
         ("t.csv", "caption,file\na\u2028dog\x85runs\x0bfast\x0c\x1c,1\n", ["a\u2028dog\x85runs\x0bfast\x0c\x1c"]),
         ("t.jsonl", '\n{"caption": "a\u2028dog\x85"}\n\n{"caption": "a cat"}\n\n \n', ["a\u2028dog\x85", "a cat"]),
-        # Files that were put together have marks inside, too.
+        # Concatenated files have byte order marks inside, too.
         ("t.jsonl", '\ufeff{"caption": "a dog"}\n\ufeff{"caption": "a cat"}\n', ["a dog", "a cat"]),
         ("t.csv", " caption , file\na dog,1\n", ["a dog"]),
         # Spreadsheets write empty columns, and rows whose fields are all empty.
@@ -151,7 +151,7 @@ def test_what_a_writer_of_csv_wrote_is_read_as_it_was_or_refused(tmp_path: Path,
     try:
         found = [tuple(row.values()) for row in read_rows(tmp_path / "t.csv", ["caption"])]
     except ValueError as error:
-        assert "ambiguous" in str(error)  # noqa: PT017 - it may be refused, and only so
+        assert "ambiguous" in str(error)  # noqa: PT017 - refused only with this message
     else:
         assert found == rows
 

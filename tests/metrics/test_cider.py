@@ -31,7 +31,7 @@ def reference_cider(hypotheses: Mapping[str, str], references: Mapping[str, Sequ
 
 
 def random_corpus(seed: int, num_images: int) -> tuple[dict[str, str], dict[str, list[str]]]:
-    """Captions of few words, so that many n-grams are shared; some empty, some repeated, some of one word."""
+    """Return captions of few words, so that many n-grams are shared; some are empty, repeated or of one word."""
     rng = random.Random(seed)
     words = ["a", "the", "red", "dog", "dog", "runs", "on", "grass", "Mr. Fox", "it's", "two", "cats", "7"]
 

@@ -45,7 +45,7 @@ def random_pixels(count: int = 4) -> Pixels:
 
 
 def plain_vectors(values: Sequence[Sequence[float]]) -> Mock:
-    """An encoder whose texts "0", "1", ... and only image have the given unit vectors; the image's is the last."""
+    """Return an encoder of the given unit vectors: of the texts "0", "1", ..., and, the last one, of the only image."""
     vectors = torch.tensor(values)
     encoder = Mock(spec=ImageTextEncoder)
     encoder.embed_images.return_value = vectors[-1:]
@@ -54,7 +54,7 @@ def plain_vectors(values: Sequence[Sequence[float]]) -> Mock:
 
 
 def by_hand(encoder: OpenClipImageTextEncoder, pixels: Pixels, prefix: str) -> list[tuple[float, float]]:
-    """The paper's formulas, an image at a time, from open_clip's own towers."""
+    """Return scores by the paper's formulas, one image at a time, with open_clip's own towers."""
     network, split = encoder.network, open_clip.get_tokenizer("score-clip")
     mean = torch.tensor(open_clip.OPENAI_DATASET_MEAN).view(3, 1, 1)
     std = torch.tensor(open_clip.OPENAI_DATASET_STD).view(3, 1, 1)

@@ -101,7 +101,7 @@ def test_tokenize(caption: str, tokens: str) -> None:
 @pytest.mark.parametrize("unit", ["a.", "a", "a-", "a'", ".", "-", "1,", "a@", "a/", "(", "<a ", "B. ", "&amp;", "é"])
 @pytest.mark.timeout(5)
 def test_repetitive_captions_are_tokenized_in_reasonable_time(unit: str) -> None:
-    # An untrained decoder repeats itself; backtracking over that must not hang validation.
+    # An untrained decoder repeats tokens; backtracking over them must not stall validation.
     tokenize(unit * 300)
 
 

@@ -144,7 +144,7 @@ def test_fit_loads_parts_steps_the_schedule_and_is_restored(tmp_path: Path) -> N
     assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.0)
 
     trainer.save_checkpoint(tmp_path / "last.ckpt")
-    # Plain arguments are recorded too, but not under the shape checker's wrappers; tests/cli loads without any.
+    # Plain arguments are recorded, too, but not under the wrappers of shape checks; tests/cli loads without arguments.
     loaded = SmallModule.load_from_checkpoint(tmp_path / "last.ckpt", weights_only=True, width=5)
     assert torch.equal(loaded.head.weight, module.head.weight)
     assert float(loaded.frozen.weight[0, 0]) == 7.0
@@ -166,7 +166,7 @@ class DrawingModule(SmallModule):
 
 
 def test_random_numbers_depend_on_seed_and_batch_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)  # of another test: it would win over the seeds here
+    monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)  # set by another test, it would override the seeds here
 
     def fit(num_steps: int, ckpt_path: Path | None = None, **settings: Any) -> DrawingModule:
         data = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.ones(8, 2)), batch_size=2)
@@ -184,7 +184,7 @@ def test_random_numbers_depend_on_seed_and_batch_only(tmp_path: Path, monkeypatc
     assert len(set(whole.drawn)) == 6
     torch.manual_seed(5)
     torch.rand(100)
-    first = fit(4, val_check_interval=1)  # a validation after every step draws, too
+    first = fit(4, val_check_interval=1)  # validations after every step sample random numbers, too
     torch.manual_seed(6)
     assert first.drawn + fit(6, tmp_path / "last.ckpt").drawn == whole.drawn
     assert fit(6).drawn != whole.drawn

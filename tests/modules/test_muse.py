@@ -139,7 +139,7 @@ def test_validation_depends_on_neither_batches_nor_label_smoothing() -> None:
     whole, split = make_module(label_smoothing=0.2).eval(), make_module(label_smoothing=0.0).eval()
     expected = whole.validation_step(batch, 0)["generated"].ids
     found = [split.validation_step(half, number)["generated"].ids for number, half in enumerate(reversed(halves))]
-    split.validation_step(halves[0], 2)  # as samplers repeat images, so that ranks have equally many
+    split.validation_step(halves[0], 2)  # as samplers repeat images, so that all ranks have the same number
     assert torch.equal(torch.cat(found[::-1]), expected)
     torch.testing.assert_close(split.token_loss.compute(), whole.token_loss.compute())
 

@@ -16,14 +16,14 @@ from synth2_lightning.types import GenerationSettings, ImageTextBatch
 def questions(seed: int) -> ImageTextBatch:
     """Return a batch with two kinds of questions in turn, "is it bright" and "how is it"."""
     batch = tiny_batch(16, seed=seed)
-    asked = ["is it bright" if row % 2 else "how is it" for row in range(len(batch))]
-    said = {("is it bright", True): "yes", ("is it bright", False): "no", ("how is it", True): "bright"}
+    prompts = ["is it bright" if row % 2 else "how is it" for row in range(len(batch))]
+    replies = {("is it bright", True): "yes", ("is it bright", False): "no", ("how is it", True): "bright"}
     answers = tuple(
-        said.get((question, "bright" in caption), "dark")
-        for question, caption in zip(asked, batch.captions, strict=True)
+        replies.get((question, "bright" in caption), "dark")
+        for question, caption in zip(prompts, batch.captions, strict=True)
     )
     references = tuple((answer,) for answer in answers)
-    return replace(batch, captions=answers, references=references, prompts=tuple(asked))
+    return replace(batch, captions=answers, references=references, prompts=tuple(prompts))
 
 
 def answering_module(folder: Path, **settings: Any) -> QuestionAnsweringModule:

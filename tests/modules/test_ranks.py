@@ -11,18 +11,18 @@ from synth2_lightning.modules.ranks import check_same_checkpoint
 
 
 def agree(monkeypatch: pytest.MonkeyPatch, paths: list[Path | None]) -> list[tuple[str, str]]:
-    """Run the check of every rank in turn; return what they compared. The last one gets the checkpoints of all."""
-    said: list[tuple[str, str]] = []
+    """Run the check on every rank in turn; return the values that they compared. The last rank gets those of all."""
+    compared: list[tuple[str, str]] = []
 
     def gather(found: list[Any], own: Any) -> None:
-        said.append(own)
-        found[:] = said + [own] * (len(found) - len(said))
+        compared.append(own)
+        found[:] = compared + [own] * (len(found) - len(compared))
 
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
     for path in paths:
         check_same_checkpoint(Mock(spec=Trainer, world_size=len(paths), ckpt_path=path))
-    return said
+    return compared
 
 
 def save_as(folder: Path, rank: int, step: int, name: str = "last.ckpt") -> Path:

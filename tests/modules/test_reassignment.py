@@ -1,4 +1,4 @@
-"""The image of row ``i`` of the pool has the ids ``i``, its key is ``p{i}``."""
+"""Reassignment with a pool in which the image of row ``i`` has the ids ``i`` and the key ``p{i}``."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""CIDEr optimization: unbiased gradients, exact resumption, and a reward that rises."""
+"""CIDEr optimization: unbiased gradients, exact resumption, and an increasing reward."""
 
 from collections.abc import Sequence
 from itertools import product
@@ -26,7 +26,7 @@ IS_COMPLETE = (True, False, True)
 
 
 class ListDecoder(LanguageDecoder):
-    """Decoder of three texts, so that expectations are sums; ``numbers`` are those that it samples next."""
+    """Decoder of three texts, so that expectations are sums; it samples the texts of ``numbers`` next."""
 
     embed_dim = 8
 

@@ -51,7 +51,7 @@ def test_deepspeed_gets_contiguous_weights() -> None:
     before = [weight.clone() for weight in layers.parameters()]
     ignore_frozen(layers, SingleDeviceStrategy("cpu"))
     assert next(layers.parameters()).stride(-1) == 3
-    deepspeed = DeepSpeedStrategy.__new__(DeepSpeedStrategy)  # it is not installed
+    deepspeed = DeepSpeedStrategy.__new__(DeepSpeedStrategy)  # DeepSpeed is not installed
     ignore_frozen(layers, deepspeed)
     for weight, old in zip(layers.parameters(), before, strict=True):
         assert weight.data.view(torch.uint8).shape[-1] == 4 * weight.shape[-1]

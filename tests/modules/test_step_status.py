@@ -13,7 +13,7 @@ NOTHING = TokenLoss(torch.zeros(2), torch.zeros(2, dtype=torch.long))
 
 @pytest.fixture
 def beside(monkeypatch: pytest.MonkeyPatch) -> Tensor:
-    """Sum, count and stop request of the other of two ranks, to be filled in."""
+    """Sum, count and stop request of the other of two ranks; tests set the values."""
     other = torch.zeros(3)
     monkeypatch.setattr(dist, "is_initialized", lambda: True)
     monkeypatch.setattr(dist, "get_world_size", lambda: 2)
@@ -27,14 +27,14 @@ def test_the_mean_is_over_all_tokens_and_the_average_of_ranks_equals_it(beside: 
     sums = torch.tensor([2.0, 4.0], requires_grad=True)
     share, mean = StepStatus().mean_over_ranks(TokenLoss(sums, torch.tensor([2, 3])))
     assert float(mean) == pytest.approx(9 / 6)
-    assert float(share.detach()) == pytest.approx(2 * 6 / 6)  # that of the other is 2 * 3 / 6: half of both is 9 / 6
+    assert float(share.detach()) == pytest.approx(2 * 6 / 6)  # that of the other rank is 2 * 3 / 6: the mean is 9 / 6
     (gradient,) = torch.autograd.grad(share / 2, sums)
     assert gradient.tolist() == pytest.approx([1 / 6, 1 / 6])
     assert not mean.requires_grad
 
 
 def test_weighted_rows_have_a_weighted_mean_over_all_ranks(beside: Tensor) -> None:
-    beside.copy_(torch.tensor([3.0, 1.0, 0.0]))  # weighted as well
+    beside.copy_(torch.tensor([3.0, 1.0, 0.0]))  # weighted, too
     sums = torch.tensor([2.0, 4.0], requires_grad=True)
     losses = TokenLoss(sums, torch.tensor([2, 3])).weighted(torch.tensor([0.5, 2.0]))
     share, mean = StepStatus().mean_over_ranks(losses)

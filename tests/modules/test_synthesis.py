@@ -30,7 +30,7 @@ def test_captions_become_tokens_with_the_same_keys() -> None:
 
 
 class Cutting(TinyImageGenerator):
-    """Truncates captions, and has a part that does."""
+    """Truncates captions, and has a component that truncates them."""
 
     num_truncated = 2
 

@@ -115,7 +115,7 @@ def test_the_perceptual_loss_falls_and_its_network_is_not_saved(tmp_path: Path) 
     trainer.save_checkpoint(tmp_path / "last.ckpt")
     saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
     assert not any("features" in name for name in saved["state_dict"])
-    TokenizerModule(make_vqgan()).load_state_dict(saved["state_dict"])  # who tokenizes needs no features
+    TokenizerModule(make_vqgan()).load_state_dict(saved["state_dict"])  # tokenization needs no features
 
 
 def test_checkpoints_contain_and_restore_the_codebook() -> None:

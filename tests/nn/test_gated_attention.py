@@ -24,7 +24,7 @@ def test_shut_gates_change_nothing_and_can_open() -> None:
 def test_it_is_attention_and_feedforward_behind_tanh_gates() -> None:
     layer = _layer(0.7, -0.4)
     words, visual = torch.randn(1, 1, 12), torch.randn(1, 1, 6)
-    # One visual token gets all the attention, so that what is read is its value.
+    # One visual token gets all the attention, so that the attention output is its value.
     values = (visual @ layer.attn.to_kv.weight.T)[..., 8:]
     read = words + torch.tanh(torch.tensor(0.7)) * (values @ layer.attn.to_out.weight.T)
     expected = read + torch.tanh(torch.tensor(-0.4)) * layer.ff(read)

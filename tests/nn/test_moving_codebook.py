@@ -10,7 +10,7 @@ from synth2_lightning.nn.moving_codebook import MovingCodebook, spherical
 
 
 def clusters(num_vectors: int = 512, seed: int = 0) -> Tensor:
-    """Nine of ten vectors lie at one place of the sphere, the others at seven more."""
+    """Return vectors, nine of ten at one place of the sphere, and the others at seven more."""
     generator = torch.Generator().manual_seed(seed)
     places = spherical(torch.randn(8, 3, generator=torch.Generator().manual_seed(9)))
     which = torch.randint(1, 8, (num_vectors,), generator=generator)
@@ -35,7 +35,7 @@ def test_every_vector_gets_its_nearest_code() -> None:
     codebook.eval()
     vectors = torch.randn(32, 3)
     codes, ids = codebook(vectors)
-    # On the sphere or off it: the nearest code is the same.
+    # The nearest code is the same for vectors on the sphere and off it.
     expected = torch.stack([(codebook.embed - vector).norm(dim=1).argmin() for vector in vectors])
     assert torch.equal(ids, expected)
     assert torch.allclose(codes, codebook.embed[expected], atol=1e-6)
@@ -62,7 +62,7 @@ def test_vectors_pass_as_they_are_until_the_codes_start() -> None:
         assert torch.equal(codes, spherical(vectors))
         assert not ids.any()
     codebook.eval()
-    assert torch.equal(codebook(vectors)[0], spherical(vectors))  # looking at images does not start them
+    assert torch.equal(codebook(vectors)[0], spherical(vectors))  # evaluation does not initialize the codes
     codebook.train()
     codes, ids = codebook(vectors)
     assert not torch.allclose(codes, spherical(vectors))
@@ -104,7 +104,7 @@ def test_unused_codes_start_again_at_vectors_of_the_batch() -> None:
 def test_revivals_are_counted() -> None:
     codebook = MovingCodebook(num_codes=4, dim=3, decay=0.0, revival_threshold=0.5)
     codebook(clusters())
-    codebook.embed.copy_(torch.tensor([1.0, 0, 0]).expand(4, 3))  # all vectors choose the first of equals
+    codebook.embed.copy_(torch.tensor([1.0, 0, 0]).expand(4, 3))  # all vectors are assigned to the first of equal codes
     before = codebook.num_revived
     codebook(clusters())
     assert codebook.num_revived == before + 3

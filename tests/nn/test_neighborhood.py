@@ -9,7 +9,7 @@ from synth2_lightning.nn.perceiver import PerceiverResampler
 
 
 class Rows(Resampler):
-    """Gives every embedding on, so that a test sees what each has read."""
+    """Returns all embeddings that it gets, so that tests can compare them."""
 
     num_latents = 25
 

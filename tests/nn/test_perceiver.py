@@ -21,7 +21,7 @@ def _copy_weights(ours: PerceiverResampler, reference: Reference) -> None:
 
 
 def _shake(module: nn.Module) -> None:
-    # LayerNorms start at one and zero, where a missing copy would not be seen.
+    # LayerNorms start at one and zero, which would hide a missing copy.
     for parameter in module.parameters():
         parameter.data.add_(0.1 * torch.randn_like(parameter))
 
@@ -118,7 +118,7 @@ def test_attention_of_one_layer_is_that_of_its_queries_to_the_image() -> None:
     image = resampler.input_proj(embeddings) + resampler.position_embeddings
     weights = _weights(resampler, 0, resampler.latents.expand(2, -1, -1), image)
     torch.testing.assert_close(weights.sum(-1), torch.ones(2, 3))
-    expected = weights[..., :5] / weights[..., :5].sum(-1, keepdim=True)  # latents know nothing of the image yet
+    expected = weights[..., :5] / weights[..., :5].sum(-1, keepdim=True)  # latents do not depend on the image before
     torch.testing.assert_close(resampler.attention(embeddings), expected)
 
 
@@ -129,7 +129,7 @@ def test_attention_of_two_layers_follows_what_latents_read_of_each_other() -> No
     image, latents = resampler.input_proj(embeddings), resampler.latents.expand(1, -1, -1)
     first = _weights(resampler, 0, latents, image)[0]
     second = _weights(resampler, 1, resampler.layers[0](latents, image), image)[0]
-    # By hand, place by place: half of what was known before, and half of what is read now.
+    # By hand, for each place: half from the previous layer, and half from this one.
     expected = torch.empty(3, 5)
     for query in range(3):
         for place in range(5):

@@ -19,7 +19,7 @@ BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A report on two sets: written captions with classes, filters and a hostile caption, and real ones."""
+    """Return a report on two sets: generated captions with classes, filters and a hostile caption, and real ones."""
     folder = tmp_path_factory.mktemp("report")
     names = ["dog", "cat", "tree", "car"] * 6
     captions = [f"a {name} with {number} things" for number, name in enumerate(names)]
@@ -73,7 +73,7 @@ def test_a_browser_renders_the_page_without_scripts(report: Path, tmp_path: Path
 def test_tables_and_wide_charts_scroll_within_a_narrow_page(report: Path, tmp_path: Path) -> None:
     page = (report / "report.html").read_text()
     policy = re.search(r"<meta http-equiv.*?>", page)
-    assert policy is not None  # it forbids the script that measures
+    assert policy is not None  # it forbids the script below
     script = "{const {scrollWidth, clientWidth} = document.documentElement; document.title = scrollWidth - clientWidth}"
     (tmp_path / "measured.html").write_text(
         page.replace(policy[0], "").replace("</body>", f"<script>{script}</script></body>")

@@ -39,11 +39,11 @@ def write_captions(num: int) -> list[str | None]:
     captions: list[str | None] = []
     for _ in range(num):
         kind = draw.random()
-        said = [caption for caption in captions[-400:] if caption and caption.strip()]
-        if said and kind < 0.1:
-            captions.append(draw.choice(said).upper() + "!")
-        elif said and kind < 0.35:
-            words = draw.choice(said).split()
+        earlier = [caption for caption in captions[-400:] if caption and caption.strip()]
+        if earlier and kind < 0.1:
+            captions.append(draw.choice(earlier).upper() + "!")
+        elif earlier and kind < 0.35:
+            words = draw.choice(earlier).split()
             words[draw.choice((0, len(words) - 1))] = draw.choice(NOUNS)
             captions.append(" ".join(words))
         elif kind < 0.37:
@@ -73,7 +73,7 @@ def two_workers() -> Iterator[RayEngine]:
     pytest.importorskip("ray")
     with connect("local", num_cpus=2, object_store_memory=200 * 2**20) as engine:
         yield engine
-    gc.collect()  # while this module's warnings are ignored
+    gc.collect()  # while the warnings of this module are ignored
 
 
 def same_files(one: Path, other: Path) -> bool:
@@ -101,7 +101,7 @@ def _sockets(process: Path, session: int) -> list[str]:
         if os.getsid(int(process.name)) != session:
             return []
         return [str(link.readlink()) for link in (process / "fd").iterdir()]
-    except OSError:  # the process, or one of its files, has gone
+    except OSError:  # the process or one of its files no longer exists
         return []
 
 

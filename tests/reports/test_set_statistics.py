@@ -7,7 +7,7 @@ def test_results_equal_a_comparison_of_all_pairs() -> None:
     draw = random.Random(0)
     words = [f"w{number}" for number in range(30)]
     captions = [" ".join(draw.sample(words, 10)) for _ in range(100)]
-    captions += [caption.rsplit(" ", 1)[0] + " other" for caption in captions[:20]]  # nine of eleven words in common
+    captions += [caption.rsplit(" ", 1)[0] + " other" for caption in captions[:20]]  # nine of eleven words are equal
     sets = [frozenset(caption.split()) for caption in captions]
     exact = [
         any(len(one & other) / len(one | other) >= 0.8 for row, other in enumerate(sets) if row != number)

@@ -31,7 +31,7 @@ def draw(content: Content, ground: Ground = Ground.BLACK, pattern: Pattern = Pat
 
 
 def painted(image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Where there is color: the backgrounds are grey."""
+    """Return where an image is colored: the backgrounds are gray."""
     spread = image.max(-1) - image.min(-1)
     return np.asarray(spread > 40)
 

@@ -1,4 +1,4 @@
-"""Every answer is held to the scene by a second way of finding it; what can be guessed blindly is counted."""
+"""Answers are compared with those of a second method; answers that are right without the image are counted."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable
@@ -30,22 +30,22 @@ SHAPES = {word: shape for shape in Shape for word in (shape.value, name_several(
 
 @cache
 def ask_scenes(split: Split) -> list[tuple[Scene, Question]]:
-    """The first 3000 scenes of a split, and what is asked of each."""
+    """Return the first 3000 scenes of a split with their questions."""
     return [(scene, ask_scene(scene)) for scene in (scene_at(split, index) for index in range(3000))]
 
 
 def located(scene: Scene) -> list[tuple[Thing, int, int]]:
-    """Everything that is drawn, and where."""
+    """Return all drawn things with their positions."""
     return place_things(scene.content, Random(scene.seed))
 
 
 def only(values: set[str]) -> str:
-    (value,) = values  # or the question is ambiguous
+    (value,) = values  # otherwise the question is ambiguous
     return value
 
 
 def named(scene: Scene, words: list[str]) -> list[tuple[Thing, int, int]]:
-    """What is drawn in the color or shape (or both) of the words."""
+    """Return the drawn things of the color or shape (or both) in the words."""
     return [
         found
         for found in located(scene)

@@ -1,4 +1,4 @@
-"""The folders that ship fit together."""
+"""The shipped folders are consistent with each other."""
 
 import re
 

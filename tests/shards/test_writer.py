@@ -46,7 +46,7 @@ def test_parts_are_written_as_they_fill(tmp_path: Path) -> None:
 
 def test_what_was_written_before_a_kill_is_not_written_again(tmp_path: Path) -> None:
     killed = ShardWriter(tmp_path, records_per_part=2)
-    killed.append(images(["a", "b", "c"]))  # "c" waits, and is lost with the process
+    killed.append(images(["a", "b", "c"]))  # "c" is not written yet, and is lost with the process
     (tmp_path / "part-00000-00001.parquet.tmp").write_bytes(b"half")
 
     writer = ShardWriter(tmp_path, records_per_part=2)

@@ -53,7 +53,7 @@ def webp(kind: bytes, data: bytes, end: int | None = None) -> bytes:
 
 
 def tiff(*tags: bytes, **options: object) -> bytes:
-    """A TIFF with more tags in its directory, which moves to the end of the file."""
+    """Return a TIFF with more tags in its directory, which moves to the end of the file."""
     whole = save("TIFF", **options)
     start = int.from_bytes(whole[4:8], "little")
     count = int.from_bytes(whole[start : start + 2], "little")
@@ -105,7 +105,7 @@ SPOILED: dict[str, Callable[[], bytes]] = {
 }  # fmt: skip
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, of spoiled metadata
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of Pillow, about damaged metadata
 @pytest.mark.parametrize("kind", SPOILED)
 def test_an_intact_image_with_damaged_metadata_is_used(kind: str, tmp_path: Path) -> None:
     (tmp_path / "image").write_bytes(SPOILED[kind]())

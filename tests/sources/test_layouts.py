@@ -22,7 +22,7 @@ def add_images(folder: Path) -> None:
 
 
 def coco(root: Path) -> None:
-    """Captions and images in different folders, beside files that are something else."""
+    """Write captions and images into different folders, beside unrelated files."""
     (root / "annotations").mkdir()
     for split, name in (("train", "a.jpg"), ("val", "b.jpg")):
         add_images(root / f"{split}2014")
@@ -119,7 +119,7 @@ def test_a_parquet_table_is_read(tmp_path: Path) -> None:
 
 
 def embedded_rows(num_rows: int, **others: list[Any]) -> pa.Table:
-    """Rows as ``datasets`` writes them, with the bytes of the images."""
+    """Return rows as ``datasets`` writes them, with the bytes of the images."""
     images = []
     for number in range(num_rows):
         Image.new("RGB", (9, 8), (20 * number, 0, 0)).save(content := BytesIO(), "PNG")

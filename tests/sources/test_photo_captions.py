@@ -11,7 +11,7 @@ from synth2_lightning.types import CaptionRecord
 
 @pytest.fixture
 def coco(tmp_path: Path) -> CocoSource:
-    """Three photos that do not exist, with two captions each."""
+    """Return a source of three photos that do not exist, with two captions each."""
     images = [{"id": number, "file_name": f"{number}.jpg"} for number in (11, 12, 13)]
     annotations = [{"image_id": number, "caption": f"{word} {number}"} for word in "ab" for number in (11, 12, 13)]
     (tmp_path / "captions.json").write_text(json.dumps({"images": images, "annotations": annotations}))

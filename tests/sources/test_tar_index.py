@@ -72,7 +72,7 @@ def test_a_changed_tar_is_scanned_again(tar: Path, own_cache: Path) -> None:
     assert tar.stat().st_size == status.st_size
     os.utime(tar, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
     assert open_one(tar).rows["captions"].to_pylist() == [["new."], ["one"]]
-    assert len(list(own_cache.rglob("*.arrow"))) == 1  # the outdated one is gone
+    assert len(list(own_cache.rglob("*.arrow"))) == 1  # the outdated one is deleted
 
 
 @pytest.mark.usefixtures("own_cache")
@@ -134,7 +134,7 @@ def test_a_source_reads_images_by_a_kept_index(
     assert [source.key(index) for index in range(len(source))] == ["00", "01", "10", "11", "20"]
     assert source.count_captions().tolist() == [1] * 5
     assert "3 members that are neither images nor captions" in caplog.text
-    with pytest.raises(OSError, match=r"2\.tar:20\.png"):  # no image, but found
+    with pytest.raises(OSError, match=r"2\.tar:20\.png"):  # not an image, but listed in the index
         source.image(4)
 
 

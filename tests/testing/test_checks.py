@@ -19,18 +19,18 @@ from synth2_lightning.testing import (
 from synth2_lightning.types import Condition, Pixels, VQTokens
 
 
-class LearningTokenizer(TinyImageTokenizer):
+class UnfrozenTokenizer(TinyImageTokenizer):
     def load(self) -> None:
         super().load()
-        self.gain = nn.Parameter(torch.ones(1))  # after the base class froze what was there
+        self.gain = nn.Parameter(torch.ones(1))  # after the base class froze its parameters
 
 
-class ForgetfulTokenizer(TinyImageTokenizer):
+class UnquantizedTokenizer(TinyImageTokenizer):
     def encode_pixels(self, pixels: Pixels) -> Float[Tensor, "batch tokens dim"]:
         return super().encode_pixels(pixels) + 1
 
 
-class TrustingTokenizer(TinyImageTokenizer):
+class UncheckedTokenizer(TinyImageTokenizer):
     def embed_tokens(self, tokens: VQTokens) -> Float[Tensor, "batch tokens dim"]:
         return self.vectors[tokens.ids[..., 0]]
 
@@ -42,10 +42,10 @@ class WrongWidthTokenizer(TinyImageTokenizer):
 @pytest.mark.parametrize(
     ("tokenizer", "rule"),
     [
-        (LearningTokenizer(), "frozen"),
+        (UnfrozenTokenizer(), "frozen"),
         (WrongWidthTokenizer(), "shape"),
-        (ForgetfulTokenizer(), "quantized: "),
-        (TrustingTokenizer(), "codebook: .*another codebook"),
+        (UnquantizedTokenizer(), "quantized: "),
+        (UncheckedTokenizer(), "codebook: .*another codebook"),
     ],
 )
 def test_a_violated_contract_of_tokenizers_is_named(tokenizer: TinyImageTokenizer, rule: str) -> None:
@@ -54,14 +54,14 @@ def test_a_violated_contract_of_tokenizers_is_named(tokenizer: TinyImageTokenize
 
 
 def test_the_encoder_check_alone_passes_what_only_tokenizers_must_keep() -> None:
-    check_image_encoder(ForgetfulTokenizer())
+    check_image_encoder(UnquantizedTokenizer())
 
 
 Encoded = tuple[Tensor, Tensor]
 
 
-class LateTextEncoder(TinyTextEncoder):
-    def load(self) -> None:  # not by _load, which runs once
+class UnfrozenTextEncoder(TinyTextEncoder):
+    def load(self) -> None:  # not in _load, which runs once
         self.gain = nn.Parameter(torch.ones(1))
 
 
@@ -71,7 +71,7 @@ class WideTextEncoder(TinyTextEncoder):
         return embeddings.repeat(1, 1, 2), mask
 
 
-class HidingTextEncoder(TinyTextEncoder):
+class EmptyMaskTextEncoder(TinyTextEncoder):
     def encode(self, texts: Sequence[str]) -> Encoded:
         embeddings, mask = super().encode(texts)
         return embeddings, mask & False
@@ -83,21 +83,21 @@ class LeakingTextEncoder(TinyTextEncoder):
         return embeddings + embeddings.mean(1, keepdim=True), mask
 
 
-class RankingTextEncoder(TinyTextEncoder):
-    """Right where the first text is the longest, wrong where the last is."""
+class LengthTextEncoder(TinyTextEncoder):
+    """Correct if the first text is the longest, wrong if the last one is."""
 
     def encode(self, texts: Sequence[str]) -> Encoded:
         embeddings, mask = super().encode(texts)
         return embeddings + (len(texts[0]) < len(texts[-1])), mask
 
 
-class DeafTextEncoder(TinyTextEncoder):
+class ConstantTextEncoder(TinyTextEncoder):
     def encode(self, texts: Sequence[str]) -> Encoded:
         embeddings, mask = super().encode(texts)
         return embeddings * 0, mask
 
 
-class IdleTextEncoder(TinyTextEncoder):
+class UnusedWeightTextEncoder(TinyTextEncoder):
     def __init__(self) -> None:
         super().__init__()
         self.gain = nn.Parameter(torch.ones(1))
@@ -114,7 +114,7 @@ class NoisyTextEncoder(TinyTextEncoder):
         return nn.functional.dropout(embeddings, training=self.training), mask
 
 
-class PatientTextEncoder(TinyTextEncoder):
+class BlankTextEncoder(TinyTextEncoder):
     def encode(self, texts: Sequence[str]) -> Encoded:
         return super().encode([text.strip() or "nothing" for text in texts])
 
@@ -122,15 +122,15 @@ class PatientTextEncoder(TinyTextEncoder):
 @pytest.mark.parametrize(
     ("encoder", "rule"),
     [
-        (LateTextEncoder(), "load: "),
+        (UnfrozenTextEncoder(), "load: "),
         (WideTextEncoder(), r"shape: .*\(3, 8, 8\).*\(3, 8, 16\)"),
-        (HidingTextEncoder(), "mask: .*each text"),
+        (EmptyMaskTextEncoder(), "mask: .*each text"),
         (LeakingTextEncoder(), "padding: "),
-        (RankingTextEncoder(), "order: "),
-        (DeafTextEncoder(), "texts: "),
-        (IdleTextEncoder(), r"gradient.*pooler"),
+        (LengthTextEncoder(), "order: "),
+        (ConstantTextEncoder(), "texts: "),
+        (UnusedWeightTextEncoder(), r"gradient.*pooler"),
         (NoisyTextEncoder(), "frozen: train"),
-        (PatientTextEncoder(), "blank: .*''"),
+        (BlankTextEncoder(), "blank: .*''"),
     ],
 )
 def test_a_violated_contract_of_text_encoders_is_named(encoder: TinyTextEncoder, rule: str) -> None:
@@ -153,13 +153,13 @@ class NarrowGenerator(TinyImageGenerator):
         return VQTokens(tokens.ids[:, :3], tokens.codebook)
 
 
-class OrderedGenerator(TinyImageGenerator):
+class BatchOrderGenerator(TinyImageGenerator):
     def generate(self, captions: Sequence[Condition], seeds: Sequence[int]) -> VQTokens:
         tokens = super().generate(captions, seeds)
         return VQTokens((tokens.ids + torch.arange(len(captions))[:, None, None]) % 16, tokens.codebook)
 
 
-class CrowdedGenerator(TinyImageGenerator):
+class BatchSizeGenerator(TinyImageGenerator):
     def generate(self, captions: Sequence[Condition], seeds: Sequence[int]) -> VQTokens:
         tokens = super().generate(captions, seeds)
         return VQTokens((tokens.ids + len(captions)) % 16, tokens.codebook)
@@ -175,7 +175,7 @@ class LiteralGenerator(TinyImageGenerator):
         return super().generate([str(caption) for caption in captions], seeds)
 
 
-class TrustingGenerator(TinyImageGenerator):
+class UncheckedGenerator(TinyImageGenerator):
     def check_request(self, captions: Sequence[Condition], seeds: Sequence[int]) -> None:
         pass
 
@@ -187,11 +187,11 @@ class TrustingGenerator(TinyImageGenerator):
     ("generator", "rule"),
     [
         (NarrowGenerator(), "shape"),
-        (OrderedGenerator(), "order of a batch"),
-        (CrowdedGenerator(), "size of a batch"),
+        (BatchOrderGenerator(), "order of a batch"),
+        (BatchSizeGenerator(), "size of a batch"),
         (SeedlessGenerator(), "other seeds"),
         (LiteralGenerator(), "tuple of one caption"),
-        (TrustingGenerator(), "without a seed"),
+        (UncheckedGenerator(), "without a seed"),
     ],
 )
 def test_a_violated_contract_of_generators_is_named(generator: TinyImageGenerator, rule: str) -> None:
@@ -199,24 +199,28 @@ def test_a_violated_contract_of_generators_is_named(generator: TinyImageGenerato
         check_image_generator(generator, TinyImageTokenizer())
 
 
-class CrowdedScorer(TinyPairScorer):
+class BatchSizeScorer(TinyPairScorer):
     def score(self, tokens: VQTokens, captions: Sequence[str]) -> Float[Tensor, " batch"]:
         return super().score(tokens, captions) / len(captions)
 
 
-class OrderedScorer(TinyPairScorer):
+class BatchOrderScorer(TinyPairScorer):
     def score(self, tokens: VQTokens, captions: Sequence[str]) -> Float[Tensor, " batch"]:
         return super().score(tokens, captions) + torch.arange(len(captions))
 
 
-class LostScorer(TinyPairScorer):
+class InfiniteScorer(TinyPairScorer):
     def score(self, tokens: VQTokens, captions: Sequence[str]) -> Float[Tensor, " batch"]:
         return super().score(tokens, captions) * torch.inf
 
 
 @pytest.mark.parametrize(
     ("scorer", "rule"),
-    [(OrderedScorer(), "batch: .*order"), (CrowdedScorer(), "batch: .*size"), (LostScorer(), "finite numbers")],
+    [
+        (BatchOrderScorer(), "batch: .*order"),
+        (BatchSizeScorer(), "batch: .*size"),
+        (InfiniteScorer(), "finite numbers"),
+    ],
 )
 def test_a_violated_contract_of_scorers_is_named(scorer: TinyPairScorer, rule: str) -> None:
     tokens = VQTokens(torch.tensor([3, 9])[:, None, None].expand(2, 4, 1), TinyImageTokenizer.codebook)
