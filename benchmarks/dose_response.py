@@ -2,9 +2,8 @@
 
 Synth² (arXiv 2403.07750) finds that generated pairs help more if their captions are diverse and balanced. The captions
 of the withheld photos are grouped into 20 clusters of sentence embeddings. Selections of equal size are taken evenly
-from the K largest clusters. Each is added to the 1,000 photos as generated pairs; all else is equal: the point that
-``flickr8k_gain.py`` chose for ``mixed``, or the equal point if it was not run. Printed is Spearman's rank correlation
-of the selection's entropy with CIDEr.
+from the K largest clusters. Each is added to the 1,000 photos as generated pairs; all else is equal: the point
+``EQUAL`` of :mod:`flickr8k_plan`. Printed is Spearman's rank correlation of the selection's entropy with CIDEr.
 """
 
 import json
@@ -14,8 +13,8 @@ from dataclasses import asdict
 import numpy as np
 
 from flickr8k_gain import compare, drop_empty, make_parser
-from flickr8k_plan import EQUAL, GRID, REGIMES, SELECTIONS, Regime
-from flickr8k_runs import Experiment, best_point, list_cells
+from flickr8k_plan import EQUAL, SELECTIONS, Regime
+from flickr8k_runs import Experiment, list_cells
 from intervals import Floats, Means, estimate, rank_correlation
 from regimes import list_runs, scores_of
 from report import save
@@ -26,8 +25,6 @@ def main() -> None:
     """Run the benchmark."""
     args = make_parser(__doc__, "runs/flickr8k-gain").parse_args()
     experiment = Experiment(args.folder, args.data, max(1, (os.cpu_count() or 1) // args.jobs))
-    choice = experiment.choose([one for one in REGIMES if one.name == "mixed"], GRID)
-    point = best_point(choice["mixed"]) if choice else EQUAL
     regimes = {
         f"selection-{num}": Regime(f"selection-{num}", "", f"selection-{num}", like="mixed") for num in SELECTIONS
     }
@@ -36,7 +33,7 @@ def main() -> None:
         task
         for name, regime in regimes.items()
         for cell in cells[name]
-        for task in experiment.missing_tasks(regime, point, cell)
+        for task in experiment.missing_tasks(regime, EQUAL, cell)
     ]
     if args.list:
         print_tasks(tasks, args.jobs)
@@ -44,7 +41,7 @@ def main() -> None:
     if not args.report:
         run_tasks(tasks, args.jobs)
     experiment.archive()
-    runs = drop_empty({name: experiment.read(regime, point, cells[name]) for name, regime in regimes.items()})
+    runs = drop_empty({name: experiment.read(regime, EQUAL, cells[name]) for name, regime in regimes.items()})
     names = list(runs)
     entropy = {
         name: float(np.mean([_entropy(experiment, draw, name) for draw in {cell.draw for cell in runs[name]}]))
@@ -63,7 +60,7 @@ def main() -> None:
         None,
         rank_correlation=round(correlation.value, 4),
         rank_correlation_interval=[round(correlation.low, 4), round(correlation.high, 4)],
-        point=asdict(point),
+        point=asdict(EQUAL),
         rows=[
             {"num_clusters": num, "entropy": round(entropy[name], 3), **figures[name]}
             for num, name in zip(SELECTIONS, regimes, strict=True)

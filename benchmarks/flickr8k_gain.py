@@ -129,10 +129,10 @@ def main() -> None:
     named = [one for one in REGIMES if not args.only or one.name in args.only]
     choosers = [one for one in REGIMES if one.name in {other.point_of for other in named}]
     cells = {one.name: list_cells(one, args.draws, args.generators, args.seeds) for one in REGIMES}
-    choice_tasks = experiment.choice_tasks(choosers, GRID)
+    choice_tasks = experiment.choice_tasks(choosers)
     if not (args.list or args.report):
         run_tasks(choice_tasks, args.jobs)
-    choice = experiment.choose(REGIMES, GRID)
+    choice = experiment.choose(REGIMES)
     points = {name: best_point(scores) for name, scores in choice.items()}
     if args.list:
         longest = {one.name: GRID[-1] for one in REGIMES} | points

@@ -12,7 +12,7 @@ import yaml
 import report
 from archive import FILE, RunKey, collect, load, read_finished, save
 from flickr8k_chain import CHOICE, SAVE, Chain, split
-from flickr8k_plan import DERIVED, EQUAL, EXPERIMENT, NUM_REAL, REGIMES, START, Point, Regime
+from flickr8k_plan import DERIVED, EQUAL, EXPERIMENT, FRACTION, NUM_REAL, REGIMES, START, Point, Regime
 from intervals import Cell
 from regimes import END, VALIDATION, Fit, Run
 from synth2_lightning.cli.run_files import run_file_folder
@@ -82,9 +82,9 @@ class Experiment:
         place = self.chain(cell.draw).folder / "captioners" / regime.name
         return place / f"{point.name}-g{cell.generator}" / f"seed-{cell.seed}"
 
-    def choice_tasks(self, regimes: Iterable[Regime], grid: Sequence[Point]) -> list[Task]:
+    def choice_tasks(self, regimes: Iterable[Regime]) -> list[Task]:
         """Return the tasks that the choice of the points needs; they read no validation photo."""
-        runs = [(regime, point) for regime in regimes if not regime.like for point in grid]
+        runs = [(regime, point) for regime in regimes if not regime.like for point in regime.grid]
         return [task for run in runs for task in self.missing_tasks(*run, _FIRST, is_validated=False)]
 
     def missing_tasks(self, regime: Regime, point: Point, cell: Cell, is_validated: bool = True) -> list[Task]:
@@ -92,7 +92,7 @@ class Experiment:
         is_archived = self._key(regime, point, cell, is_validated) in self._archived
         return [] if is_archived else self.tasks(regime, point, cell, is_validated)
 
-    def choose(self, regimes: Iterable[Regime], grid: Sequence[Point]) -> Choice:
+    def choose(self, regimes: Iterable[Regime]) -> Choice:
         """Return CIDEr on the held-back photos by regime and point, for the regimes with all points.
 
         Raises:
@@ -100,7 +100,7 @@ class Experiment:
         """
         choice = {}
         for regime in regimes:
-            runs = {point: self.read(regime, point, [_FIRST], is_validated=False) for point in grid}
+            runs = {point: self.read(regime, point, [_FIRST], is_validated=False) for point in regime.grid}
             if not regime.like and all(runs.values()):
                 for point, run in runs.items():
                     check_keys(f"{regime.name} at {point.name}", run[_FIRST].scores, self._held_back())
@@ -150,6 +150,8 @@ class Experiment:
         if regime.pairs:
             folder = self.chain(cell.draw).pairs_folder(regime.pairs, cell.generator, point.levels)
             pairs = [f"--data.init_args.synthetic.init_args.shards={folder}"]  # after the overlays, which name others
+            if point.synthetic_fraction != EQUAL.synthetic_fraction:
+                words.append(f"{FRACTION}.init_args.fraction={point.synthetic_fraction}")
         return [*words, SAVE, *(word.format(steps=point.steps) for word in regime.words), *pairs]
 
 

@@ -112,26 +112,26 @@ def test_the_choice_reads_held_back_photos_only(synth2: StandIn, experiment: Exp
     # There are no validation photos yet, so reading them would fail.
     assert not (experiment.data / "captions_val.json").exists()
     named = [BY_NAME["real"], BY_NAME["mixed"], BY_NAME["shuffled"]]
-    run_tasks(experiment.choice_tasks(named, GRID), 2)
+    run_tasks(experiment.choice_tasks(named), 2)
 
     held_back = {str(number) for number in range(NUM_TRAIN - NUM_HELD_BACK, NUM_TRAIN)}
     folder = experiment.run_folder(BY_NAME["mixed"], EQUAL, Cell(0, 0, 0))
     assert set(regimes.read(folder).scores) == held_back
     assert {place.name for place, _ in synth2.commands} == {CHOICE}
-    choice = experiment.choose(named, GRID)
+    choice = experiment.choose(named)
     assert choice.keys() == {"real", "mixed"}  # controls use the point of the regime that they control
     assert best_point(choice["real"]) == Point(1600, 0.2, 0.05, 4)
 
 
 @pytest.mark.usefixtures("synth2")
 def test_a_choice_by_validation_photos_is_refused(experiment: Experiment) -> None:
-    run_tasks(experiment.choice_tasks([BY_NAME["real"]], GRID), 1)
+    run_tasks(experiment.choice_tasks([BY_NAME["real"]]), 1)
     folder = experiment.run_folder(BY_NAME["real"], EQUAL, Cell(0, 0, 0))
     path = folder / "cider" / "val-step=800" / "predictions.jsonl"
     row = {"key": "900001", "caption": "a dog", "references": ["a dog"]}
     path.write_text(path.read_text() + json.dumps(row) + "\n")
     with pytest.raises(ValueError, match=r"1 photos that are not held back, such as 900001; expected only the 12"):
-        experiment.choose([BY_NAME["real"]], GRID)
+        experiment.choose([BY_NAME["real"]])
 
 
 def test_validated_runs_read_validation_photos_and_the_photos_of_their_draw(
@@ -204,8 +204,15 @@ def test_the_gain_is_measured_at_equal_steps_and_best_against_best(
 
     saved = run_benchmark(flickr8k_gain, *words)
     assert saved["points"].keys() == {"real", "mixed", "photos", "blank"}
-    assert saved["points"]["real"] == {"steps": 1600, "dropout": 0.2, "weight_decay": 0.05, "levels": 4}
+    assert saved["points"]["real"] == {
+        "steps": 1600,
+        "dropout": 0.2,
+        "weight_decay": 0.05,
+        "levels": 4,
+        "synthetic_fraction": 0.5,
+    }
     assert len(saved["choice"]["mixed"]) == len(GRID)
+    assert len(saved["choice"]["real"]) == len(GRID) - 1  # without that of more generated pairs
     # 0.15 of 0.4 more captions are right; CIDEr is nearly proportional to their number.
     assert 0.2 < saved["gap_closed_equal"] < 0.6
     assert 0.2 < saved["gap_closed_best"] < 0.6
@@ -286,7 +293,7 @@ def test_more_entropy_correlates_with_more_right_captions(run_benchmark: Callabl
     saved = run_benchmark(dose_response, *words)
     assert saved["rank_correlation"] == 1.0
     assert [row["entropy"] for row in saved["rows"]] == [1, 2, 5, 10, 20]
-    assert saved["point"]["steps"] == 800  # of the equal point, because no choice was made
+    assert saved["point"]["steps"] == 800
 
 
 def test_seeds_of_regimes() -> None:
