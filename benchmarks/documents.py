@@ -190,10 +190,17 @@ def gap(results: Results) -> str:
 
 def points(results: Results) -> str:
     """Return the chosen points."""
-    rows = []
-    for name, point in results["points"].items():
-        rows.append([f"`{name}`", *(str(point[key]) for key in ("steps", "dropout", "weight_decay", "levels"))])
-    return table(["regime", "steps", "dropout", "weight decay", "levels"], rows) if rows else _NONE
+    has_pairs = {regime.name: bool(regime.pairs) for regime in REGIMES}
+    rows = [
+        [
+            f"`{name}`",
+            *(str(point[key]) for key in ("steps", "dropout", "weight_decay", "levels")),
+            str(point["synthetic_fraction"]) if has_pairs[name] else "",
+        ]
+        for name, point in results["points"].items()
+    ]
+    headings = ["regime", "steps", "dropout", "weight decay", "levels", "fraction of generated pairs"]
+    return table(headings, rows) if rows else _NONE
 
 
 def label_multiplier(results: Results) -> str:

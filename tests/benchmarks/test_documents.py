@@ -30,7 +30,7 @@ GAIN: dict[str, Any] = {
     "gap_closed_best": 0.71,
     "gap_closed_best_interval": [-0.1, 0.9],
     "gap_closed_best_num_draws": 1,
-    "points": {"real": {"steps": 800, "dropout": 0.3, "weight_decay": 0.2, "levels": 4}},
+    "points": {"real": {"steps": 800, "dropout": 0.3, "weight_decay": 0.2, "levels": 4, "synthetic_fraction": 0.5}},
     "regimes": {
         "best": {"real": RUN, "mixed": RUN | {"gain": GAINS}},
         "equal": {"real": RUN, "mixed": RUN | {"gain_over_control": GAINS}},
