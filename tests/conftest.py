@@ -206,3 +206,21 @@ def export_tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
         return folder / "captioner"
 
     return export
+
+
+@pytest.fixture
+def fill_disk(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Return a function that lets the next atomic write of a file, given by its name, fail as on a full disk."""
+    if not Path("/dev/full").exists():
+        pytest.skip("Linux has the device that is always full")
+    touch, names = Path.touch, set[str]()
+
+    def touch_or_link(path: Path, *args: Any, **kwargs: Any) -> None:
+        if path.name in names:
+            names.remove(path.name)
+            path.symlink_to("/dev/full")
+        else:
+            touch(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "touch", touch_or_link)
+    return lambda name: names.add(f"{name}.tmp")

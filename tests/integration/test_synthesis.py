@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -245,15 +246,13 @@ def run_file(table: Path, folder: str, **generator: Any) -> list[str]:
     return [sys.executable, "-m", "synth2_lightning", "predict", "--config", f"{folder}.yaml", "--trust=slow"]
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has the device that is always full")
 def test_a_full_disk_is_reported_and_the_same_command_resumes(
-    table: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    table: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], fill_disk: Callable[[str], None]
 ) -> None:
     monkeypatch.chdir(table.parent)
     monkeypatch.syspath_prepend(str(table.parent))
     folder, words = table.parent / "shards", run_file(table, "shards")[3:]
-    folder.mkdir()
-    (folder / "part-00000-00003.parquet.tmp").symlink_to("/dev/full")
+    fill_disk("part-00000-00003.parquet")
     with pytest.raises(SystemExit) as stop:
         main(words)
     assert stop.value.code == 1

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -225,11 +226,12 @@ def test_an_unwritable_folder_is_named_before_there_is_a_record(tmp_path: Path) 
         ShardWriter(tmp_path / "file").start({})
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has the device that is always full")
-def test_the_message_of_a_full_disk_names_what_is_safe_and_how_to_resume(tmp_path: Path) -> None:
+def test_the_message_of_a_full_disk_names_what_is_safe_and_how_to_resume(
+    tmp_path: Path, fill_disk: Callable[[str], None]
+) -> None:
     writer = ShardWriter(tmp_path, records_per_part=2)
     writer.append(images(["a", "b"]))
-    (tmp_path / "part-00000-00001.parquet.tmp").symlink_to("/dev/full")
+    fill_disk("part-00000-00001.parquet")
 
     message = (
         r"part-00000-00001\.parquet.*written.*No space left on device.*[Ee]xpected a folder.*"
