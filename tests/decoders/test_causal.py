@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from synth2_lightning.decoders import causal
@@ -331,6 +331,21 @@ def test_samples_may_be_empty_or_cut_and_have_gradients(
     torch.autograd.backward(samples.losses.sums.sum())
     assert visual.grad is not None
     assert (visual.grad.abs().sum((1, 2)) > 0).all()
+
+
+def test_linear_layers_have_the_gradients_of_a_loss_after_generation(decoder: CausalDecoder, visual: Tensor) -> None:
+    weights = [part.weight for part in decoder.modules() if isinstance(part, nn.Linear)]
+    gradients = []
+    for num_generated in (0, 2):
+        decoder.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16):
+            if num_generated:
+                decoder.generate(visual, GenerationSettings(max_new_tokens=num_generated))
+            decoder.loss(visual, CAPTIONS).sums.sum().backward()
+        gradients.append([weight.grad for weight in weights])
+    assert len(weights) > 0
+    assert all(gradient is not None and gradient.any() for gradient in gradients[0])
+    torch.testing.assert_close(*gradients)
 
 
 def test_the_unknown_word_is_never_sampled(make_decoder: MakeDecoder, gpt2: NewLanguageModel) -> None:

@@ -259,6 +259,9 @@ class CausalDecoder(LanguageDecoder, ABC):
                 synced_gpus=synced,
                 custom_generate=None if settings.do_sample else search,
             )
+        # Autocast keeps casts of weights; those of this function have no gradient with torch 2.7, and a loss would use
+        # them.
+        torch.clear_autocast_cache()
         return ids
 
     @torch.no_grad()
