@@ -45,9 +45,12 @@ def test_without_positions_the_order_of_the_embeddings_does_not_matter() -> None
     assert not torch.allclose(ordered(embeddings), ordered(embeddings.flip(1)), atol=1e-3)
 
 
-def test_every_weight_learns_and_checkpointing_changes_no_gradient() -> None:
+@pytest.mark.parametrize("num_positions", [0, 5])
+def test_every_weight_learns_and_checkpointing_changes_no_gradient(num_positions: int) -> None:
     kept, recomputed = (
-        PerceiverResampler(3, 2, num_heads=2, num_positions=5, checkpoint_activations=recomputes).build(8, 12)
+        PerceiverResampler(3, 2, num_heads=2, num_positions=num_positions, checkpoint_activations=recomputes).build(
+            8, 12
+        )
         for recomputes in (False, True)
     )
     recomputed.load_state_dict(kept.state_dict())

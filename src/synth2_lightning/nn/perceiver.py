@@ -41,6 +41,8 @@ class PerceiverResampler(Resampler):
         torch.Size([2, 4, 64])
     """
 
+    position_embeddings: nn.Parameter | None
+
     def __init__(
         self,
         num_latents: int = 64,
@@ -71,8 +73,10 @@ class PerceiverResampler(Resampler):
         self.input_proj = nn.Sequential(
             nn.LayerNorm(input_dim), nn.Linear(input_dim, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
         )
-        # The magnitude of the MLP's outputs at initialization: positions initialized to zero are learned late.
-        self.position_embeddings = nn.Parameter(0.3 * torch.randn(self.num_positions, width))
+        # The magnitude of the MLP's outputs at initialization: positions initialized to zero are learned late. None are
+        # no parameter, not an empty one: DDP waits for a gradient of every parameter.
+        positions = nn.Parameter(0.3 * torch.randn(self.num_positions, width)) if self.num_positions else None
+        self.register_parameter("position_embeddings", positions)
         self.latents = nn.Parameter(torch.randn(self.num_latents, width))
         self.layers = nn.ModuleList(
             PerceiverLayer(width, self.num_heads, self.head_dim, self.dropout) for _ in range(self.depth)
@@ -111,7 +115,7 @@ class PerceiverResampler(Resampler):
 
     def _project(self, embeddings: Tensor) -> Tensor:
         image: Tensor = self.input_proj(embeddings)
-        if not self.num_positions:
+        if self.position_embeddings is None:
             return image
         if image.shape[1] != self.num_positions:
             raise ValueError(
