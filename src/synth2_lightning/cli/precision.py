@@ -10,9 +10,9 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from synth2_lightning.callbacks.component_summary import ComponentSummaryCallback
 from synth2_lightning.io.precision import computes_bfloat16, warn_of_emulation
+from synth2_lightning.modules.precision import SupportedPrecision
 
-Resolved = Literal["32-true", "bf16-mixed", "16-mixed"]
-Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
+Precision = Literal["auto", SupportedPrecision]
 
 
 class HardwareTrainer(Trainer):
@@ -65,7 +65,7 @@ class HardwareTrainer(Trainer):
         )
 
 
-def resolve_precision(precision: Precision, accelerator: str) -> Resolved:
+def resolve_precision(precision: Precision, accelerator: str) -> SupportedPrecision:
     """Return a precision of Lightning's trainer, and log what ``"auto"`` selects.
 
     Args:
@@ -80,7 +80,7 @@ def resolve_precision(precision: Precision, accelerator: str) -> Resolved:
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if uses_gpu else torch.device("cpu")
     is_fast = computes_bfloat16(device)
     if precision == "auto":
-        resolved: Resolved = "bf16-mixed" if is_fast else "32-true"
+        resolved: SupportedPrecision = "bf16-mixed" if is_fast else "32-true"
         kind, has = "GPU" if uses_gpu else "CPU", "has" if is_fast else "has no"
         rank_zero_info(f"Precision {resolved}: this {kind} {has} bfloat16 instructions.")
         return resolved

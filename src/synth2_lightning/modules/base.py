@@ -33,6 +33,7 @@ from synth2_lightning.modules.optimizers import (
     use_fused_kernels,
 )
 from synth2_lightning.modules.partial_checkpoints import check_weight_names, exclude_frozen
+from synth2_lightning.modules.precision import check_precision
 from synth2_lightning.modules.ranks import check_same_checkpoint
 from synth2_lightning.modules.safeguards import add_safeguards
 from synth2_lightning.modules.saved_module import Module, build_module, make_hyperparameters
@@ -129,7 +130,8 @@ class BaseModule(Component, StatusModule):
         return []
 
     def setup(self, stage: str) -> None:
-        """Run before a stage: checks the strategy and the ranks' checkpoints, and turns off conversion of batches."""
+        """Run before a stage: checks precision, strategy and ranks' checkpoints; turns off conversion of batches."""
+        check_precision(self)
         if stage == "fit":
             check_launcher(self.trainer.strategy)
             self._seeds.run_seed = None  # of an earlier fit, or of the run that this module was loaded from

@@ -5,12 +5,17 @@ from typing import TypeVar
 from lightning.pytorch import LightningModule
 
 from synth2_lightning.modules.loading import load_components
+from synth2_lightning.modules.precision import check_precision
 
 Batch = TypeVar("Batch")
 
 
 class PredictionModule(LightningModule):
     """LightningModule without training, whose predictions a callback writes."""
+
+    def setup(self, stage: str) -> None:
+        """Run before a stage: checks the precision."""
+        check_precision(self)
 
     def configure_model(self) -> None:
         """Load the weights of all components."""
