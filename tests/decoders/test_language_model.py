@@ -27,11 +27,13 @@ def test_a_pretrained_model_is_frozen_and_its_widths_are_known_beforehand(folder
     assert _num_trainable(model) == 0
 
 
-def test_a_pretrained_model_may_be_trainable_and_of_half_precision(folder: str) -> None:
-    model = PretrainedLanguageModel(folder, dtype="bfloat16", trainable=True, attn_implementation="eager").build()
-    assert model.dtype is torch.bfloat16
+@pytest.mark.parametrize(("trainable", "dtype"), [(False, torch.bfloat16), (True, torch.float32)])
+def test_frozen_weights_may_be_of_half_precision_and_trained_ones_are_not(
+    folder: str, trainable: bool, dtype: torch.dtype
+) -> None:
+    model = PretrainedLanguageModel(folder, dtype="bfloat16", trainable=trainable, attn_implementation="eager").build()
     assert model.config._attn_implementation == "eager"
-    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert {(weight.dtype, weight.requires_grad) for weight in model.parameters()} == {(dtype, trainable)}
 
 
 def test_the_weights_are_those_of_the_folder(folder: str) -> None:

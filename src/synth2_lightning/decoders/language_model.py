@@ -67,8 +67,8 @@ class PretrainedLanguageModel(LanguageModelSource):
         model: Name on the Hugging Face Hub, or a folder: a path, ``package://PACKAGE/PATH`` or ``weights://NAME``.
         gguf_file: Name of a GGUF file in it. Its weights are dequantized, because gradients cannot pass through
             quantized ones.
-        dtype: Type of the weights. ``"auto"``, bfloat16 where the hardware computes it, is enough for frozen weights;
-            train in float32.
+        dtype: Type of the frozen weights; ``"auto"`` is bfloat16 where the hardware computes it. Trained weights are
+            float32: in half precision small steps, and those of a moving average, would be rounded to zero.
         trainable: Train all weights.
         lora: Train low-rank updates of the weights.
         attn_implementation: Attention kernel of transformers; ``None`` is the default of transformers. ``"eager"``
@@ -119,7 +119,8 @@ class PretrainedLanguageModel(LanguageModelSource):
 
     def build(self) -> Any:
         """Read the weights; freeze or adapt them as set."""
-        model = read_language_model(self._location, self.gguf_file, self.dtype, self.attn_implementation)
+        dtype: WeightType = "float32" if self.trainable else self.dtype
+        model = read_language_model(self._location, self.gguf_file, dtype, self.attn_implementation)
         model.requires_grad_(self.trainable)
         if self.lora is not None:
             _add_lora(model, self.lora)
