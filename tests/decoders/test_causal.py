@@ -364,3 +364,9 @@ def test_samples_follow_the_seed(make_decoder: MakeDecoder, gpt2: NewLanguageMod
         torch.manual_seed(seed)
         texts.append(decoder.sample(visual, 1, 8).texts)
     assert texts[0] == texts[1] != texts[2]
+
+
+@pytest.mark.parametrize("max_text_tokens", [-1, 0])
+def test_a_maximum_without_a_token_is_refused(gpt2: NewLanguageModel, max_text_tokens: int) -> None:
+    with pytest.raises(ValueError, match=rf"PrefixDecoder\.max_text_tokens is {max_text_tokens}; expected 1 or more"):
+        PrefixDecoder(gpt2, max_text_tokens=max_text_tokens)

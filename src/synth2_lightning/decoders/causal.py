@@ -44,6 +44,9 @@ class CausalDecoder(LanguageDecoder, ABC):
         prompt: Prompt of texts that have none of their own, see :class:`~synth2_lightning.interfaces.LanguageDecoder`.
         max_text_tokens: Truncate captions to this number of tokens; ``None`` truncates none.
         checkpoint_activations: Recompute the activations of the model's blocks in the backward pass.
+
+    Raises:
+        ValueError: If ``max_text_tokens`` is below 1.
     """
 
     def __init__(
@@ -54,6 +57,11 @@ class CausalDecoder(LanguageDecoder, ABC):
         checkpoint_activations: bool = False,
     ) -> None:
         super().__init__()
+        if max_text_tokens is not None and max_text_tokens < 1:
+            raise ValueError(
+                f"{type(self).__name__}.max_text_tokens is {max_text_tokens}; expected 1 or more, or None to truncate "
+                "no text."
+            )
         self.source = language_model
         self.prompt = prompt
         self.max_text_tokens = max_text_tokens

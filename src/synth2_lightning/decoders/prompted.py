@@ -45,10 +45,15 @@ class PromptedCausalModel(PromptedLanguageModel):
     Args:
         source: Builds the language model.
         max_text_tokens: Truncate texts to this number of tokens, after which no end-of-text token follows.
+
+    Raises:
+        ValueError: If ``max_text_tokens`` is below 1.
     """
 
     def __init__(self, source: LanguageModelSource, max_text_tokens: int = 64) -> None:
         super().__init__()
+        if max_text_tokens < 1:
+            raise ValueError(f"PromptedCausalModel.max_text_tokens is {max_text_tokens}; expected 1 or more.")
         self.source = source
         self.max_text_tokens = max_text_tokens
         self.lm: Any = None
