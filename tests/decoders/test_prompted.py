@@ -97,6 +97,29 @@ def test_captions_that_do_not_fit_are_refused(save_model: Save, prompt: Prompt, 
         part.loss([prompt], [caption])
 
 
+def test_a_maximum_without_a_token_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"max_text_tokens is 0; expected 1 or more"):
+        PromptedCausalModel(PretrainedLanguageModel("llama"), max_text_tokens=0)
+
+
+def test_answers_that_may_not_fit_are_refused(save_model: Save) -> None:
+    part = load(save_model("llama"))
+    with pytest.raises(ValueError, match=r"text needs \d{3} positions.*at most 256.*max_new_tokens"):
+        part.generate(PROMPTS[:1], GenerationSettings(max_new_tokens=250))
+
+
+@pytest.mark.parametrize("settings", [{"repetition_penalty": 1e6}, {"no_repeat_ngram_size": 1}])
+def test_only_generated_tokens_count_as_repeated(save_model: Save, settings: dict[str, Any]) -> None:
+    part = load(save_model("llama")).eval()
+    part.lm.generation_config.repetition_penalty = 1e6  # settings published with a model do not mix with ours
+    words = part.source.tokenizer("circle a", add_special_tokens=False).input_ids
+    biases = torch.zeros(len(part.source.tokenizer)).index_put((torch.tensor(words),), torch.tensor([90.0, 60.0]))
+    part.lm.get_output_embeddings().register_forward_hook(lambda _, __, logits: logits + biases)
+    (answer,) = part.generate(PROMPTS[:1], GenerationSettings(max_new_tokens=2, **settings))
+    assert "circle" in " ".join(message.content for message in PROMPTS[0])
+    assert answer == "circle a"
+
+
 def test_a_tokenizer_without_an_end_is_refused(save_model: Save) -> None:
     part = load(save_model("llama"))
     part.source.tokenizer.eos_token = None

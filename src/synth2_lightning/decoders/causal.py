@@ -1,6 +1,5 @@
 """Decoders that wrap a causal language model of transformers."""
 
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -19,7 +18,7 @@ from torch.nn.functional import one_hot, pad
 from synth2_lightning.compat.transformers import run_network
 from synth2_lightning.decoders.beam_search import beam_search
 from synth2_lightning.decoders.language_model import LanguageModelSource
-from synth2_lightning.decoders.logits_processors import add_gumbel_noise, repetition_penalty
+from synth2_lightning.decoders.logits_processors import NO_REPETITION_SETTINGS, add_gumbel_noise, repetition_processors
 from synth2_lightning.decoders.tokens import CaptionTokenizer, PromptTokens, TargetTokens
 from synth2_lightning.decoders.visual_context import VisualContext
 from synth2_lightning.interfaces import LanguageDecoder
@@ -210,7 +209,7 @@ class CausalDecoder(LanguageDecoder, ABC):
         Raises:
             ValueError: If the texts may get too long for the language model.
         """
-        return self._generate_ids(visual, settings, prompts, repetition_penalty(settings))
+        return self._generate_ids(visual, settings, prompts, repetition_processors(settings))
 
     def logits(
         self, visual: Float[Tensor, "batch latents width"], ids: Int[Tensor, "batch length"]
@@ -241,10 +240,7 @@ class CausalDecoder(LanguageDecoder, ABC):
             self.visual_context(visual) as context,
             # transformers drops a mask without zeros, then warns that the padding of finished texts is not masked.
             without_messages("transformers.modeling_utils", "passing in an `attention_mask`"),
-            warnings.catch_warnings(),
         ):
-            # Repeated n-grams are counted in the generated text only, which is intended.
-            warnings.filterwarnings("ignore", message="Passing `no_repeat_ngram_size` with `inputs_embeds`")
             prefix = context.prefix
             self._check_length(prefix.shape[1] + tokens.inputs.shape[1] + settings.max_new_tokens, "generated texts")
             synced = _is_sharded(self.lm)
@@ -317,9 +313,9 @@ class CausalDecoder(LanguageDecoder, ABC):
     def _generation_config(self, settings: GenerationSettings) -> Any:
         from transformers import GenerationConfig
 
-        own = {"repetition_penalty"} if settings.do_sample else {"repetition_penalty", "num_beams", "length_penalty"}
+        own = () if settings.do_sample else ("num_beams", "length_penalty")
         return GenerationConfig(
-            **(asdict(settings) | dict.fromkeys(own)),
+            **(asdict(settings) | NO_REPETITION_SETTINGS | dict.fromkeys(own)),
             top_k=0 if settings.do_sample else None,  # The default of transformers is 50.
             eos_token_id=self.caption_tokenizer.eos_id,
             pad_token_id=self.caption_tokenizer.pad_id,

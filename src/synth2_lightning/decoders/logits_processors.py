@@ -1,5 +1,6 @@
 """Logits processors of transformers: functions of the tokens so far and of the scores of the next ones."""
 
+from functools import partial
 from typing import Any
 
 from jaxtyping import Float, Int
@@ -7,22 +8,37 @@ from torch import Tensor
 
 from synth2_lightning.types import GenerationSettings
 
+NO_REPETITION_SETTINGS = {"repetition_penalty": 1.0, "no_repeat_ngram_size": 0}
+"""Settings for transformers beside :func:`repetition_processors`; for None it takes those published with a model."""
 
-def repetition_penalty(settings: GenerationSettings) -> list[Any]:
-    """Return the processor of the repetition penalty, in a list that is empty without one.
 
-    It is passed as a processor and not as a setting: from the setting, transformers 5.23 counts the padding of a prompt
-    as generated tokens, so that a caption in a batch would differ from the same caption alone.
+def repetition_processors(settings: GenerationSettings, num_prompt: int = 0) -> list[Any]:
+    """Return the processors of the repetition penalty and of repeated n-grams; without both, none.
+
+    They are passed as processors and not as settings: from settings, transformers counts the tokens of a prompt, and
+    some versions its padding, as generated tokens.
+
+    Args:
+        settings: Decoding settings.
+        num_prompt: Number of tokens before the generated ones, with padding.
 
     Example:
-        >>> repetition_penalty(GenerationSettings())
+        >>> repetition_processors(GenerationSettings())
         []
     """
-    from transformers import RepetitionPenaltyLogitsProcessor
+    from transformers import NoRepeatNGramLogitsProcessor, RepetitionPenaltyLogitsProcessor
 
-    if settings.repetition_penalty == 1:
-        return []
-    return [RepetitionPenaltyLogitsProcessor(settings.repetition_penalty)]
+    processors: list[Any] = []
+    if settings.repetition_penalty != 1:
+        processors.append(RepetitionPenaltyLogitsProcessor(settings.repetition_penalty))
+    if settings.no_repeat_ngram_size:
+        processors.append(NoRepeatNGramLogitsProcessor(settings.no_repeat_ngram_size))
+    return [partial(_process_generated, processor, num_prompt) for processor in processors]
+
+
+def _process_generated(processor: Any, num_prompt: int, ids: Tensor, scores: Tensor) -> Tensor:
+    processed: Tensor = processor(ids[:, num_prompt:], scores)
+    return processed
 
 
 def add_gumbel_noise(

@@ -15,6 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 from synth2_lightning.compat.transformers import cache_name, run_network
 from synth2_lightning.decoders.causal import only_at
 from synth2_lightning.decoders.language_model import LanguageModelSource
+from synth2_lightning.decoders.logits_processors import NO_REPETITION_SETTINGS, repetition_processors
 from synth2_lightning.decoders.merged import save_language_model
 from synth2_lightning.interfaces import PromptedLanguageModel
 from synth2_lightning.nn.cpu_kernels import negative_log_likelihood
@@ -73,8 +74,12 @@ class PromptedCausalModel(PromptedLanguageModel):
 
     @torch.no_grad()
     def generate(self, prompts: Sequence[Prompt], settings: GenerationSettings) -> list[str]:
-        """Return an answer to each prompt, by ``generate`` of transformers."""
-        from transformers import GenerationConfig
+        """Return an answer to each prompt, by ``generate`` of transformers.
+
+        Raises:
+            ValueError: If the answers may get too long for the language model.
+        """
+        from transformers import GenerationConfig, LogitsProcessorList
 
         tokens = [self._prompt_tokenizer.encode(prompt) for prompt in prompts]
         rows = [torch.tensor(each.prefix + each.suffix) for each in tokens]
@@ -82,14 +87,21 @@ class PromptedCausalModel(PromptedLanguageModel):
             pad_sequence(part, batch_first=True, padding_side="left").to(self.lm.device)
             for part in (rows, [torch.ones_like(row) for row in rows])
         )
+        num_prompt = ids.shape[1]
+        self._check_length(num_prompt + settings.max_new_tokens, "max_new_tokens")
         config = GenerationConfig(
-            **asdict(settings),
+            **(asdict(settings) | NO_REPETITION_SETTINGS),
             top_k=0 if settings.do_sample else None,  # the default of transformers is 50
             eos_token_id=self._eos_id,
             pad_token_id=self._eos_id,
         )
-        found = self.lm.generate(inputs=ids, attention_mask=mask, generation_config=config)
-        return [text.strip() for text in self.source.tokenizer.batch_decode(found[:, ids.shape[1] :], True)]
+        found = self.lm.generate(
+            inputs=ids,
+            attention_mask=mask,
+            generation_config=config,
+            logits_processor=LogitsProcessorList(repetition_processors(settings, num_prompt)),
+        )
+        return [text.strip() for text in self.source.tokenizer.batch_decode(found[:, num_prompt:], True)]
 
     def export(self, folder: Path) -> None:
         """Write a folder for ``from_pretrained`` of transformers; see :func:`save_language_model`."""
@@ -123,16 +135,16 @@ class PromptedCausalModel(PromptedLanguageModel):
                     f"The prompt {prompt[-1].content!r} has {len(row.prompt.prefix)} token; expected 2 or more. Write "
                     "a longer request."
                 )
-            self._check_length(row)
+            self._check_length(len(row.prompt.prefix) + row.length, "max_text_tokens")
             rows.append(row)
         return rows
 
-    def _check_length(self, row: _Row) -> None:
+    def _check_length(self, length: int, setting: str) -> None:
         most = getattr(self.lm.config.get_text_config(), "max_position_embeddings", None)
-        if most is not None and (length := len(row.prompt.prefix) + row.length) > most:
+        if most is not None and length > most:
             raise ValueError(
                 f"A text needs {length} positions with its prompt; expected at most {most}, the language model's "
-                "context. Shorten the prompt, use fewer examples, or lower max_text_tokens."
+                f"context. Shorten the prompt, use fewer examples, or lower {setting}."
             )
 
     def _group(self, rows: Sequence[_Row]) -> Iterator[list[int]]:
