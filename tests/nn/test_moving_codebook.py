@@ -160,3 +160,12 @@ def test_a_loaded_state_decides_whether_codes_are_used() -> None:
     assert not new(clusters())[1].any()
     new.load_state_dict(started.state_dict())
     assert torch.equal(new(clusters())[0], started.eval()(clusters())[0])
+
+
+def test_vectors_that_are_not_finite_are_left_to_the_check_of_the_loss() -> None:
+    codebook = MovingCodebook(num_codes=4, dim=3)
+    codebook(clusters())
+    codebook.cluster_size.zero_()  # all codes are re-initialized
+    assert codebook(torch.full((8, 3), torch.nan))[0].isnan().all()
+    new = MovingCodebook(num_codes=4, dim=3)
+    assert new(torch.full((8, 3), torch.nan))[0].isnan().all()

@@ -157,8 +157,8 @@ def spherical(vectors: Float[Tensor, "vectors dim"]) -> Float[Tensor, "vectors d
 def _sample_far(
     values: Float[Tensor, "vectors dim"], distances: Float[Tensor, " vectors"], num_samples: int
 ) -> Float[Tensor, "samples dim"]:
-    # Uniform where every vector equals a code.
-    weights = distances.square().clamp_min(1e-12)
+    # Uniform where every vector equals a code. NaN is left to the check of the loss: multinomial would raise first.
+    weights = distances.square().nan_to_num().clamp_min(1e-12)
     return values[weights.multinomial(num_samples, replacement=num_samples > len(values))]
 
 
