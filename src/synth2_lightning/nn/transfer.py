@@ -18,7 +18,7 @@ def to_device(values: Tensor, device: torch.device) -> Tensor:
 
 
 class HostCopy:
-    """A copy of a device's tensor to the host, started when it is constructed; reading it waits until it is complete.
+    """A copy of a device's tensor to the host. From a GPU of CUDA it is only started; reading it waits for its end.
 
     Args:
         values: A tensor that is not changed afterwards.
@@ -29,7 +29,8 @@ class HostCopy:
     """
 
     def __init__(self, values: Tensor) -> None:
-        self._values = values.to("cpu", non_blocking=True)
+        # Only CUDA has the event to wait for.
+        self._values = values.to("cpu", non_blocking=values.is_cuda)
         self._copied = torch.cuda.current_stream(values.device).record_event() if values.is_cuda else None
 
     def read(self) -> list[float]:
