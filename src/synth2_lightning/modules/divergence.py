@@ -20,16 +20,18 @@ def check_batch(module: LightningModule, status: BatchStatus) -> None:
             f"No caption in the batch of step {status.step} has a target token; expected at least one. Check the data "
             "for empty captions, or for a prompt that fills the decoder's maximum length."
         )
-    trainer, value = module.trainer, status.loss
-    is_nonfinite = not math.isfinite(value)
-    if not is_nonfinite and math.isfinite(status.loss_sum):
+    trainer, rank = module.trainer, module.global_rank
+    if not math.isfinite(status.loss):
+        found = f"{status.loss} on process {rank}"
+    elif not math.isfinite(status.loss_sum):
+        found = f"not finite on another process than {rank}"
+    else:
         return
     logged = {name: f"{value:.4g}" for name, value in trainer.callback_metrics.items() if "train/" in name}
     rates = {f"{group['lr']:.4g}" for optimizer in trainer.optimizers for group in optimizer.param_groups}
     raise FloatingPointError(
-        f"The training loss of step {status.step} is {value:.4g} on process {module.global_rank}"
-        f"{'' if is_nonfinite else ', but not finite on another process'}; expected a finite loss on all. No "
-        "checkpoint is written with the weights of that step. Last logged on this process: "
+        f"The training loss of step {status.step} is {found}; expected a finite loss on all processes. No checkpoint "
+        "is written with the weights of that step. Last logged on this process: "
         f"{', '.join(map('='.join, logged.items())) or 'nothing'}. Learning rate: {', '.join(sorted(rates))}. "
         f"{_advice(trainer)}"
     )

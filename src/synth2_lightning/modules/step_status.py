@@ -17,8 +17,9 @@ class BatchStatus:
 
     Args:
         step: Number of the optimization step, from 1.
-        loss: Loss of this rank.
-        loss_sum: Summed loss of all ranks (nats), not finite if that of any rank is not.
+        loss: Loss of this rank as it is differentiated, for a check that it is finite: scaled if gradients are
+            accumulated, and by the gradient scaler of ``16-mixed``.
+        loss_sum: Summed loss of all ranks, not finite if that of any rank is not.
         num_tokens: Number of target tokens of all ranks.
         shown: Metrics of the progress bar, of this rank.
     """
@@ -84,7 +85,8 @@ class StepStatus:
         """Start to copy the outcome of a batch to the host; call it once per batch, on all ranks.
 
         Args:
-            loss: Loss of this rank. It stands for one token if there was no call of :meth:`mean_over_ranks`.
+            loss: Loss of this rank as it is differentiated. It stands for one token if there was no call of
+                :meth:`mean_over_ranks`.
             step: Number of the optimization step, from 1.
             shown: Metrics of the progress bar.
         """
