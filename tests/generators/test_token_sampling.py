@@ -40,6 +40,7 @@ def test_the_highest_number_never_leaves_what_is_kept() -> None:
         ("max_new_tokens", 0, r"TokenSampling\.max_new_tokens.* 0"),
         ("top_k", 0, r"TokenSampling\.top_k.* 0"),
         ("temperature", 0.0, r"temperature.* 0\.0.*top_k"),
+        ("temperature", float("nan"), r"temperature.* nan"),
         ("top_p", 1.5, r"TokenSampling\.top_p.* 1\.5"),
     ],
 )

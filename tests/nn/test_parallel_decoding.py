@@ -258,6 +258,8 @@ def test_values_go_linearly_from_the_first_step_to_the_last() -> None:
         {"guidance_every": 0},
         {"full_every": 0},
         {"temperature": (1.0, 0.0)},
+        {"temperature": (1.0, float("nan"))},
+        {"guidance": (0.0, float("nan"))},
         {"top_k": 0},
     ],
 )

@@ -103,9 +103,23 @@ def test_rows_without_weights_have_the_weight_one_beside_others() -> None:
     assert moved.weights.device.type == "meta"
 
 
-def test_generation_settings_refuse_zero_tokens() -> None:
-    with pytest.raises(ValueError, match=r"GenerationSettings.*max_new_tokens.*0.*1"):
-        GenerationSettings(max_new_tokens=0)
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("max_new_tokens", 0, "1 or more"),
+        ("num_beams", 0, "1 or more"),
+        ("temperature", 0.0, "above 0"),
+        ("temperature", float("nan"), "above 0"),
+        ("top_p", 0.0, "above 0 and at most 1"),
+        ("top_p", 1.1, "above 0 and at most 1"),
+        ("length_penalty", float("nan"), "a finite number"),
+        ("repetition_penalty", 0.0, "above 0"),
+        ("no_repeat_ngram_size", -1, "0 or more"),
+    ],
+)
+def test_generation_settings_out_of_range_are_refused(name: str, value: float, expected: str) -> None:
+    with pytest.raises(ValueError, match=rf"GenerationSettings\.{name} is {value}; expected .*{expected}"):
+        GenerationSettings(**{name: value})  # type: ignore[arg-type]
 
 
 def test_columns_are_those_of_the_samples() -> None:

@@ -1,5 +1,6 @@
 """Sampling of the next token."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -32,7 +33,7 @@ class TokenSampling:
         for name in ("max_new_tokens", "top_k"):
             if getattr(self, name) < 1:
                 raise ValueError(f"TokenSampling.{name} is {getattr(self, name)}; expected 1 or more.")
-        if self.temperature <= 0.0:
+        if not 0.0 < self.temperature < math.inf:
             raise ValueError(
                 f"TokenSampling.temperature is {self.temperature}; expected above 0. For greedy "
                 "decoding, set top_k to 1."

@@ -8,6 +8,7 @@ last difference between conditional and unconditional states (FasterCache, arXiv
 device.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -63,7 +64,8 @@ class MaskGitSampling:
     def __post_init__(self) -> None:
         """Check the ranges."""
         counts = (self.num_steps, self.guidance_every, self.full_every, 1 if self.top_k is None else self.top_k)
-        if min(counts) < 1 or min(self.guidance) < 0 or min(self.temperature) <= 0:
+        is_scale = all(0 <= scale < math.inf for scale in self.guidance)
+        if min(counts) < 1 or not is_scale or not all(0 < value < math.inf for value in self.temperature):
             raise ValueError(
                 f"{self} is out of range; expected num_steps, guidance_every, full_every and top_k of 1 or more, "
                 "guidance of 0 or more, and a temperature above 0. Set top_k to 1 for greedy decoding."

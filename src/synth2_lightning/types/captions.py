@@ -1,5 +1,6 @@
 """Concepts, prompts, generated captions and the verdicts of filters."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -108,7 +109,7 @@ class GenerationSettings:
         no_repeat_ngram_size: Forbids repeated n-grams of this size; 0 disables it.
 
     Raises:
-        ValueError: If a count is below one.
+        ValueError: If a value is out of range.
     """
 
     max_new_tokens: int = 30
@@ -121,7 +122,19 @@ class GenerationSettings:
     no_repeat_ngram_size: int = 0
 
     def __post_init__(self) -> None:
-        """Validate the counts."""
-        for name in ("max_new_tokens", "num_beams"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"GenerationSettings.{name} is {getattr(self, name)}; expected 1 or more.")
+        """Check the ranges."""
+        ranges = {
+            "max_new_tokens": (self.max_new_tokens >= 1, "1 or more"),
+            "num_beams": (self.num_beams >= 1, "1 or more"),
+            "temperature": (
+                0 < self.temperature < math.inf,
+                "a number above 0. Set do_sample to false for no sampling",
+            ),
+            "top_p": (0 < self.top_p <= 1, "above 0 and at most 1"),
+            "length_penalty": (math.isfinite(self.length_penalty), "a finite number; 0 divides by 1"),
+            "repetition_penalty": (0 < self.repetition_penalty < math.inf, "a number above 0; 1 disables it"),
+            "no_repeat_ngram_size": (self.no_repeat_ngram_size >= 0, "0 or more; 0 disables it"),
+        }
+        for name, (is_inside, expected) in ranges.items():
+            if not is_inside:
+                raise ValueError(f"GenerationSettings.{name} is {getattr(self, name)}; expected {expected}.")
