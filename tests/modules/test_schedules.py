@@ -36,3 +36,12 @@ def test_no_warmup_starts_at_the_peak() -> None:
 def test_settings_out_of_range_are_refused(warmup_steps: int, final_fraction: float, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         rates(10, warmup_steps, final_fraction)
+
+
+@pytest.mark.parametrize(("warmup_steps", "expected"), [(9, []), (10, ["10", "100 %"]), (40, ["40", "10", "25 %"])])
+def test_a_warmup_until_the_end_of_the_run_is_warned_of(
+    warmup_steps: int, expected: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    rates(10, warmup_steps, 0.1)
+    assert len(caplog.messages) == bool(expected)
+    assert all(number in caplog.text for number in expected)

@@ -1,9 +1,13 @@
 """Learning-rate schedules."""
 
+import logging
 import math
 
+from lightning.pytorch.utilities import rank_zero_only
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
+
+_logger = logging.getLogger(__name__)
 
 
 # SequentialLR of LinearLR and CosineAnnealingLR differs: it has one final rate for all parameter groups instead of a
@@ -14,7 +18,7 @@ class WarmupCosineSchedule(LambdaLR):
     Args:
         optimizer: Optimizer whose learning rate is the peak.
         num_steps: Optimization steps of the run; set by the module, not in a run file.
-        warmup_steps: Optimization steps of the warm-up.
+        warmup_steps: Optimization steps of the warm-up; a run that is not longer is warned of.
         final_fraction: Final learning rate as a fraction of the peak, 0 to 1.
 
     Raises:
@@ -36,6 +40,9 @@ class WarmupCosineSchedule(LambdaLR):
         if warmup_steps < 0:
             raise ValueError(f"WarmupCosineSchedule.warmup_steps is {warmup_steps}; expected 0 or more.")
 
+        if warmup_steps and warmup_steps >= num_steps:
+            _warn_of_warmup(warmup_steps, num_steps)
+
         def fraction(step: int) -> float:
             if step < warmup_steps:
                 return (step + 1) / warmup_steps
@@ -43,3 +50,14 @@ class WarmupCosineSchedule(LambdaLR):
             return final_fraction + (1 - final_fraction) * 0.5 * (1 + math.cos(math.pi * progress))
 
         super().__init__(optimizer, fraction)
+
+
+@rank_zero_only
+def _warn_of_warmup(warmup_steps: int, num_steps: int) -> None:
+    _logger.warning(
+        "The learning rate rises for warmup_steps=%d, but the run has %d optimization steps, so it ends at %.0f %% of "
+        "the peak and never falls; expected fewer steps of warm-up. Lower lr_scheduler.init_args.warmup_steps.",
+        warmup_steps,
+        num_steps,
+        100 * num_steps / warmup_steps,
+    )
