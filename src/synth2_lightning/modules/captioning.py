@@ -92,7 +92,7 @@ class VisionLanguageModule(BaseModule):
 
     @torch.no_grad()
     def caption(self, images: ImageInput, prompts: Sequence[str] | None = None) -> list[str]:
-        """Generate one caption per image, or whatever a subclass generates; in training mode, with dropout.
+        """Generate one caption per image, or the texts of a subclass. Call ``eval()`` first: training mode has dropout.
 
         Args:
             images: ``Pixels`` ``(batch, 3, height, width)`` of uint8, ``VQTokens`` ``(batch, tokens, levels)``,
