@@ -154,7 +154,7 @@ def write(choice: Choice, points: Mapping[str, Point], best: Runs, equal: Runs) 
     """Write the results."""
     kinds = {"best": best, "equal": equal}
     gaps = {name: closed_gap(runs) for name, runs in kinds.items()}
-    genpair = measure_gain(best.get("written", {}), best.get("real", {}))
+    genpair = measure_gain(equal.get("written", {}), equal.get("real", {}))
     means = {name: mean(run.cider for run in group.values()) for name, group in best.items()}
     save(
         "flickr8k_gain",
