@@ -165,9 +165,9 @@ def probes(results: Results) -> str:
 
 
 def headline(results: Results) -> str:
-    """Return the table of the README: CIDEr at equal steps on photos, with generated pairs, and on more photos."""
+    """Return the table of the README: CIDEr at equal steps with photos alone and with generated pairs."""
     figures = results["regimes"]["equal"]
-    names = ("real", "mixed", "photos")
+    names = ("real", "mixed", "written", "photos")
     rows = [
         [regime.label, str(one["num_runs"]), spread(one), interval(one.get("gain", {}).get("cider"))]
         for regime in REGIMES
