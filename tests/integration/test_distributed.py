@@ -143,7 +143,7 @@ def test_a_loss_that_is_not_finite_on_one_rank_ends_both(tmp_path: Path) -> None
     assert stopped.returncode == 1
     assert "Traceback" not in stopped.stderr
     assert re.search(r"error: .*loss.*step 3\b.*\bnan\b.*process 1\b", stopped.stderr)
-    assert re.search(r"step 3\b.* \d\S* .*process 0\b.*not finite", stopped.stderr)
+    assert re.search(r"step 3\b.*not finite on another process than 0\b", stopped.stderr)
     assert "runs/version_0/checkpoints/last.ckpt" in stopped.stderr
     assert {path.name for path in tmp_path.rglob("step=*.ckpt")} == {"step=1.ckpt", "step=2.ckpt"}
 
