@@ -209,7 +209,7 @@ def label_multiplier(results: Results) -> str:
     for row in results["rows"]:
         cells = ["", "", ""]
         if mixed := row.get("mixed"):
-            equals = "outside of the curve" if row["equals"] is None else f"{row['equals']:,d}"
+            equals = "outside of the curve" if row["equals"] is None else f"about {round(row['equals'], -2):,d}"
             cells = [spread(mixed), interval(row["gain"]), equals]
         rows.append([f"{row['num_photos']:,d}", spread(row["real"]), *cells])
     photos = results["photos"]
