@@ -156,12 +156,12 @@ def probes(results: Results) -> str:
             str(one["num_runs"]),
             spread(one),
             interval(one.get("gain", {}).get("cider")),
-            interval(one.get("gain_over_mixed")),
+            interval(one.get("gain_of_change")),
         ]
         for name, one in results["regimes"].items()
     ]
     headings = ["the captioner trains on", "runs", "CIDEr, held-back photos", "over 1,000 photos"]
-    return table([*headings, "over pairs without the change"], rows)
+    return table([*headings, "gain of the change"], rows)
 
 
 def headline(results: Results) -> str:

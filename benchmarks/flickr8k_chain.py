@@ -13,7 +13,7 @@ Products (``pairs`` of a regime), each for a generator's seed and a number of le
   MiniLM, and with a text encoder that was trained with the generator;
 * ``synthetic-own``, ``synthetic-own-draws``: one image for each of these captions, and three;
 * ``written``, ``continued``: for captions of the adapted language model, and of the published one, which continues the
-  first words of the real captions;
+  first words of the real captions; ``written-draws`` has three images per caption, ``written-more`` more captions;
 * ``selection-K``: for captions of the K largest of 20 clusters of the withheld captions;
 * ``scored``, ``reassigned``: several images per caption with scores, and the image that suits each caption best, both
   by a captioner of the real photos;
@@ -172,6 +172,7 @@ class Chain:
         if base.startswith("synthetic"):
             num = (5500 - self.num_real) * plan.NUM_CAPTIONS
             return [f"{_CAPTIONS}.skip={self.num_real}"], num, []
+        base = base.removesuffix("-draws")
         words = [
             *("--config", f"{plan.EXPERIMENT}/synthesize_captions.yaml"),
             f"{_CAPTIONS}.table=captions/{base}/captions.parquet",
@@ -188,9 +189,10 @@ class Chain:
                 plan.NUM_SELECTED,
                 [self._command(f"captions-{base}", select, 4, photos, new=f"captions/{base}")],
             )
-        return words, plan.NUM_WRITTEN, self._language_model_tasks(base, photos)
+        num = plan.NUM_WRITTEN_MORE if base == "written-more" else plan.NUM_WRITTEN
+        return words, num, self._language_model_tasks(base, num, photos)
 
-    def _language_model_tasks(self, base: str, photos: Task) -> list[Task]:
+    def _language_model_tasks(self, base: str, num: int, photos: Task) -> list[Task]:
         """Return the tasks that write captions, in the folder ``validation``, whose captions they must not equal."""
         (view,) = self.validation_tasks()
         captions = "--data.init_args.concepts.init_args.captions.init_args"
@@ -208,8 +210,8 @@ class Chain:
                 f"{plan.EXPERIMENT}/captions_writer.yaml",
                 f"{captions}.photos.init_args.limit={self.num_real}",
             ]
-        words.append(f"--trainer.callbacks.folder=captions/{base}")
-        minutes = plan.NUM_WRITTEN * plan.CAPTION / 60
+        words += [f"--data.init_args.num_captions={num}", f"--trainer.callbacks.folder=captions/{base}"]
+        minutes = num * plan.CAPTION / 60
         return [*tasks, self._command(f"captions-{base}", words, minutes, photos, *tasks, view=VALIDATION)]
 
     def _make(self, name: str, minutes: float, work: Callable[[], object], *needs: Task) -> Task:

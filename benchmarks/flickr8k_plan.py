@@ -29,7 +29,7 @@ EXPERIMENT = "experiments/flickr8k"
 CAPTIONER_STEP, GENERATOR_STEP, CODEBOOK_STEP, WRITER_STEP = 1.0, 4.0, 1.1, 10.0
 PHOTO, GRID_OF_TOKENS, CAPTION = 0.03, 0.04, 0.15
 GENERATOR_STEPS, WRITER_STEPS = 900, 280  # of generator.yaml and writer.yaml
-NUM_WRITTEN = 10_000
+NUM_WRITTEN, NUM_WRITTEN_MORE = 10_000, 25_000
 """Captions by a language model, before the filters."""
 START = 60.0
 """Start of a command, and validation."""
@@ -222,6 +222,7 @@ REGIMES = (
 
 VARIANTS = {
     "synthetic-own-draws": "draws.yaml",
+    "written-draws": "draws.yaml",
     "synthetic-own-images": "by_image.yaml",
     "synthetic-images": "by_image.yaml",
 }
@@ -264,8 +265,22 @@ PROBES = (
         like="mixed",
         control="blank",
     ),
+    Regime(
+        "written-draws",
+        "three images per written caption",
+        "written-draws",
+        like="written",
+        control="written-blank",
+    ),
+    Regime(
+        "written-more",
+        "2.5 times as many written captions",
+        "written-more",
+        like="written",
+        control="written-blank",
+    ),
 )
-"""Single changes to ``mixed``, compared by ``flickr8k_probes.py``."""
+"""Single changes to the regime that they are ``like``, compared by ``flickr8k_probes.py``."""
 
 SELECTIONS = (1, 2, 5, 10, 20)
 """Numbers of largest clusters, of 20, that the selections of ``dose_response.py`` are taken from."""

@@ -1,6 +1,7 @@
 """CIDEr of single changes to the generated pairs of Flickr8k on held-back training photos, to choose among them.
 
-Each change runs at the point ``LONG`` of :mod:`flickr8k_plan`. Validation photos are not read: a change that is worth
+Each change runs at the point ``EQUAL`` of :mod:`flickr8k_plan` and is compared with its regime without the change.
+Validation photos are not read: a change that is worth
 it becomes part of the plan, and ``flickr8k_gain.py`` measures it there. An interrupted benchmark resumes.
 """
 
@@ -8,13 +9,13 @@ import os
 from dataclasses import asdict
 
 from flickr8k_gain import compare, make_parser, measure_gain
-from flickr8k_plan import LONG, PROBES, REGIMES
+from flickr8k_plan import EQUAL, PROBES, REGIMES
 from flickr8k_runs import Experiment, list_cells
 from regimes import list_runs
 from report import save
 from tasks import print_tasks, run_tasks
 
-_BASELINES = ("real", "mixed", "blank")
+_BASELINES = ("real", "mixed", "blank", "written")
 
 
 def main() -> None:
@@ -31,7 +32,7 @@ def main() -> None:
         task
         for name in args.only
         for cell in cells[name]
-        for task in experiment.missing_tasks(known[name], LONG, cell, is_validated=False)
+        for task in experiment.missing_tasks(known[name], EQUAL, cell, is_validated=False)
     ]
     if args.list:
         print_tasks(tasks, args.jobs)
@@ -39,13 +40,13 @@ def main() -> None:
     if not args.report:
         run_tasks(tasks, args.jobs)
     experiment.archive()
-    runs = {name: experiment.read(one, LONG, cells[name], is_validated=False) for name, one in known.items()}
+    runs = {name: experiment.read(one, EQUAL, cells[name], is_validated=False) for name, one in known.items()}
     runs = {name: group for name, group in runs.items() if group}
     figures = compare(runs)
     for name, group in runs.items():
-        if name != "mixed" and (gain := measure_gain(group, runs.get("mixed", {}))):
-            figures[name]["gain_over_mixed"] = gain
-    save("flickr8k_probes", None, point=asdict(LONG), regimes=figures, runs=list_runs(runs))
+        if gain := measure_gain(group, runs.get(known[name].like, {})):
+            figures[name]["gain_of_change"] = gain
+    save("flickr8k_probes", None, point=asdict(EQUAL), regimes=figures, runs=list_runs(runs))
 
 
 if __name__ == "__main__":

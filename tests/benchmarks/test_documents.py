@@ -19,7 +19,7 @@ LABEL: dict[str, Any] = {
     "photos": {"num_photos": 5500, **RUN, "cider": 0.5},
 }  # fmt: skip
 PROBES: dict[str, Any] = {
-    "regimes": {"real": RUN, "mirrored": RUN | {"gain": GAINS, "gain_over_mixed": [0.01, 0.0, 0.02]}},
+    "regimes": {"real": RUN, "mirrored": RUN | {"gain": GAINS, "gain_of_change": [0.01, 0.0, 0.02]}},
 }
 DOSE: dict[str, Any] = {
     "rows": [{"num_clusters": 1, "entropy": 0.0, **RUN}, {"num_clusters": 20, "entropy": 4.3, **RUN}],
