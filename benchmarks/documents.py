@@ -249,6 +249,26 @@ def single_runs(results: Results) -> str:
     return table(headings, rows)
 
 
+def pair_likelihood(results: Results) -> str:
+    """Return the table of ``pair_likelihood.py``."""
+    labels = {
+        "photos": "photos with their captions",
+        "people": "generated images, captions by people",
+        "written": "generated images, captions by the language model",
+    }
+    rows = [
+        [labels[name], f"{one['num_pairs']:,d}", _level(one["without_image"]), interval(one["ratio"])]
+        for name, one in results["pairs"].items()
+    ]
+    return table(["pairs", "captions", "cross-entropy without an image", "log-likelihood ratio"], rows)
+
+
+def _level(values: Sequence[float]) -> str:
+    """Return a value with its interval, such as ``3.10 (3.05 … 3.15)``."""
+    value, low, high = values
+    return f"{value:.2f} ({low:.2f} … {high:.2f})"
+
+
 _Tables = Mapping[str, tuple[str, Callable[[Results], str]]]
 _TABLES: Mapping[Path, _Tables] = {
     README: {"headline": ("flickr8k_gain", headline)},
@@ -261,6 +281,7 @@ _TABLES: Mapping[Path, _Tables] = {
         "flickr8k_best": ("flickr8k_gain", partial(flickr8k, kind="best")),
         "points": ("flickr8k_gain", points),
         "flickr8k_probes": ("flickr8k_probes", probes),
+        "pair_likelihood": ("pair_likelihood", pair_likelihood),
         "label_multiplier": ("label_multiplier", label_multiplier),
         "dose_response": ("dose_response", dose_response),
     },
