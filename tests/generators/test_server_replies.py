@@ -4,7 +4,7 @@ from email.utils import format_datetime
 
 import pytest
 
-from synth2_lightning.generators.server_replies import Failure, read_answer, read_refusal, shorten
+from synth2_lightning.generators.server_replies import Failure, read_answer, read_refusal
 from synth2_lightning.types import Completion
 
 
@@ -80,10 +80,6 @@ def test_retry_after_may_be_a_date() -> None:
     failure = read_refusal(429, {"retry-after": date}, "")
     assert isinstance(failure, Failure)
     assert 50 < failure.retry_after <= 60
-
-
-def test_quotes_are_one_line_of_bounded_length() -> None:
-    assert shorten("a\n" * 1000) == "a " * 150 + "…"
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,7 @@ def test_mismatched_ids_are_counted_and_named() -> None:
     with pytest.raises(ValueError, match="references") as error:
         join_predictions(predictions, REFERENCES)
     assert re.search(r"\b1 id\(s\) \(1\).*--duplicates", str(error.value))
-    assert "4 id(s) (9, 8, 7, ...)" in str(error.value)
+    assert "4 id(s) (9, 8, 7, and others)" in str(error.value)
     assert "2 id(s) (2, 3)" in str(error.value)
 
 

@@ -1,8 +1,6 @@
 """Initialization from the weights of another run, for fine-tuning and for new heads on a trained captioner."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -12,6 +10,7 @@ from torch import Tensor
 from synth2_lightning.callbacks.sharded_weights import check_not_flattened, distribute_like
 from synth2_lightning.io.checkpoint_files import read_checkpoint
 from synth2_lightning.io.locations import find_checkpoint, resolve
+from synth2_lightning.io.messages import name_first
 from synth2_lightning.io.safetensors import read_safetensors
 
 _EXPORTED_WEIGHTS = "model.safetensors"
@@ -55,8 +54,9 @@ class InitialWeightsCallback(Callback):
         shared = trained.keys() & given.keys()
         if not shared:
             raise ValueError(
-                f"None of the {len(trained)} trained weights of {type(pl_module).__name__} ({_first(trained)}) is "
-                f"among the {len(given)} of {self.weights!r} ({_first(given)}); expected a run of the same components."
+                f"None of the {len(trained)} trained weights of {type(pl_module).__name__} ({name_first(trained)}) is "
+                f"among the {len(given)} of {self.weights!r} ({name_first(given)}); expected a run of the same "
+                "components."
             )
         mismatched = [name for name in sorted(shared) if given[name].shape != trained[name].shape]
         if mismatched:
@@ -72,7 +72,8 @@ class InitialWeightsCallback(Callback):
         new = sorted(trained.keys() - shared)
         rank_zero_info(
             f"{len(shared)} trained weights are initialized from {self.weights!r}; {len(new)} keep their own "
-            f"initialization ({_first(new) or 'none'}), {len(ignored)} are ignored ({_first(ignored) or 'none'})."
+            f"initialization ({name_first(new) or 'none'}), {len(ignored)} are ignored "
+            f"({name_first(ignored) or 'none'})."
         )
 
 
@@ -92,7 +93,3 @@ def read_weights(location: str | Path) -> dict[str, Tensor]:
             f"{path} contains no weights; expected a checkpoint of `synth2 fit`, or the safetensors of `synth2 export`."
         )
     return weights
-
-
-def _first(names: Mapping[str, Any] | list[str]) -> str:
-    return ", ".join(list(names)[:3])

@@ -15,6 +15,7 @@ from synth2_lightning.compat.lightning import (
     repeat_aborted_validation,
     save_also_after_steps,
 )
+from synth2_lightning.io.messages import name_first
 
 
 class LastCheckpointCallback(ModelCheckpoint):
@@ -69,7 +70,7 @@ class LastCheckpointCallback(ModelCheckpoint):
         others = [] if is_same_run else sorted({path.name for path in folder.glob("step=*.ckpt")} - own)
         if others:
             raise FileExistsError(
-                f"{folder} contains checkpoints of another run ({', '.join(others[:3])}), which this one would "
+                f"{folder} contains checkpoints of another run ({name_first(others)}), which this one would "
                 "replace. Expected a separate folder. Set the callback's dirpath or --trainer.default_root_dir, or "
                 "move the checkpoints. To resume that run, use --ckpt_path."
             )

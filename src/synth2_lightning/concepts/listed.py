@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from synth2_lightning.interfaces import ConceptSource
+from synth2_lightning.io.messages import name_first
 from synth2_lightning.types import Concept
 
 _logger = logging.getLogger(__name__)
@@ -75,8 +76,7 @@ class ListedConcepts(ConceptSource):
             )
         counts = Counter(concept.key for concept in concepts)
         if repeated := [key for key, count in counts.items() if count > 1]:
-            named = ", ".join(repeated[:_NUM_EXAMPLES]) + (", and others" if len(repeated) > _NUM_EXAMPLES else "")
             raise ValueError(
-                f"Concepts {self.name!r} have {len(repeated)} keys more than once: {named}. Expected unique keys, by "
-                "which a resumed run identifies finished records. Remove the duplicates."
+                f"Concepts {self.name!r} have {len(repeated)} keys more than once: {name_first(repeated)}. Expected "
+                "unique keys, by which a resumed run identifies finished records. Remove the duplicates."
             )

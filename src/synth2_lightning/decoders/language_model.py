@@ -8,6 +8,7 @@ from typing import Any
 from synth2_lightning.io.extras import require_extra
 from synth2_lightning.io.huggingface import NewNetwork, check_config, check_language_model, read_language_model
 from synth2_lightning.io.locations import is_here, locate_model
+from synth2_lightning.io.messages import one_line
 from synth2_lightning.io.precision import WeightType
 from synth2_lightning.io.recorded_specs import Component
 
@@ -174,7 +175,7 @@ class NewLanguageModel(LanguageModelSource):
         try:
             model = AutoModelForCausalLM.from_config(self.config)
         except Exception as error:  # each architecture has its own checks
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            reason = f"{type(error).__name__}: {one_line(error)}"
             raise ValueError(
                 f"No {self.config.model_type!r} model can be built from NewLanguageModel.config: {reason}. Expected "
                 "consistent sizes; see the configuration class of transformers."

@@ -16,6 +16,7 @@ from synth2_lightning.interfaces import ImageTextEncoder
 from synth2_lightning.io.fingerprints import fingerprint_weights
 from synth2_lightning.io.locations import check_hub_name, resolve
 from synth2_lightning.io.log_filters import without_messages
+from synth2_lightning.io.messages import one_line
 from synth2_lightning.types import Pixels
 
 _STATISTICS = ("mean", "std", "interpolation", "resize_mode")
@@ -205,7 +206,7 @@ def _load_model(model: str, pretrained: str, image_size: int | None = None) -> A
             force_quick_gelu=quick_gelu,
         )
     except Exception as error:  # open_clip and the Hub client have no common base class of errors
-        reason = " ".join(str(error).split())[:300]
+        reason = one_line(error)
         raise OSError(
             f"The weights {pretrained!r} of open_clip's {model!r} could not be loaded: {reason}. "
             "Expected a pretrained tag that can be downloaded, or a local state dict of this architecture. Without a "

@@ -19,6 +19,7 @@ from synth2_lightning.interfaces import FrozenModule, TextEncoder
 from synth2_lightning.io.huggingface import NewNetwork
 from synth2_lightning.io.locations import is_here, locate_model
 from synth2_lightning.io.log_filters import without_messages
+from synth2_lightning.io.messages import name_first, one_line
 from synth2_lightning.io.precision import WeightType, weight_dtype
 from synth2_lightning.nn.transfer import to_device
 
@@ -180,7 +181,7 @@ class PretrainedTextEncoder(FrozenModule, TransformersTextEncoder):
             )
             missing = sorted(name for name in info["missing_keys"] if not name.startswith("pooler."))
             if missing:
-                raise OSError(f"{len(missing)} tensors are missing ({', '.join(missing[:3])})")
+                raise OSError(f"{len(missing)} tensors are missing ({name_first(missing)})")
         return network
 
     @torch.no_grad()
@@ -202,7 +203,7 @@ class PretrainedTextEncoder(FrozenModule, TransformersTextEncoder):
         try:
             yield location
         except (OSError, RuntimeError, ValueError) as error:  # what transformers raises
-            reason = " ".join(str(error).split())[:300]
+            reason = one_line(error)
             raise OSError(
                 f"The text network {self.model!r} could not be read: {reason}. Expected a text encoder that "
                 "transformers supports without remote code, with tokenizer and safetensors weights, on the Hub or in a "

@@ -18,6 +18,7 @@ from synth2_lightning.interfaces import ImageTokenizer, Loadable
 from synth2_lightning.io.atomic import write_files
 from synth2_lightning.io.fingerprints import fingerprint_codebook
 from synth2_lightning.io.locations import is_here, locate_model
+from synth2_lightning.io.messages import one_line
 from synth2_lightning.io.precision import full_float32
 from synth2_lightning.nn.moving_codebook import MovingCodebook, spherical
 from synth2_lightning.nn.nearest_codes import nearest_codes
@@ -255,7 +256,7 @@ def _read_config(model: str, subfolder: str | None) -> dict[str, Any]:
     try:
         config: dict[str, Any] = VQModel.load_config(model, subfolder=subfolder, local_files_only=is_here(model))
     except OSError as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = one_line(error)
         raise OSError(
             f"The config.json of VQ-GAN {model} cannot be read: {reason}. Expected the folder or Hub id of a diffusers "
             "VQModel, and its subfolder."

@@ -33,6 +33,7 @@ from synth2_lightning.io.class_specs import build_component, copy_plain
 from synth2_lightning.io.fingerprints import fingerprint_file, fingerprint_weights
 from synth2_lightning.io.json_text import parse_json
 from synth2_lightning.io.locations import HUB_SCHEME, limit_locations, note_locations, resolve
+from synth2_lightning.io.messages import one_line
 from synth2_lightning.io.recorded_specs import describe
 from synth2_lightning.io.safetensors import read_safetensors, write_safetensors
 from synth2_lightning.io.trusted_packages import check_packages, list_names, trusting
@@ -253,7 +254,7 @@ def _load(folder: Path) -> VisionLanguageModule:
     except RuntimeError as error:  # of other names or shapes
         raise ValueError(
             f"The weights in {weights} do not fit the module that {folder / CONFIG} describes: "
-            f"{' '.join(str(error).split())[:300]} Expected the files of one export: copy or download the folder again."
+            f"{one_line(error)} Expected the files of one export: copy or download the folder again."
         ) from error
     return module.eval()
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from synth2_lightning.export.component_files import FILES
 from synth2_lightning.io.atomic import OWN_NAMES, complete_folder
 from synth2_lightning.io.json_text import parse_json
+from synth2_lightning.io.messages import name_first
 from synth2_lightning.io.paths import check_not_special
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
@@ -40,6 +41,6 @@ def check_replaceable(folder: Path) -> None:
         others = [folder.name] if folder.exists() else []
     if others:
         raise FileExistsError(
-            f"{folder} holds {', '.join(map(repr, others[:3]))}{' and more' * (len(others) > 3)}; expected a folder "
+            f"{folder} holds {name_first(map(repr, others))}; expected a folder "
             "that is new, empty, or holds only an earlier export, which would be replaced. Name another folder."
         )

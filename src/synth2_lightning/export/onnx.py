@@ -13,6 +13,7 @@ from torch.export import Dim
 from synth2_lightning.decoders.causal import CausalDecoder
 from synth2_lightning.export.processing import find_token_decoder
 from synth2_lightning.io.extras import require_extra
+from synth2_lightning.io.messages import one_line
 from synth2_lightning.modules.captioning import VisionLanguageModule
 from synth2_lightning.types import Pixels
 
@@ -102,7 +103,7 @@ def _convert(
         )
     except Exception as error:  # torch.export raises errors of many types
         cause = error.__cause__ or error
-        reason = " ".join(str(cause).split())[:300]
+        reason = one_line(cause)
         raise ValueError(
             f"torch {torch.__version__} cannot convert the graph {file.name}: {type(cause).__name__}: {reason}. "
             "Expected components that torch.export supports. Export without ONNX, or try another version of torch."

@@ -18,6 +18,7 @@ from torch.distributed.checkpoint.state_dict_loader import load
 
 from synth2_lightning.export.sharded_index import read_index
 from synth2_lightning.io.atomic import write_atomically
+from synth2_lightning.io.messages import one_line
 from synth2_lightning.io.safetensors import write_safetensors
 
 _INDEX = ".metadata"  # written by torch, a pickle: the file and offset of each part of each tensor
@@ -154,7 +155,7 @@ def _explained(folder: Path) -> Iterator[None]:
                 f"The sharded checkpoint {folder} lacks {cause.filename}; expected the files of all processes. Copy "
                 "the complete folder, from every machine if they have no shared file system."
             ) from error
-        reason = " ".join(str(cause).split())[:300] or type(cause).__name__
+        reason = one_line(cause) or type(cause).__name__
         raise ValueError(
             f"The sharded checkpoint {folder} cannot be read: {reason} Expected a complete one that `synth2 fit` "
             "wrote. Copy it again, or use an earlier one."

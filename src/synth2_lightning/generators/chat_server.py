@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 
 from synth2_lightning.generators.request_limits import Pacer, RequestLimits
-from synth2_lightning.generators.server_replies import Failure, read_answer, read_refusal, shorten
+from synth2_lightning.generators.server_replies import Failure, read_answer, read_refusal
 from synth2_lightning.io.extras import require_extra
 from synth2_lightning.io.http_limits import NOT_COMPRESSED, limit_size
+from synth2_lightning.io.messages import one_line
 from synth2_lightning.types import Completion
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ class ChatServer:
         from openai import APIConnectionError, APIStatusError
 
         def quote(text: str) -> str:
-            return shorten(text.replace(key, "[key]") if key else text)
+            return one_line(text.replace(key, "[key]") if key else text)
 
         # Failures are returned, because a raised exception would chain the client's, which may contain the key.
         try:

@@ -8,10 +8,10 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from synth2_lightning.io.json_text import parse_json
+from synth2_lightning.io.messages import one_line
 from synth2_lightning.types import Completion
 
 _MAX_HOLD = 600.0
-_MAX_QUOTE = 300
 _BUSY = 429
 _MAX_TOKENS = 2**31
 _RETRYABLE = (408, 409, 425, _BUSY)
@@ -39,18 +39,7 @@ class Failure:
     retry_after: float = 0.0
 
 
-def shorten(text: str) -> str:
-    r"""Return a text on one line, truncated for error messages.
-
-    Example:
-        >>> shorten("no such\n  model")
-        'no such model'
-    """
-    line = " ".join(text.split())
-    return line if len(line) <= _MAX_QUOTE else f"{line[:_MAX_QUOTE]}…"
-
-
-def read_answer(text: str, quote: Callable[[str], str] = shorten) -> Completion | Failure:
+def read_answer(text: str, quote: Callable[[str], str] = one_line) -> Completion | Failure:
     """Return the completion of a reply with status 200, or a retryable failure.
 
     Parts of the content are joined, except reasoning. Without content, the text is the refusal message, or empty. An
@@ -85,7 +74,7 @@ def read_answer(text: str, quote: Callable[[str], str] = shorten) -> Completion 
 
 
 def read_refusal(
-    status: int, headers: Mapping[str, str], text: str, quote: Callable[[str], str] = shorten
+    status: int, headers: Mapping[str, str], text: str, quote: Callable[[str], str] = one_line
 ) -> Completion | Failure:
     """Return the failure of an unsuccessful reply, or an empty completion if a content filter rejected the prompt.
 

@@ -5,6 +5,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from synth2_lightning.io.messages import one_line
+
 HF_SCHEME = "hf://"
 Kind = Literal["model", "dataset"]
 _NAME = re.compile(r"([\w.-]+/[\w.-]+)(?:@([^@/\s]+))?")
@@ -112,7 +114,7 @@ def download(
         where = "in the local cache" if is_only_cached else "available on the Hub"
         at = f" at {repository.revision!r}" if repository.revision else ""
         raise OSError(
-            f"The {what} {repository.name!r}{at} is not {where}: {' '.join(str(error).split())[:300]}. Expected the "
+            f"The {what} {repository.name!r}{at} is not {where}: {one_line(error)}. Expected the "
             f"name of a {repository.kind} on the Hub, and a login (`hf auth login`) if it is private; without a "
             "network, copy the folder to this machine and give its path."
         ) from error
@@ -162,7 +164,7 @@ def upload(
         )
     except Exception as error:  # the Hub client raises unrelated exception types
         raise OSError(
-            f"{folder} could not be uploaded to {repository!r}: {' '.join(str(error).split())[:300]}. Expected a "
+            f"{folder} could not be uploaded to {repository!r}: {one_line(error)}. Expected a "
             "repository with write access, a network, and a login: run `hf auth login`, or set HF_TOKEN. The folder "
             "is complete; `synth2 push` can upload it later."
         ) from error

@@ -11,6 +11,7 @@ import torch
 from synth2_lightning.compat.transformers import cache_name, dequantizing
 from synth2_lightning.io.extras import require_extra
 from synth2_lightning.io.locations import is_here, locate_model
+from synth2_lightning.io.messages import one_line
 from synth2_lightning.io.precision import WeightType, weight_dtype
 
 _NUM_CHECKED = 12
@@ -103,7 +104,7 @@ def check_language_model(model: Any, name: str) -> None:
         mask = torch.arange(_NUM_CHECKED, device=ids.device)[None] >= half
         padded = _logits_of_two_steps(model, torch.cat([padding, embeds[:1, half:]], dim=1), mask.long())
     except (AttributeError, KeyError, IndexError, NotImplementedError, TypeError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         raise _unfit(
             name, model.config, f"cannot generate from input embeddings ({type(error).__name__}: {reason})"
         ) from error
@@ -228,7 +229,7 @@ class NewNetwork:
         try:
             return AutoConfig.for_model(self._model_type, **self._settings, **vocabulary)
         except Exception as error:  # configurations raise errors of many types
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            reason = f"{type(error).__name__}: {one_line(error)}"
             raise ValueError(
                 f"{self._owner}.config is not valid for a {self._model_type!r} model: {reason}. Expected values of the "
                 "types in the configuration class of transformers."

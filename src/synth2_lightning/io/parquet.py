@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from synth2_lightning.io.messages import one_line
 from synth2_lightning.io.paths import require_file
 
 MAX_GROUP_BYTES = 4 * 2**30
@@ -104,7 +105,7 @@ def open_parquet(path: Path, advice: str = "") -> Iterator[pq.ParquetFile]:
     except (pa.ArrowException, OSError, MemoryError, UnicodeDecodeError) as error:
         if isinstance(error, OSError) and error.errno is not None:  # Arrow's OSErrors for damage have no errno
             raise
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        reason = one_line(error) or type(error).__name__
         raise ValueError(
             f"{path} is not a readable Parquet file ({reason}). {advice or 'Expected an intact one: copy it again.'}"
         ) from error

@@ -5,6 +5,7 @@ import math
 from lightning.pytorch import LightningModule, Trainer
 from torch.distributed.tensor import DTensor
 
+from synth2_lightning.io.messages import name_first
 from synth2_lightning.modules.step_status import BatchStatus
 
 
@@ -50,7 +51,7 @@ def check_finite_weights(module: LightningModule) -> None:
     if trainer.strategy.reduce_boolean_decision(bool(nonfinite), all=False):
         raise FloatingPointError(
             f"{len(nonfinite)} of {len(trained)} trained weights "
-            f"({', '.join(nonfinite[:3]) or 'but some on another process'}) are not finite on process "
+            f"({name_first(nonfinite) or 'but some on another process'}) are not finite on process "
             f"{module.global_rank} after {trainer.global_step} steps, though the loss was; expected finite weights. "
             f"Nothing is written. {_advice(trainer)}"
         )

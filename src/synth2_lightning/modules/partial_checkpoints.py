@@ -6,6 +6,8 @@ from typing import Any
 
 from torch import nn
 
+from synth2_lightning.io.messages import name_first
+
 
 def exclude_frozen(module: nn.Module, frozen: Collection[str] = ()) -> None:
     """Exclude frozen weights from ``module.state_dict()``; ``module.load_state_dict()`` keeps the present ones.
@@ -40,7 +42,7 @@ def check_weight_names(module: nn.Module, state: Mapping[str, Any]) -> None:
         missing, unknown = sorted(expected - given), sorted(given - expected)
         raise ValueError(
             f"The checkpoint does not fit {type(module).__name__}: {len(missing)} trained weights are missing "
-            f"({', '.join(missing[:3]) or 'none'}) and {len(unknown)} are unknown ({', '.join(unknown[:3]) or 'none'})"
+            f"({name_first(missing) or 'none'}) and {len(unknown)} are unknown ({name_first(unknown) or 'none'})"
             "; expected the same components as in training. Use the config.yaml of the checkpoint's run."
         )
 

@@ -9,6 +9,7 @@ from lightning.pytorch import LightningModule
 from synth2_lightning.compat.lightning import CLASS_PATH_KEY, INSTANTIATOR_KEY
 from synth2_lightning.io.class_specs import build_class, copy_plain, find_class
 from synth2_lightning.io.locations import hub_from_cache
+from synth2_lightning.io.messages import one_line
 from synth2_lightning.io.recorded_specs import Component
 from synth2_lightning.io.trusted_packages import OWN_PACKAGE, check_packages
 
@@ -90,7 +91,7 @@ def build_module(
     except (RuntimeError, TypeError, AttributeError) as error:  # of other shapes, and of values that are not tensors
         raise ValueError(
             f"The weights in {checkpoint} do not fit the module that it describes: "
-            f"{' '.join(str(error).split())[:300]} Expected an unchanged checkpoint."
+            f"{one_line(error)} Expected an unchanged checkpoint."
         ) from error
     return module
 

@@ -12,6 +12,7 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 
 from synth2_lightning.interfaces import ImageTextEncoder
 from synth2_lightning.io.locations import resolve
+from synth2_lightning.io.messages import name_first
 from synth2_lightning.metrics.clip_score import PREFIX, ref_clip_scores
 from synth2_lightning.reports.predictions import read_file_names
 from synth2_lightning.sources.images import decode_image
@@ -44,15 +45,16 @@ class ImageFolder:
         unnamed = [key for key in keys if key not in names]
         if unnamed:
             raise ValueError(
-                f"{references} has no file name for {_examples(unnamed)} of {len(keys)} images; expected "
-                "{'id': 1, 'file_name': '1.jpg'} for each of them in 'images'. Add them, or omit --images."
+                f"{references} has no file name for {len(unnamed)} ({name_first(unnamed)}) of {len(keys)} images; "
+                "expected {'id': 1, 'file_name': '1.jpg'} for each of them in 'images'. Add them, or omit --images."
             )
         files = {key: folder / names[key] for key in keys}
         missing = [str(file) for file in files.values() if not file.is_file()]
         if missing:
             raise FileNotFoundError(
-                f"CLIPScore requires the images of all captions; {_examples(missing)} of {len(files)} are missing. "
-                f"Expected the file names in {references}, relative to --images. Add the files, or omit --images."
+                f"CLIPScore requires the images of all captions; {len(missing)} ({name_first(missing)}) of "
+                f"{len(files)} are missing. Expected the file names in {references}, relative to --images. "
+                "Add the files, or omit --images."
             )
         return files
 
@@ -102,7 +104,3 @@ def _stack_equal(images: Mapping[str, Tensor]) -> Iterator[tuple[Pixels, list[st
         groups.setdefault(image.shape, []).append((key, image))
     for group in groups.values():
         yield Pixels(torch.stack([image for _, image in group])), [key for key, _ in group]
-
-
-def _examples(names: Sequence[str]) -> str:
-    return f"{len(names)} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"

@@ -7,6 +7,7 @@ from pathlib import PurePath
 from typing import Any, Literal
 
 from synth2_lightning.io.locations import resolve
+from synth2_lightning.io.messages import name_first
 from synth2_lightning.io.tables import read_rows
 from synth2_lightning.sources.jsonfile import read_json, read_records
 
@@ -223,5 +224,4 @@ def _read_record(record: Mapping[str, Any], names: Sequence[str], where: str, ex
 
 
 def _examples(keys: Sequence[str]) -> str:
-    shown = ", ".join(keys[:3])
-    return f"{len(keys)} id(s) ({shown}{', ...' if len(keys) > 3 else ''})"
+    return f"{len(keys)} id(s) ({name_first(keys)})"

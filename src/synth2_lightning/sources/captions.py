@@ -11,12 +11,12 @@ import pyarrow.compute as pc
 from synth2_lightning.interfaces import CaptionSource
 from synth2_lightning.io.index_files import Index
 from synth2_lightning.io.json_text import REPLACEMENT
+from synth2_lightning.io.messages import name_first
 from synth2_lightning.sources.base import warn_of_damaged
 from synth2_lightning.sources.kept_index import keep_index
 from synth2_lightning.types import CaptionRecord
 
 _logger = logging.getLogger(__name__)
-_NUM_NAMED = 5
 _COLUMNS = ("key", "caption", "class_name", "image_id")
 
 
@@ -56,7 +56,7 @@ class IndexedCaptions(CaptionSource):
         """Read the captions; a repeated key, too many empty captions and a source without one are errors."""
         index = keep_index(self, self.list_files(), self._make_index)
         if empty := index.notes["empty"]:
-            _logger.warning("Captions %r skip %d empty ones: %s", self.name, len(empty), _join_first(empty))
+            _logger.warning("Captions %r skip %d empty ones: %s", self.name, len(empty), name_first(empty))
         warn_of_damaged(self.name, index.notes["damaged"])
         self._index = index.rows
 
@@ -95,7 +95,7 @@ class IndexedCaptions(CaptionSource):
     def _check_empty(self, keys: list[str]) -> None:
         if len(keys) > self.max_empty_captions:
             raise ValueError(
-                f"{len(keys)} captions of {self.name!r} are empty: {_join_first(keys)}; expected at most "
+                f"{len(keys)} captions of {self.name!r} are empty: {name_first(keys)}; expected at most "
                 f"max_empty_captions={self.max_empty_captions}. Write or remove them, set another caption column, or "
                 "raise max_empty_captions."
             )
@@ -110,11 +110,7 @@ class IndexedCaptions(CaptionSource):
         repeated = counts.field("values").filter(pc.greater(counts.field("counts"), 1)).to_pylist()
         if repeated:
             raise ValueError(
-                f"Captions {self.name!r} have {len(repeated)} repeated keys: {_join_first(repeated)}. Expected unique "
+                f"Captions {self.name!r} have {len(repeated)} repeated keys: {name_first(repeated)}. Expected unique "
                 "keys, because a resumed run identifies finished records by them. Make them unique, set another key "
                 "column, or none to number the rows."
             )
-
-
-def _join_first(keys: list[str]) -> str:
-    return ", ".join(keys[:_NUM_NAMED]) + (", and others" if len(keys) > _NUM_NAMED else "")

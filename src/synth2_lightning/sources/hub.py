@@ -10,6 +10,7 @@ from PIL import Image
 
 from synth2_lightning.io.fingerprints import fingerprint_file, fingerprint_texts
 from synth2_lightning.io.locations import resolve
+from synth2_lightning.io.messages import one_line
 from synth2_lightning.io.paths import expand_home
 from synth2_lightning.io.remote import is_remote
 from synth2_lightning.io.tables import read_rows, take_text
@@ -129,7 +130,7 @@ class HubSource(IndexedSource):
                 "complete files: copy or download it again."
             ) from error
         except (ValueError, RuntimeError) as error:
-            reason = " ".join(str(error).split())[:500]
+            reason = one_line(error)
             raise ValueError(
                 f"The split {self.split!r} of the dataset {self.path!r} of source {self.name!r} cannot be read: "
                 f"{reason} Expected one of its splits."

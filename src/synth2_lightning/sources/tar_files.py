@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 from synth2_lightning.io.locations import check_location
+from synth2_lightning.io.messages import name_first
 from synth2_lightning.io.paths import expand_home, require_file
 from synth2_lightning.io.remote import is_remote, match_remote
 from synth2_lightning.io.remote_ranges import open_remote, read_range
 
 _MAX_TARS = 1_000_000
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
-_NUM_NAMED = 5
 _NUM_REQUESTS = 16
 _KIND = "tar"
 
@@ -90,10 +90,9 @@ def find_tars(patterns: Sequence[str], source: str) -> list[TarFile]:
             else:
                 missing.append(name)
     if missing:
-        names = ", ".join(missing[:_NUM_NAMED]) + (", and others" if len(missing) > _NUM_NAMED else "")
         raise FileNotFoundError(
-            f"{len(missing)} tars in the ranges of source {source!r} are missing: {names} (searched in {Path.cwd()}). "
-            "Expected all of them: download them, or change the ranges."
+            f"{len(missing)} tars in the ranges of source {source!r} are missing: {name_first(missing)} (searched in "
+            f"{Path.cwd()}). Expected all of them: download them, or change the ranges."
         )
     return list(found.values())
 
