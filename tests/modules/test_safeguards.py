@@ -16,13 +16,21 @@ from synth2_lightning.callbacks.run_lock import RunLockCallback
 from synth2_lightning.callbacks.stopping import SigtermCallback
 from synth2_lightning.compat.lightning import attributes_of
 from synth2_lightning.modules.captioning import VisionLanguageModule
-from synth2_lightning.testing import TinyDecoder, TinyImageTokenizer, TinyResampler, tiny_batch
-from synth2_lightning.types import ImageTextBatch
+from synth2_lightning.modules.scoring import ScoringModule
+from synth2_lightning.testing import TinyDecoder, TinyImageTokenizer, TinyPairScorer, TinyResampler, tiny_batch
+from synth2_lightning.types import ImageTextBatch, Pixels, TokenizedImages
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::lightning.fabric.utilities.warnings.PossibleUserWarning"),
     pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty"),
 ]
+
+
+def tiny_tokens(seed: int) -> TokenizedImages:
+    batch = tiny_batch(2, seed=seed)
+    assert isinstance(batch.image, Pixels)
+    tokens = TinyImageTokenizer().tokenize(batch.image)
+    return TokenizedImages(batch.samples, (("a field",),) * 2, tokens, codebook_size=16)
 
 
 def make_trainer(folder: Path, *callbacks: Callback, **settings: Any) -> Trainer:
@@ -76,6 +84,15 @@ def test_without_checkpoints_none_is_added(tmp_path: Path) -> None:
     fit(trainer)
     assert count(trainer) == {SigtermCallback: 1, RunLockCallback: 1}
     assert list(tmp_path.glob("**/*.ckpt")) == []
+
+
+def test_predictions_of_a_script_have_safeguards(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path)
+    batches = [tiny_tokens(seed) for seed in range(3)]
+    predictions = trainer.predict(ScoringModule(TinyPairScorer()), DataLoader(batches, batch_size=None))  # type: ignore[arg-type]
+    assert predictions is not None
+    assert len(predictions) == 3
+    assert count(trainer)[SigtermCallback] == count(trainer)[RunLockCallback] == 1
 
 
 class _Terminate(Callback):

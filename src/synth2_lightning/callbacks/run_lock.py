@@ -15,8 +15,7 @@ class RunLockCallback(Callback):
     """Locks the folders of a run's logs and checkpoints; a second run that would write to them is refused.
 
     Two runs that start at the same time choose the same folder number, and two that resume the same checkpoint save to
-    the same folder. ``synth2`` adds this callback; add it to the callbacks of a trainer that you construct yourself.
-    Remote folders are not locked.
+    the same folder. ``synth2`` and the modules of this package add this callback. Remote folders are not locked.
 
     Raises:
         BlockingIOError: At the start of a stage, if another run holds a lock.

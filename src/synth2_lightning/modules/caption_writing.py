@@ -4,7 +4,7 @@ from typing import Any
 
 from synth2_lightning.interfaces import CaptionGenerator
 from synth2_lightning.modules.prediction import PredictionModule
-from synth2_lightning.types import CaptionBatch, PromptBatch, WrittenCaptions
+from synth2_lightning.types import PromptBatch, WrittenCaptions
 
 
 class CaptionWritingModule(PredictionModule):
@@ -30,7 +30,7 @@ class CaptionWritingModule(PredictionModule):
         """Return the settings that determine the captions, besides prompt and seed."""
         return {"generator_class": type(self.generator).__name__, **self.generator.provenance()}
 
-    def predict_step(self, batch: PromptBatch | CaptionBatch, batch_idx: int) -> WrittenCaptions:
+    def predict_step(self, batch: object, batch_idx: int) -> WrittenCaptions:
         """Generate one answer per prompt."""
         batch = self.expect(batch, PromptBatch, "ConceptDataModule")
         completions = self.generator.generate(batch.prompts, batch.seeds)

@@ -2,16 +2,22 @@
 
 from typing import TypeVar
 
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule
 
 from synth2_lightning.modules.loading import load_components
 from synth2_lightning.modules.precision import check_precision
+from synth2_lightning.modules.safeguards import add_safeguards
 
 Batch = TypeVar("Batch")
 
 
 class PredictionModule(LightningModule):
     """LightningModule without training, whose predictions a callback writes."""
+
+    def configure_callbacks(self) -> list[Callback]:
+        """Run before a stage: adds the callbacks of :func:`~synth2_lightning.modules.safeguards.add_safeguards`."""
+        add_safeguards(self.trainer)
+        return []
 
     def setup(self, stage: str) -> None:
         """Run before a stage: checks the precision."""

@@ -16,7 +16,7 @@ from synth2_lightning.modules.prediction import PredictionModule
 from synth2_lightning.modules.scoring import score_pairs
 from synth2_lightning.nn.pooling import embed_sentences
 from synth2_lightning.shards.reader import ShardReader
-from synth2_lightning.types import CaptionBatch, ImageTextBatch, TokenizedImages, VQTokens
+from synth2_lightning.types import TokenizedImages, VQTokens
 
 
 class ReassignmentModule(PredictionModule):
@@ -84,7 +84,7 @@ class ReassignmentModule(PredictionModule):
         }
 
     @torch.no_grad()
-    def predict_step(self, batch: TokenizedImages | CaptionBatch | ImageTextBatch, batch_idx: int) -> TokenizedImages:
+    def predict_step(self, batch: object, batch_idx: int) -> TokenizedImages:
         """Return the batch with other images, and a score of every caption.
 
         Raises:

@@ -10,7 +10,7 @@ from synth2_lightning.io.locations import resolve
 from synth2_lightning.modules.captioner_checkpoint import read_captioner
 from synth2_lightning.modules.captioning import VisionLanguageModule
 from synth2_lightning.modules.prediction import PredictionModule
-from synth2_lightning.types import CaptionBatch, GenerationSettings, ImageTextBatch, TokenizedImages
+from synth2_lightning.types import GenerationSettings, TokenizedImages
 
 
 class RecaptioningModule(PredictionModule):
@@ -54,7 +54,7 @@ class RecaptioningModule(PredictionModule):
         """Return the fingerprint of the captioner and its decoding settings."""
         return self._provenance
 
-    def predict_step(self, batch: TokenizedImages | CaptionBatch | ImageTextBatch, batch_idx: int) -> TokenizedImages:
+    def predict_step(self, batch: object, batch_idx: int) -> TokenizedImages:
         """Return the batch with one caption per image and without scores; none for an image with an empty caption."""
         batch = self.expect(batch, TokenizedImages, "ShardDataModule")
         if self.captioner is None:

@@ -1,4 +1,4 @@
-"""Callbacks that every fit has, whether a script or the command line constructs its trainer."""
+"""Callbacks that every run has, whether a script or the command line constructs its trainer."""
 
 from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch import Callback, Trainer

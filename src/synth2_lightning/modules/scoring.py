@@ -10,7 +10,7 @@ from torch import Tensor
 
 from synth2_lightning.interfaces import PairScorer
 from synth2_lightning.modules.prediction import PredictionModule
-from synth2_lightning.types import CaptionBatch, ImageTextBatch, TokenizedImages, VQTokens
+from synth2_lightning.types import TokenizedImages, VQTokens
 
 
 class ScoringModule(PredictionModule):
@@ -37,7 +37,7 @@ class ScoringModule(PredictionModule):
         """Return the settings that determine the scores."""
         return {"scorer_class": type(self.scorer).__name__, **self.scorer.provenance()}
 
-    def predict_step(self, batch: TokenizedImages | CaptionBatch | ImageTextBatch, batch_idx: int) -> TokenizedImages:
+    def predict_step(self, batch: object, batch_idx: int) -> TokenizedImages:
         """Return the batch with a score of every caption of every image, in place of earlier scores."""
         batch = self.expect(batch, TokenizedImages, "ShardDataModule")
         counts = torch.tensor([len(captions) for captions in batch.captions])

@@ -5,7 +5,7 @@ from typing import Any
 
 from synth2_lightning.interfaces import ImageGenerator
 from synth2_lightning.modules.prediction import PredictionModule
-from synth2_lightning.types import CaptionBatch, ImageTextBatch, TokenizedImages
+from synth2_lightning.types import CaptionBatch, TokenizedImages
 
 _logger = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class SynthesisModule(PredictionModule):
                 num_truncated,
             )
 
-    def predict_step(self, batch: CaptionBatch | ImageTextBatch, batch_idx: int) -> TokenizedImages:
+    def predict_step(self, batch: object, batch_idx: int) -> TokenizedImages:
         """Return the tokens of one image per row, with all its captions."""
         batch = self.expect(batch, CaptionBatch, "CaptionDataModule")
         tokens = self.generator.generate(batch.conditions, batch.seeds)
