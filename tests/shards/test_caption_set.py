@@ -100,3 +100,13 @@ def test_a_set_of_nothing_and_one_of_two_models_are_refused(tmp_path: Path) -> N
     writer.append(WrittenCaptions(PromptBatch((), (), ()), (), "small"))
     with pytest.raises(ValueError, match=r"model.*'tiny'.*'small'"):
         CaptionSetWriter(tmp_path).start({"model": {"name": "small"}})
+
+
+def test_links_with_the_names_of_temporary_files_are_not_followed(tmp_path: Path) -> None:
+    write(tmp_path / "downloaded", ["ant-0"])
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    for name in (".answers.arrow", ".rejected.arrow"):
+        (tmp_path / "downloaded" / name).symlink_to(victim)
+    assert finish_caption_set(tmp_path / "downloaded", lambda records: (records, []), list, {})["num_kept"] == 1
+    assert victim.read_text() == "mine"

@@ -135,6 +135,7 @@ def stream_answers(folder: Path) -> Iterator[pa.Table]:
         check_same_settings(part, read_settings(part), settings)
     check_no_repeated(parts)
     copy = folder / _UNPACKED
+    copy.unlink(missing_ok=True)  # of a killed run, or a link in a downloaded folder
     seeds, firsts = [], [0]
     try:
         with pa.OSFile(str(copy), "wb") as out, pa.ipc.new_file(out, _COLUMNS) as writer:
@@ -213,6 +214,7 @@ def finish_caption_set(
     totals: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
     spool = folder / _SPOOL
+    spool.unlink(missing_ok=True)
     try:
         with pa.OSFile(str(spool), "wb") as out, pa.ipc.new_file(out, _REJECTED_COLUMNS) as rejected_rows:
 
