@@ -56,6 +56,20 @@ def test_terms_go_before_words(caption: str, nouns: list[str]) -> None:
     assert find_nouns(caption, read_wordnet()) == nouns
 
 
+@pytest.mark.parametrize(
+    ("caption", "nouns"),
+    [
+        ("A fiancée in a café .", ["cafe"]),  # not "e", a vitamin
+        ("A piñata at 5 p.m. on a 3D table", ["pinata", "table"]),
+        ("Der Fuß einer Straße", []),
+        ("The dog's ball and a carpenter's hammer", ["dog", "ball", "carpenter's hammer"]),
+        ("Two men\N{RIGHT SINGLE QUOTATION MARK}s bikes", ["man", "bike"]),
+    ],
+)
+def test_nouns_are_whole_words_without_accents_and_possessive_endings(caption: str, nouns: list[str]) -> None:
+    assert find_nouns(caption, read_wordnet()) == nouns
+
+
 def test_concepts_of_a_caption_have_its_names() -> None:
     caption = "An idiot photos three bikes in front of a bike and a child ."
     names = [concept.name for concept in find_concepts(caption, read_wordnet())]

@@ -1,6 +1,7 @@
 """Concepts mined from the nouns of a caption set."""
 
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 
@@ -10,7 +11,7 @@ from synth2_lightning.concepts.wordnet import WordNet, read_wordnet
 from synth2_lightning.interfaces import CaptionSource
 from synth2_lightning.types import Concept
 
-_WORD = re.compile(r"[a-z]+(?:['-][a-z]+)*")
+_WORD = re.compile(r"[^\W\d_]+(?:['-][^\W\d_]+)*")  # of any alphabet, so that no part of a foreign word is a noun
 
 
 class MinedConcepts(ListedConcepts):
@@ -98,16 +99,22 @@ def find_nouns(caption: str, wordnet: WordNet) -> list[str]:
         >>> find_nouns("Two dogs jump for a tennis ball .", read_wordnet())
         ['dog', 'tennis ball']
     """
-    words = [word for word in _WORD.findall(caption.lower()) if word != "does"]  # the verb, not the plural of doe
+    words = [word for word in _split_words(caption) if word != "does"]  # the verb, not the plural of doe
     found = []
     index = 0
     while index < len(words):
         term = _find_term(words[index : index + 2], wordnet)
-        word = term or wordnet.lemma(words[index])
-        if word is not None and wordnet.is_mostly_noun(word):
+        word = term or wordnet.lemma(words[index].removesuffix("'s"))
+        if word is not None and len(word) > 1 and wordnet.is_mostly_noun(word):  # "p" is phosphorus
             found.append(word)
         index += 2 if term else 1
     return found
+
+
+def _split_words(text: str) -> list[str]:
+    """Return the words in lower case, without accents, which WordNet does not have."""
+    decomposed = unicodedata.normalize("NFKD", text.lower().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'"))
+    return _WORD.findall("".join(character for character in decomposed if not unicodedata.combining(character)))
 
 
 def _find_term(words: list[str], wordnet: WordNet) -> str | None:

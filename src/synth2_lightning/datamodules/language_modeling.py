@@ -50,8 +50,8 @@ class LanguageModelingDataModule(ResumableDataModule[ConceptCaptionBatch]):
     """Captions to fine-tune a language model on, with the concepts that they name; a fraction of them is held out.
 
     Concepts are the nouns of English captions, as in :class:`~synth2_lightning.concepts.mined.MinedConcepts`; captions
-    in other languages have none. All captions of an image are held out or none. Images are held out by
-    the hash of their ids: the same ones in every run, whatever the order of the captions.
+    in other languages have those words that are also English nouns. All captions of an image are held out or none.
+    Images are held out by the hash of their ids: the same ones in every run, whatever the order of the captions.
 
     Args:
         captions: Source of the captions; not those of an evaluation split.
