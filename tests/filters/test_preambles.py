@@ -1,3 +1,5 @@
+import time
+
 import pytest
 
 from synth2_lightning.filters.preambles import PreambleStripper
@@ -67,3 +69,10 @@ def test_a_preamble_alone_is_rejected(answer: str) -> None:
     verdict = PreambleStripper().judge_one(CaptionRecord("a", answer))
     assert (verdict.caption, verdict.reason) == (answer, "nothing but a preamble")
     assert PreambleStripper().provenance() == {}
+
+
+@pytest.mark.parametrize("answer", ["*a " * 20_000, "\n" * 60_000 + "A dog."])
+def test_long_answers_of_a_model_that_repeats_itself_take_linear_time(answer: str) -> None:
+    start = time.process_time()
+    PreambleStripper().judge_one(CaptionRecord("a", answer))
+    assert time.process_time() - start < 2  # milliseconds on an idle core; in quadratic time, a minute

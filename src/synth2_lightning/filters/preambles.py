@@ -7,9 +7,9 @@ from synth2_lightning.filters.base import RecordFilter
 from synth2_lightning.filters.words import straighten_quotes
 from synth2_lightning.types import CaptionRecord, Verdict
 
-_FENCE = re.compile(r"^\s*```.*$", re.MULTILINE)
+_FENCE = re.compile(r"^[^\S\n]*```.*$", re.MULTILINE)
 _BULLET = re.compile(r"^\s*(?:#{1,6}|[-*+>•]|\d{1,2}[.)])\s+")
-_EMPHASIS = re.compile(r"(\*{1,3}|_{1,3}|`)(?=\S)(.+?)(?<=\S)\1")
+_EMPHASIS = re.compile(r"(\*{1,3}|_{1,3}|`)(?=\S)((?:(?!\1).)+)(?<=\S)\1")
 # Only up to a colon: "Sure, a dog is on the bed" may be the whole caption.
 _GREETING = re.compile(
     r"^(?:(?:sure|certainly|of course|absolutely|okay|ok|great|yes)\b[^:]{0,80}:"
