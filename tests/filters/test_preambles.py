@@ -33,6 +33,9 @@ from synth2_lightning.types import CaptionRecord
         ("描述\uff1a「A dog runs.」", "A dog runs."),
         ("«A dog runs.»", "A dog runs."),
         ("«Stop» and «go»", "«Stop» and «go»"),
+        ("Sure! Here is a caption:\n\n---\n\nA dog runs.\n\n---", "A dog runs."),
+        ("**Caption**\n\nA dog runs.", "A dog runs."),
+        ("## Image caption 1\nA dog runs.", "A dog runs."),
     ],
 )
 def test_only_the_caption_is_left(answer: str, caption: str) -> None:
@@ -64,7 +67,7 @@ def test_cleaning_twice_is_cleaning_once() -> None:
     assert stripper.judge_one(CaptionRecord("a", once)).caption == once
 
 
-@pytest.mark.parametrize("answer", ["", "Sure, here is a caption:", "Word: dog", "Caption:\n\n```\n```"])
+@pytest.mark.parametrize("answer", ["", "Sure, here is a caption:", "Word: dog", "***", "Caption:\n\n```\n```"])
 def test_a_preamble_alone_is_rejected(answer: str) -> None:
     verdict = PreambleStripper().judge_one(CaptionRecord("a", answer))
     assert (verdict.caption, verdict.reason) == (answer, "nothing but a preamble")

@@ -22,7 +22,7 @@ _LABEL = re.compile(
     r"^(?:(?:the |a |my )?(?:(?:image|photo|picture|possible|short|suggested|final) )?"
     r"(?:caption|description|sentence|answer|response|output|photo|image|picture|title|alt text|option)s?|assistant"
     r"|(?:图片|图像|照片)?(?:描述|标题|说明|答案))"
-    r"(?: \d+| for [^:.!?]{1,60})?\s*[:\uff1a]\s*",
+    r"(?: \d+| for [^:.!?]{1,60})?\s*(?:[:\uff1a]\s*|\Z)",
     re.IGNORECASE,
 )
 _QUESTION = re.compile(r"^(?:object|word|class|name|subject|topic|user|prompt)s?\s*:.*$", re.IGNORECASE)
@@ -39,10 +39,11 @@ _QUOTES = {'"': '"', "'": "'", "«": "»", "「": "」", "『": "』"}  # typogr
 
 @dataclass(frozen=True)
 class PreambleStripper(RecordFilter):
-    r"""Reduces an answer to the caption: the first line that is not empty after the removal of the preamble.
+    r"""Reduces an answer to the caption: the first line with a letter or digit after the removal of the preamble.
 
-    Removes "Sure, here is a caption:", "Caption:", quotation marks around the caption, Markdown, a repeated question
-    ("Word: dog"), and "The image shows" before an article or a number. Typographic quotation marks become ASCII ones.
+    Removes "Sure, here is a caption:", "Caption:", quotation marks around the caption, Markdown with its headings and
+    rules, a repeated question ("Word: dog"), and "The image shows" before an article or a number. Typographic quotation
+    marks become ASCII ones.
 
     Example:
         >>> answer = "Sure! Here is a caption for you:\n\n**Caption:** \"A dog runs on the beach.\""
@@ -53,7 +54,7 @@ class PreambleStripper(RecordFilter):
     def judge_one(self, record: CaptionRecord) -> Verdict:
         """Return the verdict with the caption, or a rejection."""
         for line in straighten_quotes(_FENCE.sub("", record.caption)).splitlines():
-            if caption := _strip_line(line):
+            if any(map(str.isalnum, caption := _strip_line(line))):
                 return Verdict(caption)
         return Verdict(record.caption, "nothing but a preamble")
 
