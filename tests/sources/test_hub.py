@@ -41,9 +41,9 @@ def test_one_caption_per_row(tmp_path: Path) -> None:
     source.load()
 
     assert [(source.key(index), source.captions(index)) for index in range(len(source))] == [
-        ("0", ("green",)),
-        ("1", ("bad",)),
-        ("2", ("none",)),
+        ("train/0", ("green",)),
+        ("train/1", ("bad",)),
+        ("train/2", ("none",)),
     ]
     assert source.image(0).getpixel((0, 0)) == (0, 255, 0)
     with pytest.raises(OSError, match=r"train\.parquet\[train\]\[1.*read.*UnidentifiedImageError"):
@@ -60,6 +60,17 @@ def test_a_part_of_a_split(tmp_path: Path, part: str, captions: list[str], is_fo
     source = HubSource(str(tmp_path if is_folder else path), split=f"train{part}")
     source.load()
     assert [caption for index in range(len(source)) for caption in source.captions(index)] == captions
+
+
+@pytest.mark.parametrize("split", ["train[50%:]", "train[-2:]", "test+train[1:2]"])
+def test_a_row_has_the_same_key_in_every_part_of_its_split(tmp_path: Path, split: str) -> None:
+    for name, size in (("train", 4), ("test", 2)):
+        rows = [json.dumps({"image": "a.png", "caption": f"{name}/{number}"}) for number in range(size)]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(rows))
+    source = HubSource(str(tmp_path), split=split)
+    source.load()
+    keys = [source.key(index) for index in range(len(source))]
+    assert [source.captions(index) for index in range(len(source))] == [(key,) for key in keys]
 
 
 def test_lists_of_captions_in_a_folder(tmp_path: Path) -> None:

@@ -22,7 +22,9 @@ _BUILDERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "
 
 
 class HubSource(IndexedSource):
-    """Image source of one split of a ``datasets`` dataset; the key is the row number.
+    """Image source of one split of a ``datasets`` dataset; the key is split and row number, such as ``train/7``.
+
+    A slice of a split has the keys of the split.
 
     The cache of local files and folders is keyed by their content, not by name and time: files that changed are read
     again.
@@ -87,10 +89,9 @@ class HubSource(IndexedSource):
                 f"{self.path} has {rows.features[self.image_column]} under {self.image_column!r} ({error}); expected "
                 "images, their bytes or their paths. Set another image_column."
             ) from error
-        for index, captions in enumerate(rows[column]):
-            yield Entry(
-                str(index), _take_texts(captions, field, f"{self.path}[{self.split}], row {index},", column), index
-            )
+        for index, (key, captions) in enumerate(zip(_list_keys(rows), rows[column], strict=True)):
+            where = f"{self.path}[{self.split}], row {index},"
+            yield Entry(key, _take_texts(captions, field, where, column), index)
 
     def read_image(self, location: int) -> Image.Image:
         """Return the image of a row."""
@@ -141,6 +142,14 @@ class HubSource(IndexedSource):
                 f"or the Hub cannot be reached ({error}). Expected one of the three; without network access, download "
                 "it elsewhere and give the path of its folder."
             ) from error
+
+
+def _list_keys(rows: Any) -> Iterator[str]:
+    import datasets
+
+    sizes = {name: split.num_examples for name, split in rows.info.splits.items()}
+    for part in datasets.ReadInstruction.from_spec(str(rows.split)).to_absolute(sizes):
+        yield from (f"{part.splitname}/{row}" for row in range(part.from_, part.to))
 
 
 def _check_rows(table: Path) -> None:
