@@ -72,3 +72,8 @@ def test_provenance_has_the_arguments_and_bad_ones_are_refused() -> None:
     message = r"ngram_size=0.*num_permutations=1"
     with pytest.raises(ValueError, match=message):
         NearDuplicates(ngram_size=0, num_permutations=1)
+
+
+def test_too_few_permutations_for_a_threshold_are_named() -> None:
+    with pytest.raises(ValueError, match=r"threshold=0\.9,.*num_permutations=8.*[Ee]xpected more"):
+        NearDuplicates(threshold=0.9, num_permutations=8).find_rejected(["a dog"])

@@ -121,7 +121,12 @@ class NearDuplicates(CaptionFilter):
         require_extra("datasketch", "captions")
         from datasketch import MinHashLSH
 
-        index = MinHashLSH(threshold=self.threshold, num_perm=self.num_permutations, weights=(0.2, 0.8))
+        try:
+            index = MinHashLSH(threshold=self.threshold, num_perm=self.num_permutations, weights=(0.2, 0.8))
+        except ValueError as error:
+            raise ValueError(
+                f"{self} has too few permutations for its threshold ({error}); expected more of them, or a lower one."
+            ) from error
         joined = ([" ".join(ngram) for ngram in each] for each in ngrams)
         yield from find_buckets(joined, self.num_permutations, index.hashranges, self.seed)
 
