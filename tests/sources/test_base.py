@@ -83,3 +83,11 @@ def test_limit_of_nothing_is_refused() -> None:
 def test_use_before_load_is_refused() -> None:
     with pytest.raises(RuntimeError, match=r"load\(\).*call.*load\(\)"):
         len(ListSource([]))
+
+
+def test_a_name_that_no_file_can_have_is_an_unreadable_image() -> None:
+    source = ListSource([Entry("a", ["a dog"], "a\0.jpg")])
+    source.load()
+    assert source.image_fingerprint(0) == "missing"
+    with pytest.raises(OSError, match=r"null byte"):
+        IndexedSource.read_image(source, "a\0.jpg")

@@ -249,7 +249,7 @@ def _fingerprint_end(location: object) -> str:
         with path.open("rb") as file:
             file.seek(start + max(0, size - _NUM_END_BYTES))
             return f"{size}-{crc32(file.read(min(size, _NUM_END_BYTES))):08x}"
-    except OSError:  # missing images are counted when they are read
+    except (OSError, ValueError):  # missing images and names with a null byte are counted when they are read
         return "missing"
 
 
