@@ -15,7 +15,7 @@ class CaptionBeginnings(ListedConcepts):
     a caption about one of its nouns may not. Use them with a template whose only opening is ``{name}``.
 
     Args:
-        captions: Source of the captions.
+        captions: Source of the captions; not those of an evaluation split.
         num_words: Number of words; captions with fewer than three further words are excluded.
         name: Name of the concepts in records and reports.
 
@@ -31,8 +31,12 @@ class CaptionBeginnings(ListedConcepts):
         self.num_words = num_words
 
     def read_concepts(self, excluded: Counter[str]) -> Iterator[Concept]:
-        """Yield the beginnings of all captions, most frequent first."""
-        self.captions.load()
+        """Yield the beginnings of all captions, most frequent first.
+
+        Raises:
+            ValueError: If the captions are an evaluation split.
+        """
+        self.captions.load_for_training()
         counts: Counter[str] = Counter()
         for index in range(len(self.captions)):
             words = self.captions.record(index).caption.split()

@@ -22,7 +22,7 @@ class MinedConcepts(ListedConcepts):
     frequent name in the captions and no definition, because WordNet's may not match the captions.
 
     Args:
-        captions: Source of the captions.
+        captions: Source of the captions; not those of an evaluation split.
         min_count: Minimum number of captions that contain a noun.
         unsuitable: File of excluded nouns in the format of :class:`SuitabilityList`; ``None`` keeps all.
         name: Name of the concepts in records and reports.
@@ -50,11 +50,11 @@ class MinedConcepts(ListedConcepts):
 
         Raises:
             FileNotFoundError: If the list of unsuitable concepts does not exist.
-            ValueError: If a line of the list is not a rule.
+            ValueError: If a line of the list is not a rule, or the captions are an evaluation split.
         """
         wordnet = read_wordnet()
         rules = SuitabilityList(self.unsuitable) if self.unsuitable else None
-        self.captions.load()
+        self.captions.load_for_training()
         counts: Counter[str] = Counter()
         names: defaultdict[str, Counter[str]] = defaultdict(Counter)
         for index in range(len(self.captions)):

@@ -23,7 +23,7 @@ class MinedPairs(MinedConcepts):
         """Yield the pairs of all captions, most frequent first."""
         wordnet = read_wordnet()
         rules = SuitabilityList(self.unsuitable) if self.unsuitable else None
-        self.captions.load()
+        self.captions.load_for_training()
         counts: Counter[str] = Counter()
         names: defaultdict[str, Counter[str]] = defaultdict(Counter)
         for index in range(len(self.captions)):

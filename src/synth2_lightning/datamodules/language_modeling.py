@@ -110,12 +110,7 @@ class LanguageModelingDataModule(ResumableDataModule[ConceptCaptionBatch]):
                 "LanguageModelingDataModule has no data for 'predict'; expected `synth2 fit`. To generate captions "
                 "with the fine-tuned model, use a ConceptDataModule."
             )
-        if self.captions.is_evaluation:
-            raise ValueError(
-                f"The captions, {self.captions.name!r}, are an evaluation split, so that scores on it would be "
-                "invalid. Expected captions of a training split."
-            )
-        self.captions.load()
+        self.captions.load_for_training()
         self._items = self._divide()
 
     def make_train_pairs(self) -> BatchDataset[ConceptCaptionBatch]:

@@ -74,6 +74,19 @@ class CaptionSource(Loadable, ABC):
     def record(self, index: int) -> CaptionRecord:
         """Return a caption that is not empty, with a unique key."""
 
+    def load_for_training(self) -> None:
+        """Load captions that a language model is trained or prompted with.
+
+        Raises:
+            ValueError: If they are an evaluation split.
+        """
+        if self.is_evaluation:
+            raise ValueError(
+                f"The captions, {self.name!r}, are an evaluation split, so that scores on it would be invalid. "
+                "Expected captions of a training split."
+            )
+        self.load()
+
 
 class ConceptSource(Loadable, ABC):
     """Concepts to generate captions for. ``load()`` reads them.
