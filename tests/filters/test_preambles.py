@@ -32,6 +32,7 @@ from synth2_lightning.types import CaptionRecord
         ("Option 1: A dog runs.\nOption 2: A dog sleeps.", "A dog runs."),
         ("描述\uff1a「A dog runs.」", "A dog runs."),
         ("«A dog runs.»", "A dog runs."),
+        ("„Ein Hund läuft.“", "Ein Hund läuft."),
         ("«Stop» and «go»", "«Stop» and «go»"),
         ("Sure! Here is a caption:\n\n---\n\nA dog runs.\n\n---", "A dog runs."),
         ("**Caption**\n\nA dog runs.", "A dog runs."),

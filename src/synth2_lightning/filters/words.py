@@ -10,6 +10,7 @@ _STRAIGHT = str.maketrans(
         "\N{RIGHT SINGLE QUOTATION MARK}": "'",
         "\N{LEFT DOUBLE QUOTATION MARK}": '"',
         "\N{RIGHT DOUBLE QUOTATION MARK}": '"',
+        "\N{DOUBLE LOW-9 QUOTATION MARK}": '"',
     }
 )
 _WORD = re.compile(r"[^'\s]+(?:'[^'\s]+)*")
